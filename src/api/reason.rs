@@ -1,0 +1,59 @@
+//! Condition types, reasons and event reasons, each once. Users match on these strings: changing one is breaking.
+
+/// Normal-true: the object is what its spec asks for, by a cloud answer for this generation.
+pub const READY: &str = "Ready";
+/// Abnormal-true (kstatus): work or a wait is outstanding.
+pub const RECONCILING: &str = "Reconciling";
+/// Abnormal-true (kstatus): a human or another system must act.
+pub const STALLED: &str = "Stalled";
+/// Abnormal-true: the cloud differs from the spec and the operator leaves it so, or repairs it again and again.
+pub const DRIFTED: &str = "Drifted";
+
+/// Ready=Unknown: the operator has not looked yet.
+pub const PENDING: &str = "Pending";
+/// Ready=True: this object joined the target to the group.
+pub const JOINED: &str = "Joined";
+/// Ready=True: the target was a member before; kept on deletion by default.
+pub const ADOPTED: &str = "Adopted";
+/// Ready=True: another live object holds the same edge and joined it.
+pub const SHARED: &str = "Shared";
+
+/// Ready=Unknown: the object is paused by annotation.
+pub const PAUSED: &str = "Paused";
+/// Ready=False: the target is between states; retried without a call until it is Running or Stopped.
+pub const WAITING_FOR_TARGET: &str = "WaitingForTarget";
+/// Ready=False: the cloud cannot be asked or gave no usable answer; retried.
+pub const RETRYING: &str = "Retrying";
+/// Ready=False: the account's quota for this API is used up for this minute.
+pub const THROTTLED: &str = "Throttled";
+/// Ready=False: the object named by `accountRef` does not exist.
+pub const ACCOUNT_NOT_FOUND: &str = "AccountNotFound";
+/// Ready=False: the account exists and cannot be used; its own conditions say why.
+pub const ACCOUNT_NOT_READY: &str = "AccountNotReady";
+/// Ready=False: the credentials now belong to another cloud account than the one that made the edge.
+pub const ACCOUNT_CHANGED: &str = "AccountChanged";
+/// Ready=False: no grant of the account lets this namespace use this group.
+pub const NOT_GRANTED: &str = "NotGranted";
+/// Ready=False: the target is not listed by the cloud in this region.
+pub const TARGET_NOT_FOUND: &str = "TargetNotFound";
+/// Ready=False: the target is a member already and `adoptionPolicy` is `Refuse`.
+pub const ADOPTION_REFUSED: &str = "AdoptionRefused";
+/// Ready=False: the edge is missing and `managementPolicy` is `Observe`.
+pub const NOT_A_MEMBER: &str = "NotAMember";
+/// Ready=False and Drifted=True: the edge was removed by somebody else and `driftPolicy` is `Report`.
+pub const DRIFT_REPORTED: &str = "DriftReported";
+/// Drifted=True: repairs are undone again and again.
+pub const REPAIR_LOOP: &str = "RepairLoop";
+/// Ready=False: the spec cannot be read by this version of the operator.
+pub const INVALID_SPEC: &str = "InvalidSpec";
+
+/// Account Ready=True: the cloud knows the credentials.
+pub const CREDENTIALS_ACCEPTED: &str = "CredentialsAccepted";
+/// Account Ready=False: the Secret does not exist.
+pub const SECRET_NOT_FOUND: &str = "SecretNotFound";
+/// Account Ready=False: the Secret lacks a key or a value cannot be used.
+pub const SECRET_INVALID: &str = "SecretInvalid";
+/// Account Ready=False: the operator may not read the Secret.
+pub const SECRET_FORBIDDEN: &str = "SecretForbidden";
+/// Account Ready=False: the operator's environment holds no credentials.
+pub const ENVIRONMENT_EMPTY: &str = "EnvironmentEmpty";

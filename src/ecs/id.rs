@@ -1,0 +1,162 @@
+//! Regions and IDs, parsed once: pure. Nothing that a user types reaches a host name or a query string without passing here.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// Why a text is not the ID it should be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not {kind}: expected {expected}")]
+pub struct ParseIdError {
+    /// The start of the text that was refused.
+    pub text: String,
+    /// What it should have been, with its article.
+    pub kind: &'static str,
+    /// What a right one looks like.
+    pub expected: &'static str,
+}
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident, $kind:literal, $expected:literal, $valid:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// The ID as ECS spells it.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = ParseIdError;
+
+            fn from_str(text: &str) -> Result<Self, ParseIdError> {
+                let valid: fn(&str) -> bool = $valid;
+                if valid(text) {
+                    Ok(Self(text.into()))
+                } else {
+                    Err(ParseIdError {
+                        text: text.chars().take(80).collect(),
+                        kind: $kind,
+                        expected: $expected,
+                    })
+                }
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = ParseIdError;
+
+            fn try_from(text: String) -> Result<Self, ParseIdError> {
+                text.parse()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> Self {
+                id.0.as_ref().to_owned()
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+id! {
+    /// A region, for example `cn-hangzhou`. The only text of a user that becomes part of a host name.
+    Region, "a region", "lower-case words joined by dashes, such as cn-hangzhou", is_region
+}
+id! {
+    /// An ECS instance, for example `i-bp1…`.
+    InstanceId, "an instance ID", "i- and letters or digits", |text| is_id(text, "i-")
+}
+id! {
+    /// An elastic network interface, for example `eni-bp1…`.
+    NetworkInterfaceId, "a network interface ID", "eni- and letters or digits", |text| is_id(text, "eni-")
+}
+id! {
+    /// A security group, for example `sg-bp1…`.
+    SecurityGroupId, "a security group ID", "sg- and letters or digits", |text| is_id(text, "sg-")
+}
+
+fn is_region(text: &str) -> bool {
+    let mut words = text.split('-');
+    let first = words.next().unwrap_or_default();
+    text.len() <= 40
+        && first.len() == 2
+        && first.bytes().all(|byte| byte.is_ascii_lowercase())
+        && text.contains('-')
+        && words.all(|word| {
+            !word.is_empty()
+                && word
+                    .bytes()
+                    .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+        })
+}
+
+fn is_id(text: &str, prefix: &str) -> bool {
+    text.len() <= 64
+        && text
+            .strip_prefix(prefix)
+            .is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+}
+
+/// What a membership is about: an instance (its primary interface) or one secondary interface.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Target {
+    /// The `InstanceId` form of Join and Leave.
+    Instance(InstanceId),
+    /// The `NetworkInterfaceId` form of Join and Leave.
+    NetworkInterface(NetworkInterfaceId),
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Instance(id) => id.fmt(f),
+            Self::NetworkInterface(id) => id.fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_user_could_inject_is_refused() {
+        for text in [
+            "", "cn", "cn-", "-cn", "cn-hangzhou.evil.com", "cn-hangzhou/", "a@b", "cn-hang zhou", "cn-%0d%0a",
+            "cn-hangzhou&Action=DeleteInstance", "CN-hangzhou", "cn--x", "cn-節点", "cn-hangzhou\n",
+        ] {
+            assert!(text.parse::<Region>().is_err(), "{text:?}");
+        }
+        for text in ["", "i-", "sg-1", "i-1&Action=DeleteInstance", "i-1\"]", "i-\u{202e}1", "i-1\n", " i-1"] {
+            assert!(text.parse::<InstanceId>().is_err(), "{text:?}");
+        }
+        assert!(format!("i-{}", "a".repeat(65_536)).parse::<InstanceId>().is_err());
+    }
+
+    #[test]
+    fn every_region_in_the_vendors_list_parses() {
+        for text in ["cn-hangzhou", "cn-north-2-gov-1", "cn-zhangjiakou-na62-a01", "ap-southeast-1", "me-central-1"] {
+            assert_eq!(text.parse::<Region>().map(String::from).as_deref(), Ok(text));
+        }
+    }
+}
