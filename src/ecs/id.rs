@@ -112,9 +112,9 @@ fn is_region(text: &str) -> bool {
 
 fn is_id(text: &str, prefix: &str) -> bool {
     text.len() <= 64
-        && text
-            .strip_prefix(prefix)
-            .is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+        && text.strip_prefix(prefix).is_some_and(|rest| {
+            !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_alphanumeric())
+        })
 }
 
 /// What a membership is about: an instance (its primary interface) or one secondary interface.
@@ -142,21 +142,55 @@ mod tests {
     #[test]
     fn what_a_user_could_inject_is_refused() {
         for text in [
-            "", "cn", "cn-", "-cn", "cn-hangzhou.evil.com", "cn-hangzhou/", "a@b", "cn-hang zhou", "cn-%0d%0a",
-            "cn-hangzhou&Action=DeleteInstance", "CN-hangzhou", "cn--x", "cn-節点", "cn-hangzhou\n",
+            "",
+            "cn",
+            "cn-",
+            "-cn",
+            "cn-hangzhou.evil.com",
+            "cn-hangzhou/",
+            "a@b",
+            "cn-hang zhou",
+            "cn-%0d%0a",
+            "cn-hangzhou&Action=DeleteInstance",
+            "CN-hangzhou",
+            "cn--x",
+            "cn-節点",
+            "cn-hangzhou\n",
         ] {
             assert!(text.parse::<Region>().is_err(), "{text:?}");
         }
-        for text in ["", "i-", "sg-1", "i-1&Action=DeleteInstance", "i-1\"]", "i-\u{202e}1", "i-1\n", " i-1"] {
+        for text in [
+            "",
+            "i-",
+            "sg-1",
+            "i-1&Action=DeleteInstance",
+            "i-1\"]",
+            "i-\u{202e}1",
+            "i-1\n",
+            " i-1",
+        ] {
             assert!(text.parse::<InstanceId>().is_err(), "{text:?}");
         }
-        assert!(format!("i-{}", "a".repeat(65_536)).parse::<InstanceId>().is_err());
+        assert!(
+            format!("i-{}", "a".repeat(65_536))
+                .parse::<InstanceId>()
+                .is_err()
+        );
     }
 
     #[test]
     fn every_region_in_the_vendors_list_parses() {
-        for text in ["cn-hangzhou", "cn-north-2-gov-1", "cn-zhangjiakou-na62-a01", "ap-southeast-1", "me-central-1"] {
-            assert_eq!(text.parse::<Region>().map(String::from).as_deref(), Ok(text));
+        for text in [
+            "cn-hangzhou",
+            "cn-north-2-gov-1",
+            "cn-zhangjiakou-na62-a01",
+            "ap-southeast-1",
+            "me-central-1",
+        ] {
+            assert_eq!(
+                text.parse::<Region>().map(String::from).as_deref(),
+                Ok(text)
+            );
         }
     }
 }

@@ -2,18 +2,32 @@
 //!
 //! Nothing outside this module builds a URL, a signature or a query for the cloud. The only seam is [`Transport`]: reqwest
 //! in production, the simulated cloud in process in a simulation.
+//!
+//! ```text
+//! Client ─▶ request (pure: parameters, signature) ─▶ Transport ─▶ answer (pure: a value, or a named Error) ─▶ description
+//! ```
 
+pub mod action;
+mod answer;
 pub mod client;
 pub mod credential;
+mod description;
 pub mod endpoint;
 pub mod error;
+pub mod error_table;
 pub mod id;
+mod redact;
+mod request;
 pub mod sign;
 pub mod transport;
 
-pub use client::{Client, Identity, NetworkInterface, Instance, TargetDescription, TargetState};
-pub use credential::Credential;
-pub use endpoint::Endpoints;
-pub use error::{ApiError, Class, Error};
+pub use action::Action;
+pub use answer::RequestId;
+pub use client::{Client, Identity};
+pub use credential::{Credential, CredentialError};
+pub use description::{TargetDescription, TargetState};
+pub use endpoint::{EndpointError, Endpoints};
+pub use error::{ApiError, Error};
+pub use error_table::{Class, Retry};
 pub use id::{InstanceId, NetworkInterfaceId, ParseIdError, Region, SecurityGroupId, Target};
-pub use transport::Transport;
+pub use transport::{Http, Transport, TransportError};

@@ -38,15 +38,22 @@ pub fn canonical_query<K: AsRef<str>, V: AsRef<str>>(parameters: &[(K, V)]) -> S
 
 /// Version 1.0: what is signed, from all parameters of query and form except `Signature`.
 #[must_use]
-pub fn string_to_sign_v1<K: AsRef<str>, V: AsRef<str>>(method: &str, parameters: &[(K, V)]) -> String {
-    format!("{method}&%2F&{}", percent_encode(&canonical_query(parameters)))
+pub fn string_to_sign_v1<K: AsRef<str>, V: AsRef<str>>(
+    method: &str,
+    parameters: &[(K, V)],
+) -> String {
+    format!(
+        "{method}&%2F&{}",
+        percent_encode(&canonical_query(parameters))
+    )
 }
 
 /// Version 1.0: base64 of HMAC-SHA1 under `secret&`. The trailing `&` is part of the key.
 #[must_use]
 pub fn signature_v1(secret: &str, string_to_sign: &str) -> String {
     let key = format!("{secret}&");
-    let mut mac = Hmac::<Sha1>::new_from_slice(key.as_bytes()).expect("HMAC takes a key of any length");
+    let mut mac =
+        Hmac::<Sha1>::new_from_slice(key.as_bytes()).expect("HMAC takes a key of any length");
     mac.update(string_to_sign.as_bytes());
     base64::engine::general_purpose::STANDARD.encode(mac.finalize().into_bytes())
 }
@@ -74,13 +81,17 @@ pub fn canonical_request_v3(
 /// Version 3: what is signed, from the canonical request.
 #[must_use]
 pub fn string_to_sign_v3(canonical_request: &str) -> String {
-    format!("ACS3-HMAC-SHA256\n{}", sha256_hex(canonical_request.as_bytes()))
+    format!(
+        "ACS3-HMAC-SHA256\n{}",
+        sha256_hex(canonical_request.as_bytes())
+    )
 }
 
 /// Version 3: hex of HMAC-SHA256 under the bare secret.
 #[must_use]
 pub fn signature_v3(secret: &str, string_to_sign: &str) -> String {
-    let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("HMAC takes a key of any length");
+    let mut mac =
+        Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("HMAC takes a key of any length");
     mac.update(string_to_sign.as_bytes());
     hex::encode(mac.finalize().into_bytes())
 }

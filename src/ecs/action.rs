@@ -1,0 +1,73 @@
+//! The actions that the operator calls, with what the vendor fixes about each: name, version, deadline. Pure data.
+
+use std::fmt;
+use std::time::Duration;
+
+/// An action of the cloud's RPC API that the operator calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// Adds an instance or a network interface to a security group.
+    JoinSecurityGroup,
+    /// Removes an instance or a network interface from a security group.
+    LeaveSecurityGroup,
+    /// Reads instances with their groups.
+    DescribeInstances,
+    /// Reads network interfaces with their groups.
+    DescribeNetworkInterfaces,
+    /// STS: says whose credentials these are.
+    GetCallerIdentity,
+}
+
+impl Action {
+    /// The action as the cloud spells it; also the label of metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::JoinSecurityGroup => "JoinSecurityGroup",
+            Self::LeaveSecurityGroup => "LeaveSecurityGroup",
+            Self::DescribeInstances => "DescribeInstances",
+            Self::DescribeNetworkInterfaces => "DescribeNetworkInterfaces",
+            Self::GetCallerIdentity => "GetCallerIdentity",
+        }
+    }
+
+    /// The version of the API that the action belongs to.
+    #[must_use]
+    pub fn version(self) -> &'static str {
+        match self {
+            Self::JoinSecurityGroup
+            | Self::LeaveSecurityGroup
+            | Self::DescribeInstances
+            | Self::DescribeNetworkInterfaces => "2014-05-26",
+            Self::GetCallerIdentity => "2015-04-01",
+        }
+    }
+
+    /// How long one call may take, answer included: the read timeouts of the vendor's Python SDK (`timeout_config.json`).
+    /// A shorter one on Join and Leave would turn slow successes into unknown outcomes.
+    #[must_use]
+    pub fn deadline(self) -> Duration {
+        match self {
+            Self::JoinSecurityGroup | Self::LeaveSecurityGroup => Duration::from_secs(66),
+            Self::DescribeInstances | Self::GetCallerIdentity => Duration::from_secs(10),
+            Self::DescribeNetworkInterfaces => Duration::from_secs(16),
+        }
+    }
+
+    /// Whether the action changes the cloud, so that a lost answer leaves the outcome unknown.
+    #[must_use]
+    pub fn is_write(self) -> bool {
+        match self {
+            Self::JoinSecurityGroup | Self::LeaveSecurityGroup => true,
+            Self::DescribeInstances | Self::DescribeNetworkInterfaces | Self::GetCallerIdentity => {
+                false
+            }
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}

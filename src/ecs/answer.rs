@@ -1,0 +1,177 @@
+//! Reads an answer of the cloud into a value or a named error: pure. What is not exactly what was promised is a `BadAnswer`.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Response};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use super::action::Action;
+use super::credential::Credential;
+use super::error::{ApiError, Error};
+use super::error_table::{self, Class};
+use super::redact;
+
+/// The cloud's own name for a call. It names the call to the vendor's support.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestId(String);
+
+impl RequestId {
+    /// As the cloud wrote it, at most 128 bytes.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A 2xx with a JSON object that names its request.
+pub(super) struct Answer {
+    pub request_id: RequestId,
+    action: Action,
+    status: u16,
+    body: Map<String, Value>,
+}
+
+pub(super) fn read(
+    action: Action,
+    response: &Response<Bytes>,
+    credential: &Credential,
+) -> Result<Answer, Error> {
+    let status = response.status().as_u16();
+    let bad = |what: &str| Error::BadAnswer {
+        action,
+        status,
+        what: redact::message(what, credential),
+    };
+    let body = object(response.body()).map_err(bad)?;
+    // Lower-case names: the vendor's newer SDKs accept them too, so some gateway sends them.
+    let text = |name: &str, other: &str| {
+        body.get(name)
+            .or_else(|| body.get(other))
+            .and_then(Value::as_str)
+    };
+    let request_id = text("RequestId", "requestId")
+        .map(|text| redact::word(text, credential))
+        .filter(|text| !text.is_empty())
+        .map(RequestId);
+    let code = text("Code", "code")
+        .map(|text| redact::word(text, credential))
+        .filter(|text| !text.is_empty());
+
+    match (response.status().is_success(), code, request_id) {
+        (true, None, Some(request_id)) => Ok(Answer {
+            request_id,
+            action,
+            status,
+            body,
+        }),
+        (true, None, None) => Err(bad("it names no RequestId")),
+        (true, Some(code), _) => Err(bad(&format!(
+            "a success that carries the error code {code}"
+        ))),
+        (false, None, _) if response.status().is_redirection() => {
+            Err(bad("a redirect, which is not followed"))
+        }
+        (false, None, _) => Err(bad("an error without a code")),
+        (false, Some(code), request_id) => {
+            let message = text("Message", "message")
+                .map(|text| redact::message(text, credential))
+                .unwrap_or_default();
+            let class = error_table::verdict(action, status, &code, &message).class;
+            let retry_after = retry_after(response.headers(), class);
+            Err(ApiError {
+                action,
+                status,
+                code,
+                message,
+                request_id,
+                retry_after,
+            }
+            .into())
+        }
+    }
+}
+
+fn object(body: &[u8]) -> Result<Map<String, Value>, &'static str> {
+    let start = body.trim_ascii_start();
+    match serde_json::from_slice(start) {
+        Ok(Value::Object(object)) => Ok(object),
+        Ok(_) => Err("JSON, but not an object"),
+        Err(_) if start.is_empty() => Err("it is empty"),
+        Err(_) if start.starts_with(b"<") => Err("HTML or XML instead of JSON"),
+        Err(error) if error.is_eof() => Err("JSON that ends in the middle"),
+        Err(_) => Err("it is not JSON"),
+    }
+}
+
+impl Answer {
+    /// A text that must be there.
+    pub fn text(&self, name: &'static str) -> Result<&str, Error> {
+        let text = self
+            .body
+            .get(name)
+            .and_then(Value::as_str)
+            .filter(|text| !text.is_empty());
+        text.ok_or_else(|| self.bad(&format!("{name} is missing or not a text")))
+    }
+
+    /// The body as a type. What serde says about a mismatch quotes the value, so only the place is kept.
+    pub fn body<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        serde_json::from_value(Value::Object(self.body.clone()))
+            .map_err(|_| self.bad("a field is missing or has the wrong type"))
+    }
+
+    /// This answer, refused.
+    pub fn bad(&self, what: &str) -> Error {
+        Error::BadAnswer {
+            action: self.action,
+            status: self.status,
+            what: what.to_owned(),
+        }
+    }
+}
+
+/// Milliseconds in `x-acs-retry-after` count for every error. The window's rest in the rate-limit headers comes with
+/// successes too, so that it means "stay away" only with a throttle.
+fn retry_after(headers: &HeaderMap, class: Class) -> Option<Duration> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let asked = text("x-acs-retry-after").and_then(milliseconds);
+    let rest = || {
+        ["x-ratelimit-user-api", "x-ratelimit-user"]
+            .into_iter()
+            .filter_map(text)
+            .filter_map(|value| {
+                value
+                    .split(',')
+                    .find_map(|part| part.trim().strip_prefix("TimeLeft:"))
+            })
+            .filter_map(milliseconds)
+            .max()
+    };
+    match class {
+        Class::Throttled => asked.or_else(rest),
+        Class::Done
+        | Class::Transitional
+        | Class::Transient
+        | Class::Absent
+        | Class::Blocked
+        | Class::Invalid => asked,
+    }
+}
+
+/// More than an hour is nonsense where windows last a minute.
+fn milliseconds(text: &str) -> Option<Duration> {
+    text.trim()
+        .parse()
+        .ok()
+        .filter(|n| (1..=3_600_000).contains(n))
+        .map(Duration::from_millis)
+}

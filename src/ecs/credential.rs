@@ -1,0 +1,146 @@
+//! An access key, parsed once: never printed, zeroized on drop. Reads nothing.
+
+use std::fmt;
+
+use secrecy::{ExposeSecret, SecretString};
+
+/// An access key and, if it is temporary, its STS token. Cheap enough to clone; every copy is zeroized when it goes.
+#[derive(Clone)]
+pub struct Credential {
+    access_key_id: String,
+    access_key_secret: SecretString,
+    security_token: Option<SecretString>,
+}
+
+impl Credential {
+    /// Takes the three values as they stand in a Secret.
+    ///
+    /// # Errors
+    /// A value that no access key can have, above all one with a line break at its end, as `echo … | base64` makes it: the
+    /// cloud would answer with a signature error that does not say why.
+    pub fn new(
+        access_key_id: impl Into<String>,
+        access_key_secret: impl Into<SecretString>,
+        security_token: Option<SecretString>,
+    ) -> Result<Self, CredentialError> {
+        let access_key_id = access_key_id.into();
+        let access_key_secret = access_key_secret.into();
+        check(CredentialValue::AccessKeyId, &access_key_id)?;
+        check(
+            CredentialValue::AccessKeySecret,
+            access_key_secret.expose_secret(),
+        )?;
+        if let Some(token) = &security_token {
+            check(CredentialValue::SecurityToken, token.expose_secret())?;
+        }
+        Ok(Self {
+            access_key_id,
+            access_key_secret,
+            security_token,
+        })
+    }
+
+    /// The public half of the key. Not a secret, but keep it out of metrics.
+    #[must_use]
+    pub fn access_key_id(&self) -> &str {
+        &self.access_key_id
+    }
+
+    pub(super) fn access_key_secret(&self) -> &str {
+        self.access_key_secret.expose_secret()
+    }
+
+    pub(super) fn security_token(&self) -> Option<&str> {
+        self.security_token
+            .as_ref()
+            .map(ExposeSecret::expose_secret)
+    }
+}
+
+/// Shows only the start of the access key ID: people do swap ID and secret.
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let start: String = self.access_key_id.chars().take(4).collect();
+        f.debug_struct("Credential")
+            .field("access_key_id", &format_args!("{start}…"))
+            .field("access_key_secret", &format_args!("[redacted]"))
+            .field(
+                "security_token",
+                &self
+                    .security_token
+                    .as_ref()
+                    .map(|_| format_args!("[redacted]")),
+            )
+            .finish()
+    }
+}
+
+/// Which of the three values was refused; displayed as the key of the Secret that holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CredentialValue {
+    /// `accessKeyID`
+    AccessKeyId,
+    /// `accessKeySecret`
+    AccessKeySecret,
+    /// `securityToken`
+    SecurityToken,
+}
+
+impl fmt::Display for CredentialValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::AccessKeyId => "accessKeyID",
+            Self::AccessKeySecret => "accessKeySecret",
+            Self::SecurityToken => "securityToken",
+        })
+    }
+}
+
+/// Why a value cannot be part of an access key, and the fix. Never holds the value.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CredentialError {
+    /// Nothing there.
+    #[error("{0} is empty: store the value, or leave the key out if it is an optional one")]
+    Empty(CredentialValue),
+    /// The classic.
+    #[error(
+        "{0} ends in a line break: store it without one, for example with `kubectl create secret generic --from-literal`, or with `printf %s` instead of `echo`"
+    )]
+    LineBreakAtEnd(CredentialValue),
+    /// Blanks, quotes of a line that was pasted, control characters, other scripts.
+    #[error(
+        "{0} holds a blank, a control character or a letter outside ASCII: store exactly the characters that the console showed"
+    )]
+    ForeignCharacter(CredentialValue),
+    /// Not a key, whatever it is.
+    #[error("{value} is longer than {limit} bytes: store one value under each key")]
+    TooLong {
+        /// Which one.
+        value: CredentialValue,
+        /// Bytes.
+        limit: usize,
+    },
+}
+
+fn check(value: CredentialValue, text: &str) -> Result<(), CredentialError> {
+    let limit = match value {
+        CredentialValue::AccessKeyId | CredentialValue::AccessKeySecret => 256,
+        // The vendor states no limit for tokens; a Secret's own is 1 MiB.
+        CredentialValue::SecurityToken => 64 * 1024,
+    };
+    if text.is_empty() {
+        Err(CredentialError::Empty(value))
+    } else if text.len() > limit {
+        Err(CredentialError::TooLong { value, limit })
+    } else if text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        Ok(())
+    } else if text
+        .trim_end_matches(['\r', '\n'])
+        .bytes()
+        .all(|byte| byte.is_ascii_graphic())
+    {
+        Err(CredentialError::LineBreakAtEnd(value))
+    } else {
+        Err(CredentialError::ForeignCharacter(value))
+    }
+}

@@ -1,0 +1,283 @@
+//! What the cloud says about a target, from the rows of the Describe actions: pure. A row that cannot be read refuses the page.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use serde::Deserialize;
+
+use super::answer::Answer;
+use super::error::Error;
+use super::id::{InstanceId, NetworkInterfaceId, SecurityGroupId};
+
+/// A target as the cloud described it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetDescription {
+    /// Its state.
+    pub state: TargetState,
+    /// Its VPC; none in the classic network.
+    pub vpc_id: Option<String>,
+    /// Why it is locked: `financial`, `security`, `Recycling`, … Only `security` blocks Join and Leave.
+    pub lock_reasons: Vec<String>,
+    /// The groups that it is a member of. For an instance these are those of its primary interface.
+    pub security_group_ids: BTreeSet<SecurityGroupId>,
+    /// A network interface that another cloud service manages and that the account may not change.
+    pub service_managed: bool,
+}
+
+/// The state of an instance (`Pending` to `Stopped`) or of a network interface (`Available` to `Deleting`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TargetState {
+    /// The instance is being created.
+    Pending,
+    /// The instance starts.
+    Starting,
+    /// The instance runs: Join and Leave are allowed.
+    Running,
+    /// The instance stops.
+    Stopping,
+    /// The instance is off: Join and Leave are allowed.
+    Stopped,
+    /// The interface belongs to no instance.
+    Available,
+    /// The interface is being attached.
+    Attaching,
+    /// The interface is attached.
+    InUse,
+    /// The interface is being detached.
+    Detaching,
+    /// The interface is going.
+    Deleting,
+    /// A state that this version does not know, as the cloud spells it.
+    Other(String),
+}
+
+impl TargetState {
+    /// Whether it will end by itself, and Join and Leave would be refused until then.
+    #[must_use]
+    pub fn is_transitional(&self) -> bool {
+        match self {
+            Self::Pending
+            | Self::Starting
+            | Self::Stopping
+            | Self::Attaching
+            | Self::Detaching
+            | Self::Deleting => true,
+            Self::Running | Self::Stopped | Self::Available | Self::InUse | Self::Other(_) => false,
+        }
+    }
+
+    fn parse(text: &str) -> Self {
+        match text {
+            "Pending" => Self::Pending,
+            "Starting" => Self::Starting,
+            "Running" => Self::Running,
+            "Stopping" => Self::Stopping,
+            "Stopped" => Self::Stopped,
+            "Available" => Self::Available,
+            "Attaching" => Self::Attaching,
+            "InUse" => Self::InUse,
+            "Detaching" => Self::Detaching,
+            "Deleting" => Self::Deleting,
+            other => Self::Other(other.to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for TargetState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pending => "Pending",
+            Self::Starting => "Starting",
+            Self::Running => "Running",
+            Self::Stopping => "Stopping",
+            Self::Stopped => "Stopped",
+            Self::Available => "Available",
+            Self::Attaching => "Attaching",
+            Self::InUse => "InUse",
+            Self::Detaching => "Detaching",
+            Self::Deleting => "Deleting",
+            Self::Other(text) => text,
+        })
+    }
+}
+
+/// One page of a Describe action.
+pub(super) struct Page<Id> {
+    pub rows: Vec<(Id, TargetDescription)>,
+    pub next_token: Option<String>,
+}
+
+pub(super) fn instances(answer: &Answer) -> Result<Page<InstanceId>, Error> {
+    let page: InstancesPage = answer.body()?;
+    let rows = page.instances.instance.into_iter().map(|row| {
+        let id = row
+            .instance_id
+            .parse()
+            .map_err(|_| answer.bad("an InstanceId is none"))?;
+        let locks = row.operation_locks.unwrap_or_default().lock_reason;
+        let description = TargetDescription {
+            state: state(answer, &row.status)?,
+            vpc_id: row
+                .vpc_attributes
+                .and_then(|vpc| vpc.vpc_id)
+                .map(|text| short(answer, text))
+                .transpose()?
+                .filter(|text| !text.is_empty()),
+            lock_reasons: locks
+                .into_iter()
+                .map(|lock| short(answer, lock.lock_reason))
+                .collect::<Result<_, _>>()?,
+            security_group_ids: groups(answer, row.security_group_ids.security_group_id)?,
+            service_managed: false,
+        };
+        Ok((id, description))
+    });
+    Ok(Page {
+        rows: rows.collect::<Result<_, Error>>()?,
+        next_token: next_token(answer, page.next_token)?,
+    })
+}
+
+pub(super) fn network_interfaces(answer: &Answer) -> Result<Page<NetworkInterfaceId>, Error> {
+    let page: NetworkInterfacesPage = answer.body()?;
+    let rows = page
+        .network_interface_sets
+        .network_interface_set
+        .into_iter()
+        .map(|row| {
+            let id = row
+                .network_interface_id
+                .parse()
+                .map_err(|_| answer.bad("a NetworkInterfaceId is none"))?;
+            let description = TargetDescription {
+                state: state(answer, &row.status)?,
+                vpc_id: row
+                    .vpc_id
+                    .map(|text| short(answer, text))
+                    .transpose()?
+                    .filter(|text| !text.is_empty()),
+                lock_reasons: Vec::new(),
+                security_group_ids: groups(answer, row.security_group_ids.security_group_id)?,
+                service_managed: row.service_managed.unwrap_or(false),
+            };
+            Ok((id, description))
+        });
+    Ok(Page {
+        rows: rows.collect::<Result<_, Error>>()?,
+        next_token: next_token(answer, page.next_token)?,
+    })
+}
+
+fn state(answer: &Answer, text: &str) -> Result<TargetState, Error> {
+    if text.is_empty() {
+        return Err(answer.bad("a Status is empty"));
+    }
+    short(answer, text.to_owned()).map(|text| TargetState::parse(&text))
+}
+
+/// A word of the cloud that goes into a status: what is long or cannot be printed is no state, lock or VPC.
+fn short(answer: &Answer, text: String) -> Result<String, Error> {
+    if text.len() <= 128 && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        Ok(text)
+    } else {
+        Err(answer.bad("a text of a row cannot be what it should be"))
+    }
+}
+
+/// IDs of an older shape (`G…`, twelve hex digits) are passed over: no object can name them. One that is spelled almost like
+/// ours must not be, or a member would be taken for none and its finalizer would go without a Leave.
+fn groups(answer: &Answer, texts: Vec<String>) -> Result<BTreeSet<SecurityGroupId>, Error> {
+    let mut groups = BTreeSet::new();
+    for text in texts {
+        let old_shape = !text.is_empty()
+            && text.len() <= 64
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
+            && !text.to_ascii_lowercase().starts_with("sg");
+        match text.parse() {
+            Ok(group) => {
+                groups.insert(group);
+            }
+            Err(_) if old_shape => {}
+            Err(_) => return Err(answer.bad("a SecurityGroupId is none")),
+        }
+    }
+    Ok(groups)
+}
+
+fn next_token(answer: &Answer, token: Option<String>) -> Result<Option<String>, Error> {
+    let token = token.filter(|token| !token.is_empty());
+    if token.as_ref().is_some_and(|token| token.len() > 4096) {
+        return Err(answer.bad("its NextToken is longer than 4096 bytes"));
+    }
+    Ok(token)
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct InstancesPage {
+    instances: InstanceList,
+    next_token: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct InstanceList {
+    instance: Vec<InstanceRow>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct InstanceRow {
+    instance_id: String,
+    status: String,
+    vpc_attributes: Option<VpcAttributes>,
+    operation_locks: Option<OperationLocks>,
+    security_group_ids: SecurityGroupIds,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct VpcAttributes {
+    vpc_id: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct OperationLocks {
+    lock_reason: Vec<Lock>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Lock {
+    lock_reason: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct SecurityGroupIds {
+    security_group_id: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct NetworkInterfacesPage {
+    network_interface_sets: NetworkInterfaceList,
+    next_token: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct NetworkInterfaceList {
+    network_interface_set: Vec<NetworkInterfaceRow>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct NetworkInterfaceRow {
+    network_interface_id: String,
+    status: String,
+    vpc_id: Option<String>,
+    security_group_ids: SecurityGroupIds,
+    service_managed: Option<bool>,
+}

@@ -1,0 +1,111 @@
+//! Where the cloud is: overrides parsed once, else the vendor's rule and its exceptions. Pure; resolves nothing.
+
+use url::Url;
+
+use super::id::Region;
+
+/// The endpoints of one account. The default is the real cloud.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Endpoints {
+    ecs: Option<Url>,
+    sts: Option<Url>,
+}
+
+impl Endpoints {
+    /// Overrides as the account spells them, for every region: a simulator, or endpoints inside a VPC.
+    ///
+    /// # Errors
+    /// A text that is more than scheme, host and port.
+    pub fn parse(ecs: Option<&str>, sts: Option<&str>) -> Result<Self, EndpointError> {
+        Ok(Self {
+            ecs: ecs.map(|text| parse("endpoints.ecs", text)).transpose()?,
+            sts: sts.map(|text| parse("endpoints.sts", text)).transpose()?,
+        })
+    }
+
+    /// ECS for a region.
+    ///
+    /// # Panics
+    /// Never: a [`Region`] holds only what may stand in a host name.
+    #[must_use]
+    pub fn ecs(&self, region: &Region) -> Url {
+        self.ecs.clone().unwrap_or_else(|| {
+            let exception = ECS_EXCEPTIONS
+                .iter()
+                .find(|(name, _)| *name == region.as_str());
+            let url = exception.map_or_else(
+                || format!("https://ecs.{region}.aliyuncs.com/"),
+                |(_, host)| format!("https://{host}/"),
+            );
+            Url::parse(&url).expect("a region is lower-case letters, digits and single dashes")
+        })
+    }
+
+    /// STS, the same for every region.
+    ///
+    /// # Panics
+    /// Never: the default is a constant.
+    #[must_use]
+    pub fn sts(&self) -> Url {
+        self.sts
+            .clone()
+            .unwrap_or_else(|| Url::parse(STS).expect("the constant is a URL"))
+    }
+}
+
+/// Regions whose host does not follow `ecs.<region>.aliyuncs.com`. Source: `EndpointMap` of the vendor's Go SDK
+/// (alibabacloud-go/ecs-20140526, client.go).
+const ECS_EXCEPTIONS: &[(&str, &str)] = &[
+    ("cn-hangzhou", "ecs-cn-hangzhou.aliyuncs.com"),
+    ("cn-shanghai-finance-1", "ecs-cn-hangzhou.aliyuncs.com"),
+    ("cn-shenzhen-finance-1", "ecs-cn-hangzhou.aliyuncs.com"),
+    ("cn-north-2-gov-1", "ecs.aliyuncs.com"),
+    ("cn-hangzhou-finance", "ecs.aliyuncs.com"),
+    ("cn-zhangjiakou-na62-a01", "ecs.cn-zhangjiakou.aliyuncs.com"),
+];
+
+const STS: &str = "https://sts.aliyuncs.com/";
+
+/// Why a text is not an endpoint. Does not hold the text: it may carry a password.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{field} {problem}: write http:// or https://, a host and, if needed, a port, such as https://ecs-vpc.cn-beijing.aliyuncs.com"
+)]
+pub struct EndpointError {
+    /// `endpoints.ecs` or `endpoints.sts`.
+    pub field: &'static str,
+    /// What is wrong, as a clause.
+    pub problem: &'static str,
+}
+
+fn parse(field: &'static str, text: &str) -> Result<Url, EndpointError> {
+    let refuse = |problem| Err(EndpointError { field, problem });
+    // Before the URL parser, which repairs much of this in silence (WHATWG): tabs vanish, a backslash becomes a slash.
+    if !text.bytes().all(|byte| byte.is_ascii_graphic()) || text.contains('\\') {
+        return refuse("holds a character that no endpoint has");
+    }
+    let authority = text
+        .strip_prefix("https://")
+        .or_else(|| text.strip_prefix("http://"));
+    let Some(authority) = authority else {
+        return refuse("does not start with http:// or https://");
+    };
+    if authority.contains('@') {
+        return refuse("holds a user name or password");
+    }
+    if authority.trim_end_matches('/').contains(['/', '?', '#']) || authority.ends_with("//") {
+        return refuse("has a path, query or fragment");
+    }
+    match Url::parse(text) {
+        Ok(url)
+            if url.has_host()
+                && url.path() == "/"
+                && url.query().is_none()
+                && url.fragment().is_none() =>
+        {
+            Ok(url)
+        }
+        Ok(_) => refuse("has a path, query or fragment"),
+        Err(_) => refuse("names no host"),
+    }
+}

@@ -1,0 +1,159 @@
+//! Every way in which a call to the cloud can end badly, by name, and what it means. Pure; the codes are in `error_table`.
+
+use std::time::Duration;
+
+use super::action::Action;
+use super::answer::RequestId;
+use super::error_table::{self, Class, Verdict};
+use super::transport::TransportError;
+
+/// How a call failed. Its texts are redacted and may be shown to users.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The cloud answered, with an error code.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// The cloud did not answer.
+    #[error("{action} got no answer: {source}")]
+    Transport {
+        /// What was called.
+        action: Action,
+        /// How the exchange ended.
+        source: TransportError,
+    },
+    /// Something answered, but not as the cloud does: an HTML page, a cut text, wrong types, IDs that were not asked for.
+    /// It says nothing about the target.
+    #[error("{action} got an answer that cannot be used (HTTP {status}): {what}")]
+    BadAnswer {
+        /// What was called.
+        action: Action,
+        /// HTTP status.
+        status: u16,
+        /// What is wrong with it.
+        what: String,
+    },
+}
+
+/// An error code of the cloud with what came along.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{code}: {message}")]
+pub struct ApiError {
+    /// What was called.
+    pub action: Action,
+    /// HTTP status. Never decides alone: throttling is a 400, an unknown access key a 404.
+    pub status: u16,
+    /// The code as the cloud spells it.
+    pub code: String,
+    /// The cloud's words, without secrets, at most 1 KiB.
+    pub message: String,
+    /// For the vendor's support.
+    pub request_id: Option<RequestId>,
+    /// How long the cloud asks to stay away.
+    pub retry_after: Option<Duration>,
+}
+
+impl Error {
+    /// What was called.
+    #[must_use]
+    pub fn action(&self) -> Action {
+        match self {
+            Self::Api(error) => error.action,
+            Self::Transport { action, .. } | Self::BadAnswer { action, .. } => *action,
+        }
+    }
+
+    /// What the loop does about it.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        self.verdict().class
+    }
+
+    /// One sentence for the user: what to do next.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        self.verdict().hint
+    }
+
+    /// Class, hint, and whether the code was known.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        match self {
+            Self::Api(error) => error.verdict(),
+            Self::Transport { .. } => Verdict {
+                class: Class::Transient,
+                known: true,
+                hint: "check that the operator's pod reaches the cloud's endpoint",
+            },
+            Self::BadAnswer { .. } => Verdict {
+                class: Class::Transient,
+                known: true,
+                hint: "check that the account's endpoint is the cloud itself and no proxy stands in between",
+            },
+        }
+    }
+
+    /// Whether the change that was asked for may have been made all the same: look before anything else is done.
+    #[must_use]
+    pub fn outcome_unknown(&self) -> bool {
+        self.action().is_write()
+            && match self {
+                Self::Api(error) => error.outcome_unknown(),
+                Self::Transport { source, .. } => source.may_have_arrived(),
+                Self::BadAnswer { .. } => true,
+            }
+    }
+
+    /// How long the cloud asks to stay away.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Api(error) => error.retry_after,
+            Self::Transport { .. } | Self::BadAnswer { .. } => None,
+        }
+    }
+
+    /// The reason of a condition: the code without its dots, or `NoAnswer`, `BadAnswer`.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        match self {
+            Self::Api(error) => error.reason(),
+            Self::Transport { .. } => "NoAnswer".to_owned(),
+            Self::BadAnswer { .. } => "BadAnswer".to_owned(),
+        }
+    }
+}
+
+impl ApiError {
+    /// What the table says about the code, for the action that met it.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        error_table::verdict(self.action, self.status, &self.code, &self.message)
+    }
+
+    /// The code as the reason of a condition, which may hold only letters, digits and `_` and starts with a letter.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        let reason: String = self
+            .code
+            .chars()
+            .filter(|letter| letter.is_ascii_alphanumeric() || *letter == '_')
+            .skip_while(|letter| !letter.is_ascii_alphabetic())
+            .take(REASON_LIMIT)
+            .collect();
+        if reason.is_empty() {
+            "CloudError".to_owned()
+        } else {
+            reason
+        }
+    }
+
+    /// A 5xx may come after the work was done (504 `RequestTimeout` is documented so for Leave); a nonce is "used" when
+    /// something between here and the cloud sent the same request twice, and the first one may have done it.
+    fn outcome_unknown(&self) -> bool {
+        (self.status >= 500 && self.verdict().class != Class::Throttled)
+            || self.code == "SignatureNonceUsed"
+    }
+}
+
+/// Characters. A condition's reason may have 1,024, but it is a column of `kubectl get`.
+const REASON_LIMIT: usize = 100;

@@ -1,0 +1,152 @@
+//! The one seam: an HTTP request out, a bounded answer in time or a named failure back. Knows nothing of actions or signatures.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+
+/// Carries one request to the cloud and its whole answer back.
+///
+/// An implementation keeps the deadline for the exchange as a whole, body included, hands back at most [`ANSWER_LIMIT`] bytes,
+/// follows no redirect and never sends a request twice.
+pub trait Transport: Send + Sync + 'static {
+    /// Sends the request.
+    fn send(
+        &self,
+        request: http::Request<Bytes>,
+        deadline: Duration,
+    ) -> BoxFuture<'_, Result<http::Response<Bytes>, TransportError>>;
+}
+
+/// Bytes of a body that are read at most. A page of 100 instances takes about 300 KiB.
+pub const ANSWER_LIMIT: usize = 1024 * 1024;
+
+/// How an exchange can end without an answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TransportError {
+    /// No connection: nothing was sent.
+    #[error("cannot connect: {cause}")]
+    Connect {
+        /// The operating system's, the resolver's or TLS' words.
+        cause: String,
+    },
+    /// The deadline passed first.
+    #[error("no complete answer within {} s", after.as_secs_f32())]
+    Timeout {
+        /// The deadline.
+        after: Duration,
+    },
+    /// The answer grew past the limit.
+    #[error("the answer is larger than {limit} bytes")]
+    TooLarge {
+        /// Bytes.
+        limit: usize,
+    },
+    /// The connection broke after the request may have left.
+    #[error("the connection broke before the answer was complete: {cause}")]
+    Interrupted {
+        /// The operating system's or HTTP's words.
+        cause: String,
+    },
+}
+
+impl TransportError {
+    /// Whether the cloud may have got the request, and so may have done what it asks.
+    #[must_use]
+    pub fn may_have_arrived(&self) -> bool {
+        match self {
+            Self::Connect { .. } => false,
+            Self::Timeout { .. } | Self::TooLarge { .. } | Self::Interrupted { .. } => true,
+        }
+    }
+}
+
+/// The real network, through reqwest: no redirects, no retries of its own, no proxies from the environment.
+#[derive(Clone, Debug)]
+pub struct Http(reqwest::Client);
+
+impl Http {
+    /// One for the whole process: it holds the connection pool.
+    ///
+    /// # Errors
+    /// TLS cannot be set up, for instance because the machine has no certificate authorities.
+    pub fn new() -> Result<Self, TransportError> {
+        if rustls::crypto::CryptoProvider::get_default().is_none() {
+            // Lost only to a thread that installed one in this very moment, which is as good.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+        }
+        reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .no_proxy()
+            .connect_timeout(Duration::from_secs(5))
+            // Below the idle timeouts usual at load balancers: a connection that dies under a Join costs an unknown outcome.
+            .pool_idle_timeout(Duration::from_secs(20))
+            .pool_max_idle_per_host(32)
+            .tcp_keepalive(Duration::from_secs(15))
+            .build()
+            .map(Self)
+            .map_err(|error| TransportError::Connect {
+                cause: chain(&error),
+            })
+    }
+
+    async fn exchange(
+        &self,
+        request: http::Request<Bytes>,
+    ) -> Result<http::Response<Bytes>, TransportError> {
+        let request =
+            reqwest::Request::try_from(request).map_err(|error| TransportError::Connect {
+                cause: chain(&error),
+            })?;
+        let mut answer = self.0.execute(request).await.map_err(named)?;
+        let mut body = BytesMut::new();
+        while let Some(chunk) = answer.chunk().await.map_err(named)? {
+            if body.len() + chunk.len() > ANSWER_LIMIT {
+                return Err(TransportError::TooLarge {
+                    limit: ANSWER_LIMIT,
+                });
+            }
+            body.extend_from_slice(&chunk);
+        }
+        let mut response = http::Response::new(body.freeze());
+        *response.status_mut() = answer.status();
+        *response.headers_mut() = std::mem::take(answer.headers_mut());
+        Ok(response)
+    }
+}
+
+impl Transport for Http {
+    fn send(
+        &self,
+        request: http::Request<Bytes>,
+        deadline: Duration,
+    ) -> BoxFuture<'_, Result<http::Response<Bytes>, TransportError>> {
+        async move {
+            tokio::time::timeout(deadline, self.exchange(request))
+                .await
+                .unwrap_or(Err(TransportError::Timeout { after: deadline }))
+        }
+        .boxed()
+    }
+}
+
+fn named(error: reqwest::Error) -> TransportError {
+    let error = error.without_url();
+    let cause = chain(&error);
+    if error.is_connect() {
+        TransportError::Connect { cause }
+    } else {
+        TransportError::Interrupted { cause }
+    }
+}
+
+/// The innermost cause says what happened; the layers above it only that something did.
+fn chain(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
