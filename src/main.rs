@@ -1,1 +1,54 @@
-fn main() {}
+//! The process: arguments, log, signals, exit code. No logic.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use security_group_operator::args::{self, Settings, Task};
+use security_group_operator::{api, operator, telemetry};
+use tokio::signal::unix::{SignalKind, signal};
+
+fn main() -> ExitCode {
+    let done = match args::parse() {
+        Ok(Task::PrintCrds) => print_crds(),
+        Ok(Task::Run(settings)) => run(*settings),
+        Err(error) => Err(error),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("security-group-operator: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print_crds() -> Result<(), String> {
+    let yaml = api::crds_yaml().map_err(|error| error.to_string())?;
+    std::io::stdout()
+        .write_all(yaml.as_bytes())
+        .map_err(|error| error.to_string())
+}
+
+fn run(settings: Settings) -> Result<(), String> {
+    telemetry::start_logging(settings.log_format, &settings.log_filter)?;
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .map_err(|_| "TLS is set up already".to_owned())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| error.to_string())?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
+        let shutdown = async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        operator::run(settings, shutdown)
+            .await
+            .map_err(|error| error.to_string())
+    })
+}

@@ -191,6 +191,17 @@ pub enum AccountKind {
     CloudAccount,
 }
 
+impl AccountKind {
+    /// The kind as the API spells it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ClusterCloudAccount => "ClusterCloudAccount",
+            Self::CloudAccount => "CloudAccount",
+        }
+    }
+}
+
 /// Whether the operator may write to the cloud.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum ManagementPolicy {

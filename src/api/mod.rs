@@ -5,7 +5,7 @@ pub mod membership;
 pub mod reason;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, JSON,
+    CustomResourceDefinition, JSON, JSONSchemaProps,
 };
 use kube::CustomResourceExt as _;
 
@@ -39,21 +39,30 @@ pub const STATUS_MANAGER: &str = "security-group-operator-status";
 #[must_use]
 pub fn crds() -> Vec<(&'static str, CustomResourceDefinition)> {
     vec![
-        ("cloudaccounts", with_pending_status(CloudAccount::crd())),
-        (
-            "clustercloudaccounts",
-            with_pending_status(ClusterCloudAccount::crd()),
-        ),
+        ("cloudaccounts", finished(CloudAccount::crd())),
+        ("clustercloudaccounts", finished(ClusterCloudAccount::crd())),
         (
             "securitygroupmemberships",
-            with_pending_status(SecurityGroupMembership::crd()),
+            finished(SecurityGroupMembership::crd()),
         ),
     ]
 }
 
-/// Gives `status` a default, as Gateway API does: a fresh object is `Ready=Unknown` at no extra write, and
-/// neither kstatus nor `kubectl wait` takes it for a finished one. kube's derive has no attribute for it.
-fn with_pending_status(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
+/// All CRDs as one YAML stream.
+///
+/// # Errors
+/// A definition that YAML cannot express; none of ours.
+pub fn crds_yaml() -> Result<String, serde_saphyr::ser::Error> {
+    crds()
+        .iter()
+        .map(|(_, crd)| serde_saphyr::to_string(crd).map(|yaml| format!("---\n{yaml}")))
+        .collect()
+}
+
+/// What kube's derive has no attribute for. A default for `status`, as Gateway API has it: a fresh object is `Ready=Unknown`
+/// at no extra write, and neither kstatus nor `kubectl wait` takes it for a finished one. And no `null`: an explicit null
+/// would count as set (`has(self.instanceID)`), so it is refused with the name of the field.
+fn finished(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     let pending = serde_json::json!({
         "conditions": [{
             "type": reason::READY,
@@ -64,15 +73,36 @@ fn with_pending_status(mut crd: CustomResourceDefinition) -> CustomResourceDefin
         }]
     });
     for version in &mut crd.spec.versions {
-        let status = version
+        let Some(schema) = version
             .schema
             .as_mut()
             .and_then(|schema| schema.open_api_v3_schema.as_mut())
-            .and_then(|schema| schema.properties.as_mut())
-            .and_then(|properties| properties.get_mut("status"));
-        if let Some(status) = status {
+        else {
+            continue;
+        };
+        refuse_null(schema);
+        if let Some(status) = schema
+            .properties
+            .as_mut()
+            .and_then(|properties| properties.get_mut("status"))
+        {
             status.default = Some(JSON(pending.clone()));
         }
     }
     crd
+}
+
+fn refuse_null(schema: &mut JSONSchemaProps) {
+    use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSONSchemaPropsOrArray;
+    schema.nullable = None;
+    for property in schema
+        .properties
+        .iter_mut()
+        .flat_map(|properties| properties.values_mut())
+    {
+        refuse_null(property);
+    }
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
+        refuse_null(items);
+    }
 }

@@ -16,6 +16,7 @@ pub mod endpoint;
 pub mod error;
 pub mod error_table;
 pub mod id;
+pub mod limit;
 mod redact;
 mod request;
 pub mod sign;

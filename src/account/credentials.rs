@@ -1,0 +1,128 @@
+//! From an account's spec to a credential: reads one Secret by name, or the process's own environment. Reads only.
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::Api;
+use kube::ResourceExt as _;
+
+use crate::api::reason;
+use crate::ecs::Credential;
+
+use super::status::Finding;
+
+/// Key of the Secret that holds the access key ID.
+const ACCESS_KEY_ID: &str = "accessKeyID";
+/// Key of the Secret that holds the access key secret.
+const ACCESS_KEY_SECRET: &str = "accessKeySecret";
+/// Key of the Secret that may hold an STS token.
+const SECURITY_TOKEN: &str = "securityToken";
+
+/// Where credentials come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A Secret.
+    Secret {
+        /// Its namespace: the account's own, or the operator's.
+        namespace: String,
+        /// Its name.
+        name: String,
+    },
+    /// The operator's own environment.
+    Environment,
+    /// The spec names none; the CRD refuses that.
+    Nothing,
+}
+
+/// A credential, and a mark that changes when it does.
+pub struct Found {
+    /// The credential.
+    pub credential: Credential,
+    /// Version of the Secret; empty for the environment, which cannot change.
+    pub version: String,
+}
+
+/// Reads the credential.
+///
+/// # Errors
+/// The finding that says why there is none.
+pub async fn read(
+    client: &kube::Client,
+    source: &Source,
+    environment: Option<&Credential>,
+) -> Result<Found, Finding> {
+    match source {
+        Source::Secret { namespace, name } => read_secret(client, namespace, name).await,
+        Source::Environment => environment
+            .map(|credential| Found {
+                credential: credential.clone(),
+                version: String::new(),
+            })
+            .ok_or_else(|| missing(
+                reason::ENVIRONMENT_EMPTY,
+                "spec.credentials.environment: the operator's process has no ALIBABA_CLOUD_ACCESS_KEY_ID and ALIBABA_CLOUD_ACCESS_KEY_SECRET; set them in its Deployment or use secretRef".to_owned(),
+            )),
+        Source::Nothing => Err(missing(
+            reason::SECRET_NOT_FOUND,
+            "spec.credentials: set secretRef".to_owned(),
+        )),
+    }
+}
+
+async fn read_secret(client: &kube::Client, namespace: &str, name: &str) -> Result<Found, Finding> {
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    let field = "spec.credentials.secretRef.name";
+    match crate::kubernetes::bounded(secrets.get_opt(name)).await {
+        Ok(Some(secret)) => parse(&secret, namespace, name),
+        Ok(None) => Err(missing(
+            reason::SECRET_NOT_FOUND,
+            format!(
+                "{field}: Secret {name} does not exist in namespace {namespace}; create it with the keys {ACCESS_KEY_ID} and {ACCESS_KEY_SECRET}"
+            ),
+        )),
+        Err(crate::kubernetes::Error::Api(kube::Error::Api(status))) if status.is_forbidden() => {
+            Err(missing(
+                reason::SECRET_FORBIDDEN,
+                format!(
+                    "{field}: the operator may not read Secrets in namespace {namespace}; bind the ClusterRole security-group-operator-secrets to it there with a RoleBinding"
+                ),
+            ))
+        }
+        Err(error) => Err(Finding::Unknown(format!(
+            "{field}: Secret {name} in namespace {namespace} could not be read: {error}"
+        ))),
+    }
+}
+
+fn parse(secret: &Secret, namespace: &str, name: &str) -> Result<Found, Finding> {
+    let invalid = |what: String| {
+        missing(
+            reason::SECRET_INVALID,
+            format!("Secret {name} in namespace {namespace}: {what}"),
+        )
+    };
+    let value = |key: &str| -> Result<Option<String>, Finding> {
+        let Some(bytes) = secret.data.as_ref().and_then(|data| data.get(key)) else {
+            return Ok(None);
+        };
+        String::from_utf8(bytes.0.clone()).map(Some).map_err(|_| {
+            invalid(format!(
+                "key {key} is not text; write the value as Alibaba Cloud shows it"
+            ))
+        })
+    };
+    let required =
+        |key: &str| value(key)?.ok_or_else(|| invalid(format!("key {key} is missing; add it")));
+    let credential = Credential::new(
+        required(ACCESS_KEY_ID)?,
+        required(ACCESS_KEY_SECRET)?,
+        value(SECURITY_TOKEN)?.map(Into::into),
+    )
+    .map_err(|error| invalid(error.to_string()))?;
+    Ok(Found {
+        credential,
+        version: secret.resource_version().unwrap_or_default(),
+    })
+}
+
+fn missing(reason: &'static str, message: String) -> Finding {
+    Finding::NoCredentials { reason, message }
+}

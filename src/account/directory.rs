@@ -1,0 +1,254 @@
+//! The accounts as the passes see them: who is usable, for whom, with which client. In memory only.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use k8s_openapi::api::core::v1::Namespace;
+use kube::core::{PartialObjectMeta, Selector, SelectorExt as _};
+use kube::runtime::reflector::{ObjectRef, Store};
+
+use crate::api::account::Grant;
+use crate::api::membership::AccountKind;
+use crate::ecs::SecurityGroupId;
+use crate::membership::edge::AccountKey;
+
+use super::access::Account;
+
+/// Whether an account can be used.
+#[derive(Clone, Debug)]
+pub enum Standing {
+    /// Not looked at yet.
+    Examining,
+    /// Cannot be used now.
+    Unready {
+        /// Whether somebody must act.
+        stalled: bool,
+        /// What its own Ready condition says.
+        message: String,
+    },
+    /// Can be used.
+    Ready(Arc<Account>),
+}
+
+/// Who may use an account for what.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Grants {
+    /// Every object that can name it: the namespaced kind.
+    OwnNamespace,
+    /// What the grants of the cluster kind say.
+    Listed(Vec<Grant>),
+}
+
+/// One account in the directory.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Whether it can be used.
+    pub standing: Standing,
+    /// The last usable client, for deletions after the Secret has gone: deleting a namespace removes both at once.
+    pub last_good: Option<Arc<Account>>,
+    /// For whom.
+    pub grants: Grants,
+    /// Whether the object is gone; what is left serves deletions only.
+    pub departed: bool,
+}
+
+/// All accounts, by the name that objects know them by.
+pub struct Directory {
+    entries: Mutex<HashMap<AccountKey, Entry>>,
+    namespaces: Store<PartialObjectMeta<Namespace>>,
+}
+
+impl Directory {
+    /// An empty directory that reads the labels of namespaces from `namespaces`.
+    #[must_use]
+    pub fn new(namespaces: Store<PartialObjectMeta<Namespace>>) -> Self {
+        Self {
+            entries: Mutex::default(),
+            namespaces,
+        }
+    }
+
+    /// The account of this name; none where there is no such object.
+    #[must_use]
+    pub fn look_up(&self, key: &AccountKey) -> Option<Entry> {
+        self.lock().get(key).cloned()
+    }
+
+    /// Makes an account known. Its grants count at once, its standing when it has been examined. Whether that is news.
+    pub fn know(&self, key: &AccountKey, grants: Grants) -> bool {
+        let mut entries = self.lock();
+        match entries.get_mut(key) {
+            Some(entry) if entry.grants == grants && !entry.departed => false,
+            Some(entry) => {
+                if entry.departed {
+                    entry.departed = false;
+                    entry.standing = Standing::Examining;
+                }
+                entry.grants = grants;
+                true
+            }
+            None => {
+                entries.insert(
+                    key.clone(),
+                    Entry {
+                        standing: Standing::Examining,
+                        last_good: None,
+                        grants,
+                        departed: false,
+                    },
+                );
+                true
+            }
+        }
+    }
+
+    /// Records what an examination found, and says whether that is news. Does nothing for an account that is gone meanwhile.
+    pub fn set_standing(&self, key: &AccountKey, standing: Standing) -> bool {
+        let mut entries = self.lock();
+        let Some(entry) = entries.get_mut(key).filter(|entry| !entry.departed) else {
+            return false;
+        };
+        if let Standing::Ready(account) = &standing {
+            entry.last_good = Some(Arc::clone(account));
+        }
+        let news = match (&entry.standing, &standing) {
+            (
+                Standing::Unready { stalled, message },
+                Standing::Unready {
+                    stalled: now_stalled,
+                    message: new_message,
+                },
+            ) => stalled != now_stalled || message != new_message,
+            // A new key for the same account wakes whoever was refused with the old one.
+            (Standing::Examining | Standing::Ready(_) | Standing::Unready { .. }, _) => true,
+        };
+        entry.standing = standing;
+        news
+    }
+
+    /// Forgets an account. One of the namespaced kind that was usable stays for the deletions of its namespace, which takes
+    /// accounts, Secrets and memberships away in any order.
+    pub fn forget(&self, key: &AccountKey) {
+        let mut entries = self.lock();
+        match entries.get_mut(key) {
+            Some(entry) if key.kind == AccountKind::CloudAccount && entry.last_good.is_some() => {
+                entry.departed = true;
+                entry.standing = Standing::Unready {
+                    stalled: true,
+                    message: format!("{key} does not exist any more"),
+                };
+            }
+            Some(_) | None => {
+                entries.remove(key);
+            }
+        }
+    }
+
+    /// Every account that exists.
+    #[must_use]
+    pub fn keys(&self) -> Vec<AccountKey> {
+        self.lock()
+            .iter()
+            .filter(|(_, entry)| !entry.departed)
+            .map(|(key, _)| key.clone())
+            .collect()
+    }
+
+    /// The UID of an account at the cloud, if it is or was usable.
+    #[must_use]
+    pub fn uid(&self, key: &AccountKey) -> Option<String> {
+        self.lock()
+            .get(key)?
+            .last_good
+            .as_ref()
+            .map(|account| account.uid.clone())
+    }
+
+    /// Whether an object in `namespace` may use the account for `group`.
+    #[must_use]
+    pub fn granted(&self, entry: &Entry, namespace: &str, group: &SecurityGroupId) -> bool {
+        match &entry.grants {
+            Grants::OwnNamespace => true,
+            Grants::Listed(grants) => {
+                let labels = self.namespace_labels(namespace);
+                grants
+                    .iter()
+                    .any(|grant| covers(grant, namespace, labels.as_ref(), group))
+            }
+        }
+    }
+
+    fn namespace_labels(&self, namespace: &str) -> Option<BTreeMap<String, String>> {
+        let namespace = self.namespaces.get(&ObjectRef::new(namespace))?;
+        Some(namespace.metadata.labels.clone().unwrap_or_default())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<AccountKey, Entry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether one grant covers this use. Closed where anything is unknown: no namespace seen, no selector that parses.
+fn covers(
+    grant: &Grant,
+    namespace: &str,
+    labels: Option<&BTreeMap<String, String>>,
+    group: &SecurityGroupId,
+) -> bool {
+    let group_granted = grant
+        .security_group_ids
+        .iter()
+        .any(|granted| granted == "*" || granted == group.as_str());
+    let named = grant
+        .namespaces
+        .names
+        .as_ref()
+        .is_some_and(|names| names.iter().any(|name| name == namespace));
+    let selected = || {
+        let selector = grant.namespaces.selector.clone()?;
+        let selector = Selector::try_from(selector).ok()?;
+        Some(selector.matches(labels?))
+    };
+    group_granted && (named || selected().unwrap_or(false))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::account::GrantedNamespaces;
+
+    fn grant(yaml: &str) -> Grant {
+        serde_saphyr::from_str(yaml).unwrap()
+    }
+
+    fn group(text: &str) -> SecurityGroupId {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_grant_by_name_covers_its_namespaces_and_groups_only() {
+        let grant = grant("{namespaces: {names: [web]}, securityGroupIDs: [sg-1]}");
+        assert!(covers(&grant, "web", None, &group("sg-1")));
+        assert!(!covers(&grant, "web", None, &group("sg-2")));
+        assert!(!covers(&grant, "other", None, &group("sg-1")));
+    }
+
+    #[test]
+    fn a_grant_by_label_follows_the_labels_and_is_closed_for_an_unknown_namespace() {
+        let grant =
+            grant("{namespaces: {selector: {matchLabels: {team: web}}}, securityGroupIDs: ['*']}");
+        let labels = |team: &str| BTreeMap::from([("team".to_owned(), team.to_owned())]);
+        assert!(covers(&grant, "a", Some(&labels("web")), &group("sg-1")));
+        assert!(!covers(&grant, "a", Some(&labels("db")), &group("sg-1")));
+        assert!(!covers(&grant, "a", None, &group("sg-1")));
+    }
+
+    #[test]
+    fn an_empty_grant_covers_nothing() {
+        let grant = Grant {
+            namespaces: GrantedNamespaces::default(),
+            security_group_ids: vec!["*".to_owned()],
+        };
+        assert!(!covers(&grant, "a", Some(&BTreeMap::new()), &group("sg-1")));
+    }
+}

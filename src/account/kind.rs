@@ -1,0 +1,109 @@
+//! What `CloudAccount` and `ClusterCloudAccount` have in common: one trait, two impls. Pure but for naming APIs.
+
+use std::fmt::Debug;
+
+use kube::core::DeserializeGuard;
+use kube::{Api, Resource, ResourceExt as _};
+use serde::de::DeserializeOwned;
+
+use crate::api::account::{CloudAccountStatus, Endpoints};
+use crate::api::membership::AccountKind;
+use crate::api::{CloudAccount, ClusterCloudAccount};
+
+use super::credentials::Source;
+use super::directory::Grants;
+
+/// What the two kinds have in common.
+pub trait AccountObject:
+    Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static
+{
+    /// The kind.
+    const KIND: AccountKind;
+    /// The API to write one object with.
+    fn api(client: &kube::Client, namespace: &str) -> Api<Self>;
+    /// The API to watch with: one namespace, or all. One unreadable object does not stop the rest.
+    fn watched(client: &kube::Client, namespace: Option<&str>) -> Api<DeserializeGuard<Self>>;
+    /// Where its credentials come from.
+    fn source(&self, operator_namespace: &str) -> Source;
+    /// The endpoints that it names.
+    fn endpoints(&self) -> Option<&Endpoints>;
+    /// Who may use it.
+    fn grants(&self) -> Grants;
+    /// Its status.
+    fn status(&self) -> Option<&CloudAccountStatus>;
+}
+
+impl AccountObject for CloudAccount {
+    const KIND: AccountKind = AccountKind::CloudAccount;
+
+    fn api(client: &kube::Client, namespace: &str) -> Api<Self> {
+        Api::namespaced(client.clone(), namespace)
+    }
+
+    fn watched(client: &kube::Client, namespace: Option<&str>) -> Api<DeserializeGuard<Self>> {
+        match namespace {
+            Some(namespace) => Api::namespaced(client.clone(), namespace),
+            None => Api::all(client.clone()),
+        }
+    }
+
+    fn source(&self, _operator_namespace: &str) -> Source {
+        match &self.spec.credentials.secret_ref {
+            Some(secret) => Source::Secret {
+                namespace: self.namespace().unwrap_or_default(),
+                name: secret.name.clone(),
+            },
+            None => Source::Nothing,
+        }
+    }
+
+    fn endpoints(&self) -> Option<&Endpoints> {
+        None
+    }
+
+    fn grants(&self) -> Grants {
+        Grants::OwnNamespace
+    }
+
+    fn status(&self) -> Option<&CloudAccountStatus> {
+        self.status.as_ref()
+    }
+}
+
+impl AccountObject for ClusterCloudAccount {
+    const KIND: AccountKind = AccountKind::ClusterCloudAccount;
+
+    fn api(client: &kube::Client, _namespace: &str) -> Api<Self> {
+        Api::all(client.clone())
+    }
+
+    fn watched(client: &kube::Client, _namespace: Option<&str>) -> Api<DeserializeGuard<Self>> {
+        Api::all(client.clone())
+    }
+
+    fn source(&self, operator_namespace: &str) -> Source {
+        match (
+            &self.spec.credentials.secret_ref,
+            &self.spec.credentials.environment,
+        ) {
+            (Some(secret), None) => Source::Secret {
+                namespace: operator_namespace.to_owned(),
+                name: secret.name.clone(),
+            },
+            (None, Some(_)) => Source::Environment,
+            (None, None) | (Some(_), Some(_)) => Source::Nothing,
+        }
+    }
+
+    fn endpoints(&self) -> Option<&Endpoints> {
+        self.spec.endpoints.as_ref()
+    }
+
+    fn grants(&self) -> Grants {
+        Grants::Listed(self.spec.grants.clone())
+    }
+
+    fn status(&self) -> Option<&CloudAccountStatus> {
+        self.status.as_ref()
+    }
+}

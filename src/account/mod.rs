@@ -1,0 +1,410 @@
+//! The two account kinds: reads the credentials, asks STS whose they are, writes the account's status, and keeps the
+//! [`Directory`] that memberships look accounts up in. Writes nothing to the cloud.
+
+pub mod access;
+pub mod credentials;
+pub mod directory;
+mod kind;
+mod status;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::channel::mpsc::unbounded;
+use futures::{Stream, StreamExt as _, TryStreamExt as _};
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Patch, PatchParams};
+use kube::core::{DeserializeGuard, PartialObjectMeta};
+use kube::runtime::controller::Action;
+use kube::runtime::reflector::{self, ObjectRef};
+use kube::runtime::{Controller, PredicateConfig, WatchStreamExt as _, predicates, watcher};
+use kube::{Api, Resource as _, ResourceExt};
+use tracing::{info, warn};
+
+use crate::api::account::Endpoints as EndpointSpec;
+use crate::api::membership::AccountKind;
+use crate::api::{STATUS_MANAGER, reason};
+use crate::ecs::{self, Class, Credential, Endpoints, Transport};
+use crate::kubernetes::{self, QueueLog, bounded};
+use crate::membership::edge::{AccountKey, Edges};
+use crate::membership::poke::Pokes;
+use crate::telemetry::Telemetry;
+
+use self::access::Account;
+use self::credentials::Source;
+use self::directory::{Directory, Standing};
+use self::kind::AccountObject;
+use self::status::Finding;
+
+/// How often a Secret is read again that no watch of ours covers.
+const SECRET_PERIOD: Duration = Duration::from_secs(60);
+
+/// What an examination needs.
+pub struct Context {
+    /// The cluster.
+    pub client: kube::Client,
+    /// Where the result goes.
+    pub directory: Arc<Directory>,
+    /// Which memberships name which account.
+    pub edges: Arc<Edges>,
+    /// How they are told.
+    pub pokes: Pokes,
+    /// The way to the cloud.
+    pub transport: Arc<dyn Transport>,
+    /// Secrets of the cluster kind live here.
+    pub operator_namespace: String,
+    /// Endpoints of accounts that name none.
+    pub default_endpoints: EndpointSpec,
+    /// The process's own credentials.
+    pub environment: Option<Credential>,
+    /// Where calls are counted.
+    pub telemetry: Arc<Telemetry>,
+    /// What is remembered between examinations.
+    pub memory: Mutex<HashMap<AccountKey, Memory>>,
+}
+
+/// What is remembered of an account between examinations.
+#[derive(Clone, Debug, Default)]
+pub struct Memory {
+    /// Generation of the spec and version of the Secret that were accepted last.
+    accepted: Option<(Option<i64>, String)>,
+    /// Failures in a row.
+    failures: u32,
+}
+
+/// Runs the controller of one kind until `shutdown` resolves. `synced` is told when every account has been listed once.
+pub async fn run<K: AccountObject>(
+    context: Arc<Context>,
+    namespace: Option<String>,
+    synced: tokio::sync::oneshot::Sender<()>,
+    shutdown: impl Future<Output = ()> + Send + Sync + 'static,
+) {
+    let api = K::watched(&context.client, namespace.as_deref());
+    let (reader, writer) = reflector::store();
+    let keeper = Arc::clone(&context);
+    let scope = namespace.clone();
+    let mut listed = Vec::new();
+    let mut synced = Some(synced);
+    let accounts = watcher(api, kubernetes::watch_config())
+        .modify(|account| account.meta_mut().managed_fields = None)
+        .inspect_ok(move |event| {
+            keep_directory(&keeper, scope.as_deref(), &mut listed, event);
+            if matches!(event, watcher::Event::InitDone) {
+                if let Some(synced) = synced.take() {
+                    let _ = synced.send(());
+                }
+            }
+        })
+        .reflect(writer)
+        .applied_objects()
+        .predicate_filter(predicates::generation, PredicateConfig::default());
+    let secrets = secret_pokes::<K>(Arc::clone(&context), reader.clone());
+    let log = QueueLog::new(K::KIND.name());
+    Controller::for_stream(accounts, reader)
+        .reconcile_on(secrets)
+        .graceful_shutdown_on(shutdown)
+        .run(examine::<K>, on_error::<K>, context)
+        .for_each(|result| {
+            log.note(result);
+            std::future::ready(())
+        })
+        .await;
+}
+
+/// Accounts are known from the moment that they are listed, and forgotten when they go.
+fn keep_directory<K: AccountObject>(
+    context: &Context,
+    scope: Option<&str>,
+    listed: &mut Vec<AccountKey>,
+    event: &watcher::Event<DeserializeGuard<K>>,
+) {
+    match event {
+        watcher::Event::Init => listed.clear(),
+        watcher::Event::InitApply(account) => {
+            listed.push(key_of::<K>(account));
+            know(context, account);
+        }
+        watcher::Event::Apply(account) => know(context, account),
+        watcher::Event::Delete(account) => forget(context, &key_of::<K>(account)),
+        watcher::Event::InitDone => {
+            let in_scope =
+                |key: &AccountKey| scope.is_none_or(|namespace| key.namespace == namespace);
+            for key in context.directory.keys() {
+                if key.kind == K::KIND && in_scope(&key) && !listed.contains(&key) {
+                    forget(context, &key);
+                }
+            }
+        }
+    }
+}
+
+fn know<K: AccountObject>(context: &Context, account: &DeserializeGuard<K>) {
+    let key = key_of::<K>(account);
+    match &account.0 {
+        Ok(account) => {
+            if context.directory.know(&key, account.grants()) {
+                poke_memberships(context, &key);
+            }
+        }
+        Err(error) => {
+            warn!(account = %key, %error, "cannot be read by this version and is ignored")
+        }
+    }
+}
+
+fn forget(context: &Context, key: &AccountKey) {
+    context.directory.forget(key);
+    context.memory().remove(key);
+    poke_memberships(context, key);
+}
+
+fn poke_memberships(context: &Context, key: &AccountKey) {
+    for membership in context.edges.of_account(key) {
+        context.pokes.poke(&membership);
+    }
+}
+
+/// Examines the accounts of the cluster kind whose Secret changed. The operator may watch its own namespace only; Secrets
+/// elsewhere are read again every [`SECRET_PERIOD`]. A watch of its own, because an error on one trigger of a `Controller`
+/// holds up all of them.
+fn secret_pokes<K: AccountObject>(
+    context: Arc<Context>,
+    accounts: reflector::Store<DeserializeGuard<K>>,
+) -> impl Stream<Item = ObjectRef<DeserializeGuard<K>>> + Send + 'static {
+    let (sender, receiver) = unbounded();
+    if K::KIND == AccountKind::ClusterCloudAccount {
+        let secrets: Api<PartialObjectMeta<Secret>> =
+            Api::namespaced(context.client.clone(), &context.operator_namespace);
+        tokio::spawn(async move {
+            let mut changes = std::pin::pin!(
+                watcher(secrets, kubernetes::watch_config())
+                    .default_backoff()
+                    .touched_objects()
+            );
+            while let Some(change) = changes.next().await {
+                match change {
+                    Ok(secret) => {
+                        for account in accounts.state() {
+                            if names_secret(
+                                &account,
+                                &context.operator_namespace,
+                                &secret.name_any(),
+                            ) && sender
+                                .unbounded_send(ObjectRef::from_obj(&*account))
+                                .is_err()
+                            {
+                                return;
+                            }
+                        }
+                    }
+                    Err(error) => {
+                        warn!(%error, namespace = context.operator_namespace, "Secrets cannot be watched")
+                    }
+                }
+            }
+        });
+    }
+    receiver
+}
+
+fn names_secret<K: AccountObject>(
+    account: &DeserializeGuard<K>,
+    namespace: &str,
+    name: &str,
+) -> bool {
+    account.0.as_ref().is_ok_and(|account| {
+        account.source(namespace)
+            == Source::Secret {
+                namespace: namespace.to_owned(),
+                name: name.to_owned(),
+            }
+    })
+}
+
+async fn examine<K: AccountObject>(
+    account: Arc<DeserializeGuard<K>>,
+    context: Arc<Context>,
+) -> Result<Action, kubernetes::Error> {
+    let Ok(account) = &account.0 else {
+        return Ok(Action::await_change());
+    };
+    if account.meta().deletion_timestamp.is_some() {
+        return Ok(Action::await_change());
+    }
+    let key = key_of::<K>(account);
+    let finding = match ask(account, &key, &context).await {
+        Asked::Unchanged => return Ok(Action::requeue(SECRET_PERIOD)),
+        Asked::Found(finding) => finding,
+    };
+    if let Err(error) = write_status(account, &finding, &context).await {
+        // Otherwise the next examination would find nothing new and never write it.
+        context.memory().entry(key).or_default().accepted = None;
+        return Err(error);
+    }
+    Ok(Action::requeue(next_look(&finding, &key, &context)))
+}
+
+fn on_error<K: AccountObject>(
+    _account: Arc<DeserializeGuard<K>>,
+    error: &kubernetes::Error,
+    _context: Arc<Context>,
+) -> Action {
+    warn!(%error, kind = ?K::KIND, "status of an account could not be written");
+    Action::requeue(Duration::from_secs(5))
+}
+
+enum Asked {
+    Unchanged,
+    Found(Finding),
+}
+
+/// Reads the credentials and asks whose they are, unless the same were accepted before.
+async fn ask<K: AccountObject>(account: &K, key: &AccountKey, context: &Context) -> Asked {
+    let source = account.source(&context.operator_namespace);
+    let found =
+        match credentials::read(&context.client, &source, context.environment.as_ref()).await {
+            Ok(found) => found,
+            Err(finding) => return Asked::Found(settle(finding, None, key, context)),
+        };
+    let mark = Some((account.meta().generation, found.version));
+    if context
+        .memory()
+        .get(key)
+        .is_some_and(|memory| memory.accepted == mark)
+    {
+        return Asked::Unchanged;
+    }
+    let own = account.endpoints();
+    let choose = |pick: fn(&EndpointSpec) -> Option<&String>| {
+        own.and_then(pick)
+            .or_else(|| pick(&context.default_endpoints))
+    };
+    let endpoints = match Endpoints::parse(
+        choose(|endpoints| endpoints.ecs.as_ref()).map(String::as_str),
+        choose(|endpoints| endpoints.sts.as_ref()).map(String::as_str),
+    ) {
+        Ok(endpoints) => endpoints,
+        Err(error) => {
+            let finding = Finding::NoCredentials {
+                reason: reason::INVALID_SPEC,
+                message: format!("spec.endpoints: {error}"),
+            };
+            return Asked::Found(settle(finding, None, key, context));
+        }
+    };
+    let client = ecs::Client::new(Arc::clone(&context.transport), found.credential, endpoints);
+    match client.caller_identity().await {
+        Ok(identity) => {
+            context.memory().entry(key.clone()).or_default().accepted = mark;
+            let usable = Account::new(
+                client,
+                identity.account_uid.clone(),
+                Arc::clone(&context.telemetry),
+            );
+            Asked::Found(settle(
+                Finding::Accepted(identity),
+                Some(usable),
+                key,
+                context,
+            ))
+        }
+        Err(error) => Asked::Found(settle(Finding::Refused(error), None, key, context)),
+    }
+}
+
+/// Puts a finding into the directory.
+fn settle(
+    finding: Finding,
+    usable: Option<Account>,
+    key: &AccountKey,
+    context: &Context,
+) -> Finding {
+    let standing = match usable {
+        Some(account) => Standing::Ready(Arc::new(account)),
+        None => Standing::Unready {
+            stalled: finding.is_stalled(),
+            message: finding.explain().1,
+        },
+    };
+    match &standing {
+        Standing::Ready(account) => info!(account = %key, uid = account.uid, "usable"),
+        Standing::Unready { message, .. } => warn!(account = %key, message, "not usable"),
+        Standing::Examining => {}
+    }
+    // A key that was accepted and then failed must be asked about again, even if nothing changed.
+    if matches!(standing, Standing::Unready { .. }) {
+        context.memory().entry(key.clone()).or_default().accepted = None;
+    }
+    if context.directory.set_standing(key, standing) {
+        poke_memberships(context, key);
+    }
+    finding
+}
+
+/// When to look again without a change.
+fn next_look(finding: &Finding, key: &AccountKey, context: &Context) -> Duration {
+    let mut memory = context.memory();
+    let failures = &mut memory.entry(key.clone()).or_default().failures;
+    match finding {
+        Finding::Accepted(_) => {
+            *failures = 0;
+            SECRET_PERIOD
+        }
+        Finding::NoCredentials { .. } | Finding::Unknown(_) => {
+            *failures = failures.saturating_add(1);
+            Class::Transient.retry().delay(*failures).min(SECRET_PERIOD)
+        }
+        Finding::Refused(error) => {
+            *failures = failures.saturating_add(1);
+            let wait = error.class().retry().delay(*failures);
+            error.retry_after().map_or(wait, |asked| asked.max(wait))
+        }
+    }
+}
+
+async fn write_status<K: AccountObject>(
+    account: &K,
+    finding: &Finding,
+    context: &Context,
+) -> Result<(), kubernetes::Error> {
+    let Some(status) = status::status(
+        account.status(),
+        account.meta().generation,
+        finding,
+        Timestamp::now(),
+    ) else {
+        return Ok(());
+    };
+    let api = K::api(&context.client, &account.namespace().unwrap_or_default());
+    let name = account.name_any();
+    let patch = serde_json::json!({
+        "apiVersion": K::api_version(&()),
+        "kind": K::kind(&()),
+        "metadata": {"name": name, "uid": account.uid()},
+        "status": status,
+    });
+    let params = PatchParams::apply(STATUS_MANAGER).force();
+    match bounded(api.patch_status(&name, &params, &Patch::Apply(&patch))).await {
+        Ok(_) => Ok(()),
+        // Gone, or made again under the same name: its own event follows.
+        Err(error) if matches!(error.code(), Some(404 | 409)) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+impl Context {
+    fn memory(&self) -> std::sync::MutexGuard<'_, HashMap<AccountKey, Memory>> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The key of an account object.
+fn key_of<K: AccountObject>(account: &impl ResourceExt) -> AccountKey {
+    AccountKey {
+        kind: K::KIND,
+        namespace: account.namespace().unwrap_or_default(),
+        name: account.name_any(),
+    }
+}

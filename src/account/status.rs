@@ -1,0 +1,110 @@
+//! The status of an account from what its examination found. Pure.
+
+use k8s_openapi::jiff::Timestamp;
+
+use crate::api::account::CloudAccountStatus;
+use crate::api::reason;
+use crate::condition::{self, Draft, Status};
+use crate::ecs::{Class, Error, Identity};
+
+/// What an examination found.
+#[derive(Debug)]
+pub enum Finding {
+    /// The cloud knows the credentials.
+    Accepted(Identity),
+    /// There are no usable credentials to ask with; somebody must act.
+    NoCredentials {
+        /// Condition reason.
+        reason: &'static str,
+        /// What is wrong, with the field and the fix.
+        message: String,
+    },
+    /// The cloud was asked and did not accept, or did not answer.
+    Refused(Error),
+    /// The API server did not hand out the Secret.
+    Unknown(String),
+}
+
+impl Finding {
+    /// Whether somebody must act before this can change.
+    #[must_use]
+    pub fn is_stalled(&self) -> bool {
+        match self {
+            Self::Accepted(_) | Self::Unknown(_) => false,
+            Self::NoCredentials { .. } => true,
+            Self::Refused(error) => match error.class() {
+                Class::Blocked | Class::Invalid | Class::Absent => true,
+                Class::Done | Class::Transitional | Class::Transient | Class::Throttled => false,
+            },
+        }
+    }
+
+    /// Condition reason and message.
+    #[must_use]
+    pub fn explain(&self) -> (String, String) {
+        match self {
+            Self::Accepted(identity) => (
+                reason::CREDENTIALS_ACCEPTED.to_owned(),
+                format!("calls are made as {}", identity.arn),
+            ),
+            Self::NoCredentials { reason, message } => ((*reason).to_owned(), message.clone()),
+            Self::Refused(error) => (
+                if self.is_stalled() {
+                    error.reason()
+                } else {
+                    reason::RETRYING.to_owned()
+                },
+                error.to_string(),
+            ),
+            Self::Unknown(message) => (reason::RETRYING.to_owned(), message.clone()),
+        }
+    }
+}
+
+/// The status to write; none where it would say the same.
+#[must_use]
+pub fn status(
+    previous: Option<&CloudAccountStatus>,
+    generation: Option<i64>,
+    finding: &Finding,
+    now: Timestamp,
+) -> Option<CloudAccountStatus> {
+    let empty = CloudAccountStatus::default();
+    let previous = previous.unwrap_or(&empty);
+    let (reason, message) = finding.explain();
+    let draft = |type_, status| Draft {
+        type_,
+        status,
+        reason: reason.clone(),
+        message: message.clone(),
+    };
+    let (account_uid, identity_arn, drafts) = match finding {
+        Finding::Accepted(identity) => (
+            Some(identity.account_uid.clone()),
+            Some(identity.arn.clone()),
+            vec![draft(reason::READY, Status::True)],
+        ),
+        Finding::NoCredentials { .. } | Finding::Refused(_) | Finding::Unknown(_) => (
+            previous.account_uid.clone(),
+            previous.identity_arn.clone(),
+            vec![
+                draft(reason::READY, Status::False),
+                draft(
+                    if finding.is_stalled() {
+                        reason::STALLED
+                    } else {
+                        reason::RECONCILING
+                    },
+                    Status::True,
+                ),
+            ],
+        ),
+    };
+    let next = CloudAccountStatus {
+        observed_generation: generation,
+        conditions: condition::merge(&previous.conditions, drafts, generation, now),
+        account_uid,
+        identity_arn,
+    };
+    (next != *previous).then_some(next)
+}

@@ -1,0 +1,207 @@
+//! What was typed, once: arguments and environment become [`Settings`]. Nothing after it reads the environment (kube's own
+//! search for a cluster apart).
+
+use std::net::SocketAddr;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::api::account::Endpoints as EndpointSpec;
+use crate::ecs::{Credential, Endpoints};
+
+/// Keeps Alibaba Cloud ECS instances and network interfaces members of security groups.
+///
+/// Without a subcommand it runs the operator. The cluster comes from KUBECONFIG, or from the pod that it runs in.
+#[derive(Debug, Parser)]
+#[command(name = "security-group-operator", version, max_term_width = 100)]
+struct Typed {
+    #[command(subcommand)]
+    command: Option<Command>,
+
+    /// Address of /livez, /readyz and /metrics.
+    #[arg(
+        long,
+        default_value = "0.0.0.0:8080",
+        env = "SECURITY_GROUP_OPERATOR_LISTEN"
+    )]
+    listen: SocketAddr,
+
+    /// Namespace to work in; repeat it for several. Default: all namespaces.
+    #[arg(
+        long = "namespace",
+        value_name = "NS",
+        value_delimiter = ',',
+        env = "SECURITY_GROUP_OPERATOR_NAMESPACE"
+    )]
+    namespaces: Vec<String>,
+
+    /// Namespace in which Secrets of a ClusterCloudAccount live.
+    #[arg(
+        long,
+        value_name = "NS",
+        default_value = "security-group-operator",
+        env = "SECURITY_GROUP_OPERATOR_OPERATOR_NAMESPACE"
+    )]
+    operator_namespace: String,
+
+    /// Base URL of ECS for accounts that name none, such as a VPC endpoint. Default: the public endpoint of each region.
+    #[arg(long, value_name = "URL", env = "SECURITY_GROUP_OPERATOR_ECS_ENDPOINT")]
+    ecs_endpoint: Option<String>,
+
+    /// Base URL of STS for accounts that name none. Default: https://sts.aliyuncs.com.
+    #[arg(long, value_name = "URL", env = "SECURITY_GROUP_OPERATOR_STS_ENDPOINT")]
+    sts_endpoint: Option<String>,
+
+    /// Format of the log on standard error.
+    #[arg(long, value_enum, default_value_t = LogFormat::Text, env = "SECURITY_GROUP_OPERATOR_LOG_FORMAT")]
+    log_format: LogFormat,
+
+    /// What to log, such as info or security_group_operator=debug,info.
+    #[arg(
+        long = "log",
+        value_name = "FILTER",
+        default_value = "info",
+        env = "RUST_LOG"
+    )]
+    log_filter: String,
+}
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+enum Command {
+    /// Print the custom resource definitions as YAML.
+    Crds,
+}
+
+/// Format of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One readable line an event.
+    Text,
+    /// One JSON object an event.
+    Json,
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub enum Task {
+    /// Print the CRDs.
+    PrintCrds,
+    /// Run the operator.
+    Run(Box<Settings>),
+}
+
+/// Everything that the operator was told.
+#[derive(Debug)]
+pub struct Settings {
+    /// Address of the probes and metrics.
+    pub listen: SocketAddr,
+    /// Scopes to watch: `None` is all namespaces.
+    pub scopes: Vec<Option<String>>,
+    /// Namespace of the cluster kind's Secrets.
+    pub operator_namespace: String,
+    /// Endpoints of accounts that name none.
+    pub default_endpoints: EndpointSpec,
+    /// The process's own credentials.
+    pub environment: Option<Credential>,
+    /// Format of the log.
+    pub log_format: LogFormat,
+    /// Filter of the log.
+    pub log_filter: String,
+}
+
+/// Reads arguments and environment; prints help, version or a usage error and exits where that is what was asked for.
+///
+/// # Errors
+/// One line that names the argument and the fix.
+pub fn parse() -> Result<Task, String> {
+    let typed = Typed::parse();
+    match typed.command {
+        Some(Command::Crds) => Ok(Task::PrintCrds),
+        None => settings(typed, |name| std::env::var(name).ok())
+            .map(|settings| Task::Run(Box::new(settings))),
+    }
+}
+
+fn settings(typed: Typed, variable: impl Fn(&str) -> Option<String>) -> Result<Settings, String> {
+    Endpoints::parse(typed.ecs_endpoint.as_deref(), typed.sts_endpoint.as_deref())
+        .map_err(|error| format!("--ecs-endpoint or --sts-endpoint: {error}"))?;
+    let mut namespaces = typed.namespaces;
+    namespaces.retain(|namespace| !namespace.is_empty());
+    namespaces.sort_unstable();
+    namespaces.dedup();
+    let scopes = if namespaces.is_empty() {
+        vec![None]
+    } else {
+        namespaces.into_iter().map(Some).collect()
+    };
+    Ok(Settings {
+        listen: typed.listen,
+        scopes,
+        operator_namespace: typed.operator_namespace,
+        default_endpoints: EndpointSpec {
+            ecs: typed.ecs_endpoint,
+            sts: typed.sts_endpoint,
+        },
+        environment: environment_credential(variable)?,
+        log_format: typed.log_format,
+        log_filter: typed.log_filter,
+    })
+}
+
+/// The static part of the vendor's default chain.
+fn environment_credential(
+    variable: impl Fn(&str) -> Option<String>,
+) -> Result<Option<Credential>, String> {
+    let set = |name: &str| variable(name).filter(|value| !value.is_empty());
+    match (set("ALIBABA_CLOUD_ACCESS_KEY_ID"), set("ALIBABA_CLOUD_ACCESS_KEY_SECRET")) {
+        (None, None) => Ok(None),
+        (Some(id), Some(secret)) => {
+            Credential::new(id, secret, set("ALIBABA_CLOUD_SECURITY_TOKEN").map(Into::into))
+                .map(Some)
+                .map_err(|error| format!("ALIBABA_CLOUD_ACCESS_KEY_ID, ALIBABA_CLOUD_ACCESS_KEY_SECRET: {error}"))
+        }
+        (Some(_), None) => Err("ALIBABA_CLOUD_ACCESS_KEY_ID is set without ALIBABA_CLOUD_ACCESS_KEY_SECRET: set both or neither".to_owned()),
+        (None, Some(_)) => Err("ALIBABA_CLOUD_ACCESS_KEY_SECRET is set without ALIBABA_CLOUD_ACCESS_KEY_ID: set both or neither".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Result<Settings, String> {
+        let typed =
+            Typed::try_parse_from([&["security-group-operator"], arguments].concat()).unwrap();
+        settings(typed, |name| {
+            variables
+                .iter()
+                .find(|(key, _)| *key == name)
+                .map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    #[test]
+    fn without_namespaces_all_are_watched() {
+        assert_eq!(run(&[], &[]).unwrap().scopes, [None]);
+    }
+
+    #[test]
+    fn namespaces_repeat_and_count_once() {
+        let settings = run(&["--namespace", "b", "--namespace", "a,b"], &[]).unwrap();
+        assert_eq!(
+            settings.scopes,
+            [Some("a".to_owned()), Some("b".to_owned())]
+        );
+    }
+
+    #[test]
+    fn half_a_credential_names_the_other_half() {
+        let error = run(&[], &[("ALIBABA_CLOUD_ACCESS_KEY_ID", "id")]).unwrap_err();
+        assert!(error.contains("ALIBABA_CLOUD_ACCESS_KEY_SECRET"), "{error}");
+    }
+
+    #[test]
+    fn a_wrong_endpoint_names_its_argument() {
+        let error = run(&["--ecs-endpoint", "ftp://x"], &[]).unwrap_err();
+        assert!(error.contains("--ecs-endpoint"), "{error}");
+    }
+}

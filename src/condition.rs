@@ -1,0 +1,147 @@
+//! `metav1.Condition` lists: built from drafts, compared by meaning. Pure; `now` is an argument.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::jiff::Timestamp;
+
+/// Longest message written, in bytes; the API convention allows 32,768.
+const MESSAGE_LIMIT: usize = 2048;
+
+/// One condition before it has a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Draft {
+    /// `Ready`, `Reconciling`, `Stalled` or `Drifted`.
+    pub type_: &'static str,
+    /// Whether it holds.
+    pub status: Status,
+    /// `CamelCase`, no dots.
+    pub reason: String,
+    /// For a human: what is so, and what happens next.
+    pub message: String,
+}
+
+/// Status of a condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// It holds.
+    True,
+    /// It does not hold.
+    False,
+    /// Not known (yet).
+    Unknown,
+}
+
+impl Status {
+    /// As the API spells it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::True => "True",
+            Self::False => "False",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
+/// The list for these drafts, in their order. `lastTransitionTime` moves only where the status did, and has whole
+/// seconds, because `metav1.Time` drops the rest and a comparison would never be equal again.
+#[must_use]
+pub fn merge(
+    previous: &[Condition],
+    drafts: Vec<Draft>,
+    generation: Option<i64>,
+    now: Timestamp,
+) -> Vec<Condition> {
+    drafts
+        .into_iter()
+        .map(|draft| {
+            let last_transition_time = find(previous, draft.type_)
+                .filter(|condition| condition.status == draft.status.as_str())
+                .map_or_else(
+                    || whole_seconds(now),
+                    |condition| condition.last_transition_time.clone(),
+                );
+            Condition {
+                type_: draft.type_.to_owned(),
+                status: draft.status.as_str().to_owned(),
+                reason: draft.reason,
+                message: bounded(draft.message),
+                observed_generation: generation,
+                last_transition_time,
+            }
+        })
+        .collect()
+}
+
+/// The condition of this type.
+#[must_use]
+pub fn find<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a Condition> {
+    conditions.iter().find(|condition| condition.type_ == type_)
+}
+
+/// Whether the condition of this type is `True`.
+#[must_use]
+pub fn is_true(conditions: &[Condition], type_: &str) -> bool {
+    find(conditions, type_).is_some_and(|condition| condition.status == Status::True.as_str())
+}
+
+fn whole_seconds(now: Timestamp) -> Time {
+    Time(Timestamp::from_second(now.as_second()).unwrap_or(now))
+}
+
+fn bounded(mut message: String) -> String {
+    if message.len() > MESSAGE_LIMIT {
+        let end = (0..=MESSAGE_LIMIT)
+            .rev()
+            .find(|&at| message.is_char_boundary(at))
+            .unwrap_or_default();
+        message.truncate(end);
+        message.push('…');
+    }
+    message
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ready(status: Status, reason: &str) -> Draft {
+        Draft {
+            type_: "Ready",
+            status,
+            reason: reason.to_owned(),
+            message: String::new(),
+        }
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::new(second, 700_000_000).unwrap()
+    }
+
+    #[test]
+    fn the_time_moves_only_when_the_status_does() {
+        let first = merge(&[], vec![ready(Status::False, "Waiting")], Some(1), at(10));
+        let second = merge(&first, vec![ready(Status::False, "Stuck")], Some(2), at(20));
+        let third = merge(
+            &second,
+            vec![ready(Status::True, "Joined")],
+            Some(2),
+            at(30),
+        );
+        let seconds: Vec<i64> = [first, second, third]
+            .iter()
+            .map(|list| list[0].last_transition_time.0.as_second())
+            .collect();
+        assert_eq!(seconds, [10, 10, 30]);
+    }
+
+    #[test]
+    fn times_have_whole_seconds() {
+        let list = merge(&[], vec![ready(Status::True, "Joined")], Some(1), at(10));
+        assert_eq!(list[0].last_transition_time.0.subsec_nanosecond(), 0);
+    }
+
+    #[test]
+    fn a_long_message_is_cut_between_characters() {
+        assert_eq!(bounded("節".repeat(2000)).len(), 2046 + '…'.len_utf8());
+    }
+}

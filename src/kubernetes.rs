@@ -1,0 +1,96 @@
+//! Plain calls to the API server, each with a deadline: kube has none by itself, and a dead connection would hang for ever.
+
+use std::future::Future;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use kube::runtime::controller;
+use tracing::{debug, warn};
+
+/// Deadline of one call, retries of the client included.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// How a call to the API server failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It answered with an error, or could not be reached.
+    #[error(transparent)]
+    Api(#[from] kube::Error),
+    /// It did not answer in time.
+    #[error("the Kubernetes API server did not answer within {} s", DEADLINE.as_secs())]
+    Timeout,
+}
+
+impl Error {
+    /// The HTTP status of an answer.
+    #[must_use]
+    pub fn code(&self) -> Option<u16> {
+        match self {
+            Self::Api(kube::Error::Api(status)) => Some(status.code),
+            Self::Api(_) | Self::Timeout => None,
+        }
+    }
+}
+
+/// Runs one call with the deadline.
+///
+/// # Errors
+/// The call's own error, or [`Error::Timeout`].
+pub async fn bounded<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
+    match tokio::time::timeout(DEADLINE, call).await {
+        Ok(result) => Ok(result?),
+        Err(_) => Err(Error::Timeout),
+    }
+}
+
+/// How everything is watched. Cloud load balancers drop idle connections after four minutes (AKS: 240 s), so a watch ends
+/// by itself before that; that costs a reconnect and no new list.
+#[must_use]
+pub fn watch_config() -> kube::runtime::watcher::Config {
+    kube::runtime::watcher::Config::default().timeout(WATCH_SECONDS)
+}
+
+const WATCH_SECONDS: u32 = 230;
+
+/// Logs the troubles of one controller's queue: the same watch trouble once, not at every try.
+#[derive(Debug)]
+pub struct QueueLog {
+    kind: &'static str,
+    last: Mutex<String>,
+}
+
+impl QueueLog {
+    /// For the controller of `kind`.
+    #[must_use]
+    pub const fn new(kind: &'static str) -> Self {
+        Self {
+            kind,
+            last: Mutex::new(String::new()),
+        }
+    }
+
+    /// Takes in one result of the controller.
+    pub fn note<T, R, Q>(&self, result: Result<T, controller::Error<R, Q>>)
+    where
+        R: std::error::Error + 'static,
+        Q: std::error::Error + 'static,
+    {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        match result {
+            Ok(_) => last.clear(),
+            Err(controller::Error::QueueError(error)) => {
+                let text = error.to_string();
+                if *last != text {
+                    warn!(
+                        kind = self.kind,
+                        error = text,
+                        "cannot be watched; tried again until it can"
+                    );
+                    *last = text;
+                }
+            }
+            // Reconcile errors are logged where they are known; an object that is gone needs no pass.
+            Err(error) => debug!(kind = self.kind, %error, "queue"),
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! Does the one effect that [`super::decide`] chose, and adds what came of it to what was seen. One write, to the cloud or to
+//! the API server, and never both.
+
+use kube::api::{Api, Patch, PatchParams};
+use kube::runtime::reflector::ObjectRef;
+use kube::{Resource as _, ResourceExt as _};
+use serde_json::{Value, json};
+
+use crate::account::access::CallError;
+use crate::api::membership::Origin;
+use crate::api::{
+    ACCOUNT_ANNOTATION, CLAIM_MANAGER, FINALIZER, ORIGIN_ANNOTATION, SecurityGroupMembership,
+};
+use crate::ecs::{Class, Error};
+use crate::kubernetes::{self, bounded};
+
+use super::Context;
+use super::decide::{Attempt, Claim, Target};
+use super::observe::Pass;
+
+/// Why a pass cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ActError {
+    /// The object is gone, or another one has its name: its own event follows.
+    #[error("the object is gone")]
+    ObjectGone,
+    /// The API server refused or did not answer: what is stored is not known.
+    #[error("{what}: {source}")]
+    Kubernetes {
+        /// What was tried.
+        what: &'static str,
+        /// How it failed.
+        source: kubernetes::Error,
+    },
+}
+
+impl Pass {
+    /// Writes finalizer and claim, in one server-side apply that never makes an object again (`metadata.uid`).
+    ///
+    /// # Errors
+    /// The object is gone, or the API server did not take it.
+    pub async fn claim(&mut self, origin: Origin, context: &Context) -> Result<(), ActError> {
+        let uid = self.account.as_ref().map(|account| account.uid.clone());
+        let written = write_claim(
+            &ObjectRef::from_obj(&*self.object),
+            &self.object.uid().unwrap_or_default(),
+            Some((origin, uid)),
+            context,
+        )
+        .await?;
+        self.object = written.into();
+        // A correction to Adopted is not fresh in the sense that matters: no call follows it.
+        self.seen.claim = Some(Claim {
+            origin,
+            fresh: true,
+        });
+        Ok(())
+    }
+
+    /// Calls `JoinSecurityGroup`.
+    pub async fn join(&mut self) {
+        let Some(account) = self.account.clone() else {
+            return;
+        };
+        self.seen.attempt = match account.join(&self.edge).await {
+            Ok(_) => Attempt::Joined,
+            Err(CallError::Failed(error)) if error.class() == Class::Done => Attempt::AlreadyMember,
+            Err(error) => Attempt::Failed {
+                class: self.note(error),
+                forbidden: false,
+            },
+        };
+    }
+
+    /// Calls `LeaveSecurityGroup`.
+    pub async fn leave(&mut self) {
+        let Some(account) = self.account.clone() else {
+            return;
+        };
+        self.seen.attempt = match account.leave(&self.edge).await {
+            Ok(_) => Attempt::Left,
+            Err(CallError::Failed(error)) if error.class() == Class::Done => Attempt::Left,
+            Err(error) => {
+                let forbidden =
+                    matches!(&error, CallError::Failed(Error::Api(api)) if api.status == 403);
+                if forbidden {
+                    self.seen.target = Target::Unread;
+                }
+                Attempt::Failed {
+                    class: self.note(error),
+                    forbidden,
+                }
+            }
+        };
+    }
+
+    /// Gives the claim `Joined` to the oldest of the others.
+    ///
+    /// # Errors
+    /// The API server did not take it.
+    pub async fn hand_over(&mut self, context: &Context) -> Result<(), ActError> {
+        let uid = self
+            .account
+            .as_ref()
+            .map(|account| account.uid.clone())
+            .or_else(|| self.object.annotations().get(ACCOUNT_ANNOTATION).cloned());
+        let Some(heir) = self.others.first().cloned() else {
+            return Ok(());
+        };
+        match write_claim(
+            &heir.object,
+            &heir.uid,
+            Some((Origin::Joined, uid)),
+            context,
+        )
+        .await
+        {
+            Ok(_) => {
+                self.seen.attempt = Attempt::HandedOver;
+                context.pokes.poke(&heir.object);
+            }
+            // The heir went meanwhile: the next in line, if any.
+            Err(ActError::ObjectGone) => {
+                self.others.retain(|other| other.uid != heir.uid);
+                self.seen.sharing.others = !self.others.is_empty();
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Takes finalizer and claim away.
+    ///
+    /// # Errors
+    /// The API server did not take it.
+    pub async fn release(&mut self, context: &Context) -> Result<(), ActError> {
+        let reference = ObjectRef::from_obj(&*self.object);
+        match write_claim(
+            &reference,
+            &self.object.uid().unwrap_or_default(),
+            None,
+            context,
+        )
+        .await
+        {
+            Ok(written) => self.object = written.into(),
+            Err(ActError::ObjectGone) if self.wanted.deleting => {}
+            Err(error) => return Err(error),
+        }
+        self.seen.attempt = Attempt::Released;
+        self.seen.claim = None;
+        // Whoever shared the edge with this object may say something else about it now.
+        for other in &self.others {
+            context.pokes.poke(&other.object);
+        }
+        Ok(())
+    }
+}
+
+async fn write_claim(
+    object: &ObjectRef<SecurityGroupMembership>,
+    uid: &str,
+    claim: Option<(Origin, Option<String>)>,
+    context: &Context,
+) -> Result<SecurityGroupMembership, ActError> {
+    let what = if claim.is_some() {
+        "the claim could not be written"
+    } else {
+        "the finalizer could not be removed"
+    };
+    let namespace = object.namespace.clone().unwrap_or_default();
+    let api: Api<SecurityGroupMembership> = Api::namespaced(context.client.clone(), &namespace);
+    let patch = json!({
+        "apiVersion": SecurityGroupMembership::api_version(&()),
+        "kind": SecurityGroupMembership::kind(&()),
+        "metadata": claim_metadata(&object.name, uid, claim),
+    });
+    let params = PatchParams::apply(CLAIM_MANAGER).force();
+    let written = {
+        let _place = context.writes.acquire().await;
+        bounded(api.patch(&object.name, &params, &Patch::Apply(&patch))).await
+    };
+    match written {
+        Ok(written) => {
+            context.edges.insert(&written);
+            Ok(written)
+        }
+        // 404: gone. 409: another object has the name (`metadata.uid`). 422: server-side apply would have to make it.
+        Err(error) if matches!(error.code(), Some(404 | 409 | 422)) => Err(ActError::ObjectGone),
+        Err(source) => Err(ActError::Kubernetes { what, source }),
+    }
+}
+
+/// What our field manager owns: finalizer and claim together, or neither.
+fn claim_metadata(name: &str, uid: &str, claim: Option<(Origin, Option<String>)>) -> Value {
+    let mut metadata = json!({"name": name, "uid": uid});
+    if let Some((origin, account_uid)) = claim {
+        let mut annotations = json!({ ORIGIN_ANNOTATION: origin });
+        if let Some(account_uid) = account_uid {
+            annotations[ACCOUNT_ANNOTATION] = account_uid.into();
+        }
+        metadata["finalizers"] = json!([FINALIZER]);
+        metadata["annotations"] = annotations;
+    }
+    metadata
+}

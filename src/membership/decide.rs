@@ -1,0 +1,408 @@
+//! What to do next, from what is wanted and what was seen. Pure: no I/O, no clock, no randomness, at most one effect a step.
+//!
+//! A pass calls [`decide`], does the step, adds what it learned to [`Seen`], and asks again, until the answer is
+//! [`Step::Rest`]. Everything that keeps the promises of the project is in this file: never leave what was not joined, never
+//! evict another object's edge, claim before the call, no call while the target is between states.
+
+use crate::api::membership::{
+    AdoptionPolicy, DeletionPolicy, DriftPolicy, ManagementPolicy, Origin,
+};
+use crate::ecs::Class;
+
+/// Repairs of one edge in [`REPAIR_WINDOW_MINUTES`] after which it counts as undone again and again.
+pub const REPAIR_LIMIT: usize = 3;
+/// Minutes over which repairs are counted.
+pub const REPAIR_WINDOW_MINUTES: u64 = 30;
+
+/// What the object asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Whether the object is being deleted.
+    pub deleting: bool,
+    /// Whether the object is paused by annotation.
+    pub paused: bool,
+    /// Whether the operator may write to the cloud.
+    pub management: ManagementPolicy,
+    /// What to do with an edge that was there before.
+    pub adoption: AdoptionPolicy,
+    /// What to do with the edge on deletion.
+    pub deletion: DeletionPolicy,
+    /// What to do when somebody else removes the edge.
+    pub drift: DriftPolicy,
+}
+
+/// What is known, from memory, from the object, and from this pass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// The account, as far as this object may use it.
+    pub account: Account,
+    /// Who made the edge, if the object carries a claim.
+    pub claim: Option<Claim>,
+    /// The target, as far as this pass has read it.
+    pub target: Target,
+    /// The other live objects that name this edge.
+    pub sharing: Sharing,
+    /// The call that this pass has made, if any.
+    pub attempt: Attempt,
+    /// Whether the object was Ready before: a missing edge is then drift.
+    pub was_ready: bool,
+    /// Repairs of this edge in the last [`REPAIR_WINDOW_MINUTES`], this pass's own not counted.
+    pub repairs: usize,
+    /// Whether every membership and account has been seen since the start: no Leave before.
+    pub synced: bool,
+}
+
+/// The account from this object's point of view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Account {
+    /// Not looked at yet; a poke follows.
+    Examining,
+    /// No object of that name.
+    Missing,
+    /// Not usable; `stalled` when somebody must act.
+    Unready {
+        /// Whether somebody must act.
+        stalled: bool,
+    },
+    /// Usable, but it is another cloud account than the one that the claim was made with.
+    Changed,
+    /// Usable, but not granted to this namespace and group.
+    NotGranted,
+    /// Usable.
+    Usable,
+}
+
+/// A claim on the object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// Who made the edge.
+    pub origin: Origin,
+    /// Whether this very pass wrote it: no call can have been made under it yet.
+    pub fresh: bool,
+}
+
+/// The target as this pass has read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Not read in this pass, or read before something changed.
+    Unread,
+    /// The read failed.
+    Unreadable(Class),
+    /// A complete answer does not list it.
+    Absent,
+    /// Listed.
+    Present {
+        /// Whether it is a member of the group.
+        member: bool,
+        /// Whether it is between states.
+        transitional: bool,
+    },
+}
+
+/// Other live, managing objects on the same edge of the same cloud account.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sharing {
+    /// Whether there is one at all.
+    pub others: bool,
+    /// Whether one of them carries the claim `Joined`.
+    pub joined_elsewhere: bool,
+    /// Whether one of them carries any claim.
+    pub claimed_elsewhere: bool,
+}
+
+/// The call of this pass and how it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attempt {
+    /// No call yet.
+    None,
+    /// Join was accepted.
+    Joined,
+    /// Join found the edge there already.
+    AlreadyMember,
+    /// Leave was accepted, or there is nothing left to leave.
+    Left,
+    /// The call was refused or failed; `forbidden` for HTTP 403, which may hide that the edge is gone.
+    Failed {
+        /// Class of the error.
+        class: Class,
+        /// Whether it was HTTP 403 on Leave.
+        forbidden: bool,
+    },
+    /// The claim was given to another object.
+    HandedOver,
+    /// The claim and the finalizer are gone.
+    Released,
+}
+
+/// The next thing to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Describe the target.
+    Read,
+    /// Write finalizer and claim.
+    Claim(Origin),
+    /// Call `JoinSecurityGroup`.
+    Join,
+    /// Call `LeaveSecurityGroup`.
+    Leave,
+    /// Write the claim `Joined` to the oldest other object.
+    HandOver,
+    /// Take finalizer and claim away.
+    Release(Release),
+    /// Nothing more in this pass.
+    Rest(Verdict),
+}
+
+/// Why finalizer and claim go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Release {
+    /// The group was left, or there was nothing left to leave.
+    Left,
+    /// The policy, or the origin of the edge, keeps it.
+    Retained,
+    /// Another live object keeps it.
+    Shared,
+    /// The claim was wrong: somebody else was faster, and adoption is refused.
+    Refused,
+}
+
+/// Where a pass ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// Nothing can be said yet; a poke follows.
+    Undecided,
+    /// Nothing of ours is left on a deleted object.
+    Gone,
+    /// The edge is as wanted.
+    Ready {
+        /// Who made it; none for an observed one.
+        origin: Option<Origin>,
+        /// Whether another object joined it.
+        shared: bool,
+        /// Whether this pass put it back.
+        repaired: bool,
+    },
+    /// Paused by annotation.
+    Paused,
+    /// The target is between states.
+    Waiting,
+    /// Observe: the edge is missing, and would be joined.
+    WouldJoin,
+    /// The edge was there before, and adoption is refused.
+    AdoptionRefused,
+    /// The edge was removed by somebody else, and is only reported.
+    DriftReported,
+    /// The edge was removed again and again.
+    RepairLoop,
+    /// The cloud does not list the target.
+    Absent,
+    /// The account cannot be used; see [`Seen::account`].
+    AccountUnusable,
+    /// A read or a call ended with this class.
+    Failed(Class),
+}
+
+/// The next step.
+#[must_use]
+pub fn decide(wanted: &Wanted, seen: &Seen) -> Step {
+    if wanted.deleting {
+        decide_deletion(wanted, seen)
+    } else {
+        decide_life(wanted, seen)
+    }
+}
+
+fn decide_life(wanted: &Wanted, seen: &Seen) -> Step {
+    if wanted.paused {
+        return Step::Rest(Verdict::Paused);
+    }
+    if let Some(verdict) = account_verdict(seen.account) {
+        return Step::Rest(verdict);
+    }
+    match seen.attempt {
+        Attempt::None | Attempt::HandedOver => decide_by_target(wanted, seen),
+        Attempt::Joined => Step::Rest(ready(wanted, seen)),
+        Attempt::AlreadyMember => decide_already_member(wanted, seen),
+        Attempt::Failed { class, .. } => Step::Rest(Verdict::Failed(class)),
+        Attempt::Released => Step::Rest(Verdict::AdoptionRefused),
+        // Only a deletion leaves; the deletion of a live object is seen by its next pass.
+        Attempt::Left => Step::Rest(Verdict::Undecided),
+    }
+}
+
+fn decide_by_target(wanted: &Wanted, seen: &Seen) -> Step {
+    match seen.target {
+        Target::Unread => Step::Read,
+        Target::Unreadable(class) => Step::Rest(Verdict::Failed(class)),
+        Target::Absent => Step::Rest(Verdict::Absent),
+        Target::Present { member: true, .. } => decide_member(wanted, seen),
+        Target::Present {
+            member: false,
+            transitional,
+        } => decide_missing(wanted, seen, transitional),
+    }
+}
+
+/// The edge is there.
+fn decide_member(wanted: &Wanted, seen: &Seen) -> Step {
+    match (wanted.management, seen.claim) {
+        (ManagementPolicy::Observe, _) | (ManagementPolicy::Manage, Some(_)) => {
+            Step::Rest(ready(wanted, seen))
+        }
+        (ManagementPolicy::Manage, None) => adopt(wanted, seen),
+    }
+}
+
+/// The edge is there, and this object did not make it.
+fn adopt(wanted: &Wanted, seen: &Seen) -> Step {
+    // An edge that another object holds is shared, not foreign: `Refuse` speaks of edges from outside.
+    match (wanted.adoption, seen.sharing.claimed_elsewhere) {
+        (AdoptionPolicy::Refuse, false) => match seen.claim {
+            Some(_) => Step::Release(Release::Refused),
+            None => Step::Rest(Verdict::AdoptionRefused),
+        },
+        (AdoptionPolicy::Refuse, true) | (AdoptionPolicy::Adopt, _) => Step::Claim(Origin::Adopted),
+    }
+}
+
+/// The edge is not there.
+fn decide_missing(wanted: &Wanted, seen: &Seen, transitional: bool) -> Step {
+    if wanted.management == ManagementPolicy::Observe {
+        return Step::Rest(Verdict::WouldJoin);
+    }
+    if seen.was_ready {
+        match wanted.drift {
+            DriftPolicy::Report => return Step::Rest(Verdict::DriftReported),
+            DriftPolicy::Repair if seen.repairs >= REPAIR_LIMIT => {
+                return Step::Rest(Verdict::RepairLoop);
+            }
+            DriftPolicy::Repair => {}
+        }
+    }
+    if transitional {
+        return Step::Rest(Verdict::Waiting);
+    }
+    match seen.claim {
+        None => Step::Claim(Origin::Joined),
+        Some(_) => Step::Join,
+    }
+}
+
+/// Join answered that the edge is there already.
+fn decide_already_member(wanted: &Wanted, seen: &Seen) -> Step {
+    match seen.claim {
+        // Written in this very pass, and this was the first call under it: somebody else was faster, or the read lagged.
+        Some(Claim {
+            origin: Origin::Joined,
+            fresh: true,
+        }) => adopt(wanted, seen),
+        // From an earlier pass: a call whose answer was lost was ours.
+        Some(_) | None => Step::Rest(ready(wanted, seen)),
+    }
+}
+
+fn ready(wanted: &Wanted, seen: &Seen) -> Verdict {
+    let origin = match wanted.management {
+        ManagementPolicy::Manage => seen.claim.map(|claim| claim.origin),
+        ManagementPolicy::Observe => None,
+    };
+    Verdict::Ready {
+        origin,
+        shared: origin == Some(Origin::Adopted) && seen.sharing.joined_elsewhere,
+        repaired: seen.was_ready && seen.attempt == Attempt::Joined,
+    }
+}
+
+fn decide_deletion(wanted: &Wanted, seen: &Seen) -> Step {
+    if seen.attempt == Attempt::Released || seen.claim.is_none() {
+        return Step::Rest(Verdict::Gone);
+    }
+    if wanted.paused {
+        return Step::Rest(Verdict::Paused);
+    }
+    let joined = seen
+        .claim
+        .is_some_and(|claim| claim.origin == Origin::Joined);
+    // Who shares an edge is known only when everything has been listed once. `Retain` alone needs no such knowledge:
+    // it is the way out that always works.
+    if !seen.synced && wanted.deletion != DeletionPolicy::Retain {
+        return Step::Rest(Verdict::Undecided);
+    }
+    // Ownership belongs to the edge: whoever is left last must leave what was joined.
+    if joined
+        && seen.sharing.others
+        && !seen.sharing.joined_elsewhere
+        && seen.attempt != Attempt::HandedOver
+    {
+        return Step::HandOver;
+    }
+    if seen.sharing.others {
+        return Step::Release(Release::Shared);
+    }
+    if !leaves(wanted, joined) {
+        return Step::Release(Release::Retained);
+    }
+    if let Some(verdict) = account_verdict(seen.account) {
+        return Step::Rest(verdict);
+    }
+    decide_leave(seen)
+}
+
+/// Whether the deletion of this object leaves the group.
+const fn leaves(wanted: &Wanted, joined: bool) -> bool {
+    match (wanted.management, wanted.deletion) {
+        (ManagementPolicy::Observe, _) | (ManagementPolicy::Manage, DeletionPolicy::Retain) => {
+            false
+        }
+        (ManagementPolicy::Manage, DeletionPolicy::Leave) => true,
+        (ManagementPolicy::Manage, DeletionPolicy::LeaveIfJoined) => joined,
+    }
+}
+
+fn decide_leave(seen: &Seen) -> Step {
+    match (seen.attempt, seen.target) {
+        (Attempt::Left, _) => Step::Release(Release::Left),
+        // A 403 may hide that the edge is gone: look once more.
+        (
+            Attempt::Failed {
+                forbidden: true, ..
+            },
+            Target::Unread,
+        ) => Step::Read,
+        (
+            Attempt::Failed {
+                forbidden: true, ..
+            },
+            Target::Absent | Target::Present { member: false, .. },
+        ) => Step::Release(Release::Left),
+        (Attempt::Failed { class, .. }, _) => Step::Rest(Verdict::Failed(class)),
+        (_, Target::Unread) => Step::Read,
+        (_, Target::Unreadable(class)) => Step::Rest(Verdict::Failed(class)),
+        (
+            _,
+            Target::Present {
+                transitional: true, ..
+            },
+        ) => Step::Rest(Verdict::Waiting),
+        // Also where the target or the edge is not listed: a read may lag behind our own Join, and only the answer
+        // of Leave confirms that nothing is left.
+        (
+            _,
+            Target::Absent
+            | Target::Present {
+                transitional: false,
+                ..
+            },
+        ) => Step::Leave,
+    }
+}
+
+const fn account_verdict(account: Account) -> Option<Verdict> {
+    match account {
+        Account::Examining => Some(Verdict::Undecided),
+        Account::Missing | Account::Unready { .. } | Account::Changed | Account::NotGranted => {
+            Some(Verdict::AccountUnusable)
+        }
+        Account::Usable => None,
+    }
+}

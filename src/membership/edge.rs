@@ -1,0 +1,365 @@
+//! The edge that an object names, and the index of which objects name which edge. In memory only: no I/O, no decisions.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use kube::ResourceExt as _;
+use kube::runtime::reflector::ObjectRef;
+
+use crate::api::membership::{AccountKind, ManagementPolicy, Origin};
+use crate::api::{
+    ACCOUNT_ANNOTATION, FINALIZER, ORIGIN_ANNOTATION, SecurityGroupMembership,
+    SecurityGroupMembershipSpec,
+};
+use crate::ecs::{ParseIdError, Region, SecurityGroupId, Target};
+
+/// What is kept: this target in this group. Two objects with equal edges and one cloud account share it.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Edge {
+    /// Region of target and group.
+    pub region: Region,
+    /// The instance or interface.
+    pub target: Target,
+    /// The group.
+    pub group: SecurityGroupId,
+}
+
+impl fmt::Debug for Edge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}->{}", self.region, self.target, self.group)
+    }
+}
+
+/// Why a spec names no edge. The CRD refuses all of these; they come up where its rules were loosened by hand.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SpecError {
+    /// Neither or both targets.
+    #[error("spec: set exactly one of instanceID and networkInterfaceID")]
+    Targets,
+    /// A field that does not parse.
+    #[error("spec.{field}: {source}")]
+    Id {
+        /// Field of the spec.
+        field: &'static str,
+        /// What is wrong with it.
+        source: ParseIdError,
+    },
+}
+
+impl TryFrom<&SecurityGroupMembershipSpec> for Edge {
+    type Error = SpecError;
+
+    fn try_from(spec: &SecurityGroupMembershipSpec) -> Result<Self, SpecError> {
+        let target = match (&spec.instance_id, &spec.network_interface_id) {
+            (Some(id), None) => Target::Instance(parse("instanceID", id)?),
+            (None, Some(id)) => Target::NetworkInterface(parse("networkInterfaceID", id)?),
+            (Some(_), Some(_)) | (None, None) => return Err(SpecError::Targets),
+        };
+        Ok(Self {
+            region: parse("region", &spec.region)?,
+            target,
+            group: parse("securityGroupID", &spec.security_group_id)?,
+        })
+    }
+}
+
+fn parse<T: std::str::FromStr<Err = ParseIdError>>(
+    field: &'static str,
+    text: &str,
+) -> Result<T, SpecError> {
+    text.parse()
+        .map_err(|source| SpecError::Id { field, source })
+}
+
+/// The account that an object names: its kind, the namespace for the namespaced kind, its name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AccountKey {
+    /// Kind.
+    pub kind: AccountKind,
+    /// Namespace of the object that names it; empty for the cluster kind.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+impl AccountKey {
+    /// The account that `spec` of an object in `namespace` names. No spec can name another namespace.
+    #[must_use]
+    pub fn of(spec: &SecurityGroupMembershipSpec, namespace: &str) -> Self {
+        Self {
+            kind: spec.account_ref.kind,
+            namespace: match spec.account_ref.kind {
+                AccountKind::ClusterCloudAccount => String::new(),
+                AccountKind::CloudAccount => namespace.to_owned(),
+            },
+            name: spec.account_ref.name.clone(),
+        }
+    }
+}
+
+impl fmt::Display for AccountKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.kind {
+            AccountKind::ClusterCloudAccount => write!(f, "ClusterCloudAccount {}", self.name),
+            AccountKind::CloudAccount => write!(f, "CloudAccount {}/{}", self.namespace, self.name),
+        }
+    }
+}
+
+/// Who made the edge, by which cloud account: what the object's annotations say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// Joined by this operator, or there before.
+    pub origin: Origin,
+    /// UID of the cloud account; absent only where somebody removed the annotation.
+    pub account_uid: Option<String>,
+}
+
+impl Claim {
+    /// The claim on an object. A claim without our finalizer does not count: it may have been copied with the manifest.
+    #[must_use]
+    pub fn of(object: &SecurityGroupMembership) -> Option<Self> {
+        if !object
+            .finalizers()
+            .iter()
+            .any(|finalizer| finalizer == FINALIZER)
+        {
+            return None;
+        }
+        let annotations = object.annotations();
+        // A finalizer of ours with no readable claim: somebody edited the object. Adopted never leaves by default.
+        let origin = match annotations.get(ORIGIN_ANNOTATION).map(String::as_str) {
+            Some("Joined") => Origin::Joined,
+            _ => Origin::Adopted,
+        };
+        Some(Self {
+            origin,
+            account_uid: annotations.get(ACCOUNT_ANNOTATION).cloned(),
+        })
+    }
+}
+
+/// One object in the index: what other passes need to know of it, and no more.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// Namespace and name.
+    pub object: ObjectRef<SecurityGroupMembership>,
+    /// UID.
+    pub uid: String,
+    /// The edge that it names.
+    pub edge: Edge,
+    /// The account that it names.
+    pub account: AccountKey,
+    /// Its claim, as of `resource_version`.
+    pub claim: Option<Claim>,
+    /// Whether it may write to the cloud.
+    pub managed: bool,
+    /// Whether it is being deleted.
+    pub deleting: bool,
+    /// Order of age: creation second, then UID.
+    pub age: (i64, String),
+    /// Version of the object that this was read from, or that our last write made.
+    pub resource_version: u64,
+}
+
+impl Record {
+    /// The record of an object; none where the spec names no edge.
+    #[must_use]
+    pub fn of(object: &SecurityGroupMembership) -> Option<Self> {
+        let edge = Edge::try_from(&object.spec).ok()?;
+        let uid = object.uid()?;
+        let namespace = object.namespace().unwrap_or_default();
+        let created = object
+            .creation_timestamp()
+            .map_or(0, |time| time.0.as_second());
+        Some(Self {
+            object: ObjectRef::from_obj(object),
+            edge,
+            account: AccountKey::of(&object.spec, &namespace),
+            claim: Claim::of(object),
+            managed: object.spec.management_policy == ManagementPolicy::Manage,
+            deleting: object.metadata.deletion_timestamp.is_some(),
+            age: (created, uid.clone()),
+            resource_version: resource_version(object),
+            uid,
+        })
+    }
+}
+
+/// The version of an object as a number. Versions are comparable numbers by the API's own contract since Kubernetes 1.35.
+#[must_use]
+pub fn resource_version(object: &SecurityGroupMembership) -> u64 {
+    object
+        .resource_version()
+        .and_then(|version| version.parse().ok())
+        .unwrap_or_default()
+}
+
+/// All objects by UID, by edge and by account, and one lock an edge. Kept by the watch and by our own writes.
+#[derive(Debug, Default)]
+pub struct Edges {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    records: HashMap<String, Record>,
+    by_edge: HashMap<Edge, BTreeSet<String>>,
+    by_account: HashMap<AccountKey, BTreeSet<String>>,
+    locks: HashMap<Edge, Weak<tokio::sync::Mutex<()>>>,
+}
+
+impl Edges {
+    /// Takes in an object as the watch or our own write shows it. An older view than the one held is ignored.
+    pub fn insert(&self, object: &SecurityGroupMembership) {
+        let Some(record) = Record::of(object) else {
+            return;
+        };
+        let mut inner = self.lock();
+        if inner
+            .records
+            .get(&record.uid)
+            .is_some_and(|held| held.resource_version > record.resource_version)
+        {
+            return;
+        }
+        inner.remove(&record.uid);
+        inner
+            .by_edge
+            .entry(record.edge.clone())
+            .or_default()
+            .insert(record.uid.clone());
+        inner
+            .by_account
+            .entry(record.account.clone())
+            .or_default()
+            .insert(record.uid.clone());
+        inner.records.insert(record.uid.clone(), record);
+    }
+
+    /// Forgets an object that is gone.
+    pub fn remove(&self, uid: &str) {
+        self.lock().remove(uid);
+    }
+
+    /// Forgets every object for which `keep` is false: what a complete new list did not show.
+    pub fn retain(&self, keep: impl Fn(&Record) -> bool) {
+        let mut inner = self.lock();
+        let gone: Vec<String> = inner
+            .records
+            .values()
+            .filter(|record| !keep(record))
+            .map(|record| record.uid.clone())
+            .collect();
+        for uid in gone {
+            inner.remove(&uid);
+        }
+    }
+
+    /// The other objects on this edge, oldest first, whatever their account.
+    #[must_use]
+    pub fn others(&self, edge: &Edge, uid: &str) -> Vec<Record> {
+        let inner = self.lock();
+        let mut others: Vec<Record> = inner
+            .by_edge
+            .get(edge)
+            .into_iter()
+            .flatten()
+            .filter(|other| *other != uid)
+            .filter_map(|other| inner.records.get(other))
+            .cloned()
+            .collect();
+        others.sort_by(|a, b| a.age.cmp(&b.age));
+        others
+    }
+
+    /// The objects that name this account.
+    #[must_use]
+    pub fn of_account(&self, account: &AccountKey) -> Vec<ObjectRef<SecurityGroupMembership>> {
+        let inner = self.lock();
+        inner
+            .by_account
+            .get(account)
+            .into_iter()
+            .flatten()
+            .filter_map(|uid| inner.records.get(uid))
+            .map(|record| record.object.clone())
+            .collect()
+    }
+
+    /// The objects in this namespace.
+    #[must_use]
+    pub fn in_namespace(&self, namespace: &str) -> Vec<ObjectRef<SecurityGroupMembership>> {
+        self.lock()
+            .records
+            .values()
+            .filter(|record| record.object.namespace.as_deref() == Some(namespace))
+            .map(|record| record.object.clone())
+            .collect()
+    }
+
+    /// The objects that are being deleted.
+    #[must_use]
+    pub fn deleting(&self) -> Vec<ObjectRef<SecurityGroupMembership>> {
+        self.lock()
+            .records
+            .values()
+            .filter(|record| record.deleting)
+            .map(|record| record.object.clone())
+            .collect()
+    }
+
+    /// The version that is known of an object, from the watch or from our own writes.
+    #[must_use]
+    pub fn known_version(&self, uid: &str) -> u64 {
+        self.lock()
+            .records
+            .get(uid)
+            .map_or(0, |record| record.resource_version)
+    }
+
+    /// Passes over one edge run one after the other: hold this while a pass runs.
+    #[must_use]
+    pub fn pass_lock(&self, edge: &Edge) -> Arc<tokio::sync::Mutex<()>> {
+        let mut inner = self.lock();
+        if let Some(lock) = inner.locks.get(edge).and_then(Weak::upgrade) {
+            return lock;
+        }
+        let lock = Arc::new(tokio::sync::Mutex::new(()));
+        inner.locks.insert(edge.clone(), Arc::downgrade(&lock));
+        lock
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // No code panics while it holds this lock, so a poisoned one still holds a whole index.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn remove(&mut self, uid: &str) {
+        let Some(record) = self.records.remove(uid) else {
+            return;
+        };
+        if let Some(uids) = self.by_edge.get_mut(&record.edge) {
+            uids.remove(uid);
+            if uids.is_empty() {
+                self.by_edge.remove(&record.edge);
+                if self
+                    .locks
+                    .get(&record.edge)
+                    .is_some_and(|lock| lock.strong_count() == 0)
+                {
+                    self.locks.remove(&record.edge);
+                }
+            }
+        }
+        if let Some(uids) = self.by_account.get_mut(&record.account) {
+            uids.remove(uid);
+            if uids.is_empty() {
+                self.by_account.remove(&record.account);
+            }
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! What is remembered of an object between its passes and may be lost with the process: failures in a row, repairs. No I/O.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use kube::runtime::controller::Action;
+use tokio::time::Instant;
+
+use crate::ecs::{Class, Error};
+
+use super::decide::{REPAIR_LIMIT, REPAIR_WINDOW_MINUTES, Verdict};
+
+/// How often a settled object is looked at.
+const LOOK_PERIOD: Duration = Duration::from_secs(5 * 60);
+/// How often an edge is repaired that is undone again and again.
+const LOOP_PERIOD: Duration = Duration::from_secs(60 * 60);
+/// How long a pass waits for the watch to show our own last write. Longer than that, the API server has gone back in time
+/// (a restored backup), and what it shows is what counts.
+const WATCH_LAG: Duration = Duration::from_secs(5);
+
+/// The memory of all passes, by UID.
+#[derive(Debug, Default)]
+pub struct Memory {
+    entries: Mutex<HashMap<String, Entry>>,
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    last: Option<Verdict>,
+    repeats: u32,
+    errors: u32,
+    repairs: Vec<Instant>,
+    /// While repairs are undone again and again: when the next one is allowed.
+    next_repair: Option<Instant>,
+    drift_told: bool,
+    lagging_since: Option<Instant>,
+}
+
+impl Memory {
+    /// Forgets an object that is gone.
+    pub fn forget(&self, uid: &str) {
+        self.lock().remove(uid);
+    }
+
+    /// Repairs within the window, as far as they forbid another one: in a repair loop one is allowed an hour.
+    pub fn repairs(&self, uid: &str) -> usize {
+        let mut entries = self.lock();
+        let Some(entry) = entries.get_mut(uid) else {
+            return 0;
+        };
+        if let Some(next) = entry.next_repair {
+            let allowed = Instant::now() >= next;
+            return if allowed { 0 } else { REPAIR_LIMIT };
+        }
+        entry
+            .repairs
+            .retain(|at| at.elapsed() < Duration::from_secs(REPAIR_WINDOW_MINUTES * 60));
+        entry.repairs.len()
+    }
+
+    /// Counts a repair.
+    pub fn repaired(&self, uid: &str) {
+        let mut entries = self.lock();
+        let entry = entries.entry(uid.to_owned()).or_default();
+        entry.repairs.push(Instant::now());
+        entry.drift_told = false;
+        if entry.next_repair.is_some() {
+            entry.next_repair = Some(Instant::now() + LOOP_PERIOD);
+        }
+    }
+
+    /// Whether this drift has not been told yet.
+    pub fn drift_is_news(&self, uid: &str) -> bool {
+        let mut entries = self.lock();
+        let entry = entries.entry(uid.to_owned()).or_default();
+        !std::mem::replace(&mut entry.drift_told, true)
+    }
+
+    /// Whether a pass may still wait for the watch to catch up with our own write.
+    pub fn may_wait_for_watch(&self, uid: &str) -> bool {
+        let mut entries = self.lock();
+        let entry = entries.entry(uid.to_owned()).or_default();
+        let since = *entry.lagging_since.get_or_insert_with(Instant::now);
+        since.elapsed() < WATCH_LAG
+    }
+
+    /// The wait after a pass that could not write to the API server.
+    pub fn after_error(&self, uid: &str) -> Duration {
+        let mut entries = self.lock();
+        let entry = entries.entry(uid.to_owned()).or_default();
+        entry.errors = entry.errors.saturating_add(1);
+        jittered(Class::Transient.retry().delay(entry.errors), 0.5)
+    }
+
+    /// When the object is looked at again without a change or a poke.
+    pub fn next_look(
+        &self,
+        uid: &str,
+        verdict: Verdict,
+        failure: Option<&Error>,
+        stopped_until: Option<Instant>,
+    ) -> Action {
+        if verdict == Verdict::Gone {
+            self.forget(uid);
+            return Action::await_change();
+        }
+        let mut entries = self.lock();
+        let entry = entries.entry(uid.to_owned()).or_default();
+        entry.errors = 0;
+        entry.lagging_since = None;
+        entry.repeats = if entry.last == Some(verdict) {
+            entry.repeats.saturating_add(1)
+        } else {
+            1
+        };
+        entry.last = Some(verdict);
+        match verdict {
+            Verdict::Undecided | Verdict::Gone | Verdict::Paused | Verdict::AccountUnusable => {
+                Action::await_change()
+            }
+            Verdict::Ready { .. } | Verdict::WouldJoin | Verdict::DriftReported => {
+                entry.leave_loop();
+                Action::requeue(jittered(LOOK_PERIOD, 0.1))
+            }
+            Verdict::RepairLoop => {
+                let next = *entry
+                    .next_repair
+                    .get_or_insert_with(|| Instant::now() + LOOP_PERIOD);
+                let wait = next.saturating_duration_since(Instant::now());
+                Action::requeue(wait + jittered(Duration::from_secs(60), 0.9))
+            }
+            Verdict::Waiting => Action::requeue(entry.wait(Class::Transitional)),
+            Verdict::Absent | Verdict::AdoptionRefused => {
+                Action::requeue(entry.wait(Class::Absent))
+            }
+            Verdict::Failed(Class::Throttled) => {
+                Action::requeue(throttle_wait(failure, stopped_until))
+            }
+            Verdict::Failed(class) => Action::requeue(entry.wait(class)),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entry {
+    /// An edge that stayed for a whole period after its repair is in no loop any more.
+    fn leave_loop(&mut self) {
+        if self.next_repair.is_some_and(|next| next <= Instant::now()) {
+            self.next_repair = None;
+            self.repairs.clear();
+        }
+    }
+
+    fn wait(&self, class: Class) -> Duration {
+        let delay = class.retry().delay(self.repeats);
+        match class {
+            // Full jitter: what failed together shall not come back together.
+            Class::Transient => jittered(delay, 0.5),
+            Class::Done
+            | Class::Transitional
+            | Class::Throttled
+            | Class::Absent
+            | Class::Blocked
+            | Class::Invalid => jittered(delay, 0.1),
+        }
+    }
+}
+
+/// To the moment that the cloud named, and a little more, spread.
+fn throttle_wait(failure: Option<&Error>, stopped_until: Option<Instant>) -> Duration {
+    let asked = failure.and_then(Error::retry_after);
+    let stopped = stopped_until.map(|until| until.saturating_duration_since(Instant::now()));
+    let wait = stopped.or(asked).unwrap_or(Class::Throttled.retry().cap);
+    wait + Duration::from_millis(rand::random_range(50..2_000))
+}
+
+/// `duration` give or take `part` of it.
+fn jittered(duration: Duration, part: f64) -> Duration {
+    duration.mul_f64(rand::random_range(1.0 - part..=1.0 + part))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn repairs_count_for_half_an_hour() {
+        let memory = Memory::default();
+        memory.repaired("a");
+        memory.repaired("a");
+        assert_eq!(memory.repairs("a"), 2);
+        tokio::time::advance(Duration::from_secs(31 * 60)).await;
+        assert_eq!(memory.repairs("a"), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn in_a_repair_loop_one_repair_an_hour_is_allowed() {
+        let memory = Memory::default();
+        for _ in 0..REPAIR_LIMIT {
+            memory.repaired("a");
+        }
+        assert_eq!(memory.repairs("a"), REPAIR_LIMIT);
+        let _ = memory.next_look("a", Verdict::RepairLoop, None, None);
+        tokio::time::advance(Duration::from_secs(59 * 60)).await;
+        assert_eq!(
+            memory.repairs("a"),
+            REPAIR_LIMIT,
+            "the window alone does not end the loop"
+        );
+        tokio::time::advance(Duration::from_secs(2 * 60)).await;
+        assert_eq!(memory.repairs("a"), 0);
+        memory.repaired("a");
+        assert_eq!(memory.repairs("a"), REPAIR_LIMIT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pass_waits_for_the_watch_only_so_long() {
+        let memory = Memory::default();
+        assert!(memory.may_wait_for_watch("a"));
+        tokio::time::advance(WATCH_LAG).await;
+        assert!(!memory.may_wait_for_watch("a"));
+    }
+}

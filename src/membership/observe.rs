@@ -1,0 +1,280 @@
+//! Fills in what a pass sees: the account, grants and siblings from memory, the target from the cloud. Reads only.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::account::access::{Account, CallError};
+use crate::account::directory::Standing;
+use crate::api::PAUSED_ANNOTATION;
+use crate::api::SecurityGroupMembership;
+use crate::api::membership::{AccountKind, Origin};
+use crate::ecs::{Class, Error, TargetDescription};
+
+use super::Context;
+use super::decide::{self, Attempt, Seen, Sharing, Wanted};
+use super::edge::{AccountKey, Claim, Edge, Record};
+
+use kube::ResourceExt as _;
+
+/// One pass over one object: what it knows so far. Lives as long as the pass.
+pub struct Pass {
+    /// The object as the pass found it.
+    pub object: Arc<SecurityGroupMembership>,
+    /// The edge that it names.
+    pub edge: Edge,
+    /// The account that it names.
+    pub account_key: AccountKey,
+    /// What it asks for.
+    pub wanted: Wanted,
+    /// What [`decide::decide`] goes by.
+    pub seen: Seen,
+    /// The account to call with, where there is one.
+    pub account: Option<Arc<Account>>,
+    /// What is wrong with the account, for the user.
+    pub account_problem: String,
+    /// The other live objects on this edge, oldest first.
+    pub others: Vec<Record>,
+    /// The target as last described.
+    pub description: Option<TargetDescription>,
+    /// The last failure, if the pass ended with one.
+    pub failure: Option<Error>,
+    /// Until when the cloud throttles the action that is needed.
+    pub stopped_until: Option<Instant>,
+}
+
+impl Pass {
+    /// What memory says of the object. No call.
+    pub fn begin(
+        object: Arc<SecurityGroupMembership>,
+        edge: Edge,
+        repairs: usize,
+        context: &Context,
+    ) -> Self {
+        let namespace = object.namespace().unwrap_or_default();
+        let account_key = AccountKey::of(&object.spec, &namespace);
+        let wanted = wanted(&object);
+        let claim = Claim::of(&object);
+        let AccountView {
+            standing,
+            account,
+            problem,
+        } = view_account(
+            &account_key,
+            &namespace,
+            &edge,
+            claim.as_ref(),
+            wanted.deleting,
+            context,
+        );
+        let own_uid = account
+            .as_ref()
+            .map(|account| account.uid.clone())
+            .or_else(|| claim.as_ref()?.account_uid.clone());
+        let others = sharers(&object, &edge, own_uid.as_deref(), context);
+        let claimed = |record: &Record, origin| {
+            record
+                .claim
+                .as_ref()
+                .is_some_and(|claim| claim.origin == origin)
+        };
+        let seen = Seen {
+            account: standing,
+            claim: claim.map(|claim| decide::Claim {
+                origin: claim.origin,
+                fresh: false,
+            }),
+            target: decide::Target::Unread,
+            sharing: Sharing {
+                others: !others.is_empty(),
+                joined_elsewhere: others.iter().any(|record| claimed(record, Origin::Joined)),
+                claimed_elsewhere: others.iter().any(|record| record.claim.is_some()),
+            },
+            attempt: Attempt::None,
+            was_ready: object
+                .status
+                .as_ref()
+                .is_some_and(|status| status.origin.is_some()),
+            repairs,
+            synced: context.is_synced(),
+        };
+        Self {
+            object,
+            edge,
+            account_key,
+            wanted,
+            seen,
+            account,
+            account_problem: problem,
+            others,
+            description: None,
+            failure: None,
+            stopped_until: None,
+        }
+    }
+
+    /// Reads the target. What the cloud does not answer is unreadable, and never "not a member".
+    pub async fn read(&mut self) {
+        let Some(account) = &self.account else {
+            self.seen.target = decide::Target::Unreadable(Class::Transient);
+            return;
+        };
+        self.seen.target = match account.describe(&self.edge.region, &self.edge.target).await {
+            Ok(None) => {
+                self.description = None;
+                decide::Target::Absent
+            }
+            Ok(Some(description)) => {
+                let target = decide::Target::Present {
+                    member: description.security_group_ids.contains(&self.edge.group),
+                    transitional: description.state.is_transitional(),
+                };
+                self.description = Some(description);
+                target
+            }
+            Err(error) => decide::Target::Unreadable(self.note(error)),
+        };
+    }
+
+    /// Keeps a failed call for the status, and says its class.
+    pub fn note(&mut self, error: CallError) -> Class {
+        match error {
+            CallError::Stopped(until) => {
+                self.stopped_until = Some(until);
+                Class::Throttled
+            }
+            CallError::Failed(error) => {
+                let class = error.class();
+                self.failure = Some(error);
+                class
+            }
+        }
+    }
+}
+
+fn wanted(object: &SecurityGroupMembership) -> Wanted {
+    Wanted {
+        deleting: object.metadata.deletion_timestamp.is_some(),
+        paused: object
+            .annotations()
+            .get(PAUSED_ANNOTATION)
+            .is_some_and(|value| value == "true"),
+        management: object.spec.management_policy,
+        adoption: object.spec.adoption_policy,
+        deletion: object.spec.deletion_policy,
+        drift: object.spec.drift_policy,
+    }
+}
+
+struct AccountView {
+    standing: decide::Account,
+    account: Option<Arc<Account>>,
+    problem: String,
+}
+
+fn view_account(
+    key: &AccountKey,
+    namespace: &str,
+    edge: &Edge,
+    claim: Option<&Claim>,
+    deleting: bool,
+    context: &Context,
+) -> AccountView {
+    let unusable = |standing, problem| AccountView {
+        standing,
+        account: None,
+        problem,
+    };
+    let missing = || {
+        unusable(
+            decide::Account::Missing,
+            format!(
+                "{key} does not exist; create it, or delete this object and name another one in spec.accountRef"
+            ),
+        )
+    };
+    let Some(entry) = context
+        .directory
+        .look_up(key)
+        .filter(|entry| deleting || !entry.departed)
+    else {
+        return missing();
+    };
+    let account = match (&entry.standing, &entry.last_good) {
+        (Standing::Ready(account), _) => Arc::clone(account),
+        // The Secret may go before the object does, when a whole namespace goes.
+        (Standing::Unready { .. }, Some(last_good)) if deleting => Arc::clone(last_good),
+        (Standing::Unready { stalled, message }, _) => {
+            return unusable(
+                decide::Account::Unready { stalled: *stalled },
+                format!("{key} is not ready: {message}"),
+            );
+        }
+        (Standing::Examining, _) => return unusable(decide::Account::Examining, String::new()),
+    };
+    if let Some(claimed) = claim.and_then(|claim| claim.account_uid.as_deref()) {
+        if claimed != account.uid {
+            return unusable(
+                decide::Account::Changed,
+                format!(
+                    "{key} now belongs to cloud account {}, and this edge was made with {claimed}; restore the credentials",
+                    account.uid
+                ),
+            );
+        }
+    }
+    if !context.directory.granted(&entry, namespace, &edge.group) {
+        return unusable(
+            decide::Account::NotGranted,
+            format!(
+                "no grant of {key} lets namespace {namespace} use {}; ask whoever owns the account to add one to spec.grants",
+                edge.group
+            ),
+        );
+    }
+    AccountView {
+        standing: decide::Account::Usable,
+        account: Some(account),
+        problem: String::new(),
+    }
+}
+
+/// The other live objects that hold or may hold this edge of this cloud account. One without a grant and without a claim
+/// does not count: otherwise any tenant could keep any edge from being left.
+fn sharers(
+    object: &SecurityGroupMembership,
+    edge: &Edge,
+    own_uid: Option<&str>,
+    context: &Context,
+) -> Vec<Record> {
+    let Some(own_uid) = own_uid else {
+        return Vec::new();
+    };
+    let mut others = context
+        .edges
+        .others(edge, &object.uid().unwrap_or_default());
+    others.retain(|other| {
+        let claimed_uid = other
+            .claim
+            .as_ref()
+            .and_then(|claim| claim.account_uid.clone());
+        let same_account = claimed_uid
+            .or_else(|| context.directory.uid(&other.account))
+            .is_some_and(|uid| uid == own_uid);
+        other.managed
+            && !other.deleting
+            && same_account
+            && (other.claim.is_some() || is_granted(other, edge, context))
+    });
+    others
+}
+
+fn is_granted(other: &Record, edge: &Edge, context: &Context) -> bool {
+    let namespace = other.object.namespace.as_deref().unwrap_or_default();
+    match other.account.kind {
+        AccountKind::CloudAccount | AccountKind::ClusterCloudAccount => context
+            .directory
+            .look_up(&other.account)
+            .is_some_and(|entry| context.directory.granted(&entry, namespace, &edge.group)),
+    }
+}

@@ -1,0 +1,47 @@
+//! Asks for a pass over an object from outside its watch: its account changed, a sibling went, a scan saw a difference.
+
+use futures::Stream;
+use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
+use kube::runtime::reflector::ObjectRef;
+
+use crate::api::SecurityGroupMembership;
+
+use super::Object;
+
+/// One queue a controller; a controller watches one namespace or all.
+#[derive(Clone, Debug)]
+pub struct Pokes {
+    queues: Vec<(Option<String>, UnboundedSender<ObjectRef<Object>>)>,
+}
+
+impl Pokes {
+    /// The queues for these scopes (`None` is all namespaces), and the receiving end of each.
+    #[must_use]
+    pub fn new(
+        scopes: &[Option<String>],
+    ) -> (
+        Self,
+        Vec<impl Stream<Item = ObjectRef<Object>> + Send + 'static + use<>>,
+    ) {
+        let mut queues = Vec::new();
+        let mut receivers: Vec<UnboundedReceiver<ObjectRef<Object>>> = Vec::new();
+        for scope in scopes {
+            let (sender, receiver) = unbounded();
+            queues.push((scope.clone(), sender));
+            receivers.push(receiver);
+        }
+        (Self { queues }, receivers)
+    }
+
+    /// Asks for a pass over `object`.
+    pub fn poke(&self, object: &ObjectRef<SecurityGroupMembership>) {
+        let mut reference = ObjectRef::<Object>::new(&object.name);
+        reference.namespace.clone_from(&object.namespace);
+        for (scope, queue) in &self.queues {
+            if scope.is_none() || *scope == object.namespace {
+                // Closed only while the process shuts down.
+                let _ = queue.unbounded_send(reference.clone());
+            }
+        }
+    }
+}

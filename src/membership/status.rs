@@ -1,0 +1,528 @@
+//! The status, the event and the next look that follow from a verdict. Pure: `now` and what was seen are arguments.
+
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::jiff::Timestamp;
+
+use crate::api::membership::{LastError, Origin, SecurityGroupMembershipStatus, TargetStatus};
+use crate::api::reason;
+use crate::condition::{self, Draft, Status};
+use crate::ecs::{Class, Error, Retry, TargetDescription};
+
+use super::decide::{Account, REPAIR_LIMIT, REPAIR_WINDOW_MINUTES, Seen, Verdict};
+use super::edge::Edge;
+
+/// How long a target may stay between states before that counts as stuck.
+pub const STUCK_AFTER: Duration = Duration::from_secs(30 * 60);
+
+/// What a pass ended with.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// The edge.
+    pub edge: &'a Edge,
+    /// Where the pass ended.
+    pub verdict: Verdict,
+    /// What it went by.
+    pub seen: &'a Seen,
+    /// Whether the object is being deleted.
+    pub deleting: bool,
+    /// The target as last described.
+    pub description: Option<&'a TargetDescription>,
+    /// The failure that it ended with.
+    pub failure: Option<&'a Error>,
+    /// What is wrong with the account.
+    pub account_problem: &'a str,
+}
+
+/// The status after this pass; none where nothing in it would say anything new.
+#[must_use]
+pub fn status(
+    previous: &SecurityGroupMembershipStatus,
+    generation: Option<i64>,
+    facts: &Facts<'_>,
+    now: Timestamp,
+) -> Option<SecurityGroupMembershipStatus> {
+    let summary = summarize(previous, generation, facts, now)?;
+    let next = SecurityGroupMembershipStatus {
+        observed_generation: generation,
+        conditions: condition::merge(&previous.conditions, summary.drafts(), generation, now),
+        origin: match facts.verdict {
+            Verdict::Ready { origin, .. } => origin,
+            _ => previous.origin,
+        },
+        target: match facts.seen.target {
+            super::decide::Target::Absent => None,
+            _ => facts
+                .description
+                .map(target_status)
+                .or_else(|| previous.target.clone()),
+        },
+        last_error: summary.last_error,
+    };
+    (!same_meaning(previous, &next)).then_some(next)
+}
+
+/// Whether two statuses say the same: a new request ID alone is no news, and writing it would only start the loop again.
+fn same_meaning(
+    previous: &SecurityGroupMembershipStatus,
+    next: &SecurityGroupMembershipStatus,
+) -> bool {
+    let without_request = |status: &SecurityGroupMembershipStatus| {
+        let mut status = status.clone();
+        if let Some(error) = &mut status.last_error {
+            error.request_id = None;
+        }
+        status
+    };
+    without_request(previous) == without_request(next)
+}
+
+fn target_status(description: &TargetDescription) -> TargetStatus {
+    TargetStatus {
+        state: description.state.to_string(),
+        vpc_id: description.vpc_id.clone(),
+        lock_reasons: description.lock_reasons.clone(),
+    }
+}
+
+/// A verdict in the words of the status.
+struct Summary {
+    ready: Status,
+    reason: String,
+    message: String,
+    phase: Phase,
+    drifted: Option<(&'static str, String)>,
+    last_error: Option<LastError>,
+}
+
+/// kstatus: at most one of the two is said.
+enum Phase {
+    Settled,
+    Reconciling,
+    Stalled,
+}
+
+impl Summary {
+    fn drafts(&self) -> Vec<Draft> {
+        let draft = |type_, status, reason: &str, message: &str| Draft {
+            type_,
+            status,
+            reason: reason.to_owned(),
+            message: message.to_owned(),
+        };
+        let mut drafts = vec![draft(
+            reason::READY,
+            self.ready,
+            &self.reason,
+            &self.message,
+        )];
+        match self.phase {
+            Phase::Settled => {}
+            Phase::Reconciling => drafts.push(draft(
+                reason::RECONCILING,
+                Status::True,
+                &self.reason,
+                &self.message,
+            )),
+            Phase::Stalled => drafts.push(draft(
+                reason::STALLED,
+                Status::True,
+                &self.reason,
+                &self.message,
+            )),
+        }
+        if let Some((reason, message)) = &self.drifted {
+            drafts.push(draft(reason::DRIFTED, Status::True, reason, message));
+        }
+        drafts
+    }
+
+    fn simple(ready: Status, reason: &str, message: String, phase: Phase) -> Self {
+        Self {
+            ready,
+            reason: reason.to_owned(),
+            message,
+            phase,
+            drifted: None,
+            last_error: None,
+        }
+    }
+}
+
+/// None where the verdict says nothing that belongs into a status.
+fn summarize(
+    previous: &SecurityGroupMembershipStatus,
+    generation: Option<i64>,
+    facts: &Facts<'_>,
+    now: Timestamp,
+) -> Option<Summary> {
+    let Facts { edge, verdict, .. } = *facts;
+    let target = &edge.target;
+    let group = &edge.group;
+    Some(match verdict {
+        Verdict::Undecided | Verdict::Gone => return None,
+        Verdict::Ready { origin, shared, .. } => ready(edge, origin, shared),
+        Verdict::Paused => Summary::simple(
+            Status::Unknown,
+            reason::PAUSED,
+            paused_message(previous, facts.deleting),
+            Phase::Settled,
+        ),
+        Verdict::Waiting => waiting(previous, facts, now),
+        Verdict::WouldJoin => Summary::simple(
+            Status::False,
+            reason::NOT_A_MEMBER,
+            format!(
+                "{target} is not a member of {group}; with managementPolicy Manage it would be joined"
+            ),
+            Phase::Settled,
+        ),
+        Verdict::AdoptionRefused => Summary::simple(
+            Status::False,
+            reason::ADOPTION_REFUSED,
+            format!(
+                "{target} was a member of {group} before this object, and adoptionPolicy is Refuse; set it to Adopt, or take the membership away"
+            ),
+            Phase::Stalled,
+        ),
+        Verdict::DriftReported => drift_reported(edge),
+        Verdict::RepairLoop => repair_loop(edge),
+        Verdict::Absent => absent(facts),
+        Verdict::AccountUnusable => account_unusable(facts),
+        Verdict::Failed(class) => return failed(previous, generation, facts, class, now),
+    })
+}
+
+fn ready(edge: &Edge, origin: Option<Origin>, shared: bool) -> Summary {
+    let Edge { target, group, .. } = edge;
+    let (reason, message) = match (origin, shared) {
+        (Some(Origin::Joined), _) => (
+            reason::JOINED,
+            format!("{target} is a member of {group}; joined by the operator"),
+        ),
+        (Some(Origin::Adopted), true) => (
+            reason::SHARED,
+            format!("{target} is a member of {group}; another object joined it and holds it too"),
+        ),
+        (Some(Origin::Adopted), false) => (
+            reason::ADOPTED,
+            format!(
+                "{target} is a member of {group}; it was one before this object, and stays one when this object goes"
+            ),
+        ),
+        (None, _) => (
+            reason::ADOPTED,
+            format!("{target} is a member of {group}; only observed"),
+        ),
+    };
+    Summary::simple(Status::True, reason, message, Phase::Settled)
+}
+
+fn paused_message(previous: &SecurityGroupMembershipStatus, deleting: bool) -> String {
+    let then = condition::find(&previous.conditions, reason::READY)
+        .filter(|condition| condition.reason != reason::PAUSED)
+        .map(|condition| format!("; before: {}", condition.reason));
+    // A later pass of the same pause must say the same.
+    let kept = condition::find(&previous.conditions, reason::READY)
+        .filter(|condition| condition.reason == reason::PAUSED)
+        .and_then(|condition| condition.message.split_once("; before: "))
+        .map(|(_, before)| format!("; before: {}", before.split(';').next().unwrap_or_default()));
+    let deletion = if deleting { "; the deletion waits" } else { "" };
+    format!(
+        "nothing is read or written while the annotation {} is \"true\"{}{deletion}",
+        crate::api::PAUSED_ANNOTATION,
+        then.or(kept).unwrap_or_default()
+    )
+}
+
+fn waiting(previous: &SecurityGroupMembershipStatus, facts: &Facts<'_>, now: Timestamp) -> Summary {
+    let target = &facts.edge.target;
+    let state = facts.description.map_or_else(String::new, |description| {
+        format!(" is {}", description.state)
+    });
+    let call = if facts.deleting { "left" } else { "joined" };
+    let cause = facts.failure.map_or_else(
+        || format!("{target}{state} and is {call} when it has settled"),
+        ToString::to_string,
+    );
+    let retry = retry_text(Class::Transitional.retry());
+    let stuck = waiting_since(previous).is_some_and(|since| is_stuck(since, now));
+    let message = if stuck {
+        format!(
+            "{cause}; for more than {} min now, look at it in the ECS console",
+            STUCK_AFTER.as_secs() / 60
+        )
+    } else {
+        cause
+    };
+    Summary {
+        ready: Status::False,
+        reason: reason::WAITING_FOR_TARGET.to_owned(),
+        message: format!("{message}; looked at again {retry}"),
+        phase: if stuck {
+            Phase::Stalled
+        } else {
+            Phase::Reconciling
+        },
+        drifted: None,
+        last_error: facts.failure.map(|failure| last_error(failure, &retry)),
+    }
+}
+
+/// Since when the object waits, as its own conditions tell: that survives a restart.
+fn waiting_since(previous: &SecurityGroupMembershipStatus) -> Option<&Condition> {
+    [reason::RECONCILING, reason::STALLED]
+        .iter()
+        .filter_map(|type_| condition::find(&previous.conditions, type_))
+        .find(|condition| {
+            condition.status == "True" && condition.reason == reason::WAITING_FOR_TARGET
+        })
+}
+
+fn is_stuck(since: &Condition, now: Timestamp) -> bool {
+    let waited = now
+        .as_second()
+        .saturating_sub(since.last_transition_time.0.as_second());
+    since.type_ == reason::STALLED
+        || u64::try_from(waited).is_ok_and(|waited| waited >= STUCK_AFTER.as_secs())
+}
+
+fn drift_reported(edge: &Edge) -> Summary {
+    let Edge { target, group, .. } = edge;
+    let message = format!(
+        "{target} was taken out of {group} by somebody else, and driftPolicy is Report; join it again, set driftPolicy to Repair, or delete this object"
+    );
+    Summary {
+        drifted: Some((reason::DRIFT_REPORTED, message.clone())),
+        ..Summary::simple(
+            Status::False,
+            reason::DRIFT_REPORTED,
+            message,
+            Phase::Stalled,
+        )
+    }
+}
+
+fn repair_loop(edge: &Edge) -> Summary {
+    let Edge { target, group, .. } = edge;
+    let message = format!(
+        "somebody else keeps taking {target} out of {group}: {REPAIR_LIMIT} repairs in {REPAIR_WINDOW_MINUTES} min were undone; find the other owner (in Terraform: ignore_changes = [security_groups]); repaired again in an hour"
+    );
+    Summary {
+        drifted: Some((reason::REPAIR_LOOP, message.clone())),
+        ..Summary::simple(Status::False, reason::REPAIR_LOOP, message, Phase::Stalled)
+    }
+}
+
+fn absent(facts: &Facts<'_>) -> Summary {
+    let Edge { target, region, .. } = facts.edge;
+    let retry = retry_text(Class::Absent.retry());
+    let (action, field) = match target {
+        crate::ecs::Target::Instance(_) => ("DescribeInstances", "instanceID"),
+        crate::ecs::Target::NetworkInterface(_) => {
+            ("DescribeNetworkInterfaces", "networkInterfaceID")
+        }
+    };
+    let found = format!("{action} does not list {target} in {region}");
+    Summary {
+        ready: Status::False,
+        reason: reason::TARGET_NOT_FOUND.to_owned(),
+        message: format!(
+            "{found}; check spec.{field}, spec.region and the account; looked for again {retry}"
+        ),
+        phase: Phase::Stalled,
+        drifted: None,
+        last_error: Some(LastError {
+            action: action.to_owned(),
+            code: None,
+            request_id: None,
+            message: found,
+            retry,
+        }),
+    }
+}
+
+fn account_unusable(facts: &Facts<'_>) -> Summary {
+    let (reason, phase) = match facts.seen.account {
+        Account::Missing => (reason::ACCOUNT_NOT_FOUND, Phase::Stalled),
+        Account::Unready { stalled: true } => (reason::ACCOUNT_NOT_READY, Phase::Stalled),
+        Account::Unready { stalled: false } => (reason::ACCOUNT_NOT_READY, Phase::Reconciling),
+        Account::Changed => (reason::ACCOUNT_CHANGED, Phase::Stalled),
+        Account::NotGranted => (reason::NOT_GRANTED, Phase::Stalled),
+        Account::Examining | Account::Usable => (reason::PENDING, Phase::Reconciling),
+    };
+    let message = format!("{}{}", facts.account_problem, way_out(facts.deleting));
+    Summary::simple(Status::False, reason, message, phase)
+}
+
+fn failed(
+    previous: &SecurityGroupMembershipStatus,
+    generation: Option<i64>,
+    facts: &Facts<'_>,
+    class: Class,
+    now: Timestamp,
+) -> Option<Summary> {
+    // Held back without a call of its own: there is nothing new to tell.
+    let failure = facts.failure?;
+    match class {
+        Class::Transitional => Some(waiting(previous, facts, now)),
+        // A passing failure does not undo what the cloud said of this generation before.
+        Class::Transient | Class::Throttled if stands(previous, generation) && !facts.deleting => {
+            None
+        }
+        Class::Transient => Some(failure_summary(
+            facts,
+            failure,
+            reason::RETRYING,
+            Phase::Reconciling,
+        )),
+        Class::Throttled => Some(failure_summary(
+            facts,
+            failure,
+            reason::THROTTLED,
+            Phase::Reconciling,
+        )),
+        Class::Done | Class::Absent | Class::Blocked | Class::Invalid => Some(failure_summary(
+            facts,
+            failure,
+            &failure.reason(),
+            Phase::Stalled,
+        )),
+    }
+}
+
+/// Whether Ready=True was said for this generation.
+fn stands(previous: &SecurityGroupMembershipStatus, generation: Option<i64>) -> bool {
+    previous.observed_generation == generation
+        && condition::is_true(&previous.conditions, reason::READY)
+}
+
+fn failure_summary(facts: &Facts<'_>, failure: &Error, reason: &str, phase: Phase) -> Summary {
+    let retry = retry_text(failure.class().retry());
+    let hint = failure.hint();
+    let hint = if hint.is_empty() {
+        String::new()
+    } else {
+        format!("; {hint}")
+    };
+    Summary {
+        ready: Status::False,
+        reason: reason.to_owned(),
+        message: format!(
+            "{failure}{hint}; tried again {retry}{}",
+            way_out(facts.deleting)
+        ),
+        phase,
+        drifted: None,
+        last_error: Some(last_error(failure, &retry)),
+    }
+}
+
+fn last_error(failure: &Error, retry: &str) -> LastError {
+    let (code, request_id, message) = match failure {
+        Error::Api(api) => (
+            Some(api.code.clone()),
+            api.request_id.as_ref().map(ToString::to_string),
+            api.message.clone(),
+        ),
+        Error::Transport { .. } | Error::BadAnswer { .. } => (None, None, failure.to_string()),
+    };
+    LastError {
+        action: failure.action().to_string(),
+        code,
+        request_id,
+        message,
+        retry: retry.to_owned(),
+    }
+}
+
+const fn way_out(deleting: bool) -> &'static str {
+    if deleting {
+        "; to let this object go without leaving the group, set spec.deletionPolicy to Retain"
+    } else {
+        ""
+    }
+}
+
+/// When a class is tried again, in words that stay true from one try to the next.
+fn retry_text(retry: Retry) -> String {
+    if retry.first == retry.cap {
+        format!("every {}", short(retry.cap))
+    } else {
+        format!(
+            "after {}, at most every {}",
+            short(retry.first),
+            short(retry.cap)
+        )
+    }
+}
+
+fn short(duration: Duration) -> String {
+    match duration.as_secs() {
+        seconds if seconds >= 3600 && seconds % 3600 == 0 => format!("{}h", seconds / 3600),
+        seconds if seconds >= 60 && seconds % 60 == 0 => format!("{}m", seconds / 60),
+        seconds => format!("{seconds}s"),
+    }
+}
+
+/// An event that a change of status is worth.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// Event reason.
+    pub reason: &'static str,
+    /// Whether it is a warning.
+    pub warning: bool,
+    /// For a human.
+    pub text: String,
+}
+
+/// The event for going from one status to the next, if that is a transition.
+#[must_use]
+pub fn note(
+    previous: &SecurityGroupMembershipStatus,
+    next: &SecurityGroupMembershipStatus,
+    verdict: Verdict,
+) -> Option<Note> {
+    let before = |type_| true_condition(previous, type_);
+    let after = |type_| true_condition(next, type_);
+    let event = |reason, warning, condition: &Condition| {
+        Some(Note {
+            reason,
+            warning,
+            text: condition.message.clone(),
+        })
+    };
+    let changed = |type_| match (before(type_), after(type_)) {
+        (Some(before), Some(after)) if before.reason == after.reason => None,
+        (_, after) => after,
+    };
+    if let Some(ready) = changed(reason::READY) {
+        let reason = match verdict {
+            Verdict::Ready { repaired: true, .. } => "DriftRepaired",
+            _ if before(reason::STALLED).is_some() => "Recovered",
+            Verdict::Ready {
+                origin: Some(Origin::Joined),
+                ..
+            } => "Joined",
+            _ => "Adopted",
+        };
+        return event(reason, false, ready);
+    }
+    if let Some(drifted) = changed(reason::DRIFTED) {
+        return event("DriftDetected", true, drifted);
+    }
+    if let Some(stalled) = changed(reason::STALLED) {
+        return event("Stalled", true, stalled);
+    }
+    changed(reason::RECONCILING)
+        .filter(|condition| condition.reason == reason::WAITING_FOR_TARGET)
+        .and_then(|waiting| event("Waiting", false, waiting))
+}
+
+fn true_condition<'a>(
+    status: &'a SecurityGroupMembershipStatus,
+    type_: &str,
+) -> Option<&'a Condition> {
+    condition::find(&status.conditions, type_).filter(|condition| condition.status == "True")
+}

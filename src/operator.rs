@@ -1,0 +1,287 @@
+//! Puts the parts together and runs them until a shutdown future resolves. The only place that knows all of them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::{BoxFuture, Shared};
+use futures::{FutureExt as _, StreamExt as _};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::ListParams;
+use kube::core::PartialObjectMeta;
+use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::reflector::{self, Store};
+use kube::runtime::{PredicateConfig, WatchStreamExt as _, predicates, watcher};
+use kube::{Api, ResourceExt as _};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tracing::{info, warn};
+
+use crate::account::directory::Directory;
+use crate::account::{self};
+use crate::api::{CloudAccount, ClusterCloudAccount, SecurityGroupMembership};
+use crate::args::Settings;
+use crate::ecs::{Http, Transport};
+use crate::kubernetes::{bounded, watch_config};
+use crate::membership::edge::Edges;
+use crate::membership::poke::Pokes;
+use crate::membership::{self};
+use crate::telemetry::{self, Telemetry};
+
+/// Name under which events are reported.
+const CONTROLLER: &str = "security-group-operator";
+
+/// Why the operator cannot start; one line each.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Neither KUBECONFIG nor a pod's service account names a cluster.
+    #[error(
+        "no Kubernetes cluster is configured; set KUBECONFIG, or run in a pod with a service account: {0}"
+    )]
+    NoCluster(#[source] Box<kube::config::InferConfigError>),
+    /// The client could not be built from the configuration.
+    #[error("the Kubernetes client cannot be set up: {0}")]
+    Client(#[source] Box<kube::Error>),
+    /// The address of probes and metrics is taken.
+    #[error("--listen {address}: {source}")]
+    Listen {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// TLS cannot be set up.
+    #[error("the client of the cloud cannot be set up: {0}")]
+    Transport(#[from] crate::ecs::TransportError),
+}
+
+type Shutdown = Shared<BoxFuture<'static, ()>>;
+
+/// Runs until `shutdown` resolves and running passes have ended.
+///
+/// # Errors
+/// What keeps the operator from starting at all. Everything that may get better is waited for.
+pub async fn run(
+    settings: Settings,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), StartError> {
+    let shutdown = shutdown.boxed().shared();
+    let client = connect().await?;
+    let transport: Arc<dyn Transport> = Arc::new(Http::new()?);
+    let telemetry = Arc::new(Telemetry::default());
+    let listener =
+        TcpListener::bind(settings.listen)
+            .await
+            .map_err(|source| StartError::Listen {
+                address: settings.listen,
+                source,
+            })?;
+    let routes = telemetry::routes(Arc::clone(&telemetry));
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    info!(address = %settings.listen, version = env!("CARGO_PKG_VERSION"), "started");
+    tokio::select! {
+        () = usable(&client, &settings) => {}
+        () = shutdown.clone() => return Ok(()),
+    }
+    work(settings, client, transport, telemetry, shutdown).await;
+    info!("stopped");
+    Ok(())
+}
+
+async fn connect() -> Result<kube::Client, StartError> {
+    let mut config = kube::Config::infer()
+        .await
+        .map_err(|error| StartError::NoCluster(Box::new(error)))?;
+    config.connect_timeout = Some(Duration::from_secs(10));
+    kube::Client::try_from(config).map_err(|error| StartError::Client(Box::new(error)))
+}
+
+/// Returns when all kinds can be listed; says what is missing, once for each new trouble.
+async fn usable(client: &kube::Client, settings: &Settings) {
+    let mut said = String::new();
+    let mut wait = Duration::from_secs(1);
+    while let Err(trouble) = list_all(client, settings).await {
+        if trouble != said {
+            warn!("{trouble}");
+            said = trouble;
+        }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(Duration::from_secs(30));
+    }
+}
+
+async fn list_all(client: &kube::Client, settings: &Settings) -> Result<(), String> {
+    for scope in &settings.scopes {
+        let (memberships, accounts): (Api<SecurityGroupMembership>, Api<CloudAccount>) = match scope
+        {
+            Some(namespace) => (
+                Api::namespaced(client.clone(), namespace),
+                Api::namespaced(client.clone(), namespace),
+            ),
+            None => (Api::all(client.clone()), Api::all(client.clone())),
+        };
+        list_one(&memberships, "securitygroupmemberships").await?;
+        list_one(&accounts, "cloudaccounts").await?;
+    }
+    list_one(
+        &Api::<ClusterCloudAccount>::all(client.clone()),
+        "clustercloudaccounts",
+    )
+    .await?;
+    list_one(&Api::<Namespace>::all(client.clone()), "namespaces").await
+}
+
+async fn list_one<K>(api: &Api<K>, plural: &str) -> Result<(), String>
+where
+    K: Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+{
+    let Err(error) = bounded(api.list_metadata(&ListParams::default().limit(1))).await else {
+        return Ok(());
+    };
+    Err(match error.code() {
+        Some(404) => format!(
+            "the cluster does not know {plural}; install the CRDs: security-group-operator crds | kubectl apply --server-side -f -"
+        ),
+        Some(401) => "the cluster does not accept the operator's credentials; check KUBECONFIG or the service account".to_owned(),
+        Some(403) => format!(
+            "the operator may not list {plural}; apply the roles in deploy/ and bind them to its service account: {error}"
+        ),
+        Some(_) | None => format!("the Kubernetes API server cannot be used: {error}"),
+    })
+}
+
+async fn work(
+    settings: Settings,
+    client: kube::Client,
+    transport: Arc<dyn Transport>,
+    telemetry: Arc<Telemetry>,
+    shutdown: Shutdown,
+) {
+    let edges = Arc::new(Edges::default());
+    let (pokes, queues) = Pokes::new(&settings.scopes);
+    let namespaces = watch_namespaces(&client, Arc::clone(&edges), pokes.clone());
+    let directory = Arc::new(Directory::new(namespaces.clone()));
+    let accounts = Arc::new(account::Context {
+        client: client.clone(),
+        directory: Arc::clone(&directory),
+        edges: Arc::clone(&edges),
+        pokes: pokes.clone(),
+        transport,
+        operator_namespace: settings.operator_namespace.clone(),
+        default_endpoints: settings.default_endpoints.clone(),
+        environment: settings.environment.clone(),
+        telemetry: Arc::clone(&telemetry),
+        memory: std::sync::Mutex::default(),
+    });
+    let account_controllers = run_accounts(&accounts, &settings.scopes, &shutdown);
+    let recorder = Recorder::new(
+        client.clone(),
+        Reporter {
+            controller: CONTROLLER.to_owned(),
+            instance: std::env::var("HOSTNAME").ok(),
+        },
+    );
+    let context = Arc::new(membership::Context::new(
+        client,
+        edges,
+        directory,
+        pokes,
+        recorder,
+        telemetry,
+        settings.scopes.len(),
+    ));
+    let memberships = async {
+        // Without these a pass would take an account or a grant for missing that is only not listed yet.
+        account_controllers.listed.await;
+        let _ = namespaces.wait_until_ready().await;
+        let controllers = settings
+            .scopes
+            .iter()
+            .cloned()
+            .zip(queues)
+            .map(|(scope, queue)| {
+                membership::run(Arc::clone(&context), scope, queue, shutdown.clone())
+            });
+        futures::future::join_all(controllers).await;
+    };
+    tokio::select! {
+        ((), ()) = futures::future::join(memberships, account_controllers.running) => {}
+        // Nothing runs yet that would have to end first.
+        () = async { shutdown.clone().await; futures::future::pending::<()>().await } => {}
+    }
+}
+
+struct AccountControllers<L, R> {
+    /// Resolves when every account has been listed once.
+    listed: L,
+    /// Resolves when all controllers have ended.
+    running: R,
+}
+
+fn run_accounts(
+    context: &Arc<account::Context>,
+    scopes: &[Option<String>],
+    shutdown: &Shutdown,
+) -> AccountControllers<impl Future<Output = ()> + use<>, impl Future<Output = ()> + use<>> {
+    let mut listed = Vec::new();
+    let mut running: Vec<BoxFuture<'static, ()>> = Vec::new();
+    let (sender, receiver) = oneshot::channel();
+    listed.push(receiver);
+    running.push(
+        account::run::<ClusterCloudAccount>(Arc::clone(context), None, sender, shutdown.clone())
+            .boxed(),
+    );
+    for scope in scopes {
+        let (sender, receiver) = oneshot::channel();
+        listed.push(receiver);
+        running.push(
+            account::run::<CloudAccount>(
+                Arc::clone(context),
+                scope.clone(),
+                sender,
+                shutdown.clone(),
+            )
+            .boxed(),
+        );
+    }
+    AccountControllers {
+        listed: async {
+            futures::future::join_all(listed).await;
+        },
+        running: async {
+            futures::future::join_all(running).await;
+        },
+    }
+}
+
+/// Keeps the labels of namespaces, which grants may select by, and wakes the memberships of one whose labels change.
+fn watch_namespaces(
+    client: &kube::Client,
+    edges: Arc<Edges>,
+    pokes: Pokes,
+) -> Store<PartialObjectMeta<Namespace>> {
+    let api: Api<PartialObjectMeta<Namespace>> = Api::all(client.clone());
+    let (reader, writer) = reflector::store();
+    let changes = watcher(api, watch_config())
+        .default_backoff()
+        .modify(|namespace| {
+            namespace.metadata.managed_fields = None;
+            namespace.metadata.annotations = None;
+        })
+        .reflect(writer)
+        .applied_objects()
+        .predicate_filter(predicates::labels, PredicateConfig::default());
+    tokio::spawn(async move {
+        let mut changes = std::pin::pin!(changes);
+        while let Some(change) = changes.next().await {
+            match change {
+                Ok(namespace) => {
+                    for membership in edges.in_namespace(&namespace.name_any()) {
+                        pokes.poke(&membership);
+                    }
+                }
+                Err(error) => warn!(%error, "namespaces cannot be watched"),
+            }
+        }
+    });
+    reader
+}

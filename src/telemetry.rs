@@ -1,0 +1,185 @@
+//! What the process tells about itself: logs, metrics, `/livez`, `/readyz`, `/metrics`. Labels are API, code class and region,
+//! never names of objects, messages or anything that a user typed.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use prometheus_client::encoding::{EncodeLabelSet, text::encode};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+use tracing_subscriber::EnvFilter;
+
+use crate::args::LogFormat;
+use crate::ecs::{Action, Class, Error, Region};
+
+/// Metrics and readiness of the process.
+#[derive(Debug)]
+pub struct Telemetry {
+    registry: Registry,
+    calls: Family<CallLabels, Counter>,
+    call_seconds: Family<ApiLabels, Histogram, fn() -> Histogram>,
+    unknown_codes: Family<ApiLabels, Counter>,
+    passes: Family<PassLabels, Counter>,
+    ready: AtomicBool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CallLabels {
+    api: &'static str,
+    class: &'static str,
+    region: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ApiLabels {
+    api: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PassLabels {
+    outcome: &'static str,
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("security_group_operator");
+        let calls = Family::default();
+        registry.register(
+            "ecs_calls",
+            "Calls to the cloud by API, class of the answer and region",
+            calls.clone(),
+        );
+        let call_seconds: Family<ApiLabels, Histogram, fn() -> Histogram> =
+            Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.005, 2.0, 14)));
+        registry.register_with_unit(
+            "ecs_call",
+            "Time of one call to the cloud",
+            Unit::Seconds,
+            call_seconds.clone(),
+        );
+        let unknown_codes = Family::default();
+        registry.register(
+            "ecs_unknown_codes",
+            "Answers with an error code that this version does not know; please report them",
+            unknown_codes.clone(),
+        );
+        let passes = Family::default();
+        registry.register(
+            "passes",
+            "Passes over a membership by outcome",
+            passes.clone(),
+        );
+        Self {
+            registry,
+            calls,
+            call_seconds,
+            unknown_codes,
+            passes,
+            ready: AtomicBool::new(false),
+        }
+    }
+}
+
+impl Telemetry {
+    /// Counts a call to the cloud.
+    pub fn count_call(
+        &self,
+        action: Action,
+        region: &Region,
+        error: Option<&Error>,
+        took: Duration,
+    ) {
+        let api = action.name();
+        let labels = CallLabels {
+            api,
+            class: error.map_or("ok", |error| class_name(error.class())),
+            region: region.to_string(),
+        };
+        self.calls.get_or_create(&labels).inc();
+        self.call_seconds
+            .get_or_create(&ApiLabels { api })
+            .observe(took.as_secs_f64());
+        if error.is_some_and(|error| !error.verdict().known) {
+            self.unknown_codes.get_or_create(&ApiLabels { api }).inc();
+        }
+    }
+
+    /// Counts a pass over a membership.
+    pub fn count_pass(&self, outcome: &'static str) {
+        self.passes.get_or_create(&PassLabels { outcome }).inc();
+    }
+
+    /// Makes `/readyz` answer 200.
+    pub fn set_ready(&self) {
+        self.ready.store(true, Ordering::Relaxed);
+    }
+
+    fn render(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}
+
+const fn class_name(class: Class) -> &'static str {
+    match class {
+        Class::Done => "done",
+        Class::Transitional => "transitional",
+        Class::Transient => "transient",
+        Class::Throttled => "throttled",
+        Class::Absent => "absent",
+        Class::Blocked => "blocked",
+        Class::Invalid => "invalid",
+    }
+}
+
+/// The routes `/livez`, `/readyz` and `/metrics`.
+pub fn routes(telemetry: Arc<Telemetry>) -> Router {
+    let ready = Arc::clone(&telemetry);
+    Router::new()
+        .route("/livez", get(|| async { "ok" }))
+        .route(
+            "/readyz",
+            get(move || async move {
+                if ready.ready.load(Ordering::Relaxed) {
+                    (StatusCode::OK, "ok")
+                } else {
+                    (
+                        StatusCode::SERVICE_UNAVAILABLE,
+                        "the objects have not all been listed yet",
+                    )
+                }
+            }),
+        )
+        .route(
+            "/metrics",
+            get(move || async move {
+                let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+                ([(header::CONTENT_TYPE, content_type)], telemetry.render()).into_response()
+            }),
+        )
+}
+
+/// Starts logging to standard error. `filter` is in the syntax of `RUST_LOG`.
+///
+/// # Errors
+/// What is wrong with the filter.
+pub fn start_logging(format: LogFormat, filter: &str) -> Result<(), String> {
+    let filter = EnvFilter::try_new(filter).map_err(|error| format!("RUST_LOG: {error}"))?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    let started = match format {
+        LogFormat::Text => builder.with_ansi(false).try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+    started.map_err(|error| error.to_string())
+}

@@ -1,0 +1,24 @@
+//! Files that are generated from the code are what the code says. `make manifests` writes them anew.
+
+use std::path::PathBuf;
+
+use security_group_operator::api;
+
+#[test]
+fn the_committed_crds_are_the_ones_in_the_code() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("crds");
+    for (plural, crd) in api::crds() {
+        let path = folder.join(format!("{}_{plural}.yaml", api::GROUP));
+        let yaml = serde_saphyr::to_string(&crd).unwrap();
+        let wanted = format!("# Generated from src/api by `make manifests`; do not edit.\n{yaml}");
+        if std::env::var_os("REGENERATE").is_some() {
+            std::fs::write(&path, &wanted).unwrap();
+        }
+        let committed = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            committed == wanted,
+            "{} is not what src/api says; run `make manifests`",
+            path.display()
+        );
+    }
+}
