@@ -102,6 +102,8 @@ pub struct Settings {
     pub default_endpoints: EndpointSpec,
     /// The process's own credentials.
     pub environment: Option<Credential>,
+    /// Name of this process in events: the pod's.
+    pub instance: Option<String>,
     /// Format of the log.
     pub log_format: LogFormat,
     /// Filter of the log.
@@ -141,6 +143,7 @@ fn settings(typed: Typed, variable: impl Fn(&str) -> Option<String>) -> Result<S
             ecs: typed.ecs_endpoint,
             sts: typed.sts_endpoint,
         },
+        instance: variable("HOSTNAME").filter(|name| !name.is_empty()),
         environment: environment_credential(variable)?,
         log_format: typed.log_format,
         log_filter: typed.log_filter,

@@ -177,7 +177,7 @@ async fn work(
         client.clone(),
         Reporter {
             controller: CONTROLLER.to_owned(),
-            instance: std::env::var("HOSTNAME").ok(),
+            instance: settings.instance.clone(),
         },
     );
     let context = Arc::new(membership::Context::new(
