@@ -9,9 +9,10 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::action::Action;
+use super::class::Class;
 use super::credential::Credential;
 use super::error::{ApiError, Error};
-use super::error_table::{self, Class};
+use super::error_table;
 use super::redact;
 
 /// The cloud's own name for a call. It names the call to the vendor's support.
@@ -125,8 +126,7 @@ impl Answer {
 
     /// The body as a type. What serde says about a mismatch quotes the value, so only the place is kept.
     pub fn body<T: DeserializeOwned>(&self) -> Result<T, Error> {
-        serde_json::from_value(Value::Object(self.body.clone()))
-            .map_err(|_| self.bad("a field is missing or has the wrong type"))
+        T::deserialize(&self.body).map_err(|_| self.bad("a field is missing or has the wrong type"))
     }
 
     /// This answer, refused.

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::action::Action;
 use super::answer::RequestId;
-use super::error_table::{self, Class, Verdict};
+use super::class::Class;
+use super::error_table::{self, Verdict};
 use super::transport::TransportError;
 
 /// How a call failed. Its texts are redacted and may be shown to users.
