@@ -1,11 +1,13 @@
 //! Where the cloud is: overrides parsed once, else the vendor's rule and its exceptions. Pure; resolves nothing.
 
+use std::fmt;
+
 use url::Url;
 
 use super::id::Region;
 
 /// The endpoints of one account. The default is the real cloud.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Endpoints {
     ecs: Option<Url>,
     sts: Option<Url>,
@@ -50,6 +52,18 @@ impl Endpoints {
         self.sts
             .clone()
             .unwrap_or_else(|| Url::parse(STS).expect("the constant is a URL"))
+    }
+}
+
+impl fmt::Debug for Endpoints {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = |url: &Option<Url>| url.as_ref().map_or("default".to_owned(), Url::to_string);
+        write!(
+            f,
+            "Endpoints {{ ecs: {}, sts: {} }}",
+            text(&self.ecs),
+            text(&self.sts)
+        )
     }
 }
 
