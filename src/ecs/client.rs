@@ -271,7 +271,7 @@ impl Client {
             action,
             parameters,
             &self.account.credential,
-            attempt,
+            &attempt,
         );
         let sent = Instant::now();
         let response = self.transport.send(request, deadline).await;
@@ -281,7 +281,7 @@ impl Client {
         let milliseconds = sent.elapsed().as_millis();
         match &answer {
             Ok(answer) => {
-                debug!(%action, request_id = %answer.request_id, milliseconds, "the cloud answered")
+                debug!(%action, request_id = %answer.request_id, milliseconds, "the cloud answered");
             }
             Err(error) => debug!(%action, %error, milliseconds, "the call failed"),
         }

@@ -24,7 +24,7 @@ pub(super) fn word(text: &str, credential: &Credential) -> String {
 const WORD_LIMIT: usize = 128;
 
 /// Signature errors echo the whole string to sign, security token included, and differ in how they introduce it
-/// ("server string to sign is:…", "server StringToSign is […"): everything after the words goes, however they are spelled.
+/// (`server string to sign is:…`, `server StringToSign is […`): everything after the words goes, however they are spelled.
 fn without_string_to_sign(text: &str) -> String {
     const WORDS: &str = "stringtosign";
     let letters: Vec<(usize, char)> = text

@@ -22,7 +22,7 @@ pub(super) fn build(
     action: Action,
     parameters: &[(String, String)],
     credential: &Credential,
-    attempt: Attempt,
+    attempt: &Attempt,
 ) -> Request<Bytes> {
     let mut form: Vec<(String, String)> = parameters.to_vec();
     let mut add = |name: &str, value: &str| form.push((name.to_owned(), value.to_owned()));
@@ -80,7 +80,7 @@ mod tests {
             Action::DescribeInstances,
             &parameters,
             credential,
-            attempt,
+            &attempt,
         )
     }
 

@@ -49,6 +49,9 @@ pub fn string_to_sign_v1<K: AsRef<str>, V: AsRef<str>>(
 }
 
 /// Version 1.0: base64 of HMAC-SHA1 under `secret&`. The trailing `&` is part of the key.
+///
+/// # Panics
+/// Never: HMAC takes a key of any length.
 #[must_use]
 pub fn signature_v1(secret: &str, string_to_sign: &str) -> String {
     let key = format!("{secret}&");
@@ -67,10 +70,10 @@ pub fn canonical_request_v3(
     headers: &[(&str, &str)],
     hashed_payload: &str,
 ) -> String {
-    let canonical_headers: String = headers
-        .iter()
-        .map(|(name, value)| format!("{name}:{}\n", value.trim()))
-        .collect();
+    let mut canonical_headers = String::new();
+    for (name, value) in headers {
+        canonical_headers.extend([*name, ":", value.trim(), "\n"]);
+    }
     let signed_headers: Vec<&str> = headers.iter().map(|(name, _)| *name).collect();
     format!(
         "{method}\n{path}\n{canonical_query}\n{canonical_headers}\n{}\n{hashed_payload}",
@@ -88,6 +91,9 @@ pub fn string_to_sign_v3(canonical_request: &str) -> String {
 }
 
 /// Version 3: hex of HMAC-SHA256 under the bare secret.
+///
+/// # Panics
+/// Never: HMAC takes a key of any length.
 #[must_use]
 pub fn signature_v3(secret: &str, string_to_sign: &str) -> String {
     let mut mac =
