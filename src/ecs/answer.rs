@@ -9,9 +9,10 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::action::Action;
+use super::class::Class;
 use super::credential::Credential;
 use super::error::{ApiError, Error};
-use super::error_table::{self, Class};
+use super::error_table;
 use super::redact;
 
 /// The cloud's own name for a call. It names the call to the vendor's support.
@@ -51,20 +52,15 @@ pub(super) fn read(
         status,
         what: redact::message(what, credential),
     };
+    if response.status().is_redirection() {
+        return Err(bad("a redirect, which is not followed"));
+    }
     let body = object(response.body()).map_err(bad)?;
-    // Lower-case names: the vendor's newer SDKs accept them too, so some gateway sends them.
-    let text = |name: &str, other: &str| {
-        body.get(name)
-            .or_else(|| body.get(other))
-            .and_then(Value::as_str)
-    };
-    let request_id = text("RequestId", "requestId")
+    let request_id = text(&body, ["RequestId", "requestId"])
         .map(|text| redact::word(text, credential))
         .filter(|text| !text.is_empty())
         .map(RequestId);
-    let code = text("Code", "code")
-        .map(|text| redact::word(text, credential))
-        .filter(|text| !text.is_empty());
+    let code = code(&body, credential).map_err(|what| bad(&what))?;
 
     match (response.status().is_success(), code, request_id) {
         (true, None, Some(request_id)) => Ok(Answer {
@@ -77,14 +73,10 @@ pub(super) fn read(
         (true, Some(code), _) => Err(bad(&format!(
             "a success that carries the error code {code}"
         ))),
-        (false, None, _) if response.status().is_redirection() => {
-            Err(bad("a redirect, which is not followed"))
-        }
         (false, None, _) => Err(bad("an error without a code")),
         (false, Some(code), request_id) => {
-            let message = text("Message", "message")
-                .map(|text| redact::message(text, credential))
-                .unwrap_or_default();
+            let message = text(&body, ["Message", "message"]).unwrap_or_default();
+            let message = redact::message(message, credential);
             let class = error_table::verdict(action, status, &code, &message).class;
             let retry_after = retry_after(response.headers(), class);
             Err(ApiError {
@@ -97,6 +89,31 @@ pub(super) fn read(
             }
             .into())
         }
+    }
+}
+
+/// Lower-case names too: the vendor's newer SDKs accept them, so some gateway sends them.
+fn text<'a>(body: &'a Map<String, Value>, names: [&str; 2]) -> Option<&'a str> {
+    names
+        .into_iter()
+        .find_map(|name| body.get(name))
+        .and_then(Value::as_str)
+}
+
+/// The error code, if there is one. What would have to be cleaned to look like one is none: a finalizer may go on a code.
+fn code(body: &Map<String, Value>, credential: &Credential) -> Result<Option<String>, String> {
+    match body.get("Code").or_else(|| body.get("code")) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) if text.is_empty() => Ok(None),
+        Some(Value::String(text)) => {
+            let code = redact::word(text, credential);
+            if code == *text {
+                Ok(Some(code))
+            } else {
+                Err(format!("its error code is none: {code}"))
+            }
+        }
+        Some(_) => Err("its error code is not a text".to_owned()),
     }
 }
 
@@ -125,8 +142,7 @@ impl Answer {
 
     /// The body as a type. What serde says about a mismatch quotes the value, so only the place is kept.
     pub fn body<T: DeserializeOwned>(&self) -> Result<T, Error> {
-        serde_json::from_value(Value::Object(self.body.clone()))
-            .map_err(|_| self.bad("a field is missing or has the wrong type"))
+        T::deserialize(&self.body).map_err(|_| self.bad("a field is missing or has the wrong type"))
     }
 
     /// This answer, refused.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use tokio::time::Instant;
+use tracing::debug;
 use url::Url;
 use uuid::Uuid;
 
@@ -20,7 +21,7 @@ use super::endpoint::Endpoints;
 use super::error::Error;
 use super::id::{InstanceId, NetworkInterfaceId, Region, SecurityGroupId, Target};
 use super::request::{self, Attempt};
-use super::transport::{Transport, TransportError};
+use super::transport::Transport;
 
 /// The cloud, for one account. Cheap to clone.
 #[derive(Clone)]
@@ -270,14 +271,21 @@ impl Client {
             action,
             parameters,
             &self.account.credential,
-            attempt,
+            &attempt,
         );
-        let response = self
-            .transport
-            .send(request, deadline)
-            .await
-            .map_err(|source: TransportError| Error::Transport { action, source })?;
-        answer::read(action, &response, &self.account.credential)
+        let sent = Instant::now();
+        let response = self.transport.send(request, deadline).await;
+        let answer = response
+            .map_err(|source| Error::Transport { action, source })
+            .and_then(|response| answer::read(action, &response, &self.account.credential));
+        let milliseconds = sent.elapsed().as_millis();
+        match &answer {
+            Ok(answer) => {
+                debug!(%action, request_id = %answer.request_id, milliseconds, "the cloud answered");
+            }
+            Err(error) => debug!(%action, %error, milliseconds, "the call failed"),
+        }
+        answer
     }
 
     fn word(&self, text: &str) -> String {

@@ -144,3 +144,93 @@ fn check(value: CredentialValue, text: &str) -> Result<(), CredentialError> {
         Err(CredentialError::ForeignCharacter(value))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECRET: &str = "canary-secret";
+    const TOKEN: &str = "canary-token";
+
+    #[test]
+    fn a_credential_never_shows_its_secrets() {
+        let credential = Credential::new("LTAI-canary-id", SECRET, Some(TOKEN.into())).unwrap();
+        for text in [
+            format!("{credential:?}"),
+            format!("{credential:#?}"),
+            format!("{:?}", Some(&credential)),
+        ] {
+            assert!(!text.contains("canary"), "{text}");
+            assert!(
+                text.contains("LTAI…") && text.contains("[redacted]"),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_no_key_can_be_is_refused_by_name_with_the_fix_and_without_the_value() {
+        let new = |id: &str, secret: &str, token: Option<&str>| {
+            Credential::new(id, secret, token.map(SecretString::from)).unwrap_err()
+        };
+        let long = "x".repeat(300);
+        for (error, value, fix) in [
+            (new("", SECRET, None), "accessKeyID", "store the value"),
+            (new("LTAI", "", None), "accessKeySecret", "store the value"),
+            (
+                new("LTAI", SECRET, Some("")),
+                "securityToken",
+                "leave the key out",
+            ),
+            (
+                new("canary\n", SECRET, None),
+                "accessKeyID",
+                "--from-literal",
+            ),
+            (
+                new("LTAI", "canary\n", None),
+                "accessKeySecret",
+                "--from-literal",
+            ),
+            (
+                new("LTAI", "canary\r\n", None),
+                "accessKeySecret",
+                "--from-literal",
+            ),
+            (
+                new("LTAI", SECRET, Some("canary\n")),
+                "securityToken",
+                "--from-literal",
+            ),
+            (
+                new("LTAI", "canary canary", None),
+                "accessKeySecret",
+                "exactly the characters",
+            ),
+            (
+                new("LTAI", " canary", None),
+                "accessKeySecret",
+                "exactly the characters",
+            ),
+            (
+                new("LTAI", "canary\u{0}", None),
+                "accessKeySecret",
+                "exactly the characters",
+            ),
+            (
+                new("LTAI", "canary密", None),
+                "accessKeySecret",
+                "exactly the characters",
+            ),
+            (
+                new("LTAI", &long, None),
+                "accessKeySecret",
+                "one value under each key",
+            ),
+        ] {
+            let text = error.to_string();
+            assert!(text.starts_with(value) && text.contains(fix), "{text}");
+            assert!(!format!("{text} {error:?}").contains("canary"), "{text}");
+        }
+    }
+}

@@ -244,6 +244,7 @@ struct VpcAttributes {
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct OperationLocks {
+    #[serde(default)]
     lock_reason: Vec<Lock>,
 }
 

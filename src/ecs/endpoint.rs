@@ -1,11 +1,13 @@
 //! Where the cloud is: overrides parsed once, else the vendor's rule and its exceptions. Pure; resolves nothing.
 
+use std::fmt;
+
 use url::Url;
 
 use super::id::Region;
 
 /// The endpoints of one account. The default is the real cloud.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Endpoints {
     ecs: Option<Url>,
     sts: Option<Url>,
@@ -50,6 +52,18 @@ impl Endpoints {
         self.sts
             .clone()
             .unwrap_or_else(|| Url::parse(STS).expect("the constant is a URL"))
+    }
+}
+
+impl fmt::Debug for Endpoints {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = |url: &Option<Url>| url.as_ref().map_or("default".to_owned(), Url::to_string);
+        write!(
+            f,
+            "Endpoints {{ ecs: {}, sts: {} }}",
+            text(&self.ecs),
+            text(&self.sts)
+        )
     }
 }
 
@@ -107,5 +121,97 @@ fn parse(field: &'static str, text: &str) -> Result<Url, EndpointError> {
         }
         Ok(_) => refuse("has a path, query or fragment"),
         Err(_) => refuse("names no host"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ecs(region: &str) -> String {
+        Endpoints::default()
+            .ecs(&region.parse().unwrap())
+            .to_string()
+    }
+
+    #[test]
+    fn regions_have_the_vendors_hosts() {
+        assert_eq!(ecs("cn-beijing"), "https://ecs.cn-beijing.aliyuncs.com/");
+        assert_eq!(
+            ecs("ap-southeast-1"),
+            "https://ecs.ap-southeast-1.aliyuncs.com/"
+        );
+        assert_eq!(ecs("cn-hangzhou"), "https://ecs-cn-hangzhou.aliyuncs.com/");
+        assert_eq!(
+            ecs("cn-shenzhen-finance-1"),
+            "https://ecs-cn-hangzhou.aliyuncs.com/"
+        );
+        assert_eq!(ecs("cn-north-2-gov-1"), "https://ecs.aliyuncs.com/");
+        assert_eq!(
+            ecs("cn-zhangjiakou-na62-a01"),
+            "https://ecs.cn-zhangjiakou.aliyuncs.com/"
+        );
+        assert_eq!(
+            Endpoints::default().sts().as_str(),
+            "https://sts.aliyuncs.com/"
+        );
+        for (region, _) in ECS_EXCEPTIONS {
+            region.parse::<Region>().unwrap();
+        }
+    }
+
+    #[test]
+    fn an_override_holds_for_every_region() {
+        let endpoints = Endpoints::parse(
+            Some("http://127.0.0.1:18080"),
+            Some("https://sts-vpc.cn-beijing.aliyuncs.com/"),
+        )
+        .unwrap();
+        for region in ["cn-hangzhou", "cn-beijing"] {
+            assert_eq!(
+                endpoints.ecs(&region.parse().unwrap()).as_str(),
+                "http://127.0.0.1:18080/"
+            );
+        }
+        assert_eq!(
+            endpoints.sts().as_str(),
+            "https://sts-vpc.cn-beijing.aliyuncs.com/"
+        );
+        assert!(Endpoints::parse(Some("http://[::1]:80"), None).is_ok());
+    }
+
+    #[test]
+    fn more_than_scheme_host_and_port_is_refused_and_not_repeated() {
+        for text in [
+            "",
+            "ecs.aliyuncs.com",
+            "ftp://canary",
+            "HTTP://canary",
+            "http://",
+            "http:///canary",
+            "https:canary",
+            "http://canary:x",
+            "http://canary:99999",
+            "http://user:canary@host",
+            "http://canary@",
+            "http://host/canary",
+            "http://host//",
+            "http://host?canary",
+            "http://host?",
+            "http://host#",
+            "http://host/#canary",
+            "http://host\\canary",
+            "http://ho st",
+            "http://host\n",
+            "\thttp://host",
+            "http://hö",
+            "http://host/?Action=DeleteInstance&canary",
+            "http://[::1",
+            "file:///canary",
+        ] {
+            let error = Endpoints::parse(None, Some(text)).unwrap_err();
+            assert!(error.to_string().starts_with("endpoints.sts "), "{text:?}");
+            assert!(!format!("{error} {error:?}").contains("canary"), "{text:?}");
+        }
     }
 }

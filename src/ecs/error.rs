@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::action::Action;
 use super::answer::RequestId;
-use super::error_table::{self, Class, Verdict};
+use super::class::Class;
+use super::error_table::{self, Verdict};
 use super::transport::TransportError;
 
 /// How a call failed. Its texts are redacted and may be shown to users.
@@ -157,3 +158,81 @@ impl ApiError {
 
 /// Characters. A condition's reason may have 1,024, but it is a column of `kubectl get`.
 const REASON_LIMIT: usize = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn api(action: Action, status: u16, code: &str) -> ApiError {
+        ApiError {
+            action,
+            status,
+            code: code.to_owned(),
+            message: String::new(),
+            request_id: None,
+            retry_after: None,
+        }
+    }
+
+    #[test]
+    fn a_reason_is_always_one_that_the_api_server_takes() {
+        let reason = |code| api(Action::JoinSecurityGroup, 400, code).reason();
+        assert_eq!(
+            reason("InvalidInstanceId.Mismatch"),
+            "InvalidInstanceIdMismatch"
+        );
+        assert_eq!(reason("InternalError"), "InternalError");
+        assert_eq!(reason("403.Not-Allowed"), "NotAllowed");
+        for nothing in ["", "...", "403", "节点", "\u{202e}", "_1"] {
+            assert_eq!(reason(nothing), "CloudError", "{nothing:?}");
+        }
+        assert_eq!(reason(&"x".repeat(5000)).len(), REASON_LIMIT);
+    }
+
+    #[test]
+    fn a_change_may_have_been_made_unless_something_says_that_it_was_not() {
+        let unknown =
+            |action, status, code| Error::from(api(action, status, code)).outcome_unknown();
+        for action in [Action::JoinSecurityGroup, Action::LeaveSecurityGroup] {
+            assert!(unknown(action, 500, "InternalError"));
+            assert!(unknown(action, 504, "RequestTimeout"));
+            assert!(unknown(action, 400, "SignatureNonceUsed"));
+            assert!(!unknown(action, 400, "Throttling.User"));
+            assert!(!unknown(action, 503, "Throttling"));
+            assert!(!unknown(action, 404, "InvalidInstanceId.NotFound"));
+            assert!(!unknown(action, 409, "InvalidOperation.Conflict"));
+        }
+        assert!(!unknown(Action::DescribeInstances, 500, "InternalError"));
+        for (source, expected) in [
+            (
+                TransportError::Connect {
+                    cause: String::new(),
+                },
+                false,
+            ),
+            (
+                TransportError::Timeout {
+                    after: Duration::ZERO,
+                },
+                true,
+            ),
+            (TransportError::TooLarge { limit: 1 }, true),
+            (
+                TransportError::Interrupted {
+                    cause: String::new(),
+                },
+                true,
+            ),
+        ] {
+            let at = |action| {
+                Error::Transport {
+                    action,
+                    source: source.clone(),
+                }
+                .outcome_unknown()
+            };
+            assert_eq!(at(Action::JoinSecurityGroup), expected, "{source:?}");
+            assert!(!at(Action::DescribeNetworkInterfaces), "{source:?}");
+        }
+    }
+}

@@ -1,70 +1,11 @@
 //! The cloud's error codes as data: what each means to the loop, and what its reader does next. Pure.
-
-use std::time::Duration;
+//!
+//! Codes are matched exactly, HTTP statuses hardly ever: throttling is a 400, and an unknown access key a 404 like a target that
+//! is gone. Sources: the vendor's pages of `JoinSecurityGroup` and `LeaveSecurityGroup` (English and Chinese differ), of the
+//! Describe and Modify actions, its list of common codes, the gateway's and that of STS.
 
 use super::action::Action;
-
-/// What the loop does about an error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Class {
-    /// The edge is as wanted already.
-    Done,
-    /// The target is between states: wait, do not call.
-    Transitional,
-    /// Try again soon.
-    Transient,
-    /// The account's calls of this minute are used up.
-    Throttled,
-    /// The target or the group does not exist.
-    Absent,
-    /// A human or another system must act.
-    Blocked,
-    /// The spec can never work as it is.
-    Invalid,
-}
-
-/// When to try again: `first` after the first failure, then longer by `factor` up to `cap`.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Retry {
-    /// After the first failure.
-    pub first: Duration,
-    /// By which each wait is longer than the one before.
-    pub factor: f64,
-    /// At most.
-    pub cap: Duration,
-}
-
-impl Class {
-    /// The retry range of the class.
-    #[must_use]
-    pub fn retry(self) -> Retry {
-        let range = |first, factor, cap| Retry {
-            first: Duration::from_secs(first),
-            factor,
-            cap: Duration::from_secs(cap),
-        };
-        match self {
-            Self::Done => range(0, 1.0, 0),
-            Self::Transitional => range(5, 1.5, 60),
-            Self::Transient => range(1, 2.0, 5 * 60),
-            // Where the cloud does not say how long: the next minute's window, which begins within this range.
-            Self::Throttled => range(1, 2.0, 60),
-            Self::Absent => range(60, 2.0, 15 * 60),
-            Self::Blocked => range(5 * 60, 2.0, 30 * 60),
-            Self::Invalid => range(60 * 60, 1.0, 60 * 60),
-        }
-    }
-}
-
-impl Retry {
-    /// The wait after `failures` failures in a row (the first is 1), without jitter.
-    #[must_use]
-    pub fn delay(self, failures: u32) -> Duration {
-        let exponent = i32::try_from(failures.saturating_sub(1).min(64)).unwrap_or(64);
-        let seconds = self.first.as_secs_f64() * self.factor.powi(exponent);
-        Duration::from_secs_f64(seconds.min(self.cap.as_secs_f64()))
-    }
-}
+use super::class::Class;
 
 /// What the table says about an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,10 +20,450 @@ pub struct Verdict {
 
 /// Looks a code up for the action that met it.
 #[must_use]
-pub fn verdict(_action: Action, _status: u16, _code: &str, _message: &str) -> Verdict {
+pub fn verdict(action: Action, status: u16, code: &str, message: &str) -> Verdict {
+    // ECS answers an expired STS token so (kubevela/terraform-controller#52), and not with the code that is documented.
+    let expired = code == "InvalidParameter" && message.contains("SecurityToken.Expired");
+    let code = if expired {
+        "InvalidSecurityToken.Expired"
+    } else {
+        code
+    };
+
+    let exact = TABLE.iter().find(|row| row.codes.contains(&code));
+    let family = || {
+        FAMILIES
+            .iter()
+            .find(|row| row.codes.iter().any(|start| code.starts_with(start)))
+    };
+    let Some(row) = exact.or_else(family) else {
+        return UNKNOWN;
+    };
+    let class = match action {
+        Action::JoinSecurityGroup => row.join,
+        Action::LeaveSecurityGroup => row.leave,
+        Action::DescribeInstances
+        | Action::DescribeNetworkInterfaces
+        | Action::GetCallerIdentity => row.read,
+    };
+    // A server that failed is not believed about anything else than its load: no finalizer goes on the word of a 500.
+    if status >= 500 && class != Class::Throttled {
+        return Verdict {
+            class: Class::Transient,
+            known: true,
+            hint: WAIT,
+        };
+    }
     Verdict {
-        class: Class::Transient,
-        known: false,
-        hint: "",
+        class,
+        known: true,
+        hint: row.hint,
+    }
+}
+
+const UNKNOWN: Verdict = Verdict {
+    class: Class::Transient,
+    known: false,
+    hint: "look the code up at https://api.alibabacloud.com/troubleshoot; this version of the operator does not know it and keeps trying",
+};
+
+struct Row {
+    codes: &'static [&'static str],
+    join: Class,
+    leave: Class,
+    read: Class,
+    hint: &'static str,
+}
+
+const fn all(class: Class, hint: &'static str, codes: &'static [&'static str]) -> Row {
+    Row {
+        codes,
+        join: class,
+        leave: class,
+        read: class,
+        hint,
+    }
+}
+
+const WAIT: &str =
+    "nothing to do: the cloud could not serve the call just now and will be asked again";
+const SETTLING: &str =
+    "nothing to do: the target is between two states and is tried again when it has settled";
+const SPEC_IDS: &str =
+    "delete the object and make one with the right IDs: these can never work together";
+const OPERATOR: &str =
+    "report this to the operator's authors: it sent a request that the cloud does not understand";
+const ENDPOINT: &str = "check the account's endpoints: what answers there is not ECS or STS, or not in a version that knows this call";
+
+/// Codes that come in families, by their start; looked at after the exact ones.
+const FAMILIES: &[Row] = &[
+    all(
+        Class::Throttled,
+        "nothing to do, or ask the vendor for a higher rate limit of this API: the account's calls of this minute are used up",
+        &["Throttling", "Rejected.Throttling"],
+    ),
+    all(Class::Transient, WAIT, &["ServiceUnavailable"]),
+    all(Class::Invalid, OPERATOR, &["MissingParameter"]),
+];
+
+const TABLE: &[Row] = &[
+    // Done: the edge is as wanted.
+    Row {
+        codes: &["InvalidInstanceId.AlreadyExists"],
+        join: Class::Done,
+        leave: Class::Transient,
+        read: Class::Transient,
+        hint: "nothing to do: the target is a member of the group",
+    },
+    Row {
+        codes: &[
+            "InvalidSecurityGroupAssociation.NotFound",
+            "InstanceNotInSecurityGroup",
+        ],
+        join: Class::Transient,
+        leave: Class::Done,
+        read: Class::Transient,
+        hint: "nothing to do: the target is not a member of the group",
+    },
+    // Absent, which on Leave is as good as done.
+    Row {
+        codes: &["InvalidInstanceId.NotFound", "InvalidEniId.NotFound"],
+        join: Class::Absent,
+        leave: Class::Done,
+        read: Class::Absent,
+        hint: "check the ID and the region, or delete the object: the target does not exist there in this cloud account",
+    },
+    Row {
+        codes: &["InvalidSecurityGroupId.NotFound"],
+        join: Class::Absent,
+        leave: Class::Done,
+        read: Class::Absent,
+        hint: "check the ID and the region, or create the group: it does not exist there in this cloud account",
+    },
+    // Not documented as "the target is gone" for Leave, so that no finalizer goes on them.
+    all(
+        Class::Absent,
+        "check that the target still exists: the cloud misses something that belongs to it",
+        &["InvalidEcsId.NotFound", "InvalidVSwitchId.NotFound"],
+    ),
+    all(
+        Class::Transitional,
+        SETTLING,
+        &[
+            "IncorrectInstanceStatus",
+            "IncorrectInstanceStatus.Initializing",
+            "InvalidOperation.InvalidEniState",
+            "InvalidOperation.InvalidEcsState",
+            "InvalidStatus.EniOrInstanceIsBeingCreated",
+            "Forbidden.InstanceIsBeingCreated",
+        ],
+    ),
+    all(
+        Class::Transient,
+        WAIT,
+        &[
+            "InternalError",
+            "UnknownError",
+            "RequestTimeout",
+            "SystemBusy",
+            "SlbIsBusy",
+            "OperationConflict",
+            "Operation.Conflict",
+            "InvalidOperation.Conflict",
+            "LastTokenProcessing",
+            "IdempotentProcessing",
+            "IdempotentFailed",
+            // Every attempt has a nonce of its own.
+            "SignatureNonceUsed",
+            // The next attempt begins at the first page. The capital V is the vendor's.
+            "InValidParameter.NextToken",
+        ],
+    ),
+    // Blocked: limits.
+    all(
+        Class::Blocked,
+        "remove the target from another group, or ask the vendor for more groups an instance",
+        &[
+            "InstanceSecurityGroupLimitExceeded",
+            "JoinedGroupLimitExceed",
+        ],
+    ),
+    all(
+        Class::Blocked,
+        "remove members from the group, use another group, or ask the vendor for a higher limit: the group is full",
+        &[
+            "SecurityGroupInstanceLimitExceeded",
+            // The Modify actions leave out the end of the word.
+            "SecurityGroupInstanceLimitExceed",
+            "InvalidOperation.NetworkInterfaceCountExceeded",
+            "InvalidOperation.EniCountExceeded",
+        ],
+    ),
+    all(
+        Class::Blocked,
+        "remove rules from the target's groups, or remove it from a group: all its groups together have too many rules",
+        &["AclLimitExceed"],
+    ),
+    // Blocked: the target.
+    all(
+        Class::Blocked,
+        "unlock the instance in the cloud's console: it is locked for security reasons",
+        &["InstanceLockedForSecurity", "OperationDenied"],
+    ),
+    all(
+        Class::Blocked,
+        "add the target to another group first, or set deletionPolicy to Retain: nothing can leave its last group",
+        &[
+            "InstanceLastSecurityGroup",
+            "InvalidOperation.AtLeastInOneGroup",
+        ],
+    ),
+    // Blocked: who we are.
+    all(
+        Class::Blocked,
+        "check accessKeyID in the account's Secret: the cloud does not know the key, or it is disabled",
+        &[
+            "InvalidAccessKeyId.NotFound",
+            "InvalidAccessKeyId.Inactive",
+            "Forbidden.AccessKeyDisabled",
+        ],
+    ),
+    all(
+        Class::Blocked,
+        "check that accessKeySecret in the account's Secret belongs to accessKeyID and is complete",
+        &["SignatureDoesNotMatch", "IncompleteSignature"],
+    ),
+    all(
+        Class::Blocked,
+        "store fresh temporary credentials in the account's Secret, all three values of the same issue",
+        &[
+            "InvalidSecurityToken.Expired",
+            "InvalidSecurityToken.Malformed",
+            "InvalidSecurityToken.MismatchWithAccessKey",
+            "MissingSecurityToken",
+        ],
+    ),
+    all(
+        Class::Blocked,
+        "correct the clock of the node that the operator runs on: it differs from the cloud's by more than 15 minutes",
+        &["InvalidTimeStamp.Expired", "IllegalTimestamp"],
+    ),
+    // Blocked: what we may do.
+    all(
+        Class::Blocked,
+        "let the account's RAM user or role do this to this target and this group, as the README's policy does",
+        &[
+            "Forbidden.RAM",
+            "Forbidden.SubUser",
+            "Forbidden.Unauthorized",
+            "Forbidden.RegionId",
+            "Forbidden.NotSupportRAM",
+            "Forbidden",
+            "InvalidAction",
+            "NoPermission",
+            "NotBelongUser",
+        ],
+    ),
+    all(
+        Class::Blocked,
+        "settle the cloud account's standing (identity check, risk control, balance) in the cloud's console",
+        &[
+            "Forbidden.RiskControl",
+            "RealNameAuthenticationError",
+            "InsufficientBalance",
+        ],
+    ),
+    all(
+        Class::Blocked,
+        "check the OIDC provider, the role and the role's trust policy in the cloud's RAM console",
+        &[
+            "AuthenticationFail.NoPermission",
+            "AuthenticationFail.OIDCToken.Expired",
+            "AuthenticationFail.OIDCToken.AudienceNotMatch",
+            "AuthenticationFail.OIDCToken.IssuerNotMatch",
+            "AuthenticationFail.OIDCToken.IssuerConfigurationBroken",
+            "AuthenticationFail.OIDCToken.Invalid",
+            "AuthenticationFail.OIDCToken.PublicKeyFingerprintMismatch",
+            "EntityNotExist.Role",
+        ],
+    ),
+    all(
+        Class::Blocked,
+        ENDPOINT,
+        &[
+            "InvalidApi.NotFound",
+            "InvalidProduct.NotFound",
+            "InvalidAction.NotFound",
+            "InvalidVersion",
+        ],
+    ),
+    // Invalid: what the spec names.
+    all(
+        Class::Invalid,
+        "use a group of the target's own VPC: the two are not in the same network",
+        &[
+            "InvalidInstanceId.Mismatch",
+            "InvalidOperation.VpcMismatch",
+            "InvalidSecurityGroupVpc.NotBelongToOneVpc",
+            "InvalidSecurityGroupId.NotVpc",
+            "InvalidNetworkType.NotSupported",
+            "InvalidSecurityGroupType.NotSupportClassic",
+        ],
+    ),
+    all(
+        Class::Invalid,
+        "use a group of the type that the target's other groups have: basic and advanced ones do not mix",
+        // The spelling "Mutli" is the vendor's.
+        &[
+            "InvalidOperation.MultiGroupType",
+            "EnterpriseGroupLimited.MutliGroupType",
+        ],
+    ),
+    all(
+        Class::Invalid,
+        "use a basic group: this instance type cannot be in an advanced one",
+        &["InvalidOperation.NotSupportEnterpriseGroup"],
+    ),
+    all(
+        Class::Invalid,
+        "leave this group or interface to the cloud service that manages it, and use another one",
+        &[
+            "InvalidOperation.ResourceManagedByCloudProduct",
+            "InvalidOperation.EniServiceManaged",
+        ],
+    ),
+    all(
+        Class::Invalid,
+        "name the instance instead of its primary interface: this kind of interface cannot be changed by itself",
+        &[
+            "InvalidOperation.InvalidEniType",
+            "InvalidOperation.PrimaryEniOnlySupportModifyNameAndDesc",
+        ],
+    ),
+    all(
+        Class::Invalid,
+        "use a group of the cloud account that the interface belongs to",
+        &["InvalidOperation.EniAndGroupNotBelongSameUser"],
+    ),
+    all(
+        Class::Invalid,
+        SPEC_IDS,
+        &[
+            "InvalidInstanceId.Malformed",
+            "InvalidSecurityGroupId.Malformed",
+            "InvalidParam.Malformed",
+            "InvalidParams.EniId",
+            "InvalidOperation.InvalidRegion",
+        ],
+    ),
+    all(
+        Class::Invalid,
+        "delete the object and make one with the right region: the cloud does not know this one, or the account may not use it",
+        &["InvalidRegionId.NotFound"],
+    ),
+    // Invalid: what only a mistake of the operator can cause.
+    all(
+        Class::Invalid,
+        OPERATOR,
+        &[
+            "InvalidParameter",
+            "UnsupportedParameter",
+            "InvalidTimeStamp.Format",
+            "InvalidSignatureMethod",
+            "UnsupportedHTTPMethod",
+            "InvalidParam.EniIdAndInstanceId.Conflict",
+            "InvalidParameter.SecurityGroupIdRepeated",
+            "InvalidParameter.SecurityGroupType",
+            "InvalidSecurityGroupName.Malformed",
+            "NotSupported.PageNumberAndPageSize",
+            "IdempotentParameterMismatch",
+            "InvalidIdempotenceParameter.Mismatch",
+            "DryRunOperation",
+            "InvalidInstanceChargeType.NotFound",
+            "InvalidInternetChargeType.ValueNotSupported",
+            "InvalidLockReason.NotFound",
+            "InvalidFilterKey.NotFound",
+            "InvalidNetworkType.NotFound",
+            "InvalidStatus.NotFound",
+            "InvalidTag.Mismatch",
+            "InvalidTagCount",
+            "InvalidHpcClusterId.NotFound",
+            "InvalidHpcClusterId.Creating",
+        ],
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    const ACTIONS: [Action; 5] = [
+        Action::JoinSecurityGroup,
+        Action::LeaveSecurityGroup,
+        Action::DescribeInstances,
+        Action::DescribeNetworkInterfaces,
+        Action::GetCallerIdentity,
+    ];
+
+    #[test]
+    fn no_code_stands_in_two_rows() {
+        let mut seen = HashSet::new();
+        for code in TABLE.iter().flat_map(|row| row.codes) {
+            assert!(seen.insert(code), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_code_that_nobody_knows_is_tried_again_and_says_so() {
+        for code in [
+            "",
+            "Newly.Invented",
+            "invalidinstanceid.notfound",
+            "InvalidInstanceId.NotFound ",
+            "XThrottling",
+            "NotFound",
+        ] {
+            for action in ACTIONS {
+                assert_eq!(verdict(action, 404, code, ""), UNKNOWN, "{code:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_failing_server_is_not_believed_that_something_is_gone_or_done() {
+        for code in TABLE.iter().flat_map(|row| row.codes) {
+            for action in ACTIONS {
+                assert_eq!(
+                    verdict(action, 500, code, "").class,
+                    Class::Transient,
+                    "{code}"
+                );
+            }
+        }
+        assert_eq!(
+            verdict(Action::JoinSecurityGroup, 503, "Throttling.User", "").class,
+            Class::Throttled
+        );
+    }
+
+    #[test]
+    fn an_expired_token_is_a_matter_of_credentials_however_it_is_said() {
+        let message = "The specified parameter \"SecurityToken.Expired\" is not valid.";
+        let said = verdict(Action::JoinSecurityGroup, 400, "InvalidParameter", message);
+        assert_eq!(
+            said,
+            verdict(
+                Action::JoinSecurityGroup,
+                400,
+                "InvalidSecurityToken.Expired",
+                ""
+            )
+        );
+        assert_eq!(said.class, Class::Blocked);
+        assert_eq!(
+            verdict(Action::JoinSecurityGroup, 400, "InvalidParameter", "other").class,
+            Class::Invalid
+        );
     }
 }

@@ -9,6 +9,7 @@
 
 pub mod action;
 mod answer;
+pub mod class;
 pub mod client;
 pub mod credential;
 mod description;
@@ -24,11 +25,12 @@ pub mod transport;
 
 pub use action::Action;
 pub use answer::RequestId;
+pub use class::{Class, Retry};
 pub use client::{Client, Identity};
 pub use credential::{Credential, CredentialError};
 pub use description::{TargetDescription, TargetState};
 pub use endpoint::{EndpointError, Endpoints};
 pub use error::{ApiError, Error};
-pub use error_table::{Class, Retry};
+pub use error_table::Verdict;
 pub use id::{InstanceId, NetworkInterfaceId, ParseIdError, Region, SecurityGroupId, Target};
 pub use transport::{Http, Transport, TransportError};

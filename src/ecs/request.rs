@@ -22,7 +22,7 @@ pub(super) fn build(
     action: Action,
     parameters: &[(String, String)],
     credential: &Credential,
-    attempt: Attempt,
+    attempt: &Attempt,
 ) -> Request<Bytes> {
     let mut form: Vec<(String, String)> = parameters.to_vec();
     let mut add = |name: &str, value: &str| form.push((name.to_owned(), value.to_owned()));
@@ -63,3 +63,65 @@ pub(super) fn build(
 }
 
 const AGENT: &str = concat!("security-group-operator/", env!("CARGO_PKG_VERSION"));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn build_at(now: &str, credential: &Credential) -> Request<Bytes> {
+        let endpoint = Url::parse("http://127.0.0.1:18080").unwrap();
+        let parameters = [("InstanceIds".to_owned(), "[\"i-1\"]".to_owned())];
+        let attempt = Attempt {
+            now: now.parse().unwrap(),
+            nonce: "nonce".to_owned(),
+        };
+        build(
+            &endpoint,
+            Action::DescribeInstances,
+            &parameters,
+            credential,
+            &attempt,
+        )
+    }
+
+    #[test]
+    fn everything_is_in_the_form_and_signed_with_it() {
+        let credential =
+            Credential::new("testid", "testsecret", Some("CAIS+/tok=en".into())).unwrap();
+        let request = build_at("2026-01-02T03:04:05.678Z", &credential);
+        assert_eq!(request.method(), Method::POST);
+        assert_eq!(request.uri(), "http://127.0.0.1:18080/");
+        let form: Vec<(String, String)> = url::form_urlencoded::parse(request.body())
+            .into_owned()
+            .collect();
+        let (signature, signed): (Vec<_>, Vec<_>) =
+            form.into_iter().partition(|(name, _)| name == "Signature");
+        let expected = [
+            ("AccessKeyId", "testid"),
+            ("Action", "DescribeInstances"),
+            ("Format", "JSON"),
+            ("InstanceIds", "[\"i-1\"]"),
+            ("SecurityToken", "CAIS+/tok=en"),
+            ("SignatureMethod", "HMAC-SHA1"),
+            ("SignatureNonce", "nonce"),
+            ("SignatureVersion", "1.0"),
+            ("Timestamp", "2026-01-02T03:04:05Z"),
+            ("Version", "2014-05-26"),
+        ];
+        assert_eq!(
+            signed,
+            expected.map(|(name, value)| (name.to_owned(), value.to_owned()))
+        );
+        assert_eq!(
+            signature[0].1,
+            signature_v1("testsecret", &string_to_sign_v1("POST", &expected))
+        );
+    }
+
+    #[test]
+    fn a_lasting_key_sends_no_token() {
+        let credential = Credential::new("testid", "testsecret", None).unwrap();
+        let body = build_at("2026-01-02T03:04:05Z", &credential).into_body();
+        assert!(!String::from_utf8_lossy(&body).contains("SecurityToken"));
+    }
+}

@@ -1,0 +1,111 @@
+//! The classes of errors and when each is tried again: pure data. Which code is of which class stands in `error_table`.
+
+use std::time::Duration;
+
+/// What the loop does about an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// The edge is as wanted already.
+    Done,
+    /// The target is between states: wait, do not call.
+    Transitional,
+    /// Try again soon.
+    Transient,
+    /// The account's calls of this minute are used up.
+    Throttled,
+    /// The target or the group does not exist.
+    Absent,
+    /// A human or another system must act.
+    Blocked,
+    /// The spec can never work as it is.
+    Invalid,
+}
+
+/// When to try again: `first` after the first failure, then longer by `factor` up to `cap`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Retry {
+    /// After the first failure.
+    pub first: Duration,
+    /// By which each wait is longer than the one before.
+    pub factor: f64,
+    /// At most.
+    pub cap: Duration,
+}
+
+impl Class {
+    /// The retry range of the class.
+    #[must_use]
+    pub fn retry(self) -> Retry {
+        let range = |first, factor, cap| Retry {
+            first: Duration::from_secs(first),
+            factor,
+            cap: Duration::from_secs(cap),
+        };
+        match self {
+            Self::Done => range(0, 1.0, 0),
+            Self::Transitional => range(5, 1.5, 60),
+            Self::Transient => range(1, 2.0, 5 * 60),
+            // Where the cloud does not say how long: the next minute's window, which begins within this range.
+            Self::Throttled => range(1, 2.0, 60),
+            Self::Absent => range(60, 2.0, 15 * 60),
+            Self::Blocked => range(5 * 60, 2.0, 30 * 60),
+            Self::Invalid => range(60 * 60, 1.0, 60 * 60),
+        }
+    }
+}
+
+impl Retry {
+    /// The wait after `failures` failures in a row (the first is 1), without jitter.
+    #[must_use]
+    pub fn delay(self, failures: u32) -> Duration {
+        let exponent = i32::try_from(failures.saturating_sub(1).min(64)).unwrap_or(64);
+        let seconds = self.first.as_secs_f64() * self.factor.powi(exponent);
+        Duration::from_secs_f64(seconds.min(self.cap.as_secs_f64()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seconds(class: Class) -> Vec<u64> {
+        (1..=9)
+            .map(|failures| class.retry().delay(failures).as_secs())
+            .collect()
+    }
+
+    #[test]
+    fn each_class_waits_longer_and_longer_and_never_for_ever() {
+        assert_eq!(
+            seconds(Class::Transitional),
+            [5, 7, 11, 16, 25, 37, 56, 60, 60]
+        );
+        assert_eq!(
+            seconds(Class::Transient),
+            [1, 2, 4, 8, 16, 32, 64, 128, 256]
+        );
+        assert_eq!(
+            seconds(Class::Absent),
+            [60, 120, 240, 480, 900, 900, 900, 900, 900]
+        );
+        assert_eq!(
+            seconds(Class::Blocked),
+            [300, 600, 1200, 1800, 1800, 1800, 1800, 1800, 1800]
+        );
+        assert_eq!(seconds(Class::Invalid), [3600; 9]);
+        for class in [
+            Class::Transient,
+            Class::Throttled,
+            Class::Transitional,
+            Class::Absent,
+            Class::Blocked,
+        ] {
+            assert_eq!(
+                class.retry().delay(u32::MAX),
+                class.retry().cap,
+                "{class:?}"
+            );
+            assert_eq!(class.retry().delay(0), class.retry().first, "{class:?}");
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! Reading targets: a complete answer or an error, by ID and never by position.
+
+use std::collections::HashMap;
+
+use security_group_operator::ecs::{
+    Error, InstanceId, NetworkInterfaceId, TargetDescription, TargetState,
+};
+
+use crate::server::{Reply, Seen, Server, region};
+
+fn ids(range: std::ops::Range<usize>) -> Vec<InstanceId> {
+    range.map(|n| format!("i-{n}").parse().unwrap()).collect()
+}
+
+fn row(id: &str) -> String {
+    format!(
+        r#"{{"InstanceId":"{id}","Status":"Running","VpcAttributes":{{"VpcId":"vpc-1","VSwitchId":""}},"OperationLocks":{{"LockReason":[{{"LockReason":"security","LockMsg":""}}]}},"SecurityGroupIds":{{"SecurityGroupId":["sg-2","sg-1"]}}}}"#
+    )
+}
+
+fn page(rows: &[String], next_token: &str) -> Reply {
+    Reply::json(
+        200,
+        &format!(
+            r#"{{"RequestId":"R","TotalCount":0,"NextToken":"{next_token}","Instances":{{"Instance":[{}]}}}}"#,
+            rows.join(",")
+        ),
+    )
+}
+
+/// A cloud that has everything that it is asked for, `size` rows a page.
+fn everything(size: usize) -> impl Fn(&Seen) -> Reply {
+    move |seen| {
+        let ids = seen
+            .parameter("InstanceIds")
+            .unwrap()
+            .trim_matches(['[', ']'])
+            .replace('"', "");
+        let ids: Vec<&str> = ids.split(',').collect();
+        let start: usize = seen
+            .parameter("NextToken")
+            .map_or(0, |token| token.parse().unwrap());
+        let end = ids.len().min(start + size);
+        let rows: Vec<String> = ids[start..end].iter().rev().map(|id| row(id)).collect();
+        page(
+            &rows,
+            &if end < ids.len() {
+                end.to_string()
+            } else {
+                String::new()
+            },
+        )
+    }
+}
+
+async fn describe(
+    server: &Server,
+    ids: &[InstanceId],
+) -> Result<HashMap<InstanceId, TargetDescription>, Error> {
+    server.client().describe_instances(&region(), ids).await
+}
+
+/// The answers in turn to the question for i-0 and i-1.
+async fn refused(replies: Vec<Reply>) -> String {
+    let server = Server::in_turn(replies).await;
+    match describe(&server, &ids(0..2)).await {
+        Err(Error::BadAnswer { what, .. }) => what,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn an_instance_is_described() {
+    let server = Server::start(everything(100)).await;
+    let found = describe(&server, &ids(0..1)).await.unwrap();
+    let expected = TargetDescription {
+        state: TargetState::Running,
+        vpc_id: Some("vpc-1".to_owned()),
+        lock_reasons: vec!["security".to_owned()],
+        security_group_ids: ["sg-1", "sg-2"].map(|id| id.parse().unwrap()).into(),
+        service_managed: false,
+    };
+    assert_eq!(found, HashMap::from([("i-0".parse().unwrap(), expected)]));
+    let seen = &server.seen()[0];
+    assert_eq!(seen.parameter("InstanceIds"), Some(r#"["i-0"]"#));
+    assert_eq!(seen.parameter("MaxResults"), Some("100"));
+    assert_eq!(seen.parameter("RegionId"), Some("cn-hangzhou"));
+}
+
+#[tokio::test]
+async fn a_network_interface_is_described() {
+    let server = Server::always(Reply::json(
+        200,
+        r#"{"RequestId":"R","NetworkInterfaceSets":{"NetworkInterfaceSet":[
+            {"NetworkInterfaceId":"eni-1","Status":"InUse","Type":"Secondary","VpcId":"vpc-1","InstanceId":"i-1","ServiceManaged":true,"SecurityGroupIds":{"SecurityGroupId":["sg-1"]}},
+            {"NetworkInterfaceId":"eni-2","Status":"Odd","SecurityGroupIds":{"SecurityGroupId":[]}}]}}"#,
+    ))
+    .await;
+    let ids: Vec<NetworkInterfaceId> = ["eni-1", "eni-2", "eni-3"]
+        .map(|id| id.parse().unwrap())
+        .into();
+    let found = server
+        .client()
+        .describe_network_interfaces(&region(), &ids)
+        .await
+        .unwrap();
+    assert_eq!(found[&ids[0]].state, TargetState::InUse);
+    assert!(found[&ids[0]].service_managed && !found[&ids[1]].service_managed);
+    assert_eq!(found[&ids[0]].vpc_id.as_deref(), Some("vpc-1"));
+    assert_eq!(found[&ids[1]].state, TargetState::Other("Odd".to_owned()));
+    assert!(
+        !found.contains_key(&ids[2]),
+        "absent from a complete answer"
+    );
+    let seen = &server.seen()[0];
+    assert_eq!(
+        [1, 2, 3].map(|n| seen
+            .parameter(&format!("NetworkInterfaceId.{n}"))
+            .unwrap()
+            .to_owned()),
+        ["eni-1", "eni-2", "eni-3"]
+    );
+    assert_eq!(seen.parameter("NetworkInterfaceId.4"), None);
+}
+
+#[tokio::test]
+async fn every_state_is_shown_as_the_cloud_spells_it() {
+    for (state, transitional) in [
+        ("Pending", true),
+        ("Starting", true),
+        ("Running", false),
+        ("Stopping", true),
+        ("Stopped", false),
+        ("Available", false),
+        ("Attaching", true),
+        ("InUse", false),
+        ("Detaching", true),
+        ("Deleting", true),
+        ("Hibernating", false),
+    ] {
+        let server = Server::always(page(&[row("i-0").replace("Running", state)], "")).await;
+        let found = describe(&server, &ids(0..1))
+            .await
+            .unwrap()
+            .remove(&ids(0..1)[0])
+            .unwrap();
+        assert_eq!(found.state.to_string(), state);
+        assert_eq!(found.state.is_transitional(), transitional, "{state}");
+        assert_eq!(
+            matches!(found.state, TargetState::Other(_)),
+            state == "Hibernating",
+            "{state}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_hundred_go_in_one_call_and_nothing_is_asked_about_nothing() {
+    let server = Server::start(everything(100)).await;
+    assert_eq!(describe(&server, &ids(0..100)).await.unwrap().len(), 100);
+    assert_eq!(server.seen().len(), 1);
+    assert_eq!(describe(&server, &ids(0..201)).await.unwrap().len(), 201);
+    assert_eq!(server.seen().len(), 4);
+    // Without IDs the cloud would list every instance of the region.
+    assert!(describe(&server, &[]).await.unwrap().is_empty());
+    assert_eq!(server.seen().len(), 4);
+}
+
+#[tokio::test]
+async fn pages_are_followed_to_the_end() {
+    for size in [1, 10, 33] {
+        let server = Server::start(everything(size)).await;
+        assert_eq!(
+            describe(&server, &ids(0..100)).await.unwrap().len(),
+            100,
+            "{size}"
+        );
+        assert_eq!(server.seen().len(), 100_usize.div_ceil(size), "{size}");
+    }
+    // A page may be empty without being the last.
+    let server = Server::in_turn(vec![
+        page(&[], "a"),
+        page(&[row("i-1")], "b"),
+        page(&[], ""),
+    ])
+    .await;
+    assert_eq!(describe(&server, &ids(0..2)).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_page_that_fails_fails_the_whole() {
+    let rows = |n: &str| page(&[row("i-0")], n);
+    let cut = Reply::json(200, r#"{"RequestId":"R","Instances":{"Instance":["#);
+    assert_eq!(
+        refused(vec![rows("a"), cut]).await,
+        "JSON that ends in the middle"
+    );
+    let throttled = Reply::json(400, r#"{"RequestId":"R","Code":"Throttling","Message":""}"#);
+    let server = Server::in_turn(vec![rows("a"), throttled]).await;
+    assert!(matches!(
+        describe(&server, &ids(0..2)).await,
+        Err(Error::Api(_))
+    ));
+}
+
+#[tokio::test]
+async fn pages_that_do_not_end_are_left() {
+    assert_eq!(
+        refused(vec![page(&[], "same")]).await,
+        "its pages do not end"
+    );
+    assert_eq!(
+        refused(vec![
+            page(&[row("i-0")], "a"),
+            page(&[], "b"),
+            page(&[], "a")
+        ])
+        .await,
+        "its pages do not end"
+    );
+    let server = Server::start(|seen| {
+        let n: usize = seen
+            .parameter("NextToken")
+            .map_or(0, |token| token.parse().unwrap());
+        page(&[], &(n + 1).to_string())
+    })
+    .await;
+    assert!(matches!(
+        describe(&server, &ids(0..5)).await,
+        Err(Error::BadAnswer { .. })
+    ));
+    assert_eq!(server.seen().len(), 6, "one page an ID and one more");
+}
+
+#[tokio::test]
+async fn rows_that_nobody_asked_for_or_that_come_twice_are_refused() {
+    assert_eq!(
+        refused(vec![page(&[row("i-0"), row("i-7")], "")]).await,
+        "it describes something that was not asked for"
+    );
+    assert_eq!(
+        refused(vec![page(&[row("i-0"), row("i-0")], "")]).await,
+        "it describes the same ID twice"
+    );
+    assert_eq!(
+        refused(vec![page(&[row("i-0")], "a"), page(&[row("i-0")], "")]).await,
+        "it describes the same ID twice"
+    );
+}
+
+#[tokio::test]
+async fn a_row_that_cannot_be_read_is_no_missing_row() {
+    let good = row("i-0");
+    for (from, to) in [
+        (r#""Status":"Running","#, ""),
+        (r#""Status":"Running""#, r#""Status":"""#),
+        (r#""Status":"Running""#, r#""Status":null"#),
+        (r#""Status":"Running""#, r#""Status":7"#),
+        (r#""Status":"Running""#, r#""Status":"Run\u0000ning""#),
+        (r#""InstanceId":"i-0","#, ""),
+        (r#""InstanceId":"i-0""#, r#""InstanceId":"""#),
+        (r#""InstanceId":"i-0""#, r#""InstanceId":"i-0\u0000""#),
+        (r#""InstanceId":"i-0""#, r#""InstanceId":["i-0"]"#),
+        (r#"{"SecurityGroupId":["sg-2","sg-1"]}"#, "null"),
+        (r#"{"SecurityGroupId":["sg-2","sg-1"]}"#, "{}"),
+        (r#"["sg-2","sg-1"]"#, "null"),
+        (r#"["sg-2","sg-1"]"#, r#""sg-1""#),
+        (r#"["sg-2","sg-1"]"#, r#"["sg-1",null]"#),
+        // Almost an ID of ours: passing it over would say that the target is not a member.
+        (r#""sg-1""#, r#""sg-1 ""#),
+        (r#""sg-1""#, r#""SG-1""#),
+        (r#""sg-1""#, r#""sg-\u202e1""#),
+        (r#""sg-1""#, r#""""#),
+    ] {
+        assert!(good.contains(from), "{from}");
+        let what = refused(vec![page(&[good.replace(from, to)], "")]).await;
+        assert!(!what.contains('\u{0}'), "{from} -> {to}: {what}");
+    }
+    for body in [
+        r#"{"RequestId":"R"}"#,
+        r#"{"RequestId":"R","Instances":null}"#,
+        r#"{"RequestId":"R","Instances":{}}"#,
+        r#"{"RequestId":"R","Instances":[]}"#,
+        r#"{"RequestId":"R","Instances":{"Instance":null}}"#,
+        r#"{"RequestId":"R","Instances":{"Instance":{}}}"#,
+        r#"{"RequestId":"R","Instances":{"Instance":[null]}}"#,
+        r#"{"RequestId":"R","Instances":{"Instance":[]},"NextToken":7}"#,
+    ] {
+        refused(vec![Reply::json(200, body)]).await;
+    }
+    refused(vec![page(&[], &"x".repeat(5000))]).await;
+}
+
+#[tokio::test]
+async fn what_is_of_no_matter_may_be_missing() {
+    let bare = r#"{"InstanceId":"i-0","Status":"Stopped","SecurityGroupIds":{"SecurityGroupId":["G1234567890","F876FF7BA984","sg-1"]}}"#;
+    let server = Server::always(page(&[bare.to_owned()], "")).await;
+    let found = describe(&server, &ids(0..1))
+        .await
+        .unwrap()
+        .remove(&ids(0..1)[0])
+        .unwrap();
+    assert_eq!(found.vpc_id, None);
+    assert!(found.lock_reasons.is_empty());
+    assert_eq!(
+        found.security_group_ids,
+        ["sg-1".parse().unwrap()].into(),
+        "IDs of an older shape are nobody's here"
+    );
+}
