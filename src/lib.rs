@@ -14,6 +14,7 @@
 //! | [`condition`] | `metav1.Condition` lists | nothing: pure |
 //! | [`kubernetes`] | deadlines for plain calls to the API server | nothing by itself |
 //! | [`operator`] | puts the above together and runs it | everything |
+//! | [`simulator`] | a local ECS for tests and the demo; its process is `bin/ecs-simulator.rs` | pure but for its server |
 //! | [`args`], [`telemetry`] | what was typed; logs, metrics, probes | read arguments and environment; listen |
 //!
 //! The process is `main.rs`.
@@ -26,4 +27,5 @@ pub mod ecs;
 pub mod kubernetes;
 pub mod membership;
 pub mod operator;
+pub mod simulator;
 pub mod telemetry;

@@ -1,0 +1,271 @@
+//! Who may call the simulated cloud: access keys, the accounts they belong to, RAM denials. Pure.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use k8s_openapi::jiff::Timestamp;
+use serde::Deserialize;
+
+use super::error::{self, ApiError};
+
+/// The account that owns everything that names no other.
+pub const DEFAULT_ACCOUNT: &str = "1000000000000001";
+
+/// An access key as inventory, admin port and command line give it.
+#[derive(Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AccessKey {
+    /// The access key ID.
+    pub id: String,
+    /// Its secret.
+    pub secret: String,
+    /// UID of the account that it belongs to.
+    #[serde(default = "default_account")]
+    pub account: String,
+    /// Name of the RAM user, as `GetCallerIdentity` and denials show it.
+    #[serde(default = "default_user")]
+    pub user: String,
+    /// Disabled.
+    #[serde(default)]
+    pub inactive: bool,
+    /// Makes it an STS key: calls need this token.
+    pub security_token: Option<String>,
+    /// When the token ends. Absent: never.
+    pub expires: Option<Timestamp>,
+    /// What RAM refuses to this key.
+    #[serde(default)]
+    pub deny: Vec<Denial>,
+}
+
+impl fmt::Debug for AccessKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AccessKey")
+            .field("id", &self.id)
+            .field("account", &self.account)
+            .finish_non_exhaustive()
+    }
+}
+
+impl AccessKey {
+    /// A plain key of the default account.
+    #[must_use]
+    pub fn new(id: impl Into<String>, secret: impl Into<String>) -> Self {
+        Self {
+            id: id.into(),
+            secret: secret.into(),
+            account: default_account(),
+            user: default_user(),
+            inactive: false,
+            security_token: None,
+            expires: None,
+            deny: Vec::new(),
+        }
+    }
+}
+
+fn default_account() -> String {
+    DEFAULT_ACCOUNT.to_owned()
+}
+
+fn default_user() -> String {
+    "simulator".to_owned()
+}
+
+/// One thing that RAM refuses. Both are patterns in which `*` stands for anything.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Denial {
+    /// For example `ecs:JoinSecurityGroup` or `ecs:*`.
+    #[serde(default = "anything")]
+    pub action: String,
+    /// For example `acs:ecs:*:*:securitygroup/sg-bp1`.
+    #[serde(default = "anything")]
+    pub resource: String,
+}
+
+fn anything() -> String {
+    "*".to_owned()
+}
+
+/// Who calls, once the signature is verified.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// The access key ID.
+    pub access_key: String,
+    /// UID of the account.
+    pub account: String,
+    /// RAM user.
+    pub user: String,
+    /// Whether it came with a security token.
+    pub temporary: bool,
+    deny: Vec<Denial>,
+}
+
+impl Caller {
+    /// Refuses with 403 `Forbidden.RAM` if a denial matches action and any resource.
+    ///
+    /// # Errors
+    /// `Forbidden.RAM`.
+    pub fn authorize(
+        &self,
+        action: &str,
+        region: &str,
+        resources: &[String],
+    ) -> Result<(), ApiError> {
+        let refused = self.deny.iter().any(|denial| {
+            matches(&denial.action, action)
+                && (resources.is_empty() && denial.resource == "*"
+                    || resources.iter().any(|resource| {
+                        matches(
+                            &denial.resource,
+                            &format!("acs:ecs:{region}:{}:{resource}", self.account),
+                        )
+                    }))
+        });
+        if refused {
+            return Err(error::forbidden_ram(action, &self.account, &self.user));
+        }
+        Ok(())
+    }
+}
+
+/// All keys, by ID.
+#[derive(Clone, Debug, Default)]
+pub struct AccessKeys(BTreeMap<String, AccessKey>);
+
+impl AccessKeys {
+    /// Adds or replaces a key.
+    pub fn insert(&mut self, key: AccessKey) {
+        self.0.insert(key.id.clone(), key);
+    }
+
+    /// Takes a key away: unknown from now on.
+    pub fn remove(&mut self, id: &str) -> Option<AccessKey> {
+        self.0.remove(id)
+    }
+
+    /// The key to change.
+    pub fn find_mut(&mut self, id: &str) -> Option<&mut AccessKey> {
+        self.0.get_mut(id)
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The key behind an ID, if it may sign.
+    ///
+    /// # Errors
+    /// `InvalidAccessKeyId.NotFound` and `.Inactive`.
+    pub fn usable(&self, id: &str) -> Result<&AccessKey, ApiError> {
+        let key = self.0.get(id).ok_or(error::KEY_NOT_FOUND)?;
+        if key.inactive {
+            return Err(error::KEY_INACTIVE.into());
+        }
+        Ok(key)
+    }
+
+    /// Checks the security token that came with a correctly signed call, and says who calls.
+    ///
+    /// # Errors
+    /// `MissingSecurityToken`, `InvalidSecurityToken.Malformed`, `.MismatchWithAccessKey`, `.Expired`.
+    pub fn caller(
+        &self,
+        key: &AccessKey,
+        token: Option<&str>,
+        now: Timestamp,
+    ) -> Result<Caller, ApiError> {
+        match (key.security_token.as_deref(), token) {
+            (None, None) => {}
+            (Some(_), None) => return Err(error::TOKEN_MISSING.into()),
+            (Some(own), Some(given)) if own == given => {
+                if key.expires.is_some_and(|expires| expires <= now) {
+                    return Err(error::TOKEN_EXPIRED.into());
+                }
+            }
+            (Some(_) | None, Some(given)) => {
+                let known = self
+                    .0
+                    .values()
+                    .any(|key| key.security_token.as_deref() == Some(given));
+                return Err(
+                    if known || key.security_token.is_none() && well_formed(given) {
+                        error::TOKEN_MISMATCH.into()
+                    } else {
+                        error::TOKEN_MALFORMED.into()
+                    },
+                );
+            }
+        }
+        Ok(Caller {
+            access_key: key.id.clone(),
+            account: key.account.clone(),
+            user: key.user.clone(),
+            temporary: token.is_some(),
+            deny: key.deny.clone(),
+        })
+    }
+}
+
+fn well_formed(token: &str) -> bool {
+    token.len() >= 8
+        && token
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"+/=_-.".contains(&byte))
+}
+
+/// Whether a pattern with `*` covers a text.
+fn matches(pattern: &str, text: &str) -> bool {
+    let Some((head, tail)) = pattern.split_once('*') else {
+        return pattern == text;
+    };
+    let Some(rest) = text.strip_prefix(head) else {
+        return false;
+    };
+    rest.char_indices()
+        .map(|(at, _)| at)
+        .chain([rest.len()])
+        .any(|at| rest.get(at..).is_some_and(|rest| matches(tail, rest)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_denial_covers_what_its_pattern_says_and_nothing_else() {
+        let mut key = AccessKey::new("id", "secret");
+        key.deny.push(Denial {
+            action: "ecs:Join*".into(),
+            resource: "acs:ecs:*:*:securitygroup/sg-1".into(),
+        });
+        let caller = AccessKeys::default()
+            .caller(&key, None, Timestamp::UNIX_EPOCH)
+            .unwrap();
+        let denied = caller.authorize(
+            "ecs:JoinSecurityGroup",
+            "cn-hangzhou",
+            &["securitygroup/sg-1".into()],
+        );
+        assert_eq!(denied.as_ref().map_err(|error| error.status), Err(403));
+        assert!(denied.unwrap_err().access_denied.is_some());
+        for (action, resource) in [
+            ("ecs:LeaveSecurityGroup", "securitygroup/sg-1"),
+            ("ecs:JoinSecurityGroup", "securitygroup/sg-12"),
+        ] {
+            assert_eq!(
+                caller.authorize(action, "cn-hangzhou", &[resource.into()]),
+                Ok(())
+            );
+        }
+    }
+
+    #[test]
+    fn debug_of_a_key_shows_no_secret() {
+        let mut key = AccessKey::new("LTAI", "canary-secret");
+        key.security_token = Some("canary-token".into());
+        assert!(!format!("{key:?}").contains("canary"));
+    }
+}

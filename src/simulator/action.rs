@@ -1,0 +1,146 @@
+//! Which calls there are, and what each does to the cloud. Pure.
+
+use k8s_openapi::jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::account::Caller;
+use super::cloud::Cloud;
+use super::error::{self, ApiError};
+use super::membership::MembershipCall;
+use super::parameters::Parameters;
+use super::power::caller_identity;
+
+/// A call that the simulated cloud can answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the vendor's own words")]
+pub enum Action {
+    JoinSecurityGroup,
+    LeaveSecurityGroup,
+    DescribeInstances,
+    DescribeInstanceStatus,
+    DescribeNetworkInterfaces,
+    DescribeSecurityGroups,
+    StartInstance,
+    StopInstance,
+    GetCallerIdentity,
+}
+
+impl Action {
+    /// The call of this version and name.
+    ///
+    /// # Errors
+    /// `InvalidVersion`, `InvalidApi.NotFound`, `InvalidAction.NotFound` (it exists, but in another product).
+    pub fn parse(version: Option<&str>, name: Option<&str>) -> Result<Self, ApiError> {
+        let version = version.ok_or_else(|| error::missing_parameter("Version"))?;
+        let name = name.ok_or_else(|| error::missing_parameter("Action"))?;
+        if !PRODUCTS.iter().any(|(known, _)| *known == version) {
+            return Err(error::VERSION_INVALID.into());
+        }
+        let action = ALL
+            .iter()
+            .find(|action| action.as_str() == name)
+            .ok_or(error::API_NOT_FOUND)?;
+        if action.version() != version {
+            return Err(error::ACTION_NOT_FOUND.into());
+        }
+        Ok(*action)
+    }
+
+    /// As the vendor spells it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::JoinSecurityGroup => "JoinSecurityGroup",
+            Self::LeaveSecurityGroup => "LeaveSecurityGroup",
+            Self::DescribeInstances => "DescribeInstances",
+            Self::DescribeInstanceStatus => "DescribeInstanceStatus",
+            Self::DescribeNetworkInterfaces => "DescribeNetworkInterfaces",
+            Self::DescribeSecurityGroups => "DescribeSecurityGroups",
+            Self::StartInstance => "StartInstance",
+            Self::StopInstance => "StopInstance",
+            Self::GetCallerIdentity => "GetCallerIdentity",
+        }
+    }
+
+    const fn version(self) -> &'static str {
+        match self {
+            Self::GetCallerIdentity => STS,
+            Self::JoinSecurityGroup
+            | Self::LeaveSecurityGroup
+            | Self::DescribeInstances
+            | Self::DescribeInstanceStatus
+            | Self::DescribeNetworkInterfaces
+            | Self::DescribeSecurityGroups
+            | Self::StartInstance
+            | Self::StopInstance => ECS,
+        }
+    }
+
+    /// Does it.
+    ///
+    /// # Errors
+    /// Whatever the cloud refuses.
+    pub fn run(
+        self,
+        cloud: &mut Cloud,
+        caller: &Caller,
+        parameters: &Parameters,
+        now: Timestamp,
+    ) -> Result<Value, ApiError> {
+        match self {
+            Self::JoinSecurityGroup => cloud
+                .join(caller, &membership_call(parameters), now)
+                .map(|()| json!({})),
+            Self::LeaveSecurityGroup => cloud
+                .leave(caller, &membership_call(parameters), now)
+                .map(|()| json!({})),
+            Self::DescribeInstances => cloud.describe_instances(caller, parameters, now),
+            Self::DescribeInstanceStatus => cloud.describe_instance_status(caller, parameters, now),
+            Self::DescribeNetworkInterfaces => {
+                cloud.describe_network_interfaces(caller, parameters, now)
+            }
+            Self::DescribeSecurityGroups => cloud.describe_security_groups(caller, parameters, now),
+            Self::StartInstance => cloud
+                .start(caller, parameters.text("InstanceId"), now)
+                .map(|()| json!({})),
+            Self::StopInstance => cloud
+                .stop(caller, parameters.text("InstanceId"), now)
+                .map(|()| json!({})),
+            Self::GetCallerIdentity => Ok(caller_identity(caller)),
+        }
+    }
+}
+
+/// The product of a version, as `Recommend` names it.
+#[must_use]
+pub fn product(version: Option<&str>) -> &'static str {
+    PRODUCTS
+        .iter()
+        .find(|(known, _)| Some(*known) == version)
+        .map_or("Ecs", |(_, product)| product)
+}
+
+fn membership_call(parameters: &Parameters) -> MembershipCall<'_> {
+    MembershipCall {
+        region: parameters.text("RegionId"),
+        instance_id: parameters.text("InstanceId"),
+        network_interface_id: parameters.text("NetworkInterfaceId"),
+        security_group_id: parameters.text("SecurityGroupId"),
+    }
+}
+
+const ALL: [Action; 9] = [
+    Action::JoinSecurityGroup,
+    Action::LeaveSecurityGroup,
+    Action::DescribeInstances,
+    Action::DescribeInstanceStatus,
+    Action::DescribeNetworkInterfaces,
+    Action::DescribeSecurityGroups,
+    Action::StartInstance,
+    Action::StopInstance,
+    Action::GetCallerIdentity,
+];
+
+const ECS: &str = "2014-05-26";
+const STS: &str = "2015-04-01";
+const PRODUCTS: [(&str, &str); 2] = [(ECS, "Ecs"), (STS, "Sts")];

@@ -1,0 +1,203 @@
+//! Every error code that the simulated cloud knows, as the vendor spells it, with its HTTP status: data, pure.
+//!
+//! Sources: the vendor's pages of `JoinSecurityGroup` and `LeaveSecurityGroup` (English and Chinese), of the Describe calls,
+//! and of the gateway's common errors. A message that the vendor's table gives as `%s` is ours.
+
+use std::borrow::Cow;
+
+use serde_json::{Value, json};
+
+/// One row of the vendor's tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Code {
+    /// HTTP status.
+    pub status: u16,
+    /// The code, exactly.
+    pub code: &'static str,
+    /// The message, or ours where the vendor fills in a text.
+    pub message: &'static str,
+}
+
+/// An answer that is an error.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ApiError {
+    /// HTTP status.
+    pub status: u16,
+    /// The code, exactly as the vendor spells it.
+    pub code: Cow<'static, str>,
+    /// What the vendor says about it.
+    pub message: Cow<'static, str>,
+    /// The `AccessDeniedDetail` of a RAM denial.
+    pub access_denied: Option<Value>,
+    /// Extra response headers (throttling).
+    pub headers: Vec<(&'static str, String)>,
+}
+
+impl From<Code> for ApiError {
+    fn from(code: Code) -> Self {
+        Self {
+            status: code.status,
+            code: code.code.into(),
+            message: code.message.into(),
+            access_denied: None,
+            headers: Vec::new(),
+        }
+    }
+}
+
+impl Code {
+    /// The error with a message of its own.
+    #[must_use]
+    pub fn says(self, message: impl Into<Cow<'static, str>>) -> ApiError {
+        ApiError {
+            message: message.into(),
+            ..self.into()
+        }
+    }
+}
+
+/// 400 `MissingParameter`, with the name in the vendor's sentence.
+#[must_use]
+pub fn missing_parameter(name: &str) -> ApiError {
+    MISSING_PARAMETER.says(format!(
+        "The input parameter \"{name}\" that is mandatory for processing this request is not supplied."
+    ))
+}
+
+/// 400 `InvalidParameter`, with the name in the vendor's sentence.
+#[must_use]
+pub fn invalid_parameter(name: &str) -> ApiError {
+    INVALID_PARAMETER.says(format!("The specified parameter \"{name}\" is not valid."))
+}
+
+/// 403 `Forbidden.RAM` with the detail that permission errors carry.
+#[must_use]
+pub fn forbidden_ram(action: &str, account: &str, user: &str) -> ApiError {
+    ApiError {
+        access_denied: Some(json!({
+            "AuthAction": action,
+            "AuthPrincipalDisplayName": user,
+            "AuthPrincipalOwnerId": account,
+            "AuthPrincipalType": "SubUser",
+            "NoPermissionType": "ImplicitDeny",
+            "PolicyType": "AccountLevelIdentityBasedPolicy",
+            "EncodedDiagnosticMessage": "AQIBIAAAAA==",
+        })),
+        ..FORBIDDEN_RAM.into()
+    }
+}
+
+macro_rules! codes {
+    ($($name:ident $status:literal $code:literal $message:literal)*) => {
+        $(
+            #[doc = concat!(stringify!($status), " `", $code, "`")]
+            pub const $name: Code = Code { status: $status, code: $code, message: $message };
+        )*
+        /// Every code that state or inventory can produce.
+        pub const ALL: &[Code] = &[$($name),*];
+    };
+}
+
+codes! {
+    // JoinSecurityGroup and LeaveSecurityGroup.
+    INSTANCE_GROUP_LIMIT 400 "InstanceSecurityGroupLimitExceeded" "Exceeding the allowed amount of security groups that an instance can be in."
+    INTERFACE_GROUP_LIMIT 403 "InstanceSecurityGroupLimitExceeded" "Exceeding the allowed amount of security groups that a network interface can be in."
+    INSTANCE_MISMATCH 400 "InvalidInstanceId.Mismatch" "Specified instance and security group are not in the same VPC."
+    INSTANCE_MALFORMED 400 "InvalidInstanceId.Malformed" "The specified parameter \"InstanceId\" is not valid."
+    NOT_SUPPORT_ENTERPRISE_GROUP 400 "InvalidOperation.NotSupportEnterpriseGroup" "The specified instance type doesn't support enterprise level security group."
+    MULTI_GROUP_TYPE 400 "InvalidOperation.MultiGroupType" "The specified instance can't join different types of security group."
+    INVALID_ENI_STATE 400 "InvalidOperation.InvalidEniState" "The operation is not supported in the current state of the network interface."
+    ENI_AND_GROUP_NOT_SAME_USER 400 "InvalidOperation.EniAndGroupNotBelongSameUser" "The network interface and the security group do not belong to the same user."
+    NOT_BELONG_USER 400 "NotBelongUser" "The specified resource does not belong to the current user."
+    MISSING_REGION_ID 400 "MissingParameter.RegionId" "The specified RegionId should not be null."
+    BEING_CREATED 400 "InvalidStatus.EniOrInstanceIsBeingCreated" "The specified network interface or its instance is being created."
+    MISSING_PARAMETER 400 "MissingParameter" "An input parameter that is mandatory for processing this request is not supplied."
+    INCORRECT_INSTANCE_STATUS 403 "IncorrectInstanceStatus" "The current status of the resource does not support this operation."
+    LOCKED_FOR_SECURITY 403 "InstanceLockedForSecurity" "The specified operation is denied as your instance is locked for security reasons."
+    OPERATION_DENIED 403 "OperationDenied" "The specified operation is denied as your instance is locked for security reasons."
+    GROUP_INSTANCE_LIMIT 403 "SecurityGroupInstanceLimitExceeded" "The maximum number of instances in a security group is exceeded."
+    ALREADY_EXISTS 403 "InvalidInstanceId.AlreadyExists" "The specified instance already exists in the specified security group."
+    ACL_LIMIT 403 "AclLimitExceed" "The number of security group rules of the network interface exceeds the limit."
+    ENTERPRISE_GROUP_LIMIT 403 "InvalidOperation.NetworkInterfaceCountExceeded" "The maximum number of NetworkInterface in a enterprise level security group is exceeded."
+    MANAGED_GROUP 403 "InvalidOperation.ResourceManagedByCloudProduct" "The specified security group is managed by a cloud product and cannot be changed."
+    INVALID_ENI_TYPE 403 "InvalidOperation.InvalidEniType" "The current type of the network interface does not support this operation."
+    VPC_MISMATCH 403 "InvalidOperation.VpcMismatch" "The specified network interface and security group are not in the same VPC."
+    MANAGED_ENI 403 "InvalidOperation.EniServiceManaged" "The specified network interface is managed by a cloud product and cannot be changed."
+    PARAM_MALFORMED 403 "InvalidParam.Malformed" "A specified parameter is malformed."
+    BOTH_TARGETS 403 "InvalidParam.EniIdAndInstanceId.Conflict" "NetworkInterfaceId and InstanceId cannot both be specified."
+    INSTANCE_BEING_CREATED 403 "Forbidden.InstanceIsBeingCreated" "The specified instance is being created."
+    GROUP_NOT_FOUND 404 "InvalidSecurityGroupId.NotFound" "The specified SecurityGroupId does not exist."
+    INSTANCE_NOT_FOUND 404 "InvalidInstanceId.NotFound" "The specified InstanceId does not exist."
+    ENI_NOT_FOUND 404 "InvalidEniId.NotFound" "The specified NetworkInterfaceId does not exist."
+    CONFLICT 409 "InvalidOperation.Conflict" "Request was denied due to conflict with a previous request, please try again later."
+    ASSOCIATION_NOT_FOUND 400 "InvalidSecurityGroupAssociation.NotFound" "The specified instance or network interface is not in the security group."
+    LAST_GROUP 403 "InstanceLastSecurityGroup" "The specified security group is the last security group for the instance."
+    AT_LEAST_ONE_GROUP 403 "InvalidOperation.AtLeastInOneGroup" "The network interface must belong to at least one security group."
+    INSTANCE_NOT_IN_GROUP 403 "InstanceNotInSecurityGroup" "The instance not in the group."
+    VSWITCH_NOT_FOUND 404 "InvalidVSwitchId.NotFound" "The specified virtual switch does not exist."
+    // The Describe calls.
+    REGION_NOT_FOUND 404 "InvalidRegionId.NotFound" "The specified RegionId does not exist."
+    STATUS_NOT_FOUND 404 "InvalidStatus.NotFound" "The specified Status is not found"
+    NEXT_TOKEN_INVALID 400 "InValidParameter.NextToken" "The specified NextToken is invalid."
+    GROUP_TYPE_INVALID 400 "InvalidParameter.SecurityGroupType" "The specified SecurityGroupType is invalid."
+    GROUP_MALFORMED 400 "InvalidSecurityGroupId.Malformed" "The specified parameter \"SecurityGroupId\" is not valid."
+    INVALID_PARAMETER 400 "InvalidParameter" "The specified parameter is not valid."
+    // The gateway.
+    THROTTLING_USER 400 "Throttling.User" "Request was denied due to user flow control."
+    NONCE_USED 400 "SignatureNonceUsed" "Specified signature nonce was used already."
+    TIMESTAMP_EXPIRED 400 "InvalidTimeStamp.Expired" "Specified time stamp or date value is expired."
+    TIMESTAMP_FORMAT 400 "InvalidTimeStamp.Format" "Specified time stamp or date value is not well formatted."
+    SIGNATURE_MISMATCH 400 "SignatureDoesNotMatch" "Specified signature does not match our calculation."
+    INCOMPLETE_SIGNATURE 400 "IncompleteSignature" "The request signature does not conform to Aliyun standards."
+    INVALID_SIGNATURE_METHOD 400 "InvalidSignatureMethod" "Specified signature method is not supported."
+    UNSUPPORTED_HTTP_METHOD 400 "UnsupportedHTTPMethod" "This http method is not supported."
+    KEY_NOT_FOUND 404 "InvalidAccessKeyId.NotFound" "Specified access key is not found."
+    KEY_INACTIVE 400 "InvalidAccessKeyId.Inactive" "Specified access key is disabled."
+    TOKEN_MISSING 400 "MissingSecurityToken" "SecurityToken is mandatory for this action."
+    TOKEN_MALFORMED 400 "InvalidSecurityToken.Malformed" "Specified SecurityToken is malformed."
+    TOKEN_EXPIRED 400 "InvalidSecurityToken.Expired" "Specified SecurityToken is expired."
+    TOKEN_MISMATCH 400 "InvalidSecurityToken.MismatchWithAccessKey" "Specified SecurityToken mismatch with the AccessKey."
+    VERSION_INVALID 404 "InvalidVersion" "Specified parameter Version is not valid."
+    API_NOT_FOUND 404 "InvalidApi.NotFound" "Specified api is not found, please check your url and method."
+    ACTION_NOT_FOUND 404 "InvalidAction.NotFound" "Specified api is not found, please check your url and method."
+    FORBIDDEN_RAM 403 "Forbidden.RAM" "User not authorized to operate on the specified resource, or this API doesn't support RAM."
+}
+
+/// What only a fault can produce, because no state leads there: the default status and message of a `code` fault.
+pub const BY_FAULT: &[Code] = &[
+    Code {
+        status: 500,
+        code: "InternalError",
+        message: "The request processing has failed due to some unknown error.",
+    },
+    Code {
+        status: 504,
+        code: "RequestTimeout",
+        message: "The request encounters an upstream server timeout.",
+    },
+    Code {
+        status: 503,
+        code: "ServiceUnavailable",
+        message: "The request has failed due to a temporary failure of the server.",
+    },
+    Code {
+        status: 400,
+        code: "Throttling",
+        message: "Request was denied due to request throttling.",
+    },
+    Code {
+        status: 400,
+        code: "Throttling.Api",
+        message: "Request was denied due to api flow control.",
+    },
+    Code {
+        status: 409,
+        code: "OperationConflict",
+        message: "Request was denied due to conflict with a previous request.",
+    },
+    Code {
+        status: 403,
+        code: "LastTokenProcessing",
+        message: "The last token request is processing.",
+    },
+];

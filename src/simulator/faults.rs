@@ -1,0 +1,332 @@
+//! Faults on demand: which calls they hit and what they do to them. Pure; randomness is seeded.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use serde::Deserialize;
+
+use super::error::{ALL, ApiError, BY_FAULT};
+use super::settings::{duration, optional_duration};
+use super::throttle::throttled;
+
+/// One fault. Absent conditions match everything.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Fault {
+    /// Only calls of this action.
+    pub action: Option<String>,
+    /// Only calls that name this region.
+    pub region: Option<String>,
+    /// Only calls that name this instance or interface.
+    pub target: Option<String>,
+    /// Only calls that name this group.
+    pub security_group_id: Option<String>,
+    /// Only calls of this access key.
+    pub access_key: Option<String>,
+    /// How many calls it hits before it is used up. Absent: all.
+    pub count: Option<u32>,
+    /// How many matching calls pass unharmed before the first one is hit.
+    #[serde(default)]
+    pub skip: u32,
+    /// With what probability a call is hit, 0 to 1. Absent: 1.
+    pub probability: Option<f64>,
+    /// Whether the call takes effect all the same: the change is made and its answer is lost or replaced.
+    #[serde(default)]
+    pub effect: bool,
+    /// What happens.
+    pub fault: Kind,
+}
+
+/// What a fault does.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Kind {
+    /// The call takes this much longer, and other faults may still hit it.
+    Latency(#[serde(deserialize_with = "duration")] Duration),
+    /// 400 `Throttling.User`.
+    Throttle(ThrottleFault),
+    /// Any code. Status and message are those of the vendor's tables if the code is known there.
+    Error(ErrorFault),
+    /// The connection is reset without an answer.
+    Reset,
+    /// No answer at all: the connection stays open until the client gives up.
+    Silence,
+    /// The body is not what was promised.
+    Malformed(Body),
+}
+
+/// A throttle out of turn.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ThrottleFault {
+    /// What `x-acs-retry-after` says. Absent: no such header.
+    #[serde(default, deserialize_with = "optional_duration")]
+    pub retry_after: Option<Duration>,
+}
+
+/// An error out of turn.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ErrorFault {
+    /// The code.
+    pub code: String,
+    /// HTTP status; the vendor's if absent, or 500.
+    pub status: Option<u16>,
+    /// Message.
+    pub message: Option<String>,
+}
+
+/// Ways in which a body can be wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Body {
+    /// 200 and an HTML page.
+    Html,
+    /// 502 and an HTML page, as a proxy gives it.
+    BadGateway,
+    /// The first half of the true answer.
+    Truncated,
+    /// 200 and nothing.
+    Empty,
+    /// JSON of other types than promised.
+    WrongTypes,
+    /// 64 MiB.
+    Huge,
+    /// Bytes that are no text.
+    Garbage,
+    /// The true answer, a byte a second.
+    Drip,
+}
+
+/// What of a call is matched.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// Action.
+    pub action: &'a str,
+    /// `RegionId`.
+    pub region: Option<&'a str>,
+    /// `InstanceId` or `NetworkInterfaceId`.
+    pub target: Option<&'a str>,
+    /// `SecurityGroupId`.
+    pub group: Option<&'a str>,
+    /// Access key ID.
+    pub access_key: &'a str,
+}
+
+/// The faults that are set.
+#[derive(Debug)]
+pub struct Faults {
+    list: Vec<Fault>,
+    random: StdRng,
+}
+
+/// What faults do to one call.
+#[derive(Debug, Default)]
+pub struct Hit {
+    /// Extra latency.
+    pub latency: Duration,
+    /// What else, and whether the call takes effect.
+    pub harm: Option<(Harm, bool)>,
+}
+
+/// What is done to an answer.
+#[derive(Debug)]
+pub enum Harm {
+    /// This error instead.
+    Error(ApiError),
+    /// The connection is reset.
+    Reset,
+    /// No answer.
+    Silence,
+    /// A wrong body.
+    Malformed(Body),
+}
+
+impl Faults {
+    /// No fault yet.
+    #[must_use]
+    pub fn seeded(seed: u64) -> Self {
+        Self {
+            list: Vec::new(),
+            random: StdRng::seed_from_u64(seed),
+        }
+    }
+
+    /// Replaces all faults.
+    pub fn set(&mut self, list: Vec<Fault>) {
+        self.list = list;
+    }
+
+    /// Adds one.
+    pub fn add(&mut self, fault: Fault) {
+        self.list.push(fault);
+    }
+
+    /// How many are set and not used up.
+    #[must_use]
+    pub fn left(&self) -> usize {
+        self.list.len()
+    }
+
+    /// What hits this call; uses faults up.
+    pub fn strike(&mut self, subject: Subject<'_>) -> Hit {
+        let mut hit = Hit::default();
+        let Self { list, random } = self;
+        for fault in list.iter_mut() {
+            if !fault.matches(subject) || fault.count == Some(0) {
+                continue;
+            }
+            if fault.skip > 0 {
+                fault.skip -= 1;
+                continue;
+            }
+            if fault
+                .probability
+                .is_some_and(|probability| !random.random_bool(probability.clamp(0.0, 1.0)))
+            {
+                continue;
+            }
+            fault.count = fault.count.map(|count| count - 1);
+            if let Kind::Latency(latency) = fault.fault {
+                hit.latency += latency;
+                continue;
+            }
+            hit.harm = fault.fault.harm().map(|harm| (harm, fault.effect));
+            break;
+        }
+        list.retain(|fault| fault.count != Some(0));
+        hit
+    }
+}
+
+impl Fault {
+    fn matches(&self, subject: Subject<'_>) -> bool {
+        let is = |wanted: &Option<String>, given: Option<&str>| {
+            wanted.as_deref().is_none_or(|wanted| given == Some(wanted))
+        };
+        is(&self.action, Some(subject.action))
+            && is(&self.region, subject.region)
+            && is(&self.target, subject.target)
+            && is(&self.security_group_id, subject.group)
+            && is(&self.access_key, Some(subject.access_key))
+    }
+}
+
+impl Kind {
+    fn harm(&self) -> Option<Harm> {
+        Some(match self {
+            Self::Latency(_) => return None,
+            Self::Throttle(ThrottleFault { retry_after }) => Harm::Error(match retry_after {
+                Some(left) => throttled(1, *left, 0),
+                None => super::error::THROTTLING_USER.into(),
+            }),
+            Self::Error(ErrorFault {
+                code,
+                status,
+                message,
+            }) => {
+                let known = ALL.iter().chain(BY_FAULT).find(|known| known.code == code);
+                Harm::Error(ApiError {
+                    status: status.or(known.map(|known| known.status)).unwrap_or(500),
+                    code: code.clone().into(),
+                    message: message.clone().map_or_else(
+                        || {
+                            known
+                                .map_or("A fault that was asked for.", |known| known.message)
+                                .into()
+                        },
+                        Into::into,
+                    ),
+                    access_denied: None,
+                    headers: Vec::new(),
+                })
+            }
+            Self::Reset => Harm::Reset,
+            Self::Silence => Harm::Silence,
+            Self::Malformed(body) => Harm::Malformed(*body),
+        })
+    }
+}
+
+impl Body {
+    /// Status, content type and bytes; none where the true answer is needed for it.
+    #[must_use]
+    pub fn made_up(self) -> Option<(u16, &'static str, Bytes)> {
+        const JSON: &str = "application/json;charset=utf-8";
+        const HTML: &str = "text/html";
+        Some(match self {
+            Self::Html => (200, HTML, Bytes::from_static(b"<html><body><h1>Welcome</h1></body></html>")),
+            Self::BadGateway => (502, HTML, Bytes::from_static(b"<html><body><h1>502 Bad Gateway</h1></body></html>")),
+            Self::Empty => (200, JSON, Bytes::new()),
+            Self::WrongTypes => (
+                200,
+                JSON,
+                Bytes::from_static(br#"{"RequestId":7,"Instances":[],"NetworkInterfaceSets":"none","TotalCount":{}}"#),
+            ),
+            Self::Huge => (200, JSON, Bytes::from(vec![b' '; 64 << 20])),
+            Self::Garbage => (200, JSON, Bytes::from_static(&[0xff, 0xfe, 0x00, 0x80, 0xc3, 0x28])),
+            Self::Truncated | Self::Drip => return None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn join(target: &str) -> Subject<'_> {
+        Subject {
+            action: "JoinSecurityGroup",
+            region: None,
+            target: Some(target),
+            group: Some("sg-1"),
+            access_key: "key",
+        }
+    }
+
+    fn parse(json: &str) -> Fault {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn a_fault_hits_only_what_it_names_and_only_so_often() {
+        let mut faults = Faults::seeded(1);
+        faults.add(parse(r#"{"action": "JoinSecurityGroup", "target": "i-1", "count": 1, "skip": 1, "fault": "reset", "effect": true}"#));
+        assert!(faults.strike(join("i-2")).harm.is_none());
+        assert!(faults.strike(join("i-1")).harm.is_none(), "skipped");
+        assert!(matches!(
+            faults.strike(join("i-1")).harm,
+            Some((Harm::Reset, true))
+        ));
+        assert!(faults.strike(join("i-1")).harm.is_none(), "used up");
+        assert_eq!(faults.left(), 0);
+    }
+
+    #[test]
+    fn latency_adds_to_another_fault() {
+        let mut faults = Faults::seeded(1);
+        faults.add(parse(r#"{"fault": {"latency": "2s"}}"#));
+        faults.add(parse(
+            r#"{"fault": {"error": {"code": "ServiceUnavailable"}}}"#,
+        ));
+        let hit = faults.strike(join("i-1"));
+        assert_eq!(hit.latency, Duration::from_secs(2));
+        assert!(matches!(hit.harm, Some((Harm::Error(error), false)) if error.status == 503));
+    }
+
+    #[test]
+    fn probability_is_the_share_of_calls_that_are_hit_and_the_seed_fixes_which() {
+        let run = |seed| {
+            let mut faults = Faults::seeded(seed);
+            faults.add(parse(r#"{"probability": 0.25, "fault": "silence"}"#));
+            (0..1_000)
+                .map(|_| faults.strike(join("i-1")).harm.is_some())
+                .collect::<Vec<_>>()
+        };
+        let hits = run(7).into_iter().filter(|hit| *hit).count();
+        assert!((200..300).contains(&hits), "{hits}");
+        assert_eq!(run(7), run(7));
+    }
+}

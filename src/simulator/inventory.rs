@@ -1,0 +1,660 @@
+//! What the simulated cloud starts with: the YAML format, the generated inventory, and how one object of either becomes state.
+//! Pure; the format is documented in `docs/simulator.md`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+use serde::Deserialize;
+
+use super::account::{AccessKey, DEFAULT_ACCOUNT};
+use super::cloud::{
+    Cloud, GroupKind, Groups, Id, Instance, InstanceStatus, InterfaceKind, InterfaceStatus, Member,
+    Membership, NetworkInterface, Resource, SecurityGroup,
+};
+use super::settings::{SettingsChange, optional_duration};
+use super::timeline::{Timeline, later};
+
+/// An inventory file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Inventory {
+    /// Knobs of the whole cloud.
+    #[serde(default)]
+    pub settings: SettingsChange,
+    /// Who may call.
+    #[serde(default)]
+    pub access_keys: Vec<AccessKey>,
+    /// Security groups.
+    #[serde(default)]
+    pub security_groups: Vec<GroupSpec>,
+    /// Instances, each with its primary interface.
+    #[serde(default)]
+    pub instances: Vec<InstanceSpec>,
+    /// Secondary interfaces.
+    #[serde(default)]
+    pub network_interfaces: Vec<InterfaceSpec>,
+}
+
+/// Where and whose an object is.
+macro_rules! spec {
+    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, Deserialize)]
+        #[serde(rename_all = "camelCase", deny_unknown_fields)]
+        pub struct $name {
+            /// Its ID.
+            pub id: String,
+            /// Region; `cn-hangzhou` by default.
+            pub region: Option<String>,
+            /// UID of the owner; the default account if absent.
+            pub account: Option<String>,
+            /// Other accounts can see it.
+            #[serde(default)]
+            pub shared: bool,
+            /// VPC; `vpc-sim` by default.
+            pub vpc_id: Option<String>,
+            /// In the classic network, in no VPC.
+            #[serde(default)]
+            pub classic: bool,
+            /// Tags.
+            #[serde(default)]
+            pub tags: BTreeMap<String, String>,
+            $($(#[$field_doc])* pub $field: $type,)*
+        }
+
+        impl $name {
+            fn resource(&self, created: Timestamp) -> Resource {
+                let text = |text: &Option<String>, or: &str| Id::from(text.as_deref().unwrap_or(or));
+                Resource {
+                    id: self.id.as_str().into(),
+                    region: text(&self.region, "cn-hangzhou"),
+                    account: text(&self.account, DEFAULT_ACCOUNT),
+                    shared: self.shared,
+                    vpc: (!self.classic).then(|| text(&self.vpc_id, "vpc-sim")),
+                    created,
+                    deleted: None,
+                    tags: self.tags.clone(),
+                }
+            }
+        }
+    };
+}
+
+spec! {
+    /// A security group.
+    GroupSpec {
+        /// Name; the ID by default.
+        name: Option<String>,
+        /// `normal` (default) or `enterprise`.
+        #[serde(default, rename = "type")]
+        kind: GroupKind,
+        /// Managed by a cloud product.
+        #[serde(default)]
+        service_managed: bool,
+        /// Number of rules.
+        #[serde(default)]
+        rules: u32,
+        /// Members that it can have.
+        quota: Option<usize>,
+    }
+}
+
+spec! {
+    /// An instance.
+    InstanceSpec {
+        /// Name; the ID by default.
+        name: Option<String>,
+        /// Zone.
+        zone_id: Option<String>,
+        /// Virtual switch.
+        v_switch_id: Option<String>,
+        /// Instance type.
+        instance_type: Option<String>,
+        /// Private address.
+        private_ip: Option<String>,
+        /// Status; `Running` by default.
+        status: Option<InstanceStatus>,
+        /// How long an intermediate status lasts. Absent: for ever.
+        #[serde(default, deserialize_with = "optional_duration")]
+        status_for: Option<Duration>,
+        /// Lock reasons.
+        #[serde(default)]
+        locks: BTreeSet<String>,
+        /// Whether the type can be in enterprise groups; true by default.
+        enterprise_groups: Option<bool>,
+        /// ID of the primary interface; made from the instance's by default.
+        primary_network_interface_id: Option<String>,
+        /// Groups that it is in.
+        #[serde(default)]
+        security_group_ids: BTreeSet<String>,
+        /// Groups that it can be in.
+        quota: Option<usize>,
+    }
+}
+
+spec! {
+    /// A secondary interface.
+    InterfaceSpec {
+        /// The instance that it is attached to.
+        instance_id: Option<String>,
+        /// Zone.
+        zone_id: Option<String>,
+        /// Virtual switch.
+        v_switch_id: Option<String>,
+        /// Private address.
+        private_ip: Option<String>,
+        /// Status; `InUse` when attached, else `Available`.
+        status: Option<InterfaceStatus>,
+        /// How long an intermediate status lasts. Absent: for ever.
+        #[serde(default, deserialize_with = "optional_duration")]
+        status_for: Option<Duration>,
+        /// Managed by a cloud product.
+        #[serde(default)]
+        service_managed: bool,
+        /// Groups that it is in.
+        #[serde(default)]
+        security_group_ids: BTreeSet<String>,
+        /// Groups that it can be in.
+        quota: Option<usize>,
+    }
+}
+
+/// Why an inventory, or one object, cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum InventoryError {
+    /// Not YAML, an unknown field, a wrong type.
+    #[error("{0}")]
+    Format(String),
+    /// A reference to nothing.
+    #[error("{field} of {id} names {missing}, which the inventory does not have")]
+    Dangling {
+        /// The object.
+        id: String,
+        /// The field.
+        field: &'static str,
+        /// What it names.
+        missing: String,
+    },
+    /// Two objects with one ID.
+    #[error("id {0} is there twice")]
+    Duplicate(String),
+    /// An ID that ECS would not give.
+    #[error("id {id:?} is not one that ECS gives: expected {expected}")]
+    Id {
+        /// The ID.
+        id: String,
+        /// What it should look like.
+        expected: &'static str,
+    },
+}
+
+impl Inventory {
+    /// Reads an inventory file.
+    ///
+    /// # Errors
+    /// [`InventoryError::Format`], which names field and line.
+    pub fn from_yaml(text: &str) -> Result<Self, InventoryError> {
+        serde_saphyr::from_str(text).map_err(|error| InventoryError::Format(error.to_string()))
+    }
+
+    /// The cloud that it describes.
+    ///
+    /// # Errors
+    /// Dangling references, IDs twice or malformed.
+    pub fn build(self, now: Timestamp) -> Result<Cloud, InventoryError> {
+        let Self {
+            settings,
+            access_keys,
+            security_groups,
+            instances,
+            network_interfaces,
+        } = self;
+        let mut cloud = Cloud::default();
+        settings.apply(&mut cloud.settings);
+        for key in access_keys {
+            cloud.keys.insert(key);
+        }
+        for spec in &security_groups {
+            cloud.create_group(spec, Timestamp::MIN)?;
+        }
+        for spec in &instances {
+            cloud.create_instance(spec, Timestamp::MIN, now)?;
+        }
+        for spec in &network_interfaces {
+            cloud.create_interface(spec, Timestamp::MIN, now)?;
+        }
+        Ok(cloud)
+    }
+}
+
+impl Cloud {
+    /// `sg-base` and groups, instances and interfaces with names that scripts can guess. Every instance is Running and in
+    /// `sg-base`; interface n is attached to instance n modulo their number and in `sg-base` too.
+    ///
+    /// # Errors
+    /// None in practice.
+    pub fn generated(
+        instances: usize,
+        groups: usize,
+        interfaces: usize,
+    ) -> Result<Self, InventoryError> {
+        let mut cloud = Self::default();
+        let base: BTreeSet<String> = [BASE_GROUP.to_owned()].into();
+        cloud.create_group(
+            &GroupSpec {
+                quota: Some(instances + interfaces + 1_000),
+                ..GroupSpec::named(BASE_GROUP)
+            },
+            Timestamp::MIN,
+        )?;
+        for number in 0..groups {
+            cloud.create_group(
+                &GroupSpec::named(format!("sg-sim{number:04}")),
+                Timestamp::MIN,
+            )?;
+        }
+        for number in 0..instances {
+            let spec = InstanceSpec {
+                security_group_ids: base.clone(),
+                ..InstanceSpec::named(format!("i-sim{number:06}"))
+            };
+            cloud.create_instance(&spec, Timestamp::MIN, Timestamp::MIN)?;
+        }
+        for number in 0..interfaces {
+            let spec = InterfaceSpec {
+                instance_id: number
+                    .checked_rem(instances)
+                    .map(|number| format!("i-sim{number:06}")),
+                security_group_ids: base.clone(),
+                ..InterfaceSpec::named(format!("eni-sim{number:06}"))
+            };
+            cloud.create_interface(&spec, Timestamp::MIN, Timestamp::MIN)?;
+        }
+        Ok(cloud)
+    }
+
+    /// Adds a group that exists from `created` on.
+    ///
+    /// # Errors
+    /// A malformed ID, or one that is taken.
+    pub fn create_group(
+        &mut self,
+        spec: &GroupSpec,
+        created: Timestamp,
+    ) -> Result<(), InventoryError> {
+        let resource = self.admit(
+            spec.resource(created),
+            "sg-",
+            "sg- and letters, digits or dashes",
+        )?;
+        let group = SecurityGroup {
+            name: spec.name.clone().unwrap_or_else(|| spec.id.clone()),
+            kind: spec.kind,
+            service_managed: spec.service_managed,
+            rules: spec.rules,
+            quota: spec.quota,
+            members: BTreeSet::new(),
+            resource,
+        };
+        self.groups.insert(group.resource.id.clone(), group);
+        Ok(())
+    }
+
+    /// Adds an instance and its primary interface. An intermediate status with a duration starts at `now`.
+    ///
+    /// # Errors
+    /// A malformed ID, one that is taken, a group that is not there.
+    pub fn create_instance(
+        &mut self,
+        spec: &InstanceSpec,
+        created: Timestamp,
+        now: Timestamp,
+    ) -> Result<(), InventoryError> {
+        let resource = self.admit(spec.resource(created), "i-", "i- and letters or digits")?;
+        let primary = spec
+            .primary_network_interface_id
+            .clone()
+            .unwrap_or_else(|| {
+                format!(
+                    "eni-primary{}",
+                    spec.id.strip_prefix("i-").unwrap_or_default()
+                )
+            });
+        let primary = self.admit(
+            Resource {
+                id: primary.into(),
+                ..resource.clone()
+            },
+            "eni-",
+            "eni- and letters or digits",
+        )?;
+        let groups = self.known_groups(&spec.id, &spec.security_group_ids)?;
+        let number = self.instances.len();
+        let status = spec.status.unwrap_or(InstanceStatus::Running);
+        let mut timeline = Timeline::new(status);
+        if let Some(duration) = spec.status_for {
+            timeline.plan(later(now, duration), status.settles_in());
+        }
+        let instance = Instance {
+            name: spec.name.clone().unwrap_or_else(|| spec.id.clone()),
+            zone: spec
+                .zone_id
+                .clone()
+                .unwrap_or_else(|| format!("{}-a", resource.region)),
+            vswitch: spec
+                .v_switch_id
+                .clone()
+                .unwrap_or_else(|| "vsw-sim".to_owned()),
+            instance_type: spec
+                .instance_type
+                .clone()
+                .unwrap_or_else(|| "ecs.g7.large".to_owned()),
+            private_ip: spec
+                .private_ip
+                .clone()
+                .unwrap_or_else(|| address(10, number)),
+            status: timeline,
+            locks: spec.locks.clone(),
+            enterprise_groups: spec.enterprise_groups.unwrap_or(true),
+            primary: primary.id.clone(),
+            membership: membership(spec.quota),
+            resource,
+        };
+        let interface = NetworkInterface {
+            kind: InterfaceKind::Primary,
+            instance: Some(instance.resource.id.clone()),
+            zone: instance.zone.clone(),
+            vswitch: instance.vswitch.clone(),
+            private_ip: instance.private_ip.clone(),
+            status: Timeline::new(InterfaceStatus::InUse),
+            service_managed: false,
+            membership: membership(None),
+            resource: primary,
+        };
+        let member = Member::Instance(instance.resource.id.clone());
+        self.instances
+            .insert(instance.resource.id.clone(), instance);
+        self.interfaces
+            .insert(interface.resource.id.clone(), interface);
+        self.seed_groups(&member, &groups);
+        Ok(())
+    }
+
+    /// Adds a secondary interface. An intermediate status with a duration starts at `now`.
+    ///
+    /// # Errors
+    /// A malformed ID, one that is taken, a group or an instance that is not there.
+    pub fn create_interface(
+        &mut self,
+        spec: &InterfaceSpec,
+        created: Timestamp,
+        now: Timestamp,
+    ) -> Result<(), InventoryError> {
+        let resource = self.admit(spec.resource(created), "eni-", "eni- and letters or digits")?;
+        let groups = self.known_groups(&spec.id, &spec.security_group_ids)?;
+        if let Some(missing) = spec
+            .instance_id
+            .as_ref()
+            .filter(|id| !self.instances.contains_key(id.as_str()))
+        {
+            return Err(InventoryError::Dangling {
+                id: spec.id.clone(),
+                field: "instanceId",
+                missing: missing.clone(),
+            });
+        }
+        let number = self.interfaces.len();
+        let status = spec.status.unwrap_or(match spec.instance_id {
+            Some(_) => InterfaceStatus::InUse,
+            None => InterfaceStatus::Available,
+        });
+        let mut timeline = Timeline::new(status);
+        let mut resource = resource;
+        if let Some(duration) = spec.status_for {
+            let end = later(now, duration);
+            match status {
+                InterfaceStatus::Deleting => resource.deleted = Some(end),
+                InterfaceStatus::Creating
+                | InterfaceStatus::Available
+                | InterfaceStatus::Attaching
+                | InterfaceStatus::InUse
+                | InterfaceStatus::Detaching => timeline.plan(end, status.settles_in()),
+            }
+        }
+        let interface = NetworkInterface {
+            kind: InterfaceKind::Secondary,
+            instance: spec.instance_id.as_deref().map(Id::from),
+            zone: spec
+                .zone_id
+                .clone()
+                .unwrap_or_else(|| format!("{}-a", resource.region)),
+            vswitch: spec
+                .v_switch_id
+                .clone()
+                .unwrap_or_else(|| "vsw-sim".to_owned()),
+            private_ip: spec
+                .private_ip
+                .clone()
+                .unwrap_or_else(|| address(11, number)),
+            status: timeline,
+            service_managed: spec.service_managed,
+            membership: membership(spec.quota),
+            resource,
+        };
+        let member = Member::NetworkInterface(interface.resource.id.clone());
+        self.interfaces
+            .insert(interface.resource.id.clone(), interface);
+        self.seed_groups(&member, &groups);
+        Ok(())
+    }
+
+    fn admit(
+        &mut self,
+        resource: Resource,
+        prefix: &str,
+        expected: &'static str,
+    ) -> Result<Resource, InventoryError> {
+        let id = &resource.id;
+        let dash = prefix == "sg-";
+        let valid = id.strip_prefix(prefix).is_some_and(|rest| {
+            !rest.is_empty()
+                && rest
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || dash && byte == b'-')
+        });
+        if !valid {
+            return Err(InventoryError::Id {
+                id: id.to_string(),
+                expected,
+            });
+        }
+        let taken = [
+            self.instances
+                .get(id)
+                .map(|instance| instance.resource.deleted),
+            self.interfaces
+                .get(id)
+                .map(|interface| interface.resource.deleted),
+            self.groups.get(id).map(|group| group.resource.deleted),
+        ];
+        if taken.into_iter().flatten().any(|deleted| deleted.is_none()) {
+            return Err(InventoryError::Duplicate(id.to_string()));
+        }
+        self.regions.insert(resource.region.clone());
+        Ok(resource)
+    }
+
+    fn known_groups(&self, id: &str, groups: &BTreeSet<String>) -> Result<Groups, InventoryError> {
+        if let Some(missing) = groups
+            .iter()
+            .find(|group| !self.groups.contains_key(group.as_str()))
+        {
+            return Err(InventoryError::Dangling {
+                id: id.to_owned(),
+                field: "securityGroupIds",
+                missing: missing.clone(),
+            });
+        }
+        Ok(groups
+            .iter()
+            .map(|group| Id::from(group.as_str()))
+            .collect())
+    }
+
+    fn seed_groups(&mut self, member: &Member, groups: &Groups) {
+        if let Some(membership) = self.membership_mut(member) {
+            membership.groups = Timeline::new(groups.clone());
+        }
+        let id: Id = member.to_string().into();
+        for group in groups.iter() {
+            if let Some(group) = self.groups.get_mut(group) {
+                group.members.insert(id.clone());
+            }
+        }
+    }
+}
+
+/// The group that everything generated starts in.
+pub const BASE_GROUP: &str = "sg-base";
+
+macro_rules! named {
+    ($name:ident { $($field:ident: $value:expr),* $(,)? }) => {
+        impl $name {
+            /// One with this ID and defaults for all the rest.
+            #[must_use]
+            pub fn named(id: impl Into<String>) -> Self {
+                Self {
+                    id: id.into(),
+                    region: None,
+                    account: None,
+                    shared: false,
+                    vpc_id: None,
+                    classic: false,
+                    tags: BTreeMap::new(),
+                    $($field: $value,)*
+                }
+            }
+        }
+    };
+}
+
+named!(GroupSpec {
+    name: None,
+    kind: GroupKind::Normal,
+    service_managed: false,
+    rules: 0,
+    quota: None
+});
+named!(InstanceSpec {
+    name: None,
+    zone_id: None,
+    v_switch_id: None,
+    instance_type: None,
+    private_ip: None,
+    status: None,
+    status_for: None,
+    locks: BTreeSet::new(),
+    enterprise_groups: None,
+    primary_network_interface_id: None,
+    security_group_ids: BTreeSet::new(),
+    quota: None,
+});
+named!(InterfaceSpec {
+    instance_id: None,
+    zone_id: None,
+    v_switch_id: None,
+    private_ip: None,
+    status: None,
+    status_for: None,
+    service_managed: false,
+    security_group_ids: BTreeSet::new(),
+    quota: None,
+});
+
+fn membership(quota: Option<usize>) -> Membership {
+    Membership {
+        groups: Timeline::new(Groups::from([])),
+        quota,
+        busy_until: Timestamp::MIN,
+    }
+}
+
+fn address(net: u8, number: usize) -> String {
+    let number = number + 1;
+    format!(
+        "{net}.{}.{}.{}",
+        number >> 16 & 0xff,
+        number >> 8 & 0xff,
+        number & 0xff
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_of_the_documentation_is_a_valid_inventory() {
+        let document = include_str!("../../docs/simulator.md");
+        let example = document
+            .split("```yaml\n")
+            .nth(1)
+            .and_then(|rest| rest.split("```").next())
+            .unwrap();
+        let cloud = Inventory::from_yaml(example)
+            .unwrap()
+            .build(Timestamp::UNIX_EPOCH)
+            .unwrap();
+        assert!(cloud.instances.len() > 1);
+    }
+
+    #[test]
+    fn an_unknown_field_is_refused_with_its_name() {
+        for (yaml, name) in [
+            (
+                "instances: [{id: i-1, securityGroups: [sg-1]}]",
+                "securityGroups",
+            ),
+            ("instance: []", "instance"),
+            ("settings: {latencyMs: 3}", "latencyMs"),
+            ("accessKeys: [{id: a, secret: b, token: c}]", "token"),
+        ] {
+            let error = Inventory::from_yaml(yaml).unwrap_err().to_string();
+            assert!(error.contains(name), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_together_is_refused_with_the_name_of_the_object() {
+        for (yaml, text) in [
+            (
+                "instances: [{id: i-1, securityGroupIds: [sg-1]}]",
+                "securityGroupIds of i-1 names sg-1",
+            ),
+            (
+                "networkInterfaces: [{id: eni-1, instanceId: i-9}]",
+                "instanceId of eni-1 names i-9",
+            ),
+            ("instances: [{id: i-1}, {id: i-1}]", "id i-1 is there twice"),
+            ("instances: [{id: web}]", "\"web\""),
+        ] {
+            let error = Inventory::from_yaml(yaml)
+                .unwrap()
+                .build(Timestamp::UNIX_EPOCH)
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(text), "{error}");
+        }
+    }
+
+    #[test]
+    fn generated_names_can_be_guessed() {
+        let cloud = Cloud::generated(3, 2, 1).unwrap();
+        let now = Timestamp::UNIX_EPOCH;
+        assert!(cloud.group("sg-sim0001", now).is_some() && cloud.group("sg-base", now).is_some());
+        let member = cloud.member("i-sim000002", now).unwrap();
+        assert_eq!(*cloud.groups_of(&member, now), [Id::from("sg-base")]);
+        assert!(cloud.interface("eni-sim000000", now).is_some());
+    }
+}

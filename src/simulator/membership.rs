@@ -1,0 +1,414 @@
+//! `JoinSecurityGroup` and `LeaveSecurityGroup`: every documented precondition, in one order. Pure.
+//!
+//! The vendor does not say which of several failing preconditions is reported. This is our order: parameters, RAM, group,
+//! target, owner, managed by a product, state and lock, a change under way, network, type of group, member already (or not),
+//! quotas. `docs/simulator.md` says what makes each code.
+
+use k8s_openapi::jiff::Timestamp;
+
+use super::account::Caller;
+use super::cloud::{
+    Cloud, GroupKind, Id, Instance, InstanceStatus, InterfaceKind, InterfaceStatus, Member,
+    NetworkInterface, SecurityGroup,
+};
+use super::error::{self, ApiError};
+use super::settings::{Codes, JoinMember};
+use super::timeline::later;
+
+/// The parameters of both calls. Empty texts count as absent.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MembershipCall<'a> {
+    /// `RegionId`: needed for an interface.
+    pub region: Option<&'a str>,
+    /// `InstanceId`: this or the next.
+    pub instance_id: Option<&'a str>,
+    /// `NetworkInterfaceId`.
+    pub network_interface_id: Option<&'a str>,
+    /// `SecurityGroupId`.
+    pub security_group_id: Option<&'a str>,
+}
+
+impl Cloud {
+    /// `JoinSecurityGroup`.
+    ///
+    /// # Errors
+    /// Every code of the vendor's page that state can produce.
+    pub fn join(
+        &mut self,
+        caller: &Caller,
+        call: &MembershipCall<'_>,
+        now: Timestamp,
+    ) -> Result<(), ApiError> {
+        let edge = self.edge(caller, "ecs:JoinSecurityGroup", call, now)?;
+        edge.check_owner(caller)?;
+        edge.check_managed()?;
+        edge.check_creation(self, now)?;
+        edge.check_state(self, now)?;
+        self.check_conflict(&edge.member, now)?;
+        edge.check_network()?;
+        self.check_types(&edge, now)?;
+        let groups = self.groups_of(&edge.member, now);
+        if groups.contains(&edge.group.resource.id) {
+            return match self.settings.join_member {
+                JoinMember::AlreadyExists => Err(error::ALREADY_EXISTS.into()),
+                JoinMember::Success => Ok(()),
+            };
+        }
+        self.check_quotas(&edge, &groups)?;
+        let (member, group) = (edge.member, edge.group.resource.id.clone());
+        self.connect(&member, &group, now);
+        self.occupy(&member, later(now, self.settings.latency));
+        Ok(())
+    }
+
+    /// `LeaveSecurityGroup`.
+    ///
+    /// # Errors
+    /// Every code of the vendor's page that state can produce.
+    pub fn leave(
+        &mut self,
+        caller: &Caller,
+        call: &MembershipCall<'_>,
+        now: Timestamp,
+    ) -> Result<(), ApiError> {
+        let edge = self.edge(caller, "ecs:LeaveSecurityGroup", call, now)?;
+        edge.check_owner(caller)?;
+        edge.check_managed()?;
+        if self.deleted_vswitches.contains(edge.target.vswitch()) {
+            return Err(error::VSWITCH_NOT_FOUND.into());
+        }
+        edge.check_state(self, now)?;
+        self.check_conflict(&edge.member, now)?;
+        let groups = self.groups_of(&edge.member, now);
+        if !groups.contains(&edge.group.resource.id) {
+            return Err(match self.settings.codes {
+                Codes::Current => error::ASSOCIATION_NOT_FOUND.into(),
+                Codes::Original => error::INSTANCE_NOT_IN_GROUP.into(),
+            });
+        }
+        if groups.len() == 1 {
+            return Err(match edge.target {
+                Target::Instance(_) => error::LAST_GROUP.into(),
+                Target::Interface(_) => error::AT_LEAST_ONE_GROUP.into(),
+            });
+        }
+        let (member, group) = (edge.member, edge.group.resource.id.clone());
+        self.disconnect(&member, &group, now);
+        self.occupy(&member, later(now, self.settings.latency));
+        Ok(())
+    }
+
+    /// Parameters, RAM, existence: what the call is about.
+    fn edge(
+        &self,
+        caller: &Caller,
+        action: &str,
+        call: &MembershipCall<'_>,
+        now: Timestamp,
+    ) -> Result<Edge<'_>, ApiError> {
+        let Parameters {
+            target,
+            group,
+            region,
+        } = Parameters::parse(call)?;
+        if region.is_some_and(|region| !self.has_region(region)) {
+            return Err(error::REGION_NOT_FOUND.into());
+        }
+        let resource = match target {
+            TargetId::Instance(id) => format!("instance/{id}"),
+            TargetId::Interface(id) => format!("eni/{id}"),
+        };
+        caller.authorize(
+            action,
+            region.unwrap_or("*"),
+            &[resource, format!("securitygroup/{group}")],
+        )?;
+
+        let group = self
+            .group(group, now)
+            .filter(|group| group.resource.visible_to(&caller.account))
+            .filter(|group| region.is_none_or(|region| *group.resource.region == *region))
+            .ok_or(error::GROUP_NOT_FOUND)?;
+        let (target, member) = match target {
+            TargetId::Instance(id) => {
+                let instance = self
+                    .instance(id, now)
+                    .filter(|instance| instance.resource.visible_to(&caller.account))
+                    .filter(|instance| instance.resource.region == group.resource.region)
+                    .ok_or(error::INSTANCE_NOT_FOUND)?;
+                (
+                    Target::Instance(instance),
+                    Member::Instance(instance.resource.id.clone()),
+                )
+            }
+            TargetId::Interface(id) => {
+                let interface = self
+                    .interface(id, now)
+                    .filter(|interface| interface.resource.visible_to(&caller.account))
+                    .filter(|interface| interface.resource.region == group.resource.region)
+                    .ok_or(error::ENI_NOT_FOUND)?;
+                (
+                    Target::Interface(interface),
+                    Member::NetworkInterface(interface.resource.id.clone()),
+                )
+            }
+        };
+        Ok(Edge {
+            target,
+            member,
+            group,
+        })
+    }
+
+    fn check_conflict(&self, member: &Member, now: Timestamp) -> Result<(), ApiError> {
+        let busy = self
+            .membership(member)
+            .is_some_and(|membership| now < membership.busy_until);
+        if self.settings.conflicts && busy {
+            return Err(error::CONFLICT.into());
+        }
+        Ok(())
+    }
+
+    fn check_types(&self, edge: &Edge<'_>, now: Timestamp) -> Result<(), ApiError> {
+        if edge.group.kind == GroupKind::Enterprise && !edge.supports_enterprise_groups(self) {
+            return Err(error::NOT_SUPPORT_ENTERPRISE_GROUP.into());
+        }
+        let other_type = self
+            .groups_of(&edge.member, now)
+            .iter()
+            .filter_map(|id| self.group(id, now))
+            .any(|group| group.kind != edge.group.kind);
+        if other_type {
+            return Err(error::MULTI_GROUP_TYPE.into());
+        }
+        Ok(())
+    }
+
+    fn check_quotas(&self, edge: &Edge<'_>, groups: &[Id]) -> Result<(), ApiError> {
+        let quota = self
+            .membership(&edge.member)
+            .and_then(|membership| membership.quota)
+            .unwrap_or(self.settings.groups_per_target);
+        if groups.len() >= quota {
+            return Err(match edge.target {
+                Target::Instance(_) => error::INSTANCE_GROUP_LIMIT.into(),
+                Target::Interface(_) => error::INTERFACE_GROUP_LIMIT.into(),
+            });
+        }
+        let (limit, code) = match edge.group.kind {
+            GroupKind::Normal => (self.settings.members_per_group, error::GROUP_INSTANCE_LIMIT),
+            GroupKind::Enterprise => (
+                self.settings.members_per_enterprise_group,
+                error::ENTERPRISE_GROUP_LIMIT,
+            ),
+        };
+        if edge.group.members.len() >= edge.group.quota.unwrap_or(limit) {
+            return Err(code.into());
+        }
+        let rules: u32 = groups
+            .iter()
+            .filter_map(|id| self.groups.get(id))
+            .map(|group| group.rules)
+            .sum();
+        if rules.saturating_add(edge.group.rules) > self.settings.rules_per_target {
+            return Err(error::ACL_LIMIT.into());
+        }
+        Ok(())
+    }
+}
+
+struct Edge<'a> {
+    target: Target<'a>,
+    member: Member,
+    group: &'a SecurityGroup,
+}
+
+enum Target<'a> {
+    Instance(&'a Instance),
+    Interface(&'a NetworkInterface),
+}
+
+impl Target<'_> {
+    fn vswitch(&self) -> &str {
+        match self {
+            Self::Instance(instance) => &instance.vswitch,
+            Self::Interface(interface) => &interface.vswitch,
+        }
+    }
+}
+
+impl Edge<'_> {
+    fn check_owner(&self, caller: &Caller) -> Result<(), ApiError> {
+        let group = &self.group.resource;
+        match self.target {
+            Target::Interface(interface) if interface.resource.account != group.account => {
+                Err(error::ENI_AND_GROUP_NOT_SAME_USER.into())
+            }
+            Target::Interface(NetworkInterface { resource, .. })
+            | Target::Instance(Instance { resource, .. })
+                if *resource.account != *caller.account || *group.account != *caller.account =>
+            {
+                Err(error::NOT_BELONG_USER.into())
+            }
+            Target::Interface(_) | Target::Instance(_) => Ok(()),
+        }
+    }
+
+    fn check_managed(&self) -> Result<(), ApiError> {
+        if self.group.service_managed {
+            return Err(error::MANAGED_GROUP.into());
+        }
+        match self.target {
+            Target::Interface(interface) if interface.service_managed => {
+                Err(error::MANAGED_ENI.into())
+            }
+            Target::Interface(interface) if interface.kind == InterfaceKind::Primary => {
+                Err(error::INVALID_ENI_TYPE.into())
+            }
+            Target::Interface(_) | Target::Instance(_) => Ok(()),
+        }
+    }
+
+    /// Codes that only Join has for what is still being created.
+    fn check_creation(&self, cloud: &Cloud, now: Timestamp) -> Result<(), ApiError> {
+        if cloud.settings.codes == Codes::Original {
+            return Ok(());
+        }
+        match self.target {
+            Target::Instance(instance) if *instance.status.at(now) == InstanceStatus::Pending => {
+                Err(error::INSTANCE_BEING_CREATED.into())
+            }
+            Target::Interface(interface)
+                if *interface.status.at(now) == InterfaceStatus::Creating
+                    || attached_to(cloud, interface, now).is_some_and(|instance| {
+                        *instance.status.at(now) == InstanceStatus::Pending
+                    }) =>
+            {
+                Err(error::BEING_CREATED.into())
+            }
+            Target::Interface(_) | Target::Instance(_) => Ok(()),
+        }
+    }
+
+    fn check_state(&self, cloud: &Cloud, now: Timestamp) -> Result<(), ApiError> {
+        let instance = match self.target {
+            Target::Instance(instance) => Some(instance),
+            Target::Interface(interface) => attached_to(cloud, interface, now),
+        };
+        if instance.is_some_and(|instance| instance.locks.contains("security")) {
+            return Err(match cloud.settings.codes {
+                Codes::Current => error::LOCKED_FOR_SECURITY.into(),
+                Codes::Original => error::OPERATION_DENIED.into(),
+            });
+        }
+        match self.target {
+            Target::Instance(instance) => match instance.status.at(now) {
+                InstanceStatus::Running | InstanceStatus::Stopped => Ok(()),
+                InstanceStatus::Pending | InstanceStatus::Starting | InstanceStatus::Stopping => {
+                    Err(error::INCORRECT_INSTANCE_STATUS.into())
+                }
+            },
+            Target::Interface(interface) => match interface.status.at(now) {
+                InterfaceStatus::Available | InterfaceStatus::InUse => Ok(()),
+                InterfaceStatus::Creating
+                | InterfaceStatus::Attaching
+                | InterfaceStatus::Detaching
+                | InterfaceStatus::Deleting => Err(error::INVALID_ENI_STATE.into()),
+            },
+        }
+    }
+
+    fn check_network(&self) -> Result<(), ApiError> {
+        let (vpc, code) = match self.target {
+            Target::Instance(instance) => (&instance.resource.vpc, error::INSTANCE_MISMATCH),
+            Target::Interface(interface) => (&interface.resource.vpc, error::VPC_MISMATCH),
+        };
+        if *vpc != self.group.resource.vpc {
+            return Err(code.into());
+        }
+        Ok(())
+    }
+
+    fn supports_enterprise_groups(&self, cloud: &Cloud) -> bool {
+        match self.target {
+            Target::Instance(instance) => instance.enterprise_groups,
+            Target::Interface(interface) => interface
+                .instance
+                .as_ref()
+                .and_then(|id| cloud.instances.get(id))
+                .is_none_or(|instance| instance.enterprise_groups),
+        }
+    }
+}
+
+fn attached_to<'a>(
+    cloud: &'a Cloud,
+    interface: &NetworkInterface,
+    now: Timestamp,
+) -> Option<&'a Instance> {
+    interface
+        .instance
+        .as_ref()
+        .and_then(|id| cloud.instance(id, now))
+}
+
+struct Parameters<'a> {
+    target: TargetId<'a>,
+    group: &'a str,
+    region: Option<&'a str>,
+}
+
+enum TargetId<'a> {
+    Instance(&'a str),
+    Interface(&'a str),
+}
+
+impl<'a> Parameters<'a> {
+    fn parse(call: &MembershipCall<'a>) -> Result<Self, ApiError> {
+        let given = |text: Option<&'a str>| text.filter(|text| !text.is_empty());
+        let region = given(call.region);
+        let target = match (given(call.instance_id), given(call.network_interface_id)) {
+            (Some(_), Some(_)) => return Err(error::BOTH_TARGETS.into()),
+            (None, None) => return Err(error::missing_parameter("InstanceId")),
+            (Some(id), None) => TargetId::Instance(id),
+            (None, Some(id)) => TargetId::Interface(id),
+        };
+        let group = given(call.security_group_id)
+            .ok_or_else(|| error::missing_parameter("SecurityGroupId"))?;
+        match target {
+            TargetId::Instance(id) if !well_formed(id, "i-") => {
+                return Err(error::INSTANCE_MALFORMED.into());
+            }
+            TargetId::Interface(_) if region.is_none() => {
+                return Err(error::MISSING_REGION_ID.into());
+            }
+            TargetId::Interface(id) if !well_formed(id, "eni-") => {
+                return Err(error::PARAM_MALFORMED
+                    .says("The specified parameter \"NetworkInterfaceId\" is malformed."));
+            }
+            TargetId::Instance(_) | TargetId::Interface(_) => {}
+        }
+        // Old groups have bare IDs (the vendor's own example is F876FF7BA984): only the alphabet is checked.
+        if !group
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        {
+            return Err(error::PARAM_MALFORMED
+                .says("The specified parameter \"SecurityGroupId\" is malformed."));
+        }
+        Ok(Self {
+            target,
+            group,
+            region,
+        })
+    }
+}
+
+/// Whether a text is a prefix and letters or digits.
+#[must_use]
+pub fn well_formed(id: &str, prefix: &str) -> bool {
+    id.strip_prefix(prefix).is_some_and(|rest| {
+        !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    })
+}

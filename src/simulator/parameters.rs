@@ -1,0 +1,105 @@
+//! The parameters of one call, after the wire: pure. Reads each in the form in which the vendor defines it.
+
+use super::error::{self, ApiError};
+
+/// Names and values from query and form, in the order in which they came.
+#[derive(Clone, Debug, Default)]
+pub struct Parameters(Vec<(String, String)>);
+
+impl Parameters {
+    /// Wraps decoded pairs.
+    #[must_use]
+    pub fn new(pairs: Vec<(String, String)>) -> Self {
+        Self(pairs)
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn pairs(&self) -> &[(String, String)] {
+        &self.0
+    }
+
+    /// One value; an empty text counts as absent.
+    #[must_use]
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.0
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
+            .filter(|value| !value.is_empty())
+    }
+
+    /// A number that is not negative.
+    ///
+    /// # Errors
+    /// `InvalidParameter`.
+    pub fn number(&self, name: &str) -> Result<Option<usize>, ApiError> {
+        self.text(name)
+            .map(|text| text.parse().map_err(|_| error::invalid_parameter(name)))
+            .transpose()
+    }
+
+    /// `true` or `false`.
+    ///
+    /// # Errors
+    /// `InvalidParameter`.
+    pub fn boolean(&self, name: &str) -> Result<Option<bool>, ApiError> {
+        self.text(name)
+            .map(|text| {
+                text.to_ascii_lowercase()
+                    .parse()
+                    .map_err(|_| error::invalid_parameter(name))
+            })
+            .transpose()
+    }
+
+    /// A JSON array of up to 100 texts, such as `InstanceIds`.
+    ///
+    /// # Errors
+    /// `InvalidParameter`.
+    pub fn json_list(&self, name: &str) -> Result<Option<Vec<String>>, ApiError> {
+        self.text(name)
+            .map(|text| {
+                serde_json::from_str::<Vec<String>>(text)
+                    .ok()
+                    .filter(|list| list.len() <= 100)
+                    .ok_or_else(|| error::invalid_parameter(name))
+            })
+            .transpose()
+    }
+
+    /// `Name.1`, `Name.2`, …
+    ///
+    /// # Errors
+    /// `InvalidParameter` beyond `most`.
+    pub fn repeated(&self, name: &str, most: usize) -> Result<Vec<String>, ApiError> {
+        let mut found: Vec<(usize, &str)> = self
+            .0
+            .iter()
+            .filter_map(|(key, value)| {
+                let number = key.strip_prefix(name)?.strip_prefix('.')?.parse().ok()?;
+                Some((number, value.as_str()))
+            })
+            .filter(|(_, value)| !value.is_empty())
+            .collect();
+        found.sort_unstable();
+        if found.len() > most {
+            return Err(error::invalid_parameter(name));
+        }
+        Ok(found
+            .into_iter()
+            .map(|(_, value)| value.to_owned())
+            .collect())
+    }
+
+    /// `Tag.N.Key` and `Tag.N.Value`.
+    #[must_use]
+    pub fn tags(&self) -> Vec<(&str, Option<&str>)> {
+        (1..=20)
+            .filter_map(|number| {
+                let key = self.text(&format!("Tag.{number}.Key"))?;
+                Some((key, self.text(&format!("Tag.{number}.Value"))))
+            })
+            .collect()
+    }
+}

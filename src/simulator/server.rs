@@ -1,0 +1,119 @@
+//! Puts a [`Simulator`] on a port: sockets and the clock are here and nowhere else. Decides nothing.
+
+use std::convert::Infallible;
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use futures::stream;
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use k8s_openapi::jiff::Timestamp;
+use tokio::net::{TcpListener, TcpStream};
+
+use super::{Answer, Delivery, Simulator};
+
+/// Serves the wire until the future is dropped. hyper itself rather than axum, because a fault must be able to break the
+/// connection.
+pub async fn serve(listener: TcpListener, simulator: Arc<Simulator>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                tokio::spawn(connection(stream, simulator.clone()));
+            }
+            Err(error) => {
+                // Out of file descriptors, mostly: it passes when connections close.
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, simulator: Arc<Simulator>) {
+    let _ = stream.set_nodelay(true);
+    let service = service_fn(move |request| Box::pin(answer(request, simulator.clone())));
+    let mut connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .serve_connection(TokioIo::new(stream), service);
+    let ended = std::future::poll_fn(|context| connection.poll_without_shutdown(context)).await;
+    let stream = connection.into_parts().io.into_inner();
+    if ended.is_err() {
+        // Broken on purpose: with no linger the kernel sends a reset instead of an orderly end.
+        let _ = stream.set_zero_linger();
+    }
+}
+
+/// The connection is to be reset.
+#[derive(Debug, thiserror::Error)]
+#[error("the connection is reset on purpose")]
+struct Break;
+
+async fn answer(
+    request: Request<Incoming>,
+    simulator: Arc<Simulator>,
+) -> Result<Response<Body>, Break> {
+    if request.uri().path() == "/healthz" {
+        return Ok(Response::new(Body::from("ok\n")));
+    }
+    let (parts, body) = request.into_parts();
+    let Ok(body) = axum::body::to_bytes(Body::new(body), LARGEST_REQUEST).await else {
+        let mut response = Response::new(Body::from("the request is too large or was cut off\n"));
+        *response.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
+        return Ok(response);
+    };
+    let Answer {
+        response,
+        delay,
+        delivery,
+        action,
+        outcome,
+    } = simulator.answer(&Request::from_parts(parts, body), Timestamp::now());
+    tracing::debug!(
+        action,
+        outcome,
+        status = response.status().as_u16(),
+        "answered"
+    );
+    if !delay.is_zero() {
+        tokio::time::sleep(delay).await;
+    }
+    deliver(response, delivery).await
+}
+
+/// As the vendor's gateway: far more than any call of ours needs.
+const LARGEST_REQUEST: usize = 1 << 20;
+
+async fn deliver(response: Response<Bytes>, delivery: Delivery) -> Result<Response<Body>, Break> {
+    match delivery {
+        Delivery::Whole => Ok(response.map(Body::from)),
+        Delivery::Reset => Err(Break),
+        Delivery::Silence => pending().await,
+        Delivery::Truncated => {
+            let (mut parts, body) = response.into_parts();
+            parts
+                .headers
+                .insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+            let half = body.slice(..body.len() / 2);
+            let pieces = stream::iter([Ok(half), Err(Break)]);
+            Ok(Response::from_parts(parts, Body::from_stream(pieces)))
+        }
+        Delivery::Drip => {
+            let (parts, body) = response.into_parts();
+            let pieces = stream::unfold(body, |mut body| async move {
+                if body.is_empty() {
+                    return None;
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                let piece = body.split_to(1);
+                Some((Ok::<_, Infallible>(piece), body))
+            });
+            Ok(Response::from_parts(parts, Body::from_stream(pieces)))
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! What can be set about the simulated cloud as a whole, and how durations are written: only types and parsing, pure.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use k8s_openapi::jiff::SignedDuration;
+use serde::{Deserialize, Deserializer};
+
+/// The knobs. Defaults are those of the vendor's pages.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How long every call takes.
+    pub latency: Duration,
+    /// Describe answers from the state of this long ago.
+    pub lag: Duration,
+    /// How long `Pending`, `Starting` and `Stopping` last.
+    pub transition: Duration,
+    /// Security groups an instance or interface can be in.
+    pub groups_per_target: usize,
+    /// Instances and interfaces in a normal group.
+    pub members_per_group: usize,
+    /// Interfaces in an enterprise group.
+    pub members_per_enterprise_group: usize,
+    /// Rules over all groups of one target.
+    pub rules_per_target: u32,
+    /// What Join answers to a member.
+    pub join_member: JoinMember,
+    /// Which edition of the vendor's error tables is spoken.
+    pub codes: Codes,
+    /// Whether a second change of a target within the latency of the first is a 409.
+    pub conflicts: bool,
+    /// Calls a minute by action, for each account and region.
+    pub limits: BTreeMap<String, u32>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            latency: Duration::ZERO,
+            lag: Duration::ZERO,
+            transition: Duration::from_secs(10),
+            groups_per_target: 5,
+            members_per_group: 1_000,
+            members_per_enterprise_group: 65_536,
+            rules_per_target: 1_000,
+            join_member: JoinMember::AlreadyExists,
+            codes: Codes::Current,
+            conflicts: true,
+            limits: BTreeMap::new(),
+        }
+    }
+}
+
+/// What Join answers when the target is a member already. The vendor's pages say 403; some live answers were seen as 200.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub enum JoinMember {
+    /// 403 `InvalidInstanceId.AlreadyExists`.
+    AlreadyExists,
+    /// 200.
+    Success,
+}
+
+/// Editions of the vendor's error tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Codes {
+    /// Today's pages.
+    Current,
+    /// The first edition: `OperationDenied` for a locked instance, `IncorrectInstanceStatus` while creating,
+    /// `InstanceNotInSecurityGroup` on leaving a group that the target is not in.
+    Original,
+}
+
+/// Settings to change; what is absent stays. Shared by the inventory and the admin port.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SettingsChange {
+    #[serde(default, deserialize_with = "optional_duration")]
+    latency: Option<Duration>,
+    #[serde(default, deserialize_with = "optional_duration")]
+    lag: Option<Duration>,
+    #[serde(default, deserialize_with = "optional_duration")]
+    transition: Option<Duration>,
+    groups_per_target: Option<usize>,
+    members_per_group: Option<usize>,
+    members_per_enterprise_group: Option<usize>,
+    rules_per_target: Option<u32>,
+    join_member: Option<JoinMember>,
+    codes: Option<Codes>,
+    conflicts: Option<bool>,
+    /// Merged into the limits that stand; `null` takes one away.
+    #[serde(default)]
+    limits: BTreeMap<String, Option<u32>>,
+}
+
+impl SettingsChange {
+    /// Puts the change into effect.
+    pub fn apply(self, settings: &mut Settings) {
+        let Self {
+            latency,
+            lag,
+            transition,
+            groups_per_target,
+            members_per_group,
+            members_per_enterprise_group,
+            rules_per_target,
+            join_member,
+            codes,
+            conflicts,
+            limits,
+        } = self;
+        replace(&mut settings.latency, latency);
+        replace(&mut settings.lag, lag);
+        replace(&mut settings.transition, transition);
+        replace(&mut settings.groups_per_target, groups_per_target);
+        replace(&mut settings.members_per_group, members_per_group);
+        replace(
+            &mut settings.members_per_enterprise_group,
+            members_per_enterprise_group,
+        );
+        replace(&mut settings.rules_per_target, rules_per_target);
+        replace(&mut settings.join_member, join_member);
+        replace(&mut settings.codes, codes);
+        replace(&mut settings.conflicts, conflicts);
+        for (action, limit) in limits {
+            match limit {
+                Some(limit) => settings.limits.insert(action, limit),
+                None => settings.limits.remove(&action),
+            };
+        }
+    }
+}
+
+fn replace<T>(slot: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *slot = value;
+    }
+}
+
+/// `30ms`, `10s`, `5m`, `1h 30m`: never negative.
+///
+/// # Errors
+/// A sentence that says what was expected.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    text.parse::<SignedDuration>()
+        .ok()
+        .and_then(|signed| Duration::try_from(signed).ok())
+        .ok_or_else(|| format!("{text:?} is not a duration: write it as 30ms, 10s or 5m"))
+}
+
+/// Serde's way to [`parse_duration`] for a field that may be absent.
+///
+/// # Errors
+/// The sentence of [`parse_duration`].
+pub fn optional_duration<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Duration>, D::Error> {
+    let text: Option<String> = Option::deserialize(deserializer)?;
+    text.map(|text| parse_duration(&text).map_err(serde::de::Error::custom))
+        .transpose()
+}
+
+/// Serde's way to [`parse_duration`].
+///
+/// # Errors
+/// The sentence of [`parse_duration`].
+pub fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse_duration(&text).map_err(serde::de::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_written_as_people_write_them() {
+        assert_eq!(parse_duration("30ms"), Ok(Duration::from_millis(30)));
+        assert_eq!(parse_duration("10s"), Ok(Duration::from_secs(10)));
+        assert_eq!(parse_duration("1m 30s"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_duration("0"), Ok(Duration::ZERO));
+        for text in ["", "10", "-3s", "soon"] {
+            assert!(parse_duration(text).is_err(), "{text:?}");
+        }
+    }
+}
