@@ -18,10 +18,26 @@ use serde::{Deserialize, Serialize};
     status = "CloudAccountStatus",
     derive = "PartialEq",
     doc = "An Alibaba Cloud account for the memberships of its own namespace. It reads only Secrets of that namespace.",
-    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
-    printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
-    printcolumn(name = "Account-UID", type_ = "string", json_path = ".status.accountUID"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].status"#
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].reason"#
+    ),
+    printcolumn(
+        name = "Account-UID",
+        type_ = "string",
+        json_path = ".status.accountUID"
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
 )]
 pub struct CloudAccountSpec {
     /// How the operator proves who it is.
@@ -40,10 +56,26 @@ pub struct CloudAccountSpec {
     status = "CloudAccountStatus",
     derive = "PartialEq",
     doc = "An Alibaba Cloud account that namespaces may use as far as its grants say. It reads only Secrets of the operator's namespace.",
-    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
-    printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
-    printcolumn(name = "Account-UID", type_ = "string", json_path = ".status.accountUID"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].status"#
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].reason"#
+    ),
+    printcolumn(
+        name = "Account-UID",
+        type_ = "string",
+        json_path = ".status.accountUID"
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
 )]
 pub struct ClusterCloudAccountSpec {
     /// How the operator proves who it is.
@@ -93,7 +125,10 @@ pub struct EnvironmentCredentials {}
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SecretRef {
     /// Name of the Secret.
-    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
+    )]
     pub name: String,
 }
 
@@ -102,11 +137,17 @@ pub struct SecretRef {
 pub struct Endpoints {
     /// ECS, for example https://ecs-vpc.cn-beijing.aliyuncs.com. Used for every region.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(regex(pattern = r"^https?://[a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?(:[0-9]{1,5})?$"), length(max = 255))]
+    #[schemars(
+        regex(pattern = r"^https?://[a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?(:[0-9]{1,5})?$"),
+        length(max = 255)
+    )]
     pub ecs: Option<String>,
     /// STS, for example https://sts-vpc.cn-beijing.aliyuncs.com.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(regex(pattern = r"^https?://[a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?(:[0-9]{1,5})?$"), length(max = 255))]
+    #[schemars(
+        regex(pattern = r"^https?://[a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?(:[0-9]{1,5})?$"),
+        length(max = 255)
+    )]
     pub sts: Option<String>,
 }
 
@@ -117,7 +158,10 @@ pub struct Grant {
     pub namespaces: GrantedNamespaces,
     /// Security groups that they may use; `["*"]` for all.
     #[serde(rename = "securityGroupIDs")]
-    #[schemars(length(min = 1, max = 1000), inner(regex(pattern = r"^(\*|sg-[a-zA-Z0-9]+)$"), length(max = 64)))]
+    #[schemars(
+        length(min = 1, max = 1000),
+        inner(regex(pattern = r"^(\*|sg-[a-zA-Z0-9]+)$"), length(max = 64))
+    )]
     pub security_group_ids: Vec<String>,
 }
 
@@ -146,9 +190,17 @@ pub struct CloudAccountStatus {
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
     /// UID of the Alibaba Cloud account, as STS GetCallerIdentity tells it.
-    #[serde(rename = "accountUID", default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "accountUID",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
     pub account_uid: Option<String>,
     /// ARN of the user or role that the calls are made as.
-    #[serde(rename = "identityARN", default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "identityARN",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
     pub identity_arn: Option<String>,
 }

@@ -25,15 +25,55 @@ use serde::{Deserialize, Serialize};
     selectable = ".spec.networkInterfaceID",
     selectable = ".spec.securityGroupID",
     doc = "Keeps one ECS instance or one elastic network interface a member of one security group.",
-    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
-    printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
-    printcolumn(name = "Target", type_ = "string", json_path = ".spec['instanceID','networkInterfaceID']"),
-    printcolumn(name = "Security-Group", type_ = "string", json_path = ".spec.securityGroupID"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    printcolumn(name = "State", type_ = "string", json_path = ".status.target.state", priority = 1),
-    printcolumn(name = "Origin", type_ = "string", json_path = ".status.origin", priority = 1),
-    printcolumn(name = "Region", type_ = "string", json_path = ".spec.region", priority = 1),
-    printcolumn(name = "Account", type_ = "string", json_path = ".spec.accountRef.name", priority = 1)
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].status"#
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].reason"#
+    ),
+    printcolumn(
+        name = "Target",
+        type_ = "string",
+        json_path = ".spec['instanceID','networkInterfaceID']"
+    ),
+    printcolumn(
+        name = "Security-Group",
+        type_ = "string",
+        json_path = ".spec.securityGroupID"
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    ),
+    printcolumn(
+        name = "State",
+        type_ = "string",
+        json_path = ".status.target.state",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Origin",
+        type_ = "string",
+        json_path = ".status.origin",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Region",
+        type_ = "string",
+        json_path = ".spec.region",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Account",
+        type_ = "string",
+        json_path = ".spec.accountRef.name",
+        priority = 1
+    )
 )]
 #[x_kube(
     validation = Rule::new("has(self.instanceID) != has(self.networkInterfaceID)")
@@ -50,7 +90,11 @@ pub struct SecurityGroupMembershipSpec {
 
     /// ECS instance to join, for example i-bp1234567890abcdefgh. Joins its primary network interface.
     /// Exactly one of instanceID and networkInterfaceID. Cannot be changed.
-    #[serde(rename = "instanceID", default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "instanceID",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schemars(regex(pattern = r"^i-[a-zA-Z0-9]+$"), length(max = 64))]
     #[x_kube(validation = Rule::new("self == oldSelf").message("instanceID is fixed: delete this object and create another one"))]
     pub instance_id: Option<String>,
@@ -98,7 +142,9 @@ pub struct SecurityGroupMembershipSpec {
 }
 
 /// The account that calls are made with.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 pub struct AccountRef {
     /// ClusterCloudAccount (default), or CloudAccount for one in the namespace of this object.
     #[serde(default)]
@@ -124,7 +170,18 @@ fn default_account_name() -> String {
 
 /// Kind of an account.
 #[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    JsonSchema,
 )]
 pub enum AccountKind {
     /// Cluster-scoped; its grants say which namespaces may use which groups.
@@ -188,7 +245,9 @@ pub enum DriftPolicy {
 }
 
 /// Who made the edge.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 pub enum Origin {
     /// This operator joined the target to the group.
     Joined,
@@ -246,11 +305,7 @@ pub struct LastError {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
     /// Request ID to give to Alibaba Cloud support; absent when no answer came.
-    #[serde(
-        rename = "requestID",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(rename = "requestID", default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
     /// What the cloud said, without anything secret.
     pub message: String,

@@ -28,7 +28,8 @@ pub const ACCOUNT_ANNOTATION: &str = "security-group-operator.io/account-uid";
 /// `"true"` stops every action for the object, deletion included.
 pub const PAUSED_ANNOTATION: &str = "security-group-operator.io/paused";
 /// Any new value asks for a pass now.
-pub const RECONCILE_REQUESTED_ANNOTATION: &str = "security-group-operator.io/reconcile-requested-at";
+pub const RECONCILE_REQUESTED_ANNOTATION: &str =
+    "security-group-operator.io/reconcile-requested-at";
 /// Field manager of finalizer and claim.
 pub const CLAIM_MANAGER: &str = "security-group-operator-claim";
 /// Field manager of every status.

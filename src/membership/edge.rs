@@ -196,7 +196,7 @@ pub fn resource_version(object: &SecurityGroupMembership) -> u64 {
         .unwrap_or_default()
 }
 
-/// All objects by UID, by edge and by account, and one lock an edge. Kept by the watch and by our own writes.
+/// All objects by UID, by edge and by account, and one lock a target. Kept by the watch and by our own writes.
 #[derive(Debug, Default)]
 pub struct Edges {
     inner: Mutex<Inner>,
@@ -207,7 +207,7 @@ struct Inner {
     records: HashMap<String, Record>,
     by_edge: HashMap<Edge, BTreeSet<String>>,
     by_account: HashMap<AccountKey, BTreeSet<String>>,
-    locks: HashMap<Edge, Weak<tokio::sync::Mutex<()>>>,
+    locks: HashMap<(Region, Target), Weak<tokio::sync::Mutex<()>>>,
 }
 
 impl Edges {
@@ -319,15 +319,20 @@ impl Edges {
             .map_or(0, |record| record.resource_version)
     }
 
-    /// Passes over one edge run one after the other: hold this while a pass runs.
+    /// Passes over one target run one after the other: hold this while a pass runs. One edge needs it for its claims; one
+    /// target needs it because the cloud refuses two changes of it at a time (409 `InvalidOperation.Conflict`).
     #[must_use]
     pub fn pass_lock(&self, edge: &Edge) -> Arc<tokio::sync::Mutex<()>> {
         let mut inner = self.lock();
-        if let Some(lock) = inner.locks.get(edge).and_then(Weak::upgrade) {
+        let key = (edge.region.clone(), edge.target.clone());
+        if let Some(lock) = inner.locks.get(&key).and_then(Weak::upgrade) {
             return lock;
         }
+        if inner.locks.len() > 2 * inner.records.len() + 64 {
+            inner.locks.retain(|_, lock| lock.strong_count() > 0);
+        }
         let lock = Arc::new(tokio::sync::Mutex::new(()));
-        inner.locks.insert(edge.clone(), Arc::downgrade(&lock));
+        inner.locks.insert(key, Arc::downgrade(&lock));
         lock
     }
 
@@ -346,13 +351,6 @@ impl Inner {
             uids.remove(uid);
             if uids.is_empty() {
                 self.by_edge.remove(&record.edge);
-                if self
-                    .locks
-                    .get(&record.edge)
-                    .is_some_and(|lock| lock.strong_count() == 0)
-                {
-                    self.locks.remove(&record.edge);
-                }
             }
         }
         if let Some(uids) = self.by_account.get_mut(&record.account) {

@@ -239,7 +239,7 @@ async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Action,
         }
     };
     let lock = context.edges.pass_lock(&edge);
-    let _one_pass_an_edge = lock.lock().await;
+    let _one_pass_a_target = lock.lock().await;
     let uid = object.uid().unwrap_or_default();
     // The watch may lag behind our own writes; what they said is not to be decided again from an older view.
     if resource_version(&object) < context.edges.known_version(&uid)
