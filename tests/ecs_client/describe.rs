@@ -269,6 +269,7 @@ async fn a_row_that_cannot_be_read_is_no_missing_row() {
         // Almost an ID of ours: passing it over would say that the target is not a member.
         (r#""sg-1""#, r#""sg-1 ""#),
         (r#""sg-1""#, r#""SG-1""#),
+        (r#""sg-1""#, r#""sg1""#),
         (r#""sg-1""#, r#""sg-\u202e1""#),
         (r#""sg-1""#, r#""""#),
     ] {
