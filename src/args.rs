@@ -34,7 +34,7 @@ struct Typed {
     )]
     namespaces: Vec<String>,
 
-    /// Namespace in which Secrets of a ClusterCloudAccount live.
+    /// Namespace in which Secrets of a `ClusterCloudAccount` live.
     #[arg(
         long,
         value_name = "NS",
@@ -47,7 +47,7 @@ struct Typed {
     #[arg(long, value_name = "URL", env = "SECURITY_GROUP_OPERATOR_ECS_ENDPOINT")]
     ecs_endpoint: Option<String>,
 
-    /// Base URL of STS for accounts that name none. Default: https://sts.aliyuncs.com.
+    /// Base URL of STS for accounts that name none. Default: <https://sts.aliyuncs.com>.
     #[arg(long, value_name = "URL", env = "SECURITY_GROUP_OPERATOR_STS_ENDPOINT")]
     sts_endpoint: Option<String>,
 
@@ -55,7 +55,7 @@ struct Typed {
     #[arg(long, value_enum, default_value_t = LogFormat::Text, env = "SECURITY_GROUP_OPERATOR_LOG_FORMAT")]
     log_format: LogFormat,
 
-    /// What to log, such as info or security_group_operator=debug,info.
+    /// What to log, such as info or `security_group_operator=debug,info`.
     #[arg(
         long = "log",
         value_name = "FILTER",

@@ -362,7 +362,7 @@ fn answers(step: Step, seen: &Seen) -> Vec<Seen> {
             next.claim = Some(Claim {
                 origin,
                 fresh: true,
-            })
+            });
         })],
         Step::Join => [Attempt::Joined, Attempt::AlreadyMember]
             .into_iter()

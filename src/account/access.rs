@@ -109,14 +109,14 @@ impl Account {
         drop(permit);
         self.telemetry
             .count_call(action, region, result.as_ref().err(), started.elapsed());
-        if let Err(error) = &result {
-            if error.class() == Class::Throttled {
-                self.gate.stop(
-                    region,
-                    action,
-                    error.retry_after().unwrap_or_else(to_next_minute),
-                );
-            }
+        if let Err(error) = &result
+            && error.class() == Class::Throttled
+        {
+            self.gate.stop(
+                region,
+                action,
+                error.retry_after().unwrap_or_else(to_next_minute),
+            );
         }
         result.map_err(CallError::Failed)
     }

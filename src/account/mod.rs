@@ -91,10 +91,10 @@ pub async fn run<K: AccountObject>(
         .modify(|account| account.meta_mut().managed_fields = None)
         .inspect_ok(move |event| {
             keep_directory(&keeper, scope.as_deref(), &mut listed, event);
-            if matches!(event, watcher::Event::InitDone) {
-                if let Some(synced) = synced.take() {
-                    let _ = synced.send(());
-                }
+            if matches!(event, watcher::Event::InitDone)
+                && let Some(synced) = synced.take()
+            {
+                let _ = synced.send(());
             }
         })
         .reflect(writer)
@@ -149,7 +149,7 @@ fn know<K: AccountObject>(context: &Context, account: &DeserializeGuard<K>) {
             }
         }
         Err(error) => {
-            warn!(account = %key, %error, "cannot be read by this version and is ignored")
+            warn!(account = %key, %error, "cannot be read by this version and is ignored");
         }
     }
 }
@@ -200,7 +200,7 @@ fn secret_pokes<K: AccountObject>(
                         }
                     }
                     Err(error) => {
-                        warn!(%error, namespace = context.operator_namespace, "Secrets cannot be watched")
+                        warn!(%error, namespace = context.operator_namespace, "Secrets cannot be watched");
                     }
                 }
             }

@@ -1,5 +1,10 @@
 //! `CloudAccount` and `ClusterCloudAccount`: who we are at the cloud, and who may use it. Only types.
 
+#![expect(
+    clippy::duplicated_attributes,
+    reason = "the printcolumn attribute of kube repeats its keys"
+)]
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -111,8 +116,8 @@ pub struct ClusterCredentials {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<SecretRef>,
 
-    /// Credentials of the operator's own process: ALIBABA_CLOUD_ACCESS_KEY_ID, ALIBABA_CLOUD_ACCESS_KEY_SECRET and, for a
-    /// temporary key, ALIBABA_CLOUD_SECURITY_TOKEN. Write `environment: {}`.
+    /// Credentials of the operator's own process: `ALIBABA_CLOUD_ACCESS_KEY_ID`, `ALIBABA_CLOUD_ACCESS_KEY_SECRET` and, for a
+    /// temporary key, `ALIBABA_CLOUD_SECURITY_TOKEN`. Write `environment: {}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub environment: Option<EnvironmentCredentials>,
 }
@@ -135,14 +140,14 @@ pub struct SecretRef {
 /// Base URLs of the APIs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Endpoints {
-    /// ECS, for example https://ecs-vpc.cn-beijing.aliyuncs.com. Used for every region.
+    /// ECS, for example `https://ecs-vpc.cn-beijing.aliyuncs.com`. Used for every region.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         regex(pattern = r"^https?://[a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?(:[0-9]{1,5})?$"),
         length(max = 255)
     )]
     pub ecs: Option<String>,
-    /// STS, for example https://sts-vpc.cn-beijing.aliyuncs.com.
+    /// STS, for example `https://sts-vpc.cn-beijing.aliyuncs.com`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         regex(pattern = r"^https?://[a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?(:[0-9]{1,5})?$"),
@@ -189,7 +194,7 @@ pub struct CloudAccountStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
-    /// UID of the Alibaba Cloud account, as STS GetCallerIdentity tells it.
+    /// UID of the Alibaba Cloud account, as STS `GetCallerIdentity` tells it.
     #[serde(
         rename = "accountUID",
         default,

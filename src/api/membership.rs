@@ -1,5 +1,10 @@
 //! `SecurityGroupMembership`: one edge. Only types; every rule is in the schema, so that the API server refuses what is wrong.
 
+#![expect(
+    clippy::duplicated_attributes,
+    reason = "the printcolumn attribute of kube repeats its keys"
+)]
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -116,7 +121,7 @@ pub struct SecurityGroupMembershipSpec {
     #[x_kube(validation = Rule::new("self == oldSelf").message("securityGroupID is fixed: delete this object and create another one"))]
     pub security_group_id: String,
 
-    /// Account that the calls are made with. Defaults to the ClusterCloudAccount named default. Cannot be changed.
+    /// Account that the calls are made with. Defaults to the `ClusterCloudAccount` named default. Cannot be changed.
     #[serde(default)]
     #[x_kube(validation = Rule::new("self == oldSelf").message("accountRef is fixed: delete this object and create another one"))]
     pub account_ref: AccountRef,
@@ -130,7 +135,7 @@ pub struct SecurityGroupMembershipSpec {
     #[serde(default)]
     pub adoption_policy: AdoptionPolicy,
 
-    /// What to do when this object is deleted: LeaveIfJoined (default) leaves the group only if this object joined it;
+    /// What to do when this object is deleted: `LeaveIfJoined` (default) leaves the group only if this object joined it;
     /// Leave leaves it in any case; Retain keeps the membership. Setting Retain is the way out of a deletion that
     /// cannot finish, and needs no call to the cloud.
     #[serde(default)]
@@ -146,7 +151,7 @@ pub struct SecurityGroupMembershipSpec {
     Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
 )]
 pub struct AccountRef {
-    /// ClusterCloudAccount (default), or CloudAccount for one in the namespace of this object.
+    /// `ClusterCloudAccount` (default), or `CloudAccount` for one in the namespace of this object.
     #[serde(default)]
     pub kind: AccountKind,
     /// Name of the account.
@@ -286,7 +291,7 @@ pub struct SecurityGroupMembershipStatus {
 #[serde(rename_all = "camelCase")]
 pub struct TargetStatus {
     /// State in the cloud's words: Pending, Starting, Running, Stopping, Stopped for an instance; Available, Attaching,
-    /// InUse, Detaching, Deleting for a network interface.
+    /// `InUse`, Detaching, Deleting for a network interface.
     pub state: String,
     /// VPC of the target; absent in a classic network.
     #[serde(rename = "vpcID", default, skip_serializing_if = "Option::is_none")]
@@ -299,7 +304,7 @@ pub struct TargetStatus {
 /// A refusal or failure in the cloud's own words.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LastError {
-    /// API action that failed, for example JoinSecurityGroup.
+    /// API action that failed, for example `JoinSecurityGroup`.
     pub action: String,
     /// Error code as the cloud spells it; absent when no answer came.
     #[serde(default, skip_serializing_if = "Option::is_none")]

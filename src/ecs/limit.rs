@@ -50,10 +50,9 @@ impl Gate {
                     .or_insert_with(|| Arc::new(Semaphore::new(IN_FLIGHT))),
             )
         };
-        let permit = places
-            .acquire_owned()
-            .await
-            .expect("the semaphore is never closed");
+        let Ok(permit) = places.acquire_owned().await else {
+            unreachable!("the semaphore is never closed");
+        };
         // The stop may have come while this call waited for its place.
         match self.lock().stopped_until(region, action) {
             Some(until) => Err(until),

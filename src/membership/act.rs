@@ -1,6 +1,8 @@
 //! Does the one effect that [`super::decide`] chose, and adds what came of it to what was seen. One write, to the cloud or to
 //! the API server, and never both.
 
+use std::collections::BTreeMap;
+
 use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Resource as _, ResourceExt as _};
@@ -193,14 +195,17 @@ async fn write_claim(
 
 /// What our field manager owns: finalizer and claim together, or neither.
 fn claim_metadata(name: &str, uid: &str, claim: Option<(Origin, Option<String>)>) -> Value {
-    let mut metadata = json!({"name": name, "uid": uid});
-    if let Some((origin, account_uid)) = claim {
-        let mut annotations = json!({ ORIGIN_ANNOTATION: origin });
-        if let Some(account_uid) = account_uid {
-            annotations[ACCOUNT_ANNOTATION] = account_uid.into();
+    match claim {
+        Some((origin, account_uid)) => {
+            let annotations: BTreeMap<&str, Value> = [
+                Some((ORIGIN_ANNOTATION, json!(origin))),
+                account_uid.map(|uid| (ACCOUNT_ANNOTATION, json!(uid))),
+            ]
+            .into_iter()
+            .flatten()
+            .collect();
+            json!({"name": name, "uid": uid, "finalizers": [FINALIZER], "annotations": annotations})
         }
-        metadata["finalizers"] = json!([FINALIZER]);
-        metadata["annotations"] = annotations;
+        None => json!({"name": name, "uid": uid}),
     }
-    metadata
 }

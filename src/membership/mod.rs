@@ -158,6 +158,10 @@ pub async fn run(
 }
 
 /// What only a user changes: the spec and deletion (both move the generation), and our two annotations for users.
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "the signature of a kube predicate"
+)]
 fn user_change(object: &Object) -> Option<u64> {
     let mut hasher = DefaultHasher::new();
     let annotations = object.annotations();

@@ -212,16 +212,16 @@ fn view_account(
         }
         (Standing::Examining, _) => return unusable(decide::Account::Examining, String::new()),
     };
-    if let Some(claimed) = claim.and_then(|claim| claim.account_uid.as_deref()) {
-        if claimed != account.uid {
-            return unusable(
-                decide::Account::Changed,
-                format!(
-                    "{key} now belongs to cloud account {}, and this edge was made with {claimed}; restore the credentials",
-                    account.uid
-                ),
-            );
-        }
+    if let Some(claimed) = claim.and_then(|claim| claim.account_uid.as_deref())
+        && claimed != account.uid
+    {
+        return unusable(
+            decide::Account::Changed,
+            format!(
+                "{key} now belongs to cloud account {}, and this edge was made with {claimed}; restore the credentials",
+                account.uid
+            ),
+        );
     }
     if !context.directory.granted(&entry, namespace, &edge.group) {
         return unusable(

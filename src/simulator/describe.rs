@@ -199,9 +199,10 @@ impl Cloud {
                 && managed.is_none_or(|managed| group.service_managed == managed)
         };
         let page = Page::parse(parameters, 100, 100).map_err(|refused| {
-            match refused.message.contains("NextToken") {
-                true => error::NEXT_TOKEN_INVALID.into(),
-                false => refused,
+            if refused.message.contains("NextToken") {
+                error::NEXT_TOKEN_INVALID.into()
+            } else {
+                refused
             }
         })?;
         let candidates = ids.map(|ids| ids.into_iter().map(Id::from).collect());
@@ -484,24 +485,21 @@ impl Page {
             Self::Token { after, .. } => after.as_deref(),
             Self::Numbered { .. } => None,
         };
-        match candidates {
-            Some(mut ids) => {
-                ids.sort_unstable();
-                ids.dedup();
-                let rows = ids
-                    .iter()
-                    .filter(|id| after.is_none_or(|after| ***id > *after))
-                    .filter_map(|id| all.get_key_value(id))
-                    .filter(|(_, row)| wanted(row));
-                self.cut(rows)
-            }
-            None => {
-                let start = after.map_or(Bound::Unbounded, Bound::Excluded);
-                self.cut(
-                    all.range::<str, _>((start, Bound::Unbounded))
-                        .filter(|(_, row)| wanted(row)),
-                )
-            }
+        if let Some(mut ids) = candidates {
+            ids.sort_unstable();
+            ids.dedup();
+            let rows = ids
+                .iter()
+                .filter(|id| after.is_none_or(|after| ***id > *after))
+                .filter_map(|id| all.get_key_value(id))
+                .filter(|(_, row)| wanted(row));
+            self.cut(rows)
+        } else {
+            let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+            self.cut(
+                all.range::<str, _>((start, Bound::Unbounded))
+                    .filter(|(_, row)| wanted(row)),
+            )
         }
     }
 
