@@ -1,0 +1,315 @@
+//! What a status says: one of kstatus's words, the cloud's own words, and nothing twice.
+
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+use security_group_operator::api::membership::{Origin, SecurityGroupMembershipStatus};
+use security_group_operator::condition::{find, is_true};
+use security_group_operator::ecs::{
+    Action, ApiError, Class, Error, TargetDescription, TargetState, TransportError,
+};
+use security_group_operator::membership::decide::{
+    Account, Attempt, Seen, Sharing, Target, Verdict,
+};
+use security_group_operator::membership::edge::Edge;
+use security_group_operator::membership::status::{Facts, note, status};
+
+fn edge() -> Edge {
+    Edge {
+        region: "cn-hangzhou".parse().unwrap(),
+        target: security_group_operator::ecs::Target::Instance("i-1".parse().unwrap()),
+        group: "sg-1".parse().unwrap(),
+    }
+}
+
+fn seen(account: Account) -> Seen {
+    Seen {
+        account,
+        claim: None,
+        target: Target::Unread,
+        sharing: Sharing::default(),
+        attempt: Attempt::None,
+        was_ready: false,
+        repairs: 0,
+        synced: true,
+    }
+}
+
+fn refusal(code: &str, message: &str) -> Error {
+    Error::Api(ApiError {
+        action: Action::JoinSecurityGroup,
+        status: 403,
+        code: code.to_owned(),
+        message: message.to_owned(),
+        request_id: None,
+        retry_after: None,
+    })
+}
+
+fn running() -> TargetDescription {
+    TargetDescription {
+        state: TargetState::Running,
+        vpc_id: Some("vpc-1".to_owned()),
+        lock_reasons: vec![],
+        security_group_ids: std::collections::BTreeSet::new(),
+        service_managed: false,
+    }
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::new(1_800_000_000 + second, 123_456_789).unwrap()
+}
+
+/// Every end that a pass can come to, with a failure where one belongs to it.
+fn ends() -> Vec<(Verdict, Account, Option<Error>)> {
+    let ready = |origin, shared| Verdict::Ready {
+        origin,
+        shared,
+        repaired: false,
+    };
+    let mut ends: Vec<(Verdict, Account, Option<Error>)> = [
+        ready(Some(Origin::Joined), false),
+        ready(Some(Origin::Adopted), false),
+        ready(Some(Origin::Adopted), true),
+        ready(None, false),
+        Verdict::Paused,
+        Verdict::Waiting,
+        Verdict::WouldJoin,
+        Verdict::AdoptionRefused,
+        Verdict::DriftReported,
+        Verdict::RepairLoop,
+        Verdict::Absent,
+    ]
+    .map(|verdict| (verdict, Account::Usable, None))
+    .into();
+    for account in [
+        Account::Missing,
+        Account::Unready { stalled: true },
+        Account::Unready { stalled: false },
+        Account::Changed,
+        Account::NotGranted,
+    ] {
+        ends.push((Verdict::AccountUnusable, account, None));
+    }
+    for code in [
+        "IncorrectInstanceStatus",
+        "InternalError",
+        "Throttling.User",
+        "InvalidInstanceId.NotFound",
+        "InstanceSecurityGroupLimitExceeded",
+        "InvalidInstanceId.Mismatch",
+        "Never.Heard.Of",
+    ] {
+        let error = refusal(code, "so it is");
+        ends.push((Verdict::Failed(error.class()), Account::Usable, Some(error)));
+    }
+    let silence = Error::Transport {
+        action: Action::JoinSecurityGroup,
+        source: TransportError::Timeout {
+            after: Duration::from_secs(66),
+        },
+    };
+    ends.push((
+        Verdict::Failed(Class::Transient),
+        Account::Usable,
+        Some(silence),
+    ));
+    ends
+}
+
+fn say(
+    previous: &SecurityGroupMembershipStatus,
+    (verdict, account, failure): &(Verdict, Account, Option<Error>),
+    deleting: bool,
+    second: i64,
+) -> Option<SecurityGroupMembershipStatus> {
+    let description = running();
+    let facts = Facts {
+        edge: &edge(),
+        verdict: *verdict,
+        seen: &seen(*account),
+        deleting,
+        description: Some(&description),
+        failure: failure.as_ref(),
+        account_problem: "the account has a problem",
+    };
+    status(previous, Some(1), &facts, at(second))
+}
+
+#[test]
+fn a_pass_that_found_nothing_new_writes_nothing() {
+    for before in ends() {
+        let Some(first) = say(&SecurityGroupMembershipStatus::default(), &before, false, 0) else {
+            continue;
+        };
+        for end in ends() {
+            if let Some(second) = say(&first, &end, false, 60) {
+                assert_eq!(
+                    say(&second, &end, false, 120),
+                    None,
+                    "{before:?} then {end:?} twice"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn stalled_and_reconciling_are_never_both_true_and_ready_never_beside_them() {
+    for deleting in [false, true] {
+        for end in ends() {
+            let Some(said) = say(&SecurityGroupMembershipStatus::default(), &end, deleting, 0)
+            else {
+                panic!("{end:?} says nothing at all");
+            };
+            let [ready, reconciling, stalled] =
+                ["Ready", "Reconciling", "Stalled"].map(|type_| is_true(&said.conditions, type_));
+            assert!(
+                u8::from(ready) + u8::from(reconciling) + u8::from(stalled) <= 1,
+                "{end:?}: {:?}",
+                said.conditions
+            );
+            assert_eq!(ready, matches!(end.0, Verdict::Ready { .. }), "{end:?}");
+            assert!(
+                said.conditions
+                    .iter()
+                    .all(|condition| condition.observed_generation == Some(1)
+                        && !condition.reason.is_empty()
+                        && !condition.reason.contains('.')
+                        && !condition.message.is_empty()),
+                "{:?}",
+                said.conditions
+            );
+        }
+    }
+}
+
+#[test]
+fn the_raw_code_opens_the_message_and_stands_in_last_error_with_the_next_try() {
+    let error = refusal(
+        "InstanceSecurityGroupLimitExceeded",
+        "Exceeding the allowed amount",
+    );
+    let end = (Verdict::Failed(error.class()), Account::Usable, Some(error));
+    let said = say(&SecurityGroupMembershipStatus::default(), &end, false, 0).unwrap();
+    let ready = find(&said.conditions, "Ready").unwrap();
+    assert!(
+        ready
+            .message
+            .starts_with("InstanceSecurityGroupLimitExceeded: "),
+        "{}",
+        ready.message
+    );
+    let last_error = said.last_error.unwrap();
+    assert_eq!(
+        last_error.code.as_deref(),
+        Some("InstanceSecurityGroupLimitExceeded")
+    );
+    assert_eq!(last_error.action, "JoinSecurityGroup");
+    assert_eq!(last_error.retry, "after 5m, at most every 30m");
+}
+
+#[test]
+fn another_request_id_or_another_time_is_no_news() {
+    let with_request = |id: &str| {
+        let mut said = say(
+            &SecurityGroupMembershipStatus::default(),
+            &ends()[19],
+            false,
+            0,
+        )
+        .unwrap();
+        said.last_error.as_mut().unwrap().request_id = Some(id.to_owned());
+        said
+    };
+    assert_eq!(say(&with_request("A"), &ends()[19], false, 500), None);
+}
+
+#[test]
+fn a_passing_failure_does_not_undo_what_the_cloud_said_of_this_generation() {
+    let ready = say(
+        &SecurityGroupMembershipStatus::default(),
+        &ends()[0],
+        false,
+        0,
+    )
+    .unwrap();
+    let error = refusal("InternalError", "");
+    let end = (Verdict::Failed(error.class()), Account::Usable, Some(error));
+    assert_eq!(say(&ready, &end, false, 60), None);
+    let another_generation = SecurityGroupMembershipStatus {
+        observed_generation: Some(0),
+        ..ready
+    };
+    let said = say(&another_generation, &end, false, 60).unwrap();
+    assert!(!is_true(&said.conditions, "Ready"));
+}
+
+#[test]
+fn a_target_between_states_for_half_an_hour_is_stalled_and_stays_so_until_it_settles() {
+    let waiting = (Verdict::Waiting, Account::Usable, None);
+    let first = say(
+        &SecurityGroupMembershipStatus::default(),
+        &waiting,
+        false,
+        0,
+    )
+    .unwrap();
+    assert!(is_true(&first.conditions, "Reconciling"));
+    assert_eq!(say(&first, &waiting, false, 29 * 60), None);
+    let stuck = say(&first, &waiting, false, 30 * 60).unwrap();
+    assert!(is_true(&stuck.conditions, "Stalled"));
+    assert_eq!(say(&stuck, &waiting, false, 31 * 60), None);
+    let joined = say(&stuck, &ends()[0], false, 32 * 60).unwrap();
+    assert!(is_true(&joined.conditions, "Ready"));
+    assert_eq!(
+        note(&stuck, &joined, ends()[0].0).unwrap().reason,
+        "Recovered"
+    );
+}
+
+#[test]
+fn a_deletion_that_cannot_finish_names_the_way_out() {
+    for end in ends() {
+        let blocked = matches!(
+            end.0,
+            Verdict::AccountUnusable
+                | Verdict::Failed(Class::Blocked | Class::Invalid | Class::Transient)
+        );
+        let said = say(&SecurityGroupMembershipStatus::default(), &end, true, 0).unwrap();
+        let ready = find(&said.conditions, "Ready").unwrap();
+        assert_eq!(
+            ready.message.contains("set spec.deletionPolicy to Retain"),
+            blocked || matches!(end.0, Verdict::Failed(Class::Throttled | Class::Absent)),
+            "{end:?}: {}",
+            ready.message
+        );
+    }
+}
+
+#[test]
+fn events_tell_of_transitions_only() {
+    let nothing = SecurityGroupMembershipStatus::default();
+    for end in ends() {
+        let Some(first) = say(&nothing, &end, false, 0) else {
+            continue;
+        };
+        // The same end in other words: no event.
+        let mut reworded = first.clone();
+        for condition in &mut reworded.conditions {
+            condition.message.push('!');
+        }
+        assert_eq!(note(&first, &reworded, end.0), None, "{end:?}");
+    }
+    let reason = |index: usize| {
+        let end = &ends()[index];
+        let said = say(&nothing, end, false, 0).unwrap();
+        note(&nothing, &said, end.0).map(|note| note.reason)
+    };
+    assert_eq!(reason(0), Some("Joined"));
+    assert_eq!(reason(1), Some("Adopted"));
+    assert_eq!(reason(4), None, "a pause is the user's own doing");
+    assert_eq!(reason(5), Some("Waiting"));
+    assert_eq!(reason(8), Some("DriftDetected"));
+    assert_eq!(reason(10), Some("Stalled"));
+}
