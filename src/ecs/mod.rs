@@ -9,6 +9,7 @@
 
 pub mod action;
 mod answer;
+pub mod batch;
 pub mod class;
 pub mod client;
 pub mod credential;

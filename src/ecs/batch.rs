@@ -1,0 +1,330 @@
+//! Group commit of reads: many ask for one target each, the cloud is asked for a hundred at a time. Changes nothing.
+//!
+//! The first request leaves at once. Those that come while it is in flight go together when it is back, at most [`BLOCK`] a
+//! call; a full block does not wait, up to [`CALLS`] calls in flight. Answers are handed out by ID, never by position.
+//! The calls run in a task of their own: a caller that gives up takes nothing from the others.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures::future::BoxFuture;
+use tokio::sync::oneshot;
+
+/// IDs a call: the cloud's limit.
+pub const BLOCK: usize = 100;
+/// Calls in flight, while there are full blocks to ask for.
+const CALLS: usize = 4;
+
+/// What a call for a block of IDs brings: a value for each ID that exists. One that is not in it does not exist.
+pub type Answer<Id, Value, Failure> = Result<HashMap<Id, Value>, Failure>;
+
+/// How a block is asked for.
+type Ask<Id, Value, Failure> =
+    dyn Fn(Vec<Id>) -> BoxFuture<'static, Answer<Id, Value, Failure>> + Send + Sync;
+
+/// One queue for one API of one account and region.
+pub struct Batch<Id, Value, Failure> {
+    shared: Arc<Shared<Id, Value, Failure>>,
+}
+
+struct Shared<Id, Value, Failure> {
+    ask: Box<Ask<Id, Value, Failure>>,
+    splits: fn(&Failure) -> bool,
+    queue: Mutex<Queue<Id, Value, Failure>>,
+}
+
+struct Queue<Id, Value, Failure> {
+    /// IDs in the order in which they came, and who waits for each.
+    order: VecDeque<Id>,
+    waiting: HashMap<Id, Vec<Waiter<Value, Failure>>>,
+    in_flight: usize,
+}
+
+type Waiter<Value, Failure> = oneshot::Sender<Result<Option<Value>, Failure>>;
+
+impl<Id, Value, Failure> Batch<Id, Value, Failure>
+where
+    Id: Clone + Eq + Hash + Send + Sync + 'static,
+    Value: Clone + Send + 'static,
+    Failure: Clone + Send + 'static,
+{
+    /// A queue that asks with `ask`. Where a failure `splits`, one ID of the block may be to blame: the block is halved until
+    /// that ID stands alone. A throttle or a server error blames nobody and is never split.
+    pub fn new(
+        ask: impl Fn(Vec<Id>) -> BoxFuture<'static, Answer<Id, Value, Failure>> + Send + Sync + 'static,
+        splits: fn(&Failure) -> bool,
+    ) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                ask: Box::new(ask),
+                splits,
+                queue: Mutex::new(Queue {
+                    order: VecDeque::new(),
+                    waiting: HashMap::new(),
+                    in_flight: 0,
+                }),
+            }),
+        }
+    }
+
+    /// The value for `id`; none where a complete answer does not list it.
+    ///
+    /// # Errors
+    /// The failure of the call that asked for it.
+    pub async fn get(&self, id: Id) -> Result<Option<Value>, Failure> {
+        let receiver = Shared::enqueue(&self.shared, id);
+        match receiver.await {
+            Ok(answer) => answer,
+            // Every sender is used: see `Shared::hand_out`.
+            Err(_) => {
+                unreachable!("a request is dropped without an answer only when the runtime ends")
+            }
+        }
+    }
+}
+
+impl<Id, Value, Failure> Shared<Id, Value, Failure>
+where
+    Id: Clone + Eq + Hash + Send + Sync + 'static,
+    Value: Clone + Send + 'static,
+    Failure: Clone + Send + 'static,
+{
+    fn enqueue(shared: &Arc<Self>, id: Id) -> oneshot::Receiver<Result<Option<Value>, Failure>> {
+        let (sender, receiver) = oneshot::channel();
+        let start = {
+            let mut queue = shared.lock();
+            let waiters = queue.waiting.entry(id.clone()).or_default();
+            let first = waiters.is_empty();
+            waiters.push(sender);
+            if first {
+                queue.order.push_back(id);
+            }
+            let start =
+                queue.in_flight == 0 || (queue.order.len() >= BLOCK && queue.in_flight < CALLS);
+            queue.in_flight += usize::from(start);
+            start
+        };
+        if start {
+            let shared = Arc::clone(shared);
+            tokio::spawn(async move { shared.work().await });
+        }
+        receiver
+    }
+
+    /// Asks until nobody waits any more.
+    async fn work(&self) {
+        while let Some(block) = self.next_block() {
+            let answers = self.ask(block).await;
+            for (waiters, answer) in answers {
+                for waiter in waiters {
+                    // Whoever gave up needs no answer.
+                    let _ = waiter.send(answer.clone());
+                }
+            }
+        }
+    }
+
+    /// The next IDs with whoever waits for them; none where this worker is not needed any more.
+    fn next_block(&self) -> Option<Block<Id, Value, Failure>> {
+        let mut queue = self.lock();
+        let mut block = Vec::new();
+        while block.len() < BLOCK {
+            let Some(id) = queue.order.pop_front() else {
+                break;
+            };
+            let mut waiters = queue.waiting.remove(&id).unwrap_or_default();
+            waiters.retain(|waiter| !waiter.is_closed());
+            if !waiters.is_empty() {
+                block.push((id, waiters));
+            }
+        }
+        if block.is_empty() {
+            queue.in_flight -= 1;
+            return None;
+        }
+        Some(block)
+    }
+
+    /// Asks for a block, and for its halves where one ID may be to blame.
+    async fn ask(
+        &self,
+        block: Block<Id, Value, Failure>,
+    ) -> Vec<(Vec<Waiter<Value, Failure>>, Result<Option<Value>, Failure>)> {
+        let mut answers = Vec::with_capacity(block.len());
+        let mut blocks = vec![block];
+        while let Some(mut block) = blocks.pop() {
+            let ids = block.iter().map(|(id, _)| id.clone()).collect();
+            match (self.ask)(ids).await {
+                Ok(mut found) => {
+                    answers.extend(
+                        block
+                            .into_iter()
+                            .map(|(id, waiters)| (waiters, Ok(found.remove(&id)))),
+                    );
+                }
+                Err(failure) if block.len() > 1 && (self.splits)(&failure) => {
+                    let other = block.split_off(block.len() / 2);
+                    blocks.push(other);
+                    blocks.push(block);
+                }
+                Err(failure) => {
+                    answers.extend(
+                        block
+                            .into_iter()
+                            .map(|(_, waiters)| (waiters, Err(failure.clone()))),
+                    );
+                }
+            }
+        }
+        answers
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue<Id, Value, Failure>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+type Block<Id, Value, Failure> = Vec<(Id, Vec<Waiter<Value, Failure>>)>;
+
+impl<Id, Value, Failure> fmt::Debug for Batch<Id, Value, Failure> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Batch")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use futures::FutureExt as _;
+    use futures::future::join_all;
+
+    use super::*;
+
+    /// Even numbers exist, as their own double; `bad` fails with `Malformed`. Each call takes 30 ms.
+    #[derive(Clone, Default)]
+    struct Cloud {
+        calls: Arc<AtomicUsize>,
+        largest: Arc<AtomicUsize>,
+        bad: Option<u32>,
+        failing: bool,
+    }
+
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum Failure {
+        Malformed,
+        Throttled,
+    }
+
+    impl Cloud {
+        fn batch(&self) -> Batch<u32, u32, Failure> {
+            let cloud = self.clone();
+            Batch::new(
+                move |ids: Vec<u32>| {
+                    let cloud = cloud.clone();
+                    async move {
+                        tokio::time::sleep(Duration::from_millis(30)).await;
+                        cloud.calls.fetch_add(1, Ordering::SeqCst);
+                        cloud.largest.fetch_max(ids.len(), Ordering::SeqCst);
+                        if cloud.failing {
+                            return Err(Failure::Throttled);
+                        }
+                        if cloud.bad.is_some_and(|bad| ids.contains(&bad)) {
+                            return Err(Failure::Malformed);
+                        }
+                        Ok(ids
+                            .into_iter()
+                            .filter(|id| id % 2 == 0)
+                            .map(|id| (id, id * 2))
+                            .collect())
+                    }
+                    .boxed()
+                },
+                |failure| *failure == Failure::Malformed,
+            )
+        }
+
+        fn calls(&self) -> usize {
+            self.calls.load(Ordering::SeqCst)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn ten_thousand_targets_take_little_more_than_a_call_a_hundred() {
+        let cloud = Cloud::default();
+        let batch = cloud.batch();
+        let answers = join_all((0..10_000).map(|id| batch.get(id))).await;
+        for (id, answer) in (0..).zip(answers) {
+            assert_eq!(answer, Ok((id % 2 == 0).then_some(id * 2)), "{id}");
+        }
+        assert!(cloud.calls() <= 101, "{} calls", cloud.calls());
+        assert_eq!(cloud.largest.load(Ordering::SeqCst), BLOCK);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_single_request_leaves_at_once() {
+        let started = tokio::time::Instant::now();
+        assert_eq!(Cloud::default().batch().get(4).await, Ok(Some(8)));
+        assert_eq!(started.elapsed(), Duration::from_millis(30));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn two_who_ask_for_the_same_cost_one_call() {
+        let cloud = Cloud::default();
+        let batch = cloud.batch();
+        let _ = join_all([batch.get(2), batch.get(4), batch.get(4), batch.get(4)]).await;
+        assert!(cloud.calls() <= 2, "{} calls", cloud.calls());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_bad_id_costs_itself_only() {
+        let cloud = Cloud {
+            bad: Some(41),
+            ..Cloud::default()
+        };
+        let batch = cloud.batch();
+        let answers = join_all((0..101).map(|id| batch.get(id))).await;
+        for (id, answer) in (0..).zip(answers) {
+            let expected = if id == 41 {
+                Err(Failure::Malformed)
+            } else {
+                Ok((id % 2 == 0).then_some(id * 2))
+            };
+            assert_eq!(answer, expected, "{id}");
+        }
+        assert!(cloud.calls() <= 2 + 2 * 7, "{} calls", cloud.calls());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_throttle_is_never_split() {
+        let cloud = Cloud {
+            failing: true,
+            ..Cloud::default()
+        };
+        let batch = cloud.batch();
+        let answers = join_all((0..100).map(|id| batch.get(id))).await;
+        assert!(
+            answers
+                .iter()
+                .all(|answer| *answer == Err(Failure::Throttled))
+        );
+        assert!(cloud.calls() <= 2, "{} calls", cloud.calls());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_that_gives_up_takes_nothing_from_the_others() {
+        let cloud = Cloud::default();
+        let batch = cloud.batch();
+        let impatient = tokio::time::timeout(Duration::from_millis(1), batch.get(2));
+        let patient = async {
+            tokio::time::sleep(Duration::from_micros(500)).await;
+            batch.get(2).await
+        };
+        let (gave_up, answer) = futures::future::join(impatient, patient).await;
+        assert!(gave_up.is_err());
+        assert_eq!(answer, Ok(Some(4)));
+    }
+}
