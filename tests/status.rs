@@ -43,6 +43,7 @@ fn refusal(code: &str, message: &str) -> Error {
         message: message.to_owned(),
         request_id: None,
         retry_after: None,
+        limit: None,
     })
 }
 

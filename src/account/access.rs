@@ -1,11 +1,9 @@
 //! One usable account's calls: through its gate, counted, and stopped where the cloud throttles. No decisions.
 
-use std::time::{Duration, SystemTime};
-
 use tokio::time::Instant;
 
-use crate::ecs::limit::Gate;
-use crate::ecs::{Action, Class, Client, Error, Region, RequestId, Target, TargetDescription};
+use crate::ecs::limit::{Gate, Priority};
+use crate::ecs::{Action, Client, Error, Region, RequestId, Target, TargetDescription};
 use crate::membership::edge::Edge;
 use crate::telemetry::Telemetry;
 
@@ -101,33 +99,16 @@ impl Account {
     ) -> Result<T, CallError> {
         let permit = self
             .gate
-            .enter(region, action)
+            .enter(region, action, Priority::User, None)
             .await
             .map_err(CallError::Stopped)?;
         let started = Instant::now();
         let result = call.await;
         drop(permit);
+        let error = result.as_ref().err();
         self.telemetry
-            .count_call(action, region, result.as_ref().err(), started.elapsed());
-        if let Err(error) = &result
-            && error.class() == Class::Throttled
-        {
-            self.gate.stop(
-                region,
-                action,
-                error.retry_after().unwrap_or_else(to_next_minute),
-            );
-        }
+            .count_call(action, region, error, started.elapsed());
+        self.gate.note(region, action, error);
         result.map_err(CallError::Failed)
     }
-}
-
-/// Alibaba Cloud counts calls in fixed windows of one minute; where it does not say how long to wait, this is the end of the
-/// window by our own clock.
-fn to_next_minute() -> Duration {
-    let second = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs();
-    Duration::from_secs(60 - second % 60)
 }

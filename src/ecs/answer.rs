@@ -86,6 +86,7 @@ pub(super) fn read(
                 message,
                 request_id,
                 retry_after,
+                limit: limit(response.headers(), class),
             }
             .into())
         }
@@ -181,6 +182,19 @@ fn retry_after(headers: &HeaderMap, class: Class) -> Option<Duration> {
         | Class::Blocked
         | Class::Invalid => asked,
     }
+}
+
+/// The limit in `x-ratelimit-user-api: Limit:600,Remain:0,TimeLeft:2000,Reset:1234`, with a throttle only.
+fn limit(headers: &HeaderMap, class: Class) -> Option<u32> {
+    if class != Class::Throttled {
+        return None;
+    }
+    let text = headers.get("x-ratelimit-user-api")?.to_str().ok()?;
+    text.split(',')
+        .find_map(|part| part.trim().strip_prefix("Limit:"))?
+        .trim()
+        .parse()
+        .ok()
 }
 
 /// More than an hour is nonsense where windows last a minute.

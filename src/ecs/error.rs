@@ -51,6 +51,8 @@ pub struct ApiError {
     pub request_id: Option<RequestId>,
     /// How long the cloud asks to stay away.
     pub retry_after: Option<Duration>,
+    /// With a throttle: the limit of this API for the account, in calls a minute, where the cloud names it.
+    pub limit: Option<u32>,
 }
 
 impl Error {
@@ -113,6 +115,15 @@ impl Error {
         }
     }
 
+    /// Calls a minute that the cloud allows for the API that it throttled, where it says so.
+    #[must_use]
+    pub fn limit(&self) -> Option<u32> {
+        match self {
+            Self::Api(error) => error.limit,
+            Self::Transport { .. } | Self::BadAnswer { .. } => None,
+        }
+    }
+
     /// The reason of a condition: the code without its dots, or `NoAnswer`, `BadAnswer`.
     #[must_use]
     pub fn reason(&self) -> String {
@@ -171,6 +182,7 @@ mod tests {
             message: String::new(),
             request_id: None,
             retry_after: None,
+            limit: None,
         }
     }
 

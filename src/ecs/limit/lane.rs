@@ -1,0 +1,572 @@
+//! One API of one account in one region under the cloud's fixed one-minute windows: paces, stops, learns. Pure: `now` is an
+//! argument, nothing waits in here; whoever must wait is told until when.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// The cloud counts calls in fixed windows of one minute.
+pub const WINDOW: Duration = Duration::from_secs(60);
+/// A limit outside of this is nonsense, whoever says so.
+const PLAUSIBLE: std::ops::RangeInclusive<u32> = 1..=1_000_000;
+/// Part of a minute's calls that may go in one burst.
+const BURST: f64 = 0.05;
+/// How much faster than the limit calls are spread, so that a window is used up before it ends.
+const HASTE: f64 = 1.02;
+/// How the limit grows when whole windows were used up without a throttle.
+const GROWTH: f64 = 1.25;
+/// Calls between two tries of a higher limit: each try may cost a rejection or two, and less than 1 in 100 shall be.
+const CALLS_BETWEEN_TRIES: f64 = 400.0;
+/// Nobody is told to come back sooner.
+const SHORTEST_WAIT: Duration = Duration::from_millis(10);
+/// Who comes at the very moment that it was told is on time, whatever the last bit of a sum says.
+const ROUNDING: f64 = 0.01;
+/// Part of the limit that scans may use.
+const SCAN_SHARE: f64 = 0.2;
+
+/// How urgent a call is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Priority {
+    /// Something that a user did waits for it.
+    User,
+    /// Puts back what somebody else changed.
+    Repair,
+    /// Looks whether anything changed.
+    Scan,
+}
+
+/// How a call ended, as far as the limit goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was not throttled.
+    Admitted,
+    /// The cloud throttled it.
+    Throttled {
+        /// How long the cloud says to stay away, if it says so.
+        retry_after: Option<Duration>,
+        /// The limit that the cloud names, if it does.
+        limit: Option<u32>,
+    },
+}
+
+/// What is known and used of one limit.
+///
+/// Whoever must wait draws a ticket. Tickets are counted in calls, not in seconds: the counter runs at the pace of the limit
+/// as it is believed at the time, so that a limit that is halved or raised meanwhile changes when a ticket comes up, and
+/// never the order.
+#[derive(Debug)]
+pub struct Lane {
+    /// Calls a minute; unknown until the cloud has throttled once.
+    limit: Option<f64>,
+    /// End of the window that is open.
+    window_end: Instant,
+    /// Calls begun in it.
+    used: f64,
+    /// Scan calls begun in it.
+    used_by_scans: f64,
+    /// Whether the cloud throttled in it.
+    throttled: bool,
+    /// No call before that.
+    stopped_until: Option<Instant>,
+    /// Calls since the limit was last tried or hit.
+    calm_calls: f64,
+    /// The ticket that is up, and when that was reckoned.
+    counter: f64,
+    counted_at: Instant,
+    /// The tickets drawn, and the last one of each priority.
+    tickets: HashMap<String, f64>,
+    tails: [f64; 2],
+}
+
+impl Lane {
+    /// A lane about which nothing is known.
+    #[must_use]
+    pub fn new(now: Instant) -> Self {
+        Self {
+            limit: None,
+            window_end: now + WINDOW,
+            used: 0.0,
+            used_by_scans: 0.0,
+            throttled: false,
+            stopped_until: None,
+            calm_calls: 0.0,
+            counter: 0.0,
+            counted_at: now,
+            tickets: HashMap::new(),
+            tails: [0.0; 2],
+        }
+    }
+
+    /// Lets a call begin, or says when to ask again. `who` keeps its place while it waits; nobody else is given it.
+    ///
+    /// # Errors
+    /// The moment to ask again.
+    pub fn admit(
+        &mut self,
+        now: Instant,
+        priority: Priority,
+        who: Option<&str>,
+    ) -> Result<(), Instant> {
+        self.roll(now);
+        let Some(limit) = self.limit else {
+            self.begin(priority, who);
+            return Ok(());
+        };
+        if let Some(until) = self.stopped_until {
+            return Err(self.ticket(now, until, limit, priority, who));
+        }
+        if priority == Priority::Scan {
+            return self.admit_scan(now, limit);
+        }
+        if self.used >= limit {
+            return Err(self.ticket(now, self.window_end, limit, priority, who));
+        }
+        let next = self.next_token(now, limit);
+        let due = who
+            .and_then(|who| self.tickets.get(who))
+            .is_some_and(|ticket| *ticket <= self.counter + ROUNDING);
+        let first_in_line = due || self.tail(priority) <= self.counter;
+        if first_in_line && next <= now {
+            self.begin(priority, who);
+            return Ok(());
+        }
+        Err(self.ticket(now, next, limit, priority, who))
+    }
+
+    /// Takes in how a call ended.
+    pub fn note(&mut self, now: Instant, outcome: Outcome, to_next_minute: Duration) {
+        self.roll(now);
+        let Outcome::Throttled { retry_after, limit } = outcome else {
+            return;
+        };
+        let wait = retry_after
+            .filter(|wait| *wait <= WINDOW)
+            .unwrap_or(to_next_minute)
+            .min(WINDOW);
+        let until = now + wait.max(Duration::from_millis(1));
+        // Several calls may be refused in one window; only the first of them says something new about the limit.
+        if !self.throttled {
+            self.limit = Some(self.learn(limit));
+        }
+        self.throttled = true;
+        self.calm_calls = 0.0;
+        self.window_end = until;
+        self.stopped_until = Some(until);
+    }
+
+    /// Until when the cloud has stopped this lane, if it has.
+    pub fn stopped(&mut self, now: Instant) -> Option<Instant> {
+        self.roll(now);
+        self.stopped_until
+    }
+
+    /// Calls a minute, if known.
+    #[must_use]
+    pub fn limit(&self) -> Option<f64> {
+        self.limit
+    }
+
+    /// The limit after a throttle: what the cloud names; else what was used in this window, at least half of what was
+    /// believed, because somebody else may have used the rest.
+    fn learn(&self, named: Option<u32>) -> f64 {
+        named
+            .filter(|limit| PLAUSIBLE.contains(limit))
+            .map_or_else(
+                || (self.used - 1.0).max(self.limit.unwrap_or(0.0) / 2.0),
+                f64::from,
+            )
+            .max(1.0)
+    }
+
+    fn admit_scan(&mut self, now: Instant, limit: f64) -> Result<(), Instant> {
+        let share = (limit * SCAN_SHARE).max(1.0);
+        let elapsed = self.elapsed(now);
+        if self.used_by_scans + 1.0 <= (share * elapsed).max(1.0) && self.used < limit {
+            self.begin(Priority::Scan, None);
+            return Ok(());
+        }
+        if self.used >= limit || self.used_by_scans >= share {
+            return Err(self.window_end);
+        }
+        let at = (self.used_by_scans + 1.0) / share;
+        Err((self.window_start() + WINDOW.mul_f64(at.min(1.0))).max(now + SHORTEST_WAIT))
+    }
+
+    fn begin(&mut self, priority: Priority, who: Option<&str>) {
+        self.used += 1.0;
+        self.calm_calls += 1.0;
+        if priority == Priority::Scan {
+            self.used_by_scans += 1.0;
+        }
+        if let Some(who) = who {
+            self.tickets.remove(who);
+        }
+    }
+
+    /// When the next call may begin, at the pace of the limit.
+    fn next_token(&self, now: Instant, limit: f64) -> Instant {
+        let burst = (limit * BURST).max(1.0);
+        let earned = burst + limit * HASTE * self.elapsed(now);
+        if self.used + 1.0 <= earned {
+            return now;
+        }
+        let at = (self.used + 1.0 - burst) / (limit * HASTE);
+        self.window_start() + WINDOW.mul_f64(at.clamp(0.0, 1.0))
+    }
+
+    /// The ticket of `who`, as the moment to ask again: `earliest`, and when the ticket comes up by today's limit. One that
+    /// is far off asks half-way again, because the limit may have been raised by then.
+    fn ticket(
+        &mut self,
+        now: Instant,
+        earliest: Instant,
+        limit: f64,
+        priority: Priority,
+        who: Option<&str>,
+    ) -> Instant {
+        let soonest = earliest.max(now + SHORTEST_WAIT);
+        let Some(who) = who else {
+            return soonest;
+        };
+        let ticket = match self.tickets.get(who) {
+            Some(ticket) => *ticket,
+            None => self.draw(priority, who),
+        };
+        let counts_from = self.stopped_until.unwrap_or(now);
+        let ahead = WINDOW.mul_f64((ticket - self.counter).max(0.0) / (limit * HASTE));
+        let wait = counts_from.saturating_duration_since(now) + ahead;
+        soonest.max(
+            now + if wait > WINDOW {
+                WINDOW.max(wait / 2)
+            } else {
+                wait
+            },
+        )
+    }
+
+    fn draw(&mut self, priority: Priority, who: &str) -> f64 {
+        let ticket = self.tail(priority).max(self.counter) + 1.0;
+        if let Some(tail) = self.tails.get_mut(lane_of(priority)) {
+            *tail = ticket;
+        }
+        self.tickets.insert(who.to_owned(), ticket);
+        ticket
+    }
+
+    /// The last ticket of those that go before a newcomer of this priority.
+    fn tail(&self, priority: Priority) -> f64 {
+        let [user, repair] = self.tails;
+        match priority {
+            Priority::User => user,
+            Priority::Repair | Priority::Scan => user.max(repair),
+        }
+    }
+
+    /// Moves the counter on; it stands still while the cloud has stopped the lane.
+    fn count(&mut self, now: Instant) {
+        let from = self
+            .stopped_until
+            .map_or(self.counted_at, |until| until.max(self.counted_at));
+        if let Some(limit) = self.limit {
+            let passed = now.saturating_duration_since(from);
+            self.counter += limit * HASTE * passed.as_secs_f64() / WINDOW.as_secs_f64();
+        }
+        self.counted_at = now.max(from);
+    }
+
+    /// Opens a new window where the old one has ended.
+    fn roll(&mut self, now: Instant) {
+        self.count(now);
+        if self.stopped_until.is_some_and(|until| until <= now) {
+            self.stopped_until = None;
+        }
+        if now < self.window_end {
+            return;
+        }
+        if let Some(limit) = self.limit {
+            let used_up = self.used >= limit.floor();
+            if used_up && !self.throttled && self.calm_calls >= CALLS_BETWEEN_TRIES {
+                self.limit = Some((limit * GROWTH).max(limit + 1.0));
+                self.calm_calls = 0.0;
+            }
+        }
+        let over = now.duration_since(self.window_end).as_secs();
+        self.window_end += WINDOW * u32::try_from(over / WINDOW.as_secs() + 1).unwrap_or(u32::MAX);
+        self.used = 0.0;
+        self.used_by_scans = 0.0;
+        self.throttled = false;
+        // Whoever did not come within a minute's worth of calls of its turn does not come any more.
+        let long_gone = self.counter - self.limit.unwrap_or(0.0) * HASTE;
+        self.tickets.retain(|_, ticket| *ticket >= long_gone);
+    }
+
+    fn window_start(&self) -> Instant {
+        self.window_end
+            .checked_sub(WINDOW)
+            .unwrap_or(self.window_end)
+    }
+
+    /// Part of the window that has passed.
+    fn elapsed(&self, now: Instant) -> f64 {
+        now.saturating_duration_since(self.window_start())
+            .as_secs_f64()
+            / WINDOW.as_secs_f64()
+    }
+}
+
+const fn lane_of(priority: Priority) -> usize {
+    match priority {
+        Priority::User => 0,
+        Priority::Repair | Priority::Scan => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BinaryHeap;
+
+    use super::*;
+
+    /// The cloud's side: fixed windows from the start of time, a limit that may change, and somebody else who uses it too.
+    struct Cloud {
+        start: Instant,
+        limit: f64,
+        others: f64,
+        headers: bool,
+        minute: u64,
+        used: f64,
+        accepted: u64,
+        rejected: u64,
+    }
+
+    impl Cloud {
+        fn new(start: Instant, limit: f64, headers: bool) -> Self {
+            Self {
+                start,
+                limit,
+                others: 0.0,
+                headers,
+                minute: 0,
+                used: 0.0,
+                accepted: 0,
+                rejected: 0,
+            }
+        }
+
+        fn left(&self, now: Instant) -> Duration {
+            let passed = now.duration_since(self.start);
+            WINDOW * u32::try_from(passed.as_secs() / 60 + 1).unwrap() - passed
+        }
+
+        fn call(&mut self, now: Instant) -> Outcome {
+            let minute = now.duration_since(self.start).as_secs() / 60;
+            if minute != self.minute {
+                self.minute = minute;
+                self.used = self.others;
+            }
+            if self.used < self.limit {
+                self.used += 1.0;
+                self.accepted += 1;
+                return Outcome::Admitted;
+            }
+            self.rejected += 1;
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "a small limit"
+            )]
+            let limit = self.limit as u32;
+            Outcome::Throttled {
+                retry_after: self.headers.then(|| self.left(now)),
+                limit: self.headers.then_some(limit),
+            }
+        }
+    }
+
+    /// `objects` wait for one call each, take 30 ms for it, and come back when they are told to.
+    fn run(
+        objects: usize,
+        cloud: &mut Cloud,
+        minutes: u64,
+        mut change: impl FnMut(u64, &mut Cloud),
+    ) -> usize {
+        let now = cloud.start;
+        let mut lane = Lane::new(now);
+        // (when, whether it is the end of a call, who), earliest first.
+        let mut agenda: BinaryHeap<std::cmp::Reverse<(Instant, bool, usize)>> = (0..objects)
+            .map(|object| std::cmp::Reverse((now, false, object)))
+            .collect();
+        let mut at_the_gate = std::collections::VecDeque::new();
+        let mut in_flight = 0;
+        let mut done = 0;
+        let mut minute = 0;
+        while let Some(std::cmp::Reverse((at, ends, object))) = agenda.pop() {
+            let passed = at.duration_since(cloud.start);
+            if passed >= WINDOW * u32::try_from(minutes).unwrap() {
+                break;
+            }
+            if passed.as_secs() / 60 != minute {
+                minute = passed.as_secs() / 60;
+                change(minute, cloud);
+            }
+            if ends {
+                in_flight -= 1;
+                agenda.extend(
+                    at_the_gate
+                        .pop_front()
+                        .map(|next| std::cmp::Reverse((at, false, next))),
+                );
+                let outcome = cloud.call(at);
+                let to_next_minute = cloud.left(at);
+                lane.note(at, outcome, to_next_minute);
+                match outcome {
+                    Outcome::Admitted => done += 1,
+                    Outcome::Throttled { .. } => {
+                        agenda.push(std::cmp::Reverse((at, false, object)))
+                    }
+                }
+                continue;
+            }
+            if in_flight >= 32 {
+                at_the_gate.push_back(object);
+                continue;
+            }
+            match lane.admit(at, Priority::User, Some(&object.to_string())) {
+                Ok(()) => {
+                    in_flight += 1;
+                    agenda.push(std::cmp::Reverse((
+                        at + Duration::from_millis(30),
+                        true,
+                        object,
+                    )));
+                }
+                Err(until) => {
+                    agenda.extend(
+                        at_the_gate
+                            .pop_front()
+                            .map(|next| std::cmp::Reverse((at, false, next))),
+                    );
+                    assert!(until > at, "nobody spins");
+                    agenda.push(std::cmp::Reverse((until, false, object)));
+                }
+            }
+        }
+        done
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "small counts")]
+    fn assert_goodput(cloud: &Cloud, possible: f64) {
+        let used = cloud.accepted as f64 / possible;
+        let wasted = cloud.rejected as f64 / (cloud.accepted + cloud.rejected) as f64;
+        assert!(used >= 0.98, "used {used:.3} of the limit");
+        assert!(
+            wasted <= 0.01,
+            "{wasted:.4} rejected ({} of {})",
+            cloud.rejected,
+            cloud.accepted
+        );
+    }
+
+    #[test]
+    fn a_limit_is_used_and_hardly_anything_is_rejected() {
+        for headers in [true, false] {
+            let mut cloud = Cloud::new(Instant::now(), 600.0, headers);
+            run(10_000, &mut cloud, 16, |_, _| {});
+            assert_goodput(&cloud, 16.0 * 600.0);
+        }
+    }
+
+    #[test]
+    fn a_limit_that_is_halved_and_raised_again_is_followed() {
+        for headers in [true, false] {
+            let mut cloud = Cloud::new(Instant::now(), 600.0, headers);
+            run(10_000, &mut cloud, 16, |minute, cloud| {
+                cloud.limit = if minute >= 8 { 300.0 } else { 600.0 }
+            });
+            assert_goodput(&cloud, 8.0 * 600.0 + 8.0 * 300.0);
+
+            let mut cloud = Cloud::new(Instant::now(), 300.0, headers);
+            run(12_000, &mut cloud, 20, |minute, cloud| {
+                cloud.limit = if minute >= 8 { 600.0 } else { 300.0 };
+            });
+            let followed = cloud.accepted;
+            assert!(
+                followed >= 8 * 300 + 9 * 600,
+                "{followed} calls in twenty minutes"
+            );
+        }
+    }
+
+    #[test]
+    fn somebody_else_who_uses_the_same_limit_is_tolerated() {
+        for headers in [true, false] {
+            let mut cloud = Cloud::new(Instant::now(), 600.0, headers);
+            cloud.others = 300.0;
+            run(6_000, &mut cloud, 16, |_, _| {});
+            assert_goodput(&cloud, 16.0 * 300.0);
+        }
+    }
+
+    #[test]
+    fn everybody_gets_a_turn_and_each_once() {
+        let mut cloud = Cloud::new(Instant::now(), 600.0, true);
+        assert_eq!(run(1_000, &mut cloud, 4, |_, _| {}), 1_000);
+        assert_eq!(cloud.accepted, 1_000);
+    }
+
+    #[test]
+    fn without_a_limit_nobody_waits() {
+        let mut lane = Lane::new(Instant::now());
+        assert!((0..100_000).all(|_| lane.admit(Instant::now(), Priority::User, None).is_ok()));
+    }
+
+    #[test]
+    fn scans_take_a_fifth_and_leave_the_rest() {
+        let start = Instant::now();
+        let mut lane = Lane::new(start);
+        let named = Outcome::Throttled {
+            retry_after: Some(Duration::from_secs(1)),
+            limit: Some(100),
+        };
+        lane.note(start, named, WINDOW);
+        let mut scans = 0;
+        let mut now = start + Duration::from_secs(1);
+        let end = now + WINDOW;
+        while now < end {
+            scans += u32::from(lane.admit(now, Priority::Scan, None).is_ok());
+            now += Duration::from_millis(50);
+        }
+        assert!((18..=21).contains(&scans), "{scans}");
+    }
+
+    #[test]
+    fn nonsense_in_the_headers_does_not_stop_the_lane() {
+        let start = Instant::now();
+        for limit in [Some(0), Some(u32::MAX), None] {
+            let mut lane = Lane::new(start);
+            let nonsense = Outcome::Throttled {
+                retry_after: Some(Duration::from_secs(1 << 40)),
+                limit,
+            };
+            lane.note(start, nonsense, Duration::from_secs(20));
+            let until = lane.admit(start, Priority::User, Some("a")).unwrap_err();
+            assert!(until <= start + WINDOW * 2, "{:?}", until - start);
+            assert!(lane.admit(until, Priority::User, Some("a")).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_jump_of_a_day_is_a_new_window_and_nothing_else() {
+        let start = Instant::now();
+        let mut lane = Lane::new(start);
+        let named = Outcome::Throttled {
+            retry_after: Some(Duration::from_secs(1)),
+            limit: Some(100),
+        };
+        lane.note(start, named, WINDOW);
+        let tomorrow = start + Duration::from_secs(86_400);
+        assert!(lane.admit(tomorrow, Priority::User, Some("a")).is_ok());
+        assert_eq!(lane.limit(), Some(100.0));
+    }
+}

@@ -1,0 +1,177 @@
+//! What keeps one account's calls inside its means: a bound on calls in flight per region, and one [`Lane`] per (region,
+//! action). In memory; makes no call itself. Waiting is the caller's requeue, never a blocked task.
+
+pub mod lane;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+pub use self::lane::Priority;
+use self::lane::{Lane, Outcome};
+use super::{Action, Error, Region};
+
+/// Calls in flight per account and region.
+const IN_FLIGHT: usize = 32;
+
+/// The gate before every call of one account.
+#[derive(Debug, Default)]
+pub struct Gate {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    regions: HashMap<Region, Arc<Semaphore>>,
+    lanes: HashMap<(Region, Action), Lane>,
+}
+
+impl Gate {
+    /// A place among the calls in flight to `region`; give it back by dropping it. `who` keeps its turn while it waits.
+    ///
+    /// # Errors
+    /// The moment to ask again.
+    pub async fn enter(
+        &self,
+        region: &Region,
+        action: Action,
+        priority: Priority,
+        who: Option<&str>,
+    ) -> Result<OwnedSemaphorePermit, Instant> {
+        let places = {
+            let mut inner = self.lock();
+            // Asked first, so that nobody takes a place only to hear that it must wait.
+            if let Some(until) = inner.lane(region, action).stopped(Instant::now()) {
+                return Err(inner
+                    .lane(region, action)
+                    .admit(Instant::now(), priority, who)
+                    .err()
+                    .unwrap_or(until));
+            }
+            inner.places(region)
+        };
+        let Ok(permit) = places.acquire_owned().await else {
+            unreachable!("the semaphore is never closed");
+        };
+        self.lock()
+            .lane(region, action)
+            .admit(Instant::now(), priority, who)?;
+        Ok(permit)
+    }
+
+    /// Takes in how a call ended.
+    pub fn note(&self, region: &Region, action: Action, error: Option<&Error>) {
+        let outcome = match error {
+            Some(error) if error.class() == super::Class::Throttled => Outcome::Throttled {
+                retry_after: error.retry_after(),
+                limit: error.limit(),
+            },
+            Some(_) | None => Outcome::Admitted,
+        };
+        self.lock()
+            .lane(region, action)
+            .note(Instant::now(), outcome, to_next_minute());
+    }
+
+    /// Calls a minute that the cloud allows for `action` in `region`, if it has told.
+    #[must_use]
+    pub fn limit(&self, region: &Region, action: Action) -> Option<f64> {
+        self.lock().lanes.get(&(region.clone(), action))?.limit()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn places(&mut self, region: &Region) -> Arc<Semaphore> {
+        let places = self
+            .regions
+            .entry(region.clone())
+            .or_insert_with(|| Arc::new(Semaphore::new(IN_FLIGHT)));
+        Arc::clone(places)
+    }
+
+    fn lane(&mut self, region: &Region, action: Action) -> &mut Lane {
+        self.lanes
+            .entry((region.clone(), action))
+            .or_insert_with(|| Lane::new(Instant::now()))
+    }
+}
+
+/// The end of the cloud's window by our own clock, for answers that do not name it.
+fn to_next_minute() -> Duration {
+    let second = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs();
+    Duration::from_secs(60 - second % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ecs::ApiError;
+
+    fn region(text: &str) -> Region {
+        text.parse().unwrap()
+    }
+
+    fn throttled() -> Error {
+        Error::Api(ApiError {
+            action: Action::JoinSecurityGroup,
+            status: 400,
+            code: "Throttling.User".to_owned(),
+            message: String::new(),
+            request_id: None,
+            retry_after: Some(Duration::from_secs(20)),
+            limit: Some(600),
+        })
+    }
+
+    async fn enters(gate: &Gate, text: &str, action: Action) -> bool {
+        gate.enter(&region(text), action, Priority::User, None)
+            .await
+            .is_ok()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_throttle_holds_its_action_in_its_region_and_nothing_else() {
+        let gate = Gate::default();
+        gate.note(
+            &region("cn-hangzhou"),
+            Action::JoinSecurityGroup,
+            Some(&throttled()),
+        );
+        assert!(!enters(&gate, "cn-hangzhou", Action::JoinSecurityGroup).await);
+        assert!(enters(&gate, "cn-hangzhou", Action::LeaveSecurityGroup).await);
+        assert!(enters(&gate, "cn-beijing", Action::JoinSecurityGroup).await);
+        tokio::time::advance(Duration::from_secs(21)).await;
+        assert!(enters(&gate, "cn-hangzhou", Action::JoinSecurityGroup).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_region_takes_only_its_own_places() {
+        let gate = Gate::default();
+        let silent = region("cn-hangzhou");
+        let mut held = Vec::new();
+        for _ in 0..IN_FLIGHT {
+            held.push(
+                gate.enter(&silent, Action::JoinSecurityGroup, Priority::User, None)
+                    .await
+                    .unwrap(),
+            );
+        }
+        let waiting = gate.enter(&silent, Action::JoinSecurityGroup, Priority::User, None);
+        assert!(
+            tokio::time::timeout(Duration::from_secs(1), waiting)
+                .await
+                .is_err()
+        );
+        assert!(enters(&gate, "cn-beijing", Action::JoinSecurityGroup).await);
+    }
+}
