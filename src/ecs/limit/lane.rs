@@ -552,7 +552,11 @@ mod tests {
             lane.note(start, nonsense, Duration::from_secs(20));
             let until = lane.admit(start, Priority::User, Some("a")).unwrap_err();
             assert!(until <= start + WINDOW * 2, "{:?}", until - start);
-            assert!(lane.admit(until, Priority::User, Some("a")).is_ok());
+            // A far-off turn is asked for half-way again, so it may take a second try.
+            let in_the_end = lane
+                .admit(until, Priority::User, Some("a"))
+                .or_else(|until| lane.admit(until, Priority::User, Some("a")));
+            assert_eq!(in_the_end, Ok(()));
         }
     }
 
