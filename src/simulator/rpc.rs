@@ -230,7 +230,7 @@ impl Wire {
         let string_to_sign = sign::string_to_sign_v3(&request);
         if hash != true_hash || sign::signature_v3(&key.secret, &string_to_sign) != signature {
             return Err(error::SIGNATURE_MISMATCH.says(format!(
-                "Specified signature does not match our calculation. server StringToSign is [{string_to_sign}], server CanonicalRequest is [{request}]"
+                "Specified signature does not match our calculation. server StringToSign is [{string_to_sign}]"
             )));
         }
         nonces.take(key, nonce, now)?;
