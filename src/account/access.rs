@@ -1,31 +1,44 @@
-//! One usable account's calls: through its gate, counted, and stopped where the cloud throttles. No decisions.
+//! One usable account's calls: reads by the hundred, every call through its gate and counted. No decisions.
 
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::FutureExt as _;
 use tokio::time::Instant;
 
+use crate::ecs::batch::{self, Batch};
 use crate::ecs::limit::{Gate, Priority};
-use crate::ecs::{Action, Client, Error, Region, RequestId, Target, TargetDescription};
+use crate::ecs::{
+    Action, Client, Error, InstanceId, NetworkInterfaceId, Region, RequestId, Target, TargetDescription,
+};
 use crate::membership::edge::Edge;
 use crate::telemetry::Telemetry;
-
-use std::sync::Arc;
 
 /// An account that the cloud knows.
 #[derive(Debug)]
 pub struct Account {
     /// UID at the cloud.
     pub uid: String,
-    client: Client,
-    gate: Gate,
-    telemetry: Arc<Telemetry>,
+    calls: Arc<Calls>,
+    readers: Mutex<HashMap<Region, Readers>>,
 }
 
 /// Why a call has no answer to give.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum CallError {
-    /// It was not made: the cloud throttles this action until then.
+    /// It was not made: its turn within the cloud's limit comes then.
     Stopped(Instant),
     /// It was made and failed.
     Failed(Error),
+}
+
+/// One queue of reads for each kind of target in a region.
+#[derive(Clone, Debug)]
+struct Readers {
+    instances: Arc<Batch<InstanceId, TargetDescription, CallError>>,
+    interfaces: Arc<Batch<NetworkInterfaceId, TargetDescription, CallError>>,
 }
 
 impl Account {
@@ -34,60 +47,142 @@ impl Account {
     pub fn new(client: Client, uid: String, telemetry: Arc<Telemetry>) -> Self {
         Self {
             uid,
-            client,
-            gate: Gate::default(),
-            telemetry,
+            calls: Arc::new(Calls {
+                client,
+                gate: Gate::default(),
+                telemetry,
+            }),
+            readers: Mutex::default(),
         }
     }
 
-    /// What the cloud says of the target; none where a complete answer does not list it.
+    /// What the cloud says of the target; none where a complete answer does not list it. Asked together with the others
+    /// that come meanwhile.
     ///
     /// # Errors
     /// The call was held back, or failed.
-    pub async fn describe(
-        &self,
-        region: &Region,
-        target: &Target,
-    ) -> Result<Option<TargetDescription>, CallError> {
+    pub async fn describe(&self, region: &Region, target: &Target) -> Result<Option<TargetDescription>, CallError> {
+        let readers = self.readers(region);
         match target {
-            Target::Instance(id) => {
-                let ids = std::slice::from_ref(id);
-                let call = self.client.describe_instances(region, ids);
-                let mut found = self.call(region, Action::DescribeInstances, call).await?;
-                Ok(found.remove(id))
-            }
-            Target::NetworkInterface(id) => {
-                let ids = std::slice::from_ref(id);
-                let call = self.client.describe_network_interfaces(region, ids);
-                let mut found = self
-                    .call(region, Action::DescribeNetworkInterfaces, call)
-                    .await?;
-                Ok(found.remove(id))
-            }
+            Target::Instance(id) => readers.instances.get(id.clone()).await,
+            Target::NetworkInterface(id) => readers.interfaces.get(id.clone()).await,
         }
     }
 
-    /// Joins the edge's target to its group.
+    /// What the cloud says of many targets, at most [`batch::BLOCK`], when there is nothing more urgent. One that a complete
+    /// answer does not list is not in the result.
     ///
     /// # Errors
     /// The call was held back, or failed.
-    pub async fn join(&self, edge: &Edge) -> Result<RequestId, CallError> {
-        let call = self
-            .client
-            .join_security_group(&edge.region, &edge.target, &edge.group);
-        self.call(&edge.region, Action::JoinSecurityGroup, call)
+    pub async fn scan(&self, region: &Region, targets: &[Target]) -> Result<HashMap<Target, TargetDescription>, CallError> {
+        let mut instances = Vec::new();
+        let mut interfaces = Vec::new();
+        for target in targets {
+            match target {
+                Target::Instance(id) => instances.push(id.clone()),
+                Target::NetworkInterface(id) => interfaces.push(id.clone()),
+            }
+        }
+        let mut found = HashMap::new();
+        if !instances.is_empty() {
+            let rows = self.calls.instances(region, Priority::Scan, &instances).await?;
+            found.extend(rows.into_iter().map(|(id, row)| (Target::Instance(id), row)));
+        }
+        if !interfaces.is_empty() {
+            let rows = self.calls.interfaces(region, Priority::Scan, &interfaces).await?;
+            found.extend(rows.into_iter().map(|(id, row)| (Target::NetworkInterface(id), row)));
+        }
+        Ok(found)
+    }
+
+    /// Joins the edge's target to its group. `who` keeps its turn while the cloud's limit makes it wait.
+    ///
+    /// # Errors
+    /// The call was held back, or failed.
+    pub async fn join(&self, edge: &Edge, priority: Priority, who: &str) -> Result<RequestId, CallError> {
+        let Calls { client, .. } = &*self.calls;
+        let call = client.join_security_group(&edge.region, &edge.target, &edge.group);
+        self.calls
+            .call(&edge.region, Action::JoinSecurityGroup, priority, Some(who), call)
             .await
     }
 
-    /// Takes the edge's target out of its group.
+    /// Takes the edge's target out of its group. `who` keeps its turn while the cloud's limit makes it wait.
     ///
     /// # Errors
     /// The call was held back, or failed.
-    pub async fn leave(&self, edge: &Edge) -> Result<RequestId, CallError> {
-        let call = self
-            .client
-            .leave_security_group(&edge.region, &edge.target, &edge.group);
-        self.call(&edge.region, Action::LeaveSecurityGroup, call)
+    pub async fn leave(&self, edge: &Edge, who: &str) -> Result<RequestId, CallError> {
+        let Calls { client, .. } = &*self.calls;
+        let call = client.leave_security_group(&edge.region, &edge.target, &edge.group);
+        self.calls
+            .call(&edge.region, Action::LeaveSecurityGroup, Priority::User, Some(who), call)
+            .await
+    }
+
+    fn readers(&self, region: &Region) -> Readers {
+        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        readers
+            .entry(region.clone())
+            .or_insert_with(|| Readers::new(&self.calls, region))
+            .clone()
+    }
+}
+
+impl Readers {
+    fn new(calls: &Arc<Calls>, region: &Region) -> Self {
+        let (instances, interfaces) = (Arc::clone(calls), Arc::clone(calls));
+        let (here, there) = (region.clone(), region.clone());
+        Self {
+            instances: reader(move |ids| {
+                let (calls, region) = (Arc::clone(&instances), here.clone());
+                async move { calls.instances(&region, Priority::User, &ids).await }.boxed()
+            }),
+            interfaces: reader(move |ids| {
+                let (calls, region) = (Arc::clone(&interfaces), there.clone());
+                async move { calls.interfaces(&region, Priority::User, &ids).await }.boxed()
+            }),
+        }
+    }
+}
+
+fn reader<Id: Clone + Eq + Hash + Send + Sync + 'static>(
+    ask: impl Fn(Vec<Id>) -> futures::future::BoxFuture<'static, batch::Answer<Id, TargetDescription, CallError>>
+    + Send
+    + Sync
+    + 'static,
+) -> Arc<Batch<Id, TargetDescription, CallError>> {
+    Arc::new(Batch::new(ask, |failure| match failure {
+        CallError::Failed(error) => error.blames_one_id(),
+        CallError::Stopped(_) => false,
+    }))
+}
+
+/// What makes the calls.
+struct Calls {
+    client: Client,
+    gate: Gate,
+    telemetry: Arc<Telemetry>,
+}
+
+impl Calls {
+    async fn instances(
+        &self,
+        region: &Region,
+        priority: Priority,
+        ids: &[InstanceId],
+    ) -> batch::Answer<InstanceId, TargetDescription, CallError> {
+        let call = self.client.describe_instances(region, ids);
+        self.call(region, Action::DescribeInstances, priority, None, call).await
+    }
+
+    async fn interfaces(
+        &self,
+        region: &Region,
+        priority: Priority,
+        ids: &[NetworkInterfaceId],
+    ) -> batch::Answer<NetworkInterfaceId, TargetDescription, CallError> {
+        let call = self.client.describe_network_interfaces(region, ids);
+        self.call(region, Action::DescribeNetworkInterfaces, priority, None, call)
             .await
     }
 
@@ -95,20 +190,27 @@ impl Account {
         &self,
         region: &Region,
         action: Action,
+        priority: Priority,
+        who: Option<&str>,
         call: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, CallError> {
         let permit = self
             .gate
-            .enter(region, action, Priority::User, None)
+            .enter(region, action, priority, who)
             .await
             .map_err(CallError::Stopped)?;
         let started = Instant::now();
         let result = call.await;
         drop(permit);
         let error = result.as_ref().err();
-        self.telemetry
-            .count_call(action, region, error, started.elapsed());
+        self.telemetry.count_call(action, region, error, started.elapsed());
         self.gate.note(region, action, error);
         result.map_err(CallError::Failed)
+    }
+}
+
+impl fmt::Debug for Calls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.client.fmt(f)
     }
 }

@@ -147,6 +147,15 @@ impl Answer {
     }
 
     /// This answer, refused.
+    /// One row of an otherwise good answer cannot be read.
+    pub fn bad_row(&self, what: &str) -> Error {
+        Error::BadRow {
+            action: self.action,
+            what: what.to_owned(),
+        }
+    }
+
+    /// The answer as a whole is not what was promised.
     pub fn bad(&self, what: &str) -> Error {
         Error::BadAnswer {
             action: self.action,

@@ -113,7 +113,7 @@ pub(super) fn instances(answer: &Answer) -> Result<Page<InstanceId>, Error> {
         let id = row
             .instance_id
             .parse()
-            .map_err(|_| answer.bad("an InstanceId is none"))?;
+            .map_err(|_| answer.bad_row("an InstanceId is none"))?;
         let locks = row.operation_locks.unwrap_or_default().lock_reason;
         let description = TargetDescription {
             state: state(answer, &row.status)?,
@@ -148,7 +148,7 @@ pub(super) fn network_interfaces(answer: &Answer) -> Result<Page<NetworkInterfac
             let id = row
                 .network_interface_id
                 .parse()
-                .map_err(|_| answer.bad("a NetworkInterfaceId is none"))?;
+                .map_err(|_| answer.bad_row("a NetworkInterfaceId is none"))?;
             let description = TargetDescription {
                 state: state(answer, &row.status)?,
                 vpc_id: row
@@ -170,7 +170,7 @@ pub(super) fn network_interfaces(answer: &Answer) -> Result<Page<NetworkInterfac
 
 fn state(answer: &Answer, text: &str) -> Result<TargetState, Error> {
     if text.is_empty() {
-        return Err(answer.bad("a Status is empty"));
+        return Err(answer.bad_row("a Status is empty"));
     }
     short(answer, text.to_owned()).map(|text| TargetState::parse(&text))
 }
@@ -180,7 +180,7 @@ fn short(answer: &Answer, text: String) -> Result<String, Error> {
     if text.len() <= 128 && text.bytes().all(|byte| byte.is_ascii_graphic()) {
         Ok(text)
     } else {
-        Err(answer.bad("a text of a row cannot be what it should be"))
+        Err(answer.bad_row("a text of a row cannot be what it should be"))
     }
 }
 
@@ -198,7 +198,7 @@ fn groups(answer: &Answer, texts: Vec<String>) -> Result<BTreeSet<SecurityGroupI
                 groups.insert(group);
             }
             Err(_) if old_shape => {}
-            Err(_) => return Err(answer.bad("a SecurityGroupId is none")),
+            Err(_) => return Err(answer.bad_row("a SecurityGroupId is none")),
         }
     }
     Ok(groups)

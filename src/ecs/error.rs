@@ -33,6 +33,14 @@ pub enum Error {
         /// What is wrong with it.
         what: String,
     },
+    /// A good answer with a row that cannot be read. It says nothing about any of the targets that were asked for.
+    #[error("{action} answered with a row that cannot be read: {what}")]
+    BadRow {
+        /// What was called.
+        action: Action,
+        /// What is wrong with it.
+        what: String,
+    },
 }
 
 /// An error code of the cloud with what came along.
@@ -61,7 +69,9 @@ impl Error {
     pub fn action(&self) -> Action {
         match self {
             Self::Api(error) => error.action,
-            Self::Transport { action, .. } | Self::BadAnswer { action, .. } => *action,
+            Self::Transport { action, .. }
+            | Self::BadAnswer { action, .. }
+            | Self::BadRow { action, .. } => *action,
         }
     }
 
@@ -87,7 +97,7 @@ impl Error {
                 known: true,
                 hint: "check that the operator's pod reaches the cloud's endpoint",
             },
-            Self::BadAnswer { .. } => Verdict {
+            Self::BadAnswer { .. } | Self::BadRow { .. } => Verdict {
                 class: Class::Transient,
                 known: true,
                 hint: "check that the account's endpoint is the cloud itself and no proxy stands in between",
@@ -102,8 +112,19 @@ impl Error {
             && match self {
                 Self::Api(error) => error.outcome_unknown(),
                 Self::Transport { source, .. } => source.may_have_arrived(),
-                Self::BadAnswer { .. } => true,
+                Self::BadAnswer { .. } | Self::BadRow { .. } => true,
             }
+    }
+
+    /// Whether one ID of many that were asked for may be to blame, so that the others are worth asking for alone. A
+    /// throttle, a server error or silence blames nobody.
+    #[must_use]
+    pub fn blames_one_id(&self) -> bool {
+        match self {
+            Self::Api(error) => ONE_ID.contains(&error.code.as_str()),
+            Self::BadRow { .. } => true,
+            Self::Transport { .. } | Self::BadAnswer { .. } => false,
+        }
     }
 
     /// How long the cloud asks to stay away.
@@ -111,7 +132,7 @@ impl Error {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Api(error) => error.retry_after,
-            Self::Transport { .. } | Self::BadAnswer { .. } => None,
+            Self::Transport { .. } | Self::BadAnswer { .. } | Self::BadRow { .. } => None,
         }
     }
 
@@ -120,7 +141,7 @@ impl Error {
     pub fn limit(&self) -> Option<u32> {
         match self {
             Self::Api(error) => error.limit,
-            Self::Transport { .. } | Self::BadAnswer { .. } => None,
+            Self::Transport { .. } | Self::BadAnswer { .. } | Self::BadRow { .. } => None,
         }
     }
 
@@ -130,7 +151,7 @@ impl Error {
         match self {
             Self::Api(error) => error.reason(),
             Self::Transport { .. } => "NoAnswer".to_owned(),
-            Self::BadAnswer { .. } => "BadAnswer".to_owned(),
+            Self::BadAnswer { .. } | Self::BadRow { .. } => "BadAnswer".to_owned(),
         }
     }
 }
@@ -166,6 +187,18 @@ impl ApiError {
             || self.code == "SignatureNonceUsed"
     }
 }
+
+/// What Describe may say of one malformed or unknown ID among a hundred (the vendor documents no code for it: these are
+/// those of its sibling actions).
+const ONE_ID: [&str; 7] = [
+    "InvalidInstanceId.Malformed",
+    "InvalidInstanceIds.Malformed",
+    "InvalidInstanceId.NotFound",
+    "InvalidEniId.NotFound",
+    "InvalidEniId.Malformed",
+    "InvalidParams.EniId",
+    "InvalidParam.Malformed",
+];
 
 /// Characters. A condition's reason may have 1,024, but it is a column of `kubectl get`.
 const REASON_LIMIT: usize = 100;

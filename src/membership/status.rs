@@ -426,7 +426,9 @@ fn last_error(failure: &Error, retry: &str) -> LastError {
             api.request_id.as_ref().map(ToString::to_string),
             api.message.clone(),
         ),
-        Error::Transport { .. } | Error::BadAnswer { .. } => (None, None, failure.to_string()),
+        Error::Transport { .. } | Error::BadAnswer { .. } | Error::BadRow { .. } => {
+            (None, None, failure.to_string())
+        }
     };
     LastError {
         action: failure.action().to_string(),

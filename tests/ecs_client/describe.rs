@@ -64,7 +64,7 @@ async fn describe(
 async fn refused(replies: Vec<Reply>) -> String {
     let server = Server::in_turn(replies).await;
     match describe(&server, &ids(0..2)).await {
-        Err(Error::BadAnswer { what, .. }) => what,
+        Err(Error::BadAnswer { what, .. } | Error::BadRow { what, .. }) => what,
         other => panic!("{other:?}"),
     }
 }
@@ -227,7 +227,7 @@ async fn pages_that_do_not_end_are_left() {
     .await;
     assert!(matches!(
         describe(&server, &ids(0..5)).await,
-        Err(Error::BadAnswer { .. })
+        Err(Error::BadAnswer { .. } | Error::BadRow { .. })
     ));
     assert_eq!(server.seen().len(), 6, "one page an ID and one more");
 }

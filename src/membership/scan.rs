@@ -1,0 +1,122 @@
+//! Looks at every tracked target once a period, a hundred a call, and pokes only the objects whose picture changed. Reads
+//! only; what is to be done about a change is decided by the pass, which reads for itself. An answer that fails or does not
+//! come says nothing and pokes nobody.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::{AbortHandle, abortable};
+use tokio::time::Instant;
+use tracing::debug;
+
+use crate::account::access::CallError;
+use crate::account::directory::Standing;
+use crate::ecs::batch::BLOCK;
+use crate::ecs::{Region, Target, TargetDescription};
+
+use super::Context;
+use super::edge::AccountKey;
+
+/// How often it is looked for accounts and regions that came or went.
+const BUCKET_PERIOD: Duration = Duration::from_secs(1);
+/// The cloud's own answers may lag behind a change of ours; a picture is not doubted sooner.
+pub const SETTLING: Duration = Duration::from_secs(10);
+
+/// What is compared of a target: whether it is a member, and what the status shows of it. None of the two texts is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Picture {
+    /// A complete answer does not list it.
+    Absent,
+    /// Listed.
+    Present {
+        /// Whether it is a member of the object's group.
+        member: bool,
+        /// Hash of state, VPC and locks.
+        looks: u64,
+    },
+}
+
+impl Picture {
+    /// The picture of a description.
+    #[must_use]
+    pub fn of(description: Option<&TargetDescription>, member: impl FnOnce(&TargetDescription) -> bool) -> Self {
+        use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+        let Some(description) = description else {
+            return Self::Absent;
+        };
+        let mut hasher = DefaultHasher::new();
+        description.state.hash(&mut hasher);
+        description.vpc_id.hash(&mut hasher);
+        description.lock_reasons.hash(&mut hasher);
+        Self::Present {
+            member: member(description),
+            looks: hasher.finish(),
+        }
+    }
+}
+
+/// Scans until dropped: one task for each account and region, so that a silent region delays its own targets only.
+pub async fn run(context: Arc<Context>, period: Duration) {
+    let mut tasks: HashMap<(AccountKey, Region), AbortHandle> = HashMap::new();
+    loop {
+        let buckets = context.edges.buckets();
+        tasks.retain(|bucket, task| {
+            let keep = buckets.contains(bucket) && !task.is_aborted();
+            if !keep {
+                task.abort();
+            }
+            keep
+        });
+        for bucket in buckets {
+            tasks.entry(bucket).or_insert_with_key(|(account, region)| {
+                let scan = scan_bucket(Arc::clone(&context), account.clone(), region.clone(), period);
+                let (scan, handle) = abortable(scan);
+                tokio::spawn(scan);
+                handle
+            });
+        }
+        tokio::time::sleep(BUCKET_PERIOD).await;
+    }
+}
+
+/// Walks the targets of one account and region for ever, spread evenly over the period.
+async fn scan_bucket(context: Arc<Context>, account: AccountKey, region: Region, period: Duration) {
+    // What a restart makes ready at one moment shall not be scanned at one moment ever after.
+    tokio::time::sleep(period.mul_f64(rand::random_range(0.2..1.0))).await;
+    let mut after: Option<Target> = None;
+    loop {
+        let started = Instant::now();
+        let (block, total) = context.edges.targets_after(&account, &region, after.as_ref(), BLOCK);
+        after = if block.len() < BLOCK { None } else { block.last().cloned() };
+        let pause = period / u32::try_from(total.div_ceil(BLOCK).max(1)).unwrap_or(u32::MAX);
+        if !block.is_empty() {
+            scan_block(&context, &account, &region, &block).await;
+        }
+        tokio::time::sleep_until(started + pause).await;
+    }
+}
+
+/// Asks for one block until there is an answer or a failure, and compares.
+async fn scan_block(context: &Context, account: &AccountKey, region: &Region, block: &[Target]) {
+    let Some(entry) = context.directory.look_up(account) else {
+        return;
+    };
+    let Standing::Ready(access) = &entry.standing else {
+        return;
+    };
+    let found = loop {
+        match access.scan(region, block).await {
+            Ok(found) => break found,
+            // This stretches the period where the limit is small.
+            Err(CallError::Stopped(until)) => tokio::time::sleep_until(until).await,
+            Err(CallError::Failed(error)) => {
+                debug!(%account, %region, %error, "scan failed; the next one will tell");
+                return;
+            }
+        }
+    };
+    for object in context.edges.changed(account, region, block, &found) {
+        context.pokes.poke(&object);
+    }
+}
