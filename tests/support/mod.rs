@@ -16,6 +16,7 @@ pub mod port;
 pub mod process;
 pub mod scratch;
 pub mod simulator;
+pub mod stage;
 
 /// Chooses the process's TLS provider; must come before the first client, and may come again.
 pub fn install_crypto() {
