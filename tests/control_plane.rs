@@ -238,6 +238,13 @@ async fn the_api_server_comes_back_with_its_objects() -> Result<()> {
     );
     plane.start_api_server().await?;
     maps.get("kept").await?;
+    // The controllers have outlived the gap, too: one of them makes an account in each new namespace.
+    let namespace = new_namespace(&plane.admin_client().await?, "after").await?;
+    let accounts: Api<ServiceAccount> = Api::namespaced(plane.admin_client().await?, &namespace);
+    eventually("an account in the new namespace", async || {
+        Ok(accounts.get_opt("default").await?.is_some())
+    })
+    .await?;
     let directory = plane.directory().to_owned();
     drop(plane);
     assert!(
