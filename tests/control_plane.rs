@@ -1,22 +1,19 @@
-//! The ground that the other end-to-end tests stand on is firm: a real API server, real rights, real deletion, and
-//! nothing left running.
+//! The cluster that the end-to-end tests stand on is a real one: its version, its rights, its tokens, its audit,
+//! and its deletion.
 
 mod support;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, ServiceAccount};
 use kube::api::{DeleteParams, ListParams, ObjectMeta, PostParams};
 use kube::{Api, Client, Config, ResourceExt};
 use serde_json::json;
 use support::control_plane::{ControlPlane, client};
-use support::error::{Context, Error, Result};
-use support::process::Child;
-use support::scratch::Scratch;
-use support::{kstatus, operator};
+use support::error::{Error, Result};
+use support::eventually::eventually;
+use support::operator;
 
 #[tokio::test]
 async fn the_api_server_is_ready_and_calls_itself_by_its_version() -> Result<()> {
@@ -26,7 +23,10 @@ async fn the_api_server_is_ready_and_calls_itself_by_its_version() -> Result<()>
         .await?;
     assert_eq!(ready, "ok");
     let version = admin.apiserver_version().await?.git_version;
-    let go_mod = std::fs::read_to_string(in_repository("tests/control-plane/go.mod"))?;
+    let go_mod = std::fs::read_to_string(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/control-plane/go.mod"
+    ))?;
     assert!(
         std::env::var_os("KUBEBUILDER_ASSETS").is_some()
             || go_mod.contains(&format!("k8s.io/kubernetes {version} ")),
@@ -94,25 +94,20 @@ async fn audit_counts_each_request_of_a_user_agent_once() -> Result<()> {
         .await?;
     assert!(maps.get_opt("absent").await?.is_none());
     let watch = maps.watch(&kube::api::WatchParams::default(), "0").await?; // open, and not finished
-    let mut seen = Vec::new();
+    let counted = || -> Result<Vec<_>> {
+        let events = plane.audit_events()?.into_iter();
+        let ours = events.filter(|event| event.user_agent == "counted-by-a-test");
+        Ok(ours
+            .map(|event| (event.verb, event.resource, event.name, event.code))
+            .collect())
+    };
     eventually("three requests in the audit log", async || {
-        seen = plane
-            .audit_events()?
-            .into_iter()
-            .filter(|event| event.user_agent == "counted-by-a-test")
-            .collect();
-        Ok(seen.len() >= 3)
+        Ok(counted()?.len() >= 3)
     })
     .await?;
     drop(watch);
     tokio::time::sleep(Duration::from_millis(300)).await; // the watch's end is logged, and is no second request
-    let seen = plane
-        .audit_events()?
-        .into_iter()
-        .filter(|event| event.user_agent == "counted-by-a-test");
-    let mut seen: Vec<_> = seen
-        .map(|event| (event.verb, event.resource, event.name, event.code))
-        .collect();
+    let mut seen = counted()?;
     seen.sort();
     let request =
         |verb: &str, name: &str, code| (verb.into(), "configmaps".into(), name.into(), code);
@@ -243,301 +238,19 @@ async fn the_api_server_comes_back_with_its_objects() -> Result<()> {
     );
     plane.start_api_server().await?;
     maps.get("kept").await?;
+    // The controllers have outlived the gap, too: one of them makes an account in each new namespace.
+    let namespace = new_namespace(&plane.admin_client().await?, "after").await?;
+    let accounts: Api<ServiceAccount> = Api::namespaced(plane.admin_client().await?, &namespace);
+    eventually("an account in the new namespace", async || {
+        Ok(accounts.get_opt("default").await?.is_some())
+    })
+    .await?;
     let directory = plane.directory().to_owned();
     drop(plane);
     assert!(
         !directory.exists(),
         "the files of a control plane stay behind"
     );
-    Ok(())
-}
-
-#[tokio::test]
-async fn kstatus_judges_as_flux_does() -> Result<()> {
-    let object = |status: serde_json::Value| json!({"apiVersion": "v1", "kind": "A", "metadata": {"name": "a", "generation": 2}, "status": status});
-    let condition = |kind: &str| {
-        object(json!({"conditions": [{"type": kind, "status": "True", "message": "why"}]}))
-    };
-    let deleted = json!({"apiVersion": "v1", "kind": "A", "metadata": {"name": "a", "deletionTimestamp": "2026-01-01T00:00:00Z"}});
-    let objects = [
-        object(json!({"observedGeneration": 1})),
-        condition("Reconciling"),
-        condition("Stalled"),
-        condition("Ready"),
-        deleted,
-    ];
-    let verdicts = kstatus::judge(&objects).await?;
-    let words: Vec<_> = verdicts
-        .iter()
-        .map(|verdict| verdict.status.as_str())
-        .collect();
-    assert_eq!(
-        words,
-        [
-            "InProgress",
-            "InProgress",
-            "Failed",
-            "Current",
-            "Terminating"
-        ]
-    );
-    assert_eq!(verdicts[2].message, "why");
-    let many = vec![condition("Ready"); 5000]; // more than a pipe holds
-    assert_eq!(kstatus::judge(&many).await?.len(), many.len());
-    assert!(kstatus::judge(&[json!("no object")]).await.is_err());
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_child_has_its_own_process_id_exit_code_and_log() -> Result<()> {
-    let scratch = Scratch::new("test")?;
-    let log = scratch.path().join("log");
-    let mut child = sh("echo $$; echo at the end >&2; exit 7", &log)?;
-    assert_eq!(child.wait(LIMIT).await?, 7);
-    assert_eq!(
-        std::fs::read_to_string(&log)?,
-        format!("{}\nat the end\n", child.pid())
-    );
-    assert!(
-        child.signal("STOP").is_err(),
-        "a signal to a process that has ended"
-    );
-    let mut unready = sh("echo out of order; exit 3", &log)?;
-    let error = unready
-        .wait_until(LIMIT, async || Err(Error::new("not yet")))
-        .await
-        .err()
-        .context("it was ready")?;
-    assert!(
-        error.to_string().contains("ended with 3") && error.to_string().contains("out of order"),
-        "{error}"
-    );
-    assert_eq!(
-        Child::spawn("none", &Command::new("no-such-program"), &log)?
-            .wait(LIMIT)
-            .await?,
-        127
-    );
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_child_can_be_frozen_ended_and_killed() -> Result<()> {
-    let scratch = Scratch::new("test")?;
-    let beat = scratch.path().join("beat");
-    let script = format!(
-        "trap 'exit 5' TERM; while :; do echo >>{}; sleep 0.02; done",
-        beat.display()
-    );
-    let log = scratch.path().join("log");
-    let mut child = sh(&script, &log)?;
-    eventually("a beat", async || Ok(beat.exists())).await?;
-    child.signal("STOP")?;
-    assert!(is_still(&beat).await?, "a frozen process runs on");
-    assert_eq!(
-        child.exit_code()?,
-        None,
-        "a frozen process is taken for an ended one"
-    );
-    child.signal("CONT")?;
-    assert!(!is_still(&beat).await?, "a thawed process stands still");
-    assert_eq!(child.terminate(LIMIT).await?, 5);
-    let mut child = sh(&script, &log)?;
-    child.kill();
-    assert_eq!(child.exit_code()?, Some(128 + 9));
-    assert!(is_still(&beat).await?);
-    Ok(())
-}
-
-#[tokio::test]
-async fn what_a_child_leaves_behind_goes_with_it() -> Result<()> {
-    let scratch = Scratch::new("test")?;
-    let beat = scratch.path().join("beat");
-    let script = format!(
-        "(while :; do echo >>{}; sleep 0.02; done) & sleep 0.2",
-        beat.display()
-    );
-    let mut child = sh(&script, &scratch.path().join("log"))?;
-    assert_eq!(child.wait(LIMIT).await?, 0);
-    assert!(beat.exists());
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    assert!(is_still(&beat).await?, "a descendant outlives the child");
-    Ok(())
-}
-
-#[tokio::test]
-async fn children_and_files_are_gone_after_sigkill_of_their_parent() -> Result<()> {
-    let scratch = Scratch::new("test")?;
-    let told = scratch.path().join("told");
-    let mut parent = Command::new(std::env::current_exe()?)
-        .args([
-            "--exact",
-            "a_parent_that_waits_for_sigkill",
-            "--ignored",
-            "--nocapture",
-        ])
-        .env(PARENT_OF_TEST, scratch.path())
-        .stdout(Stdio::null())
-        .spawn()?;
-    eventually("the parent's word", async || Ok(told.exists())).await?;
-    let directory = PathBuf::from(std::fs::read_to_string(&told)?);
-    let beats = [
-        scratch.path().join("child"),
-        scratch.path().join("grandchild"),
-    ];
-    for beat in &beats {
-        eventually("a beat", async || Ok(beat.exists())).await?;
-        assert!(!is_still(beat).await?);
-    }
-    assert!(directory.exists());
-    parent.kill()?; // SIGKILL
-    parent.wait()?;
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    for beat in &beats {
-        assert!(is_still(beat).await?, "{} lives on", beat.display());
-    }
-    eventually("its directory is gone", async || Ok(!directory.exists())).await
-}
-
-/// The other half of the test above; does nothing when it is run by hand.
-#[tokio::test]
-#[ignore = "run by children_and_files_are_gone_after_sigkill_of_their_parent"]
-async fn a_parent_that_waits_for_sigkill() -> Result<()> {
-    let Some(directory) = std::env::var_os(PARENT_OF_TEST).map(PathBuf::from) else {
-        return Ok(());
-    };
-    let own = Scratch::new("test")?;
-    let beat = |name: &str| {
-        format!(
-            "while :; do echo >>{}/{name}; sleep 0.02; done",
-            directory.display()
-        )
-    };
-    let _child = sh(
-        &format!("({}) & {}", beat("grandchild"), beat("child")),
-        &own.path().join("log"),
-    )?;
-    std::fs::write(directory.join("telling"), own.path().display().to_string())?;
-    std::fs::rename(directory.join("telling"), directory.join("told"))?;
-    std::future::pending().await
-}
-
-#[tokio::test]
-async fn two_builds_at_once_both_succeed_and_a_half_written_program_is_never_used() -> Result<()> {
-    let cache = Scratch::new("cache")?;
-    let build = || {
-        tokio::process::Command::new(in_repository("tests/control-plane/build"))
-            .arg("kstatus")
-            .env("XDG_CACHE_HOME", cache.path())
-            .output()
-    };
-    let (one, two) = tokio::try_join!(build(), build())?;
-    let said = |output: &std::process::Output| String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(
-        one.status.success() && two.status.success(),
-        "{}\n{}",
-        said(&one),
-        said(&two)
-    );
-    assert_eq!(one.stdout, two.stdout);
-    let built = [&one, &two]
-        .into_iter()
-        .filter(|output| said(output).contains("built in"))
-        .count();
-    assert_eq!(
-        built,
-        1,
-        "the work was done twice:\n{}\n{}",
-        said(&one),
-        said(&two)
-    );
-    let line = String::from_utf8(one.stdout)?;
-    let program = PathBuf::from(
-        line.trim()
-            .strip_prefix("KSTATUS=")
-            .context("no KSTATUS= line")?,
-    );
-    // A build that was killed leaves a piece under another name; the program is made again, whole.
-    std::fs::remove_file(&program)?;
-    let half = program.with_file_name(".building.killed");
-    std::fs::create_dir(&half)?;
-    std::fs::write(half.join("kstatus"), "half of it")?;
-    assert!(build().await?.status.success());
-    assert!(
-        Command::new(&program)
-            .stdin(Stdio::null())
-            .status()?
-            .success()
-    );
-    assert!(!half.exists());
-    Ok(())
-}
-
-#[test]
-fn a_machine_without_go_and_a_wrong_directory_are_told_the_way_out() -> Result<()> {
-    let empty = Scratch::new("empty")?;
-    let refusal = |name: &str, value: &Path| -> Result<String> {
-        let output = Command::new("/bin/bash")
-            .arg(in_repository("tests/control-plane/build"))
-            .env_remove("KUBEBUILDER_ASSETS")
-            .env("XDG_CACHE_HOME", empty.path())
-            .env(name, value)
-            .output()?;
-        assert!(!output.status.success() && output.stdout.is_empty());
-        Ok(String::from_utf8(output.stderr)?)
-    };
-    let said = refusal("KUBEBUILDER_ASSETS", empty.path())?;
-    assert!(
-        said.contains("lacks kube-apiserver etcd kube-controller-manager"),
-        "{said}"
-    );
-    // A PATH with all that the script needs, but no go.
-    for tool in [
-        "awk",
-        "basename",
-        "cat",
-        "cut",
-        "dirname",
-        "sha256sum",
-        "shasum",
-        "uname",
-    ] {
-        let found = Command::new("sh")
-            .args(["-c", "command -v \"$1\"", "sh", tool])
-            .output()?
-            .stdout;
-        if let Some(path) = String::from_utf8(found)?.lines().next() {
-            std::os::unix::fs::symlink(path, empty.path().join(tool))?;
-        }
-    }
-    let said = refusal("PATH", empty.path())?;
-    assert!(
-        said.contains("go is not on the PATH") && said.contains("KUBEBUILDER_ASSETS"),
-        "{said}"
-    );
-    Ok(())
-}
-
-fn sh(script: &str, log: &Path) -> Result<Child> {
-    let mut command = Command::new("sh");
-    command.args(["-c", script]);
-    Child::spawn("sh", &command, log)
-}
-
-async fn is_still(file: &Path) -> Result<bool> {
-    let before = std::fs::metadata(file)?.len();
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    Ok(std::fs::metadata(file)?.len() == before)
-}
-
-async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
-    let deadline = Instant::now() + LIMIT;
-    while !holds().await? {
-        if Instant::now() > deadline {
-            return Err(Error::new(format!("not within {LIMIT:?}: {what}")));
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
     Ok(())
 }
 
@@ -556,13 +269,6 @@ fn named<K: kube::Resource<DynamicType = ()> + Default>(name: &str) -> K {
     };
     object
 }
-
-fn in_repository(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
-}
-
-const PARENT_OF_TEST: &str = "SECURITY_GROUP_OPERATOR_TEST_PARENT";
-const LIMIT: Duration = Duration::from_secs(60);
 
 const OWN_NAMESPACE: &str = "{apiVersion: v1, kind: Namespace, metadata: {name: installed}}\n";
 

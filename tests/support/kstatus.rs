@@ -25,7 +25,8 @@ pub async fn judge(objects: &[serde_json::Value]) -> Result<Vec<Verdict>> {
         .kill_on_drop(true)
         .spawn()
         .context(program.display())?;
-    let lines: String = objects.iter().map(|object| format!("{object}\n")).collect();
+    let lines: Vec<_> = objects.iter().map(ToString::to_string).collect();
+    let lines = lines.join("\n");
     let mut stdin = child.stdin.take().context("kstatus has no stdin")?;
     // Apart from the reading, since many objects fill both pipes.
     let feeding = tokio::spawn(async move { stdin.write_all(lines.as_bytes()).await });

@@ -10,6 +10,7 @@ pub mod assets;
 pub mod audit;
 pub mod control_plane;
 pub mod error;
+pub mod eventually;
 pub mod kstatus;
 pub mod operator;
 pub mod port;

@@ -198,7 +198,7 @@ fn in_shell(command: &Command) -> Command {
 
 /// The shell's stdin is a pipe to which only we hold the other end. Its end of file, which the kernel sends
 /// however we end, makes the watcher kill the whole process group: program, descendants, shell, itself.
-/// (PR_SET_PDEATHSIG would be shorter, but needs unsafe code, is Linux only, and follows the spawning *thread*.)
+/// (`PR_SET_PDEATHSIG` would be shorter, but needs unsafe code, is Linux only, and follows the spawning *thread*.)
 /// When the program ends by itself, the watcher waits on for our end of the pipe, so that the group's id
 /// cannot belong to strangers by the time it is killed.
 const GUARD: &str = r#"
