@@ -1,0 +1,161 @@
+//! What a test starts never outlives it, and can be frozen, ended and killed on the way.
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use support::error::{Context, Error, Result};
+use support::eventually::eventually;
+use support::process::Child;
+use support::scratch::Scratch;
+
+#[tokio::test]
+async fn a_child_has_its_own_process_id_exit_code_and_log() -> Result<()> {
+    let scratch = Scratch::new("test")?;
+    let log = scratch.path().join("log");
+    let mut child = sh("echo $$; echo at the end >&2; exit 7", &log)?;
+    assert_eq!(child.wait(LIMIT).await?, 7);
+    assert_eq!(
+        std::fs::read_to_string(&log)?,
+        format!("{}\nat the end\n", child.pid())
+    );
+    assert!(
+        child.signal("STOP").is_err(),
+        "a signal to a process that has ended"
+    );
+    let mut unready = sh("echo out of order; exit 3", &log)?;
+    let error = unready
+        .wait_until(LIMIT, async || Err(Error::new("not yet")))
+        .await
+        .err()
+        .context("it was ready")?;
+    assert!(
+        error.to_string().contains("ended with 3") && error.to_string().contains("out of order"),
+        "{error}"
+    );
+    assert_eq!(
+        Child::spawn("none", &Command::new("no-such-program"), &log)?
+            .wait(LIMIT)
+            .await?,
+        127
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_child_can_be_frozen_ended_and_killed() -> Result<()> {
+    let scratch = Scratch::new("test")?;
+    let beat = scratch.path().join("beat");
+    let script = format!(
+        "trap 'exit 5' TERM; while :; do echo >>{}; sleep 0.02; done",
+        beat.display()
+    );
+    let log = scratch.path().join("log");
+    let mut child = sh(&script, &log)?;
+    eventually("a beat", async || Ok(beat.exists())).await?;
+    child.signal("STOP")?;
+    assert!(is_still(&beat).await?, "a frozen process runs on");
+    assert_eq!(
+        child.exit_code()?,
+        None,
+        "a frozen process is taken for an ended one"
+    );
+    child.signal("CONT")?;
+    assert!(!is_still(&beat).await?, "a thawed process stands still");
+    assert_eq!(child.terminate(LIMIT).await?, 5);
+    let mut child = sh(&script, &log)?;
+    child.kill();
+    assert_eq!(child.exit_code()?, Some(128 + 9));
+    assert!(is_still(&beat).await?);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_a_child_leaves_behind_goes_with_it() -> Result<()> {
+    let scratch = Scratch::new("test")?;
+    let beat = scratch.path().join("beat");
+    let script = format!(
+        "(while :; do echo >>{}; sleep 0.02; done) & sleep 0.2",
+        beat.display()
+    );
+    let mut child = sh(&script, &scratch.path().join("log"))?;
+    assert_eq!(child.wait(LIMIT).await?, 0);
+    assert!(beat.exists());
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(is_still(&beat).await?, "a descendant outlives the child");
+    Ok(())
+}
+
+#[tokio::test]
+async fn children_and_files_are_gone_after_sigkill_of_their_parent() -> Result<()> {
+    let scratch = Scratch::new("test")?;
+    let told = scratch.path().join("told");
+    let mut parent = Command::new(std::env::current_exe()?)
+        .args([
+            "--exact",
+            "a_parent_that_waits_for_sigkill",
+            "--ignored",
+            "--nocapture",
+        ])
+        .env(PARENT_OF_TEST, scratch.path())
+        .stdout(Stdio::null())
+        .spawn()?;
+    eventually("the parent's word", async || Ok(told.exists())).await?;
+    let directory = PathBuf::from(std::fs::read_to_string(&told)?);
+    let beats = [
+        scratch.path().join("child"),
+        scratch.path().join("grandchild"),
+    ];
+    for beat in &beats {
+        eventually("a beat", async || Ok(beat.exists())).await?;
+        assert!(!is_still(beat).await?);
+    }
+    assert!(directory.exists());
+    parent.kill()?; // SIGKILL
+    parent.wait()?;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    for beat in &beats {
+        assert!(is_still(beat).await?, "{} lives on", beat.display());
+    }
+    eventually("its directory is gone", async || Ok(!directory.exists())).await
+}
+
+/// The other half of the test above; does nothing when it is run by hand.
+#[tokio::test]
+#[ignore = "run by children_and_files_are_gone_after_sigkill_of_their_parent"]
+async fn a_parent_that_waits_for_sigkill() -> Result<()> {
+    let Some(directory) = std::env::var_os(PARENT_OF_TEST).map(PathBuf::from) else {
+        return Ok(());
+    };
+    let own = Scratch::new("test")?;
+    let beat = |name: &str| {
+        format!(
+            "while :; do echo >>{}/{name}; sleep 0.02; done",
+            directory.display()
+        )
+    };
+    let _child = sh(
+        &format!("({}) & {}", beat("grandchild"), beat("child")),
+        &own.path().join("log"),
+    )?;
+    std::fs::write(directory.join("telling"), own.path().display().to_string())?;
+    std::fs::rename(directory.join("telling"), directory.join("told"))?;
+    std::future::pending().await
+}
+
+fn sh(script: &str, log: &Path) -> Result<Child> {
+    let mut command = Command::new("sh");
+    command.args(["-c", script]);
+    Child::spawn("sh", &command, log)
+}
+
+async fn is_still(file: &Path) -> Result<bool> {
+    let before = std::fs::metadata(file)?.len();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    Ok(std::fs::metadata(file)?.len() == before)
+}
+
+const PARENT_OF_TEST: &str = "SECURITY_GROUP_OPERATOR_TEST_PARENT";
+const LIMIT: Duration = Duration::from_secs(60);

@@ -1,0 +1,53 @@
+//! Where the Go programs are: asks `tests/control-plane/build`, which finds or builds them.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use super::error::{Context, Error, Result};
+
+/// The directory with kube-apiserver, etcd and kube-controller-manager.
+///
+/// The first time on a machine this builds them, for about 7 minutes on two cores; progress goes to stderr.
+pub async fn control_plane() -> Result<PathBuf> {
+    build("control-plane", "KUBEBUILDER_ASSETS=").await
+}
+
+/// The judge of conditions, see `tests/kstatus`.
+pub async fn kstatus() -> Result<PathBuf> {
+    build("kstatus", "KSTATUS=").await
+}
+
+/// The `kubectl` of the user, or else the one next to the control plane.
+pub fn kubectl(control_plane: &Path) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let installed = std::env::split_paths(&path)
+        .map(|directory| directory.join("kubectl"))
+        .find(|file| file.is_file());
+    installed.unwrap_or_else(|| control_plane.join("kubectl"))
+}
+
+async fn build(what: &str, variable: &str) -> Result<PathBuf> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/control-plane/build");
+    let output = tokio::process::Command::new(&script)
+        .arg(what)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .context(script.display())?
+        .wait_with_output()
+        .await?;
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    match stdout
+        .lines()
+        .last()
+        .and_then(|line| line.strip_prefix(variable))
+    {
+        Some(path) if output.status.success() => Ok(path.into()),
+        Some(_) | None => Err(Error::new(format!(
+            "no {what} to test with: {} says why, above ({})",
+            script.display(),
+            output.status
+        ))),
+    }
+}

@@ -1,0 +1,325 @@
+//! A Kubernetes control plane on free ports: etcd, kube-apiserver with RBAC and audit, and those controllers
+//! without which deleting is not real. Runs no pods.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::ServiceAccount;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client, Config};
+use ring::signature::KeyPair;
+use serde_json::json;
+
+use super::audit::{self, AuditEvent};
+use super::error::{Context, Error, Result};
+use super::process::Child;
+use super::scratch::Scratch;
+use super::{assets, install_crypto, port};
+
+/// A running control plane. Dropping it ends its processes and removes its files.
+pub struct ControlPlane {
+    // Dropped in this order: clients before servers, files last.
+    controllers: Option<Child>,
+    api_server: Option<Child>,
+    etcd: Child,
+    assets: PathBuf,
+    etcd_port: u16,
+    port: u16,
+    scratch: Scratch,
+}
+
+impl ControlPlane {
+    /// Starts one, in about five seconds (the first time on a machine: minutes, see [`assets::control_plane`]).
+    pub async fn start() -> Result<Self> {
+        install_crypto();
+        let assets = assets::control_plane().await?;
+        let scratch = Scratch::new("control-plane")?;
+        write_inputs(scratch.path())?;
+        let etcd_port = port::free()?;
+        let etcd = spawn_etcd(&assets, scratch.path(), etcd_port)?;
+        let mut plane = Self {
+            controllers: None,
+            api_server: None,
+            etcd,
+            assets,
+            etcd_port,
+            port: port::free()?,
+            scratch,
+        };
+        plane.start_api_server().await?;
+        plane.start_controllers().await?;
+        Ok(plane)
+    }
+
+    /// The one that the tests of a file share; ends with the process.
+    pub async fn shared() -> Result<&'static Self> {
+        static SHARED: tokio::sync::OnceCell<ControlPlane> = tokio::sync::OnceCell::const_new();
+        SHARED.get_or_try_init(Self::start).await
+    }
+
+    /// A client that may do anything. Made anew at each call, since it belongs to the runtime that made it.
+    pub async fn admin_client(&self) -> Result<Client> {
+        client(&self.admin_kubeconfig()).await
+    }
+
+    /// The file for `KUBECONFIG`, of a member of `system:masters`.
+    pub fn admin_kubeconfig(&self) -> PathBuf {
+        self.file("admin.kubeconfig")
+    }
+
+    /// A kubeconfig file with a day's token of a service account, which must exist.
+    pub async fn kubeconfig_for_service_account(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<PathBuf> {
+        let accounts: Api<ServiceAccount> = Api::namespaced(self.admin_client().await?, namespace);
+        let request = TokenRequest {
+            spec: Some(TokenRequestSpec {
+                expiration_seconds: Some(24 * 60 * 60),
+                ..TokenRequestSpec::default()
+            }),
+            ..TokenRequest::default()
+        };
+        let answer = accounts
+            .create_token_request(name, &kube::api::PostParams::default(), &request)
+            .await
+            .context(format!("a token for service account {namespace}/{name}"))?;
+        let token = answer
+            .status
+            .and_then(|status| status.token)
+            .context("a TokenRequest was answered without a token")?;
+        let file = self.file(&format!("{namespace}.{name}.kubeconfig"));
+        self.write_kubeconfig(&file, &token)?;
+        Ok(file)
+    }
+
+    /// `kubectl` as admin.
+    pub fn kubectl(&self) -> Command {
+        let mut command = Command::new(assets::kubectl(&self.assets));
+        command
+            .env("KUBECONFIG", self.admin_kubeconfig())
+            .env("KUBECACHEDIR", self.file("kubectl-cache"));
+        command.env("NO_PROXY", "127.0.0.1,localhost");
+        command
+    }
+
+    pub fn audit_log(&self) -> PathBuf {
+        self.file("audit.log")
+    }
+
+    /// Every request so far, by anybody; see [`audit::read`].
+    pub fn audit_events(&self) -> Result<Vec<AuditEvent>> {
+        audit::read(&self.audit_log())
+    }
+
+    /// A private directory that lives as long as the control plane, for logs and files of what runs against it.
+    pub fn directory(&self) -> &Path {
+        self.scratch.path()
+    }
+
+    /// kill -9 for the API server: every watch breaks, and nobody answers until [`Self::start_api_server`].
+    pub fn stop_api_server(&mut self) {
+        self.api_server = None;
+    }
+
+    /// Starts the API server on the port, the certificates and the data that it had before.
+    pub async fn start_api_server(&mut self) -> Result<()> {
+        let mut api_server =
+            spawn_api_server(&self.assets, self.directory(), self.port, self.etcd_port)?;
+        let ready = api_server.wait_until(START_LIMIT, async || {
+            // The server writes its certificate when it starts, and answers on /readyz when its RBAC roles are there.
+            self.write_kubeconfig(&self.admin_kubeconfig(), ADMIN_TOKEN)?;
+            let request = http::Request::get("/readyz").body(Vec::new())?;
+            self.admin_client().await?.request_text(request).await?;
+            Ok(())
+        });
+        if let Err(error) = ready.await {
+            return Err(Error::new(format!(
+                "{error}\n{}",
+                self.etcd.complaint("may be the cause")
+            )));
+        }
+        self.api_server = Some(api_server);
+        Ok(())
+    }
+
+    async fn start_controllers(&mut self) -> Result<()> {
+        let mut controllers = spawn_controllers(&self.assets, self.directory())?;
+        let accounts: Api<ServiceAccount> = Api::default_namespaced(self.admin_client().await?);
+        let made_one = async || {
+            accounts.get("default").await?;
+            Ok(())
+        };
+        controllers.wait_until(START_LIMIT, made_one).await?;
+        self.controllers = Some(controllers);
+        Ok(())
+    }
+
+    fn write_kubeconfig(&self, file: &Path, token: &str) -> Result<()> {
+        let authority =
+            std::fs::read(self.file(CERTIFICATE)).context("the API server's certificate")?;
+        let kubeconfig = json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "test", "cluster": {
+                "server": format!("https://127.0.0.1:{}", self.port),
+                "certificate-authority-data": STANDARD.encode(authority),
+            }}],
+            "users": [{"name": "test", "user": {"token": token}}],
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test", "namespace": "default"}}],
+            "current-context": "test",
+        });
+        std::fs::write(file, kubeconfig.to_string()).context(file.display())
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.directory().join(name)
+    }
+}
+
+/// A client for a kubeconfig file.
+pub async fn client(kubeconfig: &Path) -> Result<Client> {
+    install_crypto();
+    let kubeconfig = Kubeconfig::read_from(kubeconfig)?;
+    let mut config =
+        Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    config.proxy_url = None; // the server is on our own loopback, whatever the environment says
+    Ok(Client::try_from(config)?)
+}
+
+/// Keys, tokens and the audit policy: what the servers read when they start.
+fn write_inputs(directory: &Path) -> Result<()> {
+    let (private, public) = service_account_keys()?;
+    std::fs::write(directory.join("service-account.key"), private)?;
+    std::fs::write(directory.join("service-account.pub"), public)?;
+    std::fs::write(
+        directory.join("tokens.csv"),
+        format!("{ADMIN_TOKEN},admin,admin,\"system:masters\"\n"),
+    )?;
+    std::fs::write(directory.join("audit-policy.yaml"), AUDIT_POLICY)?;
+    Ok(())
+}
+
+/// A new P-256 pair as PEM. The public half apart, since the API server reads no PKCS#8 where it wants a public key.
+fn service_account_keys() -> Result<(String, String)> {
+    use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING as ALGORITHM, EcdsaKeyPair};
+    let random = ring::rand::SystemRandom::new();
+    let refused = |_| Error::new("no random numbers for a key");
+    let private = EcdsaKeyPair::generate_pkcs8(&ALGORITHM, &random).map_err(refused)?;
+    let pair = EcdsaKeyPair::from_pkcs8(&ALGORITHM, private.as_ref(), &random)
+        .map_err(|error| Error::new(error.to_string()))?;
+    let public = [SPKI_P256_PREFIX, pair.public_key().as_ref()].concat();
+    Ok((
+        pem("PRIVATE KEY", private.as_ref()),
+        pem("PUBLIC KEY", &public),
+    ))
+}
+
+fn pem(label: &str, der: &[u8]) -> String {
+    format!(
+        "-----BEGIN {label}-----\n{}\n-----END {label}-----\n",
+        STANDARD.encode(der)
+    )
+}
+
+/// RFC 5480: SEQUENCE { SEQUENCE { id-ecPublicKey, prime256v1 }, BIT STRING of 66 bytes }, up to the point itself.
+const SPKI_P256_PREFIX: &[u8] = &[
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a,
+    0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+];
+
+fn spawn_etcd(assets: &Path, directory: &Path, port: u16) -> Result<Child> {
+    let client = format!("http://127.0.0.1:{port}");
+    let peer = format!("http://127.0.0.1:{}", port::free()?);
+    let mut command = Command::new(assets.join("etcd"));
+    command
+        .arg(format!("--data-dir={}", directory.join("etcd").display()))
+        .arg(format!("--listen-client-urls={client}"))
+        .arg(format!("--advertise-client-urls={client}"))
+        .arg(format!("--listen-peer-urls={peer}"))
+        .arg(format!("--initial-advertise-peer-urls={peer}"))
+        .arg(format!("--initial-cluster=default={peer}"))
+        .args(["--unsafe-no-fsync", "--log-level=warn"]);
+    Child::spawn("etcd", &command, &directory.join("etcd.log"))
+}
+
+fn spawn_api_server(assets: &Path, directory: &Path, port: u16, etcd_port: u16) -> Result<Child> {
+    let file = |name: &str| directory.join(name).display().to_string();
+    let mut command = Command::new(assets.join("kube-apiserver"));
+    command
+        .arg(format!("--etcd-servers=http://127.0.0.1:{etcd_port}"))
+        .arg(format!("--secure-port={port}"))
+        .arg("--bind-address=127.0.0.1")
+        .arg(format!("--cert-dir={}", file(CERTIFICATES)))
+        .arg("--authorization-mode=RBAC")
+        .arg(format!("--token-auth-file={}", file("tokens.csv")))
+        .arg("--service-account-issuer=https://kubernetes.default.svc")
+        .arg(format!(
+            "--service-account-key-file={}",
+            file("service-account.pub")
+        ))
+        .arg(format!(
+            "--service-account-signing-key-file={}",
+            file("service-account.key")
+        ))
+        .arg("--service-cluster-ip-range=10.0.0.0/24")
+        .arg("--endpoint-reconciler-type=none")
+        .arg(format!("--audit-policy-file={}", file("audit-policy.yaml")))
+        .arg(format!("--audit-log-path={}", file("audit.log")));
+    Child::spawn(
+        "kube-apiserver",
+        &command,
+        &directory.join("kube-apiserver.log"),
+    )
+}
+
+fn spawn_controllers(assets: &Path, directory: &Path) -> Result<Child> {
+    let file = |name: &str| directory.join(name).display().to_string();
+    let mut command = Command::new(assets.join("kube-controller-manager"));
+    command
+        .arg(format!("--kubeconfig={}", file("admin.kubeconfig")))
+        .arg(format!("--controllers={}", CONTROLLERS.join(",")))
+        .arg(format!(
+            "--service-account-private-key-file={}",
+            file("service-account.key")
+        ))
+        .arg(format!("--root-ca-file={}", file(CERTIFICATE)))
+        .args(["--leader-elect=false", "--secure-port=0"])
+        // Its default of 20 requests a second would make the deletion of a large namespace the slow part of a test.
+        .args(["--kube-api-qps=500", "--kube-api-burst=1000"]);
+    Child::spawn(
+        "kube-controller-manager",
+        &command,
+        &directory.join("kube-controller-manager.log"),
+    )
+}
+
+const CONTROLLERS: [&str; 4] = [
+    "garbage-collector-controller",
+    "namespace-controller",
+    "serviceaccount-controller",
+    "serviceaccount-token-controller",
+];
+
+const CERTIFICATES: &str = "certificates";
+/// The server's certificate, and in the same file the authority that it made to sign it.
+const CERTIFICATE: &str = "certificates/apiserver.crt";
+
+/// No secret: it opens a server on this machine's loopback that lives as long as a test.
+const ADMIN_TOKEN: &str = "admin-of-a-test";
+
+const AUDIT_POLICY: &str = "\
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+- level: Metadata
+";
+
+/// Ten times what it takes on two idle cores.
+const START_LIMIT: Duration = Duration::from_secs(60);

@@ -1,0 +1,42 @@
+//! What kstatus, the library that Flux and Argo CD users go by, thinks of an object. Pure, but for the process it asks.
+
+use std::process::Stdio;
+
+use serde::Deserialize;
+use tokio::io::AsyncWriteExt;
+
+use super::assets;
+use super::error::{Context, Error, Result};
+
+/// kstatus's word for an object: `InProgress`, `Failed`, `Current`, `Terminating`, and why.
+#[derive(Debug, Deserialize)]
+pub struct Verdict {
+    pub status: String,
+    pub message: String,
+}
+
+/// One verdict an object, in the same order.
+pub async fn judge(objects: &[serde_json::Value]) -> Result<Vec<Verdict>> {
+    let program = assets::kstatus().await?;
+    let mut child = tokio::process::Command::new(&program)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .context(program.display())?;
+    let lines: Vec<_> = objects.iter().map(ToString::to_string).collect();
+    let lines = lines.join("\n");
+    let mut stdin = child.stdin.take().context("kstatus has no stdin")?;
+    // Apart from the reading, since many objects fill both pipes.
+    let feeding = tokio::spawn(async move { stdin.write_all(lines.as_bytes()).await });
+    let output = child.wait_with_output().await?;
+    if !output.status.success() {
+        return Err(Error::new(
+            String::from_utf8_lossy(&output.stderr).trim_end(),
+        ));
+    }
+    feeding.await??;
+    let answers = serde_json::Deserializer::from_slice(&output.stdout).into_iter();
+    Ok(answers.collect::<Result<_, _>>()?)
+}

@@ -1,0 +1,199 @@
+//! The operator's own binary, under the service account and the rights that `deploy/` ships.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{DynamicObject, Patch, PatchParams};
+use kube::core::GroupVersionKind;
+use kube::discovery::{Scope, pinned_kind};
+use kube::runtime::wait::{await_condition, conditions::is_crd_established};
+use kube::{Api, Client};
+
+use super::control_plane::ControlPlane;
+use super::error::{Context, Error, Result};
+use super::port;
+use super::process::Child;
+
+/// How to start it, beyond what every start needs.
+#[derive(Clone, Default)]
+pub struct Options {
+    /// The binary: in tests `env!("CARGO_BIN_EXE_security-group-operator")`.
+    pub binary: PathBuf,
+    pub arguments: Vec<String>,
+    pub environment: Vec<(String, String)>,
+}
+
+/// A running operator. Dropping it kills it.
+pub struct Operator {
+    child: Child,
+    port: u16,
+    kubeconfig: PathBuf,
+    directory: PathBuf,
+    options: Options,
+}
+
+impl Operator {
+    /// Installs `deploy/`, starts the binary under its service account and waits for `/readyz`.
+    pub async fn start(plane: &ControlPlane, options: Options) -> Result<Self> {
+        install(plane, &Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy")).await?;
+        let kubeconfig = plane
+            .kubeconfig_for_service_account(NAMESPACE, SERVICE_ACCOUNT)
+            .await?;
+        let directory = plane.directory().to_owned();
+        let (child, port) = spawn(&options, &kubeconfig, &directory)?;
+        let mut operator = Self {
+            child,
+            port,
+            kubeconfig,
+            directory,
+            options,
+        };
+        operator.wait_until_ready().await?;
+        Ok(operator)
+    }
+
+    /// SIGKILL; gone when it returns. [`Self::restart`] brings it back.
+    pub fn kill(&mut self) {
+        self.child.kill();
+    }
+
+    /// SIGTERM; gives the exit code.
+    pub async fn stop(&mut self) -> Result<i32> {
+        self.child.terminate(LIMIT).await
+    }
+
+    /// Kills it if it still runs, and starts it again on another port (the old one may not be free yet).
+    pub async fn restart(&mut self) -> Result<()> {
+        self.child.kill();
+        (self.child, self.port) = spawn(&self.options, &self.kubeconfig, &self.directory)?;
+        self.wait_until_ready().await
+    }
+
+    /// To freeze (STOP) and thaw (CONT) it, or to ask the kernel about it.
+    pub fn process(&mut self) -> &mut Child {
+        &mut self.child
+    }
+
+    /// The URL of `/metrics` and the like.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.port)
+    }
+
+    async fn wait_until_ready(&mut self) -> Result<()> {
+        let url = self.url("/readyz");
+        self.child
+            .wait_until(LIMIT, async || super::simulator::probe(&url).await)
+            .await
+    }
+}
+
+/// Applies what `kubectl apply -k` would, except Deployments: nothing here runs pods.
+pub async fn install(plane: &ControlPlane, kustomization: &Path) -> Result<()> {
+    let client = plane.admin_client().await?;
+    let (definitions, others): (Vec<_>, Vec<_>) = render(plane, kustomization)
+        .await?
+        .into_iter()
+        .filter(|object| kind(object) != "Deployment")
+        .partition(|object| kind(object) == "CustomResourceDefinition");
+    for object in &definitions {
+        apply(&client, object).await?;
+    }
+    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
+    for object in &definitions {
+        let name = object.metadata.name.as_deref().unwrap_or_default();
+        tokio::time::timeout(
+            LIMIT,
+            await_condition(api.clone(), name, is_crd_established()),
+        )
+        .await
+        .context(format!("{name} is not established"))??;
+    }
+    for object in &others {
+        apply(&client, object).await?;
+    }
+    Ok(())
+}
+
+/// By kubectl itself, so that a `deploy/` which users cannot apply fails here, too.
+async fn render(plane: &ControlPlane, kustomization: &Path) -> Result<Vec<DynamicObject>> {
+    let mut command = tokio::process::Command::from(plane.kubectl());
+    let output = command
+        .arg("kustomize")
+        .arg(kustomization)
+        .stdin(Stdio::null())
+        .output()
+        .await
+        .context("kubectl")?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(Error::new(format!(
+            "kubectl kustomize {}: {}",
+            kustomization.display(),
+            said.trim_end()
+        )));
+    }
+    let text = String::from_utf8(output.stdout)?;
+    serde_saphyr::from_multiple(&text)
+        .context(format!("the objects of {}", kustomization.display()))
+}
+
+async fn apply(client: &Client, object: &DynamicObject) -> Result<()> {
+    let types = object
+        .types
+        .as_ref()
+        .context("an object without apiVersion and kind")?;
+    let name = object
+        .metadata
+        .name
+        .as_deref()
+        .context(format!("a {} without a name", types.kind))?;
+    let what = format!("{} {name}", types.kind);
+    let gvk = GroupVersionKind::try_from(types).context(&what)?;
+    let (resource, capabilities) = pinned_kind(client, &gvk).await.context(&what)?;
+    let api: Api<DynamicObject> = match (capabilities.scope, object.metadata.namespace.as_deref()) {
+        (Scope::Cluster, _) => Api::all_with(client.clone(), &resource),
+        (Scope::Namespaced, Some(namespace)) => {
+            Api::namespaced_with(client.clone(), namespace, &resource)
+        }
+        (Scope::Namespaced, None) => return Err(Error::new(format!("{what} names no namespace"))),
+    };
+    let by_us = PatchParams::apply("security-group-operator-tests").force();
+    api.patch(name, &by_us, &Patch::Apply(object))
+        .await
+        .context(what)?;
+    Ok(())
+}
+
+fn kind(object: &DynamicObject) -> &str {
+    object.types.as_ref().map_or("", |types| &types.kind)
+}
+
+fn spawn(options: &Options, kubeconfig: &Path, directory: &Path) -> Result<(Child, u16)> {
+    let Options {
+        binary,
+        arguments,
+        environment,
+    } = options;
+    let port = port::free()?;
+    let mut command = Command::new(binary);
+    command
+        .arg(format!("--listen=127.0.0.1:{port}"))
+        .arg(format!("--operator-namespace={NAMESPACE}"))
+        .args(arguments)
+        .env("KUBECONFIG", kubeconfig)
+        .envs(environment.iter().map(|(key, value)| (key, value)));
+    let child = Child::spawn(
+        "security-group-operator",
+        &command,
+        &directory.join(format!("operator-{port}.log")),
+    )?;
+    Ok((child, port))
+}
+
+/// As `deploy/` names them.
+pub const NAMESPACE: &str = "security-group-operator";
+pub const SERVICE_ACCOUNT: &str = "security-group-operator";
+
+const LIMIT: Duration = Duration::from_secs(30);

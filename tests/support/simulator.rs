@@ -1,0 +1,137 @@
+//! The simulated cloud as a process of its own, and its admin port.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::error::{Context, Error, Result};
+use super::process::Child;
+use super::scratch::Scratch;
+use super::{install_crypto, port};
+
+/// A running `ecs-simulator`. Dropping it kills it.
+pub struct Simulator {
+    child: Child,
+    port: u16,
+    admin: u16,
+    _scratch: Scratch,
+}
+
+impl Simulator {
+    /// Starts `binary` (in tests `env!("CARGO_BIN_EXE_ecs-simulator")`) with `arguments`, which say what is in the
+    /// cloud: `--inventory FILE`, or `--instances N --security-groups M`.
+    pub async fn start<A: AsRef<std::ffi::OsStr>>(binary: &Path, arguments: &[A]) -> Result<Self> {
+        let scratch = Scratch::new("simulator")?;
+        let (port, admin) = (port::free()?, port::free()?);
+        let mut command = Command::new(binary);
+        command
+            .arg(format!("--listen=127.0.0.1:{port}"))
+            .arg(format!("--admin=127.0.0.1:{admin}"))
+            .args(arguments);
+        let mut child = Child::spawn(
+            "ecs-simulator",
+            &command,
+            &scratch.path().join("ecs-simulator.log"),
+        )?;
+        let url = format!("http://127.0.0.1:{port}/healthz");
+        child
+            .wait_until(START_LIMIT, async || probe(&url).await)
+            .await?;
+        Ok(Self {
+            child,
+            port,
+            admin,
+            _scratch: scratch,
+        })
+    }
+
+    /// What to write into an account's `endpoints`.
+    pub fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// What the cloud holds.
+    pub async fn state(&self) -> Result<Value> {
+        self.get("/state").await
+    }
+
+    /// How many calls of `action` were answered with `outcome`, an error code or `OK`.
+    pub async fn calls(&self, action: &str, outcome: &str) -> Result<u64> {
+        let stats = self.get("/stats").await?;
+        let count = stats.pointer(&format!("/calls/{action}/{outcome}"));
+        Ok(count.and_then(Value::as_u64).unwrap_or(0))
+    }
+
+    /// The whole of `/stats`.
+    pub async fn stats(&self) -> Result<Value> {
+        self.get("/stats").await
+    }
+
+    pub async fn reset_stats(&self) -> Result<()> {
+        self.post("/stats/reset", &Value::Null).await
+    }
+
+    /// Changes the cloud behind the operator's back.
+    pub async fn change(&self, change: &Value) -> Result<()> {
+        self.post("/change", change).await
+    }
+
+    /// What goes wrong from now on; an empty list ends it.
+    pub async fn faults(&self, faults: &Value) -> Result<()> {
+        self.post("/faults", faults).await
+    }
+
+    /// To freeze (STOP) and thaw (CONT) it, or to kill it.
+    pub fn process(&mut self) -> &mut Child {
+        &mut self.child
+    }
+
+    async fn get(&self, path: &str) -> Result<Value> {
+        let answer = http()?.get(self.admin_url(path)).send().await?;
+        Ok(serde_json::from_slice(&said(path, answer).await?)?)
+    }
+
+    /// Anything else on the admin port.
+    pub async fn post(&self, path: &str, body: &Value) -> Result<()> {
+        let answer = http()?
+            .post(self.admin_url(path))
+            .body(body.to_string())
+            .send()
+            .await?;
+        said(path, answer).await.map(drop)
+    }
+
+    fn admin_url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.admin)
+    }
+}
+
+/// An error unless the URL answers 2xx.
+pub async fn probe(url: &str) -> Result<()> {
+    said(url, http()?.get(url).send().await?).await.map(drop)
+}
+
+async fn said(path: &str, answer: reqwest::Response) -> Result<Vec<u8>> {
+    let status = answer.status();
+    let body = answer.bytes().await?.to_vec();
+    if status.is_success() {
+        return Ok(body);
+    }
+    Err(Error::new(format!(
+        "{path} answered {status}: {}",
+        String::from_utf8_lossy(&body)
+    )))
+}
+
+fn http() -> Result<reqwest::Client> {
+    install_crypto();
+    reqwest::Client::builder()
+        .no_proxy()
+        .timeout(Duration::from_secs(10))
+        .build()
+        .context("an HTTP client")
+}
+
+const START_LIMIT: Duration = Duration::from_secs(30);

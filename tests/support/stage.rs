@@ -1,0 +1,344 @@
+//! Fixtures that read as a sentence: one cluster and one operator a test file, and for each test a cloud, an account and a
+//! namespace of its own. Knows how to ask and to wait; what is right is for the tests to say.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Event as CoreEvent, Namespace, Secret};
+use kube::api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::{Api, Client, ResourceExt};
+use security_group_operator::api::{ClusterCloudAccount, SecurityGroupMembership};
+use serde_json::{Value, json};
+use tokio::sync::{Mutex, MutexGuard, OnceCell};
+
+use super::control_plane::ControlPlane;
+use super::error::{Context, Error, Result};
+use super::operator::{NAMESPACE, Operator, Options};
+use super::scratch::Scratch;
+use super::simulator::Simulator;
+
+/// Longer than anything here takes on a busy machine; only a hang reaches it.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The binaries of this crate; a test says `binaries!()`.
+#[derive(Clone)]
+pub struct Binaries {
+    pub operator: PathBuf,
+    pub simulator: PathBuf,
+}
+
+/// `Binaries` where cargo has just built them.
+#[macro_export]
+macro_rules! binaries {
+    () => {
+        $crate::support::stage::Binaries {
+            operator: env!("CARGO_BIN_EXE_security-group-operator").into(),
+            simulator: env!("CARGO_BIN_EXE_ecs-simulator").into(),
+        }
+    };
+}
+
+/// The operator that the tests of a file share, beside [`ControlPlane::shared`].
+pub async fn operator(binaries: &Binaries) -> Result<MutexGuard<'static, Operator>> {
+    static OPERATOR: OnceCell<Mutex<Operator>> = OnceCell::const_new();
+    let operator = OPERATOR
+        .get_or_try_init(|| async {
+            let options = Options {
+                binary: binaries.operator.clone(),
+                arguments: vec!["--log=security_group_operator=debug,info".to_owned()],
+                environment: Vec::new(),
+            };
+            let started = Operator::start(ControlPlane::shared().await?, options).await?;
+            Ok::<_, Error>(Mutex::new(started))
+        })
+        .await?;
+    Ok(operator.lock().await)
+}
+
+/// One test's own cloud, account and namespace.
+pub struct Stage {
+    pub simulator: Simulator,
+    pub client: Client,
+    /// Both the namespace and the ClusterCloudAccount that may be used in it.
+    pub name: String,
+    _scratch: Scratch,
+}
+
+impl Stage {
+    /// A cloud with this inventory (YAML, see docs/simulator.md; the key `testid` is added), an account that may use all of
+    /// it from the stage's namespace, and the operator running.
+    pub async fn set(binaries: &Binaries, inventory: &str) -> Result<Self> {
+        let plane = ControlPlane::shared().await?;
+        drop(operator(binaries).await?);
+        let client = plane.admin_client().await?;
+        let scratch = Scratch::new("stage")?;
+        let file = scratch.path().join("inventory.yaml");
+        let keys = "accessKeys: [{id: testid, secret: testsecret}]";
+        std::fs::write(&file, format!("{keys}\n{inventory}"))?;
+        let simulator = Simulator::start(
+            &binaries.simulator,
+            &["--inventory", &file.display().to_string()],
+        )
+        .await?;
+        let namespaces: Api<Namespace> = Api::all(client.clone());
+        let namespace = Namespace {
+            metadata: ObjectMeta {
+                generate_name: Some("stage-".to_owned()),
+                ..ObjectMeta::default()
+            },
+            ..Namespace::default()
+        };
+        let name = namespaces
+            .create(&PostParams::default(), &namespace)
+            .await?
+            .name_any();
+        let stage = Self {
+            simulator,
+            client,
+            name,
+            _scratch: scratch,
+        };
+        stage.write_secret("testid", "testsecret").await?;
+        stage
+            .write_account(
+                json!([{"namespaces": {"names": [stage.name]}, "securityGroupIDs": ["*"]}]),
+            )
+            .await?;
+        Ok(stage)
+    }
+
+    /// Writes the account's Secret into the operator's namespace.
+    pub async fn write_secret(&self, id: &str, secret: &str) -> Result<()> {
+        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), NAMESPACE);
+        let patch = json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": self.name},
+            "stringData": {"accessKeyID": id, "accessKeySecret": secret},
+        });
+        secrets
+            .patch(
+                &self.name,
+                &PatchParams::apply("test").force(),
+                &Patch::Apply(&patch),
+            )
+            .await?;
+        Ok(())
+    }
+
+    /// Writes the account with these grants.
+    pub async fn write_account(&self, grants: Value) -> Result<()> {
+        let accounts: Api<ClusterCloudAccount> = Api::all(self.client.clone());
+        let endpoint = self.simulator.endpoint();
+        let patch = json!({
+            "apiVersion": "security-group-operator.io/v1alpha1", "kind": "ClusterCloudAccount",
+            "metadata": {"name": self.name},
+            "spec": {
+                "credentials": {"secretRef": {"name": self.name}},
+                "endpoints": {"ecs": endpoint, "sts": endpoint},
+                "grants": grants,
+            },
+        });
+        accounts
+            .patch(
+                &self.name,
+                &PatchParams::apply("test").force(),
+                &Patch::Apply(&patch),
+            )
+            .await?;
+        Ok(())
+    }
+
+    /// The memberships of the stage.
+    pub fn memberships(&self) -> Api<SecurityGroupMembership> {
+        Api::namespaced(self.client.clone(), &self.name)
+    }
+
+    /// Applies a membership of `target` in `group` with what `more` adds to its spec.
+    pub async fn apply(
+        &self,
+        name: &str,
+        target: &str,
+        group: &str,
+        more: Value,
+    ) -> Result<SecurityGroupMembership> {
+        let field = if target.starts_with("eni-") {
+            "networkInterfaceID"
+        } else {
+            "instanceID"
+        };
+        let mut spec = json!({
+            "region": "cn-hangzhou", field: target, "securityGroupID": group,
+            "accountRef": {"kind": "ClusterCloudAccount", "name": self.name},
+        });
+        let added = more.as_object().context("more must be an object")?;
+        spec.as_object_mut()
+            .context("a spec is an object")?
+            .extend(added.clone());
+        self.apply_spec(name, spec).await
+    }
+
+    /// Applies a membership with this spec, as a user would with `kubectl apply --server-side`.
+    pub async fn apply_spec(&self, name: &str, spec: Value) -> Result<SecurityGroupMembership> {
+        let patch = json!({
+            "apiVersion": "security-group-operator.io/v1alpha1", "kind": "SecurityGroupMembership",
+            "metadata": {"name": name}, "spec": spec,
+        });
+        let params = PatchParams::apply("test").force();
+        Ok(self
+            .memberships()
+            .patch(name, &params, &Patch::Apply(&patch))
+            .await?)
+    }
+
+    /// Sets an annotation.
+    pub async fn annotate(&self, name: &str, key: &str, value: &str) -> Result<()> {
+        let patch = json!({"metadata": {"annotations": {key: value}}});
+        self.memberships()
+            .patch(name, &PatchParams::default(), &Patch::Merge(&patch))
+            .await?;
+        Ok(())
+    }
+
+    /// Asks for the deletion of a membership.
+    pub async fn delete(&self, name: &str) -> Result<()> {
+        self.memberships()
+            .delete(name, &DeleteParams::default())
+            .await?;
+        Ok(())
+    }
+
+    /// The membership as soon as it is as `wanted` says.
+    pub async fn until(
+        &self,
+        name: &str,
+        what: &str,
+        wanted: impl Fn(&SecurityGroupMembership) -> bool,
+    ) -> Result<SecurityGroupMembership> {
+        let started = std::time::Instant::now();
+        loop {
+            let seen = self.memberships().get_opt(name).await?;
+            if let Some(object) = seen.as_ref().filter(|object| wanted(object)) {
+                return Ok(object.clone());
+            }
+            if started.elapsed() > PATIENCE {
+                let state = self.simulator.state().await?;
+                let seen = serde_json::to_string_pretty(&seen)?;
+                return Err(Error::new(format!(
+                    "{name} is not {what}:\n{seen}\nthe cloud: {state}"
+                )));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// The membership as soon as the condition Ready is `True` for its generation.
+    pub async fn until_ready(&self, name: &str) -> Result<SecurityGroupMembership> {
+        self.until(name, "Ready", |object| {
+            object.status.as_ref().is_some_and(|status| {
+                status.observed_generation == object.metadata.generation
+                    && status
+                        .conditions
+                        .iter()
+                        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+            })
+        })
+        .await
+    }
+
+    /// The membership as soon as the reason of Ready is `reason` for its generation.
+    pub async fn until_reason(&self, name: &str, reason: &str) -> Result<SecurityGroupMembership> {
+        self.until(name, reason, |object| {
+            ready(object).is_some_and(|condition| {
+                condition.reason == reason
+                    && condition.observed_generation == object.metadata.generation
+            })
+        })
+        .await
+    }
+
+    /// Returns when the membership is gone.
+    pub async fn until_gone(&self, name: &str) -> Result<()> {
+        let started = std::time::Instant::now();
+        loop {
+            let Some(object) = self.memberships().get_opt(name).await? else {
+                return Ok(());
+            };
+            if started.elapsed() > PATIENCE {
+                return Err(Error::new(format!(
+                    "{name} does not go:\n{}",
+                    serde_json::to_string_pretty(&object)?
+                )));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// The groups that the cloud holds the target in.
+    pub async fn groups(&self, target: &str) -> Result<BTreeSet<String>> {
+        let state = self.simulator.state().await?;
+        let kind = if target.starts_with("eni-") {
+            "networkInterfaces"
+        } else {
+            "instances"
+        };
+        let groups = state
+            .pointer(&format!("/{kind}/{target}/securityGroupIds"))
+            .and_then(Value::as_array)
+            .context(format!("the cloud has no {target}"))?;
+        Ok(groups
+            .iter()
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect())
+    }
+
+    /// Whether the cloud holds the target in the group.
+    pub async fn is_member(&self, target: &str, group: &str) -> Result<bool> {
+        Ok(self.groups(target).await?.contains(group))
+    }
+
+    /// How many calls of an action the cloud has answered, whatever it said.
+    pub async fn calls(&self, action: &str) -> Result<u64> {
+        let stats = self.simulator.stats().await?;
+        let counts = stats
+            .pointer(&format!("/calls/{action}"))
+            .and_then(Value::as_object);
+        Ok(counts
+            .into_iter()
+            .flat_map(|counts| counts.values())
+            .filter_map(Value::as_u64)
+            .sum())
+    }
+
+    /// The reasons of the events about an object.
+    pub async fn events(&self, name: &str) -> Result<Vec<String>> {
+        let events: Api<CoreEvent> = Api::namespaced(self.client.clone(), &self.name);
+        let about = ListParams::default().fields(&format!("involvedObject.name={name}"));
+        let list = events.list(&about).await?;
+        Ok(list
+            .items
+            .into_iter()
+            .filter_map(|event| event.reason)
+            .collect())
+    }
+}
+
+/// The condition Ready.
+pub fn ready(
+    object: &SecurityGroupMembership,
+) -> Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition> {
+    condition(object, "Ready")
+}
+
+/// The condition of this type.
+pub fn condition<'a>(
+    object: &'a SecurityGroupMembership,
+    type_: &str,
+) -> Option<&'a k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition> {
+    object
+        .status
+        .as_ref()?
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == type_)
+}
