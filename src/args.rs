@@ -2,6 +2,7 @@
 //! search for a cluster apart).
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -42,6 +43,10 @@ struct Typed {
         env = "SECURITY_GROUP_OPERATOR_OPERATOR_NAMESPACE"
     )]
     operator_namespace: String,
+
+    /// How often every target is looked at, a hundred a call. Stretched where the cloud's limit is small.
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = scan_period, env = "SECURITY_GROUP_OPERATOR_SCAN_PERIOD")]
+    scan_period: Duration,
 
     /// Base URL of ECS for accounts that name none, such as a VPC endpoint. Default: the public endpoint of each region.
     #[arg(long, value_name = "URL", env = "SECURITY_GROUP_OPERATOR_ECS_ENDPOINT")]
@@ -102,6 +107,8 @@ pub struct Settings {
     pub default_endpoints: EndpointSpec,
     /// The process's own credentials.
     pub environment: Option<Credential>,
+    /// How often every target is looked at.
+    pub scan_period: Duration,
     /// Name of this process in events: the pod's.
     pub instance: Option<String>,
     /// Format of the log.
@@ -143,11 +150,22 @@ fn settings(typed: Typed, variable: impl Fn(&str) -> Option<String>) -> Result<S
             ecs: typed.ecs_endpoint,
             sts: typed.sts_endpoint,
         },
+        scan_period: typed.scan_period,
         instance: variable("HOSTNAME").filter(|name| !name.is_empty()),
         environment: environment_credential(variable)?,
         log_format: typed.log_format,
         log_filter: typed.log_filter,
     })
+}
+
+fn scan_period(text: &str) -> Result<Duration, String> {
+    let period: Duration =
+        humantime::parse_duration(text).map_err(|error| format!("{error}; write 60s or 5m"))?;
+    if (Duration::from_secs(1)..=Duration::from_secs(86_400)).contains(&period) {
+        Ok(period)
+    } else {
+        Err("a scan takes from 1s to 1d".to_owned())
+    }
 }
 
 /// The static part of the vendor's default chain.

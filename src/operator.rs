@@ -193,6 +193,7 @@ async fn work(
         // Without these a pass would take an account or a grant for missing that is only not listed yet.
         account_controllers.listed.await;
         let _ = namespaces.wait_until_ready().await;
+        let scans = membership::scan::run(Arc::clone(&context), settings.scan_period);
         let controllers = settings
             .scopes
             .iter()
@@ -201,7 +202,10 @@ async fn work(
             .map(|(scope, queue)| {
                 membership::run(Arc::clone(&context), scope, queue, shutdown.clone())
             });
-        futures::future::join_all(controllers).await;
+        tokio::select! {
+            _ = futures::future::join_all(controllers) => {}
+            () = scans => {}
+        }
     };
     tokio::select! {
         ((), ()) = futures::future::join(memberships, account_controllers.running) => {}

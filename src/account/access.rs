@@ -11,7 +11,8 @@ use tokio::time::Instant;
 use crate::ecs::batch::{self, Batch};
 use crate::ecs::limit::{Gate, Priority};
 use crate::ecs::{
-    Action, Client, Error, InstanceId, NetworkInterfaceId, Region, RequestId, Target, TargetDescription,
+    Action, Client, Error, InstanceId, NetworkInterfaceId, Region, RequestId, Target,
+    TargetDescription,
 };
 use crate::membership::edge::Edge;
 use crate::telemetry::Telemetry;
@@ -61,7 +62,11 @@ impl Account {
     ///
     /// # Errors
     /// The call was held back, or failed.
-    pub async fn describe(&self, region: &Region, target: &Target) -> Result<Option<TargetDescription>, CallError> {
+    pub async fn describe(
+        &self,
+        region: &Region,
+        target: &Target,
+    ) -> Result<Option<TargetDescription>, CallError> {
         let readers = self.readers(region);
         match target {
             Target::Instance(id) => readers.instances.get(id.clone()).await,
@@ -74,7 +79,11 @@ impl Account {
     ///
     /// # Errors
     /// The call was held back, or failed.
-    pub async fn scan(&self, region: &Region, targets: &[Target]) -> Result<HashMap<Target, TargetDescription>, CallError> {
+    pub async fn scan(
+        &self,
+        region: &Region,
+        targets: &[Target],
+    ) -> Result<HashMap<Target, TargetDescription>, CallError> {
         let mut instances = Vec::new();
         let mut interfaces = Vec::new();
         for target in targets {
@@ -85,12 +94,24 @@ impl Account {
         }
         let mut found = HashMap::new();
         if !instances.is_empty() {
-            let rows = self.calls.instances(region, Priority::Scan, &instances).await?;
-            found.extend(rows.into_iter().map(|(id, row)| (Target::Instance(id), row)));
+            let rows = self
+                .calls
+                .instances(region, Priority::Scan, &instances)
+                .await?;
+            found.extend(
+                rows.into_iter()
+                    .map(|(id, row)| (Target::Instance(id), row)),
+            );
         }
         if !interfaces.is_empty() {
-            let rows = self.calls.interfaces(region, Priority::Scan, &interfaces).await?;
-            found.extend(rows.into_iter().map(|(id, row)| (Target::NetworkInterface(id), row)));
+            let rows = self
+                .calls
+                .interfaces(region, Priority::Scan, &interfaces)
+                .await?;
+            found.extend(
+                rows.into_iter()
+                    .map(|(id, row)| (Target::NetworkInterface(id), row)),
+            );
         }
         Ok(found)
     }
@@ -99,11 +120,22 @@ impl Account {
     ///
     /// # Errors
     /// The call was held back, or failed.
-    pub async fn join(&self, edge: &Edge, priority: Priority, who: &str) -> Result<RequestId, CallError> {
+    pub async fn join(
+        &self,
+        edge: &Edge,
+        priority: Priority,
+        who: &str,
+    ) -> Result<RequestId, CallError> {
         let Calls { client, .. } = &*self.calls;
         let call = client.join_security_group(&edge.region, &edge.target, &edge.group);
         self.calls
-            .call(&edge.region, Action::JoinSecurityGroup, priority, Some(who), call)
+            .call(
+                &edge.region,
+                Action::JoinSecurityGroup,
+                priority,
+                Some(who),
+                call,
+            )
             .await
     }
 
@@ -115,7 +147,13 @@ impl Account {
         let Calls { client, .. } = &*self.calls;
         let call = client.leave_security_group(&edge.region, &edge.target, &edge.group);
         self.calls
-            .call(&edge.region, Action::LeaveSecurityGroup, Priority::User, Some(who), call)
+            .call(
+                &edge.region,
+                Action::LeaveSecurityGroup,
+                Priority::User,
+                Some(who),
+                call,
+            )
             .await
     }
 
@@ -146,7 +184,10 @@ impl Readers {
 }
 
 fn reader<Id: Clone + Eq + Hash + Send + Sync + 'static>(
-    ask: impl Fn(Vec<Id>) -> futures::future::BoxFuture<'static, batch::Answer<Id, TargetDescription, CallError>>
+    ask: impl Fn(
+        Vec<Id>,
+    )
+        -> futures::future::BoxFuture<'static, batch::Answer<Id, TargetDescription, CallError>>
     + Send
     + Sync
     + 'static,
@@ -172,7 +213,8 @@ impl Calls {
         ids: &[InstanceId],
     ) -> batch::Answer<InstanceId, TargetDescription, CallError> {
         let call = self.client.describe_instances(region, ids);
-        self.call(region, Action::DescribeInstances, priority, None, call).await
+        self.call(region, Action::DescribeInstances, priority, None, call)
+            .await
     }
 
     async fn interfaces(
@@ -182,8 +224,14 @@ impl Calls {
         ids: &[NetworkInterfaceId],
     ) -> batch::Answer<NetworkInterfaceId, TargetDescription, CallError> {
         let call = self.client.describe_network_interfaces(region, ids);
-        self.call(region, Action::DescribeNetworkInterfaces, priority, None, call)
-            .await
+        self.call(
+            region,
+            Action::DescribeNetworkInterfaces,
+            priority,
+            None,
+            call,
+        )
+        .await
     }
 
     async fn call<T>(
@@ -203,7 +251,8 @@ impl Calls {
         let result = call.await;
         drop(permit);
         let error = result.as_ref().err();
-        self.telemetry.count_call(action, region, error, started.elapsed());
+        self.telemetry
+            .count_call(action, region, error, started.elapsed());
         self.gate.note(region, action, error);
         result.map_err(CallError::Failed)
     }

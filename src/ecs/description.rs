@@ -25,7 +25,7 @@ pub struct TargetDescription {
 }
 
 /// The state of an instance (`Pending` to `Stopped`) or of a network interface (`Available` to `Deleting`).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum TargetState {
     /// The instance is being created.
     Pending,

@@ -13,6 +13,7 @@ use crate::api::membership::Origin;
 use crate::api::{
     ACCOUNT_ANNOTATION, CLAIM_MANAGER, FINALIZER, ORIGIN_ANNOTATION, SecurityGroupMembership,
 };
+use crate::ecs::limit::Priority;
 use crate::ecs::{Class, Error};
 use crate::kubernetes::{self, bounded};
 
@@ -60,11 +61,16 @@ impl Pass {
     }
 
     /// Calls `JoinSecurityGroup`.
-    pub async fn join(&mut self) {
+    pub async fn join(&mut self, uid: &str) {
         let Some(account) = self.account.clone() else {
             return;
         };
-        self.seen.attempt = match account.join(&self.edge).await {
+        let priority = if self.seen.was_ready {
+            Priority::Repair
+        } else {
+            Priority::User
+        };
+        self.seen.attempt = match account.join(&self.edge, priority, uid).await {
             Ok(_) => Attempt::Joined,
             Err(CallError::Failed(error)) if error.class() == Class::Done => Attempt::AlreadyMember,
             Err(error) => Attempt::Failed {
@@ -75,11 +81,11 @@ impl Pass {
     }
 
     /// Calls `LeaveSecurityGroup`.
-    pub async fn leave(&mut self) {
+    pub async fn leave(&mut self, uid: &str) {
         let Some(account) = self.account.clone() else {
             return;
         };
-        self.seen.attempt = match account.leave(&self.edge).await {
+        self.seen.attempt = match account.leave(&self.edge, uid).await {
             Ok(_) => Attempt::Left,
             Err(CallError::Failed(error)) if error.class() == Class::Done => Attempt::Left,
             Err(error) => {

@@ -1,18 +1,22 @@
 //! The edge that an object names, and the index of which objects name which edge. In memory only: no I/O, no decisions.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use kube::ResourceExt as _;
 use kube::runtime::reflector::ObjectRef;
+use tokio::time::Instant;
 
 use crate::api::membership::{AccountKind, ManagementPolicy, Origin};
 use crate::api::{
     ACCOUNT_ANNOTATION, FINALIZER, ORIGIN_ANNOTATION, SecurityGroupMembership,
     SecurityGroupMembershipSpec,
 };
-use crate::ecs::{ParseIdError, Region, SecurityGroupId, Target};
+use crate::ecs::{ParseIdError, Region, SecurityGroupId, Target, TargetDescription};
+
+use super::scan::{Picture, SETTLING};
 
 /// What is kept: this target in this group. Two objects with equal edges and one cloud account share it.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -161,6 +165,8 @@ pub struct Record {
     pub age: (i64, String),
     /// Version of the object that this was read from, or that our last write made.
     pub resource_version: u64,
+    /// What its last pass saw of the target, and when; none where the pass did not look.
+    pub picture: Option<(Picture, Instant)>,
 }
 
 impl Record {
@@ -182,6 +188,7 @@ impl Record {
             deleting: object.metadata.deletion_timestamp.is_some(),
             age: (created, uid.clone()),
             resource_version: resource_version(object),
+            picture: None,
             uid,
         })
     }
@@ -206,7 +213,7 @@ pub struct Edges {
 struct Inner {
     records: HashMap<String, Record>,
     by_edge: HashMap<Edge, BTreeSet<String>>,
-    by_account: HashMap<AccountKey, BTreeSet<String>>,
+    by_account: HashMap<AccountKey, HashMap<Region, BTreeMap<Target, BTreeSet<String>>>>,
     locks: HashMap<(Region, Target), Weak<tokio::sync::Mutex<()>>>,
 }
 
@@ -217,12 +224,12 @@ impl Edges {
             return;
         };
         let mut inner = self.lock();
-        if inner
-            .records
-            .get(&record.uid)
-            .is_some_and(|held| held.resource_version > record.resource_version)
-        {
-            return;
+        let mut record = record;
+        if let Some(held) = inner.records.get(&record.uid) {
+            if held.resource_version > record.resource_version {
+                return;
+            }
+            record.picture = held.picture;
         }
         inner.remove(&record.uid);
         inner
@@ -233,6 +240,10 @@ impl Edges {
         inner
             .by_account
             .entry(record.account.clone())
+            .or_default()
+            .entry(record.edge.region.clone())
+            .or_default()
+            .entry(record.edge.target.clone())
             .or_default()
             .insert(record.uid.clone());
         inner.records.insert(record.uid.clone(), record);
@@ -282,9 +293,92 @@ impl Edges {
             .by_account
             .get(account)
             .into_iter()
+            .flat_map(|regions| regions.values())
+            .flat_map(|targets| targets.values())
             .flatten()
             .filter_map(|uid| inner.records.get(uid))
             .map(|record| record.object.clone())
+            .collect()
+    }
+
+    /// The accounts and regions that any object names.
+    #[must_use]
+    pub fn buckets(&self) -> HashSet<(AccountKey, Region)> {
+        self.lock()
+            .by_account
+            .iter()
+            .flat_map(|(account, regions)| {
+                regions
+                    .keys()
+                    .map(move |region| (account.clone(), region.clone()))
+            })
+            .collect()
+    }
+
+    /// Up to `most` targets of an account and region behind `after`, in order, and how many there are in all.
+    #[must_use]
+    pub fn targets_after(
+        &self,
+        account: &AccountKey,
+        region: &Region,
+        after: Option<&Target>,
+        most: usize,
+    ) -> (Vec<Target>, usize) {
+        let inner = self.lock();
+        let Some(targets) = inner
+            .by_account
+            .get(account)
+            .and_then(|regions| regions.get(region))
+        else {
+            return (Vec::new(), 0);
+        };
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let block = targets
+            .range((start, Bound::Unbounded))
+            .take(most)
+            .map(|(target, _)| target.clone());
+        (block.collect(), targets.len())
+    }
+
+    /// Keeps what a pass saw of an object's target; none where it did not look.
+    pub fn keep_picture(&self, uid: &str, picture: Option<Picture>) {
+        if let Some(record) = self.lock().records.get_mut(uid) {
+            record.picture = picture.map(|picture| (picture, Instant::now()));
+        }
+    }
+
+    /// The objects of these targets whose picture is another one in `found`. One whose picture is fresh is passed over: the
+    /// cloud's answers may lag behind what the pass did.
+    #[must_use]
+    pub fn changed(
+        &self,
+        account: &AccountKey,
+        region: &Region,
+        block: &[Target],
+        found: &HashMap<Target, TargetDescription>,
+    ) -> Vec<ObjectRef<SecurityGroupMembership>> {
+        let inner = self.lock();
+        let Some(targets) = inner
+            .by_account
+            .get(account)
+            .and_then(|regions| regions.get(region))
+        else {
+            return Vec::new();
+        };
+        block
+            .iter()
+            .filter_map(|target| Some((found.get(target), targets.get(target)?)))
+            .flat_map(|(description, uids)| uids.iter().map(move |uid| (description, uid)))
+            .filter_map(|(description, uid)| Some((description, inner.records.get(uid)?)))
+            .filter(|(description, record)| {
+                record.picture.is_some_and(|(before, at)| {
+                    let member = |seen: &TargetDescription| {
+                        seen.security_group_ids.contains(&record.edge.group)
+                    };
+                    at.elapsed() >= SETTLING && Picture::of(*description, member) != before
+                })
+            })
+            .map(|(_, record)| record.object.clone())
             .collect()
     }
 
@@ -353,9 +447,19 @@ impl Inner {
                 self.by_edge.remove(&record.edge);
             }
         }
-        if let Some(uids) = self.by_account.get_mut(&record.account) {
-            uids.remove(uid);
-            if uids.is_empty() {
+        if let Some(regions) = self.by_account.get_mut(&record.account) {
+            if let Some(targets) = regions.get_mut(&record.edge.region) {
+                if let Some(uids) = targets.get_mut(&record.edge.target) {
+                    uids.remove(uid);
+                    if uids.is_empty() {
+                        targets.remove(&record.edge.target);
+                    }
+                }
+                if targets.is_empty() {
+                    regions.remove(&record.edge.region);
+                }
+            }
+            if regions.is_empty() {
                 self.by_account.remove(&record.account);
             }
         }

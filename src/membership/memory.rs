@@ -11,8 +11,6 @@ use crate::ecs::{Class, Error};
 
 use super::decide::{REPAIR_LIMIT, REPAIR_WINDOW_MINUTES, Verdict};
 
-/// How often a settled object is looked at.
-const LOOK_PERIOD: Duration = Duration::from_secs(5 * 60);
 /// How often an edge is repaired that is undone again and again.
 const LOOP_PERIOD: Duration = Duration::from_secs(60 * 60);
 /// How long a pass waits for the watch to show our own last write. Longer than that, the API server has gone back in time
@@ -119,9 +117,10 @@ impl Memory {
             Verdict::Undecided | Verdict::Gone | Verdict::Paused | Verdict::AccountUnusable => {
                 Action::await_change()
             }
+            // The scanner looks at them.
             Verdict::Ready { .. } | Verdict::WouldJoin | Verdict::DriftReported => {
                 entry.leave_loop();
-                Action::requeue(jittered(LOOK_PERIOD, 0.1))
+                Action::await_change()
             }
             Verdict::RepairLoop => {
                 let next = *entry

@@ -14,6 +14,7 @@ pub mod edge;
 mod memory;
 pub mod observe;
 pub mod poke;
+pub mod scan;
 pub mod status;
 
 use std::collections::HashSet;
@@ -45,11 +46,12 @@ use crate::kubernetes::{self, QueueLog, bounded};
 use crate::telemetry::Telemetry;
 
 use self::act::ActError;
-use self::decide::{Release, Step, Verdict, decide};
+use self::decide::{Attempt, Release, Step, Target, Verdict, decide};
 use self::edge::{Edge, Edges, resource_version};
 use self::memory::Memory;
 use self::observe::Pass;
 use self::poke::Pokes;
+use self::scan::Picture;
 use self::status::{Facts, Note};
 
 /// What is watched: one object that this version cannot read does not stop the others.
@@ -310,12 +312,25 @@ async fn pass(
     if let Some(next) = &next {
         write_status(&pass.object.metadata, next, context).await?;
     }
+    context.edges.keep_picture(&uid, picture(&pass, verdict));
     if let Some(note) = note {
         publish(&pass.object, note, context).await;
     }
     Ok(context
         .memory
         .next_look(&uid, verdict, pass.failure.as_ref(), pass.stopped_until))
+}
+
+/// What a scan has to find for this object to have nothing to do; none where the pass did not look.
+fn picture(pass: &Pass, verdict: Verdict) -> Option<Picture> {
+    let ready = matches!(verdict, Verdict::Ready { .. });
+    match pass.seen.target {
+        Target::Unread | Target::Unreadable(_) => None,
+        Target::Absent => Some(Picture::Absent),
+        Target::Present { member, .. } => {
+            Some(Picture::of(pass.description.as_ref(), |_| member || ready))
+        }
+    }
 }
 
 /// Does what `decide` says until it says rest.
@@ -326,15 +341,12 @@ async fn walk(pass: &mut Pass, uid: &str, context: &Context) -> Result<Verdict, 
             Step::Read => pass.read().await,
             Step::Claim(origin) => pass.claim(origin, context).await?,
             Step::Join => {
-                if pass.seen.was_ready && context.memory.drift_is_news(uid) {
-                    publish(&pass.object, drift_note(pass), context).await;
-                }
-                pass.join().await;
-                if pass.seen.was_ready && pass.seen.attempt == decide::Attempt::Joined {
-                    context.memory.repaired(uid);
+                pass.join(uid).await;
+                if pass.seen.was_ready {
+                    note_drift(pass, uid, context).await;
                 }
             }
-            Step::Leave => pass.leave().await,
+            Step::Leave => pass.leave(uid).await,
             Step::HandOver => pass.hand_over(context).await?,
             Step::Release(why) => {
                 pass.release(context).await?;
@@ -348,14 +360,31 @@ async fn walk(pass: &mut Pass, uid: &str, context: &Context) -> Result<Verdict, 
     Ok(Verdict::Failed(crate::ecs::Class::Transient))
 }
 
-fn drift_note(pass: &Pass) -> Note {
-    Note {
-        reason: "DriftDetected",
-        warning: true,
-        text: format!(
-            "somebody else took {} out of {}",
-            pass.edge.target, pass.edge.group
-        ),
+/// Tells of a drift that a repair was tried for. `AlreadyMember` was none: the read lagged behind the cloud.
+async fn note_drift(pass: &Pass, uid: &str, context: &Context) {
+    match pass.seen.attempt {
+        Attempt::Joined => {}
+        Attempt::Failed { .. } if pass.failure.is_some() => {}
+        Attempt::Failed { .. }
+        | Attempt::None
+        | Attempt::AlreadyMember
+        | Attempt::Left
+        | Attempt::HandedOver
+        | Attempt::Released => return,
+    }
+    if context.memory.drift_is_news(uid) {
+        let note = Note {
+            reason: "DriftDetected",
+            warning: true,
+            text: format!(
+                "somebody else took {} out of {}",
+                pass.edge.target, pass.edge.group
+            ),
+        };
+        publish(&pass.object, note, context).await;
+    }
+    if pass.seen.attempt == Attempt::Joined {
+        context.memory.repaired(uid);
     }
 }
 

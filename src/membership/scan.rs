@@ -40,7 +40,10 @@ pub enum Picture {
 impl Picture {
     /// The picture of a description.
     #[must_use]
-    pub fn of(description: Option<&TargetDescription>, member: impl FnOnce(&TargetDescription) -> bool) -> Self {
+    pub fn of(
+        description: Option<&TargetDescription>,
+        member: impl FnOnce(&TargetDescription) -> bool,
+    ) -> Self {
         use std::hash::{DefaultHasher, Hash as _, Hasher as _};
         let Some(description) = description else {
             return Self::Absent;
@@ -70,7 +73,12 @@ pub async fn run(context: Arc<Context>, period: Duration) {
         });
         for bucket in buckets {
             tasks.entry(bucket).or_insert_with_key(|(account, region)| {
-                let scan = scan_bucket(Arc::clone(&context), account.clone(), region.clone(), period);
+                let scan = scan_bucket(
+                    Arc::clone(&context),
+                    account.clone(),
+                    region.clone(),
+                    period,
+                );
                 let (scan, handle) = abortable(scan);
                 tokio::spawn(scan);
                 handle
@@ -87,8 +95,14 @@ async fn scan_bucket(context: Arc<Context>, account: AccountKey, region: Region,
     let mut after: Option<Target> = None;
     loop {
         let started = Instant::now();
-        let (block, total) = context.edges.targets_after(&account, &region, after.as_ref(), BLOCK);
-        after = if block.len() < BLOCK { None } else { block.last().cloned() };
+        let (block, total) = context
+            .edges
+            .targets_after(&account, &region, after.as_ref(), BLOCK);
+        after = if block.len() < BLOCK {
+            None
+        } else {
+            block.last().cloned()
+        };
         let pause = period / u32::try_from(total.div_ceil(BLOCK).max(1)).unwrap_or(u32::MAX);
         if !block.is_empty() {
             scan_block(&context, &account, &region, &block).await;

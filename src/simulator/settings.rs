@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use k8s_openapi::jiff::SignedDuration;
 use serde::{Deserialize, Deserializer};
 
 /// The knobs. Defaults are those of the vendor's pages.
@@ -142,13 +141,8 @@ fn replace<T>(slot: &mut T, value: Option<T>) {
 /// # Errors
 /// A sentence that says what was expected.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    if text == "0" {
-        return Ok(Duration::ZERO);
-    }
-    text.parse::<SignedDuration>()
-        .ok()
-        .and_then(|signed| Duration::try_from(signed).ok())
-        .ok_or_else(|| format!("{text:?} is not a duration: write it as 30ms, 10s or 5m"))
+    humantime::parse_duration(text)
+        .map_err(|_| format!("{text:?} is not a duration: write it as 30ms, 10s or 5m"))
 }
 
 /// Serde's way to [`parse_duration`] for a field that may be absent.
