@@ -1,5 +1,12 @@
 //! What the Describe calls show of the simulated cloud: paging, limits, filters, lag, and intermediate states.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test ends where its world breaks"
+)]
+
 mod cloud;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
@@ -199,6 +206,20 @@ fn a_group_is_asked_of_instances_for_primary_and_of_interfaces_for_secondary_one
     assert_eq!(
         (interfaces.len(), &interfaces[0]["NetworkInterfaceId"]),
         (1, &json!("eni-sim000000"))
+    );
+    let listed = instances[0]["NetworkInterfaces"]["NetworkInterface"]
+        .as_array()
+        .unwrap();
+    let attached: Vec<(&Value, &Value)> = listed
+        .iter()
+        .map(|row| (&row["NetworkInterfaceId"], &row["Type"]))
+        .collect();
+    assert_eq!(
+        attached,
+        [
+            (&json!("eni-primarysim000001"), &json!("Primary")),
+            (&json!("eni-sim000001"), &json!("Secondary"))
+        ]
     );
     let (primary, _) = world.rows(
         "interfaces",

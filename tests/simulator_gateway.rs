@@ -1,5 +1,12 @@
 //! What stands before every call: signatures of both versions, nonces, clocks, keys, tokens, versions, throttling, formats.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test ends where its world breaks"
+)]
+
 mod cloud;
 
 use bytes::Bytes;
@@ -233,7 +240,7 @@ fn a_key_must_be_known_and_enabled() {
         world
             .simulator
             .change(serde_json::from_value(change).unwrap(), world.now)
-            .unwrap()
+            .unwrap();
     };
     change(json!({"revokeKey": {"id": "testid"}}));
     assert_eq!(
