@@ -101,26 +101,30 @@ fn a_page_has_ten_rows_unless_more_are_asked_for_and_never_more_than_the_limit()
 
 #[test]
 fn pages_cover_everything_once_even_when_rows_come_and_go() {
-    let world = World::generated(35, 0, 0);
-    let mut seen = Vec::new();
-    let mut token = String::new();
-    for page in 0.. {
-        let (rows, answer) =
-            world.rows("instances", &[("MaxResults", "10"), ("NextToken", &token)]);
-        seen.extend(
-            rows.iter()
-                .map(|row| row["InstanceId"].as_str().unwrap().to_owned()),
-        );
-        token = answer["NextToken"].as_str().unwrap().to_owned();
-        if token.is_empty() {
-            break;
-        }
-        if page == 0 {
-            world.change(json!({"delete": {"id": "i-sim000009"}}));
-        }
-    }
     let expected: Vec<String> = (0..35).map(|number| format!("i-sim{number:06}")).collect();
-    assert_eq!(seen, expected);
+    // By everything, and by the index of a group's members.
+    for filter in [None, Some(("SecurityGroupId", "sg-base"))] {
+        let world = World::generated(35, 0, 0);
+        let mut seen = Vec::new();
+        let mut token = String::new();
+        for page in 0.. {
+            let mut parameters = vec![("MaxResults", "10"), ("NextToken", &token)];
+            parameters.extend(filter);
+            let (rows, answer) = world.rows("instances", &parameters);
+            seen.extend(
+                rows.iter()
+                    .map(|row| row["InstanceId"].as_str().unwrap().to_owned()),
+            );
+            token = answer["NextToken"].as_str().unwrap().to_owned();
+            if token.is_empty() {
+                break;
+            }
+            if page == 0 {
+                world.change(json!({"delete": {"id": "i-sim000009"}}));
+            }
+        }
+        assert_eq!(seen, expected, "{filter:?}");
+    }
 }
 
 #[test]
