@@ -1,5 +1,12 @@
 //! Every code of the vendor's pages of Join and Leave can be produced, by state or by a fault, with its HTTP status.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test ends where its world breaks"
+)]
+
 mod cloud;
 
 use std::collections::BTreeSet;

@@ -1,5 +1,6 @@
 //! The simulated cloud as a process: arguments, ports, exit code. No logic.
 
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -97,14 +98,15 @@ async fn run(arguments: Arguments) -> Result<(), String> {
     let default_key = cloud.keys.is_empty();
     let wire = bind("--listen", arguments.listen).await?;
     let admin = bind("--admin", arguments.admin).await?;
-    // Scripts and tests read these lines: keep them.
-    println!("listening on http://{}", address(&wire)?);
-    println!("admin on http://{}", address(&admin)?);
+    let (wire_address, admin_address) = (address(&wire)?, address(&admin)?);
+    // Scripts and tests read the first two lines: keep them.
+    say(&format!("listening on http://{wire_address}"));
+    say(&format!("admin on http://{admin_address}"));
     if default_key {
         let (id, secret) = DEFAULT_ACCESS_KEY;
-        println!(
+        say(&format!(
             "no access key given: use {id} with secret {secret} (good for nothing but this simulator)"
-        );
+        ));
     }
     let simulator = Arc::new(Simulator::new(cloud, arguments.seed));
     let back_door = axum::serve(admin, admin::router(simulator.clone()));
@@ -113,6 +115,13 @@ async fn run(arguments: Arguments) -> Result<(), String> {
         ended = back_door => ended.map_err(|error| error.to_string()),
         () = stop() => Ok(()),
     }
+}
+
+/// A line on stdout. Whoever started us may have closed it: that is no reason to stop.
+fn say(line: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let _ = writeln!(stdout, "{line}");
+    let _ = stdout.flush();
 }
 
 fn load(path: &Path) -> Result<Cloud, String> {

@@ -8,8 +8,9 @@ use serde::Deserialize;
 
 use super::account::{AccessKey, Denial};
 use super::cloud::{Cloud, Id, InstanceStatus, InterfaceStatus, Member};
-use super::inventory::{GroupSpec, InstanceSpec, InterfaceSpec, InventoryError};
+use super::inventory::InventoryError;
 use super::settings::{SettingsChange, optional_duration};
+use super::spec::{GroupSpec, InstanceSpec, InterfaceSpec};
 use super::timeline::later;
 
 /// One change.

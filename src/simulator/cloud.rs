@@ -102,6 +102,8 @@ pub struct Instance {
     pub enterprise_groups: bool,
     /// ID of its primary interface.
     pub primary: Id,
+    /// Secondary interfaces that were attached to it.
+    pub attached: BTreeSet<Id>,
     /// Its groups.
     pub membership: Membership,
 }
@@ -225,6 +227,17 @@ impl InterfaceStatus {
 pub enum InterfaceKind {
     Primary,
     Secondary,
+}
+
+impl InterfaceKind {
+    /// As ECS spells it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Primary => "Primary",
+            Self::Secondary => "Secondary",
+        }
+    }
 }
 
 /// Type of a security group. A target cannot be in both types.

@@ -3,21 +3,17 @@
 //! Limits are the vendor's: `MaxResults` 10 by default and at least, 100 (interfaces: 500) at most; 100 IDs; `PageSize` 50 for
 //! statuses. `SecurityGroupId` finds secondary interfaces only. `TotalCount` means nothing under `NextToken` paging.
 
-use std::collections::BTreeMap;
-use std::ops::Bound;
-
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::account::Caller;
 use super::cloud::{
-    Cloud, Groups, Id, Instance, InstanceStatus, InterfaceKind, Member, NetworkInterface, Resource,
+    Cloud, Groups, Id, Instance, InstanceStatus, InterfaceKind, NetworkInterface, Resource,
     SecurityGroup,
 };
 use super::error::{self, ApiError};
 use super::membership::well_formed;
+use super::page::Page;
 use super::parameters::Parameters;
 use super::timeline::earlier;
 
@@ -63,7 +59,7 @@ impl Cloud {
             .iter()
             .map(|instance| self.instance_row(instance, at))
             .collect();
-        Ok(found.envelope("Instances", "Instance", rows))
+        Ok(found.envelope("Instances", "Instance", &rows))
     }
 
     /// `DescribeInstanceStatus`.
@@ -95,7 +91,7 @@ impl Cloud {
             .iter()
             .map(|instance| json!({"InstanceId": *instance.resource.id, "Status": instance.status.at(at).as_str()}))
             .collect();
-        Ok(found.envelope("InstanceStatuses", "InstanceStatus", rows))
+        Ok(found.envelope("InstanceStatuses", "InstanceStatus", &rows))
     }
 
     /// `DescribeNetworkInterfaces`.
@@ -148,7 +144,7 @@ impl Cloud {
             .iter()
             .map(|interface| self.interface_row(interface, at))
             .collect();
-        Ok(found.envelope("NetworkInterfaceSets", "NetworkInterfaceSet", rows))
+        Ok(found.envelope("NetworkInterfaceSets", "NetworkInterfaceSet", &rows))
     }
 
     /// `DescribeSecurityGroups`.
@@ -212,7 +208,7 @@ impl Cloud {
             .iter()
             .map(|group| self.group_row(group, count))
             .collect();
-        let mut answer = found.envelope("SecurityGroups", "SecurityGroup", rows);
+        let mut answer = found.envelope("SecurityGroups", "SecurityGroup", &rows);
         if let Some(answer) = answer.as_object_mut() {
             answer.insert("RegionId".to_owned(), region.into());
         }
@@ -249,127 +245,6 @@ impl Cloud {
                 .cloned()
                 .collect(),
         )
-    }
-
-    fn instance_row(&self, instance: &Instance, at: Timestamp) -> Value {
-        let resource = &instance.resource;
-        let locks: Vec<Value> = instance
-            .locks
-            .iter()
-            .map(|reason| json!({"LockReason": reason, "LockMsg": ""}))
-            .collect();
-        json!({
-            "InstanceId": *resource.id,
-            "InstanceName": instance.name,
-            "Status": instance.status.at(at).as_str(),
-            "RegionId": *resource.region,
-            "ZoneId": instance.zone,
-            "InstanceType": instance.instance_type,
-            "InstanceNetworkType": if resource.vpc.is_some() { "vpc" } else { "classic" },
-            "SecurityGroupIds": {"SecurityGroupId": texts(instance.membership.groups.at(at))},
-            "VpcAttributes": {
-                "VpcId": resource.vpc.as_deref().unwrap_or_default(),
-                "VSwitchId": if resource.vpc.is_some() { instance.vswitch.as_str() } else { "" },
-                "NatIpAddress": "",
-                "PrivateIpAddress": {"IpAddress": [instance.private_ip]},
-            },
-            "OperationLocks": {"LockReason": locks},
-            "NetworkInterfaces": {"NetworkInterface": self.attached_rows(instance, at)},
-            "Tags": {"Tag": tags(resource)},
-            "StoppedMode": match instance.status.at(at) {
-                InstanceStatus::Stopped => "KeepCharging",
-                InstanceStatus::Pending | InstanceStatus::Starting | InstanceStatus::Running | InstanceStatus::Stopping => "Not-applicable",
-            },
-            "DeletionProtection": false,
-            "CreationTime": moment(resource.created, "%Y-%m-%dT%H:%MZ"),
-            "ExpiredTime": "2099-12-31T15:59Z",
-            "HostName": instance.name,
-            "ResourceGroupId": "",
-            "PublicIpAddress": {"IpAddress": []},
-            "InnerIpAddress": {"IpAddress": []},
-        })
-    }
-
-    /// The primary interface only: who asks for secondary ones asks `DescribeNetworkInterfaces`. Has no groups, as the vendor's.
-    fn attached_rows(&self, instance: &Instance, at: Timestamp) -> Vec<Value> {
-        self.interface(&instance.primary, at)
-            .map(|interface| {
-                json!({
-                    "NetworkInterfaceId": *interface.resource.id,
-                    "Type": "Primary",
-                    "PrimaryIpAddress": interface.private_ip,
-                    "MacAddress": mac(&interface.private_ip),
-                    "PrivateIpSets": {"PrivateIpSet": [{"PrivateIpAddress": interface.private_ip, "Primary": true}]},
-                })
-            })
-            .into_iter()
-            .collect()
-    }
-
-    fn interface_row(&self, interface: &NetworkInterface, at: Timestamp) -> Value {
-        let resource = &interface.resource;
-        let groups = match (interface.kind, &interface.instance) {
-            (InterfaceKind::Primary, Some(id)) => self.groups_at(&Member::Instance(id.clone()), at),
-            (InterfaceKind::Primary | InterfaceKind::Secondary, _) => {
-                interface.membership.groups.at(at).clone()
-            }
-        };
-        // An interface that is managed for another service hides its instance.
-        let instance = interface
-            .instance
-            .as_deref()
-            .filter(|_| !interface.service_managed)
-            .unwrap_or_default();
-        json!({
-            "NetworkInterfaceId": *resource.id,
-            "NetworkInterfaceName": *resource.id,
-            "InstanceId": instance,
-            "Status": interface.status.at(at).as_str(),
-            "Type": match interface.kind { InterfaceKind::Primary => "Primary", InterfaceKind::Secondary => "Secondary" },
-            "VpcId": resource.vpc.as_deref().unwrap_or_default(),
-            "VSwitchId": interface.vswitch,
-            "ZoneId": interface.zone,
-            "PrivateIpAddress": interface.private_ip,
-            "MacAddress": mac(&interface.private_ip),
-            "SecurityGroupIds": {"SecurityGroupId": texts(&groups)},
-            "ServiceManaged": interface.service_managed,
-            "OwnerId": *resource.account,
-            "Tags": {"Tag": tags(resource)},
-            "CreationTime": moment(resource.created, "%Y-%m-%dT%H:%M:%SZ"),
-            "PrivateIpSets": {"PrivateIpSet": [{"PrivateIpAddress": interface.private_ip, "Primary": true}]},
-            "Ipv6Sets": {"Ipv6Set": []},
-        })
-    }
-
-    fn group_row(&self, group: &SecurityGroup, count: bool) -> Value {
-        let resource = &group.resource;
-        let (members, available) = if count {
-            let limit = group.quota.unwrap_or(self.settings.members_per_group);
-            (
-                group.members.len(),
-                limit.saturating_sub(group.members.len()),
-            )
-        } else {
-            (0, 0)
-        };
-        json!({
-            "SecurityGroupId": *resource.id,
-            "SecurityGroupName": group.name,
-            "Description": "",
-            "SecurityGroupType": group.kind.as_str(),
-            "VpcId": resource.vpc.as_deref().unwrap_or_default(),
-            "CreationTime": moment(resource.created, "%Y-%m-%dT%H:%M:%SZ"),
-            "EcsCount": members,
-            "AvailableInstanceAmount": available,
-            "ResourceGroupId": "",
-            "ServiceManaged": group.service_managed,
-            "RuleCount": group.rules,
-            "Tags": {"Tag": tags(resource)},
-        })
-    }
-
-    fn groups_at(&self, member: &Member, at: Timestamp) -> Groups {
-        self.groups_of(member, at)
     }
 }
 
@@ -419,142 +294,6 @@ impl<'a> Filter<'a> {
     }
 }
 
-/// Which rows of all that match are asked for.
-enum Page {
-    Token { after: Option<String>, size: usize },
-    Numbered { number: usize, size: usize },
-}
-
-struct Found<'a, T> {
-    rows: Vec<&'a T>,
-    total: usize,
-    next: Option<String>,
-    number: usize,
-    size: usize,
-}
-
-impl Page {
-    fn parse(
-        parameters: &Parameters,
-        max_results: usize,
-        max_size: usize,
-    ) -> Result<Self, ApiError> {
-        let token = parameters.text("NextToken");
-        let asked = parameters.number("MaxResults")?;
-        if token.is_none()
-            && asked.is_none()
-            && (parameters.text("PageNumber").is_some() || parameters.text("PageSize").is_some())
-        {
-            return Self::parse_numbered(parameters, max_size);
-        }
-        let after = token
-            .map(|token| {
-                let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
-                String::from_utf8(bytes)
-                    .ok()?
-                    .strip_prefix(TOKEN)
-                    .map(str::to_owned)
-            })
-            .map(|after| after.ok_or_else(|| error::invalid_parameter("NextToken")))
-            .transpose()?;
-        Ok(Self::Token {
-            after,
-            size: asked.unwrap_or(10).clamp(10, max_results),
-        })
-    }
-
-    fn parse_numbered(parameters: &Parameters, max_size: usize) -> Result<Self, ApiError> {
-        let number = parameters.number("PageNumber")?.unwrap_or(1);
-        let size = parameters.number("PageSize")?.unwrap_or(10);
-        if number == 0 {
-            return Err(error::invalid_parameter("PageNumber"));
-        }
-        if size == 0 || size > max_size {
-            return Err(error::invalid_parameter("PageSize"));
-        }
-        Ok(Self::Numbered { number, size })
-    }
-
-    fn take<'a, T>(
-        &self,
-        all: &'a BTreeMap<Id, T>,
-        candidates: Option<Vec<Id>>,
-        wanted: impl Fn(&&'a T) -> bool,
-    ) -> Found<'a, T> {
-        let after = match self {
-            Self::Token { after, .. } => after.as_deref(),
-            Self::Numbered { .. } => None,
-        };
-        if let Some(mut ids) = candidates {
-            ids.sort_unstable();
-            ids.dedup();
-            let rows = ids
-                .iter()
-                .filter(|id| after.is_none_or(|after| ***id > *after))
-                .filter_map(|id| all.get_key_value(id))
-                .filter(|(_, row)| wanted(row));
-            self.cut(rows)
-        } else {
-            let start = after.map_or(Bound::Unbounded, Bound::Excluded);
-            self.cut(
-                all.range::<str, _>((start, Bound::Unbounded))
-                    .filter(|(_, row)| wanted(row)),
-            )
-        }
-    }
-
-    fn cut<'a, T>(&self, mut matching: impl Iterator<Item = (&'a Id, &'a T)>) -> Found<'a, T> {
-        match *self {
-            Self::Token { size, .. } => {
-                let page: Vec<(&Id, &T)> = matching.by_ref().take(size).collect();
-                let more = matching.next().is_some();
-                let next = page
-                    .last()
-                    .filter(|_| more)
-                    .map(|(id, _)| URL_SAFE_NO_PAD.encode(format!("{TOKEN}{id}")));
-                let rows: Vec<&T> = page.into_iter().map(|(_, row)| row).collect();
-                Found {
-                    total: rows.len(),
-                    rows,
-                    next,
-                    number: 1,
-                    size,
-                }
-            }
-            Self::Numbered { number, size } => {
-                let all: Vec<&T> = matching.map(|(_, row)| row).collect();
-                let total = all.len();
-                let rows = all
-                    .into_iter()
-                    .skip((number - 1).saturating_mul(size))
-                    .take(size)
-                    .collect();
-                Found {
-                    rows,
-                    total,
-                    next: None,
-                    number,
-                    size,
-                }
-            }
-        }
-    }
-}
-
-const TOKEN: &str = "after:";
-
-impl<T> Found<'_, T> {
-    fn envelope(&self, list: &str, item: &str, rows: Vec<Value>) -> Value {
-        json!({
-            list: {item: rows},
-            "TotalCount": self.total,
-            "PageNumber": self.number,
-            "PageSize": self.size,
-            "NextToken": self.next.as_deref().unwrap_or_default(),
-        })
-    }
-}
-
 const STATUSES: [InstanceStatus; 5] = [
     InstanceStatus::Pending,
     InstanceStatus::Starting,
@@ -565,32 +304,4 @@ const STATUSES: [InstanceStatus; 5] = [
 
 fn has(groups: &Groups, group: &str) -> bool {
     groups.iter().any(|id| **id == *group)
-}
-
-fn texts(ids: &Groups) -> Vec<&str> {
-    ids.iter().map(|id| &**id).collect()
-}
-
-fn tags(resource: &Resource) -> Vec<Value> {
-    resource
-        .tags
-        .iter()
-        .map(|(key, value)| json!({"TagKey": key, "TagValue": value}))
-        .collect()
-}
-
-fn moment(moment: Timestamp, format: &str) -> String {
-    moment.max(FIRST_DAY).strftime(format).to_string()
-}
-
-/// What the inventory starts with was made on this day.
-const FIRST_DAY: Timestamp = Timestamp::constant(1_700_000_000, 0);
-
-fn mac(ip: &str) -> String {
-    let tail: Vec<String> = ip
-        .split('.')
-        .filter_map(|part| part.parse::<u8>().ok())
-        .map(|part| format!("{part:02x}"))
-        .collect();
-    format!("00:16:{}", tail.join(":"))
 }

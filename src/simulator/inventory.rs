@@ -1,18 +1,18 @@
 //! What the simulated cloud starts with: the YAML format, the generated inventory, and how one object of either becomes state.
 //! Pure; the format is documented in `docs/simulator.md`.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::collections::BTreeSet;
 
 use k8s_openapi::jiff::Timestamp;
 use serde::Deserialize;
 
-use super::account::{AccessKey, DEFAULT_ACCOUNT};
+use super::account::AccessKey;
 use super::cloud::{
-    Cloud, GroupKind, Groups, Id, Instance, InstanceStatus, InterfaceKind, InterfaceStatus, Member,
+    Cloud, Groups, Id, Instance, InstanceStatus, InterfaceKind, InterfaceStatus, Member,
     Membership, NetworkInterface, Resource, SecurityGroup,
 };
-use super::settings::{SettingsChange, optional_duration};
+use super::settings::SettingsChange;
+use super::spec::{GroupSpec, InstanceSpec, InterfaceSpec};
 use super::timeline::{Timeline, later};
 
 /// An inventory file.
@@ -34,130 +34,6 @@ pub struct Inventory {
     /// Secondary interfaces.
     #[serde(default)]
     pub network_interfaces: Vec<InterfaceSpec>,
-}
-
-/// Where and whose an object is.
-macro_rules! spec {
-    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* }) => {
-        $(#[$doc])*
-        #[derive(Clone, Debug, Deserialize)]
-        #[serde(rename_all = "camelCase", deny_unknown_fields)]
-        pub struct $name {
-            /// Its ID.
-            pub id: String,
-            /// Region; `cn-hangzhou` by default.
-            pub region: Option<String>,
-            /// UID of the owner; the default account if absent.
-            pub account: Option<String>,
-            /// Other accounts can see it.
-            #[serde(default)]
-            pub shared: bool,
-            /// VPC; `vpc-sim` by default.
-            pub vpc_id: Option<String>,
-            /// In the classic network, in no VPC.
-            #[serde(default)]
-            pub classic: bool,
-            /// Tags.
-            #[serde(default)]
-            pub tags: BTreeMap<String, String>,
-            $($(#[$field_doc])* pub $field: $type,)*
-        }
-
-        impl $name {
-            fn resource(&self, created: Timestamp) -> Resource {
-                let text = |text: &Option<String>, or: &str| Id::from(text.as_deref().unwrap_or(or));
-                Resource {
-                    id: self.id.as_str().into(),
-                    region: text(&self.region, "cn-hangzhou"),
-                    account: text(&self.account, DEFAULT_ACCOUNT),
-                    shared: self.shared,
-                    vpc: (!self.classic).then(|| text(&self.vpc_id, "vpc-sim")),
-                    created,
-                    deleted: None,
-                    tags: self.tags.clone(),
-                }
-            }
-        }
-    };
-}
-
-spec! {
-    /// A security group.
-    GroupSpec {
-        /// Name; the ID by default.
-        name: Option<String>,
-        /// `normal` (default) or `enterprise`.
-        #[serde(default, rename = "type")]
-        kind: GroupKind,
-        /// Managed by a cloud product.
-        #[serde(default)]
-        service_managed: bool,
-        /// Number of rules.
-        #[serde(default)]
-        rules: u32,
-        /// Members that it can have.
-        quota: Option<usize>,
-    }
-}
-
-spec! {
-    /// An instance.
-    InstanceSpec {
-        /// Name; the ID by default.
-        name: Option<String>,
-        /// Zone.
-        zone_id: Option<String>,
-        /// Virtual switch.
-        v_switch_id: Option<String>,
-        /// Instance type.
-        instance_type: Option<String>,
-        /// Private address.
-        private_ip: Option<String>,
-        /// Status; `Running` by default.
-        status: Option<InstanceStatus>,
-        /// How long an intermediate status lasts. Absent: for ever.
-        #[serde(default, deserialize_with = "optional_duration")]
-        status_for: Option<Duration>,
-        /// Lock reasons.
-        #[serde(default)]
-        locks: BTreeSet<String>,
-        /// Whether the type can be in enterprise groups; true by default.
-        enterprise_groups: Option<bool>,
-        /// ID of the primary interface; made from the instance's by default.
-        primary_network_interface_id: Option<String>,
-        /// Groups that it is in.
-        #[serde(default)]
-        security_group_ids: BTreeSet<String>,
-        /// Groups that it can be in.
-        quota: Option<usize>,
-    }
-}
-
-spec! {
-    /// A secondary interface.
-    InterfaceSpec {
-        /// The instance that it is attached to.
-        instance_id: Option<String>,
-        /// Zone.
-        zone_id: Option<String>,
-        /// Virtual switch.
-        v_switch_id: Option<String>,
-        /// Private address.
-        private_ip: Option<String>,
-        /// Status; `InUse` when attached, else `Available`.
-        status: Option<InterfaceStatus>,
-        /// How long an intermediate status lasts. Absent: for ever.
-        #[serde(default, deserialize_with = "optional_duration")]
-        status_for: Option<Duration>,
-        /// Managed by a cloud product.
-        #[serde(default)]
-        service_managed: bool,
-        /// Groups that it is in.
-        #[serde(default)]
-        security_group_ids: BTreeSet<String>,
-        /// Groups that it can be in.
-        quota: Option<usize>,
-    }
 }
 
 /// Why an inventory, or one object, cannot be used.
@@ -358,6 +234,7 @@ impl Cloud {
             locks: spec.locks.clone(),
             enterprise_groups: spec.enterprise_groups.unwrap_or(true),
             primary: primary.id.clone(),
+            attached: BTreeSet::new(),
             membership: membership(spec.quota),
             resource,
         };
@@ -443,6 +320,13 @@ impl Cloud {
             resource,
         };
         let member = Member::NetworkInterface(interface.resource.id.clone());
+        if let Some(instance) = interface
+            .instance
+            .as_ref()
+            .and_then(|id| self.instances.get_mut(id))
+        {
+            instance.attached.insert(interface.resource.id.clone());
+        }
         self.interfaces
             .insert(interface.resource.id.clone(), interface);
         self.seed_groups(&member, &groups);
@@ -517,60 +401,6 @@ impl Cloud {
 
 /// The group that everything generated starts in.
 pub const BASE_GROUP: &str = "sg-base";
-
-macro_rules! named {
-    ($name:ident { $($field:ident: $value:expr),* $(,)? }) => {
-        impl $name {
-            /// One with this ID and defaults for all the rest.
-            #[must_use]
-            pub fn named(id: impl Into<String>) -> Self {
-                Self {
-                    id: id.into(),
-                    region: None,
-                    account: None,
-                    shared: false,
-                    vpc_id: None,
-                    classic: false,
-                    tags: BTreeMap::new(),
-                    $($field: $value,)*
-                }
-            }
-        }
-    };
-}
-
-named!(GroupSpec {
-    name: None,
-    kind: GroupKind::Normal,
-    service_managed: false,
-    rules: 0,
-    quota: None
-});
-named!(InstanceSpec {
-    name: None,
-    zone_id: None,
-    v_switch_id: None,
-    instance_type: None,
-    private_ip: None,
-    status: None,
-    status_for: None,
-    locks: BTreeSet::new(),
-    enterprise_groups: None,
-    primary_network_interface_id: None,
-    security_group_ids: BTreeSet::new(),
-    quota: None,
-});
-named!(InterfaceSpec {
-    instance_id: None,
-    zone_id: None,
-    v_switch_id: None,
-    private_ip: None,
-    status: None,
-    status_for: None,
-    service_managed: false,
-    security_group_ids: BTreeSet::new(),
-    quota: None,
-});
 
 fn membership(quota: Option<usize>) -> Membership {
     Membership {

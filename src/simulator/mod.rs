@@ -19,11 +19,14 @@ pub mod error;
 pub mod faults;
 pub mod inventory;
 pub mod membership;
+mod page;
 mod parameters;
 mod power;
+mod rows;
 mod rpc;
 pub mod server;
 pub mod settings;
+pub mod spec;
 pub mod throttle;
 pub mod timeline;
 

@@ -3,11 +3,12 @@
 use std::convert::Infallible;
 use std::future::pending;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
-use futures::stream;
+use futures::{StreamExt as _, stream};
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -37,26 +38,28 @@ pub async fn serve(listener: TcpListener, simulator: Arc<Simulator>) {
 
 async fn connection(stream: TcpStream, simulator: Arc<Simulator>) {
     let _ = stream.set_nodelay(true);
-    let service = service_fn(move |request| Box::pin(answer(request, simulator.clone())));
+    let reset = Arc::new(AtomicBool::new(false));
+    let service = service_fn(|request| Box::pin(answer(request, simulator.clone(), reset.clone())));
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .serve_connection(TokioIo::new(stream), service);
     let ended = std::future::poll_fn(|context| connection.poll_without_shutdown(context)).await;
     let stream = connection.into_parts().io.into_inner();
-    if ended.is_err() {
-        // Broken on purpose: with no linger the kernel sends a reset instead of an orderly end.
+    if ended.is_err() && reset.load(Ordering::Relaxed) {
+        // With no linger the kernel sends a reset instead of an orderly end.
         let _ = stream.set_zero_linger();
     }
 }
 
-/// The connection is to be reset.
+/// The connection is to be broken.
 #[derive(Debug, thiserror::Error)]
-#[error("the connection is reset on purpose")]
+#[error("the connection is broken on purpose")]
 struct Break;
 
 async fn answer(
     request: Request<Incoming>,
     simulator: Arc<Simulator>,
+    reset: Arc<AtomicBool>,
 ) -> Result<Response<Body>, Break> {
     if request.uri().path() == "/healthz" {
         return Ok(Response::new(Body::from("ok\n")));
@@ -67,13 +70,14 @@ async fn answer(
         *response.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
         return Ok(response);
     };
+    let request = Request::from_parts(parts, body);
     let Answer {
         response,
         delay,
         delivery,
         action,
         outcome,
-    } = simulator.answer(&Request::from_parts(parts, body), Timestamp::now());
+    } = simulator.answer(&request, Timestamp::now());
     tracing::debug!(
         action,
         outcome,
@@ -83,6 +87,7 @@ async fn answer(
     if !delay.is_zero() {
         tokio::time::sleep(delay).await;
     }
+    reset.store(delivery == Delivery::Reset, Ordering::Relaxed);
     deliver(response, delivery).await
 }
 
@@ -100,11 +105,18 @@ async fn deliver(response: Response<Bytes>, delivery: Delivery) -> Result<Respon
                 .headers
                 .insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
             let half = body.slice(..body.len() / 2);
-            let pieces = stream::iter([Ok(half), Err(Break)]);
+            // The pause lets the first half reach the client before the connection ends.
+            let broken = stream::once(async {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                Err(Break)
+            });
+            let pieces = stream::iter([Ok(half)]).chain(broken);
             Ok(Response::from_parts(parts, Body::from_stream(pieces)))
         }
         Delivery::Drip => {
-            let (parts, body) = response.into_parts();
+            let (mut parts, body) = response.into_parts();
+            let length = HeaderValue::from(body.len());
+            parts.headers.insert(header::CONTENT_LENGTH, length);
             let pieces = stream::unfold(body, |mut body| async move {
                 if body.is_empty() {
                     return None;

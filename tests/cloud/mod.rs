@@ -5,7 +5,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Method, Request};
@@ -45,7 +45,7 @@ impl Process {
         Self { child, wire, admin }
     }
 
-    /// Sends a signed call and reads what comes until the connection ends.
+    /// Sends a signed call and reads what comes until the connection ends, or for about three seconds.
     pub fn call(&self, action: &str, parameters: &[(&str, &str)]) -> std::io::Result<Reply> {
         let request = signed(DEFAULT_ACCESS_KEY, action, parameters, Timestamp::now());
         exchange(
@@ -99,8 +99,19 @@ pub fn exchange(address: &str, method: &str, target: &str, body: &str) -> std::i
         "{method} {target} HTTP/1.1\r\nhost: {address}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
         body.len()
     )?;
+    let deadline = Instant::now() + Duration::from_secs(3);
     let mut bytes = Vec::new();
-    let ended = stream.read_to_end(&mut bytes);
+    let mut buffer = vec![0; 1 << 16];
+    let ended = loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => break Ok(()),
+            Ok(length) => bytes.extend_from_slice(&buffer[..length]),
+            Err(error) => break Err(error),
+        }
+        if Instant::now() > deadline {
+            break Ok(());
+        }
+    };
     if bytes.is_empty() {
         ended?;
         return Err(std::io::ErrorKind::UnexpectedEof.into());

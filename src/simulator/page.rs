@@ -1,0 +1,149 @@
+//! Paging of the Describe calls: by token and by number, with the vendor's limits. Pure.
+//!
+//! A token says after which ID to go on, so rows that come and go between two pages neither hide others nor show twice.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Value, json};
+
+use super::cloud::Id;
+use super::error::{self, ApiError};
+use super::parameters::Parameters;
+
+/// Which rows of all that match are asked for.
+pub enum Page {
+    Token { after: Option<String>, size: usize },
+    Numbered { number: usize, size: usize },
+}
+
+pub struct Found<'a, T> {
+    pub rows: Vec<&'a T>,
+    total: usize,
+    next: Option<String>,
+    number: usize,
+    size: usize,
+}
+
+impl Page {
+    pub fn parse(
+        parameters: &Parameters,
+        max_results: usize,
+        max_size: usize,
+    ) -> Result<Self, ApiError> {
+        let token = parameters.text("NextToken");
+        let asked = parameters.number("MaxResults")?;
+        if token.is_none()
+            && asked.is_none()
+            && (parameters.text("PageNumber").is_some() || parameters.text("PageSize").is_some())
+        {
+            return Self::parse_numbered(parameters, max_size);
+        }
+        let after = token
+            .map(|token| {
+                let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
+                String::from_utf8(bytes)
+                    .ok()?
+                    .strip_prefix(TOKEN)
+                    .map(str::to_owned)
+            })
+            .map(|after| after.ok_or_else(|| error::invalid_parameter("NextToken")))
+            .transpose()?;
+        Ok(Self::Token {
+            after,
+            size: asked.unwrap_or(10).clamp(10, max_results),
+        })
+    }
+
+    pub fn parse_numbered(parameters: &Parameters, max_size: usize) -> Result<Self, ApiError> {
+        let number = parameters.number("PageNumber")?.unwrap_or(1);
+        let size = parameters.number("PageSize")?.unwrap_or(10);
+        if number == 0 {
+            return Err(error::invalid_parameter("PageNumber"));
+        }
+        if size == 0 || size > max_size {
+            return Err(error::invalid_parameter("PageSize"));
+        }
+        Ok(Self::Numbered { number, size })
+    }
+
+    pub fn take<'a, T>(
+        &self,
+        all: &'a BTreeMap<Id, T>,
+        candidates: Option<Vec<Id>>,
+        wanted: impl Fn(&&'a T) -> bool,
+    ) -> Found<'a, T> {
+        let after = if let Self::Token { after, size: _ } = self {
+            after.as_deref()
+        } else {
+            None
+        };
+        if let Some(mut ids) = candidates {
+            ids.sort_unstable();
+            ids.dedup();
+            let rows = ids
+                .iter()
+                .filter(|id| after.is_none_or(|after| ***id > *after))
+                .filter_map(|id| all.get_key_value(id))
+                .filter(|(_, row)| wanted(row));
+            self.cut(rows)
+        } else {
+            let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+            let rows = all.range::<str, _>((start, Bound::Unbounded));
+            self.cut(rows.filter(|(_, row)| wanted(row)))
+        }
+    }
+
+    fn cut<'a, T>(&self, mut matching: impl Iterator<Item = (&'a Id, &'a T)>) -> Found<'a, T> {
+        match *self {
+            Self::Token { size, .. } => {
+                let page: Vec<(&Id, &T)> = matching.by_ref().take(size).collect();
+                let more = matching.next().is_some();
+                let next = page
+                    .last()
+                    .filter(|_| more)
+                    .map(|(id, _)| URL_SAFE_NO_PAD.encode(format!("{TOKEN}{id}")));
+                let rows: Vec<&T> = page.into_iter().map(|(_, row)| row).collect();
+                Found {
+                    total: rows.len(),
+                    rows,
+                    next,
+                    number: 1,
+                    size,
+                }
+            }
+            Self::Numbered { number, size } => {
+                let all: Vec<&T> = matching.map(|(_, row)| row).collect();
+                let total = all.len();
+                let rows = all
+                    .into_iter()
+                    .skip((number - 1).saturating_mul(size))
+                    .take(size)
+                    .collect();
+                Found {
+                    rows,
+                    total,
+                    next: None,
+                    number,
+                    size,
+                }
+            }
+        }
+    }
+}
+
+const TOKEN: &str = "after:";
+
+impl<T> Found<'_, T> {
+    pub fn envelope(&self, list: &str, item: &str, rows: &[Value]) -> Value {
+        json!({
+            list: {item: rows},
+            "TotalCount": self.total,
+            "PageNumber": self.number,
+            "PageSize": self.size,
+            "NextToken": self.next.as_deref().unwrap_or_default(),
+        })
+    }
+}

@@ -1,0 +1,292 @@
+//! The simulated cloud as a process: its ports, faults as they feel on a socket, the back door, and what it says when it cannot start.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test ends where its world breaks"
+)]
+
+mod cloud;
+
+use std::io::ErrorKind;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use cloud::Process;
+use serde_json::{Value, json};
+
+const JOIN: [(&str, &str); 2] = [
+    ("InstanceId", "i-sim000000"),
+    ("SecurityGroupId", "sg-sim0000"),
+];
+
+fn groups(process: &Process) -> Value {
+    process.state()["instances"]["i-sim000000"]["securityGroupIds"].clone()
+}
+
+fn fault(process: &Process, fault: &str) {
+    let reply = process.admin("POST", "/faults", fault);
+    assert_eq!(reply.status, 204, "{}", reply.body);
+}
+
+#[test]
+fn both_ports_are_healthy_and_state_and_statistics_have_their_shape() {
+    let process = Process::start(&[
+        "--instances=1",
+        "--security-groups=1",
+        "--network-interfaces=1",
+    ]);
+    for port in [&process.wire, &process.admin] {
+        assert_eq!(
+            cloud::exchange(port, "GET", "/healthz", "").unwrap().status,
+            200
+        );
+    }
+    assert_eq!(
+        process.call("JoinSecurityGroup", &JOIN).unwrap().status,
+        200
+    );
+    assert_eq!(
+        process.call("JoinSecurityGroup", &JOIN).unwrap().status,
+        403
+    );
+    let state = process.state();
+    assert_eq!(
+        state["instances"],
+        json!({"i-sim000000": {"status": "Running", "securityGroupIds": ["sg-base", "sg-sim0000"]}})
+    );
+    assert_eq!(
+        state["networkInterfaces"],
+        json!({"eni-sim000000": {"status": "InUse", "securityGroupIds": ["sg-base"]}})
+    );
+    assert_eq!(state["securityGroups"]["sg-base"]["members"], 2);
+    assert_eq!(
+        process.stats()["calls"],
+        json!({"JoinSecurityGroup": {"OK": 1, "InvalidInstanceId.AlreadyExists": 1}})
+    );
+    assert_eq!(process.admin("POST", "/stats/reset", "").status, 204);
+    assert_eq!(process.stats()["calls"], json!({}));
+}
+
+#[test]
+fn a_reset_is_a_reset_and_an_effect_without_an_answer_is_there() {
+    let process = Process::start(&["--instances=1", "--security-groups=1"]);
+    fault(
+        &process,
+        r#"{"action": "JoinSecurityGroup", "count": 1, "fault": "reset"}"#,
+    );
+    let broken = process.call("JoinSecurityGroup", &JOIN).unwrap_err();
+    assert_eq!(broken.kind(), ErrorKind::ConnectionReset);
+    assert_eq!(groups(&process), json!(["sg-base"]), "no effect");
+    fault(
+        &process,
+        r#"{"action": "JoinSecurityGroup", "count": 1, "fault": "reset", "effect": true}"#,
+    );
+    assert_eq!(
+        process.call("JoinSecurityGroup", &JOIN).unwrap_err().kind(),
+        ErrorKind::ConnectionReset
+    );
+    assert_eq!(groups(&process), json!(["sg-base", "sg-sim0000"]));
+    assert_eq!(
+        process.stats()["calls"]["JoinSecurityGroup"],
+        json!({"ConnectionReset": 2})
+    );
+    assert_eq!(process.stats()["effects"]["JoinSecurityGroup"], 1);
+}
+
+#[test]
+fn silence_lasts_until_the_client_gives_up_and_a_timeout_comes_after_the_effect() {
+    let process = Process::start(&["--instances=1", "--security-groups=1"]);
+    fault(
+        &process,
+        r#"{"count": 1, "fault": "silence", "effect": true}"#,
+    );
+    let silent = process.call("JoinSecurityGroup", &JOIN).unwrap_err();
+    assert!(
+        matches!(silent.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+        "{silent}"
+    );
+    assert_eq!(groups(&process), json!(["sg-base", "sg-sim0000"]));
+    fault(
+        &process,
+        r#"{"count": 1, "fault": {"error": {"code": "RequestTimeout"}}, "effect": true}"#,
+    );
+    let reply = process.call("LeaveSecurityGroup", &JOIN).unwrap();
+    assert_eq!(
+        (reply.status, &reply.json()["Code"]),
+        (504, &json!("RequestTimeout"))
+    );
+    assert_eq!(groups(&process), json!(["sg-base"]));
+}
+
+#[test]
+fn bodies_can_be_wrong_in_every_way() {
+    let process = Process::start(&["--instances=1", "--security-groups=1"]);
+    let broken = |body: &str| {
+        fault(
+            &process,
+            &format!(r#"{{"count": 1, "fault": {{"malformed": "{body}"}}}}"#),
+        );
+        process.call("DescribeInstances", &[("RegionId", "cn-hangzhou")])
+    };
+    let html = broken("html").unwrap();
+    assert!(html.status == 200 && html.body.starts_with("<html>"));
+    assert_eq!(broken("badGateway").unwrap().status, 502);
+    assert_eq!(broken("empty").unwrap().body, "");
+    assert!(broken("wrongTypes").unwrap().json()["Instances"].is_array());
+    assert!(broken("garbage").unwrap().body.contains('\u{fffd}'));
+    let huge = broken("huge").unwrap();
+    assert!(huge.complete && huge.body.len() == 64 << 20);
+    let truncated = broken("truncated").unwrap();
+    assert!(!truncated.complete && truncated.body.starts_with('{'));
+    let drip = broken("drip").unwrap();
+    assert!(!drip.complete && drip.body.len() < 6, "a byte a second");
+}
+
+#[test]
+fn latency_is_that_of_every_call_and_of_faults_on_top() {
+    let process = Process::start(&["--instances=1", "--latency=100ms"]);
+    let timed = || {
+        let start = Instant::now();
+        assert_eq!(
+            process
+                .call("DescribeInstances", &[("RegionId", "cn-hangzhou")])
+                .unwrap()
+                .status,
+            200
+        );
+        start.elapsed()
+    };
+    let plain = timed();
+    assert!(
+        plain >= Duration::from_millis(100) && plain < Duration::from_millis(400),
+        "{plain:?}"
+    );
+    fault(&process, r#"{"fault": {"latency": "400ms"}}"#);
+    assert!(timed() >= Duration::from_millis(500));
+    assert_eq!(process.admin("DELETE", "/faults", "").status, 204);
+    assert!(timed() < Duration::from_millis(400));
+}
+
+#[test]
+fn limits_from_the_command_line_hold() {
+    let process = Process::start(&["--instances=1", "--limit=DescribeSecurityGroups=3"]);
+    let codes: Vec<u16> = (0..10)
+        .map(|_| {
+            process
+                .call("DescribeSecurityGroups", &[("RegionId", "cn-hangzhou")])
+                .unwrap()
+                .status
+        })
+        .collect();
+    // Three in a minute, and the minute may turn while this runs.
+    let passed = codes.iter().filter(|status| **status == 200).count();
+    assert!((3..=6).contains(&passed), "{codes:?}");
+    assert!(codes.contains(&400), "{codes:?}");
+}
+
+#[test]
+fn a_bad_request_to_the_back_door_is_told_which_field_is_wrong() {
+    let process = Process::start(&["--instances=1", "--security-groups=1"]);
+    for (path, body, field) in [
+        ("/faults", r#"{"fault": "explode"}"#, "explode"),
+        (
+            "/faults",
+            r#"{"actoin": "Join", "fault": "reset"}"#,
+            "actoin",
+        ),
+        (
+            "/faults",
+            r#"[{"fault": "reset"}, {"count": "many", "fault": "reset"}]"#,
+            "[1].count",
+        ),
+        (
+            "/faults",
+            r#"{"probability": 2, "fault": "reset"}"#,
+            "probability",
+        ),
+        ("/faults", r#"{"fault": {"latency": "soon"}}"#, "latency"),
+        ("/faults", "reset", "not JSON"),
+        ("/change", r#"{"explode": {}}"#, "explode"),
+        (
+            "/change",
+            r#"{"join": {"target": "i-sim000000"}}"#,
+            "securityGroupId",
+        ),
+        (
+            "/change",
+            r#"{"join": {"target": "i-nowhere", "securityGroupId": "sg-sim0000"}}"#,
+            "target: there is no i-nowhere",
+        ),
+        (
+            "/change",
+            r#"{"setStatus": {"id": "i-sim000000", "status": "Sleeping"}}"#,
+            "status",
+        ),
+        (
+            "/change",
+            r#"{"set": {"groupsPerTarget": -1}}"#,
+            "groupsPerTarget",
+        ),
+        (
+            "/change",
+            r#"{"createInstance": {"id": "i-new", "securityGroupIds": ["sg-nowhere"]}}"#,
+            "securityGroupIds",
+        ),
+    ] {
+        let reply = process.admin("POST", path, body);
+        assert_eq!(reply.status, 400, "{body}");
+        assert!(reply.body.contains(field), "{body}: {}", reply.body);
+    }
+}
+
+#[test]
+fn changes_behind_everybodys_back_are_made_at_once() {
+    let process = Process::start(&["--instances=1", "--security-groups=1"]);
+    let changes = r#"[
+        {"join": {"target": "i-sim000000", "securityGroupId": "sg-sim0000"}},
+        {"leave": {"target": "i-sim000000", "securityGroupId": "sg-base"}},
+        {"setStatus": {"id": "i-sim000000", "status": "Starting", "for": "1h"}},
+        {"lock": {"id": "i-sim000000"}}, {"unlock": {"id": "i-sim000000"}},
+        {"createGroup": {"id": "sg-new", "quota": 0}}
+    ]"#;
+    let reply = process.admin("POST", "/change", changes);
+    assert_eq!(reply.status, 204, "{}", reply.body);
+    assert_eq!(
+        process.state()["instances"]["i-sim000000"],
+        json!({"status": "Starting", "securityGroupIds": ["sg-sim0000"]})
+    );
+    assert_eq!(
+        process.call("JoinSecurityGroup", &JOIN).unwrap().json()["Code"],
+        "IncorrectInstanceStatus"
+    );
+}
+
+#[test]
+fn what_cannot_be_started_says_why_in_one_line() {
+    let directory = std::env::temp_dir().join(format!("ecs-simulator-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let inventory = directory.join("inventory.yaml");
+    std::fs::write(&inventory, "instances:\n- id: i-1\n  securityGroup: sg-1\n").unwrap();
+    let run = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_ecs-simulator"))
+            .args(["--listen=127.0.0.1:0", "--admin=127.0.0.1:0"])
+            .args(arguments)
+            .output()
+            .unwrap();
+        assert!(!output.status.success(), "{arguments:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let path = inventory.to_str().unwrap();
+    let told = run(&["--inventory", path]);
+    assert!(
+        told.contains(path) && told.contains("securityGroup"),
+        "{told}"
+    );
+    assert!(run(&["--inventory", "/nowhere"]).contains("/nowhere"));
+    assert!(run(&["--limit", "JoinSecurityGroup"]).contains("ACTION=CALLS"));
+    assert!(run(&["--latency", "soon"]).contains("30ms"));
+    assert!(run(&["--access-key", "id"]).contains("ID=SECRET"));
+    std::fs::remove_dir_all(directory).unwrap();
+}

@@ -1,0 +1,367 @@
+//! What the Describe calls show of the simulated cloud: paging, limits, filters, lag, and intermediate states.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test ends where its world breaks"
+)]
+
+mod cloud;
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use security_group_operator::simulator::cloud::Cloud;
+use security_group_operator::simulator::{DEFAULT_ACCESS_KEY, Simulator};
+use serde_json::{Value, json};
+
+struct World {
+    simulator: Simulator,
+    now: Timestamp,
+}
+
+impl World {
+    fn generated(instances: usize, groups: usize, interfaces: usize) -> Self {
+        let cloud = Cloud::generated(instances, groups, interfaces).unwrap();
+        Self {
+            simulator: Simulator::new(cloud, 1),
+            now: Timestamp::from_second(1_800_000_000).unwrap(),
+        }
+    }
+
+    fn change(&self, change: Value) {
+        self.simulator
+            .change(serde_json::from_value(change).unwrap(), self.now)
+            .unwrap();
+    }
+
+    fn call(&self, action: &str, parameters: &[(&str, &str)]) -> Value {
+        let request = cloud::signed(DEFAULT_ACCESS_KEY, action, parameters, self.now);
+        serde_json::from_slice(self.simulator.answer(&request, self.now).response.body()).unwrap()
+    }
+
+    /// A Describe in cn-hangzhou; the rows, and the whole answer.
+    fn rows(&self, what: &str, parameters: &[(&str, &str)]) -> (Vec<Value>, Value) {
+        let mut all = vec![("RegionId", "cn-hangzhou")];
+        all.extend(parameters);
+        let (action, list, item) = match what {
+            "instances" => ("DescribeInstances", "Instances", "Instance"),
+            "interfaces" => (
+                "DescribeNetworkInterfaces",
+                "NetworkInterfaceSets",
+                "NetworkInterfaceSet",
+            ),
+            "groups" => ("DescribeSecurityGroups", "SecurityGroups", "SecurityGroup"),
+            _ => (
+                "DescribeInstanceStatus",
+                "InstanceStatuses",
+                "InstanceStatus",
+            ),
+        };
+        let answer = self.call(action, &all);
+        (
+            answer[list][item].as_array().cloned().unwrap_or_default(),
+            answer,
+        )
+    }
+
+    fn count(&self, what: &str, parameters: &[(&str, &str)]) -> usize {
+        self.rows(what, parameters).0.len()
+    }
+
+    fn status(&self, instance: &str) -> String {
+        self.rows("statuses", &[("InstanceId.1", instance)]).0[0]["Status"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    }
+}
+
+#[test]
+fn a_page_has_ten_rows_unless_more_are_asked_for_and_never_more_than_the_limit() {
+    let world = World::generated(600, 150, 0);
+    for (asked, rows) in [("", 10), ("1", 10), ("50", 50), ("100", 100), ("5000", 100)] {
+        let parameters: &[(&str, &str)] = if asked.is_empty() {
+            &[]
+        } else {
+            &[("MaxResults", asked)]
+        };
+        assert_eq!(
+            world.count("instances", parameters),
+            rows,
+            "MaxResults={asked}"
+        );
+        assert_eq!(
+            world.count("groups", parameters),
+            rows,
+            "MaxResults={asked}"
+        );
+    }
+    assert_eq!(world.count("interfaces", &[("MaxResults", "5000")]), 500);
+}
+
+#[test]
+fn pages_cover_everything_once_even_when_rows_come_and_go() {
+    let expected: Vec<String> = (0..35).map(|number| format!("i-sim{number:06}")).collect();
+    // By everything, and by the index of a group's members.
+    for filter in [None, Some(("SecurityGroupId", "sg-base"))] {
+        let world = World::generated(35, 0, 0);
+        let mut seen = Vec::new();
+        let mut token = String::new();
+        for page in 0.. {
+            let mut parameters = vec![("MaxResults", "10"), ("NextToken", &token)];
+            parameters.extend(filter);
+            let (rows, answer) = world.rows("instances", &parameters);
+            seen.extend(
+                rows.iter()
+                    .map(|row| row["InstanceId"].as_str().unwrap().to_owned()),
+            );
+            token = answer["NextToken"].as_str().unwrap().to_owned();
+            if token.is_empty() {
+                break;
+            }
+            if page == 0 {
+                world.change(json!({"delete": {"id": "i-sim000009"}}));
+            }
+        }
+        assert_eq!(seen, expected, "{filter:?}");
+    }
+}
+
+#[test]
+fn a_token_that_nobody_gave_is_refused() {
+    let world = World::generated(1, 1, 0);
+    assert_eq!(
+        world.rows("groups", &[("NextToken", "AAAA")]).1["Code"],
+        "InValidParameter.NextToken"
+    );
+    assert_eq!(
+        world.rows("instances", &[("NextToken", "AAAA")]).1["Code"],
+        "InvalidParameter"
+    );
+}
+
+#[test]
+fn a_hundred_ids_can_be_asked_for_and_unknown_ones_are_simply_not_there() {
+    let world = World::generated(200, 0, 0);
+    let ids = |count: usize| {
+        serde_json::to_string(
+            &(0..count)
+                .map(|n| format!("i-sim{:06}", n * 3))
+                .collect::<Vec<_>>(),
+        )
+        .unwrap()
+    };
+    assert_eq!(
+        world.count(
+            "instances",
+            &[("InstanceIds", &ids(100)), ("MaxResults", "100")]
+        ),
+        67
+    );
+    assert_eq!(
+        world.count("instances", &[("InstanceIds", &ids(100))]),
+        10,
+        "ten rows a page here too"
+    );
+    assert_eq!(
+        world.rows("instances", &[("InstanceIds", &ids(101))]).1["Code"],
+        "InvalidParameter"
+    );
+    assert_eq!(
+        world.rows("instances", &[("InstanceIds", "i-sim000000")]).1["Code"],
+        "InvalidParameter"
+    );
+    assert_eq!(
+        world
+            .rows("instances", &[("InstanceIds", r#"["i-1","nonsense"]"#)])
+            .1["Code"],
+        "InvalidInstanceId.Malformed"
+    );
+}
+
+#[test]
+fn numbered_pages_count_everything_and_keep_their_own_limits() {
+    let world = World::generated(120, 0, 0);
+    let (rows, answer) = world.rows("statuses", &[("PageSize", "50"), ("PageNumber", "3")]);
+    assert_eq!((rows.len(), &answer["TotalCount"]), (20, &json!(120)));
+    assert_eq!(
+        world.rows("statuses", &[("PageSize", "51")]).1["Code"],
+        "InvalidParameter"
+    );
+    let (rows, answer) = world.rows("instances", &[("PageSize", "100"), ("PageNumber", "2")]);
+    assert_eq!((rows.len(), &answer["TotalCount"]), (20, &json!(120)));
+}
+
+#[test]
+fn a_group_is_asked_of_instances_for_primary_and_of_interfaces_for_secondary_ones() {
+    let world = World::generated(3, 1, 2);
+    world.change(json!({"join": {"target": "i-sim000001", "securityGroupId": "sg-sim0000"}}));
+    world.change(json!({"join": {"target": "eni-sim000000", "securityGroupId": "sg-sim0000"}}));
+    let (instances, _) = world.rows("instances", &[("SecurityGroupId", "sg-sim0000")]);
+    assert_eq!(
+        (instances.len(), &instances[0]["InstanceId"]),
+        (1, &json!("i-sim000001"))
+    );
+    assert_eq!(
+        instances[0]["SecurityGroupIds"]["SecurityGroupId"],
+        json!(["sg-base", "sg-sim0000"])
+    );
+    let (interfaces, _) = world.rows("interfaces", &[("SecurityGroupId", "sg-sim0000")]);
+    assert_eq!(
+        (interfaces.len(), &interfaces[0]["NetworkInterfaceId"]),
+        (1, &json!("eni-sim000000"))
+    );
+    let listed = instances[0]["NetworkInterfaces"]["NetworkInterface"]
+        .as_array()
+        .unwrap();
+    let attached: Vec<(&Value, &Value)> = listed
+        .iter()
+        .map(|row| (&row["NetworkInterfaceId"], &row["Type"]))
+        .collect();
+    assert_eq!(
+        attached,
+        [
+            (&json!("eni-primarysim000001"), &json!("Primary")),
+            (&json!("eni-sim000001"), &json!("Secondary"))
+        ]
+    );
+    let (primary, _) = world.rows(
+        "interfaces",
+        &[("InstanceId", "i-sim000001"), ("Type", "Primary")],
+    );
+    assert_eq!(
+        primary[0]["SecurityGroupIds"]["SecurityGroupId"],
+        json!(["sg-base", "sg-sim0000"])
+    );
+}
+
+#[test]
+fn filters_by_vpc_status_and_tag_apply_together() {
+    let world = World::generated(2, 0, 0);
+    world.change(json!({"createInstance": {"id": "i-tagged", "status": "Stopped", "vpcId": "vpc-two", "tags": {"team": "web", "env": "prod"}}}));
+    for (parameters, count) in [
+        (vec![("VpcId", "vpc-two")], 1),
+        (vec![("VpcId", "vpc-sim"), ("Status", "Stopped")], 0),
+        (vec![("Status", "Running")], 2),
+        (
+            vec![
+                ("Tag.1.Key", "team"),
+                ("Tag.1.Value", "web"),
+                ("Tag.2.Key", "env"),
+            ],
+            1,
+        ),
+        (vec![("Tag.1.Key", "team"), ("Tag.1.Value", "db")], 0),
+    ] {
+        assert_eq!(
+            world.count("instances", &parameters),
+            count,
+            "{parameters:?}"
+        );
+    }
+    assert_eq!(
+        world.rows("instances", &[("Status", "Sleeping")]).1["Code"],
+        "InvalidStatus.NotFound"
+    );
+    assert_eq!(
+        world.call("DescribeInstances", &[("RegionId", "cn-nowhere")])["Code"],
+        "InvalidRegionId.NotFound"
+    );
+    assert_eq!(
+        world.call("DescribeInstances", &[("RegionId", "cn-beijing")])["Instances"]["Instance"],
+        json!([])
+    );
+}
+
+#[test]
+fn starting_and_stopping_take_their_time() {
+    let mut world = World::generated(1, 0, 0);
+    let instance = [("InstanceId", "i-sim000000")];
+    assert!(world.call("StopInstance", &instance)["Code"].is_null());
+    assert_eq!(world.status("i-sim000000"), "Stopping");
+    assert_eq!(
+        world.call("StartInstance", &instance)["Code"],
+        "IncorrectInstanceStatus"
+    );
+    world.now += SignedDuration::from_secs(10);
+    assert_eq!(world.status("i-sim000000"), "Stopped");
+    assert!(world.call("StartInstance", &instance)["Code"].is_null());
+    assert_eq!(world.status("i-sim000000"), "Starting");
+    world.now += SignedDuration::from_secs(10);
+    assert_eq!(world.status("i-sim000000"), "Running");
+}
+
+#[test]
+fn a_new_instance_is_pending_first() {
+    let mut world = World::generated(0, 0, 0);
+    world.change(json!({"createInstance": {"id": "i-new", "securityGroupIds": ["sg-base"]}}));
+    assert_eq!(world.status("i-new"), "Pending");
+    world.now += SignedDuration::from_secs(10);
+    assert_eq!(world.status("i-new"), "Running");
+}
+
+#[test]
+fn describe_lags_and_the_cloud_itself_does_not() {
+    let mut world = World::generated(1, 1, 0);
+    world.change(json!({"set": {"lag": "3s"}}));
+    let edge = [
+        ("InstanceId", "i-sim000000"),
+        ("SecurityGroupId", "sg-sim0000"),
+    ];
+    assert!(world.call("JoinSecurityGroup", &edge)["Code"].is_null());
+    assert_eq!(
+        world.count("instances", &[("SecurityGroupId", "sg-sim0000")]),
+        0
+    );
+    assert_eq!(
+        world.call("JoinSecurityGroup", &edge)["Code"],
+        "InvalidInstanceId.AlreadyExists"
+    );
+    world.now += SignedDuration::from_secs(3);
+    assert_eq!(
+        world.count("instances", &[("SecurityGroupId", "sg-sim0000")]),
+        1
+    );
+    world.change(json!({"delete": {"id": "i-sim000000"}}));
+    assert_eq!(
+        world.count("instances", &[]),
+        1,
+        "a released instance lingers"
+    );
+    assert_eq!(
+        world.call("LeaveSecurityGroup", &edge)["Code"],
+        "InvalidInstanceId.NotFound"
+    );
+    world.now += SignedDuration::from_secs(3);
+    assert_eq!(world.count("instances", &[]), 0);
+}
+
+#[test]
+fn a_deleted_group_takes_its_edges_along() {
+    let world = World::generated(1, 1, 0);
+    world.change(json!({"join": {"target": "i-sim000000", "securityGroupId": "sg-sim0000"}}));
+    world.change(json!({"delete": {"id": "sg-sim0000"}}));
+    let state = world.simulator.snapshot(world.now);
+    assert_eq!(
+        state["instances"]["i-sim000000"]["securityGroupIds"],
+        json!(["sg-base"])
+    );
+    assert!(state["securityGroups"]["sg-sim0000"].is_null());
+}
+
+#[test]
+fn another_account_sees_nothing_of_what_is_not_shared() {
+    let world = World::generated(2, 1, 0);
+    world.change(json!({"addKey": {"id": "other", "secret": "s", "account": "2"}}));
+    world.change(json!({"createInstance": {"id": "i-shared", "shared": true}}));
+    let request = cloud::signed(
+        ("other", "s"),
+        "DescribeInstances",
+        &[("RegionId", "cn-hangzhou")],
+        world.now,
+    );
+    let answer: Value =
+        serde_json::from_slice(world.simulator.answer(&request, world.now).response.body())
+            .unwrap();
+    assert_eq!(answer["Instances"]["Instance"].as_array().unwrap().len(), 1);
+}
