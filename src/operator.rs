@@ -8,7 +8,6 @@ use futures::{FutureExt as _, StreamExt as _};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::ListParams;
 use kube::core::PartialObjectMeta;
-use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::{PredicateConfig, WatchStreamExt as _, predicates, watcher};
 use kube::{Api, ResourceExt as _};
@@ -23,12 +22,10 @@ use crate::args::Settings;
 use crate::ecs::{Http, Transport};
 use crate::kubernetes::{bounded, watch_config};
 use crate::membership::edge::Edges;
+use crate::membership::event::Events;
 use crate::membership::poke::Pokes;
 use crate::membership::{self};
 use crate::telemetry::{self, Telemetry};
-
-/// Name under which events are reported.
-const CONTROLLER: &str = "security-group-operator";
 
 /// Why the operator cannot start; one line each.
 #[derive(Debug, thiserror::Error)]
@@ -173,19 +170,13 @@ async fn work(
         memory: std::sync::Mutex::default(),
     });
     let account_controllers = run_accounts(&accounts, &settings.scopes, &shutdown);
-    let recorder = Recorder::new(
-        client.clone(),
-        Reporter {
-            controller: CONTROLLER.to_owned(),
-            instance: settings.instance.clone(),
-        },
-    );
+    let events = Events::new(client.clone(), settings.instance.clone());
     let context = Arc::new(membership::Context::new(
         client,
         edges,
         directory,
         pokes,
-        recorder,
+        events,
         telemetry,
         settings.scopes.len(),
     ));

@@ -45,13 +45,13 @@ impl Pass {
     pub async fn claim(&mut self, origin: Origin, context: &Context) -> Result<(), ActError> {
         let uid = self.account.as_ref().map(|account| account.uid.clone());
         let written = write_claim(
-            &ObjectRef::from_obj(&*self.object),
-            &self.object.uid().unwrap_or_default(),
+            &ObjectRef::from_obj(self.object()),
+            &self.object().uid().unwrap_or_default(),
             Some((origin, uid)),
             context,
         )
         .await?;
-        self.object = written.into();
+        self.written(written);
         // A correction to Adopted is not fresh in the sense that matters: no call follows it.
         self.seen.claim = Some(Claim {
             origin,
@@ -111,7 +111,7 @@ impl Pass {
             .account
             .as_ref()
             .map(|account| account.uid.clone())
-            .or_else(|| self.object.annotations().get(ACCOUNT_ANNOTATION).cloned());
+            .or_else(|| self.object().annotations().get(ACCOUNT_ANNOTATION).cloned());
         let Some(heir) = self.others.first().cloned() else {
             return Ok(());
         };
@@ -142,16 +142,16 @@ impl Pass {
     /// # Errors
     /// The API server did not take it.
     pub async fn release(&mut self, context: &Context) -> Result<(), ActError> {
-        let reference = ObjectRef::from_obj(&*self.object);
+        let reference = ObjectRef::from_obj(self.object());
         match write_claim(
             &reference,
-            &self.object.uid().unwrap_or_default(),
+            &self.object().uid().unwrap_or_default(),
             None,
             context,
         )
         .await
         {
-            Ok(written) => self.object = written.into(),
+            Ok(written) => self.written(written),
             Err(ActError::ObjectGone) if self.wanted.deleting => {}
             Err(error) => return Err(error),
         }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use kube::ResourceExt as _;
 use kube::runtime::reflector::ObjectRef;
@@ -144,6 +145,15 @@ impl Claim {
     }
 }
 
+/// A picture, when a pass made it, and when it was last seen to be so.
+#[derive(Clone, Copy, Debug)]
+pub struct Kept {
+    picture: Picture,
+    made: Instant,
+    confirmed: Instant,
+    doubted: bool,
+}
+
 /// One object in the index: what other passes need to know of it, and no more.
 #[derive(Clone, Debug)]
 pub struct Record {
@@ -165,8 +175,8 @@ pub struct Record {
     pub age: (i64, String),
     /// Version of the object that this was read from, or that our last write made.
     pub resource_version: u64,
-    /// What its last pass saw of the target, and when; none where the pass did not look.
-    pub picture: Option<(Picture, Instant)>,
+    /// What its last pass saw of the target; none where the pass did not look.
+    pub picture: Option<Kept>,
 }
 
 impl Record {
@@ -254,8 +264,8 @@ impl Edges {
         self.lock().remove(uid);
     }
 
-    /// Forgets every object for which `keep` is false: what a complete new list did not show.
-    pub fn retain(&self, keep: impl Fn(&Record) -> bool) {
+    /// Forgets every object for which `keep` is false, what a complete new list did not show, and says which.
+    pub fn retain(&self, keep: impl Fn(&Record) -> bool) -> Vec<String> {
         let mut inner = self.lock();
         let gone: Vec<String> = inner
             .records
@@ -263,9 +273,10 @@ impl Edges {
             .filter(|record| !keep(record))
             .map(|record| record.uid.clone())
             .collect();
-        for uid in gone {
-            inner.remove(&uid);
+        for uid in &gone {
+            inner.remove(uid);
         }
+        gone
     }
 
     /// The other objects on this edge, oldest first, whatever their account.
@@ -343,8 +354,21 @@ impl Edges {
     /// Keeps what a pass saw of an object's target; none where it did not look.
     pub fn keep_picture(&self, uid: &str, picture: Option<Picture>) {
         if let Some(record) = self.lock().records.get_mut(uid) {
-            record.picture = picture.map(|picture| (picture, Instant::now()));
+            let now = Instant::now();
+            record.picture = picture.map(|picture| Kept {
+                picture,
+                made: now,
+                confirmed: now,
+                doubted: false,
+            });
         }
+    }
+
+    /// The picture of an object's target, if it was seen to be so within `age`.
+    #[must_use]
+    pub fn recent_picture(&self, uid: &str, age: Duration) -> Option<Picture> {
+        let kept = self.lock().records.get(uid)?.picture?;
+        (!kept.doubted && kept.confirmed.elapsed() <= age).then_some(kept.picture)
     }
 
     /// The objects of these targets whose picture is another one in `found`. One whose picture is fresh is passed over: the
@@ -357,29 +381,40 @@ impl Edges {
         block: &[Target],
         found: &HashMap<Target, TargetDescription>,
     ) -> Vec<ObjectRef<SecurityGroupMembership>> {
-        let inner = self.lock();
-        let Some(targets) = inner
-            .by_account
+        let mut inner = self.lock();
+        let Inner {
+            records,
+            by_account,
+            ..
+        } = &mut *inner;
+        let Some(targets) = by_account
             .get(account)
             .and_then(|regions| regions.get(region))
         else {
             return Vec::new();
         };
-        block
-            .iter()
-            .filter_map(|target| Some((found.get(target), targets.get(target)?)))
-            .flat_map(|(description, uids)| uids.iter().map(move |uid| (description, uid)))
-            .filter_map(|(description, uid)| Some((description, inner.records.get(uid)?)))
-            .filter(|(description, record)| {
-                record.picture.is_some_and(|(before, at)| {
-                    let member = |seen: &TargetDescription| {
-                        seen.security_group_ids.contains(&record.edge.group)
-                    };
-                    at.elapsed() >= SETTLING && Picture::of(*description, member) != before
-                })
-            })
-            .map(|(_, record)| record.object.clone())
-            .collect()
+        let mut changed = Vec::new();
+        for target in block {
+            let description = found.get(target);
+            for uid in targets.get(target).into_iter().flatten() {
+                let Some(record) = records.get_mut(uid) else {
+                    continue;
+                };
+                let Some(kept) = &mut record.picture else {
+                    continue;
+                };
+                let member =
+                    |seen: &TargetDescription| seen.security_group_ids.contains(&record.edge.group);
+                if Picture::of(description, member) == kept.picture {
+                    kept.confirmed = Instant::now();
+                    kept.doubted = false;
+                } else if kept.made.elapsed() >= SETTLING {
+                    kept.doubted = true;
+                    changed.push(record.object.clone());
+                }
+            }
+        }
+        changed
     }
 
     /// The objects in this namespace.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use kube::runtime::controller::Action;
 use tokio::time::Instant;
 
-use crate::ecs::{Class, Error};
+use crate::ecs::{Class, Error, TargetDescription};
 
 use super::decide::{REPAIR_LIMIT, REPAIR_WINDOW_MINUTES, Verdict};
 
@@ -32,6 +32,7 @@ struct Entry {
     /// While repairs are undone again and again: when the next one is allowed.
     next_repair: Option<Instant>,
     drift_told: bool,
+    held: Option<TargetDescription>,
     lagging_since: Option<Instant>,
 }
 
@@ -55,6 +56,26 @@ impl Memory {
             .repairs
             .retain(|at| at.elapsed() < Duration::from_secs(REPAIR_WINDOW_MINUTES * 60));
         entry.repairs.len()
+    }
+
+    /// Keeps what a pass saw of a target that has to wait for its turn within the cloud's limit; `None` when it need not.
+    pub fn hold(&self, uid: &str, description: Option<TargetDescription>) {
+        let mut entries = self.lock();
+        match description {
+            Some(description) => {
+                entries.entry(uid.to_owned()).or_default().held = Some(description);
+            }
+            None => {
+                if let Some(entry) = entries.get_mut(uid) {
+                    entry.held = None;
+                }
+            }
+        }
+    }
+
+    /// What the last pass saw, if it ended waiting for its turn.
+    pub fn held(&self, uid: &str) -> Option<TargetDescription> {
+        self.lock().get(uid)?.held.clone()
     }
 
     /// Counts a repair.

@@ -11,6 +11,7 @@
 mod act;
 pub mod decide;
 pub mod edge;
+pub mod event;
 mod memory;
 pub mod observe;
 pub mod poke;
@@ -28,12 +29,11 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
-use kube::runtime::events::{Event, EventType, Recorder};
 use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::{Controller, PredicateConfig, WatchStreamExt as _, watcher};
 use kube::{Api, Resource as _, ResourceExt as _};
 use tokio::sync::Semaphore;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use crate::account::directory::Directory;
 use crate::api::membership::SecurityGroupMembershipStatus;
@@ -48,6 +48,7 @@ use crate::telemetry::Telemetry;
 use self::act::ActError;
 use self::decide::{Attempt, Release, Step, Target, Verdict, decide};
 use self::edge::{Edge, Edges, resource_version};
+use self::event::Events;
 use self::memory::Memory;
 use self::observe::Pass;
 use self::poke::Pokes;
@@ -73,7 +74,7 @@ pub struct Context {
     /// How passes ask for passes.
     pub pokes: Pokes,
     /// Where transitions are told.
-    pub recorder: Recorder,
+    pub events: Events,
     /// Where passes are counted.
     pub telemetry: Arc<Telemetry>,
     writes: Semaphore,
@@ -89,7 +90,7 @@ impl Context {
         edges: Arc<Edges>,
         directory: Arc<Directory>,
         pokes: Pokes,
-        recorder: Recorder,
+        events: Events,
         telemetry: Arc<Telemetry>,
         scopes: usize,
     ) -> Self {
@@ -98,7 +99,7 @@ impl Context {
             edges,
             directory,
             pokes,
-            recorder,
+            events,
             telemetry,
             writes: Semaphore::new(WRITES_IN_FLIGHT),
             memory: Memory::default(),
@@ -110,6 +111,10 @@ impl Context {
     #[must_use]
     pub fn is_synced(&self) -> bool {
         self.unlisted_scopes.load(Ordering::SeqCst) == 0
+    }
+
+    async fn publish(&self, pass: &Pass, note: Note) {
+        self.events.publish(pass.object(), note, &self.writes).await;
     }
 
     fn scope_listed(&self) {
@@ -199,11 +204,14 @@ impl Scope {
                 }
             }
             watcher::Event::InitDone => {
-                context.edges.retain(|record| {
+                let gone = context.edges.retain(|record| {
                     let in_scope =
                         self.namespace.is_none() || record.object.namespace == self.namespace;
                     !in_scope || self.listing.contains(&record.uid)
                 });
+                for uid in gone {
+                    context.memory.forget(&uid);
+                }
                 self.listing.clear();
                 if !self.listed {
                     self.listed = true;
@@ -222,8 +230,8 @@ impl Scope {
 }
 
 async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Action, ActError> {
-    let object = match &object.0 {
-        Ok(object) => Arc::new(object.clone()),
+    let readable = match &object.0 {
+        Ok(readable) => readable,
         Err(invalid) => {
             let message = format!(
                 "this version of the operator cannot read the object: {}",
@@ -232,12 +240,12 @@ async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Action,
             return invalid_spec(&invalid.metadata, None, message, &context).await;
         }
     };
-    let edge = match Edge::try_from(&object.spec) {
+    let edge = match Edge::try_from(&readable.spec) {
         Ok(edge) => edge,
         Err(error) => {
             return invalid_spec(
-                &object.metadata,
-                object.status.as_ref(),
+                &readable.metadata,
+                readable.status.as_ref(),
                 error.to_string(),
                 &context,
             )
@@ -246,14 +254,14 @@ async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Action,
     };
     let lock = context.edges.pass_lock(&edge);
     let _one_pass_a_target = lock.lock().await;
-    let uid = object.uid().unwrap_or_default();
+    let uid = readable.uid().unwrap_or_default();
     // The watch may lag behind our own writes; what they said is not to be decided again from an older view.
-    if resource_version(&object) < context.edges.known_version(&uid)
+    if resource_version(readable) < context.edges.known_version(&uid)
         && context.memory.may_wait_for_watch(&uid)
     {
         return Ok(Action::requeue(Duration::from_millis(100)));
     }
-    match pass(object, edge, &context).await {
+    match pass(Arc::clone(&object), edge, &context).await {
         Ok(action) => Ok(action),
         Err(ActError::ObjectGone) => Ok(Action::await_change()),
         Err(error) => Err(error),
@@ -273,17 +281,15 @@ fn on_error(object: Arc<Object>, error: &ActError, context: Arc<Context>) -> Act
     Action::requeue(wait)
 }
 
-async fn pass(
-    object: Arc<SecurityGroupMembership>,
-    edge: Edge,
-    context: &Context,
-) -> Result<Action, ActError> {
+async fn pass(object: Arc<Object>, edge: Edge, context: &Context) -> Result<Action, ActError> {
     let uid = object.uid().unwrap_or_default();
-    let mut pass = Pass::begin(object, edge, context.memory.repairs(&uid), context);
+    let Some(mut pass) = Pass::begin(object, edge, context.memory.repairs(&uid), context) else {
+        return Ok(Action::await_change());
+    };
     let verdict = walk(&mut pass, &uid, context).await?;
     debug!(edge = ?pass.edge, ?verdict, "pass");
     context.telemetry.count_pass(outcome(verdict));
-    let previous = pass.object.status.clone().unwrap_or_default();
+    let previous = pass.object().status.clone().unwrap_or_default();
     let facts = Facts {
         edge: &pass.edge,
         verdict,
@@ -295,7 +301,7 @@ async fn pass(
     };
     let next = status::status(
         &previous,
-        pass.object.metadata.generation,
+        pass.object().metadata.generation,
         &facts,
         Timestamp::now(),
     );
@@ -310,11 +316,15 @@ async fn pass(
             .and_then(|next| status::note(&previous, next, verdict)),
     };
     if let Some(next) = &next {
-        write_status(&pass.object.metadata, next, context).await?;
+        write_status(&pass.object().metadata, next, context).await?;
     }
     context.edges.keep_picture(&uid, picture(&pass, verdict));
+    let waits_for_its_turn = pass.stopped_until.is_some() && pass.failure.is_none();
+    context
+        .memory
+        .hold(&uid, pass.description.take().filter(|_| waits_for_its_turn));
     if let Some(note) = note {
-        publish(&pass.object, note, context).await;
+        context.publish(&pass, note).await;
     }
     Ok(context
         .memory
@@ -338,7 +348,7 @@ async fn walk(pass: &mut Pass, uid: &str, context: &Context) -> Result<Verdict, 
     for _ in 0..STEPS {
         match decide(&pass.wanted, &pass.seen) {
             Step::Rest(verdict) => return Ok(verdict),
-            Step::Read => pass.read().await,
+            Step::Read => pass.read(context).await,
             Step::Claim(origin) => pass.claim(origin, context).await?,
             Step::Join => {
                 pass.join(uid).await;
@@ -351,7 +361,7 @@ async fn walk(pass: &mut Pass, uid: &str, context: &Context) -> Result<Verdict, 
             Step::Release(why) => {
                 pass.release(context).await?;
                 if let Some(note) = release_note(pass, why) {
-                    publish(&pass.object, note, context).await;
+                    context.publish(pass, note).await;
                 }
             }
         }
@@ -381,7 +391,7 @@ async fn note_drift(pass: &Pass, uid: &str, context: &Context) {
                 pass.edge.target, pass.edge.group
             ),
         };
-        publish(&pass.object, note, context).await;
+        context.publish(pass, note).await;
     }
     if pass.seen.attempt == Attempt::Joined {
         context.memory.repaired(uid);
@@ -494,45 +504,4 @@ async fn write_status(
             source,
         }),
     }
-}
-
-/// Tells of a transition. An event that cannot be written fails nothing.
-async fn publish(object: &SecurityGroupMembership, note: Note, context: &Context) {
-    info!(
-        namespace = object.namespace().unwrap_or_default(),
-        name = object.name_any(),
-        reason = note.reason,
-        text = note.text,
-        "event"
-    );
-    let event = Event {
-        type_: if note.warning {
-            EventType::Warning
-        } else {
-            EventType::Normal
-        },
-        reason: note.reason.to_owned(),
-        note: Some(bounded_note(note.text)),
-        action: "Reconcile".to_owned(),
-        secondary: None,
-    };
-    let reference = object.object_ref(&());
-    let _place = context.writes.acquire().await;
-    let published = tokio::time::timeout(
-        Duration::from_secs(10),
-        context.recorder.publish(&event, &reference),
-    );
-    match published.await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => debug!(%error, "event not written"),
-        Err(_) => debug!("event not written in time"),
-    }
-}
-
-/// The API server refuses notes over 1 kB.
-fn bounded_note(mut text: String) -> String {
-    while text.len() > 1000 {
-        text.pop();
-    }
-    text
 }

@@ -1,6 +1,7 @@
 //! Fills in what a pass sees: the account, grants and siblings from memory, the target from the cloud. Reads only.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -11,16 +12,16 @@ use crate::api::SecurityGroupMembership;
 use crate::api::membership::{AccountKind, Origin};
 use crate::ecs::{Class, Error, TargetDescription};
 
-use super::Context;
 use super::decide::{self, Attempt, Seen, Sharing, Wanted};
 use super::edge::{AccountKey, Claim, Edge, Record};
+use super::scan::Picture;
+use super::{Context, Object};
 
 use kube::ResourceExt as _;
 
 /// One pass over one object: what it knows so far. Lives as long as the pass.
 pub struct Pass {
-    /// The object as the pass found it.
-    pub object: Arc<SecurityGroupMembership>,
+    object: Current,
     /// The edge that it names.
     pub edge: Edge,
     /// The account that it names.
@@ -43,18 +44,25 @@ pub struct Pass {
     pub stopped_until: Option<Instant>,
 }
 
+/// The object: as the watch has it, shared with the store, or as this pass has written it.
+enum Current {
+    Watched(Arc<Object>),
+    Written(Box<SecurityGroupMembership>),
+}
+
 impl Pass {
     /// What memory says of the object. No call.
     pub fn begin(
-        object: Arc<SecurityGroupMembership>,
+        watched: Arc<Object>,
         edge: Edge,
         repairs: usize,
         context: &Context,
-    ) -> Self {
+    ) -> Option<Self> {
+        let object = watched.0.as_ref().ok()?;
         let namespace = object.namespace().unwrap_or_default();
         let account_key = AccountKey::of(&object.spec, &namespace);
-        let wanted = wanted(&object);
-        let claim = Claim::of(&object);
+        let wanted = wanted(object);
+        let claim = Claim::of(object);
         let AccountView {
             standing,
             account,
@@ -71,7 +79,7 @@ impl Pass {
             .as_ref()
             .map(|account| account.uid.clone())
             .or_else(|| claim.as_ref()?.account_uid.clone());
-        let others = sharers(&object, &edge, own_uid.as_deref(), context);
+        let others = sharers(object, &edge, own_uid.as_deref(), context);
         let claimed = |record: &Record, origin| {
             record
                 .claim
@@ -98,8 +106,8 @@ impl Pass {
             repairs,
             synced: context.is_synced(),
         };
-        Self {
-            object,
+        Some(Self {
+            object: Current::Watched(watched),
             edge,
             account_key,
             wanted,
@@ -110,11 +118,34 @@ impl Pass {
             description: None,
             failure: None,
             stopped_until: None,
+        })
+    }
+
+    /// The object as the pass found it, or as it has written it since.
+    #[must_use]
+    pub fn object(&self) -> &SecurityGroupMembership {
+        match &self.object {
+            Current::Written(object) => object,
+            Current::Watched(object) => match &object.0 {
+                Ok(object) => object,
+                Err(_) => unreachable!("`begin` takes readable objects only"),
+            },
         }
     }
 
+    /// Goes on with the object as it has just been written.
+    pub fn written(&mut self, object: SecurityGroupMembership) {
+        self.object = Current::Written(Box::new(object));
+    }
+
     /// Reads the target. What the cloud does not answer is unreadable, and never "not a member".
-    pub async fn read(&mut self) {
+    pub async fn read(&mut self, context: &Context) {
+        if self.seen.claim.is_some()
+            && let Some(description) = self.held(context)
+        {
+            self.see(description);
+            return;
+        }
         let Some(account) = &self.account else {
             self.seen.target = decide::Target::Unreadable(Class::Transient);
             return;
@@ -125,15 +156,29 @@ impl Pass {
                 decide::Target::Absent
             }
             Ok(Some(description)) => {
-                let target = decide::Target::Present {
-                    member: description.security_group_ids.contains(&self.edge.group),
-                    transitional: description.state.is_transitional(),
-                };
-                self.description = Some(description);
-                target
+                self.see(description);
+                return;
             }
             Err(error) => decide::Target::Unreadable(self.note(error)),
         };
+    }
+
+    fn see(&mut self, description: TargetDescription) {
+        self.seen.target = decide::Target::Present {
+            member: description.security_group_ids.contains(&self.edge.group),
+            transitional: description.state.is_transitional(),
+        };
+        self.description = Some(description);
+    }
+
+    /// What the last pass saw, if it then only waited for its turn and no scan has seen anything else since. Good enough for
+    /// a Join under a claim: Join itself says if the edge is there by now.
+    fn held(&self, context: &Context) -> Option<TargetDescription> {
+        let uid = self.object().uid()?;
+        let description = context.memory.held(&uid)?;
+        let member = |seen: &TargetDescription| seen.security_group_ids.contains(&self.edge.group);
+        let picture = Picture::of(Some(&description), member);
+        (context.edges.recent_picture(&uid, PICTURE_AGE) == Some(picture)).then_some(description)
     }
 
     /// Keeps a failed call for the status, and says its class.
@@ -151,6 +196,9 @@ impl Pass {
         }
     }
 }
+
+/// A picture older than this is not used.
+const PICTURE_AGE: Duration = Duration::from_secs(150);
 
 fn wanted(object: &SecurityGroupMembership) -> Wanted {
     Wanted {

@@ -32,6 +32,8 @@ pub enum Picture {
     Present {
         /// Whether it is a member of the object's group.
         member: bool,
+        /// Whether it is between states.
+        transitional: bool,
         /// Hash of state, VPC and locks.
         looks: u64,
     },
@@ -54,6 +56,7 @@ impl Picture {
         description.lock_reasons.hash(&mut hasher);
         Self::Present {
             member: member(description),
+            transitional: description.state.is_transitional(),
             looks: hasher.finish(),
         }
     }
