@@ -2,6 +2,7 @@
 
 mod support;
 
+use kube::api::PostParams;
 use serde_json::json;
 use support::error::Result;
 use support::stage::{Stage, ready};
@@ -54,5 +55,33 @@ async fn an_adopted_edge_is_never_left_by_default() -> Result<()> {
     stage.until_gone("before").await?;
     assert!(stage.is_member("i-before", "sg-web").await?);
     assert_eq!(stage.calls("LeaveSecurityGroup").await?, 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_object_restored_with_its_finalizer_can_still_be_deleted() -> Result<()> {
+    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    // As `kubectl get -o yaml` and a backup tool write it back: somebody else owns the finalizer and the claim.
+    let restored = serde_json::from_value(json!({
+        "apiVersion": "security-group-operator.io/v1alpha1", "kind": "SecurityGroupMembership",
+        "metadata": {
+            "name": "web",
+            "finalizers": ["security-group-operator.io/membership"],
+            "annotations": {"security-group-operator.io/origin": "Joined"},
+        },
+        "spec": {
+            "region": "cn-hangzhou", "instanceID": "i-before", "securityGroupID": "sg-web",
+            "accountRef": {"kind": "ClusterCloudAccount", "name": stage.name},
+        },
+    }))?;
+    stage
+        .memberships()
+        .create(&PostParams::default(), &restored)
+        .await?;
+    let object = stage.until_ready("web").await?;
+    assert_eq!(ready(&object).unwrap().reason, "Joined");
+    stage.delete("web").await?;
+    stage.until_gone("web").await?;
+    assert!(!stage.is_member("i-before", "sg-web").await?);
     Ok(())
 }

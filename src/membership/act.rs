@@ -37,6 +37,16 @@ pub enum ActError {
     },
 }
 
+impl ActError {
+    /// Whether the object is gone or being deleted: 422 is the answer to a new finalizer on a deleting object.
+    fn is_about_going(&self) -> bool {
+        match self {
+            Self::ObjectGone => true,
+            Self::Kubernetes { source, .. } => source.code() == Some(422),
+        }
+    }
+}
+
 impl Pass {
     /// Writes finalizer and claim, in one server-side apply that never makes an object again (`metadata.uid`).
     ///
@@ -127,8 +137,8 @@ impl Pass {
                 self.seen.attempt = Attempt::HandedOver;
                 context.pokes.poke(&heir.object);
             }
-            // The heir went meanwhile: the next in line, if any.
-            Err(ActError::ObjectGone) => {
+            // The heir went meanwhile, or is going (nothing may add a finalizer to it any more): the next in line, if any.
+            Err(error) if error.is_about_going() => {
                 self.others.retain(|other| other.uid != heir.uid);
                 self.seen.sharing.others = !self.others.is_empty();
             }
@@ -143,14 +153,11 @@ impl Pass {
     /// The API server did not take it.
     pub async fn release(&mut self, context: &Context) -> Result<(), ActError> {
         let reference = ObjectRef::from_obj(self.object());
-        match write_claim(
-            &reference,
-            &self.object().uid().unwrap_or_default(),
-            None,
-            context,
-        )
-        .await
-        {
+        let uid = self.object().uid().unwrap_or_default();
+        match write_claim(&reference, &uid, None, context).await {
+            Ok(written) if has_finalizer(&written) => {
+                remove_foreign_finalizer(&written, context).await?;
+            }
             Ok(written) => self.written(written),
             Err(ActError::ObjectGone) if self.wanted.deleting => {}
             Err(error) => return Err(error),
@@ -193,9 +200,57 @@ async fn write_claim(
             context.edges.insert(&written);
             Ok(written)
         }
-        // 404: gone. 409: another object has the name (`metadata.uid`). 422: server-side apply would have to make it.
-        Err(error) if matches!(error.code(), Some(404 | 409 | 422)) => Err(ActError::ObjectGone),
+        // 404: gone. 409: another object has the name (`metadata.uid`).
+        Err(error) if matches!(error.code(), Some(404 | 409)) => Err(ActError::ObjectGone),
         Err(source) => Err(ActError::Kubernetes { what, source }),
+    }
+}
+
+fn has_finalizer(object: &SecurityGroupMembership) -> bool {
+    object
+        .finalizers()
+        .iter()
+        .any(|finalizer| finalizer == FINALIZER)
+}
+
+/// Takes the finalizer away that another field manager owns too: whoever restored the object from a backup, finalizer and
+/// all. Under the version that was just written, so that nobody else's change is lost.
+async fn remove_foreign_finalizer(
+    object: &SecurityGroupMembership,
+    context: &Context,
+) -> Result<(), ActError> {
+    let others: Vec<&String> = object
+        .finalizers()
+        .iter()
+        .filter(|finalizer| *finalizer != FINALIZER)
+        .collect();
+    let patch = json!({"metadata": {
+        "uid": object.uid(),
+        "resourceVersion": object.resource_version(),
+        "finalizers": others,
+        "annotations": { ORIGIN_ANNOTATION: null, ACCOUNT_ANNOTATION: null },
+    }});
+    let namespace = object.namespace().unwrap_or_default();
+    let api: Api<SecurityGroupMembership> = Api::namespaced(context.client.clone(), &namespace);
+    let written = {
+        let _place = context.writes.acquire().await;
+        bounded(api.patch(
+            &object.name_any(),
+            &PatchParams::default(),
+            &Patch::Merge(&patch),
+        ))
+        .await
+    };
+    match written {
+        Ok(written) => {
+            context.edges.insert(&written);
+            Ok(())
+        }
+        Err(error) if error.code() == Some(404) => Ok(()),
+        Err(source) => Err(ActError::Kubernetes {
+            what: "the finalizer could not be removed",
+            source,
+        }),
     }
 }
 

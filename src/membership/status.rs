@@ -189,6 +189,14 @@ fn summarize(
         Verdict::DriftReported => drift_reported(edge),
         Verdict::RepairLoop => repair_loop(edge),
         Verdict::Absent => absent(facts),
+        // A passing failure of the account says nothing new about the edge.
+        Verdict::AccountUnusable
+            if facts.seen.account == (Account::Unready { stalled: false })
+                && stands(previous, generation)
+                && !facts.deleting =>
+        {
+            return None;
+        }
         Verdict::AccountUnusable => account_unusable(facts),
         Verdict::Failed(class) => return failed(previous, generation, facts, class, now),
     })
