@@ -1,21 +1,28 @@
 //! Group commit of reads: many ask for one target each, the cloud is asked for a hundred at a time. Changes nothing.
 //!
 //! The first request leaves at once. Those that come while it is in flight go together when it is back, at most [`BLOCK`] a
-//! call; a full block does not wait, up to [`CALLS`] calls in flight. Answers are handed out by ID, never by position.
+//! call; a full block does not wait, up to [`CALLS`] calls in flight. In a rush (several came during one call) a block that
+//! is not full waits a moment for more. Answers are handed out by ID, never by position.
 //! The calls run in a task of their own: a caller that gives up takes nothing from the others.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 /// IDs a call: the cloud's limit.
 pub const BLOCK: usize = 100;
 /// Calls in flight, while there are full blocks to ask for.
 const CALLS: usize = 4;
+
+/// So many that came during one call are a rush.
+const RUSH: usize = 5;
+/// How long a block that is not full waits in a rush: a block fills up, and nobody notices.
+const LINGER: Duration = Duration::from_millis(200);
 
 /// What a call for a block of IDs brings: a value for each ID that exists. One that is not in it does not exist.
 pub type Answer<Id, Value, Failure> = Result<HashMap<Id, Value>, Failure>;
@@ -33,6 +40,7 @@ struct Shared<Id, Value, Failure> {
     ask: Box<Ask<Id, Value, Failure>>,
     splits: fn(&Failure) -> bool,
     queue: Mutex<Queue<Id, Value, Failure>>,
+    full: Notify,
 }
 
 struct Queue<Id, Value, Failure> {
@@ -65,6 +73,7 @@ where
                     waiting: HashMap::new(),
                     in_flight: 0,
                 }),
+                full: Notify::new(),
             }),
         }
     }
@@ -104,6 +113,9 @@ where
             let start =
                 queue.in_flight == 0 || (queue.order.len() >= BLOCK && queue.in_flight < CALLS);
             queue.in_flight += usize::from(start);
+            if queue.order.len() >= BLOCK {
+                shared.full.notify_one();
+            }
             start
         };
         if start {
@@ -115,7 +127,14 @@ where
 
     /// Asks until nobody waits any more.
     async fn work(&self) {
-        while let Some(block) = self.next_block() {
+        loop {
+            if self.is_rush() {
+                // Either a full block or the end of the moment.
+                let _ = tokio::time::timeout(LINGER, self.full.notified()).await;
+            }
+            let Some(block) = self.next_block() else {
+                return;
+            };
             let answers = self.ask(block).await;
             for (waiters, answer) in answers {
                 for waiter in waiters {
@@ -124,6 +143,11 @@ where
                 }
             }
         }
+    }
+
+    fn is_rush(&self) -> bool {
+        let queue = self.lock();
+        queue.in_flight == 1 && (RUSH..BLOCK).contains(&queue.order.len())
     }
 
     /// The next IDs with whoever waits for them; none where this worker is not needed any more.
@@ -196,11 +220,9 @@ impl<Id, Value, Failure> fmt::Debug for Batch<Id, Value, Failure> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::time::Duration;
-
     use futures::FutureExt as _;
     use futures::future::join_all;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
 
@@ -269,6 +291,32 @@ mod tests {
         let started = tokio::time::Instant::now();
         assert_eq!(Cloud::default().batch().get(4).await, Ok(Some(8)));
         assert_eq!(started.elapsed(), Duration::from_millis(30));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rush_of_five_hundred_a_second_goes_nearly_a_hundred_a_call() {
+        let cloud = Cloud::default();
+        let batch = cloud.batch();
+        let (batch, start) = (&batch, tokio::time::Instant::now());
+        let asks = (0..2_000).map(|id| async move {
+            tokio::time::sleep_until(start + Duration::from_millis(u64::from(id) * 2)).await;
+            batch.get(id).await
+        });
+        let answers = join_all(asks).await;
+        assert!(answers.iter().all(Result::is_ok));
+        assert!(cloud.calls() <= 22, "{} calls", cloud.calls());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_few_at_a_time_never_linger() {
+        let batch = Cloud::default().batch();
+        let (batch, start) = (&batch, tokio::time::Instant::now());
+        let _ = join_all((0..4).map(|id| batch.get(id))).await;
+        assert!(
+            start.elapsed() <= Duration::from_millis(60),
+            "{:?}",
+            start.elapsed()
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -41,12 +41,23 @@ macro_rules! binaries {
 
 /// The operator that the tests of a file share, beside [`ControlPlane::shared`].
 pub async fn operator(binaries: &Binaries) -> Result<MutexGuard<'static, Operator>> {
+    operator_with(binaries, &[]).await
+}
+
+/// The same, started with more arguments by whoever asks first.
+pub async fn operator_with(
+    binaries: &Binaries,
+    arguments: &[&str],
+) -> Result<MutexGuard<'static, Operator>> {
     static OPERATOR: OnceCell<Mutex<Operator>> = OnceCell::const_new();
     let operator = OPERATOR
         .get_or_try_init(|| async {
             let options = Options {
                 binary: binaries.operator.clone(),
-                arguments: vec!["--log=security_group_operator=debug,info".to_owned()],
+                arguments: std::iter::once("--log=security_group_operator=debug,info")
+                    .chain(arguments.iter().copied())
+                    .map(str::to_owned)
+                    .collect(),
                 environment: Vec::new(),
             };
             let started = Operator::start(ControlPlane::shared().await?, options).await?;
