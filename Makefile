@@ -1,9 +1,35 @@
 # Names for the things that one does here; each recipe is a line or two, what it runs does the work.
 .DEFAULT_GOAL := help
-.PHONY: help control-plane
+.PHONY: help demo up down test lint manifests control-plane
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## a control plane, a simulated cloud and the operator on this machine: edges join, wait, fail and leave; ends by itself
+	@tests/control-plane/build >/dev/null
+	@cargo build --bins --example demo
+	@cargo run --quiet --example demo
+
+up: ## the same without the story, kept until Ctrl-C or `make down`; prints the KUBECONFIG to use
+	@tests/control-plane/build >/dev/null
+	@cargo build --bins --example demo
+	@cargo run --quiet --example demo -- up
+
+down: ## ends what `make up` started
+	@if [ -e target/up/running ]; then cargo run --quiet --example demo -- down; \
+	else echo '`make up` does not run: nothing to end.'; fi
+
+test: ## every test; what it needs is built or started by itself
+	@tests/control-plane/build >/dev/null
+	@tests/control-plane/build kstatus >/dev/null
+	cargo test --no-fail-fast
+
+lint: ## format and clippy, any warning an error
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+
+manifests: ## writes crds/ anew from src/api
+	REGENERATE=1 cargo test --quiet --test generated
 
 control-plane: ## finds or builds kube-apiserver, etcd and kube-controller-manager; the last line says where
 	@tests/control-plane/build

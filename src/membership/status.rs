@@ -408,6 +408,9 @@ fn stands(previous: &SecurityGroupMembershipStatus, generation: Option<i64>) -> 
 
 fn failure_summary(facts: &Facts<'_>, failure: &Error, reason: &str, phase: Phase) -> Summary {
     let retry = retry_text(failure.class().retry());
+    let text = failure.to_string();
+    // The cloud's sentence goes on here.
+    let text = text.trim_end_matches('.');
     let hint = failure.hint();
     let hint = if hint.is_empty() {
         String::new()
@@ -418,7 +421,7 @@ fn failure_summary(facts: &Facts<'_>, failure: &Error, reason: &str, phase: Phas
         ready: Status::False,
         reason: reason.to_owned(),
         message: format!(
-            "{failure}{hint}; tried again {retry}{}",
+            "{text}{hint}; tried again {retry}{}",
             way_out(facts.deleting)
         ),
         phase,

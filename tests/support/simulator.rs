@@ -23,8 +23,17 @@ impl Simulator {
     /// Starts `binary` (in tests `env!("CARGO_BIN_EXE_ecs-simulator")`) with `arguments`, which say what is in the
     /// cloud: `--inventory FILE`, or `--instances N --security-groups M`.
     pub async fn start<A: AsRef<std::ffi::OsStr>>(binary: &Path, arguments: &[A]) -> Result<Self> {
+        Self::start_on(binary, port::free()?, port::free()?, arguments).await
+    }
+
+    /// The same on these ports of the loopback address: the API's, and the admin port.
+    pub async fn start_on<A: AsRef<std::ffi::OsStr>>(
+        binary: &Path,
+        port: u16,
+        admin: u16,
+        arguments: &[A],
+    ) -> Result<Self> {
         let scratch = Scratch::new("simulator")?;
-        let (port, admin) = (port::free()?, port::free()?);
         let mut command = Command::new(binary);
         command
             .arg(format!("--listen=127.0.0.1:{port}"))

@@ -1,0 +1,93 @@
+//! What the demo stands on: control plane, simulated cloud, operator; each a process that dies with this one. Tells nothing
+//! of what is done with them.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+
+use crate::support::control_plane::ControlPlane;
+use crate::support::error::{Context as _, Error, Result};
+use crate::support::operator::{Operator, Options};
+use crate::support::simulator::Simulator;
+use crate::up;
+
+/// All of it, running. Dropped in this order: clients before servers.
+pub struct Ground {
+    pub operator: Operator,
+    pub simulator: Simulator,
+    pub plane: ControlPlane,
+}
+
+impl Ground {
+    /// Starts all of it, in some seconds, and says so line by line.
+    pub async fn start() -> Result<Self> {
+        require_port(PORT)?;
+        require_port(ADMIN_PORT)?;
+        let plane = ControlPlane::start().await?;
+        let version = plane.admin_client().await?.apiserver_version().await?;
+        println!(
+            "  kube-apiserver {} with etcd, RBAC and audit",
+            version.git_version
+        );
+        let inventory = repository().join("examples/inventory.yaml");
+        let arguments = ["--inventory".into(), inventory.into_os_string()];
+        let simulator =
+            Simulator::start_on(&binary("ecs-simulator")?, PORT, ADMIN_PORT, &arguments).await?;
+        println!("  ecs-simulator on 127.0.0.1:{PORT} with examples/inventory.yaml");
+        let options = Options {
+            binary: binary("security-group-operator")?,
+            ..Options::default()
+        };
+        let operator = Operator::start(&plane, options).await?;
+        println!("  security-group-operator under the service account and the rights of deploy/");
+        Ok(Self {
+            operator,
+            simulator,
+            plane,
+        })
+    }
+}
+
+/// Where the paths of the samples begin.
+pub fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
+}
+
+/// Built by the same `cargo build`, into the folder above this example's own.
+fn binary(name: &str) -> Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let path = own
+        .parent()
+        .and_then(Path::parent)
+        .context(format!("{} has no folder above it", own.display()))?
+        .join(name);
+    if path.is_file() {
+        Ok(path)
+    } else {
+        Err(Error::new(format!(
+            "{} is not there; build it first with `cargo build --bins`, or use `make demo`",
+            path.display()
+        )))
+    }
+}
+
+/// The samples name the port, so that another one would not do.
+fn require_port(port: u16) -> Result<()> {
+    let Err(error) = TcpListener::bind(("127.0.0.1", port)) else {
+        return Ok(());
+    };
+    let way_out = match up::running()? {
+        Some(pid) => {
+            format!("`make up` runs (process {pid}) and uses it; end that with `make down`")
+        }
+        None => format!(
+            "deploy/samples/account.yaml expects the simulated cloud there; end what listens there (`ss -ltnp sport = :{port}` names it)"
+        ),
+    };
+    Err(Error::new(format!(
+        "port {port} of 127.0.0.1 cannot be used ({error}): {way_out}"
+    )))
+}
+
+/// As in deploy/samples/account.yaml.
+pub const PORT: u16 = 18080;
+pub const ADMIN_PORT: u16 = 18081;

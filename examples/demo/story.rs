@@ -1,0 +1,366 @@
+//! The story of `make demo`: each chapter shows what a user would see, and checks it against the API server and the cloud.
+//! Whatever is not as told ends the demo with a sentence.
+
+use std::collections::BTreeSet;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::Api;
+use security_group_operator::api::{ClusterCloudAccount, SecurityGroupMembership};
+use serde_json::{Value, json};
+
+use crate::ground::{Ground, repository};
+use crate::support::error::{Context as _, Error, Result};
+
+/// Starts the ground, tells the story, and takes everything down again.
+pub async fn tell() -> Result<()> {
+    println!("== On this machine, for the length of this demo");
+    let story = Story::new(Ground::start().await?).await?;
+    story.account().await?;
+    story.running_instance().await?;
+    story.starting_instance().await?;
+    story.network_interface().await?;
+    story.what_cannot_work().await?;
+    story.observed_instance().await?;
+    story.adopted_instance().await?;
+    story.deletion().await?;
+    story.summary().await?;
+    println!(
+        "\nAll as told. To try it yourself: make up; to use it on Alibaba Cloud: see README.md."
+    );
+    Ok(())
+}
+
+struct Story {
+    ground: Ground,
+    memberships: Api<SecurityGroupMembership>,
+}
+
+impl Story {
+    async fn new(ground: Ground) -> Result<Self> {
+        let client = ground.plane.admin_client().await?;
+        Ok(Self {
+            memberships: Api::namespaced(client, "default"),
+            ground,
+        })
+    }
+
+    async fn account(&self) -> Result<()> {
+        heading("The account: a Secret, and who may use it for which groups");
+        self.apply("account").await?;
+        let accounts: Api<ClusterCloudAccount> = Api::all(self.ground.plane.admin_client().await?);
+        let started = Instant::now();
+        loop {
+            let account = accounts.get("default").await?;
+            let conditions = account.status.map(|status| status.conditions);
+            let ready = find(conditions.as_deref().unwrap_or_default(), "Ready");
+            if ready.is_some_and(|ready| ready.status == "True") {
+                break;
+            }
+            give_up_after(started, || {
+                format!("ClusterCloudAccount default is not Ready: {ready:?}")
+            })?;
+            tokio::time::sleep(POLL).await;
+        }
+        self.show(&["get", "clustercloudaccounts"]).await
+    }
+
+    async fn running_instance(&self) -> Result<()> {
+        heading("An instance that runs joins at once");
+        self.check_cloud("i-demorunning", "Running", &["sg-base"])
+            .await?;
+        self.apply("running-instance").await?;
+        self.until("running-instance", "True", "Joined").await?;
+        self.table(&["running-instance"]).await?;
+        self.check_cloud("i-demorunning", "Running", &["sg-base", "sg-demoweb"])
+            .await
+    }
+
+    async fn starting_instance(&self) -> Result<()> {
+        heading("One that starts is waited for, without a call that the cloud would refuse");
+        // The cloud's own clock would end the start whenever it likes; the story ends it when it has been seen.
+        self.set_status("i-demostarting", "Starting").await?;
+        self.check_cloud("i-demostarting", "Starting", &["sg-base"])
+            .await?;
+        self.apply("starting-instance").await?;
+        let joins = self.calls("JoinSecurityGroup").await?;
+        let waiting = self
+            .until("starting-instance", "False", "WaitingForTarget")
+            .await?;
+        self.table(&["starting-instance"]).await?;
+        say(&format!("its message: {}", message(&waiting)));
+        check(
+            self.calls("JoinSecurityGroup").await? == joins,
+            "a Join was sent for an instance that starts",
+        )?;
+        self.set_status("i-demostarting", "Running").await?;
+        say("... the instance is Running now, and is looked at again:");
+        self.until("starting-instance", "True", "Joined").await?;
+        self.table(&["starting-instance"]).await?;
+        self.check_cloud("i-demostarting", "Running", &["sg-base", "sg-demoweb"])
+            .await
+    }
+
+    async fn network_interface(&self) -> Result<()> {
+        heading("A network interface joins like an instance");
+        self.check_cloud("eni-demosecondary", "InUse", &["sg-base"])
+            .await?;
+        self.apply("network-interface").await?;
+        self.until("network-interface", "True", "Joined").await?;
+        self.table(&["network-interface"]).await?;
+        self.check_cloud("eni-demosecondary", "InUse", &["sg-base", "sg-demoweb"])
+            .await
+    }
+
+    async fn what_cannot_work(&self) -> Result<()> {
+        heading("What cannot work says why, in the cloud's own words, and what to do");
+        for name in STALLED.map(|(name, _, _)| name) {
+            self.apply(name).await?;
+        }
+        let mut messages = Vec::new();
+        for (name, reason, code) in STALLED {
+            let object = self.until(name, "False", reason).await?;
+            let status = object.status.as_ref().context("no status")?;
+            let stalled = find(&status.conditions, "Stalled");
+            check(
+                stalled.is_some_and(|stalled| stalled.status == "True"),
+                &format!("{name} is not Stalled"),
+            )?;
+            let said = status.last_error.as_ref().context("no lastError")?;
+            check(
+                said.code.as_deref() == code,
+                &format!("{name} does not carry the cloud's code: {said:?}"),
+            )?;
+            messages.push(format!("{name}: {}", message(&object)));
+        }
+        self.table(&STALLED.map(|(name, _, _)| name)).await?;
+        messages.iter().for_each(|message| say(message));
+        Ok(())
+    }
+
+    async fn observed_instance(&self) -> Result<()> {
+        heading("One that is only observed: nothing is written to the cloud");
+        self.apply("observed-instance").await?;
+        let object = self
+            .until("observed-instance", "False", "NotAMember")
+            .await?;
+        self.table(&["observed-instance"]).await?;
+        say(&format!("its message: {}", message(&object)));
+        self.check_cloud("i-demoobserved", "Running", &["sg-base"])
+            .await
+    }
+
+    async fn adopted_instance(&self) -> Result<()> {
+        heading("A member from before is adopted, and kept when its object goes");
+        self.check_cloud("i-demoadopted", "Running", &["sg-base", "sg-demoweb"])
+            .await?;
+        self.apply("adopted-instance").await?;
+        self.until("adopted-instance", "True", "Adopted").await?;
+        self.table(&["adopted-instance"]).await?;
+        self.delete("adopted-instance").await?;
+        self.check_cloud("i-demoadopted", "Running", &["sg-base", "sg-demoweb"])
+            .await?;
+        check(
+            self.calls("LeaveSecurityGroup").await? == 0,
+            "LeaveSecurityGroup was called for a member from before",
+        )
+    }
+
+    async fn deletion(&self) -> Result<()> {
+        heading("What an object joined, it leaves when it goes");
+        self.check_cloud("i-demorunning", "Running", &["sg-base", "sg-demoweb"])
+            .await?;
+        self.delete("running-instance").await?;
+        self.check_cloud("i-demorunning", "Running", &["sg-base"])
+            .await
+    }
+
+    async fn summary(&self) -> Result<()> {
+        heading("What is there now");
+        self.show(&["get", "sgm", "-o", "wide"]).await?;
+        let stats = self.ground.simulator.stats().await?;
+        let count = |action: &str, outcome: &str| {
+            stats
+                .pointer(&format!("/calls/{action}/{outcome}"))
+                .and_then(Value::as_u64)
+                .unwrap_or(0)
+        };
+        let joins = count("JoinSecurityGroup", "OK");
+        let leaves = count("LeaveSecurityGroup", "OK");
+        say(&format!(
+            "the cloud took {joins} JoinSecurityGroup and {leaves} LeaveSecurityGroup"
+        ));
+        check(
+            joins == 3,
+            "three objects joined, and each should have once",
+        )?;
+        check(leaves == 1, "one object left, and it should have once")
+    }
+
+    /// `kubectl apply` of a sample.
+    async fn apply(&self, sample: &str) -> Result<()> {
+        let file = format!("deploy/samples/{sample}.yaml");
+        self.show(&["apply", "-f", &file]).await
+    }
+
+    /// `kubectl delete`, which waits for the finalizer.
+    async fn delete(&self, name: &str) -> Result<()> {
+        self.show(&["delete", "sgm", name, "--timeout=120s"]).await
+    }
+
+    async fn table(&self, names: &[&str]) -> Result<()> {
+        self.show(&[&["get", "sgm"], names].concat()).await
+    }
+
+    /// Runs kubectl and shows command and answer.
+    async fn show(&self, arguments: &[&str]) -> Result<()> {
+        let typed = format!("kubectl {}", arguments.join(" "));
+        say(&format!("$ {typed}"));
+        let mut command = tokio::process::Command::from(self.ground.plane.kubectl());
+        command
+            .args(arguments)
+            .current_dir(repository())
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        let output = tokio::time::timeout(2 * PATIENCE, command.output())
+            .await
+            .context(format!("`{typed}` hangs"))?
+            .context(&typed)?;
+        String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .for_each(say);
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        Err(Error::new(format!("`{typed}`: {}", said.trim_end())))
+    }
+
+    /// The object as soon as Ready has this status and reason for its generation.
+    async fn until(
+        &self,
+        name: &str,
+        status: &str,
+        reason: &str,
+    ) -> Result<SecurityGroupMembership> {
+        let started = Instant::now();
+        loop {
+            let object = self.memberships.get(name).await?;
+            if let Some(ready) = ready(&object)
+                && ready.status == status
+                && ready.reason == reason
+                && ready.observed_generation == object.metadata.generation
+            {
+                return Ok(object);
+            }
+            give_up_after(started, || {
+                let seen = ready(&object);
+                format!(
+                    "{name} does not become Ready={status} with reason {reason}; it is {seen:?}"
+                )
+            })?;
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Shows what the cloud holds of a target; an error where it is not what the story says.
+    async fn check_cloud(&self, target: &str, status: &str, groups: &[&str]) -> Result<()> {
+        let state = self.ground.simulator.state().await?;
+        let kind = if target.starts_with("eni-") {
+            "networkInterfaces"
+        } else {
+            "instances"
+        };
+        let found = state
+            .pointer(&format!("/{kind}/{target}"))
+            .context(format!("the cloud has no {target}"))?;
+        let found_status = found.get("status").and_then(Value::as_str);
+        let found_groups: BTreeSet<&str> = found
+            .get("securityGroupIds")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
+        let list = Vec::from_iter(found_groups.iter().copied()).join(", ");
+        say(&format!(
+            "the cloud: {target} is {} and in {list}",
+            found_status.unwrap_or("?")
+        ));
+        let as_told = found_status == Some(status) && found_groups.iter().eq(groups);
+        check(
+            as_told,
+            &format!("{target} should be {status} and in {}", groups.join(", ")),
+        )
+    }
+
+    async fn set_status(&self, instance: &str, status: &str) -> Result<()> {
+        let change = json!({"setStatus": {"id": instance, "status": status}});
+        self.ground.simulator.change(&change).await
+    }
+
+    /// How many calls of an action the cloud has answered, whatever it said.
+    async fn calls(&self, action: &str) -> Result<u64> {
+        let stats = self.ground.simulator.stats().await?;
+        let counts = stats.pointer(&format!("/calls/{action}"));
+        let counts = counts.and_then(Value::as_object).into_iter().flatten();
+        Ok(counts.filter_map(|(_, count)| count.as_u64()).sum())
+    }
+}
+
+/// Name of the sample, reason, and the code in `lastError`.
+const STALLED: [(&str, &str, Option<&str>); 3] = [
+    (
+        "group-full",
+        "SecurityGroupInstanceLimitExceeded",
+        Some("SecurityGroupInstanceLimitExceeded"),
+    ),
+    (
+        "wrong-vpc",
+        "InvalidInstanceIdMismatch",
+        Some("InvalidInstanceId.Mismatch"),
+    ),
+    // No call was refused: the cloud does not list it.
+    ("missing-instance", "TargetNotFound", None),
+];
+
+fn heading(text: &str) {
+    println!("\n== {text}");
+}
+
+fn say(line: &str) {
+    println!("  {line}");
+}
+
+fn check(holds: bool, otherwise: &str) -> Result<()> {
+    if holds {
+        Ok(())
+    } else {
+        Err(Error::new(format!("not as told: {otherwise}")))
+    }
+}
+
+fn give_up_after(started: Instant, what: impl FnOnce() -> String) -> Result<()> {
+    if started.elapsed() < PATIENCE {
+        Ok(())
+    } else {
+        Err(Error::new(what()))
+    }
+}
+
+fn ready(object: &SecurityGroupMembership) -> Option<&Condition> {
+    find(&object.status.as_ref()?.conditions, "Ready")
+}
+
+fn find<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a Condition> {
+    conditions.iter().find(|condition| condition.type_ == type_)
+}
+
+fn message(object: &SecurityGroupMembership) -> &str {
+    ready(object).map_or("", |ready| &ready.message)
+}
+
+const POLL: Duration = Duration::from_millis(100);
+/// Longer than anything here takes on a busy machine; only a hang reaches it.
+const PATIENCE: Duration = Duration::from_secs(120);

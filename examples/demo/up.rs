@@ -1,0 +1,187 @@
+//! `make up` and `make down`: the ground without the story, kept until somebody ends it. A locked file says that it runs, so
+//! that neither a leftover file nor a reused process id can say so.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::ground::{ADMIN_PORT, Ground, repository};
+use crate::support::error::{Context as _, Error, Result};
+
+/// Starts everything, says how to reach it, and keeps it until this future is dropped.
+pub async fn up() -> Result<()> {
+    let Some(_mark) = Mark::set()? else {
+        let pid = running()?.map_or_else(String::new, |pid| format!(" (process {pid})"));
+        return Err(Error::new(format!(
+            "`make up` runs already{pid}; use it with\n\n  export KUBECONFIG={}\n\nor end it with `make down`",
+            kubeconfig().display()
+        )));
+    };
+    println!("Starting, some seconds:");
+    let mut ground = Ground::start().await?;
+    let _kubeconfig = Kubeconfig::write(&ground.plane.admin_kubeconfig())?;
+    explain(&mut ground);
+    loop {
+        tokio::time::sleep(POLL).await;
+        if let Some(code) = ground.operator.process().exit_code()? {
+            let what = format!("ended with {code}, and with it everything else");
+            return Err(ground.operator.process().complaint(&what));
+        }
+        if let Some(code) = ground.simulator.process().exit_code()? {
+            let what = format!("ended with {code}, and with it everything else");
+            return Err(ground.simulator.process().complaint(&what));
+        }
+    }
+}
+
+/// Ends what [`up`] started, and returns when it is gone.
+pub async fn down() -> Result<()> {
+    let Some(pid) = running()? else {
+        println!("`make up` does not run: nothing to end.");
+        return Ok(());
+    };
+    // The shell's own kill: the program of that name is not on every machine.
+    let sent = Command::new("sh")
+        .args(["-c", &format!("kill -TERM {pid}")])
+        .status()
+        .context("sh")?;
+    if !sent.success() {
+        return Err(Error::new(format!(
+            "process {pid}, which is `make up`, does not take a signal from this user"
+        )));
+    }
+    let deadline = Instant::now() + PATIENCE;
+    while running()?.is_some() {
+        if Instant::now() > deadline {
+            return Err(Error::new(format!(
+                "process {pid}, which is `make up`, does not end; end it with `kill -9 {pid}`, and its children go with it"
+            )));
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    println!("`make up` has ended.");
+    Ok(())
+}
+
+/// The process that runs [`up`], if any.
+pub fn running() -> Result<Option<u32>> {
+    let path = folder().join(MARK);
+    let Ok(mut file) = File::open(&path) else {
+        return Ok(None);
+    };
+    match file.try_lock_shared() {
+        Ok(()) => Ok(None),
+        Err(TryLockError::WouldBlock) => {
+            let mut text = String::new();
+            file.read_to_string(&mut text).context(path.display())?;
+            let pid = text.trim().parse().context(format!(
+                "{} names no process; is `make up` just starting? Try again",
+                path.display()
+            ))?;
+            Ok(Some(pid))
+        }
+        Err(TryLockError::Error(error)) => Err(error).context(path.display()),
+    }
+}
+
+/// Held for as long as [`up`] runs. The file stays: to remove it would let two hold a lock on two files of one name.
+struct Mark(File);
+
+impl Mark {
+    /// None where somebody else holds it.
+    fn set() -> Result<Option<Self>> {
+        std::fs::create_dir_all(folder()).context(folder().display())?;
+        let path = folder().join(MARK);
+        let mut file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .context(path.display())?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) => return Err(error).context(path.display()),
+        }
+        file.set_len(0)?;
+        writeln!(file, "{}", std::process::id())?;
+        Ok(Some(Self(file)))
+    }
+}
+
+impl Drop for Mark {
+    fn drop(&mut self) {
+        // Only for tidiness: what counts is the lock, which goes with the file's handle.
+        let _ = self.0.set_len(0);
+    }
+}
+
+/// A copy in a place that is always the same; goes with what it leads to.
+struct Kubeconfig;
+
+impl Kubeconfig {
+    fn write(original: &Path) -> Result<Self> {
+        let text = std::fs::read(original).context(original.display())?;
+        std::fs::write(kubeconfig(), text).context(kubeconfig().display())?;
+        Ok(Self)
+    }
+}
+
+impl Drop for Kubeconfig {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(kubeconfig());
+    }
+}
+
+fn explain(ground: &mut Ground) {
+    let kubectl = ground.plane.kubectl();
+    let kubectl = Path::new(kubectl.get_program());
+    let on_the_path = std::env::var_os("PATH").is_some_and(|path| {
+        std::env::split_paths(&path).any(|folder| folder.join("kubectl") == kubectl)
+    });
+    let line = if on_the_path {
+        String::new()
+    } else {
+        format!(
+            "\n  export PATH=\"$PATH:{}\"      # no kubectl was on the PATH; this one was built",
+            kubectl.parent().unwrap_or(kubectl).display()
+        )
+    };
+    let log = ground.operator.process().log().to_owned();
+    println!(
+        r#"
+It runs. In a second shell, from here:
+
+  export KUBECONFIG={kubeconfig}{line}
+
+  kubectl apply -f deploy/samples/
+  kubectl get sgm -o wide
+  kubectl describe sgm group-full
+  kubectl explain sgm.spec
+  kubectl delete sgm running-instance
+  curl -s 127.0.0.1:{ADMIN_PORT}/state       # what the cloud holds
+
+i-demostarting starts for 30 seconds; to make it start again, for a minute:
+
+  curl -d '{{"setStatus": {{"id": "i-demostarting", "status": "Starting", "for": "60s"}}}}' 127.0.0.1:{ADMIN_PORT}/change
+
+The operator's log: {log}
+Ends with Ctrl-C, or with `make down` in another shell."#,
+        kubeconfig = kubeconfig().display(),
+        log = log.display(),
+    );
+}
+
+fn kubeconfig() -> PathBuf {
+    folder().join("kubeconfig")
+}
+
+fn folder() -> PathBuf {
+    repository().join("target/up")
+}
+
+const MARK: &str = "running";
+const POLL: Duration = Duration::from_millis(200);
+const PATIENCE: Duration = Duration::from_secs(30);

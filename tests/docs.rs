@@ -1,0 +1,258 @@
+//! The README says what is so: its YAML is accepted as it stands, and every name that it must know is in it.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use security_group_operator::ecs::{Class, Retry};
+use support::control_plane::ControlPlane;
+use support::error::{Context as _, Error, Result};
+use support::scratch::Scratch;
+
+#[tokio::test]
+async fn the_yaml_of_the_readme_is_accepted_as_it_stands() -> Result<()> {
+    let plane = ControlPlane::shared().await?;
+    support::operator::install(plane, &repository().join("deploy")).await?;
+    let mut known = BTreeSet::new();
+    for block in blocks("yaml") {
+        for document in block.split("\n---\n") {
+            let object: serde_json::Value = serde_saphyr::from_str(document)?;
+            if object["kind"] == "Kustomization" {
+                continue;
+            }
+            let namespace = object["metadata"]["namespace"].as_str();
+            if let Some(namespace) = namespace.filter(|name| *name == "team-web")
+                && known.insert(namespace.to_owned())
+            {
+                kubectl(plane, &["create", "namespace", namespace], "").await?;
+            }
+            // As a user would, but that a field which is not there fails instead of warning.
+            let strictly = [
+                "apply",
+                "--dry-run=server",
+                "--validate=strict",
+                "--filename=-",
+            ];
+            kubectl(plane, &strictly, document)
+                .await
+                .context(document)?;
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_overlay_of_the_readme_sets_the_image() -> Result<()> {
+    let plane = ControlPlane::shared().await?;
+    let overlay = blocks("yaml")
+        .into_iter()
+        .find(|block| block.contains("kind: Kustomization"))
+        .context("the README has no overlay")?;
+    let scratch = Scratch::new("overlay")?;
+    for folder in ["deploy", "crds"] {
+        copy(&repository().join(folder), &scratch.path().join(folder))?;
+    }
+    let folder = scratch.path().join("overlay");
+    std::fs::create_dir(&folder)?;
+    std::fs::write(folder.join("kustomization.yaml"), overlay)?;
+    let rendered = kubectl(plane, &["kustomize", &folder.display().to_string()], "").await?;
+    assert!(
+        rendered.contains("image: example.com/security-group-operator:0.1.0"),
+        "{rendered}"
+    );
+    Ok(())
+}
+
+#[test]
+fn every_reason_is_explained() {
+    let source = read("src/api/reason.rs");
+    let reasons: Vec<&str> = source
+        .lines()
+        .filter_map(|line| {
+            line.strip_prefix("pub const ")?
+                .split_once("\"")?
+                .1
+                .split('"')
+                .next()
+        })
+        .collect();
+    assert!(reasons.len() > 20, "{reasons:?}");
+    must_have("reason", reasons.iter().map(|reason| format!("`{reason}`")));
+}
+
+#[test]
+fn every_flag_is_listed_with_its_variable() -> Result<()> {
+    let output = Command::new(env!("CARGO_BIN_EXE_security-group-operator"))
+        .arg("--help")
+        .output()?;
+    let help = String::from_utf8(output.stdout)?;
+    let words = help
+        .split(|letter: char| !(letter.is_ascii_alphanumeric() || letter == '-' || letter == '_'));
+    let names: BTreeSet<&str> = words
+        .filter(|word| {
+            word.starts_with("--")
+                || word.starts_with("SECURITY_GROUP_OPERATOR_")
+                || *word == "RUST_LOG"
+        })
+        .collect();
+    assert!(names.len() > 12, "{names:?}");
+    must_have("flag", names.iter().map(|name| format!("`{name}`")));
+    Ok(())
+}
+
+#[test]
+fn every_metric_is_listed() {
+    let source = read("src/telemetry.rs");
+    let names: Vec<&str> = source
+        .split("registry.register")
+        .skip(1)
+        .filter_map(|rest| rest.split('"').nth(1))
+        .collect();
+    assert!(names.len() >= 4, "{names:?}");
+    must_have(
+        "metric",
+        names
+            .iter()
+            .map(|name| format!("`security_group_operator_{name}_")),
+    );
+}
+
+#[test]
+fn every_class_of_errors_is_listed_with_its_times() {
+    let classes = [
+        ("transitional", Class::Transitional),
+        ("transient", Class::Transient),
+        ("throttled", Class::Throttled),
+        ("absent", Class::Absent),
+        ("blocked", Class::Blocked),
+        ("invalid", Class::Invalid),
+    ];
+    let readme = read("README.md");
+    for (name, class) in classes {
+        let row = readme
+            .lines()
+            .find(|line| line.starts_with(&format!("| {name} |")))
+            .unwrap_or_else(|| panic!("the README lacks the class {name}"));
+        let times = times(class.retry());
+        assert!(row.contains(&times), "{row} does not say `{times}`");
+    }
+}
+
+#[test]
+fn every_make_target_is_in_the_list() {
+    let makefile = read("Makefile");
+    let phony = makefile
+        .lines()
+        .find_map(|line| line.strip_prefix(".PHONY: "))
+        .unwrap();
+    for target in phony.split(' ') {
+        let described = format!("\n{target}: ## ");
+        assert!(
+            makefile.contains(&described),
+            "{target} is not in `make help`"
+        );
+    }
+    for promised in [
+        "make demo",
+        "make test",
+        "make up",
+        "make down",
+        "make help",
+    ] {
+        let target = promised.strip_prefix("make ").unwrap();
+        assert!(phony.split(' ').any(|name| name == target), "{promised}");
+        assert!(read("README.md").contains(promised), "{promised}");
+    }
+}
+
+#[test]
+fn every_file_that_the_readme_names_is_there() {
+    let readme = read("README.md");
+    let links = readme
+        .split("](")
+        .skip(1)
+        .filter_map(|rest| rest.split(')').next())
+        .filter(|link| !link.contains("://"));
+    for link in links {
+        assert!(repository().join(link).exists(), "{link}");
+    }
+}
+
+fn must_have(what: &str, names: impl Iterator<Item = String>) {
+    let readme = read("README.md");
+    let missing: Vec<String> = names
+        .filter(|name| !readme.contains(name.as_str()))
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "the README lacks the {what} {missing:?}"
+    );
+}
+
+fn times(retry: Retry) -> String {
+    let short = |duration: std::time::Duration| match duration.as_secs() {
+        seconds if seconds % 3600 == 0 => format!("{}h", seconds / 3600),
+        seconds if seconds % 60 == 0 => format!("{}m", seconds / 60),
+        seconds => format!("{seconds}s"),
+    };
+    if retry.first == retry.cap {
+        format!("every {}", short(retry.cap))
+    } else {
+        let (first, cap) = (short(retry.first), short(retry.cap));
+        format!("after {first}, at most every {cap}")
+    }
+}
+
+/// The fenced blocks of the README in a language.
+fn blocks(language: &str) -> Vec<String> {
+    let readme = read("README.md");
+    let blocks: Vec<String> = readme
+        .split(&format!("\n```{language}\n"))
+        .skip(1)
+        .filter_map(|rest| rest.split("\n```").next())
+        .map(str::to_owned)
+        .collect();
+    assert!(!blocks.is_empty(), "the README has no {language}");
+    blocks
+}
+
+async fn kubectl(plane: &ControlPlane, arguments: &[&str], input: &str) -> Result<String> {
+    use tokio::io::AsyncWriteExt as _;
+    let mut child = tokio::process::Command::from(plane.kubectl())
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?;
+    let mut stdin = child.stdin.take().context("kubectl has no stdin")?;
+    stdin.write_all(input.as_bytes()).await?;
+    drop(stdin);
+    let output = child.wait_with_output().await?;
+    if output.status.success() {
+        return Ok(String::from_utf8(output.stdout)?);
+    }
+    Err(Error::new(String::from_utf8_lossy(&output.stderr)))
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            std::fs::copy(entry.path(), to.join(entry.file_name()))?;
+        }
+    }
+    Ok(())
+}
+
+fn read(path: &str) -> String {
+    let path = repository().join(path);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn repository() -> PathBuf {
+    env!("CARGO_MANIFEST_DIR").into()
+}
