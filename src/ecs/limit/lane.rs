@@ -356,7 +356,7 @@ mod tests {
 
         fn left(&self, now: Instant) -> Duration {
             let passed = now.duration_since(self.start);
-            WINDOW * u32::try_from(passed.as_secs() / 60 + 1).unwrap() - passed
+            (WINDOW * u32::try_from(passed.as_secs() / 60 + 1).unwrap()).saturating_sub(passed)
         }
 
         fn call(&mut self, now: Instant) -> Outcome {
@@ -423,7 +423,7 @@ mod tests {
                 match outcome {
                     Outcome::Admitted => done += 1,
                     Outcome::Throttled { .. } => {
-                        agenda.push(std::cmp::Reverse((at, false, object)))
+                        agenda.push(std::cmp::Reverse((at, false, object)));
                     }
                 }
                 continue;
