@@ -75,7 +75,9 @@ fn require_port(port: u16) -> Result<()> {
     let Err(error) = TcpListener::bind(("127.0.0.1", port)) else {
         return Ok(());
     };
-    let way_out = match up::running()? {
+    // Not this one, where it is `make up` itself.
+    let other = up::running()?.filter(|pid| *pid != std::process::id());
+    let way_out = match other {
         Some(pid) => {
             format!("`make up` runs (process {pid}) and uses it; end that with `make down`")
         }
