@@ -82,7 +82,7 @@ fn require_port(port: u16) -> Result<()> {
             format!("`make up` runs (process {pid}) and uses it; end that with `make down`")
         }
         None => format!(
-            "deploy/samples/account.yaml expects the simulated cloud there; end what listens there (`ss -ltnp sport = :{port}` names it)"
+            "the simulated cloud needs it, as deploy/samples/account.yaml and `make up` name its ports; end what listens there (`ss -ltnp sport = :{port}` names it)"
         ),
     };
     Err(Error::new(format!(
