@@ -5,14 +5,10 @@
 
 mod support;
 
-use std::sync::Arc;
-
 use kube::ResourceExt;
-use security_group_operator::ecs::{Client, Credential, Endpoints, Http};
 use serde_json::{Value, json};
 use support::ask::phase;
 use support::error::Result;
-use support::eventually::eventually;
 use support::stage::{Stage, ready};
 
 const INVENTORY: &str = "
@@ -150,7 +146,7 @@ const CODES: &[(&str, &str, &str, Cause, Shown)] = &[
 #[tokio::test]
 async fn every_code_of_join_is_visible_with_its_class_and_its_retry() -> Result<()> {
     let stage = Stage::set(&binaries!(), INVENTORY).await?;
-    occupy(&stage, "i-conflict").await?;
+    stage.occupy("i-conflict", "sg-a").await?;
     stage.behind(changes()).await?;
     let faults: Vec<Value> = CODES
         .iter()
@@ -320,31 +316,4 @@ async fn shows(stage: &Stage, name: &str, code: &str, shown: Shown) -> Result<()
         object.name_any()
     );
     Ok(())
-}
-
-/// A change of the target by somebody else is under way for the next minute.
-async fn occupy(stage: &Stage, target: &str) -> Result<()> {
-    // The account has been examined by then, so that its own call does not take a minute.
-    eventually("the account is known", async || {
-        Ok(stage.calls("GetCallerIdentity").await? > 0)
-    })
-    .await?;
-    let endpoint = stage.simulator.endpoint();
-    let endpoints = Endpoints::parse(Some(&endpoint), Some(&endpoint))?;
-    let somebody = Client::new(
-        Arc::new(Http::new()?),
-        Credential::new("testid", "testsecret", None)?,
-        endpoints,
-    );
-    stage.behind(json!({"set": {"latency": "60s"}})).await?;
-    let target = security_group_operator::ecs::Target::Instance(target.parse()?);
-    let (region, group) = ("cn-hangzhou".parse()?, "sg-a".parse()?);
-    let call =
-        tokio::spawn(async move { somebody.join_security_group(&region, &target, &group).await });
-    eventually("the call has arrived", async || {
-        Ok(stage.calls("JoinSecurityGroup").await? == 1)
-    })
-    .await?;
-    call.abort();
-    stage.behind(json!({"set": {"latency": "0s"}})).await
 }

@@ -3,13 +3,9 @@
 
 mod support;
 
-use std::sync::Arc;
-
-use security_group_operator::ecs::{Client, Credential, Endpoints, Http, Target};
 use serde_json::{Value, json};
 use support::ask::{claim, phase};
 use support::error::Result;
-use support::eventually::eventually;
 use support::stage::{Stage, ready};
 
 const INVENTORY: &str = "
@@ -83,7 +79,7 @@ async fn every_code_of_leave_that_keeps_the_edge_keeps_the_object_and_says_the_w
     for (_, target, ..) in rows() {
         stage.until_reason(target, "Joined").await?;
     }
-    occupy(&stage, "i-conflict").await?;
+    stage.occupy("i-conflict", "sg-other").await?;
     stage.behind(changes()).await?;
     let fault = |(code, target, ..): &(&str, &str, &str, &str)| json!({"action": "LeaveSecurityGroup", "target": target, "fault": {"error": {"code": code}}});
     let faults: Vec<Value> = FAULTS.iter().map(fault).collect();
@@ -246,24 +242,4 @@ async fn a_leave_whose_answer_is_lost_is_found_done() -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// A change of the target by somebody else is under way for the next minute.
-async fn occupy(stage: &Stage, target: &str) -> Result<()> {
-    let endpoint = stage.simulator.endpoint();
-    let endpoints = Endpoints::parse(Some(&endpoint), Some(&endpoint))?;
-    let credential = Credential::new("testid", "testsecret", None)?;
-    let somebody = Client::new(Arc::new(Http::new()?), credential, endpoints);
-    let before = stage.calls("JoinSecurityGroup").await?;
-    stage.behind(json!({"set": {"latency": "60s"}})).await?;
-    let target = Target::Instance(target.parse()?);
-    let (region, group) = ("cn-hangzhou".parse()?, "sg-other".parse()?);
-    let call =
-        tokio::spawn(async move { somebody.join_security_group(&region, &target, &group).await });
-    eventually("the call has arrived", async || {
-        Ok(stage.calls("JoinSecurityGroup").await? > before)
-    })
-    .await?;
-    call.abort();
-    stage.behind(json!({"set": {"latency": "0s"}})).await
 }

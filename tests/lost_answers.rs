@@ -8,15 +8,10 @@ use support::ask::{claim, phase};
 use support::error::Result;
 use support::stage::{Stage, ready};
 
-const INVENTORY: &str = "
+const GROUPS: &str = "
 securityGroups:
 - {id: sg-base}
 - {id: sg-web}
-instances:
-- {id: i-web, securityGroupIds: [sg-base]}
-- {id: i-never, securityGroupIds: [sg-base]}
-networkInterfaces:
-- {id: eni-web, securityGroupIds: [sg-base]}
 ";
 
 /// Ways to lose an answer, each with and without the change made.
@@ -41,28 +36,52 @@ fn faults() -> Vec<(Value, bool)> {
 
 #[tokio::test]
 async fn an_edge_is_ours_whatever_became_of_the_answer() -> Result<()> {
-    for target in ["i-web", "eni-web"] {
-        let stage = Stage::set(&binaries!(), INVENTORY).await?;
-        for (fault, effect) in faults() {
-            let what = format!("{target}, {fault}, effect: {effect}");
-            stage.simulator.reset_stats().await?;
+    let faults: Vec<(Value, bool)> = faults();
+    for (kind, prefix) in [("instances", "i"), ("networkInterfaces", "eni")] {
+        // A target for each fault, so that they are all met at once.
+        let target = |index: usize| format!("{prefix}-{index}");
+        let targets: Vec<Value> = (0..faults.len())
+            .map(|index| json!({"id": target(index), "securityGroupIds": ["sg-base"]}))
+            .collect();
+        let stage =
+            Stage::set(&binaries!(), &format!("{GROUPS}{kind}: {}", json!(targets))).await?;
+        let wanted: Vec<Value> = faults
+            .iter()
+            .enumerate()
+            .map(|(index, (fault, effect))| {
+                json!({
+                    "action": "JoinSecurityGroup", "target": target(index), "count": 1,
+                    "effect": effect, "fault": fault,
+                })
+            })
+            .collect();
+        stage.simulator.faults(&json!(wanted)).await?;
+        for index in 0..faults.len() {
             stage
-                .simulator
-                .faults(&json!({"action": "JoinSecurityGroup", "count": 1, "effect": effect, "fault": fault}))
+                .apply(&target(index), &target(index), "sg-web", json!({}))
                 .await?;
-            stage.apply("web", target, "sg-web", json!({})).await?;
-            let object = stage.until_ready("web").await?;
+        }
+        for (index, what) in wanted.iter().enumerate() {
+            let object = stage.until_ready(&target(index)).await?;
             assert_eq!(ready(&object).unwrap().reason, "Joined", "{what}");
             assert_eq!(claim(&object).as_deref(), Some("Joined"), "{what}");
             assert!(object.status.unwrap().last_error.is_none(), "{what}");
-            assert!(stage.is_member(target, "sg-web").await?, "{what}");
-            let stats = stage.simulator.stats().await?;
-            assert_eq!(stats["effects"]["JoinSecurityGroup"], 1, "{what}");
-            assert_eq!(stats["faults"], 0, "{what}");
+            assert!(stage.is_member(&target(index), "sg-web").await?, "{what}");
+        }
+        let stats = stage.simulator.stats().await?;
+        assert_eq!(stats["faults"], 0, "every fault was met");
+        assert_eq!(
+            stats["effects"]["JoinSecurityGroup"],
+            faults.len(),
+            "one change each"
+        );
 
-            stage.delete("web").await?;
-            stage.until_gone("web").await?;
-            assert!(!stage.is_member(target, "sg-web").await?, "{what}");
+        for index in 0..faults.len() {
+            stage.delete(&target(index)).await?;
+        }
+        for (index, what) in wanted.iter().enumerate() {
+            stage.until_gone(&target(index)).await?;
+            assert!(!stage.is_member(&target(index), "sg-web").await?, "{what}");
         }
     }
     Ok(())
@@ -70,7 +89,8 @@ async fn an_edge_is_ours_whatever_became_of_the_answer() -> Result<()> {
 
 #[tokio::test]
 async fn a_cloud_that_keeps_failing_is_asked_again_and_says_so() -> Result<()> {
-    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    let inventory = format!("{GROUPS}instances: [{{id: i-never, securityGroupIds: [sg-base]}}]");
+    let stage = Stage::set(&binaries!(), &inventory).await?;
     for (fault, code, opens) in [
         (
             json!({"error": {"code": "Newly.Invented", "status": 400}}),

@@ -1,12 +1,14 @@
 //! More sentences of a [`Stage`]: asking for a pass, waiting for its traces, reading what an object and the audit log say.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use kube::ResourceExt;
 use security_group_operator::api::{
     FINALIZER, ORIGIN_ANNOTATION, RECONCILE_REQUESTED_ANNOTATION, SecurityGroupMembership,
 };
-use serde_json::Value;
+use security_group_operator::ecs::{Client, Credential, Endpoints, Http, Target};
+use serde_json::{Value, json};
 
 use super::control_plane::ControlPlane;
 use super::error::Result;
@@ -74,6 +76,35 @@ impl Stage {
                 )
             })
             .collect())
+    }
+
+    /// Has somebody else begin a change of an instance that takes a minute: until then every other one is a 409.
+    pub async fn occupy(&self, instance: &str, group: &str) -> Result<()> {
+        eventually(
+            "the account is examined, which must not take a minute",
+            async || Ok(self.calls("GetCallerIdentity").await? > 0),
+        )
+        .await?;
+        let endpoint = self.simulator.endpoint();
+        let somebody = Client::new(
+            Arc::new(Http::new()?),
+            Credential::new("testid", "testsecret", None)?,
+            Endpoints::parse(Some(&endpoint), Some(&endpoint))?,
+        );
+        let before = self.calls("JoinSecurityGroup").await?;
+        self.behind(json!({"set": {"latency": "60s"}})).await?;
+        let target = Target::Instance(instance.parse()?);
+        let (region, group) = ("cn-hangzhou".parse()?, group.parse()?);
+        let call =
+            tokio::spawn(
+                async move { somebody.join_security_group(&region, &target, &group).await },
+            );
+        eventually("the call has arrived", async || {
+            Ok(self.calls("JoinSecurityGroup").await? > before)
+        })
+        .await?;
+        call.abort();
+        self.behind(json!({"set": {"latency": "0s"}})).await
     }
 
     /// One change behind the operator's back.
