@@ -6,6 +6,7 @@
     reason = "each test binary compiles this module for itself and uses a part of it"
 )]
 
+pub mod ask;
 pub mod assets;
 pub mod audit;
 pub mod control_plane;

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Event as CoreEvent, Namespace, Secret};
@@ -73,11 +74,14 @@ pub struct Stage {
     pub client: Client,
     /// Both the namespace and the `ClusterCloudAccount` that may be used in it.
     pub name: String,
+    /// UID of the cloud account that owns everything in the inventory that names no other. No two stages share it: to the
+    /// operator, edges of one account are one edge, whatever endpoint tells of them.
+    pub account: String,
     _scratch: Scratch,
 }
 
 impl Stage {
-    /// A cloud with this inventory (YAML, see docs/simulator.md; the key `testid` is added), an account that may use all of
+    /// A cloud with this inventory (YAML, see docs/simulator.md; the key `testid` is added, and an owner), an account that may use all of
     /// it from the stage's namespace, and the operator running.
     pub async fn set(binaries: &Binaries, inventory: &str) -> Result<Self> {
         let plane = ControlPlane::shared().await?;
@@ -85,8 +89,9 @@ impl Stage {
         let client = plane.admin_client().await?;
         let scratch = Scratch::new("stage")?;
         let file = scratch.path().join("inventory.yaml");
-        let keys = "accessKeys: [{id: testid, secret: testsecret}]";
-        std::fs::write(&file, format!("{keys}\n{inventory}"))?;
+        static STAGES: AtomicU64 = AtomicU64::new(0);
+        let account = (1_000_000_000_000_101 + STAGES.fetch_add(1, Ordering::Relaxed)).to_string();
+        std::fs::write(&file, owned(inventory, &account)?)?;
         let simulator = Simulator::start(
             &binaries.simulator,
             &["--inventory", &file.display().to_string()],
@@ -108,6 +113,7 @@ impl Stage {
             simulator,
             client,
             name,
+            account,
             _scratch: scratch,
         };
         stage.write_secret("testid", "testsecret").await?;
@@ -332,6 +338,34 @@ impl Stage {
             .filter_map(|event| event.reason)
             .collect())
     }
+}
+
+/// The inventory with the key `testid`, and all that names no owner owned by this account.
+fn owned(inventory: &str, account: &str) -> Result<String> {
+    let mut inventory: serde_json::Map<String, Value> = serde_saphyr::from_str(inventory)?;
+    let key = json!({"id": "testid", "secret": "testsecret"});
+    inventory
+        .entry("accessKeys")
+        .or_insert(json!([]))
+        .as_array_mut()
+        .context("accessKeys is a list")?
+        .push(key);
+    let lists = [
+        "accessKeys",
+        "securityGroups",
+        "instances",
+        "networkInterfaces",
+    ];
+    for list in lists {
+        let objects = inventory.get_mut(list).and_then(Value::as_array_mut);
+        for object in objects.into_iter().flatten() {
+            let object = object
+                .as_object_mut()
+                .context(format!("a list of objects in {list}"))?;
+            object.entry("account").or_insert(json!(account));
+        }
+    }
+    Ok(Value::Object(inventory).to_string())
 }
 
 /// The condition Ready.
