@@ -281,7 +281,7 @@ async fn shows(stage: &Stage, name: &str, code: &str, shown: Shown) -> Result<()
             error.is_some_and(|error| error.code.as_deref() == Some(code))
         })
         .await?;
-    let ready = ready(&object).unwrap();
+    let ready = ready(&object).expect("Ready");
     let (reason, said) = match shown {
         Stalled => (code.replace('.', ""), "Stalled"),
         Waiting => ("WaitingForTarget".to_owned(), "Reconciling"),
@@ -299,9 +299,9 @@ async fn shows(stage: &Stage, name: &str, code: &str, shown: Shown) -> Result<()
         ready.message
     );
     assert_eq!(ready.observed_generation, object.metadata.generation);
-    let status = object.status.as_ref().unwrap();
+    let status = object.status.as_ref().expect("a status");
     assert_eq!(status.observed_generation, object.metadata.generation);
-    let error = status.last_error.as_ref().unwrap();
+    let error = status.last_error.as_ref().expect("lastError");
     assert_eq!(error.action, "JoinSecurityGroup", "{code}");
     let request = error.request_id.as_deref().unwrap_or_default();
     assert!(!request.is_empty(), "{code} without a request ID");

@@ -117,7 +117,7 @@ async fn keeps(stage: &Stage, name: &str, code: &str, said: &str) -> Result<()> 
             error.is_some_and(|error| error.code.as_deref() == Some(code))
         })
         .await?;
-    let message = &ready(&object).unwrap().message;
+    let message = &ready(&object).expect("Ready").message;
     assert_eq!(phase(&object), said, "{code}");
     assert_eq!(claim(&object).as_deref(), Some("Joined"), "{code}");
     assert!(message.starts_with(&format!("{code}: ")), "{message}");
@@ -125,7 +125,11 @@ async fn keeps(stage: &Stage, name: &str, code: &str, said: &str) -> Result<()> 
         message.contains("set spec.deletionPolicy to Retain"),
         "{message}"
     );
-    let error = object.status.unwrap().last_error.unwrap();
+    let error = object
+        .status
+        .expect("a status")
+        .last_error
+        .expect("lastError");
     assert_eq!(error.action, "LeaveSecurityGroup");
     assert!(error.request_id.is_some_and(|id| !id.is_empty()), "{code}");
     assert!(!error.retry.is_empty(), "{code}");

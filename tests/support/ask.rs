@@ -116,9 +116,14 @@ impl Stage {
 /// What kstatus goes by: `Stalled`, `Reconciling`, or `Settled`; fails if an object claims both.
 pub fn phase(object: &SecurityGroupMembership) -> &'static str {
     let is = |type_| condition(object, type_).is_some_and(|found| found.status == "True");
-    match (is("Stalled"), is("Reconciling")) {
-        (true, true) => panic!("{} is both Stalled and Reconciling", object.name_any()),
-        (true, false) => "Stalled",
+    let (stalled, reconciling) = (is("Stalled"), is("Reconciling"));
+    let name = object.name_any();
+    assert!(
+        !(stalled && reconciling),
+        "{name} is both Stalled and Reconciling"
+    );
+    match (stalled, reconciling) {
+        (true, _) => "Stalled",
         (false, true) => "Reconciling",
         (false, false) => "Settled",
     }

@@ -84,12 +84,12 @@ impl Stage {
     /// A cloud with this inventory (YAML, see docs/simulator.md; the key `testid` is added, and an owner), an account that may use all of
     /// it from the stage's namespace, and the operator running.
     pub async fn set(binaries: &Binaries, inventory: &str) -> Result<Self> {
+        static STAGES: AtomicU64 = AtomicU64::new(0);
         let plane = ControlPlane::shared().await?;
         drop(operator(binaries).await?);
         let client = plane.admin_client().await?;
         let scratch = Scratch::new("stage")?;
         let file = scratch.path().join("inventory.yaml");
-        static STAGES: AtomicU64 = AtomicU64::new(0);
         let account = (1_000_000_000_000_101 + STAGES.fetch_add(1, Ordering::Relaxed)).to_string();
         std::fs::write(&file, owned(inventory, &account)?)?;
         let simulator = Simulator::start(
