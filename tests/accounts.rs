@@ -203,7 +203,9 @@ async fn an_endpoint_that_does_not_answer_costs_only_its_own_objects() -> Result
     assert!(!stage.is_member("i-other", "sg-web").await?);
 
     write_account(&stage, &silent, &stage.name, &stage.simulator.endpoint()).await?;
-    stage.until_reason("silent-0", "Joined").await?;
+    for index in 0..5 {
+        stage.until_ready(&format!("silent-{index}")).await?;
+    }
     alive(&binaries!()).await
 }
 
