@@ -9,7 +9,7 @@ use kube::{Api, Client};
 use security_group_operator::api::account::CloudAccountStatus;
 use security_group_operator::api::{CloudAccount, ClusterCloudAccount, SecurityGroupMembership};
 use serde_json::{Value, json};
-use support::ask::{claim, phase};
+use support::ask::{claim, message, phase};
 use support::error::{Context, Result};
 use support::eventually::eventually;
 use support::operator::NAMESPACE;
@@ -345,7 +345,7 @@ async fn apply(stage: &Stage, name: &str, target: &str, account: &str) -> Result
 
 fn stalled(object: &SecurityGroupMembership, sentence: &[&str]) {
     assert_eq!(phase(object), "Stalled");
-    let message = &ready(object).unwrap().message;
+    let message = message(object);
     for part in sentence {
         assert!(message.contains(part), "no {part:?} in: {message}");
     }

@@ -4,13 +4,16 @@ mod support;
 
 use kube::Client;
 use serde_json::{Value, json};
-use support::error::{Error, Result};
+use support::error::{Context, Error, Result};
 use support::stage::Stage;
 
 const INVENTORY: &str = "
 securityGroups: [{id: sg-base}]
 instances: [{id: i-web, securityGroupIds: [sg-base]}]
 ";
+
+const EDGE: &str = "SecurityGroupMembership";
+const CLUSTER: &str = "ClusterCloudAccount";
 
 /// What nobody writes by mistake, and what somebody may write on purpose.
 fn hostile() -> Vec<String> {
@@ -60,7 +63,7 @@ async fn what_is_no_id_is_refused_with_the_name_of_its_field() -> Result<()> {
             spec["instanceID"] = json!("i-web");
         }
         spec[field] = json!(good);
-        accepted(&stage, membership(spec.clone())).await?;
+        accepted(&stage, EDGE, spec.clone()).await?;
         // `sg-web` has the form of a region, and no region of that name will be found.
         let others = fields.iter().map(|(_, id)| *id);
         let others = others.filter(|id| *id != good && (field, *id) != ("region", "sg-web"));
@@ -77,12 +80,7 @@ async fn what_is_no_id_is_refused_with_the_name_of_its_field() -> Result<()> {
         let texts = hostile().into_iter().map(|text| text.replace("ID", good));
         for text in texts.chain(others.chain(wrong).map(str::to_owned)) {
             spec[field] = json!(text);
-            refused(
-                &stage,
-                membership(spec.clone()),
-                &[&format!("spec.{field}")],
-            )
-            .await?;
+            refused(&stage, EDGE, spec.clone(), &[&format!("spec.{field}")]).await?;
         }
     }
     Ok(())
@@ -159,7 +157,7 @@ async fn a_membership_that_says_too_much_or_too_little_is_refused() -> Result<()
     for (change, sentence) in cases {
         let base =
             json!({"region": "cn-hangzhou", "instanceID": "i-web", "securityGroupID": "sg-web"});
-        refused(&stage, membership(with(base, change)), sentence).await?;
+        refused(&stage, EDGE, with(base, change), sentence).await?;
     }
     Ok(())
 }
@@ -171,7 +169,7 @@ async fn a_null_is_as_good_as_nothing() -> Result<()> {
         "region": "cn-hangzhou", "instanceID": "i-web", "networkInterfaceID": null,
         "securityGroupID": "sg-web", "accountRef": null, "driftPolicy": null,
     });
-    let request = creation(&stage, membership(spec))?;
+    let request = creation(&stage, EDGE, &spec)?;
     let made: Value = stage.client.request(request).await?;
     let expected = json!({
         "region": "cn-hangzhou", "instanceID": "i-web", "securityGroupID": "sg-web",
@@ -186,7 +184,7 @@ async fn a_null_is_as_good_as_nothing() -> Result<()> {
 #[tokio::test]
 async fn what_an_edge_is_made_of_cannot_be_changed() -> Result<()> {
     let stage = Stage::set(&binaries!(), INVENTORY).await?;
-    let path = path(&stage, "SecurityGroupMembership");
+    let path = path(&stage, EDGE);
     stage.apply("web", "i-web", "sg-base", json!({})).await?;
     let name = &stage.name;
     for (change, sentence) in [
@@ -228,111 +226,104 @@ async fn what_an_edge_is_made_of_cannot_be_changed() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn an_account_that_cannot_work_is_refused() -> Result<()> {
-    let stage = Stage::set(&binaries!(), INVENTORY).await?;
-    let good = json!({
+/// An account that is accepted.
+fn good_account() -> Value {
+    json!({
         "credentials": {"secretRef": {"name": "aliyun"}},
         "endpoints": {"ecs": "https://ecs-vpc.cn-beijing.aliyuncs.com", "sts": "http://127.0.0.1:18080"},
         "grants": [{"namespaces": {"names": ["default"]}, "securityGroupIDs": ["*"]}],
-    });
-    accepted(&stage, account("ClusterCloudAccount", good.clone())).await?;
-    let one_credential = "set exactly one of secretRef and environment";
-    let one_scope = "set exactly one of names and selector";
-    let grant = |namespaces: Value, groups: Value| json!({"grants": [{"namespaces": namespaces, "securityGroupIDs": groups}]});
-    let named = json!({"names": ["default"]});
-    let both = json!({"names": ["default"], "selector": {}});
-    let long: Vec<&str> = vec!["sg-web"; 1001];
+    })
+}
+
+#[tokio::test]
+async fn credentials_are_one_secret_by_name_or_the_environment() -> Result<()> {
+    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    accepted(&stage, CLUSTER, good_account()).await?;
+    let secret = "spec.credentials.secretRef";
+    let name = "spec.credentials.secretRef.name";
+    let one = "set exactly one of secretRef and environment";
     let cases: &[(Value, &[&str])] = &[
+        (json!("-"), &["spec.credentials", "Required"]),
+        (json!({}), &["spec.credentials", one]),
         (
-            json!({"credentials": "-"}),
-            &["spec.credentials", "Required"],
+            json!({"secretRef": {"name": "aliyun"}, "environment": {}}),
+            &["spec.credentials", one],
+        ),
+        (json!({"secretRef": null}), &["spec.credentials", one]),
+        (json!({"secretRef": {}}), &[name, "Required"]),
+        (json!({"secretRef": {"name": ""}}), &[name]),
+        (json!({"secretRef": {"name": "../other/secret"}}), &[name]),
+        (json!({"secretRef": {"name": "a\nb"}}), &[name]),
+        (
+            json!({"secretRef": {"name": "aliyun", "namespace": "kube-system"}}),
+            &["unknown field", secret, "namespace"],
         ),
         (
-            json!({"credentials": {}}),
-            &["spec.credentials", one_credential],
-        ),
-        (
-            json!({"credentials": {"secretRef": {"name": "aliyun"}, "environment": {}}}),
-            &["spec.credentials", one_credential],
-        ),
-        (
-            json!({"credentials": {"secretRef": null}}),
-            &["spec.credentials"],
-        ),
-        (
-            json!({"credentials": {"secretRef": {}}}),
-            &["spec.credentials.secretRef.name", "Required"],
-        ),
-        (
-            json!({"credentials": {"secretRef": {"name": ""}}}),
-            &["spec.credentials.secretRef.name"],
-        ),
-        (
-            json!({"credentials": {"secretRef": {"name": "../other/secret"}}}),
-            &["spec.credentials.secretRef.name"],
-        ),
-        (
-            json!({"credentials": {"secretRef": {"name": "a\nb"}}}),
-            &["spec.credentials.secretRef.name"],
-        ),
-        (
-            json!({"credentials": {"secretRef": {"name": "aliyun", "namespace": "kube-system"}}}),
-            &["unknown field", "spec.credentials.secretRef.namespace"],
-        ),
-        (
-            json!({"credentials": {"accessKeyID": "LTAI"}}),
+            json!({"accessKeyID": "LTAI"}),
             &["unknown field", "spec.credentials.accessKeyID"],
         ),
+    ];
+    for (credentials, sentence) in cases {
+        let spec = with(good_account(), &json!({"credentials": credentials}));
+        refused(&stage, CLUSTER, spec, sentence).await?;
+    }
+    let spec = with(good_account(), &json!({"region": "cn-hangzhou"}));
+    refused(&stage, CLUSTER, spec, &["unknown field", "spec.region"]).await
+}
+
+#[tokio::test]
+async fn a_grant_says_which_namespaces_and_which_groups() -> Result<()> {
+    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    let (namespaces, groups) = (
+        "spec.grants[0].namespaces",
+        "spec.grants[0].securityGroupIDs",
+    );
+    let one = "set exactly one of names and selector";
+    let grant = |namespaces: Value, groups: Value| json!({"namespaces": namespaces, "securityGroupIDs": groups});
+    let named = |groups: Value| grant(json!({"names": ["default"]}), groups);
+    let cases: &[(Value, &[&str])] = &[
+        (grant(json!({}), json!(["*"])), &[namespaces, one]),
         (
-            grant(json!({}), json!(["*"])),
-            &["spec.grants[0].namespaces", one_scope],
-        ),
-        (
-            grant(both, json!(["*"])),
-            &["spec.grants[0].namespaces", one_scope],
+            grant(json!({"names": ["default"], "selector": {}}), json!(["*"])),
+            &[namespaces, one],
         ),
         (
             grant(json!({"names": []}), json!(["*"])),
             &["spec.grants[0].namespaces.names"],
         ),
         (
-            grant(named.clone(), json!([])),
-            &["spec.grants[0].securityGroupIDs"],
+            json!({"securityGroupIDs": ["*"]}),
+            &[namespaces, "Required"],
         ),
         (
-            grant(named.clone(), json!(long)),
-            &["spec.grants[0].securityGroupIDs"],
+            json!({"namespaces": {"names": ["default"]}}),
+            &[groups, "Required"],
         ),
+        (named(json!([])), &[groups]),
+        (named(json!(vec!["sg-web"; 1001])), &[groups]),
         (
-            grant(named.clone(), json!(["sg-web", "web"])),
+            named(json!(["sg-web", "web"])),
             &["spec.grants[0].securityGroupIDs[1]"],
         ),
         (
-            grant(named.clone(), json!(["sg-*"])),
+            named(json!(["sg-*"])),
             &["spec.grants[0].securityGroupIDs[0]"],
         ),
         (
-            grant(named.clone(), json!(["sg-a\nsg-b"])),
+            named(json!(["sg-a\nsg-b"])),
             &["spec.grants[0].securityGroupIDs[0]"],
-        ),
-        (
-            json!({"grants": [{"namespaces": named}]}),
-            &["spec.grants[0].securityGroupIDs", "Required"],
-        ),
-        (
-            json!({"grants": [{"securityGroupIDs": ["*"]}]}),
-            &["spec.grants[0].namespaces", "Required"],
-        ),
-        (
-            json!({"region": "cn-hangzhou"}),
-            &["unknown field", "spec.region"],
         ),
     ];
-    for (change, sentence) in cases {
-        let spec = with(good.clone(), change);
-        refused(&stage, account("ClusterCloudAccount", spec), sentence).await?;
+    for (grant, sentence) in cases {
+        let spec = with(good_account(), &json!({"grants": [grant]}));
+        refused(&stage, CLUSTER, spec, sentence).await?;
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_endpoint_is_scheme_host_and_port() -> Result<()> {
+    let stage = Stage::set(&binaries!(), INVENTORY).await?;
     for url in [
         "",
         "ecs.aliyuncs.com",
@@ -352,10 +343,9 @@ async fn an_account_that_cannot_work_is_refused() -> Result<()> {
         "file:///etc/passwd",
     ] {
         for field in ["ecs", "sts"] {
-            let mut spec = good.clone();
-            spec["endpoints"][field] = json!(url);
+            let spec = with(good_account(), &json!({"endpoints": {field: url}}));
             let sentence = format!("spec.endpoints.{field}");
-            refused(&stage, account("ClusterCloudAccount", spec), &[&sentence]).await?;
+            refused(&stage, CLUSTER, spec, &[&sentence]).await?;
         }
     }
     Ok(())
@@ -366,7 +356,7 @@ async fn the_accounts_of_namespaces_have_no_say_about_endpoints_grants_and_the_o
 -> Result<()> {
     let stage = Stage::set(&binaries!(), INVENTORY).await?;
     let good = json!({"credentials": {"secretRef": {"name": "aliyun"}}});
-    accepted(&stage, account("CloudAccount", good.clone())).await?;
+    accepted(&stage, "CloudAccount", good.clone()).await?;
     for (change, sentence) in [
         (
             json!({"endpoints": {"ecs": "http://evil.example"}}),
@@ -383,27 +373,18 @@ async fn the_accounts_of_namespaces_have_no_say_about_endpoints_grants_and_the_o
         ),
     ] {
         let spec = with(good.clone(), &change);
-        refused(&stage, account("CloudAccount", spec), &sentence).await?;
+        refused(&stage, "CloudAccount", spec, &sentence).await?;
     }
     Ok(())
 }
 
-fn membership(spec: Value) -> Value {
-    json!({"kind": "SecurityGroupMembership", "spec": spec})
-}
-
-fn account(kind: &str, spec: Value) -> Value {
-    json!({"kind": kind, "spec": spec})
-}
-
 /// The spec with these fields set; a dash takes one away.
 fn with(mut spec: Value, change: &Value) -> Value {
-    let fields = spec.as_object_mut().unwrap();
-    for (field, value) in change.as_object().unwrap() {
-        if value == "-" {
-            fields.remove(field);
-        } else {
-            fields.insert(field.clone(), value.clone());
+    let fields = change.as_object().into_iter().flatten();
+    for (field, value) in fields {
+        if let Some(spec) = spec.as_object_mut() {
+            spec.insert(field.clone(), value.clone());
+            spec.retain(|_, value| value != "-");
         }
     }
     spec
@@ -422,29 +403,28 @@ fn path(stage: &Stage, kind: &str) -> String {
 }
 
 /// As `kubectl create --dry-run=server` asks for it.
-fn creation(stage: &Stage, mut object: Value) -> Result<http::Request<Vec<u8>>> {
-    object["apiVersion"] = json!("security-group-operator.io/v1alpha1");
-    object["metadata"] = json!({"name": "tried"});
-    let path = path(stage, object["kind"].as_str().unwrap_or_default());
+fn creation(stage: &Stage, kind: &str, spec: &Value) -> Result<http::Request<Vec<u8>>> {
+    let object = json!({
+        "apiVersion": "security-group-operator.io/v1alpha1", "kind": kind,
+        "metadata": {"name": "tried"}, "spec": spec,
+    });
+    let path = path(stage, kind);
     let request = http::Request::post(format!("{path}?dryRun=All&fieldValidation=Strict"))
         .header("content-type", "application/json");
     Ok(request.body(serde_json::to_vec(&object)?)?)
 }
 
-async fn accepted(stage: &Stage, object: Value) -> Result<()> {
-    stage
-        .client
-        .request::<Value>(creation(stage, object)?)
-        .await?;
+async fn accepted(stage: &Stage, kind: &str, spec: Value) -> Result<()> {
+    let request = creation(stage, kind, &spec)?;
+    stage.client.request::<Value>(request).await?;
     Ok(())
 }
 
-async fn refused(stage: &Stage, object: Value, sentence: &[&str]) -> Result<()> {
-    let mut shown = object["spec"].to_string();
-    shown.truncate(300);
-    let message = refusal(&stage.client, creation(stage, object)?)
+async fn refused(stage: &Stage, kind: &str, spec: Value, sentence: &[&str]) -> Result<()> {
+    let shown: String = spec.to_string().chars().take(300).collect();
+    let message = refusal(&stage.client, creation(stage, kind, &spec)?)
         .await
-        .map_err(|error| Error::new(format!("{shown}: {error}")))?;
+        .context(&shown)?;
     for part in sentence {
         assert!(
             message.contains(part),
