@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::control_plane::ControlPlane;
 use super::error::Result;
 use super::eventually::eventually;
-use super::stage::{Stage, condition};
+use super::stage::{Stage, condition, ready};
 
 /// Who the operator is to the API server.
 const OPERATOR: &str = "system:serviceaccount:security-group-operator:security-group-operator";
@@ -117,16 +117,26 @@ impl Stage {
 pub fn phase(object: &SecurityGroupMembership) -> &'static str {
     let is = |type_| condition(object, type_).is_some_and(|found| found.status == "True");
     let (stalled, reconciling) = (is("Stalled"), is("Reconciling"));
-    let name = object.name_any();
-    assert!(
-        !(stalled && reconciling),
-        "{name} is both Stalled and Reconciling"
-    );
-    match (stalled, reconciling) {
-        (true, _) => "Stalled",
-        (false, true) => "Reconciling",
-        (false, false) => "Settled",
+    assert!(!(stalled && reconciling), "{} is both", object.name_any());
+    if stalled {
+        "Stalled"
+    } else if reconciling {
+        "Reconciling"
+    } else {
+        "Settled"
     }
+}
+
+/// The sentence of the condition Ready; empty where there is none.
+pub fn message(object: &SecurityGroupMembership) -> &str {
+    ready(object).map_or("", |ready| &ready.message)
+}
+
+/// Whether `status.lastError` has this code, as the cloud spells it.
+pub fn has_code(object: &SecurityGroupMembership, code: &str) -> bool {
+    let status = object.status.as_ref();
+    let error = status.and_then(|status| status.last_error.as_ref());
+    error.is_some_and(|error| error.code.as_deref() == Some(code))
 }
 
 /// The claim on the object, if it carries one; fails if claim and finalizer do not go together.
