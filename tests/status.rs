@@ -30,6 +30,7 @@ fn seen(account: Account) -> Seen {
         sharing: Sharing::default(),
         attempt: Attempt::None,
         was_ready: false,
+        settled: true,
         repairs: 0,
         synced: true,
     }
