@@ -10,6 +10,7 @@ pub mod ask;
 pub mod assets;
 pub mod audit;
 pub mod control_plane;
+pub mod crowd;
 pub mod error;
 pub mod eventually;
 pub mod kstatus;
