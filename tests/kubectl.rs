@@ -8,6 +8,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use serde_json::json;
 use support::control_plane::ControlPlane;
 use support::error::{Context, Error, Result};
+use support::eventually::eventually;
 use support::stage::{self, Stage};
 
 const INVENTORY: &str = "
@@ -220,7 +221,7 @@ async fn explain_has_a_text_for_every_field() -> Result<()> {
                     .into_iter()
                     .find(|(name, _)| *name == part)
                     .context(format!("{plural} has no {part}"))?;
-                let shown = kubectl(&["explain", &format!("{plural}.{part}")]).await?;
+                let shown = explain(&format!("{plural}.{part}")).await?;
                 for (field, field_schema) in part_schema.properties.iter().flatten() {
                     let first_words = field_schema
                         .description
@@ -238,9 +239,21 @@ async fn explain_has_a_text_for_every_field() -> Result<()> {
             }
         }
     }
-    let deep = kubectl(&["explain", "sgm.spec.instanceID"]).await?;
+    let deep = explain("sgm.spec.instanceID").await?;
     assert!(deep.contains("Joins its primary"), "{deep}");
     Ok(())
+}
+
+/// `kubectl explain`, which knows a new kind some seconds after the kind can be used.
+async fn explain(path: &str) -> Result<String> {
+    let mut shown = String::new();
+    eventually(&format!("{path} can be explained"), async || {
+        let answer = kubectl(&["explain", path]).await;
+        shown = answer.unwrap_or_default();
+        Ok(!shown.is_empty())
+    })
+    .await?;
+    Ok(shown)
 }
 
 /// Every property at every level.

@@ -140,7 +140,7 @@ async fn edges_of_all_kinds(stage: &Stage) -> Result<()> {
     stage.until_reason("own", "Joined").await?;
     stage.apply("a", "i-web", "sg-web", json!({})).await?;
     stage.until_reason("a", "Joined").await?;
-    // The same event twice is one object with a count, which is patched.
+    // The same transition twice: whether that is a second event or a count is the right that is asked for.
     for repair in 1..=2 {
         let joins = stage.effects("JoinSecurityGroup").await?;
         stage
