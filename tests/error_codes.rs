@@ -5,10 +5,9 @@
 
 mod support;
 
-use kube::ResourceExt;
 use serde_json::{Value, json};
-use support::ask::phase;
-use support::error::Result;
+use support::ask::{has_code, phase};
+use support::error::{Context, Result};
 use support::stage::{Stage, ready};
 
 const INVENTORY: &str = "
@@ -274,14 +273,10 @@ async fn a_throttled_call_is_made_when_the_cloud_said_it_may_be() -> Result<()> 
 async fn shows(stage: &Stage, name: &str, code: &str, shown: Shown) -> Result<()> {
     let object = stage
         .until(name, &format!("{code} as it should be"), |object| {
-            let error = object
-                .status
-                .as_ref()
-                .and_then(|status| status.last_error.as_ref());
-            error.is_some_and(|error| error.code.as_deref() == Some(code))
+            has_code(object, code)
         })
         .await?;
-    let ready = ready(&object).unwrap();
+    let ready = ready(&object).context("Ready")?;
     let (reason, said) = match shown {
         Stalled => (code.replace('.', ""), "Stalled"),
         Waiting => ("WaitingForTarget".to_owned(), "Reconciling"),
@@ -299,21 +294,18 @@ async fn shows(stage: &Stage, name: &str, code: &str, shown: Shown) -> Result<()
         ready.message
     );
     assert_eq!(ready.observed_generation, object.metadata.generation);
-    let status = object.status.as_ref().unwrap();
+    let status = object.status.as_ref().context("a status")?;
     assert_eq!(status.observed_generation, object.metadata.generation);
-    let error = status.last_error.as_ref().unwrap();
+    assert!(
+        status.origin.is_none(),
+        "{name} says that it holds something"
+    );
+    let error = status.last_error.as_ref().context(code)?;
     assert_eq!(error.action, "JoinSecurityGroup", "{code}");
     let request = error.request_id.as_deref().unwrap_or_default();
     assert!(!request.is_empty(), "{code} without a request ID");
     assert!(!error.message.is_empty(), "{code} without words");
-    assert!(
-        !error.retry.is_empty() && ready.message.contains(&error.retry),
-        "{code}"
-    );
-    assert!(
-        status.origin.is_none(),
-        "{} says that it holds something",
-        object.name_any()
-    );
+    assert!(!error.retry.is_empty(), "{code} without a retry");
+    assert!(ready.message.contains(&error.retry), "{}", ready.message);
     Ok(())
 }

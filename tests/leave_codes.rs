@@ -4,9 +4,9 @@
 mod support;
 
 use serde_json::{Value, json};
-use support::ask::{claim, phase};
-use support::error::Result;
-use support::stage::{Stage, ready};
+use support::ask::{claim, has_code, message, phase};
+use support::error::{Context, Result};
+use support::stage::Stage;
 
 const INVENTORY: &str = "
 securityGroups:
@@ -110,14 +110,10 @@ async fn every_code_of_leave_that_keeps_the_edge_keeps_the_object_and_says_the_w
 async fn keeps(stage: &Stage, name: &str, code: &str, said: &str) -> Result<()> {
     let object = stage
         .until(name, &format!("{code} as it should be"), |object| {
-            let error = object
-                .status
-                .as_ref()
-                .and_then(|status| status.last_error.as_ref());
-            error.is_some_and(|error| error.code.as_deref() == Some(code))
+            has_code(object, code)
         })
         .await?;
-    let message = &ready(&object).unwrap().message;
+    let message = message(&object);
     assert_eq!(phase(&object), said, "{code}");
     assert_eq!(claim(&object).as_deref(), Some("Joined"), "{code}");
     assert!(message.starts_with(&format!("{code}: ")), "{message}");
@@ -125,7 +121,10 @@ async fn keeps(stage: &Stage, name: &str, code: &str, said: &str) -> Result<()> 
         message.contains("set spec.deletionPolicy to Retain"),
         "{message}"
     );
-    let error = object.status.unwrap().last_error.unwrap();
+    let error = object
+        .status
+        .and_then(|status| status.last_error)
+        .context(code)?;
     assert_eq!(error.action, "LeaveSecurityGroup");
     assert!(error.request_id.is_some_and(|id| !id.is_empty()), "{code}");
     assert!(!error.retry.is_empty(), "{code}");

@@ -22,9 +22,10 @@ async fn turn() -> Result<MutexGuard<'static, ()>> {
 }
 
 fn inventory(limits: &str) -> String {
-    let instances: String = (0..EDGES)
+    let instances = (0..EDGES)
         .map(|n| format!("- {{id: i-{n:04}, securityGroupIds: [sg-base]}}\n"))
-        .collect();
+        .collect::<Vec<_>>()
+        .concat();
     format!(
         "settings: {{limits: {limits}}}\nsecurityGroups:\n- {{id: sg-base}}\n- {{id: sg-web}}\ninstances:\n{instances}"
     )

@@ -165,7 +165,9 @@ impl Story {
             messages.push(format!("{name}: {}", message(&object)));
         }
         self.table(&STALLED.map(|(name, _, _)| name)).await?;
-        messages.iter().for_each(|message| say(message));
+        for message in &messages {
+            say(message);
+        }
         Ok(())
     }
 
@@ -313,7 +315,7 @@ impl Story {
             .flatten()
             .filter_map(Value::as_str)
             .collect();
-        let list = Vec::from_iter(found_groups.iter().copied()).join(", ");
+        let list = found_groups.iter().copied().collect::<Vec<_>>().join(", ");
         say(&format!(
             "the cloud: {target} is {} and in {list}",
             found_status.unwrap_or("?")

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::control_plane::ControlPlane;
 use super::error::Result;
 use super::eventually::eventually;
-use super::stage::{Stage, condition};
+use super::stage::{Stage, condition, ready};
 
 /// Who the operator is to the API server.
 const OPERATOR: &str = "system:serviceaccount:security-group-operator:security-group-operator";
@@ -116,12 +116,27 @@ impl Stage {
 /// What kstatus goes by: `Stalled`, `Reconciling`, or `Settled`; fails if an object claims both.
 pub fn phase(object: &SecurityGroupMembership) -> &'static str {
     let is = |type_| condition(object, type_).is_some_and(|found| found.status == "True");
-    match (is("Stalled"), is("Reconciling")) {
-        (true, true) => panic!("{} is both Stalled and Reconciling", object.name_any()),
-        (true, false) => "Stalled",
-        (false, true) => "Reconciling",
-        (false, false) => "Settled",
+    let (stalled, reconciling) = (is("Stalled"), is("Reconciling"));
+    assert!(!(stalled && reconciling), "{} is both", object.name_any());
+    if stalled {
+        "Stalled"
+    } else if reconciling {
+        "Reconciling"
+    } else {
+        "Settled"
     }
+}
+
+/// The sentence of the condition Ready; empty where there is none.
+pub fn message(object: &SecurityGroupMembership) -> &str {
+    ready(object).map_or("", |ready| &ready.message)
+}
+
+/// Whether `status.lastError` has this code, as the cloud spells it.
+pub fn has_code(object: &SecurityGroupMembership, code: &str) -> bool {
+    let status = object.status.as_ref();
+    let error = status.and_then(|status| status.last_error.as_ref());
+    error.is_some_and(|error| error.code.as_deref() == Some(code))
 }
 
 /// The claim on the object, if it carries one; fails if claim and finalizer do not go together.

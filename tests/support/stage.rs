@@ -22,6 +22,9 @@ use super::simulator::Simulator;
 /// Longer than anything here takes on a busy machine; only a hang reaches it.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// The UID of the next stage's cloud account.
+static NEXT_ACCOUNT: AtomicU64 = AtomicU64::new(1_000_000_000_000_101);
+
 /// The binaries of this crate; a test says `binaries!()`.
 #[derive(Clone)]
 pub struct Binaries {
@@ -94,8 +97,7 @@ impl Stage {
         let client = plane.admin_client().await?;
         let scratch = Scratch::new("stage")?;
         let file = scratch.path().join("inventory.yaml");
-        static STAGES: AtomicU64 = AtomicU64::new(0);
-        let account = (1_000_000_000_000_101 + STAGES.fetch_add(1, Ordering::Relaxed)).to_string();
+        let account = NEXT_ACCOUNT.fetch_add(1, Ordering::Relaxed).to_string();
         std::fs::write(&file, owned(inventory, &account)?)?;
         let simulator = Simulator::start(
             &binaries.simulator,
