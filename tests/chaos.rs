@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::fmt::Write as _;
+
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::json;
@@ -18,7 +20,7 @@ const fn was_there(n: usize) -> bool {
     n.is_multiple_of(3)
 }
 
-fn inventory() -> String {
+fn inventory() -> Result<String> {
     let mut inventory =
         "settings: {latency: 20ms}\nsecurityGroups: [{id: sg-base}, {id: sg-web}]\ninstances:\n"
             .to_owned();
@@ -28,9 +30,9 @@ fn inventory() -> String {
         } else {
             "sg-base"
         };
-        inventory.push_str(&format!("- {{id: i-n{n}, securityGroupIds: [{groups}]}}\n"));
+        writeln!(inventory, "- {{id: i-n{n}, securityGroupIds: [{groups}]}}")?;
     }
-    inventory
+    Ok(inventory)
 }
 
 #[tokio::test]
@@ -39,7 +41,7 @@ async fn killed_again_and_again_cloud_and_objects_agree_in_the_end() -> Result<(
     println!("SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);
     let binaries = binaries!();
-    let stage = Stage::set(&binaries, &inventory()).await?;
+    let stage = Stage::set(&binaries, &inventory()?).await?;
     let mut operator = stage::operator(&binaries).await?;
     for _ in 0..ROUNDS {
         for n in 0..OBJECTS {

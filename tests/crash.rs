@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::fmt::Write as _;
+
 use kube::api::{Patch, PatchParams};
 use security_group_operator::api::membership::Origin;
 use security_group_operator::api::{
@@ -59,9 +61,15 @@ async fn until_called(stage: &Stage, action: &str) -> Result<()> {
 /// The object is Ready by its own join, and leaves when it goes.
 async fn is_our_own_edge(stage: &Stage, name: &str, target: &str) -> Result<()> {
     let object = stage.until_ready(name).await?;
-    assert_eq!(ready(&object).unwrap().reason, "Joined");
+    assert_eq!(
+        ready(&object).map(|ready| ready.reason.as_str()),
+        Some("Joined")
+    );
     assert_eq!(claim(&object).as_deref(), Some("Joined"));
-    assert_eq!(object.status.unwrap().origin, Some(Origin::Joined));
+    assert_eq!(
+        object.status.and_then(|status| status.origin),
+        Some(Origin::Joined)
+    );
     assert!(stage.is_member(target, "sg-web").await?);
     stage.delete(name).await?;
     stage.until_gone(name).await?;
@@ -172,7 +180,7 @@ async fn a_restart_writes_nothing_and_reads_by_the_hundred() -> Result<()> {
     const OBJECTS: usize = 20;
     let mut inventory = "securityGroups: [{id: sg-base}, {id: sg-web}]\ninstances:\n".to_owned();
     for n in 0..=OBJECTS {
-        inventory.push_str(&format!("- {{id: i-n{n}, securityGroupIds: [sg-base]}}\n"));
+        writeln!(inventory, "- {{id: i-n{n}, securityGroupIds: [sg-base]}}")?;
     }
     let (stage, mut operator) = begin(&inventory).await?;
     for n in 0..OBJECTS {

@@ -54,8 +54,10 @@ fn pod(template: Value) -> Result<Value> {
     let fields = pod.as_object_mut().context("a template is an object")?;
     fields.insert("apiVersion".to_owned(), json!("v1"));
     fields.insert("kind".to_owned(), json!("Pod"));
-    pod["metadata"]["name"] = json!("operator");
-    pod["metadata"]["namespace"] = json!(NAMESPACE);
+    let metadata = fields.get_mut("metadata").and_then(Value::as_object_mut);
+    let metadata = metadata.context("a template has metadata")?;
+    metadata.insert("name".to_owned(), json!("operator"));
+    metadata.insert("namespace".to_owned(), json!(NAMESPACE));
     Ok(pod)
 }
 

@@ -86,7 +86,7 @@ async fn every_right_is_used_and_every_use_has_a_right() -> Result<()> {
     Ok(())
 }
 
-/// A CloudAccount in the tenant's namespace: refused, then bound, then usable.
+/// A `CloudAccount` in the tenant's namespace: refused, then bound, then usable.
 async fn tenant_account(stage: &Stage) -> Result<()> {
     let secrets: Api<Secret> = Api::namespaced(stage.client.clone(), &stage.name);
     for name in ["own", "of-somebody-else"] {
@@ -140,7 +140,7 @@ async fn edges_of_all_kinds(stage: &Stage) -> Result<()> {
     stage.until_reason("own", "Joined").await?;
     stage.apply("a", "i-web", "sg-web", json!({})).await?;
     stage.until_reason("a", "Joined").await?;
-    // The same transition twice: whether that is a second event or a count is the right that is asked for.
+    // The same transition twice: whether the second event is new or a patch of the first, the right to it is asked for.
     for repair in 1..=2 {
         let joins = stage.effects("JoinSecurityGroup").await?;
         stage
@@ -208,14 +208,20 @@ fn right(event: &AuditEvent) -> Option<Right> {
 fn granted(roles: &str) -> Result<BTreeSet<Right>> {
     let objects: Vec<Value> = serde_saphyr::from_multiple(roles)?;
     let words = |rule: &Value, field: &str| -> Vec<String> {
-        let words = rule[field].as_array().into_iter().flatten();
-        words.filter_map(Value::as_str).map(str::to_owned).collect()
+        let words = rule.get(field).and_then(Value::as_array);
+        let words = words.into_iter().flatten().filter_map(Value::as_str);
+        words.map(str::to_owned).collect()
     };
     let mut rights = BTreeSet::new();
     for object in &objects {
-        let kind = object["kind"].as_str().context("a kind")?;
-        let name = object["metadata"]["name"].as_str().context("a name")?;
-        for rule in object["rules"].as_array().into_iter().flatten() {
+        let kind = text(object, "/kind")?;
+        let name = text(object, "/metadata/name")?;
+        for rule in object
+            .get("rules")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+        {
             for group in words(rule, "apiGroups") {
                 for resource in words(rule, "resources") {
                     for verb in words(rule, "verbs") {
@@ -238,4 +244,9 @@ fn granted(roles: &str) -> Result<BTreeSet<Right>> {
     }
     assert!(rights.len() > 10, "{rights:?}");
     Ok(rights)
+}
+
+fn text<'a>(object: &'a Value, pointer: &str) -> Result<&'a str> {
+    let text = object.pointer(pointer).and_then(Value::as_str);
+    text.context(format!("{pointer} is missing in {object}"))
 }

@@ -215,7 +215,7 @@ async fn two_objects_of_one_moment_make_one_join_and_one_claim() -> Result<()> {
             stage.apply(&a, &target, "sg-web", json!({})),
             stage.apply(&b, &target, "sg-web", json!({})),
         );
-        (first?, second?);
+        drop((first?, second?));
         let objects = [stage.until_ready(&a).await?, stage.until_ready(&b).await?];
         let mut claims: Vec<_> = objects.iter().filter_map(claim).collect();
         claims.sort_unstable();
@@ -246,7 +246,7 @@ async fn two_objects_that_go_at_one_moment_leave_once_and_neither_is_stuck() -> 
         stage.apply(&b, &target, "sg-web", json!({})).await?;
         stage.until_reason(&b, "Shared").await?;
         let (first, second) = tokio::join!(stage.delete(&a), stage.delete(&b));
-        (first?, second?);
+        first.and(second)?;
         stage.until_gone(&a).await?;
         stage.until_gone(&b).await?;
         assert!(!stage.is_member(&target, "sg-web").await?, "round {round}");
