@@ -87,8 +87,13 @@ impl Stage {
     /// A cloud with this inventory (YAML, see docs/simulator.md; the key `testid` is added, and an owner), an account that may use all of
     /// it from the stage's namespace, and the operator running.
     pub async fn set(binaries: &Binaries, inventory: &str) -> Result<Self> {
-        let plane = ControlPlane::shared().await?;
         drop(operator(binaries).await?);
+        Self::raise(binaries, inventory).await
+    }
+
+    /// The same, for a file that starts its operator by itself. The kinds must be installed.
+    pub async fn raise(binaries: &Binaries, inventory: &str) -> Result<Self> {
+        let plane = ControlPlane::shared().await?;
         let client = plane.admin_client().await?;
         let scratch = Scratch::new("stage")?;
         let file = scratch.path().join("inventory.yaml");
@@ -129,14 +134,19 @@ impl Stage {
 
     /// Writes the account's Secret into the operator's namespace.
     pub async fn write_secret(&self, id: &str, secret: &str) -> Result<()> {
+        self.write_secret_named(&self.name, id, secret).await
+    }
+
+    /// Writes a Secret for an account into the operator's namespace.
+    pub async fn write_secret_named(&self, name: &str, id: &str, secret: &str) -> Result<()> {
         let secrets: Api<Secret> = Api::namespaced(self.client.clone(), NAMESPACE);
         let patch = json!({
-            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": self.name},
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name},
             "stringData": {"accessKeyID": id, "accessKeySecret": secret},
         });
         secrets
             .patch(
-                &self.name,
+                name,
                 &PatchParams::apply("test").force(),
                 &Patch::Apply(&patch),
             )
@@ -146,20 +156,25 @@ impl Stage {
 
     /// Writes the account with these grants.
     pub async fn write_account(&self, grants: Value) -> Result<()> {
+        self.write_account_named(&self.name, grants).await
+    }
+
+    /// Writes an account of this name, with the Secret of this name, at the stage's cloud.
+    pub async fn write_account_named(&self, name: &str, grants: Value) -> Result<()> {
         let accounts: Api<ClusterCloudAccount> = Api::all(self.client.clone());
         let endpoint = self.simulator.endpoint();
         let patch = json!({
             "apiVersion": "security-group-operator.io/v1alpha1", "kind": "ClusterCloudAccount",
-            "metadata": {"name": self.name},
+            "metadata": {"name": name},
             "spec": {
-                "credentials": {"secretRef": {"name": self.name}},
+                "credentials": {"secretRef": {"name": name}},
                 "endpoints": {"ecs": endpoint, "sts": endpoint},
                 "grants": grants,
             },
         });
         accounts
             .patch(
-                &self.name,
+                name,
                 &PatchParams::apply("test").force(),
                 &Patch::Apply(&patch),
             )
@@ -327,6 +342,13 @@ impl Stage {
             .flat_map(|counts| counts.values())
             .filter_map(Value::as_u64)
             .sum())
+    }
+
+    /// How many times the cloud really did an action, whatever the caller was told.
+    pub async fn effects(&self, action: &str) -> Result<u64> {
+        let stats = self.simulator.stats().await?;
+        let count = stats.pointer(&format!("/effects/{action}"));
+        Ok(count.and_then(Value::as_u64).unwrap_or(0))
     }
 
     /// The reasons of the events about an object.
