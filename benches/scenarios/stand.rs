@@ -19,15 +19,22 @@ use crate::watch::Watch;
 pub struct Stand {
     pub arguments: Arguments,
     pub contender: Contender,
-    pub bed: Bed,
+    // Dropped in this order: who uses the bed before the bed.
     pub watch: Watch,
     pub running: Option<Running>,
+    pub bed: Bed,
     /// Memberships that exist and are Ready, from number 0.
     pub filled: u32,
 }
 
+/// The user of the bench's own client.
+const FLOOR_USER: &str = "admin";
+
 /// How often the textbook operator looks at an object again: what a kubebuilder user would write.
 pub const TEXTBOOK_PERIOD: Duration = Duration::from_secs(600);
+
+/// How long without a rush counts as quiet.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// What stood at one moment, to subtract from later.
 pub struct Before {
@@ -58,6 +65,8 @@ pub struct Sample {
     pub at: Duration,
     /// Memberships that are Ready.
     pub ready: usize,
+    /// Memberships that are gone.
+    pub gone: usize,
     /// The cloud's counts.
     pub calls: Calls,
 }
@@ -108,8 +117,34 @@ impl Stand {
             self.filled = self.arguments.n;
             let limit = self.patience();
             self.watch.until_ready(self.filled as usize, limit).await?;
+            self.until_quiet().await?;
         }
         Ok(())
+    }
+
+    /// Returns when nothing is read from the cloud any more but what a scan reads; says when that began.
+    pub async fn until_quiet(&self) -> Result<Instant> {
+        // A scan of N reads N/100 blocks a minute; twice that in a second, and two calls beside it, is no rush.
+        let rush = 2 + 2 * u64::from(self.arguments.n) / 100 / 60;
+        let limit = self.patience();
+        let started = Instant::now();
+        let (mut last, mut quiet_since) = (self.calls().await?.total(), started);
+        let mut in_this_second = 0;
+        loop {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let now = self.calls().await?.total();
+            in_this_second += now - last;
+            if in_this_second > rush {
+                (quiet_since, in_this_second) = (Instant::now(), 0);
+            }
+            last = now;
+            if quiet_since.elapsed() > QUIET {
+                return Ok(quiet_since);
+            }
+            if started.elapsed() > limit {
+                return Err(Error::new(format!("the calls do not end within {limit:?}")));
+            }
+        }
     }
 
     /// Longer than any contender should need for all of N.
@@ -130,10 +165,18 @@ impl Stand {
     /// Where things stand now.
     pub async fn before(&mut self) -> Result<Before> {
         Ok(Before {
+            own: self.own()?,
+            ..self.before_start().await?
+        })
+    }
+
+    /// The same for a contender that does not run: its use is counted from its start.
+    pub async fn before_start(&mut self) -> Result<Before> {
+        Ok(Before {
             at: Instant::now(),
             calls: self.calls().await?,
             mark: measure::mark(&self.bed.plane.audit_log())?,
-            own: self.own()?,
+            own: None,
             api_server: measure::usage(self.bed.plane.api_server_pid()?)?,
         })
     }
@@ -172,6 +215,7 @@ impl Stand {
                 let sample = Sample {
                     at: started.elapsed(),
                     ready: self.watch.ready(),
+                    gone: self.watch.count(|seen| seen.gone.is_some()),
                     calls: self.calls().await?,
                 };
                 samples.borrow_mut().push(sample);
@@ -200,7 +244,7 @@ impl Stand {
         match self.contender {
             Contender::Ours => OUR_USER,
             Contender::Textbook => TEXTBOOK_USER,
-            Contender::Floor => "admin",
+            Contender::Floor => FLOOR_USER,
         }
     }
 }
@@ -216,6 +260,11 @@ impl Since {
         self.calls.of(api) - self.before.of(api)
     }
 
+    /// Calls of one API since that got this result.
+    pub fn calls_with(&self, api: &str, result: &str) -> u64 {
+        self.calls.with(api, result) - self.before.with(api, result)
+    }
+
     /// Describes since.
     pub fn describes(&self) -> u64 {
         self.calls.describes() - self.before.describes()
@@ -223,8 +272,12 @@ impl Since {
 
     /// Writes of the contender to memberships, status included. Events are counted by [`Since::events`].
     pub fn writes(&self) -> u64 {
+        // The floor is the same user as the one who creates and deletes.
+        let by_user = self.user == FLOOR_USER;
         self.sum(|request| {
-            request.is_write() && request.resource.starts_with("securitygroupmemberships")
+            request.is_write()
+                && request.resource.starts_with("securitygroupmemberships")
+                && !(by_user && ["create", "delete"].contains(&request.verb.as_str()))
         })
     }
 

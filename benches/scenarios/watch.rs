@@ -50,7 +50,10 @@ impl Watch {
                 match events.try_next().await {
                     Ok(Some(event)) => note(&mut locked(&keeper), &event, Instant::now()),
                     Ok(None) => return,
-                    Err(error) => crate::progress::line(&format!("the watch broke: {error}")),
+                    Err(error) => {
+                        crate::progress::line(&format!("the watch broke: {error}"));
+                        tokio::time::sleep(Duration::from_secs(1)).await;
+                    }
                 }
             }
         });
