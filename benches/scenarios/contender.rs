@@ -19,7 +19,7 @@ use crate::support::{assets, port, simulator};
 /// A running operator of either kind.
 pub enum Running {
     Ours(Box<Operator>),
-    Textbook(Textbook),
+    Textbook(Box<Textbook>),
 }
 
 impl Running {
@@ -45,7 +45,7 @@ impl Running {
             Self::Ours(operator) => operator.restart().await,
             Self::Textbook(textbook) => {
                 let options = textbook.options.clone();
-                *textbook = Textbook::spawn(options).await?;
+                **textbook = Textbook::spawn(options).await?;
                 Ok(())
             }
         }

@@ -1,5 +1,6 @@
 //! Where results go: JSON, Markdown and SVG under `target/bench/`, and with `--docs` the same into `docs/`. Writes files only.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use crate::arguments::Arguments;
@@ -61,8 +62,9 @@ fn tables(runs: &[Run]) -> String {
             processor,
             load_before,
         } = machine;
-        text += &format!(
-            "{cores} cores ({processor}), {memory_gib} GiB; load average before the run {load_before:.1}.\n"
+        let _ = writeln!(
+            text,
+            "{cores} cores ({processor}), {memory_gib} GiB; load average before the run {load_before:.1}."
         );
     }
     for run in runs {
@@ -74,8 +76,9 @@ fn tables(runs: &[Run]) -> String {
             textbook_workers,
             ..
         } = run;
-        text += &format!(
-            "{scenario}: N={n} SEED={seed} LATENCY={latency_ms}ms, textbook MaxConcurrentReconciles {textbook_workers}.\n"
+        let _ = writeln!(
+            text,
+            "{scenario}: N={n} SEED={seed} LATENCY={latency_ms}ms, textbook MaxConcurrentReconciles {textbook_workers}."
         );
     }
     let scenarios: Vec<Run> = runs
@@ -84,14 +87,14 @@ fn tables(runs: &[Run]) -> String {
         .cloned()
         .collect();
     if !scenarios.is_empty() {
-        text += &format!("\n{}", table::markdown(&scenarios));
+        let _ = write!(text, "\n{}", table::markdown(&scenarios));
     }
     if runs.iter().any(|run| run.scenario == "growth") {
-        text += &format!("\n{}", table::growth(runs));
+        let _ = write!(text, "\n{}", table::growth(runs));
     }
     let notes = table::notes(runs);
     if !notes.is_empty() {
-        text += &format!("\n{notes}");
+        let _ = write!(text, "\n{notes}");
     }
     text
 }

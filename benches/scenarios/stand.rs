@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures::future::{Either, select};
 use serde_json::{Value, json};
@@ -63,6 +63,8 @@ pub struct Since {
 pub struct Sample {
     /// Since the start of the run.
     pub at: Duration,
+    /// The minute of the clock, as the cloud counts.
+    pub minute: u64,
     /// Memberships that are Ready.
     pub ready: usize,
     /// Memberships that are gone.
@@ -97,9 +99,8 @@ impl Stand {
             Contender::Ours => Some(start_ours(&self.bed).await?),
             Contender::Textbook => {
                 let workers = self.arguments.textbook_workers;
-                Some(Running::Textbook(
-                    Textbook::start(&self.bed, workers, period).await?,
-                ))
+                let textbook = Textbook::start(&self.bed, workers, period).await?;
+                Some(Running::Textbook(Box::new(textbook)))
             }
             Contender::Floor => None,
         };
@@ -214,6 +215,7 @@ impl Stand {
             loop {
                 let sample = Sample {
                     at: started.elapsed(),
+                    minute: minute_of_the_clock(),
                     ready: self.watch.ready(),
                     gone: self.watch.count(|seen| seen.gone.is_some()),
                     calls: self.calls().await?,
@@ -232,7 +234,6 @@ impl Stand {
         Ok((done, samples.into_inner()))
     }
 
-    /// The end of a line that does not hold: the contender's own words.
     fn own(&mut self) -> Result<Option<Usage>> {
         match &mut self.running {
             Some(running) => Ok(Some(measure::usage(running.pid())?)),
@@ -247,6 +248,11 @@ impl Stand {
             Contender::Floor => FLOOR_USER,
         }
     }
+}
+
+fn minute_of_the_clock() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |now| now.as_secs() / 60)
 }
 
 impl Since {

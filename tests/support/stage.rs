@@ -60,7 +60,7 @@ pub async fn operator(binaries: &Binaries) -> Result<MutexGuard<'static, Operato
 pub struct Stage {
     pub simulator: Simulator,
     pub client: Client,
-    /// Both the namespace and the ClusterCloudAccount that may be used in it.
+    /// Both the namespace and the `ClusterCloudAccount` that may be used in it.
     pub name: String,
     _scratch: Scratch,
 }

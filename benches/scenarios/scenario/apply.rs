@@ -129,7 +129,7 @@ pub async fn beside_a_reader(stand: &mut Stand) -> Result<Outcome> {
     load::create(&stand.bed, &stand.watch, &wishes).await?;
     tokio::time::sleep(Duration::from_secs(2)).await;
     crate::progress::at("the reader alone");
-    let (mut idle, _) = read_during(stand, async {
+    let (mut idle, ()) = read_during(stand, async {
         tokio::time::sleep(Duration::from_secs(10)).await;
         Ok(())
     })

@@ -89,25 +89,30 @@ fn last_minute(samples: &[Sample]) -> u64 {
     made(&end.calls) - start.map_or(0, |start| made(&start.calls))
 }
 
-/// Calls in each minute so far, the rejected ones included: a saw that should end at the limit.
+/// Calls in each minute of the clock so far, the rejected ones included: a saw that should end at the limit.
 fn minute_lines(samples: &[Sample], limit: u32, half: u32, outcome: &mut Outcome) {
-    let mut line = Vec::new();
+    let Some(first) = samples.first() else {
+        return;
+    };
+    let (mut calls, mut limits) = (Vec::new(), Vec::new());
+    let mut minute = first.minute;
     let mut at_start = 0;
-    let mut minute = 0;
+    let mut last = 0;
+    let mut limit_now = limit;
     for sample in samples {
-        let now = sample.calls.of(JOIN);
-        if sample.at.as_secs() / 60 > minute {
-            minute = sample.at.as_secs() / 60;
-            line.push((sample.at.as_secs_f64(), 0.0));
-            at_start = now;
+        let at = sample.at.as_secs_f64();
+        if sample.minute > minute {
+            minute = sample.minute;
+            at_start = last;
+            calls.push((at, 0.0));
+            limits.push((at, f64::from(limit_now)));
+            limit_now = half;
         }
-        line.push((sample.at.as_secs_f64(), number(now - at_start)));
+        last = sample.calls.of(JOIN);
+        calls.push((at, number(last - at_start)));
+        limits.push((at, f64::from(limit_now)));
     }
-    let end = samples.last().map_or(0.0, |sample| sample.at.as_secs_f64());
-    let (limit, half) = (f64::from(limit), f64::from(half));
-    let first = end.min(60.0);
-    outcome.lines.insert("joins".to_owned(), line);
-    let limits = vec![(0.0, limit), (first, limit), (first, half), (end, half)];
+    outcome.lines.insert("joins".to_owned(), calls);
     outcome.lines.insert("joins_limit".to_owned(), limits);
 }
 
