@@ -84,7 +84,9 @@ fn draw(
         .configure_mesh()
         .x_desc("seconds")
         .y_desc(unit)
-        .light_line_style(WHITE)
+        .max_light_lines(0)
+        .x_label_formatter(&|value| format!("{value:.0}"))
+        .y_label_formatter(&|value| format!("{value:.0}"))
         .draw()
         .map_err(|error| failed(&error))?;
     if let Some(limit) = limit {

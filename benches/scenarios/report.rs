@@ -11,20 +11,32 @@ use crate::table::{self, Machine, Run};
 /// Writes one run as soon as it is there, so that an interrupted bench keeps what it has.
 pub fn keep(run: &Run, arguments: &Arguments) -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut directories = vec![root.join("target/bench")];
+    write(run, run, &root.join("target/bench"))?;
     if arguments.docs {
-        directories.push(root.join("docs/benchmarks"));
-    }
-    let stem = stem(run);
-    for directory in directories {
-        std::fs::create_dir_all(&directory).context(directory.display())?;
-        let file = directory.join(format!("{stem}.json"));
-        std::fs::write(&file, serde_json::to_string_pretty(run)? + "\n").context(file.display())?;
-        for plot in plot::write(run, &stem, &directory)? {
-            crate::progress::line(&format!("wrote {}", directory.join(plot).display()));
-        }
+        write(run, &without_counts(run), &root.join("docs/benchmarks"))?;
     }
     Ok(())
+}
+
+fn write(run: &Run, kept: &Run, directory: &Path) -> Result<()> {
+    let stem = stem(run);
+    std::fs::create_dir_all(directory).context(directory.display())?;
+    let file = directory.join(format!("{stem}.json"));
+    std::fs::write(&file, serde_json::to_string_pretty(kept)? + "\n").context(file.display())?;
+    for plot in plot::write(run, &stem, directory)? {
+        crate::progress::line(&format!("wrote {}", directory.join(plot).display()));
+    }
+    Ok(())
+}
+
+/// What the table needs; the lines are in the plots, and single requests are nobody's reading in a repository.
+fn without_counts(run: &Run) -> Run {
+    let mut run = run.clone();
+    for outcome in run.outcomes.values_mut() {
+        outcome.lines.clear();
+        outcome.raw = serde_json::Value::Null;
+    }
+    run
 }
 
 fn stem(run: &Run) -> String {

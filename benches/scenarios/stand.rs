@@ -150,7 +150,7 @@ impl Stand {
 
     /// Longer than any contender should need for all of N.
     pub fn patience(&self) -> Duration {
-        Duration::from_secs(120 + u64::from(self.arguments.n) / 10)
+        Duration::from_secs(180 + u64::from(self.arguments.n) / 20)
     }
 
     /// The running contender.

@@ -108,7 +108,7 @@ impl Watch {
             if started.elapsed() > limit {
                 return Err(Error::new(format!("{what}: only {count} after {limit:?}")));
             }
-            tokio::time::sleep(Duration::from_millis(25)).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
 

@@ -31,16 +31,17 @@ pub async fn apply_all(stand: &mut Stand) -> Result<Outcome> {
 }
 
 async fn make(stand: &Stand, wishes: &[Wish]) -> Result<()> {
-    match stand.contender {
-        Contender::Ours | Contender::Textbook => {
-            load::create(&stand.bed, &stand.watch, wishes).await?;
+    let making = async {
+        match stand.contender {
+            Contender::Ours | Contender::Textbook => {
+                load::create(&stand.bed, &stand.watch, wishes).await
+            }
+            Contender::Floor => floor(stand, wishes).await,
         }
-        Contender::Floor => floor(stand, wishes).await?,
-    }
-    stand
-        .watch
-        .until_ready(wishes.len(), stand.patience())
-        .await
+    };
+    let seeing = stand.watch.until_ready(wishes.len(), stand.patience());
+    futures::future::try_join(making, seeing).await?;
+    Ok(())
 }
 
 /// The user's creates and, as soon as each is answered, the two writes of an operator: each eight at a time.

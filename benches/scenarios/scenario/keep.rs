@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use rand::SeedableRng as _;
 use rand::seq::SliceRandom as _;
+use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
 
 use crate::arguments::Contender;
@@ -104,6 +104,9 @@ pub async fn drift(stand: &mut Stand) -> Result<Outcome> {
             json!({"leave": {"target": wish.instance, "securityGroupId": wish.group}})
         })
         .collect();
+    // At any moment of the minute, not right after everything was looked at.
+    let moment = rand::rngs::StdRng::seed_from_u64(stand.arguments.seed).random_range(10..50);
+    tokio::time::sleep(Duration::from_secs(moment)).await;
     let before = stand.before().await?;
     let started = Instant::now();
     stand.bed.simulator.change(&json!(changes)).await?;
