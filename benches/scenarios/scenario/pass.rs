@@ -157,6 +157,7 @@ const fn unseen() -> Seen {
         },
         attempt: Attempt::None,
         was_ready: false,
+        settled: true,
         repairs: 0,
         synced: true,
     }
