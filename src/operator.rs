@@ -170,7 +170,11 @@ async fn work(
         memory: std::sync::Mutex::default(),
     });
     let account_controllers = run_accounts(&accounts, &settings.scopes, &shutdown);
-    let events = Events::new(client.clone(), settings.instance.clone());
+    let (events, event_writer) = Events::new(
+        client.clone(),
+        settings.instance.clone(),
+        Arc::clone(&telemetry),
+    );
     let context = Arc::new(membership::Context::new(
         client,
         edges,
@@ -182,8 +186,14 @@ async fn work(
     ));
     let memberships = async {
         // Without these a pass would take an account or a grant for missing that is only not listed yet.
-        account_controllers.listed.await;
-        let _ = namespaces.wait_until_ready().await;
+        let known = async {
+            account_controllers.listed.await;
+            let _ = namespaces.wait_until_ready().await;
+        };
+        tokio::select! {
+            () = known => {}
+            () = shutdown.clone() => return,
+        }
         let scans = membership::scan::run(Arc::clone(&context), settings.scan_period);
         let controllers = settings
             .scopes
@@ -198,11 +208,9 @@ async fn work(
             () = scans => {}
         }
     };
-    tokio::select! {
-        ((), ()) = futures::future::join(memberships, account_controllers.running) => {}
-        // Nothing runs yet that would have to end first.
-        () = async { shutdown.clone().await; futures::future::pending::<()>().await } => {}
-    }
+    futures::future::join(memberships, account_controllers.running).await;
+    drop(context);
+    event_writer.finish().await;
 }
 
 struct AccountControllers<L, R> {

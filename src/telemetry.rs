@@ -27,6 +27,7 @@ pub struct Telemetry {
     call_seconds: Family<ApiLabels, Histogram, fn() -> Histogram>,
     unknown_codes: Family<ApiLabels, Counter>,
     passes: Family<PassLabels, Counter>,
+    dropped_events: Counter,
     ready: AtomicBool,
 }
 
@@ -76,12 +77,19 @@ impl Default for Telemetry {
             "Passes over a membership by outcome",
             passes.clone(),
         );
+        let dropped_events = Counter::default();
+        registry.register(
+            "dropped_events",
+            "Kubernetes events that were not written because too many waited",
+            dropped_events.clone(),
+        );
         Self {
             registry,
             calls,
             call_seconds,
             unknown_codes,
             passes,
+            dropped_events,
             ready: AtomicBool::new(false),
         }
     }
@@ -114,6 +122,11 @@ impl Telemetry {
     /// Counts a pass over a membership.
     pub fn count_pass(&self, outcome: &'static str) {
         self.passes.get_or_create(&PassLabels { outcome }).inc();
+    }
+
+    /// Counts an event that was dropped.
+    pub fn count_dropped_event(&self) {
+        self.dropped_events.inc();
     }
 
     /// Makes `/readyz` answer 200.

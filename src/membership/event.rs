@@ -1,8 +1,9 @@
-//! Tells of transitions as `events.k8s.io` events. One that cannot be written fails nothing.
+//! Tells of transitions as `events.k8s.io` events, behind the passes' own writes. One that cannot be written fails nothing.
 //!
 //! Not kube's `Recorder`: it keeps every event for six minutes to count repeats and walks all of them at each publish, which
 //! is what a thousand new objects a minute should not cost. We publish on transitions only, so there is nothing to count.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -11,11 +12,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Resource as _, ResourceExt as _};
-use tokio::sync::Semaphore;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tracing::{debug, info};
 use uuid::Uuid;
 
 use crate::api::SecurityGroupMembership;
+use crate::telemetry::Telemetry;
 
 use super::status::Note;
 
@@ -26,42 +29,58 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// The API server refuses longer notes, in bytes.
 const NOTE_LIMIT: usize = 1024;
 
-/// Writes events.
+/// Events that wait to be written; more are dropped, and counted.
+const WAITING: usize = 16_384;
+/// How long the events of the last moments may take when the process ends.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// Takes events, which a task of its own writes one after the other: a thousand new objects become Ready first and are told of
+/// afterwards.
 #[derive(Clone)]
 pub struct Events {
-    client: kube::Client,
     instance: String,
+    queue: mpsc::Sender<Event>,
+    telemetry: Arc<Telemetry>,
 }
+
+/// The task that writes; ends when every [`Events`] is gone and all is written.
+pub struct Writer(JoinHandle<()>);
 
 impl Events {
     /// Events of this process; `instance` is its name, the pod's where it runs in one.
     #[must_use]
-    pub fn new(client: kube::Client, instance: Option<String>) -> Self {
-        Self {
-            client,
+    pub fn new(
+        client: kube::Client,
+        instance: Option<String>,
+        telemetry: Arc<Telemetry>,
+    ) -> (Self, Writer) {
+        let (queue, mut waiting) = mpsc::channel(WAITING);
+        let writer = tokio::spawn(async move {
+            while let Some(event) = waiting.recv().await {
+                write(&client, event).await;
+            }
+        });
+        let events = Self {
             instance: instance.unwrap_or_else(|| CONTROLLER.to_owned()),
-        }
+            queue,
+            telemetry,
+        };
+        (events, Writer(writer))
     }
 
-    /// Tells of a transition of `object`, as one of the writes that `places` bounds.
-    pub async fn publish(&self, object: &SecurityGroupMembership, note: Note, places: &Semaphore) {
+    /// Tells of a transition of `object`.
+    pub fn publish(&self, object: &SecurityGroupMembership, note: Note) {
         let namespace = object.namespace().unwrap_or_default();
-        let name = object.name_any();
         info!(
             namespace,
-            name,
+            name = object.name_any(),
             reason = note.reason,
             text = note.text,
             "event"
         );
         let event = self.event(object.object_ref(&()), note, Timestamp::now());
-        let api: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
-        let parameters = PostParams::default();
-        let _place = places.acquire().await;
-        match tokio::time::timeout(DEADLINE, Box::pin(api.create(&parameters, &event))).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => debug!(%error, namespace, name, "event not written"),
-            Err(_) => debug!(namespace, name, "event not written in time"),
+        if self.queue.try_send(event).is_err() {
+            self.telemetry.count_dropped_event();
         }
     }
 
@@ -83,6 +102,25 @@ impl Events {
             type_: Some(if note.warning { "Warning" } else { "Normal" }.to_owned()),
             ..Event::default()
         }
+    }
+}
+
+impl Writer {
+    /// Waits a little for what is not written yet.
+    pub async fn finish(self) {
+        if tokio::time::timeout(LAST_WORDS, self.0).await.is_err() {
+            debug!("some events were not written any more");
+        }
+    }
+}
+
+async fn write(client: &kube::Client, event: Event) {
+    let namespace = event.metadata.namespace.clone().unwrap_or_default();
+    let api: Api<Event> = Api::namespaced(client.clone(), &namespace);
+    match tokio::time::timeout(DEADLINE, api.create(&PostParams::default(), &event)).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => debug!(%error, namespace, "event not written"),
+        Err(_) => debug!(namespace, "event not written in time"),
     }
 }
 

@@ -118,8 +118,8 @@ impl Context {
         self.unlisted_scopes.load(Ordering::SeqCst) == 0
     }
 
-    async fn publish(&self, pass: &Pass, note: Note) {
-        self.events.publish(pass.object(), note, &self.writes).await;
+    fn publish(&self, pass: &Pass, note: Note) {
+        self.events.publish(pass.object(), note);
     }
 
     fn scope_listed(&self) {
@@ -350,7 +350,7 @@ async fn pass(object: Arc<Object>, edge: Edge, context: &Context) -> Result<Acti
         .memory
         .hold(&uid, pass.description.take().filter(|_| waits_for_its_turn));
     if let Some(note) = note {
-        context.publish(&pass, note).await;
+        context.publish(&pass, note);
     }
     Ok(context
         .memory
@@ -379,7 +379,7 @@ async fn walk(pass: &mut Pass, uid: &str, context: &Context) -> Result<Verdict, 
             Step::Join => {
                 pass.join(uid).await;
                 if pass.seen.was_ready {
-                    note_drift(pass, uid, context).await;
+                    note_drift(pass, uid, context);
                 }
             }
             Step::Leave => pass.leave(uid).await,
@@ -387,7 +387,7 @@ async fn walk(pass: &mut Pass, uid: &str, context: &Context) -> Result<Verdict, 
             Step::Release(why) => {
                 pass.release(context).await?;
                 if let Some(note) = release_note(pass, why) {
-                    context.publish(pass, note).await;
+                    context.publish(pass, note);
                 }
             }
         }
@@ -397,7 +397,7 @@ async fn walk(pass: &mut Pass, uid: &str, context: &Context) -> Result<Verdict, 
 }
 
 /// Tells of a drift that a repair was tried for. `AlreadyMember` was none: the read lagged behind the cloud.
-async fn note_drift(pass: &Pass, uid: &str, context: &Context) {
+fn note_drift(pass: &Pass, uid: &str, context: &Context) {
     match pass.seen.attempt {
         Attempt::Joined => {}
         Attempt::Failed { .. } if pass.failure.is_some() => {}
@@ -417,7 +417,7 @@ async fn note_drift(pass: &Pass, uid: &str, context: &Context) {
                 pass.edge.target, pass.edge.group
             ),
         };
-        context.publish(pass, note).await;
+        context.publish(pass, note);
     }
     if pass.seen.attempt == Attempt::Joined {
         context.memory.repaired(uid);

@@ -64,10 +64,10 @@ impl Picture {
 
 /// Scans until dropped: one task for each account and region, so that a silent region delays its own targets only.
 pub async fn run(context: Arc<Context>, period: Duration) {
-    let mut tasks: HashMap<(AccountKey, Region), AbortHandle> = HashMap::new();
+    let mut tasks = Tasks::default();
     loop {
         let buckets = context.edges.buckets();
-        tasks.retain(|bucket, task| {
+        tasks.0.retain(|bucket, task| {
             let keep = buckets.contains(bucket) && !task.is_aborted();
             if !keep {
                 task.abort();
@@ -75,20 +75,35 @@ pub async fn run(context: Arc<Context>, period: Duration) {
             keep
         });
         for bucket in buckets {
-            tasks.entry(bucket).or_insert_with_key(|(account, region)| {
-                let scan = scan_bucket(
-                    Arc::clone(&context),
-                    account.clone(),
-                    region.clone(),
-                    period,
-                );
-                let (scan, handle) = abortable(scan);
-                tokio::spawn(scan);
-                handle
-            });
+            tasks
+                .0
+                .entry(bucket)
+                .or_insert_with_key(|(account, region)| {
+                    let scan = scan_bucket(
+                        Arc::clone(&context),
+                        account.clone(),
+                        region.clone(),
+                        period,
+                    );
+                    let (scan, handle) = abortable(scan);
+                    tokio::spawn(scan);
+                    handle
+                });
         }
         context.turns.call_the_waiting();
         tokio::time::sleep(BUCKET_PERIOD).await;
+    }
+}
+
+/// The running scans; they end with it.
+#[derive(Default)]
+struct Tasks(HashMap<(AccountKey, Region), AbortHandle>);
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        for task in self.0.values() {
+            task.abort();
+        }
     }
 }
 
