@@ -6,8 +6,10 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use kube::runtime::reflector::ObjectRef;
+use tokio::time::Instant;
 
 use crate::api::SecurityGroupMembership;
 use crate::ecs::Region;
@@ -18,6 +20,9 @@ use super::poke::Pokes;
 
 /// Passes in flight for each account and region: two full blocks of reads and some more.
 const IN_FLIGHT: usize = 256;
+
+/// Whoever was called and does not come within this has gone: its place is given to the next.
+const LATE: Duration = Duration::from_secs(5);
 
 /// The passes of all accounts and regions.
 #[derive(Debug)]
@@ -35,6 +40,8 @@ struct Line {
     urgent: VecDeque<ObjectRef<SecurityGroupMembership>>,
     routine: VecDeque<ObjectRef<SecurityGroupMembership>>,
     waiting: HashSet<ObjectRef<SecurityGroupMembership>>,
+    /// Whoever has been called and has not come yet; a place is kept for each.
+    called: HashMap<ObjectRef<SecurityGroupMembership>, Instant>,
 }
 
 /// A place among the passes in flight; dropping it calls the next in line.
@@ -64,7 +71,9 @@ impl Turns {
     ) -> Option<Turn> {
         let mut buckets = self.lock();
         let line = buckets.entry(bucket.clone()).or_default();
-        if line.in_flight >= IN_FLIGHT {
+        let called = line.called.remove(object).is_some();
+        // Whoever comes anew stands behind those who wait, even if there is a place: they are called by the hundred.
+        if !called && (line.free() == 0 || !line.waiting.is_empty()) {
             if line.waiting.insert(object.clone()) {
                 let queue = if urgent {
                     &mut line.urgent
@@ -87,7 +96,8 @@ impl Turns {
     pub fn call_the_waiting(&self) {
         let mut called = Vec::new();
         for line in self.lock().values_mut() {
-            for _ in line.in_flight..IN_FLIGHT {
+            line.called.retain(|_, at| at.elapsed() < LATE);
+            for _ in 0..line.free() {
                 called.extend(line.next());
             }
         }
@@ -100,7 +110,7 @@ impl Turns {
         if let Some(line) = buckets.get_mut(bucket) {
             line.in_flight -= 1;
             called = line.next_block();
-            if line.in_flight == 0 && line.waiting.is_empty() {
+            if line.in_flight == 0 && line.waiting.is_empty() && line.called.is_empty() {
                 buckets.remove(bucket);
             }
         }
@@ -123,7 +133,7 @@ impl Line {
     /// Those who are called now: a whole block of reads together, or all that are left.
     fn next_block(&mut self) -> Vec<ObjectRef<SecurityGroupMembership>> {
         let block = self.waiting.len().min(BLOCK);
-        if block == 0 || IN_FLIGHT.saturating_sub(self.in_flight) < block {
+        if block == 0 || self.free() < block {
             return Vec::new();
         }
         (0..block).filter_map(|_| self.next()).collect()
@@ -135,7 +145,12 @@ impl Line {
             .pop_front()
             .or_else(|| self.routine.pop_front())?;
         self.waiting.remove(&object);
+        self.called.insert(object.clone(), Instant::now());
         Some(object)
+    }
+
+    fn free(&self) -> usize {
+        IN_FLIGHT.saturating_sub(self.in_flight + self.called.len())
     }
 }
 
@@ -212,5 +227,16 @@ mod tests {
             .map(|object| object.name)
             .collect();
         assert_eq!(called, ["fresh", "settled"]);
+        // Their places are kept: nobody who comes anew takes them.
+        assert!(
+            turns
+                .enter(bucket("cn-hangzhou"), &object("newcomer"), true)
+                .is_none()
+        );
+        assert!(
+            turns
+                .enter(bucket("cn-hangzhou"), &object("settled"), false)
+                .is_some()
+        );
     }
 }
