@@ -32,6 +32,12 @@ pub fn leaves(object: &Value) -> BTreeMap<Path, Value> {
 fn walk(value: &Value, path: &mut Path, found: &mut BTreeMap<Path, Value>) {
     match (value, kind_of(path)) {
         (Value::Object(fields), _) if !fields.is_empty() => {
+            // Who makes a map by an update owns the map itself, too.
+            if is_map(path) {
+                path.push(MAP_ITSELF.to_owned());
+                found.insert(path.clone(), Value::Null);
+                path.pop();
+            }
             for (name, value) in fields {
                 path.push(format!("f:{name}"));
                 walk(value, path, found);
@@ -58,6 +64,14 @@ fn walk(value: &Value, path: &mut Path, found: &mut BTreeMap<Path, Value>) {
             found.insert(path.clone(), value.clone());
         }
     }
+}
+
+const MAP_ITSELF: &str = ".";
+
+fn is_map(path: &[String]) -> bool {
+    path.len() == 2
+        && path[0] == "f:metadata"
+        && (path[1] == "f:annotations" || path[1] == "f:labels")
 }
 
 enum List {
@@ -108,6 +122,8 @@ pub fn apply(
             }
         }
     }
+    let mut said = said;
+    said.retain(|path, _| path.last().is_none_or(|step| step != MAP_ITSELF));
     let before = owners.remove(manager).unwrap_or_default();
     let mut given_up: Vec<Path> = before
         .into_iter()
@@ -123,7 +139,8 @@ pub fn apply(
         set(live, path, value);
     }
     owners.insert(manager.clone(), said.into_keys().collect());
-    owners.retain(|_, paths| !paths.is_empty());
+    // An apply is remembered even where it says nothing.
+    owners.retain(|owner, paths| owner.apply || !paths.is_empty());
     Ok(())
 }
 
@@ -146,7 +163,7 @@ pub fn update(before: &Value, after: &Value, owners: &mut Owners, manager: &Mana
     if !changed.is_empty() {
         owners.entry(manager.clone()).or_default().extend(changed);
     }
-    owners.retain(|_, paths| !paths.is_empty());
+    owners.retain(|owner, paths| owner.apply || !paths.is_empty());
 }
 
 fn set(object: &mut Value, path: &[String], value: &Value) {

@@ -183,7 +183,13 @@ impl ApiServer {
     }
 
     /// Puts an object in the place of the one that was there, under a new revision.
-    pub(super) fn put(&self, state: &mut State, key: Key, mut stored: Stored, change: Change) -> Value {
+    pub(super) fn put(
+        &self,
+        state: &mut State,
+        key: Key,
+        mut stored: Stored,
+        change: Change,
+    ) -> Value {
         state.revision += 1;
         stored.object["metadata"]["resourceVersion"] = json!(state.revision.to_string());
         let object = stored.object.clone();

@@ -32,17 +32,31 @@ struct Watch {
 }
 
 /// The stream for a watch request.
-pub fn stream(server: Arc<ApiServer>, disturbance: Arc<dyn Disturbance>, request: Request) -> impl Stream<Item = Line> + Send + 'static {
-    let number = |name: &str| request.query.get(name).and_then(|value| value.parse::<u64>().ok());
+pub fn stream(
+    server: Arc<ApiServer>,
+    disturbance: Arc<dyn Disturbance>,
+    request: Request,
+) -> impl Stream<Item = Line> + Send + 'static {
+    let number = |name: &str| {
+        request
+            .query
+            .get(name)
+            .and_then(|value| value.parse::<u64>().ok())
+    };
     let now = Instant::now();
     let revision = number("resourceVersion").unwrap_or(0);
     let news = server.revision.subscribe();
-    let at = server.state().log.partition_point(|entry| entry.revision <= revision);
+    let at = server
+        .state()
+        .log
+        .partition_point(|entry| entry.revision <= revision);
     let watch = Watch {
         revision,
         at,
         until: now + Duration::from_secs(number("timeoutSeconds").unwrap_or(1800)),
-        next_bookmark: request.flag("allowWatchBookmarks").then_some(now + BOOKMARKS),
+        next_bookmark: request
+            .flag("allowWatchBookmarks")
+            .then_some(now + BOOKMARKS),
         ended: false,
         again: None,
         news,
@@ -50,7 +64,9 @@ pub fn stream(server: Arc<ApiServer>, disturbance: Arc<dyn Disturbance>, request
         disturbance,
         request,
     };
-    stream::unfold(watch, |mut watch| async move { watch.next().await.map(|line| (line, watch)) })
+    stream::unfold(watch, |mut watch| async move {
+        watch.next().await.map(|line| (line, watch))
+    })
 }
 
 impl Watch {
@@ -79,7 +95,9 @@ impl Watch {
                 self.disturbance.delivered(&self.request, &entry);
                 return Some(Ok(Frame::data(self.line(&entry))));
             }
-            let wake = self.next_bookmark.map_or(self.until, |at| at.min(self.until));
+            let wake = self
+                .next_bookmark
+                .map_or(self.until, |at| at.min(self.until));
             tokio::select! {
                 biased;
                 changed = self.news.changed() => if changed.is_err() { return None },
@@ -104,7 +122,9 @@ impl Watch {
             self.at += 1;
             self.revision = self.revision.max(entry.revision);
             let (plural, namespace, _) = &entry.key;
-            if *plural == self.request.kind.plural && (self.request.namespace.is_empty() || *namespace == self.request.namespace) {
+            if *plural == self.request.kind.plural
+                && (self.request.namespace.is_empty() || *namespace == self.request.namespace)
+            {
                 return Some(entry.clone());
             }
         }

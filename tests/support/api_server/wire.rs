@@ -144,7 +144,9 @@ impl Wire {
             return Ok(Response::new(StreamBody::new(lines.boxed()).boxed_unsync()));
         }
         let newest = self.server.state().revision;
-        let reply = self.server.answer(&call, self.disturbance.list_at(&call, newest));
+        let reply = self
+            .server
+            .answer(&call, self.disturbance.list_at(&call, newest));
         self.disturbance.done(&call, &reply);
         match fate {
             Fate::LoseAfter => return Err(broken()),
@@ -174,7 +176,10 @@ fn refusal(code: u16) -> Reply {
 }
 
 fn broken() -> std::io::Error {
-    std::io::Error::new(std::io::ErrorKind::ConnectionReset, "the connection was reset")
+    std::io::Error::new(
+        std::io::ErrorKind::ConnectionReset,
+        "the connection was reset",
+    )
 }
 
 fn response(reply: &Reply) -> Response<ResponseBody> {
@@ -183,8 +188,9 @@ fn response(reply: &Reply) -> Response<ResponseBody> {
         .boxed_unsync();
     let mut response = Response::new(body);
     *response.status_mut() = StatusCode::from_u16(reply.code).unwrap();
-    response
-        .headers_mut()
-        .insert("content-type", http::HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(
+        "content-type",
+        http::HeaderValue::from_static("application/json"),
+    );
     response
 }
