@@ -79,7 +79,7 @@ pub struct Link {
     pub monitor: Arc<Monitor>,
     pub weather: Arc<Weather>,
     /// Which request is the last one.
-    pub ends: Option<(usize, Moment)>,
+    pub ends: Mutex<Option<(usize, Moment)>>,
     pub requests: AtomicUsize,
     pub dead: AtomicBool,
     pub died: Notify,
@@ -94,6 +94,16 @@ impl Link {
         self.died.notify_one();
     }
 
+    /// Has it end at its `after`-th request from now; 0 is never.
+    pub fn doom(&self, after: usize, moment: Moment) {
+        let so_far = self.requests.load(Ordering::SeqCst);
+        *self.ends.lock().unwrap() = (after > 0).then_some((so_far + after, moment));
+    }
+
+    pub fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::SeqCst)
+    }
+
     /// Counts a request; whether it is still sent, and whether anybody will hear of it.
     fn next(&self, what: impl FnOnce() -> String) -> Option<Moment> {
         if self.dead.load(Ordering::SeqCst) {
@@ -102,6 +112,8 @@ impl Link {
         let number = self.requests.fetch_add(1, Ordering::SeqCst) + 1;
         let end = self
             .ends
+            .lock()
+            .unwrap()
             .filter(|(last, _)| *last == number)
             .map(|(_, moment)| moment);
         self.monitor.trace(|| {

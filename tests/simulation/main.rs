@@ -13,6 +13,7 @@ mod api_server;
 mod crash;
 mod link;
 mod monitor;
+mod schedule;
 mod world;
 
 use std::future::Future;
@@ -61,4 +62,46 @@ fn a_crash_at_any_request_changes_nothing_in_the_end() {
         );
     }
     println!("{runs} crash points");
+}
+
+/// Schedules in `cargo test`; a release build does many times as many in the same time.
+const SCHEDULES: u64 = 1_000;
+
+#[test]
+fn no_schedule_of_faults_breaks_an_invariant() {
+    if let Some(seed) = number("SEED") {
+        let schedule = schedule::Schedule::draw(seed);
+        let outcome = in_virtual_time(schedule::run(&schedule));
+        println!("{}\n{schedule:#?}", outcome.trace.join("\n"));
+        assert_eq!(outcome.problems, [""; 0], "seed {seed}");
+        return;
+    }
+    let first = number("FIRST_SEED").unwrap_or(0);
+    let count = number("SEEDS").unwrap_or(SCHEDULES);
+    let started = std::time::Instant::now();
+    let mut violations = 0;
+    for seed in first..first + count {
+        let schedule = schedule::Schedule::draw(seed);
+        let outcome = in_virtual_time(schedule::run(&schedule));
+        if !outcome.problems.is_empty() {
+            violations += 1;
+            println!("SEED={seed}: {:#?}", outcome.problems);
+        }
+        if (seed + 1 - first) % 10_000 == 0 {
+            progress(seed + 1 - first, started.elapsed(), violations);
+        }
+    }
+    progress(count, started.elapsed(), violations);
+    assert_eq!(
+        violations, 0,
+        "replay one with SEED=<seed> cargo test --test simulation -- --nocapture no_schedule"
+    );
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a rate")]
+fn progress(schedules: u64, took: std::time::Duration, violations: u64) {
+    println!(
+        "{schedules} schedules, {:.0} a second, violations {violations}",
+        schedules as f64 / took.as_secs_f64()
+    );
 }

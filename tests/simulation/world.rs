@@ -44,6 +44,8 @@ pub struct World {
 pub struct Life {
     pub link: Arc<Link>,
     task: JoinHandle<()>,
+    /// Whether its end has been seen to.
+    cleared: bool,
 }
 
 /// What is different in one world.
@@ -83,11 +85,7 @@ impl World {
             json!({"metadata": {"name": NAMESPACE, "labels": {"team": "web"}}}),
         );
         world.write_secret(0);
-        world.create("clustercloudaccounts", "", json!({"metadata": {"name": "default"}, "spec": {
-            "credentials": {"secretRef": {"name": "key"}},
-            "endpoints": {"ecs": "http://ecs.test", "sts": "http://sts.test"},
-            "grants": [{"namespaces": {"selector": {"matchLabels": {"team": "web"}}}, "securityGroupIDs": ["*"]}],
-        }}));
+        world.account(true);
         world
     }
 
@@ -100,7 +98,7 @@ impl World {
             simulator: Arc::clone(&self.simulator),
             monitor: Arc::clone(&self.monitor),
             weather: Arc::clone(&self.weather),
-            ends,
+            ends: std::sync::Mutex::new(ends),
             requests: AtomicUsize::new(0),
             dead: AtomicBool::new(false),
             died: Notify::new(),
@@ -122,6 +120,7 @@ impl World {
         self.lives.push(Life {
             link,
             task: tokio::spawn(operator),
+            cleared: false,
         });
     }
 
@@ -130,6 +129,94 @@ impl World {
         self.monitor.trace(|| format!("life {life} is killed"));
         self.lives[life].link.kill();
         self.lives[life].task.abort();
+    }
+
+    /// Has every running life end at its `after`-th request from now.
+    pub fn doom(&self, after: usize, moment: Moment) {
+        for life in &self.lives {
+            life.link.doom(after, moment);
+        }
+    }
+
+    pub fn undoom(&self) {
+        for life in &self.lives {
+            life.link.doom(0, Moment::Before);
+        }
+    }
+
+    /// SIGSTOP and SIGCONT: nothing is sent or heard meanwhile.
+    pub fn halt(&self, halted: bool) {
+        for life in &self.lives {
+            life.link.running.send_replace(!halted);
+        }
+    }
+
+    /// A life that has ended and was not cleared away yet.
+    pub fn dead_life(&self) -> Option<usize> {
+        self.lives
+            .iter()
+            .position(|life| life.link.is_dead() && !life.cleared)
+    }
+
+    /// Resolves at the next death.
+    pub fn deaths(&self) -> impl Future<Output = ()> + use<> {
+        let links: Vec<Arc<Link>> = self
+            .lives
+            .iter()
+            .filter(|life| !life.cleared)
+            .map(|life| Arc::clone(&life.link))
+            .collect();
+        async move {
+            let waits = links.iter().map(|link| Box::pin(link.died.notified()));
+            let _ = futures::future::select_all(waits).await;
+        }
+    }
+
+    pub fn revive(&mut self, life: usize) {
+        self.lives[life].cleared = true;
+        self.start(None);
+    }
+
+    /// Ends all operators but the last.
+    pub fn keep_one(&mut self) {
+        let alive: Vec<usize> = (0..self.lives.len())
+            .filter(|life| !self.lives[*life].cleared)
+            .collect();
+        for life in alive.iter().rev().skip(1) {
+            self.kill(*life);
+            self.lives[*life].cleared = true;
+        }
+    }
+
+    pub fn remove_secret(&self) {
+        self.user(
+            Verb::Delete,
+            "secrets",
+            OPERATOR_NAMESPACE,
+            "key",
+            Value::Null,
+        );
+        self.monitor.upheaval();
+    }
+
+    /// Makes or takes away the account.
+    pub fn account(&self, there: bool) {
+        if there {
+            self.create("clustercloudaccounts", "", json!({"metadata": {"name": "default"}, "spec": {
+                "credentials": {"secretRef": {"name": "key"}},
+                "endpoints": {"ecs": "http://ecs.test", "sts": "http://sts.test"},
+                "grants": [{"namespaces": {"selector": {"matchLabels": {"team": "web"}}}, "securityGroupIDs": ["*"]}],
+            }}));
+        } else {
+            self.user(
+                Verb::Delete,
+                "clustercloudaccounts",
+                "",
+                "default",
+                Value::Null,
+            );
+        }
+        self.monitor.upheaval();
     }
 
     pub fn create(&self, plural: &'static str, namespace: &str, object: Value) -> Reply {
