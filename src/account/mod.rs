@@ -382,14 +382,16 @@ async fn write_status<K: AccountObject>(
     let patch = serde_json::json!({
         "apiVersion": K::api_version(&()),
         "kind": K::kind(&()),
-        "metadata": {"name": name, "uid": account.uid()},
+        // The API server does not compare the UID on this subresource: the version keeps this from an account of the same name
+        // that was made meanwhile.
+        "metadata": {"name": name, "uid": account.uid(), "resourceVersion": account.resource_version()},
         "status": status,
     });
     let params = PatchParams::apply(STATUS_MANAGER).force();
     match bounded(api.patch_status(&name, &params, &Patch::Apply(&patch))).await {
         Ok(_) => Ok(()),
-        // Gone, or made again under the same name: its own event follows.
-        Err(error) if matches!(error.code(), Some(404 | 409)) => Ok(()),
+        // Gone.
+        Err(error) if error.code() == Some(404) => Ok(()),
         Err(error) => Err(error),
     }
 }

@@ -264,6 +264,8 @@ async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Action,
     match pass(Arc::clone(&object), edge, &context).await {
         Ok(action) => Ok(action),
         Err(ActError::ObjectGone) => Ok(Action::await_change()),
+        // Not every change starts a pass by itself.
+        Err(ActError::Changed) => Ok(Action::requeue(context.memory.after_error(&uid))),
         Err(error) => Err(error),
     }
 }
@@ -484,7 +486,9 @@ async fn write_status(
     let patch = serde_json::json!({
         "apiVersion": SecurityGroupMembership::api_version(&()),
         "kind": SecurityGroupMembership::kind(&()),
-        "metadata": {"name": name, "uid": metadata.uid},
+        // The API server does not compare the UID on this subresource: without a version the status of an object that is gone
+        // would be written to its successor of the same name.
+        "metadata": {"name": name, "uid": metadata.uid, "resourceVersion": metadata.resource_version},
         "status": status,
     });
     let params = PatchParams::apply(STATUS_MANAGER).force();
@@ -498,7 +502,8 @@ async fn write_status(
             Ok(())
         }
         Ok(Object { 0: Err(_) }) => Ok(()),
-        Err(error) if matches!(error.code(), Some(404 | 409)) => Err(ActError::ObjectGone),
+        Err(error) if error.code() == Some(404) => Err(ActError::ObjectGone),
+        Err(error) if error.code() == Some(409) => Err(ActError::Changed),
         Err(source) => Err(ActError::Kubernetes {
             what: "the status could not be written",
             source,

@@ -85,7 +85,9 @@ fn no_schedule_of_faults_breaks_an_invariant() {
         let outcome = in_virtual_time(schedule::run(&schedule));
         if !outcome.problems.is_empty() {
             violations += 1;
-            println!("SEED={seed}: {:#?}", outcome.problems);
+            let file = format!("{}/simulation-{seed}.txt", env!("CARGO_TARGET_TMPDIR"));
+            std::fs::write(&file, format!("{}\n{schedule:#?}", outcome.trace.join("\n"))).unwrap();
+            println!("SEED={seed}: {:#?}\n  trace: {file}", outcome.problems);
         }
         if (seed + 1 - first) % 10_000 == 0 {
             progress(seed + 1 - first, started.elapsed(), violations);
