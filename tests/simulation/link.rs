@@ -47,6 +47,9 @@ pub struct Odds {
 pub struct Weather {
     odds: Mutex<Odds>,
     random: Mutex<StdRng>,
+    /// Writes that are still to be refused with 409.
+    refused_status: AtomicUsize,
+    refused_claims: AtomicUsize,
 }
 
 impl Weather {
@@ -54,7 +57,33 @@ impl Weather {
         Self {
             odds: Mutex::new(odds),
             random: Mutex::new(StdRng::seed_from_u64(seed)),
+            refused_status: AtomicUsize::new(0),
+            refused_claims: AtomicUsize::new(0),
         }
+    }
+
+    /// Answers the next writes of a status with 409.
+    pub fn refuse_status_writes(&self, count: usize) {
+        self.refused_status.store(count, Ordering::SeqCst);
+    }
+
+    /// Answers the next writes of claim and finalizer with 409.
+    pub fn refuse_claim_writes(&self, count: usize) {
+        self.refused_claims.store(count, Ordering::SeqCst);
+    }
+
+    fn refuses(&self, call: &Call) -> bool {
+        let left = if call.status {
+            &self.refused_status
+        } else {
+            &self.refused_claims
+        };
+        call.verb == Verb::Apply
+            && left
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
+                    left.checked_sub(1)
+                })
+                .is_ok()
     }
 
     pub fn clear(&self) {
@@ -158,6 +187,9 @@ impl Disturbance for ApiSide {
             Some(Moment::Before) => return Fate::Hang,
             Some(Moment::AfterEffect) => return Fate::HangAfter,
             None => {}
+        }
+        if link.weather.refuses(call) {
+            return Fate::Refuse(409);
         }
         if link.weather.strikes(|odds| odds.api) {
             let fate = match link.weather.roll(0..8) {

@@ -13,10 +13,12 @@ mod api_server;
 mod crash;
 mod link;
 mod monitor;
+mod regressions;
 mod schedule;
 mod world;
 
 use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use link::Moment;
 
@@ -34,38 +36,83 @@ fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
 }
 
-#[test]
-fn a_crash_at_any_request_changes_nothing_in_the_end() {
-    let mut runs = 0;
-    for path in crash::PATHS {
-        let wanted = in_virtual_time(crash::run(path, &[]));
-        assert_eq!(
-            wanted.violations,
-            [""; 0],
-            "{}:\n{}",
-            path.name,
-            wanted.trace.join("\n")
-        );
-        for request in 1..=wanted.requests[0] {
-            for moment in [Moment::Before, Moment::AfterEffect] {
-                let crashes = [(request, moment)];
-                let end = in_virtual_time(crash::run(path, &crashes));
-                runs += 1;
-                if let Some(text) = crash::describe(path, &crashes, &wanted.picture, &end) {
-                    panic!("{text}");
+/// Does `work` for each number below `count`, on as many threads as `THREADS` says (1).
+fn in_threads(count: u64, work: impl Fn(u64) + Sync) {
+    let next = AtomicU64::new(0);
+    let threads = number("THREADS").unwrap_or(1).max(1);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= count {
+                        return;
+                    }
+                    work(number);
                 }
-            }
+            });
         }
-        println!(
-            "{}: {} requests, {:?}",
-            path.name, wanted.requests[0], wanted.picture
-        );
-    }
-    println!("{runs} crash points");
+    });
 }
 
-/// Schedules in `cargo test`; a release build does many times as many in the same time.
-const SCHEDULES: u64 = 1_000;
+const MOMENTS: [Moment; 2] = [Moment::Before, Moment::AfterEffect];
+
+#[test]
+fn a_crash_at_any_request_changes_nothing_in_the_end() {
+    let points: Vec<(usize, Vec<(usize, Moment)>, Vec<String>)> = crash::PATHS
+        .iter()
+        .enumerate()
+        .flat_map(|(at, path)| {
+            let wanted = in_virtual_time(crash::run(path, &[]));
+            assert_eq!(
+                wanted.violations,
+                [""; 0],
+                "{}:\n{}",
+                path.name,
+                wanted.trace.join("\n")
+            );
+            let all = (1..=wanted.requests[0])
+                .flat_map(|request| MOMENTS.map(|moment| vec![(request, moment)]));
+            all.map(move |crashes| (at, crashes, wanted.picture.clone()))
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    let pairs = AtomicU64::new(0);
+    // Every pair in a long run; a few of them in a short one.
+    let all_pairs = number("PAIRS").is_some();
+    in_threads(points.len() as u64, |number| {
+        let (at, crashes, wanted) = &points[usize::try_from(number).unwrap()];
+        let path = &crash::PATHS[*at];
+        let requests = check(path, crashes, wanted);
+        for (second, moment) in
+            (1..=requests).flat_map(|second| MOMENTS.map(|moment| (second, moment)))
+        {
+            let chosen = (number.wrapping_mul(7919) + second as u64 * 104_729) % 97 == 0;
+            if all_pairs || chosen && moment == MOMENTS[second % 2] {
+                check(path, &[crashes[0], (second, moment)], wanted);
+                pairs.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    });
+    println!(
+        "{} paths, {} crash points, {} pairs of them, violations 0",
+        crash::PATHS.len(),
+        points.len(),
+        pairs.into_inner()
+    );
+}
+
+/// Runs one path with these crashes, and says how many requests the life after the first crash made.
+fn check(path: &crash::Path, crashes: &[(usize, Moment)], wanted: &[String]) -> usize {
+    let end = in_virtual_time(crash::run(path, crashes));
+    if let Some(text) = crash::describe(path, crashes, wanted, &end) {
+        panic!("{text}");
+    }
+    end.requests.get(1).copied().unwrap_or_default()
+}
+
+/// Schedules in `cargo test`, which is not optimized. `make simulate` runs as many as it is told.
+const SCHEDULES: u64 = 250;
 
 #[test]
 fn no_schedule_of_faults_breaks_an_invariant() {
@@ -74,29 +121,36 @@ fn no_schedule_of_faults_breaks_an_invariant() {
         let outcome = in_virtual_time(schedule::run(&schedule));
         println!("{}\n{schedule:#?}", outcome.trace.join("\n"));
         assert_eq!(outcome.problems, [""; 0], "seed {seed}");
+        println!("seed {seed}: violations 0");
         return;
     }
     let first = number("FIRST_SEED").unwrap_or(0);
     let count = number("SEEDS").unwrap_or(SCHEDULES);
     let started = std::time::Instant::now();
-    let mut violations = 0;
-    for seed in first..first + count {
+    let (done, violations) = (AtomicU64::new(0), AtomicU64::new(0));
+    in_threads(count, |number| {
+        let seed = first + number;
         let schedule = schedule::Schedule::draw(seed);
         let outcome = in_virtual_time(schedule::run(&schedule));
         if !outcome.problems.is_empty() {
-            violations += 1;
+            violations.fetch_add(1, Ordering::Relaxed);
             let file = format!("{}/simulation-{seed}.txt", env!("CARGO_TARGET_TMPDIR"));
-            std::fs::write(&file, format!("{}\n{schedule:#?}", outcome.trace.join("\n"))).unwrap();
-            println!("SEED={seed}: {:#?}\n  trace: {file}", outcome.problems);
+            std::fs::write(
+                &file,
+                format!("{}\n{schedule:#?}", outcome.trace.join("\n")),
+            )
+            .unwrap();
+            println!("SEED={seed}: {:#?}\n  its trace: {file}", outcome.problems);
         }
-        if (seed + 1 - first) % 10_000 == 0 {
-            progress(seed + 1 - first, started.elapsed(), violations);
+        let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+        if done.is_multiple_of(10_000) || done == count {
+            progress(done, started.elapsed(), violations.load(Ordering::Relaxed));
         }
-    }
-    progress(count, started.elapsed(), violations);
+    });
     assert_eq!(
-        violations, 0,
-        "replay one with SEED=<seed> cargo test --test simulation -- --nocapture no_schedule"
+        violations.into_inner(),
+        0,
+        "replay one with: SEED=<seed> make simulate"
     );
 }
 
