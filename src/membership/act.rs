@@ -95,7 +95,7 @@ impl Pass {
     }
 
     /// Calls `LeaveSecurityGroup`.
-    pub async fn leave(&mut self, uid: &str) {
+    pub async fn leave(&mut self, uid: &str, context: &Context) {
         let Some(account) = self.account.clone() else {
             return;
         };
@@ -103,8 +103,8 @@ impl Pass {
             Ok(_) => Attempt::Left,
             Err(CallError::Failed(error)) if error.class() == Class::Done => Attempt::Left,
             Err(error) => {
-                let forbidden =
-                    matches!(&error, CallError::Failed(Error::Api(api)) if api.status == 403);
+                let forbidden = matches!(&error, CallError::Failed(Error::Api(api)) if api.status == 403)
+                    && context.memory.leave_is_forbidden(uid);
                 if forbidden {
                     self.seen.target = Target::Unread;
                 }

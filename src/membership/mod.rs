@@ -301,12 +301,7 @@ async fn pass(object: Arc<Object>, edge: Edge, context: &Context) -> Result<Acti
         failure: pass.failure.as_ref(),
         account_problem: &pass.account_problem,
     };
-    let next = status::status(
-        &previous,
-        pass.object().metadata.generation,
-        &facts,
-        Timestamp::now(),
-    );
+    let next = status::status(&previous, pass.generation, &facts, Timestamp::now());
     let note = match verdict {
         Verdict::Ready { repaired: true, .. } => Some(Note {
             reason: "DriftRepaired",
@@ -358,7 +353,7 @@ async fn walk(pass: &mut Pass, uid: &str, context: &Context) -> Result<Verdict, 
                     note_drift(pass, uid, context).await;
                 }
             }
-            Step::Leave => pass.leave(uid).await,
+            Step::Leave => pass.leave(uid, context).await,
             Step::HandOver => pass.hand_over(context).await?,
             Step::Release(why) => {
                 pass.release(context).await?;

@@ -313,7 +313,10 @@ fn heal(world: &mut World) {
     world.weather.clear();
     world.halt(false);
     world.undoom();
-    world.keep_one();
+    if world.monitor.several {
+        // Nobody corrects what another operator wrote into a status last, until an operator lists everything anew.
+        world.keep_none();
+    }
     world.cloud(json!({"activateKey": {"id": "LTAI5tFirst"}}));
     world.cloud(json!({"set": {"limits": {"JoinSecurityGroup": null, "DescribeInstances": null}}}));
     world.write_secret(0);
@@ -331,6 +334,8 @@ fn heal(world: &mut World) {
 /// Two scans, and where the operator said that it would look later, until then.
 const PATIENCE: Duration = Duration::from_secs(2 * 60 * 60);
 
+const QUIET_TRIES: usize = 12;
+
 async fn settle_down(world: &mut World) -> Vec<String> {
     let begun = Instant::now();
     loop {
@@ -346,11 +351,19 @@ async fn settle_down(world: &mut World) -> Vec<String> {
                 .collect();
         }
     }
-    sleep_until(world, Instant::now() + Duration::from_secs(30)).await;
-    let (effects, log) = (world.monitor.effects(), world.server.state().revision);
-    sleep_until(world, Instant::now() + Duration::from_secs(125)).await;
-    let more = world.monitor.effects() - effects;
-    if more > 0 || world.server.state().revision != log {
+    // A small limit that was learned from a throttle may still hold somebody up.
+    let mut more = 0;
+    for _ in 0..QUIET_TRIES {
+        sleep_until(world, Instant::now() + Duration::from_secs(30)).await;
+        let (effects, revision) = (world.monitor.effects(), world.server.state().revision);
+        sleep_until(world, Instant::now() + Duration::from_secs(125)).await;
+        more = world.monitor.effects() - effects;
+        if more == 0 && world.server.state().revision == revision {
+            break;
+        }
+        more = more.max(1);
+    }
+    if more > 0 {
         return vec![format!(
             "I7: {more} effects after everything had settled ({NAMESPACE} {MEMBERSHIPS})"
         )];

@@ -177,15 +177,15 @@ impl World {
         self.start(None);
     }
 
-    /// Ends all operators but the last.
-    pub fn keep_one(&mut self) {
-        let alive: Vec<usize> = (0..self.lives.len())
-            .filter(|life| !self.lives[*life].cleared)
-            .collect();
-        for life in alive.iter().rev().skip(1) {
-            self.kill(*life);
-            self.lives[*life].cleared = true;
+    /// Ends all operators and starts another.
+    pub fn keep_none(&mut self) {
+        for life in 0..self.lives.len() {
+            if !self.lives[life].cleared {
+                self.kill(life);
+                self.lives[life].cleared = true;
+            }
         }
+        self.start(None);
     }
 
     pub fn remove_secret(&self) {
