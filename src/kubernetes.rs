@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use kube::runtime::controller;
 use tracing::{debug, warn};
 
@@ -32,15 +33,20 @@ impl Error {
     }
 }
 
-/// Runs one call with the deadline.
+/// Runs one call with the deadline. Boxed: a pass spends most of its life waiting for its turn, and must not carry the room
+/// for a whole request all the time.
 ///
 /// # Errors
 /// The call's own error, or [`Error::Timeout`].
-pub async fn bounded<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
-    match tokio::time::timeout(DEADLINE, call).await {
-        Ok(result) => Ok(result?),
-        Err(_) => Err(Error::Timeout),
-    }
+pub fn bounded<'a, T: 'a>(
+    call: impl Future<Output = kube::Result<T>> + Send + 'a,
+) -> BoxFuture<'a, Result<T, Error>> {
+    Box::pin(async move {
+        match tokio::time::timeout(DEADLINE, call).await {
+            Ok(result) => Ok(result?),
+            Err(_) => Err(Error::Timeout),
+        }
+    })
 }
 
 /// How everything is watched. Cloud load balancers drop idle connections after four minutes (AKS: 240 s), so a watch ends

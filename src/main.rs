@@ -16,7 +16,9 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("security-group-operator: {error}");
+            // Some causes come with a picture of the file that they were found in; what ends here is one line.
+            let words: Vec<&str> = error.split_whitespace().collect();
+            eprintln!("security-group-operator: {}", words.join(" "));
             ExitCode::FAILURE
         }
     }

@@ -173,7 +173,7 @@ pub fn routes(telemetry: Arc<Telemetry>) -> Router {
 /// # Errors
 /// What is wrong with the filter.
 pub fn start_logging(format: LogFormat, filter: &str) -> Result<(), String> {
-    let filter = EnvFilter::try_new(filter).map_err(|error| format!("RUST_LOG: {error}"))?;
+    let filter = EnvFilter::try_new(filter).map_err(|error| format!("--log, RUST_LOG: {error}"))?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);

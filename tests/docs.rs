@@ -72,7 +72,7 @@ fn every_reason_is_explained() {
         .lines()
         .filter_map(|line| {
             line.strip_prefix("pub const ")?
-                .split_once("\"")?
+                .split_once('"')?
                 .1
                 .split('"')
                 .next()
@@ -250,7 +250,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 
 fn read(path: &str) -> String {
     let path = repository().join(path);
-    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    std::fs::read_to_string(&path).expect("a file of this repository")
 }
 
 fn repository() -> PathBuf {

@@ -1,10 +1,13 @@
-//! A membership is made, kept and taken away as its spec says, on a real API server against a cloud that checks everything.
+//! A membership is made, kept and taken away, on a real API server against a cloud that checks everything, at the price that
+//! was promised.
 
 mod support;
 
 use kube::api::PostParams;
 use serde_json::json;
+use support::ask::{claim, phase};
 use support::error::Result;
+use support::eventually::eventually;
 use support::stage::{Stage, ready};
 
 const INVENTORY: &str = "
@@ -16,44 +19,39 @@ instances:
 - {id: i-before, securityGroupIds: [sg-base, sg-web]}
 networkInterfaces:
 - {id: eni-web, instanceId: i-web, securityGroupIds: [sg-base]}
+- {id: eni-before, instanceId: i-web, securityGroupIds: [sg-base, sg-web]}
 ";
 
 #[tokio::test]
-async fn an_instance_joins_and_leaves_with_its_object() -> Result<()> {
+async fn a_target_joins_and_leaves_with_its_object() -> Result<()> {
     let stage = Stage::set(&binaries!(), INVENTORY).await?;
-    stage.apply("web", "i-web", "sg-web", json!({})).await?;
-    let object = stage.until_ready("web").await?;
-    assert_eq!(ready(&object).unwrap().reason, "Joined");
-    assert!(stage.is_member("i-web", "sg-web").await?);
-    stage.delete("web").await?;
-    stage.until_gone("web").await?;
-    assert!(!stage.is_member("i-web", "sg-web").await?);
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_network_interface_joins_and_leaves_with_its_object() -> Result<()> {
-    let stage = Stage::set(&binaries!(), INVENTORY).await?;
-    stage.apply("web", "eni-web", "sg-web", json!({})).await?;
-    stage.until_ready("web").await?;
-    assert!(stage.is_member("eni-web", "sg-web").await?);
-    stage.delete("web").await?;
-    stage.until_gone("web").await?;
-    assert!(!stage.is_member("eni-web", "sg-web").await?);
+    for target in ["i-web", "eni-web"] {
+        stage.apply("web", target, "sg-web", json!({})).await?;
+        let object = stage.until_ready("web").await?;
+        assert_eq!(ready(&object).unwrap().reason, "Joined");
+        assert_eq!(claim(&object).as_deref(), Some("Joined"));
+        assert!(stage.is_member(target, "sg-web").await?);
+        stage.delete("web").await?;
+        stage.until_gone("web").await?;
+        assert!(!stage.is_member(target, "sg-web").await?);
+        assert!(stage.is_member(target, "sg-base").await?);
+    }
     Ok(())
 }
 
 #[tokio::test]
 async fn an_adopted_edge_is_never_left_by_default() -> Result<()> {
     let stage = Stage::set(&binaries!(), INVENTORY).await?;
-    stage
-        .apply("before", "i-before", "sg-web", json!({}))
-        .await?;
-    let object = stage.until_ready("before").await?;
-    assert_eq!(ready(&object).unwrap().reason, "Adopted");
-    stage.delete("before").await?;
-    stage.until_gone("before").await?;
-    assert!(stage.is_member("i-before", "sg-web").await?);
+    for target in ["i-before", "eni-before"] {
+        stage.apply("before", target, "sg-web", json!({})).await?;
+        let object = stage.until_ready("before").await?;
+        assert_eq!(ready(&object).unwrap().reason, "Adopted");
+        assert_eq!(claim(&object).as_deref(), Some("Adopted"));
+        stage.delete("before").await?;
+        stage.until_gone("before").await?;
+        assert!(stage.is_member(target, "sg-web").await?);
+    }
+    assert_eq!(stage.calls("JoinSecurityGroup").await?, 0);
     assert_eq!(stage.calls("LeaveSecurityGroup").await?, 0);
     Ok(())
 }
@@ -83,5 +81,115 @@ async fn an_object_restored_with_its_finalizer_can_still_be_deleted() -> Result<
     stage.delete("web").await?;
     stage.until_gone("web").await?;
     assert!(!stage.is_member("i-before", "sg-web").await?);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_new_edge_costs_two_calls_and_two_writes() -> Result<()> {
+    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    stage.apply("web", "i-web", "sg-web", json!({})).await?;
+    stage.until_ready("web").await?;
+    // Written last, so that whatever else a new edge writes has been written.
+    stage.until_event("web", "Joined").await?;
+    eventually("the event is in the audit log", async || {
+        Ok(stage.operator_writes().await?.len() >= 3)
+    })
+    .await?;
+    assert_eq!(
+        stage.operator_writes().await?,
+        [
+            "patch securitygroupmemberships",
+            "patch securitygroupmemberships/status",
+            "create events",
+        ]
+    );
+    assert_eq!(stage.events("web").await?, ["Joined"]);
+    assert_eq!(stage.calls("DescribeInstances").await?, 1);
+    assert_eq!(stage.calls("JoinSecurityGroup").await?, 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_pass_over_a_settled_edge_writes_nothing() -> Result<()> {
+    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    for (name, target) in [("joined", "i-web"), ("adopted", "eni-before")] {
+        stage.apply(name, target, "sg-web", json!({})).await?;
+        stage.until_ready(name).await?;
+        // A pass has ended when the next one reads.
+        stage.look_and_wait(name).await?;
+        stage.look_and_wait(name).await?;
+        stage.look_and_wait(name).await?;
+    }
+    eventually("both events are in the audit log", async || {
+        let writes = stage.operator_writes().await?;
+        Ok(writes
+            .iter()
+            .filter(|write| write.ends_with("events"))
+            .count()
+            >= 2)
+    })
+    .await?;
+    let writes = stage.operator_writes().await?;
+    assert_eq!(
+        writes.len(),
+        6,
+        "two writes and an event for each: {writes:?}"
+    );
+    assert_eq!(stage.calls("JoinSecurityGroup").await?, 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_target_that_is_released_is_said_to_be_gone_and_lets_its_object_go() -> Result<()> {
+    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    for (target, field) in [
+        ("i-before", "instanceID"),
+        ("eni-web", "networkInterfaceID"),
+    ] {
+        // One object saw its target go, the other is deleted without having seen it.
+        stage
+            .apply("saw", target, "sg-web", json!({"deletionPolicy": "Leave"}))
+            .await?;
+        stage.until_ready("saw").await?;
+        stage.behind(json!({"delete": {"id": target}})).await?;
+        stage.look_again("saw").await?;
+        let object = stage.until_reason("saw", "TargetNotFound").await?;
+        assert_eq!(phase(&object), "Stalled");
+        assert!(ready(&object).unwrap().message.contains(field));
+        stage.delete("saw").await?;
+        stage.until_gone("saw").await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_target_that_goes_unseen_lets_its_object_go() -> Result<()> {
+    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    for target in ["i-web", "eni-web"] {
+        stage.apply("web", target, "sg-web", json!({})).await?;
+        stage.until_ready("web").await?;
+        stage.behind(json!({"delete": {"id": target}})).await?;
+        stage.delete("web").await?;
+        stage.until_gone("web").await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_group_that_is_gone_lets_the_object_go() -> Result<()> {
+    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    stage
+        .behind(json!({"createInterface": {"id": "eni-other", "account": stage.account, "securityGroupIds": ["sg-base"]}}))
+        .await?;
+    for target in ["i-web", "eni-other"] {
+        stage.apply(target, target, "sg-web", json!({})).await?;
+        stage.until_ready(target).await?;
+    }
+    stage.behind(json!({"delete": {"id": "sg-web"}})).await?;
+    for target in ["i-web", "eni-other"] {
+        stage.delete(target).await?;
+        stage.until_gone(target).await?;
+        assert!(stage.is_member(target, "sg-base").await?);
+    }
     Ok(())
 }

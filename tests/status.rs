@@ -16,9 +16,9 @@ use security_group_operator::membership::status::{Facts, note, status};
 
 fn edge() -> Edge {
     Edge {
-        region: "cn-hangzhou".parse().unwrap(),
-        target: security_group_operator::ecs::Target::Instance("i-1".parse().unwrap()),
-        group: "sg-1".parse().unwrap(),
+        region: "cn-hangzhou".parse().expect("a region"),
+        target: security_group_operator::ecs::Target::Instance("i-1".parse().expect("an ID")),
+        group: "sg-1".parse().expect("an ID"),
     }
 }
 
@@ -30,6 +30,7 @@ fn seen(account: Account) -> Seen {
         sharing: Sharing::default(),
         attempt: Attempt::None,
         was_ready: false,
+        settled: true,
         repairs: 0,
         synced: true,
     }
@@ -58,7 +59,7 @@ fn running() -> TargetDescription {
 }
 
 fn at(second: i64) -> Timestamp {
-    Timestamp::new(1_800_000_000 + second, 123_456_789).unwrap()
+    Timestamp::new(1_800_000_000 + second, 123_456_789).expect("a time")
 }
 
 /// Every end that a pass can come to, with a failure where one belongs to it.

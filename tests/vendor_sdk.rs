@@ -110,10 +110,11 @@ fn run(script: &str) -> Option<Steps> {
                 "{reason}"
             );
             // Written straight to stderr: the test harness swallows what the print macros say when a test passes.
-            let _ = writeln!(
-                std::io::stderr(),
-                "\nSKIPPED: the vendor's SDKs were not run against the simulated cloud ({script}): {reason}\n"
+            // In one piece, since both tests may have something to say.
+            let said = format!(
+                "\nSKIPPED: the vendor's SDKs were not run against the simulated cloud ({script}): {reason}\n\n"
             );
+            let _ = std::io::stderr().write_all(said.as_bytes());
             return None;
         }
     };

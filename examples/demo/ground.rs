@@ -75,12 +75,14 @@ fn require_port(port: u16) -> Result<()> {
     let Err(error) = TcpListener::bind(("127.0.0.1", port)) else {
         return Ok(());
     };
-    let way_out = match up::running()? {
+    // Not this one, where it is `make up` itself.
+    let other = up::running()?.filter(|pid| *pid != std::process::id());
+    let way_out = match other {
         Some(pid) => {
             format!("`make up` runs (process {pid}) and uses it; end that with `make down`")
         }
         None => format!(
-            "deploy/samples/account.yaml expects the simulated cloud there; end what listens there (`ss -ltnp sport = :{port}` names it)"
+            "the simulated cloud needs it, as deploy/samples/account.yaml and `make up` name its ports; end what listens there (`ss -ltnp sport = :{port}` names it)"
         ),
     };
     Err(Error::new(format!(

@@ -17,8 +17,8 @@ use tokio::signal::unix::{SignalKind, signal};
 async fn main() -> ExitCode {
     let argument = std::env::args().nth(1);
     let done = match argument.as_deref() {
-        None => unless_stopped(story::tell(), 130).await,
-        Some("up") => unless_stopped(up::up(), 0).await,
+        None => unless_stopped(Box::pin(story::tell()), 130).await,
+        Some("up") => unless_stopped(Box::pin(up::up()), 0).await,
         Some("down") => up::down().await.map(|()| 0),
         Some(other) => Err(Error::new(format!(
             "unknown argument {other}: say up, down, or nothing for the demo"

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::ground::{Ground, repository};
 use crate::support::error::{Context as _, Error, Result};
+use crate::support::operator::SERVICE_ACCOUNT;
 
 /// Starts the ground, tells the story, and takes everything down again.
 pub async fn tell() -> Result<()> {
@@ -74,7 +75,36 @@ impl Story {
         self.until("running-instance", "True", "Joined").await?;
         self.table(&["running-instance"]).await?;
         self.check_cloud("i-demorunning", "Running", &["sg-base", "sg-demoweb"])
-            .await
+            .await?;
+        self.cost("running-instance").await
+    }
+
+    /// What the first object has cost, by the cloud's count and the API server's audit log.
+    async fn cost(&self, name: &str) -> Result<()> {
+        let reads = self.calls("DescribeInstances").await?;
+        let joins = self.calls("JoinSecurityGroup").await?;
+        let started = Instant::now();
+        let writes = loop {
+            let events = self.ground.plane.audit_events()?;
+            let writes = events
+                .iter()
+                .filter(|event| event.resource == "securitygroupmemberships" && event.name == name)
+                .filter(|event| event.verb == "patch" && event.user.ends_with(SERVICE_ACCOUNT))
+                .count();
+            // The log is written after the answer.
+            if writes >= 2 {
+                break writes;
+            }
+            give_up_after(started, || {
+                format!("the audit log knows {writes} writes of the operator to {name}, not 2")
+            })?;
+            tokio::time::sleep(POLL).await;
+        };
+        say(&format!(
+            "it took {reads} DescribeInstances, {joins} JoinSecurityGroup and {writes} writes to the object: claim and status"
+        ));
+        check(joins == 1, "one Join should do")?;
+        check(writes == 2, "two writes should do")
     }
 
     async fn starting_instance(&self) -> Result<()> {
@@ -135,7 +165,9 @@ impl Story {
             messages.push(format!("{name}: {}", message(&object)));
         }
         self.table(&STALLED.map(|(name, _, _)| name)).await?;
-        messages.iter().for_each(|message| say(message));
+        for message in &messages {
+            say(message);
+        }
         Ok(())
     }
 
@@ -283,7 +315,7 @@ impl Story {
             .flatten()
             .filter_map(Value::as_str)
             .collect();
-        let list = Vec::from_iter(found_groups.iter().copied()).join(", ");
+        let list = found_groups.iter().copied().collect::<Vec<_>>().join(", ");
         say(&format!(
             "the cloud: {target} is {} and in {list}",
             found_status.unwrap_or("?")

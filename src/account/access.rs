@@ -127,7 +127,7 @@ impl Account {
         who: &str,
     ) -> Result<RequestId, CallError> {
         let Calls { client, .. } = &*self.calls;
-        let call = client.join_security_group(&edge.region, &edge.target, &edge.group);
+        let call = || client.join_security_group(&edge.region, &edge.target, &edge.group);
         self.calls
             .call(
                 &edge.region,
@@ -145,7 +145,7 @@ impl Account {
     /// The call was held back, or failed.
     pub async fn leave(&self, edge: &Edge, who: &str) -> Result<RequestId, CallError> {
         let Calls { client, .. } = &*self.calls;
-        let call = client.leave_security_group(&edge.region, &edge.target, &edge.group);
+        let call = || client.leave_security_group(&edge.region, &edge.target, &edge.group);
         self.calls
             .call(
                 &edge.region,
@@ -212,7 +212,7 @@ impl Calls {
         priority: Priority,
         ids: &[InstanceId],
     ) -> batch::Answer<InstanceId, TargetDescription, CallError> {
-        let call = self.client.describe_instances(region, ids);
+        let call = || self.client.describe_instances(region, ids);
         self.call(region, Action::DescribeInstances, priority, None, call)
             .await
     }
@@ -223,7 +223,7 @@ impl Calls {
         priority: Priority,
         ids: &[NetworkInterfaceId],
     ) -> batch::Answer<NetworkInterfaceId, TargetDescription, CallError> {
-        let call = self.client.describe_network_interfaces(region, ids);
+        let call = || self.client.describe_network_interfaces(region, ids);
         self.call(
             region,
             Action::DescribeNetworkInterfaces,
@@ -234,21 +234,25 @@ impl Calls {
         .await
     }
 
-    async fn call<T>(
+    async fn call<T, F>(
         &self,
         region: &Region,
         action: Action,
         priority: Priority,
         who: Option<&str>,
-        call: impl Future<Output = Result<T, Error>>,
-    ) -> Result<T, CallError> {
+        call: impl FnOnce() -> F,
+    ) -> Result<T, CallError>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
         let permit = self
             .gate
             .enter(region, action, priority, who)
             .await
             .map_err(CallError::Stopped)?;
         let started = Instant::now();
-        let result = call.await;
+        // Boxed: whoever waits at the gate must not carry the room for a whole exchange.
+        let result = Box::pin(call()).await;
         drop(permit);
         let error = result.as_ref().err();
         self.telemetry

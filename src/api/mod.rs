@@ -60,8 +60,8 @@ pub fn crds_yaml() -> Result<String, serde_saphyr::ser::Error> {
 }
 
 /// What kube's derive has no attribute for. A default for `status`, as Gateway API has it: a fresh object is `Ready=Unknown`
-/// at no extra write, and neither kstatus nor `kubectl wait` takes it for a finished one. And no `null`: an explicit null
-/// would count as set (`has(self.instanceID)`), so it is refused with the name of the field.
+/// at no extra write, and neither kstatus nor `kubectl wait` takes it for a finished one. And no `null`: a nullable
+/// field counts as set (`has(self.instanceID)`) when it is null; of any other, the API server drops the null.
 fn finished(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     let pending = serde_json::json!({
         "conditions": [{

@@ -46,6 +46,8 @@ pub struct Seen {
     pub attempt: Attempt,
     /// Whether the object was Ready before: a missing edge is then drift.
     pub was_ready: bool,
+    /// Whether our own Join, if there was one, is so long ago that a read does not lag behind it.
+    pub settled: bool,
     /// Repairs of this edge in the last [`REPAIR_WINDOW_MINUTES`], this pass's own not counted.
     pub repairs: usize,
     /// Whether every membership and account has been seen since the start: no Leave before.
@@ -362,7 +364,7 @@ const fn leaves(wanted: &Wanted, joined: bool) -> bool {
 fn decide_leave(seen: &Seen) -> Step {
     match (seen.attempt, seen.target) {
         (Attempt::Left, _) => Step::Release(Release::Left),
-        // A 403 may hide that the edge is gone: look once more.
+        // A 403 may hide that the edge is gone: look once more. A read that may lag behind our own Join proves nothing.
         (
             Attempt::Failed {
                 forbidden: true, ..
@@ -374,7 +376,13 @@ fn decide_leave(seen: &Seen) -> Step {
                 forbidden: true, ..
             },
             Target::Absent | Target::Present { member: false, .. },
-        ) => Step::Release(Release::Left),
+        ) => {
+            if seen.settled {
+                Step::Release(Release::Left)
+            } else {
+                Step::Rest(Verdict::Failed(Class::Transient))
+            }
+        }
         (Attempt::Failed { class, .. }, _) => Step::Rest(Verdict::Failed(class)),
         (_, Target::Unread) => Step::Read,
         (_, Target::Unreadable(class)) => Step::Rest(Verdict::Failed(class)),

@@ -58,7 +58,7 @@ impl Events {
         let api: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
         let parameters = PostParams::default();
         let _place = places.acquire().await;
-        match tokio::time::timeout(DEADLINE, api.create(&parameters, &event)).await {
+        match tokio::time::timeout(DEADLINE, Box::pin(api.create(&parameters, &event))).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => debug!(%error, namespace, name, "event not written"),
             Err(_) => debug!(namespace, name, "event not written in time"),

@@ -17,6 +17,7 @@ pub mod observe;
 pub mod poke;
 pub mod scan;
 pub mod status;
+pub mod turn;
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -47,13 +48,14 @@ use crate::telemetry::Telemetry;
 
 use self::act::ActError;
 use self::decide::{Attempt, Release, Step, Target, Verdict, decide};
-use self::edge::{Edge, Edges, resource_version};
+use self::edge::{AccountKey, Edge, Edges, resource_version};
 use self::event::Events;
 use self::memory::Memory;
 use self::observe::Pass;
 use self::poke::Pokes;
 use self::scan::Picture;
 use self::status::{Facts, Note};
+use self::turn::Turns;
 
 /// What is watched: one object that this version cannot read does not stop the others.
 pub type Object = DeserializeGuard<SecurityGroupMembership>;
@@ -77,6 +79,8 @@ pub struct Context {
     pub events: Events,
     /// Where passes are counted.
     pub telemetry: Arc<Telemetry>,
+    /// Whose turn it is.
+    pub turns: Arc<Turns>,
     writes: Semaphore,
     memory: Memory,
     unlisted_scopes: AtomicUsize,
@@ -98,6 +102,7 @@ impl Context {
             client,
             edges,
             directory,
+            turns: Arc::new(Turns::new(pokes.clone())),
             pokes,
             events,
             telemetry,
@@ -252,6 +257,18 @@ async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Action,
             .await;
         }
     };
+    let namespace = readable.namespace().unwrap_or_default();
+    let bucket = (
+        AccountKey::of(&readable.spec, &namespace),
+        edge.region.clone(),
+    );
+    let reference = ObjectRef::from_obj(readable);
+    let Some(_turn) = context
+        .turns
+        .enter(bucket, &reference, !is_settled(readable))
+    else {
+        return Ok(Action::await_change());
+    };
     let lock = context.edges.pass_lock(&edge);
     let _one_pass_a_target = lock.lock().await;
     let uid = readable.uid().unwrap_or_default();
@@ -268,6 +285,15 @@ async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Action,
         Err(ActError::Changed) => Ok(Action::requeue(context.memory.after_error(&uid))),
         Err(error) => Err(error),
     }
+}
+
+/// Whether the object was Ready for this generation: it can wait for those that were not.
+fn is_settled(object: &SecurityGroupMembership) -> bool {
+    object.metadata.deletion_timestamp.is_none()
+        && object.status.as_ref().is_some_and(|status| {
+            status.observed_generation == object.metadata.generation
+                && condition::is_true(&status.conditions, reason::READY)
+        })
 }
 
 fn on_error(object: Arc<Object>, error: &ActError, context: Arc<Context>) -> Action {

@@ -87,6 +87,7 @@ pub async fn run(context: Arc<Context>, period: Duration) {
                 handle
             });
         }
+        context.turns.call_the_waiting();
         tokio::time::sleep(BUCKET_PERIOD).await;
     }
 }

@@ -17,6 +17,11 @@ pub async fn kstatus() -> Result<PathBuf> {
     build("kstatus", "KSTATUS=").await
 }
 
+/// The operator that the benchmarks compare with, see `benches/textbook`.
+pub async fn textbook() -> Result<PathBuf> {
+    build("textbook", "TEXTBOOK=").await
+}
+
 /// The `kubectl` of the user, or else the one next to the control plane.
 pub fn kubectl(control_plane: &Path) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();

@@ -122,6 +122,12 @@ impl ControlPlane {
         self.scratch.path()
     }
 
+    /// To ask the kernel about the API server.
+    pub fn api_server_pid(&self) -> Result<u32> {
+        let api_server = self.api_server.as_ref();
+        Ok(api_server.context("the API server does not run")?.pid())
+    }
+
     /// kill -9 for the API server: every watch breaks, and nobody answers until [`Self::start_api_server`].
     pub fn stop_api_server(&mut self) {
         self.api_server = None;

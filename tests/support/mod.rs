@@ -6,9 +6,11 @@
     reason = "each test binary compiles this module for itself and uses a part of it"
 )]
 
+pub mod ask;
 pub mod assets;
 pub mod audit;
 pub mod control_plane;
+pub mod crowd;
 pub mod error;
 pub mod eventually;
 pub mod kstatus;

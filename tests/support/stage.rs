@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Event as CoreEvent, Namespace, Secret};
@@ -20,6 +21,9 @@ use super::simulator::Simulator;
 
 /// Longer than anything here takes on a busy machine; only a hang reaches it.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The UID of the next stage's cloud account.
+static NEXT_ACCOUNT: AtomicU64 = AtomicU64::new(1_000_000_000_000_101);
 
 /// The binaries of this crate; a test says `binaries!()`.
 #[derive(Clone)]
@@ -71,22 +75,30 @@ pub async fn operator_with(
 pub struct Stage {
     pub simulator: Simulator,
     pub client: Client,
-    /// Both the namespace and the ClusterCloudAccount that may be used in it.
+    /// Both the namespace and the `ClusterCloudAccount` that may be used in it.
     pub name: String,
+    /// UID of the cloud account that owns everything in the inventory that names no other. No two stages share it: to the
+    /// operator, edges of one account are one edge, whatever endpoint tells of them.
+    pub account: String,
     _scratch: Scratch,
 }
 
 impl Stage {
-    /// A cloud with this inventory (YAML, see docs/simulator.md; the key `testid` is added), an account that may use all of
+    /// A cloud with this inventory (YAML, see docs/simulator.md; the key `testid` is added, and an owner), an account that may use all of
     /// it from the stage's namespace, and the operator running.
     pub async fn set(binaries: &Binaries, inventory: &str) -> Result<Self> {
-        let plane = ControlPlane::shared().await?;
         drop(operator(binaries).await?);
+        Self::raise(binaries, inventory).await
+    }
+
+    /// The same, for a file that starts its operator by itself. The kinds must be installed.
+    pub async fn raise(binaries: &Binaries, inventory: &str) -> Result<Self> {
+        let plane = ControlPlane::shared().await?;
         let client = plane.admin_client().await?;
         let scratch = Scratch::new("stage")?;
         let file = scratch.path().join("inventory.yaml");
-        let keys = "accessKeys: [{id: testid, secret: testsecret}]";
-        std::fs::write(&file, format!("{keys}\n{inventory}"))?;
+        let account = NEXT_ACCOUNT.fetch_add(1, Ordering::Relaxed).to_string();
+        std::fs::write(&file, owned(inventory, &account)?)?;
         let simulator = Simulator::start(
             &binaries.simulator,
             &["--inventory", &file.display().to_string()],
@@ -108,6 +120,7 @@ impl Stage {
             simulator,
             client,
             name,
+            account,
             _scratch: scratch,
         };
         stage.write_secret("testid", "testsecret").await?;
@@ -121,14 +134,19 @@ impl Stage {
 
     /// Writes the account's Secret into the operator's namespace.
     pub async fn write_secret(&self, id: &str, secret: &str) -> Result<()> {
+        self.write_secret_named(&self.name, id, secret).await
+    }
+
+    /// Writes a Secret for an account into the operator's namespace.
+    pub async fn write_secret_named(&self, name: &str, id: &str, secret: &str) -> Result<()> {
         let secrets: Api<Secret> = Api::namespaced(self.client.clone(), NAMESPACE);
         let patch = json!({
-            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": self.name},
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name},
             "stringData": {"accessKeyID": id, "accessKeySecret": secret},
         });
         secrets
             .patch(
-                &self.name,
+                name,
                 &PatchParams::apply("test").force(),
                 &Patch::Apply(&patch),
             )
@@ -138,20 +156,25 @@ impl Stage {
 
     /// Writes the account with these grants.
     pub async fn write_account(&self, grants: Value) -> Result<()> {
+        self.write_account_named(&self.name, grants).await
+    }
+
+    /// Writes an account of this name, with the Secret of this name, at the stage's cloud.
+    pub async fn write_account_named(&self, name: &str, grants: Value) -> Result<()> {
         let accounts: Api<ClusterCloudAccount> = Api::all(self.client.clone());
         let endpoint = self.simulator.endpoint();
         let patch = json!({
             "apiVersion": "security-group-operator.io/v1alpha1", "kind": "ClusterCloudAccount",
-            "metadata": {"name": self.name},
+            "metadata": {"name": name},
             "spec": {
-                "credentials": {"secretRef": {"name": self.name}},
+                "credentials": {"secretRef": {"name": name}},
                 "endpoints": {"ecs": endpoint, "sts": endpoint},
                 "grants": grants,
             },
         });
         accounts
             .patch(
-                &self.name,
+                name,
                 &PatchParams::apply("test").force(),
                 &Patch::Apply(&patch),
             )
@@ -321,6 +344,13 @@ impl Stage {
             .sum())
     }
 
+    /// How many times the cloud really did an action, whatever the caller was told.
+    pub async fn effects(&self, action: &str) -> Result<u64> {
+        let stats = self.simulator.stats().await?;
+        let count = stats.pointer(&format!("/effects/{action}"));
+        Ok(count.and_then(Value::as_u64).unwrap_or(0))
+    }
+
     /// The reasons of the events about an object.
     pub async fn events(&self, name: &str) -> Result<Vec<String>> {
         let events: Api<CoreEvent> = Api::namespaced(self.client.clone(), &self.name);
@@ -332,6 +362,34 @@ impl Stage {
             .filter_map(|event| event.reason)
             .collect())
     }
+}
+
+/// The inventory with the key `testid`, and all that names no owner owned by this account.
+fn owned(inventory: &str, account: &str) -> Result<String> {
+    let mut inventory: serde_json::Map<String, Value> = serde_saphyr::from_str(inventory)?;
+    let key = json!({"id": "testid", "secret": "testsecret"});
+    inventory
+        .entry("accessKeys")
+        .or_insert(json!([]))
+        .as_array_mut()
+        .context("accessKeys is a list")?
+        .push(key);
+    let lists = [
+        "accessKeys",
+        "securityGroups",
+        "instances",
+        "networkInterfaces",
+    ];
+    for list in lists {
+        let objects = inventory.get_mut(list).and_then(Value::as_array_mut);
+        for object in objects.into_iter().flatten() {
+            let object = object
+                .as_object_mut()
+                .context(format!("a list of objects in {list}"))?;
+            object.entry("account").or_insert(json!(account));
+        }
+    }
+    Ok(Value::Object(inventory).to_string())
 }
 
 /// The condition Ready.

@@ -1,0 +1,163 @@
+//! What a contender lies on: a fresh control plane with the CRDs and roles of `deploy/`, a fresh cloud, one namespace and the
+//! accounts that may be used in it. Knows nothing of scenarios.
+
+use std::path::Path;
+
+use k8s_openapi::api::core::v1::{Namespace, Secret};
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client};
+use security_group_operator::api::{ClusterCloudAccount, SecurityGroupMembership};
+use serde_json::json;
+
+use crate::arguments::Arguments;
+use crate::binaries;
+use crate::support::control_plane::ControlPlane;
+use crate::support::error::{Context, Result};
+use crate::support::operator::{self, Operator};
+use crate::support::simulator::Simulator;
+
+/// Where the memberships are.
+pub const NAMESPACE: &str = "bench";
+/// Security groups of the cloud, beside `sg-base`.
+pub const GROUPS: u32 = 100;
+/// Instances beyond N, for objects that come later.
+pub const SPARE: u32 = 200;
+
+/// An access key, and the name of the account that has it.
+#[derive(Clone, Copy)]
+pub struct Key {
+    pub account: &'static str,
+    pub id: &'static str,
+    pub secret: &'static str,
+}
+
+/// The account that memberships name unless a scenario says otherwise.
+pub const KEY: Key = Key {
+    account: "default",
+    id: "benchid",
+    secret: "benchsecret",
+};
+/// An account whose key a scenario revokes.
+pub const OTHER_KEY: Key = Key {
+    account: "other",
+    id: "otherid",
+    secret: "othersecret",
+};
+
+/// A running control plane and cloud.
+pub struct Bed {
+    pub plane: ControlPlane,
+    pub simulator: Simulator,
+    pub client: Client,
+}
+
+impl Bed {
+    /// A cloud of N instances and some spare ones; `more` are further arguments of the simulator.
+    pub async fn lay(arguments: &Arguments, more: &[String]) -> Result<Self> {
+        let plane = ControlPlane::start().await?;
+        operator::install(
+            &plane,
+            &Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy"),
+        )
+        .await?;
+        let mut options = vec![
+            format!("--instances={}", arguments.n + SPARE),
+            format!("--security-groups={GROUPS}"),
+            format!(
+                "--latency={}",
+                humantime::format_duration(arguments.latency)
+            ),
+            format!("--seed={}", arguments.seed),
+        ];
+        options
+            .extend([KEY, OTHER_KEY].map(|key| format!("--access-key={}={}", key.id, key.secret)));
+        options.extend_from_slice(more);
+        let simulator = Simulator::start(&binaries!().simulator, &options).await?;
+        let client = plane.admin_client().await?;
+        let bed = Self {
+            plane,
+            simulator,
+            client,
+        };
+        bed.apply_namespace().await?;
+        for key in [KEY, OTHER_KEY] {
+            bed.apply_account(key).await?;
+        }
+        Ok(bed)
+    }
+
+    /// The memberships.
+    pub fn memberships(&self) -> Api<SecurityGroupMembership> {
+        Api::namespaced(self.client.clone(), NAMESPACE)
+    }
+
+    /// Returns when an operator of ours has found the accounts good.
+    pub async fn until_accounts_ready(&self) -> Result<()> {
+        let accounts: Api<ClusterCloudAccount> = Api::all(self.client.clone());
+        crate::support::eventually::eventually("the accounts are Ready", async || {
+            let list = accounts.list(&kube::api::ListParams::default()).await?;
+            Ok(list.items.iter().all(|account| {
+                account.status.as_ref().is_some_and(|status| {
+                    status
+                        .conditions
+                        .iter()
+                        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+                })
+            }))
+        })
+        .await
+    }
+
+    async fn apply_namespace(&self) -> Result<()> {
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        let patch =
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
+        namespaces
+            .patch(NAMESPACE, &by_us(), &Patch::Apply(&patch))
+            .await
+            .context("the namespace")?;
+        Ok(())
+    }
+
+    async fn apply_account(&self, key: Key) -> Result<()> {
+        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), operator::NAMESPACE);
+        let patch = json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": key.account},
+            "stringData": {"accessKeyID": key.id, "accessKeySecret": key.secret},
+        });
+        secrets
+            .patch(key.account, &by_us(), &Patch::Apply(&patch))
+            .await
+            .context("the Secret")?;
+        let accounts: Api<ClusterCloudAccount> = Api::all(self.client.clone());
+        let endpoint = self.simulator.endpoint();
+        let patch = json!({
+            "apiVersion": "security-group-operator.io/v1alpha1", "kind": "ClusterCloudAccount",
+            "metadata": {"name": key.account},
+            "spec": {
+                "credentials": {"secretRef": {"name": key.account}},
+                "endpoints": {"ecs": endpoint, "sts": endpoint},
+                "grants": [{"namespaces": {"names": [NAMESPACE]}, "securityGroupIDs": ["*"]}],
+            },
+        });
+        accounts
+            .patch(key.account, &by_us(), &Patch::Apply(&patch))
+            .await
+            .context("the account")?;
+        Ok(())
+    }
+}
+
+fn by_us() -> PatchParams {
+    PatchParams::apply("bench").force()
+}
+
+/// How to start our operator: as it ships, with the log that it has by default.
+pub async fn start_ours(bed: &Bed) -> Result<Operator> {
+    let options = operator::Options {
+        binary: binaries!().operator,
+        arguments: Vec::new(),
+        environment: Vec::new(),
+    };
+    Operator::start(&bed.plane, options).await
+}

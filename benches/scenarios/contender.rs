@@ -1,0 +1,172 @@
+//! The processes that compete, started under service accounts of their own. Knows nothing of scenarios.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use kube::Api;
+use kube::api::{DynamicObject, Patch, PatchParams};
+use kube::core::GroupVersionKind;
+use kube::discovery::pinned_kind;
+use serde_json::{Value, json};
+
+use crate::bed::{self, Bed, KEY, NAMESPACE, OTHER_KEY};
+use crate::support::error::{Context as _, Error, Result};
+use crate::support::operator::Operator;
+use crate::support::process::Child;
+use crate::support::{assets, port, simulator};
+
+/// A running operator of either kind.
+pub enum Running {
+    Ours(Box<Operator>),
+    Textbook(Box<Textbook>),
+}
+
+impl Running {
+    /// Its process id.
+    pub fn pid(&mut self) -> u32 {
+        match self {
+            Self::Ours(operator) => operator.process().pid(),
+            Self::Textbook(textbook) => textbook.child.pid(),
+        }
+    }
+
+    /// SIGKILL; gone when it returns.
+    pub fn kill(&mut self) {
+        match self {
+            Self::Ours(operator) => operator.kill(),
+            Self::Textbook(textbook) => textbook.child.kill(),
+        }
+    }
+
+    /// Starts it again after [`Self::kill`] and returns when it says that it is ready.
+    pub async fn restart(&mut self) -> Result<()> {
+        match self {
+            Self::Ours(operator) => operator.restart().await,
+            Self::Textbook(textbook) => {
+                let options = textbook.options.clone();
+                **textbook = Textbook::spawn(options).await?;
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The operator of `benches/textbook`.
+pub struct Textbook {
+    child: Child,
+    options: Options,
+}
+
+#[derive(Clone)]
+struct Options {
+    binary: PathBuf,
+    kubeconfig: PathBuf,
+    directory: PathBuf,
+    endpoint: String,
+    workers: u32,
+    period: Duration,
+}
+
+impl Textbook {
+    /// Makes its service account and rights, and starts it. `period` is its `RequeueAfter`.
+    pub async fn start(bed: &Bed, workers: u32, period: Duration) -> Result<Self> {
+        for object in rights() {
+            apply(bed, &object).await?;
+        }
+        let kubeconfig = bed
+            .plane
+            .kubeconfig_for_service_account(NAMESPACE, SERVICE_ACCOUNT)
+            .await?;
+        Self::spawn(Options {
+            binary: assets::textbook().await?,
+            kubeconfig,
+            directory: bed.plane.directory().to_owned(),
+            endpoint: bed.simulator.endpoint(),
+            workers,
+            period,
+        })
+        .await
+    }
+
+    async fn spawn(options: Options) -> Result<Self> {
+        let probe = port::free()?;
+        let mut command = Command::new(&options.binary);
+        command
+            .arg(format!("--health-probe-bind-address=127.0.0.1:{probe}"))
+            .arg(format!("--ecs-endpoint={}", options.endpoint))
+            .arg(format!("--max-concurrent-reconciles={}", options.workers))
+            .arg(format!("--period={}s", options.period.as_secs()));
+        for key in [KEY, OTHER_KEY] {
+            command.arg(format!(
+                "--access-key={}={}:{}",
+                key.account, key.id, key.secret
+            ));
+        }
+        command.env("KUBECONFIG", &options.kubeconfig);
+        let log = options.directory.join(format!("textbook-{probe}.log"));
+        let mut child = Child::spawn("textbook", &command, &log)?;
+        let url = format!("http://127.0.0.1:{probe}/readyz");
+        child
+            .wait_until(START_LIMIT, async || simulator::probe(&url).await)
+            .await?;
+        Ok(Self { child, options })
+    }
+}
+
+/// What `kubebuilder` generates from the markers of such a controller.
+fn rights() -> [Value; 3] {
+    [
+        json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": SERVICE_ACCOUNT, "namespace": NAMESPACE}}),
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": SERVICE_ACCOUNT},
+            "rules": [
+                {"apiGroups": ["security-group-operator.io"], "resources": ["securitygroupmemberships"],
+                 "verbs": ["get", "list", "watch", "update", "patch"]},
+                {"apiGroups": ["security-group-operator.io"],
+                 "resources": ["securitygroupmemberships/status", "securitygroupmemberships/finalizers"],
+                 "verbs": ["get", "update", "patch"]},
+            ],
+        }),
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": SERVICE_ACCOUNT},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": SERVICE_ACCOUNT},
+            "subjects": [{"kind": "ServiceAccount", "name": SERVICE_ACCOUNT, "namespace": NAMESPACE}],
+        }),
+    ]
+}
+
+async fn apply(bed: &Bed, object: &Value) -> Result<()> {
+    let object: DynamicObject = serde_json::from_value(object.clone())?;
+    let types = object.types.as_ref().context("an object without a kind")?;
+    let gvk = GroupVersionKind::try_from(types).map_err(|error| Error::new(error.to_string()))?;
+    let (resource, _) = pinned_kind(&bed.client, &gvk).await?;
+    let api: Api<DynamicObject> = match object.metadata.namespace.as_deref() {
+        Some(namespace) => Api::namespaced_with(bed.client.clone(), namespace, &resource),
+        None => Api::all_with(bed.client.clone(), &resource),
+    };
+    let name = object.metadata.name.clone().unwrap_or_default();
+    api.patch(
+        &name,
+        &PatchParams::apply("bench").force(),
+        &Patch::Apply(&object),
+    )
+    .await
+    .context(name)?;
+    Ok(())
+}
+
+/// Starts ours and waits for its accounts.
+pub async fn start_ours(bed: &Bed) -> Result<Running> {
+    let operator = bed::start_ours(bed).await?;
+    bed.until_accounts_ready().await?;
+    Ok(Running::Ours(Box::new(operator)))
+}
+
+/// The user that the API server knows ours by.
+pub const OUR_USER: &str = "system:serviceaccount:security-group-operator:security-group-operator";
+/// The user that the API server knows the textbook operator by.
+pub const TEXTBOOK_USER: &str = "system:serviceaccount:bench:textbook";
+
+const SERVICE_ACCOUNT: &str = "textbook";
+const START_LIMIT: Duration = Duration::from_secs(60);

@@ -1,0 +1,209 @@
+//! `make bench`: scenarios against a real API server and the simulated cloud, ours beside a textbook operator and a bare client.
+//! Measures from outside only; asserts nothing.
+
+#[path = "../../tests/support/mod.rs"]
+mod support;
+
+mod arguments;
+mod bed;
+mod contender;
+mod load;
+mod measure;
+mod outcome;
+mod plot;
+mod progress;
+mod report;
+mod scenario;
+mod stand;
+mod table;
+mod watch;
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser as _};
+
+use arguments::{Arguments, Contender};
+use outcome::Outcome;
+use stand::Stand;
+use support::error::{Context as _, Error, Result};
+use table::{Machine, Run};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if let Some(passes) = arguments.passes {
+        return scenario::pass::run(passes);
+    }
+    let Some(scenario) = arguments.scenario.clone() else {
+        // As `cargo test --benches` calls it: there is nothing to measure without being asked to.
+        let _ = Arguments::command().print_help();
+        return ExitCode::SUCCESS;
+    };
+    match run(&scenario, &arguments).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            progress::line(&format!("bench: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(scenario: &str, arguments: &Arguments) -> Result<()> {
+    let runs = match scenario {
+        "growth" => growth(arguments).await?,
+        "pass" => return scenario::pass::count(),
+        _ => {
+            let mut runs = Vec::new();
+            for course in courses(scenario)? {
+                let ran = all_contenders(&course, arguments).await?;
+                for run in &ran {
+                    report::keep(run, arguments)?;
+                }
+                runs.extend(ran);
+            }
+            runs
+        }
+    };
+    report::finish(&runs, arguments)
+}
+
+/// What runs on one stand, in this order: the first fills it, the last empties it.
+const COURSES: [&[&str]; 5] = [
+    &["S1", "S7", "S3", "S4", "S5", "S8"],
+    &["S2"],
+    &["S6"],
+    &["S9"],
+    &["S10"],
+];
+
+fn courses(scenario: &str) -> Result<Vec<Vec<&'static str>>> {
+    if scenario == "all" {
+        return Ok(COURSES.iter().map(|course| course.to_vec()).collect());
+    }
+    COURSES
+        .iter()
+        .flat_map(|course| course.iter())
+        .find(|name| name.eq_ignore_ascii_case(scenario))
+        .map(|name| vec![vec![*name]])
+        .ok_or_else(|| {
+            Error::new(format!(
+                "no scenario {scenario}: say one of S1 to S10, all, growth or pass"
+            ))
+        })
+}
+
+async fn all_contenders(course: &[&'static str], arguments: &Arguments) -> Result<Vec<Run>> {
+    let machine = report::machine();
+    let mut outcomes: BTreeMap<&str, BTreeMap<String, Outcome>> = BTreeMap::new();
+    for contender in Contender::ALL {
+        let mut takes_part = course.to_vec();
+        takes_part.retain(|name| contender != Contender::Floor || HAS_FLOOR.contains(name));
+        if !arguments.includes(contender) || takes_part.is_empty() {
+            continue;
+        }
+        for (name, outcome) in on_one_stand(&takes_part, contender, arguments).await? {
+            outcomes
+                .entry(name)
+                .or_default()
+                .insert(contender.name().to_owned(), outcome);
+        }
+    }
+    course
+        .iter()
+        .map(|name| {
+            let outcomes = outcomes.remove(name).unwrap_or_default();
+            a_run(name, arguments, &machine, outcomes)
+        })
+        .collect()
+}
+
+/// Those in which a bare client has something to say.
+const HAS_FLOOR: [&str; 2] = ["S1", "S10"];
+
+fn a_run(
+    scenario: &str,
+    arguments: &Arguments,
+    machine: &Machine,
+    outcomes: BTreeMap<String, Outcome>,
+) -> Result<Run> {
+    Ok(Run {
+        scenario: scenario.to_owned(),
+        n: arguments.n,
+        seed: arguments.seed,
+        latency_ms: u64::try_from(arguments.latency.as_millis())?,
+        textbook_workers: arguments.textbook_workers,
+        machine: machine.clone(),
+        outcomes,
+    })
+}
+
+async fn on_one_stand(
+    course: &[&'static str],
+    contender: Contender,
+    arguments: &Arguments,
+) -> Result<Vec<(&'static str, Outcome)>> {
+    let cloud = match course {
+        ["S2"] => vec![format!(
+            "--limit=JoinSecurityGroup={}",
+            scenario::limit::limit(arguments.n)
+        )],
+        _ => Vec::new(),
+    };
+    let mut found = Vec::new();
+    progress::part(&format!("{} {}", course.join(" "), contender.name()));
+    let mut stand = Stand::set(arguments, contender, &cloud).await?;
+    for name in course {
+        progress::part(&format!("{name} {}", contender.name()));
+        let outcome = one(name, &mut stand).await;
+        let outcome = outcome.context(format!("{name} {}", contender.name()))?;
+        found.push((*name, outcome));
+    }
+    Ok(found)
+}
+
+async fn one(name: &str, stand: &mut Stand) -> Result<Outcome> {
+    match name {
+        "S1" => scenario::apply::apply_all(stand).await,
+        "S2" => scenario::limit::joins(stand).await,
+        "S3" => scenario::keep::restart(stand).await,
+        "S4" => scenario::keep::steady(stand).await,
+        "S5" => scenario::keep::drift(stand).await,
+        "S6" => scenario::poison::healthy(stand).await,
+        "S7" => scenario::keep::trickle(stand).await,
+        "S8" => scenario::delete::delete_all(stand).await,
+        "S9" => scenario::memory::by_size(stand).await,
+        "S10" => scenario::apply::beside_a_reader(stand).await,
+        _ => Err(Error::new(format!("no scenario {name}"))),
+    }
+}
+
+/// S1 and S4 of ours, by size: what an edge costs must not depend on how many there are.
+async fn growth(arguments: &Arguments) -> Result<Vec<Run>> {
+    let mut runs = Vec::new();
+    for n in SIZES {
+        let arguments = Arguments {
+            n,
+            ..arguments.clone()
+        };
+        let machine = report::machine();
+        progress::part(&format!("growth {n}"));
+        let mut stand = Stand::set(&arguments, Contender::Ours, &[]).await?;
+        let mut outcome = scenario::apply::apply_all(&mut stand).await?;
+        stand.until_quiet().await?;
+        let steady = scenario::keep::steady(&mut stand).await?;
+        for figure in ["describes_per_minute", "cpu_percent"] {
+            if let Some(value) = steady.figures.get(figure) {
+                outcome.figure(figure, *value);
+            }
+        }
+        let outcomes = BTreeMap::from([(Contender::Ours.name().to_owned(), outcome)]);
+        let run = a_run("growth", &arguments, &machine, outcomes)?;
+        report::keep(&run, &arguments)?;
+        runs.push(run);
+    }
+    Ok(runs)
+}
+
+/// Sizes of [`growth`].
+const SIZES: [u32; 3] = [1_000, 10_000, 50_000];

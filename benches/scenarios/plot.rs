@@ -1,0 +1,128 @@
+//! SVG plots of a run. Pure but for the files that it writes.
+
+use std::path::Path;
+
+use plotters::prelude::*;
+
+use crate::support::error::{Context as _, Error, Result};
+use crate::table::Run;
+
+/// Writes the plots that a run has lines for, and says which.
+pub fn write(run: &Run, stem: &str, directory: &Path) -> Result<Vec<String>> {
+    let mut written = Vec::new();
+    for (line, title, unit) in PLOTS {
+        let curves: Vec<Curve<'_>> = run
+            .outcomes
+            .iter()
+            .filter_map(|(contender, outcome)| {
+                Some(Curve {
+                    name: contender,
+                    colour: colour(contender),
+                    points: outcome.lines.get(line)?,
+                })
+            })
+            .collect();
+        let limit = run
+            .outcomes
+            .values()
+            .find_map(|outcome| outcome.lines.get(&format!("{line}_limit")));
+        if curves.iter().all(|curve| curve.points.len() < 2) {
+            continue;
+        }
+        let file = format!("{stem}-{line}.svg");
+        let title = format!("{}, N = {}: {title}", run.scenario, run.n);
+        draw(&directory.join(&file), &title, unit, &curves, limit)
+            .context(format!("the plot {file}"))?;
+        written.push(file);
+    }
+    Ok(written)
+}
+
+/// Name of the line, what it shows, and its unit.
+const PLOTS: [(&str, &str, &str); 3] = [
+    ("ready", "edges Ready over time", "edges"),
+    ("gone", "edges gone over time", "edges"),
+    (
+        "joins",
+        "JoinSecurityGroup calls in each minute, answered or rejected",
+        "calls in this minute so far",
+    ),
+];
+
+struct Curve<'a> {
+    name: &'a str,
+    colour: RGBColor,
+    points: &'a [(f64, f64)],
+}
+
+fn draw(
+    file: &Path,
+    title: &str,
+    unit: &str,
+    curves: &[Curve<'_>],
+    limit: Option<&Vec<(f64, f64)>>,
+) -> Result<()> {
+    let all = || {
+        curves
+            .iter()
+            .flat_map(|curve| curve.points)
+            .chain(limit.into_iter().flatten())
+    };
+    let right = all().map(|(x, _)| *x).fold(1.0, f64::max);
+    let top = all().map(|(_, y)| *y).fold(1.0, f64::max) * 1.05;
+    let failed = |error: &dyn std::fmt::Display| Error::new(error.to_string());
+    let area = SVGBackend::new(file, (800, 400)).into_drawing_area();
+    area.fill(&WHITE).map_err(|error| failed(&error))?;
+    let mut chart = ChartBuilder::on(&area)
+        .caption(title, ("sans-serif", 18))
+        .margin(10)
+        .x_label_area_size(36)
+        .y_label_area_size(64)
+        .build_cartesian_2d(0.0..right, 0.0..top)
+        .map_err(|error| failed(&error))?;
+    chart
+        .configure_mesh()
+        .x_desc("seconds")
+        .y_desc(unit)
+        .max_light_lines(0)
+        .x_label_formatter(&|value| format!("{value:.0}"))
+        .y_label_formatter(&|value| format!("{value:.0}"))
+        .draw()
+        .map_err(|error| failed(&error))?;
+    if let Some(limit) = limit {
+        chart
+            .draw_series(LineSeries::new(limit.iter().copied(), GREY.stroke_width(1)))
+            .map_err(|error| failed(&error))?
+            .label("limit")
+            .legend(|(x, y)| PathElement::new([(x, y), (x + 20, y)], GREY));
+    }
+    for curve in curves {
+        let colour = curve.colour;
+        chart
+            .draw_series(LineSeries::new(
+                curve.points.iter().copied(),
+                colour.stroke_width(2),
+            ))
+            .map_err(|error| failed(&error))?
+            .label(curve.name)
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], colour.stroke_width(2)));
+    }
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::LowerRight)
+        .background_style(WHITE.mix(0.8))
+        .border_style(GREY)
+        .draw()
+        .map_err(|error| failed(&error))?;
+    area.present().map_err(|error| failed(&error))
+}
+
+fn colour(contender: &str) -> RGBColor {
+    match contender {
+        "ours" => RGBColor(0, 90, 181),
+        "textbook" => RGBColor(220, 50, 32),
+        _ => RGBColor(120, 120, 120),
+    }
+}
+
+const GREY: RGBColor = RGBColor(120, 120, 120);

@@ -1,0 +1,213 @@
+//! S1: a user applies everything while the operator runs. S10: the same with a backlog, beside somebody who only reads.
+
+use std::time::{Duration, Instant};
+
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::Api;
+
+use crate::arguments::Contender;
+use crate::bed::NAMESPACE;
+use crate::load::{self, IN_FLIGHT, Wish};
+use crate::outcome::{Outcome, number, quantile};
+use crate::stand::{Sample, Since, Stand, TEXTBOOK_PERIOD};
+use crate::support::error::{Error, Result};
+
+/// S1. The clock runs from the first request of the user until the last membership is Ready.
+pub async fn apply_all(stand: &mut Stand) -> Result<Outcome> {
+    stand.start(TEXTBOOK_PERIOD).await?;
+    let n = stand.arguments.n;
+    let wishes: Vec<Wish> = (0..n).map(Wish::number).collect();
+    let before = stand.before().await?;
+    let started = Instant::now();
+    let ((), samples) = stand.sampled(make(stand, &wishes)).await?;
+    stand.filled = n;
+    let since = stand.since(before).await?;
+    let mut outcome = Outcome::default();
+    times(stand, started, &mut outcome);
+    costs(&since, n, &mut outcome);
+    ready_line(&samples, &mut outcome);
+    Ok(outcome)
+}
+
+async fn make(stand: &Stand, wishes: &[Wish]) -> Result<()> {
+    let making = async {
+        match stand.contender {
+            Contender::Ours | Contender::Textbook => {
+                load::create(&stand.bed, &stand.watch, wishes).await
+            }
+            Contender::Floor => floor(stand, wishes).await,
+        }
+    };
+    let seeing = stand.watch.until_ready(wishes.len(), stand.patience());
+    futures::future::try_join(making, seeing).await?;
+    Ok(())
+}
+
+/// The user's creates and, as soon as each is answered, the two writes of an operator: each eight at a time.
+async fn floor(stand: &Stand, wishes: &[Wish]) -> Result<()> {
+    let (made, mut to_write) = tokio::sync::mpsc::unbounded_channel();
+    let creating = async move {
+        let mut creates = futures::stream::iter(wishes)
+            .map(|wish| async move {
+                let uid = load::create_one(&stand.bed.client, &stand.watch, wish).await?;
+                Ok::<_, Error>((wish, uid))
+            })
+            .buffer_unordered(IN_FLIGHT);
+        while let Some(created) = creates.next().await {
+            // Nobody receives any more only where a write failed, and that is the error to tell.
+            let _ = made.send(created?);
+        }
+        Ok::<_, Error>(())
+    };
+    let writing = async {
+        let arrivals = futures::stream::poll_fn(|context| to_write.poll_recv(context));
+        let mut writes =
+            arrivals
+                .map(|(wish, uid)| async move {
+                    load::floor_writes(&stand.bed.client, wish, &uid).await
+                })
+                .buffer_unordered(IN_FLIGHT);
+        while let Some(written) = writes.next().await {
+            written?;
+        }
+        Ok(())
+    };
+    futures::future::try_join(creating, writing).await?;
+    Ok(())
+}
+
+/// When all were Ready, and how long each took.
+fn times(stand: &Stand, started: Instant, outcome: &mut Outcome) {
+    let mut each = Vec::new();
+    let mut last = 0.0_f64;
+    for (_, seen) in stand.watch.those(|_| true) {
+        if let (Some(asked), Some(ready)) = (seen.asked, seen.ready) {
+            each.push(ready.saturating_duration_since(asked).as_secs_f64());
+            last = last.max(ready.saturating_duration_since(started).as_secs_f64());
+        }
+    }
+    outcome.figure("all_ready_s", last);
+    outcome.figure("ready_p50_s", quantile(&mut each, 0.5));
+    outcome.figure("ready_p99_s", quantile(&mut each, 0.99));
+}
+
+/// What each edge cost.
+pub fn costs(since: &Since, n: u32, outcome: &mut Outcome) {
+    let edges = f64::from(n);
+    outcome.figure("calls_per_edge", number(since.total_calls()) / edges);
+    outcome.figure("writes_per_edge", number(since.writes()) / edges);
+    outcome.figure("events_per_edge", number(since.events()) / edges);
+    outcome.figure(
+        "api_server_cpu_ms_per_edge",
+        since.api_server_cpu_seconds * 1_000.0 / edges,
+    );
+    outcome.figure("api_server_peak_mib", since.api_server.peak_mib);
+    if let Some(own) = since.own {
+        outcome.figure("cpu_ms_per_edge", since.cpu_seconds * 1_000.0 / edges);
+        outcome.figure("peak_mib", own.peak_mib);
+    }
+    outcome.raw = since.raw();
+}
+
+/// Edges Ready over time.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "counts of a benchmark are far below 2^52"
+)]
+pub fn ready_line(samples: &[Sample], outcome: &mut Outcome) {
+    let line = samples
+        .iter()
+        .map(|sample| (sample.at.as_secs_f64(), sample.ready as f64))
+        .collect();
+    outcome.lines.insert("ready".to_owned(), line);
+}
+
+/// S10. Somebody reads twenty times a second, first alone, then beside an operator that finds everything to do.
+pub async fn beside_a_reader(stand: &mut Stand) -> Result<Outcome> {
+    let n = stand.arguments.n;
+    let wishes: Vec<Wish> = (0..n).map(Wish::number).collect();
+    load::create(&stand.bed, &stand.watch, &wishes).await?;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    crate::progress::at("the reader alone");
+    let (mut idle, ()) = read_during(stand, async {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        Ok(())
+    })
+    .await?;
+    let before = stand.before().await?;
+    if stand.contender != Contender::Floor {
+        stand.start(TEXTBOOK_PERIOD).await?;
+    }
+    let (mut busy, ()) = read_during(stand, catch_up(stand, &wishes)).await?;
+    stand.filled = n;
+    let since = stand.since(before).await?;
+    let mut outcome = Outcome::default();
+    let (alone, beside) = (quantile(&mut idle, 0.99), quantile(&mut busy, 0.99));
+    outcome.figure("reader_alone_p99_ms", alone * 1_000.0);
+    outcome.figure("reader_p99_ms", beside * 1_000.0);
+    outcome.figure("reader_ratio", beside / alone);
+    outcome.count("too_many_requests", since.answered(429));
+    outcome.raw = since.raw();
+    Ok(outcome)
+}
+
+async fn catch_up(stand: &Stand, wishes: &[Wish]) -> Result<()> {
+    match stand.contender {
+        Contender::Ours | Contender::Textbook => {}
+        Contender::Floor => {
+            let api = stand.bed.memberships();
+            let uids: std::collections::HashMap<String, String> = api
+                .list(&kube::api::ListParams::default())
+                .await?
+                .items
+                .into_iter()
+                .filter_map(|object| Some((object.metadata.name?, object.metadata.uid?)))
+                .collect();
+            let mut writes = futures::stream::iter(wishes)
+                .map(|wish| {
+                    let uid = uids.get(&wish.name).cloned().unwrap_or_default();
+                    async move { load::floor_writes(&stand.bed.client, wish, &uid).await }
+                })
+                .buffer_unordered(IN_FLIGHT);
+            while let Some(written) = writes.next().await {
+                written?;
+            }
+        }
+    }
+    stand
+        .watch
+        .until_ready(wishes.len(), stand.patience())
+        .await
+}
+
+/// Seconds that each read took while `work` went on.
+async fn read_during<T>(
+    stand: &Stand,
+    work: impl Future<Output = Result<T>>,
+) -> Result<(Vec<f64>, T)> {
+    // A connection of its own: a read must not wait behind the bench's own writes.
+    let client = stand.bed.plane.admin_client().await?;
+    let (took, mut reads) = tokio::sync::mpsc::unbounded_channel();
+    let reader = tokio::spawn(async move {
+        let api: Api<Namespace> = Api::all(client);
+        let mut ticks = tokio::time::interval(Duration::from_millis(50));
+        loop {
+            ticks.tick().await;
+            let asked = Instant::now();
+            let answer = api.get(NAMESPACE).await;
+            // A read that fails took for ever.
+            let seconds = answer.map_or(f64::INFINITY, |_| asked.elapsed().as_secs_f64());
+            if took.send(seconds).is_err() {
+                return;
+            }
+        }
+    });
+    let done = work.await;
+    reader.abort();
+    let mut seconds = Vec::new();
+    while let Ok(one) = reads.try_recv() {
+        seconds.push(one);
+    }
+    Ok((seconds, done?))
+}

@@ -1,0 +1,84 @@
+//! S8: a user deletes everything. One edge in a hundred is its instance's last group, which the cloud does not let go.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::keep::chosen;
+use crate::load::{self, Wish};
+use crate::outcome::{Outcome, number};
+use crate::stand::Stand;
+use crate::support::error::Result;
+
+/// S8. The clock runs from the first DELETE until the last object that can go is gone.
+pub async fn delete_all(stand: &mut Stand) -> Result<Outcome> {
+    stand.fill().await?;
+    let total = stand.filled;
+    let stuck = chosen(
+        stand.arguments.n,
+        stand.arguments.n.div_ceil(100),
+        stand.arguments.seed,
+    );
+    let changes: Vec<Value> = stuck
+        .iter()
+        .map(|index| {
+            let instance = Wish::number(*index).instance;
+            json!({"leave": {"target": instance, "securityGroupId": "sg-base"}})
+        })
+        .collect();
+    stand.bed.simulator.change(&json!(changes)).await?;
+    let stuck: std::collections::HashSet<String> = stuck.into_iter().map(load::name).collect();
+    let can_go = total as usize - stuck.len();
+    let names: Vec<String> = (0..total).map(load::name).collect();
+    let before = stand.before().await?;
+    let started = Instant::now();
+    let work = async {
+        load::delete(&stand.bed, &stand.watch, &names).await?;
+        stand
+            .watch
+            .until("gone", stand.patience(), |watch| {
+                let gone = watch.count(|seen| seen.gone.is_some());
+                (gone, gone >= can_go)
+            })
+            .await
+    };
+    let ((), samples) = stand.sampled(work).await?;
+    let last = stand
+        .watch
+        .those(|_| true)
+        .into_iter()
+        .filter_map(|(_, seen)| seen.gone)
+        .max()
+        .map_or(0.0, |gone| {
+            gone.saturating_duration_since(started).as_secs_f64()
+        });
+    // Those that stay are told so within the same time; a status that is a second late is no finding.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let since = stand.since(before).await?;
+    let with_reason = stand
+        .watch
+        .those(|name| stuck.contains(name))
+        .iter()
+        .filter(|(_, seen)| seen.gone.is_none() && seen.code == "InstanceLastSecurityGroup")
+        .count();
+    let mut outcome = Outcome::default();
+    outcome.figure("all_gone_s", last);
+    outcome.figure(
+        "leaves_per_edge",
+        number(since.calls_with(LEAVE, "OK")) / number(can_go as u64),
+    );
+    outcome.figure(
+        "kept_with_reason_percent",
+        100.0 * number(with_reason as u64) / number(stuck.len() as u64),
+    );
+    outcome.figure("writes_per_edge", number(since.writes()) / f64::from(total));
+    let line = samples
+        .iter()
+        .map(|sample| (sample.at.as_secs_f64(), number(sample.gone as u64)))
+        .collect();
+    outcome.lines.insert("gone".to_owned(), line);
+    outcome.raw = since.raw();
+    Ok(outcome)
+}
+
+const LEAVE: &str = "LeaveSecurityGroup";

@@ -1,0 +1,180 @@
+//! S3, S4, S5, S7: everything is Ready, and then the process dies, nothing happens, somebody interferes, or one more comes.
+
+use std::time::{Duration, Instant};
+
+use rand::seq::SliceRandom as _;
+use rand::{RngExt as _, SeedableRng as _};
+use serde_json::{Value, json};
+
+use crate::arguments::Contender;
+use crate::load::{self, Wish};
+use crate::outcome::{Outcome, number, quantile};
+use crate::stand::Stand;
+use crate::support::error::{Context as _, Error, Result};
+
+/// S3. Killed, and started again; one new object was made meanwhile.
+pub async fn restart(stand: &mut Stand) -> Result<Outcome> {
+    stand.fill().await?;
+    let index = stand.filled;
+    stand.process()?.kill();
+    load::create(&stand.bed, &stand.watch, &[Wish::number(index)]).await?;
+    let before = stand.before_start().await?;
+    let started = Instant::now();
+    stand.process()?.restart().await?;
+    let quiet = stand.until_quiet().await?;
+    let since = stand.since(before).await?;
+    stand.filled += 1;
+    stand
+        .watch
+        .until_ready(stand.filled as usize, stand.patience())
+        .await?;
+    let new = stand.watch.those(|name| name == load::name(index));
+    let ready = new
+        .first()
+        .and_then(|(_, seen)| seen.ready)
+        .context("the new object is not Ready")?;
+    let mut outcome = Outcome::default();
+    outcome.figure(
+        "settled_s",
+        quiet.saturating_duration_since(started).as_secs_f64(),
+    );
+    outcome.figure(
+        "new_ready_s",
+        ready.saturating_duration_since(started).as_secs_f64(),
+    );
+    outcome.count("describes", since.describes());
+    // The two of the new object are work, not a consequence of the restart.
+    outcome.count("writes", since.writes().saturating_sub(2));
+    outcome.raw = since.raw();
+    Ok(outcome)
+}
+
+/// S4. Nothing happens for a minute.
+pub async fn steady(stand: &mut Stand) -> Result<Outcome> {
+    look_every_minute(stand).await?;
+    let mut outcome = Outcome::default();
+    measure_steady(stand, Duration::from_secs(60), &mut outcome).await?;
+    if stand.contender == Contender::Textbook {
+        let per_minute = f64::from(stand.arguments.n) / 10.0;
+        outcome.notes.push(format!(
+            "RequeueAfter is 60 s here, for the same freshness; with the 10 min it has elsewhere it would be {per_minute:.0} Describes a minute"
+        ));
+    }
+    Ok(outcome)
+}
+
+/// What a minute without any change costs.
+pub async fn measure_steady(
+    stand: &mut Stand,
+    period: Duration,
+    outcome: &mut Outcome,
+) -> Result<()> {
+    crate::progress::at("nothing happens");
+    let before = stand.before().await?;
+    tokio::time::sleep(period).await;
+    let since = stand.since(before).await?;
+    let minutes = since.seconds / 60.0;
+    outcome.figure("describes_per_minute", number(since.describes()) / minutes);
+    outcome.count("writes", since.writes());
+    outcome.figure("cpu_percent", 100.0 * since.cpu_seconds / since.seconds);
+    outcome.raw = since.raw();
+    Ok(())
+}
+
+/// The textbook operator sees drift as often as it looks; for a fair comparison it looks as often as ours.
+async fn look_every_minute(stand: &mut Stand) -> Result<()> {
+    stand.fill().await?;
+    if stand.contender == Contender::Textbook {
+        stand.process()?.kill();
+        stand.start(Duration::from_secs(60)).await?;
+    }
+    stand.until_quiet().await?;
+    Ok(())
+}
+
+/// S5. Somebody takes one edge in a hundred away, all in one moment.
+pub async fn drift(stand: &mut Stand) -> Result<Outcome> {
+    look_every_minute(stand).await?;
+    let n = stand.arguments.n;
+    let drifted = chosen(n, n.div_ceil(100), stand.arguments.seed);
+    let changes: Vec<Value> = drifted
+        .iter()
+        .map(|index| {
+            let wish = Wish::number(*index);
+            json!({"leave": {"target": wish.instance, "securityGroupId": wish.group}})
+        })
+        .collect();
+    // At any moment of the minute, not right after everything was looked at.
+    let moment = rand::rngs::StdRng::seed_from_u64(stand.arguments.seed).random_range(10..50);
+    tokio::time::sleep(Duration::from_secs(moment)).await;
+    let before = stand.before().await?;
+    let started = Instant::now();
+    stand.bed.simulator.change(&json!(changes)).await?;
+    let at_start = stand.calls().await?.effects(JOIN);
+    let mut repaired = Vec::new();
+    while repaired.len() < drifted.len() {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let now = stand.calls().await?.effects(JOIN) - at_start;
+        let at = started.elapsed().as_secs_f64();
+        repaired.resize(usize::try_from(now)?.max(repaired.len()), at);
+        crate::progress::at(&format!("{} of {} repaired", repaired.len(), drifted.len()));
+        if started.elapsed() > DRIFT_LIMIT {
+            return Err(Error::new(format!(
+                "only {} of {} repaired after {DRIFT_LIMIT:?}",
+                repaired.len(),
+                drifted.len()
+            )));
+        }
+    }
+    tokio::time::sleep(Duration::from_secs(5)).await; // one Join too many would come now
+    let since = stand.since(before).await?;
+    let mut outcome = Outcome::default();
+    outcome.figure("repaired_p50_s", quantile(&mut repaired, 0.5));
+    outcome.figure("repaired_p99_s", quantile(&mut repaired, 0.99));
+    outcome.figure(
+        "joins_per_drift",
+        number(since.calls_of(JOIN)) / number(drifted.len() as u64),
+    );
+    outcome.raw = since.raw();
+    Ok(outcome)
+}
+
+/// S7. One more each second, for half a minute, beside N that are Ready.
+pub async fn trickle(stand: &mut Stand) -> Result<Outcome> {
+    stand.fill().await?;
+    let first = stand.filled;
+    let mut ticks = tokio::time::interval(Duration::from_secs(1));
+    let last = (first + TRICKLE).min(stand.arguments.n + crate::bed::SPARE);
+    for index in first..last {
+        ticks.tick().await;
+        crate::progress::at(&format!("new object {}", index - first + 1));
+        load::create_one(&stand.bed.client, &stand.watch, &Wish::number(index)).await?;
+    }
+    stand
+        .watch
+        .until_ready(last as usize, stand.patience())
+        .await?;
+    stand.filled = last;
+    let mut took: Vec<f64> = stand
+        .watch
+        .those(|name| (first..last).any(|index| load::name(index) == name))
+        .into_iter()
+        .filter_map(|(_, seen)| Some((seen.ready? - seen.asked?).as_secs_f64() * 1_000.0))
+        .collect();
+    let mut outcome = Outcome::default();
+    outcome.figure("ready_p50_ms", quantile(&mut took, 0.5));
+    outcome.figure("ready_p99_ms", quantile(&mut took, 0.99));
+    Ok(outcome)
+}
+
+/// So many of the first n, chosen by the seed.
+pub fn chosen(n: u32, count: u32, seed: u64) -> Vec<u32> {
+    let mut all: Vec<u32> = (0..n).collect();
+    all.shuffle(&mut rand::rngs::StdRng::seed_from_u64(seed));
+    all.truncate(count as usize);
+    all
+}
+
+const JOIN: &str = "JoinSecurityGroup";
+const TRICKLE: u32 = 30;
+const DRIFT_LIMIT: Duration = Duration::from_secs(300);

@@ -1,0 +1,206 @@
+//! How many instructions one pass takes, as callgrind counts them: a number that depends on no machine's speed. In process; no
+//! network, no clock but the time in a condition.
+
+use std::hint::black_box;
+use std::process::{Command, ExitCode, Stdio};
+
+use k8s_openapi::jiff::Timestamp;
+use security_group_operator::api::membership::{
+    AdoptionPolicy, DeletionPolicy, DriftPolicy, ManagementPolicy, Origin,
+};
+use security_group_operator::api::{
+    ACCOUNT_ANNOTATION, FINALIZER, ORIGIN_ANNOTATION, SecurityGroupMembership,
+};
+use security_group_operator::ecs::{TargetDescription, TargetState};
+use security_group_operator::membership::decide::{
+    Account, Attempt, Claim, Seen, Sharing, Step, Target, Verdict, Wanted, decide,
+};
+use security_group_operator::membership::edge::Edge;
+use security_group_operator::membership::status::{Facts, status};
+use serde_json::{Value, json};
+
+use crate::support::error::{Context as _, Error, Result};
+
+/// Counts two runs of different length and prints the difference, so that the start of the process is not in it.
+pub fn count() -> Result<()> {
+    if Command::new("valgrind")
+        .arg("--version")
+        .stdout(Stdio::null())
+        .status()
+        .is_err()
+    {
+        println!("valgrind is not installed, so the instructions of a pass are not counted.");
+        return Ok(());
+    }
+    let (few, many) = (instructions(FEW)?, instructions(MANY)?);
+    let passes = u64::from(MANY - FEW);
+    println!("| what | instructions |\n|---|--:|");
+    println!(
+        "| one pass that makes an edge: read the object thrice, decide, two patches, status | {} |",
+        (many - few) / passes
+    );
+    Ok(())
+}
+
+const FEW: u32 = 100;
+const MANY: u32 = 1_100;
+
+fn instructions(passes: u32) -> Result<u64> {
+    let output = Command::new("valgrind")
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .arg(std::env::current_exe()?)
+        .args(["pass", &format!("--passes={passes}")])
+        .output()
+        .context("valgrind")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    said.lines()
+        .find_map(|line| line.split_once("Collected :")?.1.trim().parse().ok())
+        .ok_or_else(|| Error::new(format!("callgrind counted nothing:\n{said}")))
+}
+
+/// So many passes and nothing else: what runs under valgrind.
+pub fn run(passes: u32) -> ExitCode {
+    let fresh = object(None, None).to_string();
+    for _ in 0..passes {
+        if black_box(one(&fresh)).is_none() {
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+/// A new object becomes Ready: the steps of `membership::pass`, with the answers of the cloud and the API server at hand.
+fn one(fresh: &str) -> Option<Vec<u8>> {
+    let mut stored: SecurityGroupMembership = serde_json::from_str(fresh).ok()?;
+    let edge = Edge::try_from(&stored.spec).ok()?;
+    let wanted = wanted(&stored);
+    let mut seen = unseen();
+    let verdict = loop {
+        match decide(&wanted, &seen) {
+            Step::Read => {
+                seen.target = Target::Present {
+                    member: false,
+                    transitional: false,
+                };
+            }
+            Step::Claim(origin) => {
+                let patch = claim_patch(origin);
+                let answer = object_with_claim(&patch);
+                stored = serde_json::from_slice(&answer).ok()?;
+                seen.claim = Some(Claim {
+                    origin,
+                    fresh: true,
+                });
+            }
+            Step::Join => seen.attempt = Attempt::Joined,
+            Step::Rest(verdict) => break verdict,
+            Step::Leave | Step::HandOver | Step::Release(_) => return None,
+        }
+    };
+    let description = description()?;
+    let next = finished(&stored, &edge, verdict, &seen, &description)?;
+    let patch = serde_json::to_vec(&json!({
+        "apiVersion": "security-group-operator.io/v1alpha1", "kind": "SecurityGroupMembership",
+        "metadata": {"name": "edge-000001", "uid": stored.metadata.uid}, "status": next,
+    }));
+    let answer = object(Some(&claim_patch(Origin::Joined)), Some(json!(next))).to_string();
+    let written: SecurityGroupMembership = serde_json::from_str(&answer).ok()?;
+    black_box(written);
+    patch.ok()
+}
+
+fn finished(
+    stored: &SecurityGroupMembership,
+    edge: &Edge,
+    verdict: Verdict,
+    seen: &Seen,
+    description: &TargetDescription,
+) -> Option<security_group_operator::api::SecurityGroupMembershipStatus> {
+    let facts = Facts {
+        edge,
+        verdict,
+        seen,
+        deleting: false,
+        description: Some(description),
+        failure: None,
+        account_problem: "",
+    };
+    let previous = stored.status.clone().unwrap_or_default();
+    status(
+        &previous,
+        stored.metadata.generation,
+        &facts,
+        Timestamp::now(),
+    )
+}
+
+fn wanted(object: &SecurityGroupMembership) -> Wanted {
+    Wanted {
+        deleting: object.metadata.deletion_timestamp.is_some(),
+        paused: false,
+        management: ManagementPolicy::Manage,
+        adoption: AdoptionPolicy::Adopt,
+        deletion: DeletionPolicy::LeaveIfJoined,
+        drift: DriftPolicy::Repair,
+    }
+}
+
+const fn unseen() -> Seen {
+    Seen {
+        account: Account::Usable,
+        claim: None,
+        target: Target::Unread,
+        sharing: Sharing {
+            others: false,
+            joined_elsewhere: false,
+            claimed_elsewhere: false,
+        },
+        attempt: Attempt::None,
+        was_ready: false,
+        settled: true,
+        repairs: 0,
+        synced: true,
+    }
+}
+
+fn description() -> Option<TargetDescription> {
+    Some(TargetDescription {
+        state: TargetState::Running,
+        vpc_id: Some("vpc-sim".to_owned()),
+        security_group_ids: std::iter::once("sg-base".parse().ok()?).collect(),
+        service_managed: false,
+        lock_reasons: Vec::new(),
+    })
+}
+
+fn claim_patch(origin: Origin) -> Value {
+    json!({
+        "finalizers": [FINALIZER],
+        "annotations": {ORIGIN_ANNOTATION: origin, ACCOUNT_ANNOTATION: "1000000000000001"},
+    })
+}
+
+fn object_with_claim(patch: &Value) -> Vec<u8> {
+    object(Some(patch), None).to_string().into_bytes()
+}
+
+/// The object as the API server sends it.
+fn object(claim: Option<&Value>, status: Option<Value>) -> Value {
+    let field = |name: &str| claim.and_then(|claim| claim.get(name)).cloned();
+    json!({
+        "apiVersion": "security-group-operator.io/v1alpha1", "kind": "SecurityGroupMembership",
+        "metadata": {
+            "name": "edge-000001", "namespace": "bench", "generation": 1, "resourceVersion": "12345",
+            "uid": "0b1f2c3d-1111-2222-3333-444455556666", "creationTimestamp": "2026-01-01T00:00:00Z",
+            "finalizers": field("finalizers"), "annotations": field("annotations"),
+        },
+        "spec": {
+            "region": "cn-hangzhou", "instanceID": "i-sim000001", "securityGroupID": "sg-sim0001",
+            "accountRef": {"kind": "ClusterCloudAccount", "name": "default"},
+        },
+        "status": status.unwrap_or_else(|| json!({"conditions": [{
+            "type": "Ready", "status": "Unknown", "reason": "Pending", "message": "not seen by the operator yet",
+            "lastTransitionTime": "1970-01-01T00:00:00Z",
+        }]})),
+    })
+}

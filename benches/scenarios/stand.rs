@@ -1,0 +1,323 @@
+//! One contender on its bed, and how what it does is counted. Every scenario runs on a stand.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use futures::future::{Either, select};
+use serde_json::{Value, json};
+
+use crate::arguments::{Arguments, Contender};
+use crate::bed::Bed;
+use crate::contender::{OUR_USER, Running, TEXTBOOK_USER, Textbook, start_ours};
+use crate::load::{self, Wish};
+use crate::measure::{self, Calls, Mark, Requests, Usage};
+use crate::support::error::{Context as _, Error, Result};
+use crate::watch::Watch;
+
+/// A contender with a control plane, a cloud and a watch of its own.
+pub struct Stand {
+    pub arguments: Arguments,
+    pub contender: Contender,
+    // Dropped in this order: who uses the bed before the bed.
+    pub watch: Watch,
+    pub running: Option<Running>,
+    pub bed: Bed,
+    /// Memberships that exist and are Ready, from number 0.
+    pub filled: u32,
+}
+
+/// The user of the bench's own client.
+const FLOOR_USER: &str = "admin";
+
+/// How often the textbook operator looks at an object again: what a kubebuilder user would write.
+pub const TEXTBOOK_PERIOD: Duration = Duration::from_secs(600);
+
+/// How long without a rush counts as quiet.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// What stood at one moment, to subtract from later.
+pub struct Before {
+    at: Instant,
+    calls: Calls,
+    mark: Mark,
+    own: Option<Usage>,
+    api_server: Usage,
+}
+
+/// What happened since.
+pub struct Since {
+    pub seconds: f64,
+    pub calls: Calls,
+    before: Calls,
+    pub requests: Requests,
+    pub own: Option<Usage>,
+    pub cpu_seconds: f64,
+    pub api_server_cpu_seconds: f64,
+    pub api_server: Usage,
+    user: &'static str,
+}
+
+/// What was seen at one moment of a run.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    /// Since the start of the run.
+    pub at: Duration,
+    /// The minute of the clock, as the cloud counts.
+    pub minute: u64,
+    /// Memberships that are Ready.
+    pub ready: usize,
+    /// Memberships that are gone.
+    pub gone: usize,
+    /// The cloud's counts.
+    pub calls: Calls,
+}
+
+impl Stand {
+    /// Sets it up; the contender does not run yet.
+    pub async fn set(
+        arguments: &Arguments,
+        contender: Contender,
+        cloud: &[String],
+    ) -> Result<Self> {
+        crate::progress::at("control plane and cloud start");
+        let bed = Bed::lay(arguments, cloud).await?;
+        let watch = Watch::start(bed.client.clone());
+        Ok(Self {
+            arguments: arguments.clone(),
+            contender,
+            bed,
+            watch,
+            running: None,
+            filled: 0,
+        })
+    }
+
+    /// Starts the contender. The textbook one looks at each object again after `period`.
+    pub async fn start(&mut self, period: Duration) -> Result<()> {
+        self.running = match self.contender {
+            Contender::Ours => Some(start_ours(&self.bed).await?),
+            Contender::Textbook => {
+                let workers = self.arguments.textbook_workers;
+                let textbook = Textbook::start(&self.bed, workers, period).await?;
+                Some(Running::Textbook(Box::new(textbook)))
+            }
+            Contender::Floor => None,
+        };
+        Ok(())
+    }
+
+    /// Has all N memberships made and Ready, if they are not yet.
+    pub async fn fill(&mut self) -> Result<()> {
+        if self.running.is_none() {
+            self.start(TEXTBOOK_PERIOD).await?;
+        }
+        if self.filled < self.arguments.n {
+            let wishes: Vec<Wish> = (self.filled..self.arguments.n).map(Wish::number).collect();
+            load::create(&self.bed, &self.watch, &wishes).await?;
+            self.filled = self.arguments.n;
+            let limit = self.patience();
+            self.watch.until_ready(self.filled as usize, limit).await?;
+            self.until_quiet().await?;
+        }
+        Ok(())
+    }
+
+    /// Returns when nothing is read from the cloud any more but what a scan reads; says when that began.
+    pub async fn until_quiet(&self) -> Result<Instant> {
+        // A scan of N reads N/100 blocks a minute; twice that in a second, and two calls beside it, is no rush.
+        let rush = 2 + 2 * u64::from(self.arguments.n) / 100 / 60;
+        let limit = self.patience();
+        let started = Instant::now();
+        let (mut last, mut quiet_since) = (self.calls().await?.total(), started);
+        let mut in_this_second = 0;
+        loop {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let now = self.calls().await?.total();
+            in_this_second += now - last;
+            if in_this_second > rush {
+                (quiet_since, in_this_second) = (Instant::now(), 0);
+            }
+            last = now;
+            if quiet_since.elapsed() > QUIET {
+                return Ok(quiet_since);
+            }
+            if started.elapsed() > limit {
+                return Err(Error::new(format!("the calls do not end within {limit:?}")));
+            }
+        }
+    }
+
+    /// Longer than any contender should need for all of N.
+    pub fn patience(&self) -> Duration {
+        Duration::from_secs(180 + u64::from(self.arguments.n) / 20)
+    }
+
+    /// The running contender.
+    pub fn process(&mut self) -> Result<&mut Running> {
+        self.running.as_mut().context("the contender does not run")
+    }
+
+    /// The cloud's counts now.
+    pub async fn calls(&self) -> Result<Calls> {
+        Calls::read(self.bed.simulator.stats().await?)
+    }
+
+    /// Where things stand now.
+    pub async fn before(&mut self) -> Result<Before> {
+        Ok(Before {
+            own: self.own()?,
+            ..self.before_start().await?
+        })
+    }
+
+    /// The same for a contender that does not run: its use is counted from its start.
+    pub async fn before_start(&mut self) -> Result<Before> {
+        Ok(Before {
+            at: Instant::now(),
+            calls: self.calls().await?,
+            mark: measure::mark(&self.bed.plane.audit_log())?,
+            own: None,
+            api_server: measure::usage(self.bed.plane.api_server_pid()?)?,
+        })
+    }
+
+    /// What happened since then.
+    pub async fn since(&mut self, before: Before) -> Result<Since> {
+        let seconds = before.at.elapsed().as_secs_f64();
+        let own = self.own()?;
+        let api_server = measure::usage(self.bed.plane.api_server_pid()?)?;
+        let calls = self.calls().await?;
+        // The line of the last answer is written after the answer.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let cpu = |usage: Option<Usage>| usage.map_or(0.0, |usage| usage.cpu_seconds);
+        Ok(Since {
+            seconds,
+            calls,
+            before: before.calls,
+            requests: measure::requests_since(&self.bed.plane.audit_log(), &before.mark)?,
+            cpu_seconds: cpu(own) - cpu(before.own),
+            own,
+            api_server_cpu_seconds: api_server.cpu_seconds - before.api_server.cpu_seconds,
+            api_server,
+            user: self.user(),
+        })
+    }
+
+    /// Samples the run every half second, for the plots.
+    pub async fn sampled<T>(
+        &self,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<(T, Vec<Sample>)> {
+        let samples = RefCell::new(Vec::new());
+        let started = Instant::now();
+        let sampling = async {
+            loop {
+                let sample = Sample {
+                    at: started.elapsed(),
+                    minute: minute_of_the_clock(),
+                    ready: self.watch.ready(),
+                    gone: self.watch.count(|seen| seen.gone.is_some()),
+                    calls: self.calls().await?,
+                };
+                samples.borrow_mut().push(sample);
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+            #[expect(unreachable_code, reason = "gives the block its type")]
+            Ok::<(), Error>(())
+        };
+        let done = match select(std::pin::pin!(work), std::pin::pin!(sampling)).await {
+            Either::Left((done, _)) => done?,
+            Either::Right((Err(error), _)) => return Err(error),
+            Either::Right((Ok(()), _)) => return Err(Error::new("the sampling ended by itself")),
+        };
+        Ok((done, samples.into_inner()))
+    }
+
+    fn own(&mut self) -> Result<Option<Usage>> {
+        match &mut self.running {
+            Some(running) => Ok(Some(measure::usage(running.pid())?)),
+            None => Ok(None),
+        }
+    }
+
+    const fn user(&self) -> &'static str {
+        match self.contender {
+            Contender::Ours => OUR_USER,
+            Contender::Textbook => TEXTBOOK_USER,
+            Contender::Floor => FLOOR_USER,
+        }
+    }
+}
+
+fn minute_of_the_clock() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |now| now.as_secs() / 60)
+}
+
+impl Since {
+    /// Calls to ECS of any API since.
+    pub fn total_calls(&self) -> u64 {
+        self.calls.total() - self.before.total()
+    }
+
+    /// Calls of one API since.
+    pub fn calls_of(&self, api: &str) -> u64 {
+        self.calls.of(api) - self.before.of(api)
+    }
+
+    /// Calls of one API since that got this result.
+    pub fn calls_with(&self, api: &str, result: &str) -> u64 {
+        self.calls.with(api, result) - self.before.with(api, result)
+    }
+
+    /// Describes since.
+    pub fn describes(&self) -> u64 {
+        self.calls.describes() - self.before.describes()
+    }
+
+    /// Writes of the contender to memberships, status included. Events are counted by [`Since::events`].
+    pub fn writes(&self) -> u64 {
+        // The floor is the same user as the one who creates and deletes.
+        let by_user = self.user == FLOOR_USER;
+        self.sum(|request| {
+            request.is_write()
+                && request.resource.starts_with("securitygroupmemberships")
+                && !(by_user && ["create", "delete"].contains(&request.verb.as_str()))
+        })
+    }
+
+    /// Events that the contender wrote.
+    pub fn events(&self) -> u64 {
+        self.sum(|request| request.is_write() && request.resource == "events")
+    }
+
+    /// Requests of the contender with this answer.
+    pub fn answered(&self, code: u16) -> u64 {
+        self.sum(|request| request.code == code)
+    }
+
+    fn sum(&self, of_kind: impl Fn(&measure::Request) -> bool) -> u64 {
+        self.requests
+            .iter()
+            .filter(|(request, _)| request.user == self.user && of_kind(request))
+            .map(|(_, count)| count)
+            .sum()
+    }
+
+    /// Everything that was counted, for the JSON report.
+    pub fn raw(&self) -> Value {
+        let mut requests: BTreeMap<String, u64> = BTreeMap::new();
+        for (request, count) in &self.requests {
+            let key = format!(
+                "{} {} {} {}",
+                request.agent, request.verb, request.resource, request.code
+            );
+            *requests.entry(key).or_default() += count;
+        }
+        json!({
+            "cloudCallsSinceStart": self.calls.table(), "cloudCallsBefore": self.before.table(),
+            "apiServerRequests": requests,
+        })
+    }
+}

@@ -1,0 +1,268 @@
+//! The lines of the report: which figure of which scenario, against which goal. Only data and its formatting.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use serde::{Deserialize, Serialize};
+
+use crate::outcome::Outcome;
+
+/// One scenario of one run, as it is kept in JSON.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Run {
+    pub scenario: String,
+    pub n: u32,
+    pub seed: u64,
+    pub latency_ms: u64,
+    pub textbook_workers: u32,
+    pub machine: Machine,
+    /// By name of the contender.
+    pub outcomes: BTreeMap<String, Outcome>,
+}
+
+/// What it ran on.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Machine {
+    pub cores: usize,
+    pub memory_gib: u64,
+    pub processor: String,
+    /// Load average over the minute before the run: above the number of cores, somebody else was busy.
+    pub load_before: f64,
+}
+
+/// One line of the table.
+pub struct Line {
+    pub scenario: &'static str,
+    pub figure: &'static str,
+    pub what: &'static str,
+    pub goal: &'static str,
+}
+
+const fn line(
+    scenario: &'static str,
+    figure: &'static str,
+    what: &'static str,
+    goal: &'static str,
+) -> Line {
+    Line {
+        scenario,
+        figure,
+        what,
+        goal,
+    }
+}
+
+/// All lines, in order. Goals are those for ten thousand edges on two cores.
+pub const LINES: &[Line] = &[
+    line(
+        "S1",
+        "all_ready_s",
+        "apply all: until all are Ready, s",
+        "≤ 45",
+    ),
+    line("S1", "ready_p50_s", "create to Ready, p50, s", ""),
+    line("S1", "ready_p99_s", "create to Ready, p99, s", ""),
+    line("S1", "calls_per_edge", "cloud calls an edge", "≤ 1.02"),
+    line("S1", "writes_per_edge", "API-server writes an edge", "2.00"),
+    line("S1", "events_per_edge", "Events an edge", ""),
+    line("S1", "cpu_ms_per_edge", "CPU an edge, ms", "≤ 0.6"),
+    line("S1", "peak_mib", "peak memory, MiB", "≤ 48"),
+    line(
+        "S1",
+        "api_server_cpu_ms_per_edge",
+        "API server's CPU an edge, ms",
+        "",
+    ),
+    line(
+        "S1",
+        "api_server_peak_mib",
+        "API server's peak memory, MiB",
+        "",
+    ),
+    line(
+        "S2",
+        "used_percent",
+        "Joins under a limit: share of the limit used, %",
+        "≥ 98",
+    ),
+    line(
+        "S2",
+        "used_percent_after_halving",
+        "the same in the last minute, limit halved, %",
+        "≥ 98",
+    ),
+    line("S2", "rejected_percent", "rejected, %", "≤ 1"),
+    line(
+        "S3",
+        "settled_s",
+        "restart: until all were looked at, s",
+        "≤ 3",
+    ),
+    line("S3", "describes", "Describes until then", "≤ N/100 + 5"),
+    line("S3", "writes", "API-server writes", "0"),
+    line(
+        "S3",
+        "new_ready_s",
+        "a new object Ready after the start, s",
+        "< 1",
+    ),
+    line(
+        "S4",
+        "describes_per_minute",
+        "nothing changes: Describes a minute, looked at every 60 s",
+        "≤ N/100",
+    ),
+    line("S4", "writes", "API-server writes", "0"),
+    line("S4", "cpu_percent", "share of a core, %", "< 1"),
+    line("S5", "repaired_p50_s", "1 % drift: repaired, p50, s", ""),
+    line("S5", "repaired_p99_s", "repaired, p99, s", "≤ 75"),
+    line("S5", "joins_per_drift", "Joins a drifted edge", "1.00"),
+    line(
+        "S6",
+        "healthy_ratio",
+        "5 % each of group, key and region broken: healthy p99 against none broken",
+        "≤ 1.10",
+    ),
+    line(
+        "S6",
+        "healthy_p99_s",
+        "healthy, create to Ready, p99, s",
+        "",
+    ),
+    line(
+        "S6",
+        "healthy_not_ready",
+        "healthy that did not become Ready",
+        "0",
+    ),
+    line(
+        "S7",
+        "ready_p50_ms",
+        "one new object a second: create to Ready, p50, ms",
+        "≤ 2 × latency + 25",
+    ),
+    line("S7", "ready_p99_ms", "p99, ms", ""),
+    line(
+        "S8",
+        "all_gone_s",
+        "delete all: until all that can go are gone, s",
+        "≤ 40",
+    ),
+    line("S8", "leaves_per_edge", "accepted Leaves an edge", "1.00"),
+    line(
+        "S8",
+        "kept_with_reason_percent",
+        "kept for their last group, with the cloud's code, %",
+        "100",
+    ),
+    line("S9", "mib_at_0", "memory with no object, MiB", "≤ 12"),
+    line("S9", "mib_at_1000", "with 1,000, MiB", "≤ 16"),
+    line("S9", "mib_at_10000", "with 10,000, MiB", "≤ 48"),
+    line("S9", "mib_at_100000", "with 100,000, MiB", "≤ 330"),
+    line(
+        "S10",
+        "reader_alone_p99_ms",
+        "20 reads a second by somebody else: p99 alone, ms",
+        "",
+    ),
+    line(
+        "S10",
+        "reader_p99_ms",
+        "p99 beside the operator at work, ms",
+        "",
+    ),
+    line("S10", "reader_ratio", "ratio", "≤ 2"),
+    line("S10", "too_many_requests", "429 to the operator", "0"),
+];
+
+/// The table of these runs.
+pub fn markdown(runs: &[Run]) -> String {
+    let mut text = String::from(
+        "| | N | what | goal | ours | textbook | floor |\n|---|--:|---|--:|--:|--:|--:|\n",
+    );
+    for line in LINES {
+        for run in runs.iter().filter(|run| run.scenario == line.scenario) {
+            let cell = |contender: &str| {
+                run.outcomes
+                    .get(contender)
+                    .and_then(|outcome| outcome.figures.get(line.figure))
+                    .map_or_else(String::new, |value| figure(*value))
+            };
+            let (ours, textbook, floor) = (cell("ours"), cell("textbook"), cell("floor"));
+            if ours.is_empty() && textbook.is_empty() && floor.is_empty() {
+                continue;
+            }
+            let Line {
+                scenario,
+                what,
+                goal,
+                ..
+            } = line;
+            let _ = writeln!(
+                text,
+                "| {scenario} | {} | {what} | {goal} | {ours} | {textbook} | {floor} |",
+                run.n
+            );
+        }
+    }
+    text
+}
+
+/// The notes of these runs, one line each; empty where there are none.
+pub fn notes(runs: &[Run]) -> String {
+    let mut text = String::new();
+    for run in runs {
+        for (contender, outcome) in &run.outcomes {
+            for note in &outcome.notes {
+                let _ = writeln!(text, "- {} {contender}: {note}", run.scenario);
+            }
+        }
+    }
+    text
+}
+
+/// Cost an edge by number of edges.
+pub fn growth(runs: &[Run]) -> String {
+    let mut text = String::from(
+        "| N | all Ready, s | calls an edge | writes an edge | CPU an edge, ms | peak, MiB | steady: Describes a minute | steady: % of a core |\n|--:|--:|--:|--:|--:|--:|--:|--:|\n",
+    );
+    for run in runs.iter().filter(|run| run.scenario == "growth") {
+        let Some(outcome) = run.outcomes.get("ours") else {
+            continue;
+        };
+        let cell = |name: &str| {
+            outcome
+                .figures
+                .get(name)
+                .map_or_else(String::new, |value| figure(*value))
+        };
+        let cells = [
+            "all_ready_s",
+            "calls_per_edge",
+            "writes_per_edge",
+            "cpu_ms_per_edge",
+            "peak_mib",
+            "describes_per_minute",
+            "cpu_percent",
+        ]
+        .map(cell)
+        .join(" | ");
+        let _ = writeln!(text, "| {} | {cells} |", run.n);
+    }
+    text
+}
+
+/// Three digits that count.
+pub fn figure(value: f64) -> String {
+    if value == 0.0 {
+        "0".to_owned()
+    } else if value.abs() >= 100.0 {
+        format!("{value:.0}")
+    } else if value.abs() >= 10.0 {
+        format!("{value:.1}")
+    } else {
+        format!("{value:.2}")
+    }
+}

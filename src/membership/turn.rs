@@ -1,0 +1,216 @@
+//! Whose turn it is: bounds the passes in flight for each account and region, so that a silent one delays nobody else's
+//! objects, and what is settled already waits for what is not. In memory only.
+//!
+//! A pass that finds no place does not wait as a task: it is written down and poked when a place is free. The runner of kube
+//! polls every pass in flight whenever one of them wakes, so that thousands in flight cost more than their work.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use kube::runtime::reflector::ObjectRef;
+
+use crate::api::SecurityGroupMembership;
+use crate::ecs::Region;
+use crate::ecs::batch::BLOCK;
+
+use super::edge::AccountKey;
+use super::poke::Pokes;
+
+/// Passes in flight for each account and region: two full blocks of reads and some more.
+const IN_FLIGHT: usize = 256;
+
+/// The passes of all accounts and regions.
+#[derive(Debug)]
+pub struct Turns {
+    pokes: Pokes,
+    buckets: Mutex<HashMap<Bucket, Line>>,
+}
+
+/// What shares places.
+pub type Bucket = (AccountKey, Region);
+
+#[derive(Debug, Default)]
+struct Line {
+    in_flight: usize,
+    urgent: VecDeque<ObjectRef<SecurityGroupMembership>>,
+    routine: VecDeque<ObjectRef<SecurityGroupMembership>>,
+    waiting: HashSet<ObjectRef<SecurityGroupMembership>>,
+}
+
+/// A place among the passes in flight; dropping it calls the next in line.
+#[derive(Debug)]
+pub struct Turn {
+    turns: Arc<Turns>,
+    bucket: Bucket,
+}
+
+impl Turns {
+    /// Nobody in flight, nobody in line.
+    #[must_use]
+    pub fn new(pokes: Pokes) -> Self {
+        Self {
+            pokes,
+            buckets: Mutex::default(),
+        }
+    }
+
+    /// A place for a pass over `object`; none where it has to stand in line, from which it is poked.
+    #[must_use]
+    pub fn enter(
+        self: &Arc<Self>,
+        bucket: Bucket,
+        object: &ObjectRef<SecurityGroupMembership>,
+        urgent: bool,
+    ) -> Option<Turn> {
+        let mut buckets = self.lock();
+        let line = buckets.entry(bucket.clone()).or_default();
+        if line.in_flight >= IN_FLIGHT {
+            if line.waiting.insert(object.clone()) {
+                let queue = if urgent {
+                    &mut line.urgent
+                } else {
+                    &mut line.routine
+                };
+                queue.push_back(object.clone());
+            }
+            return None;
+        }
+        line.in_flight += 1;
+        Some(Turn {
+            turns: Arc::clone(self),
+            bucket,
+        })
+    }
+
+    /// Calls whoever stands in line while there are places, without waiting for a block to come together: where the passes
+    /// in flight hang, and where a call was lost because its object was gone. Costs nothing where nobody waits.
+    pub fn call_the_waiting(&self) {
+        let mut called = Vec::new();
+        for line in self.lock().values_mut() {
+            for _ in line.in_flight..IN_FLIGHT {
+                called.extend(line.next());
+            }
+        }
+        self.poke(called);
+    }
+
+    fn leave(&self, bucket: &Bucket) {
+        let mut called = Vec::new();
+        let mut buckets = self.lock();
+        if let Some(line) = buckets.get_mut(bucket) {
+            line.in_flight -= 1;
+            called = line.next_block();
+            if line.in_flight == 0 && line.waiting.is_empty() {
+                buckets.remove(bucket);
+            }
+        }
+        drop(buckets);
+        self.poke(called);
+    }
+
+    fn poke(&self, objects: impl IntoIterator<Item = ObjectRef<SecurityGroupMembership>>) {
+        for object in objects {
+            self.pokes.poke(&object);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Bucket, Line>> {
+        self.buckets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Line {
+    /// Those who are called now: a whole block of reads together, or all that are left.
+    fn next_block(&mut self) -> Vec<ObjectRef<SecurityGroupMembership>> {
+        let block = self.waiting.len().min(BLOCK);
+        if block == 0 || IN_FLIGHT.saturating_sub(self.in_flight) < block {
+            return Vec::new();
+        }
+        (0..block).filter_map(|_| self.next()).collect()
+    }
+
+    fn next(&mut self) -> Option<ObjectRef<SecurityGroupMembership>> {
+        let object = self
+            .urgent
+            .pop_front()
+            .or_else(|| self.routine.pop_front())?;
+        self.waiting.remove(&object);
+        Some(object)
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.turns.leave(&self.bucket);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::{FutureExt as _, StreamExt as _};
+
+    use super::*;
+    use crate::api::membership::AccountKind;
+
+    fn bucket(region: &str) -> Bucket {
+        let account = AccountKey {
+            kind: AccountKind::ClusterCloudAccount,
+            namespace: String::new(),
+            name: "default".to_owned(),
+        };
+        (account, region.parse().unwrap())
+    }
+
+    fn object(name: &str) -> ObjectRef<SecurityGroupMembership> {
+        ObjectRef::new(name).within("default")
+    }
+
+    #[test]
+    fn a_full_region_delays_no_other_and_whoever_waits_is_called_the_urgent_first() {
+        let (pokes, mut queues) = Pokes::new(&[None]);
+        let turns = Arc::new(Turns::new(pokes));
+        let mut held: Vec<Turn> = (0..IN_FLIGHT)
+            .map(|n| {
+                turns
+                    .enter(bucket("cn-hangzhou"), &object(&n.to_string()), true)
+                    .unwrap()
+            })
+            .collect();
+        assert!(
+            turns
+                .enter(bucket("cn-hangzhou"), &object("settled"), false)
+                .is_none()
+        );
+        assert!(
+            turns
+                .enter(bucket("cn-hangzhou"), &object("fresh"), true)
+                .is_none()
+        );
+        assert!(
+            turns
+                .enter(bucket("cn-hangzhou"), &object("fresh"), true)
+                .is_none(),
+            "asked twice"
+        );
+        assert!(
+            turns
+                .enter(bucket("cn-beijing"), &object("other"), true)
+                .is_some()
+        );
+        let queue = &mut queues[0];
+        assert!(
+            queue.next().now_or_never().is_none(),
+            "nobody is called while it is full"
+        );
+        held.truncate(IN_FLIGHT - 1);
+        assert!(
+            queue.next().now_or_never().is_none(),
+            "two wait, and are called together"
+        );
+        held.truncate(IN_FLIGHT - 2);
+        let called: Vec<String> = std::iter::from_fn(|| queue.next().now_or_never().flatten())
+            .map(|object| object.name)
+            .collect();
+        assert_eq!(called, ["fresh", "settled"]);
+    }
+}

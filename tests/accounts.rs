@@ -1,0 +1,459 @@
+//! What is wrong with an account, its Secret or its grants is a condition that says what to do, costs only the objects that
+//! need it, storms nobody with calls, and ends by itself when it is put right.
+
+mod support;
+
+use k8s_openapi::api::core::v1::{Namespace, Secret};
+use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::{Api, Client};
+use security_group_operator::api::account::CloudAccountStatus;
+use security_group_operator::api::{CloudAccount, ClusterCloudAccount, SecurityGroupMembership};
+use serde_json::{Value, json};
+use support::ask::{claim, message, phase};
+use support::error::{Context, Result};
+use support::eventually::eventually;
+use support::operator::NAMESPACE;
+use support::port;
+use support::stage::{Binaries, Stage, operator, ready};
+
+const INVENTORY: &str = "
+securityGroups:
+- {id: sg-base}
+- {id: sg-web}
+- {id: sg-db}
+instances:
+- {id: i-web, securityGroupIds: [sg-base]}
+- {id: i-other, securityGroupIds: [sg-base]}
+accessKeys:
+- {id: LTAIdisabled, secret: testsecret, inactive: true}
+";
+
+/// Calls that an account in trouble may cost within a test: one at each change, and the first few of a slow retry.
+const FEW: u64 = 5;
+
+#[tokio::test]
+async fn a_missing_account_is_named_until_it_is_there() -> Result<()> {
+    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    let missing = format!("{}-missing", stage.name);
+    apply(&stage, "web", "i-web", &missing).await?;
+    let object = stage.until_reason("web", "AccountNotFound").await?;
+    stalled(&object, &[&missing, "create it"]);
+    assert_eq!(claim(&object), None);
+
+    write_account(&stage, &missing, &stage.name, &stage.simulator.endpoint()).await?;
+    stage.until_reason("web", "Joined").await?;
+    delete_account(&stage, &missing).await?;
+    stage.until_reason("web", "AccountNotFound").await?;
+    assert!(stage.is_member("i-web", "sg-web").await?);
+    alive(&binaries!()).await
+}
+
+#[tokio::test]
+async fn a_missing_secret_is_named_until_it_is_there() -> Result<()> {
+    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    let (account, secret) = (
+        format!("{}-own", stage.name),
+        format!("{}-secret", stage.name),
+    );
+    write_account(&stage, &account, &secret, &stage.simulator.endpoint()).await?;
+    apply(&stage, "web", "i-web", &account).await?;
+    let sentence = [secret.as_str(), NAMESPACE, "accessKeyID", "accessKeySecret"];
+    until_account(&stage, &account, "SecretNotFound", "Stalled", &sentence).await?;
+    let object = stage.until_reason("web", "AccountNotReady").await?;
+    stalled(&object, &sentence);
+
+    let data = json!({"accessKeyID": "testid", "accessKeySecret": "testsecret"});
+    write_secret(&stage, &secret, &data).await?;
+    stage.until_reason("web", "Joined").await?;
+    until_account(&stage, &account, "CredentialsAccepted", "", &["acs:ram:"]).await?;
+    alive(&binaries!()).await
+}
+
+#[tokio::test]
+async fn a_secret_that_cannot_be_used_says_which_key_and_never_its_value() -> Result<()> {
+    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    let (account, secret) = (
+        format!("{}-own", stage.name),
+        format!("{}-secret", stage.name),
+    );
+    write_account(&stage, &account, &secret, &stage.simulator.endpoint()).await?;
+    apply(&stage, "web", "i-web", &account).await?;
+    let before = stage.calls("GetCallerIdentity").await?;
+    for (data, sentence) in [
+        (json!({}), ["accessKeyID is missing", "add it"]),
+        (
+            json!({"accessKeyID": "testid"}),
+            ["accessKeySecret is missing", "add it"],
+        ),
+        (
+            json!({"accessKeyID": "", "accessKeySecret": "canary1"}),
+            ["accessKeyID is empty", "store the value"],
+        ),
+        (
+            json!({"accessKeyID": "testid", "accessKeySecret": "canary2\n"}),
+            ["accessKeySecret ends in a line break", "--from-literal"],
+        ),
+        (
+            json!({"accessKeyID": "testid\n", "accessKeySecret": "canary3"}),
+            ["accessKeyID ends in a line break", "--from-literal"],
+        ),
+        (
+            json!({"accessKeyID": "testid", "accessKeySecret": "canary4 5"}),
+            ["accessKeySecret", secret.as_str()],
+        ),
+        (
+            json!({"accessKeyID": "testid", "accessKeySecret": "testsecret", "securityToken": "canary6\n"}),
+            ["securityToken ends in a line break", "--from-literal"],
+        ),
+    ] {
+        write_secret(&stage, &secret, &data).await?;
+        let status = until_account(&stage, &account, "SecretInvalid", "Stalled", &sentence).await?;
+        let shown = serde_json::to_string(&status)?;
+        assert!(!shown.contains("canary"), "{shown}");
+        let object = stage
+            .until("web", sentence[0], |object| {
+                ready(object).is_some_and(|ready| ready.message.contains(sentence[0]))
+            })
+            .await?;
+        stalled(&object, &sentence);
+        assert_eq!(ready(&object).unwrap().reason, "AccountNotReady");
+    }
+    let after = stage.calls("GetCallerIdentity").await?;
+    assert!(
+        after - before <= 1,
+        "nobody is asked about what is no key; the stage's own account may be"
+    );
+
+    let data = json!({"accessKeyID": "testid", "accessKeySecret": "testsecret"});
+    write_secret(&stage, &secret, &data).await?;
+    stage.until_reason("web", "Joined").await?;
+    alive(&binaries!()).await
+}
+
+#[tokio::test]
+async fn a_key_that_the_cloud_refuses_is_said_in_its_words_and_not_tried_again_and_again()
+-> Result<()> {
+    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    // The stage's own account has been examined, so that the counts below are those of its new key alone.
+    stage.apply("first", "i-other", "sg-web", json!({})).await?;
+    stage.until_reason("first", "Joined").await?;
+    for (id, secret, code) in [
+        ("LTAIunknown", "testsecret", "InvalidAccessKeyId.NotFound"),
+        ("LTAIdisabled", "testsecret", "InvalidAccessKeyId.Inactive"),
+        ("testid", "canarysecret", "SignatureDoesNotMatch"),
+    ] {
+        stage.simulator.reset_stats().await?;
+        stage.write_secret(id, secret).await?;
+        let reason = code.replace('.', "");
+        let status = until_account(&stage, &stage.name, &reason, "Stalled", &[code]).await?;
+        assert!(!serde_json::to_string(&status)?.contains("canary"));
+        stage.apply("web", "i-web", "sg-web", json!({})).await?;
+        for _ in 0..3 {
+            stage.look_again("web").await?;
+        }
+        let object = stage.until_reason("web", "AccountNotReady").await?;
+        stalled(&object, &[code, &stage.name]);
+        // What is joined stays joined.
+        stage.until_reason("first", "AccountNotReady").await?;
+        assert!(stage.is_member("i-other", "sg-web").await?);
+        let asked = stage.calls("GetCallerIdentity").await?;
+        assert!((1..=FEW).contains(&asked), "{code}: {asked} calls");
+        assert_eq!(stage.reads().await?, 0);
+
+        // Put right without a restart.
+        stage.write_secret("testid", "testsecret").await?;
+        stage.until_reason("web", "Joined").await?;
+        stage.until_reason("first", "Joined").await?;
+        stage.delete("web").await?;
+        stage.until_gone("web").await?;
+    }
+    alive(&binaries!()).await
+}
+
+#[tokio::test]
+async fn an_endpoint_that_does_not_answer_costs_only_its_own_objects() -> Result<()> {
+    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    let silent = format!("{}-silent", stage.name);
+    let nobody = format!("http://127.0.0.1:{}", port::free()?);
+    write_account(&stage, &silent, &stage.name, &nobody).await?;
+    for index in 0..5 {
+        apply(&stage, &format!("silent-{index}"), "i-other", &silent).await?;
+    }
+    stage.apply("web", "i-web", "sg-web", json!({})).await?;
+    stage.until_reason("web", "Joined").await?;
+    for index in 0..5 {
+        let object = stage
+            .until_reason(&format!("silent-{index}"), "AccountNotReady")
+            .await?;
+        assert_eq!(phase(&object), "Reconciling");
+        let message = &ready(&object).unwrap().message;
+        assert!(
+            message.contains("GetCallerIdentity") && message.contains("connect"),
+            "{message}"
+        );
+    }
+    until_account(
+        &stage,
+        &silent,
+        "Retrying",
+        "Reconciling",
+        &["GetCallerIdentity"],
+    )
+    .await?;
+    assert!(!stage.is_member("i-other", "sg-web").await?);
+
+    write_account(&stage, &silent, &stage.name, &stage.simulator.endpoint()).await?;
+    for index in 0..5 {
+        stage.until_ready(&format!("silent-{index}")).await?;
+    }
+    alive(&binaries!()).await
+}
+
+#[tokio::test]
+async fn without_a_grant_nobody_joins_and_nobody_is_evicted() -> Result<()> {
+    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    let named = |groups: Value| json!([{"namespaces": {"names": [stage.name]}, "securityGroupIDs": groups}]);
+    stage.write_account(named(json!(["sg-web"]))).await?;
+    stage.apply("web", "i-web", "sg-web", json!({})).await?;
+    stage.apply("db", "i-web", "sg-db", json!({})).await?;
+    let granted = format!("{}-granted", stage.name);
+    write_account(&stage, &granted, &stage.name, &stage.simulator.endpoint()).await?;
+    apply(&stage, "witness", "i-other", &granted).await?;
+    stage.until_reason("witness", "Joined").await?;
+    stage.until_reason("web", "Joined").await?;
+    let object = stage.until_reason("db", "NotGranted").await?;
+    stalled(&object, &["sg-db", &stage.name, "spec.grants"]);
+    assert_eq!(claim(&object), None);
+
+    for grants in [
+        json!([]),
+        json!([{"namespaces": {"names": ["elsewhere"]}, "securityGroupIDs": ["*"]}]),
+        named(json!(["sg-base"])),
+    ] {
+        stage.write_account(grants).await?;
+        let object = stage.until_reason("web", "NotGranted").await?;
+        stalled(&object, &["sg-web", &stage.name]);
+        // No repair any more, and no Leave either. The witness is looked at after it.
+        let edge = json!({"target": "i-web", "securityGroupId": "sg-web"});
+        stage.behind(json!({"leave": edge})).await?;
+        stage.look_again("web").await?;
+        stage.look_and_wait("witness").await?;
+        stage.look_and_wait("witness").await?;
+        assert!(!stage.is_member("i-web", "sg-web").await?);
+        stage.behind(json!({"join": edge})).await?;
+        stage.write_account(named(json!(["sg-web"]))).await?;
+        stage.until_reason("web", "Joined").await?;
+    }
+    assert_eq!(
+        stage.calls("JoinSecurityGroup").await?,
+        2,
+        "web and the witness"
+    );
+    assert_eq!(stage.calls("LeaveSecurityGroup").await?, 0);
+
+    stage.write_account(named(json!(["*"]))).await?;
+    stage.until_reason("db", "Joined").await?;
+    alive(&binaries!()).await
+}
+
+#[tokio::test]
+async fn a_grant_by_label_follows_the_labels_of_the_namespace() -> Result<()> {
+    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    let selector = json!({"matchLabels": {"team": stage.name}});
+    stage
+        .write_account(json!([{"namespaces": {"selector": selector}, "securityGroupIDs": ["*"]}]))
+        .await?;
+    stage.apply("web", "i-web", "sg-web", json!({})).await?;
+    stage.until_reason("web", "NotGranted").await?;
+    label(&stage, json!(stage.name)).await?;
+    stage.until_reason("web", "Joined").await?;
+    for other in [json!("other"), Value::Null] {
+        label(&stage, other).await?;
+        stage.until_reason("web", "NotGranted").await?;
+        assert!(stage.is_member("i-web", "sg-web").await?);
+        label(&stage, json!(stage.name)).await?;
+        stage.until_reason("web", "Joined").await?;
+    }
+    assert_eq!(stage.calls("JoinSecurityGroup").await?, 1);
+    assert_eq!(stage.calls("LeaveSecurityGroup").await?, 0);
+    alive(&binaries!()).await
+}
+
+#[tokio::test]
+async fn a_deletion_without_a_grant_waits_and_says_the_way_out() -> Result<()> {
+    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    stage.apply("web", "i-web", "sg-web", json!({})).await?;
+    stage.until_reason("web", "Joined").await?;
+    stage.write_account(json!([])).await?;
+    stage.until_reason("web", "NotGranted").await?;
+    stage.delete("web").await?;
+    let way_out = "set spec.deletionPolicy to Retain";
+    let object = stage
+        .until("web", "told the way out", |object| {
+            ready(object).is_some_and(|ready| ready.message.contains(way_out))
+        })
+        .await?;
+    stalled(&object, &["sg-web"]);
+    stage
+        .apply(
+            "web",
+            "i-web",
+            "sg-web",
+            json!({"deletionPolicy": "Retain"}),
+        )
+        .await?;
+    stage.until_gone("web").await?;
+    assert!(stage.is_member("i-web", "sg-web").await?);
+    alive(&binaries!()).await
+}
+
+#[tokio::test]
+async fn a_secret_that_the_operator_may_not_read_is_named_with_the_role_that_lets_it() -> Result<()>
+{
+    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    let accounts: Api<CloudAccount> = Api::namespaced(stage.client.clone(), &stage.name);
+    let object = json!({
+        "apiVersion": "security-group-operator.io/v1alpha1", "kind": "CloudAccount",
+        "metadata": {"name": "own"}, "spec": {"credentials": {"secretRef": {"name": "aliyun"}}},
+    });
+    accounts
+        .patch(
+            "own",
+            &PatchParams::apply("test").force(),
+            &Patch::Apply(&object),
+        )
+        .await?;
+    let account = json!({"accountRef": {"kind": "CloudAccount", "name": "own"}});
+    stage.apply("web", "i-web", "sg-web", account).await?;
+    let object = stage.until_reason("web", "AccountNotReady").await?;
+    stalled(
+        &object,
+        &[
+            "security-group-operator-secrets",
+            "RoleBinding",
+            &stage.name,
+        ],
+    );
+    alive(&binaries!()).await
+}
+
+async fn apply(stage: &Stage, name: &str, target: &str, account: &str) -> Result<()> {
+    let account = json!({"accountRef": {"kind": "ClusterCloudAccount", "name": account}});
+    stage.apply(name, target, "sg-web", account).await?;
+    Ok(())
+}
+
+fn stalled(object: &SecurityGroupMembership, sentence: &[&str]) {
+    assert_eq!(phase(object), "Stalled");
+    let message = message(object);
+    for part in sentence {
+        assert!(message.contains(part), "no {part:?} in: {message}");
+    }
+}
+
+async fn write_account(stage: &Stage, name: &str, secret: &str, endpoint: &str) -> Result<()> {
+    let account = json!({
+        "apiVersion": "security-group-operator.io/v1alpha1", "kind": "ClusterCloudAccount",
+        "metadata": {"name": name},
+        "spec": {
+            "credentials": {"secretRef": {"name": secret}},
+            "endpoints": {"ecs": endpoint, "sts": endpoint},
+            "grants": [{"namespaces": {"names": [stage.name]}, "securityGroupIDs": ["*"]}],
+        },
+    });
+    let by_us = PatchParams::apply("test").force();
+    accounts(&stage.client)
+        .patch(name, &by_us, &Patch::Apply(&account))
+        .await?;
+    Ok(())
+}
+
+async fn delete_account(stage: &Stage, name: &str) -> Result<()> {
+    accounts(&stage.client)
+        .delete(name, &DeleteParams::default())
+        .await?;
+    Ok(())
+}
+
+fn accounts(client: &Client) -> Api<ClusterCloudAccount> {
+    Api::all(client.clone())
+}
+
+/// Writes these keys and no others.
+async fn write_secret(stage: &Stage, name: &str, data: &Value) -> Result<()> {
+    let secrets: Api<Secret> = Api::namespaced(stage.client.clone(), NAMESPACE);
+    let encoded: serde_json::Map<String, Value> = data
+        .as_object()
+        .context("an object")?
+        .iter()
+        .map(|(key, value)| {
+            let bytes = value.as_str().unwrap_or_default().as_bytes().to_vec();
+            (key.clone(), json!(k8s_openapi::ByteString(bytes)))
+        })
+        .collect();
+    let secret =
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "data": encoded});
+    secrets
+        .patch(
+            name,
+            &PatchParams::apply("test").force(),
+            &Patch::Apply(&secret),
+        )
+        .await?;
+    Ok(())
+}
+
+async fn label(stage: &Stage, team: Value) -> Result<()> {
+    let namespaces: Api<Namespace> = Api::all(stage.client.clone());
+    let patch = json!({"metadata": {"labels": {"team": team}}});
+    namespaces
+        .patch(&stage.name, &PatchParams::default(), &Patch::Merge(&patch))
+        .await?;
+    Ok(())
+}
+
+/// The account's status as soon as its Ready has this reason and all parts of the sentence; `wait` is the condition beside it.
+async fn until_account(
+    stage: &Stage,
+    name: &str,
+    reason: &str,
+    wait: &str,
+    sentence: &[&str],
+) -> Result<CloudAccountStatus> {
+    let mut found = None;
+    eventually(
+        &format!("account {name} is {reason}: {sentence:?}"),
+        async || {
+            let status = accounts(&stage.client)
+                .get(name)
+                .await?
+                .status
+                .unwrap_or_default();
+            let is = status.conditions.iter().any(|condition| {
+                condition.type_ == "Ready"
+                    && condition.reason == reason
+                    && sentence.iter().all(|part| condition.message.contains(part))
+            });
+            found = is.then_some(status);
+            Ok(is)
+        },
+    )
+    .await?;
+    let status = found.context("just seen")?;
+    let abnormal: Vec<&str> = status
+        .conditions
+        .iter()
+        .filter(|condition| condition.type_ != "Ready" && condition.status == "True")
+        .map(|condition| condition.type_.as_str())
+        .collect();
+    let expected: Vec<&str> = [wait].into_iter().filter(|wait| !wait.is_empty()).collect();
+    assert_eq!(abnormal, expected, "account {name}");
+    Ok(status)
+}
+
+/// The operator runs on: nothing restarts it here.
+async fn alive(binaries: &Binaries) -> Result<()> {
+    let mut operator = operator(binaries).await?;
+    assert_eq!(operator.process().exit_code()?, None);
+    Ok(())
+}

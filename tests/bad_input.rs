@@ -1,0 +1,446 @@
+//! What can never work is refused by the API server, with a sentence that names the field. The operator has no part in it.
+
+mod support;
+
+use kube::Client;
+use serde_json::{Value, json};
+use support::error::{Context, Error, Result};
+use support::stage::Stage;
+
+const INVENTORY: &str = "
+securityGroups: [{id: sg-base}]
+instances: [{id: i-web, securityGroupIds: [sg-base]}]
+";
+
+const EDGE: &str = "SecurityGroupMembership";
+const CLUSTER: &str = "ClusterCloudAccount";
+
+/// What nobody writes by mistake, and what somebody may write on purpose.
+fn hostile() -> Vec<String> {
+    let texts = [
+        "",
+        " ",
+        "\n",
+        "ID\n",
+        "\nID",
+        "ID\u{0}",
+        "ID&Action=DeleteInstance",
+        "ID%0d%0aHost: evil",
+        "ID?x=y",
+        "ID#x",
+        "ID/../../x",
+        "ID.evil.example",
+        "ID@evil.example",
+        "ID evil",
+        "ID\"",
+        "ID,ID",
+        "[\"ID\"]",
+        "ＩＤ",
+        "IDé",
+        "\u{202e}ID",
+        "${ID}",
+    ];
+    let long = "x".repeat(64 * 1024);
+    texts
+        .iter()
+        .map(ToString::to_string)
+        .chain([long])
+        .collect()
+}
+
+#[tokio::test]
+async fn what_is_no_id_is_refused_with_the_name_of_its_field() -> Result<()> {
+    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    let fields = [
+        ("region", "cn-hangzhou"),
+        ("instanceID", "i-web"),
+        ("networkInterfaceID", "eni-web"),
+        ("securityGroupID", "sg-web"),
+    ];
+    for (field, good) in fields {
+        let mut spec = json!({"region": "cn-hangzhou", "securityGroupID": "sg-web"});
+        if field != "networkInterfaceID" {
+            spec["instanceID"] = json!("i-web");
+        }
+        spec[field] = json!(good);
+        accepted(&stage, EDGE, spec.clone()).await?;
+        // `sg-web` has the form of a region, and no region of that name will be found.
+        let others = fields.iter().map(|(_, id)| *id);
+        let others = others.filter(|id| *id != good && (field, *id) != ("region", "sg-web"));
+        let wrong = [
+            "web",
+            "I-WEB",
+            "SG-WEB",
+            "i-",
+            "sg-",
+            "eni-",
+            "cn",
+            "CN-HANGZHOU",
+        ];
+        let texts = hostile().into_iter().map(|text| text.replace("ID", good));
+        for text in texts.chain(others.chain(wrong).map(str::to_owned)) {
+            spec[field] = json!(text);
+            refused(&stage, EDGE, spec.clone(), &[&format!("spec.{field}")]).await?;
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_membership_that_says_too_much_or_too_little_is_refused() -> Result<()> {
+    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    let one_target = "set exactly one of instanceID and networkInterfaceID";
+    let both = json!({"instanceID": "i-web", "networkInterfaceID": "eni-web"});
+    let cases: &[(Value, &[&str])] = &[
+        (both, &["spec", one_target]),
+        (json!({"instanceID": "-"}), &["spec", one_target]),
+        (json!({"region": "-"}), &["spec.region", "Required"]),
+        (
+            json!({"securityGroupID": "-"}),
+            &["spec.securityGroupID", "Required"],
+        ),
+        // A null is as good as nothing.
+        (json!({"instanceID": null}), &["spec", one_target]),
+        (json!({"region": null}), &["spec.region", "Required"]),
+        (
+            json!({"securityGroupID": null}),
+            &["spec.securityGroupID", "Required"],
+        ),
+        (json!({"instanceID": 7}), &["spec.instanceID", "string"]),
+        (
+            json!({"instanceID": ["i-web"]}),
+            &["spec.instanceID", "string"],
+        ),
+        (
+            json!({"managementPolicy": "Watch"}),
+            &["spec.managementPolicy", "Manage", "Observe"],
+        ),
+        (
+            json!({"adoptionPolicy": "adopt"}),
+            &["spec.adoptionPolicy", "Adopt", "Refuse"],
+        ),
+        (
+            json!({"deletionPolicy": "Delete"}),
+            &["spec.deletionPolicy", "LeaveIfJoined", "Leave", "Retain"],
+        ),
+        (
+            json!({"driftPolicy": ""}),
+            &["spec.driftPolicy", "Repair", "Report"],
+        ),
+        (
+            json!({"accountRef": {"kind": "Secret"}}),
+            &[
+                "spec.accountRef.kind",
+                "CloudAccount",
+                "ClusterCloudAccount",
+            ],
+        ),
+        (
+            json!({"accountRef": {"name": ""}}),
+            &["spec.accountRef.name"],
+        ),
+        (
+            json!({"accountRef": {"name": "x".repeat(254)}}),
+            &["spec.accountRef.name"],
+        ),
+        // No field anywhere names another namespace.
+        (
+            json!({"accountRef": {"namespace": "theirs"}}),
+            &["unknown field", "spec.accountRef.namespace"],
+        ),
+        // As the cloud spells it, which is not how Kubernetes does.
+        (
+            json!({"instanceId": "i-web"}),
+            &["unknown field", "spec.instanceId"],
+        ),
+    ];
+    for (change, sentence) in cases {
+        let base =
+            json!({"region": "cn-hangzhou", "instanceID": "i-web", "securityGroupID": "sg-web"});
+        refused(&stage, EDGE, with(base, change), sentence).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_null_is_as_good_as_nothing() -> Result<()> {
+    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    let spec = json!({
+        "region": "cn-hangzhou", "instanceID": "i-web", "networkInterfaceID": null,
+        "securityGroupID": "sg-web", "accountRef": null, "driftPolicy": null,
+    });
+    let request = creation(&stage, EDGE, &spec)?;
+    let made: Value = stage.client.request(request).await?;
+    let expected = json!({
+        "region": "cn-hangzhou", "instanceID": "i-web", "securityGroupID": "sg-web",
+        "accountRef": {"kind": "ClusterCloudAccount", "name": "default"},
+        "managementPolicy": "Manage", "adoptionPolicy": "Adopt",
+        "deletionPolicy": "LeaveIfJoined", "driftPolicy": "Repair",
+    });
+    assert_eq!(made["spec"], expected);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_an_edge_is_made_of_cannot_be_changed() -> Result<()> {
+    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    let path = path(&stage, EDGE);
+    stage.apply("web", "i-web", "sg-base", json!({})).await?;
+    let name = &stage.name;
+    for (change, sentence) in [
+        (json!({"region": "cn-beijing"}), "region is fixed"),
+        (json!({"instanceID": "i-other"}), "instanceID is fixed"),
+        (
+            json!({"securityGroupID": "sg-other"}),
+            "securityGroupID is fixed",
+        ),
+        (
+            json!({"accountRef": {"name": "other"}}),
+            "accountRef is fixed",
+        ),
+        (
+            json!({"accountRef": {"kind": "CloudAccount", "name": name}}),
+            "accountRef is fixed",
+        ),
+        (
+            json!({"instanceID": null, "networkInterfaceID": "eni-web"}),
+            "the target is fixed",
+        ),
+        (
+            json!({"instanceID": null}),
+            "set exactly one of instanceID and networkInterfaceID",
+        ),
+        (
+            json!({"networkInterfaceID": "eni-web"}),
+            "set exactly one of instanceID and networkInterfaceID",
+        ),
+    ] {
+        let uri = format!("{path}/web?dryRun=All&fieldValidation=Strict");
+        let request = http::Request::patch(uri)
+            .header("content-type", "application/merge-patch+json")
+            .body(serde_json::to_vec(&json!({"spec": change}))?)?;
+        let message = refusal(&stage.client, request).await?;
+        assert!(message.contains("spec"), "{message}");
+        assert!(message.contains(sentence), "{change}: {message}");
+    }
+    Ok(())
+}
+
+/// An account that is accepted.
+fn good_account() -> Value {
+    json!({
+        "credentials": {"secretRef": {"name": "aliyun"}},
+        "endpoints": {"ecs": "https://ecs-vpc.cn-beijing.aliyuncs.com", "sts": "http://127.0.0.1:18080"},
+        "grants": [{"namespaces": {"names": ["default"]}, "securityGroupIDs": ["*"]}],
+    })
+}
+
+#[tokio::test]
+async fn credentials_are_one_secret_by_name_or_the_environment() -> Result<()> {
+    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    accepted(&stage, CLUSTER, good_account()).await?;
+    let secret = "spec.credentials.secretRef";
+    let name = "spec.credentials.secretRef.name";
+    let one = "set exactly one of secretRef and environment";
+    let cases: &[(Value, &[&str])] = &[
+        (json!("-"), &["spec.credentials", "Required"]),
+        (json!({}), &["spec.credentials", one]),
+        (
+            json!({"secretRef": {"name": "aliyun"}, "environment": {}}),
+            &["spec.credentials", one],
+        ),
+        (json!({"secretRef": null}), &["spec.credentials", one]),
+        (json!({"secretRef": {}}), &[name, "Required"]),
+        (json!({"secretRef": {"name": ""}}), &[name]),
+        (json!({"secretRef": {"name": "../other/secret"}}), &[name]),
+        (json!({"secretRef": {"name": "a\nb"}}), &[name]),
+        (
+            json!({"secretRef": {"name": "aliyun", "namespace": "kube-system"}}),
+            &["unknown field", secret, "namespace"],
+        ),
+        (
+            json!({"accessKeyID": "LTAI"}),
+            &["unknown field", "spec.credentials.accessKeyID"],
+        ),
+    ];
+    for (credentials, sentence) in cases {
+        let spec = with(good_account(), &json!({"credentials": credentials}));
+        refused(&stage, CLUSTER, spec, sentence).await?;
+    }
+    let spec = with(good_account(), &json!({"region": "cn-hangzhou"}));
+    refused(&stage, CLUSTER, spec, &["unknown field", "spec.region"]).await
+}
+
+#[tokio::test]
+async fn a_grant_says_which_namespaces_and_which_groups() -> Result<()> {
+    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    let (namespaces, groups) = (
+        "spec.grants[0].namespaces",
+        "spec.grants[0].securityGroupIDs",
+    );
+    let one = "set exactly one of names and selector";
+    let grant = |namespaces: Value, groups: Value| json!({"namespaces": namespaces, "securityGroupIDs": groups});
+    let named = |groups: Value| grant(json!({"names": ["default"]}), groups);
+    let cases: &[(Value, &[&str])] = &[
+        (grant(json!({}), json!(["*"])), &[namespaces, one]),
+        (
+            grant(json!({"names": ["default"], "selector": {}}), json!(["*"])),
+            &[namespaces, one],
+        ),
+        (
+            grant(json!({"names": []}), json!(["*"])),
+            &["spec.grants[0].namespaces.names"],
+        ),
+        (
+            json!({"securityGroupIDs": ["*"]}),
+            &[namespaces, "Required"],
+        ),
+        (
+            json!({"namespaces": {"names": ["default"]}}),
+            &[groups, "Required"],
+        ),
+        (named(json!([])), &[groups]),
+        (named(json!(vec!["sg-web"; 1001])), &[groups]),
+        (
+            named(json!(["sg-web", "web"])),
+            &["spec.grants[0].securityGroupIDs[1]"],
+        ),
+        (
+            named(json!(["sg-*"])),
+            &["spec.grants[0].securityGroupIDs[0]"],
+        ),
+        (
+            named(json!(["sg-a\nsg-b"])),
+            &["spec.grants[0].securityGroupIDs[0]"],
+        ),
+    ];
+    for (grant, sentence) in cases {
+        let spec = with(good_account(), &json!({"grants": [grant]}));
+        refused(&stage, CLUSTER, spec, sentence).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_endpoint_is_scheme_host_and_port() -> Result<()> {
+    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    for url in [
+        "",
+        "ecs.aliyuncs.com",
+        "ftp://ecs.aliyuncs.com",
+        "https://",
+        "https://ecs.aliyuncs.com/",
+        "https://ecs.aliyuncs.com/path",
+        "https://ecs.aliyuncs.com?x=y",
+        "https://ecs.aliyuncs.com#x",
+        "https://user:password@ecs.aliyuncs.com",
+        "https://ecs.aliyuncs.com:123456",
+        "https://ecs.aliyuncs.com\n",
+        "https://ecs.aliyuncs.com\r\nHost: evil",
+        "https://ecs aliyuncs.com",
+        "https://ecs.aliyuncs.com%0d%0a",
+        "javascript:alert(1)",
+        "file:///etc/passwd",
+    ] {
+        for field in ["ecs", "sts"] {
+            let spec = with(good_account(), &json!({"endpoints": {field: url}}));
+            let sentence = format!("spec.endpoints.{field}");
+            refused(&stage, CLUSTER, spec, &[&sentence]).await?;
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_accounts_of_namespaces_have_no_say_about_endpoints_grants_and_the_operator()
+-> Result<()> {
+    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    let good = json!({"credentials": {"secretRef": {"name": "aliyun"}}});
+    accepted(&stage, "CloudAccount", good.clone()).await?;
+    for (change, sentence) in [
+        (
+            json!({"endpoints": {"ecs": "http://evil.example"}}),
+            ["unknown field", "spec.endpoints"],
+        ),
+        (json!({"grants": []}), ["unknown field", "spec.grants"]),
+        (
+            json!({"credentials": {"environment": {}}}),
+            ["unknown field", "spec.credentials.environment"],
+        ),
+        (
+            json!({"credentials": {}}),
+            ["spec.credentials", "set secretRef"],
+        ),
+    ] {
+        let spec = with(good.clone(), &change);
+        refused(&stage, "CloudAccount", spec, &sentence).await?;
+    }
+    Ok(())
+}
+
+/// The spec with these fields set; a dash takes one away.
+fn with(mut spec: Value, change: &Value) -> Value {
+    let fields = change.as_object().into_iter().flatten();
+    for (field, value) in fields {
+        if let Some(spec) = spec.as_object_mut() {
+            spec.insert(field.clone(), value.clone());
+            spec.retain(|_, value| value != "-");
+        }
+    }
+    spec
+}
+
+fn path(stage: &Stage, kind: &str) -> String {
+    let (scope, plural) = match kind {
+        "ClusterCloudAccount" => (String::new(), "clustercloudaccounts"),
+        "CloudAccount" => (format!("/namespaces/{}", stage.name), "cloudaccounts"),
+        _ => (
+            format!("/namespaces/{}", stage.name),
+            "securitygroupmemberships",
+        ),
+    };
+    format!("/apis/security-group-operator.io/v1alpha1{scope}/{plural}")
+}
+
+/// As `kubectl create --dry-run=server` asks for it.
+fn creation(stage: &Stage, kind: &str, spec: &Value) -> Result<http::Request<Vec<u8>>> {
+    let object = json!({
+        "apiVersion": "security-group-operator.io/v1alpha1", "kind": kind,
+        "metadata": {"name": "tried"}, "spec": spec,
+    });
+    let path = path(stage, kind);
+    let request = http::Request::post(format!("{path}?dryRun=All&fieldValidation=Strict"))
+        .header("content-type", "application/json");
+    Ok(request.body(serde_json::to_vec(&object)?)?)
+}
+
+async fn accepted(stage: &Stage, kind: &str, spec: Value) -> Result<()> {
+    let request = creation(stage, kind, &spec)?;
+    stage.client.request::<Value>(request).await?;
+    Ok(())
+}
+
+async fn refused(stage: &Stage, kind: &str, spec: Value, sentence: &[&str]) -> Result<()> {
+    let shown: String = spec.to_string().chars().take(300).collect();
+    let message = refusal(&stage.client, creation(stage, kind, &spec)?)
+        .await
+        .context(&shown)?;
+    for part in sentence {
+        assert!(
+            message.contains(part),
+            "{shown} is refused without {part:?}: {message}"
+        );
+    }
+    Ok(())
+}
+
+/// The sentence of a refusal; an error if it is none.
+async fn refusal(client: &Client, request: http::Request<Vec<u8>>) -> Result<String> {
+    match client.request::<Value>(request).await {
+        Ok(_) => Err(Error::new("it was accepted")),
+        Err(kube::Error::Api(status)) if matches!(status.code, 400 | 422) => {
+            Ok(status.message.clone())
+        }
+        Err(error) => Err(error.into()),
+    }
+}

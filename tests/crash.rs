@@ -1,0 +1,291 @@
+//! A crash at any point changes no promise: the operator's own process is killed, and the next one finds on the objects all
+//! that it must know.
+
+mod support;
+
+use std::fmt::Write as _;
+
+use kube::api::{Patch, PatchParams};
+use security_group_operator::api::membership::Origin;
+use security_group_operator::api::{
+    ACCOUNT_ANNOTATION, CLAIM_MANAGER, FINALIZER, ORIGIN_ANNOTATION,
+};
+use serde_json::{Value, json};
+use support::ask::claim;
+use support::error::{Context, Result};
+use support::eventually::eventually;
+use support::operator::Operator;
+use support::stage::{self, Stage, ready};
+use tokio::sync::MutexGuard;
+
+const INVENTORY: &str = "
+securityGroups:
+- {id: sg-base}
+- {id: sg-web}
+instances:
+- {id: i-web, securityGroupIds: [sg-base]}
+- {id: i-other, securityGroupIds: [sg-base]}
+- {id: i-before, securityGroupIds: [sg-base, sg-web]}
+";
+
+/// A stage, and the operator for this test alone: the tests of this file run one after the other.
+async fn begin(inventory: &str) -> Result<(Stage, MutexGuard<'static, Operator>)> {
+    let binaries = binaries!();
+    let stage = Stage::set(&binaries, inventory).await?;
+    let mut operator = stage::operator(&binaries).await?;
+    // A test that failed may have left it dead.
+    operator.restart().await?;
+    Ok((stage, operator))
+}
+
+/// Calls of this action arrive and are never answered; with `effect` they are carried out all the same.
+async fn hold(stage: &Stage, action: &str, effect: bool) -> Result<()> {
+    let fault = json!({"action": action, "effect": effect, "fault": "silence"});
+    stage.simulator.faults(&fault).await
+}
+
+/// SIGKILL, the faults end, and a new process starts.
+async fn crash(stage: &Stage, operator: &mut Operator) -> Result<()> {
+    operator.kill();
+    stage.simulator.faults(&json!([])).await?;
+    operator.restart().await
+}
+
+async fn until_called(stage: &Stage, action: &str) -> Result<()> {
+    eventually(&format!("{action} is called"), async || {
+        Ok(stage.calls(action).await? > 0)
+    })
+    .await
+}
+
+/// The object is Ready by its own join, and leaves when it goes.
+async fn is_our_own_edge(stage: &Stage, name: &str, target: &str) -> Result<()> {
+    let object = stage.until_ready(name).await?;
+    assert_eq!(
+        ready(&object).map(|ready| ready.reason.as_str()),
+        Some("Joined")
+    );
+    assert_eq!(claim(&object).as_deref(), Some("Joined"));
+    assert_eq!(
+        object.status.and_then(|status| status.origin),
+        Some(Origin::Joined)
+    );
+    assert!(stage.is_member(target, "sg-web").await?);
+    stage.delete(name).await?;
+    stage.until_gone(name).await?;
+    assert!(!stage.is_member(target, "sg-web").await?);
+    assert_eq!(stage.effects("JoinSecurityGroup").await?, 1);
+    assert_eq!(stage.effects("LeaveSecurityGroup").await?, 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn killed_between_claim_and_join_the_edge_is_joined_and_ours() -> Result<()> {
+    let (stage, mut operator) = begin(INVENTORY).await?;
+    hold(&stage, "JoinSecurityGroup", false).await?;
+    stage.apply("web", "i-web", "sg-web", json!({})).await?;
+    until_called(&stage, "JoinSecurityGroup").await?;
+    let claimed = stage.memberships().get("web").await?;
+    assert_eq!(claim(&claimed).as_deref(), Some("Joined"));
+    assert!(!stage.is_member("i-web", "sg-web").await?);
+    crash(&stage, &mut operator).await?;
+    is_our_own_edge(&stage, "web", "i-web").await
+}
+
+#[tokio::test]
+async fn killed_between_join_and_status_the_edge_is_still_ours() -> Result<()> {
+    let (stage, mut operator) = begin(INVENTORY).await?;
+    hold(&stage, "JoinSecurityGroup", true).await?;
+    stage.apply("web", "i-web", "sg-web", json!({})).await?;
+    until_called(&stage, "JoinSecurityGroup").await?;
+    assert!(stage.is_member("i-web", "sg-web").await?);
+    let unanswered = stage.memberships().get("web").await?;
+    assert_eq!(ready(&unanswered).unwrap().reason, "Pending");
+    crash(&stage, &mut operator).await?;
+    is_our_own_edge(&stage, "web", "i-web").await
+}
+
+#[tokio::test]
+async fn the_edge_is_still_ours_when_reads_lag_after_the_crash() -> Result<()> {
+    let (stage, mut operator) = begin(INVENTORY).await?;
+    hold(&stage, "JoinSecurityGroup", true).await?;
+    stage.apply("web", "i-web", "sg-web", json!({})).await?;
+    until_called(&stage, "JoinSecurityGroup").await?;
+    // What is described from now on is the time before the Join.
+    stage
+        .simulator
+        .change(&json!({"set": {"lag": "5m"}}))
+        .await?;
+    crash(&stage, &mut operator).await?;
+    stage.until_reason("web", "Joined").await?;
+    let told = stage
+        .simulator
+        .calls("JoinSecurityGroup", "InvalidInstanceId.AlreadyExists")
+        .await?;
+    assert!(told > 0, "nobody was told that the edge is there already");
+    is_our_own_edge(&stage, "web", "i-web").await
+}
+
+#[tokio::test]
+async fn killed_while_a_leave_is_on_its_way_the_object_goes() -> Result<()> {
+    for effect in [true, false] {
+        let (stage, mut operator) = begin(INVENTORY).await?;
+        stage.apply("web", "i-web", "sg-web", json!({})).await?;
+        stage.until_reason("web", "Joined").await?;
+        hold(&stage, "LeaveSecurityGroup", effect).await?;
+        stage.delete("web").await?;
+        until_called(&stage, "LeaveSecurityGroup").await?;
+        assert_eq!(stage.is_member("i-web", "sg-web").await?, !effect);
+        let held = stage.memberships().get("web").await?;
+        assert_eq!(claim(&held).as_deref(), Some("Joined"));
+        crash(&stage, &mut operator).await?;
+        stage.until_gone("web").await?;
+        assert!(!stage.is_member("i-web", "sg-web").await?);
+        assert_eq!(stage.effects("LeaveSecurityGroup").await?, 1);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn killed_between_hand_over_and_release_the_edge_has_one_owner() -> Result<()> {
+    let (stage, mut operator) = begin(INVENTORY).await?;
+    stage.apply("a", "i-web", "sg-web", json!({})).await?;
+    stage.until_reason("a", "Joined").await?;
+    stage.apply("b", "i-web", "sg-web", json!({})).await?;
+    let heir = stage.until_reason("b", "Shared").await?;
+    operator.kill();
+    stage.delete("a").await?;
+    // The first of the two writes of a hand-over, and nothing after it.
+    let hand_over = json!({
+        "apiVersion": "security-group-operator.io/v1alpha1", "kind": "SecurityGroupMembership",
+        "metadata": {"name": "b", "uid": heir.metadata.uid, "finalizers": [FINALIZER],
+            "annotations": {ORIGIN_ANNOTATION: "Joined", ACCOUNT_ANNOTATION: stage.account}},
+    });
+    stage
+        .memberships()
+        .patch(
+            "b",
+            &PatchParams::apply(CLAIM_MANAGER).force(),
+            &Patch::Apply(&hand_over),
+        )
+        .await?;
+    operator.restart().await?;
+    stage.until_gone("a").await?;
+    assert_eq!(stage.calls("LeaveSecurityGroup").await?, 0);
+    is_our_own_edge(&stage, "b", "i-web").await
+}
+
+#[tokio::test]
+async fn a_restart_writes_nothing_and_reads_by_the_hundred() -> Result<()> {
+    const OBJECTS: usize = 20;
+    let mut inventory = "securityGroups: [{id: sg-base}, {id: sg-web}]\ninstances:\n".to_owned();
+    for n in 0..=OBJECTS {
+        writeln!(inventory, "- {{id: i-n{n}, securityGroupIds: [sg-base]}}")?;
+    }
+    let (stage, mut operator) = begin(&inventory).await?;
+    for n in 0..OBJECTS {
+        stage
+            .apply(&format!("n{n}"), &format!("i-n{n}"), "sg-web", json!({}))
+            .await?;
+    }
+    for n in 0..OBJECTS {
+        stage.until_ready(&format!("n{n}")).await?;
+    }
+    operator.kill();
+    stage.simulator.reset_stats().await?;
+    let before = stage.operator_writes().await?.len();
+    operator.restart().await?;
+    // What other tests have left behind is never Ready: their clouds are gone.
+    let metrics = operator.url("/metrics");
+    eventually("a pass over every object", async || {
+        Ok(passes_ready(&metrics).await? >= OBJECTS)
+    })
+    .await?;
+    let reads = stage.reads().await?;
+    assert!(
+        (1..=OBJECTS as u64).contains(&reads),
+        "{reads} reads for {OBJECTS} objects"
+    );
+    let writes = stage.operator_writes().await?.split_off(before);
+    assert!(writes.is_empty(), "{writes:?}");
+    let new = format!("i-n{OBJECTS}");
+    stage.apply("new", &new, "sg-web", json!({})).await?;
+    stage.until_reason("new", "Joined").await?;
+    assert_eq!(stage.calls("JoinSecurityGroup").await?, 1);
+    Ok(())
+}
+
+async fn passes_ready(metrics: &str) -> Result<usize> {
+    let text = reqwest::get(metrics).await?.text().await?;
+    let line = text
+        .lines()
+        .find(|line| line.contains("_passes_total{outcome=\"ready\"}"));
+    let count = line.and_then(|line| line.rsplit(' ').next());
+    count.map_or(Ok(0), |count| count.parse().context("a count"))
+}
+
+#[tokio::test]
+async fn sigterm_lets_a_running_call_end_and_exits_with_0() -> Result<()> {
+    let (stage, mut operator) = begin(INVENTORY).await?;
+    let slow = json!({"action": "JoinSecurityGroup", "fault": {"latency": "2s"}});
+    stage.simulator.faults(&slow).await?;
+    stage.apply("web", "i-web", "sg-web", json!({})).await?;
+    until_called(&stage, "JoinSecurityGroup").await?;
+    let asked = stage.memberships().get("web").await?;
+    assert_eq!(ready(&asked).unwrap().reason, "Pending");
+    assert_eq!(operator.stop().await?, 0);
+    // Nobody runs now: this was written by the one that was asked to stop.
+    let object = stage.memberships().get("web").await?;
+    assert_eq!(ready(&object).unwrap().reason, "Joined");
+    operator.restart().await
+}
+
+#[tokio::test]
+async fn keys_of_another_cloud_account_touch_no_edge_of_the_first() -> Result<()> {
+    let (stage, _operator) = begin(INVENTORY).await?;
+    stage.apply("web", "i-web", "sg-web", json!({})).await?;
+    stage.until_reason("web", "Joined").await?;
+    let other = json!({"id": "otherid", "secret": "othersecret", "account": "1000000000000002"});
+    stage.simulator.change(&json!({"addKey": other})).await?;
+    stage.write_secret("otherid", "othersecret").await?;
+    let object = stage.until_reason("web", "AccountChanged").await?;
+    let message = &ready(&object).unwrap().message;
+    assert!(
+        message.contains("1000000000000002") && message.contains(&stage.account),
+        "{message}"
+    );
+    stage.delete("web").await?;
+    stage
+        .until("web", "told the way out", |object| {
+            ready(object).is_some_and(|ready| ready.message.contains("Retain"))
+        })
+        .await?;
+    assert_eq!(stage.calls("JoinSecurityGroup").await?, 1);
+    assert_eq!(stage.calls("LeaveSecurityGroup").await?, 0);
+    stage.write_secret("testid", "testsecret").await?;
+    stage.until_gone("web").await?;
+    assert!(!stage.is_member("i-web", "sg-web").await?);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_claim_of_another_account_survives_a_restart_and_its_own_key_mends_it() -> Result<()> {
+    let (stage, mut operator) = begin(INVENTORY).await?;
+    stage.apply("web", "i-web", "sg-web", json!({})).await?;
+    stage.until_reason("web", "Joined").await?;
+    operator.kill();
+    let other: Value = json!({"addKey": {"id": "otherid", "secret": "othersecret", "account": "1000000000000002"}});
+    stage.simulator.change(&other).await?;
+    stage.write_secret("otherid", "othersecret").await?;
+    stage
+        .simulator
+        .change(&json!({"leave": {"target": "i-web", "securityGroupId": "sg-web"}}))
+        .await?;
+    operator.restart().await?;
+    stage.until_reason("web", "AccountChanged").await?;
+    assert_eq!(stage.calls("JoinSecurityGroup").await?, 1);
+    stage.write_secret("testid", "testsecret").await?;
+    stage.until_reason("web", "Joined").await?;
+    assert!(stage.is_member("i-web", "sg-web").await?);
+    Ok(())
+}

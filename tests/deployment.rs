@@ -1,0 +1,142 @@
+//! deploy/deployment.yaml runs where Pod Security is `restricted`, within limits, with arguments that the binary knows.
+
+mod support;
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use support::control_plane::ControlPlane;
+use support::error::{Context, Result};
+use support::operator::{self, NAMESPACE};
+use support::scratch::Scratch;
+
+fn deploy() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy")
+}
+
+fn pod_template() -> Result<Value> {
+    let text = std::fs::read_to_string(deploy().join("deployment.yaml"))?;
+    let deployment: Value = serde_saphyr::from_str(&text)?;
+    let template = deployment.pointer("/spec/template");
+    Ok(template.context("no pod template")?.clone())
+}
+
+fn container() -> Result<Value> {
+    let containers = pod_template()?;
+    let containers = containers
+        .pointer("/spec/containers")
+        .and_then(Value::as_array)
+        .context("no containers")?;
+    assert_eq!(containers.len(), 1);
+    Ok(containers.first().context("no container")?.clone())
+}
+
+/// `kubectl create --dry-run=server` of an object: whether it is accepted, and what is said of it.
+async fn try_out(object: &Value) -> Result<(bool, String)> {
+    let plane = ControlPlane::shared().await?;
+    operator::install(plane, &deploy()).await?;
+    let files = Scratch::new("deployment")?;
+    let file = files.path().join("object.json");
+    std::fs::write(&file, object.to_string())?;
+    let mut command = tokio::process::Command::from(plane.kubectl());
+    let output = command
+        .args(["create", "--dry-run=server", "-f"])
+        .arg(&file)
+        .output()
+        .await?;
+    let said = [output.stdout, output.stderr].concat();
+    Ok((output.status.success(), String::from_utf8(said)?))
+}
+
+/// The pod that the Deployment would make.
+fn pod(template: Value) -> Result<Value> {
+    let mut pod = template;
+    let fields = pod.as_object_mut().context("a template is an object")?;
+    fields.insert("apiVersion".to_owned(), json!("v1"));
+    fields.insert("kind".to_owned(), json!("Pod"));
+    let metadata = fields.get_mut("metadata").and_then(Value::as_object_mut);
+    let metadata = metadata.context("a template has metadata")?;
+    metadata.insert("name".to_owned(), json!("operator"));
+    metadata.insert("namespace".to_owned(), json!(NAMESPACE));
+    Ok(pod)
+}
+
+#[tokio::test]
+async fn restricted_pod_security_takes_the_pod_without_a_warning() -> Result<()> {
+    let (accepted, said) = try_out(&pod(pod_template()?)?).await?;
+    assert!(accepted && !said.contains("Warning"), "{said}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_pod_that_is_less_careful_is_refused_there() -> Result<()> {
+    let mut careless = pod(pod_template()?)?;
+    careless["spec"]["securityContext"] = json!({});
+    let (accepted, said) = try_out(&careless).await?;
+    assert!(!accepted && said.contains("restricted"), "{said}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_whole_deployment_is_accepted_without_a_warning() -> Result<()> {
+    let text = std::fs::read_to_string(deploy().join("deployment.yaml"))?;
+    let (accepted, said) = try_out(&serde_saphyr::from_str(&text)?).await?;
+    assert!(accepted && !said.contains("Warning"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn the_container_cannot_write_and_has_requests_and_a_limit() -> Result<()> {
+    let container = container()?;
+    assert_eq!(
+        container["securityContext"]["readOnlyRootFilesystem"],
+        json!(true)
+    );
+    for field in ["requests/cpu", "requests/memory", "limits/memory"] {
+        assert!(
+            container.pointer(&format!("/resources/{field}")).is_some(),
+            "resources.{field} is not set"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn a_stopping_pod_has_time_for_a_running_call() -> Result<()> {
+    let template = pod_template()?;
+    let seconds = template.pointer("/spec/terminationGracePeriodSeconds");
+    // Join and Leave have a deadline of 66 s.
+    assert!(
+        seconds
+            .and_then(Value::as_u64)
+            .is_some_and(|seconds| seconds > 66)
+    );
+    Ok(())
+}
+
+#[test]
+fn the_binary_knows_arguments_and_variables() -> Result<()> {
+    let container = container()?;
+    let run = |arguments: &[&str]| {
+        std::process::Command::new(env!("CARGO_BIN_EXE_security-group-operator"))
+            .args(arguments)
+            .arg("--help")
+            .output()
+    };
+    let arguments: Vec<&str> = container["args"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
+    assert!(!arguments.is_empty());
+    let help = run(&arguments)?;
+    let text = String::from_utf8(help.stdout)?;
+    assert!(help.status.success(), "{arguments:?}");
+    assert!(!run(&["--no-such-argument"])?.status.success());
+    for variable in container["env"].as_array().into_iter().flatten() {
+        let name = variable["name"].as_str().context("a name")?;
+        assert!(text.contains(name), "{name} is not in --help:\n{text}");
+    }
+    Ok(())
+}

@@ -1,0 +1,311 @@
+//! Every documented error code of `JoinSecurityGroup` is visible on the object, as the cloud spells it and with what follows.
+//!
+//! The simulator makes them from its state. Describe lags ten minutes behind there, so that what changes at the start of a test
+//! is first met by Join. [`Cause::Fault`] is for codes that only a broken cloud gives or only a broken request gets.
+
+mod support;
+
+use serde_json::{Value, json};
+use support::ask::{has_code, phase};
+use support::error::{Context, Result};
+use support::stage::{Stage, ready};
+
+const INVENTORY: &str = "
+settings: {lag: 10m}
+securityGroups:
+- {id: sg-base}
+- {id: sg-a}
+- {id: sg-b}
+- {id: sg-c}
+- {id: sg-d}
+- {id: sg-web}
+- {id: sg-full, quota: 1}
+- {id: sg-rules, rules: 1001}
+- {id: sg-managed, serviceManaged: true}
+- {id: sg-enterprise, type: enterprise}
+- {id: sg-enterprisefull, type: enterprise, quota: 1}
+- {id: sg-vpc, vpcId: vpc-other}
+- {id: sg-classic, classic: true}
+- {id: sg-theirs, account: '2000000000000002', shared: true}
+instances:
+- {id: i-conflict, securityGroupIds: [sg-base]}
+- {id: i-groups, securityGroupIds: [sg-base, sg-a, sg-b, sg-c, sg-d]}
+- {id: i-vpc, vpcId: vpc-other, securityGroupIds: [sg-vpc]}
+- {id: i-classic, classic: true, securityGroupIds: [sg-classic]}
+- {id: i-malformed, securityGroupIds: [sg-base]}
+- {id: i-oldtype, enterpriseGroups: false, securityGroupIds: [sg-base]}
+- {id: i-basic, securityGroupIds: [sg-base]}
+- {id: i-ours, securityGroupIds: [sg-base]}
+- {id: i-starting, securityGroupIds: [sg-base]}
+- {id: i-stopping, securityGroupIds: [sg-base]}
+- {id: i-pending, securityGroupIds: [sg-base]}
+- {id: i-locked, locks: [security], securityGroupIds: [sg-base]}
+- {id: i-old, locks: [security], securityGroupIds: [sg-base]}
+- {id: i-first, securityGroupIds: [sg-base, sg-full]}
+- {id: i-second, securityGroupIds: [sg-base]}
+- {id: i-faster, securityGroupIds: [sg-base]}
+- {id: i-rules, securityGroupIds: [sg-base]}
+- {id: i-enterprise, securityGroupIds: [sg-enterprisefull]}
+- {id: i-enterprisetoo, securityGroupIds: [sg-enterprise]}
+- {id: i-managed, securityGroupIds: [sg-base]}
+- {id: i-owner, primaryNetworkInterfaceId: eni-primary, securityGroupIds: [sg-base]}
+- {id: i-malformedtoo, securityGroupIds: [sg-base]}
+- {id: i-both, securityGroupIds: [sg-base]}
+- {id: i-none, securityGroupIds: [sg-base]}
+- {id: i-nogroup, securityGroupIds: [sg-base]}
+- {id: i-released, securityGroupIds: [sg-base]}
+- {id: i-internal, securityGroupIds: [sg-base]}
+networkInterfaces:
+- {id: eni-groups, securityGroupIds: [sg-base, sg-a, sg-b, sg-c, sg-d]}
+- {id: eni-attaching, securityGroupIds: [sg-base]}
+- {id: eni-ours, securityGroupIds: [sg-base]}
+- {id: eni-region, securityGroupIds: [sg-base]}
+- {id: eni-creating, securityGroupIds: [sg-base]}
+- {id: eni-vpc, vpcId: vpc-other, securityGroupIds: [sg-vpc]}
+- {id: eni-managed, serviceManaged: true, securityGroupIds: [sg-base]}
+- {id: eni-released, securityGroupIds: [sg-base]}
+";
+
+/// What happens after the time that Describe tells of.
+fn changes() -> Value {
+    json!([
+        {"setStatus": {"id": "i-starting", "status": "Starting"}},
+        {"setStatus": {"id": "i-stopping", "status": "Stopping"}},
+        {"setStatus": {"id": "i-pending", "status": "Pending"}},
+        {"setStatus": {"id": "eni-attaching", "status": "Attaching"}},
+        {"setStatus": {"id": "eni-creating", "status": "Creating"}},
+        {"delete": {"id": "i-released"}},
+        {"delete": {"id": "eni-released"}},
+        {"join": {"target": "i-faster", "securityGroupId": "sg-web"}},
+    ])
+}
+
+/// What makes the code.
+#[derive(Clone, Copy, PartialEq)]
+enum Cause {
+    State,
+    Fault,
+}
+
+/// What the object says of it.
+#[derive(Clone, Copy, PartialEq)]
+enum Shown {
+    /// Stalled; the reason is the code.
+    Stalled,
+    /// Reconciling, `WaitingForTarget`.
+    Waiting,
+    /// Reconciling, `Retrying`.
+    Retrying,
+}
+
+use Cause::{Fault, State};
+use Shown::{Retrying, Stalled, Waiting};
+
+/// Code, target, group, what makes it, what the object says. The union of both languages of the vendor's page.
+#[rustfmt::skip]
+const CODES: &[(&str, &str, &str, Cause, Shown)] = &[
+    ("InstanceSecurityGroupLimitExceeded", "i-groups", "sg-web", State, Stalled),
+    ("InstanceSecurityGroupLimitExceeded", "eni-groups", "sg-web", State, Stalled),
+    ("InvalidInstanceId.Mismatch", "i-vpc", "sg-web", State, Stalled),
+    ("InvalidInstanceId.Mismatch", "i-classic", "sg-web", State, Stalled),
+    // The CRD lets no such ID through.
+    ("InvalidInstanceId.Malformed", "i-malformed", "sg-web", Fault, Stalled),
+    ("InvalidOperation.NotSupportEnterpriseGroup", "i-oldtype", "sg-enterprise", State, Stalled),
+    ("InvalidOperation.MultiGroupType", "i-basic", "sg-enterprise", State, Stalled),
+    ("InvalidOperation.InvalidEniState", "eni-attaching", "sg-web", State, Waiting),
+    ("InvalidOperation.EniAndGroupNotBelongSameUser", "eni-ours", "sg-theirs", State, Stalled),
+    ("NotBelongUser", "i-ours", "sg-theirs", State, Stalled),
+    // The operator always names the region.
+    ("MissingParameter.RegionId", "eni-region", "sg-web", Fault, Stalled),
+    // Nor does it ever leave out the target.
+    ("MissingParameter", "i-none", "sg-web", Fault, Stalled),
+    ("InvalidStatus.EniOrInstanceIsBeingCreated", "eni-creating", "sg-web", State, Waiting),
+    ("IncorrectInstanceStatus", "i-starting", "sg-web", State, Waiting),
+    ("IncorrectInstanceStatus", "i-stopping", "sg-web", State, Waiting),
+    ("InstanceLockedForSecurity", "i-locked", "sg-web", State, Stalled),
+    ("SecurityGroupInstanceLimitExceeded", "i-second", "sg-full", State, Stalled),
+    ("AclLimitExceed", "i-rules", "sg-rules", State, Stalled),
+    ("InvalidOperation.NetworkInterfaceCountExceeded", "i-enterprisetoo", "sg-enterprisefull", State, Stalled),
+    ("InvalidOperation.ResourceManagedByCloudProduct", "i-managed", "sg-managed", State, Stalled),
+    ("InvalidOperation.InvalidEniType", "eni-primary", "sg-web", State, Stalled),
+    ("InvalidOperation.VpcMismatch", "eni-vpc", "sg-web", State, Stalled),
+    ("InvalidOperation.EniServiceManaged", "eni-managed", "sg-web", State, Stalled),
+    // The CRD lets no such ID through, and no object with two targets.
+    ("InvalidParam.Malformed", "i-malformedtoo", "sg-web", Fault, Stalled),
+    ("InvalidParam.EniIdAndInstanceId.Conflict", "i-both", "sg-web", Fault, Stalled),
+    ("Forbidden.InstanceIsBeingCreated", "i-pending", "sg-web", State, Waiting),
+    ("InvalidSecurityGroupId.NotFound", "i-nogroup", "sg-missing", State, Stalled),
+    ("InvalidInstanceId.NotFound", "i-released", "sg-web", State, Stalled),
+    ("InvalidEniId.NotFound", "eni-released", "sg-web", State, Stalled),
+    ("InvalidOperation.Conflict", "i-conflict", "sg-web", State, Retrying),
+    // No state leads there.
+    ("InternalError", "i-internal", "sg-web", Fault, Retrying),
+];
+
+#[tokio::test]
+async fn every_code_of_join_is_visible_with_its_class_and_its_retry() -> Result<()> {
+    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    stage.occupy("i-conflict", "sg-a").await?;
+    stage.behind(changes()).await?;
+    let faults: Vec<Value> = CODES
+        .iter()
+        .filter(|(_, _, _, cause, _)| *cause == Fault)
+        .map(|(code, target, ..)| {
+            json!({"action": "JoinSecurityGroup", "target": target, "fault": {"error": {"code": code}}})
+        })
+        .collect();
+    stage.simulator.faults(&json!(faults)).await?;
+    let before = stage.simulator.state().await?;
+
+    for (_, target, group, ..) in CODES {
+        stage.apply(target, target, group, json!({})).await?;
+    }
+    for (code, target, _, _, shown) in CODES {
+        shows(&stage, target, code, *shown).await?;
+    }
+
+    assert_eq!(
+        stage.simulator.state().await?,
+        before,
+        "nothing was changed by it"
+    );
+    for (code, _, _, _, shown) in CODES {
+        let rows = CODES.iter().filter(|row| row.0 == *code).count() as u64;
+        let asked = stage.simulator.calls("JoinSecurityGroup", code).await?;
+        // Whoever must be helped by somebody else asks once, and again after minutes.
+        if *shown == Stalled {
+            assert_eq!(asked, rows, "{code}");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn codes_of_the_first_edition_are_visible_too() -> Result<()> {
+    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    stage.behind(json!({"set": {"codes": "original"}})).await?;
+    stage.behind(changes()).await?;
+    for (code, target, shown) in [
+        ("OperationDenied", "i-old", Stalled),
+        ("IncorrectInstanceStatus", "i-pending", Waiting),
+        ("InvalidOperation.InvalidEniState", "eni-creating", Waiting),
+    ] {
+        stage.apply(target, target, "sg-web", json!({})).await?;
+        shows(&stage, target, code, shown).await?;
+    }
+    Ok(())
+}
+
+/// `InvalidInstanceId.AlreadyExists`: Describe did not list the edge, and Join finds it there.
+#[tokio::test]
+async fn somebody_who_was_faster_is_adopted_and_not_evicted() -> Result<()> {
+    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    stage.behind(changes()).await?;
+    stage
+        .apply("faster", "i-faster", "sg-web", json!({}))
+        .await?;
+    let object = stage.until_reason("faster", "Adopted").await?;
+    assert_eq!(phase(&object), "Settled");
+    let code = "InvalidInstanceId.AlreadyExists";
+    assert_eq!(stage.simulator.calls("JoinSecurityGroup", code).await?, 1);
+    stage.delete("faster").await?;
+    stage.until_gone("faster").await?;
+    assert!(stage.is_member("i-faster", "sg-web").await?);
+    assert_eq!(stage.calls("LeaveSecurityGroup").await?, 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_ram_refuses_says_what_is_missing_and_goes_on_when_it_is_allowed() -> Result<()> {
+    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    stage
+        .behind(json!({"deny": {"id": "testid", "deny": [{"action": "ecs:JoinSecurityGroup"}]}}))
+        .await?;
+    stage.apply("web", "i-basic", "sg-web", json!({})).await?;
+    shows(&stage, "web", "Forbidden.RAM", Stalled).await?;
+    stage.behind(json!({"allow": {"id": "testid"}})).await?;
+    stage.look_again("web").await?;
+    let object = stage.until_reason("web", "Joined").await?;
+    assert!(object.status.unwrap().last_error.is_none());
+    stage.until_event("web", "Recovered").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_limit_that_is_used_up_is_said_and_waited_for() -> Result<()> {
+    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    stage
+        .behind(json!({"set": {"limits": {"JoinSecurityGroup": 0}}}))
+        .await?;
+    stage.apply("web", "i-basic", "sg-web", json!({})).await?;
+    let object = stage.until_reason("web", "Throttled").await?;
+    assert_eq!(phase(&object), "Reconciling");
+    let error = object.status.unwrap().last_error.unwrap();
+    assert_eq!(error.code.as_deref(), Some("Throttling.User"));
+    // Asked again and again, it does not call again: the account as a whole stays away until the minute is over.
+    stage.look_and_wait("web").await?;
+    stage.look_and_wait("web").await?;
+    let asked = stage
+        .simulator
+        .calls("JoinSecurityGroup", "Throttling.User")
+        .await?;
+    assert!(asked <= 2, "{asked} calls in two windows at most");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_throttled_call_is_made_when_the_cloud_said_it_may_be() -> Result<()> {
+    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    let throttle = json!({"throttle": {"retryAfter": "2s"}});
+    stage
+        .simulator
+        .faults(&json!({"action": "JoinSecurityGroup", "count": 1, "fault": throttle}))
+        .await?;
+    stage.apply("web", "i-basic", "sg-web", json!({})).await?;
+    stage.until_reason("web", "Throttled").await?;
+    let object = stage.until_reason("web", "Joined").await?;
+    assert!(object.status.unwrap().last_error.is_none());
+    assert_eq!(stage.calls("JoinSecurityGroup").await?, 2);
+    Ok(())
+}
+
+/// The object shows the code, all that belongs to it, and nothing that kstatus could misread.
+async fn shows(stage: &Stage, name: &str, code: &str, shown: Shown) -> Result<()> {
+    let object = stage
+        .until(name, &format!("{code} as it should be"), |object| {
+            has_code(object, code)
+        })
+        .await?;
+    let ready = ready(&object).context("Ready")?;
+    let (reason, said) = match shown {
+        Stalled => (code.replace('.', ""), "Stalled"),
+        Waiting => ("WaitingForTarget".to_owned(), "Reconciling"),
+        Retrying => ("Retrying".to_owned(), "Reconciling"),
+    };
+    assert_eq!(
+        (ready.status.as_str(), &ready.reason),
+        ("False", &reason),
+        "{code}"
+    );
+    assert_eq!(phase(&object), said, "{code}");
+    assert!(
+        ready.message.starts_with(&format!("{code}: ")),
+        "{}",
+        ready.message
+    );
+    assert_eq!(ready.observed_generation, object.metadata.generation);
+    let status = object.status.as_ref().context("a status")?;
+    assert_eq!(status.observed_generation, object.metadata.generation);
+    assert!(
+        status.origin.is_none(),
+        "{name} says that it holds something"
+    );
+    let error = status.last_error.as_ref().context(code)?;
+    assert_eq!(error.action, "JoinSecurityGroup", "{code}");
+    let request = error.request_id.as_deref().unwrap_or_default();
+    assert!(!request.is_empty(), "{code} without a request ID");
+    assert!(!error.message.is_empty(), "{code} without words");
+    assert!(!error.retry.is_empty(), "{code} without a retry");
+    assert!(ready.message.contains(&error.retry), "{}", ready.message);
+    Ok(())
+}

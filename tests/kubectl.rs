@@ -1,0 +1,275 @@
+//! What a user sees with kubectl alone: waiting, columns, explain, short names, selectors.
+
+mod support;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    JSONSchemaProps, JSONSchemaPropsOrArray,
+};
+use serde_json::json;
+use support::control_plane::ControlPlane;
+use support::error::{Context, Error, Result};
+use support::eventually::eventually;
+use support::stage::{self, Stage};
+
+const INVENTORY: &str = "
+securityGroups:
+- {id: sg-base}
+- {id: sg-web}
+- {id: sg-cache}
+instances:
+- {id: i-web, securityGroupIds: [sg-base]}
+- {id: i-starting, status: Starting, securityGroupIds: [sg-base]}
+networkInterfaces:
+- {id: eni-web, instanceId: i-web, securityGroupIds: [sg-base]}
+";
+
+/// Runs kubectl as admin and gives what it prints.
+async fn kubectl(arguments: &[&str]) -> Result<String> {
+    let output = ControlPlane::shared()
+        .await?
+        .kubectl()
+        .args(arguments)
+        .output()?;
+    if !output.status.success() {
+        return Err(Error::new(format!(
+            "kubectl {arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        )));
+    }
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// The words of each line.
+fn table(text: &str) -> Vec<Vec<&str>> {
+    text.lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect()
+}
+
+#[tokio::test]
+async fn wait_for_ready_ends_when_the_edge_is_there() -> Result<()> {
+    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    stage.apply("web", "i-web", "sg-web", json!({})).await?;
+    let said = kubectl(&[
+        "wait",
+        "--for=condition=Ready",
+        "sgm/web",
+        "--timeout=60s",
+        "-n",
+        &stage.name,
+    ])
+    .await?;
+    assert_eq!(
+        said,
+        "securitygroupmembership.security-group-operator.io/web condition met\n"
+    );
+    assert!(stage.is_member("i-web", "sg-web").await?);
+    Ok(())
+}
+
+#[tokio::test]
+async fn wait_for_ready_goes_on_while_the_target_starts() -> Result<()> {
+    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    stage
+        .apply("web", "i-starting", "sg-web", json!({}))
+        .await?;
+    let waited = kubectl(&[
+        "wait",
+        "--for=condition=Ready",
+        "sgm/web",
+        "--timeout=2s",
+        "-n",
+        &stage.name,
+    ])
+    .await;
+    let Err(error) = waited else {
+        return Err(Error::new("kubectl took a waiting edge for a ready one"));
+    };
+    assert!(error.to_string().contains("timed out"), "{error}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_columns_say_what_is_ready_and_why() -> Result<()> {
+    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    stage.apply("eni", "eni-web", "sg-web", json!({})).await?;
+    stage.apply("web", "i-web", "sg-web", json!({})).await?;
+    stage.apply("zero", "i-gone", "sg-web", json!({})).await?;
+    stage.until_ready("eni").await?;
+    stage.until_ready("web").await?;
+    stage.until_reason("zero", "TargetNotFound").await?;
+
+    let plain = kubectl(&["get", "sgm", "-n", &stage.name]).await?;
+    let mut plain = table(&plain);
+    assert!(
+        plain.iter().skip(1).all(|row| row.len() == 6),
+        "an empty cell in {plain:?}"
+    );
+    plain.iter_mut().skip(1).for_each(|row| row.truncate(5)); // the age is what it is
+    assert_eq!(
+        plain,
+        [
+            vec!["NAME", "READY", "REASON", "TARGET", "SECURITY-GROUP", "AGE"],
+            vec!["eni", "True", "Joined", "eni-web", "sg-web"],
+            vec!["web", "True", "Joined", "i-web", "sg-web"],
+            vec!["zero", "False", "TargetNotFound", "i-gone", "sg-web"],
+        ]
+    );
+
+    let wide = kubectl(&["get", "sgm", "web", "-o", "wide", "-n", &stage.name]).await?;
+    let mut wide = table(&wide);
+    for row in wide.iter_mut().skip(1) {
+        row.remove(5);
+    }
+    let account: &str = &stage.name;
+    assert_eq!(
+        wide,
+        [
+            vec![
+                "NAME",
+                "READY",
+                "REASON",
+                "TARGET",
+                "SECURITY-GROUP",
+                "AGE",
+                "STATE",
+                "ORIGIN",
+                "REGION",
+                "ACCOUNT"
+            ],
+            vec![
+                "web",
+                "True",
+                "Joined",
+                "i-web",
+                "sg-web",
+                "Running",
+                "Joined",
+                "cn-hangzhou",
+                account
+            ],
+        ]
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn accounts_show_whose_they_are() -> Result<()> {
+    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    let resource = format!("clustercloudaccount/{}", stage.name);
+    kubectl(&["wait", "--for=condition=Ready", &resource, "--timeout=60s"]).await?;
+    let text = kubectl(&["get", "clustercloudaccounts", &stage.name]).await?;
+    let mut rows = table(&text);
+    for row in rows.iter_mut().skip(1) {
+        row.pop();
+    }
+    let (name, uid): (&str, &str) = (&stage.name, &stage.account);
+    assert_eq!(
+        rows,
+        [
+            vec!["NAME", "READY", "REASON", "ACCOUNT-UID", "AGE"],
+            vec![name, "True", "CredentialsAccepted", uid],
+        ]
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn short_name_category_and_field_selectors_find_memberships() -> Result<()> {
+    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    stage.apply("eni", "eni-web", "sg-web", json!({})).await?;
+    stage.apply("web", "i-web", "sg-web", json!({})).await?;
+    stage.apply("cache", "i-web", "sg-cache", json!({})).await?;
+    let names = async |arguments: &[&str]| {
+        let all = [arguments, &["-n", &stage.name, "-o", "name"]].concat();
+        let text = kubectl(&[&["get"], all.as_slice()].concat()).await?;
+        let names = text.lines().filter_map(|line| line.rsplit('/').next());
+        Ok::<_, Error>(names.map(str::to_owned).collect::<Vec<_>>())
+    };
+    let selected = async |selector: &str| names(&["sgm", "--field-selector", selector]).await;
+    assert_eq!(names(&["sgm"]).await?, ["cache", "eni", "web"]);
+    let category = names(&["alibabacloud"]).await?;
+    for name in ["cache", "eni", "web", &stage.name] {
+        assert!(category.iter().any(|found| found == name), "{category:?}");
+    }
+    assert_eq!(
+        selected("spec.securityGroupID=sg-web").await?,
+        ["eni", "web"]
+    );
+    assert_eq!(selected("spec.instanceID=i-web").await?, ["cache", "web"]);
+    assert_eq!(selected("spec.networkInterfaceID=eni-web").await?, ["eni"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn explain_has_a_text_for_every_field() -> Result<()> {
+    drop(stage::operator(&binaries!()).await?);
+    for (_, crd) in security_group_operator::api::crds() {
+        let plural = &crd.spec.names.plural;
+        for version in &crd.spec.versions {
+            let schema = version.schema.as_ref().context("a schema")?;
+            let schema = schema
+                .open_api_v3_schema
+                .as_ref()
+                .context("an OpenAPI schema")?;
+            let mut silent = Vec::new();
+            collect_silent(plural, schema, &mut silent);
+            assert!(silent.is_empty(), "without a description: {silent:?}");
+            for part in ["spec", "status"] {
+                let fields = schema.properties.iter().flatten();
+                let (_, part_schema) = fields
+                    .into_iter()
+                    .find(|(name, _)| *name == part)
+                    .context(format!("{plural} has no {part}"))?;
+                let shown = explain(&format!("{plural}.{part}")).await?;
+                for (field, field_schema) in part_schema.properties.iter().flatten() {
+                    let first_words = field_schema
+                        .description
+                        .as_deref()
+                        .unwrap_or_default()
+                        .split_whitespace()
+                        .take(3)
+                        .collect::<Vec<_>>()
+                        .join(" ");
+                    assert!(
+                        shown.contains(field.as_str()) && shown.contains(&first_words),
+                        "{plural}.{part}.{field} is not in:\n{shown}"
+                    );
+                }
+            }
+        }
+    }
+    let deep = explain("sgm.spec.instanceID").await?;
+    assert!(deep.contains("Joins its primary"), "{deep}");
+    Ok(())
+}
+
+/// `kubectl explain`, which knows a new kind some seconds after the kind can be used.
+async fn explain(path: &str) -> Result<String> {
+    let mut shown = String::new();
+    eventually(&format!("{path} can be explained"), async || {
+        let answer = kubectl(&["explain", path]).await;
+        shown = answer.unwrap_or_default();
+        Ok(!shown.is_empty())
+    })
+    .await?;
+    Ok(shown)
+}
+
+/// Every property at every level.
+fn collect_silent(path: &str, schema: &JSONSchemaProps, silent: &mut Vec<String>) {
+    for (name, property) in schema.properties.iter().flatten() {
+        let path = format!("{path}.{name}");
+        if property
+            .description
+            .as_deref()
+            .is_none_or(|text| text.trim().is_empty())
+        {
+            silent.push(path.clone());
+        }
+        collect_silent(&path, property, silent);
+    }
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &schema.items {
+        collect_silent(&format!("{path}[]"), items, silent);
+    }
+}

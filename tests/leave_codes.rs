@@ -1,0 +1,244 @@
+//! Every way in which `LeaveSecurityGroup` can be answered ends in an object that goes, or that says why it does not and how it
+//! can: nothing keeps it for ever without a word, and nothing lets it go while the edge stands.
+
+mod support;
+
+use serde_json::{Value, json};
+use support::ask::{claim, has_code, message, phase};
+use support::error::{Context, Result};
+use support::stage::Stage;
+
+const INVENTORY: &str = "
+securityGroups:
+- {id: sg-base}
+- {id: sg-web}
+- {id: sg-other}
+- {id: sg-managed}
+instances:
+- {id: i-web, securityGroupIds: [sg-base]}
+- {id: i-conflict, securityGroupIds: [sg-base]}
+- {id: i-locked, securityGroupIds: [sg-base]}
+- {id: i-last, securityGroupIds: [sg-base]}
+- {id: i-managed, securityGroupIds: [sg-base]}
+- {id: i-vswitch, vSwitchId: vsw-gone, securityGroupIds: [sg-base]}
+- {id: i-malformed, securityGroupIds: [sg-base]}
+- {id: i-malformedtoo, securityGroupIds: [sg-base]}
+- {id: i-both, securityGroupIds: [sg-base]}
+- {id: i-timeout, securityGroupIds: [sg-base]}
+networkInterfaces:
+- {id: eni-web, securityGroupIds: [sg-base]}
+- {id: eni-last, securityGroupIds: [sg-base]}
+- {id: eni-managed, securityGroupIds: [sg-base]}
+- {id: eni-region, securityGroupIds: [sg-base]}
+- {id: eni-type, securityGroupIds: [sg-base]}
+";
+
+/// What happens between Join and Leave.
+fn changes() -> Value {
+    json!([
+        {"lock": {"id": "i-locked"}},
+        {"leave": {"target": "i-last", "securityGroupId": "sg-base"}},
+        {"leave": {"target": "eni-last", "securityGroupId": "sg-base"}},
+        {"setManaged": {"id": "sg-managed", "managed": true}},
+        {"setManaged": {"id": "eni-managed", "managed": true}},
+        {"deleteVSwitch": {"id": "vsw-gone"}},
+    ])
+}
+
+/// Code, target, group, and the phase that the object is in. First those that state leads to.
+#[rustfmt::skip]
+const STATE: &[(&str, &str, &str, &str)] = &[
+    ("InstanceLockedForSecurity", "i-locked", "sg-web", "Stalled"),
+    ("InstanceLastSecurityGroup", "i-last", "sg-web", "Stalled"),
+    ("InvalidOperation.AtLeastInOneGroup", "eni-last", "sg-web", "Stalled"),
+    ("InvalidOperation.ResourceManagedByCloudProduct", "i-managed", "sg-managed", "Stalled"),
+    ("InvalidOperation.EniServiceManaged", "eni-managed", "sg-web", "Stalled"),
+    ("InvalidVSwitchId.NotFound", "i-vswitch", "sg-web", "Stalled"),
+    ("InvalidOperation.Conflict", "i-conflict", "sg-web", "Reconciling"),
+];
+
+/// Those that nothing leads to which has joined before, that the CRD lets no request through to, or that a broken cloud gives.
+#[rustfmt::skip]
+const FAULTS: &[(&str, &str, &str, &str)] = &[
+    ("InvalidInstanceId.Malformed", "i-malformed", "sg-web", "Stalled"),
+    ("MissingParameter.RegionId", "eni-region", "sg-web", "Stalled"),
+    ("InvalidOperation.InvalidEniType", "eni-type", "sg-web", "Stalled"),
+    ("InvalidParam.Malformed", "i-malformedtoo", "sg-web", "Stalled"),
+    ("InvalidParam.EniIdAndInstanceId.Conflict", "i-both", "sg-web", "Stalled"),
+    ("RequestTimeout", "i-timeout", "sg-web", "Reconciling"),
+];
+
+#[tokio::test]
+async fn every_code_of_leave_that_keeps_the_edge_keeps_the_object_and_says_the_way_out()
+-> Result<()> {
+    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    let rows = || STATE.iter().chain(FAULTS);
+    for (_, target, group, _) in rows() {
+        stage.apply(target, target, group, json!({})).await?;
+    }
+    for (_, target, ..) in rows() {
+        stage.until_reason(target, "Joined").await?;
+    }
+    stage.occupy("i-conflict", "sg-other").await?;
+    stage.behind(changes()).await?;
+    let fault = |(code, target, ..): &(&str, &str, &str, &str)| json!({"action": "LeaveSecurityGroup", "target": target, "fault": {"error": {"code": code}}});
+    let faults: Vec<Value> = FAULTS.iter().map(fault).collect();
+    stage.simulator.faults(&json!(faults)).await?;
+    let before = stage.simulator.state().await?;
+
+    for (_, target, ..) in rows() {
+        stage.delete(target).await?;
+    }
+    for (code, target, _, said) in rows() {
+        keeps(&stage, target, code, said).await?;
+    }
+    assert_eq!(stage.simulator.state().await?, before);
+
+    for (_, target, group, _) in rows() {
+        stage
+            .apply(target, target, group, json!({"deletionPolicy": "Retain"}))
+            .await?;
+    }
+    for (_, target, ..) in rows() {
+        stage.until_gone(target).await?;
+    }
+    assert_eq!(stage.simulator.state().await?, before);
+    Ok(())
+}
+
+/// The object stands, with its claim, the code, and the way out.
+async fn keeps(stage: &Stage, name: &str, code: &str, said: &str) -> Result<()> {
+    let object = stage
+        .until(name, &format!("{code} as it should be"), |object| {
+            has_code(object, code)
+        })
+        .await?;
+    let message = message(&object);
+    assert_eq!(phase(&object), said, "{code}");
+    assert_eq!(claim(&object).as_deref(), Some("Joined"), "{code}");
+    assert!(message.starts_with(&format!("{code}: ")), "{message}");
+    assert!(
+        message.contains("set spec.deletionPolicy to Retain"),
+        "{message}"
+    );
+    let error = object
+        .status
+        .and_then(|status| status.last_error)
+        .context(code)?;
+    assert_eq!(error.action, "LeaveSecurityGroup");
+    assert!(error.request_id.is_some_and(|id| !id.is_empty()), "{code}");
+    assert!(!error.retry.is_empty(), "{code}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_edge_that_is_gone_already_is_as_good_as_left() -> Result<()> {
+    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    for (codes, code) in [
+        ("current", "InvalidSecurityGroupAssociation.NotFound"),
+        ("original", "InstanceNotInSecurityGroup"),
+    ] {
+        stage.behind(json!({"set": {"codes": codes}})).await?;
+        for (count, target) in [(1, "i-web"), (2, "eni-web")] {
+            stage.apply("web", target, "sg-web", json!({})).await?;
+            stage.until_reason("web", "Joined").await?;
+            stage
+                .behind(json!({"leave": {"target": target, "securityGroupId": "sg-web"}}))
+                .await?;
+            stage.delete("web").await?;
+            stage.until_gone("web").await?;
+            assert_eq!(
+                stage.simulator.calls("LeaveSecurityGroup", code).await?,
+                count
+            );
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_refusal_is_believed_only_while_the_edge_stands() -> Result<()> {
+    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    let deny = json!({"deny": {"id": "testid", "deny": [{"action": "ecs:LeaveSecurityGroup"}]}});
+    for target in ["i-web", "eni-web"] {
+        stage.apply("web", target, "sg-web", json!({})).await?;
+        stage.until_reason("web", "Joined").await?;
+        stage.behind(deny.clone()).await?;
+        stage.delete("web").await?;
+        keeps(&stage, "web", "Forbidden.RAM", "Stalled").await?;
+        assert!(stage.is_member(target, "sg-web").await?);
+
+        // Still forbidden, but there is nothing left to forbid.
+        stage
+            .behind(json!({"leave": {"target": target, "securityGroupId": "sg-web"}}))
+            .await?;
+        stage.look_again("web").await?;
+        stage.until_gone("web").await?;
+        assert_eq!(stage.simulator.calls("LeaveSecurityGroup", "OK").await?, 0);
+        stage.behind(json!({"allow": {"id": "testid"}})).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_deletion_goes_on_when_ram_allows_it() -> Result<()> {
+    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    stage
+        .behind(json!({"deny": {"id": "testid", "deny": [{"action": "ecs:LeaveSecurityGroup"}]}}))
+        .await?;
+    stage.apply("web", "i-web", "sg-web", json!({})).await?;
+    stage.until_reason("web", "Joined").await?;
+    stage.delete("web").await?;
+    keeps(&stage, "web", "Forbidden.RAM", "Stalled").await?;
+    stage.behind(json!({"allow": {"id": "testid"}})).await?;
+    stage.look_again("web").await?;
+    stage.until_gone("web").await?;
+    assert!(!stage.is_member("i-web", "sg-web").await?);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_throttled_leave_is_made_when_the_cloud_said_it_may_be() -> Result<()> {
+    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    stage.apply("web", "i-web", "sg-web", json!({})).await?;
+    stage.until_reason("web", "Joined").await?;
+    let throttle = json!({"throttle": {"retryAfter": "2s"}});
+    stage
+        .simulator
+        .faults(&json!({"action": "LeaveSecurityGroup", "count": 1, "fault": throttle}))
+        .await?;
+    stage.delete("web").await?;
+    let object = stage.until_reason("web", "Throttled").await?;
+    assert_eq!(phase(&object), "Reconciling");
+    stage.until_gone("web").await?;
+    assert!(!stage.is_member("i-web", "sg-web").await?);
+    assert_eq!(stage.calls("LeaveSecurityGroup").await?, 2);
+    Ok(())
+}
+
+/// 504 is documented to come after the work was done.
+#[tokio::test]
+async fn a_leave_whose_answer_is_lost_is_found_done() -> Result<()> {
+    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    for fault in [
+        json!({"error": {"code": "RequestTimeout", "status": 504}}),
+        json!("reset"),
+        json!({"malformed": "badGateway"}),
+    ] {
+        for effect in [true, false] {
+            stage.apply("web", "i-web", "sg-web", json!({})).await?;
+            stage.until_reason("web", "Joined").await?;
+            stage
+                .simulator
+                .faults(&json!({"action": "LeaveSecurityGroup", "count": 1, "effect": effect, "fault": fault}))
+                .await?;
+            stage.delete("web").await?;
+            stage.until_gone("web").await?;
+            assert!(
+                !stage.is_member("i-web", "sg-web").await?,
+                "{fault}, {effect}"
+            );
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,126 @@
+//! A Join whose answer is lost, broken or late is our own work all the same: the edge is `Joined`, never `Adopted`, and it is
+//! left when its object goes.
+
+mod support;
+
+use serde_json::{Value, json};
+use support::ask::{claim, phase};
+use support::error::Result;
+use support::stage::{Stage, ready};
+
+const GROUPS: &str = "
+securityGroups:
+- {id: sg-base}
+- {id: sg-web}
+";
+
+/// Ways to lose an answer, each with and without the change made.
+fn faults() -> Vec<(Value, bool)> {
+    let kinds = [
+        json!({"error": {"code": "InternalError", "status": 500}}),
+        json!({"error": {"code": "ServiceUnavailable", "status": 503}}),
+        json!({"error": {"code": "Newly.Invented", "status": 400}}),
+        json!("reset"),
+        json!({"malformed": "html"}),
+        json!({"malformed": "badGateway"}),
+        json!({"malformed": "empty"}),
+        json!({"malformed": "wrongTypes"}),
+        json!({"malformed": "garbage"}),
+        json!({"malformed": "huge"}),
+    ];
+    let both = |kind: Value| [(kind.clone(), true), (kind, false)];
+    // A cut answer is always that of a change that was made.
+    let cut = (json!({"malformed": "truncated"}), true);
+    kinds.into_iter().flat_map(both).chain([cut]).collect()
+}
+
+#[tokio::test]
+async fn an_edge_is_ours_whatever_became_of_the_answer() -> Result<()> {
+    let faults: Vec<(Value, bool)> = faults();
+    for (kind, prefix) in [("instances", "i"), ("networkInterfaces", "eni")] {
+        // A target for each fault, so that they are all met at once.
+        let target = |index: usize| format!("{prefix}-{index}");
+        let targets: Vec<Value> = (0..faults.len())
+            .map(|index| json!({"id": target(index), "securityGroupIds": ["sg-base"]}))
+            .collect();
+        let stage =
+            Stage::set(&binaries!(), &format!("{GROUPS}{kind}: {}", json!(targets))).await?;
+        let wanted: Vec<Value> = faults
+            .iter()
+            .enumerate()
+            .map(|(index, (fault, effect))| {
+                json!({
+                    "action": "JoinSecurityGroup", "target": target(index), "count": 1,
+                    "effect": effect, "fault": fault,
+                })
+            })
+            .collect();
+        stage.simulator.faults(&json!(wanted)).await?;
+        for index in 0..faults.len() {
+            stage
+                .apply(&target(index), &target(index), "sg-web", json!({}))
+                .await?;
+        }
+        for (index, what) in wanted.iter().enumerate() {
+            let object = stage.until_ready(&target(index)).await?;
+            assert_eq!(ready(&object).unwrap().reason, "Joined", "{what}");
+            assert_eq!(claim(&object).as_deref(), Some("Joined"), "{what}");
+            assert!(object.status.unwrap().last_error.is_none(), "{what}");
+            assert!(stage.is_member(&target(index), "sg-web").await?, "{what}");
+        }
+        let stats = stage.simulator.stats().await?;
+        assert_eq!(stats["faults"], 0, "every fault was met");
+        assert_eq!(
+            stats["effects"]["JoinSecurityGroup"],
+            faults.len(),
+            "one change each"
+        );
+
+        for index in 0..faults.len() {
+            stage.delete(&target(index)).await?;
+        }
+        for (index, what) in wanted.iter().enumerate() {
+            stage.until_gone(&target(index)).await?;
+            assert!(!stage.is_member(&target(index), "sg-web").await?, "{what}");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_cloud_that_keeps_failing_is_asked_again_and_says_so() -> Result<()> {
+    let inventory = format!("{GROUPS}instances: [{{id: i-never, securityGroupIds: [sg-base]}}]");
+    let stage = Stage::set(&binaries!(), &inventory).await?;
+    for (fault, code, opens) in [
+        (
+            json!({"error": {"code": "Newly.Invented", "status": 400}}),
+            Some("Newly.Invented"),
+            "Newly.Invented: ",
+        ),
+        (json!("reset"), None, "JoinSecurityGroup got no answer"),
+        (
+            json!({"malformed": "html"}),
+            None,
+            "JoinSecurityGroup got an answer that cannot be used",
+        ),
+    ] {
+        stage
+            .simulator
+            .faults(&json!({"action": "JoinSecurityGroup", "fault": fault}))
+            .await?;
+        stage.apply("never", "i-never", "sg-web", json!({})).await?;
+        let object = stage.until_reason("never", "Retrying").await?;
+        assert_eq!(phase(&object), "Reconciling");
+        let message = &ready(&object).unwrap().message;
+        assert!(message.starts_with(opens), "{message}");
+        let error = object.status.unwrap().last_error.unwrap();
+        assert_eq!(error.code.as_deref(), code);
+        assert!(!error.retry.is_empty());
+
+        stage.simulator.faults(&json!([])).await?;
+        stage.until_reason("never", "Joined").await?;
+        stage.delete("never").await?;
+        stage.until_gone("never").await?;
+    }
+    Ok(())
+}

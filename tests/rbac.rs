@@ -1,0 +1,252 @@
+//! The rights in deploy/ are those that the operator uses, no more and no less, and it reads no Secret that it was not pointed
+//! to.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use k8s_openapi::api::core::v1::{Namespace, Secret};
+use k8s_openapi::api::rbac::v1::RoleBinding;
+use kube::Api;
+use kube::api::{Patch, PatchParams, PostParams};
+use security_group_operator::api::CloudAccount;
+use serde_json::{Value, json};
+use support::audit::AuditEvent;
+use support::control_plane::ControlPlane;
+use support::error::{Context, Result};
+use support::eventually::eventually;
+use support::operator::{self, NAMESPACE, Operator, Options};
+use support::stage::Stage;
+
+const INVENTORY: &str = "
+securityGroups:
+- {id: sg-base}
+- {id: sg-web}
+- {id: sg-cache}
+instances:
+- {id: i-web, securityGroupIds: [sg-base]}
+";
+const OPERATOR: &str = "system:serviceaccount:security-group-operator:security-group-operator";
+/// The Role that is not bound by `deploy/` itself.
+const SECRETS_ROLE: &str = "security-group-operator-secrets";
+
+/// One right: which role grants it, group, resource with subresource, verb.
+type Right = (String, String, String, String);
+
+#[tokio::test]
+async fn every_right_is_used_and_every_use_has_a_right() -> Result<()> {
+    let binaries = binaries!();
+    let plane = ControlPlane::shared().await?;
+    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
+    operator::install(plane, &deploy).await?;
+    let stage = Stage::raise(&binaries, INVENTORY).await?;
+    let endpoint = stage.simulator.endpoint();
+    let options = Options {
+        binary: binaries.operator.clone(),
+        // CloudAccounts name no endpoints.
+        arguments: vec![
+            format!("--ecs-endpoint={endpoint}"),
+            format!("--sts-endpoint={endpoint}"),
+        ],
+        environment: Vec::new(),
+    };
+    let _operator = Operator::start(plane, options).await?;
+    tenant_account(&stage).await?;
+    edges_of_all_kinds(&stage).await?;
+
+    let granted = granted(&std::fs::read_to_string(deploy.join("roles.yaml"))?)?;
+    // The audit log is written after the answer.
+    let mut used = BTreeSet::new();
+    let complete = eventually("all rights are used", async || {
+        used = uses(plane)?.iter().filter_map(right).collect();
+        Ok(granted.is_subset(&used))
+    })
+    .await;
+    let unused: Vec<_> = granted.difference(&used).collect();
+    assert!(complete.is_ok(), "granted and never used: {unused:?}");
+    let ungranted: Vec<_> = used.difference(&granted).collect();
+    assert!(ungranted.is_empty(), "used and not granted: {ungranted:?}");
+    let refused: Vec<_> = uses(plane)?
+        .into_iter()
+        // Before its namespace bound the role: a part of the story.
+        .filter(|event| event.code == 403 && !is_tenant_secret(event))
+        .collect();
+    assert!(refused.is_empty(), "{refused:?}");
+    let verbs_on_tenant_secrets: BTreeSet<_> = uses(plane)?
+        .into_iter()
+        .filter(is_tenant_secret)
+        .map(|event| (event.verb, event.name))
+        .collect();
+    assert_eq!(
+        verbs_on_tenant_secrets,
+        BTreeSet::from([("get".to_owned(), "own".to_owned())]),
+        "a Secret of a tenant is read by the name that its CloudAccount gives"
+    );
+    Ok(())
+}
+
+/// A `CloudAccount` in the tenant's namespace: refused, then bound, then usable.
+async fn tenant_account(stage: &Stage) -> Result<()> {
+    let secrets: Api<Secret> = Api::namespaced(stage.client.clone(), &stage.name);
+    for name in ["own", "of-somebody-else"] {
+        let secret = serde_json::from_value(json!({
+            "metadata": {"name": name},
+            "stringData": {"accessKeyID": "testid", "accessKeySecret": "testsecret"},
+        }))?;
+        secrets.create(&PostParams::default(), &secret).await?;
+    }
+    let accounts: Api<CloudAccount> = Api::namespaced(stage.client.clone(), &stage.name);
+    let account = serde_json::from_value(json!({
+        "apiVersion": "security-group-operator.io/v1alpha1", "kind": "CloudAccount",
+        "metadata": {"name": "own"}, "spec": {"credentials": {"secretRef": {"name": "own"}}},
+    }))?;
+    accounts.create(&PostParams::default(), &account).await?;
+    until_account(&accounts, "SecretForbidden", |message| {
+        message.contains(SECRETS_ROLE) && message.contains(&stage.name)
+    })
+    .await?;
+    let bindings: Api<RoleBinding> = Api::namespaced(stage.client.clone(), &stage.name);
+    let binding = serde_json::from_value(json!({
+        "metadata": {"name": "security-group-operator"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": SECRETS_ROLE},
+        "subjects": [{"kind": "ServiceAccount", "name": "security-group-operator", "namespace": NAMESPACE}],
+    }))?;
+    bindings.create(&PostParams::default(), &binding).await?;
+    until_account(&accounts, "CredentialsAccepted", |_| true).await
+}
+
+async fn until_account(
+    accounts: &Api<CloudAccount>,
+    reason: &str,
+    says: impl Fn(&str) -> bool,
+) -> Result<()> {
+    eventually(&format!("the CloudAccount says {reason}"), async || {
+        let status = accounts.get("own").await?.status;
+        Ok(status
+            .iter()
+            .flat_map(|status| &status.conditions)
+            .any(|condition| {
+                condition.type_ == "Ready" && condition.reason == reason && says(&condition.message)
+            }))
+    })
+    .await
+}
+
+/// Both kinds of account, repairs, a hand-over, deletions, a namespace with a new label.
+async fn edges_of_all_kinds(stage: &Stage) -> Result<()> {
+    let own = json!({"accountRef": {"kind": "CloudAccount", "name": "own"}});
+    stage.apply("own", "i-web", "sg-cache", own).await?;
+    stage.until_reason("own", "Joined").await?;
+    stage.apply("a", "i-web", "sg-web", json!({})).await?;
+    stage.until_reason("a", "Joined").await?;
+    // The same transition twice: whether the second event is new or a patch of the first, the right to it is asked for.
+    for repair in 1..=2 {
+        let joins = stage.effects("JoinSecurityGroup").await?;
+        stage
+            .behind(json!({"leave": {"target": "i-web", "securityGroupId": "sg-web"}}))
+            .await?;
+        stage.look_again("a").await?;
+        eventually(&format!("repair {repair}"), async || {
+            Ok(stage.effects("JoinSecurityGroup").await? > joins)
+        })
+        .await?;
+        stage.until_event("a", "DriftRepaired").await?;
+    }
+    stage.apply("b", "i-web", "sg-web", json!({})).await?;
+    stage.until_reason("b", "Shared").await?;
+    let namespaces: Api<Namespace> = Api::all(stage.client.clone());
+    let label = json!({"metadata": {"labels": {"team": "web"}}});
+    namespaces
+        .patch(&stage.name, &PatchParams::default(), &Patch::Merge(&label))
+        .await?;
+    for name in ["a", "b", "own"] {
+        stage.delete(name).await?;
+        stage.until_gone(name).await?;
+    }
+    assert!(!stage.is_member("i-web", "sg-web").await?);
+    Ok(())
+}
+
+/// What the operator has asked the API server so far.
+fn uses(plane: &ControlPlane) -> Result<Vec<AuditEvent>> {
+    let events = plane.audit_events()?;
+    Ok(events
+        .into_iter()
+        .filter(|event| event.user == OPERATOR)
+        .collect())
+}
+
+fn is_tenant_secret(event: &AuditEvent) -> bool {
+    event.resource == "secrets" && event.namespace != NAMESPACE
+}
+
+/// The right that a request needs, and which role must grant it.
+fn right(event: &AuditEvent) -> Option<Right> {
+    // The version of the server and the like: open to everybody.
+    if event.resource.is_empty() {
+        return None;
+    }
+    let role = match (event.resource.as_str(), event.namespace.as_str()) {
+        ("secrets", NAMESPACE) => "Role security-group-operator",
+        ("secrets", _) => "ClusterRole security-group-operator-secrets",
+        _ => "ClusterRole security-group-operator",
+    };
+    let resource = match event.subresource.as_str() {
+        "" => event.resource.clone(),
+        subresource => format!("{}/{subresource}", event.resource),
+    };
+    Some((
+        role.to_owned(),
+        event.api_group.clone(),
+        resource,
+        event.verb.clone(),
+    ))
+}
+
+/// Every right in deploy/roles.yaml.
+fn granted(roles: &str) -> Result<BTreeSet<Right>> {
+    let objects: Vec<Value> = serde_saphyr::from_multiple(roles)?;
+    let words = |rule: &Value, field: &str| -> Vec<String> {
+        let words = rule.get(field).and_then(Value::as_array);
+        let words = words.into_iter().flatten().filter_map(Value::as_str);
+        words.map(str::to_owned).collect()
+    };
+    let mut rights = BTreeSet::new();
+    for object in &objects {
+        let kind = text(object, "/kind")?;
+        let name = text(object, "/metadata/name")?;
+        for rule in object
+            .get("rules")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+        {
+            for group in words(rule, "apiGroups") {
+                for resource in words(rule, "resources") {
+                    for verb in words(rule, "verbs") {
+                        assert!(
+                            ![&group, &resource, &verb]
+                                .into_iter()
+                                .any(|word| word == "*"),
+                            "{kind} {name} grants everything of something"
+                        );
+                        rights.insert((
+                            format!("{kind} {name}"),
+                            group.clone(),
+                            resource.clone(),
+                            verb,
+                        ));
+                    }
+                }
+            }
+        }
+    }
+    assert!(rights.len() > 10, "{rights:?}");
+    Ok(rights)
+}
+
+fn text<'a>(object: &'a Value, pointer: &str) -> Result<&'a str> {
+    let text = object.pointer(pointer).and_then(Value::as_str);
+    text.context(format!("{pointer} is missing in {object}"))
+}

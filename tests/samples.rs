@@ -1,0 +1,117 @@
+//! The files in deploy/samples/ do what their comments say, applied as a user would, against examples/inventory.yaml.
+
+mod support;
+
+use std::path::Path;
+
+use kube::Api;
+use security_group_operator::api::SecurityGroupMembership;
+use serde_json::json;
+use support::control_plane::ControlPlane;
+use support::error::{Context, Error, Result};
+use support::eventually::eventually;
+use support::scratch::Scratch;
+use support::simulator::Simulator;
+use support::stage::{self, ready};
+
+/// Where the samples say the simulator is.
+const WRITTEN: &str = "http://127.0.0.1:18080";
+
+#[tokio::test]
+async fn every_sample_does_what_its_comment_says() -> Result<()> {
+    let binaries = binaries!();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    drop(stage::operator(&binaries).await?);
+    let plane = ControlPlane::shared().await?;
+    let inventory = root.join("examples/inventory.yaml").display().to_string();
+    let simulator =
+        Simulator::start(&binaries.simulator, &["--inventory", inventory.as_str()]).await?;
+    let starting = |status| json!({"setStatus": {"id": "i-demostarting", "status": status}});
+    // As in the inventory, but for as long as this test wants.
+    simulator.change(&starting("Starting")).await?;
+    let files = copy_samples(&root.join("deploy/samples"), &simulator.endpoint())?;
+    kubectl(plane, &["apply", "-f", &files.path().display().to_string()]).await?;
+
+    let objects = Api::namespaced(plane.admin_client().await?, "default");
+    for (name, status, reason) in [
+        ("running-instance", "True", "Joined"),
+        ("network-interface", "True", "Joined"),
+        ("adopted-instance", "True", "Adopted"),
+        ("starting-instance", "False", "WaitingForTarget"),
+        ("group-full", "False", "SecurityGroupInstanceLimitExceeded"),
+        ("missing-instance", "False", "TargetNotFound"),
+        ("observed-instance", "False", "NotAMember"),
+        ("wrong-vpc", "False", "InvalidInstanceIdMismatch"),
+    ] {
+        until(&objects, name, status, reason).await?;
+    }
+    let all = objects.list(&kube::api::ListParams::default()).await?;
+    assert_eq!(all.items.len(), 8, "a sample that this test does not know");
+    simulator.change(&starting("Running")).await?;
+    until(&objects, "starting-instance", "True", "Joined").await?;
+    let expected = [
+        ("instances/i-demorunning", true),
+        ("instances/i-demostarting", true),
+        ("instances/i-demoadopted", true),
+        ("instances/i-demoobserved", false),
+        ("networkInterfaces/eni-demosecondary", true),
+    ];
+    for (target, member) in expected {
+        assert_eq!(is_member(&simulator, target).await?, member, "{target}");
+    }
+
+    kubectl(plane, &["delete", "sgm", "--all", "--timeout=60s"]).await?;
+    for (target, _) in expected {
+        let stays = target.ends_with("i-demoadopted");
+        assert_eq!(is_member(&simulator, target).await?, stays, "{target}");
+    }
+    Ok(())
+}
+
+/// The samples with this endpoint in the place of the one that they name.
+fn copy_samples(from: &Path, endpoint: &str) -> Result<Scratch> {
+    let files = Scratch::new("samples")?;
+    for file in std::fs::read_dir(from)? {
+        let file = file?;
+        let text = std::fs::read_to_string(file.path())?;
+        std::fs::write(
+            files.path().join(file.file_name()),
+            text.replace(WRITTEN, endpoint),
+        )?;
+    }
+    let account = std::fs::read_to_string(files.path().join("account.yaml"))?;
+    assert!(account.contains(endpoint), "no sample names {WRITTEN}");
+    Ok(files)
+}
+
+async fn kubectl(plane: &ControlPlane, arguments: &[&str]) -> Result<()> {
+    let mut command = tokio::process::Command::from(plane.kubectl());
+    let output = command.args(arguments).output().await?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(Error::new(String::from_utf8_lossy(&output.stderr)))
+}
+
+async fn until(
+    objects: &Api<SecurityGroupMembership>,
+    name: &str,
+    status: &str,
+    reason: &str,
+) -> Result<()> {
+    eventually(&format!("{name} is {status}, {reason}"), async || {
+        let object = objects.get(name).await?;
+        let found = ready(&object).context("no Ready")?;
+        Ok((found.status.as_str(), found.reason.as_str()) == (status, reason))
+    })
+    .await
+}
+
+async fn is_member(simulator: &Simulator, target: &str) -> Result<bool> {
+    let state = simulator.state().await?;
+    let groups = state
+        .pointer(&format!("/{target}/securityGroupIds"))
+        .and_then(serde_json::Value::as_array)
+        .context(format!("the cloud has no {target}"))?;
+    Ok(groups.iter().any(|group| group == "sg-demoweb"))
+}

@@ -1,0 +1,112 @@
+//! One look a period at everything: what changed is found, and what did not costs a hundredth of a call and no write.
+
+mod support;
+
+use serde_json::json;
+use support::control_plane::ControlPlane;
+use support::crowd::{EDGES, all_ready, apply, inventory, writes};
+use support::error::Result;
+use support::eventually::eventually;
+use support::stage::{Stage, operator_with};
+use tokio::sync::{Mutex, MutexGuard};
+
+/// The tests of this file share an operator and count what it does: one after the other.
+async fn turn() -> Result<MutexGuard<'static, ()>> {
+    static TURN: Mutex<()> = Mutex::const_new(());
+    let turn = TURN.lock().await;
+    drop(operator_with(&binaries!(), &["--scan-period=3s"]).await?);
+    Ok(turn)
+}
+
+#[tokio::test]
+async fn when_nothing_changes_targets_are_looked_at_and_nothing_is_written() -> Result<()> {
+    let _turn = turn().await?;
+    let stage = Stage::set(&binaries!(), &inventory("{}")).await?;
+    apply(&stage, 0..EDGES).await?;
+    all_ready(&stage, 0..EDGES).await?;
+    let plane = ControlPlane::shared().await?;
+    eventually("one event an edge", async || {
+        Ok(writes(&stage, plane)?.len() == 3 * EDGES)
+    })
+    .await?;
+    stage.simulator.reset_stats().await?;
+    // Three blocks a scan: at least four whole scans.
+    eventually("scans", async || {
+        Ok(stage.calls("DescribeInstances").await? >= 12)
+    })
+    .await?;
+    assert_eq!(writes(&stage, plane)?.len(), 3 * EDGES);
+    assert_eq!(stage.calls("JoinSecurityGroup").await?, 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_scan_finds_what_somebody_else_took_away_and_one_join_puts_each_back() -> Result<()> {
+    let _turn = turn().await?;
+    let stage = Stage::set(&binaries!(), &inventory("{}")).await?;
+    apply(&stage, 0..EDGES).await?;
+    all_ready(&stage, 0..EDGES).await?;
+    stage.simulator.reset_stats().await?;
+    let taken = ["i-0007", "i-0100", "i-0299"];
+    for target in taken {
+        let change = json!({"leave": {"target": target, "securityGroupId": "sg-web"}});
+        stage.simulator.change(&change).await?;
+    }
+    eventually("all are members again", async || {
+        for target in taken {
+            if !stage.is_member(target, "sg-web").await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    })
+    .await?;
+    assert_eq!(stage.calls("JoinSecurityGroup").await?, 3);
+    let name = "edge-0100";
+    eventually("the events", async || {
+        Ok(stage
+            .events(name)
+            .await?
+            .contains(&"DriftRepaired".to_owned()))
+    })
+    .await?;
+    assert!(
+        stage
+            .events(name)
+            .await?
+            .contains(&"DriftDetected".to_owned())
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_target_that_is_gone_and_one_that_starts_are_found_by_a_scan() -> Result<()> {
+    let _turn = turn().await?;
+    let stage = Stage::set(&binaries!(), &inventory("{}")).await?;
+    apply(&stage, 0..3).await?;
+    all_ready(&stage, 0..3).await?;
+    stage
+        .simulator
+        .change(&json!({"delete": {"id": "i-0001"}}))
+        .await?;
+    stage
+        .simulator
+        .change(&json!({"setStatus": {"id": "i-0002", "status": "Stopping"}}))
+        .await?;
+    stage.until_reason("edge-0001", "TargetNotFound").await?;
+    // A member between states is a member still.
+    let stopping = stage
+        .until("edge-0002", "seen Stopping", |object| {
+            let target = object
+                .status
+                .as_ref()
+                .and_then(|status| status.target.as_ref());
+            target.is_some_and(|target| target.state == "Stopping")
+        })
+        .await?;
+    assert_eq!(
+        support::stage::ready(&stopping).map(|ready| ready.status.as_str()),
+        Some("True")
+    );
+    Ok(())
+}
