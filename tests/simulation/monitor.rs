@@ -232,7 +232,9 @@ impl Monitor {
             for number in 0..TARGETS {
                 let target = format!("i-{number}");
                 if body.contains(&format!("\"{target}\"")) {
-                    state.answers.insert(target, started);
+                    // Answers may come in another order than their calls began.
+                    let latest = state.answers.entry(target).or_insert(started);
+                    *latest = (*latest).max(started);
                 }
             }
         }

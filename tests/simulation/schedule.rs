@@ -338,8 +338,10 @@ const QUIET_TRIES: usize = 12;
 
 async fn settle_down(world: &mut World) -> Vec<String> {
     let begun = Instant::now();
+    let mut pause = Duration::from_secs(5);
     loop {
-        sleep_until(world, Instant::now() + Duration::from_secs(65)).await;
+        sleep_until(world, Instant::now() + pause).await;
+        pause = (pause * 2).min(Duration::from_secs(65));
         let left = world.unsettled();
         if left.is_empty() {
             break;
@@ -354,7 +356,6 @@ async fn settle_down(world: &mut World) -> Vec<String> {
     // A small limit that was learned from a throttle may still hold somebody up.
     let mut more = 0;
     for _ in 0..QUIET_TRIES {
-        sleep_until(world, Instant::now() + Duration::from_secs(30)).await;
         let (effects, revision) = (world.monitor.effects(), world.server.state().revision);
         sleep_until(world, Instant::now() + Duration::from_secs(125)).await;
         more = world.monitor.effects() - effects;
