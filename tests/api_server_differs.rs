@@ -3,6 +3,11 @@
 //! `managedFields` (with the events of writes that
 //! change nothing else) and the wording of messages do not.
 
+#![allow(
+    clippy::indexing_slicing,
+    reason = "a test: what is missing shall fail it"
+)]
+
 #[path = "support/api_server/mod.rs"]
 mod api_server;
 mod support;

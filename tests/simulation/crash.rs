@@ -9,11 +9,14 @@ use crate::link::Moment;
 use crate::monitor::MEMBERSHIPS;
 use crate::world::{Nature, World};
 
+/// At a second, something that happens.
+type Step = (f64, fn(&World));
+
 /// What happens on a path, by the second.
 pub struct Path {
     pub name: &'static str,
     before: fn(&World),
-    steps: &'static [(f64, fn(&World))],
+    steps: &'static [Step],
     /// The second at which the end is looked at.
     end: u64,
 }
@@ -42,7 +45,7 @@ pub const PATHS: &[Path] = &[
     Path {
         name: "wait for a starting instance",
         before: |world| {
-            world.cloud(json!({"setStatus": {"id": "i-0", "status": "Starting", "for": "15s"}}))
+            world.cloud(json!({"setStatus": {"id": "i-0", "status": "Starting", "for": "15s"}}));
         },
         steps: &[(1.0, create)],
         end: 50,

@@ -57,9 +57,12 @@ fn in_threads(count: u64, work: impl Fn(u64) + Sync) {
 
 const MOMENTS: [Moment; 2] = [Moment::Before, Moment::AfterEffect];
 
+/// Which path, where the operator is killed on it, and how it ends without that.
+type Point = (usize, Vec<(usize, Moment)>, Vec<String>);
+
 #[test]
 fn a_crash_at_any_request_changes_nothing_in_the_end() {
-    let points: Vec<(usize, Vec<(usize, Moment)>, Vec<String>)> = crash::PATHS
+    let points: Vec<Point> = crash::PATHS
         .iter()
         .enumerate()
         .flat_map(|(at, path)| {
@@ -87,7 +90,7 @@ fn a_crash_at_any_request_changes_nothing_in_the_end() {
         for (second, moment) in
             (1..=requests).flat_map(|second| MOMENTS.map(|moment| (second, moment)))
         {
-            let chosen = (number.wrapping_mul(7919) + second as u64 * 104_729) % 97 == 0;
+            let chosen = (number.wrapping_mul(7919) + second as u64 * 104_729).is_multiple_of(97);
             if all_pairs || chosen && moment == MOMENTS[second % 2] {
                 check(path, &[crashes[0], (second, moment)], wanted);
                 pairs.fetch_add(1, Ordering::Relaxed);

@@ -209,8 +209,8 @@ impl Act {
             Self::Limit { calls } => world.cloud(json!({"set": {"limits": {"JoinSecurityGroup": calls, "DescribeInstances": calls}}})),
             Self::Grant { granted } => world.grant(*granted),
             Self::Key { active } => {
-                let word = if *active { "activateKey" } else { "revokeKey" };
-                world.cloud(json!({word: {"id": "LTAI5tFirst"}}));
+                let change = if *active { "activateKey" } else { "revokeKey" };
+                world.cloud(json!({change: {"id": "LTAI5tFirst"}}));
                 world.monitor.upheaval();
             }
             Self::Secret { there: true, key } => world.write_secret(*key),

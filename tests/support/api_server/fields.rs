@@ -192,10 +192,11 @@ fn set(object: &mut Value, path: &[String], value: &Value) {
                 items.push(Value::Object(Map::new()));
                 items.len() - 1
             });
-            if !rest.is_empty() {
+            if rest.is_empty() {
+                // Only conditions are made this way here.
+                items[at]["type"] = serde_json::from_str(key).unwrap();
+            } else {
                 set(&mut items[at], rest, value);
-            } else if let Some(name) = key_name(key) {
-                items[at][name] = serde_json::from_str(key).unwrap();
             }
         }
     }
@@ -221,7 +222,8 @@ fn remove(object: &mut Value, path: &[String]) {
         }
         ("v:", text) => {
             if let Some(items) = object.as_array_mut() {
-                items.retain(|item| item.to_string() != text);
+                let gone: Value = serde_json::from_str(text).unwrap_or_default();
+                items.retain(|item| *item != gone);
             }
         }
         (_, key) => {
@@ -247,16 +249,12 @@ fn items(object: &mut Value) -> &mut Vec<Value> {
 }
 
 fn position(items: &[Value], key: &str) -> Option<usize> {
+    let key: Value = serde_json::from_str(key).unwrap_or_default();
     items.iter().position(|item| {
         ["type", "uid"]
             .iter()
-            .any(|name| item.get(name).is_some_and(|value| value.to_string() == key))
+            .any(|name| item.get(name).is_some_and(|value| *value == key))
     })
-}
-
-/// New items get their key from the path: only conditions are made this way here.
-fn key_name(_key: &str) -> Option<&'static str> {
-    Some("type")
 }
 
 fn is_empty(value: &Value) -> bool {

@@ -12,6 +12,7 @@
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::panic,
+    clippy::struct_field_names,
     missing_docs,
     reason = "test support: each test uses a part of it, and a fault of it shall fail the test"
 )]

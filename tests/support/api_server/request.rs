@@ -342,13 +342,11 @@ impl ApiServer {
         for part in ["spec", "status"] {
             let schema = &schema["properties"][part];
             if object.get(part).is_none_or(Value::is_null) {
-                match schema.get("default") {
-                    Some(default) => object[part] = default.clone(),
-                    None => {
-                        object.as_object_mut().unwrap().remove(part);
-                        continue;
-                    }
-                }
+                let Some(default) = schema.get("default") else {
+                    object.as_object_mut().unwrap().remove(part);
+                    continue;
+                };
+                object[part] = default.clone();
             }
             shape(&mut object[part], schema);
         }

@@ -107,9 +107,7 @@ impl Watch {
                     }
                     self.ended = Instant::now() >= self.until;
                     self.next_bookmark = self.next_bookmark.map(|_| Instant::now() + BOOKMARKS);
-                    if self.next_bookmark.is_none() {
-                        return None;
-                    }
+                    self.next_bookmark?;
                     return Some(Ok(Frame::data(self.bookmark())));
                 }
             }
