@@ -5,6 +5,7 @@
 
 #![allow(
     clippy::indexing_slicing,
+    clippy::semicolon_if_nothing_returned,
     reason = "a test: what is missing shall fail it"
 )]
 
@@ -508,5 +509,6 @@ fn show(answers: &[(u16, Value)]) -> String {
     answers
         .iter()
         .map(|(code, body)| format!("{code} {body:#}\n"))
-        .collect()
+        .collect::<Vec<_>>()
+        .concat()
 }
