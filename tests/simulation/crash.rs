@@ -19,6 +19,8 @@ pub struct Path {
     steps: &'static [Step],
     /// The second at which the end is looked at.
     end: u64,
+    /// Whether i-0 is in sg-a then, as the promises have it.
+    pub member: bool,
 }
 
 pub const PATHS: &[Path] = &[
@@ -27,12 +29,14 @@ pub const PATHS: &[Path] = &[
         before: |_| {},
         steps: &[(1.0, create)],
         end: 20,
+        member: true,
     },
     Path {
         name: "adopt",
         before: there,
         steps: &[(1.0, create)],
         end: 20,
+        member: true,
     },
     Path {
         name: "refuse",
@@ -41,6 +45,7 @@ pub const PATHS: &[Path] = &[
             world.membership("m", 0, 0, json!({"adoptionPolicy": "Refuse"}));
         })],
         end: 20,
+        member: true,
     },
     Path {
         name: "wait for a starting instance",
@@ -49,12 +54,14 @@ pub const PATHS: &[Path] = &[
         },
         steps: &[(1.0, create)],
         end: 50,
+        member: true,
     },
     Path {
         name: "repair",
         before: |_| {},
         steps: &[(1.0, create), (5.0, |world| world.foreign(0, 0, false))],
         end: 150,
+        member: true,
     },
     Path {
         name: "report",
@@ -66,24 +73,28 @@ pub const PATHS: &[Path] = &[
             (30.0, |world| world.foreign(0, 0, false)),
         ],
         end: 150,
+        member: false,
     },
     Path {
         name: "delete what was joined",
         before: |_| {},
         steps: &[(1.0, create), (15.0, delete)],
         end: 40,
+        member: false,
     },
     Path {
         name: "delete at once",
         before: |_| {},
         steps: &[(1.0, create), (1.03, delete)],
         end: 40,
+        member: false,
     },
     Path {
         name: "delete what was adopted",
         before: there,
         steps: &[(1.0, create), (15.0, delete)],
         end: 40,
+        member: true,
     },
     Path {
         name: "delete with Leave what was adopted",
@@ -95,6 +106,7 @@ pub const PATHS: &[Path] = &[
             (15.0, delete),
         ],
         end: 40,
+        member: false,
     },
     Path {
         name: "delete with Retain",
@@ -106,6 +118,7 @@ pub const PATHS: &[Path] = &[
             (15.0, delete),
         ],
         end: 40,
+        member: true,
     },
     Path {
         name: "delete with a target that is gone",
@@ -116,6 +129,7 @@ pub const PATHS: &[Path] = &[
             (15.5, delete),
         ],
         end: 40,
+        member: false,
     },
     Path {
         name: "share and let go in order",
@@ -127,6 +141,7 @@ pub const PATHS: &[Path] = &[
             (30.0, delete_other),
         ],
         end: 60,
+        member: false,
     },
     Path {
         name: "share and let go in reverse",
@@ -138,6 +153,7 @@ pub const PATHS: &[Path] = &[
             (30.0, delete),
         ],
         end: 60,
+        member: false,
     },
     Path {
         name: "share and let go at once",
@@ -151,6 +167,7 @@ pub const PATHS: &[Path] = &[
             }),
         ],
         end: 60,
+        member: false,
     },
     Path {
         name: "delete and make again",
@@ -163,6 +180,7 @@ pub const PATHS: &[Path] = &[
             (25.0, create),
         ],
         end: 60,
+        member: true,
     },
 ];
 

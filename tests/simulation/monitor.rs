@@ -43,6 +43,8 @@ struct State {
     shown: HashMap<(usize, String), Instant>,
     /// When anything about each object was last changed by its user.
     touched: HashMap<String, Instant>,
+    /// When the spec of each object was last changed.
+    respecified: HashMap<String, Instant>,
     /// When grants, accounts or credentials last changed.
     upheaval: Option<Instant>,
     /// When each target was last described to be there, or joined, by the start of the call.
@@ -141,6 +143,24 @@ impl Monitor {
             .unwrap()
             .touched
             .insert(uid.to_owned(), Instant::now());
+    }
+
+    /// A user has changed the spec of an object: a pass that runs may still go by the old one.
+    pub fn respecified(&self, uid: &str) {
+        self.state
+            .lock()
+            .unwrap()
+            .respecified
+            .insert(uid.to_owned(), Instant::now());
+    }
+
+    fn is_just_respecified(&self, uid: &str) -> bool {
+        self.state
+            .lock()
+            .unwrap()
+            .respecified
+            .get(uid)
+            .is_some_and(|at| at.elapsed() < PASS)
     }
 
     pub fn upheaval(&self) {
@@ -334,7 +354,7 @@ impl Monitor {
         let Some(facts) = facts else { return };
         let allowed = deleting.iter().any(|object| {
             object["spec"]["deletionPolicy"] == "Leave"
-                || self.is_recent(&text(object, "/metadata/uid"))
+                || self.is_just_respecified(&text(object, "/metadata/uid"))
         });
         let all_later = objects.iter().all(|object| {
             let born = self

@@ -68,3 +68,37 @@ fn a_release_that_was_refused_with_a_conflict_is_tried_again() {
         assert!(!world.is_member("i-0", "sg-a"));
     });
 }
+
+#[test]
+fn an_account_that_is_deleted_and_made_again_is_examined_again() {
+    in_virtual_time(async {
+        let mut world = World::new(Nature::default());
+        world.start(None);
+        seconds(1.0).await;
+        world.account(false);
+        seconds(1.0).await;
+        world.membership("m", 0, 0, json!({}));
+        seconds(1.0).await;
+        assert_eq!(ready(&world, "m").1, "AccountNotFound");
+        world.account(true);
+        seconds(10.0).await;
+        assert_eq!(ready(&world, "m"), ("True".to_owned(), "Joined".to_owned()));
+    });
+}
+
+#[test]
+fn an_object_that_is_deleted_and_made_again_with_the_same_name_is_looked_at() {
+    in_virtual_time(async {
+        let mut world = World::new(Nature::default());
+        world.start(None);
+        seconds(1.0).await;
+        world.membership("m", 0, 0, json!({"managementPolicy": "Observe"}));
+        seconds(10.0).await;
+        // Without a finalizer it is gone at once, and the next one has generation 1 as well.
+        world.delete("m");
+        seconds(10.0).await;
+        world.membership("m", 0, 0, json!({"managementPolicy": "Observe"}));
+        seconds(10.0).await;
+        assert_eq!(ready(&world, "m").1, "NotAMember");
+    });
+}

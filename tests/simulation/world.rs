@@ -247,6 +247,9 @@ impl World {
         let reply = self.server.answer(&request, None);
         let uid = text(&reply.body, "/metadata/uid");
         self.monitor.touched(&uid);
+        if request.body.get("spec").is_some() && verb == Verb::Merge {
+            self.monitor.respecified(&uid);
+        }
         self.monitor.trace(|| {
             format!(
                 "user: {verb:?} {plural} {name} {} -> {}",
