@@ -79,7 +79,7 @@ pub async fn run(
         () = usable(&client, &settings) => {}
         () = shutdown.clone() => return Ok(()),
     }
-    work(settings, client, transport, telemetry, shutdown).await;
+    run_with(settings, client, transport, telemetry, shutdown).await;
     info!("stopped");
     Ok(())
 }
@@ -146,13 +146,16 @@ where
     })
 }
 
-async fn work(
+/// The controllers over a given cluster and a given way to the cloud, until `shutdown` resolves and running passes have
+/// ended. Listens nowhere.
+pub async fn run_with(
     settings: Settings,
     client: kube::Client,
     transport: Arc<dyn Transport>,
     telemetry: Arc<Telemetry>,
-    shutdown: Shutdown,
+    shutdown: impl Future<Output = ()> + Send + 'static,
 ) {
+    let shutdown: Shutdown = shutdown.boxed().shared();
     let edges = Arc::new(Edges::default());
     let (pokes, queues) = Pokes::new(&settings.scopes);
     let namespaces = watch_namespaces(&client, Arc::clone(&edges), pokes.clone());

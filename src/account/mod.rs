@@ -8,6 +8,7 @@ mod kind;
 mod status;
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use kube::api::{Patch, PatchParams};
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::{self, ObjectRef};
-use kube::runtime::{Controller, PredicateConfig, WatchStreamExt as _, predicates, watcher};
+use kube::runtime::{Controller, PredicateConfig, WatchStreamExt as _, watcher};
 use kube::{Api, Resource as _, ResourceExt};
 use tracing::{info, warn};
 
@@ -99,7 +100,7 @@ pub async fn run<K: AccountObject>(
         })
         .reflect(writer)
         .applied_objects()
-        .predicate_filter(predicates::generation, PredicateConfig::default());
+        .predicate_filter(spec_change, PredicateConfig::default());
     let secrets = secret_pokes::<K>(Arc::clone(&context), reader.clone());
     let log = QueueLog::new(K::KIND.name());
     Controller::for_stream(accounts, reader)
@@ -111,6 +112,18 @@ pub async fn run<K: AccountObject>(
             std::future::ready(())
         })
         .await;
+}
+
+/// What only a user changes. Another account of the same name may well be of the same generation.
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "the signature of a kube predicate"
+)]
+fn spec_change(account: &impl ResourceExt) -> Option<u64> {
+    let mut hasher = DefaultHasher::new();
+    account.meta().uid.hash(&mut hasher);
+    account.meta().generation.hash(&mut hasher);
+    Some(hasher.finish())
 }
 
 /// Accounts are known from the moment that they are listed, and forgotten when they go.
@@ -382,14 +395,16 @@ async fn write_status<K: AccountObject>(
     let patch = serde_json::json!({
         "apiVersion": K::api_version(&()),
         "kind": K::kind(&()),
-        "metadata": {"name": name, "uid": account.uid()},
+        // The API server does not compare the UID on this subresource: the version keeps this from an account of the same name
+        // that was made meanwhile.
+        "metadata": {"name": name, "uid": account.uid(), "resourceVersion": account.resource_version()},
         "status": status,
     });
     let params = PatchParams::apply(STATUS_MANAGER).force();
     match bounded(api.patch_status(&name, &params, &Patch::Apply(&patch))).await {
         Ok(_) => Ok(()),
-        // Gone, or made again under the same name: its own event follows.
-        Err(error) if matches!(error.code(), Some(404 | 409)) => Ok(()),
+        // Gone.
+        Err(error) if error.code() == Some(404) => Ok(()),
         Err(error) => Err(error),
     }
 }

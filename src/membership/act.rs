@@ -27,6 +27,9 @@ pub enum ActError {
     /// The object is gone, or another one has its name: its own event follows.
     #[error("the object is gone")]
     ObjectGone,
+    /// Another version of the object is stored than the pass knows, or another object has its name.
+    #[error("the object has changed meanwhile")]
+    Changed,
     /// The API server refused or did not answer: what is stored is not known.
     #[error("{what}: {source}")]
     Kubernetes {
@@ -42,6 +45,7 @@ impl ActError {
     fn is_about_going(&self) -> bool {
         match self {
             Self::ObjectGone => true,
+            Self::Changed => false,
             Self::Kubernetes { source, .. } => source.code() == Some(422),
         }
     }
@@ -91,7 +95,7 @@ impl Pass {
     }
 
     /// Calls `LeaveSecurityGroup`.
-    pub async fn leave(&mut self, uid: &str) {
+    pub async fn leave(&mut self, uid: &str, context: &Context) {
         let Some(account) = self.account.clone() else {
             return;
         };
@@ -99,8 +103,8 @@ impl Pass {
             Ok(_) => Attempt::Left,
             Err(CallError::Failed(error)) if error.class() == Class::Done => Attempt::Left,
             Err(error) => {
-                let forbidden =
-                    matches!(&error, CallError::Failed(Error::Api(api)) if api.status == 403);
+                let forbidden = matches!(&error, CallError::Failed(Error::Api(api)) if api.status == 403)
+                    && context.memory.leave_is_forbidden(uid);
                 if forbidden {
                     self.seen.target = Target::Unread;
                 }
@@ -200,8 +204,9 @@ async fn write_claim(
             context.edges.insert(&written);
             Ok(written)
         }
-        // 404: gone. 409: another object has the name (`metadata.uid`).
-        Err(error) if matches!(error.code(), Some(404 | 409)) => Err(ActError::ObjectGone),
+        Err(error) if error.code() == Some(404) => Err(ActError::ObjectGone),
+        // Gone (an apply with a UID makes nothing), or the API server gave up on concurrent writes.
+        Err(error) if error.code() == Some(409) => Err(ActError::Changed),
         Err(source) => Err(ActError::Kubernetes { what, source }),
     }
 }

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use crate::ecs::{Class, Error, TargetDescription};
 
 use super::decide::{REPAIR_LIMIT, REPAIR_WINDOW_MINUTES, Verdict};
+use super::scan::SETTLING;
 
 /// How often an edge is repaired that is undone again and again.
 const LOOP_PERIOD: Duration = Duration::from_secs(60 * 60);
@@ -34,6 +35,8 @@ struct Entry {
     drift_told: bool,
     held: Option<TargetDescription>,
     lagging_since: Option<Instant>,
+    /// Since when Leave is answered with 403.
+    forbidden_since: Option<Instant>,
 }
 
 impl Memory {
@@ -102,6 +105,15 @@ impl Memory {
         let entry = entries.entry(uid.to_owned()).or_default();
         let since = *entry.lagging_since.get_or_insert_with(Instant::now);
         since.elapsed() < WATCH_LAG
+    }
+
+    /// Leave was answered with 403. Whether that has been so for long enough for a read not to lag behind our own Join: only
+    /// then a read that does not show the edge says that it is gone.
+    pub fn leave_is_forbidden(&self, uid: &str) -> bool {
+        let mut entries = self.lock();
+        let entry = entries.entry(uid.to_owned()).or_default();
+        let since = *entry.forbidden_since.get_or_insert_with(Instant::now);
+        since.elapsed() >= SETTLING
     }
 
     /// The wait after a pass that could not write to the API server.

@@ -177,6 +177,8 @@ pub async fn run(
 fn user_change(object: &Object) -> Option<u64> {
     let mut hasher = DefaultHasher::new();
     let annotations = object.annotations();
+    // Another object of the same name may well be of the same generation.
+    object.meta().uid.hash(&mut hasher);
     object.meta().generation.hash(&mut hasher);
     object.meta().deletion_timestamp.is_some().hash(&mut hasher);
     annotations.get(PAUSED_ANNOTATION).hash(&mut hasher);
@@ -281,6 +283,8 @@ async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Action,
     match pass(Arc::clone(&object), edge, &context).await {
         Ok(action) => Ok(action),
         Err(ActError::ObjectGone) => Ok(Action::await_change()),
+        // Not every change starts a pass by itself.
+        Err(ActError::Changed) => Ok(Action::requeue(context.memory.after_error(&uid))),
         Err(error) => Err(error),
     }
 }
@@ -325,12 +329,7 @@ async fn pass(object: Arc<Object>, edge: Edge, context: &Context) -> Result<Acti
         failure: pass.failure.as_ref(),
         account_problem: &pass.account_problem,
     };
-    let next = status::status(
-        &previous,
-        pass.object().metadata.generation,
-        &facts,
-        Timestamp::now(),
-    );
+    let next = status::status(&previous, pass.generation, &facts, Timestamp::now());
     let note = match verdict {
         Verdict::Ready { repaired: true, .. } => Some(Note {
             reason: "DriftRepaired",
@@ -382,7 +381,7 @@ async fn walk(pass: &mut Pass, uid: &str, context: &Context) -> Result<Verdict, 
                     note_drift(pass, uid, context);
                 }
             }
-            Step::Leave => pass.leave(uid).await,
+            Step::Leave => pass.leave(uid, context).await,
             Step::HandOver => pass.hand_over(context).await?,
             Step::Release(why) => {
                 pass.release(context).await?;
@@ -510,7 +509,9 @@ async fn write_status(
     let patch = serde_json::json!({
         "apiVersion": SecurityGroupMembership::api_version(&()),
         "kind": SecurityGroupMembership::kind(&()),
-        "metadata": {"name": name, "uid": metadata.uid},
+        // The API server does not compare the UID on this subresource: without a version the status of an object that is gone
+        // would be written to its successor of the same name.
+        "metadata": {"name": name, "uid": metadata.uid, "resourceVersion": metadata.resource_version},
         "status": status,
     });
     let params = PatchParams::apply(STATUS_MANAGER).force();
@@ -524,7 +525,8 @@ async fn write_status(
             Ok(())
         }
         Ok(Object { 0: Err(_) }) => Ok(()),
-        Err(error) if matches!(error.code(), Some(404 | 409)) => Err(ActError::ObjectGone),
+        Err(error) if error.code() == Some(404) => Err(ActError::ObjectGone),
+        Err(error) if error.code() == Some(409) => Err(ActError::Changed),
         Err(source) => Err(ActError::Kubernetes {
             what: "the status could not be written",
             source,

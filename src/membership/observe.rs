@@ -24,6 +24,8 @@ use kube::ResourceExt as _;
 /// One pass over one object: what it knows so far. Lives as long as the pass.
 pub struct Pass {
     object: Current,
+    /// Generation of the spec that the pass goes by. What a write of its own hands back may be of a later one already.
+    pub generation: Option<i64>,
     /// The edge that it names.
     pub edge: Edge,
     /// The account that it names.
@@ -110,6 +112,7 @@ impl Pass {
             synced: context.is_synced(),
         };
         Some(Self {
+            generation: object.metadata.generation,
             object: Current::Watched(watched),
             edge,
             account_key,

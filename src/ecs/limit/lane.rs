@@ -18,6 +18,11 @@ const HASTE: f64 = 1.02;
 const GROWTH: f64 = 1.25;
 /// Calls between two tries of a higher limit: each try may cost a rejection or two, and less than 1 in 100 shall be.
 const CALLS_BETWEEN_TRIES: f64 = 400.0;
+/// A small limit is tried sooner: one throttle out of turn may have left a limit of one call a minute, and four hundred
+/// calls would take the day.
+const WINDOWS_BETWEEN_TRIES: f64 = 5.0;
+/// How late somebody may come who was told when to ask again.
+const LATENESS: Duration = Duration::from_secs(5);
 /// Nobody is told to come back sooner.
 const SHORTEST_WAIT: Duration = Duration::from_millis(10);
 /// Who comes at the very moment that it was told is on time, whatever the last bit of a sum says.
@@ -74,6 +79,8 @@ pub struct Lane {
     /// The ticket that is up, and when that was reckoned.
     counter: f64,
     counted_at: Instant,
+    /// Until when somebody more urgent than a scan, who was told to wait, can be expected.
+    awaited_until: Option<Instant>,
     /// The tickets drawn, and the last one of each priority.
     tickets: HashMap<String, f64>,
     tails: [f64; 2],
@@ -93,6 +100,7 @@ impl Lane {
             calm_calls: 0.0,
             counter: 0.0,
             counted_at: now,
+            awaited_until: None,
             tickets: HashMap::new(),
             tails: [0.0; 2],
         }
@@ -182,6 +190,11 @@ impl Lane {
     fn admit_scan(&mut self, now: Instant, limit: f64) -> Result<(), Instant> {
         let share = (limit * SCAN_SHARE).max(1.0);
         let elapsed = self.elapsed(now);
+        // The last call of a window is for whoever waits: a scan is always on time, and would take every one.
+        let awaited = self.awaited_until.is_some_and(|until| now <= until);
+        if awaited && self.used + 2.0 > limit {
+            return Err(self.window_end.max(now + SHORTEST_WAIT));
+        }
         if self.used_by_scans + 1.0 <= (share * elapsed).max(1.0) && self.used < limit {
             self.begin(Priority::Scan, None);
             return Ok(());
@@ -198,6 +211,8 @@ impl Lane {
         self.calm_calls += 1.0;
         if priority == Priority::Scan {
             self.used_by_scans += 1.0;
+        } else {
+            self.awaited_until = None;
         }
         if let Some(who) = who {
             self.tickets.remove(who);
@@ -226,6 +241,9 @@ impl Lane {
         who: Option<&str>,
     ) -> Instant {
         let soonest = earliest.max(now + SHORTEST_WAIT);
+        if priority != Priority::Scan {
+            self.awaited_until = Some(soonest + LATENESS);
+        }
         let Some(who) = who else {
             return soonest;
         };
@@ -286,7 +304,8 @@ impl Lane {
         }
         if let Some(limit) = self.limit {
             let used_up = self.used >= limit.floor();
-            if used_up && !self.throttled && self.calm_calls >= CALLS_BETWEEN_TRIES {
+            let calm = CALLS_BETWEEN_TRIES.min(limit * WINDOWS_BETWEEN_TRIES);
+            if used_up && !self.throttled && self.calm_calls >= calm {
                 self.limit = Some((limit * GROWTH).max(limit + 1.0));
                 self.calm_calls = 0.0;
             }
@@ -538,6 +557,61 @@ mod tests {
             now += Duration::from_millis(50);
         }
         assert!((18..=21).contains(&scans), "{scans}");
+    }
+
+    #[test]
+    fn a_limit_of_one_call_a_minute_is_not_used_up_by_scans() {
+        let start = Instant::now();
+        let mut lane = Lane::new(start);
+        let named = Outcome::Throttled {
+            retry_after: Some(Duration::from_secs(1)),
+            limit: Some(1),
+        };
+        lane.note(start, named, WINDOW);
+        let mut now = start + Duration::from_secs(2);
+        assert_eq!(lane.admit(now, Priority::Scan, None), Ok(()));
+        let mut user_at =
+            lane.admit(now, Priority::User, None).unwrap_err() + Duration::from_secs(2);
+        let mut scan_at = now;
+        let patience = now + WINDOW * 3;
+        while now < patience {
+            now = user_at.min(scan_at);
+            if scan_at <= now {
+                scan_at = match lane.admit(now, Priority::Scan, None) {
+                    Ok(()) => now + WINDOW,
+                    Err(until) => until,
+                };
+            }
+            if user_at <= now {
+                match lane.admit(now, Priority::User, None) {
+                    Ok(()) => return,
+                    Err(until) => user_at = until + Duration::from_secs(2),
+                }
+            }
+        }
+        panic!("the user waited for three minutes");
+    }
+
+    #[test]
+    fn a_limit_learned_from_one_throttle_out_of_turn_grows_within_the_hour() {
+        let start = Instant::now();
+        let mut lane = Lane::new(start);
+        lane.note(
+            start,
+            Outcome::Throttled {
+                retry_after: None,
+                limit: None,
+            },
+            WINDOW,
+        );
+        for second in 0..3600 {
+            let _ = lane.admit(start + Duration::from_secs(second), Priority::User, None);
+        }
+        assert!(
+            lane.limit().is_some_and(|limit| limit > 8.0),
+            "{:?}",
+            lane.limit()
+        );
     }
 
     #[test]

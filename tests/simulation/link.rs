@@ -1,0 +1,416 @@
+//! What is between one life of the operator and the world: every request of it, to the API server and to the cloud, is
+//! counted here, may go wrong here, and is the moment at which the operator may be killed.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use security_group_operator::ecs::{Transport, TransportError, sign};
+use security_group_operator::simulator::faults::{ErrorFault, Fault, Kind, ThrottleFault};
+use security_group_operator::simulator::{Delivery, Simulator};
+use tokio::sync::{Notify, watch};
+
+use crate::api_server::request::Reply;
+use crate::api_server::store::Entry;
+use crate::api_server::{ApiServer, Call, Disturbance, EventFate, Fate, Verb};
+use crate::monitor::Monitor;
+
+/// When a life ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// The request is not sent any more. (Also the moment after the answer of the one before.)
+    Before,
+    /// The request has done its work, and its answer reaches nobody.
+    AfterEffect,
+}
+
+/// How likely what is to go wrong, each of 1.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Odds {
+    /// An API request is refused or lost.
+    pub api: f64,
+    /// A cloud call fails, is lost or is throttled.
+    pub cloud: f64,
+    /// An event of a watch is delayed, doubled or replaced by 410.
+    pub event: f64,
+    /// A list shows an old revision.
+    pub old_list: f64,
+}
+
+/// Shared by all lives of a world: whether faults are on, and the random numbers that decide.
+pub struct Weather {
+    odds: Mutex<Odds>,
+    random: Mutex<StdRng>,
+    /// Writes that are still to be refused with 409.
+    refused_status: AtomicUsize,
+    refused_claims: AtomicUsize,
+}
+
+impl Weather {
+    pub fn new(seed: u64, odds: Odds) -> Self {
+        Self {
+            odds: Mutex::new(odds),
+            random: Mutex::new(StdRng::seed_from_u64(seed)),
+            refused_status: AtomicUsize::new(0),
+            refused_claims: AtomicUsize::new(0),
+        }
+    }
+
+    /// Answers the next writes of a status with 409.
+    pub fn refuse_status_writes(&self, count: usize) {
+        self.refused_status.store(count, Ordering::SeqCst);
+    }
+
+    /// Answers the next writes of claim and finalizer with 409.
+    pub fn refuse_claim_writes(&self, count: usize) {
+        self.refused_claims.store(count, Ordering::SeqCst);
+    }
+
+    fn refuses(&self, call: &Call) -> bool {
+        let left = if call.status {
+            &self.refused_status
+        } else {
+            &self.refused_claims
+        };
+        call.verb == Verb::Apply
+            && left
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
+                    left.checked_sub(1)
+                })
+                .is_ok()
+    }
+
+    pub fn clear(&self) {
+        *self.odds.lock().unwrap() = Odds::default();
+    }
+
+    fn strikes(&self, which: fn(&Odds) -> f64) -> bool {
+        let odds = which(&self.odds.lock().unwrap());
+        odds > 0.0 && self.random.lock().unwrap().random_bool(odds)
+    }
+
+    fn roll(&self, range: std::ops::Range<u64>) -> u64 {
+        self.random.lock().unwrap().random_range(range)
+    }
+}
+
+/// One life.
+pub struct Link {
+    pub life: usize,
+    pub server: Arc<ApiServer>,
+    pub simulator: Arc<Simulator>,
+    pub monitor: Arc<Monitor>,
+    pub weather: Arc<Weather>,
+    /// Which request is the last one.
+    pub ends: Mutex<Option<(usize, Moment)>>,
+    pub requests: AtomicUsize,
+    pub dead: AtomicBool,
+    pub died: Notify,
+    /// False while the process is stopped (SIGSTOP).
+    pub running: watch::Sender<bool>,
+    pub secrets: BTreeMap<String, String>,
+}
+
+impl Link {
+    pub fn kill(&self) {
+        self.dead.store(true, Ordering::SeqCst);
+        self.died.notify_one();
+    }
+
+    /// Has it end at its `after`-th request from now; 0 is never.
+    pub fn doom(&self, after: usize, moment: Moment) {
+        let so_far = self.requests.load(Ordering::SeqCst);
+        *self.ends.lock().unwrap() = (after > 0).then_some((so_far + after, moment));
+    }
+
+    pub fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::SeqCst)
+    }
+
+    /// Counts a request; whether it is still sent, and whether anybody will hear of it.
+    fn next(&self, what: impl FnOnce() -> String) -> Option<Moment> {
+        if self.dead.load(Ordering::SeqCst) {
+            return Some(Moment::Before);
+        }
+        let number = self.requests.fetch_add(1, Ordering::SeqCst) + 1;
+        let end = self
+            .ends
+            .lock()
+            .unwrap()
+            .filter(|(last, _)| *last == number)
+            .map(|(_, moment)| moment);
+        self.monitor.trace(|| {
+            format!(
+                "life {} request {number}: {}{}",
+                self.life,
+                what(),
+                match end {
+                    None => "",
+                    Some(Moment::Before) => "   <- killed before it",
+                    Some(Moment::AfterEffect) => "   <- killed after its effect",
+                }
+            )
+        });
+        if end.is_some() {
+            self.kill();
+        }
+        end
+    }
+
+    async fn wait_until_running(&self) {
+        let mut running = self.running.subscribe();
+        let _ = running.wait_for(|running| *running).await;
+    }
+}
+
+/// The operator's end of the wire to the API server.
+pub struct ApiSide(pub Arc<Link>);
+
+impl Disturbance for ApiSide {
+    fn call(&self, call: &Call) -> Fate {
+        let link = &self.0;
+        match link.next(|| {
+            format!(
+                "{:?} {} {}{}",
+                call.verb,
+                call.kind.plural,
+                call.name,
+                if call.status { "/status" } else { "" }
+            )
+        }) {
+            Some(Moment::Before) => return Fate::Hang,
+            Some(Moment::AfterEffect) => return Fate::HangAfter,
+            None => {}
+        }
+        if link.weather.refuses(call) {
+            return Fate::Refuse(409);
+        }
+        if link.weather.strikes(|odds| odds.api) {
+            let fate = match link.weather.roll(0..8) {
+                0 => Fate::Refuse(429),
+                1 => Fate::Refuse(500),
+                2 => Fate::Refuse(504),
+                3 => Fate::Refuse(if call.verb.writes() && call.kind.custom {
+                    409
+                } else {
+                    503
+                }),
+                4 | 5 => Fate::LoseBefore,
+                6 => Fate::LoseAfter,
+                _ => Fate::Pass(Duration::from_millis(link.weather.roll(100..4_000))),
+            };
+            link.monitor.trace(|| format!("  fault: {fate:?}"));
+            return fate;
+        }
+        Fate::Pass(Duration::from_millis(2))
+    }
+
+    fn event(&self, watch: &Call, event: &Entry) -> EventFate {
+        let link = &self.0;
+        if self.is_dead() {
+            return EventFate::Never;
+        }
+        if link.weather.strikes(|odds| odds.event) {
+            let fate = match link.weather.roll(0..5) {
+                0 => EventFate::Twice,
+                1 => EventFate::Expire,
+                2 => EventFate::Break,
+                _ => EventFate::Delay(Duration::from_millis(link.weather.roll(10..5_000))),
+            };
+            link.monitor.trace(|| {
+                format!(
+                    "  watch of {} in life {}: {} {}: {fate:?}",
+                    watch.kind.plural,
+                    link.life,
+                    event.change.word(),
+                    event.key.2
+                )
+            });
+            return fate;
+        }
+        EventFate::Deliver
+    }
+
+    fn list_at(&self, call: &Call, newest: u64) -> Option<u64> {
+        let link = &self.0;
+        if call.verb == Verb::List && link.weather.strikes(|odds| odds.old_list) {
+            let back = link.weather.roll(1..12);
+            link.monitor
+                .trace(|| format!("  fault: a list of {back} revisions ago"));
+            return Some(newest.saturating_sub(back).max(100));
+        }
+        None
+    }
+
+    fn done(&self, call: &Call, reply: &Reply) {
+        self.0.monitor.written(self.0.life, call, reply);
+    }
+
+    fn delivered(&self, watch: &Call, event: &Entry) {
+        self.0.monitor.shown(self.0.life, watch, event);
+    }
+
+    fn is_dead(&self) -> bool {
+        self.0.dead.load(Ordering::SeqCst)
+    }
+}
+
+/// The operator's end of the wire to the cloud.
+pub struct CloudSide(pub Arc<Link>);
+
+impl Transport for CloudSide {
+    fn send(
+        &self,
+        request: http::Request<Bytes>,
+        deadline: Duration,
+    ) -> BoxFuture<'_, Result<http::Response<Bytes>, TransportError>> {
+        async move { self.exchange(request, deadline).await }.boxed()
+    }
+}
+
+impl CloudSide {
+    async fn exchange(
+        &self,
+        request: http::Request<Bytes>,
+        deadline: Duration,
+    ) -> Result<http::Response<Bytes>, TransportError> {
+        let link = &self.0;
+        let started = tokio::time::Instant::now();
+        let interrupted = || TransportError::Interrupted {
+            cause: "connection reset".to_owned(),
+        };
+        let (request, parameters) = link.signed_now(request);
+        let action = parameters.get("Action").cloned().unwrap_or_default();
+        let target = parameters
+            .get("InstanceId")
+            .or_else(|| parameters.get("NetworkInterfaceId"))
+            .cloned();
+        let group = parameters.get("SecurityGroupId").cloned();
+        let end = link.next(|| {
+            format!(
+                "{action} {} {}",
+                target.as_deref().unwrap_or_default(),
+                group.as_deref().unwrap_or_default()
+            )
+        });
+        if end == Some(Moment::Before) {
+            return std::future::pending().await;
+        }
+        let mut lost = false;
+        if end.is_none() && link.weather.strikes(|odds| odds.cloud) {
+            let roll = link.weather.roll(0..9);
+            link.monitor
+                .trace(|| format!("  fault of the cloud: {roll}"));
+            match roll {
+                0 => {
+                    return Err(TransportError::Connect {
+                        cause: "refused".to_owned(),
+                    });
+                }
+                1 => return Err(interrupted()),
+                2 | 3 => lost = true,
+                4 => tokio::time::sleep(Duration::from_millis(link.weather.roll(100..5_000))).await,
+                roll => link.simulator.add_fault(fault(
+                    match roll {
+                        5 => Kind::Throttle(ThrottleFault {
+                            retry_after: Some(Duration::from_secs(3)),
+                        }),
+                        6 => error("InternalError"),
+                        7 => error("OperationConflict"),
+                        _ => error("ServiceUnavailable"),
+                    },
+                    action == "JoinSecurityGroup" || action == "LeaveSecurityGroup",
+                )),
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        link.wait_until_running().await;
+        if end.is_none() && link.dead.load(Ordering::SeqCst) {
+            return std::future::pending().await;
+        }
+        let now = link.server.now();
+        let before = link
+            .monitor
+            .membership(target.as_deref(), group.as_deref(), now);
+        let answer = link.simulator.answer(&request, now);
+        link.monitor
+            .trace(|| format!("  life {} {action}: {}", link.life, answer.outcome));
+        link.monitor
+            .called(link.life, &parameters, &answer, before, started);
+        if end.is_some() {
+            return std::future::pending().await;
+        }
+        tokio::time::sleep(Duration::from_millis(10) + answer.delay).await;
+        if link.dead.load(Ordering::SeqCst) {
+            return std::future::pending().await;
+        }
+        match answer.delivery {
+            _ if lost => Err(interrupted()),
+            Delivery::Whole => Ok(answer.response),
+            Delivery::Reset | Delivery::Truncated | Delivery::Drip => Err(interrupted()),
+            Delivery::Silence => {
+                tokio::time::sleep(deadline).await;
+                Err(TransportError::Timeout { after: deadline })
+            }
+        }
+    }
+}
+
+fn fault(fault: Kind, effect: bool) -> Fault {
+    Fault {
+        action: None,
+        region: None,
+        target: None,
+        security_group_id: None,
+        access_key: None,
+        count: Some(1),
+        skip: 0,
+        probability: None,
+        effect: effect && matches!(fault, Kind::Error(ref error) if error.code == "InternalError"),
+        fault,
+    }
+}
+
+fn error(code: &str) -> Kind {
+    Kind::Error(ErrorFault {
+        code: code.to_owned(),
+        status: None,
+        message: None,
+    })
+}
+
+impl Link {
+    /// The request as it would be signed at this moment of tokio's clock: the product signs with the real one.
+    fn signed_now(
+        &self,
+        request: http::Request<Bytes>,
+    ) -> (http::Request<Bytes>, BTreeMap<String, String>) {
+        let mut form: Vec<(String, String)> = url::form_urlencoded::parse(request.body())
+            .into_owned()
+            .filter(|(name, _)| name != "Signature")
+            .collect();
+        for (name, value) in &mut form {
+            if name == "Timestamp" {
+                *value = self.server.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+            }
+        }
+        let parameters: BTreeMap<String, String> = form.iter().cloned().collect();
+        let secret = parameters
+            .get("AccessKeyId")
+            .and_then(|id| self.secrets.get(id))
+            .cloned()
+            .unwrap_or_default();
+        let signature = sign::signature_v1(&secret, &sign::string_to_sign_v1("POST", &form));
+        form.push(("Signature".to_owned(), signature));
+        (
+            request.map(|_| Bytes::from(sign::canonical_query(&form))),
+            parameters,
+        )
+    }
+}

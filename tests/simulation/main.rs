@@ -1,0 +1,168 @@
+//! Harmless under any crash, any view, any cloud: the real controllers over an API server and a cloud in process, in virtual
+//! time. `SEED=17 cargo test --test simulation` replays one schedule with its whole trace; `SEEDS=100000` runs that many.
+#![allow(
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "a test"
+)]
+
+#[path = "../support/api_server/mod.rs"]
+mod api_server;
+mod crash;
+mod link;
+mod monitor;
+mod regressions;
+mod schedule;
+mod world;
+
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use link::Moment;
+
+/// Runs in virtual time: whenever nothing is left to do at a moment, the clock goes on to the next.
+fn in_virtual_time<T>(run: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap()
+        .block_on(run)
+}
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok()?.parse().ok()
+}
+
+/// Does `work` for each number below `count`, on as many threads as `THREADS` says (1).
+fn in_threads(count: u64, work: impl Fn(u64) + Sync) {
+    let next = AtomicU64::new(0);
+    let threads = number("THREADS").unwrap_or(1).max(1);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= count {
+                        return;
+                    }
+                    work(number);
+                }
+            });
+        }
+    });
+}
+
+const MOMENTS: [Moment; 2] = [Moment::Before, Moment::AfterEffect];
+
+/// Which path, where the operator is killed on it, and how it ends without that.
+type Point = (usize, Vec<(usize, Moment)>, Vec<String>);
+
+#[test]
+fn a_crash_at_any_request_changes_nothing_in_the_end() {
+    let points: Vec<Point> = crash::PATHS
+        .iter()
+        .enumerate()
+        .flat_map(|(at, path)| {
+            let wanted = in_virtual_time(crash::run(path, &[]));
+            assert_eq!(
+                wanted.violations,
+                [""; 0],
+                "{}:\n{}",
+                path.name,
+                wanted.trace.join("\n")
+            );
+            let member = wanted.picture.iter().any(|line| line == "i-0 is in sg-a");
+            assert_eq!(member, path.member, "{}: {:#?}", path.name, wanted.picture);
+            let all = (1..=wanted.requests[0])
+                .flat_map(|request| MOMENTS.map(|moment| vec![(request, moment)]));
+            all.map(move |crashes| (at, crashes, wanted.picture.clone()))
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    let pairs = AtomicU64::new(0);
+    // Every pair in a long run; a few of them in a short one.
+    let all_pairs = number("PAIRS").is_some();
+    in_threads(points.len() as u64, |number| {
+        let (at, crashes, wanted) = &points[usize::try_from(number).unwrap()];
+        let path = &crash::PATHS[*at];
+        let requests = check(path, crashes, wanted);
+        for (second, moment) in
+            (1..=requests).flat_map(|second| MOMENTS.map(|moment| (second, moment)))
+        {
+            let chosen = (number.wrapping_mul(7919) + second as u64 * 104_729).is_multiple_of(97);
+            if all_pairs || chosen && moment == MOMENTS[second % 2] {
+                check(path, &[crashes[0], (second, moment)], wanted);
+                pairs.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    });
+    println!(
+        "{} paths, {} crash points, {} pairs of them, violations 0",
+        crash::PATHS.len(),
+        points.len(),
+        pairs.into_inner()
+    );
+}
+
+/// Runs one path with these crashes, and says how many requests the life after the first crash made.
+fn check(path: &crash::Path, crashes: &[(usize, Moment)], wanted: &[String]) -> usize {
+    let end = in_virtual_time(crash::run(path, crashes));
+    if let Some(text) = crash::describe(path, crashes, wanted, &end) {
+        panic!("{text}");
+    }
+    end.requests.get(1).copied().unwrap_or_default()
+}
+
+/// Schedules in `cargo test`, which is not optimized. `make simulate` runs as many as it is told.
+const SCHEDULES: u64 = 250;
+
+#[test]
+fn no_schedule_of_faults_breaks_an_invariant() {
+    if let Some(seed) = number("SEED") {
+        let schedule = schedule::Schedule::draw(seed);
+        let outcome = in_virtual_time(schedule::run(&schedule));
+        println!("{}\n{schedule:#?}", outcome.trace.join("\n"));
+        assert_eq!(outcome.problems, [""; 0], "seed {seed}");
+        println!("seed {seed}: violations 0");
+        return;
+    }
+    let first = number("FIRST_SEED").unwrap_or(0);
+    let count = number("SEEDS").unwrap_or(SCHEDULES);
+    let started = std::time::Instant::now();
+    let (done, violations) = (AtomicU64::new(0), AtomicU64::new(0));
+    in_threads(count, |number| {
+        let seed = first + number;
+        let schedule = schedule::Schedule::draw(seed);
+        let outcome = in_virtual_time(schedule::run(&schedule));
+        if !outcome.problems.is_empty() {
+            violations.fetch_add(1, Ordering::Relaxed);
+            let file = format!("{}/simulation-{seed}.txt", env!("CARGO_TARGET_TMPDIR"));
+            std::fs::write(
+                &file,
+                format!("{}\n{schedule:#?}", outcome.trace.join("\n")),
+            )
+            .unwrap();
+            println!("SEED={seed}: {:#?}\n  its trace: {file}", outcome.problems);
+        }
+        let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+        if done.is_multiple_of(10_000) || done == count {
+            progress(done, started.elapsed(), violations.load(Ordering::Relaxed));
+        }
+    });
+    assert_eq!(
+        violations.into_inner(),
+        0,
+        "replay one with: SEED=<seed> make simulate"
+    );
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a rate")]
+fn progress(schedules: u64, took: std::time::Duration, violations: u64) {
+    println!(
+        "{schedules} schedules, {:.0} a second, violations {violations}",
+        schedules as f64 / took.as_secs_f64()
+    );
+}

@@ -1,0 +1,541 @@
+//! Watches the whole time that the invariants hold: what the cloud and the API server hold is compared with what the
+//! operator does to them, at each effect. Keeps the trace of the schedule.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+use security_group_operator::api::{FINALIZER, ORIGIN_ANNOTATION};
+use security_group_operator::simulator::{Answer, Simulator};
+use serde_json::Value;
+use tokio::time::Instant;
+
+use crate::api_server::request::Reply;
+use crate::api_server::store::{Change, Entry};
+use crate::api_server::{ApiServer, Call};
+
+/// A pass that began before an object was shown does not know it. No call and no wait of a pass is longer.
+const PASS: Duration = Duration::from_secs(40);
+
+pub struct Monitor {
+    server: Arc<ApiServer>,
+    simulator: Arc<Simulator>,
+    started: Instant,
+    state: Mutex<State>,
+    /// Whether several operators run: what one does, another may not know yet.
+    pub several: bool,
+    /// Whether lists may be old: then nobody can know of an object that the list does not show.
+    pub old_lists: bool,
+    /// How old a Describe may be.
+    pub lag: Duration,
+    pub secrets: Vec<String>,
+}
+
+#[derive(Default)]
+struct State {
+    trace: Vec<String>,
+    violations: Vec<String>,
+    edges: HashMap<(String, String), EdgeFacts>,
+    /// When an object of this UID first had this generation.
+    births: HashMap<(String, i64), Instant>,
+    /// When each object was last shown to each life.
+    shown: HashMap<(usize, String), Instant>,
+    /// When anything about each object was last changed by its user.
+    touched: HashMap<String, Instant>,
+    /// When the spec of each object was last changed.
+    respecified: HashMap<String, Instant>,
+    /// When grants, accounts or credentials last changed.
+    upheaval: Option<Instant>,
+    /// When each target was last described to be there, or joined, by the start of the call.
+    answers: HashMap<String, Instant>,
+    read: usize,
+    gone: HashMap<(String, String), Instant>,
+    writes: usize,
+    cloud_changes: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct EdgeFacts {
+    by_operator: bool,
+    since: Instant,
+    /// Whether an object named it at that time.
+    named: bool,
+}
+
+impl Monitor {
+    pub fn new(server: Arc<ApiServer>, simulator: Arc<Simulator>) -> Self {
+        Self {
+            server,
+            simulator,
+            started: Instant::now(),
+            state: Mutex::default(),
+            several: false,
+            old_lists: false,
+            lag: Duration::ZERO,
+            secrets: Vec::new(),
+        }
+    }
+
+    pub fn trace(&self, line: impl FnOnce() -> String) {
+        let at = self.started.elapsed().as_secs_f64();
+        self.state
+            .lock()
+            .unwrap()
+            .trace
+            .push(format!("{at:9.3}  {}", line()));
+    }
+
+    pub fn take_trace(&self) -> Vec<String> {
+        std::mem::take(&mut self.state.lock().unwrap().trace)
+    }
+
+    pub fn violations(&self) -> Vec<String> {
+        self.state.lock().unwrap().violations.clone()
+    }
+
+    /// Writes of operators to the API server and changes in the cloud, so far.
+    pub fn effects(&self) -> usize {
+        let state = self.state.lock().unwrap();
+        state.writes + state.cloud_changes
+    }
+
+    pub fn violated(&self, what: String) {
+        self.trace(|| format!("VIOLATION: {what}"));
+        self.state.lock().unwrap().violations.push(what);
+    }
+
+    pub fn membership(&self, target: Option<&str>, group: Option<&str>, now: Timestamp) -> bool {
+        let (Some(target), Some(group)) = (target, group) else {
+            return false;
+        };
+        self.simulator.inspect(|cloud| {
+            cloud.member(target, now).is_some_and(|member| {
+                cloud
+                    .groups_of(&member, now)
+                    .iter()
+                    .any(|id| **id == *group)
+            })
+        })
+    }
+
+    /// Somebody else has changed an edge.
+    pub fn foreign(&self, target: &str, group: &str, joined: bool) {
+        let facts = EdgeFacts {
+            by_operator: false,
+            since: Instant::now(),
+            named: !self.naming(target, group).is_empty(),
+        };
+        let mut state = self.state.lock().unwrap();
+        let key = (target.to_owned(), group.to_owned());
+        if joined {
+            state.edges.entry(key).or_insert(facts);
+        } else {
+            state.edges.remove(&key);
+        }
+    }
+
+    /// A user has done something to an object.
+    pub fn touched(&self, uid: &str) {
+        self.read_log();
+        self.state
+            .lock()
+            .unwrap()
+            .touched
+            .insert(uid.to_owned(), Instant::now());
+    }
+
+    /// A user has changed the spec of an object: a pass that runs may still go by the old one.
+    pub fn respecified(&self, uid: &str) {
+        self.state
+            .lock()
+            .unwrap()
+            .respecified
+            .insert(uid.to_owned(), Instant::now());
+    }
+
+    fn is_just_respecified(&self, uid: &str) -> bool {
+        self.state
+            .lock()
+            .unwrap()
+            .respecified
+            .get(uid)
+            .is_some_and(|at| at.elapsed() < PASS)
+    }
+
+    pub fn upheaval(&self) {
+        self.state.lock().unwrap().upheaval = Some(Instant::now());
+    }
+
+    pub fn shown(&self, life: usize, watch: &Call, event: &Entry) {
+        if watch.kind.plural == MEMBERSHIPS {
+            self.state
+                .lock()
+                .unwrap()
+                .shown
+                .entry((life, text(&event.object, "/metadata/uid")))
+                .or_insert_with(Instant::now);
+        }
+    }
+
+    /// An operator's call of the API server was done.
+    pub fn written(&self, life: usize, call: &Call, reply: &Reply) {
+        self.read_log();
+        for item in reply.body["items"].as_array().into_iter().flatten() {
+            if call.kind.plural == MEMBERSHIPS {
+                self.state
+                    .lock()
+                    .unwrap()
+                    .shown
+                    .entry((life, text(item, "/metadata/uid")))
+                    .or_insert_with(Instant::now);
+            }
+        }
+        if !call.verb.writes() {
+            return;
+        }
+        self.state.lock().unwrap().writes += 1;
+        let body = call.body.to_string();
+        self.trace(|| format!("  -> {} {}", reply.code, body));
+        if self.secrets.iter().any(|secret| body.contains(secret)) {
+            self.violated(format!("I5: a secret in a write to {}", call.kind.plural));
+        }
+        if call.kind.plural == MEMBERSHIPS && call.status && reply.code == 200 {
+            self.check_ready(&reply.body);
+        }
+    }
+
+    /// I4.
+    fn check_ready(&self, object: &Value) {
+        let Some(ready) = condition(object, "Ready").filter(|ready| ready["status"] == "True")
+        else {
+            return;
+        };
+        let generation = ready["observedGeneration"].as_i64().unwrap_or_default();
+        let (uid, target) = (text(object, "/metadata/uid"), target_of(object));
+        let fine = {
+            let state = self.state.lock().unwrap();
+            let born = state.births.get(&(uid.clone(), generation));
+            born.is_some_and(|born| {
+                state
+                    .answers
+                    .get(&target)
+                    .is_some_and(|answered| answered >= born)
+            })
+        };
+        if !fine {
+            self.violated(format!("I4: {} ({uid}) is Ready for generation {generation} without an answer of the cloud about {target} since", text(object, "/metadata/name")));
+        }
+    }
+
+    /// An operator's call has been answered by the cloud (if perhaps not to the operator).
+    pub fn called(
+        &self,
+        life: usize,
+        parameters: &BTreeMap<String, String>,
+        answer: &Answer,
+        before: bool,
+        started: Instant,
+    ) {
+        self.read_log();
+        let action = parameters
+            .get("Action")
+            .map(String::as_str)
+            .unwrap_or_default();
+        let target = parameters
+            .get("InstanceId")
+            .or_else(|| parameters.get("NetworkInterfaceId"));
+        let group = parameters.get("SecurityGroupId");
+        if action.starts_with("Describe") && answer.outcome == "OK" {
+            let body = String::from_utf8_lossy(answer.response.body()).into_owned();
+            let mut state = self.state.lock().unwrap();
+            for number in 0..TARGETS {
+                let target = format!("i-{number}");
+                if body.contains(&format!("\"{target}\"")) {
+                    // Answers may come in another order than their calls began.
+                    let latest = state.answers.entry(target).or_insert(started);
+                    *latest = (*latest).max(started);
+                }
+            }
+        }
+        let (Some(target), Some(group)) = (target, group) else {
+            return;
+        };
+        if action == "JoinSecurityGroup"
+            && (answer.outcome == "OK" || answer.outcome == "InvalidInstanceId.AlreadyExists")
+        {
+            self.state
+                .lock()
+                .unwrap()
+                .answers
+                .insert(target.clone(), started);
+        }
+        let after = self.membership(Some(target), Some(group), self.server.now());
+        if before != after {
+            self.state.lock().unwrap().cloud_changes += 1;
+        }
+        match (before, after) {
+            (false, true) => {
+                let facts = EdgeFacts {
+                    by_operator: true,
+                    since: Instant::now(),
+                    named: true,
+                };
+                self.state
+                    .lock()
+                    .unwrap()
+                    .edges
+                    .insert((target.clone(), group.clone()), facts);
+                self.check_join(target, group);
+            }
+            (true, false) => self.check_leave(life, target, group),
+            (true, true) | (false, false) => {}
+        }
+    }
+
+    fn check_join(&self, target: &str, group: &str) {
+        let live = self
+            .naming(target, group)
+            .iter()
+            .any(|object| !is_deleting(object));
+        let touched = self
+            .naming(target, group)
+            .iter()
+            .any(|object| self.is_recent(&text(object, "/metadata/uid")));
+        let gone = self.recently_gone(target, group);
+        if !live && !touched && !gone && !self.old_lists {
+            self.violated(format!(
+                "a Join of {target} to {group} that no object asks for"
+            ));
+        }
+    }
+
+    /// I1 and I2.
+    fn check_leave(&self, life: usize, target: &str, group: &str) {
+        let facts = self
+            .state
+            .lock()
+            .unwrap()
+            .edges
+            .remove(&(target.to_owned(), group.to_owned()));
+        let objects = self.naming(target, group);
+        let deleting: Vec<&Value> = objects
+            .iter()
+            .filter(|object| is_deleting(object))
+            .collect();
+        if deleting.is_empty() && !self.recently_gone(target, group) {
+            self.violated(format!(
+                "I1: {target} left {group}, and no object of it is deleted"
+            ));
+        }
+        for object in objects.iter().filter(|object| !is_deleting(object)) {
+            let uid = text(object, "/metadata/uid");
+            let known = {
+                let state = self.state.lock().unwrap();
+                state
+                    .shown
+                    .get(&(life, uid.clone()))
+                    .is_some_and(|at| at.elapsed() > PASS)
+            };
+            let upheaval = self
+                .state
+                .lock()
+                .unwrap()
+                .upheaval
+                .is_some_and(|at| at.elapsed() < PASS * 3);
+            let managed = object["spec"]["managementPolicy"] == "Manage";
+            if managed && known && !upheaval && !self.is_recent(&uid) && !self.old_lists {
+                self.violated(format!(
+                    "I1: {target} left {group}, and {} still names it",
+                    text(object, "/metadata/name")
+                ));
+            }
+        }
+        let Some(facts) = facts else { return };
+        let allowed = deleting.iter().any(|object| {
+            object["spec"]["deletionPolicy"] == "Leave"
+                || self.is_just_respecified(&text(object, "/metadata/uid"))
+        });
+        let all_later = objects.iter().all(|object| {
+            let born = self
+                .state
+                .lock()
+                .unwrap()
+                .births
+                .get(&(text(object, "/metadata/uid"), 1))
+                .copied();
+            born.is_some_and(|born| born > facts.since + self.lag + Duration::from_secs(1))
+        });
+        if !facts.by_operator && !facts.named && !allowed && all_later && !deleting.is_empty() {
+            self.violated(format!(
+                "I2: {target} left {group}, which was there before every object and was to be kept"
+            ));
+        }
+    }
+
+    /// I3, for every object that went since the last look; and the births of generations.
+    pub fn read_log(&self) {
+        let entries: Vec<Entry> = {
+            let read = self.state.lock().unwrap().read;
+            let state = self.server.state();
+            state.log[read..].to_vec()
+        };
+        for entry in &entries {
+            if entry.key.0 != MEMBERSHIPS {
+                continue;
+            }
+            let uid = text(&entry.object, "/metadata/uid");
+            let generation = entry.object["metadata"]["generation"]
+                .as_i64()
+                .unwrap_or_default();
+            self.state
+                .lock()
+                .unwrap()
+                .births
+                .entry((uid, generation))
+                .or_insert_with(Instant::now);
+            if entry.change == Change::Deleted {
+                self.check_release(&entry.object);
+                let edge = (
+                    target_of(&entry.object),
+                    text(&entry.object, "/spec/securityGroupID"),
+                );
+                self.state.lock().unwrap().gone.insert(edge, Instant::now());
+            }
+        }
+        self.state.lock().unwrap().read += entries.len();
+    }
+
+    fn check_release(&self, object: &Value) {
+        let (target, group) = (target_of(object), text(object, "/spec/securityGroupID"));
+        let held = object["metadata"]["finalizers"]
+            .as_array()
+            .is_some_and(|all| all.iter().any(|one| one == FINALIZER));
+        let claim = object["metadata"]["annotations"][ORIGIN_ANNOTATION]
+            .as_str()
+            .unwrap_or_default();
+        let spec = &object["spec"];
+        let leaves = spec["managementPolicy"] == "Manage"
+            && (spec["deletionPolicy"] == "Leave"
+                || spec["deletionPolicy"] == "LeaveIfJoined" && claim == "Joined");
+        let there = self.membership(Some(&target), Some(&group), self.server.now());
+        let ours = self
+            .state
+            .lock()
+            .unwrap()
+            .edges
+            .get(&(target.clone(), group.clone()))
+            .is_some_and(|facts| facts.by_operator);
+        if !held
+            || !leaves
+            || !there
+            || !ours
+            || self.is_recent(&text(object, "/metadata/uid")) && self.several
+        {
+            return;
+        }
+        let others = self.naming(&target, &group);
+        let name = text(object, "/metadata/name");
+        if others.is_empty() {
+            if !self.recently_gone(&target, &group) {
+                self.violated(format!(
+                    "I3: the finalizer of {name} went, and {target} is still in {group}"
+                ));
+            }
+        } else if claim == "Joined" {
+            let heir = others
+                .iter()
+                .any(|other| other["metadata"]["annotations"][ORIGIN_ANNOTATION] == "Joined");
+            if !heir && !self.recently_gone(&target, &group) {
+                self.violated(format!("I3: {name} went with the claim Joined on {target} in {group} and left it to nobody"));
+            }
+        }
+    }
+
+    /// At the end: an edge that an operator made and that no object has.
+    pub fn check_orphans(&self) {
+        if self.old_lists {
+            // An object that has gone, with its finalizer and all, is in an old list, and nothing tells it from one that is there.
+            return;
+        }
+        let edges: Vec<((String, String), EdgeFacts)> = self
+            .state
+            .lock()
+            .unwrap()
+            .edges
+            .iter()
+            .map(|(key, facts)| (key.clone(), *facts))
+            .collect();
+        for ((target, group), facts) in edges {
+            let gone = self
+                .state
+                .lock()
+                .unwrap()
+                .gone
+                .get(&(target.clone(), group.clone()))
+                .copied();
+            let late = gone.is_some_and(|gone| facts.since > gone);
+            if facts.by_operator
+                && late
+                && self.naming(&target, &group).is_empty()
+                && self.membership(Some(&target), Some(&group), self.server.now())
+            {
+                self.violated(format!(
+                    "an orphan: {target} was joined to {group} after its last object had gone"
+                ));
+            }
+        }
+    }
+
+    fn recently_gone(&self, target: &str, group: &str) -> bool {
+        let state = self.state.lock().unwrap();
+        state
+            .gone
+            .get(&(target.to_owned(), group.to_owned()))
+            .is_some_and(|at| at.elapsed() < PASS)
+    }
+
+    fn is_recent(&self, uid: &str) -> bool {
+        self.state
+            .lock()
+            .unwrap()
+            .touched
+            .get(uid)
+            .is_some_and(|at| at.elapsed() < PASS)
+    }
+
+    pub fn naming(&self, target: &str, group: &str) -> Vec<Value> {
+        let mut objects = self.server.objects(MEMBERSHIPS);
+        objects.retain(|object| {
+            target_of(object) == target && object["spec"]["securityGroupID"] == group
+        });
+        objects
+    }
+}
+
+pub const MEMBERSHIPS: &str = "securitygroupmemberships";
+/// Instances that a world has.
+pub const TARGETS: usize = 4;
+
+pub fn text(object: &Value, pointer: &str) -> String {
+    object
+        .pointer(pointer)
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned()
+}
+
+pub fn target_of(object: &Value) -> String {
+    text(object, "/spec/instanceID")
+}
+
+pub fn is_deleting(object: &Value) -> bool {
+    object["metadata"].get("deletionTimestamp").is_some()
+}
+
+pub fn condition<'a>(object: &'a Value, type_: &str) -> Option<&'a Value> {
+    object["status"]["conditions"]
+        .as_array()?
+        .iter()
+        .find(|condition| condition["type"] == type_)
+}

@@ -1,0 +1,386 @@
+//! Random schedules: what users, others, the cloud and fate do in some minutes, drawn from a seed; then everything gets
+//! well again, and what is left must settle, be right, and stay still.
+
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::link::{Moment, Odds};
+use crate::monitor::{MEMBERSHIPS, TARGETS, text};
+use crate::world::{GROUPS, NAMESPACE, Nature, World};
+
+const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
+
+/// One thing that happens.
+#[derive(Clone, Debug)]
+enum Act {
+    Create {
+        name: usize,
+        target: usize,
+        group: usize,
+        policies: Value,
+    },
+    Policies {
+        name: usize,
+        policies: Value,
+    },
+    Annotate {
+        name: usize,
+        annotations: Value,
+    },
+    Delete {
+        name: usize,
+    },
+    Foreign {
+        target: usize,
+        group: usize,
+        joins: bool,
+    },
+    Status {
+        target: usize,
+        status: &'static str,
+    },
+    Release {
+        target: usize,
+    },
+    Limit {
+        calls: Option<u32>,
+    },
+    Grant {
+        granted: bool,
+    },
+    Key {
+        active: bool,
+    },
+    Secret {
+        there: bool,
+        key: usize,
+    },
+    Account {
+        there: bool,
+    },
+    Kill {
+        after: usize,
+        moment: Moment,
+    },
+    Stop {
+        seconds: u64,
+    },
+    Second,
+}
+
+/// A whole schedule.
+#[derive(Debug)]
+pub struct Schedule {
+    pub nature: Nature,
+    acts: Vec<(Duration, Act)>,
+}
+
+impl Schedule {
+    /// The schedule of a seed.
+    pub fn draw(seed: u64) -> Self {
+        let mut random = StdRng::seed_from_u64(seed);
+        let random = &mut random;
+        let mut odds = |likely: &[f64]| likely[random.random_range(0..likely.len())];
+        let odds = Odds {
+            api: odds(&[0.0, 0.0, 0.02, 0.1]),
+            cloud: odds(&[0.0, 0.0, 0.05, 0.3]),
+            event: odds(&[0.0, 0.0, 0.05, 0.3]),
+            old_list: odds(&[0.0, 0.0, 0.0, 0.3]),
+        };
+        // No API server hands out an old list to a client that names no revision; see docs/proof.md.
+        let odds = Odds {
+            old_list: if std::env::var_os("OLD_LISTS").is_some() {
+                odds.old_list
+            } else {
+                0.0
+            },
+            ..odds
+        };
+        let several = random.random_bool(0.15);
+        let lag = if random.random_bool(0.25) {
+            Duration::from_millis(random.random_range(100..5_000))
+        } else {
+            Duration::ZERO
+        };
+        // Few targets make edges shared; sometimes only one.
+        let targets = random.random_range(1..=TARGETS);
+        let groups = random.random_range(1..=GROUPS.len());
+        let mut at = Duration::ZERO;
+        let mut acts = Vec::new();
+        for _ in 0..random.random_range(4..24) {
+            let pause = match random.random_range(0..10) {
+                0..5 => random.random_range(1..100),
+                5..8 => random.random_range(100..5_000),
+                _ => random.random_range(5_000..70_000),
+            };
+            at += Duration::from_millis(pause);
+            acts.push((at, Act::draw(random, targets, groups, several)));
+        }
+        Self {
+            nature: Nature {
+                seed,
+                odds,
+                lag,
+                several,
+            },
+            acts,
+        }
+    }
+}
+
+impl Act {
+    fn draw(random: &mut StdRng, targets: usize, groups: usize, several: bool) -> Self {
+        let name = random.random_range(0..NAMES.len());
+        let (target, group) = (
+            random.random_range(0..targets),
+            random.random_range(0..groups),
+        );
+        match random.random_range(0..100) {
+            0..26 => Self::Create {
+                name,
+                target,
+                group,
+                policies: policies(random, 0.25),
+            },
+            26..34 => Self::Policies {
+                name,
+                policies: policies(random, 0.6),
+            },
+            34..40 => Self::Annotate {
+                name,
+                annotations: annotations(random),
+            },
+            40..58 => Self::Delete { name },
+            58..68 => Self::Foreign {
+                target,
+                group,
+                joins: random.random_bool(0.5),
+            },
+            68..73 => Self::Status {
+                target,
+                status: ["Running", "Stopped", "Starting", "Stopping", "Pending"]
+                    [random.random_range(0..5)],
+            },
+            73..74 => Self::Release { target },
+            74..77 => Self::Limit {
+                calls: random.random_bool(0.6).then(|| random.random_range(2..10)),
+            },
+            77..80 => Self::Grant {
+                granted: random.random_bool(0.5),
+            },
+            80..83 => Self::Key {
+                active: random.random_bool(0.5),
+            },
+            83..86 => Self::Secret {
+                there: random.random_bool(0.6),
+                key: random.random_range(0..2),
+            },
+            86..87 => Self::Account {
+                there: random.random_bool(0.5),
+            },
+            87..94 => Self::Kill {
+                after: random.random_range(1..12),
+                moment: if random.random_bool(0.5) {
+                    Moment::Before
+                } else {
+                    Moment::AfterEffect
+                },
+            },
+            94..97 => Self::Stop {
+                seconds: random.random_range(1..40),
+            },
+            _ if several => Self::Second,
+            _ => Self::Delete { name },
+        }
+    }
+
+    fn happen(&self, world: &mut World) {
+        match self {
+            Self::Create { name, target, group, policies } => {
+                world.membership(NAMES[*name], *target, *group, policies.clone());
+            }
+            Self::Policies { name, policies } => {
+                world.patch(NAMES[*name], json!({"spec": policies}));
+            }
+            Self::Annotate { name, annotations } => {
+                world.patch(NAMES[*name], json!({"metadata": {"annotations": annotations}}));
+            }
+            Self::Delete { name } => world.delete(NAMES[*name]),
+            Self::Foreign { target, group, joins } => world.foreign(*target, *group, *joins),
+            Self::Status { target, status } => {
+                world.cloud(json!({"setStatus": {"id": format!("i-{target}"), "status": status, "for": "20s"}}));
+            }
+            Self::Release { target } => world.cloud(json!({"delete": {"id": format!("i-{target}")}})),
+            Self::Limit { calls } => world.cloud(json!({"set": {"limits": {"JoinSecurityGroup": calls, "DescribeInstances": calls}}})),
+            Self::Grant { granted } => world.grant(*granted),
+            Self::Key { active } => {
+                let change = if *active { "activateKey" } else { "revokeKey" };
+                world.cloud(json!({change: {"id": "LTAI5tFirst"}}));
+                world.monitor.upheaval();
+            }
+            Self::Secret { there: true, key } => world.write_secret(*key),
+            Self::Secret { there: false, .. } => world.remove_secret(),
+            Self::Account { there } => world.account(*there),
+            Self::Kill { after, moment } => world.doom(*after, *moment),
+            Self::Stop { .. } => {}
+            Self::Second => world.start(None),
+        }
+    }
+}
+
+fn policies(random: &mut StdRng, probability: f64) -> Value {
+    let mut policies = json!({});
+    for (name, values) in [
+        ("managementPolicy", ["Manage", "Observe", "Manage"]),
+        ("adoptionPolicy", ["Adopt", "Refuse", "Adopt"]),
+        ("deletionPolicy", ["LeaveIfJoined", "Leave", "Retain"]),
+        ("driftPolicy", ["Repair", "Report", "Repair"]),
+    ] {
+        if random.random_bool(probability) {
+            policies[name] = json!(values[random.random_range(0..3)]);
+        }
+    }
+    policies
+}
+
+fn annotations(random: &mut StdRng) -> Value {
+    match random.random_range(0..5) {
+        0 => json!({"security-group-operator.io/paused": "true"}),
+        1 | 2 => json!({"security-group-operator.io/paused": null}),
+        3 => {
+            json!({"security-group-operator.io/reconcile-requested-at": random.random_range(0..9).to_string()})
+        }
+        _ => json!({"example.com/nonsense": "\u{1f980}".repeat(random.random_range(1..50))}),
+    }
+}
+
+/// What became of a schedule.
+pub struct Outcome {
+    pub problems: Vec<String>,
+    pub trace: Vec<String>,
+}
+
+/// Runs one schedule.
+pub async fn run(schedule: &Schedule) -> Outcome {
+    let mut world = World::new(schedule.nature);
+    world.monitor.trace(|| format!("{:?}", schedule.nature));
+    world.start(None);
+    let started = Instant::now();
+    for (at, act) in &schedule.acts {
+        sleep_until(&mut world, started + *at).await;
+        if let Act::Stop { seconds } = act {
+            world.monitor.trace(|| format!("stopped for {seconds} s"));
+            world.halt(true);
+            sleep_until(&mut world, Instant::now() + Duration::from_secs(*seconds)).await;
+            world.halt(false);
+        } else {
+            act.happen(&mut world);
+        }
+    }
+    let settle = Instant::now() + Duration::from_secs(5);
+    sleep_until(&mut world, settle).await;
+    heal(&mut world);
+    let mut problems = settle_down(&mut world).await;
+    world.monitor.check_orphans();
+    problems.extend(world.monitor.violations());
+    Outcome {
+        problems,
+        trace: world.monitor.take_trace(),
+    }
+}
+
+/// Sleeps, and starts the operator again whenever it dies.
+async fn sleep_until(world: &mut World, until: Instant) {
+    loop {
+        let died = world.dead_life();
+        if let Some(life) = died {
+            world.kill(life);
+            world.revive(life);
+            continue;
+        }
+        if Instant::now() >= until {
+            return;
+        }
+        let deaths = world.deaths();
+        tokio::select! {
+            biased;
+            () = deaths => {}
+            () = tokio::time::sleep_until(until) => return,
+        }
+    }
+}
+
+/// Nothing goes wrong any more, and one operator is left.
+fn heal(world: &mut World) {
+    world
+        .monitor
+        .trace(|| "all is well from here on".to_owned());
+    world.weather.clear();
+    world.halt(false);
+    world.undoom();
+    if world.monitor.several {
+        // Nobody corrects what another operator wrote into a status last, until an operator lists everything anew.
+        world.keep_none();
+    }
+    world.cloud(json!({"activateKey": {"id": "LTAI5tFirst"}}));
+    world.cloud(json!({"set": {"limits": {"JoinSecurityGroup": null, "DescribeInstances": null}}}));
+    world.write_secret(0);
+    world.account(true);
+    world.grant(true);
+    for object in world.objects() {
+        let name = text(&object, "/metadata/name");
+        world.patch(
+            &name,
+            json!({"metadata": {"annotations": {"security-group-operator.io/paused": null}}}),
+        );
+    }
+}
+
+/// Two scans, and where the operator said that it would look later, until then.
+const PATIENCE: Duration = Duration::from_secs(2 * 60 * 60);
+
+const QUIET_TRIES: usize = 12;
+
+async fn settle_down(world: &mut World) -> Vec<String> {
+    let begun = Instant::now();
+    let mut pause = Duration::from_secs(5);
+    loop {
+        sleep_until(world, Instant::now() + pause).await;
+        pause = (pause * 2).min(Duration::from_secs(65));
+        let left = world.unsettled();
+        if left.is_empty() {
+            break;
+        }
+        if begun.elapsed() > PATIENCE {
+            return left
+                .into_iter()
+                .map(|line| format!("I7: not settled: {line}"))
+                .collect();
+        }
+    }
+    // A small limit that was learned from a throttle may still hold somebody up.
+    let mut more = 0;
+    for _ in 0..QUIET_TRIES {
+        let (effects, revision) = (world.monitor.effects(), world.server.state().revision);
+        sleep_until(world, Instant::now() + Duration::from_secs(125)).await;
+        more = world.monitor.effects() - effects;
+        if more == 0 && world.server.state().revision == revision {
+            break;
+        }
+        more = more.max(1);
+    }
+    if more > 0 {
+        return vec![format!(
+            "I7: {more} effects after everything had settled ({NAMESPACE} {MEMBERSHIPS})"
+        )];
+    }
+    world
+        .unsettled()
+        .into_iter()
+        .map(|line| format!("I7: settled and then not: {line}"))
+        .collect()
+}

@@ -1,0 +1,47 @@
+//! What the CRDs' schemas do to an object: defaults, and unknown fields that are dropped. Pure. Rules and patterns are not
+//! imitated: whoever wants to see them enforced asks a real API server.
+
+use serde_json::Value;
+
+/// Fills in the defaults and drops what the schema does not know.
+pub fn shape(object: &mut Value, schema: &Value) {
+    let Some(fields) = object.as_object_mut() else {
+        if let (Some(items), Some(of)) = (object.as_array_mut(), schema.get("items")) {
+            for item in items {
+                shape(item, of);
+            }
+        }
+        return;
+    };
+    let Some(properties) = schema.get("properties").and_then(Value::as_object) else {
+        return;
+    };
+    fields.retain(|name, _| properties.contains_key(name));
+    for (name, schema) in properties {
+        if !fields.contains_key(name)
+            && let Some(default) = schema.get("default")
+        {
+            fields.insert(name.clone(), default.clone());
+        }
+        if let Some(child) = fields.get_mut(name) {
+            shape(child, schema);
+        }
+    }
+}
+
+/// Whether every required field is there.
+pub fn is_whole(object: &Value, schema: &Value) -> bool {
+    if let (Some(items), Some(of)) = (object.as_array(), schema.get("items")) {
+        return items.iter().all(|item| is_whole(item, of));
+    }
+    let Some(fields) = object.as_object() else {
+        return true;
+    };
+    let required = schema["required"].as_array().into_iter().flatten();
+    required
+        .filter_map(Value::as_str)
+        .all(|name| fields.contains_key(name))
+        && fields
+            .iter()
+            .all(|(name, child)| is_whole(child, &schema["properties"][name]))
+}

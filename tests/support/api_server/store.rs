@@ -1,0 +1,267 @@
+//! Objects, their revisions and the log of changes. Knows nothing of HTTP.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::fields::Owners;
+
+/// A kind as it is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Kind {
+    pub group: &'static str,
+    pub version: &'static str,
+    pub plural: &'static str,
+    pub kind: &'static str,
+    pub namespaced: bool,
+    /// A custom resource: generation, status subresource, defaults.
+    pub custom: bool,
+}
+
+const fn custom(plural: &'static str, kind: &'static str, namespaced: bool) -> Kind {
+    Kind {
+        group: "security-group-operator.io",
+        version: "v1alpha1",
+        plural,
+        kind,
+        namespaced,
+        custom: true,
+    }
+}
+
+pub const KINDS: [Kind; 6] = [
+    custom("securitygroupmemberships", "SecurityGroupMembership", true),
+    custom("cloudaccounts", "CloudAccount", true),
+    custom("clustercloudaccounts", "ClusterCloudAccount", false),
+    Kind {
+        group: "",
+        version: "v1",
+        plural: "secrets",
+        kind: "Secret",
+        namespaced: true,
+        custom: false,
+    },
+    Kind {
+        group: "",
+        version: "v1",
+        plural: "namespaces",
+        kind: "Namespace",
+        namespaced: false,
+        custom: false,
+    },
+    Kind {
+        group: "events.k8s.io",
+        version: "v1",
+        plural: "events",
+        kind: "Event",
+        namespaced: true,
+        custom: false,
+    },
+];
+
+impl Kind {
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() {
+            self.version.to_owned()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
+    }
+
+    pub fn by_plural(plural: &str) -> Kind {
+        *KINDS.iter().find(|kind| kind.plural == plural).unwrap()
+    }
+}
+
+/// Plural, namespace, name.
+pub type Key = (&'static str, String, String);
+
+/// An object with its owners. `managedFields` are not written out: nothing of ours reads them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stored {
+    pub object: Value,
+    pub owners: Owners,
+}
+
+/// What happened to an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    Added,
+    Modified,
+    Deleted,
+}
+
+impl Change {
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Added => "ADDED",
+            Self::Modified => "MODIFIED",
+            Self::Deleted => "DELETED",
+        }
+    }
+}
+
+/// One entry of the log.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    pub revision: u64,
+    pub key: Key,
+    pub change: Change,
+    pub object: Value,
+}
+
+/// The API server: its objects and its log.
+pub struct ApiServer {
+    state: Mutex<State>,
+    pub(super) revision: tokio::sync::watch::Sender<u64>,
+    pub(super) schemas: &'static BTreeMap<String, Value>,
+    started: Instant,
+    epoch: Timestamp,
+}
+
+pub struct State {
+    pub objects: BTreeMap<Key, Stored>,
+    pub log: Vec<Entry>,
+    pub revision: u64,
+    uids: u64,
+}
+
+impl ApiServer {
+    /// An empty one. Its clock starts at `epoch` and goes with tokio's.
+    pub fn new(epoch: Timestamp) -> Self {
+        Self {
+            state: Mutex::new(State {
+                objects: BTreeMap::new(),
+                log: Vec::new(),
+                revision: 100,
+                uids: 0,
+            }),
+            revision: tokio::sync::watch::Sender::new(100),
+            schemas: schemas(),
+            started: Instant::now(),
+            epoch,
+        }
+    }
+
+    /// Now, by tokio's clock.
+    pub fn now(&self) -> Timestamp {
+        self.epoch
+            .checked_add(self.started.elapsed())
+            .unwrap_or(Timestamp::MAX)
+    }
+
+    /// Since the start.
+    pub fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The object as it is stored.
+    pub fn object(&self, plural: &'static str, namespace: &str, name: &str) -> Option<Value> {
+        let key = (plural, namespace.to_owned(), name.to_owned());
+        self.state()
+            .objects
+            .get(&key)
+            .map(|stored| stored.object.clone())
+    }
+
+    /// All objects of a kind.
+    pub fn objects(&self, plural: &'static str) -> Vec<Value> {
+        self.state()
+            .objects
+            .iter()
+            .filter(|((of, ..), _)| *of == plural)
+            .map(|(_, stored)| stored.object.clone())
+            .collect()
+    }
+
+    /// Puts an object in the place of the one that was there, under a new revision.
+    pub(super) fn put(
+        &self,
+        state: &mut State,
+        key: Key,
+        mut stored: Stored,
+        change: Change,
+    ) -> Value {
+        state.revision += 1;
+        stored.object["metadata"]["resourceVersion"] = json!(state.revision.to_string());
+        let object = stored.object.clone();
+        state.log.push(Entry {
+            revision: state.revision,
+            key: key.clone(),
+            change,
+            object: object.clone(),
+        });
+        if change == Change::Deleted {
+            state.objects.remove(&key);
+        } else {
+            state.objects.insert(key, stored);
+        }
+        self.revision.send_replace(state.revision);
+        object
+    }
+}
+
+impl State {
+    pub fn new_uid(&mut self) -> String {
+        self.uids += 1;
+        format!("00000000-0000-4000-8000-{:012}", self.uids)
+    }
+
+    /// The objects of a kind as they were at a revision.
+    pub fn at(&self, plural: &str, revision: u64) -> BTreeMap<Key, Value> {
+        if revision >= self.revision {
+            return self
+                .objects
+                .iter()
+                .filter(|((of, ..), _)| *of == plural)
+                .map(|(key, stored)| (key.clone(), stored.object.clone()))
+                .collect();
+        }
+        let mut objects = BTreeMap::new();
+        for entry in &self.log {
+            if entry.revision > revision {
+                break;
+            }
+            if entry.key.0 != plural {
+                continue;
+            }
+            match entry.change {
+                Change::Added | Change::Modified => {
+                    objects.insert(entry.key.clone(), entry.object.clone());
+                }
+                Change::Deleted => {
+                    objects.remove(&entry.key);
+                }
+            }
+        }
+        objects
+    }
+}
+
+/// The schemas of our kinds by plural; made once, because thousands of servers are made.
+fn schemas() -> &'static BTreeMap<String, Value> {
+    static SCHEMAS: std::sync::OnceLock<BTreeMap<String, Value>> = std::sync::OnceLock::new();
+    SCHEMAS.get_or_init(|| {
+        security_group_operator::api::crds()
+            .into_iter()
+            .map(|(_, crd)| {
+                let schema = crd.spec.versions[0]
+                    .schema
+                    .as_ref()
+                    .and_then(|schema| schema.open_api_v3_schema.clone());
+                (
+                    crd.spec.names.plural.clone(),
+                    serde_json::to_value(schema).unwrap(),
+                )
+            })
+            .collect()
+    })
+}

@@ -1,0 +1,156 @@
+//! A watch: the log from a revision on, as a stream of lines, with bookmarks and an end. What of it reaches the client is
+//! for the [`Disturbance`] to say.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::stream::{self, Stream};
+use http_body::Frame;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::request::{Request, failure, metadata_of};
+use super::store::{ApiServer, Entry};
+use super::wire::{Disturbance, EventFate};
+
+type Line = Result<Frame<Bytes>, std::io::Error>;
+
+struct Watch {
+    server: Arc<ApiServer>,
+    disturbance: Arc<dyn Disturbance>,
+    request: Request,
+    /// Everything up to here was sent or passed over.
+    revision: u64,
+    /// Where in the log to go on.
+    at: usize,
+    until: Instant,
+    next_bookmark: Option<Instant>,
+    ended: bool,
+    again: Option<Bytes>,
+    news: tokio::sync::watch::Receiver<u64>,
+}
+
+/// The stream for a watch request.
+pub fn stream(
+    server: Arc<ApiServer>,
+    disturbance: Arc<dyn Disturbance>,
+    request: Request,
+) -> impl Stream<Item = Line> + Send + 'static {
+    let number = |name: &str| {
+        request
+            .query
+            .get(name)
+            .and_then(|value| value.parse::<u64>().ok())
+    };
+    let now = Instant::now();
+    let revision = number("resourceVersion").unwrap_or(0);
+    let news = server.revision.subscribe();
+    let at = server
+        .state()
+        .log
+        .partition_point(|entry| entry.revision <= revision);
+    let watch = Watch {
+        revision,
+        at,
+        until: now + Duration::from_secs(number("timeoutSeconds").unwrap_or(1800)),
+        next_bookmark: request
+            .flag("allowWatchBookmarks")
+            .then_some(now + BOOKMARKS),
+        ended: false,
+        again: None,
+        news,
+        server,
+        disturbance,
+        request,
+    };
+    stream::unfold(watch, |mut watch| async move {
+        watch.next().await.map(|line| (line, watch))
+    })
+}
+
+impl Watch {
+    async fn next(&mut self) -> Option<Line> {
+        if let Some(line) = self.again.take() {
+            return Some(Ok(Frame::data(line)));
+        }
+        if self.ended {
+            return None;
+        }
+        loop {
+            self.news.mark_unchanged();
+            if let Some(entry) = self.next_entry() {
+                match self.disturbance.event(&self.request, &entry) {
+                    EventFate::Deliver => {}
+                    EventFate::Delay(by) => tokio::time::sleep(by).await,
+                    EventFate::Twice => self.again = Some(self.line(&entry)),
+                    EventFate::Expire => {
+                        self.ended = true;
+                        let gone = failure(410, "Expired", "too old resource version").body;
+                        return Some(Ok(Frame::data(line("ERROR", &gone))));
+                    }
+                    EventFate::Break => return None,
+                    EventFate::Never => std::future::pending().await,
+                }
+                self.disturbance.delivered(&self.request, &entry);
+                return Some(Ok(Frame::data(self.line(&entry))));
+            }
+            let wake = self
+                .next_bookmark
+                .map_or(self.until, |at| at.min(self.until));
+            tokio::select! {
+                biased;
+                changed = self.news.changed() => if changed.is_err() { return None },
+                () = tokio::time::sleep_until(wake) => {
+                    if self.disturbance.is_dead() {
+                        std::future::pending::<()>().await;
+                    }
+                    self.ended = Instant::now() >= self.until;
+                    self.next_bookmark = self.next_bookmark.map(|_| Instant::now() + BOOKMARKS);
+                    self.next_bookmark?;
+                    return Some(Ok(Frame::data(self.bookmark())));
+                }
+            }
+        }
+    }
+
+    fn next_entry(&mut self) -> Option<Entry> {
+        let state = self.server.state();
+        while let Some(entry) = state.log.get(self.at) {
+            self.at += 1;
+            self.revision = self.revision.max(entry.revision);
+            let (plural, namespace, _) = &entry.key;
+            if *plural == self.request.kind.plural
+                && (self.request.namespace.is_empty() || *namespace == self.request.namespace)
+            {
+                return Some(entry.clone());
+            }
+        }
+        None
+    }
+
+    fn line(&self, entry: &Entry) -> Bytes {
+        if self.request.metadata_only {
+            line(entry.change.word(), &metadata_of(&entry.object))
+        } else {
+            line(entry.change.word(), &entry.object)
+        }
+    }
+
+    fn bookmark(&self) -> Bytes {
+        let object = json!({
+            "apiVersion": self.request.kind.api_version(), "kind": self.request.kind.kind,
+            "metadata": {"resourceVersion": self.revision.to_string(), "creationTimestamp": null},
+        });
+        line("BOOKMARK", &object)
+    }
+}
+
+fn line(type_: &str, object: &Value) -> Bytes {
+    let mut text = json!({"type": type_, "object": object}).to_string();
+    text.push('\n');
+    text.into()
+}
+
+/// About once a minute, as the real server does it.
+const BOOKMARKS: Duration = Duration::from_secs(60);

@@ -1,0 +1,196 @@
+//! The wire between a `kube::Client` and the server: a tower service whose calls take time and can go wrong.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use http::{Response, StatusCode};
+use http_body_util::{BodyExt as _, Full, StreamBody, combinators::UnsyncBoxBody};
+use kube::client::Body;
+
+use super::request::{Reply, Request, Verb, failure};
+use super::store::{ApiServer, Entry};
+use super::watch;
+
+/// A call on its way to the server.
+pub type Call = Request;
+
+/// What happens to a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It takes this long, and then works.
+    Pass(Duration),
+    /// The server answers with this status and does nothing.
+    Refuse(u16),
+    /// The connection breaks before the server has it.
+    LoseBefore,
+    /// The connection breaks after the server has done it.
+    LoseAfter,
+    /// Nothing happens, for ever: whoever called has been killed.
+    Hang,
+    /// The server does it, and nobody is there to hear the answer.
+    HangAfter,
+}
+
+/// What happens to an event of a watch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventFate {
+    Deliver,
+    Delay(Duration),
+    Twice,
+    /// It is lost, and the watch ends with 410.
+    Expire,
+    /// The connection breaks; the next watch begins where this one was.
+    Break,
+    /// Nobody listens any more.
+    Never,
+}
+
+/// Decides what goes wrong.
+pub trait Disturbance: Send + Sync + 'static {
+    /// What happens to a call.
+    fn call(&self, call: &Call) -> Fate;
+    /// What happens to an event.
+    fn event(&self, _watch: &Call, _event: &Entry) -> EventFate {
+        EventFate::Deliver
+    }
+    /// The revision that a list shows, where it is not the newest.
+    fn list_at(&self, _call: &Call, _newest: u64) -> Option<u64> {
+        None
+    }
+    /// A call has been done by the server.
+    fn done(&self, _call: &Call, _reply: &Reply) {}
+    /// An event has been handed to the client.
+    fn delivered(&self, _watch: &Call, _event: &Entry) {}
+    /// Whether whoever called has been killed.
+    fn is_dead(&self) -> bool {
+        false
+    }
+}
+
+/// Nothing goes wrong.
+#[derive(Debug)]
+pub struct Undisturbed;
+
+impl Disturbance for Undisturbed {
+    fn call(&self, _call: &Call) -> Fate {
+        Fate::Pass(Duration::ZERO)
+    }
+}
+
+/// A client of the server, with its own disturbance.
+pub fn client(server: &Arc<ApiServer>, disturbance: Arc<dyn Disturbance>) -> kube::Client {
+    let wire = Wire {
+        server: Arc::clone(server),
+        disturbance,
+    };
+    kube::Client::new(wire, "default")
+}
+
+#[derive(Clone)]
+struct Wire {
+    server: Arc<ApiServer>,
+    disturbance: Arc<dyn Disturbance>,
+}
+
+type ResponseBody = UnsyncBoxBody<Bytes, std::io::Error>;
+type Answered = Result<Response<ResponseBody>, std::io::Error>;
+
+impl tower::Service<http::Request<Body>> for Wire {
+    type Response = Response<ResponseBody>;
+    type Error = std::io::Error;
+    type Future = Pin<Box<dyn Future<Output = Answered> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let wire = self.clone();
+        Box::pin(async move { wire.exchange(request).await })
+    }
+}
+
+impl Wire {
+    async fn exchange(self, request: http::Request<Body>) -> Answered {
+        let (parts, body) = request.into_parts();
+        let body = body.collect_bytes().await.map_err(std::io::Error::other)?;
+        let call = match Request::read(&parts.method, &parts.uri, &parts.headers, &body) {
+            Ok(call) => call,
+            Err(refusal) => return Ok(response(&refusal)),
+        };
+        let fate = self.disturbance.call(&call);
+        match fate {
+            Fate::Hang => std::future::pending().await,
+            Fate::LoseBefore => return Err(broken()),
+            Fate::Refuse(code) => return Ok(response(&refusal(code))),
+            Fate::Pass(_) | Fate::LoseAfter | Fate::HangAfter => {}
+        }
+        if let Fate::Pass(takes) = fate
+            && !takes.is_zero()
+        {
+            tokio::time::sleep(takes / 2).await;
+            // Killed on the way there: it was not sent.
+            if self.disturbance.is_dead() {
+                std::future::pending::<()>().await;
+            }
+        }
+        if call.verb == Verb::Watch {
+            let lines = watch::stream(self.server, self.disturbance, call);
+            return Ok(Response::new(StreamBody::new(lines.boxed()).boxed_unsync()));
+        }
+        let newest = self.server.state().revision;
+        let reply = self
+            .server
+            .answer(&call, self.disturbance.list_at(&call, newest));
+        self.disturbance.done(&call, &reply);
+        match fate {
+            Fate::LoseAfter => return Err(broken()),
+            Fate::Hang | Fate::HangAfter => std::future::pending().await,
+            Fate::Pass(takes) if !takes.is_zero() => {
+                tokio::time::sleep(takes / 2).await;
+                if self.disturbance.is_dead() {
+                    std::future::pending::<()>().await;
+                }
+            }
+            Fate::Pass(_) | Fate::Refuse(_) | Fate::LoseBefore => {}
+        }
+        Ok(response(&reply))
+    }
+}
+
+fn refusal(code: u16) -> Reply {
+    let reason = match code {
+        409 => "Conflict",
+        429 => "TooManyRequests",
+        500 => "InternalError",
+        503 => "ServiceUnavailable",
+        504 => "Timeout",
+        _ => "Unknown",
+    };
+    failure(code, reason, "by a fault")
+}
+
+fn broken() -> std::io::Error {
+    std::io::Error::new(
+        std::io::ErrorKind::ConnectionReset,
+        "the connection was reset",
+    )
+}
+
+fn response(reply: &Reply) -> Response<ResponseBody> {
+    let body = Full::new(Bytes::from(reply.body.to_string()))
+        .map_err(|never| match never {})
+        .boxed_unsync();
+    let mut response = Response::new(body);
+    *response.status_mut() = StatusCode::from_u16(reply.code).unwrap();
+    response.headers_mut().insert(
+        "content-type",
+        http::HeaderValue::from_static("application/json"),
+    );
+    response
+}
