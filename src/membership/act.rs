@@ -103,10 +103,11 @@ impl Pass {
             Ok(_) => Attempt::Left,
             Err(CallError::Failed(error)) if error.class() == Class::Done => Attempt::Left,
             Err(error) => {
-                let forbidden = matches!(&error, CallError::Failed(Error::Api(api)) if api.status == 403)
-                    && context.memory.leave_is_forbidden(uid);
+                let forbidden =
+                    matches!(&error, CallError::Failed(Error::Api(api)) if api.status == 403);
                 if forbidden {
                     self.seen.target = Target::Unread;
+                    self.seen.settled = context.memory.leave_is_forbidden(uid);
                 }
                 Attempt::Failed {
                     class: self.note(error),

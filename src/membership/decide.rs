@@ -46,7 +46,7 @@ pub struct Seen {
     pub attempt: Attempt,
     /// Whether the object was Ready before: a missing edge is then drift.
     pub was_ready: bool,
-    /// Whether our own Join, if there was one, is so long ago that a read does not lag behind it.
+    /// Whether Leave has been answered with 403 for so long that a read does not lag behind our own Join any more.
     pub settled: bool,
     /// Repairs of this edge in the last [`REPAIR_WINDOW_MINUTES`], this pass's own not counted.
     pub repairs: usize,

@@ -8,17 +8,15 @@ use tokio::time::Instant;
 use crate::account::access::{Account, CallError};
 use crate::account::directory::Standing;
 use crate::api::PAUSED_ANNOTATION;
+use crate::api::SecurityGroupMembership;
 use crate::api::membership::{AccountKind, Origin};
-use crate::api::{SecurityGroupMembership, reason};
-use crate::condition;
 use crate::ecs::{Class, Error, TargetDescription};
 
 use super::decide::{self, Attempt, Seen, Sharing, Wanted};
 use super::edge::{AccountKey, Claim, Edge, Record};
-use super::scan::{Picture, SETTLING};
+use super::scan::Picture;
 use super::{Context, Object};
 
-use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 
 /// One pass over one object: what it knows so far. Lives as long as the pass.
@@ -107,7 +105,7 @@ impl Pass {
                 .status
                 .as_ref()
                 .is_some_and(|status| status.origin.is_some()),
-            settled: is_settled(object, Timestamp::now()),
+            settled: false,
             repairs,
             synced: context.is_synced(),
         };
@@ -205,23 +203,6 @@ impl Pass {
 
 /// A picture older than this is not used.
 const PICTURE_AGE: Duration = Duration::from_secs(150);
-
-/// Whether the object is Ready, or at least there, for longer than the cloud's answers lag behind its changes.
-fn is_settled(object: &SecurityGroupMembership, now: Timestamp) -> bool {
-    let created = object.metadata.creation_timestamp.as_ref();
-    let conditions = object
-        .status
-        .as_ref()
-        .map(|status| status.conditions.as_slice());
-    let ready = condition::find(conditions.unwrap_or_default(), reason::READY);
-    let last_change = created
-        .into_iter()
-        .chain(ready.map(|condition| &condition.last_transition_time))
-        .map(|time| time.0.as_second())
-        .max()
-        .unwrap_or_default();
-    u64::try_from(now.as_second() - last_change).is_ok_and(|seconds| seconds > SETTLING.as_secs())
-}
 
 fn wanted(object: &SecurityGroupMembership) -> Wanted {
     Wanted {
