@@ -8,7 +8,6 @@ mod kind;
 mod status;
 
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,7 +19,7 @@ use kube::api::{Patch, PatchParams};
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::{self, ObjectRef};
-use kube::runtime::{Controller, PredicateConfig, WatchStreamExt as _, watcher};
+use kube::runtime::{Controller, PredicateConfig, WatchStreamExt as _, predicates, watcher};
 use kube::{Api, Resource as _, ResourceExt};
 use tracing::{info, warn};
 
@@ -69,11 +68,15 @@ pub struct Context {
 /// What is remembered of an account between examinations.
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
-    /// Generation of the spec and version of the Secret that were accepted last.
-    accepted: Option<(Option<i64>, String)>,
+    /// What was accepted last. An account that goes while it is examined leaves this behind; the next one of its name is
+    /// another one.
+    accepted: Option<Accepted>,
     /// Failures in a row.
     failures: u32,
 }
+
+/// UID and generation of the account, and version of its Secret.
+type Accepted = (Option<String>, Option<i64>, String);
 
 /// Runs the controller of one kind until `shutdown` resolves. `synced` is told when every account has been listed once.
 pub async fn run<K: AccountObject>(
@@ -100,7 +103,7 @@ pub async fn run<K: AccountObject>(
         })
         .reflect(writer)
         .applied_objects()
-        .predicate_filter(spec_change, PredicateConfig::default());
+        .predicate_filter(predicates::generation, PredicateConfig::default());
     let secrets = secret_pokes::<K>(Arc::clone(&context), reader.clone());
     let log = QueueLog::new(K::KIND.name());
     Controller::for_stream(accounts, reader)
@@ -112,18 +115,6 @@ pub async fn run<K: AccountObject>(
             std::future::ready(())
         })
         .await;
-}
-
-/// What only a user changes. Another account of the same name may well be of the same generation.
-#[expect(
-    clippy::unnecessary_wraps,
-    reason = "the signature of a kube predicate"
-)]
-fn spec_change(account: &impl ResourceExt) -> Option<u64> {
-    let mut hasher = DefaultHasher::new();
-    account.meta().uid.hash(&mut hasher);
-    account.meta().generation.hash(&mut hasher);
-    Some(hasher.finish())
 }
 
 /// Accounts are known from the moment that they are listed, and forgotten when they go.
@@ -281,7 +272,7 @@ async fn ask<K: AccountObject>(account: &K, key: &AccountKey, context: &Context)
             Ok(found) => found,
             Err(finding) => return Asked::Found(settle(finding, None, key, context)),
         };
-    let mark = Some((account.meta().generation, found.version));
+    let mark = Some((account.uid(), account.meta().generation, found.version));
     if context
         .memory()
         .get(key)

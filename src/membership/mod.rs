@@ -177,8 +177,6 @@ pub async fn run(
 fn user_change(object: &Object) -> Option<u64> {
     let mut hasher = DefaultHasher::new();
     let annotations = object.annotations();
-    // Another object of the same name may well be of the same generation.
-    object.meta().uid.hash(&mut hasher);
     object.meta().generation.hash(&mut hasher);
     object.meta().deletion_timestamp.is_some().hash(&mut hasher);
     annotations.get(PAUSED_ANNOTATION).hash(&mut hasher);
