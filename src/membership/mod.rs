@@ -62,6 +62,8 @@ pub type Object = DeserializeGuard<SecurityGroupMembership>;
 
 /// Writes to the API server in flight.
 const WRITES_IN_FLIGHT: usize = 8;
+/// When a pass over an object is made anew whose watch lags behind our own writes.
+const OLD_VIEW_PERIOD: Duration = Duration::from_secs(30);
 /// Steps of a pass: claim, join, correct the claim, and the reads between; more would be a fault of `decide`.
 const STEPS: usize = 10;
 
@@ -273,12 +275,13 @@ async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Action,
     let _one_pass_a_target = lock.lock().await;
     let uid = readable.uid().unwrap_or_default();
     // The watch may lag behind our own writes; what they said is not to be decided again from an older view.
-    if resource_version(readable) < context.edges.known_version(&uid)
-        && context.memory.may_wait_for_watch(&uid)
-    {
+    let old_view = resource_version(readable) < context.edges.known_version(&uid);
+    if old_view && context.memory.may_wait_for_watch(&uid) {
         return Ok(Action::requeue(Duration::from_millis(100)));
     }
     match pass(Arc::clone(&object), edge, &context).await {
+        // What the pass took for said already may be what an older status said, and our own writes start no pass.
+        Ok(_) if old_view => Ok(Action::requeue(OLD_VIEW_PERIOD)),
         Ok(action) => Ok(action),
         Err(ActError::ObjectGone) => Ok(Action::await_change()),
         // Not every change starts a pass by itself.

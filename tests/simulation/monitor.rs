@@ -426,7 +426,8 @@ impl Monitor {
             .edges
             .get(&(target.clone(), group.clone()))
             .is_some_and(|facts| facts.by_operator);
-        if !held
+        if self.is_just_respecified(&text(object, "/metadata/uid"))
+            || !held
             || !leaves
             || !there
             || !ours
