@@ -9,7 +9,7 @@ use crate::account::access::{Account, CallError};
 use crate::account::directory::Standing;
 use crate::api::PAUSED_ANNOTATION;
 use crate::api::SecurityGroupMembership;
-use crate::api::membership::{AccountKind, Origin};
+use crate::api::membership::Origin;
 use crate::ecs::{Class, Error, TargetDescription};
 
 use super::decide::{self, Attempt, Seen, Sharing, Wanted};
@@ -323,10 +323,8 @@ fn sharers(
 
 fn is_granted(other: &Record, edge: &Edge, context: &Context) -> bool {
     let namespace = other.object.namespace.as_deref().unwrap_or_default();
-    match other.account.kind {
-        AccountKind::CloudAccount | AccountKind::ClusterCloudAccount => context
-            .directory
-            .look_up(&other.account)
-            .is_some_and(|entry| context.directory.granted(&entry, namespace, &edge.group)),
-    }
+    context
+        .directory
+        .look_up(&other.account)
+        .is_some_and(|entry| context.directory.granted(&entry, namespace, &edge.group))
 }

@@ -76,12 +76,6 @@ impl Gate {
             .note(Instant::now(), outcome, to_next_minute());
     }
 
-    /// Calls a minute that the cloud allows for `action` in `region`, if it has told.
-    #[must_use]
-    pub fn limit(&self, region: &Region, action: Action) -> Option<f64> {
-        self.lock().lanes.get(&(region.clone(), action))?.limit()
-    }
-
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
