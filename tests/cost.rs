@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::time::{Duration, Instant};
 use support::control_plane::ControlPlane;
 use support::crowd::{EDGES, all_ready, apply, count, inventory, writes};
 use support::error::{Error, Result};
@@ -89,9 +90,10 @@ async fn a_restart_reads_a_hundred_targets_a_call_and_writes_nothing() -> Result
 #[tokio::test]
 async fn under_a_small_limit_few_calls_are_rejected_and_all_edges_get_their_turn() -> Result<()> {
     let _turn = turn().await?;
-    let stage = Stage::set(&binaries!(), &inventory("{JoinSecurityGroup: 200}")).await?;
+    let stage = Stage::set(&binaries!(), &inventory("{JoinSecurityGroup: 140}")).await?;
+    let start = Instant::now();
     apply(&stage, 0..EDGES).await?;
-    // Two windows of a minute; longer than the patience of one wait.
+    // Up to three windows of a minute: longer than the patience of one wait.
     for _ in 0..3 {
         if all_ready(&stage, 0..EDGES).await.is_ok() {
             break;
@@ -104,7 +106,9 @@ async fn under_a_small_limit_few_calls_are_rejected_and_all_edges_get_their_turn
     let rejected = joins["Throttling.User"].as_u64().unwrap_or(0);
     // Those in flight when the limit was met for the first time, and no retries after it.
     assert!(rejected <= 32, "{rejected} rejected");
-    if rejected == 0 {
+    // Two windows hold fewer than these edges, wherever in a minute the first one fell: unseen, the limit was only met
+    // by a machine so slow that a whole window lay between the first Join and the last.
+    if rejected == 0 && start.elapsed() < Duration::from_secs(60) {
         return Err(Error::new(
             "the limit was never met: the test shows nothing",
         ));
