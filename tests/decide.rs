@@ -310,11 +310,20 @@ fn may_release(wanted: &Wanted, seen: &Seen, why: Release) -> bool {
 /// I4, and: whoever rests waits for a poke, is Ready, or has a reason.
 fn may_rest(wanted: &Wanted, seen: &Seen, verdict: Verdict) -> bool {
     match verdict {
-        Verdict::Ready { .. } => {
+        Verdict::Ready {
+            origin,
+            shared,
+            repaired,
+        } => {
             !wanted.deleting
                 && seen.account == Account::Usable
                 && (matches!(seen.target, Target::Present { member: true, .. })
                     || matches!(seen.attempt, Attempt::Joined | Attempt::AlreadyMember))
+                && origin == holder(wanted, seen.claim)
+                // Only what was taken over, and has another owner.
+                && shared == (origin == Some(Origin::Adopted) && seen.sharing.joined_elsewhere)
+                // Only what had been there and was put back by this very pass.
+                && repaired == (seen.was_ready && seen.attempt == Attempt::Joined)
         }
         Verdict::Undecided => {
             seen.account == Account::Examining
@@ -354,6 +363,13 @@ fn may_rest(wanted: &Wanted, seen: &Seen, verdict: Verdict) -> bool {
                     ))
         }
     }
+}
+
+/// Who made the edge, in the words of the status: an object that only observes has made none.
+fn holder(wanted: &Wanted, claim: Option<Claim>) -> Option<Origin> {
+    claim
+        .filter(|_| wanted.management == ManagementPolicy::Manage)
+        .map(|claim| claim.origin)
 }
 
 /// Every way the world can answer a step.
@@ -452,6 +468,126 @@ fn every_pass_comes_to_rest_in_ten_steps_whatever_the_world_answers() {
     }
     println!("{starts} starts, at most {most} steps");
     assert_eq!(starts, 129_024);
+}
+
+/// Where a pass ends: its verdict, and whether the cloud then has the edge.
+type End = (Verdict, bool);
+
+#[test]
+fn where_nothing_fails_every_object_gets_what_it_asks_for() {
+    let mut ends = 0;
+    for wanted in wants() {
+        for claim in claims()
+            .into_iter()
+            .filter(|claim| claim.is_none_or(|claim| !claim.fresh))
+        {
+            for sharing in SHARINGS {
+                for (was_ready, member) in PAIRS {
+                    for repairs in [0, REPAIR_LIMIT - 1, REPAIR_LIMIT, REPAIR_LIMIT + 1] {
+                        let seen = Seen {
+                            account: Account::Usable,
+                            claim,
+                            target: Target::Unread,
+                            sharing,
+                            attempt: Attempt::None,
+                            was_ready,
+                            settled: false,
+                            repairs,
+                            synced: true,
+                        };
+                        let asked = if wanted.deleting {
+                            asked_of_a_deletion(&wanted, &seen, member)
+                        } else {
+                            asked_of_a_life(&wanted, &seen, member)
+                        };
+                        assert_eq!(
+                            end(&wanted, seen.clone(), member),
+                            asked,
+                            "member {member}\nwanted {wanted:?}\nseen {seen:?}"
+                        );
+                        ends += 1;
+                    }
+                }
+            }
+        }
+    }
+    assert_eq!(ends, 18_432);
+}
+
+/// Walks a pass to its end in a world that does all that it is asked for.
+fn end(wanted: &Wanted, mut seen: Seen, mut member: bool) -> End {
+    loop {
+        match decide(wanted, &seen) {
+            Step::Rest(verdict) => return (verdict, member),
+            Step::Read => {
+                seen.target = Target::Present {
+                    member,
+                    transitional: false,
+                }
+            }
+            Step::Claim(origin) => {
+                seen.claim = Some(Claim {
+                    origin,
+                    fresh: true,
+                });
+            }
+            Step::Join => {
+                assert!(!member, "a Join of what is there: {seen:?}");
+                member = true;
+                seen.attempt = Attempt::Joined;
+            }
+            Step::Leave => {
+                member = false;
+                seen.attempt = Attempt::Left;
+            }
+            Step::HandOver => seen.attempt = Attempt::HandedOver,
+            Step::Release(_) => {
+                seen.attempt = Attempt::Released;
+                seen.claim = None;
+            }
+        }
+    }
+}
+
+fn asked_of_a_life(wanted: &Wanted, seen: &Seen, member: bool) -> End {
+    let ready = |origin, repaired| Verdict::Ready {
+        origin,
+        shared: origin == Some(Origin::Adopted) && seen.sharing.joined_elsewhere,
+        repaired,
+    };
+    let observed = wanted.management == ManagementPolicy::Observe;
+    let refused = wanted.adoption == AdoptionPolicy::Refuse && !seen.sharing.claimed_elsewhere;
+    match holder(wanted, seen.claim) {
+        _ if wanted.paused => (Verdict::Paused, member),
+        _ if observed && member => (ready(None, false), true),
+        _ if observed => (Verdict::WouldJoin, false),
+        None if member && refused => (Verdict::AdoptionRefused, true),
+        claimed if member => (ready(claimed.or(Some(Origin::Adopted)), false), true),
+        _ if seen.was_ready && wanted.drift == DriftPolicy::Report => {
+            (Verdict::DriftReported, false)
+        }
+        _ if seen.was_ready && seen.repairs >= REPAIR_LIMIT => (Verdict::RepairLoop, false),
+        claimed => (
+            ready(claimed.or(Some(Origin::Joined)), seen.was_ready),
+            true,
+        ),
+    }
+}
+
+fn asked_of_a_deletion(wanted: &Wanted, seen: &Seen, member: bool) -> End {
+    let leaves = match (wanted.deletion, holder(wanted, seen.claim)) {
+        (DeletionPolicy::Leave, Some(_))
+        | (DeletionPolicy::LeaveIfJoined, Some(Origin::Joined)) => !seen.sharing.others,
+        (DeletionPolicy::Leave | DeletionPolicy::LeaveIfJoined | DeletionPolicy::Retain, _) => {
+            false
+        }
+    };
+    match seen.claim {
+        // Nothing of it is held back by anything, not even by a pause.
+        None => (Verdict::Gone, member),
+        Some(_) if wanted.paused => (Verdict::Paused, member),
+        Some(_) => (Verdict::Gone, member && !leaves),
+    }
 }
 
 #[test]
