@@ -516,7 +516,10 @@ fn where_nothing_fails_every_object_gets_what_it_asks_for() {
 
 /// Walks a pass to its end in a world that does all that it is asked for.
 fn end(wanted: &Wanted, mut seen: Seen, mut member: bool) -> End {
+    let mut steps = 0;
     loop {
+        steps += 1;
+        assert!(steps <= 10, "no end: {wanted:?} {seen:?}");
         match decide(wanted, &seen) {
             Step::Rest(verdict) => return (verdict, member),
             Step::Read => {

@@ -41,11 +41,10 @@ pub enum ActError {
 }
 
 impl ActError {
-    /// Whether the object is gone or being deleted: 422 is the answer to a new finalizer on a deleting object.
+    /// Whether the object is being deleted: 422 is the answer to a new finalizer then.
     fn is_about_going(&self) -> bool {
         match self {
-            Self::ObjectGone => true,
-            Self::Changed => false,
+            Self::ObjectGone | Self::Changed => false,
             Self::Kubernetes { source, .. } => source.code() == Some(422),
         }
     }
@@ -55,7 +54,7 @@ impl Pass {
     /// Writes finalizer and claim, in one server-side apply that never makes an object again (`metadata.uid`).
     ///
     /// # Errors
-    /// The object is gone, or the API server did not take it.
+    /// The API server did not take it.
     pub async fn claim(&mut self, origin: Origin, context: &Context) -> Result<(), ActError> {
         let uid = self.account.as_ref().map(|account| account.uid.clone());
         let written = write_claim(
@@ -142,7 +141,7 @@ impl Pass {
                 self.seen.attempt = Attempt::HandedOver;
                 context.pokes.poke(&heir.object);
             }
-            // The heir went meanwhile, or is going (nothing may add a finalizer to it any more): the next in line, if any.
+            // The heir is going, and nothing may add a finalizer to it any more: the next in line, if any.
             Err(error) if error.is_about_going() => {
                 self.others.retain(|other| other.uid != heir.uid);
                 self.seen.sharing.others = !self.others.is_empty();
@@ -164,7 +163,6 @@ impl Pass {
                 remove_foreign_finalizer(&written, context).await?;
             }
             Ok(written) => self.written(written),
-            Err(ActError::ObjectGone) if self.wanted.deleting => {}
             Err(error) => return Err(error),
         }
         self.seen.attempt = Attempt::Released;
@@ -205,8 +203,7 @@ async fn write_claim(
             context.edges.insert(&written);
             Ok(written)
         }
-        Err(error) if error.code() == Some(404) => Err(ActError::ObjectGone),
-        // Gone (an apply with a UID makes nothing), or the API server gave up on concurrent writes.
+        // Gone (an apply with a UID makes nothing, and is answered so), or the API server gave up on concurrent writes.
         Err(error) if error.code() == Some(409) => Err(ActError::Changed),
         Err(source) => Err(ActError::Kubernetes { what, source }),
     }

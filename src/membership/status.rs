@@ -512,7 +512,6 @@ pub fn note(
     };
     if let Some(ready) = changed(reason::READY) {
         let reason = match verdict {
-            Verdict::Ready { repaired: true, .. } => "DriftRepaired",
             _ if before(reason::STALLED).is_some() => "Recovered",
             Verdict::Ready {
                 origin: Some(Origin::Joined),

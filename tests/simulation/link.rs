@@ -78,7 +78,7 @@ impl Weather {
         } else {
             &self.refused_claims
         };
-        call.verb == Verb::Apply
+        matches!(call.verb, Verb::Apply | Verb::Merge)
             && left
                 .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
                     left.checked_sub(1)

@@ -13,6 +13,7 @@ mod api_server;
 mod crash;
 mod link;
 mod monitor;
+mod passes;
 mod regressions;
 mod schedule;
 mod world;

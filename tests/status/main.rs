@@ -1,5 +1,8 @@
 //! What a status says: one of kstatus's words, the cloud's own words, and nothing twice.
 
+mod events;
+mod words;
+
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
@@ -119,6 +122,7 @@ fn ends() -> Vec<(Verdict, Account, Option<Error>)> {
     ends
 }
 
+/// The status after a pass that ended so, at this second.
 fn say(
     previous: &SecurityGroupMembershipStatus,
     (verdict, account, failure): &(Verdict, Account, Option<Error>),
@@ -290,28 +294,149 @@ fn a_deletion_that_cannot_finish_names_the_way_out() {
 }
 
 #[test]
-fn events_tell_of_transitions_only() {
+fn the_half_hour_counts_waiting_alone_and_nothing_that_was_retried_before() {
+    let retrying = &ends()[17];
+    let first = say(
+        &SecurityGroupMembershipStatus::default(),
+        retrying,
+        false,
+        0,
+    )
+    .unwrap();
+    let waiting = (Verdict::Waiting, Account::Usable, None);
+    let said = say(&first, &waiting, false, 40 * 60).unwrap();
+    assert!(is_true(&said.conditions, "Reconciling"), "{said:?}");
+}
+
+#[test]
+fn a_failing_account_does_not_undo_what_the_cloud_said_of_this_generation_unless_somebody_must_act()
+{
     let nothing = SecurityGroupMembershipStatus::default();
-    for end in ends() {
-        let Some(first) = say(&nothing, &end, false, 0) else {
-            continue;
-        };
-        // The same end in other words: no event.
-        let mut reworded = first.clone();
-        for condition in &mut reworded.conditions {
-            condition.message.push('!');
-        }
-        assert_eq!(note(&first, &reworded, end.0), None, "{end:?}");
+    let ready = say(&nothing, &ends()[0], false, 0).unwrap();
+    let passing = (
+        Verdict::AccountUnusable,
+        Account::Unready { stalled: false },
+        None,
+    );
+    assert_eq!(say(&ready, &passing, false, 60), None);
+    let stalled = (
+        Verdict::AccountUnusable,
+        Account::Unready { stalled: true },
+        None,
+    );
+    for end in [stalled, (Verdict::AccountUnusable, Account::Missing, None)] {
+        let said = say(&ready, &end, false, 60).unwrap();
+        assert!(!is_true(&said.conditions, "Ready"), "{end:?}");
     }
-    let reason = |index: usize| {
-        let end = &ends()[index];
-        let said = say(&nothing, end, false, 0).unwrap();
-        note(&nothing, &said, end.0).map(|note| note.reason)
+    let another_generation = SecurityGroupMembershipStatus {
+        observed_generation: Some(0),
+        ..ready
     };
-    assert_eq!(reason(0), Some("Joined"));
-    assert_eq!(reason(1), Some("Adopted"));
-    assert_eq!(reason(4), None, "a pause is the user's own doing");
-    assert_eq!(reason(5), Some("Waiting"));
-    assert_eq!(reason(8), Some("DriftDetected"));
-    assert_eq!(reason(10), Some("Stalled"));
+    assert!(say(&another_generation, &passing, false, 60).is_some());
+    let waiting = say(&nothing, &ends()[5], false, 0).unwrap();
+    assert!(say(&waiting, &passing, false, 60).is_some());
+}
+
+#[test]
+fn a_deletion_tells_of_every_failure_whatever_was_said_before() {
+    let ready = say(
+        &SecurityGroupMembershipStatus::default(),
+        &ends()[0],
+        false,
+        0,
+    )
+    .unwrap();
+    for index in [13, 17, 18] {
+        let said = say(&ready, &ends()[index], true, 60).unwrap();
+        assert!(!is_true(&said.conditions, "Ready"), "{:?}", ends()[index]);
+    }
+}
+
+#[test]
+fn nothing_is_said_where_nothing_was_decided() {
+    let ready = say(
+        &SecurityGroupMembershipStatus::default(),
+        &ends()[0],
+        false,
+        0,
+    )
+    .unwrap();
+    for verdict in [
+        Verdict::Undecided,
+        Verdict::Gone,
+        // Held back without a call of its own.
+        Verdict::Failed(Class::Throttled),
+    ] {
+        assert_eq!(
+            say(&ready, &(verdict, Account::Usable, None), true, 60),
+            None
+        );
+    }
+}
+
+#[test]
+fn a_new_generation_is_always_answered() {
+    let ready = say(
+        &SecurityGroupMembershipStatus::default(),
+        &ends()[0],
+        false,
+        0,
+    )
+    .unwrap();
+    let earlier = SecurityGroupMembershipStatus {
+        observed_generation: Some(0),
+        ..ready
+    };
+    let said = say(&earlier, &ends()[0], false, 60).unwrap();
+    assert_eq!(said.observed_generation, Some(1));
+}
+
+#[test]
+fn the_target_is_shown_as_last_described_and_not_at_all_when_it_is_gone() {
+    let (edge, description) = (edge(), running());
+    let show = |previous: &SecurityGroupMembershipStatus, target, description| {
+        let facts = Facts {
+            edge: &edge,
+            verdict: Verdict::Absent,
+            seen: &Seen {
+                target,
+                ..seen(Account::Usable)
+            },
+            deleting: false,
+            description,
+            failure: None,
+            account_problem: "",
+        };
+        status(previous, Some(1), &facts, at(0)).unwrap()
+    };
+    let nothing = SecurityGroupMembershipStatus::default();
+    let shown = show(&nothing, Target::Unread, Some(&description));
+    let target = shown.target.clone().unwrap();
+    assert_eq!(
+        (target.state.as_str(), target.vpc_id.as_deref()),
+        ("Running", Some("vpc-1"))
+    );
+    let changed = SecurityGroupMembershipStatus {
+        conditions: Vec::new(),
+        ..shown
+    };
+    let unread = show(&changed, Target::Unread, None);
+    assert_eq!(unread.target, changed.target, "nothing new is known of it");
+    let absent = show(&changed, Target::Absent, Some(&description));
+    assert_eq!(absent.target, None);
+}
+
+#[test]
+fn who_made_the_edge_is_kept_while_a_pass_does_not_end_ready() {
+    let nothing = SecurityGroupMembershipStatus::default();
+    for (index, origin) in [
+        (0, Some(Origin::Joined)),
+        (1, Some(Origin::Adopted)),
+        (3, None),
+    ] {
+        let ready = say(&nothing, &ends()[index], false, 0).unwrap();
+        assert_eq!(ready.origin, origin);
+        let drifted = say(&ready, &ends()[8], false, 60).unwrap();
+        assert_eq!(drifted.origin, origin);
+    }
 }

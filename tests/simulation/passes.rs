@@ -1,0 +1,472 @@
+//! What one pass does when something comes in between: each a small story, told for every moment at which it can happen.
+
+use std::time::Duration;
+
+use security_group_operator::api::{FINALIZER, ORIGIN_ANNOTATION};
+use serde_json::{Value, json};
+
+use crate::api_server::Verb;
+use crate::in_virtual_time;
+use crate::monitor::{MEMBERSHIPS, condition, text};
+use crate::world::{NAMESPACE, Nature, OPERATOR_NAMESPACE, World};
+
+/// Longer than a pass over one object without faults, shorter than the first wait after a fault.
+const AT_ONCE: f64 = 0.4;
+
+async fn seconds(seconds: f64) {
+    tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
+}
+
+/// A world whose operator has seen the account.
+async fn world() -> World {
+    let mut world = World::new(Nature::default());
+    world.start(None);
+    seconds(1.0).await;
+    world
+}
+
+/// Tells the story for each millisecond up to `last`; the story is told how long to wait.
+fn at_every_moment<Story: Future<Output = ()>>(last: u32, story: impl Fn(f64) -> Story) {
+    for moment in 0..=last {
+        in_virtual_time(story(f64::from(moment) / 1_000.0));
+    }
+}
+
+fn object(world: &World, name: &str) -> Option<Value> {
+    world.server.object(MEMBERSHIPS, NAMESPACE, name)
+}
+
+fn ready(world: &World, name: &str) -> (String, String) {
+    let object = object(world, name).unwrap();
+    let ready = condition(&object, "Ready").unwrap();
+    (text(ready, "/status"), text(ready, "/reason"))
+}
+
+fn claim(world: &World, name: &str) -> String {
+    let object = object(world, name).unwrap();
+    text(
+        &object["metadata"]["annotations"],
+        &format!("/{}", ORIGIN_ANNOTATION.replace('/', "~1")),
+    )
+}
+
+fn fault(world: &World, action: &str, code: &str) {
+    world.simulator.add_fault(
+        serde_json::from_value(json!({"action": action, "count": 1, "fault": {"error": {"code": code}}})).unwrap(),
+    );
+}
+
+/// Takes an object away with its finalizers, as an administrator may.
+fn tear_away(world: &World, name: &str) {
+    world.patch(name, json!({"metadata": {"finalizers": null}}));
+    world.delete(name);
+}
+
+#[test]
+fn what_a_new_edge_and_its_end_cost() {
+    in_virtual_time(async {
+        let world = world().await;
+        let before = world.monitor.effects();
+        world.membership("m", 0, 0, json!({}));
+        seconds(AT_ONCE).await;
+        assert_eq!(ready(&world, "m"), ("True".to_owned(), "Joined".to_owned()));
+        let made = world.monitor.effects();
+        assert_eq!(made - before, 4, "claim, Join, status, event");
+        seconds(200.0).await;
+        assert_eq!(world.monitor.effects(), made, "two scans find it so");
+        world.delete("m");
+        seconds(AT_ONCE).await;
+        assert_eq!(object(&world, "m"), None);
+        assert_eq!(world.monitor.effects() - made, 3, "Leave, finalizer, event");
+    });
+}
+
+#[test]
+fn a_join_that_fails_is_no_membership() {
+    for (code, reason) in [
+        ("ServiceUnavailable", "Retrying"),
+        ("OperationConflict", "Retrying"),
+    ] {
+        in_virtual_time(async {
+            let world = world().await;
+            fault(&world, "JoinSecurityGroup", code);
+            world.membership("m", 0, 0, json!({}));
+            seconds(AT_ONCE).await;
+            assert_eq!(ready(&world, "m"), ("False".to_owned(), reason.to_owned()));
+            seconds(10.0).await;
+            assert_eq!(ready(&world, "m"), ("True".to_owned(), "Joined".to_owned()));
+            assert_eq!(world.monitor.violations(), [""; 0]);
+        });
+    }
+}
+
+#[test]
+fn a_leave_that_fails_lets_nothing_go() {
+    in_virtual_time(async {
+        let world = world().await;
+        world.membership("m", 0, 0, json!({}));
+        seconds(AT_ONCE).await;
+        fault(&world, "LeaveSecurityGroup", "ServiceUnavailable");
+        world.delete("m");
+        seconds(AT_ONCE).await;
+        assert_eq!(ready(&world, "m").1, "Retrying");
+        seconds(10.0).await;
+        assert_eq!(object(&world, "m"), None);
+        assert!(!world.is_member("i-0", "sg-a"));
+        assert_eq!(world.monitor.violations(), [""; 0]);
+    });
+}
+
+#[test]
+fn whoever_is_faster_is_adopted_or_left_alone_and_it_is_said_at_once() {
+    for (adoption, told) in [("Adopt", "Adopted"), ("Refuse", "AdoptionRefused")] {
+        at_every_moment(60, |moment| async move {
+            let world = world().await;
+            world.membership("m", 0, 0, json!({"adoptionPolicy": adoption}));
+            seconds(moment).await;
+            let joined = world.is_member("i-0", "sg-a");
+            world.foreign(0, 0, true);
+            seconds(AT_ONCE).await;
+            let reason = ready(&world, "m").1;
+            let wanted = if joined { "Joined" } else { told };
+            assert_eq!(reason, wanted, "{moment}");
+            let claimed = claim(&world, "m");
+            match reason.as_str() {
+                "AdoptionRefused" => assert_eq!(claimed, "", "{moment}"),
+                reason => assert_eq!(claimed, reason, "{moment}"),
+            }
+            world.delete("m");
+            seconds(AT_ONCE).await;
+            assert_eq!(object(&world, "m"), None, "{moment}");
+            assert_eq!(world.is_member("i-0", "sg-a"), !joined, "{moment}");
+        });
+    }
+}
+
+#[test]
+fn an_edge_or_a_target_that_goes_by_itself_holds_no_deletion_up() {
+    let gone: [fn(&World); 2] = [
+        |world| world.foreign(0, 0, false),
+        |world| world.cloud(json!({"delete": {"id": "i-0"}})),
+    ];
+    for go in gone {
+        at_every_moment(50, |moment| async move {
+            let world = world().await;
+            world.membership("m", 0, 0, json!({}));
+            seconds(AT_ONCE).await;
+            world.delete("m");
+            seconds(moment).await;
+            go(&world);
+            seconds(AT_ONCE).await;
+            assert_eq!(object(&world, "m"), None, "{moment}");
+        });
+    }
+}
+
+#[test]
+fn an_heir_that_goes_at_any_moment_holds_nobody_up_and_the_next_one_inherits() {
+    at_every_moment(20, |moment| async move {
+        let world = world().await;
+        for name in ["m", "heir", "third"] {
+            world.membership(name, 0, 0, json!({}));
+            seconds(2.0).await;
+        }
+        world.delete("m");
+        seconds(moment).await;
+        tear_away(&world, "heir");
+        // An apply to what is gone is answered as a conflict, after which the pass starts anew.
+        seconds(3.0).await;
+        assert_eq!(object(&world, "m"), None, "{moment}");
+        assert!(world.is_member("i-0", "sg-a"), "{moment}");
+        if moment < 0.001 {
+            assert_eq!(claim(&world, "third"), "Joined");
+            world.delete("third");
+            seconds(AT_ONCE).await;
+            assert!(!world.is_member("i-0", "sg-a"), "{moment}");
+        }
+    });
+}
+
+#[test]
+fn an_heir_that_is_deleted_before_it_was_ever_claimed_holds_nobody_up() {
+    at_every_moment(20, |moment| async move {
+        let world = world().await;
+        world.membership("m", 0, 0, json!({}));
+        seconds(2.0).await;
+        // It is kept by somebody else's finalizer, and nothing may add ours once it is deleted.
+        world.membership("heir", 0, 0, json!({}));
+        world.patch(
+            "heir",
+            json!({"metadata": {
+                "finalizers": ["example.com/hold"],
+                "annotations": {"security-group-operator.io/paused": "true"},
+            }}),
+        );
+        seconds(2.0).await;
+        world.delete("m");
+        seconds(moment).await;
+        world.delete("heir");
+        seconds(AT_ONCE).await;
+        assert_eq!(object(&world, "m"), None, "{moment}");
+    });
+}
+
+#[test]
+fn an_heir_that_cannot_be_written_to_just_now_is_the_heir_all_the_same() {
+    in_virtual_time(async {
+        let world = world().await;
+        for name in ["m", "heir"] {
+            world.membership(name, 0, 0, json!({}));
+            seconds(2.0).await;
+        }
+        world.weather.refuse_claim_writes(1);
+        world.delete("m");
+        seconds(10.0).await;
+        assert_eq!(object(&world, "m"), None);
+        assert_eq!(claim(&world, "heir"), "Joined");
+        assert!(world.is_member("i-0", "sg-a"));
+        assert_eq!(world.monitor.violations(), [""; 0]);
+    });
+}
+
+/// As a backup tool writes it back: somebody else owns the finalizer and the claim, and has a finalizer of its own there.
+fn restored(world: &World, finalizers: &Value) {
+    world.create(
+        MEMBERSHIPS,
+        NAMESPACE,
+        json!({
+            "metadata": {"name": "m", "finalizers": finalizers, "annotations": {ORIGIN_ANNOTATION: "Joined"}},
+            "spec": {"region": "cn-hangzhou", "instanceID": "i-0", "securityGroupID": "sg-a"},
+        }),
+    );
+}
+
+#[test]
+fn a_restored_object_loses_our_finalizer_and_keeps_everybody_elses() {
+    in_virtual_time(async {
+        let world = world().await;
+        restored(&world, &json!([FINALIZER, "example.com/hold"]));
+        seconds(AT_ONCE).await;
+        assert_eq!(ready(&world, "m").1, "Joined");
+        world.delete("m");
+        seconds(AT_ONCE).await;
+        assert!(!world.is_member("i-0", "sg-a"));
+        let held = object(&world, "m").unwrap();
+        assert_eq!(held["metadata"]["finalizers"], json!(["example.com/hold"]));
+        assert_eq!(claim(&world, "m"), "");
+    });
+}
+
+#[test]
+fn a_restored_object_goes_even_if_the_api_server_refuses_in_between() {
+    at_every_moment(60, |moment| async move {
+        let world = world().await;
+        restored(&world, &json!([FINALIZER]));
+        seconds(AT_ONCE).await;
+        world.delete("m");
+        seconds(moment).await;
+        world.weather.refuse_claim_writes(1);
+        seconds(20.0).await;
+        assert_eq!(object(&world, "m"), None, "{moment}");
+        assert!(!world.is_member("i-0", "sg-a"), "{moment}");
+    });
+}
+
+#[test]
+fn an_object_that_is_torn_away_at_any_moment_is_not_made_again() {
+    at_every_moment(60, |moment| async move {
+        let world = world().await;
+        world.membership("m", 0, 0, json!({}));
+        seconds(moment).await;
+        tear_away(&world, "m");
+        seconds(10.0).await;
+        assert_eq!(object(&world, "m"), None, "{moment}");
+        let effects = world.monitor.effects();
+        seconds(100.0).await;
+        assert_eq!(world.monitor.effects(), effects, "{moment}");
+    });
+}
+
+#[test]
+fn a_paused_object_costs_nothing_but_to_say_so() {
+    in_virtual_time(async {
+        let world = world().await;
+        world.membership("m", 0, 0, json!({}));
+        world.patch(
+            "m",
+            json!({"metadata": {"annotations": {"security-group-operator.io/paused": "true"}}}),
+        );
+        seconds(10.0).await;
+        assert_eq!(ready(&world, "m").1, "Paused");
+        assert!(!world.is_member("i-0", "sg-a"));
+        world.patch(
+            "m",
+            json!({"metadata": {"annotations": {"security-group-operator.io/paused": "no"}}}),
+        );
+        seconds(AT_ONCE).await;
+        assert_eq!(ready(&world, "m").1, "Joined");
+    });
+}
+
+#[test]
+fn what_was_joined_is_left_even_when_its_secret_went_first() {
+    in_virtual_time(async {
+        let world = world().await;
+        for (target, name) in ["m", "stays"].into_iter().enumerate() {
+            world.membership(name, target, 0, json!({}));
+        }
+        seconds(AT_ONCE).await;
+        world.remove_secret();
+        seconds(5.0).await;
+        assert_eq!(ready(&world, "stays").1, "AccountNotReady");
+        world.delete("m");
+        seconds(AT_ONCE).await;
+        assert_eq!(object(&world, "m"), None);
+        assert!(!world.is_member("i-0", "sg-a"));
+        assert!(world.is_member("i-1", "sg-a"));
+    });
+}
+
+#[test]
+fn a_namespaces_own_account_may_go_before_what_it_joined_and_the_clusters_is_waited_for() {
+    in_virtual_time(async {
+        let world = world().await;
+        let secret = world
+            .server
+            .object("secrets", OPERATOR_NAMESPACE, "key")
+            .unwrap();
+        world.create(
+            "secrets",
+            NAMESPACE,
+            json!({"metadata": {"name": "key"}, "data": secret["data"]}),
+        );
+        world.create(
+            "cloudaccounts",
+            NAMESPACE,
+            json!({"metadata": {"name": "own"}, "spec": {"credentials": {"secretRef": {"name": "key"}}}}),
+        );
+        seconds(1.0).await;
+        let own = json!({"accountRef": {"kind": "CloudAccount", "name": "own"}});
+        world.membership("m", 0, 0, own.clone());
+        world.membership("stays", 1, 0, own);
+        world.membership("waits", 2, 0, json!({}));
+        seconds(AT_ONCE).await;
+        world.user(Verb::Delete, "cloudaccounts", NAMESPACE, "own", Value::Null);
+        world.account(false);
+        seconds(5.0).await;
+        assert_eq!(ready(&world, "stays").1, "AccountNotFound");
+        world.delete("m");
+        world.delete("waits");
+        seconds(10.0).await;
+        assert_eq!(object(&world, "m"), None);
+        assert!(!world.is_member("i-0", "sg-a"));
+        assert!(world.is_member("i-1", "sg-a"));
+        assert_eq!(ready(&world, "waits").1, "AccountNotFound");
+        assert!(world.is_member("i-2", "sg-a"));
+        world.account(true);
+        seconds(AT_ONCE).await;
+        assert_eq!(object(&world, "waits"), None);
+        assert!(!world.is_member("i-2", "sg-a"));
+    });
+}
+
+#[test]
+fn without_a_grant_nothing_is_done_and_nothing_is_undone() {
+    in_virtual_time(async {
+        let world = world().await;
+        world.membership("m", 0, 0, json!({}));
+        seconds(AT_ONCE).await;
+        world.grant(false);
+        seconds(AT_ONCE).await;
+        assert_eq!(ready(&world, "m").1, "NotGranted");
+        world.membership("late", 1, 0, json!({}));
+        world.delete("m");
+        seconds(10.0).await;
+        assert_eq!(ready(&world, "late").1, "NotGranted");
+        assert!(world.is_member("i-0", "sg-a"));
+        assert!(!world.is_member("i-1", "sg-a"));
+        world.grant(true);
+        seconds(AT_ONCE).await;
+        assert_eq!(object(&world, "m"), None);
+        assert!(!world.is_member("i-0", "sg-a"));
+        assert_eq!(ready(&world, "late").1, "Joined");
+    });
+}
+
+/// Another account object over the same cloud account.
+fn second_account(world: &World, grants: &Value) {
+    let spec = json!({
+        "credentials": {"secretRef": {"name": "key"}},
+        "endpoints": {"ecs": "http://ecs.test", "sts": "http://sts.test"},
+        "grants": grants,
+    });
+    world.user(
+        Verb::Apply,
+        "clustercloudaccounts",
+        "",
+        "second",
+        json!({"apiVersion": "security-group-operator.io/v1alpha1", "kind": "ClusterCloudAccount", "metadata": {"name": "second"}, "spec": spec}),
+    );
+}
+
+#[test]
+fn only_who_holds_or_may_hold_an_edge_keeps_it() {
+    let everybody = json!([{"namespaces": {"selector": {"matchLabels": {"team": "web"}}}, "securityGroupIDs": ["*"]}]);
+    let second = json!({"accountRef": {"kind": "ClusterCloudAccount", "name": "second"}});
+    let observes = json!({"managementPolicy": "Observe"});
+    // What the other object asks for, whether it may use the account at first and later, whether it keeps the edge.
+    for (policies, at_first, later, keeps) in [
+        (&second, true, true, true),
+        (&second, true, false, true),
+        (&second, false, false, false),
+        (&observes, true, true, false),
+    ] {
+        let everybody = &everybody;
+        in_virtual_time(async move {
+            let world = world().await;
+            let grants = |granted| if granted { everybody.clone() } else { json!([]) };
+            second_account(&world, &grants(at_first));
+            seconds(1.0).await;
+            world.membership("m", 0, 0, json!({}));
+            seconds(2.0).await;
+            world.membership("other", 0, 0, policies.clone());
+            seconds(2.0).await;
+            second_account(&world, &grants(later));
+            seconds(2.0).await;
+            world.delete("m");
+            seconds(AT_ONCE).await;
+            let told = format!("{policies} {at_first} {later}");
+            assert_eq!(object(&world, "m"), None, "{told}");
+            assert_eq!(world.is_member("i-0", "sg-a"), keeps, "{told}");
+        });
+    }
+}
+
+#[test]
+fn who_may_use_an_edge_and_has_not_claimed_it_yet_keeps_it() {
+    in_virtual_time(async {
+        let world = world().await;
+        world.membership("m", 0, 0, json!({}));
+        seconds(2.0).await;
+        world.membership("other", 0, 0, json!({}));
+        world.patch(
+            "other",
+            json!({"metadata": {"annotations": {"security-group-operator.io/paused": "true"}}}),
+        );
+        seconds(2.0).await;
+        tear_claim(&world);
+        world.delete("m");
+        seconds(AT_ONCE).await;
+        assert_eq!(object(&world, "m"), None);
+        assert!(world.is_member("i-0", "sg-a"));
+        assert_eq!(claim(&world, "other"), "Joined");
+    });
+}
+
+/// Whatever the other object has claimed before it was paused.
+fn tear_claim(world: &World) {
+    world.patch(
+        "other",
+        json!({"metadata": {"finalizers": null, "annotations": {ORIGIN_ANNOTATION: null}}}),
+    );
+}

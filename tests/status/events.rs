@@ -1,0 +1,69 @@
+//! Which events go with which change of a status.
+
+use security_group_operator::api::membership::SecurityGroupMembershipStatus;
+use security_group_operator::membership::decide::Verdict;
+use security_group_operator::membership::status::{Note, note};
+
+use crate::{ends, say};
+
+/// The event for one end after another.
+fn told(before: usize, after: usize) -> Option<Note> {
+    let nothing = SecurityGroupMembershipStatus::default();
+    let first = say(&nothing, &ends()[before], false, 0).unwrap();
+    let second = say(&first, &ends()[after], false, 60).unwrap();
+    note(&first, &second, ends()[after].0)
+}
+
+#[test]
+fn events_tell_of_transitions_only() {
+    let nothing = SecurityGroupMembershipStatus::default();
+    for end in ends() {
+        let Some(first) = say(&nothing, &end, false, 0) else {
+            continue;
+        };
+        // The same end in other words: no event.
+        let mut reworded = first.clone();
+        for condition in &mut reworded.conditions {
+            condition.message.push('!');
+        }
+        assert_eq!(note(&first, &reworded, end.0), None, "{end:?}");
+    }
+    let reason = |index: usize| {
+        let end = &ends()[index];
+        let said = say(&nothing, end, false, 0).unwrap();
+        note(&nothing, &said, end.0).map(|note| note.reason)
+    };
+    assert_eq!(reason(0), Some("Joined"));
+    assert_eq!(reason(1), Some("Adopted"));
+    assert_eq!(reason(4), None, "a pause is the user's own doing");
+    assert_eq!(reason(5), Some("Waiting"));
+    assert_eq!(reason(8), Some("DriftDetected"));
+    assert_eq!(reason(10), Some("Stalled"));
+    assert_eq!(reason(17), None, "a retry is no event");
+}
+
+#[test]
+fn what_needs_somebody_is_a_warning_and_says_what_the_status_says() {
+    let nothing = SecurityGroupMembershipStatus::default();
+    for end in ends() {
+        let said = say(&nothing, &end, false, 0).unwrap();
+        let Some(note) = note(&nothing, &said, end.0) else {
+            continue;
+        };
+        let warning = matches!(note.reason, "Stalled" | "DriftDetected");
+        assert_eq!(note.warning, warning, "{note:?}");
+        assert_eq!(note.text, said.conditions[0].message);
+    }
+}
+
+#[test]
+fn one_trouble_after_another_is_told_and_so_is_its_end() {
+    let reason = |before, after| told(before, after).map(|note| note.reason);
+    assert_eq!(reason(21, 20), Some("Stalled"), "another reason");
+    assert_eq!(reason(20, 0), Some("Recovered"));
+    assert_eq!(reason(20, 1), Some("Recovered"));
+    assert_eq!(reason(5, 0), Some("Joined"), "a wait is no trouble");
+    assert_eq!(reason(5, 3), Some("Adopted"), "observed");
+    assert_eq!(reason(1, 0), Some("Joined"), "handed over");
+    assert_eq!(reason(8, 9), Some("DriftDetected"), "reported, then a loop");
+}
