@@ -223,6 +223,52 @@ async fn repair_puts_back_what_somebody_else_took_away() -> Result<()> {
 }
 
 #[tokio::test]
+async fn what_is_undone_again_and_again_is_said_and_no_more_repaired_for_now() -> Result<()> {
+    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    stage.apply("web", "i-web", "sg-web", json!({})).await?;
+    stage.until_reason("web", "Joined").await?;
+    let taken_out = json!({"leave": {"target": "i-web", "securityGroupId": "sg-web"}});
+    for repairs in 1..=3 {
+        stage.behind(taken_out.clone()).await?;
+        stage.look_and_wait("web").await?;
+        assert!(stage.is_member("i-web", "sg-web").await?);
+        assert_eq!(stage.calls("JoinSecurityGroup").await?, 1 + repairs);
+    }
+    stage.behind(taken_out).await?;
+    stage.look_again("web").await?;
+    let object = stage.until_reason("web", "RepairLoop").await?;
+    assert_eq!(phase(&object), "Stalled");
+    let drifted = condition(&object, "Drifted").unwrap();
+    assert_eq!(
+        (drifted.status.as_str(), drifted.reason.as_str()),
+        ("True", "RepairLoop")
+    );
+    let message = &ready(&object).unwrap().message;
+    assert!(
+        message.contains("3 repairs in 30 min were undone"),
+        "{message}"
+    );
+    stage.until_event("web", "DriftDetected").await?;
+    stage.look_and_wait("web").await?;
+    stage.look_and_wait("web").await?;
+    assert_eq!(stage.calls("JoinSecurityGroup").await?, 4);
+    assert!(!stage.is_member("i-web", "sg-web").await?);
+
+    // Whoever is the other owner puts it back, and that is the end of it.
+    stage
+        .behind(json!({"join": {"target": "i-web", "securityGroupId": "sg-web"}}))
+        .await?;
+    stage.look_again("web").await?;
+    let object = stage.until_reason("web", "Joined").await?;
+    assert!(condition(&object, "Drifted").is_none());
+    assert_eq!(stage.calls("JoinSecurityGroup").await?, 4);
+    stage.delete("web").await?;
+    stage.until_gone("web").await?;
+    assert!(!stage.is_member("i-web", "sg-web").await?);
+    Ok(())
+}
+
+#[tokio::test]
 async fn report_only_says_that_somebody_else_took_it_away() -> Result<()> {
     let stage = Stage::set(&binaries!(), INVENTORY).await?;
     for (out, within) in TARGETS {

@@ -256,4 +256,116 @@ mod tests {
         tokio::time::advance(WATCH_LAG).await;
         assert!(!memory.may_wait_for_watch("a"));
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_repair_counts_up_to_the_last_second_of_the_window() {
+        let memory = Memory::default();
+        memory.repaired("a");
+        tokio::time::advance(Duration::from_secs(REPAIR_WINDOW_MINUTES * 60 - 1)).await;
+        assert_eq!(memory.repairs("a"), 1);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(memory.repairs("a"), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_edge_that_stayed_for_a_whole_period_is_in_no_loop_any_more() {
+        let ready = Verdict::WouldJoin;
+        let memory = Memory::default();
+        for _ in 0..REPAIR_LIMIT {
+            memory.repaired("a");
+        }
+        let _ = memory.next_look("a", Verdict::RepairLoop, None, None);
+        let _ = memory.next_look("a", ready, None, None);
+        assert_eq!(memory.repairs("a"), REPAIR_LIMIT, "it has not stayed yet");
+        tokio::time::advance(LOOP_PERIOD).await;
+        memory.repaired("a");
+        tokio::time::advance(LOOP_PERIOD).await;
+        let _ = memory.next_look("a", ready, None, None);
+        memory.repaired("a");
+        assert_eq!(memory.repairs("a"), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_leave_that_is_forbidden_is_believed_when_no_read_lags_any_more() {
+        let memory = Memory::default();
+        assert!(!memory.leave_is_forbidden("a"));
+        tokio::time::advance(SETTLING - Duration::from_millis(1)).await;
+        assert!(!memory.leave_is_forbidden("a"));
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(memory.leave_is_forbidden("a"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_drift_is_told_once_until_it_is_repaired() {
+        let memory = Memory::default();
+        assert!(memory.drift_is_news("a"));
+        assert!(!memory.drift_is_news("a"));
+        memory.repaired("a");
+        assert!(memory.drift_is_news("a"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_gone_is_forgotten_and_nothing_else() {
+        let memory = Memory::default();
+        memory.repaired("a");
+        memory.repaired("b");
+        let _ = memory.next_look("a", Verdict::Gone, None, None);
+        let _ = memory.next_look("b", Verdict::Paused, None, None);
+        assert_eq!((memory.repairs("a"), memory.repairs("b")), (0, 1));
+        memory.forget("b");
+        assert_eq!(memory.repairs("b"), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waits_grow_while_the_same_goes_wrong_and_begin_anew_with_something_else() {
+        let memory = Memory::default();
+        let failed = Verdict::Failed(Class::Blocked);
+        let wait = |verdict| {
+            let _ = memory.next_look("a", verdict, None, None);
+            memory.lock()["a"].wait(Class::Blocked)
+        };
+        let retry = Class::Blocked.retry();
+        let about = |wait: Duration, minimum: Duration| {
+            wait >= minimum.mul_f64(0.9) && wait <= minimum.mul_f64(1.1)
+        };
+        assert!(about(wait(failed), retry.first));
+        for _ in 0..20 {
+            wait(failed);
+        }
+        assert!(about(wait(failed), retry.cap));
+        assert!(about(wait(Verdict::Absent), retry.first));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn errors_of_the_api_server_wait_longer_each_time_until_a_pass_succeeds() {
+        let memory = Memory::default();
+        let retry = Class::Transient.retry();
+        assert!(memory.after_error("a") <= retry.first.mul_f64(1.5));
+        for _ in 0..20 {
+            assert!(memory.after_error("a") > Duration::ZERO);
+        }
+        assert!(memory.after_error("a") >= retry.cap.mul_f64(0.5));
+        let _ = memory.next_look("a", Verdict::Paused, None, None);
+        assert!(memory.after_error("a") <= retry.first.mul_f64(1.5));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_is_throttled_waits_until_it_may_and_a_little_more() {
+        let until = Instant::now() + Duration::from_secs(10);
+        for _ in 0..100 {
+            let wait = throttle_wait(None, Some(until));
+            assert!(wait > Duration::from_secs(10) && wait < Duration::from_secs(12));
+        }
+        assert!(throttle_wait(None, None) > Class::Throttled.retry().cap);
+    }
+
+    #[test]
+    fn what_failed_together_comes_back_apart() {
+        let waits: Vec<Duration> = (0..1_000)
+            .map(|_| jittered(Duration::from_secs(100), 0.5))
+            .collect();
+        let (first, last) = (waits.iter().min().unwrap(), waits.iter().max().unwrap());
+        assert!(*first >= Duration::from_secs(50) && *first < Duration::from_secs(75));
+        assert!(*last <= Duration::from_secs(150) && *last > Duration::from_secs(125));
+    }
 }

@@ -473,8 +473,8 @@ fn retry_text(retry: Retry) -> String {
 
 fn short(duration: Duration) -> String {
     match duration.as_secs() {
-        seconds if seconds >= 3600 && seconds % 3600 == 0 => format!("{}h", seconds / 3600),
-        seconds if seconds >= 60 && seconds % 60 == 0 => format!("{}m", seconds / 60),
+        seconds if seconds % 3600 == 0 => format!("{}h", seconds / 3600),
+        seconds if seconds % 60 == 0 => format!("{}m", seconds / 60),
         seconds => format!("{seconds}s"),
     }
 }

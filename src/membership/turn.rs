@@ -239,4 +239,51 @@ mod tests {
                 .is_some()
         );
     }
+
+    fn full(turns: &Arc<Turns>) -> Vec<Turn> {
+        (0..IN_FLIGHT)
+            .map(|n| {
+                turns
+                    .enter(bucket("cn-hangzhou"), &object(&n.to_string()), true)
+                    .unwrap()
+            })
+            .collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_was_called_and_does_not_come_in_time_gives_its_place_to_the_next() {
+        let (pokes, mut queues) = Pokes::new(&[None]);
+        let turns = Arc::new(Turns::new(pokes));
+        let mut held = full(&turns);
+        let mut called = || queues[0].next().now_or_never().flatten().map(|at| at.name);
+        let enter = |name: &str| turns.enter(bucket("cn-hangzhou"), &object(name), true);
+        assert!(enter("gone").is_none());
+        held.pop();
+        assert_eq!(called().as_deref(), Some("gone"));
+        assert!(enter("next").is_none(), "the place is kept");
+        tokio::time::advance(LATE - Duration::from_millis(1)).await;
+        turns.call_the_waiting();
+        assert_eq!(called(), None);
+        tokio::time::advance(Duration::from_millis(1)).await;
+        turns.call_the_waiting();
+        assert_eq!(called().as_deref(), Some("next"));
+        let _held = enter("next").unwrap();
+        assert!(enter("one too many").is_none());
+    }
+
+    #[test]
+    fn places_are_counted_as_long_as_anybody_has_one_and_then_forgotten() {
+        let (pokes, _queues) = Pokes::new(&[None]);
+        let turns = Arc::new(Turns::new(pokes));
+        let mut held = full(&turns);
+        held.truncate(IN_FLIGHT - 1);
+        let again = turns.enter(bucket("cn-hangzhou"), &object("again"), true);
+        assert!(again.is_some());
+        let waits = turns.enter(bucket("cn-hangzhou"), &object("waits"), true);
+        assert!(waits.is_none());
+        drop(held);
+        drop(again);
+        drop(turns.enter(bucket("cn-hangzhou"), &object("waits"), true));
+        assert!(turns.lock().is_empty());
+    }
 }

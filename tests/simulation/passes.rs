@@ -52,7 +52,10 @@ fn claim(world: &World, name: &str) -> String {
 
 fn fault(world: &World, action: &str, code: &str) {
     world.simulator.add_fault(
-        serde_json::from_value(json!({"action": action, "count": 1, "fault": {"error": {"code": code}}})).unwrap(),
+        serde_json::from_value(
+            json!({"action": action, "count": 1, "fault": {"error": {"code": code}}}),
+        )
+        .unwrap(),
     );
 }
 
@@ -424,7 +427,13 @@ fn only_who_holds_or_may_hold_an_edge_keeps_it() {
         let everybody = &everybody;
         in_virtual_time(async move {
             let world = world().await;
-            let grants = |granted| if granted { everybody.clone() } else { json!([]) };
+            let grants = |granted| {
+                if granted {
+                    everybody.clone()
+                } else {
+                    json!([])
+                }
+            };
             second_account(&world, &grants(at_first));
             seconds(1.0).await;
             world.membership("m", 0, 0, json!({}));
