@@ -249,7 +249,6 @@ async fn remove_foreign_finalizer(
             context.edges.insert(&written);
             Ok(())
         }
-        Err(error) if error.code() == Some(404) => Ok(()),
         Err(source) => Err(ActError::Kubernetes {
             what: "the finalizer could not be removed",
             source,

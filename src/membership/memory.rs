@@ -368,4 +368,20 @@ mod tests {
         assert!(*first >= Duration::from_secs(50) && *first < Duration::from_secs(75));
         assert!(*last <= Duration::from_secs(150) && *last > Duration::from_secs(125));
     }
+
+    #[test]
+    fn what_was_seen_before_a_wait_for_its_turn_is_kept_until_it_is_dropped() {
+        let memory = Memory::default();
+        let seen = TargetDescription {
+            state: crate::ecs::TargetState::Running,
+            vpc_id: None,
+            lock_reasons: Vec::new(),
+            security_group_ids: std::collections::BTreeSet::new(),
+            service_managed: false,
+        };
+        memory.hold("a", Some(seen));
+        assert!(memory.held("a").is_some() && memory.held("b").is_none());
+        memory.hold("a", None);
+        assert!(memory.held("a").is_none());
+    }
 }
