@@ -261,7 +261,7 @@ mod tests {
         held.pop();
         assert_eq!(called().as_deref(), Some("gone"));
         assert!(enter("next").is_none(), "the place is kept");
-        tokio::time::advance(LATE - Duration::from_millis(1)).await;
+        tokio::time::advance(LATE.checked_sub(Duration::from_millis(1)).unwrap()).await;
         turns.call_the_waiting();
         assert_eq!(called(), None);
         tokio::time::advance(Duration::from_millis(1)).await;
