@@ -1,7 +1,6 @@
 //! Which events go with which change of a status.
 
 use security_group_operator::api::membership::SecurityGroupMembershipStatus;
-use security_group_operator::membership::decide::Verdict;
 use security_group_operator::membership::status::{Note, note};
 
 use crate::{ends, say};

@@ -1,5 +1,11 @@
 //! What a status says: one of kstatus's words, the cloud's own words, and nothing twice.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test ends at its first surprise"
+)]
+
 mod events;
 mod words;
 
