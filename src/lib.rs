@@ -13,6 +13,7 @@
 //! | [`ecs`] | the cloud's client: signatures, typed calls, the error table | call the cloud |
 //! | [`condition`] | `metav1.Condition` lists | nothing: pure |
 //! | [`kubernetes`] | deadlines for plain calls to the API server | nothing by itself |
+//! | [`watched`] | how its answers are read | nothing: types |
 //! | [`operator`] | puts the above together and runs it | everything |
 //! | [`simulator`] | a local ECS for tests and the demo; its process is `bin/ecs-simulator.rs` | pure but for its server |
 //! | [`args`], [`telemetry`] | what was typed; logs, metrics, probes | read arguments and environment; listen |
@@ -29,3 +30,4 @@ pub mod membership;
 pub mod operator;
 pub mod simulator;
 pub mod telemetry;
+pub mod watched;

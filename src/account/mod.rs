@@ -16,11 +16,11 @@ use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
-use kube::core::{DeserializeGuard, PartialObjectMeta};
+use kube::core::PartialObjectMeta;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::{Controller, PredicateConfig, WatchStreamExt as _, predicates, watcher};
-use kube::{Api, Resource as _, ResourceExt};
+use kube::{Api, ResourceExt};
 use tracing::{info, warn};
 
 use crate::api::account::Endpoints as EndpointSpec;
@@ -31,6 +31,7 @@ use crate::kubernetes::{self, QueueLog, bounded};
 use crate::membership::edge::{AccountKey, Edges};
 use crate::membership::poke::Pokes;
 use crate::telemetry::Telemetry;
+use crate::watched::Watched;
 
 use self::access::Account;
 use self::credentials::Source;
@@ -92,7 +93,6 @@ pub async fn run<K: AccountObject>(
     let mut listed = Vec::new();
     let mut synced = Some(synced);
     let accounts = watcher(api, kubernetes::watch_config())
-        .modify(|account| account.meta_mut().managed_fields = None)
         .inspect_ok(move |event| {
             keep_directory(&keeper, scope.as_deref(), &mut listed, event);
             if matches!(event, watcher::Event::InitDone)
@@ -122,7 +122,7 @@ fn keep_directory<K: AccountObject>(
     context: &Context,
     scope: Option<&str>,
     listed: &mut Vec<AccountKey>,
-    event: &watcher::Event<DeserializeGuard<K>>,
+    event: &watcher::Event<Watched<K>>,
 ) {
     match event {
         watcher::Event::Init => listed.clear(),
@@ -144,7 +144,7 @@ fn keep_directory<K: AccountObject>(
     }
 }
 
-fn know<K: AccountObject>(context: &Context, account: &DeserializeGuard<K>) {
+fn know<K: AccountObject>(context: &Context, account: &Watched<K>) {
     let key = key_of::<K>(account);
     match &account.0 {
         Ok(account) => {
@@ -175,8 +175,8 @@ fn poke_memberships(context: &Context, key: &AccountKey) {
 /// holds up all of them.
 fn secret_pokes<K: AccountObject>(
     context: Arc<Context>,
-    accounts: reflector::Store<DeserializeGuard<K>>,
-) -> impl Stream<Item = ObjectRef<DeserializeGuard<K>>> + Send + 'static {
+    accounts: reflector::Store<Watched<K>>,
+) -> impl Stream<Item = ObjectRef<Watched<K>>> + Send + 'static {
     let (sender, receiver) = unbounded();
     if K::KIND == AccountKind::ClusterCloudAccount {
         let secrets: Api<PartialObjectMeta<Secret>> =
@@ -213,11 +213,7 @@ fn secret_pokes<K: AccountObject>(
     receiver
 }
 
-fn names_secret<K: AccountObject>(
-    account: &DeserializeGuard<K>,
-    namespace: &str,
-    name: &str,
-) -> bool {
+fn names_secret<K: AccountObject>(account: &Watched<K>, namespace: &str, name: &str) -> bool {
     account.0.as_ref().is_ok_and(|account| {
         account.source(namespace)
             == Source::Secret {
@@ -228,7 +224,7 @@ fn names_secret<K: AccountObject>(
 }
 
 async fn examine<K: AccountObject>(
-    account: Arc<DeserializeGuard<K>>,
+    account: Arc<Watched<K>>,
     context: Arc<Context>,
 ) -> Result<Action, kubernetes::Error> {
     let Ok(account) = &account.0 else {
@@ -251,7 +247,7 @@ async fn examine<K: AccountObject>(
 }
 
 fn on_error<K: AccountObject>(
-    _account: Arc<DeserializeGuard<K>>,
+    _account: Arc<Watched<K>>,
     error: &kubernetes::Error,
     _context: Arc<Context>,
 ) -> Action {

@@ -17,9 +17,9 @@ use crate::ecs::limit::Priority;
 use crate::ecs::{Class, Error};
 use crate::kubernetes::{self, bounded};
 
-use super::Context;
 use super::decide::{Attempt, Claim, Target};
 use super::observe::Pass;
+use super::{Context, Object};
 
 /// Why a pass cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -130,17 +130,11 @@ impl Pass {
         let Some(heir) = self.others.first().cloned() else {
             return Ok(());
         };
-        match write_claim(
-            &heir.object,
-            &heir.uid,
-            Some((Origin::Joined, uid)),
-            context,
-        )
-        .await
-        {
+        let reference = heir.reference();
+        match write_claim(&reference, &heir.uid, Some((Origin::Joined, uid)), context).await {
             Ok(_) => {
                 self.seen.attempt = Attempt::HandedOver;
-                context.pokes.poke(&heir.object);
+                context.pokes.poke(&reference);
             }
             // The heir went meanwhile, or is going (nothing may add a finalizer to it any more): the next in line, if any.
             Err(error) if error.is_about_going() => {
@@ -171,7 +165,7 @@ impl Pass {
         self.seen.claim = None;
         // Whoever shared the edge with this object may say something else about it now.
         for other in &self.others {
-            context.pokes.poke(&other.object);
+            context.pokes.poke(&other.reference());
         }
         Ok(())
     }
@@ -189,7 +183,7 @@ async fn write_claim(
         "the finalizer could not be removed"
     };
     let namespace = object.namespace.clone().unwrap_or_default();
-    let api: Api<SecurityGroupMembership> = Api::namespaced(context.client.clone(), &namespace);
+    let api: Api<Object> = Api::namespaced(context.client.clone(), &namespace);
     let patch = json!({
         "apiVersion": SecurityGroupMembership::api_version(&()),
         "kind": SecurityGroupMembership::kind(&()),
@@ -201,10 +195,12 @@ async fn write_claim(
         bounded(api.patch(&object.name, &params, &Patch::Apply(&patch))).await
     };
     match written {
-        Ok(written) => {
+        Ok(Object { 0: Ok(written) }) => {
             context.edges.insert(&written);
             Ok(written)
         }
+        // Somebody has made it unreadable meanwhile.
+        Ok(Object { 0: Err(_) }) => Err(ActError::Changed),
         Err(error) if error.code() == Some(404) => Err(ActError::ObjectGone),
         // Gone (an apply with a UID makes nothing), or the API server gave up on concurrent writes.
         Err(error) if error.code() == Some(409) => Err(ActError::Changed),
@@ -237,7 +233,7 @@ async fn remove_foreign_finalizer(
         "annotations": { ORIGIN_ANNOTATION: null, ACCOUNT_ANNOTATION: null },
     }});
     let namespace = object.namespace().unwrap_or_default();
-    let api: Api<SecurityGroupMembership> = Api::namespaced(context.client.clone(), &namespace);
+    let api: Api<Object> = Api::namespaced(context.client.clone(), &namespace);
     let written = {
         let _place = context.writes.acquire().await;
         bounded(api.patch(
@@ -248,10 +244,11 @@ async fn remove_foreign_finalizer(
         .await
     };
     match written {
-        Ok(written) => {
+        Ok(Object { 0: Ok(written) }) => {
             context.edges.insert(&written);
             Ok(())
         }
+        Ok(Object { 0: Err(_) }) => Ok(()),
         Err(error) if error.code() == Some(404) => Ok(()),
         Err(source) => Err(ActError::Kubernetes {
             what: "the finalizer could not be removed",

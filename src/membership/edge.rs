@@ -1,6 +1,6 @@
 //! The edge that an object names, and the index of which objects name which edge. In memory only: no I/O, no decisions.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use kube::ResourceExt as _;
 use kube::runtime::reflector::ObjectRef;
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use crate::api::membership::{AccountKind, ManagementPolicy, Origin};
@@ -154,29 +155,35 @@ pub struct Kept {
     doubted: bool,
 }
 
+/// UID of an object, shared by all that know it.
+pub type Uid = Arc<str>;
+
 /// One object in the index: what other passes need to know of it, and no more.
 #[derive(Clone, Debug)]
 pub struct Record {
-    /// Namespace and name.
-    pub object: ObjectRef<SecurityGroupMembership>,
     /// UID.
-    pub uid: String,
+    pub uid: Uid,
+    /// Its namespace.
+    pub namespace: Arc<str>,
+    name: Box<str>,
     /// The edge that it names.
     pub edge: Edge,
     /// The account that it names.
-    pub account: AccountKey,
+    pub account: Arc<AccountKey>,
     /// Its claim, as of `resource_version`.
     pub claim: Option<Claim>,
     /// Whether it may write to the cloud.
     pub managed: bool,
     /// Whether it is being deleted.
     pub deleting: bool,
-    /// Order of age: creation second, then UID.
-    pub age: (i64, String),
+    /// When it was made, in seconds since 1970.
+    created: i64,
     /// Version of the object that this was read from, or that our last write made.
     pub resource_version: u64,
     /// What its last pass saw of the target; none where the pass did not look.
-    pub picture: Option<Kept>,
+    picture: Option<Kept>,
+    /// Hash of what a user changes, as it was when the watch last started a pass.
+    shown: Option<u64>,
 }
 
 impl Record {
@@ -184,23 +191,43 @@ impl Record {
     #[must_use]
     pub fn of(object: &SecurityGroupMembership) -> Option<Self> {
         let edge = Edge::try_from(&object.spec).ok()?;
-        let uid = object.uid()?;
         let namespace = object.namespace().unwrap_or_default();
-        let created = object
-            .creation_timestamp()
-            .map_or(0, |time| time.0.as_second());
         Some(Self {
-            object: ObjectRef::from_obj(object),
+            uid: object.metadata.uid.as_deref()?.into(),
+            name: object.metadata.name.as_deref()?.into(),
             edge,
-            account: AccountKey::of(&object.spec, &namespace),
+            account: Arc::new(AccountKey::of(&object.spec, &namespace)),
+            namespace: namespace.into(),
             claim: Claim::of(object),
             managed: object.spec.management_policy == ManagementPolicy::Manage,
             deleting: object.metadata.deletion_timestamp.is_some(),
-            age: (created, uid.clone()),
+            created: object
+                .creation_timestamp()
+                .map_or(0, |time| time.0.as_second()),
             resource_version: resource_version(object),
             picture: None,
-            uid,
+            shown: None,
         })
+    }
+
+    /// What may be another thing in a newer view of the object. Its names stay as they are, shared with the index.
+    fn take_over(&mut self, newer: Self) {
+        self.claim = newer.claim;
+        self.managed = newer.managed;
+        self.deleting = newer.deleting;
+        self.resource_version = newer.resource_version;
+    }
+
+    /// Namespace and name.
+    #[must_use]
+    pub fn reference(&self) -> ObjectRef<SecurityGroupMembership> {
+        ObjectRef::new(&self.name).within(&self.namespace)
+    }
+
+    /// Order of age: creation second, then UID.
+    #[must_use]
+    pub fn age(&self) -> (i64, &str) {
+        (self.created, &self.uid)
     }
 }
 
@@ -221,42 +248,55 @@ pub struct Edges {
 
 #[derive(Debug, Default)]
 struct Inner {
-    records: HashMap<String, Record>,
-    by_edge: HashMap<Edge, BTreeSet<String>>,
-    by_account: HashMap<AccountKey, HashMap<Region, BTreeMap<Target, BTreeSet<String>>>>,
-    locks: HashMap<(Region, Target), Weak<tokio::sync::Mutex<()>>>,
+    records: HashMap<Uid, Record>,
+    by_edge: HashMap<Edge, Uids>,
+    by_account: HashMap<Arc<AccountKey>, HashMap<Region, BTreeMap<Target, Uids>>>,
+    locks: Locks,
+}
+
+/// Mostly one: few objects share an edge or a target.
+type Uids = SmallVec<[Uid; 1]>;
+
+/// One lock a target that a pass runs over.
+#[derive(Debug, Default)]
+struct Locks {
+    held: HashMap<(Region, Target), Weak<tokio::sync::Mutex<()>>>,
+    /// At how many entries those are dropped that nobody holds any more.
+    limit: usize,
 }
 
 impl Edges {
     /// Takes in an object as the watch or our own write shows it. An older view than the one held is ignored.
     pub fn insert(&self, object: &SecurityGroupMembership) {
-        let Some(record) = Record::of(object) else {
+        let Some(mut record) = Record::of(object) else {
             return;
         };
         let mut inner = self.lock();
-        let mut record = record;
-        if let Some(held) = inner.records.get(&record.uid) {
-            if held.resource_version > record.resource_version {
-                return;
-            }
-            record.picture = held.picture;
+        let Some(held) = inner.records.get_mut(&record.uid) else {
+            inner.add(record);
+            return;
+        };
+        if held.resource_version > record.resource_version {
+            return;
         }
-        inner.remove(&record.uid);
-        inner
-            .by_edge
-            .entry(record.edge.clone())
-            .or_default()
-            .insert(record.uid.clone());
-        inner
-            .by_account
-            .entry(record.account.clone())
-            .or_default()
-            .entry(record.edge.region.clone())
-            .or_default()
-            .entry(record.edge.target.clone())
-            .or_default()
-            .insert(record.uid.clone());
-        inner.records.insert(record.uid.clone(), record);
+        if held.edge == record.edge && held.account == record.account {
+            held.take_over(record);
+            return;
+        }
+        record.picture = held.picture;
+        record.shown = held.shown;
+        inner.remove(&record.uid.clone());
+        inner.add(record);
+    }
+
+    /// Whether what a user changes of the object, as this hash, has started no pass yet. From now on it has.
+    #[must_use]
+    pub fn is_news(&self, uid: &str, user_part: u64) -> bool {
+        // An object that names no edge has no record: looked at whenever it changes.
+        self.lock()
+            .records
+            .get_mut(uid)
+            .is_none_or(|record| record.shown.replace(user_part) != Some(user_part))
     }
 
     /// Forgets an object that is gone.
@@ -265,9 +305,9 @@ impl Edges {
     }
 
     /// Forgets every object for which `keep` is false, what a complete new list did not show, and says which.
-    pub fn retain(&self, keep: impl Fn(&Record) -> bool) -> Vec<String> {
+    pub fn retain(&self, keep: impl Fn(&Record) -> bool) -> Vec<Uid> {
         let mut inner = self.lock();
-        let gone: Vec<String> = inner
+        let gone: Vec<Uid> = inner
             .records
             .values()
             .filter(|record| !keep(record))
@@ -288,11 +328,11 @@ impl Edges {
             .get(edge)
             .into_iter()
             .flatten()
-            .filter(|other| *other != uid)
+            .filter(|other| ***other != *uid)
             .filter_map(|other| inner.records.get(other))
             .cloned()
             .collect();
-        others.sort_by(|a, b| a.age.cmp(&b.age));
+        others.sort_by(|a, b| a.age().cmp(&b.age()));
         others
     }
 
@@ -308,7 +348,7 @@ impl Edges {
             .flat_map(|targets| targets.values())
             .flatten()
             .filter_map(|uid| inner.records.get(uid))
-            .map(|record| record.object.clone())
+            .map(Record::reference)
             .collect()
     }
 
@@ -321,7 +361,7 @@ impl Edges {
             .flat_map(|(account, regions)| {
                 regions
                     .keys()
-                    .map(move |region| (account.clone(), region.clone()))
+                    .map(move |region| (AccountKey::clone(account), region.clone()))
             })
             .collect()
     }
@@ -410,7 +450,7 @@ impl Edges {
                     kept.doubted = false;
                 } else if kept.made.elapsed() >= SETTLING {
                     kept.doubted = true;
-                    changed.push(record.object.clone());
+                    changed.push(record.reference());
                 }
             }
         }
@@ -423,8 +463,8 @@ impl Edges {
         self.lock()
             .records
             .values()
-            .filter(|record| record.object.namespace.as_deref() == Some(namespace))
-            .map(|record| record.object.clone())
+            .filter(|record| *record.namespace == *namespace)
+            .map(Record::reference)
             .collect()
     }
 
@@ -435,7 +475,7 @@ impl Edges {
             .records
             .values()
             .filter(|record| record.deleting)
-            .map(|record| record.object.clone())
+            .map(Record::reference)
             .collect()
     }
 
@@ -452,17 +492,9 @@ impl Edges {
     /// target needs it because the cloud refuses two changes of it at a time (409 `InvalidOperation.Conflict`).
     #[must_use]
     pub fn pass_lock(&self, edge: &Edge) -> Arc<tokio::sync::Mutex<()>> {
-        let mut inner = self.lock();
-        let key = (edge.region.clone(), edge.target.clone());
-        if let Some(lock) = inner.locks.get(&key).and_then(Weak::upgrade) {
-            return lock;
-        }
-        if inner.locks.len() > 2 * inner.records.len() + 64 {
-            inner.locks.retain(|_, lock| lock.strong_count() > 0);
-        }
-        let lock = Arc::new(tokio::sync::Mutex::new(()));
-        inner.locks.insert(key, Arc::downgrade(&lock));
-        lock
+        self.lock()
+            .locks
+            .of((edge.region.clone(), edge.target.clone()))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -471,32 +503,69 @@ impl Edges {
     }
 }
 
+impl Locks {
+    fn of(&mut self, key: (Region, Target)) -> Arc<tokio::sync::Mutex<()>> {
+        if let Some(lock) = self.held.get(&key).and_then(Weak::upgrade) {
+            return lock;
+        }
+        if self.held.len() >= self.limit {
+            self.held.retain(|_, lock| lock.strong_count() > 0);
+            self.limit = (2 * self.held.len()).max(64);
+        }
+        let lock = Arc::new(tokio::sync::Mutex::new(()));
+        self.held.insert(key, Arc::downgrade(&lock));
+        lock
+    }
+}
+
 impl Inner {
+    fn add(&mut self, mut record: Record) {
+        let uid = &record.uid;
+        self.by_edge
+            .entry(record.edge.clone())
+            .or_default()
+            .push(Arc::clone(uid));
+        // One copy of what many objects name.
+        if let Some((account, _)) = self.by_account.get_key_value(&record.account) {
+            record.account = Arc::clone(account);
+        }
+        self.by_account
+            .entry(Arc::clone(&record.account))
+            .or_default()
+            .entry(record.edge.region.clone())
+            .or_default()
+            .entry(record.edge.target.clone())
+            .or_default()
+            .push(Arc::clone(uid));
+        self.records.insert(Arc::clone(uid), record);
+    }
+
     fn remove(&mut self, uid: &str) {
         let Some(record) = self.records.remove(uid) else {
             return;
         };
         if let Some(uids) = self.by_edge.get_mut(&record.edge) {
-            uids.remove(uid);
+            uids.retain(|other| **other != *uid);
             if uids.is_empty() {
                 self.by_edge.remove(&record.edge);
             }
         }
-        if let Some(regions) = self.by_account.get_mut(&record.account) {
-            if let Some(targets) = regions.get_mut(&record.edge.region) {
-                if let Some(uids) = targets.get_mut(&record.edge.target) {
-                    uids.remove(uid);
-                    if uids.is_empty() {
-                        targets.remove(&record.edge.target);
-                    }
-                }
-                if targets.is_empty() {
-                    regions.remove(&record.edge.region);
+        let Some(regions) = self.by_account.get_mut(&record.account) else {
+            return;
+        };
+        if let Some(targets) = regions.get_mut(&record.edge.region) {
+            if let Some(uids) = targets.get_mut(&record.edge.target) {
+                uids.retain(|other| **other != *uid);
+                if uids.is_empty() {
+                    targets.remove(&record.edge.target);
                 }
             }
-            if regions.is_empty() {
-                self.by_account.remove(&record.account);
+            if targets.is_empty() {
+                regions.remove(&record.edge.region);
             }
+        }
+        if regions.is_empty() {
+            self.by_account.remove(&record.account);
         }
     }
 }

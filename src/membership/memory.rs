@@ -151,7 +151,14 @@ impl Memory {
                 Action::await_change()
             }
             // The scanner looks at them.
-            Verdict::Ready { .. } | Verdict::WouldJoin | Verdict::DriftReported => {
+            Verdict::Ready { .. } => {
+                entry.leave_loop();
+                if entry.is_of_no_use() {
+                    entries.remove(uid);
+                }
+                Action::await_change()
+            }
+            Verdict::WouldJoin | Verdict::DriftReported => {
                 entry.leave_loop();
                 Action::await_change()
             }
@@ -185,6 +192,12 @@ impl Entry {
             self.next_repair = None;
             self.repairs.clear();
         }
+    }
+
+    /// Of an edge that is as it should be, only its repairs matter: most objects need no entry.
+    fn is_of_no_use(&mut self) -> bool {
+        self.drift_told = false;
+        self.repairs.is_empty() && self.next_repair.is_none() && self.held.is_none()
     }
 
     fn wait(&self, class: Class) -> Duration {

@@ -28,10 +28,9 @@ use std::time::Duration;
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
-use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::{self, ObjectRef};
-use kube::runtime::{Controller, PredicateConfig, WatchStreamExt as _, watcher};
+use kube::runtime::{Controller, WatchStreamExt as _, watcher};
 use kube::{Api, Resource as _, ResourceExt as _};
 use tokio::sync::Semaphore;
 use tracing::{debug, warn};
@@ -45,6 +44,7 @@ use crate::api::{
 use crate::condition::{self, Draft, Status};
 use crate::kubernetes::{self, QueueLog, bounded};
 use crate::telemetry::Telemetry;
+use crate::watched::Watched;
 
 use self::act::ActError;
 use self::decide::{Attempt, Release, Step, Target, Verdict, decide};
@@ -58,7 +58,7 @@ use self::status::{Facts, Note};
 use self::turn::Turns;
 
 /// What is watched: one object that this version cannot read does not stop the others.
-pub type Object = DeserializeGuard<SecurityGroupMembership>;
+pub type Object = Watched<SecurityGroupMembership>;
 
 /// Writes to the API server in flight.
 const WRITES_IN_FLIGHT: usize = 8;
@@ -147,18 +147,18 @@ pub async fn run(
     };
     let (reader, writer) = reflector::store();
     let keeper = Arc::clone(&context);
+    let news = Arc::clone(&context);
     let mut scope = Scope {
         namespace,
         listing: HashSet::new(),
         listed: false,
     };
     let objects = watcher(api, kubernetes::watch_config())
-        .modify(|object| object.meta_mut().managed_fields = None)
         .inspect_ok(move |event| scope.keep_index(&keeper, event))
         // Before the filter, so that the store also has what starts no pass.
         .reflect(writer)
         .applied_objects()
-        .predicate_filter(user_change, PredicateConfig::default());
+        .try_filter(move |object| std::future::ready(is_news(object, &news)));
     let log = QueueLog::new("SecurityGroupMembership");
     Controller::for_stream(objects, reader)
         .reconcile_on(pokes)
@@ -171,12 +171,15 @@ pub async fn run(
         .await;
 }
 
+/// Whether a user has changed the object since it last started a pass. Our own writes start none.
+fn is_news(object: &Object, context: &Context) -> bool {
+    object
+        .uid()
+        .is_none_or(|uid| context.edges.is_news(&uid, user_part(object)))
+}
+
 /// What only a user changes: the spec and deletion (both move the generation), and our two annotations for users.
-#[expect(
-    clippy::unnecessary_wraps,
-    reason = "the signature of a kube predicate"
-)]
-fn user_change(object: &Object) -> Option<u64> {
+fn user_part(object: &Object) -> u64 {
     let mut hasher = DefaultHasher::new();
     let annotations = object.annotations();
     object.meta().generation.hash(&mut hasher);
@@ -185,7 +188,7 @@ fn user_change(object: &Object) -> Option<u64> {
     annotations
         .get(RECONCILE_REQUESTED_ANNOTATION)
         .hash(&mut hasher);
-    Some(hasher.finish())
+    hasher.finish()
 }
 
 /// Keeps the index of one scope in step with its watch.
@@ -212,9 +215,11 @@ impl Scope {
             }
             watcher::Event::InitDone => {
                 let gone = context.edges.retain(|record| {
-                    let in_scope =
-                        self.namespace.is_none() || record.object.namespace == self.namespace;
-                    !in_scope || self.listing.contains(&record.uid)
+                    let in_scope = self
+                        .namespace
+                        .as_deref()
+                        .is_none_or(|namespace| *record.namespace == *namespace);
+                    !in_scope || self.listing.contains(&*record.uid)
                 });
                 for uid in gone {
                     context.memory.forget(&uid);
@@ -264,7 +269,7 @@ async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Action,
         AccountKey::of(&readable.spec, &namespace),
         edge.region.clone(),
     );
-    let reference = ObjectRef::from_obj(readable);
+    let reference = ObjectRef::new(&readable.name_any()).within(&namespace);
     let Some(_turn) = context
         .turns
         .enter(bucket, &reference, !is_settled(readable))

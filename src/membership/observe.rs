@@ -322,9 +322,12 @@ fn sharers(
 }
 
 fn is_granted(other: &Record, edge: &Edge, context: &Context) -> bool {
-    let namespace = other.object.namespace.as_deref().unwrap_or_default();
     context
         .directory
         .look_up(&other.account)
-        .is_some_and(|entry| context.directory.granted(&entry, namespace, &edge.group))
+        .is_some_and(|entry| {
+            context
+                .directory
+                .granted(&entry, &other.namespace, &edge.group)
+        })
 }
