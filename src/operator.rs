@@ -185,7 +185,7 @@ pub async fn run_with(
         pokes,
         events,
         telemetry,
-        settings.scopes.len(),
+        &settings,
     ));
     let memberships = async {
         // Without these a pass would take an account or a grant for missing that is only not listed yet.

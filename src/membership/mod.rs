@@ -41,6 +41,7 @@ use crate::api::{
     PAUSED_ANNOTATION, RECONCILE_REQUESTED_ANNOTATION, STATUS_MANAGER, SecurityGroupMembership,
     reason,
 };
+use crate::args::Settings;
 use crate::condition::{self, Draft, Status};
 use crate::kubernetes::{self, QueueLog, bounded};
 use crate::telemetry::Telemetry;
@@ -60,8 +61,6 @@ use self::turn::Turns;
 /// What is watched: one object that this version cannot read does not stop the others.
 pub type Object = Watched<SecurityGroupMembership>;
 
-/// Writes to the API server in flight.
-const WRITES_IN_FLIGHT: usize = 8;
 /// When a pass over an object is made anew whose watch lags behind our own writes.
 const OLD_VIEW_PERIOD: Duration = Duration::from_secs(30);
 /// Steps of a pass: claim, join, correct the claim, and the reads between; more would be a fault of `decide`.
@@ -89,7 +88,7 @@ pub struct Context {
 }
 
 impl Context {
-    /// The context for controllers of `scopes` scopes.
+    /// The context for controllers of these scopes.
     #[must_use]
     pub fn new(
         client: kube::Client,
@@ -98,7 +97,7 @@ impl Context {
         pokes: Pokes,
         events: Events,
         telemetry: Arc<Telemetry>,
-        scopes: usize,
+        settings: &Settings,
     ) -> Self {
         Self {
             client,
@@ -108,9 +107,9 @@ impl Context {
             pokes,
             events,
             telemetry,
-            writes: Semaphore::new(WRITES_IN_FLIGHT),
+            writes: Semaphore::new(usize::from(settings.max_writes_in_flight)),
             memory: Memory::default(),
-            unlisted_scopes: AtomicUsize::new(scopes),
+            unlisted_scopes: AtomicUsize::new(settings.scopes.len()),
         }
     }
 

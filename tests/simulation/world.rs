@@ -427,6 +427,7 @@ fn settings() -> Settings {
         default_endpoints: Endpoints::default(),
         environment: None,
         scan_period: Duration::from_secs(60),
+        max_writes_in_flight: 8,
         instance: Some("simulated".to_owned()),
         log_format: LogFormat::Text,
         log_filter: String::new(),
