@@ -12,6 +12,7 @@
 //! | [`account`] | credentials, grants, the directory of usable accounts | read Secrets, ask STS, write account status |
 //! | [`ecs`] | the cloud's client: signatures, typed calls, the error table | call the cloud |
 //! | [`condition`] | `metav1.Condition` lists | nothing: pure |
+//! | [`clock`] | wall time and random numbers | ask the system for both |
 //! | [`kubernetes`] | deadlines for plain calls to the API server | nothing by itself |
 //! | [`operator`] | puts the above together and runs it | everything |
 //! | [`simulator`] | a local ECS for tests and the demo; its process is `bin/ecs-simulator.rs` | pure but for its server |
@@ -22,6 +23,7 @@
 pub mod account;
 pub mod api;
 pub mod args;
+pub mod clock;
 pub mod condition;
 pub mod ecs;
 pub mod kubernetes;

@@ -19,6 +19,7 @@ use crate::account::directory::Directory;
 use crate::account::{self};
 use crate::api::{CloudAccount, ClusterCloudAccount, SecurityGroupMembership};
 use crate::args::Settings;
+use crate::clock::Clock;
 use crate::ecs::{Http, Transport};
 use crate::kubernetes::{bounded, watch_config};
 use crate::membership::edge::Edges;
@@ -79,7 +80,8 @@ pub async fn run(
         () = usable(&client, &settings) => {}
         () = shutdown.clone() => return Ok(()),
     }
-    run_with(settings, client, transport, telemetry, shutdown).await;
+    let clock = Clock::system();
+    run_with(settings, client, transport, telemetry, clock, shutdown).await;
     info!("stopped");
     Ok(())
 }
@@ -153,6 +155,7 @@ pub async fn run_with(
     client: kube::Client,
     transport: Arc<dyn Transport>,
     telemetry: Arc<Telemetry>,
+    clock: Clock,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) {
     let shutdown: Shutdown = shutdown.boxed().shared();
@@ -170,6 +173,7 @@ pub async fn run_with(
         default_endpoints: settings.default_endpoints.clone(),
         environment: settings.environment.clone(),
         telemetry: Arc::clone(&telemetry),
+        clock: clock.clone(),
         memory: std::sync::Mutex::default(),
     });
     let account_controllers = run_accounts(&accounts, &settings.scopes, &shutdown);
@@ -177,6 +181,7 @@ pub async fn run_with(
         client.clone(),
         settings.instance.clone(),
         Arc::clone(&telemetry),
+        clock.clone(),
     );
     let context = Arc::new(membership::Context::new(
         client,
@@ -185,6 +190,7 @@ pub async fn run_with(
         pokes,
         events,
         telemetry,
+        clock,
         settings.scopes.len(),
     ));
     let memberships = async {
@@ -194,6 +200,7 @@ pub async fn run_with(
             let _ = namespaces.wait_until_ready().await;
         };
         tokio::select! {
+            biased;
             () = known => {}
             () = shutdown.clone() => return,
         }
@@ -207,6 +214,7 @@ pub async fn run_with(
                 membership::run(Arc::clone(&context), scope, queue, shutdown.clone())
             });
         tokio::select! {
+            biased;
             _ = futures::future::join_all(controllers) => {}
             () = scans => {}
         }

@@ -14,7 +14,6 @@ use std::time::Duration;
 use futures::channel::mpsc::unbounded;
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::Secret;
-use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::controller::Action;
@@ -26,6 +25,7 @@ use tracing::{info, warn};
 use crate::api::account::Endpoints as EndpointSpec;
 use crate::api::membership::AccountKind;
 use crate::api::{STATUS_MANAGER, reason};
+use crate::clock::Clock;
 use crate::ecs::{self, Class, Credential, Endpoints, Transport};
 use crate::kubernetes::{self, QueueLog, bounded};
 use crate::membership::edge::{AccountKey, Edges};
@@ -61,6 +61,8 @@ pub struct Context {
     pub environment: Option<Credential>,
     /// Where calls are counted.
     pub telemetry: Arc<Telemetry>,
+    /// What time it is.
+    pub clock: Clock,
     /// What is remembered between examinations.
     pub memory: Mutex<HashMap<AccountKey, Memory>>,
 }
@@ -298,7 +300,8 @@ async fn ask<K: AccountObject>(account: &K, key: &AccountKey, context: &Context)
             return Asked::Found(settle(finding, None, key, context));
         }
     };
-    let client = ecs::Client::new(Arc::clone(&context.transport), found.credential, endpoints);
+    let client = ecs::Client::new(Arc::clone(&context.transport), found.credential, endpoints)
+        .with_clock(context.clock.clone());
     match client.caller_identity().await {
         Ok(identity) => {
             context.memory().entry(key.clone()).or_default().accepted = mark;
@@ -377,7 +380,7 @@ async fn write_status<K: AccountObject>(
         account.status(),
         account.meta().generation,
         finding,
-        Timestamp::now(),
+        context.clock.now(),
     ) else {
         return Ok(());
     };

@@ -9,15 +9,14 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
-use k8s_openapi::jiff::Timestamp;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Resource as _, ResourceExt as _};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::{debug, info};
-use uuid::Uuid;
 
 use crate::api::SecurityGroupMembership;
+use crate::clock::Clock;
 use crate::telemetry::Telemetry;
 
 use super::status::Note;
@@ -41,6 +40,7 @@ pub struct Events {
     instance: String,
     queue: mpsc::Sender<Event>,
     telemetry: Arc<Telemetry>,
+    clock: Clock,
 }
 
 /// The task that writes; ends when every [`Events`] is gone and all is written.
@@ -53,6 +53,7 @@ impl Events {
         client: kube::Client,
         instance: Option<String>,
         telemetry: Arc<Telemetry>,
+        clock: Clock,
     ) -> (Self, Writer) {
         let (queue, mut waiting) = mpsc::channel(WAITING);
         let writer = tokio::spawn(async move {
@@ -64,6 +65,7 @@ impl Events {
             instance: instance.unwrap_or_else(|| CONTROLLER.to_owned()),
             queue,
             telemetry,
+            clock,
         };
         (events, Writer(writer))
     }
@@ -78,22 +80,26 @@ impl Events {
             text = note.text,
             "event"
         );
-        let event = self.event(object.object_ref(&()), note, Timestamp::now());
+        let event = self.event(object.object_ref(&()), note);
         if self.queue.try_send(event).is_err() {
             self.telemetry.count_dropped_event();
         }
     }
 
-    fn event(&self, regarding: ObjectReference, note: Note, now: Timestamp) -> Event {
+    fn event(&self, regarding: ObjectReference, note: Note) -> Event {
         let name = regarding.name.clone().unwrap_or_default();
         Event {
             metadata: ObjectMeta {
                 namespace: regarding.namespace.clone(),
-                name: Some(format!("{}.{}", start(name, 200), Uuid::new_v4().simple())),
+                name: Some(format!(
+                    "{}.{}",
+                    start(name, 200),
+                    self.clock.uuid().simple()
+                )),
                 ..ObjectMeta::default()
             },
             action: Some("Reconcile".to_owned()),
-            event_time: Some(MicroTime(now)),
+            event_time: Some(MicroTime(self.clock.now())),
             note: Some(start(note.text, NOTE_LIMIT)),
             reason: Some(note.reason.to_owned()),
             regarding: Some(regarding),

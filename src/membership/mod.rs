@@ -26,7 +26,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
-use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
@@ -42,6 +41,7 @@ use crate::api::{
     PAUSED_ANNOTATION, RECONCILE_REQUESTED_ANNOTATION, STATUS_MANAGER, SecurityGroupMembership,
     reason,
 };
+use crate::clock::Clock;
 use crate::condition::{self, Draft, Status};
 use crate::kubernetes::{self, QueueLog, bounded};
 use crate::telemetry::Telemetry;
@@ -81,6 +81,8 @@ pub struct Context {
     pub events: Events,
     /// Where passes are counted.
     pub telemetry: Arc<Telemetry>,
+    /// What time it is.
+    pub clock: Clock,
     /// Whose turn it is.
     pub turns: Arc<Turns>,
     writes: Semaphore,
@@ -91,6 +93,10 @@ pub struct Context {
 impl Context {
     /// The context for controllers of `scopes` scopes.
     #[must_use]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is another thing, named by its type"
+    )]
     pub fn new(
         client: kube::Client,
         edges: Arc<Edges>,
@@ -98,6 +104,7 @@ impl Context {
         pokes: Pokes,
         events: Events,
         telemetry: Arc<Telemetry>,
+        clock: Clock,
         scopes: usize,
     ) -> Self {
         Self {
@@ -109,7 +116,8 @@ impl Context {
             events,
             telemetry,
             writes: Semaphore::new(WRITES_IN_FLIGHT),
-            memory: Memory::default(),
+            memory: Memory::new(clock.clone()),
+            clock,
             unlisted_scopes: AtomicUsize::new(scopes),
         }
     }
@@ -330,7 +338,7 @@ async fn pass(object: Arc<Object>, edge: Edge, context: &Context) -> Result<Acti
         failure: pass.failure.as_ref(),
         account_problem: &pass.account_problem,
     };
-    let next = status::status(&previous, pass.generation, &facts, Timestamp::now());
+    let next = status::status(&previous, pass.generation, &facts, context.clock.now());
     let note = match verdict {
         Verdict::Ready { repaired: true, .. } => Some(Note {
             reason: "DriftRepaired",
@@ -486,7 +494,7 @@ async fn invalid_spec(
             &previous.conditions,
             drafts,
             metadata.generation,
-            Timestamp::now(),
+            context.clock.now(),
         ),
         ..previous.clone()
     };

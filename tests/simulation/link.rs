@@ -11,10 +11,10 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use security_group_operator::ecs::{Transport, TransportError, sign};
+use security_group_operator::ecs::{Transport, TransportError};
 use security_group_operator::simulator::faults::{ErrorFault, Fault, Kind, ThrottleFault};
 use security_group_operator::simulator::{Delivery, Simulator};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use crate::api_server::request::Reply;
 use crate::api_server::store::Entry;
@@ -112,9 +112,9 @@ pub struct Link {
     pub requests: AtomicUsize,
     pub dead: AtomicBool,
     pub died: Notify,
-    /// False while the process is stopped (SIGSTOP).
-    pub running: watch::Sender<bool>,
-    pub secrets: BTreeMap<String, String>,
+    /// True while the process is stopped (SIGSTOP).
+    pub halted: AtomicBool,
+    pub goes_on: Notify,
 }
 
 impl Link {
@@ -163,9 +163,15 @@ impl Link {
         end
     }
 
+    pub fn halt(&self, halted: bool) {
+        self.halted.store(halted, Ordering::SeqCst);
+        self.goes_on.notify_waiters();
+    }
+
     async fn wait_until_running(&self) {
-        let mut running = self.running.subscribe();
-        let _ = running.wait_for(|running| *running).await;
+        while self.halted.load(Ordering::SeqCst) {
+            self.goes_on.notified().await;
+        }
     }
 }
 
@@ -285,7 +291,9 @@ impl CloudSide {
         let interrupted = || TransportError::Interrupted {
             cause: "connection reset".to_owned(),
         };
-        let (request, parameters) = link.signed_now(request);
+        let parameters: BTreeMap<String, String> = url::form_urlencoded::parse(request.body())
+            .into_owned()
+            .collect();
         let action = parameters.get("Action").cloned().unwrap_or_default();
         let target = parameters
             .get("InstanceId")
@@ -383,34 +391,4 @@ fn error(code: &str) -> Kind {
         status: None,
         message: None,
     })
-}
-
-impl Link {
-    /// The request as it would be signed at this moment of tokio's clock: the product signs with the real one.
-    fn signed_now(
-        &self,
-        request: http::Request<Bytes>,
-    ) -> (http::Request<Bytes>, BTreeMap<String, String>) {
-        let mut form: Vec<(String, String)> = url::form_urlencoded::parse(request.body())
-            .into_owned()
-            .filter(|(name, _)| name != "Signature")
-            .collect();
-        for (name, value) in &mut form {
-            if name == "Timestamp" {
-                *value = self.server.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-            }
-        }
-        let parameters: BTreeMap<String, String> = form.iter().cloned().collect();
-        let secret = parameters
-            .get("AccessKeyId")
-            .and_then(|id| self.secrets.get(id))
-            .cloned()
-            .unwrap_or_default();
-        let signature = sign::signature_v1(&secret, &sign::string_to_sign_v1("POST", &form));
-        form.push(("Signature".to_owned(), signature));
-        (
-            request.map(|_| Bytes::from(sign::canonical_query(&form))),
-            parameters,
-        )
-    }
 }

@@ -11,6 +11,7 @@
 #[path = "../support/api_server/mod.rs"]
 mod api_server;
 mod crash;
+mod hours;
 mod link;
 mod monitor;
 mod regressions;
@@ -22,14 +23,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use link::Moment;
 
-/// Runs in virtual time: whenever nothing is left to do at a moment, the clock goes on to the next.
-fn in_virtual_time<T>(run: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .unwrap()
-        .block_on(run)
+/// Runs in virtual time: whenever nothing is left to do at a moment, the clock goes on to the next. On a thread of its own,
+/// whose random numbers are fixed: what runs again does the same.
+fn in_virtual_time<T: Send, F: Future<Output = T>>(run: impl FnOnce() -> F + Send) -> T {
+    let alone = || {
+        fixed_randomness::fix(0);
+        tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap()
+            .block_on(run())
+    };
+    std::thread::scope(|scope| match scope.spawn(alone).join() {
+        Ok(done) => done,
+        Err(panic) => std::panic::resume_unwind(panic),
+    })
 }
 
 fn number(variable: &str) -> Option<u64> {
@@ -66,7 +75,7 @@ fn a_crash_at_any_request_changes_nothing_in_the_end() {
         .iter()
         .enumerate()
         .flat_map(|(at, path)| {
-            let wanted = in_virtual_time(crash::run(path, &[]));
+            let wanted = in_virtual_time(|| crash::run(path, &[]));
             assert_eq!(
                 wanted.violations,
                 [""; 0],
@@ -109,7 +118,7 @@ fn a_crash_at_any_request_changes_nothing_in_the_end() {
 
 /// Runs one path with these crashes, and says how many requests the life after the first crash made.
 fn check(path: &crash::Path, crashes: &[(usize, Moment)], wanted: &[String]) -> usize {
-    let end = in_virtual_time(crash::run(path, crashes));
+    let end = in_virtual_time(|| crash::run(path, crashes));
     if let Some(text) = crash::describe(path, crashes, wanted, &end) {
         panic!("{text}");
     }
@@ -123,7 +132,7 @@ const SCHEDULES: u64 = 250;
 fn no_schedule_of_faults_breaks_an_invariant() {
     if let Some(seed) = number("SEED") {
         let schedule = schedule::Schedule::draw(seed);
-        let outcome = in_virtual_time(schedule::run(&schedule));
+        let outcome = in_virtual_time(|| schedule::run(&schedule));
         println!("{}\n{schedule:#?}", outcome.trace.join("\n"));
         assert_eq!(outcome.problems, [""; 0], "seed {seed}");
         println!("seed {seed}: violations 0");
@@ -136,7 +145,7 @@ fn no_schedule_of_faults_breaks_an_invariant() {
     in_threads(count, |number| {
         let seed = first + number;
         let schedule = schedule::Schedule::draw(seed);
-        let outcome = in_virtual_time(schedule::run(&schedule));
+        let outcome = in_virtual_time(|| schedule::run(&schedule));
         if !outcome.problems.is_empty() {
             violations.fetch_add(1, Ordering::Relaxed);
             let file = format!("{}/simulation-{seed}.txt", env!("CARGO_TARGET_TMPDIR"));
@@ -165,4 +174,24 @@ fn progress(schedules: u64, took: std::time::Duration, violations: u64) {
         "{schedules} schedules, {:.0} a second, violations {violations}",
         schedules as f64 / took.as_secs_f64()
     );
+}
+
+#[test]
+fn a_seed_replays_exactly() {
+    for seed in [3, 8, 17, 21, 42, 99] {
+        let run = || {
+            let schedule = schedule::Schedule::draw(seed);
+            in_virtual_time(|| schedule::run(&schedule)).trace
+        };
+        let first = run();
+        for _ in 0..2 {
+            let again = run();
+            let differs = first
+                .iter()
+                .zip(&again)
+                .find(|(first, again)| first != again);
+            assert_eq!(differs, None, "seed {seed}");
+            assert_eq!(first.len(), again.len(), "seed {seed}");
+        }
+    }
 }

@@ -20,7 +20,7 @@ fn ready(world: &World, name: &str) -> (String, String) {
 
 #[test]
 fn a_status_that_was_refused_with_a_conflict_is_written_in_the_end() {
-    in_virtual_time(async {
+    in_virtual_time(|| async {
         let mut world = World::new(Nature::default());
         world.start(None);
         seconds(1.0).await;
@@ -33,7 +33,7 @@ fn a_status_that_was_refused_with_a_conflict_is_written_in_the_end() {
 
 #[test]
 fn the_status_of_an_object_that_is_gone_is_not_written_to_its_successor() {
-    in_virtual_time(async {
+    in_virtual_time(|| async {
         let mut world = World::new(Nature::default());
         world.foreign(0, 0, true);
         world.start(None);
@@ -55,7 +55,7 @@ fn the_status_of_an_object_that_is_gone_is_not_written_to_its_successor() {
 
 #[test]
 fn a_release_that_was_refused_with_a_conflict_is_tried_again() {
-    in_virtual_time(async {
+    in_virtual_time(|| async {
         let mut world = World::new(Nature::default());
         world.start(None);
         seconds(1.0).await;
@@ -71,7 +71,7 @@ fn a_release_that_was_refused_with_a_conflict_is_tried_again() {
 
 #[test]
 fn an_account_that_goes_while_it_is_examined_does_not_vouch_for_the_next_one_of_its_name() {
-    in_virtual_time(async {
+    in_virtual_time(|| async {
         let mut world = World::new(Nature::default());
         world.start(None);
         // STS has been asked and has not answered yet.
@@ -89,7 +89,7 @@ fn an_account_that_goes_while_it_is_examined_does_not_vouch_for_the_next_one_of_
 
 #[test]
 fn an_object_that_is_deleted_and_made_again_with_the_same_name_is_looked_at() {
-    in_virtual_time(async {
+    in_virtual_time(|| async {
         let mut world = World::new(Nature::default());
         world.start(None);
         seconds(1.0).await;

@@ -9,13 +9,14 @@ use std::time::Duration;
 use k8s_openapi::jiff::Timestamp;
 use security_group_operator::api::account::Endpoints;
 use security_group_operator::args::{LogFormat, Settings};
+use security_group_operator::clock::Clock;
 use security_group_operator::operator;
 use security_group_operator::simulator::Simulator;
 use security_group_operator::simulator::cloud::Cloud;
 use security_group_operator::simulator::inventory::Inventory;
 use security_group_operator::telemetry::Telemetry;
 use serde_json::{Value, json};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use crate::api_server::request::{Reply, Request};
@@ -38,6 +39,7 @@ pub struct World {
     pub monitor: Arc<Monitor>,
     pub weather: Arc<Weather>,
     pub lives: Vec<Life>,
+    seed: u64,
 }
 
 /// One running or dead operator.
@@ -78,6 +80,7 @@ impl World {
             monitor: Arc::new(monitor),
             weather: Arc::new(Weather::new(nature.seed, nature.odds)),
             lives: Vec::new(),
+            seed: nature.seed,
         };
         world.create(
             "namespaces",
@@ -102,11 +105,8 @@ impl World {
             requests: AtomicUsize::new(0),
             dead: AtomicBool::new(false),
             died: Notify::new(),
-            running: watch::Sender::new(true),
-            secrets: KEYS
-                .iter()
-                .map(|(id, secret)| ((*id).to_owned(), (*secret).to_owned()))
-                .collect::<BTreeMap<_, _>>(),
+            halted: AtomicBool::new(false),
+            goes_on: Notify::new(),
         });
         self.monitor.trace(|| format!("life {life} begins"));
         let client = api_server::client(&self.server, Arc::new(ApiSide(Arc::clone(&link))));
@@ -115,6 +115,7 @@ impl World {
             client,
             Arc::new(CloudSide(Arc::clone(&link))),
             Arc::new(Telemetry::default()),
+            Clock::simulated(self.server.now(), self.seed.wrapping_add(life as u64)),
             std::future::pending(),
         );
         self.lives.push(Life {
@@ -147,7 +148,7 @@ impl World {
     /// SIGSTOP and SIGCONT: nothing is sent or heard meanwhile.
     pub fn halt(&self, halted: bool) {
         for life in &self.lives {
-            life.link.running.send_replace(!halted);
+            life.link.halt(halted);
         }
     }
 
