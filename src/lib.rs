@@ -13,7 +13,7 @@
 //! | [`ecs`] | the cloud's client: signatures, typed calls, the error table | call the cloud |
 //! | [`condition`] | `metav1.Condition` lists | nothing: pure |
 //! | [`clock`] | wall time and random numbers | ask the system for both |
-//! | [`kubernetes`] | deadlines for plain calls to the API server | nothing by itself |
+//! | [`kubernetes`] | deadlines for plain calls to the API server, writes of a status | call the API server when told to |
 //! | [`operator`] | puts the above together and runs it | everything |
 //! | [`simulator`] | a local ECS for tests and the demo; its process is `bin/ecs-simulator.rs` | pure but for its server |
 //! | [`args`], [`telemetry`] | what was typed; logs, metrics, probes | read arguments and environment; listen |

@@ -14,7 +14,6 @@ use std::time::Duration;
 use futures::channel::mpsc::unbounded;
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{Patch, PatchParams};
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::{self, ObjectRef};
@@ -24,10 +23,10 @@ use tracing::{info, warn};
 
 use crate::api::account::Endpoints as EndpointSpec;
 use crate::api::membership::AccountKind;
-use crate::api::{STATUS_MANAGER, reason};
+use crate::api::reason;
 use crate::clock::Clock;
 use crate::ecs::{self, Class, Credential, Endpoints, Transport};
-use crate::kubernetes::{self, QueueLog, bounded};
+use crate::kubernetes::{self, QueueLog};
 use crate::membership::edge::{AccountKey, Edges};
 use crate::membership::poke::Pokes;
 use crate::telemetry::Telemetry;
@@ -385,17 +384,7 @@ async fn write_status<K: AccountObject>(
         return Ok(());
     };
     let api = K::api(&context.client, &account.namespace().unwrap_or_default());
-    let name = account.name_any();
-    let patch = serde_json::json!({
-        "apiVersion": K::api_version(&()),
-        "kind": K::kind(&()),
-        // The API server does not compare the UID on this subresource: the version keeps this from an account of the same name
-        // that was made meanwhile.
-        "metadata": {"name": name, "uid": account.uid(), "resourceVersion": account.resource_version()},
-        "status": status,
-    });
-    let params = PatchParams::apply(STATUS_MANAGER).force();
-    match bounded(api.patch_status(&name, &params, &Patch::Apply(&patch))).await {
+    match kubernetes::apply_status(&api, account.meta(), &status).await {
         Ok(_) => Ok(()),
         // Gone.
         Err(error) if error.code() == Some(404) => Ok(()),
