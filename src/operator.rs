@@ -161,7 +161,8 @@ pub async fn run_with(
     let shutdown: Shutdown = shutdown.boxed().shared();
     let edges = Arc::new(Edges::default());
     let (pokes, queues) = Pokes::new(&settings.scopes);
-    let namespaces = watch_namespaces(&client, Arc::clone(&edges), pokes.clone());
+    let (namespaces, namespace_watch) =
+        watch_namespaces(&client, Arc::clone(&edges), pokes.clone());
     let directory = Arc::new(Directory::new(namespaces.clone()));
     let accounts = Arc::new(account::Context {
         client: client.clone(),
@@ -219,7 +220,12 @@ pub async fn run_with(
             () = scans => {}
         }
     };
-    futures::future::join(memberships, account_controllers.running).await;
+    let controllers = futures::future::join(memberships, account_controllers.running);
+    tokio::select! {
+        biased;
+        _ = controllers => {}
+        () = namespace_watch => {}
+    }
     drop(context);
     event_writer.finish().await;
 }
@@ -267,12 +273,16 @@ fn run_accounts(
     }
 }
 
-/// Keeps the labels of namespaces, which grants may select by, and wakes the memberships of one whose labels change.
+/// Keeps the labels of namespaces, which grants may select by, and wakes the memberships of one whose labels change, as long
+/// as the future is polled; it does not end.
 fn watch_namespaces(
     client: &kube::Client,
     edges: Arc<Edges>,
     pokes: Pokes,
-) -> Store<PartialObjectMeta<Namespace>> {
+) -> (
+    Store<PartialObjectMeta<Namespace>>,
+    impl Future<Output = ()> + use<>,
+) {
     let api: Api<PartialObjectMeta<Namespace>> = Api::all(client.clone());
     let (reader, writer) = reflector::store();
     let changes = watcher(api, watch_config())
@@ -284,7 +294,7 @@ fn watch_namespaces(
         .reflect(writer)
         .applied_objects()
         .predicate_filter(predicates::labels, PredicateConfig::default());
-    tokio::spawn(async move {
+    let watch = async move {
         let mut changes = std::pin::pin!(changes);
         while let Some(change) = changes.next().await {
             match change {
@@ -296,6 +306,6 @@ fn watch_namespaces(
                 Err(error) => warn!(%error, "namespaces cannot be watched"),
             }
         }
-    });
-    reader
+    };
+    (reader, watch)
 }

@@ -11,8 +11,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures::channel::mpsc::unbounded;
-use futures::{Stream, StreamExt as _, TryStreamExt as _};
+use futures::channel::mpsc::{UnboundedSender, unbounded};
+use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::Secret;
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::controller::Action;
@@ -105,17 +105,22 @@ pub async fn run<K: AccountObject>(
         .reflect(writer)
         .applied_objects()
         .predicate_filter(predicates::generation, PredicateConfig::default());
-    let secrets = secret_pokes::<K>(Arc::clone(&context), reader.clone());
+    let (pokes, secrets) = unbounded();
+    let secret_watch = watch_secrets::<K>(Arc::clone(&context), reader.clone(), pokes);
     let log = QueueLog::new(K::KIND.name());
-    Controller::for_stream(accounts, reader)
+    let controller = Controller::for_stream(accounts, reader)
         .reconcile_on(secrets)
         .graceful_shutdown_on(shutdown)
         .run(examine::<K>, on_error::<K>, context)
         .for_each(|result| {
             log.note(result);
             std::future::ready(())
-        })
-        .await;
+        });
+    tokio::select! {
+        biased;
+        () = controller => {}
+        () = secret_watch => {}
+    }
 }
 
 /// Accounts are known from the moment that they are listed, and forgotten when they go.
@@ -171,47 +176,38 @@ fn poke_memberships(context: &Context, key: &AccountKey) {
     }
 }
 
-/// Examines the accounts of the cluster kind whose Secret changed. The operator may watch its own namespace only; Secrets
-/// elsewhere are read again every [`SECRET_PERIOD`]. A watch of its own, because an error on one trigger of a `Controller`
-/// holds up all of them.
-fn secret_pokes<K: AccountObject>(
+/// Examines the accounts of the cluster kind whose Secret changed, for ever. The operator may watch its own namespace only;
+/// Secrets elsewhere are read again every [`SECRET_PERIOD`]. A watch of its own, because an error on one trigger of a
+/// `Controller` holds up all of them.
+async fn watch_secrets<K: AccountObject>(
     context: Arc<Context>,
     accounts: reflector::Store<DeserializeGuard<K>>,
-) -> impl Stream<Item = ObjectRef<DeserializeGuard<K>>> + Send + 'static {
-    let (sender, receiver) = unbounded();
-    if K::KIND == AccountKind::ClusterCloudAccount {
-        let secrets: Api<PartialObjectMeta<Secret>> =
-            Api::namespaced(context.client.clone(), &context.operator_namespace);
-        tokio::spawn(async move {
-            let mut changes = std::pin::pin!(
-                watcher(secrets, kubernetes::watch_config())
-                    .default_backoff()
-                    .touched_objects()
-            );
-            while let Some(change) = changes.next().await {
-                match change {
-                    Ok(secret) => {
-                        for account in accounts.state() {
-                            if names_secret(
-                                &account,
-                                &context.operator_namespace,
-                                &secret.name_any(),
-                            ) && sender
-                                .unbounded_send(ObjectRef::from_obj(&*account))
-                                .is_err()
-                            {
-                                return;
-                            }
-                        }
-                    }
-                    Err(error) => {
-                        warn!(%error, namespace = context.operator_namespace, "Secrets cannot be watched");
+    pokes: UnboundedSender<ObjectRef<DeserializeGuard<K>>>,
+) {
+    if K::KIND != AccountKind::ClusterCloudAccount {
+        return std::future::pending().await;
+    }
+    let namespace = &context.operator_namespace;
+    let secrets: Api<PartialObjectMeta<Secret>> =
+        Api::namespaced(context.client.clone(), namespace);
+    let mut changes = std::pin::pin!(
+        watcher(secrets, kubernetes::watch_config())
+            .default_backoff()
+            .touched_objects()
+    );
+    while let Some(change) = changes.next().await {
+        match change {
+            Ok(secret) => {
+                for account in accounts.state() {
+                    if names_secret(&account, namespace, &secret.name_any()) {
+                        // Closed only while the process shuts down.
+                        let _ = pokes.unbounded_send(ObjectRef::from_obj(&*account));
                     }
                 }
             }
-        });
+            Err(error) => warn!(%error, namespace, "Secrets cannot be watched"),
+        }
     }
-    receiver
 }
 
 fn names_secret<K: AccountObject>(

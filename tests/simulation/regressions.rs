@@ -103,3 +103,19 @@ fn an_object_that_is_deleted_and_made_again_with_the_same_name_is_looked_at() {
         assert_eq!(ready(&world, "m").1, "NotAMember");
     });
 }
+
+#[test]
+fn nothing_that_the_operator_started_outlives_it() {
+    in_virtual_time(|| async {
+        let tasks = tokio::runtime::Handle::current().metrics();
+        let mut world = World::new(Nature::default());
+        assert_eq!(tasks.num_alive_tasks(), 0);
+        world.start_until(None, seconds(30.0));
+        world.membership("m", 0, 0, json!({}));
+        seconds(29.0).await;
+        assert_eq!(ready(&world, "m"), ("True".to_owned(), "Joined".to_owned()));
+        assert!(tasks.num_alive_tasks() > 0);
+        seconds(5.0).await;
+        assert_eq!(tasks.num_alive_tasks(), 0);
+    });
+}

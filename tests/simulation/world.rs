@@ -94,6 +94,15 @@ impl World {
 
     /// Starts an operator; `ends` is the request at which it is killed.
     pub fn start(&mut self, ends: Option<(usize, Moment)>) {
+        self.start_until(ends, std::future::pending());
+    }
+
+    /// Starts an operator that is asked to end when `shutdown` resolves.
+    pub fn start_until(
+        &mut self,
+        ends: Option<(usize, Moment)>,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) {
         let life = self.lives.len();
         let link = Arc::new(Link {
             life,
@@ -116,7 +125,7 @@ impl World {
             Arc::new(CloudSide(Arc::clone(&link))),
             Arc::new(Telemetry::default()),
             Clock::simulated(self.server.now(), self.seed.wrapping_add(life as u64)),
-            std::future::pending(),
+            shutdown,
         );
         self.lives.push(Life {
             link,
