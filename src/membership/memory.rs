@@ -1,12 +1,14 @@
 //! What is remembered of an object between its passes and may be lost with the process: failures in a row, repairs. No I/O.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kube::runtime::controller::Action;
+use kube::runtime::reflector::ObjectRef;
 use tokio::time::Instant;
 
+use crate::api::SecurityGroupMembership;
 use crate::clock::Clock;
 use crate::ecs::{Class, Error, TargetDescription};
 
@@ -23,8 +25,12 @@ const WATCH_LAG: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 pub struct Memory {
     entries: Mutex<HashMap<String, Entry>>,
+    /// Since when the watch shows another status than the one that we said last, by UID.
+    misquoted: Mutex<Misquoted>,
     clock: Clock,
 }
+
+type Misquoted = BTreeMap<String, (Instant, ObjectRef<SecurityGroupMembership>)>;
 
 #[derive(Debug, Default)]
 struct Entry {
@@ -39,6 +45,8 @@ struct Entry {
     lagging_since: Option<Instant>,
     /// Since when Leave is answered with 403.
     forbidden_since: Option<Instant>,
+    /// What tells the status that our last pass wrote or found right.
+    said: Option<u64>,
 }
 
 impl Memory {
@@ -47,6 +55,7 @@ impl Memory {
     pub fn new(clock: Clock) -> Self {
         Self {
             entries: Mutex::default(),
+            misquoted: Mutex::default(),
             clock,
         }
     }
@@ -54,6 +63,7 @@ impl Memory {
     /// Forgets an object that is gone.
     pub fn forget(&self, uid: &str) {
         self.lock().remove(uid);
+        self.lock_misquoted().remove(uid);
     }
 
     /// Repairs within the window, as far as they forbid another one: in a repair loop one is allowed an hour.
@@ -125,6 +135,38 @@ impl Memory {
         let entry = entries.entry(uid.to_owned()).or_default();
         let since = *entry.forbidden_since.get_or_insert_with(Instant::now);
         since.elapsed() >= SETTLING
+    }
+
+    /// Keeps what tells the status that a pass has just found to be right.
+    pub fn said(&self, uid: &str, fingerprint: u64) {
+        self.lock().entry(uid.to_owned()).or_default().said = Some(fingerprint);
+        self.lock_misquoted().remove(uid);
+    }
+
+    /// Takes in which status the watch shows. Another one than ours is an older one of ours, if the watch lags, or somebody
+    /// else's.
+    pub fn shown(&self, object: &SecurityGroupMembership, fingerprint: impl FnOnce() -> u64) {
+        let uid = object.metadata.uid.as_deref().unwrap_or_default();
+        let Some(said) = self.lock().get(uid).and_then(|entry| entry.said) else {
+            return;
+        };
+        if said == fingerprint() {
+            self.lock_misquoted().remove(uid);
+        } else {
+            self.lock_misquoted()
+                .entry(uid.to_owned())
+                .or_insert_with(|| (Instant::now(), ObjectRef::from_obj(object)));
+        }
+    }
+
+    /// The objects whose status has not been ours for longer than a watch lags; each is named once.
+    pub fn misquoted(&self) -> Vec<ObjectRef<SecurityGroupMembership>> {
+        let mut misquoted = self.lock_misquoted();
+        let (long, short) = std::mem::take(&mut *misquoted)
+            .into_iter()
+            .partition(|(_, (since, _))| since.elapsed() >= SETTLING);
+        *misquoted = short;
+        long.into_values().map(|(_, object)| object).collect()
     }
 
     /// The wait after a pass that could not write to the API server.
@@ -207,6 +249,12 @@ impl Memory {
         wait + self
             .clock
             .within(Duration::from_millis(50)..Duration::from_secs(2))
+    }
+
+    fn lock_misquoted(&self) -> MutexGuard<'_, Misquoted> {
+        self.misquoted
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Entry>> {

@@ -205,7 +205,14 @@ impl Scope {
                 self.listing.extend(object.uid());
                 self.insert(context, object);
             }
-            watcher::Event::Apply(object) => self.insert(context, object),
+            watcher::Event::Apply(object) => {
+                self.insert(context, object);
+                if let Ok(object) = &object.0 {
+                    context
+                        .memory
+                        .shown(object, || pass::fingerprint(object.status.as_ref()));
+                }
+            }
             watcher::Event::Delete(object) => {
                 if let Some(uid) = object.uid() {
                     context.edges.remove(&uid);

@@ -40,6 +40,8 @@ pub struct Pass {
     pub others: Vec<Record>,
     /// The target as last described.
     pub description: Option<TargetDescription>,
+    /// Whether a pass before this one described the target so, and only waited for its turn since.
+    pub waited: bool,
     /// The last failure, if the pass ended with one.
     pub failure: Option<Error>,
     /// Until when the cloud throttles the action that is needed.
@@ -120,6 +122,7 @@ impl Pass {
             account_problem: problem,
             others,
             description: None,
+            waited: false,
             failure: None,
             stopped_until: None,
         })
@@ -147,6 +150,7 @@ impl Pass {
         if self.seen.claim.is_some()
             && let Some(description) = self.held(context)
         {
+            self.waited = true;
             self.see(description);
             return;
         }
@@ -173,6 +177,14 @@ impl Pass {
             transitional: description.state.is_transitional(),
         };
         self.description = Some(description);
+    }
+
+    /// Whether this pass itself, or one that only waited for its turn since, has written the claim and read the target: then
+    /// a call needs no other look at the object.
+    #[must_use]
+    pub fn is_fresh(&self) -> bool {
+        let claimed_now = self.seen.claim.is_some_and(|claim| claim.fresh);
+        claimed_now || self.waited && !self.seen.was_ready
     }
 
     /// What the last pass saw, if it then only waited for its turn and no scan has seen anything else since. Good enough for

@@ -1,6 +1,7 @@
 //! One pass over one object: asks [`decide`] for the next step, does it, asks again, and at rest writes status and event. At
 //! most one effect a step; which one is decided elsewhere.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
 use kube::api::ObjectMeta;
@@ -58,6 +59,9 @@ pub(super) async fn run(
             .as_ref()
             .and_then(|next| status::note(&previous, next, verdict)),
     };
+    // Before the write: the watch may show it sooner than its answer comes.
+    let said = next.as_ref().or(pass.object().status.as_ref());
+    context.memory.said(&uid, fingerprint(said));
     if let Some(next) = &next {
         write_status(&pass.object().metadata, next, context).await?;
     }
@@ -72,6 +76,15 @@ pub(super) async fn run(
     Ok(context
         .memory
         .next_look(&uid, verdict, pass.failure.as_ref(), pass.stopped_until))
+}
+
+/// What tells one status from another.
+pub(super) fn fingerprint(status: Option<&SecurityGroupMembershipStatus>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    serde_json::to_string(&status)
+        .unwrap_or_default()
+        .hash(&mut hasher);
+    hasher.finish()
 }
 
 /// What a scan has to find for this object to have nothing to do; none where the pass did not look.
@@ -97,6 +110,9 @@ async fn walk(pass: &mut Pass, uid: &str, context: &Context) -> Result<Verdict, 
             Step::Read => pass.read(context).await,
             Step::Claim(origin) => pass.claim(origin, context).await?,
             Step::Join => {
+                if !pass.is_fresh() {
+                    pass.confirm(context).await?;
+                }
                 pass.join(uid).await;
                 if pass.seen.was_ready {
                     note_drift(pass, uid, context);
@@ -242,5 +258,33 @@ async fn write_status(
             what: "the status could not be written",
             source,
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_that_comes_back_from_the_api_server_is_known_again() {
+        let mut status = SecurityGroupMembershipStatus {
+            observed_generation: Some(3),
+            origin: Some(crate::api::membership::Origin::Joined),
+            ..SecurityGroupMembershipStatus::default()
+        };
+        let draft = Draft {
+            type_: reason::READY,
+            status: Status::True,
+            reason: reason::JOINED.to_owned(),
+            message: "as \u{1f980} said".to_owned(),
+        };
+        let now = "2026-01-02T03:04:05.678912Z".parse().unwrap();
+        status.conditions = condition::merge(&[], vec![draft], Some(3), now);
+        let stored = serde_json::to_string(&status).unwrap();
+        let back: SecurityGroupMembershipStatus = serde_json::from_str(&stored).unwrap();
+        assert_eq!(fingerprint(Some(&status)), fingerprint(Some(&back)));
+        assert_ne!(fingerprint(Some(&status)), fingerprint(None));
+        status.conditions.clear();
+        assert_ne!(fingerprint(Some(&status)), fingerprint(Some(&back)));
     }
 }

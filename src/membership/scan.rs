@@ -91,6 +91,9 @@ pub async fn run(context: Arc<Context>, period: Duration) {
                 });
         }
         context.turns.call_the_waiting();
+        for object in context.memory.misquoted() {
+            context.pokes.poke(&object);
+        }
         tokio::time::sleep(BUCKET_PERIOD).await;
     }
 }

@@ -15,11 +15,12 @@ use security_group_operator::ecs::{Transport, TransportError};
 use security_group_operator::simulator::faults::{ErrorFault, Fault, Kind, ThrottleFault};
 use security_group_operator::simulator::{Delivery, Simulator};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::api_server::request::Reply;
 use crate::api_server::store::Entry;
 use crate::api_server::{ApiServer, Call, Disturbance, EventFate, Fate, Verb};
-use crate::monitor::Monitor;
+use crate::monitor::{MEMBERSHIPS, Monitor};
 
 /// When a life ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +51,8 @@ pub struct Weather {
     /// Writes that are still to be refused with 409.
     refused_status: AtomicUsize,
     refused_claims: AtomicUsize,
+    /// Until when no event of a membership reaches a life.
+    lagging: Mutex<BTreeMap<usize, Instant>>,
 }
 
 impl Weather {
@@ -59,7 +62,21 @@ impl Weather {
             random: Mutex::new(StdRng::seed_from_u64(seed)),
             refused_status: AtomicUsize::new(0),
             refused_claims: AtomicUsize::new(0),
+            lagging: Mutex::default(),
         }
+    }
+
+    /// Keeps every event of a membership from a life for so long.
+    pub fn hold_back_events(&self, life: usize, lag: Duration) {
+        self.lagging
+            .lock()
+            .unwrap()
+            .insert(life, Instant::now() + lag);
+    }
+
+    fn lag(&self, life: usize) -> Option<Duration> {
+        let until = self.lagging.lock().unwrap().get(&life).copied()?;
+        Some(until.saturating_duration_since(Instant::now())).filter(|lag| !lag.is_zero())
     }
 
     /// Answers the next writes of a status with 409.
@@ -222,6 +239,11 @@ impl Disturbance for ApiSide {
         if self.is_dead() {
             return EventFate::Never;
         }
+        if watch.kind.plural == MEMBERSHIPS
+            && let Some(lag) = link.weather.lag(link.life)
+        {
+            return EventFate::Delay(lag);
+        }
         if link.weather.strikes(|odds| odds.event) {
             let fate = match link.weather.roll(0..5) {
                 0 => EventFate::Twice,
@@ -287,7 +309,7 @@ impl CloudSide {
         deadline: Duration,
     ) -> Result<http::Response<Bytes>, TransportError> {
         let link = &self.0;
-        let started = tokio::time::Instant::now();
+        let started = Instant::now();
         let interrupted = || TransportError::Interrupted {
             cause: "connection reset".to_owned(),
         };

@@ -28,9 +28,11 @@ use crate::monitor::{MEMBERSHIPS, Monitor, condition, is_deleting, target_of, te
 pub const NAMESPACE: &str = "team";
 pub const OPERATOR_NAMESPACE: &str = "operator";
 pub const GROUPS: [&str; 2] = ["sg-a", "sg-b"];
-const KEYS: [(&str, &str); 2] = [
-    ("LTAI5tFirst", "first-secret-canary"),
-    ("LTAI5tSecond", "second-secret-canary"),
+/// Access keys: ID, secret, and the cloud account. The last one is of another account than the instances.
+pub const KEYS: [(&str, &str, &str); 3] = [
+    ("LTAI5tFirst", "first-secret-canary", "1000000000000001"),
+    ("LTAI5tSecond", "second-secret-canary", "1000000000000001"),
+    ("LTAI5tForeign", "foreign-secret-canary", "1000000000000002"),
 ];
 
 pub struct World {
@@ -72,7 +74,7 @@ impl World {
         monitor.lag = nature.lag;
         monitor.secrets = KEYS
             .iter()
-            .map(|(_, secret)| (*secret).to_owned())
+            .map(|(_, secret, _)| (*secret).to_owned())
             .collect();
         let world = Self {
             server,
@@ -272,7 +274,7 @@ impl World {
     pub fn write_secret(&self, key: usize) {
         use base64::Engine as _;
         let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
-        let (id, secret) = KEYS[key % KEYS.len()];
+        let (id, secret, _) = KEYS[key % KEYS.len()];
         self.user(
             Verb::Apply,
             "secrets",
@@ -301,6 +303,21 @@ impl World {
 
     pub fn patch(&self, name: &str, patch: Value) -> Reply {
         self.user(Verb::Merge, MEMBERSHIPS, NAMESPACE, name, patch)
+    }
+
+    /// Writes what somebody else claims the status to be.
+    pub fn overwrite_status(&self, name: &str, status: &Value) {
+        let request = Request {
+            verb: Verb::Merge,
+            kind: Kind::by_plural(MEMBERSHIPS),
+            namespace: NAMESPACE.to_owned(),
+            name: name.to_owned(),
+            status: true,
+            query: BTreeMap::new(),
+            metadata_only: false,
+            body: json!({"status": status}),
+        };
+        assert_eq!(self.server.answer(&request, None).code, 200);
     }
 
     pub fn delete(&self, name: &str) {
@@ -454,7 +471,9 @@ fn cloud() -> Cloud {
         .get_or_init(|| {
             let keys: Vec<Value> = KEYS
                 .iter()
-                .map(|(id, secret)| json!({"id": id, "secret": secret}))
+                .map(
+                    |(id, secret, account)| json!({"id": id, "secret": secret, "account": account}),
+                )
                 .collect();
             let instances: Vec<Value> = (0..crate::monitor::TARGETS)
                 .map(|number| json!({"id": format!("i-{number}"), "securityGroupIds": ["sg-base"]}))
