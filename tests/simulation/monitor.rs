@@ -465,10 +465,6 @@ impl Monitor {
 
     /// At the end: an edge that an operator made and that no object has.
     pub fn check_orphans(&self) {
-        if self.several {
-            // One operator leaves and lets the object go; another, whose watch lags, takes that for drift and joins again.
-            return;
-        }
         if self.old_lists {
             // An object that has gone, with its finalizer and all, is in an old list, and nothing tells it from one that is there.
             return;
@@ -489,7 +485,9 @@ impl Monitor {
                 .gone
                 .get(&(target.clone(), group.clone()))
                 .copied();
-            let late = gone.is_some_and(|gone| facts.since > gone);
+            // What another operator had on its way when the object went is not called back.
+            let on_its_way = if self.several { PASS } else { Duration::ZERO };
+            let late = gone.is_some_and(|gone| facts.since > gone + on_its_way);
             if facts.by_operator
                 && late
                 && self.naming(&target, &group).is_empty()
