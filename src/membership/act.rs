@@ -18,6 +18,7 @@ use crate::ecs::{Class, Error};
 use crate::kubernetes::{self, bounded};
 
 use super::decide::{Attempt, Claim, Target};
+use super::edge;
 use super::observe::Pass;
 use super::{Context, Object};
 
@@ -61,6 +62,7 @@ impl Pass {
         let written = write_claim(
             &ObjectRef::from_obj(self.object()),
             &self.object().uid().unwrap_or_default(),
+            None,
             Some((origin, uid)),
             context,
         )
@@ -71,6 +73,29 @@ impl Pass {
             origin,
             fresh: true,
         });
+        Ok(())
+    }
+
+    /// Makes sure that the object is stored just as this pass sees it: an apply of the claim that it carries, under its
+    /// version, which changes nothing. For a Join under a claim of an earlier pass: the watch may lag, and another operator
+    /// may have left the group since and let the object go.
+    ///
+    /// # Errors
+    /// Something else is stored by now, or the API server did not answer.
+    pub async fn confirm(&mut self, context: &Context) -> Result<(), ActError> {
+        let object = self.object();
+        let Some(claim) = edge::Claim::of(object) else {
+            return Err(ActError::Changed);
+        };
+        let confirmed = write_claim(
+            &ObjectRef::from_obj(object),
+            &object.uid().unwrap_or_default(),
+            object.resource_version(),
+            Some((claim.origin, claim.account_uid)),
+            context,
+        )
+        .await?;
+        self.written(confirmed);
         Ok(())
     }
 
@@ -131,7 +156,15 @@ impl Pass {
             return Ok(());
         };
         let reference = heir.reference();
-        match write_claim(&reference, &heir.uid, Some((Origin::Joined, uid)), context).await {
+        match write_claim(
+            &reference,
+            &heir.uid,
+            None,
+            Some((Origin::Joined, uid)),
+            context,
+        )
+        .await
+        {
             Ok(_) => {
                 self.seen.attempt = Attempt::HandedOver;
                 context.pokes.poke(&reference);
@@ -153,7 +186,7 @@ impl Pass {
     pub async fn release(&mut self, context: &Context) -> Result<(), ActError> {
         let reference = ObjectRef::from_obj(self.object());
         let uid = self.object().uid().unwrap_or_default();
-        match write_claim(&reference, &uid, None, context).await {
+        match write_claim(&reference, &uid, None, None, context).await {
             Ok(written) if has_finalizer(&written) => {
                 remove_foreign_finalizer(&written, context).await?;
             }
@@ -171,9 +204,11 @@ impl Pass {
     }
 }
 
+/// Under `version` only if that is still the one that is stored; without, whatever is.
 async fn write_claim(
     object: &ObjectRef<SecurityGroupMembership>,
     uid: &str,
+    version: Option<String>,
     claim: Option<(Origin, Option<String>)>,
     context: &Context,
 ) -> Result<SecurityGroupMembership, ActError> {
@@ -187,7 +222,7 @@ async fn write_claim(
     let patch = json!({
         "apiVersion": SecurityGroupMembership::api_version(&()),
         "kind": SecurityGroupMembership::kind(&()),
-        "metadata": claim_metadata(&object.name, uid, claim),
+        "metadata": claim_metadata(&object.name, uid, version, claim),
     });
     let params = PatchParams::apply(CLAIM_MANAGER).force();
     let written = {
@@ -258,8 +293,13 @@ async fn remove_foreign_finalizer(
 }
 
 /// What our field manager owns: finalizer and claim together, or neither.
-fn claim_metadata(name: &str, uid: &str, claim: Option<(Origin, Option<String>)>) -> Value {
-    match claim {
+fn claim_metadata(
+    name: &str,
+    uid: &str,
+    version: Option<String>,
+    claim: Option<(Origin, Option<String>)>,
+) -> Value {
+    let mut metadata = match claim {
         Some((origin, account_uid)) => {
             let annotations: BTreeMap<&str, Value> = [
                 Some((ORIGIN_ANNOTATION, json!(origin))),
@@ -271,5 +311,9 @@ fn claim_metadata(name: &str, uid: &str, claim: Option<(Origin, Option<String>)>
             json!({"name": name, "uid": uid, "finalizers": [FINALIZER], "annotations": annotations})
         }
         None => json!({"name": name, "uid": uid}),
+    };
+    if let (Some(version), Some(metadata)) = (version, metadata.as_object_mut()) {
+        metadata.insert("resourceVersion".to_owned(), json!(version));
     }
+    metadata
 }

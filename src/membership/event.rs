@@ -15,9 +15,9 @@ use kube::{Api, ResourceExt as _};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::{debug, info};
-use uuid::Uuid;
 
 use crate::api::SecurityGroupMembership;
+use crate::clock::Clock;
 use crate::telemetry::Telemetry;
 
 use super::status::Note;
@@ -40,6 +40,7 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 pub struct Events {
     queue: mpsc::Sender<Told>,
     telemetry: Arc<Telemetry>,
+    clock: Clock,
 }
 
 /// What waits: no more than the event is made of.
@@ -59,15 +60,22 @@ impl Events {
         client: kube::Client,
         instance: Option<String>,
         telemetry: Arc<Telemetry>,
+        clock: Clock,
     ) -> (Self, Writer) {
         let (queue, mut waiting) = mpsc::channel::<Told>(WAITING);
         let instance = start(instance.unwrap_or_else(|| CONTROLLER.to_owned()), 128);
+        let names = clock.clone();
         let writer = tokio::spawn(async move {
             while let Some(told) = waiting.recv().await {
-                write(&client, told.event(&instance)).await;
+                write(&client, told.event(&instance, &names)).await;
             }
         });
-        (Self { queue, telemetry }, Writer(writer))
+        let events = Self {
+            queue,
+            telemetry,
+            clock,
+        };
+        (events, Writer(writer))
     }
 
     /// Tells of a transition of `object`.
@@ -83,7 +91,7 @@ impl Events {
         let told = Told {
             regarding: ObjectRef::from_obj(object),
             note,
-            at: Timestamp::now(),
+            at: self.clock.now(),
         };
         if self.queue.try_send(told).is_err() {
             self.telemetry.count_dropped_event();
@@ -92,7 +100,7 @@ impl Events {
 }
 
 impl Told {
-    fn event(self, instance: &str) -> Event {
+    fn event(self, instance: &str, clock: &Clock) -> Event {
         let Self {
             regarding,
             note,
@@ -104,7 +112,7 @@ impl Told {
                 name: Some(format!(
                     "{}.{}",
                     start(regarding.name.clone(), 200),
-                    Uuid::new_v4().simple()
+                    clock.uuid().simple()
                 )),
                 ..ObjectMeta::default()
             },
