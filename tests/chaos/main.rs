@@ -63,6 +63,7 @@ struct Chaos {
     life: AtomicU64,
     toll: Toll,
     comparisons: usize,
+    violations: usize,
     compared: Instant,
     begun: Instant,
 }
@@ -93,6 +94,7 @@ impl Chaos {
             life: AtomicU64::new(0),
             toll: Toll::default(),
             comparisons: 0,
+            violations: 0,
             compared: Instant::now(),
             begun: Instant::now(),
         })
@@ -159,6 +161,7 @@ impl Chaos {
     async fn compare(&mut self) -> Result<()> {
         let life = self.life.load(Ordering::Relaxed);
         let violations = verdict::compare(&mut self.world, life).await?;
+        self.violations += violations.len();
         if !violations.is_empty() {
             return Err(Error::new(violations.join("\n\n")));
         }
@@ -193,12 +196,14 @@ impl Chaos {
         Ok(logs)
     }
 
+    #[expect(clippy::cast_precision_loss, reason = "a rate")]
     fn progress(&self) -> String {
         format!(
-            "{}, {} acts, {} comparisons, violations 0, {:.1} s a kill",
+            "{}, {} acts, {} comparisons, violations {}, {:.1} s a kill",
             self.toll,
             self.world.acts,
             self.comparisons,
+            self.violations,
             self.begun.elapsed().as_secs_f64() / self.toll.kills().max(1) as f64
         )
     }
