@@ -150,6 +150,7 @@ pub struct Acts {
     random: StdRng,
     wanted: [bool; OBJECTS],
     paused: [bool; OBJECTS],
+    last: usize,
 }
 
 impl Acts {
@@ -158,6 +159,7 @@ impl Acts {
             random: StdRng::seed_from_u64(seed),
             wanted: [false; OBJECTS],
             paused: [false; OBJECTS],
+            last: 0,
         }
     }
 
@@ -177,11 +179,23 @@ impl Acts {
     }
 
     fn next(&mut self) -> Act {
-        let object = self.random.random_range(0..OBJECTS);
+        // Now and then the same object, or the other one on its edge: what comes close together is where races are.
+        let object = if self.random.random_bool(0.3) {
+            let (edge, slot) = edge_of(self.last);
+            let other = object_of(edge, 1 - slot).filter(|_| self.random.random_bool(0.5));
+            other.unwrap_or(self.last)
+        } else {
+            self.random.random_range(0..OBJECTS)
+        };
+        self.last = object;
         match self.random.random_range(0..100) {
             0..75 => self.of_user(object),
             75..93 => Act::Behind {
-                edge: self.random.random_range(0..EDGES),
+                edge: if self.random.random_bool(0.3) {
+                    edge_of(object).0
+                } else {
+                    self.random.random_range(0..EDGES)
+                },
                 joins: self.random.random_bool(0.5),
             },
             _ => Act::Power {

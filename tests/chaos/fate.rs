@@ -66,7 +66,7 @@ impl Fate {
             together: random.random_bool(0.5),
             waits: random.random_bool(0.7),
             faults: faults(random),
-            lag: random.random_bool(0.15),
+            lag: random.random_bool(0.3),
         }
     }
 

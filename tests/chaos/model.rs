@@ -354,3 +354,94 @@ fn with(mut state: State, slot: usize, object: Object) -> State {
     state.objects[slot] = object;
     state
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEFAULTS: Policies = Policies {
+        adoption: AdoptionPolicy::Adopt,
+        deletion: DeletionPolicy::LeaveIfJoined,
+        drift: DriftPolicy::Repair,
+    };
+    const ABSENT: [Object; SHARERS] = [Object::Absent; SHARERS];
+    const JOINED: Object = Object::Live(Some(Origin::Joined));
+    const ADOPTED: Object = Object::Live(Some(Origin::Adopted));
+
+    fn allows(edge: &Edge, member: bool, objects: [Object; SHARERS]) -> bool {
+        let states = edge.states.clone();
+        Edge {
+            states,
+            wishes: edge.wishes.clone(),
+            now: edge.now,
+        }
+        .compare(member, objects, [true; SHARERS])
+    }
+
+    #[test]
+    fn what_was_joined_is_ours_and_does_not_outlive_its_object() {
+        let mut edge = Edge::new(false);
+        edge.created(0, DEFAULTS);
+        assert!(allows(&edge, true, [JOINED, Object::Absent]));
+        assert!(!allows(&edge, true, [ADOPTED, Object::Absent]));
+        edge.deleted(0);
+        assert!(allows(&edge, false, ABSENT));
+        assert!(!allows(&edge, true, ABSENT));
+    }
+
+    #[test]
+    fn what_was_there_is_adopted_and_stays_unless_told_to_go() {
+        let mut edge = Edge::new(true);
+        edge.created(0, DEFAULTS);
+        assert!(!allows(&edge, true, [JOINED, Object::Absent]));
+        assert!(edge.compare(true, [ADOPTED, Object::Absent], [true, false]));
+        edge.deleted(0);
+        assert!(allows(&edge, true, ABSENT));
+        assert!(!allows(&edge, false, ABSENT));
+        edge.created(
+            0,
+            Policies {
+                deletion: DeletionPolicy::Leave,
+                ..DEFAULTS
+            },
+        );
+        edge.deleted(0);
+        assert!(allows(&edge, false, ABSENT));
+    }
+
+    #[test]
+    fn a_shared_edge_goes_with_the_last_object_and_not_before() {
+        let mut edge = Edge::new(false);
+        edge.created(0, DEFAULTS);
+        assert!(edge.compare(true, [JOINED, Object::Absent], [true, false]));
+        edge.created(1, DEFAULTS);
+        assert!(edge.compare(true, [JOINED, ADOPTED], [true; SHARERS]));
+        edge.deleted(0);
+        assert!(!allows(&edge, true, [Object::Absent, ADOPTED]));
+        assert!(edge.compare(true, [Object::Absent, JOINED], [true; SHARERS]));
+        edge.deleted(1);
+        assert!(allows(&edge, false, ABSENT));
+        assert!(!allows(&edge, true, ABSENT));
+    }
+
+    #[test]
+    fn what_is_paused_or_only_reported_is_not_touched() {
+        let mut edge = Edge::new(false);
+        edge.created(
+            0,
+            Policies {
+                drift: DriftPolicy::Report,
+                ..DEFAULTS
+            },
+        );
+        assert!(edge.compare(true, [JOINED, Object::Absent], [true, false]));
+        edge.changed_behind(false);
+        assert!(!allows(&edge, true, [JOINED, Object::Absent]));
+        edge.paused(0, true);
+        assert!(edge.compare(false, [JOINED, Object::Absent], [true, false]));
+        edge.deleted(0);
+        assert!(!allows(&edge, false, ABSENT));
+        edge.paused(0, false);
+        assert!(allows(&edge, false, ABSENT));
+    }
+}
