@@ -36,8 +36,15 @@ pub struct Fate {
     together: bool,
     /// Whether the round waits until the new operator has listed everything.
     waits: bool,
+    pub weather: Weather,
+}
+
+/// What goes wrong in the cloud meanwhile.
+#[derive(Clone, Debug)]
+pub struct Weather {
     pub faults: Value,
-    pub lag: bool,
+    /// Whether Describe shows what was two seconds ago.
+    pub lags: bool,
 }
 
 /// How often the API server, etcd or both die instead of the operator.
@@ -65,8 +72,10 @@ impl Fate {
             dead,
             together: random.random_bool(0.5),
             waits: random.random_bool(0.7),
-            faults: faults(random),
-            lag: random.random_bool(0.3),
+            weather: Weather {
+                faults: faults(random),
+                lags: random.random_bool(0.3),
+            },
         }
     }
 
@@ -79,8 +88,10 @@ impl Fate {
             dead: Duration::ZERO,
             together: false,
             waits: false,
-            faults: json!([]),
-            lag: false,
+            weather: Weather {
+                faults: json!([]),
+                lags: false,
+            },
         }
     }
 
@@ -159,10 +170,10 @@ impl fmt::Display for Fate {
         if self.victim != Victim::Operator && self.together {
             write!(f, ", and the operator with it")?;
         }
-        if self.lag {
+        if self.weather.lags {
             write!(f, "; Describe lags by 2 s")?;
         }
-        write!(f, "; faults {}", self.faults)
+        write!(f, "; faults {}", self.weather.faults)
     }
 }
 

@@ -35,7 +35,7 @@ use world::World;
 /// Kills in `make test`; `make chaos` does as many as it is told.
 const KILLS: usize = 50;
 /// Kills between two comparisons, at most.
-const BETWEEN: usize = 10;
+const BETWEEN: usize = 12;
 /// Kills between two lines of progress.
 const PROGRESS: usize = 20;
 
@@ -109,7 +109,7 @@ impl Chaos {
             self.round().await?;
             let done = self.toll.kills();
             if done >= next_comparison || done >= kills {
-                if done < kills && self.random.random_bool(0.5) {
+                if done < kills && self.random.random_bool(0.6) {
                     self.kill_while_it_settles().await?;
                 }
                 self.compare().await?;
@@ -149,9 +149,9 @@ impl Chaos {
 
     async fn set_weather(&self, fate: &Fate) -> Result<()> {
         let simulator = &self.world.stage.simulator;
-        simulator.faults(&fate.faults).await?;
+        simulator.faults(&fate.weather.faults).await?;
         // What Describe shows is never from before the last comparison: the model would not know of it.
-        let lags = fate.lag && self.compared.elapsed() > Duration::from_secs(3);
+        let lags = fate.weather.lags && self.compared.elapsed() > Duration::from_secs(3);
         let lag = if lags { "2s" } else { "0s" };
         simulator
             .change(&serde_json::json!({"set": {"lag": lag}}))

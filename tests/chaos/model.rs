@@ -42,6 +42,7 @@ pub enum Object {
 
 /// What users have asked of an object. Passes that run may go by what was asked before, so what was asked since the last
 /// comparison (of a deletion: since the object is deleted) all counts.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Clone, Debug)]
 pub struct Wishes {
     adoption: Vec<AdoptionPolicy>,

@@ -2,6 +2,7 @@
 //! Changes neither.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::jiff::Timestamp;
@@ -18,7 +19,7 @@ use crate::model::{Object, SHARERS};
 use crate::support::ask::phase;
 use crate::support::error::{Context as _, Result};
 use crate::support::stage::ready;
-use crate::world::{Answer, PATIENCE, World, answered, name};
+use crate::world::{Answer, Holder, PATIENCE, World, answered, name};
 
 /// What there is at one moment.
 struct Picture {
@@ -196,7 +197,7 @@ fn check(world: &mut World, picture: &Picture, edge: usize) -> Option<String> {
         };
         let Some(object) = picture.object(edge, slot) else {
             world.known[of] = None;
-            world.holders[of] = None;
+            world.holders[of] = Holder::None;
             world.deletions[of].clear();
             continue;
         };
@@ -211,7 +212,11 @@ fn check(world: &mut World, picture: &Picture, edge: usize) -> Option<String> {
             .as_ref()
             .is_some_and(|status| status.origin.is_some());
         let live = object.metadata.deletion_timestamp.is_none();
-        world.holders[of] = (live && claim.is_some()).then_some(None);
+        world.holders[of] = if live && claim.is_some() {
+            Holder::Holds
+        } else {
+            Holder::None
+        };
         if live {
             world.deletions[of].clear();
         }
@@ -256,8 +261,12 @@ async fn leaves_without_cause(world: &mut World) -> Result<Vec<String>> {
         for object in (0..SHARERS).filter_map(|slot| act::object_of(edge, slot)) {
             let deleted = world.deletions[object].iter().any(|deleted| *deleted <= at);
             caused |= deleted;
-            let holder = world.holders[object].as_ref();
-            if holder.is_some_and(|deleted| deleted.is_none_or(|deleted| deleted > at)) {
+            let holds = match world.holders[object] {
+                Holder::None => false,
+                Holder::Holds => true,
+                Holder::DeletedAt(deleted) => deleted > at,
+            };
+            if holds {
                 violations.push(format!("I1: {entry}, and {} still named it", name(object)));
             }
         }
@@ -281,7 +290,7 @@ fn describe(world: &World, picture: &Picture, edge: usize) -> String {
             text.push_str(&yaml(object));
         }
         if let Some(known) = act::object_of(edge, slot).and_then(|of| world.known[of].as_ref()) {
-            text.push_str(&format!("last made with this name: {known:?}\n"));
+            let _ = writeln!(text, "last made with this name: {known:?}");
         }
     }
     text

@@ -24,9 +24,7 @@ pub struct World {
     pub known: [Option<Known>; OBJECTS],
     /// When the deletion of objects of this name was asked for that were not gone at the last comparison.
     pub deletions: [Vec<Timestamp>; OBJECTS],
-    /// The objects that had a claim at the last comparison, so that every operator knows them from its first list; and when
-    /// their deletion was asked for.
-    pub holders: [Option<Option<Timestamp>>; OBJECTS],
+    pub holders: [Holder; OBJECTS],
     /// Since the last comparison.
     pub history: Vec<String>,
     /// How often somebody left an edge behind the operator's back, and in which of its lives.
@@ -47,6 +45,16 @@ pub struct Known {
     pub deleted: bool,
 }
 
+/// Whether an object of this name was live and had a claim at the last comparison: every operator knows it from its first
+/// list.
+#[derive(Clone, Copy, Debug)]
+pub enum Holder {
+    None,
+    Holds,
+    /// It did, until its deletion was asked for.
+    DeletedAt(Timestamp),
+}
+
 impl World {
     pub fn new(stage: Stage) -> Self {
         Self {
@@ -56,7 +64,7 @@ impl World {
                 .collect(),
             known: [const { None }; OBJECTS],
             deletions: [const { Vec::new() }; OBJECTS],
-            holders: [None; OBJECTS],
+            holders: [Holder::None; OBJECTS],
             history: Vec::new(),
             undone: [(0, 0); EDGES],
             acts: 0,
@@ -186,8 +194,8 @@ impl World {
         known.deleted = true;
         let now = Timestamp::now();
         self.deletions[object].push(now);
-        if let Some(deleted) = &mut self.holders[object] {
-            deleted.get_or_insert(now);
+        if let Holder::Holds = self.holders[object] {
+            self.holders[object] = Holder::DeletedAt(now);
         }
         let params = DeleteParams {
             preconditions: Some(Preconditions {
