@@ -195,7 +195,10 @@ impl Edge {
                 Object::Going(..) => self.settle(slot, true, ready[slot]),
             }
         }
-        !self.states.is_empty()
+        let allowed = !self.states.is_empty();
+        // What has settled may still go on: one whose adoption was refused may find the edge shared at its next look.
+        self.happens(|_| {});
+        allowed
     }
 
     fn settle(&mut self, slot: usize, claimed: bool, was_ready: bool) {
@@ -423,6 +426,23 @@ mod tests {
         edge.deleted(1);
         assert!(allows(&edge, false, ABSENT));
         assert!(!allows(&edge, true, ABSENT));
+    }
+
+    #[test]
+    fn who_refuses_to_adopt_may_later_find_the_edge_shared() {
+        let mut edge = Edge::new(true);
+        edge.created(0, DEFAULTS);
+        edge.created(
+            1,
+            Policies {
+                adoption: AdoptionPolicy::Refuse,
+                ..DEFAULTS
+            },
+        );
+        let refused = [ADOPTED, Object::Live(None)];
+        assert!(edge.compare(true, refused, [true, false]));
+        assert!(allows(&edge, true, refused));
+        assert!(allows(&edge, true, [ADOPTED, ADOPTED]));
     }
 
     #[test]
