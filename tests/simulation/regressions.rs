@@ -103,3 +103,21 @@ fn an_object_that_is_deleted_and_made_again_with_the_same_name_is_looked_at() {
         assert_eq!(ready(&world, "m").1, "NotAMember");
     });
 }
+
+#[test]
+fn who_refuses_to_adopt_finds_the_edge_shared_as_soon_as_another_object_holds_it() {
+    in_virtual_time(async {
+        let mut world = World::new(Nature::default());
+        world.foreign(0, 0, true);
+        world.start(None);
+        seconds(1.0).await;
+        world.membership("first", 0, 0, json!({"adoptionPolicy": "Refuse"}));
+        seconds(10.0).await;
+        assert_eq!(ready(&world, "first").1, "AdoptionRefused");
+        world.membership("second", 0, 0, json!({}));
+        seconds(10.0).await;
+        assert_eq!(ready(&world, "second").1, "Adopted");
+        // In whatever order they come, and whether or not the operator is restarted in between.
+        assert_eq!(ready(&world, "first").1, "Adopted");
+    });
+}
