@@ -68,6 +68,10 @@ impl Pass {
         )
         .await?;
         self.written(written);
+        // Who refused to adopt the edge while it was nobody's of ours may share it now.
+        for other in self.others.iter().filter(|other| other.claim.is_none()) {
+            context.pokes.poke(&other.reference());
+        }
         // A correction to Adopted is not fresh in the sense that matters: no call follows it.
         self.seen.claim = Some(Claim {
             origin,

@@ -247,3 +247,21 @@ fn a_status_that_somebody_else_wrote_is_put_right() {
         assert_eq!(now["origin"], right["origin"]);
     });
 }
+
+#[test]
+fn who_refuses_to_adopt_finds_the_edge_shared_as_soon_as_another_object_holds_it() {
+    in_virtual_time(|| async {
+        let mut world = World::new(Nature::default());
+        world.foreign(0, 0, true);
+        world.start(None);
+        seconds(1.0).await;
+        world.membership("first", 0, 0, json!({"adoptionPolicy": "Refuse"}));
+        seconds(10.0).await;
+        assert_eq!(ready(&world, "first").1, "AdoptionRefused");
+        world.membership("second", 0, 0, json!({}));
+        seconds(10.0).await;
+        assert_eq!(ready(&world, "second").1, "Adopted");
+        // In whatever order they come, and whether or not the operator is restarted in between.
+        assert_eq!(ready(&world, "first").1, "Adopted");
+    });
+}
