@@ -1,6 +1,6 @@
 # Names for the things that one does here; each recipe is a line or two, what it runs does the work.
 .DEFAULT_GOAL := help
-.PHONY: help demo up down test simulate lint manifests control-plane
+.PHONY: help demo up down test simulate chaos lint manifests control-plane
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,10 @@ test: ## every test; what it needs is built or started by itself
 simulate: ## SEEDS random schedules (100000) of crashes, faults and old views in virtual time, and every pair of crashes; SEED=n replays one
 	SEED=$(SEED) SEEDS=$(or $(SEEDS),100000) THREADS=$(or $(THREADS),$(shell nproc)) $(if $(SEED),,PAIRS=1) \
 	cargo test --release --test simulation $(if $(SEED),no_schedule) -- --nocapture --test-threads=1
+
+chaos: ## KILLS (1000) times SIGKILL for the real operator, API server or etcd under churn, and comparisons; SEED=n draws the same again
+	@tests/control-plane/build >/dev/null
+	KILLS=$(or $(KILLS),1000) $(if $(SEED),SEED=$(SEED)) cargo test --test chaos killed_at_any_moment -- --nocapture
 
 lint: ## format and clippy, any warning an error
 	cargo fmt --check

@@ -48,6 +48,16 @@ struct Typed {
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = scan_period, env = "SECURITY_GROUP_OPERATOR_SCAN_PERIOD")]
     scan_period: Duration,
 
+    /// Writes to the API server in flight, of 1 to 256. More make a crowd Ready sooner where the API server has room for them.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 8,
+        value_parser = clap::value_parser!(u16).range(1..=256),
+        env = "SECURITY_GROUP_OPERATOR_MAX_WRITES_IN_FLIGHT"
+    )]
+    max_writes_in_flight: u16,
+
     /// Base URL of ECS for accounts that name none, such as a VPC endpoint. Default: the public endpoint of each region.
     #[arg(long, value_name = "URL", env = "SECURITY_GROUP_OPERATOR_ECS_ENDPOINT")]
     ecs_endpoint: Option<String>,
@@ -109,6 +119,8 @@ pub struct Settings {
     pub environment: Option<Credential>,
     /// How often every target is looked at.
     pub scan_period: Duration,
+    /// Writes to the API server in flight.
+    pub max_writes_in_flight: u16,
     /// Name of this process in events: the pod's.
     pub instance: Option<String>,
     /// Format of the log.
@@ -151,6 +163,7 @@ fn settings(typed: Typed, variable: impl Fn(&str) -> Option<String>) -> Result<S
             sts: typed.sts_endpoint,
         },
         scan_period: typed.scan_period,
+        max_writes_in_flight: typed.max_writes_in_flight,
         instance: variable("HOSTNAME").filter(|name| !name.is_empty()),
         environment: environment_credential(variable)?,
         log_format: typed.log_format,

@@ -1,12 +1,20 @@
-//! Plain calls to the API server, each with a deadline: kube has none by itself, and a dead connection would hang for ever.
+//! Plain calls to the API server, each with a deadline (kube has none by itself, and a dead connection would hang for ever),
+//! and the one way in which a status is written.
 
+use std::fmt::Debug;
 use std::future::Future;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use kube::api::{ObjectMeta, Patch, PatchParams};
 use kube::runtime::controller;
+use kube::{Api, Resource};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tracing::{debug, warn};
+
+use crate::api::STATUS_MANAGER;
 
 /// Deadline of one call, retries of the client included.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -47,6 +55,31 @@ pub fn bounded<'a, T: 'a>(
             Err(_) => Err(Error::Timeout),
         }
     })
+}
+
+/// Writes a status in one server-side apply, to the very version of the object that it speaks of: the API server does not
+/// compare the UID on this subresource, and without a version the status of an object that is gone would be written to its
+/// successor of the same name.
+///
+/// # Errors
+/// 404 where the object is gone, 409 where another version is stored, and whatever else keeps the API server from taking it.
+pub async fn apply_status<K>(
+    api: &Api<K>,
+    metadata: &ObjectMeta,
+    status: &impl Serialize,
+) -> Result<K, Error>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    let name = metadata.name.clone().unwrap_or_default();
+    let patch = serde_json::json!({
+        "apiVersion": K::api_version(&()),
+        "kind": K::kind(&()),
+        "metadata": {"name": name, "uid": metadata.uid, "resourceVersion": metadata.resource_version},
+        "status": status,
+    });
+    let params = PatchParams::apply(STATUS_MANAGER).force();
+    bounded(api.patch_status(&name, &params, &Patch::Apply(&patch))).await
 }
 
 /// How everything is watched. Cloud load balancers drop idle connections after four minutes (AKS: 240 s), so a watch ends

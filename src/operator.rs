@@ -19,10 +19,11 @@ use crate::account::directory::Directory;
 use crate::account::{self};
 use crate::api::{CloudAccount, ClusterCloudAccount, SecurityGroupMembership};
 use crate::args::Settings;
+use crate::clock::Clock;
 use crate::ecs::{Http, Transport};
 use crate::kubernetes::{bounded, watch_config};
-use crate::membership::edge::Edges;
 use crate::membership::event::Events;
+use crate::membership::index::Edges;
 use crate::membership::poke::Pokes;
 use crate::membership::{self};
 use crate::telemetry::{self, Telemetry};
@@ -79,7 +80,8 @@ pub async fn run(
         () = usable(&client, &settings) => {}
         () = shutdown.clone() => return Ok(()),
     }
-    run_with(settings, client, transport, telemetry, shutdown).await;
+    let clock = Clock::system();
+    run_with(settings, client, transport, telemetry, clock, shutdown).await;
     info!("stopped");
     Ok(())
 }
@@ -153,12 +155,14 @@ pub async fn run_with(
     client: kube::Client,
     transport: Arc<dyn Transport>,
     telemetry: Arc<Telemetry>,
+    clock: Clock,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) {
     let shutdown: Shutdown = shutdown.boxed().shared();
     let edges = Arc::new(Edges::default());
     let (pokes, queues) = Pokes::new(&settings.scopes);
-    let namespaces = watch_namespaces(&client, Arc::clone(&edges), pokes.clone());
+    let (namespaces, namespace_watch) =
+        watch_namespaces(&client, Arc::clone(&edges), pokes.clone());
     let directory = Arc::new(Directory::new(namespaces.clone()));
     let accounts = Arc::new(account::Context {
         client: client.clone(),
@@ -170,6 +174,7 @@ pub async fn run_with(
         default_endpoints: settings.default_endpoints.clone(),
         environment: settings.environment.clone(),
         telemetry: Arc::clone(&telemetry),
+        clock: clock.clone(),
         memory: std::sync::Mutex::default(),
     });
     let account_controllers = run_accounts(&accounts, &settings.scopes, &shutdown);
@@ -177,15 +182,10 @@ pub async fn run_with(
         client.clone(),
         settings.instance.clone(),
         Arc::clone(&telemetry),
+        clock.clone(),
     );
     let context = Arc::new(membership::Context::new(
-        client,
-        edges,
-        directory,
-        pokes,
-        events,
-        telemetry,
-        settings.scopes.len(),
+        client, edges, directory, pokes, events, telemetry, clock, &settings,
     ));
     let memberships = async {
         // Without these a pass would take an account or a grant for missing that is only not listed yet.
@@ -194,6 +194,7 @@ pub async fn run_with(
             let _ = namespaces.wait_until_ready().await;
         };
         tokio::select! {
+            biased;
             () = known => {}
             () = shutdown.clone() => return,
         }
@@ -207,11 +208,17 @@ pub async fn run_with(
                 membership::run(Arc::clone(&context), scope, queue, shutdown.clone())
             });
         tokio::select! {
+            biased;
             _ = futures::future::join_all(controllers) => {}
             () = scans => {}
         }
     };
-    futures::future::join(memberships, account_controllers.running).await;
+    let controllers = futures::future::join(memberships, account_controllers.running);
+    tokio::select! {
+        biased;
+        _ = controllers => {}
+        () = namespace_watch => {}
+    }
     drop(context);
     event_writer.finish().await;
 }
@@ -259,12 +266,16 @@ fn run_accounts(
     }
 }
 
-/// Keeps the labels of namespaces, which grants may select by, and wakes the memberships of one whose labels change.
+/// Keeps the labels of namespaces, which grants may select by, and wakes the memberships of one whose labels change, as long
+/// as the future is polled; it does not end.
 fn watch_namespaces(
     client: &kube::Client,
     edges: Arc<Edges>,
     pokes: Pokes,
-) -> Store<PartialObjectMeta<Namespace>> {
+) -> (
+    Store<PartialObjectMeta<Namespace>>,
+    impl Future<Output = ()> + use<>,
+) {
     let api: Api<PartialObjectMeta<Namespace>> = Api::all(client.clone());
     let (reader, writer) = reflector::store();
     let changes = watcher(api, watch_config())
@@ -276,7 +287,7 @@ fn watch_namespaces(
         .reflect(writer)
         .applied_objects()
         .predicate_filter(predicates::labels, PredicateConfig::default());
-    tokio::spawn(async move {
+    let watch = async move {
         let mut changes = std::pin::pin!(changes);
         while let Some(change) = changes.next().await {
             match change {
@@ -288,6 +299,6 @@ fn watch_namespaces(
                 Err(error) => warn!(%error, "namespaces cannot be watched"),
             }
         }
-    });
-    reader
+    };
+    (reader, watch)
 }

@@ -65,8 +65,16 @@ fn both_ports_are_healthy_and_state_and_statistics_have_their_shape() {
         process.stats()["calls"],
         json!({"JoinSecurityGroup": {"OK": 1, "InvalidInstanceId.AlreadyExists": 1}})
     );
+    let journal = process.admin("GET", "/journal", "").body;
+    let journal: serde_json::Value = serde_json::from_str(&journal).unwrap();
+    assert_eq!(journal.as_array().unwrap().len(), 1, "{journal}");
+    assert!(journal[0]["at"].is_string(), "{journal}");
+    assert_eq!(journal[0]["action"], "JoinSecurityGroup");
+    assert_eq!(journal[0]["target"], "i-sim000000");
+    assert_eq!(journal[0]["securityGroupId"], "sg-sim0000");
     assert_eq!(process.admin("POST", "/stats/reset", "").status, 204);
     assert_eq!(process.stats()["calls"], json!({}));
+    assert_eq!(process.admin("GET", "/journal", "").body, "[]");
 }
 
 #[test]

@@ -49,8 +49,8 @@ impl Account {
         Self {
             uid,
             calls: Arc::new(Calls {
+                gate: Gate::new(client.clock().clone()),
                 client,
-                gate: Gate::default(),
                 telemetry,
             }),
             readers: Mutex::default(),

@@ -2,13 +2,13 @@
 
 use std::fmt::Debug;
 
-use kube::core::DeserializeGuard;
 use kube::{Api, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 
 use crate::api::account::{CloudAccountStatus, Endpoints};
 use crate::api::membership::AccountKind;
 use crate::api::{CloudAccount, ClusterCloudAccount};
+use crate::watched::Watched;
 
 use super::credentials::Source;
 use super::directory::Grants;
@@ -22,7 +22,7 @@ pub trait AccountObject:
     /// The API to write one object with.
     fn api(client: &kube::Client, namespace: &str) -> Api<Self>;
     /// The API to watch with: one namespace, or all. One unreadable object does not stop the rest.
-    fn watched(client: &kube::Client, namespace: Option<&str>) -> Api<DeserializeGuard<Self>>;
+    fn watched(client: &kube::Client, namespace: Option<&str>) -> Api<Watched<Self>>;
     /// Where its credentials come from.
     fn source(&self, operator_namespace: &str) -> Source;
     /// The endpoints that it names.
@@ -40,7 +40,7 @@ impl AccountObject for CloudAccount {
         Api::namespaced(client.clone(), namespace)
     }
 
-    fn watched(client: &kube::Client, namespace: Option<&str>) -> Api<DeserializeGuard<Self>> {
+    fn watched(client: &kube::Client, namespace: Option<&str>) -> Api<Watched<Self>> {
         match namespace {
             Some(namespace) => Api::namespaced(client.clone(), namespace),
             None => Api::all(client.clone()),
@@ -77,7 +77,7 @@ impl AccountObject for ClusterCloudAccount {
         Api::all(client.clone())
     }
 
-    fn watched(client: &kube::Client, _namespace: Option<&str>) -> Api<DeserializeGuard<Self>> {
+    fn watched(client: &kube::Client, _namespace: Option<&str>) -> Api<Watched<Self>> {
         Api::all(client.clone())
     }
 

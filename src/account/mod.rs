@@ -11,26 +11,27 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures::channel::mpsc::unbounded;
-use futures::{Stream, StreamExt as _, TryStreamExt as _};
+use futures::channel::mpsc::{UnboundedSender, unbounded};
+use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::Secret;
-use k8s_openapi::jiff::Timestamp;
-use kube::api::{Patch, PatchParams};
-use kube::core::{DeserializeGuard, PartialObjectMeta};
+use kube::core::PartialObjectMeta;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::{Controller, PredicateConfig, WatchStreamExt as _, predicates, watcher};
-use kube::{Api, Resource as _, ResourceExt};
+use kube::{Api, ResourceExt};
 use tracing::{info, warn};
 
 use crate::api::account::Endpoints as EndpointSpec;
 use crate::api::membership::AccountKind;
-use crate::api::{STATUS_MANAGER, reason};
+use crate::api::reason;
+use crate::clock::Clock;
 use crate::ecs::{self, Class, Credential, Endpoints, Transport};
-use crate::kubernetes::{self, QueueLog, bounded};
-use crate::membership::edge::{AccountKey, Edges};
+use crate::kubernetes::{self, QueueLog};
+use crate::membership::edge::AccountKey;
+use crate::membership::index::Edges;
 use crate::membership::poke::Pokes;
 use crate::telemetry::Telemetry;
+use crate::watched::Watched;
 
 use self::access::Account;
 use self::credentials::Source;
@@ -61,6 +62,8 @@ pub struct Context {
     pub environment: Option<Credential>,
     /// Where calls are counted.
     pub telemetry: Arc<Telemetry>,
+    /// What time it is.
+    pub clock: Clock,
     /// What is remembered between examinations.
     pub memory: Mutex<HashMap<AccountKey, Memory>>,
 }
@@ -92,7 +95,6 @@ pub async fn run<K: AccountObject>(
     let mut listed = Vec::new();
     let mut synced = Some(synced);
     let accounts = watcher(api, kubernetes::watch_config())
-        .modify(|account| account.meta_mut().managed_fields = None)
         .inspect_ok(move |event| {
             keep_directory(&keeper, scope.as_deref(), &mut listed, event);
             if matches!(event, watcher::Event::InitDone)
@@ -104,17 +106,22 @@ pub async fn run<K: AccountObject>(
         .reflect(writer)
         .applied_objects()
         .predicate_filter(predicates::generation, PredicateConfig::default());
-    let secrets = secret_pokes::<K>(Arc::clone(&context), reader.clone());
+    let (pokes, secrets) = unbounded();
+    let secret_watch = watch_secrets::<K>(Arc::clone(&context), reader.clone(), pokes);
     let log = QueueLog::new(K::KIND.name());
-    Controller::for_stream(accounts, reader)
+    let controller = Controller::for_stream(accounts, reader)
         .reconcile_on(secrets)
         .graceful_shutdown_on(shutdown)
         .run(examine::<K>, on_error::<K>, context)
         .for_each(|result| {
             log.note(result);
             std::future::ready(())
-        })
-        .await;
+        });
+    tokio::select! {
+        biased;
+        () = controller => {}
+        () = secret_watch => {}
+    }
 }
 
 /// Accounts are known from the moment that they are listed, and forgotten when they go.
@@ -122,7 +129,7 @@ fn keep_directory<K: AccountObject>(
     context: &Context,
     scope: Option<&str>,
     listed: &mut Vec<AccountKey>,
-    event: &watcher::Event<DeserializeGuard<K>>,
+    event: &watcher::Event<Watched<K>>,
 ) {
     match event {
         watcher::Event::Init => listed.clear(),
@@ -144,7 +151,7 @@ fn keep_directory<K: AccountObject>(
     }
 }
 
-fn know<K: AccountObject>(context: &Context, account: &DeserializeGuard<K>) {
+fn know<K: AccountObject>(context: &Context, account: &Watched<K>) {
     let key = key_of::<K>(account);
     match &account.0 {
         Ok(account) => {
@@ -170,54 +177,41 @@ fn poke_memberships(context: &Context, key: &AccountKey) {
     }
 }
 
-/// Examines the accounts of the cluster kind whose Secret changed. The operator may watch its own namespace only; Secrets
-/// elsewhere are read again every [`SECRET_PERIOD`]. A watch of its own, because an error on one trigger of a `Controller`
-/// holds up all of them.
-fn secret_pokes<K: AccountObject>(
+/// Examines the accounts of the cluster kind whose Secret changed, for ever. The operator may watch its own namespace only;
+/// Secrets elsewhere are read again every [`SECRET_PERIOD`]. A watch of its own, because an error on one trigger of a
+/// `Controller` holds up all of them.
+async fn watch_secrets<K: AccountObject>(
     context: Arc<Context>,
-    accounts: reflector::Store<DeserializeGuard<K>>,
-) -> impl Stream<Item = ObjectRef<DeserializeGuard<K>>> + Send + 'static {
-    let (sender, receiver) = unbounded();
-    if K::KIND == AccountKind::ClusterCloudAccount {
-        let secrets: Api<PartialObjectMeta<Secret>> =
-            Api::namespaced(context.client.clone(), &context.operator_namespace);
-        tokio::spawn(async move {
-            let mut changes = std::pin::pin!(
-                watcher(secrets, kubernetes::watch_config())
-                    .default_backoff()
-                    .touched_objects()
-            );
-            while let Some(change) = changes.next().await {
-                match change {
-                    Ok(secret) => {
-                        for account in accounts.state() {
-                            if names_secret(
-                                &account,
-                                &context.operator_namespace,
-                                &secret.name_any(),
-                            ) && sender
-                                .unbounded_send(ObjectRef::from_obj(&*account))
-                                .is_err()
-                            {
-                                return;
-                            }
-                        }
-                    }
-                    Err(error) => {
-                        warn!(%error, namespace = context.operator_namespace, "Secrets cannot be watched");
+    accounts: reflector::Store<Watched<K>>,
+    pokes: UnboundedSender<ObjectRef<Watched<K>>>,
+) {
+    if K::KIND != AccountKind::ClusterCloudAccount {
+        return std::future::pending().await;
+    }
+    let namespace = &context.operator_namespace;
+    let secrets: Api<PartialObjectMeta<Secret>> =
+        Api::namespaced(context.client.clone(), namespace);
+    let mut changes = std::pin::pin!(
+        watcher(secrets, kubernetes::watch_config())
+            .default_backoff()
+            .touched_objects()
+    );
+    while let Some(change) = changes.next().await {
+        match change {
+            Ok(secret) => {
+                for account in accounts.state() {
+                    if names_secret(&account, namespace, &secret.name_any()) {
+                        // Closed only while the process shuts down.
+                        let _ = pokes.unbounded_send(ObjectRef::from_obj(&*account));
                     }
                 }
             }
-        });
+            Err(error) => warn!(%error, namespace, "Secrets cannot be watched"),
+        }
     }
-    receiver
 }
 
-fn names_secret<K: AccountObject>(
-    account: &DeserializeGuard<K>,
-    namespace: &str,
-    name: &str,
-) -> bool {
+fn names_secret<K: AccountObject>(account: &Watched<K>, namespace: &str, name: &str) -> bool {
     account.0.as_ref().is_ok_and(|account| {
         account.source(namespace)
             == Source::Secret {
@@ -228,7 +222,7 @@ fn names_secret<K: AccountObject>(
 }
 
 async fn examine<K: AccountObject>(
-    account: Arc<DeserializeGuard<K>>,
+    account: Arc<Watched<K>>,
     context: Arc<Context>,
 ) -> Result<Action, kubernetes::Error> {
     let Ok(account) = &account.0 else {
@@ -251,7 +245,7 @@ async fn examine<K: AccountObject>(
 }
 
 fn on_error<K: AccountObject>(
-    _account: Arc<DeserializeGuard<K>>,
+    _account: Arc<Watched<K>>,
     error: &kubernetes::Error,
     _context: Arc<Context>,
 ) -> Action {
@@ -298,7 +292,8 @@ async fn ask<K: AccountObject>(account: &K, key: &AccountKey, context: &Context)
             return Asked::Found(settle(finding, None, key, context));
         }
     };
-    let client = ecs::Client::new(Arc::clone(&context.transport), found.credential, endpoints);
+    let client = ecs::Client::new(Arc::clone(&context.transport), found.credential, endpoints)
+        .with_clock(context.clock.clone());
     match client.caller_identity().await {
         Ok(identity) => {
             context.memory().entry(key.clone()).or_default().accepted = mark;
@@ -377,22 +372,12 @@ async fn write_status<K: AccountObject>(
         account.status(),
         account.meta().generation,
         finding,
-        Timestamp::now(),
+        context.clock.now(),
     ) else {
         return Ok(());
     };
     let api = K::api(&context.client, &account.namespace().unwrap_or_default());
-    let name = account.name_any();
-    let patch = serde_json::json!({
-        "apiVersion": K::api_version(&()),
-        "kind": K::kind(&()),
-        // The API server does not compare the UID on this subresource: the version keeps this from an account of the same name
-        // that was made meanwhile.
-        "metadata": {"name": name, "uid": account.uid(), "resourceVersion": account.resource_version()},
-        "status": status,
-    });
-    let params = PatchParams::apply(STATUS_MANAGER).force();
-    match bounded(api.patch_status(&name, &params, &Patch::Apply(&patch))).await {
+    match kubernetes::apply_status(&api, account.meta(), &status).await {
         Ok(_) => Ok(()),
         // Gone.
         Err(error) if error.code() == Some(404) => Ok(()),

@@ -7,11 +7,11 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::jiff::Timestamp;
 use tokio::time::Instant;
 use tracing::debug;
 use url::Url;
-use uuid::Uuid;
+
+use crate::clock::Clock;
 
 use super::action::Action;
 use super::answer::{self, Answer, RequestId};
@@ -28,6 +28,7 @@ use super::transport::Transport;
 pub struct Client {
     transport: Arc<dyn Transport>,
     account: Arc<Account>,
+    clock: Clock,
 }
 
 struct Account {
@@ -58,7 +59,21 @@ impl Client {
                 credential,
                 endpoints,
             }),
+            clock: Clock::system(),
         }
+    }
+
+    /// The same client with another clock than the system's.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// The clock that it signs by.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     /// The key that the client calls with.
@@ -263,8 +278,8 @@ impl Client {
         deadline: Duration,
     ) -> Result<Answer, Error> {
         let attempt = Attempt {
-            now: Timestamp::now(),
-            nonce: Uuid::new_v4().to_string(),
+            now: self.clock.now(),
+            nonce: self.clock.uuid().to_string(),
         };
         let request = request::build(
             endpoint,

@@ -17,9 +17,10 @@ use crate::ecs::limit::Priority;
 use crate::ecs::{Class, Error};
 use crate::kubernetes::{self, bounded};
 
-use super::Context;
 use super::decide::{Attempt, Claim, Target};
+use super::edge;
 use super::observe::Pass;
+use super::{Context, Object};
 
 /// Why a pass cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -60,16 +61,44 @@ impl Pass {
         let written = write_claim(
             &ObjectRef::from_obj(self.object()),
             &self.object().uid().unwrap_or_default(),
+            None,
             Some((origin, uid)),
             context,
         )
         .await?;
         self.written(written);
+        // Who refused to adopt the edge while it was nobody's of ours may share it now.
+        for other in self.others.iter().filter(|other| other.claim.is_none()) {
+            context.pokes.poke(&other.reference());
+        }
         // A correction to Adopted is not fresh in the sense that matters: no call follows it.
         self.seen.claim = Some(Claim {
             origin,
             fresh: true,
         });
+        Ok(())
+    }
+
+    /// Makes sure that the object is stored just as this pass sees it: an apply of the claim that it carries, under its
+    /// version, which changes nothing. For a Join under a claim of an earlier pass: the watch may lag, and another operator
+    /// may have left the group since and let the object go.
+    ///
+    /// # Errors
+    /// Something else is stored by now, or the API server did not answer.
+    pub async fn confirm(&mut self, context: &Context) -> Result<(), ActError> {
+        let object = self.object();
+        let Some(claim) = edge::Claim::of(object) else {
+            return Err(ActError::Changed);
+        };
+        let confirmed = write_claim(
+            &ObjectRef::from_obj(object),
+            &object.uid().unwrap_or_default(),
+            object.resource_version(),
+            Some((claim.origin, claim.account_uid)),
+            context,
+        )
+        .await?;
+        self.written(confirmed);
         Ok(())
     }
 
@@ -129,9 +158,11 @@ impl Pass {
         let Some(heir) = self.others.first().cloned() else {
             return Ok(());
         };
+        let reference = heir.reference();
         match write_claim(
-            &heir.object,
+            &reference,
             &heir.uid,
+            None,
             Some((Origin::Joined, uid)),
             context,
         )
@@ -139,7 +170,7 @@ impl Pass {
         {
             Ok(_) => {
                 self.seen.attempt = Attempt::HandedOver;
-                context.pokes.poke(&heir.object);
+                context.pokes.poke(&reference);
             }
             // The heir is going, and nothing may add a finalizer to it any more: the next in line, if any.
             Err(error) if error.is_about_going() => {
@@ -158,7 +189,7 @@ impl Pass {
     pub async fn release(&mut self, context: &Context) -> Result<(), ActError> {
         let reference = ObjectRef::from_obj(self.object());
         let uid = self.object().uid().unwrap_or_default();
-        match write_claim(&reference, &uid, None, context).await {
+        match write_claim(&reference, &uid, None, None, context).await {
             Ok(written) if has_finalizer(&written) => {
                 remove_foreign_finalizer(&written, context).await?;
             }
@@ -169,15 +200,17 @@ impl Pass {
         self.seen.claim = None;
         // Whoever shared the edge with this object may say something else about it now.
         for other in &self.others {
-            context.pokes.poke(&other.object);
+            context.pokes.poke(&other.reference());
         }
         Ok(())
     }
 }
 
+/// Under `version` only if that is still the one that is stored; without, whatever is.
 async fn write_claim(
     object: &ObjectRef<SecurityGroupMembership>,
     uid: &str,
+    version: Option<String>,
     claim: Option<(Origin, Option<String>)>,
     context: &Context,
 ) -> Result<SecurityGroupMembership, ActError> {
@@ -187,11 +220,11 @@ async fn write_claim(
         "the finalizer could not be removed"
     };
     let namespace = object.namespace.clone().unwrap_or_default();
-    let api: Api<SecurityGroupMembership> = Api::namespaced(context.client.clone(), &namespace);
+    let api: Api<Object> = Api::namespaced(context.client.clone(), &namespace);
     let patch = json!({
         "apiVersion": SecurityGroupMembership::api_version(&()),
         "kind": SecurityGroupMembership::kind(&()),
-        "metadata": claim_metadata(&object.name, uid, claim),
+        "metadata": claim_metadata(&object.name, uid, version, claim),
     });
     let params = PatchParams::apply(CLAIM_MANAGER).force();
     let written = {
@@ -199,10 +232,12 @@ async fn write_claim(
         bounded(api.patch(&object.name, &params, &Patch::Apply(&patch))).await
     };
     match written {
-        Ok(written) => {
+        Ok(Object { 0: Ok(written) }) => {
             context.edges.insert(&written);
             Ok(written)
         }
+        // Somebody has made it unreadable meanwhile.
+        Ok(Object { 0: Err(_) }) => Err(ActError::Changed),
         // Gone (an apply with a UID makes nothing, and is answered so), or the API server gave up on concurrent writes.
         Err(error) if error.code() == Some(409) => Err(ActError::Changed),
         Err(source) => Err(ActError::Kubernetes { what, source }),
@@ -234,7 +269,7 @@ async fn remove_foreign_finalizer(
         "annotations": { ORIGIN_ANNOTATION: null, ACCOUNT_ANNOTATION: null },
     }});
     let namespace = object.namespace().unwrap_or_default();
-    let api: Api<SecurityGroupMembership> = Api::namespaced(context.client.clone(), &namespace);
+    let api: Api<Object> = Api::namespaced(context.client.clone(), &namespace);
     let written = {
         let _place = context.writes.acquire().await;
         bounded(api.patch(
@@ -245,10 +280,11 @@ async fn remove_foreign_finalizer(
         .await
     };
     match written {
-        Ok(written) => {
+        Ok(Object { 0: Ok(written) }) => {
             context.edges.insert(&written);
             Ok(())
         }
+        Ok(Object { 0: Err(_) }) => Ok(()),
         Err(source) => Err(ActError::Kubernetes {
             what: "the finalizer could not be removed",
             source,
@@ -257,8 +293,13 @@ async fn remove_foreign_finalizer(
 }
 
 /// What our field manager owns: finalizer and claim together, or neither.
-fn claim_metadata(name: &str, uid: &str, claim: Option<(Origin, Option<String>)>) -> Value {
-    match claim {
+fn claim_metadata(
+    name: &str,
+    uid: &str,
+    version: Option<String>,
+    claim: Option<(Origin, Option<String>)>,
+) -> Value {
+    let mut metadata = match claim {
         Some((origin, account_uid)) => {
             let annotations: BTreeMap<&str, Value> = [
                 Some((ORIGIN_ANNOTATION, json!(origin))),
@@ -270,5 +311,9 @@ fn claim_metadata(name: &str, uid: &str, claim: Option<(Origin, Option<String>)>
             json!({"name": name, "uid": uid, "finalizers": [FINALIZER], "annotations": annotations})
         }
         None => json!({"name": name, "uid": uid}),
+    };
+    if let (Some(version), Some(metadata)) = (version, metadata.as_object_mut()) {
+        metadata.insert("resourceVersion".to_owned(), json!(version));
     }
+    metadata
 }

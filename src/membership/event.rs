@@ -6,18 +6,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{ObjectMeta, PostParams};
-use kube::{Api, Resource as _, ResourceExt as _};
+use kube::runtime::reflector::ObjectRef;
+use kube::{Api, ResourceExt as _};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::{debug, info};
-use uuid::Uuid;
 
 use crate::api::SecurityGroupMembership;
+use crate::clock::Clock;
 use crate::telemetry::Telemetry;
 
 use super::status::Note;
@@ -38,9 +38,16 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 /// afterwards.
 #[derive(Clone)]
 pub struct Events {
-    instance: String,
-    queue: mpsc::Sender<Event>,
+    queue: mpsc::Sender<Told>,
     telemetry: Arc<Telemetry>,
+    clock: Clock,
+}
+
+/// What waits: no more than the event is made of.
+struct Told {
+    regarding: ObjectRef<SecurityGroupMembership>,
+    note: Note,
+    at: Timestamp,
 }
 
 /// The task that writes; ends when every [`Events`] is gone and all is written.
@@ -53,17 +60,20 @@ impl Events {
         client: kube::Client,
         instance: Option<String>,
         telemetry: Arc<Telemetry>,
+        clock: Clock,
     ) -> (Self, Writer) {
-        let (queue, mut waiting) = mpsc::channel(WAITING);
+        let (queue, mut waiting) = mpsc::channel::<Told>(WAITING);
+        let instance = start(instance.unwrap_or_else(|| CONTROLLER.to_owned()), 128);
+        let names = clock.clone();
         let writer = tokio::spawn(async move {
-            while let Some(event) = waiting.recv().await {
-                write(&client, event).await;
+            while let Some(told) = waiting.recv().await {
+                write(&client, told.event(&instance, &names)).await;
             }
         });
         let events = Self {
-            instance: instance.unwrap_or_else(|| CONTROLLER.to_owned()),
             queue,
             telemetry,
+            clock,
         };
         (events, Writer(writer))
     }
@@ -78,27 +88,41 @@ impl Events {
             text = note.text,
             "event"
         );
-        let event = self.event(object.object_ref(&()), note, Timestamp::now());
-        if self.queue.try_send(event).is_err() {
+        let told = Told {
+            regarding: ObjectRef::from_obj(object),
+            note,
+            at: self.clock.now(),
+        };
+        if self.queue.try_send(told).is_err() {
             self.telemetry.count_dropped_event();
         }
     }
+}
 
-    fn event(&self, regarding: ObjectReference, note: Note, now: Timestamp) -> Event {
-        let name = regarding.name.clone().unwrap_or_default();
+impl Told {
+    fn event(self, instance: &str, clock: &Clock) -> Event {
+        let Self {
+            regarding,
+            note,
+            at,
+        } = self;
         Event {
             metadata: ObjectMeta {
                 namespace: regarding.namespace.clone(),
-                name: Some(format!("{}.{}", start(name, 200), Uuid::new_v4().simple())),
+                name: Some(format!(
+                    "{}.{}",
+                    start(regarding.name.clone(), 200),
+                    clock.uuid().simple()
+                )),
                 ..ObjectMeta::default()
             },
             action: Some("Reconcile".to_owned()),
-            event_time: Some(MicroTime(now)),
+            event_time: Some(MicroTime(at)),
             note: Some(start(note.text, NOTE_LIMIT)),
             reason: Some(note.reason.to_owned()),
-            regarding: Some(regarding),
+            regarding: Some(regarding.into()),
             reporting_controller: Some(CONTROLLER.to_owned()),
-            reporting_instance: Some(start(self.instance.clone(), 128)),
+            reporting_instance: Some(instance.to_owned()),
             type_: Some(if note.warning { "Warning" } else { "Normal" }.to_owned()),
             ..Event::default()
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use kube::runtime::controller::Action;
 use tokio::time::Instant;
 
+use crate::clock::Clock;
 use crate::ecs::{Class, Error, TargetDescription};
 
 use super::decide::{REPAIR_LIMIT, REPAIR_WINDOW_MINUTES, Verdict};
@@ -22,6 +23,7 @@ const WATCH_LAG: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 pub struct Memory {
     entries: Mutex<HashMap<String, Entry>>,
+    clock: Clock,
 }
 
 #[derive(Debug, Default)]
@@ -40,6 +42,15 @@ struct Entry {
 }
 
 impl Memory {
+    /// Remembers nothing yet; what is tried again is spread by this clock.
+    #[must_use]
+    pub fn new(clock: Clock) -> Self {
+        Self {
+            entries: Mutex::default(),
+            clock,
+        }
+    }
+
     /// Forgets an object that is gone.
     pub fn forget(&self, uid: &str) {
         self.lock().remove(uid);
@@ -121,7 +132,8 @@ impl Memory {
         let mut entries = self.lock();
         let entry = entries.entry(uid.to_owned()).or_default();
         entry.errors = entry.errors.saturating_add(1);
-        jittered(Class::Transient.retry().delay(entry.errors), 0.5)
+        self.clock
+            .jittered(Class::Transient.retry().delay(entry.errors), 0.5)
     }
 
     /// When the object is looked at again without a change or a poke.
@@ -151,7 +163,14 @@ impl Memory {
                 Action::await_change()
             }
             // The scanner looks at them.
-            Verdict::Ready { .. } | Verdict::WouldJoin | Verdict::DriftReported => {
+            Verdict::Ready { .. } => {
+                entry.leave_loop();
+                if entry.is_of_no_use() {
+                    entries.remove(uid);
+                }
+                Action::await_change()
+            }
+            Verdict::WouldJoin | Verdict::DriftReported => {
                 entry.leave_loop();
                 Action::await_change()
             }
@@ -160,17 +179,41 @@ impl Memory {
                     .next_repair
                     .get_or_insert_with(|| Instant::now() + LOOP_PERIOD);
                 let wait = next.saturating_duration_since(Instant::now());
-                Action::requeue(wait + jittered(Duration::from_secs(60), 0.9))
+                Action::requeue(wait + self.clock.jittered(Duration::from_secs(60), 0.9))
             }
-            Verdict::Waiting => Action::requeue(entry.wait(Class::Transitional)),
+            Verdict::Waiting => Action::requeue(self.wait(entry.repeats, Class::Transitional)),
             Verdict::Absent | Verdict::AdoptionRefused => {
-                Action::requeue(entry.wait(Class::Absent))
+                Action::requeue(self.wait(entry.repeats, Class::Absent))
             }
             Verdict::Failed(Class::Throttled) => {
-                Action::requeue(throttle_wait(failure, stopped_until))
+                Action::requeue(self.throttle_wait(failure, stopped_until))
             }
-            Verdict::Failed(class) => Action::requeue(entry.wait(class)),
+            Verdict::Failed(class) => Action::requeue(self.wait(entry.repeats, class)),
         }
+    }
+
+    fn wait(&self, repeats: u32, class: Class) -> Duration {
+        let delay = class.retry().delay(repeats);
+        match class {
+            // Full jitter: what failed together shall not come back together.
+            Class::Transient => self.clock.jittered(delay, 0.5),
+            Class::Done
+            | Class::Transitional
+            | Class::Throttled
+            | Class::Absent
+            | Class::Blocked
+            | Class::Invalid => self.clock.jittered(delay, 0.1),
+        }
+    }
+
+    /// To the moment that the cloud named, and a little more, spread.
+    fn throttle_wait(&self, failure: Option<&Error>, stopped_until: Option<Instant>) -> Duration {
+        let asked = failure.and_then(Error::retry_after);
+        let stopped = stopped_until.map(|until| until.saturating_duration_since(Instant::now()));
+        let wait = stopped.or(asked).unwrap_or(Class::Throttled.retry().cap);
+        wait + self
+            .clock
+            .within(Duration::from_millis(50)..Duration::from_secs(2))
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
@@ -187,32 +230,11 @@ impl Entry {
         }
     }
 
-    fn wait(&self, class: Class) -> Duration {
-        let delay = class.retry().delay(self.repeats);
-        match class {
-            // Full jitter: what failed together shall not come back together.
-            Class::Transient => jittered(delay, 0.5),
-            Class::Done
-            | Class::Transitional
-            | Class::Throttled
-            | Class::Absent
-            | Class::Blocked
-            | Class::Invalid => jittered(delay, 0.1),
-        }
+    /// Of an edge that is as it should be, only its repairs matter: most objects need no entry.
+    fn is_of_no_use(&mut self) -> bool {
+        self.drift_told = false;
+        self.repairs.is_empty() && self.next_repair.is_none() && self.held.is_none()
     }
-}
-
-/// To the moment that the cloud named, and a little more, spread.
-fn throttle_wait(failure: Option<&Error>, stopped_until: Option<Instant>) -> Duration {
-    let asked = failure.and_then(Error::retry_after);
-    let stopped = stopped_until.map(|until| until.saturating_duration_since(Instant::now()));
-    let wait = stopped.or(asked).unwrap_or(Class::Throttled.retry().cap);
-    wait + Duration::from_millis(rand::random_range(50..2_000))
-}
-
-/// `duration` give or take `part` of it.
-fn jittered(duration: Duration, part: f64) -> Duration {
-    duration.mul_f64(rand::random_range(1.0 - part..=1.0 + part))
 }
 
 #[cfg(test)]
@@ -322,7 +344,8 @@ mod tests {
         let failed = Verdict::Failed(Class::Blocked);
         let wait = |verdict| {
             let _ = memory.next_look("a", verdict, None, None);
-            memory.lock()["a"].wait(Class::Blocked)
+            let repeats = memory.lock()["a"].repeats;
+            memory.wait(repeats, Class::Blocked)
         };
         let retry = Class::Blocked.retry();
         let about = |wait: Duration, minimum: Duration| {
@@ -351,22 +374,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn whoever_is_throttled_waits_until_it_may_and_a_little_more() {
+        let memory = Memory::default();
         let until = Instant::now() + Duration::from_secs(10);
         for _ in 0..100 {
-            let wait = throttle_wait(None, Some(until));
+            let wait = memory.throttle_wait(None, Some(until));
             assert!(wait > Duration::from_secs(10) && wait < Duration::from_secs(12));
         }
-        assert!(throttle_wait(None, None) > Class::Throttled.retry().cap);
-    }
-
-    #[test]
-    fn what_failed_together_comes_back_apart() {
-        let waits: Vec<Duration> = (0..1_000)
-            .map(|_| jittered(Duration::from_secs(100), 0.5))
-            .collect();
-        let (first, last) = (waits.iter().min().unwrap(), waits.iter().max().unwrap());
-        assert!(*first >= Duration::from_secs(50) && *first < Duration::from_secs(75));
-        assert!(*last <= Duration::from_secs(150) && *last > Duration::from_secs(125));
+        assert!(memory.throttle_wait(None, None) > Class::Throttled.retry().cap);
     }
 
     #[test]

@@ -13,7 +13,8 @@ use crate::api::membership::Origin;
 use crate::ecs::{Class, Error, TargetDescription};
 
 use super::decide::{self, Attempt, Seen, Sharing, Wanted};
-use super::edge::{AccountKey, Claim, Edge, Record};
+use super::edge::{AccountKey, Claim, Edge};
+use super::index::Record;
 use super::scan::Picture;
 use super::{Context, Object};
 
@@ -40,6 +41,8 @@ pub struct Pass {
     pub others: Vec<Record>,
     /// The target as last described.
     pub description: Option<TargetDescription>,
+    /// Whether a pass before this one described the target so, and only waited for its turn since.
+    pub waited: bool,
     /// The last failure, if the pass ended with one.
     pub failure: Option<Error>,
     /// Until when the cloud throttles the action that is needed.
@@ -120,6 +123,7 @@ impl Pass {
             account_problem: problem,
             others,
             description: None,
+            waited: false,
             failure: None,
             stopped_until: None,
         })
@@ -147,6 +151,7 @@ impl Pass {
         if self.seen.claim.is_some()
             && let Some(description) = self.held(context)
         {
+            self.waited = true;
             self.see(description);
             return;
         }
@@ -173,6 +178,14 @@ impl Pass {
             transitional: description.state.is_transitional(),
         };
         self.description = Some(description);
+    }
+
+    /// Whether this pass itself, or one that only waited for its turn since, has written the claim and read the target: then
+    /// a call needs no other look at the object.
+    #[must_use]
+    pub fn is_fresh(&self) -> bool {
+        let claimed_now = self.seen.claim.is_some_and(|claim| claim.fresh);
+        claimed_now || self.waited && !self.seen.was_ready
     }
 
     /// What the last pass saw, if it then only waited for its turn and no scan has seen anything else since. Good enough for
@@ -322,9 +335,12 @@ fn sharers(
 }
 
 fn is_granted(other: &Record, edge: &Edge, context: &Context) -> bool {
-    let namespace = other.object.namespace.as_deref().unwrap_or_default();
     context
         .directory
         .look_up(&other.account)
-        .is_some_and(|entry| context.directory.granted(&entry, namespace, &edge.group))
+        .is_some_and(|entry| {
+            context
+                .directory
+                .granted(&entry, &other.namespace, &edge.group)
+        })
 }

@@ -91,6 +91,9 @@ pub async fn run(context: Arc<Context>, period: Duration) {
                 });
         }
         context.turns.call_the_waiting();
+        for object in context.edges.misquoted() {
+            context.pokes.poke(&object);
+        }
         tokio::time::sleep(BUCKET_PERIOD).await;
     }
 }
@@ -110,7 +113,7 @@ impl Drop for Tasks {
 /// Walks the targets of one account and region for ever, spread evenly over the period.
 async fn scan_bucket(context: Arc<Context>, account: AccountKey, region: Region, period: Duration) {
     // What a restart makes ready at one moment shall not be scanned at one moment ever after.
-    tokio::time::sleep(period.mul_f64(rand::random_range(0.2..1.0))).await;
+    tokio::time::sleep(context.clock.within(period / 5..period)).await;
     let mut after: Option<Target> = None;
     loop {
         let started = Instant::now();

@@ -37,9 +37,9 @@ pub type Bucket = (AccountKey, Region);
 #[derive(Debug, Default)]
 struct Line {
     in_flight: usize,
-    urgent: VecDeque<ObjectRef<SecurityGroupMembership>>,
-    routine: VecDeque<ObjectRef<SecurityGroupMembership>>,
-    waiting: HashSet<ObjectRef<SecurityGroupMembership>>,
+    urgent: VecDeque<Arc<ObjectRef<SecurityGroupMembership>>>,
+    routine: VecDeque<Arc<ObjectRef<SecurityGroupMembership>>>,
+    waiting: HashSet<Arc<ObjectRef<SecurityGroupMembership>>>,
     /// Whoever has been called and has not come yet; a place is kept for each.
     called: HashMap<ObjectRef<SecurityGroupMembership>, Instant>,
 }
@@ -74,13 +74,15 @@ impl Turns {
         let called = line.called.remove(object).is_some();
         // Whoever comes anew stands behind those who wait, even if there is a place: they are called by the hundred.
         if !called && (line.free() == 0 || !line.waiting.is_empty()) {
-            if line.waiting.insert(object.clone()) {
+            if !line.waiting.contains(object) {
+                let object = Arc::new(object.clone());
+                line.waiting.insert(Arc::clone(&object));
                 let queue = if urgent {
                     &mut line.urgent
                 } else {
                     &mut line.routine
                 };
-                queue.push_back(object.clone());
+                queue.push_back(object);
             }
             return None;
         }
@@ -145,6 +147,7 @@ impl Line {
             .pop_front()
             .or_else(|| self.routine.pop_front())?;
         self.waiting.remove(&object);
+        let object = Arc::unwrap_or_clone(object);
         self.called.insert(object.clone(), Instant::now());
         Some(object)
     }

@@ -1,4 +1,4 @@
-//! The admin port: state, statistics, faults, and changes behind everybody's back. Not part of the simulated API.
+//! The admin port: state, statistics, journal, faults, and changes behind everybody's back. Not part of the simulated API.
 
 use std::sync::Arc;
 
@@ -23,6 +23,7 @@ pub fn router(simulator: Arc<Simulator>) -> Router {
         .route("/state", get(state))
         .route("/stats", get(stats))
         .route("/stats/reset", post(reset_stats))
+        .route("/journal", get(journal))
         .route("/faults", post(set_faults).delete(clear_faults))
         .route("/change", post(change))
         .with_state(simulator)
@@ -34,6 +35,10 @@ async fn state(State(simulator): State<Arc<Simulator>>) -> Json<Value> {
 
 async fn stats(State(simulator): State<Arc<Simulator>>) -> Json<Value> {
     Json(simulator.stats())
+}
+
+async fn journal(State(simulator): State<Arc<Simulator>>) -> Json<Value> {
+    Json(simulator.journal())
 }
 
 async fn reset_stats(State(simulator): State<Arc<Simulator>>) -> StatusCode {

@@ -30,7 +30,7 @@ pub mod spec;
 pub mod throttle;
 pub mod timeline;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -47,6 +47,7 @@ use change::{Change, ChangeError};
 use cloud::{Cloud, InterfaceKind};
 use error::ApiError;
 use faults::{Body, Fault, Faults, Harm, Hit, Subject};
+use parameters::Parameters;
 use rpc::{Nonces, Wire};
 use throttle::Throttle;
 
@@ -67,7 +68,11 @@ struct State {
     random: StdRng,
     calls: BTreeMap<&'static str, BTreeMap<String, u64>>,
     effects: BTreeMap<&'static str, u64>,
+    journal: VecDeque<Value>,
 }
+
+/// Accepted Joins and Leaves that are kept for whoever asks what happened.
+const JOURNAL: usize = 10_000;
 
 /// What goes back, when, and how.
 #[derive(Debug)]
@@ -116,6 +121,7 @@ impl Simulator {
             random: StdRng::seed_from_u64(seed),
             calls: BTreeMap::new(),
             effects: BTreeMap::new(),
+            journal: VecDeque::new(),
         }))
     }
 
@@ -164,11 +170,19 @@ impl Simulator {
         json!({"calls": state.calls, "effects": state.effects, "faults": state.faults.left()})
     }
 
-    /// Starts the statistics anew.
+    /// The accepted Joins and Leaves since the statistics began, oldest first, the last 10,000 of them: `[{"at", "action", "target",
+    /// "securityGroupId"}]`, also those whose answer was lost. What the admin port changes is not in it.
+    #[must_use]
+    pub fn journal(&self) -> Value {
+        self.state().journal.iter().cloned().collect()
+    }
+
+    /// Starts the statistics and the journal anew.
     pub fn reset_stats(&self) {
         let mut state = self.state();
         state.calls.clear();
         state.effects.clear();
+        state.journal.clear();
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -281,8 +295,28 @@ impl State {
         let result = action.run(&mut self.cloud, caller, wire.parameters(), now);
         if result.is_ok() {
             *self.effects.entry(action.as_str()).or_default() += 1;
+            self.note(action, wire.parameters(), now);
         }
         (result, hit)
+    }
+
+    fn note(&mut self, action: Action, parameters: &Parameters, now: Timestamp) {
+        if !matches!(
+            action,
+            Action::JoinSecurityGroup | Action::LeaveSecurityGroup
+        ) {
+            return;
+        }
+        if self.journal.len() == JOURNAL {
+            self.journal.pop_front();
+        }
+        let target = parameters
+            .text("InstanceId")
+            .or_else(|| parameters.text("NetworkInterfaceId"));
+        self.journal.push_back(json!({
+            "at": now.to_string(), "action": action.as_str(), "target": target,
+            "securityGroupId": parameters.text("SecurityGroupId"),
+        }));
     }
 
     fn request_id(&mut self) -> String {

@@ -214,9 +214,17 @@ pub struct End {
     pub requests: Vec<usize>,
 }
 
+impl End {
+    /// Whether it is as it was to be.
+    pub fn is_as(&self, wanted: &[String]) -> bool {
+        self.violations.is_empty() && self.picture == wanted
+    }
+}
+
 /// Runs a path; the lives end where `crashes` says, one after the other.
-pub async fn run(path: &Path, crashes: &[(usize, Moment)]) -> End {
+pub async fn run(path: &Path, crashes: &[(usize, Moment)], traced: bool) -> End {
     let mut world = World::new(Nature::default());
+    world.monitor.keep_trace(traced);
     (path.before)(&world);
     let mut crashes = crashes.iter().copied();
     world.start(crashes.next());
@@ -268,7 +276,7 @@ pub fn describe(
     wanted: &[String],
     end: &End,
 ) -> Option<String> {
-    if end.violations.is_empty() && end.picture == wanted {
+    if end.is_as(wanted) {
         return None;
     }
     Some(format!(

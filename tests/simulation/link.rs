@@ -11,15 +11,16 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use security_group_operator::ecs::{Transport, TransportError, sign};
+use security_group_operator::ecs::{Transport, TransportError};
 use security_group_operator::simulator::faults::{ErrorFault, Fault, Kind, ThrottleFault};
 use security_group_operator::simulator::{Delivery, Simulator};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::api_server::request::Reply;
 use crate::api_server::store::Entry;
 use crate::api_server::{ApiServer, Call, Disturbance, EventFate, Fate, Verb};
-use crate::monitor::Monitor;
+use crate::monitor::{MEMBERSHIPS, Monitor};
 
 /// When a life ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +51,8 @@ pub struct Weather {
     /// Writes that are still to be refused with 409.
     refused_status: AtomicUsize,
     refused_claims: AtomicUsize,
+    /// Until when no event of a membership reaches a life.
+    lagging: Mutex<BTreeMap<usize, Instant>>,
 }
 
 impl Weather {
@@ -59,7 +62,21 @@ impl Weather {
             random: Mutex::new(StdRng::seed_from_u64(seed)),
             refused_status: AtomicUsize::new(0),
             refused_claims: AtomicUsize::new(0),
+            lagging: Mutex::default(),
         }
+    }
+
+    /// Keeps every event of a membership from a life for so long.
+    pub fn hold_back_events(&self, life: usize, lag: Duration) {
+        self.lagging
+            .lock()
+            .unwrap()
+            .insert(life, Instant::now() + lag);
+    }
+
+    fn lag(&self, life: usize) -> Option<Duration> {
+        let until = self.lagging.lock().unwrap().get(&life).copied()?;
+        Some(until.saturating_duration_since(Instant::now())).filter(|lag| !lag.is_zero())
     }
 
     /// Answers the next writes of a status with 409.
@@ -112,9 +129,9 @@ pub struct Link {
     pub requests: AtomicUsize,
     pub dead: AtomicBool,
     pub died: Notify,
-    /// False while the process is stopped (SIGSTOP).
-    pub running: watch::Sender<bool>,
-    pub secrets: BTreeMap<String, String>,
+    /// True while the process is stopped (SIGSTOP).
+    pub halted: AtomicBool,
+    pub goes_on: Notify,
 }
 
 impl Link {
@@ -163,9 +180,15 @@ impl Link {
         end
     }
 
+    pub fn halt(&self, halted: bool) {
+        self.halted.store(halted, Ordering::SeqCst);
+        self.goes_on.notify_waiters();
+    }
+
     async fn wait_until_running(&self) {
-        let mut running = self.running.subscribe();
-        let _ = running.wait_for(|running| *running).await;
+        while self.halted.load(Ordering::SeqCst) {
+            self.goes_on.notified().await;
+        }
     }
 }
 
@@ -215,6 +238,11 @@ impl Disturbance for ApiSide {
         let link = &self.0;
         if self.is_dead() {
             return EventFate::Never;
+        }
+        if watch.kind.plural == MEMBERSHIPS
+            && let Some(lag) = link.weather.lag(link.life)
+        {
+            return EventFate::Delay(lag);
         }
         if link.weather.strikes(|odds| odds.event) {
             let fate = match link.weather.roll(0..5) {
@@ -281,11 +309,13 @@ impl CloudSide {
         deadline: Duration,
     ) -> Result<http::Response<Bytes>, TransportError> {
         let link = &self.0;
-        let started = tokio::time::Instant::now();
+        let started = Instant::now();
         let interrupted = || TransportError::Interrupted {
             cause: "connection reset".to_owned(),
         };
-        let (request, parameters) = link.signed_now(request);
+        let parameters: BTreeMap<String, String> = url::form_urlencoded::parse(request.body())
+            .into_owned()
+            .collect();
         let action = parameters.get("Action").cloned().unwrap_or_default();
         let target = parameters
             .get("InstanceId")
@@ -383,34 +413,4 @@ fn error(code: &str) -> Kind {
         status: None,
         message: None,
     })
-}
-
-impl Link {
-    /// The request as it would be signed at this moment of tokio's clock: the product signs with the real one.
-    fn signed_now(
-        &self,
-        request: http::Request<Bytes>,
-    ) -> (http::Request<Bytes>, BTreeMap<String, String>) {
-        let mut form: Vec<(String, String)> = url::form_urlencoded::parse(request.body())
-            .into_owned()
-            .filter(|(name, _)| name != "Signature")
-            .collect();
-        for (name, value) in &mut form {
-            if name == "Timestamp" {
-                *value = self.server.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-            }
-        }
-        let parameters: BTreeMap<String, String> = form.iter().cloned().collect();
-        let secret = parameters
-            .get("AccessKeyId")
-            .and_then(|id| self.secrets.get(id))
-            .cloned()
-            .unwrap_or_default();
-        let signature = sign::signature_v1(&secret, &sign::string_to_sign_v1("POST", &form));
-        form.push(("Signature".to_owned(), signature));
-        (
-            request.map(|_| Bytes::from(sign::canonical_query(&form))),
-            parameters,
-        )
-    }
 }

@@ -34,7 +34,7 @@ pub struct Monitor {
 
 #[derive(Default)]
 struct State {
-    trace: Vec<String>,
+    trace: Option<Vec<String>>,
     violations: Vec<String>,
     edges: HashMap<(String, String), EdgeFacts>,
     /// When an object of this UID first had this generation.
@@ -77,17 +77,27 @@ impl Monitor {
         }
     }
 
+    /// Whether what happens is written down: that takes longer than to make it happen.
+    pub fn keep_trace(&self, kept: bool) {
+        self.state.lock().unwrap().trace = kept.then(Vec::new);
+    }
+
     pub fn trace(&self, line: impl FnOnce() -> String) {
+        if self.state.lock().unwrap().trace.is_none() {
+            return;
+        }
         let at = self.started.elapsed().as_secs_f64();
+        let line = format!("{at:9.3}  {}", line());
         self.state
             .lock()
             .unwrap()
             .trace
-            .push(format!("{at:9.3}  {}", line()));
+            .get_or_insert_default()
+            .push(line);
     }
 
     pub fn take_trace(&self) -> Vec<String> {
-        std::mem::take(&mut self.state.lock().unwrap().trace)
+        self.state.lock().unwrap().trace.take().unwrap_or_default()
     }
 
     pub fn violations(&self) -> Vec<String> {
@@ -455,10 +465,6 @@ impl Monitor {
 
     /// At the end: an edge that an operator made and that no object has.
     pub fn check_orphans(&self) {
-        if self.several {
-            // One operator leaves and lets the object go; another, whose watch lags, takes that for drift and joins again.
-            return;
-        }
         if self.old_lists {
             // An object that has gone, with its finalizer and all, is in an old list, and nothing tells it from one that is there.
             return;
@@ -479,7 +485,9 @@ impl Monitor {
                 .gone
                 .get(&(target.clone(), group.clone()))
                 .copied();
-            let late = gone.is_some_and(|gone| facts.since > gone);
+            // What another operator had on its way when the object went is not called back.
+            let on_its_way = if self.several { PASS } else { Duration::ZERO };
+            let late = gone.is_some_and(|gone| facts.since > gone + on_its_way);
             if facts.by_operator
                 && late
                 && self.naming(&target, &group).is_empty()

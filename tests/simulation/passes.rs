@@ -26,9 +26,9 @@ async fn world() -> World {
 }
 
 /// Tells the story for each millisecond up to `last`; the story is told how long to wait.
-fn at_every_moment<Story: Future<Output = ()>>(last: u32, story: impl Fn(f64) -> Story) {
+fn at_every_moment<Story: Future<Output = ()>>(last: u32, story: impl Fn(f64) -> Story + Sync) {
     for moment in 0..=last {
-        in_virtual_time(story(f64::from(moment) / 1_000.0));
+        in_virtual_time(|| story(f64::from(moment) / 1_000.0));
     }
 }
 
@@ -67,7 +67,7 @@ fn tear_away(world: &World, name: &str) {
 
 #[test]
 fn what_a_new_edge_and_its_end_cost() {
-    in_virtual_time(async {
+    in_virtual_time(|| async {
         let world = world().await;
         let before = world.monitor.effects();
         world.membership("m", 0, 0, json!({}));
@@ -90,7 +90,7 @@ fn a_join_that_fails_is_no_membership() {
         ("ServiceUnavailable", "Retrying"),
         ("OperationConflict", "Retrying"),
     ] {
-        in_virtual_time(async {
+        in_virtual_time(|| async {
             let world = world().await;
             fault(&world, "JoinSecurityGroup", code);
             world.membership("m", 0, 0, json!({}));
@@ -105,7 +105,7 @@ fn a_join_that_fails_is_no_membership() {
 
 #[test]
 fn a_leave_that_fails_lets_nothing_go() {
-    in_virtual_time(async {
+    in_virtual_time(|| async {
         let world = world().await;
         world.membership("m", 0, 0, json!({}));
         seconds(AT_ONCE).await;
@@ -216,7 +216,7 @@ fn an_heir_that_is_deleted_before_it_was_ever_claimed_holds_nobody_up() {
 
 #[test]
 fn an_heir_that_cannot_be_written_to_just_now_is_the_heir_all_the_same() {
-    in_virtual_time(async {
+    in_virtual_time(|| async {
         let world = world().await;
         for name in ["m", "heir"] {
             world.membership(name, 0, 0, json!({}));
@@ -246,7 +246,7 @@ fn restored(world: &World, finalizers: &Value) {
 
 #[test]
 fn a_restored_object_loses_our_finalizer_and_keeps_everybody_elses() {
-    in_virtual_time(async {
+    in_virtual_time(|| async {
         let world = world().await;
         restored(&world, &json!([FINALIZER, "example.com/hold"]));
         seconds(AT_ONCE).await;
@@ -292,7 +292,7 @@ fn an_object_that_is_torn_away_at_any_moment_is_not_made_again() {
 
 #[test]
 fn a_paused_object_costs_nothing_but_to_say_so() {
-    in_virtual_time(async {
+    in_virtual_time(|| async {
         let world = world().await;
         world.membership("m", 0, 0, json!({}));
         world.patch(
@@ -313,7 +313,7 @@ fn a_paused_object_costs_nothing_but_to_say_so() {
 
 #[test]
 fn what_was_joined_is_left_even_when_its_secret_went_first() {
-    in_virtual_time(async {
+    in_virtual_time(|| async {
         let world = world().await;
         for (target, name) in ["m", "stays"].into_iter().enumerate() {
             world.membership(name, target, 0, json!({}));
@@ -332,7 +332,7 @@ fn what_was_joined_is_left_even_when_its_secret_went_first() {
 
 #[test]
 fn a_namespaces_own_account_may_go_before_what_it_joined_and_the_clusters_is_waited_for() {
-    in_virtual_time(async {
+    in_virtual_time(|| async {
         let world = world().await;
         let secret = world
             .server
@@ -375,7 +375,7 @@ fn a_namespaces_own_account_may_go_before_what_it_joined_and_the_clusters_is_wai
 
 #[test]
 fn without_a_grant_nothing_is_done_and_nothing_is_undone() {
-    in_virtual_time(async {
+    in_virtual_time(|| async {
         let world = world().await;
         world.membership("m", 0, 0, json!({}));
         seconds(AT_ONCE).await;
@@ -425,7 +425,7 @@ fn only_who_holds_or_may_hold_an_edge_keeps_it() {
         (&observes, true, true, false),
     ] {
         let everybody = &everybody;
-        in_virtual_time(async move {
+        in_virtual_time(|| async move {
             let world = world().await;
             let grants = |granted| {
                 if granted {
@@ -453,7 +453,7 @@ fn only_who_holds_or_may_hold_an_edge_keeps_it() {
 
 #[test]
 fn who_may_use_an_edge_and_has_not_claimed_it_yet_keeps_it() {
-    in_virtual_time(async {
+    in_virtual_time(|| async {
         let world = world().await;
         world.membership("m", 0, 0, json!({}));
         seconds(2.0).await;

@@ -7,6 +7,7 @@ use serde_json::json;
 use crate::in_virtual_time;
 use crate::monitor::{MEMBERSHIPS, condition, text};
 use crate::world::{NAMESPACE, Nature, World};
+use security_group_operator::simulator::faults::{ErrorFault, Fault, Kind};
 
 async fn seconds(seconds: f64) {
     tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
@@ -20,7 +21,7 @@ fn ready(world: &World, name: &str) -> (String, String) {
 
 #[test]
 fn a_status_that_was_refused_with_a_conflict_is_written_in_the_end() {
-    in_virtual_time(async {
+    in_virtual_time(|| async {
         let mut world = World::new(Nature::default());
         world.start(None);
         seconds(1.0).await;
@@ -33,7 +34,7 @@ fn a_status_that_was_refused_with_a_conflict_is_written_in_the_end() {
 
 #[test]
 fn the_status_of_an_object_that_is_gone_is_not_written_to_its_successor() {
-    in_virtual_time(async {
+    in_virtual_time(|| async {
         let mut world = World::new(Nature::default());
         world.foreign(0, 0, true);
         world.start(None);
@@ -55,7 +56,7 @@ fn the_status_of_an_object_that_is_gone_is_not_written_to_its_successor() {
 
 #[test]
 fn a_release_that_was_refused_with_a_conflict_is_tried_again() {
-    in_virtual_time(async {
+    in_virtual_time(|| async {
         let mut world = World::new(Nature::default());
         world.start(None);
         seconds(1.0).await;
@@ -71,7 +72,7 @@ fn a_release_that_was_refused_with_a_conflict_is_tried_again() {
 
 #[test]
 fn an_account_that_goes_while_it_is_examined_does_not_vouch_for_the_next_one_of_its_name() {
-    in_virtual_time(async {
+    in_virtual_time(|| async {
         let mut world = World::new(Nature::default());
         world.start(None);
         // STS has been asked and has not answered yet.
@@ -89,7 +90,7 @@ fn an_account_that_goes_while_it_is_examined_does_not_vouch_for_the_next_one_of_
 
 #[test]
 fn an_object_that_is_deleted_and_made_again_with_the_same_name_is_looked_at() {
-    in_virtual_time(async {
+    in_virtual_time(|| async {
         let mut world = World::new(Nature::default());
         world.start(None);
         seconds(1.0).await;
@@ -101,5 +102,166 @@ fn an_object_that_is_deleted_and_made_again_with_the_same_name_is_looked_at() {
         world.membership("m", 0, 0, json!({"managementPolicy": "Observe"}));
         seconds(10.0).await;
         assert_eq!(ready(&world, "m").1, "NotAMember");
+    });
+}
+
+#[test]
+fn nothing_that_the_operator_started_outlives_it() {
+    in_virtual_time(|| async {
+        let tasks = tokio::runtime::Handle::current().metrics();
+        let mut world = World::new(Nature::default());
+        assert_eq!(tasks.num_alive_tasks(), 0);
+        world.start_until(None, seconds(30.0));
+        world.membership("m", 0, 0, json!({}));
+        seconds(29.0).await;
+        assert_eq!(ready(&world, "m"), ("True".to_owned(), "Joined".to_owned()));
+        assert!(tasks.num_alive_tasks() > 0);
+        seconds(5.0).await;
+        assert_eq!(tasks.num_alive_tasks(), 0);
+    });
+}
+
+#[test]
+fn a_policy_that_changes_while_a_pass_runs_is_not_reported_as_observed_by_it() {
+    for milliseconds in 1..80 {
+        in_virtual_time(|| async move {
+            let mut world = World::new(Nature::default());
+            world.start(None);
+            seconds(1.0).await;
+            world.membership("m", 0, 0, json!({}));
+            seconds(f64::from(milliseconds) / 1000.0).await;
+            world.patch("m", json!({"spec": {"deletionPolicy": "Retain"}}));
+            seconds(10.0).await;
+            assert_eq!(ready(&world, "m"), ("True".to_owned(), "Joined".to_owned()));
+            let object = world.server.object(MEMBERSHIPS, NAMESPACE, "m").unwrap();
+            assert_eq!(object["status"]["observedGeneration"], 2);
+            // I4: Ready for a generation only after an answer of the cloud to a call that began when it was there.
+            assert_eq!(world.monitor.violations(), [""; 0], "{milliseconds} ms");
+        });
+    }
+}
+
+#[test]
+fn a_refused_leave_and_a_read_that_lags_behind_the_join_do_not_let_the_finalizer_go() {
+    in_virtual_time(|| async {
+        let mut world = World::new(Nature {
+            lag: Duration::from_secs(4),
+            ..Nature::default()
+        });
+        world.start(None);
+        seconds(1.0).await;
+        world.membership("m", 0, 0, json!({}));
+        seconds(0.1).await;
+        assert!(world.is_member("i-0", "sg-a"));
+        world.simulator.add_fault(Fault {
+            action: Some("LeaveSecurityGroup".to_owned()),
+            region: None,
+            target: None,
+            security_group_id: None,
+            access_key: None,
+            count: Some(1),
+            skip: 0,
+            probability: None,
+            effect: false,
+            fault: Kind::Error(ErrorFault {
+                code: "Forbidden.RAM".to_owned(),
+                status: Some(403),
+                message: None,
+            }),
+        });
+        world.delete("m");
+        seconds(0.5).await;
+        assert_eq!(world.objects().len(), 1, "Leave was refused: it is kept");
+        seconds(400.0).await;
+        assert!(world.objects().is_empty(), "{:#?}", world.objects());
+        assert!(!world.is_member("i-0", "sg-a"));
+        assert_eq!(world.monitor.violations(), [""; 0]);
+    });
+}
+
+#[test]
+fn a_watch_that_lags_behind_our_own_status_does_not_let_a_wrong_one_stand() {
+    in_virtual_time(|| async {
+        let mut world = World::new(Nature::default());
+        world.start(None);
+        world.membership("m", 0, 0, json!({}));
+        seconds(20.0).await;
+        world.weather.hold_back_events(0, Duration::from_secs(40));
+        world.grant(false);
+        seconds(10.0).await;
+        assert_eq!(ready(&world, "m").1, "NotGranted");
+        // The pass compares with the Ready that it still sees, and has nothing to say.
+        world.grant(true);
+        seconds(80.0).await;
+        assert_eq!(ready(&world, "m"), ("True".to_owned(), "Joined".to_owned()));
+    });
+}
+
+#[test]
+fn an_operator_whose_watch_lags_does_not_join_again_what_another_one_has_left() {
+    in_virtual_time(|| async {
+        let mut world = World::new(Nature {
+            several: true,
+            ..Nature::default()
+        });
+        world.start(None);
+        world.membership("m", 0, 0, json!({}));
+        seconds(10.0).await;
+        world.start(None);
+        seconds(10.0).await;
+        assert!(world.is_member("i-0", "sg-a"));
+        world.weather.hold_back_events(1, Duration::from_secs(300));
+        world.delete("m");
+        for _ in 0..400 {
+            seconds(1.0).await;
+            assert!(!world.is_member("i-0", "sg-a"), "nobody's edge");
+        }
+        assert!(world.objects().is_empty());
+    });
+}
+
+#[test]
+fn a_status_that_somebody_else_wrote_is_put_right() {
+    in_virtual_time(|| async {
+        let mut world = World::new(Nature::default());
+        world.start(None);
+        world.membership("m", 0, 0, json!({}));
+        // Before the first scan: our own status is not taken for somebody else's, and asks for no pass.
+        seconds(11.9).await;
+        let asked = world.simulator.stats();
+        assert_eq!(asked["calls"]["DescribeInstances"], json!({"OK": 1}));
+        seconds(18.0).await;
+        let right = world.server.object(MEMBERSHIPS, NAMESPACE, "m").unwrap()["status"].clone();
+        for wrong in [
+            json!({"conditions": [{
+                "type": "Ready", "status": "False", "reason": "Because", "message": "I say so",
+                "observedGeneration": 1, "lastTransitionTime": "2026-01-01T00:00:00Z",
+            }]}),
+            json!({"conditions": []}),
+        ] {
+            world.overwrite_status("m", &wrong);
+            seconds(20.0).await;
+            assert_eq!(ready(&world, "m"), ("True".to_owned(), "Joined".to_owned()));
+        }
+        let now = world.server.object(MEMBERSHIPS, NAMESPACE, "m").unwrap()["status"].clone();
+        assert_eq!(now["origin"], right["origin"]);
+    });
+}
+
+#[test]
+fn who_refuses_to_adopt_finds_the_edge_shared_as_soon_as_another_object_holds_it() {
+    in_virtual_time(|| async {
+        let mut world = World::new(Nature::default());
+        world.foreign(0, 0, true);
+        world.start(None);
+        seconds(1.0).await;
+        world.membership("first", 0, 0, json!({"adoptionPolicy": "Refuse"}));
+        seconds(10.0).await;
+        assert_eq!(ready(&world, "first").1, "AdoptionRefused");
+        world.membership("second", 0, 0, json!({}));
+        seconds(10.0).await;
+        assert_eq!(ready(&world, "second").1, "Adopted");
+        // In whatever order they come, and whether or not the operator is restarted in between.
+        assert_eq!(ready(&world, "first").1, "Adopted");
     });
 }

@@ -10,13 +10,13 @@ use tokio::time::Instant;
 
 use crate::link::{Moment, Odds};
 use crate::monitor::{MEMBERSHIPS, TARGETS, text};
-use crate::world::{GROUPS, NAMESPACE, Nature, World};
+use crate::world::{GROUPS, KEYS, NAMESPACE, Nature, World};
 
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 
 /// One thing that happens.
 #[derive(Clone, Debug)]
-enum Act {
+pub enum Act {
     Create {
         name: usize,
         target: usize,
@@ -73,10 +73,11 @@ enum Act {
 }
 
 /// A whole schedule.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Schedule {
     pub nature: Nature,
-    acts: Vec<(Duration, Act)>,
+    /// What happens, by the time since the start.
+    pub acts: Vec<(Duration, Act)>,
 }
 
 impl Schedule {
@@ -132,6 +133,26 @@ impl Schedule {
     }
 }
 
+impl Schedule {
+    /// How much there is in it: acts, and kinds of faults.
+    pub fn size(&self) -> usize {
+        let Nature {
+            odds, lag, several, ..
+        } = self.nature;
+        let Odds {
+            api,
+            cloud,
+            event,
+            old_list,
+        } = odds;
+        let faults = [api, cloud, event, old_list];
+        self.acts.len()
+            + faults.into_iter().filter(|odds| *odds > 0.0).count()
+            + usize::from(!lag.is_zero())
+            + usize::from(several)
+    }
+}
+
 impl Act {
     fn draw(random: &mut StdRng, targets: usize, groups: usize, several: bool) -> Self {
         let name = random.random_range(0..NAMES.len());
@@ -177,7 +198,7 @@ impl Act {
             },
             83..86 => Self::Secret {
                 there: random.random_bool(0.6),
-                key: random.random_range(0..2),
+                key: random.random_range(0..KEYS.len()),
             },
             86..87 => Self::Account {
                 there: random.random_bool(0.5),
@@ -264,9 +285,10 @@ pub struct Outcome {
     pub trace: Vec<String>,
 }
 
-/// Runs one schedule.
-pub async fn run(schedule: &Schedule) -> Outcome {
+/// Runs one schedule; keeps a trace of it if it is `traced`.
+pub async fn run(schedule: &Schedule, traced: bool) -> Outcome {
     let mut world = World::new(schedule.nature);
+    world.monitor.keep_trace(traced);
     world.monitor.trace(|| format!("{:?}", schedule.nature));
     world.start(None);
     let started = Instant::now();

@@ -9,13 +9,14 @@ use std::time::Duration;
 use k8s_openapi::jiff::Timestamp;
 use security_group_operator::api::account::Endpoints;
 use security_group_operator::args::{LogFormat, Settings};
+use security_group_operator::clock::Clock;
 use security_group_operator::operator;
 use security_group_operator::simulator::Simulator;
 use security_group_operator::simulator::cloud::Cloud;
 use security_group_operator::simulator::inventory::Inventory;
 use security_group_operator::telemetry::Telemetry;
 use serde_json::{Value, json};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use crate::api_server::request::{Reply, Request};
@@ -27,9 +28,11 @@ use crate::monitor::{MEMBERSHIPS, Monitor, condition, is_deleting, target_of, te
 pub const NAMESPACE: &str = "team";
 pub const OPERATOR_NAMESPACE: &str = "operator";
 pub const GROUPS: [&str; 2] = ["sg-a", "sg-b"];
-const KEYS: [(&str, &str); 2] = [
-    ("LTAI5tFirst", "first-secret-canary"),
-    ("LTAI5tSecond", "second-secret-canary"),
+/// Access keys: ID, secret, and the cloud account. The last one is of another account than the instances.
+pub const KEYS: [(&str, &str, &str); 3] = [
+    ("LTAI5tFirst", "first-secret-canary", "1000000000000001"),
+    ("LTAI5tSecond", "second-secret-canary", "1000000000000001"),
+    ("LTAI5tForeign", "foreign-secret-canary", "1000000000000002"),
 ];
 
 pub struct World {
@@ -38,6 +41,7 @@ pub struct World {
     pub monitor: Arc<Monitor>,
     pub weather: Arc<Weather>,
     pub lives: Vec<Life>,
+    seed: u64,
 }
 
 /// One running or dead operator.
@@ -70,7 +74,7 @@ impl World {
         monitor.lag = nature.lag;
         monitor.secrets = KEYS
             .iter()
-            .map(|(_, secret)| (*secret).to_owned())
+            .map(|(_, secret, _)| (*secret).to_owned())
             .collect();
         let world = Self {
             server,
@@ -78,6 +82,7 @@ impl World {
             monitor: Arc::new(monitor),
             weather: Arc::new(Weather::new(nature.seed, nature.odds)),
             lives: Vec::new(),
+            seed: nature.seed,
         };
         world.create(
             "namespaces",
@@ -91,6 +96,15 @@ impl World {
 
     /// Starts an operator; `ends` is the request at which it is killed.
     pub fn start(&mut self, ends: Option<(usize, Moment)>) {
+        self.start_until(ends, std::future::pending());
+    }
+
+    /// Starts an operator that is asked to end when `shutdown` resolves.
+    pub fn start_until(
+        &mut self,
+        ends: Option<(usize, Moment)>,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) {
         let life = self.lives.len();
         let link = Arc::new(Link {
             life,
@@ -102,11 +116,8 @@ impl World {
             requests: AtomicUsize::new(0),
             dead: AtomicBool::new(false),
             died: Notify::new(),
-            running: watch::Sender::new(true),
-            secrets: KEYS
-                .iter()
-                .map(|(id, secret)| ((*id).to_owned(), (*secret).to_owned()))
-                .collect::<BTreeMap<_, _>>(),
+            halted: AtomicBool::new(false),
+            goes_on: Notify::new(),
         });
         self.monitor.trace(|| format!("life {life} begins"));
         let client = api_server::client(&self.server, Arc::new(ApiSide(Arc::clone(&link))));
@@ -115,7 +126,8 @@ impl World {
             client,
             Arc::new(CloudSide(Arc::clone(&link))),
             Arc::new(Telemetry::default()),
-            std::future::pending(),
+            Clock::simulated(self.server.now(), self.seed.wrapping_add(life as u64)),
+            shutdown,
         );
         self.lives.push(Life {
             link,
@@ -147,7 +159,7 @@ impl World {
     /// SIGSTOP and SIGCONT: nothing is sent or heard meanwhile.
     pub fn halt(&self, halted: bool) {
         for life in &self.lives {
-            life.link.running.send_replace(!halted);
+            life.link.halt(halted);
         }
     }
 
@@ -262,7 +274,7 @@ impl World {
     pub fn write_secret(&self, key: usize) {
         use base64::Engine as _;
         let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
-        let (id, secret) = KEYS[key % KEYS.len()];
+        let (id, secret, _) = KEYS[key % KEYS.len()];
         self.user(
             Verb::Apply,
             "secrets",
@@ -291,6 +303,21 @@ impl World {
 
     pub fn patch(&self, name: &str, patch: Value) -> Reply {
         self.user(Verb::Merge, MEMBERSHIPS, NAMESPACE, name, patch)
+    }
+
+    /// Writes what somebody else claims the status to be.
+    pub fn overwrite_status(&self, name: &str, status: &Value) {
+        let request = Request {
+            verb: Verb::Merge,
+            kind: Kind::by_plural(MEMBERSHIPS),
+            namespace: NAMESPACE.to_owned(),
+            name: name.to_owned(),
+            status: true,
+            query: BTreeMap::new(),
+            metadata_only: false,
+            body: json!({"status": status}),
+        };
+        assert_eq!(self.server.answer(&request, None).code, 200);
     }
 
     pub fn delete(&self, name: &str) {
@@ -427,6 +454,7 @@ fn settings() -> Settings {
         default_endpoints: Endpoints::default(),
         environment: None,
         scan_period: Duration::from_secs(60),
+        max_writes_in_flight: 8,
         instance: Some("simulated".to_owned()),
         log_format: LogFormat::Text,
         log_filter: String::new(),
@@ -444,7 +472,9 @@ fn cloud() -> Cloud {
         .get_or_init(|| {
             let keys: Vec<Value> = KEYS
                 .iter()
-                .map(|(id, secret)| json!({"id": id, "secret": secret}))
+                .map(
+                    |(id, secret, account)| json!({"id": id, "secret": secret, "account": account}),
+                )
                 .collect();
             let instances: Vec<Value> = (0..crate::monitor::TARGETS)
                 .map(|number| json!({"id": format!("i-{number}"), "securityGroupIds": ["sg-base"]}))

@@ -27,7 +27,8 @@ pub struct ControlPlane {
     api_server: Option<Child>,
     etcd: Child,
     assets: PathBuf,
-    etcd_port: u16,
+    /// For clients, and for other members that do not exist.
+    etcd_ports: [u16; 2],
     port: u16,
     scratch: Scratch,
 }
@@ -39,14 +40,14 @@ impl ControlPlane {
         let assets = assets::control_plane().await?;
         let scratch = Scratch::new("control-plane")?;
         write_inputs(scratch.path())?;
-        let etcd_port = port::free()?;
-        let etcd = spawn_etcd(&assets, scratch.path(), etcd_port)?;
+        let etcd_ports = [port::free()?, port::free()?];
+        let etcd = spawn_etcd(&assets, scratch.path(), etcd_ports)?;
         let mut plane = Self {
             controllers: None,
             api_server: None,
             etcd,
             assets,
-            etcd_port,
+            etcd_ports,
             port: port::free()?,
             scratch,
         };
@@ -135,8 +136,12 @@ impl ControlPlane {
 
     /// Starts the API server on the port, the certificates and the data that it had before.
     pub async fn start_api_server(&mut self) -> Result<()> {
-        let mut api_server =
-            spawn_api_server(&self.assets, self.directory(), self.port, self.etcd_port)?;
+        let mut api_server = spawn_api_server(
+            &self.assets,
+            self.directory(),
+            self.port,
+            self.etcd_ports[0],
+        )?;
         let ready = api_server.wait_until(START_LIMIT, async || {
             // The server writes its certificate when it starts, and answers on /readyz when its RBAC roles are there.
             self.write_kubeconfig(&self.admin_kubeconfig(), ADMIN_TOKEN)?;
@@ -152,6 +157,32 @@ impl ControlPlane {
         }
         self.api_server = Some(api_server);
         Ok(())
+    }
+
+    /// kill -9 for etcd: the API server can store and read nothing until [`Self::start_etcd`].
+    pub fn stop_etcd(&mut self) {
+        self.etcd.kill();
+    }
+
+    /// Starts etcd on the ports and the data that it had before.
+    pub fn start_etcd(&mut self) -> Result<()> {
+        self.etcd.kill();
+        self.etcd = spawn_etcd(&self.assets, self.directory(), self.etcd_ports)?;
+        Ok(())
+    }
+
+    /// Returns when the API server answers and reaches etcd.
+    pub async fn wait_until_ready(&mut self) -> Result<()> {
+        let client = self.admin_client().await?;
+        let api_server = self.api_server.as_mut();
+        api_server
+            .context("the API server does not run")?
+            .wait_until(START_LIMIT, async || {
+                let request = http::Request::get("/readyz").body(Vec::new())?;
+                client.request_text(request).await?;
+                Ok(())
+            })
+            .await
     }
 
     async fn start_controllers(&mut self) -> Result<()> {
@@ -239,9 +270,8 @@ const SPKI_P256_PREFIX: &[u8] = &[
     0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
 ];
 
-fn spawn_etcd(assets: &Path, directory: &Path, port: u16) -> Result<Child> {
-    let client = format!("http://127.0.0.1:{port}");
-    let peer = format!("http://127.0.0.1:{}", port::free()?);
+fn spawn_etcd(assets: &Path, directory: &Path, ports: [u16; 2]) -> Result<Child> {
+    let [client, peer] = ports.map(|port| format!("http://127.0.0.1:{port}"));
     let mut command = Command::new(assets.join("etcd"));
     command
         .arg(format!("--data-dir={}", directory.join("etcd").display()))

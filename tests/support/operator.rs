@@ -66,9 +66,15 @@ impl Operator {
 
     /// Kills it if it still runs, and starts it again on another port (the old one may not be free yet).
     pub async fn restart(&mut self) -> Result<()> {
+        self.respawn()?;
+        self.wait_until_ready().await
+    }
+
+    /// The same, and does not wait until it is ready.
+    pub fn respawn(&mut self) -> Result<()> {
         self.child.kill();
         (self.child, self.port) = spawn(&self.options, &self.kubeconfig, &self.directory)?;
-        self.wait_until_ready().await
+        Ok(())
     }
 
     /// To freeze (STOP) and thaw (CONT) it, or to ask the kernel about it.
@@ -76,12 +82,18 @@ impl Operator {
         &mut self.child
     }
 
+    /// Where it writes what it does; another file after each restart.
+    pub fn log(&self) -> &Path {
+        self.child.log()
+    }
+
     /// The URL of `/metrics` and the like.
     pub fn url(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}{path}", self.port)
     }
 
-    async fn wait_until_ready(&mut self) -> Result<()> {
+    /// Returns when every object has been listed.
+    pub async fn wait_until_ready(&mut self) -> Result<()> {
         let url = self.url("/readyz");
         self.child
             .wait_until(LIMIT, async || super::simulator::probe(&url).await)

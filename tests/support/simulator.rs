@@ -78,6 +78,11 @@ impl Simulator {
         self.get("/stats").await
     }
 
+    /// The accepted Joins and Leaves since the last [`Self::reset_stats`], oldest first.
+    pub async fn journal(&self) -> Result<Value> {
+        self.get("/journal").await
+    }
+
     pub async fn reset_stats(&self) -> Result<()> {
         self.post("/stats/reset", &Value::Null).await
     }

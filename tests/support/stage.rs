@@ -93,7 +93,15 @@ impl Stage {
 
     /// The same, for a file that starts its operator by itself. The kinds must be installed.
     pub async fn raise(binaries: &Binaries, inventory: &str) -> Result<Self> {
-        let plane = ControlPlane::shared().await?;
+        Self::raise_on(ControlPlane::shared().await?, binaries, inventory).await
+    }
+
+    /// The same, on a control plane of its own.
+    pub async fn raise_on(
+        plane: &ControlPlane,
+        binaries: &Binaries,
+        inventory: &str,
+    ) -> Result<Self> {
         let client = plane.admin_client().await?;
         let scratch = Scratch::new("stage")?;
         let file = scratch.path().join("inventory.yaml");

@@ -5,14 +5,16 @@ pub mod lane;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
+use k8s_openapi::jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 pub use self::lane::Priority;
 use self::lane::{Lane, Outcome};
 use super::{Action, Error, Region};
+use crate::clock::Clock;
 
 /// Calls in flight per account and region.
 const IN_FLIGHT: usize = 32;
@@ -21,6 +23,7 @@ const IN_FLIGHT: usize = 32;
 #[derive(Debug, Default)]
 pub struct Gate {
     inner: Mutex<Inner>,
+    clock: Clock,
 }
 
 #[derive(Debug, Default)]
@@ -30,6 +33,15 @@ struct Inner {
 }
 
 impl Gate {
+    /// A gate that knows no limit yet.
+    #[must_use]
+    pub fn new(clock: Clock) -> Self {
+        Self {
+            inner: Mutex::default(),
+            clock,
+        }
+    }
+
     /// A place among the calls in flight to `region`; give it back by dropping it. `who` keeps its turn while it waits.
     ///
     /// # Errors
@@ -71,9 +83,11 @@ impl Gate {
             },
             Some(_) | None => Outcome::Admitted,
         };
-        self.lock()
-            .lane(region, action)
-            .note(Instant::now(), outcome, to_next_minute());
+        self.lock().lane(region, action).note(
+            Instant::now(),
+            outcome,
+            to_next_minute(self.clock.now()),
+        );
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -98,12 +112,8 @@ impl Inner {
 }
 
 /// The end of the cloud's window by our own clock, for answers that do not name it.
-fn to_next_minute() -> Duration {
-    let second = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs();
-    Duration::from_secs(60 - second % 60)
+fn to_next_minute(now: Timestamp) -> Duration {
+    Duration::from_secs(60 - now.as_second().rem_euclid(60).unsigned_abs())
 }
 
 #[cfg(test)]

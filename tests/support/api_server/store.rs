@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::fields::Owners;
@@ -117,7 +118,8 @@ pub struct Entry {
 /// The API server: its objects and its log.
 pub struct ApiServer {
     state: Mutex<State>,
-    pub(super) revision: tokio::sync::watch::Sender<u64>,
+    /// Wakes every watch, the oldest first: a `watch` channel of tokio would do so in random order.
+    pub(super) news: Notify,
     pub(super) schemas: &'static BTreeMap<String, Value>,
     started: Instant,
     epoch: Timestamp,
@@ -140,7 +142,7 @@ impl ApiServer {
                 revision: 100,
                 uids: 0,
             }),
-            revision: tokio::sync::watch::Sender::new(100),
+            news: Notify::new(),
             schemas: schemas(),
             started: Instant::now(),
             epoch,
@@ -204,7 +206,7 @@ impl ApiServer {
         } else {
             state.objects.insert(key, stored);
         }
-        self.revision.send_replace(state.revision);
+        self.news.notify_waiters();
         object
     }
 }

@@ -1,6 +1,7 @@
 //! A watch: the log from a revision on, as a stream of lines, with bookmarks and an end. What of it reaches the client is
 //! for the [`Disturbance`] to say.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,7 +29,6 @@ struct Watch {
     next_bookmark: Option<Instant>,
     ended: bool,
     again: Option<Bytes>,
-    news: tokio::sync::watch::Receiver<u64>,
 }
 
 /// The stream for a watch request.
@@ -45,7 +45,6 @@ pub fn stream(
     };
     let now = Instant::now();
     let revision = number("resourceVersion").unwrap_or(0);
-    let news = server.revision.subscribe();
     let at = server
         .state()
         .log
@@ -59,7 +58,6 @@ pub fn stream(
             .then_some(now + BOOKMARKS),
         ended: false,
         again: None,
-        news,
         server,
         disturbance,
         request,
@@ -78,7 +76,10 @@ impl Watch {
             return None;
         }
         loop {
-            self.news.mark_unchanged();
+            let server = Arc::clone(&self.server);
+            let mut news = pin!(server.news.notified());
+            // Registered before the look, so that no news is missed between the two.
+            news.as_mut().enable();
             if let Some(entry) = self.next_entry() {
                 match self.disturbance.event(&self.request, &entry) {
                     EventFate::Deliver => {}
@@ -100,7 +101,7 @@ impl Watch {
                 .map_or(self.until, |at| at.min(self.until));
             tokio::select! {
                 biased;
-                changed = self.news.changed() => if changed.is_err() { return None },
+                () = news => {}
                 () = tokio::time::sleep_until(wake) => {
                     if self.disturbance.is_dead() {
                         std::future::pending::<()>().await;

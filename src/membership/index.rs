@@ -1,0 +1,486 @@
+//! Who names which edge: one compact record an object, kept by the watch and by our own writes. In memory only: no I/O, no
+//! decisions.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use kube::ResourceExt as _;
+use kube::runtime::reflector::ObjectRef;
+use smallvec::SmallVec;
+use tokio::time::Instant;
+
+use crate::api::SecurityGroupMembership;
+use crate::api::membership::ManagementPolicy;
+use crate::ecs::{Region, Target, TargetDescription};
+
+use super::edge::{AccountKey, Claim, Edge, resource_version};
+use super::scan::{Picture, SETTLING};
+
+/// A picture, when a pass made it, and when it was last seen to be so.
+#[derive(Clone, Copy, Debug)]
+pub struct Kept {
+    picture: Picture,
+    made: Instant,
+    confirmed: Instant,
+    doubted: bool,
+}
+
+/// UID of an object, shared by all that know it.
+pub type Uid = Arc<str>;
+
+/// One object in the index: what other passes need to know of it, and no more.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// UID.
+    pub uid: Uid,
+    /// Its namespace.
+    pub namespace: Arc<str>,
+    name: Box<str>,
+    /// The edge that it names.
+    pub edge: Edge,
+    /// The account that it names.
+    pub account: Arc<AccountKey>,
+    /// Its claim, as of `resource_version`.
+    pub claim: Option<Claim>,
+    /// Whether it may write to the cloud.
+    pub managed: bool,
+    /// Whether it is being deleted.
+    pub deleting: bool,
+    /// When it was made, in seconds since 1970.
+    created: i64,
+    /// Version of the object that this was read from, or that our last write made.
+    pub resource_version: u64,
+    /// What its last pass saw of the target; none where the pass did not look.
+    picture: Option<Kept>,
+    /// Hash of what a user changes, as it was when the watch last started a pass.
+    shown: Option<u64>,
+    /// What tells the status that our last pass wrote or found right.
+    said: Option<u64>,
+}
+
+impl Record {
+    /// The record of an object; none where the spec names no edge.
+    #[must_use]
+    pub fn of(object: &SecurityGroupMembership) -> Option<Self> {
+        let edge = Edge::try_from(&object.spec).ok()?;
+        let namespace = object.namespace().unwrap_or_default();
+        Some(Self {
+            uid: object.metadata.uid.as_deref()?.into(),
+            name: object.metadata.name.as_deref()?.into(),
+            edge,
+            account: Arc::new(AccountKey::of(&object.spec, &namespace)),
+            namespace: namespace.into(),
+            claim: Claim::of(object),
+            managed: object.spec.management_policy == ManagementPolicy::Manage,
+            deleting: object.metadata.deletion_timestamp.is_some(),
+            created: object
+                .creation_timestamp()
+                .map_or(0, |time| time.0.as_second()),
+            resource_version: resource_version(object),
+            picture: None,
+            shown: None,
+            said: None,
+        })
+    }
+
+    /// What may be another thing in a newer view of the object. Its names stay as they are, shared with the index.
+    fn take_over(&mut self, newer: Self) {
+        self.claim = newer.claim;
+        self.managed = newer.managed;
+        self.deleting = newer.deleting;
+        self.resource_version = newer.resource_version;
+    }
+
+    /// Namespace and name.
+    #[must_use]
+    pub fn reference(&self) -> ObjectRef<SecurityGroupMembership> {
+        ObjectRef::new(&self.name).within(&self.namespace)
+    }
+
+    /// Order of age: creation second, then UID.
+    #[must_use]
+    pub fn age(&self) -> (i64, &str) {
+        (self.created, &self.uid)
+    }
+}
+
+/// All objects by UID, by edge and by account, and one lock a target. Kept by the watch and by our own writes.
+#[derive(Debug, Default)]
+pub struct Edges {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    records: HashMap<Uid, Record>,
+    by_edge: HashMap<Edge, Uids>,
+    by_account: HashMap<Arc<AccountKey>, HashMap<Region, BTreeMap<Target, Uids>>>,
+    locks: Locks,
+    /// Since when the watch shows another status than the one that we said last.
+    misquoted: BTreeMap<Uid, Instant>,
+}
+
+/// Mostly one: few objects share an edge or a target.
+type Uids = SmallVec<[Uid; 1]>;
+
+/// One lock a target that a pass runs over.
+#[derive(Debug, Default)]
+struct Locks {
+    held: HashMap<(Region, Target), Weak<tokio::sync::Mutex<()>>>,
+    /// At how many entries those are dropped that nobody holds any more.
+    limit: usize,
+}
+
+impl Edges {
+    /// Takes in an object as the watch or our own write shows it. An older view than the one held is ignored.
+    pub fn insert(&self, object: &SecurityGroupMembership) {
+        let Some(mut record) = Record::of(object) else {
+            return;
+        };
+        let mut inner = self.lock();
+        let Some(held) = inner.records.get_mut(&record.uid) else {
+            inner.add(record);
+            return;
+        };
+        if held.resource_version > record.resource_version {
+            return;
+        }
+        if held.edge == record.edge && held.account == record.account {
+            held.take_over(record);
+            return;
+        }
+        record.picture = held.picture;
+        record.shown = held.shown;
+        record.said = held.said;
+        inner.remove(&record.uid.clone());
+        inner.add(record);
+    }
+
+    /// Whether what a user changes of the object, as this hash, has started no pass yet. From now on it has.
+    #[must_use]
+    pub fn is_news(&self, uid: &str, user_part: u64) -> bool {
+        // An object that names no edge has no record: looked at whenever it changes.
+        self.lock()
+            .records
+            .get_mut(uid)
+            .is_none_or(|record| record.shown.replace(user_part) != Some(user_part))
+    }
+
+    /// Forgets an object that is gone.
+    pub fn remove(&self, uid: &str) {
+        self.lock().remove(uid);
+    }
+
+    /// Forgets every object for which `keep` is false, what a complete new list did not show, and says which.
+    pub fn retain(&self, keep: impl Fn(&Record) -> bool) -> Vec<Uid> {
+        let mut inner = self.lock();
+        let gone: Vec<Uid> = inner
+            .records
+            .values()
+            .filter(|record| !keep(record))
+            .map(|record| record.uid.clone())
+            .collect();
+        for uid in &gone {
+            inner.remove(uid);
+        }
+        gone
+    }
+
+    /// The other objects on this edge, oldest first, whatever their account.
+    #[must_use]
+    pub fn others(&self, edge: &Edge, uid: &str) -> Vec<Record> {
+        let inner = self.lock();
+        let mut others: Vec<Record> = inner
+            .by_edge
+            .get(edge)
+            .into_iter()
+            .flatten()
+            .filter(|other| ***other != *uid)
+            .filter_map(|other| inner.records.get(other))
+            .cloned()
+            .collect();
+        others.sort_by(|a, b| a.age().cmp(&b.age()));
+        others
+    }
+
+    /// The objects that name this account.
+    #[must_use]
+    pub fn of_account(&self, account: &AccountKey) -> Vec<ObjectRef<SecurityGroupMembership>> {
+        let inner = self.lock();
+        inner
+            .by_account
+            .get(account)
+            .into_iter()
+            .flat_map(|regions| regions.values())
+            .flat_map(|targets| targets.values())
+            .flatten()
+            .filter_map(|uid| inner.records.get(uid))
+            .map(Record::reference)
+            .collect()
+    }
+
+    /// The accounts and regions that any object names.
+    #[must_use]
+    pub fn buckets(&self) -> HashSet<(AccountKey, Region)> {
+        self.lock()
+            .by_account
+            .iter()
+            .flat_map(|(account, regions)| {
+                regions
+                    .keys()
+                    .map(move |region| (AccountKey::clone(account), region.clone()))
+            })
+            .collect()
+    }
+
+    /// Up to `most` targets of an account and region behind `after`, in order, and how many there are in all.
+    #[must_use]
+    pub fn targets_after(
+        &self,
+        account: &AccountKey,
+        region: &Region,
+        after: Option<&Target>,
+        most: usize,
+    ) -> (Vec<Target>, usize) {
+        let inner = self.lock();
+        let Some(targets) = inner
+            .by_account
+            .get(account)
+            .and_then(|regions| regions.get(region))
+        else {
+            return (Vec::new(), 0);
+        };
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let block = targets
+            .range((start, Bound::Unbounded))
+            .take(most)
+            .map(|(target, _)| target.clone());
+        (block.collect(), targets.len())
+    }
+
+    /// Keeps what a pass saw of an object's target; none where it did not look.
+    pub fn keep_picture(&self, uid: &str, picture: Option<Picture>) {
+        if let Some(record) = self.lock().records.get_mut(uid) {
+            let now = Instant::now();
+            record.picture = picture.map(|picture| Kept {
+                picture,
+                made: now,
+                confirmed: now,
+                doubted: false,
+            });
+        }
+    }
+
+    /// The picture of an object's target, if it was seen to be so within `age`.
+    #[must_use]
+    pub fn recent_picture(&self, uid: &str, age: Duration) -> Option<Picture> {
+        let kept = self.lock().records.get(uid)?.picture?;
+        (!kept.doubted && kept.confirmed.elapsed() <= age).then_some(kept.picture)
+    }
+
+    /// The objects of these targets whose picture is another one in `found`. One whose picture is fresh is passed over: the
+    /// cloud's answers may lag behind what the pass did.
+    #[must_use]
+    pub fn changed(
+        &self,
+        account: &AccountKey,
+        region: &Region,
+        block: &[Target],
+        found: &HashMap<Target, TargetDescription>,
+    ) -> Vec<ObjectRef<SecurityGroupMembership>> {
+        let mut inner = self.lock();
+        let Inner {
+            records,
+            by_account,
+            ..
+        } = &mut *inner;
+        let Some(targets) = by_account
+            .get(account)
+            .and_then(|regions| regions.get(region))
+        else {
+            return Vec::new();
+        };
+        let mut changed = Vec::new();
+        for target in block {
+            let description = found.get(target);
+            for uid in targets.get(target).into_iter().flatten() {
+                let Some(record) = records.get_mut(uid) else {
+                    continue;
+                };
+                let Some(kept) = &mut record.picture else {
+                    continue;
+                };
+                let member =
+                    |seen: &TargetDescription| seen.security_group_ids.contains(&record.edge.group);
+                if Picture::of(description, member) == kept.picture {
+                    kept.confirmed = Instant::now();
+                    kept.doubted = false;
+                } else if kept.made.elapsed() >= SETTLING {
+                    kept.doubted = true;
+                    changed.push(record.reference());
+                }
+            }
+        }
+        changed
+    }
+
+    /// Keeps what tells the status that a pass has just found to be right.
+    pub fn keep_said(&self, uid: &str, fingerprint: u64) {
+        let mut inner = self.lock();
+        if let Some(record) = inner.records.get_mut(uid) {
+            record.said = Some(fingerprint);
+        }
+        inner.misquoted.remove(uid);
+    }
+
+    /// Takes in which status the watch shows. Another one than ours is an older one of ours, if the watch lags, or somebody
+    /// else's.
+    pub fn keep_quoted(&self, uid: &str, fingerprint: impl FnOnce() -> u64) {
+        let mut inner = self.lock();
+        let Some((uid, said)) = inner
+            .records
+            .get(uid)
+            .and_then(|record| Some((Arc::clone(&record.uid), record.said?)))
+        else {
+            return;
+        };
+        if said == fingerprint() {
+            inner.misquoted.remove(&uid);
+        } else {
+            inner.misquoted.entry(uid).or_insert_with(Instant::now);
+        }
+    }
+
+    /// The objects whose status has not been ours for longer than a watch lags; each is named once.
+    #[must_use]
+    pub fn misquoted(&self) -> Vec<ObjectRef<SecurityGroupMembership>> {
+        let mut inner = self.lock();
+        let mut long = Vec::new();
+        let Inner {
+            records, misquoted, ..
+        } = &mut *inner;
+        misquoted.retain(|uid, since| {
+            let is_long = since.elapsed() >= SETTLING;
+            if is_long {
+                long.extend(records.get(uid).map(Record::reference));
+            }
+            !is_long
+        });
+        long
+    }
+
+    /// The objects in this namespace.
+    #[must_use]
+    pub fn in_namespace(&self, namespace: &str) -> Vec<ObjectRef<SecurityGroupMembership>> {
+        self.lock()
+            .records
+            .values()
+            .filter(|record| *record.namespace == *namespace)
+            .map(Record::reference)
+            .collect()
+    }
+
+    /// The objects that are being deleted.
+    #[must_use]
+    pub fn deleting(&self) -> Vec<ObjectRef<SecurityGroupMembership>> {
+        self.lock()
+            .records
+            .values()
+            .filter(|record| record.deleting)
+            .map(Record::reference)
+            .collect()
+    }
+
+    /// The version that is known of an object, from the watch or from our own writes.
+    #[must_use]
+    pub fn known_version(&self, uid: &str) -> u64 {
+        self.lock()
+            .records
+            .get(uid)
+            .map_or(0, |record| record.resource_version)
+    }
+
+    /// Passes over one target run one after the other: hold this while a pass runs. One edge needs it for its claims; one
+    /// target needs it because the cloud refuses two changes of it at a time (409 `InvalidOperation.Conflict`).
+    #[must_use]
+    pub fn pass_lock(&self, edge: &Edge) -> Arc<tokio::sync::Mutex<()>> {
+        self.lock()
+            .locks
+            .of((edge.region.clone(), edge.target.clone()))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // No code panics while it holds this lock, so a poisoned one still holds a whole index.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Locks {
+    fn of(&mut self, key: (Region, Target)) -> Arc<tokio::sync::Mutex<()>> {
+        if let Some(lock) = self.held.get(&key).and_then(Weak::upgrade) {
+            return lock;
+        }
+        if self.held.len() >= self.limit {
+            self.held.retain(|_, lock| lock.strong_count() > 0);
+            self.limit = (2 * self.held.len()).max(64);
+        }
+        let lock = Arc::new(tokio::sync::Mutex::new(()));
+        self.held.insert(key, Arc::downgrade(&lock));
+        lock
+    }
+}
+
+impl Inner {
+    fn add(&mut self, mut record: Record) {
+        let uid = &record.uid;
+        self.by_edge
+            .entry(record.edge.clone())
+            .or_default()
+            .push(Arc::clone(uid));
+        // One copy of what many objects name.
+        if let Some((account, _)) = self.by_account.get_key_value(&record.account) {
+            record.account = Arc::clone(account);
+        }
+        self.by_account
+            .entry(Arc::clone(&record.account))
+            .or_default()
+            .entry(record.edge.region.clone())
+            .or_default()
+            .entry(record.edge.target.clone())
+            .or_default()
+            .push(Arc::clone(uid));
+        self.records.insert(Arc::clone(uid), record);
+    }
+
+    fn remove(&mut self, uid: &str) {
+        self.misquoted.remove(uid);
+        let Some(record) = self.records.remove(uid) else {
+            return;
+        };
+        if let Some(uids) = self.by_edge.get_mut(&record.edge) {
+            uids.retain(|other| **other != *uid);
+            if uids.is_empty() {
+                self.by_edge.remove(&record.edge);
+            }
+        }
+        let Some(regions) = self.by_account.get_mut(&record.account) else {
+            return;
+        };
+        if let Some(targets) = regions.get_mut(&record.edge.region) {
+            if let Some(uids) = targets.get_mut(&record.edge.target) {
+                uids.retain(|other| **other != *uid);
+                if uids.is_empty() {
+                    targets.remove(&record.edge.target);
+                }
+            }
+            if targets.is_empty() {
+                regions.remove(&record.edge.region);
+            }
+        }
+        if regions.is_empty() {
+            self.by_account.remove(&record.account);
+        }
+    }
+}

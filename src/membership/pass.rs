@@ -1,0 +1,290 @@
+//! One pass over one object: asks [`decide`] for the next step, does it, asks again, and at rest writes status and event. At
+//! most one effect a step; which one is decided elsewhere.
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::Arc;
+
+use kube::api::ObjectMeta;
+use kube::runtime::controller::Action;
+use kube::{Api, ResourceExt as _};
+use tracing::{debug, warn};
+
+use crate::api::membership::SecurityGroupMembershipStatus;
+use crate::api::reason;
+use crate::condition::{self, Draft, Status};
+use crate::kubernetes;
+
+use super::act::ActError;
+use super::decide::{Attempt, Release, Step, Target, Verdict, decide};
+use super::edge::Edge;
+use super::observe::Pass;
+use super::scan::Picture;
+use super::status::{self, Facts, Note};
+use super::{Context, Object};
+
+/// Observes, decides and acts until nothing is left to do, and then says so.
+///
+/// # Errors
+/// The API server did not take a write.
+pub(super) async fn run(
+    object: Arc<Object>,
+    edge: Edge,
+    context: &Context,
+) -> Result<Action, ActError> {
+    let uid = object.uid().unwrap_or_default();
+    let Some(mut pass) = Pass::begin(object, edge, context.memory.repairs(&uid), context) else {
+        return Ok(Action::await_change());
+    };
+    let verdict = walk(&mut pass, &uid, context).await?;
+    debug!(edge = ?pass.edge, ?verdict, "pass");
+    context.telemetry.count_pass(outcome(verdict));
+    let previous = pass.object().status.clone().unwrap_or_default();
+    let facts = Facts {
+        edge: &pass.edge,
+        verdict,
+        seen: &pass.seen,
+        deleting: pass.wanted.deleting,
+        description: pass.description.as_ref(),
+        failure: pass.failure.as_ref(),
+        account_problem: &pass.account_problem,
+    };
+    let next = status::status(&previous, pass.generation, &facts, context.clock.now());
+    let note = match verdict {
+        Verdict::Ready { repaired: true, .. } => Some(Note {
+            reason: "DriftRepaired",
+            warning: false,
+            text: format!("{} joined {} again", pass.edge.target, pass.edge.group),
+        }),
+        _ => next
+            .as_ref()
+            .and_then(|next| status::note(&previous, next, verdict)),
+    };
+    // Before the write: the watch may show it sooner than its answer comes.
+    let said = next.as_ref().or(pass.object().status.as_ref());
+    context.edges.keep_said(&uid, fingerprint(said));
+    if let Some(next) = &next {
+        write_status(&pass.object().metadata, next, context).await?;
+    }
+    context.edges.keep_picture(&uid, picture(&pass, verdict));
+    let waits_for_its_turn = pass.stopped_until.is_some() && pass.failure.is_none();
+    context
+        .memory
+        .hold(&uid, pass.description.take().filter(|_| waits_for_its_turn));
+    if let Some(note) = note {
+        context.publish(&pass, note);
+    }
+    Ok(context
+        .memory
+        .next_look(&uid, verdict, pass.failure.as_ref(), pass.stopped_until))
+}
+
+/// What tells one status from another.
+pub(super) fn fingerprint(status: Option<&SecurityGroupMembershipStatus>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    serde_json::to_string(&status)
+        .unwrap_or_default()
+        .hash(&mut hasher);
+    hasher.finish()
+}
+
+/// What a scan has to find for this object to have nothing to do; none where the pass did not look.
+fn picture(pass: &Pass, verdict: Verdict) -> Option<Picture> {
+    let ready = matches!(verdict, Verdict::Ready { .. });
+    match pass.seen.target {
+        Target::Unread | Target::Unreadable(_) => None,
+        Target::Absent => Some(Picture::Absent),
+        Target::Present { member, .. } => {
+            Some(Picture::of(pass.description.as_ref(), |_| member || ready))
+        }
+    }
+}
+
+/// Steps of a pass: claim, join, correct the claim, and the reads between; more would be a fault of `decide`.
+const STEPS: usize = 10;
+
+/// Does what `decide` says until it says rest.
+async fn walk(pass: &mut Pass, uid: &str, context: &Context) -> Result<Verdict, ActError> {
+    for _ in 0..STEPS {
+        match decide(&pass.wanted, &pass.seen) {
+            Step::Rest(verdict) => return Ok(verdict),
+            Step::Read => pass.read(context).await,
+            Step::Claim(origin) => pass.claim(origin, context).await?,
+            Step::Join => {
+                if !pass.is_fresh() {
+                    pass.confirm(context).await?;
+                }
+                pass.join(uid).await;
+                if pass.seen.was_ready {
+                    note_drift(pass, uid, context);
+                }
+            }
+            Step::Leave => pass.leave(uid, context).await,
+            Step::HandOver => pass.hand_over(context).await?,
+            Step::Release(why) => {
+                pass.release(context).await?;
+                if let Some(note) = release_note(pass, why) {
+                    context.publish(pass, note);
+                }
+            }
+        }
+    }
+    warn!(edge = ?pass.edge, "a pass did not come to rest; it starts anew");
+    Ok(Verdict::Failed(crate::ecs::Class::Transient))
+}
+
+/// Tells of a drift that a repair was tried for. `AlreadyMember` was none: the read lagged behind the cloud.
+fn note_drift(pass: &Pass, uid: &str, context: &Context) {
+    match pass.seen.attempt {
+        Attempt::Joined => {}
+        Attempt::Failed { .. } if pass.failure.is_some() => {}
+        Attempt::Failed { .. }
+        | Attempt::None
+        | Attempt::AlreadyMember
+        | Attempt::Left
+        | Attempt::HandedOver
+        | Attempt::Released => return,
+    }
+    if context.memory.drift_is_news(uid) {
+        let note = Note {
+            reason: "DriftDetected",
+            warning: true,
+            text: format!(
+                "somebody else took {} out of {}",
+                pass.edge.target, pass.edge.group
+            ),
+        };
+        context.publish(pass, note);
+    }
+    if pass.seen.attempt == Attempt::Joined {
+        context.memory.repaired(uid);
+    }
+}
+
+fn release_note(pass: &Pass, why: Release) -> Option<Note> {
+    let Edge { target, group, .. } = &pass.edge;
+    let (reason, text) = match why {
+        Release::Left => ("Left", format!("{target} is no member of {group} any more")),
+        Release::Retained => ("Retained", format!("{target} stays a member of {group}")),
+        Release::Shared => (
+            "Retained",
+            format!("{target} stays a member of {group}: another object holds it"),
+        ),
+        Release::Refused => return None,
+    };
+    Some(Note {
+        reason,
+        warning: false,
+        text,
+    })
+}
+
+const fn outcome(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Undecided => "undecided",
+        Verdict::Gone => "gone",
+        Verdict::Ready {
+            repaired: false, ..
+        } => "ready",
+        Verdict::Ready { repaired: true, .. } => "repaired",
+        Verdict::Paused => "paused",
+        Verdict::Waiting => "waiting",
+        Verdict::WouldJoin => "observed",
+        Verdict::AdoptionRefused => "refused",
+        Verdict::DriftReported | Verdict::RepairLoop => "drifted",
+        Verdict::Absent => "absent",
+        Verdict::AccountUnusable => "account",
+        Verdict::Failed(_) => "failed",
+    }
+}
+
+/// The spec names no edge: said once, and looked at again when it changes.
+pub(super) async fn invalid_spec(
+    metadata: &ObjectMeta,
+    previous: Option<&SecurityGroupMembershipStatus>,
+    message: String,
+    context: &Context,
+) -> Result<Action, ActError> {
+    let empty = SecurityGroupMembershipStatus::default();
+    let previous = previous.unwrap_or(&empty);
+    let draft = |type_, status| Draft {
+        type_,
+        status,
+        reason: reason::INVALID_SPEC.to_owned(),
+        message: message.clone(),
+    };
+    let drafts = vec![
+        draft(reason::READY, Status::False),
+        draft(reason::STALLED, Status::True),
+    ];
+    let next = SecurityGroupMembershipStatus {
+        observed_generation: metadata.generation,
+        conditions: condition::merge(
+            &previous.conditions,
+            drafts,
+            metadata.generation,
+            context.clock.now(),
+        ),
+        ..previous.clone()
+    };
+    if next != *previous {
+        match write_status(metadata, &next, context).await {
+            Ok(()) | Err(ActError::ObjectGone) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Action::await_change())
+}
+
+async fn write_status(
+    metadata: &ObjectMeta,
+    status: &SecurityGroupMembershipStatus,
+    context: &Context,
+) -> Result<(), ActError> {
+    let namespace = metadata.namespace.clone().unwrap_or_default();
+    let api: Api<Object> = Api::namespaced(context.client.clone(), &namespace);
+    let written = {
+        let _place = context.writes.acquire().await;
+        kubernetes::apply_status(&api, metadata, status).await
+    };
+    match written {
+        Ok(Object { 0: Ok(written) }) => {
+            context.edges.insert(&written);
+            Ok(())
+        }
+        Ok(Object { 0: Err(_) }) => Ok(()),
+        Err(error) if error.code() == Some(404) => Err(ActError::ObjectGone),
+        Err(error) if error.code() == Some(409) => Err(ActError::Changed),
+        Err(source) => Err(ActError::Kubernetes {
+            what: "the status could not be written",
+            source,
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_that_comes_back_from_the_api_server_is_known_again() {
+        let mut status = SecurityGroupMembershipStatus {
+            observed_generation: Some(3),
+            origin: Some(crate::api::membership::Origin::Joined),
+            ..SecurityGroupMembershipStatus::default()
+        };
+        let draft = Draft {
+            type_: reason::READY,
+            status: Status::True,
+            reason: reason::JOINED.to_owned(),
+            message: "as \u{1f980} said".to_owned(),
+        };
+        let now = "2026-01-02T03:04:05.678912Z".parse().unwrap();
+        status.conditions = condition::merge(&[], vec![draft], Some(3), now);
+        let stored = serde_json::to_string(&status).unwrap();
+        let back: SecurityGroupMembershipStatus = serde_json::from_str(&stored).unwrap();
+        assert_eq!(fingerprint(Some(&status)), fingerprint(Some(&back)));
+        assert_ne!(fingerprint(Some(&status)), fingerprint(None));
+        status.conditions.clear();
+        assert_ne!(fingerprint(Some(&status)), fingerprint(Some(&back)));
+    }
+}

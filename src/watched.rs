@@ -1,0 +1,248 @@
+//! What the API server's answers are read into: an object that this version cannot read stops no other, and of the metadata
+//! only what the loop uses is kept. No I/O.
+//!
+//! Not kube's `DeserializeGuard`: that reads everything into a tree, copies the tree, and reads `managedFields`, which are
+//! most of an object's bytes here, into a second one.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use kube::Resource;
+use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, de};
+use serde_json::{Map, Value};
+
+use crate::api::GROUP;
+
+/// An object, or why it cannot be read.
+#[derive(Clone, Debug)]
+pub struct Watched<K>(pub Result<K, Unreadable>);
+
+/// An object that does not fit the kind that this version knows.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct Unreadable {
+    /// Which field, and what is wrong with it.
+    pub error: String,
+    /// Whose object it is.
+    pub metadata: ObjectMeta,
+}
+
+impl<'de, K: Resource + DeserializeOwned> Deserialize<'de> for Watched<K> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Parts { metadata, mut rest } = Parts::deserialize(deserializer)?;
+        let metadata = ObjectMeta::from(metadata);
+        rest.insert("metadata".to_owned(), Value::Object(Map::new()));
+        let rest = Value::Object(rest);
+        Ok(Self(match K::deserialize(&rest) {
+            Ok(mut object) => {
+                *object.meta_mut() = metadata;
+                Ok(object)
+            }
+            Err(_) => Err(Unreadable {
+                error: why_unreadable::<K>(rest),
+                metadata,
+            }),
+        }))
+    }
+}
+
+/// Read once more, slower, to name the field.
+fn why_unreadable<K: DeserializeOwned>(object: Value) -> String {
+    match serde_path_to_error::deserialize::<_, K>(object) {
+        Ok(_) => String::new(),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[derive(Deserialize)]
+struct Parts {
+    #[serde(default)]
+    metadata: Metadata,
+    #[serde(flatten)]
+    rest: Map<String, Value>,
+}
+
+/// The part of an object's metadata that is used. Whatever else there is, is passed over unread.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Metadata {
+    name: Option<String>,
+    namespace: Option<String>,
+    uid: Option<String>,
+    resource_version: Option<String>,
+    generation: Option<i64>,
+    creation_timestamp: Option<Time>,
+    deletion_timestamp: Option<Time>,
+    finalizers: Option<Vec<String>>,
+    #[serde(deserialize_with = "our_annotations")]
+    annotations: Option<BTreeMap<String, String>>,
+}
+
+impl From<Metadata> for ObjectMeta {
+    fn from(metadata: Metadata) -> Self {
+        Self {
+            name: metadata.name,
+            namespace: metadata.namespace,
+            uid: metadata.uid,
+            resource_version: metadata.resource_version,
+            generation: metadata.generation,
+            creation_timestamp: metadata.creation_timestamp,
+            deletion_timestamp: metadata.deletion_timestamp,
+            finalizers: metadata.finalizers,
+            annotations: metadata.annotations,
+            ..Self::default()
+        }
+    }
+}
+
+/// Ours only: `kubectl apply` keeps the whole manifest in another one.
+fn our_annotations<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<BTreeMap<String, String>>, D::Error> {
+    struct Ours;
+    impl<'de> Visitor<'de> for Ours {
+        type Value = Option<BTreeMap<String, String>>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("annotations")
+        }
+
+        fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut ours = BTreeMap::new();
+            while let Some(name) = map.next_key::<Cow<'_, str>>()? {
+                if name
+                    .strip_prefix(GROUP)
+                    .is_some_and(|rest| rest.starts_with('/'))
+                {
+                    ours.insert(name.into_owned(), map.next_value()?);
+                } else {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+            Ok((!ours.is_empty()).then_some(ours))
+        }
+    }
+    deserializer.deserialize_any(Ours)
+}
+
+impl<K: Resource> Resource for Watched<K> {
+    type DynamicType = K::DynamicType;
+    type Scope = K::Scope;
+
+    fn kind(dynamic_type: &Self::DynamicType) -> Cow<'_, str> {
+        K::kind(dynamic_type)
+    }
+
+    fn group(dynamic_type: &Self::DynamicType) -> Cow<'_, str> {
+        K::group(dynamic_type)
+    }
+
+    fn version(dynamic_type: &Self::DynamicType) -> Cow<'_, str> {
+        K::version(dynamic_type)
+    }
+
+    fn plural(dynamic_type: &Self::DynamicType) -> Cow<'_, str> {
+        K::plural(dynamic_type)
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        match &self.0 {
+            Ok(object) => object.meta(),
+            Err(unreadable) => &unreadable.metadata,
+        }
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        match &mut self.0 {
+            Ok(object) => object.meta_mut(),
+            Err(unreadable) => &mut unreadable.metadata,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::WatchEvent;
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::SecurityGroupMembership;
+
+    type Object = Watched<SecurityGroupMembership>;
+
+    fn stored() -> Value {
+        json!({
+            "apiVersion": "security-group-operator.io/v1alpha1",
+            "kind": "SecurityGroupMembership",
+            "metadata": {
+                "name": "web", "namespace": "team", "uid": "u-1", "resourceVersion": "7", "generation": 2,
+                "creationTimestamp": "2026-01-02T03:04:05Z",
+                "labels": {"app": "web"},
+                "annotations": {
+                    "kubectl.kubernetes.io/last-applied-configuration": "{}",
+                    "security-group-operator.io/origin": "Joined",
+                },
+                "finalizers": ["security-group-operator.io/membership"],
+                "managedFields": [{"manager": "kubectl", "operation": "Apply", "fieldsV1": {"f:spec": {}}}],
+            },
+            "spec": {
+                "region": "cn-hangzhou", "instanceID": "i-1", "securityGroupID": "sg-1",
+                "accountRef": {"name": "default"},
+            },
+        })
+    }
+
+    #[test]
+    fn what_the_loop_uses_is_kept_and_nothing_else() {
+        let text = json!({"type": "MODIFIED", "object": stored()}).to_string();
+        let WatchEvent::Modified(Object { 0: Ok(object) }) = serde_json::from_str(&text).unwrap()
+        else {
+            unreachable!("it is readable");
+        };
+        let metadata = object.metadata;
+        assert_eq!(metadata.name.as_deref(), Some("web"));
+        assert_eq!(metadata.namespace.as_deref(), Some("team"));
+        assert_eq!(metadata.uid.as_deref(), Some("u-1"));
+        assert_eq!(metadata.resource_version.as_deref(), Some("7"));
+        assert_eq!(metadata.generation, Some(2));
+        assert!(metadata.creation_timestamp.is_some());
+        assert_eq!(metadata.finalizers.as_deref().map(<[_]>::len), Some(1));
+        let annotations: Vec<String> = metadata
+            .annotations
+            .into_iter()
+            .flatten()
+            .map(|(name, _)| name)
+            .collect();
+        assert_eq!(annotations, ["security-group-operator.io/origin"]);
+        assert_eq!((metadata.labels, metadata.managed_fields), (None, None));
+        assert_eq!(object.spec.region, "cn-hangzhou");
+    }
+
+    #[test]
+    fn an_unreadable_object_says_whose_it_is_and_which_field_is_wrong() {
+        let mut object = stored();
+        object["spec"]["deletionPolicy"] = json!("Explode");
+        let Object { 0: Err(unreadable) } = serde_json::from_value(object).unwrap() else {
+            unreachable!("it is not readable");
+        };
+        assert_eq!(unreadable.metadata.uid.as_deref(), Some("u-1"));
+        assert!(
+            unreadable.error.starts_with("spec.deletionPolicy: "),
+            "{unreadable}"
+        );
+    }
+
+    #[test]
+    fn annotations_may_be_null_or_missing() {
+        let mut object = stored();
+        object["metadata"]["annotations"] = Value::Null;
+        assert!(serde_json::from_value::<Object>(object).unwrap().0.is_ok());
+    }
+}

@@ -1,0 +1,243 @@
+//! Fifty objects under constant churn on a real API server and a real simulated cloud, while the operator, the API server and
+//! etcd are killed with SIGKILL again and again: cloud and objects must always come to what the promises allow.
+//! `KILLS=1000 cargo test --test chaos`; `SEED=17` draws the same acts and the same kills again (their timing is real).
+#![allow(
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "a test"
+)]
+
+mod act;
+mod fate;
+mod model;
+#[path = "../support/mod.rs"]
+mod support;
+mod verdict;
+mod world;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+
+use act::Acts;
+use fate::{Fate, Toll};
+use support::control_plane::ControlPlane;
+use support::error::{Error, Result};
+use support::operator::{Operator, Options};
+use support::stage::Stage;
+use world::World;
+
+/// Kills in `make test`; `make chaos` does as many as it is told.
+const KILLS: usize = 50;
+/// Kills between two comparisons, at most.
+const BETWEEN: usize = 12;
+/// Kills between two lines of progress.
+const PROGRESS: usize = 20;
+
+#[tokio::test]
+async fn killed_at_any_moment_cloud_and_objects_come_to_what_the_promises_allow() -> Result<()> {
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    let kills = number("KILLS").map_or(KILLS, |kills: u64| usize::try_from(kills).unwrap());
+    let seed = number("SEED").unwrap_or_else(|| rand::random_range(0..1_000_000));
+    println!("SEED={seed} KILLS={kills}");
+    let mut chaos = Chaos::begin(seed).await?;
+    let outcome = chaos.run(kills).await;
+    println!("{}", chaos.progress());
+    outcome.map_err(|error| chaos.report(&error))
+}
+
+struct Chaos {
+    seed: u64,
+    // Dropped in this order: the operator first, so that it does not complain about the rest.
+    operator: Operator,
+    world: World,
+    plane: ControlPlane,
+    acts: Acts,
+    random: StdRng,
+    /// Which life of the operator this is.
+    life: AtomicU64,
+    toll: Toll,
+    comparisons: usize,
+    violations: usize,
+    compared: Instant,
+    begun: Instant,
+}
+
+impl Chaos {
+    async fn begin(seed: u64) -> Result<Self> {
+        let binaries = binaries!();
+        let plane = ControlPlane::start().await?;
+        let options = Options {
+            binary: binaries.operator.clone(),
+            arguments: [
+                "--scan-period=1s",
+                "--log=security_group_operator=debug,info",
+            ]
+            .map(str::to_owned)
+            .to_vec(),
+            environment: Vec::new(),
+        };
+        let operator = Operator::start(&plane, options).await?;
+        let stage = Stage::raise_on(&plane, &binaries, &act::inventory()).await?;
+        Ok(Self {
+            seed,
+            operator,
+            world: World::new(stage),
+            plane,
+            acts: Acts::seeded(seed),
+            random: StdRng::seed_from_u64(!seed),
+            life: AtomicU64::new(0),
+            toll: Toll::default(),
+            comparisons: 0,
+            violations: 0,
+            compared: Instant::now(),
+            begun: Instant::now(),
+        })
+    }
+
+    async fn run(&mut self, kills: usize) -> Result<()> {
+        let first = self.acts.first().into_iter().map(|act| (0, act));
+        self.world.churn(first.collect(), &self.life).await?;
+        let mut next_comparison = self.random.random_range(1..=BETWEEN);
+        while self.toll.kills() < kills {
+            let before = self.toll.kills();
+            self.round().await?;
+            let done = self.toll.kills();
+            if done >= next_comparison || done >= kills {
+                if done < kills && self.random.random_bool(0.6) {
+                    self.kill_while_it_settles().await?;
+                }
+                self.compare().await?;
+                next_comparison = done + self.random.random_range(BETWEEN / 2..=BETWEEN);
+            }
+            if self.toll.kills() / PROGRESS > before / PROGRESS {
+                println!("{}", self.progress());
+            }
+        }
+        Ok(())
+    }
+
+    /// Churn, and one kill at some moment of it.
+    async fn round(&mut self) -> Result<()> {
+        let fate = Fate::draw(&mut self.random, self.toll.kills());
+        let acts = self.acts.round(fate.is_long());
+        self.world.note(&fate.to_string());
+        self.set_weather(&fate).await?;
+        let (churned, killed) = tokio::join!(
+            self.world.churn(acts, &self.life),
+            fate.befall(&mut self.plane, &mut self.operator, &self.life),
+        );
+        self.toll += &fate;
+        churned.and(killed)
+    }
+
+    /// Nobody does anything any more, and the operator dies once more over what is left to do.
+    async fn kill_while_it_settles(&mut self) -> Result<()> {
+        let fate = Fate::once_more(&mut self.random);
+        self.world.note(&fate.to_string());
+        self.set_weather(&fate).await?;
+        fate.befall(&mut self.plane, &mut self.operator, &self.life)
+            .await?;
+        self.toll += &fate;
+        Ok(())
+    }
+
+    async fn set_weather(&self, fate: &Fate) -> Result<()> {
+        let simulator = &self.world.stage.simulator;
+        simulator.faults(&fate.weather.faults).await?;
+        // What Describe shows is never from before the last comparison: the model would not know of it.
+        let lags = fate.weather.lags && self.compared.elapsed() > Duration::from_secs(3);
+        let lag = if lags { "2s" } else { "0s" };
+        simulator
+            .change(&serde_json::json!({"set": {"lag": lag}}))
+            .await
+    }
+
+    async fn compare(&mut self) -> Result<()> {
+        let life = self.life.load(Ordering::Relaxed);
+        let violations = verdict::compare(&mut self.world, life).await?;
+        self.violations += violations.len();
+        if !violations.is_empty() {
+            return Err(Error::new(violations.join("\n\n")));
+        }
+        self.comparisons += 1;
+        self.compared = Instant::now();
+        self.world.history.clear();
+        self.forget_logs()
+    }
+
+    /// What was written before a good comparison is of no use, and would fill the disk of a long run.
+    fn forget_logs(&self) -> Result<()> {
+        let current = self.operator.log();
+        for log in self.operator_logs()? {
+            if log != current {
+                std::fs::remove_file(log)?;
+            }
+        }
+        let audit = std::fs::OpenOptions::new()
+            .write(true)
+            .open(self.plane.audit_log())?;
+        Ok(audit.set_len(0)?)
+    }
+
+    fn operator_logs(&self) -> Result<Vec<PathBuf>> {
+        let mut logs = Vec::new();
+        for entry in std::fs::read_dir(self.plane.directory())? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with("operator-") {
+                logs.push(entry.path());
+            }
+        }
+        Ok(logs)
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a rate")]
+    fn progress(&self) -> String {
+        format!(
+            "{}, {} acts, {} comparisons, violations {}, {:.1} s a kill",
+            self.toll,
+            self.world.acts,
+            self.comparisons,
+            self.violations,
+            self.begun.elapsed().as_secs_f64() / self.toll.kills().max(1) as f64
+        )
+    }
+
+    /// What failed, after which acts; and keeps the logs.
+    fn report(&self, error: &Error) -> Error {
+        let kept = PathBuf::from(format!(
+            "{}/chaos-{}",
+            env!("CARGO_TARGET_TMPDIR"),
+            self.seed
+        ));
+        let keep = || -> Result<()> {
+            std::fs::create_dir_all(&kept)?;
+            let mut files = self.operator_logs()?;
+            files.push(self.plane.audit_log());
+            files.push(self.plane.directory().join("kube-apiserver.log"));
+            files.push(self.plane.directory().join("etcd.log"));
+            for file in files {
+                std::fs::copy(&file, kept.join(file.file_name().unwrap()))?;
+            }
+            Ok(())
+        };
+        let where_logs = match keep() {
+            Ok(()) => format!(
+                "the logs of every operator since the last good comparison: {}",
+                kept.display()
+            ),
+            Err(error) => format!("the logs could not be kept: {error}"),
+        };
+        Error::new(format!(
+            "SEED={}, after {}\nsince the last good comparison:\n{}\n\nVIOLATION\n{error}\n{where_logs}",
+            self.seed,
+            self.progress(),
+            self.world.history.join("\n"),
+        ))
+    }
+}

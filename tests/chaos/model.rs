@@ -1,0 +1,468 @@
+//! What an edge may have come to: every state that the promises allow, whenever the operator did what, was killed, or looked.
+//! Pure; written from the promises, not from the operator's code.
+//!
+//! An act of a user is certain; when the operator acts in between is not. So the model keeps the *set* of states that the
+//! edge can be in: each act moves all of them, and each step that the operator may take adds one. A comparison must find one
+//! of them, and goes on from it alone. What only an error could bring about is in no set.
+
+use std::collections::HashSet;
+
+use security_group_operator::api::membership::{
+    AdoptionPolicy, DeletionPolicy, DriftPolicy, Origin,
+};
+
+/// Objects that may name one edge.
+pub const SHARERS: usize = 2;
+
+/// An edge in one of its possible states.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct State {
+    pub member: bool,
+    /// Whether the operator joined it and somebody must therefore leave it.
+    owed: bool,
+    /// Whether a read of the cloud since the last comparison may have shown a member, and whether one may have shown none.
+    shown: Shown,
+    pub objects: [Object; SHARERS],
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Shown {
+    member: bool,
+    missing: bool,
+}
+
+/// An object that may name the edge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Object {
+    Absent,
+    Live(Option<Origin>),
+    /// Being deleted; with its claim, and whether Leave was accepted for it.
+    Going(Origin, bool),
+}
+
+/// What users have asked of an object. Passes that run may go by what was asked before, so what was asked since the last
+/// comparison (of a deletion: since the object is deleted) all counts.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
+#[derive(Clone, Debug)]
+pub struct Wishes {
+    adoption: Vec<AdoptionPolicy>,
+    deletion: Vec<DeletionPolicy>,
+    drift: Vec<DriftPolicy>,
+    pub paused: bool,
+    /// Paused for so long that no pass runs any more.
+    frozen: bool,
+    /// Whether it had a claim at the last comparison: its next Join is not its first.
+    claimed: bool,
+    /// Whether it was Ready once, by the last comparison: a missing edge is then drift.
+    was_ready: bool,
+    born: u32,
+    deleted: Option<u32>,
+}
+
+/// The policies of an object.
+#[derive(Clone, Copy, Debug)]
+pub struct Policies {
+    pub adoption: AdoptionPolicy,
+    pub deletion: DeletionPolicy,
+    pub drift: DriftPolicy,
+}
+
+/// One edge, its possible states, and what is asked of its objects.
+#[derive(Debug)]
+pub struct Edge {
+    pub states: HashSet<State>,
+    wishes: [Option<Wishes>; SHARERS],
+    now: u32,
+}
+
+impl Edge {
+    pub fn new(member: bool) -> Self {
+        let state = State {
+            member,
+            owed: false,
+            shown: Shown {
+                member,
+                missing: !member,
+            },
+            objects: [Object::Absent; SHARERS],
+        };
+        Self {
+            states: HashSet::from([state]),
+            wishes: [None, None],
+            now: 0,
+        }
+    }
+
+    /// A new object is there: whatever had its name has gone.
+    pub fn created(&mut self, slot: usize, policies: Policies) {
+        self.now += 1;
+        let absent = |state: &State| state.objects[slot] == Object::Absent;
+        self.states.retain(absent);
+        self.wishes[slot] = Some(Wishes {
+            adoption: vec![policies.adoption],
+            deletion: vec![policies.deletion],
+            drift: vec![policies.drift],
+            paused: false,
+            frozen: false,
+            claimed: false,
+            was_ready: false,
+            born: self.now,
+            deleted: None,
+        });
+        self.happens(|state| state.objects[slot] = Object::Live(None));
+    }
+
+    /// The deletion of an object was asked for. One without a claim has no finalizer.
+    pub fn deleted(&mut self, slot: usize) {
+        self.now += 1;
+        let now = self.now;
+        if let Some(wishes) = &mut self.wishes[slot]
+            && wishes.deleted.is_none()
+        {
+            wishes.deleted = Some(now);
+            wishes.deletion.drain(..wishes.deletion.len() - 1);
+        }
+        self.happens(|state| {
+            let object = &mut state.objects[slot];
+            *object = match *object {
+                Object::Live(None) | Object::Absent => Object::Absent,
+                Object::Live(Some(origin)) => Object::Going(origin, false),
+                Object::Going(origin, left) => Object::Going(origin, left),
+            };
+        });
+    }
+
+    pub fn respecified(&mut self, slot: usize, policies: Policies) {
+        if let Some(wishes) = &mut self.wishes[slot] {
+            wishes.adoption.push(policies.adoption);
+            wishes.deletion.push(policies.deletion);
+            wishes.drift.push(policies.drift);
+        }
+        self.happens(|_| {});
+    }
+
+    pub fn paused(&mut self, slot: usize, paused: bool) {
+        if let Some(wishes) = &mut self.wishes[slot] {
+            wishes.paused = paused;
+            wishes.frozen &= paused;
+        }
+        self.happens(|_| {});
+    }
+
+    /// Somebody else joined or left.
+    pub fn changed_behind(&mut self, member: bool) {
+        self.happens(|state| {
+            if state.member != member {
+                state.owed = false;
+            }
+            state.member = member;
+            state.shown.member |= member;
+            state.shown.missing |= !member;
+        });
+    }
+
+    /// Whether this is one of the states that may be; from here on it is the only one. `ready` says which objects have been
+    /// Ready once.
+    pub fn compare(
+        &mut self,
+        member: bool,
+        objects: [Object; SHARERS],
+        ready: [bool; SHARERS],
+    ) -> bool {
+        let same = |found: Object, known: Object| match (found, known) {
+            (Object::Going(found, _), Object::Going(known, _)) => found == known,
+            (found, known) => found == known,
+        };
+        self.states.retain(|state| {
+            let mut pairs = objects.into_iter().zip(state.objects);
+            state.member == member && pairs.all(|(found, known)| same(found, known))
+        });
+        self.states = self
+            .states
+            .drain()
+            .map(|state| State {
+                shown: Shown {
+                    member,
+                    missing: !member,
+                },
+                ..state
+            })
+            .collect();
+        for slot in 0..SHARERS {
+            match objects[slot] {
+                Object::Absent => self.wishes[slot] = None,
+                Object::Live(claim) => self.settle(slot, claim.is_some(), ready[slot]),
+                Object::Going(..) => self.settle(slot, true, ready[slot]),
+            }
+        }
+        let allowed = !self.states.is_empty();
+        // What has settled may still go on: one whose adoption was refused may find the edge shared at its next look.
+        self.happens(|_| {});
+        allowed
+    }
+
+    fn settle(&mut self, slot: usize, claimed: bool, was_ready: bool) {
+        let Some(wishes) = &mut self.wishes[slot] else {
+            return;
+        };
+        wishes.adoption.drain(..wishes.adoption.len() - 1);
+        wishes.deletion.drain(..wishes.deletion.len() - 1);
+        wishes.drift.drain(..wishes.drift.len() - 1);
+        wishes.frozen = wishes.paused;
+        wishes.claimed = claimed;
+        wishes.was_ready = was_ready;
+    }
+
+    /// An act moves every state, and the operator may then go on from each.
+    fn happens(&mut self, act: impl Fn(&mut State)) {
+        let mut open: Vec<State> = self.states.drain().collect();
+        for state in &mut open {
+            act(state);
+        }
+        while let Some(state) = open.pop() {
+            if self.states.insert(state) {
+                for slot in 0..SHARERS {
+                    open.extend(self.steps(state, slot));
+                }
+            }
+        }
+    }
+
+    /// What the operator may do next for one object.
+    fn steps(&self, state: State, slot: usize) -> Vec<State> {
+        let Some(wishes) = self.wishes[slot].as_ref().filter(|wishes| !wishes.frozen) else {
+            return Vec::new();
+        };
+        match state.objects[slot] {
+            Object::Absent => Vec::new(),
+            Object::Live(None) => first_claims(state, slot, wishes),
+            Object::Live(Some(origin)) => calls(state, slot, wishes, origin, Object::Live),
+            Object::Going(origin, left) => {
+                // A pass that began before the deletion goes on.
+                let going = |claim: Option<Origin>| {
+                    claim.map_or(Object::Absent, |claim| Object::Going(claim, false))
+                };
+                let mut next = Vec::new();
+                if !left {
+                    next = calls(state, slot, wishes, origin, going);
+                }
+                next.extend(self.partings(state, slot, wishes, origin, left));
+                next
+            }
+        }
+    }
+
+    /// The ways in which an object that is deleted goes on.
+    fn partings(
+        &self,
+        state: State,
+        slot: usize,
+        wishes: &Wishes,
+        origin: Origin,
+        left: bool,
+    ) -> Vec<State> {
+        let mut next = Vec::new();
+        let other = 1 - slot;
+        let deleted = wishes.deleted.unwrap_or_default();
+        let other_wishes = self.wishes[other].as_ref();
+        // Who was there before the deletion is known; who came later may be, and who went later may be thought to be there.
+        let (surely, perhaps) = match state.objects[other] {
+            Object::Absent => (false, false),
+            Object::Live(_) => (other_wishes.is_some_and(|other| other.born < deleted), true),
+            Object::Going(..) => (
+                false,
+                other_wishes.is_some_and(|other| other.deleted.is_some_and(|at| at > deleted)),
+            ),
+        };
+        let joined_elsewhere = matches!(
+            state.objects[other],
+            Object::Live(Some(Origin::Joined)) | Object::Going(Origin::Joined, _)
+        );
+        let has = |policy| wishes.deletion.contains(&policy);
+        let by_origin = has(DeletionPolicy::LeaveIfJoined);
+        if perhaps && origin == Origin::Joined && !joined_elsewhere {
+            let heir = match state.objects[other] {
+                Object::Going(_, left) => Object::Going(Origin::Joined, left),
+                Object::Live(_) | Object::Absent => Object::Live(Some(Origin::Joined)),
+            };
+            next.push(with(state, other, heir));
+        }
+        if perhaps && (origin == Origin::Adopted || joined_elsewhere) {
+            next.push(with(state, slot, Object::Absent));
+        }
+        if !surely && (has(DeletionPolicy::Leave) || by_origin && origin == Origin::Joined) {
+            let mut gone = with(state, slot, Object::Going(origin, true));
+            (gone.member, gone.owed, gone.shown.missing) = (false, false, true);
+            next.push(gone);
+        }
+        if left {
+            next.push(with(state, slot, Object::Absent));
+        }
+        let retained =
+            has(DeletionPolicy::Retain) || !surely && by_origin && origin == Origin::Adopted;
+        if retained {
+            let mut kept = with(state, slot, Object::Absent);
+            kept.owed &= joined_elsewhere;
+            next.push(kept);
+        }
+        next
+    }
+}
+
+/// The claim goes by what was there before the first call.
+fn first_claims(state: State, slot: usize, wishes: &Wishes) -> Vec<State> {
+    let mut next = Vec::new();
+    if state.shown.missing {
+        next.push(with(state, slot, Object::Live(Some(Origin::Joined))));
+    }
+    if state.shown.member && may_adopt(state, slot, wishes) {
+        next.push(with(state, slot, Object::Live(Some(Origin::Adopted))));
+    }
+    next
+}
+
+/// Join, and the correction of a claim when somebody else was faster. `as_found` makes the object of a claim.
+fn calls(
+    state: State,
+    slot: usize,
+    wishes: &Wishes,
+    origin: Origin,
+    as_found: impl Fn(Option<Origin>) -> Object,
+) -> Vec<State> {
+    let mut next = Vec::new();
+    if !state.member && (wishes.drift.contains(&DriftPolicy::Repair) || !wishes.was_ready) {
+        let mut joined = state;
+        (joined.member, joined.owed, joined.shown.member) = (true, origin == Origin::Joined, true);
+        next.push(joined);
+    }
+    let mistaken = origin == Origin::Joined && state.member && !state.owed && !wishes.claimed;
+    if mistaken && may_adopt(state, slot, wishes) {
+        next.push(with(state, slot, as_found(Some(Origin::Adopted))));
+    }
+    if mistaken && wishes.adoption.contains(&AdoptionPolicy::Refuse) {
+        next.push(with(state, slot, as_found(None)));
+    }
+    next
+}
+
+/// An edge that another object holds is shared, not foreign.
+fn may_adopt(state: State, slot: usize, wishes: &Wishes) -> bool {
+    let claimed_elsewhere = matches!(
+        state.objects[1 - slot],
+        Object::Live(Some(_)) | Object::Going(..)
+    );
+    wishes.adoption.contains(&AdoptionPolicy::Adopt) || claimed_elsewhere
+}
+
+fn with(mut state: State, slot: usize, object: Object) -> State {
+    state.objects[slot] = object;
+    state
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEFAULTS: Policies = Policies {
+        adoption: AdoptionPolicy::Adopt,
+        deletion: DeletionPolicy::LeaveIfJoined,
+        drift: DriftPolicy::Repair,
+    };
+    const ABSENT: [Object; SHARERS] = [Object::Absent; SHARERS];
+    const JOINED: Object = Object::Live(Some(Origin::Joined));
+    const ADOPTED: Object = Object::Live(Some(Origin::Adopted));
+
+    fn allows(edge: &Edge, member: bool, objects: [Object; SHARERS]) -> bool {
+        let states = edge.states.clone();
+        Edge {
+            states,
+            wishes: edge.wishes.clone(),
+            now: edge.now,
+        }
+        .compare(member, objects, [true; SHARERS])
+    }
+
+    #[test]
+    fn what_was_joined_is_ours_and_does_not_outlive_its_object() {
+        let mut edge = Edge::new(false);
+        edge.created(0, DEFAULTS);
+        assert!(allows(&edge, true, [JOINED, Object::Absent]));
+        assert!(!allows(&edge, true, [ADOPTED, Object::Absent]));
+        edge.deleted(0);
+        assert!(allows(&edge, false, ABSENT));
+        assert!(!allows(&edge, true, ABSENT));
+    }
+
+    #[test]
+    fn what_was_there_is_adopted_and_stays_unless_told_to_go() {
+        let mut edge = Edge::new(true);
+        edge.created(0, DEFAULTS);
+        assert!(!allows(&edge, true, [JOINED, Object::Absent]));
+        assert!(edge.compare(true, [ADOPTED, Object::Absent], [true, false]));
+        edge.deleted(0);
+        assert!(allows(&edge, true, ABSENT));
+        assert!(!allows(&edge, false, ABSENT));
+        edge.created(
+            0,
+            Policies {
+                deletion: DeletionPolicy::Leave,
+                ..DEFAULTS
+            },
+        );
+        edge.deleted(0);
+        assert!(allows(&edge, false, ABSENT));
+    }
+
+    #[test]
+    fn a_shared_edge_goes_with_the_last_object_and_not_before() {
+        let mut edge = Edge::new(false);
+        edge.created(0, DEFAULTS);
+        assert!(edge.compare(true, [JOINED, Object::Absent], [true, false]));
+        edge.created(1, DEFAULTS);
+        assert!(edge.compare(true, [JOINED, ADOPTED], [true; SHARERS]));
+        edge.deleted(0);
+        assert!(!allows(&edge, true, [Object::Absent, ADOPTED]));
+        assert!(edge.compare(true, [Object::Absent, JOINED], [true; SHARERS]));
+        edge.deleted(1);
+        assert!(allows(&edge, false, ABSENT));
+        assert!(!allows(&edge, true, ABSENT));
+    }
+
+    #[test]
+    fn who_refuses_to_adopt_may_later_find_the_edge_shared() {
+        let mut edge = Edge::new(true);
+        edge.created(0, DEFAULTS);
+        edge.created(
+            1,
+            Policies {
+                adoption: AdoptionPolicy::Refuse,
+                ..DEFAULTS
+            },
+        );
+        let refused = [ADOPTED, Object::Live(None)];
+        assert!(edge.compare(true, refused, [true, false]));
+        assert!(allows(&edge, true, refused));
+        assert!(allows(&edge, true, [ADOPTED, ADOPTED]));
+    }
+
+    #[test]
+    fn what_is_paused_or_only_reported_is_not_touched() {
+        let mut edge = Edge::new(false);
+        edge.created(
+            0,
+            Policies {
+                drift: DriftPolicy::Report,
+                ..DEFAULTS
+            },
+        );
+        assert!(edge.compare(true, [JOINED, Object::Absent], [true, false]));
+        edge.changed_behind(false);
+        assert!(!allows(&edge, true, [JOINED, Object::Absent]));
+        edge.paused(0, true);
+        assert!(edge.compare(false, [JOINED, Object::Absent], [true, false]));
+        edge.deleted(0);
+        assert!(!allows(&edge, false, ABSENT));
+        edge.paused(0, false);
+        assert!(allows(&edge, false, ABSENT));
+    }
+}

@@ -1,0 +1,303 @@
+//! Compares cloud and objects once everything has settled: with what each object says of itself, and with what the model allows.
+//! Changes neither.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt as _;
+use kube::api::ListParams;
+use security_group_operator::api::membership::{AdoptionPolicy, DriftPolicy, Origin};
+use security_group_operator::api::{
+    FINALIZER, ORIGIN_ANNOTATION, PAUSED_ANNOTATION, SecurityGroupMembership,
+};
+use serde_json::{Value, json};
+
+use crate::act::{self, EDGES};
+use crate::model::{Object, SHARERS};
+use crate::support::ask::phase;
+use crate::support::error::{Context as _, Result};
+use crate::support::stage::ready;
+use crate::world::{Answer, Holder, PATIENCE, World, answered, name};
+
+/// What there is at one moment.
+struct Picture {
+    objects: BTreeMap<String, SecurityGroupMembership>,
+    cloud: Value,
+}
+
+/// Ends the churn and the faults, waits until everything has settled, and compares. What does not fit is said, each with its
+/// edge and its objects; from what does fit the model goes on.
+pub async fn compare(world: &mut World, life: u64) -> Result<Vec<String>> {
+    world.wait_no_more();
+    world.stage.simulator.faults(&json!([])).await?;
+    world
+        .stage
+        .simulator
+        .change(&json!({"set": {"lag": "0s"}}))
+        .await?;
+    world.note("=== all is well, and compared when it has settled");
+    let picture = match settled(world, life).await? {
+        Ok(picture) => picture,
+        Err(unsettled) => return Ok(unsettled),
+    };
+    let mut violations = leaves_without_cause(world).await?;
+    for edge in 0..EDGES {
+        violations.extend(check(world, &picture, edge));
+    }
+    let known: Vec<&str> = world
+        .known
+        .iter()
+        .flatten()
+        .map(|known| known.uid.as_str())
+        .collect();
+    let strangers = picture.objects.values().filter(|object| {
+        object
+            .uid()
+            .is_none_or(|uid| !known.contains(&uid.as_str()))
+    });
+    violations.extend(strangers.map(|object| format!("nobody made {}", yaml(object))));
+    Ok(violations)
+}
+
+/// The picture as soon as twice nothing is left to be done; or what is left when patience has ended.
+async fn settled(world: &World, life: u64) -> Result<std::result::Result<Picture, Vec<String>>> {
+    let begun = Instant::now();
+    let mut still = false;
+    loop {
+        let picture = look(world).await?;
+        let left: Vec<String> = (0..EDGES)
+            .filter_map(|edge| {
+                let why = unsettled(world, &picture, edge, life)?;
+                Some(format!(
+                    "not settled: {why}\n{}",
+                    describe(world, &picture, edge)
+                ))
+            })
+            .collect();
+        if left.is_empty() && still {
+            return Ok(Ok(picture));
+        }
+        if begun.elapsed() > PATIENCE {
+            return Ok(Err(left));
+        }
+        still = left.is_empty();
+        tokio::time::sleep(Duration::from_millis(150)).await;
+    }
+}
+
+async fn look(world: &World) -> Result<Picture> {
+    let api = world.stage.memberships();
+    let Answer::Yes(list) = answered(async || api.list(&ListParams::default()).await).await? else {
+        return Err(crate::support::error::Error::new(
+            "memberships cannot be listed",
+        ));
+    };
+    let objects = list
+        .items
+        .into_iter()
+        .map(|object| (object.name_any(), object))
+        .collect();
+    Ok(Picture {
+        objects,
+        cloud: world.stage.simulator.state().await?,
+    })
+}
+
+impl Picture {
+    fn is_member(&self, edge: usize) -> bool {
+        let (target, group) = act::ends(edge);
+        ["instances", "networkInterfaces"].iter().any(|kind| {
+            let groups = &self.cloud[*kind][&target]["securityGroupIds"];
+            groups
+                .as_array()
+                .is_some_and(|groups| groups.iter().any(|id| id == group))
+        })
+    }
+
+    fn object(&self, edge: usize, slot: usize) -> Option<&SecurityGroupMembership> {
+        self.objects.get(&name(act::object_of(edge, slot)?))
+    }
+}
+
+/// What of an edge is not yet as its objects ask for, or not truly told.
+fn unsettled(world: &World, picture: &Picture, edge: usize, life: u64) -> Option<String> {
+    let (of, undone) = world.undone[edge];
+    let looping = of == life && undone >= 3;
+    (0..SHARERS)
+        .filter_map(|slot| picture.object(edge, slot))
+        .find_map(|object| untrue(object, picture.is_member(edge), looping))
+}
+
+/// Why this is not what the object should say at last.
+fn untrue(object: &SecurityGroupMembership, member: bool, looping: bool) -> Option<String> {
+    let name = object.name_any();
+    let paused = object
+        .annotations()
+        .get(PAUSED_ANNOTATION)
+        .is_some_and(|value| value == "true");
+    let Some(ready) = ready(object) else {
+        return Some(format!("{name} has no status"));
+    };
+    if object.metadata.deletion_timestamp.is_some() && !paused {
+        return Some(format!("{name} does not go"));
+    }
+    if ready.observed_generation != object.metadata.generation {
+        return Some(format!(
+            "{name} is not Ready or otherwise for its generation"
+        ));
+    }
+    let claim = claim(object);
+    let is_true = ready.status == "True";
+    let origin = object.status.as_ref().and_then(|status| status.origin);
+    let holds = |wanted| is_true && member && claim == Some(wanted) && origin == Some(wanted);
+    let fine = match ready.reason.as_str() {
+        "Paused" => paused && !is_true,
+        _ if paused => false,
+        "Joined" => holds(Origin::Joined) && phase(object) == "Settled",
+        "Adopted" | "Shared" => holds(Origin::Adopted) && phase(object) == "Settled",
+        "AdoptionRefused" => {
+            !is_true
+                && member
+                && object.spec.adoption_policy == AdoptionPolicy::Refuse
+                && claim.is_none()
+        }
+        "DriftReported" => !is_true && !member && object.spec.drift_policy == DriftPolicy::Report,
+        "RepairLoop" => !is_true && !member && looping,
+        _ => false,
+    };
+    (!fine).then(|| format!("{name} is {} {}", ready.status, ready.reason))
+}
+
+fn claim(object: &SecurityGroupMembership) -> Option<Origin> {
+    let held = object
+        .finalizers()
+        .iter()
+        .any(|finalizer| finalizer == FINALIZER);
+    let origin = match object
+        .annotations()
+        .get(ORIGIN_ANNOTATION)
+        .map(String::as_str)
+    {
+        Some("Joined") => Some(Origin::Joined),
+        Some(_) => Some(Origin::Adopted),
+        None => None,
+    };
+    origin.filter(|_| held)
+}
+
+/// Whether the model allows what an edge has come to.
+fn check(world: &mut World, picture: &Picture, edge: usize) -> Option<String> {
+    let mut objects = [Object::Absent; SHARERS];
+    let mut was_ready = [false; SHARERS];
+    for slot in 0..SHARERS {
+        let Some(of) = act::object_of(edge, slot) else {
+            continue;
+        };
+        let Some(object) = picture.object(edge, slot) else {
+            world.known[of] = None;
+            world.holders[of] = Holder::None;
+            world.deletions[of].clear();
+            continue;
+        };
+        let claim = claim(object);
+        objects[slot] = match (object.metadata.deletion_timestamp.is_some(), claim) {
+            (true, Some(origin)) => Object::Going(origin, false),
+            (true, None) => return Some(format!("{} is held without a claim", yaml(object))),
+            (false, claim) => Object::Live(claim),
+        };
+        was_ready[slot] = object
+            .status
+            .as_ref()
+            .is_some_and(|status| status.origin.is_some());
+        let live = object.metadata.deletion_timestamp.is_none();
+        world.holders[of] = if live && claim.is_some() {
+            Holder::Holds
+        } else {
+            Holder::None
+        };
+        if live {
+            world.deletions[of].clear();
+        }
+    }
+    let allowed = world.edges[edge].states.clone();
+    if world.edges[edge].compare(picture.is_member(edge), objects, was_ready) {
+        return None;
+    }
+    let mut allowed: Vec<String> = allowed
+        .iter()
+        .map(|state| format!("  member {}, {:?}", state.member, state.objects))
+        .collect();
+    allowed.sort();
+    allowed.dedup();
+    Some(format!(
+        "not allowed:\n{}allowed would be:\n{}",
+        describe(world, picture, edge),
+        allowed.join("\n")
+    ))
+}
+
+/// I1: each Leave since the last comparison was for an object whose deletion had been asked for, and no other object that
+/// had a claim by then, and so was known to every operator from its first list, was left without its edge.
+async fn leaves_without_cause(world: &mut World) -> Result<Vec<String>> {
+    let journal = world.stage.simulator.journal().await?;
+    world.stage.simulator.reset_stats().await?;
+    let mut violations = Vec::new();
+    for entry in journal.as_array().context("a journal is a list")? {
+        if entry["action"] != "LeaveSecurityGroup" {
+            continue;
+        }
+        let edge = (0..EDGES).find(|edge| {
+            let (target, group) = act::ends(*edge);
+            entry["target"] == target && entry["securityGroupId"] == group
+        });
+        let at: Timestamp = entry["at"].as_str().unwrap_or_default().parse()?;
+        let Some(edge) = edge else {
+            violations.push(format!("I1: a Leave of an edge of nobody: {entry}"));
+            continue;
+        };
+        let mut caused = false;
+        for object in (0..SHARERS).filter_map(|slot| act::object_of(edge, slot)) {
+            let deleted = world.deletions[object].iter().any(|deleted| *deleted <= at);
+            caused |= deleted;
+            let holds = match world.holders[object] {
+                Holder::None => false,
+                Holder::Holds => true,
+                Holder::DeletedAt(deleted) => deleted > at,
+            };
+            if holds {
+                violations.push(format!("I1: {entry}, and {} still named it", name(object)));
+            }
+        }
+        if !caused {
+            violations.push(format!("I1: {entry}, and no object of it was deleted"));
+        }
+    }
+    Ok(violations)
+}
+
+fn describe(world: &World, picture: &Picture, edge: usize) -> String {
+    let (target, group) = act::ends(edge);
+    let member = if picture.is_member(edge) {
+        "a member"
+    } else {
+        "no member"
+    };
+    let mut text = format!("{target} is {member} of {group}; its objects:\n");
+    for slot in 0..SHARERS {
+        if let Some(object) = picture.object(edge, slot) {
+            text.push_str(&yaml(object));
+        }
+        if let Some(known) = act::object_of(edge, slot).and_then(|of| world.known[of].as_ref()) {
+            let _ = writeln!(text, "last made with this name: {known:?}");
+        }
+    }
+    text
+}
+
+fn yaml(object: &SecurityGroupMembership) -> String {
+    let mut object = object.clone();
+    object.metadata.managed_fields = None;
+    serde_saphyr::to_string(&object).unwrap_or_else(|error| error.to_string())
+}

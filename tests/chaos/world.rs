@@ -1,0 +1,307 @@
+//! The objects and the cloud: does the acts, whoever is dead meanwhile, and tells the model. Judges nothing.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt as _;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use security_group_operator::api::{PAUSED_ANNOTATION, SecurityGroupMembership};
+use serde_json::{Value, json};
+
+use crate::act::{self, Act, EDGES, OBJECTS};
+use crate::model::{Edge, Policies};
+use crate::support::error::{Error, Result};
+use crate::support::stage::Stage;
+
+/// Far longer than a busy machine takes for anything here; only a hang reaches it.
+pub const PATIENCE: Duration = Duration::from_secs(300);
+
+pub struct World {
+    pub stage: Stage,
+    pub edges: Vec<Edge>,
+    pub known: [Option<Known>; OBJECTS],
+    /// When the deletion of objects of this name was asked for that were not gone at the last comparison.
+    pub deletions: [Vec<Timestamp>; OBJECTS],
+    pub holders: [Holder; OBJECTS],
+    /// Since the last comparison.
+    pub history: Vec<String>,
+    /// How often somebody left an edge behind the operator's back, and in which of its lives.
+    pub undone: [(u64, usize); EDGES],
+    pub acts: usize,
+    /// To be made as soon as the name is free.
+    waiting: BTreeMap<usize, Policies>,
+    started: Instant,
+}
+
+/// An object that was made and may still be there.
+#[derive(Clone, Debug)]
+pub struct Known {
+    pub uid: String,
+    pub policies: Policies,
+    pub paused: bool,
+    /// Whether its deletion was asked for.
+    pub deleted: bool,
+}
+
+/// Whether an object of this name was live and had a claim at the last comparison: every operator knows it from its first
+/// list.
+#[derive(Clone, Copy, Debug)]
+pub enum Holder {
+    None,
+    Holds,
+    /// It did, until its deletion was asked for.
+    DeletedAt(Timestamp),
+}
+
+impl World {
+    pub fn new(stage: Stage) -> Self {
+        Self {
+            stage,
+            edges: (0..EDGES)
+                .map(|edge| Edge::new(act::was_there(edge)))
+                .collect(),
+            known: [const { None }; OBJECTS],
+            deletions: [const { Vec::new() }; OBJECTS],
+            holders: [Holder::None; OBJECTS],
+            history: Vec::new(),
+            undone: [(0, 0); EDGES],
+            acts: 0,
+            waiting: BTreeMap::new(),
+            started: Instant::now(),
+        }
+    }
+
+    pub fn note(&mut self, line: &str) {
+        let at = self.started.elapsed().as_secs_f64();
+        self.history.push(format!("{at:9.3}  {line}"));
+    }
+
+    /// Does these acts, each after its pause, while the operator's life is the one in `life`.
+    pub async fn churn(&mut self, acts: Vec<(u64, Act)>, life: &AtomicU64) -> Result<()> {
+        for (pause, act) in acts {
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+            self.make_the_waiting().await?;
+            self.note(&act.to_string());
+            self.acts += 1;
+            self.perform(act, life.load(Ordering::Relaxed)).await?;
+        }
+        Ok(())
+    }
+
+    /// Nothing is left to be made.
+    pub fn wait_no_more(&mut self) {
+        self.waiting.clear();
+    }
+
+    async fn make_the_waiting(&mut self) -> Result<()> {
+        for (object, policies) in self.waiting.clone() {
+            self.create(object, policies).await?;
+        }
+        Ok(())
+    }
+
+    async fn perform(&mut self, act: Act, life: u64) -> Result<()> {
+        match act {
+            Act::Create { object, policies } => {
+                self.free_the_name(object).await?;
+                self.create(object, policies).await
+            }
+            Act::Delete { object } => self.delete(object).await,
+            Act::Remake { object, policies } => {
+                self.delete(object).await?;
+                self.free_the_name(object).await?;
+                self.create(object, policies).await
+            }
+            Act::Respecify { object, policies } => self.respecify(object, policies).await,
+            Act::Pause { object, paused } => self.pause(object, paused).await,
+            Act::Behind { edge, joins } => self.change_behind(edge, joins, life).await,
+            Act::Power { target, status } => {
+                let change = json!({"setStatus": {"id": target, "status": status, "for": "2s"}});
+                self.stage.simulator.change(&change).await
+            }
+        }
+    }
+
+    async fn change_behind(&mut self, edge: usize, joins: bool, life: u64) -> Result<()> {
+        let (target, group) = act::ends(edge);
+        let word = if joins { "join" } else { "leave" };
+        let change = json!({word: {"target": target, "securityGroupId": group}});
+        self.stage.simulator.change(&change).await?;
+        if !joins {
+            let (of, count) = &mut self.undone[edge];
+            *count = if *of == life { *count + 1 } else { 1 };
+            *of = life;
+        }
+        self.edges[edge].changed_behind(joins);
+        Ok(())
+    }
+
+    /// Who wants a name again lets the paused deletion of its last bearer go on.
+    async fn free_the_name(&mut self, object: usize) -> Result<()> {
+        let held = self.known[object].as_ref();
+        if held.is_some_and(|known| known.paused && known.deleted) {
+            self.pause(object, false).await?;
+        }
+        Ok(())
+    }
+
+    async fn create(&mut self, object: usize, policies: Policies) -> Result<()> {
+        let (edge, slot) = act::edge_of(object);
+        let name = name(object);
+        let held = self.known[object].as_ref().map(|known| known.uid.clone());
+        let new: SecurityGroupMembership = serde_json::from_value(self.manifest(object, policies))?;
+        let api = self.stage.memberships();
+        let made = loop {
+            let params = PostParams::default();
+            match answered(async || api.create(&params, &new).await).await? {
+                Answer::Yes(made) => break Some(made),
+                Answer::NotFound => {}
+                // Its last bearer is still there; or the answer to our first request was lost.
+                Answer::Conflict => match answered(async || api.get(&name).await).await? {
+                    Answer::Yes(found) if found.uid() == held => break None,
+                    Answer::Yes(found) => break Some(found),
+                    Answer::NotFound | Answer::Conflict => {}
+                },
+            }
+        };
+        let Some(made) = made else {
+            self.waiting.insert(object, policies);
+            return Ok(());
+        };
+        self.waiting.remove(&object);
+        self.note(&format!(
+            "{name} is made, {}",
+            made.uid().unwrap_or_default()
+        ));
+        self.known[object] = Some(Known {
+            uid: made.uid().unwrap_or_default(),
+            policies,
+            paused: false,
+            deleted: false,
+        });
+        self.edges[edge].created(slot, policies);
+        Ok(())
+    }
+
+    async fn delete(&mut self, object: usize) -> Result<()> {
+        self.waiting.remove(&object);
+        let (edge, slot) = act::edge_of(object);
+        let Some(known) = self.known[object].as_mut().filter(|known| !known.deleted) else {
+            return Ok(());
+        };
+        known.deleted = true;
+        let now = Timestamp::now();
+        self.deletions[object].push(now);
+        if let Holder::Holds = self.holders[object] {
+            self.holders[object] = Holder::DeletedAt(now);
+        }
+        let params = DeleteParams {
+            preconditions: Some(Preconditions {
+                uid: Some(known.uid.clone()),
+                resource_version: None,
+            }),
+            ..DeleteParams::default()
+        };
+        let (api, name) = (self.stage.memberships(), name(object));
+        while let Answer::Conflict = answered(async || api.delete(&name, &params).await).await? {}
+        self.edges[edge].deleted(slot);
+        Ok(())
+    }
+
+    async fn respecify(&mut self, object: usize, policies: Policies) -> Result<()> {
+        let (edge, slot) = act::edge_of(object);
+        let Some(known) = &mut self.known[object] else {
+            return Ok(());
+        };
+        known.policies = policies;
+        self.edges[edge].respecified(slot, policies);
+        self.patch(object, json!({"spec": spec(policies)})).await
+    }
+
+    async fn pause(&mut self, object: usize, paused: bool) -> Result<()> {
+        let (edge, slot) = act::edge_of(object);
+        let Some(known) = &mut self.known[object] else {
+            return Ok(());
+        };
+        known.paused = paused;
+        let value = if paused { json!("true") } else { Value::Null };
+        let patch = json!({"metadata": {"annotations": {PAUSED_ANNOTATION: value}}});
+        // Before and after: in between both may hold.
+        self.edges[edge].paused(slot, false);
+        self.patch(object, patch).await?;
+        self.edges[edge].paused(slot, paused);
+        Ok(())
+    }
+
+    async fn patch(&self, object: usize, patch: Value) -> Result<()> {
+        let (api, name, patch) = (self.stage.memberships(), name(object), Patch::Merge(patch));
+        let params = PatchParams::default();
+        while let Answer::Conflict =
+            answered(async || api.patch(&name, &params, &patch).await).await?
+        {}
+        Ok(())
+    }
+
+    fn manifest(&self, object: usize, policies: Policies) -> Value {
+        let (target, group) = act::ends(act::edge_of(object).0);
+        let field = if target.starts_with("eni-") {
+            "networkInterfaceID"
+        } else {
+            "instanceID"
+        };
+        let mut spec = spec(policies);
+        spec["region"] = json!("cn-hangzhou");
+        spec[field] = json!(target);
+        spec["securityGroupID"] = json!(group);
+        spec["accountRef"] = json!({"kind": "ClusterCloudAccount", "name": self.stage.name});
+        json!({
+            "apiVersion": "security-group-operator.io/v1alpha1", "kind": "SecurityGroupMembership",
+            "metadata": {"name": name(object)}, "spec": spec,
+        })
+    }
+}
+
+pub fn name(object: usize) -> String {
+    format!("n{object}")
+}
+
+fn spec(policies: Policies) -> Value {
+    json!({
+        "adoptionPolicy": policies.adoption,
+        "deletionPolicy": policies.deletion,
+        "driftPolicy": policies.drift,
+    })
+}
+
+/// What the API server said in the end.
+pub enum Answer<T> {
+    Yes(T),
+    NotFound,
+    Conflict,
+}
+
+/// Asks until there is an answer: the API server may be dead, or without etcd.
+pub async fn answered<T>(mut ask: impl AsyncFnMut() -> kube::Result<T>) -> Result<Answer<T>> {
+    let asked = Instant::now();
+    let mut failures = VecDeque::new();
+    loop {
+        match ask().await {
+            Ok(answer) => return Ok(Answer::Yes(answer)),
+            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(Answer::NotFound),
+            Err(kube::Error::Api(status)) if status.code == 409 => return Ok(Answer::Conflict),
+            Err(kube::Error::Api(status)) if status.code == 422 => {
+                return Err(Error::new(format!("the API server refuses: {status:?}")));
+            }
+            Err(error) => failures.push_back(error.to_string()),
+        }
+        failures.truncate(3);
+        if asked.elapsed() > PATIENCE {
+            return Err(Error::new(format!(
+                "no answer of the API server: {failures:?}"
+            )));
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}

@@ -1,0 +1,114 @@
+//! What takes half an hour and more in the real world: targets that are stuck, edges that somebody else undoes again and again.
+
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::in_virtual_time;
+use crate::monitor::{MEMBERSHIPS, condition, text};
+use crate::world::{NAMESPACE, Nature, World};
+
+async fn minutes(minutes: u64) {
+    tokio::time::sleep(Duration::from_secs(minutes * 60)).await;
+}
+
+fn object(world: &World) -> Value {
+    world.server.object(MEMBERSHIPS, NAMESPACE, "m").unwrap()
+}
+
+/// The reason of a condition that is true.
+fn reason(world: &World, type_: &str) -> Option<String> {
+    let object = object(world);
+    let condition = condition(&object, type_).filter(|condition| condition["status"] == "True")?;
+    Some(text(condition, "/reason"))
+}
+
+#[test]
+fn a_target_between_states_counts_as_stuck_after_half_an_hour_and_not_sooner() {
+    in_virtual_time(|| async {
+        let mut world = World::new(Nature::default());
+        world.cloud(json!({"setStatus": {"id": "i-0", "status": "Starting", "for": "40m"}}));
+        world.start(None);
+        world.membership("m", 0, 0, json!({}));
+        minutes(28).await;
+        let waits = Some("WaitingForTarget".to_owned());
+        assert_eq!(reason(&world, "Reconciling"), waits);
+        // A restart does not count anew: since when it waits is written in the object.
+        world.keep_none();
+        minutes(5).await;
+        assert_eq!(reason(&world, "Stalled"), waits);
+        assert_eq!(reason(&world, "Reconciling"), None);
+        minutes(10).await;
+        assert_eq!(reason(&world, "Ready"), Some("Joined".to_owned()));
+        assert_eq!(reason(&world, "Stalled"), None);
+    });
+}
+
+#[test]
+fn the_times_of_conditions_are_those_at_which_they_changed() {
+    in_virtual_time(|| async {
+        let mut world = World::new(Nature::default());
+        world.cloud(json!({"setStatus": {"id": "i-0", "status": "Starting", "for": "10m"}}));
+        world.start(None);
+        world.membership("m", 0, 0, json!({}));
+        minutes(20).await;
+        let changed: Timestamp = text(
+            condition(&object(&world), "Ready").unwrap(),
+            "/lastTransitionTime",
+        )
+        .parse()
+        .unwrap();
+        let ago = world.server.now().as_second() - changed.as_second();
+        // The target settled 10 min ago, and was looked at once a minute.
+        assert!((8 * 60..=10 * 60).contains(&ago), "{ago} s ago");
+    });
+}
+
+/// Takes the edge away and waits for the scan, the repair, and what then is said.
+async fn undo(world: &World) -> Option<String> {
+    assert!(world.is_member("i-0", "sg-a"));
+    world.foreign(0, 0, false);
+    minutes(3).await;
+    reason(world, "Ready")
+}
+
+#[test]
+fn three_repairs_in_half_an_hour_are_a_loop_and_one_an_hour_is_tried_in_it() {
+    in_virtual_time(|| async {
+        let mut world = World::new(Nature::default());
+        world.start(None);
+        world.membership("m", 0, 0, json!({}));
+        minutes(1).await;
+        for repair in 1..=3 {
+            assert_eq!(undo(&world).await, Some("Joined".to_owned()), "{repair}");
+        }
+        assert_eq!(undo(&world).await, None);
+        assert_eq!(reason(&world, "Stalled"), Some("RepairLoop".to_owned()));
+        assert_eq!(reason(&world, "Drifted"), Some("RepairLoop".to_owned()));
+        minutes(50).await;
+        assert!(!world.is_member("i-0", "sg-a"));
+        minutes(15).await;
+        assert_eq!(reason(&world, "Ready"), Some("Joined".to_owned()));
+        assert_eq!(undo(&world).await, None, "one an hour");
+        minutes(65).await;
+        // Let alone for an hour, it is in no loop any more.
+        assert_eq!(reason(&world, "Ready"), Some("Joined".to_owned()));
+        minutes(70).await;
+        assert_eq!(undo(&world).await, Some("Joined".to_owned()));
+    });
+}
+
+#[test]
+fn repairs_far_from_each_other_are_no_loop() {
+    in_virtual_time(|| async {
+        let mut world = World::new(Nature::default());
+        world.start(None);
+        world.membership("m", 0, 0, json!({}));
+        minutes(1).await;
+        for _ in 0..8 {
+            assert_eq!(undo(&world).await, Some("Joined".to_owned()));
+            minutes(10).await;
+        }
+    });
+}
