@@ -61,7 +61,7 @@ impl Clock {
     /// A random UUID, version 4: unlike every other one.
     #[must_use]
     pub fn uuid(&self) -> Uuid {
-        uuid::Builder::from_random_bytes(self.draw(rand::RngExt::random)).into_uuid()
+        uuid::Builder::from_random_bytes(self.draw(StdRng::random)).into_uuid()
     }
 
     /// `duration` give or take `part` of it, so that what came together does not come back together.

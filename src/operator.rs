@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{BoxFuture, Shared};
+use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, StreamExt as _};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::ListParams;
@@ -205,11 +206,11 @@ pub async fn run_with(
             .cloned()
             .zip(queues)
             .map(|(scope, queue)| {
-                membership::run(Arc::clone(&context), scope, queue, shutdown.clone())
+                membership::run(Arc::clone(&context), scope, queue, shutdown.clone()).boxed()
             });
         tokio::select! {
             biased;
-            _ = futures::future::join_all(controllers) => {}
+            () = all(controllers) => {}
             () = scans => {}
         }
     };
@@ -260,10 +261,14 @@ fn run_accounts(
         listed: async {
             futures::future::join_all(listed).await;
         },
-        running: async {
-            futures::future::join_all(running).await;
-        },
+        running: all(running),
     }
+}
+
+/// Waits for all of them, and polls only those that were woken: a controller has much to look at.
+async fn all(parts: impl IntoIterator<Item = BoxFuture<'static, ()>>) {
+    let mut parts: FuturesUnordered<_> = parts.into_iter().collect();
+    while parts.next().await.is_some() {}
 }
 
 /// Keeps the labels of namespaces, which grants may select by, and wakes the memberships of one whose labels change, as long

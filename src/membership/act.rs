@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Resource as _, ResourceExt as _};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::account::access::CallError;
 use crate::api::membership::Origin;
@@ -299,21 +299,23 @@ fn claim_metadata(
     version: Option<String>,
     claim: Option<(Origin, Option<String>)>,
 ) -> Value {
-    let mut metadata = match claim {
-        Some((origin, account_uid)) => {
-            let annotations: BTreeMap<&str, Value> = [
-                Some((ORIGIN_ANNOTATION, json!(origin))),
-                account_uid.map(|uid| (ACCOUNT_ANNOTATION, json!(uid))),
-            ]
-            .into_iter()
-            .flatten()
-            .collect();
-            json!({"name": name, "uid": uid, "finalizers": [FINALIZER], "annotations": annotations})
-        }
-        None => json!({"name": name, "uid": uid}),
-    };
-    if let (Some(version), Some(metadata)) = (version, metadata.as_object_mut()) {
-        metadata.insert("resourceVersion".to_owned(), json!(version));
+    let mut metadata = Map::new();
+    let mut add = |name: &str, value| metadata.insert(name.to_owned(), value);
+    add("name", json!(name));
+    add("uid", json!(uid));
+    if let Some(version) = version {
+        add("resourceVersion", json!(version));
     }
-    metadata
+    if let Some((origin, account_uid)) = claim {
+        let annotations: BTreeMap<&str, Value> = [
+            Some((ORIGIN_ANNOTATION, json!(origin))),
+            account_uid.map(|uid| (ACCOUNT_ANNOTATION, json!(uid))),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        add("finalizers", json!([FINALIZER]));
+        add("annotations", json!(annotations));
+    }
+    Value::Object(metadata)
 }

@@ -100,10 +100,9 @@ pub fn apply(
     force: bool,
 ) -> Result<(), Conflict> {
     let said = leaves(config);
-    let held = leaves(live);
     let mut conflicts = Vec::new();
     for (path, value) in &said {
-        if held.get(path) == Some(value) {
+        if holds(live, path, value) {
             continue;
         }
         for (other, paths) in owners.iter() {
@@ -164,6 +163,25 @@ pub fn update(before: &Value, after: &Value, owners: &mut Owners, manager: &Mana
         owners.entry(manager.clone()).or_default().extend(changed);
     }
     owners.retain(|owner, paths| owner.apply || !paths.is_empty());
+}
+
+/// Whether the leaf at `path` is there and says this.
+fn holds(object: &Value, path: &[String], value: &Value) -> bool {
+    let Some((step, rest)) = path.split_first() else {
+        return object == value;
+    };
+    if step == MAP_ITSELF {
+        return object.is_object();
+    }
+    match step.split_at(2) {
+        ("f:", name) => object
+            .get(name)
+            .is_some_and(|child| holds(child, rest, value)),
+        ("v:", _) => object.as_array().is_some_and(|items| items.contains(value)),
+        (_, key) => object.as_array().is_some_and(|items| {
+            position(items, key).is_some_and(|at| rest.is_empty() || holds(&items[at], rest, value))
+        }),
+    }
 }
 
 fn set(object: &mut Value, path: &[String], value: &Value) {

@@ -535,7 +535,7 @@ impl ApiServer {
                 "metadata.finalizers: Forbidden: no new finalizers can be added if the object is being deleted",
             ));
         }
-        if request.kind.custom && spec_part(&stored.object) != spec_part(&next.object) {
+        if request.kind.custom && !same_spec(&stored.object, &next.object) {
             let generation = stored.object["metadata"]["generation"]
                 .as_i64()
                 .unwrap_or(1);
@@ -654,13 +654,15 @@ fn own_part(object: &Value) -> Value {
     own
 }
 
-/// What a generation counts.
-fn spec_part(object: &Value) -> Value {
-    let mut part = object.clone();
-    let fields = part.as_object_mut().unwrap();
-    fields.remove("metadata");
-    fields.remove("status");
-    part
+/// Whether two objects are alike in what a generation counts.
+fn same_spec(one: &Value, other: &Value) -> bool {
+    let has_all = |one: &Value, other: &Value| {
+        let mut fields = one.as_object().unwrap().iter();
+        fields.all(|(name, value)| {
+            name == "metadata" || name == "status" || other.get(name) == Some(value)
+        })
+    };
+    has_all(one, other) && has_all(other, one)
 }
 
 fn drop_empty(metadata: &mut Value) {

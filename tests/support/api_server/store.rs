@@ -1,7 +1,7 @@
 //! Objects, their revisions and the log of changes. Knows nothing of HTTP.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
@@ -112,7 +112,7 @@ pub struct Entry {
     pub revision: u64,
     pub key: Key,
     pub change: Change,
-    pub object: Value,
+    pub object: Arc<Value>,
 }
 
 /// The API server: its objects and its log.
@@ -199,7 +199,7 @@ impl ApiServer {
             revision: state.revision,
             key: key.clone(),
             change,
-            object: object.clone(),
+            object: Arc::new(object.clone()),
         });
         if change == Change::Deleted {
             state.objects.remove(&key);
@@ -237,7 +237,7 @@ impl State {
             }
             match entry.change {
                 Change::Added | Change::Modified => {
-                    objects.insert(entry.key.clone(), entry.object.clone());
+                    objects.insert(entry.key.clone(), Value::clone(&entry.object));
                 }
                 Change::Deleted => {
                     objects.remove(&entry.key);
