@@ -39,6 +39,7 @@ pub(super) struct Answer {
     action: Action,
     status: u16,
     body: Map<String, Value>,
+    credential: Credential,
 }
 
 pub(super) fn read(
@@ -68,6 +69,7 @@ pub(super) fn read(
             action,
             status,
             body,
+            credential: credential.clone(),
         }),
         (true, None, None) => Err(bad("it names no RequestId")),
         (true, Some(code), _) => Err(bad(&format!(
@@ -146,7 +148,12 @@ impl Answer {
         T::deserialize(&self.body).map_err(|_| self.bad("a field is missing or has the wrong type"))
     }
 
-    /// This answer, refused.
+    /// Whether a text of a row is one short word that may be shown as it stands: no secret, nothing that a terminal obeys.
+    pub fn is_word(&self, text: &str) -> bool {
+        text.bytes().all(|byte| byte.is_ascii_graphic())
+            && redact::word(text, &self.credential) == *text
+    }
+
     /// One row of an otherwise good answer cannot be read.
     pub fn bad_row(&self, what: &str) -> Error {
         Error::BadRow {
