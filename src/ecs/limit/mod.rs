@@ -149,6 +149,61 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn only_a_throttle_stops_a_lane() {
+        let gate = Gate::default();
+        let region = region("cn-hangzhou");
+        let action = Action::JoinSecurityGroup;
+        let mut error = match throttled() {
+            Error::Api(error) => error,
+            other => unreachable!("{other}"),
+        };
+        error.code = "InternalError".to_owned();
+        gate.note(&region, action, Some(&Error::Api(error)));
+        gate.note(&region, action, None);
+        assert!(enters(&gate, "cn-hangzhou", action).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_throttle_that_says_nothing_stops_until_the_minute_ends() {
+        let gate = Gate::default();
+        let region = region("cn-hangzhou");
+        let mut error = match throttled() {
+            Error::Api(error) => error,
+            other => unreachable!("{other}"),
+        };
+        error.retry_after = None;
+        // The minute is that of the real clock, which goes on meanwhile; the runtime's stands still.
+        let (before, start) = (to_next_minute(), Instant::now());
+        gate.note(&region, Action::JoinSecurityGroup, Some(&Error::Api(error)));
+        let until = gate
+            .enter(&region, Action::JoinSecurityGroup, Priority::User, None)
+            .await
+            .unwrap_err();
+        let wait = until - start;
+        let after = to_next_minute();
+        assert!(
+            wait == before || wait == after,
+            "{wait:?}: {before:?} or {after:?}"
+        );
+    }
+
+    #[test]
+    fn the_minute_ends_when_the_clock_says_so() {
+        let second = || {
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+            now.unwrap().as_secs()
+        };
+        let (before, rest, after) = (second(), to_next_minute(), second());
+        assert!(rest > Duration::ZERO && rest <= lane::WINDOW);
+        // What is left ends at a full minute of a moment between the two.
+        let ends_at_a_minute = |second: u64| (second + rest.as_secs()).is_multiple_of(60);
+        assert!(
+            (before..=after).any(ends_at_a_minute),
+            "{before} {rest:?} {after}"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_silent_region_takes_only_its_own_places() {
         let gate = Gate::default();
         let silent = region("cn-hangzhou");
