@@ -172,8 +172,9 @@ impl Answer {
     }
 }
 
-/// Milliseconds in `x-acs-retry-after` count for every error. The window's rest in the rate-limit headers comes with
-/// successes too, so that it means "stay away" only with a throttle.
+/// Milliseconds in `x-acs-retry-after` count for every error. The window's rest in the rate-limit headers means "stay away"
+/// with a throttle only: the vendor's SDKs read these headers of throttles, and no source says what they mean elsewhere (nor
+/// that a success carries them, so nothing is learned from one).
 fn retry_after(headers: &HeaderMap, class: Class) -> Option<Duration> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let asked = text("x-acs-retry-after").and_then(milliseconds);
