@@ -28,6 +28,13 @@ simulate: ## SEEDS random schedules (100000) of crashes, faults and old views in
 	SEED=$(SEED) SEEDS=$(or $(SEEDS),100000) THREADS=$(or $(THREADS),$(shell nproc)) $(if $(SEED),,PAIRS=1) \
 	cargo test --release --test simulation $(if $(SEED),no_schedule) -- --nocapture --test-threads=1
 
+# What leads to new code goes to fuzz/target/corpus, what breaks a promise to fuzz/artifacts; `make test` replays fuzz/corpus.
+.PHONY: fuzz
+fuzz: ## TARGET=answer|error|lane|id|request|inventory for SECONDS=60, on a nightly compiler with cargo-fuzz
+	@mkdir -p fuzz/target/corpus/$(or $(TARGET),answer)
+	cargo +nightly fuzz run $(or $(TARGET),answer) fuzz/target/corpus/$(or $(TARGET),answer) fuzz/corpus/$(or $(TARGET),answer) -- \
+	  -max_total_time=$(or $(SECONDS),60) -max_len=4096 -timeout=10 -rss_limit_mb=1024
+
 lint: ## format and clippy, any warning an error
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings

@@ -99,6 +99,8 @@ fn nobody_is_told_to_come_back_within_ten_milliseconds() {
     assert_at(next, open, 0.01);
     let (_, next) = fill(&mut lane, open, Repair);
     assert_at(next, open, 0.01);
+    let (_, next) = fill(&mut lane, open, Scan);
+    assert_at(next, open, 0.01);
 }
 
 #[test]
@@ -214,6 +216,7 @@ fn a_higher_limit_is_tried_by_a_quarter_after_four_hundred_calls_or_five_used_up
     // Two calls a minute: five windows, and at least one call more.
     let (mut lane, open) = limited(2);
     for window in 0..5 {
+        let _ = lane.stopped(open + WINDOW * window);
         assert_eq!(lane.limit(), Some(2.0), "window {window}");
         spend(
             &mut lane,
@@ -362,13 +365,11 @@ fn scans_take_a_fifth_spread_over_the_window() {
     // Of a small limit it is one call.
     let (mut lane, open) = limited(3);
     assert_eq!(fill(&mut lane, open, Scan), (1, open + WINDOW));
-    // Nor do scans go beyond what users have left.
+    // Nor do scans go beyond what users have left, nor come back before there is more.
     let (mut lane, open) = limited(100);
-    spend(&mut lane, open, open + seconds(59.5), User);
-    assert_eq!(
-        fill(&mut lane, open + seconds(59.5), Scan),
-        (0, open + WINDOW)
-    );
+    let now = open + seconds(59.5);
+    burst(&mut lane, now, 100);
+    assert_eq!(lane.admit(now, Scan, None), Err(open + WINDOW));
 }
 
 #[test]
@@ -398,6 +399,12 @@ fn the_last_call_of_a_window_is_for_whoever_is_awaited() {
             assert_eq!(lane.admit(late + seconds(0.01), Scan, None), Ok(()));
         }
     }
+    // Where the window ends within 10 ms, a scan too comes back no sooner.
+    let (mut lane, open) = limited(10);
+    let now = open + seconds(59.995);
+    burst(&mut lane, now, 10);
+    assert!(lane.admit(now, User, None).is_err());
+    assert_at(lane.admit(now, Scan, None).unwrap_err(), open, 60.005);
     // Nor is it awaited once it has come.
     let (mut lane, open) = limited(10);
     let mut now = open;

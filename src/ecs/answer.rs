@@ -105,9 +105,13 @@ fn text<'a>(body: &'a Map<String, Value>, names: [&str; 2]) -> Option<&'a str> {
 
 /// The error code, if there is one. What would have to be cleaned to look like one is none: a finalizer may go on a code.
 fn code(body: &Map<String, Value>, credential: &Credential) -> Result<Option<String>, String> {
-    match body.get("Code").or_else(|| body.get("code")) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) if text.is_empty() => Ok(None),
+    let codes = ["Code", "code"].map(|name| body.get(name));
+    let mut said = codes
+        .into_iter()
+        .flatten()
+        .filter(|code| !code.is_null() && *code != "");
+    match said.next() {
+        None => Ok(None),
         Some(Value::String(text)) => {
             let code = redact::word(text, credential);
             if code == *text {

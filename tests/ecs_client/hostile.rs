@@ -161,6 +161,15 @@ async fn a_body_that_is_not_what_was_promised_is_a_bad_answer() {
             "its error code is not a text",
         ),
         (
+            "an error in a success, in small letters beside nothing",
+            Reply::new(
+                200,
+                json,
+                r#"{"RequestId":"R","Code":null,"code":"InvalidInstanceId.NotFound"}"#,
+            ),
+            "a success that carries the error code InvalidInstanceId.NotFound",
+        ),
+        (
             "almost a code",
             Reply::new(
                 404,
@@ -474,4 +483,25 @@ async fn the_cloud_names_its_limit_with_a_throttle_and_nonsense_is_no_limit() {
     let server = Server::always(Reply::new(400, header, throttled)).await;
     let error = server.client().caller_identity().await.unwrap_err();
     assert_eq!(error.limit(), None);
+}
+
+#[tokio::test]
+async fn an_account_is_digits_as_they_stand() {
+    for uid in [
+        r"\u0000",
+        r"1\u200b2",
+        r"12\n",
+        " 12",
+        "12a",
+        "１２",
+        r"\ufeff",
+    ] {
+        let body = format!(r#"{{"RequestId":"R","AccountId":"{uid}","Arn":"acs:ram::12:user/x"}}"#);
+        let server = Server::always(Reply::json(200, &body)).await;
+        let error = server.client().caller_identity().await.unwrap_err();
+        assert!(
+            matches!(&error, Error::BadAnswer { what, .. } if what == "AccountId is not a number"),
+            "{uid}: {error:?}"
+        );
+    }
 }
