@@ -334,6 +334,17 @@ fn tickets_stand_still_while_the_cloud_has_stopped_the_lane_and_run_at_the_limit
 }
 
 #[test]
+fn a_shorter_stop_after_a_longer_one_lets_turns_come_up_when_it_ends() {
+    let (mut lane, open) = limited(60);
+    lane.note(open, throttled(Some(50_000), Some(60)), WINDOW);
+    assert!(lane.admit(open, User, Some("a")).is_err());
+    lane.note(open, throttled(Some(5_000), Some(60)), WINDOW);
+    let until = lane.admit(open, User, Some("a")).unwrap_err();
+    assert_at(until, open, 5.0 + 60.0 / 61.2);
+    assert_eq!(lane.admit(until, User, Some("a")), Ok(()));
+}
+
+#[test]
 fn who_does_not_come_within_a_minute_of_its_turn_loses_it() {
     let (mut lane, open) = limited(60);
     burst(&mut lane, open, 3);

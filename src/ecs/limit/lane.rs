@@ -286,7 +286,8 @@ impl Lane {
             let passed = now.saturating_duration_since(from);
             self.counter += limit * HASTE * passed.as_secs_f64() / WINDOW.as_secs_f64();
         }
-        self.counted_at = now.max(from);
+        // Not `from`: the cloud may say a shorter time next, and nobody's turn would come until the longer one is over.
+        self.counted_at = now.max(self.counted_at);
     }
 
     /// Opens a new window where the old one has ended.
