@@ -124,3 +124,36 @@ async fn a_cloud_that_keeps_failing_is_asked_again_and_says_so() -> Result<()> {
     }
     Ok(())
 }
+
+#[tokio::test]
+async fn a_look_that_cannot_be_used_is_no_reason_to_act() -> Result<()> {
+    let inventory = format!(
+        "{GROUPS}instances: [{{id: i-new, securityGroupIds: [sg-base]}}, {{id: i-old, securityGroupIds: [sg-base]}}]"
+    );
+    let stage = Stage::set(&binaries!(), &inventory).await?;
+    for broken in ["html", "wrongTypes", "truncated"] {
+        stage.apply("old", "i-old", "sg-web", json!({})).await?;
+        stage.until_ready("old").await?;
+        stage.simulator.reset_stats().await?;
+        let fault = json!({"action": "DescribeInstances", "fault": {"malformed": broken}});
+        stage.simulator.faults(&fault).await?;
+        // A new edge, and one that somebody else took away and whose object then goes.
+        let edge = json!({"target": "i-old", "securityGroupId": "sg-web"});
+        stage.simulator.change(&json!({"leave": edge})).await?;
+        stage.apply("new", "i-new", "sg-web", json!({})).await?;
+        stage.delete("old").await?;
+        stage.until_reason("new", "Retrying").await?;
+        stage.until_reason("old", "Retrying").await?;
+        for change in ["JoinSecurityGroup", "LeaveSecurityGroup"] {
+            assert_eq!(stage.calls(change).await?, 0, "{broken}: {change}");
+        }
+
+        stage.simulator.faults(&json!([])).await?;
+        stage.until_ready("new").await?;
+        stage.until_gone("old").await?;
+        assert!(stage.is_member("i-new", "sg-web").await?, "{broken}");
+        stage.delete("new").await?;
+        stage.until_gone("new").await?;
+    }
+    Ok(())
+}

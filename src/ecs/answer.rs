@@ -39,6 +39,7 @@ pub(super) struct Answer {
     action: Action,
     status: u16,
     body: Map<String, Value>,
+    credential: Credential,
 }
 
 pub(super) fn read(
@@ -68,6 +69,7 @@ pub(super) fn read(
             action,
             status,
             body,
+            credential: credential.clone(),
         }),
         (true, None, None) => Err(bad("it names no RequestId")),
         (true, Some(code), _) => Err(bad(&format!(
@@ -103,9 +105,13 @@ fn text<'a>(body: &'a Map<String, Value>, names: [&str; 2]) -> Option<&'a str> {
 
 /// The error code, if there is one. What would have to be cleaned to look like one is none: a finalizer may go on a code.
 fn code(body: &Map<String, Value>, credential: &Credential) -> Result<Option<String>, String> {
-    match body.get("Code").or_else(|| body.get("code")) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) if text.is_empty() => Ok(None),
+    let codes = ["Code", "code"].map(|name| body.get(name));
+    let mut said = codes
+        .into_iter()
+        .flatten()
+        .filter(|code| !code.is_null() && *code != "");
+    match said.next() {
+        None => Ok(None),
         Some(Value::String(text)) => {
             let code = redact::word(text, credential);
             if code == *text {
@@ -146,7 +152,12 @@ impl Answer {
         T::deserialize(&self.body).map_err(|_| self.bad("a field is missing or has the wrong type"))
     }
 
-    /// This answer, refused.
+    /// Whether a text of a row is one short word that may be shown as it stands: no secret, nothing that a terminal obeys.
+    pub fn is_word(&self, text: &str) -> bool {
+        text.bytes().all(|byte| byte.is_ascii_graphic())
+            && redact::word(text, &self.credential) == *text
+    }
+
     /// One row of an otherwise good answer cannot be read.
     pub fn bad_row(&self, what: &str) -> Error {
         Error::BadRow {
@@ -165,8 +176,9 @@ impl Answer {
     }
 }
 
-/// Milliseconds in `x-acs-retry-after` count for every error. The window's rest in the rate-limit headers comes with
-/// successes too, so that it means "stay away" only with a throttle.
+/// Milliseconds in `x-acs-retry-after` count for every error. The window's rest in the rate-limit headers means "stay away"
+/// with a throttle only: the vendor's SDKs read these headers of throttles, and no source says what they mean elsewhere (nor
+/// that a success carries them, so nothing is learned from one).
 fn retry_after(headers: &HeaderMap, class: Class) -> Option<Duration> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let asked = text("x-acs-retry-after").and_then(milliseconds);

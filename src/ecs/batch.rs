@@ -231,6 +231,8 @@ mod tests {
     struct Cloud {
         calls: Arc<AtomicUsize>,
         largest: Arc<AtomicUsize>,
+        in_flight: Arc<AtomicUsize>,
+        most_in_flight: Arc<AtomicUsize>,
         bad: Option<u32>,
         failing: bool,
     }
@@ -248,7 +250,10 @@ mod tests {
                 move |ids: Vec<u32>| {
                     let cloud = cloud.clone();
                     async move {
+                        let in_flight = cloud.in_flight.fetch_add(1, Ordering::SeqCst) + 1;
+                        cloud.most_in_flight.fetch_max(in_flight, Ordering::SeqCst);
                         tokio::time::sleep(Duration::from_millis(30)).await;
+                        cloud.in_flight.fetch_sub(1, Ordering::SeqCst);
                         cloud.calls.fetch_add(1, Ordering::SeqCst);
                         cloud.largest.fetch_max(ids.len(), Ordering::SeqCst);
                         if cloud.failing {
@@ -284,6 +289,66 @@ mod tests {
         }
         assert!(cloud.calls() <= 101, "{} calls", cloud.calls());
         assert_eq!(cloud.largest.load(Ordering::SeqCst), BLOCK);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn full_blocks_go_four_at_a_time_and_others_one_after_the_other() {
+        for (requests, expected) in [(10_000, CALLS), (BLOCK as u32 / 2, 1)] {
+            let cloud = Cloud::default();
+            let batch = cloud.batch();
+            let answers = join_all((0..requests).map(|id| batch.get(id))).await;
+            assert!(answers.iter().all(Result::is_ok));
+            let most = cloud.most_in_flight.load(Ordering::SeqCst);
+            assert_eq!(most, expected, "{requests} requests");
+            // And when all is done, the next one finds the queue as the first did.
+            assert_eq!(batch.get(4).await, Ok(Some(8)));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_block_ends_the_moment_that_a_rush_waits() {
+        let cloud = Cloud::default();
+        let batch = cloud.batch();
+        let (batch, start) = (&batch, tokio::time::Instant::now());
+        // One leaves, twenty come meanwhile: a rush. At 50 ms eighty more fill the block.
+        let asks = (0..101).map(|id| async move {
+            let at = if id < 21 { id.min(1) } else { 50 };
+            tokio::time::sleep_until(start + Duration::from_millis(u64::from(at))).await;
+            batch.get(id).await
+        });
+        let answers = join_all(asks).await;
+        assert!(answers.iter().all(Result::is_ok));
+        assert_eq!(cloud.calls(), 2);
+        assert_eq!(start.elapsed(), Duration::from_millis(80));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rush_that_stays_small_waits_a_fifth_of_a_second_and_no_longer() {
+        let cloud = Cloud::default();
+        let batch = cloud.batch();
+        let (batch, start) = (&batch, tokio::time::Instant::now());
+        let asks = (0..21).map(|id| async move {
+            tokio::time::sleep_until(start + Duration::from_millis(u64::from(id.min(1)))).await;
+            batch.get(id).await
+        });
+        let _ = join_all(asks).await;
+        assert_eq!(cloud.calls(), 2);
+        assert_eq!(start.elapsed(), Duration::from_millis(30 + 200 + 30));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_all_gave_up_costs_no_call() {
+        let cloud = Cloud::default();
+        let batch = cloud.batch();
+        let first = batch.get(2);
+        let gave_up = async {
+            let _ = tokio::time::timeout(Duration::from_millis(5), batch.get(4)).await;
+        };
+        let (answer, ()) = futures::future::join(first, gave_up).await;
+        assert_eq!(answer, Ok(Some(4)));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(cloud.calls(), 1);
+        assert_eq!(format!("{batch:?}"), "Batch");
     }
 
     #[tokio::test(start_paused = true)]

@@ -200,13 +200,15 @@ impl Client {
                 action.deadline(),
             )
             .await?;
-        let text = |name| answer.text(name).map(|text| self.word(text));
-        let (account_uid, arn) = (text("AccountId")?, text("Arn")?);
-        if account_uid.bytes().all(|byte| byte.is_ascii_digit()) {
-            Ok(Identity { account_uid, arn })
-        } else {
-            Err(answer.bad("AccountId is not a number"))
+        let account_uid = answer.text("AccountId")?;
+        // As it stands: what has to be cleaned to look like a number is none.
+        if account_uid.len() > 64 || !account_uid.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(answer.bad("AccountId is not a number"));
         }
+        Ok(Identity {
+            account_uid: account_uid.to_owned(),
+            arn: self.word(answer.text("Arn")?),
+        })
     }
 
     async fn describe<Id: Clone + Eq + Hash + FromStr>(

@@ -175,9 +175,9 @@ fn state(answer: &Answer, text: &str) -> Result<TargetState, Error> {
     short(answer, text.to_owned()).map(|text| TargetState::parse(&text))
 }
 
-/// A word of the cloud that goes into a status: what is long or cannot be printed is no state, lock or VPC.
+/// A word of the cloud that goes into a status: what is long, secret or cannot be printed is no state, lock or VPC.
 fn short(answer: &Answer, text: String) -> Result<String, Error> {
-    if text.len() <= 128 && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+    if answer.is_word(&text) {
         Ok(text)
     } else {
         Err(answer.bad_row("a text of a row cannot be what it should be"))

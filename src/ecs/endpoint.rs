@@ -107,6 +107,13 @@ fn parse(field: &'static str, text: &str) -> Result<Url, EndpointError> {
     if authority.contains('@') {
         return refuse("holds a user name or password");
     }
+    // The URL parser takes more in a host than a request can carry (a backquote, a brace).
+    if !authority
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b".-_:[]/?#".contains(&byte))
+    {
+        return refuse("holds a character that no endpoint has");
+    }
     if authority.trim_end_matches('/').contains(['/', '?', '#']) || authority.ends_with("//") {
         return refuse("has a path, query or fragment");
     }
@@ -207,6 +214,9 @@ mod tests {
             "http://hö",
             "http://host/?Action=DeleteInstance&canary",
             "http://[::1",
+            "http://canary`.example",
+            "http://{canary}",
+            "http://canary$&'",
             "file:///canary",
         ] {
             let error = Endpoints::parse(None, Some(text)).unwrap_err();

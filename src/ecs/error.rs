@@ -220,6 +220,50 @@ mod tests {
     }
 
     #[test]
+    fn each_way_to_fail_says_what_was_called_what_it_means_and_what_to_do() {
+        let action = Action::LeaveSecurityGroup;
+        let throttled = ApiError {
+            message: "Slow down.".to_owned(),
+            retry_after: Some(Duration::from_secs(7)),
+            limit: Some(600),
+            ..api(action, 400, "Throttling.User")
+        };
+        let malformed = api(action, 400, "InvalidInstanceId.Malformed");
+        let source = TransportError::TooLarge { limit: 9 };
+        let (status, what) = (200, "it is empty".to_owned());
+        let seven = Some(Duration::from_secs(7));
+        #[rustfmt::skip]
+        let ways = [
+            (Error::from(throttled), Class::Throttled, "ThrottlingUser", "Throttling.User: Slow down.", false, seven, Some(600)),
+            (malformed.into(), Class::Invalid, "InvalidInstanceIdMalformed", "InvalidInstanceId.Malformed: ", true, None, None),
+            (Error::Transport { action, source }, Class::Transient, "NoAnswer",
+                "LeaveSecurityGroup got no answer: the answer is larger than 9 bytes", false, None, None),
+            (Error::BadAnswer { action, status, what: what.clone() }, Class::Transient, "BadAnswer",
+                "LeaveSecurityGroup got an answer that cannot be used (HTTP 200): it is empty", false, None, None),
+            (Error::BadRow { action, what }, Class::Transient, "BadAnswer",
+                "LeaveSecurityGroup answered with a row that cannot be read: it is empty", true, None, None),
+        ];
+        for (error, class, reason, text, one_id, retry_after, limit) in ways {
+            assert_eq!(error.action(), action, "{text}");
+            assert_eq!(
+                (error.class(), error.verdict().known),
+                (class, true),
+                "{text}"
+            );
+            assert_eq!(error.reason(), reason);
+            assert_eq!(error.to_string(), text);
+            assert_eq!(error.blames_one_id(), one_id, "{text}");
+            assert_eq!(
+                (error.retry_after(), error.limit()),
+                (retry_after, limit),
+                "{text}"
+            );
+            assert_eq!(error.hint(), error.verdict().hint);
+            assert!(error.hint().split(' ').count() > 3, "{}", error.hint());
+        }
+    }
+
+    #[test]
     fn a_reason_is_always_one_that_the_api_server_takes() {
         let reason = |code| api(Action::JoinSecurityGroup, 400, code).reason();
         assert_eq!(

@@ -188,6 +188,115 @@ async fn pages_are_followed_to_the_end() {
 }
 
 #[tokio::test]
+async fn pages_that_shrink_are_followed_all_the_same_and_one_that_has_all_is_the_last() {
+    let all = ids(0..5);
+    let server = Server::in_turn(vec![
+        page(&[row("i-4"), row("i-1"), row("i-3")], "a"),
+        page(&[row("i-0")], "b"),
+        page(&[], "c"),
+        page(&[row("i-2")], "d"),
+    ])
+    .await;
+    assert_eq!(describe(&server, &all).await.unwrap().len(), 5);
+    assert_eq!(
+        server.seen().len(),
+        4,
+        "a token without need is not followed"
+    );
+    let tokens: Vec<_> = server
+        .seen()
+        .iter()
+        .map(|seen| seen.parameter("NextToken").map(ToOwned::to_owned))
+        .collect();
+    assert_eq!(
+        tokens,
+        [None, Some("a"), Some("b"), Some("c")].map(|token| token.map(String::from))
+    );
+
+    // One that the shrunken pages never name is absent, and only when the last page has come.
+    let server = Server::in_turn(vec![
+        page(&[row("i-4"), row("i-1"), row("i-3")], "a"),
+        page(&[row("i-0")], ""),
+    ])
+    .await;
+    let found = describe(&server, &all).await.unwrap();
+    assert_eq!((found.len(), found.contains_key(&all[2])), (4, false));
+}
+
+#[tokio::test]
+async fn a_total_that_disagrees_says_nothing() {
+    // Documented as meaningless with NextToken paging: it neither ends the pages nor makes up for a row.
+    for total in ["0", "1", "2", "3", "-1", "1e300", "\"two\"", "null", "[]"] {
+        let rows = format!("{},{}", row("i-0"), row("i-1"));
+        let body = |rows: &str, token: &str| {
+            let body = format!(
+                r#"{{"RequestId":"R","TotalCount":{total},"PageSize":{total},"PageNumber":{total},"NextToken":"{token}","Instances":{{"Instance":[{rows}]}}}}"#
+            );
+            Reply::json(200, &body)
+        };
+        let server = Server::always(body(&rows, "")).await;
+        assert_eq!(
+            describe(&server, &ids(0..2)).await.unwrap().len(),
+            2,
+            "{total}"
+        );
+        let server = Server::in_turn(vec![body("", "a"), body(&rows, "")]).await;
+        assert_eq!(
+            describe(&server, &ids(0..2)).await.unwrap().len(),
+            2,
+            "{total}"
+        );
+        let server = Server::always(body(&row("i-0"), "")).await;
+        assert_eq!(
+            describe(&server, &ids(0..2)).await.unwrap().len(),
+            1,
+            "{total}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn interfaces_that_nobody_asked_for_that_come_twice_or_without_end_are_refused() {
+    let row = |id: &str| {
+        format!(
+            r#"{{"NetworkInterfaceId":"{id}","Status":"InUse","SecurityGroupIds":{{"SecurityGroupId":["sg-1"]}}}}"#
+        )
+    };
+    let (ours, foreign) = (row("eni-1"), row("eni-7"));
+    for (rows, token, expected) in [
+        (
+            vec![&ours, &foreign],
+            "",
+            "it describes something that was not asked for",
+        ),
+        (
+            vec![&foreign],
+            "",
+            "it describes something that was not asked for",
+        ),
+        (vec![&ours, &ours], "", "it describes the same ID twice"),
+        (vec![], "again", "its pages do not end"),
+    ] {
+        let rows: Vec<&str> = rows.into_iter().map(String::as_str).collect();
+        let rows = rows.join(",");
+        let body = format!(
+            r#"{{"RequestId":"R","NextToken":"{token}","NetworkInterfaceSets":{{"NetworkInterfaceSet":[{rows}]}}}}"#
+        );
+        let server = Server::always(Reply::json(200, &body)).await;
+        let ids: [NetworkInterfaceId; 2] = ["eni-1", "eni-2"].map(|id| id.parse().unwrap());
+        let error = server
+            .client()
+            .describe_network_interfaces(&region(), &ids)
+            .await;
+        assert!(
+            matches!(&error, Err(Error::BadAnswer { what, .. }) if what == expected),
+            "{error:?}"
+        );
+        assert!(server.seen().len() <= 3, "{} pages", server.seen().len());
+    }
+}
+
+#[tokio::test]
 async fn a_page_that_fails_fails_the_whole() {
     let rows = |n: &str| page(&[row("i-0")], n);
     let cut = Reply::json(200, r#"{"RequestId":"R","Instances":{"Instance":["#);

@@ -161,6 +161,15 @@ async fn a_body_that_is_not_what_was_promised_is_a_bad_answer() {
             "its error code is not a text",
         ),
         (
+            "an error in a success, in small letters beside nothing",
+            Reply::new(
+                200,
+                json,
+                r#"{"RequestId":"R","Code":null,"code":"InvalidInstanceId.NotFound"}"#,
+            ),
+            "a success that carries the error code InvalidInstanceId.NotFound",
+        ),
+        (
             "almost a code",
             Reply::new(
                 404,
@@ -432,5 +441,67 @@ async fn the_cloud_says_how_long_to_stay_away_and_nonsense_is_not_heard() {
             .await
             .unwrap_err();
         assert_eq!(error.retry_after(), expected, "{headers:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_cloud_names_its_limit_with_a_throttle_and_nonsense_is_no_limit() {
+    let throttled = r#"{"RequestId":"R","Code":"Throttling.User","Message":"m"}"#;
+    let other = r#"{"RequestId":"R","Code":"InternalError","Message":"m"}"#;
+    for (body, header, expected) in [
+        (
+            throttled,
+            "Limit:600,Remain:0,TimeLeft:2000,Reset:1234",
+            Some(600),
+        ),
+        (throttled, "Remain:0, Limit: 30 ,TimeLeft:2000", Some(30)),
+        (throttled, "Limit:4294967295", Some(u32::MAX)),
+        (other, "Limit:600,Remain:0,TimeLeft:2000,Reset:1234", None),
+        (throttled, "Limit:4294967296", None),
+        (throttled, "Limit:-1", None),
+        (throttled, "Limit:6e2", None),
+        (throttled, "Limit:", None),
+        (throttled, "Limit", None),
+        (throttled, "600", None),
+        (throttled, "limit:600", None),
+        (throttled, "UserLimit:600", None),
+        (throttled, "\u{ff}Limit:600", None),
+        (throttled, "Limit:none,Limit:600", None),
+        (throttled, "", None),
+    ] {
+        let header = format!("x-ratelimit-user-api: {header}\r\n");
+        let server = Server::always(Reply::new(400, &header, body)).await;
+        let error = server
+            .client()
+            .join_security_group(&region(), &instance(), &group())
+            .await
+            .unwrap_err();
+        assert_eq!(error.limit(), expected, "{header:?}");
+    }
+    // That of the user over all APIs is no limit of this one.
+    let header = "x-ratelimit-user: Limit:600\r\n";
+    let server = Server::always(Reply::new(400, header, throttled)).await;
+    let error = server.client().caller_identity().await.unwrap_err();
+    assert_eq!(error.limit(), None);
+}
+
+#[tokio::test]
+async fn an_account_is_digits_as_they_stand() {
+    for uid in [
+        r"\u0000",
+        r"1\u200b2",
+        r"12\n",
+        " 12",
+        "12a",
+        "１２",
+        r"\ufeff",
+    ] {
+        let body = format!(r#"{{"RequestId":"R","AccountId":"{uid}","Arn":"acs:ram::12:user/x"}}"#);
+        let server = Server::always(Reply::json(200, &body)).await;
+        let error = server.client().caller_identity().await.unwrap_err();
+        assert!(
+            matches!(&error, Error::BadAnswer { what, .. } if what == "AccountId is not a number"),
+            "{uid}: {error:?}"
+        );
     }
 }

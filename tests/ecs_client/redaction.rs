@@ -50,6 +50,27 @@ async fn what_the_cloud_echoes_of_a_signed_request_is_never_shown() {
 }
 
 #[tokio::test]
+async fn a_secret_in_a_row_is_no_state_vpc_or_lock() {
+    for (status, vpc, lock) in [
+        (SECRET, "vpc-1", "security"),
+        ("Running", TOKEN, "security"),
+        ("Running", "vpc-1", SECRET),
+    ] {
+        let row = serde_json::json!({"InstanceId": "i-1", "Status": status, "VpcAttributes": {"VpcId": vpc},
+            "OperationLocks": {"LockReason": [{"LockReason": lock}]}, "SecurityGroupIds": {"SecurityGroupId": []}});
+        let body = serde_json::json!({"RequestId": "R", "Instances": {"Instance": [row]}});
+        let server = Server::always(Reply::json(200, &body.to_string())).await;
+        let error = server
+            .client()
+            .describe_instances(&region(), &["i-1".parse().unwrap()])
+            .await
+            .unwrap_err();
+        assert!(matches!(error, Error::BadRow { .. }), "{error:?}");
+        assert!(!format!("{error} {error:?}").contains("canary"), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn client_and_credential_show_no_secret() {
     let credential = Credential::new("LTAI5t-canary", SECRET, Some(TOKEN.into())).unwrap();
     let server = Server::always(Reply::json(200, r#"{"RequestId":"R"}"#)).await;

@@ -130,7 +130,7 @@ impl Lane {
         if self.used >= limit {
             return Err(self.ticket(now, self.window_end, limit, priority, who));
         }
-        let next = self.next_token(now, limit);
+        let next = self.next_token(limit);
         let due = who
             .and_then(|who| self.tickets.get(who))
             .is_some_and(|ticket| *ticket <= self.counter + ROUNDING);
@@ -219,13 +219,9 @@ impl Lane {
         }
     }
 
-    /// When the next call may begin, at the pace of the limit.
-    fn next_token(&self, now: Instant, limit: f64) -> Instant {
+    /// When the next call may begin, at the pace of the limit: a moment that has passed where the pace allows it already.
+    fn next_token(&self, limit: f64) -> Instant {
         let burst = (limit * BURST).max(1.0);
-        let earned = burst + limit * HASTE * self.elapsed(now);
-        if self.used + 1.0 <= earned {
-            return now;
-        }
         let at = (self.used + 1.0 - burst) / (limit * HASTE);
         self.window_start() + WINDOW.mul_f64(at.clamp(0.0, 1.0))
     }
@@ -290,7 +286,8 @@ impl Lane {
             let passed = now.saturating_duration_since(from);
             self.counter += limit * HASTE * passed.as_secs_f64() / WINDOW.as_secs_f64();
         }
-        self.counted_at = now.max(from);
+        // Not `from`: the cloud may say a shorter time next, and nobody's turn would come until the longer one is over.
+        self.counted_at = now.max(self.counted_at);
     }
 
     /// Opens a new window where the old one has ended.

@@ -159,6 +159,47 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn only_a_throttle_stops_a_lane() {
+        let gate = Gate::default();
+        let region = region("cn-hangzhou");
+        let action = Action::JoinSecurityGroup;
+        let mut error = match throttled() {
+            Error::Api(error) => error,
+            other => unreachable!("{other}"),
+        };
+        error.code = "InternalError".to_owned();
+        gate.note(&region, action, Some(&Error::Api(error)));
+        gate.note(&region, action, None);
+        assert!(enters(&gate, "cn-hangzhou", action).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_throttle_that_says_nothing_stops_until_the_minute_ends() {
+        let at_second_17 = Timestamp::from_second(60 * 29_000_000 + 17).unwrap();
+        let gate = Gate::new(Clock::simulated(at_second_17, 1));
+        let region = region("cn-hangzhou");
+        let mut error = match throttled() {
+            Error::Api(error) => error,
+            other => unreachable!("{other}"),
+        };
+        error.retry_after = None;
+        let start = Instant::now();
+        gate.note(&region, Action::JoinSecurityGroup, Some(&Error::Api(error)));
+        let until = gate
+            .enter(&region, Action::JoinSecurityGroup, Priority::User, None)
+            .await
+            .unwrap_err();
+        assert_eq!(until - start, Duration::from_secs(43));
+    }
+
+    #[test]
+    fn the_minute_ends_when_the_clock_says_so() {
+        let rest = |second| to_next_minute(Timestamp::from_second(second).unwrap()).as_secs();
+        assert_eq!((rest(0), rest(1), rest(59), rest(60)), (60, 59, 1, 60));
+        assert_eq!((rest(-1), rest(-60)), (1, 60), "a clock before 1970");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_silent_region_takes_only_its_own_places() {
         let gate = Gate::default();
         let silent = region("cn-hangzhou");

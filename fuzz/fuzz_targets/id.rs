@@ -1,0 +1,7 @@
+//! See `promises/id.rs`. Changes nothing.
+#![no_main]
+
+#[path = "../promises/mod.rs"]
+mod promises;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| promises::id::hold(bytes));

@@ -1,0 +1,34 @@
+//! What holds for every input, one file a fuzz target; `tests/fuzz_corpus.rs` replays the corpus over the same functions. Each
+//! takes bytes and panics where its promise is broken; nothing here does I/O or reads a clock that matters.
+#![allow(
+    dead_code,
+    reason = "a fuzz target uses its own promise, the replay all of them"
+)]
+
+pub mod answer;
+pub mod error;
+pub mod id;
+pub mod inventory;
+pub mod lane;
+pub mod request;
+
+/// A target: its name, which is that of its folder in `corpus/`, and its promise.
+pub type Target = (&'static str, fn(&[u8]));
+
+pub const TARGETS: [Target; 6] = [
+    ("answer", answer::hold),
+    ("error", error::hold),
+    ("lane", lane::hold),
+    ("id", id::hold),
+    ("request", request::hold),
+    ("inventory", inventory::hold),
+];
+
+/// Nothing in it that a terminal would obey or that hides text.
+pub fn assert_printable(text: &str) {
+    let invisible = |letter: char| matches!(letter, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
+    assert!(
+        !text.contains(|letter: char| letter.is_control() || invisible(letter)),
+        "a terminal would obey this: {text:?}"
+    );
+}
