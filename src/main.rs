@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Half the time and a quarter less memory than the C library's own, with these many small objects: docs/benchmarks.md.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     let done = match args::parse() {
