@@ -74,7 +74,7 @@ struct Typed {
     #[arg(
         long = "log",
         value_name = "FILTER",
-        default_value = "info,kube_runtime=warn,kube_client=warn",
+        default_value = "info",
         env = "RUST_LOG"
     )]
     log_filter: String,

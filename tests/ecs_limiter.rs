@@ -396,7 +396,7 @@ fn the_last_call_of_a_window_is_for_whoever_is_awaited() {
                 Err(until) => now = until,
             }
         }
-        let user = lane.admit(now, User, None).unwrap_err();
+        let promised = lane.admit(now, User, None).unwrap_err();
         assert_eq!(
             lane.admit(now, Scan, None).map_err(|_| ()),
             expected,
@@ -405,9 +405,9 @@ fn the_last_call_of_a_window_is_for_whoever_is_awaited() {
         if expected.is_err() {
             assert_eq!(lane.admit(now, Scan, None), Err(open + WINDOW));
             // It may come five seconds late, and is not awaited any longer; nor is it once it has come.
-            let late = user + seconds(5.0);
-            assert!(lane.admit(late, Scan, None).is_err());
-            assert_eq!(lane.admit(late + seconds(0.01), Scan, None), Ok(()));
+            let overdue = promised + seconds(5.0);
+            assert!(lane.admit(overdue, Scan, None).is_err());
+            assert_eq!(lane.admit(overdue + seconds(0.01), Scan, None), Ok(()));
         }
     }
     // Where the window ends within 10 ms, a scan too comes back no sooner.

@@ -89,7 +89,7 @@ impl World {
                 answer.action, answer.outcome
             ),
         }
-        self.assert_sound(&after);
+        Self::assert_sound(&after);
 
         let again = self.send(request);
         assert_ne!(again.outcome, "OK", "a nonce is good for one call");
@@ -111,7 +111,7 @@ impl World {
     }
 
     /// What the vendor promises of every state: at least one group, no more than the quotas, and only groups that there are.
-    fn assert_sound(&self, state: &Value) {
+    fn assert_sound(state: &Value) {
         for kind in ["instances", "networkInterfaces"] {
             for target in state[kind].as_object().unwrap().values() {
                 let groups = target["securityGroupIds"].as_array().unwrap();
