@@ -1,0 +1,300 @@
+//! Who names which edge: the index says what the newest view says, names nobody twice, and keeps nothing of what is gone.
+
+#![expect(clippy::unwrap_used, reason = "a test ends at its first surprise")]
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use security_group_operator::api::SecurityGroupMembership;
+use security_group_operator::api::membership::AccountKind;
+use security_group_operator::ecs::{Region, Target, TargetDescription, TargetState};
+use security_group_operator::membership::edge::{AccountKey, Edge};
+use security_group_operator::membership::index::Edges;
+use security_group_operator::membership::scan::{Picture, SETTLING};
+use serde_json::json;
+
+/// An object with this UID and name on this edge, made at `second`, as of `version`.
+fn object(uid: &str, instance: &str, second: u32, version: u64) -> SecurityGroupMembership {
+    serde_json::from_value(json!({
+        "apiVersion": "security-group-operator.io/v1alpha1",
+        "kind": "SecurityGroupMembership",
+        "metadata": {
+            "name": uid, "namespace": "team", "uid": uid, "resourceVersion": version.to_string(),
+            "creationTimestamp": format!("2026-01-01T00:00:{second:02}Z"),
+        },
+        "spec": {
+            "region": "cn-hangzhou", "instanceID": instance, "securityGroupID": "sg-1",
+            "accountRef": {"name": "default"},
+        },
+    }))
+    .unwrap()
+}
+
+fn edge(instance: &str) -> Edge {
+    Edge::try_from(&object("x", instance, 0, 1).spec).unwrap()
+}
+
+fn target(instance: &str) -> Target {
+    Target::Instance(instance.parse().unwrap())
+}
+
+fn region() -> Region {
+    "cn-hangzhou".parse().unwrap()
+}
+
+fn account() -> AccountKey {
+    AccountKey {
+        kind: AccountKind::ClusterCloudAccount,
+        namespace: String::new(),
+        name: "default".to_owned(),
+    }
+}
+
+fn names(
+    objects: impl IntoIterator<Item = kube::runtime::reflector::ObjectRef<SecurityGroupMembership>>,
+) -> Vec<String> {
+    let mut names: Vec<String> = objects.into_iter().map(|object| object.name).collect();
+    names.sort();
+    names
+}
+
+fn on(edges: &Edges, instance: &str) -> Vec<String> {
+    edges
+        .others(&edge(instance), "nobody")
+        .iter()
+        .map(|record| record.uid.to_string())
+        .collect()
+}
+
+#[test]
+fn the_others_on_an_edge_come_oldest_first_and_the_uid_decides_between_twins() {
+    let edges = Edges::default();
+    for (uid, second) in [("c", 2), ("b", 1), ("a", 2), ("d", 0)] {
+        edges.insert(&object(uid, "i-1", second, 1));
+    }
+    edges.insert(&object("e", "i-2", 0, 1));
+    assert_eq!(on(&edges, "i-1"), ["d", "b", "a", "c"]);
+    let others = edges.others(&edge("i-1"), "b");
+    assert!(others.iter().all(|record| &*record.uid != "b"));
+    assert_eq!(others.len(), 3);
+}
+
+#[test]
+fn an_older_view_changes_nothing_and_a_newer_one_moves_the_object_to_its_new_edge() {
+    let edges = Edges::default();
+    edges.insert(&object("a", "i-1", 0, 5));
+    edges.insert(&object("a", "i-2", 0, 4));
+    assert_eq!((on(&edges, "i-1").len(), on(&edges, "i-2").len()), (1, 0));
+    assert_eq!(edges.known_version("a"), 5);
+    edges.insert(&object("a", "i-2", 0, 6));
+    assert_eq!((on(&edges, "i-1").len(), on(&edges, "i-2").len()), (0, 1));
+    assert_eq!(edges.known_version("a"), 6);
+    assert_eq!(
+        edges.targets_after(&account(), &region(), None, 10),
+        (vec![target("i-2")], 1)
+    );
+}
+
+#[test]
+fn a_newer_view_of_the_same_edge_says_what_became_of_claim_and_deletion() {
+    let edges = Edges::default();
+    edges.insert(&object("a", "i-1", 0, 1));
+    assert_eq!(names(edges.deleting()), [""; 0]);
+    let mut going = object("a", "i-1", 0, 2);
+    going.metadata.deletion_timestamp = going.metadata.creation_timestamp.clone();
+    going.metadata.finalizers = Some(vec!["security-group-operator.io/membership".to_owned()]);
+    going.spec.management_policy = serde_json::from_value(json!("Observe")).unwrap();
+    edges.insert(&going);
+    assert_eq!(names(edges.deleting()), ["a"]);
+    let record = edges.others(&edge("i-1"), "").remove(0);
+    assert!(record.claim.is_some() && !record.managed && record.deleting);
+}
+
+#[test]
+fn what_is_gone_leaves_nothing_behind() {
+    let edges = Edges::default();
+    edges.insert(&object("a", "i-1", 0, 1));
+    edges.insert(&object("b", "i-1", 0, 1));
+    edges.remove("a");
+    assert_eq!(on(&edges, "i-1"), ["b"]);
+    assert_eq!(edges.buckets().len(), 1);
+    let gone = edges.retain(|record| &*record.uid != "b");
+    assert_eq!(gone.iter().map(|uid| &**uid).collect::<Vec<_>>(), ["b"]);
+    assert!(on(&edges, "i-1").is_empty() && edges.buckets().is_empty());
+    assert_eq!(
+        edges.targets_after(&account(), &region(), None, 10),
+        (Vec::new(), 0)
+    );
+    assert_eq!(names(edges.of_account(&account())), [""; 0]);
+    assert_eq!(edges.known_version("b"), 0);
+}
+
+#[test]
+fn objects_are_found_by_account_and_by_namespace() {
+    let edges = Edges::default();
+    edges.insert(&object("a", "i-1", 0, 1));
+    let mut elsewhere = object("b", "i-2", 0, 1);
+    elsewhere.metadata.namespace = Some("other".to_owned());
+    elsewhere.spec.account_ref.name = "second".to_owned();
+    edges.insert(&elsewhere);
+    assert_eq!(names(edges.of_account(&account())), ["a"]);
+    assert_eq!(names(edges.in_namespace("team")), ["a"]);
+    assert_eq!(names(edges.in_namespace("other")), ["b"]);
+}
+
+#[test]
+fn targets_come_in_blocks_in_order_and_each_once_however_many_objects_name_it() {
+    let edges = Edges::default();
+    for (uid, instance) in [("a", "i-3"), ("b", "i-1"), ("c", "i-2"), ("d", "i-1")] {
+        edges.insert(&object(uid, instance, 0, 1));
+    }
+    let block = |after: Option<&Target>| edges.targets_after(&account(), &region(), after, 2);
+    assert_eq!(block(None), (vec![target("i-1"), target("i-2")], 3));
+    assert_eq!(block(Some(&target("i-2"))), (vec![target("i-3")], 3));
+    assert_eq!(block(Some(&target("i-3"))), (Vec::new(), 3));
+}
+
+#[test]
+fn a_user_change_is_news_once_and_our_own_writes_are_none() {
+    let edges = Edges::default();
+    assert!(
+        edges.is_news("a", 1),
+        "names no edge: looked at whenever it changes"
+    );
+    edges.insert(&object("a", "i-1", 0, 1));
+    assert!(edges.is_news("a", 1));
+    assert!(!edges.is_news("a", 1));
+    edges.insert(&object("a", "i-1", 0, 2));
+    assert!(!edges.is_news("a", 1), "a write of ours");
+    edges.insert(&object("a", "i-2", 0, 3));
+    assert!(edges.is_news("a", 2));
+    edges.remove("a");
+    edges.insert(&object("a", "i-2", 0, 4));
+    assert!(edges.is_news("a", 2), "it was away");
+}
+
+fn seen(state: TargetState, groups: &[&str]) -> TargetDescription {
+    TargetDescription {
+        state,
+        vpc_id: None,
+        lock_reasons: Vec::new(),
+        security_group_ids: groups
+            .iter()
+            .map(|group| group.parse().unwrap())
+            .collect::<BTreeSet<_>>(),
+        service_managed: false,
+    }
+}
+
+fn changed(edges: &Edges, found: Option<TargetDescription>) -> Vec<String> {
+    let found: HashMap<_, _> = found
+        .map(|found| (target("i-1"), found))
+        .into_iter()
+        .collect();
+    names(edges.changed(&account(), &region(), &[target("i-1")], &found))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scan_names_whoever_sees_another_picture_once_answers_have_settled() {
+    let edges = Edges::default();
+    edges.insert(&object("a", "i-1", 0, 1));
+    let member = || Some(seen(TargetState::Running, &["sg-1"]));
+    assert_eq!(changed(&edges, None), [""; 0], "no pass has looked yet");
+    edges.keep_picture("a", Some(Picture::of(member().as_ref(), |_| true)));
+    assert_eq!(
+        changed(&edges, None),
+        [""; 0],
+        "the answer may lag behind the pass"
+    );
+    tokio::time::advance(SETTLING).await;
+    assert_eq!(changed(&edges, member()), [""; 0]);
+    assert_eq!(changed(&edges, None), ["a"], "the target is gone");
+    assert_eq!(
+        changed(&edges, Some(seen(TargetState::Running, &[]))),
+        ["a"],
+        "somebody left"
+    );
+    assert_eq!(
+        changed(&edges, Some(seen(TargetState::Stopping, &["sg-1"]))),
+        ["a"]
+    );
+    edges.keep_picture("a", None);
+    assert_eq!(changed(&edges, None), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_picture_is_recent_while_looks_confirm_it_and_never_when_one_doubts_it() {
+    let edges = Edges::default();
+    edges.insert(&object("a", "i-1", 0, 1));
+    let member = || Some(seen(TargetState::Running, &["sg-1"]));
+    let picture = Picture::of(member().as_ref(), |_| true);
+    let age = Duration::from_secs(60);
+    edges.keep_picture("a", Some(picture));
+    tokio::time::advance(age).await;
+    assert_eq!(edges.recent_picture("a", age), Some(picture));
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert_eq!(edges.recent_picture("a", age), None);
+    changed(&edges, member());
+    assert_eq!(edges.recent_picture("a", age), Some(picture));
+    changed(&edges, None);
+    assert_eq!(edges.recent_picture("a", age), None, "doubted");
+    changed(&edges, member());
+    assert_eq!(edges.recent_picture("a", age), Some(picture));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_status_of_somebody_elses_is_named_once_when_no_lag_can_explain_it() {
+    let edges = Edges::default();
+    edges.insert(&object("a", "i-1", 0, 1));
+    edges.keep_quoted("a", || 2);
+    tokio::time::advance(SETTLING).await;
+    assert_eq!(
+        names(edges.misquoted()),
+        [""; 0],
+        "we have said nothing yet"
+    );
+    edges.keep_said("a", 1);
+    edges.keep_quoted("a", || 2);
+    assert_eq!(
+        names(edges.misquoted()),
+        [""; 0],
+        "it may be an older one of ours"
+    );
+    tokio::time::advance(SETTLING).await;
+    assert_eq!(names(edges.misquoted()), ["a"]);
+    assert_eq!(names(edges.misquoted()), [""; 0], "once");
+    edges.keep_quoted("a", || 2);
+    edges.keep_quoted("a", || 1);
+    tokio::time::advance(SETTLING).await;
+    assert_eq!(names(edges.misquoted()), [""; 0], "the watch has caught up");
+    edges.keep_quoted("a", || 2);
+    edges.keep_said("a", 2);
+    tokio::time::advance(SETTLING).await;
+    assert_eq!(names(edges.misquoted()), [""; 0], "said anew");
+    edges.keep_quoted("a", || 3);
+    edges.remove("a");
+    tokio::time::advance(SETTLING).await;
+    assert_eq!(names(edges.misquoted()), [""; 0], "gone");
+}
+
+#[tokio::test]
+async fn passes_over_one_target_wait_for_each_other_and_for_nobody_else() {
+    let edges = Edges::default();
+    let lock = edges.pass_lock(&edge("i-1"));
+    let held = lock.lock().await;
+    assert!(edges.pass_lock(&edge("i-1")).try_lock().is_err());
+    // Locks that nobody holds any more are dropped, those that are held stay.
+    for number in 0..1_000 {
+        assert!(
+            edges
+                .pass_lock(&edge(&format!("i-x{number}")))
+                .try_lock()
+                .is_ok()
+        );
+    }
+    assert!(edges.pass_lock(&edge("i-1")).try_lock().is_err());
+    drop(held);
+    assert!(Arc::strong_count(&lock) == 1);
+    assert!(edges.pass_lock(&edge("i-1")).try_lock().is_ok());
+}
