@@ -211,14 +211,14 @@ pub async fn run_with(
         tokio::select! {
             biased;
             () = all(controllers) => {}
-            () = scans => {}
+            () = all([scans.boxed()]) => {}
         }
     };
     let controllers = futures::future::join(memberships, account_controllers.running);
     tokio::select! {
         biased;
         _ = controllers => {}
-        () = namespace_watch => {}
+        () = all([namespace_watch.boxed()]) => {}
     }
     drop(context);
     event_writer.finish().await;
@@ -265,7 +265,7 @@ fn run_accounts(
     }
 }
 
-/// Waits for all of them, and polls only those that were woken: a controller has much to look at.
+/// Waits for all of them, and polls only those that were woken: a controller and a watch have much to look at.
 async fn all(parts: impl IntoIterator<Item = BoxFuture<'static, ()>>) {
     let mut parts: FuturesUnordered<_> = parts.into_iter().collect();
     while parts.next().await.is_some() {}

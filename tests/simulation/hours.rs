@@ -1,5 +1,6 @@
 //! What takes half an hour and more in the real world: targets that are stuck, edges that somebody else undoes again and again.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
@@ -13,7 +14,7 @@ async fn minutes(minutes: u64) {
     tokio::time::sleep(Duration::from_secs(minutes * 60)).await;
 }
 
-fn object(world: &World) -> Value {
+fn object(world: &World) -> Arc<Value> {
     world.server.object(MEMBERSHIPS, NAMESPACE, "m").unwrap()
 }
 

@@ -257,7 +257,7 @@ impl Monitor {
             .or_else(|| parameters.get("NetworkInterfaceId"));
         let group = parameters.get("SecurityGroupId");
         if action.starts_with("Describe") && answer.outcome == "OK" {
-            let body = String::from_utf8_lossy(answer.response.body()).into_owned();
+            let body = String::from_utf8_lossy(answer.response.body());
             let mut state = self.state.lock().unwrap();
             for number in 0..TARGETS {
                 let target = format!("i-{number}");
@@ -329,7 +329,7 @@ impl Monitor {
             .edges
             .remove(&(target.to_owned(), group.to_owned()));
         let objects = self.naming(target, group);
-        let deleting: Vec<&Value> = objects
+        let deleting: Vec<&Arc<Value>> = objects
             .iter()
             .filter(|object| is_deleting(object))
             .collect();
@@ -517,10 +517,10 @@ impl Monitor {
             .is_some_and(|at| at.elapsed() < PASS)
     }
 
-    pub fn naming(&self, target: &str, group: &str) -> Vec<Value> {
+    pub fn naming(&self, target: &str, group: &str) -> Vec<Arc<Value>> {
         let mut objects = self.server.objects(MEMBERSHIPS);
         objects.retain(|object| {
-            target_of(object) == target && object["spec"]["securityGroupID"] == group
+            object["spec"]["instanceID"] == target && object["spec"]["securityGroupID"] == group
         });
         objects
     }

@@ -1,5 +1,6 @@
 //! What one pass does when something comes in between: each a small story, told for every moment at which it can happen.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use security_group_operator::api::{FINALIZER, ORIGIN_ANNOTATION};
@@ -32,7 +33,7 @@ fn at_every_moment<Story: Future<Output = ()>>(last: u32, story: impl Fn(f64) ->
     }
 }
 
-fn object(world: &World, name: &str) -> Option<Value> {
+fn object(world: &World, name: &str) -> Option<Arc<Value>> {
     world.server.object(MEMBERSHIPS, NAMESPACE, name)
 }
 

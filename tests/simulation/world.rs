@@ -372,7 +372,7 @@ impl World {
             .membership(Some(target), Some(group), self.server.now())
     }
 
-    pub fn objects(&self) -> Vec<Value> {
+    pub fn objects(&self) -> Vec<Arc<Value>> {
         self.server.objects(MEMBERSHIPS)
     }
 

@@ -1,11 +1,12 @@
 //! Who owns which field: field sets, server-side apply and what an update does to them, as far as our kinds need it. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
 /// One step into an object: `f:name` a field, `k:key` an item of a list of maps, `v:value` an item of a set.
-pub type Path = Vec<String>;
+pub type Path = Arc<[String]>;
 
 /// Who wrote: field manager, `Apply` or `Update`, and the subresource.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -29,13 +30,13 @@ pub fn leaves(object: &Value) -> BTreeMap<Path, Value> {
     found
 }
 
-fn walk(value: &Value, path: &mut Path, found: &mut BTreeMap<Path, Value>) {
+fn walk(value: &Value, path: &mut Vec<String>, found: &mut BTreeMap<Path, Value>) {
     match (value, kind_of(path)) {
         (Value::Object(fields), _) if !fields.is_empty() => {
             // Who makes a map by an update owns the map itself, too.
             if is_map(path) {
                 path.push(MAP_ITSELF.to_owned());
-                found.insert(path.clone(), Value::Null);
+                found.insert(path.as_slice().into(), Value::Null);
                 path.pop();
             }
             for (name, value) in fields {
@@ -47,21 +48,21 @@ fn walk(value: &Value, path: &mut Path, found: &mut BTreeMap<Path, Value>) {
         (Value::Array(items), List::Set) => {
             for item in items {
                 path.push(format!("v:{item}"));
-                found.insert(path.clone(), item.clone());
+                found.insert(path.as_slice().into(), item.clone());
                 path.pop();
             }
         }
         (Value::Array(items), List::MapBy(key)) => {
             for item in items {
                 path.push(format!("k:{}", item[key]));
-                found.insert(path.clone(), Value::Null);
+                found.insert(path.as_slice().into(), Value::Null);
                 walk(item, path, found);
                 path.pop();
             }
         }
         (_, List::Atomic | List::Set | List::MapBy(_)) if path.is_empty() => {}
         (_, List::Atomic | List::Set | List::MapBy(_)) => {
-            found.insert(path.clone(), value.clone());
+            found.insert(path.as_slice().into(), value.clone());
         }
     }
 }
@@ -81,11 +82,13 @@ enum List {
 }
 
 fn kind_of(path: &[String]) -> List {
-    let path: Vec<&str> = path.iter().map(String::as_str).collect();
-    match path.as_slice() {
-        ["f:metadata", "f:finalizers"] => List::Set,
-        ["f:metadata", "f:ownerReferences"] => List::MapBy("uid"),
-        ["f:status", "f:conditions"] => List::MapBy("type"),
+    let [part, field] = path else {
+        return List::Atomic;
+    };
+    match (part.as_str(), field.as_str()) {
+        ("f:metadata", "f:finalizers") => List::Set,
+        ("f:metadata", "f:ownerReferences") => List::MapBy("uid"),
+        ("f:status", "f:conditions") => List::MapBy("type"),
         _ => List::Atomic,
     }
 }
@@ -130,7 +133,7 @@ pub fn apply(
         .filter(|path| !owners.values().any(|paths| paths.contains(path)))
         .collect();
     // Items before their fields, so that an item goes as a whole.
-    given_up.sort_by_key(Vec::len);
+    given_up.sort_by_key(|path| path.len());
     for path in &given_up {
         remove(live, path);
     }

@@ -1,6 +1,7 @@
 //! Routes and verbs: from a request to what is stored and an answer. No I/O; time is the server's own.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use http::{Method, StatusCode};
@@ -50,7 +51,7 @@ pub struct Request {
 #[derive(Clone, Debug)]
 pub struct Reply {
     pub code: u16,
-    pub body: Value,
+    pub body: Arc<Value>,
 }
 
 impl Request {
@@ -182,7 +183,7 @@ impl ApiServer {
         };
         let mut reply = answered.unwrap_or_else(|refusal| refusal);
         if request.metadata_only && reply.code < 300 && request.verb != Verb::List {
-            reply.body = metadata_of(&reply.body);
+            reply.body = Arc::new(metadata_of(&reply.body));
         }
         reply
     }
@@ -213,7 +214,7 @@ impl ApiServer {
                 None => return failure(400, "BadRequest", "continue key is not valid"),
             },
         };
-        let rows: Vec<(Key, Value)> = state
+        let rows: Vec<(Key, Arc<Value>)> = state
             .at(request.kind.plural, revision)
             .into_iter()
             .filter(|((_, namespace, name), _)| {
@@ -241,7 +242,7 @@ impl ApiServer {
                 if request.metadata_only {
                     metadata_of(&object)
                 } else {
-                    object
+                    Arc::unwrap_or_clone(object)
                 }
             })
             .collect();
@@ -256,10 +257,10 @@ impl ApiServer {
                 format!("{}List", request.kind.kind),
             )
         };
-        ok(
-            200,
-            json!({"apiVersion": api_version, "kind": kind, "metadata": metadata, "items": items}),
-        )
+        let mut list = json!({"apiVersion": api_version, "kind": kind});
+        list["metadata"] = metadata;
+        list["items"] = Value::Array(items);
+        ok(200, list)
     }
 
     fn create(&self, request: &Request) -> Result<Reply, Reply> {
@@ -269,8 +270,14 @@ impl ApiServer {
             .unwrap_or_default()
             .to_owned();
         let named = Request {
+            verb: request.verb,
+            kind: request.kind,
+            namespace: request.namespace.clone(),
             name,
-            ..request.clone()
+            status: false,
+            query: BTreeMap::new(),
+            metadata_only: false,
+            body: Value::Null,
         };
         let mut state = self.state();
         if state.objects.contains_key(&named.key()) {
@@ -295,7 +302,7 @@ impl ApiServer {
         }
         fields::update(
             &json!({}),
-            &own_part(&object),
+            &own_part(object.clone()),
             &mut owners,
             &request.manager(false),
         );
@@ -309,7 +316,7 @@ impl ApiServer {
         request: &Request,
         mut object: Value,
         owners: fields::Owners,
-    ) -> Result<Value, Reply> {
+    ) -> Result<Arc<Value>, Reply> {
         let uid = state.new_uid();
         object["apiVersion"] = json!(request.kind.api_version());
         object["kind"] = json!(request.kind.kind);
@@ -329,7 +336,10 @@ impl ApiServer {
         Ok(self.put(
             state,
             request.key(),
-            Stored { object, owners },
+            Stored {
+                object: Arc::new(object),
+                owners: Arc::new(owners),
+            },
             Change::Added,
         ))
     }
@@ -376,7 +386,7 @@ impl ApiServer {
             .as_str()
             .map(str::to_owned);
         clean_metadata(&mut config);
-        let config = applicable(&config, request);
+        let config = applicable(config, request);
         let mut state = self.state();
         let Some(stored) = state.objects.get(&request.key()).cloned() else {
             if request.status {
@@ -398,8 +408,8 @@ impl ApiServer {
             !request.status && uid.is_some_and(|uid| stored.object["metadata"]["uid"] != uid);
         let mut next = stored.clone();
         if let Err(Conflict(fields)) = fields::apply(
-            &mut next.object,
-            &mut next.owners,
+            Arc::make_mut(&mut next.object),
+            Arc::make_mut(&mut next.owners),
             &config,
             &manager,
             request.flag("force"),
@@ -427,7 +437,7 @@ impl ApiServer {
             .get(&request.key())
             .cloned()
             .ok_or_else(|| not_found(request))?;
-        let mut patched = stored.object.clone();
+        let mut patched = Value::clone(&stored.object);
         merge_patch(&mut patched, &request.body);
         let uid = request.body["metadata"]["uid"].as_str();
         let version = request.body["metadata"]["resourceVersion"].as_str();
@@ -467,43 +477,45 @@ impl ApiServer {
         mut object: Value,
     ) -> Result<Reply, Reply> {
         clean_metadata(&mut object);
-        let mut next = stored.clone();
         if request.status {
-            next.object["status"] = object["status"].take();
+            let status = object["status"].take();
+            object = Value::clone(&stored.object);
+            object["status"] = status;
         } else {
-            let status = stored.object.get("status").cloned();
-            let held = stored.object["metadata"].clone();
-            next.object = object;
+            let held = &stored.object["metadata"];
             for name in SERVER_FIELDS {
                 match held.get(name) {
-                    Some(value) => next.object["metadata"][name] = value.clone(),
+                    Some(value) => object["metadata"][name] = value.clone(),
                     None => {
-                        next.object["metadata"]
-                            .as_object_mut()
-                            .unwrap()
-                            .remove(*name);
+                        object["metadata"].as_object_mut().unwrap().remove(*name);
                     }
                 }
             }
-            next.object["metadata"]["name"] = held["name"].clone();
+            object["metadata"]["name"] = held["name"].clone();
             if request.kind.custom {
-                match status {
-                    Some(status) => next.object["status"] = status,
+                match stored.object.get("status") {
+                    Some(status) => object["status"] = status.clone(),
                     None => {
-                        next.object.as_object_mut().unwrap().remove("status");
+                        object.as_object_mut().unwrap().remove("status");
                     }
                 }
             }
         }
         if request.kind.custom {
-            self.complete(request.kind, &mut next.object);
+            self.complete(request.kind, &mut object);
         }
+        let mut owners = Arc::clone(&stored.owners);
+        let (before, after) = differing(&stored.object, &object);
         fields::update(
-            &own_part(&stored.object),
-            &own_part(&next.object),
-            &mut next.owners,
+            &own_part(before),
+            &own_part(after),
+            Arc::make_mut(&mut owners),
             &request.manager(false),
         );
+        let next = Stored {
+            object: Arc::new(object),
+            owners,
+        };
         self.finish(state, request, stored, next)
     }
 
@@ -515,11 +527,12 @@ impl ApiServer {
         stored: Stored,
         mut next: Stored,
     ) -> Result<Reply, Reply> {
+        let object = Arc::make_mut(&mut next.object);
         if request.kind.custom {
-            self.complete(request.kind, &mut next.object);
-            self.validate(request.kind, &next.object)?;
+            self.complete(request.kind, object);
+            self.validate(request.kind, object)?;
         }
-        drop_empty(&mut next.object["metadata"]);
+        drop_empty(&mut object["metadata"]);
         let deleting = stored.object["metadata"].get("deletionTimestamp").is_some();
         let finalizers = |object: &Value| {
             object["metadata"]["finalizers"]
@@ -539,13 +552,13 @@ impl ApiServer {
             let generation = stored.object["metadata"]["generation"]
                 .as_i64()
                 .unwrap_or(1);
-            next.object["metadata"]["generation"] = json!(generation + 1);
+            Arc::make_mut(&mut next.object)["metadata"]["generation"] = json!(generation + 1);
         }
         if next == stored {
             return Ok(ok(200, stored.object));
         }
         if deleting && after.is_empty() && !before.is_empty() {
-            let answer = next.object.clone();
+            let answer = next.object;
             // The event shows the object as it was stored last, finalizer and all, as the real server's does.
             self.put(state, request.key(), stored, Change::Deleted);
             return Ok(ok(200, answer));
@@ -579,7 +592,7 @@ impl ApiServer {
                 return Ok(ok(200, stored.object));
             }
             let mut next = stored.clone();
-            let metadata = &mut next.object["metadata"];
+            let metadata = &mut Arc::make_mut(&mut next.object)["metadata"];
             metadata["deletionTimestamp"] =
                 json!(self.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
             metadata["deletionGracePeriodSeconds"] = json!(0);
@@ -626,7 +639,7 @@ fn clean_metadata(object: &mut Value) {
 }
 
 /// What an apply to this resource may own: not the identity, and of status and the rest only one.
-fn applicable(config: &Value, request: &Request) -> Value {
+fn applicable(config: Value, request: &Request) -> Value {
     let mut own = own_part(config);
     let fields = own.as_object_mut().unwrap();
     if request.status {
@@ -637,9 +650,20 @@ fn applicable(config: &Value, request: &Request) -> Value {
     own
 }
 
+/// Both objects without the parts (spec, status, …) in which they are alike: who owns something there stays as it is.
+fn differing(before: &Value, after: &Value) -> (Value, Value) {
+    let without = |one: &Value, other: &Value| -> Value {
+        let fields = one.as_object().unwrap().iter();
+        let differing = fields.filter(|(name, value)| other.get(name) != Some(value));
+        differing
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect()
+    };
+    (without(before, after), without(after, before))
+}
+
 /// The object without what nobody owns.
-fn own_part(object: &Value) -> Value {
-    let mut own = object.clone();
+fn own_part(mut own: Value) -> Value {
     let fields = own.as_object_mut().unwrap();
     fields.remove("apiVersion");
     fields.remove("kind");
@@ -720,7 +744,9 @@ fn check_preconditions(
 }
 
 pub fn metadata_of(object: &Value) -> Value {
-    json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": object["metadata"]})
+    let mut partial = json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata"});
+    partial["metadata"] = object["metadata"].clone();
+    partial
 }
 
 fn write_token(revision: u64, after: &str) -> String {
@@ -736,7 +762,8 @@ fn read_token(token: &str) -> Option<(u64, String)> {
     Some((revision.parse().ok()?, after.to_owned()))
 }
 
-fn ok(code: u16, body: Value) -> Reply {
+fn ok(code: u16, body: impl Into<Arc<Value>>) -> Reply {
+    let body = body.into();
     Reply { code, body }
 }
 
@@ -745,10 +772,10 @@ pub fn failure(code: u16, reason: &str, message: &str) -> Reply {
     debug_assert!(StatusCode::from_u16(code).is_ok());
     Reply {
         code,
-        body: json!({
+        body: Arc::new(json!({
             "apiVersion": "v1", "kind": "Status", "metadata": {}, "status": "Failure",
             "message": message, "reason": reason, "code": code,
-        }),
+        })),
     }
 }
 

@@ -84,8 +84,8 @@ pub type Key = (&'static str, String, String);
 /// An object with its owners. `managedFields` are not written out: nothing of ours reads them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stored {
-    pub object: Value,
-    pub owners: Owners,
+    pub object: Arc<Value>,
+    pub owners: Arc<Owners>,
 }
 
 /// What happened to an object.
@@ -166,21 +166,21 @@ impl ApiServer {
     }
 
     /// The object as it is stored.
-    pub fn object(&self, plural: &'static str, namespace: &str, name: &str) -> Option<Value> {
+    pub fn object(&self, plural: &'static str, namespace: &str, name: &str) -> Option<Arc<Value>> {
         let key = (plural, namespace.to_owned(), name.to_owned());
         self.state()
             .objects
             .get(&key)
-            .map(|stored| stored.object.clone())
+            .map(|stored| Arc::clone(&stored.object))
     }
 
     /// All objects of a kind.
-    pub fn objects(&self, plural: &'static str) -> Vec<Value> {
+    pub fn objects(&self, plural: &'static str) -> Vec<Arc<Value>> {
         self.state()
             .objects
             .iter()
             .filter(|((of, ..), _)| *of == plural)
-            .map(|(_, stored)| stored.object.clone())
+            .map(|(_, stored)| Arc::clone(&stored.object))
             .collect()
     }
 
@@ -191,15 +191,16 @@ impl ApiServer {
         key: Key,
         mut stored: Stored,
         change: Change,
-    ) -> Value {
+    ) -> Arc<Value> {
         state.revision += 1;
-        stored.object["metadata"]["resourceVersion"] = json!(state.revision.to_string());
-        let object = stored.object.clone();
+        Arc::make_mut(&mut stored.object)["metadata"]["resourceVersion"] =
+            json!(state.revision.to_string());
+        let object = Arc::clone(&stored.object);
         state.log.push(Entry {
             revision: state.revision,
             key: key.clone(),
             change,
-            object: Arc::new(object.clone()),
+            object: Arc::clone(&object),
         });
         if change == Change::Deleted {
             state.objects.remove(&key);
@@ -218,13 +219,13 @@ impl State {
     }
 
     /// The objects of a kind as they were at a revision.
-    pub fn at(&self, plural: &str, revision: u64) -> BTreeMap<Key, Value> {
+    pub fn at(&self, plural: &str, revision: u64) -> BTreeMap<Key, Arc<Value>> {
         if revision >= self.revision {
             return self
                 .objects
                 .iter()
                 .filter(|((of, ..), _)| *of == plural)
-                .map(|(key, stored)| (key.clone(), stored.object.clone()))
+                .map(|(key, stored)| (key.clone(), Arc::clone(&stored.object)))
                 .collect();
         }
         let mut objects = BTreeMap::new();
@@ -237,7 +238,7 @@ impl State {
             }
             match entry.change {
                 Change::Added | Change::Modified => {
-                    objects.insert(entry.key.clone(), Value::clone(&entry.object));
+                    objects.insert(entry.key.clone(), Arc::clone(&entry.object));
                 }
                 Change::Deleted => {
                     objects.remove(&entry.key);
