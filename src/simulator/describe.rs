@@ -59,7 +59,7 @@ impl Cloud {
             .iter()
             .map(|instance| self.instance_row(instance, at))
             .collect();
-        Ok(found.envelope("Instances", "Instance", &rows))
+        Ok(found.envelope("Instances", "Instance", rows))
     }
 
     /// `DescribeInstanceStatus`.
@@ -91,7 +91,7 @@ impl Cloud {
             .iter()
             .map(|instance| json!({"InstanceId": *instance.resource.id, "Status": instance.status.at(at).as_str()}))
             .collect();
-        Ok(found.envelope("InstanceStatuses", "InstanceStatus", &rows))
+        Ok(found.envelope("InstanceStatuses", "InstanceStatus", rows))
     }
 
     /// `DescribeNetworkInterfaces`.
@@ -144,7 +144,7 @@ impl Cloud {
             .iter()
             .map(|interface| self.interface_row(interface, at))
             .collect();
-        Ok(found.envelope("NetworkInterfaceSets", "NetworkInterfaceSet", &rows))
+        Ok(found.envelope("NetworkInterfaceSets", "NetworkInterfaceSet", rows))
     }
 
     /// `DescribeSecurityGroups`.
@@ -208,7 +208,7 @@ impl Cloud {
             .iter()
             .map(|group| self.group_row(group, count))
             .collect();
-        let mut answer = found.envelope("SecurityGroups", "SecurityGroup", &rows);
+        let mut answer = found.envelope("SecurityGroups", "SecurityGroup", rows);
         if let Some(answer) = answer.as_object_mut() {
             answer.insert("RegionId".to_owned(), region.into());
         }

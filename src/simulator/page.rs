@@ -7,7 +7,7 @@ use std::ops::Bound;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::cloud::Id;
 use super::error::{self, ApiError};
@@ -137,13 +137,20 @@ impl Page {
 const TOKEN: &str = "after:";
 
 impl<T> Found<'_, T> {
-    pub fn envelope(&self, list: &str, item: &str, rows: &[Value]) -> Value {
-        json!({
-            list: {item: rows},
-            "TotalCount": self.total,
-            "PageNumber": self.number,
-            "PageSize": self.size,
-            "NextToken": self.next.as_deref().unwrap_or_default(),
-        })
+    pub fn envelope(&self, list: &str, item: &str, rows: Vec<Value>) -> Value {
+        let mut fields = Map::new();
+        // Not by `json!`, which would copy the rows.
+        let rows = Map::from_iter([(item.to_owned(), Value::Array(rows))]);
+        fields.insert(list.to_owned(), Value::Object(rows));
+        let next = self.next.as_deref().unwrap_or_default();
+        for (name, value) in [
+            ("TotalCount", json!(self.total)),
+            ("PageNumber", json!(self.number)),
+            ("PageSize", json!(self.size)),
+            ("NextToken", json!(next)),
+        ] {
+            fields.insert(name.to_owned(), value);
+        }
+        Value::Object(fields)
     }
 }

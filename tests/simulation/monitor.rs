@@ -205,7 +205,7 @@ impl Monitor {
             return;
         }
         self.state.lock().unwrap().writes += 1;
-        let body = call.body.to_string();
+        let body = serde_json::to_string(&call.body).unwrap();
         self.trace(|| format!("  -> {} {}", reply.code, body));
         if self.secrets.iter().any(|secret| body.contains(secret)) {
             self.violated(format!("I5: a secret in a write to {}", call.kind.plural));
@@ -530,9 +530,12 @@ pub const MEMBERSHIPS: &str = "securitygroupmemberships";
 /// Instances that a world has.
 pub const TARGETS: usize = 4;
 
+/// The text at `/name/name/…`, where no name has a slash in it; empty where there is none. Not `Value::pointer`, which makes two
+/// strings of each name.
 pub fn text(object: &Value, pointer: &str) -> String {
-    object
-        .pointer(pointer)
+    let mut names = pointer.split('/').skip(1);
+    names
+        .try_fold(object, |value, name| value.get(name))
         .and_then(Value::as_str)
         .unwrap_or_default()
         .to_owned()

@@ -45,10 +45,8 @@ fn ready(world: &World, name: &str) -> (String, String) {
 
 fn claim(world: &World, name: &str) -> String {
     let object = object(world, name).unwrap();
-    text(
-        &object["metadata"]["annotations"],
-        &format!("/{}", ORIGIN_ANNOTATION.replace('/', "~1")),
-    )
+    let claim = object["metadata"]["annotations"][ORIGIN_ANNOTATION].as_str();
+    claim.unwrap_or_default().to_owned()
 }
 
 fn fault(world: &World, action: &str, code: &str) {

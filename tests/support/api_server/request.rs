@@ -427,6 +427,9 @@ impl ApiServer {
         if other_uid {
             return Err(immutable_uid());
         }
+        if request.kind.custom {
+            self.complete(request.kind, Arc::make_mut(&mut next.object));
+        }
         self.finish(&mut state, request, stored, next)
     }
 
@@ -529,7 +532,6 @@ impl ApiServer {
     ) -> Result<Reply, Reply> {
         let object = Arc::make_mut(&mut next.object);
         if request.kind.custom {
-            self.complete(request.kind, object);
             self.validate(request.kind, object)?;
         }
         drop_empty(&mut object["metadata"]);

@@ -118,8 +118,8 @@ pub struct Entry {
 /// The API server: its objects and its log.
 pub struct ApiServer {
     state: Mutex<State>,
-    /// Wakes every watch, the oldest first: a `watch` channel of tokio would do so in random order.
-    pub(super) news: Notify,
+    /// Wakes every watch of a kind, the oldest first: a `watch` channel of tokio would do so in random order.
+    news: BTreeMap<&'static str, Notify>,
     pub(super) schemas: &'static BTreeMap<String, Value>,
     started: Instant,
     epoch: Timestamp,
@@ -142,7 +142,10 @@ impl ApiServer {
                 revision: 100,
                 uids: 0,
             }),
-            news: Notify::new(),
+            news: KINDS
+                .iter()
+                .map(|kind| (kind.plural, Notify::new()))
+                .collect(),
             schemas: schemas(),
             started: Instant::now(),
             epoch,
@@ -177,11 +180,13 @@ impl ApiServer {
     /// All objects of a kind.
     pub fn objects(&self, plural: &'static str) -> Vec<Arc<Value>> {
         self.state()
-            .objects
-            .iter()
-            .filter(|((of, ..), _)| *of == plural)
+            .of_kind(plural)
             .map(|(_, stored)| Arc::clone(&stored.object))
             .collect()
+    }
+
+    pub(super) fn news(&self, plural: &str) -> &Notify {
+        &self.news[plural]
     }
 
     /// Puts an object in the place of the one that was there, under a new revision.
@@ -192,6 +197,7 @@ impl ApiServer {
         mut stored: Stored,
         change: Change,
     ) -> Arc<Value> {
+        let plural = key.0;
         state.revision += 1;
         Arc::make_mut(&mut stored.object)["metadata"]["resourceVersion"] =
             json!(state.revision.to_string());
@@ -207,7 +213,7 @@ impl ApiServer {
         } else {
             state.objects.insert(key, stored);
         }
-        self.news.notify_waiters();
+        self.news(plural).notify_waiters();
         object
     }
 }
@@ -218,13 +224,17 @@ impl State {
         format!("00000000-0000-4000-8000-{:012}", self.uids)
     }
 
+    fn of_kind(&self, plural: &'static str) -> impl Iterator<Item = (&Key, &Stored)> {
+        self.objects
+            .range((plural, String::new(), String::new())..)
+            .take_while(move |((of, ..), _)| *of == plural)
+    }
+
     /// The objects of a kind as they were at a revision.
-    pub fn at(&self, plural: &str, revision: u64) -> BTreeMap<Key, Arc<Value>> {
+    pub fn at(&self, plural: &'static str, revision: u64) -> BTreeMap<Key, Arc<Value>> {
         if revision >= self.revision {
             return self
-                .objects
-                .iter()
-                .filter(|((of, ..), _)| *of == plural)
+                .of_kind(plural)
                 .map(|(key, stored)| (key.clone(), Arc::clone(&stored.object)))
                 .collect();
         }

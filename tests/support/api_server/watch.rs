@@ -77,7 +77,7 @@ impl Watch {
         }
         loop {
             let server = Arc::clone(&self.server);
-            let mut news = pin!(server.news.notified());
+            let mut news = pin!(server.news(self.request.kind.plural).notified());
             // Registered before the look, so that no news is missed between the two.
             news.as_mut().enable();
             if let Some(entry) = self.next_entry() {
@@ -148,7 +148,10 @@ impl Watch {
 }
 
 fn line(type_: &str, object: &Value) -> Bytes {
-    format!("{{\"type\":\"{type_}\",\"object\":{object}}}\n").into()
+    let mut text = format!("{{\"type\":\"{type_}\",\"object\":").into_bytes();
+    serde_json::to_writer(&mut text, object).unwrap();
+    text.extend(b"}\n");
+    text.into()
 }
 
 /// About once a minute, as the real server does it.

@@ -183,7 +183,7 @@ fn broken() -> std::io::Error {
 }
 
 fn response(reply: &Reply) -> Response<ResponseBody> {
-    let body = Full::new(Bytes::from(reply.body.to_string()))
+    let body = Full::new(Bytes::from(serde_json::to_vec(&*reply.body).unwrap()))
         .map_err(|never| match never {})
         .boxed_unsync();
     let mut response = Response::new(body);
