@@ -39,11 +39,9 @@ fn without_counts(run: &Run) -> Run {
     run
 }
 
+/// One run of each scenario and size is kept.
 fn stem(run: &Run) -> String {
-    match run.scenario.as_str() {
-        "growth" => format!("growth-{}", run.n),
-        scenario => scenario.to_owned(),
-    }
+    format!("{}-{}", run.scenario, run.n)
 }
 
 /// Prints the tables of these runs and writes them; with `--docs` the page gets the tables of all runs kept there.

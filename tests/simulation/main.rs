@@ -28,7 +28,7 @@ use link::Moment;
 
 /// A schedule is little but small objects made and dropped: with the system's allocator it takes a fifth longer.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Runs in virtual time: whenever nothing is left to do at a moment, the clock goes on to the next. On a thread of its own,
 /// whose random numbers are fixed: what runs again does the same.
