@@ -20,7 +20,7 @@ use security_group_operator::ecs::{
 };
 use serde_json::Value;
 
-use super::assert_printable;
+use super::{assert_printable, assert_reason};
 
 const SECRET: &str = "canary/Secret+0123456789";
 const TOKEN: &str = "canary+Token/9876543210==";
@@ -200,14 +200,7 @@ fn assert_error(error: &Error, response: &Response<Bytes>) {
     assert!(shown.len() <= 1024 + 128 + 200, "{} bytes", shown.len());
     assert_shown(error);
     let reason = error.reason();
-    assert!(
-        reason.starts_with(|letter: char| letter.is_ascii_alphabetic())
-            && reason
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
-            && reason.len() <= 100,
-        "{reason}"
-    );
+    assert_reason(&reason);
     no_secret(&reason);
     let wait = error.retry_after();
     let plausible = Duration::from_millis(1)..=Duration::from_secs(3600);

@@ -8,7 +8,7 @@ use futures::executor::block_on;
 use security_group_operator::ecs::limit::{Gate, Priority};
 use security_group_operator::ecs::{Action, ApiError, Class, Error, error_table};
 
-use super::assert_printable;
+use super::{assert_printable, assert_reason};
 
 const ACTIONS: [Action; 5] = [
     Action::JoinSecurityGroup,
@@ -71,15 +71,7 @@ pub fn hold(bytes: &[u8]) {
         retry_after: number(message).map(Duration::from_millis),
         limit: number(message).and_then(|number| u32::try_from(number).ok()),
     };
-    let reason = error.reason();
-    assert!(
-        reason.starts_with(|letter: char| letter.is_ascii_alphabetic())
-            && reason
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
-            && reason.len() <= 100,
-        "{reason}"
-    );
+    assert_reason(&error.reason());
     let error = Error::from(error);
     assert_eq!(error.verdict(), verdict);
     assert!(!error.outcome_unknown() || action.is_write());

@@ -32,3 +32,15 @@ pub fn assert_printable(text: &str) {
         "a terminal would obey this: {text:?}"
     );
 }
+
+/// Fit for the `reason` of a condition.
+pub fn assert_reason(reason: &str) {
+    assert!(
+        reason.starts_with(|letter: char| letter.is_ascii_alphabetic())
+            && reason
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+            && reason.len() <= 100,
+        "{reason}"
+    );
+}

@@ -18,7 +18,7 @@ use crate::ecs::{Class, Error};
 use crate::kubernetes::{self, bounded};
 
 use super::decide::{Attempt, Claim, Target};
-use super::edge;
+use super::edge::{self, has_finalizer};
 use super::observe::Pass;
 use super::{Context, Object};
 
@@ -189,12 +189,11 @@ impl Pass {
     pub async fn release(&mut self, context: &Context) -> Result<(), ActError> {
         let reference = ObjectRef::from_obj(self.object());
         let uid = self.object().uid().unwrap_or_default();
-        match write_claim(&reference, &uid, None, None, context).await {
-            Ok(written) if has_finalizer(&written) => {
-                remove_foreign_finalizer(&written, context).await?;
-            }
-            Ok(written) => self.written(written),
-            Err(error) => return Err(error),
+        let written = write_claim(&reference, &uid, None, None, context).await?;
+        if has_finalizer(&written) {
+            remove_foreign_finalizer(&written, context).await?;
+        } else {
+            self.written(written);
         }
         self.seen.attempt = Attempt::Released;
         self.seen.claim = None;
@@ -242,13 +241,6 @@ async fn write_claim(
         Err(error) if error.code() == Some(409) => Err(ActError::Changed),
         Err(source) => Err(ActError::Kubernetes { what, source }),
     }
-}
-
-fn has_finalizer(object: &SecurityGroupMembership) -> bool {
-    object
-        .finalizers()
-        .iter()
-        .any(|finalizer| finalizer == FINALIZER)
 }
 
 /// Takes the finalizer away that another field manager owns too: whoever restored the object from a backup, finalizer and

@@ -117,11 +117,7 @@ impl Claim {
     /// The claim on an object. A claim without our finalizer does not count: it may have been copied with the manifest.
     #[must_use]
     pub fn of(object: &SecurityGroupMembership) -> Option<Self> {
-        if !object
-            .finalizers()
-            .iter()
-            .any(|finalizer| finalizer == FINALIZER)
-        {
+        if !has_finalizer(object) {
             return None;
         }
         let annotations = object.annotations();
@@ -144,4 +140,13 @@ pub fn resource_version(object: &SecurityGroupMembership) -> u64 {
         .resource_version()
         .and_then(|version| version.parse().ok())
         .unwrap_or_default()
+}
+
+/// Whether the object carries our finalizer.
+#[must_use]
+pub fn has_finalizer(object: &SecurityGroupMembership) -> bool {
+    object
+        .finalizers()
+        .iter()
+        .any(|finalizer| finalizer == FINALIZER)
 }

@@ -165,6 +165,7 @@ impl Memory {
             // The scanner looks at them.
             Verdict::Ready { .. } => {
                 entry.leave_loop();
+                entry.drift_told = false;
                 if entry.is_of_no_use() {
                     entries.remove(uid);
                 }
@@ -231,8 +232,7 @@ impl Entry {
     }
 
     /// Of an edge that is as it should be, only its repairs matter: most objects need no entry.
-    fn is_of_no_use(&mut self) -> bool {
-        self.drift_told = false;
+    fn is_of_no_use(&self) -> bool {
         self.repairs.is_empty() && self.next_repair.is_none() && self.held.is_none()
     }
 }

@@ -392,7 +392,8 @@ impl CloudSide {
     }
 }
 
-fn fault(fault: Kind, effect: bool) -> Fault {
+/// One call anywhere fails so; with its effect only where the cloud may have had one.
+pub fn fault(fault: Kind, effect: bool) -> Fault {
     Fault {
         action: None,
         region: None,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::in_virtual_time;
+use crate::link::fault;
 use crate::monitor::{MEMBERSHIPS, condition, text};
 use crate::world::{NAMESPACE, Nature, World};
 use security_group_operator::simulator::faults::{ErrorFault, Fault, Kind};
@@ -158,21 +159,14 @@ fn a_refused_leave_and_a_read_that_lags_behind_the_join_do_not_let_the_finalizer
         world.membership("m", 0, 0, json!({}));
         seconds(0.1).await;
         assert!(world.is_member("i-0", "sg-a"));
+        let forbidden = Kind::Error(ErrorFault {
+            code: "Forbidden.RAM".to_owned(),
+            status: Some(403),
+            message: None,
+        });
         world.simulator.add_fault(Fault {
             action: Some("LeaveSecurityGroup".to_owned()),
-            region: None,
-            target: None,
-            security_group_id: None,
-            access_key: None,
-            count: Some(1),
-            skip: 0,
-            probability: None,
-            effect: false,
-            fault: Kind::Error(ErrorFault {
-                code: "Forbidden.RAM".to_owned(),
-                status: Some(403),
-                message: None,
-            }),
+            ..fault(forbidden, false)
         });
         world.delete("m");
         seconds(0.5).await;
