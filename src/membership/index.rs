@@ -1,7 +1,7 @@
 //! Who names which edge: one compact record an object, kept by the watch and by our own writes. In memory only: no I/O, no
 //! decisions.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -221,18 +221,29 @@ impl Edges {
             .collect()
     }
 
-    /// The accounts and regions that any object names.
+    /// Whether any object names this account and region.
     #[must_use]
-    pub fn buckets(&self) -> HashSet<(AccountKey, Region)> {
+    pub fn has_bucket(&self, account: &AccountKey, region: &Region) -> bool {
         self.lock()
             .by_account
-            .iter()
-            .flat_map(|(account, regions)| {
-                regions
-                    .keys()
-                    .map(move |region| (AccountKey::clone(account), region.clone()))
-            })
-            .collect()
+            .get(account)
+            .is_some_and(|regions| regions.contains_key(region))
+    }
+
+    /// The accounts and regions that objects name and `known` does not know yet.
+    #[must_use]
+    pub fn new_buckets(
+        &self,
+        known: impl Fn(&AccountKey, &Region) -> bool,
+    ) -> Vec<(AccountKey, Region)> {
+        let inner = self.lock();
+        let mut new = Vec::new();
+        for (account, regions) in &inner.by_account {
+            for region in regions.keys().filter(|region| !known(account, region)) {
+                new.push((AccountKey::clone(account), region.clone()));
+            }
+        }
+        new
     }
 
     /// Up to `most` targets of an account and region behind `after`, in order, and how many there are in all.

@@ -66,30 +66,7 @@ impl Picture {
 pub async fn run(context: Arc<Context>, period: Duration) {
     let mut tasks = Tasks::default();
     loop {
-        let buckets = context.edges.buckets();
-        tasks.0.retain(|bucket, task| {
-            let keep = buckets.contains(bucket) && !task.is_aborted();
-            if !keep {
-                task.abort();
-            }
-            keep
-        });
-        for bucket in buckets {
-            tasks
-                .0
-                .entry(bucket)
-                .or_insert_with_key(|(account, region)| {
-                    let scan = scan_bucket(
-                        Arc::clone(&context),
-                        account.clone(),
-                        region.clone(),
-                        period,
-                    );
-                    let (scan, handle) = abortable(scan);
-                    tokio::spawn(scan);
-                    handle
-                });
-        }
+        tasks.follow(&context, period);
         context.turns.call_the_waiting();
         for object in context.edges.misquoted() {
             context.pokes.poke(&object);
@@ -100,11 +77,42 @@ pub async fn run(context: Arc<Context>, period: Duration) {
 
 /// The running scans; they end with it.
 #[derive(Default)]
-struct Tasks(HashMap<(AccountKey, Region), AbortHandle>);
+struct Tasks(HashMap<AccountKey, HashMap<Region, AbortHandle>>);
+
+impl Tasks {
+    /// Ends the scans that no object needs any more, and starts those that are missing.
+    fn follow(&mut self, context: &Arc<Context>, period: Duration) {
+        self.0.retain(|account, regions| {
+            regions.retain(|region, task| {
+                let keep = context.edges.has_bucket(account, region);
+                if !keep {
+                    task.abort();
+                }
+                keep
+            });
+            !regions.is_empty()
+        });
+        let new = context
+            .edges
+            .new_buckets(|account, region| self.has(account, region));
+        for (account, region) in new {
+            let scan = scan_bucket(Arc::clone(context), account.clone(), region.clone(), period);
+            let (scan, handle) = abortable(scan);
+            tokio::spawn(scan);
+            self.0.entry(account).or_default().insert(region, handle);
+        }
+    }
+
+    fn has(&self, account: &AccountKey, region: &Region) -> bool {
+        self.0
+            .get(account)
+            .is_some_and(|regions| regions.contains_key(region))
+    }
+}
 
 impl Drop for Tasks {
     fn drop(&mut self) {
-        for task in self.0.values() {
+        for task in self.0.values().flat_map(HashMap::values) {
             task.abort();
         }
     }
