@@ -283,9 +283,15 @@ impl Cloud {
         let status: InterfaceStatus = serde_json::from_value(word).map_err(|_| wrong())?;
         interface.status.set(now, status);
         if let Some(duration) = duration {
-            interface
-                .status
-                .plan(later(now, *duration), status.settles_in());
+            let end = later(now, *duration);
+            match status {
+                InterfaceStatus::Deleting => interface.resource.deleted = Some(end),
+                InterfaceStatus::Creating
+                | InterfaceStatus::Available
+                | InterfaceStatus::Attaching
+                | InterfaceStatus::InUse
+                | InterfaceStatus::Detaching => interface.status.plan(end, status.settles_in()),
+            }
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::link::Moment;
 use crate::monitor::MEMBERSHIPS;
+use crate::scene::{INTERFACE, TEAMS, name_own_account};
 use crate::world::{Nature, World};
 
 /// At a second, something that happens.
@@ -19,7 +20,7 @@ pub struct Path {
     steps: &'static [Step],
     /// The second at which the end is looked at.
     end: u64,
-    /// Whether i-0 is in sg-a then, as the promises have it.
+    /// Whether the target is in sg-a then, as the promises have it.
     pub member: bool,
 }
 
@@ -182,6 +183,35 @@ pub const PATHS: &[Path] = &[
         end: 60,
         member: true,
     },
+    Path {
+        name: "create for a network interface",
+        before: |_| {},
+        steps: &[(1.0, create_for_an_interface)],
+        end: 20,
+        member: true,
+    },
+    Path {
+        name: "delete for a network interface",
+        before: |_| {},
+        steps: &[(1.0, create_for_an_interface), (15.0, delete)],
+        end: 40,
+        member: false,
+    },
+    Path {
+        name: "share between two accounts and let go in order",
+        before: |world| {
+            world.write_secret(TEAMS, 0);
+            world.account(TEAMS, true);
+        },
+        steps: &[
+            (1.0, create),
+            (8.0, other_by_its_own_account),
+            (20.0, delete),
+            (30.0, delete_other),
+        ],
+        end: 60,
+        member: false,
+    },
 ];
 
 fn create(world: &World) {
@@ -190,6 +220,16 @@ fn create(world: &World) {
 
 fn other(world: &World) {
     world.membership("other", 0, 0, json!({}));
+}
+
+fn create_for_an_interface(world: &World) {
+    world.membership("m", INTERFACE, 0, json!({}));
+}
+
+fn other_by_its_own_account(world: &World) {
+    let mut rest = json!({});
+    name_own_account(&mut rest);
+    world.membership("other", 0, 0, rest);
 }
 
 fn delete(world: &World) {

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use crate::in_virtual_time;
 use crate::monitor::{MEMBERSHIPS, condition, text};
-use crate::world::{NAMESPACE, Nature, World};
+use crate::scene::NAMESPACE;
+use crate::world::{Nature, World};
 
 async fn minutes(minutes: u64) {
     tokio::time::sleep(Duration::from_secs(minutes * 60)).await;

@@ -8,12 +8,13 @@ use std::time::Duration;
 use k8s_openapi::jiff::Timestamp;
 use security_group_operator::api::{FINALIZER, ORIGIN_ANNOTATION};
 use security_group_operator::simulator::{Answer, Simulator};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::api_server::request::Reply;
 use crate::api_server::store::{Change, Entry};
 use crate::api_server::{ApiServer, Call};
+use crate::scene::{self, KEYS, MISPLACED, OWNER, TARGETS, home};
 
 /// A pass that began before an object was shown does not know it. No call and no wait of a pass is longer.
 const PASS: Duration = Duration::from_secs(40);
@@ -223,13 +224,13 @@ impl Monitor {
         };
         let generation = ready["observedGeneration"].as_i64().unwrap_or_default();
         let (uid, target) = (text(object, "/metadata/uid"), target_of(object));
-        let fine = {
+        let fine = edge_of(object).is_some() && {
             let state = self.state.lock().unwrap();
             let born = state.births.get(&(uid.clone(), generation));
             born.is_some_and(|born| {
                 state
                     .answers
-                    .get(&target)
+                    .get(target)
                     .is_some_and(|answered| answered >= born)
             })
         };
@@ -258,12 +259,20 @@ impl Monitor {
         let group = parameters.get("SecurityGroupId");
         if action.starts_with("Describe") && answer.outcome == "OK" {
             let body = String::from_utf8_lossy(answer.response.body());
+            let interfaces = action == "DescribeNetworkInterfaces";
+            let field = if interfaces {
+                "NetworkInterfaceId"
+            } else {
+                "InstanceId"
+            };
             let mut state = self.state.lock().unwrap();
-            for number in 0..TARGETS {
-                let target = format!("i-{number}");
-                if body.contains(&format!("\"{target}\"")) {
+            for target in &TARGETS[..MISPLACED] {
+                // An interface's row names its instance as well, and an instance's its interfaces.
+                if target.is_interface() == interfaces
+                    && body.contains(&format!("\"{field}\":\"{}\"", target.id))
+                {
                     // Answers may come in another order than their calls began.
-                    let latest = state.answers.entry(target).or_insert(started);
+                    let latest = state.answers.entry(target.id.to_owned()).or_insert(started);
                     *latest = (*latest).max(started);
                 }
             }
@@ -354,7 +363,13 @@ impl Monitor {
                 .upheaval
                 .is_some_and(|at| at.elapsed() < PASS * 3);
             let managed = object["spec"]["managementPolicy"] == "Manage";
-            if managed && known && !upheaval && !self.is_recent(&uid) && !self.old_lists {
+            if managed
+                && self.may_hold(object)
+                && known
+                && !upheaval
+                && !self.is_recent(&uid)
+                && !self.old_lists
+            {
                 self.violated(format!(
                     "I1: {target} left {group}, and {} still names it",
                     text(object, "/metadata/name")
@@ -383,6 +398,34 @@ impl Monitor {
         }
     }
 
+    /// Whether an object has a claim, or could make one: its account is there, granted, and of the cloud account that owns the
+    /// target. The others do not count: anybody could keep any edge otherwise.
+    fn may_hold(&self, object: &Value) -> bool {
+        if object["metadata"]["annotations"][ORIGIN_ANNOTATION].is_string() {
+            return true;
+        }
+        let Some(account) = scene::account_of(object) else {
+            return true;
+        };
+        let there = self
+            .server
+            .object(account.plural, account.namespace, account.name)
+            .is_some_and(|there| there["spec"]["grants"] != json!([]));
+        let secret = self
+            .server
+            .object("secrets", account.secret_namespace, "key");
+        let key = secret.and_then(|secret| {
+            (0..KEYS.len()).find(|key| secret["data"] == scene::secret_data(*key))
+        });
+        there
+            && key.is_some_and(|key| {
+                self.simulator.inspect(|cloud| {
+                    let key = cloud.keys.usable(KEYS[key].0);
+                    key.is_ok_and(|key| key.account == OWNER)
+                })
+            })
+    }
+
     /// I3, for every object that went since the last look; and the births of generations.
     pub fn read_log(&self) {
         let entries: Vec<Entry> = {
@@ -404,20 +447,17 @@ impl Monitor {
                 .births
                 .entry((uid, generation))
                 .or_insert_with(Instant::now);
-            if entry.change == Change::Deleted {
-                self.check_release(&entry.object);
-                let edge = (
-                    target_of(&entry.object),
-                    text(&entry.object, "/spec/securityGroupID"),
-                );
+            if entry.change == Change::Deleted
+                && let Some(edge) = edge_of(&entry.object)
+            {
+                self.check_release(&entry.object, &edge);
                 self.state.lock().unwrap().gone.insert(edge, Instant::now());
             }
         }
         self.state.lock().unwrap().read += entries.len();
     }
 
-    fn check_release(&self, object: &Value) {
-        let (target, group) = (target_of(object), text(object, "/spec/securityGroupID"));
+    fn check_release(&self, object: &Value, (target, group): &(String, String)) {
         let held = object["metadata"]["finalizers"]
             .as_array()
             .is_some_and(|all| all.iter().any(|one| one == FINALIZER));
@@ -428,7 +468,7 @@ impl Monitor {
         let leaves = spec["managementPolicy"] == "Manage"
             && (spec["deletionPolicy"] == "Leave"
                 || spec["deletionPolicy"] == "LeaveIfJoined" && claim == "Joined");
-        let there = self.membership(Some(&target), Some(&group), self.server.now());
+        let there = self.membership(Some(target), Some(group), self.server.now());
         let ours = self
             .state
             .lock()
@@ -445,10 +485,10 @@ impl Monitor {
         {
             return;
         }
-        let others = self.naming(&target, &group);
+        let others = self.naming(target, group);
         let name = text(object, "/metadata/name");
         if others.is_empty() {
-            if !self.recently_gone(&target, &group) {
+            if !self.recently_gone(target, group) {
                 self.violated(format!(
                     "I3: the finalizer of {name} went, and {target} is still in {group}"
                 ));
@@ -457,7 +497,7 @@ impl Monitor {
             let heir = others
                 .iter()
                 .any(|other| other["metadata"]["annotations"][ORIGIN_ANNOTATION] == "Joined");
-            if !heir && !self.recently_gone(&target, &group) {
+            if !heir && !self.recently_gone(target, group) {
                 self.violated(format!("I3: {name} went with the claim Joined on {target} in {group} and left it to nobody"));
             }
         }
@@ -519,16 +559,18 @@ impl Monitor {
 
     pub fn naming(&self, target: &str, group: &str) -> Vec<Arc<Value>> {
         let mut objects = self.server.objects(MEMBERSHIPS);
+        let region = home(target);
         objects.retain(|object| {
-            object["spec"]["instanceID"] == target && object["spec"]["securityGroupID"] == group
+            let spec = &object["spec"];
+            target_of(object) == target
+                && spec["securityGroupID"] == group
+                && spec["region"] == region
         });
         objects
     }
 }
 
 pub const MEMBERSHIPS: &str = "securitygroupmemberships";
-/// Instances that a world has.
-pub const TARGETS: usize = 4;
 
 /// The text at `/name/name/…`, where no name has a slash in it; empty where there is none. Not `Value::pointer`, which makes two
 /// strings of each name.
@@ -541,8 +583,19 @@ pub fn text(object: &Value, pointer: &str) -> String {
         .to_owned()
 }
 
-pub fn target_of(object: &Value) -> String {
-    text(object, "/spec/instanceID")
+pub fn target_of(object: &Value) -> &str {
+    let spec = &object["spec"];
+    let target = spec["instanceID"].as_str();
+    target
+        .or_else(|| spec["networkInterfaceID"].as_str())
+        .unwrap_or_default()
+}
+
+/// The edge that an object names; none where it looks for the target in another region than it is in.
+pub fn edge_of(object: &Value) -> Option<(String, String)> {
+    let target = target_of(object);
+    (object["spec"]["region"] == home(target))
+        .then(|| (target.to_owned(), text(object, "/spec/securityGroupID")))
 }
 
 pub fn is_deleting(object: &Value) -> bool {

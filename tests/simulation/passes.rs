@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use crate::api_server::Verb;
 use crate::in_virtual_time;
 use crate::monitor::{MEMBERSHIPS, condition, text};
-use crate::world::{NAMESPACE, Nature, OPERATOR_NAMESPACE, World};
+use crate::scene::{CLUSTER, NAMESPACE, TEAMS};
+use crate::world::{Nature, World};
 
 /// Longer than a pass over one object without faults, shorter than the first wait after a fault.
 const AT_ONCE: f64 = 0.4;
@@ -318,7 +319,7 @@ fn what_was_joined_is_left_even_when_its_secret_went_first() {
             world.membership(name, target, 0, json!({}));
         }
         seconds(AT_ONCE).await;
-        world.remove_secret();
+        world.remove_secret(CLUSTER);
         seconds(5.0).await;
         assert_eq!(ready(&world, "stays").1, "AccountNotReady");
         world.delete("m");
@@ -333,28 +334,16 @@ fn what_was_joined_is_left_even_when_its_secret_went_first() {
 fn a_namespaces_own_account_may_go_before_what_it_joined_and_the_clusters_is_waited_for() {
     in_virtual_time(|| async {
         let world = world().await;
-        let secret = world
-            .server
-            .object("secrets", OPERATOR_NAMESPACE, "key")
-            .unwrap();
-        world.create(
-            "secrets",
-            NAMESPACE,
-            json!({"metadata": {"name": "key"}, "data": secret["data"]}),
-        );
-        world.create(
-            "cloudaccounts",
-            NAMESPACE,
-            json!({"metadata": {"name": "own"}, "spec": {"credentials": {"secretRef": {"name": "key"}}}}),
-        );
+        world.write_secret(TEAMS, 0);
+        world.account(TEAMS, true);
         seconds(1.0).await;
         let own = json!({"accountRef": {"kind": "CloudAccount", "name": "own"}});
         world.membership("m", 0, 0, own.clone());
         world.membership("stays", 1, 0, own);
         world.membership("waits", 2, 0, json!({}));
         seconds(AT_ONCE).await;
-        world.user(Verb::Delete, "cloudaccounts", NAMESPACE, "own", Value::Null);
-        world.account(false);
+        world.account(TEAMS, false);
+        world.account(CLUSTER, false);
         seconds(5.0).await;
         assert_eq!(ready(&world, "stays").1, "AccountNotFound");
         world.delete("m");
@@ -365,7 +354,7 @@ fn a_namespaces_own_account_may_go_before_what_it_joined_and_the_clusters_is_wai
         assert!(world.is_member("i-1", "sg-a"));
         assert_eq!(ready(&world, "waits").1, "AccountNotFound");
         assert!(world.is_member("i-2", "sg-a"));
-        world.account(true);
+        world.account(CLUSTER, true);
         seconds(AT_ONCE).await;
         assert_eq!(object(&world, "waits"), None);
         assert!(!world.is_member("i-2", "sg-a"));

@@ -7,7 +7,8 @@ use serde_json::json;
 use crate::in_virtual_time;
 use crate::link::fault;
 use crate::monitor::{MEMBERSHIPS, condition, text};
-use crate::world::{NAMESPACE, Nature, World};
+use crate::scene::{CLUSTER, NAMESPACE};
+use crate::world::{Nature, World};
 use security_group_operator::simulator::faults::{ErrorFault, Fault, Kind};
 
 async fn seconds(seconds: f64) {
@@ -78,12 +79,12 @@ fn an_account_that_goes_while_it_is_examined_does_not_vouch_for_the_next_one_of_
         world.start(None);
         // STS has been asked and has not answered yet.
         seconds(0.012).await;
-        world.account(false);
+        world.account(CLUSTER, false);
         seconds(1.0).await;
         world.membership("m", 0, 0, json!({}));
         seconds(1.0).await;
         assert_eq!(ready(&world, "m").1, "AccountNotFound");
-        world.account(true);
+        world.account(CLUSTER, true);
         seconds(10.0).await;
         assert_eq!(ready(&world, "m"), ("True".to_owned(), "Joined".to_owned()));
     });

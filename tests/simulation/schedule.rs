@@ -9,10 +9,9 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::link::{Moment, Odds};
-use crate::monitor::{MEMBERSHIPS, TARGETS, text};
-use crate::world::{GROUPS, KEYS, NAMESPACE, Nature, World};
-
-const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
+use crate::monitor::{MEMBERSHIPS, text};
+use crate::scene::{self, ACCOUNTS, CLUSTER, KEYS, NAMES, NAMESPACE, TARGETS};
+use crate::world::{Nature, World};
 
 /// One thing that happens.
 #[derive(Clone, Debug)]
@@ -21,7 +20,8 @@ pub enum Act {
         name: usize,
         target: usize,
         group: usize,
-        policies: Value,
+        /// The policies; and the account, if it is not the cluster's.
+        rest: Value,
     },
     Policies {
         name: usize,
@@ -56,10 +56,12 @@ pub enum Act {
         active: bool,
     },
     Secret {
+        account: usize,
         there: bool,
         key: usize,
     },
     Account {
+        account: usize,
         there: bool,
     },
     Kill {
@@ -107,9 +109,7 @@ impl Schedule {
         } else {
             Duration::ZERO
         };
-        // Few targets make edges shared; sometimes only one.
-        let targets = random.random_range(1..=TARGETS);
-        let groups = random.random_range(1..=GROUPS.len());
+        let cast = Cast::draw(random);
         let mut at = Duration::ZERO;
         let mut acts = Vec::new();
         for _ in 0..random.random_range(4..24) {
@@ -119,7 +119,7 @@ impl Schedule {
                 _ => random.random_range(5_000..70_000),
             };
             at += Duration::from_millis(pause);
-            acts.push((at, Act::draw(random, targets, groups, several)));
+            acts.push((at, Act::draw(random, &cast, several)));
         }
         Self {
             nature: Nature {
@@ -127,13 +127,12 @@ impl Schedule {
                 odds,
                 lag,
                 several,
+                own_accounts: cast.accounts > 1,
             },
             acts,
         }
     }
-}
 
-impl Schedule {
     /// How much there is in it: acts, and kinds of faults.
     pub fn size(&self) -> usize {
         let Nature {
@@ -153,19 +152,49 @@ impl Schedule {
     }
 }
 
+/// What a schedule has to do with.
+struct Cast {
+    targets: Vec<usize>,
+    groups: usize,
+    accounts: usize,
+}
+
+impl Cast {
+    /// Few targets make edges shared; sometimes only one.
+    fn draw(random: &mut StdRng) -> Self {
+        let targets = random.random_range(1..=4);
+        Self {
+            targets: (0..targets)
+                .map(|_| random.random_range(0..TARGETS.len()))
+                .collect(),
+            groups: random.random_range(1..=2),
+            accounts: if random.random_bool(0.4) {
+                ACCOUNTS.len()
+            } else {
+                1
+            },
+        }
+    }
+}
+
 impl Act {
-    fn draw(random: &mut StdRng, targets: usize, groups: usize, several: bool) -> Self {
+    fn draw(random: &mut StdRng, cast: &Cast, several: bool) -> Self {
         let name = random.random_range(0..NAMES.len());
-        let (target, group) = (
-            random.random_range(0..targets),
-            random.random_range(0..groups),
-        );
+        let target = cast.targets[random.random_range(0..cast.targets.len())];
+        let group = random.random_range(0..cast.groups);
+        let account = random.random_range(0..cast.accounts);
         match random.random_range(0..100) {
             0..26 => Self::Create {
                 name,
                 target,
                 group,
-                policies: policies(random, 0.25),
+                rest: {
+                    let mut rest = policies(random, 0.25);
+                    if account != CLUSTER {
+                        scene::name_own_account(&mut rest);
+                    }
+                    rest
+                },
             },
             26..34 => Self::Policies {
                 name,
@@ -183,8 +212,10 @@ impl Act {
             },
             68..73 => Self::Status {
                 target,
-                status: ["Running", "Stopped", "Starting", "Stopping", "Pending"]
-                    [random.random_range(0..5)],
+                status: {
+                    let statuses = TARGETS[target].statuses();
+                    statuses[random.random_range(0..statuses.len())]
+                },
             },
             73..74 => Self::Release { target },
             74..77 => Self::Limit {
@@ -197,10 +228,12 @@ impl Act {
                 active: random.random_bool(0.5),
             },
             83..86 => Self::Secret {
+                account,
                 there: random.random_bool(0.6),
                 key: random.random_range(0..KEYS.len()),
             },
             86..87 => Self::Account {
+                account,
                 there: random.random_bool(0.5),
             },
             87..94 => Self::Kill {
@@ -221,36 +254,60 @@ impl Act {
 
     fn happen(&self, world: &mut World) {
         match self {
-            Self::Create { name, target, group, policies } => {
-                world.membership(NAMES[*name], *target, *group, policies.clone());
+            Self::Create {
+                name,
+                target,
+                group,
+                rest,
+            } => {
+                world.membership(NAMES[*name], *target, *group, rest.clone());
             }
             Self::Policies { name, policies } => {
                 world.patch(NAMES[*name], json!({"spec": policies}));
             }
             Self::Annotate { name, annotations } => {
-                world.patch(NAMES[*name], json!({"metadata": {"annotations": annotations}}));
+                world.patch(
+                    NAMES[*name],
+                    json!({"metadata": {"annotations": annotations}}),
+                );
             }
             Self::Delete { name } => world.delete(NAMES[*name]),
-            Self::Foreign { target, group, joins } => world.foreign(*target, *group, *joins),
+            Self::Foreign {
+                target,
+                group,
+                joins,
+            } => world.foreign(*target, *group, *joins),
             Self::Status { target, status } => {
-                world.cloud(json!({"setStatus": {"id": format!("i-{target}"), "status": status, "for": "20s"}}));
+                world.cloud(json!({"setStatus": {"id": TARGETS[*target].id, "status": status, "for": "20s"}}));
             }
-            Self::Release { target } => world.cloud(json!({"delete": {"id": format!("i-{target}")}})),
-            Self::Limit { calls } => world.cloud(json!({"set": {"limits": {"JoinSecurityGroup": calls, "DescribeInstances": calls}}})),
+            Self::Release { target } => world.cloud(json!({"delete": {"id": TARGETS[*target].id}})),
+            Self::Limit { calls } => world.cloud(json!({"set": {"limits": limits(*calls)}})),
             Self::Grant { granted } => world.grant(*granted),
             Self::Key { active } => {
                 let change = if *active { "activateKey" } else { "revokeKey" };
                 world.cloud(json!({change: {"id": "LTAI5tFirst"}}));
                 world.monitor.upheaval();
             }
-            Self::Secret { there: true, key } => world.write_secret(*key),
-            Self::Secret { there: false, .. } => world.remove_secret(),
-            Self::Account { there } => world.account(*there),
+            Self::Secret {
+                account,
+                there: true,
+                key,
+            } => world.write_secret(*account, *key),
+            Self::Secret {
+                account,
+                there: false,
+                ..
+            } => world.remove_secret(*account),
+            Self::Account { account, there } => world.account(*account, *there),
             Self::Kill { after, moment } => world.doom(*after, *moment),
             Self::Stop { .. } => {}
             Self::Second => world.start(None),
         }
     }
+}
+
+fn limits(calls: Option<u32>) -> Value {
+    json!({"JoinSecurityGroup": calls, "DescribeInstances": calls, "DescribeNetworkInterfaces": calls})
 }
 
 fn policies(random: &mut StdRng, probability: f64) -> Value {
@@ -349,12 +406,12 @@ fn heal(world: &mut World) {
         world.keep_none();
     }
     world.cloud(json!({"activateKey": {"id": "LTAI5tFirst"}}));
-    world.cloud(json!({"set": {"limits": {"JoinSecurityGroup": null, "DescribeInstances": null}}}));
-    world.write_secret(0);
-    world.account(true);
+    world.cloud(json!({"set": {"limits": limits(None)}}));
+    world.restore_accounts();
     world.grant(true);
     for object in world.objects() {
-        let name = text(&object, "/metadata/name");
+        let metadata = |field| text(&object["metadata"], field);
+        let name = format!("{}/{}", metadata("/namespace"), metadata("/name"));
         world.patch(
             &name,
             json!({"metadata": {"annotations": {"security-group-operator.io/paused": null}}}),

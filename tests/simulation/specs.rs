@@ -10,9 +10,9 @@ use proptest::sample::select;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use serde_json::{Value, json};
 
-use crate::monitor::TARGETS;
+use crate::scene::{self, ACCOUNTS, FREE_INTERFACE, KEYS, MISPLACED};
 use crate::schedule::{self, Act, Schedule};
-use crate::world::{GROUPS, KEYS, Nature};
+use crate::world::Nature;
 use crate::{in_virtual_time, number};
 
 /// Sequences in `cargo test`, which is not optimized.
@@ -31,7 +31,10 @@ fn no_sequence_of_specs_breaks_an_invariant() {
     let random = TestRng::from_seed(RngAlgorithm::ChaCha, &seed);
     let outcome = TestRunner::new_with_rng(config, random).run(&sequences(), |acts| {
         let schedule = Schedule {
-            nature: Nature::default(),
+            nature: Nature {
+                own_accounts: true,
+                ..Nature::default()
+            },
             acts,
         };
         let outcome = in_virtual_time(|| schedule::run(&schedule, false));
@@ -62,19 +65,32 @@ fn pause() -> impl Strategy<Value = u64> {
 }
 
 fn act() -> impl Strategy<Value = Act> {
-    // Three names on two targets: objects are made again, and share edges.
+    // Three names on three targets, one of them not there: objects are made again, and share edges.
     let name = 0..3_usize;
+    let target = select(&[0, FREE_INTERFACE, MISPLACED]);
     prop_oneof![
-        8 => (name.clone(), 0..TARGETS / 2, 0..GROUPS.len(), policies())
-            .prop_map(|(name, target, group, policies)| Act::Create { name, target, group, policies }),
+        8 => (name.clone(), target, 0..2_usize, rest())
+            .prop_map(|(name, target, group, rest)| Act::Create { name, target, group, rest }),
         4 => (name.clone(), policies()).prop_map(|(name, policies)| Act::Policies { name, policies }),
         3 => (name.clone(), annotations())
             .prop_map(|(name, annotations)| Act::Annotate { name, annotations }),
         6 => name.prop_map(|name| Act::Delete { name }),
         1 => any::<bool>().prop_map(|granted| Act::Grant { granted }),
-        1 => (any::<bool>(), 0..KEYS.len()).prop_map(|(there, key)| Act::Secret { there, key }),
-        1 => any::<bool>().prop_map(|there| Act::Account { there }),
+        1 => (0..ACCOUNTS.len(), any::<bool>(), 0..KEYS.len())
+            .prop_map(|(account, there, key)| Act::Secret { account, there, key }),
+        1 => (0..ACCOUNTS.len(), any::<bool>())
+            .prop_map(|(account, there)| Act::Account { account, there }),
     ]
+}
+
+/// The policies and the account.
+fn rest() -> impl Strategy<Value = Value> {
+    (policies(), any::<bool>()).prop_map(|(mut rest, own)| {
+        if own {
+            scene::name_own_account(&mut rest);
+        }
+        rest
+    })
 }
 
 fn policies() -> impl Strategy<Value = Value> {

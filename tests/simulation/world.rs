@@ -2,18 +2,15 @@
 //! do; what they do when is for schedules and paths to say.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use k8s_openapi::jiff::Timestamp;
 use security_group_operator::api::account::Endpoints;
 use security_group_operator::args::{LogFormat, Settings};
 use security_group_operator::clock::Clock;
 use security_group_operator::operator;
 use security_group_operator::simulator::Simulator;
-use security_group_operator::simulator::cloud::Cloud;
-use security_group_operator::simulator::inventory::Inventory;
 use security_group_operator::telemetry::Telemetry;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -23,17 +20,10 @@ use crate::api_server::request::{Reply, Request};
 use crate::api_server::store::Kind;
 use crate::api_server::{self, ApiServer, Verb};
 use crate::link::{ApiSide, CloudSide, Link, Moment, Odds, Weather};
-use crate::monitor::{MEMBERSHIPS, Monitor, condition, is_deleting, target_of, text};
-
-pub const NAMESPACE: &str = "team";
-pub const OPERATOR_NAMESPACE: &str = "operator";
-pub const GROUPS: [&str; 2] = ["sg-a", "sg-b"];
-/// Access keys: ID, secret, and the cloud account. The last one is of another account than the instances.
-pub const KEYS: [(&str, &str, &str); 3] = [
-    ("LTAI5tFirst", "first-secret-canary", "1000000000000001"),
-    ("LTAI5tSecond", "second-secret-canary", "1000000000000001"),
-    ("LTAI5tForeign", "foreign-secret-canary", "1000000000000002"),
-];
+use crate::monitor::{MEMBERSHIPS, Monitor, condition, edge_of, is_deleting, text};
+use crate::scene::{
+    self, ACCOUNTS, CLUSTER, GUESTS, KEYS, MISPLACED, NAMESPACE, OPERATOR_NAMESPACE, TARGETS, place,
+};
 
 pub struct World {
     pub server: Arc<ApiServer>,
@@ -41,7 +31,7 @@ pub struct World {
     pub monitor: Arc<Monitor>,
     pub weather: Arc<Weather>,
     pub lives: Vec<Life>,
-    seed: u64,
+    nature: Nature,
 }
 
 /// One running or dead operator.
@@ -59,13 +49,15 @@ pub struct Nature {
     pub odds: Odds,
     pub lag: Duration,
     pub several: bool,
+    /// Whether namespaces have accounts of their own.
+    pub own_accounts: bool,
 }
 
 impl World {
     /// A world with an account that is granted everything, and no operator yet.
     pub fn new(nature: Nature) -> Self {
-        let server = Arc::new(ApiServer::new(epoch()));
-        let mut cloud = cloud();
+        let server = Arc::new(ApiServer::new(scene::epoch()));
+        let mut cloud = scene::cloud();
         cloud.settings.lag = nature.lag;
         let simulator = Arc::new(Simulator::new(cloud, nature.seed));
         let mut monitor = Monitor::new(Arc::clone(&server), Arc::clone(&simulator));
@@ -82,16 +74,30 @@ impl World {
             monitor: Arc::new(monitor),
             weather: Arc::new(Weather::new(nature.seed, nature.odds)),
             lives: Vec::new(),
-            seed: nature.seed,
+            nature,
         };
-        world.create(
-            "namespaces",
-            "",
-            json!({"metadata": {"name": NAMESPACE, "labels": {"team": "web"}}}),
-        );
-        world.write_secret(0);
-        world.account(true);
+        for name in [NAMESPACE, GUESTS] {
+            world.create(
+                "namespaces",
+                "",
+                json!({"metadata": {"name": name, "labels": {"team": "web"}}}),
+            );
+        }
+        world.restore_accounts();
         world
+    }
+
+    /// Makes every account of this world that is not there, with its Secret.
+    pub fn restore_accounts(&self) {
+        let last = if self.nature.own_accounts {
+            ACCOUNTS.len()
+        } else {
+            1
+        };
+        for account in 0..last {
+            self.write_secret(account, 0);
+            self.account(account, true);
+        }
     }
 
     /// Starts an operator; `ends` is the request at which it is killed.
@@ -126,7 +132,10 @@ impl World {
             client,
             Arc::new(CloudSide(Arc::clone(&link))),
             Arc::new(Telemetry::default()),
-            Clock::simulated(self.server.now(), self.seed.wrapping_add(life as u64)),
+            Clock::simulated(
+                self.server.now(),
+                self.nature.seed.wrapping_add(life as u64),
+            ),
             shutdown,
         );
         self.lives.push(Life {
@@ -200,33 +209,33 @@ impl World {
         self.start(None);
     }
 
-    pub fn remove_secret(&self) {
-        self.user(
-            Verb::Delete,
-            "secrets",
-            OPERATOR_NAMESPACE,
-            "key",
-            Value::Null,
-        );
+    pub fn remove_secret(&self, account: usize) {
+        let namespace = ACCOUNTS[account].secret_namespace;
+        self.user(Verb::Delete, "secrets", namespace, "key", Value::Null);
         self.monitor.upheaval();
     }
 
-    /// Makes or takes away the account.
-    pub fn account(&self, there: bool) {
+    /// Makes or takes away an account.
+    pub fn account(&self, account: usize, there: bool) {
+        let scene::Account {
+            plural,
+            namespace,
+            name,
+            ..
+        } = ACCOUNTS[account];
         if there {
-            self.create("clustercloudaccounts", "", json!({"metadata": {"name": "default"}, "spec": {
-                "credentials": {"secretRef": {"name": "key"}},
-                "endpoints": {"ecs": "http://ecs.test", "sts": "http://sts.test"},
-                "grants": [{"namespaces": {"selector": {"matchLabels": {"team": "web"}}}, "securityGroupIDs": ["*"]}],
-            }}));
-        } else {
-            self.user(
-                Verb::Delete,
-                "clustercloudaccounts",
-                "",
-                "default",
-                Value::Null,
+            let mut spec = json!({"credentials": {"secretRef": {"name": "key"}}});
+            if account == CLUSTER {
+                spec["endpoints"] = json!({"ecs": "http://ecs.test", "sts": "http://sts.test"});
+                spec["grants"] = everything();
+            }
+            self.create(
+                plural,
+                namespace,
+                json!({"metadata": {"name": name}, "spec": spec}),
             );
+        } else {
+            self.user(Verb::Delete, plural, namespace, name, Value::Null);
         }
         self.monitor.upheaval();
     }
@@ -271,38 +280,40 @@ impl World {
         reply
     }
 
-    pub fn write_secret(&self, key: usize) {
-        use base64::Engine as _;
-        let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
-        let (id, secret, _) = KEYS[key % KEYS.len()];
+    pub fn write_secret(&self, account: usize, key: usize) {
         self.user(
             Verb::Apply,
             "secrets",
-            OPERATOR_NAMESPACE,
+            ACCOUNTS[account].secret_namespace,
             "key",
             json!({
                 "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "key"},
-                "data": {"accessKeyID": encode(id), "accessKeySecret": encode(secret)},
+                "data": scene::secret_data(key),
             }),
         );
         self.monitor.upheaval();
     }
 
-    /// A membership `name` of instance `target` in group `group`.
-    pub fn membership(&self, name: &str, target: usize, group: usize, policies: Value) -> Reply {
-        let mut spec = json!({"region": "cn-hangzhou", "instanceID": format!("i-{target}"), "securityGroupID": GROUPS[group]});
+    /// A membership `name` of a target in one of its groups; `rest` is what else its spec says.
+    pub fn membership(&self, name: &str, target: usize, group: usize, rest: Value) -> Reply {
+        let (namespace, name) = place(name);
+        let target = &TARGETS[target];
+        let mut spec = json!({
+            "region": target.region, (target.field()): target.id, "securityGroupID": target.groups[group],
+        });
         spec.as_object_mut()
             .unwrap()
-            .extend(policies.as_object().cloned().unwrap_or_default());
+            .extend(rest.as_object().cloned().unwrap_or_default());
         self.create(
             MEMBERSHIPS,
-            NAMESPACE,
+            namespace,
             json!({"metadata": {"name": name}, "spec": spec}),
         )
     }
 
     pub fn patch(&self, name: &str, patch: Value) -> Reply {
-        self.user(Verb::Merge, MEMBERSHIPS, NAMESPACE, name, patch)
+        let (namespace, name) = place(name);
+        self.user(Verb::Merge, MEMBERSHIPS, namespace, name, patch)
     }
 
     /// Writes what somebody else claims the status to be.
@@ -321,22 +332,20 @@ impl World {
     }
 
     pub fn delete(&self, name: &str) {
-        let reply = self.user(Verb::Delete, MEMBERSHIPS, NAMESPACE, name, Value::Null);
+        let (namespace, name) = place(name);
+        let reply = self.user(Verb::Delete, MEMBERSHIPS, namespace, name, Value::Null);
         self.monitor.touched(&text(&reply.body, "/metadata/uid"));
     }
 
-    /// Sets who may use the account: everybody, or nobody.
+    /// Sets who may use the cluster's account: everybody, or nobody.
     pub fn grant(&self, granted: bool) {
-        let grants = if granted {
-            json!([{"namespaces": {"selector": {"matchLabels": {"team": "web"}}}, "securityGroupIDs": ["*"]}])
-        } else {
-            json!([])
-        };
+        let grants = if granted { everything() } else { json!([]) };
+        let account = &ACCOUNTS[CLUSTER];
         self.user(
             Verb::Merge,
-            "clustercloudaccounts",
-            "",
-            "default",
+            account.plural,
+            account.namespace,
+            account.name,
             json!({"spec": {"grants": grants}}),
         );
         self.monitor.upheaval();
@@ -362,9 +371,8 @@ impl World {
 
     pub fn foreign(&self, target: usize, group: usize, joins: bool) {
         let word = if joins { "join" } else { "leave" };
-        self.cloud(
-            json!({word: {"target": format!("i-{target}"), "securityGroupId": GROUPS[group]}}),
-        );
+        let target = &TARGETS[target];
+        self.cloud(json!({word: {"target": target.id, "securityGroupId": target.groups[group]}}));
     }
 
     pub fn is_member(&self, target: &str, group: &str) -> bool {
@@ -379,11 +387,10 @@ impl World {
     /// What is compared between two runs: who is in which group, and what each object says.
     pub fn picture(&self) -> Vec<String> {
         let mut lines = Vec::new();
-        for target in 0..crate::monitor::TARGETS {
-            for group in GROUPS {
-                let target = format!("i-{target}");
-                if self.is_member(&target, group) {
-                    lines.push(format!("{target} is in {group}"));
+        for target in &TARGETS[..MISPLACED] {
+            for group in target.groups {
+                if self.is_member(target.id, group) {
+                    lines.push(format!("{} is in {group}", target.id));
                 }
             }
         }
@@ -410,12 +417,14 @@ impl World {
             let ready = condition(&object, "Ready").cloned().unwrap_or_default();
             let (status, reason) = (text(&ready, "/status"), text(&ready, "/reason"));
             let current = ready["observedGeneration"] == object["metadata"]["generation"];
-            let member =
-                self.is_member(&target_of(&object), &text(&object, "/spec/securityGroupID"));
-            let exists = self.simulator.inspect(|cloud| {
-                cloud
-                    .instance(&target_of(&object), self.server.now())
-                    .is_some()
+            let edge = edge_of(&object);
+            let member = edge
+                .as_ref()
+                .is_some_and(|(target, group)| self.is_member(target, group));
+            let exists = edge.is_some_and(|(target, _)| {
+                let now = self.server.now();
+                self.simulator
+                    .inspect(|cloud| cloud.member(&target, now).is_some())
             });
             let observed = object["spec"]["managementPolicy"] == "Observe";
             let fine = current
@@ -461,33 +470,7 @@ fn settings() -> Settings {
     }
 }
 
-fn epoch() -> Timestamp {
-    Timestamp::from_second(1_767_225_600).unwrap()
-}
-
-/// The cloud at the beginning; parsed once.
-fn cloud() -> Cloud {
-    static CLOUD: OnceLock<Cloud> = OnceLock::new();
-    CLOUD
-        .get_or_init(|| {
-            let keys: Vec<Value> = KEYS
-                .iter()
-                .map(
-                    |(id, secret, account)| json!({"id": id, "secret": secret, "account": account}),
-                )
-                .collect();
-            let instances: Vec<Value> = (0..crate::monitor::TARGETS)
-                .map(|number| json!({"id": format!("i-{number}"), "securityGroupIds": ["sg-base"]}))
-                .collect();
-            let inventory = json!({
-                "accessKeys": keys,
-                "securityGroups": [{"id": "sg-base"}, {"id": "sg-a"}, {"id": "sg-b"}],
-                "instances": instances,
-            });
-            Inventory::from_yaml(&inventory.to_string())
-                .unwrap()
-                .build(epoch())
-                .unwrap()
-        })
-        .clone()
+/// Grants of everything to everybody.
+fn everything() -> Value {
+    json!([{"namespaces": {"selector": {"matchLabels": {"team": "web"}}}, "securityGroupIDs": ["*"]}])
 }
