@@ -296,6 +296,10 @@ fn status(random: &mut StdRng) -> Value {
     if random.random_bool(0.5) {
         conditions.push(condition(pick(random, &["Stalled", "Reconciling"]), "True"));
     }
+    // Last, as the operator writes it: not in the order of the alphabet.
+    if random.random_bool(0.4) {
+        conditions.push(condition("Drifted", "True"));
+    }
     status["conditions"] = json!(conditions);
     if random.random_bool(0.5) {
         status["target"] = json!({"state": "Running", "vpcID": "vpc-1"});

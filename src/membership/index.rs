@@ -134,28 +134,22 @@ struct Locks {
 }
 
 impl Edges {
-    /// Takes in an object as the watch or our own write shows it. An older view than the one held is ignored.
+    /// Takes in an object as the watch shows it. An older view than the one held is ignored.
     pub fn insert(&self, object: &SecurityGroupMembership) {
-        let Some(mut record) = Record::of(object) else {
-            return;
-        };
-        let mut inner = self.lock();
-        let Some(held) = inner.records.get_mut(&record.uid) else {
-            inner.add(record);
-            return;
-        };
-        if held.resource_version > record.resource_version {
-            return;
+        if let Some(record) = Record::of(object) {
+            self.lock().take_in(record);
         }
-        if held.edge == record.edge && held.account == record.account {
-            held.take_over(record);
-            return;
+    }
+
+    /// Takes in an object as our own write shows it. One that is not known is not added: the watch may show that an object is
+    /// gone before the answer to the write comes, and nothing would take it away again.
+    pub fn refresh(&self, object: &SecurityGroupMembership) {
+        if let Some(record) = Record::of(object) {
+            let mut inner = self.lock();
+            if inner.records.contains_key(&record.uid) {
+                inner.take_in(record);
+            }
         }
-        record.picture = held.picture;
-        record.shown = held.shown;
-        record.said = held.said;
-        inner.remove(&record.uid.clone());
-        inner.add(record);
     }
 
     /// Whether what a user changes of the object, as this hash, has started no pass yet. From now on it has.
@@ -444,6 +438,25 @@ impl Locks {
 }
 
 impl Inner {
+    fn take_in(&mut self, mut record: Record) {
+        let Some(held) = self.records.get_mut(&record.uid) else {
+            self.add(record);
+            return;
+        };
+        if held.resource_version > record.resource_version {
+            return;
+        }
+        if held.edge == record.edge && held.account == record.account {
+            held.take_over(record);
+            return;
+        }
+        record.picture = held.picture;
+        record.shown = held.shown;
+        record.said = held.said;
+        self.remove(&record.uid.clone());
+        self.add(record);
+    }
+
     fn add(&mut self, mut record: Record) {
         let uid = &record.uid;
         self.by_edge

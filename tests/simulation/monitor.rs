@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::api_server::request::Reply;
 use crate::api_server::store::{Change, Entry};
 use crate::api_server::{ApiServer, Call};
-use crate::scene::{self, KEYS, MISPLACED, OWNER, TARGETS, home};
+use crate::scene::{self, MISPLACED, OWNER, TARGETS, home};
 
 /// A pass that began before an object was shown does not know it. No call and no wait of a pass is longer.
 const PASS: Duration = Duration::from_secs(40);
@@ -364,7 +364,7 @@ impl Monitor {
                 .is_some_and(|at| at.elapsed() < PASS * 3);
             let managed = object["spec"]["managementPolicy"] == "Manage";
             if managed
-                && self.may_hold(object)
+                && self.may_hold(object, &deleting)
                 && known
                 && !upheaval
                 && !self.is_recent(&uid)
@@ -398,32 +398,28 @@ impl Monitor {
         }
     }
 
-    /// Whether an object has a claim, or could make one: its account is there, granted, and of the cloud account that owns the
-    /// target. The others do not count: anybody could keep any edge otherwise.
-    fn may_hold(&self, object: &Value) -> bool {
+    /// Whether an object has a claim, or could make one: by the account of one of `deleting`, or by one that the operator has
+    /// accepted for the targets' owner, and that is granted. The others do not count: anybody could keep any edge otherwise.
+    fn may_hold(&self, object: &Value, deleting: &[&Arc<Value>]) -> bool {
         if object["metadata"]["annotations"][ORIGIN_ANNOTATION].is_string() {
             return true;
         }
-        let Some(account) = scene::account_of(object) else {
+        let Some(own) = scene::account_of(object) else {
             return true;
         };
-        let there = self
-            .server
-            .object(account.plural, account.namespace, account.name)
-            .is_some_and(|there| there["spec"]["grants"] != json!([]));
-        let secret = self
-            .server
-            .object("secrets", account.secret_namespace, "key");
-        let key = secret.and_then(|secret| {
-            (0..KEYS.len()).find(|key| secret["data"] == scene::secret_data(*key))
-        });
-        there
-            && key.is_some_and(|key| {
-                self.simulator.inspect(|cloud| {
-                    let key = cloud.keys.usable(KEYS[key].0);
-                    key.is_ok_and(|key| key.account == OWNER)
+        let of_own = |other: &&Arc<Value>| {
+            scene::account_of(other).is_some_and(|account| std::ptr::eq(account, own))
+        };
+        deleting.iter().any(of_own)
+            || self
+                .server
+                .object(own.plural, own.namespace, own.name)
+                .is_some_and(|account| {
+                    let ready = condition(&account, "Ready");
+                    ready.is_some_and(|ready| ready["status"] == "True")
+                        && account["status"]["accountUID"] == OWNER
+                        && account["spec"]["grants"] != json!([])
                 })
-            })
     }
 
     /// I3, for every object that went since the last look; and the births of generations.

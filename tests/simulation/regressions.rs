@@ -265,3 +265,41 @@ fn who_refuses_to_adopt_finds_the_edge_shared_as_soon_as_another_object_holds_it
         assert_eq!(ready(&world, "first").1, "Adopted");
     });
 }
+
+#[test]
+fn an_object_that_is_gone_before_our_write_to_it_is_answered_is_forgotten() {
+    in_virtual_time(|| async {
+        let mut world = World::new(Nature::default());
+        world.start(None);
+        world.membership("m", 0, 0, json!({}));
+        seconds(20.0).await;
+        world.delete("m");
+        seconds(20.0).await;
+        assert!(world.objects().is_empty());
+        world.simulator.reset_stats();
+        seconds(300.0).await;
+        let calls = world.simulator.stats()["calls"].clone();
+        assert_eq!(calls, json!({}), "nobody names i-0 any more");
+    });
+}
+
+#[test]
+fn a_drift_that_is_only_reported_is_said_once() {
+    in_virtual_time(|| async {
+        let mut world = World::new(Nature::default());
+        world.start(None);
+        world.membership("m", 0, 0, json!({"driftPolicy": "Report"}));
+        seconds(20.0).await;
+        world.foreign(0, 0, false);
+        seconds(100.0).await;
+        assert_eq!(ready(&world, "m").1, "DriftReported");
+        let effects = world.monitor.effects();
+        for moment in 0..3 {
+            let asks =
+                json!({"security-group-operator.io/reconcile-requested-at": moment.to_string()});
+            world.patch("m", json!({"metadata": {"annotations": asks}}));
+            seconds(100.0).await;
+        }
+        assert_eq!(world.monitor.effects(), effects);
+    });
+}

@@ -107,7 +107,7 @@ pub struct Account {
     pub secret_namespace: &'static str,
 }
 
-pub const ACCOUNTS: [Account; 3] = [
+pub static ACCOUNTS: [Account; 3] = [
     Account {
         plural: "clustercloudaccounts",
         namespace: "",
