@@ -134,28 +134,25 @@ struct Locks {
 }
 
 impl Edges {
-    /// Takes in an object as the watch or our own write shows it. An older view than the one held is ignored.
+    /// Takes in an object as the watch shows it. An older view than the one held is ignored.
     pub fn insert(&self, object: &SecurityGroupMembership) {
-        let Some(mut record) = Record::of(object) else {
+        let Some(record) = Record::of(object) else {
             return;
         };
         let mut inner = self.lock();
-        let Some(held) = inner.records.get_mut(&record.uid) else {
+        if inner.records.contains_key(&record.uid) {
+            inner.renew(record);
+        } else {
             inner.add(record);
-            return;
-        };
-        if held.resource_version > record.resource_version {
-            return;
         }
-        if held.edge == record.edge && held.account == record.account {
-            held.take_over(record);
-            return;
+    }
+
+    /// Takes in an object as the answer to a write of ours shows it. The watch may have shown meanwhile that the object has
+    /// gone: then it is not brought back.
+    pub fn written(&self, object: &SecurityGroupMembership) {
+        if let Some(record) = Record::of(object) {
+            self.lock().renew(record);
         }
-        record.picture = held.picture;
-        record.shown = held.shown;
-        record.said = held.said;
-        inner.remove(&record.uid.clone());
-        inner.add(record);
     }
 
     /// Whether what a user changes of the object, as this hash, has started no pass yet. From now on it has.
@@ -444,6 +441,25 @@ impl Locks {
 }
 
 impl Inner {
+    /// Takes in another view of an object that is known.
+    fn renew(&mut self, mut record: Record) {
+        let Some(held) = self.records.get_mut(&record.uid) else {
+            return;
+        };
+        if held.resource_version > record.resource_version {
+            return;
+        }
+        if held.edge == record.edge && held.account == record.account {
+            held.take_over(record);
+            return;
+        }
+        record.picture = held.picture;
+        record.shown = held.shown;
+        record.said = held.said;
+        self.remove(&record.uid.clone());
+        self.add(record);
+    }
+
     fn add(&mut self, mut record: Record) {
         let uid = &record.uid;
         self.by_edge

@@ -299,7 +299,11 @@ async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Action,
         // What the pass took for said already may be what an older status said, and our own writes start no pass.
         Ok(_) if old_view => Ok(Action::requeue(OLD_VIEW_PERIOD)),
         Ok(action) => Ok(action),
-        Err(ActError::ObjectGone) => Ok(Action::await_change()),
+        // The watch may have said so before the pass ended.
+        Err(ActError::ObjectGone) => {
+            context.memory.forget(&uid);
+            Ok(Action::await_change())
+        }
         // Not every change starts a pass by itself.
         Err(ActError::Changed) => Ok(Action::requeue(context.memory.after_error(&uid))),
         Err(error) => Err(error),

@@ -248,7 +248,7 @@ async fn write_status(
     };
     match written {
         Ok(Object { 0: Ok(written) }) => {
-            context.edges.insert(&written);
+            context.edges.written(&written);
             Ok(())
         }
         Ok(Object { 0: Err(_) }) => Ok(()),

@@ -13,8 +13,16 @@ use crate::ecs::{Class, Error, Retry, TargetDescription};
 use super::decide::{Account, REPAIR_LIMIT, REPAIR_WINDOW_MINUTES, Seen, Verdict};
 use super::edge::Edge;
 
-/// How long a target may stay between states before that counts as stuck.
+/// How long an object may reconcile before a target that is between states counts as stuck.
 pub const STUCK_AFTER: Duration = Duration::from_secs(30 * 60);
+
+/// The types of condition that are written.
+const OUR_CONDITIONS: [&str; 4] = [
+    reason::READY,
+    reason::RECONCILING,
+    reason::STALLED,
+    reason::DRIFTED,
+];
 
 /// What a pass ended with.
 #[derive(Clone, Copy, Debug)]
@@ -63,7 +71,8 @@ pub fn status(
     (!same_meaning(previous, &next)).then_some(next)
 }
 
-/// Whether two statuses say the same: a new request ID alone is no news, and writing it would only start the loop again.
+/// Whether two statuses say the same: a new request ID alone is no news, and writing it would only start the loop again. A
+/// condition of somebody else's is not ours to take away.
 fn same_meaning(
     previous: &SecurityGroupMembershipStatus,
     next: &SecurityGroupMembershipStatus,
@@ -73,6 +82,9 @@ fn same_meaning(
         if let Some(error) = &mut status.last_error {
             error.request_id = None;
         }
+        status
+            .conditions
+            .retain(|condition| OUR_CONDITIONS.contains(&condition.type_.as_str()));
         status
     };
     without_request(previous) == without_request(next)
@@ -258,7 +270,7 @@ fn waiting(previous: &SecurityGroupMembershipStatus, facts: &Facts<'_>, now: Tim
     let stuck = waiting_since(previous).is_some_and(|since| is_stuck(since, now));
     let message = if stuck {
         format!(
-            "{cause}; for more than {} min now, look at it in the ECS console",
+            "{cause}; this object has been reconciling for more than {} min now, look at the target in the ECS console",
             STUCK_AFTER.as_secs() / 60
         )
     } else {

@@ -72,6 +72,47 @@ fn a_release_that_was_refused_with_a_conflict_is_tried_again() {
 }
 
 #[test]
+fn what_has_gone_is_not_looked_at_any_more() {
+    in_virtual_time(|| async {
+        let mut world = World::new(Nature::default());
+        world.start(None);
+        seconds(1.0).await;
+        world.membership("m", 0, 0, json!({}));
+        seconds(10.0).await;
+        world.delete("m");
+        seconds(10.0).await;
+        world.simulator.reset_stats();
+        let nothing = world.simulator.stats();
+        seconds(600.0).await;
+        assert_eq!(world.simulator.stats(), nothing);
+    });
+}
+
+/// The watch shows that an object has gone before the answer to our last write of it comes.
+#[test]
+fn an_object_that_goes_while_its_status_is_written_holds_no_edge() {
+    for millis in 0..60 {
+        in_virtual_time(|| async move {
+            let mut world = World::new(Nature::default());
+            world.weather.slow_down_api(20);
+            world.cloud(json!({"setStatus": {"id": "i-0", "status": "Starting"}}));
+            world.start(None);
+            seconds(1.0).await;
+            world.membership("first", 0, 0, json!({}));
+            seconds(f64::from(millis) / 1_000.0).await;
+            world.delete("first");
+            world.cloud(json!({"setStatus": {"id": "i-0", "status": "Running"}}));
+            world.membership("second", 0, 0, json!({}));
+            seconds(60.0).await;
+            assert_eq!(ready(&world, "second").1, "Joined");
+            world.delete("second");
+            seconds(10.0).await;
+            assert!(!world.is_member("i-0", "sg-a"), "gone after {millis} ms");
+        });
+    }
+}
+
+#[test]
 fn an_account_that_goes_while_it_is_examined_does_not_vouch_for_the_next_one_of_its_name() {
     in_virtual_time(|| async {
         let mut world = World::new(Nature::default());

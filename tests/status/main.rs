@@ -238,6 +238,21 @@ fn another_request_id_or_another_time_is_no_news() {
 }
 
 #[test]
+fn a_condition_of_somebody_elses_is_neither_news_nor_ours_to_take_away() {
+    let mut said = say(
+        &SecurityGroupMembershipStatus::default(),
+        &ends()[0],
+        false,
+        0,
+    )
+    .unwrap();
+    let mut foreign = said.conditions[0].clone();
+    foreign.type_ = "Audited".to_owned();
+    said.conditions.push(foreign);
+    assert_eq!(say(&said, &ends()[0], false, 500), None);
+}
+
+#[test]
 fn a_passing_failure_does_not_undo_what_the_cloud_said_of_this_generation() {
     let ready = say(
         &SecurityGroupMembershipStatus::default(),
