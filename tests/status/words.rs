@@ -136,7 +136,7 @@ fn a_wait_says_for_what_and_after_half_an_hour_where_to_look() {
     assert_eq!(
         spoken(&stuck),
         format!(
-            "False Stalled WaitingForTarget: i-1 is Running and is left when it has settled; for more than 30 min now, look at it in the ECS console; {retry}"
+            "False Stalled WaitingForTarget: i-1 is Running and is left when it has settled; this object has been reconciling for more than 30 min now, look at the target in the ECS console; {retry}"
         )
     );
 }
