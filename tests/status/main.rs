@@ -144,6 +144,7 @@ fn say(
         description: Some(&description),
         failure: failure.as_ref(),
         account_problem: "the account has a problem",
+        turn_in: None,
     };
     status(previous, Some(1), &facts, at(second))
 }
@@ -427,6 +428,7 @@ fn the_target_is_shown_as_last_described_and_not_at_all_when_it_is_gone() {
             description,
             failure: None,
             account_problem: "",
+            turn_in: None,
         };
         status(previous, Some(1), &facts, at(0)).unwrap()
     };
