@@ -293,12 +293,12 @@ fn status(random: &mut StdRng) -> Value {
     let condition = |type_: &str, status: &str| json!({"type": type_, "status": status, "reason": "R", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"});
     let mut status = json!({"observedGeneration": random.random_range(1..4)});
     let mut conditions = vec![condition("Ready", pick(random, &["True", "False"]))];
-    if random.random_bool(0.5) {
-        conditions.push(condition(pick(random, &["Stalled", "Reconciling"]), "True"));
-    }
-    // Last, as the operator writes it: not in the order of the alphabet.
-    if random.random_bool(0.4) {
-        conditions.push(condition("Drifted", "True"));
+    for type_ in ["Stalled", "Reconciling", "Drifted"] {
+        if random.random_bool(0.3) {
+            // In whatever order.
+            let at = random.random_range(0..=conditions.len());
+            conditions.insert(at, condition(type_, "True"));
+        }
     }
     status["conditions"] = json!(conditions);
     if random.random_bool(0.5) {

@@ -131,6 +131,17 @@ fn what_is_gone_leaves_nothing_behind() {
 }
 
 #[test]
+fn an_answer_to_our_own_write_renews_what_is_known_and_brings_nothing_back_that_has_gone() {
+    let edges = Edges::default();
+    edges.insert(&object("a", "i-1", 0, 1));
+    edges.written(&object("a", "i-1", 0, 2));
+    assert_eq!(edges.known_version("a"), 2);
+    edges.remove("a");
+    edges.written(&object("a", "i-1", 0, 3));
+    assert!(on(&edges, "i-1").is_empty() && !edges.has_bucket(&account(), &region()));
+}
+
+#[test]
 fn objects_are_found_by_account_and_by_namespace() {
     let edges = Edges::default();
     edges.insert(&object("a", "i-1", 0, 1));

@@ -232,7 +232,7 @@ async fn write_claim(
     };
     match written {
         Ok(Object { 0: Ok(written) }) => {
-            context.edges.refresh(&written);
+            context.edges.written(&written);
             Ok(written)
         }
         // Somebody has made it unreadable meanwhile.
@@ -273,7 +273,7 @@ async fn remove_foreign_finalizer(
     };
     match written {
         Ok(Object { 0: Ok(written) }) => {
-            context.edges.refresh(&written);
+            context.edges.written(&written);
             Ok(())
         }
         Ok(Object { 0: Err(_) }) => Ok(()),

@@ -136,19 +136,22 @@ struct Locks {
 impl Edges {
     /// Takes in an object as the watch shows it. An older view than the one held is ignored.
     pub fn insert(&self, object: &SecurityGroupMembership) {
-        if let Some(record) = Record::of(object) {
-            self.lock().take_in(record);
+        let Some(record) = Record::of(object) else {
+            return;
+        };
+        let mut inner = self.lock();
+        if inner.records.contains_key(&record.uid) {
+            inner.renew(record);
+        } else {
+            inner.add(record);
         }
     }
 
-    /// Takes in an object as our own write shows it. One that is not known is not added: the watch may show that an object is
-    /// gone before the answer to the write comes, and nothing would take it away again.
-    pub fn refresh(&self, object: &SecurityGroupMembership) {
+    /// Takes in an object as the answer to a write of ours shows it. The watch may have shown meanwhile that the object has
+    /// gone: then it is not brought back.
+    pub fn written(&self, object: &SecurityGroupMembership) {
         if let Some(record) = Record::of(object) {
-            let mut inner = self.lock();
-            if inner.records.contains_key(&record.uid) {
-                inner.take_in(record);
-            }
+            self.lock().renew(record);
         }
     }
 
@@ -438,9 +441,9 @@ impl Locks {
 }
 
 impl Inner {
-    fn take_in(&mut self, mut record: Record) {
+    /// Takes in another view of an object that is known.
+    fn renew(&mut self, mut record: Record) {
         let Some(held) = self.records.get_mut(&record.uid) else {
-            self.add(record);
             return;
         };
         if held.resource_version > record.resource_version {

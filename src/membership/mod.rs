@@ -295,7 +295,13 @@ async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Action,
     if old_view && context.memory.may_wait_for_watch(&uid) {
         return Ok(Action::requeue(Duration::from_millis(100)));
     }
-    match pass::run(Arc::clone(&object), edge, &context).await {
+    let outcome = pass::run(Arc::clone(&object), edge, &context).await;
+    // The watch may have shown during the pass that the object has gone.
+    if context.edges.known_version(&uid) == 0 {
+        context.memory.forget(&uid);
+        return Ok(Action::await_change());
+    }
+    match outcome {
         // What the pass took for said already may be what an older status said, and our own writes start no pass.
         Ok(_) if old_view => Ok(Action::requeue(OLD_VIEW_PERIOD)),
         Ok(action) => Ok(action),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use kube::api::ObjectMeta;
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt as _};
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use crate::api::membership::SecurityGroupMembershipStatus;
@@ -47,6 +48,9 @@ pub(super) async fn run(
         description: pass.description.as_ref(),
         failure: pass.failure.as_ref(),
         account_problem: &pass.account_problem,
+        turn_in: pass
+            .stopped_until
+            .map(|until| until.saturating_duration_since(Instant::now())),
     };
     let next = status::status(&previous, pass.generation, &facts, context.clock.now());
     let note = match verdict {
@@ -248,7 +252,7 @@ async fn write_status(
     };
     match written {
         Ok(Object { 0: Ok(written) }) => {
-            context.edges.refresh(&written);
+            context.edges.written(&written);
             Ok(())
         }
         Ok(Object { 0: Err(_) }) => Ok(()),

@@ -13,8 +13,19 @@ use crate::ecs::{Class, Error, Retry, TargetDescription};
 use super::decide::{Account, REPAIR_LIMIT, REPAIR_WINDOW_MINUTES, Seen, Verdict};
 use super::edge::Edge;
 
-/// How long a target may stay between states before that counts as stuck.
+/// How long an object may reconcile before a target that is between states counts as stuck.
 pub const STUCK_AFTER: Duration = Duration::from_secs(30 * 60);
+
+/// How long an object waits for its turn without a word: a status costs the API server a write.
+const SILENT_WAIT: Duration = Duration::from_secs(60);
+
+/// The types of condition that are written.
+const OUR_CONDITIONS: [&str; 4] = [
+    reason::READY,
+    reason::RECONCILING,
+    reason::STALLED,
+    reason::DRIFTED,
+];
 
 /// What a pass ended with.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +44,8 @@ pub struct Facts<'a> {
     pub failure: Option<&'a Error>,
     /// What is wrong with the account.
     pub account_problem: &'a str,
+    /// When its turn within the cloud's limit comes, if it was held back for that.
+    pub turn_in: Option<Duration>,
 }
 
 /// The status after this pass; none where nothing in it would say anything new.
@@ -63,7 +76,8 @@ pub fn status(
     (!same_meaning(previous, &next)).then_some(next)
 }
 
-/// Whether two statuses say the same: a new request ID alone is no news, and writing it would only start the loop again.
+/// Whether two statuses say the same: a new request ID alone is no news, and writing it would only start the loop again. A
+/// condition of somebody else's is not ours to take away.
 fn same_meaning(
     previous: &SecurityGroupMembershipStatus,
     next: &SecurityGroupMembershipStatus,
@@ -73,6 +87,9 @@ fn same_meaning(
         if let Some(error) = &mut status.last_error {
             error.request_id = None;
         }
+        status
+            .conditions
+            .retain(|condition| OUR_CONDITIONS.contains(&condition.type_.as_str()));
         status
     };
     without_request(previous) == without_request(next)
@@ -258,7 +275,7 @@ fn waiting(previous: &SecurityGroupMembershipStatus, facts: &Facts<'_>, now: Tim
     let stuck = waiting_since(previous).is_some_and(|since| is_stuck(since, now));
     let message = if stuck {
         format!(
-            "{cause}; for more than {} min now, look at it in the ECS console",
+            "{cause}; this object has been reconciling for more than {} min now, look at the target in the ECS console",
             STUCK_AFTER.as_secs() / 60
         )
     } else {
@@ -371,8 +388,9 @@ fn failed(
     class: Class,
     now: Timestamp,
 ) -> Option<Summary> {
-    // Held back without a call of its own: there is nothing new to tell.
-    let failure = facts.failure?;
+    let Some(failure) = facts.failure else {
+        return held_back(previous, generation, facts);
+    };
     match class {
         Class::Transitional => Some(waiting(previous, facts, now)),
         // A passing failure does not undo what the cloud said of this generation before.
@@ -398,6 +416,27 @@ fn failed(
             Phase::Stalled,
         )),
     }
+}
+
+/// Without a call of its own there is nothing to tell, unless nothing was told of this generation yet and the wait is long.
+fn held_back(
+    previous: &SecurityGroupMembershipStatus,
+    generation: Option<i64>,
+    facts: &Facts<'_>,
+) -> Option<Summary> {
+    let is_long = facts.turn_in.is_some_and(|wait| wait >= SILENT_WAIT);
+    (is_long && previous.observed_generation != generation).then(|| {
+        let target = &facts.edge.target;
+        Summary::simple(
+            Status::False,
+            reason::THROTTLED,
+            format!(
+                "{target} waits for its turn: the cloud limits the account's calls a minute, and others were first{}",
+                way_out(facts.deleting)
+            ),
+            Phase::Reconciling,
+        )
+    })
 }
 
 /// Whether Ready=True was said for this generation.

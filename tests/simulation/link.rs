@@ -2,7 +2,7 @@
 //! counted here, may go wrong here, and is the moment at which the operator may be killed.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -53,6 +53,7 @@ pub struct Weather {
     refused_claims: AtomicUsize,
     /// Until when no event of a membership reaches a life.
     lagging: Mutex<BTreeMap<usize, Instant>>,
+    api_millis: AtomicU64,
 }
 
 impl Weather {
@@ -63,7 +64,13 @@ impl Weather {
             refused_status: AtomicUsize::new(0),
             refused_claims: AtomicUsize::new(0),
             lagging: Mutex::default(),
+            api_millis: AtomicU64::new(2),
         }
+    }
+
+    /// From now on a request to the API server takes so long.
+    pub fn slow_down_api(&self, millis: u64) {
+        self.api_millis.store(millis, Ordering::SeqCst);
     }
 
     /// Keeps every event of a membership from a life for so long.
@@ -231,7 +238,9 @@ impl Disturbance for ApiSide {
             link.monitor.trace(|| format!("  fault: {fate:?}"));
             return fate;
         }
-        Fate::Pass(Duration::from_millis(2))
+        Fate::Pass(Duration::from_millis(
+            link.weather.api_millis.load(Ordering::SeqCst),
+        ))
     }
 
     fn event(&self, watch: &Call, event: &Entry) -> EventFate {

@@ -73,6 +73,47 @@ fn a_release_that_was_refused_with_a_conflict_is_tried_again() {
 }
 
 #[test]
+fn what_has_gone_is_not_looked_at_any_more() {
+    in_virtual_time(|| async {
+        let mut world = World::new(Nature::default());
+        world.start(None);
+        seconds(1.0).await;
+        world.membership("m", 0, 0, json!({}));
+        seconds(10.0).await;
+        world.delete("m");
+        seconds(10.0).await;
+        world.simulator.reset_stats();
+        let nothing = world.simulator.stats();
+        seconds(600.0).await;
+        assert_eq!(world.simulator.stats(), nothing);
+    });
+}
+
+/// The watch shows that an object has gone before the answer to our last write of it comes.
+#[test]
+fn an_object_that_goes_while_its_status_is_written_holds_no_edge() {
+    for millis in 0..60 {
+        in_virtual_time(|| async move {
+            let mut world = World::new(Nature::default());
+            world.weather.slow_down_api(20);
+            world.cloud(json!({"setStatus": {"id": "i-0", "status": "Starting"}}));
+            world.start(None);
+            seconds(1.0).await;
+            world.membership("first", 0, 0, json!({}));
+            seconds(f64::from(millis) / 1_000.0).await;
+            world.delete("first");
+            world.cloud(json!({"setStatus": {"id": "i-0", "status": "Running"}}));
+            world.membership("second", 0, 0, json!({}));
+            seconds(60.0).await;
+            assert_eq!(ready(&world, "second").1, "Joined");
+            world.delete("second");
+            seconds(10.0).await;
+            assert!(!world.is_member("i-0", "sg-a"), "gone after {millis} ms");
+        });
+    }
+}
+
+#[test]
 fn an_account_that_goes_while_it_is_examined_does_not_vouch_for_the_next_one_of_its_name() {
     in_virtual_time(|| async {
         let mut world = World::new(Nature::default());
@@ -263,23 +304,6 @@ fn who_refuses_to_adopt_finds_the_edge_shared_as_soon_as_another_object_holds_it
         assert_eq!(ready(&world, "second").1, "Adopted");
         // In whatever order they come, and whether or not the operator is restarted in between.
         assert_eq!(ready(&world, "first").1, "Adopted");
-    });
-}
-
-#[test]
-fn an_object_that_is_gone_before_our_write_to_it_is_answered_is_forgotten() {
-    in_virtual_time(|| async {
-        let mut world = World::new(Nature::default());
-        world.start(None);
-        world.membership("m", 0, 0, json!({}));
-        seconds(20.0).await;
-        world.delete("m");
-        seconds(20.0).await;
-        assert!(world.objects().is_empty());
-        world.simulator.reset_stats();
-        seconds(300.0).await;
-        let calls = world.simulator.stats()["calls"].clone();
-        assert_eq!(calls, json!({}), "nobody names i-0 any more");
     });
 }
 

@@ -144,6 +144,7 @@ fn say(
         description: Some(&description),
         failure: failure.as_ref(),
         account_problem: "the account has a problem",
+        turn_in: None,
     };
     status(previous, Some(1), &facts, at(second))
 }
@@ -235,6 +236,21 @@ fn another_request_id_or_another_time_is_no_news() {
         said
     };
     assert_eq!(say(&with_request("A"), &ends()[19], false, 500), None);
+}
+
+#[test]
+fn a_condition_of_somebody_elses_is_neither_news_nor_ours_to_take_away() {
+    let mut said = say(
+        &SecurityGroupMembershipStatus::default(),
+        &ends()[0],
+        false,
+        0,
+    )
+    .unwrap();
+    let mut foreign = said.conditions[0].clone();
+    foreign.type_ = "Audited".to_owned();
+    said.conditions.push(foreign);
+    assert_eq!(say(&said, &ends()[0], false, 500), None);
 }
 
 #[test]
@@ -412,6 +428,7 @@ fn the_target_is_shown_as_last_described_and_not_at_all_when_it_is_gone() {
             description,
             failure: None,
             account_problem: "",
+            turn_in: None,
         };
         status(previous, Some(1), &facts, at(0)).unwrap()
     };

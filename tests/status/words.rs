@@ -1,8 +1,10 @@
 //! What users read, word for word.
 
+use std::time::Duration;
+
 use security_group_operator::api::membership::SecurityGroupMembershipStatus;
 use security_group_operator::condition::find;
-use security_group_operator::ecs::{Action, Error, TransportError};
+use security_group_operator::ecs::{Action, Class, Error, TransportError};
 use security_group_operator::membership::decide::{Account, Verdict};
 use security_group_operator::membership::edge::Edge;
 use security_group_operator::membership::status::{Facts, status};
@@ -87,6 +89,7 @@ fn a_network_interface_is_looked_for_under_its_own_field() {
         description: None,
         failure: None,
         account_problem: "",
+        turn_in: None,
     };
     let said = status(
         &SecurityGroupMembershipStatus::default(),
@@ -121,6 +124,33 @@ fn a_pause_says_what_was_before_it_and_goes_on_saying_so() {
 }
 
 #[test]
+fn a_long_wait_for_a_turn_is_said_once_and_a_short_one_not_at_all() {
+    let held_back = |previous: &SecurityGroupMembershipStatus, seconds: u64| {
+        let facts = Facts {
+            edge: &edge(),
+            verdict: Verdict::Failed(Class::Throttled),
+            seen: &seen(Account::Usable),
+            deleting: false,
+            description: None,
+            failure: None,
+            account_problem: "",
+            turn_in: Some(Duration::from_secs(seconds)),
+        };
+        status(previous, Some(1), &facts, at(0))
+    };
+    let nothing = SecurityGroupMembershipStatus::default();
+    assert_eq!(held_back(&nothing, 59), None);
+    let said = held_back(&nothing, 60).unwrap();
+    assert_eq!(
+        spoken(&said),
+        "False Reconciling Throttled: i-1 waits for its turn: the cloud limits the account's calls a minute, and others were first"
+    );
+    assert_eq!(held_back(&said, 120), None);
+    let ready = say(&nothing, &ends()[0], false, 0).unwrap();
+    assert_eq!(held_back(&ready, 120), None);
+}
+
+#[test]
 fn a_wait_says_for_what_and_after_half_an_hour_where_to_look() {
     let nothing = SecurityGroupMembershipStatus::default();
     let wait = (Verdict::Waiting, Account::Usable, None);
@@ -136,7 +166,7 @@ fn a_wait_says_for_what_and_after_half_an_hour_where_to_look() {
     assert_eq!(
         spoken(&stuck),
         format!(
-            "False Stalled WaitingForTarget: i-1 is Running and is left when it has settled; for more than 30 min now, look at it in the ECS console; {retry}"
+            "False Stalled WaitingForTarget: i-1 is Running and is left when it has settled; this object has been reconciling for more than 30 min now, look at the target in the ECS console; {retry}"
         )
     );
 }

@@ -137,13 +137,82 @@ pub fn apply(
     for path in &given_up {
         remove(live, path);
     }
+    let before = live.clone();
     for (path, value) in &said {
         set(live, path, value);
     }
+    order(live, &before, config);
     owners.insert(manager.clone(), said.into_keys().collect());
     // An apply is remembered even where it says nothing.
     owners.retain(|owner, paths| owner.apply || !paths.is_empty());
     Ok(())
+}
+
+/// The lists whose items are known by themselves or by a key.
+const LISTS: [&str; 3] = [
+    "/metadata/finalizers",
+    "/metadata/ownerReferences",
+    "/status/conditions",
+];
+
+/// Puts the items of these lists into the order in which an apply merges those that were there with those that it names.
+fn order(live: &mut Value, before: &Value, config: &Value) {
+    for list in LISTS {
+        let keys = |object: &Value| -> Vec<Value> {
+            let items = object.pointer(list).and_then(Value::as_array);
+            items.into_iter().flatten().map(key).collect()
+        };
+        let merged = merged_order(&keys(before), &keys(config));
+        if let Some(items) = live.pointer_mut(list).and_then(Value::as_array_mut) {
+            items.sort_by_key(|item| merged.iter().position(|at| *at == key(item)));
+        }
+    }
+}
+
+fn key(item: &Value) -> Value {
+    let key = ["type", "uid"].iter().find_map(|name| item.get(name));
+    key.unwrap_or(item).clone()
+}
+
+/// As structured-merge-diff does it (`visitListItems`): the order of `right` holds among its own items, those of `left` alone
+/// stay before what they were before.
+fn merged_order(left: &[Value], right: &[Value]) -> Vec<Value> {
+    let mut shared = right.iter().filter(|item| left.contains(item));
+    let mut next_shared = shared.next();
+    let mut merged: Vec<Value> = Vec::new();
+    let (mut from_left, mut from_right) = (0, 0);
+    while from_left < left.len() || from_right < right.len() {
+        if let (Some(l), Some(r)) = (left.get(from_left), right.get(from_right)) {
+            if l == r {
+                merged.push(l.clone());
+                (from_left, from_right) = (from_left + 1, from_right + 1);
+                next_shared = shared.next();
+                continue;
+            }
+            if right.contains(l) && next_shared.is_some_and(|next| next != l) {
+                from_left += 1;
+                continue;
+            }
+        }
+        if let Some(l) = left.get(from_left) {
+            if !right.contains(l) {
+                merged.push(l.clone());
+                from_left += 1;
+                continue;
+            }
+            if merged.contains(l) {
+                from_left += 1;
+            }
+        }
+        if let Some(r) = right.get(from_right) {
+            merged.push(r.clone());
+            from_right += 1;
+            if next_shared == Some(r) {
+                next_shared = shared.next();
+            }
+        }
+    }
+    merged
 }
 
 /// What a write that is no apply does to the owners: who changes a field owns it alone.
