@@ -15,6 +15,7 @@ mod hours;
 mod link;
 mod monitor;
 mod passes;
+mod quiet;
 mod regressions;
 mod schedule;
 mod shrink;
