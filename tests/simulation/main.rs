@@ -18,6 +18,7 @@ mod passes;
 mod quiet;
 mod regressions;
 mod schedule;
+mod scopes;
 mod shrink;
 mod specs;
 mod world;
