@@ -142,6 +142,8 @@ mod tests {
 
     #[test]
     fn a_long_message_is_cut_between_characters() {
+        let fits = "x".repeat(MESSAGE_LIMIT);
+        assert_eq!(bounded(fits.clone()), fits);
         assert_eq!(bounded("節".repeat(2000)).len(), 2046 + '…'.len_utf8());
     }
 }

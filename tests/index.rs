@@ -112,6 +112,40 @@ fn a_newer_view_of_the_same_edge_says_what_became_of_claim_and_deletion() {
 }
 
 #[test]
+fn an_object_that_names_another_account_is_found_by_that_one_only() {
+    let edges = Edges::default();
+    edges.insert(&object("a", "i-1", 0, 1));
+    let mut swapped = object("a", "i-1", 0, 2);
+    swapped.spec.account_ref.name = "second".to_owned();
+    edges.insert(&swapped);
+    let second = AccountKey {
+        name: "second".to_owned(),
+        ..account()
+    };
+    assert_eq!(names(edges.of_account(&account())), [""; 0]);
+    assert_eq!(names(edges.of_account(&second)), ["a"]);
+    assert_eq!(on(&edges, "i-1"), ["a"]);
+}
+
+#[test]
+fn an_account_and_region_are_new_until_they_are_known() {
+    let edges = Edges::default();
+    assert_eq!(edges.new_buckets(|_, _| false), []);
+    edges.insert(&object("a", "i-1", 0, 1));
+    edges.insert(&object("b", "i-2", 0, 1));
+    let mut elsewhere = object("c", "i-3", 0, 1);
+    elsewhere.spec.region = "cn-beijing".to_owned();
+    edges.insert(&elsewhere);
+    let beijing = "cn-beijing".parse().unwrap();
+    assert_eq!(
+        edges.new_buckets(|_, known| *known == region()),
+        [(account(), beijing)]
+    );
+    assert_eq!(edges.new_buckets(|_, _| false).len(), 2);
+    assert_eq!(edges.new_buckets(|_, _| true), []);
+}
+
+#[test]
 fn what_is_gone_leaves_nothing_behind() {
     let edges = Edges::default();
     edges.insert(&object("a", "i-1", 0, 1));

@@ -226,6 +226,29 @@ mod tests {
     }
 
     #[test]
+    fn the_same_trouble_again_is_no_news_and_another_one_is() {
+        let directory = Directory::new(kube::runtime::reflector::store().0);
+        let key = AccountKey {
+            kind: AccountKind::ClusterCloudAccount,
+            namespace: String::new(),
+            name: "default".to_owned(),
+        };
+        let trouble = |stalled, message: &str| {
+            let message = message.to_owned();
+            directory.set_standing(&key, Standing::Unready { stalled, message })
+        };
+        assert!(!trouble(false, "a"), "there is no such account");
+        assert!(directory.know(&key, Grants::OwnNamespace));
+        assert_eq!(directory.keys(), [key.clone()]);
+        assert!(trouble(false, "a"));
+        assert!(!trouble(false, "a"));
+        assert!(trouble(false, "b"));
+        assert!(trouble(true, "b"));
+        directory.forget(&key);
+        assert_eq!(directory.keys(), []);
+    }
+
+    #[test]
     fn a_grant_by_name_covers_its_namespaces_and_groups_only() {
         let grant = grant("{namespaces: {names: [web]}, securityGroupIDs: [sg-1]}");
         assert!(covers(&grant, "web", None, &group("sg-1")));

@@ -150,3 +150,27 @@ pub fn has_finalizer(object: &SecurityGroupMembership) -> bool {
         .iter()
         .any(|finalizer| finalizer == FINALIZER)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn logs_and_messages_name_edges_and_accounts_in_one_line() {
+        let edge = Edge {
+            region: "cn-hangzhou".parse().unwrap(),
+            target: Target::Instance("i-1".parse().unwrap()),
+            group: "sg-1".parse().unwrap(),
+        };
+        assert_eq!(format!("{edge:?}"), "cn-hangzhou/i-1->sg-1");
+        let account = |kind, namespace: &str| AccountKey {
+            kind,
+            namespace: namespace.to_owned(),
+            name: "own".to_owned(),
+        };
+        let cluster = account(AccountKind::ClusterCloudAccount, "");
+        assert_eq!(cluster.to_string(), "ClusterCloudAccount own");
+        let namespaced = account(AccountKind::CloudAccount, "team");
+        assert_eq!(namespaced.to_string(), "CloudAccount team/own");
+    }
+}

@@ -155,3 +155,107 @@ fn start(mut text: String, limit: usize) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    fn note(text: &str) -> Note {
+        Note {
+            reason: "Stalled",
+            warning: true,
+            text: text.to_owned(),
+        }
+    }
+
+    fn object(name: &str) -> SecurityGroupMembership {
+        let object = serde_json::json!({
+            "apiVersion": "security-group-operator.io/v1alpha1",
+            "kind": "SecurityGroupMembership",
+            "metadata": {"name": name, "namespace": "team", "uid": "u-1"},
+            "spec": {"region": "cn-hangzhou", "instanceID": "i-1", "securityGroupID": "sg-1"},
+        });
+        serde_json::from_value(object).unwrap()
+    }
+
+    #[test]
+    fn an_event_says_what_became_of_whom_and_when() {
+        let at = Timestamp::from_second(1_767_225_600).unwrap();
+        let told = Told {
+            regarding: ObjectRef::from_obj(&object("web")),
+            note: note("i-1 is gone"),
+            at,
+        };
+        let clock = Clock::simulated(at, 1);
+        let event = serde_json::to_value(told.event("pod-1", &clock)).unwrap();
+        let name = event["metadata"]["name"].as_str().unwrap();
+        assert!(name.starts_with("web.") && name.len() == "web.".len() + 32);
+        let expected = serde_json::json!({
+            "apiVersion": "events.k8s.io/v1",
+            "kind": "Event",
+            "metadata": {"name": name, "namespace": "team"},
+            "action": "Reconcile",
+            "eventTime": "2026-01-01T00:00:00.000000Z",
+            "note": "i-1 is gone",
+            "reason": "Stalled",
+            "regarding": {
+                "apiVersion": "security-group-operator.io/v1alpha1",
+                "kind": "SecurityGroupMembership",
+                "name": "web",
+                "namespace": "team",
+                "uid": "u-1",
+            },
+            "reportingController": "security-group-operator",
+            "reportingInstance": "pod-1",
+            "type": "Warning",
+        });
+        assert_eq!(event, expected);
+    }
+
+    #[test]
+    fn what_is_too_long_for_the_api_server_is_cut_between_characters() {
+        assert_eq!(start("four".to_owned(), 4), "four");
+        assert_eq!(start("four".to_owned(), 3), "fou");
+        assert_eq!(start("節節".to_owned(), 5), "節");
+    }
+
+    /// An API server that takes a second for each event, and counts them.
+    fn slow_server(written: &Arc<AtomicUsize>) -> kube::Client {
+        let written = Arc::clone(written);
+        let answer = move |_: http::Request<kube::client::Body>| {
+            let written = Arc::clone(&written);
+            async move {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                written.fetch_add(1, Ordering::SeqCst);
+                let body = r#"{"apiVersion":"events.k8s.io/v1","kind":"Event","metadata":{}}"#;
+                let body = kube::client::Body::from(body.as_bytes().to_vec());
+                Ok::<_, std::convert::Infallible>(http::Response::new(body))
+            }
+        };
+        kube::Client::new(tower::service_fn(answer), "default")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_told_before_the_end_is_written_as_long_as_it_is_worth_the_wait() {
+        for (told, expected) in [(3, 3), (60, 4)] {
+            let written = Arc::new(AtomicUsize::new(0));
+            let at = Timestamp::from_second(1_767_225_600).unwrap();
+            let (events, writer) = Events::new(
+                slow_server(&written),
+                None,
+                Arc::default(),
+                Clock::simulated(at, 1),
+            );
+            for _ in 0..told {
+                events.publish(&object("web"), note(""));
+            }
+            drop(events);
+            writer.finish().await;
+            let written = written.load(Ordering::SeqCst);
+            // The fifth comes at the moment at which the wait ends.
+            assert!((expected..=expected + 1).contains(&written), "{written}");
+        }
+    }
+}

@@ -511,3 +511,24 @@ impl Inner {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locks_that_nobody_holds_are_dropped_and_looked_for_each_time_their_number_doubles() {
+        let key = |number: usize| {
+            let id = format!("i-{number}").parse().unwrap();
+            ("cn-hangzhou".parse().unwrap(), Target::Instance(id))
+        };
+        let mut locks = Locks::default();
+        for number in 0..1_000 {
+            drop(locks.of(key(number)));
+            assert!(locks.held.len() <= 64, "{number}");
+        }
+        let mut locks = Locks::default();
+        let held: Vec<_> = (0..129).map(|number| locks.of(key(number))).collect();
+        assert_eq!((locks.held.len(), locks.limit), (held.len(), 256));
+    }
+}

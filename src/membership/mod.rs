@@ -333,3 +333,44 @@ fn on_error(object: Arc<Object>, error: &ActError, context: Arc<Context>) -> Act
     );
     Action::requeue(wait)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn object(
+        deleted: bool,
+        generation: i64,
+        observed: i64,
+        ready: &str,
+    ) -> SecurityGroupMembership {
+        let deletion = deleted.then_some("2026-01-01T00:00:00Z");
+        let object = serde_json::json!({
+            "apiVersion": "security-group-operator.io/v1alpha1",
+            "kind": "SecurityGroupMembership",
+            "metadata": {"name": "m", "generation": generation, "deletionTimestamp": deletion},
+            "spec": {"region": "cn-hangzhou", "instanceID": "i-1", "securityGroupID": "sg-1"},
+            "status": {
+                "observedGeneration": observed,
+                "conditions": [{
+                    "type": "Ready", "status": ready, "reason": "Joined", "message": "",
+                    "lastTransitionTime": "2026-01-01T00:00:00Z",
+                }],
+            },
+        });
+        serde_json::from_value(object).unwrap()
+    }
+
+    #[test]
+    fn only_what_was_ready_as_it_is_now_lets_others_go_first() {
+        assert!(is_settled(&object(false, 2, 2, "True")));
+        assert!(!is_settled(&object(true, 2, 2, "True")));
+        assert!(!is_settled(&object(false, 2, 1, "True")));
+        assert!(!is_settled(&object(false, 2, 2, "False")));
+        let new = SecurityGroupMembership {
+            status: None,
+            ..object(false, 1, 1, "True")
+        };
+        assert!(!is_settled(&new));
+    }
+}

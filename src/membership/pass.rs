@@ -270,6 +270,35 @@ mod tests {
     use super::*;
 
     #[test]
+    fn passes_are_counted_by_how_they_end() {
+        let ready = |repaired| Verdict::Ready {
+            origin: None,
+            shared: false,
+            repaired,
+        };
+        let ends = [
+            Verdict::Undecided,
+            Verdict::Gone,
+            ready(false),
+            ready(true),
+            Verdict::Paused,
+            Verdict::Waiting,
+            Verdict::WouldJoin,
+            Verdict::AdoptionRefused,
+            Verdict::DriftReported,
+            Verdict::Absent,
+            Verdict::AccountUnusable,
+            Verdict::Failed(crate::ecs::Class::Transient),
+        ];
+        let words: std::collections::BTreeSet<_> = ends.map(outcome).into();
+        assert_eq!(words.len(), ends.len(), "{words:?}");
+        assert_eq!(
+            outcome(Verdict::RepairLoop),
+            outcome(Verdict::DriftReported)
+        );
+    }
+
+    #[test]
     fn a_status_that_comes_back_from_the_api_server_is_known_again() {
         let mut status = SecurityGroupMembershipStatus {
             observed_generation: Some(3),

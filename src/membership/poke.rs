@@ -45,3 +45,23 @@ impl Pokes {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::{FutureExt as _, StreamExt as _};
+
+    use super::*;
+
+    #[test]
+    fn whoever_watches_the_namespace_is_asked_and_nobody_else() {
+        let scopes = [None, Some("team".to_owned()), Some("other".to_owned())];
+        let (pokes, mut queues) = Pokes::new(&scopes);
+        pokes.poke(&ObjectRef::new("m").within("team"));
+        let asked = queues.iter_mut().map(|queue| {
+            let object = queue.next().now_or_never()??;
+            Some((object.namespace?, object.name))
+        });
+        let m = Some(("team".to_owned(), "m".to_owned()));
+        assert_eq!(asked.collect::<Vec<_>>(), [m.clone(), m, None]);
+    }
+}

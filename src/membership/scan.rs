@@ -17,6 +17,7 @@ use crate::ecs::{Region, Target, TargetDescription};
 
 use super::Context;
 use super::edge::AccountKey;
+use super::index::Edges;
 
 /// How often it is looked for accounts and regions that came or went.
 const BUCKET_PERIOD: Duration = Duration::from_secs(1);
@@ -125,20 +126,29 @@ async fn scan_bucket(context: Arc<Context>, account: AccountKey, region: Region,
     let mut after: Option<Target> = None;
     loop {
         let started = Instant::now();
-        let (block, total) = context
-            .edges
-            .targets_after(&account, &region, after.as_ref(), BLOCK);
-        after = if block.len() < BLOCK {
-            None
-        } else {
-            block.last().cloned()
-        };
+        let (block, total) = next_block(&context.edges, &account, &region, after.as_ref());
+        after = block.last().cloned();
         let pause = period / u32::try_from(total.div_ceil(BLOCK).max(1)).unwrap_or(u32::MAX);
         if !block.is_empty() {
             scan_block(&context, &account, &region, &block).await;
         }
         tokio::time::sleep_until(started + pause).await;
     }
+}
+
+/// The block behind `after`, or the first one where none is left, and how many targets there are in all. Not an empty one in
+/// between: that would take a turn of its own, and a hundred targets be looked at every other period.
+fn next_block(
+    edges: &Edges,
+    account: &AccountKey,
+    region: &Region,
+    after: Option<&Target>,
+) -> (Vec<Target>, usize) {
+    let (block, total) = edges.targets_after(account, region, after, BLOCK);
+    if block.is_empty() && after.is_some() {
+        return edges.targets_after(account, region, None, BLOCK);
+    }
+    (block, total)
 }
 
 /// Asks for one block until there is an answer or a failure, and compares.

@@ -1,0 +1,202 @@
+//! What is asked of the cloud and told in events, to the count: each target once a period, each transition once.
+
+use std::time::Duration;
+
+use security_group_operator::api::RECONCILE_REQUESTED_ANNOTATION;
+use serde_json::{Value, json};
+
+use crate::api_server::Verb;
+use crate::in_virtual_time;
+use crate::monitor::{MEMBERSHIPS, condition, text};
+use crate::world::{NAMESPACE, Nature, World};
+
+async fn seconds(seconds: f64) {
+    tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
+}
+
+async fn world() -> World {
+    let mut world = World::new(Nature::default());
+    world.start(None);
+    seconds(1.0).await;
+    world
+}
+
+fn reason(world: &World, name: &str, type_: &str) -> String {
+    let object = world.server.object(MEMBERSHIPS, NAMESPACE, name).unwrap();
+    condition(&object, type_).map_or_else(String::new, |condition| text(condition, "/reason"))
+}
+
+fn looks(world: &World) -> u64 {
+    let looks = &world.simulator.stats()["calls"]["DescribeInstances"]["OK"];
+    looks.as_u64().unwrap_or_default()
+}
+
+/// The reasons of the events of an object, in order of the alphabet.
+fn told(world: &World, name: &str) -> Vec<String> {
+    let events = world.server.objects("events");
+    let of_object = events
+        .iter()
+        .filter(|event| text(event, "/regarding/name") == name);
+    let mut reasons: Vec<_> = of_object.map(|event| text(event, "/reason")).collect();
+    reasons.sort();
+    reasons
+}
+
+/// Has a user ask for a pass now.
+fn ask(world: &World, name: &str) {
+    world.patch(
+        name,
+        json!({"metadata": {"annotations": {RECONCILE_REQUESTED_ANNOTATION: "now"}}}),
+    );
+}
+
+fn join_fails(world: &World, count: u32, how: &Value) {
+    let fault = json!({"action": "JoinSecurityGroup", "count": count, "fault": how});
+    world
+        .simulator
+        .add_fault(serde_json::from_value(fault).unwrap());
+}
+
+#[test]
+fn each_target_is_looked_at_once_a_period_however_many_there_are() {
+    // Also where the last block of a hundred is a full one.
+    for (targets, blocks) in [(1, 1), (100, 1), (201, 3)] {
+        in_virtual_time(|| async move {
+            let world = world().await;
+            for target in 0..targets {
+                if target >= crate::monitor::TARGETS {
+                    let spec =
+                        json!({"id": format!("i-{target}"), "securityGroupIds": ["sg-base"]});
+                    world.cloud(json!({"createInstance": spec}));
+                }
+                world.membership(&format!("m-{target}"), target, 0, json!({}));
+            }
+            seconds(300.0).await;
+            for target in 0..targets {
+                assert_eq!(reason(&world, &format!("m-{target}"), "Ready"), "Joined");
+            }
+            let before = looks(&world);
+            seconds(300.0).await;
+            assert_eq!(looks(&world) - before, 5 * blocks, "{targets} targets");
+            for target in (0..targets).step_by(49) {
+                world.foreign(target, 0, false);
+            }
+            seconds(70.0).await;
+            for target in (0..targets).step_by(49) {
+                assert!(world.is_member(&format!("i-{target}"), "sg-a"), "{target}");
+            }
+        });
+    }
+}
+
+#[test]
+fn what_a_pass_has_left_as_it_should_be_is_not_looked_at_by_another_pass() {
+    let refuse = json!({"adoptionPolicy": "Refuse"});
+    // Who refuses to adopt looks again by itself, every few minutes.
+    for (foreign, policies, expected, passes) in [
+        (false, &json!({}), "Joined", 1..=1),
+        (true, &json!({}), "Adopted", 1..=1),
+        (true, &refuse, "AdoptionRefused", 2..=6),
+    ] {
+        in_virtual_time(|| async move {
+            let world = world().await;
+            if foreign {
+                world.foreign(0, 0, true);
+            }
+            world.membership("m", 0, 0, policies.clone());
+            seconds(605.0).await;
+            assert_eq!(reason(&world, "m", "Ready"), expected);
+            let looks = looks(&world) - 10;
+            assert!(passes.contains(&looks), "{expected}: ten scans and {looks}");
+        });
+    }
+}
+
+#[test]
+fn a_pass_waits_for_the_watch_that_lags_behind_our_own_writes() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        world.membership("m", 0, 0, json!({}));
+        seconds(0.001).await;
+        world.weather.hold_back_events(0, Duration::from_secs(4));
+        seconds(1.0).await;
+        assert_eq!(reason(&world, "m", "Ready"), "Joined");
+        assert_eq!(looks(&world), 1);
+        // Asks for a pass, which would see an object without a claim.
+        let label = json!({"metadata": {"labels": {"tier": "front"}}});
+        world.user(Verb::Merge, "namespaces", "", NAMESPACE, label);
+        seconds(2.0).await;
+        assert_eq!(looks(&world), 1, "the view is older than what was written");
+        seconds(5.0).await;
+        assert_eq!(looks(&world), 2);
+    });
+}
+
+#[test]
+fn a_drift_and_its_repair_are_told_once_each() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        world.membership("m", 0, 0, json!({}));
+        seconds(10.0).await;
+        world.foreign(0, 0, false);
+        seconds(120.0).await;
+        assert!(world.is_member("i-0", "sg-a"));
+        assert_eq!(
+            told(&world, "m"),
+            ["DriftDetected", "DriftRepaired", "Joined"]
+        );
+    });
+}
+
+#[test]
+fn a_drift_whose_repair_fails_is_told_and_one_whose_repair_waits_for_its_turn_is_not_yet() {
+    let unavailable = json!({"error": {"code": "ServiceUnavailable"}});
+    let throttle = json!({"throttle": {"retryAfter": "20s"}});
+    for (how, count, drift) in [(&unavailable, 1_000, true), (&throttle, 1, false)] {
+        in_virtual_time(|| async move {
+            let world = world().await;
+            world.membership("m", 0, 0, json!({}));
+            seconds(10.0).await;
+            join_fails(&world, count, how);
+            // Whoever meets the throttle first.
+            world.membership("other", 1, 0, json!({}));
+            seconds(0.4).await;
+            world.foreign(0, 0, false);
+            ask(&world, "m");
+            seconds(5.0).await;
+            assert!(!world.is_member("i-0", "sg-a"));
+            assert_eq!(
+                told(&world, "m").contains(&"DriftDetected".to_owned()),
+                drift
+            );
+            // Whoever took it away puts it back before the operator may.
+            world.foreign(0, 0, true);
+            seconds(100.0).await;
+            assert_eq!(
+                told(&world, "m").contains(&"DriftDetected".to_owned()),
+                drift
+            );
+        });
+    }
+}
+
+#[test]
+fn a_spec_that_names_no_edge_is_said_once_for_its_generation() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        world.membership("m", 0, 0, json!({"networkInterfaceID": "eni-1"}));
+        seconds(10.0).await;
+        let object = || world.server.object(MEMBERSHIPS, NAMESPACE, "m").unwrap();
+        assert_eq!(object()["status"]["observedGeneration"], 1);
+        assert_eq!(reason(&world, "m", "Ready"), "InvalidSpec");
+        assert_eq!(reason(&world, "m", "Stalled"), "InvalidSpec");
+        let effects = world.monitor.effects();
+        ask(&world, "m");
+        seconds(10.0).await;
+        assert_eq!(world.monitor.effects(), effects);
+        world.patch("m", json!({"spec": {"networkInterfaceID": Value::Null}}));
+        seconds(10.0).await;
+        assert_eq!(object()["status"]["observedGeneration"], 2);
+        assert_eq!(reason(&world, "m", "Ready"), "Joined");
+    });
+}
