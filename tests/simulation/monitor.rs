@@ -17,7 +17,7 @@ use crate::api_server::{ApiServer, Call};
 use crate::scene::{self, MISPLACED, OWNER, TARGETS, home};
 
 /// A pass that began before an object was shown does not know it. No call and no wait of a pass is longer.
-const PASS: Duration = Duration::from_secs(40);
+pub const PASS: Duration = Duration::from_secs(40);
 
 pub struct Monitor {
     server: Arc<ApiServer>,

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use crate::api_server::Verb;
 use crate::in_virtual_time;
 use crate::monitor::{MEMBERSHIPS, condition, text};
-use crate::world::{NAMESPACE, Nature, World};
+use crate::scene::NAMESPACE;
+use crate::world::{Nature, World};
 
 async fn seconds(seconds: f64) {
     tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
@@ -63,27 +64,29 @@ fn each_target_is_looked_at_once_a_period_however_many_there_are() {
     for (targets, blocks) in [(1, 1), (100, 1), (201, 3)] {
         in_virtual_time(|| async move {
             let world = world().await;
-            for target in 0..targets {
-                if target >= crate::monitor::TARGETS {
-                    let spec =
-                        json!({"id": format!("i-{target}"), "securityGroupIds": ["sg-base"]});
-                    world.cloud(json!({"createInstance": spec}));
-                }
-                world.membership(&format!("m-{target}"), target, 0, json!({}));
+            let crowd: Vec<String> = (0..targets)
+                .map(|target| format!("i-crowd{target}"))
+                .collect();
+            for id in &crowd {
+                world.cloud(json!({"createInstance": {"id": id, "securityGroupIds": ["sg-base"]}}));
+                let spec =
+                    json!({"region": "cn-hangzhou", "instanceID": id, "securityGroupID": "sg-a"});
+                let object = json!({"metadata": {"name": id}, "spec": spec});
+                world.create(MEMBERSHIPS, NAMESPACE, object);
             }
             seconds(300.0).await;
-            for target in 0..targets {
-                assert_eq!(reason(&world, &format!("m-{target}"), "Ready"), "Joined");
+            for id in &crowd {
+                assert_eq!(reason(&world, id, "Ready"), "Joined");
             }
             let before = looks(&world);
             seconds(300.0).await;
             assert_eq!(looks(&world) - before, 5 * blocks, "{targets} targets");
-            for target in (0..targets).step_by(49) {
-                world.foreign(target, 0, false);
+            for id in crowd.iter().step_by(49) {
+                world.cloud(json!({"leave": {"target": id, "securityGroupId": "sg-a"}}));
             }
             seconds(70.0).await;
-            for target in (0..targets).step_by(49) {
-                assert!(world.is_member(&format!("i-{target}"), "sg-a"), "{target}");
+            for id in crowd.iter().step_by(49) {
+                assert!(world.is_member(id, "sg-a"), "{id}");
             }
         });
     }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::link::{Moment, Odds};
-use crate::monitor::{MEMBERSHIPS, text};
+use crate::monitor::{MEMBERSHIPS, PASS, text};
 use crate::scene::{self, ACCOUNTS, CLUSTER, KEYS, NAMES, NAMESPACE, TARGETS};
 use crate::world::{Nature, World};
 
@@ -349,13 +349,19 @@ pub async fn run(schedule: &Schedule, traced: bool) -> Outcome {
     world.monitor.trace(|| format!("{:?}", schedule.nature));
     world.start(None);
     let started = Instant::now();
+    let mut rested = started;
     for (at, act) in &schedule.acts {
         sleep_until(&mut world, started + *at).await;
         if let Act::Stop { seconds } = act {
+            // Whoever is stopped again and again may have a call on its way for as long as one likes.
+            if Instant::now() < rested {
+                continue;
+            }
             world.monitor.trace(|| format!("stopped for {seconds} s"));
             world.halt(true);
             sleep_until(&mut world, Instant::now() + Duration::from_secs(*seconds)).await;
             world.halt(false);
+            rested = Instant::now() + PASS;
         } else {
             act.happen(&mut world);
         }

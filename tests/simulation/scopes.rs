@@ -20,9 +20,8 @@ use crate::api_server::{self, Verb};
 use crate::in_virtual_time;
 use crate::link::{ApiSide, CloudSide, Link};
 use crate::monitor::MEMBERSHIPS;
-use crate::world::{NAMESPACE, Nature, OPERATOR_NAMESPACE, World};
-
-const OTHER: &str = "other";
+use crate::scene::{GUESTS, NAMESPACE, OPERATOR_NAMESPACE};
+use crate::world::{Nature, World};
 
 async fn seconds(seconds: u64) {
     tokio::time::sleep(Duration::from_secs(seconds)).await;
@@ -98,7 +97,7 @@ fn claim(world: &World, namespace: &str, name: &str) -> Option<String> {
 
 #[test]
 fn an_operator_is_ready_when_it_has_seen_every_namespace_that_it_watches() {
-    for scopes in [&[None][..], &[Some(NAMESPACE), Some(OTHER)]] {
+    for scopes in [&[None][..], &[Some(NAMESPACE), Some(GUESTS)]] {
         in_virtual_time(|| async move {
             let world = World::new(Nature::default());
             let telemetry = Arc::new(Telemetry::default());
@@ -115,12 +114,10 @@ fn an_operator_is_ready_when_it_has_seen_every_namespace_that_it_watches() {
 fn an_edge_of_two_namespaces_stays_when_either_lets_it_go_and_goes_with_the_last() {
     in_virtual_time(|| async {
         let world = World::new(Nature::default());
-        let namespace = json!({"metadata": {"name": OTHER, "labels": {"team": "web"}}});
-        world.create("namespaces", "", namespace);
-        let scopes = [Some(NAMESPACE), Some(OTHER)];
+        let scopes = [Some(NAMESPACE), Some(GUESTS)];
         let life = start(&world, &scopes, &Arc::default());
         // Each namespace owns one edge and shares the other's.
-        for (owner, guest, target) in [(NAMESPACE, OTHER, "i-0"), (OTHER, NAMESPACE, "i-1")] {
+        for (owner, guest, target) in [(NAMESPACE, GUESTS, "i-0"), (GUESTS, NAMESPACE, "i-1")] {
             put(&world, owner, "owner", target);
             seconds(2).await;
             put(&world, guest, "guest", target);
@@ -128,7 +125,7 @@ fn an_edge_of_two_namespaces_stays_when_either_lets_it_go_and_goes_with_the_last
         }
         // What was deleted while no operator ran is seen to at the next start, when all is listed.
         life.abort();
-        for namespace in [NAMESPACE, OTHER] {
+        for namespace in [NAMESPACE, GUESTS] {
             assert_eq!(
                 claim(&world, namespace, "owner").as_deref(),
                 Some("Joined"),
@@ -139,14 +136,14 @@ fn an_edge_of_two_namespaces_stays_when_either_lets_it_go_and_goes_with_the_last
         }
         let life = start(&world, &scopes, &Arc::default());
         seconds(3).await;
-        for (namespace, target) in [(NAMESPACE, "i-1"), (OTHER, "i-0")] {
+        for (namespace, target) in [(NAMESPACE, "i-1"), (GUESTS, "i-0")] {
             assert_eq!(claim(&world, namespace, "owner"), None);
             assert_eq!(claim(&world, namespace, "guest").as_deref(), Some("Joined"));
             assert!(world.is_member(target, "sg-a"), "{target}");
         }
         let leaves = world.simulator.stats()["calls"]["LeaveSecurityGroup"].clone();
         assert_eq!(leaves, Value::Null);
-        for (namespace, target) in [(NAMESPACE, "i-1"), (OTHER, "i-0")] {
+        for (namespace, target) in [(NAMESPACE, "i-1"), (GUESTS, "i-0")] {
             delete(&world, namespace, "guest");
             seconds(2).await;
             assert_eq!(claim(&world, namespace, "guest"), None);
