@@ -240,6 +240,13 @@ impl Monitor {
     }
 
     /// An operator's call has been answered by the cloud (if perhaps not to the operator).
+    /// Whether a target was listed by an answer to a call that began within `age`.
+    pub fn was_described(&self, target: &str, age: Duration) -> bool {
+        let state = self.state.lock().unwrap();
+        let at = state.answers.get(target);
+        at.is_some_and(|at| at.elapsed() < age)
+    }
+
     pub fn called(
         &self,
         life: usize,

@@ -22,7 +22,8 @@ use crate::api_server::{self, ApiServer, Verb};
 use crate::link::{ApiSide, CloudSide, Link, Moment, Odds, Weather};
 use crate::monitor::{MEMBERSHIPS, Monitor, condition, edge_of, is_deleting, text};
 use crate::scene::{
-    self, ACCOUNTS, CLUSTER, GUESTS, KEYS, MISPLACED, NAMESPACE, OPERATOR_NAMESPACE, TARGETS, place,
+    self, ACCOUNTS, CLUSTER, GUESTS, KEYS, MISPLACED, NAMESPACE, OPERATOR_NAMESPACE, TARGETS,
+    Target, place,
 };
 
 pub struct World {
@@ -378,6 +379,21 @@ impl World {
     pub fn is_member(&self, target: &str, group: &str) -> bool {
         self.monitor
             .membership(Some(target), Some(group), self.server.now())
+    }
+
+    /// The targets that were described within `age` although no object names them.
+    pub fn needless_looks(&self, age: Duration) -> Vec<&'static str> {
+        let objects = self.objects();
+        let is_named = |target: &Target| {
+            let names = |object: &Arc<Value>| object["spec"][target.field()] == target.id;
+            objects.iter().any(names)
+        };
+        let looked_at = |target: &&Target| self.monitor.was_described(target.id, age);
+        let needless = TARGETS
+            .iter()
+            .filter(|target| !is_named(target))
+            .filter(looked_at);
+        needless.map(|target| target.id).collect()
     }
 
     pub fn objects(&self) -> Vec<Arc<Value>> {
