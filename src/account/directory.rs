@@ -239,7 +239,7 @@ mod tests {
         };
         assert!(!trouble(false, "a"), "there is no such account");
         assert!(directory.know(&key, Grants::OwnNamespace));
-        assert_eq!(directory.keys(), [key.clone()]);
+        assert_eq!(directory.keys(), std::slice::from_ref(&key));
         assert!(trouble(false, "a"));
         assert!(!trouble(false, "a"));
         assert!(trouble(false, "b"));
