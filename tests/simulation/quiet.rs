@@ -184,6 +184,33 @@ fn a_drift_whose_repair_fails_is_told_and_one_whose_repair_waits_for_its_turn_is
 }
 
 #[test]
+fn who_waits_for_its_turn_for_longer_than_a_minute_says_so_once_and_gets_it() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        world.cloud(json!({"set": {"limits": {"JoinSecurityGroup": 1}}}));
+        for target in 0..3 {
+            world.membership(&format!("early-{target}"), target, 0, json!({}));
+        }
+        seconds(10.0).await;
+        world.membership("late", 0, 1, json!({}));
+        seconds(2.0).await;
+        let object = || world.server.object(MEMBERSHIPS, NAMESPACE, "late").unwrap();
+        assert_eq!(reason(&world, "late", "Ready"), "Throttled");
+        assert_eq!(
+            object()["status"]["lastError"],
+            Value::Null,
+            "it made no call"
+        );
+        let said = object()["metadata"]["resourceVersion"].clone();
+        seconds(60.0).await;
+        assert_eq!(object()["metadata"]["resourceVersion"], said);
+        seconds(900.0).await;
+        assert_eq!(reason(&world, "late", "Ready"), "Joined");
+        assert_eq!(told(&world, "late"), ["Joined"]);
+    });
+}
+
+#[test]
 fn a_spec_that_names_no_edge_is_said_once_for_its_generation() {
     in_virtual_time(|| async {
         let world = world().await;
