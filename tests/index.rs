@@ -3,7 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "a test ends at its first surprise")]
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
 use std::time::Duration;
 
 use security_group_operator::api::SecurityGroupMembership;
@@ -321,25 +320,4 @@ async fn a_status_of_somebody_elses_is_named_once_when_no_lag_can_explain_it() {
     edges.remove("a");
     tokio::time::advance(SETTLING).await;
     assert_eq!(names(edges.misquoted()), [""; 0], "gone");
-}
-
-#[tokio::test]
-async fn passes_over_one_target_wait_for_each_other_and_for_nobody_else() {
-    let edges = Edges::default();
-    let lock = edges.pass_lock(&edge("i-1"));
-    let held = lock.lock().await;
-    assert!(edges.pass_lock(&edge("i-1")).try_lock().is_err());
-    // Locks that nobody holds any more are dropped, those that are held stay.
-    for number in 0..1_000 {
-        assert!(
-            edges
-                .pass_lock(&edge(&format!("i-x{number}")))
-                .try_lock()
-                .is_ok()
-        );
-    }
-    assert!(edges.pass_lock(&edge("i-1")).try_lock().is_err());
-    drop(held);
-    assert!(Arc::strong_count(&lock) == 1);
-    assert!(edges.pass_lock(&edge("i-1")).try_lock().is_ok());
 }

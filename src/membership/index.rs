@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kube::ResourceExt as _;
@@ -106,7 +106,7 @@ impl Record {
     }
 }
 
-/// All objects by UID, by edge and by account, and one lock a target. Kept by the watch and by our own writes.
+/// All objects by UID, by edge and by account. Kept by the watch and by our own writes.
 #[derive(Debug, Default)]
 pub struct Edges {
     inner: Mutex<Inner>,
@@ -117,21 +117,12 @@ struct Inner {
     records: HashMap<Uid, Record>,
     by_edge: HashMap<Edge, Uids>,
     by_account: HashMap<Arc<AccountKey>, HashMap<Region, BTreeMap<Target, Uids>>>,
-    locks: Locks,
     /// Since when the watch shows another status than the one that we said last.
     misquoted: BTreeMap<Uid, Instant>,
 }
 
 /// Mostly one: few objects share an edge or a target.
 type Uids = SmallVec<[Uid; 1]>;
-
-/// One lock a target that a pass runs over.
-#[derive(Debug, Default)]
-struct Locks {
-    held: HashMap<(Region, Target), Weak<tokio::sync::Mutex<()>>>,
-    /// At how many entries those are dropped that nobody holds any more.
-    limit: usize,
-}
 
 impl Edges {
     /// Takes in an object as the watch shows it. An older view than the one held is ignored.
@@ -410,33 +401,9 @@ impl Edges {
             .map_or(0, |record| record.resource_version)
     }
 
-    /// Passes over one target run one after the other: hold this while a pass runs. One edge needs it for its claims; one
-    /// target needs it because the cloud refuses two changes of it at a time (409 `InvalidOperation.Conflict`).
-    #[must_use]
-    pub fn pass_lock(&self, edge: &Edge) -> Arc<tokio::sync::Mutex<()>> {
-        self.lock()
-            .locks
-            .of((edge.region.clone(), edge.target.clone()))
-    }
-
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // No code panics while it holds this lock, so a poisoned one still holds a whole index.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Locks {
-    fn of(&mut self, key: (Region, Target)) -> Arc<tokio::sync::Mutex<()>> {
-        if let Some(lock) = self.held.get(&key).and_then(Weak::upgrade) {
-            return lock;
-        }
-        if self.held.len() >= self.limit {
-            self.held.retain(|_, lock| lock.strong_count() > 0);
-            self.limit = (2 * self.held.len()).max(64);
-        }
-        let lock = Arc::new(tokio::sync::Mutex::new(()));
-        self.held.insert(key, Arc::downgrade(&lock));
-        lock
     }
 }
 
@@ -509,26 +476,5 @@ impl Inner {
         if regions.is_empty() {
             self.by_account.remove(&record.account);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn locks_that_nobody_holds_are_dropped_and_looked_for_each_time_their_number_doubles() {
-        let key = |number: usize| {
-            let id = format!("i-{number}").parse().unwrap();
-            ("cn-hangzhou".parse().unwrap(), Target::Instance(id))
-        };
-        let mut locks = Locks::default();
-        for number in 0..1_000 {
-            drop(locks.of(key(number)));
-            assert!(locks.held.len() <= 64, "{number}");
-        }
-        let mut locks = Locks::default();
-        let held: Vec<_> = (0..129).map(|number| locks.of(key(number))).collect();
-        assert_eq!((locks.held.len(), locks.limit), (held.len(), 256));
     }
 }

@@ -13,6 +13,7 @@ pub mod decide;
 pub mod edge;
 pub mod event;
 pub mod index;
+pub mod locks;
 mod memory;
 pub mod observe;
 mod pass;
@@ -50,6 +51,7 @@ use self::act::ActError;
 use self::edge::{AccountKey, Edge, resource_version};
 use self::event::Events;
 use self::index::Edges;
+use self::locks::Locks;
 use self::memory::Memory;
 use self::observe::Pass;
 use self::poke::Pokes;
@@ -81,6 +83,7 @@ pub struct Context {
     /// Whose turn it is.
     pub turns: Arc<Turns>,
     writes: Semaphore,
+    locks: Locks,
     memory: Memory,
     unlisted_scopes: AtomicUsize,
 }
@@ -111,6 +114,7 @@ impl Context {
             events,
             telemetry,
             writes: Semaphore::new(usize::from(settings.max_writes_in_flight)),
+            locks: Locks::default(),
             memory: Memory::new(clock.clone()),
             clock,
             unlisted_scopes: AtomicUsize::new(settings.scopes.len()),
@@ -287,7 +291,7 @@ async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Action,
     else {
         return Ok(Action::await_change());
     };
-    let lock = context.edges.pass_lock(&edge);
+    let lock = context.locks.of(&edge);
     let _one_pass_a_target = lock.lock().await;
     let uid = readable.uid().unwrap_or_default();
     // The watch may lag behind our own writes; what they said is not to be decided again from an older view.

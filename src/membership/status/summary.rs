@@ -1,17 +1,18 @@
-//! The status, the event and the next look that follow from a verdict. Pure: `now` and what was seen are arguments.
+//! A verdict in the words of the status: conditions, reasons, messages and the last error. Pure.
 
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 
-use crate::api::membership::{LastError, Origin, SecurityGroupMembershipStatus, TargetStatus};
+use crate::api::membership::{LastError, Origin, SecurityGroupMembershipStatus};
 use crate::api::reason;
 use crate::condition::{self, Draft, Status};
-use crate::ecs::{Class, Error, Retry, TargetDescription};
+use crate::ecs::{Class, Error, Retry};
 
-use super::decide::{Account, REPAIR_LIMIT, REPAIR_WINDOW_MINUTES, Seen, Verdict};
-use super::edge::Edge;
+use super::super::decide::{Account, REPAIR_LIMIT, REPAIR_WINDOW_MINUTES, Verdict};
+use super::super::edge::Edge;
+use super::Facts;
 
 /// How long an object may reconcile before a target that is between states counts as stuck.
 pub const STUCK_AFTER: Duration = Duration::from_secs(30 * 60);
@@ -19,98 +20,14 @@ pub const STUCK_AFTER: Duration = Duration::from_secs(30 * 60);
 /// How long an object waits for its turn without a word: a status costs the API server a write.
 const SILENT_WAIT: Duration = Duration::from_secs(60);
 
-/// The types of condition that are written.
-const OUR_CONDITIONS: [&str; 4] = [
-    reason::READY,
-    reason::RECONCILING,
-    reason::STALLED,
-    reason::DRIFTED,
-];
-
-/// What a pass ended with.
-#[derive(Clone, Copy, Debug)]
-pub struct Facts<'a> {
-    /// The edge.
-    pub edge: &'a Edge,
-    /// Where the pass ended.
-    pub verdict: Verdict,
-    /// What it went by.
-    pub seen: &'a Seen,
-    /// Whether the object is being deleted.
-    pub deleting: bool,
-    /// The target as last described.
-    pub description: Option<&'a TargetDescription>,
-    /// The failure that it ended with.
-    pub failure: Option<&'a Error>,
-    /// What is wrong with the account.
-    pub account_problem: &'a str,
-    /// When its turn within the cloud's limit comes, if it was held back for that.
-    pub turn_in: Option<Duration>,
-}
-
-/// The status after this pass; none where nothing in it would say anything new.
-#[must_use]
-pub fn status(
-    previous: &SecurityGroupMembershipStatus,
-    generation: Option<i64>,
-    facts: &Facts<'_>,
-    now: Timestamp,
-) -> Option<SecurityGroupMembershipStatus> {
-    let summary = summarize(previous, generation, facts, now)?;
-    let next = SecurityGroupMembershipStatus {
-        observed_generation: generation,
-        conditions: condition::merge(&previous.conditions, summary.drafts(), generation, now),
-        origin: match facts.verdict {
-            Verdict::Ready { origin, .. } => origin,
-            _ => previous.origin,
-        },
-        target: match facts.seen.target {
-            super::decide::Target::Absent => None,
-            _ => facts
-                .description
-                .map(target_status)
-                .or_else(|| previous.target.clone()),
-        },
-        last_error: summary.last_error,
-    };
-    (!same_meaning(previous, &next)).then_some(next)
-}
-
-/// Whether two statuses say the same: a new request ID alone is no news, and writing it would only start the loop again. A
-/// condition of somebody else's is not ours to take away.
-fn same_meaning(
-    previous: &SecurityGroupMembershipStatus,
-    next: &SecurityGroupMembershipStatus,
-) -> bool {
-    let without_request = |status: &SecurityGroupMembershipStatus| {
-        let mut status = status.clone();
-        if let Some(error) = &mut status.last_error {
-            error.request_id = None;
-        }
-        status
-            .conditions
-            .retain(|condition| OUR_CONDITIONS.contains(&condition.type_.as_str()));
-        status
-    };
-    without_request(previous) == without_request(next)
-}
-
-fn target_status(description: &TargetDescription) -> TargetStatus {
-    TargetStatus {
-        state: description.state.to_string(),
-        vpc_id: description.vpc_id.clone(),
-        lock_reasons: description.lock_reasons.clone(),
-    }
-}
-
 /// A verdict in the words of the status.
-struct Summary {
+pub(super) struct Summary {
     ready: Status,
     reason: String,
     message: String,
     phase: Phase,
     drifted: Option<(&'static str, String)>,
-    last_error: Option<LastError>,
+    pub(super) last_error: Option<LastError>,
 }
 
 /// kstatus: at most one of the two is said.
@@ -121,7 +38,7 @@ enum Phase {
 }
 
 impl Summary {
-    fn drafts(&self) -> Vec<Draft> {
+    pub(super) fn drafts(&self) -> Vec<Draft> {
         let draft = |type_, status, reason: &str, message: &str| Draft {
             type_,
             status,
@@ -168,7 +85,7 @@ impl Summary {
 }
 
 /// None where the verdict says nothing that belongs into a status.
-fn summarize(
+pub(super) fn summarize(
     previous: &SecurityGroupMembershipStatus,
     generation: Option<i64>,
     facts: &Facts<'_>,
@@ -516,64 +433,4 @@ fn short(duration: Duration) -> String {
         seconds if seconds % 60 == 0 => format!("{}m", seconds / 60),
         seconds => format!("{seconds}s"),
     }
-}
-
-/// An event that a change of status is worth.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Note {
-    /// Event reason.
-    pub reason: &'static str,
-    /// Whether it is a warning.
-    pub warning: bool,
-    /// For a human.
-    pub text: String,
-}
-
-/// The event for going from one status to the next, if that is a transition.
-#[must_use]
-pub fn note(
-    previous: &SecurityGroupMembershipStatus,
-    next: &SecurityGroupMembershipStatus,
-    verdict: Verdict,
-) -> Option<Note> {
-    let before = |type_| true_condition(previous, type_);
-    let after = |type_| true_condition(next, type_);
-    let event = |reason, warning, condition: &Condition| {
-        Some(Note {
-            reason,
-            warning,
-            text: condition.message.clone(),
-        })
-    };
-    let changed = |type_| match (before(type_), after(type_)) {
-        (Some(before), Some(after)) if before.reason == after.reason => None,
-        (_, after) => after,
-    };
-    if let Some(ready) = changed(reason::READY) {
-        let reason = match verdict {
-            _ if before(reason::STALLED).is_some() => "Recovered",
-            Verdict::Ready {
-                origin: Some(Origin::Joined),
-                ..
-            } => "Joined",
-            _ => "Adopted",
-        };
-        return event(reason, false, ready);
-    }
-    if let Some(drifted) = changed(reason::DRIFTED) {
-        return event("DriftDetected", true, drifted);
-    }
-    if let Some(stalled) = changed(reason::STALLED) {
-        return event("Stalled", true, stalled);
-    }
-    changed(reason::RECONCILING)
-        .filter(|condition| condition.reason == reason::WAITING_FOR_TARGET)
-        .and_then(|waiting| event("Waiting", false, waiting))
-}
-
-fn true_condition<'a>(
-    status: &'a SecurityGroupMembershipStatus,
-    type_: &str,
-) -> Option<&'a Condition> {
-    condition::find(&status.conditions, type_).filter(|condition| condition.status == "True")
 }

@@ -1,0 +1,92 @@
+//! One lock a target: passes over one target run one after the other. In memory only.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use crate::ecs::{Region, Target};
+
+use super::edge::Edge;
+
+/// The locks of the targets that a pass runs over or waits for.
+#[derive(Debug, Default)]
+pub struct Locks {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    held: HashMap<(Region, Target), Weak<tokio::sync::Mutex<()>>>,
+    /// At how many entries those are dropped that nobody holds any more.
+    limit: usize,
+}
+
+impl Locks {
+    /// Hold this while a pass runs. One edge needs it for its claims; one target needs it because the cloud refuses two changes
+    /// of it at a time (409 `InvalidOperation.Conflict`).
+    #[must_use]
+    pub fn of(&self, edge: &Edge) -> Arc<tokio::sync::Mutex<()>> {
+        self.inner
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .of((edge.region.clone(), edge.target.clone()))
+    }
+}
+
+impl Inner {
+    fn of(&mut self, key: (Region, Target)) -> Arc<tokio::sync::Mutex<()>> {
+        if let Some(lock) = self.held.get(&key).and_then(Weak::upgrade) {
+            return lock;
+        }
+        if self.held.len() >= self.limit {
+            self.held.retain(|_, lock| lock.strong_count() > 0);
+            self.limit = (2 * self.held.len()).max(64);
+        }
+        let lock = Arc::new(tokio::sync::Mutex::new(()));
+        self.held.insert(key, Arc::downgrade(&lock));
+        lock
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn edge(number: usize) -> Edge {
+        Edge {
+            region: "cn-hangzhou".parse().unwrap(),
+            target: Target::Instance(format!("i-{number}").parse().unwrap()),
+            group: "sg-1".parse().unwrap(),
+        }
+    }
+
+    #[tokio::test]
+    async fn passes_over_one_target_wait_for_each_other_and_for_nobody_else() {
+        let locks = Locks::default();
+        let lock = locks.of(&edge(0));
+        let held = lock.lock().await;
+        // Those that nobody holds any more are dropped, those that are held stay.
+        for number in 1..1_000 {
+            assert!(locks.of(&edge(number)).try_lock().is_ok());
+        }
+        let other_group = Edge {
+            group: "sg-2".parse().unwrap(),
+            ..edge(0)
+        };
+        assert!(locks.of(&other_group).try_lock().is_err());
+        drop(held);
+        assert!(locks.of(&edge(0)).try_lock().is_ok());
+    }
+
+    #[test]
+    fn locks_that_nobody_holds_are_dropped_and_looked_for_each_time_their_number_doubles() {
+        let key = |number: usize| (edge(number).region, edge(number).target);
+        let mut locks = Inner::default();
+        for number in 0..1_000 {
+            drop(locks.of(key(number)));
+            assert!(locks.held.len() <= 64, "{number}");
+        }
+        let mut locks = Inner::default();
+        let held: Vec<_> = (0..129).map(|number| locks.of(key(number))).collect();
+        assert_eq!((locks.held.len(), locks.limit), (held.len(), 256));
+    }
+}

@@ -1,0 +1,105 @@
+//! The status that follows from a verdict. Pure: `now` and what was seen are arguments.
+
+mod note;
+mod summary;
+
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+
+use crate::api::membership::{SecurityGroupMembershipStatus, TargetStatus};
+use crate::api::reason;
+use crate::condition;
+use crate::ecs::{Error, TargetDescription};
+
+use super::decide::{Seen, Verdict};
+use super::edge::Edge;
+
+use self::summary::summarize;
+
+pub use self::note::{Note, note};
+pub use self::summary::STUCK_AFTER;
+
+/// The types of condition that are written.
+const OUR_CONDITIONS: [&str; 4] = [
+    reason::READY,
+    reason::RECONCILING,
+    reason::STALLED,
+    reason::DRIFTED,
+];
+
+/// What a pass ended with.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// The edge.
+    pub edge: &'a Edge,
+    /// Where the pass ended.
+    pub verdict: Verdict,
+    /// What it went by.
+    pub seen: &'a Seen,
+    /// Whether the object is being deleted.
+    pub deleting: bool,
+    /// The target as last described.
+    pub description: Option<&'a TargetDescription>,
+    /// The failure that it ended with.
+    pub failure: Option<&'a Error>,
+    /// What is wrong with the account.
+    pub account_problem: &'a str,
+    /// When its turn within the cloud's limit comes, if it was held back for that.
+    pub turn_in: Option<Duration>,
+}
+
+/// The status after this pass; none where nothing in it would say anything new.
+#[must_use]
+pub fn status(
+    previous: &SecurityGroupMembershipStatus,
+    generation: Option<i64>,
+    facts: &Facts<'_>,
+    now: Timestamp,
+) -> Option<SecurityGroupMembershipStatus> {
+    let summary = summarize(previous, generation, facts, now)?;
+    let next = SecurityGroupMembershipStatus {
+        observed_generation: generation,
+        conditions: condition::merge(&previous.conditions, summary.drafts(), generation, now),
+        origin: match facts.verdict {
+            Verdict::Ready { origin, .. } => origin,
+            _ => previous.origin,
+        },
+        target: match facts.seen.target {
+            super::decide::Target::Absent => None,
+            _ => facts
+                .description
+                .map(target_status)
+                .or_else(|| previous.target.clone()),
+        },
+        last_error: summary.last_error,
+    };
+    (!same_meaning(previous, &next)).then_some(next)
+}
+
+/// Whether two statuses say the same: a new request ID alone is no news, and writing it would only start the loop again. A
+/// condition of somebody else's is not ours to take away.
+fn same_meaning(
+    previous: &SecurityGroupMembershipStatus,
+    next: &SecurityGroupMembershipStatus,
+) -> bool {
+    let without_request = |status: &SecurityGroupMembershipStatus| {
+        let mut status = status.clone();
+        if let Some(error) = &mut status.last_error {
+            error.request_id = None;
+        }
+        status
+            .conditions
+            .retain(|condition| OUR_CONDITIONS.contains(&condition.type_.as_str()));
+        status
+    };
+    without_request(previous) == without_request(next)
+}
+
+fn target_status(description: &TargetDescription) -> TargetStatus {
+    TargetStatus {
+        state: description.state.to_string(),
+        vpc_id: description.vpc_id.clone(),
+        lock_reasons: description.lock_reasons.clone(),
+    }
+}
