@@ -1,12 +1,18 @@
 //! Reading targets: a complete answer or an error, by ID and never by position.
 
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use security_group_operator::ecs::{
-    Error, InstanceId, NetworkInterfaceId, TargetDescription, TargetState,
+    Error, InstanceId, NetworkInterfaceId, TargetDescription, TargetState, Transport,
+    TransportError,
 };
 
-use crate::server::{Reply, Seen, Server, region};
+use crate::server::{Reply, Seen, Server, client, region};
 
 fn ids(range: std::ops::Range<usize>) -> Vec<InstanceId> {
     range.map(|n| format!("i-{n}").parse().unwrap()).collect()
@@ -339,6 +345,58 @@ async fn pages_that_do_not_end_are_left() {
         Err(Error::BadAnswer { .. } | Error::BadRow { .. })
     ));
     assert_eq!(server.seen().len(), 6, "one page an ID and one more");
+}
+
+#[tokio::test]
+async fn a_token_is_followed_up_to_four_kibibytes() {
+    let token = |length: usize| page(&[row("i-0")], &"t".repeat(length));
+    let last = page(&[row("i-1")], "");
+    let server = Server::in_turn(vec![token(4096), last.clone()]).await;
+    assert_eq!(describe(&server, &ids(0..2)).await.unwrap().len(), 2);
+    assert_eq!(
+        refused(vec![token(4097), last]).await,
+        "its NextToken is longer than 4096 bytes"
+    );
+}
+
+/// Pages that come 4 s apart and do not end.
+struct Slow(Arc<Mutex<Vec<Duration>>>);
+
+impl Transport for Slow {
+    fn send(
+        &self,
+        _: http::Request<Bytes>,
+        deadline: Duration,
+    ) -> BoxFuture<'_, Result<http::Response<Bytes>, TransportError>> {
+        self.0.lock().unwrap().push(deadline);
+        let number = self.0.lock().unwrap().len();
+        async move {
+            tokio::time::sleep(deadline.min(Duration::from_secs(4))).await;
+            let body = format!(
+                r#"{{"RequestId":"R","NextToken":"{number}","Instances":{{"Instance":[]}}}}"#
+            );
+            Ok(http::Response::new(body.into()))
+        }
+        .boxed()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_pages_of_a_hundred_share_one_deadline() {
+    let deadlines = Arc::new(Mutex::new(Vec::new()));
+    let client = client("http://cloud.test", Slow(Arc::clone(&deadlines)));
+    let start = tokio::time::Instant::now();
+    let answer = client.describe_instances(&region(), &ids(0..100)).await;
+    assert!(answer.is_err());
+    let seconds: Vec<u64> = deadlines
+        .lock()
+        .unwrap()
+        .iter()
+        .map(Duration::as_secs)
+        .filter(|left| *left > 0)
+        .collect();
+    assert_eq!(seconds, [10, 6, 2]);
+    assert_eq!(start.elapsed().as_secs(), 10);
 }
 
 #[tokio::test]
