@@ -1,0 +1,206 @@
+//! Checks what the operator asks of the cloud: no Join that nobody asks for, I1 and I2.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use security_group_operator::api::ORIGIN_ANNOTATION;
+use security_group_operator::simulator::Answer;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::scene::{self, MISPLACED, OWNER, TARGETS};
+
+use super::{EdgeFacts, Monitor, PASS, condition, is_deleting, text};
+
+impl Monitor {
+    /// An operator's call has been answered by the cloud (if perhaps not to the operator).
+    /// Whether a target was listed by an answer to a call that began within `age`.
+    pub fn was_described(&self, target: &str, age: Duration) -> bool {
+        let state = self.state.lock().unwrap();
+        let at = state.answers.get(target);
+        at.is_some_and(|at| at.elapsed() < age)
+    }
+
+    pub fn called(
+        &self,
+        life: usize,
+        parameters: &BTreeMap<String, String>,
+        answer: &Answer,
+        before: bool,
+        started: Instant,
+    ) {
+        self.read_log();
+        let action = parameters
+            .get("Action")
+            .map(String::as_str)
+            .unwrap_or_default();
+        let target = parameters
+            .get("InstanceId")
+            .or_else(|| parameters.get("NetworkInterfaceId"));
+        let group = parameters.get("SecurityGroupId");
+        if action.starts_with("Describe") && answer.outcome == "OK" {
+            let body = String::from_utf8_lossy(answer.response.body());
+            let interfaces = action == "DescribeNetworkInterfaces";
+            let field = if interfaces {
+                "NetworkInterfaceId"
+            } else {
+                "InstanceId"
+            };
+            let mut state = self.state.lock().unwrap();
+            for target in &TARGETS[..MISPLACED] {
+                // An interface's row names its instance as well, and an instance's its interfaces.
+                if target.is_interface() == interfaces
+                    && body.contains(&format!("\"{field}\":\"{}\"", target.id))
+                {
+                    // Answers may come in another order than their calls began.
+                    let latest = state.answers.entry(target.id.to_owned()).or_insert(started);
+                    *latest = (*latest).max(started);
+                }
+            }
+        }
+        let (Some(target), Some(group)) = (target, group) else {
+            return;
+        };
+        if action == "JoinSecurityGroup"
+            && (answer.outcome == "OK" || answer.outcome == "InvalidInstanceId.AlreadyExists")
+        {
+            self.state
+                .lock()
+                .unwrap()
+                .answers
+                .insert(target.clone(), started);
+        }
+        let after = self.membership(Some(target), Some(group), self.server.now());
+        if before != after {
+            self.state.lock().unwrap().cloud_changes += 1;
+        }
+        match (before, after) {
+            (false, true) => {
+                let facts = EdgeFacts {
+                    by_operator: true,
+                    since: Instant::now(),
+                    named: true,
+                };
+                self.state
+                    .lock()
+                    .unwrap()
+                    .edges
+                    .insert((target.clone(), group.clone()), facts);
+                self.check_join(target, group);
+            }
+            (true, false) => self.check_leave(life, target, group),
+            (true, true) | (false, false) => {}
+        }
+    }
+
+    fn check_join(&self, target: &str, group: &str) {
+        let live = self
+            .naming(target, group)
+            .iter()
+            .any(|object| !is_deleting(object));
+        let touched = self
+            .naming(target, group)
+            .iter()
+            .any(|object| self.is_recent(&text(object, "/metadata/uid")));
+        let gone = self.recently_gone(target, group);
+        if !live && !touched && !gone && !self.old_lists {
+            self.violated(format!(
+                "a Join of {target} to {group} that no object asks for"
+            ));
+        }
+    }
+
+    /// I1 and I2.
+    fn check_leave(&self, life: usize, target: &str, group: &str) {
+        let facts = self
+            .state
+            .lock()
+            .unwrap()
+            .edges
+            .remove(&(target.to_owned(), group.to_owned()));
+        let objects = self.naming(target, group);
+        let deleting: Vec<&Arc<Value>> = objects
+            .iter()
+            .filter(|object| is_deleting(object))
+            .collect();
+        if deleting.is_empty() && !self.recently_gone(target, group) {
+            self.violated(format!(
+                "I1: {target} left {group}, and no object of it is deleted"
+            ));
+        }
+        for object in objects.iter().filter(|object| !is_deleting(object)) {
+            let uid = text(object, "/metadata/uid");
+            let known = {
+                let state = self.state.lock().unwrap();
+                state
+                    .shown
+                    .get(&(life, uid.clone()))
+                    .is_some_and(|at| at.elapsed() > PASS)
+            };
+            let upheaval = self
+                .state
+                .lock()
+                .unwrap()
+                .upheaval
+                .is_some_and(|at| at.elapsed() < PASS * 3);
+            let managed = object["spec"]["managementPolicy"] == "Manage";
+            if managed
+                && self.may_hold(object, &deleting)
+                && known
+                && !upheaval
+                && !self.is_recent(&uid)
+                && !self.old_lists
+            {
+                self.violated(format!(
+                    "I1: {target} left {group}, and {} still names it",
+                    text(object, "/metadata/name")
+                ));
+            }
+        }
+        let Some(facts) = facts else { return };
+        let allowed = deleting.iter().any(|object| {
+            object["spec"]["deletionPolicy"] == "Leave"
+                || self.is_just_respecified(&text(object, "/metadata/uid"))
+        });
+        let all_later = objects.iter().all(|object| {
+            let born = self
+                .state
+                .lock()
+                .unwrap()
+                .births
+                .get(&(text(object, "/metadata/uid"), 1))
+                .copied();
+            born.is_some_and(|born| born > facts.since + self.lag + Duration::from_secs(1))
+        });
+        if !facts.by_operator && !facts.named && !allowed && all_later && !deleting.is_empty() {
+            self.violated(format!(
+                "I2: {target} left {group}, which was there before every object and was to be kept"
+            ));
+        }
+    }
+
+    /// Whether an object has a claim, or could make one: by the account of one of `deleting`, or by one that the operator has
+    /// accepted for the targets' owner, and that is granted. The others do not count: anybody could keep any edge otherwise.
+    fn may_hold(&self, object: &Value, deleting: &[&Arc<Value>]) -> bool {
+        if object["metadata"]["annotations"][ORIGIN_ANNOTATION].is_string() {
+            return true;
+        }
+        let Some(own) = scene::account_of(object) else {
+            return true;
+        };
+        let of_own = |other: &&Arc<Value>| {
+            scene::account_of(other).is_some_and(|account| std::ptr::eq(account, own))
+        };
+        deleting.iter().any(of_own)
+            || self
+                .server
+                .object(own.plural, own.namespace, own.name)
+                .is_some_and(|account| {
+                    let ready = condition(&account, "Ready");
+                    ready.is_some_and(|ready| ready["status"] == "True")
+                        && account["status"]["accountUID"] == OWNER
+                        && account["spec"]["grants"] != json!([])
+                })
+    }
+}

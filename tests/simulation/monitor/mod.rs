@@ -1,0 +1,260 @@
+//! Watches the whole time that the invariants hold: what the cloud and the API server hold is compared with what the
+//! operator does to them, at each effect. Keeps the trace of the schedule.
+
+mod calls;
+mod writes;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+use security_group_operator::simulator::Simulator;
+use serde_json::Value;
+use tokio::time::Instant;
+
+use crate::api_server::store::Entry;
+use crate::api_server::{ApiServer, Call};
+use crate::scene::home;
+
+/// A pass that began before an object was shown does not know it. No call and no wait of a pass is longer.
+pub const PASS: Duration = Duration::from_secs(40);
+
+pub struct Monitor {
+    server: Arc<ApiServer>,
+    simulator: Arc<Simulator>,
+    started: Instant,
+    state: Mutex<State>,
+    /// Whether several operators run: what one does, another may not know yet.
+    pub several: bool,
+    /// Whether lists may be old: then nobody can know of an object that the list does not show.
+    pub old_lists: bool,
+    /// How old a Describe may be.
+    pub lag: Duration,
+    pub secrets: Vec<String>,
+}
+
+#[derive(Default)]
+struct State {
+    trace: Option<Vec<String>>,
+    violations: Vec<String>,
+    edges: HashMap<(String, String), EdgeFacts>,
+    /// When an object of this UID first had this generation.
+    births: HashMap<(String, i64), Instant>,
+    /// When each object was last shown to each life.
+    shown: HashMap<(usize, String), Instant>,
+    /// When anything about each object was last changed by its user.
+    touched: HashMap<String, Instant>,
+    /// When the spec of each object was last changed.
+    respecified: HashMap<String, Instant>,
+    /// When grants, accounts or credentials last changed.
+    upheaval: Option<Instant>,
+    /// When each target was last described to be there, or joined, by the start of the call.
+    answers: HashMap<String, Instant>,
+    read: usize,
+    gone: HashMap<(String, String), Instant>,
+    writes: usize,
+    cloud_changes: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct EdgeFacts {
+    by_operator: bool,
+    since: Instant,
+    /// Whether an object named it at that time.
+    named: bool,
+}
+
+impl Monitor {
+    pub fn new(server: Arc<ApiServer>, simulator: Arc<Simulator>) -> Self {
+        Self {
+            server,
+            simulator,
+            started: Instant::now(),
+            state: Mutex::default(),
+            several: false,
+            old_lists: false,
+            lag: Duration::ZERO,
+            secrets: Vec::new(),
+        }
+    }
+
+    /// Whether what happens is written down: that takes longer than to make it happen.
+    pub fn keep_trace(&self, kept: bool) {
+        self.state.lock().unwrap().trace = kept.then(Vec::new);
+    }
+
+    pub fn trace(&self, line: impl FnOnce() -> String) {
+        if self.state.lock().unwrap().trace.is_none() {
+            return;
+        }
+        let at = self.started.elapsed().as_secs_f64();
+        let line = format!("{at:9.3}  {}", line());
+        self.state
+            .lock()
+            .unwrap()
+            .trace
+            .get_or_insert_default()
+            .push(line);
+    }
+
+    pub fn take_trace(&self) -> Vec<String> {
+        self.state.lock().unwrap().trace.take().unwrap_or_default()
+    }
+
+    pub fn violations(&self) -> Vec<String> {
+        self.state.lock().unwrap().violations.clone()
+    }
+
+    /// Writes of operators to the API server and changes in the cloud, so far.
+    pub fn effects(&self) -> usize {
+        let state = self.state.lock().unwrap();
+        state.writes + state.cloud_changes
+    }
+
+    pub fn violated(&self, what: String) {
+        self.trace(|| format!("VIOLATION: {what}"));
+        self.state.lock().unwrap().violations.push(what);
+    }
+
+    pub fn membership(&self, target: Option<&str>, group: Option<&str>, now: Timestamp) -> bool {
+        let (Some(target), Some(group)) = (target, group) else {
+            return false;
+        };
+        self.simulator.inspect(|cloud| {
+            cloud.member(target, now).is_some_and(|member| {
+                cloud
+                    .groups_of(&member, now)
+                    .iter()
+                    .any(|id| **id == *group)
+            })
+        })
+    }
+
+    /// Somebody else has changed an edge.
+    pub fn foreign(&self, target: &str, group: &str, joined: bool) {
+        let facts = EdgeFacts {
+            by_operator: false,
+            since: Instant::now(),
+            named: !self.naming(target, group).is_empty(),
+        };
+        let mut state = self.state.lock().unwrap();
+        let key = (target.to_owned(), group.to_owned());
+        if joined {
+            state.edges.entry(key).or_insert(facts);
+        } else {
+            state.edges.remove(&key);
+        }
+    }
+
+    /// A user has done something to an object.
+    pub fn touched(&self, uid: &str) {
+        self.read_log();
+        self.state
+            .lock()
+            .unwrap()
+            .touched
+            .insert(uid.to_owned(), Instant::now());
+    }
+
+    /// A user has changed the spec of an object: a pass that runs may still go by the old one.
+    pub fn respecified(&self, uid: &str) {
+        self.state
+            .lock()
+            .unwrap()
+            .respecified
+            .insert(uid.to_owned(), Instant::now());
+    }
+
+    fn is_just_respecified(&self, uid: &str) -> bool {
+        self.state
+            .lock()
+            .unwrap()
+            .respecified
+            .get(uid)
+            .is_some_and(|at| at.elapsed() < PASS)
+    }
+
+    pub fn upheaval(&self) {
+        self.state.lock().unwrap().upheaval = Some(Instant::now());
+    }
+
+    pub fn shown(&self, life: usize, watch: &Call, event: &Entry) {
+        if watch.kind.plural == MEMBERSHIPS {
+            self.state
+                .lock()
+                .unwrap()
+                .shown
+                .entry((life, text(&event.object, "/metadata/uid")))
+                .or_insert_with(Instant::now);
+        }
+    }
+
+    fn recently_gone(&self, target: &str, group: &str) -> bool {
+        let state = self.state.lock().unwrap();
+        state
+            .gone
+            .get(&(target.to_owned(), group.to_owned()))
+            .is_some_and(|at| at.elapsed() < PASS)
+    }
+
+    fn is_recent(&self, uid: &str) -> bool {
+        self.state
+            .lock()
+            .unwrap()
+            .touched
+            .get(uid)
+            .is_some_and(|at| at.elapsed() < PASS)
+    }
+
+    pub fn naming(&self, target: &str, group: &str) -> Vec<Arc<Value>> {
+        let mut objects = self.server.objects(MEMBERSHIPS);
+        let region = home(target);
+        objects.retain(|object| {
+            let spec = &object["spec"];
+            target_of(object) == target
+                && spec["securityGroupID"] == group
+                && spec["region"] == region
+        });
+        objects
+    }
+}
+
+pub const MEMBERSHIPS: &str = "securitygroupmemberships";
+
+/// The text at `/name/name/…`, where no name has a slash in it; empty where there is none. Not `Value::pointer`, which makes two
+/// strings of each name.
+pub fn text(object: &Value, pointer: &str) -> String {
+    let mut names = pointer.split('/').skip(1);
+    names
+        .try_fold(object, |value, name| value.get(name))
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned()
+}
+
+pub fn target_of(object: &Value) -> &str {
+    let spec = &object["spec"];
+    let target = spec["instanceID"].as_str();
+    target
+        .or_else(|| spec["networkInterfaceID"].as_str())
+        .unwrap_or_default()
+}
+
+/// The edge that an object names; none where it looks for the target in another region than it is in.
+pub fn edge_of(object: &Value) -> Option<(String, String)> {
+    let target = target_of(object);
+    (object["spec"]["region"] == home(target))
+        .then(|| (target.to_owned(), text(object, "/spec/securityGroupID")))
+}
+
+pub fn is_deleting(object: &Value) -> bool {
+    object["metadata"].get("deletionTimestamp").is_some()
+}
+
+pub fn condition<'a>(object: &'a Value, type_: &str) -> Option<&'a Value> {
+    object["status"]["conditions"]
+        .as_array()?
+        .iter()
+        .find(|condition| condition["type"] == type_)
+}
