@@ -337,6 +337,19 @@ fn describe_lags_and_the_cloud_itself_does_not() {
 }
 
 #[test]
+fn an_interface_that_is_being_deleted_is_there_until_that_is_over() {
+    let mut world = World::generated(1, 1, 1);
+    world.change(json!({"setStatus": {"id": "eni-sim000000", "status": "Deleting", "for": "5s"}}));
+    let statuses = |world: &World| -> Vec<Value> {
+        let (rows, _) = world.rows("interfaces", &[("NetworkInterfaceId.1", "eni-sim000000")]);
+        rows.iter().map(|row| row["Status"].clone()).collect()
+    };
+    assert_eq!(statuses(&world), ["Deleting"]);
+    world.now += SignedDuration::from_secs(5);
+    assert_eq!(statuses(&world), [""; 0]);
+}
+
+#[test]
 fn a_deleted_group_takes_its_edges_along() {
     let world = World::generated(1, 1, 0);
     world.change(json!({"join": {"target": "i-sim000000", "securityGroupId": "sg-sim0000"}}));
