@@ -366,7 +366,8 @@ pub async fn run(schedule: &Schedule, traced: bool) -> Outcome {
             act.happen(&mut world);
         }
     }
-    let settle = Instant::now() + Duration::from_secs(5);
+    // What was begun and takes its time has ended by then: an interface that is being deleted has gone.
+    let settle = Instant::now() + Duration::from_secs(25);
     sleep_until(&mut world, settle).await;
     heal(&mut world);
     let mut problems = settle_down(&mut world).await;

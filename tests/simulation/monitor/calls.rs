@@ -171,7 +171,7 @@ impl Monitor {
                 .births
                 .get(&(text(object, "/metadata/uid"), 1))
                 .copied();
-            born.is_some_and(|born| born > facts.since + self.lag + Duration::from_secs(1))
+            born.is_some_and(|born| self.could_see(born, &facts))
         });
         if !facts.by_operator && !facts.named && !allowed && all_later && !deleting.is_empty() {
             self.violated(format!(

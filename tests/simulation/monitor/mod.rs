@@ -131,6 +131,11 @@ impl Monitor {
         })
     }
 
+    /// Whether an object that was made then could see from its first look on that the edge was there.
+    fn could_see(&self, born: Instant, facts: &EdgeFacts) -> bool {
+        born > facts.since + self.lag + Duration::from_secs(1)
+    }
+
     /// Somebody else has changed an edge.
     pub fn foreign(&self, target: &str, group: &str, joined: bool) {
         let facts = EdgeFacts {

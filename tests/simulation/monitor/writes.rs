@@ -88,10 +88,20 @@ impl Monitor {
                 && let Some(edge) = edge_of(&entry.object)
             {
                 self.check_release(&entry.object, &edge);
-                self.state.lock().unwrap().gone.insert(edge, Instant::now());
+                self.remember(&text(&entry.object, "/metadata/uid"), edge);
             }
         }
         self.state.lock().unwrap().read += entries.len();
+    }
+
+    /// An object of an edge has gone. If it could not see yet that the edge was there before it, neither can its heirs.
+    fn remember(&self, uid: &str, edge: (String, String)) {
+        let mut state = self.state.lock().unwrap();
+        let born = state.births.get(&(uid.to_owned(), 1)).copied();
+        if let Some(facts) = state.edges.get_mut(&edge) {
+            facts.named |= born.is_none_or(|born| !self.could_see(born, facts));
+        }
+        state.gone.insert(edge, Instant::now());
     }
 
     fn check_release(&self, object: &Value, (target, group): &(String, String)) {
