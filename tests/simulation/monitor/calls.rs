@@ -53,9 +53,7 @@ impl Monitor {
                 if target.is_interface() == interfaces
                     && body.contains(&format!("\"{field}\":\"{}\"", target.id))
                 {
-                    // Answers may come in another order than their calls began.
-                    let latest = state.answers.entry(target.id.to_owned()).or_insert(started);
-                    *latest = (*latest).max(started);
+                    state.answered(target.id, started);
                 }
             }
         }
@@ -65,11 +63,7 @@ impl Monitor {
         if action == "JoinSecurityGroup"
             && (answer.outcome == "OK" || answer.outcome == "InvalidInstanceId.AlreadyExists")
         {
-            self.state
-                .lock()
-                .unwrap()
-                .answers
-                .insert(target.clone(), started);
+            self.state.lock().unwrap().answered(target, started);
         }
         let after = self.membership(Some(target), Some(group), self.server.now());
         if before != after {

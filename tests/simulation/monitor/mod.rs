@@ -65,6 +65,14 @@ struct EdgeFacts {
     named: bool,
 }
 
+impl State {
+    /// Answers may come in another order than their calls began.
+    fn answered(&mut self, target: &str, started: Instant) {
+        let latest = self.answers.entry(target.to_owned()).or_insert(started);
+        *latest = (*latest).max(started);
+    }
+}
+
 impl Monitor {
     pub fn new(server: Arc<ApiServer>, simulator: Arc<Simulator>) -> Self {
         Self {
