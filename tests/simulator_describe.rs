@@ -345,8 +345,16 @@ fn an_interface_that_is_being_deleted_is_there_until_that_is_over() {
         rows.iter().map(|row| row["Status"].clone()).collect()
     };
     assert_eq!(statuses(&world), ["Deleting"]);
+    // Another status ends that, and what has gone does not come back.
+    world.change(json!({"setStatus": {"id": "eni-sim000000", "status": "Available"}}));
+    world.now += SignedDuration::from_secs(5);
+    assert_eq!(statuses(&world), ["Available"]);
+    let deleting = json!({"setStatus": {"id": "eni-sim000000", "status": "Deleting", "for": "5s"}});
+    world.change(deleting.clone());
     world.now += SignedDuration::from_secs(5);
     assert_eq!(statuses(&world), [""; 0]);
+    let again = serde_json::from_value(deleting).unwrap();
+    assert!(world.simulator.change(again, world.now).is_err());
 }
 
 #[test]

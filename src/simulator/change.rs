@@ -279,9 +279,12 @@ impl Cloud {
         let interface = self
             .interfaces
             .get_mut(id.as_str())
+            .filter(|interface| interface.resource.exists(now))
             .ok_or_else(|| no_such("id", id))?;
         let status: InterfaceStatus = serde_json::from_value(word).map_err(|_| wrong())?;
         interface.status.set(now, status);
+        // Another status ends a deletion that was on its way.
+        interface.resource.deleted = None;
         if let Some(duration) = duration {
             let end = later(now, *duration);
             match status {

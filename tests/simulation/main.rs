@@ -36,6 +36,16 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 /// Runs in virtual time: whenever nothing is left to do at a moment, the clock goes on to the next. On a thread of its own,
 /// whose random numbers are fixed: what runs again does the same.
 fn in_virtual_time<T: Send, F: Future<Output = T>>(run: impl FnOnce() -> F + Send) -> T {
+    // What draws random numbers once for the whole process draws them here, and not in whichever run is the first.
+    static FIRST: std::sync::Once = std::sync::Once::new();
+    FIRST.call_once(|| {
+        let schedule = schedule::Schedule::draw(0);
+        on_a_thread(|| async move { drop(schedule::run(&schedule, true).await) });
+    });
+    on_a_thread(run)
+}
+
+fn on_a_thread<T: Send, F: Future<Output = T>>(run: impl FnOnce() -> F + Send) -> T {
     let alone = || {
         fixed_randomness::fix(0);
         tokio::runtime::Builder::new_current_thread()
@@ -204,6 +214,31 @@ fn progress(schedules: u64, took: std::time::Duration, violations: u64) {
         "{schedules} schedules, {:.0} a second, violations {violations}",
         schedules as f64 / took.as_secs_f64()
     );
+}
+
+/// As a user replays one that has failed among thousands.
+#[test]
+fn a_seed_replays_exactly_in_a_process_of_its_own() {
+    for seed in [7, 980_521] {
+        let schedule = schedule::Schedule::draw(seed);
+        let here = in_virtual_time(|| schedule::run(&schedule, true)).trace;
+        let there = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["no_schedule_of_faults", "--nocapture", "--test-threads=1"])
+            .env("SEED", seed.to_string())
+            .output()
+            .unwrap();
+        let there = String::from_utf8(there.stdout).unwrap();
+        let there: Vec<&str> = there
+            .lines()
+            .skip_while(|line| !line.contains("Nature"))
+            .collect();
+        let differs = here
+            .iter()
+            .zip(&there)
+            .find(|(here, there)| !there.ends_with(here.as_str()));
+        assert_eq!(differs, None, "seed {seed}");
+        assert!(there.len() > here.len(), "seed {seed}");
+    }
 }
 
 #[test]
