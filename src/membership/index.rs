@@ -131,10 +131,8 @@ impl Edges {
             return;
         };
         let mut inner = self.lock();
-        if inner.records.contains_key(&record.uid) {
-            inner.renew(record);
-        } else {
-            inner.add(record);
+        if let Some(new) = inner.renew(record) {
+            inner.add(new);
         }
     }
 
@@ -142,7 +140,7 @@ impl Edges {
     /// gone: then it is not brought back.
     pub fn written(&self, object: &SecurityGroupMembership) {
         if let Some(record) = Record::of(object) {
-            self.lock().renew(record);
+            let _unknown = self.lock().renew(record);
         }
     }
 
@@ -408,23 +406,24 @@ impl Edges {
 }
 
 impl Inner {
-    /// Takes in another view of an object that is known.
-    fn renew(&mut self, mut record: Record) {
+    /// Takes in another view of an object; gives back that of one that is not known.
+    fn renew(&mut self, mut record: Record) -> Option<Record> {
         let Some(held) = self.records.get_mut(&record.uid) else {
-            return;
+            return Some(record);
         };
         if held.resource_version > record.resource_version {
-            return;
+            return None;
         }
         if held.edge == record.edge && held.account == record.account {
             held.take_over(record);
-            return;
+            return None;
         }
         record.picture = held.picture;
         record.shown = held.shown;
         record.said = held.said;
         self.remove(&record.uid.clone());
         self.add(record);
+        None
     }
 
     fn add(&mut self, mut record: Record) {

@@ -232,28 +232,28 @@ fn is_stuck(since: &Condition, now: Timestamp) -> bool {
 
 fn drift_reported(edge: &Edge) -> Summary {
     let Edge { target, group, .. } = edge;
-    let message = format!(
-        "{target} was taken out of {group} by somebody else, and driftPolicy is Report; join it again, set driftPolicy to Repair, or delete this object"
-    );
-    Summary {
-        drifted: Some((reason::DRIFT_REPORTED, message.clone())),
-        ..Summary::simple(
-            Status::False,
-            reason::DRIFT_REPORTED,
-            message,
-            Phase::Stalled,
-        )
-    }
+    drifted(
+        reason::DRIFT_REPORTED,
+        format!(
+            "{target} was taken out of {group} by somebody else, and driftPolicy is Report; join it again, set driftPolicy to Repair, or delete this object"
+        ),
+    )
 }
 
 fn repair_loop(edge: &Edge) -> Summary {
     let Edge { target, group, .. } = edge;
-    let message = format!(
-        "somebody else keeps taking {target} out of {group}: {REPAIR_LIMIT} repairs in {REPAIR_WINDOW_MINUTES} min were undone; find the other owner (in Terraform: ignore_changes = [security_groups]); repaired again in an hour"
-    );
+    drifted(
+        reason::REPAIR_LOOP,
+        format!(
+            "somebody else keeps taking {target} out of {group}: {REPAIR_LIMIT} repairs in {REPAIR_WINDOW_MINUTES} min were undone; find the other owner (in Terraform: ignore_changes = [security_groups]); repaired again in an hour"
+        ),
+    )
+}
+
+fn drifted(reason: &'static str, message: String) -> Summary {
     Summary {
-        drifted: Some((reason::REPAIR_LOOP, message.clone())),
-        ..Summary::simple(Status::False, reason::REPAIR_LOOP, message, Phase::Stalled)
+        drifted: Some((reason, message.clone())),
+        ..Summary::simple(Status::False, reason, message, Phase::Stalled)
     }
 }
 

@@ -14,7 +14,6 @@ use crate::scene::{self, MISPLACED, OWNER, TARGETS};
 use super::{EdgeFacts, Monitor, PASS, condition, is_deleting, text};
 
 impl Monitor {
-    /// An operator's call has been answered by the cloud (if perhaps not to the operator).
     /// Whether a target was listed by an answer to a call that began within `age`.
     pub fn was_described(&self, target: &str, age: Duration) -> bool {
         let state = self.state.lock().unwrap();
@@ -22,6 +21,7 @@ impl Monitor {
         at.is_some_and(|at| at.elapsed() < age)
     }
 
+    /// An operator's call has been answered by the cloud (if perhaps not to the operator).
     pub fn called(
         &self,
         life: usize,

@@ -340,11 +340,7 @@ fn items(object: &mut Value) -> &mut Vec<Value> {
 
 fn position(items: &[Value], key: &str) -> Option<usize> {
     let key: Value = serde_json::from_str(key).unwrap_or_default();
-    items.iter().position(|item| {
-        ["type", "uid"]
-            .iter()
-            .any(|name| item.get(name).is_some_and(|value| *value == key))
-    })
+    items.iter().position(|item| self::key(item) == key)
 }
 
 fn is_empty(value: &Value) -> bool {
