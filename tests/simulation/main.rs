@@ -22,6 +22,7 @@ mod schedule;
 mod scopes;
 mod shrink;
 mod specs;
+mod story;
 mod world;
 
 use std::future::Future;

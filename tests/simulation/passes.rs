@@ -1,47 +1,23 @@
 //! What one pass does when something comes in between: each a small story, told for every moment at which it can happen.
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use security_group_operator::api::{FINALIZER, ORIGIN_ANNOTATION};
 use serde_json::{Value, json};
 
 use crate::api_server::Verb;
 use crate::in_virtual_time;
-use crate::monitor::{MEMBERSHIPS, condition, text};
+use crate::monitor::MEMBERSHIPS;
 use crate::scene::{CLUSTER, NAMESPACE, TEAMS};
-use crate::world::{Nature, World};
+use crate::story::{add_fault, object, ready, seconds, world};
+use crate::world::World;
 
 /// Longer than a pass over one object without faults, shorter than the first wait after a fault.
 const AT_ONCE: f64 = 0.4;
-
-async fn seconds(seconds: f64) {
-    tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
-}
-
-/// A world whose operator has seen the account.
-async fn world() -> World {
-    let mut world = World::new(Nature::default());
-    world.start(None);
-    seconds(1.0).await;
-    world
-}
 
 /// Tells the story for each millisecond up to `last`; the story is told how long to wait.
 fn at_every_moment<Story: Future<Output = ()>>(last: u32, story: impl Fn(f64) -> Story + Sync) {
     for moment in 0..=last {
         in_virtual_time(|| story(f64::from(moment) / 1_000.0));
     }
-}
-
-fn object(world: &World, name: &str) -> Option<Arc<Value>> {
-    world.server.object(MEMBERSHIPS, NAMESPACE, name)
-}
-
-fn ready(world: &World, name: &str) -> (String, String) {
-    let object = object(world, name).unwrap();
-    let ready = condition(&object, "Ready").unwrap();
-    (text(ready, "/status"), text(ready, "/reason"))
 }
 
 fn claim(world: &World, name: &str) -> String {
@@ -51,12 +27,7 @@ fn claim(world: &World, name: &str) -> String {
 }
 
 fn fault(world: &World, action: &str, code: &str) {
-    world.simulator.add_fault(
-        serde_json::from_value(
-            json!({"action": action, "count": 1, "fault": {"error": {"code": code}}}),
-        )
-        .unwrap(),
-    );
+    add_fault(world, action, 1, &json!({"error": {"code": code}}));
 }
 
 /// Takes an object away with its finalizers, as an administrator may.

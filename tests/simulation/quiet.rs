@@ -9,21 +9,11 @@ use crate::api_server::Verb;
 use crate::in_virtual_time;
 use crate::monitor::{MEMBERSHIPS, condition, text};
 use crate::scene::NAMESPACE;
-use crate::world::{Nature, World};
-
-async fn seconds(seconds: f64) {
-    tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
-}
-
-async fn world() -> World {
-    let mut world = World::new(Nature::default());
-    world.start(None);
-    seconds(1.0).await;
-    world
-}
+use crate::story::{add_fault, object, seconds, world};
+use crate::world::World;
 
 fn reason(world: &World, name: &str, type_: &str) -> String {
-    let object = world.server.object(MEMBERSHIPS, NAMESPACE, name).unwrap();
+    let object = object(world, name).unwrap();
     condition(&object, type_).map_or_else(String::new, |condition| text(condition, "/reason"))
 }
 
@@ -49,13 +39,6 @@ fn ask(world: &World, name: &str) {
         name,
         json!({"metadata": {"annotations": {RECONCILE_REQUESTED_ANNOTATION: "now"}}}),
     );
-}
-
-fn join_fails(world: &World, count: u32, how: &Value) {
-    let fault = json!({"action": "JoinSecurityGroup", "count": count, "fault": how});
-    world
-        .simulator
-        .add_fault(serde_json::from_value(fault).unwrap());
 }
 
 #[test]
@@ -160,7 +143,7 @@ fn a_drift_whose_repair_fails_is_told_and_one_whose_repair_waits_for_its_turn_is
             let world = world().await;
             world.membership("m", 0, 0, json!({}));
             seconds(10.0).await;
-            join_fails(&world, count, how);
+            add_fault(&world, "JoinSecurityGroup", count, how);
             // Whoever meets the throttle first.
             world.membership("other", 1, 0, json!({}));
             seconds(0.4).await;

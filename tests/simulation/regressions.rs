@@ -6,27 +6,16 @@ use serde_json::json;
 
 use crate::in_virtual_time;
 use crate::link::fault;
-use crate::monitor::{MEMBERSHIPS, condition, text};
+use crate::monitor::MEMBERSHIPS;
 use crate::scene::{CLUSTER, NAMESPACE};
+use crate::story::{ready, seconds, world};
 use crate::world::{Nature, World};
 use security_group_operator::simulator::faults::{ErrorFault, Fault, Kind};
-
-async fn seconds(seconds: f64) {
-    tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
-}
-
-fn ready(world: &World, name: &str) -> (String, String) {
-    let object = world.server.object(MEMBERSHIPS, NAMESPACE, name).unwrap();
-    let ready = condition(&object, "Ready").unwrap();
-    (text(ready, "/status"), text(ready, "/reason"))
-}
 
 #[test]
 fn a_status_that_was_refused_with_a_conflict_is_written_in_the_end() {
     in_virtual_time(|| async {
-        let mut world = World::new(Nature::default());
-        world.start(None);
-        seconds(1.0).await;
+        let world = world().await;
         world.weather.refuse_status_writes(1);
         world.membership("m", 0, 0, json!({}));
         seconds(10.0).await;
@@ -59,9 +48,7 @@ fn the_status_of_an_object_that_is_gone_is_not_written_to_its_successor() {
 #[test]
 fn a_release_that_was_refused_with_a_conflict_is_tried_again() {
     in_virtual_time(|| async {
-        let mut world = World::new(Nature::default());
-        world.start(None);
-        seconds(1.0).await;
+        let world = world().await;
         world.membership("m", 0, 0, json!({}));
         seconds(10.0).await;
         world.weather.refuse_claim_writes(1);
@@ -75,9 +62,7 @@ fn a_release_that_was_refused_with_a_conflict_is_tried_again() {
 #[test]
 fn what_has_gone_is_not_looked_at_any_more() {
     in_virtual_time(|| async {
-        let mut world = World::new(Nature::default());
-        world.start(None);
-        seconds(1.0).await;
+        let world = world().await;
         world.membership("m", 0, 0, json!({}));
         seconds(10.0).await;
         world.delete("m");
@@ -134,9 +119,7 @@ fn an_account_that_goes_while_it_is_examined_does_not_vouch_for_the_next_one_of_
 #[test]
 fn an_object_that_is_deleted_and_made_again_with_the_same_name_is_looked_at() {
     in_virtual_time(|| async {
-        let mut world = World::new(Nature::default());
-        world.start(None);
-        seconds(1.0).await;
+        let world = world().await;
         world.membership("m", 0, 0, json!({"managementPolicy": "Observe"}));
         seconds(10.0).await;
         // Without a finalizer it is gone at once, and the next one has generation 1 as well.

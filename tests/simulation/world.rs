@@ -112,6 +112,27 @@ impl World {
         ends: Option<(usize, Moment)>,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) {
+        self.start_as(settings(vec![None]), Arc::default(), ends, shutdown);
+    }
+
+    /// Starts an operator that watches these namespaces (`None` is all) and counts here.
+    pub fn start_over(&mut self, scopes: &[Option<&str>], telemetry: &Arc<Telemetry>) {
+        let scopes = scopes.iter().map(|scope| scope.map(str::to_owned));
+        self.start_as(
+            settings(scopes.collect()),
+            Arc::clone(telemetry),
+            None,
+            std::future::pending(),
+        );
+    }
+
+    fn start_as(
+        &mut self,
+        settings: Settings,
+        telemetry: Arc<Telemetry>,
+        ends: Option<(usize, Moment)>,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) {
         let life = self.lives.len();
         let link = Arc::new(Link {
             life,
@@ -129,10 +150,10 @@ impl World {
         self.monitor.trace(|| format!("life {life} begins"));
         let client = api_server::client(&self.server, Arc::new(ApiSide(Arc::clone(&link))));
         let operator = operator::run_with(
-            settings(),
+            settings,
             client,
             Arc::new(CloudSide(Arc::clone(&link))),
-            Arc::new(Telemetry::default()),
+            telemetry,
             Clock::simulated(
                 self.server.now(),
                 self.nature.seed.wrapping_add(life as u64),
@@ -471,10 +492,10 @@ impl Drop for World {
     }
 }
 
-fn settings() -> Settings {
+fn settings(scopes: Vec<Option<String>>) -> Settings {
     Settings {
         listen: ([127, 0, 0, 1], 0).into(),
-        scopes: vec![None],
+        scopes,
         operator_namespace: OPERATOR_NAMESPACE.to_owned(),
         default_endpoints: Endpoints::default(),
         environment: None,
