@@ -140,16 +140,18 @@ fn the_limit_is_what_the_cloud_names_else_what_was_used_and_at_least_half_of_wha
         lane.limit().unwrap()
     };
     for (used, named, expected) in [
-        (10, None, 9.0),
-        (1, None, 1.0),
-        (0, None, 1.0),
+        (30, None, 29.0),
+        // One throttle of one of the first calls says little.
+        (10, None, 10.0),
+        (1, None, 10.0),
+        (0, None, 10.0),
         (10, Some(600), 600.0),
         (10, Some(1), 1.0),
         (10, Some(1_000_000), 1_000_000.0),
         // Nonsense is as good as nothing.
-        (10, Some(0), 9.0),
-        (10, Some(1_000_001), 9.0),
-        (10, Some(u32::MAX), 9.0),
+        (30, Some(0), 29.0),
+        (30, Some(1_000_001), 29.0),
+        (30, Some(u32::MAX), 29.0),
     ] {
         assert_eq!(
             learned(used, named).to_bits(),

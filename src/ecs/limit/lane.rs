@@ -14,12 +14,15 @@ const PLAUSIBLE: std::ops::RangeInclusive<u32> = 1..=1_000_000;
 const BURST: f64 = 0.05;
 /// How much faster than the limit calls are spread, so that a window is used up before it ends.
 const HASTE: f64 = 1.02;
+/// The least that is believed of a limit of which nothing was known: a single throttle out of turn, at the first call of all,
+/// says little about it.
+const FIRST_GUESS: f64 = 10.0;
 /// How the limit grows when whole windows were used up without a throttle.
 const GROWTH: f64 = 1.25;
 /// Calls between two tries of a higher limit: each try may cost a rejection or two, and less than 1 in 100 shall be.
 const CALLS_BETWEEN_TRIES: f64 = 400.0;
-/// A small limit is tried sooner: one throttle out of turn may have left a limit of one call a minute, and four hundred
-/// calls would take the day.
+/// A small limit is tried sooner: throttles out of turn may have left one of a few calls a minute, and four hundred calls
+/// would take the day.
 const WINDOWS_BETWEEN_TRIES: f64 = 5.0;
 /// How late somebody may come who was told when to ask again.
 const LATENESS: Duration = Duration::from_secs(5);
@@ -178,13 +181,12 @@ impl Lane {
     /// The limit after a throttle: what the cloud names; else what was used in this window, at least half of what was
     /// believed, because somebody else may have used the rest.
     fn learn(&self, named: Option<u32>) -> f64 {
+        let at_least = self
+            .limit
+            .map_or(FIRST_GUESS, |believed| (believed / 2.0).max(1.0));
         named
             .filter(|limit| PLAUSIBLE.contains(limit))
-            .map_or_else(
-                || (self.used - 1.0).max(self.limit.unwrap_or(0.0) / 2.0),
-                f64::from,
-            )
-            .max(1.0)
+            .map_or_else(|| (self.used - 1.0).max(at_least), f64::from)
     }
 
     fn admit_scan(&mut self, now: Instant, limit: f64) -> Result<(), Instant> {
@@ -589,26 +591,32 @@ mod tests {
         panic!("the user waited for three minutes");
     }
 
+    const UNNAMED: Outcome = Outcome::Throttled {
+        retry_after: None,
+        limit: None,
+    };
+
     #[test]
-    fn a_limit_learned_from_one_throttle_out_of_turn_grows_within_the_hour() {
+    fn a_throttle_out_of_turn_does_not_leave_a_limit_of_one_call_a_minute() {
         let start = Instant::now();
         let mut lane = Lane::new(start);
-        lane.note(
-            start,
-            Outcome::Throttled {
-                retry_after: None,
-                limit: None,
-            },
-            WINDOW,
-        );
+        assert_eq!(lane.admit(start, Priority::User, None), Ok(()));
+        lane.note(start, UNNAMED, WINDOW);
+        assert_eq!(lane.limit(), Some(FIRST_GUESS));
         for second in 0..3600 {
             let _ = lane.admit(start + Duration::from_secs(second), Priority::User, None);
         }
-        assert!(
-            lane.limit().is_some_and(|limit| limit > 8.0),
-            "{:?}",
-            lane.limit()
-        );
+        let limit = lane.limit().unwrap();
+        assert!(limit > 20.0, "{limit} after an hour that was used up");
+    }
+
+    #[test]
+    fn a_limit_below_the_first_guess_is_found_within_minutes() {
+        let mut cloud = Cloud::new(Instant::now(), 1.0, false);
+        run(1_000, &mut cloud, 60, |_, _| {});
+        assert!(cloud.accepted >= 55, "{} of 60", cloud.accepted);
+        // 31 of them in the first second, when nothing is known and 32 calls are in flight.
+        assert!(cloud.rejected <= 60, "{} rejected", cloud.rejected);
     }
 
     #[test]
