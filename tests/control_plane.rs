@@ -4,6 +4,7 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::process::Command;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, ServiceAccount};
@@ -243,6 +244,20 @@ async fn the_api_server_comes_back_with_its_objects() -> Result<()> {
     let accounts: Api<ServiceAccount> = Api::namespaced(plane.admin_client().await?, &namespace);
     eventually("an account in the new namespace", async || {
         Ok(accounts.get_opt("default").await?.is_some())
+    })
+    .await?;
+    plane.check()?;
+    let kill = format!("kill -KILL {}", plane.api_server_pid()?);
+    Command::new("sh").args(["-c", &kill]).status()?;
+    eventually("its end is noticed", async || {
+        let Err(error) = plane.check() else {
+            return Ok(false);
+        };
+        assert!(
+            error.to_string().starts_with("kube-apiserver has ended"),
+            "{error}"
+        );
+        Ok(true)
     })
     .await?;
     let directory = plane.directory().to_owned();

@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::fs::{File, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -65,48 +67,115 @@ async fn two_builds_at_once_both_succeed_and_a_half_written_program_is_never_use
 }
 
 #[test]
-fn a_machine_without_go_and_a_wrong_directory_are_told_the_way_out() -> Result<()> {
-    let empty = Scratch::new("empty")?;
-    let refusal = |name: &str, value: &Path| -> Result<String> {
+fn a_machine_without_go_and_an_incomplete_directory_are_told_the_way_out() -> Result<()> {
+    let bare = Bare::new()?;
+    let all = "kube-apiserver etcd kube-controller-manager kubectl";
+    let said = bare.refusal(&[])?;
+    assert!(
+        said.contains("go is not on the PATH")
+            && said.contains(&format!(
+                "KUBEBUILDER_ASSETS to a directory that has all of: {all}"
+            )),
+        "{said}"
+    );
+    let assets = Scratch::new("assets")?;
+    let lacks = || bare.refusal(&[("KUBEBUILDER_ASSETS", assets.path())]);
+    let said = lacks()?;
+    assert!(said.contains(&format!("lacks {all}\n")), "{said}");
+    for name in ["kube-apiserver", "etcd", "kube-controller-manager"] {
+        std::fs::copy("/bin/sh", assets.path().join(name))?;
+    }
+    let said = lacks()?;
+    assert!(said.contains("lacks kubectl\n"), "{said}");
+    // Neither what a copy that was broken off leaves behind, nor a folder, is a program.
+    File::options()
+        .write(true)
+        .truncate(true)
+        .open(assets.path().join("etcd"))?;
+    std::fs::create_dir(assets.path().join("kubectl"))?;
+    let said = lacks()?;
+    assert!(said.contains("lacks etcd kubectl\n"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn a_cache_that_has_no_place_is_told_the_way_out() -> Result<()> {
+    let bare = Bare::new()?;
+    // Not asked for anything before there is a place for what it builds.
+    let go = bare.tools.path().join("go");
+    std::fs::write(&go, "#!/bin/sh\necho go1.999\n")?;
+    std::fs::set_permissions(&go, Permissions::from_mode(0o755))?;
+    for (variables, named) in [
+        ([("HOME", ""), ("XDG_CACHE_HOME", "")], "HOME is not set"),
+        (
+            [("HOME", "/"), ("XDG_CACHE_HOME", "here")],
+            "no absolute path",
+        ),
+        (
+            [("HOME", "/dev/null"), ("XDG_CACHE_HOME", "")],
+            "cannot be written",
+        ),
+    ] {
+        let said = bare.refusal(&variables.map(|(name, value)| (name, Path::new(value))))?;
+        assert!(
+            said.contains(named) && said.contains("Set XDG_CACHE_HOME to a directory"),
+            "{said}"
+        );
+    }
+    Ok(())
+}
+
+/// A machine that has what the script needs, but neither go nor kubectl, and an empty cache.
+struct Bare {
+    tools: Scratch,
+    cache: Scratch,
+}
+
+impl Bare {
+    fn new() -> Result<Self> {
+        let tools = Scratch::new("tools")?;
+        for tool in [
+            "awk",
+            "basename",
+            "cat",
+            "cut",
+            "dirname",
+            "head",
+            "mkdir",
+            "sha256sum",
+            "shasum",
+            "sort",
+            "uname",
+        ] {
+            let found = Command::new("sh")
+                .args(["-c", "command -v \"$1\"", "sh", tool])
+                .output()?
+                .stdout;
+            if let Some(path) = String::from_utf8(found)?.lines().next() {
+                std::os::unix::fs::symlink(path, tools.path().join(tool))?;
+            }
+        }
+        Ok(Self {
+            tools,
+            cache: Scratch::new("cache")?,
+        })
+    }
+
+    /// What the script says there before it gives up.
+    fn refusal(&self, variables: &[(&str, &Path)]) -> Result<String> {
         let output = Command::new("/bin/bash")
-            .arg(in_repository("tests/control-plane/build"))
+            .arg("tests/control-plane/build")
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
             .env_remove("KUBEBUILDER_ASSETS")
-            .env("XDG_CACHE_HOME", empty.path())
-            .env(name, value)
+            // Makes `cd` talkative where a shell has it exported.
+            .env("CDPATH", ".")
+            .env("PATH", self.tools.path())
+            .env("XDG_CACHE_HOME", self.cache.path())
+            .envs(variables.iter().copied())
             .output()?;
         assert!(!output.status.success() && output.stdout.is_empty());
         Ok(String::from_utf8(output.stderr)?)
-    };
-    let said = refusal("KUBEBUILDER_ASSETS", empty.path())?;
-    assert!(
-        said.contains("lacks kube-apiserver etcd kube-controller-manager"),
-        "{said}"
-    );
-    // A PATH with all that the script needs, but no go.
-    for tool in [
-        "awk",
-        "basename",
-        "cat",
-        "cut",
-        "dirname",
-        "sha256sum",
-        "shasum",
-        "uname",
-    ] {
-        let found = Command::new("sh")
-            .args(["-c", "command -v \"$1\"", "sh", tool])
-            .output()?
-            .stdout;
-        if let Some(path) = String::from_utf8(found)?.lines().next() {
-            std::os::unix::fs::symlink(path, empty.path().join(tool))?;
-        }
     }
-    let said = refusal("PATH", empty.path())?;
-    assert!(
-        said.contains("go is not on the PATH") && said.contains("KUBEBUILDER_ASSETS"),
-        "{said}"
-    );
-    Ok(())
 }
 
 #[tokio::test]

@@ -60,7 +60,9 @@ async fn every_sample_does_what_its_comment_says() -> Result<()> {
         assert_eq!(is_member(&simulator, target).await?, member, "{target}");
     }
 
-    kubectl(plane, &["delete", "sgm", "--all", "--timeout=60s"]).await?;
+    // The account first, as the files are ordered; what it was used for must go all the same.
+    let folder = files.path().display().to_string();
+    kubectl(plane, &["delete", "-f", &folder, "--timeout=60s"]).await?;
     for (target, _) in expected {
         let stays = target.ends_with("i-demoadopted");
         assert_eq!(is_member(&simulator, target).await?, stays, "{target}");

@@ -159,9 +159,10 @@ fn python() -> Result<PathBuf, String> {
         .map_err(|error| format!("python3 is needed: {error}"))?;
     let mut key = std::fs::read(&requirements).unwrap();
     key.extend(version.as_bytes());
-    let cache = std::env::var_os("XDG_CACHE_HOME")
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    let cache = set("XDG_CACHE_HOME")
         .map(PathBuf::from)
-        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))
+        .or_else(|| Some(PathBuf::from(set("HOME")?).join(".cache")))
         .ok_or("neither XDG_CACHE_HOME nor HOME is set")?
         .join("security-group-operator/vendor-sdk");
     let place = cache.join(&sha256_hex(&key)[..16]);

@@ -45,6 +45,13 @@ impl Ground {
             plane,
         })
     }
+
+    /// An error that names the process that has ended, if one has.
+    pub fn check(&mut self) -> Result<()> {
+        self.operator.process().check()?;
+        self.simulator.process().check()?;
+        self.plane.check()
+    }
 }
 
 /// Where the paths of the samples begin.

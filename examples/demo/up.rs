@@ -15,7 +15,7 @@ pub async fn up() -> Result<()> {
     let Some(_mark) = Mark::set()? else {
         let pid = running()?.map_or_else(String::new, |pid| format!(" (process {pid})"));
         return Err(Error::new(format!(
-            "`make up` runs already{pid}; use it with\n\n  export KUBECONFIG={}\n\nor end it with `make down`",
+            "`make up` runs already{pid}; use it with\n\n  export KUBECONFIG=\"{}\"\n\nor end it with `make down`",
             kubeconfig().display()
         )));
     };
@@ -25,14 +25,9 @@ pub async fn up() -> Result<()> {
     explain(&mut ground);
     loop {
         tokio::time::sleep(POLL).await;
-        if let Some(code) = ground.operator.process().exit_code()? {
-            let what = format!("ended with {code}, and with it everything else");
-            return Err(ground.operator.process().complaint(&what));
-        }
-        if let Some(code) = ground.simulator.process().exit_code()? {
-            let what = format!("ended with {code}, and with it everything else");
-            return Err(ground.simulator.process().complaint(&what));
-        }
+        ground
+            .check()
+            .context("a part has ended, and everything else with it")?;
     }
 }
 
@@ -154,7 +149,7 @@ fn explain(ground: &mut Ground) {
         r#"
 It runs. In a second shell, from here:
 
-  export KUBECONFIG={kubeconfig}{line}
+  export KUBECONFIG="{kubeconfig}"{line}
 
   kubectl apply -f deploy/samples/
   kubectl get sgm -o wide

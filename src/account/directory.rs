@@ -8,7 +8,6 @@ use kube::core::{PartialObjectMeta, Selector, SelectorExt as _};
 use kube::runtime::reflector::{ObjectRef, Store};
 
 use crate::api::account::Grant;
-use crate::api::membership::AccountKind;
 use crate::ecs::SecurityGroupId;
 use crate::membership::edge::AccountKey;
 
@@ -126,12 +125,12 @@ impl Directory {
         news
     }
 
-    /// Forgets an account. One of the namespaced kind that was usable stays for the deletions of its namespace, which takes
-    /// accounts, Secrets and memberships away in any order.
+    /// Forgets an account. One that was usable stays for deletions: a namespace that goes takes accounts, Secrets and memberships
+    /// away in any order, and so does `kubectl delete -f` of a folder that holds all of them.
     pub fn forget(&self, key: &AccountKey) {
         let mut entries = self.lock();
         match entries.get_mut(key) {
-            Some(entry) if key.kind == AccountKind::CloudAccount && entry.last_good.is_some() => {
+            Some(entry) if entry.last_good.is_some() => {
                 entry.departed = true;
                 entry.standing = Standing::Unready {
                     stalled: true,
@@ -216,6 +215,7 @@ fn covers(
 mod tests {
     use super::*;
     use crate::api::account::GrantedNamespaces;
+    use crate::api::membership::AccountKind;
 
     fn grant(yaml: &str) -> Grant {
         serde_saphyr::from_str(yaml).unwrap()

@@ -123,6 +123,13 @@ impl ControlPlane {
         self.scratch.path()
     }
 
+    /// An error that names the one of its processes that has ended, with the end of its log.
+    pub fn check(&mut self) -> Result<()> {
+        let others = [self.api_server.as_mut(), self.controllers.as_mut()];
+        self.etcd.check()?;
+        others.into_iter().flatten().try_for_each(Child::check)
+    }
+
     /// To ask the kernel about the API server.
     pub fn api_server_pid(&self) -> Result<u32> {
         let api_server = self.api_server.as_ref();

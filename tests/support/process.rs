@@ -78,6 +78,14 @@ impl Child {
         Ok(self.exit_code)
     }
 
+    /// An error with the end of the log if the program has ended.
+    pub fn check(&mut self) -> Result<()> {
+        match self.exit_code()? {
+            None => Ok(()),
+            Some(code) => Err(self.complaint(&format!("has ended with {code}"))),
+        }
+    }
+
     /// Waits for the program to end by itself and gives its exit code as [`Child::exit_code`] does.
     pub async fn wait(&mut self, limit: Duration) -> Result<i32> {
         let deadline = Instant::now() + limit;
