@@ -63,7 +63,7 @@ async fn a_child_can_be_frozen_ended_and_killed() -> Result<()> {
         "a frozen process is taken for an ended one"
     );
     child.signal("CONT")?;
-    assert!(!is_still(&beat).await?, "a thawed process stands still");
+    eventually("it beats again", async || Ok(!is_still(&beat).await?)).await?;
     assert_eq!(child.terminate(LIMIT).await?, 5);
     let mut child = sh(&script, &log)?;
     child.kill();
@@ -77,15 +77,13 @@ async fn what_a_child_leaves_behind_goes_with_it() -> Result<()> {
     let scratch = Scratch::new("test")?;
     let beat = scratch.path().join("beat");
     let script = format!(
-        "(while :; do echo >>{}; sleep 0.02; done) & sleep 0.2",
+        "(while :; do echo >>{0}; sleep 0.02; done) & while [ ! -e {0} ]; do sleep 0.02; done",
         beat.display()
     );
     let mut child = sh(&script, &scratch.path().join("log"))?;
     assert_eq!(child.wait(LIMIT).await?, 0);
     assert!(beat.exists());
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    assert!(is_still(&beat).await?, "a descendant outlives the child");
-    Ok(())
+    eventually("its descendant is gone", async || is_still(&beat).await).await
 }
 
 #[tokio::test]
@@ -110,14 +108,14 @@ async fn children_and_files_are_gone_after_sigkill_of_their_parent() -> Result<(
     ];
     for beat in &beats {
         eventually("a beat", async || Ok(beat.exists())).await?;
-        assert!(!is_still(beat).await?);
+        eventually("it beats", async || Ok(!is_still(beat).await?)).await?;
     }
     assert!(directory.exists());
     parent.kill()?; // SIGKILL
     parent.wait()?;
-    tokio::time::sleep(Duration::from_millis(200)).await;
     for beat in &beats {
-        assert!(is_still(beat).await?, "{} lives on", beat.display());
+        let what = format!("{} beats no more", beat.display());
+        eventually(&what, async || is_still(beat).await).await?;
     }
     eventually("its directory is gone", async || Ok(!directory.exists())).await
 }

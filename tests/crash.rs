@@ -227,7 +227,7 @@ async fn passes_ready(metrics: &str) -> Result<usize> {
 #[tokio::test]
 async fn sigterm_lets_a_running_call_end_and_exits_with_0() -> Result<()> {
     let (stage, mut operator) = begin(INVENTORY).await?;
-    let slow = json!({"action": "JoinSecurityGroup", "fault": {"latency": "2s"}});
+    let slow = json!({"action": "JoinSecurityGroup", "fault": {"latency": "5s"}});
     stage.simulator.faults(&slow).await?;
     stage.apply("web", "i-web", "sg-web", json!({})).await?;
     until_called(&stage, "JoinSecurityGroup").await?;

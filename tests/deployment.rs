@@ -7,16 +7,22 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use support::control_plane::ControlPlane;
 use support::error::{Context, Result};
-use support::operator::{self, NAMESPACE};
+use support::operator::{self, NAMESPACE, Operator, Options};
 use support::scratch::Scratch;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_security-group-operator");
 
 fn deploy() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy")
 }
 
-fn pod_template() -> Result<Value> {
+fn deployment() -> Result<Value> {
     let text = std::fs::read_to_string(deploy().join("deployment.yaml"))?;
-    let deployment: Value = serde_saphyr::from_str(&text)?;
+    Ok(serde_saphyr::from_str(&text)?)
+}
+
+fn pod_template() -> Result<Value> {
+    let deployment = deployment()?;
     let template = deployment.pointer("/spec/template");
     Ok(template.context("no pod template")?.clone())
 }
@@ -78,10 +84,56 @@ async fn a_pod_that_is_less_careful_is_refused_there() -> Result<()> {
 }
 
 #[tokio::test]
-async fn the_whole_deployment_is_accepted_without_a_warning() -> Result<()> {
-    let text = std::fs::read_to_string(deploy().join("deployment.yaml"))?;
-    let (accepted, said) = try_out(&serde_saphyr::from_str(&text)?).await?;
-    assert!(accepted && !said.contains("Warning"), "{said}");
+async fn kubectl_applies_all_of_it_on_an_empty_cluster_and_again() -> Result<()> {
+    let plane = ControlPlane::start().await?;
+    // The README names the second.
+    for (options, applied) in [
+        (["apply", "-k"].as_slice(), "created"),
+        (&["apply", "--server-side", "-k"], "serverside-applied"),
+    ] {
+        let mut command = tokio::process::Command::from(plane.kubectl());
+        let output = command.args(options).arg(deploy()).output().await?;
+        let said = String::from_utf8([output.stdout, output.stderr].concat())?;
+        assert!(
+            output.status.success() && !said.contains("Warning"),
+            "{said}"
+        );
+        let line = format!("deployment.apps/security-group-operator {applied}");
+        assert!(said.contains(&line), "{said}");
+    }
+    Ok(())
+}
+
+/// Nobody is elected to lead yet.
+#[test]
+fn one_operator_runs_at_a_time_of_the_version_that_is_here() -> Result<()> {
+    let deployment = deployment()?;
+    assert_eq!(deployment["spec"]["replicas"], json!(1));
+    assert_eq!(deployment["spec"]["strategy"], json!({"type": "Recreate"}));
+    let image = concat!("security-group-operator:", env!("CARGO_PKG_VERSION"));
+    assert_eq!(container()?["image"], json!(image));
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_probes_ask_what_the_binary_answers_where_it_listens() -> Result<()> {
+    let container = container()?;
+    let plane = ControlPlane::shared().await?;
+    let options = Options {
+        binary: BINARY.into(),
+        ..Options::default()
+    };
+    let operator = Operator::start(plane, options).await?;
+    for probe in ["livenessProbe", "readinessProbe"] {
+        let request = &container[probe]["httpGet"];
+        let path = request["path"].as_str().context("a path")?;
+        support::simulator::probe(&operator.url(path)).await?;
+        assert_eq!(request["port"], container["ports"][0]["name"], "{probe}");
+    }
+    let help = std::process::Command::new(BINARY).arg("--help").output()?;
+    let listens = format!("0.0.0.0:{}]", container["ports"][0]["containerPort"]);
+    let help = String::from_utf8(help.stdout)?;
+    assert!(help.contains(&listens), "{listens}\n{help}");
     Ok(())
 }
 
@@ -118,7 +170,7 @@ fn a_stopping_pod_has_time_for_a_running_call() -> Result<()> {
 fn the_binary_knows_arguments_and_variables() -> Result<()> {
     let container = container()?;
     let run = |arguments: &[&str]| {
-        std::process::Command::new(env!("CARGO_BIN_EXE_security-group-operator"))
+        std::process::Command::new(BINARY)
             .args(arguments)
             .arg("--help")
             .output()

@@ -73,6 +73,7 @@ async fn wait_for_ready_goes_on_while_the_target_starts() -> Result<()> {
     stage
         .apply("web", "i-starting", "sg-web", json!({}))
         .await?;
+    stage.until_reason("web", "WaitingForTarget").await?;
     let waited = kubectl(&[
         "wait",
         "--for=condition=Ready",

@@ -9,7 +9,7 @@ use std::path::Path;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::Api;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
 use security_group_operator::api::CloudAccount;
 use serde_json::{Value, json};
 use support::audit::AuditEvent;
@@ -55,7 +55,7 @@ async fn every_right_is_used_and_every_use_has_a_right() -> Result<()> {
     tenant_account(&stage).await?;
     edges_of_all_kinds(&stage).await?;
 
-    let granted = granted(&std::fs::read_to_string(deploy.join("roles.yaml"))?)?;
+    let granted = granted(&operator::render(plane, &deploy).await?)?;
     // The audit log is written after the answer.
     let mut used = BTreeSet::new();
     let complete = eventually("all rights are used", async || {
@@ -204,46 +204,82 @@ fn right(event: &AuditEvent) -> Option<Right> {
     ))
 }
 
-/// Every right in deploy/roles.yaml.
-fn granted(roles: &str) -> Result<BTreeSet<Right>> {
-    let objects: Vec<Value> = serde_saphyr::from_multiple(roles)?;
-    let words = |rule: &Value, field: &str| -> Vec<String> {
-        let words = rule.get(field).and_then(Value::as_array);
-        let words = words.into_iter().flatten().filter_map(Value::as_str);
-        words.map(str::to_owned).collect()
-    };
+/// Every right that `deploy/` gives the operator, and those that it may be given by a namespace.
+fn granted(deploy: &[DynamicObject]) -> Result<BTreeSet<Right>> {
+    let objects: Vec<Value> = deploy
+        .iter()
+        .map(serde_json::to_value)
+        .collect::<Result<_, _>>()?;
+    let mut roles = bound_roles(&objects)?;
+    assert!(
+        roles.insert(format!("ClusterRole {SECRETS_ROLE}")),
+        "{SECRETS_ROLE} is for namespaces to bind"
+    );
     let mut rights = BTreeSet::new();
     for object in &objects {
         let kind = text(object, "/kind")?;
-        let name = text(object, "/metadata/name")?;
-        for rule in object
-            .get("rules")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-        {
-            for group in words(rule, "apiGroups") {
-                for resource in words(rule, "resources") {
-                    for verb in words(rule, "verbs") {
-                        assert!(
-                            ![&group, &resource, &verb]
-                                .into_iter()
-                                .any(|word| word == "*"),
-                            "{kind} {name} grants everything of something"
-                        );
-                        rights.insert((
-                            format!("{kind} {name}"),
-                            group.clone(),
-                            resource.clone(),
-                            verb,
-                        ));
-                    }
+        let role = format!("{kind} {}", text(object, "/metadata/name")?);
+        if !kind.ends_with("Role") || !roles.remove(&role) {
+            continue;
+        }
+        for rule in list(object, "/rules") {
+            for (group, resource) in resources(rule) {
+                for verb in words(rule, "verbs") {
+                    assert!(
+                        ![&group, &resource, &verb]
+                            .into_iter()
+                            .any(|word| word == "*"),
+                        "{role} grants everything of something"
+                    );
+                    rights.insert((role.clone(), group.clone(), resource.clone(), verb));
                 }
             }
         }
     }
+    assert!(roles.is_empty(), "not in deploy/: {roles:?}");
     assert!(rights.len() > 10, "{rights:?}");
     Ok(rights)
+}
+
+/// The roles that are bound in `deploy/`, all of them to the operator.
+fn bound_roles(objects: &[Value]) -> Result<BTreeSet<String>> {
+    let mut roles = BTreeSet::new();
+    for object in objects {
+        if !text(object, "/kind")?.ends_with("RoleBinding") {
+            continue;
+        }
+        let operator = json!({"kind": "ServiceAccount", "name": "security-group-operator", "namespace": NAMESPACE});
+        assert_eq!(object["subjects"], json!([operator]), "{object}");
+        let (kind, name) = (
+            text(object, "/roleRef/kind")?,
+            text(object, "/roleRef/name")?,
+        );
+        roles.insert(format!("{kind} {name}"));
+    }
+    Ok(roles)
+}
+
+/// What a rule is about: group and resource, or no group and a path.
+fn resources(rule: &Value) -> Vec<(String, String)> {
+    let groups = words(rule, "apiGroups");
+    let of_groups = groups.iter().flat_map(|group| {
+        let resources = words(rule, "resources").into_iter();
+        resources.map(|resource| (group.clone(), resource))
+    });
+    let paths = words(rule, "nonResourceURLs").into_iter();
+    of_groups
+        .chain(paths.map(|path| (String::new(), path)))
+        .collect()
+}
+
+fn words(rule: &Value, field: &str) -> Vec<String> {
+    let words = list(rule, &format!("/{field}")).iter();
+    words.filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+fn list<'a>(object: &'a Value, pointer: &str) -> &'a [Value] {
+    let list = object.pointer(pointer).and_then(Value::as_array);
+    list.map_or(&[], Vec::as_slice)
 }
 
 fn text<'a>(object: &'a Value, pointer: &str) -> Result<&'a str> {

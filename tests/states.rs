@@ -17,7 +17,7 @@ instances:
 - {id: i-running, status: Running, securityGroupIds: [sg-base]}
 - {id: i-stopping, status: Stopping, securityGroupIds: [sg-base]}
 - {id: i-stopped, status: Stopped, securityGroupIds: [sg-base]}
-- {id: i-late, status: Starting, statusFor: 4s, securityGroupIds: [sg-base]}
+- {id: i-late, status: Starting, securityGroupIds: [sg-base]}
 networkInterfaces:
 - {id: eni-attaching, status: Attaching, instanceId: i-running, securityGroupIds: [sg-base]}
 - {id: eni-detaching, status: Detaching, securityGroupIds: [sg-base]}
@@ -139,17 +139,23 @@ async fn leave_waits_without_a_call_while_the_target_is_between_states() -> Resu
 #[tokio::test]
 async fn a_wait_ends_by_itself() -> Result<()> {
     let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    let for_a_second = async |status| {
+        let change = json!({"setStatus": {"id": "i-late", "status": status, "for": "1s"}});
+        stage.behind(change).await
+    };
     stage.apply("late", "i-late", "sg-web", json!({})).await?;
     stage.until_reason("late", "WaitingForTarget").await?;
+    for_a_second("Starting").await?;
     stage.until_reason("late", "Joined").await?;
     assert_eq!(stage.simulator.calls("JoinSecurityGroup", "OK").await?, 1);
     assert_eq!(stage.calls("JoinSecurityGroup").await?, 1);
 
     stage
-        .behind(json!({"setStatus": {"id": "i-late", "status": "Stopping", "for": "4s"}}))
+        .behind(json!({"setStatus": {"id": "i-late", "status": "Stopping"}}))
         .await?;
     stage.delete("late").await?;
     stage.until_reason("late", "WaitingForTarget").await?;
+    for_a_second("Stopping").await?;
     stage.until_gone("late").await?;
     assert_eq!(stage.calls("LeaveSecurityGroup").await?, 1);
     Ok(())

@@ -342,7 +342,8 @@ fn spawn_controllers(assets: &Path, directory: &Path) -> Result<Child> {
     )
 }
 
-const CONTROLLERS: [&str; 4] = [
+const CONTROLLERS: [&str; 5] = [
+    "clusterrole-aggregation-controller",
     "garbage-collector-controller",
     "namespace-controller",
     "serviceaccount-controller",

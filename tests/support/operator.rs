@@ -128,8 +128,8 @@ pub async fn install(plane: &ControlPlane, kustomization: &Path) -> Result<()> {
     Ok(())
 }
 
-/// By kubectl itself, so that a `deploy/` which users cannot apply fails here, too.
-async fn render(plane: &ControlPlane, kustomization: &Path) -> Result<Vec<DynamicObject>> {
+/// The objects of a kustomization, by kubectl itself, so that a `deploy/` which users cannot apply fails here, too.
+pub async fn render(plane: &ControlPlane, kustomization: &Path) -> Result<Vec<DynamicObject>> {
     let mut command = tokio::process::Command::from(plane.kubectl());
     let output = command
         .arg("kustomize")
@@ -208,4 +208,4 @@ fn spawn(options: &Options, kubeconfig: &Path, directory: &Path) -> Result<(Chil
 pub const NAMESPACE: &str = "security-group-operator";
 pub const SERVICE_ACCOUNT: &str = "security-group-operator";
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(60);

@@ -148,4 +148,4 @@ fn http() -> Result<reqwest::Client> {
         .context("an HTTP client")
 }
 
-const START_LIMIT: Duration = Duration::from_secs(30);
+const START_LIMIT: Duration = Duration::from_secs(60);
