@@ -5,12 +5,18 @@
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: ## a control plane, a simulated cloud and the operator on this machine: edges join, wait, fail and leave; ends by itself
+# Before minutes of work; what the control plane needs is said by its own build.
+.PHONY: tools
+tools:
+	@command -v cargo >/dev/null || { echo 'cargo is not on the PATH: install Rust 1.89 or newer (https://rustup.rs)' >&2; exit 1; }
+	@command -v "$${CC:-cc}" >/dev/null || { echo "$${CC:-cc} is not on the PATH: install a C compiler (gcc or clang)" >&2; exit 1; }
+
+demo: tools ## a control plane, a simulated cloud and the operator on this machine: edges join, wait, fail and leave; ends by itself
 	@tests/control-plane/build >/dev/null
 	@cargo build --bins --example demo
 	@cargo run --quiet --example demo
 
-up: ## the same without the story, kept until Ctrl-C or `make down`; prints the KUBECONFIG to use
+up: tools ## the same without the story, kept until Ctrl-C or `make down`; prints the KUBECONFIG to use
 	@tests/control-plane/build >/dev/null
 	@cargo build --bins --example demo
 	@cargo run --quiet --example demo -- up
@@ -19,7 +25,7 @@ down: ## ends what `make up` started
 	@if [ -e target/up/running ]; then cargo run --quiet --example demo -- down; \
 	else echo '`make up` does not run: nothing to end.'; fi
 
-test: ## every test; what it needs is built or started by itself
+test: tools ## every test; what it needs is built or started by itself
 	@tests/control-plane/build >/dev/null
 	@tests/control-plane/build kstatus >/dev/null
 	cargo test --no-fail-fast

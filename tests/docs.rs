@@ -148,9 +148,11 @@ fn every_make_target_is_in_the_list() {
         .find_map(|line| line.strip_prefix(".PHONY: "))
         .unwrap();
     for target in phony.split(' ') {
-        let described = format!("\n{target}: ## ");
+        let starts = format!("{target}:");
         assert!(
-            makefile.contains(&described),
+            makefile
+                .lines()
+                .any(|line| line.starts_with(&starts) && line.contains(" ## ")),
             "{target} is not in `make help`"
         );
     }
@@ -165,6 +167,29 @@ fn every_make_target_is_in_the_list() {
         assert!(phony.split(' ').any(|name| name == target), "{promised}");
         assert!(read("README.md").contains(promised), "{promised}");
     }
+}
+
+#[test]
+fn what_is_missing_is_said_before_minutes_of_work() -> Result<()> {
+    let make = Command::new("sh")
+        .args(["-c", "command -v make"])
+        .output()?;
+    let make = String::from_utf8(make.stdout)?;
+    let bin = Scratch::new("bin")?;
+    let demo = |named: &str| -> Result<()> {
+        let output = Command::new(make.trim())
+            .arg("demo")
+            .current_dir(repository())
+            .env_remove("CC")
+            .env("PATH", bin.path())
+            .output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains(named), "{said}");
+        Ok(())
+    };
+    demo("cargo is not on the PATH: install Rust")?;
+    std::fs::copy("/bin/sh", bin.path().join("cargo"))?;
+    demo("cc is not on the PATH: install a C compiler")
 }
 
 #[test]

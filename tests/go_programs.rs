@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::json;
-use support::error::{Context, Result};
+use support::error::{Context, Error, Result};
+use support::eventually::eventually;
 use support::kstatus;
 use support::scratch::Scratch;
 
@@ -63,6 +64,33 @@ async fn two_builds_at_once_both_succeed_and_a_half_written_program_is_never_use
             .success()
     );
     assert!(!half.exists());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_build_that_is_stopped_leaves_nothing_behind() -> Result<()> {
+    let cache = Scratch::new("cache")?;
+    let go_cache = Command::new("go").args(["env", "GOCACHE"]).output()?.stdout;
+    let mut build = Command::new(in_repository("tests/control-plane/build"))
+        .arg("kstatus")
+        .env("XDG_CACHE_HOME", cache.path())
+        .env("GOCACHE", String::from_utf8(go_cache)?.trim())
+        .stderr(Stdio::null())
+        .spawn()?;
+    // Its own files, and those that go is at work with: for kube-apiserver many hundred MB.
+    let at_work = |pattern: &str| {
+        let found = Command::new("sh")
+            .args(["-c", &format!("ls -d */*/*/{pattern}")])
+            .current_dir(cache.path())
+            .stderr(Stdio::null())
+            .status()?;
+        Ok::<_, Error>(found.success())
+    };
+    eventually("go is at work", async || at_work(".building.*/go-build*")).await?;
+    let stop = format!("kill -TERM {}", build.id());
+    Command::new("sh").args(["-c", &stop]).status()?;
+    assert_eq!(build.wait()?.code(), Some(143));
+    assert!(!at_work(".building.*")?);
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::api_server::Verb;
 use crate::in_virtual_time;
 use crate::monitor::MEMBERSHIPS;
-use crate::scene::{CLUSTER, NAMESPACE, TEAMS};
+use crate::scene::{CLUSTER, INTERFACE, NAMESPACE, TEAMS};
 use crate::story::{add_fault, object, ready, seconds, world};
 use crate::world::World;
 
@@ -302,33 +302,40 @@ fn what_was_joined_is_left_even_when_its_secret_went_first() {
 }
 
 #[test]
-fn a_namespaces_own_account_may_go_before_what_it_joined_and_the_clusters_is_waited_for() {
+fn an_account_may_go_before_what_it_joined_unless_the_operator_has_never_known_it() {
     in_virtual_time(|| async {
-        let world = world().await;
+        let mut world = world().await;
         world.write_secret(TEAMS, 0);
         world.account(TEAMS, true);
         seconds(1.0).await;
         let own = json!({"accountRef": {"kind": "CloudAccount", "name": "own"}});
         world.membership("m", 0, 0, own.clone());
         world.membership("stays", 1, 0, own);
-        world.membership("waits", 2, 0, json!({}));
+        world.membership("clusters", 2, 0, json!({}));
+        world.membership("waits", INTERFACE, 0, json!({}));
         seconds(AT_ONCE).await;
         world.account(TEAMS, false);
         world.account(CLUSTER, false);
         seconds(5.0).await;
-        assert_eq!(ready(&world, "stays").1, "AccountNotFound");
-        world.delete("m");
+        for (name, target) in [("stays", "i-1"), ("waits", "eni-0")] {
+            assert_eq!(ready(&world, name).1, "AccountNotFound");
+            assert!(world.is_member(target, "sg-a"));
+        }
+        for (name, target) in [("m", "i-0"), ("clusters", "i-2")] {
+            world.delete(name);
+            seconds(AT_ONCE).await;
+            assert_eq!(object(&world, name), None);
+            assert!(!world.is_member(target, "sg-a"));
+        }
+        world.keep_none();
         world.delete("waits");
         seconds(10.0).await;
-        assert_eq!(object(&world, "m"), None);
-        assert!(!world.is_member("i-0", "sg-a"));
-        assert!(world.is_member("i-1", "sg-a"));
         assert_eq!(ready(&world, "waits").1, "AccountNotFound");
-        assert!(world.is_member("i-2", "sg-a"));
+        assert!(world.is_member("eni-0", "sg-a"));
         world.account(CLUSTER, true);
         seconds(AT_ONCE).await;
         assert_eq!(object(&world, "waits"), None);
-        assert!(!world.is_member("i-2", "sg-a"));
+        assert!(!world.is_member("eni-0", "sg-a"));
     });
 }
 
