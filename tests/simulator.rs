@@ -12,7 +12,7 @@ mod cloud;
 use std::io::ErrorKind;
 use std::net::TcpListener;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use cloud::Process;
@@ -379,12 +379,25 @@ fn what_cannot_be_started_says_why_in_one_line() {
         "instances:\n- id: i-1\n  securityGroup: sg-1\n",
     );
     let run = |arguments: &[&str]| {
-        let output = Command::new(env!("CARGO_BIN_EXE_ecs-simulator"))
+        let mut child = Command::new(env!("CARGO_BIN_EXE_ecs-simulator"))
             .args(["--listen=127.0.0.1:0"])
             .args(arguments)
-            .output()
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
             .unwrap();
-        assert!(!output.status.success(), "{arguments:?}");
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while child.try_wait().unwrap().is_none() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // One that started all the same would run for ever.
+        let _ = child.kill();
+        let output = child.wait_with_output().unwrap();
+        assert!(
+            output.status.code().is_some_and(|code| code != 0),
+            "{arguments:?}: {}",
+            output.status
+        );
         String::from_utf8(output.stderr).unwrap()
     };
     let told = run(&["--inventory", path]);
