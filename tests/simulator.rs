@@ -10,7 +10,9 @@
 mod cloud;
 
 use std::io::ErrorKind;
-use std::process::Command;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use cloud::Process;
@@ -216,6 +218,31 @@ fn a_bad_request_to_the_back_door_is_told_which_field_is_wrong() {
         ),
         ("/faults", r#"{"fault": {"latency": "soon"}}"#, "latency"),
         ("/faults", "reset", "not JSON"),
+        (
+            "/faults",
+            r#"{"action": "Join", "fault": "reset"}"#,
+            "action: there is no action \"Join\": write one of JoinSecurityGroup",
+        ),
+        (
+            "/faults",
+            r#"{"fault": {"error": {"code": "C", "status": 99}}}"#,
+            "status: expected a number from 200 to 599",
+        ),
+        (
+            "/change",
+            r#"{"set": {"limits": {"Join": 3}}}"#,
+            "limits: there is no action \"Join\"",
+        ),
+        (
+            "/change",
+            r#"{"set": {"lag": "11m"}}"#,
+            "lag: a lag is 10m at most",
+        ),
+        (
+            "/change",
+            r#"{"addKey": {"id": "k", "secret": ""}}"#,
+            "secret: ",
+        ),
         ("/change", r#"{"explode": {}}"#, "explode"),
         (
             "/change",
@@ -249,6 +276,79 @@ fn a_bad_request_to_the_back_door_is_told_which_field_is_wrong() {
     }
 }
 
+/// Every JSON of the manual, as it stands, against the manual's own inventory.
+#[test]
+fn what_the_manual_shows_of_the_back_door_works_as_it_stands() {
+    let manual = manual();
+    let blocks = |language: &str| -> Vec<String> {
+        let fence = format!("```{language}\n");
+        let parts = manual.split(&fence).skip(1);
+        parts
+            .map(|rest| rest.split("```").next().unwrap().to_owned())
+            .collect()
+    };
+    let directory = Scratch::new("manual");
+    let inventory = directory.file("inventory.yaml", &blocks("yaml")[0]);
+    let process = Process::start(&["--inventory", &inventory]);
+    let (mut faults, mut changes) = (0, 0);
+    for block in blocks("json") {
+        let path = if block.contains("\"fault\"") {
+            faults += 1;
+            "/faults"
+        } else {
+            changes += 1;
+            "/change"
+        };
+        let reply = process.admin("POST", path, &block);
+        assert_eq!(reply.status, 204, "{block}: {}", reply.body);
+    }
+    assert!(faults > 0 && changes > 0);
+
+    // What else there is says the refusal itself.
+    let mut words = 0;
+    for (path, body) in [
+        ("/change", r#"{"no such": {}}"#),
+        ("/faults", r#"{"fault": "no such"}"#),
+        ("/faults", r#"{"fault": {"malformed": "no such"}}"#),
+    ] {
+        let refused = process.admin("POST", path, body).body;
+        let expected = refused.split_once("expected one of ").unwrap().1;
+        for word in expected.split('`').skip(1).step_by(2) {
+            words += 1;
+            assert!(
+                [format!("\"{word}\""), format!("`{word}`")]
+                    .iter()
+                    .any(|quoted| manual.contains(quoted)),
+                "the manual lacks {word}"
+            );
+        }
+    }
+    assert!(words > 30, "{words}");
+}
+
+#[test]
+fn every_flag_is_in_the_manual() {
+    let output = Command::new(env!("CARGO_BIN_EXE_ecs-simulator"))
+        .arg("--help")
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    let help = String::from_utf8(output.stdout).unwrap();
+    let flags: Vec<&str> = help
+        .split(|letter: char| !(letter.is_ascii_alphanumeric() || letter == '-'))
+        .filter(|word| word.starts_with("--") && !["--help", "--version"].contains(word))
+        .collect();
+    assert!(flags.len() > 10, "{flags:?}");
+    for flag in flags {
+        assert!(manual().contains(flag), "the manual lacks {flag}");
+    }
+}
+
+fn manual() -> String {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/simulator.md");
+    std::fs::read_to_string(path).unwrap()
+}
+
 #[test]
 fn changes_behind_everybodys_back_are_made_at_once() {
     let process = Process::start(&["--instances=1", "--security-groups=1"]);
@@ -273,28 +373,81 @@ fn changes_behind_everybodys_back_are_made_at_once() {
 
 #[test]
 fn what_cannot_be_started_says_why_in_one_line() {
-    let directory = std::env::temp_dir().join(format!("ecs-simulator-{}", std::process::id()));
-    std::fs::create_dir_all(&directory).unwrap();
-    let inventory = directory.join("inventory.yaml");
-    std::fs::write(&inventory, "instances:\n- id: i-1\n  securityGroup: sg-1\n").unwrap();
+    let directory = Scratch::new("refused");
+    let path = &directory.file(
+        "inventory.yaml",
+        "instances:\n- id: i-1\n  securityGroup: sg-1\n",
+    );
     let run = |arguments: &[&str]| {
-        let output = Command::new(env!("CARGO_BIN_EXE_ecs-simulator"))
-            .args(["--listen=127.0.0.1:0", "--admin=127.0.0.1:0"])
+        let mut child = Command::new(env!("CARGO_BIN_EXE_ecs-simulator"))
+            .args(["--listen=127.0.0.1:0"])
             .args(arguments)
-            .output()
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
             .unwrap();
-        assert!(!output.status.success(), "{arguments:?}");
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while child.try_wait().unwrap().is_none() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // One that started all the same would run for ever.
+        let _ = child.kill();
+        let output = child.wait_with_output().unwrap();
+        assert!(
+            output.status.code().is_some_and(|code| code != 0),
+            "{arguments:?}: {}",
+            output.status
+        );
         String::from_utf8(output.stderr).unwrap()
     };
-    let path = inventory.to_str().unwrap();
     let told = run(&["--inventory", path]);
     assert!(
-        told.contains(path) && told.contains("securityGroup"),
+        told.contains(path)
+            && told.contains("instances[0].securityGroup: ")
+            && told.lines().count() == 1,
         "{told}"
     );
     assert!(run(&["--inventory", "/nowhere"]).contains("/nowhere"));
     assert!(run(&["--limit", "JoinSecurityGroup"]).contains("ACTION=CALLS"));
     assert!(run(&["--latency", "soon"]).contains("30ms"));
     assert!(run(&["--access-key", "id"]).contains("ID=SECRET"));
-    std::fs::remove_dir_all(directory).unwrap();
+    let told = run(&["--limit", "JoinSecurityGroups=600"]);
+    assert!(
+        told.contains("JoinSecurityGroups") && told.contains("LeaveSecurityGroup"),
+        "{told}"
+    );
+    let both = run(&["--inventory", path, "--instances", "3"]);
+    assert!(both.contains("cannot be used with"), "{both}");
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let told = run(&["--admin", &address]);
+    assert!(
+        told.starts_with(&format!("ecs-simulator: --admin {address}: "))
+            && told.lines().count() == 1,
+        "{told}"
+    );
+}
+
+/// A directory of a test's own.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let name = format!("ecs-simulator-{name}-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn file(&self, name: &str, text: &str) -> String {
+        let path = self.0.join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }

@@ -79,6 +79,22 @@ impl World {
 #[test]
 fn a_page_has_ten_rows_unless_more_are_asked_for_and_never_more_than_the_limit() {
     let world = World::generated(600, 150, 0);
+    for (asked, rows) in [("", 10), ("1", 10), ("499", 499), ("5000", 500)] {
+        let parameters: &[(&str, &str)] = if asked.is_empty() {
+            &[]
+        } else {
+            &[("MaxResults", asked)]
+        };
+        assert_eq!(world.count("interfaces", parameters), rows, "{asked}");
+    }
+    for what in ["instances", "interfaces", "groups"] {
+        for wrong in ["-1", "many"] {
+            assert_eq!(
+                world.rows(what, &[("MaxResults", wrong)]).1["Code"],
+                "InvalidParameter"
+            );
+        }
+    }
     for (asked, rows) in [("", 10), ("1", 10), ("50", 50), ("100", 100), ("5000", 100)] {
         let parameters: &[(&str, &str)] = if asked.is_empty() {
             &[]
@@ -96,7 +112,6 @@ fn a_page_has_ten_rows_unless_more_are_asked_for_and_never_more_than_the_limit()
             "MaxResults={asked}"
         );
     }
-    assert_eq!(world.count("interfaces", &[("MaxResults", "5000")]), 500);
 }
 
 #[test]
@@ -180,6 +195,26 @@ fn a_hundred_ids_can_be_asked_for_and_unknown_ones_are_simply_not_there() {
 }
 
 #[test]
+fn a_list_of_ids_has_a_hundred_at_most_in_each_of_its_forms() {
+    let world = World::generated(1, 1, 1);
+    for (what, name, id) in [
+        ("statuses", "InstanceId", "i-sim000000"),
+        ("interfaces", "NetworkInterfaceId", "eni-sim000000"),
+    ] {
+        let names: Vec<String> = (1..=101).map(|n| format!("{name}.{n}")).collect();
+        let all: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), id)).collect();
+        assert_eq!(world.count(what, &all[..100]), 1);
+        assert_eq!(world.rows(what, &all).1["Code"], "InvalidParameter");
+    }
+    let ids = |count| serde_json::to_string(&vec!["sg-base"; count]).unwrap();
+    assert_eq!(world.count("groups", &[("SecurityGroupIds", &ids(100))]), 1);
+    assert_eq!(
+        world.rows("groups", &[("SecurityGroupIds", &ids(101))]).1["Code"],
+        "InvalidParameter"
+    );
+}
+
+#[test]
 fn numbered_pages_count_everything_and_keep_their_own_limits() {
     let world = World::generated(120, 0, 0);
     let (rows, answer) = world.rows("statuses", &[("PageSize", "50"), ("PageNumber", "3")]);
@@ -190,6 +225,183 @@ fn numbered_pages_count_everything_and_keep_their_own_limits() {
     );
     let (rows, answer) = world.rows("instances", &[("PageSize", "100"), ("PageNumber", "2")]);
     assert_eq!((rows.len(), &answer["TotalCount"]), (20, &json!(120)));
+    for (what, most) in [
+        ("statuses", 50),
+        ("instances", 100),
+        ("groups", 100),
+        ("interfaces", 1_000),
+    ] {
+        let (most, more) = (most.to_string(), (most + 1).to_string());
+        let (_, answer) = world.rows(what, &[("PageSize", &most)]);
+        assert_eq!(answer["PageSize"].to_string(), most, "{what}");
+        for wrong in [
+            ("PageSize", more.as_str()),
+            ("PageSize", "0"),
+            ("PageNumber", "0"),
+            ("PageNumber", "first"),
+        ] {
+            assert_eq!(
+                world.rows(what, &[wrong]).1["Code"],
+                "InvalidParameter",
+                "{what} {wrong:?}"
+            );
+        }
+    }
+}
+
+/// What a call does not look at it must not seem to have filtered by: these it looks at.
+#[test]
+fn every_filter_of_the_page_takes_what_it_names_and_nothing_else() {
+    let world = World::generated(2, 2, 2);
+    world.change(json!({"createInstance": {"id": "i-odd", "name": "web-7", "zoneId": "cn-hangzhou-b", "vSwitchId": "vsw-odd",
+        "privateIp": "10.9.9.9", "locks": ["financial"], "classic": true}}));
+    world.change(json!({"createInterface": {"id": "eni-odd", "vSwitchId": "vsw-odder", "privateIp": "11.9.9.9", "serviceManaged": true}}));
+    world.change(
+        json!({"createGroup": {"id": "sg-odd", "name": "odd one", "type": "enterprise", "serviceManaged": true, "vpcId": "vpc-odd"}}),
+    );
+    for (what, key, filter) in [
+        ("instances", "InstanceId", ("InstanceName", "web-*")),
+        ("instances", "InstanceId", ("ZoneId", "cn-hangzhou-b")),
+        ("instances", "InstanceId", ("VSwitchId", "vsw-odd")),
+        ("instances", "InstanceId", ("LockReason", "financial")),
+        (
+            "instances",
+            "InstanceId",
+            ("InstanceNetworkType", "classic"),
+        ),
+        (
+            "instances",
+            "InstanceId",
+            ("PrivateIpAddresses", r#"["10.9.9.9"]"#),
+        ),
+        ("statuses", "InstanceId", ("ZoneId", "cn-hangzhou-b")),
+        (
+            "interfaces",
+            "NetworkInterfaceId",
+            ("VSwitchId", "vsw-odder"),
+        ),
+        ("interfaces", "NetworkInterfaceId", ("Status", "Available")),
+        (
+            "interfaces",
+            "NetworkInterfaceId",
+            ("ServiceManaged", "true"),
+        ),
+        (
+            "interfaces",
+            "NetworkInterfaceId",
+            ("PrimaryIpAddress", "11.9.9.9"),
+        ),
+        (
+            "interfaces",
+            "NetworkInterfaceId",
+            ("PrivateIpAddress.1", "11.9.9.9"),
+        ),
+        (
+            "groups",
+            "SecurityGroupId",
+            ("SecurityGroupName", "odd one"),
+        ),
+        (
+            "groups",
+            "SecurityGroupId",
+            ("SecurityGroupType", "enterprise"),
+        ),
+        ("groups", "SecurityGroupId", ("ServiceManaged", "true")),
+        ("groups", "SecurityGroupId", ("VpcId", "vpc-odd")),
+    ] {
+        let (rows, answer) = world.rows(what, &[filter]);
+        let ids: Vec<&str> = rows.iter().map(|row| row[key].as_str().unwrap()).collect();
+        assert!(
+            matches!(ids[..], [id] if id.ends_with("-odd")),
+            "{what} {filter:?}: {answer}"
+        );
+    }
+}
+
+#[test]
+fn what_no_filter_can_mean_is_told_by_its_code() {
+    let world = World::generated(1, 1, 1);
+    for (what, parameters, code) in [
+        (
+            "instances",
+            vec![("LockReason", "rust")],
+            "InvalidLockReason.NotFound",
+        ),
+        (
+            "instances",
+            vec![("InstanceNetworkType", "5g")],
+            "InvalidNetworkType.NotFound",
+        ),
+        (
+            "instances",
+            vec![("PrivateIpAddresses", "10.0.0.1")],
+            "InvalidParameter",
+        ),
+        (
+            "instances",
+            vec![("Tag.1.Value", "web")],
+            "InvalidTag.Mismatch",
+        ),
+        ("instances", vec![("Tag.21.Key", "team")], "InvalidTagCount"),
+        ("interfaces", vec![("Type", "Member")], "InvalidParameter"),
+        (
+            "interfaces",
+            vec![("ServiceManaged", "perhaps")],
+            "InvalidParameter",
+        ),
+        (
+            "groups",
+            vec![("SecurityGroupType", "basic")],
+            "InvalidParameter.SecurityGroupType",
+        ),
+        (
+            "groups",
+            vec![("SecurityGroupId", "sg_1")],
+            "InvalidSecurityGroupId.Malformed",
+        ),
+        (
+            "groups",
+            vec![("SecurityGroupName", "x")],
+            "InvalidSecurityGroupName.Malformed",
+        ),
+        (
+            "groups",
+            vec![("MaxResults", "10"), ("PageNumber", "1")],
+            "NotSupported.PageNumberAndPageSize",
+        ),
+    ] {
+        assert_eq!(
+            world.rows(what, &parameters).1["Code"],
+            code,
+            "{parameters:?}"
+        );
+    }
+    for (action, code) in [
+        ("DescribeInstances", "MissingParameter"),
+        ("DescribeInstanceStatus", "MissingParameter"),
+        ("DescribeNetworkInterfaces", "MissingParameter"),
+        ("DescribeSecurityGroups", "MissingParameter.RegionId"),
+    ] {
+        assert_eq!(world.call(action, &[])["Code"], code, "{action}");
+    }
+}
+
+#[test]
+fn the_count_of_a_group_is_told_when_it_is_asked_for() {
+    let world = World::generated(3, 0, 0);
+    world.change(json!({"createGroup": {"id": "sg-big", "type": "enterprise"}}));
+    let count = |group: &str| {
+        let (rows, _) = world.rows(
+            "groups",
+            &[("SecurityGroupId", group), ("IsQueryEcsCount", "true")],
+        );
+        (
+            rows[0]["EcsCount"].clone(),
+            rows[0]["AvailableInstanceAmount"].clone(),
+        )
+    };
+    assert_eq!(count("sg-base"), (json!(3), json!(1_000)));
+    assert_eq!(count("sg-big"), (json!(0), json!(65_536)));
 }
 
 #[test]
@@ -292,6 +504,46 @@ fn starting_and_stopping_take_their_time() {
 }
 
 #[test]
+fn how_long_that_takes_can_be_set() {
+    let mut world = World::generated(1, 0, 0);
+    world.change(json!({"set": {"transition": "90s"}}));
+    assert!(world.call("StopInstance", &[("InstanceId", "i-sim000000")])["Code"].is_null());
+    world.now += SignedDuration::from_millis(89_999);
+    assert_eq!(world.status("i-sim000000"), "Stopping");
+    world.now += SignedDuration::from_millis(1);
+    assert_eq!(world.status("i-sim000000"), "Stopped");
+    world.change(json!({"set": {"transition": "0s"}}));
+    assert!(world.call("StartInstance", &[("InstanceId", "i-sim000000")])["Code"].is_null());
+    assert_eq!(world.status("i-sim000000"), "Running");
+}
+
+#[test]
+fn starting_and_stopping_have_their_own_refusals() {
+    let world = World::generated(1, 0, 0);
+    world.change(
+        json!({"createInstance": {"id": "i-locked", "status": "Stopped", "locks": ["security"]}}),
+    );
+    for (parameters, code) in [
+        (vec![], "MissingParameter"),
+        (vec![("InstanceId", "web")], "InvalidInstanceId.Malformed"),
+        (
+            vec![("InstanceId", "i-nowhere")],
+            "InvalidInstanceId.NotFound",
+        ),
+        (
+            vec![("InstanceId", "i-locked")],
+            "InstanceLockedForSecurity",
+        ),
+        (
+            vec![("InstanceId", "i-sim000000")],
+            "IncorrectInstanceStatus",
+        ),
+    ] {
+        assert_eq!(world.call("StartInstance", &parameters)["Code"], code);
+    }
+}
+
+#[test]
 fn a_new_instance_is_pending_first() {
     let mut world = World::generated(0, 0, 0);
     world.change(json!({"createInstance": {"id": "i-new", "securityGroupIds": ["sg-base"]}}));
@@ -368,6 +620,35 @@ fn a_deleted_group_takes_its_edges_along() {
         json!(["sg-base"])
     );
     assert!(state["securityGroups"]["sg-sim0000"].is_null());
+}
+
+#[test]
+fn what_has_gone_cannot_be_changed() {
+    let world = World::generated(1, 1, 1);
+    for id in ["i-sim000000", "eni-sim000000", "sg-sim0000"] {
+        world.change(json!({"delete": {"id": id}}));
+    }
+    for change in [
+        json!({"delete": {"id": "i-sim000000"}}),
+        json!({"setStatus": {"id": "i-sim000000", "status": "Stopped"}}),
+        json!({"lock": {"id": "i-sim000000"}}),
+        json!({"unlock": {"id": "i-sim000000"}}),
+        json!({"setQuota": {"id": "sg-sim0000", "quota": 1}}),
+        json!({"setManaged": {"id": "sg-sim0000", "managed": true}}),
+        json!({"setManaged": {"id": "eni-sim000000", "managed": true}}),
+        json!({"setRules": {"id": "sg-sim0000", "rules": 1}}),
+    ] {
+        let refused = world
+            .simulator
+            .change(serde_json::from_value(change.clone()).unwrap(), world.now)
+            .map_err(|error| error.to_string());
+        assert!(
+            refused
+                .as_ref()
+                .is_err_and(|said| said.starts_with("id: there is no ")),
+            "{change}: {refused:?}"
+        );
+    }
 }
 
 #[test]

@@ -113,6 +113,21 @@ fn a_signature_of_another_method_or_of_other_parameters_does_not_hold() {
     assert_eq!(world.code(&more).1, "SignatureDoesNotMatch");
 }
 
+/// Version 1.0 signs no header, so that none may say what is done.
+#[test]
+fn a_header_does_not_change_what_was_signed_with_version_1() {
+    let world = World::new();
+    let mut request = world.describe(KEY);
+    let headers = request.headers_mut();
+    headers.insert("x-acs-action", "StopInstance".parse().unwrap());
+    headers.insert("x-acs-version", "2015-04-01".parse().unwrap());
+    let answer = world.simulator.answer(&request, world.now);
+    assert_eq!(
+        (answer.action, answer.outcome.as_str()),
+        ("DescribeInstances", "OK")
+    );
+}
+
 #[test]
 fn query_and_form_are_signed_together() {
     let world = World::new();
@@ -165,6 +180,8 @@ fn clocks_may_differ_by_fifteen_minutes_and_no_more() {
     world.now = start;
     for wrong in [
         "2027-01-15 08:00:00",
+        "2027-01-15 08:00:00Z",
+        "2027-01-15t08:00:00Z",
         "2027-01-15T08:00:00+00:00",
         "yesterday",
         "1800000000",
@@ -363,6 +380,56 @@ instances: [{id: i-bp1abc, region: cn-beijing}]";
 }
 
 #[test]
+fn version_3_takes_parameters_in_query_or_form_by_get_or_post() {
+    let world = World::new();
+    let call = |method: &str, query: &str, form: &str, nonce: &str| {
+        let form_type = "application/x-www-form-urlencoded";
+        let date = world.now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        let hash = sign::sha256_hex(form.as_bytes());
+        let headers = [
+            ("content-type", form_type),
+            ("host", "ecs.test"),
+            ("x-acs-action", "JoinSecurityGroup"),
+            ("x-acs-content-sha256", &hash),
+            ("x-acs-date", &date),
+            ("x-acs-signature-nonce", nonce),
+            ("x-acs-version", "2014-05-26"),
+        ];
+        let canonical = sign::canonical_request_v3(method, "/", query, &headers, &hash);
+        let signature = sign::signature_v3(KEY.1, &sign::string_to_sign_v3(&canonical));
+        let names = headers.map(|(name, _)| name).join(";");
+        let mut request = Request::builder().method(method).uri(format!("/?{query}"));
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        let authorization = format!(
+            "ACS3-HMAC-SHA256 Credential={},SignedHeaders={names},Signature={signature}",
+            KEY.0
+        );
+        let request = request
+            .header("accept", "application/json")
+            .header("authorization", authorization)
+            .body(Bytes::from(form.to_owned()))
+            .unwrap();
+        world.code(&request).1
+    };
+    let edge = "InstanceId=i-web&SecurityGroupId=sg-web";
+    assert_eq!(call("POST", "", edge, "form"), "OK");
+    assert_eq!(
+        call("GET", edge, "", "query"),
+        "InvalidInstanceId.AlreadyExists"
+    );
+    assert_eq!(
+        call("POST", edge, "", "both"),
+        "InvalidInstanceId.AlreadyExists"
+    );
+    assert_eq!(
+        call("GET", "", edge, "a GET has no form"),
+        "MissingParameter"
+    );
+}
+
+#[test]
 fn an_answer_is_xml_unless_json_is_asked_for() {
     let world = World::new();
     let request = world.with("Format", "");
@@ -394,7 +461,14 @@ fn the_limit_of_a_minute_belongs_to_account_action_and_region_and_says_when_it_e
     );
     let refused = world.send(&world.describe(KEY));
     assert_eq!(refused.status(), 400, "as the vendor does it, not 429");
-    assert!(text(&refused).contains("\"Throttling.User\""));
+    let told: Value = serde_json::from_slice(refused.body()).unwrap();
+    assert_eq!(
+        (&told["Code"], &told["Message"]),
+        (
+            &json!("Throttling.User"),
+            &json!("Request was denied due to user flow control.")
+        )
+    );
     assert_eq!(refused.headers()["x-acs-retry-after"], "14500");
     assert_eq!(
         refused.headers()["x-ratelimit-user-api"],
@@ -429,4 +503,18 @@ fn sts_says_who_calls() {
     for field in ["UserId", "PrincipalId", "RequestId"] {
         assert!(body[field].is_string(), "{field}");
     }
+
+    let token = [("SecurityToken", "CAIS+/tok=en")];
+    let request = cloud::signed(
+        ("STS.fresh", "testsecret"),
+        "GetCallerIdentity",
+        &token,
+        world.now,
+    );
+    let body: Value = serde_json::from_slice(world.send(&request).body()).unwrap();
+    assert_eq!(
+        (&body["AccountId"], &body["IdentityType"]),
+        (&json!("1000000000000001"), &json!("AssumedRoleUser"))
+    );
+    assert!(body["RoleId"].is_string(), "{body}");
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::Parser;
 use k8s_openapi::jiff::Timestamp;
 use security_group_operator::simulator::account::AccessKey;
+use security_group_operator::simulator::action::Action;
 use security_group_operator::simulator::cloud::Cloud;
 use security_group_operator::simulator::inventory::Inventory;
 use security_group_operator::simulator::settings::parse_duration;
@@ -158,10 +159,12 @@ async fn stop() {
 }
 
 fn parse_limit(text: &str) -> Result<(String, u32), String> {
-    text.split_once('=')
+    let (action, calls) = text
+        .split_once('=')
         .and_then(|(action, calls)| Some((action.to_owned(), calls.parse().ok()?)))
-        .filter(|(action, _)| !action.is_empty())
-        .ok_or_else(|| "expected ACTION=CALLS, such as JoinSecurityGroup=600".to_owned())
+        .ok_or_else(|| "expected ACTION=CALLS, such as JoinSecurityGroup=600".to_owned())?;
+    Action::check(&action)?;
+    Ok((action, calls))
 }
 
 fn parse_key(text: &str) -> Result<AccessKey, String> {

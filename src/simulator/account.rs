@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use k8s_openapi::jiff::Timestamp;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use super::error::{self, ApiError};
 
@@ -16,8 +16,10 @@ pub const DEFAULT_ACCOUNT: &str = "1000000000000001";
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AccessKey {
     /// The access key ID.
+    #[serde(deserialize_with = "something")]
     pub id: String,
     /// Its secret.
+    #[serde(deserialize_with = "something")]
     pub secret: String,
     /// UID of the account that it belongs to.
     #[serde(default = "default_account")]
@@ -61,6 +63,16 @@ impl AccessKey {
             deny: Vec::new(),
         }
     }
+}
+
+fn something<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text.is_empty() {
+        return Err(serde::de::Error::custom(
+            "an access key has an id and a secret: neither is empty",
+        ));
+    }
+    Ok(text)
 }
 
 fn default_account() -> String {
@@ -134,9 +146,9 @@ impl Caller {
 pub struct AccessKeys(BTreeMap<String, AccessKey>);
 
 impl AccessKeys {
-    /// Adds or replaces a key.
-    pub fn insert(&mut self, key: AccessKey) {
-        self.0.insert(key.id.clone(), key);
+    /// Adds or replaces a key; gives back the one that it replaces.
+    pub fn insert(&mut self, key: AccessKey) -> Option<AccessKey> {
+        self.0.insert(key.id.clone(), key)
     }
 
     /// Takes a key away: unknown from now on.
@@ -216,18 +228,22 @@ fn well_formed(token: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || b"+/=_-.".contains(&byte))
 }
 
-/// Whether a pattern with `*` covers a text.
-fn matches(pattern: &str, text: &str) -> bool {
-    let Some((head, tail)) = pattern.split_once('*') else {
+/// Whether a pattern with `*` covers a text. What stands between two stars is taken where it comes first: that leaves most.
+pub(super) fn matches(pattern: &str, text: &str) -> bool {
+    let Some((head, rest)) = pattern.split_once('*') else {
         return pattern == text;
     };
-    let Some(rest) = text.strip_prefix(head) else {
+    let Some(mut text) = text.strip_prefix(head) else {
         return false;
     };
-    rest.char_indices()
-        .map(|(at, _)| at)
-        .chain([rest.len()])
-        .any(|at| rest.get(at..).is_some_and(|rest| matches(tail, rest)))
+    let (middle, tail) = rest.rsplit_once('*').unwrap_or(("", rest));
+    for part in middle.split('*') {
+        let Some((_, after)) = text.split_once(part) else {
+            return false;
+        };
+        text = after;
+    }
+    text.ends_with(tail)
 }
 
 #[cfg(test)]
@@ -260,6 +276,35 @@ mod tests {
                 Ok(())
             );
         }
+    }
+
+    #[test]
+    fn a_star_stands_for_anything_and_for_nothing() {
+        for (pattern, text) in [
+            ("*", ""),
+            ("web-*", "web-"),
+            ("*-7", "web-7"),
+            ("a*b*c", "a-b-b-c"),
+            ("a**c", "abc"),
+            (
+                "acs:ecs:*:*:instance/*",
+                "acs:ecs:cn-hangzhou:1:instance/i-1",
+            ),
+        ] {
+            assert!(matches(pattern, text), "{pattern} {text}");
+        }
+        for (pattern, text) in [
+            ("", "a"),
+            ("a", "ab"),
+            ("a*", "ba"),
+            ("*a", "ab"),
+            ("ab*b", "ab"),
+            ("a*b*c", "a-c-b"),
+        ] {
+            assert!(!matches(pattern, text), "{pattern} {text}");
+        }
+        let many = "*a".repeat(1_000);
+        assert!(!matches(&many, &"a".repeat(999)), "and that at once");
     }
 
     #[test]

@@ -46,6 +46,21 @@ impl Action {
         Ok(*action)
     }
 
+    /// A name that somebody wrote in a limit or a fault.
+    ///
+    /// # Errors
+    /// A sentence that lists what could have been written: a name with a slip in it would never match.
+    pub fn check(name: &str) -> Result<(), String> {
+        let names = ALL.map(Self::as_str);
+        if names.contains(&name) {
+            return Ok(());
+        }
+        Err(format!(
+            "there is no action {name:?}: write one of {}",
+            names.join(", ")
+        ))
+    }
+
     /// As the vendor spells it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -1,13 +1,16 @@
 //! Changes behind the operator's back: what the admin port and simulations can do to the cloud without a call. Pure, unchecked:
 //! a change may make states that no call could.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use serde::Deserialize;
 
 use super::account::{AccessKey, Denial};
-use super::cloud::{Cloud, Id, InstanceStatus, InterfaceStatus, Member};
+use super::cloud::{
+    Cloud, Id, Instance, InstanceStatus, InterfaceStatus, Member, NetworkInterface, SecurityGroup,
+};
 use super::inventory::InventoryError;
 use super::settings::{SettingsChange, optional_duration};
 use super::spec::{GroupSpec, InstanceSpec, InterfaceSpec};
@@ -189,18 +192,10 @@ impl Cloud {
             Change::Delete(ById { id }) => self.delete(&id, now)?,
             Change::Lock(LockChange { id, reason }) => {
                 let reason = reason.unwrap_or_else(|| "security".to_owned());
-                self.instances
-                    .get_mut(id.as_str())
-                    .ok_or_else(|| no_such("id", &id))?
-                    .locks
-                    .insert(reason);
+                self.locks(&id, now)?.insert(reason);
             }
             Change::Unlock(LockChange { id, reason }) => {
-                let locks = &mut self
-                    .instances
-                    .get_mut(id.as_str())
-                    .ok_or_else(|| no_such("id", &id))?
-                    .locks;
+                let locks = self.locks(&id, now)?;
                 match reason {
                     Some(reason) => locks.retain(|lock| *lock != reason),
                     None => locks.clear(),
@@ -208,7 +203,9 @@ impl Cloud {
             }
             Change::SetQuota(QuotaChange { id, quota }) => self.set_quota(&id, quota, now)?,
             Change::Set(settings) => settings.apply(&mut self.settings),
-            Change::AddKey(key) => self.keys.insert(key),
+            Change::AddKey(key) => {
+                self.keys.insert(key);
+            }
             Change::RemoveKey(ById { id }) => {
                 self.keys.remove(&id).ok_or_else(|| no_such("id", &id))?;
             }
@@ -216,10 +213,11 @@ impl Cloud {
             Change::ActivateKey(ById { id }) => self.key(&id)?.inactive = false,
             Change::Deny(DenyChange { id, deny }) => self.key(&id)?.deny.extend(deny),
             Change::Allow(ById { id }) => self.key(&id)?.deny.clear(),
-            Change::SetManaged(ManagedChange { id, managed }) => self.set_managed(&id, managed)?,
+            Change::SetManaged(ManagedChange { id, managed }) => {
+                self.set_managed(&id, managed, now)?;
+            }
             Change::SetRules(RulesChange { id, rules }) => {
-                self.groups
-                    .get_mut(id.as_str())
+                self.group_mut(&id, now)
                     .ok_or_else(|| no_such("id", &id))?
                     .rules = rules;
             }
@@ -266,7 +264,7 @@ impl Cloud {
         } = change;
         let wrong = || ChangeError::Status(text.clone());
         let word = serde_json::Value::String(text.clone());
-        if let Some(instance) = self.instances.get_mut(id.as_str()) {
+        if let Some(instance) = self.instance_mut(id, now) {
             let status: InstanceStatus = serde_json::from_value(word).map_err(|_| wrong())?;
             instance.status.set(now, status);
             if let Some(duration) = duration {
@@ -277,9 +275,7 @@ impl Cloud {
             return Ok(());
         }
         let interface = self
-            .interfaces
-            .get_mut(id.as_str())
-            .filter(|interface| interface.resource.exists(now))
+            .interface_mut(id, now)
             .ok_or_else(|| no_such("id", id))?;
         let status: InterfaceStatus = serde_json::from_value(word).map_err(|_| wrong())?;
         interface.status.set(now, status);
@@ -345,7 +341,7 @@ impl Cloud {
         quota: Option<usize>,
         now: Timestamp,
     ) -> Result<(), ChangeError> {
-        if let Some(group) = self.groups.get_mut(id) {
+        if let Some(group) = self.group_mut(id, now) {
             group.quota = quota;
             return Ok(());
         }
@@ -356,13 +352,45 @@ impl Cloud {
         Ok(())
     }
 
-    fn set_managed(&mut self, id: &str, managed: bool) -> Result<(), ChangeError> {
-        match (self.groups.get_mut(id), self.interfaces.get_mut(id)) {
-            (Some(group), _) => group.service_managed = managed,
-            (None, Some(interface)) => interface.service_managed = managed,
-            (None, None) => return Err(no_such("id", id)),
+    fn set_managed(&mut self, id: &str, managed: bool, now: Timestamp) -> Result<(), ChangeError> {
+        if let Some(group) = self.group_mut(id, now) {
+            group.service_managed = managed;
+            return Ok(());
         }
+        self.interface_mut(id, now)
+            .ok_or_else(|| no_such("id", id))?
+            .service_managed = managed;
         Ok(())
+    }
+
+    fn locks(
+        &mut self,
+        instance: &str,
+        now: Timestamp,
+    ) -> Result<&mut BTreeSet<String>, ChangeError> {
+        self.instance_mut(instance, now)
+            .map(|instance| &mut instance.locks)
+            .ok_or_else(|| no_such("id", instance))
+    }
+
+    // What has gone cannot be changed any more.
+
+    fn instance_mut(&mut self, id: &str, now: Timestamp) -> Option<&mut Instance> {
+        self.instances
+            .get_mut(id)
+            .filter(|instance| instance.resource.exists(now))
+    }
+
+    fn interface_mut(&mut self, id: &str, now: Timestamp) -> Option<&mut NetworkInterface> {
+        self.interfaces
+            .get_mut(id)
+            .filter(|interface| interface.resource.exists(now))
+    }
+
+    fn group_mut(&mut self, id: &str, now: Timestamp) -> Option<&mut SecurityGroup> {
+        self.groups
+            .get_mut(id)
+            .filter(|group| group.resource.exists(now))
     }
 }
 

@@ -6,7 +6,7 @@
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::account::Caller;
+use super::account::{Caller, matches};
 use super::cloud::{
     Cloud, Groups, Id, Instance, InstanceStatus, InterfaceKind, NetworkInterface, Resource,
     SecurityGroup,
@@ -40,10 +40,26 @@ impl Cloud {
         if status.is_some_and(|status| !STATUSES.iter().any(|known| known.as_str() == status)) {
             return Err(error::STATUS_NOT_FOUND.into());
         }
-        let filter = Filter::new(caller, parameters, region, at);
+        let network = parameters.text("InstanceNetworkType");
+        if network.is_some_and(|network| !matches!(network, "vpc" | "classic")) {
+            return Err(error::NETWORK_TYPE_NOT_FOUND.into());
+        }
+        let lock = parameters.text("LockReason");
+        if lock.is_some_and(|lock| !LOCK_REASONS.contains(&lock)) {
+            return Err(error::LOCK_REASON_NOT_FOUND.into());
+        }
+        let addresses = parameters.json_list("PrivateIpAddresses")?;
+        let (name, zone) = (parameters.text("InstanceName"), parameters.text("ZoneId"));
+        let filter = Filter::new(caller, parameters, region, at)?;
         let wanted = |instance: &&Instance| {
             filter.takes(&instance.resource)
                 && status.is_none_or(|status| instance.status.at(at).as_str() == status)
+                && lock.is_none_or(|lock| instance.locks.contains(lock))
+                && name.is_none_or(|name| matches(name, &instance.name))
+                && zone.is_none_or(|zone| instance.zone == zone)
+                && addresses
+                    .as_ref()
+                    .is_none_or(|addresses| addresses.contains(&instance.private_ip))
                 && filter
                     .vswitch
                     .is_none_or(|vswitch| instance.vswitch == vswitch)
@@ -80,11 +96,12 @@ impl Cloud {
         )?;
         let at = earlier(now, self.settings.lag);
         let ids = parameters.repeated("InstanceId", 100)?;
-        let filter = Filter::new(caller, parameters, region, at);
+        let zone = parameters.text("ZoneId");
+        let filter = Filter::new(caller, parameters, region, at)?;
         let page = Page::parse_numbered(parameters, 50)?;
         let candidates = self.candidates((!ids.is_empty()).then_some(ids), None, "i-");
         let found = page.take(&self.instances, candidates, |instance| {
-            filter.takes(&instance.resource)
+            filter.takes(&instance.resource) && zone.is_none_or(|zone| instance.zone == zone)
         });
         let rows: Vec<Value> = found
             .rows
@@ -121,9 +138,13 @@ impl Cloud {
         let status = parameters.text("Status");
         let instance_id = parameters.text("InstanceId");
         let managed = parameters.boolean("ServiceManaged")?;
-        let filter = Filter::new(caller, parameters, region, at);
+        let primary_address = parameters.text("PrimaryIpAddress");
+        let addresses = parameters.repeated("PrivateIpAddress", 100)?;
+        let filter = Filter::new(caller, parameters, region, at)?;
         let wanted = |interface: &&NetworkInterface| {
             filter.takes(&interface.resource)
+                && primary_address.is_none_or(|address| interface.private_ip == address)
+                && (addresses.is_empty() || addresses.contains(&interface.private_ip))
                 && kind.is_none_or(|kind| interface.kind == kind)
                 && status.is_none_or(|status| interface.status.at(at).as_str() == status)
                 && instance_id.is_none_or(|id| interface.instance.as_deref() == Some(id))
@@ -182,11 +203,14 @@ impl Cloud {
             return Err(error::GROUP_TYPE_INVALID.into());
         }
         let name = parameters.text("SecurityGroupName");
+        if name.is_some_and(|name| !(2..=128).contains(&name.chars().count())) {
+            return Err(error::GROUP_NAME_MALFORMED.into());
+        }
         let managed = parameters.boolean("ServiceManaged")?;
         let count = parameters.boolean("IsQueryEcsCount")?.unwrap_or(false);
         let filter = Filter {
             group: None,
-            ..Filter::new(caller, parameters, region, at)
+            ..Filter::new(caller, parameters, region, at)?
         };
         let wanted = |group: &&SecurityGroup| {
             filter.takes(&group.resource)
@@ -194,6 +218,11 @@ impl Cloud {
                 && name.is_none_or(|name| group.name == name)
                 && managed.is_none_or(|managed| group.service_managed == managed)
         };
+        let given = |name| parameters.text(name).is_some();
+        if (given("MaxResults") || given("NextToken")) && (given("PageNumber") || given("PageSize"))
+        {
+            return Err(error::TWO_WAYS_OF_PAGING.into());
+        }
         let page = Page::parse(parameters, 100, 100).map_err(|refused| {
             if refused.message.contains("NextToken") {
                 error::NEXT_TOKEN_INVALID.into()
@@ -260,8 +289,13 @@ struct Filter<'a> {
 }
 
 impl<'a> Filter<'a> {
-    fn new(caller: &'a Caller, parameters: &'a Parameters, region: &'a str, at: Timestamp) -> Self {
-        Self {
+    fn new(
+        caller: &'a Caller,
+        parameters: &'a Parameters,
+        region: &'a str,
+        at: Timestamp,
+    ) -> Result<Self, ApiError> {
+        Ok(Self {
             account: &caller.account,
             region,
             at,
@@ -271,8 +305,8 @@ impl<'a> Filter<'a> {
             network: parameters
                 .text("InstanceNetworkType")
                 .or_else(|| parameters.text("NetworkType")),
-            tags: parameters.tags(),
-        }
+            tags: parameters.tags()?,
+        })
     }
 
     fn takes(&self, resource: &Resource) -> bool {
@@ -300,6 +334,14 @@ const STATUSES: [InstanceStatus; 5] = [
     InstanceStatus::Running,
     InstanceStatus::Stopping,
     InstanceStatus::Stopped,
+];
+
+const LOCK_REASONS: [&str; 5] = [
+    "financial",
+    "security",
+    "Recycling",
+    "dedicatedhostfinancial",
+    "refunded",
 ];
 
 fn has(groups: &Groups, group: &str) -> bool {

@@ -5,9 +5,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
-use super::error::{ALL, ApiError, BY_FAULT};
+use super::action::Action;
+use super::error::{ALL, ApiError, BY_FAULT, UNTOLD};
 use super::settings::{duration, optional_duration};
 use super::throttle::throttled;
 
@@ -16,6 +17,7 @@ use super::throttle::throttled;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Fault {
     /// Only calls of this action.
+    #[serde(default, deserialize_with = "action")]
     pub action: Option<String>,
     /// Only calls that name this region.
     pub region: Option<String>,
@@ -72,10 +74,29 @@ pub struct ThrottleFault {
 pub struct ErrorFault {
     /// The code.
     pub code: String,
-    /// HTTP status; the vendor's if absent, or 500.
+    /// HTTP status, 200 to 599; the vendor's if absent, or 500.
+    #[serde(default, deserialize_with = "status")]
     pub status: Option<u16>,
     /// Message.
     pub message: Option<String>,
+}
+
+fn action<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let action = Option::<String>::deserialize(deserializer)?;
+    if let Some(name) = &action {
+        Action::check(name).map_err(serde::de::Error::custom)?;
+    }
+    Ok(action)
+}
+
+fn status<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
+    let status = Option::<u16>::deserialize(deserializer)?;
+    if status.is_some_and(|status| !(200..600).contains(&status)) {
+        return Err(serde::de::Error::custom(
+            "expected a number from 200 to 599",
+        ));
+    }
+    Ok(status)
 }
 
 /// Ways in which a body can be wrong.
@@ -190,7 +211,7 @@ impl Faults {
             }
             fault.count = fault.count.map(|count| count - 1);
             if let Kind::Latency(latency) = fault.fault {
-                hit.latency += latency;
+                hit.latency = hit.latency.saturating_add(latency);
                 continue;
             }
             hit.harm = fault.fault.harm().map(|harm| (harm, fault.effect));
@@ -232,11 +253,7 @@ impl Kind {
                     status: status.or(known.map(|known| known.status)).unwrap_or(500),
                     code: code.clone().into(),
                     message: message.clone().map_or_else(
-                        || {
-                            known
-                                .map_or("A fault that was asked for.", |known| known.message)
-                                .into()
-                        },
+                        || known.map_or(UNTOLD, |known| known.message).into(),
                         Into::into,
                     ),
                     access_denied: None,
@@ -314,6 +331,18 @@ mod tests {
         let hit = faults.strike(join("i-1"));
         assert_eq!(hit.latency, Duration::from_secs(2));
         assert!(matches!(hit.harm, Some((Harm::Error(error), false)) if error.status == 503));
+    }
+
+    #[test]
+    fn no_latency_is_too_much() {
+        let mut faults = Faults::seeded(1);
+        for _ in 0..2 {
+            faults.add(Fault {
+                fault: Kind::Latency(Duration::MAX),
+                ..parse(r#"{"fault": "reset"}"#)
+            });
+        }
+        assert_eq!(faults.strike(join("i-1")).latency, Duration::MAX);
     }
 
     #[test]

@@ -55,6 +55,9 @@ pub enum InventoryError {
     /// Two objects with one ID.
     #[error("id {0} is there twice")]
     Duplicate(String),
+    /// In a VPC and in none.
+    #[error("vpcId and classic of {0}: give one of them, for the classic network is in no VPC")]
+    TwoNetworks(String),
     /// An ID that ECS would not give.
     #[error("id {id:?} is not one that ECS gives: expected {expected}")]
     Id {
@@ -69,9 +72,23 @@ impl Inventory {
     /// Reads an inventory file.
     ///
     /// # Errors
-    /// [`InventoryError::Format`], which names field and line.
+    /// [`InventoryError::Format`], which names field and line, in one line.
     pub fn from_yaml(text: &str) -> Result<Self, InventoryError> {
-        serde_saphyr::from_str(text).map_err(|error| InventoryError::Format(error.to_string()))
+        let mut path = String::new();
+        serde_saphyr::with_deserializer_from_str(text, |yaml| {
+            serde_path_to_error::deserialize(yaml).map_err(|error| {
+                path = error.path().to_string();
+                error.into_inner()
+            })
+        })
+        .map_err(|error| {
+            // Without the excerpt, which would say everything once more.
+            let said = plainly(&error.without_snippet().to_string());
+            InventoryError::Format(match path.as_str() {
+                "" | "." => said,
+                path => format!("{path}: {said}"),
+            })
+        })
     }
 
     /// The cloud that it describes.
@@ -89,7 +106,9 @@ impl Inventory {
         let mut cloud = Cloud::default();
         settings.apply(&mut cloud.settings);
         for key in access_keys {
-            cloud.keys.insert(key);
+            if let Some(other) = cloud.keys.insert(key) {
+                return Err(InventoryError::Duplicate(other.id));
+            }
         }
         for spec in &security_groups {
             cloud.create_group(spec, Timestamp::MIN)?;
@@ -102,6 +121,14 @@ impl Inventory {
         }
         Ok(cloud)
     }
+}
+
+/// What the parser says of a wrong type, in words of YAML.
+fn plainly(said: &str) -> String {
+    said.replace("expected sequence start", "expected a list ([…])")
+        .replace("expected mapping start", "expected fields (name: value)")
+        .replace("invalid u64", "expected a whole number, not negative")
+        .replace("invalid u32", "expected a whole number, not negative")
 }
 
 impl Cloud {
@@ -160,7 +187,7 @@ impl Cloud {
         created: Timestamp,
     ) -> Result<(), InventoryError> {
         let resource = self.admit(
-            spec.resource(created),
+            spec.resource(created)?,
             "sg-",
             "sg- and letters, digits or dashes",
         )?;
@@ -187,7 +214,7 @@ impl Cloud {
         created: Timestamp,
         now: Timestamp,
     ) -> Result<(), InventoryError> {
-        let resource = self.admit(spec.resource(created), "i-", "i- and letters or digits")?;
+        let resource = self.admit(spec.resource(created)?, "i-", "i- and letters or digits")?;
         let primary = spec
             .primary_network_interface_id
             .clone()
@@ -268,7 +295,11 @@ impl Cloud {
         created: Timestamp,
         now: Timestamp,
     ) -> Result<(), InventoryError> {
-        let resource = self.admit(spec.resource(created), "eni-", "eni- and letters or digits")?;
+        let resource = self.admit(
+            spec.resource(created)?,
+            "eni-",
+            "eni- and letters or digits",
+        )?;
         let groups = self.known_groups(&spec.id, &spec.security_group_ids)?;
         if let Some(missing) = spec
             .instance_id
@@ -440,19 +471,72 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_field_is_refused_with_its_name() {
-        for (yaml, name) in [
+    fn what_cannot_be_meant_is_refused_in_one_line_with_field_place_and_what_to_write() {
+        for (yaml, said, place) in [
             (
                 "instances: [{id: i-1, securityGroups: [sg-1]}]",
-                "securityGroups",
+                "instances[0].securityGroups: unknown field `securityGroups`, expected one of id, ",
+                " at line 1, column 23",
             ),
-            ("instance: []", "instance"),
-            ("settings: {latencyMs: 3}", "latencyMs"),
-            ("accessKeys: [{id: a, secret: b, token: c}]", "token"),
+            (
+                "instance: []",
+                "instance: unknown field",
+                " at line 1, column 1",
+            ),
+            (
+                "settings: {latencyMs: 3}",
+                "settings.latencyMs: unknown field",
+                " at line 1, column 12",
+            ),
+            (
+                "accessKeys: [{id: a, secret: b, token: c}]",
+                "accessKeys[0].token: unknown field",
+                " at line 1, column 33",
+            ),
+            (
+                "accessKeys: [{id: a, secret: ''}]",
+                "accessKeys[0].secret: an access key has an id and a secret",
+                " at line 1, column 30",
+            ),
+            (
+                "settings: {limits: {JoinSecurityGroups: 1}}",
+                "settings.limits: there is no action \"JoinSecurityGroups\": write one of JoinSecurityGroup, ",
+                " at line 1, column 20",
+            ),
+            (
+                "settings: {lag: 11m}",
+                "settings.lag: a lag is 10m at most",
+                " at line 1, column 17",
+            ),
+            (
+                "settings: {groupsPerTarget: -1}",
+                "settings.groupsPerTarget: expected a whole number",
+                " at line 1, column 29",
+            ),
+            (
+                "instances:\n- {id: i-1}\n- {id: i-2, status: Sleeping}",
+                "instances[1].status: unknown variant `Sleeping`, expected one of Pending, Starting",
+                " at line 3, column 21",
+            ),
+            (
+                "instances: [{id: i-1, securityGroupIds: sg-1}]",
+                "instances[0].securityGroupIds: expected a list",
+                " at line 1, column 41",
+            ),
+            (
+                "instances: [{name: web}]",
+                "instances[0]: missing field `id`",
+                " at line 1, column 14",
+            ),
+            ("- id: i-1", "expected fields", " at line 1, column 1"),
         ] {
             let error = Inventory::from_yaml(yaml).unwrap_err().to_string();
-            assert!(error.contains(name), "{error}");
+            assert!(
+                error.starts_with(said) && error.ends_with(place) && error.lines().count() == 1,
+                "{said} … {place}\n{error}"
+            );
         }
+        assert!(Inventory::from_yaml("").is_ok());
     }
 
     #[test]
@@ -468,6 +552,14 @@ mod tests {
             ),
             ("instances: [{id: i-1}, {id: i-1}]", "id i-1 is there twice"),
             ("instances: [{id: web}]", "\"web\""),
+            (
+                "instances: [{id: i-1, classic: true, vpcId: vpc-1}]",
+                "vpcId and classic of i-1",
+            ),
+            (
+                "accessKeys: [{id: a, secret: b}, {id: a, secret: c}]",
+                "id a is there twice",
+            ),
         ] {
             let error = Inventory::from_yaml(yaml)
                 .unwrap()

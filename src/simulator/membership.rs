@@ -1,8 +1,7 @@
 //! `JoinSecurityGroup` and `LeaveSecurityGroup`: every documented precondition, in one order. Pure.
 //!
-//! The vendor does not say which of several failing preconditions is reported. This is our order: parameters, RAM, group,
-//! target, owner, managed by a product, state and lock, a change under way, network, type of group, member already (or not),
-//! quotas. `docs/simulator.md` says what makes each code.
+//! The vendor does not say which of several failing preconditions is reported. `docs/simulator.md` says what our order is, and
+//! what makes each code.
 
 use k8s_openapi::jiff::Timestamp;
 
@@ -11,7 +10,7 @@ use super::cloud::{
     Cloud, GroupKind, Id, Instance, InstanceStatus, InterfaceKind, InterfaceStatus, Member,
     NetworkInterface, SecurityGroup,
 };
-use super::error::{self, ApiError};
+use super::error::{self, ApiError, Code};
 use super::settings::{Codes, JoinMember};
 use super::timeline::later;
 
@@ -75,7 +74,10 @@ impl Cloud {
         edge.check_owner(caller)?;
         edge.check_managed()?;
         if self.deleted_vswitches.contains(edge.target.vswitch()) {
-            return Err(error::VSWITCH_NOT_FOUND.into());
+            let vswitch = edge.target.vswitch();
+            return Err(error::VSWITCH_NOT_FOUND.says(format!(
+                "The specified virtual switch {vswitch} does not exist."
+            )));
         }
         edge.check_state(self, now)?;
         self.check_conflict(&edge.member, now)?;
@@ -118,9 +120,11 @@ impl Cloud {
             TargetId::Instance(id) => format!("instance/{id}"),
             TargetId::Interface(id) => format!("eni/{id}"),
         };
+        // A call without a region is about that of the group: a denial for one region must hold for it.
+        let place = region.or_else(|| Some(&*self.groups.get(group)?.resource.region));
         caller.authorize(
             action,
-            region.unwrap_or("*"),
+            place.unwrap_or("*"),
             &[resource, format!("securitygroup/{group}")],
         )?;
 
@@ -196,14 +200,8 @@ impl Cloud {
                 Target::Interface(_) => error::INTERFACE_GROUP_LIMIT.into(),
             });
         }
-        let (limit, code) = match edge.group.kind {
-            GroupKind::Normal => (self.settings.members_per_group, error::GROUP_INSTANCE_LIMIT),
-            GroupKind::Enterprise => (
-                self.settings.members_per_enterprise_group,
-                error::ENTERPRISE_GROUP_LIMIT,
-            ),
-        };
-        if edge.group.members.len() >= edge.group.quota.unwrap_or(limit) {
+        let (capacity, code) = self.capacity(edge.group);
+        if edge.group.members.len() >= capacity {
             return Err(code.into());
         }
         let rules: u32 = groups
@@ -215,6 +213,18 @@ impl Cloud {
             return Err(error::ACL_LIMIT.into());
         }
         Ok(())
+    }
+
+    /// How many members a group can have, and what one more is told.
+    pub(super) fn capacity(&self, group: &SecurityGroup) -> (usize, Code) {
+        let (limit, code) = match group.kind {
+            GroupKind::Normal => (self.settings.members_per_group, error::GROUP_INSTANCE_LIMIT),
+            GroupKind::Enterprise => (
+                self.settings.members_per_enterprise_group,
+                error::ENTERPRISE_GROUP_LIMIT,
+            ),
+        };
+        (group.quota.unwrap_or(limit), code)
     }
 }
 

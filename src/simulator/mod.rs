@@ -236,7 +236,7 @@ impl State {
             .or_default() += 1;
         Answer {
             response,
-            delay: latency + hit.latency,
+            delay: latency.saturating_add(hit.latency),
             delivery,
             action: name,
             outcome,

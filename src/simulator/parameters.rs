@@ -1,5 +1,7 @@
 //! The parameters of one call, after the wire: pure. Reads each in the form in which the vendor defines it.
 
+use std::collections::BTreeSet;
+
 use super::error::{self, ApiError};
 
 /// Names and values from query and form, in the order in which they came.
@@ -92,13 +94,26 @@ impl Parameters {
             .collect())
     }
 
-    /// `Tag.N.Key` and `Tag.N.Value`.
-    #[must_use]
-    pub fn tags(&self) -> Vec<(&str, Option<&str>)> {
-        (1..=20)
-            .filter_map(|number| {
-                let key = self.text(&format!("Tag.{number}.Key"))?;
-                Some((key, self.text(&format!("Tag.{number}.Value"))))
+    /// `Tag.N.Key` and `Tag.N.Value`, with N from 1 to 20.
+    ///
+    /// # Errors
+    /// `InvalidTagCount`, and `InvalidTag.Mismatch` for a value without a key.
+    pub fn tags(&self) -> Result<Vec<(&str, Option<&str>)>, ApiError> {
+        let numbers: BTreeSet<usize> = self
+            .0
+            .iter()
+            .filter_map(|(name, _)| name.strip_prefix("Tag.")?.split_once('.')?.0.parse().ok())
+            .collect();
+        if numbers.iter().any(|number| !(1..=20).contains(number)) {
+            return Err(error::TAG_COUNT.into());
+        }
+        numbers
+            .into_iter()
+            .map(|number| {
+                let key = self
+                    .text(&format!("Tag.{number}.Key"))
+                    .ok_or(error::TAG_MISMATCH)?;
+                Ok((key, self.text(&format!("Tag.{number}.Value"))))
             })
             .collect()
     }

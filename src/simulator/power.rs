@@ -73,7 +73,11 @@ impl Cloud {
         if !well_formed(id, "i-") {
             return Err(error::INSTANCE_MALFORMED.into());
         }
-        caller.authorize(action, "*", &[format!("instance/{id}")])?;
+        let place = self
+            .instances
+            .get(id)
+            .map(|instance| &*instance.resource.region);
+        caller.authorize(action, place.unwrap_or("*"), &[format!("instance/{id}")])?;
         let (transition, codes) = (self.settings.transition, self.settings.codes);
         let instance = self
             .instances

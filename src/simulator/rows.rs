@@ -104,10 +104,10 @@ impl Cloud {
     pub(super) fn group_row(&self, group: &SecurityGroup, count: bool) -> Value {
         let resource = &group.resource;
         let (members, available) = if count {
-            let limit = group.quota.unwrap_or(self.settings.members_per_group);
+            let (capacity, _) = self.capacity(group);
             (
                 group.members.len(),
-                limit.saturating_sub(group.members.len()),
+                capacity.saturating_sub(group.members.len()),
             )
         } else {
             (0, 0)

@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
+use super::action::Action;
+use super::timeline::MEMORY;
+
 /// The knobs. Defaults are those of the vendor's pages.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -76,7 +79,7 @@ pub enum Codes {
 pub struct SettingsChange {
     #[serde(default, deserialize_with = "optional_duration")]
     latency: Option<Duration>,
-    #[serde(default, deserialize_with = "optional_duration")]
+    #[serde(default, deserialize_with = "lag")]
     lag: Option<Duration>,
     #[serde(default, deserialize_with = "optional_duration")]
     transition: Option<Duration>,
@@ -88,7 +91,7 @@ pub struct SettingsChange {
     codes: Option<Codes>,
     conflicts: Option<bool>,
     /// Merged into the limits that stand; `null` takes one away.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "limits")]
     limits: BTreeMap<String, Option<u32>>,
 }
 
@@ -128,6 +131,26 @@ impl SettingsChange {
             };
         }
     }
+}
+
+/// Nothing older than [`MEMORY`] is known any more.
+fn lag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let lag = optional_duration(deserializer)?;
+    if lag.is_some_and(|lag| lag > MEMORY) {
+        return Err(serde::de::Error::custom("a lag is 10m at most"));
+    }
+    Ok(lag)
+}
+
+fn limits<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, Option<u32>>, D::Error> {
+    let limits = BTreeMap::<String, Option<u32>>::deserialize(deserializer)?;
+    limits
+        .keys()
+        .try_for_each(|name| Action::check(name))
+        .map_err(serde::de::Error::custom)?;
+    Ok(limits)
 }
 
 fn replace<T>(slot: &mut T, value: Option<T>) {

@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::account::DEFAULT_ACCOUNT;
 use super::cloud::{GroupKind, Id, InstanceStatus, InterfaceStatus, Resource};
+use super::inventory::InventoryError;
 use super::settings::optional_duration;
 
 /// Where and whose an object is.
@@ -38,9 +39,12 @@ macro_rules! spec {
         }
 
         impl $name {
-            pub(super) fn resource(&self, created: Timestamp) -> Resource {
+            pub(super) fn resource(&self, created: Timestamp) -> Result<Resource, InventoryError> {
+                if self.classic && self.vpc_id.is_some() {
+                    return Err(InventoryError::TwoNetworks(self.id.clone()));
+                }
                 let text = |text: &Option<String>, or: &str| Id::from(text.as_deref().unwrap_or(or));
-                Resource {
+                Ok(Resource {
                     id: self.id.as_str().into(),
                     region: text(&self.region, "cn-hangzhou"),
                     account: text(&self.account, DEFAULT_ACCOUNT),
@@ -49,7 +53,7 @@ macro_rules! spec {
                     created,
                     deleted: None,
                     tags: self.tags.clone(),
-                }
+                })
             }
         }
     };
