@@ -152,6 +152,19 @@ impl Answer {
         T::deserialize(&self.body).map_err(|_| self.bad("a field is missing or has the wrong type"))
     }
 
+    /// The rows that stand in a list within a list.
+    pub fn rows(&self, outer: &str, inner: &str) -> Result<&[Value], Error> {
+        let list = self.body.get(outer).and_then(|outer| outer.get(inner));
+        let rows = list.and_then(Value::as_array);
+        rows.map(Vec::as_slice)
+            .ok_or_else(|| self.bad(&format!("{outer}.{inner} is missing or not a list")))
+    }
+
+    /// A row as a type. Read by itself: what is wrong with it is not the fault of the others.
+    pub fn row<T: DeserializeOwned>(&self, row: &Value) -> Result<T, Error> {
+        T::deserialize(row).map_err(|_| self.bad_row("a field is missing or has the wrong type"))
+    }
+
     /// Whether a text of a row is one short word that may be shown as it stands: no secret, nothing that a terminal obeys.
     pub fn is_word(&self, text: &str) -> bool {
         text.bytes().all(|byte| byte.is_ascii_graphic())
