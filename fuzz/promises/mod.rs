@@ -26,7 +26,7 @@ pub const TARGETS: [Target; 6] = [
 
 /// Nothing in it that a terminal would obey or that hides text.
 pub fn assert_printable(text: &str) {
-    let invisible = |letter: char| matches!(letter, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
+    let invisible = |letter: char| matches!(letter, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
     assert!(
         !text.contains(|letter: char| letter.is_control() || invisible(letter)),
         "a terminal would obey this: {text:?}"

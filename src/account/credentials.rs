@@ -1,8 +1,12 @@
 //! From an account's spec to a credential: reads one Secret by name, or the process's own environment. Reads only.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::ResourceExt as _;
+use secrecy::{ExposeSecret as _, SecretString};
+use zeroize::Zeroize as _;
 
 use crate::api::reason;
 use crate::ecs::Credential;
@@ -71,7 +75,7 @@ async fn read_secret(client: &kube::Client, namespace: &str, name: &str) -> Resu
     let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
     let field = "spec.credentials.secretRef.name";
     match crate::kubernetes::bounded(secrets.get_opt(name)).await {
-        Ok(Some(secret)) => parse(&secret, namespace, name),
+        Ok(Some(mut secret)) => parse(&mut secret, namespace, name),
         Ok(None) => Err(missing(
             reason::SECRET_NOT_FOUND,
             format!(
@@ -92,29 +96,39 @@ async fn read_secret(client: &kube::Client, namespace: &str, name: &str) -> Resu
     }
 }
 
-fn parse(secret: &Secret, namespace: &str, name: &str) -> Result<Found, Finding> {
+/// Takes the values out and wipes what it leaves.
+fn parse(secret: &mut Secret, namespace: &str, name: &str) -> Result<Found, Finding> {
+    let found = parse_values(secret, namespace, name);
+    for value in secret.data.iter_mut().flat_map(BTreeMap::values_mut) {
+        value.0.zeroize();
+    }
+    found
+}
+
+fn parse_values(secret: &Secret, namespace: &str, name: &str) -> Result<Found, Finding> {
     let invalid = |what: String| {
         missing(
             reason::SECRET_INVALID,
             format!("Secret {name} in namespace {namespace}: {what}"),
         )
     };
-    let value = |key: &str| -> Result<Option<String>, Finding> {
+    let value = |key: &str| -> Result<Option<SecretString>, Finding> {
         let Some(bytes) = secret.data.as_ref().and_then(|data| data.get(key)) else {
             return Ok(None);
         };
-        String::from_utf8(bytes.0.clone()).map(Some).map_err(|_| {
+        let text = std::str::from_utf8(&bytes.0).map_err(|_| {
             invalid(format!(
                 "key {key} is not text; write the value as Alibaba Cloud shows it"
             ))
-        })
+        })?;
+        Ok(Some(text.into()))
     };
     let required =
         |key: &str| value(key)?.ok_or_else(|| invalid(format!("key {key} is missing; add it")));
     let credential = Credential::new(
-        required(ACCESS_KEY_ID)?,
+        required(ACCESS_KEY_ID)?.expose_secret(),
         required(ACCESS_KEY_SECRET)?,
-        value(SECURITY_TOKEN)?.map(Into::into),
+        value(SECURITY_TOKEN)?,
     )
     .map_err(|error| invalid(error.to_string()))?;
     Ok(Found {
@@ -125,4 +139,41 @@ fn parse(secret: &Secret, namespace: &str, name: &str) -> Result<Found, Finding>
 
 fn missing(reason: &'static str, message: String) -> Finding {
     Finding::NoCredentials { reason, message }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::ByteString;
+
+    use super::*;
+
+    fn secret(values: &[(&str, &[u8])]) -> Secret {
+        let values = values
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), ByteString(value.to_vec())));
+        Secret {
+            data: Some(values.collect()),
+            ..Secret::default()
+        }
+    }
+
+    #[test]
+    fn of_a_secret_that_was_read_nothing_is_left() {
+        let id: (&str, &[u8]) = (ACCESS_KEY_ID, b"LTAI");
+        let key: (&str, &[u8]) = (ACCESS_KEY_SECRET, b"canary-secret");
+        for (values, good) in [
+            (vec![id, key, (SECURITY_TOKEN, b"canary-token")], true),
+            (vec![id, key, ("other", b"canary")], true),
+            (vec![key], false),
+            (vec![id, key, (SECURITY_TOKEN, b"canary\xff")], false),
+            (vec![id, key, (SECURITY_TOKEN, b"canary\n")], false),
+        ] {
+            let mut secret = secret(&values);
+            let found = parse(&mut secret, "default", "aliyun");
+            assert_eq!(found.is_ok(), good, "{values:?}");
+            for (key, value) in secret.data.unwrap() {
+                assert!(value.0.is_empty(), "{key} is still there");
+            }
+        }
+    }
 }

@@ -13,7 +13,7 @@ use super::class::Class;
 use super::credential::Credential;
 use super::error::{ApiError, Error};
 use super::error_table;
-use super::redact;
+use super::redact::Secrets;
 
 /// The cloud's own name for a call. It names the call to the vendor's support.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub(super) struct Answer {
     action: Action,
     status: u16,
     body: Map<String, Value>,
-    credential: Credential,
+    secrets: Secrets,
 }
 
 pub(super) fn read(
@@ -48,20 +48,21 @@ pub(super) fn read(
     credential: &Credential,
 ) -> Result<Answer, Error> {
     let status = response.status().as_u16();
+    let secrets = Secrets::of(credential);
     let bad = |what: &str| Error::BadAnswer {
         action,
         status,
-        what: redact::message(what, credential),
+        what: secrets.message(what),
     };
     if response.status().is_redirection() {
         return Err(bad("a redirect, which is not followed"));
     }
     let body = object(response.body()).map_err(bad)?;
     let request_id = text(&body, ["RequestId", "requestId"])
-        .map(|text| redact::word(text, credential))
+        .map(|text| secrets.word(text))
         .filter(|text| !text.is_empty())
         .map(RequestId);
-    let code = code(&body, credential).map_err(|what| bad(&what))?;
+    let code = code(&body, &secrets).map_err(|what| bad(&what))?;
 
     match (response.status().is_success(), code, request_id) {
         (true, None, Some(request_id)) => Ok(Answer {
@@ -69,7 +70,7 @@ pub(super) fn read(
             action,
             status,
             body,
-            credential: credential.clone(),
+            secrets,
         }),
         (true, None, None) => Err(bad("it names no RequestId")),
         (true, Some(code), _) => Err(bad(&format!(
@@ -78,7 +79,7 @@ pub(super) fn read(
         (false, None, _) => Err(bad("an error without a code")),
         (false, Some(code), request_id) => {
             let message = text(&body, ["Message", "message"]).unwrap_or_default();
-            let message = redact::message(message, credential);
+            let message = secrets.message(message);
             let class = error_table::verdict(action, status, &code, &message).class;
             let retry_after = retry_after(response.headers(), class);
             Err(ApiError {
@@ -104,7 +105,7 @@ fn text<'a>(body: &'a Map<String, Value>, names: [&str; 2]) -> Option<&'a str> {
 }
 
 /// The error code, if there is one. What would have to be cleaned to look like one is none: a finalizer may go on a code.
-fn code(body: &Map<String, Value>, credential: &Credential) -> Result<Option<String>, String> {
+fn code(body: &Map<String, Value>, secrets: &Secrets) -> Result<Option<String>, String> {
     let codes = ["Code", "code"].map(|name| body.get(name));
     let mut said = codes
         .into_iter()
@@ -113,7 +114,7 @@ fn code(body: &Map<String, Value>, credential: &Credential) -> Result<Option<Str
     match said.next() {
         None => Ok(None),
         Some(Value::String(text)) => {
-            let code = redact::word(text, credential);
+            let code = secrets.word(text);
             if code == *text {
                 Ok(Some(code))
             } else {
@@ -152,10 +153,27 @@ impl Answer {
         T::deserialize(&self.body).map_err(|_| self.bad("a field is missing or has the wrong type"))
     }
 
+    /// The rows that stand in a list within a list.
+    pub fn rows(&self, outer: &str, inner: &str) -> Result<&[Value], Error> {
+        let list = self.body.get(outer).and_then(|outer| outer.get(inner));
+        let rows = list.and_then(Value::as_array);
+        rows.map(Vec::as_slice)
+            .ok_or_else(|| self.bad(&format!("{outer}.{inner} is missing or not a list")))
+    }
+
+    /// A row as a type. Read by itself: what is wrong with it is not the fault of the others.
+    pub fn row<T: DeserializeOwned>(&self, row: &Value) -> Result<T, Error> {
+        T::deserialize(row).map_err(|_| self.bad_row("a field is missing or has the wrong type"))
+    }
+
     /// Whether a text of a row is one short word that may be shown as it stands: no secret, nothing that a terminal obeys.
     pub fn is_word(&self, text: &str) -> bool {
-        text.bytes().all(|byte| byte.is_ascii_graphic())
-            && redact::word(text, &self.credential) == *text
+        text.bytes().all(|byte| byte.is_ascii_graphic()) && self.word(text) == *text
+    }
+
+    /// A text of the body as one short line that may be shown.
+    pub fn word(&self, text: &str) -> String {
+        self.secrets.word(text)
     }
 
     /// One row of an otherwise good answer cannot be read.

@@ -207,7 +207,7 @@ impl Client {
         }
         Ok(Identity {
             account_uid: account_uid.to_owned(),
-            arn: self.word(answer.text("Arn")?),
+            arn: answer.word(answer.text("Arn")?),
         })
     }
 
@@ -303,10 +303,6 @@ impl Client {
             Err(error) => debug!(%action, %error, milliseconds, "the call failed"),
         }
         answer
-    }
-
-    fn word(&self, text: &str) -> String {
-        super::redact::word(text, &self.account.credential)
     }
 }
 

@@ -4,7 +4,8 @@ use std::fmt;
 
 use secrecy::{ExposeSecret, SecretString};
 
-/// An access key and, if it is temporary, its STS token. Cheap enough to clone; every copy is zeroized when it goes.
+/// An access key and, if it is temporary, its STS token. Cheap enough to clone; every copy is zeroized when it goes, and so is
+/// what is made of it to sign a call (not what HTTP and TLS keep of the call in their buffers).
 #[derive(Clone)]
 pub struct Credential {
     access_key_id: String,

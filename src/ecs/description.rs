@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::answer::Answer;
 use super::error::Error;
@@ -108,8 +110,8 @@ pub(super) struct Page<Id> {
 }
 
 pub(super) fn instances(answer: &Answer) -> Result<Page<InstanceId>, Error> {
-    let page: InstancesPage = answer.body()?;
-    let rows = page.instances.instance.into_iter().map(|row| {
+    let rows = answer.rows("Instances", "Instance")?;
+    page(answer, rows, |row: InstanceRow| {
         let id = row
             .instance_id
             .parse()
@@ -131,41 +133,56 @@ pub(super) fn instances(answer: &Answer) -> Result<Page<InstanceId>, Error> {
             service_managed: false,
         };
         Ok((id, description))
-    });
-    Ok(Page {
-        rows: rows.collect::<Result<_, Error>>()?,
-        next_token: next_token(answer, page.next_token)?,
     })
 }
 
 pub(super) fn network_interfaces(answer: &Answer) -> Result<Page<NetworkInterfaceId>, Error> {
-    let page: NetworkInterfacesPage = answer.body()?;
-    let rows = page
-        .network_interface_sets
-        .network_interface_set
-        .into_iter()
-        .map(|row| {
-            let id = row
-                .network_interface_id
-                .parse()
-                .map_err(|_| answer.bad_row("a NetworkInterfaceId is none"))?;
-            let description = TargetDescription {
-                state: state(answer, &row.status)?,
-                vpc_id: row
-                    .vpc_id
-                    .map(|text| short(answer, text))
-                    .transpose()?
-                    .filter(|text| !text.is_empty()),
-                lock_reasons: Vec::new(),
-                security_group_ids: groups(answer, row.security_group_ids.security_group_id)?,
-                service_managed: row.service_managed.unwrap_or(false),
-            };
-            Ok((id, description))
-        });
-    Ok(Page {
-        rows: rows.collect::<Result<_, Error>>()?,
-        next_token: next_token(answer, page.next_token)?,
+    let rows = answer.rows("NetworkInterfaceSets", "NetworkInterfaceSet")?;
+    page(answer, rows, |row: NetworkInterfaceRow| {
+        let id = row
+            .network_interface_id
+            .parse()
+            .map_err(|_| answer.bad_row("a NetworkInterfaceId is none"))?;
+        let description = TargetDescription {
+            state: state(answer, &row.status)?,
+            vpc_id: row
+                .vpc_id
+                .map(|text| short(answer, text))
+                .transpose()?
+                .filter(|text| !text.is_empty()),
+            lock_reasons: Vec::new(),
+            security_group_ids: groups(answer, row.security_group_ids.security_group_id)?,
+            service_managed: row.service_managed.unwrap_or(false),
+        };
+        Ok((id, description))
     })
+}
+
+/// Reads each row by itself. Where some cannot be read the others may be asked for without them; where none can, it is the
+/// answer that is not what was promised, and asking for its halves would only be more of the same.
+fn page<Row: DeserializeOwned, Id>(
+    answer: &Answer,
+    rows: &[Value],
+    read: impl Fn(Row) -> Result<(Id, TargetDescription), Error>,
+) -> Result<Page<Id>, Error> {
+    let mut good = Vec::with_capacity(rows.len());
+    let mut first_bad = None;
+    for row in rows {
+        match answer.row(row).and_then(&read) {
+            Ok(described) => good.push(described),
+            Err(error) => first_bad = first_bad.or(Some(error)),
+        }
+    }
+    match first_bad {
+        Some(_) if good.is_empty() && rows.len() > 1 => {
+            Err(answer.bad("none of its rows can be read"))
+        }
+        Some(error) => Err(error),
+        None => Ok(Page {
+            rows: good,
+            next_token: next_token(answer)?,
+        }),
+    }
 }
 
 fn state(answer: &Answer, text: &str) -> Result<TargetState, Error> {
@@ -204,8 +221,9 @@ fn groups(answer: &Answer, texts: Vec<String>) -> Result<BTreeSet<SecurityGroupI
     Ok(groups)
 }
 
-fn next_token(answer: &Answer, token: Option<String>) -> Result<Option<String>, Error> {
-    let token = token.filter(|token| !token.is_empty());
+fn next_token(answer: &Answer) -> Result<Option<String>, Error> {
+    let Paging { next_token } = answer.body()?;
+    let token = next_token.filter(|token| !token.is_empty());
     if token.as_ref().is_some_and(|token| token.len() > 4096) {
         return Err(answer.bad("its NextToken is longer than 4096 bytes"));
     }
@@ -214,15 +232,8 @@ fn next_token(answer: &Answer, token: Option<String>) -> Result<Option<String>, 
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct InstancesPage {
-    instances: InstanceList,
+struct Paging {
     next_token: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct InstanceList {
-    instance: Vec<InstanceRow>,
 }
 
 #[derive(Deserialize)]
@@ -258,19 +269,6 @@ struct Lock {
 #[serde(rename_all = "PascalCase")]
 struct SecurityGroupIds {
     security_group_id: Vec<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct NetworkInterfacesPage {
-    network_interface_sets: NetworkInterfaceList,
-    next_token: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct NetworkInterfaceList {
-    network_interface_set: Vec<NetworkInterfaceRow>,
 }
 
 #[derive(Deserialize)]

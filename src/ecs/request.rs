@@ -5,6 +5,7 @@ use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderValue, Method, Request, Uri};
 use k8s_openapi::jiff::Timestamp;
 use url::Url;
+use zeroize::Zeroizing;
 
 use super::action::Action;
 use super::credential::Credential;
@@ -24,29 +25,33 @@ pub(super) fn build(
     credential: &Credential,
     attempt: &Attempt,
 ) -> Request<Bytes> {
-    let mut form: Vec<(String, String)> = parameters.to_vec();
-    let mut add = |name: &str, value: &str| form.push((name.to_owned(), value.to_owned()));
-    add("Action", action.name());
-    add("Version", action.version());
-    add("Format", "JSON");
-    add("AccessKeyId", credential.access_key_id());
-    add("SignatureMethod", "HMAC-SHA1");
-    add("SignatureVersion", "1.0");
-    add("SignatureNonce", &attempt.nonce);
-    add(
-        "Timestamp",
-        &attempt.now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+    let timestamp = attempt.now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let mut form: Vec<(&str, &str)> = parameters
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
+    form.extend([
+        ("Action", action.name()),
+        ("Version", action.version()),
+        ("Format", "JSON"),
+        ("AccessKeyId", credential.access_key_id()),
+        ("SignatureMethod", "HMAC-SHA1"),
+        ("SignatureVersion", "1.0"),
+        ("SignatureNonce", &attempt.nonce),
+        ("Timestamp", &timestamp),
+    ]);
+    form.extend(
+        credential
+            .security_token()
+            .map(|token| ("SecurityToken", token)),
     );
-    if let Some(token) = credential.security_token() {
-        add("SecurityToken", token);
-    }
-    let signature = signature_v1(
-        credential.access_key_secret(),
-        &string_to_sign_v1("POST", &form),
-    );
-    form.push(("Signature".to_owned(), signature));
+    // The token stands in what is signed and in the body: both are wiped when they go.
+    let string_to_sign = Zeroizing::new(string_to_sign_v1("POST", &form));
+    let signature = signature_v1(credential.access_key_secret(), &string_to_sign);
+    form.push(("Signature", &signature));
+    let body = Zeroizing::new(canonical_query(&form).into_bytes());
 
-    let mut request = Request::new(Bytes::from(canonical_query(&form)));
+    let mut request = Request::new(Bytes::from_owner(body));
     *request.method_mut() = Method::POST;
     *request.uri_mut() = endpoint
         .as_str()

@@ -8,6 +8,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
 
 /// RFC 3986: letters, digits and `-_.~` stay, every other byte becomes `%XX`.
 #[must_use]
@@ -22,6 +23,8 @@ const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'~');
 
 /// `a=1&b=2`, sorted by raw key, both sides percent-encoded.
+///
+/// The text is never moved while it grows: whoever wipes it (it may hold an STS token) wipes all of it.
 #[must_use]
 pub fn canonical_query<K: AsRef<str>, V: AsRef<str>>(parameters: &[(K, V)]) -> String {
     let mut sorted: Vec<(&str, &str)> = parameters
@@ -29,23 +32,31 @@ pub fn canonical_query<K: AsRef<str>, V: AsRef<str>>(parameters: &[(K, V)]) -> S
         .map(|(key, value)| (key.as_ref(), value.as_ref()))
         .collect();
     sorted.sort_unstable();
-    let pairs: Vec<String> = sorted
-        .into_iter()
-        .map(|(key, value)| format!("{}={}", percent_encode(key), percent_encode(value)))
-        .collect();
-    pairs.join("&")
+    let at_most = |(key, value): &(&str, &str)| 3 * (key.len() + value.len()) + "&=".len();
+    let mut query = String::with_capacity(sorted.iter().map(at_most).sum());
+    for (key, value) in sorted {
+        if !query.is_empty() {
+            query.push('&');
+        }
+        query.extend(utf8_percent_encode(key, UNRESERVED));
+        query.push('=');
+        query.extend(utf8_percent_encode(value, UNRESERVED));
+    }
+    query
 }
 
-/// Version 1.0: what is signed, from all parameters of query and form except `Signature`.
+/// Version 1.0: what is signed, from all parameters of query and form except `Signature`. Not moved while it grows, either.
 #[must_use]
 pub fn string_to_sign_v1<K: AsRef<str>, V: AsRef<str>>(
     method: &str,
     parameters: &[(K, V)],
 ) -> String {
-    format!(
-        "{method}&%2F&{}",
-        percent_encode(&canonical_query(parameters))
-    )
+    const ROOT: &str = "&%2F&";
+    let query = Zeroizing::new(canonical_query(parameters));
+    let mut text = String::with_capacity(method.len() + ROOT.len() + 3 * query.len());
+    text.extend([method, ROOT]);
+    text.extend(utf8_percent_encode(&query, UNRESERVED));
+    text
 }
 
 /// Version 1.0: base64 of HMAC-SHA1 under `secret&`. The trailing `&` is part of the key.
@@ -54,7 +65,9 @@ pub fn string_to_sign_v1<K: AsRef<str>, V: AsRef<str>>(
 /// Never: HMAC takes a key of any length.
 #[must_use]
 pub fn signature_v1(secret: &str, string_to_sign: &str) -> String {
-    let key = format!("{secret}&");
+    let mut key = Zeroizing::new(String::with_capacity(secret.len() + 1));
+    key.push_str(secret);
+    key.push('&');
     let mut mac =
         Hmac::<Sha1>::new_from_slice(key.as_bytes()).expect("HMAC takes a key of any length");
     mac.update(string_to_sign.as_bytes());

@@ -441,8 +441,20 @@ async fn a_row_that_cannot_be_read_is_no_missing_row() {
         (r#""sg-1""#, r#""""#),
     ] {
         assert!(good.contains(from), "{from}");
-        let what = refused(vec![page(&[good.replace(from, to)], "")]).await;
+        let bad = good.replace(from, to);
+        let what = refused(vec![page(std::slice::from_ref(&bad), "")]).await;
         assert!(!what.contains('\u{0}'), "{from} -> {to}: {what}");
+        // Its neighbours can be had without it, unless nothing at all can be read.
+        for (rows, blames_one) in [
+            ([row("i-1"), bad.clone()], true),
+            ([bad.clone(), row("i-1")], true),
+            ([bad.clone(), bad.clone()], false),
+        ] {
+            let server = Server::always(page(&rows, "")).await;
+            let error = describe(&server, &ids(0..2)).await.unwrap_err();
+            assert_eq!(error.blames_one_id(), blames_one, "{from} -> {to}: {error}");
+            assert_eq!(error.reason(), "BadAnswer");
+        }
     }
     for body in [
         r#"{"RequestId":"R"}"#,

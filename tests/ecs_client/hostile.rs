@@ -7,7 +7,7 @@ use security_group_operator::ecs::{Class, Client, Error, Http, TransportError};
 use crate::server::{Reply, Server, client, group, instance, region};
 
 /// Every action once; what each of them made of the answers.
-async fn errors(client: &Client) -> Vec<Error> {
+pub async fn errors(client: &Client) -> Vec<Error> {
     vec![
         client
             .join_security_group(&region(), &instance(), &group())
@@ -246,7 +246,9 @@ async fn an_answer_is_read_up_to_a_mebibyte() {
     let announced = Reply::new(200, "", " ".repeat(2 * 1024 * 1024));
     let endless = Reply::Endless(b"HTTP/1.1 200 X\r\nconnection: close\r\n\r\n{".to_vec());
     let endless_error = Reply::Endless(b"HTTP/1.1 404 X\r\nconnection: close\r\n\r\n{".to_vec());
-    for reply in [announced, endless, endless_error] {
+    let chunked = b"HTTP/1.1 200 X\r\ntransfer-encoding: chunked\r\n\r\nffffffff\r\n{";
+    let endless_chunk = Reply::Endless(chunked.to_vec());
+    for reply in [announced, endless, endless_error, endless_chunk] {
         let server = Server::always(reply).await;
         for error in errors(&server.client()).await {
             let Error::Transport { action, source } = &error else {
@@ -255,6 +257,27 @@ async fn an_answer_is_read_up_to_a_mebibyte() {
             assert_eq!(*source, TransportError::TooLarge { limit: 1024 * 1024 });
             assert_eq!(error.outcome_unknown(), action.is_write());
         }
+    }
+}
+
+/// A mebibyte is a mebibyte: a packed answer could be a thousand.
+#[tokio::test]
+async fn a_packed_answer_is_not_asked_for_and_not_unpacked() {
+    let packed = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\x03\xab\x56\x0a\x4a\x2d\x2c\x4d\x2d\x2e\xf1\x4c\x51\xb2\x52\x0a\x52\xaa\x05\x00\x10\x67\xcd\xe8\x11\x00\x00\x00";
+    let headers = "content-type: application/json\r\ncontent-encoding: gzip\r\n";
+    let server = Server::always(Reply::new(200, headers, packed)).await;
+    for error in errors(&server.client()).await {
+        assert!(
+            matches!(&error, Error::BadAnswer { what, .. } if what == "it is not JSON"),
+            "{error:?}"
+        );
+    }
+    for request in server.seen() {
+        assert!(
+            !request.head.contains("accept-encoding"),
+            "{}",
+            request.head
+        );
     }
 }
 

@@ -10,6 +10,8 @@
 mod codes;
 mod describe;
 mod hostile;
+#[cfg(target_os = "linux")]
+mod memory;
 mod redaction;
 mod server;
 mod wire;

@@ -1,10 +1,18 @@
 //! What goes over the wire: the documented parameters, signed, in a POST that no two attempts share.
 
 use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use security_group_operator::ecs::{Identity, sign};
+use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use security_group_operator::ecs::{Http, Identity, Transport, TransportError, sign};
 
-use crate::server::{Reply, SECRET, Server, TOKEN, group, instance, network_interface, region};
+use crate::hostile;
+use crate::server::{
+    Reply, SECRET, Server, TOKEN, client, group, instance, network_interface, region,
+};
 
 const DONE: &str = r#"{"RequestId":"473469C7-AA6F-4DC5-B3DB-A3DC0DE3C83E"}"#;
 
@@ -101,6 +109,69 @@ async fn every_attempt_is_signed_anew_and_keeps_its_secrets_out_of_the_url() {
         let signature = sign::signature_v1(SECRET, &sign::string_to_sign_v1("POST", &signed));
         assert_eq!(request.parameter("Signature"), Some(signature.as_str()));
     }
+}
+
+/// Keeps how long each call may take, and lets none of them through.
+#[derive(Default)]
+struct Deadlines(Arc<Mutex<Vec<u64>>>);
+
+impl Transport for Deadlines {
+    fn send(
+        &self,
+        _: http::Request<Bytes>,
+        after: Duration,
+    ) -> BoxFuture<'_, Result<http::Response<Bytes>, TransportError>> {
+        self.0.lock().unwrap().push(after.as_secs());
+        async move { Err(TransportError::Timeout { after }) }.boxed()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_call_has_the_deadline_that_the_vendors_sdk_gives_it() {
+    let deadlines = Deadlines::default();
+    let seen = deadlines.0.clone();
+    let client = client("http://cloud.test", deadlines);
+    let errors = hostile::errors(&client).await;
+    let actions: Vec<_> = errors.iter().map(|error| error.action().name()).collect();
+    let seen = seen.lock().unwrap().clone();
+    assert_eq!(
+        actions.into_iter().zip(seen).collect::<Vec<_>>(),
+        [
+            ("JoinSecurityGroup", 66),
+            ("LeaveSecurityGroup", 66),
+            ("DescribeInstances", 10),
+            ("DescribeNetworkInterfaces", 16),
+            ("GetCallerIdentity", 10),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_proxy_of_the_environment_sees_no_signed_call() {
+    const SERVER: &str = "SECURITY_GROUP_OPERATOR_TEST_SERVER";
+    if let Ok(address) = std::env::var(SERVER) {
+        let client = client(&address, Http::new().unwrap());
+        client
+            .join_security_group(&region(), &instance(), &group())
+            .await
+            .unwrap();
+        return;
+    }
+    let server = Server::always(Reply::json(200, DONE)).await;
+    let proxy = Server::always(Reply::json(200, DONE)).await;
+    let mut again = tokio::process::Command::new(std::env::current_exe().unwrap());
+    again.args([
+        "--exact",
+        "wire::a_proxy_of_the_environment_sees_no_signed_call",
+    ]);
+    again.env(SERVER, &server.address);
+    for name in ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"] {
+        again.env(name, &proxy.address);
+    }
+    again.env_remove("NO_PROXY").env_remove("no_proxy");
+    let ended = again.output().await.unwrap();
+    assert!(ended.status.success(), "{ended:?}");
+    assert_eq!((server.seen().len(), proxy.seen().len()), (1, 0));
 }
 
 #[tokio::test]
