@@ -12,6 +12,7 @@ use kube::runtime::controller;
 use kube::{Api, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use crate::api::STATUS_MANAGER;
@@ -91,43 +92,53 @@ pub fn watch_config() -> kube::runtime::watcher::Config {
 
 const WATCH_SECONDS: u32 = 230;
 
-/// Logs the troubles of one controller's queue: the same watch trouble once, not at every try.
+/// Logs what keeps one kind from being watched: the same trouble once, not at every try.
 #[derive(Debug)]
-pub struct QueueLog {
+pub struct WatchLog {
     kind: &'static str,
-    last: Mutex<String>,
+    last: Mutex<Option<(String, Instant)>>,
 }
 
-impl QueueLog {
-    /// For the controller of `kind`.
+/// Longer than from one try to the next: a trouble that comes again later is another one.
+const SAME_TROUBLE: Duration = Duration::from_secs(5 * 60);
+
+impl WatchLog {
+    /// For the watch of `kind`.
     #[must_use]
     pub const fn new(kind: &'static str) -> Self {
         Self {
             kind,
-            last: Mutex::new(String::new()),
+            last: Mutex::new(None),
         }
     }
 
-    /// Takes in one result of the controller.
+    /// Takes in what the watch says in place of an event.
+    pub fn trouble(&self, error: &dyn std::error::Error) {
+        let text = error.to_string();
+        let now = Instant::now();
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = last.take().is_some_and(|(said, at)| {
+            said == text && now.saturating_duration_since(at) < SAME_TROUBLE
+        });
+        if !same {
+            warn!(
+                kind = self.kind,
+                error = text,
+                "cannot be watched; tried again until it can"
+            );
+        }
+        *last = Some((text, now));
+    }
+
+    /// Takes in one result of the kind's controller.
     pub fn note<T, R, Q>(&self, result: Result<T, controller::Error<R, Q>>)
     where
         R: std::error::Error + 'static,
         Q: std::error::Error + 'static,
     {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         match result {
-            Ok(_) => last.clear(),
-            Err(controller::Error::QueueError(error)) => {
-                let text = error.to_string();
-                if *last != text {
-                    warn!(
-                        kind = self.kind,
-                        error = text,
-                        "cannot be watched; tried again until it can"
-                    );
-                    *last = text;
-                }
-            }
+            Ok(_) => {}
+            Err(controller::Error::QueueError(error)) => self.trouble(&error),
             // Reconcile errors are logged where they are known; an object that is gone needs no pass.
             Err(error) => debug!(kind = self.kind, %error, "queue"),
         }

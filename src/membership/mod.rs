@@ -43,7 +43,7 @@ use crate::api::{
 use crate::args::Settings;
 use crate::clock::Clock;
 use crate::condition;
-use crate::kubernetes::{self, QueueLog};
+use crate::kubernetes::{self, WatchLog};
 use crate::telemetry::Telemetry;
 use crate::watched::Watched;
 
@@ -166,7 +166,7 @@ pub async fn run(
         .reflect(writer)
         .applied_objects()
         .try_filter(move |object| std::future::ready(is_news(object, &news)));
-    let log = QueueLog::new("SecurityGroupMembership");
+    let log = WatchLog::new("SecurityGroupMembership");
     Controller::for_stream(objects, reader)
         .reconcile_on(pokes)
         .graceful_shutdown_on(shutdown)
@@ -291,8 +291,18 @@ async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Action,
     else {
         return Ok(Action::await_change());
     };
-    let lock = context.locks.of(&edge);
-    let _one_pass_a_target = lock.lock().await;
+    let account = || Pass::account_uid(readable, &namespace, &context);
+    let mut account_uid = account();
+    let _one_pass_a_target = loop {
+        let lock = context.locks.of(account_uid.clone(), &edge);
+        let held = lock.lock_owned().await;
+        // It may have become known meanwhile.
+        let now = account();
+        if now == account_uid {
+            break held;
+        }
+        account_uid = now;
+    };
     let uid = readable.uid().unwrap_or_default();
     // The watch may lag behind our own writes; what they said is not to be decided again from an older view.
     let old_view = resource_version(readable) < context.edges.known_version(&uid);

@@ -51,6 +51,8 @@ pub struct Weather {
     /// Writes that are still to be refused with 409.
     refused_status: AtomicUsize,
     refused_claims: AtomicUsize,
+    /// Reads of Secrets that are still to be refused with 500.
+    refused_secrets: AtomicUsize,
     /// Until when no event of a membership reaches a life.
     lagging: Mutex<BTreeMap<usize, Instant>>,
     api_millis: AtomicU64,
@@ -63,6 +65,7 @@ impl Weather {
             random: Mutex::new(StdRng::seed_from_u64(seed)),
             refused_status: AtomicUsize::new(0),
             refused_claims: AtomicUsize::new(0),
+            refused_secrets: AtomicUsize::new(0),
             lagging: Mutex::default(),
             api_millis: AtomicU64::new(2),
         }
@@ -96,18 +99,23 @@ impl Weather {
         self.refused_claims.store(count, Ordering::SeqCst);
     }
 
-    fn refuses(&self, call: &Call) -> bool {
-        let left = if call.status {
-            &self.refused_status
-        } else {
-            &self.refused_claims
+    /// Answers the next reads of a Secret with 500.
+    pub fn refuse_secrets(&self, count: usize) {
+        self.refused_secrets.store(count, Ordering::SeqCst);
+    }
+
+    fn refuses(&self, call: &Call) -> Option<Fate> {
+        let (left, code) = match call.verb {
+            Verb::Apply | Verb::Merge if call.status => (&self.refused_status, 409),
+            Verb::Apply | Verb::Merge => (&self.refused_claims, 409),
+            Verb::Get if call.kind.plural == "secrets" => (&self.refused_secrets, 500),
+            _ => return None,
         };
-        matches!(call.verb, Verb::Apply | Verb::Merge)
-            && left
-                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
-                    left.checked_sub(1)
-                })
-                .is_ok()
+        left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
+            left.checked_sub(1)
+        })
+        .ok()
+        .map(|_| Fate::Refuse(code))
     }
 
     pub fn clear(&self) {
@@ -218,8 +226,8 @@ impl Disturbance for ApiSide {
             Some(Moment::AfterEffect) => return Fate::HangAfter,
             None => {}
         }
-        if link.weather.refuses(call) {
-            return Fate::Refuse(409);
+        if let Some(fate) = link.weather.refuses(call) {
+            return fate;
         }
         if link.weather.strikes(|odds| odds.api) {
             let fate = match link.weather.roll(0..8) {

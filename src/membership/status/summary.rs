@@ -8,7 +8,7 @@ use k8s_openapi::jiff::Timestamp;
 use crate::api::membership::{LastError, Origin, SecurityGroupMembershipStatus};
 use crate::api::reason;
 use crate::condition::{self, Draft, Status};
-use crate::ecs::{Class, Error, Retry};
+use crate::ecs::{Class, Error};
 
 use super::super::decide::{Account, REPAIR_LIMIT, REPAIR_WINDOW_MINUTES, Verdict};
 use super::super::edge::Edge;
@@ -188,7 +188,7 @@ fn waiting(previous: &SecurityGroupMembershipStatus, facts: &Facts<'_>, now: Tim
         || format!("{target}{state} and is {call} when it has settled"),
         ToString::to_string,
     );
-    let retry = retry_text(Class::Transitional.retry());
+    let retry = Class::Transitional.retry().to_string();
     let stuck = waiting_since(previous).is_some_and(|since| is_stuck(since, now));
     let message = if stuck {
         format!(
@@ -259,7 +259,7 @@ fn drifted(reason: &'static str, message: String) -> Summary {
 
 fn absent(facts: &Facts<'_>) -> Summary {
     let Edge { target, region, .. } = facts.edge;
-    let retry = retry_text(Class::Absent.retry());
+    let retry = Class::Absent.retry().to_string();
     let (action, field) = match target {
         crate::ecs::Target::Instance(_) => ("DescribeInstances", "instanceID"),
         crate::ecs::Target::NetworkInterface(_) => {
@@ -363,7 +363,7 @@ fn stands(previous: &SecurityGroupMembershipStatus, generation: Option<i64>) -> 
 }
 
 fn failure_summary(facts: &Facts<'_>, failure: &Error, reason: &str, phase: Phase) -> Summary {
-    let retry = retry_text(failure.class().retry());
+    let retry = failure.class().retry().to_string();
     let text = failure.to_string();
     // The cloud's sentence goes on here.
     let text = text.trim_end_matches('.');
@@ -411,26 +411,5 @@ const fn way_out(deleting: bool) -> &'static str {
         "; to let this object go without leaving the group, set spec.deletionPolicy to Retain"
     } else {
         ""
-    }
-}
-
-/// When a class is tried again, in words that stay true from one try to the next.
-fn retry_text(retry: Retry) -> String {
-    if retry.first == retry.cap {
-        format!("every {}", short(retry.cap))
-    } else {
-        format!(
-            "after {}, at most every {}",
-            short(retry.first),
-            short(retry.cap)
-        )
-    }
-}
-
-fn short(duration: Duration) -> String {
-    match duration.as_secs() {
-        seconds if seconds % 3600 == 0 => format!("{}h", seconds / 3600),
-        seconds if seconds % 60 == 0 => format!("{}m", seconds / 60),
-        seconds => format!("{seconds}s"),
     }
 }
