@@ -67,7 +67,7 @@ impl Pass {
         let namespace = object.namespace().unwrap_or_default();
         let account_key = AccountKey::of(&object.spec, &namespace);
         let wanted = wanted(object);
-        let claim = Claim::of(object);
+        let claim = context.edges.claim(object);
         let AccountView {
             standing,
             account,

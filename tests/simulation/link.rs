@@ -51,6 +51,8 @@ pub struct Weather {
     /// Writes that are still to be refused with 409.
     refused_status: AtomicUsize,
     refused_claims: AtomicUsize,
+    /// Events of memberships that are still to be lost, each with its watch.
+    lost_events: AtomicUsize,
     /// Until when no event of a membership reaches a life.
     lagging: Mutex<BTreeMap<usize, Instant>>,
     api_millis: AtomicU64,
@@ -63,6 +65,7 @@ impl Weather {
             random: Mutex::new(StdRng::seed_from_u64(seed)),
             refused_status: AtomicUsize::new(0),
             refused_claims: AtomicUsize::new(0),
+            lost_events: AtomicUsize::new(0),
             lagging: Mutex::default(),
             api_millis: AtomicU64::new(2),
         }
@@ -86,6 +89,11 @@ impl Weather {
         Some(until.saturating_duration_since(Instant::now())).filter(|lag| !lag.is_zero())
     }
 
+    /// Loses the next events of memberships; each ends its watch with 410, so that everything is listed anew.
+    pub fn lose_events(&self, count: usize) {
+        self.lost_events.store(count, Ordering::SeqCst);
+    }
+
     /// Answers the next writes of a status with 409.
     pub fn refuse_status_writes(&self, count: usize) {
         self.refused_status.store(count, Ordering::SeqCst);
@@ -102,12 +110,7 @@ impl Weather {
         } else {
             &self.refused_claims
         };
-        matches!(call.verb, Verb::Apply | Verb::Merge)
-            && left
-                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
-                    left.checked_sub(1)
-                })
-                .is_ok()
+        matches!(call.verb, Verb::Apply | Verb::Merge) && is_one_left(left)
     }
 
     pub fn clear(&self) {
@@ -122,6 +125,14 @@ impl Weather {
     fn roll(&self, range: std::ops::Range<u64>) -> u64 {
         self.random.lock().unwrap().random_range(range)
     }
+}
+
+/// Takes one away, if there is one.
+fn is_one_left(left: &AtomicUsize) -> bool {
+    left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
+        left.checked_sub(1)
+    })
+    .is_ok()
 }
 
 /// One life.
@@ -252,6 +263,9 @@ impl Disturbance for ApiSide {
             && let Some(lag) = link.weather.lag(link.life)
         {
             return EventFate::Delay(lag);
+        }
+        if watch.kind.plural == MEMBERSHIPS && is_one_left(&link.weather.lost_events) {
+            return EventFate::Expire;
         }
         if link.weather.strikes(|odds| odds.event) {
             let fate = match link.weather.roll(0..5) {
