@@ -267,7 +267,9 @@ async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Action,
                 "this version of the operator cannot read the object: {}",
                 invalid.error
             );
-            return pass::invalid_spec(&invalid.metadata, None, message, &context).await;
+            // What it said before must be known, or it would be said anew each time.
+            let previous = status::legible(&invalid.status);
+            return pass::invalid_spec(&invalid.metadata, Some(&previous), message, &context).await;
         }
     };
     let edge = match Edge::try_from(&readable.spec) {
