@@ -121,7 +121,7 @@ async fn walk(pass: &mut Pass, uid: &str, context: &Context) -> Result<Verdict, 
                 if !pass.is_fresh() {
                     pass.confirm(context).await?;
                 }
-                pass.join(uid).await;
+                pass.join(uid, context).await;
                 if pass.seen.was_ready {
                     note_drift(pass, uid, context);
                 }
@@ -177,7 +177,7 @@ fn release_note(pass: &Pass, why: Release) -> Option<Note> {
             "Retained",
             format!("{target} stays a member of {group}: another object holds it"),
         ),
-        Release::Refused => return None,
+        Release::Refused | Release::Unmade => return None,
     };
     Some(Note {
         reason,
