@@ -28,6 +28,8 @@ pub struct Unreadable {
     pub error: String,
     /// Whose object it is.
     pub metadata: ObjectMeta,
+    /// Its status, as it stands there.
+    pub status: Value,
 }
 
 impl<'de, K: Resource + DeserializeOwned> Deserialize<'de> for Watched<K> {
@@ -42,6 +44,7 @@ impl<'de, K: Resource + DeserializeOwned> Deserialize<'de> for Watched<K> {
                 Ok(object)
             }
             Err(_) => Err(Unreadable {
+                status: rest.get("status").cloned().unwrap_or_default(),
                 error: why_unreadable::<K>(rest),
                 metadata,
             }),

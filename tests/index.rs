@@ -152,8 +152,9 @@ fn what_is_gone_leaves_nothing_behind() {
     edges.remove("a");
     assert_eq!(on(&edges, "i-1"), ["b"]);
     assert!(edges.has_bucket(&account(), &region()));
-    let gone = edges.retain(|record| &*record.uid != "b");
+    let gone = edges.all_but(|record| &*record.uid != "b");
     assert_eq!(gone.iter().map(|uid| &**uid).collect::<Vec<_>>(), ["b"]);
+    edges.remove("b");
     assert!(on(&edges, "i-1").is_empty() && !edges.has_bucket(&account(), &region()));
     assert_eq!(
         edges.targets_after(&account(), &region(), None, 10),
@@ -320,4 +321,48 @@ async fn a_status_of_somebody_elses_is_named_once_when_no_lag_can_explain_it() {
     edges.remove("a");
     tokio::time::advance(SETTLING).await;
     assert_eq!(names(edges.misquoted()), [""; 0], "gone");
+}
+
+#[test]
+fn whoever_shares_an_edge_is_concerned_by_what_becomes_of_the_others() {
+    let edges = Edges::default();
+    let claimed = |uid: &str, version| {
+        let mut object = object(uid, "i-1", 0, version);
+        object.metadata.finalizers = Some(vec!["security-group-operator.io/membership".to_owned()]);
+        object
+    };
+    let concerned = |object: &SecurityGroupMembership| names(edges.insert(object));
+    assert_eq!(concerned(&claimed("a", 1)), [""; 0]);
+    assert_eq!(concerned(&object("far", "i-2", 0, 1)), [""; 0]);
+    // A newcomer is an heir for who goes, and nothing to who stays.
+    assert_eq!(concerned(&object("b", "i-1", 0, 1)), [""; 0]);
+    let mut going = claimed("a", 2);
+    going.metadata.deletion_timestamp = going.metadata.creation_timestamp.clone();
+    assert_eq!(concerned(&going), [""; 0], "its own pass tells them");
+    assert_eq!(concerned(&object("c", "i-1", 0, 1)), ["a"]);
+    // Who does not write to the cloud any more holds nothing.
+    let mut watching = claimed("b", 2);
+    watching.spec.management_policy = serde_json::from_value(json!("Observe")).unwrap();
+    assert_eq!(concerned(&watching), ["a", "c"]);
+    assert_eq!(concerned(&watching), [""; 0]);
+    // A claim that was taken off, and an older view that has none.
+    assert_eq!(concerned(&claimed("c", 5)), [""; 0]);
+    assert_eq!(concerned(&object("c", "i-1", 0, 4)), [""; 0]);
+    assert_eq!(concerned(&object("c", "i-1", 0, 6)), ["a", "b", "c"]);
+    // Who goes without its claim has let go of the edge before.
+    assert_eq!(names(edges.remove("c")), [""; 0]);
+    assert_eq!(names(edges.remove("a")), ["b"]);
+    assert_eq!(names(edges.remove("nobody")), [""; 0]);
+}
+
+#[test]
+fn a_scan_asks_for_what_a_pass_has_seen() {
+    let edges = Edges::default();
+    edges.insert(&object("a", "i-1", 0, 1));
+    edges.insert(&object("b", "i-2", 0, 1));
+    edges.keep_picture("b", Some(Picture::Absent));
+    let block = [target("i-1"), target("i-2"), target("i-3")];
+    assert_eq!(edges.seen(&account(), &region(), &block), [target("i-2")]);
+    edges.keep_picture("b", None);
+    assert_eq!(edges.seen(&account(), &region(), &block), []);
 }

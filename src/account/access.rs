@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::ecs::batch::{self, Batch};
 use crate::ecs::limit::{Gate, Priority};
 use crate::ecs::{
-    Action, Client, Error, InstanceId, NetworkInterfaceId, Region, RequestId, Target,
+    Action, Class, Client, Error, InstanceId, NetworkInterfaceId, Region, RequestId, Target,
     TargetDescription,
 };
 use crate::membership::edge::Edge;
@@ -34,6 +34,17 @@ pub enum CallError {
     Stopped(Instant),
     /// It was made and failed.
     Failed(Error),
+}
+
+impl CallError {
+    /// Whether the call certainly changed nothing: it was not made, or the cloud refused it in words that are known.
+    #[must_use]
+    pub fn is_without_effect(&self) -> bool {
+        match self {
+            Self::Stopped(_) => true,
+            Self::Failed(error) => error.class() != Class::Transient && !error.outcome_unknown(),
+        }
+    }
 }
 
 /// One queue of reads for each kind of target in a region.

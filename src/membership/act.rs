@@ -62,20 +62,32 @@ impl Pass {
             &ObjectRef::from_obj(self.object()),
             &self.object().uid().unwrap_or_default(),
             None,
-            Some((origin, uid)),
+            Some((origin, uid.clone())),
             context,
         )
         .await?;
+        let own = written.uid().unwrap_or_default();
         self.written(written);
-        // Who refused to adopt the edge while it was nobody's of ours may share it now.
-        for other in self.others.iter().filter(|other| other.claim.is_none()) {
-            context.pokes.poke(&other.reference());
+        context.memory.made(&own, origin == Origin::Adopted);
+        // Who refused to adopt the edge while it was nobody's of ours may share it now, and who was refused to make it has not
+        // made it.
+        for other in &self.others {
+            if other.claim.is_none() || context.memory.is_unmade(&other.uid) {
+                context.pokes.poke(&other.reference());
+            }
+        }
+        // Who goes, and cannot leave, has an heir.
+        for other in context.edges.others(&self.edge, &own) {
+            if other.deleting && other.is_claimed_with(uid.as_deref()) {
+                context.pokes.poke(&other.reference());
+            }
         }
         // A correction to Adopted is not fresh in the sense that matters: no call follows it.
         self.seen.claim = Some(Claim {
             origin,
             fresh: true,
         });
+        self.claimed = true;
         Ok(())
     }
 
@@ -103,7 +115,7 @@ impl Pass {
     }
 
     /// Calls `JoinSecurityGroup`.
-    pub async fn join(&mut self, uid: &str) {
+    pub async fn join(&mut self, uid: &str, context: &Context) {
         let Some(account) = self.account.clone() else {
             return;
         };
@@ -112,7 +124,19 @@ impl Pass {
         } else {
             Priority::User
         };
-        self.seen.attempt = match account.join(&self.edge, priority, uid).await {
+        let unmade = context.memory.is_unmade(uid);
+        // Until the answer says otherwise.
+        context.memory.made(uid, true);
+        let answer = account.join(&self.edge, priority, uid).await;
+        if answer.as_ref().is_err_and(CallError::is_without_effect) {
+            context.memory.made(uid, !unmade);
+        } else {
+            // The edge belongs to all who name it, whoever's Join it was.
+            for other in &self.others {
+                context.memory.made(&other.uid, true);
+            }
+        }
+        self.seen.attempt = match answer {
             Ok(_) => Attempt::Joined,
             Err(CallError::Failed(error)) if error.class() == Class::Done => Attempt::AlreadyMember,
             Err(error) => Attempt::Failed {
@@ -170,6 +194,7 @@ impl Pass {
         {
             Ok(_) => {
                 self.seen.attempt = Attempt::HandedOver;
+                context.memory.made(&heir.uid, true);
                 context.pokes.poke(&reference);
             }
             // The heir is going, and nothing may add a finalizer to it any more: the next in line, if any.

@@ -79,7 +79,7 @@ pub enum Account {
 pub struct Claim {
     /// Who made the edge.
     pub origin: Origin,
-    /// Whether this very pass wrote it: no call can have been made under it yet.
+    /// Whether no call under it can have had an effect yet: this very pass wrote it, or whatever was called since was refused.
     pub fresh: bool,
 }
 
@@ -162,6 +162,8 @@ pub enum Release {
     Left,
     /// The policy, or the origin of the edge, keeps it.
     Retained,
+    /// Nothing was ever made under the claim, so that there is nothing to leave.
+    Unmade,
     /// Another live object keeps it.
     Shared,
     /// The claim was wrong: somebody else was faster, and adoption is refused.
@@ -247,11 +249,11 @@ fn decide_by_target(wanted: &Wanted, seen: &Seen) -> Step {
 
 /// The edge is there.
 fn decide_member(wanted: &Wanted, seen: &Seen) -> Step {
-    match (wanted.management, seen.claim) {
-        (ManagementPolicy::Observe, _) | (ManagementPolicy::Manage, Some(_)) => {
-            Step::Rest(ready(wanted, seen))
-        }
-        (ManagementPolicy::Manage, None) => adopt(wanted, seen),
+    match wanted.management {
+        ManagementPolicy::Observe => Step::Rest(ready(wanted, seen)),
+        // Every Join under the claim was refused: somebody else has made the edge since.
+        ManagementPolicy::Manage if seen.claim.is_none() || is_unmade(seen) => adopt(wanted, seen),
+        ManagementPolicy::Manage => Step::Rest(ready(wanted, seen)),
     }
 }
 
@@ -292,15 +294,22 @@ fn decide_missing(wanted: &Wanted, seen: &Seen, transitional: bool) -> Step {
 
 /// Join answered that the edge is there already.
 fn decide_already_member(wanted: &Wanted, seen: &Seen) -> Step {
-    match seen.claim {
-        // Written in this very pass, and this was the first call under it: somebody else was faster, or the read lagged.
-        Some(Claim {
+    if is_unmade(seen) {
+        // This was the first call under the claim that was not refused: somebody else was faster, or the read lagged.
+        adopt(wanted, seen)
+    } else {
+        // A call whose answer was lost was ours.
+        Step::Rest(ready(wanted, seen))
+    }
+}
+
+/// Whether the object carries the claim `Joined`, and nothing can have been joined under it.
+fn is_unmade(seen: &Seen) -> bool {
+    seen.claim
+        == Some(Claim {
             origin: Origin::Joined,
             fresh: true,
-        }) => adopt(wanted, seen),
-        // From an earlier pass: a call whose answer was lost was ours.
-        Some(_) | None => Step::Rest(ready(wanted, seen)),
-    }
+        })
 }
 
 fn ready(wanted: &Wanted, seen: &Seen) -> Verdict {
@@ -321,6 +330,9 @@ fn decide_deletion(wanted: &Wanted, seen: &Seen) -> Step {
     }
     if wanted.paused {
         return Step::Rest(Verdict::Paused);
+    }
+    if is_unmade(seen) {
+        return Step::Release(Release::Unmade);
     }
     let joined = seen
         .claim

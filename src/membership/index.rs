@@ -60,6 +60,12 @@ pub struct Record {
     said: Option<u64>,
 }
 
+/// Whether an object may write to the cloud, and whether it carries a claim.
+struct Hold {
+    managed: bool,
+    claimed: bool,
+}
+
 impl Record {
     /// The record of an object; none where the spec names no edge.
     #[must_use]
@@ -91,6 +97,24 @@ impl Record {
         self.managed = newer.managed;
         self.deleting = newer.deleting;
         self.resource_version = newer.resource_version;
+    }
+
+    /// Whether it carries a claim of the cloud account with this UID.
+    #[must_use]
+    pub fn is_claimed_with(&self, account_uid: Option<&str>) -> bool {
+        let claimed = self
+            .claim
+            .as_ref()
+            .and_then(|claim| claim.account_uid.as_deref());
+        account_uid.is_some() && claimed == account_uid
+    }
+
+    /// What the others on its edge go by.
+    fn hold(&self) -> Hold {
+        Hold {
+            managed: self.managed,
+            claimed: self.claim.is_some(),
+        }
     }
 
     /// Namespace and name.
@@ -125,15 +149,37 @@ struct Inner {
 type Uids = SmallVec<[Uid; 1]>;
 
 impl Edges {
-    /// Takes in an object as the watch shows it. An older view than the one held is ignored.
-    pub fn insert(&self, object: &SecurityGroupMembership) {
+    /// Takes in an object as the watch shows it, and says whose passes may end differently by it. An older view than the one
+    /// held is ignored.
+    pub fn insert(
+        &self,
+        object: &SecurityGroupMembership,
+    ) -> Vec<ObjectRef<SecurityGroupMembership>> {
         let Some(record) = Record::of(object) else {
-            return;
+            return Vec::new();
         };
+        let uid = Arc::clone(&record.uid);
         let mut inner = self.lock();
+        let before = inner.records.get(&uid).map(Record::hold);
         if let Some(new) = inner.renew(record) {
             inner.add(new);
         }
+        let Some(record) = inner.records.get(&uid) else {
+            return Vec::new();
+        };
+        let Some(before) = before else {
+            // Whoever goes and waits for something may have an heir now.
+            return inner.siblings(&uid, |other| other.deleting);
+        };
+        let lost = !record.deleting && before.claimed && record.claim.is_none();
+        if !lost && before.managed == record.managed {
+            return Vec::new();
+        }
+        // Somebody has taken the claim off by hand, or `kubectl replace` has: it is made anew.
+        let own = lost.then(|| record.reference());
+        let mut concerned = inner.siblings(&uid, |_| true);
+        concerned.extend(own);
+        concerned
     }
 
     /// Takes in an object as the answer to a write of ours shows it. The watch may have shown meanwhile that the object has
@@ -154,24 +200,29 @@ impl Edges {
             .is_none_or(|record| record.shown.replace(user_part) != Some(user_part))
     }
 
-    /// Forgets an object that is gone.
-    pub fn remove(&self, uid: &str) {
-        self.lock().remove(uid);
+    /// Forgets an object that is gone, and says whose passes may end differently by it: those that shared an edge with one that
+    /// went without letting go of it first.
+    pub fn remove(&self, uid: &str) -> Vec<ObjectRef<SecurityGroupMembership>> {
+        let mut inner = self.lock();
+        let held = inner
+            .records
+            .get(uid)
+            .is_some_and(|one| one.claim.is_some());
+        let concerned = if held {
+            inner.siblings(uid, |_| true)
+        } else {
+            Vec::new()
+        };
+        inner.remove(uid);
+        concerned
     }
 
-    /// Forgets every object for which `keep` is false, what a complete new list did not show, and says which.
-    pub fn retain(&self, keep: impl Fn(&Record) -> bool) -> Vec<Uid> {
-        let mut inner = self.lock();
-        let gone: Vec<Uid> = inner
-            .records
-            .values()
-            .filter(|record| !keep(record))
-            .map(|record| record.uid.clone())
-            .collect();
-        for uid in &gone {
-            inner.remove(uid);
-        }
-        gone
+    /// The objects for which `keep` is false: what a complete new list did not show.
+    #[must_use]
+    pub fn all_but(&self, keep: impl Fn(&Record) -> bool) -> Vec<Uid> {
+        let inner = self.lock();
+        let gone = inner.records.values().filter(|record| !keep(record));
+        gone.map(|record| record.uid.clone()).collect()
     }
 
     /// The other objects on this edge, oldest first, whatever their account.
@@ -257,6 +308,24 @@ impl Edges {
         (block.collect(), targets.len())
     }
 
+    /// Those of these targets that a pass has seen: a scan has nothing to compare the others with.
+    #[must_use]
+    pub fn seen(&self, account: &AccountKey, region: &Region, block: &[Target]) -> Vec<Target> {
+        let inner = self.lock();
+        let targets = inner
+            .by_account
+            .get(account)
+            .and_then(|regions| regions.get(region));
+        let is_seen = |target: &&Target| {
+            let uids = targets.and_then(|targets| targets.get(*target));
+            uids.into_iter().flatten().any(|uid| {
+                let record = inner.records.get(uid);
+                record.is_some_and(|record| record.picture.is_some())
+            })
+        };
+        block.iter().filter(is_seen).cloned().collect()
+    }
+
     /// Keeps what a pass saw of an object's target; none where it did not look.
     pub fn keep_picture(&self, uid: &str, picture: Option<Picture>) {
         if let Some(record) = self.lock().records.get_mut(uid) {
@@ -321,6 +390,39 @@ impl Edges {
             }
         }
         changed
+    }
+
+    /// The objects of these targets that have a picture, from now on not to be relied on.
+    #[must_use]
+    pub fn doubt(
+        &self,
+        account: &AccountKey,
+        region: &Region,
+        block: &[Target],
+    ) -> Vec<ObjectRef<SecurityGroupMembership>> {
+        let mut inner = self.lock();
+        let Inner {
+            records,
+            by_account,
+            ..
+        } = &mut *inner;
+        let targets = by_account
+            .get(account)
+            .and_then(|regions| regions.get(region));
+        let mut doubted = Vec::new();
+        for uid in block
+            .iter()
+            .filter_map(|target| targets?.get(target))
+            .flatten()
+        {
+            if let Some(record) = records.get_mut(uid)
+                && let Some(kept) = &mut record.picture
+            {
+                kept.doubted = true;
+                doubted.push(record.reference());
+            }
+        }
+        doubted
     }
 
     /// Keeps what tells the status that a pass has just found to be right.
@@ -390,6 +492,16 @@ impl Edges {
             .collect()
     }
 
+    /// The claim on an object: as it stands there, or as a newer write of ours has left it, if the watch lags behind that.
+    #[must_use]
+    pub fn claim(&self, object: &SecurityGroupMembership) -> Option<Claim> {
+        let uid = object.metadata.uid.as_deref().unwrap_or_default();
+        match self.lock().records.get(uid) {
+            Some(known) if known.resource_version > resource_version(object) => known.claim.clone(),
+            Some(_) | None => Claim::of(object),
+        }
+    }
+
     /// The version that is known of an object, from the watch or from our own writes.
     #[must_use]
     pub fn known_version(&self, uid: &str) -> u64 {
@@ -445,6 +557,31 @@ impl Inner {
             .or_default()
             .push(Arc::clone(uid));
         self.records.insert(Arc::clone(uid), record);
+    }
+
+    /// The others on the edge of this object that `concerns` picks, where it is one cloud account as far as is known here: nobody
+    /// else is disturbed.
+    fn siblings(
+        &self,
+        uid: &str,
+        concerns: impl Fn(&Record) -> bool,
+    ) -> Vec<ObjectRef<SecurityGroupMembership>> {
+        let Some(record) = self.records.get(uid) else {
+            return Vec::new();
+        };
+        let account_uid = record
+            .claim
+            .as_ref()
+            .and_then(|claim| claim.account_uid.as_deref());
+        let uids = self.by_edge.get(&record.edge);
+        uids.into_iter()
+            .flatten()
+            .filter(|other| ***other != *uid)
+            .filter_map(|other| self.records.get(other))
+            .filter(|other| other.account == record.account || other.is_claimed_with(account_uid))
+            .filter(|other| concerns(other))
+            .map(Record::reference)
+            .collect()
     }
 
     fn remove(&mut self, uid: &str) {

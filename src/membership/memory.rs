@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use k8s_openapi::jiff::Timestamp;
 use kube::runtime::controller::Action;
 use tokio::time::Instant;
 
@@ -29,7 +30,11 @@ pub struct Memory {
 #[derive(Debug, Default)]
 struct Entry {
     last: Option<Verdict>,
+    /// Since when the target is between states.
+    waits_since: Option<Timestamp>,
     repeats: u32,
+    /// When the last wait ends.
+    due: Option<Instant>,
     errors: u32,
     repairs: Vec<Instant>,
     /// While repairs are undone again and again: when the next one is allowed.
@@ -39,6 +44,8 @@ struct Entry {
     lagging_since: Option<Instant>,
     /// Since when Leave is answered with 403.
     forbidden_since: Option<Instant>,
+    /// Whether nothing can have been joined under the claim: every Join since it was written was refused, or never made.
+    unmade: bool,
 }
 
 impl Memory {
@@ -92,6 +99,44 @@ impl Memory {
         self.lock().get(uid)?.held.clone()
     }
 
+    /// Whether nothing can have been joined under the object's claim. False after a restart: then nobody knows.
+    pub fn is_unmade(&self, uid: &str) -> bool {
+        self.lock().get(uid).is_some_and(|entry| entry.unmade)
+    }
+
+    /// Whether something may have been joined under the object's claim from now on.
+    pub fn made(&self, uid: &str, made: bool) {
+        let mut entries = self.lock();
+        match entries.get_mut(uid) {
+            Some(entry) => entry.unmade = !made,
+            None if made => {}
+            None => entries.entry(uid.to_owned()).or_default().unmade = true,
+        }
+    }
+
+    /// Since when the target of a pass that ends so is between states; none where it is not. `told` is what the object says
+    /// of it: it counts where this process has seen nothing of the wait yet.
+    pub fn waits_since(
+        &self,
+        uid: &str,
+        verdict: Verdict,
+        told: impl FnOnce() -> Timestamp,
+    ) -> Option<Timestamp> {
+        let mut entries = self.lock();
+        let waits = matches!(
+            verdict,
+            Verdict::Waiting | Verdict::Failed(Class::Transitional)
+        );
+        if !waits {
+            if let Some(entry) = entries.get_mut(uid) {
+                entry.waits_since = None;
+            }
+            return None;
+        }
+        let entry = entries.entry(uid.to_owned()).or_default();
+        Some(*entry.waits_since.get_or_insert_with(told))
+    }
+
     /// Counts a repair.
     pub fn repaired(&self, uid: &str) {
         let mut entries = self.lock();
@@ -132,8 +177,7 @@ impl Memory {
         let mut entries = self.lock();
         let entry = entries.entry(uid.to_owned()).or_default();
         entry.errors = entry.errors.saturating_add(1);
-        self.clock
-            .jittered(Class::Transient.retry().delay(entry.errors), 0.5)
+        self.wait(entry.errors, Class::Transient)
     }
 
     /// When the object is looked at again without a change or a poke.
@@ -152,10 +196,12 @@ impl Memory {
         let entry = entries.entry(uid.to_owned()).or_default();
         entry.errors = 0;
         entry.lagging_since = None;
-        entry.repeats = if entry.last == Some(verdict) {
-            entry.repeats.saturating_add(1)
-        } else {
-            1
+        // A look that was asked for in between makes no wait longer.
+        let is_due = entry.due.is_none_or(|due| due <= Instant::now());
+        entry.repeats = match entry.last {
+            Some(last) if last == verdict && is_due => entry.repeats.saturating_add(1),
+            Some(last) if last == verdict => entry.repeats,
+            Some(_) | None => 1,
         };
         entry.last = Some(verdict);
         match verdict {
@@ -182,22 +228,26 @@ impl Memory {
                 let wait = next.saturating_duration_since(Instant::now());
                 Action::requeue(wait + self.clock.jittered(Duration::from_secs(60), 0.9))
             }
-            Verdict::Waiting => Action::requeue(self.wait(entry.repeats, Class::Transitional)),
-            Verdict::Absent | Verdict::AdoptionRefused => {
-                Action::requeue(self.wait(entry.repeats, Class::Absent))
-            }
             Verdict::Failed(Class::Throttled) => {
                 Action::requeue(self.throttle_wait(failure, stopped_until))
             }
-            Verdict::Failed(class) => Action::requeue(self.wait(entry.repeats, class)),
+            Verdict::Waiting => self.again(entry, Class::Transitional),
+            Verdict::Absent | Verdict::AdoptionRefused => self.again(entry, Class::Absent),
+            Verdict::Failed(class) => self.again(entry, class),
         }
+    }
+
+    fn again(&self, entry: &mut Entry, class: Class) -> Action {
+        let wait = self.wait(entry.repeats, class);
+        entry.due = Some(Instant::now() + wait);
+        Action::requeue(wait)
     }
 
     fn wait(&self, repeats: u32, class: Class) -> Duration {
         let delay = class.retry().delay(repeats);
         match class {
-            // Full jitter: what failed together shall not come back together.
-            Class::Transient => self.clock.jittered(delay, 0.5),
+            // Full jitter, though not at once: what failed together shall not come back together.
+            Class::Transient => self.clock.within(class.retry().first / 2..delay),
             Class::Done
             | Class::Transitional
             | Class::Throttled
@@ -233,7 +283,7 @@ impl Entry {
 
     /// Of an edge that is as it should be, only its repairs matter: most objects need no entry.
     fn is_of_no_use(&self) -> bool {
-        self.repairs.is_empty() && self.next_repair.is_none() && self.held.is_none()
+        self.repairs.is_empty() && self.next_repair.is_none() && self.held.is_none() && !self.unmade
     }
 }
 
@@ -353,10 +403,37 @@ mod tests {
         };
         assert!(about(wait(failed), retry.first));
         for _ in 0..20 {
+            assert!(about(wait(failed), retry.first), "asked for in between");
+        }
+        for _ in 0..20 {
+            tokio::time::advance(retry.cap * 2).await;
             wait(failed);
         }
         assert!(about(wait(failed), retry.cap));
         assert!(about(wait(Verdict::Absent), retry.first));
+    }
+
+    #[test]
+    fn what_failed_in_passing_is_tried_again_at_any_moment_up_to_the_longest_wait() {
+        let memory = Memory::default();
+        let retry = Class::Transient.retry();
+        let waits: Vec<Duration> = (0..1_000)
+            .map(|_| memory.wait(20, Class::Transient))
+            .collect();
+        let (first, last) = (waits.iter().min().unwrap(), waits.iter().max().unwrap());
+        assert!(*first >= retry.first / 2 && *first < retry.cap / 10);
+        assert!(*last <= retry.cap && *last > retry.cap.mul_f64(0.9));
+    }
+
+    #[test]
+    fn nothing_was_made_under_a_claim_until_a_call_may_have_had_its_effect() {
+        let memory = Memory::default();
+        memory.made("a", true);
+        assert!(!memory.is_unmade("a"), "nobody knows");
+        memory.made("a", false);
+        assert!(memory.is_unmade("a") && !memory.is_unmade("b"));
+        memory.made("a", true);
+        assert!(!memory.is_unmade("a"));
     }
 
     #[tokio::test(start_paused = true)]
@@ -367,7 +444,8 @@ mod tests {
         for _ in 0..20 {
             assert!(memory.after_error("a") > Duration::ZERO);
         }
-        assert!(memory.after_error("a") >= retry.cap.mul_f64(0.5));
+        let waits = (0..100).map(|_| memory.after_error("a"));
+        assert!(waits.max().unwrap() >= retry.cap.mul_f64(0.5));
         let _ = memory.next_look("a", Verdict::Paused, None, None);
         assert!(memory.after_error("a") <= retry.first.mul_f64(1.5));
     }

@@ -61,9 +61,6 @@ use self::turn::Turns;
 /// What is watched: one object that this version cannot read does not stop the others.
 pub type Object = Watched<SecurityGroupMembership>;
 
-/// When a pass over an object is made anew whose watch lags behind our own writes.
-const OLD_VIEW_PERIOD: Duration = Duration::from_secs(30);
-
 /// What every pass shares.
 pub struct Context {
     /// The cluster.
@@ -129,6 +126,14 @@ impl Context {
 
     fn publish(&self, pass: &Pass, note: Note) {
         self.events.publish(pass.object(), note);
+    }
+
+    /// An object is gone.
+    fn forget(&self, uid: &str) {
+        for concerned in self.edges.remove(uid) {
+            self.pokes.poke(&concerned);
+        }
+        self.memory.forget(uid);
     }
 
     fn scope_listed(&self) {
@@ -211,25 +216,16 @@ impl Scope {
             watcher::Event::Init => self.listing.clear(),
             watcher::Event::InitApply(object) => {
                 self.listing.extend(object.uid());
-                self.insert(context, object);
+                insert(context, object);
             }
-            watcher::Event::Apply(object) => {
-                self.insert(context, object);
-                if let Ok(object) = &object.0
-                    && let Some(uid) = &object.metadata.uid
-                {
-                    let shown = || pass::fingerprint(object.status.as_ref());
-                    context.edges.keep_quoted(uid, shown);
-                }
-            }
+            watcher::Event::Apply(object) => insert(context, object),
             watcher::Event::Delete(object) => {
                 if let Some(uid) = object.uid() {
-                    context.edges.remove(&uid);
-                    context.memory.forget(&uid);
+                    context.forget(&uid);
                 }
             }
             watcher::Event::InitDone => {
-                let gone = context.edges.retain(|record| {
+                let gone = context.edges.all_but(|record| {
                     let in_scope = self
                         .namespace
                         .as_deref()
@@ -237,7 +233,7 @@ impl Scope {
                     !in_scope || self.listing.contains(&*record.uid)
                 });
                 for uid in gone {
-                    context.memory.forget(&uid);
+                    context.forget(&uid);
                 }
                 self.listing.clear();
                 if !self.listed {
@@ -247,12 +243,19 @@ impl Scope {
             }
         }
     }
+}
 
-    #[expect(clippy::unused_self, reason = "reads beside its siblings")]
-    fn insert(&self, context: &Context, object: &Object) {
-        if let Ok(object) = &object.0 {
-            context.edges.insert(object);
-        }
+/// Takes in an object as the watch shows it, after a new list too: what was missed meanwhile is in that.
+fn insert(context: &Context, object: &Object) {
+    let Ok(object) = &object.0 else {
+        return;
+    };
+    for concerned in context.edges.insert(object) {
+        context.pokes.poke(&concerned);
+    }
+    if let Some(uid) = &object.metadata.uid {
+        let shown = || pass::fingerprint(object.status.as_ref());
+        context.edges.keep_quoted(uid, shown);
     }
 }
 
@@ -264,7 +267,9 @@ async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Action,
                 "this version of the operator cannot read the object: {}",
                 invalid.error
             );
-            return pass::invalid_spec(&invalid.metadata, None, message, &context).await;
+            // What it said before must be known, or it would be said anew each time.
+            let previous = status::legible(&invalid.status);
+            return pass::invalid_spec(&invalid.metadata, Some(&previous), message, &context).await;
         }
     };
     let edge = match Edge::try_from(&readable.spec) {
@@ -304,7 +309,8 @@ async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Action,
         account_uid = now;
     };
     let uid = readable.uid().unwrap_or_default();
-    // The watch may lag behind our own writes; what they said is not to be decided again from an older view.
+    // The watch may lag behind our own writes; what they said is not to be decided again from an older view. After a while it
+    // is: then the watch, when it has caught up, shows another status than what this pass takes for said (`Edges::misquoted`).
     let old_view = resource_version(readable) < context.edges.known_version(&uid);
     if old_view && context.memory.may_wait_for_watch(&uid) {
         return Ok(Action::requeue(Duration::from_millis(100)));
@@ -316,8 +322,6 @@ async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Action,
         return Ok(Action::await_change());
     }
     match outcome {
-        // What the pass took for said already may be what an older status said, and our own writes start no pass.
-        Ok(_) if old_view => Ok(Action::requeue(OLD_VIEW_PERIOD)),
         Ok(action) => Ok(action),
         Err(ActError::ObjectGone) => Ok(Action::await_change()),
         // Not every change starts a pass by itself.

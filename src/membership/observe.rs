@@ -41,6 +41,8 @@ pub struct Pass {
     pub others: Vec<Record>,
     /// The target as last described.
     pub description: Option<TargetDescription>,
+    /// Whether this pass has written the claim that the object carries.
+    pub claimed: bool,
     /// Whether a pass before this one described the target so, and only waited for its turn since.
     pub waited: bool,
     /// The last failure, if the pass ended with one.
@@ -80,9 +82,10 @@ impl Pass {
     ) -> Option<Self> {
         let object = watched.0.as_ref().ok()?;
         let namespace = object.namespace().unwrap_or_default();
+        let uid = object.uid().unwrap_or_default();
         let account_key = AccountKey::of(&object.spec, &namespace);
         let wanted = wanted(object);
-        let claim = Claim::of(object);
+        let claim = context.edges.claim(object);
         let AccountView {
             standing,
             account,
@@ -110,7 +113,7 @@ impl Pass {
             account: standing,
             claim: claim.map(|claim| decide::Claim {
                 origin: claim.origin,
-                fresh: false,
+                fresh: claim.origin == Origin::Joined && context.memory.is_unmade(&uid),
             }),
             target: decide::Target::Unread,
             sharing: Sharing {
@@ -138,6 +141,7 @@ impl Pass {
             account_problem: problem,
             others,
             description: None,
+            claimed: false,
             waited: false,
             failure: None,
             stopped_until: None,
@@ -164,6 +168,7 @@ impl Pass {
     /// Reads the target. What the cloud does not answer is unreadable, and never "not a member".
     pub async fn read(&mut self, context: &Context) {
         if self.seen.claim.is_some()
+            && self.seen.attempt == Attempt::None
             && let Some(description) = self.held(context)
         {
             self.waited = true;
@@ -199,8 +204,7 @@ impl Pass {
     /// a call needs no other look at the object.
     #[must_use]
     pub fn is_fresh(&self) -> bool {
-        let claimed_now = self.seen.claim.is_some_and(|claim| claim.fresh);
-        claimed_now || self.waited && !self.seen.was_ready
+        self.claimed || self.waited && !self.seen.was_ready
     }
 
     /// What the last pass saw, if it then only waited for its turn and no scan has seen anything else since. Good enough for

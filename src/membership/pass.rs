@@ -40,6 +40,7 @@ pub(super) async fn run(
     debug!(edge = ?pass.edge, ?verdict, "pass");
     context.telemetry.count_pass(outcome(verdict));
     let previous = pass.object().status.clone().unwrap_or_default();
+    let now = context.clock.now();
     let facts = Facts {
         edge: &pass.edge,
         verdict,
@@ -48,11 +49,14 @@ pub(super) async fn run(
         description: pass.description.as_ref(),
         failure: pass.failure.as_ref(),
         account_problem: &pass.account_problem,
+        waits_since: context.memory.waits_since(&uid, verdict, || {
+            status::waits_since(&previous).unwrap_or(now)
+        }),
         turn_in: pass
             .stopped_until
             .map(|until| until.saturating_duration_since(Instant::now())),
     };
-    let next = status::status(&previous, pass.generation, &facts, context.clock.now());
+    let next = status::status(&previous, pass.generation, &facts, now);
     let note = match verdict {
         Verdict::Ready { repaired: true, .. } => Some(Note {
             reason: "DriftRepaired",
@@ -117,7 +121,7 @@ async fn walk(pass: &mut Pass, uid: &str, context: &Context) -> Result<Verdict, 
                 if !pass.is_fresh() {
                     pass.confirm(context).await?;
                 }
-                pass.join(uid).await;
+                pass.join(uid, context).await;
                 if pass.seen.was_ready {
                     note_drift(pass, uid, context);
                 }
@@ -173,7 +177,7 @@ fn release_note(pass: &Pass, why: Release) -> Option<Note> {
             "Retained",
             format!("{target} stays a member of {group}: another object holds it"),
         ),
-        Release::Refused => return None,
+        Release::Refused | Release::Unmade => return None,
     };
     Some(Note {
         reason,

@@ -129,6 +129,9 @@ async fn scan_bucket(context: Arc<Context>, account: AccountKey, region: Region,
         let (block, total) = next_block(&context.edges, &account, &region, after.as_ref());
         after = block.last().cloned();
         let pause = period / u32::try_from(total.div_ceil(BLOCK).max(1)).unwrap_or(u32::MAX);
+        // Nothing is asked for whoever may not use the account, is paused, or names what the cloud takes for no ID at all:
+        // that would spoil the block for all others.
+        let block = context.edges.seen(&account, &region, &block);
         if !block.is_empty() {
             scan_block(&context, &account, &region, &block).await;
         }
@@ -164,6 +167,13 @@ async fn scan_block(context: &Context, account: &AccountKey, region: &Region, bl
             Ok(found) => break found,
             // This stretches the period where the limit is small.
             Err(CallError::Stopped(until)) => tokio::time::sleep_until(until).await,
+            // Passes ask for each by itself, and the scan no more for the one to blame.
+            Err(CallError::Failed(error)) if error.blames_one_id() => {
+                for object in context.edges.doubt(account, region, block) {
+                    context.pokes.poke(&object);
+                }
+                return;
+            }
             Err(CallError::Failed(error)) => {
                 debug!(%account, %region, %error, "scan failed; the next one will tell");
                 return;

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::in_virtual_time;
 use crate::monitor::{MEMBERSHIPS, condition, text};
 use crate::scene::NAMESPACE;
+use crate::story::add_fault;
 use crate::world::{Nature, World};
 
 async fn minutes(minutes: u64) {
@@ -44,6 +45,57 @@ fn a_target_between_states_counts_as_stuck_after_half_an_hour_and_not_sooner() {
         minutes(10).await;
         assert_eq!(reason(&world, "Ready"), Some("Joined".to_owned()));
         assert_eq!(reason(&world, "Stalled"), None);
+    });
+}
+
+#[test]
+fn what_was_retried_before_is_no_part_of_the_half_hour() {
+    in_virtual_time(|| async {
+        let mut world = World::new(Nature::default());
+        world.start(None);
+        minutes(1).await;
+        add_fault(
+            &world,
+            "JoinSecurityGroup",
+            1_000,
+            &json!({"error": {"code": "ServiceUnavailable"}}),
+        );
+        world.membership("m", 0, 0, json!({}));
+        minutes(40).await;
+        assert_eq!(reason(&world, "Reconciling"), Some("Retrying".to_owned()));
+        world.cloud(json!({"setStatus": {"id": "i-0", "status": "Starting"}}));
+        let waits = Some("WaitingForTarget".to_owned());
+        minutes(10).await;
+        assert_eq!(reason(&world, "Reconciling"), waits);
+        minutes(15).await;
+        assert_eq!(reason(&world, "Reconciling"), waits);
+        minutes(10).await;
+        assert_eq!(reason(&world, "Stalled"), waits);
+    });
+}
+
+#[test]
+fn an_edge_that_cannot_be_put_back_is_not_said_to_be_there() {
+    in_virtual_time(|| async {
+        let mut world = World::new(Nature::default());
+        world.start(None);
+        world.membership("m", 0, 0, json!({}));
+        minutes(1).await;
+        assert_eq!(reason(&world, "Ready"), Some("Joined".to_owned()));
+        add_fault(
+            &world,
+            "JoinSecurityGroup",
+            1_000,
+            &json!({"error": {"code": "ServiceUnavailable"}}),
+        );
+        world.foreign(0, 0, false);
+        minutes(3).await;
+        assert_eq!(reason(&world, "Ready"), None);
+        assert_eq!(reason(&world, "Reconciling"), Some("Retrying".to_owned()));
+        world.foreign(0, 0, true);
+        minutes(6).await;
+        assert_eq!(reason(&world, "Ready"), Some("Joined".to_owned()));
+        assert_eq!(reason(&world, "Reconciling"), None);
     });
 }
 

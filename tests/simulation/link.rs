@@ -53,6 +53,8 @@ pub struct Weather {
     refused_claims: AtomicUsize,
     /// Reads of Secrets that are still to be refused with 500.
     refused_secrets: AtomicUsize,
+    /// Events of memberships that are still to be lost, each with its watch.
+    lost_events: AtomicUsize,
     /// Until when no event of a membership reaches a life.
     lagging: Mutex<BTreeMap<usize, Instant>>,
     api_millis: AtomicU64,
@@ -66,6 +68,7 @@ impl Weather {
             refused_status: AtomicUsize::new(0),
             refused_claims: AtomicUsize::new(0),
             refused_secrets: AtomicUsize::new(0),
+            lost_events: AtomicUsize::new(0),
             lagging: Mutex::default(),
             api_millis: AtomicU64::new(2),
         }
@@ -87,6 +90,11 @@ impl Weather {
     fn lag(&self, life: usize) -> Option<Duration> {
         let until = self.lagging.lock().unwrap().get(&life).copied()?;
         Some(until.saturating_duration_since(Instant::now())).filter(|lag| !lag.is_zero())
+    }
+
+    /// Loses the next events of memberships; each ends its watch with 410, so that everything is listed anew.
+    pub fn lose_events(&self, count: usize) {
+        self.lost_events.store(count, Ordering::SeqCst);
     }
 
     /// Answers the next writes of a status with 409.
@@ -111,11 +119,7 @@ impl Weather {
             Verb::Get if call.kind.plural == "secrets" => (&self.refused_secrets, 500),
             _ => return None,
         };
-        left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
-            left.checked_sub(1)
-        })
-        .ok()
-        .map(|_| Fate::Refuse(code))
+        is_one_left(left).then_some(Fate::Refuse(code))
     }
 
     pub fn clear(&self) {
@@ -130,6 +134,14 @@ impl Weather {
     fn roll(&self, range: std::ops::Range<u64>) -> u64 {
         self.random.lock().unwrap().random_range(range)
     }
+}
+
+/// Takes one away, if there is one.
+fn is_one_left(left: &AtomicUsize) -> bool {
+    left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
+        left.checked_sub(1)
+    })
+    .is_ok()
 }
 
 /// One life.
@@ -260,6 +272,9 @@ impl Disturbance for ApiSide {
             && let Some(lag) = link.weather.lag(link.life)
         {
             return EventFate::Delay(lag);
+        }
+        if watch.kind.plural == MEMBERSHIPS && is_one_left(&link.weather.lost_events) {
+            return EventFate::Expire;
         }
         if link.weather.strikes(|odds| odds.event) {
             let fate = match link.weather.roll(0..5) {

@@ -17,6 +17,7 @@ mod link;
 mod monitor;
 mod passes;
 mod quiet;
+mod refusals;
 mod regressions;
 mod scene;
 mod schedule;

@@ -445,3 +445,73 @@ fn tear_claim(world: &World) {
         json!({"metadata": {"finalizers": null, "annotations": {ORIGIN_ANNOTATION: null}}}),
     );
 }
+
+#[test]
+fn whoever_shares_an_edge_hears_of_what_became_of_the_other() {
+    type Change = fn(&World);
+    let changes: [(Change, &str); 3] = [
+        (|world| tear_away(world, "m"), "Adopted"),
+        (
+            |world| {
+                let observes = json!({"spec": {"managementPolicy": "Observe"}});
+                world.patch("m", observes);
+            },
+            "Adopted",
+        ),
+        (
+            // As `kubectl replace` of the first manifest does.
+            |world| {
+                let bare = json!({"finalizers": null, "annotations": {ORIGIN_ANNOTATION: null}});
+                world.patch("m", json!({"metadata": bare}));
+            },
+            "Adopted",
+        ),
+    ];
+    for (change, told) in changes {
+        in_virtual_time(|| async move {
+            let world = world().await;
+            world.membership("m", 0, 0, json!({}));
+            seconds(2.0).await;
+            world.membership("other", 0, 0, json!({}));
+            seconds(2.0).await;
+            assert_eq!(ready(&world, "other").1, "Shared");
+            change(&world);
+            seconds(AT_ONCE).await;
+            assert_eq!(ready(&world, "other").1, told);
+            if object(&world, "m").is_some() {
+                // What says that it was joined carries a claim that says so.
+                assert_ne!(ready(&world, "m").1, "Joined");
+            }
+        });
+    }
+}
+
+#[test]
+fn who_goes_and_cannot_leave_goes_as_soon_as_it_has_an_heir() {
+    let everybody = json!([{"namespaces": {"selector": {"matchLabels": {"team": "web"}}}, "securityGroupIDs": ["*"]}]);
+    let second = json!({"accountRef": {"kind": "ClusterCloudAccount", "name": "second"}});
+    for granted_late in [false, true] {
+        let (everybody, second) = (&everybody, second.clone());
+        in_virtual_time(|| async move {
+            let world = world().await;
+            let at_first = if granted_late { &json!([]) } else { everybody };
+            second_account(&world, at_first);
+            world.membership("m", 0, 0, json!({}));
+            seconds(2.0).await;
+            world.grant(false);
+            world.delete("m");
+            seconds(2.0).await;
+            assert_eq!(ready(&world, "m").1, "NotGranted");
+            world.membership("heir", 0, 0, second);
+            seconds(2.0).await;
+            second_account(&world, everybody);
+            seconds(2.0).await;
+            assert_eq!(object(&world, "m"), None);
+            assert_eq!(claim(&world, "heir"), "Joined");
+            assert!(world.is_member("i-0", "sg-a"));
+            world.delete("heir");
+            seconds(AT_ONCE).await;
+            assert!(!world.is_member("i-0", "sg-a"));
+        });
+    }
+}

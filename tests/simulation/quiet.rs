@@ -213,3 +213,65 @@ fn a_spec_that_names_no_edge_is_said_once_for_its_generation() {
         assert_eq!(reason(&world, "m", "Ready"), "Joined");
     });
 }
+
+#[test]
+fn an_object_that_cannot_be_read_is_said_to_be_so_once() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        // As where the CRD is a newer one than the operator.
+        world.membership("m", 0, 0, json!({"deletionPolicy": "Explode"}));
+        seconds(10.0).await;
+        assert_eq!(reason(&world, "m", "Stalled"), "InvalidSpec");
+        let effects = world.monitor.effects();
+        seconds(100.0).await;
+        ask(&world, "m");
+        seconds(10.0).await;
+        assert_eq!(world.monitor.effects(), effects);
+        world.patch("m", json!({"spec": {"deletionPolicy": "Leave"}}));
+        seconds(10.0).await;
+        assert_eq!(reason(&world, "m", "Ready"), "Joined");
+    });
+}
+
+#[test]
+fn a_scan_asks_for_nothing_that_is_paused_or_that_nobody_was_granted() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        world.membership("m", 0, 0, json!({}));
+        seconds(10.0).await;
+        let pause = json!({"security-group-operator.io/paused": "true"});
+        world.patch("m", json!({"metadata": {"annotations": pause}}));
+        seconds(1.0).await;
+        let before = looks(&world);
+        seconds(300.0).await;
+        assert_eq!(looks(&world), before);
+        let pause = json!({"security-group-operator.io/paused": Value::Null});
+        world.patch("m", json!({"metadata": {"annotations": pause}}));
+        seconds(1.0).await;
+        assert_eq!(reason(&world, "m", "Ready"), "Joined");
+        assert_eq!(told(&world, "m"), ["Joined"], "it has not joined again");
+        world.grant(false);
+        seconds(1.0).await;
+        let before = looks(&world);
+        seconds(300.0).await;
+        assert_eq!(looks(&world), before);
+        world.grant(true);
+        seconds(70.0).await;
+        assert!(looks(&world) >= before + 2, "its pass, and a scan");
+    });
+}
+
+#[test]
+fn a_scan_that_fails_because_of_one_target_has_every_one_looked_at_by_itself() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        world.membership("m", 0, 0, json!({}));
+        world.membership("other", 1, 0, json!({}));
+        seconds(11.0).await;
+        let malformed = json!({"error": {"code": "InvalidInstanceId.Malformed"}});
+        add_fault(&world, "DescribeInstances", 1, &malformed);
+        world.foreign(0, 0, false);
+        seconds(61.0).await;
+        assert!(world.is_member("i-0", "sg-a"));
+    });
+}

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::api_server::Verb;
 use crate::in_virtual_time;
 use crate::link::fault;
 use crate::monitor::MEMBERSHIPS;
@@ -222,6 +223,27 @@ fn a_watch_that_lags_behind_our_own_status_does_not_let_a_wrong_one_stand() {
 }
 
 #[test]
+fn a_watch_that_lags_behind_our_own_claim_does_not_make_a_foreign_edge_of_ours() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        world.membership("m", 0, 0, json!({}));
+        seconds(0.001).await;
+        world.weather.hold_back_events(0, Duration::from_secs(60));
+        seconds(1.0).await;
+        assert_eq!(ready(&world, "m").1, "Joined");
+        // Asks for a pass, which sees an object without a claim for as long as it waits.
+        let label = json!({"metadata": {"labels": {"tier": "front"}}});
+        world.user(Verb::Merge, "namespaces", "", NAMESPACE, label);
+        seconds(30.0).await;
+        assert_eq!(ready(&world, "m").1, "Joined");
+        seconds(60.0).await;
+        world.delete("m");
+        seconds(10.0).await;
+        assert!(!world.is_member("i-0", "sg-a"));
+    });
+}
+
+#[test]
 fn an_operator_whose_watch_lags_does_not_join_again_what_another_one_has_left() {
     in_virtual_time(|| async {
         let mut world = World::new(Nature {
@@ -269,6 +291,19 @@ fn a_status_that_somebody_else_wrote_is_put_right() {
         }
         let now = world.server.object(MEMBERSHIPS, NAMESPACE, "m").unwrap()["status"].clone();
         assert_eq!(now["origin"], right["origin"]);
+    });
+}
+
+#[test]
+fn a_status_that_somebody_else_wrote_while_nobody_watched_is_put_right() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        world.membership("m", 0, 0, json!({}));
+        seconds(10.0).await;
+        world.weather.lose_events(1);
+        world.overwrite_status("m", &json!({"conditions": []}));
+        seconds(20.0).await;
+        assert_eq!(ready(&world, "m"), ("True".to_owned(), "Joined".to_owned()));
     });
 }
 

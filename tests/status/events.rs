@@ -66,3 +66,15 @@ fn one_trouble_after_another_is_told_and_so_is_its_end() {
     assert_eq!(reason(1, 0), Some("Joined"), "handed over");
     assert_eq!(reason(8, 9), Some("DriftDetected"), "reported, then a loop");
 }
+
+#[test]
+fn what_went_on_holding_its_edge_has_not_joined_it_again() {
+    let nothing = SecurityGroupMembershipStatus::default();
+    let joined = say(&nothing, &ends()[0], false, 0).unwrap();
+    for (between, told) in [(4, None), (5, Some("Recovered"))] {
+        let paused = say(&joined, &ends()[between], false, 60).unwrap();
+        let again = say(&paused, &ends()[0], false, 120).unwrap();
+        let note = note(&paused, &again, ends()[0].0);
+        assert_eq!(note.map(|note| note.reason), told);
+    }
+}

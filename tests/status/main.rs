@@ -21,7 +21,7 @@ use security_group_operator::membership::decide::{
     Account, Attempt, Seen, Sharing, Target, Verdict,
 };
 use security_group_operator::membership::edge::Edge;
-use security_group_operator::membership::status::{Facts, note, status};
+use security_group_operator::membership::status::{Facts, legible, note, status, waits_since};
 
 fn edge() -> Edge {
     Edge {
@@ -136,6 +136,10 @@ fn say(
     second: i64,
 ) -> Option<SecurityGroupMembershipStatus> {
     let description = running();
+    let waits = matches!(
+        verdict,
+        Verdict::Waiting | Verdict::Failed(Class::Transitional)
+    );
     let facts = Facts {
         edge: &edge(),
         verdict: *verdict,
@@ -144,6 +148,7 @@ fn say(
         description: Some(&description),
         failure: failure.as_ref(),
         account_problem: "the account has a problem",
+        waits_since: waits.then(|| waits_since(previous).unwrap_or_else(|| at(second))),
         turn_in: None,
     };
     status(previous, Some(1), &facts, at(second))
@@ -274,6 +279,63 @@ fn a_passing_failure_does_not_undo_what_the_cloud_said_of_this_generation() {
 }
 
 #[test]
+fn that_the_edge_is_gone_undoes_what_the_cloud_said_before() {
+    let nothing = SecurityGroupMembershipStatus::default();
+    let ready = say(&nothing, &ends()[0], false, 0).unwrap();
+    let edge = edge();
+    let after = |member, failure: Option<&Error>, turn_in| {
+        let class = failure.map_or(Class::Throttled, Error::class);
+        let facts = Facts {
+            edge: &edge,
+            verdict: Verdict::Failed(class),
+            seen: &Seen {
+                target: Target::Present {
+                    member,
+                    transitional: false,
+                },
+                ..seen(Account::Usable)
+            },
+            deleting: false,
+            description: None,
+            failure,
+            account_problem: "",
+            waits_since: None,
+            turn_in,
+        };
+        let said = status(&ready, Some(1), &facts, at(60))?;
+        let ready = find(&said.conditions, "Ready")?;
+        Some((ready.status.clone(), ready.reason.clone()))
+    };
+    let told = |reason: &str| Some(("False".to_owned(), reason.to_owned()));
+    let broken = refusal("InternalError", "");
+    let throttled = refusal("Throttling.User", "");
+    assert_eq!(after(false, Some(&broken), None), told("Retrying"));
+    assert_eq!(after(false, Some(&throttled), None), told("Throttled"));
+    let minute = Some(Duration::from_secs(60));
+    assert_eq!(after(false, None, minute), told("Throttled"));
+    assert_eq!(after(false, None, Some(Duration::from_secs(59))), None);
+    assert_eq!(after(true, Some(&broken), None), None);
+    assert_eq!(after(true, None, minute), None);
+}
+
+#[test]
+fn what_cannot_be_read_as_a_status_is_read_condition_by_condition() {
+    let nothing = SecurityGroupMembershipStatus::default();
+    let said = say(&nothing, &ends()[0], false, 0).unwrap();
+    let mut stored = serde_json::to_value(&said).unwrap();
+    assert_eq!(legible(&stored), said);
+    stored["target"]["state"] = serde_json::json!(7);
+    stored["conditions"]
+        .as_array_mut()
+        .unwrap()
+        .push(serde_json::json!({"type": 7}));
+    let read = legible(&stored);
+    assert_eq!((&read.conditions, read.target), (&said.conditions, None));
+    assert_eq!(read.observed_generation, Some(1));
+    assert_eq!(legible(&serde_json::Value::Null), nothing);
+}
+
+#[test]
 fn a_target_between_states_for_half_an_hour_is_stalled_and_stays_so_until_it_settles() {
     let waiting = (Verdict::Waiting, Account::Usable, None);
     let first = say(
@@ -313,21 +375,6 @@ fn a_deletion_that_cannot_finish_names_the_way_out() {
             ready.message
         );
     }
-}
-
-#[test]
-fn the_half_hour_counts_waiting_alone_and_nothing_that_was_retried_before() {
-    let retrying = &ends()[17];
-    let first = say(
-        &SecurityGroupMembershipStatus::default(),
-        retrying,
-        false,
-        0,
-    )
-    .unwrap();
-    let waiting = (Verdict::Waiting, Account::Usable, None);
-    let said = say(&first, &waiting, false, 40 * 60).unwrap();
-    assert!(is_true(&said.conditions, "Reconciling"), "{said:?}");
 }
 
 #[test]
@@ -428,6 +475,7 @@ fn the_target_is_shown_as_last_described_and_not_at_all_when_it_is_gone() {
             description,
             failure: None,
             account_problem: "",
+            waits_since: None,
             turn_in: None,
         };
         status(previous, Some(1), &facts, at(0)).unwrap()

@@ -89,6 +89,7 @@ fn a_network_interface_is_looked_for_under_its_own_field() {
         description: None,
         failure: None,
         account_problem: "",
+        waits_since: None,
         turn_in: None,
     };
     let said = status(
@@ -134,6 +135,7 @@ fn a_long_wait_for_a_turn_is_said_once_and_a_short_one_not_at_all() {
             description: None,
             failure: None,
             account_problem: "",
+            waits_since: None,
             turn_in: Some(Duration::from_secs(seconds)),
         };
         status(previous, Some(1), &facts, at(0))

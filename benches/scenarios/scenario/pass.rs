@@ -124,6 +124,7 @@ fn finished(
         description: Some(description),
         failure: None,
         account_problem: "",
+        waits_since: None,
         turn_in: None,
     };
     let previous = stored.status.clone().unwrap_or_default();

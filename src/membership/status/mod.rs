@@ -5,7 +5,10 @@ mod summary;
 
 use std::time::Duration;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
+use serde::Deserialize as _;
+use serde_json::Value;
 
 use crate::api::membership::{SecurityGroupMembershipStatus, TargetStatus};
 use crate::api::reason;
@@ -18,7 +21,7 @@ use super::edge::Edge;
 use self::summary::summarize;
 
 pub use self::note::{Note, note};
-pub use self::summary::STUCK_AFTER;
+pub use self::summary::{STUCK_AFTER, waits_since};
 
 /// The types of condition that are written.
 const OUR_CONDITIONS: [&str; 4] = [
@@ -45,6 +48,8 @@ pub struct Facts<'a> {
     pub failure: Option<&'a Error>,
     /// What is wrong with the account.
     pub account_problem: &'a str,
+    /// Since when the target is between states, if it is.
+    pub waits_since: Option<Timestamp>,
     /// When its turn within the cloud's limit comes, if it was held back for that.
     pub turn_in: Option<Duration>,
 }
@@ -75,6 +80,21 @@ pub fn status(
         last_error: summary.last_error,
     };
     (!same_meaning(previous, &next)).then_some(next)
+}
+
+/// As much of a stored status as can be read: all of it, or its conditions, each by itself.
+#[must_use]
+pub fn legible(stored: &Value) -> SecurityGroupMembershipStatus {
+    SecurityGroupMembershipStatus::deserialize(stored).unwrap_or_else(|_| {
+        let conditions = stored["conditions"].as_array().into_iter().flatten();
+        SecurityGroupMembershipStatus {
+            observed_generation: stored["observedGeneration"].as_i64(),
+            conditions: conditions
+                .filter_map(|condition| Condition::deserialize(condition).ok())
+                .collect(),
+            ..SecurityGroupMembershipStatus::default()
+        }
+    })
 }
 
 /// Whether two statuses say the same: a new request ID alone is no news, and writing it would only start the loop again. A

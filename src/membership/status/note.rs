@@ -40,8 +40,12 @@ pub fn note(
         (_, after) => after,
     };
     if let Some(ready) = changed(reason::READY) {
+        let held = previous.origin.is_some() && previous.origin == next.origin;
         let reason = match verdict {
             _ if before(reason::STALLED).is_some() => "Recovered",
+            // It went on holding what it held.
+            _ if held && is_paused(previous) => return None,
+            _ if held && before(reason::READY).is_none() => "Recovered",
             Verdict::Ready {
                 origin: Some(Origin::Joined),
                 ..
@@ -59,6 +63,11 @@ pub fn note(
     changed(reason::RECONCILING)
         .filter(|condition| condition.reason == reason::WAITING_FOR_TARGET)
         .and_then(|waiting| event("Waiting", false, waiting))
+}
+
+fn is_paused(status: &SecurityGroupMembershipStatus) -> bool {
+    condition::find(&status.conditions, reason::READY)
+        .is_some_and(|ready| ready.reason == reason::PAUSED)
 }
 
 fn true_condition<'a>(

@@ -10,11 +10,11 @@ use crate::api::reason;
 use crate::condition::{self, Draft, Status};
 use crate::ecs::{Class, Error};
 
-use super::super::decide::{Account, REPAIR_LIMIT, REPAIR_WINDOW_MINUTES, Verdict};
+use super::super::decide::{Account, REPAIR_LIMIT, REPAIR_WINDOW_MINUTES, Target, Verdict};
 use super::super::edge::Edge;
 use super::Facts;
 
-/// How long an object may reconcile before a target that is between states counts as stuck.
+/// How long a target may be between states before it counts as stuck.
 pub const STUCK_AFTER: Duration = Duration::from_secs(30 * 60);
 
 /// How long an object waits for its turn without a word: a status costs the API server a write.
@@ -189,7 +189,11 @@ fn waiting(previous: &SecurityGroupMembershipStatus, facts: &Facts<'_>, now: Tim
         ToString::to_string,
     );
     let retry = Class::Transitional.retry().to_string();
-    let stuck = waiting_since(previous).is_some_and(|since| is_stuck(since, now));
+    let stuck = waits(previous).is_some_and(|condition| condition.type_ == reason::STALLED)
+        || facts.waits_since.is_some_and(|since| {
+            let waited = now.as_second().saturating_sub(since.as_second());
+            u64::try_from(waited).is_ok_and(|waited| waited >= STUCK_AFTER.as_secs())
+        });
     let message = if stuck {
         format!(
             "{cause}; this object has been reconciling for more than {} min now, look at the target in the ECS console",
@@ -212,22 +216,20 @@ fn waiting(previous: &SecurityGroupMembershipStatus, facts: &Facts<'_>, now: Tim
     }
 }
 
-/// Since when the object waits, as its own conditions tell: that survives a restart.
-fn waiting_since(previous: &SecurityGroupMembershipStatus) -> Option<&Condition> {
+/// Since when an object waits for its target, as its own conditions tell: that survives a restart, and counts what was retried
+/// before it waited as well, because the time of a condition does not move with its reason.
+#[must_use]
+pub fn waits_since(previous: &SecurityGroupMembershipStatus) -> Option<Timestamp> {
+    waits(previous).map(|condition| condition.last_transition_time.0)
+}
+
+fn waits(previous: &SecurityGroupMembershipStatus) -> Option<&Condition> {
     [reason::RECONCILING, reason::STALLED]
         .iter()
         .filter_map(|type_| condition::find(&previous.conditions, type_))
         .find(|condition| {
             condition.status == "True" && condition.reason == reason::WAITING_FOR_TARGET
         })
-}
-
-fn is_stuck(since: &Condition, now: Timestamp) -> bool {
-    let waited = now
-        .as_second()
-        .saturating_sub(since.last_transition_time.0.as_second());
-    since.type_ == reason::STALLED
-        || u64::try_from(waited).is_ok_and(|waited| waited >= STUCK_AFTER.as_secs())
 }
 
 fn drift_reported(edge: &Edge) -> Summary {
@@ -310,39 +312,47 @@ fn failed(
     };
     match class {
         Class::Transitional => Some(waiting(previous, facts, now)),
-        // A passing failure does not undo what the cloud said of this generation before.
-        Class::Transient | Class::Throttled if stands(previous, generation) && !facts.deleting => {
+        // A passing failure does not undo what the cloud said of this generation before; that the edge is gone does.
+        Class::Transient | Class::Throttled
+            if stands(previous, generation) && !facts.deleting && !is_missing(facts) =>
+        {
             None
         }
         Class::Transient => Some(failure_summary(
             facts,
             failure,
+            class,
             reason::RETRYING,
             Phase::Reconciling,
         )),
         Class::Throttled => Some(failure_summary(
             facts,
             failure,
+            class,
             reason::THROTTLED,
             Phase::Reconciling,
         )),
         Class::Done | Class::Absent | Class::Blocked | Class::Invalid => Some(failure_summary(
             facts,
             failure,
+            class,
             &failure.reason(),
             Phase::Stalled,
         )),
     }
 }
 
-/// Without a call of its own there is nothing to tell, unless nothing was told of this generation yet and the wait is long.
+/// Without a call of its own there is nothing to tell, unless the wait is long, and nothing was told of this generation yet or
+/// what was told is not so any more.
 fn held_back(
     previous: &SecurityGroupMembershipStatus,
     generation: Option<i64>,
     facts: &Facts<'_>,
 ) -> Option<Summary> {
     let is_long = facts.turn_in.is_some_and(|wait| wait >= SILENT_WAIT);
-    (is_long && previous.observed_generation != generation).then(|| {
+    let is_told = previous.observed_generation == generation;
+    let is_outdated = stands(previous, generation) && is_missing(facts);
+    (is_long && (!is_told || is_outdated)).then(|| {
         let target = &facts.edge.target;
         Summary::simple(
             Status::False,
@@ -362,8 +372,20 @@ fn stands(previous: &SecurityGroupMembershipStatus, generation: Option<i64>) -> 
         && condition::is_true(&previous.conditions, reason::READY)
 }
 
-fn failure_summary(facts: &Facts<'_>, failure: &Error, reason: &str, phase: Phase) -> Summary {
-    let retry = failure.class().retry().to_string();
+/// Whether the pass has seen that the edge is not there.
+fn is_missing(facts: &Facts<'_>) -> bool {
+    matches!(facts.seen.target, Target::Present { member: false, .. })
+}
+
+/// `class` is what the loop takes the failure for: a Leave that is forbidden is asked about again sooner than its code says.
+fn failure_summary(
+    facts: &Facts<'_>,
+    failure: &Error,
+    class: Class,
+    reason: &str,
+    phase: Phase,
+) -> Summary {
+    let retry = class.retry().to_string();
     let text = failure.to_string();
     // The cloud's sentence goes on here.
     let text = text.trim_end_matches('.');

@@ -1,0 +1,145 @@
+//! A Join that was refused has made nothing, whoever makes the edge afterwards: it is theirs, and is not left with the object.
+
+use security_group_operator::api::{ORIGIN_ANNOTATION, RECONCILE_REQUESTED_ANNOTATION};
+use serde_json::json;
+
+use crate::in_virtual_time;
+use crate::story::{add_fault, object, ready, seconds, world};
+use crate::world::World;
+
+/// Longer than a pass over one object without faults.
+const AT_ONCE: f64 = 0.4;
+
+const REFUSALS: [&str; 4] = [
+    "Forbidden.RAM",
+    "InstanceSecurityGroupLimitExceeded",
+    "InvalidInstanceId.Mismatch",
+    "Throttling.User",
+];
+
+fn claim(world: &World, name: &str) -> String {
+    let object = object(world, name).unwrap();
+    let claim = object["metadata"]["annotations"][ORIGIN_ANNOTATION].as_str();
+    claim.unwrap_or_default().to_owned()
+}
+
+fn refuse(world: &World, count: u32, code: &str) {
+    let status = if code.starts_with("Throttling") {
+        400
+    } else {
+        403
+    };
+    let how = json!({"error": {"code": code, "status": status}});
+    add_fault(world, "JoinSecurityGroup", count, &how);
+}
+
+fn ask(world: &World, name: &str, moment: &str) {
+    let annotations = json!({RECONCILE_REQUESTED_ANNOTATION: moment});
+    world.patch(name, json!({"metadata": {"annotations": annotations}}));
+}
+
+fn leaves(world: &World) -> bool {
+    let calls = world.simulator.stats()["calls"].clone();
+    calls.get("LeaveSecurityGroup").is_some()
+}
+
+#[test]
+fn who_makes_the_edge_after_a_refusal_is_adopted_or_left_alone_and_never_evicted() {
+    for code in REFUSALS {
+        for (adoption, told) in [("Adopt", "Adopted"), ("Refuse", "AdoptionRefused")] {
+            in_virtual_time(|| async move {
+                let world = world().await;
+                refuse(&world, 1, code);
+                world.membership("m", 0, 0, json!({"adoptionPolicy": adoption}));
+                seconds(AT_ONCE).await;
+                assert_eq!(claim(&world, "m"), "Joined", "{code}");
+                world.foreign(0, 0, true);
+                ask(&world, "m", "now");
+                seconds(70.0).await;
+                assert_eq!(ready(&world, "m").1, told, "{code}");
+                world.delete("m");
+                seconds(AT_ONCE).await;
+                assert_eq!(object(&world, "m"), None, "{code}");
+                assert!(world.is_member("i-0", "sg-a"), "{code}");
+                assert!(!leaves(&world), "{code}");
+                assert_eq!(world.monitor.violations(), [""; 0]);
+            });
+        }
+    }
+}
+
+#[test]
+fn an_object_whose_join_was_refused_goes_without_a_call_and_leaves_what_others_made() {
+    for code in REFUSALS {
+        for policy in ["LeaveIfJoined", "Leave"] {
+            in_virtual_time(|| async move {
+                let world = world().await;
+                refuse(&world, 10, code);
+                world.membership("m", 0, 0, json!({"deletionPolicy": policy}));
+                seconds(AT_ONCE).await;
+                world.foreign(0, 0, true);
+                world.delete("m");
+                seconds(AT_ONCE).await;
+                assert_eq!(object(&world, "m"), None, "{code}");
+                assert!(world.is_member("i-0", "sg-a"), "{code}");
+                assert!(!leaves(&world), "{code}");
+            });
+        }
+    }
+}
+
+#[test]
+fn what_is_joined_after_a_refusal_or_may_have_been_is_ours() {
+    for lost in [false, true] {
+        in_virtual_time(|| async move {
+            let world = world().await;
+            refuse(&world, 1, "Forbidden.RAM");
+            world.membership("m", 0, 0, json!({}));
+            seconds(AT_ONCE).await;
+            if lost {
+                // The answer is lost, the effect is not.
+                let how = json!({"action": "JoinSecurityGroup", "count": 1, "effect": true, "fault": "reset"});
+                let fault = serde_json::from_value(how).unwrap();
+                world.simulator.add_fault(fault);
+            }
+            ask(&world, "m", "now");
+            seconds(AT_ONCE).await;
+            assert!(world.is_member("i-0", "sg-a"));
+            seconds(10.0).await;
+            assert_eq!(ready(&world, "m").1, "Joined");
+            world.delete("m");
+            seconds(AT_ONCE).await;
+            assert_eq!(object(&world, "m"), None);
+            assert!(!world.is_member("i-0", "sg-a"));
+        });
+    }
+}
+
+#[test]
+fn what_a_sibling_joined_is_ours_although_our_own_join_was_refused() {
+    // Who goes first: the one that was refused, or the one that joined.
+    for refused_first in [false, true] {
+        in_virtual_time(|| async move {
+            let world = world().await;
+            refuse(&world, 1, "Forbidden.RAM");
+            world.membership("refused", 0, 0, json!({}));
+            seconds(AT_ONCE).await;
+            world.membership("joined", 0, 0, json!({}));
+            seconds(AT_ONCE).await;
+            assert_eq!(ready(&world, "joined").1, "Joined");
+            let order = if refused_first {
+                ["refused", "joined"]
+            } else {
+                ["joined", "refused"]
+            };
+            world.delete(order[0]);
+            seconds(AT_ONCE).await;
+            assert_eq!(object(&world, order[0]), None);
+            assert!(world.is_member("i-0", "sg-a"));
+            world.delete(order[1]);
+            seconds(AT_ONCE).await;
+            assert_eq!(object(&world, order[1]), None);
+            assert!(!world.is_member("i-0", "sg-a"), "{refused_first}");
+        });
+    }
+}
