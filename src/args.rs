@@ -152,13 +152,13 @@ pub fn parse() -> Result<Task, String> {
 }
 
 /// clap names the flag. Where nobody typed it, the variable that stands for it is wrong.
-fn blamed_variable(error: &clap::Error, typed: impl Iterator<Item = String>) -> Option<String> {
+fn blamed_variable(error: &clap::Error, mut typed: impl Iterator<Item = String>) -> Option<String> {
     let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else {
         return None;
     };
     let flag = argument.split_whitespace().next()?;
     let is_flag = |word: String| word.split('=').next() == Some(flag);
-    if typed.map(is_flag).any(|is_flag| is_flag) {
+    if typed.any(is_flag) {
         return None;
     }
     let command = Typed::command();

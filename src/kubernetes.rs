@@ -1,6 +1,7 @@
 //! Plain calls to the API server, each with a deadline (kube has none by itself, and a dead connection would hang for ever),
 //! and the one way in which a status is written.
 
+use std::collections::HashMap;
 use std::fmt::Debug;
 use std::future::Future;
 use std::sync::{Mutex, PoisonError};
@@ -83,6 +84,21 @@ where
     bounded(api.patch_status(&name, &params, &Patch::Apply(&patch))).await
 }
 
+/// An error with its causes, as far as it does not name them itself: "client error (Connect)" alone helps nobody.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let words = cause.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        next = cause.source();
+    }
+    text
+}
+
 /// How everything is watched. Cloud load balancers drop idle connections after four minutes (AKS: 240 s), so a watch ends
 /// by itself before that; that costs a reconnect and no new list.
 #[must_use]
@@ -92,42 +108,49 @@ pub fn watch_config() -> kube::runtime::watcher::Config {
 
 const WATCH_SECONDS: u32 = 230;
 
+/// Tells a trouble that is new from one that is met again at each try.
+#[derive(Debug, Default)]
+pub struct Troubles(Mutex<HashMap<String, Instant>>);
+
+/// No shorter than from one try to the next: a trouble that comes again later is another one.
+const SAME_TROUBLE: Duration = Duration::from_secs(6 * 60);
+
+impl Troubles {
+    /// Whether this was not met of late.
+    pub fn is_news(&self, trouble: &str) -> bool {
+        let now = Instant::now();
+        let mut met = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        met.retain(|_, at| now.saturating_duration_since(*at) < SAME_TROUBLE);
+        met.insert(trouble.to_owned(), now).is_none()
+    }
+}
+
 /// Logs what keeps one kind from being watched: the same trouble once, not at every try.
 #[derive(Debug)]
 pub struct WatchLog {
     kind: &'static str,
-    last: Mutex<Option<(String, Instant)>>,
+    troubles: Troubles,
 }
-
-/// Longer than from one try to the next: a trouble that comes again later is another one.
-const SAME_TROUBLE: Duration = Duration::from_secs(5 * 60);
 
 impl WatchLog {
     /// For the watch of `kind`.
     #[must_use]
-    pub const fn new(kind: &'static str) -> Self {
+    pub fn new(kind: &'static str) -> Self {
         Self {
             kind,
-            last: Mutex::new(None),
+            troubles: Troubles::default(),
         }
     }
 
     /// Takes in what the watch says in place of an event.
     pub fn trouble(&self, error: &dyn std::error::Error) {
-        let text = error.to_string();
-        let now = Instant::now();
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let same = last.take().is_some_and(|(said, at)| {
-            said == text && now.saturating_duration_since(at) < SAME_TROUBLE
-        });
-        if !same {
+        let error = chain(error);
+        if self.troubles.is_news(&error) {
             warn!(
                 kind = self.kind,
-                error = text,
-                "cannot be watched; tried again until it can"
+                error, "cannot be watched; tried again until it can"
             );
         }
-        *last = Some((text, now));
     }
 
     /// Takes in one result of the kind's controller.

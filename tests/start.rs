@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Api;
-use kube::api::{DeleteParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use security_group_operator::api::SecurityGroupMembership;
 use serde_json::json;
 use support::control_plane::ControlPlane;
@@ -195,6 +195,56 @@ async fn a_right_that_is_missing_or_taken_away_later_is_named_once() -> Result<(
 }
 
 #[tokio::test]
+async fn a_right_to_write_that_is_missing_is_named_once_for_all_objects() -> Result<()> {
+    for (verb, resource, said) in [
+        ("patch", MEMBERSHIPS, "the status could not be written"),
+        ("create", "events", "no events are written"),
+    ] {
+        let plane = ControlPlane::start().await?;
+        let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
+        install(&plane, &deploy).await?;
+        let client = plane.admin_client().await?;
+        let roles: Api<ClusterRole> = Api::all(client.clone());
+        let mut role = roles.get("security-group-operator").await?;
+        for rule in role.rules.iter_mut().flatten() {
+            let is_it = |of: &String| of.starts_with(resource);
+            if rule.resources.iter().flatten().any(is_it) {
+                rule.verbs.retain(|granted| granted != verb);
+            }
+        }
+        let rules = role.rules.iter_mut().flatten();
+        let rules: Vec<_> = rules.filter(|rule| !rule.verbs.is_empty()).collect();
+        let rules = Patch::Merge(json!({"rules": rules}));
+        roles
+            .patch("security-group-operator", &PatchParams::default(), &rules)
+            .await?;
+        bind(&Api::all(client.clone())).await?;
+        let kubeconfig = plane
+            .kubeconfig_for_service_account("default", "default")
+            .await?;
+        let mut operator = Started::with(&plane, &kubeconfig)?;
+        operator.until_ready().await?;
+        let memberships: Api<SecurityGroupMembership> = Api::namespaced(client, "default");
+        for name in ["a", "b", "c"] {
+            let membership = serde_json::from_value(json!({
+                "metadata": {"name": name},
+                "spec": {"region": "cn-hangzhou", "instanceID": "i-web", "securityGroupID": "sg-web"},
+            }))?;
+            memberships
+                .create(&PostParams::default(), &membership)
+                .await?;
+        }
+        let user = "system:serviceaccount:default:default";
+        operator.until_tried(&plane, user, 403, resource).await?;
+        let lines = operator.lines_with(said)?;
+        assert_eq!(lines.len(), 1, "{lines:#?}");
+        assert!(lines[0].contains("is forbidden: User"), "{lines:#?}");
+        assert_eq!(operator.child.exit_code()?, None);
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn kinds_that_are_taken_away_are_named_once_and_served_again_when_they_are_back() -> Result<()>
 {
     let plane = ControlPlane::start().await?;
@@ -255,6 +305,7 @@ async fn an_api_server_that_is_gone_is_waited_for() -> Result<()> {
         2,
         "started, and what is in the way: {lines:#?}"
     );
+    assert!(lines[1].contains("Connection refused"), "{lines:#?}");
     operator.is_alive_but_not_ready().await?;
     plane.start_api_server().await?;
     operator.until_ready().await
@@ -298,7 +349,7 @@ impl Started {
             let tries = events.iter().filter(|event| {
                 event.user == user
                     && event.code == code
-                    && matches!(event.verb.as_str(), "list" | "watch")
+                    && matches!(event.verb.as_str(), "list" | "watch" | "patch" | "create")
                     && event.resource == resource
             });
             Ok(tries.count() >= TRIES)

@@ -34,7 +34,7 @@ use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::{Controller, WatchStreamExt as _, watcher};
 use kube::{Api, Resource as _, ResourceExt as _};
 use tokio::sync::Semaphore;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::account::directory::Directory;
 use crate::api::{
@@ -43,7 +43,7 @@ use crate::api::{
 use crate::args::Settings;
 use crate::clock::Clock;
 use crate::condition;
-use crate::kubernetes::{self, WatchLog};
+use crate::kubernetes::{self, Troubles, WatchLog};
 use crate::telemetry::Telemetry;
 use crate::watched::Watched;
 
@@ -80,6 +80,7 @@ pub struct Context {
     /// Whose turn it is.
     pub turns: Arc<Turns>,
     writes: Semaphore,
+    refusals: Troubles,
     locks: Locks,
     memory: Memory,
     unlisted_scopes: AtomicUsize,
@@ -110,6 +111,7 @@ impl Context {
             pokes,
             events,
             telemetry,
+            refusals: Troubles::default(),
             writes: Semaphore::new(usize::from(settings.max_writes_in_flight)),
             locks: Locks::default(),
             memory: Memory::new(clock.clone()),
@@ -342,13 +344,20 @@ fn is_settled(object: &SecurityGroupMembership) -> bool {
 fn on_error(object: Arc<Object>, error: &ActError, context: Arc<Context>) -> Action {
     let uid = object.uid().unwrap_or_default();
     let wait = context.memory.after_error(&uid);
-    warn!(
-        %error,
-        namespace = object.namespace().unwrap_or_default(),
-        name = object.name_any(),
-        retry_seconds = wait.as_secs(),
-        "pass failed"
-    );
+    let namespace = object.namespace().unwrap_or_default();
+    let name = object.name_any();
+    let retry_seconds = wait.as_secs();
+    match error {
+        // A right that is missing is missing for every object.
+        ActError::Kubernetes { what, source }
+            if source.code() == Some(403) && !context.refusals.is_news(what) =>
+        {
+            debug!(%error, namespace, name, retry_seconds, "pass failed");
+        }
+        ActError::Kubernetes { .. } | ActError::ObjectGone | ActError::Changed => {
+            warn!(%error, namespace, name, retry_seconds, "pass failed");
+        }
+    }
     Action::requeue(wait)
 }
 

@@ -68,7 +68,7 @@ impl Wire {
         &self.parameters
     }
 
-    /// XML by default; JSON by `Format` or, in version 3, by `accept`.
+    /// XML by default; JSON by `Format` or, where that is absent, by `accept`.
     #[must_use]
     pub fn format(&self) -> Format {
         match self.parameters.text("Format") {
