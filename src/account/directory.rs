@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::{ObjectRef, Store};
+use tokio::time::Instant;
 
 use crate::api::account::Grant;
 use crate::ecs::SecurityGroupId;
@@ -38,6 +40,9 @@ pub enum Grants {
     Listed(Vec<Grant>),
 }
 
+/// How long an account that is gone serves the deletions that began with it. Longer than a target takes to start or stop.
+pub const FAREWELL: Duration = Duration::from_secs(10 * 60);
+
 /// One account in the directory.
 #[derive(Clone, Debug)]
 pub struct Entry {
@@ -47,8 +52,8 @@ pub struct Entry {
     pub last_good: Option<Arc<Account>>,
     /// For whom.
     pub grants: Grants,
-    /// Whether the object is gone; what is left serves deletions only.
-    pub departed: bool,
+    /// When the object went, if it has gone; what is left serves deletions only, for [`FAREWELL`].
+    pub departed: Option<Instant>,
 }
 
 /// All accounts, by the name that objects know them by.
@@ -86,10 +91,9 @@ impl Directory {
     pub fn know(&self, key: &AccountKey, grants: Grants) -> bool {
         let mut entries = self.lock();
         match entries.get_mut(key) {
-            Some(entry) if entry.grants == grants && !entry.departed => false,
+            Some(entry) if entry.grants == grants && entry.departed.is_none() => false,
             Some(entry) => {
-                if entry.departed {
-                    entry.departed = false;
+                if entry.departed.take().is_some() {
                     entry.standing = Standing::Examining;
                 }
                 entry.grants = grants;
@@ -102,7 +106,7 @@ impl Directory {
                         standing: Standing::Examining,
                         last_good: None,
                         grants,
-                        departed: false,
+                        departed: None,
                     },
                 );
                 true
@@ -113,7 +117,10 @@ impl Directory {
     /// Records what an examination found, and says whether that is news. Does nothing for an account that is gone meanwhile.
     pub fn set_standing(&self, key: &AccountKey, standing: Standing) -> bool {
         let mut entries = self.lock();
-        let Some(entry) = entries.get_mut(key).filter(|entry| !entry.departed) else {
+        let Some(entry) = entries
+            .get_mut(key)
+            .filter(|entry| entry.departed.is_none())
+        else {
             return false;
         };
         if let Standing::Ready(account) = &standing {
@@ -140,7 +147,7 @@ impl Directory {
         let mut entries = self.lock();
         match entries.get_mut(key) {
             Some(entry) if entry.last_good.is_some() => {
-                entry.departed = true;
+                entry.departed = Some(Instant::now());
                 entry.standing = Standing::Unready {
                     stalled: true,
                     message: format!("{key} does not exist any more"),
@@ -152,12 +159,21 @@ impl Directory {
         }
     }
 
+    /// Lets go of the credentials of accounts that have been gone for [`FAREWELL`].
+    pub fn forget_the_departed(&self) {
+        self.lock().retain(|_, entry| {
+            entry
+                .departed
+                .is_none_or(|since| since.elapsed() < FAREWELL)
+        });
+    }
+
     /// Every account that exists.
     #[must_use]
     pub fn keys(&self) -> Vec<AccountKey> {
         self.lock()
             .iter()
-            .filter(|(_, entry)| !entry.departed)
+            .filter(|(_, entry)| entry.departed.is_none())
             .map(|(key, _)| key.clone())
             .collect()
     }

@@ -280,7 +280,7 @@ fn view_account(
     let Some(entry) = context
         .directory
         .look_up(key)
-        .filter(|entry| deleting || !entry.departed)
+        .filter(|entry| deleting || entry.departed.is_none())
     else {
         return missing();
     };

@@ -69,6 +69,7 @@ pub async fn run(context: Arc<Context>, period: Duration) {
     loop {
         tasks.follow(&context, period);
         context.turns.call_the_waiting();
+        context.directory.forget_the_departed();
         for object in context.edges.misquoted() {
             context.pokes.poke(&object);
         }

@@ -302,7 +302,8 @@ fn what_was_joined_is_left_even_when_its_secret_went_first() {
 }
 
 #[test]
-fn an_account_may_go_before_what_it_joined_unless_the_operator_has_never_known_it() {
+fn an_account_may_go_before_what_it_joined_but_not_long_before_and_the_operator_must_have_known_it()
+{
     in_virtual_time(|| async {
         let mut world = world().await;
         world.write_secret(TEAMS, 0);
@@ -327,6 +328,11 @@ fn an_account_may_go_before_what_it_joined_unless_the_operator_has_never_known_i
             assert_eq!(object(&world, name), None);
             assert!(!world.is_member(target, "sg-a"));
         }
+        seconds(600.0).await;
+        world.delete("stays");
+        seconds(AT_ONCE).await;
+        assert_eq!(ready(&world, "stays").1, "AccountNotFound");
+        assert!(world.is_member("i-1", "sg-a"));
         world.keep_none();
         world.delete("waits");
         seconds(10.0).await;
