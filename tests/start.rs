@@ -205,18 +205,18 @@ async fn a_right_to_write_that_is_missing_is_named_once_for_all_objects() -> Res
         install(&plane, &deploy).await?;
         let client = plane.admin_client().await?;
         let roles: Api<ClusterRole> = Api::all(client.clone());
-        let mut role = roles.get("security-group-operator").await?;
-        for rule in role.rules.iter_mut().flatten() {
+        let mut shipped = roles.get("security-group-operator").await?;
+        let mut rights = shipped.rules.take().unwrap_or_default();
+        for right in &mut rights {
             let is_it = |of: &String| of.starts_with(resource);
-            if rule.resources.iter().flatten().any(is_it) {
-                rule.verbs.retain(|granted| granted != verb);
+            if right.resources.iter().flatten().any(is_it) {
+                right.verbs.retain(|granted| granted != verb);
             }
         }
-        let rules = role.rules.iter_mut().flatten();
-        let rules: Vec<_> = rules.filter(|rule| !rule.verbs.is_empty()).collect();
-        let rules = Patch::Merge(json!({"rules": rules}));
+        rights.retain(|right| !right.verbs.is_empty());
+        let fewer = Patch::Merge(json!({"rules": rights}));
         roles
-            .patch("security-group-operator", &PatchParams::default(), &rules)
+            .patch("security-group-operator", &PatchParams::default(), &fewer)
             .await?;
         bind(&Api::all(client.clone())).await?;
         let kubeconfig = plane
