@@ -2,13 +2,18 @@
 
 mod support;
 
-use kube::Client;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client};
 use serde_json::{Value, json};
+use support::control_plane::ControlPlane;
 use support::error::{Context, Error, Result};
+use support::eventually::eventually;
+use support::operator::{Operator, Options};
 use support::stage::Stage;
 
 const INVENTORY: &str = "
-securityGroups: [{id: sg-base}]
+securityGroups: [{id: sg-base}, {id: sg-web}]
 instances: [{id: i-web, securityGroupIds: [sg-base]}]
 ";
 
@@ -80,7 +85,15 @@ async fn what_is_no_id_is_refused_with_the_name_of_its_field() -> Result<()> {
         let texts = hostile().into_iter().map(|text| text.replace("ID", good));
         for text in texts.chain(others.chain(wrong).map(str::to_owned)) {
             spec[field] = json!(text);
-            refused(&stage, EDGE, spec.clone(), &[&format!("spec.{field}")]).await?;
+            // In words, and not by the pattern alone.
+            let too_long = text.len() > 64;
+            let what_to_write = if too_long {
+                "may not be more than"
+            } else {
+                "write "
+            };
+            let sentence = [&*format!("spec.{field}"), what_to_write];
+            refused(&stage, EDGE, spec.clone(), &sentence).await?;
         }
     }
     Ok(())
@@ -142,6 +155,15 @@ async fn a_membership_that_says_too_much_or_too_little_is_refused() -> Result<()
         (
             json!({"accountRef": {"name": "x".repeat(254)}}),
             &["spec.accountRef.name"],
+        ),
+        // No object can have such a name, and the field cannot be changed.
+        (
+            json!({"accountRef": {"name": "theirs/default"}}),
+            &["spec.accountRef.name", "write the name of an object"],
+        ),
+        (
+            json!({"accountRef": {"name": "Default"}}),
+            &["spec.accountRef.name", "lower-case"],
         ),
         // No field anywhere names another namespace.
         (
@@ -226,6 +248,60 @@ async fn what_an_edge_is_made_of_cannot_be_changed() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+async fn an_object_from_before_a_stricter_rule_is_served_and_let_go() -> Result<()> {
+    let plane = ControlPlane::start().await?;
+    let options = Options {
+        binary: binaries!().operator,
+        ..Options::default()
+    };
+    let _operator = Operator::start(&plane, options).await?;
+    let stage = Stage::raise_on(&plane, &binaries!(), INVENTORY).await?;
+    stage.apply("web", "i-web", "sg-web", json!({})).await?;
+    stage.until_reason("web", "Joined").await?;
+
+    let crds: Api<CustomResourceDefinition> = Api::all(stage.client.clone());
+    let field =
+        "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/securityGroupID";
+    let stricter = json!([
+        {"op": "replace", "path": format!("{field}/pattern"), "value": "^sg-bp[a-z0-9]+$"},
+        {"op": "replace", "path": format!("{field}/x-kubernetes-validations"), "value": [
+            {"rule": "self.startsWith('sg-bp')", "message": "stricter"},
+        ]},
+    ]);
+    let patch: Patch<Value> = Patch::Json(serde_json::from_value(stricter)?);
+    crds.patch(
+        "securitygroupmemberships.security-group-operator.io",
+        &PatchParams::default(),
+        &patch,
+    )
+    .await?;
+    let spec = json!({"region": "cn-hangzhou", "instanceID": "i-web", "securityGroupID": "sg-web"});
+    eventually("the rule holds", async || {
+        Ok(refusal(&stage.client, creation(&stage, EDGE, &spec)?)
+            .await
+            .is_ok())
+    })
+    .await?;
+    // A status, a policy, an annotation, a finalizer: none of them is what the rule is about.
+    stage.write_account(json!([])).await?;
+    stage.until_reason("web", "NotGranted").await?;
+    let everything = json!([{"namespaces": {"names": [stage.name]}, "securityGroupIDs": ["*"]}]);
+    stage.write_account(everything).await?;
+    stage.until_reason("web", "Joined").await?;
+    let policy =
+        json!({"spec": {"driftPolicy": "Report"}, "metadata": {"annotations": {"note": "x"}}});
+    stage
+        .memberships()
+        .patch("web", &PatchParams::default(), &Patch::Merge(&policy))
+        .await?;
+    stage.until_ready("web").await?;
+    stage.delete("web").await?;
+    stage.until_gone("web").await?;
+    assert!(!stage.is_member("i-web", "sg-web").await?);
+    Ok(())
+}
+
 /// An account that is accepted.
 fn good_account() -> Value {
     json!({
@@ -252,7 +328,10 @@ async fn credentials_are_one_secret_by_name_or_the_environment() -> Result<()> {
         (json!({"secretRef": null}), &["spec.credentials", one]),
         (json!({"secretRef": {}}), &[name, "Required"]),
         (json!({"secretRef": {"name": ""}}), &[name]),
-        (json!({"secretRef": {"name": "../other/secret"}}), &[name]),
+        (
+            json!({"secretRef": {"name": "../other/secret"}}),
+            &[name, "write the name of an object"],
+        ),
         (json!({"secretRef": {"name": "a\nb"}}), &[name]),
         (
             json!({"secretRef": {"name": "aliyun", "namespace": "kube-system"}}),
@@ -292,6 +371,20 @@ async fn a_grant_says_which_namespaces_and_which_groups() -> Result<()> {
             &["spec.grants[0].namespaces.names"],
         ),
         (
+            grant(json!({"names": ["*"]}), json!(["*"])),
+            &[
+                "spec.grants[0].namespaces.names[0]",
+                "for all namespaces leave names out and write selector: {}",
+            ],
+        ),
+        (
+            grant(json!({"names": ["default", ""]}), json!(["*"])),
+            &[
+                "spec.grants[0].namespaces.names[1]",
+                "write the name of a namespace",
+            ],
+        ),
+        (
             json!({"securityGroupIDs": ["*"]}),
             &[namespaces, "Required"],
         ),
@@ -307,7 +400,7 @@ async fn a_grant_says_which_namespaces_and_which_groups() -> Result<()> {
         ),
         (
             named(json!(["sg-*"])),
-            &["spec.grants[0].securityGroupIDs[0]"],
+            &["spec.grants[0].securityGroupIDs[0]", "or * for all"],
         ),
         (
             named(json!(["sg-a\nsg-b"])),
@@ -318,6 +411,76 @@ async fn a_grant_says_which_namespaces_and_which_groups() -> Result<()> {
         let spec = with(good_account(), &json!({"grants": [grant]}));
         refused(&stage, CLUSTER, spec, sentence).await?;
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_selector_that_selects_nothing_by_mistake_or_everything_is_refused() -> Result<()> {
+    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    let (labels, expression) = (
+        "spec.grants[0].namespaces.selector.matchLabels",
+        "spec.grants[0].namespaces.selector.matchExpressions[0]",
+    );
+    let granted = |selector: &Value| {
+        let grant = json!({"namespaces": {"selector": selector}, "securityGroupIDs": ["*"]});
+        with(good_account(), &json!({"grants": [grant]}))
+    };
+    for good in [
+        json!({}),
+        json!({"matchLabels": {"example.com/team": "web", "empty": ""}}),
+        json!({"matchExpressions": [{"key": "team", "operator": "NotIn", "values": ["web", ""]}]}),
+        json!({"matchExpressions": [{"key": "example.com/team", "operator": "Exists"}]}),
+        json!({"matchExpressions": [{"key": "team", "operator": "DoesNotExist", "values": []}]}),
+    ] {
+        accepted(&stage, CLUSTER, granted(&good)).await?;
+    }
+    let expressed = |key: &str, operator: &str, values: Value| {
+        let requirement = json!({"key": key, "operator": operator, "values": values});
+        json!({"matchExpressions": [requirement]})
+    };
+    let need = "In and NotIn need values, Exists and DoesNotExist take none";
+    let cases: &[(Value, &[&str])] = &[
+        // Would be all namespaces.
+        (expressed("team", "NotIn", json!([])), &[expression, need]),
+        (expressed("team", "In", json!([])), &[expression, need]),
+        (expressed("team", "In", Value::Null), &[expression, need]),
+        (
+            expressed("team", "Exists", json!(["web"])),
+            &[expression, need],
+        ),
+        (
+            expressed("team", "Equals", json!(["web"])),
+            &[expression, "operator", "NotIn", "DoesNotExist"],
+        ),
+        (
+            expressed("Web Team", "Exists", json!([])),
+            &[expression, "key", "should match"],
+        ),
+        (
+            expressed("team", "In", json!(["web team"])),
+            &[expression, "values[0]", "should match"],
+        ),
+        (
+            json!({"matchLabels": {"team": "web team"}}),
+            &[labels, "should match"],
+        ),
+        (json!({"matchLabels": {"team": true}}), &[labels, "string"]),
+        (json!({"team": "web"}), &["unknown field", "selector.team"]),
+    ];
+    for (selector, sentence) in cases {
+        refused(&stage, CLUSTER, granted(selector), sentence).await?;
+    }
+    // What a template makes of a value that is not there: not the selector of no label, which is for all namespaces.
+    let request = creation(
+        &stage,
+        CLUSTER,
+        &granted(&json!({"matchLabels": {"team": null}})),
+    )?;
+    let made: Value = stage.client.request(request).await?;
+    assert_eq!(
+        made["spec"]["grants"][0]["namespaces"]["selector"],
+        json!({"matchLabels": {"team": ""}})
+    );
     Ok(())
 }
 
@@ -344,8 +507,11 @@ async fn an_endpoint_is_scheme_host_and_port() -> Result<()> {
     ] {
         for field in ["ecs", "sts"] {
             let spec = with(good_account(), &json!({"endpoints": {field: url}}));
-            let sentence = format!("spec.endpoints.{field}");
-            refused(&stage, CLUSTER, spec, &[&sentence]).await?;
+            let sentence = [
+                &*format!("spec.endpoints.{field}"),
+                "write http:// or https://",
+            ];
+            refused(&stage, CLUSTER, spec, &sentence).await?;
         }
     }
     Ok(())

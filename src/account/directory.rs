@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use k8s_openapi::api::core::v1::Namespace;
-use kube::core::{PartialObjectMeta, Selector, SelectorExt as _};
+use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::{ObjectRef, Store};
 
 use crate::api::account::Grant;
@@ -72,6 +72,15 @@ impl Directory {
     #[must_use]
     pub fn look_up(&self, key: &AccountKey) -> Option<Entry> {
         self.lock().get(key).cloned()
+    }
+
+    /// The account itself, where it can be used.
+    #[must_use]
+    pub fn usable(&self, key: &AccountKey) -> Option<Arc<Account>> {
+        match self.look_up(key)?.standing {
+            Standing::Ready(account) => Some(account),
+            Standing::Examining | Standing::Unready { .. } => None,
+        }
     }
 
     /// Makes an account known. Its grants count at once, its standing when it has been examined. Whether that is news.
@@ -188,7 +197,7 @@ impl Directory {
     }
 }
 
-/// Whether one grant covers this use. Closed where anything is unknown: no namespace seen, no selector that parses.
+/// Whether one grant covers this use. Closed where the namespace has not been seen.
 fn covers(
     grant: &Grant,
     namespace: &str,
@@ -204,12 +213,13 @@ fn covers(
         .names
         .as_ref()
         .is_some_and(|names| names.iter().any(|name| name == namespace));
-    let selected = || {
-        let selector = grant.namespaces.selector.clone()?;
-        let selector = Selector::try_from(selector).ok()?;
-        Some(selector.matches(labels?))
-    };
-    group_granted && (named || selected().unwrap_or(false))
+    let selected = grant
+        .namespaces
+        .selector
+        .as_ref()
+        .zip(labels)
+        .is_some_and(|(selector, labels)| selector.matches(labels));
+    group_granted && (named || selected)
 }
 
 #[cfg(test)]
@@ -264,6 +274,37 @@ mod tests {
         assert!(covers(&grant, "a", Some(&labels("web")), &group("sg-1")));
         assert!(!covers(&grant, "a", Some(&labels("db")), &group("sg-1")));
         assert!(!covers(&grant, "a", None, &group("sg-1")));
+    }
+
+    #[test]
+    fn a_grant_by_expressions_means_what_kubernetes_means() {
+        for (expression, here, elsewhere, unlabelled) in [
+            (
+                "{key: team, operator: In, values: [web, db]}",
+                true,
+                false,
+                false,
+            ),
+            (
+                "{key: team, operator: NotIn, values: [web]}",
+                false,
+                true,
+                true,
+            ),
+            ("{key: team, operator: NotIn}", false, false, false),
+            ("{key: team, operator: In}", false, false, false),
+            ("{key: team, operator: Exists}", true, true, false),
+            ("{key: team, operator: DoesNotExist}", false, false, true),
+        ] {
+            let grant = grant(&format!(
+                "{{namespaces: {{selector: {{matchExpressions: [{expression}]}}}}, securityGroupIDs: ['*']}}"
+            ));
+            let labels = |team: &str| BTreeMap::from([("team".to_owned(), team.to_owned())]);
+            let covered = |labels| covers(&grant, "a", Some(&labels), &group("sg-1"));
+            assert_eq!(covered(labels("web")), here, "{expression}");
+            assert_eq!(covered(labels("mail")), elsewhere, "{expression}");
+            assert_eq!(covered(BTreeMap::new()), unlabelled, "{expression}");
+        }
     }
 
     #[test]

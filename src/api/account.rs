@@ -5,9 +5,11 @@
     reason = "the printcolumn attribute of kube repeats its keys"
 )]
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 /// An Alibaba Cloud account for the memberships of one namespace.
@@ -176,11 +178,108 @@ pub struct Grant {
 pub struct GrantedNamespaces {
     /// Namespaces by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 1000), inner(length(max = 63)))]
+    #[schemars(
+        length(min = 1, max = 1000),
+        inner(regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"), length(max = 63))
+    )]
     pub names: Option<Vec<String>>,
     /// Namespaces by label. An empty selector means all namespaces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub selector: Option<LabelSelector>,
+    pub selector: Option<NamespaceSelector>,
+}
+
+/// Selects namespaces that fulfil all of it, as every label selector of Kubernetes does.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NamespaceSelector {
+    /// Labels that a namespace must have, with these values.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "labels")]
+    pub match_labels: BTreeMap<String, String>,
+    /// What else the labels of a namespace must fulfil.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub match_expressions: Vec<LabelRequirement>,
+}
+
+/// What one label must fulfil.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[x_kube(validation = Rule::new("(self.operator in ['In', 'NotIn']) == (has(self.values) && size(self.values) > 0)")
+    .message("In and NotIn need values, Exists and DoesNotExist take none"))]
+pub struct LabelRequirement {
+    /// Name of the label.
+    #[schemars(
+        length(min = 1, max = 317),
+        regex(
+            pattern = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
+        )
+    )]
+    pub key: String,
+    /// In: it has one of the values. `NotIn`: it has none of them, or is not there. Exists: it is there. `DoesNotExist`: it is not.
+    pub operator: LabelOperator,
+    /// Values for In and `NotIn`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 64),
+        inner(
+            regex(pattern = r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"),
+            length(max = 63)
+        )
+    )]
+    pub values: Vec<String>,
+}
+
+/// How a label is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum LabelOperator {
+    /// It has one of the values.
+    In,
+    /// It has none of the values, or is not there.
+    NotIn,
+    /// It is there.
+    Exists,
+    /// It is not there.
+    DoesNotExist,
+}
+
+impl NamespaceSelector {
+    /// Whether a namespace with these labels is selected.
+    #[must_use]
+    pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+        let equal = |(name, value)| labels.get(name) == Some(value);
+        self.match_labels.iter().all(equal)
+            && self.match_expressions.iter().all(|requirement| {
+                let LabelRequirement {
+                    key,
+                    operator,
+                    values,
+                } = requirement;
+                let value = labels.get(key);
+                let among = value.is_some_and(|value| values.contains(value));
+                match operator {
+                    LabelOperator::In => among,
+                    // Without values it is no requirement that anybody means: closed.
+                    LabelOperator::NotIn => !among && !values.is_empty(),
+                    LabelOperator::Exists => value.is_some(),
+                    LabelOperator::DoesNotExist => value.is_none(),
+                }
+            })
+    }
+}
+
+/// Values that a label can have, so that one that none can have is refused. A null is the empty value, as in the kinds of
+/// Kubernetes itself: without the default the API server would drop the label, and a selector of no label is for everybody.
+fn labels(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": 64,
+        "additionalProperties": {
+            "type": "string",
+            "default": "",
+            "maxLength": 63,
+            "pattern": "^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$",
+        },
+    })
 }
 
 /// What the operator found out about an account.

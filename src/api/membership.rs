@@ -156,7 +156,10 @@ pub struct AccountRef {
     pub kind: AccountKind,
     /// Name of the account.
     #[serde(default = "default_account_name")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
+    )]
     pub name: String,
 }
 
@@ -249,7 +252,7 @@ pub enum DriftPolicy {
     Report,
 }
 
-/// Who made the edge.
+/// Joined if this operator made the target a member of the group, Adopted if it was one before.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
 )]
@@ -273,7 +276,7 @@ pub struct SecurityGroupMembershipStatus {
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 
-    /// Joined if this operator made the edge, Adopted if it was there before.
+    /// Who made the target a member.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
 

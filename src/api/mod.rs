@@ -5,7 +5,8 @@ pub mod membership;
 pub mod reason;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, JSON, JSONSchemaProps,
+    CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+    ValidationRule,
 };
 use kube::CustomResourceExt as _;
 
@@ -81,6 +82,7 @@ fn finished(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
             continue;
         };
         refuse_null(schema);
+        explain_patterns(schema);
         if let Some(status) = schema
             .properties
             .as_mut()
@@ -92,17 +94,109 @@ fn finished(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     crd
 }
 
+/// A pattern that does not match is refused with the pattern. Beside that, what to write, in words.
+fn explain_patterns(schema: &mut JSONSchemaProps) {
+    let pattern = schema.pattern.clone().unwrap_or_default();
+    if let Some((_, rule, words)) = PATTERNS.iter().find(|(known, ..)| *known == pattern) {
+        let rule = ValidationRule {
+            rule: rule.map_or_else(|| format!("self.matches(r'{pattern}')"), str::to_owned),
+            message: Some((*words).to_owned()),
+            ..ValidationRule::default()
+        };
+        let rules = &mut schema.x_kubernetes_validations;
+        rules.get_or_insert_default().insert(0, rule);
+    }
+    for_each_part(schema, explain_patterns);
+}
+
+/// What to write where these patterns stand, and in long lists a rule that costs the API server less than the pattern and
+/// finds what people write by mistake. The syntax of labels is for the pattern alone: too dear, and known to whoever uses them.
+const PATTERNS: &[(&str, Option<&str>, &str)] = &[
+    (
+        "^[a-z]{2}(-[a-z0-9]+)+$",
+        None,
+        "write a region, such as cn-hangzhou",
+    ),
+    (
+        "^i-[a-zA-Z0-9]+$",
+        None,
+        "write the ID of an instance: i- and letters or digits, such as i-bp1234567890abcdefgh",
+    ),
+    (
+        "^eni-[a-zA-Z0-9]+$",
+        None,
+        "write the ID of a network interface: eni- and letters or digits, such as eni-bp1234567890abcdefgh",
+    ),
+    (
+        "^sg-[a-zA-Z0-9]+$",
+        None,
+        "write the ID of a security group: sg- and letters or digits, such as sg-bp1234567890abcdefgh",
+    ),
+    (
+        r"^(\*|sg-[a-zA-Z0-9]+)$",
+        Some("self == '*' || (self.startsWith('sg-') && !self.contains('*'))"),
+        "write the ID of a security group, such as sg-bp1234567890abcdefgh, or * for all",
+    ),
+    (
+        "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
+        None,
+        "write the name of an object: lower-case letters, digits, dashes and dots",
+    ),
+    (
+        "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
+        Some("size(self) > 0 && !self.contains('*')"),
+        "write the name of a namespace; for all namespaces leave names out and write selector: {}",
+    ),
+    (
+        "^https?://[a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?(:[0-9]{1,5})?$",
+        None,
+        "write http:// or https://, a host and, if needed, a port, such as https://ecs-vpc.cn-beijing.aliyuncs.com",
+    ),
+];
+
 fn refuse_null(schema: &mut JSONSchemaProps) {
-    use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSONSchemaPropsOrArray;
     schema.nullable = None;
+    for_each_part(schema, refuse_null);
+}
+
+/// The fields of an object, the values of a map, the items of a list.
+fn for_each_part(schema: &mut JSONSchemaProps, change: fn(&mut JSONSchemaProps)) {
     for property in schema
         .properties
         .iter_mut()
         .flat_map(|properties| properties.values_mut())
     {
-        refuse_null(property);
+        change(property);
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
+        change(values);
     }
     if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
-        refuse_null(items);
+        change(items);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_pattern_is_said_in_words() {
+        fn collect(schema: &mut JSONSchemaProps) {
+            let rules = schema.x_kubernetes_validations.as_deref();
+            let words = rules.unwrap_or_default().iter().any(|rule| {
+                let words = rule.message.as_deref();
+                words.is_some_and(|words| words.starts_with("write "))
+            });
+            let pattern = schema.pattern.as_deref().unwrap_or_default();
+            let is_of_labels = pattern.contains("[-A-Za-z0-9_.]");
+            assert_eq!(words, !pattern.is_empty() && !is_of_labels, "{pattern}");
+            for_each_part(schema, collect);
+        }
+        for (_, crd) in crds() {
+            for version in crd.spec.versions {
+                collect(&mut version.schema.unwrap().open_api_v3_schema.unwrap());
+            }
+        }
     }
 }
