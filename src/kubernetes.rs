@@ -1,6 +1,7 @@
 //! Plain calls to the API server, each with a deadline (kube has none by itself, and a dead connection would hang for ever),
 //! and the one way in which a status is written.
 
+use std::collections::HashMap;
 use std::fmt::Debug;
 use std::future::Future;
 use std::sync::{Mutex, PoisonError};
@@ -12,6 +13,7 @@ use kube::runtime::controller;
 use kube::{Api, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use crate::api::STATUS_MANAGER;
@@ -82,6 +84,21 @@ where
     bounded(api.patch_status(&name, &params, &Patch::Apply(&patch))).await
 }
 
+/// An error with its causes, as far as it does not name them itself: "client error (Connect)" alone helps nobody.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let words = cause.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        next = cause.source();
+    }
+    text
+}
+
 /// How everything is watched. Cloud load balancers drop idle connections after four minutes (AKS: 240 s), so a watch ends
 /// by itself before that; that costs a reconnect and no new list.
 #[must_use]
@@ -91,43 +108,60 @@ pub fn watch_config() -> kube::runtime::watcher::Config {
 
 const WATCH_SECONDS: u32 = 230;
 
-/// Logs the troubles of one controller's queue: the same watch trouble once, not at every try.
-#[derive(Debug)]
-pub struct QueueLog {
-    kind: &'static str,
-    last: Mutex<String>,
+/// Tells a trouble that is new from one that is met again at each try.
+#[derive(Debug, Default)]
+pub struct Troubles(Mutex<HashMap<String, Instant>>);
+
+/// No shorter than from one try to the next: a trouble that comes again later is another one.
+const SAME_TROUBLE: Duration = Duration::from_secs(6 * 60);
+
+impl Troubles {
+    /// Whether this was not met of late.
+    pub fn is_news(&self, trouble: &str) -> bool {
+        let now = Instant::now();
+        let mut met = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        met.retain(|_, at| now.saturating_duration_since(*at) < SAME_TROUBLE);
+        met.insert(trouble.to_owned(), now).is_none()
+    }
 }
 
-impl QueueLog {
-    /// For the controller of `kind`.
+/// Logs what keeps one kind from being watched: the same trouble once, not at every try.
+#[derive(Debug)]
+pub struct WatchLog {
+    kind: &'static str,
+    troubles: Troubles,
+}
+
+impl WatchLog {
+    /// For the watch of `kind`.
     #[must_use]
-    pub const fn new(kind: &'static str) -> Self {
+    pub fn new(kind: &'static str) -> Self {
         Self {
             kind,
-            last: Mutex::new(String::new()),
+            troubles: Troubles::default(),
         }
     }
 
-    /// Takes in one result of the controller.
+    /// Takes in what the watch says in place of an event.
+    pub fn trouble(&self, error: &dyn std::error::Error) {
+        let error = chain(error);
+        if self.troubles.is_news(&error) {
+            warn!(
+                kind = self.kind,
+                error, "cannot be watched; tried again until it can"
+            );
+        }
+    }
+
+    /// Takes in one result of the kind's controller.
     pub fn note<T, R, Q>(&self, result: Result<T, controller::Error<R, Q>>)
     where
         R: std::error::Error + 'static,
         Q: std::error::Error + 'static,
     {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         match result {
-            Ok(_) => last.clear(),
-            Err(controller::Error::QueueError(error)) => {
-                let text = error.to_string();
-                if *last != text {
-                    warn!(
-                        kind = self.kind,
-                        error = text,
-                        "cannot be watched; tried again until it can"
-                    );
-                    *last = text;
-                }
-            }
+            Ok(_) => {}
+            Err(controller::Error::QueueError(error)) => self.trouble(&error),
             // Reconcile errors are logged where they are known; an object that is gone needs no pass.
             Err(error) => debug!(kind = self.kind, %error, "queue"),
         }

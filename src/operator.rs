@@ -22,7 +22,7 @@ use crate::api::{CloudAccount, ClusterCloudAccount, SecurityGroupMembership};
 use crate::args::Settings;
 use crate::clock::Clock;
 use crate::ecs::{Http, Transport};
-use crate::kubernetes::{bounded, watch_config};
+use crate::kubernetes::{WatchLog, bounded, chain, watch_config};
 use crate::membership::event::Events;
 use crate::membership::index::Edges;
 use crate::membership::poke::Pokes;
@@ -145,7 +145,9 @@ where
         Some(403) => format!(
             "the operator may not list {plural}; apply the roles in deploy/ and bind them to its service account: {error}"
         ),
-        Some(_) | None => format!("the Kubernetes API server cannot be used: {error}"),
+        Some(_) | None => {
+            format!("the Kubernetes API server cannot be used: {}", chain(&error))
+        },
     })
 }
 
@@ -294,6 +296,7 @@ fn watch_namespaces(
         .predicate_filter(predicates::labels, PredicateConfig::default());
     let watch = async move {
         let mut changes = std::pin::pin!(changes);
+        let log = WatchLog::new("Namespace");
         while let Some(change) = changes.next().await {
             match change {
                 Ok(namespace) => {
@@ -301,7 +304,7 @@ fn watch_namespaces(
                         pokes.poke(&membership);
                     }
                 }
-                Err(error) => warn!(%error, "namespaces cannot be watched"),
+                Err(error) => log.trouble(&error),
             }
         }
     };

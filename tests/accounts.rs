@@ -98,6 +98,10 @@ async fn a_secret_that_cannot_be_used_says_which_key_and_never_its_value() -> Re
             ["accessKeyID ends in a line break", "--from-literal"],
         ),
         (
+            json!({"accessKeyID": "testid", "accessKeySecret": [0xff, 0xfe, 0x00]}),
+            ["accessKeySecret is not text", "as Alibaba Cloud shows it"],
+        ),
+        (
             json!({"accessKeyID": "testid", "accessKeySecret": "canary4 5"}),
             ["accessKeySecret", secret.as_str()],
         ),
@@ -145,14 +149,15 @@ async fn a_key_that_the_cloud_refuses_is_said_in_its_words_and_not_tried_again_a
         stage.simulator.reset_stats().await?;
         stage.write_secret(id, secret).await?;
         let reason = code.replace('.', "");
-        let status = until_account(&stage, &stage.name, &reason, "Stalled", &[code]).await?;
+        let sentence = [code, "in the account's Secret", "tried again after 5m"];
+        let status = until_account(&stage, &stage.name, &reason, "Stalled", &sentence).await?;
         assert!(!serde_json::to_string(&status)?.contains("canary"));
         stage.apply("web", "i-web", "sg-web", json!({})).await?;
         for _ in 0..3 {
             stage.look_again("web").await?;
         }
         let object = stage.until_reason("web", "AccountNotReady").await?;
-        stalled(&object, &[code, &stage.name]);
+        stalled(&object, &[code, &stage.name, "in the account's Secret"]);
         // What is joined stays joined.
         stage.until_reason("first", "AccountNotReady").await?;
         assert!(stage.is_member("i-other", "sg-web").await?);
@@ -379,7 +384,7 @@ fn accounts(client: &Client) -> Api<ClusterCloudAccount> {
     Api::all(client.clone())
 }
 
-/// Writes these keys and no others.
+/// Writes these keys and no others: texts, or lists of bytes.
 async fn write_secret(stage: &Stage, name: &str, data: &Value) -> Result<()> {
     let secrets: Api<Secret> = Api::namespaced(stage.client.clone(), NAMESPACE);
     let encoded: serde_json::Map<String, Value> = data
@@ -387,7 +392,13 @@ async fn write_secret(stage: &Stage, name: &str, data: &Value) -> Result<()> {
         .context("an object")?
         .iter()
         .map(|(key, value)| {
-            let bytes = value.as_str().unwrap_or_default().as_bytes().to_vec();
+            let bytes = match value {
+                Value::Array(bytes) => bytes
+                    .iter()
+                    .filter_map(|byte| u8::try_from(byte.as_u64()?).ok())
+                    .collect(),
+                _ => value.as_str().unwrap_or_default().as_bytes().to_vec(),
+            };
             (key.clone(), json!(k8s_openapi::ByteString(bytes)))
         })
         .collect();

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::Hash;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::FutureExt as _;
@@ -52,9 +53,21 @@ impl Account {
                 gate: Gate::new(client.clock().clone()),
                 client,
                 telemetry,
+                doubted: AtomicBool::new(false),
             }),
             readers: Mutex::default(),
         }
+    }
+
+    /// Whether the cloud has refused the key in a call, though STS had accepted it.
+    #[must_use]
+    pub fn is_doubted(&self) -> bool {
+        self.calls.doubted.load(Ordering::Relaxed)
+    }
+
+    /// STS has accepted the key again.
+    pub fn trust(&self) {
+        self.calls.doubted.store(false, Ordering::Relaxed);
     }
 
     /// What the cloud says of the target; none where a complete answer does not list it. Asked together with the others
@@ -203,6 +216,7 @@ struct Calls {
     client: Client,
     gate: Gate,
     telemetry: Arc<Telemetry>,
+    doubted: AtomicBool,
 }
 
 impl Calls {
@@ -258,6 +272,9 @@ impl Calls {
         self.telemetry
             .count_call(action, region, error, started.elapsed());
         self.gate.note(region, action, error);
+        if error.is_some_and(Error::blames_key) {
+            self.doubted.store(true, Ordering::Relaxed);
+        }
         result.map_err(CallError::Failed)
     }
 }

@@ -19,6 +19,7 @@ use kube::runtime::controller::Action;
 use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::{Controller, PredicateConfig, WatchStreamExt as _, predicates, watcher};
 use kube::{Api, ResourceExt};
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::api::account::Endpoints as EndpointSpec;
@@ -26,7 +27,7 @@ use crate::api::membership::AccountKind;
 use crate::api::reason;
 use crate::clock::Clock;
 use crate::ecs::{self, Class, Credential, Endpoints, Transport};
-use crate::kubernetes::{self, QueueLog};
+use crate::kubernetes::{self, WatchLog};
 use crate::membership::edge::AccountKey;
 use crate::membership::index::Edges;
 use crate::membership::poke::Pokes;
@@ -35,11 +36,11 @@ use crate::watched::Watched;
 
 use self::access::Account;
 use self::credentials::Source;
-use self::directory::{Directory, Standing};
+use self::directory::{Directory, Grants, Standing};
 use self::kind::AccountObject;
 use self::status::Finding;
 
-/// How often a Secret is read again that no watch of ours covers.
+/// How often a Secret is read again: no watch of ours covers those of the namespaced kind.
 const SECRET_PERIOD: Duration = Duration::from_secs(60);
 
 /// What an examination needs.
@@ -71,15 +72,17 @@ pub struct Context {
 /// What is remembered of an account between examinations.
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
-    /// What was accepted last. An account that goes while it is examined leaves this behind; the next one of its name is
-    /// another one.
-    accepted: Option<Accepted>,
+    /// What the cloud was asked about last. An account that goes while it is examined leaves this behind; the next one of its
+    /// name is another one.
+    asked: Option<Mark>,
+    /// When it is asked about the same again; none where it accepted it.
+    ask_again: Option<Instant>,
     /// Failures in a row.
     failures: u32,
 }
 
 /// UID and generation of the account, and version of its Secret.
-type Accepted = (Option<String>, Option<i64>, String);
+type Mark = (Option<String>, Option<i64>, String);
 
 /// Runs the controller of one kind until `shutdown` resolves. `synced` is told when every account has been listed once.
 pub async fn run<K: AccountObject>(
@@ -108,7 +111,7 @@ pub async fn run<K: AccountObject>(
         .predicate_filter(predicates::generation, PredicateConfig::default());
     let (pokes, secrets) = unbounded();
     let secret_watch = watch_secrets::<K>(Arc::clone(&context), reader.clone(), pokes);
-    let log = QueueLog::new(K::KIND.name());
+    let log = WatchLog::new(K::KIND.name());
     let controller = Controller::for_stream(accounts, reader)
         .reconcile_on(secrets)
         .graceful_shutdown_on(shutdown)
@@ -160,7 +163,17 @@ fn know<K: AccountObject>(context: &Context, account: &Watched<K>) {
             }
         }
         Err(error) => {
-            warn!(account = %key, %error, "cannot be read by this version and is ignored");
+            warn!(account = %key, %error, "cannot be read by this version of the operator");
+            context.memory().remove(&key);
+            context.directory.know(&key, Grants::Listed(Vec::new()));
+            context.directory.set_standing(
+                &key,
+                Standing::Unready {
+                    stalled: true,
+                    message: format!("this version of the operator cannot read it: {error}"),
+                },
+            );
+            poke_memberships(context, &key);
         }
     }
 }
@@ -196,6 +209,7 @@ async fn watch_secrets<K: AccountObject>(
             .default_backoff()
             .touched_objects()
     );
+    let log = WatchLog::new("Secret");
     while let Some(change) = changes.next().await {
         match change {
             Ok(secret) => {
@@ -206,7 +220,7 @@ async fn watch_secrets<K: AccountObject>(
                     }
                 }
             }
-            Err(error) => warn!(%error, namespace, "Secrets cannot be watched"),
+            Err(error) => log.trouble(&error),
         }
     }
 }
@@ -233,24 +247,28 @@ async fn examine<K: AccountObject>(
     }
     let key = key_of::<K>(account);
     let finding = match ask(account, &key, &context).await {
-        Asked::Unchanged => return Ok(Action::requeue(SECRET_PERIOD)),
+        Asked::Unchanged => return Ok(Action::requeue(unchanged_look(&key, &context))),
         Asked::Found(finding) => finding,
     };
     if let Err(error) = write_status(account, &finding, &context).await {
         // Otherwise the next examination would find nothing new and never write it.
-        context.memory().entry(key).or_default().accepted = None;
+        context.memory().entry(key).or_default().asked = None;
         return Err(error);
     }
     Ok(Action::requeue(next_look(&finding, &key, &context)))
 }
 
 fn on_error<K: AccountObject>(
-    _account: Arc<Watched<K>>,
+    account: Arc<Watched<K>>,
     error: &kubernetes::Error,
-    _context: Arc<Context>,
+    context: Arc<Context>,
 ) -> Action {
-    warn!(%error, kind = ?K::KIND, "status of an account could not be written");
-    Action::requeue(Duration::from_secs(5))
+    let key = key_of::<K>(&*account);
+    warn!(account = %key, %error, "the status could not be written");
+    let mut memory = context.memory();
+    let failures = &mut memory.entry(key).or_default().failures;
+    *failures = failures.saturating_add(1);
+    Action::requeue(Class::Transient.retry().delay(*failures).min(SECRET_PERIOD))
 }
 
 enum Asked {
@@ -258,20 +276,27 @@ enum Asked {
     Found(Finding),
 }
 
-/// Reads the credentials and asks whose they are, unless the same were accepted before.
+/// Reads the credentials and asks whose they are, unless the answer is known.
 async fn ask<K: AccountObject>(account: &K, key: &AccountKey, context: &Context) -> Asked {
     let source = account.source(&context.operator_namespace);
     let found =
         match credentials::read(&context.client, &source, context.environment.as_ref()).await {
             Ok(found) => found,
+            // What the API server cannot say just now does not undo what the cloud said.
+            Err(Finding::Unknown(_)) if context.accepted(account, key) => return Asked::Unchanged,
             Err(finding) => return Asked::Found(settle(finding, None, key, context)),
         };
-    let mark = Some((account.uid(), account.meta().generation, found.version));
-    if context
-        .memory()
-        .get(key)
-        .is_some_and(|memory| memory.accepted == mark)
-    {
+    let mark = (account.uid(), account.meta().generation, found.version);
+    let known = context.memory().get(key).is_some_and(|memory| {
+        memory.asked.as_ref() == Some(&mark)
+            && memory.ask_again.is_none_or(|again| Instant::now() < again)
+    });
+    // Accepted once, and refused in a call since: it may have been disabled, or have expired.
+    let doubted = context
+        .directory
+        .usable(key)
+        .filter(|account| known && account.is_doubted());
+    if known && doubted.is_none() {
         return Asked::Unchanged;
     }
     let own = account.endpoints();
@@ -287,16 +312,22 @@ async fn ask<K: AccountObject>(account: &K, key: &AccountKey, context: &Context)
         Err(error) => {
             let finding = Finding::NoCredentials {
                 reason: reason::INVALID_SPEC,
-                message: format!("spec.endpoints: {error}"),
+                message: format!("spec.{error}"),
             };
             return Asked::Found(settle(finding, None, key, context));
         }
     };
     let client = ecs::Client::new(Arc::clone(&context.transport), found.credential, endpoints)
         .with_clock(context.clock.clone());
-    match client.caller_identity().await {
-        Ok(identity) => {
-            context.memory().entry(key.clone()).or_default().accepted = mark;
+    match (client.caller_identity().await, doubted) {
+        (Ok(_), Some(account)) => {
+            account.trust();
+            Asked::Unchanged
+        }
+        // Says nothing about the key.
+        (Err(error), Some(_)) if !status::is_stalled(&error) => Asked::Unchanged,
+        (Ok(identity), None) => {
+            context.memory().entry(key.clone()).or_default().asked = Some(mark);
             let usable = Account::new(
                 client,
                 identity.account_uid.clone(),
@@ -309,7 +340,11 @@ async fn ask<K: AccountObject>(account: &K, key: &AccountKey, context: &Context)
                 context,
             ))
         }
-        Err(error) => Asked::Found(settle(Finding::Refused(error), None, key, context)),
+        (Err(error), _) => {
+            let finding = settle(Finding::Refused(error), None, key, context);
+            context.memory().entry(key.clone()).or_default().asked = Some(mark);
+            Asked::Found(finding)
+        }
     }
 }
 
@@ -332,9 +367,9 @@ fn settle(
         Standing::Unready { message, .. } => warn!(account = %key, message, "not usable"),
         Standing::Examining => {}
     }
-    // A key that was accepted and then failed must be asked about again, even if nothing changed.
+    // A key that was accepted and then could not be read must be asked about again, even if nothing changed.
     if matches!(standing, Standing::Unready { .. }) {
-        context.memory().entry(key.clone()).or_default().accepted = None;
+        context.memory().entry(key.clone()).or_default().asked = None;
     }
     if context.directory.set_standing(key, standing) {
         poke_memberships(context, key);
@@ -345,22 +380,39 @@ fn settle(
 /// When to look again without a change.
 fn next_look(finding: &Finding, key: &AccountKey, context: &Context) -> Duration {
     let mut memory = context.memory();
-    let failures = &mut memory.entry(key.clone()).or_default().failures;
-    match finding {
+    let memory = memory.entry(key.clone()).or_default();
+    memory.failures = memory.failures.saturating_add(1);
+    memory.ask_again = None;
+    let wait = match finding {
         Finding::Accepted(_) => {
-            *failures = 0;
+            memory.failures = 0;
             SECRET_PERIOD
         }
         Finding::NoCredentials { .. } | Finding::Unknown(_) => {
-            *failures = failures.saturating_add(1);
-            Class::Transient.retry().delay(*failures).min(SECRET_PERIOD)
+            Class::Transient.retry().delay(memory.failures)
         }
         Finding::Refused(error) => {
-            *failures = failures.saturating_add(1);
-            let wait = error.class().retry().delay(*failures);
-            error.retry_after().map_or(wait, |asked| asked.max(wait))
+            let wait = error.class().retry().delay(memory.failures);
+            let wait = error.retry_after().map_or(wait, |asked| asked.max(wait));
+            memory.ask_again = Some(Instant::now() + wait);
+            wait
         }
-    }
+    };
+    // The Secret may be put right sooner.
+    wait.min(SECRET_PERIOD)
+}
+
+/// When to look again at what is as it was.
+fn unchanged_look(key: &AccountKey, context: &Context) -> Duration {
+    let again = context
+        .memory()
+        .get(key)
+        .and_then(|memory| memory.ask_again);
+    again.map_or(SECRET_PERIOD, |again| {
+        again
+            .saturating_duration_since(Instant::now())
+            .min(SECRET_PERIOD)
+    })
 }
 
 async fn write_status<K: AccountObject>(
@@ -386,6 +438,16 @@ async fn write_status<K: AccountObject>(
 }
 
 impl Context {
+    /// Whether this account, as it is, was accepted with the Secret as it was.
+    fn accepted<K: AccountObject>(&self, account: &K, key: &AccountKey) -> bool {
+        self.memory().get(key).is_some_and(|memory| {
+            let asked = memory.asked.as_ref().filter(|_| memory.ask_again.is_none());
+            asked.is_some_and(|(uid, generation, _)| {
+                *uid == account.uid() && *generation == account.meta().generation
+            })
+        })
+    }
+
     fn memory(&self) -> std::sync::MutexGuard<'_, HashMap<AccountKey, Memory>> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -32,10 +32,7 @@ impl Finding {
         match self {
             Self::Accepted(_) | Self::Unknown(_) => false,
             Self::NoCredentials { .. } => true,
-            Self::Refused(error) => match error.class() {
-                Class::Blocked | Class::Invalid | Class::Absent => true,
-                Class::Done | Class::Transitional | Class::Transient | Class::Throttled => false,
-            },
+            Self::Refused(error) => is_stalled(error),
         }
     }
 
@@ -54,10 +51,24 @@ impl Finding {
                 } else {
                     reason::RETRYING.to_owned()
                 },
-                error.to_string(),
+                format!(
+                    "{}; {}; tried again {}",
+                    // The cloud's sentence goes on here.
+                    error.to_string().trim_end_matches('.'),
+                    error.hint(),
+                    error.class().retry()
+                ),
             ),
             Self::Unknown(message) => (reason::RETRYING.to_owned(), message.clone()),
         }
+    }
+}
+
+/// Whether somebody must act before the cloud can take the credentials.
+pub(super) fn is_stalled(error: &Error) -> bool {
+    match error.class() {
+        Class::Blocked | Class::Invalid | Class::Absent => true,
+        Class::Done | Class::Transitional | Class::Transient | Class::Throttled => false,
     }
 }
 

@@ -1,5 +1,6 @@
 //! The classes of errors and when each is tried again: pure data. Which code is of which class stands in `error_table`.
 
+use std::fmt;
 use std::time::Duration;
 
 /// What the loop does about an error.
@@ -61,6 +62,26 @@ impl Retry {
         let exponent = i32::try_from(failures.saturating_sub(1).min(64)).unwrap_or(64);
         let seconds = self.first.as_secs_f64() * self.factor.powi(exponent);
         Duration::from_secs_f64(seconds.min(self.cap.as_secs_f64()))
+    }
+}
+
+/// When it is tried again, in words that stay true from one try to the next.
+impl fmt::Display for Retry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cap = short(self.cap);
+        if self.first == self.cap {
+            write!(f, "every {cap}")
+        } else {
+            write!(f, "after {}, at most every {cap}", short(self.first))
+        }
+    }
+}
+
+fn short(duration: Duration) -> String {
+    match duration.as_secs() {
+        seconds if seconds % 3600 == 0 => format!("{}h", seconds / 3600),
+        seconds if seconds % 60 == 0 => format!("{}m", seconds / 60),
+        seconds => format!("{seconds}s"),
     }
 }
 

@@ -21,7 +21,7 @@ use super::endpoint::Endpoints;
 use super::error::Error;
 use super::id::{InstanceId, NetworkInterfaceId, Region, SecurityGroupId, Target};
 use super::request::{self, Attempt};
-use super::transport::Transport;
+use super::transport::{Transport, TransportError};
 
 /// The cloud, for one account. Cheap to clone.
 #[derive(Clone)]
@@ -293,6 +293,15 @@ impl Client {
         let sent = Instant::now();
         let response = self.transport.send(request, deadline).await;
         let answer = response
+            .map_err(|source| match source {
+                // What was left of it for the last page differs each time, and a status says it.
+                TransportError::Timeout { .. } => TransportError::Timeout {
+                    after: action.deadline(),
+                },
+                TransportError::Connect { .. }
+                | TransportError::TooLarge { .. }
+                | TransportError::Interrupted { .. } => source,
+            })
             .map_err(|source| Error::Transport { action, source })
             .and_then(|response| answer::read(action, &response, &self.account.credential));
         let milliseconds = sent.elapsed().as_millis();

@@ -127,7 +127,7 @@ fn parse(field: &'static str, text: &str) -> Result<Url, EndpointError> {
             Ok(url)
         }
         Ok(_) => refuse("has a path, query or fragment"),
-        Err(_) => refuse("names no host"),
+        Err(_) => refuse("names no host, or a port that is none"),
     }
 }
 

@@ -92,10 +92,22 @@ impl Error {
     pub fn verdict(&self) -> Verdict {
         match self {
             Self::Api(error) => error.verdict(),
-            Self::Transport { .. } => Verdict {
+            Self::Transport { action, source } => Verdict {
                 class: Class::Transient,
                 known: true,
-                hint: "check that the operator's pod reaches the cloud's endpoint",
+                hint: match (action, source) {
+                    // The host is made of the region, unless the account names an endpoint.
+                    (
+                        Action::JoinSecurityGroup
+                        | Action::LeaveSecurityGroup
+                        | Action::DescribeInstances
+                        | Action::DescribeNetworkInterfaces,
+                        TransportError::Connect { .. },
+                    ) => {
+                        "check spec.region, and that the operator's pod reaches the endpoint of that region"
+                    }
+                    _ => "check that the operator's pod reaches the cloud's endpoint",
+                },
             },
             Self::BadAnswer { .. } | Self::BadRow { .. } => Verdict {
                 class: Class::Transient,
@@ -124,6 +136,17 @@ impl Error {
             Self::Api(error) => ONE_ID.contains(&error.code.as_str()),
             Self::BadRow { .. } => true,
             Self::Transport { .. } | Self::BadAnswer { .. } => false,
+        }
+    }
+
+    /// Whether the cloud does not take the key: it is unknown, disabled or expired, or does not sign rightly.
+    #[must_use]
+    pub fn blames_key(&self) -> bool {
+        match self {
+            Self::Api(error) => {
+                KEY.contains(&error_table::as_documented(&error.code, &error.message))
+            }
+            Self::Transport { .. } | Self::BadAnswer { .. } | Self::BadRow { .. } => false,
         }
     }
 
@@ -200,6 +223,19 @@ const ONE_ID: [&str; 7] = [
     "InvalidParam.Malformed",
 ];
 
+/// What an account's key is refused with, whatever is asked for.
+const KEY: [&str; 9] = [
+    "InvalidAccessKeyId.NotFound",
+    "InvalidAccessKeyId.Inactive",
+    "Forbidden.AccessKeyDisabled",
+    "SignatureDoesNotMatch",
+    "IncompleteSignature",
+    "InvalidSecurityToken.Expired",
+    "InvalidSecurityToken.Malformed",
+    "InvalidSecurityToken.MismatchWithAccessKey",
+    "MissingSecurityToken",
+];
+
 /// Characters. A condition's reason may have 1,024, but it is a column of `kubectl get`.
 const REASON_LIMIT: usize = 100;
 
@@ -260,6 +296,36 @@ mod tests {
             );
             assert_eq!(error.hint(), error.verdict().hint);
             assert!(error.hint().split(' ').count() > 3, "{}", error.hint());
+        }
+    }
+
+    #[test]
+    fn a_key_is_blamed_for_what_only_another_one_can_mend() {
+        let blamed = |code: &str, message: &str| {
+            let message = message.to_owned();
+            let error = ApiError {
+                message,
+                ..api(Action::DescribeInstances, 404, code)
+            };
+            assert_eq!(
+                error.verdict().class == Class::Blocked,
+                error.verdict().known
+            );
+            Error::from(error).blames_key()
+        };
+        for code in KEY {
+            assert!(blamed(code, ""), "{code}");
+        }
+        assert!(blamed(
+            "InvalidParameter",
+            "\"SecurityToken.Expired\" is not valid"
+        ));
+        for code in [
+            "Forbidden.RAM",
+            "InstanceLastSecurityGroup",
+            "Newly.Invented",
+        ] {
+            assert!(!blamed(code, ""), "{code}");
         }
     }
 

@@ -21,14 +21,7 @@ pub struct Verdict {
 /// Looks a code up for the action that met it.
 #[must_use]
 pub fn verdict(action: Action, status: u16, code: &str, message: &str) -> Verdict {
-    // ECS answers an expired STS token so (kubevela/terraform-controller#52), and not with the code that is documented.
-    let expired = code == "InvalidParameter" && message.contains("SecurityToken.Expired");
-    let code = if expired {
-        "InvalidSecurityToken.Expired"
-    } else {
-        code
-    };
-
+    let code = as_documented(code, message);
     let exact = TABLE.iter().find(|row| row.codes.contains(&code));
     let family = || {
         FAMILIES
@@ -57,6 +50,16 @@ pub fn verdict(action: Action, status: u16, code: &str, message: &str) -> Verdic
         class,
         known: true,
         hint: row.hint,
+    }
+}
+
+/// The code that is documented for what was answered.
+pub(super) fn as_documented<'a>(code: &'a str, message: &str) -> &'a str {
+    // ECS answers an expired STS token so (kubevela/terraform-controller#52), and not with the code that is documented.
+    if code == "InvalidParameter" && message.contains("SecurityToken.Expired") {
+        "InvalidSecurityToken.Expired"
+    } else {
+        code
     }
 }
 

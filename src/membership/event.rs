@@ -14,10 +14,11 @@ use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt as _};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use crate::api::SecurityGroupMembership;
 use crate::clock::Clock;
+use crate::kubernetes::Troubles;
 use crate::telemetry::Telemetry;
 
 use super::status::Note;
@@ -66,8 +67,9 @@ impl Events {
         let instance = start(instance.unwrap_or_else(|| CONTROLLER.to_owned()), 128);
         let names = clock.clone();
         let writer = tokio::spawn(async move {
+            let refusals = Troubles::default();
             while let Some(told) = waiting.recv().await {
-                write(&client, told.event(&instance, &names)).await;
+                write(&client, told.event(&instance, &names), &refusals).await;
             }
         });
         let events = Self {
@@ -138,11 +140,19 @@ impl Writer {
     }
 }
 
-async fn write(client: &kube::Client, event: Event) {
+async fn write(client: &kube::Client, event: Event, refusals: &Troubles) {
     let namespace = event.metadata.namespace.clone().unwrap_or_default();
     let api: Api<Event> = Api::namespaced(client.clone(), &namespace);
     match tokio::time::timeout(DEADLINE, api.create(&PostParams::default(), &event)).await {
         Ok(Ok(_)) => {}
+        // The right is missing. (A namespace that goes is a 403, too, and takes no event any more.)
+        Ok(Err(kube::Error::Api(status)))
+            if status.is_forbidden() && status.message.contains("cannot create resource") =>
+        {
+            if refusals.is_news("") {
+                warn!(error = status.message, "no events are written");
+            }
+        }
         Ok(Err(error)) => debug!(%error, namespace, "event not written"),
         Err(_) => debug!(namespace, "event not written in time"),
     }

@@ -15,25 +15,29 @@ pub struct Locks {
 
 #[derive(Debug, Default)]
 struct Inner {
-    held: HashMap<(Region, Target), Weak<tokio::sync::Mutex<()>>>,
+    held: HashMap<Key, Weak<tokio::sync::Mutex<()>>>,
     /// At how many entries those are dropped that nobody holds any more.
     limit: usize,
 }
 
+/// UID of the cloud account, where it is known, and the target.
+type Key = (Option<String>, Region, Target);
+
 impl Locks {
     /// Hold this while a pass runs. One edge needs it for its claims; one target needs it because the cloud refuses two changes
-    /// of it at a time (409 `InvalidOperation.Conflict`).
+    /// of it at a time (409 `InvalidOperation.Conflict`). What another cloud account says of a target of the same name is another
+    /// matter: nobody waits for somebody else's calls.
     #[must_use]
-    pub fn of(&self, edge: &Edge) -> Arc<tokio::sync::Mutex<()>> {
+    pub fn of(&self, account_uid: Option<String>, edge: &Edge) -> Arc<tokio::sync::Mutex<()>> {
         self.inner
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .of((edge.region.clone(), edge.target.clone()))
+            .of((account_uid, edge.region.clone(), edge.target.clone()))
     }
 }
 
 impl Inner {
-    fn of(&mut self, key: (Region, Target)) -> Arc<tokio::sync::Mutex<()>> {
+    fn of(&mut self, key: Key) -> Arc<tokio::sync::Mutex<()>> {
         if let Some(lock) = self.held.get(&key).and_then(Weak::upgrade) {
             return lock;
         }
@@ -62,24 +66,26 @@ mod tests {
     #[tokio::test]
     async fn passes_over_one_target_wait_for_each_other_and_for_nobody_else() {
         let locks = Locks::default();
-        let lock = locks.of(&edge(0));
+        let lock = locks.of(None, &edge(0));
         let held = lock.lock().await;
         // Those that nobody holds any more are dropped, those that are held stay.
         for number in 1..1_000 {
-            assert!(locks.of(&edge(number)).try_lock().is_ok());
+            assert!(locks.of(None, &edge(number)).try_lock().is_ok());
         }
         let other_group = Edge {
             group: "sg-2".parse().unwrap(),
             ..edge(0)
         };
-        assert!(locks.of(&other_group).try_lock().is_err());
+        assert!(locks.of(None, &other_group).try_lock().is_err());
+        let elsewhere = locks.of(Some("1".to_owned()), &edge(0));
+        assert!(elsewhere.try_lock().is_ok());
         drop(held);
-        assert!(locks.of(&edge(0)).try_lock().is_ok());
+        assert!(locks.of(None, &edge(0)).try_lock().is_ok());
     }
 
     #[test]
     fn locks_that_nobody_holds_are_dropped_and_looked_for_each_time_their_number_doubles() {
-        let key = |number: usize| (edge(number).region, edge(number).target);
+        let key = |number: usize| (None, edge(number).region, edge(number).target);
         let mut locks = Inner::default();
         for number in 0..1_000 {
             drop(locks.of(key(number)));

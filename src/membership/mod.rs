@@ -34,7 +34,7 @@ use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::{Controller, WatchStreamExt as _, watcher};
 use kube::{Api, Resource as _, ResourceExt as _};
 use tokio::sync::Semaphore;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::account::directory::Directory;
 use crate::api::{
@@ -43,7 +43,7 @@ use crate::api::{
 use crate::args::Settings;
 use crate::clock::Clock;
 use crate::condition;
-use crate::kubernetes::{self, QueueLog};
+use crate::kubernetes::{self, Troubles, WatchLog};
 use crate::telemetry::Telemetry;
 use crate::watched::Watched;
 
@@ -83,6 +83,7 @@ pub struct Context {
     /// Whose turn it is.
     pub turns: Arc<Turns>,
     writes: Semaphore,
+    refusals: Troubles,
     locks: Locks,
     memory: Memory,
     unlisted_scopes: AtomicUsize,
@@ -113,6 +114,7 @@ impl Context {
             pokes,
             events,
             telemetry,
+            refusals: Troubles::default(),
             writes: Semaphore::new(usize::from(settings.max_writes_in_flight)),
             locks: Locks::default(),
             memory: Memory::new(clock.clone()),
@@ -166,7 +168,7 @@ pub async fn run(
         .reflect(writer)
         .applied_objects()
         .try_filter(move |object| std::future::ready(is_news(object, &news)));
-    let log = QueueLog::new("SecurityGroupMembership");
+    let log = WatchLog::new("SecurityGroupMembership");
     Controller::for_stream(objects, reader)
         .reconcile_on(pokes)
         .graceful_shutdown_on(shutdown)
@@ -291,8 +293,18 @@ async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Action,
     else {
         return Ok(Action::await_change());
     };
-    let lock = context.locks.of(&edge);
-    let _one_pass_a_target = lock.lock().await;
+    let account = || Pass::account_uid(readable, &namespace, &context);
+    let mut account_uid = account();
+    let _one_pass_a_target = loop {
+        let lock = context.locks.of(account_uid.clone(), &edge);
+        let held = lock.lock_owned().await;
+        // It may have become known meanwhile.
+        let now = account();
+        if now == account_uid {
+            break held;
+        }
+        account_uid = now;
+    };
     let uid = readable.uid().unwrap_or_default();
     // The watch may lag behind our own writes; what they said is not to be decided again from an older view.
     let old_view = resource_version(readable) < context.edges.known_version(&uid);
@@ -328,13 +340,20 @@ fn is_settled(object: &SecurityGroupMembership) -> bool {
 fn on_error(object: Arc<Object>, error: &ActError, context: Arc<Context>) -> Action {
     let uid = object.uid().unwrap_or_default();
     let wait = context.memory.after_error(&uid);
-    warn!(
-        %error,
-        namespace = object.namespace().unwrap_or_default(),
-        name = object.name_any(),
-        retry_seconds = wait.as_secs(),
-        "pass failed"
-    );
+    let namespace = object.namespace().unwrap_or_default();
+    let name = object.name_any();
+    let retry_seconds = wait.as_secs();
+    match error {
+        // A right that is missing is missing for every object.
+        ActError::Kubernetes { what, source }
+            if source.code() == Some(403) && !context.refusals.is_news(what) =>
+        {
+            debug!(%error, namespace, name, retry_seconds, "pass failed");
+        }
+        ActError::Kubernetes { .. } | ActError::ObjectGone | ActError::Changed => {
+            warn!(%error, namespace, name, retry_seconds, "pass failed");
+        }
+    }
     Action::requeue(wait)
 }
 

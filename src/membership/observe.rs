@@ -56,6 +56,21 @@ enum Current {
 }
 
 impl Pass {
+    /// UID of the cloud account that the object's edge is of: that of its claim, or that of the account that it names.
+    #[must_use]
+    pub fn account_uid(
+        object: &SecurityGroupMembership,
+        namespace: &str,
+        context: &Context,
+    ) -> Option<String> {
+        Claim::of(object)
+            .and_then(|claim| claim.account_uid)
+            .or_else(|| {
+                let key = AccountKey::of(&object.spec, namespace);
+                context.directory.uid(&key)
+            })
+    }
+
     /// What memory says of the object. No call.
     pub fn begin(
         watched: Arc<Object>,

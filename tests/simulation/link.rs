@@ -48,6 +48,8 @@ pub struct Odds {
 pub struct Weather {
     odds: Mutex<Odds>,
     random: Mutex<StdRng>,
+    /// Reads of Secrets that are still to be refused with 500.
+    refused_secrets: AtomicUsize,
     /// Writes that are still to be refused with 409.
     refused_status: AtomicUsize,
     refused_claims: AtomicUsize,
@@ -61,11 +63,27 @@ impl Weather {
         Self {
             odds: Mutex::new(odds),
             random: Mutex::new(StdRng::seed_from_u64(seed)),
+            refused_secrets: AtomicUsize::new(0),
             refused_status: AtomicUsize::new(0),
             refused_claims: AtomicUsize::new(0),
             lagging: Mutex::default(),
             api_millis: AtomicU64::new(2),
         }
+    }
+
+    /// Answers the next reads of a Secret with 500.
+    pub fn refuse_secrets(&self, count: usize) {
+        self.refused_secrets.store(count, Ordering::SeqCst);
+    }
+
+    fn refuses_secret(&self, call: &Call) -> bool {
+        let less = |left: usize| left.checked_sub(1);
+        call.verb == Verb::Get
+            && call.kind.plural == "secrets"
+            && self
+                .refused_secrets
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, less)
+                .is_ok()
     }
 
     /// From now on a request to the API server takes so long.
@@ -217,6 +235,9 @@ impl Disturbance for ApiSide {
             Some(Moment::Before) => return Fate::Hang,
             Some(Moment::AfterEffect) => return Fate::HangAfter,
             None => {}
+        }
+        if link.weather.refuses_secret(call) {
+            return Fate::Refuse(500);
         }
         if link.weather.refuses(call) {
             return Fate::Refuse(409);

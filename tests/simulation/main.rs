@@ -8,6 +8,7 @@
     reason = "a test"
 )]
 
+mod accounts;
 #[path = "../support/api_server/mod.rs"]
 mod api_server;
 mod crash;

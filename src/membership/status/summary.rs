@@ -416,21 +416,5 @@ const fn way_out(deleting: bool) -> &'static str {
 
 /// When a class is tried again, in words that stay true from one try to the next.
 fn retry_text(retry: Retry) -> String {
-    if retry.first == retry.cap {
-        format!("every {}", short(retry.cap))
-    } else {
-        format!(
-            "after {}, at most every {}",
-            short(retry.first),
-            short(retry.cap)
-        )
-    }
-}
-
-fn short(duration: Duration) -> String {
-    match duration.as_secs() {
-        seconds if seconds % 3600 == 0 => format!("{}h", seconds / 3600),
-        seconds if seconds % 60 == 0 => format!("{}m", seconds / 60),
-        seconds => format!("{seconds}s"),
-    }
+    retry.to_string()
 }

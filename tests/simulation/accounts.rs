@@ -1,0 +1,235 @@
+//! What an account says of its key while key, Secret and API server change: each a small story.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use crate::api_server::Verb;
+use crate::in_virtual_time;
+use crate::monitor::{condition, text};
+use crate::scene::{ACCOUNTS, CLUSTER, KEYS, TEAMS};
+use crate::story::{add_fault, ready, seconds, world};
+use crate::world::World;
+
+/// The longest that the operator goes without a look at a Secret that it does not watch, and a little.
+const A_LOOK: f64 = 62.0;
+
+/// Status, reason and message of an account's Ready.
+fn account(world: &World, account: usize) -> (String, String, String) {
+    let account = &ACCOUNTS[account];
+    let object = world
+        .server
+        .object(account.plural, account.namespace, account.name)
+        .unwrap();
+    let ready = condition(&object, "Ready").unwrap();
+    (
+        text(ready, "/status"),
+        text(ready, "/reason"),
+        text(ready, "/message"),
+    )
+}
+
+fn calls(world: &World, action: &str) -> u64 {
+    let stats = world.simulator.stats();
+    let counts = stats["calls"][action].as_object();
+    counts
+        .into_iter()
+        .flat_map(|counts| counts.values())
+        .filter_map(Value::as_u64)
+        .sum()
+}
+
+fn own() -> Value {
+    json!({"accountRef": {"kind": "CloudAccount", "name": "own"}})
+}
+
+#[test]
+fn a_secret_that_is_put_right_is_seen_within_a_minute_however_long_the_cloud_is_not_asked() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        let wrong = json!({
+            "accessKeyID": STANDARD.encode(KEYS[0].0), "accessKeySecret": STANDARD.encode("mistyped"),
+        });
+        world.user(
+            Verb::Apply,
+            "secrets",
+            ACCOUNTS[TEAMS].secret_namespace,
+            "key",
+            json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "key"}, "data": wrong}),
+        );
+        world.account(TEAMS, true);
+        world.membership("m", 0, 0, own());
+        seconds(1.0).await;
+        let (status, reason, message) = account(&world, TEAMS);
+        assert_eq!((&*status, &*reason), ("False", "SignatureDoesNotMatch"));
+        for part in [
+            "accessKeySecret",
+            "; tried again after 5m, at most every 30m",
+        ] {
+            assert!(message.contains(part), "no {part:?} in: {message}");
+        }
+        // Blocked: asked again after 5, 10, 20 and 30 minutes, while the Secret is looked at every minute.
+        world.simulator.reset_stats();
+        seconds(70.0 * 60.0).await;
+        assert_eq!(calls(&world, "GetCallerIdentity"), 4);
+        assert_eq!(ready(&world, "m").1, "AccountNotReady");
+
+        world.write_secret(TEAMS, 0);
+        seconds(A_LOOK).await;
+        assert_eq!(account(&world, TEAMS).1, "CredentialsAccepted");
+        assert_eq!(ready(&world, "m"), ("True".to_owned(), "Joined".to_owned()));
+    });
+}
+
+#[test]
+fn an_account_whose_key_the_cloud_does_not_take_any_more_says_so() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        world.membership("m", 0, 0, json!({}));
+        seconds(5.0).await;
+        assert_eq!(ready(&world, "m").1, "Joined");
+        world.cloud(json!({"revokeKey": {"id": KEYS[0].0}}));
+        world.membership("late", 1, 0, json!({}));
+        seconds(1.0).await;
+        assert_eq!(ready(&world, "late").1, "InvalidAccessKeyIdInactive");
+        seconds(A_LOOK).await;
+        let (status, reason, _) = account(&world, CLUSTER);
+        assert_eq!(
+            (&*status, &*reason),
+            ("False", "InvalidAccessKeyIdInactive")
+        );
+        assert_eq!(ready(&world, "late").1, "AccountNotReady");
+        assert_eq!(ready(&world, "m").1, "AccountNotReady");
+
+        world.cloud(json!({"activateKey": {"id": KEYS[0].0}}));
+        seconds(30.0 * 60.0).await;
+        assert_eq!(account(&world, CLUSTER).1, "CredentialsAccepted");
+        for name in ["m", "late"] {
+            assert_eq!(
+                ready(&world, name),
+                ("True".to_owned(), "Joined".to_owned())
+            );
+        }
+    });
+}
+
+#[test]
+fn a_key_that_sts_still_takes_is_asked_about_once_and_stays_accepted() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        let before = account(&world, CLUSTER);
+        add_fault(
+            &world,
+            "DescribeInstances",
+            1,
+            &json!({"error": {"code": "InvalidAccessKeyId.Inactive"}}),
+        );
+        world.simulator.reset_stats();
+        world.membership("m", 0, 0, json!({}));
+        seconds(20.0 * 60.0).await;
+        assert_eq!(calls(&world, "GetCallerIdentity"), 1);
+        assert_eq!(account(&world, CLUSTER), before);
+        assert_eq!(ready(&world, "m"), ("True".to_owned(), "Joined".to_owned()));
+    });
+}
+
+#[test]
+fn what_the_api_server_cannot_say_of_a_secret_does_not_undo_what_the_cloud_said_of_it() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        world.membership("m", 0, 0, json!({}));
+        seconds(5.0).await;
+        let before = account(&world, CLUSTER);
+        world.simulator.reset_stats();
+        world.weather.refuse_secrets(3);
+        seconds(10.0 * 60.0).await;
+        assert_eq!(account(&world, CLUSTER), before);
+        assert_eq!(calls(&world, "GetCallerIdentity"), 0);
+        assert_eq!(ready(&world, "m"), ("True".to_owned(), "Joined".to_owned()));
+    });
+}
+
+#[test]
+fn a_status_that_is_refused_costs_no_storm_of_calls() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        world.simulator.reset_stats();
+        world.weather.refuse_status_writes(usize::MAX);
+        world.account(CLUSTER, false);
+        world.account(CLUSTER, true);
+        seconds(30.0 * 60.0).await;
+        let asked = calls(&world, "GetCallerIdentity");
+        assert!((30..=40).contains(&asked), "once a minute: {asked} calls");
+    });
+}
+
+#[test]
+fn an_account_whose_calls_hang_holds_up_nobody_elses_objects_on_a_target_of_the_same_name() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        world.write_secret(TEAMS, 2);
+        world.account(TEAMS, true);
+        seconds(1.0).await;
+        let silent =
+            json!({"action": "DescribeInstances", "accessKey": KEYS[2].0, "fault": "silence"});
+        world
+            .simulator
+            .add_fault(serde_json::from_value(silent).unwrap());
+        for name in ["a", "b", "c"] {
+            world.membership(name, 0, 0, own());
+        }
+        seconds(1.0).await;
+        world.membership("m", 0, 0, json!({}));
+        seconds(1.0).await;
+        assert_eq!(ready(&world, "m"), ("True".to_owned(), "Joined".to_owned()));
+        seconds(40.0).await;
+        let object = crate::story::object(&world, "a").unwrap();
+        let message = text(condition(&object, "Ready").unwrap(), "/message");
+        assert!(
+            message.contains("no complete answer within 10 s"),
+            "{message}"
+        );
+    });
+}
+
+#[test]
+fn an_account_that_this_version_cannot_read_is_not_said_to_be_missing_and_grants_nothing() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        let grants = |ids: Value| {
+            let grant = json!({"namespaces": {"names": ["team"]}, "securityGroupIDs": ids});
+            let spec = json!({"spec": {"grants": [grant]}});
+            world.user(
+                Verb::Merge,
+                ACCOUNTS[CLUSTER].plural,
+                "",
+                ACCOUNTS[CLUSTER].name,
+                spec,
+            );
+        };
+        world.membership("m", 0, 0, json!({}));
+        seconds(5.0).await;
+        grants(json!("of another version"));
+        world.membership("late", 1, 0, json!({}));
+        seconds(5.0).await;
+        for name in ["m", "late"] {
+            let object = crate::story::object(&world, name).unwrap();
+            let ready = condition(&object, "Ready").unwrap();
+            assert_eq!(ready["reason"], "AccountNotReady");
+            let message = text(ready, "/message");
+            assert!(
+                message.contains("cannot read it: spec.grants[0].securityGroupIDs"),
+                "{message}"
+            );
+        }
+        assert!(!world.is_member("i-1", "sg-a"));
+        grants(json!(["*"]));
+        seconds(5.0).await;
+        for name in ["m", "late"] {
+            assert_eq!(
+                ready(&world, name),
+                ("True".to_owned(), "Joined".to_owned())
+            );
+        }
+    });
+}
