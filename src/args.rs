@@ -4,7 +4,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::error::{ContextKind, ContextValue};
+use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::api::account::Endpoints as EndpointSpec;
 use crate::ecs::{Credential, Endpoints};
@@ -31,6 +32,7 @@ struct Typed {
         long = "namespace",
         value_name = "NS",
         value_delimiter = ',',
+        value_parser = namespace_or_nothing,
         env = "SECURITY_GROUP_OPERATOR_NAMESPACE"
     )]
     namespaces: Vec<String>,
@@ -40,6 +42,7 @@ struct Typed {
         long,
         value_name = "NS",
         default_value = "security-group-operator",
+        value_parser = namespace,
         env = "SECURITY_GROUP_OPERATOR_OPERATOR_NAMESPACE"
     )]
     operator_namespace: String,
@@ -70,11 +73,12 @@ struct Typed {
     #[arg(long, value_enum, default_value_t = LogFormat::Text, env = "SECURITY_GROUP_OPERATOR_LOG_FORMAT")]
     log_format: LogFormat,
 
-    /// What to log, such as info or `security_group_operator=debug,info`.
+    /// What to log, such as info or `security_group_operator=debug,info`. By default without kube's own words on each
+    /// vain try to reach the API server: what is in the way is said once.
     #[arg(
         long = "log",
         value_name = "FILTER",
-        default_value = "info",
+        default_value = "info,kube_client=off,kube_runtime::watcher=off",
         env = "RUST_LOG"
     )]
     log_filter: String,
@@ -134,7 +138,12 @@ pub struct Settings {
 /// # Errors
 /// One line that names the argument and the fix.
 pub fn parse() -> Result<Task, String> {
-    let typed = Typed::parse();
+    let typed = Typed::try_parse().unwrap_or_else(|error| {
+        if let Some(variable) = blamed_variable(&error, std::env::args()) {
+            eprintln!("in the environment variable {variable}:");
+        }
+        error.exit()
+    });
     match typed.command {
         Some(Command::Crds) => Ok(Task::PrintCrds),
         None => settings(typed, |name| std::env::var(name).ok())
@@ -142,9 +151,28 @@ pub fn parse() -> Result<Task, String> {
     }
 }
 
+/// clap names the flag. Where nobody typed it, the variable that stands for it is wrong.
+fn blamed_variable(error: &clap::Error, mut typed: impl Iterator<Item = String>) -> Option<String> {
+    let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else {
+        return None;
+    };
+    let flag = argument.split_whitespace().next()?;
+    let is_flag = |word: String| word.split('=').next() == Some(flag);
+    if typed.any(is_flag) {
+        return None;
+    }
+    let command = Typed::command();
+    let argument = command
+        .get_arguments()
+        .find(|argument| argument.get_long() == flag.strip_prefix("--"))?;
+    Some(argument.get_env()?.to_string_lossy().into_owned())
+}
+
 fn settings(typed: Typed, variable: impl Fn(&str) -> Option<String>) -> Result<Settings, String> {
-    Endpoints::parse(typed.ecs_endpoint.as_deref(), typed.sts_endpoint.as_deref())
-        .map_err(|error| format!("--ecs-endpoint or --sts-endpoint: {error}"))?;
+    Endpoints::parse(typed.ecs_endpoint.as_deref(), None)
+        .map_err(|error| format!("--ecs-endpoint: {error}"))?;
+    Endpoints::parse(None, typed.sts_endpoint.as_deref())
+        .map_err(|error| format!("--sts-endpoint: {error}"))?;
     let mut namespaces = typed.namespaces;
     namespaces.retain(|namespace| !namespace.is_empty());
     namespaces.sort_unstable();
@@ -169,6 +197,29 @@ fn settings(typed: Typed, variable: impl Fn(&str) -> Option<String>) -> Result<S
         log_format: typed.log_format,
         log_filter: typed.log_filter,
     })
+}
+
+/// A name that becomes a part of paths at the API server: nothing else than a namespace's own.
+fn namespace(text: &str) -> Result<String, String> {
+    let letter = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let is_name = (1..=63).contains(&text.len())
+        && text.bytes().all(|byte| letter(byte) || byte == b'-')
+        && !text.starts_with('-')
+        && !text.ends_with('-');
+    if is_name {
+        Ok(text.to_owned())
+    } else {
+        Err("a namespace has 1 to 63 lower-case letters, digits and dashes".to_owned())
+    }
+}
+
+/// An empty variable, or a comma at the end, names none.
+fn namespace_or_nothing(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        Ok(String::new())
+    } else {
+        namespace(text)
+    }
 }
 
 fn scan_period(text: &str) -> Result<Duration, String> {
@@ -231,6 +282,28 @@ mod tests {
     fn half_a_credential_names_the_other_half() {
         let error = run(&[], &[("ALIBABA_CLOUD_ACCESS_KEY_ID", "id")]).unwrap_err();
         assert!(error.contains("ALIBABA_CLOUD_ACCESS_KEY_SECRET"), "{error}");
+    }
+
+    #[test]
+    fn a_variable_is_blamed_for_what_nobody_typed() {
+        let blamed = |words: &[&str]| {
+            let words = || std::iter::once("security-group-operator").chain(words.iter().copied());
+            let error = Typed::try_parse_from(words()).unwrap_err();
+            blamed_variable(&error, words().map(str::to_owned))
+        };
+        for typed in [
+            ["--scan-period=soon"].as_slice(),
+            &["--scan-period", "soon"],
+        ] {
+            assert_eq!(blamed(typed), None);
+        }
+        let error = Typed::try_parse_from(["", "--scan-period=soon"]).unwrap_err();
+        let variable = blamed_variable(&error, ["--listen=soon".to_owned()].into_iter());
+        assert_eq!(
+            variable.as_deref(),
+            Some("SECURITY_GROUP_OPERATOR_SCAN_PERIOD")
+        );
+        assert_eq!(blamed(&["--help"]), None);
     }
 
     #[test]

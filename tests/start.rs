@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Api;
-use kube::api::PostParams;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use security_group_operator::api::SecurityGroupMembership;
 use serde_json::json;
 use support::control_plane::ControlPlane;
 use support::error::Result;
@@ -22,6 +24,7 @@ use support::simulator::probe;
 const BINARY: &str = env!("CARGO_BIN_EXE_security-group-operator");
 /// Tries of a list that fails, before which a line counts as said once.
 const TRIES: usize = 3;
+const MEMBERSHIPS: &str = "securitygroupmemberships";
 
 #[test]
 fn without_a_cluster_it_ends_with_one_line() -> Result<()> {
@@ -47,9 +50,19 @@ fn what_is_typed_wrong_is_named() -> Result<()> {
     for (argument, named) in [
         ("--listen=here", "--listen"),
         ("--log-format=xml", "--log-format"),
-        ("--ecs-endpoint=ftp://x", "ecs"),
+        ("--ecs-endpoint=ftp://x", "--ecs-endpoint"),
         ("--log=what=ever=", "--log"),
         ("--unknown", "--unknown"),
+        ("--sts-endpoint=ftp://x", "--sts-endpoint"),
+        // Not "install the CRDs", which is what an API server says of such a path.
+        ("--namespace=team/web", "--namespace"),
+        ("--namespace=team,Web", "--namespace"),
+        (
+            "--operator-namespace=../kube-system",
+            "--operator-namespace",
+        ),
+        // Would be the Secrets of all namespaces.
+        ("--operator-namespace=", "--operator-namespace"),
     ] {
         let output = ends(scratch.path(), None, &[argument])?;
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -59,11 +72,39 @@ fn what_is_typed_wrong_is_named() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_variable_that_is_wrong_is_named() -> Result<()> {
+    let scratch = Scratch::new("start")?;
+    for (variable, value) in [
+        ("SECURITY_GROUP_OPERATOR_LISTEN", "here"),
+        ("SECURITY_GROUP_OPERATOR_NAMESPACE", "team/web"),
+        ("SECURITY_GROUP_OPERATOR_OPERATOR_NAMESPACE", ""),
+        ("SECURITY_GROUP_OPERATOR_SCAN_PERIOD", "soon"),
+        ("SECURITY_GROUP_OPERATOR_MAX_WRITES_IN_FLIGHT", "0"),
+        ("SECURITY_GROUP_OPERATOR_LOG_FORMAT", "xml"),
+        ("RUST_LOG", "what=ever="),
+        ("ALIBABA_CLOUD_ACCESS_KEY_ID", "LTAI"),
+    ] {
+        let output = Command::new(BINARY)
+            .env_clear()
+            .env("HOME", scratch.path())
+            .env(variable, value)
+            .stdin(Stdio::null())
+            .output()?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success(), "{variable}: {said}");
+        assert!(said.contains(variable), "{variable}: {said}");
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn without_its_crds_it_says_so_once_and_starts_when_they_are_there() -> Result<()> {
     let plane = ControlPlane::start().await?;
     let mut operator = Started::with(&plane, &plane.admin_kubeconfig())?;
-    operator.until_tried(&plane, "admin", 404).await?;
+    operator
+        .until_tried(&plane, "admin", 404, MEMBERSHIPS)
+        .await?;
     let lines = operator.lines_with("the cluster does not know securitygroupmemberships")?;
     assert_eq!(lines.len(), 1, "{lines:?}");
     assert!(lines[0].contains("install the CRDs"), "{lines:?}");
@@ -90,7 +131,7 @@ async fn without_rights_it_names_the_right_once_and_starts_when_it_has_them() ->
         .await?;
     let mut operator = Started::with(&plane, &kubeconfig)?;
     let user = "system:serviceaccount:default:default";
-    operator.until_tried(&plane, user, 403).await?;
+    operator.until_tried(&plane, user, 403, MEMBERSHIPS).await?;
     let lines = operator.lines_with("may not list securitygroupmemberships")?;
     assert_eq!(lines.len(), 1, "{lines:?}");
     assert!(
@@ -99,14 +140,144 @@ async fn without_rights_it_names_the_right_once_and_starts_when_it_has_them() ->
     );
     operator.is_alive_but_not_ready().await?;
 
-    let bindings: Api<ClusterRoleBinding> = Api::all(plane.admin_client().await?);
+    bind(&Api::all(plane.admin_client().await?)).await?;
+    operator.until_ready().await
+}
+
+/// Gives the operator's rights to the service account default/default.
+async fn bind(bindings: &Api<ClusterRoleBinding>) -> Result<()> {
     let binding = serde_json::from_value(json!({
         "metadata": {"name": "late"},
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "security-group-operator"},
         "subjects": [{"kind": "ServiceAccount", "name": "default", "namespace": "default"}],
     }))?;
     bindings.create(&PostParams::default(), &binding).await?;
-    operator.until_ready().await
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_right_that_is_missing_or_taken_away_later_is_named_once() -> Result<()> {
+    let mut plane = ControlPlane::start().await?;
+    install(
+        &plane,
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy"),
+    )
+    .await?;
+    let kubeconfig = plane
+        .kubeconfig_for_service_account("default", "default")
+        .await?;
+    // All but the Secrets of the operator's namespace.
+    let bindings: Api<ClusterRoleBinding> = Api::all(plane.admin_client().await?);
+    bind(&bindings).await?;
+    let mut operator = Started::with(&plane, &kubeconfig)?;
+    let user = "system:serviceaccount:default:default";
+    operator.until_ready().await?;
+    operator.until_tried(&plane, user, 403, "secrets").await?;
+    let lines = operator.lines_with("secrets is forbidden")?;
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].contains(user), "{lines:?}");
+
+    bindings.delete("late", &DeleteParams::default()).await?;
+    // A watch that stands is not asked for its rights again.
+    plane.stop_api_server();
+    plane.start_api_server().await?;
+    operator.until_tried(&plane, user, 403, MEMBERSHIPS).await?;
+    operator
+        .until_tried(&plane, user, 403, "namespaces")
+        .await?;
+    for kind in ["SecurityGroupMembership", "Namespace"] {
+        let mut lines = operator.lines_with(&format!("kind=\"{kind}\""))?;
+        lines.retain(|line| line.contains("is forbidden") && line.contains("cannot be watched"));
+        assert_eq!(lines.len(), 1, "{lines:#?}");
+    }
+    assert_eq!(operator.child.exit_code()?, None);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_right_to_write_that_is_missing_is_named_once_for_all_objects() -> Result<()> {
+    for (verb, resource, said) in [
+        ("patch", MEMBERSHIPS, "the status could not be written"),
+        ("create", "events", "no events are written"),
+    ] {
+        let plane = ControlPlane::start().await?;
+        let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
+        install(&plane, &deploy).await?;
+        let client = plane.admin_client().await?;
+        let roles: Api<ClusterRole> = Api::all(client.clone());
+        let mut shipped = roles.get("security-group-operator").await?;
+        let mut rights = shipped.rules.take().unwrap_or_default();
+        for right in &mut rights {
+            let is_it = |of: &String| of.starts_with(resource);
+            if right.resources.iter().flatten().any(is_it) {
+                right.verbs.retain(|granted| granted != verb);
+            }
+        }
+        rights.retain(|right| !right.verbs.is_empty());
+        let fewer = Patch::Merge(json!({"rules": rights}));
+        roles
+            .patch("security-group-operator", &PatchParams::default(), &fewer)
+            .await?;
+        bind(&Api::all(client.clone())).await?;
+        let kubeconfig = plane
+            .kubeconfig_for_service_account("default", "default")
+            .await?;
+        let mut operator = Started::with(&plane, &kubeconfig)?;
+        operator.until_ready().await?;
+        let memberships: Api<SecurityGroupMembership> = Api::namespaced(client, "default");
+        for name in ["a", "b", "c"] {
+            let membership = serde_json::from_value(json!({
+                "metadata": {"name": name},
+                "spec": {"region": "cn-hangzhou", "instanceID": "i-web", "securityGroupID": "sg-web"},
+            }))?;
+            memberships
+                .create(&PostParams::default(), &membership)
+                .await?;
+        }
+        let user = "system:serviceaccount:default:default";
+        operator.until_tried(&plane, user, 403, resource).await?;
+        let lines = operator.lines_with(said)?;
+        assert_eq!(lines.len(), 1, "{lines:#?}");
+        assert!(lines[0].contains("is forbidden: User"), "{lines:#?}");
+        assert_eq!(operator.child.exit_code()?, None);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn kinds_that_are_taken_away_are_named_once_and_served_again_when_they_are_back() -> Result<()>
+{
+    let plane = ControlPlane::start().await?;
+    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
+    install(&plane, &deploy).await?;
+    let mut operator = Started::with(&plane, &plane.admin_kubeconfig())?;
+    operator.until_ready().await?;
+    let client = plane.admin_client().await?;
+    let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
+    let crd = format!("{MEMBERSHIPS}.security-group-operator.io");
+    crds.delete(&crd, &DeleteParams::default()).await?;
+    operator
+        .until_tried(&plane, "admin", 404, MEMBERSHIPS)
+        .await?;
+    let lines = operator.lines_with("kind=\"SecurityGroupMembership\"")?;
+    assert_eq!(lines.len(), 1, "{lines:#?}");
+    assert_eq!(operator.child.exit_code()?, None);
+
+    install(&plane, &deploy).await?;
+    let memberships: Api<SecurityGroupMembership> = Api::namespaced(client, "default");
+    let membership = serde_json::from_value(json!({
+        "metadata": {"name": "web"},
+        "spec": {"region": "cn-hangzhou", "instanceID": "i-web", "securityGroupID": "sg-web"},
+    }))?;
+    memberships
+        .create(&PostParams::default(), &membership)
+        .await?;
+    eventually("it is served again", async || {
+        let status = memberships.get("web").await?.status.unwrap_or_default();
+        let mut conditions = status.conditions.iter();
+        Ok(conditions.any(|condition| condition.reason == "AccountNotFound"))
+    })
+    .await
 }
 
 #[tokio::test]
@@ -126,6 +297,15 @@ async fn an_api_server_that_is_gone_is_waited_for() -> Result<()> {
             .is_empty())
     })
     .await?;
+    // After 1, 3 and 7 seconds it has asked again, without another word from anybody.
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    let lines = operator.lines_with("")?;
+    assert_eq!(
+        lines.len(),
+        2,
+        "started, and what is in the way: {lines:#?}"
+    );
+    assert!(lines[1].contains("Connection refused"), "{lines:#?}");
     operator.is_alive_but_not_ready().await?;
     plane.start_api_server().await?;
     operator.until_ready().await
@@ -157,14 +337,20 @@ impl Started {
     }
 
     /// Returns when it has asked in vain often enough that a line at each try would be seen.
-    async fn until_tried(&self, plane: &ControlPlane, user: &str, code: u16) -> Result<()> {
+    async fn until_tried(
+        &self,
+        plane: &ControlPlane,
+        user: &str,
+        code: u16,
+        resource: &str,
+    ) -> Result<()> {
         eventually("it asks again", async || {
             let events = plane.audit_events()?;
             let tries = events.iter().filter(|event| {
                 event.user == user
                     && event.code == code
-                    && event.verb == "list"
-                    && event.resource == "securitygroupmemberships"
+                    && matches!(event.verb.as_str(), "list" | "watch" | "patch" | "create")
+                    && event.resource == resource
             });
             Ok(tries.count() >= TRIES)
         })
