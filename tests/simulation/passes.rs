@@ -455,8 +455,18 @@ fn tear_claim(world: &World) {
 #[test]
 fn whoever_shares_an_edge_hears_of_what_became_of_the_other() {
     type Change = fn(&World);
-    let changes: [(Change, &str); 3] = [
+    let changes: [(Change, &str); 4] = [
         (|world| tear_away(world, "m"), "Adopted"),
+        (
+            // As an administrator does with a deletion that does not finish.
+            |world| {
+                let pause = json!({"security-group-operator.io/paused": "true"});
+                world.patch("m", json!({"metadata": {"annotations": pause}}));
+                world.delete("m");
+                world.patch("m", json!({"metadata": {"finalizers": null}}));
+            },
+            "Adopted",
+        ),
         (
             |world| {
                 let observes = json!({"spec": {"managementPolicy": "Observe"}});

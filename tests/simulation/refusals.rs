@@ -1,6 +1,8 @@
 //! A Join that was refused has made nothing, whoever makes the edge afterwards: it is theirs, and is not left with the object.
 
-use security_group_operator::api::{ORIGIN_ANNOTATION, RECONCILE_REQUESTED_ANNOTATION};
+use security_group_operator::api::{
+    ORIGIN_ANNOTATION, PAUSED_ANNOTATION, RECONCILE_REQUESTED_ANNOTATION,
+};
 use serde_json::json;
 
 use crate::in_virtual_time;
@@ -35,6 +37,11 @@ fn refuse(world: &World, count: u32, code: &str) {
 
 fn ask(world: &World, name: &str, moment: &str) {
     let annotations = json!({RECONCILE_REQUESTED_ANNOTATION: moment});
+    world.patch(name, json!({"metadata": {"annotations": annotations}}));
+}
+
+fn pause(world: &World, name: &str, paused: bool) {
+    let annotations = json!({PAUSED_ANNOTATION: paused.to_string()});
     world.patch(name, json!({"metadata": {"annotations": annotations}}));
 }
 
@@ -124,6 +131,10 @@ fn what_a_sibling_joined_is_ours_although_our_own_join_was_refused() {
             refuse(&world, 1, "Forbidden.RAM");
             world.membership("refused", 0, 0, json!({}));
             seconds(AT_ONCE).await;
+            // Nor does it learn of it in time.
+            if !refused_first {
+                pause(&world, "refused", true);
+            }
             world.membership("joined", 0, 0, json!({}));
             seconds(AT_ONCE).await;
             assert_eq!(ready(&world, "joined").1, "Joined");
@@ -136,6 +147,10 @@ fn what_a_sibling_joined_is_ours_although_our_own_join_was_refused() {
             seconds(AT_ONCE).await;
             assert_eq!(object(&world, order[0]), None);
             assert!(world.is_member("i-0", "sg-a"));
+            if !refused_first {
+                pause(&world, "refused", false);
+                seconds(AT_ONCE).await;
+            }
             world.delete(order[1]);
             seconds(AT_ONCE).await;
             assert_eq!(object(&world, order[1]), None);
