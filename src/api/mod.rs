@@ -26,7 +26,8 @@ pub const FINALIZER: &str = "security-group-operator.io/membership";
 pub const ORIGIN_ANNOTATION: &str = "security-group-operator.io/origin";
 /// UID of the Alibaba Cloud account that the claim was made with.
 pub const ACCOUNT_ANNOTATION: &str = "security-group-operator.io/account-uid";
-/// `"true"` stops every action for the object, deletion included.
+/// `"true"` stops every action for the object, deletion included. So does every other value but `"false"`: whoever writes `"yes"`
+/// does not expect to be joined.
 pub const PAUSED_ANNOTATION: &str = "security-group-operator.io/paused";
 /// Any new value asks for a pass now.
 pub const RECONCILE_REQUESTED_ANNOTATION: &str =

@@ -242,7 +242,7 @@ fn wanted(object: &SecurityGroupMembership) -> Wanted {
         paused: object
             .annotations()
             .get(PAUSED_ANNOTATION)
-            .is_some_and(|value| value == "true"),
+            .is_some_and(|value| value != "false"),
         management: object.spec.management_policy,
         adoption: object.spec.adoption_policy,
         deletion: object.spec.deletion_policy,

@@ -266,16 +266,18 @@ fn a_paused_object_costs_nothing_but_to_say_so() {
     in_virtual_time(|| async {
         let world = world().await;
         world.membership("m", 0, 0, json!({}));
+        for yes in ["true", "True", "yes", ""] {
+            world.patch(
+                "m",
+                json!({"metadata": {"annotations": {"security-group-operator.io/paused": yes}}}),
+            );
+            seconds(10.0).await;
+            assert_eq!(ready(&world, "m").1, "Paused", "{yes:?}");
+            assert!(!world.is_member("i-0", "sg-a"));
+        }
         world.patch(
             "m",
-            json!({"metadata": {"annotations": {"security-group-operator.io/paused": "true"}}}),
-        );
-        seconds(10.0).await;
-        assert_eq!(ready(&world, "m").1, "Paused");
-        assert!(!world.is_member("i-0", "sg-a"));
-        world.patch(
-            "m",
-            json!({"metadata": {"annotations": {"security-group-operator.io/paused": "no"}}}),
+            json!({"metadata": {"annotations": {"security-group-operator.io/paused": "false"}}}),
         );
         seconds(AT_ONCE).await;
         assert_eq!(ready(&world, "m").1, "Joined");

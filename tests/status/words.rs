@@ -46,7 +46,7 @@ fn every_end_has_its_words() {
         "True  Adopted: i-1 is a member of sg-1; it was one before this object, and stays one when this object goes".to_owned(),
         "True  Shared: i-1 is a member of sg-1; another object joined it and holds it too".to_owned(),
         "True  Adopted: i-1 is a member of sg-1; only observed".to_owned(),
-        "Unknown  Paused: nothing is read or written while the annotation security-group-operator.io/paused is \"true\"".to_owned(),
+        "Unknown  Paused: nothing is read or written while the annotation security-group-operator.io/paused is there and not \"false\"".to_owned(),
         "False Reconciling WaitingForTarget: i-1 is Running and is joined when it has settled; looked at again after 5s, at most every 1m".to_owned(),
         "False  NotAMember: i-1 is not a member of sg-1; with managementPolicy Manage it would be joined".to_owned(),
         "False Stalled AdoptionRefused: i-1 was a member of sg-1 before this object, and adoptionPolicy is Refuse; set it to Adopt, or take the membership away".to_owned(),
@@ -117,7 +117,7 @@ fn a_pause_says_what_was_before_it_and_goes_on_saying_so() {
     )
     .unwrap();
     let paused = say(&before, &pause, false, 60).unwrap();
-    let words = "Unknown  Paused: nothing is read or written while the annotation security-group-operator.io/paused is \"true\"; before: Joined";
+    let words = "Unknown  Paused: nothing is read or written while the annotation security-group-operator.io/paused is there and not \"false\"; before: Joined";
     assert_eq!(spoken(&paused), words);
     let deleted = say(&paused, &pause, true, 120).unwrap();
     assert_eq!(spoken(&deleted), format!("{words}; the deletion waits"));

@@ -172,7 +172,7 @@ fn paused_message(previous: &SecurityGroupMembershipStatus, deleting: bool) -> S
         .map(|(_, before)| format!("; before: {}", before.split(';').next().unwrap_or_default()));
     let deletion = if deleting { "; the deletion waits" } else { "" };
     format!(
-        "nothing is read or written while the annotation {} is \"true\"{}{deletion}",
+        "nothing is read or written while the annotation {} is there and not \"false\"{}{deletion}",
         crate::api::PAUSED_ANNOTATION,
         then.or(kept).unwrap_or_default()
     )
