@@ -214,6 +214,13 @@ impl Pass {
     pub async fn release(&mut self, context: &Context) -> Result<(), ActError> {
         let reference = ObjectRef::from_obj(self.object());
         let uid = self.object().uid().unwrap_or_default();
+        let joined = self.seen.claim.map(|claim| claim.origin) == Some(Origin::Joined);
+        if joined && !context.memory.is_unmade(&uid) {
+            // Whoever says `Joined` beside this object inherits without a write.
+            for other in &self.others {
+                context.memory.made(&other.uid, true);
+            }
+        }
         let written = write_claim(&reference, &uid, None, None, context).await?;
         if has_finalizer(&written) {
             remove_foreign_finalizer(&written, context).await?;

@@ -1,5 +1,7 @@
 //! A Join that was refused has made nothing, whoever makes the edge afterwards: it is theirs, and is not left with the object.
 
+use std::time::Duration;
+
 use security_group_operator::api::{
     ORIGIN_ANNOTATION, PAUSED_ANNOTATION, RECONCILE_REQUESTED_ANNOTATION,
 };
@@ -7,7 +9,7 @@ use serde_json::json;
 
 use crate::in_virtual_time;
 use crate::story::{add_fault, object, ready, seconds, world};
-use crate::world::World;
+use crate::world::{Nature, World};
 
 /// Longer than a pass over one object without faults.
 const AT_ONCE: f64 = 0.4;
@@ -157,4 +159,30 @@ fn what_a_sibling_joined_is_ours_although_our_own_join_was_refused() {
             assert!(!world.is_member("i-0", "sg-a"), "{refused_first}");
         });
     }
+}
+
+#[test]
+fn who_says_that_it_joined_by_a_read_that_lagged_inherits_from_the_one_that_did() {
+    in_virtual_time(|| async {
+        let mut world = World::new(Nature {
+            lag: Duration::from_secs(4),
+            ..Nature::default()
+        });
+        world.start(None);
+        seconds(1.0).await;
+        world.membership("joined", 0, 0, json!({}));
+        seconds(0.1).await;
+        refuse(&world, 1, "Forbidden.RAM");
+        world.membership("late", 0, 0, json!({}));
+        seconds(AT_ONCE).await;
+        assert_eq!(claim(&world, "late"), "Joined");
+        world.delete("joined");
+        seconds(0.1).await;
+        assert_eq!(object(&world, "joined"), None);
+        world.delete("late");
+        seconds(5.0).await;
+        assert_eq!(object(&world, "late"), None);
+        assert!(!world.is_member("i-0", "sg-a"));
+        assert_eq!(world.monitor.violations(), [""; 0]);
+    });
 }

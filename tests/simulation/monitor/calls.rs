@@ -75,6 +75,10 @@ impl Monitor {
                     by_operator: true,
                     since: Instant::now(),
                     named: true,
+                    owned: self
+                        .naming(target, group)
+                        .iter()
+                        .any(|one| one["metadata"]["annotations"][ORIGIN_ANNOTATION] == "Joined"),
                 };
                 self.state
                     .lock()

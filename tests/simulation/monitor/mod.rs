@@ -63,6 +63,8 @@ struct EdgeFacts {
     since: Instant,
     /// Whether an object named it at that time.
     named: bool,
+    /// Whether one of these said that it had joined, so that it was made for an owner.
+    owned: bool,
 }
 
 impl State {
@@ -150,6 +152,7 @@ impl Monitor {
             by_operator: false,
             since: Instant::now(),
             named: !self.naming(target, group).is_empty(),
+            owned: false,
         };
         let mut state = self.state.lock().unwrap();
         let key = (target.to_owned(), group.to_owned());

@@ -122,7 +122,8 @@ impl Monitor {
             .unwrap()
             .edges
             .get(&(target.clone(), group.clone()))
-            .is_some_and(|facts| facts.by_operator);
+            // What was put back for those who had adopted it is nobody's, whoever claims it later.
+            .is_some_and(|facts| facts.by_operator && (facts.owned || claim != "Joined"));
         if self.is_just_respecified(&text(object, "/metadata/uid"))
             || !held
             || !leaves
