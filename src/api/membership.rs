@@ -136,7 +136,7 @@ pub struct SecurityGroupMembershipSpec {
     pub adoption_policy: AdoptionPolicy,
 
     /// What to do when this object is deleted: `LeaveIfJoined` (default) leaves the group only if this object joined it;
-    /// Leave leaves it in any case; Retain keeps the membership. Setting Retain is the way out of a deletion that
+    /// Leave leaves what it adopted, too; Retain keeps the membership. Setting Retain is the way out of a deletion that
     /// cannot finish, and needs no call to the cloud.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
@@ -236,7 +236,7 @@ pub enum DeletionPolicy {
     /// Leave only what this object joined.
     #[default]
     LeaveIfJoined,
-    /// Leave in any case.
+    /// Leave what was adopted, too.
     Leave,
     /// Keep the edge; no call to the cloud.
     Retain,
