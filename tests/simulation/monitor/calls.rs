@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use security_group_operator::api::ORIGIN_ANNOTATION;
 use security_group_operator::simulator::Answer;
 use serde_json::{Value, json};
@@ -178,6 +179,16 @@ impl Monitor {
         }
     }
 
+    /// Whether a condition has stood for longer than a pass takes: one that runs may not know of it yet.
+    fn is_old(&self, condition: &Value) -> bool {
+        let since = condition["lastTransitionTime"].as_str();
+        let since: Option<Timestamp> = since.and_then(|since| since.parse().ok());
+        since.is_some_and(|since| {
+            let age = self.server.now().duration_since(since);
+            age > SignedDuration::try_from(PASS).unwrap() + SignedDuration::from_secs(1)
+        })
+    }
+
     /// Whether an object has a claim, or could make one: by the account of one of `deleting`, or by one that the operator has
     /// accepted for the targets' owner, and that is granted. The others do not count: anybody could keep any edge otherwise.
     fn may_hold(&self, object: &Value, deleting: &[&Arc<Value>]) -> bool {
@@ -196,7 +207,7 @@ impl Monitor {
                 .object(own.plural, own.namespace, own.name)
                 .is_some_and(|account| {
                     let ready = condition(&account, "Ready");
-                    ready.is_some_and(|ready| ready["status"] == "True")
+                    ready.is_some_and(|ready| ready["status"] == "True" && self.is_old(ready))
                         && account["status"]["accountUID"] == OWNER
                         && account["spec"]["grants"] != json!([])
                 })
