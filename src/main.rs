@@ -6,6 +6,8 @@ use std::process::ExitCode;
 use security_group_operator::args::{self, Settings, Task};
 use security_group_operator::{api, operator, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+use tracing::info;
 
 /// Spares a fifth of the CPU of an edge beside the C library's own, at the same memory: docs/benchmarks.md.
 #[global_allocator]
@@ -49,14 +51,22 @@ fn run(settings: Settings) -> Result<(), String> {
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
-        let shutdown = async move {
+        let mut asked = async || {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
         };
-        operator::run(settings, shutdown)
-            .await
-            .map_err(|error| error.to_string())
+        let (stop, stopped) = oneshot::channel::<()>();
+        let asked_twice = async {
+            asked().await;
+            drop(stop);
+            info!("ends with the calls that are under way; a second signal ends it at once");
+            asked().await;
+        };
+        tokio::select! {
+            ended = operator::run(settings, async { let _ = stopped.await; }) => ended.map_err(|error| error.to_string()),
+            () = asked_twice => Err("ended at once by a second signal; what was under way is taken up by the next start".to_owned()),
+        }
     })
 }

@@ -4,6 +4,7 @@
 mod support;
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use kube::api::{Patch, PatchParams};
 use security_group_operator::api::membership::Origin;
@@ -238,6 +239,31 @@ async fn sigterm_lets_a_running_call_end_and_exits_with_0() -> Result<()> {
     let object = stage.memberships().get("web").await?;
     assert_eq!(ready(&object).unwrap().reason, "Joined");
     operator.restart().await
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_it_at_once_and_the_next_start_takes_up_what_was_under_way()
+-> Result<()> {
+    let (stage, mut operator) = begin(INVENTORY).await?;
+    hold(&stage, "JoinSecurityGroup", true).await?;
+    stage.apply("web", "i-web", "sg-web", json!({})).await?;
+    until_called(&stage, "JoinSecurityGroup").await?;
+    let log = operator.log().to_owned();
+    operator.process().signal("INT")?;
+    eventually("it says that a second signal ends it", async || {
+        Ok(std::fs::read_to_string(&log)?.contains("a second signal ends it at once"))
+    })
+    .await?;
+    assert_eq!(
+        operator.process().exit_code()?,
+        None,
+        "the call has no answer yet"
+    );
+    operator.process().signal("INT")?;
+    // Long before the call's own deadline of 66 s.
+    assert_eq!(operator.process().wait(Duration::from_secs(30)).await?, 1);
+    crash(&stage, &mut operator).await?;
+    is_our_own_edge(&stage, "web", "i-web").await
 }
 
 #[tokio::test]
