@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::api::SecurityGroupMembership;
 use crate::api::membership::ManagementPolicy;
-use crate::ecs::{Region, Target, TargetDescription};
+use crate::ecs::{Region, SecurityGroupId, Target, TargetDescription};
 
 use super::edge::{AccountKey, Claim, Edge, resource_version};
 use super::scan::{Picture, SETTLING};
@@ -356,40 +356,18 @@ impl Edges {
         block: &[Target],
         found: &HashMap<Target, TargetDescription>,
     ) -> Vec<ObjectRef<SecurityGroupMembership>> {
-        let mut inner = self.lock();
-        let Inner {
-            records,
-            by_account,
-            ..
-        } = &mut *inner;
-        let Some(targets) = by_account
-            .get(account)
-            .and_then(|regions| regions.get(region))
-        else {
-            return Vec::new();
-        };
-        let mut changed = Vec::new();
-        for target in block {
-            let description = found.get(target);
-            for uid in targets.get(target).into_iter().flatten() {
-                let Some(record) = records.get_mut(uid) else {
-                    continue;
-                };
-                let Some(kept) = &mut record.picture else {
-                    continue;
-                };
-                let member =
-                    |seen: &TargetDescription| seen.security_group_ids.contains(&record.edge.group);
-                if Picture::of(description, member) == kept.picture {
+        self.lock()
+            .pick(account, region, block, |target, group, kept| {
+                let member = |seen: &TargetDescription| seen.security_group_ids.contains(group);
+                if Picture::of(found.get(target), member) == kept.picture {
                     kept.confirmed = Instant::now();
                     kept.doubted = false;
-                } else if kept.made.elapsed() >= SETTLING {
-                    kept.doubted = true;
-                    changed.push(record.reference());
+                    return false;
                 }
-            }
-        }
-        changed
+                let settled = kept.made.elapsed() >= SETTLING;
+                kept.doubted |= settled;
+                settled
+            })
     }
 
     /// The objects of these targets that have a picture, from now on not to be relied on.
@@ -400,29 +378,10 @@ impl Edges {
         region: &Region,
         block: &[Target],
     ) -> Vec<ObjectRef<SecurityGroupMembership>> {
-        let mut inner = self.lock();
-        let Inner {
-            records,
-            by_account,
-            ..
-        } = &mut *inner;
-        let targets = by_account
-            .get(account)
-            .and_then(|regions| regions.get(region));
-        let mut doubted = Vec::new();
-        for uid in block
-            .iter()
-            .filter_map(|target| targets?.get(target))
-            .flatten()
-        {
-            if let Some(record) = records.get_mut(uid)
-                && let Some(kept) = &mut record.picture
-            {
-                kept.doubted = true;
-                doubted.push(record.reference());
-            }
-        }
-        doubted
+        self.lock().pick(account, region, block, |_, _, kept| {
+            kept.doubted = true;
+            true
+        })
     }
 
     /// Keeps what tells the status that a pass has just found to be right.
@@ -557,6 +516,36 @@ impl Inner {
             .or_default()
             .push(Arc::clone(uid));
         self.records.insert(Arc::clone(uid), record);
+    }
+
+    /// Shows what is kept of the picture of each object of these targets to `look`, with the object's target and group, and gives
+    /// the objects for which that is true.
+    fn pick(
+        &mut self,
+        account: &AccountKey,
+        region: &Region,
+        block: &[Target],
+        mut look: impl FnMut(&Target, &SecurityGroupId, &mut Kept) -> bool,
+    ) -> Vec<ObjectRef<SecurityGroupMembership>> {
+        let Some(targets) = self
+            .by_account
+            .get(account)
+            .and_then(|regions| regions.get(region))
+        else {
+            return Vec::new();
+        };
+        let mut picked = Vec::new();
+        for target in block {
+            for uid in targets.get(target).into_iter().flatten() {
+                if let Some(record) = self.records.get_mut(uid)
+                    && let Some(kept) = &mut record.picture
+                    && look(target, &record.edge.group, kept)
+                {
+                    picked.push(record.reference());
+                }
+            }
+        }
+        picked
     }
 
     /// The others on the edge of this object that `concerns` picks, where it is one cloud account as far as is known here: nobody
