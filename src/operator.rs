@@ -25,7 +25,7 @@ use crate::ecs::{Http, Transport};
 use crate::kubernetes::{WatchLog, bounded, chain, watch_config};
 use crate::membership::event::Events;
 use crate::membership::index::Edges;
-use crate::membership::poke::Pokes;
+use crate::membership::queue::ReconcileQueue;
 use crate::membership::{self};
 use crate::telemetry::{self, Telemetry};
 
@@ -163,15 +163,15 @@ pub async fn run_with(
 ) {
     let shutdown: Shutdown = shutdown.boxed().shared();
     let edges = Arc::new(Edges::default());
-    let (pokes, queues) = Pokes::new(&settings.scopes);
+    let (queue, queues) = ReconcileQueue::new(&settings.scopes);
     let (namespaces, namespace_watch) =
-        watch_namespaces(&client, Arc::clone(&edges), pokes.clone());
+        watch_namespaces(&client, Arc::clone(&edges), queue.clone());
     let directory = Arc::new(Directory::new(namespaces.clone()));
     let accounts = Arc::new(account::Context {
         client: client.clone(),
         directory: Arc::clone(&directory),
         edges: Arc::clone(&edges),
-        pokes: pokes.clone(),
+        queue: queue.clone(),
         transport,
         operator_namespace: settings.operator_namespace.clone(),
         default_endpoints: settings.default_endpoints.clone(),
@@ -188,7 +188,7 @@ pub async fn run_with(
         clock.clone(),
     );
     let context = Arc::new(membership::Context::new(
-        client, edges, directory, pokes, events, telemetry, clock, &settings,
+        client, edges, directory, queue, events, telemetry, clock, &settings,
     ));
     let memberships = async {
         // Without these a pass would take an account or a grant for missing that is only not listed yet.
@@ -278,7 +278,7 @@ async fn all(parts: impl IntoIterator<Item = BoxFuture<'static, ()>>) {
 fn watch_namespaces(
     client: &kube::Client,
     edges: Arc<Edges>,
-    pokes: Pokes,
+    queue: ReconcileQueue,
 ) -> (
     Store<PartialObjectMeta<Namespace>>,
     impl Future<Output = ()> + use<>,
@@ -301,7 +301,7 @@ fn watch_namespaces(
             match change {
                 Ok(namespace) => {
                     for membership in edges.in_namespace(&namespace.name_any()) {
-                        pokes.poke(&membership);
+                        queue.enqueue(&membership);
                     }
                 }
                 Err(error) => log.trouble(&error),

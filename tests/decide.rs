@@ -317,7 +317,7 @@ fn is_unmade(claim: Option<Claim>) -> bool {
     claim.is_some_and(|claim| claim.fresh && claim.origin == Origin::Joined)
 }
 
-/// I4, and: whoever rests waits for a poke, is Ready, or has a reason.
+/// I4, and: whoever rests waits to be enqueued, is Ready, or has a reason.
 fn may_rest(wanted: &Wanted, seen: &Seen, verdict: Verdict) -> bool {
     match verdict {
         Verdict::Ready {

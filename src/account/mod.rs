@@ -30,7 +30,7 @@ use crate::ecs::{self, Class, Credential, Endpoints, Transport};
 use crate::kubernetes::{self, WatchLog};
 use crate::membership::edge::AccountKey;
 use crate::membership::index::Edges;
-use crate::membership::poke::Pokes;
+use crate::membership::queue::ReconcileQueue;
 use crate::telemetry::Telemetry;
 use crate::watched::Watched;
 
@@ -52,7 +52,7 @@ pub struct Context {
     /// Which memberships name which account.
     pub edges: Arc<Edges>,
     /// How they are told.
-    pub pokes: Pokes,
+    pub queue: ReconcileQueue,
     /// The way to the cloud.
     pub transport: Arc<dyn Transport>,
     /// Secrets of the cluster kind live here.
@@ -109,8 +109,8 @@ pub async fn run<K: AccountObject>(
         .reflect(writer)
         .applied_objects()
         .predicate_filter(predicates::generation, PredicateConfig::default());
-    let (pokes, secrets) = unbounded();
-    let secret_watch = watch_secrets::<K>(Arc::clone(&context), reader.clone(), pokes);
+    let (queue, secrets) = unbounded();
+    let secret_watch = watch_secrets::<K>(Arc::clone(&context), reader.clone(), queue);
     let log = WatchLog::new(K::KIND.name());
     let controller = Controller::for_stream(accounts, reader)
         .reconcile_on(secrets)
@@ -159,7 +159,7 @@ fn know<K: AccountObject>(context: &Context, account: &Watched<K>) {
     match &account.0 {
         Ok(account) => {
             if context.directory.know(&key, account.grants()) {
-                poke_memberships(context, &key);
+                enqueue_memberships(context, &key);
             }
         }
         Err(error) => {
@@ -173,7 +173,7 @@ fn know<K: AccountObject>(context: &Context, account: &Watched<K>) {
                     message: format!("this version of the operator cannot read it: {error}"),
                 },
             );
-            poke_memberships(context, &key);
+            enqueue_memberships(context, &key);
         }
     }
 }
@@ -181,12 +181,12 @@ fn know<K: AccountObject>(context: &Context, account: &Watched<K>) {
 fn forget(context: &Context, key: &AccountKey) {
     context.directory.forget(key);
     context.memory().remove(key);
-    poke_memberships(context, key);
+    enqueue_memberships(context, key);
 }
 
-fn poke_memberships(context: &Context, key: &AccountKey) {
+fn enqueue_memberships(context: &Context, key: &AccountKey) {
     for membership in context.edges.of_account(key) {
-        context.pokes.poke(&membership);
+        context.queue.enqueue(&membership);
     }
 }
 
@@ -196,7 +196,7 @@ fn poke_memberships(context: &Context, key: &AccountKey) {
 async fn watch_secrets<K: AccountObject>(
     context: Arc<Context>,
     accounts: reflector::Store<Watched<K>>,
-    pokes: UnboundedSender<ObjectRef<Watched<K>>>,
+    queue: UnboundedSender<ObjectRef<Watched<K>>>,
 ) {
     if K::KIND != AccountKind::ClusterCloudAccount {
         return std::future::pending().await;
@@ -216,7 +216,7 @@ async fn watch_secrets<K: AccountObject>(
                 for account in accounts.state() {
                     if names_secret(&account, namespace, &secret.name_any()) {
                         // Closed only while the process shuts down.
-                        let _ = pokes.unbounded_send(ObjectRef::from_obj(&*account));
+                        let _ = queue.unbounded_send(ObjectRef::from_obj(&*account));
                     }
                 }
             }
@@ -372,7 +372,7 @@ fn settle(
         context.memory().entry(key.clone()).or_default().asked = None;
     }
     if context.directory.set_standing(key, standing) {
-        poke_memberships(context, key);
+        enqueue_memberships(context, key);
     }
     finding
 }

@@ -73,13 +73,13 @@ impl Pass {
         // made it.
         for other in &self.others {
             if other.claim.is_none() || context.memory.is_unmade(&other.uid) {
-                context.pokes.poke(&other.reference());
+                context.queue.enqueue(&other.reference());
             }
         }
         // Who goes, and cannot leave, has an heir.
         for other in context.edges.others(&self.edge, &own) {
             if other.deleting && other.is_claimed_with(uid.as_deref()) {
-                context.pokes.poke(&other.reference());
+                context.queue.enqueue(&other.reference());
             }
         }
         // A correction to Adopted is not fresh in the sense that matters: no call follows it.
@@ -195,7 +195,7 @@ impl Pass {
             Ok(_) => {
                 self.seen.attempt = Attempt::HandedOver;
                 context.memory.made(&heir.uid, true);
-                context.pokes.poke(&reference);
+                context.queue.enqueue(&reference);
             }
             // The heir is going, and nothing may add a finalizer to it any more: the next in line, if any.
             Err(error) if error.is_about_going() => {
@@ -231,7 +231,7 @@ impl Pass {
         self.seen.claim = None;
         // Whoever shared the edge with this object may say something else about it now.
         for other in &self.others {
-            context.pokes.poke(&other.reference());
+            context.queue.enqueue(&other.reference());
         }
         Ok(())
     }

@@ -57,7 +57,7 @@ pub struct Seen {
 /// The account from this object's point of view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Account {
-    /// Not looked at yet; a poke follows.
+    /// Not looked at yet (the object is enqueued when that changes).
     Examining,
     /// No object of that name.
     Missing,
@@ -173,7 +173,7 @@ pub enum Release {
 /// Where a pass ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
-    /// Nothing can be said yet; a poke follows.
+    /// Nothing can be said yet (the object is enqueued when that changes).
     Undecided,
     /// Nothing of ours is left on a deleted object.
     Gone,

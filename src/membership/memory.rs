@@ -180,7 +180,7 @@ impl Memory {
         self.wait(entry.errors, Class::Transient)
     }
 
-    /// When the object is looked at again without a change or a poke.
+    /// When the object is looked at again without a change and without being enqueued.
     pub fn next_look(
         &self,
         uid: &str,

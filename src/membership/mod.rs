@@ -17,7 +17,7 @@ pub mod locks;
 mod memory;
 pub mod observe;
 mod pass;
-pub mod poke;
+pub mod queue;
 pub mod scan;
 pub mod status;
 pub mod turn;
@@ -54,7 +54,7 @@ use self::index::Edges;
 use self::locks::Locks;
 use self::memory::Memory;
 use self::observe::Pass;
-use self::poke::Pokes;
+use self::queue::ReconcileQueue;
 use self::status::Note;
 use self::turn::Turns;
 
@@ -70,7 +70,7 @@ pub struct Context {
     /// Who may call as whom.
     pub directory: Arc<Directory>,
     /// How passes ask for passes.
-    pub pokes: Pokes,
+    pub queue: ReconcileQueue,
     /// Where transitions are told.
     pub events: Events,
     /// Where passes are counted.
@@ -97,7 +97,7 @@ impl Context {
         client: kube::Client,
         edges: Arc<Edges>,
         directory: Arc<Directory>,
-        pokes: Pokes,
+        queue: ReconcileQueue,
         events: Events,
         telemetry: Arc<Telemetry>,
         clock: Clock,
@@ -107,8 +107,8 @@ impl Context {
             client,
             edges,
             directory,
-            turns: Arc::new(Turns::new(pokes.clone())),
-            pokes,
+            turns: Arc::new(Turns::new(queue.clone())),
+            queue,
             events,
             telemetry,
             refusals: Troubles::default(),
@@ -133,7 +133,7 @@ impl Context {
     /// An object is gone.
     fn forget(&self, uid: &str) {
         for concerned in self.edges.remove(uid) {
-            self.pokes.poke(&concerned);
+            self.queue.enqueue(&concerned);
         }
         self.memory.forget(uid);
     }
@@ -142,7 +142,7 @@ impl Context {
         if self.unlisted_scopes.fetch_sub(1, Ordering::SeqCst) == 1 {
             self.telemetry.set_ready();
             for object in self.edges.deleting() {
-                self.pokes.poke(&object);
+                self.queue.enqueue(&object);
             }
         }
     }
@@ -152,7 +152,7 @@ impl Context {
 pub async fn run(
     context: Arc<Context>,
     namespace: Option<String>,
-    pokes: impl Stream<Item = ObjectRef<Object>> + Send + 'static,
+    queue: impl Stream<Item = ObjectRef<Object>> + Send + 'static,
     shutdown: impl Future<Output = ()> + Send + Sync + 'static,
 ) {
     let api: Api<Object> = match &namespace {
@@ -175,7 +175,7 @@ pub async fn run(
         .try_filter(move |object| std::future::ready(is_news(object, &news)));
     let log = WatchLog::new("SecurityGroupMembership");
     Controller::for_stream(objects, reader)
-        .reconcile_on(pokes)
+        .reconcile_on(queue)
         .graceful_shutdown_on(shutdown)
         .run(reconcile, on_error, context)
         .for_each(|result| {
@@ -253,7 +253,7 @@ fn insert(context: &Context, object: &Object) {
         return;
     };
     for concerned in context.edges.insert(object) {
-        context.pokes.poke(&concerned);
+        context.queue.enqueue(&concerned);
     }
     if let Some(uid) = &object.metadata.uid {
         let shown = || pass::fingerprint(object.status.as_ref());

@@ -1,6 +1,6 @@
-//! Looks at every tracked target once a period, a hundred a call, and pokes only the objects whose picture changed. Reads
+//! Looks at every tracked target once a period, a hundred a call, and enqueues only the objects whose picture changed. Reads
 //! only; what is to be done about a change is decided by the pass, which reads for itself. An answer that fails or does not
-//! come says nothing and pokes nobody.
+//! come says nothing and enqueues nothing.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -71,7 +71,7 @@ pub async fn run(context: Arc<Context>, period: Duration) {
         context.turns.call_the_waiting();
         context.directory.forget_the_departed();
         for object in context.edges.misquoted() {
-            context.pokes.poke(&object);
+            context.queue.enqueue(&object);
         }
         tokio::time::sleep(BUCKET_PERIOD).await;
     }
@@ -171,7 +171,7 @@ async fn scan_block(context: &Context, account: &AccountKey, region: &Region, bl
             // Passes ask for each by itself, and the scan no more for the one to blame.
             Err(CallError::Failed(error)) if error.blames_one_id() => {
                 for object in context.edges.doubt(account, region, block) {
-                    context.pokes.poke(&object);
+                    context.queue.enqueue(&object);
                 }
                 return;
             }
@@ -182,6 +182,6 @@ async fn scan_block(context: &Context, account: &AccountKey, region: &Region, bl
         }
     };
     for object in context.edges.changed(account, region, block, &found) {
-        context.pokes.poke(&object);
+        context.queue.enqueue(&object);
     }
 }

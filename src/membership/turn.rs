@@ -1,7 +1,7 @@
 //! Whose turn it is: bounds the passes in flight for each account and region, so that a silent one delays nobody else's
 //! objects, and what is settled already waits for what is not. In memory only.
 //!
-//! A pass that finds no place does not wait as a task: it is written down and poked when a place is free. The runner of kube
+//! A pass that finds no place does not wait as a task: it is written down and enqueued when a place is free. The runner of kube
 //! polls every pass in flight whenever one of them wakes, so that thousands in flight cost more than their work.
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -16,7 +16,7 @@ use crate::ecs::Region;
 use crate::ecs::batch::BLOCK;
 
 use super::edge::AccountKey;
-use super::poke::Pokes;
+use super::queue::ReconcileQueue;
 
 /// Passes in flight for each account and region: two full blocks of reads and some more.
 const IN_FLIGHT: usize = 256;
@@ -27,7 +27,7 @@ const LATE: Duration = Duration::from_secs(5);
 /// The passes of all accounts and regions.
 #[derive(Debug)]
 pub struct Turns {
-    pokes: Pokes,
+    queue: ReconcileQueue,
     buckets: Mutex<HashMap<Bucket, Line>>,
 }
 
@@ -54,14 +54,14 @@ pub struct Turn {
 impl Turns {
     /// Nobody in flight, nobody in line.
     #[must_use]
-    pub fn new(pokes: Pokes) -> Self {
+    pub fn new(queue: ReconcileQueue) -> Self {
         Self {
-            pokes,
+            queue,
             buckets: Mutex::default(),
         }
     }
 
-    /// A place for a pass over `object`; none where it has to stand in line, from which it is poked.
+    /// A place for a pass over `object`; none where it has to stand in line, from which it is enqueued.
     #[must_use]
     pub fn enter(
         self: &Arc<Self>,
@@ -103,7 +103,7 @@ impl Turns {
                 called.extend(line.next());
             }
         }
-        self.poke(called);
+        self.enqueue(called);
     }
 
     fn leave(&self, bucket: &Bucket) {
@@ -117,12 +117,12 @@ impl Turns {
             }
         }
         drop(buckets);
-        self.poke(called);
+        self.enqueue(called);
     }
 
-    fn poke(&self, objects: impl IntoIterator<Item = ObjectRef<SecurityGroupMembership>>) {
+    fn enqueue(&self, objects: impl IntoIterator<Item = ObjectRef<SecurityGroupMembership>>) {
         for object in objects {
-            self.pokes.poke(&object);
+            self.queue.enqueue(&object);
         }
     }
 
@@ -185,8 +185,8 @@ mod tests {
 
     #[test]
     fn a_full_region_delays_no_other_and_whoever_waits_is_called_the_urgent_first() {
-        let (pokes, mut queues) = Pokes::new(&[None]);
-        let turns = Arc::new(Turns::new(pokes));
+        let (queue, mut queues) = ReconcileQueue::new(&[None]);
+        let turns = Arc::new(Turns::new(queue));
         let mut held: Vec<Turn> = (0..IN_FLIGHT)
             .map(|n| {
                 turns
@@ -255,8 +255,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn whoever_was_called_and_does_not_come_in_time_gives_its_place_to_the_next() {
-        let (pokes, mut queues) = Pokes::new(&[None]);
-        let turns = Arc::new(Turns::new(pokes));
+        let (queue, mut queues) = ReconcileQueue::new(&[None]);
+        let turns = Arc::new(Turns::new(queue));
         let mut held = full(&turns);
         let mut called = || queues[0].next().now_or_never().flatten().map(|at| at.name);
         let enter = |name: &str| turns.enter(bucket("cn-hangzhou"), &object(name), true);
@@ -276,8 +276,8 @@ mod tests {
 
     #[test]
     fn places_are_counted_as_long_as_anybody_has_one_and_then_forgotten() {
-        let (pokes, _queues) = Pokes::new(&[None]);
-        let turns = Arc::new(Turns::new(pokes));
+        let (queue, _queues) = ReconcileQueue::new(&[None]);
+        let turns = Arc::new(Turns::new(queue));
         let mut held = full(&turns);
         held.truncate(IN_FLIGHT - 1);
         let again = turns.enter(bucket("cn-hangzhou"), &object("again"), true);

@@ -10,11 +10,11 @@ use super::Object;
 
 /// One queue a controller; a controller watches one namespace or all.
 #[derive(Clone, Debug)]
-pub struct Pokes {
+pub struct ReconcileQueue {
     queues: Vec<(Option<String>, UnboundedSender<ObjectRef<Object>>)>,
 }
 
-impl Pokes {
+impl ReconcileQueue {
     /// The queues for these scopes (`None` is all namespaces), and the receiving end of each.
     #[must_use]
     pub fn new(
@@ -34,7 +34,7 @@ impl Pokes {
     }
 
     /// Asks for a pass over `object`.
-    pub fn poke(&self, object: &ObjectRef<SecurityGroupMembership>) {
+    pub fn enqueue(&self, object: &ObjectRef<SecurityGroupMembership>) {
         let mut reference = ObjectRef::<Object>::new(&object.name);
         reference.namespace.clone_from(&object.namespace);
         for (scope, queue) in &self.queues {
@@ -55,8 +55,8 @@ mod tests {
     #[test]
     fn whoever_watches_the_namespace_is_asked_and_nobody_else() {
         let scopes = [None, Some("team".to_owned()), Some("other".to_owned())];
-        let (pokes, mut queues) = Pokes::new(&scopes);
-        pokes.poke(&ObjectRef::new("m").within("team"));
+        let (queue, mut queues) = ReconcileQueue::new(&scopes);
+        queue.enqueue(&ObjectRef::new("m").within("team"));
         let asked = queues.iter_mut().map(|queue| {
             let object = queue.next().now_or_never()??;
             Some((object.namespace?, object.name))
