@@ -40,7 +40,7 @@ chaos: ## KILLS (1000) times SIGKILL for the real operator, API server or etcd u
 
 # What leads to new code goes to fuzz/target/corpus, what breaks a promise to fuzz/artifacts; `make test` replays fuzz/corpus.
 .PHONY: fuzz
-fuzz: ## TARGET=answer|error|lane|id|request|inventory for SECONDS=60, on a nightly compiler with cargo-fuzz
+fuzz: ## TARGET=answer|error|window|id|request|inventory for SECONDS=60, on a nightly compiler with cargo-fuzz
 	@mkdir -p fuzz/target/corpus/$(or $(TARGET),answer)
 	cargo +nightly fuzz run $(or $(TARGET),answer) fuzz/target/corpus/$(or $(TARGET),answer) fuzz/corpus/$(or $(TARGET),answer) -- \
 	  -max_total_time=$(or $(SECONDS),60) -max_len=4096 -timeout=10 -rss_limit_mb=1024

@@ -11,19 +11,19 @@
 use std::time::Duration;
 
 use security_group_operator::ecs::limit::Priority::{self, Repair, Scan, User};
-use security_group_operator::ecs::limit::lane::{Lane, Outcome, WINDOW};
+use security_group_operator::ecs::limit::window::{CallOutcome, WINDOW, WindowLimiter};
 use tokio::time::Instant;
 
-/// A lane whose limit the cloud has just named, and the moment at which its first window opens.
-fn limited(limit: u32) -> (Lane, Instant) {
+/// A limiter whose limit the cloud has just named, and the moment at which its first window opens.
+fn limited(limit: u32) -> (WindowLimiter, Instant) {
     let now = Instant::now();
-    let mut lane = Lane::new(now);
-    lane.note(now, throttled(Some(1_000), Some(limit)), WINDOW);
-    (lane, now + seconds(1.0))
+    let mut limiter = WindowLimiter::new(now);
+    limiter.note(now, throttled(Some(1_000), Some(limit)), WINDOW);
+    (limiter, now + seconds(1.0))
 }
 
-fn throttled(milliseconds: Option<u64>, limit: Option<u32>) -> Outcome {
-    Outcome::Throttled {
+fn throttled(milliseconds: Option<u64>, limit: Option<u32>) -> CallOutcome {
+    CallOutcome::Throttled {
         retry_after: milliseconds.map(Duration::from_millis),
         limit,
     }
@@ -34,17 +34,17 @@ fn seconds(seconds: f64) -> Duration {
 }
 
 /// Begins `calls` calls of a user, all at once.
-fn burst(lane: &mut Lane, now: Instant, calls: usize) {
+fn burst(limiter: &mut WindowLimiter, now: Instant, calls: usize) {
     for call in 0..calls {
-        assert_eq!(lane.admit(now, User, None), Ok(()), "call {call}");
+        assert_eq!(limiter.admit(now, User, None), Ok(()), "call {call}");
     }
 }
 
 /// Begins calls of nobody in particular until the next one must wait; how many, and from when on it may come.
-fn fill(lane: &mut Lane, now: Instant, priority: Priority) -> (u32, Instant) {
+fn fill(limiter: &mut WindowLimiter, now: Instant, priority: Priority) -> (u32, Instant) {
     let mut calls = 0;
     loop {
-        match lane.admit(now, priority, None) {
+        match limiter.admit(now, priority, None) {
             Ok(()) => calls += 1,
             Err(until) => return (calls, until),
         }
@@ -53,10 +53,10 @@ fn fill(lane: &mut Lane, now: Instant, priority: Priority) -> (u32, Instant) {
 }
 
 /// Everybody who asks again when told, until `end`; how many were let through.
-fn spend(lane: &mut Lane, mut now: Instant, end: Instant, priority: Priority) -> u32 {
+fn spend(limiter: &mut WindowLimiter, mut now: Instant, end: Instant, priority: Priority) -> u32 {
     let mut calls = 0;
     while now < end {
-        let (more, until) = fill(lane, now, priority);
+        let (more, until) = fill(limiter, now, priority);
         assert!(until > now, "nobody spins");
         calls += more;
         now = until;
@@ -75,31 +75,31 @@ fn assert_at(until: Instant, from: Instant, after: f64) {
 
 #[test]
 fn a_twentieth_of_the_limit_goes_at_once_and_the_rest_evenly_until_it_is_used_up() {
-    let (mut lane, open) = limited(600);
-    let (calls, next) = fill(&mut lane, open, User);
+    let (mut limiter, open) = limited(600);
+    let (calls, next) = fill(&mut limiter, open, User);
     assert_eq!(calls, 30);
     // One call each 60 s / (600 × 1.02).
     assert_at(next, open, 60.0 / 612.0);
-    assert_eq!(fill(&mut lane, next, User).0, 1);
-    let (calls, next) = fill(&mut lane, open + seconds(30.0), User);
+    assert_eq!(fill(&mut limiter, next, User).0, 1);
+    let (calls, next) = fill(&mut limiter, open + seconds(30.0), User);
     assert_eq!(calls, 30 + 306 - 31);
     assert_at(next, open, 307.0 * 60.0 / 612.0);
-    assert_eq!(spend(&mut lane, next, open + WINDOW, User), 600 - 336);
+    assert_eq!(spend(&mut limiter, next, open + WINDOW, User), 600 - 336);
     // Used up: nothing goes before the window ends; then the same again, and a higher limit is tried.
-    let (calls, next) = fill(&mut lane, open + seconds(59.9), User);
+    let (calls, next) = fill(&mut limiter, open + seconds(59.9), User);
     assert_eq!(calls, 0);
     assert_at(next, open, 60.0);
-    assert_eq!(fill(&mut lane, next, User).0, 37);
+    assert_eq!(fill(&mut limiter, next, User).0, 37);
 }
 
 #[test]
 fn nobody_is_told_to_come_back_within_ten_milliseconds() {
-    let (mut lane, open) = limited(1_000_000);
-    let (_, next) = fill(&mut lane, open, User);
+    let (mut limiter, open) = limited(1_000_000);
+    let (_, next) = fill(&mut limiter, open, User);
     assert_at(next, open, 0.01);
-    let (_, next) = fill(&mut lane, open, Repair);
+    let (_, next) = fill(&mut limiter, open, Repair);
     assert_at(next, open, 0.01);
-    let (_, next) = fill(&mut lane, open, Scan);
+    let (_, next) = fill(&mut limiter, open, Scan);
     assert_at(next, open, 0.01);
 }
 
@@ -115,18 +115,18 @@ fn a_throttle_stops_until_the_cloud_says_or_the_minute_ends_and_never_longer_tha
         (None, 0.0, 0.001),
     ] {
         let now = Instant::now();
-        let mut lane = Lane::new(now);
-        lane.note(now, throttled(said, Some(600)), seconds(minute));
-        assert_at(lane.stopped(now).unwrap(), now, expected);
+        let mut limiter = WindowLimiter::new(now);
+        limiter.note(now, throttled(said, Some(600)), seconds(minute));
+        assert_at(limiter.stopped(now).unwrap(), now, expected);
         // A scan waits like everybody, and nobody for less than 10 ms.
         for priority in [User, Repair, Scan] {
-            let until = lane.admit(now, priority, None).unwrap_err();
+            let until = limiter.admit(now, priority, None).unwrap_err();
             assert_at(until, now, expected.max(0.01));
         }
         let end = now + seconds(expected);
-        assert!(lane.stopped(end - Duration::from_micros(1)).is_some());
-        assert_eq!(lane.stopped(end), None);
-        assert_eq!(lane.admit(end, User, None), Ok(()));
+        assert!(limiter.stopped(end - Duration::from_micros(1)).is_some());
+        assert_eq!(limiter.stopped(end), None);
+        assert_eq!(limiter.admit(end, User, None), Ok(()));
     }
 }
 
@@ -134,10 +134,10 @@ fn a_throttle_stops_until_the_cloud_says_or_the_minute_ends_and_never_longer_tha
 fn the_limit_is_what_the_cloud_names_else_what_was_used_and_at_least_half_of_what_was_believed() {
     let now = Instant::now();
     let learned = |used: usize, named: Option<u32>| {
-        let mut lane = Lane::new(now);
-        burst(&mut lane, now, used);
-        lane.note(now, throttled(Some(1_000), named), WINDOW);
-        lane.limit().unwrap()
+        let mut limiter = WindowLimiter::new(now);
+        burst(&mut limiter, now, used);
+        limiter.note(now, throttled(Some(1_000), named), WINDOW);
+        limiter.limit().unwrap()
     };
     for (used, named, expected) in [
         (30, None, 29.0),
@@ -159,11 +159,11 @@ fn the_limit_is_what_the_cloud_names_else_what_was_used_and_at_least_half_of_wha
             "{used} {named:?}"
         );
     }
-    let (mut lane, open) = limited(600);
-    burst(&mut lane, open, 5);
-    lane.note(open, throttled(Some(1_000), None), WINDOW);
+    let (mut limiter, open) = limited(600);
+    burst(&mut limiter, open, 5);
+    limiter.note(open, throttled(Some(1_000), None), WINDOW);
     assert_eq!(
-        lane.limit(),
+        limiter.limit(),
         Some(300.0),
         "somebody else may have used the rest"
     );
@@ -171,92 +171,95 @@ fn the_limit_is_what_the_cloud_names_else_what_was_used_and_at_least_half_of_wha
 
 #[test]
 fn of_several_refusals_in_one_window_only_the_first_says_something_about_the_limit() {
-    let (mut lane, open) = limited(600);
-    burst(&mut lane, open, 9);
+    let (mut limiter, open) = limited(600);
+    burst(&mut limiter, open, 9);
     for _ in 0..8 {
-        lane.note(open, throttled(Some(5_000), None), WINDOW);
+        limiter.note(open, throttled(Some(5_000), None), WINDOW);
     }
-    assert_eq!(lane.limit(), Some(300.0));
+    assert_eq!(limiter.limit(), Some(300.0));
     // In the next one it is news again.
     let open = open + seconds(5.0);
-    burst(&mut lane, open, 3);
-    lane.note(open, throttled(Some(5_000), None), WINDOW);
-    assert_eq!(lane.limit(), Some(150.0));
+    burst(&mut limiter, open, 3);
+    limiter.note(open, throttled(Some(5_000), None), WINDOW);
+    assert_eq!(limiter.limit(), Some(150.0));
 }
 
 #[test]
 fn what_is_no_throttle_says_nothing_about_the_limit() {
-    let (mut lane, open) = limited(600);
-    burst(&mut lane, open, 9);
-    lane.note(open, Outcome::Admitted, WINDOW);
-    assert_eq!((lane.limit(), lane.stopped(open)), (Some(600.0), None));
+    let (mut limiter, open) = limited(600);
+    burst(&mut limiter, open, 9);
+    limiter.note(open, CallOutcome::Admitted, WINDOW);
+    assert_eq!(
+        (limiter.limit(), limiter.stopped(open)),
+        (Some(600.0), None)
+    );
 }
 
 #[test]
 fn a_higher_limit_is_tried_by_a_quarter_after_four_hundred_calls_or_five_used_up_windows() {
     // 400 calls of 600 are one window.
-    let (mut lane, open) = limited(600);
-    assert_eq!(spend(&mut lane, open, open + WINDOW, User), 600);
-    assert_eq!(lane.limit(), Some(600.0));
-    let _ = lane.stopped(open + WINDOW);
-    assert_eq!(lane.limit(), Some(750.0));
+    let (mut limiter, open) = limited(600);
+    assert_eq!(spend(&mut limiter, open, open + WINDOW, User), 600);
+    assert_eq!(limiter.limit(), Some(600.0));
+    let _ = limiter.stopped(open + WINDOW);
+    assert_eq!(limiter.limit(), Some(750.0));
     // Counted anew from there: 750 calls are more than 400 again.
     assert_eq!(
-        spend(&mut lane, open + WINDOW, open + WINDOW * 2, User),
+        spend(&mut limiter, open + WINDOW, open + WINDOW * 2, User),
         750
     );
-    let _ = lane.stopped(open + WINDOW * 2);
-    assert_eq!(lane.limit(), Some(937.5));
+    let _ = limiter.stopped(open + WINDOW * 2);
+    assert_eq!(limiter.limit(), Some(937.5));
     // 300 calls are less than 400: two windows.
-    let (mut lane, open) = limited(300);
-    spend(&mut lane, open, open + WINDOW, User);
-    let _ = lane.stopped(open + WINDOW);
-    assert_eq!(lane.limit(), Some(300.0));
-    spend(&mut lane, open + WINDOW, open + WINDOW * 2, User);
-    let _ = lane.stopped(open + WINDOW * 2);
-    assert_eq!(lane.limit(), Some(375.0));
+    let (mut limiter, open) = limited(300);
+    spend(&mut limiter, open, open + WINDOW, User);
+    let _ = limiter.stopped(open + WINDOW);
+    assert_eq!(limiter.limit(), Some(300.0));
+    spend(&mut limiter, open + WINDOW, open + WINDOW * 2, User);
+    let _ = limiter.stopped(open + WINDOW * 2);
+    assert_eq!(limiter.limit(), Some(375.0));
     // Two calls a minute: five windows, and at least one call more.
-    let (mut lane, open) = limited(2);
+    let (mut limiter, open) = limited(2);
     for window in 0..5 {
-        let _ = lane.stopped(open + WINDOW * window);
-        assert_eq!(lane.limit(), Some(2.0), "window {window}");
+        let _ = limiter.stopped(open + WINDOW * window);
+        assert_eq!(limiter.limit(), Some(2.0), "window {window}");
         spend(
-            &mut lane,
+            &mut limiter,
             open + WINDOW * window,
             open + WINDOW * (window + 1),
             User,
         );
     }
-    let _ = lane.stopped(open + WINDOW * 5);
-    assert_eq!(lane.limit(), Some(3.0));
+    let _ = limiter.stopped(open + WINDOW * 5);
+    assert_eq!(limiter.limit(), Some(3.0));
 }
 
 #[test]
 fn a_window_that_was_not_used_up_or_was_throttled_is_no_reason_for_a_higher_limit() {
-    let (mut lane, open) = limited(600);
-    assert!(spend(&mut lane, open, open + seconds(50.0), User) < 600);
-    let _ = lane.stopped(open + WINDOW);
-    assert_eq!(lane.limit(), Some(600.0), "not used up");
+    let (mut limiter, open) = limited(600);
+    assert!(spend(&mut limiter, open, open + seconds(50.0), User) < 600);
+    let _ = limiter.stopped(open + WINDOW);
+    assert_eq!(limiter.limit(), Some(600.0), "not used up");
 
-    let (mut lane, open) = limited(600);
-    assert_eq!(spend(&mut lane, open, open + seconds(59.5), User), 600);
-    lane.note(
+    let (mut limiter, open) = limited(600);
+    assert_eq!(spend(&mut limiter, open, open + seconds(59.5), User), 600);
+    limiter.note(
         open + seconds(59.5),
         throttled(Some(500), Some(600)),
         WINDOW,
     );
-    let _ = lane.stopped(open + WINDOW);
-    assert_eq!(lane.limit(), Some(600.0), "throttled");
+    let _ = limiter.stopped(open + WINDOW);
+    assert_eq!(limiter.limit(), Some(600.0), "throttled");
 }
 
 #[test]
 fn whoever_waits_keeps_its_turn_and_users_go_before_repairs() {
     // 61.2 tickets a minute.
     let ticket = 60.0 / 61.2;
-    let (mut lane, open) = limited(60);
-    burst(&mut lane, open, 3);
+    let (mut limiter, open) = limited(60);
+    burst(&mut limiter, open, 3);
     let mut ask =
-        |after: f64, priority, who| lane.admit(open + seconds(after), priority, Some(who));
+        |after: f64, priority, who| limiter.admit(open + seconds(after), priority, Some(who));
     assert_at(ask(0.0, User, "a").unwrap_err(), open, ticket);
     assert_at(ask(0.0, User, "b").unwrap_err(), open, 2.0 * ticket);
     assert_at(ask(0.0, Repair, "c").unwrap_err(), open, 3.0 * ticket);
@@ -283,11 +286,11 @@ fn whoever_waits_keeps_its_turn_and_users_go_before_repairs() {
 
 #[test]
 fn a_turn_that_is_far_off_is_asked_for_half_way_again() {
-    let (mut lane, open) = limited(6);
-    burst(&mut lane, open, 1);
+    let (mut limiter, open) = limited(6);
+    burst(&mut limiter, open, 1);
     let told: Vec<f64> = (1..=20)
         .map(|n| {
-            let until = lane
+            let until = limiter
                 .admit(open, User, Some(&format!("object-{n}")))
                 .unwrap_err();
             until.duration_since(open).as_secs_f64()
@@ -309,135 +312,141 @@ fn a_turn_that_is_far_off_is_asked_for_half_way_again() {
 
 #[test]
 fn tickets_stand_still_while_the_cloud_has_stopped_the_lane_and_run_at_the_limit_of_the_day() {
-    let (mut lane, open) = limited(60);
-    burst(&mut lane, open, 3);
-    let a = |lane: &mut Lane, after: f64| lane.admit(open + seconds(after), User, Some("a"));
-    let ten = (0..10).map(|n| lane.admit(open, User, Some(&n.to_string())).unwrap_err());
+    let (mut limiter, open) = limited(60);
+    burst(&mut limiter, open, 3);
+    let a = |limiter: &mut WindowLimiter, after: f64| {
+        limiter.admit(open + seconds(after), User, Some("a"))
+    };
+    let ten = (0..10).map(|n| limiter.admit(open, User, Some(&n.to_string())).unwrap_err());
     assert_at(ten.last().unwrap(), open, 10.0 * 60.0 / 61.2);
-    assert_at(a(&mut lane, 0.0).unwrap_err(), open, 11.0 * 60.0 / 61.2);
+    assert_at(a(&mut limiter, 0.0).unwrap_err(), open, 11.0 * 60.0 / 61.2);
     // Stopped for ten seconds, at half the limit: the same eleven tickets, from then on, take twice as long.
-    lane.note(open, throttled(Some(10_000), Some(30)), WINDOW);
+    limiter.note(open, throttled(Some(10_000), Some(30)), WINDOW);
     assert_at(
-        a(&mut lane, 0.0).unwrap_err(),
+        a(&mut limiter, 0.0).unwrap_err(),
         open,
         10.0 + 11.0 * 60.0 / 30.6,
     );
     assert_at(
-        a(&mut lane, 5.0).unwrap_err(),
+        a(&mut limiter, 5.0).unwrap_err(),
         open,
         10.0 + 11.0 * 60.0 / 30.6,
     );
     assert_at(
-        a(&mut lane, 12.0).unwrap_err(),
+        a(&mut limiter, 12.0).unwrap_err(),
         open,
         10.0 + 11.0 * 60.0 / 30.6,
     );
-    assert_eq!(a(&mut lane, 10.0 + 11.0 * 60.0 / 30.6), Ok(()));
+    assert_eq!(a(&mut limiter, 10.0 + 11.0 * 60.0 / 30.6), Ok(()));
 }
 
 #[test]
 fn a_shorter_stop_after_a_longer_one_lets_turns_come_up_when_it_ends() {
-    let (mut lane, open) = limited(60);
-    lane.note(open, throttled(Some(50_000), Some(60)), WINDOW);
-    assert!(lane.admit(open, User, Some("a")).is_err());
-    lane.note(open, throttled(Some(5_000), Some(60)), WINDOW);
-    let until = lane.admit(open, User, Some("a")).unwrap_err();
+    let (mut limiter, open) = limited(60);
+    limiter.note(open, throttled(Some(50_000), Some(60)), WINDOW);
+    assert!(limiter.admit(open, User, Some("a")).is_err());
+    limiter.note(open, throttled(Some(5_000), Some(60)), WINDOW);
+    let until = limiter.admit(open, User, Some("a")).unwrap_err();
     assert_at(until, open, 5.0 + 60.0 / 61.2);
-    assert_eq!(lane.admit(until, User, Some("a")), Ok(()));
+    assert_eq!(limiter.admit(until, User, Some("a")), Ok(()));
 }
 
 #[test]
 fn who_does_not_come_within_a_minute_of_its_turn_loses_it() {
-    let (mut lane, open) = limited(60);
-    burst(&mut lane, open, 3);
+    let (mut limiter, open) = limited(60);
+    burst(&mut limiter, open, 3);
     for name in ["1", "2", "3", "4", "5"] {
-        assert!(lane.admit(open, User, Some(name)).is_err());
+        assert!(limiter.admit(open, User, Some(name)).is_err());
     }
     // At 63 s tickets 1 to 3 were up for more than a minute, 4 and 5 were not.
     let now = open + seconds(63.0);
-    let (_, next) = fill(&mut lane, now, User);
+    let (_, next) = fill(&mut limiter, now, User);
     for (name, kept) in [("1", false), ("4", true), ("3", false), ("5", true)] {
-        let until = lane.admit(now, User, Some(name)).unwrap_err();
+        let until = limiter.admit(now, User, Some(name)).unwrap_err();
         assert_eq!(until == next, kept, "{name}");
     }
 }
 
 #[test]
 fn scans_take_a_fifth_spread_over_the_window() {
-    let (mut lane, open) = limited(100);
+    let (mut limiter, open) = limited(100);
     for call in 1..=19 {
         let at = if call == 1 {
             0.0
         } else {
             f64::from(call) * 3.0
         };
-        assert_eq!(lane.admit(open + seconds(at), Scan, None), Ok(()), "{call}");
-        let until = lane.admit(open + seconds(at), Scan, None).unwrap_err();
+        assert_eq!(
+            limiter.admit(open + seconds(at), Scan, None),
+            Ok(()),
+            "{call}"
+        );
+        let until = limiter.admit(open + seconds(at), Scan, None).unwrap_err();
         assert_at(until, open, f64::from(call + 1) * 3.0);
     }
     // Of a small limit it is one call.
-    let (mut lane, open) = limited(3);
-    assert_eq!(fill(&mut lane, open, Scan), (1, open + WINDOW));
+    let (mut limiter, open) = limited(3);
+    assert_eq!(fill(&mut limiter, open, Scan), (1, open + WINDOW));
     // Nor do scans go beyond what users have left, nor come back before there is more.
-    let (mut lane, open) = limited(100);
+    let (mut limiter, open) = limited(100);
     let now = open + seconds(59.5);
-    burst(&mut lane, now, 100);
-    assert_eq!(lane.admit(now, Scan, None), Err(open + WINDOW));
+    burst(&mut limiter, now, 100);
+    assert_eq!(limiter.admit(now, Scan, None), Err(open + WINDOW));
 }
 
 #[test]
 fn the_last_call_of_a_window_is_for_whoever_is_awaited() {
     // Eight calls of ten gone, and a user told to wait: a scan may take the ninth, not the tenth.
     for (gone, expected) in [(8, Ok(())), (9, Err(()))] {
-        let (mut lane, open) = limited(10);
+        let (mut limiter, open) = limited(10);
         let mut used = 0;
         let mut now = open;
         while used < gone {
-            match lane.admit(now, User, None) {
+            match limiter.admit(now, User, None) {
                 Ok(()) => used += 1,
                 Err(until) => now = until,
             }
         }
-        let promised = lane.admit(now, User, None).unwrap_err();
+        let promised = limiter.admit(now, User, None).unwrap_err();
         assert_eq!(
-            lane.admit(now, Scan, None).map_err(|_| ()),
+            limiter.admit(now, Scan, None).map_err(|_| ()),
             expected,
             "{gone}"
         );
         if expected.is_err() {
-            assert_eq!(lane.admit(now, Scan, None), Err(open + WINDOW));
+            assert_eq!(limiter.admit(now, Scan, None), Err(open + WINDOW));
             // It may come five seconds late, and is not awaited any longer; nor is it once it has come.
             let overdue = promised + seconds(5.0);
-            assert!(lane.admit(overdue, Scan, None).is_err());
-            assert_eq!(lane.admit(overdue + seconds(0.01), Scan, None), Ok(()));
+            assert!(limiter.admit(overdue, Scan, None).is_err());
+            assert_eq!(limiter.admit(overdue + seconds(0.01), Scan, None), Ok(()));
         }
     }
     // Where the window ends within 10 ms, a scan too comes back no sooner.
-    let (mut lane, open) = limited(10);
+    let (mut limiter, open) = limited(10);
     let now = open + seconds(59.995);
-    burst(&mut lane, now, 10);
-    assert!(lane.admit(now, User, None).is_err());
-    assert_at(lane.admit(now, Scan, None).unwrap_err(), open, 60.005);
+    burst(&mut limiter, now, 10);
+    assert!(limiter.admit(now, User, None).is_err());
+    assert_at(limiter.admit(now, Scan, None).unwrap_err(), open, 60.005);
     // Nor is it awaited once it has come.
-    let (mut lane, open) = limited(10);
+    let (mut limiter, open) = limited(10);
     let mut now = open;
     for _ in 0..8 {
-        assert_eq!(lane.admit(now, User, None), Ok(()));
-        now = lane.admit(now, User, None).unwrap_err();
+        assert_eq!(limiter.admit(now, User, None), Ok(()));
+        now = limiter.admit(now, User, None).unwrap_err();
     }
-    assert_eq!(lane.admit(now, User, None), Ok(()));
-    assert_eq!(lane.admit(now, Scan, None), Ok(()));
+    assert_eq!(limiter.admit(now, User, None), Ok(()));
+    assert_eq!(limiter.admit(now, Scan, None), Ok(()));
 }
 
 #[test]
 fn a_clock_that_jumps_ahead_opens_the_window_of_that_moment_and_nothing_else() {
     for jump in [60.0, 61.0, 119.0, 120.0, 601.5, 86_400.0, 400.0 * 86_400.0] {
-        let (mut lane, open) = limited(600);
-        assert_eq!(fill(&mut lane, open, User).0, 30);
+        let (mut limiter, open) = limited(600);
+        assert_eq!(fill(&mut limiter, open, User).0, 30);
         let now = open + seconds(jump);
         let into = jump % 60.0;
         // What was not used of the windows between is lost: the cloud does not keep it either.
-        let (calls, next) = fill(&mut lane, now, User);
+        let (calls, next) = fill(&mut limiter, now, User);
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -449,29 +458,29 @@ fn a_clock_that_jumps_ahead_opens_the_window_of_that_moment_and_nothing_else() {
             "{jump}: {calls} instead of {expected}"
         );
         assert!(next > now && next <= now + WINDOW, "{jump}");
-        assert_eq!(lane.limit(), Some(600.0), "{jump}");
+        assert_eq!(limiter.limit(), Some(600.0), "{jump}");
     }
 }
 
 #[test]
 fn a_moment_that_comes_again_earns_nothing_twice() {
     // Two threads read the clock before they take the lock: `now` may go back.
-    let (mut lane, open) = limited(600);
+    let (mut limiter, open) = limited(600);
     let mut calls = 0;
     for round in 0..10_000 {
         let at = if round % 2 == 0 { 20.0 } else { 10.0 };
         let now = open + seconds(at);
-        match lane.admit(now, User, Some(&format!("object-{}", round % 7))) {
+        match limiter.admit(now, User, Some(&format!("object-{}", round % 7))) {
             Ok(()) => calls += 1,
             Err(until) => assert!(until > now),
         }
     }
     // A burst, and 20 s at the pace of the limit.
     assert!((100..=235).contains(&calls), "{calls}");
-    // Nor does one that is earlier than the lane itself break anything.
-    let mut lane = Lane::new(open);
+    // Nor does one that is earlier than the limiter itself break anything.
+    let mut limiter = WindowLimiter::new(open);
     let before = open.checked_sub(seconds(0.5)).unwrap();
-    lane.note(before, throttled(Some(1_000), Some(600)), WINDOW);
-    assert!(lane.admit(before, User, Some("a")).unwrap_err() > before);
-    assert_eq!(lane.admit(open + seconds(1.0), User, Some("a")), Ok(()));
+    limiter.note(before, throttled(Some(1_000), Some(600)), WINDOW);
+    assert!(limiter.admit(before, User, Some("a")).unwrap_err() > before);
+    assert_eq!(limiter.admit(open + seconds(1.0), User, Some("a")), Ok(()));
 }

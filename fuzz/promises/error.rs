@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use futures::executor::block_on;
-use security_group_operator::ecs::limit::{Gate, Priority};
+use security_group_operator::ecs::limit::{CallLimiter, Priority};
 use security_group_operator::ecs::{Action, ApiError, Class, Error, error_table};
 
 use super::{assert_printable, assert_reason};
@@ -80,7 +80,7 @@ pub fn hold(bytes: &[u8]) {
         "a throttle is never split"
     );
     waits(verdict.class, number(message).unwrap_or(0));
-    gate(action, &error);
+    limiter(action, &error);
 }
 
 /// The waits of a class never shrink and have an end.
@@ -95,12 +95,12 @@ fn waits(class: Class, failures: u64) {
 }
 
 /// Whatever the cloud says, nobody is told to stay away for longer than two windows, and only a throttle stops anybody.
-fn gate(action: Action, error: &Error) {
-    let gate = Gate::default();
+fn limiter(action: Action, error: &Error) {
+    let limiter = CallLimiter::default();
     let region = "cn-hangzhou".parse().unwrap();
-    gate.note(&region, action, Some(error));
+    limiter.note(&region, action, Some(error));
     let now = tokio::time::Instant::now();
-    match block_on(gate.enter(&region, action, Priority::User, Some("a"))) {
+    match block_on(limiter.enter(&region, action, Priority::User, Some("a"))) {
         Ok(_) => assert!(error.class() != Class::Throttled, "{error:?}"),
         Err(until) => {
             assert_eq!(error.class(), Class::Throttled, "{error:?}");

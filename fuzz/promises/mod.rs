@@ -9,8 +9,8 @@ pub mod answer;
 pub mod error;
 pub mod id;
 pub mod inventory;
-pub mod lane;
 pub mod request;
+pub mod window;
 
 /// A target: its name, which is that of its folder in `corpus/`, and its promise.
 pub type Target = (&'static str, fn(&[u8]));
@@ -18,7 +18,7 @@ pub type Target = (&'static str, fn(&[u8]));
 pub const TARGETS: [Target; 6] = [
     ("answer", answer::hold),
     ("error", error::hold),
-    ("lane", lane::hold),
+    ("window", window::hold),
     ("id", id::hold),
     ("request", request::hold),
     ("inventory", inventory::hold),

@@ -1,4 +1,4 @@
-//! One usable account's calls: reads by the hundred, every call through its gate and counted. No decisions.
+//! One usable account's calls: reads by the hundred, every call through the limiter and counted. No decisions.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -10,7 +10,7 @@ use futures::FutureExt as _;
 use tokio::time::Instant;
 
 use crate::ecs::batch::{self, Batch};
-use crate::ecs::limit::{Gate, Priority};
+use crate::ecs::limit::{CallLimiter, Priority};
 use crate::ecs::{
     Action, Class, Client, Error, InstanceId, NetworkInterfaceId, Region, RequestId, Target,
     TargetDescription,
@@ -61,7 +61,7 @@ impl Account {
         Self {
             uid,
             calls: Arc::new(Calls {
-                gate: Gate::new(client.clock().clone()),
+                limiter: CallLimiter::new(client.clock().clone()),
                 client,
                 telemetry,
                 doubted: AtomicBool::new(false),
@@ -225,7 +225,7 @@ fn reader<Id: Clone + Eq + Hash + Send + Sync + 'static>(
 /// What makes the calls.
 struct Calls {
     client: Client,
-    gate: Gate,
+    limiter: CallLimiter,
     telemetry: Arc<Telemetry>,
     doubted: AtomicBool,
 }
@@ -271,18 +271,18 @@ impl Calls {
         F: Future<Output = Result<T, Error>>,
     {
         let permit = self
-            .gate
+            .limiter
             .enter(region, action, priority, who)
             .await
             .map_err(CallError::Stopped)?;
         let started = Instant::now();
-        // Boxed: whoever waits at the gate must not carry the room for a whole exchange.
+        // Boxed: whoever waits for the limiter must not carry the room for a whole exchange.
         let result = Box::pin(call()).await;
         drop(permit);
         let error = result.as_ref().err();
         self.telemetry
             .count_call(action, region, error, started.elapsed());
-        self.gate.note(region, action, error);
+        self.limiter.note(region, action, error);
         if error.is_some_and(Error::blames_key) {
             self.doubted.store(true, Ordering::Relaxed);
         }

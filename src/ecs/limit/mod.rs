@@ -1,7 +1,7 @@
-//! What keeps one account's calls inside its means: a bound on calls in flight per region, and one [`Lane`] per (region,
+//! What keeps one account's calls inside its means: a bound on calls in flight per region, and one [`WindowLimiter`] per (region,
 //! action). In memory; makes no call itself. Waiting is the caller's requeue, never a blocked task.
 
-pub mod lane;
+pub mod window;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,17 +11,17 @@ use k8s_openapi::jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-pub use self::lane::Priority;
-use self::lane::{Lane, Outcome};
+pub use self::window::Priority;
+use self::window::{CallOutcome, WindowLimiter};
 use super::{Action, Error, Region};
 use crate::clock::Clock;
 
 /// Calls in flight per account and region.
-const IN_FLIGHT: usize = 32;
+const MAX_CALLS_IN_FLIGHT: usize = 32;
 
-/// The gate before every call of one account.
+/// The limiter before every call of one account.
 #[derive(Debug, Default)]
-pub struct Gate {
+pub struct CallLimiter {
     inner: Mutex<Inner>,
     clock: Clock,
 }
@@ -29,11 +29,11 @@ pub struct Gate {
 #[derive(Debug, Default)]
 struct Inner {
     regions: HashMap<Region, Arc<Semaphore>>,
-    lanes: HashMap<(Region, Action), Lane>,
+    windows: HashMap<(Region, Action), WindowLimiter>,
 }
 
-impl Gate {
-    /// A gate that knows no limit yet.
+impl CallLimiter {
+    /// A limiter that knows no limit yet.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
         Self {
@@ -56,9 +56,9 @@ impl Gate {
         let places = {
             let mut inner = self.lock();
             // Asked first, so that nobody takes a place only to hear that it must wait.
-            if let Some(until) = inner.lane(region, action).stopped(Instant::now()) {
+            if let Some(until) = inner.window(region, action).stopped(Instant::now()) {
                 return Err(inner
-                    .lane(region, action)
+                    .window(region, action)
                     .admit(Instant::now(), priority, who)
                     .err()
                     .unwrap_or(until));
@@ -69,7 +69,7 @@ impl Gate {
             unreachable!("the semaphore is never closed");
         };
         self.lock()
-            .lane(region, action)
+            .window(region, action)
             .admit(Instant::now(), priority, who)?;
         Ok(permit)
     }
@@ -77,13 +77,13 @@ impl Gate {
     /// Takes in how a call ended.
     pub fn note(&self, region: &Region, action: Action, error: Option<&Error>) {
         let outcome = match error {
-            Some(error) if error.class() == super::Class::Throttled => Outcome::Throttled {
+            Some(error) if error.class() == super::Class::Throttled => CallOutcome::Throttled {
                 retry_after: error.retry_after(),
                 limit: error.limit(),
             },
-            Some(_) | None => Outcome::Admitted,
+            Some(_) | None => CallOutcome::Admitted,
         };
-        self.lock().lane(region, action).note(
+        self.lock().window(region, action).note(
             Instant::now(),
             outcome,
             to_next_minute(self.clock.now()),
@@ -100,14 +100,14 @@ impl Inner {
         let places = self
             .regions
             .entry(region.clone())
-            .or_insert_with(|| Arc::new(Semaphore::new(IN_FLIGHT)));
+            .or_insert_with(|| Arc::new(Semaphore::new(MAX_CALLS_IN_FLIGHT)));
         Arc::clone(places)
     }
 
-    fn lane(&mut self, region: &Region, action: Action) -> &mut Lane {
-        self.lanes
+    fn window(&mut self, region: &Region, action: Action) -> &mut WindowLimiter {
+        self.windows
             .entry((region.clone(), action))
-            .or_insert_with(|| Lane::new(Instant::now()))
+            .or_insert_with(|| WindowLimiter::new(Instant::now()))
     }
 }
 
@@ -137,30 +137,31 @@ mod tests {
         })
     }
 
-    async fn enters(gate: &Gate, text: &str, action: Action) -> bool {
-        gate.enter(&region(text), action, Priority::User, None)
+    async fn enters(limiter: &CallLimiter, text: &str, action: Action) -> bool {
+        limiter
+            .enter(&region(text), action, Priority::User, None)
             .await
             .is_ok()
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_throttle_holds_its_action_in_its_region_and_nothing_else() {
-        let gate = Gate::default();
-        gate.note(
+        let limiter = CallLimiter::default();
+        limiter.note(
             &region("cn-hangzhou"),
             Action::JoinSecurityGroup,
             Some(&throttled()),
         );
-        assert!(!enters(&gate, "cn-hangzhou", Action::JoinSecurityGroup).await);
-        assert!(enters(&gate, "cn-hangzhou", Action::LeaveSecurityGroup).await);
-        assert!(enters(&gate, "cn-beijing", Action::JoinSecurityGroup).await);
+        assert!(!enters(&limiter, "cn-hangzhou", Action::JoinSecurityGroup).await);
+        assert!(enters(&limiter, "cn-hangzhou", Action::LeaveSecurityGroup).await);
+        assert!(enters(&limiter, "cn-beijing", Action::JoinSecurityGroup).await);
         tokio::time::advance(Duration::from_secs(21)).await;
-        assert!(enters(&gate, "cn-hangzhou", Action::JoinSecurityGroup).await);
+        assert!(enters(&limiter, "cn-hangzhou", Action::JoinSecurityGroup).await);
     }
 
     #[tokio::test(start_paused = true)]
     async fn only_a_throttle_stops_a_lane() {
-        let gate = Gate::default();
+        let limiter = CallLimiter::default();
         let region = region("cn-hangzhou");
         let action = Action::JoinSecurityGroup;
         let mut error = match throttled() {
@@ -168,15 +169,15 @@ mod tests {
             other => unreachable!("{other}"),
         };
         error.code = "InternalError".to_owned();
-        gate.note(&region, action, Some(&Error::Api(error)));
-        gate.note(&region, action, None);
-        assert!(enters(&gate, "cn-hangzhou", action).await);
+        limiter.note(&region, action, Some(&Error::Api(error)));
+        limiter.note(&region, action, None);
+        assert!(enters(&limiter, "cn-hangzhou", action).await);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_throttle_that_says_nothing_stops_until_the_minute_ends() {
         let at_second_17 = Timestamp::from_second(60 * 29_000_000 + 17).unwrap();
-        let gate = Gate::new(Clock::simulated(at_second_17, 1));
+        let limiter = CallLimiter::new(Clock::simulated(at_second_17, 1));
         let region = region("cn-hangzhou");
         let mut error = match throttled() {
             Error::Api(error) => error,
@@ -184,8 +185,8 @@ mod tests {
         };
         error.retry_after = None;
         let start = Instant::now();
-        gate.note(&region, Action::JoinSecurityGroup, Some(&Error::Api(error)));
-        let until = gate
+        limiter.note(&region, Action::JoinSecurityGroup, Some(&Error::Api(error)));
+        let until = limiter
             .enter(&region, Action::JoinSecurityGroup, Priority::User, None)
             .await
             .unwrap_err();
@@ -201,22 +202,23 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_silent_region_takes_only_its_own_places() {
-        let gate = Gate::default();
+        let limiter = CallLimiter::default();
         let silent = region("cn-hangzhou");
         let mut held = Vec::new();
-        for _ in 0..IN_FLIGHT {
+        for _ in 0..MAX_CALLS_IN_FLIGHT {
             held.push(
-                gate.enter(&silent, Action::JoinSecurityGroup, Priority::User, None)
+                limiter
+                    .enter(&silent, Action::JoinSecurityGroup, Priority::User, None)
                     .await
                     .unwrap(),
             );
         }
-        let waiting = gate.enter(&silent, Action::JoinSecurityGroup, Priority::User, None);
+        let waiting = limiter.enter(&silent, Action::JoinSecurityGroup, Priority::User, None);
         assert!(
             tokio::time::timeout(Duration::from_secs(1), waiting)
                 .await
                 .is_err()
         );
-        assert!(enters(&gate, "cn-beijing", Action::JoinSecurityGroup).await);
+        assert!(enters(&limiter, "cn-beijing", Action::JoinSecurityGroup).await);
     }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use security_group_operator::ecs::limit::Priority;
-use security_group_operator::ecs::limit::lane::{Lane, Outcome, WINDOW};
+use security_group_operator::ecs::limit::window::{CallOutcome, WINDOW, WindowLimiter};
 use tokio::time::Instant;
 
 /// Steps: enough for several windows, few enough to be fast.
@@ -16,7 +16,7 @@ const STEPS: usize = 400;
 pub fn hold(bytes: &[u8]) {
     let start = Instant::now();
     let mut now = start;
-    let mut lane = Lane::new(start);
+    let mut limiter = WindowLimiter::new(start);
     let mut waiting = BTreeSet::new();
     for step in bytes.chunks_exact(4).take(STEPS) {
         let &[what, who, high, low] = step else {
@@ -33,26 +33,26 @@ pub fn hold(bytes: &[u8]) {
                 };
                 let name = format!("object-{}", who / 3);
                 let name = (priority != Priority::Scan).then_some(name.as_str());
-                match lane.admit(now, priority, name) {
+                match limiter.admit(now, priority, name) {
                     Ok(()) => {
                         waiting.remove(&who);
                     }
                     Err(until) => {
                         assert!(until > now, "who waits is told a later moment");
-                        assert_reasonable(until - now, &lane, waiting.len());
+                        assert_reasonable(until - now, &limiter, waiting.len());
                         waiting.insert(who);
                     }
                 }
             }
-            4 | 5 => lane.note(now, Outcome::Admitted, WINDOW),
+            4 | 5 => limiter.note(now, CallOutcome::Admitted, WINDOW),
             _ => {
-                let throttled = Outcome::Throttled {
+                let throttled = CallOutcome::Throttled {
                     retry_after: (who & 1 == 1)
                         .then(|| Duration::from_millis(u64::from(much)) * 3_600),
                     limit: (who & 2 == 2).then(|| u32::from(much) * (u32::from(who) + 1)),
                 };
-                lane.note(now, throttled, Duration::from_secs(u64::from(much % 61)));
-                let stopped = lane.stopped(now).expect("a throttle stops the lane");
+                limiter.note(now, throttled, Duration::from_secs(u64::from(much % 61)));
+                let stopped = limiter.stopped(now).expect("a throttle stops the limiter");
                 assert!(
                     stopped > now && stopped <= now + WINDOW,
                     "{:?}",
@@ -60,32 +60,32 @@ pub fn hold(bytes: &[u8]) {
                 );
             }
         }
-        if let Some(limit) = lane.limit() {
+        if let Some(limit) = limiter.limit() {
             assert!(limit.is_finite() && limit >= 1.0, "{limit}");
         }
     }
-    ends(&mut lane, now);
+    ends(&mut limiter, now);
 }
 
 /// Whatever came before: whoever comes back when told is let through within some hours (at one call a minute, those before it
 /// take a minute each, and each may ask half-way again).
-fn ends(lane: &mut Lane, mut now: Instant) {
+fn ends(limiter: &mut WindowLimiter, mut now: Instant) {
     for _ in 0..2_000 {
-        match lane.admit(now, Priority::User, Some("the last")) {
+        match limiter.admit(now, Priority::User, Some("the last")) {
             Ok(()) => return,
             Err(until) => now = until,
         }
     }
-    panic!("the last one waits for ever: {lane:?}");
+    panic!("the last one waits for ever: {limiter:?}");
 }
 
-fn assert_reasonable(wait: Duration, lane: &Lane, waiting: usize) {
-    let limit = lane.limit().unwrap_or(1.0);
+fn assert_reasonable(wait: Duration, limiter: &WindowLimiter, waiting: usize) {
+    let limit = limiter.limit().unwrap_or(1.0);
     #[allow(clippy::cast_precision_loss, reason = "at most 256 wait")]
     let windows = 3.0 + 2.0 * STEPS as f64 / limit + waiting as f64;
     assert!(
         wait.as_secs_f64() <= windows * WINDOW.as_secs_f64(),
-        "{wait:?} at {limit} a minute: {lane:?}"
+        "{wait:?} at {limit} a minute: {limiter:?}"
     );
 }
 

@@ -13,10 +13,10 @@ const PLAUSIBLE: std::ops::RangeInclusive<u32> = 1..=1_000_000;
 /// Part of a minute's calls that may go in one burst.
 const BURST: f64 = 0.05;
 /// How much faster than the limit calls are spread, so that a window is used up before it ends.
-const HASTE: f64 = 1.02;
+const PACE_MARGIN: f64 = 1.02;
 /// The least that is believed of a limit of which nothing was known: a single throttle out of turn, at the first call of all,
 /// says little about it.
-const FIRST_GUESS: f64 = 10.0;
+const MIN_FIRST_LIMIT: f64 = 10.0;
 /// How the limit grows when whole windows were used up without a throttle.
 const GROWTH: f64 = 1.25;
 /// Calls between two tries of a higher limit: each try may cost a rejection or two, and less than 1 in 100 shall be.
@@ -25,11 +25,11 @@ const CALLS_BETWEEN_TRIES: f64 = 400.0;
 /// would take the day.
 const WINDOWS_BETWEEN_TRIES: f64 = 5.0;
 /// How late somebody may come who was told when to ask again.
-const LATENESS: Duration = Duration::from_secs(5);
+const RETURN_GRACE: Duration = Duration::from_secs(5);
 /// Nobody is told to come back sooner.
 const SHORTEST_WAIT: Duration = Duration::from_millis(10);
 /// Who comes at the very moment that it was told is on time, whatever the last bit of a sum says.
-const ROUNDING: f64 = 0.01;
+const EPSILON: f64 = 0.01;
 /// Part of the limit that scans may use.
 const SCAN_SHARE: f64 = 0.2;
 
@@ -46,7 +46,7 @@ pub enum Priority {
 
 /// How a call ended, as far as the limit goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum CallOutcome {
     /// It was not throttled.
     Admitted,
     /// The cloud throttled it.
@@ -64,7 +64,7 @@ pub enum Outcome {
 /// as it is believed at the time, so that a limit that is halved or raised meanwhile changes when a ticket comes up, and
 /// never the order.
 #[derive(Debug)]
-pub struct Lane {
+pub struct WindowLimiter {
     /// Calls a minute; unknown until the cloud has throttled once.
     limit: Option<f64>,
     /// End of the window that is open.
@@ -78,7 +78,7 @@ pub struct Lane {
     /// No call before that.
     stopped_until: Option<Instant>,
     /// Calls since the limit was last tried or hit.
-    calm_calls: f64,
+    calls_since_throttle: f64,
     /// The ticket that is up, and when that was reckoned.
     counter: f64,
     counted_at: Instant,
@@ -89,8 +89,8 @@ pub struct Lane {
     tails: [f64; 2],
 }
 
-impl Lane {
-    /// A lane about which nothing is known.
+impl WindowLimiter {
+    /// A limiter about which nothing is known.
     #[must_use]
     pub fn new(now: Instant) -> Self {
         Self {
@@ -100,7 +100,7 @@ impl Lane {
             used_by_scans: 0.0,
             throttled: false,
             stopped_until: None,
-            calm_calls: 0.0,
+            calls_since_throttle: 0.0,
             counter: 0.0,
             counted_at: now,
             awaited_until: None,
@@ -136,7 +136,7 @@ impl Lane {
         let next = self.next_token(limit);
         let due = who
             .and_then(|who| self.tickets.get(who))
-            .is_some_and(|ticket| *ticket <= self.counter + ROUNDING);
+            .is_some_and(|ticket| *ticket <= self.counter + EPSILON);
         let first_in_line = due || self.tail(priority) <= self.counter;
         if first_in_line && next <= now {
             self.begin(priority, who);
@@ -146,9 +146,9 @@ impl Lane {
     }
 
     /// Takes in how a call ended.
-    pub fn note(&mut self, now: Instant, outcome: Outcome, to_next_minute: Duration) {
+    pub fn note(&mut self, now: Instant, outcome: CallOutcome, to_next_minute: Duration) {
         self.roll(now);
-        let Outcome::Throttled { retry_after, limit } = outcome else {
+        let CallOutcome::Throttled { retry_after, limit } = outcome else {
             return;
         };
         let wait = retry_after
@@ -161,12 +161,12 @@ impl Lane {
             self.limit = Some(self.learn(limit));
         }
         self.throttled = true;
-        self.calm_calls = 0.0;
+        self.calls_since_throttle = 0.0;
         self.window_end = until;
         self.stopped_until = Some(until);
     }
 
-    /// Until when the cloud has stopped this lane, if it has.
+    /// Until when the cloud has stopped this limiter, if it has.
     pub fn stopped(&mut self, now: Instant) -> Option<Instant> {
         self.roll(now);
         self.stopped_until
@@ -183,7 +183,7 @@ impl Lane {
     fn learn(&self, named: Option<u32>) -> f64 {
         let at_least = self
             .limit
-            .map_or(FIRST_GUESS, |believed| (believed / 2.0).max(1.0));
+            .map_or(MIN_FIRST_LIMIT, |believed| (believed / 2.0).max(1.0));
         named
             .filter(|limit| PLAUSIBLE.contains(limit))
             .map_or_else(|| (self.used - 1.0).max(at_least), f64::from)
@@ -210,7 +210,7 @@ impl Lane {
 
     fn begin(&mut self, priority: Priority, who: Option<&str>) {
         self.used += 1.0;
-        self.calm_calls += 1.0;
+        self.calls_since_throttle += 1.0;
         if priority == Priority::Scan {
             self.used_by_scans += 1.0;
         } else {
@@ -224,7 +224,7 @@ impl Lane {
     /// When the next call may begin, at the pace of the limit: a moment that has passed where the pace allows it already.
     fn next_token(&self, limit: f64) -> Instant {
         let burst = (limit * BURST).max(1.0);
-        let at = (self.used + 1.0 - burst) / (limit * HASTE);
+        let at = (self.used + 1.0 - burst) / (limit * PACE_MARGIN);
         self.window_start() + WINDOW.mul_f64(at.clamp(0.0, 1.0))
     }
 
@@ -240,7 +240,7 @@ impl Lane {
     ) -> Instant {
         let soonest = earliest.max(now + SHORTEST_WAIT);
         if priority != Priority::Scan {
-            self.awaited_until = Some(soonest + LATENESS);
+            self.awaited_until = Some(soonest + RETURN_GRACE);
         }
         let Some(who) = who else {
             return soonest;
@@ -250,7 +250,7 @@ impl Lane {
             None => self.draw(priority, who),
         };
         let counts_from = self.stopped_until.unwrap_or(now);
-        let ahead = WINDOW.mul_f64((ticket - self.counter).max(0.0) / (limit * HASTE));
+        let ahead = WINDOW.mul_f64((ticket - self.counter).max(0.0) / (limit * PACE_MARGIN));
         let wait = counts_from.saturating_duration_since(now) + ahead;
         soonest.max(
             now + if wait > WINDOW {
@@ -263,7 +263,7 @@ impl Lane {
 
     fn draw(&mut self, priority: Priority, who: &str) -> f64 {
         let ticket = self.tail(priority).max(self.counter) + 1.0;
-        if let Some(tail) = self.tails.get_mut(lane_of(priority)) {
+        if let Some(tail) = self.tails.get_mut(tail_index(priority)) {
             *tail = ticket;
         }
         self.tickets.insert(who.to_owned(), ticket);
@@ -279,14 +279,14 @@ impl Lane {
         }
     }
 
-    /// Moves the counter on; it stands still while the cloud has stopped the lane.
+    /// Moves the counter on; it stands still while the cloud has stopped the limiter.
     fn count(&mut self, now: Instant) {
         let from = self
             .stopped_until
             .map_or(self.counted_at, |until| until.max(self.counted_at));
         if let Some(limit) = self.limit {
             let passed = now.saturating_duration_since(from);
-            self.counter += limit * HASTE * passed.as_secs_f64() / WINDOW.as_secs_f64();
+            self.counter += limit * PACE_MARGIN * passed.as_secs_f64() / WINDOW.as_secs_f64();
         }
         // Not `from`: the cloud may say a shorter time next, and nobody's turn would come until the longer one is over.
         self.counted_at = now.max(self.counted_at);
@@ -304,9 +304,9 @@ impl Lane {
         if let Some(limit) = self.limit {
             let used_up = self.used >= limit.floor();
             let calm = CALLS_BETWEEN_TRIES.min(limit * WINDOWS_BETWEEN_TRIES);
-            if used_up && !self.throttled && self.calm_calls >= calm {
+            if used_up && !self.throttled && self.calls_since_throttle >= calm {
                 self.limit = Some((limit * GROWTH).max(limit + 1.0));
-                self.calm_calls = 0.0;
+                self.calls_since_throttle = 0.0;
             }
         }
         let over = now.duration_since(self.window_end).as_secs();
@@ -315,7 +315,7 @@ impl Lane {
         self.used_by_scans = 0.0;
         self.throttled = false;
         // Whoever did not come within a minute's worth of calls of its turn does not come any more.
-        let long_gone = self.counter - self.limit.unwrap_or(0.0) * HASTE;
+        let long_gone = self.counter - self.limit.unwrap_or(0.0) * PACE_MARGIN;
         self.tickets.retain(|_, ticket| *ticket >= long_gone);
     }
 
@@ -333,7 +333,7 @@ impl Lane {
     }
 }
 
-const fn lane_of(priority: Priority) -> usize {
+const fn tail_index(priority: Priority) -> usize {
     match priority {
         Priority::User => 0,
         Priority::Repair | Priority::Scan => 1,
@@ -377,7 +377,7 @@ mod tests {
             (WINDOW * u32::try_from(passed.as_secs() / 60 + 1).unwrap()).saturating_sub(passed)
         }
 
-        fn call(&mut self, now: Instant) -> Outcome {
+        fn call(&mut self, now: Instant) -> CallOutcome {
             let minute = now.duration_since(self.start).as_secs() / 60;
             if minute != self.minute {
                 self.minute = minute;
@@ -386,7 +386,7 @@ mod tests {
             if self.used < self.limit {
                 self.used += 1.0;
                 self.accepted += 1;
-                return Outcome::Admitted;
+                return CallOutcome::Admitted;
             }
             self.rejected += 1;
             #[expect(
@@ -395,7 +395,7 @@ mod tests {
                 reason = "a small limit"
             )]
             let limit = self.limit as u32;
-            Outcome::Throttled {
+            CallOutcome::Throttled {
                 retry_after: self.headers.then(|| self.left(now)),
                 limit: self.headers.then_some(limit),
             }
@@ -410,7 +410,7 @@ mod tests {
         mut change: impl FnMut(u64, &mut Cloud),
     ) -> usize {
         let now = cloud.start;
-        let mut lane = Lane::new(now);
+        let mut limiter = WindowLimiter::new(now);
         // (when, whether it is the end of a call, who), earliest first.
         let mut agenda: BinaryHeap<std::cmp::Reverse<(Instant, bool, usize)>> = (0..objects)
             .map(|object| std::cmp::Reverse((now, false, object)))
@@ -437,10 +437,10 @@ mod tests {
                 );
                 let outcome = cloud.call(at);
                 let to_next_minute = cloud.left(at);
-                lane.note(at, outcome, to_next_minute);
+                limiter.note(at, outcome, to_next_minute);
                 match outcome {
-                    Outcome::Admitted => done += 1,
-                    Outcome::Throttled { .. } => {
+                    CallOutcome::Admitted => done += 1,
+                    CallOutcome::Throttled { .. } => {
                         agenda.push(std::cmp::Reverse((at, false, object)));
                     }
                 }
@@ -450,7 +450,7 @@ mod tests {
                 at_the_gate.push_back(object);
                 continue;
             }
-            match lane.admit(at, Priority::User, Some(&object.to_string())) {
+            match limiter.admit(at, Priority::User, Some(&object.to_string())) {
                 Ok(()) => {
                     in_flight += 1;
                     agenda.push(std::cmp::Reverse((
@@ -535,24 +535,24 @@ mod tests {
 
     #[test]
     fn without_a_limit_nobody_waits() {
-        let mut lane = Lane::new(Instant::now());
-        assert!((0..100_000).all(|_| lane.admit(Instant::now(), Priority::User, None).is_ok()));
+        let mut limiter = WindowLimiter::new(Instant::now());
+        assert!((0..100_000).all(|_| limiter.admit(Instant::now(), Priority::User, None).is_ok()));
     }
 
     #[test]
     fn scans_take_a_fifth_and_leave_the_rest() {
         let start = Instant::now();
-        let mut lane = Lane::new(start);
-        let named = Outcome::Throttled {
+        let mut limiter = WindowLimiter::new(start);
+        let named = CallOutcome::Throttled {
             retry_after: Some(Duration::from_secs(1)),
             limit: Some(100),
         };
-        lane.note(start, named, WINDOW);
+        limiter.note(start, named, WINDOW);
         let mut scans = 0;
         let mut now = start + Duration::from_secs(1);
         let end = now + WINDOW;
         while now < end {
-            scans += u32::from(lane.admit(now, Priority::Scan, None).is_ok());
+            scans += u32::from(limiter.admit(now, Priority::Scan, None).is_ok());
             now += Duration::from_millis(50);
         }
         assert!((18..=21).contains(&scans), "{scans}");
@@ -561,28 +561,28 @@ mod tests {
     #[test]
     fn a_limit_of_one_call_a_minute_is_not_used_up_by_scans() {
         let start = Instant::now();
-        let mut lane = Lane::new(start);
-        let named = Outcome::Throttled {
+        let mut limiter = WindowLimiter::new(start);
+        let named = CallOutcome::Throttled {
             retry_after: Some(Duration::from_secs(1)),
             limit: Some(1),
         };
-        lane.note(start, named, WINDOW);
+        limiter.note(start, named, WINDOW);
         let mut now = start + Duration::from_secs(2);
-        assert_eq!(lane.admit(now, Priority::Scan, None), Ok(()));
+        assert_eq!(limiter.admit(now, Priority::Scan, None), Ok(()));
         let mut user_at =
-            lane.admit(now, Priority::User, None).unwrap_err() + Duration::from_secs(2);
+            limiter.admit(now, Priority::User, None).unwrap_err() + Duration::from_secs(2);
         let mut scan_at = now;
         let patience = now + WINDOW * 3;
         while now < patience {
             now = user_at.min(scan_at);
             if scan_at <= now {
-                scan_at = match lane.admit(now, Priority::Scan, None) {
+                scan_at = match limiter.admit(now, Priority::Scan, None) {
                     Ok(()) => now + WINDOW,
                     Err(until) => until,
                 };
             }
             if user_at <= now {
-                match lane.admit(now, Priority::User, None) {
+                match limiter.admit(now, Priority::User, None) {
                     Ok(()) => return,
                     Err(until) => user_at = until + Duration::from_secs(2),
                 }
@@ -591,7 +591,7 @@ mod tests {
         panic!("the user waited for three minutes");
     }
 
-    const UNNAMED: Outcome = Outcome::Throttled {
+    const UNNAMED: CallOutcome = CallOutcome::Throttled {
         retry_after: None,
         limit: None,
     };
@@ -599,14 +599,14 @@ mod tests {
     #[test]
     fn a_throttle_out_of_turn_does_not_leave_a_limit_of_one_call_a_minute() {
         let start = Instant::now();
-        let mut lane = Lane::new(start);
-        assert_eq!(lane.admit(start, Priority::User, None), Ok(()));
-        lane.note(start, UNNAMED, WINDOW);
-        assert_eq!(lane.limit(), Some(FIRST_GUESS));
+        let mut limiter = WindowLimiter::new(start);
+        assert_eq!(limiter.admit(start, Priority::User, None), Ok(()));
+        limiter.note(start, UNNAMED, WINDOW);
+        assert_eq!(limiter.limit(), Some(MIN_FIRST_LIMIT));
         for second in 0..3600 {
-            let _ = lane.admit(start + Duration::from_secs(second), Priority::User, None);
+            let _ = limiter.admit(start + Duration::from_secs(second), Priority::User, None);
         }
-        let limit = lane.limit().unwrap();
+        let limit = limiter.limit().unwrap();
         assert!(limit > 20.0, "{limit} after an hour that was used up");
     }
 
@@ -623,18 +623,18 @@ mod tests {
     fn nonsense_in_the_headers_does_not_stop_the_lane() {
         let start = Instant::now();
         for limit in [Some(0), Some(u32::MAX), None] {
-            let mut lane = Lane::new(start);
-            let nonsense = Outcome::Throttled {
+            let mut limiter = WindowLimiter::new(start);
+            let nonsense = CallOutcome::Throttled {
                 retry_after: Some(Duration::from_secs(1 << 40)),
                 limit,
             };
-            lane.note(start, nonsense, Duration::from_secs(20));
-            let until = lane.admit(start, Priority::User, Some("a")).unwrap_err();
+            limiter.note(start, nonsense, Duration::from_secs(20));
+            let until = limiter.admit(start, Priority::User, Some("a")).unwrap_err();
             assert!(until <= start + WINDOW * 2, "{:?}", until - start);
             // A far-off turn is asked for half-way again, so it may take a second try.
-            let in_the_end = lane
+            let in_the_end = limiter
                 .admit(until, Priority::User, Some("a"))
-                .or_else(|until| lane.admit(until, Priority::User, Some("a")));
+                .or_else(|until| limiter.admit(until, Priority::User, Some("a")));
             assert_eq!(in_the_end, Ok(()));
         }
     }
@@ -642,14 +642,14 @@ mod tests {
     #[test]
     fn a_jump_of_a_day_is_a_new_window_and_nothing_else() {
         let start = Instant::now();
-        let mut lane = Lane::new(start);
-        let named = Outcome::Throttled {
+        let mut limiter = WindowLimiter::new(start);
+        let named = CallOutcome::Throttled {
             retry_after: Some(Duration::from_secs(1)),
             limit: Some(100),
         };
-        lane.note(start, named, WINDOW);
+        limiter.note(start, named, WINDOW);
         let tomorrow = start + Duration::from_secs(86_400);
-        assert!(lane.admit(tomorrow, Priority::User, Some("a")).is_ok());
-        assert_eq!(lane.limit(), Some(100.0));
+        assert!(limiter.admit(tomorrow, Priority::User, Some("a")).is_ok());
+        assert_eq!(limiter.limit(), Some(100.0));
     }
 }

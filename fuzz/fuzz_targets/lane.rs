@@ -1,7 +1,0 @@
-//! See `promises/lane.rs`. Changes nothing.
-#![no_main]
-
-#[path = "../promises/mod.rs"]
-mod promises;
-
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| promises::lane::hold(bytes));
