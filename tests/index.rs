@@ -10,7 +10,7 @@ use security_group_operator::api::membership::AccountKind;
 use security_group_operator::ecs::{Region, Target, TargetDescription, TargetState};
 use security_group_operator::membership::edge::{AccountKey, Edge};
 use security_group_operator::membership::index::Edges;
-use security_group_operator::membership::scan::{Picture, SETTLING};
+use security_group_operator::membership::scan::{Observation, SETTLING};
 use serde_json::json;
 
 /// An object with this UID and name on this edge, made at `second`, as of `version`.
@@ -246,7 +246,7 @@ async fn a_scan_names_whoever_sees_another_picture_once_answers_have_settled() {
     edges.insert(&object("a", "i-1", 0, 1));
     let member = || Some(seen(TargetState::Running, &["sg-1"]));
     assert_eq!(changed(&edges, None), [""; 0], "no pass has looked yet");
-    edges.keep_picture("a", Some(Picture::of(member().as_ref(), |_| true)));
+    edges.record_observation("a", Some(Observation::of(member().as_ref(), |_| true)));
     assert_eq!(
         changed(&edges, None),
         [""; 0],
@@ -264,7 +264,7 @@ async fn a_scan_names_whoever_sees_another_picture_once_answers_have_settled() {
         changed(&edges, Some(seen(TargetState::Stopping, &["sg-1"]))),
         ["a"]
     );
-    edges.keep_picture("a", None);
+    edges.record_observation("a", None);
     assert_eq!(changed(&edges, None), [""; 0]);
 }
 
@@ -273,19 +273,19 @@ async fn a_picture_is_recent_while_looks_confirm_it_and_never_when_one_doubts_it
     let edges = Edges::default();
     edges.insert(&object("a", "i-1", 0, 1));
     let member = || Some(seen(TargetState::Running, &["sg-1"]));
-    let picture = Picture::of(member().as_ref(), |_| true);
+    let observation = Observation::of(member().as_ref(), |_| true);
     let age = Duration::from_secs(60);
-    edges.keep_picture("a", Some(picture));
+    edges.record_observation("a", Some(observation));
     tokio::time::advance(age).await;
-    assert_eq!(edges.recent_picture("a", age), Some(picture));
+    assert_eq!(edges.fresh_observation("a", age), Some(observation));
     tokio::time::advance(Duration::from_secs(1)).await;
-    assert_eq!(edges.recent_picture("a", age), None);
+    assert_eq!(edges.fresh_observation("a", age), None);
     changed(&edges, member());
-    assert_eq!(edges.recent_picture("a", age), Some(picture));
+    assert_eq!(edges.fresh_observation("a", age), Some(observation));
     changed(&edges, None);
-    assert_eq!(edges.recent_picture("a", age), None, "doubted");
+    assert_eq!(edges.fresh_observation("a", age), None, "stale");
     changed(&edges, member());
-    assert_eq!(edges.recent_picture("a", age), Some(picture));
+    assert_eq!(edges.fresh_observation("a", age), Some(observation));
 }
 
 #[tokio::test(start_paused = true)]
@@ -360,9 +360,9 @@ fn a_scan_asks_for_what_a_pass_has_seen() {
     let edges = Edges::default();
     edges.insert(&object("a", "i-1", 0, 1));
     edges.insert(&object("b", "i-2", 0, 1));
-    edges.keep_picture("b", Some(Picture::Absent));
+    edges.record_observation("b", Some(Observation::Absent));
     let block = [target("i-1"), target("i-2"), target("i-3")];
     assert_eq!(edges.seen(&account(), &region(), &block), [target("i-2")]);
-    edges.keep_picture("b", None);
+    edges.record_observation("b", None);
     assert_eq!(edges.seen(&account(), &region(), &block), []);
 }

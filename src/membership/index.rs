@@ -1,4 +1,4 @@
-//! Who names which edge: one compact record an object, kept by the watch and by our own writes. In memory only: no I/O, no
+//! Who names which edge: one compact record per object, kept by the watch and by our own writes. In memory only: no I/O, no
 //! decisions.
 
 use std::collections::{BTreeMap, HashMap};
@@ -16,15 +16,15 @@ use crate::api::membership::ManagementPolicy;
 use crate::ecs::{Region, SecurityGroupId, Target, TargetDescription};
 
 use super::edge::{AccountKey, Claim, Edge, resource_version};
-use super::scan::{Picture, SETTLING};
+use super::scan::{Observation, SETTLING};
 
-/// A picture, when a pass made it, and when it was last seen to be so.
+/// An observation, when a pass made it, and when it was last seen to be so.
 #[derive(Clone, Copy, Debug)]
-pub struct Kept {
-    picture: Picture,
-    made: Instant,
-    confirmed: Instant,
-    doubted: bool,
+pub struct LastObservation {
+    observation: Observation,
+    observed_at: Instant,
+    confirmed_at: Instant,
+    stale: bool,
 }
 
 /// UID of an object, shared by all that know it.
@@ -53,7 +53,7 @@ pub struct Record {
     /// Version of the object that this was read from, or that our last write made.
     pub resource_version: u64,
     /// What its last pass saw of the target; none where the pass did not look.
-    picture: Option<Kept>,
+    observation: Option<LastObservation>,
     /// Hash of what a user changes, as it was when the watch last started a pass.
     shown: Option<u64>,
     /// What tells the status that our last pass wrote or found right.
@@ -85,7 +85,7 @@ impl Record {
                 .creation_timestamp()
                 .map_or(0, |time| time.0.as_second()),
             resource_version: resource_version(object),
-            picture: None,
+            observation: None,
             shown: None,
             said: None,
         })
@@ -320,33 +320,33 @@ impl Edges {
             let uids = targets.and_then(|targets| targets.get(*target));
             uids.into_iter().flatten().any(|uid| {
                 let record = inner.records.get(uid);
-                record.is_some_and(|record| record.picture.is_some())
+                record.is_some_and(|record| record.observation.is_some())
             })
         };
         block.iter().filter(is_seen).cloned().collect()
     }
 
     /// Keeps what a pass saw of an object's target; none where it did not look.
-    pub fn keep_picture(&self, uid: &str, picture: Option<Picture>) {
+    pub fn record_observation(&self, uid: &str, observation: Option<Observation>) {
         if let Some(record) = self.lock().records.get_mut(uid) {
             let now = Instant::now();
-            record.picture = picture.map(|picture| Kept {
-                picture,
-                made: now,
-                confirmed: now,
-                doubted: false,
+            record.observation = observation.map(|observation| LastObservation {
+                observation,
+                observed_at: now,
+                confirmed_at: now,
+                stale: false,
             });
         }
     }
 
-    /// The picture of an object's target, if it was seen to be so within `age`.
+    /// The observation of an object's target, if it was seen to be so within `age`.
     #[must_use]
-    pub fn recent_picture(&self, uid: &str, age: Duration) -> Option<Picture> {
-        let kept = self.lock().records.get(uid)?.picture?;
-        (!kept.doubted && kept.confirmed.elapsed() <= age).then_some(kept.picture)
+    pub fn fresh_observation(&self, uid: &str, age: Duration) -> Option<Observation> {
+        let last = self.lock().records.get(uid)?.observation?;
+        (!last.stale && last.confirmed_at.elapsed() <= age).then_some(last.observation)
     }
 
-    /// The objects of these targets whose picture is another one in `found`. One whose picture is fresh is passed over: the
+    /// The objects of these targets whose observation is another one in `found`. One whose observation is fresh is passed over: the
     /// cloud's answers may lag behind what the pass did.
     #[must_use]
     pub fn changed(
@@ -357,29 +357,29 @@ impl Edges {
         found: &HashMap<Target, TargetDescription>,
     ) -> Vec<ObjectRef<SecurityGroupMembership>> {
         self.lock()
-            .pick(account, region, block, |target, group, kept| {
+            .pick(account, region, block, |target, group, last| {
                 let member = |seen: &TargetDescription| seen.security_group_ids.contains(group);
-                if Picture::of(found.get(target), member) == kept.picture {
-                    kept.confirmed = Instant::now();
-                    kept.doubted = false;
+                if Observation::of(found.get(target), member) == last.observation {
+                    last.confirmed_at = Instant::now();
+                    last.stale = false;
                     return false;
                 }
-                let settled = kept.made.elapsed() >= SETTLING;
-                kept.doubted |= settled;
+                let settled = last.observed_at.elapsed() >= SETTLING;
+                last.stale |= settled;
                 settled
             })
     }
 
-    /// The objects of these targets that have a picture, from now on not to be relied on.
+    /// The objects of these targets that have an observation, from now on not to be relied on.
     #[must_use]
-    pub fn doubt(
+    pub fn mark_stale(
         &self,
         account: &AccountKey,
         region: &Region,
         block: &[Target],
     ) -> Vec<ObjectRef<SecurityGroupMembership>> {
-        self.lock().pick(account, region, block, |_, _, kept| {
-            kept.doubted = true;
+        self.lock().pick(account, region, block, |_, _, last| {
+            last.stale = true;
             true
         })
     }
@@ -489,7 +489,7 @@ impl Inner {
             held.take_over(record);
             return None;
         }
-        record.picture = held.picture;
+        record.observation = held.observation;
         record.shown = held.shown;
         record.said = held.said;
         self.remove(&record.uid.clone());
@@ -518,14 +518,14 @@ impl Inner {
         self.records.insert(Arc::clone(uid), record);
     }
 
-    /// Shows what is kept of the picture of each object of these targets to `look`, with the object's target and group, and gives
+    /// Shows the last observation of each object of these targets to `look`, with the object's target and group, and gives
     /// the objects for which that is true.
     fn pick(
         &mut self,
         account: &AccountKey,
         region: &Region,
         block: &[Target],
-        mut look: impl FnMut(&Target, &SecurityGroupId, &mut Kept) -> bool,
+        mut look: impl FnMut(&Target, &SecurityGroupId, &mut LastObservation) -> bool,
     ) -> Vec<ObjectRef<SecurityGroupMembership>> {
         let Some(targets) = self
             .by_account
@@ -538,8 +538,8 @@ impl Inner {
         for target in block {
             for uid in targets.get(target).into_iter().flatten() {
                 if let Some(record) = self.records.get_mut(uid)
-                    && let Some(kept) = &mut record.picture
-                    && look(target, &record.edge.group, kept)
+                    && let Some(last) = &mut record.observation
+                    && look(target, &record.edge.group, last)
                 {
                     picked.push(record.reference());
                 }

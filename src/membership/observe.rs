@@ -15,7 +15,7 @@ use crate::ecs::{Class, Error, TargetDescription};
 use super::decide::{self, Attempt, Seen, Sharing, Wanted};
 use super::edge::{AccountKey, Claim, Edge};
 use super::index::Record;
-use super::scan::Picture;
+use super::scan::Observation;
 use super::{Context, Object};
 
 use kube::ResourceExt as _;
@@ -213,8 +213,9 @@ impl Pass {
         let uid = self.object().uid()?;
         let description = context.memory.held(&uid)?;
         let member = |seen: &TargetDescription| seen.security_group_ids.contains(&self.edge.group);
-        let picture = Picture::of(Some(&description), member);
-        (context.edges.recent_picture(&uid, PICTURE_AGE) == Some(picture)).then_some(description)
+        let observation = Observation::of(Some(&description), member);
+        (context.edges.fresh_observation(&uid, OBSERVATION_AGE) == Some(observation))
+            .then_some(description)
     }
 
     /// Keeps a failed call for the status, and says its class.
@@ -233,8 +234,8 @@ impl Pass {
     }
 }
 
-/// A picture older than this is not used.
-const PICTURE_AGE: Duration = Duration::from_secs(150);
+/// A observation older than this is not used.
+const OBSERVATION_AGE: Duration = Duration::from_secs(150);
 
 fn wanted(object: &SecurityGroupMembership) -> Wanted {
     Wanted {

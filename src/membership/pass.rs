@@ -19,7 +19,7 @@ use super::act::ActError;
 use super::decide::{Attempt, Release, Step, Target, Verdict, decide};
 use super::edge::Edge;
 use super::observe::Pass;
-use super::scan::Picture;
+use super::scan::Observation;
 use super::status::{self, Facts, Note};
 use super::{Context, Object};
 
@@ -73,7 +73,9 @@ pub(super) async fn run(
     if let Some(next) = &next {
         write_status(&pass.object().metadata, next, context).await?;
     }
-    context.edges.keep_picture(&uid, picture(&pass, verdict));
+    context
+        .edges
+        .record_observation(&uid, observation_of(&pass, verdict));
     let waits_for_its_turn = pass.stopped_until.is_some() && pass.failure.is_none();
     context
         .memory
@@ -96,14 +98,14 @@ pub(super) fn fingerprint(status: Option<&SecurityGroupMembershipStatus>) -> u64
 }
 
 /// What a scan has to find for this object to have nothing to do; none where the pass did not look.
-fn picture(pass: &Pass, verdict: Verdict) -> Option<Picture> {
+fn observation_of(pass: &Pass, verdict: Verdict) -> Option<Observation> {
     let ready = matches!(verdict, Verdict::Ready { .. });
     match pass.seen.target {
         Target::Unread | Target::Unreadable(_) => None,
-        Target::Absent => Some(Picture::Absent),
-        Target::Present { member, .. } => {
-            Some(Picture::of(pass.description.as_ref(), |_| member || ready))
-        }
+        Target::Absent => Some(Observation::Absent),
+        Target::Present { member, .. } => Some(Observation::of(pass.description.as_ref(), |_| {
+            member || ready
+        })),
     }
 }
 

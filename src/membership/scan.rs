@@ -1,4 +1,4 @@
-//! Looks at every tracked target once a period, a hundred a call, and enqueues only the objects whose picture changed. Reads
+//! Looks at every tracked target once a period, a hundred a call, and enqueues only the objects whose observation changed. Reads
 //! only; what is to be done about a change is decided by the pass, which reads for itself. An answer that fails or does not
 //! come says nothing and enqueues nothing.
 
@@ -21,12 +21,12 @@ use super::index::Edges;
 
 /// How often it is looked for accounts and regions that came or went.
 const BUCKET_PERIOD: Duration = Duration::from_secs(1);
-/// The cloud's own answers may lag behind a change of ours; a picture is not doubted sooner.
+/// The cloud's own answers may lag behind a change of ours; an observation is not stale sooner.
 pub const SETTLING: Duration = Duration::from_secs(10);
 
 /// What is compared of a target: whether it is a member, and what the status shows of it. None of the two texts is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Picture {
+pub enum Observation {
     /// A complete answer does not list it.
     Absent,
     /// Listed.
@@ -36,12 +36,12 @@ pub enum Picture {
         /// Whether it is between states.
         transitional: bool,
         /// Hash of state, VPC and locks.
-        looks: u64,
+        details_hash: u64,
     },
 }
 
-impl Picture {
-    /// The picture of a description.
+impl Observation {
+    /// The observation of a description.
     #[must_use]
     pub fn of(
         description: Option<&TargetDescription>,
@@ -58,7 +58,7 @@ impl Picture {
         Self::Present {
             member: member(description),
             transitional: description.state.is_transitional(),
-            looks: hasher.finish(),
+            details_hash: hasher.finish(),
         }
     }
 }
@@ -170,7 +170,7 @@ async fn scan_block(context: &Context, account: &AccountKey, region: &Region, bl
             Err(CallError::Stopped(until)) => tokio::time::sleep_until(until).await,
             // Passes ask for each by itself, and the scan no more for the one to blame.
             Err(CallError::Failed(error)) if error.blames_one_id() => {
-                for object in context.edges.doubt(account, region, block) {
+                for object in context.edges.mark_stale(account, region, block) {
                     context.queue.enqueue(&object);
                 }
                 return;

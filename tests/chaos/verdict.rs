@@ -22,7 +22,7 @@ use crate::support::stage::ready;
 use crate::world::{Answer, Holder, PATIENCE, World, answered, name};
 
 /// What there is at one moment.
-struct Picture {
+struct Observation {
     objects: BTreeMap<String, SecurityGroupMembership>,
     cloud: Value,
 }
@@ -38,13 +38,13 @@ pub async fn compare(world: &mut World, life: u64) -> Result<Vec<String>> {
         .change(&json!({"set": {"lag": "0s"}}))
         .await?;
     world.note("=== all is well, and compared when it has settled");
-    let picture = match settled(world, life).await? {
-        Ok(picture) => picture,
+    let observation = match settled(world, life).await? {
+        Ok(observation) => observation,
         Err(unsettled) => return Ok(unsettled),
     };
     let mut violations = leaves_without_cause(world).await?;
     for edge in 0..EDGES {
-        violations.extend(check(world, &picture, edge));
+        violations.extend(check(world, &observation, edge));
     }
     let known: Vec<&str> = world
         .known
@@ -52,7 +52,7 @@ pub async fn compare(world: &mut World, life: u64) -> Result<Vec<String>> {
         .flatten()
         .map(|known| known.uid.as_str())
         .collect();
-    let strangers = picture.objects.values().filter(|object| {
+    let strangers = observation.objects.values().filter(|object| {
         object
             .uid()
             .is_none_or(|uid| !known.contains(&uid.as_str()))
@@ -61,23 +61,26 @@ pub async fn compare(world: &mut World, life: u64) -> Result<Vec<String>> {
     Ok(violations)
 }
 
-/// The picture as soon as twice nothing is left to be done; or what is left when patience has ended.
-async fn settled(world: &World, life: u64) -> Result<std::result::Result<Picture, Vec<String>>> {
+/// The observation as soon as twice nothing is left to be done; or what is left when patience has ended.
+async fn settled(
+    world: &World,
+    life: u64,
+) -> Result<std::result::Result<Observation, Vec<String>>> {
     let begun = Instant::now();
     let mut still = false;
     loop {
-        let picture = look(world).await?;
+        let observation = look(world).await?;
         let left: Vec<String> = (0..EDGES)
             .filter_map(|edge| {
-                let why = unsettled(world, &picture, edge, life)?;
+                let why = unsettled(world, &observation, edge, life)?;
                 Some(format!(
                     "not settled: {why}\n{}",
-                    describe(world, &picture, edge)
+                    describe(world, &observation, edge)
                 ))
             })
             .collect();
         if left.is_empty() && still {
-            return Ok(Ok(picture));
+            return Ok(Ok(observation));
         }
         if begun.elapsed() > PATIENCE {
             return Ok(Err(left));
@@ -87,7 +90,7 @@ async fn settled(world: &World, life: u64) -> Result<std::result::Result<Picture
     }
 }
 
-async fn look(world: &World) -> Result<Picture> {
+async fn look(world: &World) -> Result<Observation> {
     let api = world.stage.memberships();
     let Answer::Yes(list) = answered(async || api.list(&ListParams::default()).await).await? else {
         return Err(crate::support::error::Error::new(
@@ -99,13 +102,13 @@ async fn look(world: &World) -> Result<Picture> {
         .into_iter()
         .map(|object| (object.name_any(), object))
         .collect();
-    Ok(Picture {
+    Ok(Observation {
         objects,
         cloud: world.stage.simulator.state().await?,
     })
 }
 
-impl Picture {
+impl Observation {
     fn is_member(&self, edge: usize) -> bool {
         let (target, group) = act::ends(edge);
         ["instances", "networkInterfaces"].iter().any(|kind| {
@@ -122,12 +125,12 @@ impl Picture {
 }
 
 /// What of an edge is not yet as its objects ask for, or not truly told.
-fn unsettled(world: &World, picture: &Picture, edge: usize, life: u64) -> Option<String> {
+fn unsettled(world: &World, observation: &Observation, edge: usize, life: u64) -> Option<String> {
     let (of, undone) = world.undone[edge];
     let looping = of == life && undone >= 3;
     (0..SHARERS)
-        .filter_map(|slot| picture.object(edge, slot))
-        .find_map(|object| untrue(object, picture.is_member(edge), looping))
+        .filter_map(|slot| observation.object(edge, slot))
+        .find_map(|object| untrue(object, observation.is_member(edge), looping))
 }
 
 /// Why this is not what the object should say at last.
@@ -188,14 +191,14 @@ fn claim(object: &SecurityGroupMembership) -> Option<Origin> {
 }
 
 /// Whether the model allows what an edge has come to.
-fn check(world: &mut World, picture: &Picture, edge: usize) -> Option<String> {
+fn check(world: &mut World, observation: &Observation, edge: usize) -> Option<String> {
     let mut objects = [Object::Absent; SHARERS];
     let mut was_ready = [false; SHARERS];
     for slot in 0..SHARERS {
         let Some(of) = act::object_of(edge, slot) else {
             continue;
         };
-        let Some(object) = picture.object(edge, slot) else {
+        let Some(object) = observation.object(edge, slot) else {
             world.known[of] = None;
             world.holders[of] = Holder::None;
             world.deletions[of].clear();
@@ -222,7 +225,7 @@ fn check(world: &mut World, picture: &Picture, edge: usize) -> Option<String> {
         }
     }
     let allowed = world.edges[edge].states.clone();
-    if world.edges[edge].compare(picture.is_member(edge), objects, was_ready) {
+    if world.edges[edge].compare(observation.is_member(edge), objects, was_ready) {
         return None;
     }
     let mut allowed: Vec<String> = allowed
@@ -233,7 +236,7 @@ fn check(world: &mut World, picture: &Picture, edge: usize) -> Option<String> {
     allowed.dedup();
     Some(format!(
         "not allowed:\n{}allowed would be:\n{}",
-        describe(world, picture, edge),
+        describe(world, observation, edge),
         allowed.join("\n")
     ))
 }
@@ -277,16 +280,16 @@ async fn leaves_without_cause(world: &mut World) -> Result<Vec<String>> {
     Ok(violations)
 }
 
-fn describe(world: &World, picture: &Picture, edge: usize) -> String {
+fn describe(world: &World, observation: &Observation, edge: usize) -> String {
     let (target, group) = act::ends(edge);
-    let member = if picture.is_member(edge) {
+    let member = if observation.is_member(edge) {
         "a member"
     } else {
         "no member"
     };
     let mut text = format!("{target} is {member} of {group}; its objects:\n");
     for slot in 0..SHARERS {
-        if let Some(object) = picture.object(edge, slot) {
+        if let Some(object) = observation.object(edge, slot) {
             text.push_str(&yaml(object));
         }
         if let Some(known) = act::object_of(edge, slot).and_then(|of| world.known[of].as_ref()) {

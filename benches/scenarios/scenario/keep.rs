@@ -81,7 +81,7 @@ pub async fn measure_steady(
     Ok(())
 }
 
-/// The textbook operator sees drift as often as it looks; for a fair comparison it looks as often as ours.
+/// The textbook operator sees drift as often as it details_hash; for a fair comparison it looks as often as ours.
 async fn look_every_minute(stand: &mut Stand) -> Result<()> {
     stand.fill().await?;
     if stand.contender == Contender::Textbook {
