@@ -10,7 +10,7 @@ use security_group_operator::api::membership::AccountKind;
 use security_group_operator::ecs::{Region, Target, TargetDescription, TargetState};
 use security_group_operator::membership::edge::{AccountKey, Edge};
 use security_group_operator::membership::index::Edges;
-use security_group_operator::membership::scan::{Observation, SETTLING};
+use security_group_operator::membership::scan::{CLOUD_READ_LAG, Observation};
 use serde_json::json;
 
 /// An object with this UID and name on this edge, made at `second`, as of `version`.
@@ -252,7 +252,7 @@ async fn a_scan_names_whoever_sees_another_picture_once_answers_have_settled() {
         [""; 0],
         "the answer may lag behind the pass"
     );
-    tokio::time::advance(SETTLING).await;
+    tokio::time::advance(CLOUD_READ_LAG).await;
     assert_eq!(changed(&edges, member()), [""; 0]);
     assert_eq!(changed(&edges, None), ["a"], "the target is gone");
     assert_eq!(
@@ -293,7 +293,7 @@ async fn a_status_of_somebody_elses_is_named_once_when_no_lag_can_explain_it() {
     let edges = Edges::default();
     edges.insert(&object("a", "i-1", 0, 1));
     edges.keep_quoted("a", || 2);
-    tokio::time::advance(SETTLING).await;
+    tokio::time::advance(CLOUD_READ_LAG).await;
     assert_eq!(
         names(edges.misquoted()),
         [""; 0],
@@ -306,20 +306,20 @@ async fn a_status_of_somebody_elses_is_named_once_when_no_lag_can_explain_it() {
         [""; 0],
         "it may be an older one of ours"
     );
-    tokio::time::advance(SETTLING).await;
+    tokio::time::advance(CLOUD_READ_LAG).await;
     assert_eq!(names(edges.misquoted()), ["a"]);
     assert_eq!(names(edges.misquoted()), [""; 0], "once");
     edges.keep_quoted("a", || 2);
     edges.keep_quoted("a", || 1);
-    tokio::time::advance(SETTLING).await;
+    tokio::time::advance(CLOUD_READ_LAG).await;
     assert_eq!(names(edges.misquoted()), [""; 0], "the watch has caught up");
     edges.keep_quoted("a", || 2);
     edges.keep_said("a", 2);
-    tokio::time::advance(SETTLING).await;
+    tokio::time::advance(CLOUD_READ_LAG).await;
     assert_eq!(names(edges.misquoted()), [""; 0], "said anew");
     edges.keep_quoted("a", || 3);
     edges.remove("a");
-    tokio::time::advance(SETTLING).await;
+    tokio::time::advance(CLOUD_READ_LAG).await;
     assert_eq!(names(edges.misquoted()), [""; 0], "gone");
 }
 

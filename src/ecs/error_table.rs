@@ -89,7 +89,7 @@ const fn all(class: Class, hint: &'static str, codes: &'static [&'static str]) -
 
 const WAIT: &str =
     "nothing to do: the cloud could not serve the call just now and will be asked again";
-const SETTLING: &str =
+const TRANSITIONAL: &str =
     "nothing to do: the target is between two states and is tried again when it has settled";
 const SPEC_IDS: &str =
     "delete the object and make one with the right IDs: these can never work together";
@@ -150,7 +150,7 @@ const TABLE: &[Row] = &[
     ),
     all(
         Class::Transitional,
-        SETTLING,
+        TRANSITIONAL,
         &[
             "IncorrectInstanceStatus",
             "IncorrectInstanceStatus.Initializing",

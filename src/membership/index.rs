@@ -16,7 +16,7 @@ use crate::api::membership::ManagementPolicy;
 use crate::ecs::{Region, SecurityGroupId, Target, TargetDescription};
 
 use super::edge::{AccountKey, Claim, Edge, resource_version};
-use super::scan::{Observation, SETTLING};
+use super::scan::{CLOUD_READ_LAG, Observation};
 
 /// An observation, when a pass made it, and when it was last seen to be so.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +26,10 @@ pub struct LastObservation {
     confirmed_at: Instant,
     stale: bool,
 }
+
+/// How long the watch may show an older status than the one that this process wrote last. After that the status is a foreign
+/// write.
+const STATUS_WATCH_LAG: Duration = Duration::from_secs(10);
 
 /// UID of an object, shared by all that know it.
 pub type Uid = Arc<str>;
@@ -364,7 +368,7 @@ impl Edges {
                     last.stale = false;
                     return false;
                 }
-                let settled = last.observed_at.elapsed() >= SETTLING;
+                let settled = last.observed_at.elapsed() >= CLOUD_READ_LAG;
                 last.stale |= settled;
                 settled
             })
@@ -420,7 +424,7 @@ impl Edges {
             records, misquoted, ..
         } = &mut *inner;
         misquoted.retain(|uid, since| {
-            let is_long = since.elapsed() >= SETTLING;
+            let is_long = since.elapsed() >= STATUS_WATCH_LAG;
             if is_long {
                 long.extend(records.get(uid).map(Record::reference));
             }

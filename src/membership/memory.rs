@@ -12,7 +12,7 @@ use crate::clock::Clock;
 use crate::ecs::{Class, Error, TargetDescription};
 
 use super::decide::{REPAIR_LIMIT, REPAIR_WINDOW_MINUTES, Verdict};
-use super::scan::SETTLING;
+use super::scan::CLOUD_READ_LAG;
 
 /// How often an edge is repaired that is undone again and again.
 const LOOP_PERIOD: Duration = Duration::from_secs(60 * 60);
@@ -169,7 +169,7 @@ impl Memory {
         let mut entries = self.lock();
         let entry = entries.entry(uid.to_owned()).or_default();
         let since = *entry.forbidden_since.get_or_insert_with(Instant::now);
-        since.elapsed() >= SETTLING
+        since.elapsed() >= CLOUD_READ_LAG
     }
 
     /// The wait after a pass that could not write to the API server.
@@ -361,7 +361,12 @@ mod tests {
     async fn a_leave_that_is_forbidden_is_believed_when_no_read_lags_any_more() {
         let memory = Memory::default();
         assert!(!memory.leave_is_forbidden("a"));
-        tokio::time::advance(SETTLING.checked_sub(Duration::from_millis(1)).unwrap()).await;
+        tokio::time::advance(
+            CLOUD_READ_LAG
+                .checked_sub(Duration::from_millis(1))
+                .unwrap(),
+        )
+        .await;
         assert!(!memory.leave_is_forbidden("a"));
         tokio::time::advance(Duration::from_millis(1)).await;
         assert!(memory.leave_is_forbidden("a"));

@@ -22,7 +22,7 @@ use super::index::Edges;
 /// How often it is looked for accounts and regions that came or went.
 const BUCKET_PERIOD: Duration = Duration::from_secs(1);
 /// The cloud's own answers may lag behind a change of ours; an observation is not stale sooner.
-pub const SETTLING: Duration = Duration::from_secs(10);
+pub const CLOUD_READ_LAG: Duration = Duration::from_secs(10);
 
 /// What is compared of a target: whether it is a member, and what the status shows of it. None of the two texts is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -107,17 +107,13 @@ fn a_crash_at_any_request_changes_nothing_in_the_end() {
                 wanted.trace.join("\n")
             );
             let member = wanted
-                .observation
+                .picture
                 .iter()
                 .any(|line| line.ends_with(" is in sg-a"));
-            assert_eq!(
-                member, path.member,
-                "{}: {:#?}",
-                path.name, wanted.observation
-            );
+            assert_eq!(member, path.member, "{}: {:#?}", path.name, wanted.picture);
             let all = (1..=wanted.requests[0])
                 .flat_map(|request| MOMENTS.map(|moment| vec![(request, moment)]));
-            all.map(move |crashes| (at, crashes, wanted.observation.clone()))
+            all.map(move |crashes| (at, crashes, wanted.picture.clone()))
                 .collect::<Vec<_>>()
         })
         .collect();

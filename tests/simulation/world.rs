@@ -422,7 +422,7 @@ impl World {
     }
 
     /// What is compared between two runs: who is in which group, and what each object says.
-    pub fn observation_of(&self) -> Vec<String> {
+    pub fn picture(&self) -> Vec<String> {
         let mut lines = Vec::new();
         for target in &TARGETS[..MISPLACED] {
             for group in target.groups {
