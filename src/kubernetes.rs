@@ -110,17 +110,17 @@ const WATCH_SECONDS: u32 = 230;
 
 /// Tells a trouble that is new from one that is met again at each try.
 #[derive(Debug, Default)]
-pub struct Troubles(Mutex<HashMap<String, Instant>>);
+pub struct LogDeduper(Mutex<HashMap<String, Instant>>);
 
 /// No shorter than from one try to the next: a trouble that comes again later is another one.
-const SAME_TROUBLE: Duration = Duration::from_secs(6 * 60);
+const SAME_LINE_AFTER: Duration = Duration::from_secs(6 * 60);
 
-impl Troubles {
+impl LogDeduper {
     /// Whether this was not met of late.
-    pub fn is_news(&self, trouble: &str) -> bool {
+    pub fn is_first(&self, trouble: &str) -> bool {
         let now = Instant::now();
         let mut met = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        met.retain(|_, at| now.saturating_duration_since(*at) < SAME_TROUBLE);
+        met.retain(|_, at| now.saturating_duration_since(*at) < SAME_LINE_AFTER);
         met.insert(trouble.to_owned(), now).is_none()
     }
 }
@@ -129,7 +129,7 @@ impl Troubles {
 #[derive(Debug)]
 pub struct WatchLog {
     kind: &'static str,
-    troubles: Troubles,
+    deduper: LogDeduper,
 }
 
 impl WatchLog {
@@ -138,14 +138,14 @@ impl WatchLog {
     pub fn new(kind: &'static str) -> Self {
         Self {
             kind,
-            troubles: Troubles::default(),
+            deduper: LogDeduper::default(),
         }
     }
 
     /// Takes in what the watch says in place of an event.
-    pub fn trouble(&self, error: &dyn std::error::Error) {
+    pub fn error(&self, error: &dyn std::error::Error) {
         let error = chain(error);
-        if self.troubles.is_news(&error) {
+        if self.deduper.is_first(&error) {
             warn!(
                 kind = self.kind,
                 error, "cannot be watched; tried again until it can"
@@ -154,14 +154,14 @@ impl WatchLog {
     }
 
     /// Takes in one result of the kind's controller.
-    pub fn note<T, R, Q>(&self, result: Result<T, controller::Error<R, Q>>)
+    pub fn result<T, R, Q>(&self, result: Result<T, controller::Error<R, Q>>)
     where
         R: std::error::Error + 'static,
         Q: std::error::Error + 'static,
     {
         match result {
             Ok(_) => {}
-            Err(controller::Error::QueueError(error)) => self.trouble(&error),
+            Err(controller::Error::QueueError(error)) => self.error(&error),
             // Reconcile errors are logged where they are known; an object that is gone needs no pass.
             Err(error) => debug!(kind = self.kind, %error, "queue"),
         }

@@ -304,7 +304,7 @@ fn watch_namespaces(
                         queue.enqueue(&membership);
                     }
                 }
-                Err(error) => log.trouble(&error),
+                Err(error) => log.error(&error),
             }
         }
     };

@@ -204,19 +204,19 @@ fn targets_come_in_blocks_in_order_and_each_once_however_many_objects_name_it() 
 fn a_user_change_is_news_once_and_our_own_writes_are_none() {
     let edges = Edges::default();
     assert!(
-        edges.is_news("a", 1),
+        edges.mark_triggered("a", 1),
         "names no edge: looked at whenever it changes"
     );
     edges.insert(&object("a", "i-1", 0, 1));
-    assert!(edges.is_news("a", 1));
-    assert!(!edges.is_news("a", 1));
+    assert!(edges.mark_triggered("a", 1));
+    assert!(!edges.mark_triggered("a", 1));
     edges.insert(&object("a", "i-1", 0, 2));
-    assert!(!edges.is_news("a", 1), "a write of ours");
+    assert!(!edges.mark_triggered("a", 1), "a write of ours");
     edges.insert(&object("a", "i-2", 0, 3));
-    assert!(edges.is_news("a", 2));
+    assert!(edges.mark_triggered("a", 2));
     edges.remove("a");
     edges.insert(&object("a", "i-2", 0, 4));
-    assert!(edges.is_news("a", 2), "it was away");
+    assert!(edges.mark_triggered("a", 2), "it was away");
 }
 
 fn seen(state: TargetState, groups: &[&str]) -> TargetDescription {

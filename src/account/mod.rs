@@ -117,7 +117,7 @@ pub async fn run<K: AccountObject>(
         .graceful_shutdown_on(shutdown)
         .run(examine::<K>, on_error::<K>, context)
         .for_each(|result| {
-            log.note(result);
+            log.result(result);
             std::future::ready(())
         });
     tokio::select! {
@@ -220,7 +220,7 @@ async fn watch_secrets<K: AccountObject>(
                     }
                 }
             }
-            Err(error) => log.trouble(&error),
+            Err(error) => log.error(&error),
         }
     }
 }

@@ -18,7 +18,7 @@ use tracing::{debug, info, warn};
 
 use crate::api::SecurityGroupMembership;
 use crate::clock::Clock;
-use crate::kubernetes::Troubles;
+use crate::kubernetes::LogDeduper;
 use crate::telemetry::Telemetry;
 
 use super::status::Note;
@@ -67,7 +67,7 @@ impl Events {
         let instance = start(instance.unwrap_or_else(|| CONTROLLER.to_owned()), 128);
         let names = clock.clone();
         let writer = tokio::spawn(async move {
-            let refusals = Troubles::default();
+            let refusals = LogDeduper::default();
             while let Some(told) = waiting.recv().await {
                 write(&client, told.event(&instance, &names), &refusals).await;
             }
@@ -140,7 +140,7 @@ impl Writer {
     }
 }
 
-async fn write(client: &kube::Client, event: Event, refusals: &Troubles) {
+async fn write(client: &kube::Client, event: Event, refusals: &LogDeduper) {
     let namespace = event.metadata.namespace.clone().unwrap_or_default();
     let api: Api<Event> = Api::namespaced(client.clone(), &namespace);
     match tokio::time::timeout(DEADLINE, api.create(&PostParams::default(), &event)).await {
@@ -149,7 +149,7 @@ async fn write(client: &kube::Client, event: Event, refusals: &Troubles) {
         Ok(Err(kube::Error::Api(status)))
             if status.is_forbidden() && status.message.contains("cannot create resource") =>
         {
-            if refusals.is_news("") {
+            if refusals.is_first("") {
                 warn!(error = status.message, "no events are written");
             }
         }

@@ -59,7 +59,7 @@ pub struct Record {
     /// What its last pass saw of the target; none where the pass did not look.
     observation: Option<LastObservation>,
     /// Hash of what a user changes, as it was when the watch last started a pass.
-    shown: Option<u64>,
+    last_trigger_hash: Option<u64>,
     /// What tells the status that our last pass wrote or found right.
     said: Option<u64>,
 }
@@ -90,7 +90,7 @@ impl Record {
                 .map_or(0, |time| time.0.as_second()),
             resource_version: resource_version(object),
             observation: None,
-            shown: None,
+            last_trigger_hash: None,
             said: None,
         })
     }
@@ -186,7 +186,7 @@ impl Edges {
         concerned
     }
 
-    /// Takes in an object as the answer to a write of ours shows it. The watch may have shown meanwhile that the object has
+    /// Takes in an object as the answer to a write of ours shows it. The watch may have last_trigger_hash meanwhile that the object has
     /// gone: then it is not brought back.
     pub fn written(&self, object: &SecurityGroupMembership) {
         if let Some(record) = Record::of(object) {
@@ -196,12 +196,11 @@ impl Edges {
 
     /// Whether what a user changes of the object, as this hash, has started no pass yet. From now on it has.
     #[must_use]
-    pub fn is_news(&self, uid: &str, user_part: u64) -> bool {
+    pub fn mark_triggered(&self, uid: &str, trigger_hash: u64) -> bool {
         // An object that names no edge has no record: looked at whenever it changes.
-        self.lock()
-            .records
-            .get_mut(uid)
-            .is_none_or(|record| record.shown.replace(user_part) != Some(user_part))
+        self.lock().records.get_mut(uid).is_none_or(|record| {
+            record.last_trigger_hash.replace(trigger_hash) != Some(trigger_hash)
+        })
     }
 
     /// Forgets an object that is gone, and says whose passes may end differently by it: those that shared an edge with one that
@@ -494,7 +493,7 @@ impl Inner {
             return None;
         }
         record.observation = held.observation;
-        record.shown = held.shown;
+        record.last_trigger_hash = held.last_trigger_hash;
         record.said = held.said;
         self.remove(&record.uid.clone());
         self.add(record);

@@ -43,7 +43,7 @@ use crate::api::{
 use crate::args::Settings;
 use crate::clock::Clock;
 use crate::condition;
-use crate::kubernetes::{self, Troubles, WatchLog};
+use crate::kubernetes::{self, LogDeduper, WatchLog};
 use crate::telemetry::Telemetry;
 use crate::watched::Watched;
 
@@ -80,7 +80,7 @@ pub struct Context {
     /// Whose turn it is.
     pub turns: Arc<Turns>,
     writes: Semaphore,
-    refusals: Troubles,
+    refusals: LogDeduper,
     locks: Locks,
     memory: Memory,
     unlisted_scopes: AtomicUsize,
@@ -111,7 +111,7 @@ impl Context {
             queue,
             events,
             telemetry,
-            refusals: Troubles::default(),
+            refusals: LogDeduper::default(),
             writes: Semaphore::new(usize::from(settings.max_writes_in_flight)),
             locks: Locks::default(),
             memory: Memory::new(clock.clone()),
@@ -160,40 +160,40 @@ pub async fn run(
         None => Api::all(context.client.clone()),
     };
     let (reader, writer) = reflector::store();
-    let keeper = Arc::clone(&context);
-    let news = Arc::clone(&context);
+    let index_context = Arc::clone(&context);
+    let filter_context = Arc::clone(&context);
     let mut scope = Scope {
         namespace,
         listing: HashSet::new(),
         listed: false,
     };
     let objects = watcher(api, kubernetes::watch_config())
-        .inspect_ok(move |event| scope.keep_index(&keeper, event))
+        .inspect_ok(move |event| scope.keep_index(&index_context, event))
         // Before the filter, so that the store also has what starts no pass.
         .reflect(writer)
         .applied_objects()
-        .try_filter(move |object| std::future::ready(is_news(object, &news)));
+        .try_filter(move |object| std::future::ready(mark_triggered(object, &filter_context)));
     let log = WatchLog::new("SecurityGroupMembership");
     Controller::for_stream(objects, reader)
         .reconcile_on(queue)
         .graceful_shutdown_on(shutdown)
         .run(reconcile, on_error, context)
         .for_each(|result| {
-            log.note(result);
+            log.result(result);
             std::future::ready(())
         })
         .await;
 }
 
 /// Whether a user has changed the object since it last started a pass. Our own writes start none.
-fn is_news(object: &Object, context: &Context) -> bool {
+fn mark_triggered(object: &Object, context: &Context) -> bool {
     object
         .uid()
-        .is_none_or(|uid| context.edges.is_news(&uid, user_part(object)))
+        .is_none_or(|uid| context.edges.mark_triggered(&uid, trigger_hash(object)))
 }
 
 /// What only a user changes: the spec and deletion (both move the generation), and our two annotations for users.
-fn user_part(object: &Object) -> u64 {
+fn trigger_hash(object: &Object) -> u64 {
     let mut hasher = DefaultHasher::new();
     let annotations = object.annotations();
     object.meta().generation.hash(&mut hasher);
@@ -256,8 +256,8 @@ fn insert(context: &Context, object: &Object) {
         context.queue.enqueue(&concerned);
     }
     if let Some(uid) = &object.metadata.uid {
-        let shown = || pass::fingerprint(object.status.as_ref());
-        context.edges.keep_quoted(uid, shown);
+        let watched = || pass::fingerprint(object.status.as_ref());
+        context.edges.keep_quoted(uid, watched);
     }
 }
 
@@ -350,7 +350,7 @@ fn on_error(object: Arc<Object>, error: &ActError, context: Arc<Context>) -> Act
     match error {
         // A right that is missing is missing for every object.
         ActError::Kubernetes { what, source }
-            if source.code() == Some(403) && !context.refusals.is_news(what) =>
+            if source.code() == Some(403) && !context.refusals.is_first(what) =>
         {
             debug!(%error, namespace, name, retry_seconds, "pass failed");
         }
