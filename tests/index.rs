@@ -292,35 +292,39 @@ async fn a_picture_is_recent_while_looks_confirm_it_and_never_when_one_doubts_it
 async fn a_status_of_somebody_elses_is_named_once_when_no_lag_can_explain_it() {
     let edges = Edges::default();
     edges.insert(&object("a", "i-1", 0, 1));
-    edges.keep_quoted("a", || 2);
+    edges.compare_watched_status("a", || 2);
     tokio::time::advance(CLOUD_READ_LAG).await;
     assert_eq!(
-        names(edges.misquoted()),
+        names(edges.stale_statuses()),
         [""; 0],
         "we have said nothing yet"
     );
-    edges.keep_said("a", 1);
-    edges.keep_quoted("a", || 2);
+    edges.record_written_status("a", 1);
+    edges.compare_watched_status("a", || 2);
     assert_eq!(
-        names(edges.misquoted()),
+        names(edges.stale_statuses()),
         [""; 0],
         "it may be an older one of ours"
     );
     tokio::time::advance(CLOUD_READ_LAG).await;
-    assert_eq!(names(edges.misquoted()), ["a"]);
-    assert_eq!(names(edges.misquoted()), [""; 0], "once");
-    edges.keep_quoted("a", || 2);
-    edges.keep_quoted("a", || 1);
+    assert_eq!(names(edges.stale_statuses()), ["a"]);
+    assert_eq!(names(edges.stale_statuses()), [""; 0], "once");
+    edges.compare_watched_status("a", || 2);
+    edges.compare_watched_status("a", || 1);
     tokio::time::advance(CLOUD_READ_LAG).await;
-    assert_eq!(names(edges.misquoted()), [""; 0], "the watch has caught up");
-    edges.keep_quoted("a", || 2);
-    edges.keep_said("a", 2);
+    assert_eq!(
+        names(edges.stale_statuses()),
+        [""; 0],
+        "the watch has caught up"
+    );
+    edges.compare_watched_status("a", || 2);
+    edges.record_written_status("a", 2);
     tokio::time::advance(CLOUD_READ_LAG).await;
-    assert_eq!(names(edges.misquoted()), [""; 0], "said anew");
-    edges.keep_quoted("a", || 3);
+    assert_eq!(names(edges.stale_statuses()), [""; 0], "said anew");
+    edges.compare_watched_status("a", || 3);
     edges.remove("a");
     tokio::time::advance(CLOUD_READ_LAG).await;
-    assert_eq!(names(edges.misquoted()), [""; 0], "gone");
+    assert_eq!(names(edges.stale_statuses()), [""; 0], "gone");
 }
 
 #[test]

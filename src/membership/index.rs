@@ -61,7 +61,7 @@ pub struct Record {
     /// Hash of what a user changes, as it was when the watch last started a pass.
     last_trigger_hash: Option<u64>,
     /// What tells the status that our last pass wrote or found right.
-    said: Option<u64>,
+    written_status_hash: Option<u64>,
 }
 
 /// Whether an object may write to the cloud, and whether it carries a claim.
@@ -91,7 +91,7 @@ impl Record {
             resource_version: resource_version(object),
             observation: None,
             last_trigger_hash: None,
-            said: None,
+            written_status_hash: None,
         })
     }
 
@@ -145,8 +145,8 @@ struct Inner {
     records: HashMap<Uid, Record>,
     by_edge: HashMap<Edge, Uids>,
     by_account: HashMap<Arc<AccountKey>, HashMap<Region, BTreeMap<Target, Uids>>>,
-    /// Since when the watch shows another status than the one that we said last.
-    misquoted: BTreeMap<Uid, Instant>,
+    /// Since when the watch shows another status than the one that we written_status_hash last.
+    stale_statuses: BTreeMap<Uid, Instant>,
 }
 
 /// Mostly one: few objects share an edge or a target.
@@ -388,41 +388,43 @@ impl Edges {
     }
 
     /// Keeps what tells the status that a pass has just found to be right.
-    pub fn keep_said(&self, uid: &str, fingerprint: u64) {
+    pub fn record_written_status(&self, uid: &str, status_hash: u64) {
         let mut inner = self.lock();
         if let Some(record) = inner.records.get_mut(uid) {
-            record.said = Some(fingerprint);
+            record.written_status_hash = Some(status_hash);
         }
-        inner.misquoted.remove(uid);
+        inner.stale_statuses.remove(uid);
     }
 
     /// Takes in which status the watch shows. Another one than ours is an older one of ours, if the watch lags, or somebody
     /// else's.
-    pub fn keep_quoted(&self, uid: &str, fingerprint: impl FnOnce() -> u64) {
+    pub fn compare_watched_status(&self, uid: &str, status_hash: impl FnOnce() -> u64) {
         let mut inner = self.lock();
-        let Some((uid, said)) = inner
+        let Some((uid, written_status_hash)) = inner
             .records
             .get(uid)
-            .and_then(|record| Some((Arc::clone(&record.uid), record.said?)))
+            .and_then(|record| Some((Arc::clone(&record.uid), record.written_status_hash?)))
         else {
             return;
         };
-        if said == fingerprint() {
-            inner.misquoted.remove(&uid);
+        if written_status_hash == status_hash() {
+            inner.stale_statuses.remove(&uid);
         } else {
-            inner.misquoted.entry(uid).or_insert_with(Instant::now);
+            inner.stale_statuses.entry(uid).or_insert_with(Instant::now);
         }
     }
 
     /// The objects whose status has not been ours for longer than a watch lags; each is named once.
     #[must_use]
-    pub fn misquoted(&self) -> Vec<ObjectRef<SecurityGroupMembership>> {
+    pub fn stale_statuses(&self) -> Vec<ObjectRef<SecurityGroupMembership>> {
         let mut inner = self.lock();
         let mut long = Vec::new();
         let Inner {
-            records, misquoted, ..
+            records,
+            stale_statuses,
+            ..
         } = &mut *inner;
-        misquoted.retain(|uid, since| {
+        stale_statuses.retain(|uid, since| {
             let is_long = since.elapsed() >= STATUS_WATCH_LAG;
             if is_long {
                 long.extend(records.get(uid).map(Record::reference));
@@ -494,7 +496,7 @@ impl Inner {
         }
         record.observation = held.observation;
         record.last_trigger_hash = held.last_trigger_hash;
-        record.said = held.said;
+        record.written_status_hash = held.written_status_hash;
         self.remove(&record.uid.clone());
         self.add(record);
         None
@@ -577,7 +579,7 @@ impl Inner {
     }
 
     fn remove(&mut self, uid: &str) {
-        self.misquoted.remove(uid);
+        self.stale_statuses.remove(uid);
         let Some(record) = self.records.remove(uid) else {
             return;
         };

@@ -256,8 +256,8 @@ fn insert(context: &Context, object: &Object) {
         context.queue.enqueue(&concerned);
     }
     if let Some(uid) = &object.metadata.uid {
-        let watched = || pass::fingerprint(object.status.as_ref());
-        context.edges.keep_quoted(uid, watched);
+        let watched = || pass::status_hash(object.status.as_ref());
+        context.edges.compare_watched_status(uid, watched);
     }
 }
 
@@ -312,7 +312,7 @@ async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Action,
     };
     let uid = readable.uid().unwrap_or_default();
     // The watch may lag behind our own writes; what they said is not to be decided again from an older view. After a while it
-    // is: then the watch, when it has caught up, shows another status than what this pass takes for said (`Edges::misquoted`).
+    // is: then the watch, when it has caught up, shows another status than what this pass takes for said (`Edges::stale_statuses`).
     let old_view = resource_version(readable) < context.edges.known_version(&uid);
     if old_view && context.memory.may_wait_for_watch(&uid) {
         return Ok(Action::requeue(Duration::from_millis(100)));

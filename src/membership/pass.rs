@@ -68,8 +68,10 @@ pub(super) async fn run(
             .and_then(|next| status::note(&previous, next, verdict)),
     };
     // Before the write: the watch may show it sooner than its answer comes.
-    let said = next.as_ref().or(pass.object().status.as_ref());
-    context.edges.keep_said(&uid, fingerprint(said));
+    let written = next.as_ref().or(pass.object().status.as_ref());
+    context
+        .edges
+        .record_written_status(&uid, status_hash(written));
     if let Some(next) = &next {
         write_status(&pass.object().metadata, next, context).await?;
     }
@@ -89,7 +91,7 @@ pub(super) async fn run(
 }
 
 /// What tells one status from another.
-pub(super) fn fingerprint(status: Option<&SecurityGroupMembershipStatus>) -> u64 {
+pub(super) fn status_hash(status: Option<&SecurityGroupMembershipStatus>) -> u64 {
     let mut hasher = DefaultHasher::new();
     serde_json::to_string(&status)
         .unwrap_or_default()
@@ -321,9 +323,9 @@ mod tests {
         status.conditions = condition::merge(&[], vec![draft], Some(3), now);
         let stored = serde_json::to_string(&status).unwrap();
         let back: SecurityGroupMembershipStatus = serde_json::from_str(&stored).unwrap();
-        assert_eq!(fingerprint(Some(&status)), fingerprint(Some(&back)));
-        assert_ne!(fingerprint(Some(&status)), fingerprint(None));
+        assert_eq!(status_hash(Some(&status)), status_hash(Some(&back)));
+        assert_ne!(status_hash(Some(&status)), status_hash(None));
         status.conditions.clear();
-        assert_ne!(fingerprint(Some(&status)), fingerprint(Some(&back)));
+        assert_ne!(status_hash(Some(&status)), status_hash(Some(&back)));
     }
 }

@@ -70,7 +70,7 @@ pub async fn run(context: Arc<Context>, period: Duration) {
         tasks.follow(&context, period);
         context.turns.call_the_waiting();
         context.directory.forget_the_departed();
-        for object in context.edges.misquoted() {
+        for object in context.edges.stale_statuses() {
             context.queue.enqueue(&object);
         }
         tokio::time::sleep(BUCKET_PERIOD).await;
