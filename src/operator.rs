@@ -178,7 +178,7 @@ pub async fn run_with(
         environment: settings.environment.clone(),
         telemetry: Arc::clone(&telemetry),
         clock: clock.clone(),
-        memory: std::sync::Mutex::default(),
+        checks: std::sync::Mutex::default(),
     });
     let account_controllers = run_accounts(&accounts, &settings.scopes, &shutdown);
     let (events, event_writer) = Events::new(

@@ -66,12 +66,12 @@ pub struct Context {
     /// What time it is.
     pub clock: Clock,
     /// What is remembered between examinations.
-    pub memory: Mutex<HashMap<AccountKey, Memory>>,
+    pub checks: Mutex<HashMap<AccountKey, LastCheck>>,
 }
 
 /// What is remembered of an account between examinations.
 #[derive(Clone, Debug, Default)]
-pub struct Memory {
+pub struct LastCheck {
     /// What the cloud was asked about last. An account that goes while it is examined leaves this behind; the next one of its
     /// name is another one.
     asked: Option<Mark>,
@@ -164,7 +164,7 @@ fn know<K: AccountObject>(context: &Context, account: &Watched<K>) {
         }
         Err(error) => {
             warn!(account = %key, %error, "cannot be read by this version of the operator");
-            context.memory().remove(&key);
+            context.checks().remove(&key);
             context.directory.know(&key, Grants::Listed(Vec::new()));
             context.directory.set_standing(
                 &key,
@@ -180,7 +180,7 @@ fn know<K: AccountObject>(context: &Context, account: &Watched<K>) {
 
 fn forget(context: &Context, key: &AccountKey) {
     context.directory.forget(key);
-    context.memory().remove(key);
+    context.checks().remove(key);
     enqueue_memberships(context, key);
 }
 
@@ -252,7 +252,7 @@ async fn examine<K: AccountObject>(
     };
     if let Err(error) = write_status(account, &finding, &context).await {
         // Otherwise the next examination would find nothing new and never write it.
-        context.memory().entry(key).or_default().asked = None;
+        context.checks().entry(key).or_default().asked = None;
         return Err(error);
     }
     Ok(Action::requeue(next_look(&finding, &key, &context)))
@@ -265,8 +265,8 @@ fn on_error<K: AccountObject>(
 ) -> Action {
     let key = key_of::<K>(&*account);
     warn!(account = %key, %error, "the status could not be written");
-    let mut memory = context.memory();
-    let failures = &mut memory.entry(key).or_default().failures;
+    let mut checks = context.checks();
+    let failures = &mut checks.entry(key).or_default().failures;
     *failures = failures.saturating_add(1);
     Action::requeue(Class::Transient.retry().delay(*failures).min(SECRET_PERIOD))
 }
@@ -287,9 +287,9 @@ async fn ask<K: AccountObject>(account: &K, key: &AccountKey, context: &Context)
             Err(finding) => return Asked::Found(settle(finding, None, key, context)),
         };
     let mark = (account.uid(), account.meta().generation, found.version);
-    let known = context.memory().get(key).is_some_and(|memory| {
-        memory.asked.as_ref() == Some(&mark)
-            && memory.ask_again.is_none_or(|again| Instant::now() < again)
+    let known = context.checks().get(key).is_some_and(|check| {
+        check.asked.as_ref() == Some(&mark)
+            && check.ask_again.is_none_or(|again| Instant::now() < again)
     });
     // Accepted once, and refused in a call since: it may have been disabled, or have expired.
     let doubted = context
@@ -327,7 +327,7 @@ async fn ask<K: AccountObject>(account: &K, key: &AccountKey, context: &Context)
         // Says nothing about the key.
         (Err(error), Some(_)) if !status::is_stalled(&error) => Asked::Unchanged,
         (Ok(identity), None) => {
-            context.memory().entry(key.clone()).or_default().asked = Some(mark);
+            context.checks().entry(key.clone()).or_default().asked = Some(mark);
             let usable = Account::new(
                 client,
                 identity.account_uid.clone(),
@@ -342,7 +342,7 @@ async fn ask<K: AccountObject>(account: &K, key: &AccountKey, context: &Context)
         }
         (Err(error), _) => {
             let finding = settle(Finding::Refused(error), None, key, context);
-            context.memory().entry(key.clone()).or_default().asked = Some(mark);
+            context.checks().entry(key.clone()).or_default().asked = Some(mark);
             Asked::Found(finding)
         }
     }
@@ -369,7 +369,7 @@ fn settle(
     }
     // A key that was accepted and then could not be read must be asked about again, even if nothing changed.
     if matches!(standing, Standing::Unready { .. }) {
-        context.memory().entry(key.clone()).or_default().asked = None;
+        context.checks().entry(key.clone()).or_default().asked = None;
     }
     if context.directory.set_standing(key, standing) {
         enqueue_memberships(context, key);
@@ -379,22 +379,22 @@ fn settle(
 
 /// When to look again without a change.
 fn next_look(finding: &Finding, key: &AccountKey, context: &Context) -> Duration {
-    let mut memory = context.memory();
-    let memory = memory.entry(key.clone()).or_default();
-    memory.failures = memory.failures.saturating_add(1);
-    memory.ask_again = None;
+    let mut checks = context.checks();
+    let check = checks.entry(key.clone()).or_default();
+    check.failures = check.failures.saturating_add(1);
+    check.ask_again = None;
     let wait = match finding {
         Finding::Accepted(_) => {
-            memory.failures = 0;
+            check.failures = 0;
             SECRET_PERIOD
         }
         Finding::NoCredentials { .. } | Finding::Unknown(_) => {
-            Class::Transient.retry().delay(memory.failures)
+            Class::Transient.retry().delay(check.failures)
         }
         Finding::Refused(error) => {
-            let wait = error.class().retry().delay(memory.failures);
+            let wait = error.class().retry().delay(check.failures);
             let wait = error.retry_after().map_or(wait, |asked| asked.max(wait));
-            memory.ask_again = Some(Instant::now() + wait);
+            check.ask_again = Some(Instant::now() + wait);
             wait
         }
     };
@@ -404,10 +404,7 @@ fn next_look(finding: &Finding, key: &AccountKey, context: &Context) -> Duration
 
 /// When to look again at what is as it was.
 fn unchanged_look(key: &AccountKey, context: &Context) -> Duration {
-    let again = context
-        .memory()
-        .get(key)
-        .and_then(|memory| memory.ask_again);
+    let again = context.checks().get(key).and_then(|check| check.ask_again);
     again.map_or(SECRET_PERIOD, |again| {
         again
             .saturating_duration_since(Instant::now())
@@ -440,16 +437,16 @@ async fn write_status<K: AccountObject>(
 impl Context {
     /// Whether this account, as it is, was accepted with the Secret as it was.
     fn accepted<K: AccountObject>(&self, account: &K, key: &AccountKey) -> bool {
-        self.memory().get(key).is_some_and(|memory| {
-            let asked = memory.asked.as_ref().filter(|_| memory.ask_again.is_none());
+        self.checks().get(key).is_some_and(|check| {
+            let asked = check.asked.as_ref().filter(|_| check.ask_again.is_none());
             asked.is_some_and(|(uid, generation, _)| {
                 *uid == account.uid() && *generation == account.meta().generation
             })
         })
     }
 
-    fn memory(&self) -> std::sync::MutexGuard<'_, HashMap<AccountKey, Memory>> {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    fn checks(&self) -> std::sync::MutexGuard<'_, HashMap<AccountKey, LastCheck>> {
+        self.checks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

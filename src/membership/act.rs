@@ -68,11 +68,11 @@ impl Pass {
         .await?;
         let own = written.uid().unwrap_or_default();
         self.written(written);
-        context.memory.made(&own, origin == Origin::Adopted);
+        context.history.made(&own, origin == Origin::Adopted);
         // Who refused to adopt the edge while it was nobody's of ours may share it now, and who was refused to make it has not
         // made it.
         for other in &self.others {
-            if other.claim.is_none() || context.memory.is_unmade(&other.uid) {
+            if other.claim.is_none() || context.history.is_unmade(&other.uid) {
                 context.queue.enqueue(&other.reference());
             }
         }
@@ -124,16 +124,16 @@ impl Pass {
         } else {
             Priority::User
         };
-        let unmade = context.memory.is_unmade(uid);
+        let unmade = context.history.is_unmade(uid);
         // Until the answer says otherwise.
-        context.memory.made(uid, true);
+        context.history.made(uid, true);
         let answer = account.join(&self.edge, priority, uid).await;
         if answer.as_ref().is_err_and(CallError::is_without_effect) {
-            context.memory.made(uid, !unmade);
+            context.history.made(uid, !unmade);
         } else {
             // The edge belongs to all who name it, whoever's Join it was.
             for other in &self.others {
-                context.memory.made(&other.uid, true);
+                context.history.made(&other.uid, true);
             }
         }
         self.seen.attempt = match answer {
@@ -159,7 +159,7 @@ impl Pass {
                     matches!(&error, CallError::Failed(Error::Api(api)) if api.status == 403);
                 if forbidden {
                     self.seen.target = Target::Unread;
-                    self.seen.settled = context.memory.leave_is_forbidden(uid);
+                    self.seen.settled = context.history.leave_is_forbidden(uid);
                 }
                 Attempt::Failed {
                     class: self.note(error),
@@ -194,7 +194,7 @@ impl Pass {
         {
             Ok(_) => {
                 self.seen.attempt = Attempt::HandedOver;
-                context.memory.made(&heir.uid, true);
+                context.history.made(&heir.uid, true);
                 context.queue.enqueue(&reference);
             }
             // The heir is going, and nothing may add a finalizer to it any more: the next in line, if any.
@@ -215,10 +215,10 @@ impl Pass {
         let reference = ObjectRef::from_obj(self.object());
         let uid = self.object().uid().unwrap_or_default();
         let joined = self.seen.claim.map(|claim| claim.origin) == Some(Origin::Joined);
-        if joined && !context.memory.is_unmade(&uid) {
+        if joined && !context.history.is_unmade(&uid) {
             // Whoever says `Joined` beside this object inherits without a write.
             for other in &self.others {
-                context.memory.made(&other.uid, true);
+                context.history.made(&other.uid, true);
             }
         }
         let written = write_claim(&reference, &uid, None, None, context).await?;

@@ -12,9 +12,9 @@ mod act;
 pub mod decide;
 pub mod edge;
 pub mod event;
+mod history;
 pub mod index;
 pub mod locks;
-mod memory;
 pub mod observe;
 mod pass;
 pub mod queue;
@@ -50,9 +50,9 @@ use crate::watched::Watched;
 use self::act::ActError;
 use self::edge::{AccountKey, Edge, resource_version};
 use self::event::Events;
+use self::history::History;
 use self::index::Edges;
 use self::locks::Locks;
-use self::memory::Memory;
 use self::observe::Pass;
 use self::queue::ReconcileQueue;
 use self::status::Note;
@@ -82,7 +82,7 @@ pub struct Context {
     writes: Semaphore,
     refusals: LogDeduper,
     locks: Locks,
-    memory: Memory,
+    history: History,
     unlisted_scopes: AtomicUsize,
 }
 
@@ -114,7 +114,7 @@ impl Context {
             refusals: LogDeduper::default(),
             writes: Semaphore::new(usize::from(settings.max_writes_in_flight)),
             locks: Locks::default(),
-            memory: Memory::new(clock.clone()),
+            history: History::new(clock.clone()),
             clock,
             unlisted_scopes: AtomicUsize::new(settings.scopes.len()),
         }
@@ -135,7 +135,7 @@ impl Context {
         for concerned in self.edges.remove(uid) {
             self.queue.enqueue(&concerned);
         }
-        self.memory.forget(uid);
+        self.history.forget(uid);
     }
 
     fn scope_listed(&self) {
@@ -314,20 +314,20 @@ async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Action,
     // The watch may lag behind our own writes; what they said is not to be decided again from an older view. After a while it
     // is: then the watch, when it has caught up, shows another status than what this pass takes for said (`Edges::stale_statuses`).
     let old_view = resource_version(readable) < context.edges.known_version(&uid);
-    if old_view && context.memory.may_wait_for_watch(&uid) {
+    if old_view && context.history.within_watch_lag(&uid) {
         return Ok(Action::requeue(Duration::from_millis(100)));
     }
     let outcome = pass::run(Arc::clone(&object), edge, &context).await;
     // The watch may have shown during the pass that the object has gone.
     if context.edges.known_version(&uid) == 0 {
-        context.memory.forget(&uid);
+        context.history.forget(&uid);
         return Ok(Action::await_change());
     }
     match outcome {
         Ok(action) => Ok(action),
         Err(ActError::ObjectGone) => Ok(Action::await_change()),
         // Not every change starts a pass by itself.
-        Err(ActError::Changed) => Ok(Action::requeue(context.memory.after_error(&uid))),
+        Err(ActError::Changed) => Ok(Action::requeue(context.history.after_error(&uid))),
         Err(error) => Err(error),
     }
 }
@@ -343,7 +343,7 @@ fn is_settled(object: &SecurityGroupMembership) -> bool {
 
 fn on_error(object: Arc<Object>, error: &ActError, context: Arc<Context>) -> Action {
     let uid = object.uid().unwrap_or_default();
-    let wait = context.memory.after_error(&uid);
+    let wait = context.history.after_error(&uid);
     let namespace = object.namespace().unwrap_or_default();
     let name = object.name_any();
     let retry_seconds = wait.as_secs();

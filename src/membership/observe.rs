@@ -113,7 +113,7 @@ impl Pass {
             account: standing,
             claim: claim.map(|claim| decide::Claim {
                 origin: claim.origin,
-                fresh: claim.origin == Origin::Joined && context.memory.is_unmade(&uid),
+                fresh: claim.origin == Origin::Joined && context.history.is_unmade(&uid),
             }),
             target: decide::Target::Unread,
             sharing: Sharing {
@@ -169,7 +169,7 @@ impl Pass {
     pub async fn read(&mut self, context: &Context) {
         if self.seen.claim.is_some()
             && self.seen.attempt == Attempt::None
-            && let Some(description) = self.held(context)
+            && let Some(description) = self.pending_description(context)
         {
             self.waited = true;
             self.see(description);
@@ -209,9 +209,9 @@ impl Pass {
 
     /// What the last pass saw, if it then only waited for its turn and no scan has seen anything else since. Good enough for
     /// a Join under a claim: Join itself says if the edge is there by now.
-    fn held(&self, context: &Context) -> Option<TargetDescription> {
+    fn pending_description(&self, context: &Context) -> Option<TargetDescription> {
         let uid = self.object().uid()?;
-        let description = context.memory.held(&uid)?;
+        let description = context.history.pending_description(&uid)?;
         let member = |seen: &TargetDescription| seen.security_group_ids.contains(&self.edge.group);
         let observation = Observation::of(Some(&description), member);
         (context.edges.fresh_observation(&uid, OBSERVATION_AGE) == Some(observation))

@@ -33,7 +33,7 @@ pub(super) async fn run(
     context: &Context,
 ) -> Result<Action, ActError> {
     let uid = object.uid().unwrap_or_default();
-    let Some(mut pass) = Pass::begin(object, edge, context.memory.repairs(&uid), context) else {
+    let Some(mut pass) = Pass::begin(object, edge, context.history.repairs(&uid), context) else {
         return Ok(Action::await_change());
     };
     let verdict = walk(&mut pass, &uid, context).await?;
@@ -49,7 +49,7 @@ pub(super) async fn run(
         description: pass.description.as_ref(),
         failure: pass.failure.as_ref(),
         account_problem: &pass.account_problem,
-        waits_since: context.memory.waits_since(&uid, verdict, || {
+        waits_since: context.history.waits_since(&uid, verdict, || {
             status::waits_since(&previous).unwrap_or(now)
         }),
         turn_in: pass
@@ -80,14 +80,14 @@ pub(super) async fn run(
         .record_observation(&uid, observation_of(&pass, verdict));
     let waits_for_its_turn = pass.stopped_until.is_some() && pass.failure.is_none();
     context
-        .memory
-        .hold(&uid, pass.description.take().filter(|_| waits_for_its_turn));
+        .history
+        .keep_pending_description(&uid, pass.description.take().filter(|_| waits_for_its_turn));
     if let Some(note) = note {
         context.publish(&pass, note);
     }
     Ok(context
-        .memory
-        .next_look(&uid, verdict, pass.failure.as_ref(), pass.stopped_until))
+        .history
+        .requeue_after(&uid, verdict, pass.failure.as_ref(), pass.stopped_until))
 }
 
 /// What tells one status from another.
@@ -156,7 +156,7 @@ fn note_drift(pass: &Pass, uid: &str, context: &Context) {
         | Attempt::HandedOver
         | Attempt::Released => return,
     }
-    if context.memory.drift_is_news(uid) {
+    if context.history.first_report_of_drift(uid) {
         let note = Note {
             reason: "DriftDetected",
             warning: true,
@@ -168,7 +168,7 @@ fn note_drift(pass: &Pass, uid: &str, context: &Context) {
         context.publish(pass, note);
     }
     if pass.seen.attempt == Attempt::Joined {
-        context.memory.repaired(uid);
+        context.history.repaired(uid);
     }
 }
 

@@ -20,15 +20,15 @@ const LOOP_PERIOD: Duration = Duration::from_secs(60 * 60);
 /// (a restored backup), and what it shows is what counts.
 const WATCH_LAG: Duration = Duration::from_secs(5);
 
-/// The memory of all passes, by UID.
+/// The history of all passes, by UID.
 #[derive(Debug, Default)]
-pub struct Memory {
-    entries: Mutex<HashMap<String, Entry>>,
+pub struct History {
+    entries: Mutex<HashMap<String, Rare>>,
     clock: Clock,
 }
 
 #[derive(Debug, Default)]
-struct Entry {
+struct Rare {
     last: Option<Verdict>,
     /// Since when the target is between states.
     waits_since: Option<Timestamp>,
@@ -39,8 +39,8 @@ struct Entry {
     repairs: Vec<Instant>,
     /// While repairs are undone again and again: when the next one is allowed.
     next_repair: Option<Instant>,
-    drift_told: bool,
-    held: Option<TargetDescription>,
+    drift_reported: bool,
+    pending_description: Option<TargetDescription>,
     lagging_since: Option<Instant>,
     /// Since when Leave is answered with 403.
     forbidden_since: Option<Instant>,
@@ -48,7 +48,7 @@ struct Entry {
     unmade: bool,
 }
 
-impl Memory {
+impl History {
     /// Remembers nothing yet; what is tried again is spread by this clock.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
@@ -80,23 +80,26 @@ impl Memory {
     }
 
     /// Keeps what a pass saw of a target that has to wait for its turn within the cloud's limit; `None` when it need not.
-    pub fn hold(&self, uid: &str, description: Option<TargetDescription>) {
+    pub fn keep_pending_description(&self, uid: &str, description: Option<TargetDescription>) {
         let mut entries = self.lock();
         match description {
             Some(description) => {
-                entries.entry(uid.to_owned()).or_default().held = Some(description);
+                entries
+                    .entry(uid.to_owned())
+                    .or_default()
+                    .pending_description = Some(description);
             }
             None => {
                 if let Some(entry) = entries.get_mut(uid) {
-                    entry.held = None;
+                    entry.pending_description = None;
                 }
             }
         }
     }
 
     /// What the last pass saw, if it ended waiting for its turn.
-    pub fn held(&self, uid: &str) -> Option<TargetDescription> {
-        self.lock().get(uid)?.held.clone()
+    pub fn pending_description(&self, uid: &str) -> Option<TargetDescription> {
+        self.lock().get(uid)?.pending_description.clone()
     }
 
     /// Whether nothing can have been joined under the object's claim. False after a restart: then nobody knows.
@@ -142,21 +145,21 @@ impl Memory {
         let mut entries = self.lock();
         let entry = entries.entry(uid.to_owned()).or_default();
         entry.repairs.push(Instant::now());
-        entry.drift_told = false;
+        entry.drift_reported = false;
         if entry.next_repair.is_some() {
             entry.next_repair = Some(Instant::now() + LOOP_PERIOD);
         }
     }
 
     /// Whether this drift has not been told yet.
-    pub fn drift_is_news(&self, uid: &str) -> bool {
+    pub fn first_report_of_drift(&self, uid: &str) -> bool {
         let mut entries = self.lock();
         let entry = entries.entry(uid.to_owned()).or_default();
-        !std::mem::replace(&mut entry.drift_told, true)
+        !std::mem::replace(&mut entry.drift_reported, true)
     }
 
     /// Whether a pass may still wait for the watch to catch up with our own write.
-    pub fn may_wait_for_watch(&self, uid: &str) -> bool {
+    pub fn within_watch_lag(&self, uid: &str) -> bool {
         let mut entries = self.lock();
         let entry = entries.entry(uid.to_owned()).or_default();
         let since = *entry.lagging_since.get_or_insert_with(Instant::now);
@@ -181,7 +184,7 @@ impl Memory {
     }
 
     /// When the object is looked at again without a change and without being enqueued.
-    pub fn next_look(
+    pub fn requeue_after(
         &self,
         uid: &str,
         verdict: Verdict,
@@ -211,7 +214,7 @@ impl Memory {
             // The scanner looks at them.
             Verdict::Ready { .. } => {
                 entry.leave_loop();
-                entry.drift_told = false;
+                entry.drift_reported = false;
                 if entry.is_of_no_use() {
                     entries.remove(uid);
                 }
@@ -237,7 +240,7 @@ impl Memory {
         }
     }
 
-    fn again(&self, entry: &mut Entry, class: Class) -> Action {
+    fn again(&self, entry: &mut Rare, class: Class) -> Action {
         let wait = self.wait(entry.repeats, class);
         entry.due = Some(Instant::now() + wait);
         Action::requeue(wait)
@@ -267,12 +270,12 @@ impl Memory {
             .within(Duration::from_millis(50)..Duration::from_secs(2))
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Rare>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Entry {
+impl Rare {
     /// An edge that stayed for a whole period after its repair is in no loop any more.
     fn leave_loop(&mut self) {
         if self.next_repair.is_some_and(|next| next <= Instant::now()) {
@@ -283,7 +286,10 @@ impl Entry {
 
     /// Of an edge that is as it should be, only its repairs matter: most objects need no entry.
     fn is_of_no_use(&self) -> bool {
-        self.repairs.is_empty() && self.next_repair.is_none() && self.held.is_none() && !self.unmade
+        self.repairs.is_empty()
+            && self.next_repair.is_none()
+            && self.pending_description.is_none()
+            && !self.unmade
     }
 }
 
@@ -293,114 +299,114 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn repairs_count_for_half_an_hour() {
-        let memory = Memory::default();
-        memory.repaired("a");
-        memory.repaired("a");
-        assert_eq!(memory.repairs("a"), 2);
+        let history = History::default();
+        history.repaired("a");
+        history.repaired("a");
+        assert_eq!(history.repairs("a"), 2);
         tokio::time::advance(Duration::from_secs(31 * 60)).await;
-        assert_eq!(memory.repairs("a"), 0);
+        assert_eq!(history.repairs("a"), 0);
     }
 
     #[tokio::test(start_paused = true)]
     async fn in_a_repair_loop_one_repair_an_hour_is_allowed() {
-        let memory = Memory::default();
+        let history = History::default();
         for _ in 0..REPAIR_LIMIT {
-            memory.repaired("a");
+            history.repaired("a");
         }
-        assert_eq!(memory.repairs("a"), REPAIR_LIMIT);
-        let _ = memory.next_look("a", Verdict::RepairLoop, None, None);
+        assert_eq!(history.repairs("a"), REPAIR_LIMIT);
+        let _ = history.requeue_after("a", Verdict::RepairLoop, None, None);
         tokio::time::advance(Duration::from_secs(59 * 60)).await;
         assert_eq!(
-            memory.repairs("a"),
+            history.repairs("a"),
             REPAIR_LIMIT,
             "the window alone does not end the loop"
         );
         tokio::time::advance(Duration::from_secs(2 * 60)).await;
-        assert_eq!(memory.repairs("a"), 0);
-        memory.repaired("a");
-        assert_eq!(memory.repairs("a"), REPAIR_LIMIT);
+        assert_eq!(history.repairs("a"), 0);
+        history.repaired("a");
+        assert_eq!(history.repairs("a"), REPAIR_LIMIT);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_pass_waits_for_the_watch_only_so_long() {
-        let memory = Memory::default();
-        assert!(memory.may_wait_for_watch("a"));
+        let history = History::default();
+        assert!(history.within_watch_lag("a"));
         tokio::time::advance(WATCH_LAG).await;
-        assert!(!memory.may_wait_for_watch("a"));
+        assert!(!history.within_watch_lag("a"));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_repair_counts_up_to_the_last_second_of_the_window() {
-        let memory = Memory::default();
-        memory.repaired("a");
+        let history = History::default();
+        history.repaired("a");
         tokio::time::advance(Duration::from_secs(REPAIR_WINDOW_MINUTES * 60 - 1)).await;
-        assert_eq!(memory.repairs("a"), 1);
+        assert_eq!(history.repairs("a"), 1);
         tokio::time::advance(Duration::from_secs(1)).await;
-        assert_eq!(memory.repairs("a"), 0);
+        assert_eq!(history.repairs("a"), 0);
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_edge_that_stayed_for_a_whole_period_is_in_no_loop_any_more() {
         let ready = Verdict::WouldJoin;
-        let memory = Memory::default();
+        let history = History::default();
         for _ in 0..REPAIR_LIMIT {
-            memory.repaired("a");
+            history.repaired("a");
         }
-        let _ = memory.next_look("a", Verdict::RepairLoop, None, None);
-        let _ = memory.next_look("a", ready, None, None);
-        assert_eq!(memory.repairs("a"), REPAIR_LIMIT, "it has not stayed yet");
+        let _ = history.requeue_after("a", Verdict::RepairLoop, None, None);
+        let _ = history.requeue_after("a", ready, None, None);
+        assert_eq!(history.repairs("a"), REPAIR_LIMIT, "it has not stayed yet");
         tokio::time::advance(LOOP_PERIOD).await;
-        memory.repaired("a");
+        history.repaired("a");
         tokio::time::advance(LOOP_PERIOD).await;
-        let _ = memory.next_look("a", ready, None, None);
-        memory.repaired("a");
-        assert_eq!(memory.repairs("a"), 1);
+        let _ = history.requeue_after("a", ready, None, None);
+        history.repaired("a");
+        assert_eq!(history.repairs("a"), 1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_leave_that_is_forbidden_is_believed_when_no_read_lags_any_more() {
-        let memory = Memory::default();
-        assert!(!memory.leave_is_forbidden("a"));
+        let history = History::default();
+        assert!(!history.leave_is_forbidden("a"));
         tokio::time::advance(
             CLOUD_READ_LAG
                 .checked_sub(Duration::from_millis(1))
                 .unwrap(),
         )
         .await;
-        assert!(!memory.leave_is_forbidden("a"));
+        assert!(!history.leave_is_forbidden("a"));
         tokio::time::advance(Duration::from_millis(1)).await;
-        assert!(memory.leave_is_forbidden("a"));
+        assert!(history.leave_is_forbidden("a"));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_drift_is_told_once_until_it_is_repaired() {
-        let memory = Memory::default();
-        assert!(memory.drift_is_news("a"));
-        assert!(!memory.drift_is_news("a"));
-        memory.repaired("a");
-        assert!(memory.drift_is_news("a"));
+        let history = History::default();
+        assert!(history.first_report_of_drift("a"));
+        assert!(!history.first_report_of_drift("a"));
+        history.repaired("a");
+        assert!(history.first_report_of_drift("a"));
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_is_gone_is_forgotten_and_nothing_else() {
-        let memory = Memory::default();
-        memory.repaired("a");
-        memory.repaired("b");
-        let _ = memory.next_look("a", Verdict::Gone, None, None);
-        let _ = memory.next_look("b", Verdict::Paused, None, None);
-        assert_eq!((memory.repairs("a"), memory.repairs("b")), (0, 1));
-        memory.forget("b");
-        assert_eq!(memory.repairs("b"), 0);
+        let history = History::default();
+        history.repaired("a");
+        history.repaired("b");
+        let _ = history.requeue_after("a", Verdict::Gone, None, None);
+        let _ = history.requeue_after("b", Verdict::Paused, None, None);
+        assert_eq!((history.repairs("a"), history.repairs("b")), (0, 1));
+        history.forget("b");
+        assert_eq!(history.repairs("b"), 0);
     }
 
     #[tokio::test(start_paused = true)]
     async fn waits_grow_while_the_same_goes_wrong_and_begin_anew_with_something_else() {
-        let memory = Memory::default();
+        let history = History::default();
         let failed = Verdict::Failed(Class::Blocked);
         let wait = |verdict| {
-            let _ = memory.next_look("a", verdict, None, None);
-            let repeats = memory.lock()["a"].repeats;
-            memory.wait(repeats, Class::Blocked)
+            let _ = history.requeue_after("a", verdict, None, None);
+            let repeats = history.lock()["a"].repeats;
+            history.wait(repeats, Class::Blocked)
         };
         let retry = Class::Blocked.retry();
         let about = |wait: Duration, minimum: Duration| {
@@ -420,10 +426,10 @@ mod tests {
 
     #[test]
     fn what_failed_in_passing_is_tried_again_at_any_moment_up_to_the_longest_wait() {
-        let memory = Memory::default();
+        let history = History::default();
         let retry = Class::Transient.retry();
         let waits: Vec<Duration> = (0..1_000)
-            .map(|_| memory.wait(20, Class::Transient))
+            .map(|_| history.wait(20, Class::Transient))
             .collect();
         let (first, last) = (waits.iter().min().unwrap(), waits.iter().max().unwrap());
         assert!(*first >= retry.first / 2 && *first < retry.cap / 10);
@@ -432,43 +438,43 @@ mod tests {
 
     #[test]
     fn nothing_was_made_under_a_claim_until_a_call_may_have_had_its_effect() {
-        let memory = Memory::default();
-        memory.made("a", true);
-        assert!(!memory.is_unmade("a"), "nobody knows");
-        memory.made("a", false);
-        assert!(memory.is_unmade("a") && !memory.is_unmade("b"));
-        memory.made("a", true);
-        assert!(!memory.is_unmade("a"));
+        let history = History::default();
+        history.made("a", true);
+        assert!(!history.is_unmade("a"), "nobody knows");
+        history.made("a", false);
+        assert!(history.is_unmade("a") && !history.is_unmade("b"));
+        history.made("a", true);
+        assert!(!history.is_unmade("a"));
     }
 
     #[tokio::test(start_paused = true)]
     async fn errors_of_the_api_server_wait_longer_each_time_until_a_pass_succeeds() {
-        let memory = Memory::default();
+        let history = History::default();
         let retry = Class::Transient.retry();
-        assert!(memory.after_error("a") <= retry.first.mul_f64(1.5));
+        assert!(history.after_error("a") <= retry.first.mul_f64(1.5));
         for _ in 0..20 {
-            assert!(memory.after_error("a") > Duration::ZERO);
+            assert!(history.after_error("a") > Duration::ZERO);
         }
-        let waits = (0..100).map(|_| memory.after_error("a"));
+        let waits = (0..100).map(|_| history.after_error("a"));
         assert!(waits.max().unwrap() >= retry.cap.mul_f64(0.5));
-        let _ = memory.next_look("a", Verdict::Paused, None, None);
-        assert!(memory.after_error("a") <= retry.first.mul_f64(1.5));
+        let _ = history.requeue_after("a", Verdict::Paused, None, None);
+        assert!(history.after_error("a") <= retry.first.mul_f64(1.5));
     }
 
     #[tokio::test(start_paused = true)]
     async fn whoever_is_throttled_waits_until_it_may_and_a_little_more() {
-        let memory = Memory::default();
+        let history = History::default();
         let until = Instant::now() + Duration::from_secs(10);
         for _ in 0..100 {
-            let wait = memory.throttle_wait(None, Some(until));
+            let wait = history.throttle_wait(None, Some(until));
             assert!(wait > Duration::from_secs(10) && wait < Duration::from_secs(12));
         }
-        assert!(memory.throttle_wait(None, None) > Class::Throttled.retry().cap);
+        assert!(history.throttle_wait(None, None) > Class::Throttled.retry().cap);
     }
 
     #[test]
     fn what_was_seen_before_a_wait_for_its_turn_is_kept_until_it_is_dropped() {
-        let memory = Memory::default();
+        let history = History::default();
         let seen = TargetDescription {
             state: crate::ecs::TargetState::Running,
             vpc_id: None,
@@ -476,9 +482,12 @@ mod tests {
             security_group_ids: std::collections::BTreeSet::new(),
             service_managed: false,
         };
-        memory.hold("a", Some(seen));
-        assert!(memory.held("a").is_some() && memory.held("b").is_none());
-        memory.hold("a", None);
-        assert!(memory.held("a").is_none());
+        history.keep_pending_description("a", Some(seen));
+        assert!(
+            history.pending_description("a").is_some()
+                && history.pending_description("b").is_none()
+        );
+        history.keep_pending_description("a", None);
+        assert!(history.pending_description("a").is_none());
     }
 }
