@@ -85,7 +85,7 @@ fn wants() -> Vec<Wanted> {
 fn claims() -> Vec<Option<Claim>> {
     let mut claims = vec![None];
     for origin in [Origin::Joined, Origin::Adopted] {
-        claims.extend(BOOLS.map(|fresh| Some(Claim { origin, fresh })));
+        claims.extend(BOOLS.map(|untested| Some(Claim { origin, untested })));
     }
     claims
 }
@@ -186,7 +186,7 @@ fn in_no_case_is_a_promise_broken() {
 fn may_leave(wanted: &Wanted, seen: &Seen) -> bool {
     let owns = seen.claim.is_some_and(|claim| match claim.origin {
         // Nothing was ever made under it.
-        Origin::Joined if claim.fresh => false,
+        Origin::Joined if claim.untested => false,
         Origin::Joined => wanted.deletion != DeletionPolicy::Retain,
         Origin::Adopted => wanted.deletion == DeletionPolicy::Leave,
     });
@@ -293,7 +293,7 @@ fn may_release(wanted: &Wanted, seen: &Seen, why: Release) -> bool {
                     || wanted.management == ManagementPolicy::Observe
                     || (wanted.deletion == DeletionPolicy::LeaveIfJoined && !joined))
         }
-        Release::Unmade => wanted.deleting && !wanted.paused && is_unmade(seen.claim),
+        Release::NeverJoined => wanted.deleting && !wanted.paused && is_untested(seen.claim),
         Release::Shared => {
             let joined = seen
                 .claim
@@ -305,7 +305,7 @@ fn may_release(wanted: &Wanted, seen: &Seen, why: Release) -> bool {
         Release::Refused => {
             !wanted.deleting
                 && wanted.adoption == AdoptionPolicy::Refuse
-                && is_unmade(seen.claim)
+                && is_untested(seen.claim)
                 && (seen.attempt == Attempt::AlreadyMember
                     || matches!(seen.target, Target::Present { member: true, .. }))
         }
@@ -313,8 +313,8 @@ fn may_release(wanted: &Wanted, seen: &Seen, why: Release) -> bool {
 }
 
 /// Whether the object says that it joined, and every Join since it says so was refused.
-fn is_unmade(claim: Option<Claim>) -> bool {
-    claim.is_some_and(|claim| claim.fresh && claim.origin == Origin::Joined)
+fn is_untested(claim: Option<Claim>) -> bool {
+    claim.is_some_and(|claim| claim.untested && claim.origin == Origin::Joined)
 }
 
 /// I4, and: whoever rests waits to be enqueued, is Ready, or has a reason.
@@ -398,7 +398,7 @@ fn answers(step: Step, seen: &Seen) -> Vec<Seen> {
         Step::Claim(origin) => vec![with(&|next| {
             next.claim = Some(Claim {
                 origin,
-                fresh: true,
+                untested: true,
             });
         })],
         Step::Join => [Attempt::Joined, Attempt::AlreadyMember]
@@ -535,7 +535,7 @@ fn end(wanted: &Wanted, mut seen: Seen, mut member: bool) -> End {
             Step::Claim(origin) => {
                 seen.claim = Some(Claim {
                     origin,
-                    fresh: true,
+                    untested: true,
                 });
             }
             Step::Join => {
@@ -569,7 +569,7 @@ fn asked_of_a_life(wanted: &Wanted, seen: &Seen, member: bool) -> End {
         _ if observed && member => (ready(None, false), true),
         _ if observed => (Verdict::WouldJoin, false),
         // Nobody joined under a claim under which nothing was made: somebody else did.
-        claimed if member && (claimed.is_none() || is_unmade(seen.claim)) => {
+        claimed if member && (claimed.is_none() || is_untested(seen.claim)) => {
             if refused {
                 (Verdict::AdoptionRefused, true)
             } else {
@@ -600,7 +600,7 @@ fn asked_of_a_deletion(wanted: &Wanted, seen: &Seen, member: bool) -> End {
         // Nothing of it is held back by anything, not even by a pause.
         None => (Verdict::Gone, member),
         Some(_) if wanted.paused => (Verdict::Paused, member),
-        claim if is_unmade(claim) => (Verdict::Gone, member),
+        claim if is_untested(claim) => (Verdict::Gone, member),
         Some(_) => (Verdict::Gone, member && !leaves),
     }
 }
@@ -612,8 +612,8 @@ fn retain_lets_go_whatever_the_account_and_the_cloud_say() {
             wanted.deleting && !wanted.paused && wanted.deletion == DeletionPolicy::Retain;
         if lets_go && seen.claim.is_some() && seen.attempt == Attempt::None && !seen.sharing.others
         {
-            let why = if is_unmade(seen.claim) {
-                Release::Unmade
+            let why = if is_untested(seen.claim) {
+                Release::NeverJoined
             } else {
                 Release::Retained
             };

@@ -68,11 +68,13 @@ impl Pass {
         .await?;
         let own = written.uid().unwrap_or_default();
         self.written(written);
-        context.history.made(&own, origin == Origin::Adopted);
+        context
+            .history
+            .set_may_have_joined(&own, origin == Origin::Adopted);
         // Who refused to adopt the edge while it was nobody's of ours may share it now, and who was refused to make it has not
         // made it.
         for other in &self.others {
-            if other.claim.is_none() || context.history.is_unmade(&other.uid) {
+            if other.claim.is_none() || !context.history.may_have_joined(&other.uid) {
                 context.queue.enqueue(&other.reference());
             }
         }
@@ -85,7 +87,7 @@ impl Pass {
         // A correction to Adopted is not fresh in the sense that matters: no call follows it.
         self.seen.claim = Some(Claim {
             origin,
-            fresh: true,
+            untested: true,
         });
         self.claimed = true;
         Ok(())
@@ -124,16 +126,16 @@ impl Pass {
         } else {
             Priority::User
         };
-        let unmade = context.history.is_unmade(uid);
+        let may_have_joined = context.history.may_have_joined(uid);
         // Until the answer says otherwise.
-        context.history.made(uid, true);
+        context.history.set_may_have_joined(uid, true);
         let answer = account.join(&self.edge, priority, uid).await;
         if answer.as_ref().is_err_and(CallError::is_without_effect) {
-            context.history.made(uid, !unmade);
+            context.history.set_may_have_joined(uid, may_have_joined);
         } else {
             // The edge belongs to all who name it, whoever's Join it was.
             for other in &self.others {
-                context.history.made(&other.uid, true);
+                context.history.set_may_have_joined(&other.uid, true);
             }
         }
         self.seen.attempt = match answer {
@@ -194,7 +196,7 @@ impl Pass {
         {
             Ok(_) => {
                 self.seen.attempt = Attempt::HandedOver;
-                context.history.made(&heir.uid, true);
+                context.history.set_may_have_joined(&heir.uid, true);
                 context.queue.enqueue(&reference);
             }
             // The heir is going, and nothing may add a finalizer to it any more: the next in line, if any.
@@ -215,10 +217,10 @@ impl Pass {
         let reference = ObjectRef::from_obj(self.object());
         let uid = self.object().uid().unwrap_or_default();
         let joined = self.seen.claim.map(|claim| claim.origin) == Some(Origin::Joined);
-        if joined && !context.history.is_unmade(&uid) {
+        if joined && context.history.may_have_joined(&uid) {
             // Whoever says `Joined` beside this object inherits without a write.
             for other in &self.others {
-                context.history.made(&other.uid, true);
+                context.history.set_may_have_joined(&other.uid, true);
             }
         }
         let written = write_claim(&reference, &uid, None, None, context).await?;

@@ -80,7 +80,7 @@ pub struct Claim {
     /// Who made the edge.
     pub origin: Origin,
     /// Whether no call under it can have had an effect yet: this very pass wrote it, or whatever was called since was refused.
-    pub fresh: bool,
+    pub untested: bool,
 }
 
 /// The target as this pass has read it.
@@ -163,7 +163,7 @@ pub enum Release {
     /// The policy, or the origin of the edge, keeps it.
     Retained,
     /// Nothing was ever made under the claim, so that there is nothing to leave.
-    Unmade,
+    NeverJoined,
     /// Another live object keeps it.
     Shared,
     /// The claim was wrong: somebody else was faster, and adoption is refused.
@@ -252,7 +252,9 @@ fn decide_member(wanted: &Wanted, seen: &Seen) -> Step {
     match wanted.management {
         ManagementPolicy::Observe => Step::Rest(ready(wanted, seen)),
         // Every Join under the claim was refused: somebody else has made the edge since.
-        ManagementPolicy::Manage if seen.claim.is_none() || is_unmade(seen) => adopt(wanted, seen),
+        ManagementPolicy::Manage if seen.claim.is_none() || is_untested(seen) => {
+            adopt(wanted, seen)
+        }
         ManagementPolicy::Manage => Step::Rest(ready(wanted, seen)),
     }
 }
@@ -294,7 +296,7 @@ fn decide_missing(wanted: &Wanted, seen: &Seen, transitional: bool) -> Step {
 
 /// Join answered that the edge is there already.
 fn decide_already_member(wanted: &Wanted, seen: &Seen) -> Step {
-    if is_unmade(seen) {
+    if is_untested(seen) {
         // This was the first call under the claim that was not refused: somebody else was faster, or the read lagged.
         adopt(wanted, seen)
     } else {
@@ -304,11 +306,11 @@ fn decide_already_member(wanted: &Wanted, seen: &Seen) -> Step {
 }
 
 /// Whether the object carries the claim `Joined`, and nothing can have been joined under it.
-fn is_unmade(seen: &Seen) -> bool {
+fn is_untested(seen: &Seen) -> bool {
     seen.claim
         == Some(Claim {
             origin: Origin::Joined,
-            fresh: true,
+            untested: true,
         })
 }
 
@@ -331,8 +333,8 @@ fn decide_deletion(wanted: &Wanted, seen: &Seen) -> Step {
     if wanted.paused {
         return Step::Rest(Verdict::Paused);
     }
-    if is_unmade(seen) {
-        return Step::Release(Release::Unmade);
+    if is_untested(seen) {
+        return Step::Release(Release::NeverJoined);
     }
     let joined = seen
         .claim

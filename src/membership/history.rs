@@ -45,7 +45,7 @@ struct Rare {
     /// Since when Leave is answered with 403.
     forbidden_since: Option<Instant>,
     /// Whether nothing can have been joined under the claim: every Join since it was written was refused, or never made.
-    unmade: bool,
+    never_joined: bool,
 }
 
 impl History {
@@ -103,17 +103,17 @@ impl History {
     }
 
     /// Whether nothing can have been joined under the object's claim. False after a restart: then nobody knows.
-    pub fn is_unmade(&self, uid: &str) -> bool {
-        self.lock().get(uid).is_some_and(|entry| entry.unmade)
+    pub fn may_have_joined(&self, uid: &str) -> bool {
+        !self.lock().get(uid).is_some_and(|entry| entry.never_joined)
     }
 
     /// Whether something may have been joined under the object's claim from now on.
-    pub fn made(&self, uid: &str, made: bool) {
+    pub fn set_may_have_joined(&self, uid: &str, may_have_joined: bool) {
         let mut entries = self.lock();
         match entries.get_mut(uid) {
-            Some(entry) => entry.unmade = !made,
-            None if made => {}
-            None => entries.entry(uid.to_owned()).or_default().unmade = true,
+            Some(entry) => entry.never_joined = !may_have_joined,
+            None if may_have_joined => {}
+            None => entries.entry(uid.to_owned()).or_default().never_joined = true,
         }
     }
 
@@ -289,7 +289,7 @@ impl Rare {
         self.repairs.is_empty()
             && self.next_repair.is_none()
             && self.pending_description.is_none()
-            && !self.unmade
+            && !self.never_joined
     }
 }
 
@@ -439,12 +439,12 @@ mod tests {
     #[test]
     fn nothing_was_made_under_a_claim_until_a_call_may_have_had_its_effect() {
         let history = History::default();
-        history.made("a", true);
-        assert!(!history.is_unmade("a"), "nobody knows");
-        history.made("a", false);
-        assert!(history.is_unmade("a") && !history.is_unmade("b"));
-        history.made("a", true);
-        assert!(!history.is_unmade("a"));
+        history.set_may_have_joined("a", true);
+        assert!(history.may_have_joined("a"), "nobody knows");
+        history.set_may_have_joined("a", false);
+        assert!(!history.may_have_joined("a") && history.may_have_joined("b"));
+        history.set_may_have_joined("a", true);
+        assert!(history.may_have_joined("a"));
     }
 
     #[tokio::test(start_paused = true)]

@@ -113,7 +113,7 @@ impl Pass {
             account: standing,
             claim: claim.map(|claim| decide::Claim {
                 origin: claim.origin,
-                fresh: claim.origin == Origin::Joined && context.history.is_unmade(&uid),
+                untested: claim.origin == Origin::Joined && !context.history.may_have_joined(&uid),
             }),
             target: decide::Target::Unread,
             sharing: Sharing {
@@ -203,7 +203,7 @@ impl Pass {
     /// Whether this pass itself, or one that only waited for its turn since, has written the claim and read the target: then
     /// a call needs no other look at the object.
     #[must_use]
-    pub fn is_fresh(&self) -> bool {
+    pub fn claim_is_confirmed(&self) -> bool {
         self.claimed || self.waited && !self.seen.was_ready
     }
 

@@ -122,7 +122,7 @@ async fn walk(pass: &mut Pass, uid: &str, context: &Context) -> Result<Verdict, 
             Step::Read => pass.read(context).await,
             Step::Claim(origin) => pass.claim(origin, context).await?,
             Step::Join => {
-                if !pass.is_fresh() {
+                if !pass.claim_is_confirmed() {
                     pass.confirm(context).await?;
                 }
                 pass.join(uid, context).await;
@@ -181,7 +181,7 @@ fn release_note(pass: &Pass, why: Release) -> Option<Note> {
             "Retained",
             format!("{target} stays a member of {group}: another object holds it"),
         ),
-        Release::Refused | Release::Unmade => return None,
+        Release::Refused | Release::NeverJoined => return None,
     };
     Some(Note {
         reason,

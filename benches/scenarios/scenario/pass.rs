@@ -89,7 +89,7 @@ fn one(fresh: &str) -> Option<Vec<u8>> {
                 stored = serde_json::from_slice(&answer).ok()?;
                 seen.claim = Some(Claim {
                     origin,
-                    fresh: true,
+                    untested: true,
                 });
             }
             Step::Join => seen.attempt = Attempt::Joined,
