@@ -6,8 +6,8 @@ use security_group_operator::api::membership::{
 };
 use security_group_operator::ecs::Class;
 use security_group_operator::membership::decide::{
-    Account, Attempt, Claim, REPAIR_LIMIT, Release, Seen, Sharing, Step, Target, Verdict, Wanted,
-    decide,
+    Account, Attempt, Claim, Desired, Observed, REPAIR_LIMIT, Release, Sharing, Step, Target,
+    Verdict, decide,
 };
 
 const CLASSES: [Class; 7] = [
@@ -53,7 +53,7 @@ const SHARINGS: [Sharing; 4] = [
     },
 ];
 
-fn wants() -> Vec<Wanted> {
+fn wants() -> Vec<Desired> {
     let mut wants = Vec::new();
     for deleting in BOOLS {
         for paused in BOOLS {
@@ -65,7 +65,7 @@ fn wants() -> Vec<Wanted> {
                         DeletionPolicy::Retain,
                     ] {
                         for drift in [DriftPolicy::Repair, DriftPolicy::Report] {
-                            wants.push(Wanted {
+                            wants.push(Desired {
                                 deleting,
                                 paused,
                                 management,
@@ -123,32 +123,32 @@ fn attempts() -> Vec<Attempt> {
 }
 
 /// Calls `check` with every case and returns how many there were.
-fn every_case(mut check: impl FnMut(&Wanted, &Seen, Step)) -> u64 {
+fn every_case(mut check: impl FnMut(&Desired, &Observed, Step)) -> u64 {
     let mut targets = read_targets();
     targets.push(Target::Unread);
     let (wants, claims, attempts) = (wants(), claims(), attempts());
     let mut cases = 0;
-    for wanted in &wants {
+    for desired in &wants {
         for account in ACCOUNTS {
             for &claim in &claims {
                 for &target in &targets {
                     for sharing in SHARINGS {
                         for &attempt in &attempts {
-                            for (was_ready, settled) in PAIRS {
+                            for (was_ready, leave_forbidden_past_lag) in PAIRS {
                                 for repairs in [0, REPAIR_LIMIT] {
                                     for synced in BOOLS {
-                                        let seen = Seen {
+                                        let observed = Observed {
                                             account,
                                             claim,
                                             target,
                                             sharing,
                                             attempt,
                                             was_ready,
-                                            settled,
+                                            leave_forbidden_past_lag,
                                             repairs,
                                             synced,
                                         };
-                                        check(wanted, &seen, decide(wanted, &seen));
+                                        check(desired, &observed, decide(desired, &observed));
                                         cases += 1;
                                     }
                                 }
@@ -165,40 +165,42 @@ fn every_case(mut check: impl FnMut(&Wanted, &Seen, Step)) -> u64 {
 
 #[test]
 fn in_no_case_is_a_promise_broken() {
-    let cases = every_case(|wanted, seen, step| {
+    let cases = every_case(|desired, observed, step| {
         let held = match step {
-            Step::Leave => may_leave(wanted, seen),
-            Step::Join => may_join(wanted, seen),
-            Step::Claim(origin) => may_claim(wanted, seen, origin),
-            Step::HandOver => may_hand_over(wanted, seen),
-            Step::Release(why) => may_release(wanted, seen, why),
+            Step::Leave => may_leave(desired, observed),
+            Step::Join => may_join(desired, observed),
+            Step::Claim(origin) => may_claim(desired, observed, origin),
+            Step::HandOver => may_hand_over(desired, observed),
+            Step::Release(why) => may_release(desired, observed, why),
             Step::Read => {
-                seen.target == Target::Unread && seen.account == Account::Usable && !wanted.paused
+                observed.target == Target::Unread
+                    && observed.account == Account::Usable
+                    && !desired.paused
             }
-            Step::Rest(verdict) => may_rest(wanted, seen, verdict),
+            Step::Rest(verdict) => may_rest(desired, observed, verdict),
         };
-        assert!(held, "{step:?}\nwanted {wanted:?}\nseen {seen:?}");
+        assert!(held, "{step:?}\nwanted {desired:?}\nseen {observed:?}");
     });
     assert_eq!(cases, 55_910_400);
 }
 
 /// I1 and I2: only for a deleted object that owns the edge, or was told to, and that no other live object names.
-fn may_leave(wanted: &Wanted, seen: &Seen) -> bool {
-    let owns = seen.claim.is_some_and(|claim| match claim.origin {
+fn may_leave(desired: &Desired, observed: &Observed) -> bool {
+    let owns = observed.claim.is_some_and(|claim| match claim.origin {
         // Nothing was ever made under it.
         Origin::Joined if claim.untested => false,
-        Origin::Joined => wanted.deletion != DeletionPolicy::Retain,
-        Origin::Adopted => wanted.deletion == DeletionPolicy::Leave,
+        Origin::Joined => desired.deletion != DeletionPolicy::Retain,
+        Origin::Adopted => desired.deletion == DeletionPolicy::Leave,
     });
-    wanted.deleting
-        && !wanted.paused
-        && wanted.management == ManagementPolicy::Manage
+    desired.deleting
+        && !desired.paused
+        && desired.management == ManagementPolicy::Manage
         && owns
-        && seen.account == Account::Usable
-        && !seen.sharing.others
-        && seen.synced
+        && observed.account == Account::Usable
+        && !observed.sharing.others
+        && observed.synced
         && !matches!(
-            seen.target,
+            observed.target,
             Target::Present {
                 transitional: true,
                 ..
@@ -207,44 +209,44 @@ fn may_leave(wanted: &Wanted, seen: &Seen) -> bool {
         )
 }
 
-/// Claim before the call, no call while the target is between states, no repair where none is wanted.
-fn may_join(wanted: &Wanted, seen: &Seen) -> bool {
-    let drifted = seen.was_ready;
-    !wanted.deleting
-        && !wanted.paused
-        && wanted.management == ManagementPolicy::Manage
-        && seen.account == Account::Usable
-        && seen.claim.is_some()
-        && seen.target
+/// Claim before the call, no call while the target is between states, no repair where none is desired.
+fn may_join(desired: &Desired, observed: &Observed) -> bool {
+    let drifted = observed.was_ready;
+    !desired.deleting
+        && !desired.paused
+        && desired.management == ManagementPolicy::Manage
+        && observed.account == Account::Usable
+        && observed.claim.is_some()
+        && observed.target
             == (Target::Present {
                 member: false,
                 transitional: false,
             })
-        && !(drifted && (wanted.drift == DriftPolicy::Report || seen.repairs >= REPAIR_LIMIT))
+        && !(drifted && (desired.drift == DriftPolicy::Report || observed.repairs >= REPAIR_LIMIT))
 }
 
-fn may_claim(wanted: &Wanted, seen: &Seen, origin: Origin) -> bool {
-    let usable = !wanted.deleting
-        && !wanted.paused
+fn may_claim(desired: &Desired, observed: &Observed, origin: Origin) -> bool {
+    let usable = !desired.deleting
+        && !desired.paused
         // A Join was made, so the pass manages; what the claim said before it is corrected in any case.
-        && (wanted.management == ManagementPolicy::Manage || seen.attempt == Attempt::AlreadyMember)
-        && seen.account == Account::Usable;
-    let foreign_edge = seen.target
+        && (desired.management == ManagementPolicy::Manage || observed.attempt == Attempt::AlreadyMember)
+        && observed.account == Account::Usable;
+    let foreign_edge = observed.target
         == (Target::Present {
             member: true,
             transitional: false,
         })
-        || seen.target
+        || observed.target
             == (Target::Present {
                 member: true,
                 transitional: true,
             })
-        || seen.attempt == Attempt::AlreadyMember;
+        || observed.attempt == Attempt::AlreadyMember;
     usable
         && match origin {
             Origin::Joined => {
-                seen.claim.is_none()
-                    && seen.target
+                observed.claim.is_none()
+                    && observed.target
                         == (Target::Present {
                             member: false,
                             transitional: false,
@@ -252,62 +254,65 @@ fn may_claim(wanted: &Wanted, seen: &Seen, origin: Origin) -> bool {
             }
             Origin::Adopted => {
                 foreign_edge
-                    && (wanted.adoption == AdoptionPolicy::Adopt || seen.sharing.claimed_elsewhere)
+                    && (desired.adoption == AdoptionPolicy::Adopt
+                        || observed.sharing.claimed_elsewhere)
             }
         }
 }
 
-fn may_hand_over(wanted: &Wanted, seen: &Seen) -> bool {
-    wanted.deleting
-        && !wanted.paused
-        && seen
+fn may_hand_over(desired: &Desired, observed: &Observed) -> bool {
+    desired.deleting
+        && !desired.paused
+        && observed
             .claim
             .is_some_and(|claim| claim.origin == Origin::Joined)
-        && seen.sharing.others
-        && !seen.sharing.joined_elsewhere
+        && observed.sharing.others
+        && !observed.sharing.joined_elsewhere
 }
 
 /// I3: a finalizer goes only after a confirmed Leave, a gone edge, a policy that keeps the edge, or to another holder.
-fn may_release(wanted: &Wanted, seen: &Seen, why: Release) -> bool {
+fn may_release(desired: &Desired, observed: &Observed, why: Release) -> bool {
     match why {
         Release::Left => {
-            wanted.deleting
-                && (seen.attempt == Attempt::Left
+            desired.deleting
+                && (observed.attempt == Attempt::Left
                     || (matches!(
-                        seen.attempt,
+                        observed.attempt,
                         Attempt::Failed {
                             forbidden: true,
                             ..
                         }
                     ) && matches!(
-                        seen.target,
+                        observed.target,
                         Target::Absent | Target::Present { member: false, .. }
-                    ) && seen.settled))
+                    ) && observed.leave_forbidden_past_lag))
         }
         Release::Retained => {
-            let joined = seen
+            let joined = observed
                 .claim
                 .is_some_and(|claim| claim.origin == Origin::Joined);
-            wanted.deleting
-                && (wanted.deletion == DeletionPolicy::Retain
-                    || wanted.management == ManagementPolicy::Observe
-                    || (wanted.deletion == DeletionPolicy::LeaveIfJoined && !joined))
+            desired.deleting
+                && (desired.deletion == DeletionPolicy::Retain
+                    || desired.management == ManagementPolicy::Observe
+                    || (desired.deletion == DeletionPolicy::LeaveIfJoined && !joined))
         }
-        Release::NeverJoined => wanted.deleting && !wanted.paused && is_untested(seen.claim),
+        Release::NeverJoined => desired.deleting && !desired.paused && is_untested(observed.claim),
         Release::Shared => {
-            let joined = seen
+            let joined = observed
                 .claim
                 .is_some_and(|claim| claim.origin == Origin::Joined);
-            wanted.deleting
-                && seen.sharing.others
-                && (!joined || seen.sharing.joined_elsewhere || seen.attempt == Attempt::HandedOver)
+            desired.deleting
+                && observed.sharing.others
+                && (!joined
+                    || observed.sharing.joined_elsewhere
+                    || observed.attempt == Attempt::HandedOver)
         }
         Release::Refused => {
-            !wanted.deleting
-                && wanted.adoption == AdoptionPolicy::Refuse
-                && is_untested(seen.claim)
-                && (seen.attempt == Attempt::AlreadyMember
-                    || matches!(seen.target, Target::Present { member: true, .. }))
+            !desired.deleting
+                && desired.adoption == AdoptionPolicy::Refuse
+                && is_untested(observed.claim)
+                && (observed.attempt == Attempt::AlreadyMember
+                    || matches!(observed.target, Target::Present { member: true, .. }))
         }
     }
 }
@@ -318,54 +323,56 @@ fn is_untested(claim: Option<Claim>) -> bool {
 }
 
 /// I4, and: whoever rests waits to be enqueued, is Ready, or has a reason.
-fn may_rest(wanted: &Wanted, seen: &Seen, verdict: Verdict) -> bool {
+fn may_rest(desired: &Desired, observed: &Observed, verdict: Verdict) -> bool {
     match verdict {
         Verdict::Ready {
             origin,
             shared,
             repaired,
         } => {
-            !wanted.deleting
-                && seen.account == Account::Usable
-                && (matches!(seen.target, Target::Present { member: true, .. })
-                    || matches!(seen.attempt, Attempt::Joined | Attempt::AlreadyMember))
-                && origin == holder(wanted, seen.claim)
+            !desired.deleting
+                && observed.account == Account::Usable
+                && (matches!(observed.target, Target::Present { member: true, .. })
+                    || matches!(observed.attempt, Attempt::Joined | Attempt::AlreadyMember))
+                && origin == holder(desired, observed.claim)
                 // Only what was taken over, and has another owner.
-                && shared == (origin == Some(Origin::Adopted) && seen.sharing.joined_elsewhere)
+                && shared == (origin == Some(Origin::Adopted) && observed.sharing.joined_elsewhere)
                 // Only what had been there and was put back by this very pass.
-                && repaired == (seen.was_ready && seen.attempt == Attempt::Joined)
+                && repaired == (observed.was_ready && observed.attempt == Attempt::Joined)
         }
         Verdict::Undecided => {
-            seen.account == Account::Examining
-                || !seen.synced
-                || (!wanted.deleting && seen.attempt == Attempt::Left)
+            observed.account == Account::Examining
+                || !observed.synced
+                || (!desired.deleting && observed.attempt == Attempt::Left)
         }
         Verdict::Gone => {
-            wanted.deleting && (seen.claim.is_none() || seen.attempt == Attempt::Released)
+            desired.deleting && (observed.claim.is_none() || observed.attempt == Attempt::Released)
         }
-        Verdict::Paused => wanted.paused,
+        Verdict::Paused => desired.paused,
         Verdict::Waiting => matches!(
-            seen.target,
+            observed.target,
             Target::Present {
                 transitional: true,
                 ..
             }
         ),
-        Verdict::WouldJoin => wanted.management == ManagementPolicy::Observe,
+        Verdict::WouldJoin => desired.management == ManagementPolicy::Observe,
         Verdict::AdoptionRefused => {
-            wanted.adoption == AdoptionPolicy::Refuse || seen.attempt == Attempt::Released
+            desired.adoption == AdoptionPolicy::Refuse || observed.attempt == Attempt::Released
         }
-        Verdict::DriftReported => wanted.drift == DriftPolicy::Report && seen.was_ready,
-        Verdict::RepairLoop => seen.was_ready && seen.repairs >= REPAIR_LIMIT,
-        Verdict::Absent => seen.target == Target::Absent,
-        Verdict::AccountUnusable => !matches!(seen.account, Account::Usable | Account::Examining),
+        Verdict::DriftReported => desired.drift == DriftPolicy::Report && observed.was_ready,
+        Verdict::RepairLoop => observed.was_ready && observed.repairs >= REPAIR_LIMIT,
+        Verdict::Absent => observed.target == Target::Absent,
+        Verdict::AccountUnusable => {
+            !matches!(observed.account, Account::Usable | Account::Examining)
+        }
         Verdict::Failed(class) => {
-            seen.target == Target::Unreadable(class)
-                || matches!(seen.attempt, Attempt::Failed { class: failed, .. } if failed == class)
+            observed.target == Target::Unreadable(class)
+                || matches!(observed.attempt, Attempt::Failed { class: failed, .. } if failed == class)
                 || (class == Class::Transient
-                    && !seen.settled
+                    && !observed.leave_forbidden_past_lag
                     && matches!(
-                        seen.attempt,
+                        observed.attempt,
                         Attempt::Failed {
                             forbidden: true,
                             ..
@@ -376,16 +383,16 @@ fn may_rest(wanted: &Wanted, seen: &Seen, verdict: Verdict) -> bool {
 }
 
 /// Who made the edge, in the words of the status: an object that only observes has made none.
-fn holder(wanted: &Wanted, claim: Option<Claim>) -> Option<Origin> {
+fn holder(desired: &Desired, claim: Option<Claim>) -> Option<Origin> {
     claim
-        .filter(|_| wanted.management == ManagementPolicy::Manage)
+        .filter(|_| desired.management == ManagementPolicy::Manage)
         .map(|claim| claim.origin)
 }
 
 /// Every way the world can answer a step.
-fn answers(step: Step, seen: &Seen) -> Vec<Seen> {
-    let with = |change: &dyn Fn(&mut Seen)| {
-        let mut next = seen.clone();
+fn answers(step: Step, observed: &Observed) -> Vec<Observed> {
+    let with = |change: &dyn Fn(&mut Observed)| {
+        let mut next = observed.clone();
         change(&mut next);
         next
     };
@@ -436,35 +443,35 @@ fn answers(step: Step, seen: &Seen) -> Vec<Seen> {
 
 #[test]
 fn every_pass_comes_to_rest_in_ten_steps_whatever_the_world_answers() {
-    fn longest(wanted: &Wanted, seen: &Seen, depth: usize) -> usize {
-        assert!(depth <= 10, "{wanted:?} {seen:?}");
-        answers(decide(wanted, seen), seen)
+    fn longest(desired: &Desired, observed: &Observed, depth: usize) -> usize {
+        assert!(depth <= 10, "{desired:?} {observed:?}");
+        answers(decide(desired, observed), observed)
             .iter()
-            .map(|next| 1 + longest(wanted, next, depth + 1))
+            .map(|next| 1 + longest(desired, next, depth + 1))
             .max()
             .unwrap_or(0)
     }
     let mut starts = 0;
     let mut most = 0;
-    for wanted in wants() {
+    for desired in wants() {
         for account in ACCOUNTS {
             for claim in claims() {
                 for sharing in SHARINGS {
-                    for (was_ready, settled) in PAIRS {
+                    for (was_ready, leave_forbidden_past_lag) in PAIRS {
                         for repairs in [0, REPAIR_LIMIT] {
                             for synced in BOOLS {
-                                let seen = Seen {
+                                let observed = Observed {
                                     account,
                                     claim,
                                     target: Target::Unread,
                                     sharing,
                                     attempt: Attempt::None,
                                     was_ready,
-                                    settled,
+                                    leave_forbidden_past_lag,
                                     repairs,
                                     synced,
                                 };
-                                most = most.max(longest(&wanted, &seen, 0));
+                                most = most.max(longest(&desired, &observed, 0));
                                 starts += 1;
                             }
                         }
@@ -483,31 +490,31 @@ type End = (Verdict, bool);
 #[test]
 fn where_nothing_fails_every_object_gets_what_it_asks_for() {
     let mut ends = 0;
-    for wanted in wants() {
+    for desired in wants() {
         for claim in claims() {
             for sharing in SHARINGS {
                 for (was_ready, member) in PAIRS {
                     for repairs in [0, REPAIR_LIMIT - 1, REPAIR_LIMIT, REPAIR_LIMIT + 1] {
-                        let seen = Seen {
+                        let observed = Observed {
                             account: Account::Usable,
                             claim,
                             target: Target::Unread,
                             sharing,
                             attempt: Attempt::None,
                             was_ready,
-                            settled: false,
+                            leave_forbidden_past_lag: false,
                             repairs,
                             synced: true,
                         };
-                        let asked = if wanted.deleting {
-                            asked_of_a_deletion(&wanted, &seen, member)
+                        let asked = if desired.deleting {
+                            asked_of_a_deletion(&desired, &observed, member)
                         } else {
-                            asked_of_a_life(&wanted, &seen, member)
+                            asked_of_a_life(&desired, &observed, member)
                         };
                         assert_eq!(
-                            end(&wanted, seen.clone(), member),
+                            end(&desired, observed.clone(), member),
                             asked,
-                            "member {member}\nwanted {wanted:?}\nseen {seen:?}"
+                            "member {member}\nwanted {desired:?}\nseen {observed:?}"
                         );
                         ends += 1;
                     }
@@ -519,57 +526,57 @@ fn where_nothing_fails_every_object_gets_what_it_asks_for() {
 }
 
 /// Walks a pass to its end in a world that does all that it is asked for.
-fn end(wanted: &Wanted, mut seen: Seen, mut member: bool) -> End {
+fn end(desired: &Desired, mut observed: Observed, mut member: bool) -> End {
     let mut steps = 0;
     loop {
         steps += 1;
-        assert!(steps <= 10, "no end: {wanted:?} {seen:?}");
-        match decide(wanted, &seen) {
+        assert!(steps <= 10, "no end: {desired:?} {observed:?}");
+        match decide(desired, &observed) {
             Step::Rest(verdict) => return (verdict, member),
             Step::Read => {
-                seen.target = Target::Present {
+                observed.target = Target::Present {
                     member,
                     transitional: false,
                 }
             }
             Step::Claim(origin) => {
-                seen.claim = Some(Claim {
+                observed.claim = Some(Claim {
                     origin,
                     untested: true,
                 });
             }
             Step::Join => {
-                assert!(!member, "a Join of what is there: {seen:?}");
+                assert!(!member, "a Join of what is there: {observed:?}");
                 member = true;
-                seen.attempt = Attempt::Joined;
+                observed.attempt = Attempt::Joined;
             }
             Step::Leave => {
                 member = false;
-                seen.attempt = Attempt::Left;
+                observed.attempt = Attempt::Left;
             }
-            Step::HandOver => seen.attempt = Attempt::HandedOver,
+            Step::HandOver => observed.attempt = Attempt::HandedOver,
             Step::Release(_) => {
-                seen.attempt = Attempt::Released;
-                seen.claim = None;
+                observed.attempt = Attempt::Released;
+                observed.claim = None;
             }
         }
     }
 }
 
-fn asked_of_a_life(wanted: &Wanted, seen: &Seen, member: bool) -> End {
+fn asked_of_a_life(desired: &Desired, observed: &Observed, member: bool) -> End {
     let ready = |origin, repaired| Verdict::Ready {
         origin,
-        shared: origin == Some(Origin::Adopted) && seen.sharing.joined_elsewhere,
+        shared: origin == Some(Origin::Adopted) && observed.sharing.joined_elsewhere,
         repaired,
     };
-    let observed = wanted.management == ManagementPolicy::Observe;
-    let refused = wanted.adoption == AdoptionPolicy::Refuse && !seen.sharing.claimed_elsewhere;
-    match holder(wanted, seen.claim) {
-        _ if wanted.paused => (Verdict::Paused, member),
-        _ if observed && member => (ready(None, false), true),
-        _ if observed => (Verdict::WouldJoin, false),
+    let is_observed = desired.management == ManagementPolicy::Observe;
+    let refused = desired.adoption == AdoptionPolicy::Refuse && !observed.sharing.claimed_elsewhere;
+    match holder(desired, observed.claim) {
+        _ if desired.paused => (Verdict::Paused, member),
+        _ if is_observed && member => (ready(None, false), true),
+        _ if is_observed => (Verdict::WouldJoin, false),
         // Nobody joined under a claim under which nothing was made: somebody else did.
-        claimed if member && (claimed.is_none() || is_untested(seen.claim)) => {
+        claimed if member && (claimed.is_none() || is_untested(observed.claim)) => {
             if refused {
                 (Verdict::AdoptionRefused, true)
             } else {
@@ -577,29 +584,29 @@ fn asked_of_a_life(wanted: &Wanted, seen: &Seen, member: bool) -> End {
             }
         }
         claimed if member => (ready(claimed, false), true),
-        _ if seen.was_ready && wanted.drift == DriftPolicy::Report => {
+        _ if observed.was_ready && desired.drift == DriftPolicy::Report => {
             (Verdict::DriftReported, false)
         }
-        _ if seen.was_ready && seen.repairs >= REPAIR_LIMIT => (Verdict::RepairLoop, false),
+        _ if observed.was_ready && observed.repairs >= REPAIR_LIMIT => (Verdict::RepairLoop, false),
         claimed => (
-            ready(claimed.or(Some(Origin::Joined)), seen.was_ready),
+            ready(claimed.or(Some(Origin::Joined)), observed.was_ready),
             true,
         ),
     }
 }
 
-fn asked_of_a_deletion(wanted: &Wanted, seen: &Seen, member: bool) -> End {
-    let leaves = match (wanted.deletion, holder(wanted, seen.claim)) {
+fn asked_of_a_deletion(desired: &Desired, observed: &Observed, member: bool) -> End {
+    let leaves = match (desired.deletion, holder(desired, observed.claim)) {
         (DeletionPolicy::Leave, Some(_))
-        | (DeletionPolicy::LeaveIfJoined, Some(Origin::Joined)) => !seen.sharing.others,
+        | (DeletionPolicy::LeaveIfJoined, Some(Origin::Joined)) => !observed.sharing.others,
         (DeletionPolicy::Leave | DeletionPolicy::LeaveIfJoined | DeletionPolicy::Retain, _) => {
             false
         }
     };
-    match seen.claim {
+    match observed.claim {
         // Nothing of it is held back by anything, not even by a pause.
         None => (Verdict::Gone, member),
-        Some(_) if wanted.paused => (Verdict::Paused, member),
+        Some(_) if desired.paused => (Verdict::Paused, member),
         claim if is_untested(claim) => (Verdict::Gone, member),
         Some(_) => (Verdict::Gone, member && !leaves),
     }
@@ -607,17 +614,20 @@ fn asked_of_a_deletion(wanted: &Wanted, seen: &Seen, member: bool) -> End {
 
 #[test]
 fn retain_lets_go_whatever_the_account_and_the_cloud_say() {
-    every_case(|wanted, seen, step| {
+    every_case(|desired, observed, step| {
         let lets_go =
-            wanted.deleting && !wanted.paused && wanted.deletion == DeletionPolicy::Retain;
-        if lets_go && seen.claim.is_some() && seen.attempt == Attempt::None && !seen.sharing.others
+            desired.deleting && !desired.paused && desired.deletion == DeletionPolicy::Retain;
+        if lets_go
+            && observed.claim.is_some()
+            && observed.attempt == Attempt::None
+            && !observed.sharing.others
         {
-            let why = if is_untested(seen.claim) {
+            let why = if is_untested(observed.claim) {
                 Release::NeverJoined
             } else {
                 Release::Retained
             };
-            assert_eq!(step, Step::Release(why), "{seen:?}");
+            assert_eq!(step, Step::Release(why), "{observed:?}");
         }
     });
 }

@@ -1,4 +1,4 @@
-//! Does the one effect that [`super::decide`] chose, and adds what came of it to what was seen. One write, to the cloud or to
+//! Does the one effect that [`super::decide`] chose, and adds what came of it to what was observed. One write, to the cloud or to
 //! the API server, and never both.
 
 use std::collections::BTreeMap;
@@ -85,7 +85,7 @@ impl Pass {
             }
         }
         // A correction to Adopted is not fresh in the sense that matters: no call follows it.
-        self.seen.claim = Some(Claim {
+        self.observed.claim = Some(Claim {
             origin,
             untested: true,
         });
@@ -121,7 +121,7 @@ impl Pass {
         let Some(account) = self.account.clone() else {
             return;
         };
-        let priority = if self.seen.was_ready {
+        let priority = if self.observed.was_ready {
             Priority::Repair
         } else {
             Priority::User
@@ -138,7 +138,7 @@ impl Pass {
                 context.history.set_may_have_joined(&other.uid, true);
             }
         }
-        self.seen.attempt = match answer {
+        self.observed.attempt = match answer {
             Ok(_) => Attempt::Joined,
             Err(CallError::Failed(error)) if error.class() == Class::Done => Attempt::AlreadyMember,
             Err(error) => Attempt::Failed {
@@ -153,15 +153,16 @@ impl Pass {
         let Some(account) = self.account.clone() else {
             return;
         };
-        self.seen.attempt = match account.leave(&self.edge, uid).await {
+        self.observed.attempt = match account.leave(&self.edge, uid).await {
             Ok(_) => Attempt::Left,
             Err(CallError::Failed(error)) if error.class() == Class::Done => Attempt::Left,
             Err(error) => {
                 let forbidden =
                     matches!(&error, CallError::Failed(Error::Api(api)) if api.status == 403);
                 if forbidden {
-                    self.seen.target = Target::Unread;
-                    self.seen.settled = context.history.leave_is_forbidden(uid);
+                    self.observed.target = Target::Unread;
+                    self.observed.leave_forbidden_past_lag =
+                        context.history.leave_is_forbidden(uid);
                 }
                 Attempt::Failed {
                     class: self.note(error),
@@ -195,14 +196,14 @@ impl Pass {
         .await
         {
             Ok(_) => {
-                self.seen.attempt = Attempt::HandedOver;
+                self.observed.attempt = Attempt::HandedOver;
                 context.history.set_may_have_joined(&heir.uid, true);
                 context.queue.enqueue(&reference);
             }
             // The heir is going, and nothing may add a finalizer to it any more: the next in line, if any.
             Err(error) if error.is_about_going() => {
                 self.others.retain(|other| other.uid != heir.uid);
-                self.seen.sharing.others = !self.others.is_empty();
+                self.observed.sharing.others = !self.others.is_empty();
             }
             Err(error) => return Err(error),
         }
@@ -216,7 +217,7 @@ impl Pass {
     pub async fn release(&mut self, context: &Context) -> Result<(), ActError> {
         let reference = ObjectRef::from_obj(self.object());
         let uid = self.object().uid().unwrap_or_default();
-        let joined = self.seen.claim.map(|claim| claim.origin) == Some(Origin::Joined);
+        let joined = self.observed.claim.map(|claim| claim.origin) == Some(Origin::Joined);
         if joined && context.history.may_have_joined(&uid) {
             // Whoever says `Joined` beside this object inherits without a write.
             for other in &self.others {
@@ -229,8 +230,8 @@ impl Pass {
         } else {
             self.written(written);
         }
-        self.seen.attempt = Attempt::Released;
-        self.seen.claim = None;
+        self.observed.attempt = Attempt::Released;
+        self.observed.claim = None;
         // Whoever shared the edge with this object may say something else about it now.
         for other in &self.others {
             context.queue.enqueue(&other.reference());

@@ -1,6 +1,6 @@
-//! What to do next, from what is wanted and what was seen. Pure: no I/O, no clock, no randomness, at most one effect a step.
+//! What to do next, from what is desired and what was observed. Pure: no I/O, no clock, no randomness, at most one effect a step.
 //!
-//! A pass calls [`decide`], does the step, adds what it learned to [`Seen`], and asks again, until the answer is
+//! A pass calls [`decide`], does the step, adds what it learned to [`Observed`], and asks again, until the answer is
 //! [`Step::Rest`]. Everything that keeps the promises of the project is in this file: never leave what was not joined, never
 //! evict another object's edge, claim before the call, no call while the target is between states.
 
@@ -16,7 +16,7 @@ pub const REPAIR_WINDOW_MINUTES: u64 = 30;
 
 /// What the object asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wanted {
+pub struct Desired {
     /// Whether the object is being deleted.
     pub deleting: bool,
     /// Whether the object is paused by annotation.
@@ -33,7 +33,7 @@ pub struct Wanted {
 
 /// What is known, from memory, from the object, and from this pass.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seen {
+pub struct Observed {
     /// The account, as far as this object may use it.
     pub account: Account,
     /// Who made the edge, if the object carries a claim.
@@ -47,10 +47,10 @@ pub struct Seen {
     /// Whether the object was Ready before: a missing edge is then drift.
     pub was_ready: bool,
     /// Whether Leave has been answered with 403 for so long that a read does not lag behind our own Join any more.
-    pub settled: bool,
+    pub leave_forbidden_past_lag: bool,
     /// Repairs of this edge in the last [`REPAIR_WINDOW_MINUTES`], this pass's own not counted.
     pub repairs: usize,
-    /// Whether every membership and account has been seen since the start: no Leave before.
+    /// Whether every membership and account has been observed since the start: no Leave before.
     pub synced: bool,
 }
 
@@ -177,7 +177,7 @@ pub enum Verdict {
     Undecided,
     /// Nothing of ours is left on a deleted object.
     Gone,
-    /// The edge is as wanted.
+    /// The edge is as desired.
     Ready {
         /// Who made it; none for an observed one.
         origin: Option<Origin>,
@@ -200,7 +200,7 @@ pub enum Verdict {
     RepairLoop,
     /// The cloud does not list the target.
     Absent,
-    /// The account cannot be used; see [`Seen::account`].
+    /// The account cannot be used; see [`Observed::account`].
     AccountUnusable,
     /// A read or a call ended with this class.
     Failed(Class),
@@ -208,62 +208,62 @@ pub enum Verdict {
 
 /// The next step.
 #[must_use]
-pub fn decide(wanted: &Wanted, seen: &Seen) -> Step {
-    if wanted.deleting {
-        decide_deletion(wanted, seen)
+pub fn decide(desired: &Desired, observed: &Observed) -> Step {
+    if desired.deleting {
+        decide_deletion(desired, observed)
     } else {
-        decide_life(wanted, seen)
+        decide_life(desired, observed)
     }
 }
 
-fn decide_life(wanted: &Wanted, seen: &Seen) -> Step {
-    if wanted.paused {
+fn decide_life(desired: &Desired, observed: &Observed) -> Step {
+    if desired.paused {
         return Step::Rest(Verdict::Paused);
     }
-    if let Some(verdict) = account_verdict(seen.account) {
+    if let Some(verdict) = account_verdict(observed.account) {
         return Step::Rest(verdict);
     }
-    match seen.attempt {
-        Attempt::None | Attempt::HandedOver => decide_by_target(wanted, seen),
-        Attempt::Joined => Step::Rest(ready(wanted, seen)),
-        Attempt::AlreadyMember => decide_already_member(wanted, seen),
+    match observed.attempt {
+        Attempt::None | Attempt::HandedOver => decide_by_target(desired, observed),
+        Attempt::Joined => Step::Rest(ready(desired, observed)),
+        Attempt::AlreadyMember => decide_already_member(desired, observed),
         Attempt::Failed { class, .. } => Step::Rest(Verdict::Failed(class)),
         Attempt::Released => Step::Rest(Verdict::AdoptionRefused),
-        // Only a deletion leaves; the deletion of a live object is seen by its next pass.
+        // Only a deletion leaves; the deletion of a live object is observed by its next pass.
         Attempt::Left => Step::Rest(Verdict::Undecided),
     }
 }
 
-fn decide_by_target(wanted: &Wanted, seen: &Seen) -> Step {
-    match seen.target {
+fn decide_by_target(desired: &Desired, observed: &Observed) -> Step {
+    match observed.target {
         Target::Unread => Step::Read,
         Target::Unreadable(class) => Step::Rest(Verdict::Failed(class)),
         Target::Absent => Step::Rest(Verdict::Absent),
-        Target::Present { member: true, .. } => decide_member(wanted, seen),
+        Target::Present { member: true, .. } => decide_member(desired, observed),
         Target::Present {
             member: false,
             transitional,
-        } => decide_missing(wanted, seen, transitional),
+        } => decide_missing(desired, observed, transitional),
     }
 }
 
 /// The edge is there.
-fn decide_member(wanted: &Wanted, seen: &Seen) -> Step {
-    match wanted.management {
-        ManagementPolicy::Observe => Step::Rest(ready(wanted, seen)),
+fn decide_member(desired: &Desired, observed: &Observed) -> Step {
+    match desired.management {
+        ManagementPolicy::Observe => Step::Rest(ready(desired, observed)),
         // Every Join under the claim was refused: somebody else has made the edge since.
-        ManagementPolicy::Manage if seen.claim.is_none() || is_untested(seen) => {
-            adopt(wanted, seen)
+        ManagementPolicy::Manage if observed.claim.is_none() || is_untested(observed) => {
+            adopt(desired, observed)
         }
-        ManagementPolicy::Manage => Step::Rest(ready(wanted, seen)),
+        ManagementPolicy::Manage => Step::Rest(ready(desired, observed)),
     }
 }
 
 /// The edge is there, and this object did not make it.
-fn adopt(wanted: &Wanted, seen: &Seen) -> Step {
+fn adopt(desired: &Desired, observed: &Observed) -> Step {
     // An edge that another object holds is shared, not foreign: `Refuse` speaks of edges from outside.
-    match (wanted.adoption, seen.sharing.claimed_elsewhere) {
-        (AdoptionPolicy::Refuse, false) => match seen.claim {
+    match (desired.adoption, observed.sharing.claimed_elsewhere) {
+        (AdoptionPolicy::Refuse, false) => match observed.claim {
             Some(_) => Step::Release(Release::Refused),
             None => Step::Rest(Verdict::AdoptionRefused),
         },
@@ -272,14 +272,14 @@ fn adopt(wanted: &Wanted, seen: &Seen) -> Step {
 }
 
 /// The edge is not there.
-fn decide_missing(wanted: &Wanted, seen: &Seen, transitional: bool) -> Step {
-    if wanted.management == ManagementPolicy::Observe {
+fn decide_missing(desired: &Desired, observed: &Observed, transitional: bool) -> Step {
+    if desired.management == ManagementPolicy::Observe {
         return Step::Rest(Verdict::WouldJoin);
     }
-    if seen.was_ready {
-        match wanted.drift {
+    if observed.was_ready {
+        match desired.drift {
             DriftPolicy::Report => return Step::Rest(Verdict::DriftReported),
-            DriftPolicy::Repair if seen.repairs >= REPAIR_LIMIT => {
+            DriftPolicy::Repair if observed.repairs >= REPAIR_LIMIT => {
                 return Step::Rest(Verdict::RepairLoop);
             }
             DriftPolicy::Repair => {}
@@ -288,85 +288,85 @@ fn decide_missing(wanted: &Wanted, seen: &Seen, transitional: bool) -> Step {
     if transitional {
         return Step::Rest(Verdict::Waiting);
     }
-    match seen.claim {
+    match observed.claim {
         None => Step::Claim(Origin::Joined),
         Some(_) => Step::Join,
     }
 }
 
 /// Join answered that the edge is there already.
-fn decide_already_member(wanted: &Wanted, seen: &Seen) -> Step {
-    if is_untested(seen) {
+fn decide_already_member(desired: &Desired, observed: &Observed) -> Step {
+    if is_untested(observed) {
         // This was the first call under the claim that was not refused: somebody else was faster, or the read lagged.
-        adopt(wanted, seen)
+        adopt(desired, observed)
     } else {
         // A call whose answer was lost was ours.
-        Step::Rest(ready(wanted, seen))
+        Step::Rest(ready(desired, observed))
     }
 }
 
 /// Whether the object carries the claim `Joined`, and nothing can have been joined under it.
-fn is_untested(seen: &Seen) -> bool {
-    seen.claim
+fn is_untested(observed: &Observed) -> bool {
+    observed.claim
         == Some(Claim {
             origin: Origin::Joined,
             untested: true,
         })
 }
 
-fn ready(wanted: &Wanted, seen: &Seen) -> Verdict {
-    let origin = match wanted.management {
-        ManagementPolicy::Manage => seen.claim.map(|claim| claim.origin),
+fn ready(desired: &Desired, observed: &Observed) -> Verdict {
+    let origin = match desired.management {
+        ManagementPolicy::Manage => observed.claim.map(|claim| claim.origin),
         ManagementPolicy::Observe => None,
     };
     Verdict::Ready {
         origin,
-        shared: origin == Some(Origin::Adopted) && seen.sharing.joined_elsewhere,
-        repaired: seen.was_ready && seen.attempt == Attempt::Joined,
+        shared: origin == Some(Origin::Adopted) && observed.sharing.joined_elsewhere,
+        repaired: observed.was_ready && observed.attempt == Attempt::Joined,
     }
 }
 
-fn decide_deletion(wanted: &Wanted, seen: &Seen) -> Step {
-    if seen.attempt == Attempt::Released || seen.claim.is_none() {
+fn decide_deletion(desired: &Desired, observed: &Observed) -> Step {
+    if observed.attempt == Attempt::Released || observed.claim.is_none() {
         return Step::Rest(Verdict::Gone);
     }
-    if wanted.paused {
+    if desired.paused {
         return Step::Rest(Verdict::Paused);
     }
-    if is_untested(seen) {
+    if is_untested(observed) {
         return Step::Release(Release::NeverJoined);
     }
-    let joined = seen
+    let joined = observed
         .claim
         .is_some_and(|claim| claim.origin == Origin::Joined);
     // Who shares an edge is known only when everything has been listed once. `Retain` alone needs no such knowledge:
     // it is the way out that always works.
-    if !seen.synced && wanted.deletion != DeletionPolicy::Retain {
+    if !observed.synced && desired.deletion != DeletionPolicy::Retain {
         return Step::Rest(Verdict::Undecided);
     }
     // Ownership belongs to the edge: whoever is left last must leave what was joined.
     if joined
-        && seen.sharing.others
-        && !seen.sharing.joined_elsewhere
-        && seen.attempt != Attempt::HandedOver
+        && observed.sharing.others
+        && !observed.sharing.joined_elsewhere
+        && observed.attempt != Attempt::HandedOver
     {
         return Step::HandOver;
     }
-    if seen.sharing.others {
+    if observed.sharing.others {
         return Step::Release(Release::Shared);
     }
-    if !leaves(wanted, joined) {
+    if !leaves(desired, joined) {
         return Step::Release(Release::Retained);
     }
-    if let Some(verdict) = account_verdict(seen.account) {
+    if let Some(verdict) = account_verdict(observed.account) {
         return Step::Rest(verdict);
     }
-    decide_leave(seen)
+    decide_leave(observed)
 }
 
 /// Whether the deletion of this object leaves the group.
-const fn leaves(wanted: &Wanted, joined: bool) -> bool {
-    match (wanted.management, wanted.deletion) {
+const fn leaves(desired: &Desired, joined: bool) -> bool {
+    match (desired.management, desired.deletion) {
         (ManagementPolicy::Observe, _) | (ManagementPolicy::Manage, DeletionPolicy::Retain) => {
             false
         }
@@ -375,8 +375,8 @@ const fn leaves(wanted: &Wanted, joined: bool) -> bool {
     }
 }
 
-fn decide_leave(seen: &Seen) -> Step {
-    match (seen.attempt, seen.target) {
+fn decide_leave(observed: &Observed) -> Step {
+    match (observed.attempt, observed.target) {
         (Attempt::Left, _) => Step::Release(Release::Left),
         // A 403 may hide that the edge is gone: look once more. A read that may lag behind our own Join proves nothing.
         (
@@ -391,7 +391,7 @@ fn decide_leave(seen: &Seen) -> Step {
             },
             Target::Absent | Target::Present { member: false, .. },
         ) => {
-            if seen.settled {
+            if observed.leave_forbidden_past_lag {
                 Step::Release(Release::Left)
             } else {
                 Step::Rest(Verdict::Failed(Class::Transient))

@@ -294,7 +294,7 @@ async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Action,
     let reference = ObjectRef::new(&readable.name_any()).within(&namespace);
     let Some(_turn) = context
         .turns
-        .enter(bucket, &reference, !is_settled(readable))
+        .enter(bucket, &reference, !is_ready_at_generation(readable))
     else {
         return Ok(Action::await_change());
     };
@@ -333,7 +333,7 @@ async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Action,
 }
 
 /// Whether the object was Ready for this generation: it can wait for those that were not.
-fn is_settled(object: &SecurityGroupMembership) -> bool {
+fn is_ready_at_generation(object: &SecurityGroupMembership) -> bool {
     object.metadata.deletion_timestamp.is_none()
         && object.status.as_ref().is_some_and(|status| {
             status.observed_generation == object.metadata.generation
@@ -390,14 +390,14 @@ mod tests {
 
     #[test]
     fn only_what_was_ready_as_it_is_now_lets_others_go_first() {
-        assert!(is_settled(&object(false, 2, 2, "True")));
-        assert!(!is_settled(&object(true, 2, 2, "True")));
-        assert!(!is_settled(&object(false, 2, 1, "True")));
-        assert!(!is_settled(&object(false, 2, 2, "False")));
+        assert!(is_ready_at_generation(&object(false, 2, 2, "True")));
+        assert!(!is_ready_at_generation(&object(true, 2, 2, "True")));
+        assert!(!is_ready_at_generation(&object(false, 2, 1, "True")));
+        assert!(!is_ready_at_generation(&object(false, 2, 2, "False")));
         let new = SecurityGroupMembership {
             status: None,
             ..object(false, 1, 1, "True")
         };
-        assert!(!is_settled(&new));
+        assert!(!is_ready_at_generation(&new));
     }
 }

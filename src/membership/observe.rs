@@ -12,7 +12,7 @@ use crate::api::SecurityGroupMembership;
 use crate::api::membership::Origin;
 use crate::ecs::{Class, Error, TargetDescription};
 
-use super::decide::{self, Attempt, Seen, Sharing, Wanted};
+use super::decide::{self, Attempt, Desired, Observed, Sharing};
 use super::edge::{AccountKey, Claim, Edge};
 use super::index::Record;
 use super::scan::Observation;
@@ -30,9 +30,9 @@ pub struct Pass {
     /// The account that it names.
     pub account_key: AccountKey,
     /// What it asks for.
-    pub wanted: Wanted,
+    pub desired: Desired,
     /// What [`decide::decide`] goes by.
-    pub seen: Seen,
+    pub observed: Observed,
     /// The account to call with, where there is one.
     pub account: Option<Arc<Account>>,
     /// What is wrong with the account, for the user.
@@ -84,7 +84,7 @@ impl Pass {
         let namespace = object.namespace().unwrap_or_default();
         let uid = object.uid().unwrap_or_default();
         let account_key = AccountKey::of(&object.spec, &namespace);
-        let wanted = wanted(object);
+        let desired = desired(object);
         let claim = context.edges.claim(object);
         let AccountView {
             standing,
@@ -95,7 +95,7 @@ impl Pass {
             &namespace,
             &edge,
             claim.as_ref(),
-            wanted.deleting,
+            desired.deleting,
             context,
         );
         let own_uid = account
@@ -109,7 +109,7 @@ impl Pass {
                 .as_ref()
                 .is_some_and(|claim| claim.origin == origin)
         };
-        let seen = Seen {
+        let observed = Observed {
             account: standing,
             claim: claim.map(|claim| decide::Claim {
                 origin: claim.origin,
@@ -126,7 +126,7 @@ impl Pass {
                 .status
                 .as_ref()
                 .is_some_and(|status| status.origin.is_some()),
-            settled: false,
+            leave_forbidden_past_lag: false,
             repairs,
             synced: context.is_synced(),
         };
@@ -135,8 +135,8 @@ impl Pass {
             object: Current::Watched(watched),
             edge,
             account_key,
-            wanted,
-            seen,
+            desired,
+            observed,
             account,
             account_problem: problem,
             others,
@@ -167,8 +167,8 @@ impl Pass {
 
     /// Reads the target. What the cloud does not answer is unreadable, and never "not a member".
     pub async fn read(&mut self, context: &Context) {
-        if self.seen.claim.is_some()
-            && self.seen.attempt == Attempt::None
+        if self.observed.claim.is_some()
+            && self.observed.attempt == Attempt::None
             && let Some(description) = self.pending_description(context)
         {
             self.waited = true;
@@ -176,10 +176,10 @@ impl Pass {
             return;
         }
         let Some(account) = &self.account else {
-            self.seen.target = decide::Target::Unreadable(Class::Transient);
+            self.observed.target = decide::Target::Unreadable(Class::Transient);
             return;
         };
-        self.seen.target = match account.describe(&self.edge.region, &self.edge.target).await {
+        self.observed.target = match account.describe(&self.edge.region, &self.edge.target).await {
             Ok(None) => {
                 self.description = None;
                 decide::Target::Absent
@@ -193,7 +193,7 @@ impl Pass {
     }
 
     fn see(&mut self, description: TargetDescription) {
-        self.seen.target = decide::Target::Present {
+        self.observed.target = decide::Target::Present {
             member: description.security_group_ids.contains(&self.edge.group),
             transitional: description.state.is_transitional(),
         };
@@ -204,7 +204,7 @@ impl Pass {
     /// a call needs no other look at the object.
     #[must_use]
     pub fn claim_is_confirmed(&self) -> bool {
-        self.claimed || self.waited && !self.seen.was_ready
+        self.claimed || self.waited && !self.observed.was_ready
     }
 
     /// What the last pass saw, if it then only waited for its turn and no scan has seen anything else since. Good enough for
@@ -237,8 +237,8 @@ impl Pass {
 /// A observation older than this is not used.
 const OBSERVATION_AGE: Duration = Duration::from_secs(150);
 
-fn wanted(object: &SecurityGroupMembership) -> Wanted {
-    Wanted {
+fn desired(object: &SecurityGroupMembership) -> Desired {
+    Desired {
         deleting: object.metadata.deletion_timestamp.is_some(),
         paused: object
             .annotations()

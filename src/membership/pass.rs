@@ -44,8 +44,8 @@ pub(super) async fn run(
     let facts = Facts {
         edge: &pass.edge,
         verdict,
-        seen: &pass.seen,
-        deleting: pass.wanted.deleting,
+        observed: &pass.observed,
+        deleting: pass.desired.deleting,
         description: pass.description.as_ref(),
         failure: pass.failure.as_ref(),
         account_problem: &pass.account_problem,
@@ -102,7 +102,7 @@ pub(super) fn status_hash(status: Option<&SecurityGroupMembershipStatus>) -> u64
 /// What a scan has to find for this object to have nothing to do; none where the pass did not look.
 fn observation_of(pass: &Pass, verdict: Verdict) -> Option<Observation> {
     let ready = matches!(verdict, Verdict::Ready { .. });
-    match pass.seen.target {
+    match pass.observed.target {
         Target::Unread | Target::Unreadable(_) => None,
         Target::Absent => Some(Observation::Absent),
         Target::Present { member, .. } => Some(Observation::of(pass.description.as_ref(), |_| {
@@ -117,7 +117,7 @@ const STEPS: usize = 10;
 /// Does what `decide` says until it says rest.
 async fn walk(pass: &mut Pass, uid: &str, context: &Context) -> Result<Verdict, ActError> {
     for _ in 0..STEPS {
-        match decide(&pass.wanted, &pass.seen) {
+        match decide(&pass.desired, &pass.observed) {
             Step::Rest(verdict) => return Ok(verdict),
             Step::Read => pass.read(context).await,
             Step::Claim(origin) => pass.claim(origin, context).await?,
@@ -126,7 +126,7 @@ async fn walk(pass: &mut Pass, uid: &str, context: &Context) -> Result<Verdict, 
                     pass.confirm(context).await?;
                 }
                 pass.join(uid, context).await;
-                if pass.seen.was_ready {
+                if pass.observed.was_ready {
                     note_drift(pass, uid, context);
                 }
             }
@@ -146,7 +146,7 @@ async fn walk(pass: &mut Pass, uid: &str, context: &Context) -> Result<Verdict, 
 
 /// Tells of a drift that a repair was tried for. `AlreadyMember` was none: the read lagged behind the cloud.
 fn note_drift(pass: &Pass, uid: &str, context: &Context) {
-    match pass.seen.attempt {
+    match pass.observed.attempt {
         Attempt::Joined => {}
         Attempt::Failed { .. } if pass.failure.is_some() => {}
         Attempt::Failed { .. }
@@ -167,7 +167,7 @@ fn note_drift(pass: &Pass, uid: &str, context: &Context) {
         };
         context.publish(pass, note);
     }
-    if pass.seen.attempt == Attempt::Joined {
+    if pass.observed.attempt == Attempt::Joined {
         context.history.repaired(uid);
     }
 }

@@ -18,7 +18,7 @@ use security_group_operator::ecs::{
     Action, ApiError, Class, Error, TargetDescription, TargetState, TransportError,
 };
 use security_group_operator::membership::decide::{
-    Account, Attempt, Seen, Sharing, Target, Verdict,
+    Account, Attempt, Observed, Sharing, Target, Verdict,
 };
 use security_group_operator::membership::edge::Edge;
 use security_group_operator::membership::status::{Facts, legible, note, status, waits_since};
@@ -31,15 +31,15 @@ fn edge() -> Edge {
     }
 }
 
-fn seen(account: Account) -> Seen {
-    Seen {
+fn seen(account: Account) -> Observed {
+    Observed {
         account,
         claim: None,
         target: Target::Unread,
         sharing: Sharing::default(),
         attempt: Attempt::None,
         was_ready: false,
-        settled: true,
+        leave_forbidden_past_lag: true,
         repairs: 0,
         synced: true,
     }
@@ -143,7 +143,7 @@ fn say(
     let facts = Facts {
         edge: &edge(),
         verdict: *verdict,
-        seen: &seen(*account),
+        observed: &observed(*account),
         deleting,
         description: Some(&description),
         failure: failure.as_ref(),
@@ -288,12 +288,12 @@ fn that_the_edge_is_gone_undoes_what_the_cloud_said_before() {
         let facts = Facts {
             edge: &edge,
             verdict: Verdict::Failed(class),
-            seen: &Seen {
+            observed: &Observed {
                 target: Target::Present {
                     member,
                     transitional: false,
                 },
-                ..seen(Account::Usable)
+                ..observed(Account::Usable)
             },
             deleting: false,
             description: None,
@@ -467,9 +467,9 @@ fn the_target_is_shown_as_last_described_and_not_at_all_when_it_is_gone() {
         let facts = Facts {
             edge: &edge,
             verdict: Verdict::Absent,
-            seen: &Seen {
+            observed: &Observed {
                 target,
-                ..seen(Account::Usable)
+                ..observed(Account::Usable)
             },
             deleting: false,
             description,

@@ -84,7 +84,7 @@ fn a_network_interface_is_looked_for_under_its_own_field() {
     let facts = Facts {
         edge: &edge,
         verdict: Verdict::Absent,
-        seen: &seen(Account::Usable),
+        observed: &observed(Account::Usable),
         deleting: false,
         description: None,
         failure: None,
@@ -130,7 +130,7 @@ fn a_long_wait_for_a_turn_is_said_once_and_a_short_one_not_at_all() {
         let facts = Facts {
             edge: &edge(),
             verdict: Verdict::Failed(Class::Throttled),
-            seen: &seen(Account::Usable),
+            observed: &observed(Account::Usable),
             deleting: false,
             description: None,
             failure: None,

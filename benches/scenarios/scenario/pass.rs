@@ -13,7 +13,7 @@ use security_group_operator::api::{
 };
 use security_group_operator::ecs::{TargetDescription, TargetState};
 use security_group_operator::membership::decide::{
-    Account, Attempt, Claim, Seen, Sharing, Step, Target, Verdict, Wanted, decide,
+    Account, Attempt, Claim, Desired, Observed, Sharing, Step, Target, Verdict, decide,
 };
 use security_group_operator::membership::edge::Edge;
 use security_group_operator::membership::status::{Facts, status};
@@ -73,12 +73,12 @@ pub fn run(passes: u32) -> ExitCode {
 fn one(fresh: &str) -> Option<Vec<u8>> {
     let mut stored: SecurityGroupMembership = serde_json::from_str(fresh).ok()?;
     let edge = Edge::try_from(&stored.spec).ok()?;
-    let wanted = wanted(&stored);
-    let mut seen = unseen();
+    let desired = desired(&stored);
+    let mut observed = unseen();
     let verdict = loop {
-        match decide(&wanted, &seen) {
+        match decide(&desired, &observed) {
             Step::Read => {
-                seen.target = Target::Present {
+                observed.target = Target::Present {
                     member: false,
                     transitional: false,
                 };
@@ -87,18 +87,18 @@ fn one(fresh: &str) -> Option<Vec<u8>> {
                 let patch = claim_patch(origin);
                 let answer = object_with_claim(&patch);
                 stored = serde_json::from_slice(&answer).ok()?;
-                seen.claim = Some(Claim {
+                observed.claim = Some(Claim {
                     origin,
                     untested: true,
                 });
             }
-            Step::Join => seen.attempt = Attempt::Joined,
+            Step::Join => observed.attempt = Attempt::Joined,
             Step::Rest(verdict) => break verdict,
             Step::Leave | Step::HandOver | Step::Release(_) => return None,
         }
     };
     let description = description()?;
-    let next = finished(&stored, &edge, verdict, &seen, &description)?;
+    let next = finished(&stored, &edge, verdict, &observed, &description)?;
     let patch = serde_json::to_vec(&json!({
         "apiVersion": "security-group-operator.io/v1alpha1", "kind": "SecurityGroupMembership",
         "metadata": {"name": "edge-000001", "uid": stored.metadata.uid}, "status": next,
@@ -113,13 +113,13 @@ fn finished(
     stored: &SecurityGroupMembership,
     edge: &Edge,
     verdict: Verdict,
-    seen: &Seen,
+    observed: &Observed,
     description: &TargetDescription,
 ) -> Option<security_group_operator::api::SecurityGroupMembershipStatus> {
     let facts = Facts {
         edge,
         verdict,
-        seen,
+        observed,
         deleting: false,
         description: Some(description),
         failure: None,
@@ -136,8 +136,8 @@ fn finished(
     )
 }
 
-fn wanted(object: &SecurityGroupMembership) -> Wanted {
-    Wanted {
+fn desired(object: &SecurityGroupMembership) -> Desired {
+    Desired {
         deleting: object.metadata.deletion_timestamp.is_some(),
         paused: false,
         management: ManagementPolicy::Manage,
@@ -147,8 +147,8 @@ fn wanted(object: &SecurityGroupMembership) -> Wanted {
     }
 }
 
-const fn unseen() -> Seen {
-    Seen {
+const fn unseen() -> Observed {
+    Observed {
         account: Account::Usable,
         claim: None,
         target: Target::Unread,
@@ -159,7 +159,7 @@ const fn unseen() -> Seen {
         },
         attempt: Attempt::None,
         was_ready: false,
-        settled: true,
+        leave_forbidden_past_lag: true,
         repairs: 0,
         synced: true,
     }
@@ -201,7 +201,7 @@ fn object(claim: Option<&Value>, status: Option<Value>) -> Value {
             "accountRef": {"kind": "ClusterCloudAccount", "name": "default"},
         },
         "status": status.unwrap_or_else(|| json!({"conditions": [{
-            "type": "Ready", "status": "Unknown", "reason": "Pending", "message": "not seen by the operator yet",
+            "type": "Ready", "status": "Unknown", "reason": "Pending", "message": "not observed by the operator yet",
             "lastTransitionTime": "1970-01-01T00:00:00Z",
         }]})),
     })

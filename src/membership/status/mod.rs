@@ -15,7 +15,7 @@ use crate::api::reason;
 use crate::condition;
 use crate::ecs::{Error, TargetDescription};
 
-use super::decide::{Seen, Verdict};
+use super::decide::{Observed, Verdict};
 use super::edge::Edge;
 
 use self::summary::summarize;
@@ -39,7 +39,7 @@ pub struct Facts<'a> {
     /// Where the pass ended.
     pub verdict: Verdict,
     /// What it went by.
-    pub seen: &'a Seen,
+    pub observed: &'a Observed,
     /// Whether the object is being deleted.
     pub deleting: bool,
     /// The target as last described.
@@ -70,7 +70,7 @@ pub fn status(
             Verdict::Ready { origin, .. } => origin,
             _ => previous.origin,
         },
-        target: match facts.seen.target {
+        target: match facts.observed.target {
             super::decide::Target::Absent => None,
             _ => facts
                 .description

@@ -125,7 +125,7 @@ pub(super) fn summarize(
         Verdict::Absent => absent(facts),
         // A passing failure of the account says nothing new about the edge.
         Verdict::AccountUnusable
-            if facts.seen.account == (Account::Unready { stalled: false })
+            if facts.observed.account == (Account::Unready { stalled: false })
                 && stands(previous, generation)
                 && !facts.deleting =>
         {
@@ -288,7 +288,7 @@ fn absent(facts: &Facts<'_>) -> Summary {
 }
 
 fn account_unusable(facts: &Facts<'_>) -> Summary {
-    let (reason, phase) = match facts.seen.account {
+    let (reason, phase) = match facts.observed.account {
         Account::Missing => (reason::ACCOUNT_NOT_FOUND, Phase::Stalled),
         Account::Unready { stalled: true } => (reason::ACCOUNT_NOT_READY, Phase::Stalled),
         Account::Unready { stalled: false } => (reason::ACCOUNT_NOT_READY, Phase::Reconciling),
@@ -374,7 +374,7 @@ fn stands(previous: &SecurityGroupMembershipStatus, generation: Option<i64>) -> 
 
 /// Whether the pass has seen that the edge is not there.
 fn is_missing(facts: &Facts<'_>) -> bool {
-    matches!(facts.seen.target, Target::Present { member: false, .. })
+    matches!(facts.observed.target, Target::Present { member: false, .. })
 }
 
 /// `class` is what the loop takes the failure for: a Leave that is forbidden is asked about again sooner than its code says.
