@@ -114,7 +114,7 @@ impl Telemetry {
         self.call_seconds
             .get_or_create(&ApiLabels { api })
             .observe(took.as_secs_f64());
-        if error.is_some_and(|error| !error.verdict().known) {
+        if error.is_some_and(|error| !error.classify().known) {
             self.unknown_codes.get_or_create(&ApiLabels { api }).inc();
         }
     }

@@ -6,8 +6,8 @@ use security_group_operator::api::membership::{
 };
 use security_group_operator::ecs::Class;
 use security_group_operator::membership::decide::{
-    Account, Attempt, Claim, Desired, Observed, REPAIR_LIMIT, Release, Sharing, Step, Target,
-    Verdict, decide,
+    Account, Attempt, Claim, Desired, Observed, REPAIR_LIMIT, ReconcileOutcome, Release, Sharing,
+    Step, Target, decide,
 };
 
 const CLASSES: [Class; 7] = [
@@ -177,7 +177,7 @@ fn in_no_case_is_a_promise_broken() {
                     && observed.account == Account::Usable
                     && !desired.paused
             }
-            Step::Rest(verdict) => may_rest(desired, observed, verdict),
+            Step::Finish(outcome) => may_rest(desired, observed, outcome),
         };
         assert!(held, "{step:?}\nwanted {desired:?}\nseen {observed:?}");
     });
@@ -323,9 +323,9 @@ fn is_untested(claim: Option<Claim>) -> bool {
 }
 
 /// I4, and: whoever rests waits to be enqueued, is Ready, or has a reason.
-fn may_rest(desired: &Desired, observed: &Observed, verdict: Verdict) -> bool {
-    match verdict {
-        Verdict::Ready {
+fn may_rest(desired: &Desired, observed: &Observed, outcome: ReconcileOutcome) -> bool {
+    match outcome {
+        ReconcileOutcome::Ready {
             origin,
             shared,
             repaired,
@@ -340,33 +340,35 @@ fn may_rest(desired: &Desired, observed: &Observed, verdict: Verdict) -> bool {
                 // Only what had been there and was put back by this very pass.
                 && repaired == (observed.was_ready && observed.attempt == Attempt::Joined)
         }
-        Verdict::Undecided => {
+        ReconcileOutcome::Undecided => {
             observed.account == Account::Examining
                 || !observed.synced
                 || (!desired.deleting && observed.attempt == Attempt::Left)
         }
-        Verdict::Gone => {
+        ReconcileOutcome::Gone => {
             desired.deleting && (observed.claim.is_none() || observed.attempt == Attempt::Released)
         }
-        Verdict::Paused => desired.paused,
-        Verdict::Waiting => matches!(
+        ReconcileOutcome::Paused => desired.paused,
+        ReconcileOutcome::Waiting => matches!(
             observed.target,
             Target::Present {
                 transitional: true,
                 ..
             }
         ),
-        Verdict::WouldJoin => desired.management == ManagementPolicy::Observe,
-        Verdict::AdoptionRefused => {
+        ReconcileOutcome::WouldJoin => desired.management == ManagementPolicy::Observe,
+        ReconcileOutcome::AdoptionRefused => {
             desired.adoption == AdoptionPolicy::Refuse || observed.attempt == Attempt::Released
         }
-        Verdict::DriftReported => desired.drift == DriftPolicy::Report && observed.was_ready,
-        Verdict::RepairLoop => observed.was_ready && observed.repairs >= REPAIR_LIMIT,
-        Verdict::Absent => observed.target == Target::Absent,
-        Verdict::AccountUnusable => {
+        ReconcileOutcome::DriftReported => {
+            desired.drift == DriftPolicy::Report && observed.was_ready
+        }
+        ReconcileOutcome::RepairLoop => observed.was_ready && observed.repairs >= REPAIR_LIMIT,
+        ReconcileOutcome::Absent => observed.target == Target::Absent,
+        ReconcileOutcome::AccountUnusable => {
             !matches!(observed.account, Account::Usable | Account::Examining)
         }
-        Verdict::Failed(class) => {
+        ReconcileOutcome::Failed(class) => {
             observed.target == Target::Unreadable(class)
                 || matches!(observed.attempt, Attempt::Failed { class: failed, .. } if failed == class)
                 || (class == Class::Transient
@@ -397,7 +399,7 @@ fn answers(step: Step, observed: &Observed) -> Vec<Observed> {
         next
     };
     match step {
-        Step::Rest(_) => Vec::new(),
+        Step::Finish(_) => Vec::new(),
         Step::Read => read_targets()
             .into_iter()
             .map(|target| with(&|next| next.target = target))
@@ -484,8 +486,8 @@ fn every_pass_comes_to_rest_in_ten_steps_whatever_the_world_answers() {
     assert_eq!(starts, 215_040);
 }
 
-/// Where a pass ends: its verdict, and whether the cloud then has the edge.
-type End = (Verdict, bool);
+/// Where a pass ends: its outcome, and whether the cloud then has the edge.
+type End = (ReconcileOutcome, bool);
 
 #[test]
 fn where_nothing_fails_every_object_gets_what_it_asks_for() {
@@ -532,7 +534,7 @@ fn end(desired: &Desired, mut observed: Observed, mut member: bool) -> End {
         steps += 1;
         assert!(steps <= 10, "no end: {desired:?} {observed:?}");
         match decide(desired, &observed) {
-            Step::Rest(verdict) => return (verdict, member),
+            Step::Finish(outcome) => return (outcome, member),
             Step::Read => {
                 observed.target = Target::Present {
                     member,
@@ -564,7 +566,7 @@ fn end(desired: &Desired, mut observed: Observed, mut member: bool) -> End {
 }
 
 fn asked_of_a_life(desired: &Desired, observed: &Observed, member: bool) -> End {
-    let ready = |origin, repaired| Verdict::Ready {
+    let ready = |origin, repaired| ReconcileOutcome::Ready {
         origin,
         shared: origin == Some(Origin::Adopted) && observed.sharing.joined_elsewhere,
         repaired,
@@ -572,22 +574,24 @@ fn asked_of_a_life(desired: &Desired, observed: &Observed, member: bool) -> End 
     let is_observed = desired.management == ManagementPolicy::Observe;
     let refused = desired.adoption == AdoptionPolicy::Refuse && !observed.sharing.claimed_elsewhere;
     match holder(desired, observed.claim) {
-        _ if desired.paused => (Verdict::Paused, member),
+        _ if desired.paused => (ReconcileOutcome::Paused, member),
         _ if is_observed && member => (ready(None, false), true),
-        _ if is_observed => (Verdict::WouldJoin, false),
+        _ if is_observed => (ReconcileOutcome::WouldJoin, false),
         // Nobody joined under a claim under which nothing was made: somebody else did.
         claimed if member && (claimed.is_none() || is_untested(observed.claim)) => {
             if refused {
-                (Verdict::AdoptionRefused, true)
+                (ReconcileOutcome::AdoptionRefused, true)
             } else {
                 (ready(Some(Origin::Adopted), false), true)
             }
         }
         claimed if member => (ready(claimed, false), true),
         _ if observed.was_ready && desired.drift == DriftPolicy::Report => {
-            (Verdict::DriftReported, false)
+            (ReconcileOutcome::DriftReported, false)
         }
-        _ if observed.was_ready && observed.repairs >= REPAIR_LIMIT => (Verdict::RepairLoop, false),
+        _ if observed.was_ready && observed.repairs >= REPAIR_LIMIT => {
+            (ReconcileOutcome::RepairLoop, false)
+        }
         claimed => (
             ready(claimed.or(Some(Origin::Joined)), observed.was_ready),
             true,
@@ -605,10 +609,10 @@ fn asked_of_a_deletion(desired: &Desired, observed: &Observed, member: bool) -> 
     };
     match observed.claim {
         // Nothing of it is held back by anything, not even by a pause.
-        None => (Verdict::Gone, member),
-        Some(_) if desired.paused => (Verdict::Paused, member),
-        claim if is_untested(claim) => (Verdict::Gone, member),
-        Some(_) => (Verdict::Gone, member && !leaves),
+        None => (ReconcileOutcome::Gone, member),
+        Some(_) if desired.paused => (ReconcileOutcome::Paused, member),
+        claim if is_untested(claim) => (ReconcileOutcome::Gone, member),
+        Some(_) => (ReconcileOutcome::Gone, member && !leaves),
     }
 }
 

@@ -27,23 +27,23 @@ pub fn hold(bytes: &[u8]) {
     let (code, message) = text.split_once('\n').unwrap_or((&text, ""));
     let action = ACTIONS[usize::from(*pick) % ACTIONS.len()];
     let status = STATUSES[usize::from(*pick) / ACTIONS.len() % STATUSES.len()];
-    let verdict = error_table::verdict(action, status, code, message);
+    let classify = error_table::classify(action, status, code, message);
 
-    if !verdict.known {
-        assert_eq!(verdict.class, Class::Transient, "{code}");
+    if !classify.known {
+        assert_eq!(classify.class, Class::Transient, "{code}");
     }
     if status >= 500 {
         assert!(
-            matches!(verdict.class, Class::Transient | Class::Throttled),
+            matches!(classify.class, Class::Transient | Class::Throttled),
             "{code}"
         );
     }
     if code != "InvalidParameter" {
-        let silent = error_table::verdict(action, status, code, "");
-        assert_eq!(verdict, silent, "a message is not to be matched on");
+        let silent = error_table::classify(action, status, code, "");
+        assert_eq!(classify, silent, "a message is not to be matched on");
     }
     // What says that something is not there, or that all is done, is a code as the vendor spells it.
-    if matches!(verdict.class, Class::Done | Class::Absent) {
+    if matches!(classify.class, Class::Done | Class::Absent) {
         assert!(
             code.bytes()
                 .all(|byte| byte.is_ascii_alphanumeric() || byte == b'.'),
@@ -55,12 +55,12 @@ pub fn hold(bytes: &[u8]) {
         Action::DescribeInstances | Action::DescribeNetworkInterfaces
     ) {
         assert!(
-            verdict.class != Class::Done,
+            classify.class != Class::Done,
             "a read cannot be done already: {code}"
         );
     }
-    assert_printable(verdict.hint);
-    assert!(verdict.hint.len() > 20);
+    assert_printable(classify.hint);
+    assert!(classify.hint.len() > 20);
 
     let error = ApiError {
         action,
@@ -73,13 +73,13 @@ pub fn hold(bytes: &[u8]) {
     };
     assert_reason(&error.reason());
     let error = Error::from(error);
-    assert_eq!(error.verdict(), verdict);
+    assert_eq!(error.classify(), classify);
     assert!(!error.outcome_unknown() || action.is_write());
     assert!(
-        !(error.blames_one_id() && matches!(verdict.class, Class::Throttled)),
+        !(error.may_be_one_bad_id() && matches!(classify.class, Class::Throttled)),
         "a throttle is never split"
     );
-    waits(verdict.class, number(message).unwrap_or(0));
+    waits(classify.class, number(message).unwrap_or(0));
     limiter(action, &error);
 }
 

@@ -217,7 +217,7 @@ fn reader<Id: Clone + Eq + Hash + Send + Sync + 'static>(
     + 'static,
 ) -> Arc<Batch<Id, TargetDescription, CallError>> {
     Arc::new(Batch::new(ask, |failure| match failure {
-        CallError::Failed(error) => error.blames_one_id(),
+        CallError::Failed(error) => error.may_be_one_bad_id(),
         CallError::Stopped(_) => false,
     }))
 }
@@ -283,7 +283,7 @@ impl Calls {
         self.telemetry
             .count_call(action, region, error, started.elapsed());
         self.limiter.note(region, action, error);
-        if error.is_some_and(Error::blames_key) {
+        if error.is_some_and(Error::is_credential_error) {
             self.doubted.store(true, Ordering::Relaxed);
         }
         result.map_err(CallError::Failed)

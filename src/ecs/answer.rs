@@ -80,7 +80,7 @@ pub(super) fn read(
         (false, Some(code), request_id) => {
             let message = text(&body, ["Message", "message"]).unwrap_or_default();
             let message = secrets.message(message);
-            let class = error_table::verdict(action, status, &code, &message).class;
+            let class = error_table::classify(action, status, &code, &message).class;
             let retry_after = retry_after(response.headers(), class);
             Err(ApiError {
                 action,

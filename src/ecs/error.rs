@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::action::Action;
 use super::answer::RequestId;
 use super::class::Class;
-use super::error_table::{self, Verdict};
+use super::error_table::{self, Classification};
 use super::transport::TransportError;
 
 /// How a call failed. Its texts are redacted and may be shown to users.
@@ -78,21 +78,21 @@ impl Error {
     /// What the loop does about it.
     #[must_use]
     pub fn class(&self) -> Class {
-        self.verdict().class
+        self.classify().class
     }
 
     /// One sentence for the user: what to do next.
     #[must_use]
     pub fn hint(&self) -> &'static str {
-        self.verdict().hint
+        self.classify().hint
     }
 
     /// Class, hint, and whether the code was known.
     #[must_use]
-    pub fn verdict(&self) -> Verdict {
+    pub fn classify(&self) -> Classification {
         match self {
-            Self::Api(error) => error.verdict(),
-            Self::Transport { action, source } => Verdict {
+            Self::Api(error) => error.classify(),
+            Self::Transport { action, source } => Classification {
                 class: Class::Transient,
                 known: true,
                 hint: match (action, source) {
@@ -109,7 +109,7 @@ impl Error {
                     _ => "check that the operator's pod reaches the cloud's endpoint",
                 },
             },
-            Self::BadAnswer { .. } | Self::BadRow { .. } => Verdict {
+            Self::BadAnswer { .. } | Self::BadRow { .. } => Classification {
                 class: Class::Transient,
                 known: true,
                 hint: "check that the account's endpoint is the cloud itself and no proxy stands in between",
@@ -131,7 +131,7 @@ impl Error {
     /// Whether one ID of many that were asked for may be to blame, so that the others are worth asking for alone. A
     /// throttle, a server error or silence blames nobody.
     #[must_use]
-    pub fn blames_one_id(&self) -> bool {
+    pub fn may_be_one_bad_id(&self) -> bool {
         match self {
             Self::Api(error) => ONE_ID.contains(&error.code.as_str()),
             Self::BadRow { .. } => true,
@@ -141,10 +141,10 @@ impl Error {
 
     /// Whether the cloud does not take the key: it is unknown, disabled or expired, or does not sign rightly.
     #[must_use]
-    pub fn blames_key(&self) -> bool {
+    pub fn is_credential_error(&self) -> bool {
         match self {
             Self::Api(error) => {
-                KEY.contains(&error_table::as_documented(&error.code, &error.message))
+                KEY.contains(&error_table::normalize_code(&error.code, &error.message))
             }
             Self::Transport { .. } | Self::BadAnswer { .. } | Self::BadRow { .. } => false,
         }
@@ -182,8 +182,8 @@ impl Error {
 impl ApiError {
     /// What the table says about the code, for the action that met it.
     #[must_use]
-    pub fn verdict(&self) -> Verdict {
-        error_table::verdict(self.action, self.status, &self.code, &self.message)
+    pub fn classify(&self) -> Classification {
+        error_table::classify(self.action, self.status, &self.code, &self.message)
     }
 
     /// The code as the reason of a condition, which may hold only letters, digits and `_` and starts with a letter.
@@ -206,7 +206,7 @@ impl ApiError {
     /// A 5xx may come after the work was done (504 `RequestTimeout` is documented so for Leave); a nonce is "used" when
     /// something between here and the cloud sent the same request twice, and the first one may have done it.
     fn outcome_unknown(&self) -> bool {
-        (self.status >= 500 && self.verdict().class != Class::Throttled)
+        (self.status >= 500 && self.classify().class != Class::Throttled)
             || self.code == "SignatureNonceUsed"
     }
 }
@@ -282,19 +282,19 @@ mod tests {
         for (error, class, reason, text, one_id, retry_after, limit) in ways {
             assert_eq!(error.action(), action, "{text}");
             assert_eq!(
-                (error.class(), error.verdict().known),
+                (error.class(), error.classify().known),
                 (class, true),
                 "{text}"
             );
             assert_eq!(error.reason(), reason);
             assert_eq!(error.to_string(), text);
-            assert_eq!(error.blames_one_id(), one_id, "{text}");
+            assert_eq!(error.may_be_one_bad_id(), one_id, "{text}");
             assert_eq!(
                 (error.retry_after(), error.limit()),
                 (retry_after, limit),
                 "{text}"
             );
-            assert_eq!(error.hint(), error.verdict().hint);
+            assert_eq!(error.hint(), error.classify().hint);
             assert!(error.hint().split(' ').count() > 3, "{}", error.hint());
         }
     }
@@ -308,10 +308,10 @@ mod tests {
                 ..api(Action::DescribeInstances, 404, code)
             };
             assert_eq!(
-                error.verdict().class == Class::Blocked,
-                error.verdict().known
+                error.classify().class == Class::Blocked,
+                error.classify().known
             );
-            Error::from(error).blames_key()
+            Error::from(error).is_credential_error()
         };
         for code in KEY {
             assert!(blamed(code, ""), "{code}");

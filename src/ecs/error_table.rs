@@ -9,7 +9,7 @@ use super::class::Class;
 
 /// What the table says about an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Verdict {
+pub struct Classification {
     /// What the loop does.
     pub class: Class,
     /// Whether the code is in the table; a metric counts those that are not.
@@ -20,8 +20,8 @@ pub struct Verdict {
 
 /// Looks a code up for the action that met it.
 #[must_use]
-pub fn verdict(action: Action, status: u16, code: &str, message: &str) -> Verdict {
-    let code = as_documented(code, message);
+pub fn classify(action: Action, status: u16, code: &str, message: &str) -> Classification {
+    let code = normalize_code(code, message);
     let exact = TABLE.iter().find(|row| row.codes.contains(&code));
     let family = || {
         FAMILIES
@@ -40,13 +40,13 @@ pub fn verdict(action: Action, status: u16, code: &str, message: &str) -> Verdic
     };
     // A server that failed is not believed about anything else than its load: no finalizer goes on the word of a 500.
     if status >= 500 && class != Class::Throttled {
-        return Verdict {
+        return Classification {
             class: Class::Transient,
             known: true,
             hint: WAIT,
         };
     }
-    Verdict {
+    Classification {
         class,
         known: true,
         hint: row.hint,
@@ -54,7 +54,7 @@ pub fn verdict(action: Action, status: u16, code: &str, message: &str) -> Verdic
 }
 
 /// The code that is documented for what was answered.
-pub(super) fn as_documented<'a>(code: &'a str, message: &str) -> &'a str {
+pub(super) fn normalize_code<'a>(code: &'a str, message: &str) -> &'a str {
     // ECS answers an expired STS token so (kubevela/terraform-controller#52), and not with the code that is documented.
     if code == "InvalidParameter" && message.contains("SecurityToken.Expired") {
         "InvalidSecurityToken.Expired"
@@ -63,7 +63,7 @@ pub(super) fn as_documented<'a>(code: &'a str, message: &str) -> &'a str {
     }
 }
 
-const UNKNOWN: Verdict = Verdict {
+const UNKNOWN: Classification = Classification {
     class: Class::Transient,
     known: false,
     hint: "look the code up at https://api.alibabacloud.com/troubleshoot; this version of the operator does not know it and keeps trying",
@@ -428,7 +428,7 @@ mod tests {
             "NotFound",
         ] {
             for action in ACTIONS {
-                assert_eq!(verdict(action, 404, code, ""), UNKNOWN, "{code:?}");
+                assert_eq!(classify(action, 404, code, ""), UNKNOWN, "{code:?}");
             }
         }
     }
@@ -438,14 +438,14 @@ mod tests {
         for code in TABLE.iter().flat_map(|row| row.codes) {
             for action in ACTIONS {
                 assert_eq!(
-                    verdict(action, 500, code, "").class,
+                    classify(action, 500, code, "").class,
                     Class::Transient,
                     "{code}"
                 );
             }
         }
         assert_eq!(
-            verdict(Action::JoinSecurityGroup, 503, "Throttling.User", "").class,
+            classify(Action::JoinSecurityGroup, 503, "Throttling.User", "").class,
             Class::Throttled
         );
     }
@@ -453,10 +453,10 @@ mod tests {
     #[test]
     fn an_expired_token_is_a_matter_of_credentials_however_it_is_said() {
         let message = "The specified parameter \"SecurityToken.Expired\" is not valid.";
-        let said = verdict(Action::JoinSecurityGroup, 400, "InvalidParameter", message);
+        let said = classify(Action::JoinSecurityGroup, 400, "InvalidParameter", message);
         assert_eq!(
             said,
-            verdict(
+            classify(
                 Action::JoinSecurityGroup,
                 400,
                 "InvalidSecurityToken.Expired",
@@ -465,7 +465,7 @@ mod tests {
         );
         assert_eq!(said.class, Class::Blocked);
         assert_eq!(
-            verdict(Action::JoinSecurityGroup, 400, "InvalidParameter", "other").class,
+            classify(Action::JoinSecurityGroup, 400, "InvalidParameter", "other").class,
             Class::Invalid
         );
     }

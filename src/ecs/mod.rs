@@ -32,6 +32,6 @@ pub use credential::{Credential, CredentialError};
 pub use description::{TargetDescription, TargetState};
 pub use endpoint::{EndpointError, Endpoints};
 pub use error::{ApiError, Error};
-pub use error_table::Verdict;
+pub use error_table::Classification;
 pub use id::{InstanceId, NetworkInterfaceId, ParseIdError, Region, SecurityGroupId, Target};
 pub use transport::{Http, Transport, TransportError};

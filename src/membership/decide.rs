@@ -1,7 +1,7 @@
 //! What to do next, from what is desired and what was observed. Pure: no I/O, no clock, no randomness, at most one effect a step.
 //!
 //! A pass calls [`decide`], does the step, adds what it learned to [`Observed`], and asks again, until the answer is
-//! [`Step::Rest`]. Everything that keeps the promises of the project is in this file: never leave what was not joined, never
+//! [`Step::Finish`]. Everything that keeps the promises of the project is in this file: never leave what was not joined, never
 //! evict another object's edge, claim before the call, no call while the target is between states.
 
 use crate::api::membership::{
@@ -152,7 +152,7 @@ pub enum Step {
     /// Take finalizer and claim away.
     Release(Release),
     /// Nothing more in this pass.
-    Rest(Verdict),
+    Finish(ReconcileOutcome),
 }
 
 /// Why finalizer and claim go.
@@ -172,7 +172,7 @@ pub enum Release {
 
 /// Where a pass ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Verdict {
+pub enum ReconcileOutcome {
     /// Nothing can be said yet (the object is enqueued when that changes).
     Undecided,
     /// Nothing of ours is left on a deleted object.
@@ -218,27 +218,27 @@ pub fn decide(desired: &Desired, observed: &Observed) -> Step {
 
 fn decide_life(desired: &Desired, observed: &Observed) -> Step {
     if desired.paused {
-        return Step::Rest(Verdict::Paused);
+        return Step::Finish(ReconcileOutcome::Paused);
     }
-    if let Some(verdict) = account_verdict(observed.account) {
-        return Step::Rest(verdict);
+    if let Some(outcome) = account_outcome(observed.account) {
+        return Step::Finish(outcome);
     }
     match observed.attempt {
         Attempt::None | Attempt::HandedOver => decide_by_target(desired, observed),
-        Attempt::Joined => Step::Rest(ready(desired, observed)),
+        Attempt::Joined => Step::Finish(ready(desired, observed)),
         Attempt::AlreadyMember => decide_already_member(desired, observed),
-        Attempt::Failed { class, .. } => Step::Rest(Verdict::Failed(class)),
-        Attempt::Released => Step::Rest(Verdict::AdoptionRefused),
+        Attempt::Failed { class, .. } => Step::Finish(ReconcileOutcome::Failed(class)),
+        Attempt::Released => Step::Finish(ReconcileOutcome::AdoptionRefused),
         // Only a deletion leaves; the deletion of a live object is observed by its next pass.
-        Attempt::Left => Step::Rest(Verdict::Undecided),
+        Attempt::Left => Step::Finish(ReconcileOutcome::Undecided),
     }
 }
 
 fn decide_by_target(desired: &Desired, observed: &Observed) -> Step {
     match observed.target {
         Target::Unread => Step::Read,
-        Target::Unreadable(class) => Step::Rest(Verdict::Failed(class)),
-        Target::Absent => Step::Rest(Verdict::Absent),
+        Target::Unreadable(class) => Step::Finish(ReconcileOutcome::Failed(class)),
+        Target::Absent => Step::Finish(ReconcileOutcome::Absent),
         Target::Present { member: true, .. } => decide_member(desired, observed),
         Target::Present {
             member: false,
@@ -250,12 +250,12 @@ fn decide_by_target(desired: &Desired, observed: &Observed) -> Step {
 /// The edge is there.
 fn decide_member(desired: &Desired, observed: &Observed) -> Step {
     match desired.management {
-        ManagementPolicy::Observe => Step::Rest(ready(desired, observed)),
+        ManagementPolicy::Observe => Step::Finish(ready(desired, observed)),
         // Every Join under the claim was refused: somebody else has made the edge since.
         ManagementPolicy::Manage if observed.claim.is_none() || is_untested(observed) => {
             adopt(desired, observed)
         }
-        ManagementPolicy::Manage => Step::Rest(ready(desired, observed)),
+        ManagementPolicy::Manage => Step::Finish(ready(desired, observed)),
     }
 }
 
@@ -265,7 +265,7 @@ fn adopt(desired: &Desired, observed: &Observed) -> Step {
     match (desired.adoption, observed.sharing.claimed_elsewhere) {
         (AdoptionPolicy::Refuse, false) => match observed.claim {
             Some(_) => Step::Release(Release::Refused),
-            None => Step::Rest(Verdict::AdoptionRefused),
+            None => Step::Finish(ReconcileOutcome::AdoptionRefused),
         },
         (AdoptionPolicy::Refuse, true) | (AdoptionPolicy::Adopt, _) => Step::Claim(Origin::Adopted),
     }
@@ -274,19 +274,19 @@ fn adopt(desired: &Desired, observed: &Observed) -> Step {
 /// The edge is not there.
 fn decide_missing(desired: &Desired, observed: &Observed, transitional: bool) -> Step {
     if desired.management == ManagementPolicy::Observe {
-        return Step::Rest(Verdict::WouldJoin);
+        return Step::Finish(ReconcileOutcome::WouldJoin);
     }
     if observed.was_ready {
         match desired.drift {
-            DriftPolicy::Report => return Step::Rest(Verdict::DriftReported),
+            DriftPolicy::Report => return Step::Finish(ReconcileOutcome::DriftReported),
             DriftPolicy::Repair if observed.repairs >= REPAIR_LIMIT => {
-                return Step::Rest(Verdict::RepairLoop);
+                return Step::Finish(ReconcileOutcome::RepairLoop);
             }
             DriftPolicy::Repair => {}
         }
     }
     if transitional {
-        return Step::Rest(Verdict::Waiting);
+        return Step::Finish(ReconcileOutcome::Waiting);
     }
     match observed.claim {
         None => Step::Claim(Origin::Joined),
@@ -301,7 +301,7 @@ fn decide_already_member(desired: &Desired, observed: &Observed) -> Step {
         adopt(desired, observed)
     } else {
         // A call whose answer was lost was ours.
-        Step::Rest(ready(desired, observed))
+        Step::Finish(ready(desired, observed))
     }
 }
 
@@ -314,12 +314,12 @@ fn is_untested(observed: &Observed) -> bool {
         })
 }
 
-fn ready(desired: &Desired, observed: &Observed) -> Verdict {
+fn ready(desired: &Desired, observed: &Observed) -> ReconcileOutcome {
     let origin = match desired.management {
         ManagementPolicy::Manage => observed.claim.map(|claim| claim.origin),
         ManagementPolicy::Observe => None,
     };
-    Verdict::Ready {
+    ReconcileOutcome::Ready {
         origin,
         shared: origin == Some(Origin::Adopted) && observed.sharing.joined_elsewhere,
         repaired: observed.was_ready && observed.attempt == Attempt::Joined,
@@ -328,10 +328,10 @@ fn ready(desired: &Desired, observed: &Observed) -> Verdict {
 
 fn decide_deletion(desired: &Desired, observed: &Observed) -> Step {
     if observed.attempt == Attempt::Released || observed.claim.is_none() {
-        return Step::Rest(Verdict::Gone);
+        return Step::Finish(ReconcileOutcome::Gone);
     }
     if desired.paused {
-        return Step::Rest(Verdict::Paused);
+        return Step::Finish(ReconcileOutcome::Paused);
     }
     if is_untested(observed) {
         return Step::Release(Release::NeverJoined);
@@ -342,7 +342,7 @@ fn decide_deletion(desired: &Desired, observed: &Observed) -> Step {
     // Who shares an edge is known only when everything has been listed once. `Retain` alone needs no such knowledge:
     // it is the way out that always works.
     if !observed.synced && desired.deletion != DeletionPolicy::Retain {
-        return Step::Rest(Verdict::Undecided);
+        return Step::Finish(ReconcileOutcome::Undecided);
     }
     // Ownership belongs to the edge: whoever is left last must leave what was joined.
     if joined
@@ -358,8 +358,8 @@ fn decide_deletion(desired: &Desired, observed: &Observed) -> Step {
     if !leaves(desired, joined) {
         return Step::Release(Release::Retained);
     }
-    if let Some(verdict) = account_verdict(observed.account) {
-        return Step::Rest(verdict);
+    if let Some(outcome) = account_outcome(observed.account) {
+        return Step::Finish(outcome);
     }
     decide_leave(observed)
 }
@@ -394,18 +394,18 @@ fn decide_leave(observed: &Observed) -> Step {
             if observed.leave_forbidden_past_lag {
                 Step::Release(Release::Left)
             } else {
-                Step::Rest(Verdict::Failed(Class::Transient))
+                Step::Finish(ReconcileOutcome::Failed(Class::Transient))
             }
         }
-        (Attempt::Failed { class, .. }, _) => Step::Rest(Verdict::Failed(class)),
+        (Attempt::Failed { class, .. }, _) => Step::Finish(ReconcileOutcome::Failed(class)),
         (_, Target::Unread) => Step::Read,
-        (_, Target::Unreadable(class)) => Step::Rest(Verdict::Failed(class)),
+        (_, Target::Unreadable(class)) => Step::Finish(ReconcileOutcome::Failed(class)),
         (
             _,
             Target::Present {
                 transitional: true, ..
             },
-        ) => Step::Rest(Verdict::Waiting),
+        ) => Step::Finish(ReconcileOutcome::Waiting),
         // Also where the target or the edge is not listed: a read may lag behind our own Join, and only the answer
         // of Leave confirms that nothing is left.
         (
@@ -419,11 +419,11 @@ fn decide_leave(observed: &Observed) -> Step {
     }
 }
 
-const fn account_verdict(account: Account) -> Option<Verdict> {
+const fn account_outcome(account: Account) -> Option<ReconcileOutcome> {
     match account {
-        Account::Examining => Some(Verdict::Undecided),
+        Account::Examining => Some(ReconcileOutcome::Undecided),
         Account::Missing | Account::Unready { .. } | Account::Changed | Account::NotGranted => {
-            Some(Verdict::AccountUnusable)
+            Some(ReconcileOutcome::AccountUnusable)
         }
         Account::Usable => None,
     }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::clock::Clock;
 use crate::ecs::{Class, Error, TargetDescription};
 
-use super::decide::{REPAIR_LIMIT, REPAIR_WINDOW_MINUTES, Verdict};
+use super::decide::{REPAIR_LIMIT, REPAIR_WINDOW_MINUTES, ReconcileOutcome};
 use super::scan::CLOUD_READ_LAG;
 
 /// How often an edge is repaired that is undone again and again.
@@ -29,7 +29,7 @@ pub struct History {
 
 #[derive(Debug, Default)]
 struct Rare {
-    last: Option<Verdict>,
+    last: Option<ReconcileOutcome>,
     /// Since when the target is between states.
     waits_since: Option<Timestamp>,
     repeats: u32,
@@ -122,13 +122,13 @@ impl History {
     pub fn waits_since(
         &self,
         uid: &str,
-        verdict: Verdict,
+        outcome: ReconcileOutcome,
         told: impl FnOnce() -> Timestamp,
     ) -> Option<Timestamp> {
         let mut entries = self.lock();
         let waits = matches!(
-            verdict,
-            Verdict::Waiting | Verdict::Failed(Class::Transitional)
+            outcome,
+            ReconcileOutcome::Waiting | ReconcileOutcome::Failed(Class::Transitional)
         );
         if !waits {
             if let Some(entry) = entries.get_mut(uid) {
@@ -187,11 +187,11 @@ impl History {
     pub fn requeue_after(
         &self,
         uid: &str,
-        verdict: Verdict,
+        outcome: ReconcileOutcome,
         failure: Option<&Error>,
         stopped_until: Option<Instant>,
     ) -> Action {
-        if verdict == Verdict::Gone {
+        if outcome == ReconcileOutcome::Gone {
             self.forget(uid);
             return Action::await_change();
         }
@@ -202,17 +202,18 @@ impl History {
         // A look that was asked for in between makes no wait longer.
         let is_due = entry.due.is_none_or(|due| due <= Instant::now());
         entry.repeats = match entry.last {
-            Some(last) if last == verdict && is_due => entry.repeats.saturating_add(1),
-            Some(last) if last == verdict => entry.repeats,
+            Some(last) if last == outcome && is_due => entry.repeats.saturating_add(1),
+            Some(last) if last == outcome => entry.repeats,
             Some(_) | None => 1,
         };
-        entry.last = Some(verdict);
-        match verdict {
-            Verdict::Undecided | Verdict::Gone | Verdict::Paused | Verdict::AccountUnusable => {
-                Action::await_change()
-            }
+        entry.last = Some(outcome);
+        match outcome {
+            ReconcileOutcome::Undecided
+            | ReconcileOutcome::Gone
+            | ReconcileOutcome::Paused
+            | ReconcileOutcome::AccountUnusable => Action::await_change(),
             // The scanner looks at them.
-            Verdict::Ready { .. } => {
+            ReconcileOutcome::Ready { .. } => {
                 entry.leave_loop();
                 entry.drift_reported = false;
                 if entry.is_of_no_use() {
@@ -220,23 +221,25 @@ impl History {
                 }
                 Action::await_change()
             }
-            Verdict::WouldJoin | Verdict::DriftReported => {
+            ReconcileOutcome::WouldJoin | ReconcileOutcome::DriftReported => {
                 entry.leave_loop();
                 Action::await_change()
             }
-            Verdict::RepairLoop => {
+            ReconcileOutcome::RepairLoop => {
                 let next = *entry
                     .next_repair
                     .get_or_insert_with(|| Instant::now() + LOOP_PERIOD);
                 let wait = next.saturating_duration_since(Instant::now());
                 Action::requeue(wait + self.clock.jittered(Duration::from_secs(60), 0.9))
             }
-            Verdict::Failed(Class::Throttled) => {
+            ReconcileOutcome::Failed(Class::Throttled) => {
                 Action::requeue(self.throttle_wait(failure, stopped_until))
             }
-            Verdict::Waiting => self.again(entry, Class::Transitional),
-            Verdict::Absent | Verdict::AdoptionRefused => self.again(entry, Class::Absent),
-            Verdict::Failed(class) => self.again(entry, class),
+            ReconcileOutcome::Waiting => self.again(entry, Class::Transitional),
+            ReconcileOutcome::Absent | ReconcileOutcome::AdoptionRefused => {
+                self.again(entry, Class::Absent)
+            }
+            ReconcileOutcome::Failed(class) => self.again(entry, class),
         }
     }
 
@@ -314,7 +317,7 @@ mod tests {
             history.repaired("a");
         }
         assert_eq!(history.repairs("a"), REPAIR_LIMIT);
-        let _ = history.requeue_after("a", Verdict::RepairLoop, None, None);
+        let _ = history.requeue_after("a", ReconcileOutcome::RepairLoop, None, None);
         tokio::time::advance(Duration::from_secs(59 * 60)).await;
         assert_eq!(
             history.repairs("a"),
@@ -347,12 +350,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_edge_that_stayed_for_a_whole_period_is_in_no_loop_any_more() {
-        let ready = Verdict::WouldJoin;
+        let ready = ReconcileOutcome::WouldJoin;
         let history = History::default();
         for _ in 0..REPAIR_LIMIT {
             history.repaired("a");
         }
-        let _ = history.requeue_after("a", Verdict::RepairLoop, None, None);
+        let _ = history.requeue_after("a", ReconcileOutcome::RepairLoop, None, None);
         let _ = history.requeue_after("a", ready, None, None);
         assert_eq!(history.repairs("a"), REPAIR_LIMIT, "it has not stayed yet");
         tokio::time::advance(LOOP_PERIOD).await;
@@ -392,8 +395,8 @@ mod tests {
         let history = History::default();
         history.repaired("a");
         history.repaired("b");
-        let _ = history.requeue_after("a", Verdict::Gone, None, None);
-        let _ = history.requeue_after("b", Verdict::Paused, None, None);
+        let _ = history.requeue_after("a", ReconcileOutcome::Gone, None, None);
+        let _ = history.requeue_after("b", ReconcileOutcome::Paused, None, None);
         assert_eq!((history.repairs("a"), history.repairs("b")), (0, 1));
         history.forget("b");
         assert_eq!(history.repairs("b"), 0);
@@ -402,9 +405,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn waits_grow_while_the_same_goes_wrong_and_begin_anew_with_something_else() {
         let history = History::default();
-        let failed = Verdict::Failed(Class::Blocked);
-        let wait = |verdict| {
-            let _ = history.requeue_after("a", verdict, None, None);
+        let failed = ReconcileOutcome::Failed(Class::Blocked);
+        let wait = |outcome| {
+            let _ = history.requeue_after("a", outcome, None, None);
             let repeats = history.lock()["a"].repeats;
             history.wait(repeats, Class::Blocked)
         };
@@ -421,7 +424,7 @@ mod tests {
             wait(failed);
         }
         assert!(about(wait(failed), retry.cap));
-        assert!(about(wait(Verdict::Absent), retry.first));
+        assert!(about(wait(ReconcileOutcome::Absent), retry.first));
     }
 
     #[test]
@@ -457,7 +460,7 @@ mod tests {
         }
         let waits = (0..100).map(|_| history.after_error("a"));
         assert!(waits.max().unwrap() >= retry.cap.mul_f64(0.5));
-        let _ = history.requeue_after("a", Verdict::Paused, None, None);
+        let _ = history.requeue_after("a", ReconcileOutcome::Paused, None, None);
         assert!(history.after_error("a") <= retry.first.mul_f64(1.5));
     }
 

@@ -5,7 +5,7 @@
 //!          reads      pure      one effect                              one patch, if it differs
 //! ```
 //!
-//! A pass runs until [`decide::decide`] says [`decide::Step::Rest`], so that a new edge needs one pass and not four round trips of
+//! A pass runs until [`decide::decide`] says [`decide::Step::Finish`], so that a new edge needs one pass and not four round trips of
 //! the watch. Our own writes start no pass: the watch is filtered by what a user can change.
 
 mod act;
@@ -317,13 +317,13 @@ async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Action,
     if old_view && context.history.within_watch_lag(&uid) {
         return Ok(Action::requeue(Duration::from_millis(100)));
     }
-    let outcome = pass::run(Arc::clone(&object), edge, &context).await;
+    let result = pass::run(Arc::clone(&object), edge, &context).await;
     // The watch may have shown during the pass that the object has gone.
     if context.edges.known_version(&uid) == 0 {
         context.history.forget(&uid);
         return Ok(Action::await_change());
     }
-    match outcome {
+    match result {
         Ok(action) => Ok(action),
         Err(ActError::ObjectGone) => Ok(Action::await_change()),
         // Not every change starts a pass by itself.

@@ -16,7 +16,7 @@ use crate::condition::{self, Draft, Status};
 use crate::kubernetes;
 
 use super::act::ActError;
-use super::decide::{Attempt, Release, Step, Target, Verdict, decide};
+use super::decide::{Attempt, ReconcileOutcome, Release, Step, Target, decide};
 use super::edge::Edge;
 use super::observe::Pass;
 use super::scan::Observation;
@@ -36,20 +36,20 @@ pub(super) async fn run(
     let Some(mut pass) = Pass::begin(object, edge, context.history.repairs(&uid), context) else {
         return Ok(Action::await_change());
     };
-    let verdict = walk(&mut pass, &uid, context).await?;
-    debug!(edge = ?pass.edge, ?verdict, "pass");
-    context.telemetry.count_pass(outcome(verdict));
+    let outcome = run_steps(&mut pass, &uid, context).await?;
+    debug!(edge = ?pass.edge, ?outcome, "pass");
+    context.telemetry.count_pass(outcome_label(outcome));
     let previous = pass.object().status.clone().unwrap_or_default();
     let now = context.clock.now();
     let facts = Facts {
         edge: &pass.edge,
-        verdict,
+        outcome,
         observed: &pass.observed,
         deleting: pass.desired.deleting,
         description: pass.description.as_ref(),
         failure: pass.failure.as_ref(),
         account_problem: &pass.account_problem,
-        waits_since: context.history.waits_since(&uid, verdict, || {
+        waits_since: context.history.waits_since(&uid, outcome, || {
             status::waits_since(&previous).unwrap_or(now)
         }),
         turn_in: pass
@@ -57,15 +57,15 @@ pub(super) async fn run(
             .map(|until| until.saturating_duration_since(Instant::now())),
     };
     let next = status::status(&previous, pass.generation, &facts, now);
-    let note = match verdict {
-        Verdict::Ready { repaired: true, .. } => Some(Note {
+    let note = match outcome {
+        ReconcileOutcome::Ready { repaired: true, .. } => Some(Note {
             reason: "DriftRepaired",
             warning: false,
             text: format!("{} joined {} again", pass.edge.target, pass.edge.group),
         }),
         _ => next
             .as_ref()
-            .and_then(|next| status::note(&previous, next, verdict)),
+            .and_then(|next| status::note(&previous, next, outcome)),
     };
     // Before the write: the watch may show it sooner than its answer comes.
     let written = next.as_ref().or(pass.object().status.as_ref());
@@ -77,7 +77,7 @@ pub(super) async fn run(
     }
     context
         .edges
-        .record_observation(&uid, observation_of(&pass, verdict));
+        .record_observation(&uid, observation_of(&pass, outcome));
     let waits_for_its_turn = pass.stopped_until.is_some() && pass.failure.is_none();
     context
         .history
@@ -87,7 +87,7 @@ pub(super) async fn run(
     }
     Ok(context
         .history
-        .requeue_after(&uid, verdict, pass.failure.as_ref(), pass.stopped_until))
+        .requeue_after(&uid, outcome, pass.failure.as_ref(), pass.stopped_until))
 }
 
 /// What tells one status from another.
@@ -100,8 +100,8 @@ pub(super) fn status_hash(status: Option<&SecurityGroupMembershipStatus>) -> u64
 }
 
 /// What a scan has to find for this object to have nothing to do; none where the pass did not look.
-fn observation_of(pass: &Pass, verdict: Verdict) -> Option<Observation> {
-    let ready = matches!(verdict, Verdict::Ready { .. });
+fn observation_of(pass: &Pass, outcome: ReconcileOutcome) -> Option<Observation> {
+    let ready = matches!(outcome, ReconcileOutcome::Ready { .. });
     match pass.observed.target {
         Target::Unread | Target::Unreadable(_) => None,
         Target::Absent => Some(Observation::Absent),
@@ -115,10 +115,14 @@ fn observation_of(pass: &Pass, verdict: Verdict) -> Option<Observation> {
 const STEPS: usize = 10;
 
 /// Does what `decide` says until it says rest.
-async fn walk(pass: &mut Pass, uid: &str, context: &Context) -> Result<Verdict, ActError> {
+async fn run_steps(
+    pass: &mut Pass,
+    uid: &str,
+    context: &Context,
+) -> Result<ReconcileOutcome, ActError> {
     for _ in 0..STEPS {
         match decide(&pass.desired, &pass.observed) {
-            Step::Rest(verdict) => return Ok(verdict),
+            Step::Finish(outcome) => return Ok(outcome),
             Step::Read => pass.read(context).await,
             Step::Claim(origin) => pass.claim(origin, context).await?,
             Step::Join => {
@@ -141,7 +145,7 @@ async fn walk(pass: &mut Pass, uid: &str, context: &Context) -> Result<Verdict, 
         }
     }
     warn!(edge = ?pass.edge, "a pass did not come to rest; it starts anew");
-    Ok(Verdict::Failed(crate::ecs::Class::Transient))
+    Ok(ReconcileOutcome::Failed(crate::ecs::Class::Transient))
 }
 
 /// Tells of a drift that a repair was tried for. `AlreadyMember` was none: the read lagged behind the cloud.
@@ -190,22 +194,22 @@ fn release_note(pass: &Pass, why: Release) -> Option<Note> {
     })
 }
 
-const fn outcome(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Undecided => "undecided",
-        Verdict::Gone => "gone",
-        Verdict::Ready {
+const fn outcome_label(outcome: ReconcileOutcome) -> &'static str {
+    match outcome {
+        ReconcileOutcome::Undecided => "undecided",
+        ReconcileOutcome::Gone => "gone",
+        ReconcileOutcome::Ready {
             repaired: false, ..
         } => "ready",
-        Verdict::Ready { repaired: true, .. } => "repaired",
-        Verdict::Paused => "paused",
-        Verdict::Waiting => "waiting",
-        Verdict::WouldJoin => "observed",
-        Verdict::AdoptionRefused => "refused",
-        Verdict::DriftReported | Verdict::RepairLoop => "drifted",
-        Verdict::Absent => "absent",
-        Verdict::AccountUnusable => "account",
-        Verdict::Failed(_) => "failed",
+        ReconcileOutcome::Ready { repaired: true, .. } => "repaired",
+        ReconcileOutcome::Paused => "paused",
+        ReconcileOutcome::Waiting => "waiting",
+        ReconcileOutcome::WouldJoin => "observed",
+        ReconcileOutcome::AdoptionRefused => "refused",
+        ReconcileOutcome::DriftReported | ReconcileOutcome::RepairLoop => "drifted",
+        ReconcileOutcome::Absent => "absent",
+        ReconcileOutcome::AccountUnusable => "account",
+        ReconcileOutcome::Failed(_) => "failed",
     }
 }
 
@@ -279,30 +283,30 @@ mod tests {
 
     #[test]
     fn passes_are_counted_by_how_they_end() {
-        let ready = |repaired| Verdict::Ready {
+        let ready = |repaired| ReconcileOutcome::Ready {
             origin: None,
             shared: false,
             repaired,
         };
         let ends = [
-            Verdict::Undecided,
-            Verdict::Gone,
+            ReconcileOutcome::Undecided,
+            ReconcileOutcome::Gone,
             ready(false),
             ready(true),
-            Verdict::Paused,
-            Verdict::Waiting,
-            Verdict::WouldJoin,
-            Verdict::AdoptionRefused,
-            Verdict::DriftReported,
-            Verdict::Absent,
-            Verdict::AccountUnusable,
-            Verdict::Failed(crate::ecs::Class::Transient),
+            ReconcileOutcome::Paused,
+            ReconcileOutcome::Waiting,
+            ReconcileOutcome::WouldJoin,
+            ReconcileOutcome::AdoptionRefused,
+            ReconcileOutcome::DriftReported,
+            ReconcileOutcome::Absent,
+            ReconcileOutcome::AccountUnusable,
+            ReconcileOutcome::Failed(crate::ecs::Class::Transient),
         ];
-        let words: std::collections::BTreeSet<_> = ends.map(outcome).into();
+        let words: std::collections::BTreeSet<_> = ends.map(outcome_label).into();
         assert_eq!(words.len(), ends.len(), "{words:?}");
         assert_eq!(
-            outcome(Verdict::RepairLoop),
-            outcome(Verdict::DriftReported)
+            outcome_label(ReconcileOutcome::RepairLoop),
+            outcome_label(ReconcileOutcome::DriftReported)
         );
     }
 

@@ -169,7 +169,7 @@ async fn scan_block(context: &Context, account: &AccountKey, region: &Region, bl
             // This stretches the period where the limit is small.
             Err(CallError::Stopped(until)) => tokio::time::sleep_until(until).await,
             // Passes ask for each by itself, and the scan no more for the one to blame.
-            Err(CallError::Failed(error)) if error.blames_one_id() => {
+            Err(CallError::Failed(error)) if error.may_be_one_bad_id() => {
                 for object in context.edges.mark_stale(account, region, block) {
                     context.queue.enqueue(&object);
                 }

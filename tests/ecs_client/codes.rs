@@ -35,7 +35,7 @@ fn check(error: &Error, status: u16, code: &str, class: Class) {
     );
     assert_eq!(api.request_id.as_ref().unwrap().as_str(), "R");
     assert_eq!(error.class(), class, "{status} {code}");
-    assert!(error.verdict().known, "{code}");
+    assert!(error.classify().known, "{code}");
     assert!(
         error.hint().len() > 20,
         "{code}: the reader is told what to do"

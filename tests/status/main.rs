@@ -18,7 +18,7 @@ use security_group_operator::ecs::{
     Action, ApiError, Class, Error, TargetDescription, TargetState, TransportError,
 };
 use security_group_operator::membership::decide::{
-    Account, Attempt, Observed, Sharing, Target, Verdict,
+    Account, Attempt, Observed, ReconcileOutcome, Sharing, Target,
 };
 use security_group_operator::membership::edge::Edge;
 use security_group_operator::membership::status::{Facts, legible, note, status, waits_since};
@@ -31,7 +31,7 @@ fn edge() -> Edge {
     }
 }
 
-fn seen(account: Account) -> Observed {
+fn observed(account: Account) -> Observed {
     Observed {
         account,
         claim: None,
@@ -72,26 +72,26 @@ fn at(second: i64) -> Timestamp {
 }
 
 /// Every end that a pass can come to, with a failure where one belongs to it.
-fn ends() -> Vec<(Verdict, Account, Option<Error>)> {
-    let ready = |origin, shared| Verdict::Ready {
+fn ends() -> Vec<(ReconcileOutcome, Account, Option<Error>)> {
+    let ready = |origin, shared| ReconcileOutcome::Ready {
         origin,
         shared,
         repaired: false,
     };
-    let mut ends: Vec<(Verdict, Account, Option<Error>)> = [
+    let mut ends: Vec<(ReconcileOutcome, Account, Option<Error>)> = [
         ready(Some(Origin::Joined), false),
         ready(Some(Origin::Adopted), false),
         ready(Some(Origin::Adopted), true),
         ready(None, false),
-        Verdict::Paused,
-        Verdict::Waiting,
-        Verdict::WouldJoin,
-        Verdict::AdoptionRefused,
-        Verdict::DriftReported,
-        Verdict::RepairLoop,
-        Verdict::Absent,
+        ReconcileOutcome::Paused,
+        ReconcileOutcome::Waiting,
+        ReconcileOutcome::WouldJoin,
+        ReconcileOutcome::AdoptionRefused,
+        ReconcileOutcome::DriftReported,
+        ReconcileOutcome::RepairLoop,
+        ReconcileOutcome::Absent,
     ]
-    .map(|verdict| (verdict, Account::Usable, None))
+    .map(|outcome| (outcome, Account::Usable, None))
     .into();
     for account in [
         Account::Missing,
@@ -100,7 +100,7 @@ fn ends() -> Vec<(Verdict, Account, Option<Error>)> {
         Account::Changed,
         Account::NotGranted,
     ] {
-        ends.push((Verdict::AccountUnusable, account, None));
+        ends.push((ReconcileOutcome::AccountUnusable, account, None));
     }
     for code in [
         "IncorrectInstanceStatus",
@@ -112,7 +112,11 @@ fn ends() -> Vec<(Verdict, Account, Option<Error>)> {
         "Never.Heard.Of",
     ] {
         let error = refusal(code, "so it is");
-        ends.push((Verdict::Failed(error.class()), Account::Usable, Some(error)));
+        ends.push((
+            ReconcileOutcome::Failed(error.class()),
+            Account::Usable,
+            Some(error),
+        ));
     }
     let silence = Error::Transport {
         action: Action::JoinSecurityGroup,
@@ -121,7 +125,7 @@ fn ends() -> Vec<(Verdict, Account, Option<Error>)> {
         },
     };
     ends.push((
-        Verdict::Failed(Class::Transient),
+        ReconcileOutcome::Failed(Class::Transient),
         Account::Usable,
         Some(silence),
     ));
@@ -131,18 +135,18 @@ fn ends() -> Vec<(Verdict, Account, Option<Error>)> {
 /// The status after a pass that ended so, at this second.
 fn say(
     previous: &SecurityGroupMembershipStatus,
-    (verdict, account, failure): &(Verdict, Account, Option<Error>),
+    (outcome, account, failure): &(ReconcileOutcome, Account, Option<Error>),
     deleting: bool,
     second: i64,
 ) -> Option<SecurityGroupMembershipStatus> {
     let description = running();
     let waits = matches!(
-        verdict,
-        Verdict::Waiting | Verdict::Failed(Class::Transitional)
+        outcome,
+        ReconcileOutcome::Waiting | ReconcileOutcome::Failed(Class::Transitional)
     );
     let facts = Facts {
         edge: &edge(),
-        verdict: *verdict,
+        outcome: *outcome,
         observed: &observed(*account),
         deleting,
         description: Some(&description),
@@ -187,7 +191,11 @@ fn stalled_and_reconciling_are_never_both_true_and_ready_never_beside_them() {
                 "{end:?}: {:?}",
                 said.conditions
             );
-            assert_eq!(ready, matches!(end.0, Verdict::Ready { .. }), "{end:?}");
+            assert_eq!(
+                ready,
+                matches!(end.0, ReconcileOutcome::Ready { .. }),
+                "{end:?}"
+            );
             assert!(
                 said.conditions
                     .iter()
@@ -208,7 +216,11 @@ fn the_raw_code_opens_the_message_and_stands_in_last_error_with_the_next_try() {
         "InstanceSecurityGroupLimitExceeded",
         "Exceeding the allowed amount",
     );
-    let end = (Verdict::Failed(error.class()), Account::Usable, Some(error));
+    let end = (
+        ReconcileOutcome::Failed(error.class()),
+        Account::Usable,
+        Some(error),
+    );
     let said = say(&SecurityGroupMembershipStatus::default(), &end, false, 0).unwrap();
     let ready = find(&said.conditions, "Ready").unwrap();
     assert!(
@@ -268,7 +280,11 @@ fn a_passing_failure_does_not_undo_what_the_cloud_said_of_this_generation() {
     )
     .unwrap();
     let error = refusal("InternalError", "");
-    let end = (Verdict::Failed(error.class()), Account::Usable, Some(error));
+    let end = (
+        ReconcileOutcome::Failed(error.class()),
+        Account::Usable,
+        Some(error),
+    );
     assert_eq!(say(&ready, &end, false, 60), None);
     let another_generation = SecurityGroupMembershipStatus {
         observed_generation: Some(0),
@@ -287,7 +303,7 @@ fn that_the_edge_is_gone_undoes_what_the_cloud_said_before() {
         let class = failure.map_or(Class::Throttled, Error::class);
         let facts = Facts {
             edge: &edge,
-            verdict: Verdict::Failed(class),
+            outcome: ReconcileOutcome::Failed(class),
             observed: &Observed {
                 target: Target::Present {
                     member,
@@ -337,7 +353,7 @@ fn what_cannot_be_read_as_a_status_is_read_condition_by_condition() {
 
 #[test]
 fn a_target_between_states_for_half_an_hour_is_stalled_and_stays_so_until_it_settles() {
-    let waiting = (Verdict::Waiting, Account::Usable, None);
+    let waiting = (ReconcileOutcome::Waiting, Account::Usable, None);
     let first = say(
         &SecurityGroupMembershipStatus::default(),
         &waiting,
@@ -363,14 +379,18 @@ fn a_deletion_that_cannot_finish_names_the_way_out() {
     for end in ends() {
         let blocked = matches!(
             end.0,
-            Verdict::AccountUnusable
-                | Verdict::Failed(Class::Blocked | Class::Invalid | Class::Transient)
+            ReconcileOutcome::AccountUnusable
+                | ReconcileOutcome::Failed(Class::Blocked | Class::Invalid | Class::Transient)
         );
         let said = say(&SecurityGroupMembershipStatus::default(), &end, true, 0).unwrap();
         let ready = find(&said.conditions, "Ready").unwrap();
         assert_eq!(
             ready.message.contains("set spec.deletionPolicy to Retain"),
-            blocked || matches!(end.0, Verdict::Failed(Class::Throttled | Class::Absent)),
+            blocked
+                || matches!(
+                    end.0,
+                    ReconcileOutcome::Failed(Class::Throttled | Class::Absent)
+                ),
             "{end:?}: {}",
             ready.message
         );
@@ -383,17 +403,20 @@ fn a_failing_account_does_not_undo_what_the_cloud_said_of_this_generation_unless
     let nothing = SecurityGroupMembershipStatus::default();
     let ready = say(&nothing, &ends()[0], false, 0).unwrap();
     let passing = (
-        Verdict::AccountUnusable,
+        ReconcileOutcome::AccountUnusable,
         Account::Unready { stalled: false },
         None,
     );
     assert_eq!(say(&ready, &passing, false, 60), None);
     let stalled = (
-        Verdict::AccountUnusable,
+        ReconcileOutcome::AccountUnusable,
         Account::Unready { stalled: true },
         None,
     );
-    for end in [stalled, (Verdict::AccountUnusable, Account::Missing, None)] {
+    for end in [
+        stalled,
+        (ReconcileOutcome::AccountUnusable, Account::Missing, None),
+    ] {
         let said = say(&ready, &end, false, 60).unwrap();
         assert!(!is_true(&said.conditions, "Ready"), "{end:?}");
     }
@@ -430,14 +453,14 @@ fn nothing_is_said_where_nothing_was_decided() {
         0,
     )
     .unwrap();
-    for verdict in [
-        Verdict::Undecided,
-        Verdict::Gone,
+    for outcome in [
+        ReconcileOutcome::Undecided,
+        ReconcileOutcome::Gone,
         // Held back without a call of its own.
-        Verdict::Failed(Class::Throttled),
+        ReconcileOutcome::Failed(Class::Throttled),
     ] {
         assert_eq!(
-            say(&ready, &(verdict, Account::Usable, None), true, 60),
+            say(&ready, &(outcome, Account::Usable, None), true, 60),
             None
         );
     }
@@ -466,7 +489,7 @@ fn the_target_is_shown_as_last_described_and_not_at_all_when_it_is_gone() {
     let show = |previous: &SecurityGroupMembershipStatus, target, description| {
         let facts = Facts {
             edge: &edge,
-            verdict: Verdict::Absent,
+            outcome: ReconcileOutcome::Absent,
             observed: &Observed {
                 target,
                 ..observed(Account::Usable)

@@ -5,11 +5,11 @@ use std::time::Duration;
 use security_group_operator::api::membership::SecurityGroupMembershipStatus;
 use security_group_operator::condition::find;
 use security_group_operator::ecs::{Action, Class, Error, TransportError};
-use security_group_operator::membership::decide::{Account, Verdict};
+use security_group_operator::membership::decide::{Account, ReconcileOutcome};
 use security_group_operator::membership::edge::Edge;
 use security_group_operator::membership::status::{Facts, status};
 
-use crate::{at, edge, ends, refusal, say, seen};
+use crate::{at, edge, ends, observed, refusal, say};
 
 /// Status of Ready, what else is True, reason, message.
 fn spoken(status: &SecurityGroupMembershipStatus) -> String {
@@ -83,7 +83,7 @@ fn a_network_interface_is_looked_for_under_its_own_field() {
     };
     let facts = Facts {
         edge: &edge,
-        verdict: Verdict::Absent,
+        outcome: ReconcileOutcome::Absent,
         observed: &observed(Account::Usable),
         deleting: false,
         description: None,
@@ -108,7 +108,7 @@ fn a_network_interface_is_looked_for_under_its_own_field() {
 
 #[test]
 fn a_pause_says_what_was_before_it_and_goes_on_saying_so() {
-    let pause = (Verdict::Paused, Account::Usable, None);
+    let pause = (ReconcileOutcome::Paused, Account::Usable, None);
     let before = say(
         &SecurityGroupMembershipStatus::default(),
         &ends()[0],
@@ -129,7 +129,7 @@ fn a_long_wait_for_a_turn_is_said_once_and_a_short_one_not_at_all() {
     let held_back = |previous: &SecurityGroupMembershipStatus, seconds: u64| {
         let facts = Facts {
             edge: &edge(),
-            verdict: Verdict::Failed(Class::Throttled),
+            outcome: ReconcileOutcome::Failed(Class::Throttled),
             observed: &observed(Account::Usable),
             deleting: false,
             description: None,
@@ -155,7 +155,7 @@ fn a_long_wait_for_a_turn_is_said_once_and_a_short_one_not_at_all() {
 #[test]
 fn a_wait_says_for_what_and_after_half_an_hour_where_to_look() {
     let nothing = SecurityGroupMembershipStatus::default();
-    let wait = (Verdict::Waiting, Account::Usable, None);
+    let wait = (ReconcileOutcome::Waiting, Account::Usable, None);
     let retry = "looked at again after 5s, at most every 1m";
     let leaving = say(&nothing, &wait, true, 0).unwrap();
     assert_eq!(
@@ -178,7 +178,7 @@ fn last_error_is_what_the_cloud_said() {
     let nothing = SecurityGroupMembershipStatus::default();
     let refused = refusal("InvalidInstanceId.Mismatch", "so it is.");
     let end = (
-        Verdict::Failed(refused.class()),
+        ReconcileOutcome::Failed(refused.class()),
         Account::Usable,
         Some(refused),
     );
@@ -204,7 +204,7 @@ fn last_error_is_what_the_cloud_said() {
     };
     let text = silence.to_string();
     let end = (
-        Verdict::Failed(silence.class()),
+        ReconcileOutcome::Failed(silence.class()),
         Account::Usable,
         Some(silence),
     );

@@ -13,7 +13,7 @@ use security_group_operator::api::{
 };
 use security_group_operator::ecs::{TargetDescription, TargetState};
 use security_group_operator::membership::decide::{
-    Account, Attempt, Claim, Desired, Observed, Sharing, Step, Target, Verdict, decide,
+    Account, Attempt, Claim, Desired, Observed, ReconcileOutcome, Sharing, Step, Target, decide,
 };
 use security_group_operator::membership::edge::Edge;
 use security_group_operator::membership::status::{Facts, status};
@@ -75,7 +75,7 @@ fn one(fresh: &str) -> Option<Vec<u8>> {
     let edge = Edge::try_from(&stored.spec).ok()?;
     let desired = desired(&stored);
     let mut observed = unseen();
-    let verdict = loop {
+    let outcome = loop {
         match decide(&desired, &observed) {
             Step::Read => {
                 observed.target = Target::Present {
@@ -93,12 +93,12 @@ fn one(fresh: &str) -> Option<Vec<u8>> {
                 });
             }
             Step::Join => observed.attempt = Attempt::Joined,
-            Step::Rest(verdict) => break verdict,
+            Step::Finish(outcome) => break outcome,
             Step::Leave | Step::HandOver | Step::Release(_) => return None,
         }
     };
     let description = description()?;
-    let next = finished(&stored, &edge, verdict, &observed, &description)?;
+    let next = finished(&stored, &edge, outcome, &observed, &description)?;
     let patch = serde_json::to_vec(&json!({
         "apiVersion": "security-group-operator.io/v1alpha1", "kind": "SecurityGroupMembership",
         "metadata": {"name": "edge-000001", "uid": stored.metadata.uid}, "status": next,
@@ -112,13 +112,13 @@ fn one(fresh: &str) -> Option<Vec<u8>> {
 fn finished(
     stored: &SecurityGroupMembership,
     edge: &Edge,
-    verdict: Verdict,
+    outcome: ReconcileOutcome,
     observed: &Observed,
     description: &TargetDescription,
 ) -> Option<security_group_operator::api::SecurityGroupMembershipStatus> {
     let facts = Facts {
         edge,
-        verdict,
+        outcome,
         observed,
         deleting: false,
         description: Some(description),

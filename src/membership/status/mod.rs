@@ -1,4 +1,4 @@
-//! The status that follows from a verdict. Pure: `now` and what was seen are arguments.
+//! The status that follows from a outcome. Pure: `now` and what was seen are arguments.
 
 mod note;
 mod summary;
@@ -15,7 +15,7 @@ use crate::api::reason;
 use crate::condition;
 use crate::ecs::{Error, TargetDescription};
 
-use super::decide::{Observed, Verdict};
+use super::decide::{Observed, ReconcileOutcome};
 use super::edge::Edge;
 
 use self::summary::summarize;
@@ -37,7 +37,7 @@ pub struct Facts<'a> {
     /// The edge.
     pub edge: &'a Edge,
     /// Where the pass ended.
-    pub verdict: Verdict,
+    pub outcome: ReconcileOutcome,
     /// What it went by.
     pub observed: &'a Observed,
     /// Whether the object is being deleted.
@@ -66,8 +66,8 @@ pub fn status(
     let next = SecurityGroupMembershipStatus {
         observed_generation: generation,
         conditions: condition::merge(&previous.conditions, summary.drafts(), generation, now),
-        origin: match facts.verdict {
-            Verdict::Ready { origin, .. } => origin,
+        origin: match facts.outcome {
+            ReconcileOutcome::Ready { origin, .. } => origin,
             _ => previous.origin,
         },
         target: match facts.observed.target {

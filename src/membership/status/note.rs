@@ -6,7 +6,7 @@ use crate::api::membership::{Origin, SecurityGroupMembershipStatus};
 use crate::api::reason;
 use crate::condition;
 
-use super::super::decide::Verdict;
+use super::super::decide::ReconcileOutcome;
 
 /// An event that a change of status is worth.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub struct Note {
 pub fn note(
     previous: &SecurityGroupMembershipStatus,
     next: &SecurityGroupMembershipStatus,
-    verdict: Verdict,
+    outcome: ReconcileOutcome,
 ) -> Option<Note> {
     let before = |type_| true_condition(previous, type_);
     let after = |type_| true_condition(next, type_);
@@ -41,12 +41,12 @@ pub fn note(
     };
     if let Some(ready) = changed(reason::READY) {
         let held = previous.origin.is_some() && previous.origin == next.origin;
-        let reason = match verdict {
+        let reason = match outcome {
             _ if before(reason::STALLED).is_some() => "Recovered",
             // It went on holding what it held.
             _ if held && is_paused(previous) => return None,
             _ if held && before(reason::READY).is_none() => "Recovered",
-            Verdict::Ready {
+            ReconcileOutcome::Ready {
                 origin: Some(Origin::Joined),
                 ..
             } => "Joined",

@@ -1,4 +1,4 @@
-//! A verdict in the words of the status: conditions, reasons, messages and the last error. Pure.
+//! A outcome in the words of the status: conditions, reasons, messages and the last error. Pure.
 
 use std::time::Duration;
 
@@ -10,7 +10,9 @@ use crate::api::reason;
 use crate::condition::{self, Draft, Status};
 use crate::ecs::{Class, Error};
 
-use super::super::decide::{Account, REPAIR_LIMIT, REPAIR_WINDOW_MINUTES, Target, Verdict};
+use super::super::decide::{
+    Account, REPAIR_LIMIT, REPAIR_WINDOW_MINUTES, ReconcileOutcome, Target,
+};
 use super::super::edge::Edge;
 use super::Facts;
 
@@ -20,7 +22,7 @@ pub const STUCK_AFTER: Duration = Duration::from_secs(30 * 60);
 /// How long an object waits for its turn without a word: a status costs the API server a write.
 const SILENT_WAIT: Duration = Duration::from_secs(60);
 
-/// A verdict in the words of the status.
+/// A outcome in the words of the status.
 pub(super) struct Summary {
     ready: Status,
     reason: String,
@@ -84,27 +86,27 @@ impl Summary {
     }
 }
 
-/// None where the verdict says nothing that belongs into a status.
+/// None where the outcome says nothing that belongs into a status.
 pub(super) fn summarize(
     previous: &SecurityGroupMembershipStatus,
     generation: Option<i64>,
     facts: &Facts<'_>,
     now: Timestamp,
 ) -> Option<Summary> {
-    let Facts { edge, verdict, .. } = *facts;
+    let Facts { edge, outcome, .. } = *facts;
     let target = &edge.target;
     let group = &edge.group;
-    Some(match verdict {
-        Verdict::Undecided | Verdict::Gone => return None,
-        Verdict::Ready { origin, shared, .. } => ready(edge, origin, shared),
-        Verdict::Paused => Summary::simple(
+    Some(match outcome {
+        ReconcileOutcome::Undecided | ReconcileOutcome::Gone => return None,
+        ReconcileOutcome::Ready { origin, shared, .. } => ready(edge, origin, shared),
+        ReconcileOutcome::Paused => Summary::simple(
             Status::Unknown,
             reason::PAUSED,
             paused_message(previous, facts.deleting),
             Phase::Settled,
         ),
-        Verdict::Waiting => waiting(previous, facts, now),
-        Verdict::WouldJoin => Summary::simple(
+        ReconcileOutcome::Waiting => waiting(previous, facts, now),
+        ReconcileOutcome::WouldJoin => Summary::simple(
             Status::False,
             reason::NOT_A_MEMBER,
             format!(
@@ -112,7 +114,7 @@ pub(super) fn summarize(
             ),
             Phase::Settled,
         ),
-        Verdict::AdoptionRefused => Summary::simple(
+        ReconcileOutcome::AdoptionRefused => Summary::simple(
             Status::False,
             reason::ADOPTION_REFUSED,
             format!(
@@ -120,19 +122,19 @@ pub(super) fn summarize(
             ),
             Phase::Stalled,
         ),
-        Verdict::DriftReported => drift_reported(edge),
-        Verdict::RepairLoop => repair_loop(edge),
-        Verdict::Absent => absent(facts),
+        ReconcileOutcome::DriftReported => drift_reported(edge),
+        ReconcileOutcome::RepairLoop => repair_loop(edge),
+        ReconcileOutcome::Absent => absent(facts),
         // A passing failure of the account says nothing new about the edge.
-        Verdict::AccountUnusable
+        ReconcileOutcome::AccountUnusable
             if facts.observed.account == (Account::Unready { stalled: false })
                 && stands(previous, generation)
                 && !facts.deleting =>
         {
             return None;
         }
-        Verdict::AccountUnusable => account_unusable(facts),
-        Verdict::Failed(class) => return failed(previous, generation, facts, class, now),
+        ReconcileOutcome::AccountUnusable => account_unusable(facts),
+        ReconcileOutcome::Failed(class) => return failed(previous, generation, facts, class, now),
     })
 }
 
