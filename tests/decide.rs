@@ -6,8 +6,8 @@ use security_group_operator::api::membership::{
 };
 use security_group_operator::ecs::Class;
 use security_group_operator::membership::decide::{
-    Account, Attempt, Claim, Desired, Observed, REPAIR_LIMIT, ReconcileOutcome, Release, Sharing,
-    Step, Target, decide,
+    Access, Attempt, ClaimView, Desired, Observed, REPAIR_LIMIT, ReconcileOutcome, Release,
+    Sharing, Step, TargetView, decide,
 };
 
 const CLASSES: [Class; 7] = [
@@ -21,14 +21,14 @@ const CLASSES: [Class; 7] = [
 ];
 const BOOLS: [bool; 2] = [false, true];
 const PAIRS: [(bool, bool); 4] = [(false, false), (false, true), (true, false), (true, true)];
-const ACCOUNTS: [Account; 7] = [
-    Account::Examining,
-    Account::Missing,
-    Account::Unready { stalled: true },
-    Account::Unready { stalled: false },
-    Account::Changed,
-    Account::NotGranted,
-    Account::Usable,
+const ACCOUNTS: [Access; 7] = [
+    Access::Examining,
+    Access::Missing,
+    Access::Unready { stalled: true },
+    Access::Unready { stalled: false },
+    Access::Changed,
+    Access::NotGranted,
+    Access::Usable,
 ];
 const SHARINGS: [Sharing; 4] = [
     Sharing {
@@ -82,19 +82,19 @@ fn wants() -> Vec<Desired> {
     wants
 }
 
-fn claims() -> Vec<Option<Claim>> {
+fn claims() -> Vec<Option<ClaimView>> {
     let mut claims = vec![None];
     for origin in [Origin::Joined, Origin::Adopted] {
-        claims.extend(BOOLS.map(|untested| Some(Claim { origin, untested })));
+        claims.extend(BOOLS.map(|untested| Some(ClaimView { origin, untested })));
     }
     claims
 }
 
-fn read_targets() -> Vec<Target> {
-    let mut targets = vec![Target::Absent];
-    targets.extend(CLASSES.map(Target::Unreadable));
+fn read_targets() -> Vec<TargetView> {
+    let mut targets = vec![TargetView::Absent];
+    targets.extend(CLASSES.map(TargetView::Unreadable));
     for member in BOOLS {
-        targets.extend(BOOLS.map(|transitional| Target::Present {
+        targets.extend(BOOLS.map(|transitional| TargetView::Present {
             member,
             transitional,
         }));
@@ -115,7 +115,7 @@ fn attempts() -> Vec<Attempt> {
         Attempt::Joined,
         Attempt::AlreadyMember,
         Attempt::Left,
-        Attempt::HandedOver,
+        Attempt::OwnershipTransferred,
         Attempt::Released,
     ];
     attempts.extend(failures());
@@ -125,7 +125,7 @@ fn attempts() -> Vec<Attempt> {
 /// Calls `check` with every case and returns how many there were.
 fn every_case(mut check: impl FnMut(&Desired, &Observed, Step)) -> u64 {
     let mut targets = read_targets();
-    targets.push(Target::Unread);
+    targets.push(TargetView::Unread);
     let (wants, claims, attempts) = (wants(), claims(), attempts());
     let mut cases = 0;
     for desired in &wants {
@@ -170,11 +170,11 @@ fn in_no_case_is_a_promise_broken() {
             Step::Leave => may_leave(desired, observed),
             Step::Join => may_join(desired, observed),
             Step::Claim(origin) => may_claim(desired, observed, origin),
-            Step::HandOver => may_hand_over(desired, observed),
+            Step::TransferOwnership => may_hand_over(desired, observed),
             Step::Release(why) => may_release(desired, observed, why),
             Step::Read => {
-                observed.target == Target::Unread
-                    && observed.account == Account::Usable
+                observed.target == TargetView::Unread
+                    && observed.account == Access::Usable
                     && !desired.paused
             }
             Step::Finish(outcome) => may_rest(desired, observed, outcome),
@@ -196,29 +196,29 @@ fn may_leave(desired: &Desired, observed: &Observed) -> bool {
         && !desired.paused
         && desired.management == ManagementPolicy::Manage
         && owns
-        && observed.account == Account::Usable
+        && observed.account == Access::Usable
         && !observed.sharing.others
         && observed.synced
         && !matches!(
             observed.target,
-            Target::Present {
+            TargetView::Present {
                 transitional: true,
                 ..
-            } | Target::Unread
-                | Target::Unreadable(_)
+            } | TargetView::Unread
+                | TargetView::Unreadable(_)
         )
 }
 
-/// Claim before the call, no call while the target is between states, no repair where none is desired.
+/// ClaimView before the call, no call while the target is between states, no repair where none is desired.
 fn may_join(desired: &Desired, observed: &Observed) -> bool {
     let drifted = observed.was_ready;
     !desired.deleting
         && !desired.paused
         && desired.management == ManagementPolicy::Manage
-        && observed.account == Account::Usable
+        && observed.account == Access::Usable
         && observed.claim.is_some()
         && observed.target
-            == (Target::Present {
+            == (TargetView::Present {
                 member: false,
                 transitional: false,
             })
@@ -230,14 +230,14 @@ fn may_claim(desired: &Desired, observed: &Observed, origin: Origin) -> bool {
         && !desired.paused
         // A Join was made, so the pass manages; what the claim said before it is corrected in any case.
         && (desired.management == ManagementPolicy::Manage || observed.attempt == Attempt::AlreadyMember)
-        && observed.account == Account::Usable;
+        && observed.account == Access::Usable;
     let foreign_edge = observed.target
-        == (Target::Present {
+        == (TargetView::Present {
             member: true,
             transitional: false,
         })
         || observed.target
-            == (Target::Present {
+            == (TargetView::Present {
                 member: true,
                 transitional: true,
             })
@@ -247,7 +247,7 @@ fn may_claim(desired: &Desired, observed: &Observed, origin: Origin) -> bool {
             Origin::Joined => {
                 observed.claim.is_none()
                     && observed.target
-                        == (Target::Present {
+                        == (TargetView::Present {
                             member: false,
                             transitional: false,
                         })
@@ -284,7 +284,7 @@ fn may_release(desired: &Desired, observed: &Observed, why: Release) -> bool {
                         }
                     ) && matches!(
                         observed.target,
-                        Target::Absent | Target::Present { member: false, .. }
+                        TargetView::Absent | TargetView::Present { member: false, .. }
                     ) && observed.leave_forbidden_past_lag))
         }
         Release::Retained => {
@@ -305,20 +305,20 @@ fn may_release(desired: &Desired, observed: &Observed, why: Release) -> bool {
                 && observed.sharing.others
                 && (!joined
                     || observed.sharing.joined_elsewhere
-                    || observed.attempt == Attempt::HandedOver)
+                    || observed.attempt == Attempt::OwnershipTransferred)
         }
         Release::Refused => {
             !desired.deleting
                 && desired.adoption == AdoptionPolicy::Refuse
                 && is_untested(observed.claim)
                 && (observed.attempt == Attempt::AlreadyMember
-                    || matches!(observed.target, Target::Present { member: true, .. }))
+                    || matches!(observed.target, TargetView::Present { member: true, .. }))
         }
     }
 }
 
 /// Whether the object says that it joined, and every Join since it says so was refused.
-fn is_untested(claim: Option<Claim>) -> bool {
+fn is_untested(claim: Option<ClaimView>) -> bool {
     claim.is_some_and(|claim| claim.untested && claim.origin == Origin::Joined)
 }
 
@@ -331,8 +331,8 @@ fn may_rest(desired: &Desired, observed: &Observed, outcome: ReconcileOutcome) -
             repaired,
         } => {
             !desired.deleting
-                && observed.account == Account::Usable
-                && (matches!(observed.target, Target::Present { member: true, .. })
+                && observed.account == Access::Usable
+                && (matches!(observed.target, TargetView::Present { member: true, .. })
                     || matches!(observed.attempt, Attempt::Joined | Attempt::AlreadyMember))
                 && origin == holder(desired, observed.claim)
                 // Only what was taken over, and has another owner.
@@ -341,7 +341,7 @@ fn may_rest(desired: &Desired, observed: &Observed, outcome: ReconcileOutcome) -
                 && repaired == (observed.was_ready && observed.attempt == Attempt::Joined)
         }
         ReconcileOutcome::Undecided => {
-            observed.account == Account::Examining
+            observed.account == Access::Examining
                 || !observed.synced
                 || (!desired.deleting && observed.attempt == Attempt::Left)
         }
@@ -351,7 +351,7 @@ fn may_rest(desired: &Desired, observed: &Observed, outcome: ReconcileOutcome) -
         ReconcileOutcome::Paused => desired.paused,
         ReconcileOutcome::Waiting => matches!(
             observed.target,
-            Target::Present {
+            TargetView::Present {
                 transitional: true,
                 ..
             }
@@ -364,12 +364,12 @@ fn may_rest(desired: &Desired, observed: &Observed, outcome: ReconcileOutcome) -
             desired.drift == DriftPolicy::Report && observed.was_ready
         }
         ReconcileOutcome::RepairLoop => observed.was_ready && observed.repairs >= REPAIR_LIMIT,
-        ReconcileOutcome::Absent => observed.target == Target::Absent,
+        ReconcileOutcome::Absent => observed.target == TargetView::Absent,
         ReconcileOutcome::AccountUnusable => {
-            !matches!(observed.account, Account::Usable | Account::Examining)
+            !matches!(observed.account, Access::Usable | Access::Examining)
         }
         ReconcileOutcome::Failed(class) => {
-            observed.target == Target::Unreadable(class)
+            observed.target == TargetView::Unreadable(class)
                 || matches!(observed.attempt, Attempt::Failed { class: failed, .. } if failed == class)
                 || (class == Class::Transient
                     && !observed.leave_forbidden_past_lag
@@ -385,7 +385,7 @@ fn may_rest(desired: &Desired, observed: &Observed, outcome: ReconcileOutcome) -
 }
 
 /// Who made the edge, in the words of the status: an object that only observes has made none.
-fn holder(desired: &Desired, claim: Option<Claim>) -> Option<Origin> {
+fn holder(desired: &Desired, claim: Option<ClaimView>) -> Option<Origin> {
     claim
         .filter(|_| desired.management == ManagementPolicy::Manage)
         .map(|claim| claim.origin)
@@ -405,7 +405,7 @@ fn answers(step: Step, observed: &Observed) -> Vec<Observed> {
             .map(|target| with(&|next| next.target = target))
             .collect(),
         Step::Claim(origin) => vec![with(&|next| {
-            next.claim = Some(Claim {
+            next.claim = Some(ClaimView {
                 origin,
                 untested: true,
             });
@@ -427,13 +427,13 @@ fn answers(step: Step, observed: &Observed) -> Vec<Observed> {
                             ..
                         }
                     ) {
-                        next.target = Target::Unread;
+                        next.target = TargetView::Unread;
                     }
                 })
             })
             .collect(),
-        Step::HandOver => vec![
-            with(&|next| next.attempt = Attempt::HandedOver),
+        Step::TransferOwnership => vec![
+            with(&|next| next.attempt = Attempt::OwnershipTransferred),
             with(&|next| next.sharing = Sharing::default()),
         ],
         Step::Release(_) => vec![with(&|next| {
@@ -465,7 +465,7 @@ fn every_pass_comes_to_rest_in_ten_steps_whatever_the_world_answers() {
                                 let observed = Observed {
                                     account,
                                     claim,
-                                    target: Target::Unread,
+                                    target: TargetView::Unread,
                                     sharing,
                                     attempt: Attempt::None,
                                     was_ready,
@@ -498,9 +498,9 @@ fn where_nothing_fails_every_object_gets_what_it_asks_for() {
                 for (was_ready, member) in PAIRS {
                     for repairs in [0, REPAIR_LIMIT - 1, REPAIR_LIMIT, REPAIR_LIMIT + 1] {
                         let observed = Observed {
-                            account: Account::Usable,
+                            account: Access::Usable,
                             claim,
-                            target: Target::Unread,
+                            target: TargetView::Unread,
                             sharing,
                             attempt: Attempt::None,
                             was_ready,
@@ -536,13 +536,13 @@ fn end(desired: &Desired, mut observed: Observed, mut member: bool) -> End {
         match decide(desired, &observed) {
             Step::Finish(outcome) => return (outcome, member),
             Step::Read => {
-                observed.target = Target::Present {
+                observed.target = TargetView::Present {
                     member,
                     transitional: false,
                 }
             }
             Step::Claim(origin) => {
-                observed.claim = Some(Claim {
+                observed.claim = Some(ClaimView {
                     origin,
                     untested: true,
                 });
@@ -556,7 +556,7 @@ fn end(desired: &Desired, mut observed: Observed, mut member: bool) -> End {
                 member = false;
                 observed.attempt = Attempt::Left;
             }
-            Step::HandOver => observed.attempt = Attempt::HandedOver,
+            Step::TransferOwnership => observed.attempt = Attempt::OwnershipTransferred,
             Step::Release(_) => {
                 observed.attempt = Attempt::Released;
                 observed.claim = None;

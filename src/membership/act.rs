@@ -17,7 +17,7 @@ use crate::ecs::limit::Priority;
 use crate::ecs::{Class, Error};
 use crate::kubernetes::{self, bounded};
 
-use super::decide::{Attempt, Claim, Target};
+use super::decide::{Attempt, ClaimView, TargetView};
 use super::edge::{self, has_finalizer};
 use super::observe::Pass;
 use super::{Context, Object};
@@ -78,14 +78,14 @@ impl Pass {
                 context.queue.enqueue(&other.reference());
             }
         }
-        // Who goes, and cannot leave, has an heir.
+        // Who goes, and cannot leave, has an successor.
         for other in context.edges.others(&self.edge, &own) {
             if other.deleting && other.is_claimed_with(uid.as_deref()) {
                 context.queue.enqueue(&other.reference());
             }
         }
         // A correction to Adopted is not fresh in the sense that matters: no call follows it.
-        self.observed.claim = Some(Claim {
+        self.observed.claim = Some(ClaimView {
             origin,
             untested: true,
         });
@@ -160,7 +160,7 @@ impl Pass {
                 let forbidden =
                     matches!(&error, CallError::Failed(Error::Api(api)) if api.status == 403);
                 if forbidden {
-                    self.observed.target = Target::Unread;
+                    self.observed.target = TargetView::Unread;
                     self.observed.leave_forbidden_past_lag =
                         context.history.leave_is_forbidden(uid);
                 }
@@ -176,19 +176,19 @@ impl Pass {
     ///
     /// # Errors
     /// The API server did not take it.
-    pub async fn hand_over(&mut self, context: &Context) -> Result<(), ActError> {
+    pub async fn transfer_ownership(&mut self, context: &Context) -> Result<(), ActError> {
         let uid = self
             .account
             .as_ref()
             .map(|account| account.uid.clone())
             .or_else(|| self.object().annotations().get(ACCOUNT_ANNOTATION).cloned());
-        let Some(heir) = self.others.first().cloned() else {
+        let Some(successor) = self.others.first().cloned() else {
             return Ok(());
         };
-        let reference = heir.reference();
+        let reference = successor.reference();
         match write_claim(
             &reference,
-            &heir.uid,
+            &successor.uid,
             None,
             Some((Origin::Joined, uid)),
             context,
@@ -196,13 +196,13 @@ impl Pass {
         .await
         {
             Ok(_) => {
-                self.observed.attempt = Attempt::HandedOver;
-                context.history.set_may_have_joined(&heir.uid, true);
+                self.observed.attempt = Attempt::OwnershipTransferred;
+                context.history.set_may_have_joined(&successor.uid, true);
                 context.queue.enqueue(&reference);
             }
-            // The heir is going, and nothing may add a finalizer to it any more: the next in line, if any.
+            // The successor is going, and nothing may add a finalizer to it any more: the next in line, if any.
             Err(error) if error.is_about_going() => {
-                self.others.retain(|other| other.uid != heir.uid);
+                self.others.retain(|other| other.uid != successor.uid);
                 self.observed.sharing.others = !self.others.is_empty();
             }
             Err(error) => return Err(error),

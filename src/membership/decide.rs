@@ -35,11 +35,11 @@ pub struct Desired {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observed {
     /// The account, as far as this object may use it.
-    pub account: Account,
+    pub account: Access,
     /// Who made the edge, if the object carries a claim.
-    pub claim: Option<Claim>,
+    pub claim: Option<ClaimView>,
     /// The target, as far as this pass has read it.
-    pub target: Target,
+    pub target: TargetView,
     /// The other live objects that name this edge.
     pub sharing: Sharing,
     /// The call that this pass has made, if any.
@@ -56,7 +56,7 @@ pub struct Observed {
 
 /// The account from this object's point of view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Account {
+pub enum Access {
     /// Not looked at yet (the object is enqueued when that changes).
     Examining,
     /// No object of that name.
@@ -76,7 +76,7 @@ pub enum Account {
 
 /// A claim on the object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Claim {
+pub struct ClaimView {
     /// Who made the edge.
     pub origin: Origin,
     /// Whether no call under it can have had an effect yet: this very pass wrote it, or whatever was called since was refused.
@@ -85,7 +85,7 @@ pub struct Claim {
 
 /// The target as this pass has read it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Target {
+pub enum TargetView {
     /// Not read in this pass, or read before something changed.
     Unread,
     /// The read failed.
@@ -131,7 +131,7 @@ pub enum Attempt {
         forbidden: bool,
     },
     /// The claim was given to another object.
-    HandedOver,
+    OwnershipTransferred,
     /// The claim and the finalizer are gone.
     Released,
 }
@@ -148,7 +148,7 @@ pub enum Step {
     /// Call `LeaveSecurityGroup`.
     Leave,
     /// Write the claim `Joined` to the oldest other object.
-    HandOver,
+    TransferOwnership,
     /// Take finalizer and claim away.
     Release(Release),
     /// Nothing more in this pass.
@@ -224,7 +224,7 @@ fn decide_life(desired: &Desired, observed: &Observed) -> Step {
         return Step::Finish(outcome);
     }
     match observed.attempt {
-        Attempt::None | Attempt::HandedOver => decide_by_target(desired, observed),
+        Attempt::None | Attempt::OwnershipTransferred => decide_by_target(desired, observed),
         Attempt::Joined => Step::Finish(ready(desired, observed)),
         Attempt::AlreadyMember => decide_already_member(desired, observed),
         Attempt::Failed { class, .. } => Step::Finish(ReconcileOutcome::Failed(class)),
@@ -236,11 +236,11 @@ fn decide_life(desired: &Desired, observed: &Observed) -> Step {
 
 fn decide_by_target(desired: &Desired, observed: &Observed) -> Step {
     match observed.target {
-        Target::Unread => Step::Read,
-        Target::Unreadable(class) => Step::Finish(ReconcileOutcome::Failed(class)),
-        Target::Absent => Step::Finish(ReconcileOutcome::Absent),
-        Target::Present { member: true, .. } => decide_member(desired, observed),
-        Target::Present {
+        TargetView::Unread => Step::Read,
+        TargetView::Unreadable(class) => Step::Finish(ReconcileOutcome::Failed(class)),
+        TargetView::Absent => Step::Finish(ReconcileOutcome::Absent),
+        TargetView::Present { member: true, .. } => decide_member(desired, observed),
+        TargetView::Present {
             member: false,
             transitional,
         } => decide_missing(desired, observed, transitional),
@@ -308,7 +308,7 @@ fn decide_already_member(desired: &Desired, observed: &Observed) -> Step {
 /// Whether the object carries the claim `Joined`, and nothing can have been joined under it.
 fn is_untested(observed: &Observed) -> bool {
     observed.claim
-        == Some(Claim {
+        == Some(ClaimView {
             origin: Origin::Joined,
             untested: true,
         })
@@ -348,9 +348,9 @@ fn decide_deletion(desired: &Desired, observed: &Observed) -> Step {
     if joined
         && observed.sharing.others
         && !observed.sharing.joined_elsewhere
-        && observed.attempt != Attempt::HandedOver
+        && observed.attempt != Attempt::OwnershipTransferred
     {
-        return Step::HandOver;
+        return Step::TransferOwnership;
     }
     if observed.sharing.others {
         return Step::Release(Release::Shared);
@@ -383,13 +383,13 @@ fn decide_leave(observed: &Observed) -> Step {
             Attempt::Failed {
                 forbidden: true, ..
             },
-            Target::Unread,
+            TargetView::Unread,
         ) => Step::Read,
         (
             Attempt::Failed {
                 forbidden: true, ..
             },
-            Target::Absent | Target::Present { member: false, .. },
+            TargetView::Absent | TargetView::Present { member: false, .. },
         ) => {
             if observed.leave_forbidden_past_lag {
                 Step::Release(Release::Left)
@@ -398,11 +398,11 @@ fn decide_leave(observed: &Observed) -> Step {
             }
         }
         (Attempt::Failed { class, .. }, _) => Step::Finish(ReconcileOutcome::Failed(class)),
-        (_, Target::Unread) => Step::Read,
-        (_, Target::Unreadable(class)) => Step::Finish(ReconcileOutcome::Failed(class)),
+        (_, TargetView::Unread) => Step::Read,
+        (_, TargetView::Unreadable(class)) => Step::Finish(ReconcileOutcome::Failed(class)),
         (
             _,
-            Target::Present {
+            TargetView::Present {
                 transitional: true, ..
             },
         ) => Step::Finish(ReconcileOutcome::Waiting),
@@ -410,8 +410,8 @@ fn decide_leave(observed: &Observed) -> Step {
         // of Leave confirms that nothing is left.
         (
             _,
-            Target::Absent
-            | Target::Present {
+            TargetView::Absent
+            | TargetView::Present {
                 transitional: false,
                 ..
             },
@@ -419,12 +419,12 @@ fn decide_leave(observed: &Observed) -> Step {
     }
 }
 
-const fn account_outcome(account: Account) -> Option<ReconcileOutcome> {
+const fn account_outcome(account: Access) -> Option<ReconcileOutcome> {
     match account {
-        Account::Examining => Some(ReconcileOutcome::Undecided),
-        Account::Missing | Account::Unready { .. } | Account::Changed | Account::NotGranted => {
+        Access::Examining => Some(ReconcileOutcome::Undecided),
+        Access::Missing | Access::Unready { .. } | Access::Changed | Access::NotGranted => {
             Some(ReconcileOutcome::AccountUnusable)
         }
-        Account::Usable => None,
+        Access::Usable => None,
     }
 }

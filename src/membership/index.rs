@@ -172,7 +172,7 @@ impl Edges {
             return Vec::new();
         };
         let Some(before) = before else {
-            // Whoever goes and waits for something may have an heir now.
+            // Whoever goes and waits for something may have an successor now.
             return inner.siblings(&uid, |other| other.deleting);
         };
         let lost = !record.deleting && before.claimed && record.claim.is_none();

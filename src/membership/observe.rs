@@ -102,7 +102,7 @@ impl Pass {
             .as_ref()
             .map(|account| account.uid.clone())
             .or_else(|| claim.as_ref()?.account_uid.clone());
-        let others = sharers(object, &edge, own_uid.as_deref(), context);
+        let others = co_owners(object, &edge, own_uid.as_deref(), context);
         let claimed = |record: &Record, origin| {
             record
                 .claim
@@ -111,11 +111,11 @@ impl Pass {
         };
         let observed = Observed {
             account: standing,
-            claim: claim.map(|claim| decide::Claim {
+            claim: claim.map(|claim| decide::ClaimView {
                 origin: claim.origin,
                 untested: claim.origin == Origin::Joined && !context.history.may_have_joined(&uid),
             }),
-            target: decide::Target::Unread,
+            target: decide::TargetView::Unread,
             sharing: Sharing {
                 others: !others.is_empty(),
                 joined_elsewhere: others.iter().any(|record| claimed(record, Origin::Joined)),
@@ -176,24 +176,24 @@ impl Pass {
             return;
         }
         let Some(account) = &self.account else {
-            self.observed.target = decide::Target::Unreadable(Class::Transient);
+            self.observed.target = decide::TargetView::Unreadable(Class::Transient);
             return;
         };
         self.observed.target = match account.describe(&self.edge.region, &self.edge.target).await {
             Ok(None) => {
                 self.description = None;
-                decide::Target::Absent
+                decide::TargetView::Absent
             }
             Ok(Some(description)) => {
                 self.see(description);
                 return;
             }
-            Err(error) => decide::Target::Unreadable(self.note(error)),
+            Err(error) => decide::TargetView::Unreadable(self.note(error)),
         };
     }
 
     fn see(&mut self, description: TargetDescription) {
-        self.observed.target = decide::Target::Present {
+        self.observed.target = decide::TargetView::Present {
             member: description.security_group_ids.contains(&self.edge.group),
             transitional: description.state.is_transitional(),
         };
@@ -252,7 +252,7 @@ fn desired(object: &SecurityGroupMembership) -> Desired {
 }
 
 struct AccountView {
-    standing: decide::Account,
+    standing: decide::Access,
     account: Option<Arc<Account>>,
     problem: String,
 }
@@ -272,7 +272,7 @@ fn view_account(
     };
     let missing = || {
         unusable(
-            decide::Account::Missing,
+            decide::Access::Missing,
             format!(
                 "{key} does not exist; create it, or delete this object and name another one in spec.accountRef"
             ),
@@ -291,17 +291,17 @@ fn view_account(
         (Standing::Unready { .. }, Some(last_good)) if deleting => Arc::clone(last_good),
         (Standing::Unready { stalled, message }, _) => {
             return unusable(
-                decide::Account::Unready { stalled: *stalled },
+                decide::Access::Unready { stalled: *stalled },
                 format!("{key} is not ready: {message}"),
             );
         }
-        (Standing::Examining, _) => return unusable(decide::Account::Examining, String::new()),
+        (Standing::Examining, _) => return unusable(decide::Access::Examining, String::new()),
     };
     if let Some(claimed) = claim.and_then(|claim| claim.account_uid.as_deref())
         && claimed != account.uid
     {
         return unusable(
-            decide::Account::Changed,
+            decide::Access::Changed,
             format!(
                 "{key} now belongs to cloud account {}, and this edge was made with {claimed}; restore the credentials",
                 account.uid
@@ -310,7 +310,7 @@ fn view_account(
     }
     if !context.directory.granted(&entry, namespace, &edge.group) {
         return unusable(
-            decide::Account::NotGranted,
+            decide::Access::NotGranted,
             format!(
                 "no grant of {key} lets namespace {namespace} use {}; ask whoever owns the account to add one to spec.grants",
                 edge.group
@@ -318,7 +318,7 @@ fn view_account(
         );
     }
     AccountView {
-        standing: decide::Account::Usable,
+        standing: decide::Access::Usable,
         account: Some(account),
         problem: String::new(),
     }
@@ -326,7 +326,7 @@ fn view_account(
 
 /// The other live objects that hold or may hold this edge of this cloud account. One without a grant and without a claim
 /// does not count: otherwise any tenant could keep any edge from being left.
-fn sharers(
+fn co_owners(
     object: &SecurityGroupMembership,
     edge: &Edge,
     own_uid: Option<&str>,

@@ -16,7 +16,7 @@ use crate::condition::{self, Draft, Status};
 use crate::kubernetes;
 
 use super::act::ActError;
-use super::decide::{Attempt, ReconcileOutcome, Release, Step, Target, decide};
+use super::decide::{Attempt, ReconcileOutcome, Release, Step, TargetView, decide};
 use super::edge::Edge;
 use super::observe::Pass;
 use super::scan::Observation;
@@ -103,11 +103,13 @@ pub(super) fn status_hash(status: Option<&SecurityGroupMembershipStatus>) -> u64
 fn observation_of(pass: &Pass, outcome: ReconcileOutcome) -> Option<Observation> {
     let ready = matches!(outcome, ReconcileOutcome::Ready { .. });
     match pass.observed.target {
-        Target::Unread | Target::Unreadable(_) => None,
-        Target::Absent => Some(Observation::Absent),
-        Target::Present { member, .. } => Some(Observation::of(pass.description.as_ref(), |_| {
-            member || ready
-        })),
+        TargetView::Unread | TargetView::Unreadable(_) => None,
+        TargetView::Absent => Some(Observation::Absent),
+        TargetView::Present { member, .. } => {
+            Some(Observation::of(pass.description.as_ref(), |_| {
+                member || ready
+            }))
+        }
     }
 }
 
@@ -135,7 +137,7 @@ async fn run_steps(
                 }
             }
             Step::Leave => pass.leave(uid, context).await,
-            Step::HandOver => pass.hand_over(context).await?,
+            Step::TransferOwnership => pass.transfer_ownership(context).await?,
             Step::Release(why) => {
                 pass.release(context).await?;
                 if let Some(note) = release_note(pass, why) {
@@ -157,7 +159,7 @@ fn note_drift(pass: &Pass, uid: &str, context: &Context) {
         | Attempt::None
         | Attempt::AlreadyMember
         | Attempt::Left
-        | Attempt::HandedOver
+        | Attempt::OwnershipTransferred
         | Attempt::Released => return,
     }
     if context.history.first_report_of_drift(uid) {

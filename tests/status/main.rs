@@ -18,7 +18,7 @@ use security_group_operator::ecs::{
     Action, ApiError, Class, Error, TargetDescription, TargetState, TransportError,
 };
 use security_group_operator::membership::decide::{
-    Account, Attempt, Observed, ReconcileOutcome, Sharing, Target,
+    Access, Attempt, Observed, ReconcileOutcome, Sharing, TargetView,
 };
 use security_group_operator::membership::edge::Edge;
 use security_group_operator::membership::status::{Facts, legible, note, status, waits_since};
@@ -35,7 +35,7 @@ fn observed(account: Account) -> Observed {
     Observed {
         account,
         claim: None,
-        target: Target::Unread,
+        target: TargetView::Unread,
         sharing: Sharing::default(),
         attempt: Attempt::None,
         was_ready: false,
@@ -91,14 +91,14 @@ fn ends() -> Vec<(ReconcileOutcome, Account, Option<Error>)> {
         ReconcileOutcome::RepairLoop,
         ReconcileOutcome::Absent,
     ]
-    .map(|outcome| (outcome, Account::Usable, None))
+    .map(|outcome| (outcome, Access::Usable, None))
     .into();
     for account in [
-        Account::Missing,
-        Account::Unready { stalled: true },
-        Account::Unready { stalled: false },
-        Account::Changed,
-        Account::NotGranted,
+        Access::Missing,
+        Access::Unready { stalled: true },
+        Access::Unready { stalled: false },
+        Access::Changed,
+        Access::NotGranted,
     ] {
         ends.push((ReconcileOutcome::AccountUnusable, account, None));
     }
@@ -114,7 +114,7 @@ fn ends() -> Vec<(ReconcileOutcome, Account, Option<Error>)> {
         let error = refusal(code, "so it is");
         ends.push((
             ReconcileOutcome::Failed(error.class()),
-            Account::Usable,
+            Access::Usable,
             Some(error),
         ));
     }
@@ -126,7 +126,7 @@ fn ends() -> Vec<(ReconcileOutcome, Account, Option<Error>)> {
     };
     ends.push((
         ReconcileOutcome::Failed(Class::Transient),
-        Account::Usable,
+        Access::Usable,
         Some(silence),
     ));
     ends
@@ -218,7 +218,7 @@ fn the_raw_code_opens_the_message_and_stands_in_last_error_with_the_next_try() {
     );
     let end = (
         ReconcileOutcome::Failed(error.class()),
-        Account::Usable,
+        Access::Usable,
         Some(error),
     );
     let said = say(&SecurityGroupMembershipStatus::default(), &end, false, 0).unwrap();
@@ -282,7 +282,7 @@ fn a_passing_failure_does_not_undo_what_the_cloud_said_of_this_generation() {
     let error = refusal("InternalError", "");
     let end = (
         ReconcileOutcome::Failed(error.class()),
-        Account::Usable,
+        Access::Usable,
         Some(error),
     );
     assert_eq!(say(&ready, &end, false, 60), None);
@@ -305,11 +305,11 @@ fn that_the_edge_is_gone_undoes_what_the_cloud_said_before() {
             edge: &edge,
             outcome: ReconcileOutcome::Failed(class),
             observed: &Observed {
-                target: Target::Present {
+                target: TargetView::Present {
                     member,
                     transitional: false,
                 },
-                ..observed(Account::Usable)
+                ..observed(Access::Usable)
             },
             deleting: false,
             description: None,
@@ -353,7 +353,7 @@ fn what_cannot_be_read_as_a_status_is_read_condition_by_condition() {
 
 #[test]
 fn a_target_between_states_for_half_an_hour_is_stalled_and_stays_so_until_it_settles() {
-    let waiting = (ReconcileOutcome::Waiting, Account::Usable, None);
+    let waiting = (ReconcileOutcome::Waiting, Access::Usable, None);
     let first = say(
         &SecurityGroupMembershipStatus::default(),
         &waiting,
@@ -404,18 +404,18 @@ fn a_failing_account_does_not_undo_what_the_cloud_said_of_this_generation_unless
     let ready = say(&nothing, &ends()[0], false, 0).unwrap();
     let passing = (
         ReconcileOutcome::AccountUnusable,
-        Account::Unready { stalled: false },
+        Access::Unready { stalled: false },
         None,
     );
     assert_eq!(say(&ready, &passing, false, 60), None);
     let stalled = (
         ReconcileOutcome::AccountUnusable,
-        Account::Unready { stalled: true },
+        Access::Unready { stalled: true },
         None,
     );
     for end in [
         stalled,
-        (ReconcileOutcome::AccountUnusable, Account::Missing, None),
+        (ReconcileOutcome::AccountUnusable, Access::Missing, None),
     ] {
         let said = say(&ready, &end, false, 60).unwrap();
         assert!(!is_true(&said.conditions, "Ready"), "{end:?}");
@@ -460,7 +460,7 @@ fn nothing_is_said_where_nothing_was_decided() {
         ReconcileOutcome::Failed(Class::Throttled),
     ] {
         assert_eq!(
-            say(&ready, &(outcome, Account::Usable, None), true, 60),
+            say(&ready, &(outcome, Access::Usable, None), true, 60),
             None
         );
     }
@@ -492,7 +492,7 @@ fn the_target_is_shown_as_last_described_and_not_at_all_when_it_is_gone() {
             outcome: ReconcileOutcome::Absent,
             observed: &Observed {
                 target,
-                ..observed(Account::Usable)
+                ..observed(Access::Usable)
             },
             deleting: false,
             description,
@@ -504,7 +504,7 @@ fn the_target_is_shown_as_last_described_and_not_at_all_when_it_is_gone() {
         status(previous, Some(1), &facts, at(0)).unwrap()
     };
     let nothing = SecurityGroupMembershipStatus::default();
-    let shown = show(&nothing, Target::Unread, Some(&description));
+    let shown = show(&nothing, TargetView::Unread, Some(&description));
     let target = shown.target.clone().unwrap();
     assert_eq!(
         (target.state.as_str(), target.vpc_id.as_deref()),
@@ -514,9 +514,9 @@ fn the_target_is_shown_as_last_described_and_not_at_all_when_it_is_gone() {
         conditions: Vec::new(),
         ..shown
     };
-    let unread = show(&changed, Target::Unread, None);
+    let unread = show(&changed, TargetView::Unread, None);
     assert_eq!(unread.target, changed.target, "nothing new is known of it");
-    let absent = show(&changed, Target::Absent, Some(&description));
+    let absent = show(&changed, TargetView::Absent, Some(&description));
     assert_eq!(absent.target, None);
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use security_group_operator::api::membership::SecurityGroupMembershipStatus;
 use security_group_operator::condition::find;
 use security_group_operator::ecs::{Action, Class, Error, TransportError};
-use security_group_operator::membership::decide::{Account, ReconcileOutcome};
+use security_group_operator::membership::decide::{Access, ReconcileOutcome};
 use security_group_operator::membership::edge::Edge;
 use security_group_operator::membership::status::{Facts, status};
 
@@ -84,7 +84,7 @@ fn a_network_interface_is_looked_for_under_its_own_field() {
     let facts = Facts {
         edge: &edge,
         outcome: ReconcileOutcome::Absent,
-        observed: &observed(Account::Usable),
+        observed: &observed(Access::Usable),
         deleting: false,
         description: None,
         failure: None,
@@ -108,7 +108,7 @@ fn a_network_interface_is_looked_for_under_its_own_field() {
 
 #[test]
 fn a_pause_says_what_was_before_it_and_goes_on_saying_so() {
-    let pause = (ReconcileOutcome::Paused, Account::Usable, None);
+    let pause = (ReconcileOutcome::Paused, Access::Usable, None);
     let before = say(
         &SecurityGroupMembershipStatus::default(),
         &ends()[0],
@@ -130,7 +130,7 @@ fn a_long_wait_for_a_turn_is_said_once_and_a_short_one_not_at_all() {
         let facts = Facts {
             edge: &edge(),
             outcome: ReconcileOutcome::Failed(Class::Throttled),
-            observed: &observed(Account::Usable),
+            observed: &observed(Access::Usable),
             deleting: false,
             description: None,
             failure: None,
@@ -155,7 +155,7 @@ fn a_long_wait_for_a_turn_is_said_once_and_a_short_one_not_at_all() {
 #[test]
 fn a_wait_says_for_what_and_after_half_an_hour_where_to_look() {
     let nothing = SecurityGroupMembershipStatus::default();
-    let wait = (ReconcileOutcome::Waiting, Account::Usable, None);
+    let wait = (ReconcileOutcome::Waiting, Access::Usable, None);
     let retry = "looked at again after 5s, at most every 1m";
     let leaving = say(&nothing, &wait, true, 0).unwrap();
     assert_eq!(
@@ -179,7 +179,7 @@ fn last_error_is_what_the_cloud_said() {
     let refused = refusal("InvalidInstanceId.Mismatch", "so it is.");
     let end = (
         ReconcileOutcome::Failed(refused.class()),
-        Account::Usable,
+        Access::Usable,
         Some(refused),
     );
     let said = say(&nothing, &end, false, 0).unwrap();
@@ -205,7 +205,7 @@ fn last_error_is_what_the_cloud_said() {
     let text = silence.to_string();
     let end = (
         ReconcileOutcome::Failed(silence.class()),
-        Account::Usable,
+        Access::Usable,
         Some(silence),
     );
     let error = say(&nothing, &end, false, 0).unwrap().last_error.unwrap();

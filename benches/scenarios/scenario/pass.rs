@@ -13,7 +13,8 @@ use security_group_operator::api::{
 };
 use security_group_operator::ecs::{TargetDescription, TargetState};
 use security_group_operator::membership::decide::{
-    Account, Attempt, Claim, Desired, Observed, ReconcileOutcome, Sharing, Step, Target, decide,
+    Access, Attempt, ClaimView, Desired, Observed, ReconcileOutcome, Sharing, Step, TargetView,
+    decide,
 };
 use security_group_operator::membership::edge::Edge;
 use security_group_operator::membership::status::{Facts, status};
@@ -78,7 +79,7 @@ fn one(fresh: &str) -> Option<Vec<u8>> {
     let outcome = loop {
         match decide(&desired, &observed) {
             Step::Read => {
-                observed.target = Target::Present {
+                observed.target = TargetView::Present {
                     member: false,
                     transitional: false,
                 };
@@ -87,14 +88,14 @@ fn one(fresh: &str) -> Option<Vec<u8>> {
                 let patch = claim_patch(origin);
                 let answer = object_with_claim(&patch);
                 stored = serde_json::from_slice(&answer).ok()?;
-                observed.claim = Some(Claim {
+                observed.claim = Some(ClaimView {
                     origin,
                     untested: true,
                 });
             }
             Step::Join => observed.attempt = Attempt::Joined,
             Step::Finish(outcome) => break outcome,
-            Step::Leave | Step::HandOver | Step::Release(_) => return None,
+            Step::Leave | Step::TransferOwnership | Step::Release(_) => return None,
         }
     };
     let description = description()?;
@@ -149,9 +150,9 @@ fn desired(object: &SecurityGroupMembership) -> Desired {
 
 const fn unseen() -> Observed {
     Observed {
-        account: Account::Usable,
+        account: Access::Usable,
         claim: None,
-        target: Target::Unread,
+        target: TargetView::Unread,
         sharing: Sharing {
             others: false,
             joined_elsewhere: false,

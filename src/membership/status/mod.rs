@@ -71,7 +71,7 @@ pub fn status(
             _ => previous.origin,
         },
         target: match facts.observed.target {
-            super::decide::Target::Absent => None,
+            super::decide::TargetView::Absent => None,
             _ => facts
                 .description
                 .map(target_status)

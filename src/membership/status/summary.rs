@@ -11,7 +11,7 @@ use crate::condition::{self, Draft, Status};
 use crate::ecs::{Class, Error};
 
 use super::super::decide::{
-    Account, REPAIR_LIMIT, REPAIR_WINDOW_MINUTES, ReconcileOutcome, Target,
+    Access, REPAIR_LIMIT, REPAIR_WINDOW_MINUTES, ReconcileOutcome, TargetView,
 };
 use super::super::edge::Edge;
 use super::Facts;
@@ -127,7 +127,7 @@ pub(super) fn summarize(
         ReconcileOutcome::Absent => absent(facts),
         // A passing failure of the account says nothing new about the edge.
         ReconcileOutcome::AccountUnusable
-            if facts.observed.account == (Account::Unready { stalled: false })
+            if facts.observed.account == (Access::Unready { stalled: false })
                 && stands(previous, generation)
                 && !facts.deleting =>
         {
@@ -291,12 +291,12 @@ fn absent(facts: &Facts<'_>) -> Summary {
 
 fn account_unusable(facts: &Facts<'_>) -> Summary {
     let (reason, phase) = match facts.observed.account {
-        Account::Missing => (reason::ACCOUNT_NOT_FOUND, Phase::Stalled),
-        Account::Unready { stalled: true } => (reason::ACCOUNT_NOT_READY, Phase::Stalled),
-        Account::Unready { stalled: false } => (reason::ACCOUNT_NOT_READY, Phase::Reconciling),
-        Account::Changed => (reason::ACCOUNT_CHANGED, Phase::Stalled),
-        Account::NotGranted => (reason::NOT_GRANTED, Phase::Stalled),
-        Account::Examining | Account::Usable => (reason::PENDING, Phase::Reconciling),
+        Access::Missing => (reason::ACCOUNT_NOT_FOUND, Phase::Stalled),
+        Access::Unready { stalled: true } => (reason::ACCOUNT_NOT_READY, Phase::Stalled),
+        Access::Unready { stalled: false } => (reason::ACCOUNT_NOT_READY, Phase::Reconciling),
+        Access::Changed => (reason::ACCOUNT_CHANGED, Phase::Stalled),
+        Access::NotGranted => (reason::NOT_GRANTED, Phase::Stalled),
+        Access::Examining | Access::Usable => (reason::PENDING, Phase::Reconciling),
     };
     let message = format!("{}{}", facts.account_problem, way_out(facts.deleting));
     Summary::simple(Status::False, reason, message, phase)
@@ -376,7 +376,10 @@ fn stands(previous: &SecurityGroupMembershipStatus, generation: Option<i64>) -> 
 
 /// Whether the pass has seen that the edge is not there.
 fn is_missing(facts: &Facts<'_>) -> bool {
-    matches!(facts.observed.target, Target::Present { member: false, .. })
+    matches!(
+        facts.observed.target,
+        TargetView::Present { member: false, .. }
+    )
 }
 
 /// `class` is what the loop takes the failure for: a Leave that is forbidden is asked about again sooner than its code says.
