@@ -22,10 +22,10 @@ const CLASSES: [Class; 7] = [
 const BOOLS: [bool; 2] = [false, true];
 const PAIRS: [(bool, bool); 4] = [(false, false), (false, true), (true, false), (true, true)];
 const ACCOUNTS: [Access; 7] = [
-    Access::Examining,
+    Access::Checking,
     Access::Missing,
-    Access::Unready { stalled: true },
-    Access::Unready { stalled: false },
+    Access::NotReady { stalled: true },
+    Access::NotReady { stalled: false },
     Access::Changed,
     Access::NotGranted,
     Access::Usable,
@@ -341,7 +341,7 @@ fn may_rest(desired: &Desired, observed: &Observed, outcome: ReconcileOutcome) -
                 && repaired == (observed.was_ready && observed.attempt == Attempt::Joined)
         }
         ReconcileOutcome::Undecided => {
-            observed.account == Access::Examining
+            observed.account == Access::Checking
                 || !observed.synced
                 || (!desired.deleting && observed.attempt == Attempt::Left)
         }
@@ -366,7 +366,7 @@ fn may_rest(desired: &Desired, observed: &Observed, outcome: ReconcileOutcome) -
         ReconcileOutcome::RepairLoop => observed.was_ready && observed.repairs >= REPAIR_LIMIT,
         ReconcileOutcome::Absent => observed.target == TargetView::Absent,
         ReconcileOutcome::AccountUnusable => {
-            !matches!(observed.account, Access::Usable | Access::Examining)
+            !matches!(observed.account, Access::Usable | Access::Checking)
         }
         ReconcileOutcome::Failed(class) => {
             observed.target == TargetView::Unreadable(class)

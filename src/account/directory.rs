@@ -17,11 +17,11 @@ use super::access::Account;
 
 /// Whether an account can be used.
 #[derive(Clone, Debug)]
-pub enum Standing {
+pub enum AccountState {
     /// Not looked at yet.
-    Examining,
+    Checking,
     /// Cannot be used now.
-    Unready {
+    NotReady {
         /// Whether somebody must act.
         stalled: bool,
         /// What its own Ready condition says.
@@ -41,19 +41,19 @@ pub enum Grants {
 }
 
 /// How long an account that is gone serves the deletions that began with it. Longer than a target takes to start or stop.
-pub const FAREWELL: Duration = Duration::from_secs(10 * 60);
+pub const DELETED_ACCOUNT_GRACE: Duration = Duration::from_secs(10 * 60);
 
 /// One account in the directory.
 #[derive(Clone, Debug)]
 pub struct Entry {
     /// Whether it can be used.
-    pub standing: Standing,
+    pub state: AccountState,
     /// The last usable client, for deletions after the Secret has gone: deleting a namespace removes both at once.
-    pub last_good: Option<Arc<Account>>,
+    pub last_usable: Option<Arc<Account>>,
     /// For whom.
     pub grants: Grants,
-    /// When the object went, if it has gone; what is left serves deletions only, for [`FAREWELL`].
-    pub departed: Option<Instant>,
+    /// When the object went, if it has gone; what is left serves deletions only, for [`DELETED_ACCOUNT_GRACE`].
+    pub deleted_at: Option<Instant>,
 }
 
 /// All accounts, by the name that objects know them by.
@@ -81,20 +81,20 @@ impl Directory {
     /// The account itself, where it can be used.
     #[must_use]
     pub fn usable(&self, key: &AccountKey) -> Option<Arc<Account>> {
-        match self.look_up(key)?.standing {
-            Standing::Ready(account) => Some(account),
-            Standing::Examining | Standing::Unready { .. } => None,
+        match self.look_up(key)?.state {
+            AccountState::Ready(account) => Some(account),
+            AccountState::Checking | AccountState::NotReady { .. } => None,
         }
     }
 
-    /// Makes an account known. Its grants count at once, its standing when it has been examined. Whether that is news.
-    pub fn know(&self, key: &AccountKey, grants: Grants) -> bool {
+    /// Makes an account known. Its grants count at once, its state when it has been examined. Whether that is news.
+    pub fn upsert(&self, key: &AccountKey, grants: Grants) -> bool {
         let mut entries = self.lock();
         match entries.get_mut(key) {
-            Some(entry) if entry.grants == grants && entry.departed.is_none() => false,
+            Some(entry) if entry.grants == grants && entry.deleted_at.is_none() => false,
             Some(entry) => {
-                if entry.departed.take().is_some() {
-                    entry.standing = Standing::Examining;
+                if entry.deleted_at.take().is_some() {
+                    entry.state = AccountState::Checking;
                 }
                 entry.grants = grants;
                 true
@@ -103,10 +103,10 @@ impl Directory {
                 entries.insert(
                     key.clone(),
                     Entry {
-                        standing: Standing::Examining,
-                        last_good: None,
+                        state: AccountState::Checking,
+                        last_usable: None,
                         grants,
-                        departed: None,
+                        deleted_at: None,
                     },
                 );
                 true
@@ -115,29 +115,32 @@ impl Directory {
     }
 
     /// Records what an examination found, and says whether that is news. Does nothing for an account that is gone meanwhile.
-    pub fn set_standing(&self, key: &AccountKey, standing: Standing) -> bool {
+    pub fn set_state(&self, key: &AccountKey, state: AccountState) -> bool {
         let mut entries = self.lock();
         let Some(entry) = entries
             .get_mut(key)
-            .filter(|entry| entry.departed.is_none())
+            .filter(|entry| entry.deleted_at.is_none())
         else {
             return false;
         };
-        if let Standing::Ready(account) = &standing {
-            entry.last_good = Some(Arc::clone(account));
+        if let AccountState::Ready(account) = &state {
+            entry.last_usable = Some(Arc::clone(account));
         }
-        let news = match (&entry.standing, &standing) {
+        let news = match (&entry.state, &state) {
             (
-                Standing::Unready { stalled, message },
-                Standing::Unready {
+                AccountState::NotReady { stalled, message },
+                AccountState::NotReady {
                     stalled: now_stalled,
                     message: new_message,
                 },
             ) => stalled != now_stalled || message != new_message,
             // A new key for the same account wakes whoever was refused with the old one.
-            (Standing::Examining | Standing::Ready(_) | Standing::Unready { .. }, _) => true,
+            (
+                AccountState::Checking | AccountState::Ready(_) | AccountState::NotReady { .. },
+                _,
+            ) => true,
         };
-        entry.standing = standing;
+        entry.state = state;
         news
     }
 
@@ -146,9 +149,9 @@ impl Directory {
     pub fn forget(&self, key: &AccountKey) {
         let mut entries = self.lock();
         match entries.get_mut(key) {
-            Some(entry) if entry.last_good.is_some() => {
-                entry.departed = Some(Instant::now());
-                entry.standing = Standing::Unready {
+            Some(entry) if entry.last_usable.is_some() => {
+                entry.deleted_at = Some(Instant::now());
+                entry.state = AccountState::NotReady {
                     stalled: true,
                     message: format!("{key} does not exist any more"),
                 };
@@ -159,12 +162,12 @@ impl Directory {
         }
     }
 
-    /// Lets go of the credentials of accounts that have been gone for [`FAREWELL`].
-    pub fn forget_the_departed(&self) {
+    /// Lets go of the credentials of accounts that have been gone for [`DELETED_ACCOUNT_GRACE`].
+    pub fn evict_expired(&self) {
         self.lock().retain(|_, entry| {
             entry
-                .departed
-                .is_none_or(|since| since.elapsed() < FAREWELL)
+                .deleted_at
+                .is_none_or(|since| since.elapsed() < DELETED_ACCOUNT_GRACE)
         });
     }
 
@@ -173,7 +176,7 @@ impl Directory {
     pub fn keys(&self) -> Vec<AccountKey> {
         self.lock()
             .iter()
-            .filter(|(_, entry)| entry.departed.is_none())
+            .filter(|(_, entry)| entry.deleted_at.is_none())
             .map(|(key, _)| key.clone())
             .collect()
     }
@@ -183,7 +186,7 @@ impl Directory {
     pub fn uid(&self, key: &AccountKey) -> Option<String> {
         self.lock()
             .get(key)?
-            .last_good
+            .last_usable
             .as_ref()
             .map(|account| account.uid.clone())
     }
@@ -261,10 +264,10 @@ mod tests {
         };
         let trouble = |stalled, message: &str| {
             let message = message.to_owned();
-            directory.set_standing(&key, Standing::Unready { stalled, message })
+            directory.set_state(&key, AccountState::NotReady { stalled, message })
         };
         assert!(!trouble(false, "a"), "there is no such account");
-        assert!(directory.know(&key, Grants::OwnNamespace));
+        assert!(directory.upsert(&key, Grants::OwnNamespace));
         assert_eq!(directory.keys(), std::slice::from_ref(&key));
         assert!(trouble(false, "a"));
         assert!(!trouble(false, "a"));

@@ -36,7 +36,7 @@ use crate::watched::Watched;
 
 use self::access::Account;
 use self::credentials::Source;
-use self::directory::{Directory, Grants, Standing};
+use self::directory::{AccountState, Directory, Grants};
 use self::kind::AccountObject;
 use self::status::Finding;
 
@@ -138,9 +138,9 @@ fn keep_directory<K: AccountObject>(
         watcher::Event::Init => listed.clear(),
         watcher::Event::InitApply(account) => {
             listed.push(key_of::<K>(account));
-            know(context, account);
+            upsert(context, account);
         }
-        watcher::Event::Apply(account) => know(context, account),
+        watcher::Event::Apply(account) => upsert(context, account),
         watcher::Event::Delete(account) => forget(context, &key_of::<K>(account)),
         watcher::Event::InitDone => {
             let in_scope =
@@ -154,21 +154,21 @@ fn keep_directory<K: AccountObject>(
     }
 }
 
-fn know<K: AccountObject>(context: &Context, account: &Watched<K>) {
+fn upsert<K: AccountObject>(context: &Context, account: &Watched<K>) {
     let key = key_of::<K>(account);
     match &account.0 {
         Ok(account) => {
-            if context.directory.know(&key, account.grants()) {
+            if context.directory.upsert(&key, account.grants()) {
                 enqueue_memberships(context, &key);
             }
         }
         Err(error) => {
             warn!(account = %key, %error, "cannot be read by this version of the operator");
             context.checks().remove(&key);
-            context.directory.know(&key, Grants::Listed(Vec::new()));
-            context.directory.set_standing(
+            context.directory.upsert(&key, Grants::Listed(Vec::new()));
+            context.directory.set_state(
                 &key,
-                Standing::Unready {
+                AccountState::NotReady {
                     stalled: true,
                     message: format!("this version of the operator cannot read it: {error}"),
                 },
@@ -355,23 +355,23 @@ fn settle(
     key: &AccountKey,
     context: &Context,
 ) -> Finding {
-    let standing = match usable {
-        Some(account) => Standing::Ready(Arc::new(account)),
-        None => Standing::Unready {
+    let state = match usable {
+        Some(account) => AccountState::Ready(Arc::new(account)),
+        None => AccountState::NotReady {
             stalled: finding.is_stalled(),
             message: finding.explain().1,
         },
     };
-    match &standing {
-        Standing::Ready(account) => info!(account = %key, uid = account.uid, "usable"),
-        Standing::Unready { message, .. } => warn!(account = %key, message, "not usable"),
-        Standing::Examining => {}
+    match &state {
+        AccountState::Ready(account) => info!(account = %key, uid = account.uid, "usable"),
+        AccountState::NotReady { message, .. } => warn!(account = %key, message, "not usable"),
+        AccountState::Checking => {}
     }
     // A key that was accepted and then could not be read must be asked about again, even if nothing changed.
-    if matches!(standing, Standing::Unready { .. }) {
+    if matches!(state, AccountState::NotReady { .. }) {
         context.checks().entry(key.clone()).or_default().asked = None;
     }
-    if context.directory.set_standing(key, standing) {
+    if context.directory.set_state(key, state) {
         enqueue_memberships(context, key);
     }
     finding

@@ -58,11 +58,11 @@ pub struct Observed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// Not looked at yet (the object is enqueued when that changes).
-    Examining,
+    Checking,
     /// No object of that name.
     Missing,
     /// Not usable; `stalled` when somebody must act.
-    Unready {
+    NotReady {
         /// Whether somebody must act.
         stalled: bool,
     },
@@ -421,8 +421,8 @@ fn decide_leave(observed: &Observed) -> Step {
 
 const fn account_outcome(account: Access) -> Option<ReconcileOutcome> {
     match account {
-        Access::Examining => Some(ReconcileOutcome::Undecided),
-        Access::Missing | Access::Unready { .. } | Access::Changed | Access::NotGranted => {
+        Access::Checking => Some(ReconcileOutcome::Undecided),
+        Access::Missing | Access::NotReady { .. } | Access::Changed | Access::NotGranted => {
             Some(ReconcileOutcome::AccountUnusable)
         }
         Access::Usable => None,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::account::access::{Account, CallError};
-use crate::account::directory::Standing;
+use crate::account::directory::AccountState;
 use crate::api::PAUSED_ANNOTATION;
 use crate::api::SecurityGroupMembership;
 use crate::api::membership::Origin;
@@ -87,7 +87,7 @@ impl Pass {
         let desired = desired(object);
         let claim = context.edges.claim(object);
         let AccountView {
-            standing,
+            state,
             account,
             problem,
         } = view_account(
@@ -110,7 +110,7 @@ impl Pass {
                 .is_some_and(|claim| claim.origin == origin)
         };
         let observed = Observed {
-            account: standing,
+            account: state,
             claim: claim.map(|claim| decide::ClaimView {
                 origin: claim.origin,
                 untested: claim.origin == Origin::Joined && !context.history.may_have_joined(&uid),
@@ -252,7 +252,7 @@ fn desired(object: &SecurityGroupMembership) -> Desired {
 }
 
 struct AccountView {
-    standing: decide::Access,
+    state: decide::Access,
     account: Option<Arc<Account>>,
     problem: String,
 }
@@ -265,8 +265,8 @@ fn view_account(
     deleting: bool,
     context: &Context,
 ) -> AccountView {
-    let unusable = |standing, problem| AccountView {
-        standing,
+    let unusable = |state, problem| AccountView {
+        state,
         account: None,
         problem,
     };
@@ -281,21 +281,21 @@ fn view_account(
     let Some(entry) = context
         .directory
         .look_up(key)
-        .filter(|entry| deleting || entry.departed.is_none())
+        .filter(|entry| deleting || entry.deleted_at.is_none())
     else {
         return missing();
     };
-    let account = match (&entry.standing, &entry.last_good) {
-        (Standing::Ready(account), _) => Arc::clone(account),
+    let account = match (&entry.state, &entry.last_usable) {
+        (AccountState::Ready(account), _) => Arc::clone(account),
         // The Secret may go before the object does, when a whole namespace goes.
-        (Standing::Unready { .. }, Some(last_good)) if deleting => Arc::clone(last_good),
-        (Standing::Unready { stalled, message }, _) => {
+        (AccountState::NotReady { .. }, Some(last_usable)) if deleting => Arc::clone(last_usable),
+        (AccountState::NotReady { stalled, message }, _) => {
             return unusable(
-                decide::Access::Unready { stalled: *stalled },
+                decide::Access::NotReady { stalled: *stalled },
                 format!("{key} is not ready: {message}"),
             );
         }
-        (Standing::Examining, _) => return unusable(decide::Access::Examining, String::new()),
+        (AccountState::Checking, _) => return unusable(decide::Access::Checking, String::new()),
     };
     if let Some(claimed) = claim.and_then(|claim| claim.account_uid.as_deref())
         && claimed != account.uid
@@ -318,7 +318,7 @@ fn view_account(
         );
     }
     AccountView {
-        standing: decide::Access::Usable,
+        state: decide::Access::Usable,
         account: Some(account),
         problem: String::new(),
     }

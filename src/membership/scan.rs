@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use crate::account::access::CallError;
-use crate::account::directory::Standing;
+use crate::account::directory::AccountState;
 use crate::ecs::batch::BLOCK;
 use crate::ecs::{Region, Target, TargetDescription};
 
@@ -69,7 +69,7 @@ pub async fn run(context: Arc<Context>, period: Duration) {
     loop {
         tasks.follow(&context, period);
         context.turns.call_the_waiting();
-        context.directory.forget_the_departed();
+        context.directory.evict_expired();
         for object in context.edges.stale_statuses() {
             context.queue.enqueue(&object);
         }
@@ -160,7 +160,7 @@ async fn scan_block(context: &Context, account: &AccountKey, region: &Region, bl
     let Some(entry) = context.directory.look_up(account) else {
         return;
     };
-    let Standing::Ready(access) = &entry.standing else {
+    let AccountState::Ready(access) = &entry.state else {
         return;
     };
     let found = loop {

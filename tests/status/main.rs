@@ -31,7 +31,7 @@ fn edge() -> Edge {
     }
 }
 
-fn observed(account: Account) -> Observed {
+fn observed(account: Access) -> Observed {
     Observed {
         account,
         claim: None,
@@ -72,13 +72,13 @@ fn at(second: i64) -> Timestamp {
 }
 
 /// Every end that a pass can come to, with a failure where one belongs to it.
-fn ends() -> Vec<(ReconcileOutcome, Account, Option<Error>)> {
+fn ends() -> Vec<(ReconcileOutcome, Access, Option<Error>)> {
     let ready = |origin, shared| ReconcileOutcome::Ready {
         origin,
         shared,
         repaired: false,
     };
-    let mut ends: Vec<(ReconcileOutcome, Account, Option<Error>)> = [
+    let mut ends: Vec<(ReconcileOutcome, Access, Option<Error>)> = [
         ready(Some(Origin::Joined), false),
         ready(Some(Origin::Adopted), false),
         ready(Some(Origin::Adopted), true),
@@ -95,8 +95,8 @@ fn ends() -> Vec<(ReconcileOutcome, Account, Option<Error>)> {
     .into();
     for account in [
         Access::Missing,
-        Access::Unready { stalled: true },
-        Access::Unready { stalled: false },
+        Access::NotReady { stalled: true },
+        Access::NotReady { stalled: false },
         Access::Changed,
         Access::NotGranted,
     ] {
@@ -135,7 +135,7 @@ fn ends() -> Vec<(ReconcileOutcome, Account, Option<Error>)> {
 /// The status after a pass that ended so, at this second.
 fn say(
     previous: &SecurityGroupMembershipStatus,
-    (outcome, account, failure): &(ReconcileOutcome, Account, Option<Error>),
+    (outcome, account, failure): &(ReconcileOutcome, Access, Option<Error>),
     deleting: bool,
     second: i64,
 ) -> Option<SecurityGroupMembershipStatus> {
@@ -404,13 +404,13 @@ fn a_failing_account_does_not_undo_what_the_cloud_said_of_this_generation_unless
     let ready = say(&nothing, &ends()[0], false, 0).unwrap();
     let passing = (
         ReconcileOutcome::AccountUnusable,
-        Access::Unready { stalled: false },
+        Access::NotReady { stalled: false },
         None,
     );
     assert_eq!(say(&ready, &passing, false, 60), None);
     let stalled = (
         ReconcileOutcome::AccountUnusable,
-        Access::Unready { stalled: true },
+        Access::NotReady { stalled: true },
         None,
     );
     for end in [

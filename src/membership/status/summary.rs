@@ -127,7 +127,7 @@ pub(super) fn summarize(
         ReconcileOutcome::Absent => absent(facts),
         // A passing failure of the account says nothing new about the edge.
         ReconcileOutcome::AccountUnusable
-            if facts.observed.account == (Access::Unready { stalled: false })
+            if facts.observed.account == (Access::NotReady { stalled: false })
                 && stands(previous, generation)
                 && !facts.deleting =>
         {
@@ -292,11 +292,11 @@ fn absent(facts: &Facts<'_>) -> Summary {
 fn account_unusable(facts: &Facts<'_>) -> Summary {
     let (reason, phase) = match facts.observed.account {
         Access::Missing => (reason::ACCOUNT_NOT_FOUND, Phase::Stalled),
-        Access::Unready { stalled: true } => (reason::ACCOUNT_NOT_READY, Phase::Stalled),
-        Access::Unready { stalled: false } => (reason::ACCOUNT_NOT_READY, Phase::Reconciling),
+        Access::NotReady { stalled: true } => (reason::ACCOUNT_NOT_READY, Phase::Stalled),
+        Access::NotReady { stalled: false } => (reason::ACCOUNT_NOT_READY, Phase::Reconciling),
         Access::Changed => (reason::ACCOUNT_CHANGED, Phase::Stalled),
         Access::NotGranted => (reason::NOT_GRANTED, Phase::Stalled),
-        Access::Examining | Access::Usable => (reason::PENDING, Phase::Reconciling),
+        Access::Checking | Access::Usable => (reason::PENDING, Phase::Reconciling),
     };
     let message = format!("{}{}", facts.account_problem, way_out(facts.deleting));
     Summary::simple(Status::False, reason, message, phase)
