@@ -81,7 +81,7 @@ impl Account {
         self.calls.doubted.store(false, Ordering::Relaxed);
     }
 
-    /// What the cloud says of the target; none where a complete answer does not list it. Asked together with the others
+    /// What the cloud says of the target; none where a complete answer does not list it. Checked together with the others
     /// that come meanwhile.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use zeroize::Zeroize as _;
 use crate::api::reason;
 use crate::ecs::Credential;
 
-use super::status::Finding;
+use super::status::CheckResult;
 
 /// Key of the Secret that holds the access key ID.
 const ACCESS_KEY_ID: &str = "accessKeyID";
@@ -36,7 +36,7 @@ pub enum Source {
     Nothing,
 }
 
-/// A credential, and a mark that changes when it does.
+/// A credential, and a version that changes when it does.
 pub struct Found {
     /// The credential.
     pub credential: Credential,
@@ -47,12 +47,12 @@ pub struct Found {
 /// Reads the credential.
 ///
 /// # Errors
-/// The finding that says why there is none.
+/// The result that says why there is none.
 pub async fn read(
     client: &kube::Client,
     source: &Source,
     environment: Option<&Credential>,
-) -> Result<Found, Finding> {
+) -> Result<Found, CheckResult> {
     match source {
         Source::Secret { namespace, name } => read_secret(client, namespace, name).await,
         Source::Environment => environment
@@ -71,7 +71,11 @@ pub async fn read(
     }
 }
 
-async fn read_secret(client: &kube::Client, namespace: &str, name: &str) -> Result<Found, Finding> {
+async fn read_secret(
+    client: &kube::Client,
+    namespace: &str,
+    name: &str,
+) -> Result<Found, CheckResult> {
     let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
     let field = "spec.credentials.secretRef.name";
     match crate::kubernetes::bounded(secrets.get_opt(name)).await {
@@ -90,14 +94,14 @@ async fn read_secret(client: &kube::Client, namespace: &str, name: &str) -> Resu
                 ),
             ))
         }
-        Err(error) => Err(Finding::Unknown(format!(
+        Err(error) => Err(CheckResult::Unknown(format!(
             "{field}: Secret {name} in namespace {namespace} could not be read: {error}"
         ))),
     }
 }
 
 /// Takes the values out and wipes what it leaves.
-fn parse(secret: &mut Secret, namespace: &str, name: &str) -> Result<Found, Finding> {
+fn parse(secret: &mut Secret, namespace: &str, name: &str) -> Result<Found, CheckResult> {
     let found = parse_values(secret, namespace, name);
     for value in secret.data.iter_mut().flat_map(BTreeMap::values_mut) {
         value.0.zeroize();
@@ -105,14 +109,14 @@ fn parse(secret: &mut Secret, namespace: &str, name: &str) -> Result<Found, Find
     found
 }
 
-fn parse_values(secret: &Secret, namespace: &str, name: &str) -> Result<Found, Finding> {
+fn parse_values(secret: &Secret, namespace: &str, name: &str) -> Result<Found, CheckResult> {
     let invalid = |what: String| {
         missing(
             reason::SECRET_INVALID,
             format!("Secret {name} in namespace {namespace}: {what}"),
         )
     };
-    let value = |key: &str| -> Result<Option<SecretString>, Finding> {
+    let value = |key: &str| -> Result<Option<SecretString>, CheckResult> {
         let Some(bytes) = secret.data.as_ref().and_then(|data| data.get(key)) else {
             return Ok(None);
         };
@@ -137,8 +141,8 @@ fn parse_values(secret: &Secret, namespace: &str, name: &str) -> Result<Found, F
     })
 }
 
-fn missing(reason: &'static str, message: String) -> Finding {
-    Finding::NoCredentials { reason, message }
+fn missing(reason: &'static str, message: String) -> CheckResult {
+    CheckResult::NoCredentials { reason, message }
 }
 
 #[cfg(test)]

@@ -38,7 +38,7 @@ use self::access::Account;
 use self::credentials::Source;
 use self::directory::{AccountState, Directory, Grants};
 use self::kind::AccountObject;
-use self::status::Finding;
+use self::status::CheckResult;
 
 /// How often a Secret is read again: no watch of ours covers those of the namespaced kind.
 const SECRET_PERIOD: Duration = Duration::from_secs(60);
@@ -72,17 +72,17 @@ pub struct Context {
 /// What is remembered of an account between examinations.
 #[derive(Clone, Debug, Default)]
 pub struct LastCheck {
-    /// What the cloud was asked about last. An account that goes while it is examined leaves this behind; the next one of its
+    /// What the cloud was last_checked about last. An account that goes while it is examined leaves this behind; the next one of its
     /// name is another one.
-    asked: Option<Mark>,
-    /// When it is asked about the same again; none where it accepted it.
-    ask_again: Option<Instant>,
+    last_checked: Option<CheckedVersion>,
+    /// When it is last_checked about the same again; none where it accepted it.
+    check_after: Option<Instant>,
     /// Failures in a row.
     failures: u32,
 }
 
 /// UID and generation of the account, and version of its Secret.
-type Mark = (Option<String>, Option<i64>, String);
+type CheckedVersion = (Option<String>, Option<i64>, String);
 
 /// Runs the controller of one kind until `shutdown` resolves. `synced` is told when every account has been listed once.
 pub async fn run<K: AccountObject>(
@@ -115,7 +115,7 @@ pub async fn run<K: AccountObject>(
     let controller = Controller::for_stream(accounts, reader)
         .reconcile_on(secrets)
         .graceful_shutdown_on(shutdown)
-        .run(examine::<K>, on_error::<K>, context)
+        .run(check::<K>, on_error::<K>, context)
         .for_each(|result| {
             log.result(result);
             std::future::ready(())
@@ -235,7 +235,7 @@ fn names_secret<K: AccountObject>(account: &Watched<K>, namespace: &str, name: &
     })
 }
 
-async fn examine<K: AccountObject>(
+async fn check<K: AccountObject>(
     account: Arc<Watched<K>>,
     context: Arc<Context>,
 ) -> Result<Action, kubernetes::Error> {
@@ -246,16 +246,16 @@ async fn examine<K: AccountObject>(
         return Ok(Action::await_change());
     }
     let key = key_of::<K>(account);
-    let finding = match ask(account, &key, &context).await {
-        Asked::Unchanged => return Ok(Action::requeue(unchanged_look(&key, &context))),
-        Asked::Found(finding) => finding,
+    let result = match check_credentials(account, &key, &context).await {
+        Checked::Unchanged => return Ok(Action::requeue(unchanged_check(&key, &context))),
+        Checked::Found(result) => result,
     };
-    if let Err(error) = write_status(account, &finding, &context).await {
+    if let Err(error) = write_status(account, &result, &context).await {
         // Otherwise the next examination would find nothing new and never write it.
-        context.checks().entry(key).or_default().asked = None;
+        context.checks().entry(key).or_default().last_checked = None;
         return Err(error);
     }
-    Ok(Action::requeue(next_look(&finding, &key, &context)))
+    Ok(Action::requeue(next_check(&result, &key, &context)))
 }
 
 fn on_error<K: AccountObject>(
@@ -271,25 +271,31 @@ fn on_error<K: AccountObject>(
     Action::requeue(Class::Transient.retry().delay(*failures).min(SECRET_PERIOD))
 }
 
-enum Asked {
+enum Checked {
     Unchanged,
-    Found(Finding),
+    Found(CheckResult),
 }
 
 /// Reads the credentials and asks whose they are, unless the answer is known.
-async fn ask<K: AccountObject>(account: &K, key: &AccountKey, context: &Context) -> Asked {
+async fn check_credentials<K: AccountObject>(
+    account: &K,
+    key: &AccountKey,
+    context: &Context,
+) -> Checked {
     let source = account.source(&context.operator_namespace);
     let found =
         match credentials::read(&context.client, &source, context.environment.as_ref()).await {
             Ok(found) => found,
             // What the API server cannot say just now does not undo what the cloud said.
-            Err(Finding::Unknown(_)) if context.accepted(account, key) => return Asked::Unchanged,
-            Err(finding) => return Asked::Found(settle(finding, None, key, context)),
+            Err(CheckResult::Unknown(_)) if context.accepted(account, key) => {
+                return Checked::Unchanged;
+            }
+            Err(result) => return Checked::Found(record(result, None, key, context)),
         };
-    let mark = (account.uid(), account.meta().generation, found.version);
+    let version = (account.uid(), account.meta().generation, found.version);
     let known = context.checks().get(key).is_some_and(|check| {
-        check.asked.as_ref() == Some(&mark)
-            && check.ask_again.is_none_or(|again| Instant::now() < again)
+        check.last_checked.as_ref() == Some(&version)
+            && check.check_after.is_none_or(|again| Instant::now() < again)
     });
     // Accepted once, and refused in a call since: it may have been disabled, or have expired.
     let doubted = context
@@ -297,7 +303,7 @@ async fn ask<K: AccountObject>(account: &K, key: &AccountKey, context: &Context)
         .usable(key)
         .filter(|account| known && account.is_doubted());
     if known && doubted.is_none() {
-        return Asked::Unchanged;
+        return Checked::Unchanged;
     }
     let own = account.endpoints();
     let choose = |pick: fn(&EndpointSpec) -> Option<&String>| {
@@ -310,11 +316,11 @@ async fn ask<K: AccountObject>(account: &K, key: &AccountKey, context: &Context)
     ) {
         Ok(endpoints) => endpoints,
         Err(error) => {
-            let finding = Finding::NoCredentials {
+            let result = CheckResult::NoCredentials {
                 reason: reason::INVALID_SPEC,
                 message: format!("spec.{error}"),
             };
-            return Asked::Found(settle(finding, None, key, context));
+            return Checked::Found(record(result, None, key, context));
         }
     };
     let client = ecs::Client::new(Arc::clone(&context.transport), found.credential, endpoints)
@@ -322,44 +328,52 @@ async fn ask<K: AccountObject>(account: &K, key: &AccountKey, context: &Context)
     match (client.caller_identity().await, doubted) {
         (Ok(_), Some(account)) => {
             account.trust();
-            Asked::Unchanged
+            Checked::Unchanged
         }
         // Says nothing about the key.
-        (Err(error), Some(_)) if !status::is_stalled(&error) => Asked::Unchanged,
+        (Err(error), Some(_)) if !status::is_stalled(&error) => Checked::Unchanged,
         (Ok(identity), None) => {
-            context.checks().entry(key.clone()).or_default().asked = Some(mark);
+            context
+                .checks()
+                .entry(key.clone())
+                .or_default()
+                .last_checked = Some(version);
             let usable = Account::new(
                 client,
                 identity.account_uid.clone(),
                 Arc::clone(&context.telemetry),
             );
-            Asked::Found(settle(
-                Finding::Accepted(identity),
+            Checked::Found(record(
+                CheckResult::Accepted(identity),
                 Some(usable),
                 key,
                 context,
             ))
         }
         (Err(error), _) => {
-            let finding = settle(Finding::Refused(error), None, key, context);
-            context.checks().entry(key.clone()).or_default().asked = Some(mark);
-            Asked::Found(finding)
+            let result = record(CheckResult::Refused(error), None, key, context);
+            context
+                .checks()
+                .entry(key.clone())
+                .or_default()
+                .last_checked = Some(version);
+            Checked::Found(result)
         }
     }
 }
 
-/// Puts a finding into the directory.
-fn settle(
-    finding: Finding,
+/// Puts a result into the directory.
+fn record(
+    result: CheckResult,
     usable: Option<Account>,
     key: &AccountKey,
     context: &Context,
-) -> Finding {
+) -> CheckResult {
     let state = match usable {
         Some(account) => AccountState::Ready(Arc::new(account)),
         None => AccountState::NotReady {
-            stalled: finding.is_stalled(),
-            message: finding.explain().1,
+            stalled: result.is_stalled(),
+            message: result.explain().1,
         },
     };
     match &state {
@@ -367,34 +381,40 @@ fn settle(
         AccountState::NotReady { message, .. } => warn!(account = %key, message, "not usable"),
         AccountState::Checking => {}
     }
-    // A key that was accepted and then could not be read must be asked about again, even if nothing changed.
+    // A key that was accepted and then could not be read must be last_checked about again, even if nothing changed.
     if matches!(state, AccountState::NotReady { .. }) {
-        context.checks().entry(key.clone()).or_default().asked = None;
+        context
+            .checks()
+            .entry(key.clone())
+            .or_default()
+            .last_checked = None;
     }
     if context.directory.set_state(key, state) {
         enqueue_memberships(context, key);
     }
-    finding
+    result
 }
 
 /// When to look again without a change.
-fn next_look(finding: &Finding, key: &AccountKey, context: &Context) -> Duration {
+fn next_check(result: &CheckResult, key: &AccountKey, context: &Context) -> Duration {
     let mut checks = context.checks();
     let check = checks.entry(key.clone()).or_default();
     check.failures = check.failures.saturating_add(1);
-    check.ask_again = None;
-    let wait = match finding {
-        Finding::Accepted(_) => {
+    check.check_after = None;
+    let wait = match result {
+        CheckResult::Accepted(_) => {
             check.failures = 0;
             SECRET_PERIOD
         }
-        Finding::NoCredentials { .. } | Finding::Unknown(_) => {
+        CheckResult::NoCredentials { .. } | CheckResult::Unknown(_) => {
             Class::Transient.retry().delay(check.failures)
         }
-        Finding::Refused(error) => {
+        CheckResult::Refused(error) => {
             let wait = error.class().retry().delay(check.failures);
-            let wait = error.retry_after().map_or(wait, |asked| asked.max(wait));
-            check.ask_again = Some(Instant::now() + wait);
+            let wait = error
+                .retry_after()
+                .map_or(wait, |last_checked| last_checked.max(wait));
+            check.check_after = Some(Instant::now() + wait);
             wait
         }
     };
@@ -403,8 +423,11 @@ fn next_look(finding: &Finding, key: &AccountKey, context: &Context) -> Duration
 }
 
 /// When to look again at what is as it was.
-fn unchanged_look(key: &AccountKey, context: &Context) -> Duration {
-    let again = context.checks().get(key).and_then(|check| check.ask_again);
+fn unchanged_check(key: &AccountKey, context: &Context) -> Duration {
+    let again = context
+        .checks()
+        .get(key)
+        .and_then(|check| check.check_after);
     again.map_or(SECRET_PERIOD, |again| {
         again
             .saturating_duration_since(Instant::now())
@@ -414,13 +437,13 @@ fn unchanged_look(key: &AccountKey, context: &Context) -> Duration {
 
 async fn write_status<K: AccountObject>(
     account: &K,
-    finding: &Finding,
+    result: &CheckResult,
     context: &Context,
 ) -> Result<(), kubernetes::Error> {
     let Some(status) = status::status(
         account.status(),
         account.meta().generation,
-        finding,
+        result,
         context.clock.now(),
     ) else {
         return Ok(());
@@ -438,8 +461,11 @@ impl Context {
     /// Whether this account, as it is, was accepted with the Secret as it was.
     fn accepted<K: AccountObject>(&self, account: &K, key: &AccountKey) -> bool {
         self.checks().get(key).is_some_and(|check| {
-            let asked = check.asked.as_ref().filter(|_| check.ask_again.is_none());
-            asked.is_some_and(|(uid, generation, _)| {
+            let last_checked = check
+                .last_checked
+                .as_ref()
+                .filter(|_| check.check_after.is_none());
+            last_checked.is_some_and(|(uid, generation, _)| {
                 *uid == account.uid() && *generation == account.meta().generation
             })
         })

@@ -9,7 +9,7 @@ use crate::ecs::{Class, Error, Identity};
 
 /// What an examination found.
 #[derive(Debug)]
-pub enum Finding {
+pub enum CheckResult {
     /// The cloud knows the credentials.
     Accepted(Identity),
     /// There are no usable credentials to ask with; somebody must act.
@@ -19,13 +19,13 @@ pub enum Finding {
         /// What is wrong, with the field and the fix.
         message: String,
     },
-    /// The cloud was asked and did not accept, or did not answer.
+    /// The cloud was last_checked and did not accept, or did not answer.
     Refused(Error),
     /// The API server did not hand out the Secret.
     Unknown(String),
 }
 
-impl Finding {
+impl CheckResult {
     /// Whether somebody must act before this can change.
     #[must_use]
     pub fn is_stalled(&self) -> bool {
@@ -77,31 +77,31 @@ pub(super) fn is_stalled(error: &Error) -> bool {
 pub fn status(
     previous: Option<&CloudAccountStatus>,
     generation: Option<i64>,
-    finding: &Finding,
+    result: &CheckResult,
     now: Timestamp,
 ) -> Option<CloudAccountStatus> {
     let empty = CloudAccountStatus::default();
     let previous = previous.unwrap_or(&empty);
-    let (reason, message) = finding.explain();
+    let (reason, message) = result.explain();
     let draft = |type_, status| Draft {
         type_,
         status,
         reason: reason.clone(),
         message: message.clone(),
     };
-    let (account_uid, identity_arn, drafts) = match finding {
-        Finding::Accepted(identity) => (
+    let (account_uid, identity_arn, drafts) = match result {
+        CheckResult::Accepted(identity) => (
             Some(identity.account_uid.clone()),
             Some(identity.arn.clone()),
             vec![draft(reason::READY, Status::True)],
         ),
-        Finding::NoCredentials { .. } | Finding::Refused(_) | Finding::Unknown(_) => (
+        CheckResult::NoCredentials { .. } | CheckResult::Refused(_) | CheckResult::Unknown(_) => (
             previous.account_uid.clone(),
             previous.identity_arn.clone(),
             vec![
                 draft(reason::READY, Status::False),
                 draft(
-                    if finding.is_stalled() {
+                    if result.is_stalled() {
                         reason::STALLED
                     } else {
                         reason::RECONCILING
