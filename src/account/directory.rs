@@ -13,7 +13,7 @@ use crate::api::account::Grant;
 use crate::ecs::SecurityGroupId;
 use crate::membership::edge::AccountKey;
 
-use super::access::Account;
+use super::session::AccountSession;
 
 /// Whether an account can be used.
 #[derive(Clone, Debug)]
@@ -28,7 +28,7 @@ pub enum AccountState {
         message: String,
     },
     /// Can be used.
-    Ready(Arc<Account>),
+    Ready(Arc<AccountSession>),
 }
 
 /// Who may use an account for what.
@@ -49,7 +49,7 @@ pub struct Entry {
     /// Whether it can be used.
     pub state: AccountState,
     /// The last usable client, for deletions after the Secret has gone: deleting a namespace removes both at once.
-    pub last_usable: Option<Arc<Account>>,
+    pub last_usable: Option<Arc<AccountSession>>,
     /// For whom.
     pub grants: Grants,
     /// When the object went, if it has gone; what is left serves deletions only, for [`DELETED_ACCOUNT_GRACE`].
@@ -80,7 +80,7 @@ impl Directory {
 
     /// The account itself, where it can be used.
     #[must_use]
-    pub fn usable(&self, key: &AccountKey) -> Option<Arc<Account>> {
+    pub fn usable(&self, key: &AccountKey) -> Option<Arc<AccountSession>> {
         match self.look_up(key)?.state {
             AccountState::Ready(account) => Some(account),
             AccountState::Checking | AccountState::NotReady { .. } => None,

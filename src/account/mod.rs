@@ -1,10 +1,10 @@
 //! The two account kinds: reads the credentials, asks STS whose they are, writes the account's status, and keeps the
 //! [`Directory`] that memberships look accounts up in. Writes nothing to the cloud.
 
-pub mod access;
 pub mod credentials;
 pub mod directory;
 mod kind;
+pub mod session;
 mod status;
 
 use std::collections::HashMap;
@@ -34,10 +34,10 @@ use crate::membership::queue::ReconcileQueue;
 use crate::telemetry::Telemetry;
 use crate::watched::Watched;
 
-use self::access::Account;
 use self::credentials::Source;
 use self::directory::{AccountState, Directory, Grants};
 use self::kind::AccountObject;
+use self::session::AccountSession;
 use self::status::CheckResult;
 
 /// How often a Secret is read again: no watch of ours covers those of the namespaced kind.
@@ -298,11 +298,11 @@ async fn check_credentials<K: AccountObject>(
             && check.check_after.is_none_or(|again| Instant::now() < again)
     });
     // Accepted once, and refused in a call since: it may have been disabled, or have expired.
-    let doubted = context
+    let suspect = context
         .directory
         .usable(key)
-        .filter(|account| known && account.is_doubted());
-    if known && doubted.is_none() {
+        .filter(|account| known && account.is_suspect());
+    if known && suspect.is_none() {
         return Checked::Unchanged;
     }
     let own = account.endpoints();
@@ -325,9 +325,9 @@ async fn check_credentials<K: AccountObject>(
     };
     let client = ecs::Client::new(Arc::clone(&context.transport), found.credential, endpoints)
         .with_clock(context.clock.clone());
-    match (client.caller_identity().await, doubted) {
+    match (client.caller_identity().await, suspect) {
         (Ok(_), Some(account)) => {
-            account.trust();
+            account.clear_suspicion();
             Checked::Unchanged
         }
         // Says nothing about the key.
@@ -338,7 +338,7 @@ async fn check_credentials<K: AccountObject>(
                 .entry(key.clone())
                 .or_default()
                 .last_checked = Some(version);
-            let usable = Account::new(
+            let usable = AccountSession::new(
                 client,
                 identity.account_uid.clone(),
                 Arc::clone(&context.telemetry),
@@ -365,7 +365,7 @@ async fn check_credentials<K: AccountObject>(
 /// Puts a result into the directory.
 fn record(
     result: CheckResult,
-    usable: Option<Account>,
+    usable: Option<AccountSession>,
     key: &AccountKey,
     context: &Context,
 ) -> CheckResult {

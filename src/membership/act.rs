@@ -8,7 +8,7 @@ use kube::runtime::reflector::ObjectRef;
 use kube::{Resource as _, ResourceExt as _};
 use serde_json::{Map, Value, json};
 
-use crate::account::access::CallError;
+use crate::account::session::CallError;
 use crate::api::membership::Origin;
 use crate::api::{
     ACCOUNT_ANNOTATION, CLAIM_MANAGER, FINALIZER, ORIGIN_ANNOTATION, SecurityGroupMembership,

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::account::access::{Account, CallError};
 use crate::account::directory::AccountState;
+use crate::account::session::{AccountSession, CallError};
 use crate::api::PAUSED_ANNOTATION;
 use crate::api::SecurityGroupMembership;
 use crate::api::membership::Origin;
@@ -34,7 +34,7 @@ pub struct Pass {
     /// What [`decide::decide`] goes by.
     pub observed: Observed,
     /// The account to call with, where there is one.
-    pub account: Option<Arc<Account>>,
+    pub account: Option<Arc<AccountSession>>,
     /// What is wrong with the account, for the user.
     pub account_problem: String,
     /// The other live objects on this edge, oldest first.
@@ -221,7 +221,7 @@ impl Pass {
     /// Keeps a failed call for the status, and says its class.
     pub fn note(&mut self, error: CallError) -> Class {
         match error {
-            CallError::Stopped(until) => {
+            CallError::RateLimited { retry_at: until } => {
                 self.stopped_until = Some(until);
                 Class::Throttled
             }
@@ -253,7 +253,7 @@ fn desired(object: &SecurityGroupMembership) -> Desired {
 
 struct AccountView {
     state: decide::Access,
-    account: Option<Arc<Account>>,
+    account: Option<Arc<AccountSession>>,
     problem: String,
 }
 

@@ -10,8 +10,8 @@ use futures::future::{AbortHandle, abortable};
 use tokio::time::Instant;
 use tracing::debug;
 
-use crate::account::access::CallError;
 use crate::account::directory::AccountState;
+use crate::account::session::CallError;
 use crate::ecs::batch::BLOCK;
 use crate::ecs::{Region, Target, TargetDescription};
 
@@ -167,7 +167,9 @@ async fn scan_block(context: &Context, account: &AccountKey, region: &Region, bl
         match access.scan(region, block).await {
             Ok(found) => break found,
             // This stretches the period where the limit is small.
-            Err(CallError::Stopped(until)) => tokio::time::sleep_until(until).await,
+            Err(CallError::RateLimited { retry_at: until }) => {
+                tokio::time::sleep_until(until).await
+            }
             // Passes ask for each by itself, and the scan no more for the one to blame.
             Err(CallError::Failed(error)) if error.may_be_one_bad_id() => {
                 for object in context.edges.mark_stale(account, region, block) {

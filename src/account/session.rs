@@ -20,18 +20,21 @@ use crate::telemetry::Telemetry;
 
 /// An account that the cloud knows.
 #[derive(Debug)]
-pub struct Account {
+pub struct AccountSession {
     /// UID at the cloud.
     pub uid: String,
     calls: Arc<Calls>,
-    readers: Mutex<HashMap<Region, Readers>>,
+    batchers: Mutex<HashMap<Region, DescribeBatchers>>,
 }
 
 /// Why a call has no answer to give.
 #[derive(Clone, Debug)]
 pub enum CallError {
     /// It was not made: its turn within the cloud's limit comes then.
-    Stopped(Instant),
+    RateLimited {
+        /// When to ask again.
+        retry_at: Instant,
+    },
     /// It was made and failed.
     Failed(Error),
 }
@@ -41,7 +44,7 @@ impl CallError {
     #[must_use]
     pub fn is_without_effect(&self) -> bool {
         match self {
-            Self::Stopped(_) => true,
+            Self::RateLimited { .. } => true,
             Self::Failed(error) => error.class() != Class::Transient && !error.outcome_unknown(),
         }
     }
@@ -49,12 +52,12 @@ impl CallError {
 
 /// One queue of reads for each kind of target in a region.
 #[derive(Clone, Debug)]
-struct Readers {
+struct DescribeBatchers {
     instances: Arc<Batch<InstanceId, TargetDescription, CallError>>,
     interfaces: Arc<Batch<NetworkInterfaceId, TargetDescription, CallError>>,
 }
 
-impl Account {
+impl AccountSession {
     /// An account whose credentials the cloud accepted.
     #[must_use]
     pub fn new(client: Client, uid: String, telemetry: Arc<Telemetry>) -> Self {
@@ -64,21 +67,21 @@ impl Account {
                 limiter: CallLimiter::new(client.clock().clone()),
                 client,
                 telemetry,
-                doubted: AtomicBool::new(false),
+                suspect: AtomicBool::new(false),
             }),
-            readers: Mutex::default(),
+            batchers: Mutex::default(),
         }
     }
 
     /// Whether the cloud has refused the key in a call, though STS had accepted it.
     #[must_use]
-    pub fn is_doubted(&self) -> bool {
-        self.calls.doubted.load(Ordering::Relaxed)
+    pub fn is_suspect(&self) -> bool {
+        self.calls.suspect.load(Ordering::Relaxed)
     }
 
     /// STS has accepted the key again.
-    pub fn trust(&self) {
-        self.calls.doubted.store(false, Ordering::Relaxed);
+    pub fn clear_suspicion(&self) {
+        self.calls.suspect.store(false, Ordering::Relaxed);
     }
 
     /// What the cloud says of the target; none where a complete answer does not list it. Checked together with the others
@@ -91,10 +94,10 @@ impl Account {
         region: &Region,
         target: &Target,
     ) -> Result<Option<TargetDescription>, CallError> {
-        let readers = self.readers(region);
+        let batchers = self.batchers(region);
         match target {
-            Target::Instance(id) => readers.instances.get(id.clone()).await,
-            Target::NetworkInterface(id) => readers.interfaces.get(id.clone()).await,
+            Target::Instance(id) => batchers.instances.get(id.clone()).await,
+            Target::NetworkInterface(id) => batchers.interfaces.get(id.clone()).await,
         }
     }
 
@@ -181,25 +184,25 @@ impl Account {
             .await
     }
 
-    fn readers(&self, region: &Region) -> Readers {
-        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
-        readers
+    fn batchers(&self, region: &Region) -> DescribeBatchers {
+        let mut batchers = self.batchers.lock().unwrap_or_else(PoisonError::into_inner);
+        batchers
             .entry(region.clone())
-            .or_insert_with(|| Readers::new(&self.calls, region))
+            .or_insert_with(|| DescribeBatchers::new(&self.calls, region))
             .clone()
     }
 }
 
-impl Readers {
+impl DescribeBatchers {
     fn new(calls: &Arc<Calls>, region: &Region) -> Self {
         let (instances, interfaces) = (Arc::clone(calls), Arc::clone(calls));
         let (here, there) = (region.clone(), region.clone());
         Self {
-            instances: reader(move |ids| {
+            instances: batcher(move |ids| {
                 let (calls, region) = (Arc::clone(&instances), here.clone());
                 async move { calls.instances(&region, Priority::User, &ids).await }.boxed()
             }),
-            interfaces: reader(move |ids| {
+            interfaces: batcher(move |ids| {
                 let (calls, region) = (Arc::clone(&interfaces), there.clone());
                 async move { calls.interfaces(&region, Priority::User, &ids).await }.boxed()
             }),
@@ -207,7 +210,7 @@ impl Readers {
     }
 }
 
-fn reader<Id: Clone + Eq + Hash + Send + Sync + 'static>(
+fn batcher<Id: Clone + Eq + Hash + Send + Sync + 'static>(
     ask: impl Fn(
         Vec<Id>,
     )
@@ -218,7 +221,7 @@ fn reader<Id: Clone + Eq + Hash + Send + Sync + 'static>(
 ) -> Arc<Batch<Id, TargetDescription, CallError>> {
     Arc::new(Batch::new(ask, |failure| match failure {
         CallError::Failed(error) => error.may_be_one_bad_id(),
-        CallError::Stopped(_) => false,
+        CallError::RateLimited { .. } => false,
     }))
 }
 
@@ -227,7 +230,7 @@ struct Calls {
     client: Client,
     limiter: CallLimiter,
     telemetry: Arc<Telemetry>,
-    doubted: AtomicBool,
+    suspect: AtomicBool,
 }
 
 impl Calls {
@@ -274,7 +277,7 @@ impl Calls {
             .limiter
             .enter(region, action, priority, who)
             .await
-            .map_err(CallError::Stopped)?;
+            .map_err(|retry_at| CallError::RateLimited { retry_at })?;
         let started = Instant::now();
         // Boxed: whoever waits for the limiter must not carry the room for a whole exchange.
         let result = Box::pin(call()).await;
@@ -284,7 +287,7 @@ impl Calls {
             .count_call(action, region, error, started.elapsed());
         self.limiter.note(region, action, error);
         if error.is_some_and(Error::is_credential_error) {
-            self.doubted.store(true, Ordering::Relaxed);
+            self.suspect.store(true, Ordering::Relaxed);
         }
         result.map_err(CallError::Failed)
     }
