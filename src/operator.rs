@@ -23,7 +23,7 @@ use crate::args::Settings;
 use crate::clock::Clock;
 use crate::ecs::{Http, Transport};
 use crate::kubernetes::{WatchLog, bounded, chain, watch_config};
-use crate::membership::event::Events;
+use crate::membership::event::EventRecorder;
 use crate::membership::index::Edges;
 use crate::membership::queue::ReconcileQueue;
 use crate::membership::{self};
@@ -181,7 +181,7 @@ pub async fn run_with(
         checks: std::sync::Mutex::default(),
     });
     let account_controllers = run_accounts(&accounts, &settings.scopes, &shutdown);
-    let (events, event_writer) = Events::new(
+    let (events, event_writer) = EventRecorder::new(
         client.clone(),
         settings.instance.clone(),
         Arc::clone(&telemetry),
@@ -223,7 +223,7 @@ pub async fn run_with(
         () = all([namespace_watch.boxed()]) => {}
     }
     drop(context);
-    event_writer.finish().await;
+    event_writer.flush().await;
 }
 
 struct AccountControllers<L, R> {

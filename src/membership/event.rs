@@ -21,7 +21,7 @@ use crate::clock::Clock;
 use crate::kubernetes::LogDeduper;
 use crate::telemetry::Telemetry;
 
-use super::status::Note;
+use super::status::EventRecord;
 
 /// Name under which events are reported.
 const CONTROLLER: &str = "security-group-operator";
@@ -30,32 +30,32 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// The API server refuses longer notes, in bytes.
 const NOTE_LIMIT: usize = 1024;
 
-/// Events that wait to be written; more are dropped, and counted.
+/// EventRecorder that wait to be written; more are dropped, and counted.
 const WAITING: usize = 16_384;
 /// How long the events of the last moments may take when the process ends.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Takes events, which a task of its own writes one after the other: a thousand new objects become Ready first and are told of
+/// Takes events, which a task of its own writes one after the other: a thousand new objects become Ready first and are reported
 /// afterwards.
 #[derive(Clone)]
-pub struct Events {
-    queue: mpsc::Sender<Told>,
+pub struct EventRecorder {
+    queue: mpsc::Sender<QueuedEvent>,
     telemetry: Arc<Telemetry>,
     clock: Clock,
 }
 
 /// What waits: no more than the event is made of.
-struct Told {
+struct QueuedEvent {
     regarding: ObjectRef<SecurityGroupMembership>,
-    note: Note,
+    note: EventRecord,
     at: Timestamp,
 }
 
-/// The task that writes; ends when every [`Events`] is gone and all is written.
+/// The task that writes; ends when every [`EventRecorder`] is gone and all is written.
 pub struct Writer(JoinHandle<()>);
 
-impl Events {
-    /// Events of this process; `instance` is its name, the pod's where it runs in one.
+impl EventRecorder {
+    /// EventRecorder of this process; `instance` is its name, the pod's where it runs in one.
     #[must_use]
     pub fn new(
         client: kube::Client,
@@ -63,13 +63,13 @@ impl Events {
         telemetry: Arc<Telemetry>,
         clock: Clock,
     ) -> (Self, Writer) {
-        let (queue, mut waiting) = mpsc::channel::<Told>(WAITING);
+        let (queue, mut waiting) = mpsc::channel::<QueuedEvent>(WAITING);
         let instance = start(instance.unwrap_or_else(|| CONTROLLER.to_owned()), 128);
         let names = clock.clone();
         let writer = tokio::spawn(async move {
             let refusals = LogDeduper::default();
-            while let Some(told) = waiting.recv().await {
-                write(&client, told.event(&instance, &names), &refusals).await;
+            while let Some(queued) = waiting.recv().await {
+                write(&client, queued.event(&instance, &names), &refusals).await;
             }
         });
         let events = Self {
@@ -81,7 +81,7 @@ impl Events {
     }
 
     /// Tells of a transition of `object`.
-    pub fn publish(&self, object: &SecurityGroupMembership, note: Note) {
+    pub fn publish(&self, object: &SecurityGroupMembership, note: EventRecord) {
         let namespace = object.namespace().unwrap_or_default();
         info!(
             namespace,
@@ -90,18 +90,18 @@ impl Events {
             text = note.text,
             "event"
         );
-        let told = Told {
+        let queued = QueuedEvent {
             regarding: ObjectRef::from_obj(object),
             note,
             at: self.clock.now(),
         };
-        if self.queue.try_send(told).is_err() {
+        if self.queue.try_send(queued).is_err() {
             self.telemetry.count_dropped_event();
         }
     }
 }
 
-impl Told {
+impl QueuedEvent {
     fn event(self, instance: &str, clock: &Clock) -> Event {
         let Self {
             regarding,
@@ -133,8 +133,8 @@ impl Told {
 
 impl Writer {
     /// Waits a little for what is not written yet.
-    pub async fn finish(self) {
-        if tokio::time::timeout(LAST_WORDS, self.0).await.is_err() {
+    pub async fn flush(self) {
+        if tokio::time::timeout(FLUSH_TIMEOUT, self.0).await.is_err() {
             debug!("some events were not written any more");
         }
     }
@@ -172,8 +172,8 @@ mod tests {
 
     use super::*;
 
-    fn note(text: &str) -> Note {
-        Note {
+    fn note(text: &str) -> EventRecord {
+        EventRecord {
             reason: "Stalled",
             warning: true,
             text: text.to_owned(),
@@ -193,13 +193,13 @@ mod tests {
     #[test]
     fn an_event_says_what_became_of_whom_and_when() {
         let at = Timestamp::from_second(1_767_225_600).unwrap();
-        let told = Told {
+        let queued = QueuedEvent {
             regarding: ObjectRef::from_obj(&object("web")),
             note: note("i-1 is gone"),
             at,
         };
         let clock = Clock::simulated(at, 1);
-        let event = serde_json::to_value(told.event("pod-1", &clock)).unwrap();
+        let event = serde_json::to_value(queued.event("pod-1", &clock)).unwrap();
         let name = event["metadata"]["name"].as_str().unwrap();
         assert!(name.starts_with("web.") && name.len() == "web.".len() + 32);
         let expected = serde_json::json!({
@@ -249,20 +249,20 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_was_told_before_the_end_is_written_as_long_as_it_is_worth_the_wait() {
-        for (told, expected) in [(3, 3), (60, 4)] {
+        for (queued, expected) in [(3, 3), (60, 4)] {
             let written = Arc::new(AtomicUsize::new(0));
             let at = Timestamp::from_second(1_767_225_600).unwrap();
-            let (events, writer) = Events::new(
+            let (events, writer) = EventRecorder::new(
                 slow_server(&written),
                 None,
                 Arc::default(),
                 Clock::simulated(at, 1),
             );
-            for _ in 0..told {
+            for _ in 0..queued {
                 events.publish(&object("web"), note(""));
             }
             drop(events);
-            writer.finish().await;
+            writer.flush().await;
             let written = written.load(Ordering::SeqCst);
             // The fifth comes at the moment at which the wait ends.
             assert!((expected..=expected + 1).contains(&written), "{written}");

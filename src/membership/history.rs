@@ -123,7 +123,7 @@ impl History {
         &self,
         uid: &str,
         outcome: ReconcileOutcome,
-        told: impl FnOnce() -> Timestamp,
+        reported: impl FnOnce() -> Timestamp,
     ) -> Option<Timestamp> {
         let mut entries = self.lock();
         let waits = matches!(
@@ -137,7 +137,7 @@ impl History {
             return None;
         }
         let entry = entries.entry(uid.to_owned()).or_default();
-        Some(*entry.waits_since.get_or_insert_with(told))
+        Some(*entry.waits_since.get_or_insert_with(reported))
     }
 
     /// Counts a repair.

@@ -49,13 +49,13 @@ use crate::watched::Watched;
 
 use self::act::ActError;
 use self::edge::{AccountKey, Edge, resource_version};
-use self::event::Events;
+use self::event::EventRecorder;
 use self::history::History;
 use self::index::Edges;
 use self::locks::Locks;
 use self::observe::Pass;
 use self::queue::ReconcileQueue;
-use self::status::Note;
+use self::status::EventRecord;
 use self::turn::Turns;
 
 /// What is watched: one object that this version cannot read does not stop the others.
@@ -71,8 +71,8 @@ pub struct Context {
     pub directory: Arc<Directory>,
     /// How passes ask for passes.
     pub queue: ReconcileQueue,
-    /// Where transitions are told.
-    pub events: Events,
+    /// Where transitions are recorded as events.
+    pub events: EventRecorder,
     /// Where passes are counted.
     pub telemetry: Arc<Telemetry>,
     /// What time it is.
@@ -98,7 +98,7 @@ impl Context {
         edges: Arc<Edges>,
         directory: Arc<Directory>,
         queue: ReconcileQueue,
-        events: Events,
+        events: EventRecorder,
         telemetry: Arc<Telemetry>,
         clock: Clock,
         settings: &Settings,
@@ -126,7 +126,7 @@ impl Context {
         self.unlisted_scopes.load(Ordering::SeqCst) == 0
     }
 
-    fn publish(&self, pass: &Pass, note: Note) {
+    fn publish(&self, pass: &Pass, note: EventRecord) {
         self.events.publish(pass.object(), note);
     }
 

@@ -20,7 +20,7 @@ use super::decide::{Attempt, ReconcileOutcome, Release, Step, TargetView, decide
 use super::edge::Edge;
 use super::observe::Pass;
 use super::scan::Observation;
-use super::status::{self, Facts, Note};
+use super::status::{self, EventRecord, Facts};
 use super::{Context, Object};
 
 /// Observes, decides and acts until nothing is left to do, and then says so.
@@ -57,15 +57,15 @@ pub(super) async fn run(
             .map(|until| until.saturating_duration_since(Instant::now())),
     };
     let next = status::status(&previous, pass.generation, &facts, now);
-    let note = match outcome {
-        ReconcileOutcome::Ready { repaired: true, .. } => Some(Note {
+    let event = match outcome {
+        ReconcileOutcome::Ready { repaired: true, .. } => Some(EventRecord {
             reason: "DriftRepaired",
             warning: false,
             text: format!("{} joined {} again", pass.edge.target, pass.edge.group),
         }),
         _ => next
             .as_ref()
-            .and_then(|next| status::note(&previous, next, outcome)),
+            .and_then(|next| status::event_for(&previous, next, outcome)),
     };
     // Before the write: the watch may show it sooner than its answer comes.
     let written = next.as_ref().or(pass.object().status.as_ref());
@@ -82,8 +82,8 @@ pub(super) async fn run(
     context
         .history
         .keep_pending_description(&uid, pass.description.take().filter(|_| waits_for_its_turn));
-    if let Some(note) = note {
-        context.publish(&pass, note);
+    if let Some(event) = event {
+        context.publish(&pass, event);
     }
     Ok(context
         .history
@@ -133,15 +133,15 @@ async fn run_steps(
                 }
                 pass.join(uid, context).await;
                 if pass.observed.was_ready {
-                    note_drift(pass, uid, context);
+                    report_drift(pass, uid, context);
                 }
             }
             Step::Leave => pass.leave(uid, context).await,
             Step::TransferOwnership => pass.transfer_ownership(context).await?,
             Step::Release(why) => {
                 pass.release(context).await?;
-                if let Some(note) = release_note(pass, why) {
-                    context.publish(pass, note);
+                if let Some(event) = release_event(pass, why) {
+                    context.publish(pass, event);
                 }
             }
         }
@@ -151,7 +151,7 @@ async fn run_steps(
 }
 
 /// Tells of a drift that a repair was tried for. `AlreadyMember` was none: the read lagged behind the cloud.
-fn note_drift(pass: &Pass, uid: &str, context: &Context) {
+fn report_drift(pass: &Pass, uid: &str, context: &Context) {
     match pass.observed.attempt {
         Attempt::Joined => {}
         Attempt::Failed { .. } if pass.failure.is_some() => {}
@@ -163,7 +163,7 @@ fn note_drift(pass: &Pass, uid: &str, context: &Context) {
         | Attempt::Released => return,
     }
     if context.history.first_report_of_drift(uid) {
-        let note = Note {
+        let event = EventRecord {
             reason: "DriftDetected",
             warning: true,
             text: format!(
@@ -171,14 +171,14 @@ fn note_drift(pass: &Pass, uid: &str, context: &Context) {
                 pass.edge.target, pass.edge.group
             ),
         };
-        context.publish(pass, note);
+        context.publish(pass, event);
     }
     if pass.observed.attempt == Attempt::Joined {
         context.history.repaired(uid);
     }
 }
 
-fn release_note(pass: &Pass, why: Release) -> Option<Note> {
+fn release_event(pass: &Pass, why: Release) -> Option<EventRecord> {
     let Edge { target, group, .. } = &pass.edge;
     let (reason, text) = match why {
         Release::Left => ("Left", format!("{target} is no member of {group} any more")),
@@ -189,7 +189,7 @@ fn release_note(pass: &Pass, why: Release) -> Option<Note> {
         ),
         Release::Refused | Release::NeverJoined => return None,
     };
-    Some(Note {
+    Some(EventRecord {
         reason,
         warning: false,
         text,

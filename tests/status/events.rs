@@ -1,16 +1,16 @@
 //! Which events go with which change of a status.
 
 use security_group_operator::api::membership::SecurityGroupMembershipStatus;
-use security_group_operator::membership::status::{Note, note};
+use security_group_operator::membership::status::{EventRecord, event_for};
 
 use crate::{ends, say};
 
 /// The event for one end after another.
-fn told(before: usize, after: usize) -> Option<Note> {
+fn queued(before: usize, after: usize) -> Option<EventRecord> {
     let nothing = SecurityGroupMembershipStatus::default();
     let first = say(&nothing, &ends()[before], false, 0).unwrap();
     let second = say(&first, &ends()[after], false, 60).unwrap();
-    note(&first, &second, ends()[after].0)
+    event_for(&first, &second, ends()[after].0)
 }
 
 #[test]
@@ -25,12 +25,12 @@ fn events_tell_of_transitions_only() {
         for condition in &mut reworded.conditions {
             condition.message.push('!');
         }
-        assert_eq!(note(&first, &reworded, end.0), None, "{end:?}");
+        assert_eq!(event_for(&first, &reworded, end.0), None, "{end:?}");
     }
     let reason = |index: usize| {
         let end = &ends()[index];
         let said = say(&nothing, end, false, 0).unwrap();
-        note(&nothing, &said, end.0).map(|note| note.reason)
+        event_for(&nothing, &said, end.0).map(|event| event.reason)
     };
     assert_eq!(reason(0), Some("Joined"));
     assert_eq!(reason(1), Some("Adopted"));
@@ -46,18 +46,18 @@ fn what_needs_somebody_is_a_warning_and_says_what_the_status_says() {
     let nothing = SecurityGroupMembershipStatus::default();
     for end in ends() {
         let said = say(&nothing, &end, false, 0).unwrap();
-        let Some(note) = note(&nothing, &said, end.0) else {
+        let Some(event) = event_for(&nothing, &said, end.0) else {
             continue;
         };
-        let warning = matches!(note.reason, "Stalled" | "DriftDetected");
-        assert_eq!(note.warning, warning, "{note:?}");
-        assert_eq!(note.text, said.conditions[0].message);
+        let warning = matches!(event.reason, "Stalled" | "DriftDetected");
+        assert_eq!(event.warning, warning, "{event:?}");
+        assert_eq!(event.text, said.conditions[0].message);
     }
 }
 
 #[test]
 fn one_trouble_after_another_is_told_and_so_is_its_end() {
-    let reason = |before, after| told(before, after).map(|note| note.reason);
+    let reason = |before, after| queued(before, after).map(|event| event.reason);
     assert_eq!(reason(21, 20), Some("Stalled"), "another reason");
     assert_eq!(reason(20, 0), Some("Recovered"));
     assert_eq!(reason(20, 1), Some("Recovered"));
@@ -71,10 +71,10 @@ fn one_trouble_after_another_is_told_and_so_is_its_end() {
 fn what_went_on_holding_its_edge_has_not_joined_it_again() {
     let nothing = SecurityGroupMembershipStatus::default();
     let joined = say(&nothing, &ends()[0], false, 0).unwrap();
-    for (between, told) in [(4, None), (5, Some("Recovered"))] {
+    for (between, queued) in [(4, None), (5, Some("Recovered"))] {
         let paused = say(&joined, &ends()[between], false, 60).unwrap();
         let again = say(&paused, &ends()[0], false, 120).unwrap();
-        let note = note(&paused, &again, ends()[0].0);
-        assert_eq!(note.map(|note| note.reason), told);
+        let event = event_for(&paused, &again, ends()[0].0);
+        assert_eq!(event.map(|event| event.reason), queued);
     }
 }

@@ -21,7 +21,7 @@ use security_group_operator::membership::decide::{
     Access, Attempt, Observed, ReconcileOutcome, Sharing, TargetView,
 };
 use security_group_operator::membership::edge::Edge;
-use security_group_operator::membership::status::{Facts, legible, note, status, waits_since};
+use security_group_operator::membership::status::{Facts, event_for, legible, status, waits_since};
 
 fn edge() -> Edge {
     Edge {
@@ -322,13 +322,13 @@ fn that_the_edge_is_gone_undoes_what_the_cloud_said_before() {
         let ready = find(&said.conditions, "Ready")?;
         Some((ready.status.clone(), ready.reason.clone()))
     };
-    let told = |reason: &str| Some(("False".to_owned(), reason.to_owned()));
+    let queued = |reason: &str| Some(("False".to_owned(), reason.to_owned()));
     let broken = refusal("InternalError", "");
     let throttled = refusal("Throttling.User", "");
-    assert_eq!(after(false, Some(&broken), None), told("Retrying"));
-    assert_eq!(after(false, Some(&throttled), None), told("Throttled"));
+    assert_eq!(after(false, Some(&broken), None), queued("Retrying"));
+    assert_eq!(after(false, Some(&throttled), None), queued("Throttled"));
     let minute = Some(Duration::from_secs(60));
-    assert_eq!(after(false, None, minute), told("Throttled"));
+    assert_eq!(after(false, None, minute), queued("Throttled"));
     assert_eq!(after(false, None, Some(Duration::from_secs(59))), None);
     assert_eq!(after(true, Some(&broken), None), None);
     assert_eq!(after(true, None, minute), None);
@@ -369,7 +369,7 @@ fn a_target_between_states_for_half_an_hour_is_stalled_and_stays_so_until_it_set
     let joined = say(&stuck, &ends()[0], false, 32 * 60).unwrap();
     assert!(is_true(&joined.conditions, "Ready"));
     assert_eq!(
-        note(&stuck, &joined, ends()[0].0).unwrap().reason,
+        event_for(&stuck, &joined, ends()[0].0).unwrap().reason,
         "Recovered"
     );
 }

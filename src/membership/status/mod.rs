@@ -1,6 +1,6 @@
 //! The status that follows from a outcome. Pure: `now` and what was seen are arguments.
 
-mod note;
+mod event;
 mod summary;
 
 use std::time::Duration;
@@ -20,7 +20,7 @@ use super::edge::Edge;
 
 use self::summary::summarize;
 
-pub use self::note::{Note, note};
+pub use self::event::{EventRecord, event_for};
 pub use self::summary::{STUCK_AFTER, waits_since};
 
 /// The types of condition that are written.

@@ -10,7 +10,7 @@ use super::super::decide::ReconcileOutcome;
 
 /// An event that a change of status is worth.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Note {
+pub struct EventRecord {
     /// Event reason.
     pub reason: &'static str,
     /// Whether it is a warning.
@@ -21,15 +21,15 @@ pub struct Note {
 
 /// The event for going from one status to the next, if that is a transition.
 #[must_use]
-pub fn note(
+pub fn event_for(
     previous: &SecurityGroupMembershipStatus,
     next: &SecurityGroupMembershipStatus,
     outcome: ReconcileOutcome,
-) -> Option<Note> {
+) -> Option<EventRecord> {
     let before = |type_| true_condition(previous, type_);
     let after = |type_| true_condition(next, type_);
     let event = |reason, warning, condition: &Condition| {
-        Some(Note {
+        Some(EventRecord {
             reason,
             warning,
             text: condition.message.clone(),
