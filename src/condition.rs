@@ -1,4 +1,4 @@
-//! `metav1.Condition` lists: built from drafts, compared by meaning. Pure; `now` is an argument.
+//! `metav1.Condition` lists: built from new ones, compared by meaning. Pure; `now` is an argument.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
@@ -8,7 +8,7 @@ const MESSAGE_LIMIT: usize = 2048;
 
 /// One condition before it has a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Draft {
+pub struct NewCondition {
     /// `Ready`, `Reconciling`, `Stalled` or `Drifted`.
     pub type_: &'static str,
     /// Whether it holds.
@@ -42,29 +42,29 @@ impl Status {
     }
 }
 
-/// The list for these drafts, in their order. `lastTransitionTime` moves only where the status did, and has whole
+/// The list for these conditions, in their order. `lastTransitionTime` moves only where the status did, and has whole
 /// seconds, because `metav1.Time` drops the rest and a comparison would never be equal again.
 #[must_use]
 pub fn merge(
     previous: &[Condition],
-    drafts: Vec<Draft>,
+    conditions: Vec<NewCondition>,
     generation: Option<i64>,
     now: Timestamp,
 ) -> Vec<Condition> {
-    drafts
+    conditions
         .into_iter()
-        .map(|draft| {
-            let last_transition_time = find(previous, draft.type_)
-                .filter(|condition| condition.status == draft.status.as_str())
+        .map(|condition| {
+            let last_transition_time = find(previous, condition.type_)
+                .filter(|condition| condition.status == condition.status.as_str())
                 .map_or_else(
                     || whole_seconds(now),
                     |condition| condition.last_transition_time.clone(),
                 );
             Condition {
-                type_: draft.type_.to_owned(),
-                status: draft.status.as_str().to_owned(),
-                reason: draft.reason,
-                message: bounded(draft.message),
+                type_: condition.type_.to_owned(),
+                status: condition.status.as_str().to_owned(),
+                reason: condition.reason,
+                message: bounded(condition.message),
                 observed_generation: generation,
                 last_transition_time,
             }
@@ -104,8 +104,8 @@ fn bounded(mut message: String) -> String {
 mod tests {
     use super::*;
 
-    fn ready(status: Status, reason: &str) -> Draft {
-        Draft {
+    fn ready(status: Status, reason: &str) -> NewCondition {
+        NewCondition {
             type_: "Ready",
             status,
             reason: reason.to_owned(),

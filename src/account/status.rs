@@ -4,7 +4,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::api::account::CloudAccountStatus;
 use crate::api::reason;
-use crate::condition::{self, Draft, Status};
+use crate::condition::{self, NewCondition, Status};
 use crate::ecs::{Class, Error, Identity};
 
 /// What an examination found.
@@ -83,24 +83,24 @@ pub fn status(
     let empty = CloudAccountStatus::default();
     let previous = previous.unwrap_or(&empty);
     let (reason, message) = result.explain();
-    let draft = |type_, status| Draft {
+    let condition = |type_, status| NewCondition {
         type_,
         status,
         reason: reason.clone(),
         message: message.clone(),
     };
-    let (account_uid, identity_arn, drafts) = match result {
+    let (account_uid, identity_arn, conditions) = match result {
         CheckResult::Accepted(identity) => (
             Some(identity.account_uid.clone()),
             Some(identity.arn.clone()),
-            vec![draft(reason::READY, Status::True)],
+            vec![condition(reason::READY, Status::True)],
         ),
         CheckResult::NoCredentials { .. } | CheckResult::Refused(_) | CheckResult::Unknown(_) => (
             previous.account_uid.clone(),
             previous.identity_arn.clone(),
             vec![
-                draft(reason::READY, Status::False),
-                draft(
+                condition(reason::READY, Status::False),
+                condition(
                     if result.is_stalled() {
                         reason::STALLED
                     } else {
@@ -113,7 +113,7 @@ pub fn status(
     };
     let next = CloudAccountStatus {
         observed_generation: generation,
-        conditions: condition::merge(&previous.conditions, drafts, generation, now),
+        conditions: condition::merge(&previous.conditions, conditions, generation, now),
         account_uid,
         identity_arn,
     };

@@ -270,7 +270,7 @@ async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Action,
                 invalid.error
             );
             // What it said before must be known, or it would be said anew each time.
-            let previous = status::legible(&invalid.status);
+            let previous = status::parse_lenient(&invalid.status);
             return pass::invalid_spec(&invalid.metadata, Some(&previous), message, &context).await;
         }
     };

@@ -12,7 +12,7 @@ use tracing::{debug, warn};
 
 use crate::api::membership::SecurityGroupMembershipStatus;
 use crate::api::reason;
-use crate::condition::{self, Draft, Status};
+use crate::condition::{self, NewCondition, Status};
 use crate::kubernetes;
 
 use super::act::ActError;
@@ -20,7 +20,7 @@ use super::decide::{Attempt, ReconcileOutcome, Release, Step, TargetView, decide
 use super::edge::Edge;
 use super::observe::Pass;
 use super::scan::Observation;
-use super::status::{self, EventRecord, Facts};
+use super::status::{self, EventRecord, StatusInput};
 use super::{Context, Object};
 
 /// Observes, decides and acts until nothing is left to do, and then says so.
@@ -41,7 +41,7 @@ pub(super) async fn run(
     context.telemetry.count_pass(outcome_label(outcome));
     let previous = pass.object().status.clone().unwrap_or_default();
     let now = context.clock.now();
-    let facts = Facts {
+    let input = StatusInput {
         edge: &pass.edge,
         outcome,
         observed: &pass.observed,
@@ -56,7 +56,7 @@ pub(super) async fn run(
             .stopped_until
             .map(|until| until.saturating_duration_since(Instant::now())),
     };
-    let next = status::status(&previous, pass.generation, &facts, now);
+    let next = status::status(&previous, pass.generation, &input, now);
     let event = match outcome {
         ReconcileOutcome::Ready { repaired: true, .. } => Some(EventRecord {
             reason: "DriftRepaired",
@@ -224,21 +224,21 @@ pub(super) async fn invalid_spec(
 ) -> Result<Action, ActError> {
     let empty = SecurityGroupMembershipStatus::default();
     let previous = previous.unwrap_or(&empty);
-    let draft = |type_, status| Draft {
+    let condition = |type_, status| NewCondition {
         type_,
         status,
         reason: reason::INVALID_SPEC.to_owned(),
         message: message.clone(),
     };
-    let drafts = vec![
-        draft(reason::READY, Status::False),
-        draft(reason::STALLED, Status::True),
+    let conditions = vec![
+        condition(reason::READY, Status::False),
+        condition(reason::STALLED, Status::True),
     ];
     let next = SecurityGroupMembershipStatus {
         observed_generation: metadata.generation,
         conditions: condition::merge(
             &previous.conditions,
-            drafts,
+            conditions,
             metadata.generation,
             context.clock.now(),
         ),
@@ -319,14 +319,14 @@ mod tests {
             origin: Some(crate::api::membership::Origin::Joined),
             ..SecurityGroupMembershipStatus::default()
         };
-        let draft = Draft {
+        let condition = NewCondition {
             type_: reason::READY,
             status: Status::True,
             reason: reason::JOINED.to_owned(),
             message: "as \u{1f980} said".to_owned(),
         };
         let now = "2026-01-02T03:04:05.678912Z".parse().unwrap();
-        status.conditions = condition::merge(&[], vec![draft], Some(3), now);
+        status.conditions = condition::merge(&[], vec![condition], Some(3), now);
         let stored = serde_json::to_string(&status).unwrap();
         let back: SecurityGroupMembershipStatus = serde_json::from_str(&stored).unwrap();
         assert_eq!(status_hash(Some(&status)), status_hash(Some(&back)));

@@ -21,7 +21,9 @@ use security_group_operator::membership::decide::{
     Access, Attempt, Observed, ReconcileOutcome, Sharing, TargetView,
 };
 use security_group_operator::membership::edge::Edge;
-use security_group_operator::membership::status::{Facts, event_for, legible, status, waits_since};
+use security_group_operator::membership::status::{
+    StatusInput, event_for, parse_lenient, status, waits_since,
+};
 
 fn edge() -> Edge {
     Edge {
@@ -144,7 +146,7 @@ fn say(
         outcome,
         ReconcileOutcome::Waiting | ReconcileOutcome::Failed(Class::Transitional)
     );
-    let facts = Facts {
+    let input = StatusInput {
         edge: &edge(),
         outcome: *outcome,
         observed: &observed(*account),
@@ -155,7 +157,7 @@ fn say(
         waits_since: waits.then(|| waits_since(previous).unwrap_or_else(|| at(second))),
         turn_in: None,
     };
-    status(previous, Some(1), &facts, at(second))
+    status(previous, Some(1), &input, at(second))
 }
 
 #[test]
@@ -301,7 +303,7 @@ fn that_the_edge_is_gone_undoes_what_the_cloud_said_before() {
     let edge = edge();
     let after = |member, failure: Option<&Error>, turn_in| {
         let class = failure.map_or(Class::Throttled, Error::class);
-        let facts = Facts {
+        let input = StatusInput {
             edge: &edge,
             outcome: ReconcileOutcome::Failed(class),
             observed: &Observed {
@@ -318,7 +320,7 @@ fn that_the_edge_is_gone_undoes_what_the_cloud_said_before() {
             waits_since: None,
             turn_in,
         };
-        let said = status(&ready, Some(1), &facts, at(60))?;
+        let said = status(&ready, Some(1), &input, at(60))?;
         let ready = find(&said.conditions, "Ready")?;
         Some((ready.status.clone(), ready.reason.clone()))
     };
@@ -339,16 +341,16 @@ fn what_cannot_be_read_as_a_status_is_read_condition_by_condition() {
     let nothing = SecurityGroupMembershipStatus::default();
     let said = say(&nothing, &ends()[0], false, 0).unwrap();
     let mut stored = serde_json::to_value(&said).unwrap();
-    assert_eq!(legible(&stored), said);
+    assert_eq!(parse_lenient(&stored), said);
     stored["target"]["state"] = serde_json::json!(7);
     stored["conditions"]
         .as_array_mut()
         .unwrap()
         .push(serde_json::json!({"type": 7}));
-    let read = legible(&stored);
+    let read = parse_lenient(&stored);
     assert_eq!((&read.conditions, read.target), (&said.conditions, None));
     assert_eq!(read.observed_generation, Some(1));
-    assert_eq!(legible(&serde_json::Value::Null), nothing);
+    assert_eq!(parse_lenient(&serde_json::Value::Null), nothing);
 }
 
 #[test]
@@ -487,7 +489,7 @@ fn a_new_generation_is_always_answered() {
 fn the_target_is_shown_as_last_described_and_not_at_all_when_it_is_gone() {
     let (edge, description) = (edge(), running());
     let show = |previous: &SecurityGroupMembershipStatus, target, description| {
-        let facts = Facts {
+        let input = StatusInput {
             edge: &edge,
             outcome: ReconcileOutcome::Absent,
             observed: &Observed {
@@ -501,7 +503,7 @@ fn the_target_is_shown_as_last_described_and_not_at_all_when_it_is_gone() {
             waits_since: None,
             turn_in: None,
         };
-        status(previous, Some(1), &facts, at(0)).unwrap()
+        status(previous, Some(1), &input, at(0)).unwrap()
     };
     let nothing = SecurityGroupMembershipStatus::default();
     let shown = show(&nothing, TargetView::Unread, Some(&description));

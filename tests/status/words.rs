@@ -7,7 +7,7 @@ use security_group_operator::condition::find;
 use security_group_operator::ecs::{Action, Class, Error, TransportError};
 use security_group_operator::membership::decide::{Access, ReconcileOutcome};
 use security_group_operator::membership::edge::Edge;
-use security_group_operator::membership::status::{Facts, status};
+use security_group_operator::membership::status::{StatusInput, status};
 
 use crate::{at, edge, ends, observed, refusal, say};
 
@@ -81,7 +81,7 @@ fn a_network_interface_is_looked_for_under_its_own_field() {
         target: security_group_operator::ecs::Target::NetworkInterface("eni-1".parse().unwrap()),
         ..edge()
     };
-    let facts = Facts {
+    let input = StatusInput {
         edge: &edge,
         outcome: ReconcileOutcome::Absent,
         observed: &observed(Access::Usable),
@@ -95,7 +95,7 @@ fn a_network_interface_is_looked_for_under_its_own_field() {
     let said = status(
         &SecurityGroupMembershipStatus::default(),
         Some(1),
-        &facts,
+        &input,
         at(0),
     )
     .unwrap();
@@ -126,8 +126,8 @@ fn a_pause_says_what_was_before_it_and_goes_on_saying_so() {
 
 #[test]
 fn a_long_wait_for_a_turn_is_said_once_and_a_short_one_not_at_all() {
-    let held_back = |previous: &SecurityGroupMembershipStatus, seconds: u64| {
-        let facts = Facts {
+    let rate_limit_wait = |previous: &SecurityGroupMembershipStatus, seconds: u64| {
+        let input = StatusInput {
             edge: &edge(),
             outcome: ReconcileOutcome::Failed(Class::Throttled),
             observed: &observed(Access::Usable),
@@ -138,18 +138,18 @@ fn a_long_wait_for_a_turn_is_said_once_and_a_short_one_not_at_all() {
             waits_since: None,
             turn_in: Some(Duration::from_secs(seconds)),
         };
-        status(previous, Some(1), &facts, at(0))
+        status(previous, Some(1), &input, at(0))
     };
     let nothing = SecurityGroupMembershipStatus::default();
-    assert_eq!(held_back(&nothing, 59), None);
-    let said = held_back(&nothing, 60).unwrap();
+    assert_eq!(rate_limit_wait(&nothing, 59), None);
+    let said = rate_limit_wait(&nothing, 60).unwrap();
     assert_eq!(
         spoken(&said),
         "False Reconciling Throttled: i-1 waits for its turn: the cloud limits the account's calls a minute, and others were first"
     );
-    assert_eq!(held_back(&said, 120), None);
+    assert_eq!(rate_limit_wait(&said, 120), None);
     let ready = say(&nothing, &ends()[0], false, 0).unwrap();
-    assert_eq!(held_back(&ready, 120), None);
+    assert_eq!(rate_limit_wait(&ready, 120), None);
 }
 
 #[test]

@@ -17,7 +17,7 @@ use security_group_operator::membership::decide::{
     decide,
 };
 use security_group_operator::membership::edge::Edge;
-use security_group_operator::membership::status::{Facts, status};
+use security_group_operator::membership::status::{StatusInput, status};
 use serde_json::{Value, json};
 
 use crate::support::error::{Context as _, Error, Result};
@@ -117,7 +117,7 @@ fn finished(
     observed: &Observed,
     description: &TargetDescription,
 ) -> Option<security_group_operator::api::SecurityGroupMembershipStatus> {
-    let facts = Facts {
+    let input = StatusInput {
         edge,
         outcome,
         observed,
@@ -132,7 +132,7 @@ fn finished(
     status(
         &previous,
         stored.metadata.generation,
-        &facts,
+        &input,
         Timestamp::now(),
     )
 }

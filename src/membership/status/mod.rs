@@ -33,7 +33,7 @@ const OUR_CONDITIONS: [&str; 4] = [
 
 /// What a pass ended with.
 #[derive(Clone, Copy, Debug)]
-pub struct Facts<'a> {
+pub struct StatusInput<'a> {
     /// The edge.
     pub edge: &'a Edge,
     /// Where the pass ended.
@@ -59,20 +59,20 @@ pub struct Facts<'a> {
 pub fn status(
     previous: &SecurityGroupMembershipStatus,
     generation: Option<i64>,
-    facts: &Facts<'_>,
+    input: &StatusInput<'_>,
     now: Timestamp,
 ) -> Option<SecurityGroupMembershipStatus> {
-    let summary = summarize(previous, generation, facts, now)?;
+    let summary = summarize(previous, generation, input, now)?;
     let next = SecurityGroupMembershipStatus {
         observed_generation: generation,
-        conditions: condition::merge(&previous.conditions, summary.drafts(), generation, now),
-        origin: match facts.outcome {
+        conditions: condition::merge(&previous.conditions, summary.conditions(), generation, now),
+        origin: match input.outcome {
             ReconcileOutcome::Ready { origin, .. } => origin,
             _ => previous.origin,
         },
-        target: match facts.observed.target {
+        target: match input.observed.target {
             super::decide::TargetView::Absent => None,
-            _ => facts
+            _ => input
                 .description
                 .map(target_status)
                 .or_else(|| previous.target.clone()),
@@ -84,7 +84,7 @@ pub fn status(
 
 /// As much of a stored status as can be read: all of it, or its conditions, each by itself.
 #[must_use]
-pub fn legible(stored: &Value) -> SecurityGroupMembershipStatus {
+pub fn parse_lenient(stored: &Value) -> SecurityGroupMembershipStatus {
     SecurityGroupMembershipStatus::deserialize(stored).unwrap_or_else(|_| {
         let conditions = stored["conditions"].as_array().into_iter().flatten();
         SecurityGroupMembershipStatus {

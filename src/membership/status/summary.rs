@@ -7,20 +7,20 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::api::membership::{LastError, Origin, SecurityGroupMembershipStatus};
 use crate::api::reason;
-use crate::condition::{self, Draft, Status};
+use crate::condition::{self, NewCondition, Status};
 use crate::ecs::{Class, Error};
 
 use super::super::decide::{
     Access, REPAIR_LIMIT, REPAIR_WINDOW_MINUTES, ReconcileOutcome, TargetView,
 };
 use super::super::edge::Edge;
-use super::Facts;
+use super::StatusInput;
 
 /// How long a target may be between states before it counts as stuck.
 pub const STUCK_AFTER: Duration = Duration::from_secs(30 * 60);
 
 /// How long an object waits for its turn without a word: a status costs the API server a write.
-const SILENT_WAIT: Duration = Duration::from_secs(60);
+const REPORT_WAIT_AFTER: Duration = Duration::from_secs(60);
 
 /// A outcome in the words of the status.
 pub(super) struct Summary {
@@ -40,14 +40,14 @@ enum Phase {
 }
 
 impl Summary {
-    pub(super) fn drafts(&self) -> Vec<Draft> {
-        let draft = |type_, status, reason: &str, message: &str| Draft {
+    pub(super) fn conditions(&self) -> Vec<NewCondition> {
+        let condition = |type_, status, reason: &str, message: &str| NewCondition {
             type_,
             status,
             reason: reason.to_owned(),
             message: message.to_owned(),
         };
-        let mut drafts = vec![draft(
+        let mut conditions = vec![condition(
             reason::READY,
             self.ready,
             &self.reason,
@@ -55,13 +55,13 @@ impl Summary {
         )];
         match self.phase {
             Phase::Settled => {}
-            Phase::Reconciling => drafts.push(draft(
+            Phase::Reconciling => conditions.push(condition(
                 reason::RECONCILING,
                 Status::True,
                 &self.reason,
                 &self.message,
             )),
-            Phase::Stalled => drafts.push(draft(
+            Phase::Stalled => conditions.push(condition(
                 reason::STALLED,
                 Status::True,
                 &self.reason,
@@ -69,9 +69,9 @@ impl Summary {
             )),
         }
         if let Some((reason, message)) = &self.drifted {
-            drafts.push(draft(reason::DRIFTED, Status::True, reason, message));
+            conditions.push(condition(reason::DRIFTED, Status::True, reason, message));
         }
-        drafts
+        conditions
     }
 
     fn simple(ready: Status, reason: &str, message: String, phase: Phase) -> Self {
@@ -90,10 +90,10 @@ impl Summary {
 pub(super) fn summarize(
     previous: &SecurityGroupMembershipStatus,
     generation: Option<i64>,
-    facts: &Facts<'_>,
+    input: &StatusInput<'_>,
     now: Timestamp,
 ) -> Option<Summary> {
-    let Facts { edge, outcome, .. } = *facts;
+    let StatusInput { edge, outcome, .. } = *input;
     let target = &edge.target;
     let group = &edge.group;
     Some(match outcome {
@@ -102,10 +102,10 @@ pub(super) fn summarize(
         ReconcileOutcome::Paused => Summary::simple(
             Status::Unknown,
             reason::PAUSED,
-            paused_message(previous, facts.deleting),
+            paused_message(previous, input.deleting),
             Phase::Settled,
         ),
-        ReconcileOutcome::Waiting => waiting(previous, facts, now),
+        ReconcileOutcome::Waiting => waiting(previous, input, now),
         ReconcileOutcome::WouldJoin => Summary::simple(
             Status::False,
             reason::NOT_A_MEMBER,
@@ -124,17 +124,17 @@ pub(super) fn summarize(
         ),
         ReconcileOutcome::DriftReported => drift_reported(edge),
         ReconcileOutcome::RepairLoop => repair_loop(edge),
-        ReconcileOutcome::Absent => absent(facts),
+        ReconcileOutcome::Absent => absent(input),
         // A passing failure of the account says nothing new about the edge.
         ReconcileOutcome::AccountUnusable
-            if facts.observed.account == (Access::NotReady { stalled: false })
-                && stands(previous, generation)
-                && !facts.deleting =>
+            if input.observed.account == (Access::NotReady { stalled: false })
+                && was_ready_for(previous, generation)
+                && !input.deleting =>
         {
             return None;
         }
-        ReconcileOutcome::AccountUnusable => account_unusable(facts),
-        ReconcileOutcome::Failed(class) => return failed(previous, generation, facts, class, now),
+        ReconcileOutcome::AccountUnusable => account_unusable(input),
+        ReconcileOutcome::Failed(class) => return failed(previous, generation, input, class, now),
     })
 }
 
@@ -180,19 +180,23 @@ fn paused_message(previous: &SecurityGroupMembershipStatus, deleting: bool) -> S
     )
 }
 
-fn waiting(previous: &SecurityGroupMembershipStatus, facts: &Facts<'_>, now: Timestamp) -> Summary {
-    let target = &facts.edge.target;
-    let state = facts.description.map_or_else(String::new, |description| {
+fn waiting(
+    previous: &SecurityGroupMembershipStatus,
+    input: &StatusInput<'_>,
+    now: Timestamp,
+) -> Summary {
+    let target = &input.edge.target;
+    let state = input.description.map_or_else(String::new, |description| {
         format!(" is {}", description.state)
     });
-    let call = if facts.deleting { "left" } else { "joined" };
-    let cause = facts.failure.map_or_else(
+    let call = if input.deleting { "left" } else { "joined" };
+    let cause = input.failure.map_or_else(
         || format!("{target}{state} and is {call} when it has settled"),
         ToString::to_string,
     );
     let retry = Class::Transitional.retry().to_string();
     let stuck = waits(previous).is_some_and(|condition| condition.type_ == reason::STALLED)
-        || facts.waits_since.is_some_and(|since| {
+        || input.waits_since.is_some_and(|since| {
             let waited = now.as_second().saturating_sub(since.as_second());
             u64::try_from(waited).is_ok_and(|waited| waited >= STUCK_AFTER.as_secs())
         });
@@ -214,7 +218,7 @@ fn waiting(previous: &SecurityGroupMembershipStatus, facts: &Facts<'_>, now: Tim
             Phase::Reconciling
         },
         drifted: None,
-        last_error: facts.failure.map(|failure| last_error(failure, &retry)),
+        last_error: input.failure.map(|failure| last_error(failure, &retry)),
     }
 }
 
@@ -261,8 +265,8 @@ fn drifted(reason: &'static str, message: String) -> Summary {
     }
 }
 
-fn absent(facts: &Facts<'_>) -> Summary {
-    let Edge { target, region, .. } = facts.edge;
+fn absent(input: &StatusInput<'_>) -> Summary {
+    let Edge { target, region, .. } = input.edge;
     let retry = Class::Absent.retry().to_string();
     let (action, field) = match target {
         crate::ecs::Target::Instance(_) => ("DescribeInstances", "instanceID"),
@@ -289,8 +293,8 @@ fn absent(facts: &Facts<'_>) -> Summary {
     }
 }
 
-fn account_unusable(facts: &Facts<'_>) -> Summary {
-    let (reason, phase) = match facts.observed.account {
+fn account_unusable(input: &StatusInput<'_>) -> Summary {
+    let (reason, phase) = match input.observed.account {
         Access::Missing => (reason::ACCOUNT_NOT_FOUND, Phase::Stalled),
         Access::NotReady { stalled: true } => (reason::ACCOUNT_NOT_READY, Phase::Stalled),
         Access::NotReady { stalled: false } => (reason::ACCOUNT_NOT_READY, Phase::Reconciling),
@@ -298,44 +302,44 @@ fn account_unusable(facts: &Facts<'_>) -> Summary {
         Access::NotGranted => (reason::NOT_GRANTED, Phase::Stalled),
         Access::Checking | Access::Usable => (reason::PENDING, Phase::Reconciling),
     };
-    let message = format!("{}{}", facts.account_problem, way_out(facts.deleting));
+    let message = format!("{}{}", input.account_problem, retain_hint(input.deleting));
     Summary::simple(Status::False, reason, message, phase)
 }
 
 fn failed(
     previous: &SecurityGroupMembershipStatus,
     generation: Option<i64>,
-    facts: &Facts<'_>,
+    input: &StatusInput<'_>,
     class: Class,
     now: Timestamp,
 ) -> Option<Summary> {
-    let Some(failure) = facts.failure else {
-        return held_back(previous, generation, facts);
+    let Some(failure) = input.failure else {
+        return rate_limit_wait(previous, generation, input);
     };
     match class {
-        Class::Transitional => Some(waiting(previous, facts, now)),
+        Class::Transitional => Some(waiting(previous, input, now)),
         // A passing failure does not undo what the cloud said of this generation before; that the edge is gone does.
         Class::Transient | Class::Throttled
-            if stands(previous, generation) && !facts.deleting && !is_missing(facts) =>
+            if was_ready_for(previous, generation) && !input.deleting && !is_missing(input) =>
         {
             None
         }
         Class::Transient => Some(failure_summary(
-            facts,
+            input,
             failure,
             class,
             reason::RETRYING,
             Phase::Reconciling,
         )),
         Class::Throttled => Some(failure_summary(
-            facts,
+            input,
             failure,
             class,
             reason::THROTTLED,
             Phase::Reconciling,
         )),
         Class::Done | Class::Absent | Class::Blocked | Class::Invalid => Some(failure_summary(
-            facts,
+            input,
             failure,
             class,
             &failure.reason(),
@@ -346,22 +350,22 @@ fn failed(
 
 /// Without a call of its own there is nothing to tell, unless the wait is long, and nothing was told of this generation yet or
 /// what was told is not so any more.
-fn held_back(
+fn rate_limit_wait(
     previous: &SecurityGroupMembershipStatus,
     generation: Option<i64>,
-    facts: &Facts<'_>,
+    input: &StatusInput<'_>,
 ) -> Option<Summary> {
-    let is_long = facts.turn_in.is_some_and(|wait| wait >= SILENT_WAIT);
+    let is_long = input.turn_in.is_some_and(|wait| wait >= REPORT_WAIT_AFTER);
     let is_told = previous.observed_generation == generation;
-    let is_outdated = stands(previous, generation) && is_missing(facts);
+    let is_outdated = was_ready_for(previous, generation) && is_missing(input);
     (is_long && (!is_told || is_outdated)).then(|| {
-        let target = &facts.edge.target;
+        let target = &input.edge.target;
         Summary::simple(
             Status::False,
             reason::THROTTLED,
             format!(
                 "{target} waits for its turn: the cloud limits the account's calls a minute, and others were first{}",
-                way_out(facts.deleting)
+                retain_hint(input.deleting)
             ),
             Phase::Reconciling,
         )
@@ -369,22 +373,22 @@ fn held_back(
 }
 
 /// Whether Ready=True was said for this generation.
-fn stands(previous: &SecurityGroupMembershipStatus, generation: Option<i64>) -> bool {
+fn was_ready_for(previous: &SecurityGroupMembershipStatus, generation: Option<i64>) -> bool {
     previous.observed_generation == generation
         && condition::is_true(&previous.conditions, reason::READY)
 }
 
 /// Whether the pass has seen that the edge is not there.
-fn is_missing(facts: &Facts<'_>) -> bool {
+fn is_missing(input: &StatusInput<'_>) -> bool {
     matches!(
-        facts.observed.target,
+        input.observed.target,
         TargetView::Present { member: false, .. }
     )
 }
 
 /// `class` is what the loop takes the failure for: a Leave that is forbidden is asked about again sooner than its code says.
 fn failure_summary(
-    facts: &Facts<'_>,
+    input: &StatusInput<'_>,
     failure: &Error,
     class: Class,
     reason: &str,
@@ -405,7 +409,7 @@ fn failure_summary(
         reason: reason.to_owned(),
         message: format!(
             "{text}{hint}; tried again {retry}{}",
-            way_out(facts.deleting)
+            retain_hint(input.deleting)
         ),
         phase,
         drifted: None,
@@ -433,7 +437,7 @@ fn last_error(failure: &Error, retry: &str) -> LastError {
     }
 }
 
-const fn way_out(deleting: bool) -> &'static str {
+const fn retain_hint(deleting: bool) -> &'static str {
     if deleting {
         "; to let this object go without leaving the group, set spec.deletionPolicy to Retain"
     } else {

@@ -72,7 +72,7 @@ impl Monitor {
         }
         match (before, after) {
             (false, true) => {
-                let facts = EdgeFacts {
+                let input = EdgeFacts {
                     by_operator: true,
                     since: Instant::now(),
                     named: true,
@@ -85,7 +85,7 @@ impl Monitor {
                     .lock()
                     .unwrap()
                     .edges
-                    .insert((target.clone(), group.clone()), facts);
+                    .insert((target.clone(), group.clone()), input);
                 self.check_join(target, group);
             }
             (true, false) => self.check_leave(life, target, group),
@@ -112,7 +112,7 @@ impl Monitor {
 
     /// I1 and I2.
     fn check_leave(&self, life: usize, target: &str, group: &str) {
-        let facts = self
+        let input = self
             .state
             .lock()
             .unwrap()
@@ -157,7 +157,7 @@ impl Monitor {
                 ));
             }
         }
-        let Some(facts) = facts else { return };
+        let Some(input) = input else { return };
         let allowed = deleting.iter().any(|object| {
             object["spec"]["deletionPolicy"] == "Leave"
                 || self.is_just_respecified(&text(object, "/metadata/uid"))
@@ -170,9 +170,9 @@ impl Monitor {
                 .births
                 .get(&(text(object, "/metadata/uid"), 1))
                 .copied();
-            born.is_some_and(|born| self.could_see(born, &facts))
+            born.is_some_and(|born| self.could_see(born, &input))
         });
-        if !facts.by_operator && !facts.named && !allowed && all_later && !deleting.is_empty() {
+        if !input.by_operator && !input.named && !allowed && all_later && !deleting.is_empty() {
             self.violated(format!(
                 "I2: {target} left {group}, which was there before every object and was to be kept"
             ));

@@ -142,13 +142,13 @@ impl Monitor {
     }
 
     /// Whether an object that was made then could see from its first look on that the edge was there.
-    fn could_see(&self, born: Instant, facts: &EdgeFacts) -> bool {
-        born > facts.since + self.lag + Duration::from_secs(1)
+    fn could_see(&self, born: Instant, input: &EdgeFacts) -> bool {
+        born > input.since + self.lag + Duration::from_secs(1)
     }
 
     /// Somebody else has changed an edge.
     pub fn foreign(&self, target: &str, group: &str, joined: bool) {
-        let facts = EdgeFacts {
+        let input = EdgeFacts {
             by_operator: false,
             since: Instant::now(),
             named: !self.naming(target, group).is_empty(),
@@ -157,7 +157,7 @@ impl Monitor {
         let mut state = self.state.lock().unwrap();
         let key = (target.to_owned(), group.to_owned());
         if joined {
-            state.edges.entry(key).or_insert(facts);
+            state.edges.entry(key).or_insert(input);
         } else {
             state.edges.remove(&key);
         }

@@ -98,8 +98,8 @@ impl Monitor {
     fn remember(&self, uid: &str, edge: (String, String)) {
         let mut state = self.state.lock().unwrap();
         let born = state.births.get(&(uid.to_owned(), 1)).copied();
-        if let Some(facts) = state.edges.get_mut(&edge) {
-            facts.named |= born.is_none_or(|born| !self.could_see(born, facts));
+        if let Some(input) = state.edges.get_mut(&edge) {
+            input.named |= born.is_none_or(|born| !self.could_see(born, input));
         }
         state.gone.insert(edge, Instant::now());
     }
@@ -123,7 +123,7 @@ impl Monitor {
             .edges
             .get(&(target.clone(), group.clone()))
             // What was put back for those who had adopted it is nobody's, whoever claims it later.
-            .is_some_and(|facts| facts.by_operator && (facts.owned || claim != "Joined"));
+            .is_some_and(|input| input.by_operator && (input.owned || claim != "Joined"));
         if self.is_just_respecified(&text(object, "/metadata/uid"))
             || !held
             || !leaves
@@ -163,9 +163,9 @@ impl Monitor {
             .unwrap()
             .edges
             .iter()
-            .map(|(key, facts)| (key.clone(), *facts))
+            .map(|(key, input)| (key.clone(), *input))
             .collect();
-        for ((target, group), facts) in edges {
+        for ((target, group), input) in edges {
             let gone = self
                 .state
                 .lock()
@@ -175,8 +175,8 @@ impl Monitor {
                 .copied();
             // What another operator had on its way when the object went is not called back.
             let on_its_way = if self.several { PASS } else { Duration::ZERO };
-            let late = gone.is_some_and(|gone| facts.since > gone + on_its_way);
-            if facts.by_operator
+            let late = gone.is_some_and(|gone| input.since > gone + on_its_way);
+            if input.by_operator
                 && late
                 && self.naming(&target, &group).is_empty()
                 && self.membership(Some(&target), Some(&group), self.server.now())
