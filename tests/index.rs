@@ -129,7 +129,7 @@ fn an_object_that_names_another_account_is_found_by_that_one_only() {
 #[test]
 fn an_account_and_region_are_new_until_they_are_known() {
     let edges = Edges::default();
-    assert_eq!(edges.new_buckets(|_, _| false), []);
+    assert_eq!(edges.new_account_regions(|_, _| false), []);
     edges.insert(&object("a", "i-1", 0, 1));
     edges.insert(&object("b", "i-2", 0, 1));
     let mut elsewhere = object("c", "i-3", 0, 1);
@@ -137,11 +137,11 @@ fn an_account_and_region_are_new_until_they_are_known() {
     edges.insert(&elsewhere);
     let beijing = "cn-beijing".parse().unwrap();
     assert_eq!(
-        edges.new_buckets(|_, known| *known == region()),
+        edges.new_account_regions(|_, known| *known == region()),
         [(account(), beijing)]
     );
-    assert_eq!(edges.new_buckets(|_, _| false).len(), 2);
-    assert_eq!(edges.new_buckets(|_, _| true), []);
+    assert_eq!(edges.new_account_regions(|_, _| false).len(), 2);
+    assert_eq!(edges.new_account_regions(|_, _| true), []);
 }
 
 #[test]
@@ -151,11 +151,11 @@ fn what_is_gone_leaves_nothing_behind() {
     edges.insert(&object("b", "i-1", 0, 1));
     edges.remove("a");
     assert_eq!(on(&edges, "i-1"), ["b"]);
-    assert!(edges.has_bucket(&account(), &region()));
+    assert!(edges.has_account_region(&account(), &region()));
     let gone = edges.all_but(|record| &*record.uid != "b");
     assert_eq!(gone.iter().map(|uid| &**uid).collect::<Vec<_>>(), ["b"]);
     edges.remove("b");
-    assert!(on(&edges, "i-1").is_empty() && !edges.has_bucket(&account(), &region()));
+    assert!(on(&edges, "i-1").is_empty() && !edges.has_account_region(&account(), &region()));
     assert_eq!(
         edges.targets_after(&account(), &region(), None, 10),
         (Vec::new(), 0)
@@ -172,7 +172,7 @@ fn an_answer_to_our_own_write_renews_what_is_known_and_brings_nothing_back_that_
     assert_eq!(edges.known_version("a"), 2);
     edges.remove("a");
     edges.written(&object("a", "i-1", 0, 3));
-    assert!(on(&edges, "i-1").is_empty() && !edges.has_bucket(&account(), &region()));
+    assert!(on(&edges, "i-1").is_empty() && !edges.has_account_region(&account(), &region()));
 }
 
 #[test]

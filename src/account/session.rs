@@ -101,7 +101,7 @@ impl AccountSession {
         }
     }
 
-    /// What the cloud says of many targets, at most [`batch::BLOCK`], when there is nothing more urgent. One that a complete
+    /// What the cloud says of many targets, at most [`crate::ecs::MAX_IDS_PER_CALL`], when there is nothing more urgent. One that a complete
     /// answer does not list is not in the result.
     ///
     /// # Errors

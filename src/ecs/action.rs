@@ -71,3 +71,6 @@ impl fmt::Display for Action {
         f.write_str(self.name())
     }
 }
+
+/// Most IDs in one Describe: the cloud's limit for `InstanceIds` and `NetworkInterfaceId.N`, and the largest `MaxResults` of both.
+pub const MAX_IDS_PER_CALL: usize = 100;

@@ -1,7 +1,7 @@
 //! Group commit of reads: many ask for one target each, the cloud is asked for a hundred at a time. Changes nothing.
 //!
-//! The first request leaves at once. Those that come while it is in flight go together when it is back, at most [`BLOCK`] a
-//! call; a full block does not wait, up to [`CALLS`] calls in flight. In a rush (several came during one call) a block that
+//! The first request leaves at once. Those that come while it is in flight go together when it is back, at most [`MAX_IDS_PER_CALL`] a
+//! call; a full batch does not wait, up to [`CALLS`] calls in flight. In a rush (several came during one call) a batch that
 //! is not full waits a moment for more. Answers are handed out by ID, never by position.
 //! The calls run in a task of their own: a caller that gives up takes nothing from the others.
 
@@ -14,20 +14,20 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use tokio::sync::{Notify, oneshot};
 
-/// IDs a call: the cloud's limit.
-pub const BLOCK: usize = 100;
-/// Calls in flight, while there are full blocks to ask for.
+use super::action::MAX_IDS_PER_CALL;
+
+/// Calls in flight, while there are full batches to ask for.
 const CALLS: usize = 4;
 
 /// So many that came during one call are a rush.
-const RUSH: usize = 5;
-/// How long a block that is not full waits in a rush: a block fills up, and nobody notices.
-const LINGER: Duration = Duration::from_millis(200);
+const BURST_THRESHOLD: usize = 5;
+/// How long a batch that is not full waits in a rush: a batch fills up, and nobody notices.
+const BATCH_DELAY: Duration = Duration::from_millis(200);
 
-/// What a call for a block of IDs brings: a value for each ID that exists. One that is not in it does not exist.
+/// What a call for a batch of IDs brings: a value for each ID that exists. One that is not in it does not exist.
 pub type Answer<Id, Value, Failure> = Result<HashMap<Id, Value>, Failure>;
 
-/// How a block is asked for.
+/// How a batch is asked for.
 type Ask<Id, Value, Failure> =
     dyn Fn(Vec<Id>) -> BoxFuture<'static, Answer<Id, Value, Failure>> + Send + Sync;
 
@@ -58,7 +58,7 @@ where
     Value: Clone + Send + 'static,
     Failure: Clone + Send + 'static,
 {
-    /// A queue that asks with `ask`. Where a failure `splits`, one ID of the block may be to blame: the block is halved until
+    /// A queue that asks with `ask`. Where a failure `splits`, one ID of the batch may be to blame: the batch is halved until
     /// that ID stands alone. A throttle or a server error blames nobody and is never split.
     pub fn new(
         ask: impl Fn(Vec<Id>) -> BoxFuture<'static, Answer<Id, Value, Failure>> + Send + Sync + 'static,
@@ -110,10 +110,10 @@ where
             if first {
                 queue.order.push_back(id);
             }
-            let start =
-                queue.in_flight == 0 || (queue.order.len() >= BLOCK && queue.in_flight < CALLS);
+            let start = queue.in_flight == 0
+                || (queue.order.len() >= MAX_IDS_PER_CALL && queue.in_flight < CALLS);
             queue.in_flight += usize::from(start);
-            if queue.order.len() >= BLOCK {
+            if queue.order.len() >= MAX_IDS_PER_CALL {
                 shared.full.notify_one();
             }
             start
@@ -128,14 +128,14 @@ where
     /// Asks until nobody waits any more.
     async fn work(&self) {
         loop {
-            if self.is_rush() {
-                // Either a full block or the end of the moment.
-                let _ = tokio::time::timeout(LINGER, self.full.notified()).await;
+            if self.is_bursting() {
+                // Either a full batch or the end of the moment.
+                let _ = tokio::time::timeout(BATCH_DELAY, self.full.notified()).await;
             }
-            let Some(block) = self.next_block() else {
+            let Some(batch) = self.next_batch() else {
                 return;
             };
-            let answers = self.ask(block).await;
+            let answers = self.ask(batch).await;
             for (waiters, answer) in answers {
                 for waiter in waiters {
                     // Whoever gave up needs no answer.
@@ -145,57 +145,57 @@ where
         }
     }
 
-    fn is_rush(&self) -> bool {
+    fn is_bursting(&self) -> bool {
         let queue = self.lock();
-        queue.in_flight == 1 && (RUSH..BLOCK).contains(&queue.order.len())
+        queue.in_flight == 1 && (BURST_THRESHOLD..MAX_IDS_PER_CALL).contains(&queue.order.len())
     }
 
     /// The next IDs with whoever waits for them; none where this worker is not needed any more.
-    fn next_block(&self) -> Option<Block<Id, Value, Failure>> {
+    fn next_batch(&self) -> Option<Block<Id, Value, Failure>> {
         let mut queue = self.lock();
-        let mut block = Vec::new();
-        while block.len() < BLOCK {
+        let mut batch = Vec::new();
+        while batch.len() < MAX_IDS_PER_CALL {
             let Some(id) = queue.order.pop_front() else {
                 break;
             };
             let mut waiters = queue.waiting.remove(&id).unwrap_or_default();
             waiters.retain(|waiter| !waiter.is_closed());
             if !waiters.is_empty() {
-                block.push((id, waiters));
+                batch.push((id, waiters));
             }
         }
-        if block.is_empty() {
+        if batch.is_empty() {
             queue.in_flight -= 1;
             return None;
         }
-        Some(block)
+        Some(batch)
     }
 
-    /// Asks for a block, and for its halves where one ID may be to blame.
+    /// Asks for a batch, and for its halves where one ID may be to blame.
     async fn ask(
         &self,
-        block: Block<Id, Value, Failure>,
+        batch: Block<Id, Value, Failure>,
     ) -> Vec<(Vec<Waiter<Value, Failure>>, Result<Option<Value>, Failure>)> {
-        let mut answers = Vec::with_capacity(block.len());
-        let mut blocks = vec![block];
-        while let Some(mut block) = blocks.pop() {
-            let ids = block.iter().map(|(id, _)| id.clone()).collect();
+        let mut answers = Vec::with_capacity(batch.len());
+        let mut batches = vec![batch];
+        while let Some(mut batch) = batches.pop() {
+            let ids = batch.iter().map(|(id, _)| id.clone()).collect();
             match (self.ask)(ids).await {
                 Ok(mut found) => {
                     answers.extend(
-                        block
+                        batch
                             .into_iter()
                             .map(|(id, waiters)| (waiters, Ok(found.remove(&id)))),
                     );
                 }
-                Err(failure) if block.len() > 1 && (self.splits)(&failure) => {
-                    let other = block.split_off(block.len() / 2);
-                    blocks.push(other);
-                    blocks.push(block);
+                Err(failure) if batch.len() > 1 && (self.splits)(&failure) => {
+                    let other = batch.split_off(batch.len() / 2);
+                    batches.push(other);
+                    batches.push(batch);
                 }
                 Err(failure) => {
                     answers.extend(
-                        block
+                        batch
                             .into_iter()
                             .map(|(_, waiters)| (waiters, Err(failure.clone()))),
                     );
@@ -288,7 +288,7 @@ mod tests {
             assert_eq!(answer, Ok((id % 2 == 0).then_some(id * 2)), "{id}");
         }
         assert!(cloud.calls() <= 101, "{} calls", cloud.calls());
-        assert_eq!(cloud.largest.load(Ordering::SeqCst), BLOCK);
+        assert_eq!(cloud.largest.load(Ordering::SeqCst), MAX_IDS_PER_CALL);
     }
 
     #[tokio::test(start_paused = true)]
@@ -310,7 +310,7 @@ mod tests {
         let cloud = Cloud::default();
         let batch = cloud.batch();
         let (batch, start) = (&batch, tokio::time::Instant::now());
-        // One leaves, twenty come meanwhile: a rush. At 50 ms eighty more fill the block.
+        // One leaves, twenty come meanwhile: a rush. At 50 ms eighty more fill the batch.
         let asks = (0..101).map(|id| async move {
             let at = if id < 21 { id.min(1) } else { 50 };
             tokio::time::sleep_until(start + Duration::from_millis(u64::from(at))).await;

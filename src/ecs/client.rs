@@ -13,7 +13,7 @@ use url::Url;
 
 use crate::clock::Clock;
 
-use super::action::Action;
+use super::action::{Action, MAX_IDS_PER_CALL};
 use super::answer::{self, Answer, RequestId};
 use super::credential::Credential;
 use super::description::{self, Page, TargetDescription};
@@ -220,12 +220,12 @@ impl Client {
         filter: impl Fn(&[Id]) -> Vec<(String, String)>,
     ) -> Result<HashMap<Id, TargetDescription>, Error> {
         let mut found = HashMap::new();
-        for block in ids.chunks(BLOCK) {
-            let mut parameters = filter(block);
+        for batch in ids.chunks(MAX_IDS_PER_CALL) {
+            let mut parameters = filter(batch);
             parameters.push(("RegionId".to_owned(), region.to_string()));
             // The default is 10 rows a page, whatever number of IDs was asked for.
-            parameters.push(("MaxResults".to_owned(), BLOCK.to_string()));
-            self.describe_block(action, region, block, read, parameters, &mut found)
+            parameters.push(("MaxResults".to_owned(), MAX_IDS_PER_CALL.to_string()));
+            self.describe_block(action, region, batch, read, parameters, &mut found)
                 .await?;
         }
         Ok(found)
@@ -314,9 +314,6 @@ impl Client {
         answer
     }
 }
-
-/// IDs a call: the cloud's limit for `InstanceIds` and `NetworkInterfaceId.N`, and the largest `MaxResults` of both.
-const BLOCK: usize = 100;
 
 /// Shows the endpoints and the start of the key, nothing secret.
 impl fmt::Debug for Client {

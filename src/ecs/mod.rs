@@ -24,7 +24,7 @@ mod request;
 pub mod sign;
 pub mod transport;
 
-pub use action::Action;
+pub use action::{Action, MAX_IDS_PER_CALL};
 pub use answer::RequestId;
 pub use class::{Class, Retry};
 pub use client::{Client, Identity};

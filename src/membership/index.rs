@@ -263,7 +263,7 @@ impl Edges {
 
     /// Whether any object names this account and region.
     #[must_use]
-    pub fn has_bucket(&self, account: &AccountKey, region: &Region) -> bool {
+    pub fn has_account_region(&self, account: &AccountKey, region: &Region) -> bool {
         self.lock()
             .by_account
             .get(account)
@@ -272,7 +272,7 @@ impl Edges {
 
     /// The accounts and regions that objects name and `known` does not know yet.
     #[must_use]
-    pub fn new_buckets(
+    pub fn new_account_regions(
         &self,
         known: impl Fn(&AccountKey, &Region) -> bool,
     ) -> Vec<(AccountKey, Region)> {
@@ -304,16 +304,16 @@ impl Edges {
             return (Vec::new(), 0);
         };
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let block = targets
+        let batch = targets
             .range((start, Bound::Unbounded))
             .take(most)
             .map(|(target, _)| target.clone());
-        (block.collect(), targets.len())
+        (batch.collect(), targets.len())
     }
 
     /// Those of these targets that a pass has seen: a scan has nothing to compare the others with.
     #[must_use]
-    pub fn seen(&self, account: &AccountKey, region: &Region, block: &[Target]) -> Vec<Target> {
+    pub fn seen(&self, account: &AccountKey, region: &Region, batch: &[Target]) -> Vec<Target> {
         let inner = self.lock();
         let targets = inner
             .by_account
@@ -326,7 +326,7 @@ impl Edges {
                 record.is_some_and(|record| record.observation.is_some())
             })
         };
-        block.iter().filter(is_seen).cloned().collect()
+        batch.iter().filter(is_seen).cloned().collect()
     }
 
     /// Keeps what a pass saw of an object's target; none where it did not look.
@@ -356,11 +356,11 @@ impl Edges {
         &self,
         account: &AccountKey,
         region: &Region,
-        block: &[Target],
+        batch: &[Target],
         found: &HashMap<Target, TargetDescription>,
     ) -> Vec<ObjectRef<SecurityGroupMembership>> {
         self.lock()
-            .pick(account, region, block, |target, group, last| {
+            .pick(account, region, batch, |target, group, last| {
                 let member = |seen: &TargetDescription| seen.security_group_ids.contains(group);
                 if Observation::of(found.get(target), member) == last.observation {
                     last.confirmed_at = Instant::now();
@@ -379,9 +379,9 @@ impl Edges {
         &self,
         account: &AccountKey,
         region: &Region,
-        block: &[Target],
+        batch: &[Target],
     ) -> Vec<ObjectRef<SecurityGroupMembership>> {
-        self.lock().pick(account, region, block, |_, _, last| {
+        self.lock().pick(account, region, batch, |_, _, last| {
             last.stale = true;
             true
         })
@@ -529,7 +529,7 @@ impl Inner {
         &mut self,
         account: &AccountKey,
         region: &Region,
-        block: &[Target],
+        batch: &[Target],
         mut look: impl FnMut(&Target, &SecurityGroupId, &mut LastObservation) -> bool,
     ) -> Vec<ObjectRef<SecurityGroupMembership>> {
         let Some(targets) = self
@@ -540,7 +540,7 @@ impl Inner {
             return Vec::new();
         };
         let mut picked = Vec::new();
-        for target in block {
+        for target in batch {
             for uid in targets.get(target).into_iter().flatten() {
                 if let Some(record) = self.records.get_mut(uid)
                     && let Some(last) = &mut record.observation

@@ -287,15 +287,16 @@ async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Action,
         }
     };
     let namespace = readable.namespace().unwrap_or_default();
-    let bucket = (
+    let account_region = (
         AccountKey::of(&readable.spec, &namespace),
         edge.region.clone(),
     );
     let reference = ObjectRef::new(&readable.name_any()).within(&namespace);
-    let Some(_turn) = context
-        .turns
-        .enter(bucket, &reference, !is_ready_at_generation(readable))
-    else {
+    let Some(_turn) = context.turns.enter(
+        account_region,
+        &reference,
+        !is_ready_at_generation(readable),
+    ) else {
         return Ok(Action::await_change());
     };
     let account = || Pass::account_uid(readable, &namespace, &context);

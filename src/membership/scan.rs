@@ -12,7 +12,7 @@ use tracing::debug;
 
 use crate::account::directory::AccountState;
 use crate::account::session::CallError;
-use crate::ecs::batch::BLOCK;
+use crate::ecs::MAX_IDS_PER_CALL;
 use crate::ecs::{Region, Target, TargetDescription};
 
 use super::Context;
@@ -86,7 +86,7 @@ impl Tasks {
     fn follow(&mut self, context: &Arc<Context>, period: Duration) {
         self.0.retain(|account, regions| {
             regions.retain(|region, task| {
-                let keep = context.edges.has_bucket(account, region);
+                let keep = context.edges.has_account_region(account, region);
                 if !keep {
                     task.abort();
                 }
@@ -96,9 +96,10 @@ impl Tasks {
         });
         let new = context
             .edges
-            .new_buckets(|account, region| self.has(account, region));
+            .new_account_regions(|account, region| self.has(account, region));
         for (account, region) in new {
-            let scan = scan_bucket(Arc::clone(context), account.clone(), region.clone(), period);
+            let scan =
+                scan_account_region(Arc::clone(context), account.clone(), region.clone(), period);
             let (scan, handle) = abortable(scan);
             tokio::spawn(scan);
             self.0.entry(account).or_default().insert(region, handle);
@@ -121,42 +122,48 @@ impl Drop for Tasks {
 }
 
 /// Walks the targets of one account and region for ever, spread evenly over the period.
-async fn scan_bucket(context: Arc<Context>, account: AccountKey, region: Region, period: Duration) {
+async fn scan_account_region(
+    context: Arc<Context>,
+    account: AccountKey,
+    region: Region,
+    period: Duration,
+) {
     // What a restart makes ready at one moment shall not be scanned at one moment ever after.
     tokio::time::sleep(context.clock.within(period / 5..period)).await;
     let mut after: Option<Target> = None;
     loop {
         let started = Instant::now();
-        let (block, total) = next_block(&context.edges, &account, &region, after.as_ref());
-        after = block.last().cloned();
-        let pause = period / u32::try_from(total.div_ceil(BLOCK).max(1)).unwrap_or(u32::MAX);
+        let (batch, total) = next_batch(&context.edges, &account, &region, after.as_ref());
+        after = batch.last().cloned();
+        let pause =
+            period / u32::try_from(total.div_ceil(MAX_IDS_PER_CALL).max(1)).unwrap_or(u32::MAX);
         // Nothing is asked for whoever may not use the account, is paused, or names what the cloud takes for no ID at all:
-        // that would spoil the block for all others.
-        let block = context.edges.seen(&account, &region, &block);
-        if !block.is_empty() {
-            scan_block(&context, &account, &region, &block).await;
+        // that would spoil the batch for all others.
+        let batch = context.edges.seen(&account, &region, &batch);
+        if !batch.is_empty() {
+            scan_batch(&context, &account, &region, &batch).await;
         }
         tokio::time::sleep_until(started + pause).await;
     }
 }
 
-/// The block behind `after`, or the first one where none is left, and how many targets there are in all. Not an empty one in
+/// The batch behind `after`, or the first one where none is left, and how many targets there are in all. Not an empty one in
 /// between: that would take a turn of its own, and a hundred targets be looked at every other period.
-fn next_block(
+fn next_batch(
     edges: &Edges,
     account: &AccountKey,
     region: &Region,
     after: Option<&Target>,
 ) -> (Vec<Target>, usize) {
-    let (block, total) = edges.targets_after(account, region, after, BLOCK);
-    if block.is_empty() && after.is_some() {
-        return edges.targets_after(account, region, None, BLOCK);
+    let (batch, total) = edges.targets_after(account, region, after, MAX_IDS_PER_CALL);
+    if batch.is_empty() && after.is_some() {
+        return edges.targets_after(account, region, None, MAX_IDS_PER_CALL);
     }
-    (block, total)
+    (batch, total)
 }
 
-/// Asks for one block until there is an answer or a failure, and compares.
-async fn scan_block(context: &Context, account: &AccountKey, region: &Region, block: &[Target]) {
+/// Asks for one batch until there is an answer or a failure, and compares.
+async fn scan_batch(context: &Context, account: &AccountKey, region: &Region, batch: &[Target]) {
     let Some(entry) = context.directory.look_up(account) else {
         return;
     };
@@ -164,7 +171,7 @@ async fn scan_block(context: &Context, account: &AccountKey, region: &Region, bl
         return;
     };
     let found = loop {
-        match access.scan(region, block).await {
+        match access.scan(region, batch).await {
             Ok(found) => break found,
             // This stretches the period where the limit is small.
             Err(CallError::RateLimited { retry_at: until }) => {
@@ -172,7 +179,7 @@ async fn scan_block(context: &Context, account: &AccountKey, region: &Region, bl
             }
             // Passes ask for each by itself, and the scan no more for the one to blame.
             Err(CallError::Failed(error)) if error.may_be_one_bad_id() => {
-                for object in context.edges.mark_stale(account, region, block) {
+                for object in context.edges.mark_stale(account, region, batch) {
                     context.queue.enqueue(&object);
                 }
                 return;
@@ -183,7 +190,7 @@ async fn scan_block(context: &Context, account: &AccountKey, region: &Region, bl
             }
         }
     };
-    for object in context.edges.changed(account, region, block, &found) {
+    for object in context.edges.changed(account, region, batch, &found) {
         context.queue.enqueue(&object);
     }
 }

@@ -12,13 +12,13 @@ use kube::runtime::reflector::ObjectRef;
 use tokio::time::Instant;
 
 use crate::api::SecurityGroupMembership;
+use crate::ecs::MAX_IDS_PER_CALL;
 use crate::ecs::Region;
-use crate::ecs::batch::BLOCK;
 
 use super::edge::AccountKey;
 use super::queue::ReconcileQueue;
 
-/// Passes in flight for each account and region: two full blocks of reads and some more.
+/// Passes in flight for each account and region: two full batches of reads and some more.
 const IN_FLIGHT: usize = 256;
 
 /// Whoever was called and does not come within this has gone: its place is given to the next.
@@ -28,11 +28,11 @@ const LATE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Turns {
     queue: ReconcileQueue,
-    buckets: Mutex<HashMap<Bucket, Line>>,
+    account_regions: Mutex<HashMap<AccountRegion, Line>>,
 }
 
 /// What shares places.
-pub type Bucket = (AccountKey, Region);
+pub type AccountRegion = (AccountKey, Region);
 
 #[derive(Debug, Default)]
 struct Line {
@@ -48,7 +48,7 @@ struct Line {
 #[derive(Debug)]
 pub struct Turn {
     turns: Arc<Turns>,
-    bucket: Bucket,
+    account_region: AccountRegion,
 }
 
 impl Turns {
@@ -57,7 +57,7 @@ impl Turns {
     pub fn new(queue: ReconcileQueue) -> Self {
         Self {
             queue,
-            buckets: Mutex::default(),
+            account_regions: Mutex::default(),
         }
     }
 
@@ -65,12 +65,12 @@ impl Turns {
     #[must_use]
     pub fn enter(
         self: &Arc<Self>,
-        bucket: Bucket,
+        account_region: AccountRegion,
         object: &ObjectRef<SecurityGroupMembership>,
         urgent: bool,
     ) -> Option<Turn> {
-        let mut buckets = self.lock();
-        let line = buckets.entry(bucket.clone()).or_default();
+        let mut account_regions = self.lock();
+        let line = account_regions.entry(account_region.clone()).or_default();
         let called = line.called.remove(object).is_some();
         // Whoever comes anew stands behind those who wait, even if there is a place: they are called by the hundred.
         if !called && (line.free() == 0 || !line.waiting.is_empty()) {
@@ -89,11 +89,11 @@ impl Turns {
         line.in_flight += 1;
         Some(Turn {
             turns: Arc::clone(self),
-            bucket,
+            account_region,
         })
     }
 
-    /// Calls whoever stands in line while there are places, without waiting for a block to come together: where the passes
+    /// Calls whoever stands in line while there are places, without waiting for a batch to come together: where the passes
     /// in flight hang, and where a call was lost because its object was gone. Costs nothing where nobody waits.
     pub fn call_the_waiting(&self) {
         let mut called = Vec::new();
@@ -106,17 +106,17 @@ impl Turns {
         self.enqueue(called);
     }
 
-    fn leave(&self, bucket: &Bucket) {
+    fn leave(&self, account_region: &AccountRegion) {
         let mut called = Vec::new();
-        let mut buckets = self.lock();
-        if let Some(line) = buckets.get_mut(bucket) {
+        let mut account_regions = self.lock();
+        if let Some(line) = account_regions.get_mut(account_region) {
             line.in_flight -= 1;
-            called = line.next_block();
+            called = line.next_batch();
             if line.in_flight == 0 && line.waiting.is_empty() && line.called.is_empty() {
-                buckets.remove(bucket);
+                account_regions.remove(account_region);
             }
         }
-        drop(buckets);
+        drop(account_regions);
         self.enqueue(called);
     }
 
@@ -126,19 +126,21 @@ impl Turns {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Bucket, Line>> {
-        self.buckets.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<AccountRegion, Line>> {
+        self.account_regions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Line {
-    /// Those who are called now: a whole block of reads together, or all that are left.
-    fn next_block(&mut self) -> Vec<ObjectRef<SecurityGroupMembership>> {
-        let block = self.waiting.len().min(BLOCK);
-        if block == 0 || self.free() < block {
+    /// Those who are called now: a whole batch of reads together, or all that are left.
+    fn next_batch(&mut self) -> Vec<ObjectRef<SecurityGroupMembership>> {
+        let batch = self.waiting.len().min(MAX_IDS_PER_CALL);
+        if batch == 0 || self.free() < batch {
             return Vec::new();
         }
-        (0..block).filter_map(|_| self.next()).collect()
+        (0..batch).filter_map(|_| self.next()).collect()
     }
 
     fn next(&mut self) -> Option<ObjectRef<SecurityGroupMembership>> {
@@ -159,7 +161,7 @@ impl Line {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.turns.leave(&self.bucket);
+        self.turns.leave(&self.account_region);
     }
 }
 
@@ -170,7 +172,7 @@ mod tests {
     use super::*;
     use crate::api::membership::AccountKind;
 
-    fn bucket(region: &str) -> Bucket {
+    fn account_region(region: &str) -> AccountRegion {
         let account = AccountKey {
             kind: AccountKind::ClusterCloudAccount,
             namespace: String::new(),
@@ -190,29 +192,29 @@ mod tests {
         let mut held: Vec<Turn> = (0..IN_FLIGHT)
             .map(|n| {
                 turns
-                    .enter(bucket("cn-hangzhou"), &object(&n.to_string()), true)
+                    .enter(account_region("cn-hangzhou"), &object(&n.to_string()), true)
                     .unwrap()
             })
             .collect();
         assert!(
             turns
-                .enter(bucket("cn-hangzhou"), &object("settled"), false)
+                .enter(account_region("cn-hangzhou"), &object("settled"), false)
                 .is_none()
         );
         assert!(
             turns
-                .enter(bucket("cn-hangzhou"), &object("fresh"), true)
+                .enter(account_region("cn-hangzhou"), &object("fresh"), true)
                 .is_none()
         );
         assert!(
             turns
-                .enter(bucket("cn-hangzhou"), &object("fresh"), true)
+                .enter(account_region("cn-hangzhou"), &object("fresh"), true)
                 .is_none(),
             "asked twice"
         );
         assert!(
             turns
-                .enter(bucket("cn-beijing"), &object("other"), true)
+                .enter(account_region("cn-beijing"), &object("other"), true)
                 .is_some()
         );
         let queue = &mut queues[0];
@@ -233,12 +235,12 @@ mod tests {
         // Their places are kept: nobody who comes anew takes them.
         assert!(
             turns
-                .enter(bucket("cn-hangzhou"), &object("newcomer"), true)
+                .enter(account_region("cn-hangzhou"), &object("newcomer"), true)
                 .is_none()
         );
         assert!(
             turns
-                .enter(bucket("cn-hangzhou"), &object("settled"), false)
+                .enter(account_region("cn-hangzhou"), &object("settled"), false)
                 .is_some()
         );
     }
@@ -247,7 +249,7 @@ mod tests {
         (0..IN_FLIGHT)
             .map(|n| {
                 turns
-                    .enter(bucket("cn-hangzhou"), &object(&n.to_string()), true)
+                    .enter(account_region("cn-hangzhou"), &object(&n.to_string()), true)
                     .unwrap()
             })
             .collect()
@@ -259,7 +261,7 @@ mod tests {
         let turns = Arc::new(Turns::new(queue));
         let mut held = full(&turns);
         let mut called = || queues[0].next().now_or_never().flatten().map(|at| at.name);
-        let enter = |name: &str| turns.enter(bucket("cn-hangzhou"), &object(name), true);
+        let enter = |name: &str| turns.enter(account_region("cn-hangzhou"), &object(name), true);
         assert!(enter("gone").is_none());
         held.pop();
         assert_eq!(called().as_deref(), Some("gone"));
@@ -280,13 +282,13 @@ mod tests {
         let turns = Arc::new(Turns::new(queue));
         let mut held = full(&turns);
         held.truncate(IN_FLIGHT - 1);
-        let again = turns.enter(bucket("cn-hangzhou"), &object("again"), true);
+        let again = turns.enter(account_region("cn-hangzhou"), &object("again"), true);
         assert!(again.is_some());
-        let waits = turns.enter(bucket("cn-hangzhou"), &object("waits"), true);
+        let waits = turns.enter(account_region("cn-hangzhou"), &object("waits"), true);
         assert!(waits.is_none());
         drop(held);
         drop(again);
-        drop(turns.enter(bucket("cn-hangzhou"), &object("waits"), true));
+        drop(turns.enter(account_region("cn-hangzhou"), &object("waits"), true));
         assert!(turns.lock().is_empty());
     }
 }
