@@ -48,7 +48,7 @@ impl Error {
 ///
 /// # Errors
 /// The call's own error, or [`Error::Timeout`].
-pub fn bounded<'a, T: 'a>(
+pub fn with_deadline<'a, T: 'a>(
     call: impl Future<Output = kube::Result<T>> + Send + 'a,
 ) -> BoxFuture<'a, Result<T, Error>> {
     Box::pin(async move {
@@ -81,12 +81,12 @@ where
         "status": status,
     });
     let params = PatchParams::apply(STATUS_MANAGER).force();
-    bounded(api.patch_status(&name, &params, &Patch::Apply(&patch))).await
+    with_deadline(api.patch_status(&name, &params, &Patch::Apply(&patch))).await
 }
 
 /// An error with its causes, as far as it does not name them itself: "client error (Connect)" alone helps nobody.
 #[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
+pub fn error_chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
@@ -144,7 +144,7 @@ impl WatchLog {
 
     /// Takes in what the watch says in place of an event.
     pub fn error(&self, error: &dyn std::error::Error) {
-        let error = chain(error);
+        let error = error_chain(error);
         if self.deduper.is_first(&error) {
             warn!(
                 kind = self.kind,

@@ -22,7 +22,7 @@ use crate::api::{CloudAccount, ClusterCloudAccount, SecurityGroupMembership};
 use crate::args::Settings;
 use crate::clock::Clock;
 use crate::ecs::{Http, Transport};
-use crate::kubernetes::{WatchLog, bounded, chain, watch_config};
+use crate::kubernetes::{WatchLog, error_chain, watch_config, with_deadline};
 use crate::membership::event::EventRecorder;
 use crate::membership::index::Edges;
 use crate::membership::queue::ReconcileQueue;
@@ -78,7 +78,7 @@ pub async fn run(
     tokio::spawn(async move { axum::serve(listener, routes).await });
     info!(address = %settings.listen, version = env!("CARGO_PKG_VERSION"), "started");
     tokio::select! {
-        () = usable(&client, &settings) => {}
+        () = wait_until_listable(&client, &settings) => {}
         () = shutdown.clone() => return Ok(()),
     }
     let clock = Clock::system();
@@ -96,10 +96,10 @@ async fn connect() -> Result<kube::Client, StartError> {
 }
 
 /// Returns when all kinds can be listed; says what is missing, once for each new trouble.
-async fn usable(client: &kube::Client, settings: &Settings) {
+async fn wait_until_listable(client: &kube::Client, settings: &Settings) {
     let mut said = String::new();
     let mut wait = Duration::from_secs(1);
-    while let Err(trouble) = list_all(client, settings).await {
+    while let Err(trouble) = check_access(client, settings).await {
         if trouble != said {
             warn!("{trouble}");
             said = trouble;
@@ -109,7 +109,7 @@ async fn usable(client: &kube::Client, settings: &Settings) {
     }
 }
 
-async fn list_all(client: &kube::Client, settings: &Settings) -> Result<(), String> {
+async fn check_access(client: &kube::Client, settings: &Settings) -> Result<(), String> {
     for scope in &settings.scopes {
         let (memberships, accounts): (Api<SecurityGroupMembership>, Api<CloudAccount>) = match scope
         {
@@ -119,22 +119,22 @@ async fn list_all(client: &kube::Client, settings: &Settings) -> Result<(), Stri
             ),
             None => (Api::all(client.clone()), Api::all(client.clone())),
         };
-        list_one(&memberships, "securitygroupmemberships").await?;
-        list_one(&accounts, "cloudaccounts").await?;
+        can_list(&memberships, "securitygroupmemberships").await?;
+        can_list(&accounts, "cloudaccounts").await?;
     }
-    list_one(
+    can_list(
         &Api::<ClusterCloudAccount>::all(client.clone()),
         "clustercloudaccounts",
     )
     .await?;
-    list_one(&Api::<Namespace>::all(client.clone()), "namespaces").await
+    can_list(&Api::<Namespace>::all(client.clone()), "namespaces").await
 }
 
-async fn list_one<K>(api: &Api<K>, plural: &str) -> Result<(), String>
+async fn can_list<K>(api: &Api<K>, plural: &str) -> Result<(), String>
 where
     K: Clone + std::fmt::Debug + serde::de::DeserializeOwned,
 {
-    let Err(error) = bounded(api.list_metadata(&ListParams::default().limit(1))).await else {
+    let Err(error) = with_deadline(api.list_metadata(&ListParams::default().limit(1))).await else {
         return Ok(());
     };
     Err(match error.code() {
@@ -146,7 +146,7 @@ where
             "the operator may not list {plural}; apply the roles in deploy/ and bind them to its service account: {error}"
         ),
         Some(_) | None => {
-            format!("the Kubernetes API server cannot be used: {}", chain(&error))
+            format!("the Kubernetes API server cannot be used: {}", error_chain(&error))
         },
     })
 }

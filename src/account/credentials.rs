@@ -78,7 +78,7 @@ async fn read_secret(
 ) -> Result<Found, CheckResult> {
     let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
     let field = "spec.credentials.secretRef.name";
-    match crate::kubernetes::bounded(secrets.get_opt(name)).await {
+    match crate::kubernetes::with_deadline(secrets.get_opt(name)).await {
         Ok(Some(mut secret)) => parse(&mut secret, namespace, name),
         Ok(None) => Err(missing(
             reason::SECRET_NOT_FOUND,

@@ -88,7 +88,7 @@ impl Http {
             .build()
             .map(Self)
             .map_err(|error| TransportError::Connect {
-                cause: chain(&error),
+                cause: root_cause(&error),
             })
     }
 
@@ -98,7 +98,7 @@ impl Http {
     ) -> Result<http::Response<Bytes>, TransportError> {
         let request =
             reqwest::Request::try_from(request).map_err(|error| TransportError::Connect {
-                cause: chain(&error),
+                cause: root_cause(&error),
             })?;
         let mut answer = self.0.execute(request).await.map_err(named)?;
         let mut body = BytesMut::new();
@@ -134,7 +134,7 @@ impl Transport for Http {
 
 fn named(error: reqwest::Error) -> TransportError {
     let error = error.without_url();
-    let cause = chain(&error);
+    let cause = root_cause(&error);
     if error.is_connect() {
         TransportError::Connect { cause }
     } else {
@@ -143,7 +143,7 @@ fn named(error: reqwest::Error) -> TransportError {
 }
 
 /// The innermost cause says what happened; the layers above it only that something did.
-fn chain(error: &reqwest::Error) -> String {
+fn root_cause(error: &reqwest::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(source) = cause.source() {
         cause = source;

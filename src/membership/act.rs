@@ -15,7 +15,9 @@ use crate::api::{
 };
 use crate::ecs::limit::Priority;
 use crate::ecs::{Class, Error};
-use crate::kubernetes::{self, bounded};
+use crate::kubernetes::{self, with_deadline};
+
+use crate::watched::Watched;
 
 use super::decide::{Attempt, ClaimView, TargetView};
 use super::edge::{self, has_finalizer};
@@ -263,15 +265,15 @@ async fn write_claim(
     let params = PatchParams::apply(CLAIM_MANAGER).force();
     let written = {
         let _place = context.writes.acquire().await;
-        bounded(api.patch(&object.name, &params, &Patch::Apply(&patch))).await
+        with_deadline(api.patch(&object.name, &params, &Patch::Apply(&patch))).await
     };
     match written {
-        Ok(Object { 0: Ok(written) }) => {
+        Ok(Watched(Ok(written))) => {
             context.edges.written(&written);
             Ok(written)
         }
         // Somebody has made it unreadable meanwhile.
-        Ok(Object { 0: Err(_) }) => Err(ActError::Changed),
+        Ok(Watched(Err(_))) => Err(ActError::Changed),
         // Gone (an apply with a UID makes nothing, and is answered so), or the API server gave up on concurrent writes.
         Err(error) if error.code() == Some(409) => Err(ActError::Changed),
         Err(source) => Err(ActError::Kubernetes { what, source }),
@@ -299,7 +301,7 @@ async fn remove_foreign_finalizer(
     let api: Api<Object> = Api::namespaced(context.client.clone(), &namespace);
     let written = {
         let _place = context.writes.acquire().await;
-        bounded(api.patch(
+        with_deadline(api.patch(
             &object.name_any(),
             &PatchParams::default(),
             &Patch::Merge(&patch),
@@ -307,11 +309,11 @@ async fn remove_foreign_finalizer(
         .await
     };
     match written {
-        Ok(Object { 0: Ok(written) }) => {
+        Ok(Watched(Ok(written))) => {
             context.edges.written(&written);
             Ok(())
         }
-        Ok(Object { 0: Err(_) }) => Ok(()),
+        Ok(Watched(Err(_))) => Ok(()),
         Err(source) => Err(ActError::Kubernetes {
             what: "the finalizer could not be removed",
             source,

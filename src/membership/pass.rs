@@ -15,6 +15,8 @@ use crate::api::reason;
 use crate::condition::{self, NewCondition, Status};
 use crate::kubernetes;
 
+use crate::watched::Watched;
+
 use super::act::ActError;
 use super::decide::{Attempt, ReconcileOutcome, Release, Step, TargetView, decide};
 use super::edge::Edge;
@@ -265,11 +267,11 @@ async fn write_status(
         kubernetes::apply_status(&api, metadata, status).await
     };
     match written {
-        Ok(Object { 0: Ok(written) }) => {
+        Ok(Watched(Ok(written))) => {
             context.edges.written(&written);
             Ok(())
         }
-        Ok(Object { 0: Err(_) }) => Ok(()),
+        Ok(Watched(Err(_))) => Ok(()),
         Err(error) if error.code() == Some(404) => Err(ActError::ObjectGone),
         Err(error) if error.code() == Some(409) => Err(ActError::Changed),
         Err(source) => Err(ActError::Kubernetes {
