@@ -9,12 +9,11 @@ use kube::{Api, Client};
 use security_group_operator::api::account::CloudAccountStatus;
 use security_group_operator::api::{CloudAccount, ClusterCloudAccount, SecurityGroupMembership};
 use serde_json::{Value, json};
-use support::ask::{claim, message, phase};
+use support::env::{Binaries, TestEnv, claim, message, operator, phase, ready};
 use support::error::{Context, Result};
 use support::eventually::eventually;
 use support::operator::NAMESPACE;
 use support::port;
-use support::stage::{Binaries, Stage, operator, ready};
 
 const INVENTORY: &str = "
 securityGroups:
@@ -33,52 +32,46 @@ const FEW: u64 = 5;
 
 #[tokio::test]
 async fn a_missing_account_is_named_until_it_is_there() -> Result<()> {
-    let stage = Stage::set(&binaries!(), INVENTORY).await?;
-    let missing = format!("{}-missing", stage.name);
-    apply(&stage, "web", "i-web", &missing).await?;
-    let object = stage.until_reason("web", "AccountNotFound").await?;
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
+    let missing = format!("{}-missing", env.name);
+    apply(&env, "web", "i-web", &missing).await?;
+    let object = env.until_reason("web", "AccountNotFound").await?;
     stalled(&object, &[&missing, "create it"]);
     assert_eq!(claim(&object), None);
 
-    write_account(&stage, &missing, &stage.name, &stage.simulator.endpoint()).await?;
-    stage.until_reason("web", "Joined").await?;
-    delete_account(&stage, &missing).await?;
-    stage.until_reason("web", "AccountNotFound").await?;
-    assert!(stage.is_member("i-web", "sg-web").await?);
+    write_account(&env, &missing, &env.name, &env.simulator.endpoint()).await?;
+    env.until_reason("web", "Joined").await?;
+    delete_account(&env, &missing).await?;
+    env.until_reason("web", "AccountNotFound").await?;
+    assert!(env.is_member("i-web", "sg-web").await?);
     alive(&binaries!()).await
 }
 
 #[tokio::test]
 async fn a_missing_secret_is_named_until_it_is_there() -> Result<()> {
-    let stage = Stage::set(&binaries!(), INVENTORY).await?;
-    let (account, secret) = (
-        format!("{}-own", stage.name),
-        format!("{}-secret", stage.name),
-    );
-    write_account(&stage, &account, &secret, &stage.simulator.endpoint()).await?;
-    apply(&stage, "web", "i-web", &account).await?;
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
+    let (account, secret) = (format!("{}-own", env.name), format!("{}-secret", env.name));
+    write_account(&env, &account, &secret, &env.simulator.endpoint()).await?;
+    apply(&env, "web", "i-web", &account).await?;
     let sentence = [secret.as_str(), NAMESPACE, "accessKeyID", "accessKeySecret"];
-    until_account(&stage, &account, "SecretNotFound", "Stalled", &sentence).await?;
-    let object = stage.until_reason("web", "AccountNotReady").await?;
+    until_account(&env, &account, "SecretNotFound", "Stalled", &sentence).await?;
+    let object = env.until_reason("web", "AccountNotReady").await?;
     stalled(&object, &sentence);
 
     let data = json!({"accessKeyID": "testid", "accessKeySecret": "testsecret"});
-    write_secret(&stage, &secret, &data).await?;
-    stage.until_reason("web", "Joined").await?;
-    until_account(&stage, &account, "CredentialsAccepted", "", &["acs:ram:"]).await?;
+    write_secret(&env, &secret, &data).await?;
+    env.until_reason("web", "Joined").await?;
+    until_account(&env, &account, "CredentialsAccepted", "", &["acs:ram:"]).await?;
     alive(&binaries!()).await
 }
 
 #[tokio::test]
 async fn a_secret_that_cannot_be_used_says_which_key_and_never_its_value() -> Result<()> {
-    let stage = Stage::set(&binaries!(), INVENTORY).await?;
-    let (account, secret) = (
-        format!("{}-own", stage.name),
-        format!("{}-secret", stage.name),
-    );
-    write_account(&stage, &account, &secret, &stage.simulator.endpoint()).await?;
-    apply(&stage, "web", "i-web", &account).await?;
-    let before = stage.calls("GetCallerIdentity").await?;
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
+    let (account, secret) = (format!("{}-own", env.name), format!("{}-secret", env.name));
+    write_account(&env, &account, &secret, &env.simulator.endpoint()).await?;
+    apply(&env, "web", "i-web", &account).await?;
+    let before = env.calls("GetCallerIdentity").await?;
     for (data, sentence) in [
         (json!({}), ["accessKeyID is missing", "add it"]),
         (
@@ -110,11 +103,11 @@ async fn a_secret_that_cannot_be_used_says_which_key_and_never_its_value() -> Re
             ["securityToken ends in a line break", "--from-literal"],
         ),
     ] {
-        write_secret(&stage, &secret, &data).await?;
-        let status = until_account(&stage, &account, "SecretInvalid", "Stalled", &sentence).await?;
+        write_secret(&env, &secret, &data).await?;
+        let status = until_account(&env, &account, "SecretInvalid", "Stalled", &sentence).await?;
         let shown = serde_json::to_string(&status)?;
         assert!(!shown.contains("canary"), "{shown}");
-        let object = stage
+        let object = env
             .until("web", sentence[0], |object| {
                 ready(object).is_some_and(|ready| ready.message.contains(sentence[0]))
             })
@@ -122,72 +115,72 @@ async fn a_secret_that_cannot_be_used_says_which_key_and_never_its_value() -> Re
         stalled(&object, &sentence);
         assert_eq!(ready(&object).unwrap().reason, "AccountNotReady");
     }
-    let after = stage.calls("GetCallerIdentity").await?;
+    let after = env.calls("GetCallerIdentity").await?;
     assert!(
         after - before <= 1,
-        "nobody is asked about what is no key; the stage's own account may be"
+        "nobody is asked about what is no key; the test environment's own account may be"
     );
 
     let data = json!({"accessKeyID": "testid", "accessKeySecret": "testsecret"});
-    write_secret(&stage, &secret, &data).await?;
-    stage.until_reason("web", "Joined").await?;
+    write_secret(&env, &secret, &data).await?;
+    env.until_reason("web", "Joined").await?;
     alive(&binaries!()).await
 }
 
 #[tokio::test]
 async fn a_key_that_the_cloud_refuses_is_said_in_its_words_and_not_tried_again_and_again()
 -> Result<()> {
-    let stage = Stage::set(&binaries!(), INVENTORY).await?;
-    // The stage's own account has been examined, so that the counts below are those of its new key alone.
-    stage.apply("first", "i-other", "sg-web", json!({})).await?;
-    stage.until_reason("first", "Joined").await?;
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
+    // The test environment's own account has been examined, so that the counts below are those of its new key alone.
+    env.apply("first", "i-other", "sg-web", json!({})).await?;
+    env.until_reason("first", "Joined").await?;
     for (id, secret, code) in [
         ("LTAIunknown", "testsecret", "InvalidAccessKeyId.NotFound"),
         ("LTAIdisabled", "testsecret", "InvalidAccessKeyId.Inactive"),
         ("testid", "canarysecret", "SignatureDoesNotMatch"),
     ] {
-        stage.simulator.reset_stats().await?;
-        stage.write_secret(id, secret).await?;
+        env.simulator.reset_stats().await?;
+        env.write_secret(id, secret).await?;
         let reason = code.replace('.', "");
         let sentence = [code, "in the account's Secret", "tried again after 5m"];
-        let status = until_account(&stage, &stage.name, &reason, "Stalled", &sentence).await?;
+        let status = until_account(&env, &env.name, &reason, "Stalled", &sentence).await?;
         assert!(!serde_json::to_string(&status)?.contains("canary"));
-        stage.apply("web", "i-web", "sg-web", json!({})).await?;
+        env.apply("web", "i-web", "sg-web", json!({})).await?;
         for _ in 0..3 {
-            stage.look_again("web").await?;
+            env.look_again("web").await?;
         }
-        let object = stage.until_reason("web", "AccountNotReady").await?;
-        stalled(&object, &[code, &stage.name, "in the account's Secret"]);
+        let object = env.until_reason("web", "AccountNotReady").await?;
+        stalled(&object, &[code, &env.name, "in the account's Secret"]);
         // What is joined stays joined.
-        stage.until_reason("first", "AccountNotReady").await?;
-        assert!(stage.is_member("i-other", "sg-web").await?);
-        let asked = stage.calls("GetCallerIdentity").await?;
+        env.until_reason("first", "AccountNotReady").await?;
+        assert!(env.is_member("i-other", "sg-web").await?);
+        let asked = env.calls("GetCallerIdentity").await?;
         assert!((1..=FEW).contains(&asked), "{code}: {asked} calls");
-        assert_eq!(stage.reads().await?, 0);
+        assert_eq!(env.reads().await?, 0);
 
         // Put right without a restart.
-        stage.write_secret("testid", "testsecret").await?;
-        stage.until_reason("web", "Joined").await?;
-        stage.until_reason("first", "Joined").await?;
-        stage.delete("web").await?;
-        stage.until_gone("web").await?;
+        env.write_secret("testid", "testsecret").await?;
+        env.until_reason("web", "Joined").await?;
+        env.until_reason("first", "Joined").await?;
+        env.delete("web").await?;
+        env.until_gone("web").await?;
     }
     alive(&binaries!()).await
 }
 
 #[tokio::test]
 async fn an_endpoint_that_does_not_answer_costs_only_its_own_objects() -> Result<()> {
-    let stage = Stage::set(&binaries!(), INVENTORY).await?;
-    let silent = format!("{}-silent", stage.name);
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
+    let silent = format!("{}-silent", env.name);
     let nobody = format!("http://127.0.0.1:{}", port::free()?);
-    write_account(&stage, &silent, &stage.name, &nobody).await?;
+    write_account(&env, &silent, &env.name, &nobody).await?;
     for index in 0..5 {
-        apply(&stage, &format!("silent-{index}"), "i-other", &silent).await?;
+        apply(&env, &format!("silent-{index}"), "i-other", &silent).await?;
     }
-    stage.apply("web", "i-web", "sg-web", json!({})).await?;
-    stage.until_reason("web", "Joined").await?;
+    env.apply("web", "i-web", "sg-web", json!({})).await?;
+    env.until_reason("web", "Joined").await?;
     for index in 0..5 {
-        let object = stage
+        let object = env
             .until_reason(&format!("silent-{index}"), "AccountNotReady")
             .await?;
         assert_eq!(phase(&object), "Reconciling");
@@ -198,36 +191,37 @@ async fn an_endpoint_that_does_not_answer_costs_only_its_own_objects() -> Result
         );
     }
     until_account(
-        &stage,
+        &env,
         &silent,
         "Retrying",
         "Reconciling",
         &["GetCallerIdentity"],
     )
     .await?;
-    assert!(!stage.is_member("i-other", "sg-web").await?);
+    assert!(!env.is_member("i-other", "sg-web").await?);
 
-    write_account(&stage, &silent, &stage.name, &stage.simulator.endpoint()).await?;
+    write_account(&env, &silent, &env.name, &env.simulator.endpoint()).await?;
     for index in 0..5 {
-        stage.until_ready(&format!("silent-{index}")).await?;
+        env.until_ready(&format!("silent-{index}")).await?;
     }
     alive(&binaries!()).await
 }
 
 #[tokio::test]
 async fn without_a_grant_nobody_joins_and_nobody_is_evicted() -> Result<()> {
-    let stage = Stage::set(&binaries!(), INVENTORY).await?;
-    let named = |groups: Value| json!([{"namespaces": {"names": [stage.name]}, "securityGroupIDs": groups}]);
-    stage.write_account(named(json!(["sg-web"]))).await?;
-    stage.apply("web", "i-web", "sg-web", json!({})).await?;
-    stage.apply("db", "i-web", "sg-db", json!({})).await?;
-    let granted = format!("{}-granted", stage.name);
-    write_account(&stage, &granted, &stage.name, &stage.simulator.endpoint()).await?;
-    apply(&stage, "witness", "i-other", &granted).await?;
-    stage.until_reason("witness", "Joined").await?;
-    stage.until_reason("web", "Joined").await?;
-    let object = stage.until_reason("db", "NotGranted").await?;
-    stalled(&object, &["sg-db", &stage.name, "spec.grants"]);
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
+    let named =
+        |groups: Value| json!([{"namespaces": {"names": [env.name]}, "securityGroupIDs": groups}]);
+    env.write_account(named(json!(["sg-web"]))).await?;
+    env.apply("web", "i-web", "sg-web", json!({})).await?;
+    env.apply("db", "i-web", "sg-db", json!({})).await?;
+    let granted = format!("{}-granted", env.name);
+    write_account(&env, &granted, &env.name, &env.simulator.endpoint()).await?;
+    apply(&env, "witness", "i-other", &granted).await?;
+    env.until_reason("witness", "Joined").await?;
+    env.until_reason("web", "Joined").await?;
+    let object = env.until_reason("db", "NotGranted").await?;
+    stalled(&object, &["sg-db", &env.name, "spec.grants"]);
     assert_eq!(claim(&object), None);
 
     for grants in [
@@ -235,88 +229,86 @@ async fn without_a_grant_nobody_joins_and_nobody_is_evicted() -> Result<()> {
         json!([{"namespaces": {"names": ["elsewhere"]}, "securityGroupIDs": ["*"]}]),
         named(json!(["sg-base"])),
     ] {
-        stage.write_account(grants).await?;
-        let object = stage.until_reason("web", "NotGranted").await?;
-        stalled(&object, &["sg-web", &stage.name]);
+        env.write_account(grants).await?;
+        let object = env.until_reason("web", "NotGranted").await?;
+        stalled(&object, &["sg-web", &env.name]);
         // No repair any more, and no Leave either. The witness is looked at after it.
         let edge = json!({"target": "i-web", "securityGroupId": "sg-web"});
-        stage.behind(json!({"leave": edge})).await?;
-        stage.look_again("web").await?;
-        stage.look_and_wait("witness").await?;
-        stage.look_and_wait("witness").await?;
-        assert!(!stage.is_member("i-web", "sg-web").await?);
-        stage.behind(json!({"join": edge})).await?;
-        stage.write_account(named(json!(["sg-web"]))).await?;
-        stage.until_reason("web", "Joined").await?;
+        env.behind(json!({"leave": edge})).await?;
+        env.look_again("web").await?;
+        env.look_and_wait("witness").await?;
+        env.look_and_wait("witness").await?;
+        assert!(!env.is_member("i-web", "sg-web").await?);
+        env.behind(json!({"join": edge})).await?;
+        env.write_account(named(json!(["sg-web"]))).await?;
+        env.until_reason("web", "Joined").await?;
     }
     assert_eq!(
-        stage.calls("JoinSecurityGroup").await?,
+        env.calls("JoinSecurityGroup").await?,
         2,
         "web and the witness"
     );
-    assert_eq!(stage.calls("LeaveSecurityGroup").await?, 0);
+    assert_eq!(env.calls("LeaveSecurityGroup").await?, 0);
 
-    stage.write_account(named(json!(["*"]))).await?;
-    stage.until_reason("db", "Joined").await?;
+    env.write_account(named(json!(["*"]))).await?;
+    env.until_reason("db", "Joined").await?;
     alive(&binaries!()).await
 }
 
 #[tokio::test]
 async fn a_grant_by_label_follows_the_labels_of_the_namespace() -> Result<()> {
-    let stage = Stage::set(&binaries!(), INVENTORY).await?;
-    let selector = json!({"matchLabels": {"team": stage.name}});
-    stage
-        .write_account(json!([{"namespaces": {"selector": selector}, "securityGroupIDs": ["*"]}]))
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
+    let selector = json!({"matchLabels": {"team": env.name}});
+    env.write_account(json!([{"namespaces": {"selector": selector}, "securityGroupIDs": ["*"]}]))
         .await?;
-    stage.apply("web", "i-web", "sg-web", json!({})).await?;
-    stage.until_reason("web", "NotGranted").await?;
-    label(&stage, json!(stage.name)).await?;
-    stage.until_reason("web", "Joined").await?;
+    env.apply("web", "i-web", "sg-web", json!({})).await?;
+    env.until_reason("web", "NotGranted").await?;
+    label(&env, json!(env.name)).await?;
+    env.until_reason("web", "Joined").await?;
     for other in [json!("other"), Value::Null] {
-        label(&stage, other).await?;
-        stage.until_reason("web", "NotGranted").await?;
-        assert!(stage.is_member("i-web", "sg-web").await?);
-        label(&stage, json!(stage.name)).await?;
-        stage.until_reason("web", "Joined").await?;
+        label(&env, other).await?;
+        env.until_reason("web", "NotGranted").await?;
+        assert!(env.is_member("i-web", "sg-web").await?);
+        label(&env, json!(env.name)).await?;
+        env.until_reason("web", "Joined").await?;
     }
-    assert_eq!(stage.calls("JoinSecurityGroup").await?, 1);
-    assert_eq!(stage.calls("LeaveSecurityGroup").await?, 0);
+    assert_eq!(env.calls("JoinSecurityGroup").await?, 1);
+    assert_eq!(env.calls("LeaveSecurityGroup").await?, 0);
     alive(&binaries!()).await
 }
 
 #[tokio::test]
 async fn a_deletion_without_a_grant_waits_and_says_the_way_out() -> Result<()> {
-    let stage = Stage::set(&binaries!(), INVENTORY).await?;
-    stage.apply("web", "i-web", "sg-web", json!({})).await?;
-    stage.until_reason("web", "Joined").await?;
-    stage.write_account(json!([])).await?;
-    stage.until_reason("web", "NotGranted").await?;
-    stage.delete("web").await?;
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
+    env.apply("web", "i-web", "sg-web", json!({})).await?;
+    env.until_reason("web", "Joined").await?;
+    env.write_account(json!([])).await?;
+    env.until_reason("web", "NotGranted").await?;
+    env.delete("web").await?;
     let way_out = "set spec.deletionPolicy to Retain";
-    let object = stage
+    let object = env
         .until("web", "told the way out", |object| {
             ready(object).is_some_and(|ready| ready.message.contains(way_out))
         })
         .await?;
     stalled(&object, &["sg-web"]);
-    stage
-        .apply(
-            "web",
-            "i-web",
-            "sg-web",
-            json!({"deletionPolicy": "Retain"}),
-        )
-        .await?;
-    stage.until_gone("web").await?;
-    assert!(stage.is_member("i-web", "sg-web").await?);
+    env.apply(
+        "web",
+        "i-web",
+        "sg-web",
+        json!({"deletionPolicy": "Retain"}),
+    )
+    .await?;
+    env.until_gone("web").await?;
+    assert!(env.is_member("i-web", "sg-web").await?);
     alive(&binaries!()).await
 }
 
 #[tokio::test]
 async fn a_secret_that_the_operator_may_not_read_is_named_with_the_role_that_lets_it() -> Result<()>
 {
-    let stage = Stage::set(&binaries!(), INVENTORY).await?;
-    let accounts: Api<CloudAccount> = Api::namespaced(stage.client.clone(), &stage.name);
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
+    let accounts: Api<CloudAccount> = Api::namespaced(env.client.clone(), &env.name);
     let object = json!({
         "apiVersion": "security-group-operator.io/v1alpha1", "kind": "CloudAccount",
         "metadata": {"name": "own"}, "spec": {"credentials": {"secretRef": {"name": "aliyun"}}},
@@ -329,22 +321,18 @@ async fn a_secret_that_the_operator_may_not_read_is_named_with_the_role_that_let
         )
         .await?;
     let account = json!({"accountRef": {"kind": "CloudAccount", "name": "own"}});
-    stage.apply("web", "i-web", "sg-web", account).await?;
-    let object = stage.until_reason("web", "AccountNotReady").await?;
+    env.apply("web", "i-web", "sg-web", account).await?;
+    let object = env.until_reason("web", "AccountNotReady").await?;
     stalled(
         &object,
-        &[
-            "security-group-operator-secrets",
-            "RoleBinding",
-            &stage.name,
-        ],
+        &["security-group-operator-secrets", "RoleBinding", &env.name],
     );
     alive(&binaries!()).await
 }
 
-async fn apply(stage: &Stage, name: &str, target: &str, account: &str) -> Result<()> {
+async fn apply(env: &TestEnv, name: &str, target: &str, account: &str) -> Result<()> {
     let account = json!({"accountRef": {"kind": "ClusterCloudAccount", "name": account}});
-    stage.apply(name, target, "sg-web", account).await?;
+    env.apply(name, target, "sg-web", account).await?;
     Ok(())
 }
 
@@ -356,25 +344,25 @@ fn stalled(object: &SecurityGroupMembership, sentence: &[&str]) {
     }
 }
 
-async fn write_account(stage: &Stage, name: &str, secret: &str, endpoint: &str) -> Result<()> {
+async fn write_account(env: &TestEnv, name: &str, secret: &str, endpoint: &str) -> Result<()> {
     let account = json!({
         "apiVersion": "security-group-operator.io/v1alpha1", "kind": "ClusterCloudAccount",
         "metadata": {"name": name},
         "spec": {
             "credentials": {"secretRef": {"name": secret}},
             "endpoints": {"ecs": endpoint, "sts": endpoint},
-            "grants": [{"namespaces": {"names": [stage.name]}, "securityGroupIDs": ["*"]}],
+            "grants": [{"namespaces": {"names": [env.name]}, "securityGroupIDs": ["*"]}],
         },
     });
     let by_us = PatchParams::apply("test").force();
-    accounts(&stage.client)
+    accounts(&env.client)
         .patch(name, &by_us, &Patch::Apply(&account))
         .await?;
     Ok(())
 }
 
-async fn delete_account(stage: &Stage, name: &str) -> Result<()> {
-    accounts(&stage.client)
+async fn delete_account(env: &TestEnv, name: &str) -> Result<()> {
+    accounts(&env.client)
         .delete(name, &DeleteParams::default())
         .await?;
     Ok(())
@@ -385,8 +373,8 @@ fn accounts(client: &Client) -> Api<ClusterCloudAccount> {
 }
 
 /// Writes these keys and no others: texts, or lists of bytes.
-async fn write_secret(stage: &Stage, name: &str, data: &Value) -> Result<()> {
-    let secrets: Api<Secret> = Api::namespaced(stage.client.clone(), NAMESPACE);
+async fn write_secret(env: &TestEnv, name: &str, data: &Value) -> Result<()> {
+    let secrets: Api<Secret> = Api::namespaced(env.client.clone(), NAMESPACE);
     let encoded: serde_json::Map<String, Value> = data
         .as_object()
         .context("an object")?
@@ -414,18 +402,18 @@ async fn write_secret(stage: &Stage, name: &str, data: &Value) -> Result<()> {
     Ok(())
 }
 
-async fn label(stage: &Stage, team: Value) -> Result<()> {
-    let namespaces: Api<Namespace> = Api::all(stage.client.clone());
+async fn label(env: &TestEnv, team: Value) -> Result<()> {
+    let namespaces: Api<Namespace> = Api::all(env.client.clone());
     let patch = json!({"metadata": {"labels": {"team": team}}});
     namespaces
-        .patch(&stage.name, &PatchParams::default(), &Patch::Merge(&patch))
+        .patch(&env.name, &PatchParams::default(), &Patch::Merge(&patch))
         .await?;
     Ok(())
 }
 
 /// The account's status as soon as its Ready has this reason and all parts of the sentence; `wait` is the condition beside it.
 async fn until_account(
-    stage: &Stage,
+    env: &TestEnv,
     name: &str,
     reason: &str,
     wait: &str,
@@ -435,7 +423,7 @@ async fn until_account(
     eventually(
         &format!("account {name} is {reason}: {sentence:?}"),
         async || {
-            let status = accounts(&stage.client)
+            let status = accounts(&env.client)
                 .get(name)
                 .await?
                 .status

@@ -7,10 +7,10 @@ use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use support::control_plane::ControlPlane;
+use support::env::TestEnv;
 use support::error::{Context, Error, Result};
 use support::eventually::eventually;
 use support::operator::{Operator, Options};
-use support::stage::Stage;
 
 const INVENTORY: &str = "
 securityGroups: [{id: sg-base}, {id: sg-web}]
@@ -55,7 +55,7 @@ fn hostile() -> Vec<String> {
 
 #[tokio::test]
 async fn what_is_no_id_is_refused_with_the_name_of_its_field() -> Result<()> {
-    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     let fields = [
         ("region", "cn-hangzhou"),
         ("instanceID", "i-web"),
@@ -68,7 +68,7 @@ async fn what_is_no_id_is_refused_with_the_name_of_its_field() -> Result<()> {
             spec["instanceID"] = json!("i-web");
         }
         spec[field] = json!(good);
-        accepted(&stage, EDGE, spec.clone()).await?;
+        accepted(&env, EDGE, spec.clone()).await?;
         // `sg-web` has the form of a region, and no region of that name will be found.
         let others = fields.iter().map(|(_, id)| *id);
         let others = others.filter(|id| *id != good && (field, *id) != ("region", "sg-web"));
@@ -93,7 +93,7 @@ async fn what_is_no_id_is_refused_with_the_name_of_its_field() -> Result<()> {
                 "write "
             };
             let sentence = [&*format!("spec.{field}"), what_to_write];
-            refused(&stage, EDGE, spec.clone(), &sentence).await?;
+            refused(&env, EDGE, spec.clone(), &sentence).await?;
         }
     }
     Ok(())
@@ -101,7 +101,7 @@ async fn what_is_no_id_is_refused_with_the_name_of_its_field() -> Result<()> {
 
 #[tokio::test]
 async fn a_membership_that_says_too_much_or_too_little_is_refused() -> Result<()> {
-    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     let one_target = "set exactly one of instanceID and networkInterfaceID";
     let both = json!({"instanceID": "i-web", "networkInterfaceID": "eni-web"});
     let cases: &[(Value, &[&str])] = &[
@@ -179,20 +179,20 @@ async fn a_membership_that_says_too_much_or_too_little_is_refused() -> Result<()
     for (change, sentence) in cases {
         let base =
             json!({"region": "cn-hangzhou", "instanceID": "i-web", "securityGroupID": "sg-web"});
-        refused(&stage, EDGE, with(base, change), sentence).await?;
+        refused(&env, EDGE, with(base, change), sentence).await?;
     }
     Ok(())
 }
 
 #[tokio::test]
 async fn a_null_is_as_good_as_nothing() -> Result<()> {
-    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     let spec = json!({
         "region": "cn-hangzhou", "instanceID": "i-web", "networkInterfaceID": null,
         "securityGroupID": "sg-web", "accountRef": null, "driftPolicy": null,
     });
-    let request = creation(&stage, EDGE, &spec)?;
-    let made: Value = stage.client.request(request).await?;
+    let request = creation(&env, EDGE, &spec)?;
+    let made: Value = env.client.request(request).await?;
     let expected = json!({
         "region": "cn-hangzhou", "instanceID": "i-web", "securityGroupID": "sg-web",
         "accountRef": {"kind": "ClusterCloudAccount", "name": "default"},
@@ -205,10 +205,10 @@ async fn a_null_is_as_good_as_nothing() -> Result<()> {
 
 #[tokio::test]
 async fn what_an_edge_is_made_of_cannot_be_changed() -> Result<()> {
-    let stage = Stage::set(&binaries!(), INVENTORY).await?;
-    let path = path(&stage, EDGE);
-    stage.apply("web", "i-web", "sg-base", json!({})).await?;
-    let name = &stage.name;
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
+    let path = path(&env, EDGE);
+    env.apply("web", "i-web", "sg-base", json!({})).await?;
+    let name = &env.name;
     for (change, sentence) in [
         (json!({"region": "cn-beijing"}), "region is fixed"),
         (json!({"instanceID": "i-other"}), "instanceID is fixed"),
@@ -241,7 +241,7 @@ async fn what_an_edge_is_made_of_cannot_be_changed() -> Result<()> {
         let request = http::Request::patch(uri)
             .header("content-type", "application/merge-patch+json")
             .body(serde_json::to_vec(&json!({"spec": change}))?)?;
-        let message = refusal(&stage.client, request).await?;
+        let message = refusal(&env.client, request).await?;
         assert!(message.contains("spec"), "{message}");
         assert!(message.contains(sentence), "{change}: {message}");
     }
@@ -256,11 +256,11 @@ async fn an_object_from_before_a_stricter_rule_is_served_and_let_go() -> Result<
         ..Options::default()
     };
     let _operator = Operator::start(&plane, options).await?;
-    let stage = Stage::raise_on(&plane, &binaries!(), INVENTORY).await?;
-    stage.apply("web", "i-web", "sg-web", json!({})).await?;
-    stage.until_reason("web", "Joined").await?;
+    let env = TestEnv::start_on(&plane, &binaries!(), INVENTORY).await?;
+    env.apply("web", "i-web", "sg-web", json!({})).await?;
+    env.until_reason("web", "Joined").await?;
 
-    let crds: Api<CustomResourceDefinition> = Api::all(stage.client.clone());
+    let crds: Api<CustomResourceDefinition> = Api::all(env.client.clone());
     let field =
         "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/securityGroupID";
     let stricter = json!([
@@ -278,27 +278,26 @@ async fn an_object_from_before_a_stricter_rule_is_served_and_let_go() -> Result<
     .await?;
     let spec = json!({"region": "cn-hangzhou", "instanceID": "i-web", "securityGroupID": "sg-web"});
     eventually("the rule holds", async || {
-        Ok(refusal(&stage.client, creation(&stage, EDGE, &spec)?)
+        Ok(refusal(&env.client, creation(&env, EDGE, &spec)?)
             .await
             .is_ok())
     })
     .await?;
     // A status, a policy, an annotation, a finalizer: none of them is what the rule is about.
-    stage.write_account(json!([])).await?;
-    stage.until_reason("web", "NotGranted").await?;
-    let everything = json!([{"namespaces": {"names": [stage.name]}, "securityGroupIDs": ["*"]}]);
-    stage.write_account(everything).await?;
-    stage.until_reason("web", "Joined").await?;
+    env.write_account(json!([])).await?;
+    env.until_reason("web", "NotGranted").await?;
+    let everything = json!([{"namespaces": {"names": [env.name]}, "securityGroupIDs": ["*"]}]);
+    env.write_account(everything).await?;
+    env.until_reason("web", "Joined").await?;
     let policy =
         json!({"spec": {"driftPolicy": "Report"}, "metadata": {"annotations": {"note": "x"}}});
-    stage
-        .memberships()
+    env.memberships()
         .patch("web", &PatchParams::default(), &Patch::Merge(&policy))
         .await?;
-    stage.until_ready("web").await?;
-    stage.delete("web").await?;
-    stage.until_gone("web").await?;
-    assert!(!stage.is_member("i-web", "sg-web").await?);
+    env.until_ready("web").await?;
+    env.delete("web").await?;
+    env.until_gone("web").await?;
+    assert!(!env.is_member("i-web", "sg-web").await?);
     Ok(())
 }
 
@@ -313,8 +312,8 @@ fn good_account() -> Value {
 
 #[tokio::test]
 async fn credentials_are_one_secret_by_name_or_the_environment() -> Result<()> {
-    let stage = Stage::set(&binaries!(), INVENTORY).await?;
-    accepted(&stage, CLUSTER, good_account()).await?;
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
+    accepted(&env, CLUSTER, good_account()).await?;
     let secret = "spec.credentials.secretRef";
     let name = "spec.credentials.secretRef.name";
     let one = "set exactly one of secretRef and environment";
@@ -344,15 +343,15 @@ async fn credentials_are_one_secret_by_name_or_the_environment() -> Result<()> {
     ];
     for (credentials, sentence) in cases {
         let spec = with(good_account(), &json!({"credentials": credentials}));
-        refused(&stage, CLUSTER, spec, sentence).await?;
+        refused(&env, CLUSTER, spec, sentence).await?;
     }
     let spec = with(good_account(), &json!({"region": "cn-hangzhou"}));
-    refused(&stage, CLUSTER, spec, &["unknown field", "spec.region"]).await
+    refused(&env, CLUSTER, spec, &["unknown field", "spec.region"]).await
 }
 
 #[tokio::test]
 async fn a_grant_says_which_namespaces_and_which_groups() -> Result<()> {
-    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     let (namespaces, groups) = (
         "spec.grants[0].namespaces",
         "spec.grants[0].securityGroupIDs",
@@ -409,14 +408,14 @@ async fn a_grant_says_which_namespaces_and_which_groups() -> Result<()> {
     ];
     for (grant, sentence) in cases {
         let spec = with(good_account(), &json!({"grants": [grant]}));
-        refused(&stage, CLUSTER, spec, sentence).await?;
+        refused(&env, CLUSTER, spec, sentence).await?;
     }
     Ok(())
 }
 
 #[tokio::test]
 async fn a_selector_that_selects_nothing_by_mistake_or_everything_is_refused() -> Result<()> {
-    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     let (labels, expression) = (
         "spec.grants[0].namespaces.selector.matchLabels",
         "spec.grants[0].namespaces.selector.matchExpressions[0]",
@@ -432,7 +431,7 @@ async fn a_selector_that_selects_nothing_by_mistake_or_everything_is_refused() -
         json!({"matchExpressions": [{"key": "example.com/team", "operator": "Exists"}]}),
         json!({"matchExpressions": [{"key": "team", "operator": "DoesNotExist", "values": []}]}),
     ] {
-        accepted(&stage, CLUSTER, granted(&good)).await?;
+        accepted(&env, CLUSTER, granted(&good)).await?;
     }
     let expressed = |key: &str, operator: &str, values: Value| {
         let requirement = json!({"key": key, "operator": operator, "values": values});
@@ -468,15 +467,15 @@ async fn a_selector_that_selects_nothing_by_mistake_or_everything_is_refused() -
         (json!({"team": "web"}), &["unknown field", "selector.team"]),
     ];
     for (selector, sentence) in cases {
-        refused(&stage, CLUSTER, granted(selector), sentence).await?;
+        refused(&env, CLUSTER, granted(selector), sentence).await?;
     }
     // What a template makes of a value that is not there: not the selector of no label, which is for all namespaces.
     let request = creation(
-        &stage,
+        &env,
         CLUSTER,
         &granted(&json!({"matchLabels": {"team": null}})),
     )?;
-    let made: Value = stage.client.request(request).await?;
+    let made: Value = env.client.request(request).await?;
     assert_eq!(
         made["spec"]["grants"][0]["namespaces"]["selector"],
         json!({"matchLabels": {"team": ""}})
@@ -486,7 +485,7 @@ async fn a_selector_that_selects_nothing_by_mistake_or_everything_is_refused() -
 
 #[tokio::test]
 async fn an_endpoint_is_scheme_host_and_port() -> Result<()> {
-    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     for url in [
         "",
         "ecs.aliyuncs.com",
@@ -511,7 +510,7 @@ async fn an_endpoint_is_scheme_host_and_port() -> Result<()> {
                 &*format!("spec.endpoints.{field}"),
                 "write http:// or https://",
             ];
-            refused(&stage, CLUSTER, spec, &sentence).await?;
+            refused(&env, CLUSTER, spec, &sentence).await?;
         }
     }
     Ok(())
@@ -520,9 +519,9 @@ async fn an_endpoint_is_scheme_host_and_port() -> Result<()> {
 #[tokio::test]
 async fn the_accounts_of_namespaces_have_no_say_about_endpoints_grants_and_the_operator()
 -> Result<()> {
-    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     let good = json!({"credentials": {"secretRef": {"name": "aliyun"}}});
-    accepted(&stage, "CloudAccount", good.clone()).await?;
+    accepted(&env, "CloudAccount", good.clone()).await?;
     for (change, sentence) in [
         (
             json!({"endpoints": {"ecs": "http://evil.example"}}),
@@ -539,7 +538,7 @@ async fn the_accounts_of_namespaces_have_no_say_about_endpoints_grants_and_the_o
         ),
     ] {
         let spec = with(good.clone(), &change);
-        refused(&stage, "CloudAccount", spec, &sentence).await?;
+        refused(&env, "CloudAccount", spec, &sentence).await?;
     }
     Ok(())
 }
@@ -556,12 +555,12 @@ fn with(mut spec: Value, change: &Value) -> Value {
     spec
 }
 
-fn path(stage: &Stage, kind: &str) -> String {
+fn path(env: &TestEnv, kind: &str) -> String {
     let (scope, plural) = match kind {
         "ClusterCloudAccount" => (String::new(), "clustercloudaccounts"),
-        "CloudAccount" => (format!("/namespaces/{}", stage.name), "cloudaccounts"),
+        "CloudAccount" => (format!("/namespaces/{}", env.name), "cloudaccounts"),
         _ => (
-            format!("/namespaces/{}", stage.name),
+            format!("/namespaces/{}", env.name),
             "securitygroupmemberships",
         ),
     };
@@ -569,26 +568,26 @@ fn path(stage: &Stage, kind: &str) -> String {
 }
 
 /// As `kubectl create --dry-run=server` asks for it.
-fn creation(stage: &Stage, kind: &str, spec: &Value) -> Result<http::Request<Vec<u8>>> {
+fn creation(env: &TestEnv, kind: &str, spec: &Value) -> Result<http::Request<Vec<u8>>> {
     let object = json!({
         "apiVersion": "security-group-operator.io/v1alpha1", "kind": kind,
         "metadata": {"name": "tried"}, "spec": spec,
     });
-    let path = path(stage, kind);
+    let path = path(env, kind);
     let request = http::Request::post(format!("{path}?dryRun=All&fieldValidation=Strict"))
         .header("content-type", "application/json");
     Ok(request.body(serde_json::to_vec(&object)?)?)
 }
 
-async fn accepted(stage: &Stage, kind: &str, spec: Value) -> Result<()> {
-    let request = creation(stage, kind, &spec)?;
-    stage.client.request::<Value>(request).await?;
+async fn accepted(env: &TestEnv, kind: &str, spec: Value) -> Result<()> {
+    let request = creation(env, kind, &spec)?;
+    env.client.request::<Value>(request).await?;
     Ok(())
 }
 
-async fn refused(stage: &Stage, kind: &str, spec: Value, sentence: &[&str]) -> Result<()> {
+async fn refused(env: &TestEnv, kind: &str, spec: Value, sentence: &[&str]) -> Result<()> {
     let shown: String = spec.to_string().chars().take(300).collect();
-    let message = refusal(&stage.client, creation(stage, kind, &spec)?)
+    let message = refusal(&env.client, creation(env, kind, &spec)?)
         .await
         .context(&shown)?;
     for part in sentence {

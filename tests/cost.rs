@@ -5,9 +5,9 @@ mod support;
 use std::time::{Duration, Instant};
 use support::control_plane::ControlPlane;
 use support::crowd::{EDGES, all_ready, apply, count, inventory, writes};
+use support::env::{TestEnv, operator_with};
 use support::error::{Error, Result};
 use support::eventually::eventually;
-use support::stage::{Stage, operator_with};
 use tokio::sync::{Mutex, MutexGuard};
 
 /// The tests of this file share an operator and count what it does: one after the other.
@@ -21,25 +21,25 @@ async fn turn() -> Result<MutexGuard<'static, ()>> {
 #[tokio::test]
 async fn a_new_edge_costs_one_join_a_hundredth_of_a_describe_and_two_writes() -> Result<()> {
     let _turn = turn().await?;
-    let stage = Stage::set(&binaries!(), &inventory("{}")).await?;
+    let env = TestEnv::start(&binaries!(), &inventory("{}")).await?;
     let mut operator = operator_with(&binaries!(), &[]).await?;
     operator.kill();
-    apply(&stage, 0..EDGES).await?;
+    apply(&env, 0..EDGES).await?;
     operator.restart().await?;
-    all_ready(&stage, 0..EDGES).await?;
-    assert_eq!(stage.calls("JoinSecurityGroup").await?, 300);
+    all_ready(&env, 0..EDGES).await?;
+    assert_eq!(env.calls("JoinSecurityGroup").await?, 300);
     // A call a hundred, and a few that are not full: the first one leaves alone.
-    let describes = stage.calls("DescribeInstances").await?;
+    let describes = env.calls("DescribeInstances").await?;
     assert!(
         describes <= 3 + 5,
         "{describes} Describes for {EDGES} edges"
     );
     let plane = ControlPlane::shared().await?;
     eventually("one event an edge", async || {
-        Ok(count(&writes(&stage, plane)?, "create events/") == EDGES)
+        Ok(count(&writes(&env, plane)?, "create events/") == EDGES)
     })
     .await?;
-    let writes = writes(&stage, plane)?;
+    let writes = writes(&env, plane)?;
     assert_eq!(
         count(&writes, "patch securitygroupmemberships/"),
         EDGES,
@@ -57,30 +57,30 @@ async fn a_new_edge_costs_one_join_a_hundredth_of_a_describe_and_two_writes() ->
 #[tokio::test]
 async fn a_restart_reads_a_hundred_targets_a_call_and_writes_nothing() -> Result<()> {
     let _turn = turn().await?;
-    let stage = Stage::set(&binaries!(), &inventory("{}")).await?;
-    apply(&stage, 0..EDGES - 1).await?;
-    all_ready(&stage, 0..EDGES - 1).await?;
+    let env = TestEnv::start(&binaries!(), &inventory("{}")).await?;
+    apply(&env, 0..EDGES - 1).await?;
+    all_ready(&env, 0..EDGES - 1).await?;
     let plane = ControlPlane::shared().await?;
     let mut operator = operator_with(&binaries!(), &[]).await?;
     operator.kill();
-    let before = writes(&stage, plane)?.len();
-    stage.simulator.reset_stats().await?;
+    let before = writes(&env, plane)?.len();
+    env.simulator.reset_stats().await?;
     // Made while nobody looked: it is served with the rest.
-    apply(&stage, EDGES - 1..EDGES).await?;
+    apply(&env, EDGES - 1..EDGES).await?;
     operator.restart().await?;
-    all_ready(&stage, EDGES - 1..EDGES).await?;
-    let describes = stage.calls("DescribeInstances").await?;
+    all_ready(&env, EDGES - 1..EDGES).await?;
+    let describes = env.calls("DescribeInstances").await?;
     assert!(
         describes <= 3 + 5,
         "{describes} Describes for {EDGES} edges after a restart"
     );
-    assert_eq!(stage.calls("JoinSecurityGroup").await?, 1);
+    assert_eq!(env.calls("JoinSecurityGroup").await?, 1);
     eventually("the new edge's event", async || {
-        Ok(writes(&stage, plane)?.len() >= before + 3)
+        Ok(writes(&env, plane)?.len() >= before + 3)
     })
     .await?;
     assert_eq!(
-        writes(&stage, plane)?.len(),
+        writes(&env, plane)?.len(),
         before + 3,
         "only the new edge is written"
     );
@@ -90,17 +90,17 @@ async fn a_restart_reads_a_hundred_targets_a_call_and_writes_nothing() -> Result
 #[tokio::test]
 async fn under_a_small_limit_few_calls_are_rejected_and_all_edges_get_their_turn() -> Result<()> {
     let _turn = turn().await?;
-    let stage = Stage::set(&binaries!(), &inventory("{JoinSecurityGroup: 140}")).await?;
+    let env = TestEnv::start(&binaries!(), &inventory("{JoinSecurityGroup: 140}")).await?;
     let start = Instant::now();
-    apply(&stage, 0..EDGES).await?;
+    apply(&env, 0..EDGES).await?;
     // Up to three windows of a minute: longer than the patience of one wait.
     for _ in 0..3 {
-        if all_ready(&stage, 0..EDGES).await.is_ok() {
+        if all_ready(&env, 0..EDGES).await.is_ok() {
             break;
         }
     }
-    all_ready(&stage, 0..EDGES).await?;
-    let stats = stage.simulator.stats().await?;
+    all_ready(&env, 0..EDGES).await?;
+    let stats = env.simulator.stats().await?;
     let joins = &stats["calls"]["JoinSecurityGroup"];
     assert_eq!(joins["OK"], 300, "{joins}");
     let rejected = joins["Throttling.User"].as_u64().unwrap_or(0);

@@ -12,11 +12,10 @@ use security_group_operator::api::{
     ACCOUNT_ANNOTATION, CLAIM_MANAGER, FINALIZER, ORIGIN_ANNOTATION,
 };
 use serde_json::{Value, json};
-use support::ask::claim;
+use support::env::{self, TestEnv, claim, ready};
 use support::error::{Context, Result};
 use support::eventually::eventually;
 use support::operator::Operator;
-use support::stage::{self, Stage, ready};
 use tokio::sync::MutexGuard;
 
 const INVENTORY: &str = "
@@ -29,39 +28,39 @@ instances:
 - {id: i-before, securityGroupIds: [sg-base, sg-web]}
 ";
 
-/// A stage, and the operator for this test alone: the tests of this file run one after the other.
-async fn begin(inventory: &str) -> Result<(Stage, MutexGuard<'static, Operator>)> {
+/// A test environment, and the operator for this test alone: the tests of this file run one after the other.
+async fn begin(inventory: &str) -> Result<(TestEnv, MutexGuard<'static, Operator>)> {
     let binaries = binaries!();
-    let stage = Stage::set(&binaries, inventory).await?;
-    let mut operator = stage::operator(&binaries).await?;
+    let env = TestEnv::start(&binaries, inventory).await?;
+    let mut operator = env::operator(&binaries).await?;
     // A test that failed may have left it dead.
     operator.restart().await?;
-    Ok((stage, operator))
+    Ok((env, operator))
 }
 
 /// Calls of this action arrive and are never answered; with `effect` they are carried out all the same.
-async fn hold(stage: &Stage, action: &str, effect: bool) -> Result<()> {
+async fn hold(env: &TestEnv, action: &str, effect: bool) -> Result<()> {
     let fault = json!({"action": action, "effect": effect, "fault": "silence"});
-    stage.simulator.faults(&fault).await
+    env.simulator.faults(&fault).await
 }
 
 /// SIGKILL, the faults end, and a new process starts.
-async fn crash(stage: &Stage, operator: &mut Operator) -> Result<()> {
+async fn crash(env: &TestEnv, operator: &mut Operator) -> Result<()> {
     operator.kill();
-    stage.simulator.faults(&json!([])).await?;
+    env.simulator.faults(&json!([])).await?;
     operator.restart().await
 }
 
-async fn until_called(stage: &Stage, action: &str) -> Result<()> {
+async fn until_called(env: &TestEnv, action: &str) -> Result<()> {
     eventually(&format!("{action} is called"), async || {
-        Ok(stage.calls(action).await? > 0)
+        Ok(env.calls(action).await? > 0)
     })
     .await
 }
 
 /// The object is Ready by its own join, and leaves when it goes.
-async fn is_our_own_edge(stage: &Stage, name: &str, target: &str) -> Result<()> {
-    let object = stage.until_ready(name).await?;
+async fn is_our_own_edge(env: &TestEnv, name: &str, target: &str) -> Result<()> {
+    let object = env.until_ready(name).await?;
     assert_eq!(
         ready(&object).map(|ready| ready.reason.as_str()),
         Some("Joined")
@@ -71,99 +70,95 @@ async fn is_our_own_edge(stage: &Stage, name: &str, target: &str) -> Result<()> 
         object.status.and_then(|status| status.origin),
         Some(Origin::Joined)
     );
-    assert!(stage.is_member(target, "sg-web").await?);
-    stage.delete(name).await?;
-    stage.until_gone(name).await?;
-    assert!(!stage.is_member(target, "sg-web").await?);
-    assert_eq!(stage.effects("JoinSecurityGroup").await?, 1);
-    assert_eq!(stage.effects("LeaveSecurityGroup").await?, 1);
+    assert!(env.is_member(target, "sg-web").await?);
+    env.delete(name).await?;
+    env.until_gone(name).await?;
+    assert!(!env.is_member(target, "sg-web").await?);
+    assert_eq!(env.effects("JoinSecurityGroup").await?, 1);
+    assert_eq!(env.effects("LeaveSecurityGroup").await?, 1);
     Ok(())
 }
 
 #[tokio::test]
 async fn killed_between_claim_and_join_the_edge_is_joined_and_ours() -> Result<()> {
-    let (stage, mut operator) = begin(INVENTORY).await?;
-    hold(&stage, "JoinSecurityGroup", false).await?;
-    stage.apply("web", "i-web", "sg-web", json!({})).await?;
-    until_called(&stage, "JoinSecurityGroup").await?;
-    let claimed = stage.memberships().get("web").await?;
+    let (env, mut operator) = begin(INVENTORY).await?;
+    hold(&env, "JoinSecurityGroup", false).await?;
+    env.apply("web", "i-web", "sg-web", json!({})).await?;
+    until_called(&env, "JoinSecurityGroup").await?;
+    let claimed = env.memberships().get("web").await?;
     assert_eq!(claim(&claimed).as_deref(), Some("Joined"));
-    assert!(!stage.is_member("i-web", "sg-web").await?);
-    crash(&stage, &mut operator).await?;
-    is_our_own_edge(&stage, "web", "i-web").await
+    assert!(!env.is_member("i-web", "sg-web").await?);
+    crash(&env, &mut operator).await?;
+    is_our_own_edge(&env, "web", "i-web").await
 }
 
 #[tokio::test]
 async fn killed_between_join_and_status_the_edge_is_still_ours() -> Result<()> {
-    let (stage, mut operator) = begin(INVENTORY).await?;
-    hold(&stage, "JoinSecurityGroup", true).await?;
-    stage.apply("web", "i-web", "sg-web", json!({})).await?;
-    until_called(&stage, "JoinSecurityGroup").await?;
-    assert!(stage.is_member("i-web", "sg-web").await?);
-    let unanswered = stage.memberships().get("web").await?;
+    let (env, mut operator) = begin(INVENTORY).await?;
+    hold(&env, "JoinSecurityGroup", true).await?;
+    env.apply("web", "i-web", "sg-web", json!({})).await?;
+    until_called(&env, "JoinSecurityGroup").await?;
+    assert!(env.is_member("i-web", "sg-web").await?);
+    let unanswered = env.memberships().get("web").await?;
     assert_eq!(ready(&unanswered).unwrap().reason, "Pending");
-    crash(&stage, &mut operator).await?;
-    is_our_own_edge(&stage, "web", "i-web").await
+    crash(&env, &mut operator).await?;
+    is_our_own_edge(&env, "web", "i-web").await
 }
 
 #[tokio::test]
 async fn the_edge_is_still_ours_when_reads_lag_after_the_crash() -> Result<()> {
-    let (stage, mut operator) = begin(INVENTORY).await?;
-    hold(&stage, "JoinSecurityGroup", true).await?;
-    stage.apply("web", "i-web", "sg-web", json!({})).await?;
-    until_called(&stage, "JoinSecurityGroup").await?;
+    let (env, mut operator) = begin(INVENTORY).await?;
+    hold(&env, "JoinSecurityGroup", true).await?;
+    env.apply("web", "i-web", "sg-web", json!({})).await?;
+    until_called(&env, "JoinSecurityGroup").await?;
     // What is described from now on is the time before the Join.
-    stage
-        .simulator
-        .change(&json!({"set": {"lag": "5m"}}))
-        .await?;
-    crash(&stage, &mut operator).await?;
-    stage.until_reason("web", "Joined").await?;
-    let told = stage
+    env.simulator.change(&json!({"set": {"lag": "5m"}})).await?;
+    crash(&env, &mut operator).await?;
+    env.until_reason("web", "Joined").await?;
+    let told = env
         .simulator
         .calls("JoinSecurityGroup", "InvalidInstanceId.AlreadyExists")
         .await?;
     assert!(told > 0, "nobody was told that the edge is there already");
-    is_our_own_edge(&stage, "web", "i-web").await
+    is_our_own_edge(&env, "web", "i-web").await
 }
 
 #[tokio::test]
 async fn killed_while_a_leave_is_on_its_way_the_object_goes() -> Result<()> {
     for effect in [true, false] {
-        let (stage, mut operator) = begin(INVENTORY).await?;
-        stage.apply("web", "i-web", "sg-web", json!({})).await?;
-        stage.until_reason("web", "Joined").await?;
-        hold(&stage, "LeaveSecurityGroup", effect).await?;
-        stage.delete("web").await?;
-        until_called(&stage, "LeaveSecurityGroup").await?;
-        assert_eq!(stage.is_member("i-web", "sg-web").await?, !effect);
-        let held = stage.memberships().get("web").await?;
+        let (env, mut operator) = begin(INVENTORY).await?;
+        env.apply("web", "i-web", "sg-web", json!({})).await?;
+        env.until_reason("web", "Joined").await?;
+        hold(&env, "LeaveSecurityGroup", effect).await?;
+        env.delete("web").await?;
+        until_called(&env, "LeaveSecurityGroup").await?;
+        assert_eq!(env.is_member("i-web", "sg-web").await?, !effect);
+        let held = env.memberships().get("web").await?;
         assert_eq!(claim(&held).as_deref(), Some("Joined"));
-        crash(&stage, &mut operator).await?;
-        stage.until_gone("web").await?;
-        assert!(!stage.is_member("i-web", "sg-web").await?);
-        assert_eq!(stage.effects("LeaveSecurityGroup").await?, 1);
+        crash(&env, &mut operator).await?;
+        env.until_gone("web").await?;
+        assert!(!env.is_member("i-web", "sg-web").await?);
+        assert_eq!(env.effects("LeaveSecurityGroup").await?, 1);
     }
     Ok(())
 }
 
 #[tokio::test]
 async fn killed_between_hand_over_and_release_the_edge_has_one_owner() -> Result<()> {
-    let (stage, mut operator) = begin(INVENTORY).await?;
-    stage.apply("a", "i-web", "sg-web", json!({})).await?;
-    stage.until_reason("a", "Joined").await?;
-    stage.apply("b", "i-web", "sg-web", json!({})).await?;
-    let heir = stage.until_reason("b", "Shared").await?;
+    let (env, mut operator) = begin(INVENTORY).await?;
+    env.apply("a", "i-web", "sg-web", json!({})).await?;
+    env.until_reason("a", "Joined").await?;
+    env.apply("b", "i-web", "sg-web", json!({})).await?;
+    let heir = env.until_reason("b", "Shared").await?;
     operator.kill();
-    stage.delete("a").await?;
+    env.delete("a").await?;
     // The first of the two writes of a hand-over, and nothing after it.
     let hand_over = json!({
         "apiVersion": "security-group-operator.io/v1alpha1", "kind": "SecurityGroupMembership",
         "metadata": {"name": "b", "uid": heir.metadata.uid, "finalizers": [FINALIZER],
-            "annotations": {ORIGIN_ANNOTATION: "Joined", ACCOUNT_ANNOTATION: stage.account}},
+            "annotations": {ORIGIN_ANNOTATION: "Joined", ACCOUNT_ANNOTATION: env.account}},
     });
-    stage
-        .memberships()
+    env.memberships()
         .patch(
             "b",
             &PatchParams::apply(CLAIM_MANAGER).force(),
@@ -171,9 +166,9 @@ async fn killed_between_hand_over_and_release_the_edge_has_one_owner() -> Result
         )
         .await?;
     operator.restart().await?;
-    stage.until_gone("a").await?;
-    assert_eq!(stage.calls("LeaveSecurityGroup").await?, 0);
-    is_our_own_edge(&stage, "b", "i-web").await
+    env.until_gone("a").await?;
+    assert_eq!(env.calls("LeaveSecurityGroup").await?, 0);
+    is_our_own_edge(&env, "b", "i-web").await
 }
 
 #[tokio::test]
@@ -183,18 +178,17 @@ async fn a_restart_writes_nothing_and_reads_by_the_hundred() -> Result<()> {
     for n in 0..=OBJECTS {
         writeln!(inventory, "- {{id: i-n{n}, securityGroupIds: [sg-base]}}")?;
     }
-    let (stage, mut operator) = begin(&inventory).await?;
+    let (env, mut operator) = begin(&inventory).await?;
     for n in 0..OBJECTS {
-        stage
-            .apply(&format!("n{n}"), &format!("i-n{n}"), "sg-web", json!({}))
+        env.apply(&format!("n{n}"), &format!("i-n{n}"), "sg-web", json!({}))
             .await?;
     }
     for n in 0..OBJECTS {
-        stage.until_ready(&format!("n{n}")).await?;
+        env.until_ready(&format!("n{n}")).await?;
     }
     operator.kill();
-    stage.simulator.reset_stats().await?;
-    let before = stage.operator_writes().await?.len();
+    env.simulator.reset_stats().await?;
+    let before = env.operator_writes().await?.len();
     operator.restart().await?;
     // What other tests have left behind is never Ready: their clouds are gone.
     let metrics = operator.url("/metrics");
@@ -202,17 +196,17 @@ async fn a_restart_writes_nothing_and_reads_by_the_hundred() -> Result<()> {
         Ok(passes_ready(&metrics).await? >= OBJECTS)
     })
     .await?;
-    let reads = stage.reads().await?;
+    let reads = env.reads().await?;
     assert!(
         (1..=OBJECTS as u64).contains(&reads),
         "{reads} reads for {OBJECTS} objects"
     );
-    let writes = stage.operator_writes().await?.split_off(before);
+    let writes = env.operator_writes().await?.split_off(before);
     assert!(writes.is_empty(), "{writes:?}");
     let new = format!("i-n{OBJECTS}");
-    stage.apply("new", &new, "sg-web", json!({})).await?;
-    stage.until_reason("new", "Joined").await?;
-    assert_eq!(stage.calls("JoinSecurityGroup").await?, 1);
+    env.apply("new", &new, "sg-web", json!({})).await?;
+    env.until_reason("new", "Joined").await?;
+    assert_eq!(env.calls("JoinSecurityGroup").await?, 1);
     Ok(())
 }
 
@@ -227,16 +221,16 @@ async fn passes_ready(metrics: &str) -> Result<usize> {
 
 #[tokio::test]
 async fn sigterm_lets_a_running_call_end_and_exits_with_0() -> Result<()> {
-    let (stage, mut operator) = begin(INVENTORY).await?;
+    let (env, mut operator) = begin(INVENTORY).await?;
     let slow = json!({"action": "JoinSecurityGroup", "fault": {"latency": "5s"}});
-    stage.simulator.faults(&slow).await?;
-    stage.apply("web", "i-web", "sg-web", json!({})).await?;
-    until_called(&stage, "JoinSecurityGroup").await?;
-    let asked = stage.memberships().get("web").await?;
+    env.simulator.faults(&slow).await?;
+    env.apply("web", "i-web", "sg-web", json!({})).await?;
+    until_called(&env, "JoinSecurityGroup").await?;
+    let asked = env.memberships().get("web").await?;
     assert_eq!(ready(&asked).unwrap().reason, "Pending");
     assert_eq!(operator.stop().await?, 0);
     // Nobody runs now: this was written by the one that was asked to stop.
-    let object = stage.memberships().get("web").await?;
+    let object = env.memberships().get("web").await?;
     assert_eq!(ready(&object).unwrap().reason, "Joined");
     operator.restart().await
 }
@@ -244,10 +238,10 @@ async fn sigterm_lets_a_running_call_end_and_exits_with_0() -> Result<()> {
 #[tokio::test]
 async fn a_second_signal_ends_it_at_once_and_the_next_start_takes_up_what_was_under_way()
 -> Result<()> {
-    let (stage, mut operator) = begin(INVENTORY).await?;
-    hold(&stage, "JoinSecurityGroup", true).await?;
-    stage.apply("web", "i-web", "sg-web", json!({})).await?;
-    until_called(&stage, "JoinSecurityGroup").await?;
+    let (env, mut operator) = begin(INVENTORY).await?;
+    hold(&env, "JoinSecurityGroup", true).await?;
+    env.apply("web", "i-web", "sg-web", json!({})).await?;
+    until_called(&env, "JoinSecurityGroup").await?;
     let log = operator.log().to_owned();
     operator.process().signal("INT")?;
     eventually("it says that a second signal ends it", async || {
@@ -262,56 +256,54 @@ async fn a_second_signal_ends_it_at_once_and_the_next_start_takes_up_what_was_un
     operator.process().signal("INT")?;
     // Long before the call's own deadline of 66 s.
     assert_eq!(operator.process().wait(Duration::from_secs(30)).await?, 1);
-    crash(&stage, &mut operator).await?;
-    is_our_own_edge(&stage, "web", "i-web").await
+    crash(&env, &mut operator).await?;
+    is_our_own_edge(&env, "web", "i-web").await
 }
 
 #[tokio::test]
 async fn keys_of_another_cloud_account_touch_no_edge_of_the_first() -> Result<()> {
-    let (stage, _operator) = begin(INVENTORY).await?;
-    stage.apply("web", "i-web", "sg-web", json!({})).await?;
-    stage.until_reason("web", "Joined").await?;
+    let (env, _operator) = begin(INVENTORY).await?;
+    env.apply("web", "i-web", "sg-web", json!({})).await?;
+    env.until_reason("web", "Joined").await?;
     let other = json!({"id": "otherid", "secret": "othersecret", "account": "1000000000000002"});
-    stage.simulator.change(&json!({"addKey": other})).await?;
-    stage.write_secret("otherid", "othersecret").await?;
-    let object = stage.until_reason("web", "AccountChanged").await?;
+    env.simulator.change(&json!({"addKey": other})).await?;
+    env.write_secret("otherid", "othersecret").await?;
+    let object = env.until_reason("web", "AccountChanged").await?;
     let message = &ready(&object).unwrap().message;
     assert!(
-        message.contains("1000000000000002") && message.contains(&stage.account),
+        message.contains("1000000000000002") && message.contains(&env.account),
         "{message}"
     );
-    stage.delete("web").await?;
-    stage
-        .until("web", "told the way out", |object| {
-            ready(object).is_some_and(|ready| ready.message.contains("Retain"))
-        })
-        .await?;
-    assert_eq!(stage.calls("JoinSecurityGroup").await?, 1);
-    assert_eq!(stage.calls("LeaveSecurityGroup").await?, 0);
-    stage.write_secret("testid", "testsecret").await?;
-    stage.until_gone("web").await?;
-    assert!(!stage.is_member("i-web", "sg-web").await?);
+    env.delete("web").await?;
+    env.until("web", "told the way out", |object| {
+        ready(object).is_some_and(|ready| ready.message.contains("Retain"))
+    })
+    .await?;
+    assert_eq!(env.calls("JoinSecurityGroup").await?, 1);
+    assert_eq!(env.calls("LeaveSecurityGroup").await?, 0);
+    env.write_secret("testid", "testsecret").await?;
+    env.until_gone("web").await?;
+    assert!(!env.is_member("i-web", "sg-web").await?);
     Ok(())
 }
 
 #[tokio::test]
 async fn a_claim_of_another_account_survives_a_restart_and_its_own_key_mends_it() -> Result<()> {
-    let (stage, mut operator) = begin(INVENTORY).await?;
-    stage.apply("web", "i-web", "sg-web", json!({})).await?;
-    stage.until_reason("web", "Joined").await?;
+    let (env, mut operator) = begin(INVENTORY).await?;
+    env.apply("web", "i-web", "sg-web", json!({})).await?;
+    env.until_reason("web", "Joined").await?;
     operator.kill();
     let other: Value = json!({"addKey": {"id": "otherid", "secret": "othersecret", "account": "1000000000000002"}});
-    stage.simulator.change(&other).await?;
-    stage.write_secret("otherid", "othersecret").await?;
-    stage
-        .simulator
+    env.simulator.change(&other).await?;
+    env.write_secret("otherid", "othersecret").await?;
+    env.simulator
         .change(&json!({"leave": {"target": "i-web", "securityGroupId": "sg-web"}}))
         .await?;
     operator.restart().await?;
-    stage.until_reason("web", "AccountChanged").await?;
-    assert_eq!(stage.calls("JoinSecurityGroup").await?, 1);
-    stage.write_secret("testid", "testsecret").await?;
-    stage.until_reason("web", "Joined").await?;
-    assert!(stage.is_member("i-web", "sg-web").await?);
+    env.until_reason("web", "AccountChanged").await?;
+    assert_eq!(env.calls("JoinSecurityGroup").await?, 1);
+    env.write_secret("testid", "testsecret").await?;
+    env.until_reason("web", "Joined").await?;
+    assert!(env.is_member("i-web", "sg-web").await?);
     Ok(())
 }

@@ -8,9 +8,8 @@ mod support;
 use std::time::Instant;
 
 use serde_json::{Value, json};
-use support::ask::{has_code, phase};
+use support::env::{TestEnv, has_code, phase, ready};
 use support::error::{Context, Result};
-use support::stage::{Stage, ready};
 
 const INVENTORY: &str = "
 settings: {lag: 10m}
@@ -146,9 +145,9 @@ const CODES: &[(&str, &str, &str, Cause, Shown)] = &[
 
 #[tokio::test]
 async fn every_code_of_join_is_visible_with_its_class_and_its_retry() -> Result<()> {
-    let stage = Stage::set(&binaries!(), INVENTORY).await?;
-    stage.occupy("i-conflict", "sg-a").await?;
-    stage.behind(changes()).await?;
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
+    env.occupy("i-conflict", "sg-a").await?;
+    env.behind(changes()).await?;
     let faults: Vec<Value> = CODES
         .iter()
         .filter(|(_, _, _, cause, _)| *cause == Fault)
@@ -156,24 +155,24 @@ async fn every_code_of_join_is_visible_with_its_class_and_its_retry() -> Result<
             json!({"action": "JoinSecurityGroup", "target": target, "fault": {"error": {"code": code}}})
         })
         .collect();
-    stage.simulator.faults(&json!(faults)).await?;
-    let before = stage.simulator.state().await?;
+    env.simulator.faults(&json!(faults)).await?;
+    let before = env.simulator.state().await?;
 
     for (_, target, group, ..) in CODES {
-        stage.apply(target, target, group, json!({})).await?;
+        env.apply(target, target, group, json!({})).await?;
     }
     for (code, target, _, _, shown) in CODES {
-        shows(&stage, target, code, *shown).await?;
+        shows(&env, target, code, *shown).await?;
     }
 
     assert_eq!(
-        stage.simulator.state().await?,
+        env.simulator.state().await?,
         before,
         "nothing was changed by it"
     );
     for (code, _, _, _, shown) in CODES {
         let rows = CODES.iter().filter(|row| row.0 == *code).count() as u64;
-        let asked = stage.simulator.calls("JoinSecurityGroup", code).await?;
+        let asked = env.simulator.calls("JoinSecurityGroup", code).await?;
         // Whoever must be helped by somebody else asks once, and again after minutes.
         if *shown == Stalled {
             assert_eq!(asked, rows, "{code}");
@@ -184,16 +183,16 @@ async fn every_code_of_join_is_visible_with_its_class_and_its_retry() -> Result<
 
 #[tokio::test]
 async fn codes_of_the_first_edition_are_visible_too() -> Result<()> {
-    let stage = Stage::set(&binaries!(), INVENTORY).await?;
-    stage.behind(json!({"set": {"codes": "original"}})).await?;
-    stage.behind(changes()).await?;
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
+    env.behind(json!({"set": {"codes": "original"}})).await?;
+    env.behind(changes()).await?;
     for (code, target, shown) in [
         ("OperationDenied", "i-old", Stalled),
         ("IncorrectInstanceStatus", "i-pending", Waiting),
         ("InvalidOperation.InvalidEniState", "eni-creating", Waiting),
     ] {
-        stage.apply(target, target, "sg-web", json!({})).await?;
-        shows(&stage, target, code, shown).await?;
+        env.apply(target, target, "sg-web", json!({})).await?;
+        shows(&env, target, code, shown).await?;
     }
     Ok(())
 }
@@ -201,61 +200,56 @@ async fn codes_of_the_first_edition_are_visible_too() -> Result<()> {
 /// `InvalidInstanceId.AlreadyExists`: Describe did not list the edge, and Join finds it there.
 #[tokio::test]
 async fn somebody_who_was_faster_is_adopted_and_not_evicted() -> Result<()> {
-    let stage = Stage::set(&binaries!(), INVENTORY).await?;
-    stage.behind(changes()).await?;
-    stage
-        .apply("faster", "i-faster", "sg-web", json!({}))
-        .await?;
-    let object = stage.until_reason("faster", "Adopted").await?;
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
+    env.behind(changes()).await?;
+    env.apply("faster", "i-faster", "sg-web", json!({})).await?;
+    let object = env.until_reason("faster", "Adopted").await?;
     assert_eq!(phase(&object), "Settled");
     let code = "InvalidInstanceId.AlreadyExists";
-    assert_eq!(stage.simulator.calls("JoinSecurityGroup", code).await?, 1);
-    stage.delete("faster").await?;
-    stage.until_gone("faster").await?;
-    assert!(stage.is_member("i-faster", "sg-web").await?);
-    assert_eq!(stage.calls("LeaveSecurityGroup").await?, 0);
+    assert_eq!(env.simulator.calls("JoinSecurityGroup", code).await?, 1);
+    env.delete("faster").await?;
+    env.until_gone("faster").await?;
+    assert!(env.is_member("i-faster", "sg-web").await?);
+    assert_eq!(env.calls("LeaveSecurityGroup").await?, 0);
     Ok(())
 }
 
 #[tokio::test]
 async fn what_ram_refuses_says_what_is_missing_and_goes_on_when_it_is_allowed() -> Result<()> {
-    let stage = Stage::set(&binaries!(), INVENTORY).await?;
-    stage
-        .behind(json!({"deny": {"id": "testid", "deny": [{"action": "ecs:JoinSecurityGroup"}]}}))
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
+    env.behind(json!({"deny": {"id": "testid", "deny": [{"action": "ecs:JoinSecurityGroup"}]}}))
         .await?;
-    stage.apply("web", "i-basic", "sg-web", json!({})).await?;
-    shows(&stage, "web", "Forbidden.RAM", Stalled).await?;
-    stage.behind(json!({"allow": {"id": "testid"}})).await?;
-    stage.look_again("web").await?;
-    let object = stage.until_reason("web", "Joined").await?;
+    env.apply("web", "i-basic", "sg-web", json!({})).await?;
+    shows(&env, "web", "Forbidden.RAM", Stalled).await?;
+    env.behind(json!({"allow": {"id": "testid"}})).await?;
+    env.look_again("web").await?;
+    let object = env.until_reason("web", "Joined").await?;
     assert!(object.status.unwrap().last_error.is_none());
-    stage.until_event("web", "Recovered").await?;
+    env.until_event("web", "Recovered").await?;
     Ok(())
 }
 
 #[tokio::test]
 async fn a_limit_that_is_used_up_is_said_and_waited_for() -> Result<()> {
-    let stage = Stage::set(&binaries!(), INVENTORY).await?;
-    stage
-        .apply("witness", "i-first", "sg-full", json!({}))
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
+    env.apply("witness", "i-first", "sg-full", json!({}))
         .await?;
-    stage.until_reason("witness", "Adopted").await?;
-    stage
-        .behind(json!({"set": {"limits": {"JoinSecurityGroup": 0}}}))
+    env.until_reason("witness", "Adopted").await?;
+    env.behind(json!({"set": {"limits": {"JoinSecurityGroup": 0}}}))
         .await?;
     let start = Instant::now();
-    stage.apply("web", "i-basic", "sg-web", json!({})).await?;
-    let object = stage.until_reason("web", "Throttled").await?;
+    env.apply("web", "i-basic", "sg-web", json!({})).await?;
+    let object = env.until_reason("web", "Throttled").await?;
     assert_eq!(phase(&object), "Reconciling");
     let error = object.status.unwrap().last_error.unwrap();
     assert_eq!(error.code.as_deref(), Some("Throttling.User"));
     // Asked again and again, it does not call again: this call stays away until the minute is over. While it waits for its
     // turn it is not read either; the witness, asked after it, is.
     for _ in 0..5 {
-        stage.look_again("web").await?;
-        stage.look_and_wait("witness").await?;
+        env.look_again("web").await?;
+        env.look_and_wait("witness").await?;
     }
-    let asked = stage
+    let asked = env
         .simulator
         .calls("JoinSecurityGroup", "Throttling.User")
         .await?;
@@ -266,23 +260,22 @@ async fn a_limit_that_is_used_up_is_said_and_waited_for() -> Result<()> {
 
 #[tokio::test]
 async fn a_throttled_call_is_made_when_the_cloud_said_it_may_be() -> Result<()> {
-    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     let throttle = json!({"throttle": {"retryAfter": "2s"}});
-    stage
-        .simulator
+    env.simulator
         .faults(&json!({"action": "JoinSecurityGroup", "count": 1, "fault": throttle}))
         .await?;
-    stage.apply("web", "i-basic", "sg-web", json!({})).await?;
-    stage.until_reason("web", "Throttled").await?;
-    let object = stage.until_reason("web", "Joined").await?;
+    env.apply("web", "i-basic", "sg-web", json!({})).await?;
+    env.until_reason("web", "Throttled").await?;
+    let object = env.until_reason("web", "Joined").await?;
     assert!(object.status.unwrap().last_error.is_none());
-    assert_eq!(stage.calls("JoinSecurityGroup").await?, 2);
+    assert_eq!(env.calls("JoinSecurityGroup").await?, 2);
     Ok(())
 }
 
 /// The object shows the code, all that belongs to it, and nothing that kstatus could misread.
-async fn shows(stage: &Stage, name: &str, code: &str, shown: Shown) -> Result<()> {
-    let object = stage
+async fn shows(env: &TestEnv, name: &str, code: &str, shown: Shown) -> Result<()> {
+    let object = env
         .until(name, &format!("{code} as it should be"), |object| {
             has_code(object, code)
         })

@@ -4,9 +4,9 @@ mod support;
 
 use security_group_operator::api::PAUSED_ANNOTATION;
 use serde_json::json;
+use support::env::{self, TestEnv, ready};
 use support::error::{Context, Result};
 use support::kstatus;
-use support::stage::{self, Stage, ready};
 
 const INVENTORY: &str = "
 securityGroups:
@@ -18,8 +18,8 @@ instances:
 ";
 
 /// What kstatus calls an object as the API server has it now.
-async fn word(stage: &Stage, name: &str) -> Result<String> {
-    let object = serde_json::to_value(stage.memberships().get(name).await?)?;
+async fn word(env: &TestEnv, name: &str) -> Result<String> {
+    let object = serde_json::to_value(env.memberships().get(name).await?)?;
     let verdicts = kstatus::judge(&[object]).await?;
     let verdict = verdicts.into_iter().next().context("a verdict")?;
     Ok(verdict.status)
@@ -28,88 +28,86 @@ async fn word(stage: &Stage, name: &str) -> Result<String> {
 #[tokio::test]
 async fn a_fresh_object_is_in_progress_before_the_operator_has_seen_it() -> Result<()> {
     let binaries = binaries!();
-    let stage = Stage::set(&binaries, INVENTORY).await?;
-    let mut operator = stage::operator(&binaries).await?;
+    let env = TestEnv::start(&binaries, INVENTORY).await?;
+    let mut operator = env::operator(&binaries).await?;
     operator.kill();
-    stage.apply("web", "i-web", "sg-web", json!({})).await?;
-    let object = stage.memberships().get("web").await?;
+    env.apply("web", "i-web", "sg-web", json!({})).await?;
+    let object = env.memberships().get("web").await?;
     let condition = ready(&object).context("a fresh object has no Ready")?;
     assert_eq!(
         (condition.status.as_str(), condition.reason.as_str()),
         ("Unknown", "Pending")
     );
-    assert_eq!(word(&stage, "web").await?, "InProgress");
+    assert_eq!(word(&env, "web").await?, "InProgress");
     operator.restart().await?;
-    stage.until_ready("web").await?;
-    assert_eq!(word(&stage, "web").await?, "Current");
+    env.until_ready("web").await?;
+    assert_eq!(word(&env, "web").await?, "Current");
     Ok(())
 }
 
 #[tokio::test]
 async fn a_waiting_object_is_in_progress() -> Result<()> {
-    let stage = Stage::set(&binaries!(), INVENTORY).await?;
-    stage
-        .apply("web", "i-starting", "sg-web", json!({}))
-        .await?;
-    stage.until_reason("web", "WaitingForTarget").await?;
-    assert_eq!(word(&stage, "web").await?, "InProgress");
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
+    env.apply("web", "i-starting", "sg-web", json!({})).await?;
+    env.until_reason("web", "WaitingForTarget").await?;
+    assert_eq!(word(&env, "web").await?, "InProgress");
     Ok(())
 }
 
 #[tokio::test]
 async fn a_stalled_object_has_failed() -> Result<()> {
-    let stage = Stage::set(&binaries!(), INVENTORY).await?;
-    stage.apply("web", "i-none", "sg-web", json!({})).await?;
-    stage.until_reason("web", "TargetNotFound").await?;
-    assert_eq!(word(&stage, "web").await?, "Failed");
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
+    env.apply("web", "i-none", "sg-web", json!({})).await?;
+    env.until_reason("web", "TargetNotFound").await?;
+    assert_eq!(word(&env, "web").await?, "Failed");
     Ok(())
 }
 
 #[tokio::test]
 async fn a_paused_object_is_in_progress_and_current_again_when_it_goes_on() -> Result<()> {
-    let stage = Stage::set(&binaries!(), INVENTORY).await?;
-    stage.apply("web", "i-web", "sg-web", json!({})).await?;
-    stage.until_ready("web").await?;
-    stage.annotate("web", PAUSED_ANNOTATION, "true").await?;
-    stage.until_reason("web", "Paused").await?;
-    assert_eq!(word(&stage, "web").await?, "InProgress");
-    stage.annotate("web", PAUSED_ANNOTATION, "false").await?;
-    stage.until_ready("web").await?;
-    assert_eq!(word(&stage, "web").await?, "Current");
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
+    env.apply("web", "i-web", "sg-web", json!({})).await?;
+    env.until_ready("web").await?;
+    env.annotate("web", PAUSED_ANNOTATION, "true").await?;
+    env.until_reason("web", "Paused").await?;
+    assert_eq!(word(&env, "web").await?, "InProgress");
+    env.annotate("web", PAUSED_ANNOTATION, "false").await?;
+    env.until_ready("web").await?;
+    assert_eq!(word(&env, "web").await?, "Current");
     Ok(())
 }
 
 #[tokio::test]
 async fn a_deleted_object_that_is_held_is_terminating() -> Result<()> {
-    let stage = Stage::set(&binaries!(), INVENTORY).await?;
-    stage.apply("web", "i-web", "sg-web", json!({})).await?;
-    stage.until_ready("web").await?;
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
+    env.apply("web", "i-web", "sg-web", json!({})).await?;
+    env.until_ready("web").await?;
     // Its instance starts again, and until that is over it cannot leave.
     let starting = json!({"setStatus": {"id": "i-web", "status": "Starting"}});
-    stage.simulator.change(&starting).await?;
-    stage.delete("web").await?;
-    stage.until_reason("web", "WaitingForTarget").await?;
-    assert_eq!(word(&stage, "web").await?, "Terminating");
+    env.simulator.change(&starting).await?;
+    env.delete("web").await?;
+    env.until_reason("web", "WaitingForTarget").await?;
+    assert_eq!(word(&env, "web").await?, "Terminating");
     Ok(())
 }
 
 #[tokio::test]
 async fn accounts_are_current_when_accepted_and_failed_when_refused() -> Result<()> {
-    let stage = Stage::set(&binaries!(), INVENTORY).await?;
-    stage.apply("web", "i-web", "sg-web", json!({})).await?;
-    stage.until_ready("web").await?;
-    assert_eq!(account_word(&stage).await?, "Current");
-    stage.write_secret("nobody", "testsecret").await?;
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
+    env.apply("web", "i-web", "sg-web", json!({})).await?;
+    env.until_ready("web").await?;
+    assert_eq!(account_word(&env).await?, "Current");
+    env.write_secret("nobody", "testsecret").await?;
     support::eventually::eventually("the account has failed", async || {
-        Ok(account_word(&stage).await? == "Failed")
+        Ok(account_word(&env).await? == "Failed")
     })
     .await
 }
 
-async fn account_word(stage: &Stage) -> Result<String> {
+async fn account_word(env: &TestEnv) -> Result<String> {
     let accounts: kube::Api<security_group_operator::api::ClusterCloudAccount> =
-        kube::Api::all(stage.client.clone());
-    let object = serde_json::to_value(accounts.get(&stage.name).await?)?;
+        kube::Api::all(env.client.clone());
+    let object = serde_json::to_value(accounts.get(&env.name).await?)?;
     let verdicts = kstatus::judge(&[object]).await?;
     Ok(verdicts.into_iter().next().context("a verdict")?.status)
 }

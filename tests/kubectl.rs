@@ -7,9 +7,9 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 };
 use serde_json::json;
 use support::control_plane::ControlPlane;
+use support::env::{self, TestEnv};
 use support::error::{Context, Error, Result};
 use support::eventually::eventually;
-use support::stage::{self, Stage};
 
 const INVENTORY: &str = "
 securityGroups:
@@ -48,39 +48,37 @@ fn table(text: &str) -> Vec<Vec<&str>> {
 
 #[tokio::test]
 async fn wait_for_ready_ends_when_the_edge_is_there() -> Result<()> {
-    let stage = Stage::set(&binaries!(), INVENTORY).await?;
-    stage.apply("web", "i-web", "sg-web", json!({})).await?;
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
+    env.apply("web", "i-web", "sg-web", json!({})).await?;
     let said = kubectl(&[
         "wait",
         "--for=condition=Ready",
         "sgm/web",
         "--timeout=60s",
         "-n",
-        &stage.name,
+        &env.name,
     ])
     .await?;
     assert_eq!(
         said,
         "securitygroupmembership.security-group-operator.io/web condition met\n"
     );
-    assert!(stage.is_member("i-web", "sg-web").await?);
+    assert!(env.is_member("i-web", "sg-web").await?);
     Ok(())
 }
 
 #[tokio::test]
 async fn wait_for_ready_goes_on_while_the_target_starts() -> Result<()> {
-    let stage = Stage::set(&binaries!(), INVENTORY).await?;
-    stage
-        .apply("web", "i-starting", "sg-web", json!({}))
-        .await?;
-    stage.until_reason("web", "WaitingForTarget").await?;
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
+    env.apply("web", "i-starting", "sg-web", json!({})).await?;
+    env.until_reason("web", "WaitingForTarget").await?;
     let waited = kubectl(&[
         "wait",
         "--for=condition=Ready",
         "sgm/web",
         "--timeout=2s",
         "-n",
-        &stage.name,
+        &env.name,
     ])
     .await;
     let Err(error) = waited else {
@@ -92,15 +90,15 @@ async fn wait_for_ready_goes_on_while_the_target_starts() -> Result<()> {
 
 #[tokio::test]
 async fn the_columns_say_what_is_ready_and_why() -> Result<()> {
-    let stage = Stage::set(&binaries!(), INVENTORY).await?;
-    stage.apply("eni", "eni-web", "sg-web", json!({})).await?;
-    stage.apply("web", "i-web", "sg-web", json!({})).await?;
-    stage.apply("zero", "i-gone", "sg-web", json!({})).await?;
-    stage.until_ready("eni").await?;
-    stage.until_ready("web").await?;
-    stage.until_reason("zero", "TargetNotFound").await?;
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
+    env.apply("eni", "eni-web", "sg-web", json!({})).await?;
+    env.apply("web", "i-web", "sg-web", json!({})).await?;
+    env.apply("zero", "i-gone", "sg-web", json!({})).await?;
+    env.until_ready("eni").await?;
+    env.until_ready("web").await?;
+    env.until_reason("zero", "TargetNotFound").await?;
 
-    let plain = kubectl(&["get", "sgm", "-n", &stage.name]).await?;
+    let plain = kubectl(&["get", "sgm", "-n", &env.name]).await?;
     let mut plain = table(&plain);
     assert!(
         plain.iter().skip(1).all(|row| row.len() == 6),
@@ -117,12 +115,12 @@ async fn the_columns_say_what_is_ready_and_why() -> Result<()> {
         ]
     );
 
-    let wide = kubectl(&["get", "sgm", "web", "-o", "wide", "-n", &stage.name]).await?;
+    let wide = kubectl(&["get", "sgm", "web", "-o", "wide", "-n", &env.name]).await?;
     let mut wide = table(&wide);
     for row in wide.iter_mut().skip(1) {
         row.remove(5);
     }
-    let account: &str = &stage.name;
+    let account: &str = &env.name;
     assert_eq!(
         wide,
         [
@@ -156,15 +154,15 @@ async fn the_columns_say_what_is_ready_and_why() -> Result<()> {
 
 #[tokio::test]
 async fn accounts_show_whose_they_are() -> Result<()> {
-    let stage = Stage::set(&binaries!(), INVENTORY).await?;
-    let resource = format!("clustercloudaccount/{}", stage.name);
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
+    let resource = format!("clustercloudaccount/{}", env.name);
     kubectl(&["wait", "--for=condition=Ready", &resource, "--timeout=60s"]).await?;
-    let text = kubectl(&["get", "clustercloudaccounts", &stage.name]).await?;
+    let text = kubectl(&["get", "clustercloudaccounts", &env.name]).await?;
     let mut rows = table(&text);
     for row in rows.iter_mut().skip(1) {
         row.pop();
     }
-    let (name, uid): (&str, &str) = (&stage.name, &stage.account);
+    let (name, uid): (&str, &str) = (&env.name, &env.account);
     assert_eq!(
         rows,
         [
@@ -177,12 +175,12 @@ async fn accounts_show_whose_they_are() -> Result<()> {
 
 #[tokio::test]
 async fn short_name_category_and_field_selectors_find_memberships() -> Result<()> {
-    let stage = Stage::set(&binaries!(), INVENTORY).await?;
-    stage.apply("eni", "eni-web", "sg-web", json!({})).await?;
-    stage.apply("web", "i-web", "sg-web", json!({})).await?;
-    stage.apply("cache", "i-web", "sg-cache", json!({})).await?;
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
+    env.apply("eni", "eni-web", "sg-web", json!({})).await?;
+    env.apply("web", "i-web", "sg-web", json!({})).await?;
+    env.apply("cache", "i-web", "sg-cache", json!({})).await?;
     let names = async |arguments: &[&str]| {
-        let all = [arguments, &["-n", &stage.name, "-o", "name"]].concat();
+        let all = [arguments, &["-n", &env.name, "-o", "name"]].concat();
         let text = kubectl(&[&["get"], all.as_slice()].concat()).await?;
         let names = text.lines().filter_map(|line| line.rsplit('/').next());
         Ok::<_, Error>(names.map(str::to_owned).collect::<Vec<_>>())
@@ -190,7 +188,7 @@ async fn short_name_category_and_field_selectors_find_memberships() -> Result<()
     let selected = async |selector: &str| names(&["sgm", "--field-selector", selector]).await;
     assert_eq!(names(&["sgm"]).await?, ["cache", "eni", "web"]);
     let category = names(&["alibabacloud"]).await?;
-    for name in ["cache", "eni", "web", &stage.name] {
+    for name in ["cache", "eni", "web", &env.name] {
         assert!(category.iter().any(|found| found == name), "{category:?}");
     }
     assert_eq!(
@@ -204,7 +202,7 @@ async fn short_name_category_and_field_selectors_find_memberships() -> Result<()
 
 #[tokio::test]
 async fn explain_has_a_text_for_every_field() -> Result<()> {
-    drop(stage::operator(&binaries!()).await?);
+    drop(env::operator(&binaries!()).await?);
     for (_, crd) in security_group_operator::api::crds() {
         let plural = &crd.spec.names.plural;
         for version in &crd.spec.versions {

@@ -4,9 +4,8 @@
 mod support;
 
 use serde_json::{Value, json};
-use support::ask::{claim, has_code, message, phase};
+use support::env::{TestEnv, claim, has_code, message, phase};
 use support::error::{Context, Result};
-use support::stage::Stage;
 
 const INVENTORY: &str = "
 securityGroups:
@@ -71,44 +70,43 @@ const FAULTS: &[(&str, &str, &str, &str)] = &[
 #[tokio::test]
 async fn every_code_of_leave_that_keeps_the_edge_keeps_the_object_and_says_the_way_out()
 -> Result<()> {
-    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     let rows = || STATE.iter().chain(FAULTS);
     for (_, target, group, _) in rows() {
-        stage.apply(target, target, group, json!({})).await?;
+        env.apply(target, target, group, json!({})).await?;
     }
     for (_, target, ..) in rows() {
-        stage.until_reason(target, "Joined").await?;
+        env.until_reason(target, "Joined").await?;
     }
-    stage.occupy("i-conflict", "sg-other").await?;
-    stage.behind(changes()).await?;
+    env.occupy("i-conflict", "sg-other").await?;
+    env.behind(changes()).await?;
     let fault = |(code, target, ..): &(&str, &str, &str, &str)| json!({"action": "LeaveSecurityGroup", "target": target, "fault": {"error": {"code": code}}});
     let faults: Vec<Value> = FAULTS.iter().map(fault).collect();
-    stage.simulator.faults(&json!(faults)).await?;
-    let before = stage.simulator.state().await?;
+    env.simulator.faults(&json!(faults)).await?;
+    let before = env.simulator.state().await?;
 
     for (_, target, ..) in rows() {
-        stage.delete(target).await?;
+        env.delete(target).await?;
     }
     for (code, target, _, said) in rows() {
-        keeps(&stage, target, code, said).await?;
+        keeps(&env, target, code, said).await?;
     }
-    assert_eq!(stage.simulator.state().await?, before);
+    assert_eq!(env.simulator.state().await?, before);
 
     for (_, target, group, _) in rows() {
-        stage
-            .apply(target, target, group, json!({"deletionPolicy": "Retain"}))
+        env.apply(target, target, group, json!({"deletionPolicy": "Retain"}))
             .await?;
     }
     for (_, target, ..) in rows() {
-        stage.until_gone(target).await?;
+        env.until_gone(target).await?;
     }
-    assert_eq!(stage.simulator.state().await?, before);
+    assert_eq!(env.simulator.state().await?, before);
     Ok(())
 }
 
 /// The object stands, with its claim, the code, and the way out.
-async fn keeps(stage: &Stage, name: &str, code: &str, said: &str) -> Result<()> {
-    let object = stage
+async fn keeps(env: &TestEnv, name: &str, code: &str, said: &str) -> Result<()> {
+    let object = env
         .until(name, &format!("{code} as it should be"), |object| {
             has_code(object, code)
         })
@@ -133,22 +131,21 @@ async fn keeps(stage: &Stage, name: &str, code: &str, said: &str) -> Result<()> 
 
 #[tokio::test]
 async fn an_edge_that_is_gone_already_is_as_good_as_left() -> Result<()> {
-    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     for (codes, code) in [
         ("current", "InvalidSecurityGroupAssociation.NotFound"),
         ("original", "InstanceNotInSecurityGroup"),
     ] {
-        stage.behind(json!({"set": {"codes": codes}})).await?;
+        env.behind(json!({"set": {"codes": codes}})).await?;
         for (count, target) in [(1, "i-web"), (2, "eni-web")] {
-            stage.apply("web", target, "sg-web", json!({})).await?;
-            stage.until_reason("web", "Joined").await?;
-            stage
-                .behind(json!({"leave": {"target": target, "securityGroupId": "sg-web"}}))
+            env.apply("web", target, "sg-web", json!({})).await?;
+            env.until_reason("web", "Joined").await?;
+            env.behind(json!({"leave": {"target": target, "securityGroupId": "sg-web"}}))
                 .await?;
-            stage.delete("web").await?;
-            stage.until_gone("web").await?;
+            env.delete("web").await?;
+            env.until_gone("web").await?;
             assert_eq!(
-                stage.simulator.calls("LeaveSecurityGroup", code).await?,
+                env.simulator.calls("LeaveSecurityGroup", code).await?,
                 count
             );
         }
@@ -158,84 +155,81 @@ async fn an_edge_that_is_gone_already_is_as_good_as_left() -> Result<()> {
 
 #[tokio::test]
 async fn a_refusal_is_believed_only_while_the_edge_stands() -> Result<()> {
-    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     let deny = json!({"deny": {"id": "testid", "deny": [{"action": "ecs:LeaveSecurityGroup"}]}});
     for target in ["i-web", "eni-web"] {
-        stage.apply("web", target, "sg-web", json!({})).await?;
-        stage.until_reason("web", "Joined").await?;
-        stage.behind(deny.clone()).await?;
-        stage.delete("web").await?;
-        keeps(&stage, "web", "Forbidden.RAM", "Stalled").await?;
-        assert!(stage.is_member(target, "sg-web").await?);
+        env.apply("web", target, "sg-web", json!({})).await?;
+        env.until_reason("web", "Joined").await?;
+        env.behind(deny.clone()).await?;
+        env.delete("web").await?;
+        keeps(&env, "web", "Forbidden.RAM", "Stalled").await?;
+        assert!(env.is_member(target, "sg-web").await?);
 
         // Still forbidden, but there is nothing left to forbid.
-        stage
-            .behind(json!({"leave": {"target": target, "securityGroupId": "sg-web"}}))
+        env.behind(json!({"leave": {"target": target, "securityGroupId": "sg-web"}}))
             .await?;
-        stage.look_again("web").await?;
-        stage.until_gone("web").await?;
-        assert_eq!(stage.simulator.calls("LeaveSecurityGroup", "OK").await?, 0);
-        stage.behind(json!({"allow": {"id": "testid"}})).await?;
+        env.look_again("web").await?;
+        env.until_gone("web").await?;
+        assert_eq!(env.simulator.calls("LeaveSecurityGroup", "OK").await?, 0);
+        env.behind(json!({"allow": {"id": "testid"}})).await?;
     }
     Ok(())
 }
 
 #[tokio::test]
 async fn a_deletion_goes_on_when_ram_allows_it() -> Result<()> {
-    let stage = Stage::set(&binaries!(), INVENTORY).await?;
-    stage
-        .behind(json!({"deny": {"id": "testid", "deny": [{"action": "ecs:LeaveSecurityGroup"}]}}))
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
+    env.behind(json!({"deny": {"id": "testid", "deny": [{"action": "ecs:LeaveSecurityGroup"}]}}))
         .await?;
-    stage.apply("web", "i-web", "sg-web", json!({})).await?;
-    stage.until_reason("web", "Joined").await?;
-    stage.delete("web").await?;
-    keeps(&stage, "web", "Forbidden.RAM", "Stalled").await?;
-    stage.behind(json!({"allow": {"id": "testid"}})).await?;
-    stage.look_again("web").await?;
-    stage.until_gone("web").await?;
-    assert!(!stage.is_member("i-web", "sg-web").await?);
+    env.apply("web", "i-web", "sg-web", json!({})).await?;
+    env.until_reason("web", "Joined").await?;
+    env.delete("web").await?;
+    keeps(&env, "web", "Forbidden.RAM", "Stalled").await?;
+    env.behind(json!({"allow": {"id": "testid"}})).await?;
+    env.look_again("web").await?;
+    env.until_gone("web").await?;
+    assert!(!env.is_member("i-web", "sg-web").await?);
     Ok(())
 }
 
 #[tokio::test]
 async fn a_throttled_leave_is_made_when_the_cloud_said_it_may_be() -> Result<()> {
-    let stage = Stage::set(&binaries!(), INVENTORY).await?;
-    stage.apply("web", "i-web", "sg-web", json!({})).await?;
-    stage.until_reason("web", "Joined").await?;
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
+    env.apply("web", "i-web", "sg-web", json!({})).await?;
+    env.until_reason("web", "Joined").await?;
     let throttle = json!({"throttle": {"retryAfter": "2s"}});
-    stage
-        .simulator
+    env.simulator
         .faults(&json!({"action": "LeaveSecurityGroup", "count": 1, "fault": throttle}))
         .await?;
-    stage.delete("web").await?;
-    let object = stage.until_reason("web", "Throttled").await?;
+    env.delete("web").await?;
+    let object = env.until_reason("web", "Throttled").await?;
     assert_eq!(phase(&object), "Reconciling");
-    stage.until_gone("web").await?;
-    assert!(!stage.is_member("i-web", "sg-web").await?);
-    assert_eq!(stage.calls("LeaveSecurityGroup").await?, 2);
+    env.until_gone("web").await?;
+    assert!(!env.is_member("i-web", "sg-web").await?);
+    assert_eq!(env.calls("LeaveSecurityGroup").await?, 2);
     Ok(())
 }
 
 /// 504 is documented to come after the work was done.
 #[tokio::test]
 async fn a_leave_whose_answer_is_lost_is_found_done() -> Result<()> {
-    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     for fault in [
         json!({"error": {"code": "RequestTimeout", "status": 504}}),
         json!("reset"),
         json!({"malformed": "badGateway"}),
     ] {
         for effect in [true, false] {
-            stage.apply("web", "i-web", "sg-web", json!({})).await?;
-            stage.until_reason("web", "Joined").await?;
-            stage
+            env.apply("web", "i-web", "sg-web", json!({})).await?;
+            env.until_reason("web", "Joined").await?;
+            env
                 .simulator
                 .faults(&json!({"action": "LeaveSecurityGroup", "count": 1, "effect": effect, "fault": fault}))
                 .await?;
-            stage.delete("web").await?;
-            stage.until_gone("web").await?;
+            env.delete("web").await?;
+            env.until_gone("web").await?;
             assert!(
-                !stage.is_member("i-web", "sg-web").await?,
+                !env.is_member("i-web", "sg-web").await?,
                 "{fault}, {effect}"
             );
         }

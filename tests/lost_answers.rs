@@ -4,9 +4,8 @@
 mod support;
 
 use serde_json::{Value, json};
-use support::ask::{claim, phase};
+use support::env::{TestEnv, claim, phase, ready};
 use support::error::Result;
-use support::stage::{Stage, ready};
 
 const GROUPS: &str = "
 securityGroups:
@@ -43,8 +42,8 @@ async fn an_edge_is_ours_whatever_became_of_the_answer() -> Result<()> {
         let targets: Vec<Value> = (0..faults.len())
             .map(|index| json!({"id": target(index), "securityGroupIds": ["sg-base"]}))
             .collect();
-        let stage =
-            Stage::set(&binaries!(), &format!("{GROUPS}{kind}: {}", json!(targets))).await?;
+        let env =
+            TestEnv::start(&binaries!(), &format!("{GROUPS}{kind}: {}", json!(targets))).await?;
         let wanted: Vec<Value> = faults
             .iter()
             .enumerate()
@@ -55,20 +54,19 @@ async fn an_edge_is_ours_whatever_became_of_the_answer() -> Result<()> {
                 })
             })
             .collect();
-        stage.simulator.faults(&json!(wanted)).await?;
+        env.simulator.faults(&json!(wanted)).await?;
         for index in 0..faults.len() {
-            stage
-                .apply(&target(index), &target(index), "sg-web", json!({}))
+            env.apply(&target(index), &target(index), "sg-web", json!({}))
                 .await?;
         }
         for (index, what) in wanted.iter().enumerate() {
-            let object = stage.until_ready(&target(index)).await?;
+            let object = env.until_ready(&target(index)).await?;
             assert_eq!(ready(&object).unwrap().reason, "Joined", "{what}");
             assert_eq!(claim(&object).as_deref(), Some("Joined"), "{what}");
             assert!(object.status.unwrap().last_error.is_none(), "{what}");
-            assert!(stage.is_member(&target(index), "sg-web").await?, "{what}");
+            assert!(env.is_member(&target(index), "sg-web").await?, "{what}");
         }
-        let stats = stage.simulator.stats().await?;
+        let stats = env.simulator.stats().await?;
         assert_eq!(stats["faults"], 0, "every fault was met");
         assert_eq!(
             stats["effects"]["JoinSecurityGroup"],
@@ -77,11 +75,11 @@ async fn an_edge_is_ours_whatever_became_of_the_answer() -> Result<()> {
         );
 
         for index in 0..faults.len() {
-            stage.delete(&target(index)).await?;
+            env.delete(&target(index)).await?;
         }
         for (index, what) in wanted.iter().enumerate() {
-            stage.until_gone(&target(index)).await?;
-            assert!(!stage.is_member(&target(index), "sg-web").await?, "{what}");
+            env.until_gone(&target(index)).await?;
+            assert!(!env.is_member(&target(index), "sg-web").await?, "{what}");
         }
     }
     Ok(())
@@ -90,7 +88,7 @@ async fn an_edge_is_ours_whatever_became_of_the_answer() -> Result<()> {
 #[tokio::test]
 async fn a_cloud_that_keeps_failing_is_asked_again_and_says_so() -> Result<()> {
     let inventory = format!("{GROUPS}instances: [{{id: i-never, securityGroupIds: [sg-base]}}]");
-    let stage = Stage::set(&binaries!(), &inventory).await?;
+    let env = TestEnv::start(&binaries!(), &inventory).await?;
     for (fault, code, opens) in [
         (
             json!({"error": {"code": "Newly.Invented", "status": 400}}),
@@ -104,12 +102,11 @@ async fn a_cloud_that_keeps_failing_is_asked_again_and_says_so() -> Result<()> {
             "JoinSecurityGroup got an answer that cannot be used",
         ),
     ] {
-        stage
-            .simulator
+        env.simulator
             .faults(&json!({"action": "JoinSecurityGroup", "fault": fault}))
             .await?;
-        stage.apply("never", "i-never", "sg-web", json!({})).await?;
-        let object = stage.until_reason("never", "Retrying").await?;
+        env.apply("never", "i-never", "sg-web", json!({})).await?;
+        let object = env.until_reason("never", "Retrying").await?;
         assert_eq!(phase(&object), "Reconciling");
         let message = &ready(&object).unwrap().message;
         assert!(message.starts_with(opens), "{message}");
@@ -117,10 +114,10 @@ async fn a_cloud_that_keeps_failing_is_asked_again_and_says_so() -> Result<()> {
         assert_eq!(error.code.as_deref(), code);
         assert!(!error.retry.is_empty());
 
-        stage.simulator.faults(&json!([])).await?;
-        stage.until_reason("never", "Joined").await?;
-        stage.delete("never").await?;
-        stage.until_gone("never").await?;
+        env.simulator.faults(&json!([])).await?;
+        env.until_reason("never", "Joined").await?;
+        env.delete("never").await?;
+        env.until_gone("never").await?;
     }
     Ok(())
 }
@@ -130,30 +127,30 @@ async fn a_look_that_cannot_be_used_is_no_reason_to_act() -> Result<()> {
     let inventory = format!(
         "{GROUPS}instances: [{{id: i-new, securityGroupIds: [sg-base]}}, {{id: i-old, securityGroupIds: [sg-base]}}]"
     );
-    let stage = Stage::set(&binaries!(), &inventory).await?;
+    let env = TestEnv::start(&binaries!(), &inventory).await?;
     for broken in ["html", "wrongTypes", "truncated"] {
-        stage.apply("old", "i-old", "sg-web", json!({})).await?;
-        stage.until_ready("old").await?;
-        stage.simulator.reset_stats().await?;
+        env.apply("old", "i-old", "sg-web", json!({})).await?;
+        env.until_ready("old").await?;
+        env.simulator.reset_stats().await?;
         let fault = json!({"action": "DescribeInstances", "fault": {"malformed": broken}});
-        stage.simulator.faults(&fault).await?;
+        env.simulator.faults(&fault).await?;
         // A new edge, and one that somebody else took away and whose object then goes.
         let edge = json!({"target": "i-old", "securityGroupId": "sg-web"});
-        stage.simulator.change(&json!({"leave": edge})).await?;
-        stage.apply("new", "i-new", "sg-web", json!({})).await?;
-        stage.delete("old").await?;
-        stage.until_reason("new", "Retrying").await?;
-        stage.until_reason("old", "Retrying").await?;
+        env.simulator.change(&json!({"leave": edge})).await?;
+        env.apply("new", "i-new", "sg-web", json!({})).await?;
+        env.delete("old").await?;
+        env.until_reason("new", "Retrying").await?;
+        env.until_reason("old", "Retrying").await?;
         for change in ["JoinSecurityGroup", "LeaveSecurityGroup"] {
-            assert_eq!(stage.calls(change).await?, 0, "{broken}: {change}");
+            assert_eq!(env.calls(change).await?, 0, "{broken}: {change}");
         }
 
-        stage.simulator.faults(&json!([])).await?;
-        stage.until_ready("new").await?;
-        stage.until_gone("old").await?;
-        assert!(stage.is_member("i-new", "sg-web").await?, "{broken}");
-        stage.delete("new").await?;
-        stage.until_gone("new").await?;
+        env.simulator.faults(&json!([])).await?;
+        env.until_ready("new").await?;
+        env.until_gone("old").await?;
+        assert!(env.is_member("i-new", "sg-web").await?, "{broken}");
+        env.delete("new").await?;
+        env.until_gone("new").await?;
     }
     Ok(())
 }

@@ -5,10 +5,9 @@ mod support;
 
 use kube::api::PostParams;
 use serde_json::json;
-use support::ask::{claim, phase};
+use support::env::{TestEnv, claim, phase, ready};
 use support::error::Result;
 use support::eventually::eventually;
-use support::stage::{Stage, ready};
 
 const INVENTORY: &str = "
 securityGroups:
@@ -24,41 +23,41 @@ networkInterfaces:
 
 #[tokio::test]
 async fn a_target_joins_and_leaves_with_its_object() -> Result<()> {
-    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     for target in ["i-web", "eni-web"] {
-        stage.apply("web", target, "sg-web", json!({})).await?;
-        let object = stage.until_ready("web").await?;
+        env.apply("web", target, "sg-web", json!({})).await?;
+        let object = env.until_ready("web").await?;
         assert_eq!(ready(&object).unwrap().reason, "Joined");
         assert_eq!(claim(&object).as_deref(), Some("Joined"));
-        assert!(stage.is_member(target, "sg-web").await?);
-        stage.delete("web").await?;
-        stage.until_gone("web").await?;
-        assert!(!stage.is_member(target, "sg-web").await?);
-        assert!(stage.is_member(target, "sg-base").await?);
+        assert!(env.is_member(target, "sg-web").await?);
+        env.delete("web").await?;
+        env.until_gone("web").await?;
+        assert!(!env.is_member(target, "sg-web").await?);
+        assert!(env.is_member(target, "sg-base").await?);
     }
     Ok(())
 }
 
 #[tokio::test]
 async fn an_adopted_edge_is_never_left_by_default() -> Result<()> {
-    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     for target in ["i-before", "eni-before"] {
-        stage.apply("before", target, "sg-web", json!({})).await?;
-        let object = stage.until_ready("before").await?;
+        env.apply("before", target, "sg-web", json!({})).await?;
+        let object = env.until_ready("before").await?;
         assert_eq!(ready(&object).unwrap().reason, "Adopted");
         assert_eq!(claim(&object).as_deref(), Some("Adopted"));
-        stage.delete("before").await?;
-        stage.until_gone("before").await?;
-        assert!(stage.is_member(target, "sg-web").await?);
+        env.delete("before").await?;
+        env.until_gone("before").await?;
+        assert!(env.is_member(target, "sg-web").await?);
     }
-    assert_eq!(stage.calls("JoinSecurityGroup").await?, 0);
-    assert_eq!(stage.calls("LeaveSecurityGroup").await?, 0);
+    assert_eq!(env.calls("JoinSecurityGroup").await?, 0);
+    assert_eq!(env.calls("LeaveSecurityGroup").await?, 0);
     Ok(())
 }
 
 #[tokio::test]
 async fn an_object_restored_with_its_finalizer_can_still_be_deleted() -> Result<()> {
-    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     // As `kubectl get -o yaml` and a backup tool write it back: somebody else owns the finalizer and the claim.
     let restored = serde_json::from_value(json!({
         "apiVersion": "security-group-operator.io/v1alpha1", "kind": "SecurityGroupMembership",
@@ -69,59 +68,58 @@ async fn an_object_restored_with_its_finalizer_can_still_be_deleted() -> Result<
         },
         "spec": {
             "region": "cn-hangzhou", "instanceID": "i-before", "securityGroupID": "sg-web",
-            "accountRef": {"kind": "ClusterCloudAccount", "name": stage.name},
+            "accountRef": {"kind": "ClusterCloudAccount", "name": env.name},
         },
     }))?;
-    stage
-        .memberships()
+    env.memberships()
         .create(&PostParams::default(), &restored)
         .await?;
-    let object = stage.until_ready("web").await?;
+    let object = env.until_ready("web").await?;
     assert_eq!(ready(&object).unwrap().reason, "Joined");
-    stage.delete("web").await?;
-    stage.until_gone("web").await?;
-    assert!(!stage.is_member("i-before", "sg-web").await?);
+    env.delete("web").await?;
+    env.until_gone("web").await?;
+    assert!(!env.is_member("i-before", "sg-web").await?);
     Ok(())
 }
 
 #[tokio::test]
 async fn a_new_edge_costs_two_calls_and_two_writes() -> Result<()> {
-    let stage = Stage::set(&binaries!(), INVENTORY).await?;
-    stage.apply("web", "i-web", "sg-web", json!({})).await?;
-    stage.until_ready("web").await?;
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
+    env.apply("web", "i-web", "sg-web", json!({})).await?;
+    env.until_ready("web").await?;
     // Written last, so that whatever else a new edge writes has been written.
-    stage.until_event("web", "Joined").await?;
+    env.until_event("web", "Joined").await?;
     eventually("the event is in the audit log", async || {
-        Ok(stage.operator_writes().await?.len() >= 3)
+        Ok(env.operator_writes().await?.len() >= 3)
     })
     .await?;
     assert_eq!(
-        stage.operator_writes().await?,
+        env.operator_writes().await?,
         [
             "patch securitygroupmemberships",
             "patch securitygroupmemberships/status",
             "create events",
         ]
     );
-    assert_eq!(stage.events("web").await?, ["Joined"]);
-    assert_eq!(stage.calls("DescribeInstances").await?, 1);
-    assert_eq!(stage.calls("JoinSecurityGroup").await?, 1);
+    assert_eq!(env.events("web").await?, ["Joined"]);
+    assert_eq!(env.calls("DescribeInstances").await?, 1);
+    assert_eq!(env.calls("JoinSecurityGroup").await?, 1);
     Ok(())
 }
 
 #[tokio::test]
 async fn a_pass_over_a_settled_edge_writes_nothing() -> Result<()> {
-    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     for (name, target) in [("joined", "i-web"), ("adopted", "eni-before")] {
-        stage.apply(name, target, "sg-web", json!({})).await?;
-        stage.until_ready(name).await?;
+        env.apply(name, target, "sg-web", json!({})).await?;
+        env.until_ready(name).await?;
         // A pass has ended when the next one reads.
-        stage.look_and_wait(name).await?;
-        stage.look_and_wait(name).await?;
-        stage.look_and_wait(name).await?;
+        env.look_and_wait(name).await?;
+        env.look_and_wait(name).await?;
+        env.look_and_wait(name).await?;
     }
     eventually("both events are in the audit log", async || {
-        let writes = stage.operator_writes().await?;
+        let writes = env.operator_writes().await?;
         Ok(writes
             .iter()
             .filter(|write| write.ends_with("events"))
@@ -129,67 +127,66 @@ async fn a_pass_over_a_settled_edge_writes_nothing() -> Result<()> {
             >= 2)
     })
     .await?;
-    let writes = stage.operator_writes().await?;
+    let writes = env.operator_writes().await?;
     assert_eq!(
         writes.len(),
         6,
         "two writes and an event for each: {writes:?}"
     );
-    assert_eq!(stage.calls("JoinSecurityGroup").await?, 1);
+    assert_eq!(env.calls("JoinSecurityGroup").await?, 1);
     Ok(())
 }
 
 #[tokio::test]
 async fn a_target_that_is_released_is_said_to_be_gone_and_lets_its_object_go() -> Result<()> {
-    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     for (target, field) in [
         ("i-before", "instanceID"),
         ("eni-web", "networkInterfaceID"),
     ] {
         // One object saw its target go, the other is deleted without having seen it.
-        stage
-            .apply("saw", target, "sg-web", json!({"deletionPolicy": "Leave"}))
+        env.apply("saw", target, "sg-web", json!({"deletionPolicy": "Leave"}))
             .await?;
-        stage.until_ready("saw").await?;
-        stage.behind(json!({"delete": {"id": target}})).await?;
-        stage.look_again("saw").await?;
-        let object = stage.until_reason("saw", "TargetNotFound").await?;
+        env.until_ready("saw").await?;
+        env.behind(json!({"delete": {"id": target}})).await?;
+        env.look_again("saw").await?;
+        let object = env.until_reason("saw", "TargetNotFound").await?;
         assert_eq!(phase(&object), "Stalled");
         assert!(ready(&object).unwrap().message.contains(field));
-        stage.delete("saw").await?;
-        stage.until_gone("saw").await?;
+        env.delete("saw").await?;
+        env.until_gone("saw").await?;
     }
     Ok(())
 }
 
 #[tokio::test]
 async fn a_target_that_goes_unseen_lets_its_object_go() -> Result<()> {
-    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     for target in ["i-web", "eni-web"] {
-        stage.apply("web", target, "sg-web", json!({})).await?;
-        stage.until_ready("web").await?;
-        stage.behind(json!({"delete": {"id": target}})).await?;
-        stage.delete("web").await?;
-        stage.until_gone("web").await?;
+        env.apply("web", target, "sg-web", json!({})).await?;
+        env.until_ready("web").await?;
+        env.behind(json!({"delete": {"id": target}})).await?;
+        env.delete("web").await?;
+        env.until_gone("web").await?;
     }
     Ok(())
 }
 
 #[tokio::test]
 async fn a_group_that_is_gone_lets_the_object_go() -> Result<()> {
-    let stage = Stage::set(&binaries!(), INVENTORY).await?;
-    stage
-        .behind(json!({"createInterface": {"id": "eni-other", "account": stage.account, "securityGroupIds": ["sg-base"]}}))
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
+    env
+        .behind(json!({"createInterface": {"id": "eni-other", "account": env.account, "securityGroupIds": ["sg-base"]}}))
         .await?;
     for target in ["i-web", "eni-other"] {
-        stage.apply(target, target, "sg-web", json!({})).await?;
-        stage.until_ready(target).await?;
+        env.apply(target, target, "sg-web", json!({})).await?;
+        env.until_ready(target).await?;
     }
-    stage.behind(json!({"delete": {"id": "sg-web"}})).await?;
+    env.behind(json!({"delete": {"id": "sg-web"}})).await?;
     for target in ["i-web", "eni-other"] {
-        stage.delete(target).await?;
-        stage.until_gone(target).await?;
-        assert!(stage.is_member(target, "sg-base").await?);
+        env.delete(target).await?;
+        env.until_gone(target).await?;
+        assert!(env.is_member(target, "sg-base").await?);
     }
     Ok(())
 }

@@ -14,10 +14,10 @@ use security_group_operator::api::CloudAccount;
 use serde_json::{Value, json};
 use support::audit::AuditEvent;
 use support::control_plane::ControlPlane;
+use support::env::TestEnv;
 use support::error::{Context, Result};
 use support::eventually::eventually;
 use support::operator::{self, NAMESPACE, Operator, Options};
-use support::stage::Stage;
 
 const INVENTORY: &str = "
 securityGroups:
@@ -40,8 +40,8 @@ async fn every_right_is_used_and_every_use_has_a_right() -> Result<()> {
     let plane = ControlPlane::shared().await?;
     let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
     operator::install(plane, &deploy).await?;
-    let stage = Stage::raise(&binaries, INVENTORY).await?;
-    let endpoint = stage.simulator.endpoint();
+    let env = TestEnv::start_without_operator(&binaries, INVENTORY).await?;
+    let endpoint = env.simulator.endpoint();
     let options = Options {
         binary: binaries.operator.clone(),
         // CloudAccounts name no endpoints.
@@ -52,8 +52,8 @@ async fn every_right_is_used_and_every_use_has_a_right() -> Result<()> {
         environment: Vec::new(),
     };
     let _operator = Operator::start(plane, options).await?;
-    tenant_account(&stage).await?;
-    edges_of_all_kinds(&stage).await?;
+    tenant_account(&env).await?;
+    edges_of_all_kinds(&env).await?;
 
     let granted = granted(&operator::render(plane, &deploy).await?)?;
     // The audit log is written after the answer.
@@ -87,8 +87,8 @@ async fn every_right_is_used_and_every_use_has_a_right() -> Result<()> {
 }
 
 /// A `CloudAccount` in the tenant's namespace: refused, then bound, then usable.
-async fn tenant_account(stage: &Stage) -> Result<()> {
-    let secrets: Api<Secret> = Api::namespaced(stage.client.clone(), &stage.name);
+async fn tenant_account(env: &TestEnv) -> Result<()> {
+    let secrets: Api<Secret> = Api::namespaced(env.client.clone(), &env.name);
     for name in ["own", "of-somebody-else"] {
         let secret = serde_json::from_value(json!({
             "metadata": {"name": name},
@@ -96,17 +96,17 @@ async fn tenant_account(stage: &Stage) -> Result<()> {
         }))?;
         secrets.create(&PostParams::default(), &secret).await?;
     }
-    let accounts: Api<CloudAccount> = Api::namespaced(stage.client.clone(), &stage.name);
+    let accounts: Api<CloudAccount> = Api::namespaced(env.client.clone(), &env.name);
     let account = serde_json::from_value(json!({
         "apiVersion": "security-group-operator.io/v1alpha1", "kind": "CloudAccount",
         "metadata": {"name": "own"}, "spec": {"credentials": {"secretRef": {"name": "own"}}},
     }))?;
     accounts.create(&PostParams::default(), &account).await?;
     until_account(&accounts, "SecretForbidden", |message| {
-        message.contains(SECRETS_ROLE) && message.contains(&stage.name)
+        message.contains(SECRETS_ROLE) && message.contains(&env.name)
     })
     .await?;
-    let bindings: Api<RoleBinding> = Api::namespaced(stage.client.clone(), &stage.name);
+    let bindings: Api<RoleBinding> = Api::namespaced(env.client.clone(), &env.name);
     let binding = serde_json::from_value(json!({
         "metadata": {"name": "security-group-operator"},
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": SECRETS_ROLE},
@@ -134,37 +134,36 @@ async fn until_account(
 }
 
 /// Both kinds of account, repairs, a hand-over, deletions, a namespace with a new label.
-async fn edges_of_all_kinds(stage: &Stage) -> Result<()> {
+async fn edges_of_all_kinds(env: &TestEnv) -> Result<()> {
     let own = json!({"accountRef": {"kind": "CloudAccount", "name": "own"}});
-    stage.apply("own", "i-web", "sg-cache", own).await?;
-    stage.until_reason("own", "Joined").await?;
-    stage.apply("a", "i-web", "sg-web", json!({})).await?;
-    stage.until_reason("a", "Joined").await?;
+    env.apply("own", "i-web", "sg-cache", own).await?;
+    env.until_reason("own", "Joined").await?;
+    env.apply("a", "i-web", "sg-web", json!({})).await?;
+    env.until_reason("a", "Joined").await?;
     // The same transition twice: whether the second event is new or a patch of the first, the right to it is asked for.
     for repair in 1..=2 {
-        let joins = stage.effects("JoinSecurityGroup").await?;
-        stage
-            .behind(json!({"leave": {"target": "i-web", "securityGroupId": "sg-web"}}))
+        let joins = env.effects("JoinSecurityGroup").await?;
+        env.behind(json!({"leave": {"target": "i-web", "securityGroupId": "sg-web"}}))
             .await?;
-        stage.look_again("a").await?;
+        env.look_again("a").await?;
         eventually(&format!("repair {repair}"), async || {
-            Ok(stage.effects("JoinSecurityGroup").await? > joins)
+            Ok(env.effects("JoinSecurityGroup").await? > joins)
         })
         .await?;
-        stage.until_event("a", "DriftRepaired").await?;
+        env.until_event("a", "DriftRepaired").await?;
     }
-    stage.apply("b", "i-web", "sg-web", json!({})).await?;
-    stage.until_reason("b", "Shared").await?;
-    let namespaces: Api<Namespace> = Api::all(stage.client.clone());
+    env.apply("b", "i-web", "sg-web", json!({})).await?;
+    env.until_reason("b", "Shared").await?;
+    let namespaces: Api<Namespace> = Api::all(env.client.clone());
     let label = json!({"metadata": {"labels": {"team": "web"}}});
     namespaces
-        .patch(&stage.name, &PatchParams::default(), &Patch::Merge(&label))
+        .patch(&env.name, &PatchParams::default(), &Patch::Merge(&label))
         .await?;
     for name in ["a", "b", "own"] {
-        stage.delete(name).await?;
-        stage.until_gone(name).await?;
+        env.delete(name).await?;
+        env.until_gone(name).await?;
     }
-    assert!(!stage.is_member("i-web", "sg-web").await?);
+    assert!(!env.is_member("i-web", "sg-web").await?);
     Ok(())
 }
 

@@ -8,11 +8,11 @@ use kube::Api;
 use security_group_operator::api::SecurityGroupMembership;
 use serde_json::json;
 use support::control_plane::ControlPlane;
+use support::env::{self, ready};
 use support::error::{Context, Error, Result};
 use support::eventually::eventually;
 use support::scratch::Scratch;
 use support::simulator::Simulator;
-use support::stage::{self, ready};
 
 /// Where the samples say the simulator is.
 const WRITTEN: &str = "http://127.0.0.1:18080";
@@ -21,7 +21,7 @@ const WRITTEN: &str = "http://127.0.0.1:18080";
 async fn every_sample_does_what_its_comment_says() -> Result<()> {
     let binaries = binaries!();
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    drop(stage::operator(&binaries).await?);
+    drop(env::operator(&binaries).await?);
     let plane = ControlPlane::shared().await?;
     let inventory = root.join("examples/inventory.yaml").display().to_string();
     let simulator =

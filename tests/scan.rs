@@ -5,9 +5,9 @@ mod support;
 use serde_json::json;
 use support::control_plane::ControlPlane;
 use support::crowd::{EDGES, all_ready, apply, inventory, writes};
+use support::env::{TestEnv, operator_with};
 use support::error::Result;
 use support::eventually::eventually;
-use support::stage::{Stage, operator_with};
 use tokio::sync::{Mutex, MutexGuard};
 
 /// The tests of this file share an operator and count what it does: one after the other.
@@ -21,58 +21,57 @@ async fn turn() -> Result<MutexGuard<'static, ()>> {
 #[tokio::test]
 async fn when_nothing_changes_targets_are_looked_at_and_nothing_is_written() -> Result<()> {
     let _turn = turn().await?;
-    let stage = Stage::set(&binaries!(), &inventory("{}")).await?;
-    apply(&stage, 0..EDGES).await?;
-    all_ready(&stage, 0..EDGES).await?;
+    let env = TestEnv::start(&binaries!(), &inventory("{}")).await?;
+    apply(&env, 0..EDGES).await?;
+    all_ready(&env, 0..EDGES).await?;
     let plane = ControlPlane::shared().await?;
     eventually("one event an edge", async || {
-        Ok(writes(&stage, plane)?.len() == 3 * EDGES)
+        Ok(writes(&env, plane)?.len() == 3 * EDGES)
     })
     .await?;
-    stage.simulator.reset_stats().await?;
+    env.simulator.reset_stats().await?;
     // Three blocks a scan: at least four whole scans.
     eventually("scans", async || {
-        Ok(stage.calls("DescribeInstances").await? >= 12)
+        Ok(env.calls("DescribeInstances").await? >= 12)
     })
     .await?;
-    assert_eq!(writes(&stage, plane)?.len(), 3 * EDGES);
-    assert_eq!(stage.calls("JoinSecurityGroup").await?, 0);
+    assert_eq!(writes(&env, plane)?.len(), 3 * EDGES);
+    assert_eq!(env.calls("JoinSecurityGroup").await?, 0);
     Ok(())
 }
 
 #[tokio::test]
 async fn a_scan_finds_what_somebody_else_took_away_and_one_join_puts_each_back() -> Result<()> {
     let _turn = turn().await?;
-    let stage = Stage::set(&binaries!(), &inventory("{}")).await?;
-    apply(&stage, 0..EDGES).await?;
-    all_ready(&stage, 0..EDGES).await?;
-    stage.simulator.reset_stats().await?;
+    let env = TestEnv::start(&binaries!(), &inventory("{}")).await?;
+    apply(&env, 0..EDGES).await?;
+    all_ready(&env, 0..EDGES).await?;
+    env.simulator.reset_stats().await?;
     let taken = ["i-0007", "i-0100", "i-0299"];
     for target in taken {
         let change = json!({"leave": {"target": target, "securityGroupId": "sg-web"}});
-        stage.simulator.change(&change).await?;
+        env.simulator.change(&change).await?;
     }
     eventually("all are members again", async || {
         for target in taken {
-            if !stage.is_member(target, "sg-web").await? {
+            if !env.is_member(target, "sg-web").await? {
                 return Ok(false);
             }
         }
         Ok(true)
     })
     .await?;
-    assert_eq!(stage.calls("JoinSecurityGroup").await?, 3);
+    assert_eq!(env.calls("JoinSecurityGroup").await?, 3);
     let name = "edge-0100";
     eventually("the events", async || {
-        Ok(stage
+        Ok(env
             .events(name)
             .await?
             .contains(&"DriftRepaired".to_owned()))
     })
     .await?;
     assert!(
-        stage
-            .events(name)
+        env.events(name)
             .await?
             .contains(&"DriftDetected".to_owned())
     );
@@ -82,20 +81,18 @@ async fn a_scan_finds_what_somebody_else_took_away_and_one_join_puts_each_back()
 #[tokio::test]
 async fn a_target_that_is_gone_and_one_that_starts_are_found_by_a_scan() -> Result<()> {
     let _turn = turn().await?;
-    let stage = Stage::set(&binaries!(), &inventory("{}")).await?;
-    apply(&stage, 0..3).await?;
-    all_ready(&stage, 0..3).await?;
-    stage
-        .simulator
+    let env = TestEnv::start(&binaries!(), &inventory("{}")).await?;
+    apply(&env, 0..3).await?;
+    all_ready(&env, 0..3).await?;
+    env.simulator
         .change(&json!({"delete": {"id": "i-0001"}}))
         .await?;
-    stage
-        .simulator
+    env.simulator
         .change(&json!({"setStatus": {"id": "i-0002", "status": "Stopping"}}))
         .await?;
-    stage.until_reason("edge-0001", "TargetNotFound").await?;
+    env.until_reason("edge-0001", "TargetNotFound").await?;
     // A member between states is a member still.
-    let stopping = stage
+    let stopping = env
         .until("edge-0002", "seen Stopping", |object| {
             let target = object
                 .status
@@ -105,7 +102,7 @@ async fn a_target_that_is_gone_and_one_that_starts_are_found_by_a_scan() -> Resu
         })
         .await?;
     assert_eq!(
-        support::stage::ready(&stopping).map(|ready| ready.status.as_str()),
+        support::env::ready(&stopping).map(|ready| ready.status.as_str()),
         Some("True")
     );
     Ok(())

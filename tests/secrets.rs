@@ -13,10 +13,10 @@ use kube::api::{ListParams, Patch, PatchParams};
 use security_group_operator::api::ClusterCloudAccount;
 use serde_json::{Value, json};
 use support::control_plane::ControlPlane;
+use support::env::TestEnv;
 use support::error::{Context, Error, Result};
 use support::eventually::eventually;
 use support::operator::{self, NAMESPACE, Operator, Options};
-use support::stage::Stage;
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
 const INVENTORY: &str = "
@@ -52,38 +52,37 @@ async fn loud_operator() -> Result<MutexGuard<'static, Operator>> {
     Ok(operator.lock().await)
 }
 
-/// That operator, and a stage whose account has canaries for credentials.
-async fn loud_stage() -> Result<(Stage, MutexGuard<'static, Operator>)> {
+/// That operator, and a test environment whose account has canaries for credentials.
+async fn loud_env() -> Result<(TestEnv, MutexGuard<'static, Operator>)> {
     let operator = loud_operator().await?;
-    let stage = Stage::raise(&binaries!(), INVENTORY).await?;
-    write_key(&stage, SECRET, TOKEN).await?;
-    Ok((stage, operator))
+    let env = TestEnv::start_without_operator(&binaries!(), INVENTORY).await?;
+    write_key(&env, SECRET, TOKEN).await?;
+    Ok((env, operator))
 }
 
-async fn write_key(stage: &Stage, secret: &str, token: &str) -> Result<()> {
-    let secrets: Api<Secret> = Api::namespaced(stage.client.clone(), NAMESPACE);
+async fn write_key(env: &TestEnv, secret: &str, token: &str) -> Result<()> {
+    let secrets: Api<Secret> = Api::namespaced(env.client.clone(), NAMESPACE);
     let patch = json!({
-        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": stage.name},
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": env.name},
         "stringData": {"accessKeyID": KEY, "accessKeySecret": secret, "securityToken": token},
     });
     let by_us = PatchParams::apply("test").force();
     secrets
-        .patch(&stage.name, &by_us, &Patch::Apply(&patch))
+        .patch(&env.name, &by_us, &Patch::Apply(&patch))
         .await?;
     Ok(())
 }
 
 /// What the cloud itself takes for the secret of the key.
-async fn set_cloud_key(stage: &Stage, secret: &str) -> Result<()> {
-    let key =
-        json!({"id": KEY, "secret": secret, "securityToken": TOKEN, "account": stage.account});
-    stage.behind(json!({"addKey": key})).await
+async fn set_cloud_key(env: &TestEnv, secret: &str) -> Result<()> {
+    let key = json!({"id": KEY, "secret": secret, "securityToken": TOKEN, "account": env.account});
+    env.behind(json!({"addKey": key})).await
 }
 
-async fn until_account(stage: &Stage, reason: &str) -> Result<()> {
-    let accounts: Api<ClusterCloudAccount> = Api::all(stage.client.clone());
+async fn until_account(env: &TestEnv, reason: &str) -> Result<()> {
+    let accounts: Api<ClusterCloudAccount> = Api::all(env.client.clone());
     eventually(&format!("the account says {reason}"), async || {
-        let status = accounts.get(&stage.name).await?.status;
+        let status = accounts.get(&env.name).await?.status;
         Ok(status
             .iter()
             .flat_map(|status| &status.conditions)
@@ -94,20 +93,20 @@ async fn until_account(stage: &Stage, reason: &str) -> Result<()> {
 
 #[tokio::test]
 async fn nothing_that_the_operator_says_holds_a_secret() -> Result<()> {
-    let (stage, mut operator) = loud_stage().await?;
-    stage.apply("web", "i-web", "sg-web", json!({})).await?;
-    stage.until_reason("web", "Joined").await?;
+    let (env, mut operator) = loud_env().await?;
+    env.apply("web", "i-web", "sg-web", json!({})).await?;
+    env.until_reason("web", "Joined").await?;
 
     // The cloud's own copy changes: calls of a usable account are refused with an echo of what was signed.
-    set_cloud_key(&stage, "somethingelse").await?;
-    stage.apply("cache", "i-web", "sg-cache", json!({})).await?;
-    stage.until_reason("cache", "SignatureDoesNotMatch").await?;
+    set_cloud_key(&env, "somethingelse").await?;
+    env.apply("cache", "i-web", "sg-cache", json!({})).await?;
+    env.until_reason("cache", "SignatureDoesNotMatch").await?;
     // And so is the examination of a Secret that is wrong.
-    write_key(&stage, WRONG_SECRET, TOKEN).await?;
-    until_account(&stage, "SignatureDoesNotMatch").await?;
-    set_cloud_key(&stage, SECRET).await?;
-    write_key(&stage, SECRET, WRONG_TOKEN).await?;
-    until_account(&stage, "InvalidSecurityTokenMalformed").await?;
+    write_key(&env, WRONG_SECRET, TOKEN).await?;
+    until_account(&env, "SignatureDoesNotMatch").await?;
+    set_cloud_key(&env, SECRET).await?;
+    write_key(&env, SECRET, WRONG_TOKEN).await?;
+    until_account(&env, "InvalidSecurityTokenMalformed").await?;
 
     let log = std::fs::read_to_string(operator.process().log())?;
     assert!(log.contains("TRACE"), "the log is not at its loudest");
@@ -118,9 +117,9 @@ async fn nothing_that_the_operator_says_holds_a_secret() -> Result<()> {
     let said = [
         ("the log", log),
         ("the metrics", get(&operator, "/metrics").await?.1),
-        ("the memberships", memberships(&stage).await?),
-        ("the accounts", accounts(&stage).await?),
-        ("the events", events(&stage).await?),
+        ("the memberships", memberships(&env).await?),
+        ("the accounts", accounts(&env).await?),
+        ("the events", events(&env).await?),
     ];
     let token_of_the_operator = service_account_token().await?;
     for (where_, text) in &said {
@@ -139,21 +138,21 @@ async fn nothing_that_the_operator_says_holds_a_secret() -> Result<()> {
     Ok(())
 }
 
-async fn memberships(stage: &Stage) -> Result<String> {
-    let list = stage.memberships().list(&ListParams::default()).await?;
+async fn memberships(env: &TestEnv) -> Result<String> {
+    let list = env.memberships().list(&ListParams::default()).await?;
     Ok(serde_json::to_string_pretty(&list)?)
 }
 
-async fn accounts(stage: &Stage) -> Result<String> {
-    let accounts: Api<ClusterCloudAccount> = Api::all(stage.client.clone());
+async fn accounts(env: &TestEnv) -> Result<String> {
+    let accounts: Api<ClusterCloudAccount> = Api::all(env.client.clone());
     Ok(serde_json::to_string_pretty(
         &accounts.list(&ListParams::default()).await?,
     )?)
 }
 
-async fn events(stage: &Stage) -> Result<String> {
-    stage.until_event("cache", "Stalled").await?;
-    let events: Api<k8s_openapi::api::events::v1::Event> = Api::all(stage.client.clone());
+async fn events(env: &TestEnv) -> Result<String> {
+    env.until_event("cache", "Stalled").await?;
+    let events: Api<k8s_openapi::api::events::v1::Event> = Api::all(env.client.clone());
     Ok(serde_json::to_string_pretty(
         &events.list(&ListParams::default()).await?,
     )?)
@@ -175,11 +174,11 @@ async fn service_account_token() -> Result<String> {
 
 #[tokio::test]
 async fn probes_answer_and_metrics_are_open_metrics_with_few_labels() -> Result<()> {
-    let (stage, operator) = loud_stage().await?;
-    stage.apply("web", "i-web", "sg-web", json!({})).await?;
-    stage.until_reason("web", "Joined").await?;
-    stage.apply("gone", "i-gone", "sg-web", json!({})).await?;
-    stage.until_reason("gone", "TargetNotFound").await?;
+    let (env, operator) = loud_env().await?;
+    env.apply("web", "i-web", "sg-web", json!({})).await?;
+    env.until_reason("web", "Joined").await?;
+    env.apply("gone", "i-gone", "sg-web", json!({})).await?;
+    env.until_reason("gone", "TargetNotFound").await?;
     for probe in ["/livez", "/readyz"] {
         let (_, text) = get(&operator, probe).await?;
         assert_eq!(text.trim(), "ok", "{probe}");
@@ -205,7 +204,7 @@ async fn probes_answer_and_metrics_are_open_metrics_with_few_labels() -> Result<
         .iter()
         .flat_map(|(_, labels)| labels.values().map(String::as_str))
         .collect();
-    for typed in ["web", "gone", "i-web", "i-gone", "sg-web", &stage.name] {
+    for typed in ["web", "gone", "i-web", "i-gone", "sg-web", &env.name] {
         assert!(!values.contains(typed), "{typed} is a label");
     }
     for api in ["DescribeInstances", "JoinSecurityGroup"] {

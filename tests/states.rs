@@ -3,9 +3,8 @@
 mod support;
 
 use serde_json::json;
-use support::ask::phase;
+use support::env::{TestEnv, phase, ready};
 use support::error::Result;
-use support::stage::{Stage, ready};
 
 const INVENTORY: &str = "
 securityGroups:
@@ -41,32 +40,32 @@ const TRANSITIONS: [(&str, &str, &str); 6] = [
 
 #[tokio::test]
 async fn a_settled_target_joins_at_once() -> Result<()> {
-    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     for (target, state) in [
         ("i-running", "Running"),
         ("i-stopped", "Stopped"),
         ("eni-free", "Available"),
         ("eni-used", "InUse"),
     ] {
-        stage.apply(target, target, "sg-web", json!({})).await?;
-        let object = stage.until_reason(target, "Joined").await?;
+        env.apply(target, target, "sg-web", json!({})).await?;
+        let object = env.until_reason(target, "Joined").await?;
         let described = object.status.unwrap().target.unwrap();
         assert_eq!(described.state, state);
         assert_eq!(described.vpc_id.as_deref(), Some("vpc-sim"));
-        stage.delete(target).await?;
-        stage.until_gone(target).await?;
-        assert!(!stage.is_member(target, "sg-web").await?);
+        env.delete(target).await?;
+        env.until_gone(target).await?;
+        assert!(!env.is_member(target, "sg-web").await?);
     }
     Ok(())
 }
 
 #[tokio::test]
 async fn join_waits_without_a_call_while_the_target_is_between_states() -> Result<()> {
-    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     for (state, target, after) in TRANSITIONS {
-        stage.simulator.reset_stats().await?;
-        stage.apply(target, target, "sg-web", json!({})).await?;
-        let object = stage.until_reason(target, "WaitingForTarget").await?;
+        env.simulator.reset_stats().await?;
+        env.apply(target, target, "sg-web", json!({})).await?;
+        let object = env.until_reason(target, "WaitingForTarget").await?;
         assert_eq!(phase(&object), "Reconciling");
         let message = &ready(&object).unwrap().message;
         assert!(
@@ -84,80 +83,75 @@ async fn join_waits_without_a_call_while_the_target_is_between_states() -> Resul
                 .state,
             state
         );
-        stage.until_event(target, "Waiting").await?;
-        stage.look_and_wait(target).await?;
-        stage.look_and_wait(target).await?;
-        assert_eq!(stage.calls("JoinSecurityGroup").await?, 0);
+        env.until_event(target, "Waiting").await?;
+        env.look_and_wait(target).await?;
+        env.look_and_wait(target).await?;
+        assert_eq!(env.calls("JoinSecurityGroup").await?, 0);
 
-        stage
-            .behind(json!({"setStatus": {"id": target, "status": after}}))
+        env.behind(json!({"setStatus": {"id": target, "status": after}}))
             .await?;
-        stage.look_again(target).await?;
-        let object = stage.until_reason(target, "Joined").await?;
+        env.look_again(target).await?;
+        let object = env.until_reason(target, "Joined").await?;
         assert_eq!(phase(&object), "Settled");
-        assert!(stage.is_member(target, "sg-web").await?);
-        assert_eq!(stage.calls("JoinSecurityGroup").await?, 1);
-        stage.until_event(target, "Joined").await?;
+        assert!(env.is_member(target, "sg-web").await?);
+        assert_eq!(env.calls("JoinSecurityGroup").await?, 1);
+        env.until_event(target, "Joined").await?;
     }
     Ok(())
 }
 
 #[tokio::test]
 async fn leave_waits_without_a_call_while_the_target_is_between_states() -> Result<()> {
-    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     for (state, target, after) in TRANSITIONS {
-        stage
-            .behind(json!({"setStatus": {"id": target, "status": after}}))
+        env.behind(json!({"setStatus": {"id": target, "status": after}}))
             .await?;
-        stage.apply(target, target, "sg-web", json!({})).await?;
-        stage.until_reason(target, "Joined").await?;
-        stage.simulator.reset_stats().await?;
-        stage
-            .behind(json!({"setStatus": {"id": target, "status": state}}))
+        env.apply(target, target, "sg-web", json!({})).await?;
+        env.until_reason(target, "Joined").await?;
+        env.simulator.reset_stats().await?;
+        env.behind(json!({"setStatus": {"id": target, "status": state}}))
             .await?;
-        stage.delete(target).await?;
-        let object = stage.until_reason(target, "WaitingForTarget").await?;
+        env.delete(target).await?;
+        let object = env.until_reason(target, "WaitingForTarget").await?;
         assert_eq!(phase(&object), "Reconciling");
         let message = &ready(&object).unwrap().message;
         assert!(message.contains("is left when it has settled"), "{message}");
-        stage.look_and_wait(target).await?;
-        stage.look_and_wait(target).await?;
-        assert_eq!(stage.calls("LeaveSecurityGroup").await?, 0);
-        assert!(stage.is_member(target, "sg-web").await?);
+        env.look_and_wait(target).await?;
+        env.look_and_wait(target).await?;
+        assert_eq!(env.calls("LeaveSecurityGroup").await?, 0);
+        assert!(env.is_member(target, "sg-web").await?);
 
-        stage
-            .behind(json!({"setStatus": {"id": target, "status": after}}))
+        env.behind(json!({"setStatus": {"id": target, "status": after}}))
             .await?;
-        stage.look_again(target).await?;
-        stage.until_gone(target).await?;
-        assert!(!stage.is_member(target, "sg-web").await?);
-        assert_eq!(stage.calls("LeaveSecurityGroup").await?, 1);
+        env.look_again(target).await?;
+        env.until_gone(target).await?;
+        assert!(!env.is_member(target, "sg-web").await?);
+        assert_eq!(env.calls("LeaveSecurityGroup").await?, 1);
     }
     Ok(())
 }
 
 #[tokio::test]
 async fn a_wait_ends_by_itself() -> Result<()> {
-    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     let for_a_second = async |status| {
         let change = json!({"setStatus": {"id": "i-late", "status": status, "for": "1s"}});
-        stage.behind(change).await
+        env.behind(change).await
     };
-    stage.apply("late", "i-late", "sg-web", json!({})).await?;
-    stage.until_reason("late", "WaitingForTarget").await?;
+    env.apply("late", "i-late", "sg-web", json!({})).await?;
+    env.until_reason("late", "WaitingForTarget").await?;
     for_a_second("Starting").await?;
-    stage.until_reason("late", "Joined").await?;
-    assert_eq!(stage.simulator.calls("JoinSecurityGroup", "OK").await?, 1);
-    assert_eq!(stage.calls("JoinSecurityGroup").await?, 1);
+    env.until_reason("late", "Joined").await?;
+    assert_eq!(env.simulator.calls("JoinSecurityGroup", "OK").await?, 1);
+    assert_eq!(env.calls("JoinSecurityGroup").await?, 1);
 
-    stage
-        .behind(json!({"setStatus": {"id": "i-late", "status": "Stopping"}}))
+    env.behind(json!({"setStatus": {"id": "i-late", "status": "Stopping"}}))
         .await?;
-    stage.delete("late").await?;
-    stage.until_reason("late", "WaitingForTarget").await?;
+    env.delete("late").await?;
+    env.until_reason("late", "WaitingForTarget").await?;
     for_a_second("Stopping").await?;
-    stage.until_gone("late").await?;
-    assert_eq!(stage.calls("LeaveSecurityGroup").await?, 1);
+    env.until_gone("late").await?;
+    assert_eq!(env.calls("LeaveSecurityGroup").await?, 1);
     Ok(())
 }
 
@@ -165,7 +159,7 @@ async fn a_wait_ends_by_itself() -> Result<()> {
 /// instance is being created. Only the answer of Join does, and it is waited for all the same.
 #[tokio::test]
 async fn what_only_join_knows_to_be_created_is_waited_for_too() -> Result<()> {
-    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     for (name, target, settling) in [
         (
             "creating",
@@ -178,35 +172,35 @@ async fn what_only_join_knows_to_be_created_is_waited_for_too() -> Result<()> {
             json!({"id": "i-pending", "status": "Running"}),
         ),
     ] {
-        stage.simulator.reset_stats().await?;
-        stage.apply(name, target, "sg-web", json!({})).await?;
-        let object = stage.until_reason(name, "WaitingForTarget").await?;
+        env.simulator.reset_stats().await?;
+        env.apply(name, target, "sg-web", json!({})).await?;
+        let object = env.until_reason(name, "WaitingForTarget").await?;
         assert_eq!(phase(&object), "Reconciling");
         let error = object.status.unwrap().last_error.unwrap();
         assert_eq!(
             error.code.as_deref(),
             Some("InvalidStatus.EniOrInstanceIsBeingCreated")
         );
-        stage.behind(json!({"setStatus": settling})).await?;
-        stage.look_again(name).await?;
-        let object = stage.until_reason(name, "Joined").await?;
+        env.behind(json!({"setStatus": settling})).await?;
+        env.look_again(name).await?;
+        let object = env.until_reason(name, "Joined").await?;
         assert!(object.status.unwrap().last_error.is_none());
-        assert!(stage.is_member(target, "sg-web").await?);
+        assert!(env.is_member(target, "sg-web").await?);
     }
     Ok(())
 }
 
 #[tokio::test]
 async fn an_object_whose_target_never_settles_can_still_be_deleted() -> Result<()> {
-    let stage = Stage::set(&binaries!(), INVENTORY).await?;
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     for target in ["i-pending", "eni-attaching"] {
-        stage.apply(target, target, "sg-web", json!({})).await?;
-        stage.until_reason(target, "WaitingForTarget").await?;
+        env.apply(target, target, "sg-web", json!({})).await?;
+        env.until_reason(target, "WaitingForTarget").await?;
         // It was never joined, so there is no claim and nothing to leave.
-        stage.delete(target).await?;
-        stage.until_gone(target).await?;
+        env.delete(target).await?;
+        env.until_gone(target).await?;
     }
-    assert_eq!(stage.calls("JoinSecurityGroup").await?, 0);
-    assert_eq!(stage.calls("LeaveSecurityGroup").await?, 0);
+    assert_eq!(env.calls("JoinSecurityGroup").await?, 0);
+    assert_eq!(env.calls("LeaveSecurityGroup").await?, 0);
     Ok(())
 }

@@ -27,9 +27,9 @@ use rand::{RngExt as _, SeedableRng as _};
 use act::Acts;
 use fate::{Fate, Toll};
 use support::control_plane::ControlPlane;
+use support::env::TestEnv;
 use support::error::{Error, Result};
 use support::operator::{Operator, Options};
-use support::stage::Stage;
 use world::World;
 
 /// Kills in `make test`; `make chaos` does as many as it is told.
@@ -83,11 +83,11 @@ impl Chaos {
             environment: Vec::new(),
         };
         let operator = Operator::start(&plane, options).await?;
-        let stage = Stage::raise_on(&plane, &binaries, &act::inventory()).await?;
+        let env = TestEnv::start_on(&plane, &binaries, &act::inventory()).await?;
         Ok(Self {
             seed,
             operator,
-            world: World::new(stage),
+            world: World::new(env),
             plane,
             acts: Acts::seeded(seed),
             random: StdRng::seed_from_u64(!seed),
@@ -148,7 +148,7 @@ impl Chaos {
     }
 
     async fn set_weather(&self, fate: &Fate) -> Result<()> {
-        let simulator = &self.world.stage.simulator;
+        let simulator = &self.world.env.simulator;
         simulator.faults(&fate.weather.faults).await?;
         // What Describe shows is never from before the last comparison: the model would not know of it.
         let lags = fate.weather.lags && self.compared.elapsed() > Duration::from_secs(3);

@@ -16,9 +16,8 @@ use serde_json::{Value, json};
 
 use crate::act::{self, EDGES};
 use crate::model::{Object, SHARERS};
-use crate::support::ask::phase;
+use crate::support::env::{phase, ready};
 use crate::support::error::{Context as _, Result};
-use crate::support::stage::ready;
 use crate::world::{Answer, Holder, PATIENCE, World, answered, name};
 
 /// What there is at one moment.
@@ -31,9 +30,9 @@ struct Observation {
 /// edge and its objects; from what does fit the model goes on.
 pub async fn compare(world: &mut World, life: u64) -> Result<Vec<String>> {
     world.wait_no_more();
-    world.stage.simulator.faults(&json!([])).await?;
+    world.env.simulator.faults(&json!([])).await?;
     world
-        .stage
+        .env
         .simulator
         .change(&json!({"set": {"lag": "0s"}}))
         .await?;
@@ -91,7 +90,7 @@ async fn settled(
 }
 
 async fn look(world: &World) -> Result<Observation> {
-    let api = world.stage.memberships();
+    let api = world.env.memberships();
     let Answer::Yes(list) = answered(async || api.list(&ListParams::default()).await).await? else {
         return Err(crate::support::error::Error::new(
             "memberships cannot be listed",
@@ -104,7 +103,7 @@ async fn look(world: &World) -> Result<Observation> {
         .collect();
     Ok(Observation {
         objects,
-        cloud: world.stage.simulator.state().await?,
+        cloud: world.env.simulator.state().await?,
     })
 }
 
@@ -244,8 +243,8 @@ fn check(world: &mut World, observation: &Observation, edge: usize) -> Option<St
 /// I1: each Leave since the last comparison was for an object whose deletion had been asked for, and no other object that
 /// had a claim by then, and so was known to every operator from its first list, was left without its edge.
 async fn leaves_without_cause(world: &mut World) -> Result<Vec<String>> {
-    let journal = world.stage.simulator.journal().await?;
-    world.stage.simulator.reset_stats().await?;
+    let journal = world.env.simulator.journal().await?;
+    world.env.simulator.reset_stats().await?;
     let mut violations = Vec::new();
     for entry in journal.as_array().context("a journal is a list")? {
         if entry["action"] != "LeaveSecurityGroup" {

@@ -12,14 +12,14 @@ use serde_json::{Value, json};
 
 use crate::act::{self, Act, EDGES, OBJECTS};
 use crate::model::{Edge, Policies};
+use crate::support::env::TestEnv;
 use crate::support::error::{Error, Result};
-use crate::support::stage::Stage;
 
 /// Far longer than a busy machine takes for anything here; only a hang reaches it.
 pub const PATIENCE: Duration = Duration::from_secs(300);
 
 pub struct World {
-    pub stage: Stage,
+    pub env: TestEnv,
     pub edges: Vec<Edge>,
     pub known: [Option<Known>; OBJECTS],
     /// When the deletion of objects of this name was asked for that were not gone at the last comparison.
@@ -56,9 +56,9 @@ pub enum Holder {
 }
 
 impl World {
-    pub fn new(stage: Stage) -> Self {
+    pub fn new(env: TestEnv) -> Self {
         Self {
-            stage,
+            env,
             edges: (0..EDGES)
                 .map(|edge| Edge::new(act::was_there(edge)))
                 .collect(),
@@ -119,7 +119,7 @@ impl World {
             Act::Behind { edge, joins } => self.change_behind(edge, joins, life).await,
             Act::Power { target, status } => {
                 let change = json!({"setStatus": {"id": target, "status": status, "for": "2s"}});
-                self.stage.simulator.change(&change).await
+                self.env.simulator.change(&change).await
             }
         }
     }
@@ -128,7 +128,7 @@ impl World {
         let (target, group) = act::ends(edge);
         let word = if joins { "join" } else { "leave" };
         let change = json!({word: {"target": target, "securityGroupId": group}});
-        self.stage.simulator.change(&change).await?;
+        self.env.simulator.change(&change).await?;
         if !joins {
             let (of, count) = &mut self.undone[edge];
             *count = if *of == life { *count + 1 } else { 1 };
@@ -152,7 +152,7 @@ impl World {
         let name = name(object);
         let held = self.known[object].as_ref().map(|known| known.uid.clone());
         let new: SecurityGroupMembership = serde_json::from_value(self.manifest(object, policies))?;
-        let api = self.stage.memberships();
+        let api = self.env.memberships();
         let made = loop {
             let params = PostParams::default();
             match answered(async || api.create(&params, &new).await).await? {
@@ -204,7 +204,7 @@ impl World {
             }),
             ..DeleteParams::default()
         };
-        let (api, name) = (self.stage.memberships(), name(object));
+        let (api, name) = (self.env.memberships(), name(object));
         while let Answer::Conflict = answered(async || api.delete(&name, &params).await).await? {}
         self.edges[edge].deleted(slot);
         Ok(())
@@ -236,7 +236,7 @@ impl World {
     }
 
     async fn patch(&self, object: usize, patch: Value) -> Result<()> {
-        let (api, name, patch) = (self.stage.memberships(), name(object), Patch::Merge(patch));
+        let (api, name, patch) = (self.env.memberships(), name(object), Patch::Merge(patch));
         let params = PatchParams::default();
         while let Answer::Conflict =
             answered(async || api.patch(&name, &params, &patch).await).await?
@@ -255,7 +255,7 @@ impl World {
         spec["region"] = json!("cn-hangzhou");
         spec[field] = json!(target);
         spec["securityGroupID"] = json!(group);
-        spec["accountRef"] = json!({"kind": "ClusterCloudAccount", "name": self.stage.name});
+        spec["accountRef"] = json!({"kind": "ClusterCloudAccount", "name": self.env.name});
         json!({
             "apiVersion": "security-group-operator.io/v1alpha1", "kind": "SecurityGroupMembership",
             "metadata": {"name": name(object)}, "spec": spec,

@@ -1,11 +1,11 @@
-//! Some hundred edges on a stage, and what the operator writes for them. Knows nothing of what is right.
+//! Some hundred edges on a test environment, and what the operator writes for them. Knows nothing of what is right.
 
 use futures::future::try_join_all;
 use serde_json::json;
 
 use super::control_plane::ControlPlane;
+use super::env::TestEnv;
 use super::error::Result;
-use super::stage::Stage;
 
 /// As many as need a few calls of a hundred.
 pub const EDGES: usize = 300;
@@ -23,35 +23,34 @@ pub fn inventory(limits: &str) -> String {
 }
 
 /// Applies the memberships of these instances in sg-web.
-pub async fn apply(stage: &Stage, edges: std::ops::Range<usize>) -> Result<()> {
+pub async fn apply(env: &TestEnv, edges: std::ops::Range<usize>) -> Result<()> {
     try_join_all(edges.map(|n| async move {
-        stage
-            .apply(
-                &format!("edge-{n:04}"),
-                &format!("i-{n:04}"),
-                "sg-web",
-                json!({}),
-            )
-            .await
+        env.apply(
+            &format!("edge-{n:04}"),
+            &format!("i-{n:04}"),
+            "sg-web",
+            json!({}),
+        )
+        .await
     }))
     .await?;
     Ok(())
 }
 
 /// Returns when all of them are Ready.
-pub async fn all_ready(stage: &Stage, edges: std::ops::Range<usize>) -> Result<()> {
+pub async fn all_ready(env: &TestEnv, edges: std::ops::Range<usize>) -> Result<()> {
     for n in edges {
-        stage.until_ready(&format!("edge-{n:04}")).await?;
+        env.until_ready(&format!("edge-{n:04}")).await?;
     }
     Ok(())
 }
 
-/// The operator's writes in the stage's namespace, as `verb resource/subresource`.
-pub fn writes(stage: &Stage, plane: &ControlPlane) -> Result<Vec<String>> {
+/// The operator's writes in the test environment's namespace, as `verb resource/subresource`.
+pub fn writes(env: &TestEnv, plane: &ControlPlane) -> Result<Vec<String>> {
     let events = plane.audit_events()?;
     Ok(events
         .into_iter()
-        .filter(|event| event.user == OPERATOR && event.namespace == stage.name)
+        .filter(|event| event.user == OPERATOR && event.namespace == env.name)
         .filter(|event| {
             matches!(
                 event.verb.as_str(),

@@ -6,11 +6,11 @@
     reason = "each test binary compiles this module for itself and uses a part of it"
 )]
 
-pub mod ask;
 pub mod assets;
 pub mod audit;
 pub mod control_plane;
 pub mod crowd;
+pub mod env;
 pub mod error;
 pub mod eventually;
 pub mod kstatus;
@@ -19,7 +19,6 @@ pub mod port;
 pub mod process;
 pub mod scratch;
 pub mod simulator;
-pub mod stage;
 
 /// Chooses the process's TLS provider; must come before the first client, and may come again.
 pub fn install_crypto() {

@@ -1,20 +1,25 @@
 //! Fixtures that read as a sentence: one cluster and one operator a test file, and for each test a cloud, an account and a
-//! namespace of its own. Knows how to ask and to wait; what is right is for the tests to say.
+//! namespace of its own. Knows how to ask, to wait and to read; what is right is for the tests to say.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Event as CoreEvent, Namespace, Secret};
 use kube::api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
-use security_group_operator::api::{ClusterCloudAccount, SecurityGroupMembership};
+use security_group_operator::api::{
+    ClusterCloudAccount, FINALIZER, ORIGIN_ANNOTATION, RECONCILE_REQUESTED_ANNOTATION,
+    SecurityGroupMembership,
+};
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
 use super::control_plane::ControlPlane;
 use super::error::{Context, Error, Result};
+use super::eventually::eventually;
 use super::operator::{NAMESPACE, Operator, Options};
 use super::scratch::Scratch;
 use super::simulator::Simulator;
@@ -22,7 +27,7 @@ use super::simulator::Simulator;
 /// Longer than anything here takes on a busy machine; only a hang reaches it.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The UID of the next stage's cloud account.
+/// The UID of the next test environment's cloud account.
 static NEXT_ACCOUNT: AtomicU64 = AtomicU64::new(1_000_000_000_000_101);
 
 /// The binaries of this crate; a test says `binaries!()`.
@@ -36,7 +41,7 @@ pub struct Binaries {
 #[macro_export]
 macro_rules! binaries {
     () => {
-        $crate::support::stage::Binaries {
+        $crate::support::env::Binaries {
             operator: env!("CARGO_BIN_EXE_security-group-operator").into(),
             simulator: env!("CARGO_BIN_EXE_ecs-simulator").into(),
         }
@@ -72,38 +77,38 @@ pub async fn operator_with(
 }
 
 /// One test's own cloud, account and namespace.
-pub struct Stage {
+pub struct TestEnv {
     pub simulator: Simulator,
     pub client: Client,
     /// Both the namespace and the `ClusterCloudAccount` that may be used in it.
     pub name: String,
-    /// UID of the cloud account that owns everything in the inventory that names no other. No two stages share it: to the
+    /// UID of the cloud account that owns everything in the inventory that names no other. No two test environments share it: to the
     /// operator, edges of one account are one edge, whatever endpoint tells of them.
     pub account: String,
     _scratch: Scratch,
 }
 
-impl Stage {
+impl TestEnv {
     /// A cloud with this inventory (YAML, see docs/simulator.md; the key `testid` is added, and an owner), an account that may use all of
-    /// it from the stage's namespace, and the operator running.
-    pub async fn set(binaries: &Binaries, inventory: &str) -> Result<Self> {
+    /// it from the test environment's namespace, and the operator running.
+    pub async fn start(binaries: &Binaries, inventory: &str) -> Result<Self> {
         drop(operator(binaries).await?);
-        Self::raise(binaries, inventory).await
+        Self::start_without_operator(binaries, inventory).await
     }
 
     /// The same, for a file that starts its operator by itself. The kinds must be installed.
-    pub async fn raise(binaries: &Binaries, inventory: &str) -> Result<Self> {
-        Self::raise_on(ControlPlane::shared().await?, binaries, inventory).await
+    pub async fn start_without_operator(binaries: &Binaries, inventory: &str) -> Result<Self> {
+        Self::start_on(ControlPlane::shared().await?, binaries, inventory).await
     }
 
     /// The same, on a control plane of its own.
-    pub async fn raise_on(
+    pub async fn start_on(
         plane: &ControlPlane,
         binaries: &Binaries,
         inventory: &str,
     ) -> Result<Self> {
         let client = plane.admin_client().await?;
-        let scratch = Scratch::new("stage")?;
+        let scratch = Scratch::new("env")?;
         let file = scratch.path().join("inventory.yaml");
         let account = NEXT_ACCOUNT.fetch_add(1, Ordering::Relaxed).to_string();
         std::fs::write(&file, owned(inventory, &account)?)?;
@@ -115,7 +120,7 @@ impl Stage {
         let namespaces: Api<Namespace> = Api::all(client.clone());
         let namespace = Namespace {
             metadata: ObjectMeta {
-                generate_name: Some("stage-".to_owned()),
+                generate_name: Some("test-".to_owned()),
                 ..ObjectMeta::default()
             },
             ..Namespace::default()
@@ -124,20 +129,19 @@ impl Stage {
             .create(&PostParams::default(), &namespace)
             .await?
             .name_any();
-        let stage = Self {
+        let env = Self {
             simulator,
             client,
             name,
             account,
             _scratch: scratch,
         };
-        stage.write_secret("testid", "testsecret").await?;
-        stage
-            .write_account(
-                json!([{"namespaces": {"names": [stage.name]}, "securityGroupIDs": ["*"]}]),
-            )
-            .await?;
-        Ok(stage)
+        env.write_secret("testid", "testsecret").await?;
+        env.write_account(
+            json!([{"namespaces": {"names": [env.name]}, "securityGroupIDs": ["*"]}]),
+        )
+        .await?;
+        Ok(env)
     }
 
     /// Writes the account's Secret into the operator's namespace.
@@ -167,7 +171,7 @@ impl Stage {
         self.write_account_named(&self.name, grants).await
     }
 
-    /// Writes an account of this name, with the Secret of this name, at the stage's cloud.
+    /// Writes an account of this name, with the Secret of this name, at the test environment's cloud.
     pub async fn write_account_named(&self, name: &str, grants: Value) -> Result<()> {
         let accounts: Api<ClusterCloudAccount> = Api::all(self.client.clone());
         let endpoint = self.simulator.endpoint();
@@ -190,7 +194,7 @@ impl Stage {
         Ok(())
     }
 
-    /// The memberships of the stage.
+    /// The memberships of the test environment.
     pub fn memberships(&self) -> Api<SecurityGroupMembership> {
         Api::namespaced(self.client.clone(), &self.name)
     }
@@ -418,4 +422,138 @@ pub fn condition<'a>(
         .conditions
         .iter()
         .find(|condition| condition.type_ == type_)
+}
+
+/// Who the operator is to the API server.
+const OPERATOR_USER: &str = "system:serviceaccount:security-group-operator:security-group-operator";
+
+impl TestEnv {
+    /// Asks for a pass over a membership, as a user does.
+    pub async fn look_again(&self, name: &str) -> Result<()> {
+        static ASKED: AtomicU64 = AtomicU64::new(0);
+        let value = ASKED.fetch_add(1, Ordering::Relaxed).to_string();
+        self.annotate(name, RECONCILE_REQUESTED_ANNOTATION, &value)
+            .await
+    }
+
+    /// Asks for a pass and returns when it has read the target, so that a pass asked for before has ended.
+    pub async fn look_and_wait(&self, name: &str) -> Result<()> {
+        let before = self.reads().await?;
+        self.look_again(name).await?;
+        eventually(&format!("{name} is looked at"), async || {
+            Ok(self.reads().await? > before)
+        })
+        .await
+    }
+
+    /// Describe calls, of both kinds.
+    pub async fn reads(&self) -> Result<u64> {
+        Ok(
+            self.calls("DescribeInstances").await?
+                + self.calls("DescribeNetworkInterfaces").await?,
+        )
+    }
+
+    /// Returns when there is an event with this reason about the membership.
+    pub async fn until_event(&self, name: &str, reason: &str) -> Result<()> {
+        eventually(&format!("event {reason} about {name}"), async || {
+            Ok(self.events(name).await?.iter().any(|seen| seen == reason))
+        })
+        .await
+    }
+
+    /// The operator's accepted writes in the test environment's namespace so far: `patch securitygroupmemberships/status NAME`.
+    pub async fn operator_writes(&self) -> Result<Vec<String>> {
+        Ok(ControlPlane::shared()
+            .await?
+            .audit_events()?
+            .into_iter()
+            .filter(|event| {
+                event.user == OPERATOR_USER
+                    && event.namespace == self.name
+                    && !["get", "list", "watch"].contains(&event.verb.as_str())
+            })
+            .map(|event| {
+                let slash = if event.subresource.is_empty() {
+                    ""
+                } else {
+                    "/"
+                };
+                format!(
+                    "{} {}{slash}{}",
+                    event.verb, event.resource, event.subresource
+                )
+            })
+            .collect())
+    }
+
+    /// Has somebody else begin a change of an instance that takes a minute: until then every other one is a 409.
+    pub async fn occupy(&self, instance: &str, group: &str) -> Result<()> {
+        use security_group_operator::ecs::{Client, Credential, Endpoints, Http, Target};
+
+        eventually(
+            "the account is examined, which must not take a minute",
+            async || Ok(self.calls("GetCallerIdentity").await? > 0),
+        )
+        .await?;
+        let endpoint = self.simulator.endpoint();
+        let somebody = Client::new(
+            Arc::new(Http::new()?),
+            Credential::new("testid", "testsecret", None)?,
+            Endpoints::parse(Some(&endpoint), Some(&endpoint))?,
+        );
+        let before = self.calls("JoinSecurityGroup").await?;
+        self.behind(json!({"set": {"latency": "60s"}})).await?;
+        let target = Target::Instance(instance.parse()?);
+        let (region, group) = ("cn-hangzhou".parse()?, group.parse()?);
+        let call =
+            tokio::spawn(
+                async move { somebody.join_security_group(&region, &target, &group).await },
+            );
+        eventually("the call has arrived", async || {
+            Ok(self.calls("JoinSecurityGroup").await? > before)
+        })
+        .await?;
+        call.abort();
+        self.behind(json!({"set": {"latency": "0s"}})).await
+    }
+
+    /// One change behind the operator's back.
+    pub async fn behind(&self, change: Value) -> Result<()> {
+        self.simulator.change(&change).await
+    }
+}
+
+/// What kstatus goes by: `Stalled`, `Reconciling`, or `Settled`; fails if an object claims both.
+pub fn phase(object: &SecurityGroupMembership) -> &'static str {
+    let is = |type_| condition(object, type_).is_some_and(|found| found.status == "True");
+    let (stalled, reconciling) = (is("Stalled"), is("Reconciling"));
+    assert!(!(stalled && reconciling), "{} is both", object.name_any());
+    if stalled {
+        "Stalled"
+    } else if reconciling {
+        "Reconciling"
+    } else {
+        "Settled"
+    }
+}
+
+/// The sentence of the condition Ready; empty where there is none.
+pub fn message(object: &SecurityGroupMembership) -> &str {
+    ready(object).map_or("", |ready| &ready.message)
+}
+
+/// Whether `status.lastError` has this code, as the cloud spells it.
+pub fn has_code(object: &SecurityGroupMembership, code: &str) -> bool {
+    let status = object.status.as_ref();
+    let error = status.and_then(|status| status.last_error.as_ref());
+    error.is_some_and(|error| error.code.as_deref() == Some(code))
+}
+
+/// The claim on the object, if it carries one; fails if claim and finalizer do not go together.
+pub fn claim(object: &SecurityGroupMembership) -> Option<String> {
+    let origin = object.annotations().get(ORIGIN_ANNOTATION).cloned();
+    let kept = object.finalizers().iter().any(|name| name == FINALIZER);
+    assert_eq!(origin.is_some(), kept, "claim and finalizer are one");
+    origin
 }
