@@ -147,7 +147,7 @@ async fn a_key_that_the_cloud_refuses_is_said_in_its_words_and_not_tried_again_a
         assert!(!serde_json::to_string(&status)?.contains("canary"));
         env.apply("web", "i-web", "sg-web", json!({})).await?;
         for _ in 0..3 {
-            env.look_again("web").await?;
+            env.request_reconcile("web").await?;
         }
         let object = env.until_reason("web", "AccountNotReady").await?;
         stalled(&object, &[code, &env.name, "in the account's Secret"]);
@@ -156,14 +156,14 @@ async fn a_key_that_the_cloud_refuses_is_said_in_its_words_and_not_tried_again_a
         assert!(env.is_member("i-other", "sg-web").await?);
         let asked = env.calls("GetCallerIdentity").await?;
         assert!((1..=FEW).contains(&asked), "{code}: {asked} calls");
-        assert_eq!(env.reads().await?, 0);
+        assert_eq!(env.describe_calls().await?, 0);
 
         // Put right without a restart.
         env.write_secret("testid", "testsecret").await?;
         env.until_reason("web", "Joined").await?;
         env.until_reason("first", "Joined").await?;
         env.delete("web").await?;
-        env.until_gone("web").await?;
+        env.until_deleted("web").await?;
     }
     alive(&binaries!()).await
 }
@@ -234,12 +234,12 @@ async fn without_a_grant_nobody_joins_and_nobody_is_evicted() -> Result<()> {
         stalled(&object, &["sg-web", &env.name]);
         // No repair any more, and no Leave either. The witness is looked at after it.
         let edge = json!({"target": "i-web", "securityGroupId": "sg-web"});
-        env.behind(json!({"leave": edge})).await?;
-        env.look_again("web").await?;
-        env.look_and_wait("witness").await?;
-        env.look_and_wait("witness").await?;
+        env.change_cloud(json!({"leave": edge})).await?;
+        env.request_reconcile("web").await?;
+        env.reconcile_and_wait("witness").await?;
+        env.reconcile_and_wait("witness").await?;
         assert!(!env.is_member("i-web", "sg-web").await?);
-        env.behind(json!({"join": edge})).await?;
+        env.change_cloud(json!({"join": edge})).await?;
         env.write_account(named(json!(["sg-web"]))).await?;
         env.until_reason("web", "Joined").await?;
     }
@@ -299,7 +299,7 @@ async fn a_deletion_without_a_grant_waits_and_says_the_way_out() -> Result<()> {
         json!({"deletionPolicy": "Retain"}),
     )
     .await?;
-    env.until_gone("web").await?;
+    env.until_deleted("web").await?;
     assert!(env.is_member("i-web", "sg-web").await?);
     alive(&binaries!()).await
 }

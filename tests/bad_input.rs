@@ -296,7 +296,7 @@ async fn an_object_from_before_a_stricter_rule_is_served_and_let_go() -> Result<
         .await?;
     env.until_ready("web").await?;
     env.delete("web").await?;
-    env.until_gone("web").await?;
+    env.until_deleted("web").await?;
     assert!(!env.is_member("i-web", "sg-web").await?);
     Ok(())
 }

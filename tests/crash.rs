@@ -72,7 +72,7 @@ async fn is_our_own_edge(env: &TestEnv, name: &str, target: &str) -> Result<()> 
     );
     assert!(env.is_member(target, "sg-web").await?);
     env.delete(name).await?;
-    env.until_gone(name).await?;
+    env.until_deleted(name).await?;
     assert!(!env.is_member(target, "sg-web").await?);
     assert_eq!(env.effects("JoinSecurityGroup").await?, 1);
     assert_eq!(env.effects("LeaveSecurityGroup").await?, 1);
@@ -136,7 +136,7 @@ async fn killed_while_a_leave_is_on_its_way_the_object_goes() -> Result<()> {
         let held = env.memberships().get("web").await?;
         assert_eq!(claim(&held).as_deref(), Some("Joined"));
         crash(&env, &mut operator).await?;
-        env.until_gone("web").await?;
+        env.until_deleted("web").await?;
         assert!(!env.is_member("i-web", "sg-web").await?);
         assert_eq!(env.effects("LeaveSecurityGroup").await?, 1);
     }
@@ -166,7 +166,7 @@ async fn killed_between_hand_over_and_release_the_edge_has_one_owner() -> Result
         )
         .await?;
     operator.restart().await?;
-    env.until_gone("a").await?;
+    env.until_deleted("a").await?;
     assert_eq!(env.calls("LeaveSecurityGroup").await?, 0);
     is_our_own_edge(&env, "b", "i-web").await
 }
@@ -196,7 +196,7 @@ async fn a_restart_writes_nothing_and_reads_by_the_hundred() -> Result<()> {
         Ok(passes_ready(&metrics).await? >= OBJECTS)
     })
     .await?;
-    let reads = env.reads().await?;
+    let reads = env.describe_calls().await?;
     assert!(
         (1..=OBJECTS as u64).contains(&reads),
         "{reads} reads for {OBJECTS} objects"
@@ -282,7 +282,7 @@ async fn keys_of_another_cloud_account_touch_no_edge_of_the_first() -> Result<()
     assert_eq!(env.calls("JoinSecurityGroup").await?, 1);
     assert_eq!(env.calls("LeaveSecurityGroup").await?, 0);
     env.write_secret("testid", "testsecret").await?;
-    env.until_gone("web").await?;
+    env.until_deleted("web").await?;
     assert!(!env.is_member("i-web", "sg-web").await?);
     Ok(())
 }

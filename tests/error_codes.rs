@@ -146,8 +146,8 @@ const CODES: &[(&str, &str, &str, Cause, Shown)] = &[
 #[tokio::test]
 async fn every_code_of_join_is_visible_with_its_class_and_its_retry() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
-    env.occupy("i-conflict", "sg-a").await?;
-    env.behind(changes()).await?;
+    env.hold_conflict("i-conflict", "sg-a").await?;
+    env.change_cloud(changes()).await?;
     let faults: Vec<Value> = CODES
         .iter()
         .filter(|(_, _, _, cause, _)| *cause == Fault)
@@ -184,8 +184,9 @@ async fn every_code_of_join_is_visible_with_its_class_and_its_retry() -> Result<
 #[tokio::test]
 async fn codes_of_the_first_edition_are_visible_too() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
-    env.behind(json!({"set": {"codes": "original"}})).await?;
-    env.behind(changes()).await?;
+    env.change_cloud(json!({"set": {"codes": "original"}}))
+        .await?;
+    env.change_cloud(changes()).await?;
     for (code, target, shown) in [
         ("OperationDenied", "i-old", Stalled),
         ("IncorrectInstanceStatus", "i-pending", Waiting),
@@ -201,14 +202,14 @@ async fn codes_of_the_first_edition_are_visible_too() -> Result<()> {
 #[tokio::test]
 async fn somebody_who_was_faster_is_adopted_and_not_evicted() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
-    env.behind(changes()).await?;
+    env.change_cloud(changes()).await?;
     env.apply("faster", "i-faster", "sg-web", json!({})).await?;
     let object = env.until_reason("faster", "Adopted").await?;
     assert_eq!(phase(&object), "Settled");
     let code = "InvalidInstanceId.AlreadyExists";
     assert_eq!(env.simulator.calls("JoinSecurityGroup", code).await?, 1);
     env.delete("faster").await?;
-    env.until_gone("faster").await?;
+    env.until_deleted("faster").await?;
     assert!(env.is_member("i-faster", "sg-web").await?);
     assert_eq!(env.calls("LeaveSecurityGroup").await?, 0);
     Ok(())
@@ -217,12 +218,14 @@ async fn somebody_who_was_faster_is_adopted_and_not_evicted() -> Result<()> {
 #[tokio::test]
 async fn what_ram_refuses_says_what_is_missing_and_goes_on_when_it_is_allowed() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
-    env.behind(json!({"deny": {"id": "testid", "deny": [{"action": "ecs:JoinSecurityGroup"}]}}))
-        .await?;
+    env.change_cloud(
+        json!({"deny": {"id": "testid", "deny": [{"action": "ecs:JoinSecurityGroup"}]}}),
+    )
+    .await?;
     env.apply("web", "i-basic", "sg-web", json!({})).await?;
     shows(&env, "web", "Forbidden.RAM", Stalled).await?;
-    env.behind(json!({"allow": {"id": "testid"}})).await?;
-    env.look_again("web").await?;
+    env.change_cloud(json!({"allow": {"id": "testid"}})).await?;
+    env.request_reconcile("web").await?;
     let object = env.until_reason("web", "Joined").await?;
     assert!(object.status.unwrap().last_error.is_none());
     env.until_event("web", "Recovered").await?;
@@ -235,7 +238,7 @@ async fn a_limit_that_is_used_up_is_said_and_waited_for() -> Result<()> {
     env.apply("witness", "i-first", "sg-full", json!({}))
         .await?;
     env.until_reason("witness", "Adopted").await?;
-    env.behind(json!({"set": {"limits": {"JoinSecurityGroup": 0}}}))
+    env.change_cloud(json!({"set": {"limits": {"JoinSecurityGroup": 0}}}))
         .await?;
     let start = Instant::now();
     env.apply("web", "i-basic", "sg-web", json!({})).await?;
@@ -246,8 +249,8 @@ async fn a_limit_that_is_used_up_is_said_and_waited_for() -> Result<()> {
     // Asked again and again, it does not call again: this call stays away until the minute is over. While it waits for its
     // turn it is not read either; the witness, asked after it, is.
     for _ in 0..5 {
-        env.look_again("web").await?;
-        env.look_and_wait("witness").await?;
+        env.request_reconcile("web").await?;
+        env.reconcile_and_wait("witness").await?;
     }
     let asked = env
         .simulator

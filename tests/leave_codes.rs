@@ -78,8 +78,8 @@ async fn every_code_of_leave_that_keeps_the_edge_keeps_the_object_and_says_the_w
     for (_, target, ..) in rows() {
         env.until_reason(target, "Joined").await?;
     }
-    env.occupy("i-conflict", "sg-other").await?;
-    env.behind(changes()).await?;
+    env.hold_conflict("i-conflict", "sg-other").await?;
+    env.change_cloud(changes()).await?;
     let fault = |(code, target, ..): &(&str, &str, &str, &str)| json!({"action": "LeaveSecurityGroup", "target": target, "fault": {"error": {"code": code}}});
     let faults: Vec<Value> = FAULTS.iter().map(fault).collect();
     env.simulator.faults(&json!(faults)).await?;
@@ -98,7 +98,7 @@ async fn every_code_of_leave_that_keeps_the_edge_keeps_the_object_and_says_the_w
             .await?;
     }
     for (_, target, ..) in rows() {
-        env.until_gone(target).await?;
+        env.until_deleted(target).await?;
     }
     assert_eq!(env.simulator.state().await?, before);
     Ok(())
@@ -136,14 +136,14 @@ async fn an_edge_that_is_gone_already_is_as_good_as_left() -> Result<()> {
         ("current", "InvalidSecurityGroupAssociation.NotFound"),
         ("original", "InstanceNotInSecurityGroup"),
     ] {
-        env.behind(json!({"set": {"codes": codes}})).await?;
+        env.change_cloud(json!({"set": {"codes": codes}})).await?;
         for (count, target) in [(1, "i-web"), (2, "eni-web")] {
             env.apply("web", target, "sg-web", json!({})).await?;
             env.until_reason("web", "Joined").await?;
-            env.behind(json!({"leave": {"target": target, "securityGroupId": "sg-web"}}))
+            env.change_cloud(json!({"leave": {"target": target, "securityGroupId": "sg-web"}}))
                 .await?;
             env.delete("web").await?;
-            env.until_gone("web").await?;
+            env.until_deleted("web").await?;
             assert_eq!(
                 env.simulator.calls("LeaveSecurityGroup", code).await?,
                 count
@@ -160,18 +160,18 @@ async fn a_refusal_is_believed_only_while_the_edge_stands() -> Result<()> {
     for target in ["i-web", "eni-web"] {
         env.apply("web", target, "sg-web", json!({})).await?;
         env.until_reason("web", "Joined").await?;
-        env.behind(deny.clone()).await?;
+        env.change_cloud(deny.clone()).await?;
         env.delete("web").await?;
         keeps(&env, "web", "Forbidden.RAM", "Stalled").await?;
         assert!(env.is_member(target, "sg-web").await?);
 
         // Still forbidden, but there is nothing left to forbid.
-        env.behind(json!({"leave": {"target": target, "securityGroupId": "sg-web"}}))
+        env.change_cloud(json!({"leave": {"target": target, "securityGroupId": "sg-web"}}))
             .await?;
-        env.look_again("web").await?;
-        env.until_gone("web").await?;
+        env.request_reconcile("web").await?;
+        env.until_deleted("web").await?;
         assert_eq!(env.simulator.calls("LeaveSecurityGroup", "OK").await?, 0);
-        env.behind(json!({"allow": {"id": "testid"}})).await?;
+        env.change_cloud(json!({"allow": {"id": "testid"}})).await?;
     }
     Ok(())
 }
@@ -179,15 +179,17 @@ async fn a_refusal_is_believed_only_while_the_edge_stands() -> Result<()> {
 #[tokio::test]
 async fn a_deletion_goes_on_when_ram_allows_it() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
-    env.behind(json!({"deny": {"id": "testid", "deny": [{"action": "ecs:LeaveSecurityGroup"}]}}))
-        .await?;
+    env.change_cloud(
+        json!({"deny": {"id": "testid", "deny": [{"action": "ecs:LeaveSecurityGroup"}]}}),
+    )
+    .await?;
     env.apply("web", "i-web", "sg-web", json!({})).await?;
     env.until_reason("web", "Joined").await?;
     env.delete("web").await?;
     keeps(&env, "web", "Forbidden.RAM", "Stalled").await?;
-    env.behind(json!({"allow": {"id": "testid"}})).await?;
-    env.look_again("web").await?;
-    env.until_gone("web").await?;
+    env.change_cloud(json!({"allow": {"id": "testid"}})).await?;
+    env.request_reconcile("web").await?;
+    env.until_deleted("web").await?;
     assert!(!env.is_member("i-web", "sg-web").await?);
     Ok(())
 }
@@ -204,7 +206,7 @@ async fn a_throttled_leave_is_made_when_the_cloud_said_it_may_be() -> Result<()>
     env.delete("web").await?;
     let object = env.until_reason("web", "Throttled").await?;
     assert_eq!(phase(&object), "Reconciling");
-    env.until_gone("web").await?;
+    env.until_deleted("web").await?;
     assert!(!env.is_member("i-web", "sg-web").await?);
     assert_eq!(env.calls("LeaveSecurityGroup").await?, 2);
     Ok(())
@@ -227,7 +229,7 @@ async fn a_leave_whose_answer_is_lost_is_found_done() -> Result<()> {
                 .faults(&json!({"action": "LeaveSecurityGroup", "count": 1, "effect": effect, "fault": fault}))
                 .await?;
             env.delete("web").await?;
-            env.until_gone("web").await?;
+            env.until_deleted("web").await?;
             assert!(
                 !env.is_member("i-web", "sg-web").await?,
                 "{fault}, {effect}"

@@ -78,7 +78,7 @@ async fn an_edge_is_ours_whatever_became_of_the_answer() -> Result<()> {
             env.delete(&target(index)).await?;
         }
         for (index, what) in wanted.iter().enumerate() {
-            env.until_gone(&target(index)).await?;
+            env.until_deleted(&target(index)).await?;
             assert!(!env.is_member(&target(index), "sg-web").await?, "{what}");
         }
     }
@@ -117,7 +117,7 @@ async fn a_cloud_that_keeps_failing_is_asked_again_and_says_so() -> Result<()> {
         env.simulator.faults(&json!([])).await?;
         env.until_reason("never", "Joined").await?;
         env.delete("never").await?;
-        env.until_gone("never").await?;
+        env.until_deleted("never").await?;
     }
     Ok(())
 }
@@ -147,10 +147,10 @@ async fn a_look_that_cannot_be_used_is_no_reason_to_act() -> Result<()> {
 
         env.simulator.faults(&json!([])).await?;
         env.until_ready("new").await?;
-        env.until_gone("old").await?;
+        env.until_deleted("old").await?;
         assert!(env.is_member("i-new", "sg-web").await?, "{broken}");
         env.delete("new").await?;
-        env.until_gone("new").await?;
+        env.until_deleted("new").await?;
     }
     Ok(())
 }

@@ -31,7 +31,7 @@ async fn a_target_joins_and_leaves_with_its_object() -> Result<()> {
         assert_eq!(claim(&object).as_deref(), Some("Joined"));
         assert!(env.is_member(target, "sg-web").await?);
         env.delete("web").await?;
-        env.until_gone("web").await?;
+        env.until_deleted("web").await?;
         assert!(!env.is_member(target, "sg-web").await?);
         assert!(env.is_member(target, "sg-base").await?);
     }
@@ -47,7 +47,7 @@ async fn an_adopted_edge_is_never_left_by_default() -> Result<()> {
         assert_eq!(ready(&object).unwrap().reason, "Adopted");
         assert_eq!(claim(&object).as_deref(), Some("Adopted"));
         env.delete("before").await?;
-        env.until_gone("before").await?;
+        env.until_deleted("before").await?;
         assert!(env.is_member(target, "sg-web").await?);
     }
     assert_eq!(env.calls("JoinSecurityGroup").await?, 0);
@@ -77,7 +77,7 @@ async fn an_object_restored_with_its_finalizer_can_still_be_deleted() -> Result<
     let object = env.until_ready("web").await?;
     assert_eq!(ready(&object).unwrap().reason, "Joined");
     env.delete("web").await?;
-    env.until_gone("web").await?;
+    env.until_deleted("web").await?;
     assert!(!env.is_member("i-before", "sg-web").await?);
     Ok(())
 }
@@ -114,9 +114,9 @@ async fn a_pass_over_a_settled_edge_writes_nothing() -> Result<()> {
         env.apply(name, target, "sg-web", json!({})).await?;
         env.until_ready(name).await?;
         // A pass has ended when the next one reads.
-        env.look_and_wait(name).await?;
-        env.look_and_wait(name).await?;
-        env.look_and_wait(name).await?;
+        env.reconcile_and_wait(name).await?;
+        env.reconcile_and_wait(name).await?;
+        env.reconcile_and_wait(name).await?;
     }
     eventually("both events are in the audit log", async || {
         let writes = env.operator_writes().await?;
@@ -148,13 +148,13 @@ async fn a_target_that_is_released_is_said_to_be_gone_and_lets_its_object_go() -
         env.apply("saw", target, "sg-web", json!({"deletionPolicy": "Leave"}))
             .await?;
         env.until_ready("saw").await?;
-        env.behind(json!({"delete": {"id": target}})).await?;
-        env.look_again("saw").await?;
+        env.change_cloud(json!({"delete": {"id": target}})).await?;
+        env.request_reconcile("saw").await?;
         let object = env.until_reason("saw", "TargetNotFound").await?;
         assert_eq!(phase(&object), "Stalled");
         assert!(ready(&object).unwrap().message.contains(field));
         env.delete("saw").await?;
-        env.until_gone("saw").await?;
+        env.until_deleted("saw").await?;
     }
     Ok(())
 }
@@ -165,9 +165,9 @@ async fn a_target_that_goes_unseen_lets_its_object_go() -> Result<()> {
     for target in ["i-web", "eni-web"] {
         env.apply("web", target, "sg-web", json!({})).await?;
         env.until_ready("web").await?;
-        env.behind(json!({"delete": {"id": target}})).await?;
+        env.change_cloud(json!({"delete": {"id": target}})).await?;
         env.delete("web").await?;
-        env.until_gone("web").await?;
+        env.until_deleted("web").await?;
     }
     Ok(())
 }
@@ -176,16 +176,17 @@ async fn a_target_that_goes_unseen_lets_its_object_go() -> Result<()> {
 async fn a_group_that_is_gone_lets_the_object_go() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     env
-        .behind(json!({"createInterface": {"id": "eni-other", "account": env.account, "securityGroupIds": ["sg-base"]}}))
+        .change_cloud(json!({"createInterface": {"id": "eni-other", "account": env.account, "securityGroupIds": ["sg-base"]}}))
         .await?;
     for target in ["i-web", "eni-other"] {
         env.apply(target, target, "sg-web", json!({})).await?;
         env.until_ready(target).await?;
     }
-    env.behind(json!({"delete": {"id": "sg-web"}})).await?;
+    env.change_cloud(json!({"delete": {"id": "sg-web"}}))
+        .await?;
     for target in ["i-web", "eni-other"] {
         env.delete(target).await?;
-        env.until_gone(target).await?;
+        env.until_deleted(target).await?;
         assert!(env.is_member(target, "sg-base").await?);
     }
     Ok(())

@@ -43,18 +43,18 @@ async fn observe_says_what_it_would_do_and_does_nothing() -> Result<()> {
 
         // The edge comes and goes, and the object only tells.
         let edge = json!({"target": out, "securityGroupId": "sg-web"});
-        env.behind(json!({"join": edge})).await?;
-        env.look_again("out").await?;
+        env.change_cloud(json!({"join": edge})).await?;
+        env.request_reconcile("out").await?;
         env.until_ready("out").await?;
-        env.behind(json!({"leave": edge})).await?;
-        env.look_again("out").await?;
+        env.change_cloud(json!({"leave": edge})).await?;
+        env.request_reconcile("out").await?;
         env.until_reason("out", "NotAMember").await?;
 
         // Without a finalizer deletion needs nobody.
         env.delete("out").await?;
         env.delete("within").await?;
-        env.until_gone("out").await?;
-        env.until_gone("within").await?;
+        env.until_deleted("out").await?;
+        env.until_deleted("within").await?;
         assert!(env.is_member(within, "sg-web").await?);
     }
     assert_eq!(writes(&env).await?, 0);
@@ -73,7 +73,7 @@ async fn refuse_leaves_an_edge_from_before_alone_until_it_is_told_to_adopt() -> 
         assert!(ready(&object).unwrap().message.contains("set it to Adopt"));
         // Even with deletionPolicy Leave: the edge was never this object's.
         env.delete("before").await?;
-        env.until_gone("before").await?;
+        env.until_deleted("before").await?;
         assert!(env.is_member(within, "sg-web").await?);
 
         env.apply("before", within, "sg-web", refuse).await?;
@@ -91,7 +91,7 @@ async fn refuse_leaves_an_edge_from_before_alone_until_it_is_told_to_adopt() -> 
             ("Settled", Some("Adopted"))
         );
         env.delete("before").await?;
-        env.until_gone("before").await?;
+        env.until_deleted("before").await?;
         assert!(env.is_member(within, "sg-web").await?);
     }
     assert_eq!(writes(&env).await?, 0);
@@ -111,7 +111,7 @@ async fn leave_leaves_an_adopted_edge_too() -> Result<()> {
         .await?;
         env.until_reason("before", "Adopted").await?;
         env.delete("before").await?;
-        env.until_gone("before").await?;
+        env.until_deleted("before").await?;
         assert!(!env.is_member(within, "sg-web").await?);
     }
     Ok(())
@@ -126,7 +126,7 @@ async fn retain_keeps_the_edge_without_a_call() -> Result<()> {
         env.until_reason("web", "Joined").await?;
         env.simulator.reset_stats().await?;
         env.delete("web").await?;
-        env.until_gone("web").await?;
+        env.until_deleted("web").await?;
         assert!(env.is_member(out, "sg-web").await?);
         assert_eq!(env.simulator.stats().await?["calls"], json!({}));
         env.until_event("web", "Retained").await?;
@@ -144,7 +144,7 @@ async fn retain_is_the_way_out_of_a_deletion_that_cannot_finish() -> Result<()> 
     for ((out, _), code) in TARGETS.into_iter().zip(codes) {
         env.apply("web", out, "sg-web", json!({})).await?;
         env.until_reason("web", "Joined").await?;
-        env.behind(json!({"leave": {"target": out, "securityGroupId": "sg-base"}}))
+        env.change_cloud(json!({"leave": {"target": out, "securityGroupId": "sg-base"}}))
             .await?;
         env.delete("web").await?;
         let object = env.until_reason("web", &code.replace('.', "")).await?;
@@ -167,7 +167,7 @@ async fn retain_is_the_way_out_of_a_deletion_that_cannot_finish() -> Result<()> 
         env.simulator.reset_stats().await?;
         env.apply("web", out, "sg-web", json!({"deletionPolicy": "Retain"}))
             .await?;
-        env.until_gone("web").await?;
+        env.until_deleted("web").await?;
         assert!(env.is_member(out, "sg-web").await?);
         assert_eq!(env.simulator.stats().await?["calls"], json!({}));
     }
@@ -180,12 +180,12 @@ async fn a_deletion_that_was_stuck_goes_on_when_the_cause_is_gone() -> Result<()
     env.apply("web", "i-web", "sg-web", json!({})).await?;
     env.until_ready("web").await?;
     let base = json!({"target": "i-web", "securityGroupId": "sg-base"});
-    env.behind(json!({"leave": base})).await?;
+    env.change_cloud(json!({"leave": base})).await?;
     env.delete("web").await?;
     env.until_reason("web", "InstanceLastSecurityGroup").await?;
-    env.behind(json!({"join": base})).await?;
-    env.look_again("web").await?;
-    env.until_gone("web").await?;
+    env.change_cloud(json!({"join": base})).await?;
+    env.request_reconcile("web").await?;
+    env.until_deleted("web").await?;
     assert!(!env.is_member("i-web", "sg-web").await?);
     Ok(())
 }
@@ -197,13 +197,13 @@ async fn repair_puts_back_what_somebody_else_took_away() -> Result<()> {
         env.apply(out, out, "sg-web", json!({})).await?;
         env.until_reason(out, "Joined").await?;
         env.simulator.reset_stats().await?;
-        env.behind(json!({"leave": {"target": out, "securityGroupId": "sg-web"}}))
+        env.change_cloud(json!({"leave": {"target": out, "securityGroupId": "sg-web"}}))
             .await?;
-        env.look_again(out).await?;
+        env.request_reconcile(out).await?;
         env.until_event(out, "DriftDetected").await?;
         env.until_event(out, "DriftRepaired").await?;
         assert!(env.is_member(out, "sg-web").await?);
-        env.look_and_wait(out).await?;
+        env.reconcile_and_wait(out).await?;
         assert_eq!(env.calls("JoinSecurityGroup").await?, 1);
         let object = env.until_reason(out, "Joined").await?;
         assert_eq!(phase(&object), "Settled");
@@ -218,13 +218,13 @@ async fn what_is_undone_again_and_again_is_said_and_no_more_repaired_for_now() -
     env.until_reason("web", "Joined").await?;
     let taken_out = json!({"leave": {"target": "i-web", "securityGroupId": "sg-web"}});
     for repairs in 1..=3 {
-        env.behind(taken_out.clone()).await?;
-        env.look_and_wait("web").await?;
+        env.change_cloud(taken_out.clone()).await?;
+        env.reconcile_and_wait("web").await?;
         assert!(env.is_member("i-web", "sg-web").await?);
         assert_eq!(env.calls("JoinSecurityGroup").await?, 1 + repairs);
     }
-    env.behind(taken_out).await?;
-    env.look_again("web").await?;
+    env.change_cloud(taken_out).await?;
+    env.request_reconcile("web").await?;
     let object = env.until_reason("web", "RepairLoop").await?;
     assert_eq!(phase(&object), "Stalled");
     let drifted = condition(&object, "Drifted").unwrap();
@@ -238,20 +238,20 @@ async fn what_is_undone_again_and_again_is_said_and_no_more_repaired_for_now() -
         "{message}"
     );
     env.until_event("web", "DriftDetected").await?;
-    env.look_and_wait("web").await?;
-    env.look_and_wait("web").await?;
+    env.reconcile_and_wait("web").await?;
+    env.reconcile_and_wait("web").await?;
     assert_eq!(env.calls("JoinSecurityGroup").await?, 4);
     assert!(!env.is_member("i-web", "sg-web").await?);
 
     // Whoever is the other owner puts it back, and that is the end of it.
-    env.behind(json!({"join": {"target": "i-web", "securityGroupId": "sg-web"}}))
+    env.change_cloud(json!({"join": {"target": "i-web", "securityGroupId": "sg-web"}}))
         .await?;
-    env.look_again("web").await?;
+    env.request_reconcile("web").await?;
     let object = env.until_reason("web", "Joined").await?;
     assert!(condition(&object, "Drifted").is_none());
     assert_eq!(env.calls("JoinSecurityGroup").await?, 4);
     env.delete("web").await?;
-    env.until_gone("web").await?;
+    env.until_deleted("web").await?;
     assert!(!env.is_member("i-web", "sg-web").await?);
     Ok(())
 }
@@ -266,15 +266,15 @@ async fn report_only_says_that_somebody_else_took_it_away() -> Result<()> {
                 .await?;
             env.until_ready(target).await?;
             let joins = env.calls("JoinSecurityGroup").await?;
-            env.behind(json!({"leave": {"target": target, "securityGroupId": "sg-web"}}))
+            env.change_cloud(json!({"leave": {"target": target, "securityGroupId": "sg-web"}}))
                 .await?;
-            env.look_again(target).await?;
+            env.request_reconcile(target).await?;
             let object = env.until_reason(target, "DriftReported").await?;
             assert_eq!(phase(&object), "Stalled");
             assert_eq!(condition(&object, "Drifted").unwrap().status, "True");
             env.until_event(target, "DriftDetected").await?;
-            env.look_and_wait(target).await?;
-            env.look_and_wait(target).await?;
+            env.reconcile_and_wait(target).await?;
+            env.reconcile_and_wait(target).await?;
             assert_eq!(env.calls("JoinSecurityGroup").await?, joins);
             assert!(!env.is_member(target, "sg-web").await?);
 
@@ -300,15 +300,15 @@ async fn nothing_is_read_or_written_for_a_paused_object() -> Result<()> {
         assert_eq!(ready(&object).unwrap().status, "Unknown");
         assert_eq!(phase(&object), "Settled");
 
-        env.behind(json!({"leave": {"target": out, "securityGroupId": "sg-web"}}))
+        env.change_cloud(json!({"leave": {"target": out, "securityGroupId": "sg-web"}}))
             .await?;
         env.simulator.reset_stats().await?;
-        env.look_again("web").await?;
+        env.request_reconcile("web").await?;
         let asked = env.memberships().get("web").await?.resource_version();
         // What comes after it is done, so it was not forgotten, but left alone.
         env.apply("witness", within, "sg-web", json!({})).await?;
         env.until_ready("witness").await?;
-        assert_eq!(env.reads().await?, 1, "that of the witness");
+        assert_eq!(env.describe_calls().await?, 1, "that of the witness");
         assert_eq!(writes(&env).await?, 0);
         let seen = env.memberships().get("web").await?.resource_version();
         assert_eq!(seen, asked, "nothing was written");
@@ -318,17 +318,17 @@ async fn nothing_is_read_or_written_for_a_paused_object() -> Result<()> {
             ready(object).is_some_and(|ready| ready.message.contains("the deletion waits"))
         })
         .await?;
-        env.look_again("witness").await?;
-        env.look_and_wait("witness").await?;
+        env.request_reconcile("witness").await?;
+        env.reconcile_and_wait("witness").await?;
         assert_eq!(writes(&env).await?, 0);
 
-        env.behind(json!({"join": {"target": out, "securityGroupId": "sg-web"}}))
+        env.change_cloud(json!({"join": {"target": out, "securityGroupId": "sg-web"}}))
             .await?;
         env.annotate("web", PAUSED, "false").await?;
-        env.until_gone("web").await?;
+        env.until_deleted("web").await?;
         assert!(!env.is_member(out, "sg-web").await?);
         env.delete("witness").await?;
-        env.until_gone("witness").await?;
+        env.until_deleted("witness").await?;
     }
     Ok(())
 }
@@ -341,7 +341,7 @@ async fn unpausing_goes_on_where_it_stopped() -> Result<()> {
     env.until_reason("web", "Joined").await?;
     env.annotate("web", PAUSED, "true").await?;
     env.until_reason("web", "Paused").await?;
-    env.behind(json!({"leave": {"target": "i-web", "securityGroupId": "sg-web"}}))
+    env.change_cloud(json!({"leave": {"target": "i-web", "securityGroupId": "sg-web"}}))
         .await?;
     env.annotate("web", PAUSED, "false").await?;
     env.until_reason("web", "Joined").await?;

@@ -143,9 +143,9 @@ async fn edges_of_all_kinds(env: &TestEnv) -> Result<()> {
     // The same transition twice: whether the second event is new or a patch of the first, the right to it is asked for.
     for repair in 1..=2 {
         let joins = env.effects("JoinSecurityGroup").await?;
-        env.behind(json!({"leave": {"target": "i-web", "securityGroupId": "sg-web"}}))
+        env.change_cloud(json!({"leave": {"target": "i-web", "securityGroupId": "sg-web"}}))
             .await?;
-        env.look_again("a").await?;
+        env.request_reconcile("a").await?;
         eventually(&format!("repair {repair}"), async || {
             Ok(env.effects("JoinSecurityGroup").await? > joins)
         })
@@ -161,7 +161,7 @@ async fn edges_of_all_kinds(env: &TestEnv) -> Result<()> {
         .await?;
     for name in ["a", "b", "own"] {
         env.delete(name).await?;
-        env.until_gone(name).await?;
+        env.until_deleted(name).await?;
     }
     assert!(!env.is_member("i-web", "sg-web").await?);
     Ok(())

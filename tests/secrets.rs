@@ -76,7 +76,7 @@ async fn write_key(env: &TestEnv, secret: &str, token: &str) -> Result<()> {
 /// What the cloud itself takes for the secret of the key.
 async fn set_cloud_key(env: &TestEnv, secret: &str) -> Result<()> {
     let key = json!({"id": KEY, "secret": secret, "securityToken": TOKEN, "account": env.account});
-    env.behind(json!({"addKey": key})).await
+    env.change_cloud(json!({"addKey": key})).await
 }
 
 async fn until_account(env: &TestEnv, reason: &str) -> Result<()> {

@@ -34,7 +34,7 @@ async fn shared_edge() -> Result<TestEnv> {
 /// Deletes an object and waits until it is gone.
 async fn remove(env: &TestEnv, name: &str) -> Result<()> {
     env.delete(name).await?;
-    env.until_gone(name).await
+    env.until_deleted(name).await
 }
 
 #[tokio::test]
@@ -244,8 +244,8 @@ async fn two_objects_that_go_at_one_moment_leave_once_and_neither_is_stuck() -> 
         env.until_reason(&b, "Shared").await?;
         let (first, second) = tokio::join!(env.delete(&a), env.delete(&b));
         first.and(second)?;
-        env.until_gone(&a).await?;
-        env.until_gone(&b).await?;
+        env.until_deleted(&a).await?;
+        env.until_deleted(&b).await?;
         assert!(!env.is_member(&target, "sg-web").await?, "round {round}");
         assert_eq!(
             env.effects("LeaveSecurityGroup").await?,

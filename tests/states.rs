@@ -53,7 +53,7 @@ async fn a_settled_target_joins_at_once() -> Result<()> {
         assert_eq!(described.state, state);
         assert_eq!(described.vpc_id.as_deref(), Some("vpc-sim"));
         env.delete(target).await?;
-        env.until_gone(target).await?;
+        env.until_deleted(target).await?;
         assert!(!env.is_member(target, "sg-web").await?);
     }
     Ok(())
@@ -84,13 +84,13 @@ async fn join_waits_without_a_call_while_the_target_is_between_states() -> Resul
             state
         );
         env.until_event(target, "Waiting").await?;
-        env.look_and_wait(target).await?;
-        env.look_and_wait(target).await?;
+        env.reconcile_and_wait(target).await?;
+        env.reconcile_and_wait(target).await?;
         assert_eq!(env.calls("JoinSecurityGroup").await?, 0);
 
-        env.behind(json!({"setStatus": {"id": target, "status": after}}))
+        env.change_cloud(json!({"setStatus": {"id": target, "status": after}}))
             .await?;
-        env.look_again(target).await?;
+        env.request_reconcile(target).await?;
         let object = env.until_reason(target, "Joined").await?;
         assert_eq!(phase(&object), "Settled");
         assert!(env.is_member(target, "sg-web").await?);
@@ -104,27 +104,27 @@ async fn join_waits_without_a_call_while_the_target_is_between_states() -> Resul
 async fn leave_waits_without_a_call_while_the_target_is_between_states() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     for (state, target, after) in TRANSITIONS {
-        env.behind(json!({"setStatus": {"id": target, "status": after}}))
+        env.change_cloud(json!({"setStatus": {"id": target, "status": after}}))
             .await?;
         env.apply(target, target, "sg-web", json!({})).await?;
         env.until_reason(target, "Joined").await?;
         env.simulator.reset_stats().await?;
-        env.behind(json!({"setStatus": {"id": target, "status": state}}))
+        env.change_cloud(json!({"setStatus": {"id": target, "status": state}}))
             .await?;
         env.delete(target).await?;
         let object = env.until_reason(target, "WaitingForTarget").await?;
         assert_eq!(phase(&object), "Reconciling");
         let message = &ready(&object).unwrap().message;
         assert!(message.contains("is left when it has settled"), "{message}");
-        env.look_and_wait(target).await?;
-        env.look_and_wait(target).await?;
+        env.reconcile_and_wait(target).await?;
+        env.reconcile_and_wait(target).await?;
         assert_eq!(env.calls("LeaveSecurityGroup").await?, 0);
         assert!(env.is_member(target, "sg-web").await?);
 
-        env.behind(json!({"setStatus": {"id": target, "status": after}}))
+        env.change_cloud(json!({"setStatus": {"id": target, "status": after}}))
             .await?;
-        env.look_again(target).await?;
-        env.until_gone(target).await?;
+        env.request_reconcile(target).await?;
+        env.until_deleted(target).await?;
         assert!(!env.is_member(target, "sg-web").await?);
         assert_eq!(env.calls("LeaveSecurityGroup").await?, 1);
     }
@@ -136,7 +136,7 @@ async fn a_wait_ends_by_itself() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     let for_a_second = async |status| {
         let change = json!({"setStatus": {"id": "i-late", "status": status, "for": "1s"}});
-        env.behind(change).await
+        env.change_cloud(change).await
     };
     env.apply("late", "i-late", "sg-web", json!({})).await?;
     env.until_reason("late", "WaitingForTarget").await?;
@@ -145,12 +145,12 @@ async fn a_wait_ends_by_itself() -> Result<()> {
     assert_eq!(env.simulator.calls("JoinSecurityGroup", "OK").await?, 1);
     assert_eq!(env.calls("JoinSecurityGroup").await?, 1);
 
-    env.behind(json!({"setStatus": {"id": "i-late", "status": "Stopping"}}))
+    env.change_cloud(json!({"setStatus": {"id": "i-late", "status": "Stopping"}}))
         .await?;
     env.delete("late").await?;
     env.until_reason("late", "WaitingForTarget").await?;
     for_a_second("Stopping").await?;
-    env.until_gone("late").await?;
+    env.until_deleted("late").await?;
     assert_eq!(env.calls("LeaveSecurityGroup").await?, 1);
     Ok(())
 }
@@ -181,8 +181,8 @@ async fn what_only_join_knows_to_be_created_is_waited_for_too() -> Result<()> {
             error.code.as_deref(),
             Some("InvalidStatus.EniOrInstanceIsBeingCreated")
         );
-        env.behind(json!({"setStatus": settling})).await?;
-        env.look_again(name).await?;
+        env.change_cloud(json!({"setStatus": settling})).await?;
+        env.request_reconcile(name).await?;
         let object = env.until_reason(name, "Joined").await?;
         assert!(object.status.unwrap().last_error.is_none());
         assert!(env.is_member(target, "sg-web").await?);
@@ -198,7 +198,7 @@ async fn an_object_whose_target_never_settles_can_still_be_deleted() -> Result<(
         env.until_reason(target, "WaitingForTarget").await?;
         // It was never joined, so there is no claim and nothing to leave.
         env.delete(target).await?;
-        env.until_gone(target).await?;
+        env.until_deleted(target).await?;
     }
     assert_eq!(env.calls("JoinSecurityGroup").await?, 0);
     assert_eq!(env.calls("LeaveSecurityGroup").await?, 0);

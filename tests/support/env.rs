@@ -302,8 +302,8 @@ impl TestEnv {
         .await
     }
 
-    /// Returns when the membership is gone.
-    pub async fn until_gone(&self, name: &str) -> Result<()> {
+    /// Returns when the membership is deleted.
+    pub async fn until_deleted(&self, name: &str) -> Result<()> {
         let started = std::time::Instant::now();
         loop {
             let Some(object) = self.memberships().get_opt(name).await? else {
@@ -311,7 +311,7 @@ impl TestEnv {
             };
             if started.elapsed() > PATIENCE {
                 return Err(Error::new(format!(
-                    "{name} does not go:\n{}",
+                    "{name} is not deleted:\n{}",
                     serde_json::to_string_pretty(&object)?
                 )));
             }
@@ -429,7 +429,7 @@ const OPERATOR_USER: &str = "system:serviceaccount:security-group-operator:secur
 
 impl TestEnv {
     /// Asks for a pass over a membership, as a user does.
-    pub async fn look_again(&self, name: &str) -> Result<()> {
+    pub async fn request_reconcile(&self, name: &str) -> Result<()> {
         static ASKED: AtomicU64 = AtomicU64::new(0);
         let value = ASKED.fetch_add(1, Ordering::Relaxed).to_string();
         self.annotate(name, RECONCILE_REQUESTED_ANNOTATION, &value)
@@ -437,17 +437,17 @@ impl TestEnv {
     }
 
     /// Asks for a pass and returns when it has read the target, so that a pass asked for before has ended.
-    pub async fn look_and_wait(&self, name: &str) -> Result<()> {
-        let before = self.reads().await?;
-        self.look_again(name).await?;
-        eventually(&format!("{name} is looked at"), async || {
-            Ok(self.reads().await? > before)
+    pub async fn reconcile_and_wait(&self, name: &str) -> Result<()> {
+        let before = self.describe_calls().await?;
+        self.request_reconcile(name).await?;
+        eventually(&format!("{name} is reconciled"), async || {
+            Ok(self.describe_calls().await? > before)
         })
         .await
     }
 
     /// Describe calls, of both kinds.
-    pub async fn reads(&self) -> Result<u64> {
+    pub async fn describe_calls(&self) -> Result<u64> {
         Ok(
             self.calls("DescribeInstances").await?
                 + self.calls("DescribeNetworkInterfaces").await?,
@@ -488,7 +488,7 @@ impl TestEnv {
     }
 
     /// Has somebody else begin a change of an instance that takes a minute: until then every other one is a 409.
-    pub async fn occupy(&self, instance: &str, group: &str) -> Result<()> {
+    pub async fn hold_conflict(&self, instance: &str, group: &str) -> Result<()> {
         use security_group_operator::ecs::{Client, Credential, Endpoints, Http, Target};
 
         eventually(
@@ -503,7 +503,8 @@ impl TestEnv {
             Endpoints::parse(Some(&endpoint), Some(&endpoint))?,
         );
         let before = self.calls("JoinSecurityGroup").await?;
-        self.behind(json!({"set": {"latency": "60s"}})).await?;
+        self.change_cloud(json!({"set": {"latency": "60s"}}))
+            .await?;
         let target = Target::Instance(instance.parse()?);
         let (region, group) = ("cn-hangzhou".parse()?, group.parse()?);
         let call =
@@ -515,11 +516,11 @@ impl TestEnv {
         })
         .await?;
         call.abort();
-        self.behind(json!({"set": {"latency": "0s"}})).await
+        self.change_cloud(json!({"set": {"latency": "0s"}})).await
     }
 
     /// One change behind the operator's back.
-    pub async fn behind(&self, change: Value) -> Result<()> {
+    pub async fn change_cloud(&self, change: Value) -> Result<()> {
         self.simulator.change(&change).await
     }
 }
