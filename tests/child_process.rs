@@ -9,12 +9,12 @@ use std::time::Duration;
 use support::error::{Context, Error, Result};
 use support::eventually::eventually;
 use support::process::Child;
-use support::scratch::Scratch;
+use support::tempdir::TempDir;
 
 #[tokio::test]
 async fn a_child_has_its_own_process_id_exit_code_and_log() -> Result<()> {
-    let scratch = Scratch::new("test")?;
-    let log = scratch.path().join("log");
+    let tempdir = TempDir::new("test")?;
+    let log = tempdir.path().join("log");
     let mut child = sh("echo $$; echo at the end >&2; exit 7", &log)?;
     assert_eq!(child.wait(LIMIT).await?, 7);
     assert_eq!(
@@ -46,13 +46,13 @@ async fn a_child_has_its_own_process_id_exit_code_and_log() -> Result<()> {
 
 #[tokio::test]
 async fn a_child_can_be_frozen_ended_and_killed() -> Result<()> {
-    let scratch = Scratch::new("test")?;
-    let beat = scratch.path().join("beat");
+    let tempdir = TempDir::new("test")?;
+    let beat = tempdir.path().join("beat");
     let script = format!(
         "trap 'exit 5' TERM; while :; do echo >>{}; sleep 0.02; done",
         beat.display()
     );
-    let log = scratch.path().join("log");
+    let log = tempdir.path().join("log");
     let mut child = sh(&script, &log)?;
     eventually("a beat", async || Ok(beat.exists())).await?;
     child.signal("STOP")?;
@@ -74,13 +74,13 @@ async fn a_child_can_be_frozen_ended_and_killed() -> Result<()> {
 
 #[tokio::test]
 async fn what_a_child_leaves_behind_goes_with_it() -> Result<()> {
-    let scratch = Scratch::new("test")?;
-    let beat = scratch.path().join("beat");
+    let tempdir = TempDir::new("test")?;
+    let beat = tempdir.path().join("beat");
     let script = format!(
         "(while :; do echo >>{0}; sleep 0.02; done) & while [ ! -e {0} ]; do sleep 0.02; done",
         beat.display()
     );
-    let mut child = sh(&script, &scratch.path().join("log"))?;
+    let mut child = sh(&script, &tempdir.path().join("log"))?;
     assert_eq!(child.wait(LIMIT).await?, 0);
     assert!(beat.exists());
     eventually("its descendant is gone", async || is_still(&beat).await).await
@@ -88,8 +88,8 @@ async fn what_a_child_leaves_behind_goes_with_it() -> Result<()> {
 
 #[tokio::test]
 async fn children_and_files_are_gone_after_sigkill_of_their_parent() -> Result<()> {
-    let scratch = Scratch::new("test")?;
-    let told = scratch.path().join("told");
+    let tempdir = TempDir::new("test")?;
+    let told = tempdir.path().join("told");
     let mut parent = Command::new(std::env::current_exe()?)
         .args([
             "--exact",
@@ -97,14 +97,14 @@ async fn children_and_files_are_gone_after_sigkill_of_their_parent() -> Result<(
             "--ignored",
             "--nocapture",
         ])
-        .env(PARENT_OF_TEST, scratch.path())
+        .env(PARENT_OF_TEST, tempdir.path())
         .stdout(Stdio::null())
         .spawn()?;
     eventually("the parent's word", async || Ok(told.exists())).await?;
     let directory = PathBuf::from(std::fs::read_to_string(&told)?);
     let beats = [
-        scratch.path().join("child"),
-        scratch.path().join("grandchild"),
+        tempdir.path().join("child"),
+        tempdir.path().join("grandchild"),
     ];
     for beat in &beats {
         eventually("a beat", async || Ok(beat.exists())).await?;
@@ -127,7 +127,7 @@ async fn a_parent_that_waits_for_sigkill() -> Result<()> {
     let Some(directory) = std::env::var_os(PARENT_OF_TEST).map(PathBuf::from) else {
         return Ok(());
     };
-    let own = Scratch::new("test")?;
+    let own = TempDir::new("test")?;
     let beat = |name: &str| {
         format!(
             "while :; do echo >>{}/{name}; sleep 0.02; done",

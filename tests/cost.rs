@@ -3,8 +3,8 @@
 mod support;
 
 use std::time::{Duration, Instant};
+use support::bulk::{EDGES, all_ready, apply, count, inventory, writes};
 use support::control_plane::ControlPlane;
-use support::crowd::{EDGES, all_ready, apply, count, inventory, writes};
 use support::env::{TestEnv, operator_with};
 use support::error::{Error, Result};
 use support::eventually::eventually;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use support::control_plane::ControlPlane;
 use support::error::{Context, Result};
 use support::operator::{self, NAMESPACE, Operator, Options};
-use support::scratch::Scratch;
+use support::tempdir::TempDir;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_security-group-operator");
 
@@ -41,7 +41,7 @@ fn container() -> Result<Value> {
 async fn try_out(object: &Value) -> Result<(bool, String)> {
     let plane = ControlPlane::shared().await?;
     operator::install(plane, &deploy()).await?;
-    let files = Scratch::new("deployment")?;
+    let files = TempDir::new("deployment")?;
     let file = files.path().join("object.json");
     std::fs::write(&file, object.to_string())?;
     let mut command = tokio::process::Command::from(plane.kubectl());

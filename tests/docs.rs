@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use security_group_operator::ecs::{Class, Retry};
 use support::control_plane::ControlPlane;
 use support::error::{Context as _, Error, Result};
-use support::scratch::Scratch;
+use support::tempdir::TempDir;
 
 #[tokio::test]
 async fn the_yaml_of_the_readme_is_accepted_as_it_stands() -> Result<()> {
@@ -50,11 +50,11 @@ async fn the_overlay_of_the_readme_sets_the_image() -> Result<()> {
         .into_iter()
         .find(|block| block.contains("kind: Kustomization"))
         .context("the README has no overlay")?;
-    let scratch = Scratch::new("overlay")?;
+    let tempdir = TempDir::new("overlay")?;
     for folder in ["deploy", "crds"] {
-        copy(&repository().join(folder), &scratch.path().join(folder))?;
+        copy(&repository().join(folder), &tempdir.path().join(folder))?;
     }
-    let folder = scratch.path().join("overlay");
+    let folder = tempdir.path().join("overlay");
     std::fs::create_dir(&folder)?;
     std::fs::write(folder.join("kustomization.yaml"), overlay)?;
     let rendered = kubectl(plane, &["kustomize", &folder.display().to_string()], "").await?;
@@ -175,7 +175,7 @@ fn what_is_missing_is_said_before_minutes_of_work() -> Result<()> {
         .args(["-c", "command -v make"])
         .output()?;
     let make = String::from_utf8(make.stdout)?;
-    let bin = Scratch::new("bin")?;
+    let bin = TempDir::new("bin")?;
     let demo = |named: &str| -> Result<()> {
         let output = Command::new(make.trim())
             .arg("demo")

@@ -11,11 +11,11 @@ use serde_json::json;
 use support::error::{Context, Error, Result};
 use support::eventually::eventually;
 use support::kstatus;
-use support::scratch::Scratch;
+use support::tempdir::TempDir;
 
 #[tokio::test]
 async fn two_builds_at_once_both_succeed_and_a_half_written_program_is_never_used() -> Result<()> {
-    let cache = Scratch::new("cache")?;
+    let cache = TempDir::new("cache")?;
     let go_cache = Command::new("go").args(["env", "GOCACHE"]).output()?.stdout; // follows XDG_CACHE_HOME, too
     let go_cache = String::from_utf8(go_cache)?;
     let build = || {
@@ -69,7 +69,7 @@ async fn two_builds_at_once_both_succeed_and_a_half_written_program_is_never_use
 
 #[tokio::test]
 async fn a_build_that_is_stopped_leaves_nothing_behind() -> Result<()> {
-    let cache = Scratch::new("cache")?;
+    let cache = TempDir::new("cache")?;
     let go_cache = Command::new("go").args(["env", "GOCACHE"]).output()?.stdout;
     let mut build = Command::new(in_repository("tests/control-plane/build"))
         .arg("kstatus")
@@ -106,7 +106,7 @@ fn a_machine_without_go_and_an_incomplete_directory_are_told_the_way_out() -> Re
             )),
         "{said}"
     );
-    let assets = Scratch::new("assets")?;
+    let assets = TempDir::new("assets")?;
     let lacks = || bare.refusal(&[("KUBEBUILDER_ASSETS", assets.path())]);
     let said = lacks()?;
     assert!(said.contains(&format!("lacks {all}\n")), "{said}");
@@ -155,13 +155,13 @@ fn a_cache_that_has_no_place_is_told_the_way_out() -> Result<()> {
 
 /// A machine that has what the script needs, but neither go nor kubectl, and an empty cache.
 struct Bare {
-    tools: Scratch,
-    cache: Scratch,
+    tools: TempDir,
+    cache: TempDir,
 }
 
 impl Bare {
     fn new() -> Result<Self> {
-        let tools = Scratch::new("tools")?;
+        let tools = TempDir::new("tools")?;
         for tool in [
             "awk",
             "basename",
@@ -185,7 +185,7 @@ impl Bare {
         }
         Ok(Self {
             tools,
-            cache: Scratch::new("cache")?,
+            cache: TempDir::new("cache")?,
         })
     }
 

@@ -11,8 +11,8 @@ use support::control_plane::ControlPlane;
 use support::env::{self, ready};
 use support::error::{Context, Error, Result};
 use support::eventually::eventually;
-use support::scratch::Scratch;
 use support::simulator::Simulator;
+use support::tempdir::TempDir;
 
 /// Where the samples say the simulator is.
 const WRITTEN: &str = "http://127.0.0.1:18080";
@@ -71,8 +71,8 @@ async fn every_sample_does_what_its_comment_says() -> Result<()> {
 }
 
 /// The samples with this endpoint in the place of the one that they name.
-fn copy_samples(from: &Path, endpoint: &str) -> Result<Scratch> {
-    let files = Scratch::new("samples")?;
+fn copy_samples(from: &Path, endpoint: &str) -> Result<TempDir> {
+    let files = TempDir::new("samples")?;
     for file in std::fs::read_dir(from)? {
         let file = file?;
         let text = std::fs::read_to_string(file.path())?;

@@ -3,8 +3,8 @@
 mod support;
 
 use serde_json::json;
+use support::bulk::{EDGES, all_ready, apply, inventory, writes};
 use support::control_plane::ControlPlane;
-use support::crowd::{EDGES, all_ready, apply, inventory, writes};
 use support::env::{TestEnv, operator_with};
 use support::error::Result;
 use support::eventually::eventually;

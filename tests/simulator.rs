@@ -287,7 +287,7 @@ fn what_the_manual_shows_of_the_back_door_works_as_it_stands() {
             .map(|rest| rest.split("```").next().unwrap().to_owned())
             .collect()
     };
-    let directory = Scratch::new("manual");
+    let directory = TempDir::new("manual");
     let inventory = directory.file("inventory.yaml", &blocks("yaml")[0]);
     let process = Process::start(&["--inventory", &inventory]);
     let (mut faults, mut changes) = (0, 0);
@@ -373,7 +373,7 @@ fn changes_behind_everybodys_back_are_made_at_once() {
 
 #[test]
 fn what_cannot_be_started_says_why_in_one_line() {
-    let directory = Scratch::new("refused");
+    let directory = TempDir::new("refused");
     let path = &directory.file(
         "inventory.yaml",
         "instances:\n- id: i-1\n  securityGroup: sg-1\n",
@@ -429,9 +429,9 @@ fn what_cannot_be_started_says_why_in_one_line() {
 }
 
 /// A directory of a test's own.
-struct Scratch(PathBuf);
+struct TempDir(PathBuf);
 
-impl Scratch {
+impl TempDir {
     fn new(name: &str) -> Self {
         let name = format!("ecs-simulator-{name}-{}", std::process::id());
         let path = std::env::temp_dir().join(name);
@@ -446,7 +446,7 @@ impl Scratch {
     }
 }
 
-impl Drop for Scratch {
+impl Drop for TempDir {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }

@@ -18,8 +18,8 @@ use support::eventually::eventually;
 use support::operator::install;
 use support::port;
 use support::process::Child;
-use support::scratch::Scratch;
 use support::simulator::probe;
+use support::tempdir::TempDir;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_security-group-operator");
 /// Tries of a list that fails, before which a line counts as said once.
@@ -28,12 +28,12 @@ const MEMBERSHIPS: &str = "securitygroupmemberships";
 
 #[test]
 fn without_a_cluster_it_ends_with_one_line() -> Result<()> {
-    let scratch = Scratch::new("start")?;
-    let garbage = scratch.path().join("garbage");
+    let tempdir = TempDir::new("start")?;
+    let garbage = tempdir.path().join("garbage");
     std::fs::write(&garbage, "no: [kubeconfig")?;
-    let nothing = scratch.path().join("nothing");
+    let nothing = tempdir.path().join("nothing");
     for kubeconfig in [None, Some(garbage), Some(nothing)] {
-        let output = ends(scratch.path(), kubeconfig.as_deref(), &[])?;
+        let output = ends(tempdir.path(), kubeconfig.as_deref(), &[])?;
         let said = complaint(&output);
         assert!(
             said.contains("no Kubernetes cluster is configured"),
@@ -46,7 +46,7 @@ fn without_a_cluster_it_ends_with_one_line() -> Result<()> {
 
 #[test]
 fn what_is_typed_wrong_is_named() -> Result<()> {
-    let scratch = Scratch::new("start")?;
+    let tempdir = TempDir::new("start")?;
     for (argument, named) in [
         ("--listen=here", "--listen"),
         ("--log-format=xml", "--log-format"),
@@ -64,7 +64,7 @@ fn what_is_typed_wrong_is_named() -> Result<()> {
         // Would be the Secrets of all namespaces.
         ("--operator-namespace=", "--operator-namespace"),
     ] {
-        let output = ends(scratch.path(), None, &[argument])?;
+        let output = ends(tempdir.path(), None, &[argument])?;
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(said.contains(named), "{argument}: {said}");
         assert!(!said.contains("panicked"), "{said}");
@@ -74,7 +74,7 @@ fn what_is_typed_wrong_is_named() -> Result<()> {
 
 #[test]
 fn a_variable_that_is_wrong_is_named() -> Result<()> {
-    let scratch = Scratch::new("start")?;
+    let tempdir = TempDir::new("start")?;
     for (variable, value) in [
         ("SECURITY_GROUP_OPERATOR_LISTEN", "here"),
         ("SECURITY_GROUP_OPERATOR_NAMESPACE", "team/web"),
@@ -87,7 +87,7 @@ fn a_variable_that_is_wrong_is_named() -> Result<()> {
     ] {
         let output = Command::new(BINARY)
             .env_clear()
-            .env("HOME", scratch.path())
+            .env("HOME", tempdir.path())
             .env(variable, value)
             .stdin(Stdio::null())
             .output()?;

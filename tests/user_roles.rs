@@ -13,7 +13,7 @@ use support::control_plane::ControlPlane;
 use support::error::{Error, Result};
 use support::eventually::eventually;
 use support::operator;
-use support::scratch::Scratch;
+use support::tempdir::TempDir;
 
 const MEMBERSHIP: &str = "
 apiVersion: security-group-operator.io/v1alpha1
@@ -68,7 +68,7 @@ async fn editors_write_memberships_and_viewers_read_them() -> Result<()> {
     let plane = plane_with_roles().await?;
     bind(plane, "editor", "edit", "create").await?;
     bind(plane, "viewer", "view", "get").await?;
-    let files = Scratch::new("user-roles")?;
+    let files = TempDir::new("user-roles")?;
     let file = files.path().join("membership.yaml");
     std::fs::write(&file, MEMBERSHIP)?;
     let file = file.display().to_string();

@@ -47,10 +47,10 @@ fn each_target_is_looked_at_once_a_period_however_many_there_are() {
     for (targets, blocks) in [(1, 1), (100, 1), (201, 3)] {
         in_virtual_time(|| async move {
             let world = world().await;
-            let crowd: Vec<String> = (0..targets)
-                .map(|target| format!("i-crowd{target}"))
+            let bulk: Vec<String> = (0..targets)
+                .map(|target| format!("i-bulk{target}"))
                 .collect();
-            for id in &crowd {
+            for id in &bulk {
                 world.cloud(json!({"createInstance": {"id": id, "securityGroupIds": ["sg-base"]}}));
                 let spec =
                     json!({"region": "cn-hangzhou", "instanceID": id, "securityGroupID": "sg-a"});
@@ -58,17 +58,17 @@ fn each_target_is_looked_at_once_a_period_however_many_there_are() {
                 world.create(MEMBERSHIPS, NAMESPACE, object);
             }
             seconds(300.0).await;
-            for id in &crowd {
+            for id in &bulk {
                 assert_eq!(reason(&world, id, "Ready"), "Joined");
             }
             let before = looks(&world);
             seconds(300.0).await;
             assert_eq!(looks(&world) - before, 5 * blocks, "{targets} targets");
-            for id in crowd.iter().step_by(49) {
+            for id in bulk.iter().step_by(49) {
                 world.cloud(json!({"leave": {"target": id, "securityGroupId": "sg-a"}}));
             }
             seconds(70.0).await;
-            for id in crowd.iter().step_by(49) {
+            for id in bulk.iter().step_by(49) {
                 assert!(world.is_member(id, "sg-a"), "{id}");
             }
         });

@@ -17,7 +17,7 @@ use serde_json::json;
 use super::audit::{self, AuditEvent};
 use super::error::{Context, Error, Result};
 use super::process::Child;
-use super::scratch::Scratch;
+use super::tempdir::TempDir;
 use super::{assets, install_crypto, port};
 
 /// A running control plane. Dropping it ends its processes and removes its files.
@@ -30,7 +30,7 @@ pub struct ControlPlane {
     /// For clients, and for other members that do not exist.
     etcd_ports: [u16; 2],
     port: u16,
-    scratch: Scratch,
+    tempdir: TempDir,
 }
 
 impl ControlPlane {
@@ -38,10 +38,10 @@ impl ControlPlane {
     pub async fn start() -> Result<Self> {
         install_crypto();
         let assets = assets::control_plane().await?;
-        let scratch = Scratch::new("control-plane")?;
-        write_inputs(scratch.path())?;
+        let tempdir = TempDir::new("control-plane")?;
+        write_inputs(tempdir.path())?;
         let etcd_ports = [port::free()?, port::free()?];
-        let etcd = spawn_etcd(&assets, scratch.path(), etcd_ports)?;
+        let etcd = spawn_etcd(&assets, tempdir.path(), etcd_ports)?;
         let mut plane = Self {
             controllers: None,
             api_server: None,
@@ -49,7 +49,7 @@ impl ControlPlane {
             assets,
             etcd_ports,
             port: port::free()?,
-            scratch,
+            tempdir,
         };
         plane.start_api_server().await?;
         plane.start_controllers().await?;
@@ -120,7 +120,7 @@ impl ControlPlane {
 
     /// A private directory that lives as long as the control plane, for logs and files of what runs against it.
     pub fn directory(&self) -> &Path {
-        self.scratch.path()
+        self.tempdir.path()
     }
 
     /// An error that names the one of its processes that has ended, with the end of its log.

@@ -21,8 +21,8 @@ use super::control_plane::ControlPlane;
 use super::error::{Context, Error, Result};
 use super::eventually::eventually;
 use super::operator::{NAMESPACE, Operator, Options};
-use super::scratch::Scratch;
 use super::simulator::Simulator;
+use super::tempdir::TempDir;
 
 /// Longer than anything here takes on a busy machine; only a hang reaches it.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -85,7 +85,7 @@ pub struct TestEnv {
     /// UID of the cloud account that owns everything in the inventory that names no other. No two test environments share it: to the
     /// operator, edges of one account are one edge, whatever endpoint tells of them.
     pub account: String,
-    _scratch: Scratch,
+    _tempdir: TempDir,
 }
 
 impl TestEnv {
@@ -108,8 +108,8 @@ impl TestEnv {
         inventory: &str,
     ) -> Result<Self> {
         let client = plane.admin_client().await?;
-        let scratch = Scratch::new("env")?;
-        let file = scratch.path().join("inventory.yaml");
+        let tempdir = TempDir::new("env")?;
+        let file = tempdir.path().join("inventory.yaml");
         let account = NEXT_ACCOUNT.fetch_add(1, Ordering::Relaxed).to_string();
         std::fs::write(&file, owned(inventory, &account)?)?;
         let simulator = Simulator::start(
@@ -134,7 +134,7 @@ impl TestEnv {
             client,
             name,
             account,
-            _scratch: scratch,
+            _tempdir: tempdir,
         };
         env.write_secret("testid", "testsecret").await?;
         env.write_account(

@@ -8,8 +8,8 @@
 
 pub mod assets;
 pub mod audit;
+pub mod bulk;
 pub mod control_plane;
-pub mod crowd;
 pub mod env;
 pub mod error;
 pub mod eventually;
@@ -17,8 +17,8 @@ pub mod kstatus;
 pub mod operator;
 pub mod port;
 pub mod process;
-pub mod scratch;
 pub mod simulator;
+pub mod tempdir;
 
 /// Chooses the process's TLS provider; must come before the first client, and may come again.
 pub fn install_crypto() {

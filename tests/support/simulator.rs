@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::error::{Context, Error, Result};
 use super::process::Child;
-use super::scratch::Scratch;
+use super::tempdir::TempDir;
 use super::{install_crypto, port};
 
 /// A running `ecs-simulator`. Dropping it kills it.
@@ -16,7 +16,7 @@ pub struct Simulator {
     child: Child,
     port: u16,
     admin: u16,
-    _scratch: Scratch,
+    _tempdir: TempDir,
 }
 
 impl Simulator {
@@ -33,7 +33,7 @@ impl Simulator {
         admin: u16,
         arguments: &[A],
     ) -> Result<Self> {
-        let scratch = Scratch::new("simulator")?;
+        let tempdir = TempDir::new("simulator")?;
         let mut command = Command::new(binary);
         command
             .arg(format!("--listen=127.0.0.1:{port}"))
@@ -42,7 +42,7 @@ impl Simulator {
         let mut child = Child::spawn(
             "ecs-simulator",
             &command,
-            &scratch.path().join("ecs-simulator.log"),
+            &tempdir.path().join("ecs-simulator.log"),
         )?;
         let url = format!("http://127.0.0.1:{port}/healthz");
         child
@@ -52,7 +52,7 @@ impl Simulator {
             child,
             port,
             admin,
-            _scratch: scratch,
+            _tempdir: tempdir,
         })
     }
 

@@ -9,12 +9,12 @@ use std::process::{Child, Command, Stdio};
 use super::error::{Context, Result};
 
 /// A new directory that only this user can read; removed on drop, or by `sh` when this process has gone.
-pub struct Scratch {
+pub struct TempDir {
     path: PathBuf,
     broom: Child,
 }
 
-impl Scratch {
+impl TempDir {
     pub fn new(name: &str) -> Result<Self> {
         let path = std::env::temp_dir().join(format!(
             "security-group-operator-{name}-{}",
@@ -39,7 +39,7 @@ impl Scratch {
     }
 }
 
-impl Drop for Scratch {
+impl Drop for TempDir {
     fn drop(&mut self) {
         drop(self.broom.stdin.take());
         let _ = self.broom.wait();
