@@ -220,10 +220,10 @@ async fn kstatus_judges_as_flux_does() -> Result<()> {
         condition("Ready"),
         deleted,
     ];
-    let verdicts = kstatus::judge(&objects).await?;
-    let words: Vec<_> = verdicts
+    let results = kstatus::compute(&objects).await?;
+    let words: Vec<_> = results
         .iter()
-        .map(|verdict| verdict.status.as_str())
+        .map(|result| result.status.as_str())
         .collect();
     assert_eq!(
         words,
@@ -235,10 +235,10 @@ async fn kstatus_judges_as_flux_does() -> Result<()> {
             "Terminating"
         ]
     );
-    assert_eq!(verdicts[2].message, "why");
+    assert_eq!(results[2].message, "why");
     let many = vec![condition("Ready"); 5000]; // more than a pipe holds
-    assert_eq!(kstatus::judge(&many).await?.len(), many.len());
-    assert!(kstatus::judge(&[json!("no object")]).await.is_err());
+    assert_eq!(kstatus::compute(&many).await?.len(), many.len());
+    assert!(kstatus::compute(&[json!("no object")]).await.is_err());
     Ok(())
 }
 

@@ -20,9 +20,9 @@ instances:
 /// What kstatus calls an object as the API server has it now.
 async fn word(env: &TestEnv, name: &str) -> Result<String> {
     let object = serde_json::to_value(env.memberships().get(name).await?)?;
-    let verdicts = kstatus::judge(&[object]).await?;
-    let verdict = verdicts.into_iter().next().context("a verdict")?;
-    Ok(verdict.status)
+    let results = kstatus::compute(&[object]).await?;
+    let result = results.into_iter().next().context("a result")?;
+    Ok(result.status)
 }
 
 #[tokio::test]
@@ -108,6 +108,6 @@ async fn account_word(env: &TestEnv) -> Result<String> {
     let accounts: kube::Api<security_group_operator::api::ClusterCloudAccount> =
         kube::Api::all(env.client.clone());
     let object = serde_json::to_value(accounts.get(&env.name).await?)?;
-    let verdicts = kstatus::judge(&[object]).await?;
-    Ok(verdicts.into_iter().next().context("a verdict")?.status)
+    let results = kstatus::compute(&[object]).await?;
+    Ok(results.into_iter().next().context("a result")?.status)
 }

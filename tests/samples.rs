@@ -11,7 +11,7 @@ use support::control_plane::ControlPlane;
 use support::env::{self, ready};
 use support::error::{Context, Error, Result};
 use support::eventually::eventually;
-use support::simulator::Simulator;
+use support::simulator::SimulatorProcess;
 use support::tempdir::TempDir;
 
 /// Where the samples say the simulator is.
@@ -25,7 +25,7 @@ async fn every_sample_does_what_its_comment_says() -> Result<()> {
     let plane = ControlPlane::shared().await?;
     let inventory = root.join("examples/inventory.yaml").display().to_string();
     let simulator =
-        Simulator::start(&binaries.simulator, &["--inventory", inventory.as_str()]).await?;
+        SimulatorProcess::start(&binaries.simulator, &["--inventory", inventory.as_str()]).await?;
     let starting = |status| json!({"setStatus": {"id": "i-demostarting", "status": status}});
     // As in the inventory, but for as long as this test wants.
     simulator.change(&starting("Starting")).await?;
@@ -109,7 +109,7 @@ async fn until(
     .await
 }
 
-async fn is_member(simulator: &Simulator, target: &str) -> Result<bool> {
+async fn is_member(simulator: &SimulatorProcess, target: &str) -> Result<bool> {
     let state = simulator.state().await?;
     let groups = state
         .pointer(&format!("/{target}/securityGroupIds"))

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use cloud::Process;
+use cloud::RawSimulator;
 use serde_json::{Value, json};
 
 const JOIN: [(&str, &str); 2] = [
@@ -23,37 +23,37 @@ const JOIN: [(&str, &str); 2] = [
     ("SecurityGroupId", "sg-sim0000"),
 ];
 
-fn groups(process: &Process) -> Value {
-    process.state()["instances"]["i-sim000000"]["securityGroupIds"].clone()
+fn groups(simulator: &RawSimulator) -> Value {
+    simulator.state()["instances"]["i-sim000000"]["securityGroupIds"].clone()
 }
 
-fn fault(process: &Process, fault: &str) {
-    let reply = process.admin("POST", "/faults", fault);
+fn fault(simulator: &RawSimulator, fault: &str) {
+    let reply = simulator.admin("POST", "/faults", fault);
     assert_eq!(reply.status, 204, "{}", reply.body);
 }
 
 #[test]
 fn both_ports_are_healthy_and_state_and_statistics_have_their_shape() {
-    let process = Process::start(&[
+    let simulator = RawSimulator::start(&[
         "--instances=1",
         "--security-groups=1",
         "--network-interfaces=1",
     ]);
-    for port in [&process.wire, &process.admin] {
+    for port in [&simulator.wire, &simulator.admin] {
         assert_eq!(
             cloud::exchange(port, "GET", "/healthz", "").unwrap().status,
             200
         );
     }
     assert_eq!(
-        process.call("JoinSecurityGroup", &JOIN).unwrap().status,
+        simulator.call("JoinSecurityGroup", &JOIN).unwrap().status,
         200
     );
     assert_eq!(
-        process.call("JoinSecurityGroup", &JOIN).unwrap().status,
+        simulator.call("JoinSecurityGroup", &JOIN).unwrap().status,
         403
     );
-    let state = process.state();
+    let state = simulator.state();
     assert_eq!(
         state["instances"],
         json!({"i-sim000000": {"status": "Running", "securityGroupIds": ["sg-base", "sg-sim0000"]}})
@@ -64,81 +64,84 @@ fn both_ports_are_healthy_and_state_and_statistics_have_their_shape() {
     );
     assert_eq!(state["securityGroups"]["sg-base"]["members"], 2);
     assert_eq!(
-        process.stats()["calls"],
+        simulator.stats()["calls"],
         json!({"JoinSecurityGroup": {"OK": 1, "InvalidInstanceId.AlreadyExists": 1}})
     );
-    let journal = process.admin("GET", "/journal", "").body;
+    let journal = simulator.admin("GET", "/journal", "").body;
     let journal: serde_json::Value = serde_json::from_str(&journal).unwrap();
     assert_eq!(journal.as_array().unwrap().len(), 1, "{journal}");
     assert!(journal[0]["at"].is_string(), "{journal}");
     assert_eq!(journal[0]["action"], "JoinSecurityGroup");
     assert_eq!(journal[0]["target"], "i-sim000000");
     assert_eq!(journal[0]["securityGroupId"], "sg-sim0000");
-    assert_eq!(process.admin("POST", "/stats/reset", "").status, 204);
-    assert_eq!(process.stats()["calls"], json!({}));
-    assert_eq!(process.admin("GET", "/journal", "").body, "[]");
+    assert_eq!(simulator.admin("POST", "/stats/reset", "").status, 204);
+    assert_eq!(simulator.stats()["calls"], json!({}));
+    assert_eq!(simulator.admin("GET", "/journal", "").body, "[]");
 }
 
 #[test]
 fn a_reset_is_a_reset_and_an_effect_without_an_answer_is_there() {
-    let process = Process::start(&["--instances=1", "--security-groups=1"]);
+    let simulator = RawSimulator::start(&["--instances=1", "--security-groups=1"]);
     fault(
-        &process,
+        &simulator,
         r#"{"action": "JoinSecurityGroup", "count": 1, "fault": "reset"}"#,
     );
-    let broken = process.call("JoinSecurityGroup", &JOIN).unwrap_err();
+    let broken = simulator.call("JoinSecurityGroup", &JOIN).unwrap_err();
     assert_eq!(broken.kind(), ErrorKind::ConnectionReset);
-    assert_eq!(groups(&process), json!(["sg-base"]), "no effect");
+    assert_eq!(groups(&simulator), json!(["sg-base"]), "no effect");
     fault(
-        &process,
+        &simulator,
         r#"{"action": "JoinSecurityGroup", "count": 1, "fault": "reset", "effect": true}"#,
     );
     assert_eq!(
-        process.call("JoinSecurityGroup", &JOIN).unwrap_err().kind(),
+        simulator
+            .call("JoinSecurityGroup", &JOIN)
+            .unwrap_err()
+            .kind(),
         ErrorKind::ConnectionReset
     );
-    assert_eq!(groups(&process), json!(["sg-base", "sg-sim0000"]));
+    assert_eq!(groups(&simulator), json!(["sg-base", "sg-sim0000"]));
     assert_eq!(
-        process.stats()["calls"]["JoinSecurityGroup"],
+        simulator.stats()["calls"]["JoinSecurityGroup"],
         json!({"ConnectionReset": 2})
     );
-    assert_eq!(process.stats()["effects"]["JoinSecurityGroup"], 1);
+    assert_eq!(simulator.stats()["effects"]["JoinSecurityGroup"], 1);
 }
 
 #[test]
 fn silence_lasts_until_the_client_gives_up_and_a_timeout_comes_after_the_effect() {
-    let process = Process::start(&["--instances=1", "--security-groups=1"]);
+    let simulator = RawSimulator::start(&["--instances=1", "--security-groups=1"]);
     fault(
-        &process,
+        &simulator,
         r#"{"count": 1, "fault": "silence", "effect": true}"#,
     );
-    let silent = process.call("JoinSecurityGroup", &JOIN).unwrap_err();
+    let silent = simulator.call("JoinSecurityGroup", &JOIN).unwrap_err();
     assert!(
         matches!(silent.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
         "{silent}"
     );
-    assert_eq!(groups(&process), json!(["sg-base", "sg-sim0000"]));
+    assert_eq!(groups(&simulator), json!(["sg-base", "sg-sim0000"]));
     fault(
-        &process,
+        &simulator,
         r#"{"count": 1, "fault": {"error": {"code": "RequestTimeout"}}, "effect": true}"#,
     );
-    let reply = process.call("LeaveSecurityGroup", &JOIN).unwrap();
+    let reply = simulator.call("LeaveSecurityGroup", &JOIN).unwrap();
     assert_eq!(
         (reply.status, &reply.json()["Code"]),
         (504, &json!("RequestTimeout"))
     );
-    assert_eq!(groups(&process), json!(["sg-base"]));
+    assert_eq!(groups(&simulator), json!(["sg-base"]));
 }
 
 #[test]
 fn bodies_can_be_wrong_in_every_way() {
-    let process = Process::start(&["--instances=1", "--security-groups=1"]);
+    let simulator = RawSimulator::start(&["--instances=1", "--security-groups=1"]);
     let broken = |body: &str| {
         fault(
-            &process,
+            &simulator,
             &format!(r#"{{"count": 1, "fault": {{"malformed": "{body}"}}}}"#),
         );
-        process.call("DescribeInstances", &[("RegionId", "cn-hangzhou")])
+        simulator.call("DescribeInstances", &[("RegionId", "cn-hangzhou")])
     };
     let html = broken("html").unwrap();
     assert!(html.status == 200 && html.body.starts_with("<html>"));
@@ -156,11 +159,11 @@ fn bodies_can_be_wrong_in_every_way() {
 
 #[test]
 fn latency_is_that_of_every_call_and_of_faults_on_top() {
-    let process = Process::start(&["--instances=1", "--latency=100ms"]);
+    let simulator = RawSimulator::start(&["--instances=1", "--latency=100ms"]);
     let timed = || {
         let start = Instant::now();
         assert_eq!(
-            process
+            simulator
                 .call("DescribeInstances", &[("RegionId", "cn-hangzhou")])
                 .unwrap()
                 .status,
@@ -173,18 +176,18 @@ fn latency_is_that_of_every_call_and_of_faults_on_top() {
         plain >= Duration::from_millis(100) && plain < Duration::from_millis(400),
         "{plain:?}"
     );
-    fault(&process, r#"{"fault": {"latency": "400ms"}}"#);
+    fault(&simulator, r#"{"fault": {"latency": "400ms"}}"#);
     assert!(timed() >= Duration::from_millis(500));
-    assert_eq!(process.admin("DELETE", "/faults", "").status, 204);
+    assert_eq!(simulator.admin("DELETE", "/faults", "").status, 204);
     assert!(timed() < Duration::from_millis(400));
 }
 
 #[test]
 fn limits_from_the_command_line_hold() {
-    let process = Process::start(&["--instances=1", "--limit=DescribeSecurityGroups=3"]);
+    let simulator = RawSimulator::start(&["--instances=1", "--limit=DescribeSecurityGroups=3"]);
     let codes: Vec<u16> = (0..10)
         .map(|_| {
-            process
+            simulator
                 .call("DescribeSecurityGroups", &[("RegionId", "cn-hangzhou")])
                 .unwrap()
                 .status
@@ -198,7 +201,7 @@ fn limits_from_the_command_line_hold() {
 
 #[test]
 fn a_bad_request_to_the_back_door_is_told_which_field_is_wrong() {
-    let process = Process::start(&["--instances=1", "--security-groups=1"]);
+    let simulator = RawSimulator::start(&["--instances=1", "--security-groups=1"]);
     for (path, body, field) in [
         ("/faults", r#"{"fault": "explode"}"#, "explode"),
         (
@@ -270,7 +273,7 @@ fn a_bad_request_to_the_back_door_is_told_which_field_is_wrong() {
             "securityGroupIds",
         ),
     ] {
-        let reply = process.admin("POST", path, body);
+        let reply = simulator.admin("POST", path, body);
         assert_eq!(reply.status, 400, "{body}");
         assert!(reply.body.contains(field), "{body}: {}", reply.body);
     }
@@ -289,7 +292,7 @@ fn what_the_manual_shows_of_the_back_door_works_as_it_stands() {
     };
     let directory = TempDir::new("manual");
     let inventory = directory.file("inventory.yaml", &blocks("yaml")[0]);
-    let process = Process::start(&["--inventory", &inventory]);
+    let simulator = RawSimulator::start(&["--inventory", &inventory]);
     let (mut faults, mut changes) = (0, 0);
     for block in blocks("json") {
         let path = if block.contains("\"fault\"") {
@@ -299,7 +302,7 @@ fn what_the_manual_shows_of_the_back_door_works_as_it_stands() {
             changes += 1;
             "/change"
         };
-        let reply = process.admin("POST", path, &block);
+        let reply = simulator.admin("POST", path, &block);
         assert_eq!(reply.status, 204, "{block}: {}", reply.body);
     }
     assert!(faults > 0 && changes > 0);
@@ -311,7 +314,7 @@ fn what_the_manual_shows_of_the_back_door_works_as_it_stands() {
         ("/faults", r#"{"fault": "no such"}"#),
         ("/faults", r#"{"fault": {"malformed": "no such"}}"#),
     ] {
-        let refused = process.admin("POST", path, body).body;
+        let refused = simulator.admin("POST", path, body).body;
         let expected = refused.split_once("expected one of ").unwrap().1;
         for word in expected.split('`').skip(1).step_by(2) {
             words += 1;
@@ -351,7 +354,7 @@ fn manual() -> String {
 
 #[test]
 fn changes_behind_everybodys_back_are_made_at_once() {
-    let process = Process::start(&["--instances=1", "--security-groups=1"]);
+    let simulator = RawSimulator::start(&["--instances=1", "--security-groups=1"]);
     let changes = r#"[
         {"join": {"target": "i-sim000000", "securityGroupId": "sg-sim0000"}},
         {"leave": {"target": "i-sim000000", "securityGroupId": "sg-base"}},
@@ -359,14 +362,14 @@ fn changes_behind_everybodys_back_are_made_at_once() {
         {"lock": {"id": "i-sim000000"}}, {"unlock": {"id": "i-sim000000"}},
         {"createGroup": {"id": "sg-new", "quota": 0}}
     ]"#;
-    let reply = process.admin("POST", "/change", changes);
+    let reply = simulator.admin("POST", "/change", changes);
     assert_eq!(reply.status, 204, "{}", reply.body);
     assert_eq!(
-        process.state()["instances"]["i-sim000000"],
+        simulator.state()["instances"]["i-sim000000"],
         json!({"status": "Starting", "securityGroupIds": ["sg-sim0000"]})
     );
     assert_eq!(
-        process.call("JoinSecurityGroup", &JOIN).unwrap().json()["Code"],
+        simulator.call("JoinSecurityGroup", &JOIN).unwrap().json()["Code"],
         "IncorrectInstanceStatus"
     );
 }

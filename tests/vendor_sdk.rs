@@ -118,7 +118,7 @@ fn run(script: &str) -> Option<Steps> {
             return None;
         }
     };
-    let process = cloud::Process::start(&[
+    let process = cloud::RawSimulator::start(&[
         "--instances=25",
         "--security-groups=3",
         "--network-interfaces=1",

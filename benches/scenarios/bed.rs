@@ -14,7 +14,7 @@ use crate::binaries;
 use crate::support::control_plane::ControlPlane;
 use crate::support::error::{Context, Result};
 use crate::support::operator::{self, Operator};
-use crate::support::simulator::Simulator;
+use crate::support::simulator::SimulatorProcess;
 
 /// Where the memberships are.
 pub const NAMESPACE: &str = "bench";
@@ -47,7 +47,7 @@ pub const OTHER_KEY: Key = Key {
 /// A running control plane and cloud.
 pub struct Bed {
     pub plane: ControlPlane,
-    pub simulator: Simulator,
+    pub simulator: SimulatorProcess,
     pub client: Client,
 }
 
@@ -72,7 +72,7 @@ impl Bed {
         options
             .extend([KEY, OTHER_KEY].map(|key| format!("--access-key={}={}", key.id, key.secret)));
         options.extend_from_slice(more);
-        let simulator = Simulator::start(&binaries!().simulator, &options).await?;
+        let simulator = SimulatorProcess::start(&binaries!().simulator, &options).await?;
         let client = plane.admin_client().await?;
         let bed = Self {
             plane,

@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use crate::support::control_plane::ControlPlane;
 use crate::support::error::{Context as _, Error, Result};
 use crate::support::operator::{Operator, Options};
-use crate::support::simulator::Simulator;
+use crate::support::simulator::SimulatorProcess;
 use crate::up;
 
 /// All of it, running. Dropped in this order: clients before servers.
 pub struct Ground {
     pub operator: Operator,
-    pub simulator: Simulator,
+    pub simulator: SimulatorProcess,
     pub plane: ControlPlane,
 }
 
@@ -31,7 +31,8 @@ impl Ground {
         let inventory = repository().join("examples/inventory.yaml");
         let arguments = ["--inventory".into(), inventory.into_os_string()];
         let simulator =
-            Simulator::start_on(&binary("ecs-simulator")?, PORT, ADMIN_PORT, &arguments).await?;
+            SimulatorProcess::start_on(&binary("ecs-simulator")?, PORT, ADMIN_PORT, &arguments)
+                .await?;
         println!("  ecs-simulator on 127.0.0.1:{PORT} with examples/inventory.yaml");
         let options = Options {
             binary: binary("security-group-operator")?,

@@ -14,7 +14,7 @@ use security_group_operator::ecs::sign;
 use security_group_operator::simulator::DEFAULT_ACCESS_KEY;
 
 /// `ecs-simulator`, running on free ports until it is dropped.
-pub struct Process {
+pub struct RawSimulator {
     child: Child,
     /// `127.0.0.1:port` of the API.
     pub wire: String,
@@ -22,7 +22,7 @@ pub struct Process {
     pub admin: String,
 }
 
-impl Process {
+impl RawSimulator {
     pub fn start(arguments: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_ecs-simulator"))
             .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
@@ -69,7 +69,7 @@ impl Process {
     }
 }
 
-impl Drop for Process {
+impl Drop for RawSimulator {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

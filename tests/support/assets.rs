@@ -12,7 +12,7 @@ pub async fn control_plane() -> Result<PathBuf> {
     build("control-plane", "KUBEBUILDER_ASSETS=").await
 }
 
-/// The judge of conditions, see `tests/kstatus`.
+/// kstatus, which computes a status from conditions, see `tests/kstatus`.
 pub async fn kstatus() -> Result<PathBuf> {
     build("kstatus", "KSTATUS=").await
 }

@@ -21,7 +21,7 @@ use super::control_plane::ControlPlane;
 use super::error::{Context, Error, Result};
 use super::eventually::eventually;
 use super::operator::{NAMESPACE, Operator, Options};
-use super::simulator::Simulator;
+use super::simulator::SimulatorProcess;
 use super::tempdir::TempDir;
 
 /// Longer than anything here takes on a busy machine; only a hang reaches it.
@@ -78,7 +78,7 @@ pub async fn operator_with(
 
 /// One test's own cloud, account and namespace.
 pub struct TestEnv {
-    pub simulator: Simulator,
+    pub simulator: SimulatorProcess,
     pub client: Client,
     /// Both the namespace and the `ClusterCloudAccount` that may be used in it.
     pub name: String,
@@ -112,7 +112,7 @@ impl TestEnv {
         let file = tempdir.path().join("inventory.yaml");
         let account = NEXT_ACCOUNT.fetch_add(1, Ordering::Relaxed).to_string();
         std::fs::write(&file, owned(inventory, &account)?)?;
-        let simulator = Simulator::start(
+        let simulator = SimulatorProcess::start(
             &binaries.simulator,
             &["--inventory", &file.display().to_string()],
         )

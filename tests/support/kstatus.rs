@@ -10,13 +10,13 @@ use super::error::{Context, Error, Result};
 
 /// kstatus's word for an object: `InProgress`, `Failed`, `Current`, `Terminating`, and why.
 #[derive(Debug, Deserialize)]
-pub struct Verdict {
+pub struct KstatusResult {
     pub status: String,
     pub message: String,
 }
 
-/// One verdict an object, in the same order.
-pub async fn judge(objects: &[serde_json::Value]) -> Result<Vec<Verdict>> {
+/// One result per object, in the same order.
+pub async fn compute(objects: &[serde_json::Value]) -> Result<Vec<KstatusResult>> {
     let program = assets::kstatus().await?;
     let mut child = tokio::process::Command::new(&program)
         .stdin(Stdio::piped())

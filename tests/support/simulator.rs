@@ -12,14 +12,14 @@ use super::tempdir::TempDir;
 use super::{install_crypto, port};
 
 /// A running `ecs-simulator`. Dropping it kills it.
-pub struct Simulator {
+pub struct SimulatorProcess {
     child: Child,
     port: u16,
     admin: u16,
     _tempdir: TempDir,
 }
 
-impl Simulator {
+impl SimulatorProcess {
     /// Starts `binary` (in tests `env!("CARGO_BIN_EXE_ecs-simulator")`) with `arguments`, which say what is in the
     /// cloud: `--inventory FILE`, or `--instances N --security-groups M`.
     pub async fn start<A: AsRef<std::ffi::OsStr>>(binary: &Path, arguments: &[A]) -> Result<Self> {
