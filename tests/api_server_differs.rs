@@ -29,7 +29,7 @@ use serde_json::{Value, json};
 use support::control_plane::ControlPlane;
 use support::error::{Context as _, Error, Result};
 
-use api_server::{ApiServer, Undisturbed};
+use api_server::{ApiServer, NoFaults};
 
 /// Requests in one run.
 const REQUESTS: usize = 1_000;
@@ -44,7 +44,7 @@ async fn a_thousand_random_requests_are_answered_like_a_real_api_server_does() -
     let real = real().await?;
     let server = Arc::new(ApiServer::new("2026-01-01T00:00:00Z".parse()?));
     let ours = Side {
-        client: api_server::client(&server, Arc::new(Undisturbed)),
+        client: api_server::client(&server, Arc::new(NoFaults)),
         namespace: "ours".to_owned(),
     };
     let (real_from, our_from) = (real.newest().await?, ours.newest().await?);

@@ -141,7 +141,7 @@ fn what_the_api_server_cannot_say_of_a_secret_does_not_undo_what_the_cloud_said_
         seconds(5.0).await;
         let before = account(&world, CLUSTER);
         world.simulator.reset_stats();
-        world.weather.refuse_secrets(3);
+        world.faults.refuse_secrets(3);
         seconds(10.0 * 60.0).await;
         assert_eq!(account(&world, CLUSTER), before);
         assert_eq!(calls(&world, "GetCallerIdentity"), 0);
@@ -154,7 +154,7 @@ fn a_status_that_is_refused_costs_no_storm_of_calls() {
     in_virtual_time(|| async {
         let world = world().await;
         world.simulator.reset_stats();
-        world.weather.refuse_status_writes(usize::MAX);
+        world.faults.refuse_status_writes(usize::MAX);
         world.account(CLUSTER, false);
         world.account(CLUSTER, true);
         seconds(30.0 * 60.0).await;

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::link::Moment;
+use crate::link::KillPoint;
 use crate::monitor::MEMBERSHIPS;
 use crate::scene::{INTERFACE, TEAMS, name_own_account};
-use crate::world::{Nature, World};
+use crate::world::{SimOptions, World};
 
 /// At a second, something that happens.
 type Step = (f64, fn(&World));
@@ -262,8 +262,8 @@ impl End {
 }
 
 /// Runs a path; the lives end where `crashes` says, one after the other.
-pub async fn run(path: &Path, crashes: &[(usize, Moment)], traced: bool) -> End {
-    let mut world = World::new(Nature::default());
+pub async fn run(path: &Path, crashes: &[(usize, KillPoint)], traced: bool) -> End {
+    let mut world = World::new(SimOptions::default());
     world.monitor.keep_trace(traced);
     (path.before)(&world);
     let mut crashes = crashes.iter().copied();
@@ -312,7 +312,7 @@ pub async fn run(path: &Path, crashes: &[(usize, Moment)], traced: bool) -> End 
 /// Whether some object is still there that must not be.
 pub fn describe(
     path: &Path,
-    crashes: &[(usize, Moment)],
+    crashes: &[(usize, KillPoint)],
     wanted: &[String],
     end: &End,
 ) -> Option<String> {

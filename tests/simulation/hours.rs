@@ -10,7 +10,7 @@ use crate::in_virtual_time;
 use crate::monitor::{MEMBERSHIPS, condition, text};
 use crate::scene::NAMESPACE;
 use crate::story::add_fault;
-use crate::world::{Nature, World};
+use crate::world::{SimOptions, World};
 
 async fn minutes(minutes: u64) {
     tokio::time::sleep(Duration::from_secs(minutes * 60)).await;
@@ -30,7 +30,7 @@ fn reason(world: &World, type_: &str) -> Option<String> {
 #[test]
 fn a_target_between_states_counts_as_stuck_after_half_an_hour_and_not_sooner() {
     in_virtual_time(|| async {
-        let mut world = World::new(Nature::default());
+        let mut world = World::new(SimOptions::default());
         world.cloud(json!({"setStatus": {"id": "i-0", "status": "Starting", "for": "40m"}}));
         world.start(None);
         world.membership("m", 0, 0, json!({}));
@@ -51,7 +51,7 @@ fn a_target_between_states_counts_as_stuck_after_half_an_hour_and_not_sooner() {
 #[test]
 fn what_was_retried_before_is_no_part_of_the_half_hour() {
     in_virtual_time(|| async {
-        let mut world = World::new(Nature::default());
+        let mut world = World::new(SimOptions::default());
         world.start(None);
         minutes(1).await;
         add_fault(
@@ -77,7 +77,7 @@ fn what_was_retried_before_is_no_part_of_the_half_hour() {
 #[test]
 fn an_edge_that_cannot_be_put_back_is_not_said_to_be_there() {
     in_virtual_time(|| async {
-        let mut world = World::new(Nature::default());
+        let mut world = World::new(SimOptions::default());
         world.start(None);
         world.membership("m", 0, 0, json!({}));
         minutes(1).await;
@@ -102,7 +102,7 @@ fn an_edge_that_cannot_be_put_back_is_not_said_to_be_there() {
 #[test]
 fn the_times_of_conditions_are_those_at_which_they_changed() {
     in_virtual_time(|| async {
-        let mut world = World::new(Nature::default());
+        let mut world = World::new(SimOptions::default());
         world.cloud(json!({"setStatus": {"id": "i-0", "status": "Starting", "for": "10m"}}));
         world.start(None);
         world.membership("m", 0, 0, json!({}));
@@ -130,7 +130,7 @@ async fn undo(world: &World) -> Option<String> {
 #[test]
 fn three_repairs_in_half_an_hour_are_a_loop_and_one_an_hour_is_tried_in_it() {
     in_virtual_time(|| async {
-        let mut world = World::new(Nature::default());
+        let mut world = World::new(SimOptions::default());
         world.start(None);
         world.membership("m", 0, 0, json!({}));
         minutes(1).await;
@@ -156,7 +156,7 @@ fn three_repairs_in_half_an_hour_are_a_loop_and_one_an_hour_is_tried_in_it() {
 #[test]
 fn repairs_far_from_each_other_are_no_loop() {
     in_virtual_time(|| async {
-        let mut world = World::new(Nature::default());
+        let mut world = World::new(SimOptions::default());
         world.start(None);
         world.membership("m", 0, 0, json!({}));
         minutes(1).await;

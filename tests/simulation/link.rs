@@ -19,21 +19,21 @@ use tokio::time::Instant;
 
 use crate::api_server::request::Reply;
 use crate::api_server::store::Entry;
-use crate::api_server::{ApiServer, Call, Disturbance, EventFate, Fate, Verb};
+use crate::api_server::{ApiServer, Call, CallFault, FaultPlan, Verb, WatchFault};
 use crate::monitor::{MEMBERSHIPS, Monitor};
 
-/// When a life ends.
+/// At which side of a request an operator is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Moment {
+pub enum KillPoint {
     /// The request is not sent any more. (Also the moment after the answer of the one before.)
     Before,
     /// The request has done its work, and its answer reaches nobody.
     AfterEffect,
 }
 
-/// How likely what is to go wrong, each of 1.
+/// How likely each kind of fault is, each of 1.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Odds {
+pub struct FaultRates {
     /// An API request is refused or lost.
     pub api: f64,
     /// A cloud call fails, is lost or is throttled.
@@ -45,8 +45,8 @@ pub struct Odds {
 }
 
 /// Shared by all lives of a world: whether faults are on, and the random numbers that decide.
-pub struct Weather {
-    odds: Mutex<Odds>,
+pub struct FaultInjector {
+    rates: Mutex<FaultRates>,
     random: Mutex<StdRng>,
     /// Writes that are still to be refused with 409.
     refused_status: AtomicUsize,
@@ -60,10 +60,10 @@ pub struct Weather {
     api_millis: AtomicU64,
 }
 
-impl Weather {
-    pub fn new(seed: u64, odds: Odds) -> Self {
+impl FaultInjector {
+    pub fn new(seed: u64, rates: FaultRates) -> Self {
         Self {
-            odds: Mutex::new(odds),
+            rates: Mutex::new(rates),
             random: Mutex::new(StdRng::seed_from_u64(seed)),
             refused_status: AtomicUsize::new(0),
             refused_claims: AtomicUsize::new(0),
@@ -112,23 +112,23 @@ impl Weather {
         self.refused_secrets.store(count, Ordering::SeqCst);
     }
 
-    fn refuses(&self, call: &Call) -> Option<Fate> {
+    fn refuses(&self, call: &Call) -> Option<CallFault> {
         let (left, code) = match call.verb {
             Verb::Apply | Verb::Merge if call.status => (&self.refused_status, 409),
             Verb::Apply | Verb::Merge => (&self.refused_claims, 409),
             Verb::Get if call.kind.plural == "secrets" => (&self.refused_secrets, 500),
             _ => return None,
         };
-        is_one_left(left).then_some(Fate::Refuse(code))
+        is_one_left(left).then_some(CallFault::Refuse(code))
     }
 
     pub fn clear(&self) {
-        *self.odds.lock().unwrap() = Odds::default();
+        *self.rates.lock().unwrap() = FaultRates::default();
     }
 
-    fn strikes(&self, which: fn(&Odds) -> f64) -> bool {
-        let odds = which(&self.odds.lock().unwrap());
-        odds > 0.0 && self.random.lock().unwrap().random_bool(odds)
+    fn strikes(&self, which: fn(&FaultRates) -> f64) -> bool {
+        let rate = which(&self.rates.lock().unwrap());
+        rate > 0.0 && self.random.lock().unwrap().random_bool(rate)
     }
 
     fn roll(&self, range: std::ops::Range<u64>) -> u64 {
@@ -150,9 +150,9 @@ pub struct Link {
     pub server: Arc<ApiServer>,
     pub simulator: Arc<Simulator>,
     pub monitor: Arc<Monitor>,
-    pub weather: Arc<Weather>,
+    pub faults: Arc<FaultInjector>,
     /// Which request is the last one.
-    pub ends: Mutex<Option<(usize, Moment)>>,
+    pub ends: Mutex<Option<(usize, KillPoint)>>,
     pub requests: AtomicUsize,
     pub dead: AtomicBool,
     pub died: Notify,
@@ -168,9 +168,9 @@ impl Link {
     }
 
     /// Has it end at its `after`-th request from now; 0 is never.
-    pub fn doom(&self, after: usize, moment: Moment) {
+    pub fn doom(&self, after: usize, point: KillPoint) {
         let so_far = self.requests.load(Ordering::SeqCst);
-        *self.ends.lock().unwrap() = (after > 0).then_some((so_far + after, moment));
+        *self.ends.lock().unwrap() = (after > 0).then_some((so_far + after, point));
     }
 
     pub fn is_dead(&self) -> bool {
@@ -178,9 +178,9 @@ impl Link {
     }
 
     /// Counts a request; whether it is still sent, and whether anybody will hear of it.
-    fn next(&self, what: impl FnOnce() -> String) -> Option<Moment> {
+    fn next(&self, what: impl FnOnce() -> String) -> Option<KillPoint> {
         if self.dead.load(Ordering::SeqCst) {
-            return Some(Moment::Before);
+            return Some(KillPoint::Before);
         }
         let number = self.requests.fetch_add(1, Ordering::SeqCst) + 1;
         let end = self
@@ -188,7 +188,7 @@ impl Link {
             .lock()
             .unwrap()
             .filter(|(last, _)| *last == number)
-            .map(|(_, moment)| moment);
+            .map(|(_, point)| point);
         self.monitor.trace(|| {
             format!(
                 "life {} request {number}: {}{}",
@@ -196,8 +196,8 @@ impl Link {
                 what(),
                 match end {
                     None => "",
-                    Some(Moment::Before) => "   <- killed before it",
-                    Some(Moment::AfterEffect) => "   <- killed after its effect",
+                    Some(KillPoint::Before) => "   <- killed before it",
+                    Some(KillPoint::AfterEffect) => "   <- killed after its effect",
                 }
             )
         });
@@ -222,8 +222,8 @@ impl Link {
 /// The operator's end of the wire to the API server.
 pub struct ApiSide(pub Arc<Link>);
 
-impl Disturbance for ApiSide {
-    fn call(&self, call: &Call) -> Fate {
+impl FaultPlan for ApiSide {
+    fn call(&self, call: &Call) -> CallFault {
         let link = &self.0;
         match link.next(|| {
             format!(
@@ -234,73 +234,73 @@ impl Disturbance for ApiSide {
                 if call.status { "/status" } else { "" }
             )
         }) {
-            Some(Moment::Before) => return Fate::Hang,
-            Some(Moment::AfterEffect) => return Fate::HangAfter,
+            Some(KillPoint::Before) => return CallFault::Hang,
+            Some(KillPoint::AfterEffect) => return CallFault::HangAfter,
             None => {}
         }
-        if let Some(fate) = link.weather.refuses(call) {
-            return fate;
+        if let Some(fault) = link.faults.refuses(call) {
+            return fault;
         }
-        if link.weather.strikes(|odds| odds.api) {
-            let fate = match link.weather.roll(0..8) {
-                0 => Fate::Refuse(429),
-                1 => Fate::Refuse(500),
-                2 => Fate::Refuse(504),
-                3 => Fate::Refuse(if call.verb.writes() && call.kind.custom {
+        if link.faults.strikes(|rates| rates.api) {
+            let fault = match link.faults.roll(0..8) {
+                0 => CallFault::Refuse(429),
+                1 => CallFault::Refuse(500),
+                2 => CallFault::Refuse(504),
+                3 => CallFault::Refuse(if call.verb.writes() && call.kind.custom {
                     409
                 } else {
                     503
                 }),
-                4 | 5 => Fate::LoseBefore,
-                6 => Fate::LoseAfter,
-                _ => Fate::Pass(Duration::from_millis(link.weather.roll(100..4_000))),
+                4 | 5 => CallFault::LoseBefore,
+                6 => CallFault::LoseAfter,
+                _ => CallFault::Pass(Duration::from_millis(link.faults.roll(100..4_000))),
             };
-            link.monitor.trace(|| format!("  fault: {fate:?}"));
-            return fate;
+            link.monitor.trace(|| format!("  fault: {fault:?}"));
+            return fault;
         }
-        Fate::Pass(Duration::from_millis(
-            link.weather.api_millis.load(Ordering::SeqCst),
+        CallFault::Pass(Duration::from_millis(
+            link.faults.api_millis.load(Ordering::SeqCst),
         ))
     }
 
-    fn event(&self, watch: &Call, event: &Entry) -> EventFate {
+    fn event(&self, watch: &Call, event: &Entry) -> WatchFault {
         let link = &self.0;
         if self.is_dead() {
-            return EventFate::Never;
+            return WatchFault::Never;
         }
         if watch.kind.plural == MEMBERSHIPS
-            && let Some(lag) = link.weather.lag(link.life)
+            && let Some(lag) = link.faults.lag(link.life)
         {
-            return EventFate::Delay(lag);
+            return WatchFault::Delay(lag);
         }
-        if watch.kind.plural == MEMBERSHIPS && is_one_left(&link.weather.lost_events) {
-            return EventFate::Expire;
+        if watch.kind.plural == MEMBERSHIPS && is_one_left(&link.faults.lost_events) {
+            return WatchFault::Expire;
         }
-        if link.weather.strikes(|odds| odds.event) {
-            let fate = match link.weather.roll(0..5) {
-                0 => EventFate::Twice,
-                1 => EventFate::Expire,
-                2 => EventFate::Break,
-                _ => EventFate::Delay(Duration::from_millis(link.weather.roll(10..5_000))),
+        if link.faults.strikes(|rates| rates.event) {
+            let fault = match link.faults.roll(0..5) {
+                0 => WatchFault::Twice,
+                1 => WatchFault::Expire,
+                2 => WatchFault::Break,
+                _ => WatchFault::Delay(Duration::from_millis(link.faults.roll(10..5_000))),
             };
             link.monitor.trace(|| {
                 format!(
-                    "  watch of {} in life {}: {} {}: {fate:?}",
+                    "  watch of {} in life {}: {} {}: {fault:?}",
                     watch.kind.plural,
                     link.life,
                     event.change.word(),
                     event.key.2
                 )
             });
-            return fate;
+            return fault;
         }
-        EventFate::Deliver
+        WatchFault::Deliver
     }
 
     fn list_at(&self, call: &Call, newest: u64) -> Option<u64> {
         let link = &self.0;
-        if call.verb == Verb::List && link.weather.strikes(|odds| odds.old_list) {
-            let back = link.weather.roll(1..12);
+        if call.verb == Verb::List && link.faults.strikes(|rates| rates.old_list) {
+            let back = link.faults.roll(1..12);
             link.monitor
                 .trace(|| format!("  fault: a list of {back} revisions ago"));
             return Some(newest.saturating_sub(back).max(100));
@@ -361,12 +361,12 @@ impl CloudSide {
                 group.as_deref().unwrap_or_default()
             )
         });
-        if end == Some(Moment::Before) {
+        if end == Some(KillPoint::Before) {
             return std::future::pending().await;
         }
         let mut lost = false;
-        if end.is_none() && link.weather.strikes(|odds| odds.cloud) {
-            let roll = link.weather.roll(0..9);
+        if end.is_none() && link.faults.strikes(|rates| rates.cloud) {
+            let roll = link.faults.roll(0..9);
             link.monitor
                 .trace(|| format!("  fault of the cloud: {roll}"));
             match roll {
@@ -377,7 +377,7 @@ impl CloudSide {
                 }
                 1 => return Err(interrupted()),
                 2 | 3 => lost = true,
-                4 => tokio::time::sleep(Duration::from_millis(link.weather.roll(100..5_000))).await,
+                4 => tokio::time::sleep(Duration::from_millis(link.faults.roll(100..5_000))).await,
                 roll => link.simulator.add_fault(fault(
                     match roll {
                         5 => Kind::Throttle(ThrottleFault {

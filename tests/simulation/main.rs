@@ -30,7 +30,7 @@ mod world;
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use link::Moment;
+use link::KillPoint;
 
 /// A schedule is little but small objects made and dropped: with the system's allocator it takes a fifth longer.
 #[global_allocator]
@@ -87,10 +87,10 @@ fn in_threads(count: u64, work: impl Fn(u64) + Sync) {
     });
 }
 
-const MOMENTS: [Moment; 2] = [Moment::Before, Moment::AfterEffect];
+const KILL_POINTS: [KillPoint; 2] = [KillPoint::Before, KillPoint::AfterEffect];
 
 /// Which path, where the operator is killed on it, and how it ends without that.
-type Point = (usize, Vec<(usize, Moment)>, Vec<String>);
+type Point = (usize, Vec<(usize, KillPoint)>, Vec<String>);
 
 #[test]
 fn a_crash_at_any_request_changes_nothing_in_the_end() {
@@ -112,7 +112,7 @@ fn a_crash_at_any_request_changes_nothing_in_the_end() {
                 .any(|line| line.ends_with(" is in sg-a"));
             assert_eq!(member, path.member, "{}: {:#?}", path.name, wanted.picture);
             let all = (1..=wanted.requests[0])
-                .flat_map(|request| MOMENTS.map(|moment| vec![(request, moment)]));
+                .flat_map(|request| KILL_POINTS.map(|point| vec![(request, point)]));
             all.map(move |crashes| (at, crashes, wanted.picture.clone()))
                 .collect::<Vec<_>>()
         })
@@ -124,12 +124,12 @@ fn a_crash_at_any_request_changes_nothing_in_the_end() {
         let (at, crashes, wanted) = &points[usize::try_from(number).unwrap()];
         let path = &crash::PATHS[*at];
         let requests = check(path, crashes, wanted);
-        for (second, moment) in
-            (1..=requests).flat_map(|second| MOMENTS.map(|moment| (second, moment)))
+        for (second, point) in
+            (1..=requests).flat_map(|second| KILL_POINTS.map(|point| (second, point)))
         {
             let chosen = (number.wrapping_mul(7919) + second as u64 * 104_729).is_multiple_of(97);
-            if all_pairs || chosen && moment == MOMENTS[second % 2] {
-                check(path, &[crashes[0], (second, moment)], wanted);
+            if all_pairs || chosen && point == KILL_POINTS[second % 2] {
+                check(path, &[crashes[0], (second, point)], wanted);
                 pairs.fetch_add(1, Ordering::Relaxed);
             }
         }
@@ -143,7 +143,7 @@ fn a_crash_at_any_request_changes_nothing_in_the_end() {
 }
 
 /// Runs one path with these crashes, and says how many requests the life after the first crash made.
-fn check(path: &crash::Path, crashes: &[(usize, Moment)], wanted: &[String]) -> usize {
+fn check(path: &crash::Path, crashes: &[(usize, KillPoint)], wanted: &[String]) -> usize {
     let mut end = in_virtual_time(|| crash::run(path, crashes, false));
     if !end.is_as(wanted) {
         end = in_virtual_time(|| crash::run(path, crashes, true));
@@ -233,7 +233,7 @@ fn a_seed_replays_exactly_in_a_process_of_its_own() {
         let there = String::from_utf8(there.stdout).unwrap();
         let there: Vec<&str> = there
             .lines()
-            .skip_while(|line| !line.contains("Nature"))
+            .skip_while(|line| !line.contains("SimOptions"))
             .collect();
         let differs = here
             .iter()

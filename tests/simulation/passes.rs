@@ -193,7 +193,7 @@ fn an_heir_that_cannot_be_written_to_just_now_is_the_heir_all_the_same() {
             world.membership(name, 0, 0, json!({}));
             seconds(2.0).await;
         }
-        world.weather.refuse_claim_writes(1);
+        world.faults.refuse_claim_writes(1);
         world.delete("m");
         seconds(10.0).await;
         assert_eq!(object(&world, "m"), None);
@@ -239,7 +239,7 @@ fn a_restored_object_goes_even_if_the_api_server_refuses_in_between() {
         seconds(AT_ONCE).await;
         world.delete("m");
         seconds(moment).await;
-        world.weather.refuse_claim_writes(1);
+        world.faults.refuse_claim_writes(1);
         seconds(20.0).await;
         assert_eq!(object(&world, "m"), None, "{moment}");
         assert!(!world.is_member("i-0", "sg-a"), "{moment}");

@@ -104,7 +104,7 @@ fn a_pass_waits_for_the_watch_that_lags_behind_our_own_writes() {
         let world = world().await;
         world.membership("m", 0, 0, json!({}));
         seconds(0.001).await;
-        world.weather.hold_back_events(0, Duration::from_secs(4));
+        world.faults.hold_back_events(0, Duration::from_secs(4));
         seconds(1.0).await;
         assert_eq!(reason(&world, "m", "Ready"), "Joined");
         assert_eq!(looks(&world), 1);

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::in_virtual_time;
 use crate::story::{add_fault, object, ready, seconds, world};
-use crate::world::{Nature, World};
+use crate::world::{SimOptions, World};
 
 /// Longer than a pass over one object without faults.
 const AT_ONCE: f64 = 0.4;
@@ -164,9 +164,9 @@ fn what_a_sibling_joined_is_ours_although_our_own_join_was_refused() {
 #[test]
 fn who_says_that_it_joined_by_a_read_that_lagged_inherits_from_the_one_that_did() {
     in_virtual_time(|| async {
-        let mut world = World::new(Nature {
+        let mut world = World::new(SimOptions {
             lag: Duration::from_secs(4),
-            ..Nature::default()
+            ..SimOptions::default()
         });
         world.start(None);
         seconds(1.0).await;

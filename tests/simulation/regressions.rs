@@ -10,14 +10,14 @@ use crate::link::fault;
 use crate::monitor::MEMBERSHIPS;
 use crate::scene::{CLUSTER, NAMESPACE};
 use crate::story::{ready, seconds, world};
-use crate::world::{Nature, World};
+use crate::world::{SimOptions, World};
 use security_group_operator::simulator::faults::{ErrorFault, Fault, Kind};
 
 #[test]
 fn a_status_that_was_refused_with_a_conflict_is_written_in_the_end() {
     in_virtual_time(|| async {
         let world = world().await;
-        world.weather.refuse_status_writes(1);
+        world.faults.refuse_status_writes(1);
         world.membership("m", 0, 0, json!({}));
         seconds(10.0).await;
         assert_eq!(ready(&world, "m"), ("True".to_owned(), "Joined".to_owned()));
@@ -27,7 +27,7 @@ fn a_status_that_was_refused_with_a_conflict_is_written_in_the_end() {
 #[test]
 fn the_status_of_an_object_that_is_gone_is_not_written_to_its_successor() {
     in_virtual_time(|| async {
-        let mut world = World::new(Nature::default());
+        let mut world = World::new(SimOptions::default());
         world.foreign(0, 0, true);
         world.start(None);
         seconds(1.0).await;
@@ -52,7 +52,7 @@ fn a_release_that_was_refused_with_a_conflict_is_tried_again() {
         let world = world().await;
         world.membership("m", 0, 0, json!({}));
         seconds(10.0).await;
-        world.weather.refuse_claim_writes(1);
+        world.faults.refuse_claim_writes(1);
         world.delete("m");
         seconds(10.0).await;
         assert!(world.objects().is_empty(), "{:#?}", world.objects());
@@ -80,8 +80,8 @@ fn what_has_gone_is_not_looked_at_any_more() {
 fn an_object_that_goes_while_its_status_is_written_holds_no_edge() {
     for millis in 0..60 {
         in_virtual_time(|| async move {
-            let mut world = World::new(Nature::default());
-            world.weather.slow_down_api(20);
+            let mut world = World::new(SimOptions::default());
+            world.faults.slow_down_api(20);
             world.cloud(json!({"setStatus": {"id": "i-0", "status": "Starting"}}));
             world.start(None);
             seconds(1.0).await;
@@ -102,7 +102,7 @@ fn an_object_that_goes_while_its_status_is_written_holds_no_edge() {
 #[test]
 fn an_account_that_goes_while_it_is_examined_does_not_vouch_for_the_next_one_of_its_name() {
     in_virtual_time(|| async {
-        let mut world = World::new(Nature::default());
+        let mut world = World::new(SimOptions::default());
         world.start(None);
         // STS has been asked and has not answered yet.
         seconds(0.012).await;
@@ -136,7 +136,7 @@ fn an_object_that_is_deleted_and_made_again_with_the_same_name_is_looked_at() {
 fn nothing_that_the_operator_started_outlives_it() {
     in_virtual_time(|| async {
         let tasks = tokio::runtime::Handle::current().metrics();
-        let mut world = World::new(Nature::default());
+        let mut world = World::new(SimOptions::default());
         assert_eq!(tasks.num_alive_tasks(), 0);
         world.start_until(None, seconds(30.0));
         world.membership("m", 0, 0, json!({}));
@@ -152,7 +152,7 @@ fn nothing_that_the_operator_started_outlives_it() {
 fn a_policy_that_changes_while_a_pass_runs_is_not_reported_as_observed_by_it() {
     for milliseconds in 1..80 {
         in_virtual_time(|| async move {
-            let mut world = World::new(Nature::default());
+            let mut world = World::new(SimOptions::default());
             // Adopted: after the claim, whose answer shows the new generation, the cloud is not asked again.
             world.foreign(0, 0, true);
             world.start(None);
@@ -176,9 +176,9 @@ fn a_policy_that_changes_while_a_pass_runs_is_not_reported_as_observed_by_it() {
 #[test]
 fn a_refused_leave_and_a_read_that_lags_behind_the_join_do_not_let_the_finalizer_go() {
     in_virtual_time(|| async {
-        let mut world = World::new(Nature {
+        let mut world = World::new(SimOptions {
             lag: Duration::from_secs(4),
-            ..Nature::default()
+            ..SimOptions::default()
         });
         world.start(None);
         seconds(1.0).await;
@@ -207,11 +207,11 @@ fn a_refused_leave_and_a_read_that_lags_behind_the_join_do_not_let_the_finalizer
 #[test]
 fn a_watch_that_lags_behind_our_own_status_does_not_let_a_wrong_one_stand() {
     in_virtual_time(|| async {
-        let mut world = World::new(Nature::default());
+        let mut world = World::new(SimOptions::default());
         world.start(None);
         world.membership("m", 0, 0, json!({}));
         seconds(20.0).await;
-        world.weather.hold_back_events(0, Duration::from_secs(40));
+        world.faults.hold_back_events(0, Duration::from_secs(40));
         world.grant(false);
         seconds(10.0).await;
         assert_eq!(ready(&world, "m").1, "NotGranted");
@@ -228,7 +228,7 @@ fn a_watch_that_lags_behind_our_own_claim_does_not_make_a_foreign_edge_of_ours()
         let world = world().await;
         world.membership("m", 0, 0, json!({}));
         seconds(0.001).await;
-        world.weather.hold_back_events(0, Duration::from_secs(60));
+        world.faults.hold_back_events(0, Duration::from_secs(60));
         seconds(1.0).await;
         assert_eq!(ready(&world, "m").1, "Joined");
         // Asks for a pass, which sees an object without a claim for as long as it waits.
@@ -246,9 +246,9 @@ fn a_watch_that_lags_behind_our_own_claim_does_not_make_a_foreign_edge_of_ours()
 #[test]
 fn an_operator_whose_watch_lags_does_not_join_again_what_another_one_has_left() {
     in_virtual_time(|| async {
-        let mut world = World::new(Nature {
+        let mut world = World::new(SimOptions {
             several: true,
-            ..Nature::default()
+            ..SimOptions::default()
         });
         world.start(None);
         world.membership("m", 0, 0, json!({}));
@@ -256,7 +256,7 @@ fn an_operator_whose_watch_lags_does_not_join_again_what_another_one_has_left() 
         world.start(None);
         seconds(10.0).await;
         assert!(world.is_member("i-0", "sg-a"));
-        world.weather.hold_back_events(1, Duration::from_secs(300));
+        world.faults.hold_back_events(1, Duration::from_secs(300));
         world.delete("m");
         for _ in 0..400 {
             seconds(1.0).await;
@@ -269,7 +269,7 @@ fn an_operator_whose_watch_lags_does_not_join_again_what_another_one_has_left() 
 #[test]
 fn a_status_that_somebody_else_wrote_is_put_right() {
     in_virtual_time(|| async {
-        let mut world = World::new(Nature::default());
+        let mut world = World::new(SimOptions::default());
         world.start(None);
         world.membership("m", 0, 0, json!({}));
         // Before the first scan: our own status is not taken for somebody else's, and asks for no pass.
@@ -300,7 +300,7 @@ fn a_status_that_somebody_else_wrote_while_nobody_watched_is_put_right() {
         let world = world().await;
         world.membership("m", 0, 0, json!({}));
         seconds(10.0).await;
-        world.weather.lose_events(1);
+        world.faults.lose_events(1);
         world.overwrite_status("m", &json!({"conditions": []}));
         seconds(20.0).await;
         assert_eq!(ready(&world, "m"), ("True".to_owned(), "Joined".to_owned()));
@@ -310,7 +310,7 @@ fn a_status_that_somebody_else_wrote_while_nobody_watched_is_put_right() {
 #[test]
 fn who_refuses_to_adopt_finds_the_edge_shared_as_soon_as_another_object_holds_it() {
     in_virtual_time(|| async {
-        let mut world = World::new(Nature::default());
+        let mut world = World::new(SimOptions::default());
         world.foreign(0, 0, true);
         world.start(None);
         seconds(1.0).await;
@@ -328,7 +328,7 @@ fn who_refuses_to_adopt_finds_the_edge_shared_as_soon_as_another_object_holds_it
 #[test]
 fn a_drift_that_is_only_reported_is_said_once() {
     in_virtual_time(|| async {
-        let mut world = World::new(Nature::default());
+        let mut world = World::new(SimOptions::default());
         world.start(None);
         world.membership("m", 0, 0, json!({"driftPolicy": "Report"}));
         seconds(20.0).await;

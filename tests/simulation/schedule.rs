@@ -1,4 +1,4 @@
-//! Random schedules: what users, others, the cloud and fate do in some minutes, drawn from a seed; then everything gets
+//! Random schedules: what users, others, the cloud and faults do in some minutes, drawn from a seed; then everything gets
 //! well again, and what is left must settle, be right, and stay still.
 
 use std::time::Duration;
@@ -8,10 +8,10 @@ use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::link::{Moment, Odds};
+use crate::link::{FaultRates, KillPoint};
 use crate::monitor::{MEMBERSHIPS, PASS, text};
 use crate::scene::{self, ACCOUNTS, CLUSTER, KEYS, NAMES, NAMESPACE, TARGETS};
-use crate::world::{Nature, World};
+use crate::world::{SimOptions, World};
 
 /// One thing that happens.
 #[derive(Clone, Debug)]
@@ -66,7 +66,7 @@ pub enum Act {
     },
     Kill {
         after: usize,
-        moment: Moment,
+        point: KillPoint,
     },
     Stop {
         seconds: u64,
@@ -77,7 +77,7 @@ pub enum Act {
 /// A whole schedule.
 #[derive(Clone, Debug)]
 pub struct Schedule {
-    pub nature: Nature,
+    pub options: SimOptions,
     /// What happens, by the time since the start.
     pub acts: Vec<(Duration, Act)>,
 }
@@ -87,21 +87,21 @@ impl Schedule {
     pub fn draw(seed: u64) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
         let random = &mut random;
-        let mut odds = |likely: &[f64]| likely[random.random_range(0..likely.len())];
-        let odds = Odds {
-            api: odds(&[0.0, 0.0, 0.02, 0.1]),
-            cloud: odds(&[0.0, 0.0, 0.05, 0.3]),
-            event: odds(&[0.0, 0.0, 0.05, 0.3]),
-            old_list: odds(&[0.0, 0.0, 0.0, 0.3]),
+        let mut rates = |likely: &[f64]| likely[random.random_range(0..likely.len())];
+        let rates = FaultRates {
+            api: rates(&[0.0, 0.0, 0.02, 0.1]),
+            cloud: rates(&[0.0, 0.0, 0.05, 0.3]),
+            event: rates(&[0.0, 0.0, 0.05, 0.3]),
+            old_list: rates(&[0.0, 0.0, 0.0, 0.3]),
         };
         // No API server hands out an old list to a client that names no revision; see docs/proof.md.
-        let odds = Odds {
+        let rates = FaultRates {
             old_list: if std::env::var_os("OLD_LISTS").is_some() {
-                odds.old_list
+                rates.old_list
             } else {
                 0.0
             },
-            ..odds
+            ..rates
         };
         let several = random.random_bool(0.15);
         let lag = if random.random_bool(0.25) {
@@ -122,9 +122,9 @@ impl Schedule {
             acts.push((at, Act::draw(random, &cast, several)));
         }
         Self {
-            nature: Nature {
+            options: SimOptions {
                 seed,
-                odds,
+                rates,
                 lag,
                 several,
                 own_accounts: cast.accounts > 1,
@@ -135,18 +135,21 @@ impl Schedule {
 
     /// How much there is in it: acts, and kinds of faults.
     pub fn size(&self) -> usize {
-        let Nature {
-            odds, lag, several, ..
-        } = self.nature;
-        let Odds {
+        let SimOptions {
+            rates,
+            lag,
+            several,
+            ..
+        } = self.options;
+        let FaultRates {
             api,
             cloud,
             event,
             old_list,
-        } = odds;
+        } = rates;
         let faults = [api, cloud, event, old_list];
         self.acts.len()
-            + faults.into_iter().filter(|odds| *odds > 0.0).count()
+            + faults.into_iter().filter(|rate| *rate > 0.0).count()
             + usize::from(!lag.is_zero())
             + usize::from(several)
     }
@@ -238,10 +241,10 @@ impl Act {
             },
             87..94 => Self::Kill {
                 after: random.random_range(1..12),
-                moment: if random.random_bool(0.5) {
-                    Moment::Before
+                point: if random.random_bool(0.5) {
+                    KillPoint::Before
                 } else {
-                    Moment::AfterEffect
+                    KillPoint::AfterEffect
                 },
             },
             94..97 => Self::Stop {
@@ -299,7 +302,7 @@ impl Act {
                 ..
             } => world.remove_secret(*account),
             Self::Account { account, there } => world.account(*account, *there),
-            Self::Kill { after, moment } => world.doom(*after, *moment),
+            Self::Kill { after, point } => world.doom(*after, *point),
             Self::Stop { .. } => {}
             Self::Second => world.start(None),
         }
@@ -344,9 +347,9 @@ pub struct Outcome {
 
 /// Runs one schedule; keeps a trace of it if it is `traced`.
 pub async fn run(schedule: &Schedule, traced: bool) -> Outcome {
-    let mut world = World::new(schedule.nature);
+    let mut world = World::new(schedule.options);
     world.monitor.keep_trace(traced);
-    world.monitor.trace(|| format!("{:?}", schedule.nature));
+    world.monitor.trace(|| format!("{:?}", schedule.options));
     world.start(None);
     let started = Instant::now();
     let mut rested = started;
@@ -405,7 +408,7 @@ fn heal(world: &mut World) {
     world
         .monitor
         .trace(|| "all is well from here on".to_owned());
-    world.weather.clear();
+    world.faults.clear();
     world.halt(false);
     world.undoom();
     if world.monitor.several {

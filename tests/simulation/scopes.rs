@@ -13,7 +13,7 @@ use crate::in_virtual_time;
 use crate::monitor::MEMBERSHIPS;
 use crate::scene::{GUESTS, NAMESPACE};
 use crate::story::seconds;
-use crate::world::{Nature, World};
+use crate::world::{SimOptions, World};
 
 async fn is_ready(telemetry: &Arc<Telemetry>) -> bool {
     let question = http::Request::get("/readyz").body(axum::body::Body::empty());
@@ -47,7 +47,7 @@ fn claim(world: &World, namespace: &str, name: &str) -> Option<String> {
 fn an_operator_is_ready_when_it_has_seen_every_namespace_that_it_watches() {
     for scopes in [&[None][..], &[Some(NAMESPACE), Some(GUESTS)]] {
         in_virtual_time(|| async move {
-            let mut world = World::new(Nature::default());
+            let mut world = World::new(SimOptions::default());
             let telemetry = Arc::new(Telemetry::default());
             assert!(!is_ready(&telemetry).await);
             world.start_over(scopes, &telemetry);
@@ -60,7 +60,7 @@ fn an_operator_is_ready_when_it_has_seen_every_namespace_that_it_watches() {
 #[test]
 fn an_edge_of_two_namespaces_stays_when_either_lets_it_go_and_goes_with_the_last() {
     in_virtual_time(|| async {
-        let mut world = World::new(Nature::default());
+        let mut world = World::new(SimOptions::default());
         let scopes = [Some(NAMESPACE), Some(GUESTS)];
         world.start_over(&scopes, &Arc::default());
         // Each namespace owns one edge and shares the other's.

@@ -21,12 +21,12 @@ pub fn shrink(failing: &Schedule, mut fails: impl FnMut(&Schedule) -> bool) -> S
 /// Turns off each kind of fault that is not needed.
 fn calm(smallest: &mut Schedule, fails: &mut impl FnMut(&Schedule) -> bool) {
     let without: [fn(&mut Schedule); 6] = [
-        |schedule| schedule.nature.odds.api = 0.0,
-        |schedule| schedule.nature.odds.cloud = 0.0,
-        |schedule| schedule.nature.odds.event = 0.0,
-        |schedule| schedule.nature.odds.old_list = 0.0,
-        |schedule| schedule.nature.lag = Duration::ZERO,
-        |schedule| schedule.nature.several = false,
+        |schedule| schedule.options.rates.api = 0.0,
+        |schedule| schedule.options.rates.cloud = 0.0,
+        |schedule| schedule.options.rates.event = 0.0,
+        |schedule| schedule.options.rates.old_list = 0.0,
+        |schedule| schedule.options.lag = Duration::ZERO,
+        |schedule| schedule.options.several = false,
     ];
     for calm in without {
         let mut attempt = smallest.clone();
@@ -62,8 +62,8 @@ fn a_schedule_shrinks_to_what_makes_it_fail() {
         .find(|seed| {
             let schedule = Schedule::draw(*seed);
             schedule.acts.len() > 15
-                && schedule.nature.odds.cloud > 0.0
-                && schedule.nature.odds.event > 0.0
+                && schedule.options.rates.cloud > 0.0
+                && schedule.options.rates.event > 0.0
         })
         .unwrap();
     let failing = Schedule::draw(seed);
@@ -72,11 +72,11 @@ fn a_schedule_shrinks_to_what_makes_it_fail() {
     let smallest = shrink(&failing, |schedule| {
         attempts += 1;
         let has = |at| schedule.acts.iter().any(|(when, _)| *when == at);
-        has(first) && has(last) && schedule.nature.odds.cloud > 0.0
+        has(first) && has(last) && schedule.options.rates.cloud > 0.0
     });
     let times: Vec<Duration> = smallest.acts.iter().map(|(at, _)| *at).collect();
     assert_eq!(times, [first, last]);
-    assert!(smallest.nature.odds.cloud > 0.0);
-    assert!(smallest.nature.odds.event == 0.0);
+    assert!(smallest.options.rates.cloud > 0.0);
+    assert!(smallest.options.rates.event == 0.0);
     assert!(attempts < 150, "{attempts} attempts");
 }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::scene::{self, ACCOUNTS, FREE_INTERFACE, KEYS, MISPLACED};
 use crate::schedule::{self, Act, Schedule};
-use crate::world::Nature;
+use crate::world::SimOptions;
 use crate::{in_virtual_time, number};
 
 /// Sequences in `cargo test`, which is not optimized.
@@ -31,9 +31,9 @@ fn no_sequence_of_specs_breaks_an_invariant() {
     let random = TestRng::from_seed(RngAlgorithm::ChaCha, &seed);
     let outcome = TestRunner::new_with_rng(config, random).run(&sequences(), |acts| {
         let schedule = Schedule {
-            nature: Nature {
+            options: SimOptions {
                 own_accounts: true,
-                ..Nature::default()
+                ..SimOptions::default()
             },
             acts,
         };

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::monitor::{MEMBERSHIPS, condition, text};
 use crate::scene::NAMESPACE;
-use crate::world::{Nature, World};
+use crate::world::{SimOptions, World};
 
 pub async fn seconds(seconds: f64) {
     tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
@@ -15,7 +15,7 @@ pub async fn seconds(seconds: f64) {
 
 /// A world whose operator has seen the account.
 pub async fn world() -> World {
-    let mut world = World::new(Nature::default());
+    let mut world = World::new(SimOptions::default());
     world.start(None);
     seconds(1.0).await;
     world

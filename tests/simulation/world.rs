@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 use crate::api_server::request::{Reply, Request};
 use crate::api_server::store::Kind;
 use crate::api_server::{self, ApiServer, Verb};
-use crate::link::{ApiSide, CloudSide, Link, Moment, Odds, Weather};
+use crate::link::{ApiSide, CloudSide, FaultInjector, FaultRates, KillPoint, Link};
 use crate::monitor::{MEMBERSHIPS, Monitor, condition, edge_of, is_deleting, text};
 use crate::scene::{
     self, ACCOUNTS, CLUSTER, GUESTS, KEYS, MISPLACED, NAMESPACE, OPERATOR_NAMESPACE, TARGETS,
@@ -30,9 +30,9 @@ pub struct World {
     pub server: Arc<ApiServer>,
     pub simulator: Arc<Simulator>,
     pub monitor: Arc<Monitor>,
-    pub weather: Arc<Weather>,
+    pub faults: Arc<FaultInjector>,
     pub lives: Vec<Life>,
-    nature: Nature,
+    options: SimOptions,
 }
 
 /// One running or dead operator.
@@ -43,11 +43,11 @@ pub struct Life {
     cleared: bool,
 }
 
-/// What is different in one world.
+/// What is different in one world of the simulation.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Nature {
+pub struct SimOptions {
     pub seed: u64,
-    pub odds: Odds,
+    pub rates: FaultRates,
     pub lag: Duration,
     pub several: bool,
     /// Whether namespaces have accounts of their own.
@@ -56,15 +56,15 @@ pub struct Nature {
 
 impl World {
     /// A world with an account that is granted everything, and no operator yet.
-    pub fn new(nature: Nature) -> Self {
+    pub fn new(options: SimOptions) -> Self {
         let server = Arc::new(ApiServer::new(scene::epoch()));
         let mut cloud = scene::cloud();
-        cloud.settings.lag = nature.lag;
-        let simulator = Arc::new(Simulator::new(cloud, nature.seed));
+        cloud.settings.lag = options.lag;
+        let simulator = Arc::new(Simulator::new(cloud, options.seed));
         let mut monitor = Monitor::new(Arc::clone(&server), Arc::clone(&simulator));
-        monitor.several = nature.several;
-        monitor.old_lists = nature.odds.old_list > 0.0;
-        monitor.lag = nature.lag;
+        monitor.several = options.several;
+        monitor.old_lists = options.rates.old_list > 0.0;
+        monitor.lag = options.lag;
         monitor.secrets = KEYS
             .iter()
             .map(|(_, secret, _)| (*secret).to_owned())
@@ -73,9 +73,9 @@ impl World {
             server,
             simulator,
             monitor: Arc::new(monitor),
-            weather: Arc::new(Weather::new(nature.seed, nature.odds)),
+            faults: Arc::new(FaultInjector::new(options.seed, options.rates)),
             lives: Vec::new(),
-            nature,
+            options,
         };
         for name in [NAMESPACE, GUESTS] {
             world.create(
@@ -90,7 +90,7 @@ impl World {
 
     /// Makes every account of this world that is not there, with its Secret.
     pub fn restore_accounts(&self) {
-        let last = if self.nature.own_accounts {
+        let last = if self.options.own_accounts {
             ACCOUNTS.len()
         } else {
             1
@@ -102,14 +102,14 @@ impl World {
     }
 
     /// Starts an operator; `ends` is the request at which it is killed.
-    pub fn start(&mut self, ends: Option<(usize, Moment)>) {
+    pub fn start(&mut self, ends: Option<(usize, KillPoint)>) {
         self.start_until(ends, std::future::pending());
     }
 
     /// Starts an operator that is asked to end when `shutdown` resolves.
     pub fn start_until(
         &mut self,
-        ends: Option<(usize, Moment)>,
+        ends: Option<(usize, KillPoint)>,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) {
         self.start_as(settings(vec![None]), Arc::default(), ends, shutdown);
@@ -130,7 +130,7 @@ impl World {
         &mut self,
         settings: Settings,
         telemetry: Arc<Telemetry>,
-        ends: Option<(usize, Moment)>,
+        ends: Option<(usize, KillPoint)>,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) {
         let life = self.lives.len();
@@ -139,7 +139,7 @@ impl World {
             server: Arc::clone(&self.server),
             simulator: Arc::clone(&self.simulator),
             monitor: Arc::clone(&self.monitor),
-            weather: Arc::clone(&self.weather),
+            faults: Arc::clone(&self.faults),
             ends: std::sync::Mutex::new(ends),
             requests: AtomicUsize::new(0),
             dead: AtomicBool::new(false),
@@ -156,7 +156,7 @@ impl World {
             telemetry,
             Clock::simulated(
                 self.server.now(),
-                self.nature.seed.wrapping_add(life as u64),
+                self.options.seed.wrapping_add(life as u64),
             ),
             shutdown,
         );
@@ -175,15 +175,15 @@ impl World {
     }
 
     /// Has every running life end at its `after`-th request from now.
-    pub fn doom(&self, after: usize, moment: Moment) {
+    pub fn doom(&self, after: usize, point: KillPoint) {
         for life in &self.lives {
-            life.link.doom(after, moment);
+            life.link.doom(after, point);
         }
     }
 
     pub fn undoom(&self) {
         for life in &self.lives {
-            life.link.doom(0, Moment::Before);
+            life.link.doom(0, KillPoint::Before);
         }
     }
 

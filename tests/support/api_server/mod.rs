@@ -1,6 +1,6 @@
 //! An API server in process, behind a `kube::Client` and without a socket: the part of the API that the operator uses, in
 //! tokio's time. Storage, verbs and watches are honest (`tests/api_server_differs.rs` compares them with a real
-//! kube-apiserver); what goes wrong on the way is for a [`Disturbance`] to say.
+//! kube-apiserver); what goes wrong on the way is for a [`FaultPlan`] to say.
 //!
 //! ```text
 //! kube::Client ─▶ wire: Service, faults ─▶ request: routes, verbs ─▶ store: objects, revisions, log
@@ -26,4 +26,4 @@ pub mod wire;
 
 pub use request::{Reply, Verb};
 pub use store::{ApiServer, Stored};
-pub use wire::{Call, Disturbance, EventFate, Fate, Undisturbed, client};
+pub use wire::{Call, CallFault, FaultPlan, NoFaults, WatchFault, client};

@@ -1,5 +1,5 @@
 //! A watch: the log from a revision on, as a stream of lines, with bookmarks and an end. What of it reaches the client is
-//! for the [`Disturbance`] to say.
+//! for the [`FaultPlan`] to say.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -13,13 +13,13 @@ use tokio::time::Instant;
 
 use super::request::{Request, failure, metadata_of};
 use super::store::{ApiServer, Entry};
-use super::wire::{Disturbance, EventFate};
+use super::wire::{FaultPlan, WatchFault};
 
 type Line = Result<Frame<Bytes>, std::io::Error>;
 
 struct Watch {
     server: Arc<ApiServer>,
-    disturbance: Arc<dyn Disturbance>,
+    faults: Arc<dyn FaultPlan>,
     request: Request,
     /// Everything up to here was sent or passed over.
     revision: u64,
@@ -34,7 +34,7 @@ struct Watch {
 /// The stream for a watch request.
 pub fn stream(
     server: Arc<ApiServer>,
-    disturbance: Arc<dyn Disturbance>,
+    faults: Arc<dyn FaultPlan>,
     request: Request,
 ) -> impl Stream<Item = Line> + Send + 'static {
     let number = |name: &str| {
@@ -59,7 +59,7 @@ pub fn stream(
         ended: false,
         again: None,
         server,
-        disturbance,
+        faults,
         request,
     };
     stream::unfold(watch, |mut watch| async move {
@@ -81,19 +81,19 @@ impl Watch {
             // Registered before the look, so that no news is missed between the two.
             news.as_mut().enable();
             if let Some(entry) = self.next_entry() {
-                match self.disturbance.event(&self.request, &entry) {
-                    EventFate::Deliver => {}
-                    EventFate::Delay(by) => tokio::time::sleep(by).await,
-                    EventFate::Twice => self.again = Some(self.line(&entry)),
-                    EventFate::Expire => {
+                match self.faults.event(&self.request, &entry) {
+                    WatchFault::Deliver => {}
+                    WatchFault::Delay(by) => tokio::time::sleep(by).await,
+                    WatchFault::Twice => self.again = Some(self.line(&entry)),
+                    WatchFault::Expire => {
                         self.ended = true;
                         let gone = failure(410, "Expired", "too old resource version").body;
                         return Some(Ok(Frame::data(line("ERROR", &gone))));
                     }
-                    EventFate::Break => return None,
-                    EventFate::Never => std::future::pending().await,
+                    WatchFault::Break => return None,
+                    WatchFault::Never => std::future::pending().await,
                 }
-                self.disturbance.delivered(&self.request, &entry);
+                self.faults.delivered(&self.request, &entry);
                 return Some(Ok(Frame::data(self.line(&entry))));
             }
             let wake = self
@@ -103,7 +103,7 @@ impl Watch {
                 biased;
                 () = news => {}
                 () = tokio::time::sleep_until(wake) => {
-                    if self.disturbance.is_dead() {
+                    if self.faults.is_dead() {
                         std::future::pending::<()>().await;
                     }
                     self.ended = Instant::now() >= self.until;

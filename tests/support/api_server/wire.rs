@@ -21,7 +21,7 @@ pub type Call = Request;
 
 /// What happens to a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum CallFault {
     /// It takes this long, and then works.
     Pass(Duration),
     /// The server answers with this status and does nothing.
@@ -38,7 +38,7 @@ pub enum Fate {
 
 /// What happens to an event of a watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EventFate {
+pub enum WatchFault {
     Deliver,
     Delay(Duration),
     Twice,
@@ -50,13 +50,13 @@ pub enum EventFate {
     Never,
 }
 
-/// Decides what goes wrong.
-pub trait Disturbance: Send + Sync + 'static {
+/// Decides which calls and events fail, and how.
+pub trait FaultPlan: Send + Sync + 'static {
     /// What happens to a call.
-    fn call(&self, call: &Call) -> Fate;
+    fn call(&self, call: &Call) -> CallFault;
     /// What happens to an event.
-    fn event(&self, _watch: &Call, _event: &Entry) -> EventFate {
-        EventFate::Deliver
+    fn event(&self, _watch: &Call, _event: &Entry) -> WatchFault {
+        WatchFault::Deliver
     }
     /// The revision that a list shows, where it is not the newest.
     fn list_at(&self, _call: &Call, _newest: u64) -> Option<u64> {
@@ -74,19 +74,19 @@ pub trait Disturbance: Send + Sync + 'static {
 
 /// Nothing goes wrong.
 #[derive(Debug)]
-pub struct Undisturbed;
+pub struct NoFaults;
 
-impl Disturbance for Undisturbed {
-    fn call(&self, _call: &Call) -> Fate {
-        Fate::Pass(Duration::ZERO)
+impl FaultPlan for NoFaults {
+    fn call(&self, _call: &Call) -> CallFault {
+        CallFault::Pass(Duration::ZERO)
     }
 }
 
-/// A client of the server, with its own disturbance.
-pub fn client(server: &Arc<ApiServer>, disturbance: Arc<dyn Disturbance>) -> kube::Client {
+/// A client of the server, with its own plan of faults.
+pub fn client(server: &Arc<ApiServer>, faults: Arc<dyn FaultPlan>) -> kube::Client {
     let wire = Wire {
         server: Arc::clone(server),
-        disturbance,
+        faults,
     };
     kube::Client::new(wire, "default")
 }
@@ -94,7 +94,7 @@ pub fn client(server: &Arc<ApiServer>, disturbance: Arc<dyn Disturbance>) -> kub
 #[derive(Clone)]
 struct Wire {
     server: Arc<ApiServer>,
-    disturbance: Arc<dyn Disturbance>,
+    faults: Arc<dyn FaultPlan>,
 }
 
 type ResponseBody = UnsyncBoxBody<Bytes, std::io::Error>;
@@ -123,41 +123,41 @@ impl Wire {
             Ok(call) => call,
             Err(refusal) => return Ok(response(&refusal)),
         };
-        let fate = self.disturbance.call(&call);
-        match fate {
-            Fate::Hang => std::future::pending().await,
-            Fate::LoseBefore => return Err(broken()),
-            Fate::Refuse(code) => return Ok(response(&refusal(code))),
-            Fate::Pass(_) | Fate::LoseAfter | Fate::HangAfter => {}
+        let fault = self.faults.call(&call);
+        match fault {
+            CallFault::Hang => std::future::pending().await,
+            CallFault::LoseBefore => return Err(broken()),
+            CallFault::Refuse(code) => return Ok(response(&refusal(code))),
+            CallFault::Pass(_) | CallFault::LoseAfter | CallFault::HangAfter => {}
         }
-        if let Fate::Pass(takes) = fate
+        if let CallFault::Pass(takes) = fault
             && !takes.is_zero()
         {
             tokio::time::sleep(takes / 2).await;
             // Killed on the way there: it was not sent.
-            if self.disturbance.is_dead() {
+            if self.faults.is_dead() {
                 std::future::pending::<()>().await;
             }
         }
         if call.verb == Verb::Watch {
-            let lines = watch::stream(self.server, self.disturbance, call);
+            let lines = watch::stream(self.server, self.faults, call);
             return Ok(Response::new(StreamBody::new(lines.boxed()).boxed_unsync()));
         }
         let newest = self.server.state().revision;
         let reply = self
             .server
-            .answer(&call, self.disturbance.list_at(&call, newest));
-        self.disturbance.done(&call, &reply);
-        match fate {
-            Fate::LoseAfter => return Err(broken()),
-            Fate::Hang | Fate::HangAfter => std::future::pending().await,
-            Fate::Pass(takes) if !takes.is_zero() => {
+            .answer(&call, self.faults.list_at(&call, newest));
+        self.faults.done(&call, &reply);
+        match fault {
+            CallFault::LoseAfter => return Err(broken()),
+            CallFault::Hang | CallFault::HangAfter => std::future::pending().await,
+            CallFault::Pass(takes) if !takes.is_zero() => {
                 tokio::time::sleep(takes / 2).await;
-                if self.disturbance.is_dead() {
+                if self.faults.is_dead() {
                     std::future::pending::<()>().await;
                 }
             }
-            Fate::Pass(_) | Fate::Refuse(_) | Fate::LoseBefore => {}
+            CallFault::Pass(_) | CallFault::Refuse(_) | CallFault::LoseBefore => {}
         }
         Ok(response(&reply))
     }
