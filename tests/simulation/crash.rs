@@ -250,7 +250,7 @@ pub struct End {
     pub picture: Vec<String>,
     pub violations: Vec<String>,
     pub trace: Vec<String>,
-    /// Requests of each life.
+    /// Requests of each incarnation.
     pub requests: Vec<usize>,
 }
 
@@ -261,7 +261,7 @@ impl End {
     }
 }
 
-/// Runs a path; the lives end where `crashes` says, one after the other.
+/// Runs a path; the incarnations end where `crashes` says, one after the other.
 pub async fn run(path: &Path, crashes: &[(usize, KillPoint)], traced: bool) -> End {
     let mut world = World::new(SimOptions::default());
     world.monitor.keep_trace(traced);
@@ -272,17 +272,17 @@ pub async fn run(path: &Path, crashes: &[(usize, KillPoint)], traced: bool) -> E
     let mut steps = path.steps.iter();
     let mut next = steps.next();
     let end = started + Duration::from_secs(path.end);
-    // A restart takes its time; the end is looked at when the last life has had as much as the first.
+    // A restart takes its time; the end is looked at when the last incarnation has had as much as the first.
     let mut until = end;
     loop {
         let at = next.map_or(until, |(second, _)| {
             started + Duration::from_secs_f64(*second)
         });
-        let life = world.lives.last().unwrap().link.clone();
+        let link = world.incarnations.last().unwrap().link.clone();
         tokio::select! {
             biased;
-            () = life.died.notified() => {
-                world.kill(world.lives.len() - 1);
+            () = link.died.notified() => {
+                world.kill(world.incarnations.len() - 1);
                 tokio::time::sleep(Duration::from_millis(500)).await;
                 world.start(crashes.next());
                 until = until.max(tokio::time::Instant::now() + Duration::from_secs(path.end));
@@ -302,9 +302,14 @@ pub async fn run(path: &Path, crashes: &[(usize, KillPoint)], traced: bool) -> E
         violations: world.monitor.violations(),
         trace: world.monitor.take_trace(),
         requests: world
-            .lives
+            .incarnations
             .iter()
-            .map(|life| life.link.requests.load(std::sync::atomic::Ordering::SeqCst))
+            .map(|process| {
+                process
+                    .link
+                    .requests
+                    .load(std::sync::atomic::Ordering::SeqCst)
+            })
             .collect(),
     }
 }

@@ -38,7 +38,7 @@ fn a_target_between_states_counts_as_stuck_after_half_an_hour_and_not_sooner() {
         let waits = Some("WaitingForTarget".to_owned());
         assert_eq!(reason(&world, "Reconciling"), waits);
         // A restart does not count anew: since when it waits is written in the object.
-        world.keep_none();
+        world.restart_all();
         minutes(5).await;
         assert_eq!(reason(&world, "Stalled"), waits);
         assert_eq!(reason(&world, "Reconciling"), None);

@@ -1,4 +1,4 @@
-//! What is between one life of the operator and the world: every request of it, to the API server and to the cloud, is
+//! What is between one incarnation of the operator and the world: every request of it, to the API server and to the cloud, is
 //! counted here, may go wrong here, and is the moment at which the operator may be killed.
 
 use std::collections::BTreeMap;
@@ -44,7 +44,7 @@ pub struct FaultRates {
     pub old_list: f64,
 }
 
-/// Shared by all lives of a world: whether faults are on, and the random numbers that decide.
+/// Shared by all incarnations of a world: whether faults are on, and the random numbers that decide.
 pub struct FaultInjector {
     rates: Mutex<FaultRates>,
     random: Mutex<StdRng>,
@@ -55,7 +55,7 @@ pub struct FaultInjector {
     refused_secrets: AtomicUsize,
     /// Events of memberships that are still to be lost, each with its watch.
     lost_events: AtomicUsize,
-    /// Until when no event of a membership reaches a life.
+    /// Until when no event of a membership reaches an incarnation.
     lagging: Mutex<BTreeMap<usize, Instant>>,
     api_millis: AtomicU64,
 }
@@ -79,16 +79,16 @@ impl FaultInjector {
         self.api_millis.store(millis, Ordering::SeqCst);
     }
 
-    /// Keeps every event of a membership from a life for so long.
-    pub fn hold_back_events(&self, life: usize, lag: Duration) {
+    /// Keeps every event of a membership from an incarnation for so long.
+    pub fn hold_back_events(&self, incarnation: usize, lag: Duration) {
         self.lagging
             .lock()
             .unwrap()
-            .insert(life, Instant::now() + lag);
+            .insert(incarnation, Instant::now() + lag);
     }
 
-    fn lag(&self, life: usize) -> Option<Duration> {
-        let until = self.lagging.lock().unwrap().get(&life).copied()?;
+    fn lag(&self, incarnation: usize) -> Option<Duration> {
+        let until = self.lagging.lock().unwrap().get(&incarnation).copied()?;
         Some(until.saturating_duration_since(Instant::now())).filter(|lag| !lag.is_zero())
     }
 
@@ -144,21 +144,21 @@ fn is_one_left(left: &AtomicUsize) -> bool {
     .is_ok()
 }
 
-/// One life.
+/// One incarnation of the operator.
 pub struct Link {
-    pub life: usize,
+    pub incarnation: usize,
     pub server: Arc<ApiServer>,
     pub simulator: Arc<Simulator>,
     pub monitor: Arc<Monitor>,
     pub faults: Arc<FaultInjector>,
-    /// Which request is the last one.
-    pub ends: Mutex<Option<(usize, KillPoint)>>,
+    /// The request at which it is killed.
+    pub kill_at: Mutex<Option<(usize, KillPoint)>>,
     pub requests: AtomicUsize,
     pub dead: AtomicBool,
     pub died: Notify,
     /// True while the process is stopped (SIGSTOP).
-    pub halted: AtomicBool,
-    pub goes_on: Notify,
+    pub paused: AtomicBool,
+    pub resumed: Notify,
 }
 
 impl Link {
@@ -167,10 +167,10 @@ impl Link {
         self.died.notify_one();
     }
 
-    /// Has it end at its `after`-th request from now; 0 is never.
-    pub fn doom(&self, after: usize, point: KillPoint) {
+    /// Kills it at its `after`-th request from now; 0 is never.
+    pub fn schedule_kill(&self, after: usize, point: KillPoint) {
         let so_far = self.requests.load(Ordering::SeqCst);
-        *self.ends.lock().unwrap() = (after > 0).then_some((so_far + after, point));
+        *self.kill_at.lock().unwrap() = (after > 0).then_some((so_far + after, point));
     }
 
     pub fn is_dead(&self) -> bool {
@@ -184,15 +184,15 @@ impl Link {
         }
         let number = self.requests.fetch_add(1, Ordering::SeqCst) + 1;
         let end = self
-            .ends
+            .kill_at
             .lock()
             .unwrap()
             .filter(|(last, _)| *last == number)
             .map(|(_, point)| point);
         self.monitor.trace(|| {
             format!(
-                "life {} request {number}: {}{}",
-                self.life,
+                "incarnation {} request {number}: {}{}",
+                self.incarnation,
                 what(),
                 match end {
                     None => "",
@@ -207,14 +207,14 @@ impl Link {
         end
     }
 
-    pub fn halt(&self, halted: bool) {
-        self.halted.store(halted, Ordering::SeqCst);
-        self.goes_on.notify_waiters();
+    pub fn pause(&self, paused: bool) {
+        self.paused.store(paused, Ordering::SeqCst);
+        self.resumed.notify_waiters();
     }
 
     async fn wait_until_running(&self) {
-        while self.halted.load(Ordering::SeqCst) {
-            self.goes_on.notified().await;
+        while self.paused.load(Ordering::SeqCst) {
+            self.resumed.notified().await;
         }
     }
 }
@@ -269,7 +269,7 @@ impl FaultPlan for ApiSide {
             return WatchFault::Never;
         }
         if watch.kind.plural == MEMBERSHIPS
-            && let Some(lag) = link.faults.lag(link.life)
+            && let Some(lag) = link.faults.lag(link.incarnation)
         {
             return WatchFault::Delay(lag);
         }
@@ -285,9 +285,9 @@ impl FaultPlan for ApiSide {
             };
             link.monitor.trace(|| {
                 format!(
-                    "  watch of {} in life {}: {} {}: {fault:?}",
+                    "  watch of {} in incarnation {}: {} {}: {fault:?}",
                     watch.kind.plural,
-                    link.life,
+                    link.incarnation,
                     event.change.word(),
                     event.key.2
                 )
@@ -309,11 +309,11 @@ impl FaultPlan for ApiSide {
     }
 
     fn done(&self, call: &Call, reply: &Reply) {
-        self.0.monitor.written(self.0.life, call, reply);
+        self.0.monitor.written(self.0.incarnation, call, reply);
     }
 
     fn delivered(&self, watch: &Call, event: &Entry) {
-        self.0.monitor.shown(self.0.life, watch, event);
+        self.0.monitor.shown(self.0.incarnation, watch, event);
     }
 
     fn is_dead(&self) -> bool {
@@ -401,10 +401,14 @@ impl CloudSide {
             .monitor
             .membership(target.as_deref(), group.as_deref(), now);
         let answer = link.simulator.answer(&request, now);
+        link.monitor.trace(|| {
+            format!(
+                "  incarnation {} {action}: {}",
+                link.incarnation, answer.outcome
+            )
+        });
         link.monitor
-            .trace(|| format!("  life {} {action}: {}", link.life, answer.outcome));
-        link.monitor
-            .called(link.life, &parameters, &answer, before, started);
+            .called(link.incarnation, &parameters, &answer, before, started);
         if end.is_some() {
             return std::future::pending().await;
         }

@@ -142,7 +142,7 @@ fn a_crash_at_any_request_changes_nothing_in_the_end() {
     );
 }
 
-/// Runs one path with these crashes, and says how many requests the life after the first crash made.
+/// Runs one path with these crashes, and says how many requests the incarnation after the first crash made.
 fn check(path: &crash::Path, crashes: &[(usize, KillPoint)], wanted: &[String]) -> usize {
     let mut end = in_virtual_time(|| crash::run(path, crashes, false));
     if !end.is_as(wanted) {

@@ -335,7 +335,7 @@ fn an_account_may_go_before_what_it_joined_but_not_long_before_and_the_operator_
         seconds(AT_ONCE).await;
         assert_eq!(ready(&world, "stays").1, "AccountNotFound");
         assert!(world.is_member("i-1", "sg-a"));
-        world.keep_none();
+        world.restart_all();
         world.delete("waits");
         seconds(10.0).await;
         assert_eq!(ready(&world, "waits").1, "AccountNotFound");

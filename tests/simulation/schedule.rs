@@ -302,7 +302,7 @@ impl Act {
                 ..
             } => world.remove_secret(*account),
             Self::Account { account, there } => world.account(*account, *there),
-            Self::Kill { after, point } => world.doom(*after, *point),
+            Self::Kill { after, point } => world.schedule_kill(*after, *point),
             Self::Stop { .. } => {}
             Self::Second => world.start(None),
         }
@@ -361,9 +361,9 @@ pub async fn run(schedule: &Schedule, traced: bool) -> Outcome {
                 continue;
             }
             world.monitor.trace(|| format!("stopped for {seconds} s"));
-            world.halt(true);
+            world.pause(true);
             sleep_until(&mut world, Instant::now() + Duration::from_secs(*seconds)).await;
-            world.halt(false);
+            world.pause(false);
             rested = Instant::now() + PASS;
         } else {
             act.happen(&mut world);
@@ -385,10 +385,10 @@ pub async fn run(schedule: &Schedule, traced: bool) -> Outcome {
 /// Sleeps, and starts the operator again whenever it dies.
 async fn sleep_until(world: &mut World, until: Instant) {
     loop {
-        let died = world.dead_life();
-        if let Some(life) = died {
-            world.kill(life);
-            world.revive(life);
+        let died = world.dead_incarnation();
+        if let Some(incarnation) = died {
+            world.kill(incarnation);
+            world.restart(incarnation);
             continue;
         }
         if Instant::now() >= until {
@@ -409,11 +409,11 @@ fn heal(world: &mut World) {
         .monitor
         .trace(|| "all is well from here on".to_owned());
     world.faults.clear();
-    world.halt(false);
-    world.undoom();
+    world.pause(false);
+    world.cancel_kill();
     if world.monitor.several {
         // Nobody corrects what another operator wrote into a status last, until an operator lists everything anew.
-        world.keep_none();
+        world.restart_all();
     }
     world.cloud(json!({"activateKey": {"id": "LTAI5tFirst"}}));
     world.cloud(json!({"set": {"limits": limits(None)}}));

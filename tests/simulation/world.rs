@@ -1,4 +1,4 @@
-//! A cluster, a cloud and any number of lives of the operator over them, in virtual time. Knows what a user and others can
+//! A cluster, a cloud and any number of incarnations of the operator over them, in virtual time. Knows what a user and others can
 //! do; what they do when is for schedules and paths to say.
 
 use std::collections::BTreeMap;
@@ -31,12 +31,12 @@ pub struct World {
     pub simulator: Arc<Simulator>,
     pub monitor: Arc<Monitor>,
     pub faults: Arc<FaultInjector>,
-    pub lives: Vec<Life>,
+    pub incarnations: Vec<Process>,
     options: SimOptions,
 }
 
 /// One running or dead operator.
-pub struct Life {
+pub struct Process {
     pub link: Arc<Link>,
     task: JoinHandle<()>,
     /// Whether its end has been seen to.
@@ -74,7 +74,7 @@ impl World {
             simulator,
             monitor: Arc::new(monitor),
             faults: Arc::new(FaultInjector::new(options.seed, options.rates)),
-            lives: Vec::new(),
+            incarnations: Vec::new(),
             options,
         };
         for name in [NAMESPACE, GUESTS] {
@@ -101,18 +101,18 @@ impl World {
         }
     }
 
-    /// Starts an operator; `ends` is the request at which it is killed.
-    pub fn start(&mut self, ends: Option<(usize, KillPoint)>) {
-        self.start_until(ends, std::future::pending());
+    /// Starts an operator; `kill_at` is the request at which it is killed.
+    pub fn start(&mut self, kill_at: Option<(usize, KillPoint)>) {
+        self.start_until(kill_at, std::future::pending());
     }
 
     /// Starts an operator that is asked to end when `shutdown` resolves.
     pub fn start_until(
         &mut self,
-        ends: Option<(usize, KillPoint)>,
+        kill_at: Option<(usize, KillPoint)>,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) {
-        self.start_as(settings(vec![None]), Arc::default(), ends, shutdown);
+        self.start_as(settings(vec![None]), Arc::default(), kill_at, shutdown);
     }
 
     /// Starts an operator that watches these namespaces (`None` is all) and counts here.
@@ -130,24 +130,25 @@ impl World {
         &mut self,
         settings: Settings,
         telemetry: Arc<Telemetry>,
-        ends: Option<(usize, KillPoint)>,
+        kill_at: Option<(usize, KillPoint)>,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) {
-        let life = self.lives.len();
+        let incarnation = self.incarnations.len();
         let link = Arc::new(Link {
-            life,
+            incarnation,
             server: Arc::clone(&self.server),
             simulator: Arc::clone(&self.simulator),
             monitor: Arc::clone(&self.monitor),
             faults: Arc::clone(&self.faults),
-            ends: std::sync::Mutex::new(ends),
+            kill_at: std::sync::Mutex::new(kill_at),
             requests: AtomicUsize::new(0),
             dead: AtomicBool::new(false),
             died: Notify::new(),
-            halted: AtomicBool::new(false),
-            goes_on: Notify::new(),
+            paused: AtomicBool::new(false),
+            resumed: Notify::new(),
         });
-        self.monitor.trace(|| format!("life {life} begins"));
+        self.monitor
+            .trace(|| format!("incarnation {incarnation} begins"));
         let client = api_server::client(&self.server, Arc::new(ApiSide(Arc::clone(&link))));
         let operator = operator::run_with(
             settings,
@@ -156,11 +157,11 @@ impl World {
             telemetry,
             Clock::simulated(
                 self.server.now(),
-                self.options.seed.wrapping_add(life as u64),
+                self.options.seed.wrapping_add(incarnation as u64),
             ),
             shutdown,
         );
-        self.lives.push(Life {
+        self.incarnations.push(Process {
             link,
             task: tokio::spawn(operator),
             cleared: false,
@@ -168,46 +169,47 @@ impl World {
     }
 
     /// kill -9. What the process had begun is lost, what the servers have got is done.
-    pub fn kill(&self, life: usize) {
-        self.monitor.trace(|| format!("life {life} is killed"));
-        self.lives[life].link.kill();
-        self.lives[life].task.abort();
+    pub fn kill(&self, incarnation: usize) {
+        self.monitor
+            .trace(|| format!("incarnation {incarnation} is killed"));
+        self.incarnations[incarnation].link.kill();
+        self.incarnations[incarnation].task.abort();
     }
 
-    /// Has every running life end at its `after`-th request from now.
-    pub fn doom(&self, after: usize, point: KillPoint) {
-        for life in &self.lives {
-            life.link.doom(after, point);
+    /// Kills every running incarnation at its `after`-th request from now.
+    pub fn schedule_kill(&self, after: usize, point: KillPoint) {
+        for process in &self.incarnations {
+            process.link.schedule_kill(after, point);
         }
     }
 
-    pub fn undoom(&self) {
-        for life in &self.lives {
-            life.link.doom(0, KillPoint::Before);
+    pub fn cancel_kill(&self) {
+        for process in &self.incarnations {
+            process.link.schedule_kill(0, KillPoint::Before);
         }
     }
 
     /// SIGSTOP and SIGCONT: nothing is sent or heard meanwhile.
-    pub fn halt(&self, halted: bool) {
-        for life in &self.lives {
-            life.link.halt(halted);
+    pub fn pause(&self, paused: bool) {
+        for process in &self.incarnations {
+            process.link.pause(paused);
         }
     }
 
-    /// A life that has ended and was not cleared away yet.
-    pub fn dead_life(&self) -> Option<usize> {
-        self.lives
+    /// An incarnation that has ended and was not cleared away yet.
+    pub fn dead_incarnation(&self) -> Option<usize> {
+        self.incarnations
             .iter()
-            .position(|life| life.link.is_dead() && !life.cleared)
+            .position(|process| process.link.is_dead() && !process.cleared)
     }
 
     /// Resolves at the next death.
     pub fn deaths(&self) -> impl Future<Output = ()> + use<> {
         let links: Vec<Arc<Link>> = self
-            .lives
+            .incarnations
             .iter()
-            .filter(|life| !life.cleared)
-            .map(|life| Arc::clone(&life.link))
+            .filter(|process| !process.cleared)
+            .map(|process| Arc::clone(&process.link))
             .collect();
         async move {
             let waits = links.iter().map(|link| Box::pin(link.died.notified()));
@@ -215,17 +217,17 @@ impl World {
         }
     }
 
-    pub fn revive(&mut self, life: usize) {
-        self.lives[life].cleared = true;
+    pub fn restart(&mut self, incarnation: usize) {
+        self.incarnations[incarnation].cleared = true;
         self.start(None);
     }
 
-    /// Ends all operators and starts another.
-    pub fn keep_none(&mut self) {
-        for life in 0..self.lives.len() {
-            if !self.lives[life].cleared {
-                self.kill(life);
-                self.lives[life].cleared = true;
+    /// Kills all operators and starts another.
+    pub fn restart_all(&mut self) {
+        for incarnation in 0..self.incarnations.len() {
+            if !self.incarnations[incarnation].cleared {
+                self.kill(incarnation);
+                self.incarnations[incarnation].cleared = true;
             }
         }
         self.start(None);
@@ -486,8 +488,8 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        for life in &self.lives {
-            life.task.abort();
+        for process in &self.incarnations {
+            process.task.abort();
         }
     }
 }

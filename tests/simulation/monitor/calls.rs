@@ -25,7 +25,7 @@ impl Monitor {
     /// An operator's call has been answered by the cloud (if perhaps not to the operator).
     pub fn called(
         &self,
-        life: usize,
+        incarnation: usize,
         parameters: &BTreeMap<String, String>,
         answer: &Answer,
         before: bool,
@@ -88,7 +88,7 @@ impl Monitor {
                     .insert((target.clone(), group.clone()), input);
                 self.check_join(target, group);
             }
-            (true, false) => self.check_leave(life, target, group),
+            (true, false) => self.check_leave(incarnation, target, group),
             (true, true) | (false, false) => {}
         }
     }
@@ -111,7 +111,7 @@ impl Monitor {
     }
 
     /// I1 and I2.
-    fn check_leave(&self, life: usize, target: &str, group: &str) {
+    fn check_leave(&self, incarnation: usize, target: &str, group: &str) {
         let input = self
             .state
             .lock()
@@ -134,7 +134,7 @@ impl Monitor {
                 let state = self.state.lock().unwrap();
                 state
                     .shown
-                    .get(&(life, uid.clone()))
+                    .get(&(incarnation, uid.clone()))
                     .is_some_and(|at| at.elapsed() > PASS)
             };
             let upheaval = self

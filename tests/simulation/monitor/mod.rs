@@ -41,7 +41,7 @@ struct State {
     edges: HashMap<(String, String), EdgeFacts>,
     /// When an object of this UID first had this generation.
     births: HashMap<(String, i64), Instant>,
-    /// When each object was last shown to each life.
+    /// When each object was last shown to each incarnation.
     shown: HashMap<(usize, String), Instant>,
     /// When anything about each object was last changed by its user.
     touched: HashMap<String, Instant>,
@@ -195,13 +195,13 @@ impl Monitor {
         self.state.lock().unwrap().upheaval = Some(Instant::now());
     }
 
-    pub fn shown(&self, life: usize, watch: &Call, event: &Entry) {
+    pub fn shown(&self, incarnation: usize, watch: &Call, event: &Entry) {
         if watch.kind.plural == MEMBERSHIPS {
             self.state
                 .lock()
                 .unwrap()
                 .shown
-                .entry((life, text(&event.object, "/metadata/uid")))
+                .entry((incarnation, text(&event.object, "/metadata/uid")))
                 .or_insert_with(Instant::now);
         }
     }

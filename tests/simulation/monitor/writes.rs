@@ -14,7 +14,7 @@ use super::{EdgeFacts, MEMBERSHIPS, Monitor, PASS, condition, edge_of, target_of
 
 impl Monitor {
     /// An operator's call of the API server was done.
-    pub fn written(&self, life: usize, call: &Call, reply: &Reply) {
+    pub fn written(&self, incarnation: usize, call: &Call, reply: &Reply) {
         self.read_log();
         for item in reply.body["items"].as_array().into_iter().flatten() {
             if call.kind.plural == MEMBERSHIPS {
@@ -22,7 +22,7 @@ impl Monitor {
                     .lock()
                     .unwrap()
                     .shown
-                    .entry((life, text(item, "/metadata/uid")))
+                    .entry((incarnation, text(item, "/metadata/uid")))
                     .or_insert_with(Instant::now);
             }
         }
