@@ -1,4 +1,4 @@
-//! The cluster that the end-to-end tests stand on is a real one: its version, its rights, its tokens, its audit,
+//! The cluster that the end-to-end tests run on is a real one: its version, its rights, its tokens, its audit,
 //! and its deletion.
 
 mod support;

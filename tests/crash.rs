@@ -149,13 +149,13 @@ async fn killed_between_hand_over_and_release_the_edge_has_one_owner() -> Result
     env.apply("a", "i-web", "sg-web", json!({})).await?;
     env.until_reason("a", "Joined").await?;
     env.apply("b", "i-web", "sg-web", json!({})).await?;
-    let heir = env.until_reason("b", "Shared").await?;
+    let successor = env.until_reason("b", "Shared").await?;
     operator.kill();
     env.delete("a").await?;
     // The first of the two writes of a hand-over, and nothing after it.
     let hand_over = json!({
         "apiVersion": "security-group-operator.io/v1alpha1", "kind": "SecurityGroupMembership",
-        "metadata": {"name": "b", "uid": heir.metadata.uid, "finalizers": [FINALIZER],
+        "metadata": {"name": "b", "uid": successor.metadata.uid, "finalizers": [FINALIZER],
             "annotations": {ORIGIN_ANNOTATION: "Joined", ACCOUNT_ANNOTATION: env.account}},
     });
     env.memberships()

@@ -338,7 +338,7 @@ fn whoever_shares_an_edge_is_concerned_by_what_becomes_of_the_others() {
     let concerned = |object: &SecurityGroupMembership| names(edges.insert(object));
     assert_eq!(concerned(&claimed("a", 1)), [""; 0]);
     assert_eq!(concerned(&object("far", "i-2", 0, 1)), [""; 0]);
-    // A newcomer is an heir for who goes, and nothing to who stays.
+    // A newcomer is a successor for who goes, and nothing to who stays.
     assert_eq!(concerned(&object("b", "i-1", 0, 1)), [""; 0]);
     let mut going = claimed("a", 2);
     going.metadata.deletion_timestamp = going.metadata.creation_timestamp.clone();

@@ -69,7 +69,7 @@ async fn every_right_is_used_and_every_use_has_a_right() -> Result<()> {
     assert!(ungranted.is_empty(), "used and not granted: {ungranted:?}");
     let refused: Vec<_> = uses(plane)?
         .into_iter()
-        // Before its namespace bound the role: a part of the story.
+        // Before its namespace bound the role: that is expected.
         .filter(|event| event.code == 403 && !is_tenant_secret(event))
         .collect();
     assert!(refused.is_empty(), "{refused:?}");

@@ -51,9 +51,9 @@ async fn the_second_object_on_an_edge_shares_it_and_joins_nothing() -> Result<()
 async fn who_stays_inherits_the_edge_and_leaves_it_last() -> Result<()> {
     let env = shared_edge().await?;
     remove(&env, "a").await?;
-    let heir = env.until_reason("b", "Joined").await?;
-    assert_eq!(claim(&heir).as_deref(), Some("Joined"));
-    assert_eq!(heir.status.unwrap().origin, Some(Origin::Joined));
+    let successor = env.until_reason("b", "Joined").await?;
+    assert_eq!(claim(&successor).as_deref(), Some("Joined"));
+    assert_eq!(successor.status.unwrap().origin, Some(Origin::Joined));
     assert!(env.is_member("i-web", "sg-web").await?);
     assert_eq!(env.calls("LeaveSecurityGroup").await?, 0);
     remove(&env, "b").await?;
@@ -143,8 +143,8 @@ async fn namespaces_that_are_granted_share_an_edge() -> Result<()> {
         .await?;
     tenant.until_reason("b", "Shared").await?;
     remove(&env, "a").await?;
-    let heir = tenant.until_reason("b", "Joined").await?;
-    assert_eq!(claim(&heir).as_deref(), Some("Joined"));
+    let successor = tenant.until_reason("b", "Joined").await?;
+    assert_eq!(claim(&successor).as_deref(), Some("Joined"));
     assert!(env.is_member("i-web", "sg-web").await?);
     remove(&tenant, "b").await?;
     assert!(!env.is_member("i-web", "sg-web").await?);

@@ -281,11 +281,11 @@ impl Edge {
         let has = |policy| wishes.deletion.contains(&policy);
         let by_origin = has(DeletionPolicy::LeaveIfJoined);
         if perhaps && origin == Origin::Joined && !joined_elsewhere {
-            let heir = match state.objects[other] {
+            let successor = match state.objects[other] {
                 Object::Going(_, left) => Object::Going(Origin::Joined, left),
                 Object::Live(_) | Object::Absent => Object::Live(Some(Origin::Joined)),
             };
-            next.push(with(state, other, heir));
+            next.push(with(state, other, successor));
         }
         if perhaps && (origin == Origin::Adopted || joined_elsewhere) {
             next.push(with(state, slot, Object::Absent));

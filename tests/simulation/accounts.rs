@@ -1,4 +1,4 @@
-//! What an account says of its key while key, Secret and API server change: each a small story.
+//! What an account says of its key while key, Secret and API server change: each a small scenario.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use crate::api_server::Verb;
 use crate::in_virtual_time;
 use crate::monitor::{condition, text};
-use crate::scene::{ACCOUNTS, CLUSTER, KEYS, TEAMS};
-use crate::story::{add_fault, ready, seconds, world};
+use crate::scenario::{add_fault, ready, seconds, world};
+use crate::topology::{ACCOUNTS, CLUSTER, KEYS, TEAMS};
 use crate::world::World;
 
 /// The longest that the operator goes without a look at a Secret that it does not watch, and a little.
@@ -183,7 +183,7 @@ fn an_account_whose_calls_hang_holds_up_nobody_elses_objects_on_a_target_of_the_
         seconds(1.0).await;
         assert_eq!(ready(&world, "m"), ("True".to_owned(), "Joined".to_owned()));
         seconds(40.0).await;
-        let object = crate::story::object(&world, "a").unwrap();
+        let object = crate::scenario::object(&world, "a").unwrap();
         let message = text(condition(&object, "Ready").unwrap(), "/message");
         assert!(
             message.contains("no complete answer within 10 s"),
@@ -213,7 +213,7 @@ fn an_account_that_this_version_cannot_read_is_not_said_to_be_missing_and_grants
         world.membership("late", 1, 0, json!({}));
         seconds(5.0).await;
         for name in ["m", "late"] {
-            let object = crate::story::object(&world, name).unwrap();
+            let object = crate::scenario::object(&world, name).unwrap();
             let ready = condition(&object, "Ready").unwrap();
             assert_eq!(ready["reason"], "AccountNotReady");
             let message = text(ready, "/message");

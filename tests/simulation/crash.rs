@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::link::KillPoint;
 use crate::monitor::MEMBERSHIPS;
-use crate::scene::{INTERFACE, TEAMS, name_own_account};
+use crate::topology::{INTERFACE, TEAMS, name_own_account};
 use crate::world::{SimOptions, World};
 
 /// At a second, something that happens.

@@ -11,20 +11,20 @@
 mod accounts;
 #[path = "../support/api_server/mod.rs"]
 mod api_server;
+mod call_budget;
 mod crash;
-mod hours;
 mod link;
+mod long_running;
 mod monitor;
-mod passes;
-mod quiet;
-mod refusals;
+mod races;
+mod refused_joins;
 mod regressions;
-mod scene;
+mod scenario;
 mod schedule;
 mod scopes;
 mod shrink;
 mod specs;
-mod story;
+mod topology;
 mod world;
 
 use std::future::Future;

@@ -1,4 +1,4 @@
-//! What the search has found, each as a small story of its own.
+//! What the search has found, each as a small scenario of its own.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use crate::api_server::Verb;
 use crate::in_virtual_time;
 use crate::link::fault;
 use crate::monitor::MEMBERSHIPS;
-use crate::scene::{CLUSTER, NAMESPACE};
-use crate::story::{ready, seconds, world};
+use crate::scenario::{ready, seconds, world};
+use crate::topology::{CLUSTER, NAMESPACE};
 use crate::world::{SimOptions, World};
 use security_group_operator::simulator::faults::{ErrorFault, Fault, Kind};
 

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::link::{FaultRates, KillPoint};
 use crate::monitor::{MEMBERSHIPS, PASS, text};
-use crate::scene::{self, ACCOUNTS, CLUSTER, KEYS, NAMES, NAMESPACE, TARGETS};
+use crate::topology::{self, ACCOUNTS, CLUSTER, KEYS, NAMES, NAMESPACE, TARGETS};
 use crate::world::{SimOptions, World};
 
 /// One thing that happens.
@@ -194,7 +194,7 @@ impl Act {
                 rest: {
                     let mut rest = policies(random, 0.25);
                     if account != CLUSTER {
-                        scene::name_own_account(&mut rest);
+                        topology::name_own_account(&mut rest);
                     }
                     rest
                 },

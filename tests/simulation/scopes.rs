@@ -11,8 +11,8 @@ use tower::Service as _;
 use crate::api_server::Verb;
 use crate::in_virtual_time;
 use crate::monitor::MEMBERSHIPS;
-use crate::scene::{GUESTS, NAMESPACE};
-use crate::story::seconds;
+use crate::scenario::seconds;
+use crate::topology::{GUESTS, NAMESPACE};
 use crate::world::{SimOptions, World};
 
 async fn is_ready(telemetry: &Arc<Telemetry>) -> bool {

@@ -10,8 +10,8 @@ use proptest::sample::select;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use serde_json::{Value, json};
 
-use crate::scene::{self, ACCOUNTS, FREE_INTERFACE, KEYS, MISPLACED};
 use crate::schedule::{self, Act, Schedule};
+use crate::topology::{self, ACCOUNTS, FREE_INTERFACE, KEYS, MISPLACED};
 use crate::world::SimOptions;
 use crate::{in_virtual_time, number};
 
@@ -87,7 +87,7 @@ fn act() -> impl Strategy<Value = Act> {
 fn rest() -> impl Strategy<Value = Value> {
     (policies(), any::<bool>()).prop_map(|(mut rest, own)| {
         if own {
-            scene::name_own_account(&mut rest);
+            topology::name_own_account(&mut rest);
         }
         rest
     })

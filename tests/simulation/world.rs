@@ -21,9 +21,9 @@ use crate::api_server::store::Kind;
 use crate::api_server::{self, ApiServer, Verb};
 use crate::link::{ApiSide, CloudSide, FaultInjector, FaultRates, KillPoint, Link};
 use crate::monitor::{MEMBERSHIPS, Monitor, condition, edge_of, is_deleting, text};
-use crate::scene::{
-    self, ACCOUNTS, CLUSTER, GUESTS, KEYS, MISPLACED, NAMESPACE, OPERATOR_NAMESPACE, TARGETS,
-    Target, place,
+use crate::topology::{
+    self, ACCOUNTS, CLUSTER, GUESTS, KEYS, MISPLACED, NAMESPACE, OPERATOR_NAMESPACE, SimTarget,
+    TARGETS, place,
 };
 
 pub struct World {
@@ -57,8 +57,8 @@ pub struct SimOptions {
 impl World {
     /// A world with an account that is granted everything, and no operator yet.
     pub fn new(options: SimOptions) -> Self {
-        let server = Arc::new(ApiServer::new(scene::epoch()));
-        let mut cloud = scene::cloud();
+        let server = Arc::new(ApiServer::new(topology::epoch()));
+        let mut cloud = topology::cloud();
         cloud.settings.lag = options.lag;
         let simulator = Arc::new(Simulator::new(cloud, options.seed));
         let mut monitor = Monitor::new(Arc::clone(&server), Arc::clone(&simulator));
@@ -241,7 +241,7 @@ impl World {
 
     /// Makes or takes away an account.
     pub fn account(&self, account: usize, there: bool) {
-        let scene::Account {
+        let topology::AccountObject {
             plural,
             namespace,
             name,
@@ -312,7 +312,7 @@ impl World {
             "key",
             json!({
                 "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "key"},
-                "data": scene::secret_data(key),
+                "data": topology::secret_data(key),
             }),
         );
         self.monitor.upheaval();
@@ -407,11 +407,11 @@ impl World {
     /// The targets that were described within `age` although no object names them.
     pub fn needless_looks(&self, age: Duration) -> Vec<&'static str> {
         let objects = self.objects();
-        let is_named = |target: &Target| {
+        let is_named = |target: &SimTarget| {
             let names = |object: &Arc<Value>| object["spec"][target.field()] == target.id;
             objects.iter().any(names)
         };
-        let looked_at = |target: &&Target| self.monitor.was_described(target.id, age);
+        let looked_at = |target: &&SimTarget| self.monitor.was_described(target.id, age);
         let needless = TARGETS
             .iter()
             .filter(|target| !is_named(target))

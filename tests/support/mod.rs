@@ -1,4 +1,4 @@
-//! What the end-to-end tests, the benchmarks and the demo stand on: a real control plane, the operator's own
+//! What the end-to-end tests, the benchmarks and the demo run on: a real control plane, the operator's own
 //! binary, the simulated cloud, and kstatus, each a child process that dies with the process that started it.
 //! Knows nothing of what is tested.
 #![allow(

@@ -10,7 +10,7 @@ use security_group_operator::simulator::Answer;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::scene::{self, MISPLACED, OWNER, TARGETS};
+use crate::topology::{self, MISPLACED, OWNER, TARGETS};
 
 use super::{EdgeFacts, Monitor, PASS, condition, is_deleting, text};
 
@@ -195,11 +195,11 @@ impl Monitor {
         if object["metadata"]["annotations"][ORIGIN_ANNOTATION].is_string() {
             return true;
         }
-        let Some(own) = scene::account_of(object) else {
+        let Some(own) = topology::account_of(object) else {
             return true;
         };
         let of_own = |other: &&Arc<Value>| {
-            scene::account_of(other).is_some_and(|account| std::ptr::eq(account, own))
+            topology::account_of(other).is_some_and(|account| std::ptr::eq(account, own))
         };
         deleting.iter().any(of_own)
             || self

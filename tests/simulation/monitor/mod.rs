@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::api_server::store::Entry;
 use crate::api_server::{ApiServer, Call};
-use crate::scene::home;
+use crate::topology::home;
 
 /// A pass that began before an object was shown does not know it. No call and no wait of a pass is longer.
 pub const PASS: Duration = Duration::from_secs(40);

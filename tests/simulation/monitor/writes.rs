@@ -94,7 +94,7 @@ impl Monitor {
         self.state.lock().unwrap().read += entries.len();
     }
 
-    /// An object of an edge has gone. If it could not see yet that the edge was there before it, neither can its heirs.
+    /// An object of an edge has gone. If it could not see yet that the edge was there before it, neither can its successors.
     fn remember(&self, uid: &str, edge: (String, String)) {
         let mut state = self.state.lock().unwrap();
         let born = state.births.get(&(uid.to_owned(), 1)).copied();
@@ -142,10 +142,10 @@ impl Monitor {
                 ));
             }
         } else if claim == "Joined" {
-            let heir = others
+            let successor = others
                 .iter()
                 .any(|other| other["metadata"]["annotations"][ORIGIN_ANNOTATION] == "Joined");
-            if !heir && !self.recently_gone(target, group) {
+            if !successor && !self.recently_gone(target, group) {
                 self.violated(format!("I3: {name} went with the claim Joined on {target} in {group} and left it to nobody"));
             }
         }

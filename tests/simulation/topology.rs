@@ -21,13 +21,13 @@ pub fn place(name: &str) -> (&str, &str) {
 }
 
 /// What an object may name: an instance or a network interface, where it looks for it, and two groups.
-pub struct Target {
+pub struct SimTarget {
     pub id: &'static str,
     pub region: &'static str,
     pub groups: [&'static str; 2],
 }
 
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [SimTarget; 8] = [
     in_hangzhou("i-0"),
     in_hangzhou("i-1"),
     in_hangzhou("i-2"),
@@ -36,7 +36,7 @@ pub const TARGETS: [Target; 8] = [
     in_beijing("i-3"),
     in_beijing("eni-2"),
     // Not there: like the first one, and yet never to be mistaken for it.
-    Target {
+    SimTarget {
         region: "cn-beijing",
         ..in_hangzhou("i-0")
     },
@@ -46,16 +46,16 @@ pub const INTERFACE: usize = 3;
 pub const FREE_INTERFACE: usize = 4;
 pub const MISPLACED: usize = 7;
 
-const fn in_hangzhou(id: &'static str) -> Target {
-    Target {
+const fn in_hangzhou(id: &'static str) -> SimTarget {
+    SimTarget {
         id,
         region: "cn-hangzhou",
         groups: ["sg-a", "sg-b"],
     }
 }
 
-const fn in_beijing(id: &'static str) -> Target {
-    Target {
+const fn in_beijing(id: &'static str) -> SimTarget {
+    SimTarget {
         id,
         region: "cn-beijing",
         groups: ["sg-c", "sg-d"],
@@ -68,7 +68,7 @@ pub fn home(id: &str) -> &'static str {
     found.map_or("", |target| target.region)
 }
 
-impl Target {
+impl SimTarget {
     pub fn is_interface(&self) -> bool {
         self.id.starts_with("eni-")
     }
@@ -99,7 +99,7 @@ impl Target {
 }
 
 /// An account object; all are of one cloud account, while their Secrets say so.
-pub struct Account {
+pub struct AccountObject {
     pub plural: &'static str,
     pub namespace: &'static str,
     pub name: &'static str,
@@ -107,8 +107,8 @@ pub struct Account {
     pub secret_namespace: &'static str,
 }
 
-pub static ACCOUNTS: [Account; 3] = [
-    Account {
+pub static ACCOUNTS: [AccountObject; 3] = [
+    AccountObject {
         plural: "clustercloudaccounts",
         namespace: "",
         name: "default",
@@ -121,8 +121,8 @@ pub static ACCOUNTS: [Account; 3] = [
 pub const CLUSTER: usize = 0;
 pub const TEAMS: usize = 1;
 
-const fn own(namespace: &'static str) -> Account {
-    Account {
+const fn own(namespace: &'static str) -> AccountObject {
+    AccountObject {
         plural: "cloudaccounts",
         namespace,
         name: "own",
@@ -136,7 +136,7 @@ pub fn name_own_account(spec: &mut Value) {
 }
 
 /// The account that an object names, if it is one of these.
-pub fn account_of(object: &Value) -> Option<&'static Account> {
+pub fn account_of(object: &Value) -> Option<&'static AccountObject> {
     let reference = &object["spec"]["accountRef"];
     ACCOUNTS.iter().find(|account| {
         reference["name"] == account.name

@@ -1,4 +1,4 @@
-//! What the small stories share: a world whose operator runs, waits, and what an object says.
+//! What the small scenarios share: a world whose operator runs, waits, and what an object says.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::monitor::{MEMBERSHIPS, condition, text};
-use crate::scene::NAMESPACE;
+use crate::topology::NAMESPACE;
 use crate::world::{SimOptions, World};
 
 pub async fn seconds(seconds: f64) {

@@ -8,7 +8,7 @@ use security_group_operator::api::{
 use serde_json::json;
 
 use crate::in_virtual_time;
-use crate::story::{add_fault, object, ready, seconds, world};
+use crate::scenario::{add_fault, object, ready, seconds, world};
 use crate::world::{SimOptions, World};
 
 /// Longer than a pass over one object without faults.

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::in_virtual_time;
 use crate::monitor::{MEMBERSHIPS, condition, text};
-use crate::scene::NAMESPACE;
-use crate::story::add_fault;
+use crate::scenario::add_fault;
+use crate::topology::NAMESPACE;
 use crate::world::{SimOptions, World};
 
 async fn minutes(minutes: u64) {

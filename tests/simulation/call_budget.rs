@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use crate::api_server::Verb;
 use crate::in_virtual_time;
 use crate::monitor::{MEMBERSHIPS, condition, text};
-use crate::scene::NAMESPACE;
-use crate::story::{add_fault, object, seconds, world};
+use crate::scenario::{add_fault, object, seconds, world};
+use crate::topology::NAMESPACE;
 use crate::world::World;
 
 fn reason(world: &World, name: &str, type_: &str) -> String {

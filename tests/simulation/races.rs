@@ -1,4 +1,4 @@
-//! What one pass does when something comes in between: each a small story, told for every moment at which it can happen.
+//! What one pass does when something comes in between: each a small scenario, run for every moment at which it can happen.
 
 use security_group_operator::api::{FINALIZER, ORIGIN_ANNOTATION};
 use serde_json::{Value, json};
@@ -6,17 +6,20 @@ use serde_json::{Value, json};
 use crate::api_server::Verb;
 use crate::in_virtual_time;
 use crate::monitor::MEMBERSHIPS;
-use crate::scene::{CLUSTER, INTERFACE, NAMESPACE, TEAMS};
-use crate::story::{add_fault, object, ready, seconds, world};
+use crate::scenario::{add_fault, object, ready, seconds, world};
+use crate::topology::{CLUSTER, INTERFACE, NAMESPACE, TEAMS};
 use crate::world::World;
 
 /// Longer than a pass over one object without faults, shorter than the first wait after a fault.
 const AT_ONCE: f64 = 0.4;
 
-/// Tells the story for each millisecond up to `last`; the story is told how long to wait.
-fn at_every_moment<Story: Future<Output = ()>>(last: u32, story: impl Fn(f64) -> Story + Sync) {
+/// Runs the scenario for each millisecond up to `last`; the scenario is told how long to wait.
+fn at_every_moment<Scenario: Future<Output = ()>>(
+    last: u32,
+    scenario: impl Fn(f64) -> Scenario + Sync,
+) {
     for moment in 0..=last {
-        in_virtual_time(|| story(f64::from(moment) / 1_000.0));
+        in_virtual_time(|| scenario(f64::from(moment) / 1_000.0));
     }
 }
 
@@ -141,13 +144,13 @@ fn an_edge_or_a_target_that_goes_by_itself_holds_no_deletion_up() {
 fn an_heir_that_goes_at_any_moment_holds_nobody_up_and_the_next_one_inherits() {
     at_every_moment(20, |moment| async move {
         let world = world().await;
-        for name in ["m", "heir", "third"] {
+        for name in ["m", "successor", "third"] {
             world.membership(name, 0, 0, json!({}));
             seconds(2.0).await;
         }
         world.delete("m");
         seconds(moment).await;
-        tear_away(&world, "heir");
+        tear_away(&world, "successor");
         // An apply to what is gone is answered as a conflict, after which the pass starts anew.
         seconds(3.0).await;
         assert_eq!(object(&world, "m"), None, "{moment}");
@@ -168,9 +171,9 @@ fn an_heir_that_is_deleted_before_it_was_ever_claimed_holds_nobody_up() {
         world.membership("m", 0, 0, json!({}));
         seconds(2.0).await;
         // It is kept by somebody else's finalizer, and nothing may add ours once it is deleted.
-        world.membership("heir", 0, 0, json!({}));
+        world.membership("successor", 0, 0, json!({}));
         world.patch(
-            "heir",
+            "successor",
             json!({"metadata": {
                 "finalizers": ["example.com/hold"],
                 "annotations": {"security-group-operator.io/paused": "true"},
@@ -179,7 +182,7 @@ fn an_heir_that_is_deleted_before_it_was_ever_claimed_holds_nobody_up() {
         seconds(2.0).await;
         world.delete("m");
         seconds(moment).await;
-        world.delete("heir");
+        world.delete("successor");
         seconds(AT_ONCE).await;
         assert_eq!(object(&world, "m"), None, "{moment}");
     });
@@ -189,7 +192,7 @@ fn an_heir_that_is_deleted_before_it_was_ever_claimed_holds_nobody_up() {
 fn an_heir_that_cannot_be_written_to_just_now_is_the_heir_all_the_same() {
     in_virtual_time(|| async {
         let world = world().await;
-        for name in ["m", "heir"] {
+        for name in ["m", "successor"] {
             world.membership(name, 0, 0, json!({}));
             seconds(2.0).await;
         }
@@ -197,7 +200,7 @@ fn an_heir_that_cannot_be_written_to_just_now_is_the_heir_all_the_same() {
         world.delete("m");
         seconds(10.0).await;
         assert_eq!(object(&world, "m"), None);
-        assert_eq!(claim(&world, "heir"), "Joined");
+        assert_eq!(claim(&world, "successor"), "Joined");
         assert!(world.is_member("i-0", "sg-a"));
         assert_eq!(world.monitor.violations(), [""; 0]);
     });
@@ -520,14 +523,14 @@ fn who_goes_and_cannot_leave_goes_as_soon_as_it_has_an_heir() {
             world.delete("m");
             seconds(2.0).await;
             assert_eq!(ready(&world, "m").1, "NotGranted");
-            world.membership("heir", 0, 0, second);
+            world.membership("successor", 0, 0, second);
             seconds(2.0).await;
             second_account(&world, everybody);
             seconds(2.0).await;
             assert_eq!(object(&world, "m"), None);
-            assert_eq!(claim(&world, "heir"), "Joined");
+            assert_eq!(claim(&world, "successor"), "Joined");
             assert!(world.is_member("i-0", "sg-a"));
-            world.delete("heir");
+            world.delete("successor");
             seconds(AT_ONCE).await;
             assert!(!world.is_member("i-0", "sg-a"));
         });
