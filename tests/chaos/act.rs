@@ -100,7 +100,7 @@ pub enum Act {
         paused: bool,
     },
     /// Somebody else joins or leaves.
-    Behind {
+    Foreign {
         edge: usize,
         joins: bool,
     },
@@ -138,8 +138,8 @@ impl fmt::Display for Act {
                 object,
                 paused: false,
             } => write!(f, "continue n{object}"),
-            Self::Behind { edge, joins: true } => write!(f, "somebody joins {}", at(*edge)),
-            Self::Behind { edge, joins: false } => write!(f, "somebody leaves {}", at(*edge)),
+            Self::Foreign { edge, joins: true } => write!(f, "somebody joins {}", at(*edge)),
+            Self::Foreign { edge, joins: false } => write!(f, "somebody leaves {}", at(*edge)),
             Self::Power { target, status } => write!(f, "{target} is {status}"),
         }
     }
@@ -190,7 +190,7 @@ impl Acts {
         self.last = object;
         match self.random.random_range(0..100) {
             0..75 => self.of_user(object),
-            75..93 => Act::Behind {
+            75..93 => Act::Foreign {
                 edge: if self.random.random_bool(0.3) {
                     edge_of(object).0
                 } else {

@@ -10,12 +10,12 @@
 )]
 
 mod act;
-mod fate;
+mod compare;
+mod fixture;
+mod kill;
 mod model;
 #[path = "../support/mod.rs"]
 mod support;
-mod verdict;
-mod world;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,12 +25,12 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use act::Acts;
-use fate::{Fate, Toll};
+use fixture::Fixture;
+use kill::{KillCounts, KillPlan};
 use support::control_plane::ControlPlane;
 use support::env::TestEnv;
 use support::error::{Error, Result};
 use support::operator::{Operator, Options};
-use world::World;
 
 /// Kills in `make test`; `make chaos` does as many as it is told.
 const KILLS: usize = 50;
@@ -55,13 +55,13 @@ struct Chaos {
     seed: u64,
     // Dropped in this order: the operator first, so that it does not complain about the rest.
     operator: Operator,
-    world: World,
+    fixture: Fixture,
     plane: ControlPlane,
     acts: Acts,
     random: StdRng,
-    /// Which life of the operator this is.
-    life: AtomicU64,
-    toll: Toll,
+    /// Which incarnation of the operator this is.
+    incarnation: AtomicU64,
+    kill_counts: KillCounts,
     comparisons: usize,
     violations: usize,
     compared: Instant,
@@ -87,12 +87,12 @@ impl Chaos {
         Ok(Self {
             seed,
             operator,
-            world: World::new(env),
+            fixture: Fixture::new(env),
             plane,
             acts: Acts::seeded(seed),
             random: StdRng::seed_from_u64(!seed),
-            life: AtomicU64::new(0),
-            toll: Toll::default(),
+            incarnation: AtomicU64::new(0),
+            kill_counts: KillCounts::default(),
             comparisons: 0,
             violations: 0,
             compared: Instant::now(),
@@ -102,12 +102,14 @@ impl Chaos {
 
     async fn run(&mut self, kills: usize) -> Result<()> {
         let first = self.acts.first().into_iter().map(|act| (0, act));
-        self.world.churn(first.collect(), &self.life).await?;
+        self.fixture
+            .churn(first.collect(), &self.incarnation)
+            .await?;
         let mut next_comparison = self.random.random_range(1..=BETWEEN);
-        while self.toll.kills() < kills {
-            let before = self.toll.kills();
+        while self.kill_counts.kills() < kills {
+            let before = self.kill_counts.kills();
             self.round().await?;
-            let done = self.toll.kills();
+            let done = self.kill_counts.kills();
             if done >= next_comparison || done >= kills {
                 if done < kills && self.random.random_bool(0.6) {
                     self.kill_while_it_settles().await?;
@@ -115,7 +117,7 @@ impl Chaos {
                 self.compare().await?;
                 next_comparison = done + self.random.random_range(BETWEEN / 2..=BETWEEN);
             }
-            if self.toll.kills() / PROGRESS > before / PROGRESS {
+            if self.kill_counts.kills() / PROGRESS > before / PROGRESS {
                 println!("{}", self.progress());
             }
         }
@@ -124,34 +126,34 @@ impl Chaos {
 
     /// Churn, and one kill at some moment of it.
     async fn round(&mut self) -> Result<()> {
-        let fate = Fate::draw(&mut self.random, self.toll.kills());
-        let acts = self.acts.round(fate.is_long());
-        self.world.note(&fate.to_string());
-        self.set_weather(&fate).await?;
+        let plan = KillPlan::draw(&mut self.random, self.kill_counts.kills());
+        let acts = self.acts.round(plan.is_long());
+        self.fixture.log(&plan.to_string());
+        self.set_cloud_faults(&plan).await?;
         let (churned, killed) = tokio::join!(
-            self.world.churn(acts, &self.life),
-            fate.befall(&mut self.plane, &mut self.operator, &self.life),
+            self.fixture.churn(acts, &self.incarnation),
+            plan.execute(&mut self.plane, &mut self.operator, &self.incarnation),
         );
-        self.toll += &fate;
+        self.kill_counts += &plan;
         churned.and(killed)
     }
 
     /// Nobody does anything any more, and the operator dies once more over what is left to do.
     async fn kill_while_it_settles(&mut self) -> Result<()> {
-        let fate = Fate::once_more(&mut self.random);
-        self.world.note(&fate.to_string());
-        self.set_weather(&fate).await?;
-        fate.befall(&mut self.plane, &mut self.operator, &self.life)
+        let plan = KillPlan::once_more(&mut self.random);
+        self.fixture.log(&plan.to_string());
+        self.set_cloud_faults(&plan).await?;
+        plan.execute(&mut self.plane, &mut self.operator, &self.incarnation)
             .await?;
-        self.toll += &fate;
+        self.kill_counts += &plan;
         Ok(())
     }
 
-    async fn set_weather(&self, fate: &Fate) -> Result<()> {
-        let simulator = &self.world.env.simulator;
-        simulator.faults(&fate.weather.faults).await?;
+    async fn set_cloud_faults(&self, plan: &KillPlan) -> Result<()> {
+        let simulator = &self.fixture.env.simulator;
+        simulator.faults(&plan.cloud.faults).await?;
         // What Describe shows is never from before the last comparison: the model would not know of it.
-        let lags = fate.weather.lags && self.compared.elapsed() > Duration::from_secs(3);
+        let lags = plan.cloud.lags && self.compared.elapsed() > Duration::from_secs(3);
         let lag = if lags { "2s" } else { "0s" };
         simulator
             .change(&serde_json::json!({"set": {"lag": lag}}))
@@ -159,15 +161,15 @@ impl Chaos {
     }
 
     async fn compare(&mut self) -> Result<()> {
-        let life = self.life.load(Ordering::Relaxed);
-        let violations = verdict::compare(&mut self.world, life).await?;
+        let incarnation = self.incarnation.load(Ordering::Relaxed);
+        let violations = compare::compare(&mut self.fixture, incarnation).await?;
         self.violations += violations.len();
         if !violations.is_empty() {
             return Err(Error::new(violations.join("\n\n")));
         }
         self.comparisons += 1;
         self.compared = Instant::now();
-        self.world.history.clear();
+        self.fixture.history.clear();
         self.forget_logs()
     }
 
@@ -200,11 +202,11 @@ impl Chaos {
     fn progress(&self) -> String {
         format!(
             "{}, {} acts, {} comparisons, violations {}, {:.1} s a kill",
-            self.toll,
-            self.world.acts,
+            self.kill_counts,
+            self.fixture.acts,
             self.comparisons,
             self.violations,
-            self.begun.elapsed().as_secs_f64() / self.toll.kills().max(1) as f64
+            self.begun.elapsed().as_secs_f64() / self.kill_counts.kills().max(1) as f64
         )
     }
 
@@ -237,7 +239,7 @@ impl Chaos {
             "SEED={}, after {}\nsince the last good comparison:\n{}\n\nVIOLATION\n{error}\n{where_logs}",
             self.seed,
             self.progress(),
-            self.world.history.join("\n"),
+            self.fixture.history.join("\n"),
         ))
     }
 }

@@ -44,7 +44,7 @@ pub enum Object {
 /// comparison (of a deletion: since the object is deleted) all counts.
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Clone, Debug)]
-pub struct Wishes {
+pub struct DesiredObject {
     adoption: Vec<AdoptionPolicy>,
     deletion: Vec<DeletionPolicy>,
     drift: Vec<DriftPolicy>,
@@ -71,7 +71,7 @@ pub struct Policies {
 #[derive(Debug)]
 pub struct Edge {
     pub states: HashSet<State>,
-    wishes: [Option<Wishes>; SHARERS],
+    desired: [Option<DesiredObject>; SHARERS],
     now: u32,
 }
 
@@ -88,7 +88,7 @@ impl Edge {
         };
         Self {
             states: HashSet::from([state]),
-            wishes: [None, None],
+            desired: [None, None],
             now: 0,
         }
     }
@@ -98,7 +98,7 @@ impl Edge {
         self.now += 1;
         let absent = |state: &State| state.objects[slot] == Object::Absent;
         self.states.retain(absent);
-        self.wishes[slot] = Some(Wishes {
+        self.desired[slot] = Some(DesiredObject {
             adoption: vec![policies.adoption],
             deletion: vec![policies.deletion],
             drift: vec![policies.drift],
@@ -116,11 +116,11 @@ impl Edge {
     pub fn deleted(&mut self, slot: usize) {
         self.now += 1;
         let now = self.now;
-        if let Some(wishes) = &mut self.wishes[slot]
-            && wishes.deleted.is_none()
+        if let Some(desired) = &mut self.desired[slot]
+            && desired.deleted.is_none()
         {
-            wishes.deleted = Some(now);
-            wishes.deletion.drain(..wishes.deletion.len() - 1);
+            desired.deleted = Some(now);
+            desired.deletion.drain(..desired.deletion.len() - 1);
         }
         self.happens(|state| {
             let object = &mut state.objects[slot];
@@ -133,24 +133,24 @@ impl Edge {
     }
 
     pub fn respecified(&mut self, slot: usize, policies: Policies) {
-        if let Some(wishes) = &mut self.wishes[slot] {
-            wishes.adoption.push(policies.adoption);
-            wishes.deletion.push(policies.deletion);
-            wishes.drift.push(policies.drift);
+        if let Some(desired) = &mut self.desired[slot] {
+            desired.adoption.push(policies.adoption);
+            desired.deletion.push(policies.deletion);
+            desired.drift.push(policies.drift);
         }
         self.happens(|_| {});
     }
 
     pub fn paused(&mut self, slot: usize, paused: bool) {
-        if let Some(wishes) = &mut self.wishes[slot] {
-            wishes.paused = paused;
-            wishes.frozen &= paused;
+        if let Some(desired) = &mut self.desired[slot] {
+            desired.paused = paused;
+            desired.frozen &= paused;
         }
         self.happens(|_| {});
     }
 
     /// Somebody else joined or left.
-    pub fn changed_behind(&mut self, member: bool) {
+    pub fn foreign_change(&mut self, member: bool) {
         self.happens(|state| {
             if state.member != member {
                 state.owed = false;
@@ -190,7 +190,7 @@ impl Edge {
             .collect();
         for slot in 0..SHARERS {
             match objects[slot] {
-                Object::Absent => self.wishes[slot] = None,
+                Object::Absent => self.desired[slot] = None,
                 Object::Live(claim) => self.settle(slot, claim.is_some(), ready[slot]),
                 Object::Going(..) => self.settle(slot, true, ready[slot]),
             }
@@ -202,15 +202,15 @@ impl Edge {
     }
 
     fn settle(&mut self, slot: usize, claimed: bool, was_ready: bool) {
-        let Some(wishes) = &mut self.wishes[slot] else {
+        let Some(desired) = &mut self.desired[slot] else {
             return;
         };
-        wishes.adoption.drain(..wishes.adoption.len() - 1);
-        wishes.deletion.drain(..wishes.deletion.len() - 1);
-        wishes.drift.drain(..wishes.drift.len() - 1);
-        wishes.frozen = wishes.paused;
-        wishes.claimed = claimed;
-        wishes.was_ready = was_ready;
+        desired.adoption.drain(..desired.adoption.len() - 1);
+        desired.deletion.drain(..desired.deletion.len() - 1);
+        desired.drift.drain(..desired.drift.len() - 1);
+        desired.frozen = desired.paused;
+        desired.claimed = claimed;
+        desired.was_ready = was_ready;
     }
 
     /// An act moves every state, and the operator may then go on from each.
@@ -230,13 +230,16 @@ impl Edge {
 
     /// What the operator may do next for one object.
     fn steps(&self, state: State, slot: usize) -> Vec<State> {
-        let Some(wishes) = self.wishes[slot].as_ref().filter(|wishes| !wishes.frozen) else {
+        let Some(desired) = self.desired[slot]
+            .as_ref()
+            .filter(|desired| !desired.frozen)
+        else {
             return Vec::new();
         };
         match state.objects[slot] {
             Object::Absent => Vec::new(),
-            Object::Live(None) => first_claims(state, slot, wishes),
-            Object::Live(Some(origin)) => calls(state, slot, wishes, origin, Object::Live),
+            Object::Live(None) => first_claims(state, slot, desired),
+            Object::Live(Some(origin)) => calls(state, slot, desired, origin, Object::Live),
             Object::Going(origin, left) => {
                 // A pass that began before the deletion goes on.
                 let going = |claim: Option<Origin>| {
@@ -244,9 +247,9 @@ impl Edge {
                 };
                 let mut next = Vec::new();
                 if !left {
-                    next = calls(state, slot, wishes, origin, going);
+                    next = calls(state, slot, desired, origin, going);
                 }
-                next.extend(self.partings(state, slot, wishes, origin, left));
+                next.extend(self.partings(state, slot, desired, origin, left));
                 next
             }
         }
@@ -257,28 +260,31 @@ impl Edge {
         &self,
         state: State,
         slot: usize,
-        wishes: &Wishes,
+        desired: &DesiredObject,
         origin: Origin,
         left: bool,
     ) -> Vec<State> {
         let mut next = Vec::new();
         let other = 1 - slot;
-        let deleted = wishes.deleted.unwrap_or_default();
-        let other_wishes = self.wishes[other].as_ref();
+        let deleted = desired.deleted.unwrap_or_default();
+        let other_desired = self.desired[other].as_ref();
         // Who was there before the deletion is known; who came later may be, and who went later may be thought to be there.
         let (surely, perhaps) = match state.objects[other] {
             Object::Absent => (false, false),
-            Object::Live(_) => (other_wishes.is_some_and(|other| other.born < deleted), true),
+            Object::Live(_) => (
+                other_desired.is_some_and(|other| other.born < deleted),
+                true,
+            ),
             Object::Going(..) => (
                 false,
-                other_wishes.is_some_and(|other| other.deleted.is_some_and(|at| at > deleted)),
+                other_desired.is_some_and(|other| other.deleted.is_some_and(|at| at > deleted)),
             ),
         };
         let joined_elsewhere = matches!(
             state.objects[other],
             Object::Live(Some(Origin::Joined)) | Object::Going(Origin::Joined, _)
         );
-        let has = |policy| wishes.deletion.contains(&policy);
+        let has = |policy| desired.deletion.contains(&policy);
         let by_origin = has(DeletionPolicy::LeaveIfJoined);
         if perhaps && origin == Origin::Joined && !joined_elsewhere {
             let successor = match state.objects[other] {
@@ -310,12 +316,12 @@ impl Edge {
 }
 
 /// The claim goes by what was there before the first call.
-fn first_claims(state: State, slot: usize, wishes: &Wishes) -> Vec<State> {
+fn first_claims(state: State, slot: usize, desired: &DesiredObject) -> Vec<State> {
     let mut next = Vec::new();
     if state.shown.missing {
         next.push(with(state, slot, Object::Live(Some(Origin::Joined))));
     }
-    if state.shown.member && may_adopt(state, slot, wishes) {
+    if state.shown.member && may_adopt(state, slot, desired) {
         next.push(with(state, slot, Object::Live(Some(Origin::Adopted))));
     }
     next
@@ -325,33 +331,33 @@ fn first_claims(state: State, slot: usize, wishes: &Wishes) -> Vec<State> {
 fn calls(
     state: State,
     slot: usize,
-    wishes: &Wishes,
+    desired: &DesiredObject,
     origin: Origin,
     as_found: impl Fn(Option<Origin>) -> Object,
 ) -> Vec<State> {
     let mut next = Vec::new();
-    if !state.member && (wishes.drift.contains(&DriftPolicy::Repair) || !wishes.was_ready) {
+    if !state.member && (desired.drift.contains(&DriftPolicy::Repair) || !desired.was_ready) {
         let mut joined = state;
         (joined.member, joined.owed, joined.shown.member) = (true, origin == Origin::Joined, true);
         next.push(joined);
     }
-    let mistaken = origin == Origin::Joined && state.member && !state.owed && !wishes.claimed;
-    if mistaken && may_adopt(state, slot, wishes) {
+    let mistaken = origin == Origin::Joined && state.member && !state.owed && !desired.claimed;
+    if mistaken && may_adopt(state, slot, desired) {
         next.push(with(state, slot, as_found(Some(Origin::Adopted))));
     }
-    if mistaken && wishes.adoption.contains(&AdoptionPolicy::Refuse) {
+    if mistaken && desired.adoption.contains(&AdoptionPolicy::Refuse) {
         next.push(with(state, slot, as_found(None)));
     }
     next
 }
 
 /// An edge that another object holds is shared, not foreign.
-fn may_adopt(state: State, slot: usize, wishes: &Wishes) -> bool {
+fn may_adopt(state: State, slot: usize, desired: &DesiredObject) -> bool {
     let claimed_elsewhere = matches!(
         state.objects[1 - slot],
         Object::Live(Some(_)) | Object::Going(..)
     );
-    wishes.adoption.contains(&AdoptionPolicy::Adopt) || claimed_elsewhere
+    desired.adoption.contains(&AdoptionPolicy::Adopt) || claimed_elsewhere
 }
 
 fn with(mut state: State, slot: usize, object: Object) -> State {
@@ -376,7 +382,7 @@ mod tests {
         let states = edge.states.clone();
         Edge {
             states,
-            wishes: edge.wishes.clone(),
+            desired: edge.desired.clone(),
             now: edge.now,
         }
         .compare(member, objects, [true; SHARERS])
@@ -456,7 +462,7 @@ mod tests {
             },
         );
         assert!(edge.compare(true, [JOINED, Object::Absent], [true, false]));
-        edge.changed_behind(false);
+        edge.foreign_change(false);
         assert!(!allows(&edge, true, [JOINED, Object::Absent]));
         edge.paused(0, true);
         assert!(edge.compare(false, [JOINED, Object::Absent], [true, false]));

@@ -18,16 +18,16 @@ use crate::support::error::{Error, Result};
 /// Far longer than a busy machine takes for anything here; only a hang reaches it.
 pub const PATIENCE: Duration = Duration::from_secs(300);
 
-pub struct World {
+pub struct Fixture {
     pub env: TestEnv,
     pub edges: Vec<Edge>,
-    pub known: [Option<Known>; OBJECTS],
+    pub created: [Option<CreatedObject>; OBJECTS],
     /// When the deletion of objects of this name was asked for that were not gone at the last comparison.
     pub deletions: [Vec<Timestamp>; OBJECTS],
     pub holders: [Holder; OBJECTS],
     /// Since the last comparison.
     pub history: Vec<String>,
-    /// How often somebody left an edge behind the operator's back, and in which of its lives.
+    /// How often somebody left an edge behind the operator's back, and in which of its incarnations.
     pub undone: [(u64, usize); EDGES],
     pub acts: usize,
     /// To be made as soon as the name is free.
@@ -37,7 +37,7 @@ pub struct World {
 
 /// An object that was made and may still be there.
 #[derive(Clone, Debug)]
-pub struct Known {
+pub struct CreatedObject {
     pub uid: String,
     pub policies: Policies,
     pub paused: bool,
@@ -55,14 +55,14 @@ pub enum Holder {
     DeletedAt(Timestamp),
 }
 
-impl World {
+impl Fixture {
     pub fn new(env: TestEnv) -> Self {
         Self {
             env,
             edges: (0..EDGES)
                 .map(|edge| Edge::new(act::was_there(edge)))
                 .collect(),
-            known: [const { None }; OBJECTS],
+            created: [const { None }; OBJECTS],
             deletions: [const { Vec::new() }; OBJECTS],
             holders: [Holder::None; OBJECTS],
             history: Vec::new(),
@@ -73,19 +73,20 @@ impl World {
         }
     }
 
-    pub fn note(&mut self, line: &str) {
+    pub fn log(&mut self, line: &str) {
         let at = self.started.elapsed().as_secs_f64();
         self.history.push(format!("{at:9.3}  {line}"));
     }
 
-    /// Does these acts, each after its pause, while the operator's life is the one in `life`.
-    pub async fn churn(&mut self, acts: Vec<(u64, Act)>, life: &AtomicU64) -> Result<()> {
+    /// Does these acts, each after its pause, while the operator's incarnation is the one in `incarnation`.
+    pub async fn churn(&mut self, acts: Vec<(u64, Act)>, incarnation: &AtomicU64) -> Result<()> {
         for (pause, act) in acts {
             tokio::time::sleep(Duration::from_millis(pause)).await;
             self.make_the_waiting().await?;
-            self.note(&act.to_string());
+            self.log(&act.to_string());
             self.acts += 1;
-            self.perform(act, life.load(Ordering::Relaxed)).await?;
+            self.perform(act, incarnation.load(Ordering::Relaxed))
+                .await?;
         }
         Ok(())
     }
@@ -102,7 +103,7 @@ impl World {
         Ok(())
     }
 
-    async fn perform(&mut self, act: Act, life: u64) -> Result<()> {
+    async fn perform(&mut self, act: Act, incarnation: u64) -> Result<()> {
         match act {
             Act::Create { object, policies } => {
                 self.free_the_name(object).await?;
@@ -116,7 +117,7 @@ impl World {
             }
             Act::Respecify { object, policies } => self.respecify(object, policies).await,
             Act::Pause { object, paused } => self.pause(object, paused).await,
-            Act::Behind { edge, joins } => self.change_behind(edge, joins, life).await,
+            Act::Foreign { edge, joins } => self.change_cloud(edge, joins, incarnation).await,
             Act::Power { target, status } => {
                 let change = json!({"setStatus": {"id": target, "status": status, "for": "2s"}});
                 self.env.simulator.change(&change).await
@@ -124,24 +125,24 @@ impl World {
         }
     }
 
-    async fn change_behind(&mut self, edge: usize, joins: bool, life: u64) -> Result<()> {
+    async fn change_cloud(&mut self, edge: usize, joins: bool, incarnation: u64) -> Result<()> {
         let (target, group) = act::ends(edge);
         let word = if joins { "join" } else { "leave" };
         let change = json!({word: {"target": target, "securityGroupId": group}});
         self.env.simulator.change(&change).await?;
         if !joins {
             let (of, count) = &mut self.undone[edge];
-            *count = if *of == life { *count + 1 } else { 1 };
-            *of = life;
+            *count = if *of == incarnation { *count + 1 } else { 1 };
+            *of = incarnation;
         }
-        self.edges[edge].changed_behind(joins);
+        self.edges[edge].foreign_change(joins);
         Ok(())
     }
 
     /// Who wants a name again lets the paused deletion of its last bearer go on.
     async fn free_the_name(&mut self, object: usize) -> Result<()> {
-        let held = self.known[object].as_ref();
-        if held.is_some_and(|known| known.paused && known.deleted) {
+        let held = self.created[object].as_ref();
+        if held.is_some_and(|created| created.paused && created.deleted) {
             self.pause(object, false).await?;
         }
         Ok(())
@@ -150,19 +151,21 @@ impl World {
     async fn create(&mut self, object: usize, policies: Policies) -> Result<()> {
         let (edge, slot) = act::edge_of(object);
         let name = name(object);
-        let held = self.known[object].as_ref().map(|known| known.uid.clone());
+        let held = self.created[object]
+            .as_ref()
+            .map(|created| created.uid.clone());
         let new: SecurityGroupMembership = serde_json::from_value(self.manifest(object, policies))?;
         let api = self.env.memberships();
         let made = loop {
             let params = PostParams::default();
             match answered(async || api.create(&params, &new).await).await? {
-                Answer::Yes(made) => break Some(made),
-                Answer::NotFound => {}
+                ApiOutcome::Yes(made) => break Some(made),
+                ApiOutcome::NotFound => {}
                 // Its last bearer is still there; or the answer to our first request was lost.
-                Answer::Conflict => match answered(async || api.get(&name).await).await? {
-                    Answer::Yes(found) if found.uid() == held => break None,
-                    Answer::Yes(found) => break Some(found),
-                    Answer::NotFound | Answer::Conflict => {}
+                ApiOutcome::Conflict => match answered(async || api.get(&name).await).await? {
+                    ApiOutcome::Yes(found) if found.uid() == held => break None,
+                    ApiOutcome::Yes(found) => break Some(found),
+                    ApiOutcome::NotFound | ApiOutcome::Conflict => {}
                 },
             }
         };
@@ -171,11 +174,11 @@ impl World {
             return Ok(());
         };
         self.waiting.remove(&object);
-        self.note(&format!(
+        self.log(&format!(
             "{name} is made, {}",
             made.uid().unwrap_or_default()
         ));
-        self.known[object] = Some(Known {
+        self.created[object] = Some(CreatedObject {
             uid: made.uid().unwrap_or_default(),
             policies,
             paused: false,
@@ -188,10 +191,13 @@ impl World {
     async fn delete(&mut self, object: usize) -> Result<()> {
         self.waiting.remove(&object);
         let (edge, slot) = act::edge_of(object);
-        let Some(known) = self.known[object].as_mut().filter(|known| !known.deleted) else {
+        let Some(created) = self.created[object]
+            .as_mut()
+            .filter(|created| !created.deleted)
+        else {
             return Ok(());
         };
-        known.deleted = true;
+        created.deleted = true;
         let now = Timestamp::now();
         self.deletions[object].push(now);
         if let Holder::Holds = self.holders[object] {
@@ -199,33 +205,35 @@ impl World {
         }
         let params = DeleteParams {
             preconditions: Some(Preconditions {
-                uid: Some(known.uid.clone()),
+                uid: Some(created.uid.clone()),
                 resource_version: None,
             }),
             ..DeleteParams::default()
         };
         let (api, name) = (self.env.memberships(), name(object));
-        while let Answer::Conflict = answered(async || api.delete(&name, &params).await).await? {}
+        while let ApiOutcome::Conflict = answered(async || api.delete(&name, &params).await).await?
+        {
+        }
         self.edges[edge].deleted(slot);
         Ok(())
     }
 
     async fn respecify(&mut self, object: usize, policies: Policies) -> Result<()> {
         let (edge, slot) = act::edge_of(object);
-        let Some(known) = &mut self.known[object] else {
+        let Some(created) = &mut self.created[object] else {
             return Ok(());
         };
-        known.policies = policies;
+        created.policies = policies;
         self.edges[edge].respecified(slot, policies);
         self.patch(object, json!({"spec": spec(policies)})).await
     }
 
     async fn pause(&mut self, object: usize, paused: bool) -> Result<()> {
         let (edge, slot) = act::edge_of(object);
-        let Some(known) = &mut self.known[object] else {
+        let Some(created) = &mut self.created[object] else {
             return Ok(());
         };
-        known.paused = paused;
+        created.paused = paused;
         let value = if paused { json!("true") } else { Value::Null };
         let patch = json!({"metadata": {"annotations": {PAUSED_ANNOTATION: value}}});
         // Before and after: in between both may hold.
@@ -238,7 +246,7 @@ impl World {
     async fn patch(&self, object: usize, patch: Value) -> Result<()> {
         let (api, name, patch) = (self.env.memberships(), name(object), Patch::Merge(patch));
         let params = PatchParams::default();
-        while let Answer::Conflict =
+        while let ApiOutcome::Conflict =
             answered(async || api.patch(&name, &params, &patch).await).await?
         {}
         Ok(())
@@ -276,21 +284,21 @@ fn spec(policies: Policies) -> Value {
 }
 
 /// What the API server said in the end.
-pub enum Answer<T> {
+pub enum ApiOutcome<T> {
     Yes(T),
     NotFound,
     Conflict,
 }
 
 /// Asks until there is an answer: the API server may be dead, or without etcd.
-pub async fn answered<T>(mut ask: impl AsyncFnMut() -> kube::Result<T>) -> Result<Answer<T>> {
+pub async fn answered<T>(mut ask: impl AsyncFnMut() -> kube::Result<T>) -> Result<ApiOutcome<T>> {
     let asked = Instant::now();
     let mut failures = VecDeque::new();
     loop {
         match ask().await {
-            Ok(answer) => return Ok(Answer::Yes(answer)),
-            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(Answer::NotFound),
-            Err(kube::Error::Api(status)) if status.code == 409 => return Ok(Answer::Conflict),
+            Ok(answer) => return Ok(ApiOutcome::Yes(answer)),
+            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(ApiOutcome::NotFound),
+            Err(kube::Error::Api(status)) if status.code == 409 => return Ok(ApiOutcome::Conflict),
             Err(kube::Error::Api(status)) if status.code == 422 => {
                 return Err(Error::new(format!("the API server refuses: {status:?}")));
             }

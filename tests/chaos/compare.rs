@@ -15,10 +15,10 @@ use security_group_operator::api::{
 use serde_json::{Value, json};
 
 use crate::act::{self, EDGES};
+use crate::fixture::{ApiOutcome, Fixture, Holder, PATIENCE, answered, name};
 use crate::model::{Object, SHARERS};
 use crate::support::env::{phase, ready};
 use crate::support::error::{Context as _, Result};
-use crate::world::{Answer, Holder, PATIENCE, World, answered, name};
 
 /// What there is at one moment.
 struct Observation {
@@ -28,33 +28,33 @@ struct Observation {
 
 /// Ends the churn and the faults, waits until everything has settled, and compares. What does not fit is said, each with its
 /// edge and its objects; from what does fit the model goes on.
-pub async fn compare(world: &mut World, life: u64) -> Result<Vec<String>> {
-    world.wait_no_more();
-    world.env.simulator.faults(&json!([])).await?;
-    world
+pub async fn compare(fixture: &mut Fixture, incarnation: u64) -> Result<Vec<String>> {
+    fixture.wait_no_more();
+    fixture.env.simulator.faults(&json!([])).await?;
+    fixture
         .env
         .simulator
         .change(&json!({"set": {"lag": "0s"}}))
         .await?;
-    world.note("=== all is well, and compared when it has settled");
-    let observation = match settled(world, life).await? {
+    fixture.log("=== all is well, and compared when it has settled");
+    let observation = match settled(fixture, incarnation).await? {
         Ok(observation) => observation,
         Err(unsettled) => return Ok(unsettled),
     };
-    let mut violations = leaves_without_cause(world).await?;
+    let mut violations = leaves_without_cause(fixture).await?;
     for edge in 0..EDGES {
-        violations.extend(check(world, &observation, edge));
+        violations.extend(check(fixture, &observation, edge));
     }
-    let known: Vec<&str> = world
-        .known
+    let created: Vec<&str> = fixture
+        .created
         .iter()
         .flatten()
-        .map(|known| known.uid.as_str())
+        .map(|created| created.uid.as_str())
         .collect();
     let strangers = observation.objects.values().filter(|object| {
         object
             .uid()
-            .is_none_or(|uid| !known.contains(&uid.as_str()))
+            .is_none_or(|uid| !created.contains(&uid.as_str()))
     });
     violations.extend(strangers.map(|object| format!("nobody made {}", yaml(object))));
     Ok(violations)
@@ -62,19 +62,19 @@ pub async fn compare(world: &mut World, life: u64) -> Result<Vec<String>> {
 
 /// The observation as soon as twice nothing is left to be done; or what is left when patience has ended.
 async fn settled(
-    world: &World,
-    life: u64,
+    fixture: &Fixture,
+    incarnation: u64,
 ) -> Result<std::result::Result<Observation, Vec<String>>> {
     let begun = Instant::now();
     let mut still = false;
     loop {
-        let observation = look(world).await?;
+        let observation = look(fixture).await?;
         let left: Vec<String> = (0..EDGES)
             .filter_map(|edge| {
-                let why = unsettled(world, &observation, edge, life)?;
+                let why = unsettled(fixture, &observation, edge, incarnation)?;
                 Some(format!(
                     "not settled: {why}\n{}",
-                    describe(world, &observation, edge)
+                    describe(fixture, &observation, edge)
                 ))
             })
             .collect();
@@ -89,9 +89,10 @@ async fn settled(
     }
 }
 
-async fn look(world: &World) -> Result<Observation> {
-    let api = world.env.memberships();
-    let Answer::Yes(list) = answered(async || api.list(&ListParams::default()).await).await? else {
+async fn look(fixture: &Fixture) -> Result<Observation> {
+    let api = fixture.env.memberships();
+    let ApiOutcome::Yes(list) = answered(async || api.list(&ListParams::default()).await).await?
+    else {
         return Err(crate::support::error::Error::new(
             "memberships cannot be listed",
         ));
@@ -103,7 +104,7 @@ async fn look(world: &World) -> Result<Observation> {
         .collect();
     Ok(Observation {
         objects,
-        cloud: world.env.simulator.state().await?,
+        cloud: fixture.env.simulator.state().await?,
     })
 }
 
@@ -124,9 +125,14 @@ impl Observation {
 }
 
 /// What of an edge is not yet as its objects ask for, or not truly told.
-fn unsettled(world: &World, observation: &Observation, edge: usize, life: u64) -> Option<String> {
-    let (of, undone) = world.undone[edge];
-    let looping = of == life && undone >= 3;
+fn unsettled(
+    fixture: &Fixture,
+    observation: &Observation,
+    edge: usize,
+    incarnation: u64,
+) -> Option<String> {
+    let (of, undone) = fixture.undone[edge];
+    let looping = of == incarnation && undone >= 3;
     (0..SHARERS)
         .filter_map(|slot| observation.object(edge, slot))
         .find_map(|object| untrue(object, observation.is_member(edge), looping))
@@ -190,7 +196,7 @@ fn claim(object: &SecurityGroupMembership) -> Option<Origin> {
 }
 
 /// Whether the model allows what an edge has come to.
-fn check(world: &mut World, observation: &Observation, edge: usize) -> Option<String> {
+fn check(fixture: &mut Fixture, observation: &Observation, edge: usize) -> Option<String> {
     let mut objects = [Object::Absent; SHARERS];
     let mut was_ready = [false; SHARERS];
     for slot in 0..SHARERS {
@@ -198,9 +204,9 @@ fn check(world: &mut World, observation: &Observation, edge: usize) -> Option<St
             continue;
         };
         let Some(object) = observation.object(edge, slot) else {
-            world.known[of] = None;
-            world.holders[of] = Holder::None;
-            world.deletions[of].clear();
+            fixture.created[of] = None;
+            fixture.holders[of] = Holder::None;
+            fixture.deletions[of].clear();
             continue;
         };
         let claim = claim(object);
@@ -214,17 +220,17 @@ fn check(world: &mut World, observation: &Observation, edge: usize) -> Option<St
             .as_ref()
             .is_some_and(|status| status.origin.is_some());
         let live = object.metadata.deletion_timestamp.is_none();
-        world.holders[of] = if live && claim.is_some() {
+        fixture.holders[of] = if live && claim.is_some() {
             Holder::Holds
         } else {
             Holder::None
         };
         if live {
-            world.deletions[of].clear();
+            fixture.deletions[of].clear();
         }
     }
-    let allowed = world.edges[edge].states.clone();
-    if world.edges[edge].compare(observation.is_member(edge), objects, was_ready) {
+    let allowed = fixture.edges[edge].states.clone();
+    if fixture.edges[edge].compare(observation.is_member(edge), objects, was_ready) {
         return None;
     }
     let mut allowed: Vec<String> = allowed
@@ -235,16 +241,16 @@ fn check(world: &mut World, observation: &Observation, edge: usize) -> Option<St
     allowed.dedup();
     Some(format!(
         "not allowed:\n{}allowed would be:\n{}",
-        describe(world, observation, edge),
+        describe(fixture, observation, edge),
         allowed.join("\n")
     ))
 }
 
 /// I1: each Leave since the last comparison was for an object whose deletion had been asked for, and no other object that
 /// had a claim by then, and so was known to every operator from its first list, was left without its edge.
-async fn leaves_without_cause(world: &mut World) -> Result<Vec<String>> {
-    let journal = world.env.simulator.journal().await?;
-    world.env.simulator.reset_stats().await?;
+async fn leaves_without_cause(fixture: &mut Fixture) -> Result<Vec<String>> {
+    let journal = fixture.env.simulator.journal().await?;
+    fixture.env.simulator.reset_stats().await?;
     let mut violations = Vec::new();
     for entry in journal.as_array().context("a journal is a list")? {
         if entry["action"] != "LeaveSecurityGroup" {
@@ -261,9 +267,11 @@ async fn leaves_without_cause(world: &mut World) -> Result<Vec<String>> {
         };
         let mut caused = false;
         for object in (0..SHARERS).filter_map(|slot| act::object_of(edge, slot)) {
-            let deleted = world.deletions[object].iter().any(|deleted| *deleted <= at);
+            let deleted = fixture.deletions[object]
+                .iter()
+                .any(|deleted| *deleted <= at);
             caused |= deleted;
-            let holds = match world.holders[object] {
+            let holds = match fixture.holders[object] {
                 Holder::None => false,
                 Holder::Holds => true,
                 Holder::DeletedAt(deleted) => deleted > at,
@@ -279,7 +287,7 @@ async fn leaves_without_cause(world: &mut World) -> Result<Vec<String>> {
     Ok(violations)
 }
 
-fn describe(world: &World, observation: &Observation, edge: usize) -> String {
+fn describe(fixture: &Fixture, observation: &Observation, edge: usize) -> String {
     let (target, group) = act::ends(edge);
     let member = if observation.is_member(edge) {
         "a member"
@@ -291,8 +299,10 @@ fn describe(world: &World, observation: &Observation, edge: usize) -> String {
         if let Some(object) = observation.object(edge, slot) {
             text.push_str(&yaml(object));
         }
-        if let Some(known) = act::object_of(edge, slot).and_then(|of| world.known[of].as_ref()) {
-            let _ = writeln!(text, "last made with this name: {known:?}");
+        if let Some(created) =
+            act::object_of(edge, slot).and_then(|of| fixture.created[of].as_ref())
+        {
+            let _ = writeln!(text, "last made with this name: {created:?}");
         }
     }
     text

@@ -1,4 +1,4 @@
-//! What befalls the operator, the API server, etcd and the calls in one round, drawn from the seed; and does it to the real
+//! What happens to the operator, the API server, etcd and the calls in one round, drawn from the seed; and does it to the real
 //! processes.
 
 use std::fmt;
@@ -14,19 +14,19 @@ use crate::support::control_plane::ControlPlane;
 use crate::support::error::Result;
 use crate::support::operator::Operator;
 
-/// Who is killed with SIGKILL.
+/// What is killed with SIGKILL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Victim {
+pub enum KillTarget {
     Operator,
     ApiServer,
     Etcd,
     Both,
 }
 
-/// One round's fate.
+/// What one round does to the processes and to the cloud.
 #[derive(Clone, Debug)]
-pub struct Fate {
-    pub victim: Victim,
+pub struct KillPlan {
+    pub target: KillTarget,
     /// Stands still for so long before that, with SIGSTOP.
     freeze: Option<Duration>,
     /// When it dies, from the beginning of the round; and how long it is dead.
@@ -36,12 +36,12 @@ pub struct Fate {
     together: bool,
     /// Whether the round waits until the new operator has listed everything.
     waits: bool,
-    pub weather: Weather,
+    pub cloud: CloudFaults,
 }
 
 /// What goes wrong in the cloud meanwhile.
 #[derive(Clone, Debug)]
-pub struct Weather {
+pub struct CloudFaults {
     pub faults: Value,
     /// Whether Describe shows what was two seconds ago.
     pub lags: bool,
@@ -50,10 +50,10 @@ pub struct Weather {
 /// How often the API server, etcd or both die instead of the operator.
 const CONTROL_PLANE_EVERY: usize = 17;
 
-impl Fate {
+impl KillPlan {
     pub fn draw(random: &mut StdRng, round: usize) -> Self {
         let control_plane = round % CONTROL_PLANE_EVERY == CONTROL_PLANE_EVERY / 2;
-        let drawn = [Victim::ApiServer, Victim::Etcd, Victim::Both];
+        let drawn = [KillTarget::ApiServer, KillTarget::Etcd, KillTarget::Both];
         let turn = round / CONTROL_PLANE_EVERY;
         let mut milliseconds = |most| Duration::from_millis(random.random_range(0..most));
         let (after, dead) = (
@@ -62,17 +62,17 @@ impl Fate {
         );
         let freeze = milliseconds(2_500);
         Self {
-            victim: if control_plane {
+            target: if control_plane {
                 drawn[turn % drawn.len()]
             } else {
-                Victim::Operator
+                KillTarget::Operator
             },
             freeze: (!control_plane && random.random_bool(0.1)).then_some(freeze),
             after,
             dead,
             together: random.random_bool(0.5),
             waits: random.random_bool(0.7),
-            weather: Weather {
+            cloud: CloudFaults {
                 faults: faults(random),
                 lags: random.random_bool(0.3),
             },
@@ -82,13 +82,13 @@ impl Fate {
     /// The operator dies, and nothing else goes wrong.
     pub fn once_more(random: &mut StdRng) -> Self {
         Self {
-            victim: Victim::Operator,
+            target: KillTarget::Operator,
             freeze: None,
             after: Duration::from_millis(random.random_range(0..600)),
             dead: Duration::ZERO,
             together: false,
             waits: false,
-            weather: Weather {
+            cloud: CloudFaults {
                 faults: json!([]),
                 lags: false,
             },
@@ -97,15 +97,15 @@ impl Fate {
 
     /// Whether the round takes seconds.
     pub fn is_long(&self) -> bool {
-        self.victim != Victim::Operator || self.freeze.is_some()
+        self.target != KillTarget::Operator || self.freeze.is_some()
     }
 
-    /// Does it. Each life of the operator has its number in `life`.
-    pub async fn befall(
+    /// Carries it out. `incarnation` numbers the processes of the operator.
+    pub async fn execute(
         &self,
         plane: &mut ControlPlane,
         operator: &mut Operator,
-        life: &AtomicU64,
+        incarnation: &AtomicU64,
     ) -> Result<()> {
         tokio::time::sleep(self.after).await;
         if let Some(time) = self.freeze {
@@ -114,23 +114,23 @@ impl Fate {
             operator.process().signal("CONT")?;
             tokio::time::sleep(self.after).await;
         }
-        match self.victim {
-            Victim::Operator => {
+        match self.target {
+            KillTarget::Operator => {
                 operator.kill();
                 tokio::time::sleep(self.dead).await;
             }
-            Victim::ApiServer => {
+            KillTarget::ApiServer => {
                 plane.stop_api_server();
                 self.die_together(operator).await;
                 plane.start_api_server().await?;
             }
-            Victim::Etcd => {
+            KillTarget::Etcd => {
                 plane.stop_etcd();
                 self.die_together(operator).await;
                 plane.start_etcd()?;
                 plane.wait_until_ready().await?;
             }
-            Victim::Both => {
+            KillTarget::Both => {
                 plane.stop_api_server();
                 plane.stop_etcd();
                 self.die_together(operator).await;
@@ -138,8 +138,8 @@ impl Fate {
                 plane.start_api_server().await?;
             }
         }
-        if self.victim == Victim::Operator || self.together {
-            life.fetch_add(1, Ordering::Relaxed);
+        if self.target == KillTarget::Operator || self.together {
+            incarnation.fetch_add(1, Ordering::Relaxed);
             operator.respawn()?;
         }
         if self.waits {
@@ -157,23 +157,23 @@ impl Fate {
     }
 }
 
-impl fmt::Display for Fate {
+impl fmt::Display for KillPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
             "--- {:?} dies {:?} after this line, for {:?}",
-            self.victim, self.after, self.dead
+            self.target, self.after, self.dead
         )?;
         if let Some(time) = self.freeze {
             write!(f, ", and the operator is stopped for {time:?} before")?;
         }
-        if self.victim != Victim::Operator && self.together {
+        if self.target != KillTarget::Operator && self.together {
             write!(f, ", and the operator with it")?;
         }
-        if self.weather.lags {
+        if self.cloud.lags {
             write!(f, "; Describe lags by 2 s")?;
         }
-        write!(f, "; faults {}", self.weather.faults)
+        write!(f, "; faults {}", self.cloud.faults)
     }
 }
 
@@ -212,7 +212,7 @@ fn faults(random: &mut StdRng) -> Value {
 
 /// How many died of each kind.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Toll {
+pub struct KillCounts {
     operator: usize,
     api_server: usize,
     etcd: usize,
@@ -220,25 +220,25 @@ pub struct Toll {
     frozen: usize,
 }
 
-impl Toll {
+impl KillCounts {
     pub const fn kills(&self) -> usize {
         self.operator + self.api_server + self.etcd + self.both
     }
 }
 
-impl AddAssign<&Fate> for Toll {
-    fn add_assign(&mut self, fate: &Fate) {
-        self.frozen += usize::from(fate.freeze.is_some());
-        match fate.victim {
-            Victim::Operator => self.operator += 1,
-            Victim::ApiServer => self.api_server += 1,
-            Victim::Etcd => self.etcd += 1,
-            Victim::Both => self.both += 1,
+impl AddAssign<&KillPlan> for KillCounts {
+    fn add_assign(&mut self, plan: &KillPlan) {
+        self.frozen += usize::from(plan.freeze.is_some());
+        match plan.target {
+            KillTarget::Operator => self.operator += 1,
+            KillTarget::ApiServer => self.api_server += 1,
+            KillTarget::Etcd => self.etcd += 1,
+            KillTarget::Both => self.both += 1,
         }
     }
 }
 
-impl fmt::Display for Toll {
+impl fmt::Display for KillCounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
