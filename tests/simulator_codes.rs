@@ -4,7 +4,7 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "a test ends where its world breaks"
+    reason = "a test ends where its fixture breaks"
 )]
 
 mod cloud;
@@ -68,12 +68,12 @@ networkInterfaces:
 - {id: eni-managed, serviceManaged: true, securityGroupIds: [sg-base]}
 ";
 
-struct World {
+struct Fixture {
     simulator: Simulator,
     now: Timestamp,
 }
 
-impl World {
+impl Fixture {
     fn new() -> Self {
         let now = Timestamp::from_second(1_800_000_000).unwrap();
         let cloud = Inventory::from_yaml(INVENTORY).unwrap().build(now).unwrap();
@@ -111,9 +111,9 @@ impl World {
     }
 
     fn original() -> Self {
-        let world = Self::new();
-        world.change(json!({"set": {"codes": "original"}}));
-        world
+        let fixture = Self::new();
+        fixture.change(json!({"set": {"codes": "original"}}));
+        fixture
     }
 
     /// `join i-web sg-web` and the like; `-` leaves a parameter out.
@@ -350,7 +350,7 @@ const ANSWERS: &[(&str, u16, &str)] = &[
 fn every_precondition_answers_with_its_code_and_status() {
     for (sentence, status, code) in ANSWERS {
         assert_eq!(
-            World::new().call(KEY, sentence),
+            Fixture::new().call(KEY, sentence),
             (*status, (*code).to_owned()),
             "{sentence}"
         );
@@ -368,7 +368,7 @@ const ORIGINAL: &[(&str, u16, &str)] = &[
 fn the_first_edition_of_the_tables_can_be_spoken() {
     for (sentence, status, code) in ORIGINAL {
         assert_eq!(
-            World::original().call(KEY, sentence),
+            Fixture::original().call(KEY, sentence),
             (*status, (*code).to_owned()),
             "{sentence}"
         );
@@ -377,17 +377,17 @@ fn the_first_edition_of_the_tables_can_be_spoken() {
 
 #[test]
 fn joining_a_member_can_be_a_success() {
-    let world = World::new();
-    world.change(json!({"set": {"joinMember": "Success"}}));
+    let fixture = Fixture::new();
+    fixture.change(json!({"set": {"joinMember": "Success"}}));
     assert_eq!(
-        world.call(KEY, "join i-web sg-base"),
+        fixture.call(KEY, "join i-web sg-base"),
         (200, "OK".to_owned())
     );
 }
 
 #[test]
 fn a_denial_by_ram_carries_its_detail() {
-    let (status, body) = World::new().answer(DENIED, "join i-web sg-web");
+    let (status, body) = Fixture::new().answer(DENIED, "join i-web sg-web");
     assert_eq!(
         (status, body["Code"].as_str()),
         (403, Some("Forbidden.RAM"))
@@ -397,54 +397,54 @@ fn a_denial_by_ram_carries_its_detail() {
         "ecs:JoinSecurityGroup"
     );
     assert_eq!(
-        World::new().call(DENIED, "join i-web sg-1"),
+        Fixture::new().call(DENIED, "join i-web sg-1"),
         (200, "OK".to_owned())
     );
 }
 
 #[test]
 fn leaving_from_a_deleted_switch_says_so() {
-    let world = World::new();
-    world.change(json!({"deleteVSwitch": {"id": "vsw-gone"}}));
+    let fixture = Fixture::new();
+    fixture.change(json!({"deleteVSwitch": {"id": "vsw-gone"}}));
     assert_eq!(
-        world.call(KEY, "leave i-noswitch sg-1"),
+        fixture.call(KEY, "leave i-noswitch sg-1"),
         (404, "InvalidVSwitchId.NotFound".to_owned())
     );
 }
 
 #[test]
 fn two_changes_of_one_target_within_the_latency_conflict() {
-    let mut world = World::new();
-    world.change(json!({"set": {"latency": "30ms"}}));
-    assert_eq!(world.call(KEY, "join i-web sg-web").0, 200);
+    let mut fixture = Fixture::new();
+    fixture.change(json!({"set": {"latency": "30ms"}}));
+    assert_eq!(fixture.call(KEY, "join i-web sg-web").0, 200);
     assert_eq!(
-        world.call(KEY, "join i-web sg-1"),
+        fixture.call(KEY, "join i-web sg-1"),
         (409, "InvalidOperation.Conflict".to_owned())
     );
     assert_eq!(
-        world.call(KEY, "leave i-web sg-base"),
+        fixture.call(KEY, "leave i-web sg-base"),
         (409, "InvalidOperation.Conflict".to_owned())
     );
     assert_eq!(
-        world.call(KEY, "join i-two sg-web").0,
+        fixture.call(KEY, "join i-two sg-web").0,
         200,
         "another target"
     );
-    world.now += SignedDuration::from_millis(30);
-    assert_eq!(world.call(KEY, "join i-web sg-1").0, 200);
+    fixture.now += SignedDuration::from_millis(30);
+    assert_eq!(fixture.call(KEY, "join i-web sg-1").0, 200);
 }
 
 #[test]
 fn what_no_state_can_produce_a_fault_can() {
     for (status, code) in [(500, "InternalError"), (504, "RequestTimeout")] {
-        let world = World::new();
-        world.fault(json!({"action": "LeaveSecurityGroup", "count": 1, "effect": true, "fault": {"error": {"code": code}}}));
+        let fixture = Fixture::new();
+        fixture.fault(json!({"action": "LeaveSecurityGroup", "count": 1, "effect": true, "fault": {"error": {"code": code}}}));
         assert_eq!(
-            world.call(KEY, "leave i-two sg-1"),
+            fixture.call(KEY, "leave i-two sg-1"),
             (status, code.to_owned())
         );
         assert_eq!(
-            world.call(KEY, "leave i-two sg-1").1,
+            fixture.call(KEY, "leave i-two sg-1").1,
             "InvalidSecurityGroupAssociation.NotFound",
             "the effect was there"
         );
@@ -455,9 +455,9 @@ fn what_no_state_can_produce_a_fault_can() {
 #[test]
 fn every_other_documented_code_can_be_asked_for_by_its_name() {
     for (status, code) in OTHERS.iter().chain(&[(500, "Made.Up")]) {
-        let world = World::new();
-        world.fault(json!({"fault": {"error": {"code": code}}}));
-        let (answered, body) = world.answer(KEY, "join i-web sg-web");
+        let fixture = Fixture::new();
+        fixture.fault(json!({"fault": {"error": {"code": code}}}));
+        let (answered, body) = fixture.answer(KEY, "join i-web sg-web");
         assert_eq!((answered, &body["Code"]), (*status, &json!(code)));
         assert!(!body["Message"].as_str().unwrap().is_empty(), "{body}");
     }
@@ -499,25 +499,25 @@ const OTHERS: &[(u16, &str)] = &[
 fn no_code_of_the_vendors_pages_is_left_out_and_each_has_the_vendors_words() {
     let mut answers = Vec::new();
     for (sentence, ..) in ANSWERS {
-        answers.push(World::new().answer(KEY, sentence));
+        answers.push(Fixture::new().answer(KEY, sentence));
     }
     for (sentence, ..) in ORIGINAL {
-        answers.push(World::original().answer(KEY, sentence));
+        answers.push(Fixture::original().answer(KEY, sentence));
     }
-    let world = World::new();
-    world.change(json!({"set": {"latency": "30ms"}}));
-    world.change(json!({"deleteVSwitch": {"id": "vsw-gone"}}));
+    let fixture = Fixture::new();
+    fixture.change(json!({"set": {"latency": "30ms"}}));
+    fixture.change(json!({"deleteVSwitch": {"id": "vsw-gone"}}));
     for sentence in [
         "leave i-noswitch sg-1",
         "join i-web sg-web",
         "join i-web sg-1",
     ] {
-        answers.push(world.answer(KEY, sentence));
+        answers.push(fixture.answer(KEY, sentence));
     }
     for code in ["InternalError", "RequestTimeout"] {
-        let world = World::new();
-        world.fault(json!({"fault": {"error": {"code": code}}}));
-        answers.push(world.answer(KEY, "leave i-two sg-1"));
+        let fixture = Fixture::new();
+        fixture.fault(json!({"fault": {"error": {"code": code}}}));
+        answers.push(fixture.answer(KEY, "leave i-two sg-1"));
     }
     for (status, code, message) in PAGES {
         let said: BTreeSet<&str> = answers
@@ -583,81 +583,93 @@ const PAGES: &[(u16, &str, &str)] = &[
 /// One edge with everything wrong at once, put right step by step: the order of `docs/simulator.md`.
 #[test]
 fn of_several_reasons_the_first_in_the_documented_order_is_told() {
-    let mut world = World::new();
-    world.change(
+    let mut fixture = Fixture::new();
+    fixture.change(
         json!({"addKey": {"id": "walker", "secret": "s", "deny": [{"action": "ecs:Join*"}]}}),
     );
     let key = ("walker", "s");
-    let told = |world: &World, sentence: &str, code: &str| {
-        assert_eq!(world.call(key, sentence).1, code, "{sentence}");
+    let told = |fixture: &Fixture, sentence: &str, code: &str| {
+        assert_eq!(fixture.call(key, sentence).1, code, "{sentence}");
     };
     let edge = "join i-worst sg-worst";
     told(
-        &world,
+        &fixture,
         "join i-worst! sg-worst",
         "InvalidInstanceId.Malformed",
     );
-    told(&world, edge, "Forbidden.RAM");
-    world.change(json!({"allow": {"id": "walker"}}));
-    told(&world, edge, "InvalidSecurityGroupId.NotFound");
+    told(&fixture, edge, "Forbidden.RAM");
+    fixture.change(json!({"allow": {"id": "walker"}}));
+    told(&fixture, edge, "InvalidSecurityGroupId.NotFound");
     let worst = json!({
         "id": "sg-worst", "account": "2", "shared": true, "serviceManaged": true, "vpcId": "vpc-other",
         "type": "enterprise", "quota": 0, "rules": 1001,
     });
-    world.change(json!({"createGroup": worst}));
-    told(&world, edge, "InvalidInstanceId.NotFound");
+    fixture.change(json!({"createGroup": worst}));
+    told(&fixture, edge, "InvalidInstanceId.NotFound");
     let instance = json!({
         "id": "i-worst", "status": "Pending", "locks": ["security"], "enterpriseGroups": false, "quota": 1,
         "securityGroupIds": ["sg-base"],
     });
-    world.change(json!({"createInstance": instance}));
-    told(&world, edge, "NotBelongUser");
-    world.becomes("createGroup", &worst, json!({"account": null}));
+    fixture.change(json!({"createInstance": instance}));
+    told(&fixture, edge, "NotBelongUser");
+    fixture.becomes("createGroup", &worst, json!({"account": null}));
     told(
-        &world,
+        &fixture,
         edge,
         "InvalidOperation.ResourceManagedByCloudProduct",
     );
-    world.change(json!({"setManaged": {"id": "sg-worst", "managed": false}}));
-    told(&world, edge, "Forbidden.InstanceIsBeingCreated");
-    world.change(json!({"setStatus": {"id": "i-worst", "status": "Starting"}}));
-    told(&world, edge, "InstanceLockedForSecurity");
-    world.change(json!({"unlock": {"id": "i-worst"}}));
-    told(&world, edge, "IncorrectInstanceStatus");
-    world.change(json!({"setStatus": {"id": "i-worst", "status": "Running"}}));
-    world.change(json!({"set": {"latency": "30ms"}}));
-    world.change(json!({"setQuota": {"id": "i-worst"}}));
-    told(&world, "join i-worst sg-1", "OK");
-    told(&world, edge, "InvalidOperation.Conflict");
-    world.now += SignedDuration::from_millis(30);
-    told(&world, edge, "InvalidInstanceId.Mismatch");
+    fixture.change(json!({"setManaged": {"id": "sg-worst", "managed": false}}));
+    told(&fixture, edge, "Forbidden.InstanceIsBeingCreated");
+    fixture.change(json!({"setStatus": {"id": "i-worst", "status": "Starting"}}));
+    told(&fixture, edge, "InstanceLockedForSecurity");
+    fixture.change(json!({"unlock": {"id": "i-worst"}}));
+    told(&fixture, edge, "IncorrectInstanceStatus");
+    fixture.change(json!({"setStatus": {"id": "i-worst", "status": "Running"}}));
+    fixture.change(json!({"set": {"latency": "30ms"}}));
+    fixture.change(json!({"setQuota": {"id": "i-worst"}}));
+    told(&fixture, "join i-worst sg-1", "OK");
+    told(&fixture, edge, "InvalidOperation.Conflict");
+    fixture.now += SignedDuration::from_millis(30);
+    told(&fixture, edge, "InvalidInstanceId.Mismatch");
     let in_our_vpc = json!({"account": null, "serviceManaged": false, "vpcId": null});
-    let worst = world.becomes("createGroup", &worst, in_our_vpc);
-    told(&world, edge, "InvalidOperation.NotSupportEnterpriseGroup");
+    let worst = fixture.becomes("createGroup", &worst, in_our_vpc);
+    told(&fixture, edge, "InvalidOperation.NotSupportEnterpriseGroup");
     let well = json!({"status": "Running", "locks": [], "enterpriseGroups": true});
-    world.becomes("createInstance", &instance, well);
-    told(&world, edge, "InvalidOperation.MultiGroupType");
-    world.becomes("createGroup", &worst, json!({"type": "normal"}));
+    fixture.becomes("createInstance", &instance, well);
+    told(&fixture, edge, "InvalidOperation.MultiGroupType");
+    fixture.becomes("createGroup", &worst, json!({"type": "normal"}));
     let by_itself = json!({"target": "i-worst", "securityGroupId": "sg-worst"});
-    world.change(json!({"join": by_itself}));
-    told(&world, edge, "InvalidInstanceId.AlreadyExists");
-    world.change(json!({"leave": by_itself}));
-    told(&world, edge, "InstanceSecurityGroupLimitExceeded");
-    world.change(json!({"setQuota": {"id": "i-worst"}}));
-    told(&world, edge, "SecurityGroupInstanceLimitExceeded");
-    world.change(json!({"setQuota": {"id": "sg-worst"}}));
-    told(&world, edge, "AclLimitExceed");
-    world.change(json!({"setRules": {"id": "sg-worst", "rules": 1000}}));
-    told(&world, edge, "OK");
+    fixture.change(json!({"join": by_itself}));
+    told(&fixture, edge, "InvalidInstanceId.AlreadyExists");
+    fixture.change(json!({"leave": by_itself}));
+    told(&fixture, edge, "InstanceSecurityGroupLimitExceeded");
+    fixture.change(json!({"setQuota": {"id": "i-worst"}}));
+    told(&fixture, edge, "SecurityGroupInstanceLimitExceeded");
+    fixture.change(json!({"setQuota": {"id": "sg-worst"}}));
+    told(&fixture, edge, "AclLimitExceed");
+    fixture.change(json!({"setRules": {"id": "sg-worst", "rules": 1000}}));
+    told(&fixture, edge, "OK");
 
     // Leave, where it has reasons of its own.
-    told(&world, "leave i-locked sg-web", "InstanceLockedForSecurity");
-    told(&world, "leave i-starting sg-web", "IncorrectInstanceStatus");
-    told(&world, "leave i-worst sg-web", "InvalidOperation.Conflict");
-    world.change(json!({"deleteVSwitch": {"id": "vsw-gone"}}));
-    world.change(json!({"lock": {"id": "i-noswitch"}}));
     told(
-        &world,
+        &fixture,
+        "leave i-locked sg-web",
+        "InstanceLockedForSecurity",
+    );
+    told(
+        &fixture,
+        "leave i-starting sg-web",
+        "IncorrectInstanceStatus",
+    );
+    told(
+        &fixture,
+        "leave i-worst sg-web",
+        "InvalidOperation.Conflict",
+    );
+    fixture.change(json!({"deleteVSwitch": {"id": "vsw-gone"}}));
+    fixture.change(json!({"lock": {"id": "i-noswitch"}}));
+    told(
+        &fixture,
         "leave i-noswitch sg-web",
         "InvalidVSwitchId.NotFound",
     );
@@ -666,13 +678,13 @@ fn of_several_reasons_the_first_in_the_documented_order_is_told() {
 /// The caller need not say in which region it is: the denial holds all the same.
 #[test]
 fn a_denial_for_one_region_holds_for_a_call_that_names_none() {
-    let world = World::new();
+    let fixture = Fixture::new();
     let there = json!({"action": "ecs:*", "resource": "acs:ecs:cn-hangzhou:*:*"});
-    world.change(json!({"deny": {"id": "testid", "deny": [there]}}));
-    assert_eq!(world.call(KEY, "join i-web sg-web").1, "Forbidden.RAM");
-    assert_eq!(world.call(KEY, "leave i-two sg-1").1, "Forbidden.RAM");
-    let request = cloud::signed(KEY, "StopInstance", &[("InstanceId", "i-web")], world.now);
-    let answer = world.simulator.answer(&request, world.now);
+    fixture.change(json!({"deny": {"id": "testid", "deny": [there]}}));
+    assert_eq!(fixture.call(KEY, "join i-web sg-web").1, "Forbidden.RAM");
+    assert_eq!(fixture.call(KEY, "leave i-two sg-1").1, "Forbidden.RAM");
+    let request = cloud::signed(KEY, "StopInstance", &[("InstanceId", "i-web")], fixture.now);
+    let answer = fixture.simulator.answer(&request, fixture.now);
     assert_eq!(answer.outcome, "Forbidden.RAM");
 }
 

@@ -4,7 +4,7 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "a test ends where its world breaks"
+    reason = "a test ends where its fixture breaks"
 )]
 
 mod cloud;
@@ -14,12 +14,12 @@ use security_group_operator::simulator::cloud::Cloud;
 use security_group_operator::simulator::{DEFAULT_ACCESS_KEY, Simulator};
 use serde_json::{Value, json};
 
-struct World {
+struct Fixture {
     simulator: Simulator,
     now: Timestamp,
 }
 
-impl World {
+impl Fixture {
     fn generated(instances: usize, groups: usize, interfaces: usize) -> Self {
         let cloud = Cloud::generated(instances, groups, interfaces).unwrap();
         Self {
@@ -78,19 +78,19 @@ impl World {
 
 #[test]
 fn a_page_has_ten_rows_unless_more_are_asked_for_and_never_more_than_the_limit() {
-    let world = World::generated(600, 150, 0);
+    let fixture = Fixture::generated(600, 150, 0);
     for (asked, rows) in [("", 10), ("1", 10), ("499", 499), ("5000", 500)] {
         let parameters: &[(&str, &str)] = if asked.is_empty() {
             &[]
         } else {
             &[("MaxResults", asked)]
         };
-        assert_eq!(world.count("interfaces", parameters), rows, "{asked}");
+        assert_eq!(fixture.count("interfaces", parameters), rows, "{asked}");
     }
     for what in ["instances", "interfaces", "groups"] {
         for wrong in ["-1", "many"] {
             assert_eq!(
-                world.rows(what, &[("MaxResults", wrong)]).1["Code"],
+                fixture.rows(what, &[("MaxResults", wrong)]).1["Code"],
                 "InvalidParameter"
             );
         }
@@ -102,12 +102,12 @@ fn a_page_has_ten_rows_unless_more_are_asked_for_and_never_more_than_the_limit()
             &[("MaxResults", asked)]
         };
         assert_eq!(
-            world.count("instances", parameters),
+            fixture.count("instances", parameters),
             rows,
             "MaxResults={asked}"
         );
         assert_eq!(
-            world.count("groups", parameters),
+            fixture.count("groups", parameters),
             rows,
             "MaxResults={asked}"
         );
@@ -119,13 +119,13 @@ fn pages_cover_everything_once_even_when_rows_come_and_go() {
     let expected: Vec<String> = (0..35).map(|number| format!("i-sim{number:06}")).collect();
     // By everything, and by the index of a group's members.
     for filter in [None, Some(("SecurityGroupId", "sg-base"))] {
-        let world = World::generated(35, 0, 0);
+        let fixture = Fixture::generated(35, 0, 0);
         let mut seen = Vec::new();
         let mut token = String::new();
         for page in 0.. {
             let mut parameters = vec![("MaxResults", "10"), ("NextToken", &token)];
             parameters.extend(filter);
-            let (rows, answer) = world.rows("instances", &parameters);
+            let (rows, answer) = fixture.rows("instances", &parameters);
             seen.extend(
                 rows.iter()
                     .map(|row| row["InstanceId"].as_str().unwrap().to_owned()),
@@ -135,7 +135,7 @@ fn pages_cover_everything_once_even_when_rows_come_and_go() {
                 break;
             }
             if page == 0 {
-                world.change(json!({"delete": {"id": "i-sim000009"}}));
+                fixture.change(json!({"delete": {"id": "i-sim000009"}}));
             }
         }
         assert_eq!(seen, expected, "{filter:?}");
@@ -144,20 +144,20 @@ fn pages_cover_everything_once_even_when_rows_come_and_go() {
 
 #[test]
 fn a_token_that_nobody_gave_is_refused() {
-    let world = World::generated(1, 1, 0);
+    let fixture = Fixture::generated(1, 1, 0);
     assert_eq!(
-        world.rows("groups", &[("NextToken", "AAAA")]).1["Code"],
+        fixture.rows("groups", &[("NextToken", "AAAA")]).1["Code"],
         "InValidParameter.NextToken"
     );
     assert_eq!(
-        world.rows("instances", &[("NextToken", "AAAA")]).1["Code"],
+        fixture.rows("instances", &[("NextToken", "AAAA")]).1["Code"],
         "InvalidParameter"
     );
 }
 
 #[test]
 fn a_hundred_ids_can_be_asked_for_and_unknown_ones_are_simply_not_there() {
-    let world = World::generated(200, 0, 0);
+    let fixture = Fixture::generated(200, 0, 0);
     let ids = |count: usize| {
         serde_json::to_string(
             &(0..count)
@@ -167,27 +167,29 @@ fn a_hundred_ids_can_be_asked_for_and_unknown_ones_are_simply_not_there() {
         .unwrap()
     };
     assert_eq!(
-        world.count(
+        fixture.count(
             "instances",
             &[("InstanceIds", &ids(100)), ("MaxResults", "100")]
         ),
         67
     );
     assert_eq!(
-        world.count("instances", &[("InstanceIds", &ids(100))]),
+        fixture.count("instances", &[("InstanceIds", &ids(100))]),
         10,
         "ten rows a page here too"
     );
     assert_eq!(
-        world.rows("instances", &[("InstanceIds", &ids(101))]).1["Code"],
+        fixture.rows("instances", &[("InstanceIds", &ids(101))]).1["Code"],
         "InvalidParameter"
     );
     assert_eq!(
-        world.rows("instances", &[("InstanceIds", "i-sim000000")]).1["Code"],
+        fixture
+            .rows("instances", &[("InstanceIds", "i-sim000000")])
+            .1["Code"],
         "InvalidParameter"
     );
     assert_eq!(
-        world
+        fixture
             .rows("instances", &[("InstanceIds", r#"["i-1","nonsense"]"#)])
             .1["Code"],
         "InvalidInstanceId.Malformed"
@@ -196,34 +198,37 @@ fn a_hundred_ids_can_be_asked_for_and_unknown_ones_are_simply_not_there() {
 
 #[test]
 fn a_list_of_ids_has_a_hundred_at_most_in_each_of_its_forms() {
-    let world = World::generated(1, 1, 1);
+    let fixture = Fixture::generated(1, 1, 1);
     for (what, name, id) in [
         ("statuses", "InstanceId", "i-sim000000"),
         ("interfaces", "NetworkInterfaceId", "eni-sim000000"),
     ] {
         let names: Vec<String> = (1..=101).map(|n| format!("{name}.{n}")).collect();
         let all: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), id)).collect();
-        assert_eq!(world.count(what, &all[..100]), 1);
-        assert_eq!(world.rows(what, &all).1["Code"], "InvalidParameter");
+        assert_eq!(fixture.count(what, &all[..100]), 1);
+        assert_eq!(fixture.rows(what, &all).1["Code"], "InvalidParameter");
     }
     let ids = |count| serde_json::to_string(&vec!["sg-base"; count]).unwrap();
-    assert_eq!(world.count("groups", &[("SecurityGroupIds", &ids(100))]), 1);
     assert_eq!(
-        world.rows("groups", &[("SecurityGroupIds", &ids(101))]).1["Code"],
+        fixture.count("groups", &[("SecurityGroupIds", &ids(100))]),
+        1
+    );
+    assert_eq!(
+        fixture.rows("groups", &[("SecurityGroupIds", &ids(101))]).1["Code"],
         "InvalidParameter"
     );
 }
 
 #[test]
 fn numbered_pages_count_everything_and_keep_their_own_limits() {
-    let world = World::generated(120, 0, 0);
-    let (rows, answer) = world.rows("statuses", &[("PageSize", "50"), ("PageNumber", "3")]);
+    let fixture = Fixture::generated(120, 0, 0);
+    let (rows, answer) = fixture.rows("statuses", &[("PageSize", "50"), ("PageNumber", "3")]);
     assert_eq!((rows.len(), &answer["TotalCount"]), (20, &json!(120)));
     assert_eq!(
-        world.rows("statuses", &[("PageSize", "51")]).1["Code"],
+        fixture.rows("statuses", &[("PageSize", "51")]).1["Code"],
         "InvalidParameter"
     );
-    let (rows, answer) = world.rows("instances", &[("PageSize", "100"), ("PageNumber", "2")]);
+    let (rows, answer) = fixture.rows("instances", &[("PageSize", "100"), ("PageNumber", "2")]);
     assert_eq!((rows.len(), &answer["TotalCount"]), (20, &json!(120)));
     for (what, most) in [
         ("statuses", 50),
@@ -232,7 +237,7 @@ fn numbered_pages_count_everything_and_keep_their_own_limits() {
         ("interfaces", 1_000),
     ] {
         let (most, more) = (most.to_string(), (most + 1).to_string());
-        let (_, answer) = world.rows(what, &[("PageSize", &most)]);
+        let (_, answer) = fixture.rows(what, &[("PageSize", &most)]);
         assert_eq!(answer["PageSize"].to_string(), most, "{what}");
         for wrong in [
             ("PageSize", more.as_str()),
@@ -241,7 +246,7 @@ fn numbered_pages_count_everything_and_keep_their_own_limits() {
             ("PageNumber", "first"),
         ] {
             assert_eq!(
-                world.rows(what, &[wrong]).1["Code"],
+                fixture.rows(what, &[wrong]).1["Code"],
                 "InvalidParameter",
                 "{what} {wrong:?}"
             );
@@ -252,11 +257,11 @@ fn numbered_pages_count_everything_and_keep_their_own_limits() {
 /// What a call does not look at it must not seem to have filtered by: these it looks at.
 #[test]
 fn every_filter_of_the_page_takes_what_it_names_and_nothing_else() {
-    let world = World::generated(2, 2, 2);
-    world.change(json!({"createInstance": {"id": "i-odd", "name": "web-7", "zoneId": "cn-hangzhou-b", "vSwitchId": "vsw-odd",
+    let fixture = Fixture::generated(2, 2, 2);
+    fixture.change(json!({"createInstance": {"id": "i-odd", "name": "web-7", "zoneId": "cn-hangzhou-b", "vSwitchId": "vsw-odd",
         "privateIp": "10.9.9.9", "locks": ["financial"], "classic": true}}));
-    world.change(json!({"createInterface": {"id": "eni-odd", "vSwitchId": "vsw-odder", "privateIp": "11.9.9.9", "serviceManaged": true}}));
-    world.change(
+    fixture.change(json!({"createInterface": {"id": "eni-odd", "vSwitchId": "vsw-odder", "privateIp": "11.9.9.9", "serviceManaged": true}}));
+    fixture.change(
         json!({"createGroup": {"id": "sg-odd", "name": "odd one", "type": "enterprise", "serviceManaged": true, "vpcId": "vpc-odd"}}),
     );
     for (what, key, filter) in [
@@ -309,7 +314,7 @@ fn every_filter_of_the_page_takes_what_it_names_and_nothing_else() {
         ("groups", "SecurityGroupId", ("ServiceManaged", "true")),
         ("groups", "SecurityGroupId", ("VpcId", "vpc-odd")),
     ] {
-        let (rows, answer) = world.rows(what, &[filter]);
+        let (rows, answer) = fixture.rows(what, &[filter]);
         let ids: Vec<&str> = rows.iter().map(|row| row[key].as_str().unwrap()).collect();
         assert!(
             matches!(ids[..], [id] if id.ends_with("-odd")),
@@ -320,7 +325,7 @@ fn every_filter_of_the_page_takes_what_it_names_and_nothing_else() {
 
 #[test]
 fn what_no_filter_can_mean_is_told_by_its_code() {
-    let world = World::generated(1, 1, 1);
+    let fixture = Fixture::generated(1, 1, 1);
     for (what, parameters, code) in [
         (
             "instances",
@@ -371,7 +376,7 @@ fn what_no_filter_can_mean_is_told_by_its_code() {
         ),
     ] {
         assert_eq!(
-            world.rows(what, &parameters).1["Code"],
+            fixture.rows(what, &parameters).1["Code"],
             code,
             "{parameters:?}"
         );
@@ -382,16 +387,16 @@ fn what_no_filter_can_mean_is_told_by_its_code() {
         ("DescribeNetworkInterfaces", "MissingParameter"),
         ("DescribeSecurityGroups", "MissingParameter.RegionId"),
     ] {
-        assert_eq!(world.call(action, &[])["Code"], code, "{action}");
+        assert_eq!(fixture.call(action, &[])["Code"], code, "{action}");
     }
 }
 
 #[test]
 fn the_count_of_a_group_is_told_when_it_is_asked_for() {
-    let world = World::generated(3, 0, 0);
-    world.change(json!({"createGroup": {"id": "sg-big", "type": "enterprise"}}));
+    let fixture = Fixture::generated(3, 0, 0);
+    fixture.change(json!({"createGroup": {"id": "sg-big", "type": "enterprise"}}));
     let count = |group: &str| {
-        let (rows, _) = world.rows(
+        let (rows, _) = fixture.rows(
             "groups",
             &[("SecurityGroupId", group), ("IsQueryEcsCount", "true")],
         );
@@ -406,10 +411,10 @@ fn the_count_of_a_group_is_told_when_it_is_asked_for() {
 
 #[test]
 fn a_group_is_asked_of_instances_for_primary_and_of_interfaces_for_secondary_ones() {
-    let world = World::generated(3, 1, 2);
-    world.change(json!({"join": {"target": "i-sim000001", "securityGroupId": "sg-sim0000"}}));
-    world.change(json!({"join": {"target": "eni-sim000000", "securityGroupId": "sg-sim0000"}}));
-    let (instances, _) = world.rows("instances", &[("SecurityGroupId", "sg-sim0000")]);
+    let fixture = Fixture::generated(3, 1, 2);
+    fixture.change(json!({"join": {"target": "i-sim000001", "securityGroupId": "sg-sim0000"}}));
+    fixture.change(json!({"join": {"target": "eni-sim000000", "securityGroupId": "sg-sim0000"}}));
+    let (instances, _) = fixture.rows("instances", &[("SecurityGroupId", "sg-sim0000")]);
     assert_eq!(
         (instances.len(), &instances[0]["InstanceId"]),
         (1, &json!("i-sim000001"))
@@ -418,7 +423,7 @@ fn a_group_is_asked_of_instances_for_primary_and_of_interfaces_for_secondary_one
         instances[0]["SecurityGroupIds"]["SecurityGroupId"],
         json!(["sg-base", "sg-sim0000"])
     );
-    let (interfaces, _) = world.rows("interfaces", &[("SecurityGroupId", "sg-sim0000")]);
+    let (interfaces, _) = fixture.rows("interfaces", &[("SecurityGroupId", "sg-sim0000")]);
     assert_eq!(
         (interfaces.len(), &interfaces[0]["NetworkInterfaceId"]),
         (1, &json!("eni-sim000000"))
@@ -437,7 +442,7 @@ fn a_group_is_asked_of_instances_for_primary_and_of_interfaces_for_secondary_one
             (&json!("eni-sim000001"), &json!("Secondary"))
         ]
     );
-    let (primary, _) = world.rows(
+    let (primary, _) = fixture.rows(
         "interfaces",
         &[("InstanceId", "i-sim000001"), ("Type", "Primary")],
     );
@@ -449,8 +454,8 @@ fn a_group_is_asked_of_instances_for_primary_and_of_interfaces_for_secondary_one
 
 #[test]
 fn filters_by_vpc_status_and_tag_apply_together() {
-    let world = World::generated(2, 0, 0);
-    world.change(json!({"createInstance": {"id": "i-tagged", "status": "Stopped", "vpcId": "vpc-two", "tags": {"team": "web", "env": "prod"}}}));
+    let fixture = Fixture::generated(2, 0, 0);
+    fixture.change(json!({"createInstance": {"id": "i-tagged", "status": "Stopped", "vpcId": "vpc-two", "tags": {"team": "web", "env": "prod"}}}));
     for (parameters, count) in [
         (vec![("VpcId", "vpc-two")], 1),
         (vec![("VpcId", "vpc-sim"), ("Status", "Stopped")], 0),
@@ -466,61 +471,61 @@ fn filters_by_vpc_status_and_tag_apply_together() {
         (vec![("Tag.1.Key", "team"), ("Tag.1.Value", "db")], 0),
     ] {
         assert_eq!(
-            world.count("instances", &parameters),
+            fixture.count("instances", &parameters),
             count,
             "{parameters:?}"
         );
     }
     assert_eq!(
-        world.rows("instances", &[("Status", "Sleeping")]).1["Code"],
+        fixture.rows("instances", &[("Status", "Sleeping")]).1["Code"],
         "InvalidStatus.NotFound"
     );
     assert_eq!(
-        world.call("DescribeInstances", &[("RegionId", "cn-nowhere")])["Code"],
+        fixture.call("DescribeInstances", &[("RegionId", "cn-nowhere")])["Code"],
         "InvalidRegionId.NotFound"
     );
     assert_eq!(
-        world.call("DescribeInstances", &[("RegionId", "cn-beijing")])["Instances"]["Instance"],
+        fixture.call("DescribeInstances", &[("RegionId", "cn-beijing")])["Instances"]["Instance"],
         json!([])
     );
 }
 
 #[test]
 fn starting_and_stopping_take_their_time() {
-    let mut world = World::generated(1, 0, 0);
+    let mut fixture = Fixture::generated(1, 0, 0);
     let instance = [("InstanceId", "i-sim000000")];
-    assert!(world.call("StopInstance", &instance)["Code"].is_null());
-    assert_eq!(world.status("i-sim000000"), "Stopping");
+    assert!(fixture.call("StopInstance", &instance)["Code"].is_null());
+    assert_eq!(fixture.status("i-sim000000"), "Stopping");
     assert_eq!(
-        world.call("StartInstance", &instance)["Code"],
+        fixture.call("StartInstance", &instance)["Code"],
         "IncorrectInstanceStatus"
     );
-    world.now += SignedDuration::from_secs(10);
-    assert_eq!(world.status("i-sim000000"), "Stopped");
-    assert!(world.call("StartInstance", &instance)["Code"].is_null());
-    assert_eq!(world.status("i-sim000000"), "Starting");
-    world.now += SignedDuration::from_secs(10);
-    assert_eq!(world.status("i-sim000000"), "Running");
+    fixture.now += SignedDuration::from_secs(10);
+    assert_eq!(fixture.status("i-sim000000"), "Stopped");
+    assert!(fixture.call("StartInstance", &instance)["Code"].is_null());
+    assert_eq!(fixture.status("i-sim000000"), "Starting");
+    fixture.now += SignedDuration::from_secs(10);
+    assert_eq!(fixture.status("i-sim000000"), "Running");
 }
 
 #[test]
 fn how_long_that_takes_can_be_set() {
-    let mut world = World::generated(1, 0, 0);
-    world.change(json!({"set": {"transition": "90s"}}));
-    assert!(world.call("StopInstance", &[("InstanceId", "i-sim000000")])["Code"].is_null());
-    world.now += SignedDuration::from_millis(89_999);
-    assert_eq!(world.status("i-sim000000"), "Stopping");
-    world.now += SignedDuration::from_millis(1);
-    assert_eq!(world.status("i-sim000000"), "Stopped");
-    world.change(json!({"set": {"transition": "0s"}}));
-    assert!(world.call("StartInstance", &[("InstanceId", "i-sim000000")])["Code"].is_null());
-    assert_eq!(world.status("i-sim000000"), "Running");
+    let mut fixture = Fixture::generated(1, 0, 0);
+    fixture.change(json!({"set": {"transition": "90s"}}));
+    assert!(fixture.call("StopInstance", &[("InstanceId", "i-sim000000")])["Code"].is_null());
+    fixture.now += SignedDuration::from_millis(89_999);
+    assert_eq!(fixture.status("i-sim000000"), "Stopping");
+    fixture.now += SignedDuration::from_millis(1);
+    assert_eq!(fixture.status("i-sim000000"), "Stopped");
+    fixture.change(json!({"set": {"transition": "0s"}}));
+    assert!(fixture.call("StartInstance", &[("InstanceId", "i-sim000000")])["Code"].is_null());
+    assert_eq!(fixture.status("i-sim000000"), "Running");
 }
 
 #[test]
 fn starting_and_stopping_have_their_own_refusals() {
-    let world = World::generated(1, 0, 0);
-    world.change(
+    let fixture = Fixture::generated(1, 0, 0);
+    fixture.change(
         json!({"createInstance": {"id": "i-locked", "status": "Stopped", "locks": ["security"]}}),
     );
     for (parameters, code) in [
@@ -539,82 +544,83 @@ fn starting_and_stopping_have_their_own_refusals() {
             "IncorrectInstanceStatus",
         ),
     ] {
-        assert_eq!(world.call("StartInstance", &parameters)["Code"], code);
+        assert_eq!(fixture.call("StartInstance", &parameters)["Code"], code);
     }
 }
 
 #[test]
 fn a_new_instance_is_pending_first() {
-    let mut world = World::generated(0, 0, 0);
-    world.change(json!({"createInstance": {"id": "i-new", "securityGroupIds": ["sg-base"]}}));
-    assert_eq!(world.status("i-new"), "Pending");
-    world.now += SignedDuration::from_secs(10);
-    assert_eq!(world.status("i-new"), "Running");
+    let mut fixture = Fixture::generated(0, 0, 0);
+    fixture.change(json!({"createInstance": {"id": "i-new", "securityGroupIds": ["sg-base"]}}));
+    assert_eq!(fixture.status("i-new"), "Pending");
+    fixture.now += SignedDuration::from_secs(10);
+    assert_eq!(fixture.status("i-new"), "Running");
 }
 
 #[test]
 fn describe_lags_and_the_cloud_itself_does_not() {
-    let mut world = World::generated(1, 1, 0);
-    world.change(json!({"set": {"lag": "3s"}}));
+    let mut fixture = Fixture::generated(1, 1, 0);
+    fixture.change(json!({"set": {"lag": "3s"}}));
     let edge = [
         ("InstanceId", "i-sim000000"),
         ("SecurityGroupId", "sg-sim0000"),
     ];
-    assert!(world.call("JoinSecurityGroup", &edge)["Code"].is_null());
+    assert!(fixture.call("JoinSecurityGroup", &edge)["Code"].is_null());
     assert_eq!(
-        world.count("instances", &[("SecurityGroupId", "sg-sim0000")]),
+        fixture.count("instances", &[("SecurityGroupId", "sg-sim0000")]),
         0
     );
     assert_eq!(
-        world.call("JoinSecurityGroup", &edge)["Code"],
+        fixture.call("JoinSecurityGroup", &edge)["Code"],
         "InvalidInstanceId.AlreadyExists"
     );
-    world.now += SignedDuration::from_secs(3);
+    fixture.now += SignedDuration::from_secs(3);
     assert_eq!(
-        world.count("instances", &[("SecurityGroupId", "sg-sim0000")]),
+        fixture.count("instances", &[("SecurityGroupId", "sg-sim0000")]),
         1
     );
-    world.change(json!({"delete": {"id": "i-sim000000"}}));
+    fixture.change(json!({"delete": {"id": "i-sim000000"}}));
     assert_eq!(
-        world.count("instances", &[]),
+        fixture.count("instances", &[]),
         1,
         "a released instance lingers"
     );
     assert_eq!(
-        world.call("LeaveSecurityGroup", &edge)["Code"],
+        fixture.call("LeaveSecurityGroup", &edge)["Code"],
         "InvalidInstanceId.NotFound"
     );
-    world.now += SignedDuration::from_secs(3);
-    assert_eq!(world.count("instances", &[]), 0);
+    fixture.now += SignedDuration::from_secs(3);
+    assert_eq!(fixture.count("instances", &[]), 0);
 }
 
 #[test]
 fn an_interface_that_is_being_deleted_is_there_until_that_is_over() {
-    let mut world = World::generated(1, 1, 1);
-    world.change(json!({"setStatus": {"id": "eni-sim000000", "status": "Deleting", "for": "5s"}}));
-    let statuses = |world: &World| -> Vec<Value> {
-        let (rows, _) = world.rows("interfaces", &[("NetworkInterfaceId.1", "eni-sim000000")]);
+    let mut fixture = Fixture::generated(1, 1, 1);
+    fixture
+        .change(json!({"setStatus": {"id": "eni-sim000000", "status": "Deleting", "for": "5s"}}));
+    let statuses = |fixture: &Fixture| -> Vec<Value> {
+        let (rows, _) = fixture.rows("interfaces", &[("NetworkInterfaceId.1", "eni-sim000000")]);
         rows.iter().map(|row| row["Status"].clone()).collect()
     };
-    assert_eq!(statuses(&world), ["Deleting"]);
+    assert_eq!(statuses(&fixture), ["Deleting"]);
     // Another status ends that, and what has gone does not come back.
-    world.change(json!({"setStatus": {"id": "eni-sim000000", "status": "Available"}}));
-    world.now += SignedDuration::from_secs(5);
-    assert_eq!(statuses(&world), ["Available"]);
+    fixture.change(json!({"setStatus": {"id": "eni-sim000000", "status": "Available"}}));
+    fixture.now += SignedDuration::from_secs(5);
+    assert_eq!(statuses(&fixture), ["Available"]);
     let deleting = json!({"setStatus": {"id": "eni-sim000000", "status": "Deleting", "for": "5s"}});
-    world.change(deleting.clone());
-    world.now += SignedDuration::from_secs(5);
-    assert_eq!(statuses(&world), [""; 0]);
+    fixture.change(deleting.clone());
+    fixture.now += SignedDuration::from_secs(5);
+    assert_eq!(statuses(&fixture), [""; 0]);
     let again = serde_json::from_value(deleting).unwrap();
-    assert!(world.simulator.change(again, world.now).is_err());
+    assert!(fixture.simulator.change(again, fixture.now).is_err());
 }
 
 #[test]
 fn a_deleted_group_takes_its_edges_along() {
-    let world = World::generated(1, 1, 0);
-    world.change(json!({"join": {"target": "i-sim000000", "securityGroupId": "sg-sim0000"}}));
-    world.change(json!({"delete": {"id": "sg-sim0000"}}));
-    let state = world.simulator.snapshot(world.now);
+    let fixture = Fixture::generated(1, 1, 0);
+    fixture.change(json!({"join": {"target": "i-sim000000", "securityGroupId": "sg-sim0000"}}));
+    fixture.change(json!({"delete": {"id": "sg-sim0000"}}));
+    let state = fixture.simulator.snapshot(fixture.now);
     assert_eq!(
         state["instances"]["i-sim000000"]["securityGroupIds"],
         json!(["sg-base"])
@@ -624,9 +630,9 @@ fn a_deleted_group_takes_its_edges_along() {
 
 #[test]
 fn what_has_gone_cannot_be_changed() {
-    let world = World::generated(1, 1, 1);
+    let fixture = Fixture::generated(1, 1, 1);
     for id in ["i-sim000000", "eni-sim000000", "sg-sim0000"] {
-        world.change(json!({"delete": {"id": id}}));
+        fixture.change(json!({"delete": {"id": id}}));
     }
     for change in [
         json!({"delete": {"id": "i-sim000000"}}),
@@ -638,9 +644,9 @@ fn what_has_gone_cannot_be_changed() {
         json!({"setManaged": {"id": "eni-sim000000", "managed": true}}),
         json!({"setRules": {"id": "sg-sim0000", "rules": 1}}),
     ] {
-        let refused = world
+        let refused = fixture
             .simulator
-            .change(serde_json::from_value(change.clone()).unwrap(), world.now)
+            .change(serde_json::from_value(change.clone()).unwrap(), fixture.now)
             .map_err(|error| error.to_string());
         assert!(
             refused
@@ -653,17 +659,22 @@ fn what_has_gone_cannot_be_changed() {
 
 #[test]
 fn another_account_sees_nothing_of_what_is_not_shared() {
-    let world = World::generated(2, 1, 0);
-    world.change(json!({"addKey": {"id": "other", "secret": "s", "account": "2"}}));
-    world.change(json!({"createInstance": {"id": "i-shared", "shared": true}}));
+    let fixture = Fixture::generated(2, 1, 0);
+    fixture.change(json!({"addKey": {"id": "other", "secret": "s", "account": "2"}}));
+    fixture.change(json!({"createInstance": {"id": "i-shared", "shared": true}}));
     let request = cloud::signed(
         ("other", "s"),
         "DescribeInstances",
         &[("RegionId", "cn-hangzhou")],
-        world.now,
+        fixture.now,
     );
-    let answer: Value =
-        serde_json::from_slice(world.simulator.answer(&request, world.now).response.body())
-            .unwrap();
+    let answer: Value = serde_json::from_slice(
+        fixture
+            .simulator
+            .answer(&request, fixture.now)
+            .response
+            .body(),
+    )
+    .unwrap();
     assert_eq!(answer["Instances"]["Instance"].as_array().unwrap().len(), 1);
 }

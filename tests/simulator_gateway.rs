@@ -4,7 +4,7 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "a test ends where its world breaks"
+    reason = "a test ends where its fixture breaks"
 )]
 
 mod cloud;
@@ -31,12 +31,12 @@ securityGroups: [{id: sg-base}, {id: sg-web}]
 instances: [{id: i-web, securityGroupIds: [sg-base]}]
 ";
 
-struct World {
+struct Fixture {
     simulator: Simulator,
     now: Timestamp,
 }
 
-impl World {
+impl Fixture {
     fn new() -> Self {
         // 2027-01-15T08:00:00Z, at the start of a minute.
         let now = Timestamp::from_second(1_800_000_000).unwrap();
@@ -88,9 +88,9 @@ fn text(response: &Response<Bytes>) -> String {
 
 #[test]
 fn a_good_signature_is_accepted_and_a_wrong_one_is_told_what_should_have_been_signed() {
-    let world = World::new();
-    assert_eq!(world.code(&world.describe(KEY)), (200, "OK".to_owned()));
-    let response = world.send(&world.describe(("testid", "wrong")));
+    let fixture = Fixture::new();
+    assert_eq!(fixture.code(&fixture.describe(KEY)), (200, "OK".to_owned()));
+    let response = fixture.send(&fixture.describe(("testid", "wrong")));
     let body: Value = serde_json::from_slice(response.body()).unwrap();
     assert_eq!(
         (response.status().as_u16(), &body["Code"]),
@@ -103,25 +103,25 @@ fn a_good_signature_is_accepted_and_a_wrong_one_is_told_what_should_have_been_si
 
 #[test]
 fn a_signature_of_another_method_or_of_other_parameters_does_not_hold() {
-    let world = World::new();
-    let request = world.describe(KEY);
+    let fixture = Fixture::new();
+    let request = fixture.describe(KEY);
     let mut post = request.clone();
     *post.method_mut() = http::Method::POST;
-    assert_eq!(world.code(&post).1, "SignatureDoesNotMatch");
+    assert_eq!(fixture.code(&post).1, "SignatureDoesNotMatch");
     let mut more = request;
     *more.uri_mut() = format!("{}&VpcId=vpc-sim", more.uri()).parse().unwrap();
-    assert_eq!(world.code(&more).1, "SignatureDoesNotMatch");
+    assert_eq!(fixture.code(&more).1, "SignatureDoesNotMatch");
 }
 
 /// Version 1.0 signs no header, so that none may say what is done.
 #[test]
 fn a_header_does_not_change_what_was_signed_with_version_1() {
-    let world = World::new();
-    let mut request = world.describe(KEY);
+    let fixture = Fixture::new();
+    let mut request = fixture.describe(KEY);
     let headers = request.headers_mut();
     headers.insert("x-acs-action", "StopInstance".parse().unwrap());
     headers.insert("x-acs-version", "2015-04-01".parse().unwrap());
-    let answer = world.simulator.answer(&request, world.now);
+    let answer = fixture.simulator.answer(&request, fixture.now);
     assert_eq!(
         (answer.action, answer.outcome.as_str()),
         ("DescribeInstances", "OK")
@@ -130,8 +130,8 @@ fn a_header_does_not_change_what_was_signed_with_version_1() {
 
 #[test]
 fn query_and_form_are_signed_together() {
-    let world = World::new();
-    let timestamp = world.now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let fixture = Fixture::new();
+    let timestamp = fixture.now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     let mut all = cloud::common(KEY.0, "JoinSecurityGroup", "form", &timestamp);
     let form = [("InstanceId", "i-web"), ("SecurityGroupId", "sg-web")];
     let in_query = all.clone();
@@ -146,38 +146,44 @@ fn query_and_form_are_signed_together() {
             .unwrap()
     };
     assert_eq!(
-        world
+        fixture
             .code(&request("InstanceId=i-web&SecurityGroupId=sg-base"))
             .1,
         "SignatureDoesNotMatch"
     );
-    assert_eq!(world.code(&request(&sign::canonical_query(&form))).1, "OK");
+    assert_eq!(
+        fixture.code(&request(&sign::canonical_query(&form))).1,
+        "OK"
+    );
 }
 
 #[test]
 fn a_nonce_is_good_for_one_call_of_a_key() {
-    let world = World::new();
-    let request = world.describe(KEY);
-    assert_eq!(world.code(&request).1, "OK");
-    assert_eq!(world.code(&request), (400, "SignatureNonceUsed".to_owned()));
+    let fixture = Fixture::new();
+    let request = fixture.describe(KEY);
+    assert_eq!(fixture.code(&request).1, "OK");
+    assert_eq!(
+        fixture.code(&request),
+        (400, "SignatureNonceUsed".to_owned())
+    );
 }
 
 #[test]
 fn clocks_may_differ_by_fifteen_minutes_and_no_more() {
-    let mut world = World::new();
-    let start = world.now;
+    let mut fixture = Fixture::new();
+    let start = fixture.now;
     for (offset, code) in [
         (900, "OK"),
         (-900, "OK"),
         (901, "InvalidTimeStamp.Expired"),
         (-901, "InvalidTimeStamp.Expired"),
     ] {
-        world.now = start;
-        let request = world.describe(KEY);
-        world.now = start + SignedDuration::from_secs(offset);
-        assert_eq!(world.code(&request).1, code, "{offset}");
+        fixture.now = start;
+        let request = fixture.describe(KEY);
+        fixture.now = start + SignedDuration::from_secs(offset);
+        assert_eq!(fixture.code(&request).1, code, "{offset}");
     }
-    world.now = start;
+    fixture.now = start;
     for wrong in [
         "2027-01-15 08:00:00",
         "2027-01-15 08:00:00Z",
@@ -187,7 +193,7 @@ fn clocks_may_differ_by_fifteen_minutes_and_no_more() {
         "1800000000",
     ] {
         assert_eq!(
-            world.code(&world.with("Timestamp", wrong)),
+            fixture.code(&fixture.with("Timestamp", wrong)),
             (400, "InvalidTimeStamp.Format".to_owned()),
             "{wrong}"
         );
@@ -205,8 +211,8 @@ fn every_common_parameter_is_needed_and_named_when_it_is_missing() {
         "Timestamp",
         "Version",
     ] {
-        let world = World::new();
-        let response = world.send(&world.with(name, ""));
+        let fixture = Fixture::new();
+        let response = fixture.send(&fixture.with(name, ""));
         assert_eq!(response.status(), 400);
         let body = text(&response);
         assert!(
@@ -218,7 +224,7 @@ fn every_common_parameter_is_needed_and_named_when_it_is_missing() {
 
 #[test]
 fn what_the_gateway_does_not_speak_is_refused_by_its_own_code() {
-    let world = World::new();
+    let fixture = Fixture::new();
     for (name, value, status, code) in [
         (
             "SignatureMethod",
@@ -232,50 +238,53 @@ fn what_the_gateway_does_not_speak_is_refused_by_its_own_code() {
         ("Action", "GetCallerIdentity", 404, "InvalidAction.NotFound"),
     ] {
         assert_eq!(
-            world.code(&world.with(name, value)),
+            fixture.code(&fixture.with(name, value)),
             (status, code.to_owned()),
             "{name}={value}"
         );
     }
-    let mut put = world.describe(KEY);
+    let mut put = fixture.describe(KEY);
     *put.method_mut() = http::Method::PUT;
-    assert_eq!(world.code(&put), (400, "UnsupportedHTTPMethod".to_owned()));
+    assert_eq!(
+        fixture.code(&put),
+        (400, "UnsupportedHTTPMethod".to_owned())
+    );
 }
 
 #[test]
 fn a_key_must_be_known_and_enabled() {
-    let world = World::new();
+    let fixture = Fixture::new();
     assert_eq!(
-        world.code(&world.describe(("nobody", "x"))),
+        fixture.code(&fixture.describe(("nobody", "x"))),
         (404, "InvalidAccessKeyId.NotFound".to_owned())
     );
     assert_eq!(
-        world.code(&world.describe(("disabled", "testsecret"))),
+        fixture.code(&fixture.describe(("disabled", "testsecret"))),
         (400, "InvalidAccessKeyId.Inactive".to_owned())
     );
     let change = |change: Value| {
-        world
+        fixture
             .simulator
-            .change(serde_json::from_value(change).unwrap(), world.now)
+            .change(serde_json::from_value(change).unwrap(), fixture.now)
             .unwrap();
     };
     change(json!({"revokeKey": {"id": "testid"}}));
     assert_eq!(
-        world.code(&world.describe(KEY)).1,
+        fixture.code(&fixture.describe(KEY)).1,
         "InvalidAccessKeyId.Inactive"
     );
     change(json!({"activateKey": {"id": "testid"}}));
-    assert_eq!(world.code(&world.describe(KEY)).1, "OK");
+    assert_eq!(fixture.code(&fixture.describe(KEY)).1, "OK");
     change(json!({"removeKey": {"id": "testid"}}));
     assert_eq!(
-        world.code(&world.describe(KEY)).1,
+        fixture.code(&fixture.describe(KEY)).1,
         "InvalidAccessKeyId.NotFound"
     );
 }
 
 #[test]
 fn a_temporary_key_needs_its_own_token_while_that_is_fresh() {
-    let world = World::new();
+    let fixture = Fixture::new();
     for (id, token, code) in [
         ("STS.fresh", "CAIS+/tok=en", "OK"),
         ("STS.fresh", "", "MissingSecurityToken"),
@@ -300,9 +309,9 @@ fn a_temporary_key_needs_its_own_token_while_that_is_fresh() {
             (id, "testsecret"),
             "DescribeInstances",
             &parameters,
-            world.now,
+            fixture.now,
         );
-        assert_eq!(world.code(&request).1, code, "{id} {token}");
+        assert_eq!(fixture.code(&request).1, code, "{id} {token}");
     }
 }
 
@@ -333,7 +342,7 @@ securityGroups: [{id: sg-bp1abc, region: cn-beijing}]
 instances: [{id: i-bp1abc, region: cn-beijing}]";
     let now: Timestamp = "2026-01-02T03:04:05Z".parse().unwrap();
     let cloud = Inventory::from_yaml(inventory).unwrap().build(now).unwrap();
-    let world = World {
+    let fixture = Fixture {
         simulator: Simulator::new(cloud, 1),
         now,
     };
@@ -344,14 +353,14 @@ instances: [{id: i-bp1abc, region: cn-beijing}]";
         .body(Bytes::from_static(b"other=body"))
         .unwrap();
     assert_eq!(
-        world.code(&request),
+        fixture.code(&request),
         (400, "SignatureDoesNotMatch".to_owned())
     );
     let request = version_3()
         .header("authorization", authorization("00"))
         .body(Bytes::new())
         .unwrap();
-    let told = text(&world.send(&request));
+    let told = text(&fixture.send(&request));
     assert!(told.contains("Specified signature does not match our calculation. server StringToSign is [ACS3-HMAC-SHA256\\n"), "{told}");
     let request = version_3()
         .header("authorization", &good)
@@ -359,7 +368,7 @@ instances: [{id: i-bp1abc, region: cn-beijing}]";
         .body(Bytes::new())
         .unwrap();
     assert_eq!(
-        world.code(&request),
+        fixture.code(&request),
         (400, "IncompleteSignature".to_owned()),
         "a header of the vendor's that is not signed"
     );
@@ -368,23 +377,26 @@ instances: [{id: i-bp1abc, region: cn-beijing}]";
         .body(Bytes::new())
         .unwrap();
     assert_eq!(
-        world.code(&request),
+        fixture.code(&request),
         (400, "InvalidSignatureMethod".to_owned())
     );
     let request = version_3()
         .header("authorization", &good)
         .body(Bytes::new())
         .unwrap();
-    assert_eq!(world.code(&request), (200, "OK".to_owned()));
-    assert_eq!(world.code(&request), (400, "SignatureNonceUsed".to_owned()));
+    assert_eq!(fixture.code(&request), (200, "OK".to_owned()));
+    assert_eq!(
+        fixture.code(&request),
+        (400, "SignatureNonceUsed".to_owned())
+    );
 }
 
 #[test]
 fn version_3_takes_parameters_in_query_or_form_by_get_or_post() {
-    let world = World::new();
+    let fixture = Fixture::new();
     let call = |method: &str, query: &str, form: &str, nonce: &str| {
         let form_type = "application/x-www-form-urlencoded";
-        let date = world.now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        let date = fixture.now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         let hash = sign::sha256_hex(form.as_bytes());
         let headers = [
             ("content-type", form_type),
@@ -411,7 +423,7 @@ fn version_3_takes_parameters_in_query_or_form_by_get_or_post() {
             .header("authorization", authorization)
             .body(Bytes::from(form.to_owned()))
             .unwrap();
-        world.code(&request).1
+        fixture.code(&request).1
     };
     let edge = "InstanceId=i-web&SecurityGroupId=sg-web";
     assert_eq!(call("POST", "", edge, "form"), "OK");
@@ -431,35 +443,35 @@ fn version_3_takes_parameters_in_query_or_form_by_get_or_post() {
 
 #[test]
 fn an_answer_is_xml_unless_json_is_asked_for() {
-    let world = World::new();
-    let request = world.with("Format", "");
-    assert!(text(&world.send(&request)).starts_with(
+    let fixture = Fixture::new();
+    let request = fixture.with("Format", "");
+    assert!(text(&fixture.send(&request)).starts_with(
         "<?xml version='1.0' encoding='UTF-8'?><DescribeInstancesResponse><Instances><Instance>"
     ));
-    let world = World::new();
-    let mut parameters = world.with("Format", "xml");
-    assert!(text(&world.send(&parameters)).contains("<RequestId>"));
+    let fixture = Fixture::new();
+    let mut parameters = fixture.with("Format", "xml");
+    assert!(text(&fixture.send(&parameters)).contains("<RequestId>"));
     *parameters.method_mut() = http::Method::PUT;
-    let error = text(&world.send(&parameters));
+    let error = text(&fixture.send(&parameters));
     assert!(error.starts_with("<?xml version='1.0' encoding='UTF-8'?><Error><Code>UnsupportedHTTPMethod</Code><HostId>ecs.test</HostId>"), "{error}");
 }
 
 #[test]
 fn the_limit_of_a_minute_belongs_to_account_action_and_region_and_says_when_it_ends() {
-    let mut world = World::new();
+    let mut fixture = Fixture::new();
     let set = json!({"set": {"limits": {"DescribeInstances": 2}}});
-    world
+    fixture
         .simulator
-        .change(serde_json::from_value(set).unwrap(), world.now)
+        .change(serde_json::from_value(set).unwrap(), fixture.now)
         .unwrap();
-    world.now += SignedDuration::from_millis(45_500);
-    assert_eq!(world.code(&world.describe(KEY)).1, "OK");
+    fixture.now += SignedDuration::from_millis(45_500);
+    assert_eq!(fixture.code(&fixture.describe(KEY)).1, "OK");
     assert_eq!(
-        world.code(&world.describe(("second", "testsecret"))).1,
+        fixture.code(&fixture.describe(("second", "testsecret"))).1,
         "OK",
         "the account's second key"
     );
-    let refused = world.send(&world.describe(KEY));
+    let refused = fixture.send(&fixture.describe(KEY));
     assert_eq!(refused.status(), 400, "as the vendor does it, not 429");
     let told: Value = serde_json::from_slice(refused.body()).unwrap();
     assert_eq!(
@@ -475,7 +487,7 @@ fn the_limit_of_a_minute_belongs_to_account_action_and_region_and_says_when_it_e
         "Limit:2,Remain:0,TimeLeft:14500,Reset:1800000060"
     );
     assert_eq!(
-        world.code(&world.describe(("other", "testsecret"))).1,
+        fixture.code(&fixture.describe(("other", "testsecret"))).1,
         "OK",
         "another account"
     );
@@ -483,18 +495,27 @@ fn the_limit_of_a_minute_belongs_to_account_action_and_region_and_says_when_it_e
         KEY,
         "DescribeInstances",
         &[("RegionId", "cn-beijing")],
-        world.now,
+        fixture.now,
     );
-    assert_eq!(world.code(&elsewhere).1, "OK", "another region");
-    world.now += SignedDuration::from_millis(14_500);
-    assert_eq!(world.code(&world.describe(KEY)).1, "OK", "the next minute");
+    assert_eq!(fixture.code(&elsewhere).1, "OK", "another region");
+    fixture.now += SignedDuration::from_millis(14_500);
+    assert_eq!(
+        fixture.code(&fixture.describe(KEY)).1,
+        "OK",
+        "the next minute"
+    );
 }
 
 #[test]
 fn sts_says_who_calls() {
-    let world = World::new();
-    let request = cloud::signed(("other", "testsecret"), "GetCallerIdentity", &[], world.now);
-    let body: Value = serde_json::from_slice(world.send(&request).body()).unwrap();
+    let fixture = Fixture::new();
+    let request = cloud::signed(
+        ("other", "testsecret"),
+        "GetCallerIdentity",
+        &[],
+        fixture.now,
+    );
+    let body: Value = serde_json::from_slice(fixture.send(&request).body()).unwrap();
     assert_eq!(
         (&body["AccountId"], &body["IdentityType"]),
         (&json!("2"), &json!("RAMUser"))
@@ -509,9 +530,9 @@ fn sts_says_who_calls() {
         ("STS.fresh", "testsecret"),
         "GetCallerIdentity",
         &token,
-        world.now,
+        fixture.now,
     );
-    let body: Value = serde_json::from_slice(world.send(&request).body()).unwrap();
+    let body: Value = serde_json::from_slice(fixture.send(&request).body()).unwrap();
     assert_eq!(
         (&body["AccountId"], &body["IdentityType"]),
         (&json!("1000000000000001"), &json!("AssumedRoleUser"))
