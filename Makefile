@@ -61,4 +61,4 @@ bench: SCENARIO ?= S1
 bench: ## measures beside a textbook operator: SCENARIO=S1..S10|all|growth|pass N=1000
 	@cargo bench --quiet --bench scenarios -- $(SCENARIO) $(if $(N),--n=$(N)) $(if $(SEED),--seed=$(SEED)) \
 	  $(if $(LATENCY),--latency=$(LATENCY)) $(if $(WORKERS),--textbook-workers=$(WORKERS)) \
-	  $(foreach contender,$(ONLY),--only=$(contender)) $(if $(DOCS),--docs)
+	  $(foreach candidate,$(ONLY),--only=$(candidate)) $(if $(DOCS),--docs)

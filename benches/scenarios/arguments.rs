@@ -19,9 +19,9 @@ pub struct Arguments {
     /// What every call to the simulated cloud takes.
     #[arg(long, default_value = "30ms", value_parser = humantime::parse_duration)]
     pub latency: Duration,
-    /// Runs only this contender. Repeatable. Default: all that the scenario has.
+    /// Runs only this candidate. Repeatable. Default: all that the scenario has.
     #[arg(long, value_enum)]
-    pub only: Vec<Contender>,
+    pub only: Vec<Candidate>,
     /// `MaxConcurrentReconciles` of the textbook operator. controller-runtime's own default is 1.
     #[arg(long, default_value_t = 16)]
     pub textbook_workers: u32,
@@ -37,15 +37,15 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    /// Whether a contender takes part in this run.
-    pub fn includes(&self, contender: Contender) -> bool {
-        self.only.is_empty() || self.only.contains(&contender)
+    /// Whether a candidate takes part in this run.
+    pub fn includes(&self, candidate: Candidate) -> bool {
+        self.only.is_empty() || self.only.contains(&candidate)
     }
 }
 
 /// Who does the work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
-pub enum Contender {
+pub enum Candidate {
     /// This operator.
     Ours,
     /// The operator that one writes with controller-runtime: `benches/textbook`.
@@ -54,7 +54,7 @@ pub enum Contender {
     Floor,
 }
 
-impl Contender {
+impl Candidate {
     /// As in files and tables.
     pub const fn name(self) -> &'static str {
         match self {

@@ -6,7 +6,7 @@ use kube::{Api, Client};
 use security_group_operator::api::SecurityGroupMembership;
 use serde_json::{Value, json};
 
-use crate::bed::{Bed, GROUPS, KEY, NAMESPACE};
+use crate::cluster::{BenchCluster, GROUPS, KEY, NAMESPACE};
 use crate::support::error::{Context as _, Result};
 use crate::watch::Watch;
 
@@ -15,7 +15,7 @@ pub const IN_FLIGHT: usize = 8;
 
 /// One membership to be.
 #[derive(Clone, Debug)]
-pub struct Wish {
+pub struct MembershipRequest {
     pub name: String,
     pub instance: String,
     pub group: String,
@@ -23,7 +23,7 @@ pub struct Wish {
     pub account: &'static str,
 }
 
-impl Wish {
+impl MembershipRequest {
     /// Number `index`: instance by instance, over all groups in turn.
     pub fn number(index: u32) -> Self {
         Self {
@@ -58,23 +58,31 @@ pub fn instance(index: u32) -> String {
 }
 
 /// Creates them, in order.
-pub async fn create(bed: &Bed, watch: &Watch, wishes: &[Wish]) -> Result<()> {
-    stream::iter(wishes)
-        .map(|wish| create_one(&bed.client, watch, wish))
+pub async fn create(
+    cluster: &BenchCluster,
+    watch: &Watch,
+    requests: &[MembershipRequest],
+) -> Result<()> {
+    stream::iter(requests)
+        .map(|request| create_one(&cluster.client, watch, request))
         .buffer_unordered(IN_FLIGHT)
         .try_for_each(|_| std::future::ready(Ok(())))
         .await
 }
 
 /// Creates one; gives its UID.
-pub async fn create_one(client: &Client, watch: &Watch, wish: &Wish) -> Result<String> {
+pub async fn create_one(
+    client: &Client,
+    watch: &Watch,
+    request: &MembershipRequest,
+) -> Result<String> {
     let api: Api<SecurityGroupMembership> = Api::namespaced(client.clone(), NAMESPACE);
-    let object: SecurityGroupMembership = serde_json::from_value(wish.object())?;
-    watch.ask(&wish.name);
+    let object: SecurityGroupMembership = serde_json::from_value(request.object())?;
+    watch.ask(&request.name);
     let created = api
         .create(&PostParams::default(), &object)
         .await
-        .context(&wish.name)?;
+        .context(&request.name)?;
     created
         .metadata
         .uid
@@ -82,8 +90,8 @@ pub async fn create_one(client: &Client, watch: &Watch, wish: &Wish) -> Result<S
 }
 
 /// Deletes them, in order.
-pub async fn delete(bed: &Bed, watch: &Watch, names: &[String]) -> Result<()> {
-    let api = bed.memberships();
+pub async fn delete(cluster: &BenchCluster, watch: &Watch, names: &[String]) -> Result<()> {
+    let api = cluster.memberships();
     stream::iter(names)
         .map(|name| {
             let api = api.clone();
@@ -100,13 +108,13 @@ pub async fn delete(bed: &Bed, watch: &Watch, names: &[String]) -> Result<()> {
         .await
 }
 
-/// The writes of a contender that has nothing to ask: what our operator sends to make one edge, with nothing around it.
-pub async fn floor_writes(client: &Client, wish: &Wish, uid: &str) -> Result<()> {
+/// The writes of a candidate that has nothing to ask: what our operator sends to make one edge, with nothing around it.
+pub async fn floor_writes(client: &Client, request: &MembershipRequest, uid: &str) -> Result<()> {
     let api: Api<SecurityGroupMembership> = Api::namespaced(client.clone(), NAMESPACE);
     let claim = json!({
         "apiVersion": "security-group-operator.io/v1alpha1", "kind": "SecurityGroupMembership",
         "metadata": {
-            "name": wish.name, "uid": uid, "finalizers": [security_group_operator::api::FINALIZER],
+            "name": request.name, "uid": uid, "finalizers": [security_group_operator::api::FINALIZER],
             "annotations": {
                 security_group_operator::api::ORIGIN_ANNOTATION: "Joined",
                 security_group_operator::api::ACCOUNT_ANNOTATION: "1000000000000001",
@@ -114,22 +122,22 @@ pub async fn floor_writes(client: &Client, wish: &Wish, uid: &str) -> Result<()>
         },
     });
     let params = PatchParams::apply(security_group_operator::api::CLAIM_MANAGER).force();
-    api.patch(&wish.name, &params, &Patch::Apply(&claim))
+    api.patch(&request.name, &params, &Patch::Apply(&claim))
         .await?;
     let status = json!({
         "apiVersion": "security-group-operator.io/v1alpha1", "kind": "SecurityGroupMembership",
-        "metadata": {"name": wish.name, "uid": uid},
+        "metadata": {"name": request.name, "uid": uid},
         "status": {
             "observedGeneration": 1, "origin": "Joined", "target": {"state": "Running", "vpcID": "vpc-sim"},
             "conditions": [{
                 "type": "Ready", "status": "True", "reason": "Joined", "observedGeneration": 1,
                 "lastTransitionTime": "2026-01-01T00:00:00Z",
-                "message": format!("{} is a member of {}; joined by the operator", wish.instance, wish.group),
+                "message": format!("{} is a member of {}; joined by the operator", request.instance, request.group),
             }],
         },
     });
     let params = PatchParams::apply(security_group_operator::api::STATUS_MANAGER).force();
-    api.patch_status(&wish.name, &params, &Patch::Apply(&status))
+    api.patch_status(&request.name, &params, &Patch::Apply(&status))
         .await?;
     Ok(())
 }

@@ -5,8 +5,9 @@
 mod support;
 
 mod arguments;
-mod bed;
-mod contender;
+mod bench_run;
+mod candidate;
+mod cluster;
 mod load;
 mod measure;
 mod outcome;
@@ -14,7 +15,6 @@ mod plot;
 mod progress;
 mod report;
 mod scenario;
-mod stand;
 mod table;
 mod watch;
 
@@ -23,9 +23,9 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
 
-use arguments::{Arguments, Contender};
+use arguments::{Arguments, Candidate};
+use bench_run::BenchRun;
 use outcome::Outcome;
-use stand::Stand;
 use support::error::{Context as _, Error, Result};
 use table::{Machine, Run};
 
@@ -56,7 +56,7 @@ async fn run(scenario: &str, arguments: &Arguments) -> Result<()> {
         _ => {
             let mut runs = Vec::new();
             for course in courses(scenario)? {
-                let ran = all_contenders(&course, arguments).await?;
+                let ran = all_candidates(&course, arguments).await?;
                 for run in &ran {
                     report::keep(run, arguments)?;
                 }
@@ -68,7 +68,7 @@ async fn run(scenario: &str, arguments: &Arguments) -> Result<()> {
     report::finish(&runs, arguments)
 }
 
-/// What runs on one stand, in this order: the first fills it, the last empties it.
+/// What runs in one bench run, in this order: the first fills it, the last empties it.
 const COURSES: [&[&str]; 5] = [
     &["S1", "S7", "S3", "S4", "S5", "S8"],
     &["S2"],
@@ -93,20 +93,20 @@ fn courses(scenario: &str) -> Result<Vec<Vec<&'static str>>> {
         })
 }
 
-async fn all_contenders(course: &[&'static str], arguments: &Arguments) -> Result<Vec<Run>> {
+async fn all_candidates(course: &[&'static str], arguments: &Arguments) -> Result<Vec<Run>> {
     let machine = report::machine();
     let mut outcomes: BTreeMap<&str, BTreeMap<String, Outcome>> = BTreeMap::new();
-    for contender in Contender::ALL {
+    for candidate in Candidate::ALL {
         let mut takes_part = course.to_vec();
-        takes_part.retain(|name| contender != Contender::Floor || HAS_FLOOR.contains(name));
-        if !arguments.includes(contender) || takes_part.is_empty() {
+        takes_part.retain(|name| candidate != Candidate::Floor || HAS_FLOOR.contains(name));
+        if !arguments.includes(candidate) || takes_part.is_empty() {
             continue;
         }
-        for (name, outcome) in on_one_stand(&takes_part, contender, arguments).await? {
+        for (name, outcome) in in_one_run(&takes_part, candidate, arguments).await? {
             outcomes
                 .entry(name)
                 .or_default()
-                .insert(contender.name().to_owned(), outcome);
+                .insert(candidate.name().to_owned(), outcome);
         }
     }
     course
@@ -138,9 +138,9 @@ fn a_run(
     })
 }
 
-async fn on_one_stand(
+async fn in_one_run(
     course: &[&'static str],
-    contender: Contender,
+    candidate: Candidate,
     arguments: &Arguments,
 ) -> Result<Vec<(&'static str, Outcome)>> {
     let cloud = match course {
@@ -151,29 +151,29 @@ async fn on_one_stand(
         _ => Vec::new(),
     };
     let mut found = Vec::new();
-    progress::part(&format!("{} {}", course.join(" "), contender.name()));
-    let mut stand = Stand::set(arguments, contender, &cloud).await?;
+    progress::part(&format!("{} {}", course.join(" "), candidate.name()));
+    let mut bench = BenchRun::start(arguments, candidate, &cloud).await?;
     for name in course {
-        progress::part(&format!("{name} {}", contender.name()));
-        let outcome = one(name, &mut stand).await;
-        let outcome = outcome.context(format!("{name} {}", contender.name()))?;
+        progress::part(&format!("{name} {}", candidate.name()));
+        let outcome = one(name, &mut bench).await;
+        let outcome = outcome.context(format!("{name} {}", candidate.name()))?;
         found.push((*name, outcome));
     }
     Ok(found)
 }
 
-async fn one(name: &str, stand: &mut Stand) -> Result<Outcome> {
+async fn one(name: &str, bench: &mut BenchRun) -> Result<Outcome> {
     match name {
-        "S1" => scenario::apply::apply_all(stand).await,
-        "S2" => scenario::limit::joins(stand).await,
-        "S3" => scenario::keep::restart(stand).await,
-        "S4" => scenario::keep::steady(stand).await,
-        "S5" => scenario::keep::drift(stand).await,
-        "S6" => scenario::poison::healthy(stand).await,
-        "S7" => scenario::keep::trickle(stand).await,
-        "S8" => scenario::delete::delete_all(stand).await,
-        "S9" => scenario::memory::by_size(stand).await,
-        "S10" => scenario::apply::beside_a_reader(stand).await,
+        "S1" => scenario::apply::apply_all(bench).await,
+        "S2" => scenario::limit::joins(bench).await,
+        "S3" => scenario::steady::restart(bench).await,
+        "S4" => scenario::steady::steady(bench).await,
+        "S5" => scenario::steady::drift(bench).await,
+        "S6" => scenario::poison::healthy(bench).await,
+        "S7" => scenario::steady::one_per_second(bench).await,
+        "S8" => scenario::delete::delete_all(bench).await,
+        "S9" => scenario::memory::by_size(bench).await,
+        "S10" => scenario::apply::beside_a_reader(bench).await,
         _ => Err(Error::new(format!("no scenario {name}"))),
     }
 }
@@ -188,16 +188,16 @@ async fn growth(arguments: &Arguments) -> Result<Vec<Run>> {
         };
         let machine = report::machine();
         progress::part(&format!("growth {n}"));
-        let mut stand = Stand::set(&arguments, Contender::Ours, &[]).await?;
-        let mut outcome = scenario::apply::apply_all(&mut stand).await?;
-        stand.until_quiet().await?;
-        let steady = scenario::keep::steady(&mut stand).await?;
+        let mut bench = BenchRun::start(&arguments, Candidate::Ours, &[]).await?;
+        let mut outcome = scenario::apply::apply_all(&mut bench).await?;
+        bench.until_quiet().await?;
+        let steady = scenario::steady::steady(&mut bench).await?;
         for figure in ["describes_per_minute", "cpu_percent"] {
             if let Some(value) = steady.figures.get(figure) {
                 outcome.figure(figure, *value);
             }
         }
-        let outcomes = BTreeMap::from([(Contender::Ours.name().to_owned(), outcome)]);
+        let outcomes = BTreeMap::from([(Candidate::Ours.name().to_owned(), outcome)]);
         let run = a_run("growth", &arguments, &machine, outcomes)?;
         report::keep(&run, &arguments)?;
         runs.push(run);

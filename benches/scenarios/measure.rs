@@ -146,33 +146,33 @@ impl Request {
 ///
 /// The log is read as it grows and is turned over at 100 MB: a full run of ten thousand objects fills half of that.
 #[derive(Clone, Debug, Default)]
-pub struct Mark {
+pub struct AuditCursor {
     read: BTreeMap<PathBuf, u64>,
 }
 
 /// The end of the log now.
-pub fn mark(log: &Path) -> Result<Mark> {
+pub fn cursor(log: &Path) -> Result<AuditCursor> {
     let mut read = BTreeMap::new();
     for file in files(log)? {
         let length = std::fs::metadata(&file)?.len();
         read.insert(file, length);
     }
-    Ok(Mark { read })
+    Ok(AuditCursor { read })
 }
 
-/// What was answered since `mark`.
-pub fn requests_since(log: &Path, mark: &Mark) -> Result<Requests> {
+/// What was answered since `cursor`.
+pub fn requests_since(log: &Path, cursor: &AuditCursor) -> Result<Requests> {
     let mut requests = Requests::new();
-    let current_at_mark = mark.read.get(log).copied().unwrap_or(0);
+    let current_at_cursor = cursor.read.get(log).copied().unwrap_or(0);
     let fresh: Vec<PathBuf> = files(log)?
         .into_iter()
-        .filter(|file| file != log && !mark.read.contains_key(file))
+        .filter(|file| file != log && !cursor.read.contains_key(file))
         .collect();
     // Turned over since: the file that was current then is the oldest of the new names now.
     let mut parts: Vec<(PathBuf, u64)> = fresh.into_iter().map(|file| (file, 0)).collect();
     parts.push((log.to_owned(), 0));
     if let Some(first) = parts.first_mut() {
-        first.1 = current_at_mark;
+        first.1 = current_at_cursor;
     }
     for (file, offset) in parts {
         count(&file, offset, &mut requests)?;
@@ -200,7 +200,7 @@ fn count(file: &Path, offset: u64, requests: &mut Requests) -> Result<()> {
     let mut file = File::open(file).context(file.display())?;
     file.seek(SeekFrom::Start(offset))?;
     for line in BufReader::new(file).lines() {
-        // A last line that is still being written does not parse; it belongs to the next mark.
+        // A last line that is still being written does not parse; it belongs to the next cursor.
         let Ok(line) = serde_json::from_str::<Line>(&line?) else {
             continue;
         };

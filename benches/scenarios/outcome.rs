@@ -1,4 +1,4 @@
-//! What a scenario found for one contender, as it is kept in JSON. Only types and arithmetic.
+//! What a scenario found for one candidate, as it is kept in JSON. Only types and arithmetic.
 
 use std::collections::BTreeMap;
 

@@ -14,10 +14,10 @@ pub fn write(run: &Run, stem: &str, directory: &Path) -> Result<Vec<String>> {
         let curves: Vec<Curve<'_>> = run
             .outcomes
             .iter()
-            .filter_map(|(contender, outcome)| {
+            .filter_map(|(candidate, outcome)| {
                 Some(Curve {
-                    name: contender,
-                    colour: colour(contender),
+                    name: candidate,
+                    colour: colour(candidate),
                     points: outcome.lines.get(line)?,
                 })
             })
@@ -117,8 +117,8 @@ fn draw(
     area.present().map_err(|error| failed(&error))
 }
 
-fn colour(contender: &str) -> RGBColor {
-    match contender {
+fn colour(candidate: &str) -> RGBColor {
+    match candidate {
         "ours" => RGBColor(0, 90, 181),
         "textbook" => RGBColor(220, 50, 32),
         _ => RGBColor(120, 120, 120),

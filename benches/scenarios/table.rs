@@ -17,7 +17,7 @@ pub struct Run {
     pub latency_ms: u64,
     pub textbook_workers: u32,
     pub machine: Machine,
-    /// By name of the contender.
+    /// By name of the candidate.
     pub outcomes: BTreeMap<String, Outcome>,
 }
 
@@ -184,9 +184,9 @@ pub fn markdown(runs: &[Run]) -> String {
     );
     for line in LINES {
         for run in runs.iter().filter(|run| run.scenario == line.scenario) {
-            let cell = |contender: &str| {
+            let cell = |candidate: &str| {
                 run.outcomes
-                    .get(contender)
+                    .get(candidate)
                     .and_then(|outcome| outcome.figures.get(line.figure))
                     .map_or_else(String::new, |value| figure(*value))
             };
@@ -214,9 +214,9 @@ pub fn markdown(runs: &[Run]) -> String {
 pub fn notes(runs: &[Run]) -> String {
     let mut text = String::new();
     for run in runs {
-        for (contender, outcome) in &run.outcomes {
+        for (candidate, outcome) in &run.outcomes {
             for note in &outcome.notes {
-                let _ = writeln!(text, "- {} {contender}: {note}", run.scenario);
+                let _ = writeln!(text, "- {} {candidate}: {note}", run.scenario);
             }
         }
     }

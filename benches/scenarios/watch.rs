@@ -12,7 +12,7 @@ use kube::{Api, Client};
 use security_group_operator::api::SecurityGroupMembership;
 use serde::Deserialize;
 
-use crate::bed::NAMESPACE;
+use crate::cluster::NAMESPACE;
 use crate::support::error::{Error, Result};
 
 /// What is known of one membership.
@@ -80,7 +80,7 @@ impl Watch {
     }
 
     /// Those whose name passes, as they are now.
-    pub fn those(&self, wanted: impl Fn(&str) -> bool) -> Vec<(String, Seen)> {
+    pub fn filter(&self, wanted: impl Fn(&str) -> bool) -> Vec<(String, Seen)> {
         locked(&self.seen)
             .iter()
             .filter(|(name, _)| wanted(name))

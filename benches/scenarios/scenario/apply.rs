@@ -6,52 +6,52 @@ use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
 
-use crate::arguments::Contender;
-use crate::bed::NAMESPACE;
-use crate::load::{self, IN_FLIGHT, Wish};
+use crate::arguments::Candidate;
+use crate::bench_run::{BenchRun, Sample, Since, TEXTBOOK_PERIOD};
+use crate::cluster::NAMESPACE;
+use crate::load::{self, IN_FLIGHT, MembershipRequest};
 use crate::outcome::{Outcome, number, quantile};
-use crate::stand::{Sample, Since, Stand, TEXTBOOK_PERIOD};
 use crate::support::error::{Error, Result};
 
 /// S1. The clock runs from the first request of the user until the last membership is Ready.
-pub async fn apply_all(stand: &mut Stand) -> Result<Outcome> {
-    stand.start(TEXTBOOK_PERIOD).await?;
-    let n = stand.arguments.n;
-    let wishes: Vec<Wish> = (0..n).map(Wish::number).collect();
-    let before = stand.before().await?;
+pub async fn apply_all(bench: &mut BenchRun) -> Result<Outcome> {
+    bench.start_candidate(TEXTBOOK_PERIOD).await?;
+    let n = bench.arguments.n;
+    let requests: Vec<MembershipRequest> = (0..n).map(MembershipRequest::number).collect();
+    let before = bench.before().await?;
     let started = Instant::now();
-    let ((), samples) = stand.sampled(make(stand, &wishes)).await?;
-    stand.filled = n;
-    let since = stand.since(before).await?;
+    let ((), samples) = bench.sampled(make(bench, &requests)).await?;
+    bench.filled = n;
+    let since = bench.since(before).await?;
     let mut outcome = Outcome::default();
-    times(stand, started, &mut outcome);
+    times(bench, started, &mut outcome);
     costs(&since, n, &mut outcome);
     ready_line(&samples, &mut outcome);
     Ok(outcome)
 }
 
-async fn make(stand: &Stand, wishes: &[Wish]) -> Result<()> {
+async fn make(bench: &BenchRun, requests: &[MembershipRequest]) -> Result<()> {
     let making = async {
-        match stand.contender {
-            Contender::Ours | Contender::Textbook => {
-                load::create(&stand.bed, &stand.watch, wishes).await
+        match bench.candidate {
+            Candidate::Ours | Candidate::Textbook => {
+                load::create(&bench.cluster, &bench.watch, requests).await
             }
-            Contender::Floor => floor(stand, wishes).await,
+            Candidate::Floor => floor(bench, requests).await,
         }
     };
-    let seeing = stand.watch.until_ready(wishes.len(), stand.patience());
+    let seeing = bench.watch.until_ready(requests.len(), bench.patience());
     futures::future::try_join(making, seeing).await?;
     Ok(())
 }
 
 /// The user's creates and, as soon as each is answered, the two writes of an operator: each eight at a time.
-async fn floor(stand: &Stand, wishes: &[Wish]) -> Result<()> {
+async fn floor(bench: &BenchRun, requests: &[MembershipRequest]) -> Result<()> {
     let (made, mut to_write) = tokio::sync::mpsc::unbounded_channel();
     let creating = async move {
-        let mut creates = futures::stream::iter(wishes)
-            .map(|wish| async move {
-                let uid = load::create_one(&stand.bed.client, &stand.watch, wish).await?;
-                Ok::<_, Error>((wish, uid))
+        let mut creates = futures::stream::iter(requests)
+            .map(|request| async move {
+                let uid = load::create_one(&bench.cluster.client, &bench.watch, request).await?;
+                Ok::<_, Error>((request, uid))
             })
             .buffer_unordered(IN_FLIGHT);
         while let Some(created) = creates.next().await {
@@ -62,12 +62,11 @@ async fn floor(stand: &Stand, wishes: &[Wish]) -> Result<()> {
     };
     let writing = async {
         let arrivals = futures::stream::poll_fn(|context| to_write.poll_recv(context));
-        let mut writes =
-            arrivals
-                .map(|(wish, uid)| async move {
-                    load::floor_writes(&stand.bed.client, wish, &uid).await
-                })
-                .buffer_unordered(IN_FLIGHT);
+        let mut writes = arrivals
+            .map(|(request, uid)| async move {
+                load::floor_writes(&bench.cluster.client, request, &uid).await
+            })
+            .buffer_unordered(IN_FLIGHT);
         while let Some(written) = writes.next().await {
             written?;
         }
@@ -78,10 +77,10 @@ async fn floor(stand: &Stand, wishes: &[Wish]) -> Result<()> {
 }
 
 /// When all were Ready, and how long each took.
-fn times(stand: &Stand, started: Instant, outcome: &mut Outcome) {
+fn times(bench: &BenchRun, started: Instant, outcome: &mut Outcome) {
     let mut each = Vec::new();
     let mut last = 0.0_f64;
-    for (_, seen) in stand.watch.those(|_| true) {
+    for (_, seen) in bench.watch.filter(|_| true) {
         if let (Some(asked), Some(ready)) = (seen.asked, seen.ready) {
             each.push(ready.saturating_duration_since(asked).as_secs_f64());
             last = last.max(ready.saturating_duration_since(started).as_secs_f64());
@@ -124,24 +123,24 @@ pub fn ready_line(samples: &[Sample], outcome: &mut Outcome) {
 }
 
 /// S10. Somebody reads twenty times a second, first alone, then beside an operator that finds everything to do.
-pub async fn beside_a_reader(stand: &mut Stand) -> Result<Outcome> {
-    let n = stand.arguments.n;
-    let wishes: Vec<Wish> = (0..n).map(Wish::number).collect();
-    load::create(&stand.bed, &stand.watch, &wishes).await?;
+pub async fn beside_a_reader(bench: &mut BenchRun) -> Result<Outcome> {
+    let n = bench.arguments.n;
+    let requests: Vec<MembershipRequest> = (0..n).map(MembershipRequest::number).collect();
+    load::create(&bench.cluster, &bench.watch, &requests).await?;
     tokio::time::sleep(Duration::from_secs(2)).await;
     crate::progress::at("the reader alone");
-    let (mut idle, ()) = read_during(stand, async {
+    let (mut idle, ()) = read_during(bench, async {
         tokio::time::sleep(Duration::from_secs(10)).await;
         Ok(())
     })
     .await?;
-    let before = stand.before().await?;
-    if stand.contender != Contender::Floor {
-        stand.start(TEXTBOOK_PERIOD).await?;
+    let before = bench.before().await?;
+    if bench.candidate != Candidate::Floor {
+        bench.start_candidate(TEXTBOOK_PERIOD).await?;
     }
-    let (mut busy, ()) = read_during(stand, catch_up(stand, &wishes)).await?;
-    stand.filled = n;
-    let since = stand.since(before).await?;
+    let (mut busy, ()) = read_during(bench, catch_up(bench, &requests)).await?;
+    bench.filled = n;
+    let since = bench.since(before).await?;
     let mut outcome = Outcome::default();
     let (alone, beside) = (quantile(&mut idle, 0.99), quantile(&mut busy, 0.99));
     outcome.figure("reader_alone_p99_ms", alone * 1_000.0);
@@ -152,11 +151,11 @@ pub async fn beside_a_reader(stand: &mut Stand) -> Result<Outcome> {
     Ok(outcome)
 }
 
-async fn catch_up(stand: &Stand, wishes: &[Wish]) -> Result<()> {
-    match stand.contender {
-        Contender::Ours | Contender::Textbook => {}
-        Contender::Floor => {
-            let api = stand.bed.memberships();
+async fn catch_up(bench: &BenchRun, requests: &[MembershipRequest]) -> Result<()> {
+    match bench.candidate {
+        Candidate::Ours | Candidate::Textbook => {}
+        Candidate::Floor => {
+            let api = bench.cluster.memberships();
             let uids: std::collections::HashMap<String, String> = api
                 .list(&kube::api::ListParams::default())
                 .await?
@@ -164,10 +163,10 @@ async fn catch_up(stand: &Stand, wishes: &[Wish]) -> Result<()> {
                 .into_iter()
                 .filter_map(|object| Some((object.metadata.name?, object.metadata.uid?)))
                 .collect();
-            let mut writes = futures::stream::iter(wishes)
-                .map(|wish| {
-                    let uid = uids.get(&wish.name).cloned().unwrap_or_default();
-                    async move { load::floor_writes(&stand.bed.client, wish, &uid).await }
+            let mut writes = futures::stream::iter(requests)
+                .map(|request| {
+                    let uid = uids.get(&request.name).cloned().unwrap_or_default();
+                    async move { load::floor_writes(&bench.cluster.client, request, &uid).await }
                 })
                 .buffer_unordered(IN_FLIGHT);
             while let Some(written) = writes.next().await {
@@ -175,19 +174,19 @@ async fn catch_up(stand: &Stand, wishes: &[Wish]) -> Result<()> {
             }
         }
     }
-    stand
+    bench
         .watch
-        .until_ready(wishes.len(), stand.patience())
+        .until_ready(requests.len(), bench.patience())
         .await
 }
 
 /// Seconds that each read took while `work` went on.
 async fn read_during<T>(
-    stand: &Stand,
+    bench: &BenchRun,
     work: impl Future<Output = Result<T>>,
 ) -> Result<(Vec<f64>, T)> {
     // A connection of its own: a read must not wait behind the bench's own writes.
-    let client = stand.bed.plane.admin_client().await?;
+    let client = bench.cluster.plane.admin_client().await?;
     let (took, mut reads) = tokio::sync::mpsc::unbounded_channel();
     let reader = tokio::spawn(async move {
         let api: Api<Namespace> = Api::all(client);

@@ -4,48 +4,48 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::keep::chosen;
-use crate::load::{self, Wish};
+use super::steady::chosen;
+use crate::bench_run::BenchRun;
+use crate::load::{self, MembershipRequest};
 use crate::outcome::{Outcome, number};
-use crate::stand::Stand;
 use crate::support::error::Result;
 
 /// S8. The clock runs from the first DELETE until the last object that can go is gone.
-pub async fn delete_all(stand: &mut Stand) -> Result<Outcome> {
-    stand.fill().await?;
-    let total = stand.filled;
+pub async fn delete_all(bench: &mut BenchRun) -> Result<Outcome> {
+    bench.fill().await?;
+    let total = bench.filled;
     let stuck = chosen(
-        stand.arguments.n,
-        stand.arguments.n.div_ceil(100),
-        stand.arguments.seed,
+        bench.arguments.n,
+        bench.arguments.n.div_ceil(100),
+        bench.arguments.seed,
     );
     let changes: Vec<Value> = stuck
         .iter()
         .map(|index| {
-            let instance = Wish::number(*index).instance;
+            let instance = MembershipRequest::number(*index).instance;
             json!({"leave": {"target": instance, "securityGroupId": "sg-base"}})
         })
         .collect();
-    stand.bed.simulator.change(&json!(changes)).await?;
+    bench.cluster.simulator.change(&json!(changes)).await?;
     let stuck: std::collections::HashSet<String> = stuck.into_iter().map(load::name).collect();
     let can_go = total as usize - stuck.len();
     let names: Vec<String> = (0..total).map(load::name).collect();
-    let before = stand.before().await?;
+    let before = bench.before().await?;
     let started = Instant::now();
     let work = async {
-        load::delete(&stand.bed, &stand.watch, &names).await?;
-        stand
+        load::delete(&bench.cluster, &bench.watch, &names).await?;
+        bench
             .watch
-            .until("gone", stand.patience(), |watch| {
+            .until("gone", bench.patience(), |watch| {
                 let gone = watch.count(|seen| seen.gone.is_some());
                 (gone, gone >= can_go)
             })
             .await
     };
-    let ((), samples) = stand.sampled(work).await?;
-    let last = stand
+    let ((), samples) = bench.sampled(work).await?;
+    let last = bench
         .watch
-        .those(|_| true)
+        .filter(|_| true)
         .into_iter()
         .filter_map(|(_, seen)| seen.gone)
         .max()
@@ -54,10 +54,10 @@ pub async fn delete_all(stand: &mut Stand) -> Result<Outcome> {
         });
     // Those that stay are told so within the same time; a status that is a second late is no finding.
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let since = stand.since(before).await?;
-    let with_reason = stand
+    let since = bench.since(before).await?;
+    let with_reason = bench
         .watch
-        .those(|name| stuck.contains(name))
+        .filter(|name| stuck.contains(name))
         .iter()
         .filter(|(_, seen)| seen.gone.is_none() && seen.code == "InstanceLastSecurityGroup")
         .count();

@@ -4,10 +4,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 
-use crate::load::{self, Wish};
+use crate::bench_run::{BenchRun, Sample, TEXTBOOK_PERIOD};
+use crate::load::{self, MembershipRequest};
 use crate::measure::Calls;
 use crate::outcome::{Outcome, number};
-use crate::stand::{Sample, Stand, TEXTBOOK_PERIOD};
 use crate::support::error::{Context as _, Result};
 
 /// Calls a minute for N edges: 600, and less where there would not be enough to do for all minutes.
@@ -19,25 +19,25 @@ pub fn limit(n: u32) -> u32 {
 const MINUTES: u64 = 3;
 
 /// S2. The cloud counts in minutes of the clock, and so does this.
-pub async fn joins(stand: &mut Stand) -> Result<Outcome> {
-    let n = stand.arguments.n;
+pub async fn joins(bench: &mut BenchRun) -> Result<Outcome> {
+    let n = bench.arguments.n;
     let limit = limit(n);
-    let wishes: Vec<Wish> = (0..n).map(Wish::number).collect();
-    load::create(&stand.bed, &stand.watch, &wishes).await?;
+    let requests: Vec<MembershipRequest> = (0..n).map(MembershipRequest::number).collect();
+    load::create(&bench.cluster, &bench.watch, &requests).await?;
     crate::progress::at("waits for the next minute of the clock");
     tokio::time::sleep(to_next_minute()?).await;
-    let before = stand.before().await?;
-    stand.start(TEXTBOOK_PERIOD).await?;
+    let before = bench.before().await?;
+    bench.start_candidate(TEXTBOOK_PERIOD).await?;
     let half = limit / 2;
     let script = async {
         // The first minute is what is left of it after the start.
         tokio::time::sleep(to_next_minute()?).await;
-        halve(stand, half).await?;
+        halve(bench, half).await?;
         tokio::time::sleep(Duration::from_secs((MINUTES - 1) * 60)).await;
         Ok(())
     };
-    let ((), samples) = stand.sampled(script).await?;
-    let since = stand.since(before).await?;
+    let ((), samples) = bench.sampled(script).await?;
+    let since = bench.since(before).await?;
     let mut outcome = Outcome::default();
     let made = since.calls_with(JOIN, "OK");
     let rejected = since.calls_of(JOIN) - made;
@@ -63,9 +63,9 @@ pub async fn joins(stand: &mut Stand) -> Result<Outcome> {
     Ok(outcome)
 }
 
-async fn halve(stand: &Stand, half: u32) -> Result<()> {
+async fn halve(bench: &BenchRun, half: u32) -> Result<()> {
     let change = json!({"set": {"limits": {JOIN: half}}});
-    stand.bed.simulator.change(&change).await
+    bench.cluster.simulator.change(&change).await
 }
 
 fn to_next_minute() -> Result<Duration> {

@@ -2,28 +2,30 @@
 
 use std::time::Duration;
 
-use crate::load::{self, Wish};
+use crate::bench_run::{BenchRun, TEXTBOOK_PERIOD};
+use crate::load::{self, MembershipRequest};
 use crate::measure;
 use crate::outcome::Outcome;
-use crate::stand::{Stand, TEXTBOOK_PERIOD};
 use crate::support::error::Result;
 
 /// The sizes of the goals.
 const SIZES: [u32; 4] = [0, 1_000, 10_000, 100_000];
 
 /// S9, up to N. Each size is the peak since the start, and in the notes what is resident ten seconds after all are Ready.
-pub async fn by_size(stand: &mut Stand) -> Result<Outcome> {
-    stand.start(TEXTBOOK_PERIOD).await?;
+pub async fn by_size(bench: &mut BenchRun) -> Result<Outcome> {
+    bench.start_candidate(TEXTBOOK_PERIOD).await?;
     let mut outcome = Outcome::default();
-    let n = stand.arguments.n;
+    let n = bench.arguments.n;
     for size in SIZES.into_iter().filter(|size| *size <= n) {
-        let wishes: Vec<Wish> = (stand.filled..size).map(Wish::number).collect();
-        load::create(&stand.bed, &stand.watch, &wishes).await?;
-        stand.filled = size;
-        let limit = stand.patience();
-        stand.watch.until_ready(size as usize, limit).await?;
+        let requests: Vec<MembershipRequest> = (bench.filled..size)
+            .map(MembershipRequest::number)
+            .collect();
+        load::create(&bench.cluster, &bench.watch, &requests).await?;
+        bench.filled = size;
+        let limit = bench.patience();
+        bench.watch.until_ready(size as usize, limit).await?;
         tokio::time::sleep(Duration::from_secs(10)).await;
-        let usage = measure::usage(stand.process()?.pid())?;
+        let usage = measure::usage(bench.process()?.pid())?;
         outcome.figure(&format!("mib_at_{size}"), usage.peak_mib);
         outcome.figure(&format!("resident_mib_at_{size}"), usage.resident_mib);
         outcome.notes.push(format!(

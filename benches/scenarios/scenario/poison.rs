@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::bed::OTHER_KEY;
-use crate::load::{self, Wish};
+use crate::bench_run::{BenchRun, TEXTBOOK_PERIOD};
+use crate::cluster::OTHER_KEY;
+use crate::load::{self, MembershipRequest};
 use crate::outcome::{Outcome, quantile};
-use crate::stand::{Stand, TEXTBOOK_PERIOD};
 use crate::support::error::Result;
 
 /// The group that fails.
@@ -18,42 +18,42 @@ const REGION: &str = "cn-beijing";
 
 /// What is wrong with an edge.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Lot {
-    Healthy,
+enum Fault {
+    None,
     Group,
     Key,
     Region,
 }
 
 /// By number, so that they stand among the others.
-const fn lot(index: u32) -> Lot {
+const fn fault_of(index: u32) -> Fault {
     match index % 20 {
-        3 => Lot::Group,
-        9 => Lot::Key,
-        15 => Lot::Region,
-        _ => Lot::Healthy,
+        3 => Fault::Group,
+        9 => Fault::Key,
+        15 => Fault::Region,
+        _ => Fault::None,
     }
 }
 
-fn wish(index: u32) -> Wish {
-    let mut wish = Wish::number(index);
-    match lot(index) {
-        Lot::Healthy => {
-            if wish.group == GROUP {
-                "sg-sim0000".clone_into(&mut wish.group);
+fn request(index: u32) -> MembershipRequest {
+    let mut request = MembershipRequest::number(index);
+    match fault_of(index) {
+        Fault::None => {
+            if request.group == GROUP {
+                "sg-sim0000".clone_into(&mut request.group);
             }
         }
-        Lot::Group => GROUP.clone_into(&mut wish.group),
-        Lot::Key => wish.account = OTHER_KEY.account,
-        Lot::Region => wish.region = REGION,
+        Fault::Group => GROUP.clone_into(&mut request.group),
+        Fault::Key => request.account = OTHER_KEY.account,
+        Fault::Region => request.region = REGION,
     }
-    wish
+    request
 }
 
-/// S6. Once with nothing broken, then on a stand of its own with all three broken.
-pub async fn healthy(stand: &mut Stand) -> Result<Outcome> {
-    let well = healthy_p99(stand, false).await?;
-    let mut other = Stand::set(&stand.arguments, stand.contender, &[]).await?;
+/// S6. Once with nothing broken, then in a bench run of its own with all three broken.
+pub async fn healthy(bench: &mut BenchRun) -> Result<Outcome> {
+    let well = healthy_p99(bench, false).await?;
+    let mut other = BenchRun::start(&bench.arguments, bench.candidate, &[]).await?;
     let mut outcome = healthy_p99(&mut other, true).await?;
     let p99 = |outcome: &Outcome| outcome.figures.get(P99).copied().unwrap_or(0.0);
     outcome.figure("healthy_ratio", p99(&outcome) / p99(&well));
@@ -66,40 +66,40 @@ const P99: &str = "healthy_p99_s";
 /// The time that healthy edges take, with the others among them; `broken` says whether the others are.
 ///
 /// Without, the same number of objects is made, and all of them are well: only the harm done is the difference.
-async fn healthy_p99(stand: &mut Stand, broken: bool) -> Result<Outcome> {
-    stand.start(TEXTBOOK_PERIOD).await?;
+async fn healthy_p99(bench: &mut BenchRun, broken: bool) -> Result<Outcome> {
+    bench.start_candidate(TEXTBOOK_PERIOD).await?;
     if broken {
-        break_three(stand).await?;
+        break_three(bench).await?;
     }
-    let n = stand.arguments.n;
-    let wishes: Vec<Wish> = (0..n)
+    let n = bench.arguments.n;
+    let requests: Vec<MembershipRequest> = (0..n)
         .map(|index| {
             if broken {
-                wish(index)
+                request(index)
             } else {
-                Wish::number(index)
+                MembershipRequest::number(index)
             }
         })
         .collect();
-    load::create(&stand.bed, &stand.watch, &wishes).await?;
+    load::create(&bench.cluster, &bench.watch, &requests).await?;
     let healthy: std::collections::HashSet<String> = (0..n)
-        .filter(|index| lot(*index) == Lot::Healthy)
+        .filter(|index| fault_of(*index) == Fault::None)
         .map(load::name)
         .collect();
-    let waited = stand
+    let waited = bench
         .watch
         .until("healthy and Ready", patience(n), |watch| {
             let ready = watch
-                .those(|name| healthy.contains(name))
+                .filter(|name| healthy.contains(name))
                 .iter()
                 .filter(|(_, seen)| seen.ready.is_some())
                 .count();
             (ready, ready == healthy.len())
         })
         .await;
-    let mut took: Vec<f64> = stand
+    let mut took: Vec<f64> = bench
         .watch
-        .those(|name| healthy.contains(name))
+        .filter(|name| healthy.contains(name))
         .into_iter()
         .filter_map(|(_, seen)| Some((seen.ready? - seen.asked?).as_secs_f64()))
         .collect();
@@ -114,14 +114,14 @@ async fn healthy_p99(stand: &mut Stand, broken: bool) -> Result<Outcome> {
     Ok(outcome)
 }
 
-async fn break_three(stand: &Stand) -> Result<()> {
+async fn break_three(bench: &BenchRun) -> Result<()> {
     let faults = json!([
         {"action": "JoinSecurityGroup", "securityGroupId": GROUP, "fault": {"error": {"code": "InternalError", "status": 500}}},
         {"region": REGION, "fault": "silence"},
     ]);
-    stand.bed.simulator.faults(&faults).await?;
+    bench.cluster.simulator.faults(&faults).await?;
     let revoked = json!({"revokeKey": {"id": OTHER_KEY.id}});
-    stand.bed.simulator.change(&revoked).await
+    bench.cluster.simulator.change(&revoked).await
 }
 
 fn patience(n: u32) -> Duration {

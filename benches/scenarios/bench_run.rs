@@ -1,4 +1,4 @@
-//! One contender on its bed, and how what it does is counted. Every scenario runs on a stand.
+//! One candidate on its cluster, and how what it does is counted. Every scenario has a bench run.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -7,22 +7,22 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use futures::future::{Either, select};
 use serde_json::{Value, json};
 
-use crate::arguments::{Arguments, Contender};
-use crate::bed::Bed;
-use crate::contender::{OUR_USER, Running, TEXTBOOK_USER, Textbook, start_ours};
-use crate::load::{self, Wish};
-use crate::measure::{self, Calls, Mark, Requests, Usage};
+use crate::arguments::{Arguments, Candidate};
+use crate::candidate::{OUR_USER, Running, TEXTBOOK_USER, Textbook, start_ours};
+use crate::cluster::BenchCluster;
+use crate::load::{self, MembershipRequest};
+use crate::measure::{self, AuditCursor, Calls, Requests, Usage};
 use crate::support::error::{Context as _, Error, Result};
 use crate::watch::Watch;
 
-/// A contender with a control plane, a cloud and a watch of its own.
-pub struct Stand {
+/// A candidate with a control plane, a cloud and a watch of its own.
+pub struct BenchRun {
     pub arguments: Arguments,
-    pub contender: Contender,
-    // Dropped in this order: who uses the bed before the bed.
+    pub candidate: Candidate,
+    // Dropped in this order: what uses the cluster before the cluster.
     pub watch: Watch,
     pub running: Option<Running>,
-    pub bed: Bed,
+    pub cluster: BenchCluster,
     /// Memberships that exist and are Ready, from number 0.
     pub filled: u32,
 }
@@ -40,7 +40,7 @@ const QUIET: Duration = Duration::from_secs(1);
 pub struct Before {
     at: Instant,
     calls: Calls,
-    mark: Mark,
+    cursor: AuditCursor,
     own: Option<Usage>,
     api_server: Usage,
 }
@@ -73,36 +73,36 @@ pub struct Sample {
     pub calls: Calls,
 }
 
-impl Stand {
-    /// Sets it up; the contender does not run yet.
-    pub async fn set(
+impl BenchRun {
+    /// Sets it up; the candidate does not run yet.
+    pub async fn start(
         arguments: &Arguments,
-        contender: Contender,
+        candidate: Candidate,
         cloud: &[String],
     ) -> Result<Self> {
         crate::progress::at("control plane and cloud start");
-        let bed = Bed::lay(arguments, cloud).await?;
-        let watch = Watch::start(bed.client.clone());
+        let cluster = BenchCluster::start(arguments, cloud).await?;
+        let watch = Watch::start(cluster.client.clone());
         Ok(Self {
             arguments: arguments.clone(),
-            contender,
-            bed,
+            candidate,
+            cluster,
             watch,
             running: None,
             filled: 0,
         })
     }
 
-    /// Starts the contender. The textbook one looks at each object again after `period`.
-    pub async fn start(&mut self, period: Duration) -> Result<()> {
-        self.running = match self.contender {
-            Contender::Ours => Some(start_ours(&self.bed).await?),
-            Contender::Textbook => {
+    /// Starts the candidate. The textbook one looks at each object again after `period`.
+    pub async fn start_candidate(&mut self, period: Duration) -> Result<()> {
+        self.running = match self.candidate {
+            Candidate::Ours => Some(start_ours(&self.cluster).await?),
+            Candidate::Textbook => {
                 let workers = self.arguments.textbook_workers;
-                let textbook = Textbook::start(&self.bed, workers, period).await?;
+                let textbook = Textbook::start(&self.cluster, workers, period).await?;
                 Some(Running::Textbook(Box::new(textbook)))
             }
-            Contender::Floor => None,
+            Candidate::Floor => None,
         };
         Ok(())
     }
@@ -110,11 +110,13 @@ impl Stand {
     /// Has all N memberships made and Ready, if they are not yet.
     pub async fn fill(&mut self) -> Result<()> {
         if self.running.is_none() {
-            self.start(TEXTBOOK_PERIOD).await?;
+            self.start_candidate(TEXTBOOK_PERIOD).await?;
         }
         if self.filled < self.arguments.n {
-            let wishes: Vec<Wish> = (self.filled..self.arguments.n).map(Wish::number).collect();
-            load::create(&self.bed, &self.watch, &wishes).await?;
+            let requests: Vec<MembershipRequest> = (self.filled..self.arguments.n)
+                .map(MembershipRequest::number)
+                .collect();
+            load::create(&self.cluster, &self.watch, &requests).await?;
             self.filled = self.arguments.n;
             let limit = self.patience();
             self.watch.until_ready(self.filled as usize, limit).await?;
@@ -148,19 +150,19 @@ impl Stand {
         }
     }
 
-    /// Longer than any contender should need for all of N.
+    /// Longer than any candidate should need for all of N.
     pub fn patience(&self) -> Duration {
         Duration::from_secs(180 + u64::from(self.arguments.n) / 20)
     }
 
-    /// The running contender.
+    /// The running candidate.
     pub fn process(&mut self) -> Result<&mut Running> {
-        self.running.as_mut().context("the contender does not run")
+        self.running.as_mut().context("the candidate does not run")
     }
 
     /// The cloud's counts now.
     pub async fn calls(&self) -> Result<Calls> {
-        Calls::read(self.bed.simulator.stats().await?)
+        Calls::read(self.cluster.simulator.stats().await?)
     }
 
     /// Where things stand now.
@@ -171,14 +173,14 @@ impl Stand {
         })
     }
 
-    /// The same for a contender that does not run: its use is counted from its start.
+    /// The same for a candidate that does not run: its use is counted from its start.
     pub async fn before_start(&mut self) -> Result<Before> {
         Ok(Before {
             at: Instant::now(),
             calls: self.calls().await?,
-            mark: measure::mark(&self.bed.plane.audit_log())?,
+            cursor: measure::cursor(&self.cluster.plane.audit_log())?,
             own: None,
-            api_server: measure::usage(self.bed.plane.api_server_pid()?)?,
+            api_server: measure::usage(self.cluster.plane.api_server_pid()?)?,
         })
     }
 
@@ -186,7 +188,7 @@ impl Stand {
     pub async fn since(&mut self, before: Before) -> Result<Since> {
         let seconds = before.at.elapsed().as_secs_f64();
         let own = self.own()?;
-        let api_server = measure::usage(self.bed.plane.api_server_pid()?)?;
+        let api_server = measure::usage(self.cluster.plane.api_server_pid()?)?;
         let calls = self.calls().await?;
         // The line of the last answer is written after the answer.
         tokio::time::sleep(Duration::from_millis(300)).await;
@@ -195,7 +197,7 @@ impl Stand {
             seconds,
             calls,
             before: before.calls,
-            requests: measure::requests_since(&self.bed.plane.audit_log(), &before.mark)?,
+            requests: measure::requests_since(&self.cluster.plane.audit_log(), &before.cursor)?,
             cpu_seconds: cpu(own) - cpu(before.own),
             own,
             api_server_cpu_seconds: api_server.cpu_seconds - before.api_server.cpu_seconds,
@@ -242,10 +244,10 @@ impl Stand {
     }
 
     const fn user(&self) -> &'static str {
-        match self.contender {
-            Contender::Ours => OUR_USER,
-            Contender::Textbook => TEXTBOOK_USER,
-            Contender::Floor => FLOOR_USER,
+        match self.candidate {
+            Candidate::Ours => OUR_USER,
+            Candidate::Textbook => TEXTBOOK_USER,
+            Candidate::Floor => FLOOR_USER,
         }
     }
 }
@@ -276,7 +278,7 @@ impl Since {
         self.calls.describes() - self.before.describes()
     }
 
-    /// Writes of the contender to memberships, status included. Events are counted by [`Since::events`].
+    /// Writes of the candidate to memberships, status included. Events are counted by [`Since::events`].
     pub fn writes(&self) -> u64 {
         // The floor is the same user as the one who creates and deletes.
         let by_user = self.user == FLOOR_USER;
@@ -287,12 +289,12 @@ impl Since {
         })
     }
 
-    /// Events that the contender wrote.
+    /// Events that the candidate wrote.
     pub fn events(&self) -> u64 {
         self.sum(|request| request.is_write() && request.resource == "events")
     }
 
-    /// Requests of the contender with this answer.
+    /// Requests of the candidate with this answer.
     pub fn answered(&self, code: u16) -> u64 {
         self.sum(|request| request.code == code)
     }

@@ -6,29 +6,34 @@ use rand::seq::SliceRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
 
-use crate::arguments::Contender;
-use crate::load::{self, Wish};
+use crate::arguments::Candidate;
+use crate::bench_run::BenchRun;
+use crate::load::{self, MembershipRequest};
 use crate::outcome::{Outcome, number, quantile};
-use crate::stand::Stand;
 use crate::support::error::{Context as _, Error, Result};
 
 /// S3. Killed, and started again; one new object was made meanwhile.
-pub async fn restart(stand: &mut Stand) -> Result<Outcome> {
-    stand.fill().await?;
-    let index = stand.filled;
-    stand.process()?.kill();
-    load::create(&stand.bed, &stand.watch, &[Wish::number(index)]).await?;
-    let before = stand.before_start().await?;
+pub async fn restart(bench: &mut BenchRun) -> Result<Outcome> {
+    bench.fill().await?;
+    let index = bench.filled;
+    bench.process()?.kill();
+    load::create(
+        &bench.cluster,
+        &bench.watch,
+        &[MembershipRequest::number(index)],
+    )
+    .await?;
+    let before = bench.before_start().await?;
     let started = Instant::now();
-    stand.process()?.restart().await?;
-    let quiet = stand.until_quiet().await?;
-    let since = stand.since(before).await?;
-    stand.filled += 1;
-    stand
+    bench.process()?.restart().await?;
+    let quiet = bench.until_quiet().await?;
+    let since = bench.since(before).await?;
+    bench.filled += 1;
+    bench
         .watch
-        .until_ready(stand.filled as usize, stand.patience())
+        .until_ready(bench.filled as usize, bench.patience())
         .await?;
-    let new = stand.watch.those(|name| name == load::name(index));
+    let new = bench.watch.filter(|name| name == load::name(index));
     let ready = new
         .first()
         .and_then(|(_, seen)| seen.ready)
@@ -50,12 +55,12 @@ pub async fn restart(stand: &mut Stand) -> Result<Outcome> {
 }
 
 /// S4. Nothing happens for a minute.
-pub async fn steady(stand: &mut Stand) -> Result<Outcome> {
-    look_every_minute(stand).await?;
+pub async fn steady(bench: &mut BenchRun) -> Result<Outcome> {
+    look_every_minute(bench).await?;
     let mut outcome = Outcome::default();
-    measure_steady(stand, Duration::from_secs(60), &mut outcome).await?;
-    if stand.contender == Contender::Textbook {
-        let per_minute = f64::from(stand.arguments.n) / 10.0;
+    measure_steady(bench, Duration::from_secs(60), &mut outcome).await?;
+    if bench.candidate == Candidate::Textbook {
+        let per_minute = f64::from(bench.arguments.n) / 10.0;
         outcome.notes.push(format!(
             "RequeueAfter is 60 s here, for the same freshness; with the 10 min it has elsewhere it would be {per_minute:.0} Describes a minute"
         ));
@@ -65,14 +70,14 @@ pub async fn steady(stand: &mut Stand) -> Result<Outcome> {
 
 /// What a minute without any change costs.
 pub async fn measure_steady(
-    stand: &mut Stand,
+    bench: &mut BenchRun,
     period: Duration,
     outcome: &mut Outcome,
 ) -> Result<()> {
     crate::progress::at("nothing happens");
-    let before = stand.before().await?;
+    let before = bench.before().await?;
     tokio::time::sleep(period).await;
-    let since = stand.since(before).await?;
+    let since = bench.since(before).await?;
     let minutes = since.seconds / 60.0;
     outcome.figure("describes_per_minute", number(since.describes()) / minutes);
     outcome.count("writes", since.writes());
@@ -82,39 +87,39 @@ pub async fn measure_steady(
 }
 
 /// The textbook operator sees drift as often as it details_hash; for a fair comparison it looks as often as ours.
-async fn look_every_minute(stand: &mut Stand) -> Result<()> {
-    stand.fill().await?;
-    if stand.contender == Contender::Textbook {
-        stand.process()?.kill();
-        stand.start(Duration::from_secs(60)).await?;
+async fn look_every_minute(bench: &mut BenchRun) -> Result<()> {
+    bench.fill().await?;
+    if bench.candidate == Candidate::Textbook {
+        bench.process()?.kill();
+        bench.start_candidate(Duration::from_secs(60)).await?;
     }
-    stand.until_quiet().await?;
+    bench.until_quiet().await?;
     Ok(())
 }
 
 /// S5. Somebody takes one edge in a hundred away, all in one moment.
-pub async fn drift(stand: &mut Stand) -> Result<Outcome> {
-    look_every_minute(stand).await?;
-    let n = stand.arguments.n;
-    let drifted = chosen(n, n.div_ceil(100), stand.arguments.seed);
+pub async fn drift(bench: &mut BenchRun) -> Result<Outcome> {
+    look_every_minute(bench).await?;
+    let n = bench.arguments.n;
+    let drifted = chosen(n, n.div_ceil(100), bench.arguments.seed);
     let changes: Vec<Value> = drifted
         .iter()
         .map(|index| {
-            let wish = Wish::number(*index);
-            json!({"leave": {"target": wish.instance, "securityGroupId": wish.group}})
+            let request = MembershipRequest::number(*index);
+            json!({"leave": {"target": request.instance, "securityGroupId": request.group}})
         })
         .collect();
     // At any moment of the minute, not right after everything was looked at.
-    let moment = rand::rngs::StdRng::seed_from_u64(stand.arguments.seed).random_range(10..50);
+    let moment = rand::rngs::StdRng::seed_from_u64(bench.arguments.seed).random_range(10..50);
     tokio::time::sleep(Duration::from_secs(moment)).await;
-    let before = stand.before().await?;
+    let before = bench.before().await?;
     let started = Instant::now();
-    stand.bed.simulator.change(&json!(changes)).await?;
-    let at_start = stand.calls().await?.effects(JOIN);
+    bench.cluster.simulator.change(&json!(changes)).await?;
+    let at_start = bench.calls().await?.effects(JOIN);
     let mut repaired = Vec::new();
     while repaired.len() < drifted.len() {
         tokio::time::sleep(Duration::from_millis(100)).await;
-        let now = stand.calls().await?.effects(JOIN) - at_start;
+        let now = bench.calls().await?.effects(JOIN) - at_start;
         let at = started.elapsed().as_secs_f64();
         repaired.resize(usize::try_from(now)?.max(repaired.len()), at);
         crate::progress::at(&format!("{} of {} repaired", repaired.len(), drifted.len()));
@@ -127,7 +132,7 @@ pub async fn drift(stand: &mut Stand) -> Result<Outcome> {
         }
     }
     tokio::time::sleep(Duration::from_secs(5)).await; // one Join too many would come now
-    let since = stand.since(before).await?;
+    let since = bench.since(before).await?;
     let mut outcome = Outcome::default();
     outcome.figure("repaired_p50_s", quantile(&mut repaired, 0.5));
     outcome.figure("repaired_p99_s", quantile(&mut repaired, 0.99));
@@ -140,24 +145,29 @@ pub async fn drift(stand: &mut Stand) -> Result<Outcome> {
 }
 
 /// S7. One more each second, for half a minute, beside N that are Ready.
-pub async fn trickle(stand: &mut Stand) -> Result<Outcome> {
-    stand.fill().await?;
-    let first = stand.filled;
+pub async fn one_per_second(bench: &mut BenchRun) -> Result<Outcome> {
+    bench.fill().await?;
+    let first = bench.filled;
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
-    let last = (first + TRICKLE).min(stand.arguments.n + crate::bed::SPARE);
+    let last = (first + NEW_OBJECTS).min(bench.arguments.n + crate::cluster::SPARE);
     for index in first..last {
         ticks.tick().await;
         crate::progress::at(&format!("new object {}", index - first + 1));
-        load::create_one(&stand.bed.client, &stand.watch, &Wish::number(index)).await?;
-    }
-    stand
-        .watch
-        .until_ready(last as usize, stand.patience())
+        load::create_one(
+            &bench.cluster.client,
+            &bench.watch,
+            &MembershipRequest::number(index),
+        )
         .await?;
-    stand.filled = last;
-    let mut took: Vec<f64> = stand
+    }
+    bench
         .watch
-        .those(|name| (first..last).any(|index| load::name(index) == name))
+        .until_ready(last as usize, bench.patience())
+        .await?;
+    bench.filled = last;
+    let mut took: Vec<f64> = bench
+        .watch
+        .filter(|name| (first..last).any(|index| load::name(index) == name))
         .into_iter()
         .filter_map(|(_, seen)| Some((seen.ready? - seen.asked?).as_secs_f64() * 1_000.0))
         .collect();
@@ -176,5 +186,5 @@ pub fn chosen(n: u32, count: u32, seed: u64) -> Vec<u32> {
 }
 
 const JOIN: &str = "JoinSecurityGroup";
-const TRICKLE: u32 = 30;
+const NEW_OBJECTS: u32 = 30;
 const DRIFT_LIMIT: Duration = Duration::from_secs(300);

@@ -1,4 +1,4 @@
-//! What a contender lies on: a fresh control plane with the CRDs and roles of `deploy/`, a fresh cloud, one namespace and the
+//! What a candidate runs on: a fresh control plane with the CRDs and roles of `deploy/`, a fresh cloud, one namespace and the
 //! accounts that may be used in it. Knows nothing of scenarios.
 
 use std::path::Path;
@@ -45,15 +45,15 @@ pub const OTHER_KEY: Key = Key {
 };
 
 /// A running control plane and cloud.
-pub struct Bed {
+pub struct BenchCluster {
     pub plane: ControlPlane,
     pub simulator: SimulatorProcess,
     pub client: Client,
 }
 
-impl Bed {
+impl BenchCluster {
     /// A cloud of N instances and some spare ones; `more` are further arguments of the simulator.
-    pub async fn lay(arguments: &Arguments, more: &[String]) -> Result<Self> {
+    pub async fn start(arguments: &Arguments, more: &[String]) -> Result<Self> {
         let plane = ControlPlane::start().await?;
         operator::install(
             &plane,
@@ -74,16 +74,16 @@ impl Bed {
         options.extend_from_slice(more);
         let simulator = SimulatorProcess::start(&binaries!().simulator, &options).await?;
         let client = plane.admin_client().await?;
-        let bed = Self {
+        let cluster = Self {
             plane,
             simulator,
             client,
         };
-        bed.apply_namespace().await?;
+        cluster.apply_namespace().await?;
         for key in [KEY, OTHER_KEY] {
-            bed.apply_account(key).await?;
+            cluster.apply_account(key).await?;
         }
-        Ok(bed)
+        Ok(cluster)
     }
 
     /// The memberships.
@@ -153,11 +153,11 @@ fn by_us() -> PatchParams {
 }
 
 /// How to start our operator: as it ships, with the log that it has by default.
-pub async fn start_ours(bed: &Bed) -> Result<Operator> {
+pub async fn start_ours(cluster: &BenchCluster) -> Result<Operator> {
     let options = operator::Options {
         binary: binaries!().operator,
         arguments: Vec::new(),
         environment: Vec::new(),
     };
-    Operator::start(&bed.plane, options).await
+    Operator::start(&cluster.plane, options).await
 }

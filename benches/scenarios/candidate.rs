@@ -10,7 +10,7 @@ use kube::core::GroupVersionKind;
 use kube::discovery::pinned_kind;
 use serde_json::{Value, json};
 
-use crate::bed::{self, Bed, KEY, NAMESPACE, OTHER_KEY};
+use crate::cluster::{self, BenchCluster, KEY, NAMESPACE, OTHER_KEY};
 use crate::support::error::{Context as _, Error, Result};
 use crate::support::operator::Operator;
 use crate::support::process::Child;
@@ -70,19 +70,19 @@ struct Options {
 
 impl Textbook {
     /// Makes its service account and rights, and starts it. `period` is its `RequeueAfter`.
-    pub async fn start(bed: &Bed, workers: u32, period: Duration) -> Result<Self> {
+    pub async fn start(cluster: &BenchCluster, workers: u32, period: Duration) -> Result<Self> {
         for object in rights() {
-            apply(bed, &object).await?;
+            apply(cluster, &object).await?;
         }
-        let kubeconfig = bed
+        let kubeconfig = cluster
             .plane
             .kubeconfig_for_service_account(NAMESPACE, SERVICE_ACCOUNT)
             .await?;
         Self::spawn(Options {
             binary: assets::textbook().await?,
             kubeconfig,
-            directory: bed.plane.directory().to_owned(),
-            endpoint: bed.simulator.endpoint(),
+            directory: cluster.plane.directory().to_owned(),
+            endpoint: cluster.simulator.endpoint(),
             workers,
             period,
         })
@@ -136,14 +136,14 @@ fn rights() -> [Value; 3] {
     ]
 }
 
-async fn apply(bed: &Bed, object: &Value) -> Result<()> {
+async fn apply(cluster: &BenchCluster, object: &Value) -> Result<()> {
     let object: DynamicObject = serde_json::from_value(object.clone())?;
     let types = object.types.as_ref().context("an object without a kind")?;
     let gvk = GroupVersionKind::try_from(types).map_err(|error| Error::new(error.to_string()))?;
-    let (resource, _) = pinned_kind(&bed.client, &gvk).await?;
+    let (resource, _) = pinned_kind(&cluster.client, &gvk).await?;
     let api: Api<DynamicObject> = match object.metadata.namespace.as_deref() {
-        Some(namespace) => Api::namespaced_with(bed.client.clone(), namespace, &resource),
-        None => Api::all_with(bed.client.clone(), &resource),
+        Some(namespace) => Api::namespaced_with(cluster.client.clone(), namespace, &resource),
+        None => Api::all_with(cluster.client.clone(), &resource),
     };
     let name = object.metadata.name.clone().unwrap_or_default();
     api.patch(
@@ -157,9 +157,9 @@ async fn apply(bed: &Bed, object: &Value) -> Result<()> {
 }
 
 /// Starts ours and waits for its accounts.
-pub async fn start_ours(bed: &Bed) -> Result<Running> {
-    let operator = bed::start_ours(bed).await?;
-    bed.until_accounts_ready().await?;
+pub async fn start_ours(cluster: &BenchCluster) -> Result<Running> {
+    let operator = cluster::start_ours(cluster).await?;
+    cluster.until_accounts_ready().await?;
     Ok(Running::Ours(Box::new(operator)))
 }
 
