@@ -16,7 +16,7 @@ demo: tools ## a control plane, a simulated cloud and the operator on this machi
 	@cargo build --bins --example demo
 	@cargo run --quiet --example demo
 
-up: tools ## the same without the story, kept until Ctrl-C or `make down`; prints the KUBECONFIG to use
+up: tools ## the same without the walkthrough, kept until Ctrl-C or `make down`; prints the KUBECONFIG to use
 	@tests/control-plane/build >/dev/null
 	@cargo build --bins --example demo
 	@cargo run --quiet --example demo -- up

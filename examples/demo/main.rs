@@ -1,9 +1,9 @@
 //! `make demo`, `make up` and `make down`: a control plane, a cloud and the operator on this machine. Arguments, signals and
 //! exit codes; the parts are in the modules.
 
-mod ground;
-mod story;
+mod environment;
 mod up;
+mod walkthrough;
 
 #[path = "../../tests/support/mod.rs"]
 mod support;
@@ -17,7 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 async fn main() -> ExitCode {
     let argument = std::env::args().nth(1);
     let done = match argument.as_deref() {
-        None => unless_stopped(Box::pin(story::tell()), 130).await,
+        None => unless_stopped(Box::pin(walkthrough::run()), 130).await,
         Some("up") => unless_stopped(Box::pin(up::up()), 0).await,
         Some("down") => up::down().await.map(|()| 0),
         Some(other) => Err(Error::new(format!(

@@ -1,4 +1,4 @@
-//! `make up` and `make down`: the ground without the story, kept until somebody ends it. A locked file says that it runs, so
+//! `make up` and `make down`: the environment without the walkthrough, kept until somebody ends it. A locked file says that it runs, so
 //! that neither a leftover file nor a reused process id can say so.
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::ground::{ADMIN_PORT, Ground, repository};
+use crate::environment::{ADMIN_PORT, DemoEnvironment, repository};
 use crate::support::error::{Context as _, Error, Result};
 
 /// Starts everything, says how to reach it, and keeps it until this future is dropped.
 pub async fn up() -> Result<()> {
-    let Some(_mark) = Mark::set()? else {
+    let Some(_lock) = RunLock::acquire()? else {
         let pid = running()?.map_or_else(String::new, |pid| format!(" (process {pid})"));
         return Err(Error::new(format!(
             "`make up` runs already{pid}; use it with\n\n  export KUBECONFIG=\"{}\"\n\nor end it with `make down`",
@@ -20,12 +20,12 @@ pub async fn up() -> Result<()> {
         )));
     };
     println!("Starting, some seconds:");
-    let mut ground = Ground::start().await?;
-    let _kubeconfig = Kubeconfig::write(&ground.plane.admin_kubeconfig())?;
-    explain(&mut ground);
+    let mut environment = DemoEnvironment::start().await?;
+    let _kubeconfig = Kubeconfig::write(&environment.plane.admin_kubeconfig())?;
+    explain(&mut environment);
     loop {
         tokio::time::sleep(POLL).await;
-        ground
+        environment
             .check()
             .context("a part has ended, and everything else with it")?;
     }
@@ -62,7 +62,7 @@ pub async fn down() -> Result<()> {
 
 /// The process that runs [`up`], if any.
 pub fn running() -> Result<Option<u32>> {
-    let path = folder().join(MARK);
+    let path = folder().join(LOCK_FILE);
     let Ok(mut file) = File::open(&path) else {
         return Ok(None);
     };
@@ -82,13 +82,13 @@ pub fn running() -> Result<Option<u32>> {
 }
 
 /// Held for as long as [`up`] runs. The file stays: to remove it would let two hold a lock on two files of one name.
-struct Mark(File);
+struct RunLock(File);
 
-impl Mark {
+impl RunLock {
     /// None where somebody else holds it.
-    fn set() -> Result<Option<Self>> {
+    fn acquire() -> Result<Option<Self>> {
         std::fs::create_dir_all(folder()).context(folder().display())?;
-        let path = folder().join(MARK);
+        let path = folder().join(LOCK_FILE);
         let mut file = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -106,7 +106,7 @@ impl Mark {
     }
 }
 
-impl Drop for Mark {
+impl Drop for RunLock {
     fn drop(&mut self) {
         // Only for tidiness: what counts is the lock, which goes with the file's handle.
         let _ = self.0.set_len(0);
@@ -130,8 +130,8 @@ impl Drop for Kubeconfig {
     }
 }
 
-fn explain(ground: &mut Ground) {
-    let kubectl = ground.plane.kubectl();
+fn explain(environment: &mut DemoEnvironment) {
+    let kubectl = environment.plane.kubectl();
     let kubectl = Path::new(kubectl.get_program());
     let on_the_path = std::env::var_os("PATH").is_some_and(|path| {
         std::env::split_paths(&path).any(|folder| folder.join("kubectl") == kubectl)
@@ -144,7 +144,7 @@ fn explain(ground: &mut Ground) {
             kubectl.parent().unwrap_or(kubectl).display()
         )
     };
-    let log = ground.operator.process().log().to_owned();
+    let log = environment.operator.process().log().to_owned();
     println!(
         r#"
 It runs. In a second shell, from here:
@@ -177,6 +177,6 @@ fn folder() -> PathBuf {
     repository().join("target/up")
 }
 
-const MARK: &str = "running";
+const LOCK_FILE: &str = "running";
 const POLL: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_secs(30);

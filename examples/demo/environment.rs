@@ -1,4 +1,4 @@
-//! What the demo stands on: control plane, simulated cloud, operator; each a process that dies with this one. Tells nothing
+//! What the demo runs on: control plane, simulated cloud, operator; each a process that dies with this one. Tells nothing
 //! of what is done with them.
 
 use std::net::TcpListener;
@@ -11,13 +11,13 @@ use crate::support::simulator::SimulatorProcess;
 use crate::up;
 
 /// All of it, running. Dropped in this order: clients before servers.
-pub struct Ground {
+pub struct DemoEnvironment {
     pub operator: Operator,
     pub simulator: SimulatorProcess,
     pub plane: ControlPlane,
 }
 
-impl Ground {
+impl DemoEnvironment {
     /// Starts all of it, in some seconds, and says so line by line.
     pub async fn start() -> Result<Self> {
         require_port(PORT)?;

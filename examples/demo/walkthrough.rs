@@ -1,5 +1,5 @@
-//! The story of `make demo`: each chapter shows what a user would see, and checks it against the API server and the cloud.
-//! Whatever is not as told ends the demo with a sentence.
+//! The walkthrough of `make demo`: each chapter shows what a user would see, and checks it against the API server and the cloud.
+//! Whatever is not as expected ends the demo with a sentence.
 
 use std::collections::BTreeSet;
 use std::process::Stdio;
@@ -10,47 +10,48 @@ use kube::Api;
 use security_group_operator::api::{ClusterCloudAccount, SecurityGroupMembership};
 use serde_json::{Value, json};
 
-use crate::ground::{Ground, repository};
+use crate::environment::{DemoEnvironment, repository};
 use crate::support::error::{Context as _, Error, Result};
 use crate::support::operator::SERVICE_ACCOUNT;
 
-/// Starts the ground, tells the story, and takes everything down again.
-pub async fn tell() -> Result<()> {
+/// Starts the environment, runs the walkthrough, and takes everything down again.
+pub async fn run() -> Result<()> {
     println!("== On this machine, for the length of this demo");
-    let story = Story::new(Ground::start().await?).await?;
-    story.account().await?;
-    story.running_instance().await?;
-    story.starting_instance().await?;
-    story.network_interface().await?;
-    story.what_cannot_work().await?;
-    story.observed_instance().await?;
-    story.adopted_instance().await?;
-    story.deletion().await?;
-    story.summary().await?;
+    let walkthrough = Walkthrough::new(DemoEnvironment::start().await?).await?;
+    walkthrough.account().await?;
+    walkthrough.running_instance().await?;
+    walkthrough.starting_instance().await?;
+    walkthrough.network_interface().await?;
+    walkthrough.what_cannot_work().await?;
+    walkthrough.observed_instance().await?;
+    walkthrough.adopted_instance().await?;
+    walkthrough.deletion().await?;
+    walkthrough.summary().await?;
     println!(
         "\nAll as told. To try it yourself: make up; to use it on Alibaba Cloud: see README.md."
     );
     Ok(())
 }
 
-struct Story {
-    ground: Ground,
+struct Walkthrough {
+    environment: DemoEnvironment,
     memberships: Api<SecurityGroupMembership>,
 }
 
-impl Story {
-    async fn new(ground: Ground) -> Result<Self> {
-        let client = ground.plane.admin_client().await?;
+impl Walkthrough {
+    async fn new(environment: DemoEnvironment) -> Result<Self> {
+        let client = environment.plane.admin_client().await?;
         Ok(Self {
             memberships: Api::namespaced(client, "default"),
-            ground,
+            environment,
         })
     }
 
     async fn account(&self) -> Result<()> {
         heading("The account: a Secret, and who may use it for which groups");
         self.apply("account").await?;
-        let accounts: Api<ClusterCloudAccount> = Api::all(self.ground.plane.admin_client().await?);
+        let accounts: Api<ClusterCloudAccount> =
+            Api::all(self.environment.plane.admin_client().await?);
         let started = Instant::now();
         loop {
             let account = accounts.get("default").await?;
@@ -85,7 +86,7 @@ impl Story {
         let joins = self.calls("JoinSecurityGroup").await?;
         let started = Instant::now();
         let writes = loop {
-            let events = self.ground.plane.audit_events()?;
+            let events = self.environment.plane.audit_events()?;
             let writes = events
                 .iter()
                 .filter(|event| event.resource == "securitygroupmemberships" && event.name == name)
@@ -109,7 +110,7 @@ impl Story {
 
     async fn starting_instance(&self) -> Result<()> {
         heading("One that starts is waited for, without a call that the cloud would refuse");
-        // The cloud's own clock would end the start whenever it likes; the story ends it when it has been seen.
+        // The cloud's own clock would end the start whenever it likes; the walkthrough ends it when it has been seen.
         self.set_status("i-demostarting", "Starting").await?;
         self.check_cloud("i-demostarting", "Starting", &["sg-base"])
             .await?;
@@ -211,7 +212,7 @@ impl Story {
     async fn summary(&self) -> Result<()> {
         heading("What is there now");
         self.show(&["get", "sgm", "-o", "wide"]).await?;
-        let stats = self.ground.simulator.stats().await?;
+        let stats = self.environment.simulator.stats().await?;
         let count = |action: &str, outcome: &str| {
             stats
                 .pointer(&format!("/calls/{action}/{outcome}"))
@@ -249,7 +250,7 @@ impl Story {
     async fn show(&self, arguments: &[&str]) -> Result<()> {
         let typed = format!("kubectl {}", arguments.join(" "));
         say(&format!("$ {typed}"));
-        let mut command = tokio::process::Command::from(self.ground.plane.kubectl());
+        let mut command = tokio::process::Command::from(self.environment.plane.kubectl());
         command
             .args(arguments)
             .current_dir(repository())
@@ -296,9 +297,9 @@ impl Story {
         }
     }
 
-    /// Shows what the cloud holds of a target; an error where it is not what the story says.
+    /// Shows what the cloud holds of a target; an error where it is not what the walkthrough expects.
     async fn check_cloud(&self, target: &str, status: &str, groups: &[&str]) -> Result<()> {
-        let state = self.ground.simulator.state().await?;
+        let state = self.environment.simulator.state().await?;
         let kind = if target.starts_with("eni-") {
             "networkInterfaces"
         } else {
@@ -329,12 +330,12 @@ impl Story {
 
     async fn set_status(&self, instance: &str, status: &str) -> Result<()> {
         let change = json!({"setStatus": {"id": instance, "status": status}});
-        self.ground.simulator.change(&change).await
+        self.environment.simulator.change(&change).await
     }
 
     /// How many calls of an action the cloud has answered, whatever it said.
     async fn calls(&self, action: &str) -> Result<u64> {
-        let stats = self.ground.simulator.stats().await?;
+        let stats = self.environment.simulator.stats().await?;
         let counts = stats.pointer(&format!("/calls/{action}"));
         let counts = counts.and_then(Value::as_object).into_iter().flatten();
         Ok(counts.filter_map(|(_, count)| count.as_u64()).sum())
