@@ -38,7 +38,7 @@ chaos: ## KILLS (1000) times SIGKILL for the real operator, API server or etcd u
 	@tests/control-plane/build >/dev/null
 	KILLS=$(or $(KILLS),1000) $(if $(SEED),SEED=$(SEED)) cargo test --test chaos killed_at_any_moment -- --nocapture
 
-# What leads to new code goes to fuzz/target/corpus, what breaks a promise to fuzz/artifacts; `make test` replays fuzz/corpus.
+# What leads to new code goes to fuzz/target/corpus, what breaks a property to fuzz/artifacts; `make test` replays fuzz/corpus.
 .PHONY: fuzz
 fuzz: ## TARGET=answer|error|window|id|request|inventory for SECONDS=60, on a nightly compiler with cargo-fuzz
 	@mkdir -p fuzz/target/corpus/$(or $(TARGET),answer)

@@ -1,20 +1,20 @@
-//! The corpus of the fuzz targets, replayed: every input that ever led to new code keeps its promise.
+//! The corpus of the fuzz targets, replayed: every input that ever led to new code satisfies its property.
 
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "a promise ends at its first surprise"
+    reason = "a property ends at its first surprise"
 )]
 
-#[path = "../fuzz/promises/mod.rs"]
-mod promises;
+#[path = "../fuzz/properties/mod.rs"]
+mod properties;
 
 use std::path::Path;
 
 #[test]
 fn every_input_of_the_corpus_keeps_its_promise() {
-    for (name, hold) in promises::TARGETS {
+    for (name, hold) in properties::TARGETS {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("fuzz/corpus")
             .join(name);
@@ -22,7 +22,7 @@ fn every_input_of_the_corpus_keeps_its_promise() {
         for entry in std::fs::read_dir(&folder).unwrap() {
             let path = entry.unwrap().path();
             let bytes = std::fs::read(&path).unwrap();
-            // The name of the input that broke its promise, where the test's output ends.
+            // The name of the input that broke its property, where the test's output ends.
             println!("{}", path.display());
             hold(&bytes);
             inputs += 1;

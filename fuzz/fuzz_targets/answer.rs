@@ -1,7 +1,7 @@
-//! See `promises/answer.rs`. Changes nothing.
+//! See `properties/answer.rs`. Changes nothing.
 #![no_main]
 
-#[path = "../promises/mod.rs"]
-mod promises;
+#[path = "../properties/mod.rs"]
+mod properties;
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| promises::answer::hold(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| properties::answer::hold(bytes));

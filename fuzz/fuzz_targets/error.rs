@@ -1,7 +1,7 @@
-//! See `promises/error.rs`. Changes nothing.
+//! See `properties/error.rs`. Changes nothing.
 #![no_main]
 
-#[path = "../promises/mod.rs"]
-mod promises;
+#[path = "../properties/mod.rs"]
+mod properties;
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| promises::error::hold(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| properties::error::hold(bytes));

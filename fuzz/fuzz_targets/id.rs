@@ -1,7 +1,7 @@
-//! See `promises/id.rs`. Changes nothing.
+//! See `properties/id.rs`. Changes nothing.
 #![no_main]
 
-#[path = "../promises/mod.rs"]
-mod promises;
+#[path = "../properties/mod.rs"]
+mod properties;
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| promises::id::hold(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| properties::id::hold(bytes));

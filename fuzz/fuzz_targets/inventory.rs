@@ -1,7 +1,7 @@
-//! See `promises/inventory.rs`. Changes nothing.
+//! See `properties/inventory.rs`. Changes nothing.
 #![no_main]
 
-#[path = "../promises/mod.rs"]
-mod promises;
+#[path = "../properties/mod.rs"]
+mod properties;
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| promises::inventory::hold(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| properties::inventory::hold(bytes));

@@ -1,7 +1,7 @@
-//! See `promises/request.rs`. Changes nothing.
+//! See `properties/request.rs`. Changes nothing.
 #![no_main]
 
-#[path = "../promises/mod.rs"]
-mod promises;
+#[path = "../properties/mod.rs"]
+mod properties;
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| promises::request::hold(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| properties::request::hold(bytes));

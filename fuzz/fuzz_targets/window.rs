@@ -1,7 +1,7 @@
-//! See `promises/window.rs`. Changes nothing.
+//! See `properties/window.rs`. Changes nothing.
 #![no_main]
 
-#[path = "../promises/mod.rs"]
-mod promises;
+#[path = "../properties/mod.rs"]
+mod properties;
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| promises::window::hold(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| properties::window::hold(bytes));

@@ -1,8 +1,8 @@
 //! What holds for every input, one file a fuzz target; `tests/fuzz_corpus.rs` replays the corpus over the same functions. Each
-//! takes bytes and panics where its promise is broken; nothing here does I/O or reads a clock that matters.
+//! takes bytes and panics where its property does not hold; nothing here does I/O or reads a clock that matters.
 #![allow(
     dead_code,
-    reason = "a fuzz target uses its own promise, the replay all of them"
+    reason = "a fuzz target uses its own property, the replay all of them"
 )]
 
 pub mod answer;
@@ -12,10 +12,10 @@ pub mod inventory;
 pub mod request;
 pub mod window;
 
-/// A target: its name, which is that of its folder in `corpus/`, and its promise.
-pub type Target = (&'static str, fn(&[u8]));
+/// A target: its name, which is that of its folder in `corpus/`, and its property.
+pub type FuzzTarget = (&'static str, fn(&[u8]));
 
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [FuzzTarget; 6] = [
     ("answer", answer::hold),
     ("error", error::hold),
     ("window", window::hold),
