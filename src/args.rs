@@ -265,12 +265,12 @@ mod tests {
     }
 
     #[test]
-    fn without_namespaces_all_are_watched() {
+    fn all_namespaces_are_watched_by_default() {
         assert_eq!(run(&[], &[]).unwrap().scopes, [None]);
     }
 
     #[test]
-    fn namespaces_repeat_and_count_once() {
+    fn namespace_flags_are_merged_and_deduplicated() {
         let settings = run(&["--namespace", "b", "--namespace", "a,b"], &[]).unwrap();
         assert_eq!(
             settings.scopes,
@@ -279,13 +279,13 @@ mod tests {
     }
 
     #[test]
-    fn half_a_credential_names_the_other_half() {
+    fn half_a_credential_names_the_missing_variable() {
         let error = run(&[], &[("ALIBABA_CLOUD_ACCESS_KEY_ID", "id")]).unwrap_err();
         assert!(error.contains("ALIBABA_CLOUD_ACCESS_KEY_SECRET"), "{error}");
     }
 
     #[test]
-    fn a_variable_is_blamed_for_what_nobody_typed() {
+    fn variable_is_blamed_when_its_flag_was_not_typed() {
         let blamed = |words: &[&str]| {
             let words = || std::iter::once("security-group-operator").chain(words.iter().copied());
             let error = Typed::try_parse_from(words()).unwrap_err();
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_endpoint_names_its_argument() {
+    fn invalid_endpoint_names_its_flag() {
         let error = run(&["--ecs-endpoint", "ftp://x"], &[]).unwrap_err();
         assert!(error.contains("--ecs-endpoint"), "{error}");
     }

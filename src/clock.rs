@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_simulated_clock_goes_with_tokios() {
+    async fn simulated_clock_follows_tokio_time() {
         let epoch = Timestamp::from_second(1_767_225_600).unwrap();
         let clock = Clock::simulated(epoch, 1);
         tokio::time::advance(Duration::from_secs(90)).await;
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn what_failed_together_comes_back_apart() {
+    fn jitter_spreads_waits_over_the_whole_range() {
         let clock = Clock::system();
         let waits: Vec<Duration> = (0..1_000)
             .map(|_| clock.jittered(Duration::from_secs(100), 0.5))
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_seed_says_what_is_drawn_and_two_uuids_are_never_alike() {
+    async fn seed_fixes_random_values_and_uuids_differ() {
         let drawn = |seed| {
             let clock = Clock::simulated(Timestamp::UNIX_EPOCH, seed);
             let second = Duration::from_secs(1);

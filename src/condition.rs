@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn the_time_moves_only_when_the_status_does() {
+    fn transition_time_moves_only_with_the_status() {
         let first = merge(&[], vec![ready(Status::False, "Waiting")], Some(1), at(10));
         let second = merge(&first, vec![ready(Status::False, "Stuck")], Some(2), at(20));
         let third = merge(
@@ -135,13 +135,13 @@ mod tests {
     }
 
     #[test]
-    fn times_have_whole_seconds() {
+    fn transition_times_have_whole_seconds() {
         let list = merge(&[], vec![ready(Status::True, "Joined")], Some(1), at(10));
         assert_eq!(list[0].last_transition_time.0.subsec_nanosecond(), 0);
     }
 
     #[test]
-    fn a_long_message_is_cut_between_characters() {
+    fn long_message_is_truncated_at_a_character() {
         let fits = "x".repeat(MESSAGE_LIMIT);
         assert_eq!(bounded(fits.clone()), fits);
         assert_eq!(bounded("節".repeat(2000)).len(), 2046 + '…'.len_utf8());

@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_loop_uses_is_kept_and_nothing_else() {
+    fn only_needed_fields_are_kept() {
         let text = json!({"type": "MODIFIED", "object": stored()}).to_string();
         let WatchEvent::Modified(Object { 0: Ok(object) }) = serde_json::from_str(&text).unwrap()
         else {
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unreadable_object_says_whose_it_is_and_which_field_is_wrong() {
+    fn unreadable_object_keeps_uid_and_names_the_field() {
         let mut object = stored();
         object["spec"]["deletionPolicy"] = json!("Explode");
         let Object { 0: Err(unreadable) } = serde_json::from_value(object).unwrap() else {
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn annotations_may_be_null_or_missing() {
+    fn null_annotations_are_accepted() {
         let mut object = stored();
         object["metadata"]["annotations"] = Value::Null;
         assert!(serde_json::from_value::<Object>(object).unwrap().0.is_ok());

@@ -31,7 +31,7 @@ accessKeys:
 const FEW: u64 = 5;
 
 #[tokio::test]
-async fn a_missing_account_is_named_until_it_is_there() -> Result<()> {
+async fn missing_account_is_reported_until_created() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     let missing = format!("{}-missing", env.name);
     apply(&env, "web", "i-web", &missing).await?;
@@ -48,7 +48,7 @@ async fn a_missing_account_is_named_until_it_is_there() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_missing_secret_is_named_until_it_is_there() -> Result<()> {
+async fn missing_secret_is_reported_until_created() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     let (account, secret) = (format!("{}-own", env.name), format!("{}-secret", env.name));
     write_account(&env, &account, &secret, &env.simulator.endpoint()).await?;
@@ -66,7 +66,7 @@ async fn a_missing_secret_is_named_until_it_is_there() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_secret_that_cannot_be_used_says_which_key_and_never_its_value() -> Result<()> {
+async fn unusable_secret_names_the_key_not_its_value() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     let (account, secret) = (format!("{}-own", env.name), format!("{}-secret", env.name));
     write_account(&env, &account, &secret, &env.simulator.endpoint()).await?;
@@ -128,8 +128,7 @@ async fn a_secret_that_cannot_be_used_says_which_key_and_never_its_value() -> Re
 }
 
 #[tokio::test]
-async fn a_key_that_the_cloud_refuses_is_said_in_its_words_and_not_tried_again_and_again()
--> Result<()> {
+async fn rejected_key_shows_the_clouds_code_and_backs_off() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     // The test environment's own account has been examined, so that the counts below are those of its new key alone.
     env.apply("first", "i-other", "sg-web", json!({})).await?;
@@ -169,7 +168,7 @@ async fn a_key_that_the_cloud_refuses_is_said_in_its_words_and_not_tried_again_a
 }
 
 #[tokio::test]
-async fn an_endpoint_that_does_not_answer_costs_only_its_own_objects() -> Result<()> {
+async fn unreachable_endpoint_affects_only_its_account() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     let silent = format!("{}-silent", env.name);
     let nobody = format!("http://127.0.0.1:{}", port::free()?);
@@ -208,7 +207,7 @@ async fn an_endpoint_that_does_not_answer_costs_only_its_own_objects() -> Result
 }
 
 #[tokio::test]
-async fn without_a_grant_nobody_joins_and_nobody_is_evicted() -> Result<()> {
+async fn without_a_grant_nothing_is_joined_or_left() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     let named =
         |groups: Value| json!([{"namespaces": {"names": [env.name]}, "securityGroupIDs": groups}]);
@@ -256,7 +255,7 @@ async fn without_a_grant_nobody_joins_and_nobody_is_evicted() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_grant_by_label_follows_the_labels_of_the_namespace() -> Result<()> {
+async fn grant_by_label_follows_namespace_labels() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     let selector = json!({"matchLabels": {"team": env.name}});
     env.write_account(json!([{"namespaces": {"selector": selector}, "securityGroupIDs": ["*"]}]))
@@ -278,7 +277,7 @@ async fn a_grant_by_label_follows_the_labels_of_the_namespace() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_deletion_without_a_grant_waits_and_says_the_way_out() -> Result<()> {
+async fn deletion_without_a_grant_waits_and_suggests_retain() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     env.apply("web", "i-web", "sg-web", json!({})).await?;
     env.until_reason("web", "Joined").await?;
@@ -305,8 +304,7 @@ async fn a_deletion_without_a_grant_waits_and_says_the_way_out() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_secret_that_the_operator_may_not_read_is_named_with_the_role_that_lets_it() -> Result<()>
-{
+async fn unreadable_secret_names_the_role_to_bind() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     let accounts: Api<CloudAccount> = Api::namespaced(env.client.clone(), &env.name);
     let object = json!({

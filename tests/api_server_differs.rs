@@ -36,7 +36,7 @@ const REQUESTS: usize = 1_000;
 const NAMES: [&str; 4] = ["m0", "m1", "m2", "m3"];
 
 #[tokio::test]
-async fn a_thousand_random_requests_are_answered_like_a_real_api_server_does() -> Result<()> {
+async fn random_requests_match_a_real_api_server() -> Result<()> {
     let seed = std::env::var("SEED")
         .ok()
         .and_then(|seed| seed.parse().ok())

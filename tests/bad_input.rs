@@ -54,7 +54,7 @@ fn hostile() -> Vec<String> {
 }
 
 #[tokio::test]
-async fn what_is_no_id_is_refused_with_the_name_of_its_field() -> Result<()> {
+async fn malformed_id_is_rejected_with_its_field() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     let fields = [
         ("region", "cn-hangzhou"),
@@ -100,7 +100,7 @@ async fn what_is_no_id_is_refused_with_the_name_of_its_field() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_membership_that_says_too_much_or_too_little_is_refused() -> Result<()> {
+async fn missing_or_extra_membership_fields_are_rejected() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     let one_target = "set exactly one of instanceID and networkInterfaceID";
     let both = json!({"instanceID": "i-web", "networkInterfaceID": "eni-web"});
@@ -185,7 +185,7 @@ async fn a_membership_that_says_too_much_or_too_little_is_refused() -> Result<()
 }
 
 #[tokio::test]
-async fn a_null_is_as_good_as_nothing() -> Result<()> {
+async fn null_fields_count_as_absent() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     let spec = json!({
         "region": "cn-hangzhou", "instanceID": "i-web", "networkInterfaceID": null,
@@ -204,7 +204,7 @@ async fn a_null_is_as_good_as_nothing() -> Result<()> {
 }
 
 #[tokio::test]
-async fn what_an_edge_is_made_of_cannot_be_changed() -> Result<()> {
+async fn target_group_region_and_account_are_immutable() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     let path = path(&env, EDGE);
     env.apply("web", "i-web", "sg-base", json!({})).await?;
@@ -249,7 +249,7 @@ async fn what_an_edge_is_made_of_cannot_be_changed() -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_object_from_before_a_stricter_rule_is_served_and_let_go() -> Result<()> {
+async fn stricter_crd_rule_does_not_block_older_objects() -> Result<()> {
     let plane = ControlPlane::start().await?;
     let options = Options {
         binary: binaries!().operator,
@@ -311,7 +311,7 @@ fn good_account() -> Value {
 }
 
 #[tokio::test]
-async fn credentials_are_one_secret_by_name_or_the_environment() -> Result<()> {
+async fn credentials_need_one_secret_name_or_environment() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     accepted(&env, CLUSTER, good_account()).await?;
     let secret = "spec.credentials.secretRef";
@@ -350,7 +350,7 @@ async fn credentials_are_one_secret_by_name_or_the_environment() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_grant_says_which_namespaces_and_which_groups() -> Result<()> {
+async fn grant_needs_namespaces_and_groups() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     let (namespaces, groups) = (
         "spec.grants[0].namespaces",
@@ -414,7 +414,7 @@ async fn a_grant_says_which_namespaces_and_which_groups() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_selector_that_selects_nothing_by_mistake_or_everything_is_refused() -> Result<()> {
+async fn malformed_namespace_selector_is_rejected() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     let (labels, expression) = (
         "spec.grants[0].namespaces.selector.matchLabels",
@@ -484,7 +484,7 @@ async fn a_selector_that_selects_nothing_by_mistake_or_everything_is_refused() -
 }
 
 #[tokio::test]
-async fn an_endpoint_is_scheme_host_and_port() -> Result<()> {
+async fn endpoint_must_be_scheme_host_and_port() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     for url in [
         "",
@@ -517,8 +517,7 @@ async fn an_endpoint_is_scheme_host_and_port() -> Result<()> {
 }
 
 #[tokio::test]
-async fn the_accounts_of_namespaces_have_no_say_about_endpoints_grants_and_the_operator()
--> Result<()> {
+async fn cloud_account_rejects_cluster_only_fields() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     let good = json!({"credentials": {"secretRef": {"name": "aliyun"}}});
     accepted(&env, "CloudAccount", good.clone()).await?;

@@ -12,7 +12,7 @@ use support::process::Child;
 use support::tempdir::TempDir;
 
 #[tokio::test]
-async fn a_child_has_its_own_process_id_exit_code_and_log() -> Result<()> {
+async fn child_has_its_own_pid_exit_code_and_log() -> Result<()> {
     let tempdir = TempDir::new("test")?;
     let log = tempdir.path().join("log");
     let mut child = sh("echo $$; echo at the end >&2; exit 7", &log)?;
@@ -45,7 +45,7 @@ async fn a_child_has_its_own_process_id_exit_code_and_log() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_child_can_be_frozen_ended_and_killed() -> Result<()> {
+async fn child_can_be_stopped_terminated_and_killed() -> Result<()> {
     let tempdir = TempDir::new("test")?;
     let beat = tempdir.path().join("beat");
     let script = format!(
@@ -73,7 +73,7 @@ async fn a_child_can_be_frozen_ended_and_killed() -> Result<()> {
 }
 
 #[tokio::test]
-async fn what_a_child_leaves_behind_goes_with_it() -> Result<()> {
+async fn descendants_end_with_their_child() -> Result<()> {
     let tempdir = TempDir::new("test")?;
     let beat = tempdir.path().join("beat");
     let script = format!(
@@ -87,13 +87,13 @@ async fn what_a_child_leaves_behind_goes_with_it() -> Result<()> {
 }
 
 #[tokio::test]
-async fn children_and_files_are_gone_after_sigkill_of_their_parent() -> Result<()> {
+async fn children_and_files_are_removed_after_sigkill() -> Result<()> {
     let tempdir = TempDir::new("test")?;
     let told = tempdir.path().join("told");
     let mut parent = Command::new(std::env::current_exe()?)
         .args([
             "--exact",
-            "a_parent_that_waits_for_sigkill",
+            "parent_that_waits_for_sigkill",
             "--ignored",
             "--nocapture",
         ])
@@ -122,8 +122,8 @@ async fn children_and_files_are_gone_after_sigkill_of_their_parent() -> Result<(
 
 /// The other half of the test above; does nothing when it is run by hand.
 #[tokio::test]
-#[ignore = "run by children_and_files_are_gone_after_sigkill_of_their_parent"]
-async fn a_parent_that_waits_for_sigkill() -> Result<()> {
+#[ignore = "run by children_and_files_are_removed_after_sigkill"]
+async fn parent_that_waits_for_sigkill() -> Result<()> {
     let Some(directory) = std::env::var_os(PARENT_OF_TEST).map(PathBuf::from) else {
         return Ok(());
     };

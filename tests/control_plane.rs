@@ -17,7 +17,7 @@ use support::eventually::eventually;
 use support::operator;
 
 #[tokio::test]
-async fn the_api_server_is_ready_and_calls_itself_by_its_version() -> Result<()> {
+async fn api_server_is_ready_and_reports_its_version() -> Result<()> {
     let admin = ControlPlane::shared().await?.admin_client().await?;
     let ready = admin
         .request_text(http::Request::get("/readyz").body(Vec::new())?)
@@ -37,7 +37,7 @@ async fn the_api_server_is_ready_and_calls_itself_by_its_version() -> Result<()>
 }
 
 #[tokio::test]
-async fn a_service_account_without_rights_is_refused_and_known_by_name() -> Result<()> {
+async fn service_account_without_rights_is_forbidden_by_name() -> Result<()> {
     let plane = ControlPlane::shared().await?;
     let namespace = new_namespace(&plane.admin_client().await?, "rights").await?;
     let accounts: Api<ServiceAccount> = Api::namespaced(plane.admin_client().await?, &namespace);
@@ -64,7 +64,7 @@ async fn a_service_account_without_rights_is_refused_and_known_by_name() -> Resu
 }
 
 #[tokio::test]
-async fn a_token_that_nobody_signed_is_refused() -> Result<()> {
+async fn forged_token_is_rejected() -> Result<()> {
     let plane = ControlPlane::shared().await?;
     let kubeconfig = std::fs::read_to_string(plane.admin_kubeconfig())?;
     let forged = plane.directory().join("forged.kubeconfig");
@@ -124,7 +124,7 @@ async fn audit_counts_each_request_of_a_user_agent_once() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_deleted_namespace_takes_its_objects_along() -> Result<()> {
+async fn deleting_a_namespace_deletes_its_objects() -> Result<()> {
     let plane = ControlPlane::shared().await?;
     let admin = plane.admin_client().await?;
     let namespace = new_namespace(&admin, "going").await?;
@@ -151,7 +151,7 @@ async fn a_deleted_namespace_takes_its_objects_along() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_deleted_owner_takes_its_dependents_along() -> Result<()> {
+async fn deleting_an_owner_deletes_its_dependents() -> Result<()> {
     let admin = ControlPlane::shared().await?.admin_client().await?;
     let namespace = new_namespace(&admin, "owners").await?;
     let maps: Api<ConfigMap> = Api::namespaced(admin, &namespace);
@@ -169,7 +169,7 @@ async fn a_deleted_owner_takes_its_dependents_along() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_legacy_token_secret_is_filled() -> Result<()> {
+async fn legacy_token_secret_is_filled() -> Result<()> {
     let admin = ControlPlane::shared().await?.admin_client().await?;
     let namespace = new_namespace(&admin, "tokens").await?;
     let accounts: Api<ServiceAccount> = Api::namespaced(admin.clone(), &namespace);
@@ -195,7 +195,7 @@ async fn a_legacy_token_secret_is_filled() -> Result<()> {
 }
 
 #[tokio::test]
-async fn what_is_installed_is_all_of_a_kustomization_but_its_deployments() -> Result<()> {
+async fn install_applies_all_but_deployments() -> Result<()> {
     let plane = ControlPlane::shared().await?;
     let kustomization = plane.directory().join("kustomization");
     std::fs::create_dir_all(kustomization.join("base"))?;
@@ -228,7 +228,7 @@ async fn what_is_installed_is_all_of_a_kustomization_but_its_deployments() -> Re
 }
 
 #[tokio::test]
-async fn the_api_server_comes_back_with_its_objects() -> Result<()> {
+async fn restarted_api_server_keeps_its_objects() -> Result<()> {
     let mut plane = ControlPlane::start().await?;
     let maps: Api<ConfigMap> = Api::default_namespaced(plane.admin_client().await?);
     maps.create(&PostParams::default(), &named("kept")).await?;

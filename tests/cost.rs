@@ -19,7 +19,7 @@ async fn turn() -> Result<MutexGuard<'static, ()>> {
 }
 
 #[tokio::test]
-async fn a_new_edge_costs_one_join_a_hundredth_of_a_describe_and_two_writes() -> Result<()> {
+async fn new_edges_cost_one_join_two_writes_few_describes() -> Result<()> {
     let _turn = turn().await?;
     let env = TestEnv::start(&binaries!(), &inventory("{}")).await?;
     let mut operator = operator_with(&binaries!(), &[]).await?;
@@ -55,7 +55,7 @@ async fn a_new_edge_costs_one_join_a_hundredth_of_a_describe_and_two_writes() ->
 }
 
 #[tokio::test]
-async fn a_restart_reads_a_hundred_targets_a_call_and_writes_nothing() -> Result<()> {
+async fn restart_reads_in_batches_and_writes_only_new_edges() -> Result<()> {
     let _turn = turn().await?;
     let env = TestEnv::start(&binaries!(), &inventory("{}")).await?;
     apply(&env, 0..EDGES - 1).await?;
@@ -88,7 +88,7 @@ async fn a_restart_reads_a_hundred_targets_a_call_and_writes_nothing() -> Result
 }
 
 #[tokio::test]
-async fn under_a_small_limit_few_calls_are_rejected_and_all_edges_get_their_turn() -> Result<()> {
+async fn small_limit_rejects_few_calls_and_all_become_ready() -> Result<()> {
     let _turn = turn().await?;
     let env = TestEnv::start(&binaries!(), &inventory("{JoinSecurityGroup: 140}")).await?;
     let start = Instant::now();

@@ -80,7 +80,7 @@ async fn is_our_own_edge(env: &TestEnv, name: &str, target: &str) -> Result<()> 
 }
 
 #[tokio::test]
-async fn killed_between_claim_and_join_the_edge_is_joined_and_ours() -> Result<()> {
+async fn kill_between_claim_and_join_still_joins_and_owns() -> Result<()> {
     let (env, mut operator) = begin(INVENTORY).await?;
     hold(&env, "JoinSecurityGroup", false).await?;
     env.apply("web", "i-web", "sg-web", json!({})).await?;
@@ -93,7 +93,7 @@ async fn killed_between_claim_and_join_the_edge_is_joined_and_ours() -> Result<(
 }
 
 #[tokio::test]
-async fn killed_between_join_and_status_the_edge_is_still_ours() -> Result<()> {
+async fn kill_between_join_and_status_keeps_ownership() -> Result<()> {
     let (env, mut operator) = begin(INVENTORY).await?;
     hold(&env, "JoinSecurityGroup", true).await?;
     env.apply("web", "i-web", "sg-web", json!({})).await?;
@@ -106,7 +106,7 @@ async fn killed_between_join_and_status_the_edge_is_still_ours() -> Result<()> {
 }
 
 #[tokio::test]
-async fn the_edge_is_still_ours_when_reads_lag_after_the_crash() -> Result<()> {
+async fn lagging_reads_after_a_crash_keep_ownership() -> Result<()> {
     let (env, mut operator) = begin(INVENTORY).await?;
     hold(&env, "JoinSecurityGroup", true).await?;
     env.apply("web", "i-web", "sg-web", json!({})).await?;
@@ -124,7 +124,7 @@ async fn the_edge_is_still_ours_when_reads_lag_after_the_crash() -> Result<()> {
 }
 
 #[tokio::test]
-async fn killed_while_a_leave_is_on_its_way_the_object_goes() -> Result<()> {
+async fn kill_during_leave_still_deletes_the_object() -> Result<()> {
     for effect in [true, false] {
         let (env, mut operator) = begin(INVENTORY).await?;
         env.apply("web", "i-web", "sg-web", json!({})).await?;
@@ -144,7 +144,7 @@ async fn killed_while_a_leave_is_on_its_way_the_object_goes() -> Result<()> {
 }
 
 #[tokio::test]
-async fn killed_between_hand_over_and_release_the_edge_has_one_owner() -> Result<()> {
+async fn kill_between_transfer_and_release_keeps_one_owner() -> Result<()> {
     let (env, mut operator) = begin(INVENTORY).await?;
     env.apply("a", "i-web", "sg-web", json!({})).await?;
     env.until_reason("a", "Joined").await?;
@@ -172,7 +172,7 @@ async fn killed_between_hand_over_and_release_the_edge_has_one_owner() -> Result
 }
 
 #[tokio::test]
-async fn a_restart_writes_nothing_and_reads_by_the_hundred() -> Result<()> {
+async fn restart_writes_nothing_and_reads_in_batches() -> Result<()> {
     const OBJECTS: usize = 20;
     let mut inventory = "securityGroups: [{id: sg-base}, {id: sg-web}]\ninstances:\n".to_owned();
     for n in 0..=OBJECTS {
@@ -220,7 +220,7 @@ async fn passes_ready(metrics: &str) -> Result<usize> {
 }
 
 #[tokio::test]
-async fn sigterm_lets_a_running_call_end_and_exits_with_0() -> Result<()> {
+async fn sigterm_finishes_the_running_call_and_exits_with_0() -> Result<()> {
     let (env, mut operator) = begin(INVENTORY).await?;
     let slow = json!({"action": "JoinSecurityGroup", "fault": {"latency": "5s"}});
     env.simulator.faults(&slow).await?;
@@ -236,8 +236,7 @@ async fn sigterm_lets_a_running_call_end_and_exits_with_0() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_second_signal_ends_it_at_once_and_the_next_start_takes_up_what_was_under_way()
--> Result<()> {
+async fn second_signal_exits_at_once_and_restart_recovers() -> Result<()> {
     let (env, mut operator) = begin(INVENTORY).await?;
     hold(&env, "JoinSecurityGroup", true).await?;
     env.apply("web", "i-web", "sg-web", json!({})).await?;
@@ -261,7 +260,7 @@ async fn a_second_signal_ends_it_at_once_and_the_next_start_takes_up_what_was_un
 }
 
 #[tokio::test]
-async fn keys_of_another_cloud_account_touch_no_edge_of_the_first() -> Result<()> {
+async fn key_of_another_account_changes_no_edge() -> Result<()> {
     let (env, _operator) = begin(INVENTORY).await?;
     env.apply("web", "i-web", "sg-web", json!({})).await?;
     env.until_reason("web", "Joined").await?;
@@ -288,7 +287,7 @@ async fn keys_of_another_cloud_account_touch_no_edge_of_the_first() -> Result<()
 }
 
 #[tokio::test]
-async fn a_claim_of_another_account_survives_a_restart_and_its_own_key_mends_it() -> Result<()> {
+async fn claim_survives_restart_under_another_accounts_key() -> Result<()> {
     let (env, mut operator) = begin(INVENTORY).await?;
     env.apply("web", "i-web", "sg-web", json!({})).await?;
     env.until_reason("web", "Joined").await?;

@@ -164,7 +164,7 @@ fn every_case(mut check: impl FnMut(&Desired, &Observed, Step)) -> u64 {
 }
 
 #[test]
-fn in_no_case_is_a_promise_broken() {
+fn every_decision_keeps_the_promises() {
     let cases = every_case(|desired, observed, step| {
         let held = match step {
             Step::Leave => may_leave(desired, observed),
@@ -444,7 +444,7 @@ fn answers(step: Step, observed: &Observed) -> Vec<Observed> {
 }
 
 #[test]
-fn every_pass_comes_to_rest_in_ten_steps_whatever_the_world_answers() {
+fn every_reconcile_ends_within_ten_steps() {
     fn longest(desired: &Desired, observed: &Observed, depth: usize) -> usize {
         assert!(depth <= 10, "{desired:?} {observed:?}");
         answers(decide(desired, observed), observed)
@@ -490,7 +490,7 @@ fn every_pass_comes_to_rest_in_ten_steps_whatever_the_world_answers() {
 type End = (ReconcileOutcome, bool);
 
 #[test]
-fn where_nothing_fails_every_object_gets_what_it_asks_for() {
+fn without_failures_every_spec_is_fulfilled() {
     let mut ends = 0;
     for desired in wants() {
         for claim in claims() {
@@ -617,7 +617,7 @@ fn asked_of_a_deletion(desired: &Desired, observed: &Observed, member: bool) -> 
 }
 
 #[test]
-fn retain_lets_go_whatever_the_account_and_the_cloud_say() {
+fn retain_releases_whatever_account_and_cloud_say() {
     every_case(|desired, observed, step| {
         let lets_go =
             desired.deleting && !desired.paused && desired.deletion == DeletionPolicy::Retain;

@@ -68,14 +68,14 @@ fn pod(template: Value) -> Result<Value> {
 }
 
 #[tokio::test]
-async fn restricted_pod_security_takes_the_pod_without_a_warning() -> Result<()> {
+async fn restricted_pod_security_admits_the_pod() -> Result<()> {
     let (accepted, said) = try_out(&pod(pod_template()?)?).await?;
     assert!(accepted && !said.contains("Warning"), "{said}");
     Ok(())
 }
 
 #[tokio::test]
-async fn a_pod_that_is_less_careful_is_refused_there() -> Result<()> {
+async fn restricted_pod_security_rejects_a_lax_pod() -> Result<()> {
     let mut careless = pod(pod_template()?)?;
     careless["spec"]["securityContext"] = json!({});
     let (accepted, said) = try_out(&careless).await?;
@@ -84,7 +84,7 @@ async fn a_pod_that_is_less_careful_is_refused_there() -> Result<()> {
 }
 
 #[tokio::test]
-async fn kubectl_applies_all_of_it_on_an_empty_cluster_and_again() -> Result<()> {
+async fn kubectl_applies_deploy_to_an_empty_cluster_twice() -> Result<()> {
     let plane = ControlPlane::start().await?;
     // The README names the second.
     for (options, applied) in [
@@ -106,7 +106,7 @@ async fn kubectl_applies_all_of_it_on_an_empty_cluster_and_again() -> Result<()>
 
 /// Nobody is elected to lead yet.
 #[test]
-fn one_operator_runs_at_a_time_of_the_version_that_is_here() -> Result<()> {
+fn one_replica_of_the_current_version_is_deployed() -> Result<()> {
     let deployment = deployment()?;
     assert_eq!(deployment["spec"]["replicas"], json!(1));
     assert_eq!(deployment["spec"]["strategy"], json!({"type": "Recreate"}));
@@ -116,7 +116,7 @@ fn one_operator_runs_at_a_time_of_the_version_that_is_here() -> Result<()> {
 }
 
 #[tokio::test]
-async fn the_probes_ask_what_the_binary_answers_where_it_listens() -> Result<()> {
+async fn probes_match_the_binarys_paths_and_port() -> Result<()> {
     let container = container()?;
     let plane = ControlPlane::shared().await?;
     let options = Options {
@@ -138,7 +138,7 @@ async fn the_probes_ask_what_the_binary_answers_where_it_listens() -> Result<()>
 }
 
 #[test]
-fn the_container_cannot_write_and_has_requests_and_a_limit() -> Result<()> {
+fn container_is_read_only_with_resource_limits() -> Result<()> {
     let container = container()?;
     assert_eq!(
         container["securityContext"]["readOnlyRootFilesystem"],
@@ -154,7 +154,7 @@ fn the_container_cannot_write_and_has_requests_and_a_limit() -> Result<()> {
 }
 
 #[test]
-fn a_stopping_pod_has_time_for_a_running_call() -> Result<()> {
+fn terminating_pod_has_time_for_a_running_call() -> Result<()> {
     let template = pod_template()?;
     let seconds = template.pointer("/spec/terminationGracePeriodSeconds");
     // Join and Leave have a deadline of 66 s.
@@ -167,7 +167,7 @@ fn a_stopping_pod_has_time_for_a_running_call() -> Result<()> {
 }
 
 #[test]
-fn the_binary_knows_arguments_and_variables() -> Result<()> {
+fn binary_accepts_the_deployed_flags_and_variables() -> Result<()> {
     let container = container()?;
     let run = |arguments: &[&str]| {
         std::process::Command::new(BINARY)

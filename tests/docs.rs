@@ -12,7 +12,7 @@ use support::error::{Context as _, Error, Result};
 use support::tempdir::TempDir;
 
 #[tokio::test]
-async fn the_yaml_of_the_readme_is_accepted_as_it_stands() -> Result<()> {
+async fn readme_yaml_is_accepted_as_written() -> Result<()> {
     let plane = ControlPlane::shared().await?;
     support::operator::install(plane, &repository().join("deploy")).await?;
     let mut known = BTreeSet::new();
@@ -44,7 +44,7 @@ async fn the_yaml_of_the_readme_is_accepted_as_it_stands() -> Result<()> {
 }
 
 #[tokio::test]
-async fn the_overlay_of_the_readme_sets_the_image() -> Result<()> {
+async fn readme_overlay_sets_the_image() -> Result<()> {
     let plane = ControlPlane::shared().await?;
     let overlay = blocks("yaml")
         .into_iter()
@@ -120,7 +120,7 @@ fn every_metric_is_listed() {
 }
 
 #[test]
-fn every_class_of_errors_is_listed_with_its_times() {
+fn every_error_class_is_listed_with_its_times() {
     let classes = [
         ("transitional", Class::Transitional),
         ("transient", Class::Transient),
@@ -141,7 +141,7 @@ fn every_class_of_errors_is_listed_with_its_times() {
 }
 
 #[test]
-fn every_make_target_is_in_the_list() {
+fn every_make_target_is_in_the_help() {
     let makefile = read("Makefile");
     let phony = makefile
         .lines()
@@ -170,7 +170,7 @@ fn every_make_target_is_in_the_list() {
 }
 
 #[test]
-fn what_is_missing_is_said_before_minutes_of_work() -> Result<()> {
+fn missing_tools_are_reported_before_the_build() -> Result<()> {
     let make = Command::new("sh")
         .args(["-c", "command -v make"])
         .output()?;
@@ -193,7 +193,7 @@ fn what_is_missing_is_said_before_minutes_of_work() -> Result<()> {
 }
 
 #[test]
-fn every_file_that_the_readme_names_is_there() {
+fn every_file_linked_in_the_readme_exists() {
     let readme = read("README.md");
     let links = readme
         .split("](")

@@ -74,7 +74,7 @@ fn assert_at(until: Instant, from: Instant, after: f64) {
 }
 
 #[test]
-fn a_twentieth_of_the_limit_goes_at_once_and_the_rest_evenly_until_it_is_used_up() {
+fn burst_is_a_twentieth_and_the_rest_is_paced() {
     let (mut limiter, open) = limited(600);
     let (calls, next) = fill(&mut limiter, open, User);
     assert_eq!(calls, 30);
@@ -93,7 +93,7 @@ fn a_twentieth_of_the_limit_goes_at_once_and_the_rest_evenly_until_it_is_used_up
 }
 
 #[test]
-fn nobody_is_told_to_come_back_within_ten_milliseconds() {
+fn wait_is_at_least_ten_milliseconds() {
     let (mut limiter, open) = limited(1_000_000);
     let (_, next) = fill(&mut limiter, open, User);
     assert_at(next, open, 0.01);
@@ -104,7 +104,7 @@ fn nobody_is_told_to_come_back_within_ten_milliseconds() {
 }
 
 #[test]
-fn a_throttle_stops_until_the_cloud_says_or_the_minute_ends_and_never_longer_than_a_window() {
+fn throttle_stops_until_retry_after_or_the_minute_end() {
     for (said, minute, expected) in [
         (Some(2_500), 20.0, 2.5),
         (Some(60_000), 20.0, 60.0),
@@ -131,7 +131,7 @@ fn a_throttle_stops_until_the_cloud_says_or_the_minute_ends_and_never_longer_tha
 }
 
 #[test]
-fn the_limit_is_what_the_cloud_names_else_what_was_used_and_at_least_half_of_what_was_believed() {
+fn limit_is_learned_from_the_header_or_from_use() {
     let now = Instant::now();
     let learned = |used: usize, named: Option<u32>| {
         let mut limiter = WindowLimiter::new(now);
@@ -170,7 +170,7 @@ fn the_limit_is_what_the_cloud_names_else_what_was_used_and_at_least_half_of_wha
 }
 
 #[test]
-fn of_several_refusals_in_one_window_only_the_first_says_something_about_the_limit() {
+fn first_throttle_of_a_window_alone_lowers_the_limit() {
     let (mut limiter, open) = limited(600);
     burst(&mut limiter, open, 9);
     for _ in 0..8 {
@@ -185,7 +185,7 @@ fn of_several_refusals_in_one_window_only_the_first_says_something_about_the_lim
 }
 
 #[test]
-fn what_is_no_throttle_says_nothing_about_the_limit() {
+fn admitted_calls_do_not_lower_the_limit() {
     let (mut limiter, open) = limited(600);
     burst(&mut limiter, open, 9);
     limiter.note(open, CallOutcome::Admitted, WINDOW);
@@ -196,7 +196,7 @@ fn what_is_no_throttle_says_nothing_about_the_limit() {
 }
 
 #[test]
-fn a_higher_limit_is_tried_by_a_quarter_after_four_hundred_calls_or_five_used_up_windows() {
+fn limit_is_raised_by_a_quarter_after_steady_use() {
     // 400 calls of 600 are one window.
     let (mut limiter, open) = limited(600);
     assert_eq!(spend(&mut limiter, open, open + WINDOW, User), 600);
@@ -235,7 +235,7 @@ fn a_higher_limit_is_tried_by_a_quarter_after_four_hundred_calls_or_five_used_up
 }
 
 #[test]
-fn a_window_that_was_not_used_up_or_was_throttled_is_no_reason_for_a_higher_limit() {
+fn unused_or_throttled_window_does_not_raise_the_limit() {
     let (mut limiter, open) = limited(600);
     assert!(spend(&mut limiter, open, open + seconds(50.0), User) < 600);
     let _ = limiter.stopped(open + WINDOW);
@@ -253,7 +253,7 @@ fn a_window_that_was_not_used_up_or_was_throttled_is_no_reason_for_a_higher_limi
 }
 
 #[test]
-fn whoever_waits_keeps_its_turn_and_users_go_before_repairs() {
+fn waiters_keep_their_place_and_users_precede_repairs() {
     // 61.2 tickets a minute.
     let ticket = 60.0 / 61.2;
     let (mut limiter, open) = limited(60);
@@ -285,7 +285,7 @@ fn whoever_waits_keeps_its_turn_and_users_go_before_repairs() {
 }
 
 #[test]
-fn a_turn_that_is_far_off_is_asked_for_half_way_again() {
+fn distant_reservation_is_checked_again_halfway() {
     let (mut limiter, open) = limited(6);
     burst(&mut limiter, open, 1);
     let told: Vec<f64> = (1..=20)
@@ -311,7 +311,7 @@ fn a_turn_that_is_far_off_is_asked_for_half_way_again() {
 }
 
 #[test]
-fn tickets_stand_still_while_the_cloud_has_stopped_the_lane_and_run_at_the_limit_of_the_day() {
+fn reservations_shift_with_throttles_and_new_limits() {
     let (mut limiter, open) = limited(60);
     burst(&mut limiter, open, 3);
     let a = |limiter: &mut WindowLimiter, after: f64| {
@@ -341,7 +341,7 @@ fn tickets_stand_still_while_the_cloud_has_stopped_the_lane_and_run_at_the_limit
 }
 
 #[test]
-fn a_shorter_stop_after_a_longer_one_lets_turns_come_up_when_it_ends() {
+fn shorter_throttle_replaces_a_longer_one() {
     let (mut limiter, open) = limited(60);
     limiter.note(open, throttled(Some(50_000), Some(60)), WINDOW);
     assert!(limiter.admit(open, User, Some("a")).is_err());
@@ -352,7 +352,7 @@ fn a_shorter_stop_after_a_longer_one_lets_turns_come_up_when_it_ends() {
 }
 
 #[test]
-fn who_does_not_come_within_a_minute_of_its_turn_loses_it() {
+fn unused_reservation_expires_after_a_minute() {
     let (mut limiter, open) = limited(60);
     burst(&mut limiter, open, 3);
     for name in ["1", "2", "3", "4", "5"] {
@@ -368,7 +368,7 @@ fn who_does_not_come_within_a_minute_of_its_turn_loses_it() {
 }
 
 #[test]
-fn scans_take_a_fifth_spread_over_the_window() {
+fn scans_use_a_fifth_spread_over_the_window() {
     let (mut limiter, open) = limited(100);
     for call in 1..=19 {
         let at = if call == 1 {
@@ -395,7 +395,7 @@ fn scans_take_a_fifth_spread_over_the_window() {
 }
 
 #[test]
-fn the_last_call_of_a_window_is_for_whoever_is_awaited() {
+fn last_call_of_a_window_is_kept_for_a_waiter() {
     // Eight calls of ten gone, and a user told to wait: a scan may take the ninth, not the tenth.
     for (gone, expected) in [(8, Ok(())), (9, Err(()))] {
         let (mut limiter, open) = limited(10);
@@ -439,7 +439,7 @@ fn the_last_call_of_a_window_is_for_whoever_is_awaited() {
 }
 
 #[test]
-fn a_clock_that_jumps_ahead_opens_the_window_of_that_moment_and_nothing_else() {
+fn clock_jump_opens_only_the_current_window() {
     for jump in [60.0, 61.0, 119.0, 120.0, 601.5, 86_400.0, 400.0 * 86_400.0] {
         let (mut limiter, open) = limited(600);
         assert_eq!(fill(&mut limiter, open, User).0, 30);
@@ -463,7 +463,7 @@ fn a_clock_that_jumps_ahead_opens_the_window_of_that_moment_and_nothing_else() {
 }
 
 #[test]
-fn a_moment_that_comes_again_earns_nothing_twice() {
+fn clock_going_back_earns_no_extra_calls() {
     // Two threads read the clock before they take the lock: `now` may go back.
     let (mut limiter, open) = limited(600);
     let mut calls = 0;

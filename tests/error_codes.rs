@@ -144,7 +144,7 @@ const CODES: &[(&str, &str, &str, Cause, Shown)] = &[
 ];
 
 #[tokio::test]
-async fn every_code_of_join_is_visible_with_its_class_and_its_retry() -> Result<()> {
+async fn every_join_code_is_shown_with_class_and_retry() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     env.hold_conflict("i-conflict", "sg-a").await?;
     env.change_cloud(changes()).await?;
@@ -182,7 +182,7 @@ async fn every_code_of_join_is_visible_with_its_class_and_its_retry() -> Result<
 }
 
 #[tokio::test]
-async fn codes_of_the_first_edition_are_visible_too() -> Result<()> {
+async fn first_edition_codes_are_shown() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     env.change_cloud(json!({"set": {"codes": "original"}}))
         .await?;
@@ -200,7 +200,7 @@ async fn codes_of_the_first_edition_are_visible_too() -> Result<()> {
 
 /// `InvalidInstanceId.AlreadyExists`: Describe did not list the edge, and Join finds it there.
 #[tokio::test]
-async fn somebody_who_was_faster_is_adopted_and_not_evicted() -> Result<()> {
+async fn edge_joined_by_another_actor_is_adopted_and_kept() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     env.change_cloud(changes()).await?;
     env.apply("faster", "i-faster", "sg-web", json!({})).await?;
@@ -216,7 +216,7 @@ async fn somebody_who_was_faster_is_adopted_and_not_evicted() -> Result<()> {
 }
 
 #[tokio::test]
-async fn what_ram_refuses_says_what_is_missing_and_goes_on_when_it_is_allowed() -> Result<()> {
+async fn ram_denial_is_reported_and_recovers_when_allowed() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     env.change_cloud(
         json!({"deny": {"id": "testid", "deny": [{"action": "ecs:JoinSecurityGroup"}]}}),
@@ -233,7 +233,7 @@ async fn what_ram_refuses_says_what_is_missing_and_goes_on_when_it_is_allowed() 
 }
 
 #[tokio::test]
-async fn a_limit_that_is_used_up_is_said_and_waited_for() -> Result<()> {
+async fn used_up_limit_is_reported_and_waited_for() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     env.apply("witness", "i-first", "sg-full", json!({}))
         .await?;
@@ -262,7 +262,7 @@ async fn a_limit_that_is_used_up_is_said_and_waited_for() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_throttled_call_is_made_when_the_cloud_said_it_may_be() -> Result<()> {
+async fn throttled_join_is_retried_when_allowed() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     let throttle = json!({"throttle": {"retryAfter": "2s"}});
     env.simulator

@@ -13,7 +13,7 @@ mod properties;
 use std::path::Path;
 
 #[test]
-fn every_input_of_the_corpus_keeps_its_promise() {
+fn every_corpus_input_satisfies_its_property() {
     for (name, hold) in properties::TARGETS {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("fuzz/corpus")

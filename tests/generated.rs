@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use security_group_operator::api;
 
 #[test]
-fn the_committed_crds_are_the_ones_in_the_code() {
+fn committed_crds_match_the_code() {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("crds");
     for (plural, crd) in api::crds() {
         let path = folder.join(format!("{}_{plural}.yaml", api::GROUP));

@@ -14,7 +14,7 @@ use support::kstatus;
 use support::tempdir::TempDir;
 
 #[tokio::test]
-async fn two_builds_at_once_both_succeed_and_a_half_written_program_is_never_used() -> Result<()> {
+async fn concurrent_builds_succeed_and_use_no_partial_file() -> Result<()> {
     let cache = TempDir::new("cache")?;
     let go_cache = Command::new("go").args(["env", "GOCACHE"]).output()?.stdout; // follows XDG_CACHE_HOME, too
     let go_cache = String::from_utf8(go_cache)?;
@@ -68,7 +68,7 @@ async fn two_builds_at_once_both_succeed_and_a_half_written_program_is_never_use
 }
 
 #[tokio::test]
-async fn a_build_that_is_stopped_leaves_nothing_behind() -> Result<()> {
+async fn stopped_build_leaves_no_files() -> Result<()> {
     let cache = TempDir::new("cache")?;
     let go_cache = Command::new("go").args(["env", "GOCACHE"]).output()?.stdout;
     let mut build = Command::new(in_repository("tests/control-plane/build"))
@@ -95,7 +95,7 @@ async fn a_build_that_is_stopped_leaves_nothing_behind() -> Result<()> {
 }
 
 #[test]
-fn a_machine_without_go_and_an_incomplete_directory_are_told_the_way_out() -> Result<()> {
+fn missing_go_or_assets_error_names_the_fix() -> Result<()> {
     let bare = Bare::new()?;
     let all = "kube-apiserver etcd kube-controller-manager kubectl";
     let said = bare.refusal(&[])?;
@@ -127,7 +127,7 @@ fn a_machine_without_go_and_an_incomplete_directory_are_told_the_way_out() -> Re
 }
 
 #[test]
-fn a_cache_that_has_no_place_is_told_the_way_out() -> Result<()> {
+fn unusable_cache_error_names_the_fix() -> Result<()> {
     let bare = Bare::new()?;
     // Not asked for anything before there is a place for what it builds.
     let go = bare.tools.path().join("go");
@@ -207,7 +207,7 @@ impl Bare {
 }
 
 #[tokio::test]
-async fn kstatus_judges_as_flux_does() -> Result<()> {
+async fn kstatus_result_matches_the_conditions() -> Result<()> {
     let object = |status: serde_json::Value| json!({"apiVersion": "v1", "kind": "A", "metadata": {"name": "a", "generation": 2}, "status": status});
     let condition = |kind: &str| {
         object(json!({"conditions": [{"type": kind, "status": "True", "message": "why"}]}))

@@ -67,7 +67,7 @@ fn on(edges: &Edges, instance: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_others_on_an_edge_come_oldest_first_and_the_uid_decides_between_twins() {
+fn others_on_an_edge_are_sorted_by_age_then_uid() {
     let edges = Edges::default();
     for (uid, second) in [("c", 2), ("b", 1), ("a", 2), ("d", 0)] {
         edges.insert(&object(uid, "i-1", second, 1));
@@ -80,7 +80,7 @@ fn the_others_on_an_edge_come_oldest_first_and_the_uid_decides_between_twins() {
 }
 
 #[test]
-fn an_older_view_changes_nothing_and_a_newer_one_moves_the_object_to_its_new_edge() {
+fn only_a_newer_view_moves_an_object() {
     let edges = Edges::default();
     edges.insert(&object("a", "i-1", 0, 5));
     edges.insert(&object("a", "i-2", 0, 4));
@@ -96,7 +96,7 @@ fn an_older_view_changes_nothing_and_a_newer_one_moves_the_object_to_its_new_edg
 }
 
 #[test]
-fn a_newer_view_of_the_same_edge_says_what_became_of_claim_and_deletion() {
+fn newer_view_updates_claim_policy_and_deletion() {
     let edges = Edges::default();
     edges.insert(&object("a", "i-1", 0, 1));
     assert_eq!(names(edges.deleting()), [""; 0]);
@@ -111,7 +111,7 @@ fn a_newer_view_of_the_same_edge_says_what_became_of_claim_and_deletion() {
 }
 
 #[test]
-fn an_object_that_names_another_account_is_found_by_that_one_only() {
+fn changed_account_ref_moves_the_object() {
     let edges = Edges::default();
     edges.insert(&object("a", "i-1", 0, 1));
     let mut swapped = object("a", "i-1", 0, 2);
@@ -127,7 +127,7 @@ fn an_object_that_names_another_account_is_found_by_that_one_only() {
 }
 
 #[test]
-fn an_account_and_region_are_new_until_they_are_known() {
+fn account_region_is_new_until_known() {
     let edges = Edges::default();
     assert_eq!(edges.new_account_regions(|_, _| false), []);
     edges.insert(&object("a", "i-1", 0, 1));
@@ -145,7 +145,7 @@ fn an_account_and_region_are_new_until_they_are_known() {
 }
 
 #[test]
-fn what_is_gone_leaves_nothing_behind() {
+fn removed_object_leaves_nothing_in_the_index() {
     let edges = Edges::default();
     edges.insert(&object("a", "i-1", 0, 1));
     edges.insert(&object("b", "i-1", 0, 1));
@@ -165,7 +165,7 @@ fn what_is_gone_leaves_nothing_behind() {
 }
 
 #[test]
-fn an_answer_to_our_own_write_renews_what_is_known_and_brings_nothing_back_that_has_gone() {
+fn own_write_updates_but_never_restores_an_object() {
     let edges = Edges::default();
     edges.insert(&object("a", "i-1", 0, 1));
     edges.written(&object("a", "i-1", 0, 2));
@@ -189,7 +189,7 @@ fn objects_are_found_by_account_and_by_namespace() {
 }
 
 #[test]
-fn targets_come_in_blocks_in_order_and_each_once_however_many_objects_name_it() {
+fn targets_come_in_ordered_batches_each_once() {
     let edges = Edges::default();
     for (uid, instance) in [("a", "i-3"), ("b", "i-1"), ("c", "i-2"), ("d", "i-1")] {
         edges.insert(&object(uid, instance, 0, 1));
@@ -201,7 +201,7 @@ fn targets_come_in_blocks_in_order_and_each_once_however_many_objects_name_it() 
 }
 
 #[test]
-fn a_user_change_is_news_once_and_our_own_writes_are_none() {
+fn user_change_triggers_once_and_own_writes_never() {
     let edges = Edges::default();
     assert!(
         edges.mark_triggered("a", 1),
@@ -241,7 +241,7 @@ fn changed(edges: &Edges, found: Option<TargetDescription>) -> Vec<String> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_scan_names_whoever_sees_another_picture_once_answers_have_settled() {
+async fn scan_requeues_changed_objects_after_the_read_lag() {
     let edges = Edges::default();
     edges.insert(&object("a", "i-1", 0, 1));
     let member = || Some(seen(TargetState::Running, &["sg-1"]));
@@ -269,7 +269,7 @@ async fn a_scan_names_whoever_sees_another_picture_once_answers_have_settled() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_picture_is_recent_while_looks_confirm_it_and_never_when_one_doubts_it() {
+async fn observation_is_fresh_only_while_confirmed() {
     let edges = Edges::default();
     edges.insert(&object("a", "i-1", 0, 1));
     let member = || Some(seen(TargetState::Running, &["sg-1"]));
@@ -289,7 +289,7 @@ async fn a_picture_is_recent_while_looks_confirm_it_and_never_when_one_doubts_it
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_status_of_somebody_elses_is_named_once_when_no_lag_can_explain_it() {
+async fn foreign_status_is_requeued_once_after_the_lag() {
     let edges = Edges::default();
     edges.insert(&object("a", "i-1", 0, 1));
     edges.compare_watched_status("a", || 2);
@@ -328,7 +328,7 @@ async fn a_status_of_somebody_elses_is_named_once_when_no_lag_can_explain_it() {
 }
 
 #[test]
-fn whoever_shares_an_edge_is_concerned_by_what_becomes_of_the_others() {
+fn index_returns_the_siblings_to_requeue() {
     let edges = Edges::default();
     let claimed = |uid: &str, version| {
         let mut object = object(uid, "i-1", 0, version);
@@ -360,7 +360,7 @@ fn whoever_shares_an_edge_is_concerned_by_what_becomes_of_the_others() {
 }
 
 #[test]
-fn a_scan_asks_for_what_a_pass_has_seen() {
+fn scan_reads_only_targets_described_before() {
     let edges = Edges::default();
     edges.insert(&object("a", "i-1", 0, 1));
     edges.insert(&object("b", "i-2", 0, 1));

@@ -26,7 +26,7 @@ async fn word(env: &TestEnv, name: &str) -> Result<String> {
 }
 
 #[tokio::test]
-async fn a_fresh_object_is_in_progress_before_the_operator_has_seen_it() -> Result<()> {
+async fn new_object_is_in_progress_before_its_first_reconcile() -> Result<()> {
     let binaries = binaries!();
     let env = TestEnv::start(&binaries, INVENTORY).await?;
     let mut operator = env::operator(&binaries).await?;
@@ -46,7 +46,7 @@ async fn a_fresh_object_is_in_progress_before_the_operator_has_seen_it() -> Resu
 }
 
 #[tokio::test]
-async fn a_waiting_object_is_in_progress() -> Result<()> {
+async fn waiting_object_is_in_progress() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     env.apply("web", "i-starting", "sg-web", json!({})).await?;
     env.until_reason("web", "WaitingForTarget").await?;
@@ -55,7 +55,7 @@ async fn a_waiting_object_is_in_progress() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_stalled_object_has_failed() -> Result<()> {
+async fn stalled_object_has_failed() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     env.apply("web", "i-none", "sg-web", json!({})).await?;
     env.until_reason("web", "TargetNotFound").await?;
@@ -64,7 +64,7 @@ async fn a_stalled_object_has_failed() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_paused_object_is_in_progress_and_current_again_when_it_goes_on() -> Result<()> {
+async fn paused_object_is_in_progress_until_resumed() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     env.apply("web", "i-web", "sg-web", json!({})).await?;
     env.until_ready("web").await?;
@@ -78,7 +78,7 @@ async fn a_paused_object_is_in_progress_and_current_again_when_it_goes_on() -> R
 }
 
 #[tokio::test]
-async fn a_deleted_object_that_is_held_is_terminating() -> Result<()> {
+async fn object_with_a_blocked_deletion_is_terminating() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     env.apply("web", "i-web", "sg-web", json!({})).await?;
     env.until_ready("web").await?;
@@ -92,7 +92,7 @@ async fn a_deleted_object_that_is_held_is_terminating() -> Result<()> {
 }
 
 #[tokio::test]
-async fn accounts_are_current_when_accepted_and_failed_when_refused() -> Result<()> {
+async fn account_is_current_until_its_key_is_rejected() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     env.apply("web", "i-web", "sg-web", json!({})).await?;
     env.until_ready("web").await?;

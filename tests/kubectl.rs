@@ -47,7 +47,7 @@ fn table(text: &str) -> Vec<Vec<&str>> {
 }
 
 #[tokio::test]
-async fn wait_for_ready_ends_when_the_edge_is_there() -> Result<()> {
+async fn kubectl_wait_ends_when_the_edge_is_joined() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     env.apply("web", "i-web", "sg-web", json!({})).await?;
     let said = kubectl(&[
@@ -68,7 +68,7 @@ async fn wait_for_ready_ends_when_the_edge_is_there() -> Result<()> {
 }
 
 #[tokio::test]
-async fn wait_for_ready_goes_on_while_the_target_starts() -> Result<()> {
+async fn kubectl_wait_continues_while_the_target_starts() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     env.apply("web", "i-starting", "sg-web", json!({})).await?;
     env.until_reason("web", "WaitingForTarget").await?;
@@ -89,7 +89,7 @@ async fn wait_for_ready_goes_on_while_the_target_starts() -> Result<()> {
 }
 
 #[tokio::test]
-async fn the_columns_say_what_is_ready_and_why() -> Result<()> {
+async fn columns_show_readiness_and_reason() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     env.apply("eni", "eni-web", "sg-web", json!({})).await?;
     env.apply("web", "i-web", "sg-web", json!({})).await?;
@@ -153,7 +153,7 @@ async fn the_columns_say_what_is_ready_and_why() -> Result<()> {
 }
 
 #[tokio::test]
-async fn accounts_show_whose_they_are() -> Result<()> {
+async fn account_columns_show_the_account_uid() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     let resource = format!("clustercloudaccount/{}", env.name);
     kubectl(&["wait", "--for=condition=Ready", &resource, "--timeout=60s"]).await?;
@@ -174,7 +174,7 @@ async fn accounts_show_whose_they_are() -> Result<()> {
 }
 
 #[tokio::test]
-async fn short_name_category_and_field_selectors_find_memberships() -> Result<()> {
+async fn memberships_are_found_by_short_name_and_selectors() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     env.apply("eni", "eni-web", "sg-web", json!({})).await?;
     env.apply("web", "i-web", "sg-web", json!({})).await?;

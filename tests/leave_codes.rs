@@ -68,8 +68,7 @@ const FAULTS: &[(&str, &str, &str, &str)] = &[
 ];
 
 #[tokio::test]
-async fn every_code_of_leave_that_keeps_the_edge_keeps_the_object_and_says_the_way_out()
--> Result<()> {
+async fn failed_leave_keeps_the_object_and_suggests_retain() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     let rows = || STATE.iter().chain(FAULTS);
     for (_, target, group, _) in rows() {
@@ -130,7 +129,7 @@ async fn keeps(env: &TestEnv, name: &str, code: &str, said: &str) -> Result<()> 
 }
 
 #[tokio::test]
-async fn an_edge_that_is_gone_already_is_as_good_as_left() -> Result<()> {
+async fn missing_edge_counts_as_left() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     for (codes, code) in [
         ("current", "InvalidSecurityGroupAssociation.NotFound"),
@@ -154,7 +153,7 @@ async fn an_edge_that_is_gone_already_is_as_good_as_left() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_refusal_is_believed_only_while_the_edge_stands() -> Result<()> {
+async fn forbidden_leave_is_ignored_once_the_edge_is_missing() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     let deny = json!({"deny": {"id": "testid", "deny": [{"action": "ecs:LeaveSecurityGroup"}]}});
     for target in ["i-web", "eni-web"] {
@@ -177,7 +176,7 @@ async fn a_refusal_is_believed_only_while_the_edge_stands() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_deletion_goes_on_when_ram_allows_it() -> Result<()> {
+async fn deletion_continues_when_ram_allows_it() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     env.change_cloud(
         json!({"deny": {"id": "testid", "deny": [{"action": "ecs:LeaveSecurityGroup"}]}}),
@@ -195,7 +194,7 @@ async fn a_deletion_goes_on_when_ram_allows_it() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_throttled_leave_is_made_when_the_cloud_said_it_may_be() -> Result<()> {
+async fn throttled_leave_is_retried_when_allowed() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     env.apply("web", "i-web", "sg-web", json!({})).await?;
     env.until_reason("web", "Joined").await?;
@@ -214,7 +213,7 @@ async fn a_throttled_leave_is_made_when_the_cloud_said_it_may_be() -> Result<()>
 
 /// 504 is documented to come after the work was done.
 #[tokio::test]
-async fn a_leave_whose_answer_is_lost_is_found_done() -> Result<()> {
+async fn leave_with_a_lost_answer_completes() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     for fault in [
         json!({"error": {"code": "RequestTimeout", "status": 504}}),

@@ -34,7 +34,7 @@ fn faults() -> Vec<(Value, bool)> {
 }
 
 #[tokio::test]
-async fn an_edge_is_ours_whatever_became_of_the_answer() -> Result<()> {
+async fn lost_join_answer_keeps_ownership() -> Result<()> {
     let faults: Vec<(Value, bool)> = faults();
     for (kind, prefix) in [("instances", "i"), ("networkInterfaces", "eni")] {
         // A target for each fault, so that they are all met at once.
@@ -86,7 +86,7 @@ async fn an_edge_is_ours_whatever_became_of_the_answer() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_cloud_that_keeps_failing_is_asked_again_and_says_so() -> Result<()> {
+async fn persistent_failure_is_retried_and_reported() -> Result<()> {
     let inventory = format!("{GROUPS}instances: [{{id: i-never, securityGroupIds: [sg-base]}}]");
     let env = TestEnv::start(&binaries!(), &inventory).await?;
     for (fault, code, opens) in [
@@ -123,7 +123,7 @@ async fn a_cloud_that_keeps_failing_is_asked_again_and_says_so() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_look_that_cannot_be_used_is_no_reason_to_act() -> Result<()> {
+async fn unusable_describe_causes_no_action() -> Result<()> {
     let inventory = format!(
         "{GROUPS}instances: [{{id: i-new, securityGroupIds: [sg-base]}}, {{id: i-old, securityGroupIds: [sg-base]}}]"
     );

@@ -22,7 +22,7 @@ networkInterfaces:
 ";
 
 #[tokio::test]
-async fn a_target_joins_and_leaves_with_its_object() -> Result<()> {
+async fn target_joins_and_leaves_with_its_object() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     for target in ["i-web", "eni-web"] {
         env.apply("web", target, "sg-web", json!({})).await?;
@@ -39,7 +39,7 @@ async fn a_target_joins_and_leaves_with_its_object() -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_adopted_edge_is_never_left_by_default() -> Result<()> {
+async fn adopted_edge_is_kept_by_default() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     for target in ["i-before", "eni-before"] {
         env.apply("before", target, "sg-web", json!({})).await?;
@@ -56,7 +56,7 @@ async fn an_adopted_edge_is_never_left_by_default() -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_object_restored_with_its_finalizer_can_still_be_deleted() -> Result<()> {
+async fn restored_object_can_still_be_deleted() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     // As `kubectl get -o yaml` and a backup tool write it back: somebody else owns the finalizer and the claim.
     let restored = serde_json::from_value(json!({
@@ -83,7 +83,7 @@ async fn an_object_restored_with_its_finalizer_can_still_be_deleted() -> Result<
 }
 
 #[tokio::test]
-async fn a_new_edge_costs_two_calls_and_two_writes() -> Result<()> {
+async fn new_edge_costs_two_calls_and_two_writes() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     env.apply("web", "i-web", "sg-web", json!({})).await?;
     env.until_ready("web").await?;
@@ -108,7 +108,7 @@ async fn a_new_edge_costs_two_calls_and_two_writes() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_pass_over_a_settled_edge_writes_nothing() -> Result<()> {
+async fn reconcile_of_a_ready_edge_writes_nothing() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     for (name, target) in [("joined", "i-web"), ("adopted", "eni-before")] {
         env.apply(name, target, "sg-web", json!({})).await?;
@@ -138,7 +138,7 @@ async fn a_pass_over_a_settled_edge_writes_nothing() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_target_that_is_released_is_said_to_be_gone_and_lets_its_object_go() -> Result<()> {
+async fn released_target_is_reported_and_allows_deletion() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     for (target, field) in [
         ("i-before", "instanceID"),
@@ -160,7 +160,7 @@ async fn a_target_that_is_released_is_said_to_be_gone_and_lets_its_object_go() -
 }
 
 #[tokio::test]
-async fn a_target_that_goes_unseen_lets_its_object_go() -> Result<()> {
+async fn target_released_unseen_does_not_block_deletion() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     for target in ["i-web", "eni-web"] {
         env.apply("web", target, "sg-web", json!({})).await?;
@@ -173,7 +173,7 @@ async fn a_target_that_goes_unseen_lets_its_object_go() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_group_that_is_gone_lets_the_object_go() -> Result<()> {
+async fn deleted_group_does_not_block_deletion() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     env
         .change_cloud(json!({"createInterface": {"id": "eni-other", "account": env.account, "securityGroupIds": ["sg-base"]}}))

@@ -27,7 +27,7 @@ async fn writes(env: &TestEnv) -> Result<u64> {
 }
 
 #[tokio::test]
-async fn observe_says_what_it_would_do_and_does_nothing() -> Result<()> {
+async fn observe_reports_and_changes_nothing() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     let observe = json!({"managementPolicy": "Observe", "deletionPolicy": "Leave"});
     for (out, within) in TARGETS {
@@ -62,7 +62,7 @@ async fn observe_says_what_it_would_do_and_does_nothing() -> Result<()> {
 }
 
 #[tokio::test]
-async fn refuse_leaves_an_edge_from_before_alone_until_it_is_told_to_adopt() -> Result<()> {
+async fn refuse_keeps_an_existing_edge_until_set_to_adopt() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     for (_, within) in TARGETS {
         let refuse = json!({"adoptionPolicy": "Refuse", "deletionPolicy": "Leave"});
@@ -99,7 +99,7 @@ async fn refuse_leaves_an_edge_from_before_alone_until_it_is_told_to_adopt() -> 
 }
 
 #[tokio::test]
-async fn leave_leaves_an_adopted_edge_too() -> Result<()> {
+async fn deletion_policy_remove_also_removes_adopted() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     for (_, within) in TARGETS {
         env.apply(
@@ -135,7 +135,7 @@ async fn retain_keeps_the_edge_without_a_call() -> Result<()> {
 }
 
 #[tokio::test]
-async fn retain_is_the_way_out_of_a_deletion_that_cannot_finish() -> Result<()> {
+async fn retain_unblocks_a_stuck_deletion() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     let codes = [
         "InstanceLastSecurityGroup",
@@ -175,7 +175,7 @@ async fn retain_is_the_way_out_of_a_deletion_that_cannot_finish() -> Result<()> 
 }
 
 #[tokio::test]
-async fn a_deletion_that_was_stuck_goes_on_when_the_cause_is_gone() -> Result<()> {
+async fn stuck_deletion_continues_when_its_cause_is_removed() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     env.apply("web", "i-web", "sg-web", json!({})).await?;
     env.until_ready("web").await?;
@@ -191,7 +191,7 @@ async fn a_deletion_that_was_stuck_goes_on_when_the_cause_is_gone() -> Result<()
 }
 
 #[tokio::test]
-async fn repair_puts_back_what_somebody_else_took_away() -> Result<()> {
+async fn repair_rejoins_a_removed_edge() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     for (out, _) in TARGETS {
         env.apply(out, out, "sg-web", json!({})).await?;
@@ -212,7 +212,7 @@ async fn repair_puts_back_what_somebody_else_took_away() -> Result<()> {
 }
 
 #[tokio::test]
-async fn what_is_undone_again_and_again_is_said_and_no_more_repaired_for_now() -> Result<()> {
+async fn repair_loop_is_reported_and_repairs_stop() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     env.apply("web", "i-web", "sg-web", json!({})).await?;
     env.until_reason("web", "Joined").await?;
@@ -257,7 +257,7 @@ async fn what_is_undone_again_and_again_is_said_and_no_more_repaired_for_now() -
 }
 
 #[tokio::test]
-async fn report_only_says_that_somebody_else_took_it_away() -> Result<()> {
+async fn report_policy_reports_drift_without_repair() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     for (out, within) in TARGETS {
         // Adopted edges drift as joined ones do.
@@ -334,7 +334,7 @@ async fn nothing_is_read_or_written_for_a_paused_object() -> Result<()> {
 }
 
 #[tokio::test]
-async fn unpausing_goes_on_where_it_stopped() -> Result<()> {
+async fn unpaused_object_is_reconciled_again() -> Result<()> {
     const PAUSED: &str = "security-group-operator.io/paused";
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     env.apply("web", "i-web", "sg-web", json!({})).await?;

@@ -18,7 +18,7 @@ use support::tempdir::TempDir;
 const WRITTEN: &str = "http://127.0.0.1:18080";
 
 #[tokio::test]
-async fn every_sample_does_what_its_comment_says() -> Result<()> {
+async fn every_sample_behaves_as_its_comment_states() -> Result<()> {
     let binaries = binaries!();
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     drop(env::operator(&binaries).await?);

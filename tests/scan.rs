@@ -19,7 +19,7 @@ async fn turn() -> Result<MutexGuard<'static, ()>> {
 }
 
 #[tokio::test]
-async fn when_nothing_changes_targets_are_looked_at_and_nothing_is_written() -> Result<()> {
+async fn scans_of_unchanged_targets_write_nothing() -> Result<()> {
     let _turn = turn().await?;
     let env = TestEnv::start(&binaries!(), &inventory("{}")).await?;
     apply(&env, 0..EDGES).await?;
@@ -41,7 +41,7 @@ async fn when_nothing_changes_targets_are_looked_at_and_nothing_is_written() -> 
 }
 
 #[tokio::test]
-async fn a_scan_finds_what_somebody_else_took_away_and_one_join_puts_each_back() -> Result<()> {
+async fn scan_finds_removed_edges_and_rejoins_each_once() -> Result<()> {
     let _turn = turn().await?;
     let env = TestEnv::start(&binaries!(), &inventory("{}")).await?;
     apply(&env, 0..EDGES).await?;
@@ -79,7 +79,7 @@ async fn a_scan_finds_what_somebody_else_took_away_and_one_join_puts_each_back()
 }
 
 #[tokio::test]
-async fn a_target_that_is_gone_and_one_that_starts_are_found_by_a_scan() -> Result<()> {
+async fn scan_finds_released_and_stopping_targets() -> Result<()> {
     let _turn = turn().await?;
     let env = TestEnv::start(&binaries!(), &inventory("{}")).await?;
     apply(&env, 0..3).await?;

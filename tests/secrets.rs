@@ -92,7 +92,7 @@ async fn until_account(env: &TestEnv, reason: &str) -> Result<()> {
 }
 
 #[tokio::test]
-async fn nothing_that_the_operator_says_holds_a_secret() -> Result<()> {
+async fn operator_output_contains_no_secret() -> Result<()> {
     let (env, mut operator) = loud_env().await?;
     env.apply("web", "i-web", "sg-web", json!({})).await?;
     env.until_reason("web", "Joined").await?;
@@ -173,7 +173,7 @@ async fn service_account_token() -> Result<String> {
 }
 
 #[tokio::test]
-async fn probes_answer_and_metrics_are_open_metrics_with_few_labels() -> Result<()> {
+async fn probes_answer_and_metrics_have_few_labels() -> Result<()> {
     let (env, operator) = loud_env().await?;
     env.apply("web", "i-web", "sg-web", json!({})).await?;
     env.until_reason("web", "Joined").await?;

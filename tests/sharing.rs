@@ -38,7 +38,7 @@ async fn remove(env: &TestEnv, name: &str) -> Result<()> {
 }
 
 #[tokio::test]
-async fn the_second_object_on_an_edge_shares_it_and_joins_nothing() -> Result<()> {
+async fn second_object_on_an_edge_shares_without_joining() -> Result<()> {
     let env = shared_edge().await?;
     let object = env.until_ready("b").await?;
     assert_eq!(claim(&object).as_deref(), Some("Adopted"));
@@ -48,7 +48,7 @@ async fn the_second_object_on_an_edge_shares_it_and_joins_nothing() -> Result<()
 }
 
 #[tokio::test]
-async fn who_stays_inherits_the_edge_and_leaves_it_last() -> Result<()> {
+async fn successor_becomes_owner_and_leaves_last() -> Result<()> {
     let env = shared_edge().await?;
     remove(&env, "a").await?;
     let successor = env.until_reason("b", "Joined").await?;
@@ -63,7 +63,7 @@ async fn who_stays_inherits_the_edge_and_leaves_it_last() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_guest_goes_without_a_leave_and_the_owner_leaves_last() -> Result<()> {
+async fn non_owner_is_deleted_without_a_leave() -> Result<()> {
     let env = shared_edge().await?;
     remove(&env, "b").await?;
     assert!(env.is_member("i-web", "sg-web").await?);
@@ -76,7 +76,7 @@ async fn a_guest_goes_without_a_leave_and_the_owner_leaves_last() -> Result<()> 
 }
 
 #[tokio::test]
-async fn of_three_objects_the_oldest_inherits_and_the_last_one_leaves() -> Result<()> {
+async fn oldest_sibling_becomes_owner_and_last_one_leaves() -> Result<()> {
     let env = shared_edge().await?;
     // The age of an object is counted in seconds.
     tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
@@ -101,7 +101,7 @@ async fn of_three_objects_the_oldest_inherits_and_the_last_one_leaves() -> Resul
 }
 
 #[tokio::test]
-async fn an_adopted_edge_of_two_objects_is_never_left() -> Result<()> {
+async fn shared_adopted_edge_is_kept_by_default() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     for name in ["a", "b"] {
         env.apply(name, "i-before", "sg-web", json!({})).await?;
@@ -117,7 +117,7 @@ async fn an_adopted_edge_of_two_objects_is_never_left() -> Result<()> {
 }
 
 #[tokio::test]
-async fn refuse_speaks_of_edges_from_outside_and_not_of_siblings() -> Result<()> {
+async fn refuse_applies_to_foreign_edges_not_siblings() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     let refuse = json!({"adoptionPolicy": "Refuse"});
     env.apply("outside", "i-before", "sg-web", refuse.clone())
@@ -131,7 +131,7 @@ async fn refuse_speaks_of_edges_from_outside_and_not_of_siblings() -> Result<()>
 }
 
 #[tokio::test]
-async fn namespaces_that_are_granted_share_an_edge() -> Result<()> {
+async fn granted_namespaces_share_an_edge() -> Result<()> {
     let (env, tenant) = env_and_tenant().await?;
     let both =
         json!([{"namespaces": {"names": [env.name, tenant.name]}, "securityGroupIDs": ["*"]}]);
@@ -152,7 +152,7 @@ async fn namespaces_that_are_granted_share_an_edge() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_sibling_without_a_grant_keeps_nobody_from_leaving() -> Result<()> {
+async fn sibling_without_a_grant_does_not_prevent_leave() -> Result<()> {
     let (env, tenant) = env_and_tenant().await?;
     env.apply("a", "i-web", "sg-web", json!({})).await?;
     env.until_reason("a", "Joined").await?;
@@ -168,7 +168,7 @@ async fn a_sibling_without_a_grant_keeps_nobody_from_leaving() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_sibling_that_only_observes_keeps_nobody_from_leaving() -> Result<()> {
+async fn observing_sibling_does_not_prevent_leave() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     env.apply("a", "i-web", "sg-web", json!({})).await?;
     env.until_reason("a", "Joined").await?;
@@ -182,7 +182,7 @@ async fn a_sibling_that_only_observes_keeps_nobody_from_leaving() -> Result<()> 
 }
 
 #[tokio::test]
-async fn a_sibling_of_another_cloud_account_keeps_nobody_from_leaving() -> Result<()> {
+async fn sibling_of_another_account_does_not_prevent_leave() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     let key =
         json!({"addKey": {"id": "otherid", "secret": "testsecret", "account": "1000000000000002"}});
@@ -203,7 +203,7 @@ async fn a_sibling_of_another_cloud_account_keeps_nobody_from_leaving() -> Resul
 }
 
 #[tokio::test]
-async fn two_objects_of_one_moment_make_one_join_and_one_claim() -> Result<()> {
+async fn simultaneous_creates_join_once_with_one_owner() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     for round in 0..ROUNDS {
         let target = format!("i-round{round}");
@@ -233,7 +233,7 @@ async fn two_objects_of_one_moment_make_one_join_and_one_claim() -> Result<()> {
 }
 
 #[tokio::test]
-async fn two_objects_that_go_at_one_moment_leave_once_and_neither_is_stuck() -> Result<()> {
+async fn simultaneous_deletions_leave_once_and_finish() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     for round in 0..ROUNDS {
         let target = format!("i-round{round}");

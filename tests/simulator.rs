@@ -33,7 +33,7 @@ fn fault(simulator: &RawSimulator, fault: &str) {
 }
 
 #[test]
-fn both_ports_are_healthy_and_state_and_statistics_have_their_shape() {
+fn both_ports_serve_health_state_and_statistics() {
     let simulator = RawSimulator::start(&[
         "--instances=1",
         "--security-groups=1",
@@ -80,7 +80,7 @@ fn both_ports_are_healthy_and_state_and_statistics_have_their_shape() {
 }
 
 #[test]
-fn a_reset_is_a_reset_and_an_effect_without_an_answer_is_there() {
+fn reset_fault_may_keep_its_effect() {
     let simulator = RawSimulator::start(&["--instances=1", "--security-groups=1"]);
     fault(
         &simulator,
@@ -109,7 +109,7 @@ fn a_reset_is_a_reset_and_an_effect_without_an_answer_is_there() {
 }
 
 #[test]
-fn silence_lasts_until_the_client_gives_up_and_a_timeout_comes_after_the_effect() {
+fn silence_and_timeout_faults_may_keep_their_effect() {
     let simulator = RawSimulator::start(&["--instances=1", "--security-groups=1"]);
     fault(
         &simulator,
@@ -134,7 +134,7 @@ fn silence_lasts_until_the_client_gives_up_and_a_timeout_comes_after_the_effect(
 }
 
 #[test]
-fn bodies_can_be_wrong_in_every_way() {
+fn every_kind_of_malformed_body_can_be_served() {
     let simulator = RawSimulator::start(&["--instances=1", "--security-groups=1"]);
     let broken = |body: &str| {
         fault(
@@ -158,7 +158,7 @@ fn bodies_can_be_wrong_in_every_way() {
 }
 
 #[test]
-fn latency_is_that_of_every_call_and_of_faults_on_top() {
+fn fault_latency_adds_to_the_latency_of_each_call() {
     let simulator = RawSimulator::start(&["--instances=1", "--latency=100ms"]);
     let timed = || {
         let start = Instant::now();
@@ -200,7 +200,7 @@ fn limits_from_the_command_line_hold() {
 }
 
 #[test]
-fn a_bad_request_to_the_back_door_is_told_which_field_is_wrong() {
+fn bad_admin_request_names_the_wrong_field() {
     let simulator = RawSimulator::start(&["--instances=1", "--security-groups=1"]);
     for (path, body, field) in [
         ("/faults", r#"{"fault": "explode"}"#, "explode"),
@@ -281,7 +281,7 @@ fn a_bad_request_to_the_back_door_is_told_which_field_is_wrong() {
 
 /// Every JSON of the manual, as it stands, against the manual's own inventory.
 #[test]
-fn what_the_manual_shows_of_the_back_door_works_as_it_stands() {
+fn admin_examples_of_the_manual_work_as_written() {
     let manual = manual();
     let blocks = |language: &str| -> Vec<String> {
         let fence = format!("```{language}\n");
@@ -353,7 +353,7 @@ fn manual() -> String {
 }
 
 #[test]
-fn changes_behind_everybodys_back_are_made_at_once() {
+fn admin_changes_apply_at_once() {
     let simulator = RawSimulator::start(&["--instances=1", "--security-groups=1"]);
     let changes = r#"[
         {"join": {"target": "i-sim000000", "securityGroupId": "sg-sim0000"}},
@@ -375,7 +375,7 @@ fn changes_behind_everybodys_back_are_made_at_once() {
 }
 
 #[test]
-fn what_cannot_be_started_says_why_in_one_line() {
+fn failed_start_prints_one_line() {
     let directory = TempDir::new("refused");
     let path = &directory.file(
         "inventory.yaml",

@@ -347,7 +347,7 @@ const ANSWERS: &[(&str, u16, &str)] = &[
 ];
 
 #[test]
-fn every_precondition_answers_with_its_code_and_status() {
+fn every_failed_precondition_has_its_code_and_status() {
     for (sentence, status, code) in ANSWERS {
         assert_eq!(
             Fixture::new().call(KEY, sentence),
@@ -365,7 +365,7 @@ const ORIGINAL: &[(&str, u16, &str)] = &[
 ];
 
 #[test]
-fn the_first_edition_of_the_tables_can_be_spoken() {
+fn first_edition_codes_can_be_selected() {
     for (sentence, status, code) in ORIGINAL {
         assert_eq!(
             Fixture::original().call(KEY, sentence),
@@ -386,7 +386,7 @@ fn joining_a_member_can_be_a_success() {
 }
 
 #[test]
-fn a_denial_by_ram_carries_its_detail() {
+fn ram_denial_carries_its_detail() {
     let (status, body) = Fixture::new().answer(DENIED, "join i-web sg-web");
     assert_eq!(
         (status, body["Code"].as_str()),
@@ -403,7 +403,7 @@ fn a_denial_by_ram_carries_its_detail() {
 }
 
 #[test]
-fn leaving_from_a_deleted_switch_says_so() {
+fn leave_on_a_deleted_switch_has_its_code() {
     let fixture = Fixture::new();
     fixture.change(json!({"deleteVSwitch": {"id": "vsw-gone"}}));
     assert_eq!(
@@ -413,7 +413,7 @@ fn leaving_from_a_deleted_switch_says_so() {
 }
 
 #[test]
-fn two_changes_of_one_target_within_the_latency_conflict() {
+fn concurrent_changes_of_one_target_conflict() {
     let mut fixture = Fixture::new();
     fixture.change(json!({"set": {"latency": "30ms"}}));
     assert_eq!(fixture.call(KEY, "join i-web sg-web").0, 200);
@@ -435,7 +435,7 @@ fn two_changes_of_one_target_within_the_latency_conflict() {
 }
 
 #[test]
-fn what_no_state_can_produce_a_fault_can() {
+fn faults_produce_codes_that_no_state_can() {
     for (status, code) in [(500, "InternalError"), (504, "RequestTimeout")] {
         let fixture = Fixture::new();
         fixture.fault(json!({"action": "LeaveSecurityGroup", "count": 1, "effect": true, "fault": {"error": {"code": code}}}));
@@ -453,7 +453,7 @@ fn what_no_state_can_produce_a_fault_can() {
 
 /// A hostile cloud is one line: the code alone, and the status is the vendor's.
 #[test]
-fn every_other_documented_code_can_be_asked_for_by_its_name() {
+fn every_other_documented_code_can_be_injected() {
     for (status, code) in OTHERS.iter().chain(&[(500, "Made.Up")]) {
         let fixture = Fixture::new();
         fixture.fault(json!({"fault": {"error": {"code": code}}}));
@@ -496,7 +496,7 @@ const OTHERS: &[(u16, &str)] = &[
 ];
 
 #[test]
-fn no_code_of_the_vendors_pages_is_left_out_and_each_has_the_vendors_words() {
+fn every_documented_code_has_the_vendors_message() {
     let mut answers = Vec::new();
     for (sentence, ..) in ANSWERS {
         answers.push(Fixture::new().answer(KEY, sentence));
@@ -582,7 +582,7 @@ const PAGES: &[(u16, &str, &str)] = &[
 
 /// One edge with everything wrong at once, put right step by step: the order of `docs/simulator.md`.
 #[test]
-fn of_several_reasons_the_first_in_the_documented_order_is_told() {
+fn first_failing_check_in_documented_order_answers() {
     let mut fixture = Fixture::new();
     fixture.change(
         json!({"addKey": {"id": "walker", "secret": "s", "deny": [{"action": "ecs:Join*"}]}}),
@@ -677,7 +677,7 @@ fn of_several_reasons_the_first_in_the_documented_order_is_told() {
 
 /// The caller need not say in which region it is: the denial holds all the same.
 #[test]
-fn a_denial_for_one_region_holds_for_a_call_that_names_none() {
+fn regional_denial_applies_to_calls_without_region() {
     let fixture = Fixture::new();
     let there = json!({"action": "ecs:*", "resource": "acs:ecs:cn-hangzhou:*:*"});
     fixture.change(json!({"deny": {"id": "testid", "deny": [there]}}));
@@ -689,7 +689,7 @@ fn a_denial_for_one_region_holds_for_a_call_that_names_none() {
 }
 
 #[test]
-fn a_default_quota_is_that_of_the_vendors_page() {
+fn default_quotas_match_the_vendors_page() {
     let now = Timestamp::from_second(1_800_000_000).unwrap();
     let cloud = security_group_operator::simulator::cloud::Cloud::generated(1_001, 6, 0).unwrap();
     let simulator = Simulator::new(cloud, 1);

@@ -77,7 +77,7 @@ impl Fixture {
 }
 
 #[test]
-fn a_page_has_ten_rows_unless_more_are_asked_for_and_never_more_than_the_limit() {
+fn page_size_defaults_to_10_and_is_capped() {
     let fixture = Fixture::generated(600, 150, 0);
     for (asked, rows) in [("", 10), ("1", 10), ("499", 499), ("5000", 500)] {
         let parameters: &[(&str, &str)] = if asked.is_empty() {
@@ -115,7 +115,7 @@ fn a_page_has_ten_rows_unless_more_are_asked_for_and_never_more_than_the_limit()
 }
 
 #[test]
-fn pages_cover_everything_once_even_when_rows_come_and_go() {
+fn pages_cover_every_row_once_despite_changes() {
     let expected: Vec<String> = (0..35).map(|number| format!("i-sim{number:06}")).collect();
     // By everything, and by the index of a group's members.
     for filter in [None, Some(("SecurityGroupId", "sg-base"))] {
@@ -143,7 +143,7 @@ fn pages_cover_everything_once_even_when_rows_come_and_go() {
 }
 
 #[test]
-fn a_token_that_nobody_gave_is_refused() {
+fn unknown_page_token_is_rejected() {
     let fixture = Fixture::generated(1, 1, 0);
     assert_eq!(
         fixture.rows("groups", &[("NextToken", "AAAA")]).1["Code"],
@@ -156,7 +156,7 @@ fn a_token_that_nobody_gave_is_refused() {
 }
 
 #[test]
-fn a_hundred_ids_can_be_asked_for_and_unknown_ones_are_simply_not_there() {
+fn up_to_100_ids_are_described_and_unknown_omitted() {
     let fixture = Fixture::generated(200, 0, 0);
     let ids = |count: usize| {
         serde_json::to_string(
@@ -197,7 +197,7 @@ fn a_hundred_ids_can_be_asked_for_and_unknown_ones_are_simply_not_there() {
 }
 
 #[test]
-fn a_list_of_ids_has_a_hundred_at_most_in_each_of_its_forms() {
+fn id_lists_are_limited_to_100_in_every_form() {
     let fixture = Fixture::generated(1, 1, 1);
     for (what, name, id) in [
         ("statuses", "InstanceId", "i-sim000000"),
@@ -220,7 +220,7 @@ fn a_list_of_ids_has_a_hundred_at_most_in_each_of_its_forms() {
 }
 
 #[test]
-fn numbered_pages_count_everything_and_keep_their_own_limits() {
+fn numbered_pages_report_totals_and_have_own_limits() {
     let fixture = Fixture::generated(120, 0, 0);
     let (rows, answer) = fixture.rows("statuses", &[("PageSize", "50"), ("PageNumber", "3")]);
     assert_eq!((rows.len(), &answer["TotalCount"]), (20, &json!(120)));
@@ -256,7 +256,7 @@ fn numbered_pages_count_everything_and_keep_their_own_limits() {
 
 /// What a call does not look at it must not seem to have filtered by: these it looks at.
 #[test]
-fn every_filter_of_the_page_takes_what_it_names_and_nothing_else() {
+fn every_documented_filter_selects_only_its_rows() {
     let fixture = Fixture::generated(2, 2, 2);
     fixture.change(json!({"createInstance": {"id": "i-odd", "name": "web-7", "zoneId": "cn-hangzhou-b", "vSwitchId": "vsw-odd",
         "privateIp": "10.9.9.9", "locks": ["financial"], "classic": true}}));
@@ -324,7 +324,7 @@ fn every_filter_of_the_page_takes_what_it_names_and_nothing_else() {
 }
 
 #[test]
-fn what_no_filter_can_mean_is_told_by_its_code() {
+fn invalid_filter_values_have_their_codes() {
     let fixture = Fixture::generated(1, 1, 1);
     for (what, parameters, code) in [
         (
@@ -392,7 +392,7 @@ fn what_no_filter_can_mean_is_told_by_its_code() {
 }
 
 #[test]
-fn the_count_of_a_group_is_told_when_it_is_asked_for() {
+fn group_counts_are_returned_on_request() {
     let fixture = Fixture::generated(3, 0, 0);
     fixture.change(json!({"createGroup": {"id": "sg-big", "type": "enterprise"}}));
     let count = |group: &str| {
@@ -410,7 +410,7 @@ fn the_count_of_a_group_is_told_when_it_is_asked_for() {
 }
 
 #[test]
-fn a_group_is_asked_of_instances_for_primary_and_of_interfaces_for_secondary_ones() {
+fn group_filter_works_for_instances_and_interfaces() {
     let fixture = Fixture::generated(3, 1, 2);
     fixture.change(json!({"join": {"target": "i-sim000001", "securityGroupId": "sg-sim0000"}}));
     fixture.change(json!({"join": {"target": "eni-sim000000", "securityGroupId": "sg-sim0000"}}));
@@ -453,7 +453,7 @@ fn a_group_is_asked_of_instances_for_primary_and_of_interfaces_for_secondary_one
 }
 
 #[test]
-fn filters_by_vpc_status_and_tag_apply_together() {
+fn vpc_status_and_tag_filters_combine() {
     let fixture = Fixture::generated(2, 0, 0);
     fixture.change(json!({"createInstance": {"id": "i-tagged", "status": "Stopped", "vpcId": "vpc-two", "tags": {"team": "web", "env": "prod"}}}));
     for (parameters, count) in [
@@ -491,7 +491,7 @@ fn filters_by_vpc_status_and_tag_apply_together() {
 }
 
 #[test]
-fn starting_and_stopping_take_their_time() {
+fn start_and_stop_pass_through_transitional_states() {
     let mut fixture = Fixture::generated(1, 0, 0);
     let instance = [("InstanceId", "i-sim000000")];
     assert!(fixture.call("StopInstance", &instance)["Code"].is_null());
@@ -509,7 +509,7 @@ fn starting_and_stopping_take_their_time() {
 }
 
 #[test]
-fn how_long_that_takes_can_be_set() {
+fn transition_time_can_be_set() {
     let mut fixture = Fixture::generated(1, 0, 0);
     fixture.change(json!({"set": {"transition": "90s"}}));
     assert!(fixture.call("StopInstance", &[("InstanceId", "i-sim000000")])["Code"].is_null());
@@ -523,7 +523,7 @@ fn how_long_that_takes_can_be_set() {
 }
 
 #[test]
-fn starting_and_stopping_have_their_own_refusals() {
+fn start_instance_has_its_error_codes() {
     let fixture = Fixture::generated(1, 0, 0);
     fixture.change(
         json!({"createInstance": {"id": "i-locked", "status": "Stopped", "locks": ["security"]}}),
@@ -549,7 +549,7 @@ fn starting_and_stopping_have_their_own_refusals() {
 }
 
 #[test]
-fn a_new_instance_is_pending_first() {
+fn new_instance_is_pending_first() {
     let mut fixture = Fixture::generated(0, 0, 0);
     fixture.change(json!({"createInstance": {"id": "i-new", "securityGroupIds": ["sg-base"]}}));
     assert_eq!(fixture.status("i-new"), "Pending");
@@ -558,7 +558,7 @@ fn a_new_instance_is_pending_first() {
 }
 
 #[test]
-fn describe_lags_and_the_cloud_itself_does_not() {
+fn lag_delays_describe_but_not_changes() {
     let mut fixture = Fixture::generated(1, 1, 0);
     fixture.change(json!({"set": {"lag": "3s"}}));
     let edge = [
@@ -594,7 +594,7 @@ fn describe_lags_and_the_cloud_itself_does_not() {
 }
 
 #[test]
-fn an_interface_that_is_being_deleted_is_there_until_that_is_over() {
+fn deleting_interface_is_listed_until_deleted() {
     let mut fixture = Fixture::generated(1, 1, 1);
     fixture
         .change(json!({"setStatus": {"id": "eni-sim000000", "status": "Deleting", "for": "5s"}}));
@@ -616,7 +616,7 @@ fn an_interface_that_is_being_deleted_is_there_until_that_is_over() {
 }
 
 #[test]
-fn a_deleted_group_takes_its_edges_along() {
+fn deleting_a_group_removes_its_memberships() {
     let fixture = Fixture::generated(1, 1, 0);
     fixture.change(json!({"join": {"target": "i-sim000000", "securityGroupId": "sg-sim0000"}}));
     fixture.change(json!({"delete": {"id": "sg-sim0000"}}));
@@ -629,7 +629,7 @@ fn a_deleted_group_takes_its_edges_along() {
 }
 
 #[test]
-fn what_has_gone_cannot_be_changed() {
+fn deleted_objects_cannot_be_changed() {
     let fixture = Fixture::generated(1, 1, 1);
     for id in ["i-sim000000", "eni-sim000000", "sg-sim0000"] {
         fixture.change(json!({"delete": {"id": id}}));
@@ -658,7 +658,7 @@ fn what_has_gone_cannot_be_changed() {
 }
 
 #[test]
-fn another_account_sees_nothing_of_what_is_not_shared() {
+fn other_account_sees_only_shared_instances() {
     let fixture = Fixture::generated(2, 1, 0);
     fixture.change(json!({"addKey": {"id": "other", "secret": "s", "account": "2"}}));
     fixture.change(json!({"createInstance": {"id": "i-shared", "shared": true}}));

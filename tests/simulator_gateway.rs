@@ -87,7 +87,7 @@ fn text(response: &Response<Bytes>) -> String {
 }
 
 #[test]
-fn a_good_signature_is_accepted_and_a_wrong_one_is_told_what_should_have_been_signed() {
+fn wrong_signature_is_answered_with_the_string_to_sign() {
     let fixture = Fixture::new();
     assert_eq!(fixture.code(&fixture.describe(KEY)), (200, "OK".to_owned()));
     let response = fixture.send(&fixture.describe(("testid", "wrong")));
@@ -102,7 +102,7 @@ fn a_good_signature_is_accepted_and_a_wrong_one_is_told_what_should_have_been_si
 }
 
 #[test]
-fn a_signature_of_another_method_or_of_other_parameters_does_not_hold() {
+fn signature_covers_method_and_parameters() {
     let fixture = Fixture::new();
     let request = fixture.describe(KEY);
     let mut post = request.clone();
@@ -115,7 +115,7 @@ fn a_signature_of_another_method_or_of_other_parameters_does_not_hold() {
 
 /// Version 1.0 signs no header, so that none may say what is done.
 #[test]
-fn a_header_does_not_change_what_was_signed_with_version_1() {
+fn headers_do_not_change_a_v1_request() {
     let fixture = Fixture::new();
     let mut request = fixture.describe(KEY);
     let headers = request.headers_mut();
@@ -158,7 +158,7 @@ fn query_and_form_are_signed_together() {
 }
 
 #[test]
-fn a_nonce_is_good_for_one_call_of_a_key() {
+fn nonce_is_accepted_only_once() {
     let fixture = Fixture::new();
     let request = fixture.describe(KEY);
     assert_eq!(fixture.code(&request).1, "OK");
@@ -169,7 +169,7 @@ fn a_nonce_is_good_for_one_call_of_a_key() {
 }
 
 #[test]
-fn clocks_may_differ_by_fifteen_minutes_and_no_more() {
+fn clock_skew_is_limited_to_15_minutes() {
     let mut fixture = Fixture::new();
     let start = fixture.now;
     for (offset, code) in [
@@ -201,7 +201,7 @@ fn clocks_may_differ_by_fifteen_minutes_and_no_more() {
 }
 
 #[test]
-fn every_common_parameter_is_needed_and_named_when_it_is_missing() {
+fn missing_common_parameter_is_named() {
     for name in [
         "AccessKeyId",
         "Action",
@@ -223,7 +223,7 @@ fn every_common_parameter_is_needed_and_named_when_it_is_missing() {
 }
 
 #[test]
-fn what_the_gateway_does_not_speak_is_refused_by_its_own_code() {
+fn unsupported_protocol_values_have_their_codes() {
     let fixture = Fixture::new();
     for (name, value, status, code) in [
         (
@@ -252,7 +252,7 @@ fn what_the_gateway_does_not_speak_is_refused_by_its_own_code() {
 }
 
 #[test]
-fn a_key_must_be_known_and_enabled() {
+fn access_key_must_exist_and_be_active() {
     let fixture = Fixture::new();
     assert_eq!(
         fixture.code(&fixture.describe(("nobody", "x"))),
@@ -283,7 +283,7 @@ fn a_key_must_be_known_and_enabled() {
 }
 
 #[test]
-fn a_temporary_key_needs_its_own_token_while_that_is_fresh() {
+fn temporary_key_needs_its_own_unexpired_token() {
     let fixture = Fixture::new();
     for (id, token, code) in [
         ("STS.fresh", "CAIS+/tok=en", "OK"),
@@ -335,7 +335,7 @@ fn authorization(signature: &str) -> String {
 }
 
 #[test]
-fn version_3_is_verified_over_headers_query_and_body() {
+fn v3_signature_covers_headers_query_and_body() {
     let inventory = "
 accessKeys: [{id: STS.testid, secret: testsecret, securityToken: CAIS+/tok=en}]
 securityGroups: [{id: sg-bp1abc, region: cn-beijing}]
@@ -392,7 +392,7 @@ instances: [{id: i-bp1abc, region: cn-beijing}]";
 }
 
 #[test]
-fn version_3_takes_parameters_in_query_or_form_by_get_or_post() {
+fn v3_accepts_parameters_in_query_or_form() {
     let fixture = Fixture::new();
     let call = |method: &str, query: &str, form: &str, nonce: &str| {
         let form_type = "application/x-www-form-urlencoded";
@@ -442,7 +442,7 @@ fn version_3_takes_parameters_in_query_or_form_by_get_or_post() {
 }
 
 #[test]
-fn an_answer_is_xml_unless_json_is_asked_for() {
+fn answers_are_xml_unless_json_is_requested() {
     let fixture = Fixture::new();
     let request = fixture.with("Format", "");
     assert!(text(&fixture.send(&request)).starts_with(
@@ -457,7 +457,7 @@ fn an_answer_is_xml_unless_json_is_asked_for() {
 }
 
 #[test]
-fn the_limit_of_a_minute_belongs_to_account_action_and_region_and_says_when_it_ends() {
+fn rate_limit_is_per_account_action_and_region() {
     let mut fixture = Fixture::new();
     let set = json!({"set": {"limits": {"DescribeInstances": 2}}});
     fixture
@@ -507,7 +507,7 @@ fn the_limit_of_a_minute_belongs_to_account_action_and_region_and_says_when_it_e
 }
 
 #[test]
-fn sts_says_who_calls() {
+fn sts_identifies_the_caller() {
     let fixture = Fixture::new();
     let request = cloud::signed(
         ("other", "testsecret"),

@@ -27,7 +27,7 @@ const TRIES: usize = 3;
 const MEMBERSHIPS: &str = "securitygroupmemberships";
 
 #[test]
-fn without_a_cluster_it_ends_with_one_line() -> Result<()> {
+fn missing_cluster_config_exits_with_one_line() -> Result<()> {
     let tempdir = TempDir::new("start")?;
     let garbage = tempdir.path().join("garbage");
     std::fs::write(&garbage, "no: [kubeconfig")?;
@@ -45,7 +45,7 @@ fn without_a_cluster_it_ends_with_one_line() -> Result<()> {
 }
 
 #[test]
-fn what_is_typed_wrong_is_named() -> Result<()> {
+fn invalid_flag_is_named() -> Result<()> {
     let tempdir = TempDir::new("start")?;
     for (argument, named) in [
         ("--listen=here", "--listen"),
@@ -73,7 +73,7 @@ fn what_is_typed_wrong_is_named() -> Result<()> {
 }
 
 #[test]
-fn a_variable_that_is_wrong_is_named() -> Result<()> {
+fn invalid_variable_is_named() -> Result<()> {
     let tempdir = TempDir::new("start")?;
     for (variable, value) in [
         ("SECURITY_GROUP_OPERATOR_LISTEN", "here"),
@@ -99,7 +99,7 @@ fn a_variable_that_is_wrong_is_named() -> Result<()> {
 }
 
 #[tokio::test]
-async fn without_its_crds_it_says_so_once_and_starts_when_they_are_there() -> Result<()> {
+async fn missing_crds_are_reported_once_and_waited_for() -> Result<()> {
     let plane = ControlPlane::start().await?;
     let mut operator = Started::with(&plane, &plane.admin_kubeconfig())?;
     operator
@@ -119,7 +119,7 @@ async fn without_its_crds_it_says_so_once_and_starts_when_they_are_there() -> Re
 }
 
 #[tokio::test]
-async fn without_rights_it_names_the_right_once_and_starts_when_it_has_them() -> Result<()> {
+async fn missing_rights_are_reported_once_and_waited_for() -> Result<()> {
     let plane = ControlPlane::start().await?;
     install(
         &plane,
@@ -156,7 +156,7 @@ async fn bind(bindings: &Api<ClusterRoleBinding>) -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_right_that_is_missing_or_taken_away_later_is_named_once() -> Result<()> {
+async fn missing_or_revoked_right_is_reported_once() -> Result<()> {
     let mut plane = ControlPlane::start().await?;
     install(
         &plane,
@@ -195,7 +195,7 @@ async fn a_right_that_is_missing_or_taken_away_later_is_named_once() -> Result<(
 }
 
 #[tokio::test]
-async fn a_right_to_write_that_is_missing_is_named_once_for_all_objects() -> Result<()> {
+async fn missing_write_right_is_reported_once() -> Result<()> {
     for (verb, resource, said) in [
         ("patch", MEMBERSHIPS, "the status could not be written"),
         ("create", "events", "no events are written"),
@@ -245,8 +245,7 @@ async fn a_right_to_write_that_is_missing_is_named_once_for_all_objects() -> Res
 }
 
 #[tokio::test]
-async fn kinds_that_are_taken_away_are_named_once_and_served_again_when_they_are_back() -> Result<()>
-{
+async fn removed_crds_are_reported_once_and_served_again() -> Result<()> {
     let plane = ControlPlane::start().await?;
     let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
     install(&plane, &deploy).await?;
@@ -281,7 +280,7 @@ async fn kinds_that_are_taken_away_are_named_once_and_served_again_when_they_are
 }
 
 #[tokio::test]
-async fn an_api_server_that_is_gone_is_waited_for() -> Result<()> {
+async fn unreachable_api_server_is_waited_for() -> Result<()> {
     let mut plane = ControlPlane::start().await?;
     install(
         &plane,

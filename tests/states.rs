@@ -39,7 +39,7 @@ const TRANSITIONS: [(&str, &str, &str); 6] = [
 ];
 
 #[tokio::test]
-async fn a_settled_target_joins_at_once() -> Result<()> {
+async fn stable_target_joins_at_once() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     for (target, state) in [
         ("i-running", "Running"),
@@ -60,7 +60,7 @@ async fn a_settled_target_joins_at_once() -> Result<()> {
 }
 
 #[tokio::test]
-async fn join_waits_without_a_call_while_the_target_is_between_states() -> Result<()> {
+async fn join_waits_while_the_target_is_transitional() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     for (state, target, after) in TRANSITIONS {
         env.simulator.reset_stats().await?;
@@ -101,7 +101,7 @@ async fn join_waits_without_a_call_while_the_target_is_between_states() -> Resul
 }
 
 #[tokio::test]
-async fn leave_waits_without_a_call_while_the_target_is_between_states() -> Result<()> {
+async fn leave_waits_while_the_target_is_transitional() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     for (state, target, after) in TRANSITIONS {
         env.change_cloud(json!({"setStatus": {"id": target, "status": after}}))
@@ -132,7 +132,7 @@ async fn leave_waits_without_a_call_while_the_target_is_between_states() -> Resu
 }
 
 #[tokio::test]
-async fn a_wait_ends_by_itself() -> Result<()> {
+async fn wait_ends_when_the_target_is_stable() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     let for_a_second = async |status| {
         let change = json!({"setStatus": {"id": "i-late", "status": status, "for": "1s"}});
@@ -158,7 +158,7 @@ async fn a_wait_ends_by_itself() -> Result<()> {
 /// What Describe cannot tell: the vendor names no state `Creating` of an interface, and an interface does not say that its
 /// instance is being created. Only the answer of Join does, and it is waited for all the same.
 #[tokio::test]
-async fn what_only_join_knows_to_be_created_is_waited_for_too() -> Result<()> {
+async fn being_created_error_of_join_is_waited_for() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     for (name, target, settling) in [
         (
@@ -191,7 +191,7 @@ async fn what_only_join_knows_to_be_created_is_waited_for_too() -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_object_whose_target_never_settles_can_still_be_deleted() -> Result<()> {
+async fn object_of_a_transitional_target_can_be_deleted() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     for target in ["i-pending", "eni-attaching"] {
         env.apply(target, target, "sg-web", json!({})).await?;

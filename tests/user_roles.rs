@@ -105,7 +105,7 @@ async fn editors_write_memberships_and_viewers_read_them() -> Result<()> {
 }
 
 #[tokio::test]
-async fn who_administers_a_namespace_may_let_the_operator_read_its_secrets() -> Result<()> {
+async fn only_admins_may_let_the_operator_read_secrets() -> Result<()> {
     let plane = plane_with_roles().await?;
     bind(plane, "administrator", "admin", "create").await?;
     bind(plane, "author", "edit", "create").await?;

@@ -21,7 +21,7 @@ use security_group_operator::ecs::sign::sha256_hex;
 use serde_json::{Value, json};
 
 #[test]
-fn the_sdk_of_today_which_signs_with_acs3_works_unchanged() {
+fn acs3_sdk_works_unchanged() {
     let Some(mut steps) = run("acs3.py") else {
         return;
     };
@@ -31,7 +31,7 @@ fn the_sdk_of_today_which_signs_with_acs3_works_unchanged() {
 }
 
 #[test]
-fn the_sdk_of_yesterday_which_signs_with_rpc_1_0_works_unchanged() {
+fn rpc_sdk_works_unchanged() {
     let Some(mut steps) = run("rpc.py") else {
         return;
     };

@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_secret_that_was_read_nothing_is_left() {
+    fn secret_values_are_wiped_after_parsing() {
         let id: (&str, &[u8]) = (ACCESS_KEY_ID, b"LTAI");
         let key: (&str, &[u8]) = (ACCESS_KEY_SECRET, b"canary-secret");
         for (values, good) in [

@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_trouble_again_is_no_news_and_another_one_is() {
+    fn account_problem_counts_as_new_only_when_it_changes() {
         let directory = Directory::new(kube::runtime::reflector::store().0);
         let key = AccountKey {
             kind: AccountKind::ClusterCloudAccount,
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_grant_by_name_covers_its_namespaces_and_groups_only() {
+    fn grant_by_name_covers_only_its_namespaces_and_groups() {
         let grant = grant("{namespaces: {names: [web]}, securityGroupIDs: [sg-1]}");
         assert!(covers(&grant, "web", None, &group("sg-1")));
         assert!(!covers(&grant, "web", None, &group("sg-2")));
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn a_grant_by_label_follows_the_labels_and_is_closed_for_an_unknown_namespace() {
+    fn grant_by_label_needs_matching_known_labels() {
         let grant =
             grant("{namespaces: {selector: {matchLabels: {team: web}}}, securityGroupIDs: ['*']}");
         let labels = |team: &str| BTreeMap::from([("team".to_owned(), team.to_owned())]);
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_grant_by_expressions_means_what_kubernetes_means() {
+    fn grant_by_expression_matches_like_kubernetes() {
         for (expression, here, elsewhere, unlabelled) in [
             (
                 "{key: team, operator: In, values: [web, db]}",
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_grant_covers_nothing() {
+    fn empty_grant_covers_nothing() {
         let grant = Grant {
             namespaces: GrantedNamespaces::default(),
             security_group_ids: vec!["*".to_owned()],

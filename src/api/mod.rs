@@ -182,7 +182,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_pattern_is_said_in_words() {
+    fn every_pattern_has_a_message_in_words() {
         fn collect(schema: &mut JSONSchemaProps) {
             let rules = schema.x_kubernetes_validations.as_deref();
             let words = rules.unwrap_or_default().iter().any(|rule| {

@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn ten_thousand_targets_take_little_more_than_a_call_a_hundred() {
+    async fn ten_thousand_ids_need_at_most_101_calls() {
         let cloud = Cloud::default();
         let batch = cloud.batch();
         let answers = join_all((0..10_000).map(|id| batch.get(id))).await;
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn full_blocks_go_four_at_a_time_and_others_one_after_the_other() {
+    async fn only_full_batches_are_sent_in_parallel() {
         for (requests, expected) in [(10_000, CALLS), (50, 1)] {
             let cloud = Cloud::default();
             let batch = cloud.batch();
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_full_block_ends_the_moment_that_a_rush_waits() {
+    async fn full_batch_is_sent_without_further_delay() {
         let cloud = Cloud::default();
         let batch = cloud.batch();
         let (batch, start) = (&batch, tokio::time::Instant::now());
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_rush_that_stays_small_waits_a_fifth_of_a_second_and_no_longer() {
+    async fn partial_batch_under_load_waits_200_ms() {
         let cloud = Cloud::default();
         let batch = cloud.batch();
         let (batch, start) = (&batch, tokio::time::Instant::now());
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_all_gave_up_costs_no_call() {
+    async fn cancelled_requests_make_no_call() {
         let cloud = Cloud::default();
         let batch = cloud.batch();
         let first = batch.get(2);
@@ -352,14 +352,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_single_request_leaves_at_once() {
+    async fn single_request_is_sent_at_once() {
         let started = tokio::time::Instant::now();
         assert_eq!(Cloud::default().batch().get(4).await, Ok(Some(8)));
         assert_eq!(started.elapsed(), Duration::from_millis(30));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_rush_of_five_hundred_a_second_goes_nearly_a_hundred_a_call() {
+    async fn burst_of_500_per_second_nearly_fills_batches() {
         let cloud = Cloud::default();
         let batch = cloud.batch();
         let (batch, start) = (&batch, tokio::time::Instant::now());
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_few_at_a_time_never_linger() {
+    async fn few_requests_are_not_delayed() {
         let batch = Cloud::default().batch();
         let (batch, start) = (&batch, tokio::time::Instant::now());
         let _ = join_all((0..4).map(|id| batch.get(id))).await;
@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn two_who_ask_for_the_same_cost_one_call() {
+    async fn duplicate_requests_share_a_call() {
         let cloud = Cloud::default();
         let batch = cloud.batch();
         let _ = join_all([batch.get(2), batch.get(4), batch.get(4), batch.get(4)]).await;
@@ -393,7 +393,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_bad_id_costs_itself_only() {
+    async fn one_bad_id_fails_only_its_own_request() {
         let cloud = Cloud {
             bad: Some(41),
             ..Cloud::default()
@@ -412,7 +412,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_throttle_is_never_split() {
+    async fn throttled_batch_is_not_split() {
         let cloud = Cloud {
             failing: true,
             ..Cloud::default()
@@ -428,7 +428,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_caller_that_gives_up_takes_nothing_from_the_others() {
+    async fn cancelled_caller_does_not_affect_others() {
         let cloud = Cloud::default();
         let batch = cloud.batch();
         let impatient = tokio::time::timeout(Duration::from_millis(1), batch.get(2));

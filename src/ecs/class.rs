@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn each_class_waits_longer_and_longer_and_never_for_ever() {
+    fn retry_delays_grow_up_to_the_cap_of_their_class() {
         assert_eq!(
             seconds(Class::Transitional),
             [5, 7, 11, 16, 25, 37, 56, 60, 60]

@@ -154,7 +154,7 @@ mod tests {
     const TOKEN: &str = "canary-token";
 
     #[test]
-    fn a_credential_never_shows_its_secrets() {
+    fn debug_of_a_credential_shows_no_secret() {
         let credential = Credential::new("LTAI-canary-id", SECRET, Some(TOKEN.into())).unwrap();
         for text in [
             format!("{credential:?}"),
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_key_can_be_is_refused_by_name_with_the_fix_and_without_the_value() {
+    fn invalid_credential_names_field_and_fix_not_the_value() {
         let new = |id: &str, secret: &str, token: Option<&str>| {
             Credential::new(id, secret, token.map(SecretString::from)).unwrap_err()
         };

@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn an_override_holds_for_every_region() {
+    fn override_applies_to_every_region() {
         let endpoints = Endpoints::parse(
             Some("http://127.0.0.1:18080"),
             Some("https://sts-vpc.cn-beijing.aliyuncs.com/"),
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_scheme_host_and_port_is_refused_and_not_repeated() {
+    fn invalid_endpoint_is_rejected_and_not_echoed() {
         for text in [
             "",
             "ecs.aliyuncs.com",

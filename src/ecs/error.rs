@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn each_way_to_fail_says_what_was_called_what_it_means_and_what_to_do() {
+    fn every_error_kind_has_class_reason_and_message() {
         let action = Action::LeaveSecurityGroup;
         let throttled = ApiError {
             message: "Slow down.".to_owned(),
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_blamed_for_what_only_another_one_can_mend() {
+    fn only_credential_codes_blame_the_key() {
         let blamed = |code: &str, message: &str| {
             let message = message.to_owned();
             let error = ApiError {
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reason_is_always_one_that_the_api_server_takes() {
+    fn condition_reason_is_always_valid() {
         let reason = |code| api(Action::JoinSecurityGroup, 400, code).reason();
         assert_eq!(
             reason("InvalidInstanceId.Mismatch"),
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_may_have_been_made_unless_something_says_that_it_was_not() {
+    fn outcome_is_unknown_unless_surely_without_effect() {
         let unknown =
             |action, status, code| Error::from(api(action, status, code)).outcome_unknown();
         for action in [Action::JoinSecurityGroup, Action::LeaveSecurityGroup] {

@@ -410,7 +410,7 @@ mod tests {
     ];
 
     #[test]
-    fn no_code_stands_in_two_rows() {
+    fn no_code_is_in_two_rows() {
         let mut seen = HashSet::new();
         for code in TABLE.iter().flat_map(|row| row.codes) {
             assert!(seen.insert(code), "{code}");
@@ -418,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_that_nobody_knows_is_tried_again_and_says_so() {
+    fn unlisted_codes_are_classified_as_unknown() {
         for code in [
             "",
             "Newly.Invented",
@@ -434,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failing_server_is_not_believed_that_something_is_gone_or_done() {
+    fn codes_with_status_5xx_are_transient_or_throttled() {
         for code in TABLE.iter().flat_map(|row| row.codes) {
             for action in ACTIONS {
                 assert_eq!(
@@ -451,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expired_token_is_a_matter_of_credentials_however_it_is_said() {
+    fn expired_token_is_blocked_in_both_spellings() {
         let message = "The specified parameter \"SecurityToken.Expired\" is not valid.";
         let said = classify(Action::JoinSecurityGroup, 400, "InvalidParameter", message);
         assert_eq!(

@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_user_could_inject_is_refused() {
+    fn injection_in_regions_and_ids_is_rejected() {
         for text in [
             "",
             "cn",
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn every_region_in_the_vendors_list_parses() {
+    fn vendor_region_names_parse() {
         for text in [
             "cn-hangzhou",
             "cn-north-2-gov-1",

@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn the_string_to_sign_goes_however_it_is_introduced() {
+    fn string_to_sign_is_redacted_in_every_spelling() {
         for echo in [
             "server string to sign is:POST&%2F&SecurityToken%3Dcanary",
             "server StringToSign is [ACS3-HMAC-SHA256\ncanary]",
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn secret_and_token_go_wherever_they_stand_and_however_they_are_encoded() {
+    fn secrets_are_redacted_in_every_encoding() {
         for secret in ["canary/secret+", "canary+token/="] {
             let once = percent_encode(secret);
             let twice = percent_encode(&once);
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_of_a_secret_goes_too() {
+    fn partial_secret_is_redacted() {
         assert_eq!(
             message("the token is canary+toke"),
             "the token is [redacted]"
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_secret_stays_whatever_it_looks_like() {
+    fn text_without_secrets_is_unchanged() {
         for text in [
             "a % b %2 %zz %+5 &; &#; &#x; &#300; &nosuch; \\ \\u00 \\u00zz;",
             "InvalidInstanceId.NotFound",
@@ -297,19 +297,19 @@ mod tests {
     }
 
     #[test]
-    fn a_short_secret_blots_out_nothing() {
+    fn short_secret_is_not_redacted_inside_other_words() {
         let secrets = Secrets::of(&Credential::new("LTAI", "stance", None).unwrap());
         assert_eq!(secrets.word("InstanceId"), "InstanceId");
     }
 
     #[test]
-    fn what_a_terminal_would_obey_is_taken_out() {
+    fn terminal_control_characters_are_removed() {
         let shown = message("a\u{0}b\nc\u{1b}[31m d\u{202e}e\u{feff}f\u{61c}  g\u{85}h");
         assert_eq!(shown, "a b c [31m def g h");
     }
 
     #[test]
-    fn texts_are_bounded_at_whole_letters() {
+    fn long_texts_are_truncated_at_a_character() {
         for letter in ["x", "节", "😀"] {
             let shown = message(&letter.repeat(100_000));
             assert!(

@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_is_in_the_form_and_signed_with_it() {
+    fn all_parameters_are_signed_in_the_form() {
         let credential =
             Credential::new("testid", "testsecret", Some("CAIS+/tok=en".into())).unwrap();
         let request = build_at("2026-01-02T03:04:05.678Z", &credential);
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lasting_key_sends_no_token() {
+    fn long_lived_key_sends_no_token() {
         let credential = Credential::new("testid", "testsecret", None).unwrap();
         let body = build_at("2026-01-02T03:04:05Z", &credential).into_body();
         assert!(!String::from_utf8_lossy(&body).contains("SecurityToken"));

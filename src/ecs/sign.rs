@@ -141,7 +141,7 @@ mod tests {
         Version=2014-05-26";
 
     #[test]
-    fn v1_the_vendors_documentation_of_2016() {
+    fn v1_matches_the_2016_documentation() {
         let parameters = parameters(DESCRIBE_REGIONS);
         assert_eq!(
             string_to_sign_v1("GET", &parameters),
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn v1_the_vendors_documentation_of_2023() {
+    fn v1_matches_the_2023_documentation() {
         let parameters = parameters(
             "AccessKeyId=testid Action=DescribeDedicatedHosts Format=JSON RegionId=cn-beijing SignatureMethod=HMAC-SHA1 \
              SignatureNonce=edb2b34af0af9a6d14deaf7c1a5315eb SignatureVersion=1.0 Timestamp=2023-03-13T08:34:30Z \
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn v1_the_vendors_go_sdk_with_empty_values_and_with_a_token() {
+    fn v1_matches_the_go_sdk_with_empty_values_and_token() {
         let mut parameters = parameters(
             "AccessKeyId=accessKeyId Action= Format=JSON RegionId=regionId SignatureMethod=HMAC-SHA1 \
              SignatureNonce=MOCK_UUID SignatureType= SignatureVersion=1.0 Version=",
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn v1_the_vendors_openapi_util_without_a_method() {
+    fn v1_matches_openapi_util_without_a_method() {
         assert_eq!(
             sign_v1("", "accessKeySecret", &[("test", "ok")]),
             "jHx/oHoHNrbVfhncHEvPdHXZwHU="
@@ -204,7 +204,7 @@ mod tests {
 
     /// Not published: everything that encoders differ about, computed with another implementation.
     #[test]
-    fn v1_utf8_json_blanks_and_the_signs_of_base64() {
+    fn v1_encodes_utf8_json_blanks_and_base64() {
         let mut parameters = parameters(
             "AccessKeyId=testid Action=DescribeInstances Format=JSON InstanceIds=[\"i-bp1abc\",\"i-bp1*d~f\"] \
              RegionId=cn-hangzhou SecurityToken=CAIS+/tok=en SignatureMethod=HMAC-SHA1 SignatureNonce=nonce-0001 \
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn the_order_in_which_parameters_are_given_does_not_matter() {
+    fn parameter_order_does_not_change_the_signature() {
         let mut parameters = parameters(DESCRIBE_REGIONS);
         parameters.reverse();
         assert_eq!(
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn only_unreserved_bytes_stay_as_they_are() {
+    fn only_unreserved_bytes_are_not_encoded() {
         let kept = "ABCXYZabcxyz0189-_.~";
         assert_eq!(percent_encode(kept), kept);
         assert_eq!(
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn v3_the_vendors_documentation() {
+    fn v3_matches_the_documentation() {
         let query = canonical_query(&[
             ("RegionId", "cn-shanghai"),
             (
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn v3_the_vendors_openapi_util_with_a_header_given_twice() {
+    fn v3_matches_openapi_util_with_a_repeated_header() {
         let query = canonical_query(&[("test", "ok"), ("empty", "")]);
         let payload = "55e12e91650d2fec56ec74e1d3e4ddbfce2ef3a65890c2a19ecf88a307e76a23";
         let request =
@@ -291,7 +291,7 @@ mod tests {
 
     /// Not published: temporary credentials, computed with another implementation.
     #[test]
-    fn v3_temporary_credentials() {
+    fn v3_signs_temporary_credentials() {
         let query = canonical_query(&[
             ("SecurityGroupId", "sg-bp1abc"),
             ("RegionId", "cn-beijing"),

@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn logs_and_messages_name_edges_and_accounts_in_one_line() {
+    fn edges_and_accounts_are_shown_in_one_line() {
         let edge = Edge {
             region: "cn-hangzhou".parse().unwrap(),
             target: Target::Instance("i-1".parse().unwrap()),

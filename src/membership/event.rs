@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_says_what_became_of_whom_and_when() {
+    fn event_names_object_reason_and_time() {
         let at = Timestamp::from_second(1_767_225_600).unwrap();
         let queued = QueuedEvent {
             regarding: ObjectRef::from_obj(&object("web")),
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_for_the_api_server_is_cut_between_characters() {
+    fn long_event_text_is_truncated_at_a_character() {
         assert_eq!(start("four".to_owned(), 4), "four");
         assert_eq!(start("four".to_owned(), 3), "fou");
         assert_eq!(start("節節".to_owned(), 5), "節");
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_was_told_before_the_end_is_written_as_long_as_it_is_worth_the_wait() {
+    async fn queued_events_are_flushed_within_a_time_limit() {
         for (queued, expected) in [(3, 3), (60, 4)] {
             let written = Arc::new(AtomicUsize::new(0));
             let at = Timestamp::from_second(1_767_225_600).unwrap();

@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn in_a_repair_loop_one_repair_an_hour_is_allowed() {
+    async fn repair_loop_allows_one_repair_per_hour() {
         let history = History::default();
         for _ in 0..REPAIR_LIMIT {
             history.repaired("a");
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_pass_waits_for_the_watch_only_so_long() {
+    async fn wait_for_the_watch_is_limited() {
         let history = History::default();
         assert!(history.within_watch_lag("a"));
         tokio::time::advance(WATCH_LAG).await;
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_repair_counts_up_to_the_last_second_of_the_window() {
+    async fn repair_counts_until_its_window_ends() {
         let history = History::default();
         history.repaired("a");
         tokio::time::advance(Duration::from_secs(REPAIR_WINDOW_MINUTES * 60 - 1)).await;
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_edge_that_stayed_for_a_whole_period_is_in_no_loop_any_more() {
+    async fn edge_stable_for_a_period_ends_its_repair_loop() {
         let ready = ReconcileOutcome::WouldJoin;
         let history = History::default();
         for _ in 0..REPAIR_LIMIT {
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_leave_that_is_forbidden_is_believed_when_no_read_lags_any_more() {
+    async fn forbidden_leave_counts_after_the_read_lag() {
         let history = History::default();
         assert!(!history.leave_is_forbidden("a"));
         tokio::time::advance(
@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_drift_is_told_once_until_it_is_repaired() {
+    async fn drift_is_reported_once_until_repaired() {
         let history = History::default();
         assert!(history.first_report_of_drift("a"));
         assert!(!history.first_report_of_drift("a"));
@@ -391,7 +391,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_gone_is_forgotten_and_nothing_else() {
+    async fn only_deleted_objects_are_forgotten() {
         let history = History::default();
         history.repaired("a");
         history.repaired("b");
@@ -403,7 +403,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn waits_grow_while_the_same_goes_wrong_and_begin_anew_with_something_else() {
+    async fn backoff_grows_and_resets_with_another_failure() {
         let history = History::default();
         let failed = ReconcileOutcome::Failed(Class::Blocked);
         let wait = |outcome| {
@@ -428,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn what_failed_in_passing_is_tried_again_at_any_moment_up_to_the_longest_wait() {
+    fn transient_retries_are_spread_up_to_the_cap() {
         let history = History::default();
         let retry = Class::Transient.retry();
         let waits: Vec<Duration> = (0..1_000)
@@ -440,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_was_made_under_a_claim_until_a_call_may_have_had_its_effect() {
+    fn never_joined_holds_until_a_join_may_have_succeeded() {
         let history = History::default();
         history.set_may_have_joined("a", true);
         assert!(history.may_have_joined("a"), "nobody knows");
@@ -451,7 +451,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn errors_of_the_api_server_wait_longer_each_time_until_a_pass_succeeds() {
+    async fn api_server_errors_back_off_until_a_success() {
         let history = History::default();
         let retry = Class::Transient.retry();
         assert!(history.after_error("a") <= retry.first.mul_f64(1.5));
@@ -465,7 +465,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_is_throttled_waits_until_it_may_and_a_little_more() {
+    async fn throttle_wait_ends_shortly_after_the_throttle() {
         let history = History::default();
         let until = Instant::now() + Duration::from_secs(10);
         for _ in 0..100 {
@@ -476,7 +476,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_seen_before_a_wait_for_its_turn_is_kept_until_it_is_dropped() {
+    fn pending_description_is_kept_until_cleared() {
         let history = History::default();
         let seen = TargetDescription {
             state: crate::ecs::TargetState::Running,

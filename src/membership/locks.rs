@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn passes_over_one_target_wait_for_each_other_and_for_nobody_else() {
+    async fn each_target_of_an_account_has_one_lock() {
         let locks = Locks::default();
         let lock = locks.of(None, &edge(0));
         let held = lock.lock().await;
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn locks_that_nobody_holds_are_dropped_and_looked_for_each_time_their_number_doubles() {
+    fn unused_locks_are_dropped_when_their_number_doubles() {
         let key = |number: usize| (None, edge(number).region, edge(number).target);
         let mut locks = Inner::default();
         for number in 0..1_000 {

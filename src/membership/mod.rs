@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_was_ready_as_it_is_now_lets_others_go_first() {
+    fn only_objects_ready_at_their_generation_are_settled() {
         assert!(is_ready_at_generation(&object(false, 2, 2, "True")));
         assert!(!is_ready_at_generation(&object(true, 2, 2, "True")));
         assert!(!is_ready_at_generation(&object(false, 2, 1, "True")));

@@ -286,7 +286,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn passes_are_counted_by_how_they_end() {
+    fn reconciles_are_counted_by_outcome() {
         let ready = |repaired| ReconcileOutcome::Ready {
             origin: None,
             shared: false,
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_that_comes_back_from_the_api_server_is_known_again() {
+    fn stored_status_has_the_same_fingerprint() {
         let mut status = SecurityGroupMembershipStatus {
             observed_generation: Some(3),
             origin: Some(crate::api::membership::Origin::Joined),

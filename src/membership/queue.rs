@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_watches_the_namespace_is_asked_and_nobody_else() {
+    fn enqueue_reaches_only_watches_of_the_namespace() {
         let scopes = [None, Some("team".to_owned()), Some("other".to_owned())];
         let (queue, mut queues) = ReconcileQueue::new(&scopes);
         queue.enqueue(&ObjectRef::new("m").within("team"));

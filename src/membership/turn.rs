@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_region_delays_no_other_and_whoever_waits_is_called_the_urgent_first() {
+    fn full_region_delays_no_other_and_admits_urgent_first() {
         let (queue, mut queues) = ReconcileQueue::new(&[None]);
         let turns = Arc::new(Turns::new(queue));
         let mut held: Vec<Turn> = (0..IN_FLIGHT)
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_was_called_and_does_not_come_in_time_gives_its_place_to_the_next() {
+    async fn late_waiter_loses_its_slot_to_the_next() {
         let (queue, mut queues) = ReconcileQueue::new(&[None]);
         let turns = Arc::new(Turns::new(queue));
         let mut held = full(&turns);
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn places_are_counted_as_long_as_anybody_has_one_and_then_forgotten() {
+    fn region_queue_is_dropped_when_no_slot_is_held() {
         let (queue, _queues) = ReconcileQueue::new(&[None]);
         let turns = Arc::new(Turns::new(queue));
         let mut held = full(&turns);

@@ -251,7 +251,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_denial_covers_what_its_pattern_says_and_nothing_else() {
+    fn denial_covers_only_its_pattern() {
         let mut key = AccessKey::new("id", "secret");
         key.deny.push(Denial {
             action: "ecs:Join*".into(),
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_star_stands_for_anything_and_for_nothing() {
+    fn star_matches_any_text_even_none() {
         for (pattern, text) in [
             ("*", ""),
             ("web-*", "web-"),

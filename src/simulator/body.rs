@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn xml_is_as_the_vendors_page_shows_it() {
+    fn xml_matches_the_vendors_example() {
         let response = success(
             Format::Xml,
             "JoinSecurityGroup",
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_becomes_repeated_elements_and_text_is_escaped() {
+    fn xml_lists_repeat_elements_and_text_is_escaped() {
         let rows =
             json!({"Instances": {"Instance": [{"InstanceName": "a<b&c"}, {"InstanceName": "d"}]}});
         let response = success(Format::Xml, "DescribeInstances", rows, "R");

@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_hits_only_what_it_names_and_only_so_often() {
+    fn fault_hits_only_its_target_and_count() {
         let mut faults = Faults::seeded(1);
         faults.add(parse(r#"{"action": "JoinSecurityGroup", "target": "i-1", "count": 1, "skip": 1, "fault": "reset", "effect": true}"#));
         assert!(faults.strike(join("i-2")).harm.is_none());
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn no_latency_is_too_much() {
+    fn latency_saturates_at_the_maximum() {
         let mut faults = Faults::seeded(1);
         for _ in 0..2 {
             faults.add(Fault {
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn probability_is_the_share_of_calls_that_are_hit_and_the_seed_fixes_which() {
+    fn fault_probability_is_met_and_fixed_by_the_seed() {
         let run = |seed| {
             let mut faults = Faults::seeded(seed);
             faults.add(parse(r#"{"probability": 0.25, "fault": "silence"}"#));

@@ -456,7 +456,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_example_of_the_documentation_is_a_valid_inventory() {
+    fn documented_example_inventory_is_valid() {
         let document = include_str!("../../docs/simulator.md");
         let example = document
             .split("```yaml\n")
@@ -471,7 +471,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_meant_is_refused_in_one_line_with_field_place_and_what_to_write() {
+    fn invalid_inventory_names_field_place_and_fix() {
         for (yaml, said, place) in [
             (
                 "instances: [{id: i-1, securityGroups: [sg-1]}]",
@@ -540,7 +540,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_together_is_refused_with_the_name_of_the_object() {
+    fn inconsistent_inventory_names_the_object() {
         for (yaml, text) in [
             (
                 "instances: [{id: i-1, securityGroupIds: [sg-1]}]",
@@ -571,7 +571,7 @@ mod tests {
     }
 
     #[test]
-    fn generated_names_can_be_guessed() {
+    fn generated_names_are_predictable() {
         let cloud = Cloud::generated(3, 2, 1).unwrap();
         let now = Timestamp::UNIX_EPOCH;
         assert!(cloud.group("sg-sim0001", now).is_some() && cloud.group("sg-base", now).is_some());

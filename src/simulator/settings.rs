@@ -194,7 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_written_as_people_write_them() {
+    fn durations_parse_as_people_write_them() {
         assert_eq!(parse_duration("30ms"), Ok(Duration::from_millis(30)));
         assert_eq!(parse_duration("10s"), Ok(Duration::from_secs(10)));
         assert_eq!(parse_duration("1m 30s"), Ok(Duration::from_secs(90)));

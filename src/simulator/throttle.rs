@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_window_opens_again_at_the_minute_and_is_the_accounts_own() {
+    fn limit_resets_each_minute_and_is_per_account() {
         let limits = BTreeMap::from([("JoinSecurityGroup".to_owned(), 2)]);
         let mut throttle = Throttle::default();
         let mut call = |account: &str, second: i64| {

@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_planned_transition_happens_by_itself_and_a_new_value_cancels_it() {
+    fn planned_transition_happens_unless_overwritten() {
         let mut status = Timeline::new("Stopped");
         status.set(second(10), "Starting");
         status.plan(second(20), "Running");
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timeline_does_not_grow_for_ever() {
+    fn timeline_does_not_grow_without_bound() {
         let mut groups = Timeline::new(0);
         for round in 0..10_000 {
             groups.set(second(round), round);

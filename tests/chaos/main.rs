@@ -40,7 +40,7 @@ const BETWEEN: usize = 12;
 const PROGRESS: usize = 20;
 
 #[tokio::test]
-async fn killed_at_any_moment_cloud_and_objects_come_to_what_the_promises_allow() -> Result<()> {
+async fn killed_at_any_moment_the_end_state_is_allowed() -> Result<()> {
     let number = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
     let kills = number("KILLS").map_or(KILLS, |kills: u64| usize::try_from(kills).unwrap());
     let seed = number("SEED").unwrap_or_else(|| rand::random_range(0..1_000_000));

@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_joined_is_ours_and_does_not_outlive_its_object() {
+    fn joined_edge_must_be_left_with_its_object() {
         let mut edge = Edge::new(false);
         edge.created(0, DEFAULTS);
         assert!(allows(&edge, true, [JOINED, Object::Absent]));
@@ -400,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_there_is_adopted_and_stays_unless_told_to_go() {
+    fn adopted_edge_must_stay_unless_policy_removes_it() {
         let mut edge = Edge::new(true);
         edge.created(0, DEFAULTS);
         assert!(!allows(&edge, true, [JOINED, Object::Absent]));
@@ -420,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shared_edge_goes_with_the_last_object_and_not_before() {
+    fn shared_edge_is_left_with_its_last_object() {
         let mut edge = Edge::new(false);
         edge.created(0, DEFAULTS);
         assert!(edge.compare(true, [JOINED, Object::Absent], [true, false]));
@@ -435,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn who_refuses_to_adopt_may_later_find_the_edge_shared() {
+    fn refused_adoption_may_later_become_shared() {
         let mut edge = Edge::new(true);
         edge.created(0, DEFAULTS);
         edge.created(
@@ -452,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_paused_or_only_reported_is_not_touched() {
+    fn paused_or_reported_edge_is_not_changed() {
         let mut edge = Edge::new(false);
         edge.created(
             0,

@@ -49,7 +49,7 @@ fn check(error: &Error, status: u16, code: &str, class: Class) {
 }
 
 #[tokio::test]
-async fn every_code_of_join() {
+async fn every_join_code_has_its_class() {
     let (client, next) = cloud().await;
     for (status, code, class) in JOIN_SEED.iter().chain(JOIN).chain(MODIFY).chain(COMMON) {
         *next.lock().unwrap() = (*status, (*code).to_owned());
@@ -68,7 +68,7 @@ async fn every_code_of_join() {
 }
 
 #[tokio::test]
-async fn every_code_of_leave() {
+async fn every_leave_code_has_its_class() {
     let (client, next) = cloud().await;
     for (status, code, class) in LEAVE.iter().chain(COMMON) {
         *next.lock().unwrap() = (*status, (*code).to_owned());
@@ -87,7 +87,7 @@ async fn every_code_of_leave() {
 }
 
 #[tokio::test]
-async fn every_code_of_describe() {
+async fn every_describe_code_has_its_class() {
     let (client, next) = cloud().await;
     for (status, code, class) in DESCRIBE.iter().chain(COMMON) {
         *next.lock().unwrap() = (*status, (*code).to_owned());
@@ -114,7 +114,7 @@ async fn every_code_of_describe() {
 }
 
 #[tokio::test]
-async fn every_code_of_sts() {
+async fn every_sts_code_has_its_class() {
     let (client, next) = cloud().await;
     for (status, code, class) in STS.iter().chain(COMMON) {
         *next.lock().unwrap() = (*status, (*code).to_owned());
@@ -129,7 +129,7 @@ async fn every_code_of_sts() {
 
 /// A finalizer goes on these words and on no others; none of them is believed from a server that failed.
 #[tokio::test]
-async fn nothing_but_these_codes_says_that_a_target_is_out_of_a_group() {
+async fn only_known_codes_confirm_a_leave() {
     let (client, next) = cloud().await;
     let mut done = Vec::new();
     for (_, code, _) in [JOIN_SEED, JOIN, LEAVE, DESCRIBE, MODIFY, COMMON, STS].concat() {
@@ -160,7 +160,7 @@ async fn nothing_but_these_codes_says_that_a_target_is_out_of_a_group() {
 }
 
 #[tokio::test]
-async fn lower_case_names_of_an_error_are_read_too() {
+async fn lower_case_error_fields_are_read() {
     let body = r#"{"requestId":"R","code":"Throttling.Api","message":"Words."}"#;
     let server = Server::always(Reply::json(400, body)).await;
     let error = server

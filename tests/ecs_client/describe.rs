@@ -76,7 +76,7 @@ async fn refused(replies: Vec<Reply>) -> String {
 }
 
 #[tokio::test]
-async fn an_instance_is_described() {
+async fn instance_is_described() {
     let server = Server::start(everything(100)).await;
     let found = describe(&server, &ids(0..1)).await.unwrap();
     let expected = TargetDescription {
@@ -94,7 +94,7 @@ async fn an_instance_is_described() {
 }
 
 #[tokio::test]
-async fn a_network_interface_is_described() {
+async fn network_interface_is_described() {
     let server = Server::always(Reply::json(
         200,
         r#"{"RequestId":"R","NetworkInterfaceSets":{"NetworkInterfaceSet":[
@@ -130,7 +130,7 @@ async fn a_network_interface_is_described() {
 }
 
 #[tokio::test]
-async fn every_state_is_shown_as_the_cloud_spells_it() {
+async fn every_state_keeps_the_clouds_spelling() {
     for (state, transitional) in [
         ("Pending", true),
         ("Starting", true),
@@ -161,7 +161,7 @@ async fn every_state_is_shown_as_the_cloud_spells_it() {
 }
 
 #[tokio::test]
-async fn a_hundred_go_in_one_call_and_nothing_is_asked_about_nothing() {
+async fn ids_are_sent_100_per_call_and_none_makes_no_call() {
     let server = Server::start(everything(100)).await;
     assert_eq!(describe(&server, &ids(0..100)).await.unwrap().len(), 100);
     assert_eq!(server.seen().len(), 1);
@@ -194,7 +194,7 @@ async fn pages_are_followed_to_the_end() {
 }
 
 #[tokio::test]
-async fn pages_that_shrink_are_followed_all_the_same_and_one_that_has_all_is_the_last() {
+async fn shrinking_pages_are_followed_until_all_rows_came() {
     let all = ids(0..5);
     let server = Server::in_turn(vec![
         page(&[row("i-4"), row("i-1"), row("i-3")], "a"),
@@ -230,7 +230,7 @@ async fn pages_that_shrink_are_followed_all_the_same_and_one_that_has_all_is_the
 }
 
 #[tokio::test]
-async fn a_total_that_disagrees_says_nothing() {
+async fn wrong_total_count_is_ignored() {
     // Documented as meaningless with NextToken paging: it neither ends the pages nor makes up for a row.
     for total in ["0", "1", "2", "3", "-1", "1e300", "\"two\"", "null", "[]"] {
         let rows = format!("{},{}", row("i-0"), row("i-1"));
@@ -262,7 +262,7 @@ async fn a_total_that_disagrees_says_nothing() {
 }
 
 #[tokio::test]
-async fn interfaces_that_nobody_asked_for_that_come_twice_or_without_end_are_refused() {
+async fn invalid_interface_pages_are_rejected() {
     let row = |id: &str| {
         format!(
             r#"{{"NetworkInterfaceId":"{id}","Status":"InUse","SecurityGroupIds":{{"SecurityGroupId":["sg-1"]}}}}"#
@@ -303,7 +303,7 @@ async fn interfaces_that_nobody_asked_for_that_come_twice_or_without_end_are_ref
 }
 
 #[tokio::test]
-async fn a_page_that_fails_fails_the_whole() {
+async fn one_failed_page_fails_the_describe() {
     let rows = |n: &str| page(&[row("i-0")], n);
     let cut = Reply::json(200, r#"{"RequestId":"R","Instances":{"Instance":["#);
     assert_eq!(
@@ -319,7 +319,7 @@ async fn a_page_that_fails_fails_the_whole() {
 }
 
 #[tokio::test]
-async fn pages_that_do_not_end_are_left() {
+async fn endless_pages_are_rejected() {
     assert_eq!(
         refused(vec![page(&[], "same")]).await,
         "its pages do not end"
@@ -348,7 +348,7 @@ async fn pages_that_do_not_end_are_left() {
 }
 
 #[tokio::test]
-async fn a_token_is_followed_up_to_four_kibibytes() {
+async fn page_token_is_accepted_up_to_4_kib() {
     let token = |length: usize| page(&[row("i-0")], &"t".repeat(length));
     let last = page(&[row("i-1")], "");
     let server = Server::in_turn(vec![token(4096), last.clone()]).await;
@@ -382,7 +382,7 @@ impl Transport for Slow {
 }
 
 #[tokio::test(start_paused = true)]
-async fn all_pages_of_a_hundred_share_one_deadline() {
+async fn all_pages_of_a_batch_share_one_deadline() {
     let deadlines = Arc::new(Mutex::new(Vec::new()));
     let client = client("http://cloud.test", Slow(Arc::clone(&deadlines)));
     let start = tokio::time::Instant::now();
@@ -400,7 +400,7 @@ async fn all_pages_of_a_hundred_share_one_deadline() {
 }
 
 #[tokio::test]
-async fn rows_that_nobody_asked_for_or_that_come_twice_are_refused() {
+async fn unrequested_or_repeated_rows_are_rejected() {
     assert_eq!(
         refused(vec![page(&[row("i-0"), row("i-7")], "")]).await,
         "it describes something that was not asked for"
@@ -416,7 +416,7 @@ async fn rows_that_nobody_asked_for_or_that_come_twice_are_refused() {
 }
 
 #[tokio::test]
-async fn a_row_that_cannot_be_read_is_no_missing_row() {
+async fn unreadable_row_is_an_error_not_an_absence() {
     let good = row("i-0");
     for (from, to) in [
         (r#""Status":"Running","#, ""),
@@ -476,7 +476,7 @@ async fn a_row_that_cannot_be_read_is_no_missing_row() {
 }
 
 #[tokio::test]
-async fn what_is_of_no_matter_may_be_missing() {
+async fn optional_fields_may_be_missing() {
     let bare = r#"{"InstanceId":"i-0","Status":"Stopped","SecurityGroupIds":{"SecurityGroupId":["G1234567890","F876FF7BA984","sg-1"]}}"#;
     let server = Server::always(page(&[bare.to_owned()], "")).await;
     let found = describe(&server, &ids(0..1))

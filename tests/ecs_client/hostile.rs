@@ -31,7 +31,7 @@ pub async fn errors(client: &Client) -> Vec<Error> {
 
 #[tokio::test]
 #[expect(clippy::too_many_lines, reason = "a table")]
-async fn a_body_that_is_not_what_was_promised_is_a_bad_answer() {
+async fn unexpected_body_is_a_bad_answer() {
     let json = "content-type: application/json\r\n";
     let html =
         "<!DOCTYPE html><html><title>502 Bad Gateway</title>InvalidInstanceId.NotFound</html>";
@@ -205,7 +205,7 @@ async fn a_body_that_is_not_what_was_promised_is_a_bad_answer() {
 }
 
 #[tokio::test]
-async fn a_redirect_is_not_followed() {
+async fn redirect_is_not_followed() {
     let other = Server::always(Reply::json(200, r#"{"RequestId":"R"}"#)).await;
     for (status, body) in [
         (301, ""),
@@ -230,7 +230,7 @@ async fn a_redirect_is_not_followed() {
 }
 
 #[tokio::test]
-async fn an_answer_is_read_up_to_a_mebibyte() {
+async fn answer_is_read_up_to_1_mib() {
     let filler = "x".repeat(1024 * 1024 - 40);
     let just_fits = Server::always(Reply::json(
         200,
@@ -262,7 +262,7 @@ async fn an_answer_is_read_up_to_a_mebibyte() {
 
 /// A mebibyte is a mebibyte: a packed answer could be a thousand.
 #[tokio::test]
-async fn a_packed_answer_is_not_asked_for_and_not_unpacked() {
+async fn compressed_answer_is_not_requested_or_decoded() {
     let packed = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\x03\xab\x56\x0a\x4a\x2d\x2c\x4d\x2d\x2e\xf1\x4c\x51\xb2\x52\x0a\x52\xaa\x05\x00\x10\x67\xcd\xe8\x11\x00\x00\x00";
     let headers = "content-type: application/json\r\ncontent-encoding: gzip\r\n";
     let server = Server::always(Reply::new(200, headers, packed)).await;
@@ -282,7 +282,7 @@ async fn a_packed_answer_is_not_asked_for_and_not_unpacked() {
 }
 
 #[tokio::test]
-async fn the_deadline_holds_for_the_whole_exchange_however_much_arrives() {
+async fn deadline_covers_the_whole_exchange() {
     let head = b"HTTP/1.1 200 X\r\ncontent-length: 1000000\r\n\r\n".to_vec();
     for reply in [
         Reply::Stall(Vec::new()),
@@ -312,7 +312,7 @@ async fn the_deadline_holds_for_the_whole_exchange_however_much_arrives() {
 }
 
 #[tokio::test]
-async fn a_connection_that_breaks_leaves_the_outcome_open() {
+async fn broken_connection_leaves_the_outcome_unknown() {
     for bytes in [
         &b""[..],
         b"HTTP/1.1 200 X\r\ncontent-le",
@@ -340,7 +340,7 @@ async fn a_connection_that_breaks_leaves_the_outcome_open() {
 }
 
 #[tokio::test]
-async fn no_connection_means_that_nothing_happened() {
+async fn failed_connect_means_no_effect() {
     let nothing_happened = |error: Error| {
         assert!(
             matches!(
@@ -381,7 +381,7 @@ async fn no_connection_means_that_nothing_happened() {
 }
 
 #[tokio::test]
-async fn texts_of_the_cloud_are_fit_for_a_terminal() {
+async fn cloud_texts_are_safe_for_a_terminal() {
     let long = "节".repeat(5000);
     let body = format!(
         r#"{{"RequestId":"R\u001b[2J\nR","Code":"Odd.Code-节","Message":"a\u0000b\r\nc\u001b[31m{long}"}}"#
@@ -404,7 +404,7 @@ async fn texts_of_the_cloud_are_fit_for_a_terminal() {
 }
 
 #[tokio::test]
-async fn the_cloud_says_how_long_to_stay_away_and_nonsense_is_not_heard() {
+async fn retry_after_is_read_and_nonsense_ignored() {
     let throttled = r#"{"RequestId":"R","Code":"Throttling.User","Message":"m"}"#;
     let other = r#"{"RequestId":"R","Code":"InternalError","Message":"m"}"#;
     let after = |millis| Some(Duration::from_millis(millis));
@@ -464,7 +464,7 @@ async fn the_cloud_says_how_long_to_stay_away_and_nonsense_is_not_heard() {
 }
 
 #[tokio::test]
-async fn the_cloud_names_its_limit_with_a_throttle_and_nonsense_is_no_limit() {
+async fn throttle_limit_is_read_and_nonsense_ignored() {
     let throttled = r#"{"RequestId":"R","Code":"Throttling.User","Message":"m"}"#;
     let other = r#"{"RequestId":"R","Code":"InternalError","Message":"m"}"#;
     for (body, header, expected) in [
@@ -505,7 +505,7 @@ async fn the_cloud_names_its_limit_with_a_throttle_and_nonsense_is_no_limit() {
 }
 
 #[tokio::test]
-async fn an_account_is_digits_as_they_stand() {
+async fn account_id_must_be_plain_digits() {
     let long = "1".repeat(65);
     for uid in [
         long.as_str(),

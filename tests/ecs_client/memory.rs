@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 use crate::hostile;
 
 #[test]
-fn a_credential_that_went_has_left_nothing_behind() {
+fn dropped_credential_leaves_nothing_in_memory() {
     // Of two lengths: what is freed may be used again for something else, but not for both.
     for length in [64, 192] {
         let (secret, token) = (Masked::random(length), Masked::random(length));

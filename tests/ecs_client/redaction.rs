@@ -5,7 +5,7 @@ use security_group_operator::ecs::{Credential, Endpoints, Error, sign};
 use crate::server::{Reply, SECRET, Server, TOKEN, group, instance, region};
 
 #[tokio::test]
-async fn what_the_cloud_echoes_of_a_signed_request_is_never_shown() {
+async fn echoed_signed_request_is_never_shown() {
     // As the real one does: the whole string to sign, token and all, in each of the spellings seen, and in places where it
     // has never been seen.
     let server = Server::start(|seen| {
@@ -50,7 +50,7 @@ async fn what_the_cloud_echoes_of_a_signed_request_is_never_shown() {
 }
 
 #[tokio::test]
-async fn a_secret_in_a_row_is_no_state_vpc_or_lock() {
+async fn row_with_a_secret_is_rejected() {
     for (status, vpc, lock) in [
         (SECRET, "vpc-1", "security"),
         ("Running", TOKEN, "security"),
@@ -71,7 +71,7 @@ async fn a_secret_in_a_row_is_no_state_vpc_or_lock() {
 }
 
 #[tokio::test]
-async fn client_and_credential_show_no_secret() {
+async fn debug_of_client_and_credential_shows_no_secret() {
     let credential = Credential::new("LTAI5t-canary", SECRET, Some(TOKEN.into())).unwrap();
     let server = Server::always(Reply::json(200, r#"{"RequestId":"R"}"#)).await;
     let client = security_group_operator::ecs::Client::new(

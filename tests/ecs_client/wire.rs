@@ -17,7 +17,7 @@ use crate::server::{
 const DONE: &str = r#"{"RequestId":"473469C7-AA6F-4DC5-B3DB-A3DC0DE3C83E"}"#;
 
 #[tokio::test]
-async fn join_and_leave_name_region_target_and_group() {
+async fn join_and_leave_send_region_target_and_group() {
     let server = Server::always(Reply::json(200, DONE)).await;
     let client = server.client();
     for target in [instance(), network_interface()] {
@@ -58,7 +58,7 @@ async fn join_and_leave_name_region_target_and_group() {
 }
 
 #[tokio::test]
-async fn every_attempt_is_signed_anew_and_keeps_its_secrets_out_of_the_url() {
+async fn each_attempt_is_signed_anew_without_secrets_in_url() {
     let server = Server::always(Reply::json(
         500,
         r#"{"Code":"InternalError","Message":"","RequestId":"R"}"#,
@@ -127,7 +127,7 @@ impl Transport for Deadlines {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_call_has_the_deadline_that_the_vendors_sdk_gives_it() {
+async fn each_call_has_the_vendor_sdks_deadline() {
     let deadlines = Deadlines::default();
     let seen = deadlines.0.clone();
     let client = client("http://cloud.test", deadlines);
@@ -147,7 +147,7 @@ async fn every_call_has_the_deadline_that_the_vendors_sdk_gives_it() {
 }
 
 #[tokio::test]
-async fn a_proxy_of_the_environment_sees_no_signed_call() {
+async fn environment_proxy_is_not_used() {
     const SERVER: &str = "SECURITY_GROUP_OPERATOR_TEST_SERVER";
     if let Ok(address) = std::env::var(SERVER) {
         let client = client(&address, Http::new().unwrap());
@@ -160,10 +160,7 @@ async fn a_proxy_of_the_environment_sees_no_signed_call() {
     let server = Server::always(Reply::json(200, DONE)).await;
     let proxy = Server::always(Reply::json(200, DONE)).await;
     let mut again = tokio::process::Command::new(std::env::current_exe().unwrap());
-    again.args([
-        "--exact",
-        "wire::a_proxy_of_the_environment_sees_no_signed_call",
-    ]);
+    again.args(["--exact", "wire::environment_proxy_is_not_used"]);
     again.env(SERVER, &server.address);
     for name in ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"] {
         again.env(name, &proxy.address);
@@ -175,7 +172,7 @@ async fn a_proxy_of_the_environment_sees_no_signed_call() {
 }
 
 #[tokio::test]
-async fn sts_says_whose_credentials_these_are() {
+async fn sts_returns_account_and_arn() {
     let server = Server::always(Reply::json(
         200,
         r#"{"RequestId":"R","IdentityType":"RAMUser","AccountId":"1234567890123456","PrincipalId":"2","UserId":"2","Arn":"acs:ram::1234567890123456:user/x"}"#,

@@ -44,7 +44,7 @@ fn own() -> Value {
 }
 
 #[test]
-fn a_secret_that_is_put_right_is_seen_within_a_minute_however_long_the_cloud_is_not_asked() {
+fn corrected_secret_is_used_within_a_minute() {
     in_virtual_time(|| async {
         let world = world().await;
         let wrong = json!({
@@ -82,7 +82,7 @@ fn a_secret_that_is_put_right_is_seen_within_a_minute_however_long_the_cloud_is_
 }
 
 #[test]
-fn an_account_whose_key_the_cloud_does_not_take_any_more_says_so() {
+fn revoked_key_makes_the_account_not_ready() {
     in_virtual_time(|| async {
         let world = world().await;
         world.membership("m", 0, 0, json!({}));
@@ -114,7 +114,7 @@ fn an_account_whose_key_the_cloud_does_not_take_any_more_says_so() {
 }
 
 #[test]
-fn a_key_that_sts_still_takes_is_asked_about_once_and_stays_accepted() {
+fn key_accepted_by_sts_is_checked_once_and_kept() {
     in_virtual_time(|| async {
         let world = world().await;
         let before = account(&world, CLUSTER);
@@ -134,7 +134,7 @@ fn a_key_that_sts_still_takes_is_asked_about_once_and_stays_accepted() {
 }
 
 #[test]
-fn what_the_api_server_cannot_say_of_a_secret_does_not_undo_what_the_cloud_said_of_it() {
+fn secret_read_error_keeps_account_ready() {
     in_virtual_time(|| async {
         let world = world().await;
         world.membership("m", 0, 0, json!({}));
@@ -150,7 +150,7 @@ fn what_the_api_server_cannot_say_of_a_secret_does_not_undo_what_the_cloud_said_
 }
 
 #[test]
-fn a_status_that_is_refused_costs_no_storm_of_calls() {
+fn failed_status_writes_cause_no_call_storm() {
     in_virtual_time(|| async {
         let world = world().await;
         world.simulator.reset_stats();
@@ -164,7 +164,7 @@ fn a_status_that_is_refused_costs_no_storm_of_calls() {
 }
 
 #[test]
-fn an_account_whose_calls_hang_holds_up_nobody_elses_objects_on_a_target_of_the_same_name() {
+fn hanging_account_does_not_delay_other_accounts() {
     in_virtual_time(|| async {
         let world = world().await;
         world.write_secret(TEAMS, 2);
@@ -193,7 +193,7 @@ fn an_account_whose_calls_hang_holds_up_nobody_elses_objects_on_a_target_of_the_
 }
 
 #[test]
-fn an_account_that_this_version_cannot_read_is_not_said_to_be_missing_and_grants_nothing() {
+fn unreadable_account_is_not_ready_and_grants_nothing() {
     in_virtual_time(|| async {
         let world = world().await;
         let grants = |ids: Value| {

@@ -42,7 +42,7 @@ fn ask(world: &World, name: &str) {
 }
 
 #[test]
-fn each_target_is_looked_at_once_a_period_however_many_there_are() {
+fn each_target_is_read_once_per_scan_period() {
     // Also where the last block of a hundred is a full one.
     for (targets, blocks) in [(1, 1), (100, 1), (201, 3)] {
         in_virtual_time(|| async move {
@@ -76,7 +76,7 @@ fn each_target_is_looked_at_once_a_period_however_many_there_are() {
 }
 
 #[test]
-fn what_a_pass_has_left_as_it_should_be_is_not_looked_at_by_another_pass() {
+fn ready_object_is_read_only_by_scans() {
     let refuse = json!({"adoptionPolicy": "Refuse"});
     // Who refuses to adopt looks again by itself, every few minutes.
     for (foreign, policies, expected, passes) in [
@@ -99,7 +99,7 @@ fn what_a_pass_has_left_as_it_should_be_is_not_looked_at_by_another_pass() {
 }
 
 #[test]
-fn a_pass_waits_for_the_watch_that_lags_behind_our_own_writes() {
+fn reconcile_waits_for_a_watch_behind_our_writes() {
     in_virtual_time(|| async {
         let world = world().await;
         world.membership("m", 0, 0, json!({}));
@@ -119,7 +119,7 @@ fn a_pass_waits_for_the_watch_that_lags_behind_our_own_writes() {
 }
 
 #[test]
-fn a_drift_and_its_repair_are_told_once_each() {
+fn drift_and_repair_are_each_reported_once() {
     in_virtual_time(|| async {
         let world = world().await;
         world.membership("m", 0, 0, json!({}));
@@ -135,7 +135,7 @@ fn a_drift_and_its_repair_are_told_once_each() {
 }
 
 #[test]
-fn a_drift_whose_repair_fails_is_told_and_one_whose_repair_waits_for_its_turn_is_not_yet() {
+fn drift_is_reported_if_repair_fails_not_if_it_waits() {
     let unavailable = json!({"error": {"code": "ServiceUnavailable"}});
     let throttle = json!({"throttle": {"retryAfter": "20s"}});
     for (how, count, drift) in [(&unavailable, 1_000, true), (&throttle, 1, false)] {
@@ -167,7 +167,7 @@ fn a_drift_whose_repair_fails_is_told_and_one_whose_repair_waits_for_its_turn_is
 }
 
 #[test]
-fn who_waits_for_its_turn_for_longer_than_a_minute_says_so_once_and_gets_it() {
+fn rate_limit_wait_over_a_minute_is_reported_once() {
     in_virtual_time(|| async {
         let world = world().await;
         world.cloud(json!({"set": {"limits": {"JoinSecurityGroup": 1}}}));
@@ -194,7 +194,7 @@ fn who_waits_for_its_turn_for_longer_than_a_minute_says_so_once_and_gets_it() {
 }
 
 #[test]
-fn a_spec_that_names_no_edge_is_said_once_for_its_generation() {
+fn invalid_spec_is_reported_once_per_generation() {
     in_virtual_time(|| async {
         let world = world().await;
         world.membership("m", 0, 0, json!({"networkInterfaceID": "eni-1"}));
@@ -215,7 +215,7 @@ fn a_spec_that_names_no_edge_is_said_once_for_its_generation() {
 }
 
 #[test]
-fn an_object_that_cannot_be_read_is_said_to_be_so_once() {
+fn unreadable_object_is_reported_once() {
     in_virtual_time(|| async {
         let world = world().await;
         // As where the CRD is a newer one than the operator.
@@ -234,7 +234,7 @@ fn an_object_that_cannot_be_read_is_said_to_be_so_once() {
 }
 
 #[test]
-fn a_scan_asks_for_nothing_that_is_paused_or_that_nobody_was_granted() {
+fn scan_skips_paused_and_ungranted_targets() {
     in_virtual_time(|| async {
         let world = world().await;
         world.membership("m", 0, 0, json!({}));
@@ -262,7 +262,7 @@ fn a_scan_asks_for_nothing_that_is_paused_or_that_nobody_was_granted() {
 }
 
 #[test]
-fn a_scan_that_fails_because_of_one_target_has_every_one_looked_at_by_itself() {
+fn failed_scan_batch_requeues_each_object() {
     in_virtual_time(|| async {
         let world = world().await;
         world.membership("m", 0, 0, json!({}));

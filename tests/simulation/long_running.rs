@@ -28,7 +28,7 @@ fn reason(world: &World, type_: &str) -> Option<String> {
 }
 
 #[test]
-fn a_target_between_states_counts_as_stuck_after_half_an_hour_and_not_sooner() {
+fn transitional_target_is_stalled_after_30_minutes() {
     in_virtual_time(|| async {
         let mut world = World::new(SimOptions::default());
         world.cloud(json!({"setStatus": {"id": "i-0", "status": "Starting", "for": "40m"}}));
@@ -49,7 +49,7 @@ fn a_target_between_states_counts_as_stuck_after_half_an_hour_and_not_sooner() {
 }
 
 #[test]
-fn what_was_retried_before_is_no_part_of_the_half_hour() {
+fn earlier_retries_do_not_count_as_waiting_time() {
     in_virtual_time(|| async {
         let mut world = World::new(SimOptions::default());
         world.start(None);
@@ -75,7 +75,7 @@ fn what_was_retried_before_is_no_part_of_the_half_hour() {
 }
 
 #[test]
-fn an_edge_that_cannot_be_put_back_is_not_said_to_be_there() {
+fn ready_is_false_while_repair_fails() {
     in_virtual_time(|| async {
         let mut world = World::new(SimOptions::default());
         world.start(None);
@@ -100,7 +100,7 @@ fn an_edge_that_cannot_be_put_back_is_not_said_to_be_there() {
 }
 
 #[test]
-fn the_times_of_conditions_are_those_at_which_they_changed() {
+fn transition_time_is_the_time_of_the_change() {
     in_virtual_time(|| async {
         let mut world = World::new(SimOptions::default());
         world.cloud(json!({"setStatus": {"id": "i-0", "status": "Starting", "for": "10m"}}));
@@ -128,7 +128,7 @@ async fn undo(world: &World) -> Option<String> {
 }
 
 #[test]
-fn three_repairs_in_half_an_hour_are_a_loop_and_one_an_hour_is_tried_in_it() {
+fn three_repairs_in_30_minutes_are_a_repair_loop() {
     in_virtual_time(|| async {
         let mut world = World::new(SimOptions::default());
         world.start(None);
@@ -154,7 +154,7 @@ fn three_repairs_in_half_an_hour_are_a_loop_and_one_an_hour_is_tried_in_it() {
 }
 
 #[test]
-fn repairs_far_from_each_other_are_no_loop() {
+fn rare_repairs_are_no_repair_loop() {
     in_virtual_time(|| async {
         let mut world = World::new(SimOptions::default());
         world.start(None);

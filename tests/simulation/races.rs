@@ -40,7 +40,7 @@ fn tear_away(world: &World, name: &str) {
 }
 
 #[test]
-fn what_a_new_edge_and_its_end_cost() {
+fn edge_costs_four_effects_and_its_deletion_three() {
     in_virtual_time(|| async {
         let world = world().await;
         let before = world.monitor.effects();
@@ -59,7 +59,7 @@ fn what_a_new_edge_and_its_end_cost() {
 }
 
 #[test]
-fn a_join_that_fails_is_no_membership() {
+fn failed_join_is_not_ready_until_retried() {
     for (code, reason) in [
         ("ServiceUnavailable", "Retrying"),
         ("OperationConflict", "Retrying"),
@@ -78,7 +78,7 @@ fn a_join_that_fails_is_no_membership() {
 }
 
 #[test]
-fn a_leave_that_fails_lets_nothing_go() {
+fn failed_leave_keeps_the_object_until_retried() {
     in_virtual_time(|| async {
         let world = world().await;
         world.membership("m", 0, 0, json!({}));
@@ -95,7 +95,7 @@ fn a_leave_that_fails_lets_nothing_go() {
 }
 
 #[test]
-fn whoever_is_faster_is_adopted_or_left_alone_and_it_is_said_at_once() {
+fn foreign_join_in_between_is_adopted_or_refused() {
     for (adoption, told) in [("Adopt", "Adopted"), ("Refuse", "AdoptionRefused")] {
         at_every_moment(60, |moment| async move {
             let world = world().await;
@@ -121,7 +121,7 @@ fn whoever_is_faster_is_adopted_or_left_alone_and_it_is_said_at_once() {
 }
 
 #[test]
-fn an_edge_or_a_target_that_goes_by_itself_holds_no_deletion_up() {
+fn removed_edge_or_target_does_not_block_deletion() {
     let gone: [fn(&World); 2] = [
         |world| world.foreign(0, 0, false),
         |world| world.cloud(json!({"delete": {"id": "i-0"}})),
@@ -141,7 +141,7 @@ fn an_edge_or_a_target_that_goes_by_itself_holds_no_deletion_up() {
 }
 
 #[test]
-fn an_heir_that_goes_at_any_moment_holds_nobody_up_and_the_next_one_inherits() {
+fn removed_successor_is_replaced_by_the_next() {
     at_every_moment(20, |moment| async move {
         let world = world().await;
         for name in ["m", "successor", "third"] {
@@ -165,7 +165,7 @@ fn an_heir_that_goes_at_any_moment_holds_nobody_up_and_the_next_one_inherits() {
 }
 
 #[test]
-fn an_heir_that_is_deleted_before_it_was_ever_claimed_holds_nobody_up() {
+fn unclaimed_deleting_successor_blocks_no_deletion() {
     at_every_moment(20, |moment| async move {
         let world = world().await;
         world.membership("m", 0, 0, json!({}));
@@ -189,7 +189,7 @@ fn an_heir_that_is_deleted_before_it_was_ever_claimed_holds_nobody_up() {
 }
 
 #[test]
-fn an_heir_that_cannot_be_written_to_just_now_is_the_heir_all_the_same() {
+fn conflict_on_the_successor_is_retried() {
     in_virtual_time(|| async {
         let world = world().await;
         for name in ["m", "successor"] {
@@ -219,7 +219,7 @@ fn restored(world: &World, finalizers: &Value) {
 }
 
 #[test]
-fn a_restored_object_loses_our_finalizer_and_keeps_everybody_elses() {
+fn restored_object_loses_only_our_finalizer() {
     in_virtual_time(|| async {
         let world = world().await;
         restored(&world, &json!([FINALIZER, "example.com/hold"]));
@@ -235,7 +235,7 @@ fn a_restored_object_loses_our_finalizer_and_keeps_everybody_elses() {
 }
 
 #[test]
-fn a_restored_object_goes_even_if_the_api_server_refuses_in_between() {
+fn restored_object_is_deleted_despite_a_conflict() {
     at_every_moment(60, |moment| async move {
         let world = world().await;
         restored(&world, &json!([FINALIZER]));
@@ -250,7 +250,7 @@ fn a_restored_object_goes_even_if_the_api_server_refuses_in_between() {
 }
 
 #[test]
-fn an_object_that_is_torn_away_at_any_moment_is_not_made_again() {
+fn force_deleted_object_is_not_recreated() {
     at_every_moment(60, |moment| async move {
         let world = world().await;
         world.membership("m", 0, 0, json!({}));
@@ -265,7 +265,7 @@ fn an_object_that_is_torn_away_at_any_moment_is_not_made_again() {
 }
 
 #[test]
-fn a_paused_object_costs_nothing_but_to_say_so() {
+fn paused_object_is_reported_and_not_joined() {
     in_virtual_time(|| async {
         let world = world().await;
         world.membership("m", 0, 0, json!({}));
@@ -288,7 +288,7 @@ fn a_paused_object_costs_nothing_but_to_say_so() {
 }
 
 #[test]
-fn what_was_joined_is_left_even_when_its_secret_went_first() {
+fn joined_edge_is_left_after_its_secret_is_deleted() {
     in_virtual_time(|| async {
         let world = world().await;
         for (target, name) in ["m", "stays"].into_iter().enumerate() {
@@ -307,8 +307,7 @@ fn what_was_joined_is_left_even_when_its_secret_went_first() {
 }
 
 #[test]
-fn an_account_may_go_before_what_it_joined_but_not_long_before_and_the_operator_must_have_known_it()
-{
+fn deleted_account_is_used_for_leaves_for_ten_minutes() {
     in_virtual_time(|| async {
         let mut world = world().await;
         world.write_secret(TEAMS, 0);
@@ -351,7 +350,7 @@ fn an_account_may_go_before_what_it_joined_but_not_long_before_and_the_operator_
 }
 
 #[test]
-fn without_a_grant_nothing_is_done_and_nothing_is_undone() {
+fn revoked_grant_suspends_joins_and_deletions() {
     in_virtual_time(|| async {
         let world = world().await;
         world.membership("m", 0, 0, json!({}));
@@ -390,7 +389,7 @@ fn second_account(world: &World, grants: &Value) {
 }
 
 #[test]
-fn only_who_holds_or_may_hold_an_edge_keeps_it() {
+fn only_claiming_or_granted_siblings_keep_the_edge() {
     let everybody = json!([{"namespaces": {"selector": {"matchLabels": {"team": "web"}}}, "securityGroupIDs": ["*"]}]);
     let second = json!({"accountRef": {"kind": "ClusterCloudAccount", "name": "second"}});
     let observes = json!({"managementPolicy": "Observe"});
@@ -429,7 +428,7 @@ fn only_who_holds_or_may_hold_an_edge_keeps_it() {
 }
 
 #[test]
-fn who_may_use_an_edge_and_has_not_claimed_it_yet_keeps_it() {
+fn granted_sibling_without_a_claim_keeps_the_edge() {
     in_virtual_time(|| async {
         let world = world().await;
         world.membership("m", 0, 0, json!({}));
@@ -458,7 +457,7 @@ fn tear_claim(world: &World) {
 }
 
 #[test]
-fn whoever_shares_an_edge_hears_of_what_became_of_the_other() {
+fn siblings_are_requeued_when_the_owner_changes() {
     type Change = fn(&World);
     let changes: [(Change, &str); 4] = [
         (|world| tear_away(world, "m"), "Adopted"),
@@ -508,7 +507,7 @@ fn whoever_shares_an_edge_hears_of_what_became_of_the_other() {
 }
 
 #[test]
-fn who_goes_and_cannot_leave_goes_as_soon_as_it_has_an_heir() {
+fn blocked_deletion_finishes_when_a_successor_appears() {
     let everybody = json!([{"namespaces": {"selector": {"matchLabels": {"team": "web"}}}, "securityGroupIDs": ["*"]}]);
     let second = json!({"accountRef": {"kind": "ClusterCloudAccount", "name": "second"}});
     for granted_late in [false, true] {

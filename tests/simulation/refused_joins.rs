@@ -53,7 +53,7 @@ fn leaves(world: &World) -> bool {
 }
 
 #[test]
-fn who_makes_the_edge_after_a_refusal_is_adopted_or_left_alone_and_never_evicted() {
+fn foreign_edge_after_a_rejected_join_is_never_left() {
     for code in REFUSALS {
         for (adoption, told) in [("Adopt", "Adopted"), ("Refuse", "AdoptionRefused")] {
             in_virtual_time(|| async move {
@@ -78,7 +78,7 @@ fn who_makes_the_edge_after_a_refusal_is_adopted_or_left_alone_and_never_evicted
 }
 
 #[test]
-fn an_object_whose_join_was_refused_goes_without_a_call_and_leaves_what_others_made() {
+fn never_joined_object_is_deleted_without_a_leave() {
     for code in REFUSALS {
         for policy in ["LeaveIfJoined", "Leave"] {
             in_virtual_time(|| async move {
@@ -98,7 +98,7 @@ fn an_object_whose_join_was_refused_goes_without_a_call_and_leaves_what_others_m
 }
 
 #[test]
-fn what_is_joined_after_a_refusal_or_may_have_been_is_ours() {
+fn join_after_a_rejection_makes_the_object_owner() {
     for lost in [false, true] {
         in_virtual_time(|| async move {
             let world = world().await;
@@ -125,7 +125,7 @@ fn what_is_joined_after_a_refusal_or_may_have_been_is_ours() {
 }
 
 #[test]
-fn what_a_sibling_joined_is_ours_although_our_own_join_was_refused() {
+fn join_of_a_sibling_counts_despite_a_rejected_one() {
     // Who goes first: the one that was refused, or the one that joined.
     for refused_first in [false, true] {
         in_virtual_time(|| async move {
@@ -162,7 +162,7 @@ fn what_a_sibling_joined_is_ours_although_our_own_join_was_refused() {
 }
 
 #[test]
-fn who_says_that_it_joined_by_a_read_that_lagged_inherits_from_the_one_that_did() {
+fn sibling_with_claim_joined_from_stale_read_becomes_owner() {
     in_virtual_time(|| async {
         let mut world = World::new(SimOptions {
             lag: Duration::from_secs(4),

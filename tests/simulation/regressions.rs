@@ -14,7 +14,7 @@ use crate::world::{SimOptions, World};
 use security_group_operator::simulator::faults::{ErrorFault, Fault, Kind};
 
 #[test]
-fn a_status_that_was_refused_with_a_conflict_is_written_in_the_end() {
+fn status_write_conflict_is_retried() {
     in_virtual_time(|| async {
         let world = world().await;
         world.faults.refuse_status_writes(1);
@@ -25,7 +25,7 @@ fn a_status_that_was_refused_with_a_conflict_is_written_in_the_end() {
 }
 
 #[test]
-fn the_status_of_an_object_that_is_gone_is_not_written_to_its_successor() {
+fn status_is_not_written_to_a_recreated_object() {
     in_virtual_time(|| async {
         let mut world = World::new(SimOptions::default());
         world.foreign(0, 0, true);
@@ -47,7 +47,7 @@ fn the_status_of_an_object_that_is_gone_is_not_written_to_its_successor() {
 }
 
 #[test]
-fn a_release_that_was_refused_with_a_conflict_is_tried_again() {
+fn release_conflict_is_retried() {
     in_virtual_time(|| async {
         let world = world().await;
         world.membership("m", 0, 0, json!({}));
@@ -61,7 +61,7 @@ fn a_release_that_was_refused_with_a_conflict_is_tried_again() {
 }
 
 #[test]
-fn what_has_gone_is_not_looked_at_any_more() {
+fn target_of_a_deleted_object_is_not_read_again() {
     in_virtual_time(|| async {
         let world = world().await;
         world.membership("m", 0, 0, json!({}));
@@ -77,7 +77,7 @@ fn what_has_gone_is_not_looked_at_any_more() {
 
 /// The watch shows that an object has gone before the answer to our last write of it comes.
 #[test]
-fn an_object_that_goes_while_its_status_is_written_holds_no_edge() {
+fn object_deleted_during_status_write_holds_no_edge() {
     for millis in 0..60 {
         in_virtual_time(|| async move {
             let mut world = World::new(SimOptions::default());
@@ -100,7 +100,7 @@ fn an_object_that_goes_while_its_status_is_written_holds_no_edge() {
 }
 
 #[test]
-fn an_account_that_goes_while_it_is_examined_does_not_vouch_for_the_next_one_of_its_name() {
+fn check_of_a_deleted_account_is_not_reused() {
     in_virtual_time(|| async {
         let mut world = World::new(SimOptions::default());
         world.start(None);
@@ -118,7 +118,7 @@ fn an_account_that_goes_while_it_is_examined_does_not_vouch_for_the_next_one_of_
 }
 
 #[test]
-fn an_object_that_is_deleted_and_made_again_with_the_same_name_is_looked_at() {
+fn recreated_object_of_the_same_name_is_reconciled() {
     in_virtual_time(|| async {
         let world = world().await;
         world.membership("m", 0, 0, json!({"managementPolicy": "Observe"}));
@@ -133,7 +133,7 @@ fn an_object_that_is_deleted_and_made_again_with_the_same_name_is_looked_at() {
 }
 
 #[test]
-fn nothing_that_the_operator_started_outlives_it() {
+fn no_task_outlives_the_operator() {
     in_virtual_time(|| async {
         let tasks = tokio::runtime::Handle::current().metrics();
         let mut world = World::new(SimOptions::default());
@@ -149,7 +149,7 @@ fn nothing_that_the_operator_started_outlives_it() {
 }
 
 #[test]
-fn a_policy_that_changes_while_a_pass_runs_is_not_reported_as_observed_by_it() {
+fn policy_change_during_a_reconcile_is_not_yet_observed() {
     for milliseconds in 1..80 {
         in_virtual_time(|| async move {
             let mut world = World::new(SimOptions::default());
@@ -174,7 +174,7 @@ fn a_policy_that_changes_while_a_pass_runs_is_not_reported_as_observed_by_it() {
 }
 
 #[test]
-fn a_refused_leave_and_a_read_that_lags_behind_the_join_do_not_let_the_finalizer_go() {
+fn forbidden_leave_and_stale_read_keep_the_finalizer() {
     in_virtual_time(|| async {
         let mut world = World::new(SimOptions {
             lag: Duration::from_secs(4),
@@ -205,7 +205,7 @@ fn a_refused_leave_and_a_read_that_lags_behind_the_join_do_not_let_the_finalizer
 }
 
 #[test]
-fn a_watch_that_lags_behind_our_own_status_does_not_let_a_wrong_one_stand() {
+fn wrong_status_is_corrected_after_watch_lag() {
     in_virtual_time(|| async {
         let mut world = World::new(SimOptions::default());
         world.start(None);
@@ -223,7 +223,7 @@ fn a_watch_that_lags_behind_our_own_status_does_not_let_a_wrong_one_stand() {
 }
 
 #[test]
-fn a_watch_that_lags_behind_our_own_claim_does_not_make_a_foreign_edge_of_ours() {
+fn stale_watch_after_claim_does_not_turn_joined_into_adopted() {
     in_virtual_time(|| async {
         let world = world().await;
         world.membership("m", 0, 0, json!({}));
@@ -244,7 +244,7 @@ fn a_watch_that_lags_behind_our_own_claim_does_not_make_a_foreign_edge_of_ours()
 }
 
 #[test]
-fn an_operator_whose_watch_lags_does_not_join_again_what_another_one_has_left() {
+fn stale_operator_does_not_rejoin_a_left_edge() {
     in_virtual_time(|| async {
         let mut world = World::new(SimOptions {
             several: true,
@@ -267,7 +267,7 @@ fn an_operator_whose_watch_lags_does_not_join_again_what_another_one_has_left() 
 }
 
 #[test]
-fn a_status_that_somebody_else_wrote_is_put_right() {
+fn foreign_status_write_is_corrected() {
     in_virtual_time(|| async {
         let mut world = World::new(SimOptions::default());
         world.start(None);
@@ -295,7 +295,7 @@ fn a_status_that_somebody_else_wrote_is_put_right() {
 }
 
 #[test]
-fn a_status_that_somebody_else_wrote_while_nobody_watched_is_put_right() {
+fn foreign_status_write_missed_by_the_watch_is_corrected() {
     in_virtual_time(|| async {
         let world = world().await;
         world.membership("m", 0, 0, json!({}));
@@ -308,7 +308,7 @@ fn a_status_that_somebody_else_wrote_while_nobody_watched_is_put_right() {
 }
 
 #[test]
-fn who_refuses_to_adopt_finds_the_edge_shared_as_soon_as_another_object_holds_it() {
+fn refused_adoption_ends_when_a_sibling_adopts() {
     in_virtual_time(|| async {
         let mut world = World::new(SimOptions::default());
         world.foreign(0, 0, true);
@@ -326,7 +326,7 @@ fn who_refuses_to_adopt_finds_the_edge_shared_as_soon_as_another_object_holds_it
 }
 
 #[test]
-fn a_drift_that_is_only_reported_is_said_once() {
+fn drift_under_report_policy_is_written_once() {
     in_virtual_time(|| async {
         let mut world = World::new(SimOptions::default());
         world.start(None);

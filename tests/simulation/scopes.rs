@@ -44,7 +44,7 @@ fn claim(world: &World, namespace: &str, name: &str) -> Option<String> {
 }
 
 #[test]
-fn an_operator_is_ready_when_it_has_seen_every_namespace_that_it_watches() {
+fn operator_is_ready_after_listing_all_its_namespaces() {
     for scopes in [&[None][..], &[Some(NAMESPACE), Some(GUESTS)]] {
         in_virtual_time(|| async move {
             let mut world = World::new(SimOptions::default());
@@ -58,7 +58,7 @@ fn an_operator_is_ready_when_it_has_seen_every_namespace_that_it_watches() {
 }
 
 #[test]
-fn an_edge_of_two_namespaces_stays_when_either_lets_it_go_and_goes_with_the_last() {
+fn edge_shared_by_namespaces_is_left_with_the_last() {
     in_virtual_time(|| async {
         let mut world = World::new(SimOptions::default());
         let scopes = [Some(NAMESPACE), Some(GUESTS)];

@@ -57,7 +57,7 @@ fn drop_acts(smallest: &mut Schedule, fails: &mut impl FnMut(&Schedule) -> bool)
 }
 
 #[test]
-fn a_schedule_shrinks_to_what_makes_it_fail() {
+fn schedule_shrinks_to_its_failing_acts() {
     let seed = (0..10_000)
         .find(|seed| {
             let schedule = Schedule::draw(*seed);

@@ -14,7 +14,7 @@ fn queued(before: usize, after: usize) -> Option<EventRecord> {
 }
 
 #[test]
-fn events_tell_of_transitions_only() {
+fn events_report_only_transitions() {
     let nothing = SecurityGroupMembershipStatus::default();
     for end in ends() {
         let Some(first) = say(&nothing, &end, false, 0) else {
@@ -42,7 +42,7 @@ fn events_tell_of_transitions_only() {
 }
 
 #[test]
-fn what_needs_somebody_is_a_warning_and_says_what_the_status_says() {
+fn stalled_and_drift_are_warnings_with_the_ready_message() {
     let nothing = SecurityGroupMembershipStatus::default();
     for end in ends() {
         let said = say(&nothing, &end, false, 0).unwrap();
@@ -56,7 +56,7 @@ fn what_needs_somebody_is_a_warning_and_says_what_the_status_says() {
 }
 
 #[test]
-fn one_trouble_after_another_is_told_and_so_is_its_end() {
+fn each_problem_and_its_recovery_are_reported() {
     let reason = |before, after| queued(before, after).map(|event| event.reason);
     assert_eq!(reason(21, 20), Some("Stalled"), "another reason");
     assert_eq!(reason(20, 0), Some("Recovered"));
@@ -68,7 +68,7 @@ fn one_trouble_after_another_is_told_and_so_is_its_end() {
 }
 
 #[test]
-fn what_went_on_holding_its_edge_has_not_joined_it_again() {
+fn kept_edge_is_not_reported_as_joined_again() {
     let nothing = SecurityGroupMembershipStatus::default();
     let joined = say(&nothing, &ends()[0], false, 0).unwrap();
     for (between, queued) in [(4, None), (5, Some("Recovered"))] {

@@ -161,7 +161,7 @@ fn say(
 }
 
 #[test]
-fn a_pass_that_found_nothing_new_writes_nothing() {
+fn unchanged_outcome_writes_no_status() {
     for before in ends() {
         let Some(first) = say(&SecurityGroupMembershipStatus::default(), &before, false, 0) else {
             continue;
@@ -179,7 +179,7 @@ fn a_pass_that_found_nothing_new_writes_nothing() {
 }
 
 #[test]
-fn stalled_and_reconciling_are_never_both_true_and_ready_never_beside_them() {
+fn at_most_one_of_ready_reconciling_stalled_is_true() {
     for deleting in [false, true] {
         for end in ends() {
             let Some(said) = say(&SecurityGroupMembershipStatus::default(), &end, deleting, 0)
@@ -213,7 +213,7 @@ fn stalled_and_reconciling_are_never_both_true_and_ready_never_beside_them() {
 }
 
 #[test]
-fn the_raw_code_opens_the_message_and_stands_in_last_error_with_the_next_try() {
+fn cloud_code_is_in_message_and_last_error() {
     let error = refusal(
         "InstanceSecurityGroupLimitExceeded",
         "Exceeding the allowed amount",
@@ -242,7 +242,7 @@ fn the_raw_code_opens_the_message_and_stands_in_last_error_with_the_next_try() {
 }
 
 #[test]
-fn another_request_id_or_another_time_is_no_news() {
+fn new_request_id_or_time_writes_no_status() {
     let with_request = |id: &str| {
         let mut said = say(
             &SecurityGroupMembershipStatus::default(),
@@ -258,7 +258,7 @@ fn another_request_id_or_another_time_is_no_news() {
 }
 
 #[test]
-fn a_condition_of_somebody_elses_is_neither_news_nor_ours_to_take_away() {
+fn foreign_condition_writes_no_status() {
     let mut said = say(
         &SecurityGroupMembershipStatus::default(),
         &ends()[0],
@@ -273,7 +273,7 @@ fn a_condition_of_somebody_elses_is_neither_news_nor_ours_to_take_away() {
 }
 
 #[test]
-fn a_passing_failure_does_not_undo_what_the_cloud_said_of_this_generation() {
+fn transient_failure_keeps_ready_of_this_generation() {
     let ready = say(
         &SecurityGroupMembershipStatus::default(),
         &ends()[0],
@@ -297,7 +297,7 @@ fn a_passing_failure_does_not_undo_what_the_cloud_said_of_this_generation() {
 }
 
 #[test]
-fn that_the_edge_is_gone_undoes_what_the_cloud_said_before() {
+fn missing_edge_clears_ready() {
     let nothing = SecurityGroupMembershipStatus::default();
     let ready = say(&nothing, &ends()[0], false, 0).unwrap();
     let edge = edge();
@@ -337,7 +337,7 @@ fn that_the_edge_is_gone_undoes_what_the_cloud_said_before() {
 }
 
 #[test]
-fn what_cannot_be_read_as_a_status_is_read_condition_by_condition() {
+fn partly_unreadable_status_keeps_the_readable_parts() {
     let nothing = SecurityGroupMembershipStatus::default();
     let said = say(&nothing, &ends()[0], false, 0).unwrap();
     let mut stored = serde_json::to_value(&said).unwrap();
@@ -354,7 +354,7 @@ fn what_cannot_be_read_as_a_status_is_read_condition_by_condition() {
 }
 
 #[test]
-fn a_target_between_states_for_half_an_hour_is_stalled_and_stays_so_until_it_settles() {
+fn wait_of_30_minutes_is_stalled_until_it_ends() {
     let waiting = (ReconcileOutcome::Waiting, Access::Usable, None);
     let first = say(
         &SecurityGroupMembershipStatus::default(),
@@ -377,7 +377,7 @@ fn a_target_between_states_for_half_an_hour_is_stalled_and_stays_so_until_it_set
 }
 
 #[test]
-fn a_deletion_that_cannot_finish_names_the_way_out() {
+fn stuck_deletion_suggests_retain() {
     for end in ends() {
         let blocked = matches!(
             end.0,
@@ -400,8 +400,7 @@ fn a_deletion_that_cannot_finish_names_the_way_out() {
 }
 
 #[test]
-fn a_failing_account_does_not_undo_what_the_cloud_said_of_this_generation_unless_somebody_must_act()
-{
+fn account_failure_clears_ready_only_when_stalled() {
     let nothing = SecurityGroupMembershipStatus::default();
     let ready = say(&nothing, &ends()[0], false, 0).unwrap();
     let passing = (
@@ -432,7 +431,7 @@ fn a_failing_account_does_not_undo_what_the_cloud_said_of_this_generation_unless
 }
 
 #[test]
-fn a_deletion_tells_of_every_failure_whatever_was_said_before() {
+fn failed_deletion_always_clears_ready() {
     let ready = say(
         &SecurityGroupMembershipStatus::default(),
         &ends()[0],
@@ -447,7 +446,7 @@ fn a_deletion_tells_of_every_failure_whatever_was_said_before() {
 }
 
 #[test]
-fn nothing_is_said_where_nothing_was_decided() {
+fn undecided_outcome_writes_no_status() {
     let ready = say(
         &SecurityGroupMembershipStatus::default(),
         &ends()[0],
@@ -469,7 +468,7 @@ fn nothing_is_said_where_nothing_was_decided() {
 }
 
 #[test]
-fn a_new_generation_is_always_answered() {
+fn new_generation_is_always_reported() {
     let ready = say(
         &SecurityGroupMembershipStatus::default(),
         &ends()[0],
@@ -486,7 +485,7 @@ fn a_new_generation_is_always_answered() {
 }
 
 #[test]
-fn the_target_is_shown_as_last_described_and_not_at_all_when_it_is_gone() {
+fn target_is_shown_as_last_described_or_omitted() {
     let (edge, description) = (edge(), running());
     let show = |previous: &SecurityGroupMembershipStatus, target, description| {
         let input = StatusInput {
@@ -523,7 +522,7 @@ fn the_target_is_shown_as_last_described_and_not_at_all_when_it_is_gone() {
 }
 
 #[test]
-fn who_made_the_edge_is_kept_while_a_pass_does_not_end_ready() {
+fn origin_is_kept_while_not_ready() {
     let nothing = SecurityGroupMembershipStatus::default();
     for (index, origin) in [
         (0, Some(Origin::Joined)),

@@ -37,7 +37,7 @@ fn spoken(status: &SecurityGroupMembershipStatus) -> String {
 }
 
 #[test]
-fn every_end_has_its_words() {
+fn every_outcome_has_its_message() {
     let problem = "the account has a problem";
     let unknown = "look the code up at https://api.alibabacloud.com/troubleshoot; this version of the operator does not know it and keeps trying";
     let drift = "i-1 was taken out of sg-1 by somebody else, and driftPolicy is Report; join it again, set driftPolicy to Repair, or delete this object";
@@ -76,7 +76,7 @@ fn every_end_has_its_words() {
 }
 
 #[test]
-fn a_network_interface_is_looked_for_under_its_own_field() {
+fn missing_interface_names_its_own_field() {
     let edge = Edge {
         target: security_group_operator::ecs::Target::NetworkInterface("eni-1".parse().unwrap()),
         ..edge()
@@ -107,7 +107,7 @@ fn a_network_interface_is_looked_for_under_its_own_field() {
 }
 
 #[test]
-fn a_pause_says_what_was_before_it_and_goes_on_saying_so() {
+fn paused_message_keeps_the_last_reason() {
     let pause = (ReconcileOutcome::Paused, Access::Usable, None);
     let before = say(
         &SecurityGroupMembershipStatus::default(),
@@ -125,7 +125,7 @@ fn a_pause_says_what_was_before_it_and_goes_on_saying_so() {
 }
 
 #[test]
-fn a_long_wait_for_a_turn_is_said_once_and_a_short_one_not_at_all() {
+fn only_long_rate_limit_waits_are_reported() {
     let rate_limit_wait = |previous: &SecurityGroupMembershipStatus, seconds: u64| {
         let input = StatusInput {
             edge: &edge(),
@@ -153,7 +153,7 @@ fn a_long_wait_for_a_turn_is_said_once_and_a_short_one_not_at_all() {
 }
 
 #[test]
-fn a_wait_says_for_what_and_after_half_an_hour_where_to_look() {
+fn wait_message_names_state_and_later_the_console() {
     let nothing = SecurityGroupMembershipStatus::default();
     let wait = (ReconcileOutcome::Waiting, Access::Usable, None);
     let retry = "looked at again after 5s, at most every 1m";
@@ -174,7 +174,7 @@ fn a_wait_says_for_what_and_after_half_an_hour_where_to_look() {
 }
 
 #[test]
-fn last_error_is_what_the_cloud_said() {
+fn last_error_carries_the_clouds_message() {
     let nothing = SecurityGroupMembershipStatus::default();
     let refused = refusal("InvalidInstanceId.Mismatch", "so it is.");
     let end = (

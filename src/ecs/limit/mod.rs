@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_throttle_holds_its_action_in_its_region_and_nothing_else() {
+    async fn throttle_stops_only_its_action_and_region() {
         let limiter = CallLimiter::default();
         limiter.note(
             &region("cn-hangzhou"),
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn only_a_throttle_stops_a_lane() {
+    async fn only_throttle_errors_stop_calls() {
         let limiter = CallLimiter::default();
         let region = region("cn-hangzhou");
         let action = Action::JoinSecurityGroup;
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_throttle_that_says_nothing_stops_until_the_minute_ends() {
+    async fn throttle_without_delay_stops_until_the_minute_ends() {
         let at_second_17 = Timestamp::from_second(60 * 29_000_000 + 17).unwrap();
         let limiter = CallLimiter::new(Clock::simulated(at_second_17, 1));
         let region = region("cn-hangzhou");
@@ -194,14 +194,14 @@ mod tests {
     }
 
     #[test]
-    fn the_minute_ends_when_the_clock_says_so() {
+    fn minute_ends_by_wall_clock() {
         let rest = |second| to_next_minute(Timestamp::from_second(second).unwrap()).as_secs();
         assert_eq!((rest(0), rest(1), rest(59), rest(60)), (60, 59, 1, 60));
         assert_eq!((rest(-1), rest(-60)), (1, 60), "a clock before 1970");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_silent_region_takes_only_its_own_places() {
+    async fn hanging_region_uses_only_its_own_slots() {
         let limiter = CallLimiter::default();
         let silent = region("cn-hangzhou");
         let mut held = Vec::new();

@@ -487,7 +487,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_is_used_and_hardly_anything_is_rejected() {
+    fn limit_is_used_with_few_rejections() {
         for headers in [true, false] {
             let mut cloud = Cloud::new(Instant::now(), 600.0, headers);
             run(10_000, &mut cloud, 16, |_, _| {});
@@ -496,7 +496,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_that_is_halved_and_raised_again_is_followed() {
+    fn halved_and_doubled_limits_are_followed() {
         for headers in [true, false] {
             let mut cloud = Cloud::new(Instant::now(), 600.0, headers);
             run(10_000, &mut cloud, 16, |minute, cloud| {
@@ -517,7 +517,7 @@ mod tests {
     }
 
     #[test]
-    fn somebody_else_who_uses_the_same_limit_is_tolerated() {
+    fn limit_shared_with_another_client_is_used() {
         for headers in [true, false] {
             let mut cloud = Cloud::new(Instant::now(), 600.0, headers);
             cloud.others = 300.0;
@@ -527,20 +527,20 @@ mod tests {
     }
 
     #[test]
-    fn everybody_gets_a_turn_and_each_once() {
+    fn every_waiting_call_is_admitted_exactly_once() {
         let mut cloud = Cloud::new(Instant::now(), 600.0, true);
         assert_eq!(run(1_000, &mut cloud, 4, |_, _| {}), 1_000);
         assert_eq!(cloud.accepted, 1_000);
     }
 
     #[test]
-    fn without_a_limit_nobody_waits() {
+    fn without_a_known_limit_every_call_is_admitted() {
         let mut limiter = WindowLimiter::new(Instant::now());
         assert!((0..100_000).all(|_| limiter.admit(Instant::now(), Priority::User, None).is_ok()));
     }
 
     #[test]
-    fn scans_take_a_fifth_and_leave_the_rest() {
+    fn scans_use_a_fifth_of_the_limit() {
         let start = Instant::now();
         let mut limiter = WindowLimiter::new(start);
         let named = CallOutcome::Throttled {
@@ -559,7 +559,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_of_one_call_a_minute_is_not_used_up_by_scans() {
+    fn scans_do_not_use_up_one_call_per_minute() {
         let start = Instant::now();
         let mut limiter = WindowLimiter::new(start);
         let named = CallOutcome::Throttled {
@@ -597,7 +597,7 @@ mod tests {
     };
 
     #[test]
-    fn a_throttle_out_of_turn_does_not_leave_a_limit_of_one_call_a_minute() {
+    fn limit_recovers_after_a_throttle_of_the_first_call() {
         let start = Instant::now();
         let mut limiter = WindowLimiter::new(start);
         assert_eq!(limiter.admit(start, Priority::User, None), Ok(()));
@@ -611,7 +611,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_below_the_first_guess_is_found_within_minutes() {
+    fn limit_below_the_first_estimate_is_learned() {
         let mut cloud = Cloud::new(Instant::now(), 1.0, false);
         run(1_000, &mut cloud, 60, |_, _| {});
         assert!(cloud.accepted >= 55, "{} of 60", cloud.accepted);
@@ -620,7 +620,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_in_the_headers_does_not_stop_the_lane() {
+    fn nonsense_headers_do_not_block_the_limiter() {
         let start = Instant::now();
         for limit in [Some(0), Some(u32::MAX), None] {
             let mut limiter = WindowLimiter::new(start);
@@ -640,7 +640,7 @@ mod tests {
     }
 
     #[test]
-    fn a_jump_of_a_day_is_a_new_window_and_nothing_else() {
+    fn clock_jump_of_a_day_only_opens_a_new_window() {
         let start = Instant::now();
         let mut limiter = WindowLimiter::new(start);
         let named = CallOutcome::Throttled {
