@@ -55,21 +55,37 @@ pub fn merge(
         .into_iter()
         .map(|condition| {
             let last_transition_time = find(previous, condition.type_)
-                .filter(|condition| condition.status == condition.status.as_str())
+                .filter(|old| old.status == condition.status.as_str() && !is_default_time(old))
                 .map_or_else(
                     || whole_seconds(now),
-                    |condition| condition.last_transition_time.clone(),
+                    |old| old.last_transition_time.clone(),
                 );
             Condition {
                 type_: condition.type_.to_owned(),
                 status: condition.status.as_str().to_owned(),
                 reason: condition.reason,
-                message: bounded(condition.message),
+                message: truncate(&condition.message, MESSAGE_LIMIT),
                 observed_generation: generation,
                 last_transition_time,
             }
         })
         .collect()
+}
+
+/// The condition of this type as it stands, for a status that says nothing new about it. A time that only the CRD's default
+/// has set becomes `now`.
+#[must_use]
+pub fn keep(previous: &[Condition], type_: &str, now: Timestamp) -> Option<Condition> {
+    let mut condition = find(previous, type_)?.clone();
+    if is_default_time(&condition) {
+        condition.last_transition_time = whole_seconds(now);
+    }
+    Some(condition)
+}
+
+/// The CRD's default for `status` cannot know the time and says 1970.
+fn is_default_time(condition: &Condition) -> bool {
+    condition.last_transition_time.0 == Timestamp::UNIX_EPOCH
 }
 
 /// The condition of this type.
@@ -84,20 +100,23 @@ pub fn is_true(conditions: &[Condition], type_: &str) -> bool {
     find(conditions, type_).is_some_and(|condition| condition.status == Status::True.as_str())
 }
 
-fn whole_seconds(now: Timestamp) -> Time {
+/// Without the part of a second that `metav1.Time` drops.
+#[must_use]
+pub fn whole_seconds(now: Timestamp) -> Time {
     Time(Timestamp::from_second(now.as_second()).unwrap_or(now))
 }
 
-fn bounded(mut message: String) -> String {
-    if message.len() > MESSAGE_LIMIT {
-        let end = (0..=MESSAGE_LIMIT)
-            .rev()
-            .find(|&at| message.is_char_boundary(at))
-            .unwrap_or_default();
-        message.truncate(end);
-        message.push('…');
+/// At most `limit` bytes of a text for humans, cut between characters and ended with `…` where something is missing.
+#[must_use]
+pub fn truncate(text: &str, limit: usize) -> String {
+    if text.len() <= limit {
+        return text.to_owned();
     }
-    message
+    let end = (0..=limit.saturating_sub('…'.len_utf8()))
+        .rev()
+        .find(|at| text.is_char_boundary(*at))
+        .unwrap_or_default();
+    format!("{}…", text.get(..end).unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -143,7 +162,10 @@ mod tests {
     #[test]
     fn long_message_is_truncated_at_a_character() {
         let fits = "x".repeat(MESSAGE_LIMIT);
-        assert_eq!(bounded(fits.clone()), fits);
-        assert_eq!(bounded("節".repeat(2000)).len(), 2046 + '…'.len_utf8());
+        assert_eq!(truncate(&fits, MESSAGE_LIMIT), fits);
+        assert_eq!(
+            truncate(&"節".repeat(2000), MESSAGE_LIMIT).len(),
+            2043 + '…'.len_utf8()
+        );
     }
 }

@@ -201,7 +201,7 @@ impl Random {
                     }
                     1 => request.body["metadata"]["annotations"] = json!({"a": null, "b": "3"}),
                     2 => {
-                        request.body["spec"] = json!({"deletionPolicy": pick(random, &["Leave", "Retain", "LeaveIfJoined"])})
+                        request.body["spec"] = json!({"deletionPolicy": pick(random, &["Remove", "Retain", "RemoveIfJoined"])})
                     }
                     3 => {
                         request.body["metadata"]["finalizers"] = pick_value(
@@ -281,7 +281,7 @@ fn decorate(object: &mut Value, random: &mut StdRng) {
 fn spec(random: &mut StdRng) -> Value {
     let mut spec = json!({"region": "cn-hangzhou", "instanceID": "i-1", "securityGroupID": "sg-1"});
     if random.random_bool(0.4) {
-        spec["deletionPolicy"] = json!(pick(random, &["Leave", "Retain"]));
+        spec["deletionPolicy"] = json!(pick(random, &["Remove", "Retain"]));
     }
     if random.random_bool(0.3) {
         spec["managementPolicy"] = json!(pick(random, &["Manage", "Observe"]));

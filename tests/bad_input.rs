@@ -134,7 +134,7 @@ async fn missing_or_extra_membership_fields_are_rejected() -> Result<()> {
         ),
         (
             json!({"deletionPolicy": "Delete"}),
-            &["spec.deletionPolicy", "LeaveIfJoined", "Leave", "Retain"],
+            &["spec.deletionPolicy", "RemoveIfJoined", "Remove", "Retain"],
         ),
         (
             json!({"driftPolicy": ""}),
@@ -197,7 +197,7 @@ async fn null_fields_count_as_absent() -> Result<()> {
         "region": "cn-hangzhou", "instanceID": "i-web", "securityGroupID": "sg-web",
         "accountRef": {"kind": "ClusterCloudAccount", "name": "default"},
         "managementPolicy": "Manage", "adoptionPolicy": "Adopt",
-        "deletionPolicy": "LeaveIfJoined", "driftPolicy": "Repair",
+        "deletionPolicy": "RemoveIfJoined", "driftPolicy": "Repair",
     });
     assert_eq!(made["spec"], expected);
     Ok(())

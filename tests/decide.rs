@@ -56,18 +56,18 @@ const SHARINGS: [Sharing; 4] = [
 fn wants() -> Vec<Desired> {
     let mut wants = Vec::new();
     for deleting in BOOLS {
-        for paused in BOOLS {
+        for suspended in BOOLS {
             for management in [ManagementPolicy::Manage, ManagementPolicy::Observe] {
                 for adoption in [AdoptionPolicy::Adopt, AdoptionPolicy::Refuse] {
                     for deletion in [
-                        DeletionPolicy::LeaveIfJoined,
-                        DeletionPolicy::Leave,
+                        DeletionPolicy::RemoveIfJoined,
+                        DeletionPolicy::Remove,
                         DeletionPolicy::Retain,
                     ] {
                         for drift in [DriftPolicy::Repair, DriftPolicy::Report] {
                             wants.push(Desired {
                                 deleting,
-                                paused,
+                                suspended,
                                 management,
                                 adoption,
                                 deletion,
@@ -175,7 +175,7 @@ fn every_decision_keeps_the_promises() {
             Step::Read => {
                 observed.target == TargetView::Unread
                     && observed.account == Access::Usable
-                    && !desired.paused
+                    && !desired.suspended
             }
             Step::Finish(outcome) => may_rest(desired, observed, outcome),
         };
@@ -190,10 +190,10 @@ fn may_leave(desired: &Desired, observed: &Observed) -> bool {
         // Nothing was ever made under it.
         Origin::Joined if claim.untested => false,
         Origin::Joined => desired.deletion != DeletionPolicy::Retain,
-        Origin::Adopted => desired.deletion == DeletionPolicy::Leave,
+        Origin::Adopted => desired.deletion == DeletionPolicy::Remove,
     });
     desired.deleting
-        && !desired.paused
+        && !desired.suspended
         && desired.management == ManagementPolicy::Manage
         && owns
         && observed.account == Access::Usable
@@ -213,7 +213,7 @@ fn may_leave(desired: &Desired, observed: &Observed) -> bool {
 fn may_join(desired: &Desired, observed: &Observed) -> bool {
     let drifted = observed.was_ready;
     !desired.deleting
-        && !desired.paused
+        && !desired.suspended
         && desired.management == ManagementPolicy::Manage
         && observed.account == Access::Usable
         && observed.claim.is_some()
@@ -227,7 +227,7 @@ fn may_join(desired: &Desired, observed: &Observed) -> bool {
 
 fn may_claim(desired: &Desired, observed: &Observed, origin: Origin) -> bool {
     let usable = !desired.deleting
-        && !desired.paused
+        && !desired.suspended
         // A Join was made, so the pass manages; what the claim said before it is corrected in any case.
         && (desired.management == ManagementPolicy::Manage || observed.attempt == Attempt::AlreadyMember)
         && observed.account == Access::Usable;
@@ -262,7 +262,7 @@ fn may_claim(desired: &Desired, observed: &Observed, origin: Origin) -> bool {
 
 fn may_hand_over(desired: &Desired, observed: &Observed) -> bool {
     desired.deleting
-        && !desired.paused
+        && !desired.suspended
         && observed
             .claim
             .is_some_and(|claim| claim.origin == Origin::Joined)
@@ -294,9 +294,11 @@ fn may_release(desired: &Desired, observed: &Observed, why: Release) -> bool {
             desired.deleting
                 && (desired.deletion == DeletionPolicy::Retain
                     || desired.management == ManagementPolicy::Observe
-                    || (desired.deletion == DeletionPolicy::LeaveIfJoined && !joined))
+                    || (desired.deletion == DeletionPolicy::RemoveIfJoined && !joined))
         }
-        Release::NeverJoined => desired.deleting && !desired.paused && is_untested(observed.claim),
+        Release::NeverJoined => {
+            desired.deleting && !desired.suspended && is_untested(observed.claim)
+        }
         Release::Shared => {
             let joined = observed
                 .claim
@@ -348,7 +350,7 @@ fn may_rest(desired: &Desired, observed: &Observed, outcome: ReconcileOutcome) -
         ReconcileOutcome::Gone => {
             desired.deleting && (observed.claim.is_none() || observed.attempt == Attempt::Released)
         }
-        ReconcileOutcome::Paused => desired.paused,
+        ReconcileOutcome::Suspended => desired.suspended,
         ReconcileOutcome::Waiting => matches!(
             observed.target,
             TargetView::Present {
@@ -574,7 +576,7 @@ fn asked_of_a_life(desired: &Desired, observed: &Observed, member: bool) -> End 
     let is_observed = desired.management == ManagementPolicy::Observe;
     let refused = desired.adoption == AdoptionPolicy::Refuse && !observed.sharing.claimed_elsewhere;
     match holder(desired, observed.claim) {
-        _ if desired.paused => (ReconcileOutcome::Paused, member),
+        _ if desired.suspended => (ReconcileOutcome::Suspended, member),
         _ if is_observed && member => (ready(None, false), true),
         _ if is_observed => (ReconcileOutcome::WouldJoin, false),
         // Nobody joined under a claim under which nothing was made: somebody else did.
@@ -601,16 +603,16 @@ fn asked_of_a_life(desired: &Desired, observed: &Observed, member: bool) -> End 
 
 fn asked_of_a_deletion(desired: &Desired, observed: &Observed, member: bool) -> End {
     let leaves = match (desired.deletion, holder(desired, observed.claim)) {
-        (DeletionPolicy::Leave, Some(_))
-        | (DeletionPolicy::LeaveIfJoined, Some(Origin::Joined)) => !observed.sharing.others,
-        (DeletionPolicy::Leave | DeletionPolicy::LeaveIfJoined | DeletionPolicy::Retain, _) => {
+        (DeletionPolicy::Remove, Some(_))
+        | (DeletionPolicy::RemoveIfJoined, Some(Origin::Joined)) => !observed.sharing.others,
+        (DeletionPolicy::Remove | DeletionPolicy::RemoveIfJoined | DeletionPolicy::Retain, _) => {
             false
         }
     };
     match observed.claim {
         // Nothing of it is held back by anything, not even by a pause.
         None => (ReconcileOutcome::Gone, member),
-        Some(_) if desired.paused => (ReconcileOutcome::Paused, member),
+        Some(_) if desired.suspended => (ReconcileOutcome::Suspended, member),
         claim if is_untested(claim) => (ReconcileOutcome::Gone, member),
         Some(_) => (ReconcileOutcome::Gone, member && !leaves),
     }
@@ -620,7 +622,7 @@ fn asked_of_a_deletion(desired: &Desired, observed: &Observed, member: bool) -> 
 fn retain_releases_whatever_account_and_cloud_say() {
     every_case(|desired, observed, step| {
         let lets_go =
-            desired.deleting && !desired.paused && desired.deletion == DeletionPolicy::Retain;
+            desired.deleting && !desired.suspended && desired.deletion == DeletionPolicy::Retain;
         if lets_go
             && observed.claim.is_some()
             && observed.attempt == Attempt::None

@@ -2,7 +2,6 @@
 
 mod support;
 
-use security_group_operator::api::PAUSED_ANNOTATION;
 use serde_json::json;
 use support::env::{self, TestEnv, ready};
 use support::error::{Context, Result};
@@ -64,15 +63,17 @@ async fn stalled_object_has_failed() -> Result<()> {
 }
 
 #[tokio::test]
-async fn paused_object_is_in_progress_until_resumed() -> Result<()> {
+async fn suspended_ready_object_is_current() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     env.apply("web", "i-web", "sg-web", json!({})).await?;
     env.until_ready("web").await?;
-    env.annotate("web", PAUSED_ANNOTATION, "true").await?;
-    env.until_reason("web", "Paused").await?;
-    assert_eq!(word(&env, "web").await?, "InProgress");
-    env.annotate("web", PAUSED_ANNOTATION, "false").await?;
-    env.until_ready("web").await?;
+    env.apply("web", "i-web", "sg-web", json!({"suspend": true}))
+        .await?;
+    env.until_suspended("web", true).await?;
+    assert_eq!(word(&env, "web").await?, "Current");
+    env.apply("web", "i-web", "sg-web", json!({"suspend": false}))
+        .await?;
+    env.until_suspended("web", false).await?;
     assert_eq!(word(&env, "web").await?, "Current");
     Ok(())
 }

@@ -124,7 +124,7 @@ async fn keeps(env: &TestEnv, name: &str, code: &str, said: &str) -> Result<()> 
         .context(code)?;
     assert_eq!(error.action, "LeaveSecurityGroup");
     assert!(error.request_id.is_some_and(|id| !id.is_empty()), "{code}");
-    assert!(!error.retry.is_empty(), "{code}");
+    assert!(!error.message.is_empty(), "{code}");
     Ok(())
 }
 

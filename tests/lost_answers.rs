@@ -3,6 +3,7 @@
 
 mod support;
 
+use security_group_operator::api::membership::ErrorClass;
 use serde_json::{Value, json};
 use support::env::{TestEnv, claim, phase, ready};
 use support::error::Result;
@@ -112,7 +113,7 @@ async fn persistent_failure_is_retried_and_reported() -> Result<()> {
         assert!(message.starts_with(opens), "{message}");
         let error = object.status.unwrap().last_error.unwrap();
         assert_eq!(error.code.as_deref(), code);
-        assert!(!error.retry.is_empty());
+        assert_eq!(error.class, ErrorClass::Transient);
 
         env.simulator.faults(&json!([])).await?;
         env.until_reason("never", "Joined").await?;

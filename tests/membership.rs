@@ -145,7 +145,7 @@ async fn released_target_is_reported_and_allows_deletion() -> Result<()> {
         ("eni-web", "networkInterfaceID"),
     ] {
         // One object saw its target go, the other is deleted without having seen it.
-        env.apply("saw", target, "sg-web", json!({"deletionPolicy": "Leave"}))
+        env.apply("saw", target, "sg-web", json!({"deletionPolicy": "Remove"}))
             .await?;
         env.until_ready("saw").await?;
         env.change_cloud(json!({"delete": {"id": target}})).await?;

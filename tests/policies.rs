@@ -3,6 +3,9 @@
 mod support;
 
 use kube::ResourceExt;
+use kube::api::{Patch, PatchParams};
+use security_group_operator::api::RECONCILE_REQUESTED_ANNOTATION;
+use security_group_operator::condition::find;
 use serde_json::json;
 use support::env::{TestEnv, claim, condition, phase, ready};
 use support::error::Result;
@@ -29,7 +32,7 @@ async fn writes(env: &TestEnv) -> Result<u64> {
 #[tokio::test]
 async fn observe_reports_and_changes_nothing() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
-    let observe = json!({"managementPolicy": "Observe", "deletionPolicy": "Leave"});
+    let observe = json!({"managementPolicy": "Observe", "deletionPolicy": "Remove"});
     for (out, within) in TARGETS {
         env.apply("out", out, "sg-web", observe.clone()).await?;
         let object = env.until_reason("out", "NotAMember").await?;
@@ -65,7 +68,7 @@ async fn observe_reports_and_changes_nothing() -> Result<()> {
 async fn refuse_keeps_an_existing_edge_until_set_to_adopt() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     for (_, within) in TARGETS {
-        let refuse = json!({"adoptionPolicy": "Refuse", "deletionPolicy": "Leave"});
+        let refuse = json!({"adoptionPolicy": "Refuse", "deletionPolicy": "Remove"});
         env.apply("before", within, "sg-web", refuse.clone())
             .await?;
         let object = env.until_reason("before", "AdoptionRefused").await?;
@@ -106,7 +109,7 @@ async fn deletion_policy_remove_also_removes_adopted() -> Result<()> {
             "before",
             within,
             "sg-web",
-            json!({"deletionPolicy": "Leave"}),
+            json!({"deletionPolicy": "Remove"}),
         )
         .await?;
         env.until_reason("before", "Adopted").await?;
@@ -289,21 +292,27 @@ async fn report_policy_reports_drift_without_repair() -> Result<()> {
 }
 
 #[tokio::test]
-async fn nothing_is_read_or_written_for_a_paused_object() -> Result<()> {
-    const PAUSED: &str = "security-group-operator.io/paused";
+async fn nothing_is_read_or_written_for_a_suspended_object() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     for (out, within) in TARGETS {
         env.apply("web", out, "sg-web", json!({})).await?;
         env.until_reason("web", "Joined").await?;
-        env.annotate("web", PAUSED, "true").await?;
-        let object = env.until_reason("web", "Paused").await?;
-        assert_eq!(ready(&object).unwrap().status, "Unknown");
+        env.apply("web", out, "sg-web", json!({"suspend": true}))
+            .await?;
+        let object = env.until_suspended("web", true).await?;
+        assert_eq!(ready(&object).unwrap().status, "True", "as it was");
         assert_eq!(phase(&object), "Settled");
 
         env.change_cloud(json!({"leave": {"target": out, "securityGroupId": "sg-web"}}))
             .await?;
         env.simulator.reset_stats().await?;
         env.request_reconcile("web").await?;
+        env.until("web", "the request is handled", |object| {
+            let status = object.status.as_ref();
+            let handled = status.and_then(|status| status.last_handled_reconcile_at.as_ref());
+            handled == object.annotations().get(RECONCILE_REQUESTED_ANNOTATION)
+        })
+        .await?;
         let asked = env.memberships().get("web").await?.resource_version();
         // What comes after it is done, so it was not forgotten, but left alone.
         env.apply("witness", within, "sg-web", json!({})).await?;
@@ -315,7 +324,9 @@ async fn nothing_is_read_or_written_for_a_paused_object() -> Result<()> {
 
         env.delete("web").await?;
         env.until("web", "told to wait", |object| {
-            ready(object).is_some_and(|ready| ready.message.contains("the deletion waits"))
+            let status = object.status.as_ref();
+            let suspended = status.and_then(|status| find(&status.conditions, "Suspended"));
+            suspended.is_some_and(|condition| condition.message.contains("the deletion waits"))
         })
         .await?;
         env.request_reconcile("witness").await?;
@@ -324,7 +335,10 @@ async fn nothing_is_read_or_written_for_a_paused_object() -> Result<()> {
 
         env.change_cloud(json!({"join": {"target": out, "securityGroupId": "sg-web"}}))
             .await?;
-        env.annotate("web", PAUSED, "false").await?;
+        let resume = Patch::Merge(json!({"spec": {"suspend": false}}));
+        env.memberships()
+            .patch("web", &PatchParams::default(), &resume)
+            .await?;
         env.until_deleted("web").await?;
         assert!(!env.is_member(out, "sg-web").await?);
         env.delete("witness").await?;
@@ -334,17 +348,18 @@ async fn nothing_is_read_or_written_for_a_paused_object() -> Result<()> {
 }
 
 #[tokio::test]
-async fn unpaused_object_is_reconciled_again() -> Result<()> {
-    const PAUSED: &str = "security-group-operator.io/paused";
+async fn resumed_object_is_reconciled_again() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     env.apply("web", "i-web", "sg-web", json!({})).await?;
     env.until_reason("web", "Joined").await?;
-    env.annotate("web", PAUSED, "true").await?;
-    env.until_reason("web", "Paused").await?;
+    env.apply("web", "i-web", "sg-web", json!({"suspend": true}))
+        .await?;
+    env.until_suspended("web", true).await?;
     env.change_cloud(json!({"leave": {"target": "i-web", "securityGroupId": "sg-web"}}))
         .await?;
-    env.annotate("web", PAUSED, "false").await?;
-    env.until_reason("web", "Joined").await?;
+    env.apply("web", "i-web", "sg-web", json!({"suspend": false}))
+        .await?;
+    env.until_suspended("web", false).await?;
     assert!(env.is_member("i-web", "sg-web").await?);
     Ok(())
 }

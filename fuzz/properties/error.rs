@@ -68,6 +68,7 @@ pub fn hold(bytes: &[u8]) {
         code: code.to_owned(),
         message: message.to_owned(),
         request_id: None,
+        access_denied_detail: None,
         retry_after: number(message).map(Duration::from_millis),
         limit: number(message).and_then(|number| u32::try_from(number).ok()),
     };

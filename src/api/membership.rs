@@ -5,7 +5,7 @@
     reason = "the printcolumn attribute of kube repeats its keys"
 )]
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -29,6 +29,8 @@ use serde::{Deserialize, Serialize};
     selectable = ".spec.instanceID",
     selectable = ".spec.networkInterfaceID",
     selectable = ".spec.securityGroupID",
+    selectable = ".spec.region",
+    selectable = ".spec.accountRef.name",
     doc = "Keeps one ECS instance or one elastic network interface a member of one security group.",
     printcolumn(
         name = "Ready",
@@ -78,83 +80,95 @@ use serde::{Deserialize, Serialize};
         type_ = "string",
         json_path = ".spec.accountRef.name",
         priority = 1
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].message"#,
+        priority = 1
     )
 )]
 #[x_kube(
     validation = Rule::new("has(self.instanceID) != has(self.networkInterfaceID)")
-        .message("set exactly one of instanceID and networkInterfaceID"),
+        .message("must set exactly one of instanceID and networkInterfaceID")
+        .reason(Reason::FieldValueInvalid)
+        .field_path(".instanceID"),
     validation = Rule::new("has(self.instanceID) == has(oldSelf.instanceID) && has(self.networkInterfaceID) == has(oldSelf.networkInterfaceID)")
-        .message("the target is fixed: delete this object and create another one for the new target"),
+        .message("the target is immutable; delete this object and create another one for the new target")
+        .reason(Reason::FieldValueForbidden)
+        .field_path(".instanceID"),
 )]
 #[serde(rename_all = "camelCase")]
 pub struct SecurityGroupMembershipSpec {
-    /// Region of the target and of the group, for example cn-hangzhou. Cannot be changed.
+    /// region is the region of the target and of the security group, for example cn-hangzhou (not a zone such as cn-hangzhou-b). It is immutable.
     #[schemars(regex(pattern = r"^[a-z]{2}(-[a-z0-9]+)+$"), length(max = 40))]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("region is fixed: delete this object and create another one"))]
+    #[x_kube(
+        validation = Rule::new("!self.matches('(-[a-z]|[0-9][a-z])$')").message("must be a region, not a zone: cn-hangzhou instead of cn-hangzhou-b").reason(Reason::FieldValueInvalid),
+        validation = Rule::new("self == oldSelf").message("is immutable; delete this object and create another one with the new region").reason(Reason::FieldValueForbidden)
+    )]
     pub region: String,
 
-    /// ECS instance to join, for example i-bp1234567890abcdefgh. Joins its primary network interface.
-    /// Exactly one of instanceID and networkInterfaceID. Cannot be changed.
+    /// instanceID is the ECS instance to join, for example i-bp1234567890abcdefgh. Its primary network interface becomes a member. Exactly one of instanceID and networkInterfaceID must be set. It is immutable.
     #[serde(
         rename = "instanceID",
         default,
         skip_serializing_if = "Option::is_none"
     )]
-    #[schemars(regex(pattern = r"^i-[a-zA-Z0-9]+$"), length(max = 64))]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("instanceID is fixed: delete this object and create another one"))]
+    #[schemars(regex(pattern = r"^i-[a-z0-9]+$"), length(max = 64))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("is immutable; delete this object and create another one with the new instanceID").reason(Reason::FieldValueForbidden))]
     pub instance_id: Option<String>,
 
-    /// Secondary elastic network interface to join, for example eni-bp1234567890abcdefgh.
-    /// A primary interface is reached through instanceID. Cannot be changed.
+    /// networkInterfaceID is the secondary elastic network interface to join, for example eni-bp1234567890abcdefgh. A primary interface is reached through instanceID. It is immutable.
     #[serde(
         rename = "networkInterfaceID",
         default,
         skip_serializing_if = "Option::is_none"
     )]
-    #[schemars(regex(pattern = r"^eni-[a-zA-Z0-9]+$"), length(max = 64))]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("networkInterfaceID is fixed: delete this object and create another one"))]
+    #[schemars(regex(pattern = r"^eni-[a-z0-9]+$"), length(max = 64))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("is immutable; delete this object and create another one with the new networkInterfaceID").reason(Reason::FieldValueForbidden))]
     pub network_interface_id: Option<String>,
 
-    /// Security group to join, for example sg-bp1234567890abcdefgh. Same region and VPC as the target. Cannot be changed.
+    /// securityGroupID is the security group to join, for example sg-bp1234567890abcdefgh. It must be in the region and the VPC of the target. It is immutable.
     #[serde(rename = "securityGroupID")]
-    #[schemars(regex(pattern = r"^sg-[a-zA-Z0-9]+$"), length(max = 64))]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("securityGroupID is fixed: delete this object and create another one"))]
+    #[schemars(regex(pattern = r"^sg-[a-z0-9]+$"), length(max = 64))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("is immutable; delete this object and create another one with the new securityGroupID").reason(Reason::FieldValueForbidden))]
     pub security_group_id: String,
 
-    /// Account that the calls are made with. Defaults to the `ClusterCloudAccount` named default. Cannot be changed.
+    /// accountRef names the account that the operator calls the cloud with. Default: the ClusterCloudAccount named default. It is immutable.
     #[serde(default)]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("accountRef is fixed: delete this object and create another one"))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("is immutable; delete this object and create another one with the new accountRef").reason(Reason::FieldValueForbidden))]
     pub account_ref: AccountRef,
 
-    /// Manage (default) joins, repairs and leaves. Observe never writes to the cloud, and says what it would do.
+    /// managementPolicy says whether the operator may write to the cloud. Manage (default): it joins, repairs and removes. Observe: it never writes to the cloud and reports what it would do.
     #[serde(default)]
     pub management_policy: ManagementPolicy,
 
-    /// What to do when the target is a member before this object: Adopt (default) takes it over, and keeps it when
-    /// this object goes; Refuse leaves it alone and says so.
+    /// adoptionPolicy says what to do with a membership that existed before this object. Adopt (default): take it over, and keep it when this object is deleted. Refuse: leave it alone and report it (Stalled).
     #[serde(default)]
     pub adoption_policy: AdoptionPolicy,
 
-    /// What to do when this object is deleted: `LeaveIfJoined` (default) leaves the group only if this object joined it;
-    /// Leave leaves what it adopted, too; Retain keeps the membership. Setting Retain is the way out of a deletion that
-    /// cannot finish, and needs no call to the cloud.
+    /// deletionPolicy says what happens to the membership when this object is deleted. RemoveIfJoined (default): remove it only if the operator joined it. Remove: remove an adopted one as well. Retain: keep it. Retain needs no call to the cloud, may be set at any time, and is the way out of a deletion that cannot finish.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
 
-    /// What to do when somebody else takes the target out of the group: Repair (default) joins again; Report only says so.
+    /// driftPolicy says what to do when another actor removes the target from the group. Repair (default): join again. Report: only report it (Drifted, Stalled).
     #[serde(default)]
     pub drift_policy: DriftPolicy,
+
+    /// suspend stops all cloud calls for this object while it is true, also those of a deletion. Only the status is written (condition Suspended). Default: false.
+    #[serde(default)]
+    pub suspend: bool,
 }
 
-/// The account that calls are made with.
+/// The account that the operator calls the cloud with.
 #[derive(
     Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
 )]
 pub struct AccountRef {
-    /// `ClusterCloudAccount` (default), or `CloudAccount` for one in the namespace of this object.
+    /// kind is ClusterCloudAccount (default), or CloudAccount for an account in the namespace of this object.
     #[serde(default)]
     pub kind: AccountKind,
-    /// Name of the account.
+    /// name is the name of the account. Default: default.
     #[serde(default = "default_account_name")]
     #[schemars(
         length(min = 1, max = 253),
@@ -233,11 +247,11 @@ pub enum AdoptionPolicy {
 /// What happens to the edge when the object is deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum DeletionPolicy {
-    /// Leave only what this object joined.
+    /// Remove only what this object joined.
     #[default]
-    LeaveIfJoined,
-    /// Leave what was adopted, too.
-    Leave,
+    RemoveIfJoined,
+    /// Remove what was adopted as well.
+    Remove,
     /// Keep the edge; no call to the cloud.
     Retain,
 }
@@ -263,60 +277,107 @@ pub enum Origin {
     Adopted,
 }
 
-/// What the operator last saw and did.
+/// What the operator last observed and did.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SecurityGroupMembershipStatus {
-    /// Generation of the spec that this status speaks of.
+    /// observedGeneration is the generation of the spec that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// Ready, and where they apply Reconciling, Stalled and Drifted.
+    /// conditions are Ready and Drifted, and where they apply Reconciling, Stalled and Suspended.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]), length(max = 16))]
     pub conditions: Vec<Condition>,
 
-    /// Who made the target a member.
+    /// origin says who made the target a member: Joined (the operator) or Adopted (it was a member before).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
 
-    /// The target as the cloud last described it.
+    /// accountUID is the UID of the Alibaba Cloud account that the membership was made with.
+    #[serde(
+        rename = "accountUID",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schemars(length(max = 64))]
+    pub account_uid: Option<String>,
+
+    /// target is the instance or network interface as the cloud last described it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<TargetStatus>,
 
-    /// The last refusal or failure that still stands; absent when all is well.
+    /// lastError is the last refusal or failure that still applies. It is absent when there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<LastError>,
+
+    /// lastHandledReconcileAt is the value of the annotation security-group-operator.io/reconcile-requested-at that the operator last acted on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub last_handled_reconcile_at: Option<String>,
 }
 
 /// The target as the cloud last described it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TargetStatus {
-    /// State in the cloud's words: Pending, Starting, Running, Stopping, Stopped for an instance; Available, Attaching,
-    /// `InUse`, Detaching, Deleting for a network interface.
+    /// state is the state in the cloud's words: Pending, Starting, Running, Stopping, Stopped for an instance; Available, Attaching, InUse, Detaching, Deleting for a network interface.
+    #[schemars(length(max = 64))]
     pub state: String,
-    /// VPC of the target; absent in a classic network.
+    /// vpcID is the VPC of the target. It is absent in a classic network.
     #[serde(rename = "vpcID", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
     pub vpc_id: Option<String>,
-    /// Why the cloud has locked the instance, if it has: financial, security, Recycling, dedicatedhostfinancial, refunded.
+    /// lockReasons say why the cloud has locked the instance, if it has: financial, security, Recycling, dedicatedhostfinancial, refunded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"), length(max = 16), inner(length(max = 128)))]
     pub lock_reasons: Vec<String>,
 }
 
 /// A refusal or failure in the cloud's own words.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LastError {
-    /// API action that failed, for example `JoinSecurityGroup`.
+    /// action is the API action that failed, for example JoinSecurityGroup.
+    #[schemars(length(max = 64))]
     pub action: String,
-    /// Error code as the cloud spells it; absent when no answer came.
+    /// code is the error code as the cloud spells it. It is absent when no answer came.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
     pub code: Option<String>,
-    /// Request ID to give to Alibaba Cloud support; absent when no answer came.
+    /// class is what kind of error it is, and so what the operator does about it.
+    pub class: ErrorClass,
+    /// requestID is the request ID to give to Alibaba Cloud support. It is absent when no answer came.
     #[serde(rename = "requestID", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
     pub request_id: Option<String>,
-    /// What the cloud said, without anything secret.
+    /// time is when the operator first reported this error.
+    pub time: Time,
+    /// message is what the cloud answered, without anything secret.
+    #[schemars(length(max = 2048))]
     pub message: String,
-    /// When it is tried again, for example "after 5m, at most every 30m".
-    pub retry: String,
+    /// accessDeniedDetail says which permission is missing, where the cloud says so.
+    #[serde(
+        rename = "accessDeniedDetail",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schemars(length(max = 2048))]
+    pub access_denied_detail: Option<String>,
+}
+
+/// Kinds of errors, by what the operator does about them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum ErrorClass {
+    /// The target is between states: retried after 5 s to 1 min.
+    Transitional,
+    /// No usable answer, or an unknown code: retried after 1 s to 5 min.
+    Transient,
+    /// The account's calls of this minute are used up: retried when the cloud's limit allows it.
+    Throttled,
+    /// The target or the group does not exist: retried after 1 to 15 min.
+    Absent,
+    /// A limit, a lock or a missing right: retried after 5 to 30 min.
+    Blocked,
+    /// The spec can never work as it is: retried every hour.
+    Invalid,
 }

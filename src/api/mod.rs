@@ -26,9 +26,6 @@ pub const FINALIZER: &str = "security-group-operator.io/membership";
 pub const ORIGIN_ANNOTATION: &str = "security-group-operator.io/origin";
 /// UID of the Alibaba Cloud account that the claim was made with.
 pub const ACCOUNT_ANNOTATION: &str = "security-group-operator.io/account-uid";
-/// `"true"` stops every action for the object, deletion included. So does every other value but `"false"`: whoever writes `"yes"`
-/// does not expect to be joined.
-pub const PAUSED_ANNOTATION: &str = "security-group-operator.io/paused";
 /// Any new value asks for a pass now.
 pub const RECONCILE_REQUESTED_ANNOTATION: &str =
     "security-group-operator.io/reconcile-requested-at";
@@ -70,7 +67,7 @@ fn finished(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
             "type": reason::READY,
             "status": "Unknown",
             "reason": reason::PENDING,
-            "message": "not seen by the operator yet",
+            "message": "waiting for the operator",
             "lastTransitionTime": "1970-01-01T00:00:00Z",
         }]
     });
@@ -116,42 +113,42 @@ const PATTERNS: &[(&str, Option<&str>, &str)] = &[
     (
         "^[a-z]{2}(-[a-z0-9]+)+$",
         None,
-        "write a region, such as cn-hangzhou",
+        "must be a region, such as cn-hangzhou",
     ),
     (
-        "^i-[a-zA-Z0-9]+$",
+        "^i-[a-z0-9]+$",
         None,
-        "write the ID of an instance: i- and letters or digits, such as i-bp1234567890abcdefgh",
+        "must be the ID of an instance in lower case, such as i-bp1234567890abcdefgh",
     ),
     (
-        "^eni-[a-zA-Z0-9]+$",
+        "^eni-[a-z0-9]+$",
         None,
-        "write the ID of a network interface: eni- and letters or digits, such as eni-bp1234567890abcdefgh",
+        "must be the ID of a network interface in lower case, such as eni-bp1234567890abcdefgh",
     ),
     (
-        "^sg-[a-zA-Z0-9]+$",
+        "^sg-[a-z0-9]+$",
         None,
-        "write the ID of a security group: sg- and letters or digits, such as sg-bp1234567890abcdefgh",
+        "must be the ID of a security group in lower case, such as sg-bp1234567890abcdefgh",
     ),
     (
         r"^(\*|sg-[a-zA-Z0-9]+)$",
         Some("self == '*' || (self.startsWith('sg-') && !self.contains('*'))"),
-        "write the ID of a security group, such as sg-bp1234567890abcdefgh, or * for all",
+        "must be the ID of a security group, such as sg-bp1234567890abcdefgh, or * for all",
     ),
     (
         "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
         None,
-        "write the name of an object: lower-case letters, digits, dashes and dots",
+        "must be the name of an object: lower-case letters, digits, dashes and dots",
     ),
     (
         "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
         Some("size(self) > 0 && !self.contains('*')"),
-        "write the name of a namespace; for all namespaces leave names out and write selector: {}",
+        "must be the name of a namespace; for all namespaces leave names out and write selector: {}",
     ),
     (
         "^https?://[a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?(:[0-9]{1,5})?$",
         None,
-        "write http:// or https://, a host and, if needed, a port, such as https://ecs-vpc.cn-beijing.aliyuncs.com",
+        "must be http:// or https://, a host and, if needed, a port, such as https://ecs-vpc.cn-beijing.aliyuncs.com",
     ),
 ];
 
@@ -187,7 +184,7 @@ mod tests {
             let rules = schema.x_kubernetes_validations.as_deref();
             let words = rules.unwrap_or_default().iter().any(|rule| {
                 let words = rule.message.as_deref();
-                words.is_some_and(|words| words.starts_with("write "))
+                words.is_some_and(|words| words.starts_with("must be "))
             });
             let pattern = schema.pattern.as_deref().unwrap_or_default();
             let is_of_labels = pattern.contains("[-A-Za-z0-9_.]");

@@ -8,18 +8,22 @@ pub const RECONCILING: &str = "Reconciling";
 pub const STALLED: &str = "Stalled";
 /// Abnormal-true: the cloud differs from the spec and the operator leaves it so, or repairs it again and again.
 pub const DRIFTED: &str = "Drifted";
+/// Neutral: `spec.suspend` stops all cloud calls. Present only while it does.
+pub const SUSPENDED: &str = "Suspended";
+/// Drifted=False: the operator knows of no drift.
+pub const NO_DRIFT: &str = "NoDrift";
 
-/// Ready=Unknown: the operator has not looked yet.
+/// Ready=Unknown: the operator has not observed the object yet.
 pub const PENDING: &str = "Pending";
 /// Ready=True: this object joined the target to the group.
 pub const JOINED: &str = "Joined";
 /// Ready=True: the target was a member before; kept on deletion by default.
 pub const ADOPTED: &str = "Adopted";
-/// Ready=True: another live object holds the same edge and joined it.
+/// Ready=True: another live object manages the same membership and joined it.
 pub const SHARED: &str = "Shared";
+/// Ready=True: the target is a member and `managementPolicy` is `Observe`.
+pub const OBSERVED: &str = "Observed";
 
-/// Ready=Unknown: the object is paused by annotation.
-pub const PAUSED: &str = "Paused";
 /// Ready=False: the target is between states; retried without a call until it is Running or Stopped.
 pub const WAITING_FOR_TARGET: &str = "WaitingForTarget";
 /// Ready=False: the cloud cannot be asked or gave no usable answer; retried.
@@ -57,3 +61,14 @@ pub const SECRET_INVALID: &str = "SecretInvalid";
 pub const SECRET_FORBIDDEN: &str = "SecretForbidden";
 /// Account Ready=False: the operator's environment holds no credentials.
 pub const ENVIRONMENT_EMPTY: &str = "EnvironmentEmpty";
+
+/// Event: another actor removed the target from the group.
+pub const DRIFT_DETECTED: &str = "DriftDetected";
+/// Event: the operator joined the target again after drift.
+pub const DRIFT_REPAIRED: &str = "DriftRepaired";
+/// Event: the operator removed the target from the group because the object was deleted.
+pub const REMOVED: &str = "Removed";
+/// Event: the object was deleted and the target stays a member of the group.
+pub const RETAINED: &str = "Retained";
+/// Event: what was Stalled or not Ready is Ready again.
+pub const RECOVERED: &str = "Recovered";

@@ -82,18 +82,31 @@ pub(super) fn read(
             let message = secrets.message(message);
             let class = error_table::classify(action, status, &code, &message).class;
             let retry_after = retry_after(response.headers(), class);
+            let access_denied_detail = access_denied_detail(&body, &secrets);
             Err(ApiError {
                 action,
                 status,
                 code,
                 message,
                 request_id,
+                access_denied_detail,
                 retry_after,
                 limit: limit(response.headers(), class),
             }
             .into())
         }
     }
+}
+
+/// Which permission is missing, as `key=value` pairs. Without `EncodedDiagnosticMessage`, which only the vendor can decode.
+fn access_denied_detail(body: &Map<String, Value>, secrets: &Secrets) -> Option<String> {
+    let detail = body.get("AccessDeniedDetail")?.as_object()?;
+    let pairs: Vec<String> = detail
+        .iter()
+        .filter(|(key, _)| *key != "EncodedDiagnosticMessage")
+        .filter_map(|(key, value)| Some(format!("{key}={}", value.as_str()?)))
+        .collect();
+    (!pairs.is_empty()).then(|| secrets.message(&pairs.join(", ")))
 }
 
 /// Lower-case names too: the vendor's newer SDKs accept them, so some gateway sends them.

@@ -70,9 +70,9 @@ impl fmt::Display for Retry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let cap = short(self.cap);
         if self.first == self.cap {
-            write!(f, "every {cap}")
+            write!(f, "next try in {cap}")
         } else {
-            write!(f, "after {}, at most every {cap}", short(self.first))
+            write!(f, "next try in {} (backs off to {cap})", short(self.first))
         }
     }
 }

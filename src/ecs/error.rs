@@ -57,6 +57,8 @@ pub struct ApiError {
     pub message: String,
     /// For the vendor's support.
     pub request_id: Option<RequestId>,
+    /// Which permission is missing, where the cloud says so: `key=value` pairs without secrets.
+    pub access_denied_detail: Option<String>,
     /// How long the cloud asks to stay away.
     pub retry_after: Option<Duration>,
     /// With a throttle: the limit of this API for the account, in calls a minute, where the cloud names it.
@@ -85,6 +87,12 @@ impl Error {
     #[must_use]
     pub fn hint(&self) -> &'static str {
         self.classify().hint
+    }
+
+    /// What to do next while the object is being deleted: never to delete it.
+    #[must_use]
+    pub fn hint_while_deleting(&self) -> &'static str {
+        error_table::without_recreation(self.hint())
     }
 
     /// Class, hint, and whether the code was known.
@@ -250,6 +258,7 @@ mod tests {
             code: code.to_owned(),
             message: String::new(),
             request_id: None,
+            access_denied_detail: None,
             retry_after: None,
             limit: None,
         }

@@ -53,7 +53,17 @@ pub fn classify(action: Action, status: u16, code: &str, message: &str) -> Class
     }
 }
 
-/// The code that is documented for what was answered.
+/// The advice for an object that is being deleted: it never says to delete it.
+pub(super) fn without_recreation(hint: &'static str) -> &'static str {
+    match hint {
+        MALFORMED => "the ID is malformed",
+        OTHER_REGION => "the cloud does not know this region, or the account may not use it",
+        MISSING_TARGET => "check the ID, the region and the account",
+        other => other,
+    }
+}
+
+/// The code that is documented for the answer.
 pub(super) fn normalize_code<'a>(code: &'a str, message: &str) -> &'a str {
     // ECS answers an expired STS token so (kubevela/terraform-controller#52), and not with the code that is documented.
     if code == "InvalidParameter" && message.contains("SecurityToken.Expired") {
@@ -66,7 +76,7 @@ pub(super) fn normalize_code<'a>(code: &'a str, message: &str) -> &'a str {
 const UNKNOWN: Classification = Classification {
     class: Class::Transient,
     known: false,
-    hint: "look the code up at https://api.alibabacloud.com/troubleshoot; this version of the operator does not know it and keeps trying",
+    hint: "this version of the operator does not know this code; see https://api.alibabacloud.com/troubleshoot",
 };
 
 struct Row {
@@ -87,21 +97,21 @@ const fn all(class: Class, hint: &'static str, codes: &'static [&'static str]) -
     }
 }
 
-const WAIT: &str =
-    "nothing to do: the cloud could not serve the call just now and will be asked again";
-const TRANSITIONAL: &str =
-    "nothing to do: the target is between two states and is tried again when it has settled";
-const SPEC_IDS: &str =
-    "delete the object and make one with the right IDs: these can never work together";
-const OPERATOR: &str =
-    "report this to the operator's authors: it sent a request that the cloud does not understand";
-const ENDPOINT: &str = "check the account's endpoints: what answers there is not ECS or STS, or not in a version that knows this call";
+const WAIT: &str = "temporary cloud error; the operator retries";
+const TRANSITIONAL: &str = "the operator retries when the target is Running or Stopped";
+const MALFORMED: &str =
+    "the ID is malformed; delete this object and create one with the correct ID";
+const OTHER_REGION: &str = "the cloud does not know this region, or the account may not use it; delete this object and create one with the correct region";
+const MISSING_TARGET: &str = "check the ID, the region and the account, or delete this object";
+
+const OPERATOR: &str = "please report this to the authors of the operator: it sent a request that the cloud does not understand";
+const ENDPOINT: &str = "check the account's endpoints: the endpoint is not ECS or STS, or does not support this API version";
 
 /// Codes that come in families, by their start; looked at after the exact ones.
 const FAMILIES: &[Row] = &[
     all(
         Class::Throttled,
-        "nothing to do, or ask the vendor for a higher rate limit of this API: the account's calls of this minute are used up",
+        "the account's calls of this minute are used up; if it lasts, request a higher rate limit of this API",
         &["Throttling", "Rejected.Throttling"],
     ),
     all(Class::Transient, WAIT, &["ServiceUnavailable"]),
@@ -115,7 +125,7 @@ const TABLE: &[Row] = &[
         join: Class::Done,
         leave: Class::Transient,
         read: Class::Transient,
-        hint: "nothing to do: the target is a member of the group",
+        hint: "the target is a member of the group",
     },
     Row {
         codes: &[
@@ -125,7 +135,7 @@ const TABLE: &[Row] = &[
         join: Class::Transient,
         leave: Class::Done,
         read: Class::Transient,
-        hint: "nothing to do: the target is not a member of the group",
+        hint: "the target is not a member of the group",
     },
     // Absent, which on Leave is as good as done.
     Row {
@@ -133,19 +143,19 @@ const TABLE: &[Row] = &[
         join: Class::Absent,
         leave: Class::Done,
         read: Class::Absent,
-        hint: "check the ID and the region, or delete the object: the target does not exist there in this cloud account",
+        hint: MISSING_TARGET,
     },
     Row {
         codes: &["InvalidSecurityGroupId.NotFound"],
         join: Class::Absent,
         leave: Class::Done,
         read: Class::Absent,
-        hint: "check the ID and the region, or create the group: it does not exist there in this cloud account",
+        hint: "check the ID, the region and the account, or create the group",
     },
     // Not documented as "the target is gone" for Leave, so that no finalizer goes on them.
     all(
         Class::Absent,
-        "check that the target still exists: the cloud misses something that belongs to it",
+        "check that the target still exists with all its parts",
         &["InvalidEcsId.NotFound", "InvalidVSwitchId.NotFound"],
     ),
     all(
@@ -184,7 +194,7 @@ const TABLE: &[Row] = &[
     // Blocked: limits.
     all(
         Class::Blocked,
-        "remove the target from another group, or ask the vendor for more groups an instance",
+        "remove the target from another group, or request a higher quota of security groups per instance",
         &[
             "InstanceSecurityGroupLimitExceeded",
             "JoinedGroupLimitExceed",
@@ -192,7 +202,7 @@ const TABLE: &[Row] = &[
     ),
     all(
         Class::Blocked,
-        "remove members from the group, use another group, or ask the vendor for a higher limit: the group is full",
+        "the group is full; remove members, use another group, or request a higher quota of members per group",
         &[
             "SecurityGroupInstanceLimitExceeded",
             // The Modify actions leave out the end of the word.
@@ -203,18 +213,18 @@ const TABLE: &[Row] = &[
     ),
     all(
         Class::Blocked,
-        "remove rules from the target's groups, or remove it from a group: all its groups together have too many rules",
+        "the target's groups have too many rules together; remove rules, or remove the target from a group",
         &["AclLimitExceed"],
     ),
     // Blocked: the target.
     all(
         Class::Blocked,
-        "unlock the instance in the cloud's console: it is locked for security reasons",
+        "unlock the instance in the ECS console; it is locked for security reasons",
         &["InstanceLockedForSecurity", "OperationDenied"],
     ),
     all(
         Class::Blocked,
-        "add the target to another group first, or set deletionPolicy to Retain: nothing can leave its last group",
+        "add the target to another group first; it cannot be removed from its last group",
         &[
             "InstanceLastSecurityGroup",
             "InvalidOperation.AtLeastInOneGroup",
@@ -223,7 +233,7 @@ const TABLE: &[Row] = &[
     // Blocked: who we are.
     all(
         Class::Blocked,
-        "check accessKeyID in the account's Secret: the cloud does not know the key, or it is disabled",
+        "check accessKeyID in the account's Secret; the key is unknown or disabled",
         &[
             "InvalidAccessKeyId.NotFound",
             "InvalidAccessKeyId.Inactive",
@@ -247,13 +257,13 @@ const TABLE: &[Row] = &[
     ),
     all(
         Class::Blocked,
-        "correct the clock of the node that the operator runs on: it differs from the cloud's by more than 15 minutes",
+        "correct the clock of the operator's node; it is more than 15 minutes off",
         &["InvalidTimeStamp.Expired", "IllegalTimestamp"],
     ),
     // Blocked: what we may do.
     all(
         Class::Blocked,
-        "let the account's RAM user or role do this to this target and this group, as the README's policy does",
+        "grant the account's RAM user or role this action on this target and group (policy in the README)",
         &[
             "Forbidden.RAM",
             "Forbidden.SubUser",
@@ -268,7 +278,7 @@ const TABLE: &[Row] = &[
     ),
     all(
         Class::Blocked,
-        "settle the cloud account's standing (identity check, risk control, balance) in the cloud's console",
+        "check the cloud account in the console (identity, risk control, balance)",
         &[
             "Forbidden.RiskControl",
             "RealNameAuthenticationError",
@@ -302,7 +312,7 @@ const TABLE: &[Row] = &[
     // Invalid: what the spec names.
     all(
         Class::Invalid,
-        "use a group of the target's own VPC: the two are not in the same network",
+        "use a group in the target's VPC; the two are in different networks",
         &[
             "InvalidInstanceId.Mismatch",
             "InvalidOperation.VpcMismatch",
@@ -314,7 +324,7 @@ const TABLE: &[Row] = &[
     ),
     all(
         Class::Invalid,
-        "use a group of the type that the target's other groups have: basic and advanced ones do not mix",
+        "use a group of the same type (basic or advanced) as the target's other groups",
         // The spelling "Mutli" is the vendor's.
         &[
             "InvalidOperation.MultiGroupType",
@@ -323,12 +333,12 @@ const TABLE: &[Row] = &[
     ),
     all(
         Class::Invalid,
-        "use a basic group: this instance type cannot be in an advanced one",
+        "use a basic group; this instance type cannot be in an advanced one",
         &["InvalidOperation.NotSupportEnterpriseGroup"],
     ),
     all(
         Class::Invalid,
-        "leave this group or interface to the cloud service that manages it, and use another one",
+        "a cloud service manages this group or interface; use another one",
         &[
             "InvalidOperation.ResourceManagedByCloudProduct",
             "InvalidOperation.EniServiceManaged",
@@ -336,7 +346,7 @@ const TABLE: &[Row] = &[
     ),
     all(
         Class::Invalid,
-        "name the instance instead of its primary interface: this kind of interface cannot be changed by itself",
+        "set spec.instanceID instead; primary interfaces follow their instance",
         &[
             "InvalidOperation.InvalidEniType",
             "InvalidOperation.PrimaryEniOnlySupportModifyNameAndDesc",
@@ -344,12 +354,12 @@ const TABLE: &[Row] = &[
     ),
     all(
         Class::Invalid,
-        "use a group of the cloud account that the interface belongs to",
+        "use a group of the cloud account that owns the interface",
         &["InvalidOperation.EniAndGroupNotBelongSameUser"],
     ),
     all(
         Class::Invalid,
-        SPEC_IDS,
+        MALFORMED,
         &[
             "InvalidInstanceId.Malformed",
             "InvalidSecurityGroupId.Malformed",
@@ -358,11 +368,7 @@ const TABLE: &[Row] = &[
             "InvalidOperation.InvalidRegion",
         ],
     ),
-    all(
-        Class::Invalid,
-        "delete the object and make one with the right region: the cloud does not know this one, or the account may not use it",
-        &["InvalidRegionId.NotFound"],
-    ),
+    all(Class::Invalid, OTHER_REGION, &["InvalidRegionId.NotFound"]),
     // Invalid: what only a mistake of the operator can cause.
     all(
         Class::Invalid,

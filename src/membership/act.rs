@@ -156,7 +156,10 @@ impl Pass {
             return;
         };
         self.observed.attempt = match account.leave(&self.edge, uid).await {
-            Ok(_) => Attempt::Left,
+            Ok(_) => {
+                self.removed = true;
+                Attempt::Left
+            }
             Err(CallError::Failed(error)) if error.class() == Class::Done => Attempt::Left,
             Err(error) => {
                 let forbidden =

@@ -19,8 +19,8 @@ pub const REPAIR_WINDOW_MINUTES: u64 = 30;
 pub struct Desired {
     /// Whether the object is being deleted.
     pub deleting: bool,
-    /// Whether the object is paused by annotation.
-    pub paused: bool,
+    /// Whether `spec.suspend` is set.
+    pub suspended: bool,
     /// Whether the operator may write to the cloud.
     pub management: ManagementPolicy,
     /// What to do with an edge that was there before.
@@ -186,8 +186,8 @@ pub enum ReconcileOutcome {
         /// Whether this pass put it back.
         repaired: bool,
     },
-    /// Paused by annotation.
-    Paused,
+    /// Suspended by `spec.suspend`.
+    Suspended,
     /// The target is between states.
     Waiting,
     /// Observe: the edge is missing, and would be joined.
@@ -217,8 +217,8 @@ pub fn decide(desired: &Desired, observed: &Observed) -> Step {
 }
 
 fn decide_life(desired: &Desired, observed: &Observed) -> Step {
-    if desired.paused {
-        return Step::Finish(ReconcileOutcome::Paused);
+    if desired.suspended {
+        return Step::Finish(ReconcileOutcome::Suspended);
     }
     if let Some(outcome) = account_outcome(observed.account) {
         return Step::Finish(outcome);
@@ -330,8 +330,8 @@ fn decide_deletion(desired: &Desired, observed: &Observed) -> Step {
     if observed.attempt == Attempt::Released || observed.claim.is_none() {
         return Step::Finish(ReconcileOutcome::Gone);
     }
-    if desired.paused {
-        return Step::Finish(ReconcileOutcome::Paused);
+    if desired.suspended {
+        return Step::Finish(ReconcileOutcome::Suspended);
     }
     if is_untested(observed) {
         return Step::Release(Release::NeverJoined);
@@ -370,8 +370,8 @@ const fn leaves(desired: &Desired, joined: bool) -> bool {
         (ManagementPolicy::Observe, _) | (ManagementPolicy::Manage, DeletionPolicy::Retain) => {
             false
         }
-        (ManagementPolicy::Manage, DeletionPolicy::Leave) => true,
-        (ManagementPolicy::Manage, DeletionPolicy::LeaveIfJoined) => joined,
+        (ManagementPolicy::Manage, DeletionPolicy::Remove) => true,
+        (ManagementPolicy::Manage, DeletionPolicy::RemoveIfJoined) => joined,
     }
 }
 

@@ -121,7 +121,7 @@ impl QueuedEvent {
             action: Some("Reconcile".to_owned()),
             event_time: Some(MicroTime(at)),
             note: Some(start(note.text, NOTE_LIMIT)),
-            reason: Some(note.reason.to_owned()),
+            reason: Some(note.reason),
             regarding: Some(regarding.into()),
             reporting_controller: Some(CONTROLLER.to_owned()),
             reporting_instance: Some(instance.to_owned()),
@@ -174,7 +174,7 @@ mod tests {
 
     fn note(text: &str) -> EventRecord {
         EventRecord {
-            reason: "Stalled",
+            reason: "NotGranted".to_owned(),
             warning: true,
             text: text.to_owned(),
         }
@@ -209,7 +209,7 @@ mod tests {
             "action": "Reconcile",
             "eventTime": "2026-01-01T00:00:00.000000Z",
             "note": "i-1 is gone",
-            "reason": "Stalled",
+            "reason": "NotGranted",
             "regarding": {
                 "apiVersion": "security-group-operator.io/v1alpha1",
                 "kind": "SecurityGroupMembership",

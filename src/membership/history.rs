@@ -210,7 +210,7 @@ impl History {
         match outcome {
             ReconcileOutcome::Undecided
             | ReconcileOutcome::Gone
-            | ReconcileOutcome::Paused
+            | ReconcileOutcome::Suspended
             | ReconcileOutcome::AccountUnusable => Action::await_change(),
             // The scanner looks at them.
             ReconcileOutcome::Ready { .. } => {
@@ -396,7 +396,7 @@ mod tests {
         history.repaired("a");
         history.repaired("b");
         let _ = history.requeue_after("a", ReconcileOutcome::Gone, None, None);
-        let _ = history.requeue_after("b", ReconcileOutcome::Paused, None, None);
+        let _ = history.requeue_after("b", ReconcileOutcome::Suspended, None, None);
         assert_eq!((history.repairs("a"), history.repairs("b")), (0, 1));
         history.forget("b");
         assert_eq!(history.repairs("b"), 0);
@@ -460,7 +460,7 @@ mod tests {
         }
         let waits = (0..100).map(|_| history.after_error("a"));
         assert!(waits.max().unwrap() >= retry.cap.mul_f64(0.5));
-        let _ = history.requeue_after("a", ReconcileOutcome::Paused, None, None);
+        let _ = history.requeue_after("a", ReconcileOutcome::Suspended, None, None);
         assert!(history.after_error("a") <= retry.first.mul_f64(1.5));
     }
 

@@ -37,9 +37,7 @@ use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
 use crate::account::directory::Directory;
-use crate::api::{
-    PAUSED_ANNOTATION, RECONCILE_REQUESTED_ANNOTATION, SecurityGroupMembership, reason,
-};
+use crate::api::{RECONCILE_REQUESTED_ANNOTATION, SecurityGroupMembership, reason};
 use crate::args::Settings;
 use crate::clock::Clock;
 use crate::condition;
@@ -198,7 +196,6 @@ fn trigger_hash(object: &Object) -> u64 {
     let annotations = object.annotations();
     object.meta().generation.hash(&mut hasher);
     object.meta().deletion_timestamp.is_some().hash(&mut hasher);
-    annotations.get(PAUSED_ANNOTATION).hash(&mut hasher);
     annotations
         .get(RECONCILE_REQUESTED_ANNOTATION)
         .hash(&mut hasher);

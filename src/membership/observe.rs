@@ -7,9 +7,8 @@ use tokio::time::Instant;
 
 use crate::account::directory::AccountState;
 use crate::account::session::{AccountSession, CallError};
-use crate::api::PAUSED_ANNOTATION;
-use crate::api::SecurityGroupMembership;
 use crate::api::membership::Origin;
+use crate::api::{RECONCILE_REQUESTED_ANNOTATION, SecurityGroupMembership};
 use crate::ecs::{Class, Error, TargetDescription};
 
 use super::decide::{self, Attempt, Desired, Observed, Sharing};
@@ -41,6 +40,10 @@ pub struct Pass {
     pub others: Vec<Record>,
     /// The target as last described.
     pub description: Option<TargetDescription>,
+    /// Value of the annotation `reconcile-requested-at` when the pass began.
+    pub reconcile_requested_at: Option<String>,
+    /// Whether the cloud has accepted a Leave of this pass.
+    pub removed: bool,
     /// Whether this pass has written the claim that the object carries.
     pub claimed: bool,
     /// Whether a pass before this one described the target so, and only waited for its turn since.
@@ -86,6 +89,10 @@ impl Pass {
         let account_key = AccountKey::of(&object.spec, &namespace);
         let desired = desired(object);
         let claim = context.edges.claim(object);
+        let reconcile_requested_at = object
+            .annotations()
+            .get(RECONCILE_REQUESTED_ANNOTATION)
+            .cloned();
         let AccountView {
             state,
             account,
@@ -141,6 +148,8 @@ impl Pass {
             account_problem: problem,
             others,
             description: None,
+            reconcile_requested_at,
+            removed: false,
             claimed: false,
             waited: false,
             failure: None,
@@ -158,6 +167,14 @@ impl Pass {
                 Err(_) => unreachable!("`begin` takes readable objects only"),
             },
         }
+    }
+
+    /// UID of the cloud account of the membership, as far as this pass knows it.
+    #[must_use]
+    pub fn known_account_uid(&self) -> Option<String> {
+        Claim::of(self.object())
+            .and_then(|claim| claim.account_uid)
+            .or_else(|| self.account.as_ref().map(|account| account.uid.clone()))
     }
 
     /// Goes on with the object as it has just been written.
@@ -240,10 +257,7 @@ const OBSERVATION_AGE: Duration = Duration::from_secs(150);
 fn desired(object: &SecurityGroupMembership) -> Desired {
     Desired {
         deleting: object.metadata.deletion_timestamp.is_some(),
-        paused: object
-            .annotations()
-            .get(PAUSED_ANNOTATION)
-            .is_some_and(|value| value != "false"),
+        suspended: object.spec.suspend,
         management: object.spec.management_policy,
         adoption: object.spec.adoption_policy,
         deletion: object.spec.deletion_policy,
@@ -274,7 +288,12 @@ fn view_account(
         unusable(
             decide::Access::Missing,
             format!(
-                "{key} does not exist; create it, or delete this object and name another one in spec.accountRef"
+                "{key} does not exist; {}",
+                if deleting {
+                    "create it"
+                } else {
+                    "create it, or recreate this object with another spec.accountRef"
+                }
             ),
         )
     };
@@ -303,7 +322,7 @@ fn view_account(
         return unusable(
             decide::Access::Changed,
             format!(
-                "{key} now belongs to cloud account {}, and this edge was made with {claimed}; restore the credentials",
+                "{key} now belongs to cloud account {}, but this membership was created with cloud account {claimed}; restore its credentials",
                 account.uid
             ),
         );
@@ -312,7 +331,7 @@ fn view_account(
         return unusable(
             decide::Access::NotGranted,
             format!(
-                "no grant of {key} lets namespace {namespace} use {}; ask whoever owns the account to add one to spec.grants",
+                "no grant of {key} lets namespace {namespace} use {}; ask the account's administrator to add a grant in spec.grants",
                 edge.group
             ),
         );

@@ -43,6 +43,7 @@ pub(super) async fn run(
     context.telemetry.count_pass(outcome_label(outcome));
     let previous = pass.object().status.clone().unwrap_or_default();
     let now = context.clock.now();
+    let account_uid = pass.known_account_uid();
     let input = StatusInput {
         edge: &pass.edge,
         outcome,
@@ -57,13 +58,18 @@ pub(super) async fn run(
         turn_in: pass
             .stopped_until
             .map(|until| until.saturating_duration_since(Instant::now())),
+        account_uid: account_uid.as_deref(),
+        reconcile_requested_at: pass.reconcile_requested_at.as_deref(),
     };
     let next = status::status(&previous, pass.generation, &input, now);
     let event = match outcome {
         ReconcileOutcome::Ready { repaired: true, .. } => Some(EventRecord {
-            reason: "DriftRepaired",
+            reason: reason::DRIFT_REPAIRED.to_owned(),
             warning: false,
-            text: format!("{} joined {} again", pass.edge.target, pass.edge.group),
+            text: format!(
+                "the operator joined {} to {} again",
+                pass.edge.target, pass.edge.group
+            ),
         }),
         _ => next
             .as_ref()
@@ -166,10 +172,10 @@ fn report_drift(pass: &Pass, uid: &str, context: &Context) {
     }
     if context.history.first_report_of_drift(uid) {
         let event = EventRecord {
-            reason: "DriftDetected",
+            reason: reason::DRIFT_DETECTED.to_owned(),
             warning: true,
             text: format!(
-                "somebody else took {} out of {}",
+                "{} was removed from {} by another actor",
                 pass.edge.target, pass.edge.group
             ),
         };
@@ -183,16 +189,25 @@ fn report_drift(pass: &Pass, uid: &str, context: &Context) {
 fn release_event(pass: &Pass, why: Release) -> Option<EventRecord> {
     let Edge { target, group, .. } = &pass.edge;
     let (reason, text) = match why {
-        Release::Left => ("Left", format!("{target} is no member of {group} any more")),
-        Release::Retained => ("Retained", format!("{target} stays a member of {group}")),
-        Release::Shared => (
-            "Retained",
-            format!("{target} stays a member of {group}: another object holds it"),
+        Release::Left if pass.removed => (
+            reason::REMOVED,
+            format!("{target} was removed from {group}"),
         ),
-        Release::Refused | Release::NeverJoined => return None,
+        Release::Retained => (
+            reason::RETAINED,
+            format!("{target} stays a member of {group}"),
+        ),
+        Release::Shared => (
+            reason::RETAINED,
+            format!(
+                "{target} stays a member of {group}: another SecurityGroupMembership manages it"
+            ),
+        ),
+        // There was no membership to remove, or none of ours.
+        Release::Left | Release::Refused | Release::NeverJoined => return None,
     };
     Some(EventRecord {
-        reason,
+        reason: reason.to_owned(),
         warning: false,
         text,
     })
@@ -206,7 +221,7 @@ const fn outcome_label(outcome: ReconcileOutcome) -> &'static str {
             repaired: false, ..
         } => "ready",
         ReconcileOutcome::Ready { repaired: true, .. } => "repaired",
-        ReconcileOutcome::Paused => "paused",
+        ReconcileOutcome::Suspended => "suspended",
         ReconcileOutcome::Waiting => "waiting",
         ReconcileOutcome::WouldJoin => "observed",
         ReconcileOutcome::AdoptionRefused => "refused",
@@ -236,14 +251,13 @@ pub(super) async fn invalid_spec(
         condition(reason::READY, Status::False),
         condition(reason::STALLED, Status::True),
     ];
+    let now = context.clock.now();
+    let mut conditions =
+        condition::merge(&previous.conditions, conditions, metadata.generation, now);
+    conditions.extend(status::drifted_as_known(previous, metadata.generation, now));
     let next = SecurityGroupMembershipStatus {
         observed_generation: metadata.generation,
-        conditions: condition::merge(
-            &previous.conditions,
-            conditions,
-            metadata.generation,
-            context.clock.now(),
-        ),
+        conditions,
         ..previous.clone()
     };
     if next != *previous {
@@ -297,7 +311,7 @@ mod tests {
             ReconcileOutcome::Gone,
             ready(false),
             ready(true),
-            ReconcileOutcome::Paused,
+            ReconcileOutcome::Suspended,
             ReconcileOutcome::Waiting,
             ReconcileOutcome::WouldJoin,
             ReconcileOutcome::AdoptionRefused,

@@ -95,9 +95,9 @@ pub enum Act {
         object: usize,
         policies: Policies,
     },
-    Pause {
+    Suspend {
         object: usize,
-        paused: bool,
+        suspended: bool,
     },
     /// Somebody else joins or leaves.
     Foreign {
@@ -130,14 +130,14 @@ impl fmt::Display for Act {
                 write!(f, "delete and make again n{object} {policies:?}")
             }
             Self::Respecify { object, policies } => write!(f, "change n{object} {policies:?}"),
-            Self::Pause {
+            Self::Suspend {
                 object,
-                paused: true,
-            } => write!(f, "pause n{object}"),
-            Self::Pause {
+                suspended: true,
+            } => write!(f, "suspend n{object}"),
+            Self::Suspend {
                 object,
-                paused: false,
-            } => write!(f, "continue n{object}"),
+                suspended: false,
+            } => write!(f, "resume n{object}"),
             Self::Foreign { edge, joins: true } => write!(f, "somebody joins {}", at(*edge)),
             Self::Foreign { edge, joins: false } => write!(f, "somebody leaves {}", at(*edge)),
             Self::Power { target, status } => write!(f, "{target} is {status}"),
@@ -149,7 +149,7 @@ impl fmt::Display for Act {
 pub struct Acts {
     random: StdRng,
     wanted: [bool; OBJECTS],
-    paused: [bool; OBJECTS],
+    suspended: [bool; OBJECTS],
     last: usize,
 }
 
@@ -158,7 +158,7 @@ impl Acts {
         Self {
             random: StdRng::seed_from_u64(seed),
             wanted: [false; OBJECTS],
-            paused: [false; OBJECTS],
+            suspended: [false; OBJECTS],
             last: 0,
         }
     }
@@ -206,12 +206,12 @@ impl Acts {
     }
 
     fn of_user(&mut self, object: usize) -> Act {
-        // Nobody waits long for what he has paused.
-        if self.paused[object] && self.random.random_bool(0.7) {
-            self.paused[object] = false;
-            return Act::Pause {
+        // Nobody waits long for what he has suspended.
+        if self.suspended[object] && self.random.random_bool(0.7) {
+            self.suspended[object] = false;
+            return Act::Suspend {
                 object,
-                paused: false,
+                suspended: false,
             };
         }
         if !self.wanted[object] {
@@ -223,7 +223,7 @@ impl Acts {
                 Act::Delete { object }
             }
             45..60 => {
-                self.paused[object] = false;
+                self.suspended[object] = false;
                 let policies = self.policies();
                 Act::Remake { object, policies }
             }
@@ -232,10 +232,10 @@ impl Acts {
                 Act::Respecify { object, policies }
             }
             _ => {
-                self.paused[object] = true;
-                Act::Pause {
+                self.suspended[object] = true;
+                Act::Suspend {
                     object,
-                    paused: true,
+                    suspended: true,
                 }
             }
         }
@@ -243,7 +243,7 @@ impl Acts {
 
     fn create(&mut self, object: usize) -> Act {
         self.wanted[object] = true;
-        self.paused[object] = false;
+        self.suspended[object] = false;
         let policies = self.policies();
         Act::Create { object, policies }
     }
@@ -257,9 +257,9 @@ impl Acts {
                 AdoptionPolicy::Refuse,
             ][random.random_range(0..3)],
             deletion: [
-                DeletionPolicy::LeaveIfJoined,
-                DeletionPolicy::LeaveIfJoined,
-                DeletionPolicy::Leave,
+                DeletionPolicy::RemoveIfJoined,
+                DeletionPolicy::RemoveIfJoined,
+                DeletionPolicy::Remove,
                 DeletionPolicy::Retain,
             ][random.random_range(0..4)],
             drift: [

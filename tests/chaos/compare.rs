@@ -9,9 +9,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 use kube::api::ListParams;
 use security_group_operator::api::membership::{AdoptionPolicy, DriftPolicy, Origin};
-use security_group_operator::api::{
-    FINALIZER, ORIGIN_ANNOTATION, PAUSED_ANNOTATION, SecurityGroupMembership,
-};
+use security_group_operator::api::{FINALIZER, ORIGIN_ANNOTATION, SecurityGroupMembership};
 use serde_json::{Value, json};
 
 use crate::act::{self, EDGES};
@@ -141,17 +139,14 @@ fn unsettled(
 /// Why this is not what the object should say at last.
 fn untrue(object: &SecurityGroupMembership, member: bool, looping: bool) -> Option<String> {
     let name = object.name_any();
-    let paused = object
-        .annotations()
-        .get(PAUSED_ANNOTATION)
-        .is_some_and(|value| value == "true");
+    let suspended = object.spec.suspend;
     let Some(ready) = ready(object) else {
         return Some(format!("{name} has no status"));
     };
-    if object.metadata.deletion_timestamp.is_some() && !paused {
+    if object.metadata.deletion_timestamp.is_some() && !suspended {
         return Some(format!("{name} does not go"));
     }
-    if ready.observed_generation != object.metadata.generation {
+    if !suspended && ready.observed_generation != object.metadata.generation {
         return Some(format!(
             "{name} is not Ready or otherwise for its generation"
         ));
@@ -161,8 +156,7 @@ fn untrue(object: &SecurityGroupMembership, member: bool, looping: bool) -> Opti
     let origin = object.status.as_ref().and_then(|status| status.origin);
     let holds = |wanted| is_true && member && claim == Some(wanted) && origin == Some(wanted);
     let fine = match ready.reason.as_str() {
-        "Paused" => paused && !is_true,
-        _ if paused => false,
+        _ if suspended => phase(object) != "Reconciling",
         "Joined" => holds(Origin::Joined) && phase(object) == "Settled",
         "Adopted" | "Shared" => holds(Origin::Adopted) && phase(object) == "Settled",
         "AdoptionRefused" => {

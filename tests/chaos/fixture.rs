@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
-use security_group_operator::api::{PAUSED_ANNOTATION, SecurityGroupMembership};
+use security_group_operator::api::SecurityGroupMembership;
 use serde_json::{Value, json};
 
 use crate::act::{self, Act, EDGES, OBJECTS};
@@ -40,7 +40,7 @@ pub struct Fixture {
 pub struct CreatedObject {
     pub uid: String,
     pub policies: Policies,
-    pub paused: bool,
+    pub suspended: bool,
     /// Whether its deletion was asked for.
     pub deleted: bool,
 }
@@ -116,7 +116,7 @@ impl Fixture {
                 self.create(object, policies).await
             }
             Act::Respecify { object, policies } => self.respecify(object, policies).await,
-            Act::Pause { object, paused } => self.pause(object, paused).await,
+            Act::Suspend { object, suspended } => self.pause(object, suspended).await,
             Act::Foreign { edge, joins } => self.change_cloud(edge, joins, incarnation).await,
             Act::Power { target, status } => {
                 let change = json!({"setStatus": {"id": target, "status": status, "for": "2s"}});
@@ -139,10 +139,10 @@ impl Fixture {
         Ok(())
     }
 
-    /// Who wants a name again lets the paused deletion of its last bearer go on.
+    /// Who wants a name again lets the suspended deletion of its last bearer go on.
     async fn free_the_name(&mut self, object: usize) -> Result<()> {
         let held = self.created[object].as_ref();
-        if held.is_some_and(|created| created.paused && created.deleted) {
+        if held.is_some_and(|created| created.suspended && created.deleted) {
             self.pause(object, false).await?;
         }
         Ok(())
@@ -181,7 +181,7 @@ impl Fixture {
         self.created[object] = Some(CreatedObject {
             uid: made.uid().unwrap_or_default(),
             policies,
-            paused: false,
+            suspended: false,
             deleted: false,
         });
         self.edges[edge].created(slot, policies);
@@ -228,18 +228,17 @@ impl Fixture {
         self.patch(object, json!({"spec": spec(policies)})).await
     }
 
-    async fn pause(&mut self, object: usize, paused: bool) -> Result<()> {
+    async fn pause(&mut self, object: usize, suspended: bool) -> Result<()> {
         let (edge, slot) = act::edge_of(object);
         let Some(created) = &mut self.created[object] else {
             return Ok(());
         };
-        created.paused = paused;
-        let value = if paused { json!("true") } else { Value::Null };
-        let patch = json!({"metadata": {"annotations": {PAUSED_ANNOTATION: value}}});
+        created.suspended = suspended;
+        let patch = json!({"spec": {"suspend": suspended}});
         // Before and after: in between both may hold.
-        self.edges[edge].paused(slot, false);
+        self.edges[edge].suspended(slot, false);
         self.patch(object, patch).await?;
-        self.edges[edge].paused(slot, paused);
+        self.edges[edge].suspended(slot, suspended);
         Ok(())
     }
 

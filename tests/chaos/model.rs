@@ -48,8 +48,8 @@ pub struct DesiredObject {
     adoption: Vec<AdoptionPolicy>,
     deletion: Vec<DeletionPolicy>,
     drift: Vec<DriftPolicy>,
-    pub paused: bool,
-    /// Paused for so long that no pass runs any more.
+    pub suspended: bool,
+    /// Suspended for so long that no pass runs any more.
     frozen: bool,
     /// Whether it had a claim at the last comparison: its next Join is not its first.
     claimed: bool,
@@ -102,7 +102,7 @@ impl Edge {
             adoption: vec![policies.adoption],
             deletion: vec![policies.deletion],
             drift: vec![policies.drift],
-            paused: false,
+            suspended: false,
             frozen: false,
             claimed: false,
             was_ready: false,
@@ -141,10 +141,10 @@ impl Edge {
         self.happens(|_| {});
     }
 
-    pub fn paused(&mut self, slot: usize, paused: bool) {
+    pub fn suspended(&mut self, slot: usize, suspended: bool) {
         if let Some(desired) = &mut self.desired[slot] {
-            desired.paused = paused;
-            desired.frozen &= paused;
+            desired.suspended = suspended;
+            desired.frozen &= suspended;
         }
         self.happens(|_| {});
     }
@@ -208,7 +208,7 @@ impl Edge {
         desired.adoption.drain(..desired.adoption.len() - 1);
         desired.deletion.drain(..desired.deletion.len() - 1);
         desired.drift.drain(..desired.drift.len() - 1);
-        desired.frozen = desired.paused;
+        desired.frozen = desired.suspended;
         desired.claimed = claimed;
         desired.was_ready = was_ready;
     }
@@ -285,7 +285,7 @@ impl Edge {
             Object::Live(Some(Origin::Joined)) | Object::Going(Origin::Joined, _)
         );
         let has = |policy| desired.deletion.contains(&policy);
-        let by_origin = has(DeletionPolicy::LeaveIfJoined);
+        let by_origin = has(DeletionPolicy::RemoveIfJoined);
         if perhaps && origin == Origin::Joined && !joined_elsewhere {
             let successor = match state.objects[other] {
                 Object::Going(_, left) => Object::Going(Origin::Joined, left),
@@ -296,7 +296,7 @@ impl Edge {
         if perhaps && (origin == Origin::Adopted || joined_elsewhere) {
             next.push(with(state, slot, Object::Absent));
         }
-        if !surely && (has(DeletionPolicy::Leave) || by_origin && origin == Origin::Joined) {
+        if !surely && (has(DeletionPolicy::Remove) || by_origin && origin == Origin::Joined) {
             let mut gone = with(state, slot, Object::Going(origin, true));
             (gone.member, gone.owed, gone.shown.missing) = (false, false, true);
             next.push(gone);
@@ -371,7 +371,7 @@ mod tests {
 
     const DEFAULTS: Policies = Policies {
         adoption: AdoptionPolicy::Adopt,
-        deletion: DeletionPolicy::LeaveIfJoined,
+        deletion: DeletionPolicy::RemoveIfJoined,
         drift: DriftPolicy::Repair,
     };
     const ABSENT: [Object; SHARERS] = [Object::Absent; SHARERS];
@@ -411,7 +411,7 @@ mod tests {
         edge.created(
             0,
             Policies {
-                deletion: DeletionPolicy::Leave,
+                deletion: DeletionPolicy::Remove,
                 ..DEFAULTS
             },
         );
@@ -464,11 +464,11 @@ mod tests {
         assert!(edge.compare(true, [JOINED, Object::Absent], [true, false]));
         edge.foreign_change(false);
         assert!(!allows(&edge, true, [JOINED, Object::Absent]));
-        edge.paused(0, true);
+        edge.suspended(0, true);
         assert!(edge.compare(false, [JOINED, Object::Absent], [true, false]));
         edge.deleted(0);
         assert!(!allows(&edge, false, ABSENT));
-        edge.paused(0, false);
+        edge.suspended(0, false);
         assert!(allows(&edge, false, ABSENT));
     }
 }

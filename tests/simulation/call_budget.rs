@@ -227,26 +227,24 @@ fn unreadable_object_is_reported_once() {
         ask(&world, "m");
         seconds(10.0).await;
         assert_eq!(world.monitor.effects(), effects);
-        world.patch("m", json!({"spec": {"deletionPolicy": "Leave"}}));
+        world.patch("m", json!({"spec": {"deletionPolicy": "Remove"}}));
         seconds(10.0).await;
         assert_eq!(reason(&world, "m", "Ready"), "Joined");
     });
 }
 
 #[test]
-fn scan_skips_paused_and_ungranted_targets() {
+fn scan_skips_suspended_and_ungranted_targets() {
     in_virtual_time(|| async {
         let world = world().await;
         world.membership("m", 0, 0, json!({}));
         seconds(10.0).await;
-        let pause = json!({"security-group-operator.io/paused": "true"});
-        world.patch("m", json!({"metadata": {"annotations": pause}}));
+        world.patch("m", json!({"spec": {"suspend": true}}));
         seconds(1.0).await;
         let before = looks(&world);
         seconds(300.0).await;
         assert_eq!(looks(&world), before);
-        let pause = json!({"security-group-operator.io/paused": Value::Null});
-        world.patch("m", json!({"metadata": {"annotations": pause}}));
+        world.patch("m", json!({"spec": {"suspend": false}}));
         seconds(1.0).await;
         assert_eq!(reason(&world, "m", "Ready"), "Joined");
         assert_eq!(told(&world, "m"), ["Joined"], "it has not joined again");

@@ -102,7 +102,7 @@ pub const PATHS: &[Path] = &[
         before: there,
         steps: &[
             (1.0, |world| {
-                world.membership("m", 0, 0, json!({"deletionPolicy": "Leave"}));
+                world.membership("m", 0, 0, json!({"deletionPolicy": "Remove"}));
             }),
             (15.0, delete),
         ],

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::api_server::Verb;
 use crate::in_virtual_time;
-use crate::monitor::MEMBERSHIPS;
+use crate::monitor::{MEMBERSHIPS, condition};
 use crate::scenario::{add_fault, object, ready, seconds, world};
 use crate::topology::{CLUSTER, INTERFACE, NAMESPACE, TEAMS};
 use crate::world::World;
@@ -176,8 +176,7 @@ fn unclaimed_deleting_successor_blocks_no_deletion() {
             "successor",
             json!({"metadata": {
                 "finalizers": ["example.com/hold"],
-                "annotations": {"security-group-operator.io/paused": "true"},
-            }}),
+            }, "spec": {"suspend": true}}),
         );
         seconds(2.0).await;
         world.delete("m");
@@ -265,23 +264,17 @@ fn force_deleted_object_is_not_recreated() {
 }
 
 #[test]
-fn paused_object_is_reported_and_not_joined() {
+fn suspended_object_is_reported_and_not_joined() {
     in_virtual_time(|| async {
         let world = world().await;
         world.membership("m", 0, 0, json!({}));
-        for yes in ["true", "True", "yes", ""] {
-            world.patch(
-                "m",
-                json!({"metadata": {"annotations": {"security-group-operator.io/paused": yes}}}),
-            );
-            seconds(10.0).await;
-            assert_eq!(ready(&world, "m").1, "Paused", "{yes:?}");
-            assert!(!world.is_member("i-0", "sg-a"));
-        }
-        world.patch(
-            "m",
-            json!({"metadata": {"annotations": {"security-group-operator.io/paused": "false"}}}),
-        );
+        world.patch("m", json!({"spec": {"suspend": true}}));
+        seconds(10.0).await;
+        let object = object(&world, "m").unwrap();
+        assert_eq!(condition(&object, "Suspended").unwrap()["status"], "True");
+        assert_eq!(ready(&world, "m").1, "Pending");
+        assert!(!world.is_member("i-0", "sg-a"));
+        world.patch("m", json!({"spec": {"suspend": false}}));
         seconds(AT_ONCE).await;
         assert_eq!(ready(&world, "m").1, "Joined");
     });
@@ -434,10 +427,7 @@ fn granted_sibling_without_a_claim_keeps_the_edge() {
         world.membership("m", 0, 0, json!({}));
         seconds(2.0).await;
         world.membership("other", 0, 0, json!({}));
-        world.patch(
-            "other",
-            json!({"metadata": {"annotations": {"security-group-operator.io/paused": "true"}}}),
-        );
+        world.patch("other", json!({"spec": {"suspend": true}}));
         seconds(2.0).await;
         tear_claim(&world);
         world.delete("m");
@@ -448,7 +438,7 @@ fn granted_sibling_without_a_claim_keeps_the_edge() {
     });
 }
 
-/// Whatever the other object has claimed before it was paused.
+/// Whatever the other object has claimed before it was suspended.
 fn tear_claim(world: &World) {
     world.patch(
         "other",
@@ -464,8 +454,7 @@ fn siblings_are_requeued_when_the_owner_changes() {
         (
             // As an administrator does with a deletion that does not finish.
             |world| {
-                let pause = json!({"security-group-operator.io/paused": "true"});
-                world.patch("m", json!({"metadata": {"annotations": pause}}));
+                world.patch("m", json!({"spec": {"suspend": true}}));
                 world.delete("m");
                 world.patch("m", json!({"metadata": {"finalizers": null}}));
             },

@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use security_group_operator::api::{
-    ORIGIN_ANNOTATION, PAUSED_ANNOTATION, RECONCILE_REQUESTED_ANNOTATION,
-};
+use security_group_operator::api::{ORIGIN_ANNOTATION, RECONCILE_REQUESTED_ANNOTATION};
 use serde_json::json;
 
 use crate::in_virtual_time;
@@ -42,9 +40,8 @@ fn ask(world: &World, name: &str, moment: &str) {
     world.patch(name, json!({"metadata": {"annotations": annotations}}));
 }
 
-fn pause(world: &World, name: &str, paused: bool) {
-    let annotations = json!({PAUSED_ANNOTATION: paused.to_string()});
-    world.patch(name, json!({"metadata": {"annotations": annotations}}));
+fn suspend(world: &World, name: &str, suspend: bool) {
+    world.patch(name, json!({"spec": {"suspend": suspend}}));
 }
 
 fn leaves(world: &World) -> bool {
@@ -80,7 +77,7 @@ fn foreign_edge_after_a_rejected_join_is_never_left() {
 #[test]
 fn never_joined_object_is_deleted_without_a_leave() {
     for code in REFUSALS {
-        for policy in ["LeaveIfJoined", "Leave"] {
+        for policy in ["RemoveIfJoined", "Remove"] {
             in_virtual_time(|| async move {
                 let world = world().await;
                 refuse(&world, 10, code);
@@ -135,7 +132,7 @@ fn join_of_a_sibling_counts_despite_a_rejected_one() {
             seconds(AT_ONCE).await;
             // Nor does it learn of it in time.
             if !refused_first {
-                pause(&world, "refused", true);
+                suspend(&world, "refused", true);
             }
             world.membership("joined", 0, 0, json!({}));
             seconds(AT_ONCE).await;
@@ -150,7 +147,7 @@ fn join_of_a_sibling_counts_despite_a_rejected_one() {
             assert_eq!(object(&world, order[0]), None);
             assert!(world.is_member("i-0", "sg-a"));
             if !refused_first {
-                pause(&world, "refused", false);
+                suspend(&world, "refused", false);
                 seconds(AT_ONCE).await;
             }
             world.delete(order[1]);

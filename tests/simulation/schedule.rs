@@ -315,10 +315,13 @@ fn limits(calls: Option<u32>) -> Value {
 
 fn policies(random: &mut StdRng, probability: f64) -> Value {
     let mut policies = json!({});
+    if random.random_bool(probability / 2.0) {
+        policies["suspend"] = json!(random.random_bool(0.4));
+    }
     for (name, values) in [
         ("managementPolicy", ["Manage", "Observe", "Manage"]),
         ("adoptionPolicy", ["Adopt", "Refuse", "Adopt"]),
-        ("deletionPolicy", ["LeaveIfJoined", "Leave", "Retain"]),
+        ("deletionPolicy", ["RemoveIfJoined", "Remove", "Retain"]),
         ("driftPolicy", ["Repair", "Report", "Repair"]),
     ] {
         if random.random_bool(probability) {
@@ -330,9 +333,7 @@ fn policies(random: &mut StdRng, probability: f64) -> Value {
 
 fn annotations(random: &mut StdRng) -> Value {
     match random.random_range(0..5) {
-        0 => json!({"security-group-operator.io/paused": "true"}),
-        1 | 2 => json!({"security-group-operator.io/paused": null}),
-        3 => {
+        0..3 => {
             json!({"security-group-operator.io/reconcile-requested-at": random.random_range(0..9).to_string()})
         }
         _ => json!({"example.com/nonsense": "\u{1f980}".repeat(random.random_range(1..50))}),
@@ -422,10 +423,7 @@ fn heal(world: &mut World) {
     for object in world.objects() {
         let metadata = |field| text(&object["metadata"], field);
         let name = format!("{}/{}", metadata("/namespace"), metadata("/name"));
-        world.patch(
-            &name,
-            json!({"metadata": {"annotations": {"security-group-operator.io/paused": null}}}),
-        );
+        world.patch(&name, json!({"spec": {"suspend": false}}));
     }
 }
 

@@ -98,7 +98,7 @@ fn policies() -> impl Strategy<Value = Value> {
     (
         policy(&["Manage", "Observe"]),
         policy(&["Adopt", "Refuse"]),
-        policy(&["LeaveIfJoined", "Leave", "Retain"]),
+        policy(&["RemoveIfJoined", "Remove", "Retain"]),
         policy(&["Repair", "Report"]),
     )
         .prop_map(|(management, adoption, deletion, drift)| {
@@ -120,7 +120,6 @@ fn policies() -> impl Strategy<Value = Value> {
 /// Ours for users with sense and nonsense in them, and somebody else's.
 fn annotations() -> impl Strategy<Value = Value> {
     let name = select(&[
-        "security-group-operator.io/paused",
         "security-group-operator.io/reconcile-requested-at",
         "example.com/nonsense",
     ]);

@@ -468,7 +468,7 @@ impl World {
             let observed = object["spec"]["managementPolicy"] == "Observe";
             let fine = current
                 && match reason.as_str() {
-                    "Joined" | "Adopted" | "Shared" => status == "True" && member,
+                    "Joined" | "Adopted" | "Shared" | "Observed" => status == "True" && member,
                     "AdoptionRefused" => object["spec"]["adoptionPolicy"] == "Refuse" && member,
                     "DriftReported" => object["spec"]["driftPolicy"] == "Report" && !member,
                     "NotAMember" => observed && !member,

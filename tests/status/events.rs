@@ -1,6 +1,7 @@
 //! Which events go with which change of a status.
 
 use security_group_operator::api::membership::SecurityGroupMembershipStatus;
+use security_group_operator::condition::is_true;
 use security_group_operator::membership::status::{EventRecord, event_for};
 
 use crate::{ends, say};
@@ -32,13 +33,13 @@ fn events_report_only_transitions() {
         let said = say(&nothing, end, false, 0).unwrap();
         event_for(&nothing, &said, end.0).map(|event| event.reason)
     };
-    assert_eq!(reason(0), Some("Joined"));
-    assert_eq!(reason(1), Some("Adopted"));
-    assert_eq!(reason(4), None, "a pause is the user's own doing");
-    assert_eq!(reason(5), Some("Waiting"));
-    assert_eq!(reason(8), Some("DriftDetected"));
-    assert_eq!(reason(10), Some("Stalled"));
-    assert_eq!(reason(17), None, "a retry is no event");
+    assert_eq!(reason(0).as_deref(), Some("Joined"));
+    assert_eq!(reason(1).as_deref(), Some("Adopted"));
+    assert_eq!(reason(4).as_deref(), None, "the user suspended it");
+    assert_eq!(reason(5).as_deref(), Some("WaitingForTarget"));
+    assert_eq!(reason(8).as_deref(), Some("DriftDetected"));
+    assert_eq!(reason(10).as_deref(), Some("TargetNotFound"));
+    assert_eq!(reason(17).as_deref(), None, "a retry is no event");
 }
 
 #[test]
@@ -49,7 +50,7 @@ fn stalled_and_drift_are_warnings_with_the_ready_message() {
         let Some(event) = event_for(&nothing, &said, end.0) else {
             continue;
         };
-        let warning = matches!(event.reason, "Stalled" | "DriftDetected");
+        let warning = is_true(&said.conditions, "Stalled");
         assert_eq!(event.warning, warning, "{event:?}");
         assert_eq!(event.text, said.conditions[0].message);
     }
@@ -58,13 +59,25 @@ fn stalled_and_drift_are_warnings_with_the_ready_message() {
 #[test]
 fn each_problem_and_its_recovery_are_reported() {
     let reason = |before, after| queued(before, after).map(|event| event.reason);
-    assert_eq!(reason(21, 20), Some("Stalled"), "another reason");
-    assert_eq!(reason(20, 0), Some("Recovered"));
-    assert_eq!(reason(20, 1), Some("Recovered"));
-    assert_eq!(reason(5, 0), Some("Joined"), "a wait is no trouble");
-    assert_eq!(reason(5, 3), Some("Adopted"), "observed");
-    assert_eq!(reason(1, 0), Some("Joined"), "handed over");
-    assert_eq!(reason(8, 9), Some("DriftDetected"), "reported, then a loop");
+    assert_eq!(
+        reason(21, 20).as_deref(),
+        Some("InstanceSecurityGroupLimitExceeded"),
+        "another reason"
+    );
+    assert_eq!(reason(20, 0).as_deref(), Some("Recovered"));
+    assert_eq!(reason(20, 1).as_deref(), Some("Recovered"));
+    assert_eq!(
+        reason(5, 0).as_deref(),
+        Some("Joined"),
+        "a wait is no trouble"
+    );
+    assert_eq!(reason(5, 3).as_deref(), Some("Observed"), "observed");
+    assert_eq!(reason(1, 0).as_deref(), Some("Joined"), "handed over");
+    assert_eq!(
+        reason(8, 9).as_deref(),
+        Some("DriftDetected"),
+        "reported, then a loop"
+    );
 }
 
 #[test]
@@ -75,6 +88,6 @@ fn kept_edge_is_not_reported_as_joined_again() {
         let paused = say(&joined, &ends()[between], false, 60).unwrap();
         let again = say(&paused, &ends()[0], false, 120).unwrap();
         let event = event_for(&paused, &again, ends()[0].0);
-        assert_eq!(event.map(|event| event.reason), queued);
+        assert_eq!(event.map(|event| event.reason).as_deref(), queued);
     }
 }

@@ -12,7 +12,7 @@ mod words;
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
-use security_group_operator::api::membership::{Origin, SecurityGroupMembershipStatus};
+use security_group_operator::api::membership::{ErrorClass, Origin, SecurityGroupMembershipStatus};
 use security_group_operator::condition::{find, is_true};
 use security_group_operator::ecs::{
     Action, ApiError, Class, Error, TargetDescription, TargetState, TransportError,
@@ -54,6 +54,7 @@ fn refusal(code: &str, message: &str) -> Error {
         code: code.to_owned(),
         message: message.to_owned(),
         request_id: None,
+        access_denied_detail: None,
         retry_after: None,
         limit: None,
     })
@@ -85,7 +86,7 @@ fn ends() -> Vec<(ReconcileOutcome, Access, Option<Error>)> {
         ready(Some(Origin::Adopted), false),
         ready(Some(Origin::Adopted), true),
         ready(None, false),
-        ReconcileOutcome::Paused,
+        ReconcileOutcome::Suspended,
         ReconcileOutcome::Waiting,
         ReconcileOutcome::WouldJoin,
         ReconcileOutcome::AdoptionRefused,
@@ -156,6 +157,8 @@ fn say(
         account_problem: "the account has a problem",
         waits_since: waits.then(|| waits_since(previous).unwrap_or_else(|| at(second))),
         turn_in: None,
+        account_uid: None,
+        reconcile_requested_at: None,
     };
     status(previous, Some(1), &input, at(second))
 }
@@ -238,7 +241,8 @@ fn cloud_code_is_in_message_and_last_error() {
         Some("InstanceSecurityGroupLimitExceeded")
     );
     assert_eq!(last_error.action, "JoinSecurityGroup");
-    assert_eq!(last_error.retry, "after 5m, at most every 30m");
+    assert_eq!(last_error.class, ErrorClass::Blocked);
+    assert_eq!(last_error.time.0.as_second(), at(0).as_second());
 }
 
 #[test]
@@ -319,6 +323,8 @@ fn missing_edge_clears_ready() {
             account_problem: "",
             waits_since: None,
             turn_in,
+            account_uid: None,
+            reconcile_requested_at: None,
         };
         let said = status(&ready, Some(1), &input, at(60))?;
         let ready = find(&said.conditions, "Ready")?;
@@ -501,6 +507,8 @@ fn target_is_shown_as_last_described_or_omitted() {
             account_problem: "",
             waits_since: None,
             turn_in: None,
+            account_uid: None,
+            reconcile_requested_at: None,
         };
         status(previous, Some(1), &input, at(0)).unwrap()
     };

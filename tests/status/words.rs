@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use security_group_operator::api::membership::SecurityGroupMembershipStatus;
+use security_group_operator::api::membership::{ErrorClass, SecurityGroupMembershipStatus};
 use security_group_operator::condition::find;
 use security_group_operator::ecs::{Action, Class, Error, TransportError};
 use security_group_operator::membership::decide::{Access, ReconcileOutcome};
@@ -18,12 +18,13 @@ fn spoken(status: &SecurityGroupMembershipStatus) -> String {
         .conditions
         .iter()
         .skip(1)
+        .filter(|condition| condition.reason != "NoDrift")
         .map(|condition| {
-            assert_eq!(
-                (condition.reason.as_str(), condition.status.as_str()),
-                (ready.reason.as_str(), "True")
-            );
-            assert_eq!(condition.message, ready.message);
+            assert_eq!(condition.status, "True");
+            if condition.type_ != "Suspended" {
+                assert_eq!(condition.reason, ready.reason);
+                assert_eq!(condition.message, ready.message);
+            }
             condition.type_.as_str()
         })
         .collect();
@@ -39,33 +40,32 @@ fn spoken(status: &SecurityGroupMembershipStatus) -> String {
 #[test]
 fn every_outcome_has_its_message() {
     let problem = "the account has a problem";
-    let unknown = "look the code up at https://api.alibabacloud.com/troubleshoot; this version of the operator does not know it and keeps trying";
-    let drift = "i-1 was taken out of sg-1 by somebody else, and driftPolicy is Report; join it again, set driftPolicy to Repair, or delete this object";
+    let drift = "i-1 was removed from sg-1 by another actor, and driftPolicy is Report; join it again, set driftPolicy to Repair, or delete this object";
     let wanted = [
         "True  Joined: i-1 is a member of sg-1; joined by the operator".to_owned(),
-        "True  Adopted: i-1 is a member of sg-1; it was one before this object, and stays one when this object goes".to_owned(),
-        "True  Shared: i-1 is a member of sg-1; another object joined it and holds it too".to_owned(),
-        "True  Adopted: i-1 is a member of sg-1; only observed".to_owned(),
-        "Unknown  Paused: nothing is read or written while the annotation security-group-operator.io/paused is there and not \"false\"".to_owned(),
-        "False Reconciling WaitingForTarget: i-1 is Running and is joined when it has settled; looked at again after 5s, at most every 1m".to_owned(),
-        "False  NotAMember: i-1 is not a member of sg-1; with managementPolicy Manage it would be joined".to_owned(),
-        "False Stalled AdoptionRefused: i-1 was a member of sg-1 before this object, and adoptionPolicy is Refuse; set it to Adopt, or take the membership away".to_owned(),
+        "True  Adopted: i-1 is a member of sg-1; it was a member before this object was created and stays one when this object is deleted".to_owned(),
+        "True  Shared: i-1 is a member of sg-1; another SecurityGroupMembership joined it and still manages it".to_owned(),
+        "True  Observed: i-1 is a member of sg-1; managementPolicy is Observe".to_owned(),
+        "Unknown Suspended Pending: waiting for the operator".to_owned(),
+        "False Reconciling WaitingForTarget: i-1 is Running; the operator joins it when it is Running or Stopped; next try in 5s (backs off to 1m)".to_owned(),
+        "False Stalled NotAMember: i-1 is not a member of sg-1; not joined because managementPolicy is Observe; set it to Manage, or join the target".to_owned(),
+        "False Stalled AdoptionRefused: i-1 was a member of sg-1 before this object was created, and adoptionPolicy is Refuse; set adoptionPolicy to Adopt, or remove i-1 from sg-1; next try in 1m (backs off to 15m)".to_owned(),
         format!("False Stalled+Drifted DriftReported: {drift}"),
-        "False Stalled+Drifted RepairLoop: somebody else keeps taking i-1 out of sg-1: 3 repairs in 30 min were undone; find the other owner (in Terraform: ignore_changes = [security_groups]); repaired again in an hour".to_owned(),
-        "False Stalled TargetNotFound: DescribeInstances does not list i-1 in cn-hangzhou; check spec.instanceID, spec.region and the account; looked for again after 1m, at most every 15m".to_owned(),
+        "False Stalled+Drifted RepairLoop: i-1 was removed from sg-1 again after 3 repairs in 30 minutes; find the other owner (in Terraform: ignore_changes = [security_groups]); next repair in about 1 hour".to_owned(),
+        "False Stalled TargetNotFound: DescribeInstances does not list i-1 in cn-hangzhou; check spec.instanceID, spec.region and the account; next try in 1m (backs off to 15m)".to_owned(),
         format!("False Stalled AccountNotFound: {problem}"),
         format!("False Stalled AccountNotReady: {problem}"),
         format!("False Reconciling AccountNotReady: {problem}"),
         format!("False Stalled AccountChanged: {problem}"),
         format!("False Stalled NotGranted: {problem}"),
-        "False Reconciling WaitingForTarget: IncorrectInstanceStatus: so it is; looked at again after 5s, at most every 1m".to_owned(),
-        "False Reconciling Retrying: InternalError: so it is; nothing to do: the cloud could not serve the call just now and will be asked again; tried again after 1s, at most every 5m".to_owned(),
-        "False Reconciling Throttled: Throttling.User: so it is; nothing to do, or ask the vendor for a higher rate limit of this API: the account's calls of this minute are used up; tried again after 1s, at most every 1m".to_owned(),
-        "False Stalled InvalidInstanceIdNotFound: InvalidInstanceId.NotFound: so it is; check the ID and the region, or delete the object: the target does not exist there in this cloud account; tried again after 1m, at most every 15m".to_owned(),
-        "False Stalled InstanceSecurityGroupLimitExceeded: InstanceSecurityGroupLimitExceeded: so it is; remove the target from another group, or ask the vendor for more groups an instance; tried again after 5m, at most every 30m".to_owned(),
-        "False Stalled InvalidInstanceIdMismatch: InvalidInstanceId.Mismatch: so it is; use a group of the target's own VPC: the two are not in the same network; tried again every 1h".to_owned(),
-        format!("False Reconciling Retrying: Never.Heard.Of: so it is; {unknown}; tried again after 1s, at most every 5m"),
-        "False Reconciling Retrying: JoinSecurityGroup got no answer: no complete answer within 66 s; check that the operator's pod reaches the cloud's endpoint; tried again after 1s, at most every 5m".to_owned(),
+        "False Reconciling WaitingForTarget: IncorrectInstanceStatus: so it is; next try in 5s (backs off to 1m)".to_owned(),
+        "False Reconciling Retrying: InternalError: so it is; temporary cloud error; the operator retries; next try in 1s (backs off to 5m)".to_owned(),
+        "False Reconciling Throttled: Throttling.User: so it is; the account's calls of this minute are used up; if it lasts, request a higher rate limit of this API; next try in 1s (backs off to 1m)".to_owned(),
+        "False Stalled InvalidInstanceIdNotFound: InvalidInstanceId.NotFound: so it is; check the ID, the region and the account, or delete this object; next try in 1m (backs off to 15m)".to_owned(),
+        "False Stalled InstanceSecurityGroupLimitExceeded: InstanceSecurityGroupLimitExceeded: so it is; remove the target from another group, or request a higher quota of security groups per instance; next try in 5m (backs off to 30m)".to_owned(),
+        "False Stalled InvalidInstanceIdMismatch: InvalidInstanceId.Mismatch: so it is; use a group in the target's VPC; the two are in different networks; next try in 1h".to_owned(),
+        "False Reconciling Retrying: Never.Heard.Of: so it is; this version of the operator does not know this code; see https://api.alibabacloud.com/troubleshoot; next try in 1s (backs off to 5m)".to_owned(),
+        "False Reconciling Retrying: JoinSecurityGroup got no answer: no complete answer within 66 s; check that the operator's pod reaches the cloud's endpoint; next try in 1s (backs off to 5m)".to_owned(),
     ];
     let nothing = SecurityGroupMembershipStatus::default();
     let said: Vec<String> = ends()
@@ -91,6 +91,8 @@ fn missing_interface_names_its_own_field() {
         account_problem: "",
         waits_since: None,
         turn_in: None,
+        account_uid: None,
+        reconcile_requested_at: None,
     };
     let said = status(
         &SecurityGroupMembershipStatus::default(),
@@ -101,27 +103,110 @@ fn missing_interface_names_its_own_field() {
     .unwrap();
     assert_eq!(
         spoken(&said),
-        "False Stalled TargetNotFound: DescribeNetworkInterfaces does not list eni-1 in cn-hangzhou; check spec.networkInterfaceID, spec.region and the account; looked for again after 1m, at most every 15m"
+        "False Stalled TargetNotFound: DescribeNetworkInterfaces does not list eni-1 in cn-hangzhou; check spec.networkInterfaceID, spec.region and the account; next try in 1m (backs off to 15m)"
     );
     assert_eq!(said.last_error.unwrap().action, "DescribeNetworkInterfaces");
 }
 
 #[test]
-fn paused_message_keeps_the_last_reason() {
-    let pause = (ReconcileOutcome::Paused, Access::Usable, None);
-    let before = say(
-        &SecurityGroupMembershipStatus::default(),
-        &ends()[0],
+fn suspended_object_keeps_its_other_conditions() {
+    let suspend = (ReconcileOutcome::Suspended, Access::Usable, None);
+    let nothing = SecurityGroupMembershipStatus::default();
+    for (index, kept) in [
+        (0, "True Suspended Joined"),
+        (20, "False Stalled+Suspended"),
+    ] {
+        let before = say(&nothing, &ends()[index], false, 0).unwrap();
+        let suspended = say(&before, &suspend, false, 60).unwrap();
+        assert!(
+            spoken(&suspended).starts_with(kept),
+            "{}",
+            spoken(&suspended)
+        );
+        for type_ in ["Ready", "Stalled", "Drifted"] {
+            assert_eq!(
+                find(&suspended.conditions, type_),
+                find(&before.conditions, type_)
+            );
+        }
+        let deleted = say(&suspended, &suspend, true, 120).unwrap();
+        let message = &find(&deleted.conditions, "Suspended").unwrap().message;
+        assert!(message.contains("the deletion waits"), "{message}");
+        assert_eq!(say(&deleted, &suspend, true, 180), None);
+    }
+    let waiting = say(&nothing, &ends()[5], false, 0).unwrap();
+    let suspended = say(&waiting, &suspend, false, 60).unwrap();
+    assert_eq!(find(&suspended.conditions, "Reconciling"), None);
+}
+
+#[test]
+fn advice_during_a_deletion_never_says_delete() {
+    for code in [
+        "InvalidInstanceId.Malformed",
+        "InvalidRegionId.NotFound",
+        "InvalidInstanceId.NotFound",
+    ] {
+        let error = refusal(code, "");
+        assert!(error.hint().contains("delete this object"), "{code}");
+        let end = (
+            ReconcileOutcome::Failed(error.class()),
+            Access::Usable,
+            Some(error),
+        );
+        let said = say(&SecurityGroupMembershipStatus::default(), &end, true, 0).unwrap();
+        let message = &find(&said.conditions, "Ready").unwrap().message;
+        assert!(!message.contains("delete"), "{message}");
+    }
+}
+
+#[test]
+fn condition_times_never_stay_at_the_default_of_1970() {
+    let mut fresh = SecurityGroupMembershipStatus::default();
+    let pending = say(
+        &fresh,
+        &(ReconcileOutcome::Suspended, Access::Usable, None),
         false,
         0,
     )
     .unwrap();
-    let paused = say(&before, &pause, false, 60).unwrap();
-    let words = "Unknown  Paused: nothing is read or written while the annotation security-group-operator.io/paused is there and not \"false\"; before: Joined";
-    assert_eq!(spoken(&paused), words);
-    let deleted = say(&paused, &pause, true, 120).unwrap();
-    assert_eq!(spoken(&deleted), format!("{words}; the deletion waits"));
-    assert_eq!(say(&deleted, &pause, true, 180), None);
+    fresh.conditions = vec![find(&pending.conditions, "Ready").unwrap().clone()];
+    fresh.conditions[0].last_transition_time.0 = k8s_openapi::jiff::Timestamp::UNIX_EPOCH;
+    for end in ends() {
+        let said = say(&fresh, &end, false, 60).unwrap();
+        for condition in &said.conditions {
+            assert!(condition.last_transition_time.0.as_second() > 0, "{end:?}");
+        }
+    }
+}
+
+#[test]
+fn handled_request_is_recorded() {
+    let handled = |outcome, requested: Option<&'static str>, previous: &str| {
+        let previous = SecurityGroupMembershipStatus {
+            last_handled_reconcile_at: Some(previous.to_owned()),
+            ..SecurityGroupMembershipStatus::default()
+        };
+        let input = StatusInput {
+            edge: &edge(),
+            outcome,
+            observed: &observed(Access::Usable),
+            deleting: false,
+            description: None,
+            failure: None,
+            account_problem: "",
+            waits_since: None,
+            turn_in: None,
+            account_uid: Some("1234"),
+            reconcile_requested_at: requested,
+        };
+        status(&previous, Some(1), &input, at(0))?.last_handled_reconcile_at
+    };
+    let absent = ReconcileOutcome::Absent;
+    assert_eq!(handled(absent, Some("b"), "a").as_deref(), Some("b"));
+    assert_eq!(handled(absent, None, "a").as_deref(), Some("a"));
+    assert_eq!(handled(ReconcileOutcome::Undecided, Some("b"), "a"), None);
+    let throttled = ReconcileOutcome::Failed(Class::Throttled);
+    assert_eq!(handled(throttled, Some("b"), "a"), None, "it only waited");
 }
 
 #[test]
@@ -137,6 +222,8 @@ fn only_long_rate_limit_waits_are_reported() {
             account_problem: "",
             waits_since: None,
             turn_in: Some(Duration::from_secs(seconds)),
+            account_uid: None,
+            reconcile_requested_at: None,
         };
         status(previous, Some(1), &input, at(0))
     };
@@ -145,7 +232,7 @@ fn only_long_rate_limit_waits_are_reported() {
     let said = rate_limit_wait(&nothing, 60).unwrap();
     assert_eq!(
         spoken(&said),
-        "False Reconciling Throttled: i-1 waits for its turn: the cloud limits the account's calls a minute, and others were first"
+        "False Reconciling Throttled: rate limited: the account's calls per minute are used by earlier requests; i-1 follows without any action"
     );
     assert_eq!(rate_limit_wait(&said, 120), None);
     let ready = say(&nothing, &ends()[0], false, 0).unwrap();
@@ -156,19 +243,19 @@ fn only_long_rate_limit_waits_are_reported() {
 fn wait_message_names_state_and_later_the_console() {
     let nothing = SecurityGroupMembershipStatus::default();
     let wait = (ReconcileOutcome::Waiting, Access::Usable, None);
-    let retry = "looked at again after 5s, at most every 1m";
+    let retry = "next try in 5s (backs off to 1m)";
     let leaving = say(&nothing, &wait, true, 0).unwrap();
     assert_eq!(
         spoken(&leaving),
         format!(
-            "False Reconciling WaitingForTarget: i-1 is Running and is left when it has settled; {retry}"
+            "False Reconciling WaitingForTarget: i-1 is Running; the operator removes it when it is Running or Stopped; {retry}"
         )
     );
     let stuck = say(&leaving, &wait, true, 30 * 60).unwrap();
     assert_eq!(
         spoken(&stuck),
         format!(
-            "False Stalled WaitingForTarget: i-1 is Running and is left when it has settled; this object has been reconciling for more than 30 min now, look at the target in the ECS console; {retry}"
+            "False Stalled WaitingForTarget: i-1 is Running; the operator removes it when it is Running or Stopped; the target has been between states for more than 30 minutes; check it in the ECS console; {retry}"
         )
     );
 }
@@ -185,8 +272,8 @@ fn last_error_carries_the_clouds_message() {
     let said = say(&nothing, &end, false, 0).unwrap();
     let error = said.last_error.unwrap();
     assert_eq!(
-        (error.message.as_str(), error.retry.as_str()),
-        ("so it is.", "every 1h")
+        (error.message.as_str(), error.class),
+        ("so it is.", ErrorClass::Invalid)
     );
     // Its end is not doubled where the sentence goes on.
     assert!(

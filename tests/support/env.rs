@@ -302,7 +302,23 @@ impl TestEnv {
         .await
     }
 
-    /// Returns when the membership is deleted.
+    /// Returns when the operator says that the membership is suspended, or that it is not.
+    pub async fn until_suspended(
+        &self,
+        name: &str,
+        suspended: bool,
+    ) -> Result<SecurityGroupMembership> {
+        let wanted = format!("Suspended is {suspended}");
+        self.until(name, &wanted, |object| {
+            let conditions = object.status.as_ref().map(|status| &status.conditions);
+            conditions.is_some_and(|conditions| {
+                security_group_operator::condition::is_true(conditions, "Suspended") == suspended
+            })
+        })
+        .await
+    }
+
+    /// Waits until the object is deleted.
     pub async fn until_deleted(&self, name: &str) -> Result<()> {
         let started = std::time::Instant::now();
         loop {

@@ -127,6 +127,8 @@ fn finished(
         account_problem: "",
         waits_since: None,
         turn_in: None,
+        account_uid: None,
+        reconcile_requested_at: None,
     };
     let previous = stored.status.clone().unwrap_or_default();
     status(
@@ -140,10 +142,10 @@ fn finished(
 fn desired(object: &SecurityGroupMembership) -> Desired {
     Desired {
         deleting: object.metadata.deletion_timestamp.is_some(),
-        paused: false,
+        suspended: false,
         management: ManagementPolicy::Manage,
         adoption: AdoptionPolicy::Adopt,
-        deletion: DeletionPolicy::LeaveIfJoined,
+        deletion: DeletionPolicy::RemoveIfJoined,
         drift: DriftPolicy::Repair,
     }
 }

@@ -132,6 +132,7 @@ mod tests {
             code: "Throttling.User".to_owned(),
             message: String::new(),
             request_id: None,
+            access_denied_detail: None,
             retry_after: Some(Duration::from_secs(20)),
             limit: Some(600),
         })

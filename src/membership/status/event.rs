@@ -2,7 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use crate::api::membership::{Origin, SecurityGroupMembershipStatus};
+use crate::api::membership::SecurityGroupMembershipStatus;
 use crate::api::reason;
 use crate::condition;
 
@@ -12,14 +12,14 @@ use super::super::decide::ReconcileOutcome;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventRecord {
     /// Event reason.
-    pub reason: &'static str,
+    pub reason: String,
     /// Whether it is a warning.
     pub warning: bool,
     /// For a human.
     pub text: String,
 }
 
-/// The event for going from one status to the next, if that is a transition.
+/// The event for going from one status to the next, if that is a transition. Its reason is that of Ready.
 #[must_use]
 pub fn event_for(
     previous: &SecurityGroupMembershipStatus,
@@ -28,9 +28,9 @@ pub fn event_for(
 ) -> Option<EventRecord> {
     let before = |type_| true_condition(previous, type_);
     let after = |type_| true_condition(next, type_);
-    let event = |reason, warning, condition: &Condition| {
+    let event = |reason: &str, warning, condition: &Condition| {
         Some(EventRecord {
-            reason,
+            reason: reason.to_owned(),
             warning,
             text: condition.message.clone(),
         })
@@ -39,35 +39,29 @@ pub fn event_for(
         (Some(before), Some(after)) if before.reason == after.reason => None,
         (_, after) => after,
     };
+    if outcome == ReconcileOutcome::Suspended {
+        return None;
+    }
     if let Some(ready) = changed(reason::READY) {
-        let held = previous.origin.is_some() && previous.origin == next.origin;
-        let reason = match outcome {
-            _ if before(reason::STALLED).is_some() => "Recovered",
-            // It went on holding what it held.
-            _ if held && is_paused(previous) => return None,
-            _ if held && before(reason::READY).is_none() => "Recovered",
-            ReconcileOutcome::Ready {
-                origin: Some(Origin::Joined),
-                ..
-            } => "Joined",
-            _ => "Adopted",
+        let origin_unchanged = previous.origin.is_some() && previous.origin == next.origin;
+        let is_recovery = before(reason::STALLED).is_some()
+            || origin_unchanged && before(reason::READY).is_none();
+        let reason = if is_recovery {
+            reason::RECOVERED
+        } else {
+            &ready.reason
         };
         return event(reason, false, ready);
     }
     if let Some(drifted) = changed(reason::DRIFTED) {
-        return event("DriftDetected", true, drifted);
+        return event(reason::DRIFT_DETECTED, true, drifted);
     }
     if let Some(stalled) = changed(reason::STALLED) {
-        return event("Stalled", true, stalled);
+        return event(&stalled.reason, true, stalled);
     }
     changed(reason::RECONCILING)
         .filter(|condition| condition.reason == reason::WAITING_FOR_TARGET)
-        .and_then(|waiting| event("Waiting", false, waiting))
-}
-
-fn is_paused(status: &SecurityGroupMembershipStatus) -> bool {
-    condition::find(&status.conditions, reason::READY)
-        .is_some_and(|ready| ready.reason == reason::PAUSED)
+        .and_then(|waiting| event(&waiting.reason, false, waiting))
 }
 
 fn true_condition<'a>(

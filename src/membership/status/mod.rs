@@ -5,30 +5,31 @@ mod summary;
 
 use std::time::Duration;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use serde::Deserialize as _;
 use serde_json::Value;
 
-use crate::api::membership::{SecurityGroupMembershipStatus, TargetStatus};
+use crate::api::membership::{LastError, SecurityGroupMembershipStatus, TargetStatus};
 use crate::api::reason;
 use crate::condition;
-use crate::ecs::{Error, TargetDescription};
+use crate::ecs::{Class, Error, TargetDescription};
 
 use super::decide::{Observed, ReconcileOutcome};
 use super::edge::Edge;
 
-use self::summary::summarize;
+use self::summary::{Summary, summarize};
 
 pub use self::event::{EventRecord, event_for};
 pub use self::summary::{STUCK_AFTER, waits_since};
 
 /// The types of condition that are written.
-const OUR_CONDITIONS: [&str; 4] = [
+const OUR_CONDITIONS: [&str; 5] = [
     reason::READY,
     reason::RECONCILING,
     reason::STALLED,
     reason::DRIFTED,
+    reason::SUSPENDED,
 ];
 
 /// What a pass ended with.
@@ -50,11 +51,15 @@ pub struct StatusInput<'a> {
     pub account_problem: &'a str,
     /// Since when the target is between states, if it is.
     pub waits_since: Option<Timestamp>,
-    /// When its turn within the cloud's limit comes, if it was held back for that.
+    /// When the rate limit lets the call begin, if it held the call back.
     pub turn_in: Option<Duration>,
+    /// UID of the cloud account, where it is known.
+    pub account_uid: Option<&'a str>,
+    /// Value of the annotation `reconcile-requested-at`.
+    pub reconcile_requested_at: Option<&'a str>,
 }
 
-/// The status after this pass; none where nothing in it would say anything new.
+/// The status after this pass, or `None` if it would say nothing new.
 #[must_use]
 pub fn status(
     previous: &SecurityGroupMembershipStatus,
@@ -62,14 +67,43 @@ pub fn status(
     input: &StatusInput<'_>,
     now: Timestamp,
 ) -> Option<SecurityGroupMembershipStatus> {
-    let summary = summarize(previous, generation, input, now)?;
-    let next = SecurityGroupMembershipStatus {
+    let described = if input.outcome == ReconcileOutcome::Suspended {
+        Some(suspended(previous, generation, input, now))
+    } else {
+        summarize(previous, generation, input, now)
+            .map(|summary| described(previous, generation, input, summary, now))
+    };
+    let mut next = described.unwrap_or_else(|| previous.clone());
+    if let Some(requested_at) = input.reconcile_requested_at.filter(|_| is_handled(input)) {
+        next.last_handled_reconcile_at = Some(requested_at.to_owned());
+    }
+    (!same_meaning(previous, &next)).then_some(next)
+}
+
+/// The status of a pass that learned something about the membership.
+fn described(
+    previous: &SecurityGroupMembershipStatus,
+    generation: Option<i64>,
+    input: &StatusInput<'_>,
+    summary: Summary,
+    now: Timestamp,
+) -> SecurityGroupMembershipStatus {
+    let mut conditions =
+        condition::merge(&previous.conditions, summary.conditions(), generation, now);
+    if summary.drift_is_unknown(input) {
+        keep_drifted(&mut conditions, previous, now);
+    }
+    SecurityGroupMembershipStatus {
         observed_generation: generation,
-        conditions: condition::merge(&previous.conditions, summary.conditions(), generation, now),
+        conditions,
         origin: match input.outcome {
             ReconcileOutcome::Ready { origin, .. } => origin,
             _ => previous.origin,
         },
+        account_uid: input
+            .account_uid
+            .map(str::to_owned)
+            .or_else(|| previous.account_uid.clone()),
         target: match input.observed.target {
             super::decide::TargetView::Absent => None,
             _ => input
@@ -77,9 +111,103 @@ pub fn status(
                 .map(target_status)
                 .or_else(|| previous.target.clone()),
         },
-        last_error: summary.last_error,
+        last_error: summary
+            .last_error
+            .map(|error| with_first_time(error, previous.last_error.as_ref())),
+        last_handled_reconcile_at: previous.last_handled_reconcile_at.clone(),
+    }
+}
+
+/// The same error again keeps the time at which it was first reported.
+fn with_first_time(error: LastError, previous: Option<&LastError>) -> LastError {
+    match previous {
+        Some(previous) if (&previous.action, &previous.code) == (&error.action, &error.code) => {
+            LastError {
+                time: previous.time.clone(),
+                ..error
+            }
+        }
+        Some(_) | None => error,
+    }
+}
+
+/// A pass that did not read the target does not know whether drift stands: the condition stays as it was.
+fn keep_drifted(
+    conditions: &mut [Condition],
+    previous: &SecurityGroupMembershipStatus,
+    now: Timestamp,
+) {
+    let drifted = conditions
+        .iter_mut()
+        .find(|condition| condition.type_ == reason::DRIFTED);
+    if let (Some(drifted), Some(kept)) = (
+        drifted,
+        condition::keep(&previous.conditions, reason::DRIFTED, now),
+    ) {
+        *drifted = kept;
+    }
+}
+
+/// Drifted for a status that is written without a look at the target: as it was, or `NoDrift`.
+#[must_use]
+pub fn drifted_as_known(
+    previous: &SecurityGroupMembershipStatus,
+    generation: Option<i64>,
+    now: Timestamp,
+) -> Vec<Condition> {
+    condition::keep(&previous.conditions, reason::DRIFTED, now).map_or_else(
+        || {
+            condition::merge(
+                &previous.conditions,
+                vec![summary::no_drift()],
+                generation,
+                now,
+            )
+        },
+        |kept| vec![kept],
+    )
+}
+
+/// A suspended object says so and keeps Ready, Stalled and Drifted as they are, with their older `observedGeneration`.
+/// Reconciling is removed: kstatus would wait for it for ever.
+fn suspended(
+    previous: &SecurityGroupMembershipStatus,
+    generation: Option<i64>,
+    input: &StatusInput<'_>,
+    now: Timestamp,
+) -> SecurityGroupMembershipStatus {
+    let kept = |type_| condition::keep(&previous.conditions, type_, now);
+    let new = |new_condition| {
+        condition::merge(&previous.conditions, vec![new_condition], generation, now)
     };
-    (!same_meaning(previous, &next)).then_some(next)
+    let mut conditions =
+        kept(reason::READY).map_or_else(|| new(summary::pending()), |kept| vec![kept]);
+    conditions.extend(kept(reason::STALLED));
+    conditions.extend(drifted_as_known(previous, generation, now));
+    conditions.extend(new(summary::suspended_condition(input.deleting)));
+    SecurityGroupMembershipStatus {
+        observed_generation: generation,
+        conditions,
+        ..previous.clone()
+    }
+}
+
+/// Whether the pass did what `reconcile-requested-at` asks for. A pass that only waited did not.
+fn is_handled(input: &StatusInput<'_>) -> bool {
+    match input.outcome {
+        ReconcileOutcome::Undecided | ReconcileOutcome::Gone => false,
+        ReconcileOutcome::Failed(Class::Throttled) => input.failure.is_some(),
+        ReconcileOutcome::Ready { .. }
+        | ReconcileOutcome::Suspended
+        | ReconcileOutcome::Waiting
+        | ReconcileOutcome::WouldJoin
+        | ReconcileOutcome::AdoptionRefused
+        | ReconcileOutcome::DriftReported
+        | ReconcileOutcome::RepairLoop
+        | ReconcileOutcome::Absent
+        | ReconcileOutcome::AccountUnusable
+        | ReconcileOutcome::Failed(_) => true,
+    }
 }
 
 /// As much of a stored status as can be read: all of it, or its conditions, each by itself.
@@ -97,8 +225,8 @@ pub fn parse_lenient(stored: &Value) -> SecurityGroupMembershipStatus {
     })
 }
 
-/// Whether two statuses say the same: a new request ID alone is no news, and writing it would only start the loop again. A
-/// condition of somebody else's is not ours to take away.
+/// Whether two statuses say the same. A new request ID or error time alone is not worth a write. Conditions of other controllers
+/// do not count.
 fn same_meaning(
     previous: &SecurityGroupMembershipStatus,
     next: &SecurityGroupMembershipStatus,
@@ -107,6 +235,7 @@ fn same_meaning(
         let mut status = status.clone();
         if let Some(error) = &mut status.last_error {
             error.request_id = None;
+            error.time = Time(Timestamp::UNIX_EPOCH);
         }
         status
             .conditions

@@ -5,7 +5,7 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 
-use crate::api::membership::{LastError, Origin, SecurityGroupMembershipStatus};
+use crate::api::membership::{ErrorClass, LastError, Origin, SecurityGroupMembershipStatus};
 use crate::api::reason;
 use crate::condition::{self, NewCondition, Status};
 use crate::ecs::{Class, Error};
@@ -22,7 +22,7 @@ pub const STUCK_AFTER: Duration = Duration::from_secs(30 * 60);
 /// How long an object waits for its turn without a word: a status costs the API server a write.
 const REPORT_WAIT_AFTER: Duration = Duration::from_secs(60);
 
-/// A outcome in the words of the status.
+/// An outcome in the words of the status.
 pub(super) struct Summary {
     ready: Status,
     reason: String,
@@ -32,46 +32,38 @@ pub(super) struct Summary {
     pub(super) last_error: Option<LastError>,
 }
 
-/// kstatus: at most one of the two is said.
+/// kstatus: at most one of the two conditions is written.
 enum Phase {
-    Settled,
+    Complete,
     Reconciling,
     Stalled,
 }
 
 impl Summary {
     pub(super) fn conditions(&self) -> Vec<NewCondition> {
-        let condition = |type_, status, reason: &str, message: &str| NewCondition {
-            type_,
-            status,
-            reason: reason.to_owned(),
-            message: message.to_owned(),
-        };
-        let mut conditions = vec![condition(
-            reason::READY,
-            self.ready,
-            &self.reason,
-            &self.message,
-        )];
+        let same = |type_, status| new_condition(type_, status, &self.reason, &self.message);
+        let mut conditions = vec![same(reason::READY, self.ready)];
         match self.phase {
-            Phase::Settled => {}
-            Phase::Reconciling => conditions.push(condition(
-                reason::RECONCILING,
-                Status::True,
-                &self.reason,
-                &self.message,
-            )),
-            Phase::Stalled => conditions.push(condition(
-                reason::STALLED,
-                Status::True,
-                &self.reason,
-                &self.message,
-            )),
+            Phase::Complete => {}
+            Phase::Reconciling => conditions.push(same(reason::RECONCILING, Status::True)),
+            Phase::Stalled => conditions.push(same(reason::STALLED, Status::True)),
         }
-        if let Some((reason, message)) = &self.drifted {
-            conditions.push(condition(reason::DRIFTED, Status::True, reason, message));
-        }
+        conditions.push(match &self.drifted {
+            Some((reason, message)) => {
+                new_condition(reason::DRIFTED, Status::True, reason, message)
+            }
+            None => no_drift(),
+        });
         conditions
+    }
+
+    /// Whether the pass neither reports drift nor has read the target.
+    pub(super) fn drift_is_unknown(&self, input: &StatusInput<'_>) -> bool {
+        let is_read = match input.observed.target {
+            TargetView::Absent | TargetView::Present { .. } => true,
+            TargetView::Unread | TargetView::Unreadable(_) => false,
+        };
+        self.drifted.is_none() && !matches!(self.ready, Status::True) && !is_read
     }
 
     fn simple(ready: Status, reason: &str, message: String, phase: Phase) -> Self {
@@ -86,7 +78,46 @@ impl Summary {
     }
 }
 
-/// None where the outcome says nothing that belongs into a status.
+fn new_condition(type_: &'static str, status: Status, reason: &str, message: &str) -> NewCondition {
+    NewCondition {
+        type_,
+        status,
+        reason: reason.to_owned(),
+        message: message.to_owned(),
+    }
+}
+
+/// The condition of a membership that is not known to have drifted.
+pub(super) fn no_drift() -> NewCondition {
+    new_condition(
+        reason::DRIFTED,
+        Status::False,
+        reason::NO_DRIFT,
+        "no drift is known",
+    )
+}
+
+/// The condition of an object that was never observed.
+pub(super) fn pending() -> NewCondition {
+    new_condition(
+        reason::READY,
+        Status::Unknown,
+        reason::PENDING,
+        "waiting for the operator",
+    )
+}
+
+/// The condition of a suspended object.
+pub(super) fn suspended_condition(deleting: bool) -> NewCondition {
+    let message = if deleting {
+        "suspended by spec.suspend: no cloud call is made and the deletion waits; set spec.suspend to false to go on"
+    } else {
+        "suspended by spec.suspend: no cloud call is made; set spec.suspend to false to go on"
+    };
+    new_condition(reason::SUSPENDED, Status::True, reason::SUSPENDED, message)
+}
+
+/// `None` where the outcome says nothing that belongs into a status.
 pub(super) fn summarize(
     previous: &SecurityGroupMembershipStatus,
     generation: Option<i64>,
@@ -97,34 +128,32 @@ pub(super) fn summarize(
     let target = &edge.target;
     let group = &edge.group;
     Some(match outcome {
-        ReconcileOutcome::Undecided | ReconcileOutcome::Gone => return None,
+        ReconcileOutcome::Undecided
+        | ReconcileOutcome::Gone
+        // `super::suspended` writes it.
+        | ReconcileOutcome::Suspended => return None,
         ReconcileOutcome::Ready { origin, shared, .. } => ready(edge, origin, shared),
-        ReconcileOutcome::Paused => Summary::simple(
-            Status::Unknown,
-            reason::PAUSED,
-            paused_message(previous, input.deleting),
-            Phase::Settled,
-        ),
         ReconcileOutcome::Waiting => waiting(previous, input, now),
         ReconcileOutcome::WouldJoin => Summary::simple(
             Status::False,
             reason::NOT_A_MEMBER,
             format!(
-                "{target} is not a member of {group}; with managementPolicy Manage it would be joined"
+                "{target} is not a member of {group}; not joined because managementPolicy is Observe; set it to Manage, or join the target"
             ),
-            Phase::Settled,
+            Phase::Stalled,
         ),
         ReconcileOutcome::AdoptionRefused => Summary::simple(
             Status::False,
             reason::ADOPTION_REFUSED,
             format!(
-                "{target} was a member of {group} before this object, and adoptionPolicy is Refuse; set it to Adopt, or take the membership away"
+                "{target} was a member of {group} before this object was created, and adoptionPolicy is Refuse; set adoptionPolicy to Adopt, or remove {target} from {group}; {}",
+                Class::Absent.retry()
             ),
             Phase::Stalled,
         ),
         ReconcileOutcome::DriftReported => drift_reported(edge),
         ReconcileOutcome::RepairLoop => repair_loop(edge),
-        ReconcileOutcome::Absent => absent(input),
+        ReconcileOutcome::Absent => absent(input, now),
         // A passing failure of the account says nothing new about the edge.
         ReconcileOutcome::AccountUnusable
             if input.observed.account == (Access::NotReady { stalled: false })
@@ -147,37 +176,22 @@ fn ready(edge: &Edge, origin: Option<Origin>, shared: bool) -> Summary {
         ),
         (Some(Origin::Adopted), true) => (
             reason::SHARED,
-            format!("{target} is a member of {group}; another object joined it and holds it too"),
+            format!(
+                "{target} is a member of {group}; another SecurityGroupMembership joined it and still manages it"
+            ),
         ),
         (Some(Origin::Adopted), false) => (
             reason::ADOPTED,
             format!(
-                "{target} is a member of {group}; it was one before this object, and stays one when this object goes"
+                "{target} is a member of {group}; it was a member before this object was created and stays one when this object is deleted"
             ),
         ),
         (None, _) => (
-            reason::ADOPTED,
-            format!("{target} is a member of {group}; only observed"),
+            reason::OBSERVED,
+            format!("{target} is a member of {group}; managementPolicy is Observe"),
         ),
     };
-    Summary::simple(Status::True, reason, message, Phase::Settled)
-}
-
-fn paused_message(previous: &SecurityGroupMembershipStatus, deleting: bool) -> String {
-    let then = condition::find(&previous.conditions, reason::READY)
-        .filter(|condition| condition.reason != reason::PAUSED)
-        .map(|condition| format!("; before: {}", condition.reason));
-    // A later pass of the same pause must say the same.
-    let kept = condition::find(&previous.conditions, reason::READY)
-        .filter(|condition| condition.reason == reason::PAUSED)
-        .and_then(|condition| condition.message.split_once("; before: "))
-        .map(|(_, before)| format!("; before: {}", before.split(';').next().unwrap_or_default()));
-    let deletion = if deleting { "; the deletion waits" } else { "" };
-    format!(
-        "nothing is read or written while the annotation {} is there and not \"false\"{}{deletion}",
-        crate::api::PAUSED_ANNOTATION,
-        then.or(kept).unwrap_or_default()
-    )
+    Summary::simple(Status::True, reason, message, Phase::Complete)
 }
 
 fn waiting(
@@ -189,12 +203,16 @@ fn waiting(
     let state = input.description.map_or_else(String::new, |description| {
         format!(" is {}", description.state)
     });
-    let call = if input.deleting { "left" } else { "joined" };
+    let call = if input.deleting { "removes" } else { "joins" };
+    let steady = match target {
+        crate::ecs::Target::Instance(_) => "Running or Stopped",
+        crate::ecs::Target::NetworkInterface(_) => "Available or InUse",
+    };
     let cause = input.failure.map_or_else(
-        || format!("{target}{state} and is {call} when it has settled"),
-        ToString::to_string,
+        || format!("{target}{state}; the operator {call} it when it is {steady}"),
+        |failure| condition::truncate(failure.to_string().trim_end_matches('.'), CAUSE_LIMIT),
     );
-    let retry = Class::Transitional.retry().to_string();
+    let retry = Class::Transitional.retry();
     let stuck = waits(previous).is_some_and(|condition| condition.type_ == reason::STALLED)
         || input.waits_since.is_some_and(|since| {
             let waited = now.as_second().saturating_sub(since.as_second());
@@ -202,7 +220,7 @@ fn waiting(
         });
     let message = if stuck {
         format!(
-            "{cause}; this object has been reconciling for more than {} min now, look at the target in the ECS console",
+            "{cause}; the target has been between states for more than {} minutes; check it in the ECS console",
             STUCK_AFTER.as_secs() / 60
         )
     } else {
@@ -211,14 +229,16 @@ fn waiting(
     Summary {
         ready: Status::False,
         reason: reason::WAITING_FOR_TARGET.to_owned(),
-        message: format!("{message}; looked at again {retry}"),
+        message: format!("{message}; {retry}"),
         phase: if stuck {
             Phase::Stalled
         } else {
             Phase::Reconciling
         },
         drifted: None,
-        last_error: input.failure.map(|failure| last_error(failure, &retry)),
+        last_error: input
+            .failure
+            .map(|failure| last_error(failure, Class::Transitional, now)),
     }
 }
 
@@ -243,7 +263,7 @@ fn drift_reported(edge: &Edge) -> Summary {
     drifted(
         reason::DRIFT_REPORTED,
         format!(
-            "{target} was taken out of {group} by somebody else, and driftPolicy is Report; join it again, set driftPolicy to Repair, or delete this object"
+            "{target} was removed from {group} by another actor, and driftPolicy is Report; join it again, set driftPolicy to Repair, or delete this object"
         ),
     )
 }
@@ -253,7 +273,7 @@ fn repair_loop(edge: &Edge) -> Summary {
     drifted(
         reason::REPAIR_LOOP,
         format!(
-            "somebody else keeps taking {target} out of {group}: {REPAIR_LIMIT} repairs in {REPAIR_WINDOW_MINUTES} min were undone; find the other owner (in Terraform: ignore_changes = [security_groups]); repaired again in an hour"
+            "{target} was removed from {group} again after {REPAIR_LIMIT} repairs in {REPAIR_WINDOW_MINUTES} minutes; find the other owner (in Terraform: ignore_changes = [security_groups]); next repair in about 1 hour"
         ),
     )
 }
@@ -265,9 +285,8 @@ fn drifted(reason: &'static str, message: String) -> Summary {
     }
 }
 
-fn absent(input: &StatusInput<'_>) -> Summary {
+fn absent(input: &StatusInput<'_>, now: Timestamp) -> Summary {
     let Edge { target, region, .. } = input.edge;
-    let retry = Class::Absent.retry().to_string();
     let (action, field) = match target {
         crate::ecs::Target::Instance(_) => ("DescribeInstances", "instanceID"),
         crate::ecs::Target::NetworkInterface(_) => {
@@ -279,16 +298,19 @@ fn absent(input: &StatusInput<'_>) -> Summary {
         ready: Status::False,
         reason: reason::TARGET_NOT_FOUND.to_owned(),
         message: format!(
-            "{found}; check spec.{field}, spec.region and the account; looked for again {retry}"
+            "{found}; check spec.{field}, spec.region and the account; {}",
+            Class::Absent.retry()
         ),
         phase: Phase::Stalled,
         drifted: None,
         last_error: Some(LastError {
             action: action.to_owned(),
             code: None,
+            class: ErrorClass::Absent,
             request_id: None,
+            time: condition::whole_seconds(now),
             message: found,
-            retry,
+            access_denied_detail: None,
         }),
     }
 }
@@ -330,6 +352,7 @@ fn failed(
             class,
             reason::RETRYING,
             Phase::Reconciling,
+            now,
         )),
         Class::Throttled => Some(failure_summary(
             input,
@@ -337,6 +360,7 @@ fn failed(
             class,
             reason::THROTTLED,
             Phase::Reconciling,
+            now,
         )),
         Class::Done | Class::Absent | Class::Blocked | Class::Invalid => Some(failure_summary(
             input,
@@ -344,6 +368,7 @@ fn failed(
             class,
             &failure.reason(),
             Phase::Stalled,
+            now,
         )),
     }
 }
@@ -364,7 +389,7 @@ fn rate_limit_wait(
             Status::False,
             reason::THROTTLED,
             format!(
-                "{target} waits for its turn: the cloud limits the account's calls a minute, and others were first{}",
+                "rate limited: the account's calls per minute are used by earlier requests; {target} follows without any action{}",
                 retain_hint(input.deleting)
             ),
             Phase::Reconciling,
@@ -386,60 +411,78 @@ fn is_missing(input: &StatusInput<'_>) -> bool {
     )
 }
 
-/// `class` is what the loop takes the failure for: a Leave that is forbidden is asked about again sooner than its code says.
+/// `class` is what the loop takes the failure for: a Leave that is answered with 403 is retried sooner than its code says.
 fn failure_summary(
     input: &StatusInput<'_>,
     failure: &Error,
     class: Class,
     reason: &str,
     phase: Phase,
+    now: Timestamp,
 ) -> Summary {
-    let retry = class.retry().to_string();
     let text = failure.to_string();
-    // The cloud's sentence goes on here.
-    let text = text.trim_end_matches('.');
-    let hint = failure.hint();
-    let hint = if hint.is_empty() {
-        String::new()
+    // `lastError.message` holds the whole sentence.
+    let text = condition::truncate(text.trim_end_matches('.'), CAUSE_LIMIT);
+    let hint = if input.deleting {
+        failure.hint_while_deleting()
     } else {
-        format!("; {hint}")
+        failure.hint()
     };
     Summary {
         ready: Status::False,
         reason: reason.to_owned(),
         message: format!(
-            "{text}{hint}; tried again {retry}{}",
+            "{text}; {hint}; {}{}",
+            class.retry(),
             retain_hint(input.deleting)
         ),
         phase,
         drifted: None,
-        last_error: Some(last_error(failure, &retry)),
+        last_error: Some(last_error(failure, class, now)),
     }
 }
 
-fn last_error(failure: &Error, retry: &str) -> LastError {
-    let (code, request_id, message) = match failure {
+/// Bytes of the cloud's own sentence in a condition: with the advice and the next try a message stays below 250.
+const CAUSE_LIMIT: usize = 110;
+
+fn last_error(failure: &Error, class: Class, now: Timestamp) -> LastError {
+    let (code, request_id, message, access_denied_detail) = match failure {
         Error::Api(api) => (
             Some(api.code.clone()),
             api.request_id.as_ref().map(ToString::to_string),
             api.message.clone(),
+            api.access_denied_detail.clone(),
         ),
         Error::Transport { .. } | Error::BadAnswer { .. } | Error::BadRow { .. } => {
-            (None, None, failure.to_string())
+            (None, None, failure.to_string(), None)
         }
     };
     LastError {
         action: failure.action().to_string(),
         code,
+        class: error_class(class),
         request_id,
+        time: condition::whole_seconds(now),
         message,
-        retry: retry.to_owned(),
+        access_denied_detail,
+    }
+}
+
+/// The class as users read it. An answer that says "done" fails no pass.
+const fn error_class(class: Class) -> ErrorClass {
+    match class {
+        Class::Transitional => ErrorClass::Transitional,
+        Class::Done | Class::Transient => ErrorClass::Transient,
+        Class::Throttled => ErrorClass::Throttled,
+        Class::Absent => ErrorClass::Absent,
+        Class::Blocked => ErrorClass::Blocked,
+        Class::Invalid => ErrorClass::Invalid,
     }
 }
 
 const fn retain_hint(deleting: bool) -> &'static str {
     if deleting {
-        "; to let this object go without leaving the group, set spec.deletionPolicy to Retain"
+        "; to keep the membership, set spec.deletionPolicy to Retain"
     } else {
         ""
     }

@@ -159,7 +159,7 @@ impl Monitor {
         }
         let Some(input) = input else { return };
         let allowed = deleting.iter().any(|object| {
-            object["spec"]["deletionPolicy"] == "Leave"
+            object["spec"]["deletionPolicy"] == "Remove"
                 || self.is_just_respecified(&text(object, "/metadata/uid"))
         });
         let all_later = objects.iter().all(|object| {

@@ -113,8 +113,8 @@ impl Monitor {
             .unwrap_or_default();
         let spec = &object["spec"];
         let leaves = spec["managementPolicy"] == "Manage"
-            && (spec["deletionPolicy"] == "Leave"
-                || spec["deletionPolicy"] == "LeaveIfJoined" && claim == "Joined");
+            && (spec["deletionPolicy"] == "Remove"
+                || spec["deletionPolicy"] == "RemoveIfJoined" && claim == "Joined");
         let there = self.membership(Some(target), Some(group), self.server.now());
         let ours = self
             .state
