@@ -1,6 +1,6 @@
 # Names for the things that one does here; each recipe is a line or two, what it runs does the work.
 .DEFAULT_GOAL := help
-.PHONY: help demo up down test simulate chaos lint manifests control-plane
+.PHONY: help demo up down test test-oldest simulate chaos lint manifests control-plane
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,13 @@ test: tools ## every test; what it needs is built or started by itself
 	@tests/control-plane/build >/dev/null
 	@tests/control-plane/build kstatus >/dev/null
 	cargo test --no-fail-fast
+
+test-oldest: tools ## the cluster tests on the oldest supported Kubernetes, built on demand
+	@tests/control-plane/build kstatus >/dev/null
+	assets=$$(tests/control-plane/build oldest) && env "$$assets" cargo test --no-fail-fast $(cluster_tests)
+
+# Every test binary that starts a control plane.
+cluster_tests = $(shell grep -lE '(ControlPlane|Stage)::' tests/*.rs tests/*/main.rs | sed -E 's,^tests/([^/]*)(/main)?\.rs$$,--test \1,')
 
 simulate: ## SEEDS random schedules (100000) of crashes, faults and old views in virtual time, and every pair of crashes; SEED=n replays one
 	SEED=$(SEED) SEEDS=$(or $(SEEDS),100000) THREADS=$(or $(THREADS),$(shell nproc)) $(if $(SEED),,PAIRS=1) \
