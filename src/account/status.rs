@@ -42,7 +42,7 @@ impl CheckResult {
         match self {
             Self::Accepted(identity) => (
                 reason::CREDENTIALS_ACCEPTED.to_owned(),
-                format!("calls are made as {}", identity.arn),
+                format!("authenticated as {}", identity.arn),
             ),
             Self::NoCredentials { reason, message } => ((*reason).to_owned(), message.clone()),
             Self::Refused(error) => (
@@ -52,7 +52,7 @@ impl CheckResult {
                     reason::RETRYING.to_owned()
                 },
                 format!(
-                    "{}; {}; tried again {}",
+                    "{}; {}; {}",
                     // The cloud's sentence goes on here.
                     error.to_string().trim_end_matches('.'),
                     error.hint(),
