@@ -1,5 +1,5 @@
-//! Does the one effect that [`super::decide`] chose, and adds what came of it to what was observed. One write, to the cloud or to
-//! the API server, and never both.
+//! Performs the one effect that [`super::decide`] chose, and adds its result to the observed state. Each function writes to
+//! the cloud or to the API server, never to both.
 
 use std::collections::BTreeMap;
 
@@ -24,27 +24,27 @@ use super::edge::{self, has_finalizer};
 use super::observe::Pass;
 use super::{Context, Object};
 
-/// Why a pass cannot go on.
+/// Why a pass stops early.
 #[derive(Debug, thiserror::Error)]
 pub enum ActError {
-    /// The object is gone, or another one has its name: its own event follows.
+    /// The object was deleted, or another object has its name. The watch reports it in an event of its own.
     #[error("the object is gone")]
     ObjectGone,
-    /// Another version of the object is stored than the pass knows, or another object has its name.
+    /// The stored version of the object differs from the one the pass knows, or another object has its name.
     #[error("the object has changed meanwhile")]
     Changed,
-    /// The API server refused or did not answer: what is stored is not known.
+    /// The API server rejected the write or did not answer: the stored state is unknown.
     #[error("{what}: {source}")]
     Kubernetes {
-        /// What was tried.
+        /// The write that failed, for the message.
         what: &'static str,
-        /// How it failed.
+        /// The error.
         source: kubernetes::Error,
     },
 }
 
 impl ActError {
-    /// Whether the object is being deleted: 422 is the answer to a new finalizer then.
+    /// Whether the object is being deleted: the API server answers a new finalizer with 422 then.
     fn is_about_going(&self) -> bool {
         match self {
             Self::ObjectGone | Self::Changed => false,
@@ -54,10 +54,11 @@ impl ActError {
 }
 
 impl Pass {
-    /// Writes finalizer and claim, in one server-side apply that never makes an object again (`metadata.uid`).
+    /// Writes finalizer and claim in one server-side apply. `metadata.uid` keeps the apply from creating a deleted object
+    /// again.
     ///
     /// # Errors
-    /// The API server did not take it.
+    /// The API server did not accept the write.
     pub async fn claim(&mut self, origin: Origin, context: &Context) -> Result<(), ActError> {
         let uid = self.account.as_ref().map(|account| account.uid.clone());
         let written = write_claim(
@@ -73,20 +74,20 @@ impl Pass {
         context
             .history
             .set_may_have_joined(&own, origin == Origin::Adopted);
-        // Who refused to adopt the edge while it was nobody's of ours may share it now, and who was refused to make it has not
-        // made it.
+        // Requeue objects that refused adoption (they may now share this edge) and objects whose own Join was rejected (they
+        // did not create it).
         for other in &self.others {
             if other.claim.is_none() || !context.history.may_have_joined(&other.uid) {
                 context.queue.enqueue(&other.reference());
             }
         }
-        // Who goes, and cannot leave, has an successor.
+        // An object that is being deleted but cannot call Leave now has a successor: requeue it.
         for other in context.edges.others(&self.edge, &own) {
             if other.deleting && other.is_claimed_with(uid.as_deref()) {
                 context.queue.enqueue(&other.reference());
             }
         }
-        // A correction to Adopted is not fresh in the sense that matters: no call follows it.
+        // A correction to Adopted is marked untested too; no call follows it.
         self.observed.claim = Some(ClaimView {
             origin,
             untested: true,
@@ -95,12 +96,12 @@ impl Pass {
         Ok(())
     }
 
-    /// Makes sure that the object is stored just as this pass sees it: an apply of the claim that it carries, under its
-    /// version, which changes nothing. For a Join under a claim of an earlier pass: the watch may lag, and another operator
-    /// may have left the group since and let the object go.
+    /// Checks that the object is stored exactly as this pass sees it: applies its own claim under its version, which changes
+    /// nothing. Needed before a Join under a claim of an earlier pass: the watch may lag, and another operator may have
+    /// called Leave and released the object.
     ///
     /// # Errors
-    /// Something else is stored by now, or the API server did not answer.
+    /// The stored object differs, or the API server did not answer.
     pub async fn confirm(&mut self, context: &Context) -> Result<(), ActError> {
         let object = self.object();
         let Some(claim) = edge::Claim::of(object) else {
@@ -129,13 +130,13 @@ impl Pass {
             Priority::User
         };
         let may_have_joined = context.history.may_have_joined(uid);
-        // Until the answer says otherwise.
+        // Until the answer proves that the call had no effect.
         context.history.set_may_have_joined(uid, true);
         let answer = account.join(&self.edge, priority, uid).await;
         if answer.as_ref().is_err_and(CallError::is_without_effect) {
             context.history.set_may_have_joined(uid, may_have_joined);
         } else {
-            // The edge belongs to all who name it, whoever's Join it was.
+            // Siblings share the edge: its Join counts for them too.
             for other in &self.others {
                 context.history.set_may_have_joined(&other.uid, true);
             }
@@ -177,10 +178,10 @@ impl Pass {
         };
     }
 
-    /// Gives the claim `Joined` to the oldest of the others.
+    /// Writes the claim `Joined` on the oldest sibling.
     ///
     /// # Errors
-    /// The API server did not take it.
+    /// The API server did not accept the write.
     pub async fn transfer_ownership(&mut self, context: &Context) -> Result<(), ActError> {
         let uid = self
             .account
@@ -205,7 +206,7 @@ impl Pass {
                 context.history.set_may_have_joined(&successor.uid, true);
                 context.queue.enqueue(&reference);
             }
-            // The successor is going, and nothing may add a finalizer to it any more: the next in line, if any.
+            // The successor is being deleted and cannot take a finalizer: try the next sibling, if any.
             Err(error) if error.is_about_going() => {
                 self.others.retain(|other| other.uid != successor.uid);
                 self.observed.sharing.others = !self.others.is_empty();
@@ -215,16 +216,16 @@ impl Pass {
         Ok(())
     }
 
-    /// Takes finalizer and claim away.
+    /// Removes finalizer and claim.
     ///
     /// # Errors
-    /// The API server did not take it.
+    /// The API server did not accept the write.
     pub async fn release(&mut self, context: &Context) -> Result<(), ActError> {
         let reference = ObjectRef::from_obj(self.object());
         let uid = self.object().uid().unwrap_or_default();
         let joined = self.observed.claim.map(|claim| claim.origin) == Some(Origin::Joined);
         if joined && context.history.may_have_joined(&uid) {
-            // Whoever says `Joined` beside this object inherits without a write.
+            // A sibling that also carries `Joined` becomes the owner; no write is needed.
             for other in &self.others {
                 context.history.set_may_have_joined(&other.uid, true);
             }
@@ -237,7 +238,7 @@ impl Pass {
         }
         self.observed.attempt = Attempt::Released;
         self.observed.claim = None;
-        // Whoever shared the edge with this object may say something else about it now.
+        // The siblings' status may name this object as an owner: requeue them.
         for other in &self.others {
             context.queue.enqueue(&other.reference());
         }
@@ -245,7 +246,7 @@ impl Pass {
     }
 }
 
-/// Under `version` only if that is still the one that is stored; without, whatever is.
+/// Applies or removes finalizer and claim. With `version`, only if that version is still stored.
 async fn write_claim(
     object: &ObjectRef<SecurityGroupMembership>,
     uid: &str,
@@ -275,16 +276,16 @@ async fn write_claim(
             context.edges.written(&written);
             Ok(written)
         }
-        // Somebody has made it unreadable meanwhile.
+        // A user has made the object unreadable in the meantime.
         Ok(Watched(Err(_))) => Err(ActError::Changed),
-        // Gone (an apply with a UID makes nothing, and is answered so), or the API server gave up on concurrent writes.
+        // 409 for a deleted object (an apply with a UID creates nothing), or the API server gave up on concurrent writes.
         Err(error) if error.code() == Some(409) => Err(ActError::Changed),
         Err(source) => Err(ActError::Kubernetes { what, source }),
     }
 }
 
-/// Takes the finalizer away that another field manager owns too: whoever restored the object from a backup, finalizer and
-/// all. Under the version that was just written, so that nobody else's change is lost.
+/// Removes our finalizer if another field manager owns it too, for example a backup tool that restored the object with its
+/// finalizers. Under the version just written, so that no foreign change is lost.
 async fn remove_foreign_finalizer(
     object: &SecurityGroupMembership,
     context: &Context,
@@ -324,7 +325,7 @@ async fn remove_foreign_finalizer(
     }
 }
 
-/// What our field manager owns: finalizer and claim together, or neither.
+/// The fields that our field manager owns: finalizer and claim together, or neither.
 fn claim_metadata(
     name: &str,
     uid: &str,

@@ -1,4 +1,4 @@
-//! What an object names: the edge, the account, and the claim that its annotations carry. Pure.
+//! Parses the edge and the account that a spec names, and the claim in an object's annotations. Pure.
 
 use std::fmt;
 
@@ -11,14 +11,14 @@ use crate::api::{
 };
 use crate::ecs::{ParseIdError, Region, SecurityGroupId, Target};
 
-/// What is kept: this target in this group. Two objects with equal edges and one cloud account share it.
+/// A membership to maintain: this target in this group. Two objects with equal edges and the same cloud account share it.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Edge {
-    /// Region of target and group.
+    /// Region of the target and the group.
     pub region: Region,
-    /// The instance or interface.
+    /// The instance or network interface.
     pub target: Target,
-    /// The group.
+    /// The security group.
     pub group: SecurityGroupId,
 }
 
@@ -28,18 +28,18 @@ impl fmt::Debug for Edge {
     }
 }
 
-/// Why a spec names no edge. The CRD refuses all of these; they come up where its rules were loosened by hand.
+/// Why a spec names no valid edge. The CRD rejects all of these; they occur only if its rules were loosened by hand.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SpecError {
-    /// Neither or both targets.
+    /// Neither target or both targets are set.
     #[error("spec: set exactly one of instanceID and networkInterfaceID")]
     Targets,
-    /// A field that does not parse.
+    /// A field does not parse.
     #[error("spec.{field}: {source}")]
     Id {
-        /// Field of the spec.
+        /// Name of the field in the spec.
         field: &'static str,
-        /// What is wrong with it.
+        /// Why it does not parse.
         source: ParseIdError,
     },
 }
@@ -72,11 +72,11 @@ fn parse<T: std::str::FromStr<Err = ParseIdError>>(
 /// The account that an object names: its kind, the namespace for the namespaced kind, its name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AccountKey {
-    /// Kind.
+    /// Kind of the account object.
     pub kind: AccountKind,
-    /// Namespace of the object that names it; empty for the cluster kind.
+    /// Namespace of the account and of the object that names it; empty for the cluster kind.
     pub namespace: String,
-    /// Name.
+    /// Name of the account object.
     pub name: String,
 }
 
@@ -104,24 +104,25 @@ impl fmt::Display for AccountKey {
     }
 }
 
-/// Who made the edge, by which cloud account: what the object's annotations say.
+/// How the edge came about and with which cloud account, from the object's annotations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
-    /// Joined by this operator, or there before.
+    /// Whether this operator joined the target, or the membership existed before.
     pub origin: Origin,
-    /// UID of the cloud account; absent only where somebody removed the annotation.
+    /// UID of the cloud account; `None` only if a user removed the annotation.
     pub account_uid: Option<String>,
 }
 
 impl Claim {
-    /// The claim on an object. A claim without our finalizer does not count: it may have been copied with the manifest.
+    /// The claim on an object. A claim without our finalizer is ignored: it may have been copied with the manifest.
     #[must_use]
     pub fn of(object: &SecurityGroupMembership) -> Option<Self> {
         if !has_finalizer(object) {
             return None;
         }
         let annotations = object.annotations();
-        // A finalizer of ours with no readable claim: somebody edited the object. Adopted never leaves by default.
+        // Our finalizer without a readable claim: a user edited the object. Adopted is the safe value: it calls no Leave by
+        // default.
         let origin = match annotations.get(ORIGIN_ANNOTATION).map(String::as_str) {
             Some("Joined") => Origin::Joined,
             _ => Origin::Adopted,
@@ -133,7 +134,11 @@ impl Claim {
     }
 }
 
-/// The version of an object as a number. Versions are comparable numbers by the API's own contract since Kubernetes 1.35.
+/// The version of an object as a number, for comparison; 0 if absent or not a number. 0 is also the version of an unknown
+/// object in the index.
+///
+/// Comparing versions is part of the API's contract since Kubernetes 1.35 (KEP-5504). Older servers give no such guarantee,
+/// but their versions are etcd revisions, which only grow.
 #[must_use]
 pub fn resource_version(object: &SecurityGroupMembership) -> u64 {
     object

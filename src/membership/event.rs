@@ -1,7 +1,7 @@
-//! Tells of transitions as `events.k8s.io` events, behind the passes' own writes. One that cannot be written fails nothing.
+//! Reports transitions as `events.k8s.io` events, after the passes' own writes. A failed event write fails nothing else.
 //!
-//! Not kube's `Recorder`: it keeps every event for six minutes to count repeats and walks all of them at each publish, which
-//! is what a thousand new objects a minute should not cost. We publish on transitions only, so there is nothing to count.
+//! Not kube's `Recorder`: it keeps every event for six minutes to count repeats, and walks all of them at each publish. That
+//! is too slow for a thousand new objects per minute. We publish on transitions only, so there are no repeats to count.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,20 +23,19 @@ use crate::telemetry::Telemetry;
 
 use super::status::EventRecord;
 
-/// Name under which events are reported.
+/// Controller name in every event.
 const CONTROLLER: &str = "security-group-operator";
-/// An event is not worth a longer wait.
+/// Deadline of one event write; an event is not worth a longer wait.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// The API server refuses longer notes, in bytes.
+/// Longest note in bytes that the API server accepts.
 const NOTE_LIMIT: usize = 1024;
 
-/// EventRecorder that wait to be written; more are dropped, and counted.
+/// Length of the event queue. Further events are dropped and counted.
 const WAITING: usize = 16_384;
-/// How long the events of the last moments may take when the process ends.
+/// How long [`Writer::flush`] waits for queued events when the process ends.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Takes events, which a task of its own writes one after the other: a thousand new objects become Ready first and are reported
-/// afterwards.
+/// Queues events for a task that writes them one by one: a thousand new objects become Ready first, their events follow.
 #[derive(Clone)]
 pub struct EventRecorder {
     queue: mpsc::Sender<QueuedEvent>,
@@ -44,18 +43,19 @@ pub struct EventRecorder {
     clock: Clock,
 }
 
-/// What waits: no more than the event is made of.
+/// A queued event, with only the fields that the written event needs.
 struct QueuedEvent {
     regarding: ObjectRef<SecurityGroupMembership>,
     note: EventRecord,
     at: Timestamp,
 }
 
-/// The task that writes; ends when every [`EventRecorder`] is gone and all is written.
+/// The writing task. It ends when every [`EventRecorder`] is dropped and the queue is written.
 pub struct Writer(JoinHandle<()>);
 
 impl EventRecorder {
-    /// EventRecorder of this process; `instance` is its name, the pod's where it runs in one.
+    /// The recorder of this process and its writing task. `instance` is the reporting instance (the pod name, if there is
+    /// one).
     #[must_use]
     pub fn new(
         client: kube::Client,
@@ -80,7 +80,7 @@ impl EventRecorder {
         (events, Writer(writer))
     }
 
-    /// Tells of a transition of `object`.
+    /// Logs and queues an event about a transition of `object`.
     pub fn publish(&self, object: &SecurityGroupMembership, note: EventRecord) {
         let namespace = object.namespace().unwrap_or_default();
         info!(
@@ -132,7 +132,7 @@ impl QueuedEvent {
 }
 
 impl Writer {
-    /// Waits a little for what is not written yet.
+    /// Waits up to `FLUSH_TIMEOUT` (5 s) for the queued events.
     pub async fn flush(self) {
         if tokio::time::timeout(FLUSH_TIMEOUT, self.0).await.is_err() {
             debug!("some events were not written any more");
@@ -145,7 +145,8 @@ async fn write(client: &kube::Client, event: Event, refusals: &LogDeduper) {
     let api: Api<Event> = Api::namespaced(client.clone(), &namespace);
     match tokio::time::timeout(DEADLINE, api.create(&PostParams::default(), &event)).await {
         Ok(Ok(_)) => {}
-        // The right is missing. (A namespace that goes is a 403, too, and takes no event any more.)
+        // The operator's RBAC lacks the right to create events. (Events in a namespace that is being deleted are answered
+        // with 403, too.)
         Ok(Err(kube::Error::Api(status)))
             if status.is_forbidden() && status.message.contains("cannot create resource") =>
         {
@@ -158,7 +159,7 @@ async fn write(client: &kube::Client, event: Event, refusals: &LogDeduper) {
     }
 }
 
-/// At most the first `limit` bytes, cut between characters.
+/// The first `limit` bytes at most, cut between characters.
 fn start(mut text: String, limit: usize) -> String {
     while text.len() > limit {
         text.pop();
@@ -231,7 +232,7 @@ mod tests {
         assert_eq!(start("節節".to_owned(), 5), "節");
     }
 
-    /// An API server that takes a second for each event, and counts them.
+    /// An API server that takes one second per event and counts the events.
     fn slow_server(written: &Arc<AtomicUsize>) -> kube::Client {
         let written = Arc::clone(written);
         let answer = move |_: http::Request<kube::client::Body>| {
@@ -264,7 +265,7 @@ mod tests {
             drop(events);
             writer.flush().await;
             let written = written.load(Ordering::SeqCst);
-            // The fifth comes at the moment at which the wait ends.
+            // The fifth event may be written at the moment the wait ends.
             assert!((expected..=expected + 1).contains(&written), "{written}");
         }
     }

@@ -1,4 +1,5 @@
-//! What is remembered of an object between its passes and may be lost with the process: failures in a row, repairs. No I/O.
+//! What passes remember of an object between runs: consecutive failures, repairs, waits. In memory only, lost with the
+//! process. No I/O.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,10 +15,10 @@ use crate::ecs::{Class, Error, TargetDescription};
 use super::decide::{REPAIR_LIMIT, REPAIR_WINDOW_MINUTES, ReconcileOutcome};
 use super::scan::CLOUD_READ_LAG;
 
-/// How often an edge is repaired that is undone again and again.
+/// In a repair loop, one repair is allowed per this period (1 hour).
 const LOOP_PERIOD: Duration = Duration::from_secs(60 * 60);
-/// How long a pass waits for the watch to show our own last write. Longer than that, the API server has gone back in time
-/// (a restored backup), and what it shows is what counts.
+/// How long a pass waits for the watch to show our own last write. A longer lag means that the API server has lost the write
+/// (a restored backup); then the watched object counts.
 const WATCH_LAG: Duration = Duration::from_secs(5);
 
 /// The history of all passes, by UID.
@@ -30,26 +31,26 @@ pub struct History {
 #[derive(Debug, Default)]
 struct Rare {
     last: Option<ReconcileOutcome>,
-    /// Since when the target is between states.
+    /// Since when the target has been between states.
     waits_since: Option<Timestamp>,
     repeats: u32,
-    /// When the last wait ends.
+    /// When the last returned wait ends.
     due: Option<Instant>,
     errors: u32,
     repairs: Vec<Instant>,
-    /// While repairs are undone again and again: when the next one is allowed.
+    /// When the next repair is allowed; set only in a repair loop.
     next_repair: Option<Instant>,
     drift_reported: bool,
     pending_description: Option<TargetDescription>,
     lagging_since: Option<Instant>,
-    /// Since when Leave is answered with 403.
+    /// When Leave was first answered with 403.
     forbidden_since: Option<Instant>,
-    /// Whether nothing can have been joined under the claim: every Join since it was written was refused, or never made.
+    /// Whether every Join under the current claim was rejected or never sent.
     never_joined: bool,
 }
 
 impl History {
-    /// Remembers nothing yet; what is tried again is spread by this clock.
+    /// An empty history. `clock` supplies the jitter of retries.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
         Self {
@@ -58,12 +59,13 @@ impl History {
         }
     }
 
-    /// Forgets an object that is gone.
+    /// Forgets a deleted object.
     pub fn forget(&self, uid: &str) {
         self.lock().remove(uid);
     }
 
-    /// Repairs within the window, as far as they forbid another one: in a repair loop one is allowed an hour.
+    /// Number of repairs in the last `REPAIR_WINDOW_MINUTES`, compared by the caller with `REPAIR_LIMIT`. In a repair loop:
+    /// 0 when the next repair is allowed (one per hour), else `REPAIR_LIMIT`.
     pub fn repairs(&self, uid: &str) -> usize {
         let mut entries = self.lock();
         let Some(entry) = entries.get_mut(uid) else {
@@ -79,7 +81,7 @@ impl History {
         entry.repairs.len()
     }
 
-    /// Keeps what a pass saw of a target that has to wait for its turn within the cloud's limit; `None` when it need not.
+    /// Stores the description of a target whose pass ended in a rate-limit wait; `None` clears it.
     pub fn keep_pending_description(&self, uid: &str, description: Option<TargetDescription>) {
         let mut entries = self.lock();
         match description {
@@ -97,17 +99,18 @@ impl History {
         }
     }
 
-    /// What the last pass saw, if it ended waiting for its turn.
+    /// The description from the last pass, if that pass ended in a rate-limit wait.
     pub fn pending_description(&self, uid: &str) -> Option<TargetDescription> {
         self.lock().get(uid)?.pending_description.clone()
     }
 
-    /// Whether nothing can have been joined under the object's claim. False after a restart: then nobody knows.
+    /// Whether a Join under the object's claim may have taken effect. True after a restart, because the history is empty
+    /// then.
     pub fn may_have_joined(&self, uid: &str) -> bool {
         !self.lock().get(uid).is_some_and(|entry| entry.never_joined)
     }
 
-    /// Whether something may have been joined under the object's claim from now on.
+    /// Records whether a Join under the current claim may have taken effect.
     pub fn set_may_have_joined(&self, uid: &str, may_have_joined: bool) {
         let mut entries = self.lock();
         match entries.get_mut(uid) {
@@ -117,8 +120,8 @@ impl History {
         }
     }
 
-    /// Since when the target of a pass that ends so is between states; none where it is not. `told` is what the object says
-    /// of it: it counts where this process has seen nothing of the wait yet.
+    /// Start of the current wait for the target, or `None` if `outcome` is not a wait. Falls back to `reported` (from the
+    /// object's conditions) after a restart.
     pub fn waits_since(
         &self,
         uid: &str,
@@ -140,7 +143,7 @@ impl History {
         Some(*entry.waits_since.get_or_insert_with(reported))
     }
 
-    /// Counts a repair.
+    /// Records a repair. In a repair loop it also starts the next wait of `LOOP_PERIOD`.
     pub fn repaired(&self, uid: &str) {
         let mut entries = self.lock();
         let entry = entries.entry(uid.to_owned()).or_default();
@@ -151,14 +154,14 @@ impl History {
         }
     }
 
-    /// Whether this drift has not been told yet.
+    /// Records that the drift is reported. Returns whether this is the first report since the last repair.
     pub fn first_report_of_drift(&self, uid: &str) -> bool {
         let mut entries = self.lock();
         let entry = entries.entry(uid.to_owned()).or_default();
         !std::mem::replace(&mut entry.drift_reported, true)
     }
 
-    /// Whether a pass may still wait for the watch to catch up with our own write.
+    /// Whether a pass may still wait for the watch to show our own write: true for `WATCH_LAG` (5 s) from the first call.
     pub fn within_watch_lag(&self, uid: &str) -> bool {
         let mut entries = self.lock();
         let entry = entries.entry(uid.to_owned()).or_default();
@@ -166,8 +169,8 @@ impl History {
         since.elapsed() < WATCH_LAG
     }
 
-    /// Leave was answered with 403. Whether that has been so for long enough for a read not to lag behind our own Join: only
-    /// then a read that does not show the edge says that it is gone.
+    /// Records that Leave was answered with 403. Returns whether the first 403 is at least `CLOUD_READ_LAG` (10 s) old. Only
+    /// then does a read without the edge prove that it was removed: a younger read may lag behind our own Join.
     pub fn leave_is_forbidden(&self, uid: &str) -> bool {
         let mut entries = self.lock();
         let entry = entries.entry(uid.to_owned()).or_default();
@@ -175,7 +178,7 @@ impl History {
         since.elapsed() >= CLOUD_READ_LAG
     }
 
-    /// The wait after a pass that could not write to the API server.
+    /// Counts a pass that failed to write to the API server. Returns the wait before the next try.
     pub fn after_error(&self, uid: &str) -> Duration {
         let mut entries = self.lock();
         let entry = entries.entry(uid.to_owned()).or_default();
@@ -183,7 +186,14 @@ impl History {
         self.wait(entry.errors, Class::Transient)
     }
 
-    /// When the object is looked at again without a change and without being enqueued.
+    /// Records how a pass ended. Returns when the object is requeued if nothing else enqueues it.
+    ///
+    /// Changes the entry of the object: clears the API server errors and the watch lag, and counts repeats of the same
+    /// `outcome`. An edge that has stayed in place leaves its repair loop. The entry is dropped when it holds nothing
+    /// useful, and at once for `Gone`.
+    ///
+    /// `failure` and `stopped_until` set the wait after a throttle only: the cloud error that may name a `Retry-After`, and
+    /// the time until which the rate limit allows no call.
     pub fn requeue_after(
         &self,
         uid: &str,
@@ -199,7 +209,7 @@ impl History {
         let entry = entries.entry(uid.to_owned()).or_default();
         entry.errors = 0;
         entry.lagging_since = None;
-        // A look that was asked for in between makes no wait longer.
+        // A pass that runs before the wait has ended does not lengthen the next wait.
         let is_due = entry.due.is_none_or(|due| due <= Instant::now());
         entry.repeats = match entry.last {
             Some(last) if last == outcome && is_due => entry.repeats.saturating_add(1),
@@ -212,7 +222,7 @@ impl History {
             | ReconcileOutcome::Gone
             | ReconcileOutcome::Suspended
             | ReconcileOutcome::AccountUnusable => Action::await_change(),
-            // The scanner looks at them.
+            // The periodic scan requeues ready objects that change.
             ReconcileOutcome::Ready { .. } => {
                 entry.leave_loop();
                 entry.drift_reported = false;
@@ -252,7 +262,7 @@ impl History {
     fn wait(&self, repeats: u32, class: Class) -> Duration {
         let delay = class.retry().delay(repeats);
         match class {
-            // Full jitter, though not at once: what failed together shall not come back together.
+            // Full jitter, but at least half the first wait: objects that failed together must not retry together.
             Class::Transient => self.clock.within(class.retry().first / 2..delay),
             Class::Done
             | Class::Transitional
@@ -263,7 +273,7 @@ impl History {
         }
     }
 
-    /// To the moment that the cloud named, and a little more, spread.
+    /// The wait until the time that the rate limit or the cloud named, plus a jitter of 50 ms to 2 s.
     fn throttle_wait(&self, failure: Option<&Error>, stopped_until: Option<Instant>) -> Duration {
         let asked = failure.and_then(Error::retry_after);
         let stopped = stopped_until.map(|until| until.saturating_duration_since(Instant::now()));
@@ -279,7 +289,7 @@ impl History {
 }
 
 impl Rare {
-    /// An edge that stayed for a whole period after its repair is in no loop any more.
+    /// Ends the repair loop if the edge has stayed for `LOOP_PERIOD` since its last repair.
     fn leave_loop(&mut self) {
         if self.next_repair.is_some_and(|next| next <= Instant::now()) {
             self.next_repair = None;
@@ -287,7 +297,7 @@ impl Rare {
         }
     }
 
-    /// Of an edge that is as it should be, only its repairs matter: most objects need no entry.
+    /// Whether the entry of a ready object can be dropped. Most objects need no entry.
     fn is_of_no_use(&self) -> bool {
         self.repairs.is_empty()
             && self.next_repair.is_none()

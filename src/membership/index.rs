@@ -1,5 +1,5 @@
-//! Who names which edge: one compact record per object, kept by the watch and by our own writes. In memory only: no I/O, no
-//! decisions.
+//! Index of all objects by UID, edge and account: one compact record per object, updated by the watch and by our own writes.
+//! In memory only: no I/O, no decisions.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
@@ -18,7 +18,7 @@ use crate::ecs::{Region, SecurityGroupId, Target, TargetDescription};
 use super::edge::{AccountKey, Claim, Edge, resource_version};
 use super::scan::{CLOUD_READ_LAG, Observation};
 
-/// An observation, when a pass made it, and when it was last seen to be so.
+/// An observation, when a pass made it, and when a read last confirmed it.
 #[derive(Clone, Copy, Debug)]
 pub struct LastObservation {
     observation: Observation,
@@ -31,36 +31,36 @@ pub struct LastObservation {
 /// write.
 const STATUS_WATCH_LAG: Duration = Duration::from_secs(10);
 
-/// UID of an object, shared by all that know it.
+/// UID of an object; one shared copy.
 pub type Uid = Arc<str>;
 
-/// One object in the index: what other passes need to know of it, and no more.
+/// One object in the index: only what the passes of other objects need.
 #[derive(Clone, Debug)]
 pub struct Record {
-    /// UID.
+    /// UID of the object.
     pub uid: Uid,
-    /// Its namespace.
+    /// Namespace of the object.
     pub namespace: Arc<str>,
     name: Box<str>,
-    /// The edge that it names.
+    /// The edge that the spec names.
     pub edge: Edge,
-    /// The account that it names.
+    /// The account that the spec names.
     pub account: Arc<AccountKey>,
-    /// Its claim, as of `resource_version`.
+    /// The object's claim, as of `resource_version`.
     pub claim: Option<Claim>,
-    /// Whether it may write to the cloud.
+    /// Whether the operator may write to the cloud for this object (`managementPolicy: Manage`).
     pub managed: bool,
-    /// Whether it is being deleted.
+    /// Whether the object is being deleted.
     pub deleting: bool,
-    /// When it was made, in seconds since 1970.
+    /// When the object was created, in seconds since 1970.
     created: i64,
-    /// Version of the object that this was read from, or that our last write made.
+    /// Version of the object that this record was read from, or that our last write returned.
     pub resource_version: u64,
-    /// What its last pass saw of the target; none where the pass did not look.
+    /// What the last pass observed of the target; `None` if that pass did not read the target.
     observation: Option<LastObservation>,
-    /// Hash of what a user changes, as it was when the watch last started a pass.
+    /// Hash of the user-editable part when the watch last triggered a pass.
     last_trigger_hash: Option<u64>,
-    /// What tells the status that our last pass wrote or found right.
+    /// Hash of the status that the last pass wrote or found correct.
     written_status_hash: Option<u64>,
 }
 
@@ -71,7 +71,7 @@ struct Hold {
 }
 
 impl Record {
-    /// The record of an object; none where the spec names no edge.
+    /// The record of an object; `None` if the spec names no valid edge.
     #[must_use]
     pub fn of(object: &SecurityGroupMembership) -> Option<Self> {
         let edge = Edge::try_from(&object.spec).ok()?;
@@ -95,7 +95,7 @@ impl Record {
         })
     }
 
-    /// What may be another thing in a newer view of the object. Its names stay as they are, shared with the index.
+    /// Copies the fields that can differ in a newer view of the object. The names stay, shared with the index.
     fn take_over(&mut self, newer: Self) {
         self.claim = newer.claim;
         self.managed = newer.managed;
@@ -103,7 +103,7 @@ impl Record {
         self.resource_version = newer.resource_version;
     }
 
-    /// Whether it carries a claim of the cloud account with this UID.
+    /// Whether the object carries a claim of the cloud account with this UID.
     #[must_use]
     pub fn is_claimed_with(&self, account_uid: Option<&str>) -> bool {
         let claimed = self
@@ -113,7 +113,7 @@ impl Record {
         account_uid.is_some() && claimed == account_uid
     }
 
-    /// What the others on its edge go by.
+    /// The part of the record that decides whether siblings must be requeued.
     fn hold(&self) -> Hold {
         Hold {
             managed: self.managed,
@@ -127,14 +127,14 @@ impl Record {
         ObjectRef::new(&self.name).within(&self.namespace)
     }
 
-    /// Order of age: creation second, then UID.
+    /// Sort key for age: creation second, then UID.
     #[must_use]
     pub fn age(&self) -> (i64, &str) {
         (self.created, &self.uid)
     }
 }
 
-/// All objects by UID, by edge and by account. Kept by the watch and by our own writes.
+/// All objects by UID, by edge and by account.
 #[derive(Debug, Default)]
 pub struct Edges {
     inner: Mutex<Inner>,
@@ -145,16 +145,16 @@ struct Inner {
     records: HashMap<Uid, Record>,
     by_edge: HashMap<Edge, Uids>,
     by_account: HashMap<Arc<AccountKey>, HashMap<Region, BTreeMap<Target, Uids>>>,
-    /// Since when the watch shows another status than the one that we written_status_hash last.
+    /// Since when the watch has shown a status other than the one last written.
     stale_statuses: BTreeMap<Uid, Instant>,
 }
 
-/// Mostly one: few objects share an edge or a target.
+/// Mostly one UID: few objects share an edge or a target.
 type Uids = SmallVec<[Uid; 1]>;
 
 impl Edges {
-    /// Takes in an object as the watch shows it, and says whose passes may end differently by it. An older view than the one
-    /// held is ignored.
+    /// Inserts or updates an object from the watch. Returns the objects to requeue. A view older than the stored one is
+    /// ignored.
     pub fn insert(
         &self,
         object: &SecurityGroupMembership,
@@ -172,39 +172,40 @@ impl Edges {
             return Vec::new();
         };
         let Some(before) = before else {
-            // Whoever goes and waits for something may have an successor now.
+            // A sibling that is being deleted may have been waiting for a successor.
             return inner.siblings(&uid, |other| other.deleting);
         };
         let lost = !record.deleting && before.claimed && record.claim.is_none();
         if !lost && before.managed == record.managed {
             return Vec::new();
         }
-        // Somebody has taken the claim off by hand, or `kubectl replace` has: it is made anew.
+        // A user removed the claim by hand or with `kubectl replace`: this object is requeued to write it again.
         let own = lost.then(|| record.reference());
         let mut concerned = inner.siblings(&uid, |_| true);
         concerned.extend(own);
         concerned
     }
 
-    /// Takes in an object as the answer to a write of ours shows it. The watch may have last_trigger_hash meanwhile that the object has
-    /// gone: then it is not brought back.
+    /// Updates an object from the API server's answer to our own write. An object that the watch has already reported
+    /// deleted is not inserted again.
     pub fn written(&self, object: &SecurityGroupMembership) {
         if let Some(record) = Record::of(object) {
             let _unknown = self.lock().renew(record);
         }
     }
 
-    /// Whether what a user changes of the object, as this hash, has started no pass yet. From now on it has.
+    /// Records that `trigger_hash` triggers a pass. Returns whether it differs from the hash of the last triggered pass.
+    /// Always `true` for an object without a record.
     #[must_use]
     pub fn mark_triggered(&self, uid: &str, trigger_hash: u64) -> bool {
-        // An object that names no edge has no record: looked at whenever it changes.
+        // An object with an invalid spec has no record: every change triggers a pass.
         self.lock().records.get_mut(uid).is_none_or(|record| {
             record.last_trigger_hash.replace(trigger_hash) != Some(trigger_hash)
         })
     }
 
-    /// Forgets an object that is gone, and says whose passes may end differently by it: those that shared an edge with one that
-    /// went without letting go of it first.
+    /// Removes a deleted object. Returns the objects to requeue: the siblings of an object that was deleted while it still
+    /// carried a claim.
     pub fn remove(&self, uid: &str) -> Vec<ObjectRef<SecurityGroupMembership>> {
         let mut inner = self.lock();
         let held = inner
@@ -220,7 +221,7 @@ impl Edges {
         concerned
     }
 
-    /// The objects for which `keep` is false: what a complete new list did not show.
+    /// The objects for which `keep` is false. Used after a complete relist, to find deleted objects.
     #[must_use]
     pub fn all_but(&self, keep: impl Fn(&Record) -> bool) -> Vec<Uid> {
         let inner = self.lock();
@@ -228,7 +229,7 @@ impl Edges {
         gone.map(|record| record.uid.clone()).collect()
     }
 
-    /// The other objects on this edge, oldest first, whatever their account.
+    /// The other objects on this edge, oldest first, for any account.
     #[must_use]
     pub fn others(&self, edge: &Edge, uid: &str) -> Vec<Record> {
         let inner = self.lock();
@@ -270,7 +271,7 @@ impl Edges {
             .is_some_and(|regions| regions.contains_key(region))
     }
 
-    /// The accounts and regions that objects name and `known` does not know yet.
+    /// The accounts and regions that objects name and for which `known` is false.
     #[must_use]
     pub fn new_account_regions(
         &self,
@@ -286,7 +287,7 @@ impl Edges {
         new
     }
 
-    /// Up to `most` targets of an account and region behind `after`, in order, and how many there are in all.
+    /// Up to `most` targets of an account and region that sort after `after`, in order, and the total number of targets.
     #[must_use]
     pub fn targets_after(
         &self,
@@ -311,7 +312,7 @@ impl Edges {
         (batch.collect(), targets.len())
     }
 
-    /// Those of these targets that a pass has seen: a scan has nothing to compare the others with.
+    /// The targets of this batch that a pass has observed. A scan has nothing to compare the others with.
     #[must_use]
     pub fn seen(&self, account: &AccountKey, region: &Region, batch: &[Target]) -> Vec<Target> {
         let inner = self.lock();
@@ -329,7 +330,7 @@ impl Edges {
         batch.iter().filter(is_seen).cloned().collect()
     }
 
-    /// Keeps what a pass saw of an object's target; none where it did not look.
+    /// Stores what a pass observed of an object's target; `None` if it did not read the target.
     pub fn record_observation(&self, uid: &str, observation: Option<Observation>) {
         if let Some(record) = self.lock().records.get_mut(uid) {
             let now = Instant::now();
@@ -342,15 +343,15 @@ impl Edges {
         }
     }
 
-    /// The observation of an object's target, if it was seen to be so within `age`.
+    /// The observation of an object's target, if it was confirmed within `age` and is not marked stale.
     #[must_use]
     pub fn fresh_observation(&self, uid: &str, age: Duration) -> Option<Observation> {
         let last = self.lock().records.get(uid)?.observation?;
         (!last.stale && last.confirmed_at.elapsed() <= age).then_some(last.observation)
     }
 
-    /// The objects of these targets whose observation is another one in `found`. One whose observation is fresh is passed over: the
-    /// cloud's answers may lag behind what the pass did.
+    /// The objects of these targets whose last observation differs from `found`. Observations younger than `CLOUD_READ_LAG`
+    /// (10 s) are skipped: the cloud's answer may be older than the pass.
     #[must_use]
     pub fn changed(
         &self,
@@ -373,7 +374,7 @@ impl Edges {
             })
     }
 
-    /// The objects of these targets that have an observation, from now on not to be relied on.
+    /// Marks all observations of these targets stale. Returns the objects that had one.
     #[must_use]
     pub fn mark_stale(
         &self,
@@ -387,7 +388,7 @@ impl Edges {
         })
     }
 
-    /// Keeps what tells the status that a pass has just found to be right.
+    /// Records the hash of the status that a pass has just written or found correct.
     pub fn record_written_status(&self, uid: &str, status_hash: u64) {
         let mut inner = self.lock();
         if let Some(record) = inner.records.get_mut(uid) {
@@ -396,8 +397,7 @@ impl Edges {
         inner.stale_statuses.remove(uid);
     }
 
-    /// Takes in which status the watch shows. Another one than ours is an older one of ours, if the watch lags, or somebody
-    /// else's.
+    /// Compares the watched status with the one last written. A difference means watch lag or a foreign write.
     pub fn compare_watched_status(&self, uid: &str, status_hash: impl FnOnce() -> u64) {
         let mut inner = self.lock();
         let Some((uid, written_status_hash)) = inner
@@ -414,7 +414,8 @@ impl Edges {
         }
     }
 
-    /// The objects whose status has not been ours for longer than a watch lags; each is named once.
+    /// The objects whose watched status has differed from the written one for `STATUS_WATCH_LAG` (10 s). Returns each
+    /// difference once.
     #[must_use]
     pub fn stale_statuses(&self) -> Vec<ObjectRef<SecurityGroupMembership>> {
         let mut inner = self.lock();
@@ -456,7 +457,7 @@ impl Edges {
             .collect()
     }
 
-    /// The claim on an object: as it stands there, or as a newer write of ours has left it, if the watch lags behind that.
+    /// The claim on an object: from `object`, or from our own newer write if the watch lags behind it.
     #[must_use]
     pub fn claim(&self, object: &SecurityGroupMembership) -> Option<Claim> {
         let uid = object.metadata.uid.as_deref().unwrap_or_default();
@@ -466,7 +467,7 @@ impl Edges {
         }
     }
 
-    /// The version that is known of an object, from the watch or from our own writes.
+    /// The newest known version of an object, from the watch or from our own writes; 0 for an unknown object.
     #[must_use]
     pub fn known_version(&self, uid: &str) -> u64 {
         self.lock()
@@ -476,13 +477,13 @@ impl Edges {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // No code panics while it holds this lock, so a poisoned one still holds a whole index.
+        // No code panics while it holds this lock, so the index behind a poisoned lock is still consistent.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Inner {
-    /// Takes in another view of an object; gives back that of one that is not known.
+    /// Updates a known object unless `record` is older. Returns the record of an unknown object.
     fn renew(&mut self, mut record: Record) -> Option<Record> {
         let Some(held) = self.records.get_mut(&record.uid) else {
             return Some(record);
@@ -508,7 +509,7 @@ impl Inner {
             .entry(record.edge.clone())
             .or_default()
             .push(Arc::clone(uid));
-        // One copy of what many objects name.
+        // Share one copy of the account key.
         if let Some((account, _)) = self.by_account.get_key_value(&record.account) {
             record.account = Arc::clone(account);
         }
@@ -523,8 +524,8 @@ impl Inner {
         self.records.insert(Arc::clone(uid), record);
     }
 
-    /// Shows the last observation of each object of these targets to `look`, with the object's target and group, and gives
-    /// the objects for which that is true.
+    /// Calls `look` with the last observation of each object of these targets, and with the object's target and group.
+    /// Returns the objects for which it is true.
     fn pick(
         &mut self,
         account: &AccountKey,
@@ -553,8 +554,7 @@ impl Inner {
         picked
     }
 
-    /// The others on the edge of this object that `concerns` picks, where it is one cloud account as far as is known here: nobody
-    /// else is disturbed.
+    /// Other objects on the same edge that match `concerns`, limited to those known to use the same cloud account.
     fn siblings(
         &self,
         uid: &str,

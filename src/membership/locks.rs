@@ -1,4 +1,4 @@
-//! One lock a target: passes over one target run one after the other. In memory only.
+//! One lock per target: passes over the same target run one after the other. In memory only.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -7,7 +7,7 @@ use crate::ecs::{Region, Target};
 
 use super::edge::Edge;
 
-/// The locks of the targets that a pass runs over or waits for.
+/// The locks of the targets that passes run over or wait for.
 #[derive(Debug, Default)]
 pub struct Locks {
     inner: Mutex<Inner>,
@@ -16,17 +16,17 @@ pub struct Locks {
 #[derive(Debug, Default)]
 struct Inner {
     held: HashMap<Key, Weak<tokio::sync::Mutex<()>>>,
-    /// At how many entries those are dropped that nobody holds any more.
+    /// Number of entries at which unused locks are dropped.
     limit: usize,
 }
 
-/// UID of the cloud account, where it is known, and the target.
+/// UID of the cloud account (`None` if unknown) and the target.
 type Key = (Option<String>, Region, Target);
 
 impl Locks {
-    /// Hold this while a pass runs. One edge needs it for its claims; one target needs it because the cloud refuses two changes
-    /// of it at a time (409 `InvalidOperation.Conflict`). What another cloud account says of a target of the same name is another
-    /// matter: nobody waits for somebody else's calls.
+    /// The lock to hold while a pass runs. Claims need one pass at a time per edge. Calls need one per target, because the
+    /// cloud rejects two concurrent changes of a target (409 `InvalidOperation.Conflict`). Targets of other cloud accounts
+    /// have locks of their own, so that no account waits for the calls of another.
     #[must_use]
     pub fn of(&self, account_uid: Option<String>, edge: &Edge) -> Arc<tokio::sync::Mutex<()>> {
         self.inner
@@ -68,7 +68,7 @@ mod tests {
         let locks = Locks::default();
         let lock = locks.of(None, &edge(0));
         let held = lock.lock().await;
-        // Those that nobody holds any more are dropped, those that are held stay.
+        // Unused locks are dropped, held ones stay.
         for number in 1..1_000 {
             assert!(locks.of(None, &edge(number)).try_lock().is_ok());
         }

@@ -1,4 +1,5 @@
-//! Asks for a pass over an object from outside its watch: its account changed, a sibling went, a scan saw a difference.
+//! Requests a pass over an object for reasons outside its own watch: its account changed, a sibling was deleted, a scan
+//! found a difference. Sends only; never blocks.
 
 use futures::Stream;
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
@@ -8,7 +9,7 @@ use crate::api::SecurityGroupMembership;
 
 use super::Object;
 
-/// One queue a controller; a controller watches one namespace or all.
+/// One queue per controller. A controller watches one namespace or all.
 #[derive(Clone, Debug)]
 pub struct ReconcileQueue {
     queues: Vec<(Option<String>, UnboundedSender<ObjectRef<Object>>)>,
@@ -33,7 +34,7 @@ impl ReconcileQueue {
         (Self { queues }, receivers)
     }
 
-    /// Asks for a pass over `object`.
+    /// Requests a pass over `object` from every controller that watches its namespace.
     pub fn enqueue(&self, object: &ObjectRef<SecurityGroupMembership>) {
         let mut reference = ObjectRef::<Object>::new(&object.name);
         reference.namespace.clone_from(&object.namespace);

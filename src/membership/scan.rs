@@ -1,6 +1,5 @@
-//! Looks at every tracked target once a period, a hundred a call, and enqueues only the objects whose observation changed. Reads
-//! only; what is to be done about a change is decided by the pass, which reads for itself. An answer that fails or does not
-//! come says nothing and enqueues nothing.
+//! Reads every tracked target once per scan period, 100 targets per call, and enqueues only the objects whose observation
+//! changed. Reads only: the enqueued pass reads again and decides. A failed or missing answer enqueues nothing.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,29 +18,29 @@ use super::Context;
 use super::edge::AccountKey;
 use super::index::Edges;
 
-/// How often it is looked for accounts and regions that came or went.
+/// How often accounts and regions that appeared or disappeared are looked up, and how often [`run`] does its other work.
 const BUCKET_PERIOD: Duration = Duration::from_secs(1);
-/// The cloud's own answers may lag behind a change of ours; an observation is not stale sooner.
+/// How long the cloud's answers may lag behind our own change. No observation is marked stale sooner.
 pub const CLOUD_READ_LAG: Duration = Duration::from_secs(10);
 
-/// What is compared of a target: whether it is a member, and what the status shows of it. None of the two texts is kept.
+/// The compared part of a target's description: membership, and a hash of what the status shows. Text is not stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Observation {
-    /// A complete answer does not list it.
+    /// A complete answer does not list the target.
     Absent,
-    /// Listed.
+    /// The answer lists the target.
     Present {
-        /// Whether it is a member of the object's group.
+        /// Whether the target is a member of the object's group.
         member: bool,
-        /// Whether it is between states.
+        /// Whether the target is between states.
         transitional: bool,
-        /// Hash of state, VPC and locks.
+        /// Hash of state, VPC and lock reasons.
         details_hash: u64,
     },
 }
 
 impl Observation {
-    /// The observation of a description.
+    /// The observation of a description. `member` tells whether the target is a member of the object's group.
     #[must_use]
     pub fn of(
         description: Option<&TargetDescription>,
@@ -63,7 +62,10 @@ impl Observation {
     }
 }
 
-/// Scans until dropped: one task for each account and region, so that a silent region delays its own targets only.
+/// Scans until dropped, with one task per account and region: a region that does not answer delays only its own targets.
+///
+/// Once per second it also does the housekeeping of three other modules: admits waiting passes, evicts the expired accounts
+/// of the directory, and enqueues objects with a stale status.
 pub async fn run(context: Arc<Context>, period: Duration) {
     let mut tasks = Tasks::default();
     loop {
@@ -77,12 +79,12 @@ pub async fn run(context: Arc<Context>, period: Duration) {
     }
 }
 
-/// The running scans; they end with it.
+/// The running scans; aborted on drop.
 #[derive(Default)]
 struct Tasks(HashMap<AccountKey, HashMap<Region, AbortHandle>>);
 
 impl Tasks {
-    /// Ends the scans that no object needs any more, and starts those that are missing.
+    /// Aborts the scans of accounts and regions without objects, and starts the missing ones.
     fn follow(&mut self, context: &Arc<Context>, period: Duration) {
         self.0.retain(|account, regions| {
             regions.retain(|region, task| {
@@ -121,14 +123,14 @@ impl Drop for Tasks {
     }
 }
 
-/// Walks the targets of one account and region for ever, spread evenly over the period.
+/// Scans the targets of one account and region for ever, spread evenly over the period.
 async fn scan_account_region(
     context: Arc<Context>,
     account: AccountKey,
     region: Region,
     period: Duration,
 ) {
-    // What a restart makes ready at one moment shall not be scanned at one moment ever after.
+    // After a restart all objects become ready at once: a random start keeps the scans of all accounts apart.
     tokio::time::sleep(context.clock.within(period / 5..period)).await;
     let mut after: Option<Target> = None;
     loop {
@@ -137,8 +139,7 @@ async fn scan_account_region(
         after = batch.last().cloned();
         let pause =
             period / u32::try_from(total.div_ceil(MAX_IDS_PER_CALL).max(1)).unwrap_or(u32::MAX);
-        // Nothing is asked for whoever may not use the account, is paused, or names what the cloud takes for no ID at all:
-        // that would spoil the batch for all others.
+        // Skip targets that no pass has described (no grant, paused, malformed ID): one bad ID fails the whole batch.
         let batch = context.edges.seen(&account, &region, &batch);
         if !batch.is_empty() {
             scan_batch(&context, &account, &region, &batch).await;
@@ -147,8 +148,8 @@ async fn scan_account_region(
     }
 }
 
-/// The batch behind `after`, or the first one where none is left, and how many targets there are in all. Not an empty one in
-/// between: that would take a turn of its own, and a hundred targets be looked at every other period.
+/// The batch after `after`, or the first one after the last, and the total number of targets. Wraps without an empty batch
+/// in between, which would take a pause of its own: 100 targets would then be scanned only every other period.
 fn next_batch(
     edges: &Edges,
     account: &AccountKey,
@@ -162,7 +163,7 @@ fn next_batch(
     (batch, total)
 }
 
-/// Asks for one batch until there is an answer or a failure, and compares.
+/// Reads one batch until the cloud answers or the call fails, then enqueues the changed objects.
 async fn scan_batch(context: &Context, account: &AccountKey, region: &Region, batch: &[Target]) {
     let Some(entry) = context.directory.look_up(account) else {
         return;
@@ -173,11 +174,12 @@ async fn scan_batch(context: &Context, account: &AccountKey, region: &Region, ba
     let found = loop {
         match access.scan(region, batch).await {
             Ok(found) => break found,
-            // This stretches the period where the limit is small.
+            // Under a small rate limit, this wait makes the scan period longer.
             Err(CallError::RateLimited { retry_at: until }) => {
                 tokio::time::sleep_until(until).await
             }
-            // Passes ask for each by itself, and the scan no more for the one to blame.
+            // One malformed ID may have failed the batch. The passes read each target alone and find it; later scans skip
+            // it.
             Err(CallError::Failed(error)) if error.may_be_one_bad_id() => {
                 for object in context.edges.mark_stale(account, region, batch) {
                     context.queue.enqueue(&object);

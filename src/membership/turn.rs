@@ -1,8 +1,8 @@
-//! Whose turn it is: bounds the passes in flight for each account and region, so that a silent one delays nobody else's
-//! objects, and what is settled already waits for what is not. In memory only.
+//! Bounds the passes in flight per account and region, so that a region that does not answer delays only its own objects,
+//! and new objects come before ready ones. In memory only.
 //!
-//! A pass that finds no place does not wait as a task: it is written down and enqueued when a place is free. The runner of kube
-//! polls every pass in flight whenever one of them wakes, so that thousands in flight cost more than their work.
+//! A pass that finds no free slot does not wait as a task: its object is queued here and enqueued again when a slot is free.
+//! kube's runner polls every pass in flight whenever one of them wakes, so thousands in flight cost more than their work.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,20 +18,20 @@ use crate::ecs::Region;
 use super::edge::AccountKey;
 use super::queue::ReconcileQueue;
 
-/// Passes in flight for each account and region: two full batches of reads and some more.
+/// Passes in flight per account and region: two full batches of reads (100 each) and some more.
 const IN_FLIGHT: usize = 256;
 
-/// Whoever was called and does not come within this has gone: its place is given to the next.
+/// A reserved slot that is not taken within this time is released.
 const LATE: Duration = Duration::from_secs(5);
 
-/// The passes of all accounts and regions.
+/// The slots and queues of all accounts and regions.
 #[derive(Debug)]
 pub struct Turns {
     queue: ReconcileQueue,
     account_regions: Mutex<HashMap<AccountRegion, Line>>,
 }
 
-/// What shares places.
+/// The account and region that share slots.
 pub type AccountRegion = (AccountKey, Region);
 
 #[derive(Debug, Default)]
@@ -40,11 +40,11 @@ struct Line {
     urgent: VecDeque<Arc<ObjectRef<SecurityGroupMembership>>>,
     routine: VecDeque<Arc<ObjectRef<SecurityGroupMembership>>>,
     waiting: HashSet<Arc<ObjectRef<SecurityGroupMembership>>>,
-    /// Whoever has been called and has not come yet; a place is kept for each.
+    /// Objects that have been enqueued and have a reserved slot, with the time of the reservation.
     called: HashMap<ObjectRef<SecurityGroupMembership>, Instant>,
 }
 
-/// A place among the passes in flight; dropping it calls the next in line.
+/// A slot among the passes in flight; dropping it admits the next waiters.
 #[derive(Debug)]
 pub struct Turn {
     turns: Arc<Turns>,
@@ -52,7 +52,7 @@ pub struct Turn {
 }
 
 impl Turns {
-    /// Nobody in flight, nobody in line.
+    /// No passes in flight, no waiters.
     #[must_use]
     pub fn new(queue: ReconcileQueue) -> Self {
         Self {
@@ -61,7 +61,8 @@ impl Turns {
         }
     }
 
-    /// A place for a pass over `object`; none where it has to stand in line, from which it is enqueued.
+    /// A slot for a pass over `object`; `None` if it must wait. A waiting object is enqueued again when its slot is
+    /// reserved.
     #[must_use]
     pub fn enter(
         self: &Arc<Self>,
@@ -72,7 +73,7 @@ impl Turns {
         let mut account_regions = self.lock();
         let line = account_regions.entry(account_region.clone()).or_default();
         let called = line.called.remove(object).is_some();
-        // Whoever comes anew stands behind those who wait, even if there is a place: they are called by the hundred.
+        // New arrivals queue even when a slot is free, because waiters are admitted in batches of 100.
         if !called && (line.free() == 0 || !line.waiting.is_empty()) {
             if !line.waiting.contains(object) {
                 let object = Arc::new(object.clone());
@@ -93,8 +94,8 @@ impl Turns {
         })
     }
 
-    /// Calls whoever stands in line while there are places, without waiting for a batch to come together: where the passes
-    /// in flight hang, and where a call was lost because its object was gone. Costs nothing where nobody waits.
+    /// Admits waiters into free slots without waiting for a full batch. Run every second: recovers from hung passes and lost
+    /// reservations. Costs nothing without waiters.
     pub fn call_the_waiting(&self) {
         let mut called = Vec::new();
         for line in self.lock().values_mut() {
@@ -134,7 +135,8 @@ impl Turns {
 }
 
 impl Line {
-    /// Those who are called now: a whole batch of reads together, or all that are left.
+    /// The waiters to admit now: a whole batch of 100 reads, or all that are left. Empty until there are free slots for all
+    /// of them.
     fn next_batch(&mut self) -> Vec<ObjectRef<SecurityGroupMembership>> {
         let batch = self.waiting.len().min(MAX_IDS_PER_CALL);
         if batch == 0 || self.free() < batch {
@@ -232,7 +234,7 @@ mod tests {
             .map(|object| object.name)
             .collect();
         assert_eq!(called, ["fresh", "settled"]);
-        // Their places are kept: nobody who comes anew takes them.
+        // Their slots are reserved: new arrivals cannot take them.
         assert!(
             turns
                 .enter(account_region("cn-hangzhou"), &object("newcomer"), true)
