@@ -1,4 +1,4 @@
-//! The actions that the operator calls, with what the vendor fixes about each: name, version, deadline. Pure data.
+//! The cloud actions that the operator calls, with the facts that the vendor fixes: name, version, deadline. Pure data.
 
 use std::fmt;
 use std::time::Duration;
@@ -14,12 +14,12 @@ pub enum Action {
     DescribeInstances,
     /// Reads network interfaces with their groups.
     DescribeNetworkInterfaces,
-    /// STS: says whose credentials these are.
+    /// STS: reads the identity of the credentials.
     GetCallerIdentity,
 }
 
 impl Action {
-    /// The action as the cloud spells it; also the label of metrics.
+    /// The action as the cloud spells it; also a metric label.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -31,7 +31,7 @@ impl Action {
         }
     }
 
-    /// The version of the API that the action belongs to.
+    /// The API version that the action belongs to.
     #[must_use]
     pub fn version(self) -> &'static str {
         match self {
@@ -43,8 +43,8 @@ impl Action {
         }
     }
 
-    /// How long one call may take, answer included: the read timeouts of the vendor's Python SDK (`timeout_config.json`).
-    /// A shorter one on Join and Leave would turn slow successes into unknown outcomes.
+    /// Deadline of one call, answer included: the read timeouts of the vendor's Python SDK (`timeout_config.json`). A
+    /// shorter deadline on Join and Leave would turn slow successes into unknown outcomes.
     #[must_use]
     pub fn deadline(self) -> Duration {
         match self {
@@ -54,7 +54,7 @@ impl Action {
         }
     }
 
-    /// Whether the action changes the cloud, so that a lost answer leaves the outcome unknown.
+    /// Whether the action changes the cloud. Only then does a lost answer leave the outcome unknown.
     #[must_use]
     pub fn is_write(self) -> bool {
         match self {
@@ -72,5 +72,6 @@ impl fmt::Display for Action {
     }
 }
 
-/// Most IDs in one Describe: the cloud's limit for `InstanceIds` and `NetworkInterfaceId.N`, and the largest `MaxResults` of both.
+/// IDs per Describe call at most: the cloud's limit for `InstanceIds` and `NetworkInterfaceId.N`, and the largest
+/// `MaxResults` of both.
 pub const MAX_IDS_PER_CALL: usize = 100;

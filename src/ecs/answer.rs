@@ -1,4 +1,5 @@
-//! Reads an answer of the cloud into a value or a named error: pure. What is not exactly what was promised is a `BadAnswer`.
+//! Parses an answer of the cloud into a value or a named error: pure. Any deviation from the documented format is a
+//! `BadAnswer`.
 
 use std::fmt;
 use std::time::Duration;
@@ -15,12 +16,12 @@ use super::error::{ApiError, Error};
 use super::error_table;
 use super::redact::Secrets;
 
-/// The cloud's own name for a call. It names the call to the vendor's support.
+/// The cloud's ID of a call; the vendor's support asks for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestId(String);
 
 impl RequestId {
-    /// As the cloud wrote it, at most 128 bytes.
+    /// The ID as the cloud wrote it, at most 128 bytes.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -33,7 +34,7 @@ impl fmt::Display for RequestId {
     }
 }
 
-/// A 2xx with a JSON object that names its request.
+/// A 2xx answer with a JSON object that contains a request ID.
 pub(super) struct Answer {
     pub request_id: RequestId,
     action: Action,
@@ -109,7 +110,7 @@ fn access_denied_detail(body: &Map<String, Value>, secrets: &Secrets) -> Option<
     (!pairs.is_empty()).then(|| secrets.message(&pairs.join(", ")))
 }
 
-/// Lower-case names too: the vendor's newer SDKs accept them, so some gateway sends them.
+/// Lower-case names too: the vendor's newer SDKs accept them, so some gateways must send them.
 fn text<'a>(body: &'a Map<String, Value>, names: [&str; 2]) -> Option<&'a str> {
     names
         .into_iter()
@@ -117,7 +118,7 @@ fn text<'a>(body: &'a Map<String, Value>, names: [&str; 2]) -> Option<&'a str> {
         .and_then(Value::as_str)
 }
 
-/// The error code, if there is one. What would have to be cleaned to look like one is none: a finalizer may go on a code.
+/// The error code, if there is one. A code that needs sanitizing is rejected: a code can cause a finalizer to be removed.
 fn code(body: &Map<String, Value>, secrets: &Secrets) -> Result<Option<String>, String> {
     let codes = ["Code", "code"].map(|name| body.get(name));
     let mut said = codes
@@ -151,7 +152,7 @@ fn object(body: &[u8]) -> Result<Map<String, Value>, &'static str> {
 }
 
 impl Answer {
-    /// A text that must be there.
+    /// A required text field.
     pub fn text(&self, name: &'static str) -> Result<&str, Error> {
         let text = self
             .body
@@ -161,12 +162,12 @@ impl Answer {
         text.ok_or_else(|| self.bad(&format!("{name} is missing or not a text")))
     }
 
-    /// The body as a type. What serde says about a mismatch quotes the value, so only the place is kept.
+    /// The body as a type. serde's message quotes the mismatched value, so it is dropped.
     pub fn body<T: DeserializeOwned>(&self) -> Result<T, Error> {
         T::deserialize(&self.body).map_err(|_| self.bad("a field is missing or has the wrong type"))
     }
 
-    /// The rows that stand in a list within a list.
+    /// The rows of a list nested in an object.
     pub fn rows(&self, outer: &str, inner: &str) -> Result<&[Value], Error> {
         let list = self.body.get(outer).and_then(|outer| outer.get(inner));
         let rows = list.and_then(Value::as_array);
@@ -174,22 +175,22 @@ impl Answer {
             .ok_or_else(|| self.bad(&format!("{outer}.{inner} is missing or not a list")))
     }
 
-    /// A row as a type. Read by itself: what is wrong with it is not the fault of the others.
+    /// One row as a type. Parsed alone: an unreadable row does not fail the others.
     pub fn row<T: DeserializeOwned>(&self, row: &Value) -> Result<T, Error> {
         T::deserialize(row).map_err(|_| self.bad_row("a field is missing or has the wrong type"))
     }
 
-    /// Whether a text of a row is one short word that may be shown as it stands: no secret, nothing that a terminal obeys.
+    /// Whether a text of a row is one short word that can be shown unchanged: no secret, no control characters.
     pub fn is_word(&self, text: &str) -> bool {
         text.bytes().all(|byte| byte.is_ascii_graphic()) && self.word(text) == *text
     }
 
-    /// A text of the body as one short line that may be shown.
+    /// A text of the body, sanitized to one short line.
     pub fn word(&self, text: &str) -> String {
         self.secrets.word(text)
     }
 
-    /// One row of an otherwise good answer cannot be read.
+    /// An error for one unreadable row of an otherwise good answer.
     pub fn bad_row(&self, what: &str) -> Error {
         Error::BadRow {
             action: self.action,
@@ -197,7 +198,7 @@ impl Answer {
         }
     }
 
-    /// The answer as a whole is not what was promised.
+    /// An error for the answer as a whole.
     pub fn bad(&self, what: &str) -> Error {
         Error::BadAnswer {
             action: self.action,
@@ -207,9 +208,9 @@ impl Answer {
     }
 }
 
-/// Milliseconds in `x-acs-retry-after` count for every error. The window's rest in the rate-limit headers means "stay away"
-/// with a throttle only: the vendor's SDKs read these headers of throttles, and no source says what they mean elsewhere (nor
-/// that a success carries them, so nothing is learned from one).
+/// The wait that the answer asks for. `x-acs-retry-after` (milliseconds) counts for every error. The rate-limit headers,
+/// which name the rest of the window, count for a throttle only: the vendor's SDKs read them for throttles, and no source
+/// documents them elsewhere (nor that a success carries them, so the limiter learns nothing from one).
 fn retry_after(headers: &HeaderMap, class: Class) -> Option<Duration> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let asked = text("x-acs-retry-after").and_then(milliseconds);
@@ -249,7 +250,7 @@ fn limit(headers: &HeaderMap, class: Class) -> Option<u32> {
         .ok()
 }
 
-/// More than an hour is nonsense where windows last a minute.
+/// Durations above one hour are implausible for one-minute windows and ignored.
 fn milliseconds(text: &str) -> Option<Duration> {
     text.trim()
         .parse()

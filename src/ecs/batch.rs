@@ -1,9 +1,10 @@
-//! Group commit of reads: many ask for one target each, the cloud is asked for a hundred at a time. Changes nothing.
+//! Group commit of reads: callers ask for one target each, one call reads up to 100 targets. Reads only.
 //!
-//! The first request leaves at once. Those that come while it is in flight go together when it is back, at most [`MAX_IDS_PER_CALL`] a
-//! call; a full batch does not wait, up to [`CALLS`] calls in flight. In a rush (several came during one call) a batch that
-//! is not full waits a moment for more. Answers are handed out by ID, never by position.
-//! The calls run in a task of their own: a caller that gives up takes nothing from the others.
+//! The first request is sent at once. Requests that arrive during a call are sent together afterwards, at most
+//! [`MAX_IDS_PER_CALL`] per call. A full batch is sent at once, up to [`CALLS`] calls in flight. Under load (at least
+//! [`BURST_THRESHOLD`] requests arrived during one call) a partial batch waits [`BATCH_DELAY`] for more. Answers are matched
+//! by ID, never by position. The calls run in a task of their own: a cancelled caller does not cancel the call for the
+//! others.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -16,22 +17,22 @@ use tokio::sync::{Notify, oneshot};
 
 use super::action::MAX_IDS_PER_CALL;
 
-/// Calls in flight, while there are full batches to ask for.
+/// Calls in flight at most, while there are full batches to send.
 const CALLS: usize = 4;
 
-/// So many that came during one call are a rush.
+/// Number of requests that arrive during one call and count as load.
 const BURST_THRESHOLD: usize = 5;
-/// How long a batch that is not full waits in a rush: a batch fills up, and nobody notices.
+/// How long a partial batch waits for more IDs under load (200 ms).
 const BATCH_DELAY: Duration = Duration::from_millis(200);
 
-/// What a call for a batch of IDs brings: a value for each ID that exists. One that is not in it does not exist.
+/// The result of a call for a batch of IDs: a value per existing ID. An ID without a value does not exist.
 pub type Answer<Id, Value, Failure> = Result<HashMap<Id, Value>, Failure>;
 
-/// How a batch is asked for.
+/// The call that reads a batch.
 type Ask<Id, Value, Failure> =
     dyn Fn(Vec<Id>) -> BoxFuture<'static, Answer<Id, Value, Failure>> + Send + Sync;
 
-/// One queue for one API of one account and region.
+/// One queue per API, account and region.
 pub struct Batch<Id, Value, Failure> {
     shared: Arc<Shared<Id, Value, Failure>>,
 }
@@ -44,7 +45,7 @@ struct Shared<Id, Value, Failure> {
 }
 
 struct Queue<Id, Value, Failure> {
-    /// IDs in the order in which they came, and who waits for each.
+    /// IDs in order of arrival, and the waiters of each ID.
     order: VecDeque<Id>,
     waiting: HashMap<Id, Vec<Waiter<Value, Failure>>>,
     in_flight: usize,
@@ -58,8 +59,8 @@ where
     Value: Clone + Send + 'static,
     Failure: Clone + Send + 'static,
 {
-    /// A queue that asks with `ask`. Where a failure `splits`, one ID of the batch may be to blame: the batch is halved until
-    /// that ID stands alone. A throttle or a server error blames nobody and is never split.
+    /// A queue that calls `ask`. If `splits` is true for a failure, one ID of the batch may have caused it: the batch is
+    /// halved until that ID is alone. Throttles and server errors have no such ID and must not split.
     pub fn new(
         ask: impl Fn(Vec<Id>) -> BoxFuture<'static, Answer<Id, Value, Failure>> + Send + Sync + 'static,
         splits: fn(&Failure) -> bool,
@@ -78,15 +79,15 @@ where
         }
     }
 
-    /// The value for `id`; none where a complete answer does not list it.
+    /// The value for `id`; `None` if a complete answer does not list it.
     ///
     /// # Errors
-    /// The failure of the call that asked for it.
+    /// The failure of the call for this ID.
     pub async fn get(&self, id: Id) -> Result<Option<Value>, Failure> {
         let receiver = Shared::enqueue(&self.shared, id);
         match receiver.await {
             Ok(answer) => answer,
-            // Every sender is used: see `Shared::hand_out`.
+            // `work` answers every waiter that has not been dropped.
             Err(_) => {
                 unreachable!("a request is dropped without an answer only when the runtime ends")
             }
@@ -125,11 +126,11 @@ where
         receiver
     }
 
-    /// Asks until nobody waits any more.
+    /// Calls until there are no waiters left.
     async fn work(&self) {
         loop {
             if self.is_bursting() {
-                // Either a full batch or the end of the moment.
+                // Ends with a full batch or after the delay.
                 let _ = tokio::time::timeout(BATCH_DELAY, self.full.notified()).await;
             }
             let Some(batch) = self.next_batch() else {
@@ -138,7 +139,7 @@ where
             let answers = self.ask(batch).await;
             for (waiters, answer) in answers {
                 for waiter in waiters {
-                    // Whoever gave up needs no answer.
+                    // An error means that the caller was cancelled.
                     let _ = waiter.send(answer.clone());
                 }
             }
@@ -150,7 +151,7 @@ where
         queue.in_flight == 1 && (BURST_THRESHOLD..MAX_IDS_PER_CALL).contains(&queue.order.len())
     }
 
-    /// The next IDs with whoever waits for them; none where this worker is not needed any more.
+    /// The next IDs with their waiters; `None`, and one worker less, if no waiter is left.
     fn next_batch(&self) -> Option<Block<Id, Value, Failure>> {
         let mut queue = self.lock();
         let mut batch = Vec::new();
@@ -171,7 +172,7 @@ where
         Some(batch)
     }
 
-    /// Asks for a batch, and for its halves where one ID may be to blame.
+    /// Calls for a batch, and for its halves after a failure that one ID may have caused.
     async fn ask(
         &self,
         batch: Block<Id, Value, Failure>,
@@ -226,7 +227,7 @@ mod tests {
 
     use super::*;
 
-    /// Even numbers exist, as their own double; `bad` fails with `Malformed`. Each call takes 30 ms.
+    /// Even numbers exist and have their double as value; `bad` fails with `Malformed`. Each call takes 30 ms.
     #[derive(Clone, Default)]
     struct Cloud {
         calls: Arc<AtomicUsize>,
@@ -300,7 +301,7 @@ mod tests {
             assert!(answers.iter().all(Result::is_ok));
             let most = cloud.most_in_flight.load(Ordering::SeqCst);
             assert_eq!(most, expected, "{requests} requests");
-            // And when all is done, the next one finds the queue as the first did.
+            // An idle queue works like a new one.
             assert_eq!(batch.get(4).await, Ok(Some(8)));
         }
     }
@@ -310,7 +311,7 @@ mod tests {
         let cloud = Cloud::default();
         let batch = cloud.batch();
         let (batch, start) = (&batch, tokio::time::Instant::now());
-        // One leaves, twenty come meanwhile: a rush. At 50 ms eighty more fill the batch.
+        // The first call starts with 1 request; 20 more arrive during it, which is load. At 50 ms another 80 fill the batch.
         let asks = (0..101).map(|id| async move {
             let at = if id < 21 { id.min(1) } else { 50 };
             tokio::time::sleep_until(start + Duration::from_millis(u64::from(at))).await;

@@ -1,40 +1,41 @@
-//! The classes of errors and when each is tried again: pure data. Which code is of which class stands in `error_table`.
+//! The error classes and their retry intervals: pure data. `error_table` maps each code to its class.
 
 use std::fmt;
 use std::time::Duration;
 
-/// What the loop does about an error.
+/// How the operator reacts to an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Class {
-    /// The edge is as wanted already.
+    /// The edge is already in the desired state.
     Done,
-    /// The target is between states: wait, do not call.
+    /// The target is between states: wait without a call.
     Transitional,
-    /// Try again soon.
+    /// Retry soon.
     Transient,
-    /// The account's calls of this minute are used up.
+    /// The account's API quota for this minute is used up.
     Throttled,
     /// The target or the group does not exist.
     Absent,
-    /// A human or another system must act.
+    /// A person or another system must act.
     Blocked,
-    /// The spec can never work as it is.
+    /// The spec can never work.
     Invalid,
 }
 
-/// When to try again: `first` after the first failure, then longer by `factor` up to `cap`.
+/// Retry intervals: `first` after the first failure, then multiplied by `factor` up to `cap`. Jitter is added by
+/// `membership::history`: ±10 %, and for [`Class::Transient`] any wait between `first / 2` and the interval.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Retry {
-    /// After the first failure.
+    /// Wait after the first failure.
     pub first: Duration,
-    /// By which each wait is longer than the one before.
+    /// Each wait is this many times the one before (2.0 doubles it).
     pub factor: f64,
-    /// At most.
+    /// The longest wait.
     pub cap: Duration,
 }
 
 impl Class {
-    /// The retry range of the class.
+    /// The retry intervals of the class.
     #[must_use]
     pub fn retry(self) -> Retry {
         let range = |first, factor, cap| Retry {
@@ -46,7 +47,7 @@ impl Class {
             Self::Done => range(0, 1.0, 0),
             Self::Transitional => range(5, 1.5, 60),
             Self::Transient => range(1, 2.0, 5 * 60),
-            // Where the cloud does not say how long: the next minute's window, which begins within this range.
+            // Used if the cloud names no wait: the next one-minute window begins within 60 s.
             Self::Throttled => range(1, 2.0, 60),
             Self::Absent => range(60, 2.0, 15 * 60),
             Self::Blocked => range(5 * 60, 2.0, 30 * 60),
@@ -56,7 +57,7 @@ impl Class {
 }
 
 impl Retry {
-    /// The wait after `failures` failures in a row (the first is 1), without jitter.
+    /// The wait after `failures` consecutive failures (the first is 1), without jitter.
     #[must_use]
     pub fn delay(self, failures: u32) -> Duration {
         let exponent = i32::try_from(failures.saturating_sub(1).min(64)).unwrap_or(64);
@@ -65,7 +66,7 @@ impl Retry {
     }
 }
 
-/// When it is tried again, in words that stay true from one try to the next.
+/// The retry intervals in words that hold for every retry.
 impl fmt::Display for Retry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let cap = short(self.cap);

@@ -1,4 +1,4 @@
-//! One cloud account's client: one typed method an action. No retries, no pacing, no memory.
+//! Client for one cloud account: one typed method per action. No retries, no rate limit, no state.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -23,7 +23,7 @@ use super::id::{InstanceId, NetworkInterfaceId, Region, SecurityGroupId, Target}
 use super::request::{self, Attempt};
 use super::transport::{Transport, TransportError};
 
-/// The cloud, for one account. Cheap to clone.
+/// The cloud API for one account. Cheap to clone.
 #[derive(Clone)]
 pub struct Client {
     transport: Arc<dyn Transport>,
@@ -36,12 +36,12 @@ struct Account {
     endpoints: Endpoints,
 }
 
-/// Whose credentials these are, as STS says.
+/// The identity of the credentials, as STS reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// The UID of the cloud account: digits.
+    /// UID of the cloud account: digits.
     pub account_uid: String,
-    /// The user or the assumed role.
+    /// ARN of the user or the assumed role.
     pub arn: String,
 }
 
@@ -63,20 +63,20 @@ impl Client {
         }
     }
 
-    /// The same client with another clock than the system's.
+    /// The same client with `clock` instead of the system clock.
     #[must_use]
     pub fn with_clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self
     }
 
-    /// The clock that it signs by.
+    /// The clock used for signatures.
     #[must_use]
     pub fn clock(&self) -> &Clock {
         &self.clock
     }
 
-    /// The key that the client calls with.
+    /// The access key ID that the client uses.
     #[must_use]
     pub fn access_key_id(&self) -> &str {
         self.account.credential.access_key_id()
@@ -85,7 +85,7 @@ impl Client {
     /// Adds the target to the group. Deadline 66 s.
     ///
     /// # Errors
-    /// Any [`Error`]; look at [`Error::outcome_unknown`] before trying again.
+    /// Any [`Error`]; check [`Error::outcome_unknown`] before a retry.
     pub async fn join_security_group(
         &self,
         region: &Region,
@@ -99,7 +99,7 @@ impl Client {
     /// Removes the target from the group. Deadline 66 s.
     ///
     /// # Errors
-    /// Any [`Error`]; look at [`Error::outcome_unknown`] before trying again.
+    /// Any [`Error`]; check [`Error::outcome_unknown`] before a retry.
     pub async fn leave_security_group(
         &self,
         region: &Region,
@@ -121,7 +121,8 @@ impl Client {
             Target::Instance(id) => ("InstanceId".to_owned(), id.to_string()),
             Target::NetworkInterface(id) => ("NetworkInterfaceId".to_owned(), id.to_string()),
         };
-        // RegionId is required with a network interface only, but without it an instance of another region is "not found".
+        // RegionId is documented as required for network interfaces only, but without it an instance of another region is
+        // "not found".
         let parameters = [
             ("RegionId".to_owned(), region.to_string()),
             ("SecurityGroupId".to_owned(), group.to_string()),
@@ -138,11 +139,11 @@ impl Client {
         Ok(answer.request_id)
     }
 
-    /// Reads instances by ID, 100 a call. An ID that is missing from the result does not exist in this region: a part of
-    /// an answer is never handed back. Deadline 10 s a hundred.
+    /// Reads instances by ID, 100 per call. An ID that is missing from the result does not exist in this region: partial
+    /// answers are never returned. Deadline 10 s per 100 IDs.
     ///
     /// # Errors
-    /// Any [`Error`]; [`Error::BadAnswer`] for an answer with foreign, repeated or unreadable rows or endless pages.
+    /// Any [`Error`]; [`Error::BadAnswer`] for an answer with foreign, repeated or unreadable rows, or with endless pages.
     pub async fn describe_instances(
         &self,
         region: &Region,
@@ -154,7 +155,7 @@ impl Client {
             ids,
             description::instances,
             |ids| {
-                // A JSON array in a string: the IDs hold letters, digits and dashes only, so nothing needs to be escaped.
+                // A JSON array in a string. The IDs hold letters, digits and dashes only: no escapes needed.
                 let quoted: Vec<String> = ids.iter().map(|id| format!("\"{id}\"")).collect();
                 vec![("InstanceIds".to_owned(), format!("[{}]", quoted.join(",")))]
             },
@@ -162,7 +163,7 @@ impl Client {
         .await
     }
 
-    /// Reads network interfaces by ID, 100 a call; the same promises. Deadline 16 s a hundred.
+    /// Reads network interfaces by ID, with the guarantees of [`Client::describe_instances`]. Deadline 16 s per 100 IDs.
     ///
     /// # Errors
     /// As [`Client::describe_instances`].
@@ -186,7 +187,7 @@ impl Client {
         .await
     }
 
-    /// Asks STS whose credentials these are. Deadline 10 s.
+    /// Reads the identity of the credentials from STS. Deadline 10 s.
     ///
     /// # Errors
     /// Any [`Error`].
@@ -201,7 +202,7 @@ impl Client {
             )
             .await?;
         let account_uid = answer.text("AccountId")?;
-        // As it stands: what has to be cleaned to look like a number is none.
+        // Not sanitized: a text that is not a plain number is rejected.
         if account_uid.len() > 64 || !account_uid.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(answer.bad("AccountId is not a number"));
         }
@@ -223,7 +224,7 @@ impl Client {
         for batch in ids.chunks(MAX_IDS_PER_CALL) {
             let mut parameters = filter(batch);
             parameters.push(("RegionId".to_owned(), region.to_string()));
-            // The default is 10 rows a page, whatever number of IDs was asked for.
+            // The default is 10 rows per page, even for more IDs.
             parameters.push(("MaxResults".to_owned(), MAX_IDS_PER_CALL.to_string()));
             self.describe_block(action, region, batch, read, parameters, &mut found)
                 .await?;
@@ -263,7 +264,7 @@ impl Client {
             if wanted.iter().all(|id| found.contains_key(*id)) {
                 return Ok(());
             }
-            // A page may be empty, but not every one.
+            // Some pages may be empty, but not all.
             if tokens.len() >= wanted.len() || !tokens.insert(token.clone()) {
                 return Err(answer.bad("its pages do not end"));
             }
@@ -294,7 +295,8 @@ impl Client {
         let response = self.transport.send(request, deadline).await;
         let answer = response
             .map_err(|source| match source {
-                // What was left of it for the last page differs each time, and a status says it.
+                // Report the whole deadline, not the time left for the last page: a status shows it and must not change at
+                // each retry.
                 TransportError::Timeout { .. } => TransportError::Timeout {
                     after: action.deadline(),
                 },
@@ -315,7 +317,7 @@ impl Client {
     }
 }
 
-/// Shows the endpoints and the start of the key, nothing secret.
+/// Shows the endpoints and the start of the access key ID, no secrets.
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client")

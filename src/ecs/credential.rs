@@ -4,8 +4,8 @@ use std::fmt;
 
 use secrecy::{ExposeSecret, SecretString};
 
-/// An access key and, if it is temporary, its STS token. Cheap enough to clone; every copy is zeroized when it goes, and so is
-/// what is made of it to sign a call (not what HTTP and TLS keep of the call in their buffers).
+/// An access key and, if it is temporary, its STS token. Cheap enough to clone. Every copy is zeroized on drop, and so are
+/// the texts made from it to sign a call (not the copies in the buffers of HTTP and TLS).
 #[derive(Clone)]
 pub struct Credential {
     access_key_id: String,
@@ -14,11 +14,11 @@ pub struct Credential {
 }
 
 impl Credential {
-    /// Takes the three values as they stand in a Secret.
+    /// Parses the three values of a Secret.
     ///
     /// # Errors
-    /// A value that no access key can have, above all one with a line break at its end, as `echo … | base64` makes it: the
-    /// cloud would answer with a signature error that does not say why.
+    /// A value that no access key can have. The common one ends in a line break, from `echo … | base64`: the cloud would
+    /// answer it with a signature error that does not name the cause.
     pub fn new(
         access_key_id: impl Into<String>,
         access_key_secret: impl Into<SecretString>,
@@ -41,7 +41,7 @@ impl Credential {
         })
     }
 
-    /// The public half of the key. Not a secret, but keep it out of metrics.
+    /// The access key ID. Not secret, but keep it out of metrics.
     #[must_use]
     pub fn access_key_id(&self) -> &str {
         &self.access_key_id
@@ -58,7 +58,7 @@ impl Credential {
     }
 }
 
-/// Shows only the start of the access key ID: people do swap ID and secret.
+/// Shows only the start of the access key ID: users do swap ID and secret.
 impl fmt::Debug for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let start: String = self.access_key_id.chars().take(4).collect();
@@ -76,7 +76,7 @@ impl fmt::Debug for Credential {
     }
 }
 
-/// Which of the three values was refused; displayed as the key of the Secret that holds it.
+/// The rejected value; displayed as its key in the Secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CredentialValue {
     /// `accessKeyID`
@@ -97,28 +97,28 @@ impl fmt::Display for CredentialValue {
     }
 }
 
-/// Why a value cannot be part of an access key, and the fix. Never holds the value.
+/// Why a value cannot be part of an access key, and the fix. Never contains the value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CredentialError {
-    /// Nothing there.
+    /// The value is empty.
     #[error("{0} is empty: store the value, or leave the key out if it is an optional one")]
     Empty(CredentialValue),
-    /// The classic.
+    /// The value ends in a line break, usually from `echo … | base64`.
     #[error(
         "{0} ends in a line break: store it without one, for example with `kubectl create secret generic --from-literal`, or with `printf %s` instead of `echo`"
     )]
     LineBreakAtEnd(CredentialValue),
-    /// Blanks, quotes of a line that was pasted, control characters, other scripts.
+    /// Blanks, quotes from a pasted line, control characters, non-ASCII letters.
     #[error(
         "{0} holds a blank, a control character or a letter outside ASCII: store exactly the characters that the console showed"
     )]
     ForeignCharacter(CredentialValue),
-    /// Not a key, whatever it is.
+    /// Too long for any key.
     #[error("{value} is longer than {limit} bytes: store one value under each key")]
     TooLong {
-        /// Which one.
+        /// The rejected value.
         value: CredentialValue,
-        /// Bytes.
+        /// Limit in bytes.
         limit: usize,
     },
 }
@@ -126,7 +126,7 @@ pub enum CredentialError {
 fn check(value: CredentialValue, text: &str) -> Result<(), CredentialError> {
     let limit = match value {
         CredentialValue::AccessKeyId | CredentialValue::AccessKeySecret => 256,
-        // The vendor states no limit for tokens; a Secret's own is 1 MiB.
+        // The vendor documents no limit for tokens; a Secret holds at most 1 MiB.
         CredentialValue::SecurityToken => 64 * 1024,
     };
     if text.is_empty() {

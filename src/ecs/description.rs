@@ -1,4 +1,4 @@
-//! What the cloud says about a target, from the rows of the Describe actions: pure. A row that cannot be read refuses the page.
+//! Descriptions of targets, from the rows of the Describe actions: pure. An unreadable row rejects the page.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -11,18 +11,18 @@ use super::answer::Answer;
 use super::error::Error;
 use super::id::{InstanceId, NetworkInterfaceId, SecurityGroupId};
 
-/// A target as the cloud described it.
+/// A target as the cloud describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetDescription {
-    /// Its state.
+    /// State of the target.
     pub state: TargetState,
-    /// Its VPC; none in the classic network.
+    /// VPC of the target; `None` in the classic network.
     pub vpc_id: Option<String>,
-    /// Why it is locked: `financial`, `security`, `Recycling`, … Only `security` blocks Join and Leave.
+    /// Lock reasons: `financial`, `security`, `Recycling`, … Only `security` blocks Join and Leave.
     pub lock_reasons: Vec<String>,
-    /// The groups that it is a member of. For an instance these are those of its primary interface.
+    /// The target's security groups; for an instance, those of its primary interface.
     pub security_group_ids: BTreeSet<SecurityGroupId>,
-    /// A network interface that another cloud service manages and that the account may not change.
+    /// Whether another cloud service manages this network interface; the account cannot change it then.
     pub service_managed: bool,
 }
 
@@ -31,11 +31,11 @@ pub struct TargetDescription {
 pub enum TargetState {
     /// The instance is being created.
     Pending,
-    /// The instance starts.
+    /// The instance is starting.
     Starting,
     /// The instance runs: Join and Leave are allowed.
     Running,
-    /// The instance stops.
+    /// The instance is stopping.
     Stopping,
     /// The instance is off: Join and Leave are allowed.
     Stopped,
@@ -47,14 +47,14 @@ pub enum TargetState {
     InUse,
     /// The interface is being detached.
     Detaching,
-    /// The interface is going.
+    /// The interface is being deleted.
     Deleting,
-    /// A state that this version does not know, as the cloud spells it.
+    /// A state unknown to this version, as the cloud spells it.
     Other(String),
 }
 
 impl TargetState {
-    /// Whether it will end by itself, and Join and Leave would be refused until then.
+    /// Whether the state ends without outside action and the cloud rejects Join and Leave until then.
     #[must_use]
     pub fn is_transitional(&self) -> bool {
         match self {
@@ -158,8 +158,8 @@ pub(super) fn network_interfaces(answer: &Answer) -> Result<Page<NetworkInterfac
     })
 }
 
-/// Reads each row by itself. Where some cannot be read the others may be asked for without them; where none can, it is the
-/// answer that is not what was promised, and asking for its halves would only be more of the same.
+/// Reads the rows one by one. If some rows are unreadable, the error is [`Error::BadRow`]: the other IDs can be read without
+/// them. If all are unreadable, the answer itself is bad, and halving the batch would not help.
 fn page<Row: DeserializeOwned, Id>(
     answer: &Answer,
     rows: &[Value],
@@ -192,7 +192,7 @@ fn state(answer: &Answer, text: &str) -> Result<TargetState, Error> {
     short(answer, text.to_owned()).map(|text| TargetState::parse(&text))
 }
 
-/// A word of the cloud that goes into a status: what is long, secret or cannot be printed is no state, lock or VPC.
+/// A word of the cloud that is shown in a status: state, lock or VPC. A long, secret or unprintable text is rejected.
 fn short(answer: &Answer, text: String) -> Result<String, Error> {
     if answer.is_word(&text) {
         Ok(text)
@@ -201,8 +201,8 @@ fn short(answer: &Answer, text: String) -> Result<String, Error> {
     }
 }
 
-/// IDs of an older shape (`G…`, twelve hex digits) are passed over: no object can name them. One that is spelled almost like
-/// ours must not be, or a member would be taken for none and its finalizer would go without a Leave.
+/// Skips IDs of an older form (`G…`, twelve hex digits): no object can name them. An ID that is almost spelled like ours is
+/// an error. If it were skipped, a member would look like a non-member, and its finalizer would be removed without a Leave.
 fn groups(answer: &Answer, texts: Vec<String>) -> Result<BTreeSet<SecurityGroupId>, Error> {
     let mut groups = BTreeSet::new();
     for text in texts {

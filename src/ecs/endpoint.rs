@@ -1,4 +1,4 @@
-//! Where the cloud is: overrides parsed once, else the vendor's rule and its exceptions. Pure; resolves nothing.
+//! Cloud endpoints: overrides parsed once, else the vendor's naming rule and its exceptions. Pure; resolves no names.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use url::Url;
 
 use super::id::Region;
 
-/// The endpoints of one account. The default is the real cloud.
+/// The endpoints of one account. Defaults to the public endpoints of the cloud.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Endpoints {
     ecs: Option<Url>,
@@ -14,10 +14,10 @@ pub struct Endpoints {
 }
 
 impl Endpoints {
-    /// Overrides as the account spells them, for every region: a simulator, or endpoints inside a VPC.
+    /// Parses the account's overrides, which apply to every region: a simulator, or endpoints inside a VPC.
     ///
     /// # Errors
-    /// A text that is more than scheme, host and port.
+    /// A text with more than scheme, host and port.
     pub fn parse(ecs: Option<&str>, sts: Option<&str>) -> Result<Self, EndpointError> {
         Ok(Self {
             ecs: ecs.map(|text| parse("endpoints.ecs", text)).transpose()?,
@@ -25,10 +25,10 @@ impl Endpoints {
         })
     }
 
-    /// ECS for a region.
+    /// The ECS endpoint of a region.
     ///
     /// # Panics
-    /// Never: a [`Region`] holds only what may stand in a host name.
+    /// Never: a [`Region`] holds only characters allowed in a host name.
     #[must_use]
     pub fn ecs(&self, region: &Region) -> Url {
         self.ecs.clone().unwrap_or_else(|| {
@@ -43,7 +43,7 @@ impl Endpoints {
         })
     }
 
-    /// STS, the same for every region.
+    /// The STS endpoint, the same for every region.
     ///
     /// # Panics
     /// Never: the default is a constant.
@@ -80,7 +80,7 @@ const ECS_EXCEPTIONS: &[(&str, &str)] = &[
 
 const STS: &str = "https://sts.aliyuncs.com/";
 
-/// Why a text is not an endpoint. Does not hold the text: it may carry a password.
+/// Why a text is not an endpoint. Does not contain the text: it may hold a password.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{field} {problem}: write http:// or https://, a host and, if needed, a port, such as https://ecs-vpc.cn-beijing.aliyuncs.com"
@@ -88,13 +88,14 @@ const STS: &str = "https://sts.aliyuncs.com/";
 pub struct EndpointError {
     /// `endpoints.ecs` or `endpoints.sts`.
     pub field: &'static str,
-    /// What is wrong, as a clause.
+    /// The problem, as a clause.
     pub problem: &'static str,
 }
 
 fn parse(field: &'static str, text: &str) -> Result<Url, EndpointError> {
     let refuse = |problem| Err(EndpointError { field, problem });
-    // Before the URL parser, which repairs much of this in silence (WHATWG): tabs vanish, a backslash becomes a slash.
+    // Check before the URL parser, which silently repairs much of this (WHATWG): it drops tabs and turns backslashes into
+    // slashes.
     if !text.bytes().all(|byte| byte.is_ascii_graphic()) || text.contains('\\') {
         return refuse("holds a character that no endpoint has");
     }
@@ -107,7 +108,7 @@ fn parse(field: &'static str, text: &str) -> Result<Url, EndpointError> {
     if authority.contains('@') {
         return refuse("holds a user name or password");
     }
-    // The URL parser takes more in a host than a request can carry (a backquote, a brace).
+    // The URL parser accepts host characters that a request cannot carry (backquote, brace).
     if !authority
         .bytes()
         .all(|byte| byte.is_ascii_alphanumeric() || b".-_:[]/?#".contains(&byte))

@@ -1,4 +1,4 @@
-//! Every way in which a call to the cloud can end badly, by name, and what it means. Pure; the codes are in `error_table`.
+//! All failures of a cloud call by name, and how to treat each. Pure; the codes are in `error_table`.
 
 use std::time::Duration;
 
@@ -11,62 +11,62 @@ use super::transport::TransportError;
 /// How a call failed. Its texts are redacted and may be shown to users.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The cloud answered, with an error code.
+    /// The cloud answered with an error code.
     #[error(transparent)]
     Api(#[from] ApiError),
     /// The cloud did not answer.
     #[error("{action} got no answer: {source}")]
     Transport {
-        /// What was called.
+        /// The action called.
         action: Action,
-        /// How the exchange ended.
+        /// The transport's error.
         source: TransportError,
     },
-    /// Something answered, but not as the cloud does: an HTML page, a cut text, wrong types, IDs that were not asked for.
-    /// It says nothing about the target.
+    /// The answer is not a valid answer of the cloud: an HTML page, a truncated text, wrong types, IDs that were not asked
+    /// for. It proves nothing about the target.
     #[error("{action} got an answer that cannot be used (HTTP {status}): {what}")]
     BadAnswer {
-        /// What was called.
+        /// The action called.
         action: Action,
         /// HTTP status.
         status: u16,
-        /// What is wrong with it.
+        /// The problem with the answer.
         what: String,
     },
-    /// A good answer with a row that cannot be read. It says nothing about any of the targets that were asked for.
+    /// A valid answer with an unreadable row. It proves nothing about any target of the call.
     #[error("{action} answered with a row that cannot be read: {what}")]
     BadRow {
-        /// What was called.
+        /// The action called.
         action: Action,
-        /// What is wrong with it.
+        /// The problem with the row.
         what: String,
     },
 }
 
-/// An error code of the cloud with what came along.
+/// An error code of the cloud and the rest of the error answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{code}: {message}")]
 pub struct ApiError {
-    /// What was called.
+    /// The action called.
     pub action: Action,
-    /// HTTP status. Never decides alone: throttling is a 400, an unknown access key a 404.
+    /// HTTP status. Never decides alone: throttling has 400, an unknown access key 404.
     pub status: u16,
     /// The code as the cloud spells it.
     pub code: String,
-    /// The cloud's words, without secrets, at most 1 KiB.
+    /// The cloud's message, without secrets, at most 1 KiB.
     pub message: String,
-    /// For the vendor's support.
+    /// ID of the call, for the vendor's support.
     pub request_id: Option<RequestId>,
     /// Which permission is missing, where the cloud says so: `key=value` pairs without secrets.
     pub access_denied_detail: Option<String>,
-    /// How long the cloud asks to stay away.
+    /// The wait that the cloud asks for.
     pub retry_after: Option<Duration>,
-    /// With a throttle: the limit of this API for the account, in calls a minute, where the cloud names it.
+    /// For a throttle: the account's limit of this API in calls per minute, if the cloud names it.
     pub limit: Option<u32>,
 }
 
 impl Error {
-    /// What was called.
+    /// The action called.
     #[must_use]
     pub fn action(&self) -> Action {
         match self {
@@ -77,13 +77,13 @@ impl Error {
         }
     }
 
-    /// What the loop does about it.
+    /// How the operator reacts to the error.
     #[must_use]
     pub fn class(&self) -> Class {
         self.classify().class
     }
 
-    /// One sentence for the user: what to do next.
+    /// The next step for the user, in one sentence.
     #[must_use]
     pub fn hint(&self) -> &'static str {
         self.classify().hint
@@ -95,7 +95,7 @@ impl Error {
         error_table::without_recreation(self.hint())
     }
 
-    /// Class, hint, and whether the code was known.
+    /// Class, hint, and whether the code is known.
     #[must_use]
     pub fn classify(&self) -> Classification {
         match self {
@@ -104,7 +104,7 @@ impl Error {
                 class: Class::Transient,
                 known: true,
                 hint: match (action, source) {
-                    // The host is made of the region, unless the account names an endpoint.
+                    // The host is derived from the region unless the account sets an endpoint.
                     (
                         Action::JoinSecurityGroup
                         | Action::LeaveSecurityGroup
@@ -125,7 +125,7 @@ impl Error {
         }
     }
 
-    /// Whether the change that was asked for may have been made all the same: look before anything else is done.
+    /// Whether the requested change may have been made despite the error: read before the next step.
     #[must_use]
     pub fn outcome_unknown(&self) -> bool {
         self.action().is_write()
@@ -136,8 +136,8 @@ impl Error {
             }
     }
 
-    /// Whether one ID of many that were asked for may be to blame, so that the others are worth asking for alone. A
-    /// throttle, a server error or silence blames nobody.
+    /// Whether one of several requested IDs may have caused the error; then the others are read without it. False for a
+    /// throttle, a server error or no answer.
     #[must_use]
     pub fn may_be_one_bad_id(&self) -> bool {
         match self {
@@ -147,7 +147,7 @@ impl Error {
         }
     }
 
-    /// Whether the cloud does not take the key: it is unknown, disabled or expired, or does not sign rightly.
+    /// Whether the cloud rejects the access key: unknown, disabled, expired, or its signature is wrong.
     #[must_use]
     pub fn is_credential_error(&self) -> bool {
         match self {
@@ -158,7 +158,7 @@ impl Error {
         }
     }
 
-    /// How long the cloud asks to stay away.
+    /// The wait that the cloud asks for.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
@@ -167,7 +167,7 @@ impl Error {
         }
     }
 
-    /// Calls a minute that the cloud allows for the API that it throttled, where it says so.
+    /// The limit of the throttled API in calls per minute, if the cloud names it.
     #[must_use]
     pub fn limit(&self) -> Option<u32> {
         match self {
@@ -176,7 +176,7 @@ impl Error {
         }
     }
 
-    /// The reason of a condition: the code without its dots, or `NoAnswer`, `BadAnswer`.
+    /// The condition reason: the code without its dots, or `NoAnswer`, `BadAnswer`.
     #[must_use]
     pub fn reason(&self) -> String {
         match self {
@@ -188,13 +188,13 @@ impl Error {
 }
 
 impl ApiError {
-    /// What the table says about the code, for the action that met it.
+    /// The table's entry for the code and action.
     #[must_use]
     pub fn classify(&self) -> Classification {
         error_table::classify(self.action, self.status, &self.code, &self.message)
     }
 
-    /// The code as the reason of a condition, which may hold only letters, digits and `_` and starts with a letter.
+    /// The code as a condition reason, which holds only letters, digits and `_` and starts with a letter.
     #[must_use]
     pub fn reason(&self) -> String {
         let reason: String = self
@@ -211,16 +211,16 @@ impl ApiError {
         }
     }
 
-    /// A 5xx may come after the work was done (504 `RequestTimeout` is documented so for Leave); a nonce is "used" when
-    /// something between here and the cloud sent the same request twice, and the first one may have done it.
+    /// A 5xx may follow a completed change (504 `RequestTimeout` is documented so for Leave). A "used" nonce means that a
+    /// proxy sent the request twice: the first copy may have succeeded.
     fn outcome_unknown(&self) -> bool {
         (self.status >= 500 && self.classify().class != Class::Throttled)
             || self.code == "SignatureNonceUsed"
     }
 }
 
-/// What Describe may say of one malformed or unknown ID among a hundred (the vendor documents no code for it: these are
-/// those of its sibling actions).
+/// Codes with which Describe may answer one malformed or unknown ID among 100. The vendor documents none for Describe; these
+/// are the codes of its sibling actions.
 const ONE_ID: [&str; 7] = [
     "InvalidInstanceId.Malformed",
     "InvalidInstanceIds.Malformed",
@@ -231,7 +231,7 @@ const ONE_ID: [&str; 7] = [
     "InvalidParam.Malformed",
 ];
 
-/// What an account's key is refused with, whatever is asked for.
+/// Codes that reject the account's key, for any action.
 const KEY: [&str; 9] = [
     "InvalidAccessKeyId.NotFound",
     "InvalidAccessKeyId.Inactive",
@@ -244,7 +244,7 @@ const KEY: [&str; 9] = [
     "MissingSecurityToken",
 ];
 
-/// Characters. A condition's reason may have 1,024, but it is a column of `kubectl get`.
+/// In characters. Kubernetes allows 1,024, but the reason is a column of `kubectl get`.
 const REASON_LIMIT: usize = 100;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Regions and IDs, parsed once: pure. Nothing that a user types reaches a host name or a query string without passing here.
+//! Regions and IDs, parsed once: pure. Every user text that becomes part of a host name or a query string is parsed here.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,15 +6,15 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// Why a text is not the ID it should be.
+/// A text is not a valid ID.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not {kind}: expected {expected}")]
 pub struct ParseIdError {
-    /// The start of the text that was refused.
+    /// The start of the rejected text.
     pub text: String,
-    /// What it should have been, with its article.
+    /// The expected kind of ID, with its article.
     pub kind: &'static str,
-    /// What a right one looks like.
+    /// The expected shape.
     pub expected: &'static str,
 }
 
@@ -79,7 +79,7 @@ macro_rules! id {
 }
 
 id! {
-    /// A region, for example `cn-hangzhou`. The only text of a user that becomes part of a host name.
+    /// A region, for example `cn-hangzhou`. The only user text that becomes part of a host name.
     Region, "a region", "lower-case words joined by dashes, such as cn-hangzhou", is_region
 }
 id! {
@@ -117,7 +117,7 @@ fn is_id(text: &str, prefix: &str) -> bool {
         })
 }
 
-/// What a membership is about: an instance (its primary interface) or one secondary interface.
+/// The target of a membership: an instance (its primary interface) or one secondary interface.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Target {
     /// The `InstanceId` form of Join and Leave.

@@ -1,7 +1,7 @@
-//! The cloud as the operator sees it: one client an account, typed methods, named errors.
+//! The cloud API for the operator: one client per account, typed methods, named errors.
 //!
-//! Nothing outside this module builds a URL, a signature or a query for the cloud. The only seam is [`Transport`]: reqwest
-//! in production, the simulated cloud in process in a simulation.
+//! Only this module builds URLs, signatures or queries for the cloud. The only seam is [`Transport`]: reqwest in production,
+//! the in-process simulated cloud in a simulation.
 //!
 //! ```text
 //! Client ─▶ request (pure: parameters, signature) ─▶ Transport ─▶ answer (pure: a value, or a named Error) ─▶ description

@@ -1,4 +1,4 @@
-//! Makes text from the cloud fit to be shown: no secret, no string to sign, no control characters, bounded. Pure.
+//! Makes text from the cloud safe to show: no secrets, no string to sign, no control characters, limited length. Pure.
 
 use std::ops::Range;
 
@@ -6,19 +6,19 @@ use zeroize::Zeroizing;
 
 use super::credential::Credential;
 
-/// What stands where something was taken out.
+/// Replaces a removed secret.
 pub(super) const REDACTED: &str = "[redacted]";
 
-/// Bytes of a message that are kept.
+/// Longest message in bytes.
 pub(super) const MESSAGE_LIMIT: usize = 1024;
 
 const WORD_LIMIT: usize = 128;
 
-/// What must not be shown of a credential: the pieces of its secret and its token, in order. Wiped when it goes.
+/// The secret parts of a credential: all pieces of its secret and its token, sorted. Zeroized on drop.
 pub(super) struct Secrets(Zeroizing<Vec<Piece>>);
 
-/// That many letters in a row are part of a secret and nothing else: a message may have been cut inside of one. A secret
-/// that is shorter (the cloud's own have 30 and more) is not looked for: it would blot out half of every code.
+/// Eight letters in a row that match are taken for part of a secret: a message may have cut the secret off. A shorter secret
+/// is not searched for (real ones have 30 letters or more): it would redact half of every code.
 type Piece = [u8; 8];
 
 impl Secrets {
@@ -35,19 +35,19 @@ impl Secrets {
         Self(pieces)
     }
 
-    /// A message of the cloud, made fit for a condition, an event and a log.
+    /// A message of the cloud, safe for conditions, events and logs.
     pub(super) fn message(&self, text: &str) -> String {
         let text = without_string_to_sign(&clean(text));
-        // Cut last, so that no half of a secret stays.
+        // Truncated last, so that no part of a secret remains.
         bounded(&self.taken_out_of(&text), MESSAGE_LIMIT)
     }
 
-    /// A code, an ID or a state of the cloud: one short line.
+    /// A code, an ID or a state from the cloud, as one short line.
     pub(super) fn word(&self, text: &str) -> String {
         bounded(&self.taken_out_of(&clean(text)), WORD_LIMIT)
     }
 
-    /// Whatever is part of a secret goes, as it is or escaped.
+    /// Replaces every part of a secret, plain or escaped.
     fn taken_out_of(&self, text: &str) -> String {
         let letters = Letters::of(text);
         let places = letters.places.windows(size_of::<Piece>());
@@ -75,9 +75,9 @@ fn pieces_of(plain: &[u8]) -> impl Iterator<Item = Piece> {
         .filter_map(|window| window.try_into().ok())
 }
 
-/// Signature errors echo the whole string to sign, security token included, and differ in how they introduce it
-/// (`server string to sign is:…`, `server StringToSign is […`): everything after the words goes, however they are spelled and
-/// escaped. A string to sign that comes without the words goes from the root on that parts its method from its parameters.
+/// Removes the string to sign. Signature errors echo all of it, security token included, with different introductions
+/// (`server string to sign is:…`, `server StringToSign is […`): everything after these words is cut, in any spelling or
+/// escaping. Without these words, everything is cut from the `&/&` between method and parameters on.
 fn without_string_to_sign(text: &str) -> String {
     let letters = Letters::of(text);
     let (word_ends, words): (Vec<usize>, Vec<u8>) = letters
@@ -106,11 +106,11 @@ fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
     bytes.windows(what.len()).position(|window| window == what)
 }
 
-/// The letters of a text that a secret can hold (ASCII, no blank), with the escapes of queries, JSON and XML undone as often as
-/// they were made. Whatever no secret can hold is passed over: a blank or an invisible mark inside saves none.
+/// The letters of a text that a secret can contain (ASCII, no blanks), with the escapes of queries, JSON and XML undone
+/// repeatedly. Other characters are skipped: a blank or an invisible mark inside a secret does not hide it.
 struct Letters {
     plain: Vec<u8>,
-    /// Where in the text each of them stands, escapes included.
+    /// Byte range of each letter in the text, escapes included.
     places: Vec<Range<usize>>,
 }
 
@@ -141,7 +141,7 @@ impl Letters {
     }
 }
 
-/// How many of the last letters are an escape, and of what.
+/// Number of letters at the end that form an escape, and the escaped letter.
 fn escape_at_end(letters: &[u8]) -> Option<(usize, u8)> {
     match letters {
         [.., b'%', high, low] => Some((3, hex(&[*high, *low])?)),
@@ -185,10 +185,10 @@ fn clean(text: &str) -> String {
     spaced.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Letters of a text that are looked at; of what stands behind nothing is ever shown.
+/// Number of letters that are searched; text after them is never shown.
 const READ_LIMIT: usize = 16 * MESSAGE_LIMIT;
 
-/// Marks that reorder or hide text on a terminal.
+/// Marks that reorder or hide text in a terminal.
 fn is_invisible(letter: char) -> bool {
     matches!(letter, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
@@ -267,10 +267,10 @@ mod tests {
             }
             assert_eq!(secrets().word(secret), REDACTED);
         }
-        // Taken out before the text is cut, or half a token would stay at the end.
+        // Removed before the text is truncated; otherwise half a token would remain at the end.
         let late = format!("{}canary+token/=", "x".repeat(MESSAGE_LIMIT - 10));
         assert!(!message(&late).contains("canary"));
-        // Nor does an invisible letter inside save it.
+        // An invisible letter inside does not hide it either.
         assert!(!message("canary+\u{200b}token/=").contains("canary"));
     }
 

@@ -1,4 +1,4 @@
-//! Builds and signs one request (RPC, signature version 1.0): pure. Time and nonce come in as values.
+//! Builds and signs one request (RPC, signature version 1.0): pure. Time and nonce are arguments.
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
@@ -11,13 +11,13 @@ use super::action::Action;
 use super::credential::Credential;
 use super::sign::{canonical_query, signature_v1, string_to_sign_v1};
 
-/// What makes an attempt unlike every other one: a retry needs a new nonce, or the cloud refuses it as a replay.
+/// Values that differ per attempt: a retry needs a new nonce, or the cloud rejects it as a replay.
 pub(super) struct Attempt {
     pub now: Timestamp,
     pub nonce: String,
 }
 
-/// Everything travels in the form body, so that no proxy logs a token with the URL.
+/// All parameters are in the form body, so that no proxy logs a token with the URL.
 pub(super) fn build(
     endpoint: &Url,
     action: Action,
@@ -45,7 +45,7 @@ pub(super) fn build(
             .security_token()
             .map(|token| ("SecurityToken", token)),
     );
-    // The token stands in what is signed and in the body: both are wiped when they go.
+    // The string to sign and the body contain the token: both are zeroized on drop.
     let string_to_sign = Zeroizing::new(string_to_sign_v1("POST", &form));
     let signature = signature_v1(credential.access_key_secret(), &string_to_sign);
     form.push(("Signature", &signature));

@@ -10,7 +10,7 @@ use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-/// RFC 3986: letters, digits and `-_.~` stay, every other byte becomes `%XX`.
+/// RFC 3986: keeps letters, digits and `-_.~`, encodes every other byte as `%XX`.
 #[must_use]
 pub fn percent_encode(text: &str) -> String {
     utf8_percent_encode(text, UNRESERVED).to_string()
@@ -22,9 +22,9 @@ const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'.')
     .remove(b'~');
 
-/// `a=1&b=2`, sorted by raw key, both sides percent-encoded.
+/// `a=1&b=2`, sorted by raw key, keys and values percent-encoded.
 ///
-/// The text is never moved while it grows: whoever wipes it (it may hold an STS token) wipes all of it.
+/// The buffer is allocated once and never moved, so that the caller can wipe all of it: it may hold an STS token.
 #[must_use]
 pub fn canonical_query<K: AsRef<str>, V: AsRef<str>>(parameters: &[(K, V)]) -> String {
     let mut sorted: Vec<(&str, &str)> = parameters
@@ -45,7 +45,8 @@ pub fn canonical_query<K: AsRef<str>, V: AsRef<str>>(parameters: &[(K, V)]) -> S
     query
 }
 
-/// Version 1.0: what is signed, from all parameters of query and form except `Signature`. Not moved while it grows, either.
+/// Version 1.0: the string to sign, from all parameters of query and form except `Signature`. The buffer is never moved
+/// either.
 #[must_use]
 pub fn string_to_sign_v1<K: AsRef<str>, V: AsRef<str>>(
     method: &str,
@@ -74,7 +75,7 @@ pub fn signature_v1(secret: &str, string_to_sign: &str) -> String {
     base64::engine::general_purpose::STANDARD.encode(mac.finalize().into_bytes())
 }
 
-/// Version 3: the canonical request. `headers` are the signed ones, lower-case and sorted by name.
+/// Version 3: the canonical request. `headers` are the signed headers, lower-case and sorted by name.
 #[must_use]
 pub fn canonical_request_v3(
     method: &str,
@@ -94,7 +95,7 @@ pub fn canonical_request_v3(
     )
 }
 
-/// Version 3: what is signed, from the canonical request.
+/// Version 3: the string to sign, from the canonical request.
 #[must_use]
 pub fn string_to_sign_v3(canonical_request: &str) -> String {
     format!(
@@ -115,7 +116,7 @@ pub fn signature_v3(secret: &str, string_to_sign: &str) -> String {
     hex::encode(mac.finalize().into_bytes())
 }
 
-/// Lower-case hex of SHA-256, as version 3 hashes payload and request.
+/// Lower-case hex of SHA-256; version 3 uses it for payload and canonical request.
 #[must_use]
 pub fn sha256_hex(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
@@ -125,7 +126,7 @@ pub fn sha256_hex(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    /// `a=1 b=2` with values that hold no blank.
+    /// Parses `a=1 b=2`; values without blanks.
     fn parameters(text: &str) -> Vec<(&str, &str)> {
         text.split(' ')
             .filter_map(|pair| pair.split_once('='))
@@ -202,7 +203,7 @@ mod tests {
         );
     }
 
-    /// Not published: everything that encoders differ about, computed with another implementation.
+    /// No published vector: the inputs that encoders treat differently, computed with another implementation.
     #[test]
     fn v1_encodes_utf8_json_blanks_and_base64() {
         let mut parameters = parameters(
@@ -289,7 +290,7 @@ mod tests {
         );
     }
 
-    /// Not published: temporary credentials, computed with another implementation.
+    /// No published vector: temporary credentials, computed with another implementation.
     #[test]
     fn v3_signs_temporary_credentials() {
         let query = canonical_query(&[

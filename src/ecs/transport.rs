@@ -1,4 +1,5 @@
-//! The one seam: an HTTP request out, a bounded answer in time or a named failure back. Knows nothing of actions or signatures.
+//! The one seam: sends an HTTP request and returns its size-limited answer before the deadline, or a named failure. Knows
+//! nothing of actions or signatures.
 
 use std::time::Duration;
 
@@ -6,9 +7,9 @@ use bytes::{Bytes, BytesMut};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
-/// Carries one request to the cloud and its whole answer back.
+/// Sends one request to the cloud and returns its whole answer.
 ///
-/// An implementation keeps the deadline for the exchange as a whole, body included, hands back at most [`ANSWER_LIMIT`] bytes,
+/// An implementation applies the deadline to the whole exchange, body included, returns at most [`ANSWER_LIMIT`] bytes,
 /// follows no redirect and never sends a request twice.
 pub trait Transport: Send + Sync + 'static {
     /// Sends the request.
@@ -19,40 +20,40 @@ pub trait Transport: Send + Sync + 'static {
     ) -> BoxFuture<'_, Result<http::Response<Bytes>, TransportError>>;
 }
 
-/// Bytes of a body that are read at most. A page of 100 instances takes about 300 KiB.
+/// Longest body in bytes. A page of 100 instances has about 300 KiB.
 pub const ANSWER_LIMIT: usize = 1024 * 1024;
 
-/// How an exchange can end without an answer.
+/// Ways an exchange can end without an answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TransportError {
-    /// No connection: nothing was sent.
+    /// No connection: no byte of the request was sent.
     #[error("cannot connect: {cause}")]
     Connect {
-        /// The operating system's, the resolver's or TLS' words.
+        /// Message of the operating system, the resolver or TLS.
         cause: String,
     },
-    /// The deadline passed first.
+    /// The deadline passed.
     #[error("no complete answer within {} s", after.as_secs_f32())]
     Timeout {
         /// The deadline.
         after: Duration,
     },
-    /// The answer grew past the limit.
+    /// The body exceeds the limit.
     #[error("the answer is larger than {limit} bytes")]
     TooLarge {
-        /// Bytes.
+        /// The limit in bytes.
         limit: usize,
     },
-    /// The connection broke after the request may have left.
+    /// The connection broke after the request may have been sent.
     #[error("the connection broke before the answer was complete: {cause}")]
     Interrupted {
-        /// The operating system's or HTTP's words.
+        /// Message of the operating system or of HTTP.
         cause: String,
     },
 }
 
 impl TransportError {
-    /// Whether the cloud may have got the request, and so may have done what it asks.
+    /// Whether the request may have reached the cloud and taken effect.
     #[must_use]
     pub fn may_have_arrived(&self) -> bool {
         match self {
@@ -62,18 +63,18 @@ impl TransportError {
     }
 }
 
-/// The real network, through reqwest: no redirects, no retries of its own, no proxies from the environment.
+/// The real network, through reqwest: no redirects, no retries, no proxies from the environment.
 #[derive(Clone, Debug)]
 pub struct Http(reqwest::Client);
 
 impl Http {
-    /// One for the whole process: it holds the connection pool.
+    /// A client for the whole process; it holds the connection pool.
     ///
     /// # Errors
-    /// TLS cannot be set up, for instance because the machine has no certificate authorities.
+    /// TLS cannot be set up, for example because the machine has no certificate authorities.
     pub fn new() -> Result<Self, TransportError> {
         if rustls::crypto::CryptoProvider::get_default().is_none() {
-            // Lost only to a thread that installed one in this very moment, which is as good.
+            // Fails only if another thread installs a provider at the same time, which is fine.
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
         reqwest::Client::builder()
@@ -81,7 +82,7 @@ impl Http {
             .retry(reqwest::retry::never())
             .no_proxy()
             .connect_timeout(Duration::from_secs(5))
-            // Below the idle timeouts usual at load balancers: a connection that dies under a Join costs an unknown outcome.
+            // Below the usual idle timeouts of load balancers: a connection lost during a Join leaves its outcome unknown.
             .pool_idle_timeout(Duration::from_secs(20))
             .pool_max_idle_per_host(32)
             .tcp_keepalive(Duration::from_secs(15))
@@ -142,7 +143,7 @@ fn named(error: reqwest::Error) -> TransportError {
     }
 }
 
-/// The innermost cause says what happened; the layers above it only that something did.
+/// The innermost cause: the outer layers only repeat that the request failed.
 fn root_cause(error: &reqwest::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(source) = cause.source() {

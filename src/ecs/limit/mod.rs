@@ -1,5 +1,8 @@
-//! What keeps one account's calls inside its means: a bound on calls in flight per region, and one [`WindowLimiter`] per (region,
-//! action). In memory; makes no call itself. Waiting is the caller's requeue, never a blocked task.
+//! Keeps one account's calls within the cloud's limits: a bound on calls in flight per region, and one [`WindowLimiter`] per
+//! region and action. In memory; makes no call.
+//!
+//! There are two kinds of waits. A rate limit never blocks: the caller gets the time to ask again and requeues. A free slot
+//! among the 32 calls in flight is awaited, without a time limit of its own: each call has a deadline and frees its slot.
 
 pub mod window;
 
@@ -19,7 +22,7 @@ use crate::clock::Clock;
 /// Calls in flight per account and region.
 const MAX_CALLS_IN_FLIGHT: usize = 32;
 
-/// The limiter before every call of one account.
+/// The limiter for all calls of one account.
 #[derive(Debug, Default)]
 pub struct CallLimiter {
     inner: Mutex<Inner>,
@@ -33,7 +36,7 @@ struct Inner {
 }
 
 impl CallLimiter {
-    /// A limiter that knows no limit yet.
+    /// A limiter without known limits.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
         Self {
@@ -42,10 +45,12 @@ impl CallLimiter {
         }
     }
 
-    /// A place among the calls in flight to `region`; give it back by dropping it. `who` keeps its turn while it waits.
+    /// Waits for a slot among the calls in flight to `region`, then asks the rate limit of `action`. Dropping the permit
+    /// frees the slot. `who` is the UID of the object that needs the call, or `None` for a call without an object; the
+    /// object keeps its place in the order while it waits for the rate limit.
     ///
     /// # Errors
-    /// The moment to ask again.
+    /// The rate limit admits no call now: the time to ask again.
     pub async fn enter(
         &self,
         region: &Region,
@@ -55,7 +60,7 @@ impl CallLimiter {
     ) -> Result<OwnedSemaphorePermit, Instant> {
         let places = {
             let mut inner = self.lock();
-            // Asked first, so that nobody takes a place only to hear that it must wait.
+            // Checked first, so that no caller waits for a slot while calls are stopped.
             if let Some(until) = inner.window(region, action).stopped(Instant::now()) {
                 return Err(inner
                     .window(region, action)
@@ -74,7 +79,7 @@ impl CallLimiter {
         Ok(permit)
     }
 
-    /// Takes in how a call ended.
+    /// Updates the limit of `action` with the result of a call; `None` is a success.
     pub fn note(&self, region: &Region, action: Action, error: Option<&Error>) {
         let outcome = match error {
             Some(error) if error.class() == super::Class::Throttled => CallOutcome::Throttled {
@@ -111,7 +116,7 @@ impl Inner {
     }
 }
 
-/// The end of the cloud's window by our own clock, for answers that do not name it.
+/// Time until the cloud's window ends by our own clock, for answers that do not name it.
 fn to_next_minute(now: Timestamp) -> Duration {
     Duration::from_secs(60 - now.as_second().rem_euclid(60).unsigned_abs())
 }

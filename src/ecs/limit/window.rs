@@ -1,5 +1,5 @@
-//! One API of one account in one region under the cloud's fixed one-minute windows: paces, stops, learns. Pure: `now` is an
-//! argument, nothing waits in here; whoever must wait is told until when.
+//! Rate limiter for one API of one account in one region under the cloud's fixed one-minute windows: paces calls, stops
+//! after a throttle, learns the limit. Pure: `now` is an argument; a caller that must wait gets the time to return.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -8,27 +8,27 @@ use tokio::time::Instant;
 
 /// The cloud counts calls in fixed windows of one minute.
 pub const WINDOW: Duration = Duration::from_secs(60);
-/// A limit outside of this is nonsense, whoever says so.
+/// Plausible limits in calls per minute; values outside are ignored.
 const PLAUSIBLE: std::ops::RangeInclusive<u32> = 1..=1_000_000;
-/// Part of a minute's calls that may go in one burst.
+/// Part of the calls per minute that may start in one burst.
 const BURST: f64 = 0.05;
-/// How much faster than the limit calls are spread, so that a window is used up before it ends.
+/// Calls are paced this much faster than the limit, so that a window is used up before it ends.
 const PACE_MARGIN: f64 = 1.02;
-/// The least that is believed of a limit of which nothing was known: a single throttle out of turn, at the first call of all,
-/// says little about it.
+/// Lower bound (calls per minute) for a limit learned from a first throttle that names none.
 const MIN_FIRST_LIMIT: f64 = 10.0;
-/// How the limit grows when whole windows were used up without a throttle.
+/// Factor by which the limit is raised after whole windows were used up without a throttle.
 const GROWTH: f64 = 1.25;
-/// Calls between two tries of a higher limit: each try may cost a rejection or two, and less than 1 in 100 shall be.
+/// Calls between two attempts to raise the limit. Each attempt may cost one or two rejections, and fewer than 1 in 100 calls
+/// may be rejected.
 const CALLS_BETWEEN_TRIES: f64 = 400.0;
-/// A small limit is tried sooner: throttles out of turn may have left one of a few calls a minute, and four hundred calls
-/// would take the day.
+/// Full windows between two attempts to raise a small limit. Unexpected throttles may have left a limit of a few calls per
+/// minute; 400 calls would take hours then.
 const WINDOWS_BETWEEN_TRIES: f64 = 5.0;
-/// How late somebody may come who was told when to ask again.
+/// How long a caller may be late for its time to return before its reserved call is offered to scans.
 const RETURN_GRACE: Duration = Duration::from_secs(5);
-/// Nobody is told to come back sooner.
+/// The shortest wait that is returned.
 const SHORTEST_WAIT: Duration = Duration::from_millis(10);
-/// Who comes at the very moment that it was told is on time, whatever the last bit of a sum says.
+/// Floating-point tolerance for a caller that returns exactly on time.
 const EPSILON: f64 = 0.01;
 /// Part of the limit that scans may use.
 const SCAN_SHARE: f64 = 0.2;
@@ -36,61 +36,60 @@ const SCAN_SHARE: f64 = 0.2;
 /// How urgent a call is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Priority {
-    /// Something that a user did waits for it.
+    /// A user's change waits for this call.
     User,
-    /// Puts back what somebody else changed.
+    /// Repairs a foreign change.
     Repair,
-    /// Looks whether anything changed.
+    /// Reads to detect changes.
     Scan,
 }
 
-/// How a call ended, as far as the limit goes.
+/// Result of a call for the limiter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallOutcome {
-    /// It was not throttled.
+    /// The cloud did not throttle the call.
     Admitted,
-    /// The cloud throttled it.
+    /// The cloud throttled the call.
     Throttled {
-        /// How long the cloud says to stay away, if it says so.
+        /// The wait that the cloud asks for, if it names one.
         retry_after: Option<Duration>,
-        /// The limit that the cloud names, if it does.
+        /// The limit in calls per minute, if the cloud names it.
         limit: Option<u32>,
     },
 }
 
-/// What is known and used of one limit.
+/// State of one limit.
 ///
-/// Whoever must wait draws a ticket. Tickets are counted in calls, not in seconds: the counter runs at the pace of the limit
-/// as it is believed at the time, so that a limit that is halved or raised meanwhile changes when a ticket comes up, and
-/// never the order.
+/// A caller that must wait gets a ticket, the number of its call. `counter` is the number now served. It advances at the
+/// pace of the current limit: a change of the limit changes when a ticket is served, but never the order.
 #[derive(Debug)]
 pub struct WindowLimiter {
-    /// Calls a minute; unknown until the cloud has throttled once.
+    /// Calls per minute; `None` until the first throttle.
     limit: Option<f64>,
-    /// End of the window that is open.
+    /// End of the current window.
     window_end: Instant,
-    /// Calls begun in it.
+    /// Calls started in this window.
     used: f64,
-    /// Scan calls begun in it.
+    /// Scan calls started in this window.
     used_by_scans: f64,
-    /// Whether the cloud throttled in it.
+    /// Whether the cloud throttled a call in this window.
     throttled: bool,
-    /// No call before that.
+    /// No call may start before this time.
     stopped_until: Option<Instant>,
-    /// Calls since the limit was last tried or hit.
+    /// Calls since the limit was last raised or a call was throttled.
     calls_since_throttle: f64,
-    /// The ticket that is up, and when that was reckoned.
+    /// The ticket now served, and when it was computed.
     counter: f64,
     counted_at: Instant,
-    /// Until when somebody more urgent than a scan, who was told to wait, can be expected.
+    /// Until when a waiting caller with a higher priority than scans is expected to return.
     awaited_until: Option<Instant>,
-    /// The tickets drawn, and the last one of each priority.
+    /// The tickets by requester, and the last ticket of each priority.
     tickets: HashMap<String, f64>,
     tails: [f64; 2],
 }
 
 impl WindowLimiter {
-    /// A limiter about which nothing is known.
+    /// A limiter without a known limit.
     #[must_use]
     pub fn new(now: Instant) -> Self {
         Self {
@@ -109,10 +108,11 @@ impl WindowLimiter {
         }
     }
 
-    /// Lets a call begin, or says when to ask again. `who` keeps its place while it waits; nobody else is given it.
+    /// Admits a call or returns when to ask again. `who` is the UID of the object that needs the call; its ticket is kept
+    /// while it waits. `None` gets no ticket.
     ///
     /// # Errors
-    /// The moment to ask again.
+    /// The time to ask again.
     pub fn admit(
         &mut self,
         now: Instant,
@@ -145,7 +145,7 @@ impl WindowLimiter {
         Err(self.ticket(now, next, limit, priority, who))
     }
 
-    /// Takes in how a call ended.
+    /// Updates the limiter with the result of a call. `to_next_minute` is the wait after a throttle if the cloud names none.
     pub fn note(&mut self, now: Instant, outcome: CallOutcome, to_next_minute: Duration) {
         self.roll(now);
         let CallOutcome::Throttled { retry_after, limit } = outcome else {
@@ -156,7 +156,7 @@ impl WindowLimiter {
             .unwrap_or(to_next_minute)
             .min(WINDOW);
         let until = now + wait.max(Duration::from_millis(1));
-        // Several calls may be refused in one window; only the first of them says something new about the limit.
+        // One window may reject several calls in flight; only the first rejection is new information about the limit.
         if !self.throttled {
             self.limit = Some(self.learn(limit));
         }
@@ -166,20 +166,20 @@ impl WindowLimiter {
         self.stopped_until = Some(until);
     }
 
-    /// Until when the cloud has stopped this limiter, if it has.
+    /// Until when calls are stopped after a throttle; `None` if they are not.
     pub fn stopped(&mut self, now: Instant) -> Option<Instant> {
         self.roll(now);
         self.stopped_until
     }
 
-    /// Calls a minute, if known.
+    /// The limit in calls per minute, if known.
     #[must_use]
     pub fn limit(&self) -> Option<f64> {
         self.limit
     }
 
-    /// The limit after a throttle: what the cloud names; else what was used in this window, at least half of what was
-    /// believed, because somebody else may have used the rest.
+    /// The limit after a throttle: the one that the cloud names, else the calls used in this window. At least half the old
+    /// limit, because other clients of the account may have used the rest.
     fn learn(&self, named: Option<u32>) -> f64 {
         let at_least = self
             .limit
@@ -192,7 +192,7 @@ impl WindowLimiter {
     fn admit_scan(&mut self, now: Instant, limit: f64) -> Result<(), Instant> {
         let share = (limit * SCAN_SHARE).max(1.0);
         let elapsed = self.elapsed(now);
-        // The last call of a window is for whoever waits: a scan is always on time, and would take every one.
+        // Reserve the last call of a window for waiting user calls; otherwise scans would always win it.
         let awaited = self.awaited_until.is_some_and(|until| now <= until);
         if awaited && self.used + 2.0 > limit {
             return Err(self.window_end.max(now + SHORTEST_WAIT));
@@ -221,15 +221,15 @@ impl WindowLimiter {
         }
     }
 
-    /// When the next call may begin, at the pace of the limit: a moment that has passed where the pace allows it already.
+    /// Earliest start of the next call at the pace of the limit; in the past if it may start now.
     fn next_token(&self, limit: f64) -> Instant {
         let burst = (limit * BURST).max(1.0);
         let at = (self.used + 1.0 - burst) / (limit * PACE_MARGIN);
         self.window_start() + WINDOW.mul_f64(at.clamp(0.0, 1.0))
     }
 
-    /// The ticket of `who`, as the moment to ask again: `earliest`, and when the ticket comes up by today's limit. One that
-    /// is far off asks half-way again, because the limit may have been raised by then.
+    /// The time at which `who` must ask again: when its ticket will be served at the current limit, but not before
+    /// `earliest`. For a wait above one minute, half of it: the limit may be raised in the meantime.
     fn ticket(
         &mut self,
         now: Instant,
@@ -270,7 +270,7 @@ impl WindowLimiter {
         ticket
     }
 
-    /// The last ticket of those that go before a newcomer of this priority.
+    /// The last ticket that is served before a new caller of this priority.
     fn tail(&self, priority: Priority) -> f64 {
         let [user, repair] = self.tails;
         match priority {
@@ -279,7 +279,7 @@ impl WindowLimiter {
         }
     }
 
-    /// Moves the counter on; it stands still while the cloud has stopped the limiter.
+    /// Advances the counter; it stands still while calls are stopped.
     fn count(&mut self, now: Instant) {
         let from = self
             .stopped_until
@@ -288,11 +288,11 @@ impl WindowLimiter {
             let passed = now.saturating_duration_since(from);
             self.counter += limit * PACE_MARGIN * passed.as_secs_f64() / WINDOW.as_secs_f64();
         }
-        // Not `from`: the cloud may say a shorter time next, and nobody's turn would come until the longer one is over.
+        // Not `from`: the next throttle may shorten the stop, and the counter would still stand until the longer one ends.
         self.counted_at = now.max(self.counted_at);
     }
 
-    /// Opens a new window where the old one has ended.
+    /// Opens a new window if the current one has ended.
     fn roll(&mut self, now: Instant) {
         self.count(now);
         if self.stopped_until.is_some_and(|until| until <= now) {
@@ -314,7 +314,7 @@ impl WindowLimiter {
         self.used = 0.0;
         self.used_by_scans = 0.0;
         self.throttled = false;
-        // Whoever did not come within a minute's worth of calls of its turn does not come any more.
+        // Drop tickets that were served more than a minute's worth of calls ago: their callers do not return.
         let long_gone = self.counter - self.limit.unwrap_or(0.0) * PACE_MARGIN;
         self.tickets.retain(|_, ticket| *ticket >= long_gone);
     }
@@ -325,7 +325,7 @@ impl WindowLimiter {
             .unwrap_or(self.window_end)
     }
 
-    /// Part of the window that has passed.
+    /// Part of the window that has passed (0 to 1).
     fn elapsed(&self, now: Instant) -> f64 {
         now.saturating_duration_since(self.window_start())
             .as_secs_f64()
@@ -346,7 +346,7 @@ mod tests {
 
     use super::*;
 
-    /// The cloud's side: fixed windows from the start of time, a limit that may change, and somebody else who uses it too.
+    /// The simulated cloud: fixed windows, a limit that may change, and other clients of the same account.
     struct Cloud {
         start: Instant,
         limit: f64,
@@ -402,7 +402,7 @@ mod tests {
         }
     }
 
-    /// `objects` wait for one call each, take 30 ms for it, and come back when they are told to.
+    /// Runs `objects` callers that need one call of 30 ms each and return at the time they were given.
     fn run(
         objects: usize,
         cloud: &mut Cloud,
@@ -411,7 +411,7 @@ mod tests {
     ) -> usize {
         let now = cloud.start;
         let mut limiter = WindowLimiter::new(now);
-        // (when, whether it is the end of a call, who), earliest first.
+        // (time, whether it is the end of a call, object), earliest first.
         let mut agenda: BinaryHeap<std::cmp::Reverse<(Instant, bool, usize)>> = (0..objects)
             .map(|object| std::cmp::Reverse((now, false, object)))
             .collect();
@@ -615,7 +615,7 @@ mod tests {
         let mut cloud = Cloud::new(Instant::now(), 1.0, false);
         run(1_000, &mut cloud, 60, |_, _| {});
         assert!(cloud.accepted >= 55, "{} of 60", cloud.accepted);
-        // 31 of them in the first second, when nothing is known and 32 calls are in flight.
+        // 31 of them in the first second, while no limit is known and 32 calls are in flight.
         assert!(cloud.rejected <= 60, "{} rejected", cloud.rejected);
     }
 
@@ -631,7 +631,7 @@ mod tests {
             limiter.note(start, nonsense, Duration::from_secs(20));
             let until = limiter.admit(start, Priority::User, Some("a")).unwrap_err();
             assert!(until <= start + WINDOW * 2, "{:?}", until - start);
-            // A far-off turn is asked for half-way again, so it may take a second try.
+            // A distant ticket is asked for at half the wait, so a second try may be needed.
             let in_the_end = limiter
                 .admit(until, Priority::User, Some("a"))
                 .or_else(|until| limiter.admit(until, Priority::User, Some("a")));
