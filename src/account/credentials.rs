@@ -1,4 +1,4 @@
-//! From an account's spec to a credential: reads one Secret by name, or the process's own environment. Reads only.
+//! Resolves an account's spec to a credential: reads one Secret by name, or the operator's own environment. Reads only.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use super::status::CheckResult;
 const ACCESS_KEY_ID: &str = "accessKeyID";
 /// Key of the Secret that holds the access key secret.
 const ACCESS_KEY_SECRET: &str = "accessKeySecret";
-/// Key of the Secret that may hold an STS token.
+/// Key of the Secret that holds the STS token, if there is one.
 const SECURITY_TOKEN: &str = "securityToken";
 
 /// Where credentials come from.
@@ -25,29 +25,29 @@ const SECURITY_TOKEN: &str = "securityToken";
 pub enum Source {
     /// A Secret.
     Secret {
-        /// Its namespace: the account's own, or the operator's.
+        /// Namespace of the Secret: the account's own, or the operator's.
         namespace: String,
-        /// Its name.
+        /// Name of the Secret.
         name: String,
     },
     /// The operator's own environment.
     Environment,
-    /// The spec names none; the CRD refuses that.
+    /// The spec names no source; the CRD rejects such a spec.
     Nothing,
 }
 
-/// A credential, and a version that changes when it does.
+/// A credential and a version that changes with it.
 pub struct Found {
     /// The credential.
     pub credential: Credential,
-    /// Version of the Secret; empty for the environment, which cannot change.
+    /// Version of the Secret; empty for the environment, which never changes.
     pub version: String,
 }
 
 /// Reads the credential.
 ///
 /// # Errors
-/// The result that says why there is none.
+/// The check result to report: why there is no credential.
 pub async fn read(
     client: &kube::Client,
     source: &Source,
@@ -100,7 +100,7 @@ async fn read_secret(
     }
 }
 
-/// Takes the values out and wipes what it leaves.
+/// Parses the values and zeroizes the rest of the Secret.
 fn parse(secret: &mut Secret, namespace: &str, name: &str) -> Result<Found, CheckResult> {
     let found = parse_values(secret, namespace, name);
     for value in secret.data.iter_mut().flat_map(BTreeMap::values_mut) {

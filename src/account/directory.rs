@@ -1,4 +1,4 @@
-//! The accounts as the passes see them: who is usable, for whom, with which client. In memory only.
+//! The directory of accounts for the passes: usability, grants, client. In memory only.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,45 +18,45 @@ use super::session::AccountSession;
 /// Whether an account can be used.
 #[derive(Clone, Debug)]
 pub enum AccountState {
-    /// Not looked at yet.
+    /// The credential check has not ended yet.
     Checking,
-    /// Cannot be used now.
+    /// The account cannot be used now.
     NotReady {
-        /// Whether somebody must act.
+        /// Whether a person must act.
         stalled: bool,
-        /// What its own Ready condition says.
+        /// Message of the account's Ready condition.
         message: String,
     },
-    /// Can be used.
+    /// The account can be used.
     Ready(Arc<AccountSession>),
 }
 
-/// Who may use an account for what.
+/// Which objects may use an account, and for which groups.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Grants {
-    /// Every object that can name it: the namespaced kind.
+    /// Every object that can name the account: the namespaced kind.
     OwnNamespace,
-    /// What the grants of the cluster kind say.
+    /// The grants listed in the spec of the cluster kind.
     Listed(Vec<Grant>),
 }
 
-/// How long an account that is gone serves the deletions that began with it. Longer than a target takes to start or stop.
+/// How long a deleted account still serves deletions (10 minutes). Longer than a target takes to start or stop.
 pub const DELETED_ACCOUNT_GRACE: Duration = Duration::from_secs(10 * 60);
 
 /// One account in the directory.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// Whether it can be used.
+    /// Whether the account can be used.
     pub state: AccountState,
-    /// The last usable client, for deletions after the Secret has gone: deleting a namespace removes both at once.
+    /// The last usable session, for deletions after the Secret was deleted: deleting a namespace deletes both at once.
     pub last_usable: Option<Arc<AccountSession>>,
-    /// For whom.
+    /// Which objects may use the account.
     pub grants: Grants,
-    /// When the object went, if it has gone; what is left serves deletions only, for [`DELETED_ACCOUNT_GRACE`].
+    /// When the account object was deleted. After that the entry serves deletions only, for [`DELETED_ACCOUNT_GRACE`].
     pub deleted_at: Option<Instant>,
 }
 
-/// All accounts, by the name that objects know them by.
+/// All accounts, by the key that objects name.
 pub struct Directory {
     entries: Mutex<HashMap<AccountKey, Entry>>,
     namespaces: Store<PartialObjectMeta<Namespace>>,
@@ -72,13 +72,13 @@ impl Directory {
         }
     }
 
-    /// The account of this name; none where there is no such object.
+    /// The entry of this account; `None` if there is no such object.
     #[must_use]
     pub fn look_up(&self, key: &AccountKey) -> Option<Entry> {
         self.lock().get(key).cloned()
     }
 
-    /// The account itself, where it can be used.
+    /// The session of the account, if it can be used now.
     #[must_use]
     pub fn usable(&self, key: &AccountKey) -> Option<Arc<AccountSession>> {
         match self.look_up(key)?.state {
@@ -87,7 +87,8 @@ impl Directory {
         }
     }
 
-    /// Makes an account known. Its grants count at once, its state when it has been examined. Whether that is news.
+    /// Inserts or updates an account. Grants take effect immediately, usability after the credential check. Returns whether
+    /// anything changed.
     pub fn upsert(&self, key: &AccountKey, grants: Grants) -> bool {
         let mut entries = self.lock();
         match entries.get_mut(key) {
@@ -114,7 +115,8 @@ impl Directory {
         }
     }
 
-    /// Records what an examination found, and says whether that is news. Does nothing for an account that is gone meanwhile.
+    /// Stores the result of a credential check. Returns whether anything changed. Ignored for an account that was deleted in
+    /// the meantime.
     pub fn set_state(&self, key: &AccountKey, state: AccountState) -> bool {
         let mut entries = self.lock();
         let Some(entry) = entries
@@ -134,7 +136,7 @@ impl Directory {
                     message: new_message,
                 },
             ) => stalled != now_stalled || message != new_message,
-            // A new key for the same account wakes whoever was refused with the old one.
+            // A check that succeeds always counts as a change: a new key must requeue the objects that the old one failed.
             (
                 AccountState::Checking | AccountState::Ready(_) | AccountState::NotReady { .. },
                 _,
@@ -144,8 +146,8 @@ impl Directory {
         news
     }
 
-    /// Forgets an account. One that was usable stays for deletions: a namespace that goes takes accounts, Secrets and memberships
-    /// away in any order, and so does `kubectl delete -f` of a folder that holds all of them.
+    /// Removes a deleted account. One that was usable stays for deletions: deleting a namespace deletes accounts, Secrets
+    /// and memberships in any order, and so does `kubectl delete -f` of a directory with all of them.
     pub fn forget(&self, key: &AccountKey) {
         let mut entries = self.lock();
         match entries.get_mut(key) {
@@ -162,7 +164,7 @@ impl Directory {
         }
     }
 
-    /// Lets go of the credentials of accounts that have been gone for [`DELETED_ACCOUNT_GRACE`].
+    /// Drops accounts, with their credentials, that were deleted at least [`DELETED_ACCOUNT_GRACE`] ago.
     pub fn evict_expired(&self) {
         self.lock().retain(|_, entry| {
             entry
@@ -181,7 +183,7 @@ impl Directory {
             .collect()
     }
 
-    /// The UID of an account at the cloud, if it is or was usable.
+    /// UID of the cloud account, if the account is or was usable.
     #[must_use]
     pub fn uid(&self, key: &AccountKey) -> Option<String> {
         self.lock()
@@ -215,7 +217,7 @@ impl Directory {
     }
 }
 
-/// Whether one grant covers this use. Closed where the namespace has not been seen.
+/// Whether one grant covers this use. `false` for a selector if the labels of the namespace are unknown.
 fn covers(
     grant: &Grant,
     namespace: &str,

@@ -1,4 +1,4 @@
-//! What `CloudAccount` and `ClusterCloudAccount` have in common: one trait, two impls. Pure but for naming APIs.
+//! The common trait of `CloudAccount` and `ClusterCloudAccount`, with two impls. Pure: builds API handles but makes no call.
 
 use std::fmt::Debug;
 
@@ -13,23 +13,23 @@ use crate::watched::Watched;
 use super::credentials::Source;
 use super::directory::Grants;
 
-/// What the two kinds have in common.
+/// The common interface of the two account kinds.
 pub trait AccountObject:
     Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static
 {
     /// The kind.
     const KIND: AccountKind;
-    /// The API to write one object with.
+    /// The API to write one object.
     fn api(client: &kube::Client, namespace: &str) -> Api<Self>;
-    /// The API to watch with: one namespace, or all. One unreadable object does not stop the rest.
+    /// The API to watch one namespace, or all. An unreadable object does not stop the others.
     fn watched(client: &kube::Client, namespace: Option<&str>) -> Api<Watched<Self>>;
-    /// Where its credentials come from.
+    /// Source of the account's credentials.
     fn source(&self, operator_namespace: &str) -> Source;
-    /// The endpoints that it names.
+    /// Endpoint overrides of the spec.
     fn endpoints(&self) -> Option<&Endpoints>;
-    /// Who may use it.
+    /// Which objects may use the account.
     fn grants(&self) -> Grants;
-    /// Its status.
+    /// Status of the account.
     fn status(&self) -> Option<&CloudAccountStatus>;
 }
 

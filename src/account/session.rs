@@ -1,4 +1,4 @@
-//! One usable account's calls: reads by the hundred, every call through the limiter and counted. No decisions.
+//! The calls of one usable account: reads in batches of 100, every call rate-limited and counted. No decisions.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -18,29 +18,30 @@ use crate::ecs::{
 use crate::membership::edge::Edge;
 use crate::telemetry::Telemetry;
 
-/// An account that the cloud knows.
+/// An account whose credentials the cloud accepted.
 #[derive(Debug)]
 pub struct AccountSession {
-    /// UID at the cloud.
+    /// UID of the cloud account.
     pub uid: String,
     calls: Arc<Calls>,
     batchers: Mutex<HashMap<Region, DescribeBatchers>>,
 }
 
-/// Why a call has no answer to give.
+/// Why a call has no result.
 #[derive(Clone, Debug)]
 pub enum CallError {
-    /// It was not made: its turn within the cloud's limit comes then.
+    /// The rate limit admitted no call; none was made.
     RateLimited {
         /// When to ask again.
         retry_at: Instant,
     },
-    /// It was made and failed.
+    /// The call was made and failed.
     Failed(Error),
 }
 
 impl CallError {
-    /// Whether the call certainly changed nothing: it was not made, or the cloud refused it in words that are known.
+    /// Whether the call certainly changed nothing: it was not made, or the cloud rejected it with an error that is neither
+    /// transient nor of unknown outcome ([`Error::outcome_unknown`]).
     #[must_use]
     pub fn is_without_effect(&self) -> bool {
         match self {
@@ -50,7 +51,7 @@ impl CallError {
     }
 }
 
-/// One queue of reads for each kind of target in a region.
+/// The two read queues of a region: one per kind of target.
 #[derive(Clone, Debug)]
 struct DescribeBatchers {
     instances: Arc<Batch<InstanceId, TargetDescription, CallError>>,
@@ -58,7 +59,7 @@ struct DescribeBatchers {
 }
 
 impl AccountSession {
-    /// An account whose credentials the cloud accepted.
+    /// A session for an account whose credentials the cloud accepted. `uid` is the UID of the cloud account.
     #[must_use]
     pub fn new(client: Client, uid: String, telemetry: Arc<Telemetry>) -> Self {
         Self {
@@ -73,22 +74,21 @@ impl AccountSession {
         }
     }
 
-    /// Whether the cloud has refused the key in a call, though STS had accepted it.
+    /// Whether the cloud has rejected the access key in a call since STS last accepted it.
     #[must_use]
     pub fn is_suspect(&self) -> bool {
         self.calls.suspect.load(Ordering::Relaxed)
     }
 
-    /// STS has accepted the key again.
+    /// Clears the suspicion after STS has accepted the key again.
     pub fn clear_suspicion(&self) {
         self.calls.suspect.store(false, Ordering::Relaxed);
     }
 
-    /// What the cloud says of the target; none where a complete answer does not list it. Checked together with the others
-    /// that come meanwhile.
+    /// Reads the target; `None` if a complete answer does not list it. Concurrent reads share a call.
     ///
     /// # Errors
-    /// The call was held back, or failed.
+    /// The rate limit admitted no call, or the call failed.
     pub async fn describe(
         &self,
         region: &Region,
@@ -101,11 +101,11 @@ impl AccountSession {
         }
     }
 
-    /// What the cloud says of many targets, at most [`crate::ecs::MAX_IDS_PER_CALL`], when there is nothing more urgent. One that a complete
-    /// answer does not list is not in the result.
+    /// Reads up to [`crate::ecs::MAX_IDS_PER_CALL`] targets with the lowest priority. A target that a complete answer does
+    /// not list is missing from the result.
     ///
     /// # Errors
-    /// The call was held back, or failed.
+    /// The rate limit admitted no call, or a call failed.
     pub async fn scan(
         &self,
         region: &Region,
@@ -143,10 +143,12 @@ impl AccountSession {
         Ok(found)
     }
 
-    /// Joins the edge's target to its group. `who` keeps its turn while the cloud's limit makes it wait.
+    /// Adds the edge's target to its group. `who` is the UID of the object; it keeps its place in the order while the rate
+    /// limit makes it wait.
     ///
     /// # Errors
-    /// The call was held back, or failed.
+    /// The rate limit admitted no call, or the call failed. Check [`CallError::is_without_effect`]: only then was certainly
+    /// nothing joined.
     pub async fn join(
         &self,
         edge: &Edge,
@@ -166,10 +168,12 @@ impl AccountSession {
             .await
     }
 
-    /// Takes the edge's target out of its group. `who` keeps its turn while the cloud's limit makes it wait.
+    /// Removes the edge's target from its group. `who` is the UID of the object; it keeps its place in the order while the
+    /// rate limit makes it wait.
     ///
     /// # Errors
-    /// The call was held back, or failed.
+    /// The rate limit admitted no call, or the call failed. Check [`CallError::is_without_effect`]: only then was certainly
+    /// nothing removed.
     pub async fn leave(&self, edge: &Edge, who: &str) -> Result<RequestId, CallError> {
         let Calls { client, .. } = &*self.calls;
         let call = || client.leave_security_group(&edge.region, &edge.target, &edge.group);
@@ -225,7 +229,7 @@ fn batcher<Id: Clone + Eq + Hash + Send + Sync + 'static>(
     }))
 }
 
-/// What makes the calls.
+/// The client, the limiter and the counters behind all calls of a session.
 struct Calls {
     client: Client,
     limiter: CallLimiter,
@@ -279,7 +283,7 @@ impl Calls {
             .await
             .map_err(|retry_at| CallError::RateLimited { retry_at })?;
         let started = Instant::now();
-        // Boxed: whoever waits for the limiter must not carry the room for a whole exchange.
+        // Boxed to keep futures small while they wait for the limiter.
         let result = Box::pin(call()).await;
         drop(permit);
         let error = result.as_ref().err();
