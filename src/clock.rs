@@ -1,5 +1,5 @@
-//! Wall time and random numbers, which enter at the edge: the system's in production, an epoch on tokio's clock and a seed
-//! where a run must be one that can be repeated. Waits and deadlines go by tokio's clock and need nothing of this.
+//! Wall time and random numbers, which enter at the edge: from the system in production; from an epoch plus tokio's clock
+//! and a seed in a repeatable run. Waits and deadlines use tokio's clock directly.
 
 use std::fmt;
 use std::ops::Range;
@@ -12,7 +12,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-/// What time it is, and chance. Cheap to clone; clones draw from one source.
+/// Wall time and a random number generator. Cheap to clone; all clones share one generator.
 #[derive(Clone)]
 pub struct Clock {
     wall: Wall,
@@ -26,7 +26,7 @@ enum Wall {
 }
 
 impl Clock {
-    /// The system's clock, and random numbers that nobody foresees.
+    /// The system's clock, and unpredictable random numbers.
     #[must_use]
     pub fn system() -> Self {
         Self {
@@ -35,7 +35,7 @@ impl Clock {
         }
     }
 
-    /// A clock that shows `epoch` at this moment and goes with tokio's, and the random numbers of `seed`.
+    /// A clock that starts at `epoch` and advances with tokio's clock, with the random numbers of `seed`.
     #[must_use]
     pub fn simulated(epoch: Timestamp, seed: u64) -> Self {
         Self {
@@ -58,19 +58,19 @@ impl Clock {
         }
     }
 
-    /// A random UUID, version 4: unlike every other one.
+    /// A random UUID (version 4).
     #[must_use]
     pub fn uuid(&self) -> Uuid {
         uuid::Builder::from_random_bytes(self.draw(StdRng::random)).into_uuid()
     }
 
-    /// `duration` give or take `part` of it, so that what came together does not come back together.
+    /// `duration` with uniform jitter of ±`part` (0.1 = 10 %).
     #[must_use]
     pub fn jittered(&self, duration: Duration, part: f64) -> Duration {
         duration.mul_f64(self.draw(|random| random.random_range(1.0 - part..=1.0 + part)))
     }
 
-    /// Something within `range`; its start where it is empty.
+    /// A uniform random duration within `range`; the start of an empty range.
     #[must_use]
     pub fn within(&self, range: Range<Duration>) -> Duration {
         let width = range.end.saturating_sub(range.start);
@@ -89,7 +89,7 @@ impl Default for Clock {
     }
 }
 
-/// Says nothing of the random numbers: nonces are drawn from them.
+/// Leaves out the generator: nonces come from it.
 impl fmt::Debug for Clock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Clock")

@@ -1,4 +1,4 @@
-//! `metav1.Condition` lists: built from new ones, compared by meaning. Pure; `now` is an argument.
+//! Builds `metav1.Condition` lists from new conditions; compares them by meaning. Pure; `now` is an argument.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
@@ -6,27 +6,27 @@ use k8s_openapi::jiff::Timestamp;
 /// Longest message written, in bytes; the API convention allows 32,768.
 const MESSAGE_LIMIT: usize = 2048;
 
-/// One condition before it has a time.
+/// One condition before it has a transition time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewCondition {
     /// `Ready`, `Reconciling`, `Stalled` or `Drifted`.
     pub type_: &'static str,
-    /// Whether it holds.
+    /// Status of the condition.
     pub status: Status,
-    /// `CamelCase`, no dots.
+    /// Reason in `CamelCase`, without dots.
     pub reason: String,
-    /// For a human: what is so, and what happens next.
+    /// Message for users: the current state and what happens next.
     pub message: String,
 }
 
 /// Status of a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// It holds.
+    /// The condition holds.
     True,
-    /// It does not hold.
+    /// The condition does not hold.
     False,
-    /// Not known (yet).
+    /// Not known, or not known yet.
     Unknown,
 }
 
@@ -42,8 +42,8 @@ impl Status {
     }
 }
 
-/// The list for these conditions, in their order. `lastTransitionTime` moves only where the status did, and has whole
-/// seconds, because `metav1.Time` drops the rest and a comparison would never be equal again.
+/// The list for these conditions, in their order. `lastTransitionTime` changes only with the status. It has whole seconds:
+/// `metav1.Time` drops the fraction, and the stored list would never compare equal again.
 #[must_use]
 pub fn merge(
     previous: &[Condition],

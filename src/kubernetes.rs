@@ -1,5 +1,5 @@
-//! Plain calls to the API server, each with a deadline (kube has none by itself, and a dead connection would hang for ever),
-//! and the one way in which a status is written.
+//! Calls to the API server, each with a deadline (kube sets none by itself, and a dead connection would hang for ever), and
+//! the only way a status is written. Makes no decisions.
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -18,22 +18,22 @@ use tracing::{debug, warn};
 
 use crate::api::STATUS_MANAGER;
 
-/// Deadline of one call, retries of the client included.
+/// Deadline of one call, including the client's retries.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// How a call to the API server failed.
+/// Why a call to the API server failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It answered with an error, or could not be reached.
+    /// The API server answered with an error or could not be reached.
     #[error(transparent)]
     Api(#[from] kube::Error),
-    /// It did not answer in time.
+    /// The API server did not answer before the deadline.
     #[error("the Kubernetes API server did not answer within {} s", DEADLINE.as_secs())]
     Timeout,
 }
 
 impl Error {
-    /// The HTTP status of an answer.
+    /// HTTP status of the answer, if there was one.
     #[must_use]
     pub fn code(&self) -> Option<u16> {
         match self {
@@ -43,8 +43,7 @@ impl Error {
     }
 }
 
-/// Runs one call with the deadline. Boxed: a pass spends most of its life waiting for its turn, and must not carry the room
-/// for a whole request all the time.
+/// Runs one call with the deadline (30 s). Boxed to keep futures of waiting passes small.
 ///
 /// # Errors
 /// The call's own error, or [`Error::Timeout`].
@@ -59,12 +58,12 @@ pub fn with_deadline<'a, T: 'a>(
     })
 }
 
-/// Writes a status in one server-side apply, to the very version of the object that it speaks of: the API server does not
-/// compare the UID on this subresource, and without a version the status of an object that is gone would be written to its
-/// successor of the same name.
+/// Writes a status in one server-side apply, under the exact version that the status describes. The API server does not
+/// compare the UID on this subresource: without a version, the status of a deleted object could be written to a new object
+/// of the same name.
 ///
 /// # Errors
-/// 404 where the object is gone, 409 where another version is stored, and whatever else keeps the API server from taking it.
+/// 404 if the object was deleted, 409 if another version is stored, and every other error of the API server.
 pub async fn apply_status<K>(
     api: &Api<K>,
     metadata: &ObjectMeta,
@@ -84,7 +83,7 @@ where
     with_deadline(api.patch_status(&name, &params, &Patch::Apply(&patch))).await
 }
 
-/// An error with its causes, as far as it does not name them itself: "client error (Connect)" alone helps nobody.
+/// An error with all causes that its text does not include yet: "client error (Connect)" alone does not help.
 #[must_use]
 pub fn error_chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -99,8 +98,8 @@ pub fn error_chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// How everything is watched. Cloud load balancers drop idle connections after four minutes (AKS: 240 s), so a watch ends
-/// by itself before that; that costs a reconnect and no new list.
+/// The configuration of every watch. Cloud load balancers drop idle connections after four minutes (AKS: 240 s), so a watch
+/// ends before that (230 s). Ending costs a reconnect but no new list.
 #[must_use]
 pub fn watch_config() -> kube::runtime::watcher::Config {
     kube::runtime::watcher::Config::default().timeout(WATCH_SECONDS)
@@ -108,15 +107,15 @@ pub fn watch_config() -> kube::runtime::watcher::Config {
 
 const WATCH_SECONDS: u32 = 230;
 
-/// Tells a trouble that is new from one that is met again at each try.
+/// Tells a new error from a repeated one, so that each is logged once.
 #[derive(Debug, Default)]
 pub struct LogDeduper(Mutex<HashMap<String, Instant>>);
 
-/// No shorter than from one try to the next: a trouble that comes again later is another one.
+/// An error that recurs after this time is logged again. Longer than the longest wait between two retries.
 const SAME_LINE_AFTER: Duration = Duration::from_secs(6 * 60);
 
 impl LogDeduper {
-    /// Whether this was not met of late.
+    /// Records the error. Returns whether it is its first occurrence within `SAME_LINE_AFTER` (6 minutes).
     pub fn is_first(&self, trouble: &str) -> bool {
         let now = Instant::now();
         let mut met = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -125,7 +124,7 @@ impl LogDeduper {
     }
 }
 
-/// Logs what keeps one kind from being watched: the same trouble once, not at every try.
+/// Logs the watch errors of one kind: the same error once, not at every retry.
 #[derive(Debug)]
 pub struct WatchLog {
     kind: &'static str,
@@ -133,7 +132,7 @@ pub struct WatchLog {
 }
 
 impl WatchLog {
-    /// For the watch of `kind`.
+    /// A log for the watch of `kind`.
     #[must_use]
     pub fn new(kind: &'static str) -> Self {
         Self {
@@ -142,7 +141,7 @@ impl WatchLog {
         }
     }
 
-    /// Takes in what the watch says in place of an event.
+    /// Logs a watch error, unless it is a repeated one.
     pub fn error(&self, error: &dyn std::error::Error) {
         let error = error_chain(error);
         if self.deduper.is_first(&error) {
@@ -153,7 +152,7 @@ impl WatchLog {
         }
     }
 
-    /// Takes in one result of the kind's controller.
+    /// Logs one result of the kind's controller, if it is a watch error.
     pub fn result<T, R, Q>(&self, result: Result<T, controller::Error<R, Q>>)
     where
         R: std::error::Error + 'static,
@@ -162,7 +161,7 @@ impl WatchLog {
         match result {
             Ok(_) => {}
             Err(controller::Error::QueueError(error)) => self.error(&error),
-            // Reconcile errors are logged where they are known; an object that is gone needs no pass.
+            // Reconcile errors are logged where they occur; a deleted object needs no pass.
             Err(error) => debug!(kind = self.kind, %error, "queue"),
         }
     }

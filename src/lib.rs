@@ -5,19 +5,19 @@
 //!           reads      pure      one effect                              one patch, if it differs
 //! ```
 //!
-//! | module | what it is | what it may do |
+//! | module | purpose | what it may do |
 //! |---|---|---|
-//! | [`api`] | the kinds, reasons and names that users meet | nothing: types |
-//! | [`membership`] | the loop over `SecurityGroupMembership` | read and write objects, call the cloud through an account |
-//! | [`account`] | credentials, grants, the directory of usable accounts | read Secrets, ask STS, write account status |
-//! | [`ecs`] | the cloud's client: signatures, typed calls, the error table | call the cloud |
+//! | [`api`] | the kinds, reasons and names that users see | nothing: types |
+//! | [`membership`] | the reconcile loop of `SecurityGroupMembership` | read and write objects, call the cloud through an account |
+//! | [`account`] | credentials, grants, the directory of usable accounts | read Secrets, call STS, write account status |
+//! | [`ecs`] | the cloud client: signatures, typed calls, the error table | call the cloud |
 //! | [`condition`] | `metav1.Condition` lists | nothing: pure |
-//! | [`clock`] | wall time and random numbers | ask the system for both |
-//! | [`kubernetes`] | deadlines for plain calls to the API server, writes of a status | call the API server when told to |
-//! | [`watched`] | how its answers are read | nothing: types |
-//! | [`operator`] | puts the above together and runs it | everything |
-//! | [`simulator`] | a local ECS for tests and the demo; its process is `bin/ecs-simulator.rs` | pure but for its server |
-//! | [`args`], [`telemetry`] | what was typed; logs, metrics, probes | read arguments and environment; listen |
+//! | [`clock`] | wall time and random numbers | read both from the system |
+//! | [`kubernetes`] | deadlines for calls to the API server, status writes | call the API server for its callers |
+//! | [`watched`] | deserialization of the API server's answers | nothing: types |
+//! | [`operator`] | connects the modules above and runs them | everything |
+//! | [`simulator`] | a local ECS for tests and the demo; its process is `bin/ecs-simulator.rs` | pure, except for its server |
+//! | [`args`], [`telemetry`] | command line; logs, metrics, probes | read arguments and environment; listen |
 //!
 //! The process is `main.rs`.
 

@@ -1,4 +1,4 @@
-//! The process: arguments, log, signals, exit code. No logic.
+//! The process: arguments, log, signals, exit code. No other logic.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tracing::info;
 
-/// Spares a fifth of the CPU of an edge beside the C library's own, at the same memory: docs/benchmarks.md.
+/// Saves a fifth of the CPU per edge compared with the C library's allocator, with the same memory: docs/benchmarks.md.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Some causes come with a picture of the file that they were found in; what ends here is one line.
+            // Some errors contain a multi-line excerpt of a file; print one line.
             let words: Vec<&str> = error.split_whitespace().collect();
             eprintln!("security-group-operator: {}", words.join(" "));
             ExitCode::FAILURE
@@ -42,8 +42,8 @@ fn run(settings: Settings) -> Result<(), String> {
     rustls::crypto::ring::default_provider()
         .install_default()
         .map_err(|_| "TLS is set up already".to_owned())?;
-    // One thread: the work is waiting, and handing it from thread to thread costs more than it brings (at 4,000 new edges
-    // `make bench SCENARIO=S1` shows 1.1 ms of CPU an edge instead of 1.6, on two cores).
+    // One thread: the work is mostly waiting, and moving it between threads costs more than it gains. With 4,000 new edges,
+    // `make bench SCENARIO=S1` shows 1.1 ms of CPU per edge instead of 1.6 ms on two cores.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

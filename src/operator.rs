@@ -1,4 +1,4 @@
-//! Puts the parts together and runs them until a shutdown future resolves. The only place that knows all of them.
+//! Connects all parts and runs them until a shutdown future resolves. The only module that knows all of them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +29,7 @@ use crate::membership::queue::ReconcileQueue;
 use crate::membership::{self};
 use crate::telemetry::{self, Telemetry};
 
-/// Why the operator cannot start; one line each.
+/// Why the operator cannot start, in one line.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// Neither KUBECONFIG nor a pod's service account names a cluster.
@@ -40,12 +40,12 @@ pub enum StartError {
     /// The client could not be built from the configuration.
     #[error("the Kubernetes client cannot be set up: {0}")]
     Client(#[source] Box<kube::Error>),
-    /// The address of probes and metrics is taken.
+    /// The address of probes and metrics cannot be bound.
     #[error("--listen {address}: {source}")]
     Listen {
         /// The address.
         address: std::net::SocketAddr,
-        /// Why.
+        /// The error of the operating system.
         source: std::io::Error,
     },
     /// TLS cannot be set up.
@@ -58,7 +58,7 @@ type Shutdown = Shared<BoxFuture<'static, ()>>;
 /// Runs until `shutdown` resolves and running passes have ended.
 ///
 /// # Errors
-/// What keeps the operator from starting at all. Everything that may get better is waited for.
+/// Errors that only a restart can fix. All others are retried.
 pub async fn run(
     settings: Settings,
     shutdown: impl Future<Output = ()> + Send + 'static,
@@ -95,7 +95,7 @@ async fn connect() -> Result<kube::Client, StartError> {
     kube::Client::try_from(config).map_err(|error| StartError::Client(Box::new(error)))
 }
 
-/// Returns when all kinds can be listed; says what is missing, once for each new trouble.
+/// Returns when all kinds can be listed. Logs each new problem once.
 async fn wait_until_listable(client: &kube::Client, settings: &Settings) {
     let mut said = String::new();
     let mut wait = Duration::from_secs(1);
@@ -151,8 +151,8 @@ where
     })
 }
 
-/// The controllers over a given cluster and a given way to the cloud, until `shutdown` resolves and running passes have
-/// ended. Listens nowhere.
+/// Runs the controllers with the given cluster client and cloud transport until `shutdown` resolves and running passes have
+/// ended. Does not listen.
 pub async fn run_with(
     settings: Settings,
     client: kube::Client,
@@ -191,7 +191,7 @@ pub async fn run_with(
         client, edges, directory, queue, events, telemetry, clock, &settings,
     ));
     let memberships = async {
-        // Without these a pass would take an account or a grant for missing that is only not listed yet.
+        // Wait for the first lists. Otherwise a pass would report an account or a grant missing that is only not listed yet.
         let known = async {
             account_controllers.listed.await;
             let _ = namespaces.wait_until_ready().await;
@@ -267,14 +267,14 @@ fn run_accounts(
     }
 }
 
-/// Waits for all of them, and polls only those that were woken: a controller and a watch have much to look at.
+/// Waits for all futures but polls only those that were woken: polling a controller or a watch is expensive.
 async fn all(parts: impl IntoIterator<Item = BoxFuture<'static, ()>>) {
     let mut parts: FuturesUnordered<_> = parts.into_iter().collect();
     while parts.next().await.is_some() {}
 }
 
-/// Keeps the labels of namespaces, which grants may select by, and wakes the memberships of one whose labels change, as long
-/// as the future is polled; it does not end.
+/// Stores the labels of all namespaces, which grants may select, and enqueues the memberships of a namespace whose labels
+/// change. Works while the future is polled; the future never ends.
 fn watch_namespaces(
     client: &kube::Client,
     edges: Arc<Edges>,

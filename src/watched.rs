@@ -1,8 +1,8 @@
-//! What the API server's answers are read into: an object that this version cannot read stops no other, and of the metadata
-//! only what the loop uses is kept. No I/O.
+//! Deserializes objects in answers of the API server. An unreadable object does not stop the others, and only the metadata
+//! that the operator uses is stored. No I/O.
 //!
-//! Not kube's `DeserializeGuard`: that reads everything into a tree, copies the tree, and reads `managedFields`, which are
-//! most of an object's bytes here, into a second one.
+//! Not kube's `DeserializeGuard`: it reads everything into a tree, copies the tree, and reads `managedFields` into a second
+//! one. `managedFields` are most of an object's bytes here.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -16,19 +16,19 @@ use serde_json::{Map, Value};
 
 use crate::api::GROUP;
 
-/// An object, or why it cannot be read.
+/// An object, or why it is unreadable.
 #[derive(Clone, Debug)]
 pub struct Watched<K>(pub Result<K, Unreadable>);
 
-/// An object that does not fit the kind that this version knows.
+/// An object that does not match this version of the kind.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{error}")]
 pub struct Unreadable {
-    /// Which field, and what is wrong with it.
+    /// The field and its problem.
     pub error: String,
-    /// Whose object it is.
+    /// Metadata of the object.
     pub metadata: ObjectMeta,
-    /// Its status, as it stands there.
+    /// Status of the object, unparsed.
     pub status: Value,
 }
 
@@ -52,7 +52,7 @@ impl<'de, K: Resource + DeserializeOwned> Deserialize<'de> for Watched<K> {
     }
 }
 
-/// Read once more, slower, to name the field.
+/// Parses the object once more, with a slower parser that names the field.
 fn why_unreadable<K: DeserializeOwned>(object: Value) -> String {
     match serde_path_to_error::deserialize::<_, K>(object) {
         Ok(_) => String::new(),
@@ -68,7 +68,7 @@ struct Parts {
     rest: Map<String, Value>,
 }
 
-/// The part of an object's metadata that is used. Whatever else there is, is passed over unread.
+/// The metadata fields that the operator uses. All others are skipped unread.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Metadata {
@@ -101,7 +101,7 @@ impl From<Metadata> for ObjectMeta {
     }
 }
 
-/// Ours only: `kubectl apply` keeps the whole manifest in another one.
+/// Reads only our annotations: `kubectl apply` stores the whole manifest in another one.
 fn our_annotations<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<BTreeMap<String, String>>, D::Error> {
