@@ -24,10 +24,10 @@ use tracing_subscriber::EnvFilter;
 #[derive(Parser)]
 #[command(name = "ecs-simulator", version)]
 struct Arguments {
-    /// Where the simulated API listens; port 0 takes a free one.
+    /// Address of the simulated API; port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:18080")]
     listen: SocketAddr,
-    /// Where the admin port listens; port 0 takes a free one.
+    /// Address of the admin port; port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:18081")]
     admin: SocketAddr,
     /// An inventory file (YAML, see docs/simulator.md).
@@ -42,19 +42,19 @@ struct Arguments {
     /// How many secondary network interfaces to generate: eni-sim000000 and so on, attached and in sg-base.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     network_interfaces: u32,
-    /// How long every call takes.
+    /// Duration of every call.
     #[arg(long, value_parser = parse_duration)]
     latency: Option<Duration>,
     /// How long Pending, Starting and Stopping last.
     #[arg(long, value_parser = parse_duration)]
     transition: Option<Duration>,
-    /// Calls a minute for an action, such as JoinSecurityGroup=600. Repeatable.
+    /// Calls per minute for an action, such as JoinSecurityGroup=600. Repeatable.
     #[arg(long, value_name = "ACTION=CALLS", value_parser = parse_limit)]
     limit: Vec<(String, u32)>,
     /// An access key of the default account. Repeatable. For tests only: the process list shows it.
     #[arg(long, value_name = "ID=SECRET", value_parser = parse_key)]
     access_key: Vec<AccessKey>,
-    /// Decides on request ids and on faults with a probability.
+    /// Determines request IDs and faults with a probability.
     #[arg(long, default_value_t = 0)]
     seed: u64,
 }
@@ -100,7 +100,7 @@ async fn run(arguments: Arguments) -> Result<(), String> {
     let wire = bind("--listen", arguments.listen).await?;
     let admin = bind("--admin", arguments.admin).await?;
     let (wire_address, admin_address) = (address(&wire)?, address(&admin)?);
-    // Scripts and tests read the first two lines: keep them.
+    // Scripts and tests read these first two lines: keep them.
     say(&format!("listening on http://{wire_address}"));
     say(&format!("admin on http://{admin_address}"));
     if default_key {
@@ -118,7 +118,7 @@ async fn run(arguments: Arguments) -> Result<(), String> {
     }
 }
 
-/// A line on stdout. Whoever started us may have closed it: that is no reason to stop.
+/// Prints a line on stdout. The parent process may have closed it: ignore that.
 fn say(line: &str) {
     let mut stdout = std::io::stdout().lock();
     let _ = writeln!(stdout, "{line}");

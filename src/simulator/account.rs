@@ -1,4 +1,4 @@
-//! Who may call the simulated cloud: access keys, the accounts they belong to, RAM denials. Pure.
+//! Access keys of the simulated cloud, their accounts, and RAM denials. Pure.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,33 +8,33 @@ use serde::{Deserialize, Deserializer};
 
 use super::error::{self, ApiError};
 
-/// The account that owns everything that names no other.
+/// The owner of all objects and keys without an account of their own.
 pub const DEFAULT_ACCOUNT: &str = "1000000000000001";
 
-/// An access key as inventory, admin port and command line give it.
+/// An access key in the inventory, the admin port or the command line.
 #[derive(Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AccessKey {
     /// The access key ID.
     #[serde(deserialize_with = "something")]
     pub id: String,
-    /// Its secret.
+    /// The access key secret.
     #[serde(deserialize_with = "something")]
     pub secret: String,
-    /// UID of the account that it belongs to.
+    /// UID of the account that owns the key.
     #[serde(default = "default_account")]
     pub account: String,
     /// Name of the RAM user, as `GetCallerIdentity` and denials show it.
     #[serde(default = "default_user")]
     pub user: String,
-    /// Disabled.
+    /// Whether the key is disabled.
     #[serde(default)]
     pub inactive: bool,
     /// Makes it an STS key: calls need this token.
     pub security_token: Option<String>,
-    /// When the token ends. Absent: never.
+    /// Expiry of the token. Absent: never.
     pub expires: Option<Timestamp>,
-    /// What RAM refuses to this key.
+    /// Actions that RAM denies to this key.
     #[serde(default)]
     pub deny: Vec<Denial>,
 }
@@ -83,7 +83,7 @@ fn default_user() -> String {
     "simulator".to_owned()
 }
 
-/// One thing that RAM refuses. Both are patterns in which `*` stands for anything.
+/// One RAM denial. Both fields are patterns in which `*` matches any text.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Denial {
@@ -99,25 +99,25 @@ fn anything() -> String {
     "*".to_owned()
 }
 
-/// Who calls, once the signature is verified.
+/// The caller, after its signature has been verified.
 #[derive(Clone, Debug)]
 pub struct Caller {
     /// The access key ID.
     pub access_key: String,
-    /// UID of the account.
+    /// UID of the caller's account.
     pub account: String,
-    /// RAM user.
+    /// Name of the RAM user.
     pub user: String,
-    /// Whether it came with a security token.
+    /// Whether the call carried a security token.
     pub temporary: bool,
     deny: Vec<Denial>,
 }
 
 impl Caller {
-    /// Refuses with 403 `Forbidden.RAM` if a denial matches action and any resource.
+    /// Rejects the call if a denial matches the action and any of the resources.
     ///
     /// # Errors
-    /// `Forbidden.RAM`.
+    /// 403 `Forbidden.RAM`.
     pub fn authorize(
         &self,
         action: &str,
@@ -146,12 +146,12 @@ impl Caller {
 pub struct AccessKeys(BTreeMap<String, AccessKey>);
 
 impl AccessKeys {
-    /// Adds or replaces a key; gives back the one that it replaces.
+    /// Adds or replaces a key. Returns the replaced key.
     pub fn insert(&mut self, key: AccessKey) -> Option<AccessKey> {
         self.0.insert(key.id.clone(), key)
     }
 
-    /// Takes a key away: unknown from now on.
+    /// Removes a key: it is unknown afterwards.
     pub fn remove(&mut self, id: &str) -> Option<AccessKey> {
         self.0.remove(id)
     }
@@ -161,7 +161,7 @@ impl AccessKeys {
         self.0.get_mut(id)
     }
 
-    /// Whether there is none.
+    /// Whether there are no keys.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -179,7 +179,7 @@ impl AccessKeys {
         Ok(key)
     }
 
-    /// Checks the security token that came with a correctly signed call, and says who calls.
+    /// Checks the security token of a correctly signed call. Returns the caller.
     ///
     /// # Errors
     /// `MissingSecurityToken`, `InvalidSecurityToken.Malformed`, `.MismatchWithAccessKey`, `.Expired`.
@@ -228,7 +228,8 @@ fn well_formed(token: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || b"+/=_-.".contains(&byte))
 }
 
-/// Whether a pattern with `*` covers a text. What stands between two stars is taken where it comes first: that leaves most.
+/// Whether a pattern with `*` matches a text. The text between two stars is matched at its first occurrence, which leaves
+/// the longest rest.
 pub(super) fn matches(pattern: &str, text: &str) -> bool {
     let Some((head, rest)) = pattern.split_once('*') else {
         return pattern == text;

@@ -1,4 +1,4 @@
-//! Which calls there are, and what each does to the cloud. Pure.
+//! All calls of the simulated cloud, and the effect of each. Pure.
 
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
@@ -26,7 +26,7 @@ pub enum Action {
 }
 
 impl Action {
-    /// The call of this version and name.
+    /// The call with this version and name.
     ///
     /// # Errors
     /// `InvalidVersion`, `InvalidApi.NotFound`, `InvalidAction.NotFound` (it exists, but in another product).
@@ -46,10 +46,10 @@ impl Action {
         Ok(*action)
     }
 
-    /// A name that somebody wrote in a limit or a fault.
+    /// Checks an action name in a limit or a fault.
     ///
     /// # Errors
-    /// A sentence that lists what could have been written: a name with a slip in it would never match.
+    /// A sentence that lists the valid names: a misspelled name would never match.
     pub fn check(name: &str) -> Result<(), String> {
         let names = ALL.map(Self::as_str);
         if names.contains(&name) {
@@ -91,10 +91,10 @@ impl Action {
         }
     }
 
-    /// Does it.
+    /// Performs the call.
     ///
     /// # Errors
-    /// Whatever the cloud refuses.
+    /// Every error of the simulated cloud.
     pub fn run(
         self,
         cloud: &mut Cloud,

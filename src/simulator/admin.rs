@@ -1,4 +1,4 @@
-//! The admin port: state, statistics, journal, faults, and changes behind everybody's back. Not part of the simulated API.
+//! The admin port: state, statistics, journal, faults, and changes without an API call. Not part of the simulated API.
 
 use std::sync::Arc;
 
@@ -86,7 +86,7 @@ async fn change(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// What was sent cannot be used, and why.
+/// Why the request is invalid.
 struct BadRequest(String);
 
 impl IntoResponse for BadRequest {

@@ -1,4 +1,4 @@
-//! How answers look on the wire: JSON and XML from one value. Pure.
+//! Serializes answers as JSON and XML from one value. Pure.
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
@@ -14,7 +14,7 @@ pub enum Format {
     Xml,
 }
 
-/// The answer of a call that went well: its fields and a request id.
+/// The answer of a successful call: its fields and a request ID.
 #[must_use]
 pub fn success(format: Format, action: &str, fields: Value, request_id: &str) -> Response<Bytes> {
     let mut fields = match fields {
@@ -32,7 +32,7 @@ pub fn success(format: Format, action: &str, fields: Value, request_id: &str) ->
     )
 }
 
-/// The answer of a call that failed.
+/// The answer of a failed call.
 #[must_use]
 pub fn failure(
     format: Format,
@@ -102,7 +102,7 @@ fn response(status: u16, format: Format, root: &str, fields: &Value) -> Response
     response
 }
 
-/// A list becomes one element for each item, under the name of the list's own key, as the vendor writes it.
+/// Writes a list as one element per item, with the name of the list's own key, as the vendor does.
 fn write_xml(xml: &mut String, name: &str, value: &Value) {
     let text = match value {
         Value::Array(items) => {

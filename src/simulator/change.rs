@@ -1,5 +1,5 @@
-//! Changes behind the operator's back: what the admin port and simulations can do to the cloud without a call. Pure, unchecked:
-//! a change may make states that no call could.
+//! Changes to the cloud without an API call, made by the admin port and by simulations. Pure. Unchecked: a change may
+//! produce states that no call can.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -20,9 +20,9 @@ use super::timeline::later;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Change {
-    /// Puts a target into a group.
+    /// Adds a target to a group.
     Join(EdgeChange),
-    /// Takes a target out of a group, be it the last one.
+    /// Removes a target from a group, even from its last one.
     Leave(EdgeChange),
     /// Sets the status of an instance or interface.
     SetStatus(StatusChange),
@@ -30,34 +30,34 @@ pub enum Change {
     Delete(ById),
     /// Locks an instance; the reason is `security` by default.
     Lock(LockChange),
-    /// Takes a lock away.
+    /// Removes a lock.
     Unlock(LockChange),
-    /// Sets or (absent) clears the quota of one instance, interface or group.
+    /// Sets the quota of one instance, interface or group; clears it if absent.
     SetQuota(QuotaChange),
-    /// Changes knobs of the whole cloud: latency, lag, limits, quotas …
+    /// Changes settings of the whole cloud: latency, lag, limits, quotas …
     Set(SettingsChange),
-    /// Adds a key or replaces it.
+    /// Adds or replaces a key.
     AddKey(AccessKey),
-    /// Makes a key unknown.
+    /// Removes a key: it is unknown afterwards.
     RemoveKey(ById),
     /// Disables a key.
     RevokeKey(ById),
     /// Enables a key.
     ActivateKey(ById),
-    /// Has RAM refuse things to a key.
+    /// Adds RAM denials to a key.
     Deny(DenyChange),
-    /// Takes all denials of a key away.
+    /// Removes all RAM denials of a key.
     Allow(ById),
-    /// Marks a group or interface as managed by a cloud product, or not.
+    /// Marks a group or interface as managed by a cloud product, or not managed.
     SetManaged(ManagedChange),
     /// Sets the number of rules of a group.
     SetRules(RulesChange),
-    /// Deletes a virtual switch under what stands in it.
+    /// Deletes a virtual switch that still contains objects.
     #[serde(rename = "deleteVSwitch")]
     DeleteVSwitch(ById),
     /// A new group.
     CreateGroup(GroupSpec),
-    /// A new instance: Pending for the transition time and then Running, unless it says otherwise.
+    /// A new instance: Pending for the transition time and then Running, unless it sets a status.
     CreateInstance(InstanceSpec),
     /// A new secondary interface.
     CreateInterface(InterfaceSpec),
@@ -75,7 +75,7 @@ macro_rules! change {
 }
 
 change! {
-    /// An edge.
+    /// An edge to add or remove.
     EdgeChange {
         /// An instance or a secondary interface.
         target: String,
@@ -84,74 +84,74 @@ change! {
     }
 }
 change! {
-    /// Something by its ID.
+    /// An object or key by its ID.
     ById {
         /// The ID.
         id: String,
     }
 }
 change! {
-    /// A status.
+    /// A new status.
     StatusChange {
-        /// An instance or interface.
+        /// ID of an instance or interface.
         id: String,
         /// The status, as ECS spells it.
         status: String,
-        /// How long an intermediate status lasts; absent: until it is changed.
+        /// How long an intermediate status lasts. Absent: until the next change.
         #[serde(default, rename = "for", deserialize_with = "optional_duration")]
         duration: Option<Duration>,
     }
 }
 change! {
-    /// A lock.
+    /// A lock of an instance.
     LockChange {
-        /// The instance.
+        /// ID of the instance.
         id: String,
-        /// The reason.
+        /// The lock reason.
         reason: Option<String>,
     }
 }
 change! {
-    /// A quota.
+    /// A new quota.
     QuotaChange {
-        /// An instance, interface or group.
+        /// ID of an instance, interface or group.
         id: String,
-        /// Groups (of a target) or members (of a group).
+        /// Number of groups (of a target) or of members (of a group).
         quota: Option<usize>,
     }
 }
 change! {
-    /// Denials.
+    /// New denials of a key.
     DenyChange {
         /// The access key ID.
         id: String,
-        /// What is refused, in addition to what is refused already.
+        /// The denials to add.
         deny: Vec<Denial>,
     }
 }
 change! {
-    /// Management by a product.
+    /// Whether a product manages an object.
     ManagedChange {
-        /// A group or interface.
+        /// ID of a group or interface.
         id: String,
-        /// Whether it is.
+        /// Whether a cloud product manages it.
         managed: bool,
     }
 }
 change! {
-    /// Rules.
+    /// The rules of a group.
     RulesChange {
-        /// The group.
+        /// ID of the group.
         id: String,
-        /// How many.
+        /// Number of rules.
         rules: u32,
     }
 }
 
-/// Why a change cannot be made.
+/// Why a change is rejected.
 #[derive(Debug, thiserror::Error)]
 pub enum ChangeError {
-    /// An ID of nothing.
+    /// There is no object with this ID.
     #[error("{field}: there is no {id}")]
     NoSuch {
         /// The field.
@@ -159,10 +159,10 @@ pub enum ChangeError {
         /// The ID.
         id: String,
     },
-    /// A status that it cannot have.
+    /// The object cannot have this status.
     #[error("status: {0:?} is not a status of it")]
     Status(String),
-    /// A new object that does not fit.
+    /// The new object is invalid.
     #[error(transparent)]
     Inventory(#[from] InventoryError),
 }
@@ -171,7 +171,7 @@ impl Cloud {
     /// Makes a change.
     ///
     /// # Errors
-    /// A sentence that names the field; then nothing has changed.
+    /// A sentence that names the field; the cloud is unchanged then.
     pub fn change(&mut self, change: Change, now: Timestamp) -> Result<(), ChangeError> {
         match change {
             Change::Join(EdgeChange {
@@ -279,7 +279,7 @@ impl Cloud {
             .ok_or_else(|| no_such("id", id))?;
         let status: InterfaceStatus = serde_json::from_value(word).map_err(|_| wrong())?;
         interface.status.set(now, status);
-        // Another status ends a deletion that was on its way.
+        // Another status cancels a pending deletion.
         interface.resource.deleted = None;
         if let Some(duration) = duration {
             let end = later(now, *duration);
@@ -373,7 +373,7 @@ impl Cloud {
             .ok_or_else(|| no_such("id", instance))
     }
 
-    // What has gone cannot be changed any more.
+    // A deleted object cannot be changed.
 
     fn instance_mut(&mut self, id: &str, now: Timestamp) -> Option<&mut Instance> {
         self.instances

@@ -1,5 +1,5 @@
-//! What there is in the simulated cloud, and the indexes over it: pure state. It has no clock, no thread, no socket; every
-//! question and every change says when it is asked. Preconditions are in `membership`, answers of Describe in `describe`.
+//! State of the simulated cloud and its indexes: pure. No clock, no thread, no socket; every read and every change takes its
+//! time as an argument. Preconditions are in `membership`, answers of Describe in `describe`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -12,17 +12,17 @@ use super::account::AccessKeys;
 use super::settings::Settings;
 use super::timeline::Timeline;
 
-/// An ID of anything, cheap to clone.
+/// ID of any object, cheap to clone.
 pub type Id = Arc<str>;
 
 /// The whole simulated cloud.
 #[derive(Clone, Debug, Default)]
 pub struct Cloud {
-    /// Knobs.
+    /// Settings of the whole cloud.
     pub settings: Settings,
-    /// Who may call.
+    /// The access keys of all callers.
     pub keys: AccessKeys,
-    /// Virtual switches that were deleted under what stands in them.
+    /// Virtual switches that were deleted while objects were still in them.
     pub deleted_vswitches: BTreeSet<String>,
     pub(super) instances: BTreeMap<Id, Instance>,
     pub(super) interfaces: BTreeMap<Id, NetworkInterface>,
@@ -30,29 +30,29 @@ pub struct Cloud {
     pub(super) regions: BTreeSet<Id>,
 }
 
-/// What every object has: where, whose, from when until when.
+/// Common fields of all objects: place, owner, lifetime.
 #[derive(Clone, Debug)]
 pub struct Resource {
-    /// Its ID.
+    /// ID of the object.
     pub id: Id,
     /// Region.
     pub region: Id,
     /// UID of the account that owns it.
     pub account: Id,
-    /// Other accounts can see it (a shared VPC).
+    /// Whether other accounts can see it (a shared VPC).
     pub shared: bool,
-    /// Its VPC; none is the classic network.
+    /// VPC; `None` in the classic network.
     pub vpc: Option<Id>,
-    /// When it came into being.
+    /// Creation time.
     pub created: Timestamp,
-    /// When it went.
+    /// Deletion time.
     pub deleted: Option<Timestamp>,
     /// Tags.
     pub tags: BTreeMap<String, String>,
 }
 
 impl Resource {
-    /// Whether it is there at a moment.
+    /// Whether the object exists at a time.
     #[must_use]
     pub fn exists(&self, at: Timestamp) -> bool {
         self.created <= at && self.deleted.is_none_or(|deleted| at < deleted)
@@ -65,17 +65,17 @@ impl Resource {
     }
 }
 
-/// The groups that something is in, sorted.
+/// Sorted IDs of the groups of a target.
 pub type Groups = Arc<[Id]>;
 
-/// The side of an instance or interface that groups are joined to.
+/// The group membership of an instance or interface.
 #[derive(Clone, Debug)]
 pub struct Membership {
-    /// The groups, over time.
+    /// The groups over time.
     pub groups: Timeline<Groups>,
-    /// Groups that it can be in, where that differs from the setting.
+    /// Group quota of this target, if it differs from the setting.
     pub quota: Option<usize>,
-    /// A change is under way until then.
+    /// A change is in progress until this time.
     pub busy_until: Timestamp,
 }
 
@@ -98,13 +98,13 @@ pub struct Instance {
     pub status: Timeline<InstanceStatus>,
     /// Lock reasons, for example `security` or `financial`.
     pub locks: BTreeSet<String>,
-    /// Whether its type can be in enterprise groups.
+    /// Whether the instance type supports enterprise groups.
     pub enterprise_groups: bool,
     /// ID of its primary interface.
     pub primary: Id,
-    /// Secondary interfaces that were attached to it.
+    /// IDs of the attached secondary interfaces.
     pub attached: BTreeSet<Id>,
-    /// Its groups.
+    /// Groups of the instance.
     pub membership: Membership,
 }
 
@@ -125,9 +125,9 @@ pub struct NetworkInterface {
     pub private_ip: String,
     /// Status over time.
     pub status: Timeline<InterfaceStatus>,
-    /// Managed by a cloud product.
+    /// Whether a cloud product manages the interface.
     pub service_managed: bool,
-    /// Its groups (a secondary one's).
+    /// Groups of a secondary interface.
     pub membership: Membership,
 }
 
@@ -140,13 +140,13 @@ pub struct SecurityGroup {
     pub name: String,
     /// Normal or enterprise.
     pub kind: GroupKind,
-    /// Managed by a cloud product.
+    /// Whether a cloud product manages the group.
     pub service_managed: bool,
     /// Number of rules.
     pub rules: u32,
-    /// Members that it can have, where that differs from the setting.
+    /// Member quota of this group, if it differs from the setting.
     pub quota: Option<usize>,
-    /// Instances and secondary interfaces in it now.
+    /// Current members: instances and secondary interfaces.
     pub members: BTreeSet<Id>,
 }
 
@@ -174,7 +174,7 @@ impl InstanceStatus {
         }
     }
 
-    /// What it turns into by itself.
+    /// The status that follows without a further call.
     #[must_use]
     pub const fn settles_in(self) -> Self {
         match self {
@@ -210,7 +210,7 @@ impl InterfaceStatus {
         }
     }
 
-    /// What it turns into by itself. (`Deleting` ends with the interface itself.)
+    /// The status that follows without a further call. (`Deleting` ends with the interface itself.)
     #[must_use]
     pub const fn settles_in(self) -> Self {
         match self {
@@ -261,10 +261,10 @@ impl GroupKind {
     }
 }
 
-/// What can be in a group.
+/// A member of a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Member {
-    /// An instance, that is its primary interface.
+    /// An instance, by its primary interface.
     Instance(Id),
     /// A secondary interface.
     NetworkInterface(Id),
@@ -279,7 +279,7 @@ impl fmt::Display for Member {
 }
 
 impl Cloud {
-    /// The instance with this ID, if it is there at that moment.
+    /// The instance with this ID, if it exists at that time.
     #[must_use]
     pub fn instance(&self, id: &str, at: Timestamp) -> Option<&Instance> {
         self.instances
@@ -287,7 +287,7 @@ impl Cloud {
             .filter(|instance| instance.resource.exists(at))
     }
 
-    /// The interface with this ID, if it is there at that moment.
+    /// The interface with this ID, if it exists at that time.
     #[must_use]
     pub fn interface(&self, id: &str, at: Timestamp) -> Option<&NetworkInterface> {
         self.interfaces
@@ -295,7 +295,7 @@ impl Cloud {
             .filter(|interface| interface.resource.exists(at))
     }
 
-    /// The group with this ID, if it is there at that moment.
+    /// The group with this ID, if it exists at that time.
     #[must_use]
     pub fn group(&self, id: &str, at: Timestamp) -> Option<&SecurityGroup> {
         self.groups
@@ -309,7 +309,7 @@ impl Cloud {
         REGIONS.contains(&region) || self.regions.contains(region)
     }
 
-    /// The groups of an instance or a secondary interface, as the cloud itself knows them at `now`.
+    /// The groups of an instance or a secondary interface at `now`, without lag.
     #[must_use]
     pub fn groups_of(&self, member: &Member, now: Timestamp) -> Groups {
         self.membership(member).map_or_else(
@@ -318,7 +318,7 @@ impl Cloud {
         )
     }
 
-    /// Puts a member into a group, without any check.
+    /// Adds a member to a group, without checks.
     pub fn connect(&mut self, member: &Member, group: &Id, now: Timestamp) {
         let mut groups = self.groups_of(member, now).to_vec();
         if let Err(at) = groups.binary_search(group) {
@@ -330,7 +330,7 @@ impl Cloud {
         }
     }
 
-    /// Takes a member out of a group, without any check.
+    /// Removes a member from a group, without checks.
     pub fn disconnect(&mut self, member: &Member, group: &str, now: Timestamp) {
         let groups = self.groups_of(member, now);
         let left: Groups = groups
@@ -346,14 +346,14 @@ impl Cloud {
         }
     }
 
-    /// Marks a member as being changed.
+    /// Marks a member as being changed until a time.
     pub fn occupy(&mut self, member: &Member, until: Timestamp) {
         if let Some(membership) = self.membership_mut(member) {
             membership.busy_until = until;
         }
     }
 
-    /// The instance or secondary interface with this ID, as something that can be in a group.
+    /// The instance or secondary interface with this ID, as a possible group member.
     #[must_use]
     pub fn member(&self, id: &str, now: Timestamp) -> Option<Member> {
         if let Some(instance) = self.instance(id, now) {
@@ -394,7 +394,7 @@ impl Cloud {
     }
 }
 
-/// Regions that exist without an object in them.
+/// Regions that exist without objects.
 const REGIONS: &[&str] = &[
     "cn-qingdao",
     "cn-beijing",

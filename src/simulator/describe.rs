@@ -1,7 +1,8 @@
-//! The Describe calls: reads only, and only of the state of `lag` ago. Pure.
+//! The Describe calls: reads only, of the state as of `lag` ago. Pure.
 //!
-//! Limits are the vendor's: `MaxResults` 10 by default and at least, 100 (interfaces: 500) at most; 100 IDs; `PageSize` 50 for
-//! statuses. `SecurityGroupId` finds secondary interfaces only. `TotalCount` means nothing under `NextToken` paging.
+//! Limits are the vendor's: `MaxResults` is at least 10 (the default) and at most 100 (interfaces: 500); at most 100 IDs;
+//! `PageSize` at most 50 for statuses. `SecurityGroupId` finds secondary interfaces only. `TotalCount` is meaningless with
+//! `NextToken` paging.
 
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
@@ -254,7 +255,7 @@ impl Cloud {
         Ok(region)
     }
 
-    /// The IDs that can match, where that is known without a look at everything. Under lag the index of members is no help.
+    /// The IDs that can match, if they are known without a full scan. Under lag the member index cannot be used.
     fn candidates(
         &self,
         ids: Option<Vec<String>>,

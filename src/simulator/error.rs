@@ -1,7 +1,7 @@
-//! Every error code that the simulated cloud knows, as the vendor spells it, with its HTTP status: data, pure.
+//! Every error code of the simulated cloud, as the vendor spells it, with its HTTP status: data, pure.
 //!
 //! Sources: the vendor's pages of `JoinSecurityGroup` and `LeaveSecurityGroup` (English and Chinese), of the Describe calls,
-//! and of the gateway's common errors. A message that the vendor's table gives as `%s` is ours.
+//! and of the gateway's common errors. Where the vendor's table has `%s` as message, the message is ours.
 
 use std::borrow::Cow;
 
@@ -14,18 +14,18 @@ pub struct Code {
     pub status: u16,
     /// The code, exactly.
     pub code: &'static str,
-    /// The message, or ours where the vendor fills in a text.
+    /// The message; ours if the vendor's is a placeholder.
     pub message: &'static str,
 }
 
-/// An answer that is an error.
+/// An error answer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ApiError {
     /// HTTP status.
     pub status: u16,
     /// The code, exactly as the vendor spells it.
     pub code: Cow<'static, str>,
-    /// What the vendor says about it.
+    /// The vendor's message.
     pub message: Cow<'static, str>,
     /// The `AccessDeniedDetail` of a RAM denial.
     pub access_denied: Option<Value>,
@@ -46,7 +46,7 @@ impl From<Code> for ApiError {
 }
 
 impl Code {
-    /// The error with a message of its own.
+    /// The error with another message.
     #[must_use]
     pub fn says(self, message: impl Into<Cow<'static, str>>) -> ApiError {
         ApiError {
@@ -70,7 +70,7 @@ pub fn invalid_parameter(name: &str) -> ApiError {
     INVALID_PARAMETER.says(format!("The specified parameter \"{name}\" is not valid."))
 }
 
-/// 403 `Forbidden.RAM` with the detail that permission errors carry.
+/// 403 `Forbidden.RAM` with the detail of permission errors.
 #[must_use]
 pub fn forbidden_ram(action: &str, account: &str, user: &str) -> ApiError {
     ApiError {
@@ -169,8 +169,8 @@ codes! {
     FORBIDDEN_RAM 403 "Forbidden.RAM" "User not authorized to operate on the specified resource, or this API doesn't support RAM."
 }
 
-/// What only a fault can produce, because no state leads there: the default status and message of a `code` fault. These are the
-/// vendor's other tables, so that a hostile cloud is one line; where a page gives no text, or none is known, the message is ours.
+/// Codes that only a fault can produce: the default status and message of a `code` fault. They come from the vendor's other
+/// tables, so that a test needs one line to inject them. Where a page gives no message, it is ours.
 #[rustfmt::skip]
 pub const BY_FAULT: &[Code] = &[
     // Common to all of ECS, and the gateway's.
@@ -199,14 +199,14 @@ pub const BY_FAULT: &[Code] = &[
     row(403, "Forbidden.RiskControl", UNTOLD),
     row(403, "RealNameAuthenticationError", UNTOLD),
     row(400, "InsufficientBalance", UNTOLD),
-    // The Describe calls, about parameters that are ignored here.
+    // The Describe calls, for parameters that the simulator ignores.
     row(404, "InvalidInstanceChargeType.NotFound", UNTOLD),
     row(404, "InvalidInternetChargeType.ValueNotSupported", UNTOLD),
     row(404, "InvalidFilterKey.NotFound", UNTOLD),
     row(400, "InvalidHpcClusterId.NotFound", UNTOLD),
     row(400, "InvalidHpcClusterId.Creating", UNTOLD),
     row(400, "DryRunOperation", UNTOLD),
-    // ModifyInstanceAttribute and ModifyNetworkInterfaceAttribute: the same rules in other words.
+    // ModifyInstanceAttribute and ModifyNetworkInterfaceAttribute: the same rules under other codes.
     row(400, "JoinedGroupLimitExceed", UNTOLD),
     row(400, "InvalidNetworkType.NotSupported", UNTOLD),
     row(400, "InvalidOperation.InvalidEcsState", UNTOLD),
@@ -224,7 +224,7 @@ pub const BY_FAULT: &[Code] = &[
     row(404, "InvalidOperation.PrimaryEniOnlySupportModifyNameAndDesc", UNTOLD),
 ];
 
-/// The message of a code whose text nobody has written down.
+/// Message of a code without a documented text.
 pub const UNTOLD: &str = "A fault that was asked for.";
 
 const fn row(status: u16, code: &'static str, message: &'static str) -> Code {

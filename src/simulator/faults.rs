@@ -1,4 +1,4 @@
-//! Faults on demand: which calls they hit and what they do to them. Pure; randomness is seeded.
+//! Injected faults: the calls they match and their effects. Pure; randomness is seeded.
 
 use std::time::Duration;
 
@@ -12,72 +12,72 @@ use super::error::{ALL, ApiError, BY_FAULT, UNTOLD};
 use super::settings::{duration, optional_duration};
 use super::throttle::throttled;
 
-/// One fault. Absent conditions match everything.
+/// One fault. An absent condition matches every call.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Fault {
-    /// Only calls of this action.
+    /// Matches only this action.
     #[serde(default, deserialize_with = "action")]
     pub action: Option<String>,
-    /// Only calls that name this region.
+    /// Matches only calls that name this region.
     pub region: Option<String>,
-    /// Only calls that name this instance or interface.
+    /// Matches only calls that name this instance or interface.
     pub target: Option<String>,
-    /// Only calls that name this group.
+    /// Matches only calls that name this group.
     pub security_group_id: Option<String>,
-    /// Only calls of this access key.
+    /// Matches only calls of this access key.
     pub access_key: Option<String>,
-    /// How many calls it hits before it is used up. Absent: all.
+    /// Number of calls that it hits. Absent: all.
     pub count: Option<u32>,
-    /// How many matching calls pass unharmed before the first one is hit.
+    /// Number of matching calls that it lets through first.
     #[serde(default)]
     pub skip: u32,
-    /// With what probability a call is hit, 0 to 1. Absent: 1.
+    /// Probability that it hits a matching call, 0 to 1. Absent: 1.
     pub probability: Option<f64>,
-    /// Whether the call takes effect all the same: the change is made and its answer is lost or replaced.
+    /// Whether the call still takes effect: the change is made, and its answer is lost or replaced.
     #[serde(default)]
     pub effect: bool,
-    /// What happens.
+    /// The effect.
     pub fault: Kind,
 }
 
-/// What a fault does.
+/// Effect of a fault.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Kind {
-    /// The call takes this much longer, and other faults may still hit it.
+    /// The call takes this much longer; other faults may still hit it.
     Latency(#[serde(deserialize_with = "duration")] Duration),
     /// 400 `Throttling.User`.
     Throttle(ThrottleFault),
-    /// Any code. Status and message are those of the vendor's tables if the code is known there.
+    /// Any code. A code of the vendor's tables has their status and message by default.
     Error(ErrorFault),
     /// The connection is reset without an answer.
     Reset,
-    /// No answer at all: the connection stays open until the client gives up.
+    /// No answer: the connection stays open until the client closes it.
     Silence,
-    /// The body is not what was promised.
+    /// The body is not the documented one.
     Malformed(Body),
 }
 
-/// A throttle out of turn.
+/// An injected throttle.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ThrottleFault {
-    /// What `x-acs-retry-after` says. Absent: no such header.
+    /// Value of `x-acs-retry-after`. Absent: no such header.
     #[serde(default, deserialize_with = "optional_duration")]
     pub retry_after: Option<Duration>,
 }
 
-/// An error out of turn.
+/// An injected error.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ErrorFault {
     /// The code.
     pub code: String,
-    /// HTTP status, 200 to 599; the vendor's if absent, or 500.
+    /// HTTP status, 200 to 599. Absent: the vendor's, or 500.
     #[serde(default, deserialize_with = "status")]
     pub status: Option<u16>,
-    /// Message.
+    /// The message. Absent: the vendor's.
     pub message: Option<String>,
 }
 
@@ -99,29 +99,29 @@ fn status<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::
     Ok(status)
 }
 
-/// Ways in which a body can be wrong.
+/// Kinds of invalid bodies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Body {
     /// 200 and an HTML page.
     Html,
-    /// 502 and an HTML page, as a proxy gives it.
+    /// 502 and an HTML page, as from a proxy.
     BadGateway,
-    /// The first half of the true answer.
+    /// The first half of the real answer.
     Truncated,
-    /// 200 and nothing.
+    /// 200 with an empty body.
     Empty,
-    /// JSON of other types than promised.
+    /// JSON with other types than documented.
     WrongTypes,
     /// 64 MiB.
     Huge,
-    /// Bytes that are no text.
+    /// Bytes that are not text.
     Garbage,
-    /// The true answer, a byte a second.
+    /// The real answer, one byte per second.
     Drip,
 }
 
-/// What of a call is matched.
+/// The parts of a call that faults match.
 #[derive(Clone, Copy, Debug)]
 pub struct Subject<'a> {
     /// Action.
@@ -136,37 +136,37 @@ pub struct Subject<'a> {
     pub access_key: &'a str,
 }
 
-/// The faults that are set.
+/// The injected faults.
 #[derive(Debug)]
 pub struct Faults {
     list: Vec<Fault>,
     random: StdRng,
 }
 
-/// What faults do to one call.
+/// Effect of all faults on one call.
 #[derive(Debug, Default)]
 pub struct Hit {
     /// Extra latency.
     pub latency: Duration,
-    /// What else, and whether the call takes effect.
+    /// The harm, and whether the call still takes effect.
     pub harm: Option<(Harm, bool)>,
 }
 
-/// What is done to an answer.
+/// Harm to an answer.
 #[derive(Debug)]
 pub enum Harm {
-    /// This error instead.
+    /// This error replaces the answer.
     Error(ApiError),
     /// The connection is reset.
     Reset,
     /// No answer.
     Silence,
-    /// A wrong body.
+    /// An invalid body.
     Malformed(Body),
 }
 
 impl Faults {
-    /// No fault yet.
+    /// No faults yet.
     #[must_use]
     pub fn seeded(seed: u64) -> Self {
         Self {
@@ -180,18 +180,18 @@ impl Faults {
         self.list = list;
     }
 
-    /// Adds one.
+    /// Adds one fault.
     pub fn add(&mut self, fault: Fault) {
         self.list.push(fault);
     }
 
-    /// How many are set and not used up.
+    /// Number of faults that are set and not used up.
     #[must_use]
     pub fn left(&self) -> usize {
         self.list.len()
     }
 
-    /// What hits this call; uses faults up.
+    /// The faults that hit this call. Counts them as used.
     pub fn strike(&mut self, subject: Subject<'_>) -> Hit {
         let mut hit = Hit::default();
         let Self { list, random } = self;
@@ -268,7 +268,7 @@ impl Kind {
 }
 
 impl Body {
-    /// Status, content type and bytes; none where the true answer is needed for it.
+    /// Status, content type and bytes; `None` if the body is made from the real answer.
     #[must_use]
     pub fn made_up(self) -> Option<(u16, &'static str, Bytes)> {
         const JSON: &str = "application/json;charset=utf-8";

@@ -1,5 +1,5 @@
-//! What the simulated cloud starts with: the YAML format, the generated inventory, and how one object of either becomes state.
-//! Pure; the format is documented in `docs/simulator.md`.
+//! Initial state of the simulated cloud: the YAML format, the generated inventory, and the conversion of their objects to
+//! state. Pure; the format is documented in `docs/simulator.md`.
 
 use std::collections::BTreeSet;
 
@@ -19,10 +19,10 @@ use super::timeline::{Timeline, later};
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Inventory {
-    /// Knobs of the whole cloud.
+    /// Settings of the whole cloud.
     #[serde(default)]
     pub settings: SettingsChange,
-    /// Who may call.
+    /// The access keys.
     #[serde(default)]
     pub access_keys: Vec<AccessKey>,
     /// Security groups.
@@ -36,34 +36,34 @@ pub struct Inventory {
     pub network_interfaces: Vec<InterfaceSpec>,
 }
 
-/// Why an inventory, or one object, cannot be used.
+/// Why an inventory or an object of it is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum InventoryError {
     /// Not YAML, an unknown field, a wrong type.
     #[error("{0}")]
     Format(String),
-    /// A reference to nothing.
+    /// A reference to an object that does not exist.
     #[error("{field} of {id} names {missing}, which the inventory does not have")]
     Dangling {
-        /// The object.
+        /// The object with the reference.
         id: String,
-        /// The field.
+        /// The field with the reference.
         field: &'static str,
-        /// What it names.
+        /// The missing object.
         missing: String,
     },
     /// Two objects with one ID.
     #[error("id {0} is there twice")]
     Duplicate(String),
-    /// In a VPC and in none.
+    /// An object in a VPC and in the classic network.
     #[error("vpcId and classic of {0}: give one of them, for the classic network is in no VPC")]
     TwoNetworks(String),
-    /// An ID that ECS would not give.
+    /// An ID that ECS would not assign.
     #[error("id {id:?} is not one that ECS gives: expected {expected}")]
     Id {
         /// The ID.
         id: String,
-        /// What it should look like.
+        /// The expected shape.
         expected: &'static str,
     },
 }
@@ -82,7 +82,7 @@ impl Inventory {
             })
         })
         .map_err(|error| {
-            // Without the excerpt, which would say everything once more.
+            // Without the excerpt, which would repeat the message.
             let said = plainly(&error.without_snippet().to_string());
             InventoryError::Format(match path.as_str() {
                 "" | "." => said,
@@ -91,10 +91,10 @@ impl Inventory {
         })
     }
 
-    /// The cloud that it describes.
+    /// Builds the cloud.
     ///
     /// # Errors
-    /// Dangling references, IDs twice or malformed.
+    /// Dangling references, duplicate or malformed IDs.
     pub fn build(self, now: Timestamp) -> Result<Cloud, InventoryError> {
         let Self {
             settings,
@@ -123,7 +123,7 @@ impl Inventory {
     }
 }
 
-/// What the parser says of a wrong type, in words of YAML.
+/// Rewrites the parser's message about a wrong type in terms of YAML.
 fn plainly(said: &str) -> String {
     said.replace("expected sequence start", "expected a list ([…])")
         .replace("expected mapping start", "expected fields (name: value)")
@@ -132,8 +132,8 @@ fn plainly(said: &str) -> String {
 }
 
 impl Cloud {
-    /// `sg-base` and groups, instances and interfaces with names that scripts can guess. Every instance is Running and in
-    /// `sg-base`; interface n is attached to instance n modulo their number and in `sg-base` too.
+    /// `sg-base` and groups, instances and interfaces with predictable IDs. Every instance is Running and in `sg-base`.
+    /// Interface n is attached to instance n modulo the number of instances, and is in `sg-base` too.
     ///
     /// # Errors
     /// None in practice.
@@ -180,7 +180,7 @@ impl Cloud {
     /// Adds a group that exists from `created` on.
     ///
     /// # Errors
-    /// A malformed ID, or one that is taken.
+    /// A malformed or duplicate ID.
     pub fn create_group(
         &mut self,
         spec: &GroupSpec,
@@ -207,7 +207,7 @@ impl Cloud {
     /// Adds an instance and its primary interface. An intermediate status with a duration starts at `now`.
     ///
     /// # Errors
-    /// A malformed ID, one that is taken, a group that is not there.
+    /// A malformed or duplicate ID, a group that does not exist.
     pub fn create_instance(
         &mut self,
         spec: &InstanceSpec,
@@ -288,7 +288,7 @@ impl Cloud {
     /// Adds a secondary interface. An intermediate status with a duration starts at `now`.
     ///
     /// # Errors
-    /// A malformed ID, one that is taken, a group or an instance that is not there.
+    /// A malformed or duplicate ID, a group or an instance that does not exist.
     pub fn create_interface(
         &mut self,
         spec: &InterfaceSpec,
@@ -430,7 +430,7 @@ impl Cloud {
     }
 }
 
-/// The group that everything generated starts in.
+/// The initial group of all generated objects.
 pub const BASE_GROUP: &str = "sg-base";
 
 fn membership(quota: Option<usize>) -> Membership {

@@ -1,7 +1,7 @@
 //! `JoinSecurityGroup` and `LeaveSecurityGroup`: every documented precondition, in one order. Pure.
 //!
-//! The vendor does not say which of several failing preconditions is reported. `docs/simulator.md` says what our order is, and
-//! what makes each code.
+//! The vendor does not document which of several failing preconditions is reported. `docs/simulator.md` documents our order,
+//! and how to produce each code.
 
 use k8s_openapi::jiff::Timestamp;
 
@@ -17,9 +17,9 @@ use super::timeline::later;
 /// The parameters of both calls. Empty texts count as absent.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MembershipCall<'a> {
-    /// `RegionId`: needed for an interface.
+    /// `RegionId`: required for an interface.
     pub region: Option<&'a str>,
-    /// `InstanceId`: this or the next.
+    /// `InstanceId`: either this or `NetworkInterfaceId`.
     pub instance_id: Option<&'a str>,
     /// `NetworkInterfaceId`.
     pub network_interface_id: Option<&'a str>,
@@ -100,7 +100,7 @@ impl Cloud {
         Ok(())
     }
 
-    /// Parameters, RAM, existence: what the call is about.
+    /// Checks parameters, RAM and existence. Returns the edge of the call.
     fn edge(
         &self,
         caller: &Caller,
@@ -120,7 +120,7 @@ impl Cloud {
             TargetId::Instance(id) => format!("instance/{id}"),
             TargetId::Interface(id) => format!("eni/{id}"),
         };
-        // A call without a region is about that of the group: a denial for one region must hold for it.
+        // A call without a region uses that of the group, so that a denial for one region applies to it.
         let place = region.or_else(|| Some(&*self.groups.get(group)?.resource.region));
         caller.authorize(
             action,
@@ -215,7 +215,7 @@ impl Cloud {
         Ok(())
     }
 
-    /// How many members a group can have, and what one more is told.
+    /// Member limit of a group, and the code for exceeding it.
     pub(super) fn capacity(&self, group: &SecurityGroup) -> (usize, Code) {
         let (limit, code) = match group.kind {
             GroupKind::Normal => (self.settings.members_per_group, error::GROUP_INSTANCE_LIMIT),
@@ -280,7 +280,7 @@ impl Edge<'_> {
         }
     }
 
-    /// Codes that only Join has for what is still being created.
+    /// Codes for targets that are still being created; only Join has them.
     fn check_creation(&self, cloud: &Cloud, now: Timestamp) -> Result<(), ApiError> {
         if cloud.settings.codes == Codes::Original {
             return Ok(());
@@ -399,7 +399,7 @@ impl<'a> Parameters<'a> {
             }
             TargetId::Instance(_) | TargetId::Interface(_) => {}
         }
-        // Old groups have bare IDs (the vendor's own example is F876FF7BA984): only the alphabet is checked.
+        // Old groups have IDs without a prefix (the vendor's example is F876FF7BA984): check only the alphabet.
         if !group
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
@@ -415,7 +415,7 @@ impl<'a> Parameters<'a> {
     }
 }
 
-/// Whether a text is a prefix and letters or digits.
+/// Whether a text is the prefix followed by letters or digits.
 #[must_use]
 pub fn well_formed(id: &str, prefix: &str) -> bool {
     id.strip_prefix(prefix).is_some_and(|rest| {

@@ -1,12 +1,12 @@
-//! A faithful ECS (and STS) that runs on a laptop, or inside a test with no socket at all.
+//! A faithful local ECS (and STS), as a process or inside a test without sockets. Pure, except for `server`.
 //!
 //! ```text
 //!  request ─▶ rpc: read, verify ─▶ throttle ─▶ faults ─▶ action: cloud ─▶ body: JSON or XML ─▶ Answer
 //!             (pure)               (pure)      (seeded)  (pure state)     (pure)
 //! ```
-//! [`Simulator::answer`] is the whole of it: a request and the time in, an [`Answer`] out that also says how long to wait and how
-//! to break the connection. `server` puts it on a port and is the only module with sockets and a clock; `admin` is the back door.
-//! The operator never depends on this module. `docs/simulator.md` is the manual: inventory, admin port, what makes each code.
+//! [`Simulator::answer`] is the whole interface: it takes a request and the time, and returns an [`Answer`] with the response, its
+//! delay and its delivery. `server` puts it on a port and is the only module with sockets and a clock; `admin` is the admin port.
+//! The operator never depends on this module. `docs/simulator.md` is the manual: inventory, admin port, how to produce each code.
 
 pub mod account;
 pub mod action;
@@ -51,11 +51,11 @@ use parameters::Parameters;
 use rpc::{Nonces, Wire};
 use throttle::Throttle;
 
-/// The key that is there when no other is given. It opens nothing but a simulator.
+/// The access key of a simulator without any other key. Valid for a simulator only.
 pub const DEFAULT_ACCESS_KEY: (&str, &str) =
     ("LTAI5tSimulatorDefaultKey", "simulator-default-secret");
 
-/// The simulated cloud behind its wire.
+/// The simulated cloud behind its wire protocol.
 #[derive(Debug)]
 pub struct Simulator(Mutex<State>);
 
@@ -71,41 +71,41 @@ struct State {
     journal: VecDeque<Value>,
 }
 
-/// Accepted Joins and Leaves that are kept for whoever asks what happened.
+/// Number of accepted Joins and Leaves in the journal.
 const JOURNAL: usize = 10_000;
 
-/// What goes back, when, and how.
+/// The response, its delay, and its delivery.
 #[derive(Debug)]
 pub struct Answer {
     /// The response.
     pub response: Response<Bytes>,
-    /// How long the call takes. The change is made already.
+    /// Duration of the call. The change is already made.
     pub delay: Duration,
     /// How the response reaches the client.
     pub delivery: Delivery,
-    /// What was asked, for the log.
+    /// The action of the request, for the log.
     pub action: &'static str,
-    /// What happened: `OK`, a code, or the name of a fault, as in the statistics.
+    /// Result: `OK`, a code, or the name of a fault, as in the statistics.
     pub outcome: String,
 }
 
 /// How a response reaches the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delivery {
-    /// As it should.
+    /// The whole response.
     Whole,
-    /// With its full length announced, and the connection closed half-way.
+    /// The full length is announced, and the connection is closed half-way.
     Truncated,
-    /// A byte a second.
+    /// One byte per second.
     Drip,
-    /// Not at all: the connection is reset.
+    /// No response: the connection is reset.
     Reset,
-    /// Not at all: nothing ever comes.
+    /// No response: the connection stays open.
     Silence,
 }
 
 impl Simulator {
-    /// A simulator over a cloud. The seed decides on request ids and on faults with a probability. A cloud without any key gets
+    /// A simulator over a cloud. The seed determines request IDs and faults with a probability. A cloud without keys gets
     /// [`DEFAULT_ACCESS_KEY`].
     #[must_use]
     pub fn new(mut cloud: Cloud, seed: u64) -> Self {
@@ -132,7 +132,7 @@ impl Simulator {
         self.state().answer(&wire, now)
     }
 
-    /// Makes a change behind everybody's back.
+    /// Makes a change without an API call.
     ///
     /// # Errors
     /// A sentence that names the field.
@@ -162,22 +162,22 @@ impl Simulator {
         snapshot(&self.state().cloud, now)
     }
 
-    /// `{"calls": {ACTION: {"OK"|CODE: n}}, "effects": {ACTION: n}, "faults": n}`: what was answered, what was really done, and
-    /// how many faults wait.
+    /// `{"calls": {ACTION: {"OK"|CODE: n}}, "effects": {ACTION: n}, "faults": n}`: answers, changes that took effect, and
+    /// faults that are left.
     #[must_use]
     pub fn stats(&self) -> Value {
         let state = self.state();
         json!({"calls": state.calls, "effects": state.effects, "faults": state.faults.left()})
     }
 
-    /// The accepted Joins and Leaves since the statistics began, oldest first, the last 10,000 of them: `[{"at", "action", "target",
-    /// "securityGroupId"}]`, also those whose answer was lost. What the admin port changes is not in it.
+    /// The last 10,000 accepted Joins and Leaves since the statistics were reset, oldest first: `[{"at", "action", "target",
+    /// "securityGroupId"}]`. Includes those whose answer was lost, excludes changes by the admin port.
     #[must_use]
     pub fn journal(&self) -> Value {
         self.state().journal.iter().cloned().collect()
     }
 
-    /// Starts the statistics and the journal anew.
+    /// Resets the statistics and the journal.
     pub fn reset_stats(&self) {
         let mut state = self.state();
         state.calls.clear();
@@ -243,7 +243,7 @@ impl State {
         }
     }
 
-    /// Everything that comes before the call itself, in the vendor's order: method, action, signature, throttle, faults.
+    /// The checks before the call, in the vendor's order: method, action, signature, throttle, faults.
     fn admit(
         &mut self,
         wire: &Wire,
@@ -274,7 +274,7 @@ impl State {
         Ok((action, caller, hit))
     }
 
-    /// The call itself, unless a fault without effect stands in front of it.
+    /// The call itself, unless a fault replaces it.
     fn perform(
         &mut self,
         wire: &Wire,

@@ -1,6 +1,7 @@
 //! Paging of the Describe calls: by token and by number, with the vendor's limits. Pure.
 //!
-//! A token says after which ID to go on, so rows that come and go between two pages neither hide others nor show twice.
+//! A token names the ID after which the next page starts, so rows that appear or disappear between two pages neither hide
+//! others nor appear twice.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -13,7 +14,7 @@ use super::cloud::Id;
 use super::error::{self, ApiError};
 use super::parameters::Parameters;
 
-/// Which rows of all that match are asked for.
+/// The page of the matching rows to return.
 pub enum Page {
     Token { after: Option<String>, size: usize },
     Numbered { number: usize, size: usize },
@@ -139,7 +140,7 @@ const TOKEN: &str = "after:";
 impl<T> Found<'_, T> {
     pub fn envelope(&self, list: &str, item: &str, rows: Vec<Value>) -> Value {
         let mut fields = Map::new();
-        // Not by `json!`, which would copy the rows.
+        // Not with `json!`, which would copy the rows.
         let rows = Map::from_iter([(item.to_owned(), Value::Array(rows))]);
         fields.insert(list.to_owned(), Value::Object(rows));
         let next = self.next.as_deref().unwrap_or_default();

@@ -1,10 +1,10 @@
-//! The parameters of one call, after the wire: pure. Reads each in the form in which the vendor defines it.
+//! The decoded parameters of one call: pure. Parses each in the vendor's documented form.
 
 use std::collections::BTreeSet;
 
 use super::error::{self, ApiError};
 
-/// Names and values from query and form, in the order in which they came.
+/// Names and values from query and form, in their order of arrival.
 #[derive(Clone, Debug, Default)]
 pub struct Parameters(Vec<(String, String)>);
 
@@ -15,7 +15,7 @@ impl Parameters {
         Self(pairs)
     }
 
-    /// All of them.
+    /// All pairs.
     #[must_use]
     pub fn pairs(&self) -> &[(String, String)] {
         &self.0
@@ -31,7 +31,7 @@ impl Parameters {
             .filter(|value| !value.is_empty())
     }
 
-    /// A number that is not negative.
+    /// A non-negative number.
     ///
     /// # Errors
     /// `InvalidParameter`.

@@ -121,7 +121,7 @@ pub fn caller_identity(caller: &Caller) -> Value {
             "Arn": format!("acs:sts::{account}:assumed-role/{user}/{user}"),
         });
     }
-    // A user's ID is a number of 18 digits that no key shows; one for each key is made up.
+    // The user ID has 18 digits and cannot be derived from a real key: make one from the access key ID.
     let number = access_key.bytes().fold(0_u64, |sum, byte| {
         sum.wrapping_mul(31).wrapping_add(u64::from(byte))
     });

@@ -1,4 +1,4 @@
-//! One object as the Describe calls show it, with the vendor's names. Reads only; pure.
+//! Rows of the Describe calls for each object, with the vendor's field names. Reads only; pure.
 
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
@@ -48,7 +48,7 @@ impl Cloud {
         })
     }
 
-    /// All interfaces, but without their groups: the vendor's rows have none either.
+    /// All interfaces without their groups, as in the vendor's rows.
     fn attached_rows(&self, instance: &Instance, at: Timestamp) -> Vec<Value> {
         [&instance.primary]
             .into_iter()
@@ -74,7 +74,7 @@ impl Cloud {
                 interface.membership.groups.at(at).clone()
             }
         };
-        // An interface that is managed for another service hides its instance.
+        // An interface that another service manages hides its instance.
         let instance = interface
             .instance
             .as_deref()
@@ -145,7 +145,7 @@ fn moment(moment: Timestamp, format: &str) -> String {
     moment.max(FIRST_DAY).strftime(format).to_string()
 }
 
-/// What the inventory starts with was made on this day.
+/// Creation date of the objects in the initial inventory.
 const FIRST_DAY: Timestamp = Timestamp::constant(1_700_000_000, 0);
 
 fn private_ips(ip: &str) -> Value {

@@ -1,5 +1,5 @@
-//! The wire of the simulated cloud: what a request says and whether its signature holds. Pure; `now` is an argument, and the
-//! nonces that were seen are state that the caller keeps.
+//! The wire protocol of the simulated cloud: parses requests and verifies signatures. Pure; `now` is an argument, and the
+//! caller stores the used nonces.
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -16,7 +16,7 @@ use super::body::Format;
 use super::error::{self, ApiError, missing_parameter};
 use super::parameters::Parameters;
 
-/// A request, read but not verified.
+/// A parsed request, not verified yet.
 #[derive(Debug)]
 pub struct Wire {
     method: Method,
@@ -28,7 +28,7 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// Reads query, form and headers. Never fails: what is missing shows later.
+    /// Parses query, form and headers. Never fails: later checks report missing values.
     #[must_use]
     pub fn read(request: &Request<Bytes>) -> Self {
         let pairs = |text: &[u8]| -> Vec<(String, String)> {
@@ -68,7 +68,7 @@ impl Wire {
         &self.parameters
     }
 
-    /// XML by default; JSON by `Format` or, where that is absent, by `accept`.
+    /// XML by default; JSON by `Format`, or by `accept` if `Format` is absent.
     #[must_use]
     pub fn format(&self) -> Format {
         match self.parameters.text("Format") {
@@ -83,25 +83,25 @@ impl Wire {
         }
     }
 
-    /// The host that was asked, as error bodies repeat it.
+    /// The requested host, which error bodies repeat.
     #[must_use]
     pub fn host(&self) -> &str {
         self.header("host").unwrap_or("ecs.aliyuncs.com")
     }
 
-    /// The action, if one is named.
+    /// The action, if the request names one.
     #[must_use]
     pub fn action(&self) -> Option<&str> {
         self.named("x-acs-action", "Action")
     }
 
-    /// The version of the API, if one is named.
+    /// The API version, if the request names one.
     #[must_use]
     pub fn version(&self) -> Option<&str> {
         self.named("x-acs-version", "Version")
     }
 
-    /// Version 1.0 does not sign headers, so they decide nothing there.
+    /// Version 1.0 does not sign headers, so it takes no action or version from them.
     fn named(&self, header: &str, parameter: &str) -> Option<&str> {
         let version_1 =
             self.header("authorization").is_none() && self.parameters.text("Signature").is_some();
@@ -110,7 +110,7 @@ impl Wire {
             .or_else(|| self.parameters.text(parameter))
     }
 
-    /// Only GET and POST are spoken.
+    /// Only GET and POST are supported.
     ///
     /// # Errors
     /// `UnsupportedHTTPMethod`.
@@ -121,10 +121,10 @@ impl Wire {
         Err(error::UNSUPPORTED_HTTP_METHOD.into())
     }
 
-    /// Who calls: verifies signature, time, nonce and security token.
+    /// Verifies signature, time, nonce and security token. Returns the caller.
     ///
     /// # Errors
-    /// Every code of the gateway about keys and signatures.
+    /// Every code of the gateway for keys and signatures.
     pub fn authenticate(
         &self,
         keys: &AccessKeys,
@@ -257,7 +257,7 @@ impl Wire {
 const UNSIGNED: &[&str] = &["x-acs-retry-attempts", "x-acs-retry-delay"];
 
 fn check_time(text: &str, now: Timestamp) -> Result<(), ApiError> {
-    // The parser takes far more than the one way in which the vendor writes a time.
+    // The parser accepts more forms than the one that the vendor uses.
     let time: Timestamp = text
         .parse()
         .ok()
@@ -270,10 +270,10 @@ fn check_time(text: &str, now: Timestamp) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Clocks may differ by 15 minutes.
+/// Tolerated clock difference (15 minutes).
 const SKEW: Duration = Duration::from_secs(15 * 60);
 
-/// Nonces that were seen, for as long as a request with them could still come. Two generations, so that nothing is searched.
+/// Used nonces, kept as long as a request with them could still be valid. Two generations, so that expiry needs no search.
 #[derive(Clone, Debug)]
 pub struct Nonces {
     turned: Timestamp,

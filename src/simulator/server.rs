@@ -1,4 +1,4 @@
-//! Puts a [`Simulator`] on a port: sockets and the clock are here and nowhere else. Decides nothing.
+//! Serves a [`Simulator`] on a port: the only module with sockets and a clock. Decides nothing.
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -19,7 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::{Answer, Delivery, Simulator};
 
-/// Serves the wire until the future is dropped. hyper itself rather than axum, because a fault must be able to break the
+/// Serves the API until the future is dropped. Uses hyper rather than axum, because a fault must be able to break the
 /// connection.
 pub async fn serve(listener: TcpListener, simulator: Arc<Simulator>) {
     loop {
@@ -28,7 +28,7 @@ pub async fn serve(listener: TcpListener, simulator: Arc<Simulator>) {
                 tokio::spawn(connection(stream, simulator.clone()));
             }
             Err(error) => {
-                // Out of file descriptors, mostly: it passes when connections close.
+                // Usually out of file descriptors, until other connections close.
                 tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
@@ -46,12 +46,12 @@ async fn connection(stream: TcpStream, simulator: Arc<Simulator>) {
     let ended = std::future::poll_fn(|context| connection.poll_without_shutdown(context)).await;
     let stream = connection.into_parts().io.into_inner();
     if ended.is_err() && reset.load(Ordering::Relaxed) {
-        // With no linger the kernel sends a reset instead of an orderly end.
+        // Without linger the kernel sends a reset instead of an orderly close.
         let _ = stream.set_zero_linger();
     }
 }
 
-/// The connection is to be broken.
+/// The connection must be broken.
 #[derive(Debug, thiserror::Error)]
 #[error("the connection is broken on purpose")]
 struct Break;
@@ -91,7 +91,7 @@ async fn answer(
     deliver(response, delivery).await
 }
 
-/// As the vendor's gateway: far more than any call of ours needs.
+/// The limit of the vendor's gateway, in bytes; far more than our calls need.
 const LARGEST_REQUEST: usize = 1 << 20;
 
 async fn deliver(response: Response<Bytes>, delivery: Delivery) -> Result<Response<Body>, Break> {
@@ -105,7 +105,7 @@ async fn deliver(response: Response<Bytes>, delivery: Delivery) -> Result<Respon
                 .headers
                 .insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
             let half = body.slice(..body.len() / 2);
-            // The pause lets the first half reach the client before the connection ends.
+            // The pause lets the first half reach the client before the connection closes.
             let broken = stream::once(async {
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 Err(Break)

@@ -1,4 +1,4 @@
-//! What can be set about the simulated cloud as a whole, and how durations are written: only types and parsing, pure.
+//! Settings of the simulated cloud as a whole, and the syntax of durations: only types and parsing, pure.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,30 +8,30 @@ use serde::{Deserialize, Deserializer};
 use super::action::Action;
 use super::timeline::MEMORY;
 
-/// The knobs. Defaults are those of the vendor's pages.
+/// The settings. Defaults are those of the vendor's pages.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// How long every call takes.
+    /// Duration of every call.
     pub latency: Duration,
-    /// Describe answers from the state of this long ago.
+    /// Describe reads the state as of this long ago.
     pub lag: Duration,
     /// How long `Pending`, `Starting` and `Stopping` last.
     pub transition: Duration,
-    /// Security groups an instance or interface can be in.
+    /// Limit of security groups per instance or interface.
     pub groups_per_target: usize,
-    /// Instances and interfaces in a normal group.
+    /// Limit of instances and interfaces per normal group.
     pub members_per_group: usize,
-    /// Interfaces in an enterprise group.
+    /// Limit of interfaces per enterprise group.
     pub members_per_enterprise_group: usize,
-    /// Rules over all groups of one target.
+    /// Limit of rules over all groups of one target.
     pub rules_per_target: u32,
-    /// What Join answers to a member.
+    /// Answer of Join for a member.
     pub join_member: JoinMember,
-    /// Which edition of the vendor's error tables is spoken.
+    /// Edition of the vendor's error tables.
     pub codes: Codes,
-    /// Whether a second change of a target within the latency of the first is a 409.
+    /// Whether a second change of a target within the latency of the first is answered with 409.
     pub conflicts: bool,
-    /// Calls a minute by action, for each account and region.
+    /// Calls per minute by action, for each account and region.
     pub limits: BTreeMap<String, u32>,
 }
 
@@ -53,7 +53,7 @@ impl Default for Settings {
     }
 }
 
-/// What Join answers when the target is a member already. The vendor's pages say 403; some live answers were seen as 200.
+/// Answer of Join for a target that is already a member. The vendor's pages document 403; some live answers were 200.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub enum JoinMember {
     /// 403 `InvalidInstanceId.AlreadyExists`.
@@ -66,14 +66,14 @@ pub enum JoinMember {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Codes {
-    /// Today's pages.
+    /// The current pages.
     Current,
-    /// The first edition: `OperationDenied` for a locked instance, `IncorrectInstanceStatus` while creating,
-    /// `InstanceNotInSecurityGroup` on leaving a group that the target is not in.
+    /// The first edition: `OperationDenied` for a locked instance, `IncorrectInstanceStatus` during creation,
+    /// `InstanceNotInSecurityGroup` for a Leave from a group without the target.
     Original,
 }
 
-/// Settings to change; what is absent stays. Shared by the inventory and the admin port.
+/// Settings to change; absent ones stay. Shared by the inventory and the admin port.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SettingsChange {
@@ -90,13 +90,13 @@ pub struct SettingsChange {
     join_member: Option<JoinMember>,
     codes: Option<Codes>,
     conflicts: Option<bool>,
-    /// Merged into the limits that stand; `null` takes one away.
+    /// Merged into the current limits; `null` removes one.
     #[serde(default, deserialize_with = "limits")]
     limits: BTreeMap<String, Option<u32>>,
 }
 
 impl SettingsChange {
-    /// Puts the change into effect.
+    /// Applies the change.
     pub fn apply(self, settings: &mut Settings) {
         let Self {
             latency,
@@ -133,7 +133,7 @@ impl SettingsChange {
     }
 }
 
-/// Nothing older than [`MEMORY`] is known any more.
+/// Rejects a lag above [`MEMORY`]: older state is not stored.
 fn lag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     let lag = optional_duration(deserializer)?;
     if lag.is_some_and(|lag| lag > MEMORY) {
@@ -159,16 +159,16 @@ fn replace<T>(slot: &mut T, value: Option<T>) {
     }
 }
 
-/// `30ms`, `10s`, `5m`, `1h 30m`: never negative.
+/// Parses `30ms`, `10s`, `5m`, `1h 30m`: never negative.
 ///
 /// # Errors
-/// A sentence that says what was expected.
+/// A sentence that names the expected form.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
         .map_err(|_| format!("{text:?} is not a duration: write it as 30ms, 10s or 5m"))
 }
 
-/// Serde's way to [`parse_duration`] for a field that may be absent.
+/// [`parse_duration`] for serde and a field that may be absent.
 ///
 /// # Errors
 /// The sentence of [`parse_duration`].
@@ -180,7 +180,7 @@ pub fn optional_duration<'de, D: Deserializer<'de>>(
         .transpose()
 }
 
-/// Serde's way to [`parse_duration`].
+/// [`parse_duration`] for serde.
 ///
 /// # Errors
 /// The sentence of [`parse_duration`].

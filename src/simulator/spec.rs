@@ -1,4 +1,4 @@
-//! One group, instance or interface as inventory and admin port write it: only types.
+//! One group, instance or interface in the inventory or the admin port: only types.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -11,25 +11,25 @@ use super::cloud::{GroupKind, Id, InstanceStatus, InterfaceStatus, Resource};
 use super::inventory::InventoryError;
 use super::settings::optional_duration;
 
-/// Where and whose an object is.
+/// The common fields: place and owner.
 macro_rules! spec {
     ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* }) => {
         $(#[$doc])*
         #[derive(Clone, Debug, Deserialize)]
         #[serde(rename_all = "camelCase", deny_unknown_fields)]
         pub struct $name {
-            /// Its ID.
+            /// ID of the object.
             pub id: String,
             /// Region; `cn-hangzhou` by default.
             pub region: Option<String>,
             /// UID of the owner; the default account if absent.
             pub account: Option<String>,
-            /// Other accounts can see it.
+            /// Whether other accounts can see it.
             #[serde(default)]
             pub shared: bool,
             /// VPC; `vpc-sim` by default.
             pub vpc_id: Option<String>,
-            /// In the classic network, in no VPC.
+            /// Whether it is in the classic network, outside of any VPC.
             #[serde(default)]
             pub classic: bool,
             /// Tags.
@@ -67,13 +67,13 @@ spec! {
         /// `normal` (default) or `enterprise`.
         #[serde(default, rename = "type")]
         kind: GroupKind,
-        /// Managed by a cloud product.
+        /// Whether a cloud product manages it.
         #[serde(default)]
         service_managed: bool,
         /// Number of rules.
         #[serde(default)]
         rules: u32,
-        /// Members that it can have.
+        /// Member quota.
         quota: Option<usize>,
     }
 }
@@ -93,20 +93,20 @@ spec! {
         private_ip: Option<String>,
         /// Status; `Running` by default.
         status: Option<InstanceStatus>,
-        /// How long an intermediate status lasts. Absent: for ever.
+        /// Duration of an intermediate status. Absent: for ever.
         #[serde(default, deserialize_with = "optional_duration")]
         status_for: Option<Duration>,
         /// Lock reasons.
         #[serde(default)]
         locks: BTreeSet<String>,
-        /// Whether the type can be in enterprise groups; true by default.
+        /// Whether the instance type supports enterprise groups; true by default.
         enterprise_groups: Option<bool>,
-        /// ID of the primary interface; made from the instance's by default.
+        /// ID of the primary interface; derived from the instance's by default.
         primary_network_interface_id: Option<String>,
-        /// Groups that it is in.
+        /// Groups of the instance.
         #[serde(default)]
         security_group_ids: BTreeSet<String>,
-        /// Groups that it can be in.
+        /// Group quota.
         quota: Option<usize>,
     }
 }
@@ -124,16 +124,16 @@ spec! {
         private_ip: Option<String>,
         /// Status; `InUse` when attached, else `Available`.
         status: Option<InterfaceStatus>,
-        /// How long an intermediate status lasts. Absent: for ever.
+        /// Duration of an intermediate status. Absent: for ever.
         #[serde(default, deserialize_with = "optional_duration")]
         status_for: Option<Duration>,
-        /// Managed by a cloud product.
+        /// Whether a cloud product manages it.
         #[serde(default)]
         service_managed: bool,
-        /// Groups that it is in.
+        /// Groups of the interface.
         #[serde(default)]
         security_group_ids: BTreeSet<String>,
-        /// Groups that it can be in.
+        /// Group quota.
         quota: Option<usize>,
     }
 }
@@ -141,7 +141,7 @@ spec! {
 macro_rules! named {
     ($name:ident { $($field:ident: $value:expr),* $(,)? }) => {
         impl $name {
-            /// One with this ID and defaults for all the rest.
+            /// An object with this ID and defaults for all other fields.
             #[must_use]
             pub fn named(id: impl Into<String>) -> Self {
                 Self {

@@ -1,4 +1,4 @@
-//! One-minute windows for each (account, action, region), as the vendor's gateway counts: pure, `now` is an argument.
+//! One-minute windows per account, action and region, as the vendor's gateway counts: pure, `now` is an argument.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::error::{ApiError, THROTTLING_USER};
 
-/// Calls counted in the window that is open.
+/// Calls counted in the current windows.
 #[derive(Clone, Debug, Default)]
 pub struct Throttle {
     windows: HashMap<(String, String, String), Window>,
@@ -20,7 +20,7 @@ struct Window {
 }
 
 impl Throttle {
-    /// Counts a call, or refuses it with the headers that say when to come back. A refused call is not counted.
+    /// Counts a call, or rejects it with headers that name the time to retry. Rejected calls are not counted.
     ///
     /// # Errors
     /// `Throttling.User`.

@@ -1,12 +1,12 @@
-//! A value and when it changed, future included: pure. It is how the simulated cloud has intermediate states and a lagging
-//! Describe without a clock or a thread: every reader says for which moment it asks.
+//! A value with its past and planned changes: pure. Gives the simulated cloud intermediate states and a lagging Describe
+//! without a clock or a thread: every reader names its time.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 
-/// A value over time. Entries are sorted by time; those that lie ahead are transitions that nobody has to fire.
+/// A value over time. Entries are sorted by time. Future entries are transitions that take effect without further action.
 #[derive(Clone, Debug)]
 pub struct Timeline<T> {
     first: T,
@@ -14,7 +14,7 @@ pub struct Timeline<T> {
 }
 
 impl<T> Timeline<T> {
-    /// A value that has always been so.
+    /// A value that has never changed.
     #[must_use]
     pub fn new(value: T) -> Self {
         Self {
@@ -33,7 +33,7 @@ impl<T> Timeline<T> {
             .map_or(&self.first, |(_, value)| value)
     }
 
-    /// The value from `now` on. What was planned for later is given up; what nobody can ask for any more is forgotten.
+    /// Sets the value from `now` on. Drops planned changes, and those too old to be read.
     pub fn set(&mut self, now: Timestamp, value: T) {
         while self.changes.back().is_some_and(|(from, _)| *from >= now) {
             self.changes.pop_back();
@@ -42,7 +42,7 @@ impl<T> Timeline<T> {
         self.forget(earlier(now, MEMORY));
     }
 
-    /// The value from a later moment on, behind everything that is planned already.
+    /// Plans a value from a later time on, after all planned changes.
     pub fn plan(&mut self, from: Timestamp, value: T) {
         self.changes.push_back((from, value));
     }
@@ -62,7 +62,7 @@ impl<T> Timeline<T> {
     }
 }
 
-/// How far back a lagging Describe can look.
+/// Longest lag of Describe (10 minutes).
 pub const MEMORY: Duration = Duration::from_secs(600);
 
 /// `now + by`, never past the end of time.
