@@ -189,6 +189,7 @@ fn settings(typed: Typed, variable: impl Fn(&str) -> Option<String>) -> Result<S
         default_endpoints: EndpointSpec {
             ecs: typed.ecs_endpoint,
             sts: typed.sts_endpoint,
+            allow_insecure: None,
         },
         scan_period: typed.scan_period,
         max_writes_in_flight: typed.max_writes_in_flight,

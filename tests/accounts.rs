@@ -209,8 +209,7 @@ async fn unreachable_endpoint_affects_only_its_account() -> Result<()> {
 #[tokio::test]
 async fn without_a_grant_nothing_is_joined_or_left() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
-    let named =
-        |groups: Value| json!([{"namespaces": {"names": [env.name]}, "securityGroupIDs": groups}]);
+    let named = |groups: Value| json!([{"name": "all", "namespaces": {"names": [env.name]}, "securityGroups": {"ids": groups}}]);
     env.write_account(named(json!(["sg-web"]))).await?;
     env.apply("web", "i-web", "sg-web", json!({})).await?;
     env.apply("db", "i-web", "sg-db", json!({})).await?;
@@ -225,7 +224,7 @@ async fn without_a_grant_nothing_is_joined_or_left() -> Result<()> {
 
     for grants in [
         json!([]),
-        json!([{"namespaces": {"names": ["elsewhere"]}, "securityGroupIDs": ["*"]}]),
+        json!([{"name": "all", "namespaces": {"names": ["elsewhere"]}, "securityGroups": {"ids": ["*"]}}]),
         named(json!(["sg-base"])),
     ] {
         env.write_account(grants).await?;
@@ -258,7 +257,7 @@ async fn without_a_grant_nothing_is_joined_or_left() -> Result<()> {
 async fn grant_by_label_follows_namespace_labels() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     let selector = json!({"matchLabels": {"team": env.name}});
-    env.write_account(json!([{"namespaces": {"selector": selector}, "securityGroupIDs": ["*"]}]))
+    env.write_account(json!([{"name": "all", "namespaces": {"selector": selector}, "securityGroups": {"ids": ["*"]}}]))
         .await?;
     env.apply("web", "i-web", "sg-web", json!({})).await?;
     env.until_reason("web", "NotGranted").await?;
@@ -349,7 +348,7 @@ async fn write_account(env: &TestEnv, name: &str, secret: &str, endpoint: &str) 
         "spec": {
             "credentials": {"secretRef": {"name": secret}},
             "endpoints": {"ecs": endpoint, "sts": endpoint},
-            "grants": [{"namespaces": {"names": [env.name]}, "securityGroupIDs": ["*"]}],
+            "grants": [{"name": "all", "namespaces": {"names": [env.name]}, "securityGroups": {"ids": ["*"]}}],
         },
     });
     let by_us = PatchParams::apply("test").force();

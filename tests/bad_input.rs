@@ -90,7 +90,7 @@ async fn malformed_id_is_rejected_with_its_field() -> Result<()> {
             let what_to_write = if too_long {
                 "may not be more than"
             } else {
-                "write "
+                "must be "
             };
             let sentence = [&*format!("spec.{field}"), what_to_write];
             refused(&env, EDGE, spec.clone(), &sentence).await?;
@@ -159,7 +159,7 @@ async fn missing_or_extra_membership_fields_are_rejected() -> Result<()> {
         // No object can have such a name, and the field cannot be changed.
         (
             json!({"accountRef": {"name": "theirs/default"}}),
-            &["spec.accountRef.name", "write the name of an object"],
+            &["spec.accountRef.name", "must be the name of an object"],
         ),
         (
             json!({"accountRef": {"name": "Default"}}),
@@ -264,7 +264,7 @@ async fn stricter_crd_rule_does_not_block_older_objects() -> Result<()> {
     let field =
         "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/securityGroupID";
     let stricter = json!([
-        {"op": "replace", "path": format!("{field}/pattern"), "value": "^sg-bp[a-z0-9]+$"},
+        {"op": "add", "path": format!("{field}/pattern"), "value": "^sg-bp[a-z0-9]+$"},
         {"op": "replace", "path": format!("{field}/x-kubernetes-validations"), "value": [
             {"rule": "self.startsWith('sg-bp')", "message": "stricter"},
         ]},
@@ -286,7 +286,7 @@ async fn stricter_crd_rule_does_not_block_older_objects() -> Result<()> {
     // A status, a policy, an annotation, a finalizer: none of them is what the rule is about.
     env.write_account(json!([])).await?;
     env.until_reason("web", "NotGranted").await?;
-    let everything = json!([{"namespaces": {"names": [env.name]}, "securityGroupIDs": ["*"]}]);
+    let everything = json!([{"name": "all", "namespaces": {"names": [env.name]}, "securityGroups": {"ids": ["*"]}}]);
     env.write_account(everything).await?;
     env.until_reason("web", "Joined").await?;
     let policy =
@@ -306,7 +306,7 @@ fn good_account() -> Value {
     json!({
         "credentials": {"secretRef": {"name": "aliyun"}},
         "endpoints": {"ecs": "https://ecs-vpc.cn-beijing.aliyuncs.com", "sts": "http://127.0.0.1:18080"},
-        "grants": [{"namespaces": {"names": ["default"]}, "securityGroupIDs": ["*"]}],
+        "grants": [{"name": "all", "namespaces": {"names": ["default"]}, "securityGroups": {"ids": ["*"]}}],
     })
 }
 
@@ -316,20 +316,29 @@ async fn credentials_need_one_secret_name_or_environment() -> Result<()> {
     accepted(&env, CLUSTER, good_account()).await?;
     let secret = "spec.credentials.secretRef";
     let name = "spec.credentials.secretRef.name";
-    let one = "set exactly one of secretRef and environment";
+    let required = "must be set, unless environment is";
     let cases: &[(Value, &[&str])] = &[
         (json!("-"), &["spec.credentials", "Required"]),
-        (json!({}), &["spec.credentials", one]),
+        (
+            json!({}),
+            &["spec.credentials.secretRef: Required value", required],
+        ),
         (
             json!({"secretRef": {"name": "aliyun"}, "environment": {}}),
-            &["spec.credentials", one],
+            &[
+                "spec.credentials.environment: Forbidden",
+                "must not be set when secretRef is",
+            ],
         ),
-        (json!({"secretRef": null}), &["spec.credentials", one]),
+        (
+            json!({"secretRef": null}),
+            &["spec.credentials.secretRef", required],
+        ),
         (json!({"secretRef": {}}), &[name, "Required"]),
         (json!({"secretRef": {"name": ""}}), &[name]),
         (
             json!({"secretRef": {"name": "../other/secret"}}),
-            &[name, "write the name of an object"],
+            &[name, "must be the name of an object"],
         ),
         (json!({"secretRef": {"name": "a\nb"}}), &[name]),
         (
@@ -354,16 +363,22 @@ async fn grant_needs_namespaces_and_groups() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     let (namespaces, groups) = (
         "spec.grants[0].namespaces",
-        "spec.grants[0].securityGroupIDs",
+        "spec.grants[0].securityGroups.ids",
     );
-    let one = "set exactly one of names and selector";
-    let grant = |namespaces: Value, groups: Value| json!({"namespaces": namespaces, "securityGroupIDs": groups});
+    let (one, not_both) = (
+        "must be set, unless selector is",
+        "must not be set when names is",
+    );
+    let grant = |namespaces: Value, groups: Value| json!({"name": "all", "namespaces": namespaces, "securityGroups": {"ids": groups}});
     let named = |groups: Value| grant(json!({"names": ["default"]}), groups);
     let cases: &[(Value, &[&str])] = &[
-        (grant(json!({}), json!(["*"])), &[namespaces, one]),
+        (
+            grant(json!({}), json!(["*"])),
+            &["spec.grants[0].namespaces.names: Required value", one],
+        ),
         (
             grant(json!({"names": ["default"], "selector": {}}), json!(["*"])),
-            &[namespaces, one],
+            &["spec.grants[0].namespaces.selector: Forbidden", not_both],
         ),
         (
             grant(json!({"names": []}), json!(["*"])),
@@ -380,37 +395,68 @@ async fn grant_needs_namespaces_and_groups() -> Result<()> {
             grant(json!({"names": ["default", ""]}), json!(["*"])),
             &[
                 "spec.grants[0].namespaces.names[1]",
-                "write the name of a namespace",
+                "must be the name of a namespace",
             ],
         ),
         (
-            json!({"securityGroupIDs": ["*"]}),
+            json!({"name": "all", "securityGroups": {"ids": ["*"]}}),
             &[namespaces, "Required"],
         ),
         (
-            json!({"namespaces": {"names": ["default"]}}),
-            &[groups, "Required"],
+            json!({"name": "all", "namespaces": {"names": ["default"]}}),
+            &["spec.grants[0].securityGroups", "Required"],
         ),
         (named(json!([])), &[groups]),
-        (named(json!(vec!["sg-web"; 1001])), &[groups]),
+        (named(json!(vec!["sg-web"; 513])), &[groups]),
         (
             named(json!(["sg-web", "web"])),
-            &["spec.grants[0].securityGroupIDs[1]"],
+            &["spec.grants[0].securityGroups.ids[1]"],
         ),
         (
             named(json!(["sg-*"])),
-            &["spec.grants[0].securityGroupIDs[0]", "or * for all"],
+            &["spec.grants[0].securityGroups.ids[0]", "or * for all"],
         ),
         (
             named(json!(["sg-a\nsg-b"])),
-            &["spec.grants[0].securityGroupIDs[0]"],
+            &["spec.grants[0].securityGroups.ids[0]"],
+        ),
+        (
+            named(json!(["sg-BP1"])),
+            &["spec.grants[0].securityGroups.ids[0]", "in lower case"],
+        ),
+        (
+            named(json!(["sg-web", "sg-web"])),
+            &["spec.grants[0].securityGroups.ids[1]", "Duplicate value"],
+        ),
+        (
+            grant(json!({"names": ["a", "a"]}), json!(["*"])),
+            &["spec.grants[0].namespaces.names[1]", "Duplicate value"],
+        ),
+        (
+            json!({"namespaces": {"names": ["a"]}, "securityGroups": {"ids": ["*"]}}),
+            &["spec.grants[0].name", "Required value"],
+        ),
+        (
+            with(named(json!(["*"])), &json!({"name": "Team A"})),
+            &["spec.grants[0].name", "must be a DNS label"],
+        ),
+        (
+            with(named(json!(["*"])), &json!({"name": "x".repeat(64)})),
+            &["spec.grants[0].name", "may not be more than 63"],
+        ),
+        (
+            with(named(json!(["*"])), &json!({"securityGroups": ["*"]})),
+            &["spec.grants[0].securityGroups", "object"],
         ),
     ];
     for (grant, sentence) in cases {
         let spec = with(good_account(), &json!({"grants": [grant]}));
         refused(&env, CLUSTER, spec, sentence).await?;
     }
-    Ok(())
+    let twice = [named(json!(["sg-a"])), named(json!(["sg-b"]))];
+    let spec = with(good_account(), &json!({"grants": twice}));
+    let sentence = ["spec.grants[1]", "Duplicate value", r#"{"name":"all"}"#];
+    refused(&env, CLUSTER, spec, &sentence).await
 }
 
 #[tokio::test]
@@ -421,7 +467,7 @@ async fn malformed_namespace_selector_is_rejected() -> Result<()> {
         "spec.grants[0].namespaces.selector.matchExpressions[0]",
     );
     let granted = |selector: &Value| {
-        let grant = json!({"namespaces": {"selector": selector}, "securityGroupIDs": ["*"]});
+        let grant = json!({"name": "all", "namespaces": {"selector": selector}, "securityGroups": {"ids": ["*"]}});
         with(good_account(), &json!({"grants": [grant]}))
     };
     for good in [
@@ -437,7 +483,7 @@ async fn malformed_namespace_selector_is_rejected() -> Result<()> {
         let requirement = json!({"key": key, "operator": operator, "values": values});
         json!({"matchExpressions": [requirement]})
     };
-    let need = "In and NotIn need values, Exists and DoesNotExist take none";
+    let need = "must not be empty for In and NotIn, and must be empty for Exists and DoesNotExist";
     let cases: &[(Value, &[&str])] = &[
         // Would be all namespaces.
         (expressed("team", "NotIn", json!([])), &[expression, need]),
@@ -508,9 +554,90 @@ async fn endpoint_must_be_scheme_host_and_port() -> Result<()> {
             let spec = with(good_account(), &json!({"endpoints": {field: url}}));
             let sentence = [
                 &*format!("spec.endpoints.{field}"),
-                "write http:// or https://",
+                "must be https:// or http://, a host and",
+                "without a slash at the end",
             ];
             refused(&env, CLUSTER, spec, &sentence).await?;
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn endpoint_may_hold_the_region_once_in_its_host() -> Result<()> {
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
+    let spec = |endpoints: Value| with(good_account(), &json!({"endpoints": endpoints}));
+    for ecs in [
+        "https://ecs.{region}.example.com",
+        "https://{region}",
+        "https://ecs-{region}:8443",
+    ] {
+        accepted(&env, CLUSTER, spec(json!({"ecs": ecs}))).await?;
+    }
+    for ecs in [
+        "https://{region}.{region}.example.com",
+        "https://{Region}.example.com",
+        "https://ecs.example.com:{region}",
+        "https://ecs.example.com/{region}",
+        "{region}",
+    ] {
+        let sentence = ["spec.endpoints.ecs", "https://ecs.{region}.example.com"];
+        refused(&env, CLUSTER, spec(json!({"ecs": ecs})), &sentence).await?;
+    }
+    let sts = spec(json!({"sts": "https://sts.{region}.example.com"}));
+    refused(&env, CLUSTER, sts, &["spec.endpoints.sts", "a host"]).await
+}
+
+#[tokio::test]
+async fn unencrypted_endpoint_must_be_loopback_or_allowed() -> Result<()> {
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
+    for field in ["ecs", "sts"] {
+        for host in ["127.0.0.1", "127.255.0.1", "localhost:80", "[::1]:18080"] {
+            let endpoints = json!({field: format!("http://{host}")});
+            let spec = with(good_account(), &json!({"endpoints": endpoints}));
+            accepted(&env, CLUSTER, spec).await?;
+        }
+        for host in [
+            "simulator",
+            "10.0.0.1",
+            "127.0.0.1.example.com",
+            "localhost.example.com:80",
+            "[::2]",
+        ] {
+            let mut endpoints = json!({field: format!("http://{host}")});
+            let sentence = [
+                &*format!("spec.endpoints.{field}: Invalid value"),
+                "must be https://, or set allowInsecure: true",
+            ];
+            for allowed in [Value::Null, json!(false)] {
+                endpoints["allowInsecure"] = allowed;
+                let spec = with(good_account(), &json!({"endpoints": endpoints}));
+                refused(&env, CLUSTER, spec, &sentence).await?;
+            }
+            endpoints["allowInsecure"] = json!(true);
+            let spec = with(good_account(), &json!({"endpoints": endpoints}));
+            accepted(&env, CLUSTER, spec).await?;
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn malformed_secret_key_name_is_rejected() -> Result<()> {
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
+    let with_keys = |keys: Value| {
+        let credentials = json!({"secretRef": {"name": "aliyun", "keys": keys}});
+        with(good_account(), &json!({"credentials": credentials}))
+    };
+    let request = creation(&env, CLUSTER, &with_keys(json!({"accessKeyID": "id"})))?;
+    let made: Value = env.client.request(request).await?;
+    let keys = json!({"accessKeyID": "id", "accessKeySecret": "accessKeySecret", "securityToken": "securityToken"});
+    assert_eq!(made["spec"]["credentials"]["secretRef"]["keys"], keys);
+    for field in ["accessKeyID", "accessKeySecret", "securityToken"] {
+        for name in ["", "a b", "a/b", "é"] {
+            let path = format!("spec.credentials.secretRef.keys.{field}");
+            let sentence = [path.as_str(), "must be a key of a Secret"];
+            refused(&env, CLUSTER, with_keys(json!({field: name})), &sentence).await?;
         }
     }
     Ok(())
@@ -533,7 +660,7 @@ async fn cloud_account_rejects_cluster_only_fields() -> Result<()> {
         ),
         (
             json!({"credentials": {}}),
-            ["spec.credentials", "set secretRef"],
+            ["spec.credentials.secretRef: Required value", "must be set"],
         ),
     ] {
         let spec = with(good.clone(), &change);

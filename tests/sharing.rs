@@ -133,8 +133,7 @@ async fn refuse_applies_to_foreign_edges_not_siblings() -> Result<()> {
 #[tokio::test]
 async fn granted_namespaces_share_an_edge() -> Result<()> {
     let (env, tenant) = env_and_tenant().await?;
-    let both =
-        json!([{"namespaces": {"names": [env.name, tenant.name]}, "securityGroupIDs": ["*"]}]);
+    let both = json!([{"name": "all", "namespaces": {"names": [env.name, tenant.name]}, "securityGroups": {"ids": ["*"]}}]);
     env.write_account(both).await?;
     env.apply("a", "i-web", "sg-web", json!({})).await?;
     env.until_reason("a", "Joined").await?;
@@ -190,7 +189,7 @@ async fn sibling_of_another_account_does_not_prevent_leave() -> Result<()> {
     let other = format!("{}-other", env.name);
     env.write_secret_named(&other, "otherid", "testsecret")
         .await?;
-    let grants = json!([{"namespaces": {"names": [env.name]}, "securityGroupIDs": ["*"]}]);
+    let grants = json!([{"name": "all", "namespaces": {"names": [env.name]}, "securityGroups": {"ids": ["*"]}}]);
     env.write_account_named(&other, grants).await?;
     env.apply("a", "i-web", "sg-web", json!({})).await?;
     env.until_reason("a", "Joined").await?;

@@ -137,7 +137,7 @@ impl BenchCluster {
             "spec": {
                 "credentials": {"secretRef": {"name": key.account}},
                 "endpoints": {"ecs": endpoint, "sts": endpoint},
-                "grants": [{"namespaces": {"names": [NAMESPACE]}, "securityGroupIDs": ["*"]}],
+                "grants": [{"name": "all", "namespaces": {"names": [NAMESPACE]}, "securityGroups": {"ids": ["*"]}}],
             },
         });
         accounts

@@ -225,7 +225,8 @@ fn covers(
     group: &SecurityGroupId,
 ) -> bool {
     let group_granted = grant
-        .security_group_ids
+        .security_groups
+        .ids
         .iter()
         .any(|granted| granted == "*" || granted == group.as_str());
     let named = grant
@@ -245,7 +246,7 @@ fn covers(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::account::GrantedNamespaces;
+    use crate::api::account::{GrantedNamespaces, GrantedSecurityGroups};
     use crate::api::membership::AccountKind;
 
     fn grant(yaml: &str) -> Grant {
@@ -281,7 +282,7 @@ mod tests {
 
     #[test]
     fn grant_by_name_covers_only_its_namespaces_and_groups() {
-        let grant = grant("{namespaces: {names: [web]}, securityGroupIDs: [sg-1]}");
+        let grant = grant("{name: web, namespaces: {names: [web]}, securityGroups: {ids: [sg-1]}}");
         assert!(covers(&grant, "web", None, &group("sg-1")));
         assert!(!covers(&grant, "web", None, &group("sg-2")));
         assert!(!covers(&grant, "other", None, &group("sg-1")));
@@ -289,8 +290,9 @@ mod tests {
 
     #[test]
     fn grant_by_label_needs_matching_known_labels() {
-        let grant =
-            grant("{namespaces: {selector: {matchLabels: {team: web}}}, securityGroupIDs: ['*']}");
+        let grant = grant(
+            "{name: web, namespaces: {selector: {matchLabels: {team: web}}}, securityGroups: {ids: ['*']}}",
+        );
         let labels = |team: &str| BTreeMap::from([("team".to_owned(), team.to_owned())]);
         assert!(covers(&grant, "a", Some(&labels("web")), &group("sg-1")));
         assert!(!covers(&grant, "a", Some(&labels("db")), &group("sg-1")));
@@ -318,7 +320,7 @@ mod tests {
             ("{key: team, operator: DoesNotExist}", false, false, true),
         ] {
             let grant = grant(&format!(
-                "{{namespaces: {{selector: {{matchExpressions: [{expression}]}}}}, securityGroupIDs: ['*']}}"
+                "{{name: web, namespaces: {{selector: {{matchExpressions: [{expression}]}}}}, securityGroups: {{ids: ['*']}}}}"
             ));
             let labels = |team: &str| BTreeMap::from([("team".to_owned(), team.to_owned())]);
             let covered = |labels| covers(&grant, "a", Some(&labels), &group("sg-1"));
@@ -332,7 +334,10 @@ mod tests {
     fn empty_grant_covers_nothing() {
         let grant = Grant {
             namespaces: GrantedNamespaces::default(),
-            security_group_ids: vec!["*".to_owned()],
+            name: "nobody".to_owned(),
+            security_groups: GrantedSecurityGroups {
+                ids: vec!["*".to_owned()],
+            },
         };
         assert!(!covers(&grant, "a", Some(&BTreeMap::new()), &group("sg-1")));
     }

@@ -89,7 +89,7 @@ pub fn status(
         reason: reason.clone(),
         message: message.clone(),
     };
-    let (account_uid, identity_arn, conditions) = match result {
+    let (account_uid, arn, conditions) = match result {
         CheckResult::Accepted(identity) => (
             Some(identity.account_uid.clone()),
             Some(identity.arn.clone()),
@@ -97,7 +97,7 @@ pub fn status(
         ),
         CheckResult::NoCredentials { .. } | CheckResult::Refused(_) | CheckResult::Unknown(_) => (
             previous.account_uid.clone(),
-            previous.identity_arn.clone(),
+            previous.arn.clone(),
             vec![
                 condition(reason::READY, Status::False),
                 condition(
@@ -115,7 +115,8 @@ pub fn status(
         observed_generation: generation,
         conditions: condition::merge(&previous.conditions, conditions, generation, now),
         account_uid,
-        identity_arn,
+        arn,
+        last_handled_reconcile_at: previous.last_handled_reconcile_at.clone(),
     };
     (next != *previous).then_some(next)
 }

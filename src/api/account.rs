@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::core::{Reason, Rule};
 use kube::{CustomResource, KubeSchema};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
@@ -47,7 +48,7 @@ use serde::{Deserialize, Serialize};
     )
 )]
 pub struct CloudAccountSpec {
-    /// How the operator proves who it is.
+    /// credentials say how the operator authenticates.
     pub credentials: NamespacedCredentials,
 }
 
@@ -85,41 +86,53 @@ pub struct CloudAccountSpec {
     )
 )]
 pub struct ClusterCloudAccountSpec {
-    /// How the operator proves who it is.
+    /// credentials say how the operator authenticates.
     pub credentials: ClusterCredentials,
 
-    /// Where the APIs are, for a VPC endpoint or a simulator. Leave it out for the public endpoints of each region.
+    /// endpoints are the base URLs of the APIs, for a VPC endpoint or a simulator. Default: the public endpoints of each region.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoints: Option<Endpoints>,
 
-    /// Which namespaces may use this account for which security groups. Without a grant nobody may.
+    /// grants say which namespaces may use this account for which security groups. Without a grant no namespace may use it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_owned()]))]
     pub grants: Vec<Grant>,
 }
 
 /// Credentials of a `CloudAccount`.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[x_kube(validation = Rule::new("has(self.secretRef)").message("set secretRef"))]
+#[x_kube(validation = Rule::new("has(self.secretRef)")
+    .message("must be set")
+    .reason(Reason::FieldValueRequired)
+    .field_path(".secretRef"))]
 #[serde(rename_all = "camelCase")]
 pub struct NamespacedCredentials {
-    /// Secret in the namespace of this object with the keys accessKeyID, accessKeySecret and, for a temporary key, securityToken.
+    /// secretRef names the Secret that holds the access key. It is read in the namespace of this object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<SecretRef>,
 }
 
 /// Credentials of a `ClusterCloudAccount`.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[x_kube(validation = Rule::new("has(self.secretRef) != has(self.environment)")
-    .message("set exactly one of secretRef and environment"))]
+#[x_kube(
+    validation = Rule::new("has(self.secretRef) || has(self.environment)")
+        .message("must be set, unless environment is")
+        .reason(Reason::FieldValueRequired)
+        .field_path(".secretRef"),
+    validation = Rule::new("!(has(self.secretRef) && has(self.environment))")
+        .message("must not be set when secretRef is")
+        .reason(Reason::FieldValueForbidden)
+        .field_path(".environment"),
+)]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterCredentials {
-    /// Secret in the operator's namespace with the keys accessKeyID, accessKeySecret and, for a temporary key, securityToken.
+    /// secretRef names the Secret that holds the access key. It is read in the operator's namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<SecretRef>,
 
-    /// Credentials of the operator's own process: `ALIBABA_CLOUD_ACCESS_KEY_ID`, `ALIBABA_CLOUD_ACCESS_KEY_SECRET` and, for a
-    /// temporary key, `ALIBABA_CLOUD_SECURITY_TOKEN`. Write `environment: {}`.
+    /// environment takes the credentials of the operator's own process: the variables `ALIBABA_CLOUD_ACCESS_KEY_ID`,
+    /// `ALIBABA_CLOUD_ACCESS_KEY_SECRET` and, for a temporary key, `ALIBABA_CLOUD_SECURITY_TOKEN`. Write environment: {}.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub environment: Option<EnvironmentCredentials>,
 }
@@ -131,94 +144,191 @@ pub struct EnvironmentCredentials {}
 /// A Secret by name; its namespace cannot be chosen.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SecretRef {
-    /// Name of the Secret.
+    /// name of the Secret.
     #[schemars(
-        length(min = 1, max = 253),
+        length(max = 253),
         regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
     )]
     pub name: String,
+    /// keys name the entries of the Secret that hold the access key.
+    #[serde(default)]
+    pub keys: SecretKeys,
 }
 
-/// Base URLs of the APIs.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// Which keys of a Secret hold the values.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretKeys {
+    /// accessKeyID is the key of the access key ID. Default: accessKeyID.
+    #[serde(rename = "accessKeyID", default = "access_key_id")]
+    #[schemars(length(max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
+    pub access_key_id: String,
+    /// accessKeySecret is the key of the access key secret. Default: accessKeySecret.
+    #[serde(default = "access_key_secret")]
+    #[schemars(length(max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
+    pub access_key_secret: String,
+    /// securityToken is the key of the STS token; only a temporary access key has one. Default: securityToken.
+    #[serde(default = "security_token")]
+    #[schemars(length(max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
+    pub security_token: String,
+}
+
+impl Default for SecretKeys {
+    fn default() -> Self {
+        Self {
+            access_key_id: access_key_id(),
+            access_key_secret: access_key_secret(),
+            security_token: security_token(),
+        }
+    }
+}
+
+fn access_key_id() -> String {
+    "accessKeyID".to_owned()
+}
+
+fn access_key_secret() -> String {
+    "accessKeySecret".to_owned()
+}
+
+fn security_token() -> String {
+    "securityToken".to_owned()
+}
+
+/// Base URLs of the APIs. The operator checks them again (`ecs::Endpoints`), because flags can name them, too.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[x_kube(
+    validation = insecure("ecs"),
+    validation = insecure("sts"),
+)]
+#[serde(rename_all = "camelCase")]
 pub struct Endpoints {
-    /// ECS, for example `https://ecs-vpc.cn-beijing.aliyuncs.com`. Used for every region.
+    /// ecs is the base URL of ECS, such as `https://ecs-vpc.cn-beijing.aliyuncs.com`. The text {region} may stand in the host
+    /// once, and is replaced by the region of the call; without it the URL is used for every region.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(
-        regex(pattern = r"^https?://[a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?(:[0-9]{1,5})?$"),
-        length(max = 255)
-    )]
+    #[schemars(length(max = 255))]
+    #[x_kube(validation = Rule::new(format!("self.replace('{{region}}', 'r', 1).matches(r'{BASE_URL}')"))
+        .message("must be https:// or http://, a host and, if needed, a port, without a slash at the end, such as https://ecs-vpc.cn-beijing.aliyuncs.com or https://ecs.{region}.example.com")
+        .reason(Reason::FieldValueInvalid))]
     pub ecs: Option<String>,
-    /// STS, for example `https://sts-vpc.cn-beijing.aliyuncs.com`.
+    /// sts is the base URL of STS, such as `https://sts-vpc.cn-beijing.aliyuncs.com`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(
-        regex(pattern = r"^https?://[a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?(:[0-9]{1,5})?$"),
-        length(max = 255)
-    )]
+    #[schemars(length(max = 255))]
+    #[x_kube(validation = Rule::new(format!("self.matches(r'{BASE_URL}')"))
+        .message("must be https:// or http://, a host and, if needed, a port, without a slash at the end, such as https://sts-vpc.cn-beijing.aliyuncs.com")
+        .reason(Reason::FieldValueInvalid))]
     pub sts: Option<String>,
+    /// allowInsecure permits http:// to hosts other than the loopback interface. Anyone on the way can then read and change the
+    /// calls; the access key secret itself is never sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allow_insecure: Option<bool>,
+}
+
+/// Scheme, host and perhaps a port.
+const BASE_URL: &str =
+    r"^https?://([a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?$";
+
+/// The rule that http:// is for the loopback interface, unless the account allows it elsewhere.
+fn insecure(field: &str) -> Rule {
+    let loopback = r"^http://(localhost|127(\.[0-9]{1,3}){3}|\[::1\])(:[0-9]{1,5})?$";
+    Rule::new(format!(
+        "!has(self.{field}) || !self.{field}.startsWith('http://') || (has(self.allowInsecure) && self.allowInsecure) || self.{field}.matches(r'{loopback}')"
+    ))
+    .message("must be https://, or set allowInsecure: true to send calls unencrypted to a host other than the loopback interface")
+    .reason(Reason::FieldValueInvalid)
+    .field_path(format!(".{field}"))
 }
 
 /// Lets some namespaces use some security groups.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct Grant {
-    /// Namespaces that the grant is for.
+    /// name of the grant, unique in this account.
+    #[schemars(length(max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub name: String,
+    /// namespaces that the grant is for.
     pub namespaces: GrantedNamespaces,
-    /// Security groups that they may use; `["*"]` for all.
-    #[serde(rename = "securityGroupIDs")]
+    /// securityGroups that these namespaces may use.
+    pub security_groups: GrantedSecurityGroups,
+}
+
+/// Security groups by ID.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GrantedSecurityGroups {
+    /// ids of the security groups; * stands for all.
     #[schemars(
-        length(min = 1, max = 1000),
-        inner(regex(pattern = r"^(\*|sg-[a-zA-Z0-9]+)$"), length(max = 64))
+        length(min = 1, max = 512),
+        inner(regex(pattern = r"^(\*|sg-[a-z0-9]+)$"), length(max = 64))
     )]
-    pub security_group_ids: Vec<String>,
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub ids: Vec<String>,
 }
 
 /// Namespaces by name or by label.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[x_kube(validation = Rule::new("has(self.names) != has(self.selector)").message("set exactly one of names and selector"))]
+#[x_kube(
+    validation = Rule::new("has(self.names) || has(self.selector)")
+        .message("must be set, unless selector is")
+        .reason(Reason::FieldValueRequired)
+        .field_path(".names"),
+    validation = Rule::new("!(has(self.names) && has(self.selector))")
+        .message("must not be set when names is")
+        .reason(Reason::FieldValueForbidden)
+        .field_path(".selector"),
+)]
 pub struct GrantedNamespaces {
-    /// Namespaces by name.
+    /// names of the namespaces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
-        length(min = 1, max = 1000),
-        inner(regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"), length(max = 63))
+        length(min = 1, max = 512),
+        inner(
+            regex(pattern = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"),
+            length(max = 63)
+        )
     )]
+    #[x_kube(merge_strategy = ListMerge::Set)]
     pub names: Option<Vec<String>>,
-    /// Namespaces by label. An empty selector means all namespaces.
+    /// selector of the namespaces by their labels. An empty selector selects all namespaces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<NamespaceSelector>,
 }
 
-/// Selects namespaces that fulfil all of it, as every label selector of Kubernetes does.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// Selects the namespaces that meet all requirements, as every label selector of Kubernetes does.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NamespaceSelector {
-    /// Labels that a namespace must have, with these values.
+    /// matchLabels are labels that a namespace must have, with these values.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "labels")]
     pub match_labels: BTreeMap<String, String>,
-    /// What else the labels of a namespace must fulfil.
+    /// matchExpressions are further requirements on the labels of a namespace.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub match_expressions: Vec<LabelRequirement>,
 }
 
-/// What one label must fulfil.
+/// A requirement on one label.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[x_kube(validation = Rule::new("(self.operator in ['In', 'NotIn']) == (has(self.values) && size(self.values) > 0)")
-    .message("In and NotIn need values, Exists and DoesNotExist take none"))]
+    .message("must not be empty for In and NotIn, and must be empty for Exists and DoesNotExist")
+    .reason(Reason::FieldValueInvalid)
+    .field_path(".values"))]
 pub struct LabelRequirement {
-    /// Name of the label.
+    /// key of the label.
     #[schemars(
-        length(min = 1, max = 317),
+        length(max = 317),
         regex(
             pattern = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
         )
     )]
     pub key: String,
-    /// In: it has one of the values. `NotIn`: it has none of them, or is not there. Exists: it is there. `DoesNotExist`: it is not.
+    /// operator compares the label. In: its value is one of the values. `NotIn`: its value is none of them, or there is no such
+    /// label. Exists: there is such a label. `DoesNotExist`: there is no such label.
     pub operator: LabelOperator,
-    /// Values for In and `NotIn`.
+    /// values for In and `NotIn`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
     #[schemars(
         length(max = 64),
         inner(
@@ -282,29 +392,34 @@ fn labels(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// What the operator found out about an account.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// The state of an account as the operator observed it.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CloudAccountStatus {
-    /// Generation of the spec that this status speaks of.
+    /// observedGeneration is the generation of the spec that this status is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
     pub observed_generation: Option<i64>,
-    /// Ready, and where they apply Reconciling and Stalled.
+    /// conditions are Ready; from the first check that got an answer on, Reachable; and, while they apply, Reconciling and Stalled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
     pub conditions: Vec<Condition>,
-    /// UID of the Alibaba Cloud account, as STS `GetCallerIdentity` tells it.
+    /// accountUID is the UID of the Alibaba Cloud account, as STS `GetCallerIdentity` returned it.
     #[serde(
         rename = "accountUID",
         default,
         skip_serializing_if = "Option::is_none"
     )]
+    #[schemars(length(max = 64))]
     pub account_uid: Option<String>,
-    /// ARN of the user or role that the calls are made as.
-    #[serde(
-        rename = "identityARN",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub identity_arn: Option<String>,
+    /// arn of the RAM user or role that the calls are made as.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub arn: Option<String>,
+    /// lastHandledReconcileAt is the value of the annotation security-group-operator.io/reconcile-requested-at that the last
+    /// check acted on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub last_handled_reconcile_at: Option<String>,
 }

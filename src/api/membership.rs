@@ -94,7 +94,7 @@ use serde::{Deserialize, Serialize};
         .reason(Reason::FieldValueInvalid)
         .field_path(".instanceID"),
     validation = Rule::new("has(self.instanceID) == has(oldSelf.instanceID) && has(self.networkInterfaceID) == has(oldSelf.networkInterfaceID)")
-        .message("the target is immutable; delete this object and create another one for the new target")
+        .message("is immutable; delete this object and create another one for the new target")
         .reason(Reason::FieldValueForbidden)
         .field_path(".instanceID"),
 )]
@@ -136,7 +136,7 @@ pub struct SecurityGroupMembershipSpec {
 
     /// accountRef names the account that the operator calls the cloud with. Default: the ClusterCloudAccount named default. It is immutable.
     #[serde(default)]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("is immutable; delete this object and create another one with the new accountRef").reason(Reason::FieldValueForbidden))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("is immutable; delete this object and create another one with the new accountRef").reason(Reason::FieldValueForbidden).field_path(".name"))]
     pub account_ref: AccountRef,
 
     /// managementPolicy says whether the operator may write to the cloud. Manage (default): it joins, repairs and removes. Observe: it never writes to the cloud and reports what it would do.
@@ -266,7 +266,7 @@ pub enum DriftPolicy {
     Report,
 }
 
-/// Joined if this operator made the target a member of the group, Adopted if it was one before.
+/// origin says who made the target a member: Joined (the operator) or Adopted (it was a member before this object).
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
 )]
@@ -317,7 +317,7 @@ pub struct SecurityGroupMembershipStatus {
     pub last_handled_reconcile_at: Option<String>,
 }
 
-/// The target as the cloud last described it.
+/// target is the instance or network interface as the cloud last described it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TargetStatus {
@@ -334,7 +334,7 @@ pub struct TargetStatus {
     pub lock_reasons: Vec<String>,
 }
 
-/// A refusal or failure in the cloud's own words.
+/// lastError is the last refusal or failure, in the cloud's own words.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LastError {
     /// action is the API action that failed, for example JoinSecurityGroup.

@@ -62,6 +62,10 @@ pub fn crds_yaml() -> Result<String, serde_saphyr::ser::Error> {
 /// at no extra write, and neither kstatus nor `kubectl wait` takes it for a finished one. And no `null`: a nullable
 /// field counts as set (`has(self.instanceID)`) when it is null; of any other, the API server drops the null.
 fn finished(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
+    let name = "security-group-operator".to_owned();
+    let labels = crd.metadata.labels.get_or_insert_default();
+    labels.insert("app.kubernetes.io/name".to_owned(), name.clone());
+    labels.insert("app.kubernetes.io/part-of".to_owned(), name);
     let pending = serde_json::json!({
         "conditions": [{
             "type": reason::READY,
@@ -79,78 +83,129 @@ fn finished(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
         else {
             continue;
         };
+        schema.title = None;
         refuse_null(schema);
-        explain_patterns(schema);
+        patterns_to_rules(schema);
+        plain_descriptions(schema);
         if let Some(status) = schema
             .properties
             .as_mut()
             .and_then(|properties| properties.get_mut("status"))
         {
             status.default = Some(JSON(pending.clone()));
+            limit_conditions(status);
         }
     }
     crd
 }
 
-/// A pattern that does not match is refused with the pattern. Beside that, what to write, in words.
-fn explain_patterns(schema: &mut JSONSchemaProps) {
-    let pattern = schema.pattern.clone().unwrap_or_default();
-    if let Some((_, rule, words)) = PATTERNS.iter().find(|(known, ..)| *known == pattern) {
+/// Replaces each known pattern by a rule that says in words what to write: a pattern is reported as the pattern. A rule on a
+/// string is reported with the path of the string, and has no other path to name.
+fn patterns_to_rules(schema: &mut JSONSchemaProps) {
+    if let Some((pattern, message)) = PATTERNS
+        .iter()
+        .find(|(pattern, _)| schema.pattern.as_deref() == Some(*pattern))
+    {
+        schema.pattern = None;
         let rule = ValidationRule {
-            rule: rule.map_or_else(|| format!("self.matches(r'{pattern}')"), str::to_owned),
-            message: Some((*words).to_owned()),
+            rule: format!("self.matches(r'{pattern}')"),
+            message: Some((*message).to_owned()),
+            reason: Some("FieldValueInvalid".to_owned()),
             ..ValidationRule::default()
         };
         let rules = &mut schema.x_kubernetes_validations;
         rules.get_or_insert_default().insert(0, rule);
     }
-    for_each_part(schema, explain_patterns);
+    for_each_part(schema, patterns_to_rules);
 }
 
-/// What to write where these patterns stand, and in long lists a rule that costs the API server less than the pattern and
-/// finds what people write by mistake. The syntax of labels is for the pattern alone: too dear, and known to whoever uses them.
-const PATTERNS: &[(&str, Option<&str>, &str)] = &[
+/// What to write where these patterns stand. The syntax of labels stays a pattern: as a rule it costs the API server too much.
+const PATTERNS: &[(&str, &str)] = &[
     (
         "^[a-z]{2}(-[a-z0-9]+)+$",
-        None,
         "must be a region, such as cn-hangzhou",
     ),
     (
         "^i-[a-z0-9]+$",
-        None,
         "must be the ID of an instance in lower case, such as i-bp1234567890abcdefgh",
     ),
     (
         "^eni-[a-z0-9]+$",
-        None,
         "must be the ID of a network interface in lower case, such as eni-bp1234567890abcdefgh",
     ),
     (
         "^sg-[a-z0-9]+$",
-        None,
         "must be the ID of a security group in lower case, such as sg-bp1234567890abcdefgh",
     ),
     (
-        r"^(\*|sg-[a-zA-Z0-9]+)$",
-        Some("self == '*' || (self.startsWith('sg-') && !self.contains('*'))"),
-        "must be the ID of a security group, such as sg-bp1234567890abcdefgh, or * for all",
+        r"^(\*|sg-[a-z0-9]+)$",
+        "must be the ID of a security group in lower case, such as sg-bp1234567890abcdefgh, or * for all",
     ),
     (
         "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
-        None,
         "must be the name of an object: lower-case letters, digits, dashes and dots",
     ),
     (
         "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
-        Some("size(self) > 0 && !self.contains('*')"),
+        "must be a DNS label: lower-case letters, digits and dashes",
+    ),
+    (
+        "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$",
         "must be the name of a namespace; for all namespaces leave names out and write selector: {}",
     ),
     (
-        "^https?://[a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?(:[0-9]{1,5})?$",
-        None,
-        "must be http:// or https://, a host and, if needed, a port, such as https://ecs-vpc.cn-beijing.aliyuncs.com",
+        "^[-._a-zA-Z0-9]+$",
+        "must be a key of a Secret: letters, digits, dashes, underscores and dots",
     ),
 ];
+
+/// Descriptions as `kubectl explain` shows them: no marks of rustdoc, no line breaks.
+fn plain_descriptions(schema: &mut JSONSchemaProps) {
+    if let Some(description) = &mut schema.description {
+        let text = description.replace('`', "");
+        *description = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    }
+    for_each_part(schema, plain_descriptions);
+}
+
+/// The limits that `metav1.Condition` has in Go, which k8s-openapi does not know.
+fn limit_conditions(status: &mut JSONSchemaProps) {
+    let conditions = status
+        .properties
+        .as_mut()
+        .and_then(|properties| properties.get_mut("conditions"));
+    let Some(Some(JSONSchemaPropsOrArray::Schema(condition))) =
+        conditions.map(|conditions| &mut conditions.items)
+    else {
+        return;
+    };
+    for (name, field) in condition
+        .properties
+        .iter_mut()
+        .flat_map(|fields| fields.iter_mut())
+    {
+        match name.as_str() {
+            "type" => {
+                field.max_length = Some(316);
+                field.pattern = Some(CONDITION_TYPE.to_owned());
+            }
+            "status" => {
+                let values = ["True", "False", "Unknown"];
+                field.enum_ = Some(values.map(|value| JSON(value.into())).to_vec());
+            }
+            "reason" => {
+                field.min_length = Some(1);
+                field.max_length = Some(1024);
+                field.pattern = Some("^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$".to_owned());
+            }
+            "message" => field.max_length = Some(32_768),
+            "observedGeneration" => field.minimum = Some(0.0),
+            _ => {}
+        }
+    }
+}
+
+const CONDITION_TYPE: &str = r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])$";
 
 fn refuse_null(schema: &mut JSONSchemaProps) {
     schema.nullable = None;
@@ -178,23 +233,77 @@ fn for_each_part(schema: &mut JSONSchemaProps, change: fn(&mut JSONSchemaProps))
 mod tests {
     use super::*;
 
-    #[test]
-    fn every_pattern_has_a_message_in_words() {
-        fn collect(schema: &mut JSONSchemaProps) {
-            let rules = schema.x_kubernetes_validations.as_deref();
-            let words = rules.unwrap_or_default().iter().any(|rule| {
-                let words = rule.message.as_deref();
-                words.is_some_and(|words| words.starts_with("must be "))
-            });
-            let pattern = schema.pattern.as_deref().unwrap_or_default();
-            let is_of_labels = pattern.contains("[-A-Za-z0-9_.]");
-            assert_eq!(words, !pattern.is_empty() && !is_of_labels, "{pattern}");
-            for_each_part(schema, collect);
-        }
-        for (_, crd) in crds() {
-            for version in crd.spec.versions {
-                collect(&mut version.schema.unwrap().open_api_v3_schema.unwrap());
+    /// Calls `check` with the path and schema of every part of every kind.
+    fn walk(check: &mut dyn FnMut(&str, &JSONSchemaProps)) {
+        fn visit(
+            path: &str,
+            schema: &JSONSchemaProps,
+            check: &mut dyn FnMut(&str, &JSONSchemaProps),
+        ) {
+            check(path, schema);
+            for (name, property) in schema.properties.iter().flatten() {
+                visit(&format!("{path}.{name}"), property, check);
+            }
+            if let Some(JSONSchemaPropsOrBool::Schema(values)) = &schema.additional_properties {
+                visit(&format!("{path}.*"), values, check);
+            }
+            if let Some(JSONSchemaPropsOrArray::Schema(items)) = &schema.items {
+                visit(&format!("{path}[]"), items, check);
             }
         }
+        for (plural, crd) in crds() {
+            for version in crd.spec.versions {
+                let schema = version.schema.unwrap().open_api_v3_schema.unwrap();
+                visit(plural, &schema, check);
+            }
+        }
+    }
+
+    #[test]
+    fn rules_say_what_must_be_and_why_they_refuse() {
+        walk(&mut |path, schema| {
+            for rule in schema.x_kubernetes_validations.iter().flatten() {
+                let message = rule.message.as_deref().unwrap_or_default();
+                assert!(
+                    message.starts_with("must ") || message.starts_with("is immutable; "),
+                    "{path}: {message}"
+                );
+                assert!(rule.reason.is_some(), "{path}: {message}");
+                let of_an_object = schema.type_.as_deref() == Some("object");
+                assert_eq!(rule.field_path.is_some(), of_an_object, "{path}: {message}");
+                // Nothing is said twice.
+                assert_eq!(schema.pattern, None, "{path}");
+            }
+        });
+    }
+
+    #[test]
+    fn strings_and_lists_have_limits() {
+        walk(&mut |path, schema| match schema.type_.as_deref() {
+            Some("string") => assert!(
+                schema.max_length.is_some()
+                    || schema.enum_.is_some()
+                    || schema.format.as_deref() == Some("date-time"),
+                "{path}"
+            ),
+            Some("array") => assert!(
+                schema.max_items.is_some() && schema.x_kubernetes_list_type.is_some(),
+                "{path}"
+            ),
+            _ => {}
+        });
+    }
+
+    #[test]
+    fn descriptions_start_with_the_fields_name() {
+        walk(&mut |path, schema| {
+            let description = schema.description.as_deref().unwrap_or_default();
+            assert!(!description.contains(['`', '\n']), "{path}: {description}");
+            let name = path.rsplit('.').next().unwrap_or_default();
+            let is_field = path.contains('.') && !path.ends_with([']', '*']);
+            if is_field && !matches!(name, "spec" | "status") {
+                assert_eq!(description.split(' ').next(), Some(name), "{path}");
+            }
+        });
     }
 }

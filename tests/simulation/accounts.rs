@@ -194,7 +194,7 @@ fn unreadable_account_is_not_ready_and_grants_nothing() {
     in_virtual_time(|| async {
         let world = world().await;
         let grants = |ids: Value| {
-            let grant = json!({"namespaces": {"names": ["team"]}, "securityGroupIDs": ids});
+            let grant = json!({"name": "all", "namespaces": {"names": ["team"]}, "securityGroups": {"ids": ids}});
             let spec = json!({"spec": {"grants": [grant]}});
             world.user(
                 Verb::Merge,
@@ -215,7 +215,7 @@ fn unreadable_account_is_not_ready_and_grants_nothing() {
             assert_eq!(ready["reason"], "AccountNotReady");
             let message = text(ready, "/message");
             assert!(
-                message.contains("cannot read it: spec.grants[0].securityGroupIDs"),
+                message.contains("cannot read it: spec.grants[0].securityGroups.ids"),
                 "{message}"
             );
         }

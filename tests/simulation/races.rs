@@ -383,7 +383,7 @@ fn second_account(world: &World, grants: &Value) {
 
 #[test]
 fn only_claiming_or_granted_siblings_keep_the_edge() {
-    let everybody = json!([{"namespaces": {"selector": {"matchLabels": {"team": "web"}}}, "securityGroupIDs": ["*"]}]);
+    let everybody = json!([{"name": "all", "namespaces": {"selector": {"matchLabels": {"team": "web"}}}, "securityGroups": {"ids": ["*"]}}]);
     let second = json!({"accountRef": {"kind": "ClusterCloudAccount", "name": "second"}});
     let observes = json!({"managementPolicy": "Observe"});
     // What the other object asks for, whether it may use the account at first and later, whether it keeps the edge.
@@ -497,7 +497,7 @@ fn siblings_are_requeued_when_the_owner_changes() {
 
 #[test]
 fn blocked_deletion_finishes_when_a_successor_appears() {
-    let everybody = json!([{"namespaces": {"selector": {"matchLabels": {"team": "web"}}}, "securityGroupIDs": ["*"]}]);
+    let everybody = json!([{"name": "all", "namespaces": {"selector": {"matchLabels": {"team": "web"}}}, "securityGroups": {"ids": ["*"]}}]);
     let second = json!({"accountRef": {"kind": "ClusterCloudAccount", "name": "second"}});
     for granted_late in [false, true] {
         let (everybody, second) = (&everybody, second.clone());

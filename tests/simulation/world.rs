@@ -511,5 +511,5 @@ fn settings(scopes: Vec<Option<String>>) -> Settings {
 
 /// Grants of everything to everybody.
 fn everything() -> Value {
-    json!([{"namespaces": {"selector": {"matchLabels": {"team": "web"}}}, "securityGroupIDs": ["*"]}])
+    json!([{"name": "all", "namespaces": {"selector": {"matchLabels": {"team": "web"}}}, "securityGroups": {"ids": ["*"]}}])
 }

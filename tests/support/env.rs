@@ -138,7 +138,7 @@ impl TestEnv {
         };
         env.write_secret("testid", "testsecret").await?;
         env.write_account(
-            json!([{"namespaces": {"names": [env.name]}, "securityGroupIDs": ["*"]}]),
+            json!([{"name": "all", "namespaces": {"names": [env.name]}, "securityGroups": {"ids": ["*"]}}]),
         )
         .await?;
         Ok(env)
