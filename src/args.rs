@@ -61,11 +61,12 @@ struct Typed {
     )]
     max_writes_in_flight: u16,
 
-    /// Base URL of ECS for accounts that name none, such as a VPC endpoint. Default: the public endpoint of each region.
+    /// Base URL of ECS for accounts that name none, such as a VPC endpoint; {region} in its host is the region of the call.
+    /// http:// only to the loopback interface. Default: the public endpoint of each region.
     #[arg(long, value_name = "URL", env = "SECURITY_GROUP_OPERATOR_ECS_ENDPOINT")]
     ecs_endpoint: Option<String>,
 
-    /// Base URL of STS for accounts that name none. Default: <https://sts.aliyuncs.com>.
+    /// Base URL of STS for accounts that name none. http:// only to the loopback interface. Default: <https://sts.aliyuncs.com>.
     #[arg(long, value_name = "URL", env = "SECURITY_GROUP_OPERATOR_STS_ENDPOINT")]
     sts_endpoint: Option<String>,
 
@@ -169,9 +170,9 @@ fn blamed_variable(error: &clap::Error, mut typed: impl Iterator<Item = String>)
 }
 
 fn settings(typed: Typed, variable: impl Fn(&str) -> Option<String>) -> Result<Settings, String> {
-    Endpoints::parse(typed.ecs_endpoint.as_deref(), None)
+    Endpoints::parse(typed.ecs_endpoint.as_deref(), None, false)
         .map_err(|error| format!("--ecs-endpoint: {error}"))?;
-    Endpoints::parse(None, typed.sts_endpoint.as_deref())
+    Endpoints::parse(None, typed.sts_endpoint.as_deref(), false)
         .map_err(|error| format!("--sts-endpoint: {error}"))?;
     let mut namespaces = typed.namespaces;
     namespaces.retain(|namespace| !namespace.is_empty());

@@ -75,6 +75,10 @@ async fn unusable_secret_names_the_key_not_its_value() -> Result<()> {
     for (data, sentence) in [
         (json!({}), ["accessKeyID is missing", "add it"]),
         (
+            json!({"accessKeyId": "testid", "accessKeySecret": "canary0"}),
+            ["has accessKeyId, must have accessKeyID", secret.as_str()],
+        ),
+        (
             json!({"accessKeyID": "testid"}),
             ["accessKeySecret is missing", "add it"],
         ),
@@ -124,6 +128,24 @@ async fn unusable_secret_names_the_key_not_its_value() -> Result<()> {
     let data = json!({"accessKeyID": "testid", "accessKeySecret": "testsecret"});
     write_secret(&env, &secret, &data).await?;
     env.until_reason("web", "Joined").await?;
+    alive(&binaries!()).await
+}
+
+#[tokio::test]
+async fn secret_may_use_other_keys() -> Result<()> {
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
+    let (account, secret) = (format!("{}-own", env.name), format!("{}-secret", env.name));
+    write_account(&env, &account, &secret, &env.simulator.endpoint()).await?;
+    let data = json!({"id": "testid", "key.secret": "testsecret"});
+    write_secret(&env, &secret, &data).await?;
+    let missing = ["accessKeyID is missing", "spec.credentials.secretRef.keys"];
+    until_account(&env, &account, "SecretInvalid", "Stalled", &missing).await?;
+    let keys = json!({"accessKeyID": "id", "accessKeySecret": "key.secret"});
+    let patch = json!({"spec": {"credentials": {"secretRef": {"keys": keys}}}});
+    accounts(&env.client)
+        .patch(&account, &PatchParams::default(), &Patch::Merge(&patch))
+        .await?;
+    until_account(&env, &account, "CredentialsAccepted", "", &["acs:ram:"]).await?;
     alive(&binaries!()).await
 }
 

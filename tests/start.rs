@@ -51,9 +51,11 @@ fn invalid_flag_is_named() -> Result<()> {
         ("--listen=here", "--listen"),
         ("--log-format=xml", "--log-format"),
         ("--ecs-endpoint=ftp://x", "--ecs-endpoint"),
+        ("--ecs-endpoint=http://10.0.0.1", "--ecs-endpoint"),
         ("--log=what=ever=", "--log"),
         ("--unknown", "--unknown"),
         ("--sts-endpoint=ftp://x", "--sts-endpoint"),
+        ("--sts-endpoint=http://sts.example.com", "--sts-endpoint"),
         // Not "install the CRDs", which is what an API server says of such a path.
         ("--namespace=team/web", "--namespace"),
         ("--namespace=team,Web", "--namespace"),

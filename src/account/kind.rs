@@ -52,6 +52,7 @@ impl AccountObject for CloudAccount {
             Some(secret) => Source::Secret {
                 namespace: self.namespace().unwrap_or_default(),
                 name: secret.name.clone(),
+                keys: secret.keys.clone(),
             },
             None => Source::Nothing,
         }
@@ -89,6 +90,7 @@ impl AccountObject for ClusterCloudAccount {
             (Some(secret), None) => Source::Secret {
                 namespace: operator_namespace.to_owned(),
                 name: secret.name.clone(),
+                keys: secret.keys.clone(),
             },
             (None, Some(_)) => Source::Environment,
             (None, None) | (Some(_), Some(_)) => Source::Nothing,

@@ -227,11 +227,10 @@ async fn watch_secrets<K: AccountObject>(
 
 fn names_secret<K: AccountObject>(account: &Watched<K>, namespace: &str, name: &str) -> bool {
     account.0.as_ref().is_ok_and(|account| {
-        account.source(namespace)
-            == Source::Secret {
-                namespace: namespace.to_owned(),
-                name: name.to_owned(),
-            }
+        matches!(
+            account.source(namespace),
+            Source::Secret { namespace: of, name: named, .. } if of == namespace && named == name
+        )
     })
 }
 
@@ -313,6 +312,7 @@ async fn check_credentials<K: AccountObject>(
     let endpoints = match Endpoints::parse(
         choose(|endpoints| endpoints.ecs.as_ref()).map(String::as_str),
         choose(|endpoints| endpoints.sts.as_ref()).map(String::as_str),
+        own.is_some_and(|endpoints| endpoints.allow_insecure == Some(true)),
     ) {
         Ok(endpoints) => endpoints,
         Err(error) => {

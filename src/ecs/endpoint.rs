@@ -2,26 +2,47 @@
 
 use std::fmt;
 
-use url::Url;
+use url::{Host, Url};
 
 use super::id::Region;
 
 /// The endpoints of one account. Defaults to the public endpoints of the cloud.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Endpoints {
-    ecs: Option<Url>,
+    ecs: Option<EcsOverride>,
     sts: Option<Url>,
 }
 
+/// Where an account finds ECS.
+#[derive(Clone, PartialEq, Eq)]
+enum EcsOverride {
+    /// At one place for every region.
+    Fixed(Url),
+    /// At a place of its own for each region: a URL with [`REGION`] in its host. It parses with any region in its place.
+    PerRegion(String),
+}
+
+/// Stands in the host for the region of the call.
+const REGION: &str = "{region}";
+
 impl Endpoints {
-    /// Parses the account's overrides, which apply to every region: a simulator, or endpoints inside a VPC.
+    /// Overrides as an account or a flag spells them: a simulator, or endpoints inside a VPC. The host of `ecs` may hold
+    /// `{region}` once. `http://` is for the loopback interface, unless `allow_insecure`.
     ///
     /// # Errors
-    /// A text with more than scheme, host and port.
-    pub fn parse(ecs: Option<&str>, sts: Option<&str>) -> Result<Self, EndpointError> {
+    /// A text that is not scheme, host and port, or a scheme that is not allowed.
+    pub fn parse(
+        ecs: Option<&str>,
+        sts: Option<&str>,
+        allow_insecure: bool,
+    ) -> Result<Self, EndpointError> {
         Ok(Self {
-            ecs: ecs.map(|text| parse("endpoints.ecs", text)).transpose()?,
-            sts: sts.map(|text| parse("endpoints.sts", text)).transpose()?,
+            ecs: ecs
+                .map(|text| parse_ecs(text, allow_insecure))
+                .transpose()?,
+            sts: sts
+                .map(|text| parse("endpoints.sts", text, allow_insecure))
+                .transpose()?,
         })
     }
 
@@ -31,16 +52,20 @@ impl Endpoints {
     /// Never: a [`Region`] holds only characters allowed in a host name.
     #[must_use]
     pub fn ecs(&self, region: &Region) -> Url {
-        self.ecs.clone().unwrap_or_else(|| {
-            let exception = ECS_EXCEPTIONS
-                .iter()
-                .find(|(name, _)| *name == region.as_str());
-            let url = exception.map_or_else(
-                || format!("https://ecs.{region}.aliyuncs.com/"),
-                |(_, host)| format!("https://{host}/"),
-            );
-            Url::parse(&url).expect("a region is lower-case letters, digits and single dashes")
-        })
+        let url = match &self.ecs {
+            Some(EcsOverride::Fixed(url)) => return url.clone(),
+            Some(EcsOverride::PerRegion(template)) => template.replace(REGION, region.as_str()),
+            None => {
+                let exception = ECS_EXCEPTIONS
+                    .iter()
+                    .find(|(name, _)| *name == region.as_str());
+                exception.map_or_else(
+                    || format!("https://ecs.{region}.aliyuncs.com/"),
+                    |(_, host)| format!("https://{host}/"),
+                )
+            }
+        };
+        Url::parse(&url).expect("a region is lower-case letters, digits and single dashes")
     }
 
     /// The STS endpoint, the same for every region.
@@ -57,13 +82,13 @@ impl Endpoints {
 
 impl fmt::Debug for Endpoints {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = |url: &Option<Url>| url.as_ref().map_or("default".to_owned(), Url::to_string);
-        write!(
-            f,
-            "Endpoints {{ ecs: {}, sts: {} }}",
-            text(&self.ecs),
-            text(&self.sts)
-        )
+        let ecs = match &self.ecs {
+            Some(EcsOverride::Fixed(url)) => url.as_str(),
+            Some(EcsOverride::PerRegion(template)) => template,
+            None => "default",
+        };
+        let sts = self.sts.as_ref().map_or("default", Url::as_str);
+        write!(f, "Endpoints {{ ecs: {ecs}, sts: {sts} }}")
     }
 }
 
@@ -83,7 +108,7 @@ const STS: &str = "https://sts.aliyuncs.com/";
 /// Why a text is not an endpoint. Does not contain the text: it may hold a password.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{field} {problem}: write http:// or https://, a host and, if needed, a port, such as https://ecs-vpc.cn-beijing.aliyuncs.com"
+    "{field} {problem}; it is a scheme, a host and, if needed, a port, such as https://ecs-vpc.cn-beijing.aliyuncs.com"
 )]
 pub struct EndpointError {
     /// `endpoints.ecs` or `endpoints.sts`.
@@ -92,31 +117,51 @@ pub struct EndpointError {
     pub problem: &'static str,
 }
 
-fn parse(field: &'static str, text: &str) -> Result<Url, EndpointError> {
+fn parse_ecs(text: &str, allow_insecure: bool) -> Result<EcsOverride, EndpointError> {
+    let field = "endpoints.ecs";
+    if !text.contains(REGION) {
+        return parse(field, text, allow_insecure).map(EcsOverride::Fixed);
+    }
+    // A second one is left, and no character of a host. What stands in its place must not decide whether the URL parses.
+    parse(
+        field,
+        &text.replacen(REGION, "cn-hangzhou", 1),
+        allow_insecure,
+    )?;
+    if text.contains("xn--") {
+        return Err(EndpointError {
+            field,
+            problem: "must not have {region} in an internationalized host",
+        });
+    }
+    Ok(EcsOverride::PerRegion(text.to_owned()))
+}
+
+fn parse(field: &'static str, text: &str, allow_insecure: bool) -> Result<Url, EndpointError> {
     let refuse = |problem| Err(EndpointError { field, problem });
     // Check before the URL parser, which silently repairs much of this (WHATWG): it drops tabs and turns backslashes into
     // slashes.
     if !text.bytes().all(|byte| byte.is_ascii_graphic()) || text.contains('\\') {
-        return refuse("holds a character that no endpoint has");
+        return refuse("must not hold characters that no URL has in its host");
     }
     let authority = text
         .strip_prefix("https://")
         .or_else(|| text.strip_prefix("http://"));
     let Some(authority) = authority else {
-        return refuse("does not start with http:// or https://");
+        return refuse("must start with https:// or http://");
     };
     if authority.contains('@') {
-        return refuse("holds a user name or password");
+        return refuse("must not hold a user name or password");
     }
     // The URL parser accepts host characters that a request cannot carry (backquote, brace).
     if !authority
         .bytes()
         .all(|byte| byte.is_ascii_alphanumeric() || b".-_:[]/?#".contains(&byte))
     {
-        return refuse("holds a character that no endpoint has");
+        return refuse("must not hold characters that no URL has in its host");
     }
-    if authority.trim_end_matches('/').contains(['/', '?', '#']) || authority.ends_with("//") {
-        return refuse("has a path, query or fragment");
+    if authority.contains(['/', '?', '#']) {
+        return refuse("must not have a path, query, fragment or slash at the end");
     }
     match Url::parse(text) {
         Ok(url)
@@ -125,10 +170,25 @@ fn parse(field: &'static str, text: &str) -> Result<Url, EndpointError> {
                 && url.query().is_none()
                 && url.fragment().is_none() =>
         {
-            Ok(url)
+            if url.scheme() == "https" || allow_insecure || is_loopback(&url) {
+                Ok(url)
+            } else {
+                refuse(
+                    "must be https://; http:// is for the loopback interface, or for an account with allowInsecure: true",
+                )
+            }
         }
-        Ok(_) => refuse("has a path, query or fragment"),
-        Err(_) => refuse("names no host, or a port that is none"),
+        Ok(_) => refuse("must not have a path, query, fragment or slash at the end"),
+        Err(_) => refuse("must have a host, and a port only of 0 to 65535"),
+    }
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost",
+        None => false,
     }
 }
 
@@ -172,7 +232,8 @@ mod tests {
     fn override_applies_to_every_region() {
         let endpoints = Endpoints::parse(
             Some("http://127.0.0.1:18080"),
-            Some("https://sts-vpc.cn-beijing.aliyuncs.com/"),
+            Some("https://sts-vpc.cn-beijing.aliyuncs.com"),
+            false,
         )
         .unwrap();
         for region in ["cn-hangzhou", "cn-beijing"] {
@@ -185,7 +246,60 @@ mod tests {
             endpoints.sts().as_str(),
             "https://sts-vpc.cn-beijing.aliyuncs.com/"
         );
-        assert!(Endpoints::parse(Some("http://[::1]:80"), None).is_ok());
+    }
+
+    #[test]
+    fn region_in_the_host_is_the_region_of_the_call() {
+        let parse = |ecs| Endpoints::parse(Some(ecs), None, false);
+        let region = |name: &str| name.parse::<Region>().unwrap();
+        let endpoints = parse("https://ecs.{region}.example.com:8443").unwrap();
+        for name in ["cn-hangzhou", "us-east-1"] {
+            assert_eq!(
+                endpoints.ecs(&region(name)).as_str(),
+                format!("https://ecs.{name}.example.com:8443/")
+            );
+        }
+        for text in [
+            "https://{region}.{region}.example.com",
+            "https://{other}.example.com",
+            "https://ecs.example.com:{region}",
+            "https://ecs.example.com/{region}",
+            "https://{region}.1",
+            "https://xn--{region}.example.com",
+            "http://{region}.example.com",
+            "{region}",
+        ] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+        let sts = Endpoints::parse(None, Some("https://sts.{region}.example.com"), false);
+        assert!(sts.is_err());
+    }
+
+    #[test]
+    fn unencrypted_endpoint_must_be_loopback_or_allowed() {
+        let parse = |text: &str, allowed| Endpoints::parse(Some(text), Some(text), allowed);
+        for text in [
+            "http://127.0.0.1:18080",
+            "http://127.1.2.3",
+            "http://[::1]:80",
+            "http://localhost",
+            "https://10.0.0.1",
+        ] {
+            assert!(parse(text, false).is_ok(), "{text}");
+        }
+        for text in [
+            "http://10.0.0.1",
+            "http://128.0.0.1",
+            "http://[::2]",
+            "http://simulator:18080",
+            "http://localhost.example.com",
+            "http://127.0.0.1.example.com",
+        ] {
+            let error = parse(text, false).unwrap_err().to_string();
+            assert!(error.contains("must be https://"), "{error}");
+            assert!(error.contains("allowInsecure"), "{error}");
+            assert!(parse(text, true).is_ok(), "{text}");
+        }
     }
 
     #[test]
@@ -204,6 +318,7 @@ mod tests {
             "http://canary@",
             "http://host/canary",
             "http://host//",
+            "https://host/",
             "http://host?canary",
             "http://host?",
             "http://host#",
@@ -220,7 +335,7 @@ mod tests {
             "http://canary$&'",
             "file:///canary",
         ] {
-            let error = Endpoints::parse(None, Some(text)).unwrap_err();
+            let error = Endpoints::parse(None, Some(text), true).unwrap_err();
             assert!(error.to_string().starts_with("endpoints.sts "), "{text:?}");
             assert!(!format!("{error} {error:?}").contains("canary"), "{text:?}");
         }

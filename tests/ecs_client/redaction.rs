@@ -77,7 +77,7 @@ async fn debug_of_client_and_credential_shows_no_secret() {
     let client = security_group_operator::ecs::Client::new(
         std::sync::Arc::new(security_group_operator::ecs::Http::new().unwrap()),
         credential.clone(),
-        Endpoints::parse(Some(&server.address), None).unwrap(),
+        Endpoints::parse(Some(&server.address), None, false).unwrap(),
     );
     client
         .join_security_group(&region(), &instance(), &group())

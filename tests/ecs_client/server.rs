@@ -110,7 +110,7 @@ impl Server {
 }
 
 pub fn client(address: &str, transport: impl Transport) -> Client {
-    let endpoints = Endpoints::parse(Some(address), Some(address)).unwrap();
+    let endpoints = Endpoints::parse(Some(address), Some(address), true).unwrap();
     Client::new(
         Arc::new(transport),
         Credential::new("testid", SECRET, Some(TOKEN.into())).unwrap(),

@@ -369,7 +369,7 @@ fn revoked_grant_suspends_joins_and_deletions() {
 fn second_account(world: &World, grants: &Value) {
     let spec = json!({
         "credentials": {"secretRef": {"name": "key"}},
-        "endpoints": {"ecs": "http://ecs.test", "sts": "http://sts.test"},
+        "endpoints": {"ecs": "https://ecs.test", "sts": "https://sts.test"},
         "grants": grants,
     });
     world.user(

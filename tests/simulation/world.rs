@@ -250,7 +250,7 @@ impl World {
         if there {
             let mut spec = json!({"credentials": {"secretRef": {"name": "key"}}});
             if account == CLUSTER {
-                spec["endpoints"] = json!({"ecs": "http://ecs.test", "sts": "http://sts.test"});
+                spec["endpoints"] = json!({"ecs": "https://ecs.test", "sts": "https://sts.test"});
                 spec["grants"] = everything();
             }
             self.create(

@@ -516,7 +516,7 @@ impl TestEnv {
         let somebody = Client::new(
             Arc::new(Http::new()?),
             Credential::new("testid", "testsecret", None)?,
-            Endpoints::parse(Some(&endpoint), Some(&endpoint))?,
+            Endpoints::parse(Some(&endpoint), Some(&endpoint), false)?,
         );
         let before = self.calls("JoinSecurityGroup").await?;
         self.change_cloud(json!({"set": {"latency": "60s"}}))
