@@ -167,6 +167,12 @@ pub async fn run_with(
     let (namespaces, namespace_watch) =
         watch_namespaces(&client, Arc::clone(&edges), queue.clone());
     let directory = Arc::new(Directory::new(namespaces.clone()));
+    let (events, event_writer) = EventRecorder::new(
+        client.clone(),
+        settings.instance.clone(),
+        Arc::clone(&telemetry),
+        clock.clone(),
+    );
     let accounts = Arc::new(account::Context {
         client: client.clone(),
         directory: Arc::clone(&directory),
@@ -179,14 +185,12 @@ pub async fn run_with(
         telemetry: Arc::clone(&telemetry),
         clock: clock.clone(),
         checks: std::sync::Mutex::default(),
+        events: events.clone(),
+        scan_period: settings.scan_period,
     });
     let account_controllers = run_accounts(&accounts, &settings.scopes, &shutdown);
-    let (events, event_writer) = EventRecorder::new(
-        client.clone(),
-        settings.instance.clone(),
-        Arc::clone(&telemetry),
-        clock.clone(),
-    );
+    // The writer of events ends when nobody can record one any more.
+    drop(accounts);
     let context = Arc::new(membership::Context::new(
         client, edges, directory, queue, events, telemetry, clock, &settings,
     ));

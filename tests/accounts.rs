@@ -4,15 +4,18 @@
 mod support;
 
 use k8s_openapi::api::core::v1::{Namespace, Secret};
-use kube::api::{DeleteParams, Patch, PatchParams};
+use k8s_openapi::api::events::v1::Event;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, Client};
 use security_group_operator::api::account::CloudAccountStatus;
 use security_group_operator::api::{CloudAccount, ClusterCloudAccount, SecurityGroupMembership};
+use security_group_operator::ecs::Class;
 use serde_json::{Value, json};
+use support::control_plane::ControlPlane;
 use support::env::{Binaries, TestEnv, claim, message, operator, phase, ready};
 use support::error::{Context, Result};
 use support::eventually::eventually;
-use support::operator::NAMESPACE;
+use support::operator::{NAMESPACE, Operator, Options};
 use support::port;
 
 const INVENTORY: &str = "
@@ -163,7 +166,8 @@ async fn rejected_key_shows_the_clouds_code_and_backs_off() -> Result<()> {
         env.simulator.reset_stats().await?;
         env.write_secret(id, secret).await?;
         let reason = code.replace('.', "");
-        let sentence = [code, "in the account's Secret", "tried again after 5m"];
+        let retry = format!("; {}", Class::Blocked.retry());
+        let sentence = [code, "in the account's Secret", retry.as_str()];
         let status = until_account(&env, &env.name, &reason, "Stalled", &sentence).await?;
         assert!(!serde_json::to_string(&status)?.contains("canary"));
         env.apply("web", "i-web", "sg-web", json!({})).await?;
@@ -349,6 +353,143 @@ async fn unreadable_secret_names_the_role_to_bind() -> Result<()> {
     alive(&binaries!()).await
 }
 
+#[tokio::test]
+async fn silent_endpoint_makes_the_account_not_reachable() -> Result<()> {
+    let plane = ControlPlane::start().await?;
+    let options = Options {
+        binary: binaries!().operator,
+        arguments: vec!["--scan-period=1s".to_owned()],
+        ..Options::default()
+    };
+    let _operator = Operator::start(&plane, options).await?;
+    let env = TestEnv::start_on(&plane, &binaries!(), INVENTORY).await?;
+    env.apply("web", "i-web", "sg-web", json!({})).await?;
+    env.until_reason("web", "Joined").await?;
+    until_reachable(&env, "Answering").await?;
+    assert_eq!(events(&env).await?, ["CredentialsAccepted Normal"]);
+
+    let silent = format!("127.0.0.1:{}", port::free()?);
+    let endpoint = |ecs: &str| json!({"spec": {"endpoints": {"ecs": format!("http://{ecs}")}}});
+    let write = async |patch: Value| {
+        accounts(&env.client)
+            .patch(&env.name, &PatchParams::default(), &Patch::Merge(&patch))
+            .await
+    };
+    write(endpoint(&silent)).await?;
+    let status = until_reachable(&env, "NoAnswer").await?;
+    let find = |type_: &str| {
+        let mut conditions = status.conditions.iter();
+        conditions
+            .find(|condition| condition.type_ == type_)
+            .unwrap()
+    };
+    let reachable = find("Reachable");
+    assert_eq!(reachable.status, "False");
+    for part in [silent.as_str(), "Describe", "connect"] {
+        assert!(reachable.message.contains(part), "{}", reachable.message);
+    }
+    assert_eq!(find("Ready").reason, "CredentialsAccepted");
+
+    let simulator = env.simulator.endpoint();
+    write(endpoint(simulator.trim_start_matches("http://"))).await?;
+    until_reachable(&env, "Answering").await?;
+    let expected = [
+        "CredentialsAccepted Normal",
+        "NoAnswer Warning",
+        "Answering Normal",
+    ];
+    eventually("each transition is one event", async || {
+        Ok(events(&env).await? == expected)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn requested_check_asks_at_once_and_says_so() -> Result<()> {
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
+    until_account(&env, &env.name, "CredentialsAccepted", "", &["acs:ram:"]).await?;
+    let request = async |value: &str| {
+        let annotation = json!({"security-group-operator.io/reconcile-requested-at": value});
+        let patch = json!({"metadata": {"annotations": annotation}});
+        accounts(&env.client)
+            .patch(&env.name, &PatchParams::default(), &Patch::Merge(&patch))
+            .await
+    };
+    let handled = async |value: &str| {
+        eventually(&format!("{value:.20} is handled"), async || {
+            let status = accounts(&env.client).get(&env.name).await?.status;
+            Ok(status
+                .unwrap_or_default()
+                .last_handled_reconcile_at
+                .as_deref()
+                == Some(value))
+        })
+        .await
+    };
+    for value in ["1", "2", &"long".repeat(80)] {
+        let before = env.calls("GetCallerIdentity").await?;
+        request(value).await?;
+        handled(&value[..value.len().min(253)]).await?;
+        assert_eq!(env.calls("GetCallerIdentity").await?, before + 1);
+    }
+    // A key that the cloud refused is asked about again at once, long before its turn.
+    env.write_secret("testid", "another").await?;
+    until_account(&env, &env.name, "SignatureDoesNotMatch", "Stalled", &[]).await?;
+    let before = env.calls("GetCallerIdentity").await?;
+    request("3").await?;
+    handled("3").await?;
+    assert_eq!(env.calls("GetCallerIdentity").await?, before + 1);
+    until_account(&env, &env.name, "SignatureDoesNotMatch", "Stalled", &[]).await?;
+    eventually("the refusal is an event", async || {
+        let expected = [
+            "CredentialsAccepted Normal",
+            "SignatureDoesNotMatch Warning",
+        ];
+        Ok(events(&env).await? == expected)
+    })
+    .await?;
+    alive(&binaries!()).await
+}
+
+/// The test environment's account as soon as its Reachable has this reason.
+async fn until_reachable(env: &TestEnv, reason: &str) -> Result<CloudAccountStatus> {
+    let mut found = CloudAccountStatus::default();
+    eventually(&format!("the account is {reason}"), async || {
+        found = accounts(&env.client)
+            .get(&env.name)
+            .await?
+            .status
+            .unwrap_or_default();
+        Ok(found
+            .conditions
+            .iter()
+            .any(|condition| condition.type_ == "Reachable" && condition.reason == reason))
+    })
+    .await?;
+    Ok(found)
+}
+
+/// Reason and type of every event about the test environment's account, in their order.
+async fn events(env: &TestEnv) -> Result<Vec<String>> {
+    let events: Api<Event> = Api::namespaced(env.client.clone(), "default");
+    let mut found: Vec<_> = events
+        .list(&ListParams::default())
+        .await?
+        .into_iter()
+        .filter(|event| {
+            let regarding = event.regarding.as_ref();
+            regarding.is_some_and(|object| object.name.as_ref() == Some(&env.name))
+        })
+        .map(|event| {
+            let text = |text: Option<String>| text.unwrap_or_default();
+            let line = format!("{} {}", text(event.reason), text(event.type_));
+            (event.event_time.map(|time| time.0), line)
+        })
+        .collect();
+    found.sort();
+    Ok(found.into_iter().map(|(_, line)| line).collect())
+}
+
 async fn apply(env: &TestEnv, name: &str, target: &str, account: &str) -> Result<()> {
     let account = json!({"accountRef": {"kind": "ClusterCloudAccount", "name": account}});
     env.apply(name, target, "sg-web", account).await?;
@@ -461,7 +602,10 @@ async fn until_account(
     let abnormal: Vec<&str> = status
         .conditions
         .iter()
-        .filter(|condition| condition.type_ != "Ready" && condition.status == "True")
+        .filter(|condition| {
+            matches!(condition.type_.as_str(), "Reconciling" | "Stalled")
+                && condition.status == "True"
+        })
         .map(|condition| condition.type_.as_str())
         .collect();
     let expected: Vec<&str> = [wait].into_iter().filter(|wait| !wait.is_empty()).collect();

@@ -4,10 +4,12 @@
 pub mod credentials;
 pub mod directory;
 mod kind;
+pub mod reach;
 pub mod session;
 mod status;
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,18 +19,19 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::core::PartialObjectMeta;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::{self, ObjectRef};
-use kube::runtime::{Controller, PredicateConfig, WatchStreamExt as _, predicates, watcher};
-use kube::{Api, ResourceExt};
+use kube::runtime::{Controller, PredicateConfig, WatchStreamExt as _, watcher};
+use kube::{Api, Resource as _, ResourceExt};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::api::account::Endpoints as EndpointSpec;
+use crate::api::account::{CloudAccountStatus, Endpoints as EndpointSpec};
 use crate::api::membership::AccountKind;
-use crate::api::reason;
+use crate::api::{RECONCILE_REQUESTED_ANNOTATION, reason};
 use crate::clock::Clock;
 use crate::ecs::{self, Class, Credential, Endpoints, Transport};
 use crate::kubernetes::{self, WatchLog};
 use crate::membership::edge::AccountKey;
+use crate::membership::event::EventRecorder;
 use crate::membership::index::Edges;
 use crate::membership::queue::ReconcileQueue;
 use crate::telemetry::Telemetry;
@@ -37,11 +40,16 @@ use crate::watched::Watched;
 use self::credentials::Source;
 use self::directory::{AccountState, Directory, Grants};
 use self::kind::AccountObject;
+use self::reach::Reach;
 use self::session::AccountSession;
-use self::status::CheckResult;
+use self::status::{CheckResult, Observation};
 
-/// How often a Secret is read again: no watch of ours covers those of the namespaced kind.
+/// How often a Secret is read again at most: no watch of ours covers those of the namespaced kind.
 const SECRET_PERIOD: Duration = Duration::from_secs(60);
+/// Scan periods without a usable answer after which an account is not reachable.
+const SILENT_PERIODS: u32 = 3;
+/// Longest value of `status.lastHandledReconcileAt`, in characters.
+const HANDLED_LIMIT: usize = 253;
 
 /// What an examination needs.
 pub struct Context {
@@ -67,18 +75,26 @@ pub struct Context {
     pub clock: Clock,
     /// What is remembered between examinations.
     pub checks: Mutex<HashMap<AccountKey, LastCheck>>,
+    /// Where transitions are recorded as events.
+    pub events: EventRecorder,
+    /// How often every target is read, and so how often a call of an account in use is due.
+    pub scan_period: Duration,
 }
 
 /// What is remembered of an account between examinations.
 #[derive(Clone, Debug, Default)]
 pub struct LastCheck {
-    /// What the cloud was last_checked about last. An account that goes while it is examined leaves this behind; the next one of its
-    /// name is another one.
+    /// What the cloud was asked about last. An account that is deleted while it is checked leaves this behind; the next one of
+    /// its name is another one.
     last_checked: Option<CheckedVersion>,
-    /// When it is last_checked about the same again; none where it accepted it.
+    /// When it is asked about the same again; none where it accepted it.
     check_after: Option<Instant>,
     /// Failures in a row.
     failures: u32,
+    /// What its calls met.
+    reach: Arc<Reach>,
+    /// The status that this process wrote last, and to which UID: the watch may show an older one.
+    written: Option<(Option<String>, CloudAccountStatus)>,
 }
 
 /// UID and generation of the account, and version of its Secret.
@@ -108,7 +124,7 @@ pub async fn run<K: AccountObject>(
         })
         .reflect(writer)
         .applied_objects()
-        .predicate_filter(predicates::generation, PredicateConfig::default());
+        .predicate_filter(trigger_hash::<K>, PredicateConfig::default());
     let (queue, secrets) = unbounded();
     let secret_watch = watch_secrets::<K>(Arc::clone(&context), reader.clone(), queue);
     let log = WatchLog::new(K::KIND.name());
@@ -125,6 +141,23 @@ pub async fn run<K: AccountObject>(
         () = controller => {}
         () = secret_watch => {}
     }
+}
+
+/// What only a user changes: the spec and deletion (both move the generation), and the request to look now.
+fn trigger_hash<K: AccountObject>(account: &Watched<K>) -> Option<u64> {
+    let mut hasher = DefaultHasher::new();
+    account.meta().generation.hash(&mut hasher);
+    account
+        .annotations()
+        .get(RECONCILE_REQUESTED_ANNOTATION)
+        .hash(&mut hasher);
+    Some(hasher.finish())
+}
+
+/// The request to look now, as far as the status can repeat it.
+fn requested(account: &impl ResourceExt) -> Option<String> {
+    let value = account.annotations().get(RECONCILE_REQUESTED_ANNOTATION)?;
+    Some(value.chars().take(HANDLED_LIMIT).collect())
 }
 
 /// Accounts are known from the moment that they are listed, and forgotten when they go.
@@ -245,16 +278,33 @@ async fn check<K: AccountObject>(
         return Ok(Action::await_change());
     }
     let key = key_of::<K>(account);
-    let result = match check_credentials(account, &key, &context).await {
-        Checked::Unchanged => return Ok(Action::requeue(unchanged_check(&key, &context))),
-        Checked::Found(result) => result,
+    let previous = context.status(account, &key);
+    let request = requested(account);
+    let is_requested = request.is_some() && request != previous.last_handled_reconcile_at;
+    let checked = check_credentials(account, &key, is_requested, &context).await;
+    let (result, handled) = match &checked {
+        Checked::Unread => (None, None),
+        Checked::Unchanged => (None, request),
+        Checked::Found(result) => (Some(result), request),
     };
-    if let Err(error) = write_status(account, &result, &context).await {
+    let observation = Observation {
+        result,
+        reachability: context
+            .reach(&key)
+            .reachability(context.scan_period * SILENT_PERIODS),
+        handled: handled.or_else(|| previous.last_handled_reconcile_at.clone()),
+    };
+    if let Err(error) = write_status(account, &key, &previous, observation, &context).await {
         // Otherwise the next examination would find nothing new and never write it.
-        context.checks().entry(key).or_default().last_checked = None;
+        if result.is_some() {
+            context.checks().entry(key).or_default().last_checked = None;
+        }
         return Err(error);
     }
-    Ok(Action::requeue(next_check(&result, &key, &context)))
+    Ok(Action::requeue(match result {
+        Some(result) => next_check(result, &key, &context),
+        None => unchanged_check(&key, &context),
+    }))
 }
 
 fn on_error<K: AccountObject>(
@@ -271,14 +321,19 @@ fn on_error<K: AccountObject>(
 }
 
 enum Checked {
+    /// The credentials could not be read just now; they were accepted before.
+    Unread,
+    /// Everything is as it was.
     Unchanged,
+    /// There is something to say.
     Found(CheckResult),
 }
 
-/// Reads the credentials and asks whose they are, unless the answer is known.
+/// Reads the credentials and asks whose they are, unless the answer is known and nobody requested it anew.
 async fn check_credentials<K: AccountObject>(
     account: &K,
     key: &AccountKey,
+    is_requested: bool,
     context: &Context,
 ) -> Checked {
     let source = account.source(&context.operator_namespace);
@@ -287,7 +342,7 @@ async fn check_credentials<K: AccountObject>(
             Ok(found) => found,
             // What the API server cannot say just now does not undo what the cloud said.
             Err(CheckResult::Unknown(_)) if context.accepted(account, key) => {
-                return Checked::Unchanged;
+                return Checked::Unread;
             }
             Err(result) => return Checked::Found(record(result, None, key, context)),
         };
@@ -300,8 +355,8 @@ async fn check_credentials<K: AccountObject>(
     let suspect = context
         .directory
         .usable(key)
-        .filter(|account| known && account.is_suspect());
-    if known && suspect.is_none() {
+        .filter(|account| known && (is_requested || account.is_suspect()));
+    if known && suspect.is_none() && !is_requested {
         return Checked::Unchanged;
     }
     let own = account.endpoints();
@@ -325,7 +380,10 @@ async fn check_credentials<K: AccountObject>(
     };
     let client = ecs::Client::new(Arc::clone(&context.transport), found.credential, endpoints)
         .with_clock(context.clock.clone());
-    match (client.caller_identity().await, suspect) {
+    let reach = context.reach(key);
+    let identity = client.caller_identity().await;
+    reach.note(identity.as_ref().err(), || client.sts_host());
+    match (identity, suspect) {
         (Ok(_), Some(account)) => {
             account.clear_suspicion();
             Checked::Unchanged
@@ -342,6 +400,7 @@ async fn check_credentials<K: AccountObject>(
                 client,
                 identity.account_uid.clone(),
                 Arc::clone(&context.telemetry),
+                reach,
             );
             Checked::Found(record(
                 CheckResult::Accepted(identity),
@@ -381,7 +440,7 @@ fn record(
         AccountState::NotReady { message, .. } => warn!(account = %key, message, "not usable"),
         AccountState::Checking => {}
     }
-    // A key that was accepted and then could not be read must be last_checked about again, even if nothing changed.
+    // A key that was accepted and then could not be read must be asked about again, even if nothing changed.
     if matches!(state, AccountState::NotReady { .. }) {
         context
             .checks()
@@ -404,22 +463,20 @@ fn next_check(result: &CheckResult, key: &AccountKey, context: &Context) -> Dura
     let wait = match result {
         CheckResult::Accepted(_) => {
             check.failures = 0;
-            SECRET_PERIOD
+            context.period()
         }
         CheckResult::NoCredentials { .. } | CheckResult::Unknown(_) => {
             Class::Transient.retry().delay(check.failures)
         }
         CheckResult::Refused(error) => {
             let wait = error.class().retry().delay(check.failures);
-            let wait = error
-                .retry_after()
-                .map_or(wait, |last_checked| last_checked.max(wait));
+            let wait = error.retry_after().map_or(wait, |least| least.max(wait));
             check.check_after = Some(Instant::now() + wait);
             wait
         }
     };
     // The Secret may be put right sooner.
-    wait.min(SECRET_PERIOD)
+    wait.min(context.period())
 }
 
 /// When to look again at what is as it was.
@@ -428,36 +485,69 @@ fn unchanged_check(key: &AccountKey, context: &Context) -> Duration {
         .checks()
         .get(key)
         .and_then(|check| check.check_after);
-    again.map_or(SECRET_PERIOD, |again| {
+    again.map_or(context.period(), |again| {
         again
             .saturating_duration_since(Instant::now())
-            .min(SECRET_PERIOD)
+            .min(context.period())
     })
 }
 
 async fn write_status<K: AccountObject>(
     account: &K,
-    result: &CheckResult,
+    key: &AccountKey,
+    previous: &CloudAccountStatus,
+    observation: Observation<'_>,
     context: &Context,
 ) -> Result<(), kubernetes::Error> {
-    let Some(status) = status::status(
-        account.status(),
-        account.meta().generation,
-        result,
-        context.clock.now(),
-    ) else {
-        return Ok(());
-    };
-    let api = K::api(&context.client, &account.namespace().unwrap_or_default());
-    match kubernetes::apply_status(&api, account.meta(), &status).await {
-        Ok(_) => Ok(()),
-        // Gone.
-        Err(error) if error.code() == Some(404) => Ok(()),
-        Err(error) => Err(error),
+    let generation = account.meta().generation;
+    let next = status::status(previous, generation, observation, context.clock.now());
+    if next != *previous {
+        let api = K::api(&context.client, &account.namespace().unwrap_or_default());
+        match kubernetes::apply_status(&api, account.meta(), &next).await {
+            Ok(_) => {}
+            // Gone.
+            Err(error) if error.code() == Some(404) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        for condition in status::transitions(previous, &next) {
+            let is_warning = condition.status == "False";
+            if is_warning && condition.type_ == reason::REACHABLE {
+                warn!(account = %key, message = condition.message, "not reachable");
+            }
+            context.events.record(
+                account,
+                condition.reason.clone().into(),
+                is_warning,
+                condition.message.clone(),
+            );
+        }
     }
+    let written = Some((account.uid(), next));
+    context.checks().entry(key.clone()).or_default().written = written;
+    Ok(())
 }
 
 impl Context {
+    /// What the account says now: as this process wrote it, else as the watch shows it.
+    fn status<K: AccountObject>(&self, account: &K, key: &AccountKey) -> CloudAccountStatus {
+        let checks = self.checks();
+        let written = checks.get(key).and_then(|check| check.written.as_ref());
+        match written {
+            Some((uid, status)) if *uid == account.uid() => status.clone(),
+            Some(_) | None => account.status().cloned().unwrap_or_default(),
+        }
+    }
+
+    /// What the calls of an account met.
+    fn reach(&self, key: &AccountKey) -> Arc<Reach> {
+        Arc::clone(&self.checks().entry(key.clone()).or_default().reach)
+    }
+
+    /// How often an account is looked at without a change.
+    fn period(&self) -> Duration {
+        SECRET_PERIOD.min(self.scan_period)
+    }
+
     /// Whether this account, as it is, was accepted with the Secret as it was.
     fn accepted<K: AccountObject>(&self, account: &K, key: &AccountKey) -> bool {
         self.checks().get(key).is_some_and(|check| {

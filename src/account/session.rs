@@ -18,6 +18,8 @@ use crate::ecs::{
 use crate::membership::edge::Edge;
 use crate::telemetry::Telemetry;
 
+use super::reach::Reach;
+
 /// An account whose credentials the cloud accepted.
 #[derive(Debug)]
 pub struct AccountSession {
@@ -61,13 +63,14 @@ struct DescribeBatchers {
 impl AccountSession {
     /// A session for an account whose credentials the cloud accepted. `uid` is the UID of the cloud account.
     #[must_use]
-    pub fn new(client: Client, uid: String, telemetry: Arc<Telemetry>) -> Self {
+    pub fn new(client: Client, uid: String, telemetry: Arc<Telemetry>, reach: Arc<Reach>) -> Self {
         Self {
             uid,
             calls: Arc::new(Calls {
                 limiter: CallLimiter::new(client.clock().clone()),
                 client,
                 telemetry,
+                reach,
                 suspect: AtomicBool::new(false),
             }),
             batchers: Mutex::default(),
@@ -234,6 +237,7 @@ struct Calls {
     client: Client,
     limiter: CallLimiter,
     telemetry: Arc<Telemetry>,
+    reach: Arc<Reach>,
     suspect: AtomicBool,
 }
 
@@ -290,6 +294,7 @@ impl Calls {
         self.telemetry
             .count_call(action, region, error, started.elapsed());
         self.limiter.note(region, action, error);
+        self.reach.note(error, || self.client.ecs_host(region));
         if error.is_some_and(Error::is_credential_error) {
             self.suspect.store(true, Ordering::Relaxed);
         }

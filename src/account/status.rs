@@ -1,11 +1,14 @@
 //! The status of an account from what its examination found. Pure.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 
 use crate::api::account::CloudAccountStatus;
 use crate::api::reason;
 use crate::condition::{self, NewCondition, Status};
 use crate::ecs::{Class, Error, Identity};
+
+use super::reach::Reachability;
 
 /// What an examination found.
 #[derive(Debug)]
@@ -19,7 +22,7 @@ pub enum CheckResult {
         /// What is wrong, with the field and the fix.
         message: String,
     },
-    /// The cloud was last_checked and did not accept, or did not answer.
+    /// The cloud was asked and did not accept, or did not answer.
     Refused(Error),
     /// The API server did not hand out the Secret.
     Unknown(String),
@@ -72,16 +75,50 @@ pub(super) fn is_stalled(error: &Error) -> bool {
     }
 }
 
-/// The status to write; none where it would say the same.
+/// What a check adds to what an account says.
+#[derive(Debug)]
+pub struct Observation<'a> {
+    /// What the check found; none where everything is as it was.
+    pub result: Option<&'a CheckResult>,
+    /// Whether the endpoints answer; none where that is as it was.
+    pub reachability: Option<Reachability>,
+    /// The request to look now that has been acted on.
+    pub handled: Option<String>,
+}
+
+/// The status after a check.
 #[must_use]
 pub fn status(
-    previous: Option<&CloudAccountStatus>,
+    previous: &CloudAccountStatus,
+    generation: Option<i64>,
+    observation: Observation<'_>,
+    now: Timestamp,
+) -> CloudAccountStatus {
+    let mut next = match observation.result {
+        Some(result) => after_result(previous, generation, result, now),
+        None => {
+            let mut next = previous.clone();
+            next.conditions
+                .retain(|condition| condition.type_ != reason::REACHABLE);
+            next
+        }
+    };
+    next.conditions.extend(reachable(
+        previous,
+        generation,
+        observation.reachability,
+        now,
+    ));
+    next.last_handled_reconcile_at = observation.handled;
+    next
+}
+
+fn after_result(
+    previous: &CloudAccountStatus,
     generation: Option<i64>,
     result: &CheckResult,
     now: Timestamp,
-) -> Option<CloudAccountStatus> {
-    let empty = CloudAccountStatus::default();
-    let previous = previous.unwrap_or(&empty);
+) -> CloudAccountStatus {
     let (reason, message) = result.explain();
     let condition = |type_, status| NewCondition {
         type_,
@@ -111,12 +148,170 @@ pub fn status(
             ],
         ),
     };
-    let next = CloudAccountStatus {
+    CloudAccountStatus {
         observed_generation: generation,
         conditions: condition::merge(&previous.conditions, conditions, generation, now),
         account_uid,
         arn,
-        last_handled_reconcile_at: previous.last_handled_reconcile_at.clone(),
+        last_handled_reconcile_at: None,
+    }
+}
+
+/// The Reachable condition; none before the first answer. While nothing answers it says what failed first: every later failure
+/// may differ in words, and would be one more write.
+fn reachable(
+    previous: &CloudAccountStatus,
+    generation: Option<i64>,
+    reachability: Option<Reachability>,
+    now: Timestamp,
+) -> Option<Condition> {
+    let before = condition::find(&previous.conditions, reason::REACHABLE);
+    let (status, reason, message) = match reachability {
+        None => return before.cloned(),
+        Some(Reachability::Answering) => (
+            Status::True,
+            reason::ANSWERING,
+            "the account's endpoints answer".to_owned(),
+        ),
+        Some(Reachability::NoAnswer { message }) => {
+            let stands = before.filter(|before| {
+                before.status == Status::False.as_str() && before.observed_generation == generation
+            });
+            if stands.is_some() {
+                return stands.cloned();
+            }
+            (Status::False, reason::NO_ANSWER, message)
+        }
     };
-    (next != *previous).then_some(next)
+    let condition = NewCondition {
+        type_: reason::REACHABLE,
+        status,
+        reason: reason.to_owned(),
+        message,
+    };
+    condition::merge(&previous.conditions, vec![condition], generation, now).pop()
+}
+
+/// The conditions whose change is worth an event: Ready with another status or reason, and Reachable when it is lost or found
+/// again.
+#[must_use]
+pub fn transitions<'a>(
+    previous: &CloudAccountStatus,
+    next: &'a CloudAccountStatus,
+) -> Vec<&'a Condition> {
+    let changed = |type_| {
+        let after = condition::find(&next.conditions, type_)?;
+        let before = condition::find(&previous.conditions, type_);
+        let same =
+            |before: &Condition| before.status == after.status && before.reason == after.reason;
+        (!before.is_some_and(same)).then_some((before, after))
+    };
+    let ready = changed(reason::READY)
+        .map(|(_, ready)| ready)
+        .filter(|ready| ready.status != Status::Unknown.as_str());
+    // The first answer is no news: Ready tells it.
+    let reachable = changed(reason::REACHABLE)
+        .filter(|(before, after)| before.is_some() || after.status == Status::False.as_str())
+        .map(|(_, reachable)| reachable);
+    ready.into_iter().chain(reachable).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn accepted() -> CheckResult {
+        CheckResult::Accepted(Identity {
+            account_uid: "1".to_owned(),
+            arn: "acs:ram::1:user/operator".to_owned(),
+        })
+    }
+
+    fn observation(
+        result: Option<&CheckResult>,
+        reachability: Option<Reachability>,
+    ) -> Observation<'_> {
+        Observation {
+            result,
+            reachability,
+            handled: None,
+        }
+    }
+
+    fn no_answer(message: &str) -> Option<Reachability> {
+        let message = message.to_owned();
+        Some(Reachability::NoAnswer { message })
+    }
+
+    fn reasons(conditions: &[&Condition]) -> Vec<(String, String)> {
+        let pair = |condition: &&Condition| (condition.status.clone(), condition.reason.clone());
+        conditions.iter().map(pair).collect()
+    }
+
+    fn pair(status: &str, reason: &str) -> Vec<(String, String)> {
+        vec![(status.to_owned(), reason.to_owned())]
+    }
+
+    #[test]
+    fn reachable_is_lost_and_found_without_touching_ready() {
+        let fresh = CloudAccountStatus::default();
+        let result = accepted();
+        let answering = Some(Reachability::Answering);
+        let first = status(
+            &fresh,
+            Some(1),
+            observation(Some(&result), answering.clone()),
+            at(10),
+        );
+        let ready = condition::find(&first.conditions, reason::READY).unwrap();
+        assert_eq!(ready.message, "authenticated as acs:ram::1:user/operator");
+        assert_eq!(
+            reasons(&transitions(&fresh, &first)),
+            pair("True", "CredentialsAccepted")
+        );
+        let same = status(&first, Some(1), observation(None, None), at(20));
+        assert_eq!(same, first);
+
+        let lost = status(&first, Some(1), observation(None, no_answer("a")), at(30));
+        assert_eq!(
+            condition::find(&lost.conditions, reason::READY),
+            Some(ready)
+        );
+        assert_eq!(
+            reasons(&transitions(&first, &lost)),
+            pair("False", "NoAnswer")
+        );
+        let still = status(&lost, Some(1), observation(None, no_answer("b")), at(40));
+        assert_eq!(still, lost, "no write for every failure");
+        let found = status(&lost, Some(1), observation(None, answering), at(50));
+        assert_eq!(
+            reasons(&transitions(&lost, &found)),
+            pair("True", "Answering")
+        );
+        let reachable = condition::find(&found.conditions, reason::REACHABLE).unwrap();
+        assert_eq!(reachable.last_transition_time.0, at(50));
+    }
+
+    #[test]
+    fn failure_says_cause_fix_and_when_it_is_tried_again() {
+        let error = crate::ecs::Error::BadAnswer {
+            action: crate::ecs::Action::GetCallerIdentity,
+            status: 502,
+            what: "it is empty".to_owned(),
+        };
+        let expected = format!("{error}; {}; {}", error.hint(), error.class().retry());
+        let result = CheckResult::Refused(error);
+        assert_eq!(result.explain(), ("Retrying".to_owned(), expected));
+        let fresh = CloudAccountStatus::default();
+        let next = status(&fresh, Some(1), observation(Some(&result), None), at(1));
+        assert_eq!(
+            reasons(&transitions(&fresh, &next)),
+            pair("False", "Retrying")
+        );
+        assert!(condition::find(&next.conditions, reason::REACHABLE).is_none());
+    }
 }

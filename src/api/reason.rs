@@ -13,6 +13,9 @@ pub const SUSPENDED: &str = "Suspended";
 /// Drifted=False: the operator knows of no drift.
 pub const NO_DRIFT: &str = "NoDrift";
 
+/// Normal-true, on accounts: the cloud's endpoints give usable answers.
+pub const REACHABLE: &str = "Reachable";
+
 /// Ready=Unknown: the operator has not observed the object yet.
 pub const PENDING: &str = "Pending";
 /// Ready=True: this object joined the target to the group.
@@ -51,6 +54,10 @@ pub const REPAIR_LOOP: &str = "RepairLoop";
 /// Ready=False: the spec cannot be read by this version of the operator.
 pub const INVALID_SPEC: &str = "InvalidSpec";
 
+/// Account Reachable=True: a call got a usable answer, be it a refusal.
+pub const ANSWERING: &str = "Answering";
+/// Account Reachable=False: no call got a usable answer for three scan periods.
+pub const NO_ANSWER: &str = "NoAnswer";
 /// Account Ready=True: the cloud knows the credentials.
 pub const CREDENTIALS_ACCEPTED: &str = "CredentialsAccepted";
 /// Account Ready=False: the Secret does not exist.

@@ -82,6 +82,18 @@ impl Client {
         self.account.credential.access_key_id()
     }
 
+    /// Host, and port where it is not the usual one, that calls for a region go to.
+    #[must_use]
+    pub fn ecs_host(&self, region: &Region) -> String {
+        self.account.endpoints.ecs(region).authority().to_owned()
+    }
+
+    /// Host, and port where it is not the usual one, that STS is asked at.
+    #[must_use]
+    pub fn sts_host(&self) -> String {
+        self.account.endpoints.sts().authority().to_owned()
+    }
+
     /// Adds the target to the group. Deadline 66 s.
     ///
     /// # Errors

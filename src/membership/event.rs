@@ -3,15 +3,17 @@
 //! Not kube's `Recorder`: it keeps every event for six minutes to count repeats, and walks all of them at each publish. That
 //! is too slow for a thousand new objects per minute. We publish on transitions only, so there are no repeats to count.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{ObjectMeta, PostParams};
 use kube::runtime::reflector::ObjectRef;
-use kube::{Api, ResourceExt as _};
+use kube::{Api, Resource};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::{debug, info, warn};
@@ -29,6 +31,8 @@ const CONTROLLER: &str = "security-group-operator";
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Longest note in bytes that the API server accepts.
 const NOTE_LIMIT: usize = 1024;
+/// The API server refuses longer reasons, in bytes.
+const REASON_LIMIT: usize = 128;
 
 /// Length of the event queue. Further events are dropped and counted.
 const WAITING: usize = 16_384;
@@ -45,8 +49,10 @@ pub struct EventRecorder {
 
 /// A queued event, with only the fields that the written event needs.
 struct QueuedEvent {
-    regarding: ObjectRef<SecurityGroupMembership>,
-    note: EventRecord,
+    regarding: ObjectReference,
+    reason: Cow<'static, str>,
+    warning: bool,
+    text: String,
     at: Timestamp,
 }
 
@@ -82,17 +88,31 @@ impl EventRecorder {
 
     /// Logs and queues an event about a transition of `object`.
     pub fn publish(&self, object: &SecurityGroupMembership, note: EventRecord) {
-        let namespace = object.namespace().unwrap_or_default();
+        self.record(object, note.reason.into(), note.warning, note.text);
+    }
+
+    /// Writes an event about any object.
+    pub fn record<K: Resource<DynamicType = ()>>(
+        &self,
+        object: &K,
+        reason: Cow<'static, str>,
+        warning: bool,
+        text: String,
+    ) {
+        let regarding = ObjectReference::from(ObjectRef::from_obj(object));
         info!(
-            namespace,
-            name = object.name_any(),
-            reason = note.reason,
-            text = note.text,
+            kind = regarding.kind,
+            namespace = regarding.namespace,
+            name = regarding.name,
+            reason = &*reason,
+            text,
             "event"
         );
         let queued = QueuedEvent {
-            regarding: ObjectRef::from_obj(object),
-            note,
+            regarding,
+            reason,
+            warning,
+            text,
             at: self.clock.now(),
         };
         if self.queue.try_send(queued).is_err() {
@@ -105,27 +125,34 @@ impl QueuedEvent {
     fn event(self, instance: &str, clock: &Clock) -> Event {
         let Self {
             regarding,
-            note,
+            reason,
+            warning,
+            text,
             at,
         } = self;
+        // Events of cluster-scoped objects live in `default`; the API server takes them nowhere else.
+        let namespace = regarding
+            .namespace
+            .clone()
+            .unwrap_or_else(|| "default".to_owned());
         Event {
             metadata: ObjectMeta {
-                namespace: regarding.namespace.clone(),
+                namespace: Some(namespace),
                 name: Some(format!(
                     "{}.{}",
-                    start(regarding.name.clone(), 200),
+                    start(regarding.name.clone().unwrap_or_default(), 200),
                     clock.uuid().simple()
                 )),
                 ..ObjectMeta::default()
             },
             action: Some("Reconcile".to_owned()),
             event_time: Some(MicroTime(at)),
-            note: Some(start(note.text, NOTE_LIMIT)),
-            reason: Some(note.reason),
-            regarding: Some(regarding.into()),
+            note: Some(start(text, NOTE_LIMIT)),
+            reason: Some(start(reason.into_owned(), REASON_LIMIT)),
+            regarding: Some(regarding),
             reporting_controller: Some(CONTROLLER.to_owned()),
             reporting_instance: Some(instance.to_owned()),
-            type_: Some(if note.warning { "Warning" } else { "Normal" }.to_owned()),
+            type_: Some(if warning { "Warning" } else { "Normal" }.to_owned()),
             ..Event::default()
         }
     }
@@ -195,8 +222,10 @@ mod tests {
     fn event_names_object_reason_and_time() {
         let at = Timestamp::from_second(1_767_225_600).unwrap();
         let queued = QueuedEvent {
-            regarding: ObjectRef::from_obj(&object("web")),
-            note: note("i-1 is gone"),
+            regarding: ObjectRef::from_obj(&object("web")).into(),
+            reason: "NotGranted".into(),
+            warning: true,
+            text: "i-1 is gone".to_owned(),
             at,
         };
         let clock = Clock::simulated(at, 1);
@@ -223,6 +252,28 @@ mod tests {
             "type": "Warning",
         });
         assert_eq!(event, expected);
+    }
+
+    #[test]
+    fn event_of_a_cluster_scoped_object_is_in_the_default_namespace() {
+        let at = Timestamp::from_second(1_767_225_600).unwrap();
+        let account: crate::api::ClusterCloudAccount = serde_json::from_value(serde_json::json!({
+            "metadata": {"name": "main", "uid": "u-2"},
+            "spec": {"credentials": {"environment": {}}},
+        }))
+        .unwrap();
+        let queued = QueuedEvent {
+            regarding: ObjectRef::from_obj(&account).into(),
+            reason: "NoAnswer".into(),
+            warning: true,
+            text: String::new(),
+            at,
+        };
+        let event = queued.event("pod-1", &Clock::simulated(at, 1));
+        assert_eq!(event.metadata.namespace.as_deref(), Some("default"));
+        let regarding = event.regarding.unwrap();
+        assert_eq!(regarding.kind.as_deref(), Some("ClusterCloudAccount"));
+        assert_eq!(regarding.namespace, None);
     }
 
     #[test]
