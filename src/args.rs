@@ -19,10 +19,10 @@ struct Typed {
     #[command(subcommand)]
     command: Option<Command>,
 
-    /// Address of /livez, /readyz and /metrics.
+    /// Address of /livez, /readyz and /metrics. Where there is no IPv6, the default is 0.0.0.0:8080.
     #[arg(
         long,
-        default_value = "0.0.0.0:8080",
+        default_value_t = DEFAULT_LISTEN,
         env = "SECURITY_GROUP_OPERATOR_LISTEN"
     )]
     listen: SocketAddr,
@@ -90,6 +90,10 @@ enum Command {
     /// Print the custom resource definitions as YAML.
     Crds,
 }
+
+/// Where probes and metrics listen by default: every address, of IPv6 and IPv4. Where there is no IPv6, `0.0.0.0:8080` instead.
+pub const DEFAULT_LISTEN: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED), 8080);
 
 /// Format of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

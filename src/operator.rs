@@ -1,5 +1,7 @@
 //! Connects all parts and runs them until a shutdown future resolves. The only module that knows all of them.
 
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +21,7 @@ use tracing::{info, warn};
 use crate::account::directory::Directory;
 use crate::account::{self};
 use crate::api::{CloudAccount, ClusterCloudAccount, SecurityGroupMembership};
-use crate::args::Settings;
+use crate::args::{DEFAULT_LISTEN, Settings};
 use crate::clock::Clock;
 use crate::ecs::{Http, Transport};
 use crate::kubernetes::{WatchLog, error_chain, watch_config, with_deadline};
@@ -44,7 +46,7 @@ pub enum StartError {
     #[error("--listen {address}: {source}")]
     Listen {
         /// The address.
-        address: std::net::SocketAddr,
+        address: SocketAddr,
         /// The error of the operating system.
         source: std::io::Error,
     },
@@ -67,16 +69,11 @@ pub async fn run(
     let client = connect().await?;
     let transport: Arc<dyn Transport> = Arc::new(Http::new()?);
     let telemetry = Arc::new(Telemetry::default());
-    let listener =
-        TcpListener::bind(settings.listen)
-            .await
-            .map_err(|source| StartError::Listen {
-                address: settings.listen,
-                source,
-            })?;
+    let listener = listen(settings.listen).await?;
+    let address = listener.local_addr().unwrap_or(settings.listen);
     let routes = telemetry::routes(Arc::clone(&telemetry));
     tokio::spawn(async move { axum::serve(listener, routes).await });
-    info!(address = %settings.listen, version = env!("CARGO_PKG_VERSION"), "started");
+    info!(%address, version = env!("CARGO_PKG_VERSION"), "started");
     tokio::select! {
         () = wait_until_listable(&client, &settings) => {}
         () = shutdown.clone() => return Ok(()),
@@ -87,11 +84,40 @@ pub async fn run(
     Ok(())
 }
 
+fn is_loopback(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost"
+        || address
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
+}
+
+/// Only the default falls back to IPv4: an address that was typed is meant.
+async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
+    let first = match TcpListener::bind(address).await {
+        Ok(listener) => return Ok(listener),
+        Err(error) => error,
+    };
+    let has_no_ipv6 = address == DEFAULT_LISTEN && first.kind() != ErrorKind::AddrInUse;
+    let fallback = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
+    if has_no_ipv6 && let Ok(listener) = TcpListener::bind(fallback).await {
+        return Ok(listener);
+    }
+    Err(StartError::Listen {
+        address,
+        source: first,
+    })
+}
+
 async fn connect() -> Result<kube::Client, StartError> {
     let mut config = kube::Config::infer()
         .await
         .map_err(|error| StartError::NoCluster(Box::new(error)))?;
     config.connect_timeout = Some(Duration::from_secs(10));
+    // As client-go: HTTPS_PROXY does not apply to this machine itself.
+    if config.cluster_url.host().is_some_and(is_loopback) {
+        config.proxy_url = None;
+    }
     kube::Client::try_from(config).map_err(|error| StartError::Client(Box::new(error)))
 }
 

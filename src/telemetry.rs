@@ -1,12 +1,13 @@
 //! What the process tells about itself: logs, metrics, `/livez`, `/readyz`, `/metrics`. Labels are API, code class and region,
 //! never names of objects, messages or anything that a user typed.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use prometheus_client::encoding::{EncodeLabelSet, text::encode};
@@ -26,7 +27,7 @@ pub struct Telemetry {
     calls: Family<CallLabels, Counter>,
     call_seconds: Family<ApiLabels, Histogram, fn() -> Histogram>,
     unknown_codes: Family<ApiLabels, Counter>,
-    passes: Family<PassLabels, Counter>,
+    reconciles: Family<ReconcileLabels, Counter>,
     dropped_events: Counter,
     ready: AtomicBool,
 }
@@ -44,7 +45,7 @@ struct ApiLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct PassLabels {
+struct ReconcileLabels {
     outcome: &'static str,
 }
 
@@ -71,16 +72,16 @@ impl Default for Telemetry {
             "Answers with an error code that this version does not know; please report them",
             unknown_codes.clone(),
         );
-        let passes = Family::default();
+        let reconciles = Family::default();
         registry.register(
-            "passes",
+            "reconcile",
             "Passes over a membership by outcome",
-            passes.clone(),
+            reconciles.clone(),
         );
         let dropped_events = Counter::default();
         registry.register(
             "dropped_events",
-            "Kubernetes events that were not written because too many waited",
+            "Kubernetes events that were not written: too many waited, or the API server refused them",
             dropped_events.clone(),
         );
         Self {
@@ -88,7 +89,7 @@ impl Default for Telemetry {
             calls,
             call_seconds,
             unknown_codes,
-            passes,
+            reconciles,
             dropped_events,
             ready: AtomicBool::new(false),
         }
@@ -120,8 +121,10 @@ impl Telemetry {
     }
 
     /// Counts a pass over a membership.
-    pub fn count_pass(&self, outcome: &'static str) {
-        self.passes.get_or_create(&PassLabels { outcome }).inc();
+    pub fn count_reconcile(&self, outcome: &'static str) {
+        self.reconciles
+            .get_or_create(&ReconcileLabels { outcome })
+            .inc();
     }
 
     /// Counts an event that was dropped.
@@ -129,17 +132,50 @@ impl Telemetry {
         self.dropped_events.inc();
     }
 
+    /// Events that were dropped so far.
+    #[must_use]
+    pub fn dropped_events(&self) -> u64 {
+        self.dropped_events.get()
+    }
+
     /// Makes `/readyz` answer 200.
     pub fn set_ready(&self) {
         self.ready.store(true, Ordering::Relaxed);
     }
 
-    fn render(&self) -> String {
+    /// All metrics: in `OpenMetrics`, or in the classic text format.
+    fn render(&self, openmetrics: bool) -> String {
         let mut text = String::new();
         // Writing to a String cannot fail.
         let _ = encode(&mut text, &self.registry);
-        text
+        if openmetrics { text } else { classic(&text) }
     }
+}
+
+/// `OpenMetrics` as the classic text format (version 0.0.4): a counter is described under the name of its sample, and neither units
+/// nor the end are marked.
+fn classic(openmetrics: &str) -> String {
+    let types: HashMap<&str, &str> = openmetrics
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
+        .collect();
+    let described = |line: &str| {
+        let mut words = line.splitn(4, ' ');
+        let (_, what, name, rest) = (words.next()?, words.next()?, words.next()?, words.next()?);
+        let total = match types.get(name) {
+            Some(&"counter") => "_total",
+            Some(_) | None => "",
+        };
+        Some(format!("# {what} {name}{total} {rest}\n"))
+    };
+    openmetrics
+        .lines()
+        .filter(|line| !line.starts_with("# UNIT ") && *line != "# EOF")
+        .map(|line| {
+            let description = line.starts_with("# ").then(|| described(line)).flatten();
+            description.unwrap_or_else(|| format!("{line}\n"))
+        })
+        .collect()
 }
 
 const fn class_name(class: Class) -> &'static str {
@@ -174,9 +210,18 @@ pub fn routes(telemetry: Arc<Telemetry>) -> Router {
         )
         .route(
             "/metrics",
-            get(move || async move {
-                let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-                ([(header::CONTENT_TYPE, content_type)], telemetry.render()).into_response()
+            get(move |headers: HeaderMap| async move {
+                let accept = headers.get(header::ACCEPT);
+                let openmetrics = accept
+                    .and_then(|accept| accept.to_str().ok())
+                    .is_some_and(|accept| accept.contains("application/openmetrics-text"));
+                let content_type = if openmetrics {
+                    "application/openmetrics-text; version=1.0.0; charset=utf-8"
+                } else {
+                    "text/plain; version=0.0.4; charset=utf-8"
+                };
+                let text = telemetry.render(openmetrics);
+                ([(header::CONTENT_TYPE, content_type)], text).into_response()
             }),
         )
 }
@@ -192,7 +237,52 @@ pub fn start_logging(format: LogFormat, filter: &str) -> Result<(), String> {
         .with_writer(std::io::stderr);
     let started = match format {
         LogFormat::Text => builder.with_ansi(false).try_init(),
-        LogFormat::Json => builder.json().try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
     started.map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classic_text_describes_each_sample_by_its_own_name() {
+        let telemetry = Telemetry::default();
+        let region = "cn-hangzhou".parse().unwrap();
+        let took = Duration::from_millis(7);
+        telemetry.count_call(Action::JoinSecurityGroup, &region, None, took);
+        telemetry.count_reconcile("ready");
+        let openmetrics = telemetry.render(true);
+        assert!(openmetrics.ends_with("# EOF\n"));
+        let classic = telemetry.render(false);
+        for line in [
+            "# TYPE security_group_operator_ecs_calls_total counter",
+            "# TYPE security_group_operator_ecs_call_seconds histogram",
+            "security_group_operator_reconcile_total{outcome=\"ready\"} 1",
+            "security_group_operator_dropped_events_total 0",
+        ] {
+            assert!(
+                classic.lines().any(|found| found == line),
+                "{line}: {classic}"
+            );
+        }
+        for line in classic.lines().filter(|line| line.starts_with('#')) {
+            assert!(
+                line.starts_with("# HELP ") || line.starts_with("# TYPE "),
+                "{line}"
+            );
+        }
+        for name in classic
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(|line| line.split(['{', ' ']).next())
+        {
+            let family = ["_bucket", "_sum", "_count"]
+                .iter()
+                .find_map(|part| name.strip_suffix(part))
+                .unwrap_or(name);
+            assert!(classic.contains(&format!("# HELP {family} ")), "{name}");
+        }
+    }
 }

@@ -214,7 +214,7 @@ async fn passes_ready(metrics: &str) -> Result<usize> {
     let text = reqwest::get(metrics).await?.text().await?;
     let line = text
         .lines()
-        .find(|line| line.contains("_passes_total{outcome=\"ready\"}"));
+        .find(|line| line.contains("_reconcile_total{outcome=\"ready\"}"));
     let count = line.and_then(|line| line.rsplit(' ').next());
     count.map_or(Ok(0), |count| count.parse().context("a count"))
 }

@@ -326,6 +326,8 @@ impl Started {
         let mut command = Command::new(BINARY);
         command
             .arg(format!("--listen=127.0.0.1:{port}"))
+            // Meant for other hosts: a proxy that does not answer must not keep the operator from this machine's API server.
+            .env("HTTPS_PROXY", "http://127.0.0.1:9")
             .env("KUBECONFIG", kubeconfig);
         let child = Child::spawn("security-group-operator", &command, &log)?;
         Ok(Self { child, port, log })

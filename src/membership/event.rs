@@ -72,10 +72,14 @@ impl EventRecorder {
         let (queue, mut waiting) = mpsc::channel::<QueuedEvent>(WAITING);
         let instance = start(instance.unwrap_or_else(|| CONTROLLER.to_owned()), 128);
         let names = clock.clone();
+        let counter = Arc::clone(&telemetry);
         let writer = tokio::spawn(async move {
             let refusals = LogDeduper::default();
             while let Some(queued) = waiting.recv().await {
-                write(&client, queued.event(&instance, &names), &refusals).await;
+                let event = queued.event(&instance, &names);
+                if !write(&client, event, &refusals).await {
+                    counter.count_dropped_event();
+                }
             }
         });
         let events = Self {
@@ -100,14 +104,16 @@ impl EventRecorder {
         text: String,
     ) {
         let regarding = ObjectReference::from(ObjectRef::from_obj(object));
-        info!(
-            kind = regarding.kind,
-            namespace = regarding.namespace,
-            name = regarding.name,
-            reason = &*reason,
-            text,
-            "event"
+        let (kind, namespace, name) = (
+            regarding.kind.as_deref(),
+            regarding.namespace.as_deref(),
+            regarding.name.as_deref(),
         );
+        if warning {
+            warn!(kind, namespace, name, reason = &*reason, "{text}");
+        } else {
+            info!(kind, namespace, name, reason = &*reason, "{text}");
+        }
         let queued = QueuedEvent {
             regarding,
             reason,
@@ -140,7 +146,7 @@ impl QueuedEvent {
                 namespace: Some(namespace),
                 name: Some(format!(
                     "{}.{}",
-                    start(regarding.name.clone().unwrap_or_default(), 200),
+                    name_start(regarding.name.clone().unwrap_or_default()),
                     clock.uuid().simple()
                 )),
                 ..ObjectMeta::default()
@@ -167,23 +173,38 @@ impl Writer {
     }
 }
 
-async fn write(client: &kube::Client, event: Event, refusals: &LogDeduper) {
+/// Whether the event is written. Why it is not is logged once per cause.
+async fn write(client: &kube::Client, event: Event, refusals: &LogDeduper) -> bool {
     let namespace = event.metadata.namespace.clone().unwrap_or_default();
     let api: Api<Event> = Api::namespaced(client.clone(), &namespace);
-    match tokio::time::timeout(DEADLINE, api.create(&PostParams::default(), &event)).await {
-        Ok(Ok(_)) => {}
-        // The operator's RBAC lacks the right to create events. (Events in a namespace that is being deleted are answered
-        // with 403, too.)
-        Ok(Err(kube::Error::Api(status)))
-            if status.is_forbidden() && status.message.contains("cannot create resource") =>
-        {
-            if refusals.is_first("") {
-                warn!(error = status.message, "no events are written");
+    let error =
+        match tokio::time::timeout(DEADLINE, api.create(&PostParams::default(), &event)).await {
+            Ok(Ok(_)) => return true,
+            Ok(Err(kube::Error::Api(status))) => {
+                // The message names the event, whose name is never the same twice.
+                if refusals.is_first(&format!("{} {namespace}", status.reason)) {
+                    warn!(
+                        namespace,
+                        error = status.message,
+                        "the API server refuses an event"
+                    );
+                }
+                return false;
             }
-        }
-        Ok(Err(error)) => debug!(%error, namespace, "event not written"),
-        Err(_) => debug!(namespace, "event not written in time"),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no answer in time".to_owned(),
+        };
+    debug!(error, namespace, "event not written");
+    false
+}
+
+/// As much of an object's name as fits before the event's own part. Every part of a DNS name ends with a letter or digit.
+fn name_start(name: String) -> String {
+    let mut name = start(name, 200);
+    while name.ends_with(['-', '.']) {
+        name.pop();
     }
+    name
 }
 
 /// The first `limit` bytes at most, cut between characters.

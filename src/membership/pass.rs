@@ -40,7 +40,7 @@ pub(super) async fn run(
     };
     let outcome = run_steps(&mut pass, &uid, context).await?;
     debug!(edge = ?pass.edge, ?outcome, "pass");
-    context.telemetry.count_pass(outcome_label(outcome));
+    context.telemetry.count_reconcile(outcome_label(outcome));
     let previous = pass.object().status.clone().unwrap_or_default();
     let now = context.clock.now();
     let account_uid = pass.known_account_uid();
