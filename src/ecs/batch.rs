@@ -1,8 +1,8 @@
 //! Group commit of reads: callers ask for one target each, one call reads up to 100 targets. Reads only.
 //!
 //! The first request is sent at once. Requests that arrive during a call are sent together afterwards, at most
-//! [`MAX_IDS_PER_CALL`] per call. A full batch is sent at once, up to [`CALLS`] calls in flight. Under load (at least
-//! [`BURST_THRESHOLD`] requests arrived during one call) a partial batch waits [`BATCH_DELAY`] for more. Answers are matched
+//! [`MAX_IDS_PER_CALL`] per call. A full batch is sent at once, up to `CALLS` calls in flight. Under load (at least
+//! `BURST_THRESHOLD` requests arrived during one call) a partial batch waits `BATCH_DELAY` for more. Answers are matched
 //! by ID, never by position. The calls run in a task of their own: a cancelled caller does not cancel the call for the
 //! others.
 

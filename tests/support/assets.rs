@@ -1,4 +1,4 @@
-//! Where the Go programs are: asks `tests/control-plane/build`, which finds or builds them.
+//! Paths of the Go programs, from `tests/control-plane/build`, which finds or builds them.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -7,7 +7,7 @@ use super::error::{Context, Error, Result};
 
 /// The directory with kube-apiserver, etcd and kube-controller-manager.
 ///
-/// The first time on a machine this builds them, for about 7 minutes on two cores; progress goes to stderr.
+/// Builds them on first use, in about 7 minutes on two cores; progress is printed to stderr.
 pub async fn control_plane() -> Result<PathBuf> {
     build("control-plane", "KUBEBUILDER_ASSETS=").await
 }
@@ -22,7 +22,7 @@ pub async fn textbook() -> Result<PathBuf> {
     build("textbook", "TEXTBOOK=").await
 }
 
-/// The `kubectl` of the user, or else the one next to the control plane.
+/// The user's `kubectl`, or else the one beside the control plane.
 pub fn kubectl(control_plane: &Path) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let installed = std::env::split_paths(&path)

@@ -1,4 +1,4 @@
-//! The API server's audit log, read as a list of requests: who asked for what, and what the answer was. Reads only.
+//! Parses the API server's audit log into a list of requests and answers. Reads only.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::error::{Context, Result};
 
-/// One request to the API server. What does not apply to it is an empty string.
+/// One request to the API server. Inapplicable fields are empty.
 #[derive(Debug, Clone)]
 pub struct AuditEvent {
     pub user: String,
@@ -21,9 +21,9 @@ pub struct AuditEvent {
     pub code: u16,
 }
 
-/// Every answered request in the log, once: a watch from its start, anything else from its answer.
+/// Every answered request in the log, once: a watch from its start, any other request from its answer.
 ///
-/// The API server writes the line after it has answered: what is not here yet may still come.
+/// The API server writes the line after the answer: the latest requests may be missing.
 pub fn read(log: &Path) -> Result<Vec<AuditEvent>> {
     let text = std::fs::read_to_string(log).context(log.display())?;
     let mut seen = BTreeSet::new();
@@ -60,7 +60,7 @@ struct Line {
     response_status: ResponseStatus,
 }
 
-/// Who could not be authenticated has no name.
+/// An unauthenticated user has no name.
 #[derive(Deserialize)]
 struct User {
     #[serde(default)]

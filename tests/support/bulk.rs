@@ -1,4 +1,4 @@
-//! Some hundred edges on a test environment, and what the operator writes for them. Knows nothing of what is right.
+//! Some hundred edges in a test environment, and the operator's writes for them. Asserts nothing.
 
 use futures::future::try_join_all;
 use serde_json::json;
@@ -7,11 +7,12 @@ use super::control_plane::ControlPlane;
 use super::env::TestEnv;
 use super::error::Result;
 
-/// As many as need a few calls of a hundred.
+/// Enough for a few calls of 100 targets each.
 pub const EDGES: usize = 300;
 const OPERATOR: &str = "system:serviceaccount:security-group-operator:security-group-operator";
 
-/// So many instances, in sg-base only, these limits, and the latency of a real call: what comes during a call goes together.
+/// `EDGES` instances, all in sg-base only, with these limits and the latency of a real call, so that concurrent reads are
+/// batched.
 pub fn inventory(limits: &str) -> String {
     let instances = (0..EDGES)
         .map(|n| format!("- {{id: i-{n:04}, securityGroupIds: [sg-base]}}\n"))
@@ -61,7 +62,7 @@ pub fn writes(env: &TestEnv, plane: &ControlPlane) -> Result<Vec<String>> {
         .collect())
 }
 
-/// How often one of them is there.
+/// Number of these writes.
 pub fn count(writes: &[String], what: &str) -> usize {
     writes.iter().filter(|write| *write == what).count()
 }

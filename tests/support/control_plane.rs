@@ -1,5 +1,5 @@
-//! A Kubernetes control plane on free ports: etcd, kube-apiserver with RBAC and audit, and those controllers
-//! without which deleting is not real. Runs no pods.
+//! A Kubernetes control plane on free ports: etcd, kube-apiserver with RBAC and audit, and the controllers that deletion
+//! needs. Runs no pods.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -27,14 +27,14 @@ pub struct ControlPlane {
     api_server: Option<Child>,
     etcd: Child,
     assets: PathBuf,
-    /// For clients, and for other members that do not exist.
+    /// For clients, and for peers, which do not exist.
     etcd_ports: [u16; 2],
     port: u16,
     tempdir: TempDir,
 }
 
 impl ControlPlane {
-    /// Starts one, in about five seconds (the first time on a machine: minutes, see [`assets::control_plane`]).
+    /// Starts a control plane in about five seconds (on first use on a machine: minutes, see [`assets::control_plane`]).
     pub async fn start() -> Result<Self> {
         install_crypto();
         let assets = assets::control_plane().await?;
@@ -56,23 +56,23 @@ impl ControlPlane {
         Ok(plane)
     }
 
-    /// The one that the tests of a file share; ends with the process.
+    /// The control plane that the tests of a file share; ends with the process.
     pub async fn shared() -> Result<&'static Self> {
         static SHARED: tokio::sync::OnceCell<ControlPlane> = tokio::sync::OnceCell::const_new();
         SHARED.get_or_try_init(Self::start).await
     }
 
-    /// A client that may do anything. Made anew at each call, since it belongs to the runtime that made it.
+    /// A client with all rights. Created at each call, because it belongs to the runtime that created it.
     pub async fn admin_client(&self) -> Result<Client> {
         client(&self.admin_kubeconfig()).await
     }
 
-    /// The file for `KUBECONFIG`, of a member of `system:masters`.
+    /// The `KUBECONFIG` file of a member of `system:masters`.
     pub fn admin_kubeconfig(&self) -> PathBuf {
         self.file("admin.kubeconfig")
     }
 
-    /// A kubeconfig file with a day's token of a service account, which must exist.
+    /// A kubeconfig file with a token of an existing service account, valid for one day.
     pub async fn kubeconfig_for_service_account(
         &self,
         namespace: &str,
@@ -113,35 +113,35 @@ impl ControlPlane {
         self.file("audit.log")
     }
 
-    /// Every request so far, by anybody; see [`audit::read`].
+    /// All requests so far, by any user; see [`audit::read`].
     pub fn audit_events(&self) -> Result<Vec<AuditEvent>> {
         audit::read(&self.audit_log())
     }
 
-    /// A private directory that lives as long as the control plane, for logs and files of what runs against it.
+    /// A private directory that lives as long as the control plane, for logs and files of other processes.
     pub fn directory(&self) -> &Path {
         self.tempdir.path()
     }
 
-    /// An error that names the one of its processes that has ended, with the end of its log.
+    /// An error with the end of the log if one of its processes has ended.
     pub fn check(&mut self) -> Result<()> {
         let others = [self.api_server.as_mut(), self.controllers.as_mut()];
         self.etcd.check()?;
         others.into_iter().flatten().try_for_each(Child::check)
     }
 
-    /// To ask the kernel about the API server.
+    /// Process ID of the API server, to query the kernel.
     pub fn api_server_pid(&self) -> Result<u32> {
         let api_server = self.api_server.as_ref();
         Ok(api_server.context("the API server does not run")?.pid())
     }
 
-    /// kill -9 for the API server: every watch breaks, and nobody answers until [`Self::start_api_server`].
+    /// Sends SIGKILL to the API server: every watch breaks, and no call is answered until [`Self::start_api_server`].
     pub fn stop_api_server(&mut self) {
         self.api_server = None;
     }
 
-    /// Starts the API server on the port, the certificates and the data that it had before.
+    /// Starts the API server again with the same port, certificates and data.
     pub async fn start_api_server(&mut self) -> Result<()> {
         let mut api_server = spawn_api_server(
             &self.assets,
@@ -150,7 +150,7 @@ impl ControlPlane {
             self.etcd_ports[0],
         )?;
         let ready = api_server.wait_until(START_LIMIT, async || {
-            // The server writes its certificate when it starts, and answers on /readyz when its RBAC roles are there.
+            // The server writes its certificate at startup, and /readyz succeeds when its RBAC roles exist.
             self.write_kubeconfig(&self.admin_kubeconfig(), ADMIN_TOKEN)?;
             let request = http::Request::get("/readyz").body(Vec::new())?;
             self.admin_client().await?.request_text(request).await?;
@@ -166,12 +166,12 @@ impl ControlPlane {
         Ok(())
     }
 
-    /// kill -9 for etcd: the API server can store and read nothing until [`Self::start_etcd`].
+    /// Sends SIGKILL to etcd: the API server can neither store nor read until [`Self::start_etcd`].
     pub fn stop_etcd(&mut self) {
         self.etcd.kill();
     }
 
-    /// Starts etcd on the ports and the data that it had before.
+    /// Starts etcd again with the same ports and data.
     pub fn start_etcd(&mut self) -> Result<()> {
         self.etcd.kill();
         self.etcd = spawn_etcd(&self.assets, self.directory(), self.etcd_ports)?;
@@ -236,7 +236,7 @@ pub async fn client(kubeconfig: &Path) -> Result<Client> {
     Ok(Client::try_from(config)?)
 }
 
-/// Keys, tokens and the audit policy: what the servers read when they start.
+/// Writes the keys, tokens and the audit policy that the servers read at startup.
 fn write_inputs(directory: &Path) -> Result<()> {
     let (private, public) = service_account_keys()?;
     std::fs::write(directory.join("service-account.key"), private)?;
@@ -249,7 +249,8 @@ fn write_inputs(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A new P-256 pair as PEM. The public half apart, since the API server reads no PKCS#8 where it wants a public key.
+/// A new P-256 key pair as PEM. The public half is encoded separately: the API server does not accept PKCS#8 as a public
+/// key.
 fn service_account_keys() -> Result<(String, String)> {
     use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING as ALGORITHM, EcdsaKeyPair};
     let random = ring::rand::SystemRandom::new();
@@ -333,7 +334,7 @@ fn spawn_controllers(assets: &Path, directory: &Path) -> Result<Child> {
         ))
         .arg(format!("--root-ca-file={}", file(CERTIFICATE)))
         .args(["--leader-elect=false", "--secure-port=0"])
-        // Its default of 20 requests a second would make the deletion of a large namespace the slow part of a test.
+        // The default of 20 requests per second would make the deletion of a large namespace the slow part of a test.
         .args(["--kube-api-qps=500", "--kube-api-burst=1000"]);
     Child::spawn(
         "kube-controller-manager",
@@ -351,10 +352,10 @@ const CONTROLLERS: [&str; 5] = [
 ];
 
 const CERTIFICATES: &str = "certificates";
-/// The server's certificate, and in the same file the authority that it made to sign it.
+/// The server's certificate, in one file with the authority that signed it.
 const CERTIFICATE: &str = "certificates/apiserver.crt";
 
-/// No secret: it opens a server on this machine's loopback that lives as long as a test.
+/// Not secret: it opens a server on this machine's loopback that lives as long as a test.
 const ADMIN_TOKEN: &str = "admin-of-a-test";
 
 const AUDIT_POLICY: &str = "\
@@ -365,5 +366,5 @@ rules:
 - level: Metadata
 ";
 
-/// Ten times what it takes on two idle cores.
+/// Ten times the duration on two idle cores.
 const START_LIMIT: Duration = Duration::from_secs(60);

@@ -1,5 +1,5 @@
-//! Fixtures that read as a sentence: one cluster and one operator a test file, and for each test a cloud, an account and a
-//! namespace of its own. Knows how to ask, to wait and to read; what is right is for the tests to say.
+//! Fixtures that read as a sentence: one cluster and one operator per test file; per test a cloud, an account and a
+//! namespace of its own. Requests, waits and reads; the tests assert.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -24,7 +24,7 @@ use super::operator::{NAMESPACE, Operator, Options};
 use super::simulator::SimulatorProcess;
 use super::tempdir::TempDir;
 
-/// Longer than anything here takes on a busy machine; only a hang reaches it.
+/// Longer than any step takes on a busy machine; only a hang reaches it.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The UID of the next test environment's cloud account.
@@ -48,12 +48,12 @@ macro_rules! binaries {
     };
 }
 
-/// The operator that the tests of a file share, beside [`ControlPlane::shared`].
+/// The operator that the tests of a file share, on [`ControlPlane::shared`].
 pub async fn operator(binaries: &Binaries) -> Result<MutexGuard<'static, Operator>> {
     operator_with(binaries, &[]).await
 }
 
-/// The same, started with more arguments by whoever asks first.
+/// The same; the first caller's additional arguments are used.
 pub async fn operator_with(
     binaries: &Binaries,
     arguments: &[&str],
@@ -80,23 +80,23 @@ pub async fn operator_with(
 pub struct TestEnv {
     pub simulator: SimulatorProcess,
     pub client: Client,
-    /// Both the namespace and the `ClusterCloudAccount` that may be used in it.
+    /// Name of both the namespace and the `ClusterCloudAccount` granted to it.
     pub name: String,
-    /// UID of the cloud account that owns everything in the inventory that names no other. No two test environments share it: to the
-    /// operator, edges of one account are one edge, whatever endpoint tells of them.
+    /// UID of the cloud account that owns all inventory objects without an account. Unique per test environment: to the
+    /// operator, equal edges of one account are one edge, whatever the endpoint.
     pub account: String,
     _tempdir: TempDir,
 }
 
 impl TestEnv {
-    /// A cloud with this inventory (YAML, see docs/simulator.md; the key `testid` is added, and an owner), an account that may use all of
-    /// it from the test environment's namespace, and the operator running.
+    /// A cloud with this inventory (YAML, see docs/simulator.md; the key `testid` and an owner are added), an account
+    /// granted to the test environment's namespace, and the operator running.
     pub async fn start(binaries: &Binaries, inventory: &str) -> Result<Self> {
         drop(operator(binaries).await?);
         Self::start_without_operator(binaries, inventory).await
     }
 
-    /// The same, for a file that starts its operator by itself. The kinds must be installed.
+    /// The same, for a file that starts its operator itself. The CRDs must be installed.
     pub async fn start_without_operator(binaries: &Binaries, inventory: &str) -> Result<Self> {
         Self::start_on(ControlPlane::shared().await?, binaries, inventory).await
     }
@@ -171,7 +171,7 @@ impl TestEnv {
         self.write_account_named(&self.name, grants).await
     }
 
-    /// Writes an account of this name, with the Secret of this name, at the test environment's cloud.
+    /// Writes an account with this name and the Secret of this name, for the test environment's cloud.
     pub async fn write_account_named(&self, name: &str, grants: Value) -> Result<()> {
         let accounts: Api<ClusterCloudAccount> = Api::all(self.client.clone());
         let endpoint = self.simulator.endpoint();
@@ -199,7 +199,7 @@ impl TestEnv {
         Api::namespaced(self.client.clone(), &self.name)
     }
 
-    /// Applies a membership of `target` in `group` with what `more` adds to its spec.
+    /// Applies a membership of `target` in `group`, with `more` added to its spec.
     pub async fn apply(
         &self,
         name: &str,
@@ -245,7 +245,7 @@ impl TestEnv {
         Ok(())
     }
 
-    /// Asks for the deletion of a membership.
+    /// Deletes a membership without waiting.
     pub async fn delete(&self, name: &str) -> Result<()> {
         self.memberships()
             .delete(name, &DeleteParams::default())
@@ -253,7 +253,7 @@ impl TestEnv {
         Ok(())
     }
 
-    /// The membership as soon as it is as `wanted` says.
+    /// Returns the membership when `wanted` is true for it.
     pub async fn until(
         &self,
         name: &str,
@@ -277,7 +277,7 @@ impl TestEnv {
         }
     }
 
-    /// The membership as soon as the condition Ready is `True` for its generation.
+    /// Returns the membership when the condition Ready is `True` for its generation.
     pub async fn until_ready(&self, name: &str) -> Result<SecurityGroupMembership> {
         self.until(name, "Ready", |object| {
             object.status.as_ref().is_some_and(|status| {
@@ -291,7 +291,7 @@ impl TestEnv {
         .await
     }
 
-    /// The membership as soon as the reason of Ready is `reason` for its generation.
+    /// Returns the membership when the reason of Ready is `reason` for its generation.
     pub async fn until_reason(&self, name: &str, reason: &str) -> Result<SecurityGroupMembership> {
         self.until(name, reason, |object| {
             ready(object).is_some_and(|condition| {
@@ -335,7 +335,7 @@ impl TestEnv {
         }
     }
 
-    /// The groups that the cloud holds the target in.
+    /// The groups of the target in the cloud.
     pub async fn groups(&self, target: &str) -> Result<BTreeSet<String>> {
         let state = self.simulator.state().await?;
         let kind = if target.starts_with("eni-") {
@@ -354,12 +354,12 @@ impl TestEnv {
             .collect())
     }
 
-    /// Whether the cloud holds the target in the group.
+    /// Whether the target is in the group in the cloud.
     pub async fn is_member(&self, target: &str, group: &str) -> Result<bool> {
         Ok(self.groups(target).await?.contains(group))
     }
 
-    /// How many calls of an action the cloud has answered, whatever it said.
+    /// Number of calls of an action that the cloud has answered, with any result.
     pub async fn calls(&self, action: &str) -> Result<u64> {
         let stats = self.simulator.stats().await?;
         let counts = stats
@@ -372,7 +372,7 @@ impl TestEnv {
             .sum())
     }
 
-    /// How many times the cloud really did an action, whatever the caller was told.
+    /// Number of calls of an action that took effect, with any answer.
     pub async fn effects(&self, action: &str) -> Result<u64> {
         let stats = self.simulator.stats().await?;
         let count = stats.pointer(&format!("/effects/{action}"));
@@ -392,7 +392,7 @@ impl TestEnv {
     }
 }
 
-/// The inventory with the key `testid`, and all that names no owner owned by this account.
+/// The inventory with the key `testid`; objects without an account are given this one.
 fn owned(inventory: &str, account: &str) -> Result<String> {
     let mut inventory: serde_json::Map<String, Value> = serde_saphyr::from_str(inventory)?;
     let key = json!({"id": "testid", "secret": "testsecret"});
@@ -440,11 +440,11 @@ pub fn condition<'a>(
         .find(|condition| condition.type_ == type_)
 }
 
-/// Who the operator is to the API server.
+/// The operator's user name at the API server.
 const OPERATOR_USER: &str = "system:serviceaccount:security-group-operator:security-group-operator";
 
 impl TestEnv {
-    /// Asks for a pass over a membership, as a user does.
+    /// Requests a pass over a membership, as a user does.
     pub async fn request_reconcile(&self, name: &str) -> Result<()> {
         static ASKED: AtomicU64 = AtomicU64::new(0);
         let value = ASKED.fetch_add(1, Ordering::Relaxed).to_string();
@@ -452,7 +452,7 @@ impl TestEnv {
             .await
     }
 
-    /// Asks for a pass and returns when it has read the target, so that a pass asked for before has ended.
+    /// Requests a pass and returns when it has read the target, so that passes requested before have ended.
     pub async fn reconcile_and_wait(&self, name: &str) -> Result<()> {
         let before = self.describe_calls().await?;
         self.request_reconcile(name).await?;
@@ -462,7 +462,7 @@ impl TestEnv {
         .await
     }
 
-    /// Describe calls, of both kinds.
+    /// Number of Describe calls, of both kinds.
     pub async fn describe_calls(&self) -> Result<u64> {
         Ok(
             self.calls("DescribeInstances").await?
@@ -503,7 +503,7 @@ impl TestEnv {
             .collect())
     }
 
-    /// Has somebody else begin a change of an instance that takes a minute: until then every other one is a 409.
+    /// Starts a foreign change of an instance that takes one minute: until then every other change is answered with 409.
     pub async fn hold_conflict(&self, instance: &str, group: &str) -> Result<()> {
         use security_group_operator::ecs::{Client, Credential, Endpoints, Http, Target};
 
@@ -535,13 +535,13 @@ impl TestEnv {
         self.change_cloud(json!({"set": {"latency": "0s"}})).await
     }
 
-    /// One change behind the operator's back.
+    /// One change of the cloud without the operator.
     pub async fn change_cloud(&self, change: Value) -> Result<()> {
         self.simulator.change(&change).await
     }
 }
 
-/// What kstatus goes by: `Stalled`, `Reconciling`, or `Settled`; fails if an object claims both.
+/// The phase that kstatus computes: `Stalled`, `Reconciling`, or `Settled`; fails if an object claims both.
 pub fn phase(object: &SecurityGroupMembership) -> &'static str {
     let is = |type_| condition(object, type_).is_some_and(|found| found.status == "True");
     let (stalled, reconciling) = (is("Stalled"), is("Reconciling"));
@@ -555,7 +555,7 @@ pub fn phase(object: &SecurityGroupMembership) -> &'static str {
     }
 }
 
-/// The sentence of the condition Ready; empty where there is none.
+/// Message of the condition Ready; empty if there is none.
 pub fn message(object: &SecurityGroupMembership) -> &str {
     ready(object).map_or("", |ready| &ready.message)
 }
@@ -567,7 +567,7 @@ pub fn has_code(object: &SecurityGroupMembership, code: &str) -> bool {
     error.is_some_and(|error| error.code.as_deref() == Some(code))
 }
 
-/// The claim on the object, if it carries one; fails if claim and finalizer do not go together.
+/// The claim on the object, if it carries one; fails if only one of claim and finalizer is present.
 pub fn claim(object: &SecurityGroupMembership) -> Option<String> {
     let origin = object.annotations().get(ORIGIN_ANNOTATION).cloned();
     let kept = object.finalizers().iter().any(|name| name == FINALIZER);

@@ -4,9 +4,9 @@ use std::fmt;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong, with its causes, as text. `Debug` is the text too, since that is what a failed test prints.
+/// An error and its causes, as text. `Debug` prints the text too, because a failed test prints `Debug`.
 ///
-/// It does not implement `std::error::Error`, so that `?` can turn any error into it.
+/// It does not implement `std::error::Error`, so that `?` can convert any error.
 pub struct Error(String);
 
 impl Error {
@@ -15,7 +15,7 @@ impl Error {
     }
 }
 
-/// Says what was tried when an error came.
+/// Adds the attempted action to an error.
 pub trait Context<T> {
     fn context(self, tried: impl fmt::Display) -> Result<T>;
 }

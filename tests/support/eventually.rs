@@ -1,10 +1,10 @@
-//! Waiting for what the cluster or the cloud comes to by itself. Knows nothing of what is waited for.
+//! Waits for a state that the cluster or the cloud reaches without further action. Knows nothing of the state.
 
 use std::time::{Duration, Instant};
 
 use super::error::{Error, Result};
 
-/// Asks until `holds` says yes; an error with `what` if it has not within a minute. An error of `holds` ends it.
+/// Polls until `holds` returns true; an error with `what` after one minute. An error of `holds` ends the wait.
 pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
     let deadline = Instant::now() + LIMIT;
     while !holds().await? {

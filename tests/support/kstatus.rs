@@ -1,4 +1,4 @@
-//! What kstatus, the library that Flux and Argo CD users go by, thinks of an object. Pure, but for the process it asks.
+//! The status that kstatus, the library behind Flux and Argo CD, computes for an object. Pure, except for its process.
 
 use std::process::Stdio;
 
@@ -8,7 +8,7 @@ use tokio::io::AsyncWriteExt;
 use super::assets;
 use super::error::{Context, Error, Result};
 
-/// kstatus's word for an object: `InProgress`, `Failed`, `Current`, `Terminating`, and why.
+/// The result of kstatus for an object: `InProgress`, `Failed`, `Current`, `Terminating`, and the reason.
 #[derive(Debug, Deserialize)]
 pub struct KstatusResult {
     pub status: String,
@@ -28,7 +28,7 @@ pub async fn compute(objects: &[serde_json::Value]) -> Result<Vec<KstatusResult>
     let lines: Vec<_> = objects.iter().map(ToString::to_string).collect();
     let lines = lines.join("\n");
     let mut stdin = child.stdin.take().context("kstatus has no stdin")?;
-    // Apart from the reading, since many objects fill both pipes.
+    // In a separate task: many objects fill both pipes.
     let feeding = tokio::spawn(async move { stdin.write_all(lines.as_bytes()).await });
     let output = child.wait_with_output().await?;
     if !output.status.success() {

@@ -1,6 +1,5 @@
-//! What the end-to-end tests, the benchmarks and the demo run on: a real control plane, the operator's own
-//! binary, the simulated cloud, and kstatus, each a child process that dies with the process that started it.
-//! Knows nothing of what is tested.
+//! The environment of the end-to-end tests, the benchmarks and the demo: a real control plane, the operator's own binary,
+//! the simulated cloud, and kstatus, each a child process that ends with its parent process. Knows nothing of the tests.
 #![allow(
     dead_code,
     reason = "each test binary compiles this module for itself and uses a part of it"
@@ -20,8 +19,8 @@ pub mod process;
 pub mod simulator;
 pub mod tempdir;
 
-/// Chooses the process's TLS provider; must come before the first client, and may come again.
+/// Installs the process's TLS provider; must run before the first client and may run again.
 pub fn install_crypto() {
-    // An error says that one is installed already, which is all that is wanted.
+    // An error means that a provider is already installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
 }

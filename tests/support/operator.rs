@@ -1,4 +1,4 @@
-//! The operator's own binary, under the service account and the rights that `deploy/` ships.
+//! The operator's own binary, with the service account and the rights from `deploy/`.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -16,7 +16,7 @@ use super::error::{Context, Error, Result};
 use super::port;
 use super::process::Child;
 
-/// How to start it, beyond what every start needs.
+/// Start options beyond the required ones.
 #[derive(Clone, Default)]
 pub struct Options {
     /// The binary: in tests `env!("CARGO_BIN_EXE_security-group-operator")`.
@@ -54,40 +54,40 @@ impl Operator {
         Ok(operator)
     }
 
-    /// SIGKILL; gone when it returns. [`Self::restart`] brings it back.
+    /// Sends SIGKILL and waits for the end. [`Self::restart`] starts it again.
     pub fn kill(&mut self) {
         self.child.kill();
     }
 
-    /// SIGTERM; gives the exit code.
+    /// Sends SIGTERM; returns the exit code.
     pub async fn stop(&mut self) -> Result<i32> {
         self.child.terminate(LIMIT).await
     }
 
-    /// Kills it if it still runs, and starts it again on another port (the old one may not be free yet).
+    /// Kills it if it still runs, and starts it again on another port (the old port may still be in use).
     pub async fn restart(&mut self) -> Result<()> {
         self.respawn()?;
         self.wait_until_ready().await
     }
 
-    /// The same, and does not wait until it is ready.
+    /// The same, without waiting until it is ready.
     pub fn respawn(&mut self) -> Result<()> {
         self.child.kill();
         (self.child, self.port) = spawn(&self.options, &self.kubeconfig, &self.directory)?;
         Ok(())
     }
 
-    /// To freeze (STOP) and thaw (CONT) it, or to ask the kernel about it.
+    /// The process, to freeze (STOP) and thaw (CONT) it, or to query the kernel.
     pub fn process(&mut self) -> &mut Child {
         &mut self.child
     }
 
-    /// Where it writes what it does; another file after each restart.
+    /// Its log file; a new file after each restart.
     pub fn log(&self) -> &Path {
         self.child.log()
     }
 
-    /// The URL of `/metrics` and the like.
+    /// A URL such as that of `/metrics`.
     pub fn url(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}{path}", self.port)
     }
@@ -101,7 +101,7 @@ impl Operator {
     }
 }
 
-/// Applies what `kubectl apply -k` would, except Deployments: nothing here runs pods.
+/// Applies the objects of `kubectl apply -k`, except Deployments: nothing here runs pods.
 pub async fn install(plane: &ControlPlane, kustomization: &Path) -> Result<()> {
     let client = plane.admin_client().await?;
     let (definitions, others): (Vec<_>, Vec<_>) = render(plane, kustomization)
@@ -128,7 +128,7 @@ pub async fn install(plane: &ControlPlane, kustomization: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The objects of a kustomization, by kubectl itself, so that a `deploy/` which users cannot apply fails here, too.
+/// Renders a kustomization with kubectl itself, so that a `deploy/` that users cannot apply fails here, too.
 pub async fn render(plane: &ControlPlane, kustomization: &Path) -> Result<Vec<DynamicObject>> {
     let mut command = tokio::process::Command::from(plane.kubectl());
     let output = command
@@ -204,7 +204,7 @@ fn spawn(options: &Options, kubeconfig: &Path, directory: &Path) -> Result<(Chil
     Ok((child, port))
 }
 
-/// As `deploy/` names them.
+/// Names from `deploy/`.
 pub const NAMESPACE: &str = "security-group-operator";
 pub const SERVICE_ACCOUNT: &str = "security-group-operator";
 

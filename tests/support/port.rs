@@ -1,4 +1,4 @@
-//! Free TCP ports on the loopback address; gives each port at most once in a process.
+//! Free TCP ports on the loopback address; returns each port at most once per process.
 
 use std::collections::BTreeSet;
 use std::net::TcpListener;
@@ -8,11 +8,11 @@ use rand::RngExt;
 
 use super::error::{Context, Result};
 
-/// A port that nobody listens on now, and that this process has not given out before.
+/// A port without a listener that this process has not returned before.
 ///
-/// Not the usual bind to port 0: that gives a port which the kernel may hand to any outgoing connection, ours
-/// included, between the moment we let go of it and the moment the child binds it. Below the range of those
-/// connections only a listener that chooses the same number at random within the same second is in the way.
+/// Not a bind to port 0: the kernel may assign that port to any outgoing connection, ours included, between the moment we
+/// release it and the moment the child binds it. Below the range of outgoing connections, a conflict needs a listener that
+/// chooses the same random number within the same second.
 pub fn free() -> Result<u16> {
     let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
     (0..1000)

@@ -1,5 +1,5 @@
-//! A child process that never outlives this one: not on drop, not on panic, not on SIGKILL of this process.
-//! Its output goes to a file; knows nothing of what it runs.
+//! A child process that never outlives this one: not on drop, not on panic, not on SIGKILL of this process. Its output is
+//! written to a file. Knows nothing of the program.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::error::{Context, Error, Result};
 
-/// A running program with all its descendants, and the file that holds its output.
+/// A running program with all its descendants, and its output file.
 pub struct Child {
     name: String,
     pid: u32,
@@ -21,9 +21,9 @@ pub struct Child {
 }
 
 impl Child {
-    /// Starts `command`, with its output appended to `log` and nothing on its stdin.
+    /// Starts `command` with an empty stdin; appends its output to `log`.
     ///
-    /// A program that does not exist is an exit with code 127, as in a shell.
+    /// A missing program is an exit with code 127, as in a shell.
     pub fn spawn(name: &str, command: &Command, log: &Path) -> Result<Self> {
         let output = OpenOptions::new()
             .create(true)
@@ -56,7 +56,7 @@ impl Child {
         })
     }
 
-    /// The process id of the program itself, not of the shell around it.
+    /// Process ID of the program itself, not of the shell around it.
     pub fn pid(&self) -> u32 {
         self.pid
     }
@@ -65,7 +65,7 @@ impl Child {
         &self.log
     }
 
-    /// The exit code once the program has ended, 128 + the signal if one ended it; `None` while it runs.
+    /// The exit code of an ended program, or 128 + the signal that ended it; `None` while it runs.
     pub fn exit_code(&mut self) -> Result<Option<i32>> {
         if self.exit_code.is_none()
             && let Some(status) = self.shell.try_wait()?
@@ -86,7 +86,7 @@ impl Child {
         }
     }
 
-    /// Waits for the program to end by itself and gives its exit code as [`Child::exit_code`] does.
+    /// Waits for the program to end and returns its exit code as [`Child::exit_code`] does.
     pub async fn wait(&mut self, limit: Duration) -> Result<i32> {
         let deadline = Instant::now() + limit;
         loop {
@@ -100,7 +100,7 @@ impl Child {
         }
     }
 
-    /// Waits until `ready` says so; an error with the end of the log if the program ends first or `limit` passes.
+    /// Waits until `ready` returns true; an error with the end of the log if the program ends first or `limit` passes.
     pub async fn wait_until(
         &mut self,
         limit: Duration,
@@ -127,9 +127,9 @@ impl Child {
         self.wait(limit).await
     }
 
-    /// SIGKILL; when it returns, the program is gone and has sent its last byte.
+    /// Sends SIGKILL and waits until the program has ended and sent its last byte.
     pub fn kill(&mut self) {
-        // An error says that it is gone already, and then the shell is on its way out, too.
+        // An error means that it has already ended; the shell is ending too then.
         let _ = self.signal("KILL");
         let _ = self.shell.wait();
         let _ = self.exit_code();
@@ -140,7 +140,7 @@ impl Child {
         if self.exit_code()?.is_some() {
             return Err(self.complaint("has ended already"));
         }
-        // The shell's own kill: the program of that name is not on every machine.
+        // The shell's builtin kill: not every machine has the program.
         let script = format!("kill -{name} {}", self.pid);
         let status = Command::new("sh")
             .args(["-c", &script])
@@ -153,7 +153,7 @@ impl Child {
         }
     }
 
-    /// An error that names the program and shows the end of its output.
+    /// An error with the program's name and the end of its output.
     pub fn complaint(&self, what: &str) -> Error {
         Error::new(format!(
             "{} {what}\n--- the end of {}\n{}\n---",
@@ -182,7 +182,7 @@ impl Drop for Child {
     }
 }
 
-/// The same command as a child of [`GUARD`]. Proxies are for the world outside, never for our own loopback.
+/// The same command as a child of [`GUARD`], without proxies: all connections are on the loopback.
 fn in_shell(command: &Command) -> Command {
     let mut shell = Command::new("sh");
     shell
@@ -204,11 +204,11 @@ fn in_shell(command: &Command) -> Command {
     shell
 }
 
-/// The shell's stdin is a pipe to which only we hold the other end. Its end of file, which the kernel sends
-/// however we end, makes the watcher kill the whole process group: program, descendants, shell, itself.
-/// (`PR_SET_PDEATHSIG` would be shorter, but needs unsafe code, is Linux only, and follows the spawning *thread*.)
-/// When the program ends by itself, the watcher waits on for our end of the pipe, so that the group's id
-/// cannot belong to strangers by the time it is killed.
+/// The shell's stdin is a pipe, and only this process holds the other end. When this process ends in any way, the kernel
+/// closes the pipe, and the watcher kills the whole process group: program, descendants, shell, itself. (`PR_SET_PDEATHSIG`
+/// would be shorter, but needs unsafe code, is Linux only, and follows the spawning *thread*.) When the program ends first,
+/// the watcher still waits for our end of the pipe, so that the group's ID cannot belong to another process when it is
+/// killed.
 const GUARD: &str = r#"
 exec 3<&0
 "$@" </dev/null >&2 3<&- &

@@ -1,4 +1,4 @@
-//! The simulated cloud as a process of its own, and its admin port.
+//! The simulated cloud as a process, and its admin port.
 
 use std::path::Path;
 use std::process::Command;
@@ -20,13 +20,13 @@ pub struct SimulatorProcess {
 }
 
 impl SimulatorProcess {
-    /// Starts `binary` (in tests `env!("CARGO_BIN_EXE_ecs-simulator")`) with `arguments`, which say what is in the
-    /// cloud: `--inventory FILE`, or `--instances N --security-groups M`.
+    /// Starts `binary` (in tests `env!("CARGO_BIN_EXE_ecs-simulator")`) with `arguments` for its inventory: `--inventory
+    /// FILE`, or `--instances N --security-groups M`.
     pub async fn start<A: AsRef<std::ffi::OsStr>>(binary: &Path, arguments: &[A]) -> Result<Self> {
         Self::start_on(binary, port::free()?, port::free()?, arguments).await
     }
 
-    /// The same on these ports of the loopback address: the API's, and the admin port.
+    /// The same with these ports on the loopback address: the API's and the admin port.
     pub async fn start_on<A: AsRef<std::ffi::OsStr>>(
         binary: &Path,
         port: u16,
@@ -56,17 +56,17 @@ impl SimulatorProcess {
         })
     }
 
-    /// What to write into an account's `endpoints`.
+    /// The URL for an account's `endpoints`.
     pub fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// What the cloud holds.
+    /// The state of the cloud.
     pub async fn state(&self) -> Result<Value> {
         self.get("/state").await
     }
 
-    /// How many calls of `action` were answered with `outcome`, an error code or `OK`.
+    /// Number of calls of `action` with the result `outcome`: an error code or `OK`.
     pub async fn calls(&self, action: &str, outcome: &str) -> Result<u64> {
         let stats = self.get("/stats").await?;
         let count = stats.pointer(&format!("/calls/{action}/{outcome}"));
@@ -87,17 +87,17 @@ impl SimulatorProcess {
         self.post("/stats/reset", &Value::Null).await
     }
 
-    /// Changes the cloud behind the operator's back.
+    /// Changes the cloud without the operator.
     pub async fn change(&self, change: &Value) -> Result<()> {
         self.post("/change", change).await
     }
 
-    /// What goes wrong from now on; an empty list ends it.
+    /// Replaces the faults; an empty list removes all.
     pub async fn faults(&self, faults: &Value) -> Result<()> {
         self.post("/faults", faults).await
     }
 
-    /// To freeze (STOP) and thaw (CONT) it, or to kill it.
+    /// The process, to freeze (STOP), thaw (CONT) or kill it.
     pub fn process(&mut self) -> &mut Child {
         &mut self.child
     }
@@ -107,7 +107,7 @@ impl SimulatorProcess {
         Ok(serde_json::from_slice(&said(path, answer).await?)?)
     }
 
-    /// Anything else on the admin port.
+    /// Sends any other request to the admin port.
     pub async fn post(&self, path: &str, body: &Value) -> Result<()> {
         let answer = http()?
             .post(self.admin_url(path))

@@ -1,4 +1,4 @@
-//! A private directory that goes away with this process, also on SIGKILL and when it is held by a `static`.
+//! A private directory that is removed with this process, also on SIGKILL and when it is held by a `static`.
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 
 use super::error::{Context, Result};
 
-/// A new directory that only this user can read; removed on drop, or by `sh` when this process has gone.
+/// A new directory that only this user can read; removed on drop, or by `sh` after this process has ended.
 pub struct TempDir {
     path: PathBuf,
     broom: Child,
@@ -46,8 +46,8 @@ impl Drop for TempDir {
     }
 }
 
-/// Waits for the end of its stdin. After a SIGKILL of this process the children that write here die at the
-/// same moment, so that one pass may meet a file that came after it looked.
+/// Waits for the end of its stdin. After a SIGKILL of this process, the children that write here end at the same moment: a
+/// file may be created during the first pass, so one pass may not be enough.
 const BROOM: &str = r#"
 read -r line
 for pass in 1 2 3 4 5; do

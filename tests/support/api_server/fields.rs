@@ -1,4 +1,4 @@
-//! Who owns which field: field sets, server-side apply and what an update does to them, as far as our kinds need it. Pure.
+//! Field ownership: field sets, server-side apply and the effect of updates on them, as far as our kinds need it. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 /// One step into an object: `f:name` a field, `k:key` an item of a list of maps, `v:value` an item of a set.
 pub type Path = Arc<[String]>;
 
-/// Who wrote: field manager, `Apply` or `Update`, and the subresource.
+/// A writer: field manager, `Apply` or `Update`, and the subresource.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Manager {
     pub name: String,
@@ -16,10 +16,10 @@ pub struct Manager {
     pub subresource: &'static str,
 }
 
-/// What each manager owns.
+/// The fields that each manager owns.
 pub type Owners = BTreeMap<Manager, BTreeSet<Path>>;
 
-/// Fields that somebody else owns and that an apply without force would change.
+/// Fields that another manager owns and that an apply without force would change.
 #[derive(Debug)]
 pub struct Conflict(pub Vec<(Path, String)>);
 
@@ -33,7 +33,7 @@ pub fn leaves(object: &Value) -> BTreeMap<Path, Value> {
 fn walk(value: &Value, path: &mut Vec<String>, found: &mut BTreeMap<Path, Value>) {
     match (value, kind_of(path)) {
         (Value::Object(fields), _) if !fields.is_empty() => {
-            // Who makes a map by an update owns the map itself, too.
+            // A manager that creates a map by an update owns the map itself, too.
             if is_map(path) {
                 path.push(MAP_ITSELF.to_owned());
                 found.insert(path.as_slice().into(), Value::Null);
@@ -93,8 +93,8 @@ fn kind_of(path: &[String]) -> List {
     }
 }
 
-/// Applies `config` for `manager` to `live`: sets what it says, takes away what only this manager owned and it does not
-/// say any more.
+/// Applies `config` for `manager` to `live`: sets its fields, and removes those that only this manager owned and that
+/// `config` does not contain.
 pub fn apply(
     live: &mut Value,
     owners: &mut Owners,
@@ -132,7 +132,7 @@ pub fn apply(
         .filter(|path| !said.contains_key(path))
         .filter(|path| !owners.values().any(|paths| paths.contains(path)))
         .collect();
-    // Items before their fields, so that an item goes as a whole.
+    // Items before their fields, so that an item is removed as a whole.
     given_up.sort_by_key(|path| path.len());
     for path in &given_up {
         remove(live, path);
@@ -143,19 +143,19 @@ pub fn apply(
     }
     order(live, &before, config);
     owners.insert(manager.clone(), said.into_keys().collect());
-    // An apply is remembered even where it says nothing.
+    // An apply is remembered even if it owns no field.
     owners.retain(|owner, paths| owner.apply || !paths.is_empty());
     Ok(())
 }
 
-/// The lists whose items are known by themselves or by a key.
+/// The lists whose items are identified by value or by a key.
 const LISTS: [&str; 3] = [
     "/metadata/finalizers",
     "/metadata/ownerReferences",
     "/status/conditions",
 ];
 
-/// Puts the items of these lists into the order in which an apply merges those that were there with those that it names.
+/// Sorts the items of these lists as an apply merges existing items with the applied ones.
 fn order(live: &mut Value, before: &Value, config: &Value) {
     for list in LISTS {
         let keys = |object: &Value| -> Vec<Value> {
@@ -174,8 +174,8 @@ fn key(item: &Value) -> Value {
     key.unwrap_or(item).clone()
 }
 
-/// As structured-merge-diff does it (`visitListItems`): the order of `right` holds among its own items, those of `left` alone
-/// stay before what they were before.
+/// As in structured-merge-diff (`visitListItems`): items of `right` keep their order; items only in `left` stay before the
+/// items that followed them.
 fn merged_order(left: &[Value], right: &[Value]) -> Vec<Value> {
     let mut shared = right.iter().filter(|item| left.contains(item));
     let mut next_shared = shared.next();
@@ -215,7 +215,7 @@ fn merged_order(left: &[Value], right: &[Value]) -> Vec<Value> {
     merged
 }
 
-/// What a write that is no apply does to the owners: who changes a field owns it alone.
+/// The effect of a write other than an apply on the owners: the writer becomes the only owner of a changed field.
 pub fn update(before: &Value, after: &Value, owners: &mut Owners, manager: &Manager) {
     let (before, after) = (leaves(before), leaves(after));
     let mut changed = BTreeSet::new();
@@ -237,7 +237,7 @@ pub fn update(before: &Value, after: &Value, owners: &mut Owners, manager: &Mana
     owners.retain(|owner, paths| owner.apply || !paths.is_empty());
 }
 
-/// Whether the leaf at `path` is there and says this.
+/// Whether the leaf at `path` exists and has this value.
 fn holds(object: &Value, path: &[String], value: &Value) -> bool {
     let Some((step, rest)) = path.split_first() else {
         return object == value;
@@ -283,7 +283,7 @@ fn set(object: &mut Value, path: &[String], value: &Value) {
                 items.len() - 1
             });
             if rest.is_empty() {
-                // Only conditions are made this way here.
+                // Only conditions are created this way here.
                 items[at]["type"] = serde_json::from_str(key).unwrap();
             } else {
                 set(&mut items[at], rest, value);

@@ -1,4 +1,4 @@
-//! Routes and verbs: from a request to what is stored and an answer. No I/O; time is the server's own.
+//! Routes and verbs: turns a request into stored objects and an answer. No I/O; uses the server's own time.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::fields::{self, Conflict, Manager};
 use super::schema::{is_whole, shape};
 use super::store::{ApiServer, Change, KINDS, Key, Kind, State, Stored};
 
-/// What a request asks for.
+/// The operation of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
     Get,
@@ -25,7 +25,7 @@ pub enum Verb {
 }
 
 impl Verb {
-    /// Whether it may change anything.
+    /// Whether it may change an object.
     pub const fn writes(self) -> bool {
         match self {
             Self::Create | Self::Apply | Self::Merge | Self::Replace | Self::Delete => true,
@@ -34,7 +34,7 @@ impl Verb {
     }
 }
 
-/// A request, read.
+/// A parsed request.
 #[derive(Clone, Debug)]
 pub struct Request {
     pub verb: Verb,
@@ -47,7 +47,7 @@ pub struct Request {
     pub body: Value,
 }
 
-/// An answer that is no stream.
+/// An answer that is not a stream.
 #[derive(Clone, Debug)]
 pub struct Reply {
     pub code: u16,
@@ -55,7 +55,7 @@ pub struct Reply {
 }
 
 impl Request {
-    /// Reads method, path, query, headers and body.
+    /// Parses method, path, query, headers and body.
     pub fn read(
         method: &Method,
         uri: &http::Uri,
@@ -170,7 +170,8 @@ impl Request {
 }
 
 impl ApiServer {
-    /// Answers everything but a watch. `revision` is what a list shows: the newest, unless the view is to be an old one.
+    /// Answers everything but a watch. `revision` is the revision that a list shows: the newest one by default, or an older
+    /// one.
     pub fn answer(&self, request: &Request, revision: Option<u64>) -> Reply {
         let answered = match request.verb {
             Verb::List | Verb::Watch => Ok(self.list(request, revision)),
@@ -344,7 +345,7 @@ impl ApiServer {
         ))
     }
 
-    /// Defaults, and what the schema does not know.
+    /// Fills in defaults and drops fields that the schema does not contain.
     fn complete(&self, kind: Kind, object: &mut Value) {
         let Some(schema) = self.schemas.get(kind.plural) else {
             return;
@@ -445,7 +446,7 @@ impl ApiServer {
         let uid = request.body["metadata"]["uid"].as_str();
         let version = request.body["metadata"]["resourceVersion"].as_str();
         check_preconditions(request, &stored.object, None, version)?;
-        // A patch carries no precondition: another UID is a change of a field that cannot be changed.
+        // A patch has no UID precondition: another UID counts as the change of an immutable field.
         if !request.status && uid.is_some_and(|uid| stored.object["metadata"]["uid"] != uid) {
             return Err(immutable_uid());
         }
@@ -471,7 +472,7 @@ impl ApiServer {
         self.write(&mut state, request, stored, request.body.clone())
     }
 
-    /// A write that is no apply.
+    /// A write other than an apply.
     fn write(
         &self,
         state: &mut State,
@@ -522,7 +523,7 @@ impl ApiServer {
         self.finish(state, request, stored, next)
     }
 
-    /// Validates, counts the generation, stores, and lets an object go that was only held by its finalizers.
+    /// Validates, updates the generation, stores, and deletes an object whose last finalizer was removed.
     fn finish(
         &self,
         state: &mut State,
@@ -561,7 +562,7 @@ impl ApiServer {
         }
         if deleting && after.is_empty() && !before.is_empty() {
             let answer = next.object;
-            // The event shows the object as it was stored last, finalizer and all, as the real server's does.
+            // The event shows the object as it was last stored, finalizer included, as the real server's does.
             self.put(state, request.key(), stored, Change::Deleted);
             return Ok(ok(200, answer));
         }
@@ -618,7 +619,7 @@ impl ApiServer {
     }
 }
 
-/// Set by the server alone.
+/// Fields that only the server sets.
 const SERVER_FIELDS: &[&str] = &[
     "uid",
     "resourceVersion",
@@ -629,7 +630,7 @@ const SERVER_FIELDS: &[&str] = &[
     "namespace",
 ];
 
-/// What of metadata a client can write.
+/// Removes the metadata that a client cannot write.
 fn clean_metadata(object: &mut Value) {
     if !object["metadata"].is_object() {
         object["metadata"] = json!({});
@@ -640,7 +641,7 @@ fn clean_metadata(object: &mut Value) {
         .remove("managedFields");
 }
 
-/// What an apply to this resource may own: not the identity, and of status and the rest only one.
+/// The fields that an apply to this resource may own: not the identity, and either status or the rest.
 fn applicable(config: Value, request: &Request) -> Value {
     let mut own = own_part(config);
     let fields = own.as_object_mut().unwrap();
@@ -652,7 +653,7 @@ fn applicable(config: Value, request: &Request) -> Value {
     own
 }
 
-/// Both objects without the parts (spec, status, …) in which they are alike: who owns something there stays as it is.
+/// Both objects without their equal parts (spec, status, …): the owners of those do not change.
 fn differing(before: &Value, after: &Value) -> (Value, Value) {
     let without = |one: &Value, other: &Value| -> Value {
         let fields = one.as_object().unwrap().iter();
@@ -664,7 +665,7 @@ fn differing(before: &Value, after: &Value) -> (Value, Value) {
     (without(before, after), without(after, before))
 }
 
-/// The object without what nobody owns.
+/// The object without the fields that have no owner.
 fn own_part(mut own: Value) -> Value {
     let fields = own.as_object_mut().unwrap();
     fields.remove("apiVersion");
@@ -680,7 +681,7 @@ fn own_part(mut own: Value) -> Value {
     own
 }
 
-/// Whether two objects are alike in what a generation counts.
+/// Whether two objects have equal specs, so that the generation stays.
 fn same_spec(one: &Value, other: &Value) -> bool {
     let has_all = |one: &Value, other: &Value| {
         let mut fields = one.as_object().unwrap().iter();
@@ -728,7 +729,7 @@ fn check_preconditions(
     version: Option<&str>,
 ) -> Result<(), Reply> {
     let metadata = &stored["metadata"];
-    // The status subresource takes over the stored metadata before anybody compares.
+    // The status subresource copies the stored metadata before the comparison.
     if !request.status && uid.is_some_and(|uid| metadata["uid"] != uid) {
         return Err(conflict(
             request,
@@ -769,7 +770,7 @@ fn ok(code: u16, body: impl Into<Arc<Value>>) -> Reply {
     Reply { code, body }
 }
 
-/// A `Status` of failure.
+/// A failure `Status`.
 pub fn failure(code: u16, reason: &str, message: &str) -> Reply {
     debug_assert!(StatusCode::from_u16(code).is_ok());
     Reply {

@@ -1,9 +1,9 @@
-//! What the CRDs' schemas do to an object: defaults, and unknown fields that are dropped. Pure. Rules and patterns are not
-//! imitated: whoever wants to see them enforced asks a real API server.
+//! Applies the CRDs' schemas to an object: sets defaults and drops unknown fields. Pure. Rules and patterns are not
+//! enforced; tests of those use a real API server.
 
 use serde_json::Value;
 
-/// Fills in the defaults and drops what the schema does not know.
+/// Sets the defaults and drops unknown fields.
 pub fn shape(object: &mut Value, schema: &Value) {
     let Some(fields) = object.as_object_mut() else {
         if let (Some(items), Some(of)) = (object.as_array_mut(), schema.get("items")) {
@@ -29,7 +29,7 @@ pub fn shape(object: &mut Value, schema: &Value) {
     }
 }
 
-/// Whether every required field is there.
+/// Whether every required field is present.
 pub fn is_whole(object: &Value, schema: &Value) -> bool {
     if let (Some(items), Some(of)) = (object.as_array(), schema.get("items")) {
         return items.iter().all(|item| is_whole(item, of));

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::fields::Owners;
 
-/// A kind as it is served.
+/// A served kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Kind {
     pub group: &'static str,
@@ -81,14 +81,14 @@ impl Kind {
 /// Plural, namespace, name.
 pub type Key = (&'static str, String, String);
 
-/// An object with its owners. `managedFields` are not written out: nothing of ours reads them.
+/// An object with its owners. `managedFields` are not written out, because nothing of ours reads them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stored {
     pub object: Arc<Value>,
     pub owners: Arc<Owners>,
 }
 
-/// What happened to an object.
+/// Kind of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     Added,
@@ -115,10 +115,10 @@ pub struct Entry {
     pub object: Arc<Value>,
 }
 
-/// The API server: its objects and its log.
+/// The API server: objects and the log of changes.
 pub struct ApiServer {
     state: Mutex<State>,
-    /// Wakes every watch of a kind, the oldest first: a `watch` channel of tokio would do so in random order.
+    /// Wakes every watch of a kind, the oldest first; a tokio `watch` channel would wake them in random order.
     news: BTreeMap<&'static str, Notify>,
     pub(super) schemas: &'static BTreeMap<String, Value>,
     started: Instant,
@@ -133,7 +133,7 @@ pub struct State {
 }
 
 impl ApiServer {
-    /// An empty one. Its clock starts at `epoch` and goes with tokio's.
+    /// An empty server. Its clock starts at `epoch` and advances with tokio's.
     pub fn new(epoch: Timestamp) -> Self {
         Self {
             state: Mutex::new(State {
@@ -152,14 +152,14 @@ impl ApiServer {
         }
     }
 
-    /// Now, by tokio's clock.
+    /// The current time, by tokio's clock.
     pub fn now(&self) -> Timestamp {
         self.epoch
             .checked_add(self.started.elapsed())
             .unwrap_or(Timestamp::MAX)
     }
 
-    /// Since the start.
+    /// Time since the start.
     pub fn elapsed(&self) -> Duration {
         self.started.elapsed()
     }
@@ -168,7 +168,7 @@ impl ApiServer {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The object as it is stored.
+    /// The stored object.
     pub fn object(&self, plural: &'static str, namespace: &str, name: &str) -> Option<Arc<Value>> {
         let key = (plural, namespace.to_owned(), name.to_owned());
         self.state()
@@ -189,7 +189,7 @@ impl ApiServer {
         &self.news[plural]
     }
 
-    /// Puts an object in the place of the one that was there, under a new revision.
+    /// Replaces an object under a new revision.
     pub(super) fn put(
         &self,
         state: &mut State,
@@ -259,7 +259,7 @@ impl State {
     }
 }
 
-/// The schemas of our kinds by plural; made once, because thousands of servers are made.
+/// The schemas of our kinds by plural; built once, because tests start thousands of servers.
 fn schemas() -> &'static BTreeMap<String, Value> {
     static SCHEMAS: std::sync::OnceLock<BTreeMap<String, Value>> = std::sync::OnceLock::new();
     SCHEMAS.get_or_init(|| {

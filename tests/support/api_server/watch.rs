@@ -1,5 +1,5 @@
-//! A watch: the log from a revision on, as a stream of lines, with bookmarks and an end. What of it reaches the client is
-//! for the [`FaultPlan`] to say.
+//! A watch: the log from a revision on, as a stream of lines with bookmarks and an end. The [`FaultPlan`] decides which
+//! lines reach the client.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -21,9 +21,9 @@ struct Watch {
     server: Arc<ApiServer>,
     faults: Arc<dyn FaultPlan>,
     request: Request,
-    /// Everything up to here was sent or passed over.
+    /// The last revision that was sent or skipped.
     revision: u64,
-    /// Where in the log to go on.
+    /// Next position in the log.
     at: usize,
     until: Instant,
     next_bookmark: Option<Instant>,
@@ -78,7 +78,7 @@ impl Watch {
         loop {
             let server = Arc::clone(&self.server);
             let mut news = pin!(server.news(self.request.kind.plural).notified());
-            // Registered before the look, so that no news is missed between the two.
+            // Registered before the read, so that no change between the two is missed.
             news.as_mut().enable();
             if let Some(entry) = self.next_entry() {
                 match self.faults.event(&self.request, &entry) {
@@ -154,5 +154,5 @@ fn line(type_: &str, object: &Value) -> Bytes {
     text.into()
 }
 
-/// About once a minute, as the real server does it.
+/// About one per minute, as the real server sends them.
 const BOOKMARKS: Duration = Duration::from_secs(60);

@@ -1,4 +1,4 @@
-//! The wire between a `kube::Client` and the server: a tower service whose calls take time and can go wrong.
+//! The wire between a `kube::Client` and the server: a tower service whose calls take time and can fail.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -19,60 +19,60 @@ use super::watch;
 /// A call on its way to the server.
 pub type Call = Request;
 
-/// What happens to a call.
+/// Fault of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallFault {
-    /// It takes this long, and then works.
+    /// The call takes this long and succeeds.
     Pass(Duration),
     /// The server answers with this status and does nothing.
     Refuse(u16),
-    /// The connection breaks before the server has it.
+    /// The connection breaks before the server has received the call.
     LoseBefore,
-    /// The connection breaks after the server has done it.
+    /// The connection breaks after the server has performed the call.
     LoseAfter,
-    /// Nothing happens, for ever: whoever called has been killed.
+    /// No answer, for ever: the caller was killed before the call.
     Hang,
-    /// The server does it, and nobody is there to hear the answer.
+    /// The server performs the call, but the caller was killed before the answer.
     HangAfter,
 }
 
-/// What happens to an event of a watch.
+/// Fault of a watch event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WatchFault {
     Deliver,
     Delay(Duration),
     Twice,
-    /// It is lost, and the watch ends with 410.
+    /// The event is lost, and the watch ends with 410.
     Expire,
-    /// The connection breaks; the next watch begins where this one was.
+    /// The connection breaks; the next watch resumes from the same revision.
     Break,
-    /// Nobody listens any more.
+    /// The watcher was killed: the event is never delivered.
     Never,
 }
 
 /// Decides which calls and events fail, and how.
 pub trait FaultPlan: Send + Sync + 'static {
-    /// What happens to a call.
+    /// The fault of a call.
     fn call(&self, call: &Call) -> CallFault;
-    /// What happens to an event.
+    /// The fault of an event.
     fn event(&self, _watch: &Call, _event: &Entry) -> WatchFault {
         WatchFault::Deliver
     }
-    /// The revision that a list shows, where it is not the newest.
+    /// The revision that a list shows; `None` for the newest.
     fn list_at(&self, _call: &Call, _newest: u64) -> Option<u64> {
         None
     }
-    /// A call has been done by the server.
+    /// The server has performed a call.
     fn done(&self, _call: &Call, _reply: &Reply) {}
-    /// An event has been handed to the client.
+    /// The client has received an event.
     fn delivered(&self, _watch: &Call, _event: &Entry) {}
-    /// Whether whoever called has been killed.
+    /// Whether the caller was killed.
     fn is_dead(&self) -> bool {
         false
     }
 }
 
-/// Nothing goes wrong.
+/// No faults.
 #[derive(Debug)]
 pub struct NoFaults;
 
@@ -82,7 +82,7 @@ impl FaultPlan for NoFaults {
     }
 }
 
-/// A client of the server, with its own plan of faults.
+/// A client of the server with its own fault plan.
 pub fn client(server: &Arc<ApiServer>, faults: Arc<dyn FaultPlan>) -> kube::Client {
     let wire = Wire {
         server: Arc::clone(server),
@@ -134,7 +134,7 @@ impl Wire {
             && !takes.is_zero()
         {
             tokio::time::sleep(takes / 2).await;
-            // Killed on the way there: it was not sent.
+            // Killed before the call was sent.
             if self.faults.is_dead() {
                 std::future::pending::<()>().await;
             }
