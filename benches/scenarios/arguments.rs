@@ -1,4 +1,4 @@
-//! What was typed after `make bench`, and what stays the same through a run. Only types and parsing.
+//! The arguments of `make bench`, which do not change during a run. Only types and parsing.
 
 use std::time::Duration;
 
@@ -8,18 +8,18 @@ use clap::{Parser, ValueEnum};
 #[derive(Clone, Debug, Parser)]
 #[command(name = "scenarios")]
 pub struct Arguments {
-    /// S1 to S10, all, growth or pass. Without one nothing is run.
+    /// S1 to S10, all, growth or pass. Without a scenario, nothing runs.
     pub scenario: Option<String>,
-    /// How many memberships.
+    /// Number of memberships.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(10..=200_000))]
     pub n: u32,
-    /// Decides which edges drift, are poisoned or are in their last group.
+    /// Selects the edges that drift, are poisoned or are in their last group.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// What every call to the simulated cloud takes.
+    /// Duration of every call to the simulated cloud.
     #[arg(long, default_value = "30ms", value_parser = humantime::parse_duration)]
     pub latency: Duration,
-    /// Runs only this candidate. Repeatable. Default: all that the scenario has.
+    /// Runs only this candidate. Repeatable. Default: all candidates of the scenario.
     #[arg(long, value_enum)]
     pub only: Vec<Candidate>,
     /// `MaxConcurrentReconciles` of the textbook operator. controller-runtime's own default is 1.
@@ -28,10 +28,10 @@ pub struct Arguments {
     /// Also writes docs/benchmarks/ and the table of docs/benchmarks.md.
     #[arg(long)]
     pub docs: bool,
-    /// What cargo adds.
+    /// Added by cargo.
     #[arg(long, hide = true)]
     pub bench: bool,
-    /// In process, for valgrind: so many passes, then the end.
+    /// In process, for valgrind: runs this many passes and exits.
     #[arg(long, hide = true)]
     pub passes: Option<u32>,
 }
@@ -43,19 +43,19 @@ impl Arguments {
     }
 }
 
-/// Who does the work.
+/// The program that does the work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Candidate {
     /// This operator.
     Ours,
-    /// The operator that one writes with controller-runtime: `benches/textbook`.
+    /// The operator as usually written with controller-runtime: `benches/textbook`.
     Textbook,
-    /// A bare client that sends the same writes and asks no cloud.
+    /// A bare client that sends the same writes and makes no cloud calls.
     Floor,
 }
 
 impl Candidate {
-    /// As in files and tables.
+    /// Name in files and tables.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Ours => "ours",
@@ -64,6 +64,6 @@ impl Candidate {
         }
     }
 
-    /// All, in the order in which they run.
+    /// All candidates in running order.
     pub const ALL: [Self; 3] = [Self::Ours, Self::Textbook, Self::Floor];
 }

@@ -1,4 +1,4 @@
-//! One candidate on its cluster, and how what it does is counted. Every scenario has a bench run.
+//! One candidate on its cluster, and the counters of its actions. Every scenario has a bench run.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -19,7 +19,7 @@ use crate::watch::Watch;
 pub struct BenchRun {
     pub arguments: Arguments,
     pub candidate: Candidate,
-    // Dropped in this order: what uses the cluster before the cluster.
+    // Dropped in this order: users of the cluster before the cluster.
     pub watch: Watch,
     pub running: Option<Running>,
     pub cluster: BenchCluster,
@@ -30,13 +30,13 @@ pub struct BenchRun {
 /// The user of the bench's own client.
 const FLOOR_USER: &str = "admin";
 
-/// How often the textbook operator looks at an object again: what a kubebuilder user would write.
+/// How often the textbook operator reconciles an object without a change: the usual value of kubebuilder users.
 pub const TEXTBOOK_PERIOD: Duration = Duration::from_secs(600);
 
-/// How long without a rush counts as quiet.
+/// Time without a burst of reads that counts as quiet.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// What stood at one moment, to subtract from later.
+/// The counters at one time, to subtract later.
 pub struct Before {
     at: Instant,
     calls: Calls,
@@ -45,7 +45,7 @@ pub struct Before {
     api_server: Usage,
 }
 
-/// What happened since.
+/// The differences since then.
 pub struct Since {
     pub seconds: f64,
     pub calls: Calls,
@@ -58,23 +58,23 @@ pub struct Since {
     user: &'static str,
 }
 
-/// What was seen at one moment of a run.
+/// The counters at one time of a run.
 #[derive(Clone, Debug)]
 pub struct Sample {
-    /// Since the start of the run.
+    /// Time since the start of the run.
     pub at: Duration,
     /// The minute of the clock, as the cloud counts.
     pub minute: u64,
     /// Memberships that are Ready.
     pub ready: usize,
-    /// Memberships that are gone.
+    /// Memberships that are deleted.
     pub gone: usize,
     /// The cloud's counts.
     pub calls: Calls,
 }
 
 impl BenchRun {
-    /// Sets it up; the candidate does not run yet.
+    /// Starts the cluster; does not start the candidate.
     pub async fn start(
         arguments: &Arguments,
         candidate: Candidate,
@@ -93,7 +93,7 @@ impl BenchRun {
         })
     }
 
-    /// Starts the candidate. The textbook one looks at each object again after `period`.
+    /// Starts the candidate. The textbook operator reconciles each object every `period`.
     pub async fn start_candidate(&mut self, period: Duration) -> Result<()> {
         self.running = match self.candidate {
             Candidate::Ours => Some(start_ours(&self.cluster).await?),
@@ -107,7 +107,7 @@ impl BenchRun {
         Ok(())
     }
 
-    /// Has all N memberships made and Ready, if they are not yet.
+    /// Creates all N memberships and waits until they are Ready, unless they are already.
     pub async fn fill(&mut self) -> Result<()> {
         if self.running.is_none() {
             self.start_candidate(TEXTBOOK_PERIOD).await?;
@@ -125,9 +125,9 @@ impl BenchRun {
         Ok(())
     }
 
-    /// Returns when nothing is read from the cloud any more but what a scan reads; says when that began.
+    /// Returns when the cloud is read only by scans. Returns the time at which that began.
     pub async fn until_quiet(&self) -> Result<Instant> {
-        // A scan of N reads N/100 blocks a minute; twice that in a second, and two calls beside it, is no rush.
+        // A scan of N targets reads N/100 batches per minute. Twice that per second, plus two calls, is not a burst.
         let rush = 2 + 2 * u64::from(self.arguments.n) / 100 / 60;
         let limit = self.patience();
         let started = Instant::now();
@@ -150,7 +150,7 @@ impl BenchRun {
         }
     }
 
-    /// Longer than any candidate should need for all of N.
+    /// Longer than any candidate should need for all N.
     pub fn patience(&self) -> Duration {
         Duration::from_secs(180 + u64::from(self.arguments.n) / 20)
     }
@@ -165,7 +165,7 @@ impl BenchRun {
         Calls::read(self.cluster.simulator.stats().await?)
     }
 
-    /// Where things stand now.
+    /// The counters now.
     pub async fn before(&mut self) -> Result<Before> {
         Ok(Before {
             own: self.own()?,
@@ -173,7 +173,7 @@ impl BenchRun {
         })
     }
 
-    /// The same for a candidate that does not run: its use is counted from its start.
+    /// The same for a candidate that does not run yet: its CPU time counts from its start.
     pub async fn before_start(&mut self) -> Result<Before> {
         Ok(Before {
             at: Instant::now(),
@@ -184,13 +184,13 @@ impl BenchRun {
         })
     }
 
-    /// What happened since then.
+    /// The differences since `before`.
     pub async fn since(&mut self, before: Before) -> Result<Since> {
         let seconds = before.at.elapsed().as_secs_f64();
         let own = self.own()?;
         let api_server = measure::usage(self.cluster.plane.api_server_pid()?)?;
         let calls = self.calls().await?;
-        // The line of the last answer is written after the answer.
+        // The audit line of the last answer is written after the answer.
         tokio::time::sleep(Duration::from_millis(300)).await;
         let cpu = |usage: Option<Usage>| usage.map_or(0.0, |usage| usage.cpu_seconds);
         Ok(Since {
@@ -258,29 +258,29 @@ fn minute_of_the_clock() -> u64 {
 }
 
 impl Since {
-    /// Calls to ECS of any API since.
+    /// Calls to ECS of any API.
     pub fn total_calls(&self) -> u64 {
         self.calls.total() - self.before.total()
     }
 
-    /// Calls of one API since.
+    /// Calls of one API.
     pub fn calls_of(&self, api: &str) -> u64 {
         self.calls.of(api) - self.before.of(api)
     }
 
-    /// Calls of one API since that got this result.
+    /// Calls of one API with this result.
     pub fn calls_with(&self, api: &str, result: &str) -> u64 {
         self.calls.with(api, result) - self.before.with(api, result)
     }
 
-    /// Describes since.
+    /// Describe calls.
     pub fn describes(&self) -> u64 {
         self.calls.describes() - self.before.describes()
     }
 
-    /// Writes of the candidate to memberships, status included. Events are counted by [`Since::events`].
+    /// Writes of the candidate to memberships, status included. [`Since::events`] counts events.
     pub fn writes(&self) -> u64 {
-        // The floor is the same user as the one who creates and deletes.
+        // The floor has the same user as the creates and deletes.
         let by_user = self.user == FLOOR_USER;
         self.sum(|request| {
             request.is_write()
@@ -307,7 +307,7 @@ impl Since {
             .sum()
     }
 
-    /// Everything that was counted, for the JSON report.
+    /// All counters, for the JSON report.
     pub fn raw(&self) -> Value {
         let mut requests: BTreeMap<String, u64> = BTreeMap::new();
         for (request, count) in &self.requests {

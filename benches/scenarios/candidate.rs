@@ -1,4 +1,4 @@
-//! The processes that compete, started under service accounts of their own. Knows nothing of scenarios.
+//! The competing processes, each with a service account of its own. Knows nothing of scenarios.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -23,7 +23,7 @@ pub enum Running {
 }
 
 impl Running {
-    /// Its process id.
+    /// Process ID of the operator.
     pub fn pid(&mut self) -> u32 {
         match self {
             Self::Ours(operator) => operator.process().pid(),
@@ -31,7 +31,7 @@ impl Running {
         }
     }
 
-    /// SIGKILL; gone when it returns.
+    /// Sends SIGKILL and waits for the end.
     pub fn kill(&mut self) {
         match self {
             Self::Ours(operator) => operator.kill(),
@@ -39,7 +39,7 @@ impl Running {
         }
     }
 
-    /// Starts it again after [`Self::kill`] and returns when it says that it is ready.
+    /// Starts it again after [`Self::kill`] and returns when it reports ready.
     pub async fn restart(&mut self) -> Result<()> {
         match self {
             Self::Ours(operator) => operator.restart().await,
@@ -69,7 +69,7 @@ struct Options {
 }
 
 impl Textbook {
-    /// Makes its service account and rights, and starts it. `period` is its `RequeueAfter`.
+    /// Creates its service account and rights, and starts it. `period` is its `RequeueAfter`.
     pub async fn start(cluster: &BenchCluster, workers: u32, period: Duration) -> Result<Self> {
         for object in rights() {
             apply(cluster, &object).await?;
@@ -114,7 +114,7 @@ impl Textbook {
     }
 }
 
-/// What `kubebuilder` generates from the markers of such a controller.
+/// The rights that `kubebuilder` generates from the markers of such a controller.
 fn rights() -> [Value; 3] {
     [
         json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": SERVICE_ACCOUNT, "namespace": NAMESPACE}}),
@@ -156,16 +156,16 @@ async fn apply(cluster: &BenchCluster, object: &Value) -> Result<()> {
     Ok(())
 }
 
-/// Starts ours and waits for its accounts.
+/// Starts our operator and waits for its accounts.
 pub async fn start_ours(cluster: &BenchCluster) -> Result<Running> {
     let operator = cluster::start_ours(cluster).await?;
     cluster.until_accounts_ready().await?;
     Ok(Running::Ours(Box::new(operator)))
 }
 
-/// The user that the API server knows ours by.
+/// User name of our operator at the API server.
 pub const OUR_USER: &str = "system:serviceaccount:security-group-operator:security-group-operator";
-/// The user that the API server knows the textbook operator by.
+/// User name of the textbook operator at the API server.
 pub const TEXTBOOK_USER: &str = "system:serviceaccount:bench:textbook";
 
 const SERVICE_ACCOUNT: &str = "textbook";

@@ -1,5 +1,5 @@
-//! What a candidate runs on: a fresh control plane with the CRDs and roles of `deploy/`, a fresh cloud, one namespace and the
-//! accounts that may be used in it. Knows nothing of scenarios.
+//! The cluster of a candidate: a fresh control plane with the CRDs and roles of `deploy/`, a fresh cloud, one namespace and
+//! the accounts granted to it. Knows nothing of scenarios.
 
 use std::path::Path;
 
@@ -16,14 +16,14 @@ use crate::support::error::{Context, Result};
 use crate::support::operator::{self, Operator};
 use crate::support::simulator::SimulatorProcess;
 
-/// Where the memberships are.
+/// Namespace of the memberships.
 pub const NAMESPACE: &str = "bench";
 /// Security groups of the cloud, beside `sg-base`.
 pub const GROUPS: u32 = 100;
-/// Instances beyond N, for objects that come later.
+/// Instances beyond N, for objects that are created later.
 pub const SPARE: u32 = 200;
 
-/// An access key, and the name of the account that has it.
+/// An access key, and the name of its account.
 #[derive(Clone, Copy)]
 pub struct Key {
     pub account: &'static str,
@@ -91,7 +91,7 @@ impl BenchCluster {
         Api::namespaced(self.client.clone(), NAMESPACE)
     }
 
-    /// Returns when an operator of ours has found the accounts good.
+    /// Returns when our operator has found all accounts usable.
     pub async fn until_accounts_ready(&self) -> Result<()> {
         let accounts: Api<ClusterCloudAccount> = Api::all(self.client.clone());
         crate::support::eventually::eventually("the accounts are Ready", async || {
@@ -152,7 +152,7 @@ fn by_us() -> PatchParams {
     PatchParams::apply("bench").force()
 }
 
-/// How to start our operator: as it ships, with the log that it has by default.
+/// Starts our operator with its default configuration and log.
 pub async fn start_ours(cluster: &BenchCluster) -> Result<Operator> {
     let options = operator::Options {
         binary: binaries!().operator,

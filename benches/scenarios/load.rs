@@ -1,4 +1,4 @@
-//! What users do: create memberships and delete them, a bounded number at a time.
+//! The users' actions: create and delete memberships, a bounded number at a time.
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
@@ -13,7 +13,7 @@ use crate::watch::Watch;
 /// Requests of a user in flight.
 pub const IN_FLIGHT: usize = 8;
 
-/// One membership to be.
+/// One membership to create.
 #[derive(Clone, Debug)]
 pub struct MembershipRequest {
     pub name: String,
@@ -24,7 +24,7 @@ pub struct MembershipRequest {
 }
 
 impl MembershipRequest {
-    /// Number `index`: instance by instance, over all groups in turn.
+    /// Number `index`: instance by instance, rotating over all groups.
     pub fn number(index: u32) -> Self {
         Self {
             name: name(index),
@@ -57,7 +57,7 @@ pub fn instance(index: u32) -> String {
     format!("i-sim{index:06}")
 }
 
-/// Creates them, in order.
+/// Creates them in order.
 pub async fn create(
     cluster: &BenchCluster,
     watch: &Watch,
@@ -70,7 +70,7 @@ pub async fn create(
         .await
 }
 
-/// Creates one; gives its UID.
+/// Creates one; returns its UID.
 pub async fn create_one(
     client: &Client,
     watch: &Watch,
@@ -89,7 +89,7 @@ pub async fn create_one(
         .context("an object was created without a UID")
 }
 
-/// Deletes them, in order.
+/// Deletes them in order.
 pub async fn delete(cluster: &BenchCluster, watch: &Watch, names: &[String]) -> Result<()> {
     let api = cluster.memberships();
     stream::iter(names)
@@ -108,7 +108,7 @@ pub async fn delete(cluster: &BenchCluster, watch: &Watch, names: &[String]) -> 
         .await
 }
 
-/// The writes of a candidate that has nothing to ask: what our operator sends to make one edge, with nothing around it.
+/// The writes of a candidate without cloud calls: the ones that our operator sends for one edge, and no others.
 pub async fn floor_writes(client: &Client, request: &MembershipRequest, uid: &str) -> Result<()> {
     let api: Api<SecurityGroupMembership> = Api::namespaced(client.clone(), NAMESPACE);
     let claim = json!({

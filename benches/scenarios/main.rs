@@ -1,5 +1,5 @@
-//! `make bench`: scenarios against a real API server and the simulated cloud, ours beside a textbook operator and a bare client.
-//! Measures from outside only; asserts nothing.
+//! `make bench`: scenarios against a real API server and the simulated cloud; our operator beside a textbook operator and a
+//! bare client. Measures from outside only; asserts nothing.
 
 #[path = "../../tests/support/mod.rs"]
 mod support;
@@ -36,7 +36,7 @@ async fn main() -> ExitCode {
         return scenario::pass::run(passes);
     }
     let Some(scenario) = arguments.scenario.clone() else {
-        // As `cargo test --benches` calls it: there is nothing to measure without being asked to.
+        // Called as by `cargo test --benches`, without a scenario: nothing to measure.
         let _ = Arguments::command().print_help();
         return ExitCode::SUCCESS;
     };
@@ -68,7 +68,7 @@ async fn run(scenario: &str, arguments: &Arguments) -> Result<()> {
     report::finish(&runs, arguments)
 }
 
-/// What runs in one bench run, in this order: the first fills it, the last empties it.
+/// The scenarios of one bench run, in this order: the first fills it, the last empties it.
 const COURSES: [&[&str]; 5] = [
     &["S1", "S7", "S3", "S4", "S5", "S8"],
     &["S2"],
@@ -118,7 +118,7 @@ async fn all_candidates(course: &[&'static str], arguments: &Arguments) -> Resul
         .collect()
 }
 
-/// Those in which a bare client has something to say.
+/// The scenarios with the bare client.
 const HAS_FLOOR: [&str; 2] = ["S1", "S10"];
 
 fn a_run(
@@ -178,7 +178,7 @@ async fn one(name: &str, bench: &mut BenchRun) -> Result<Outcome> {
     }
 }
 
-/// S1 and S4 of ours, by size: what an edge costs must not depend on how many there are.
+/// S1 and S4 of our operator by size: the cost per edge must not depend on the number of edges.
 async fn growth(arguments: &Arguments) -> Result<Vec<Run>> {
     let mut runs = Vec::new();
     for n in SIZES {

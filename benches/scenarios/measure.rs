@@ -1,4 +1,4 @@
-//! What is measured from outside: the cloud's own counts, the API server's audit log, `/proc`. Reads only.
+//! Measurements from outside: the cloud's counts, the API server's audit log, `/proc`. Reads only.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -15,20 +15,20 @@ use crate::support::error::{Context as _, Result};
 pub struct Usage {
     /// User and system time.
     pub cpu_seconds: f64,
-    /// The most that was resident at any time, in MiB.
+    /// Peak resident memory in MiB.
     pub peak_mib: f64,
-    /// What is resident now, in MiB.
+    /// Current resident memory in MiB.
     pub resident_mib: f64,
 }
 
-/// Asks the kernel.
+/// Reads the counters of the kernel.
 pub fn usage(pid: u32) -> Result<Usage> {
     let read = |name: &str| {
         let file = format!("/proc/{pid}/{name}");
         std::fs::read_to_string(&file).context(file)
     };
     let stat = read("stat")?;
-    // The name of the program stands in parentheses and may hold anything: fields are counted after it (proc(5)).
+    // The program name is in parentheses and may contain anything: count fields after it (proc(5)).
     let fields: Vec<&str> = stat
         .rsplit_once(')')
         .map_or("", |(_, rest)| rest)
@@ -60,7 +60,7 @@ pub fn usage(pid: u32) -> Result<Usage> {
     })
 }
 
-/// `USER_HZ`, which Linux fixes at 100 wherever this runs.
+/// `USER_HZ`, which Linux fixes at 100 on all platforms used here.
 const TICKS_A_SECOND: f64 = 100.0;
 
 /// The cloud's counts: calls by API and result.
@@ -77,14 +77,14 @@ impl Calls {
         Ok(serde_json::from_value(stats)?)
     }
 
-    /// All calls of an API, whatever the answer.
+    /// All calls of an API, with any answer.
     pub fn of(&self, api: &str) -> u64 {
         self.calls
             .get(api)
             .map_or(0, |results| results.values().sum())
     }
 
-    /// All calls to ECS (STS apart).
+    /// All calls to ECS (not STS).
     pub fn total(&self) -> u64 {
         self.calls
             .keys()
@@ -93,7 +93,7 @@ impl Calls {
             .sum()
     }
 
-    /// Calls of an API that got this result.
+    /// Calls of an API with this result.
     pub fn with(&self, api: &str, result: &str) -> u64 {
         self.calls
             .get(api)
@@ -102,12 +102,12 @@ impl Calls {
             .unwrap_or(0)
     }
 
-    /// Changes that were really made.
+    /// Changes that took effect.
     pub fn effects(&self, api: &str) -> u64 {
         self.effects.get(api).copied().unwrap_or(0)
     }
 
-    /// Describes of any kind.
+    /// Describe calls of any kind.
     pub fn describes(&self) -> u64 {
         self.calls
             .keys()
@@ -125,7 +125,7 @@ impl Calls {
 /// Requests to the API server by user, user agent, verb, resource and code.
 pub type Requests = BTreeMap<Request, u64>;
 
-/// What requests are counted by.
+/// The key by which requests are counted.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Request {
     pub user: String,
@@ -136,21 +136,21 @@ pub struct Request {
 }
 
 impl Request {
-    /// Whether it changes something.
+    /// Whether it changes an object.
     pub fn is_write(&self) -> bool {
         ["create", "update", "patch", "delete", "deletecollection"].contains(&self.verb.as_str())
     }
 }
 
-/// A place in the audit log, to count from.
+/// A position in the audit log to count from.
 ///
-/// The log is read as it grows and is turned over at 100 MB: a full run of ten thousand objects fills half of that.
+/// The log is read while it grows and is rotated at 100 MB: a full run of ten thousand objects fills half of that.
 #[derive(Clone, Debug, Default)]
 pub struct AuditCursor {
     read: BTreeMap<PathBuf, u64>,
 }
 
-/// The end of the log now.
+/// The current end of the log.
 pub fn cursor(log: &Path) -> Result<AuditCursor> {
     let mut read = BTreeMap::new();
     for file in files(log)? {
@@ -160,7 +160,7 @@ pub fn cursor(log: &Path) -> Result<AuditCursor> {
     Ok(AuditCursor { read })
 }
 
-/// What was answered since `cursor`.
+/// The requests answered since `cursor`.
 pub fn requests_since(log: &Path, cursor: &AuditCursor) -> Result<Requests> {
     let mut requests = Requests::new();
     let current_at_cursor = cursor.read.get(log).copied().unwrap_or(0);
@@ -168,7 +168,7 @@ pub fn requests_since(log: &Path, cursor: &AuditCursor) -> Result<Requests> {
         .into_iter()
         .filter(|file| file != log && !cursor.read.contains_key(file))
         .collect();
-    // Turned over since: the file that was current then is the oldest of the new names now.
+    // The log was rotated: the file that was current then is now the oldest of the new names.
     let mut parts: Vec<(PathBuf, u64)> = fresh.into_iter().map(|file| (file, 0)).collect();
     parts.push((log.to_owned(), 0));
     if let Some(first) = parts.first_mut() {
@@ -180,7 +180,7 @@ pub fn requests_since(log: &Path, cursor: &AuditCursor) -> Result<Requests> {
     Ok(requests)
 }
 
-/// The log and what it was turned over to, oldest first: their names end in the time.
+/// The log and its rotated files, oldest first: their names end in the time.
 fn files(log: &Path) -> Result<Vec<PathBuf>> {
     let directory = log.parent().context("a log without a directory")?;
     let mut turned: Vec<PathBuf> = std::fs::read_dir(directory)?
@@ -200,7 +200,7 @@ fn count(file: &Path, offset: u64, requests: &mut Requests) -> Result<()> {
     let mut file = File::open(file).context(file.display())?;
     file.seek(SeekFrom::Start(offset))?;
     for line in BufReader::new(file).lines() {
-        // A last line that is still being written does not parse; it belongs to the next cursor.
+        // The last line may be incomplete and not parse; it belongs to the next cursor then.
         let Ok(line) = serde_json::from_str::<Line>(&line?) else {
             continue;
         };

@@ -1,19 +1,19 @@
-//! What a scenario found for one candidate, as it is kept in JSON. Only types and arithmetic.
+//! The result of a scenario for one candidate, as stored in JSON. Only types and arithmetic.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// Figures by name, lines for the plots, and what the reader should know.
+/// Figures by name, lines of the plots, and notes for the reader.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Outcome {
-    /// Numbers by the names that the table asks for.
+    /// Numbers by the names that the table uses.
     pub figures: BTreeMap<String, f64>,
     /// Lines of the plots: points of (seconds, value).
     #[serde(default)]
     pub lines: BTreeMap<String, Vec<(f64, f64)>>,
-    /// What the numbers alone do not say.
+    /// Facts that the numbers alone do not show.
     #[serde(default)]
     pub notes: Vec<String>,
     /// All counts.
@@ -37,7 +37,7 @@ impl Outcome {
     }
 }
 
-/// The value below which this share of the values lies; 0 where there are none.
+/// The value below which this share of the values lies; 0 without values.
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
@@ -50,7 +50,7 @@ pub fn quantile(values: &mut [f64], share: f64) -> f64 {
     values.get(index.saturating_sub(1)).copied().unwrap_or(0.0)
 }
 
-/// A count as a number to divide with.
+/// A count as a number for divisions.
 #[expect(
     clippy::cast_precision_loss,
     reason = "counts of a benchmark are far below 2^52"

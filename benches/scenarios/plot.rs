@@ -1,4 +1,4 @@
-//! SVG plots of a run. Pure but for the files that it writes.
+//! SVG plots of a run. Pure, except for the files that it writes.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use plotters::prelude::*;
 use crate::support::error::{Context as _, Error, Result};
 use crate::table::Run;
 
-/// Writes the plots that a run has lines for, and says which.
+/// Writes the plots for which the run has lines. Returns their names.
 pub fn write(run: &Run, stem: &str, directory: &Path) -> Result<Vec<String>> {
     let mut written = Vec::new();
     for (line, title, unit) in PLOTS {
@@ -38,7 +38,7 @@ pub fn write(run: &Run, stem: &str, directory: &Path) -> Result<Vec<String>> {
     Ok(written)
 }
 
-/// Name of the line, what it shows, and its unit.
+/// Name of the line, title, and unit.
 const PLOTS: [(&str, &str, &str); 3] = [
     ("ready", "edges Ready over time", "edges"),
     ("gone", "edges gone over time", "edges"),

@@ -1,4 +1,4 @@
-//! The progress line: redrawn on a terminal, and every ten seconds a line of its own elsewhere. Writes to stderr only.
+//! The progress line: redrawn on a terminal, elsewhere a new line every ten seconds. Writes to stderr only.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::{Mutex, PoisonError};
@@ -14,7 +14,7 @@ static STATE: Mutex<State> = Mutex::new(State {
     drawn: None,
 });
 
-/// Names what runs from now on, such as "S1 ours".
+/// Names the current part, such as "S1 ours".
 pub fn part(name: &str) {
     {
         let mut state = STATE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -24,7 +24,7 @@ pub fn part(name: &str) {
     at("starts");
 }
 
-/// How it goes.
+/// Shows the current progress.
 pub fn at(text: &str) {
     let mut state = STATE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut stderr = std::io::stderr().lock();
@@ -43,7 +43,7 @@ pub fn at(text: &str) {
     let _ = stderr.flush();
 }
 
-/// A line that stays.
+/// Prints a line that is not redrawn.
 pub fn line(text: &str) {
     let start = if std::io::stderr().is_terminal() {
         "\r\x1b[K"

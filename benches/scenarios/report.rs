@@ -1,4 +1,5 @@
-//! Where results go: JSON, Markdown and SVG under `target/bench/`, and with `--docs` the same into `docs/`. Writes files only.
+//! Writes the results: JSON, Markdown and SVG under `target/bench/`, and with `--docs` also under `docs/`. Writes files
+//! only.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -8,7 +9,7 @@ use crate::plot;
 use crate::support::error::{Context as _, Error, Result};
 use crate::table::{self, Machine, Run};
 
-/// Writes one run as soon as it is there, so that an interrupted bench keeps what it has.
+/// Writes one run as soon as it has ended, so that an interrupted bench keeps its results.
 pub fn keep(run: &Run, arguments: &Arguments) -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     write(run, run, &root.join("target/bench"))?;
@@ -29,7 +30,7 @@ fn write(run: &Run, kept: &Run, directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What the table needs; the lines are in the plots, and single requests are nobody's reading in a repository.
+/// Only the data for the table: the lines are in the plots, and single requests do not belong in a repository.
 fn without_counts(run: &Run) -> Run {
     let mut run = run.clone();
     for outcome in run.outcomes.values_mut() {
@@ -39,12 +40,12 @@ fn without_counts(run: &Run) -> Run {
     run
 }
 
-/// One run of each scenario and size is kept.
+/// The file name: one run per scenario and size is stored.
 fn stem(run: &Run) -> String {
     format!("{}-{}", run.scenario, run.n)
 }
 
-/// Prints the tables of these runs and writes them; with `--docs` the page gets the tables of all runs kept there.
+/// Prints and writes the tables of these runs; with `--docs`, writes the tables of all stored runs to the page.
 pub fn finish(runs: &[Run], arguments: &Arguments) -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let text = tables(runs);
@@ -109,7 +110,7 @@ fn tables(runs: &[Run]) -> String {
     text
 }
 
-/// All runs in a directory: S1 to S10, then growth by size.
+/// All stored runs in a directory: S1 to S10, then growth by size.
 fn kept(directory: &Path) -> Result<Vec<Run>> {
     let mut runs = Vec::new();
     for entry in std::fs::read_dir(directory).context(directory.display())? {
@@ -149,7 +150,7 @@ fn rewrite_page(page: &Path, tables: &str) -> Result<()> {
 const BEGIN: &str = "<!-- results: make bench DOCS=1 -->";
 const END: &str = "<!-- end of results -->";
 
-/// What this runs on.
+/// The machine of this run.
 pub fn machine() -> Machine {
     let read = |file: &str| std::fs::read_to_string(file).unwrap_or_default();
     let field = |text: &str, name: &str| -> String {

@@ -1,4 +1,4 @@
-//! The lines of the report: which figure of which scenario, against which goal. Only data and its formatting.
+//! The lines of the report: figure, scenario and goal of each. Only data and its formatting.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::outcome::Outcome;
 
-/// One scenario of one run, as it is kept in JSON.
+/// One scenario of one run, as stored in JSON.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Run {
@@ -21,14 +21,14 @@ pub struct Run {
     pub outcomes: BTreeMap<String, Outcome>,
 }
 
-/// What it ran on.
+/// The machine of a run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Machine {
     pub cores: usize,
     pub memory_gib: u64,
     pub processor: String,
-    /// Load average over the minute before the run: above the number of cores, somebody else was busy.
+    /// Load average in the minute before the run: above the number of cores, other programs were busy.
     pub load_before: f64,
 }
 
@@ -54,7 +54,7 @@ const fn line(
     }
 }
 
-/// All lines, in order. Goals are those for ten thousand edges on two cores.
+/// All lines in order. The goals are for ten thousand edges on two cores.
 pub const LINES: &[Line] = &[
     line(
         "S1",
@@ -210,7 +210,7 @@ pub fn markdown(runs: &[Run]) -> String {
     text
 }
 
-/// The notes of these runs, one line each; empty where there are none.
+/// The notes of these runs, one line each; empty without notes.
 pub fn notes(runs: &[Run]) -> String {
     let mut text = String::new();
     for run in runs {
@@ -223,7 +223,7 @@ pub fn notes(runs: &[Run]) -> String {
     text
 }
 
-/// Cost an edge by number of edges.
+/// Cost per edge by number of edges.
 pub fn growth(runs: &[Run]) -> String {
     let mut text = String::from(
         "| N | all Ready, s | calls an edge | writes an edge | CPU an edge, ms | peak, MiB | steady: Describes a minute | steady: % of a core |\n|--:|--:|--:|--:|--:|--:|--:|--:|\n",
@@ -254,7 +254,7 @@ pub fn growth(runs: &[Run]) -> String {
     text
 }
 
-/// Three digits that count.
+/// Three significant digits.
 pub fn figure(value: f64) -> String {
     if value == 0.0 {
         "0".to_owned()

@@ -1,5 +1,5 @@
-//! The one watcher that tells the times: when each membership was asked for, Ready, not Ready any more, and gone. It is not the
-//! operator, and reads nothing but the API server.
+//! The one watcher that measures times: when the creation or deletion of a membership was requested, when it became Ready or
+//! not Ready, and when it was deleted. Not part of the operator; reads only the API server.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,18 +15,18 @@ use serde::Deserialize;
 use crate::cluster::NAMESPACE;
 use crate::support::error::{Error, Result};
 
-/// What is known of one membership.
+/// The observed times of one membership.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
-    /// When its creation or deletion was asked for, as the scenario needs it.
+    /// When its creation or deletion was requested, depending on the scenario.
     pub asked: Option<Instant>,
-    /// Since when it is Ready.
+    /// Since when it has been Ready.
     pub ready: Option<Instant>,
-    /// When it went.
+    /// When it was deleted.
     pub gone: Option<Instant>,
-    /// The reason of Ready as last seen.
+    /// The last observed reason of Ready.
     pub reason: String,
-    /// The cloud's code in `lastError`, as last seen.
+    /// The last observed code in `lastError`.
     pub code: String,
 }
 
@@ -37,7 +37,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Starts it.
+    /// Starts the watch.
     pub fn start(client: Client) -> Self {
         let seen: Arc<Mutex<HashMap<String, Seen>>> = Arc::default();
         let keeper = Arc::clone(&seen);
@@ -60,18 +60,18 @@ impl Watch {
         Self { seen, task }
     }
 
-    /// Notes that something is asked of an object now.
+    /// Records that a request for an object is sent now.
     pub fn ask(&self, name: &str) {
         let mut seen = locked(&self.seen);
         seen.entry(name.to_owned()).or_default().asked = Some(Instant::now());
     }
 
-    /// How many are Ready now.
+    /// Number of Ready memberships.
     pub fn ready(&self) -> usize {
         self.count(|seen| seen.ready.is_some() && seen.gone.is_none())
     }
 
-    /// How many are of this kind now.
+    /// Number of memberships for which `of_kind` is true.
     pub fn count(&self, of_kind: impl Fn(&Seen) -> bool) -> usize {
         locked(&self.seen)
             .values()
@@ -79,7 +79,7 @@ impl Watch {
             .count()
     }
 
-    /// Those whose name passes, as they are now.
+    /// The memberships whose name matches, in their current state.
     pub fn filter(&self, wanted: impl Fn(&str) -> bool) -> Vec<(String, Seen)> {
         locked(&self.seen)
             .iter()
@@ -88,7 +88,7 @@ impl Watch {
             .collect()
     }
 
-    /// Returns when `holds`, and says how it goes meanwhile; an error if it does not within `limit`.
+    /// Returns when `holds` is true; shows the progress meanwhile. An error after `limit`.
     pub async fn until(
         &self,
         what: &str,
@@ -112,7 +112,7 @@ impl Watch {
         }
     }
 
-    /// Returns when so many are Ready.
+    /// Returns when this many are Ready.
     pub async fn until_ready(&self, count: usize, limit: Duration) -> Result<()> {
         self.until(&format!("Ready of {count}"), limit, |watch| {
             let ready = watch.ready();
@@ -162,7 +162,7 @@ fn locked(seen: &Mutex<HashMap<String, Seen>>) -> MutexGuard<'_, HashMap<String,
     seen.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// As little of a membership as is looked at: the bench runs on the machine that it measures.
+/// Only the fields that the watcher reads: the bench runs on the machine that it measures.
 type Thin = Object<Ignored, ThinStatus>;
 
 #[derive(Clone, Debug, Deserialize)]

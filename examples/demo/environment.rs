@@ -1,5 +1,5 @@
-//! What the demo runs on: control plane, simulated cloud, operator; each a process that dies with this one. Tells nothing
-//! of what is done with them.
+//! The environment of the demo: control plane, simulated cloud, operator; each a process that ends with this one. Knows
+//! nothing of the walkthrough.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use crate::support::operator::{Operator, Options};
 use crate::support::simulator::SimulatorProcess;
 use crate::up;
 
-/// All of it, running. Dropped in this order: clients before servers.
+/// All running processes. Dropped in this order: clients before servers.
 pub struct DemoEnvironment {
     pub operator: Operator,
     pub simulator: SimulatorProcess,
@@ -18,7 +18,7 @@ pub struct DemoEnvironment {
 }
 
 impl DemoEnvironment {
-    /// Starts all of it, in some seconds, and says so line by line.
+    /// Starts all processes, within seconds, and prints a line for each.
     pub async fn start() -> Result<Self> {
         require_port(PORT)?;
         require_port(ADMIN_PORT)?;
@@ -47,7 +47,7 @@ impl DemoEnvironment {
         })
     }
 
-    /// An error that names the process that has ended, if one has.
+    /// An error with the name of the process that has ended, if one has.
     pub fn check(&mut self) -> Result<()> {
         self.operator.process().check()?;
         self.simulator.process().check()?;
@@ -55,12 +55,12 @@ impl DemoEnvironment {
     }
 }
 
-/// Where the paths of the samples begin.
+/// Base directory of the samples' paths.
 pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
 }
 
-/// Built by the same `cargo build`, into the folder above this example's own.
+/// A binary of the same `cargo build`, in the directory above this example's own.
 fn binary(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe()?;
     let path = own
@@ -78,12 +78,12 @@ fn binary(name: &str) -> Result<PathBuf> {
     }
 }
 
-/// The samples name the port, so that another one would not do.
+/// The samples contain the port, so it cannot be another one.
 fn require_port(port: u16) -> Result<()> {
     let Err(error) = TcpListener::bind(("127.0.0.1", port)) else {
         return Ok(());
     };
-    // Not this one, where it is `make up` itself.
+    // Not this process, if it is `make up` itself.
     let other = up::running()?.filter(|pid| *pid != std::process::id());
     let way_out = match other {
         Some(pid) => {

@@ -33,8 +33,8 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Runs `work` until it ends or somebody stops this process, which then ends with `code`. Either way, what `work` started is
-/// gone when this returns.
+/// Runs `work` until it ends or a signal stops this process, which then exits with `code`. In both cases everything that
+/// `work` started has ended when this returns.
 async fn unless_stopped(work: impl Future<Output = Result<()>>, code: u8) -> Result<u8> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;

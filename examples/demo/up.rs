@@ -1,5 +1,5 @@
-//! `make up` and `make down`: the environment without the walkthrough, kept until somebody ends it. A locked file says that it runs, so
-//! that neither a leftover file nor a reused process id can say so.
+//! `make up` and `make down`: the environment without the walkthrough, until a user ends it. A file lock marks it as
+//! running, so that neither a leftover file nor a reused process ID can.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read as _, Write as _};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::environment::{ADMIN_PORT, DemoEnvironment, repository};
 use crate::support::error::{Context as _, Error, Result};
 
-/// Starts everything, says how to reach it, and keeps it until this future is dropped.
+/// Starts everything, prints how to reach it, and runs until this future is dropped.
 pub async fn up() -> Result<()> {
     let Some(_lock) = RunLock::acquire()? else {
         let pid = running()?.map_or_else(String::new, |pid| format!(" (process {pid})"));
@@ -31,13 +31,13 @@ pub async fn up() -> Result<()> {
     }
 }
 
-/// Ends what [`up`] started, and returns when it is gone.
+/// Stops everything that [`up`] started, and returns when it has ended.
 pub async fn down() -> Result<()> {
     let Some(pid) = running()? else {
         println!("`make up` does not run: nothing to end.");
         return Ok(());
     };
-    // The shell's own kill: the program of that name is not on every machine.
+    // The shell's builtin kill: not every machine has the program.
     let sent = Command::new("sh")
         .args(["-c", &format!("kill -TERM {pid}")])
         .status()
@@ -81,11 +81,11 @@ pub fn running() -> Result<Option<u32>> {
     }
 }
 
-/// Held for as long as [`up`] runs. The file stays: to remove it would let two hold a lock on two files of one name.
+/// Held for as long as [`up`] runs. The file stays: after its removal, two processes could lock two files of the same name.
 struct RunLock(File);
 
 impl RunLock {
-    /// None where somebody else holds it.
+    /// `None` if another process holds the lock.
     fn acquire() -> Result<Option<Self>> {
         std::fs::create_dir_all(folder()).context(folder().display())?;
         let path = folder().join(LOCK_FILE);
@@ -108,12 +108,12 @@ impl RunLock {
 
 impl Drop for RunLock {
     fn drop(&mut self) {
-        // Only for tidiness: what counts is the lock, which goes with the file's handle.
+        // Only for tidiness: the lock counts, and it is released with the file handle.
         let _ = self.0.set_len(0);
     }
 }
 
-/// A copy in a place that is always the same; goes with what it leads to.
+/// A copy at a fixed path; removed with the environment.
 struct Kubeconfig;
 
 impl Kubeconfig {

@@ -1,5 +1,5 @@
-//! The walkthrough of `make demo`: each chapter shows what a user would see, and checks it against the API server and the cloud.
-//! Whatever is not as expected ends the demo with a sentence.
+//! The walkthrough of `make demo`: each chapter shows the user's view and checks it against the API server and the cloud.
+//! Any deviation ends the demo with a sentence.
 
 use std::collections::BTreeSet;
 use std::process::Stdio;
@@ -14,7 +14,7 @@ use crate::environment::{DemoEnvironment, repository};
 use crate::support::error::{Context as _, Error, Result};
 use crate::support::operator::SERVICE_ACCOUNT;
 
-/// Starts the environment, runs the walkthrough, and takes everything down again.
+/// Starts the environment, runs the walkthrough, and stops everything again.
 pub async fn run() -> Result<()> {
     println!("== On this machine, for the length of this demo");
     let walkthrough = Walkthrough::new(DemoEnvironment::start().await?).await?;
@@ -80,7 +80,7 @@ impl Walkthrough {
         self.cost("running-instance").await
     }
 
-    /// What the first object has cost, by the cloud's count and the API server's audit log.
+    /// The cost of the first object, by the cloud's counts and the API server's audit log.
     async fn cost(&self, name: &str) -> Result<()> {
         let reads = self.calls("DescribeInstances").await?;
         let joins = self.calls("JoinSecurityGroup").await?;
@@ -110,7 +110,7 @@ impl Walkthrough {
 
     async fn starting_instance(&self) -> Result<()> {
         heading("One that starts is waited for, without a call that the cloud would refuse");
-        // The cloud's own clock would end the start whenever it likes; the walkthrough ends it when it has been seen.
+        // A fixed transition time could end the start too early; the walkthrough ends it after it was shown.
         self.set_status("i-demostarting", "Starting").await?;
         self.check_cloud("i-demostarting", "Starting", &["sg-base"])
             .await?;
@@ -270,7 +270,7 @@ impl Walkthrough {
         Err(Error::new(format!("`{typed}`: {}", said.trim_end())))
     }
 
-    /// The object as soon as Ready has this status and reason for its generation.
+    /// The object when Ready has this status and reason for its generation.
     async fn until(
         &self,
         name: &str,
@@ -297,7 +297,7 @@ impl Walkthrough {
         }
     }
 
-    /// Shows what the cloud holds of a target; an error where it is not what the walkthrough expects.
+    /// Shows status and groups of a target in the cloud; an error if they are not the expected ones.
     async fn check_cloud(&self, target: &str, status: &str, groups: &[&str]) -> Result<()> {
         let state = self.environment.simulator.state().await?;
         let kind = if target.starts_with("eni-") {
@@ -333,7 +333,7 @@ impl Walkthrough {
         self.environment.simulator.change(&change).await
     }
 
-    /// How many calls of an action the cloud has answered, whatever it said.
+    /// Number of calls of an action that the cloud has answered, with any result.
     async fn calls(&self, action: &str) -> Result<u64> {
         let stats = self.environment.simulator.stats().await?;
         let counts = stats.pointer(&format!("/calls/{action}"));
@@ -342,7 +342,7 @@ impl Walkthrough {
     }
 }
 
-/// Name of the sample, reason, and the code in `lastError`.
+/// Name of the sample, reason, and code in `lastError`.
 const STALLED: [(&str, &str, Option<&str>); 3] = [
     (
         "group-full",
@@ -354,7 +354,7 @@ const STALLED: [(&str, &str, Option<&str>); 3] = [
         "InvalidInstanceIdMismatch",
         Some("InvalidInstanceId.Mismatch"),
     ),
-    // No call was refused: the cloud does not list it.
+    // No call was rejected: the cloud does not list the target.
     ("missing-instance", "TargetNotFound", None),
 ];
 
@@ -395,5 +395,5 @@ fn message(object: &SecurityGroupMembership) -> &str {
 }
 
 const POLL: Duration = Duration::from_millis(100);
-/// Longer than anything here takes on a busy machine; only a hang reaches it.
+/// Longer than any step takes on a busy machine; only a hang reaches it.
 const PATIENCE: Duration = Duration::from_secs(120);

@@ -1,4 +1,5 @@
-//! S1: a user applies everything while the operator runs. S10: the same with a backlog, beside somebody who only reads.
+//! S1: a user applies all memberships while the operator runs. S10: the same with a backlog, beside a client that only
+//! reads.
 
 use std::time::{Duration, Instant};
 
@@ -44,7 +45,7 @@ async fn make(bench: &BenchRun, requests: &[MembershipRequest]) -> Result<()> {
     Ok(())
 }
 
-/// The user's creates and, as soon as each is answered, the two writes of an operator: each eight at a time.
+/// The user's creates and, after each answer, the two writes of an operator: each eight at a time.
 async fn floor(bench: &BenchRun, requests: &[MembershipRequest]) -> Result<()> {
     let (made, mut to_write) = tokio::sync::mpsc::unbounded_channel();
     let creating = async move {
@@ -55,7 +56,7 @@ async fn floor(bench: &BenchRun, requests: &[MembershipRequest]) -> Result<()> {
             })
             .buffer_unordered(IN_FLIGHT);
         while let Some(created) = creates.next().await {
-            // Nobody receives any more only where a write failed, and that is the error to tell.
+            // The receiver is dropped only after a failed write, and that error is reported.
             let _ = made.send(created?);
         }
         Ok::<_, Error>(())
@@ -76,7 +77,7 @@ async fn floor(bench: &BenchRun, requests: &[MembershipRequest]) -> Result<()> {
     Ok(())
 }
 
-/// When all were Ready, and how long each took.
+/// Time until all were Ready, and the time per membership.
 fn times(bench: &BenchRun, started: Instant, outcome: &mut Outcome) {
     let mut each = Vec::new();
     let mut last = 0.0_f64;
@@ -91,7 +92,7 @@ fn times(bench: &BenchRun, started: Instant, outcome: &mut Outcome) {
     outcome.figure("ready_p99_s", quantile(&mut each, 0.99));
 }
 
-/// What each edge cost.
+/// Costs per edge.
 pub fn costs(since: &Since, n: u32, outcome: &mut Outcome) {
     let edges = f64::from(n);
     outcome.figure("calls_per_edge", number(since.total_calls()) / edges);
@@ -122,7 +123,7 @@ pub fn ready_line(samples: &[Sample], outcome: &mut Outcome) {
     outcome.lines.insert("ready".to_owned(), line);
 }
 
-/// S10. Somebody reads twenty times a second, first alone, then beside an operator that finds everything to do.
+/// S10. A client reads 20 times per second, first alone, then beside an operator with a full backlog.
 pub async fn beside_a_reader(bench: &mut BenchRun) -> Result<Outcome> {
     let n = bench.arguments.n;
     let requests: Vec<MembershipRequest> = (0..n).map(MembershipRequest::number).collect();
@@ -180,12 +181,12 @@ async fn catch_up(bench: &BenchRun, requests: &[MembershipRequest]) -> Result<()
         .await
 }
 
-/// Seconds that each read took while `work` went on.
+/// Duration of each read in seconds while `work` runs.
 async fn read_during<T>(
     bench: &BenchRun,
     work: impl Future<Output = Result<T>>,
 ) -> Result<(Vec<f64>, T)> {
-    // A connection of its own: a read must not wait behind the bench's own writes.
+    // A separate connection: a read must not wait behind the bench's own writes.
     let client = bench.cluster.plane.admin_client().await?;
     let (took, mut reads) = tokio::sync::mpsc::unbounded_channel();
     let reader = tokio::spawn(async move {
@@ -195,7 +196,7 @@ async fn read_during<T>(
             ticks.tick().await;
             let asked = Instant::now();
             let answer = api.get(NAMESPACE).await;
-            // A read that fails took for ever.
+            // A failed read counts as infinitely long.
             let seconds = answer.map_or(f64::INFINITY, |_| asked.elapsed().as_secs_f64());
             if took.send(seconds).is_err() {
                 return;

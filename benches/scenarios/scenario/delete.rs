@@ -1,4 +1,5 @@
-//! S8: a user deletes everything. One edge in a hundred is its instance's last group, which the cloud does not let go.
+//! S8: a user deletes all memberships. For one edge in 100, the group is the instance's last one, and the cloud rejects the
+//! Leave.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use crate::load::{self, MembershipRequest};
 use crate::outcome::{Outcome, number};
 use crate::support::error::Result;
 
-/// S8. The clock runs from the first DELETE until the last object that can go is gone.
+/// S8. The clock runs from the first DELETE until the last deletable object is deleted.
 pub async fn delete_all(bench: &mut BenchRun) -> Result<Outcome> {
     bench.fill().await?;
     let total = bench.filled;
@@ -52,7 +53,7 @@ pub async fn delete_all(bench: &mut BenchRun) -> Result<Outcome> {
         .map_or(0.0, |gone| {
             gone.saturating_duration_since(started).as_secs_f64()
         });
-    // Those that stay are told so within the same time; a status that is a second late is no finding.
+    // The objects that stay get their status within the same time; one second of delay does not count.
     tokio::time::sleep(Duration::from_secs(2)).await;
     let since = bench.since(before).await?;
     let with_reason = bench

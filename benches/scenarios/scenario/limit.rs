@@ -1,4 +1,4 @@
-//! S2: more Joins are wanted than the account may make a minute, and in the middle of the run the cloud halves the limit.
+//! S2: more Joins are needed than the account may make per minute, and in the middle of the run the cloud halves the limit.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -10,15 +10,15 @@ use crate::measure::Calls;
 use crate::outcome::{Outcome, number};
 use crate::support::error::{Context as _, Result};
 
-/// Calls a minute for N edges: 600, and less where there would not be enough to do for all minutes.
+/// Calls per minute for N edges: 600, or less if there is not enough work for all minutes.
 pub fn limit(n: u32) -> u32 {
     (n / 3).clamp(4, 600)
 }
 
-/// Whole minutes that are measured: one and a half at the limit, one and a half at half of it, as the cloud counts.
+/// Number of whole minutes measured: one and a half at the limit, one and a half at half of it, as the cloud counts.
 const MINUTES: u64 = 3;
 
-/// S2. The cloud counts in minutes of the clock, and so does this.
+/// S2. The cloud counts in minutes of the clock, and so does this scenario.
 pub async fn joins(bench: &mut BenchRun) -> Result<Outcome> {
     let n = bench.arguments.n;
     let limit = limit(n);
@@ -30,7 +30,7 @@ pub async fn joins(bench: &mut BenchRun) -> Result<Outcome> {
     bench.start_candidate(TEXTBOOK_PERIOD).await?;
     let half = limit / 2;
     let script = async {
-        // The first minute is what is left of it after the start.
+        // The first minute is the rest of the minute after the start.
         tokio::time::sleep(to_next_minute()?).await;
         halve(bench, half).await?;
         tokio::time::sleep(Duration::from_secs((MINUTES - 1) * 60)).await;
@@ -41,7 +41,7 @@ pub async fn joins(bench: &mut BenchRun) -> Result<Outcome> {
     let mut outcome = Outcome::default();
     let made = since.calls_with(JOIN, "OK");
     let rejected = since.calls_of(JOIN) - made;
-    // Of a window in which the limit fell, the cloud lets through what the larger limit let through until then.
+    // In a window in which the limit was halved, the cloud admits the calls that the larger limit admitted before.
     let allowed = u64::from(limit) + (MINUTES - 1) * u64::from(half);
     outcome.count("allowed", allowed);
     outcome.count("made", made);
@@ -76,7 +76,7 @@ fn to_next_minute() -> Result<Duration> {
     Ok(Duration::from_millis(u64::try_from(60_000 - into)?))
 }
 
-/// Joins made in the last sixty seconds of the run.
+/// Joins made in the last 60 seconds of the run.
 fn last_minute(samples: &[Sample]) -> u64 {
     let Some(end) = samples.last() else {
         return 0;
@@ -89,7 +89,7 @@ fn last_minute(samples: &[Sample]) -> u64 {
     made(&end.calls) - start.map_or(0, |start| made(&start.calls))
 }
 
-/// Calls in each minute of the clock so far, the rejected ones included: a saw that should end at the limit.
+/// Calls in each minute of the clock so far, rejected ones included: a sawtooth that should end at the limit.
 fn minute_lines(samples: &[Sample], limit: u32, half: u32, outcome: &mut Outcome) {
     let Some(first) = samples.first() else {
         return;

@@ -1,4 +1,4 @@
-//! S9: what is resident by number of objects; one process that grows.
+//! S9: resident memory by number of objects, in one growing process.
 
 use std::time::Duration;
 
@@ -8,10 +8,11 @@ use crate::measure;
 use crate::outcome::Outcome;
 use crate::support::error::Result;
 
-/// The sizes of the goals.
+/// The sizes in the goals.
 const SIZES: [u32; 4] = [0, 1_000, 10_000, 100_000];
 
-/// S9, up to N. Each size is the peak since the start, and in the notes what is resident ten seconds after all are Ready.
+/// S9, up to N. Reports the peak since the start per size; the notes have the resident memory ten seconds after all are
+/// Ready.
 pub async fn by_size(bench: &mut BenchRun) -> Result<Outcome> {
     bench.start_candidate(TEXTBOOK_PERIOD).await?;
     let mut outcome = Outcome::default();

@@ -1,4 +1,4 @@
-//! The scenarios, each a function of a bench run. They do what a user or the world would do, and count what came of it.
+//! The scenarios, each a function of a bench run. They perform the actions of users or of the cloud, and count the results.
 
 pub mod apply;
 pub mod delete;

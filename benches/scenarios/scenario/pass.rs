@@ -1,5 +1,5 @@
-//! How many instructions one pass takes, as callgrind counts them: a number that depends on no machine's speed. In process; no
-//! network, no clock but the time in a condition.
+//! Instructions per pass, counted by callgrind: independent of the machine's speed. In process; no network, no clock except
+//! for the time in a condition.
 
 use std::hint::black_box;
 use std::process::{Command, ExitCode, Stdio};
@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 
 use crate::support::error::{Context as _, Error, Result};
 
-/// Counts two runs of different length and prints the difference, so that the start of the process is not in it.
+/// Counts two runs of different length and prints the difference, which excludes the start of the process.
 pub fn count() -> Result<()> {
     if Command::new("valgrind")
         .arg("--version")
@@ -59,7 +59,7 @@ fn instructions(passes: u32) -> Result<u64> {
         .ok_or_else(|| Error::new(format!("callgrind counted nothing:\n{said}")))
 }
 
-/// So many passes and nothing else: what runs under valgrind.
+/// Runs this many passes and nothing else: the process under valgrind.
 pub fn run(passes: u32) -> ExitCode {
     let fresh = object(None, None).to_string();
     for _ in 0..passes {
@@ -70,7 +70,7 @@ pub fn run(passes: u32) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// A new object becomes Ready: the steps of `membership::pass`, with the answers of the cloud and the API server at hand.
+/// Makes a new object Ready: the steps of `membership::pass`, with prepared answers of the cloud and the API server.
 fn one(fresh: &str) -> Option<Vec<u8>> {
     let mut stored: SecurityGroupMembership = serde_json::from_str(fresh).ok()?;
     let edge = Edge::try_from(&stored.spec).ok()?;

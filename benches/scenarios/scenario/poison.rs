@@ -1,5 +1,5 @@
-//! S6: a group that always fails, a key that was revoked and a region that never answers, each with a twentieth of the edges.
-//! Measured is how the others fare.
+//! S6: a group that always fails, a revoked key and a region that never answers, each with a twentieth of the edges.
+//! Measures the other edges.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ const GROUP: &str = "sg-sim0099";
 /// The region that does not answer.
 const REGION: &str = "cn-beijing";
 
-/// What is wrong with an edge.
+/// The fault of an edge.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fault {
     None,
@@ -25,7 +25,7 @@ enum Fault {
     Region,
 }
 
-/// By number, so that they stand among the others.
+/// Chosen by number, so that faulty edges are spread among the others.
 const fn fault_of(index: u32) -> Fault {
     match index % 20 {
         3 => Fault::Group,
@@ -50,7 +50,7 @@ fn request(index: u32) -> MembershipRequest {
     request
 }
 
-/// S6. Once with nothing broken, then in a bench run of its own with all three broken.
+/// S6. First without faults, then in a second bench run with all three.
 pub async fn healthy(bench: &mut BenchRun) -> Result<Outcome> {
     let well = healthy_p99(bench, false).await?;
     let mut other = BenchRun::start(&bench.arguments, bench.candidate, &[]).await?;
@@ -63,9 +63,9 @@ pub async fn healthy(bench: &mut BenchRun) -> Result<Outcome> {
 
 const P99: &str = "healthy_p99_s";
 
-/// The time that healthy edges take, with the others among them; `broken` says whether the others are.
+/// The time of the healthy edges, with the faulty ones among them; `broken` enables the faults.
 ///
-/// Without, the same number of objects is made, and all of them are well: only the harm done is the difference.
+/// Without faults, the same number of objects is created, all of them healthy: the faults are the only difference.
 async fn healthy_p99(bench: &mut BenchRun, broken: bool) -> Result<Outcome> {
     bench.start_candidate(TEXTBOOK_PERIOD).await?;
     if broken {
@@ -107,7 +107,7 @@ async fn healthy_p99(bench: &mut BenchRun, broken: bool) -> Result<Outcome> {
     outcome.count("healthy_not_ready", (healthy.len() - took.len()) as u64);
     if let Err(error) = waited {
         outcome.notes.push(error.to_string());
-        // Who is not Ready yet has waited at least this long.
+        // A membership that is not Ready has waited at least this long.
         took.resize(healthy.len(), patience(n).as_secs_f64());
     }
     outcome.figure(P99, quantile(&mut took, 0.99));

@@ -1,4 +1,5 @@
-//! S3, S4, S5, S7: everything is Ready, and then the process dies, nothing happens, somebody interferes, or one more comes.
+//! S3, S4, S5, S7: all memberships are Ready, then the process is killed, nothing happens, edges drift, or one more is
+//! created.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use crate::load::{self, MembershipRequest};
 use crate::outcome::{Outcome, number, quantile};
 use crate::support::error::{Context as _, Error, Result};
 
-/// S3. Killed, and started again; one new object was made meanwhile.
+/// S3. Killed and restarted; one new object was created in between.
 pub async fn restart(bench: &mut BenchRun) -> Result<Outcome> {
     bench.fill().await?;
     let index = bench.filled;
@@ -48,7 +49,7 @@ pub async fn restart(bench: &mut BenchRun) -> Result<Outcome> {
         ready.saturating_duration_since(started).as_secs_f64(),
     );
     outcome.count("describes", since.describes());
-    // The two of the new object are work, not a consequence of the restart.
+    // The two writes of the new object are work, not a consequence of the restart.
     outcome.count("writes", since.writes().saturating_sub(2));
     outcome.raw = since.raw();
     Ok(outcome)
@@ -68,7 +69,7 @@ pub async fn steady(bench: &mut BenchRun) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// What a minute without any change costs.
+/// The cost of one minute without changes.
 pub async fn measure_steady(
     bench: &mut BenchRun,
     period: Duration,
@@ -86,7 +87,8 @@ pub async fn measure_steady(
     Ok(())
 }
 
-/// The textbook operator sees drift as often as it details_hash; for a fair comparison it looks as often as ours.
+/// The textbook operator detects drift only as often as it reconciles; for a fair comparison it reconciles as often as our
+/// scan runs.
 async fn look_every_minute(bench: &mut BenchRun) -> Result<()> {
     bench.fill().await?;
     if bench.candidate == Candidate::Textbook {
@@ -97,7 +99,7 @@ async fn look_every_minute(bench: &mut BenchRun) -> Result<()> {
     Ok(())
 }
 
-/// S5. Somebody takes one edge in a hundred away, all in one moment.
+/// S5. One edge in 100 is removed, all at the same time.
 pub async fn drift(bench: &mut BenchRun) -> Result<Outcome> {
     look_every_minute(bench).await?;
     let n = bench.arguments.n;
@@ -109,7 +111,7 @@ pub async fn drift(bench: &mut BenchRun) -> Result<Outcome> {
             json!({"leave": {"target": request.instance, "securityGroupId": request.group}})
         })
         .collect();
-    // At any moment of the minute, not right after everything was looked at.
+    // At a random time within the minute, not right after a scan.
     let moment = rand::rngs::StdRng::seed_from_u64(bench.arguments.seed).random_range(10..50);
     tokio::time::sleep(Duration::from_secs(moment)).await;
     let before = bench.before().await?;
@@ -131,7 +133,7 @@ pub async fn drift(bench: &mut BenchRun) -> Result<Outcome> {
             )));
         }
     }
-    tokio::time::sleep(Duration::from_secs(5)).await; // one Join too many would come now
+    tokio::time::sleep(Duration::from_secs(5)).await; // a superfluous Join would come now
     let since = bench.since(before).await?;
     let mut outcome = Outcome::default();
     outcome.figure("repaired_p50_s", quantile(&mut repaired, 0.5));
@@ -144,7 +146,7 @@ pub async fn drift(bench: &mut BenchRun) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// S7. One more each second, for half a minute, beside N that are Ready.
+/// S7. One new membership per second for half a minute, beside N that are Ready.
 pub async fn one_per_second(bench: &mut BenchRun) -> Result<Outcome> {
     bench.fill().await?;
     let first = bench.filled;
@@ -177,7 +179,7 @@ pub async fn one_per_second(bench: &mut BenchRun) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// So many of the first n, chosen by the seed.
+/// `count` of the first n, chosen by the seed.
 pub fn chosen(n: u32, count: u32, seed: u64) -> Vec<u32> {
     let mut all: Vec<u32> = (0..n).collect();
     all.shuffle(&mut rand::rngs::StdRng::seed_from_u64(seed));
