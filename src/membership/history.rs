@@ -161,7 +161,8 @@ impl History {
         !std::mem::replace(&mut entry.drift_reported, true)
     }
 
-    /// Whether a pass may still wait for the watch to show our own write: true for `WATCH_LAG` (5 s) from the first call.
+    /// Whether a pass may still wait for the watch to show our own write: true for `WATCH_LAG` (5 s) from the first call
+    /// since the last finished pass.
     pub fn within_watch_lag(&self, uid: &str) -> bool {
         let mut entries = self.lock();
         let entry = entries.entry(uid.to_owned()).or_default();
