@@ -229,7 +229,7 @@ impl WindowLimiter {
     }
 
     /// The time at which `who` must ask again: when its ticket will be served at the current limit, but not before
-    /// `earliest`. For a wait above one minute, half of it: the limit may be raised in the meantime.
+    /// `earliest`. For a wait above one minute, half of it but at least one minute: the limit may be raised in the meantime.
     fn ticket(
         &mut self,
         now: Instant,
