@@ -23,7 +23,7 @@ pub enum Source {
         namespace: String,
         /// Name of the Secret.
         name: String,
-        /// Which of its keys hold the values.
+        /// Keys of the three values in the Secret.
         keys: SecretKeys,
     },
     /// The operator's own environment.
@@ -102,7 +102,7 @@ async fn read_secret(
     }
 }
 
-/// Takes the values out and wipes what it leaves.
+/// Parses the values and zeroizes the data of the Secret.
 fn parse(
     secret: &mut Secret,
     namespace: &str,
@@ -225,7 +225,7 @@ mod tests {
             ("accessKeyId", "accessKeyID", vec![key]),
             ("ACCESS_KEY_ID", "accessKeyID", vec![key]),
             ("access-key-secret", "accessKeySecret", vec![id]),
-            // Without its token a temporary key is refused by the cloud in other words.
+            // Without its token, the cloud rejects a temporary key with an error that does not name the cause.
             ("security_token", "securityToken", vec![id, key]),
         ] {
             let values: Vec<(&str, &[u8])> = [(found, &b"canary"[..])]

@@ -99,7 +99,7 @@ pub(super) fn read(
     }
 }
 
-/// Which permission is missing, as `key=value` pairs. Without `EncodedDiagnosticMessage`, which only the vendor can decode.
+/// The missing permission, as `key=value` pairs. Without `EncodedDiagnosticMessage`, which only the vendor can decode.
 fn access_denied_detail(body: &Map<String, Value>, secrets: &Secrets) -> Option<String> {
     let detail = body.get("AccessDeniedDetail")?.as_object()?;
     let pairs: Vec<String> = detail

@@ -13,24 +13,24 @@ pub struct Endpoints {
     sts: Option<Url>,
 }
 
-/// Where an account finds ECS.
+/// The account's override of the ECS endpoint.
 #[derive(Clone, PartialEq, Eq)]
 enum EcsOverride {
-    /// At one place for every region.
+    /// One URL for every region.
     Fixed(Url),
-    /// At a place of its own for each region: a URL with [`REGION`] in its host. It parses with any region in its place.
+    /// One URL per region: a text with [`REGION`] in its host. It parses with every region in that place.
     PerRegion(String),
 }
 
-/// Stands in the host for the region of the call.
+/// Placeholder in the host for the region of the call.
 const REGION: &str = "{region}";
 
 impl Endpoints {
-    /// Overrides as an account or a flag spells them: a simulator, or endpoints inside a VPC. The host of `ecs` may hold
-    /// `{region}` once. `http://` is for the loopback interface, unless `allow_insecure`.
+    /// Parses the overrides of an account or a flag: a simulator, or endpoints inside a VPC. The host of `ecs` may contain
+    /// `{region}` once. `http://` is accepted for the loopback interface only, unless `allow_insecure`.
     ///
     /// # Errors
-    /// A text that is not scheme, host and port, or a scheme that is not allowed.
+    /// A text with more than scheme, host and port, or with a scheme that is not allowed.
     pub fn parse(
         ecs: Option<&str>,
         sts: Option<&str>,
@@ -122,7 +122,8 @@ fn parse_ecs(text: &str, allow_insecure: bool) -> Result<EcsOverride, EndpointEr
     if !text.contains(REGION) {
         return parse(field, text, allow_insecure).map(EcsOverride::Fixed);
     }
-    // A second one is left, and no character of a host. What stands in its place must not decide whether the URL parses.
+    // A second placeholder is not replaced, and its braces are rejected below. The region must not decide whether the URL
+    // parses.
     parse(
         field,
         &text.replacen(REGION, "cn-hangzhou", 1),

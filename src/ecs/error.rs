@@ -57,7 +57,7 @@ pub struct ApiError {
     pub message: String,
     /// ID of the call, for the vendor's support.
     pub request_id: Option<RequestId>,
-    /// Which permission is missing, where the cloud says so: `key=value` pairs without secrets.
+    /// The missing permission, if the cloud names it: `key=value` pairs without secrets.
     pub access_denied_detail: Option<String>,
     /// The wait that the cloud asks for.
     pub retry_after: Option<Duration>,
@@ -89,7 +89,7 @@ impl Error {
         self.classify().hint
     }
 
-    /// What to do next while the object is being deleted: never to delete it.
+    /// The next step for the user while the object is being deleted: never advises to delete it.
     #[must_use]
     pub fn hint_while_deleting(&self) -> &'static str {
         error_table::without_recreation(self.hint())
