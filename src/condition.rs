@@ -72,8 +72,8 @@ pub fn merge(
         .collect()
 }
 
-/// The condition of this type as it stands, for a status that says nothing new about it. A time that only the CRD's default
-/// has set becomes `now`.
+/// The unchanged condition of this type, for a status that does not update it. A time set by the CRD's default becomes
+/// `now`.
 #[must_use]
 pub fn keep(previous: &[Condition], type_: &str, now: Timestamp) -> Option<Condition> {
     let mut condition = find(previous, type_)?.clone();
@@ -83,7 +83,7 @@ pub fn keep(previous: &[Condition], type_: &str, now: Timestamp) -> Option<Condi
     Some(condition)
 }
 
-/// The CRD's default for `status` cannot know the time and says 1970.
+/// Whether the time comes from the CRD's default for `status`, which cannot contain the current time and has 1970.
 fn is_default_time(condition: &Condition) -> bool {
     condition.last_transition_time.0 == Timestamp::UNIX_EPOCH
 }
@@ -100,13 +100,13 @@ pub fn is_true(conditions: &[Condition], type_: &str) -> bool {
     find(conditions, type_).is_some_and(|condition| condition.status == Status::True.as_str())
 }
 
-/// Without the part of a second that `metav1.Time` drops.
+/// `now` without the fraction of a second, which `metav1.Time` drops.
 #[must_use]
 pub fn whole_seconds(now: Timestamp) -> Time {
     Time(Timestamp::from_second(now.as_second()).unwrap_or(now))
 }
 
-/// At most `limit` bytes of a text for humans, cut between characters and ended with `…` where something is missing.
+/// The first `limit` bytes of a text at most, cut between characters; a truncated text ends with `…`.
 #[must_use]
 pub fn truncate(text: &str, limit: usize) -> String {
     if text.len() <= limit {
