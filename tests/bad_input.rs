@@ -669,6 +669,64 @@ async fn cloud_account_rejects_cluster_only_fields() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+async fn conditions_have_the_limits_of_kubernetes() -> Result<()> {
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
+    let condition = json!({
+        "type": "Ready", "status": "True", "reason": "Fine", "message": "x".repeat(32_768),
+        "observedGeneration": 1, "lastTransitionTime": "2026-01-01T00:00:00Z",
+    });
+    let name = format!("{}-conditions", env.name);
+    for (kind, spec) in [
+        (CLUSTER, good_account()),
+        (
+            "CloudAccount",
+            json!({"credentials": {"secretRef": {"name": "none"}}}),
+        ),
+        (
+            EDGE,
+            json!({"region": "cn-hangzhou", "instanceID": "i-web", "securityGroupID": "sg-web",
+                "accountRef": {"name": "none"}}),
+        ),
+    ] {
+        let path = path(&env, kind);
+        let object = json!({
+            "apiVersion": "security-group-operator.io/v1alpha1", "kind": kind,
+            "metadata": {"name": name}, "spec": spec,
+        });
+        let request = http::Request::post(&path)
+            .header("content-type", "application/json")
+            .body(serde_json::to_vec(&object)?)?;
+        let _: Value = env.client.request(request).await?;
+        let patch = |conditions: Value| -> Result<_> {
+            let uri = format!("{path}/{name}/status?dryRun=All");
+            let body = json!({"status": {"conditions": conditions}});
+            Ok(http::Request::patch(uri)
+                .header("content-type", "application/merge-patch+json")
+                .body(serde_json::to_vec(&body)?)?)
+        };
+        let _: Value = env.client.request(patch(json!([condition]))?).await?;
+        for (field, value) in [
+            ("type", json!("not ready")),
+            ("type", json!("x".repeat(317))),
+            ("status", json!("Maybe")),
+            ("reason", json!("")),
+            ("reason", json!("in words")),
+            ("reason", json!("x".repeat(1025))),
+            ("message", json!("x".repeat(32_769))),
+            ("observedGeneration", json!(-1)),
+        ] {
+            let wrong = with(condition.clone(), &json!({field: value}));
+            let message = refusal(&env.client, patch(json!([wrong]))?).await?;
+            let path = format!("status.conditions[0].{field}");
+            assert!(message.contains(&path), "{kind}: {message:.300}");
+        }
+        let request = http::Request::delete(format!("{path}/{name}")).body(Vec::new())?;
+        let _: Value = env.client.request(request).await?;
+    }
+    Ok(())
+}
+
 /// The spec with these fields set; a dash takes one away.
 fn with(mut spec: Value, change: &Value) -> Value {
     let fields = change.as_object().into_iter().flatten();

@@ -124,7 +124,10 @@ pub async fn run<K: AccountObject>(
         })
         .reflect(writer)
         .applied_objects()
-        .predicate_filter(trigger_hash::<K>, PredicateConfig::default());
+        .predicate_filter(
+            |account: &Watched<K>| Some(trigger_hash(account)),
+            PredicateConfig::default(),
+        );
     let (queue, secrets) = unbounded();
     let secret_watch = watch_secrets::<K>(Arc::clone(&context), reader.clone(), queue);
     let log = WatchLog::new(K::KIND.name());
@@ -144,14 +147,14 @@ pub async fn run<K: AccountObject>(
 }
 
 /// What only a user changes: the spec and deletion (both move the generation), and the request to look now.
-fn trigger_hash<K: AccountObject>(account: &Watched<K>) -> Option<u64> {
+fn trigger_hash<K: AccountObject>(account: &Watched<K>) -> u64 {
     let mut hasher = DefaultHasher::new();
     account.meta().generation.hash(&mut hasher);
     account
         .annotations()
         .get(RECONCILE_REQUESTED_ANNOTATION)
         .hash(&mut hasher);
-    Some(hasher.finish())
+    hasher.finish()
 }
 
 /// The request to look now, as far as the status can repeat it.

@@ -94,15 +94,12 @@ pub fn status(
     observation: Observation<'_>,
     now: Timestamp,
 ) -> CloudAccountStatus {
-    let mut next = match observation.result {
-        Some(result) => after_result(previous, generation, result, now),
-        None => {
-            let mut next = previous.clone();
-            next.conditions
-                .retain(|condition| condition.type_ != reason::REACHABLE);
-            next
-        }
-    };
+    let mut next = observation.result.map_or_else(
+        || previous.clone(),
+        |result| after_result(previous, generation, result, now),
+    );
+    next.conditions
+        .retain(|condition| condition.type_ != reason::REACHABLE);
     next.conditions.extend(reachable(
         previous,
         generation,
@@ -242,9 +239,9 @@ mod tests {
         }
     }
 
-    fn no_answer(message: &str) -> Option<Reachability> {
+    fn no_answer(message: &str) -> Reachability {
         let message = message.to_owned();
-        Some(Reachability::NoAnswer { message })
+        Reachability::NoAnswer { message }
     }
 
     fn reasons(conditions: &[&Condition]) -> Vec<(String, String)> {
@@ -276,7 +273,12 @@ mod tests {
         let same = status(&first, Some(1), observation(None, None), at(20));
         assert_eq!(same, first);
 
-        let lost = status(&first, Some(1), observation(None, no_answer("a")), at(30));
+        let lost = status(
+            &first,
+            Some(1),
+            observation(None, Some(no_answer("a"))),
+            at(30),
+        );
         assert_eq!(
             condition::find(&lost.conditions, reason::READY),
             Some(ready)
@@ -285,7 +287,12 @@ mod tests {
             reasons(&transitions(&first, &lost)),
             pair("False", "NoAnswer")
         );
-        let still = status(&lost, Some(1), observation(None, no_answer("b")), at(40));
+        let still = status(
+            &lost,
+            Some(1),
+            observation(None, Some(no_answer("b"))),
+            at(40),
+        );
         assert_eq!(still, lost, "no write for every failure");
         let found = status(&lost, Some(1), observation(None, answering), at(50));
         assert_eq!(
