@@ -170,6 +170,23 @@ async fn missing_or_extra_membership_fields_are_rejected() -> Result<()> {
             json!({"accountRef": {"namespace": "theirs"}}),
             &["unknown field", "spec.accountRef.namespace"],
         ),
+        (json!({"suspend": "yes"}), &["spec.suspend", "boolean"]),
+        (
+            json!({"region": "cn-hangzhou-b"}),
+            &["spec.region", "must be a region, not a zone"],
+        ),
+        (
+            json!({"region": "us-east-1a"}),
+            &["spec.region", "must be a region, not a zone"],
+        ),
+        (
+            json!({"instanceID": "i-WEB"}),
+            &["spec.instanceID", "in lower case"],
+        ),
+        (
+            json!({"securityGroupID": "sg-WEB"}),
+            &["spec.securityGroupID", "in lower case"],
+        ),
         // As the cloud spells it, which is not how Kubernetes does.
         (
             json!({"instanceId": "i-web"}),
@@ -197,7 +214,7 @@ async fn null_fields_count_as_absent() -> Result<()> {
         "region": "cn-hangzhou", "instanceID": "i-web", "securityGroupID": "sg-web",
         "accountRef": {"kind": "ClusterCloudAccount", "name": "default"},
         "managementPolicy": "Manage", "adoptionPolicy": "Adopt",
-        "deletionPolicy": "RemoveIfJoined", "driftPolicy": "Repair",
+        "deletionPolicy": "RemoveIfJoined", "driftPolicy": "Repair", "suspend": false,
     });
     assert_eq!(made["spec"], expected);
     Ok(())
@@ -210,23 +227,23 @@ async fn target_group_region_and_account_are_immutable() -> Result<()> {
     env.apply("web", "i-web", "sg-base", json!({})).await?;
     let name = &env.name;
     for (change, sentence) in [
-        (json!({"region": "cn-beijing"}), "region is fixed"),
-        (json!({"instanceID": "i-other"}), "instanceID is fixed"),
+        (json!({"region": "cn-beijing"}), "spec.region: Forbidden: is immutable; delete this object and create another one"),
+        (json!({"instanceID": "i-other"}), "spec.instanceID: Forbidden: is immutable; delete this object and create another one"),
         (
             json!({"securityGroupID": "sg-other"}),
-            "securityGroupID is fixed",
+            "spec.securityGroupID: Forbidden: is immutable; delete this object and create another one",
         ),
         (
             json!({"accountRef": {"name": "other"}}),
-            "accountRef is fixed",
+            "spec.accountRef.name: Forbidden: is immutable; delete this object and create another one",
         ),
         (
             json!({"accountRef": {"kind": "CloudAccount", "name": name}}),
-            "accountRef is fixed",
+            "spec.accountRef.name: Forbidden: is immutable; delete this object and create another one",
         ),
         (
             json!({"instanceID": null, "networkInterfaceID": "eni-web"}),
-            "the target is fixed",
+            "is immutable; delete this object and create another one for the new target",
         ),
         (
             json!({"instanceID": null}),

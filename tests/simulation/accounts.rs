@@ -2,6 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use security_group_operator::ecs::Class;
 use serde_json::{Value, json};
 
 use crate::api_server::Verb;
@@ -16,16 +17,25 @@ const A_LOOK: f64 = 62.0;
 
 /// Status, reason and message of an account's Ready.
 fn account(world: &World, account: usize) -> (String, String, String) {
+    of_account(world, account, "Ready")
+}
+
+/// Status, reason and message of an account's Reachable.
+fn reachable(world: &World, account: usize) -> (String, String, String) {
+    of_account(world, account, "Reachable")
+}
+
+fn of_account(world: &World, account: usize, type_: &str) -> (String, String, String) {
     let account = &ACCOUNTS[account];
     let object = world
         .server
         .object(account.plural, account.namespace, account.name)
         .unwrap();
-    let ready = condition(&object, "Ready").unwrap();
+    let condition = condition(&object, type_).unwrap();
     (
-        text(ready, "/status"),
-        text(ready, "/reason"),
-        text(ready, "/message"),
+        text(condition, "/status"),
+        text(condition, "/reason"),
+        text(condition, "/message"),
     )
 }
 
@@ -186,6 +196,17 @@ fn hanging_account_does_not_delay_other_accounts() {
             message.contains("no complete answer within 10 s"),
             "{message}"
         );
+        // Not reachable after three scan periods, and not before; its key is as good as it was, and the other account too.
+        assert_eq!(reachable(&world, TEAMS).1, "Answering");
+        seconds(10.0 * 60.0).await;
+        let (status, reason, message) = reachable(&world, TEAMS);
+        assert_eq!((&*status, &*reason), ("False", "NoAnswer"));
+        assert!(
+            message.starts_with("no usable answer from ecs") && message.contains("within 10 s"),
+            "{message}"
+        );
+        assert_eq!(account(&world, TEAMS).1, "CredentialsAccepted");
+        assert_eq!(reachable(&world, CLUSTER).1, "Answering");
     });
 }
 
