@@ -366,7 +366,10 @@ async fn silent_endpoint_makes_the_account_not_reachable() -> Result<()> {
     env.apply("web", "i-web", "sg-web", json!({})).await?;
     env.until_reason("web", "Joined").await?;
     until_reachable(&env, "Answering").await?;
-    assert_eq!(events(&env).await?, ["CredentialsAccepted Normal"]);
+    eventually("one event so far", async || {
+        Ok(events(&env).await? == ["CredentialsAccepted Normal"])
+    })
+    .await?;
 
     let silent = format!("127.0.0.1:{}", port::free()?);
     let endpoint = |ecs: &str| json!({"spec": {"endpoints": {"ecs": format!("http://{ecs}")}}});

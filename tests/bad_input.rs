@@ -227,8 +227,14 @@ async fn target_group_region_and_account_are_immutable() -> Result<()> {
     env.apply("web", "i-web", "sg-base", json!({})).await?;
     let name = &env.name;
     for (change, sentence) in [
-        (json!({"region": "cn-beijing"}), "spec.region: Forbidden: is immutable; delete this object and create another one"),
-        (json!({"instanceID": "i-other"}), "spec.instanceID: Forbidden: is immutable; delete this object and create another one"),
+        (
+            json!({"region": "cn-beijing"}),
+            "spec.region: Forbidden: is immutable; delete this object and create another one",
+        ),
+        (
+            json!({"instanceID": "i-other"}),
+            "spec.instanceID: Forbidden: is immutable; delete this object and create another one",
+        ),
         (
             json!({"securityGroupID": "sg-other"}),
             "spec.securityGroupID: Forbidden: is immutable; delete this object and create another one",

@@ -209,7 +209,7 @@ fn may_leave(desired: &Desired, observed: &Observed) -> bool {
         )
 }
 
-/// ClaimView before the call, no call while the target is between states, no repair where none is desired.
+/// Claim before the call, no call while the target is between states, no repair where none is desired.
 fn may_join(desired: &Desired, observed: &Observed) -> bool {
     let drifted = observed.was_ready;
     !desired.deleting

@@ -4,6 +4,10 @@
     clippy::duplicated_attributes,
     reason = "the printcolumn attribute of kube repeats its keys"
 )]
+#![expect(
+    clippy::doc_markdown,
+    reason = "`kubectl explain` shows these texts as they are"
+)]
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};

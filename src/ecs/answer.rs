@@ -100,14 +100,14 @@ pub(super) fn read(
 }
 
 /// The missing permission, as `key=value` pairs. Without `EncodedDiagnosticMessage`, which only the vendor can decode.
-fn access_denied_detail(body: &Map<String, Value>, secrets: &Secrets) -> Option<String> {
+fn access_denied_detail(body: &Map<String, Value>, secrets: &Secrets) -> Option<Box<str>> {
     let detail = body.get("AccessDeniedDetail")?.as_object()?;
     let pairs: Vec<String> = detail
         .iter()
         .filter(|(key, _)| *key != "EncodedDiagnosticMessage")
         .filter_map(|(key, value)| Some(format!("{key}={}", value.as_str()?)))
         .collect();
-    (!pairs.is_empty()).then(|| secrets.message(&pairs.join(", ")))
+    (!pairs.is_empty()).then(|| secrets.message(&pairs.join(", ")).into())
 }
 
 /// Lower-case names too: the vendor's newer SDKs accept them, so some gateways must send them.

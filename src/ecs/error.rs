@@ -58,7 +58,7 @@ pub struct ApiError {
     /// ID of the call, for the vendor's support.
     pub request_id: Option<RequestId>,
     /// The missing permission, if the cloud names it: `key=value` pairs without secrets.
-    pub access_denied_detail: Option<String>,
+    pub access_denied_detail: Option<Box<str>>,
     /// The wait that the cloud asks for.
     pub retry_after: Option<Duration>,
     /// For a throttle: the account's limit of this API in calls per minute, if the cloud names it.

@@ -176,7 +176,7 @@ async fn scan_batch(context: &Context, account: &AccountKey, region: &Region, ba
             Ok(found) => break found,
             // Under a small rate limit, this wait makes the scan period longer.
             Err(CallError::RateLimited { retry_at: until }) => {
-                tokio::time::sleep_until(until).await
+                tokio::time::sleep_until(until).await;
             }
             // One malformed ID may have failed the batch. The passes read each target alone and find it; later scans skip
             // it.

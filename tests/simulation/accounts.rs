@@ -2,7 +2,6 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use security_group_operator::ecs::Class;
 use serde_json::{Value, json};
 
 use crate::api_server::Verb;

@@ -451,7 +451,7 @@ fn last_error(failure: &Error, class: Class, now: Timestamp) -> LastError {
             Some(api.code.clone()),
             api.request_id.as_ref().map(ToString::to_string),
             api.message.clone(),
-            api.access_denied_detail.clone(),
+            api.access_denied_detail.as_deref().map(str::to_owned),
         ),
         Error::Transport { .. } | Error::BadAnswer { .. } | Error::BadRow { .. } => {
             (None, None, failure.to_string(), None)
