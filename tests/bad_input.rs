@@ -721,14 +721,14 @@ async fn conditions_have_the_limits_of_kubernetes() -> Result<()> {
             .header("content-type", "application/json")
             .body(serde_json::to_vec(&object)?)?;
         let _: Value = env.client.request(request).await?;
-        let patch = |conditions: Value| -> Result<_> {
+        let status_with = |conditions: Value| -> Result<_> {
             let uri = format!("{path}/{name}/status?dryRun=All");
             let body = json!({"status": {"conditions": conditions}});
             Ok(http::Request::patch(uri)
                 .header("content-type", "application/merge-patch+json")
                 .body(serde_json::to_vec(&body)?)?)
         };
-        let _: Value = env.client.request(patch(json!([condition]))?).await?;
+        let _: Value = env.client.request(status_with(json!([condition]))?).await?;
         for (field, value) in [
             ("type", json!("not ready")),
             ("type", json!("x".repeat(317))),
@@ -740,7 +740,7 @@ async fn conditions_have_the_limits_of_kubernetes() -> Result<()> {
             ("observedGeneration", json!(-1)),
         ] {
             let wrong = with(condition.clone(), &json!({field: value}));
-            let message = refusal(&env.client, patch(json!([wrong]))?).await?;
+            let message = refusal(&env.client, status_with(json!([wrong]))?).await?;
             let path = format!("status.conditions[0].{field}");
             assert!(message.contains(&path), "{kind}: {message:.300}");
         }
