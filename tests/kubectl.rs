@@ -119,6 +119,8 @@ async fn columns_show_readiness_and_reason() -> Result<()> {
     let mut wide = table(&wide);
     for row in wide.iter_mut().skip(1) {
         row.remove(5);
+        let message = row.split_off(9);
+        assert_eq!(message[..5], ["i-web", "is", "a", "member", "of"]);
     }
     let account: &str = &env.name;
     assert_eq!(
@@ -134,7 +136,8 @@ async fn columns_show_readiness_and_reason() -> Result<()> {
                 "STATE",
                 "ORIGIN",
                 "REGION",
-                "ACCOUNT"
+                "ACCOUNT",
+                "MESSAGE"
             ],
             vec![
                 "web",
@@ -239,7 +242,7 @@ async fn explain_has_a_text_for_every_field() -> Result<()> {
         }
     }
     let deep = explain("sgm.spec.instanceID").await?;
-    assert!(deep.contains("Joins its primary"), "{deep}");
+    assert!(deep.contains("Its primary network interface"), "{deep}");
     Ok(())
 }
 

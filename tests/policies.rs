@@ -36,8 +36,9 @@ async fn observe_reports_and_changes_nothing() -> Result<()> {
     for (out, within) in TARGETS {
         env.apply("out", out, "sg-web", observe.clone()).await?;
         let object = env.until_reason("out", "NotAMember").await?;
-        assert_eq!((phase(&object), claim(&object)), ("Settled", None));
-        assert!(ready(&object).unwrap().message.contains("would be joined"));
+        assert_eq!((phase(&object), claim(&object)), ("Stalled", None));
+        let message = &ready(&object).unwrap().message;
+        assert!(message.contains("managementPolicy is Observe"), "{message}");
 
         env.apply("within", within, "sg-web", observe.clone())
             .await?;
@@ -73,8 +74,13 @@ async fn refuse_keeps_an_existing_edge_until_set_to_adopt() -> Result<()> {
             .await?;
         let object = env.until_reason("before", "AdoptionRefused").await?;
         assert_eq!((phase(&object), claim(&object)), ("Stalled", None));
-        assert!(ready(&object).unwrap().message.contains("set it to Adopt"));
-        // Even with deletionPolicy Leave: the edge was never this object's.
+        assert!(
+            ready(&object)
+                .unwrap()
+                .message
+                .contains("set adoptionPolicy to Adopt")
+        );
+        // Even with deletionPolicy Remove: the edge was never this object's.
         env.delete("before").await?;
         env.until_deleted("before").await?;
         assert!(env.is_member(within, "sg-web").await?);
@@ -237,7 +243,7 @@ async fn repair_loop_is_reported_and_repairs_stop() -> Result<()> {
     );
     let message = &ready(&object).unwrap().message;
     assert!(
-        message.contains("3 repairs in 30 min were undone"),
+        message.contains("again after 3 repairs in 30 minutes"),
         "{message}"
     );
     env.until_event("web", "DriftDetected").await?;
@@ -251,7 +257,7 @@ async fn repair_loop_is_reported_and_repairs_stop() -> Result<()> {
         .await?;
     env.request_reconcile("web").await?;
     let object = env.until_reason("web", "Joined").await?;
-    assert!(condition(&object, "Drifted").is_none());
+    assert_eq!(condition(&object, "Drifted").unwrap().reason, "NoDrift");
     assert_eq!(env.calls("JoinSecurityGroup").await?, 4);
     env.delete("web").await?;
     env.until_deleted("web").await?;
