@@ -11,14 +11,14 @@ tools:
 	@command -v cargo >/dev/null || { echo 'cargo is not on the PATH: install Rust 1.89 or newer (https://rustup.rs)' >&2; exit 1; }
 	@command -v "$${CC:-cc}" >/dev/null || { echo "$${CC:-cc} is not on the PATH: install a C compiler (gcc or clang)" >&2; exit 1; }
 
-demo: tools ## a control plane, a simulated cloud and the operator on this machine: edges join, wait, fail and leave; ends by itself
-	@tests/control-plane/build >/dev/null
-	@cargo build --bins --example demo
+demo: tools ## a control plane, a simulated cloud and the operator on this machine, shown step by step; ends by itself
+	@.ci/quiet "control plane, minutes the first time" "tests/control-plane/build api-server" \
+	  "operator" "cargo build --bins --example demo"
 	@cargo run --quiet --example demo
 
 up: tools ## the same without the walkthrough, kept until Ctrl-C or `make down`; prints the KUBECONFIG to use
-	@tests/control-plane/build >/dev/null
-	@cargo build --bins --example demo
+	@.ci/quiet "control plane, minutes the first time" "tests/control-plane/build" \
+	  "operator" "cargo build --bins --example demo"
 	@cargo run --quiet --example demo -- up
 
 down: ## ends what `make up` started
@@ -26,16 +26,16 @@ down: ## ends what `make up` started
 	else echo '`make up` does not run: nothing to end.'; fi
 
 test: tools ## every test; what it needs is built or started by itself
-	@tests/control-plane/build >/dev/null
-	@tests/control-plane/build kstatus >/dev/null
-	cargo test --no-fail-fast
+	@.ci/quiet "control plane, minutes the first time" "tests/control-plane/build && tests/control-plane/build kstatus" \
+	  "tests" "cargo test --no-run"
+	@cargo test --no-fail-fast
 
 test-oldest: tools ## the cluster tests on the oldest supported Kubernetes, built on demand
 	@tests/control-plane/build kstatus >/dev/null
 	assets=$$(tests/control-plane/build oldest) && env "$$assets" cargo test --no-fail-fast $(cluster_tests)
 
 # Every test binary that starts a control plane.
-cluster_tests = $(shell grep -lE '(ControlPlane|Stage)::' tests/*.rs tests/*/main.rs | sed -E 's,^tests/([^/]*)(/main)?\.rs$$,--test \1,')
+cluster_tests = $(shell grep -lE '(ControlPlane|TestEnv)::' tests/*.rs tests/*/main.rs | sed -E 's,^tests/([^/]*)(/main)?\.rs$$,--test \1,')
 
 simulate: ## SEEDS random schedules (100000) of crashes, faults and old views in virtual time, and every pair of crashes; SEED=n replays one
 	SEED=$(SEED) SEEDS=$(or $(SEEDS),100000) THREADS=$(or $(THREADS),$(shell nproc)) $(if $(SEED),,PAIRS=1) \

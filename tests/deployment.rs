@@ -88,18 +88,28 @@ async fn kubectl_applies_deploy_to_an_empty_cluster_twice() -> Result<()> {
     let plane = ControlPlane::start().await?;
     // The README names the second.
     for (options, applied) in [
-        (["apply", "-k"].as_slice(), "created"),
-        (&["apply", "--server-side", "-k"], "serverside-applied"),
+        (["apply"].as_slice(), "created"),
+        (&["apply", "--server-side"], "serverside-applied"),
     ] {
-        let mut command = tokio::process::Command::from(plane.kubectl());
-        let output = command.args(options).arg(deploy()).output().await?;
-        let said = String::from_utf8([output.stdout, output.stderr].concat())?;
-        assert!(
-            output.status.success() && !said.contains("Warning"),
-            "{said}"
-        );
-        let line = format!("deployment.apps/security-group-operator {applied}");
-        assert!(said.contains(&line), "{said}");
+        let mut all = String::new();
+        for folder in ["-f=crds", "-k=deploy"] {
+            let mut command = tokio::process::Command::from(plane.kubectl());
+            command.current_dir(env!("CARGO_MANIFEST_DIR"));
+            let output = command.args(options).arg(folder).output().await?;
+            let said = String::from_utf8([output.stdout, output.stderr].concat())?;
+            assert!(
+                output.status.success() && !said.contains("Warning"),
+                "{said}"
+            );
+            all.push_str(&said);
+        }
+        for object in [
+            "customresourcedefinition.apiextensions.k8s.io/securitygroupmemberships.security-group-operator.io",
+            "deployment.apps/security-group-operator",
+        ] {
+            let line = format!("{object} {applied}");
+            assert!(all.contains(&line), "{all}");
+        }
     }
     Ok(())
 }

@@ -52,9 +52,7 @@ async fn readme_overlay_sets_the_image() -> Result<()> {
         .find(|block| block.contains("kind: Kustomization"))
         .context("the README has no overlay")?;
     let scratch = TempDir::new("overlay")?;
-    for folder in ["deploy", "crds"] {
-        copy(&repository().join(folder), &scratch.path().join(folder))?;
-    }
+    copy(&repository().join("deploy"), &scratch.path().join("deploy"))?;
     let folder = scratch.path().join("overlay");
     std::fs::create_dir(&folder)?;
     std::fs::write(folder.join("kustomization.yaml"), overlay)?;

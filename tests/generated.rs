@@ -21,4 +21,11 @@ fn committed_crds_match_the_code() {
             path.display()
         );
     }
+    // `kubectl apply -f crds/` takes whatever lies there.
+    let files = std::fs::read_dir(&folder).unwrap().count();
+    assert_eq!(
+        files,
+        api::crds().len(),
+        "crds/ holds CRDs and nothing else"
+    );
 }

@@ -1,4 +1,4 @@
-//! The files in deploy/samples/ do what their comments say, applied as a user would, against examples/inventory.yaml.
+//! The files in examples/simulator/ do what their comments say, applied as a user would, against examples/inventory.yaml.
 
 mod support;
 
@@ -29,26 +29,32 @@ async fn every_sample_behaves_as_its_comment_states() -> Result<()> {
     let starting = |status| json!({"setStatus": {"id": "i-demostarting", "status": status}});
     // As in the inventory, but for as long as this test wants.
     simulator.change(&starting("Starting")).await?;
-    let files = copy_samples(&root.join("deploy/samples"), &simulator.endpoint())?;
+    let files = copy_samples(&root.join("examples/simulator"), &simulator.endpoint())?;
     kubectl(plane, &["apply", "-f", &files.path().display().to_string()]).await?;
 
     let objects = Api::namespaced(plane.admin_client().await?, "default");
     for (name, status, reason) in [
-        ("running-instance", "True", "Joined"),
-        ("network-interface", "True", "Joined"),
-        ("adopted-instance", "True", "Adopted"),
-        ("starting-instance", "False", "WaitingForTarget"),
-        ("group-full", "False", "SecurityGroupInstanceLimitExceeded"),
-        ("missing-instance", "False", "TargetNotFound"),
-        ("observed-instance", "False", "NotAMember"),
-        ("wrong-vpc", "False", "InvalidInstanceIdMismatch"),
+        ("demo-running-instance", "True", "Joined"),
+        ("demo-network-interface", "True", "Joined"),
+        ("demo-adopted-instance", "True", "Adopted"),
+        ("demo-starting-instance", "False", "WaitingForTarget"),
+        (
+            "demo-group-full",
+            "False",
+            "SecurityGroupInstanceLimitExceeded",
+        ),
+        ("demo-missing-instance", "False", "TargetNotFound"),
+        ("demo-observed-instance", "False", "NotAMember"),
+        ("demo-wrong-vpc", "False", "InvalidInstanceIdMismatch"),
     ] {
         until(&objects, name, status, reason).await?;
     }
     let all = objects.list(&kube::api::ListParams::default()).await?;
     assert_eq!(all.items.len(), 8, "a sample that this test does not know");
+    let elsewhere = Api::namespaced(plane.admin_client().await?, "demo-not-granted");
+    until(&elsewhere, "demo-not-granted", "False", "NotGranted").await?;
     simulator.change(&starting("Running")).await?;
-    until(&objects, "starting-instance", "True", "Joined").await?;
+    until(&objects, "demo-starting-instance", "True", "Joined").await?;
     let expected = [
         ("instances/i-demorunning", true),
         ("instances/i-demostarting", true),

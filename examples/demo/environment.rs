@@ -3,8 +3,9 @@
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use crate::support::control_plane::ControlPlane;
+use crate::support::control_plane::{ControlPlane, Controllers};
 use crate::support::error::{Context as _, Error, Result};
 use crate::support::operator::{Operator, Options};
 use crate::support::simulator::SimulatorProcess;
@@ -18,11 +19,11 @@ pub struct DemoEnvironment {
 }
 
 impl DemoEnvironment {
-    /// Starts all processes, within seconds, and prints a line for each.
-    pub async fn start() -> Result<Self> {
+    /// Starts all of it, in some seconds, and says so line by line.
+    pub async fn start(controllers: Controllers) -> Result<Self> {
         require_port(PORT)?;
         require_port(ADMIN_PORT)?;
-        let plane = ControlPlane::start().await?;
+        let plane = ControlPlane::start_with(controllers).await?;
         let version = plane.admin_client().await?.apiserver_version().await?;
         println!(
             "  kube-apiserver {} with etcd, RBAC and audit",
@@ -36,10 +37,14 @@ impl DemoEnvironment {
         println!("  ecs-simulator on 127.0.0.1:{PORT} with examples/inventory.yaml");
         let options = Options {
             binary: binary("security-group-operator")?,
+            arguments: vec![format!("--scan-period={}s", SCAN_PERIOD.as_secs())],
             ..Options::default()
         };
         let operator = Operator::start(&plane, options).await?;
-        println!("  security-group-operator under the service account and the rights of deploy/");
+        println!(
+            "  security-group-operator, installed from crds/ and deploy/, under its own service account; it scans the cloud every {} s, by default every 60 s",
+            SCAN_PERIOD.as_secs()
+        );
         Ok(Self {
             operator,
             simulator,
@@ -90,7 +95,7 @@ fn require_port(port: u16) -> Result<()> {
             format!("`make up` runs (process {pid}) and uses it; end that with `make down`")
         }
         None => format!(
-            "the simulated cloud needs it, as deploy/samples/account.yaml and `make up` name its ports; end what listens there (`ss -ltnp sport = :{port}` names it)"
+            "the simulated cloud needs it, as examples/simulator/account.yaml and `make up` name its ports; end what listens there (`ss -ltnp sport = :{port}` names it)"
         ),
     };
     Err(Error::new(format!(
@@ -98,6 +103,8 @@ fn require_port(port: u16) -> Result<()> {
     )))
 }
 
-/// As in deploy/samples/account.yaml.
+/// Short, so that drift can be seen within seconds.
+pub const SCAN_PERIOD: Duration = Duration::from_secs(5);
+/// As in examples/simulator/account.yaml.
 pub const PORT: u16 = 18080;
 pub const ADMIN_PORT: u16 = 18081;

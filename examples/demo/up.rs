@@ -8,6 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::environment::{ADMIN_PORT, DemoEnvironment, repository};
+use crate::support::control_plane::Controllers;
 use crate::support::error::{Context as _, Error, Result};
 
 /// Starts everything, prints how to reach it, and runs until this future is dropped.
@@ -20,7 +21,7 @@ pub async fn up() -> Result<()> {
         )));
     };
     println!("Starting, some seconds:");
-    let mut environment = DemoEnvironment::start().await?;
+    let mut environment = DemoEnvironment::start(Controllers::Run).await?;
     let _kubeconfig = Kubeconfig::write(&environment.plane.admin_kubeconfig())?;
     explain(&mut environment);
     loop {
@@ -151,11 +152,11 @@ It runs. In a second shell, from here:
 
   export KUBECONFIG="{kubeconfig}"{line}
 
-  kubectl apply -f deploy/samples/
+  kubectl apply -f examples/simulator/
   kubectl get sgm -o wide
-  kubectl describe sgm group-full
+  kubectl describe sgm demo-group-full
   kubectl explain sgm.spec
-  kubectl delete sgm running-instance
+  kubectl delete sgm demo-running-instance
   curl -s 127.0.0.1:{ADMIN_PORT}/state       # what the cloud holds
 
 i-demostarting starts for 30 seconds; to make it start again, for a minute:

@@ -1,34 +1,40 @@
-//! The walkthrough of `make demo`: each chapter shows the user's view and checks it against the API server and the cloud.
-//! Any deviation ends the demo with a sentence.
+//! The walkthrough of `make demo`: each step shows what a user would type and see, and checks it against the API server and the
+//! cloud. Whatever is not as expected ends the demo with a sentence that says so.
 
 use std::collections::BTreeSet;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Api;
-use security_group_operator::api::{ClusterCloudAccount, SecurityGroupMembership};
+use kube::api::ListParams;
+use security_group_operator::api::SecurityGroupMembership;
 use serde_json::{Value, json};
 
-use crate::environment::{DemoEnvironment, repository};
+use crate::environment::{DemoEnvironment, SCAN_PERIOD, repository};
+use crate::support::control_plane::Controllers;
 use crate::support::error::{Context as _, Error, Result};
 use crate::support::operator::SERVICE_ACCOUNT;
 
-/// Starts the environment, runs the walkthrough, and stops everything again.
+/// Starts the environment, runs the walkthrough, and takes everything down again.
 pub async fn run() -> Result<()> {
     println!("== On this machine, for the length of this demo");
-    let walkthrough = Walkthrough::new(DemoEnvironment::start().await?).await?;
+    let walkthrough = Walkthrough::new(DemoEnvironment::start(Controllers::Absent).await?).await?;
     walkthrough.account().await?;
-    walkthrough.running_instance().await?;
+    walkthrough.join().await?;
     walkthrough.starting_instance().await?;
-    walkthrough.network_interface().await?;
     walkthrough.what_cannot_work().await?;
+    walkthrough.no_grant().await?;
     walkthrough.observed_instance().await?;
     walkthrough.adopted_instance().await?;
+    walkthrough.drift().await?;
+    walkthrough.suspend().await?;
     walkthrough.deletion().await?;
+    walkthrough.stuck_deletion().await?;
     walkthrough.summary().await?;
     println!(
-        "\nAll as told. To try it yourself: make up; to use it on Alibaba Cloud: see README.md."
+        "\nEverything was as expected. To try it yourself: make up; to use it on Alibaba Cloud: see README.md."
     );
     Ok(())
 }
@@ -48,41 +54,37 @@ impl Walkthrough {
     }
 
     async fn account(&self) -> Result<()> {
-        heading("The account: a Secret, and who may use it for which groups");
-        self.apply("account").await?;
-        let accounts: Api<ClusterCloudAccount> =
-            Api::all(self.environment.plane.admin_client().await?);
-        let started = Instant::now();
-        loop {
-            let account = accounts.get("default").await?;
-            let conditions = account.status.map(|status| status.conditions);
-            let ready = find(conditions.as_deref().unwrap_or_default(), "Ready");
-            if ready.is_some_and(|ready| ready.status == "True") {
-                break;
-            }
-            give_up_after(started, || {
-                format!("ClusterCloudAccount default is not Ready: {ready:?}")
-            })?;
-            tokio::time::sleep(POLL).await;
-        }
-        self.show(&["get", "clustercloudaccounts"]).await
+        heading(
+            "An account: a Secret with an access key, and grants that say who may use it for which groups",
+        );
+        self.apply(&["account"]).await?;
+        self.wait_for("Ready", "clustercloudaccount/demo").await?;
+        self.kubectl(&["get", "clustercloudaccounts"]).await
     }
 
-    async fn running_instance(&self) -> Result<()> {
-        heading("An instance that runs joins at once");
+    async fn join(&self) -> Result<()> {
+        heading("Join: one object is one membership, of an instance or a network interface");
         self.check_cloud("i-demorunning", "Running", &["sg-base"])
             .await?;
-        self.apply("running-instance").await?;
-        self.until("running-instance", "True", "Joined").await?;
-        self.table(&["running-instance"]).await?;
+        self.check_cloud("eni-demosecondary", "InUse", &["sg-base"])
+            .await?;
+        self.apply(&["running-instance"]).await?;
+        self.wait_for("Ready", "sgm/demo-running-instance").await?;
+        let cost = self.cost("demo-running-instance").await?;
+        self.apply(&["network-interface"]).await?;
+        self.wait_for("Ready", "sgm/demo-network-interface").await?;
+        self.table(&["demo-running-instance", "demo-network-interface"])
+            .await?;
         self.check_cloud("i-demorunning", "Running", &["sg-base", "sg-demoweb"])
             .await?;
-        self.cost("running-instance").await
+        self.check_cloud("eni-demosecondary", "InUse", &["sg-base", "sg-demoweb"])
+            .await?;
+        say(&cost);
+        Ok(())
     }
 
-    /// The cost of the first object, by the cloud's counts and the API server's audit log.
-    async fn cost(&self, name: &str) -> Result<()> {
-        let reads = self.calls("DescribeInstances").await?;
+    /// What an object has cost that is alone so far, by the cloud's count and the API server's audit log.
+    async fn cost(&self, name: &str) -> Result<String> {
         let joins = self.calls("JoinSecurityGroup").await?;
         let started = Instant::now();
         let writes = loop {
@@ -97,62 +99,48 @@ impl Walkthrough {
                 break writes;
             }
             give_up_after(started, || {
-                format!("the audit log knows {writes} writes of the operator to {name}, not 2")
+                format!("the audit log has {writes} writes of the operator to {name}, not 2")
             })?;
             tokio::time::sleep(POLL).await;
         };
-        say(&format!(
-            "it took {reads} DescribeInstances, {joins} JoinSecurityGroup and {writes} writes to the object: claim and status"
-        ));
-        check(joins == 1, "one Join should do")?;
-        check(writes == 2, "two writes should do")
+        check(joins == 1, "one JoinSecurityGroup should be enough")?;
+        check(writes == 2, "two writes to the API server should be enough")?;
+        Ok(format!(
+            "each took {joins} JoinSecurityGroup and {writes} writes to the API server"
+        ))
     }
 
     async fn starting_instance(&self) -> Result<()> {
-        heading("One that starts is waited for, without a call that the cloud would refuse");
-        // A fixed transition time could end the start too early; the walkthrough ends it after it was shown.
+        heading(
+            "Wait: an instance that is Starting is joined when it is Running, with no call that the cloud would refuse",
+        );
+        // The cloud's own clock would end the start at any time; here it ends after it has been shown.
         self.set_status("i-demostarting", "Starting").await?;
-        self.check_cloud("i-demostarting", "Starting", &["sg-base"])
-            .await?;
-        self.apply("starting-instance").await?;
         let joins = self.calls("JoinSecurityGroup").await?;
+        self.apply(&["starting-instance"]).await?;
         let waiting = self
-            .until("starting-instance", "False", "WaitingForTarget")
+            .until("demo-starting-instance", "False", "WaitingForTarget")
             .await?;
-        self.table(&["starting-instance"]).await?;
-        say(&format!("its message: {}", message(&waiting)));
+        self.table(&["demo-starting-instance"]).await?;
+        say(&format!("message: {}", message(&waiting)));
         check(
             self.calls("JoinSecurityGroup").await? == joins,
-            "a Join was sent for an instance that starts",
+            "JoinSecurityGroup was called for an instance that is Starting",
         )?;
         self.set_status("i-demostarting", "Running").await?;
-        say("... the instance is Running now, and is looked at again:");
-        self.until("starting-instance", "True", "Joined").await?;
-        self.table(&["starting-instance"]).await?;
+        say("... the instance is Running now");
+        self.wait_for("Ready", "sgm/demo-starting-instance").await?;
         self.check_cloud("i-demostarting", "Running", &["sg-base", "sg-demoweb"])
             .await
     }
 
-    async fn network_interface(&self) -> Result<()> {
-        heading("A network interface joins like an instance");
-        self.check_cloud("eni-demosecondary", "InUse", &["sg-base"])
-            .await?;
-        self.apply("network-interface").await?;
-        self.until("network-interface", "True", "Joined").await?;
-        self.table(&["network-interface"]).await?;
-        self.check_cloud("eni-demosecondary", "InUse", &["sg-base", "sg-demoweb"])
-            .await
-    }
-
     async fn what_cannot_work(&self) -> Result<()> {
-        heading("What cannot work says why, in the cloud's own words, and what to do");
-        for name in STALLED.map(|(name, _, _)| name) {
-            self.apply(name).await?;
-        }
-        let mut messages = Vec::new();
-        for (name, reason, code) in STALLED {
-            let object = self.until(name, "False", reason).await?;
-            let status = object.status.as_ref().context("no status")?;
+        heading("Errors: what cannot work says why, with the cloud's own code, and what to do");
+        self.apply(&STALLED.map(|(sample, _, _)| sample)).await?;
+        for (sample, reason, code) in STALLED {
+            let name = object(sample);
+            let found = self.until(&name, "False", reason).await?;
+            let status = found.status.as_ref().context("no status")?;
             let stalled = find(&status.conditions, "Stalled");
             check(
                 stalled.is_some_and(|stalled| stalled.status == "True"),
@@ -161,95 +149,203 @@ impl Walkthrough {
             let said = status.last_error.as_ref().context("no lastError")?;
             check(
                 said.code.as_deref() == code,
-                &format!("{name} does not carry the cloud's code: {said:?}"),
+                &format!("{name} does not have the cloud's code in lastError: {said:?}"),
             )?;
-            messages.push(format!("{name}: {}", message(&object)));
         }
-        self.table(&STALLED.map(|(name, _, _)| name)).await?;
-        for message in &messages {
-            say(message);
-        }
+        let names = STALLED.map(|(sample, _, _)| object(sample));
+        self.table(&names.each_ref().map(String::as_str)).await?;
+        self.describe("demo-wrong-vpc").await
+    }
+
+    /// `kubectl describe`, from the status on; an error where the events, its last part, are not there.
+    async fn describe(&self, name: &str) -> Result<()> {
+        let arguments = ["describe", "sgm", name];
+        say(&format!("$ {} | sed -n '/^Status:/,$p'", typed(&arguments)));
+        let text = self.run(&arguments).await?;
+        let shown: Vec<&str> = text.lines().skip_while(|line| *line != "Status:").collect();
+        check(
+            shown.iter().any(|line| line.starts_with("Events:")),
+            "kubectl describe shows no status and events",
+        )?;
+        shown.into_iter().for_each(say);
         Ok(())
     }
 
+    async fn no_grant(&self) -> Result<()> {
+        heading("Tenants: a namespace that no grant of the account names can do nothing with it");
+        let joins = self.calls("JoinSecurityGroup").await?;
+        self.apply(&["not-granted"]).await?;
+        let namespace = "demo-not-granted";
+        let client = self.environment.plane.admin_client().await?;
+        let refused = until(
+            &Api::namespaced(client, namespace),
+            "demo-not-granted",
+            "False",
+            "NotGranted",
+        )
+        .await?;
+        self.kubectl(&["get", "sgm", "-n", namespace]).await?;
+        say(&format!("message: {}", message(&refused)));
+        check(
+            self.calls("JoinSecurityGroup").await? == joins,
+            "JoinSecurityGroup was called without a grant",
+        )
+    }
+
     async fn observed_instance(&self) -> Result<()> {
-        heading("One that is only observed: nothing is written to the cloud");
-        self.apply("observed-instance").await?;
+        heading("Observe: nothing is written to the cloud, and the object says what would be done");
+        self.apply(&["observed-instance"]).await?;
         let object = self
-            .until("observed-instance", "False", "NotAMember")
+            .until("demo-observed-instance", "False", "NotAMember")
             .await?;
-        self.table(&["observed-instance"]).await?;
-        say(&format!("its message: {}", message(&object)));
+        self.table(&["demo-observed-instance"]).await?;
+        say(&format!("message: {}", message(&object)));
         self.check_cloud("i-demoobserved", "Running", &["sg-base"])
             .await
     }
 
     async fn adopted_instance(&self) -> Result<()> {
-        heading("A member from before is adopted, and kept when its object goes");
+        heading("Adopt: a membership that was there before is kept when its object is deleted");
         self.check_cloud("i-demoadopted", "Running", &["sg-base", "sg-demoweb"])
             .await?;
-        self.apply("adopted-instance").await?;
-        self.until("adopted-instance", "True", "Adopted").await?;
-        self.table(&["adopted-instance"]).await?;
-        self.delete("adopted-instance").await?;
+        self.apply(&["adopted-instance"]).await?;
+        self.until("demo-adopted-instance", "True", "Adopted")
+            .await?;
+        self.table(&["demo-adopted-instance"]).await?;
+        self.delete("demo-adopted-instance").await?;
         self.check_cloud("i-demoadopted", "Running", &["sg-base", "sg-demoweb"])
             .await?;
         check(
             self.calls("LeaveSecurityGroup").await? == 0,
-            "LeaveSecurityGroup was called for a member from before",
+            "LeaveSecurityGroup was called for a membership that was there before",
         )
     }
 
-    async fn deletion(&self) -> Result<()> {
-        heading("What an object joined, it leaves when it goes");
-        self.check_cloud("i-demorunning", "Running", &["sg-base", "sg-demoweb"])
+    async fn drift(&self) -> Result<()> {
+        heading("Drift: what somebody else removes is put back at the next scan");
+        self.remove_behind_the_operators_back("i-demorunning", "sg-demoweb")
             .await?;
-        self.delete("running-instance").await?;
+        self.until_member("i-demorunning", "sg-demoweb").await?;
+        self.until_event("demo-running-instance", "DriftRepaired")
+            .await?;
+        self.kubectl(&["events", "--for=sgm/demo-running-instance"])
+            .await?;
+        self.wait_for("Ready", "sgm/demo-running-instance").await?;
+        self.check_cloud("i-demorunning", "Running", &["sg-base", "sg-demoweb"])
+            .await
+    }
+
+    async fn suspend(&self) -> Result<()> {
+        heading("Suspend: the operator makes no cloud call for the object until it is resumed");
+        let name = "sgm/demo-running-instance";
+        self.patch(name, r#"{"spec":{"suspend":true}}"#).await?;
+        self.wait_for("Suspended", name).await?;
+        self.remove_behind_the_operators_back("i-demorunning", "sg-demoweb")
+            .await?;
+        tokio::time::sleep(4 * SCAN_PERIOD).await;
+        say(&format!("... {} s later:", 4 * SCAN_PERIOD.as_secs()));
+        self.check_cloud("i-demorunning", "Running", &["sg-base"])
+            .await?;
+        self.patch(name, r#"{"spec":{"suspend":false}}"#).await?;
+        self.until_member("i-demorunning", "sg-demoweb").await?;
+        self.wait_for("Ready", name).await?;
+        self.check_cloud("i-demorunning", "Running", &["sg-base", "sg-demoweb"])
+            .await
+    }
+
+    async fn deletion(&self) -> Result<()> {
+        heading("Delete: the operator removes from the group what it joined");
+        self.delete("demo-running-instance").await?;
         self.check_cloud("i-demorunning", "Running", &["sg-base"])
             .await
     }
 
+    async fn stuck_deletion(&self) -> Result<()> {
+        heading("A deletion that is stuck: the cloud lets no instance leave its last group");
+        self.remove_behind_the_operators_back("i-demostarting", "sg-base")
+            .await?;
+        let name = "demo-starting-instance";
+        self.kubectl(&["delete", "sgm", name, "--wait=false"])
+            .await?;
+        let stuck = self
+            .until(name, "False", "InstanceLastSecurityGroup")
+            .await?;
+        self.table(&[name]).await?;
+        say(&format!("message: {}", message(&stuck)));
+        say("The way out, without a cloud call: keep the membership, and let only the object go.");
+        let resource = "sgm/demo-starting-instance";
+        self.patch(resource, r#"{"spec":{"deletionPolicy":"Retain"}}"#)
+            .await?;
+        self.kubectl(&["wait", "--for=delete", resource, "--timeout=60s"])
+            .await?;
+        self.check_cloud("i-demostarting", "Running", &["sg-demoweb"])
+            .await
+    }
+
     async fn summary(&self) -> Result<()> {
-        heading("What is there now");
-        self.show(&["get", "sgm", "-o", "wide"]).await?;
+        heading("What is left");
+        self.kubectl(&["get", "sgm", "-A", "-o", "wide"]).await?;
         let stats = self.environment.simulator.stats().await?;
-        let count = |action: &str, outcome: &str| {
+        let count = |action: &str| {
             stats
-                .pointer(&format!("/calls/{action}/{outcome}"))
+                .pointer(&format!("/calls/{action}/OK"))
                 .and_then(Value::as_u64)
                 .unwrap_or(0)
         };
-        let joins = count("JoinSecurityGroup", "OK");
-        let leaves = count("LeaveSecurityGroup", "OK");
+        let joins = count("JoinSecurityGroup");
+        let leaves = count("LeaveSecurityGroup");
         say(&format!(
-            "the cloud took {joins} JoinSecurityGroup and {leaves} LeaveSecurityGroup"
+            "the cloud accepted {joins} JoinSecurityGroup and {leaves} LeaveSecurityGroup"
         ));
         check(
-            joins == 3,
-            "three objects joined, and each should have once",
+            joins == 5,
+            "three objects joined and two of their memberships were put back: that takes 5",
         )?;
-        check(leaves == 1, "one object left, and it should have once")
+        check(leaves == 1, "one membership was removed: that takes 1")
     }
 
-    /// `kubectl apply` of a sample.
-    async fn apply(&self, sample: &str) -> Result<()> {
-        let file = format!("deploy/samples/{sample}.yaml");
-        self.show(&["apply", "-f", &file]).await
+    /// `kubectl apply` of samples.
+    async fn apply(&self, samples: &[&str]) -> Result<()> {
+        let files: Vec<String> = samples
+            .iter()
+            .map(|sample| format!("examples/simulator/{sample}.yaml"))
+            .collect();
+        let files = files.iter().flat_map(|file| ["-f", file.as_str()]);
+        let arguments: Vec<&str> = std::iter::once("apply").chain(files).collect();
+        self.kubectl(&arguments).await
     }
 
     /// `kubectl delete`, which waits for the finalizer.
     async fn delete(&self, name: &str) -> Result<()> {
-        self.show(&["delete", "sgm", name, "--timeout=120s"]).await
+        self.kubectl(&["delete", "sgm", name, "--timeout=120s"])
+            .await
     }
 
     async fn table(&self, names: &[&str]) -> Result<()> {
-        self.show(&[&["get", "sgm"], names].concat()).await
+        self.kubectl(&[&["get", "sgm"], names].concat()).await
+    }
+
+    async fn wait_for(&self, condition: &str, resource: &str) -> Result<()> {
+        let condition = format!("--for=condition={condition}");
+        self.kubectl(&["wait", &condition, resource, "--timeout=120s"])
+            .await
+    }
+
+    async fn patch(&self, resource: &str, patch: &str) -> Result<()> {
+        self.kubectl(&["patch", resource, "--type=merge", "-p", patch])
+            .await
     }
 
     /// Runs kubectl and shows command and answer.
-    async fn show(&self, arguments: &[&str]) -> Result<()> {
-        let typed = format!("kubectl {}", arguments.join(" "));
-        say(&format!("$ {typed}"));
+    async fn kubectl(&self, arguments: &[&str]) -> Result<()> {
+        say(&format!("$ {}", typed(arguments)));
+        self.run(arguments).await?.lines().for_each(say);
+        Ok(())
+    }
+
+    /// Runs kubectl and gives what it prints.
+    async fn run(&self, arguments: &[&str]) -> Result<String> {
+        let typed = typed(arguments);
         let mut command = tokio::process::Command::from(self.environment.plane.kubectl());
         command
             .args(arguments)
@@ -260,71 +356,93 @@ impl Walkthrough {
             .await
             .context(format!("`{typed}` hangs"))?
             .context(&typed)?;
-        String::from_utf8_lossy(&output.stdout)
-            .lines()
-            .for_each(say);
         if output.status.success() {
-            return Ok(());
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
         let said = String::from_utf8_lossy(&output.stderr);
         Err(Error::new(format!("`{typed}`: {}", said.trim_end())))
     }
 
-    /// The object when Ready has this status and reason for its generation.
     async fn until(
         &self,
         name: &str,
         status: &str,
         reason: &str,
     ) -> Result<SecurityGroupMembership> {
-        let started = Instant::now();
-        loop {
-            let object = self.memberships.get(name).await?;
-            if let Some(ready) = ready(&object)
-                && ready.status == status
-                && ready.reason == reason
-                && ready.observed_generation == object.metadata.generation
-            {
-                return Ok(object);
-            }
-            give_up_after(started, || {
-                let seen = ready(&object);
-                format!(
-                    "{name} does not become Ready={status} with reason {reason}; it is {seen:?}"
-                )
-            })?;
-            tokio::time::sleep(POLL).await;
-        }
+        until(&self.memberships, name, status, reason).await
     }
 
-    /// Shows status and groups of a target in the cloud; an error if they are not the expected ones.
+    async fn until_event(&self, name: &str, reason: &str) -> Result<()> {
+        let client = self.environment.plane.admin_client().await?;
+        let events: Api<Event> = Api::namespaced(client, "default");
+        let about = format!("regarding.name={name},reason={reason}");
+        let started = Instant::now();
+        while events
+            .list(&ListParams::default().fields(&about))
+            .await?
+            .items
+            .is_empty()
+        {
+            give_up_after(started, || format!("{name} gets no event {reason}"))?;
+            tokio::time::sleep(POLL).await;
+        }
+        Ok(())
+    }
+
+    async fn until_member(&self, target: &str, group: &str) -> Result<()> {
+        let started = Instant::now();
+        while !self.groups(target).await?.contains(group) {
+            give_up_after(started, || format!("{target} is not put back into {group}"))?;
+            tokio::time::sleep(POLL).await;
+        }
+        Ok(())
+    }
+
+    /// Shows what the cloud holds of a target; an error where it is not as expected.
     async fn check_cloud(&self, target: &str, status: &str, groups: &[&str]) -> Result<()> {
+        let found = self.target(target).await?;
+        let found = found.get("status").and_then(Value::as_str).unwrap_or("?");
+        let members = self.groups(target).await?;
+        let list = members.iter().map(String::as_str).collect::<Vec<_>>();
+        say(&format!(
+            "the cloud: {target} is {found} and in {}",
+            list.join(", ")
+        ));
+        check(
+            found == status && list == groups,
+            &format!("{target} should be {status} and in {}", groups.join(", ")),
+        )
+    }
+
+    async fn groups(&self, target: &str) -> Result<BTreeSet<String>> {
+        let found = self.target(target).await?;
+        let groups = found.get("securityGroupIds").and_then(Value::as_array);
+        let groups = groups.into_iter().flatten().filter_map(Value::as_str);
+        Ok(groups.map(str::to_owned).collect())
+    }
+
+    /// What the cloud holds of an instance or a network interface.
+    async fn target(&self, id: &str) -> Result<Value> {
         let state = self.environment.simulator.state().await?;
-        let kind = if target.starts_with("eni-") {
+        let kind = if id.starts_with("eni-") {
             "networkInterfaces"
         } else {
             "instances"
         };
-        let found = state
-            .pointer(&format!("/{kind}/{target}"))
-            .context(format!("the cloud has no {target}"))?;
-        let found_status = found.get("status").and_then(Value::as_str);
-        let found_groups: BTreeSet<&str> = found
-            .get("securityGroupIds")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-            .collect();
-        let list = found_groups.iter().copied().collect::<Vec<_>>().join(", ");
+        let found = state.pointer(&format!("/{kind}/{id}"));
+        Ok(found.context(format!("the cloud has no {id}"))?.clone())
+    }
+
+    /// As somebody would in the cloud's own console.
+    async fn remove_behind_the_operators_back(&self, target: &str, group: &str) -> Result<()> {
+        let change = json!({"leave": {"target": target, "securityGroupId": group}});
+        self.environment.simulator.change(&change).await?;
         say(&format!(
-            "the cloud: {target} is {} and in {list}",
-            found_status.unwrap_or("?")
+            "somebody else removes {target} from {group}, in the cloud"
         ));
-        let as_told = found_status == Some(status) && found_groups.iter().eq(groups);
         check(
-            as_told,
-            &format!("{target} should be {status} and in {}", groups.join(", ")),
+            !self.groups(target).await?.contains(group),
+            &format!("{target} is in {group} all the same"),
         )
     }
 
@@ -333,7 +451,7 @@ impl Walkthrough {
         self.environment.simulator.change(&change).await
     }
 
-    /// Number of calls of an action that the cloud has answered, with any result.
+    /// How many calls of an action the cloud has answered, whatever it said.
     async fn calls(&self, action: &str) -> Result<u64> {
         let stats = self.environment.simulator.stats().await?;
         let counts = stats.pointer(&format!("/calls/{action}"));
@@ -342,7 +460,52 @@ impl Walkthrough {
     }
 }
 
-/// Name of the sample, reason, and code in `lastError`.
+/// The object as soon as Ready has this status and reason for its generation.
+async fn until(
+    memberships: &Api<SecurityGroupMembership>,
+    name: &str,
+    status: &str,
+    reason: &str,
+) -> Result<SecurityGroupMembership> {
+    let started = Instant::now();
+    loop {
+        let object = memberships.get(name).await?;
+        if let Some(ready) = ready(&object)
+            && ready.status == status
+            && ready.reason == reason
+            && ready.observed_generation == object.metadata.generation
+        {
+            return Ok(object);
+        }
+        give_up_after(started, || {
+            let seen = ready(&object);
+            format!("{name} does not become Ready={status} with reason {reason}; it is {seen:?}")
+        })?;
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// The name of the object in a sample.
+fn object(sample: &str) -> String {
+    format!("demo-{sample}")
+}
+
+/// The command as one would type it.
+fn typed(arguments: &[&str]) -> String {
+    let quoted = arguments.iter().map(|argument| {
+        if argument.contains(['{', '"', ' ']) {
+            format!("'{argument}'")
+        } else {
+            (*argument).to_owned()
+        }
+    });
+    let words: Vec<String> = std::iter::once("kubectl".to_owned())
+        .chain(quoted)
+        .collect();
+    words.join(" ")
+}
+
+/// Name of the sample, reason, and the code in `lastError`.
 const STALLED: [(&str, &str, Option<&str>); 3] = [
     (
         "group-full",
@@ -354,7 +517,7 @@ const STALLED: [(&str, &str, Option<&str>); 3] = [
         "InvalidInstanceIdMismatch",
         Some("InvalidInstanceId.Mismatch"),
     ),
-    // No call was rejected: the cloud does not list the target.
+    // No call was refused: the cloud does not list it.
     ("missing-instance", "TargetNotFound", None),
 ];
 
@@ -370,7 +533,7 @@ fn check(holds: bool, otherwise: &str) -> Result<()> {
     if holds {
         Ok(())
     } else {
-        Err(Error::new(format!("not as told: {otherwise}")))
+        Err(Error::new(format!("not as expected: {otherwise}")))
     }
 }
 
@@ -395,5 +558,5 @@ fn message(object: &SecurityGroupMembership) -> &str {
 }
 
 const POLL: Duration = Duration::from_millis(100);
-/// Longer than any step takes on a busy machine; only a hang reaches it.
+/// Longer than anything here takes on a busy machine; only a hang reaches it.
 const PATIENCE: Duration = Duration::from_secs(120);

@@ -12,6 +12,11 @@ pub async fn control_plane() -> Result<PathBuf> {
     build("control-plane", "KUBEBUILDER_ASSETS=").await
 }
 
+/// The same without kube-controller-manager, which need not be there.
+pub async fn api_server() -> Result<PathBuf> {
+    build("api-server", "KUBEBUILDER_ASSETS=").await
+}
+
 /// kstatus, which computes a status from conditions, see `tests/kstatus`.
 pub async fn kstatus() -> Result<PathBuf> {
     build("kstatus", "KSTATUS=").await

@@ -20,6 +20,15 @@ use super::process::Child;
 use super::tempdir::TempDir;
 use super::{assets, install_crypto, port};
 
+/// What runs beside the API server.
+#[derive(Clone, Copy)]
+pub enum Controllers {
+    /// The real kube-controller-manager with the controllers that deletions and service accounts need.
+    Run,
+    /// Nothing, and one program less to build: a deleted namespace is never emptied.
+    Absent,
+}
+
 /// A running control plane. Dropping it ends its processes and removes its files.
 pub struct ControlPlane {
     // Dropped in this order: clients before servers, files last.
@@ -36,8 +45,16 @@ pub struct ControlPlane {
 impl ControlPlane {
     /// Starts a control plane in about five seconds (on first use on a machine: minutes, see [`assets::control_plane`]).
     pub async fn start() -> Result<Self> {
+        Self::start_with(Controllers::Run).await
+    }
+
+    /// The same, with or without the controllers.
+    pub async fn start_with(controllers: Controllers) -> Result<Self> {
         install_crypto();
-        let assets = assets::control_plane().await?;
+        let assets = match controllers {
+            Controllers::Run => assets::control_plane().await?,
+            Controllers::Absent => assets::api_server().await?,
+        };
         let tempdir = TempDir::new("control-plane")?;
         write_inputs(tempdir.path())?;
         let etcd_ports = [port::free()?, port::free()?];
@@ -52,7 +69,10 @@ impl ControlPlane {
             tempdir,
         };
         plane.start_api_server().await?;
-        plane.start_controllers().await?;
+        match controllers {
+            Controllers::Run => plane.start_controllers().await?,
+            Controllers::Absent => {}
+        }
         Ok(plane)
     }
 

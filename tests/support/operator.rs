@@ -101,12 +101,12 @@ impl Operator {
     }
 }
 
-/// Applies the objects of `kubectl apply -k`, except Deployments: nothing here runs pods.
+/// Applies what `kubectl apply -f crds/` and `kubectl apply -k` would, except Deployments: nothing here runs pods.
 pub async fn install(plane: &ControlPlane, kustomization: &Path) -> Result<()> {
     let client = plane.admin_client().await?;
-    let (definitions, others): (Vec<_>, Vec<_>) = render(plane, kustomization)
-        .await?
+    let (definitions, others): (Vec<_>, Vec<_>) = definitions()?
         .into_iter()
+        .chain(render(plane, kustomization).await?)
         .filter(|object| kind(object) != "Deployment")
         .partition(|object| kind(object) == "CustomResourceDefinition");
     for object in &definitions {
@@ -128,7 +128,18 @@ pub async fn install(plane: &ControlPlane, kustomization: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Renders a kustomization with kubectl itself, so that a `deploy/` that users cannot apply fails here, too.
+/// The objects in `crds/`, as they are committed.
+fn definitions() -> Result<Vec<DynamicObject>> {
+    let mut objects = Vec::new();
+    for file in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("crds"))? {
+        let path = file?.path();
+        let text = std::fs::read_to_string(&path).context(path.display())?;
+        objects.push(serde_saphyr::from_str(&text).context(path.display())?);
+    }
+    Ok(objects)
+}
+
+/// The objects of a kustomization, by kubectl itself, so that a `deploy/` which users cannot apply fails here, too.
 pub async fn render(plane: &ControlPlane, kustomization: &Path) -> Result<Vec<DynamicObject>> {
     let mut command = tokio::process::Command::from(plane.kubectl());
     let output = command
