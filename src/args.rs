@@ -47,11 +47,11 @@ struct Typed {
     )]
     operator_namespace: String,
 
-    /// How often every target is looked at, a hundred a call. Stretched where the cloud's limit is small.
+    /// How often the operator reads each target, 100 targets per call. The period is longer where the cloud's limit is small.
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = scan_period, env = "SECURITY_GROUP_OPERATOR_SCAN_PERIOD")]
     scan_period: Duration,
 
-    /// Writes to the API server in flight, of 1 to 256. More make a crowd Ready sooner where the API server has room for them.
+    /// Writes to the API server in flight, of 1 to 256. Raise it to make many objects Ready faster if the API server can take the load.
     #[arg(
         long,
         value_name = "N",
@@ -74,8 +74,8 @@ struct Typed {
     #[arg(long, value_enum, default_value_t = LogFormat::Text, env = "SECURITY_GROUP_OPERATOR_LOG_FORMAT")]
     log_format: LogFormat,
 
-    /// What to log, such as info or `security_group_operator=debug,info`. By default without kube's own words on each
-    /// vain try to reach the API server: what is in the way is said once.
+    /// What to log, such as info or `security_group_operator=debug,info`. By default the messages of the
+    /// Kubernetes client per retry are off; the operator logs each failure once.
     #[arg(
         long = "log",
         value_name = "FILTER",
@@ -126,7 +126,7 @@ pub struct Settings {
     pub default_endpoints: EndpointSpec,
     /// The process's own credentials.
     pub environment: Option<Credential>,
-    /// How often every target is looked at.
+    /// How often the operator reads each target.
     pub scan_period: Duration,
     /// Writes to the API server in flight.
     pub max_writes_in_flight: u16,
@@ -156,7 +156,7 @@ pub fn parse() -> Result<Task, String> {
     }
 }
 
-/// clap names the flag. Where nobody typed it, the variable that stands for it is wrong.
+/// clap blames the flag even if the value came from the environment: finds the variable.
 fn blamed_variable(error: &clap::Error, mut typed: impl Iterator<Item = String>) -> Option<String> {
     let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else {
         return None;

@@ -215,7 +215,7 @@ pub async fn run_with(
         scan_period: settings.scan_period,
     });
     let account_controllers = run_accounts(&accounts, &settings.scopes, &shutdown);
-    // The writer of events ends when nobody can record one any more.
+    // The writer of events ends when the last recorder is dropped.
     drop(accounts);
     let context = Arc::new(membership::Context::new(
         client, edges, directory, queue, events, telemetry, clock, &settings,

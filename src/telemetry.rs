@@ -24,11 +24,18 @@ use crate::ecs::{Action, Class, Error, Region};
 #[derive(Debug)]
 pub struct Telemetry {
     registry: Registry,
+    /// `ecs_calls_total{api, class, region}`; `class` is `ok` or an error class in lower case.
     calls: Family<CallLabels, Counter>,
+    /// `ecs_call_seconds{api}`: 14 buckets from 5 ms, each twice the one before, up to 40.96 s. Longer calls (Join has 66 s) count
+    /// in `+Inf` only.
     call_seconds: Family<ApiLabels, Histogram, fn() -> Histogram>,
+    /// `ecs_unknown_codes_total{api}`.
     unknown_codes: Family<ApiLabels, Counter>,
+    /// `reconcile_total{outcome}`; the outcomes are in `membership::pass`.
     reconciles: Family<ReconcileLabels, Counter>,
+    /// `dropped_events_total`.
     dropped_events: Counter,
+    /// Whether every object has been listed once.
     ready: AtomicBool,
 }
 
@@ -97,7 +104,7 @@ impl Default for Telemetry {
 }
 
 impl Telemetry {
-    /// Counts a call to the cloud.
+    /// Counts a call to the cloud in `ecs_calls_total` and `ecs_call_seconds`, and an unknown code in `ecs_unknown_codes_total`.
     pub fn count_call(
         &self,
         action: Action,

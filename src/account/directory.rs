@@ -334,7 +334,7 @@ mod tests {
     fn empty_grant_covers_nothing() {
         let grant = Grant {
             namespaces: GrantedNamespaces::default(),
-            name: "nobody".to_owned(),
+            name: "missing".to_owned(),
             security_groups: GrantedSecurityGroups {
                 ids: vec!["*".to_owned()],
             },

@@ -100,7 +100,7 @@ pub struct LastCheck {
 /// UID and generation of the account, and version of its Secret.
 type CheckedVersion = (Option<String>, Option<i64>, String);
 
-/// Runs the controller of one kind until `shutdown` resolves. `synced` is told when every account has been listed once.
+/// Runs the controller of one kind until `shutdown` resolves. It resolves `synced` when every account has been listed once.
 pub async fn run<K: AccountObject>(
     context: Arc<Context>,
     namespace: Option<String>,
@@ -332,7 +332,7 @@ enum Checked {
     Found(CheckResult),
 }
 
-/// Reads the credentials and asks whose they are, unless the answer is known and nobody requested it anew.
+/// Reads the credentials and asks STS whose they are, unless the answer is known and no new check was requested.
 async fn check_credentials<K: AccountObject>(
     account: &K,
     key: &AccountKey,
@@ -546,7 +546,7 @@ impl Context {
         Arc::clone(&self.checks().entry(key.clone()).or_default().reach)
     }
 
-    /// How often an account is looked at without a change.
+    /// How often an account without a change is checked.
     fn period(&self) -> Duration {
         SECRET_PERIOD.min(self.scan_period)
     }

@@ -271,7 +271,7 @@ mod tests {
                 assert!(rule.reason.is_some(), "{path}: {message}");
                 let of_an_object = schema.type_.as_deref() == Some("object");
                 assert_eq!(rule.field_path.is_some(), of_an_object, "{path}: {message}");
-                // Nothing is said twice.
+                // A pattern beside the rule would repeat it.
                 assert_eq!(schema.pattern, None, "{path}");
             }
         });

@@ -46,7 +46,8 @@ pub struct Observed {
     pub attempt: Attempt,
     /// Whether the object was Ready before: a missing edge is then drift.
     pub was_ready: bool,
-    /// Whether Leave has been answered with 403 for so long that a read does not lag behind our own Join any more.
+    /// Whether Leave has been answered with 403 for at least `CLOUD_READ_LAG` (10 s), so that a read of this pass shows the
+    /// effect of our own Join. Set by `Pass::leave` after each 403; false before the first one.
     pub leave_forbidden_past_lag: bool,
     /// Repairs of this edge in the last [`REPAIR_WINDOW_MINUTES`], this pass's own not counted.
     pub repairs: usize,
@@ -339,12 +340,12 @@ fn decide_deletion(desired: &Desired, observed: &Observed) -> Step {
     let joined = observed
         .claim
         .is_some_and(|claim| claim.origin == Origin::Joined);
-    // Who shares an edge is known only when everything has been listed once. `Retain` alone needs no such knowledge:
-    // it is the way out that always works.
+    // The siblings of an edge are known only when everything has been listed once. `Retain` does not need them: it is the
+    // way out that always works.
     if !observed.synced && desired.deletion != DeletionPolicy::Retain {
         return Step::Finish(ReconcileOutcome::Undecided);
     }
-    // Ownership belongs to the edge: whoever is left last must leave what was joined.
+    // Ownership belongs to the edge: the last object on it removes what was joined.
     if joined
         && observed.sharing.others
         && !observed.sharing.joined_elsewhere

@@ -454,7 +454,7 @@ mod tests {
     fn never_joined_holds_until_a_join_may_have_succeeded() {
         let history = History::default();
         history.set_may_have_joined("a", true);
-        assert!(history.may_have_joined("a"), "nobody knows");
+        assert!(history.may_have_joined("a"), "unknown counts as yes");
         history.set_may_have_joined("a", false);
         assert!(!history.may_have_joined("a") && history.may_have_joined("b"));
         history.set_may_have_joined("a", true);

@@ -118,7 +118,7 @@ impl Context {
         }
     }
 
-    /// Whether every object has been listed once: before that nobody knows who shares an edge.
+    /// Whether every object has been listed once: before that the siblings of an edge are unknown.
     #[must_use]
     pub fn is_synced(&self) -> bool {
         self.unlisted_scopes.load(Ordering::SeqCst) == 0

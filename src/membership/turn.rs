@@ -222,7 +222,7 @@ mod tests {
         let queue = &mut queues[0];
         assert!(
             queue.next().now_or_never().is_none(),
-            "nobody is called while it is full"
+            "no waiting object is called while it is full"
         );
         held.truncate(IN_FLIGHT - 1);
         assert!(

@@ -465,7 +465,7 @@ mod tests {
                             .pop_front()
                             .map(|next| std::cmp::Reverse((at, false, next))),
                     );
-                    assert!(until > at, "nobody spins");
+                    assert!(until > at, "no caller spins");
                     agenda.push(std::cmp::Reverse((until, false, object)));
                 }
             }

@@ -373,8 +373,7 @@ fn failed(
     }
 }
 
-/// Without a call of its own there is nothing to tell, unless the wait is long, and nothing was told of this generation yet or
-/// what was told is not so any more.
+/// Reports a rate-limit wait only if it exceeds `REPORT_WAIT_AFTER` and this generation has no status yet or a wrong one.
 fn rate_limit_wait(
     previous: &SecurityGroupMembershipStatus,
     generation: Option<i64>,
