@@ -185,6 +185,22 @@ fn classic(openmetrics: &str) -> String {
         .collect()
 }
 
+fn asks_for_openmetrics(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(header::ACCEPT).into_iter();
+    accepted
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|range| {
+            let mut parts = range.split(';').map(str::trim);
+            let is_openmetrics = parts
+                .next()
+                .is_some_and(|media| media.eq_ignore_ascii_case("application/openmetrics-text"));
+            // A weight of zero is a refusal.
+            let weight = parts.find_map(|part| part.strip_prefix("q="));
+            is_openmetrics && weight.and_then(|weight| weight.parse::<f32>().ok()) != Some(0.0)
+        })
+}
+
 const fn class_name(class: Class) -> &'static str {
     match class {
         Class::Done => "done",
@@ -218,10 +234,7 @@ pub fn routes(telemetry: Arc<Telemetry>) -> Router {
         .route(
             "/metrics",
             get(move |headers: HeaderMap| async move {
-                let accept = headers.get(header::ACCEPT);
-                let openmetrics = accept
-                    .and_then(|accept| accept.to_str().ok())
-                    .is_some_and(|accept| accept.contains("application/openmetrics-text"));
+                let openmetrics = asks_for_openmetrics(&headers);
                 let content_type = if openmetrics {
                     "application/openmetrics-text; version=1.0.0; charset=utf-8"
                 } else {
@@ -251,45 +264,125 @@ pub fn start_logging(format: LogFormat, filter: &str) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use tower::ServiceExt as _;
+
     use super::*;
 
-    #[test]
-    fn classic_text_describes_each_sample_by_its_own_name() {
+    /// One of each metric.
+    fn counted() -> Telemetry {
         let telemetry = Telemetry::default();
         let region = "cn-hangzhou".parse().unwrap();
         let took = Duration::from_millis(7);
         telemetry.count_call(Action::JoinSecurityGroup, &region, None, took);
+        telemetry
+            .unknown_codes
+            .get_or_create(&ApiLabels { api: "Join" })
+            .inc();
         telemetry.count_reconcile("ready");
+        telemetry.count_dropped_event();
+        telemetry
+    }
+
+    #[test]
+    fn classic_text_describes_each_sample_by_its_own_name() {
+        let telemetry = counted();
         let openmetrics = telemetry.render(true);
-        assert!(openmetrics.ends_with("# EOF\n"));
+        assert!(openmetrics.ends_with("# EOF\n") && openmetrics.contains("# UNIT "));
         let classic = telemetry.render(false);
-        for line in [
-            "# TYPE security_group_operator_ecs_calls_total counter",
-            "# TYPE security_group_operator_ecs_call_seconds histogram",
-            "security_group_operator_reconcile_total{outcome=\"ready\"} 1",
-            "security_group_operator_dropped_events_total 0",
-        ] {
-            assert!(
-                classic.lines().any(|found| found == line),
-                "{line}: {classic}"
-            );
-        }
-        for line in classic.lines().filter(|line| line.starts_with('#')) {
-            assert!(
-                line.starts_with("# HELP ") || line.starts_with("# TYPE "),
-                "{line}"
-            );
-        }
-        for name in classic
+        let mut types: Vec<&str> = classic
             .lines()
-            .filter(|line| !line.starts_with('#'))
-            .filter_map(|line| line.split(['{', ' ']).next())
-        {
-            let family = ["_bucket", "_sum", "_count"]
-                .iter()
-                .find_map(|part| name.strip_suffix(part))
-                .unwrap_or(name);
-            assert!(classic.contains(&format!("# HELP {family} ")), "{name}");
+            .filter_map(|line| line.strip_prefix("# TYPE security_group_operator_"))
+            .collect();
+        types.sort_unstable();
+        let expected = [
+            "dropped_events_total counter",
+            "ecs_call_seconds histogram",
+            "ecs_calls_total counter",
+            "ecs_unknown_codes_total counter",
+            "reconcile_total counter",
+        ];
+        assert_eq!(types, expected);
+        for sample in [
+            "ecs_calls_total{api=\"JoinSecurityGroup\",class=\"ok\",region=\"cn-hangzhou\"} 1",
+            "ecs_call_seconds_bucket{le=\"+Inf\",api=\"JoinSecurityGroup\"} 1",
+            "ecs_call_seconds_sum{api=\"JoinSecurityGroup\"} 0.007",
+            "ecs_call_seconds_count{api=\"JoinSecurityGroup\"} 1",
+            "ecs_unknown_codes_total{api=\"Join\"} 1",
+            "reconcile_total{outcome=\"ready\"} 1",
+            "dropped_events_total 1",
+        ] {
+            let sample = format!("security_group_operator_{sample}");
+            let found = classic.lines().any(|line| line == sample);
+            assert!(found, "{sample}: {classic}");
+        }
+        // Samples stand below the HELP and the TYPE of their own family, and no other line is marked.
+        let mut described = ("", "");
+        for line in classic.lines() {
+            let mut words = line.split(' ');
+            match (words.next(), words.next(), words.next()) {
+                (Some("#"), Some("HELP"), Some(name)) => described = (name, ""),
+                (Some("#"), Some("TYPE"), Some(name)) => described.1 = name,
+                (Some("#"), ..) => panic!("{line}"),
+                (sample, ..) => {
+                    let name = sample.unwrap().split('{').next().unwrap();
+                    let family = ["_bucket", "_sum", "_count"]
+                        .iter()
+                        .find_map(|part| name.strip_suffix(part))
+                        .unwrap_or(name);
+                    assert_eq!(described, (family, family), "{line}");
+                }
+            }
+        }
+        // Samples are the same in both formats.
+        let samples = |text: &str| -> Vec<String> {
+            let lines = text.lines().filter(|line| !line.starts_with('#'));
+            lines.map(str::to_owned).collect()
+        };
+        assert_eq!(samples(&classic), samples(&openmetrics));
+    }
+
+    #[tokio::test]
+    async fn metrics_are_classic_text_unless_openmetrics_is_asked_for() {
+        let routes = routes(Arc::new(counted()));
+        for (accept, openmetrics) in [
+            (None, false),
+            (Some("*/*"), false),
+            (Some("text/plain;version=0.0.4"), false),
+            (
+                Some(
+                    "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.7,text/plain;version=0.0.4;q=0.3",
+                ),
+                false,
+            ),
+            (
+                Some("text/plain, application/openmetrics-text;q=0.0"),
+                false,
+            ),
+            (
+                Some(
+                    "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1",
+                ),
+                true,
+            ),
+            (Some("text/plain, Application/OpenMetrics-Text"), true),
+        ] {
+            let mut request = axum::http::Request::get("/metrics");
+            if let Some(accept) = accept {
+                request = request.header(header::ACCEPT, accept);
+            }
+            let request = request.body(axum::body::Body::empty()).unwrap();
+            let answer = routes.clone().oneshot(request).await.unwrap();
+            let content_type = answer.headers()[header::CONTENT_TYPE].to_str().unwrap();
+            let expected = if openmetrics {
+                "application/openmetrics-text; version=1.0.0; charset=utf-8"
+            } else {
+                "text/plain; version=0.0.4; charset=utf-8"
+            };
+            assert_eq!(content_type, expected, "{accept:?}");
+            let body = axum::body::to_bytes(answer.into_body(), usize::MAX)
+                .await
+                .unwrap();
+            assert_eq!(body.ends_with(b"# EOF\n"), openmetrics, "{accept:?}");
         }
     }
 }
