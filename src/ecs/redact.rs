@@ -5,6 +5,7 @@ use std::ops::Range;
 use zeroize::Zeroizing;
 
 use super::credential::Credential;
+use crate::condition::truncate;
 
 /// Replaces a removed secret.
 pub(super) const REDACTED: &str = "[redacted]";
@@ -39,12 +40,12 @@ impl Secrets {
     pub(super) fn message(&self, text: &str) -> String {
         let text = without_string_to_sign(&clean(text));
         // Truncated last, so that no part of a secret remains.
-        bounded(&self.taken_out_of(&text), MESSAGE_LIMIT)
+        truncate(&self.taken_out_of(&text), MESSAGE_LIMIT)
     }
 
     /// A code, an ID or a state from the cloud, as one short line.
     pub(super) fn word(&self, text: &str) -> String {
-        bounded(&self.taken_out_of(&clean(text)), WORD_LIMIT)
+        truncate(&self.taken_out_of(&clean(text)), WORD_LIMIT)
     }
 
     /// Replaces every part of a secret, plain or escaped.
@@ -191,17 +192,6 @@ const READ_LIMIT: usize = 16 * MESSAGE_LIMIT;
 /// Marks that reorder or hide text in a terminal.
 fn is_invisible(letter: char) -> bool {
     matches!(letter, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
-}
-
-fn bounded(text: &str, limit: usize) -> String {
-    if text.len() <= limit {
-        return text.to_owned();
-    }
-    let end = (0..=limit - '…'.len_utf8())
-        .rev()
-        .find(|at| text.is_char_boundary(*at))
-        .unwrap_or(0);
-    format!("{}…", text.get(..end).unwrap_or_default())
 }
 
 #[cfg(test)]

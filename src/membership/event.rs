@@ -12,6 +12,7 @@ use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{ObjectMeta, PostParams};
+use kube::core::Status;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource};
 use tokio::sync::mpsc;
@@ -20,6 +21,7 @@ use tracing::{debug, info, warn};
 
 use crate::api::SecurityGroupMembership;
 use crate::clock::Clock;
+use crate::condition::truncate;
 use crate::kubernetes::LogDeduper;
 use crate::telemetry::Telemetry;
 
@@ -33,6 +35,10 @@ const DEADLINE: Duration = Duration::from_secs(10);
 const NOTE_LIMIT: usize = 1024;
 /// The API server refuses longer reasons, in bytes.
 const REASON_LIMIT: usize = 128;
+/// The API server refuses longer reporting instances, in bytes.
+const INSTANCE_LIMIT: usize = 128;
+/// Letters of an object's name in the names of its events. With a dot and 32 letters, fewer than the 253 of a DNS name.
+const NAME_LIMIT: usize = 200;
 
 /// Length of the event queue. Further events are dropped and counted.
 const WAITING: usize = 16_384;
@@ -70,7 +76,7 @@ impl EventRecorder {
         clock: Clock,
     ) -> (Self, Writer) {
         let (queue, mut waiting) = mpsc::channel::<QueuedEvent>(WAITING);
-        let instance = start(instance.unwrap_or_else(|| CONTROLLER.to_owned()), 128);
+        let instance = truncate(instance.as_deref().unwrap_or(CONTROLLER), INSTANCE_LIMIT);
         let names = clock.clone();
         let counter = Arc::clone(&telemetry);
         let writer = tokio::spawn(async move {
@@ -146,15 +152,15 @@ impl QueuedEvent {
                 namespace: Some(namespace),
                 name: Some(format!(
                     "{}.{}",
-                    name_start(regarding.name.clone().unwrap_or_default()),
+                    name_start(regarding.name.as_deref().unwrap_or_default()),
                     clock.uuid().simple()
                 )),
                 ..ObjectMeta::default()
             },
             action: Some("Reconcile".to_owned()),
             event_time: Some(MicroTime(at)),
-            note: Some(start(text, NOTE_LIMIT)),
-            reason: Some(start(reason.into_owned(), REASON_LIMIT)),
+            note: Some(truncate(&text, NOTE_LIMIT)),
+            reason: Some(truncate(&reason, REASON_LIMIT)),
             regarding: Some(regarding),
             reporting_controller: Some(CONTROLLER.to_owned()),
             reporting_instance: Some(instance.to_owned()),
@@ -180,9 +186,8 @@ async fn write(client: &kube::Client, event: Event, refusals: &LogDeduper) -> bo
     let error =
         match tokio::time::timeout(DEADLINE, api.create(&PostParams::default(), &event)).await {
             Ok(Ok(_)) => return true,
-            Ok(Err(kube::Error::Api(status))) => {
-                // The message names the event, whose name is never the same twice.
-                if refusals.is_first(&format!("{} {namespace}", status.reason)) {
+            Ok(Err(kube::Error::Api(status))) if (400..500).contains(&status.code) => {
+                if refusals.is_first(&cause_of(&status, &event)) {
                     warn!(
                         namespace,
                         error = status.message,
@@ -198,21 +203,29 @@ async fn write(client: &kube::Client, event: Event, refusals: &LogDeduper) -> bo
     false
 }
 
-/// As much of an object's name as fits before the event's own part. Every part of a DNS name ends with a letter or digit.
-fn name_start(name: String) -> String {
-    let mut name = start(name, 200);
-    while name.ends_with(['-', '.']) {
-        name.pop();
+/// The same text for events that are refused for the same cause. A message names the event, whose name is never the same
+/// twice, and its namespace.
+fn cause_of(refusal: &Status, event: &Event) -> String {
+    let causes = refusal.details.iter().flat_map(|details| &details.causes);
+    let mut causes = causes.peekable();
+    if causes.peek().is_some() {
+        let causes = causes.map(|cause| format!(" {} {}", cause.field, cause.reason));
+        return format!("{}{}", refusal.reason, causes.collect::<String>());
     }
-    name
+    let ObjectMeta {
+        name, namespace, ..
+    } = &event.metadata;
+    let names = [name, namespace].into_iter().flatten();
+    names.fold(refusal.message.clone(), |message, name| {
+        message.replace(&format!("\"{name}\""), "")
+    })
 }
 
-/// The first `limit` bytes at most, cut between characters.
-fn start(mut text: String, limit: usize) -> String {
-    while text.len() > limit {
-        text.pop();
-    }
-    text
+/// As much of an object's name as fits before the event's own part. Every part of a DNS name ends with a letter or digit.
+fn name_start(name: &str) -> &str {
+    name.get(..NAME_LIMIT)
+        .unwrap_or(name)
+        .trim_end_matches(['-', '.'])
 }
 
 #[cfg(test)]
@@ -220,6 +233,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
+    use crate::telemetry::TestLog;
 
     fn note(text: &str) -> EventRecord {
         EventRecord {
@@ -298,10 +312,145 @@ mod tests {
     }
 
     #[test]
-    fn long_event_text_is_truncated_at_a_character() {
-        assert_eq!(start("four".to_owned(), 4), "four");
-        assert_eq!(start("four".to_owned(), 3), "fou");
-        assert_eq!(start("節節".to_owned(), 5), "節");
+    fn name_of_an_event_is_a_dns_name_wherever_it_is_cut() {
+        let at = Timestamp::from_second(1_767_225_600).unwrap();
+        for (name, kept) in [
+            ("web".to_owned(), 3),
+            (format!("{}-{}", "a".repeat(199), "b".repeat(10)), 199),
+            (format!("{}.{}", "a".repeat(199), "b".repeat(10)), 199),
+            (format!("{}--{}", "a".repeat(198), "b".repeat(10)), 198),
+            (format!("{}.b-{}", "a".repeat(197), "b".repeat(10)), 199),
+            ("a".repeat(253), 200),
+        ] {
+            let queued = QueuedEvent {
+                regarding: ObjectRef::from_obj(&object(&name)).into(),
+                reason: "r".repeat(200).into(),
+                warning: false,
+                text: "節".repeat(1000),
+                at,
+            };
+            let event = queued.event("pod-1", &Clock::simulated(at, 1));
+            let full = event.metadata.name.unwrap();
+            assert!(full.len() <= 253);
+            let (start, own) = full.rsplit_once('.').unwrap();
+            assert_eq!((start, own.len()), (&name[..kept], 32));
+            let is_label =
+                |label: &str| !label.is_empty() && !label.starts_with('-') && !label.ends_with('-');
+            assert!(full.split('.').all(is_label), "{full}");
+            let (note, reason) = (event.note.unwrap(), event.reason.unwrap());
+            assert!(note.len() <= NOTE_LIMIT && note.ends_with('…'));
+            assert!(reason.len() <= REASON_LIMIT);
+        }
+    }
+
+    /// An API server that answers every event with what is made of its name and namespace.
+    fn refusing_server(
+        refusal: impl Fn(&str, &str) -> serde_json::Value + Clone + Send + Sync + 'static,
+    ) -> kube::Client {
+        use http_body_util::BodyExt as _;
+
+        let answer = move |request: http::Request<kube::client::Body>| {
+            let refusal = refusal.clone();
+            async move {
+                let sent = request.into_body().collect().await.unwrap().to_bytes();
+                let event: Event = serde_json::from_slice(&sent).unwrap();
+                let (name, namespace) = (event.metadata.name, event.metadata.namespace);
+                let mut body = refusal(&name.unwrap(), &namespace.unwrap());
+                body["kind"] = "Status".into();
+                body["apiVersion"] = "v1".into();
+                body["status"] = "Failure".into();
+                let code = u16::try_from(body["code"].as_u64().unwrap()).unwrap();
+                let answer = http::Response::builder().status(code);
+                let body = kube::client::Body::from(body.to_string().into_bytes());
+                Ok::<_, std::convert::Infallible>(answer.body(body).unwrap())
+            }
+        };
+        kube::Client::new(tower::service_fn(answer), "default")
+    }
+
+    /// Events about five objects in two namespaces: how many were dropped, and the log's lines about that.
+    async fn refused(
+        refusal: impl Fn(&str, &str) -> serde_json::Value + Clone + Send + Sync + 'static,
+    ) -> (u64, Vec<serde_json::Value>) {
+        let (log, _guard) = TestLog::start();
+        let telemetry = Arc::<Telemetry>::default();
+        let at = Timestamp::from_second(1_767_225_600).unwrap();
+        let (events, writer) = EventRecorder::new(
+            refusing_server(refusal),
+            None,
+            Arc::clone(&telemetry),
+            Clock::simulated(at, 1),
+        );
+        for (name, namespace) in [("a", "x"), ("b", "x"), ("c", "y"), ("d", "y"), ("a", "y")] {
+            let mut object = object(name);
+            object.metadata.namespace = Some(namespace.to_owned());
+            events.publish(&object, note("text"));
+        }
+        drop(events);
+        writer.flush().await;
+        let mut lines = log.lines();
+        lines.retain(|line| line["message"] != "text");
+        (telemetry.dropped_events(), lines)
+    }
+
+    #[tokio::test]
+    async fn refused_events_are_counted_and_logged_once_per_cause() {
+        let missing_right = |_: &str, namespace: &str| serde_json::json!({"code": 403, "reason": "Forbidden", "message": format!("events.events.k8s.io is forbidden: User \"u\" cannot create resource \"events\" in API group \"events.k8s.io\" in the namespace \"{namespace}\"")});
+        let invalid = |name: &str, _: &str| {
+            serde_json::json!({
+                "code": 422,
+                "reason": "Invalid",
+                "message": format!("Event.events.k8s.io \"{name}\" is invalid: metadata.name: Invalid value: \"{name}\""),
+                "details": {"causes": [{"field": "metadata.name", "reason": "FieldValueInvalid", "message": format!("Invalid value: \"{name}\"")}]},
+            })
+        };
+        for (dropped, lines) in [refused(missing_right).await, refused(invalid).await] {
+            assert_eq!((dropped, lines.len()), (5, 1), "{lines:#?}");
+            assert_eq!(lines[0]["level"], "WARN");
+            assert_eq!(lines[0]["message"], "the API server refuses an event");
+            assert!(lines[0]["error"].as_str().unwrap().contains("events"));
+        }
+        let both = move |name: &str, namespace: &str| {
+            if namespace == "x" {
+                invalid(name, namespace)
+            } else {
+                missing_right(name, namespace)
+            }
+        };
+        let (dropped, lines) = refused(both).await;
+        assert_eq!((dropped, lines.len()), (5, 2), "{lines:#?}");
+    }
+
+    #[tokio::test]
+    async fn an_event_is_logged_with_its_note_as_message_and_flat_fields() {
+        let (log, _guard) = TestLog::start();
+        let at = Timestamp::from_second(1_767_225_600).unwrap();
+        let (events, _writer) = EventRecorder::new(
+            slow_server(&Arc::default()),
+            None,
+            Arc::default(),
+            Clock::simulated(at, 1),
+        );
+        events.publish(&object("web"), note("i-1 is {gone}"));
+        let mut joined = note("i-1 is a member");
+        joined.warning = false;
+        events.publish(&object("web"), joined);
+        let lines = log.lines();
+        let expected = [("WARN", "i-1 is {gone}"), ("INFO", "i-1 is a member")];
+        assert_eq!(lines.len(), expected.len(), "{lines:#?}");
+        for (mut line, (level, message)) in lines.into_iter().zip(expected) {
+            line.as_object_mut().unwrap().remove("timestamp");
+            let expected = serde_json::json!({
+                "level": level,
+                "message": message,
+                "target": "security_group_operator::membership::event",
+                "kind": "SecurityGroupMembership",
+                "namespace": "team",
+                "name": "web",
+                "reason": "NotGranted",
+            });
+            assert_eq!(line, expected);
+        }
     }
 
     /// An API server that takes one second per event and counts the events.
