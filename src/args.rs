@@ -19,13 +19,9 @@ struct Typed {
     #[command(subcommand)]
     command: Option<Command>,
 
-    /// Address of /livez, /readyz and /metrics. Where there is no IPv6, the default is 0.0.0.0:8080.
-    #[arg(
-        long,
-        default_value_t = DEFAULT_LISTEN,
-        env = "SECURITY_GROUP_OPERATOR_LISTEN"
-    )]
-    listen: SocketAddr,
+    /// Address of /livez, /readyz and /metrics. Default: [::]:8080, or 0.0.0.0:8080 where there is no IPv6.
+    #[arg(long, value_name = "ADDRESS", env = "SECURITY_GROUP_OPERATOR_LISTEN")]
+    listen: Option<SocketAddr>,
 
     /// Namespace to work in; repeat it for several. Default: all namespaces.
     #[arg(
@@ -91,10 +87,6 @@ enum Command {
     Crds,
 }
 
-/// Where probes and metrics listen by default: every address, of IPv6 and IPv4. Where there is no IPv6, `0.0.0.0:8080` instead.
-pub const DEFAULT_LISTEN: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED), 8080);
-
 /// Format of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -116,8 +108,8 @@ pub enum Task {
 /// Everything that the operator was told.
 #[derive(Debug)]
 pub struct Settings {
-    /// Address of the probes and metrics.
-    pub listen: SocketAddr,
+    /// Address of the probes and metrics; `None` is the default.
+    pub listen: Option<SocketAddr>,
     /// Scopes to watch: `None` is all namespaces.
     pub scopes: Vec<Option<String>>,
     /// Namespace of the cluster kind's Secrets.

@@ -1,7 +1,7 @@
 //! Connects all parts and runs them until a shutdown future resolves. The only module that knows all of them.
 
 use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use tracing::{info, warn};
 use crate::account::directory::Directory;
 use crate::account::{self};
 use crate::api::{CloudAccount, ClusterCloudAccount, SecurityGroupMembership};
-use crate::args::{DEFAULT_LISTEN, Settings};
+use crate::args::Settings;
 use crate::clock::Clock;
 use crate::ecs::{Http, Transport};
 use crate::kubernetes::{WatchLog, error_chain, watch_config, with_deadline};
@@ -69,11 +69,11 @@ pub async fn run(
     let client = connect().await?;
     let transport: Arc<dyn Transport> = Arc::new(Http::new()?);
     let telemetry = Arc::new(Telemetry::default());
-    let listener = listen(settings.listen).await?;
-    let address = listener.local_addr().unwrap_or(settings.listen);
+    let listener = listen(settings.listen, TcpListener::bind).await?;
+    let address = listener.local_addr().map(tracing::field::display).ok();
     let routes = telemetry::routes(Arc::clone(&telemetry));
     tokio::spawn(async move { axum::serve(listener, routes).await });
-    info!(%address, version = env!("CARGO_PKG_VERSION"), "started");
+    info!(address, version = env!("CARGO_PKG_VERSION"), "started");
     tokio::select! {
         () = wait_until_listable(&client, &settings) => {}
         () = shutdown.clone() => return Ok(()),
@@ -92,21 +92,31 @@ fn is_loopback(host: &str) -> bool {
             .is_ok_and(|address| address.is_loopback())
 }
 
+/// Where probes and metrics listen by default, the first that exists: every address of IPv6 and IPv4, or every one of IPv4.
+const DEFAULT_LISTEN: [SocketAddr; 2] = [
+    SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 8080),
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8080),
+];
+
 /// Only the default falls back to IPv4: an address that was typed is meant.
-async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
-    let first = match TcpListener::bind(address).await {
-        Ok(listener) => return Ok(listener),
-        Err(error) => error,
-    };
-    let has_no_ipv6 = address == DEFAULT_LISTEN && first.kind() != ErrorKind::AddrInUse;
-    let fallback = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
-    if has_no_ipv6 && let Ok(listener) = TcpListener::bind(fallback).await {
-        return Ok(listener);
+async fn listen<L, F>(
+    typed: Option<SocketAddr>,
+    bind: impl Fn(SocketAddr) -> F,
+) -> Result<L, StartError>
+where
+    F: Future<Output = std::io::Result<L>>,
+{
+    let [default, without_ipv6] = DEFAULT_LISTEN;
+    let mut address = typed.unwrap_or(default);
+    let mut bound = bind(address).await;
+    if let Err(error) = &bound
+        && typed.is_none()
+        && error.kind() != ErrorKind::AddrInUse
+    {
+        address = without_ipv6;
+        bound = bind(address).await;
     }
-    Err(StartError::Listen {
-        address,
-        source: first,
-    })
+    bound.map_err(|source| StartError::Listen { address, source })
 }
 
 async fn connect() -> Result<kube::Client, StartError> {
@@ -339,4 +349,67 @@ fn watch_namespaces(
         }
     };
     (reader, watch)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EAFNOSUPPORT: i32 = 97;
+
+    /// The address that is bound, or the error in words, on a machine without IPv6 and with these addresses in use.
+    fn bound(typed: Option<&str>, in_use: &[&str]) -> Result<String, String> {
+        let bind = |address: SocketAddr| {
+            let result = if address.is_ipv6() {
+                Err(std::io::Error::from_raw_os_error(EAFNOSUPPORT))
+            } else if in_use.contains(&address.to_string().as_str()) {
+                Err(ErrorKind::AddrInUse.into())
+            } else {
+                Ok(address.to_string())
+            };
+            std::future::ready(result)
+        };
+        let typed = typed.map(|typed| typed.parse().unwrap());
+        let listener = listen(typed, bind).now_or_never().unwrap();
+        listener.map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn only_the_default_address_falls_back_to_ipv4() {
+        assert_eq!(bound(None, &[]).unwrap(), "0.0.0.0:8080");
+        assert_eq!(bound(Some("127.0.0.1:80"), &[]).unwrap(), "127.0.0.1:80");
+        for typed in ["[::]:8080", "[::1]:80"] {
+            let error = bound(Some(typed), &[]).unwrap_err();
+            assert!(error.starts_with(&format!("--listen {typed}: ")), "{error}");
+        }
+        let error = bound(None, &["0.0.0.0:8080"]).unwrap_err();
+        assert!(error.starts_with("--listen 0.0.0.0:8080: "), "{error}");
+    }
+
+    #[test]
+    fn default_address_in_use_is_an_error() {
+        let bind = |address: SocketAddr| {
+            std::future::ready(if address.is_ipv6() {
+                Err(ErrorKind::AddrInUse.into())
+            } else {
+                Ok(())
+            })
+        };
+        let error = listen(None, bind).now_or_never().unwrap().unwrap_err();
+        assert!(
+            error.to_string().starts_with("--listen [::]:8080: "),
+            "{error}"
+        );
+    }
+
+    #[tokio::test]
+    async fn unspecified_ipv6_address_serves_ipv4_too() {
+        let Ok(listener) = TcpListener::bind((DEFAULT_LISTEN[0].ip(), 0)).await else {
+            return; // A machine without IPv6.
+        };
+        let port = listener.local_addr().unwrap().port();
+        tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port))
+            .await
+            .unwrap();
+    }
 }

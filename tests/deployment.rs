@@ -141,7 +141,7 @@ async fn probes_match_the_binarys_paths_and_port() -> Result<()> {
         assert_eq!(request["port"], container["ports"][0]["name"], "{probe}");
     }
     let help = std::process::Command::new(BINARY).arg("--help").output()?;
-    let listens = format!("[::]:{}]", container["ports"][0]["containerPort"]);
+    let listens = format!("[::]:{},", container["ports"][0]["containerPort"]);
     let help = String::from_utf8(help.stdout)?;
     assert!(help.contains(&listens), "{listens}\n{help}");
     Ok(())

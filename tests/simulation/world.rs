@@ -496,7 +496,7 @@ impl Drop for World {
 
 fn settings(scopes: Vec<Option<String>>) -> Settings {
     Settings {
-        listen: ([127, 0, 0, 1], 0).into(),
+        listen: None,
         scopes,
         operator_namespace: OPERATOR_NAMESPACE.to_owned(),
         default_endpoints: Endpoints::default(),
