@@ -8,8 +8,10 @@ use std::time::Duration;
 use futures::future::{BoxFuture, Shared};
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, StreamExt as _};
+use http::Uri;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::ListParams;
+use kube::config::Kubeconfig;
 use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::{PredicateConfig, WatchStreamExt as _, predicates, watcher};
@@ -92,6 +94,40 @@ fn is_loopback(host: &str) -> bool {
             .is_ok_and(|address| address.is_loopback())
 }
 
+/// Whether the cluster of the kubeconfig's current context has a `proxy-url`, which always applies.
+fn kubeconfig_has_proxy() -> bool {
+    let Ok(config) = Kubeconfig::read() else {
+        return false;
+    };
+    let context = config
+        .contexts
+        .iter()
+        .find(|context| Some(&context.name) == config.current_context.as_ref())
+        .and_then(|context| context.context.as_ref());
+    let cluster = config
+        .clusters
+        .iter()
+        .find(|cluster| context.is_some_and(|context| context.cluster == cluster.name))
+        .and_then(|cluster| cluster.cluster.as_ref());
+    cluster
+        .and_then(|cluster| cluster.proxy_url.as_ref())
+        .is_some_and(|url| !url.is_empty())
+}
+
+/// As client-go reads it: without a scheme it is an HTTP proxy, and it does not apply to this machine itself. What cannot be used
+/// is no reason not to start: the variable is meant for every program.
+fn environment_proxy(url: Uri) -> Option<Uri> {
+    match url.scheme_str() {
+        Some("http" | "https" | "socks5") => Some(url),
+        None => format!("http://{url}").parse().ok(),
+        Some(scheme) => {
+            // Without the rest: it may contain a password.
+            warn!(scheme, "HTTPS_PROXY is not used: its scheme is unknown");
+            None
+        }
+    }
+}
+
 /// Where probes and metrics listen by default, the first that exists: every address of IPv6 and IPv4, or every one of IPv4.
 const DEFAULT_LISTEN: [SocketAddr; 2] = [
     SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 8080),
@@ -124,9 +160,13 @@ async fn connect() -> Result<kube::Client, StartError> {
         .await
         .map_err(|error| StartError::NoCluster(Box::new(error)))?;
     config.connect_timeout = Some(Duration::from_secs(10));
-    // As client-go: HTTPS_PROXY does not apply to this machine itself.
-    if config.cluster_url.host().is_some_and(is_loopback) {
-        config.proxy_url = None;
+    // Without one of its own, the configuration has the proxy of HTTPS_PROXY unless NO_PROXY names the server.
+    if !kubeconfig_has_proxy() {
+        let is_local = config.cluster_url.host().is_some_and(is_loopback);
+        config.proxy_url = config
+            .proxy_url
+            .filter(|_| !is_local)
+            .and_then(environment_proxy);
     }
     kube::Client::try_from(config).map_err(|error| StartError::Client(Box::new(error)))
 }
@@ -400,6 +440,24 @@ mod tests {
             error.to_string().starts_with("--listen [::]:8080: "),
             "{error}"
         );
+    }
+
+    #[test]
+    fn proxy_of_the_environment_is_used_if_its_scheme_is_known() {
+        for (typed, used) in [
+            ("http://proxy:3128", Some("http://proxy:3128/")),
+            ("https://proxy", Some("https://proxy/")),
+            ("socks5://proxy:1080", Some("socks5://proxy:1080/")),
+            ("proxy:3128", Some("http://proxy:3128/")),
+            (
+                "user:word@10.0.0.1:3128",
+                Some("http://user:word@10.0.0.1:3128/"),
+            ),
+            ("ftp://proxy", None),
+        ] {
+            let proxy = environment_proxy(typed.parse().unwrap());
+            assert_eq!(proxy.map(|proxy| proxy.to_string()).as_deref(), used);
+        }
     }
 
     #[tokio::test]

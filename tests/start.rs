@@ -13,13 +13,15 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use security_group_operator::api::SecurityGroupMembership;
 use serde_json::json;
 use support::control_plane::ControlPlane;
-use support::error::Result;
+use support::error::{Context as _, Result};
 use support::eventually::eventually;
 use support::operator::install;
 use support::port;
 use support::process::Child;
 use support::simulator::probe;
 use support::tempdir::TempDir;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpListener;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_security-group-operator");
 /// Tries of a list that fails, before which a line counts as said once.
@@ -96,6 +98,101 @@ fn invalid_variable_is_named() -> Result<()> {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success(), "{variable}: {said}");
         assert!(said.contains(variable), "{variable}: {said}");
+    }
+    Ok(())
+}
+
+/// The first line that the operator sends to a listener of this test, whose address stands for `LISTENER` in the kubeconfig and
+/// the environment.
+async fn first_line(
+    server: &str,
+    own_proxy: Option<&str>,
+    environment: &[(&str, &str)],
+) -> Result<String> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?.to_string();
+    let filled = |text: &str| text.replace("LISTENER", &address);
+    let mut cluster = json!({"server": filled(server)});
+    if let Some(proxy) = own_proxy {
+        cluster["proxy-url"] = filled(proxy).into();
+    }
+    let config = json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "c", "cluster": cluster}],
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+        "users": [{"name": "u", "user": {"token": "t"}}],
+        "current-context": "c",
+    });
+    let tempdir = TempDir::new("start")?;
+    let kubeconfig = tempdir.path().join("kubeconfig");
+    std::fs::write(&kubeconfig, config.to_string())?;
+    let mut command = Command::new(BINARY);
+    command
+        .arg("--listen=127.0.0.1:0")
+        .env("KUBECONFIG", &kubeconfig);
+    for variable in ["HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"] {
+        command.env_remove(variable);
+    }
+    command.envs(
+        environment
+            .iter()
+            .map(|(name, value)| (name, filled(value))),
+    );
+    let log = tempdir.path().join("log");
+    let mut child = Child::spawn("security-group-operator", &command, &log)?;
+    let received = async {
+        let (mut stream, _) = listener.accept().await?;
+        let mut bytes = [0; 64];
+        let length = stream.read(&mut bytes).await?;
+        std::io::Result::Ok(String::from_utf8_lossy(&bytes[..length]).into_owned())
+    };
+    let received = tokio::time::timeout(LIMIT, received).await;
+    let log = std::fs::read_to_string(&log)?;
+    assert_eq!(child.exit_code()?, None, "it ended: {log}");
+    let received = received.context(format!("nobody connects: {log}"))??;
+    Ok(received.lines().next().unwrap_or_default().to_owned())
+}
+
+/// The first byte of TLS: what an API server gets that is connected to without a proxy.
+const TLS: char = '\u{16}';
+
+#[tokio::test]
+async fn proxy_of_the_environment_connects_to_other_machines() -> Result<()> {
+    // Resolves nowhere: the proxy gets the name.
+    let remote = "https://cluster.invalid:6443";
+    for (variable, value) in [
+        ("HTTPS_PROXY", "http://LISTENER"),
+        ("https_proxy", "http://LISTENER"),
+        ("HTTPS_PROXY", "LISTENER"),
+    ] {
+        let line = first_line(remote, None, &[(variable, value)]).await?;
+        assert_eq!(line, "CONNECT cluster.invalid:6443 HTTP/1.1");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn proxy_of_the_environment_does_not_keep_the_operator_from_its_api_server() -> Result<()> {
+    let nobody = ("HTTPS_PROXY", "http://127.0.0.1:9");
+    for environment in [
+        [nobody].as_slice(),
+        &[nobody, ("NO_PROXY", "127.0.0.0/8,.svc")],
+        &[("HTTPS_PROXY", "ftp://127.0.0.1:9")],
+    ] {
+        let line = first_line("https://LISTENER", None, environment).await?;
+        assert!(line.starts_with(TLS), "{environment:?}: {line}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn proxy_of_the_kubeconfig_always_connects() -> Result<()> {
+    let nobody = ("HTTPS_PROXY", "http://127.0.0.1:9");
+    for server in ["cluster.invalid:6443", "127.0.0.1:1"] {
+        let url = format!("https://{server}");
+        let line = first_line(&url, Some("http://LISTENER"), &[nobody]).await?;
+        assert_eq!(line, format!("CONNECT {server} HTTP/1.1"));
     }
     Ok(())
 }
