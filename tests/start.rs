@@ -112,10 +112,7 @@ async fn first_line(
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?.to_string();
     let filled = |text: &str| text.replace("LISTENER", &address);
-    let mut cluster = json!({"server": filled(server)});
-    if let Some(proxy) = own_proxy {
-        cluster["proxy-url"] = filled(proxy).into();
-    }
+    let cluster = json!({"server": filled(server), "proxy-url": own_proxy.map(filled)});
     let config = json!({
         "apiVersion": "v1",
         "kind": "Config",
@@ -143,9 +140,9 @@ async fn first_line(
     let mut child = Child::spawn("security-group-operator", &command, &log)?;
     let received = async {
         let (mut stream, _) = listener.accept().await?;
-        let mut bytes = [0; 64];
-        let length = stream.read(&mut bytes).await?;
-        std::io::Result::Ok(String::from_utf8_lossy(&bytes[..length]).into_owned())
+        let mut bytes = Vec::new();
+        stream.read_buf(&mut bytes).await?;
+        std::io::Result::Ok(String::from_utf8_lossy(&bytes).into_owned())
     };
     let received = tokio::time::timeout(LIMIT, received).await;
     let log = std::fs::read_to_string(&log)?;
