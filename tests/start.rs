@@ -200,7 +200,7 @@ async fn missing_or_revoked_right_is_reported_once() -> Result<()> {
 async fn missing_write_right_is_reported_once() -> Result<()> {
     for (verb, resource, said) in [
         ("patch", MEMBERSHIPS, "the status could not be written"),
-        ("create", "events", "no events are written"),
+        ("create", "events", "the API server refuses an event"),
     ] {
         let plane = ControlPlane::start().await?;
         let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");

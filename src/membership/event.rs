@@ -181,8 +181,13 @@ async fn write(client: &kube::Client, event: Event, refusals: &LogDeduper) -> bo
         match tokio::time::timeout(DEADLINE, api.create(&PostParams::default(), &event)).await {
             Ok(Ok(_)) => return true,
             Ok(Err(kube::Error::Api(status))) => {
-                // The message names the event, whose name is never the same twice.
-                if refusals.is_first(&format!("{} {namespace}", status.reason)) {
+                // A missing right is missing in every namespace. Any other message names the event, so it cannot be the key.
+                let cause = if status.message.contains("cannot create resource") {
+                    status.reason.clone()
+                } else {
+                    format!("{} {namespace}", status.reason)
+                };
+                if refusals.is_first(&cause) {
                     warn!(
                         namespace,
                         error = status.message,
