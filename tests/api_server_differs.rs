@@ -308,8 +308,7 @@ fn status(random: &mut StdRng) -> Value {
         status["origin"] = json!("Joined");
     }
     if random.random_bool(0.3) {
-        status["lastError"] =
-            json!({"action": "JoinSecurityGroup", "message": "no", "retry": "soon"});
+        status["lastError"] = json!({"action": "JoinSecurityGroup", "message": "no", "class": "Invalid", "time": "2026-01-01T00:00:00Z"});
     }
     status
 }

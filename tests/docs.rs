@@ -131,14 +131,13 @@ fn every_error_class_is_listed_with_its_times() {
     ];
     let readme = read("README.md");
     for (name, class) in classes {
-        let row = readme
-            .lines()
-            .find(|line| line.starts_with(&format!("| `{name}` |")))
-            .unwrap_or_else(|| panic!("the README lacks the class {name}"));
         let times = times(class.retry());
+        let is_row = |line: &str| {
+            line.starts_with(&format!("| `{name}` |")) && line.ends_with(&format!("{times} |"))
+        };
         assert!(
-            row.ends_with(&format!("{times} |")),
-            "{row} does not say `{times}`"
+            readme.lines().any(is_row),
+            "the README lacks a row of the class {name} that ends with `{times}`"
         );
     }
 }

@@ -290,7 +290,7 @@ async fn report_policy_reports_drift_without_repair() -> Result<()> {
             env.apply(target, target, "sg-web", json!({"driftPolicy": "Repair"}))
                 .await?;
             let object = env.until_ready(target).await?;
-            assert!(condition(&object, "Drifted").is_none());
+            assert_eq!(condition(&object, "Drifted").unwrap().reason, "NoDrift");
             assert!(env.is_member(target, "sg-web").await?);
         }
     }

@@ -151,7 +151,7 @@ async fn accounts(env: &TestEnv) -> Result<String> {
 }
 
 async fn events(env: &TestEnv) -> Result<String> {
-    env.until_event("cache", "Stalled").await?;
+    env.until_event("cache", "SignatureDoesNotMatch").await?;
     let events: Api<k8s_openapi::api::events::v1::Event> = Api::all(env.client.clone());
     Ok(serde_json::to_string_pretty(
         &events.list(&ListParams::default()).await?,

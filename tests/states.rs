@@ -1,4 +1,4 @@
-//! A target between two states is waited for without a call, and joined or left when it has settled.
+//! A target between two states is waited for without a call, and joined or removed when it is between them no more.
 
 mod support;
 
@@ -83,7 +83,7 @@ async fn join_waits_while_the_target_is_transitional() -> Result<()> {
                 .state,
             state
         );
-        env.until_event(target, "Waiting").await?;
+        env.until_event(target, "WaitingForTarget").await?;
         env.reconcile_and_wait(target).await?;
         env.reconcile_and_wait(target).await?;
         assert_eq!(env.calls("JoinSecurityGroup").await?, 0);
@@ -115,7 +115,10 @@ async fn leave_waits_while_the_target_is_transitional() -> Result<()> {
         let object = env.until_reason(target, "WaitingForTarget").await?;
         assert_eq!(phase(&object), "Reconciling");
         let message = &ready(&object).unwrap().message;
-        assert!(message.contains("is left when it has settled"), "{message}");
+        assert!(
+            message.contains("the operator removes it when it is "),
+            "{message}"
+        );
         env.reconcile_and_wait(target).await?;
         env.reconcile_and_wait(target).await?;
         assert_eq!(env.calls("LeaveSecurityGroup").await?, 0);

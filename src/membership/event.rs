@@ -212,13 +212,12 @@ fn cause_of(refusal: &Status, event: &Event) -> String {
         let causes = causes.map(|cause| format!(" {} {}", cause.field, cause.reason));
         return format!("{}{}", refusal.reason, causes.collect::<String>());
     }
-    let ObjectMeta {
-        name, namespace, ..
-    } = &event.metadata;
-    let names = [name, namespace].into_iter().flatten();
-    names.fold(refusal.message.clone(), |message, name| {
-        message.replace(&format!("\"{name}\""), "")
-    })
+    let name = event.metadata.name.as_deref().unwrap_or_default();
+    let namespace = event.metadata.namespace.as_deref().unwrap_or_default();
+    refusal
+        .message
+        .replace(name, "")
+        .replace(&format!("\"{namespace}\""), "")
 }
 
 /// As much of an object's name as fits before the event's own part. Every part of a DNS name ends with a letter or digit.

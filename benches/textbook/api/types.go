@@ -25,6 +25,7 @@ type SecurityGroupMembershipSpec struct {
 	AdoptionPolicy     string     `json:"adoptionPolicy,omitempty"`
 	DeletionPolicy     string     `json:"deletionPolicy,omitempty"`
 	DriftPolicy        string     `json:"driftPolicy,omitempty"`
+	Suspend            bool       `json:"suspend,omitempty"`
 }
 
 type AccountRef struct {
@@ -47,11 +48,12 @@ type Target struct {
 }
 
 type LastError struct {
-	Action    string `json:"action"`
-	Code      string `json:"code,omitempty"`
-	RequestID string `json:"requestID,omitempty"`
-	Message   string `json:"message"`
-	Retry     string `json:"retry"`
+	Action    string      `json:"action"`
+	Code      string      `json:"code,omitempty"`
+	Class     string      `json:"class"`
+	RequestID string      `json:"requestID,omitempty"`
+	Time      metav1.Time `json:"time"`
+	Message   string      `json:"message"`
 }
 
 type SecurityGroupMembership struct {

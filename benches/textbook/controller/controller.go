@@ -119,7 +119,10 @@ func (r *Reconciler) report(ctx context.Context, membership *api.SecurityGroupMe
 		if errors.As(err, &refusal) {
 			// Without the request id, which would make every status a new one.
 			ready.Message = refusal.Code + ": " + refusal.Message
-			status.LastError = &api.LastError{Action: "Reconcile", Code: refusal.Code, Message: refusal.Message, Retry: "with backoff"}
+			status.LastError = &api.LastError{Action: "Reconcile", Code: refusal.Code, Class: "Transient", Time: metav1.Now().Rfc3339Copy(), Message: refusal.Message}
+			if old := before.LastError; old != nil && old.Code == refusal.Code {
+				status.LastError.Time = old.Time
+			}
 		}
 	}
 	if instance != nil {
