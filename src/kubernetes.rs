@@ -144,7 +144,9 @@ impl WatchLog {
     /// Logs a watch error, unless it is a repeated one.
     pub fn error(&self, error: &dyn std::error::Error) {
         let error = error_chain(error);
-        if self.deduper.is_first(&error) {
+        // While the API server starts, its 403 lists the roles that it has not loaded yet: the cause is the same.
+        let cause = error.split(": rbac: ").next().unwrap_or(&error);
+        if self.deduper.is_first(cause) {
             warn!(
                 kind = self.kind,
                 error, "cannot be watched; tried again until it can"
