@@ -1,5 +1,5 @@
-//! What was typed, once: arguments and environment become [`Settings`]. Nothing after it reads the environment (kube's own
-//! search for a cluster apart).
+//! What was typed, once: arguments and environment become [`Settings`]. After that, only the search for a cluster and for a
+//! proxy to it reads the environment.
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -102,6 +102,18 @@ fn invalid_variable_is_named() -> Result<()> {
     Ok(())
 }
 
+fn kubeconfig_for(server: &str, proxy: Option<String>) -> String {
+    let config = json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "c", "cluster": {"server": server, "proxy-url": proxy}}],
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+        "users": [{"name": "u", "user": {"token": "t"}}],
+        "current-context": "c",
+    });
+    config.to_string()
+}
+
 /// The first line that the operator sends to a listener of this test, whose address stands for `LISTENER` in the kubeconfig and
 /// the environment.
 async fn first_line(
@@ -112,18 +124,10 @@ async fn first_line(
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?.to_string();
     let filled = |text: &str| text.replace("LISTENER", &address);
-    let cluster = json!({"server": filled(server), "proxy-url": own_proxy.map(filled)});
-    let config = json!({
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": "c", "cluster": cluster}],
-        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
-        "users": [{"name": "u", "user": {"token": "t"}}],
-        "current-context": "c",
-    });
+    let config = kubeconfig_for(&filled(server), own_proxy.map(filled));
     let tempdir = TempDir::new("start")?;
     let kubeconfig = tempdir.path().join("kubeconfig");
-    std::fs::write(&kubeconfig, config.to_string())?;
+    std::fs::write(&kubeconfig, config)?;
     let mut command = Command::new(BINARY);
     command
         .arg("--listen=127.0.0.1:0")
@@ -158,12 +162,17 @@ const TLS: char = '\u{16}';
 async fn proxy_of_the_environment_connects_to_other_machines() -> Result<()> {
     // Resolves nowhere: the proxy gets the name.
     let remote = "https://cluster.invalid:6443";
-    for (variable, value) in [
-        ("HTTPS_PROXY", "http://LISTENER"),
-        ("https_proxy", "http://LISTENER"),
-        ("HTTPS_PROXY", "LISTENER"),
+    for environment in [
+        [("HTTPS_PROXY", "http://LISTENER")].as_slice(),
+        &[("https_proxy", "http://LISTENER")],
+        &[("HTTPS_PROXY", "LISTENER")],
+        // Names the proxy, not the API server.
+        &[
+            ("HTTPS_PROXY", "http://LISTENER"),
+            ("NO_PROXY", "127.0.0.1"),
+        ],
     ] {
-        let line = first_line(remote, None, &[(variable, value)]).await?;
+        let line = first_line(remote, None, environment).await?;
         assert_eq!(line, "CONNECT cluster.invalid:6443 HTTP/1.1");
     }
     Ok(())
@@ -172,11 +181,7 @@ async fn proxy_of_the_environment_connects_to_other_machines() -> Result<()> {
 #[tokio::test]
 async fn proxy_of_the_environment_does_not_keep_the_operator_from_its_api_server() -> Result<()> {
     let nobody = ("HTTPS_PROXY", "http://127.0.0.1:9");
-    for environment in [
-        [nobody].as_slice(),
-        &[nobody, ("NO_PROXY", "127.0.0.0/8,.svc")],
-        &[("HTTPS_PROXY", "ftp://127.0.0.1:9")],
-    ] {
+    for environment in [[nobody].as_slice(), &[("HTTPS_PROXY", "ftp://127.0.0.1:9")]] {
         let line = first_line("https://LISTENER", None, environment).await?;
         assert!(line.starts_with(TLS), "{environment:?}: {line}");
     }
@@ -187,9 +192,30 @@ async fn proxy_of_the_environment_does_not_keep_the_operator_from_its_api_server
 async fn proxy_of_the_kubeconfig_always_connects() -> Result<()> {
     let nobody = ("HTTPS_PROXY", "http://127.0.0.1:9");
     for server in ["cluster.invalid:6443", "127.0.0.1:1"] {
-        let url = format!("https://{server}");
-        let line = first_line(&url, Some("http://LISTENER"), &[nobody]).await?;
-        assert_eq!(line, format!("CONNECT {server} HTTP/1.1"));
+        for environment in [nobody, ("NO_PROXY", "127.0.0.1,cluster.invalid")] {
+            let url = format!("https://{server}");
+            let line = first_line(&url, Some("http://LISTENER"), &[environment]).await?;
+            assert_eq!(line, format!("CONNECT {server} HTTP/1.1"));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn unreadable_proxy_variable_is_named() -> Result<()> {
+    let tempdir = TempDir::new("start")?;
+    let kubeconfig = tempdir.path().join("kubeconfig");
+    std::fs::write(&kubeconfig, kubeconfig_for("https://cluster.invalid", None))?;
+    for (variable, value) in [("HTTPS_PROXY", "http://a b"), ("NO_PROXY", "localhost,")] {
+        let mut command = command_that_ends(tempdir.path(), Some(&kubeconfig), &[]);
+        let output = command
+            .env("HTTPS_PROXY", "http://proxy:3128")
+            .env(variable, value)
+            .output()?;
+        assert!(!output.status.success());
+        let said = complaint(&output);
+        assert!(said.contains(variable), "{said}");
+        assert!(!said.contains("no Kubernetes cluster"), "{said}");
     }
     Ok(())
 }
@@ -475,6 +501,15 @@ impl Started {
 
 /// Runs it to its end with nothing in its environment but this.
 fn ends(home: &Path, kubeconfig: Option<&Path>, arguments: &[&str]) -> Result<Output> {
+    let output = command_that_ends(home, kubeconfig, arguments).output()?;
+    assert!(
+        !output.status.success(),
+        "it must not go on without a cluster"
+    );
+    Ok(output)
+}
+
+fn command_that_ends(home: &Path, kubeconfig: Option<&Path>, arguments: &[&str]) -> Command {
     let mut command = Command::new(BINARY);
     command
         .args(["--listen=127.0.0.1:0"])
@@ -485,12 +520,7 @@ fn ends(home: &Path, kubeconfig: Option<&Path>, arguments: &[&str]) -> Result<Ou
     if let Some(kubeconfig) = kubeconfig {
         command.env("KUBECONFIG", kubeconfig);
     }
-    let output = command.output()?;
-    assert!(
-        !output.status.success(),
-        "it must not go on without a cluster"
-    );
-    Ok(output)
+    command
 }
 
 /// The one line.
