@@ -27,7 +27,7 @@ use crate::api::{CloudAccount, ClusterCloudAccount, SecurityGroupMembership};
 use crate::args::Settings;
 use crate::clock::Clock;
 use crate::ecs::{Http, Transport};
-use crate::kubernetes::{WatchLog, error_chain, watch_config, with_deadline};
+use crate::kubernetes::{LogDeduper, WatchLog, error_chain, watch_config, with_deadline};
 use crate::membership::event::EventRecorder;
 use crate::membership::index::Edges;
 use crate::membership::queue::ReconcileQueue;
@@ -213,12 +213,11 @@ async fn connect() -> Result<kube::Client, StartError> {
 
 /// Returns when all kinds can be listed. Logs each new problem once.
 async fn wait_until_listable(client: &kube::Client, settings: &Settings) {
-    let mut said = String::new();
+    let logged = LogDeduper::default();
     let mut wait = Duration::from_secs(1);
     while let Err(trouble) = check_access(client, settings).await {
-        if trouble != said {
+        if logged.is_first(&trouble) {
             warn!("{trouble}");
-            said = trouble;
         }
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(Duration::from_secs(30));

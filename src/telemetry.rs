@@ -1,5 +1,5 @@
-//! What the process tells about itself: logs, metrics, `/livez`, `/readyz`, `/metrics`. Labels are API, code class and region,
-//! never names of objects, messages or anything that a user typed.
+//! What the process tells about itself: logs, metrics, `/livez`, `/readyz`, `/metrics`. No label is the name of an object or a
+//! message.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -27,16 +27,20 @@ use crate::ecs::{Action, Class, Error, Region};
 #[derive(Debug)]
 pub struct Telemetry {
     registry: Registry,
-    /// `ecs_calls_total{api, class, region}`; `class` is `ok` or an error class in lower case.
+    /// Counter `security_group_operator_ecs_calls_total`, labels:
+    /// - `api`: an [`Action`], such as `JoinSecurityGroup`;
+    /// - `class`: `ok`, `done`, `transitional`, `transient`, `throttled`, `absent`, `blocked` or `invalid`;
+    /// - `region`: the region of the call, as the spec names it.
     calls: Family<CallLabels, Counter>,
-    /// `ecs_call_seconds{api}`: 14 buckets from 5 ms, each twice the one before, up to 40.96 s. Longer calls (Join has 66 s) count
-    /// in `+Inf` only.
+    /// Histogram `security_group_operator_ecs_call_seconds` in seconds, label `api`. 14 buckets from 0.005 s, each twice the one
+    /// before, up to 40.96 s. Longer calls (Join has 66 s) count in `+Inf` only.
     call_seconds: Family<ApiLabels, Histogram, fn() -> Histogram>,
-    /// `ecs_unknown_codes_total{api}`.
+    /// Counter `security_group_operator_ecs_unknown_codes_total`, label `api`.
     unknown_codes: Family<ApiLabels, Counter>,
-    /// `reconcile_total{outcome}`; the outcomes are in `membership::pass`.
+    /// Counter `security_group_operator_reconcile_total`, label `outcome`: `undecided`, `gone`, `ready`, `repaired`, `suspended`,
+    /// `waiting`, `observed`, `refused`, `drifted`, `absent`, `account` or `failed`.
     reconciles: Family<ReconcileLabels, Counter>,
-    /// `dropped_events_total`.
+    /// Counter `security_group_operator_dropped_events_total`, without labels.
     dropped_events: Counter,
     /// Whether every object has been listed once.
     ready: AtomicBool,

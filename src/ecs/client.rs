@@ -323,7 +323,16 @@ impl Client {
             Ok(answer) => {
                 debug!(%action, request_id = %answer.request_id, milliseconds, "the cloud answered");
             }
-            Err(error) => debug!(%action, %error, milliseconds, "the call failed"),
+            Err(error) => {
+                let (code, request_id) = match error {
+                    Error::Api(error) => (Some(error.code.as_str()), error.request_id.as_ref()),
+                    Error::Transport { .. } | Error::BadAnswer { .. } | Error::BadRow { .. } => {
+                        (None, None)
+                    }
+                };
+                let request_id = request_id.map(RequestId::as_str);
+                debug!(%action, code, request_id, milliseconds, "{error}");
+            }
         }
         answer
     }
@@ -336,5 +345,61 @@ impl fmt::Debug for Client {
             .field("credential", &self.account.credential)
             .field("endpoints", &self.account.endpoints)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+    use futures::future::BoxFuture;
+
+    use super::*;
+    use crate::telemetry::TestLog;
+
+    struct Answers(u16, &'static str);
+
+    impl Transport for Answers {
+        fn send(
+            &self,
+            _: http::Request<bytes::Bytes>,
+            _: Duration,
+        ) -> BoxFuture<'_, Result<http::Response<bytes::Bytes>, TransportError>> {
+            let answer = http::Response::builder().status(self.0);
+            let answer = answer.body(bytes::Bytes::from_static(self.1.as_bytes()));
+            std::future::ready(Ok(answer.unwrap())).boxed()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_call_is_logged_with_code_and_request_id() {
+        let id = "6A1B3C4D";
+        for (status, body, code) in [
+            (200, r#"{"RequestId": "6A1B3C4D"}"#, None),
+            (
+                404,
+                r#"{"RequestId": "6A1B3C4D", "Code": "InvalidInstanceId.NotFound", "Message": "gone"}"#,
+                Some("InvalidInstanceId.NotFound"),
+            ),
+        ] {
+            let (log, _guard) = TestLog::start();
+            let credential = Credential::new("LTAI4", "secret-of-the-key", None).unwrap();
+            let endpoints = Endpoints::parse(None, None, false).unwrap();
+            let client = Client::new(Arc::new(Answers(status, body)), credential, endpoints);
+            let target = Target::Instance("i-1".parse().unwrap());
+            let joined = client
+                .join_security_group(
+                    &"cn-hangzhou".parse().unwrap(),
+                    &target,
+                    &"sg-1".parse().unwrap(),
+                )
+                .await;
+            assert_eq!(joined.is_ok(), code.is_none());
+            let lines = log.lines();
+            assert_eq!(lines.len(), 1, "{lines:#?}");
+            assert_eq!(lines[0]["level"], "DEBUG");
+            assert_eq!(lines[0]["request_id"], id);
+            assert_eq!(lines[0]["code"].as_str(), code);
+            assert_eq!(lines[0]["action"], "JoinSecurityGroup");
+        }
     }
 }

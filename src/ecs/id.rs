@@ -6,6 +6,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::condition::truncate;
+
+/// Longest rejected text in an error, in bytes.
+const TEXT_LIMIT: usize = 80;
+
 /// A text is not a valid ID.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not {kind}: expected {expected}")]
@@ -42,7 +47,7 @@ macro_rules! id {
                     Ok(Self(text.into()))
                 } else {
                     Err(ParseIdError {
-                        text: text.chars().take(80).collect(),
+                        text: truncate(text, TEXT_LIMIT),
                         kind: $kind,
                         expected: $expected,
                     })
@@ -138,6 +143,15 @@ impl fmt::Display for Target {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_rejected_text_is_truncated() {
+        let error = "節".repeat(100).parse::<Region>().unwrap_err();
+        assert!(
+            error.text.len() <= 80 && error.text.ends_with("節…"),
+            "{error}"
+        );
+    }
 
     #[test]
     fn injection_in_regions_and_ids_is_rejected() {

@@ -342,21 +342,29 @@ fn is_ready_at_generation(object: &SecurityGroupMembership) -> bool {
 fn on_error(object: Arc<Object>, error: &ActError, context: Arc<Context>) -> Action {
     let uid = object.uid().unwrap_or_default();
     let wait = context.history.after_error(&uid);
-    let namespace = object.namespace().unwrap_or_default();
-    let name = object.name_any();
-    let retry_seconds = wait.as_secs();
-    match error {
-        // A right that is missing is missing for every object.
-        ActError::Kubernetes { what, source }
-            if source.code() == Some(403) && !context.refusals.is_first(what) =>
-        {
-            debug!(%error, namespace, name, retry_seconds, "pass failed");
-        }
-        ActError::Kubernetes { .. } | ActError::ObjectGone | ActError::Changed => {
-            warn!(%error, namespace, name, retry_seconds, "pass failed");
-        }
-    }
+    let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+    log_failure(error, &namespace, &name, wait, &context.refusals);
     Action::requeue(wait)
+}
+
+/// Logs why a pass failed: at WARN once per cause, otherwise at DEBUG.
+fn log_failure(error: &ActError, namespace: &str, name: &str, wait: Duration, logged: &LogDeduper) {
+    let (what, code) = match error {
+        ActError::Kubernetes { what, source } => (*what, source.code()),
+        ActError::ObjectGone | ActError::Changed => ("", None),
+    };
+    let cause = match code {
+        // A right that is missing, or too many requests: the same for every object.
+        Some(403 | 429) => format!("{what} {code:?}"),
+        Some(400..=499) => format!("{what} {code:?} {namespace}/{name}"),
+        Some(_) | None => format!("{what} {code:?}"),
+    };
+    let retry_seconds = wait.as_secs();
+    if logged.is_first(&cause) {
+        warn!(namespace, name, code, retry_seconds, "{error}");
+    } else {
+        debug!(namespace, name, code, retry_seconds, "{error}");
+    }
 }
 
 #[cfg(test)]
@@ -384,6 +392,54 @@ mod tests {
             },
         });
         serde_json::from_value(object).unwrap()
+    }
+
+    #[test]
+    fn failed_pass_is_logged_once_per_cause() {
+        let answered = |code| {
+            let text = format!("answer {code}");
+            kube::Error::Api(Box::new(
+                kube::core::Status::failure(&text, "").with_code(code),
+            ))
+        };
+        // Objects a, b, a, a fail for this cause.
+        for (source, warned) in [
+            (Some(403), ["a"].as_slice()),
+            (Some(429), &["a"]),
+            (Some(500), &["a"]),
+            (None, &["a"]),
+            // The object's own.
+            (Some(422), &["a", "b"]),
+        ] {
+            let (log, _guard) = crate::telemetry::TestLog::start();
+            let logged = LogDeduper::default();
+            for (name, wait) in [("a", 1), ("b", 1), ("a", 2), ("a", 4)] {
+                let error = ActError::Kubernetes {
+                    what: "the status could not be written",
+                    source: source.map_or(kubernetes::Error::Timeout, |code| answered(code).into()),
+                };
+                log_failure(&error, "team", name, Duration::from_secs(wait), &logged);
+            }
+            let mut lines = log.lines();
+            assert_eq!(lines.len(), 4);
+            lines.retain(|line| line["level"] == "WARN");
+            let names: Vec<_> = lines
+                .iter()
+                .map(|line| line["name"].as_str().unwrap())
+                .collect();
+            assert_eq!(names, warned, "{source:?}");
+            let line = &lines[0];
+            let message = line["message"].as_str().unwrap();
+            assert!(
+                message.starts_with("the status could not be written: "),
+                "{line}"
+            );
+            assert_eq!(line["code"].as_u64(), source.map(u64::from));
+            assert_eq!(
+                (&line["namespace"], &line["retry_seconds"]),
+                (&"team".into(), &1.into())
+            );
+        }
     }
 
     #[test]

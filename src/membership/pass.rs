@@ -39,7 +39,14 @@ pub(super) async fn run(
         return Ok(Action::await_change());
     };
     let outcome = run_steps(&mut pass, &uid, context).await?;
-    debug!(edge = ?pass.edge, ?outcome, "pass");
+    let object = pass.object();
+    debug!(
+        namespace = object.namespace(),
+        name = object.name_any(),
+        edge = ?pass.edge,
+        ?outcome,
+        "reconciled"
+    );
     context.telemetry.count_reconcile(outcome_label(outcome));
     let previous = pass.object().status.clone().unwrap_or_default();
     let now = context.clock.now();
@@ -154,7 +161,13 @@ async fn run_steps(
             }
         }
     }
-    warn!(edge = ?pass.edge, "a pass did not come to rest; it starts anew");
+    let object = pass.object();
+    warn!(
+        namespace = object.namespace(),
+        name = object.name_any(),
+        edge = ?pass.edge,
+        "too many steps in one pass; it starts again"
+    );
     Ok(ReconcileOutcome::Failed(crate::ecs::Class::Transient))
 }
 
