@@ -2,7 +2,7 @@
 //! the only way a status is written. Makes no decisions.
 
 use std::collections::HashMap;
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 use std::future::Future;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -22,14 +22,44 @@ use crate::api::STATUS_MANAGER;
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Why a call to the API server failed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug)]
 pub enum Error {
     /// The API server answered with an error or could not be reached.
-    #[error(transparent)]
-    Api(#[from] kube::Error),
+    Api(kube::Error),
     /// The API server did not answer before the deadline.
-    #[error("the Kubernetes API server did not answer within {} s", DEADLINE.as_secs())]
     Timeout,
+}
+
+impl From<kube::Error> for Error {
+    fn from(error: kube::Error) -> Self {
+        Self::Api(error)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            // kube shows every field of the answer.
+            Self::Api(kube::Error::Api(status)) if !status.message.is_empty() => {
+                f.write_str(&status.message)
+            }
+            Self::Api(error) => fmt::Display::fmt(error, f),
+            Self::Timeout => write!(
+                f,
+                "the Kubernetes API server did not answer within {} s",
+                DEADLINE.as_secs()
+            ),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Api(kube::Error::Api(_)) | Self::Timeout => None,
+            Self::Api(error) => error.source(),
+        }
+    }
 }
 
 impl Error {
@@ -166,5 +196,22 @@ impl WatchLog {
             // Reconcile errors are logged where they occur; a deleted object needs no pass.
             Err(error) => debug!(kind = self.kind, %error, "queue"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusal_is_shown_as_the_api_server_says_it() {
+        let status = kube::core::Status::failure("pods \"a\" is forbidden", "Forbidden");
+        let error = Error::from(kube::Error::Api(Box::new(status.with_code(403))));
+        assert_eq!(error.to_string(), "pods \"a\" is forbidden");
+        assert_eq!(error_chain(&error), error.to_string());
+        assert_eq!(error.code(), Some(403));
+        let unreachable = kube::Error::Service("connection refused".into());
+        let error = Error::from(unreachable);
+        assert!(error_chain(&error).contains("connection refused"));
     }
 }
