@@ -4,19 +4,20 @@
 use std::collections::HashMap;
 use std::fmt::{self, Debug};
 use std::future::Future;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use kube::api::{ObjectMeta, Patch, PatchParams};
 use kube::runtime::controller;
-use kube::{Api, Resource};
+use kube::{Api, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use crate::api::STATUS_MANAGER;
+use crate::api::{RECONCILE_REQUESTED_ANNOTATION, STATUS_MANAGER};
 
 /// Deadline of one call, including the client's retries.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -113,6 +114,29 @@ where
     with_deadline(api.patch_status(&name, &params, &Patch::Apply(&patch))).await
 }
 
+/// A hash of what only a user changes: the spec and deletion (both move the generation), and the request to reconcile now.
+#[must_use]
+pub fn trigger_hash(object: &impl ResourceExt) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    object.meta().generation.hash(&mut hasher);
+    object.meta().deletion_timestamp.is_some().hash(&mut hasher);
+    object
+        .annotations()
+        .get(RECONCILE_REQUESTED_ANNOTATION)
+        .hash(&mut hasher);
+    hasher.finish()
+}
+
+/// The request to reconcile now: as much of the annotation as `status.lastHandledReconcileAt` may repeat.
+#[must_use]
+pub fn reconcile_requested_at(object: &impl ResourceExt) -> Option<String> {
+    let value = object.annotations().get(RECONCILE_REQUESTED_ANNOTATION)?;
+    Some(value.chars().take(HANDLED_LIMIT).collect())
+}
+
+/// Letters that the schema of `lastHandledReconcileAt` allows.
+const HANDLED_LIMIT: usize = 253;
+
 /// An error with all causes that its text does not include yet: "client error (Connect)" alone does not help.
 #[must_use]
 pub fn error_chain(error: &dyn std::error::Error) -> String {
@@ -202,6 +226,18 @@ impl WatchLog {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn request_is_cut_to_what_the_status_may_repeat() {
+        let requested = |value: String| {
+            let mut object = k8s_openapi::api::core::v1::Namespace::default();
+            let annotation = (RECONCILE_REQUESTED_ANNOTATION.to_owned(), value);
+            object.metadata.annotations = Some([annotation].into());
+            reconcile_requested_at(&object).unwrap()
+        };
+        assert_eq!(requested("now".to_owned()), "now");
+        assert_eq!(requested("節".repeat(300)), "節".repeat(HANDLED_LIMIT));
+    }
 
     #[test]
     fn refusal_is_shown_as_the_api_server_says_it() {

@@ -20,12 +20,14 @@ use kube::{Api, ResourceExt as _};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
+use url::Url;
 
 use crate::account::directory::Directory;
 use crate::account::{self};
 use crate::api::{CloudAccount, ClusterCloudAccount, SecurityGroupMembership};
 use crate::args::Settings;
 use crate::clock::Clock;
+use crate::ecs::endpoint::is_loopback;
 use crate::ecs::{Http, Transport};
 use crate::kubernetes::{LogDeduper, WatchLog, error_chain, watch_config, with_deadline};
 use crate::membership::event::EventRecorder;
@@ -92,14 +94,6 @@ pub async fn run(
     Ok(())
 }
 
-fn is_loopback(host: &str) -> bool {
-    let address = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost"
-        || address
-            .parse::<IpAddr>()
-            .is_ok_and(|address| address.is_loopback())
-}
-
 /// The `proxy-url` of the kubeconfig's current cluster.
 fn kubeconfig_proxy() -> Option<Uri> {
     let config = Kubeconfig::read().ok()?;
@@ -123,7 +117,8 @@ fn environment_proxy(server: &Uri, variable: impl Fn(&str) -> Option<String>) ->
     };
     let proxy: Uri = first_of(["HTTPS_PROXY", "https_proxy"])?.parse().ok()?;
     let exceptions = first_of(["NO_PROXY", "no_proxy"]).unwrap_or_default();
-    if is_loopback(server.host()?) || is_exception(server, &exceptions) {
+    let is_this_machine = Url::parse(&server.to_string()).is_ok_and(|url| is_loopback(&url));
+    if is_this_machine || is_exception(server, &exceptions) {
         return None;
     }
     match proxy.scheme_str() {

@@ -9,7 +9,6 @@ pub mod session;
 mod status;
 
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,13 +19,13 @@ use kube::core::PartialObjectMeta;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::{Controller, PredicateConfig, WatchStreamExt as _, watcher};
-use kube::{Api, Resource as _, ResourceExt};
+use kube::{Api, ResourceExt};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::api::account::{CloudAccountStatus, Endpoints as EndpointSpec};
 use crate::api::membership::AccountKind;
-use crate::api::{RECONCILE_REQUESTED_ANNOTATION, reason};
+use crate::api::reason;
 use crate::clock::Clock;
 use crate::ecs::{self, Class, Credential, Endpoints, Transport};
 use crate::kubernetes::{self, WatchLog};
@@ -48,10 +47,8 @@ use self::status::{CheckResult, Observation};
 const SECRET_PERIOD: Duration = Duration::from_secs(60);
 /// Scan periods without a usable answer after which an account is not reachable.
 const SILENT_PERIODS: u32 = 3;
-/// Longest value of `status.lastHandledReconcileAt`, in characters.
-const HANDLED_LIMIT: usize = 253;
 
-/// What an examination needs.
+/// What a check needs.
 pub struct Context {
     /// The cluster.
     pub client: kube::Client,
@@ -73,7 +70,7 @@ pub struct Context {
     pub telemetry: Arc<Telemetry>,
     /// What time it is.
     pub clock: Clock,
-    /// What is remembered between examinations.
+    /// The last check of each account.
     pub checks: Mutex<HashMap<AccountKey, LastCheck>>,
     /// Where transitions are recorded as events.
     pub events: EventRecorder,
@@ -81,7 +78,7 @@ pub struct Context {
     pub scan_period: Duration,
 }
 
-/// What is remembered of an account between examinations.
+/// What is remembered of an account between its checks.
 #[derive(Clone, Debug, Default)]
 pub struct LastCheck {
     /// What the cloud was asked about last. An account that is deleted while it is checked leaves this behind; the next one of
@@ -125,7 +122,7 @@ pub async fn run<K: AccountObject>(
         .reflect(writer)
         .applied_objects()
         .predicate_filter(
-            |account: &Watched<K>| Some(trigger_hash(account)),
+            |account: &Watched<K>| Some(kubernetes::trigger_hash(account)),
             PredicateConfig::default(),
         );
     let (queue, secrets) = unbounded();
@@ -144,23 +141,6 @@ pub async fn run<K: AccountObject>(
         () = controller => {}
         () = secret_watch => {}
     }
-}
-
-/// What only a user changes: the spec and deletion (both move the generation), and the request to look now.
-fn trigger_hash<K: AccountObject>(account: &Watched<K>) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    account.meta().generation.hash(&mut hasher);
-    account
-        .annotations()
-        .get(RECONCILE_REQUESTED_ANNOTATION)
-        .hash(&mut hasher);
-    hasher.finish()
-}
-
-/// The request to look now, as far as the status can repeat it.
-fn requested(account: &impl ResourceExt) -> Option<String> {
-    let value = account.annotations().get(RECONCILE_REQUESTED_ANNOTATION)?;
-    Some(value.chars().take(HANDLED_LIMIT).collect())
 }
 
 /// Accounts are known from the moment that they are listed, and forgotten when they go.
@@ -226,7 +206,7 @@ fn enqueue_memberships(context: &Context, key: &AccountKey) {
     }
 }
 
-/// Examines the accounts of the cluster kind whose Secret changed, for ever. The operator may watch its own namespace only;
+/// Enqueues the accounts of the cluster kind whose Secret changed, for ever. The operator may watch its own namespace only;
 /// Secrets elsewhere are read again every [`SECRET_PERIOD`]. A watch of its own, because an error on one trigger of a
 /// `Controller` holds up all of them.
 async fn watch_secrets<K: AccountObject>(
@@ -282,7 +262,7 @@ async fn check<K: AccountObject>(
     }
     let key = key_of::<K>(account);
     let previous = context.status(account, &key);
-    let request = requested(account);
+    let request = kubernetes::reconcile_requested_at(account);
     let is_requested = request.is_some() && request != previous.last_handled_reconcile_at;
     let checked = check_credentials(account, &key, is_requested, &context).await;
     let (result, handled) = match &checked {
@@ -298,7 +278,7 @@ async fn check<K: AccountObject>(
         handled: handled.or_else(|| previous.last_handled_reconcile_at.clone()),
     };
     if let Err(error) = write_status(account, &key, &previous, observation, &context).await {
-        // Otherwise the next examination would find nothing new and never write it.
+        // Otherwise the next check would find nothing new and never write it.
         if result.is_some() {
             context.checks().entry(key).or_default().last_checked = None;
         }
@@ -440,7 +420,7 @@ fn record(
     };
     match &state {
         AccountState::Ready(account) => info!(account = %key, uid = account.uid, "usable"),
-        AccountState::NotReady { message, .. } => warn!(account = %key, message, "not usable"),
+        AccountState::NotReady { message, .. } => warn!(account = %key, "not usable: {message}"),
         AccountState::Checking => {}
     }
     // A key that was accepted and then could not be read must be asked about again, even if nothing changed.
@@ -514,9 +494,6 @@ async fn write_status<K: AccountObject>(
         }
         for condition in status::transitions(previous, &next) {
             let is_warning = condition.status == "False";
-            if is_warning && condition.type_ == reason::REACHABLE {
-                warn!(account = %key, message = condition.message, "not reachable");
-            }
             context.events.record(
                 account,
                 condition.reason.clone().into(),

@@ -1,4 +1,4 @@
-//! The status of an account from what its examination found. Pure.
+//! The status of an account from the result of its check. Pure.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
@@ -10,7 +10,7 @@ use crate::ecs::{Class, Error, Identity};
 
 use super::reach::Reachability;
 
-/// What an examination found.
+/// The result of a check.
 #[derive(Debug)]
 pub enum CheckResult {
     /// The cloud knows the credentials.

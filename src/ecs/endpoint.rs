@@ -184,7 +184,8 @@ fn parse(field: &'static str, text: &str, allow_insecure: bool) -> Result<Url, E
     }
 }
 
-fn is_loopback(url: &Url) -> bool {
+/// Whether the host is this machine.
+pub(crate) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Ipv4(address)) => address.is_loopback(),
         Some(Host::Ipv6(address)) => address.is_loopback(),

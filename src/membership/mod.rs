@@ -23,7 +23,6 @@ pub mod status;
 pub mod turn;
 
 use std::collections::HashSet;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -32,12 +31,12 @@ use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::{Controller, WatchStreamExt as _, watcher};
-use kube::{Api, Resource as _, ResourceExt as _};
+use kube::{Api, ResourceExt as _};
 use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
 use crate::account::directory::Directory;
-use crate::api::{RECONCILE_REQUESTED_ANNOTATION, SecurityGroupMembership, reason};
+use crate::api::{SecurityGroupMembership, reason};
 use crate::args::Settings;
 use crate::clock::Clock;
 use crate::condition;
@@ -185,21 +184,11 @@ pub async fn run(
 
 /// Whether a user has changed the object since it last started a pass. Our own writes start none.
 fn mark_triggered(object: &Object, context: &Context) -> bool {
-    object
-        .uid()
-        .is_none_or(|uid| context.edges.mark_triggered(&uid, trigger_hash(object)))
-}
-
-/// What only a user changes: the spec and deletion (both move the generation), and our two annotations for users.
-fn trigger_hash(object: &Object) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    let annotations = object.annotations();
-    object.meta().generation.hash(&mut hasher);
-    object.meta().deletion_timestamp.is_some().hash(&mut hasher);
-    annotations
-        .get(RECONCILE_REQUESTED_ANNOTATION)
-        .hash(&mut hasher);
-    hasher.finish()
+    object.uid().is_none_or(|uid| {
+        context
+            .edges
+            .mark_triggered(&uid, kubernetes::trigger_hash(object))
+    })
 }
 
 /// Keeps the index of one scope in step with its watch.

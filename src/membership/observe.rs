@@ -7,9 +7,10 @@ use tokio::time::Instant;
 
 use crate::account::directory::AccountState;
 use crate::account::session::{AccountSession, CallError};
+use crate::api::SecurityGroupMembership;
 use crate::api::membership::Origin;
-use crate::api::{RECONCILE_REQUESTED_ANNOTATION, SecurityGroupMembership};
 use crate::ecs::{Class, Error, TargetDescription};
+use crate::kubernetes;
 
 use super::decide::{self, Attempt, Desired, Observed, Sharing};
 use super::edge::{AccountKey, Claim, Edge};
@@ -89,10 +90,7 @@ impl Pass {
         let account_key = AccountKey::of(&object.spec, &namespace);
         let desired = desired(object);
         let claim = context.edges.claim(object);
-        let reconcile_requested_at = object
-            .annotations()
-            .get(RECONCILE_REQUESTED_ANNOTATION)
-            .cloned();
+        let reconcile_requested_at = kubernetes::reconcile_requested_at(object);
         let AccountView {
             state,
             account,
