@@ -125,7 +125,7 @@ async fn unusable_secret_names_the_key_not_its_value() -> Result<()> {
     let after = env.calls("GetCallerIdentity").await?;
     assert!(
         after - before <= 1,
-        "nobody is asked about what is no key; the test environment's own account may be"
+        "an unusable key causes no call; the test environment's own account may make one"
     );
 
     let data = json!({"accessKeyID": "testid", "accessKeySecret": "testsecret"});
@@ -435,7 +435,7 @@ async fn requested_check_asks_at_once_and_says_so() -> Result<()> {
         handled(&value[..value.len().min(253)]).await?;
         assert_eq!(env.calls("GetCallerIdentity").await?, before + 1);
     }
-    // A key that the cloud refused is asked about again at once, long before its turn.
+    // The operator checks a refused key again at once, long before the backoff ends.
     env.write_secret("testid", "another").await?;
     until_account(&env, &env.name, "SignatureDoesNotMatch", "Stalled", &[]).await?;
     let before = env.calls("GetCallerIdentity").await?;

@@ -283,7 +283,7 @@ impl Walkthrough {
     }
 
     async fn summary(&self) -> Result<()> {
-        heading("What is left");
+        heading("The end");
         self.kubectl(&["get", "sgm", "-A", "-o", "wide"]).await?;
         let stats = self.environment.simulator.stats().await?;
         let count = |action: &str| {

@@ -206,7 +206,7 @@ impl Acts {
     }
 
     fn of_user(&mut self, object: usize) -> Act {
-        // Nobody waits long for what he has suspended.
+        // A suspended object is resumed soon.
         if self.suspended[object] && self.random.random_bool(0.7) {
             self.suspended[object] = false;
             return Act::Suspend {

@@ -58,7 +58,7 @@ pub async fn compare(fixture: &mut Fixture, incarnation: u64) -> Result<Vec<Stri
     Ok(violations)
 }
 
-/// The observation as soon as twice nothing is left to be done; or what is left when patience has ended.
+/// The observation as soon as two comparisons in a row find nothing to do, or the remaining differences after the deadline.
 async fn settled(
     fixture: &Fixture,
     incarnation: u64,

@@ -135,6 +135,23 @@ fn ends() -> Vec<(ReconcileOutcome, Access, Option<Error>)> {
     ends
 }
 
+/// What a pass ends with that met nothing else; each test changes the fields that it is about.
+fn input<'a>(edge: &'a Edge, observed: &'a Observed, outcome: ReconcileOutcome) -> StatusInput<'a> {
+    StatusInput {
+        edge,
+        outcome,
+        observed,
+        deleting: false,
+        description: None,
+        failure: None,
+        account_problem: "",
+        waits_since: None,
+        turn_in: None,
+        account_uid: None,
+        reconcile_requested_at: None,
+    }
+}
+
 /// The status after a pass that ended so, at this second.
 fn say(
     previous: &SecurityGroupMembershipStatus,
@@ -147,18 +164,15 @@ fn say(
         outcome,
         ReconcileOutcome::Waiting | ReconcileOutcome::Failed(Class::Transitional)
     );
+    let edge = edge();
+    let observed = observed(*account);
     let input = StatusInput {
-        edge: &edge(),
-        outcome: *outcome,
-        observed: &observed(*account),
         deleting,
         description: Some(&description),
         failure: failure.as_ref(),
         account_problem: "the account has a problem",
         waits_since: waits.then(|| waits_since(previous).unwrap_or_else(|| at(second))),
-        turn_in: None,
-        account_uid: None,
-        reconcile_requested_at: None,
+        ..input(&edge, &observed, *outcome)
     };
     status(previous, Some(1), &input, at(second))
 }
@@ -307,24 +321,17 @@ fn missing_edge_clears_ready() {
     let edge = edge();
     let after = |member, failure: Option<&Error>, turn_in| {
         let class = failure.map_or(Class::Throttled, Error::class);
-        let input = StatusInput {
-            edge: &edge,
-            outcome: ReconcileOutcome::Failed(class),
-            observed: &Observed {
-                target: TargetView::Present {
-                    member,
-                    transitional: false,
-                },
-                ..observed(Access::Usable)
+        let observed = Observed {
+            target: TargetView::Present {
+                member,
+                transitional: false,
             },
-            deleting: false,
-            description: None,
+            ..observed(Access::Usable)
+        };
+        let input = StatusInput {
             failure,
-            account_problem: "",
-            waits_since: None,
             turn_in,
-            account_uid: None,
-            reconcile_requested_at: None,
+            ..input(&edge, &observed, ReconcileOutcome::Failed(class))
         };
         let said = status(&ready, Some(1), &input, at(60))?;
         let ready = find(&said.conditions, "Ready")?;
@@ -494,21 +501,13 @@ fn new_generation_is_always_reported() {
 fn target_is_shown_as_last_described_or_omitted() {
     let (edge, description) = (edge(), running());
     let show = |previous: &SecurityGroupMembershipStatus, target, description| {
+        let observed = Observed {
+            target,
+            ..observed(Access::Usable)
+        };
         let input = StatusInput {
-            edge: &edge,
-            outcome: ReconcileOutcome::Absent,
-            observed: &Observed {
-                target,
-                ..observed(Access::Usable)
-            },
-            deleting: false,
             description,
-            failure: None,
-            account_problem: "",
-            waits_since: None,
-            turn_in: None,
-            account_uid: None,
-            reconcile_requested_at: None,
+            ..input(&edge, &observed, ReconcileOutcome::Absent)
         };
         status(previous, Some(1), &input, at(0)).unwrap()
     };

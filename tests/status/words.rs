@@ -2,14 +2,21 @@
 
 use std::time::Duration;
 
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    JSONSchemaProps, JSONSchemaPropsOrArray,
+};
 use security_group_operator::api::membership::{ErrorClass, SecurityGroupMembershipStatus};
 use security_group_operator::condition::find;
-use security_group_operator::ecs::{Action, Class, Error, TransportError};
+use security_group_operator::ecs::{
+    Action, Class, Error, TargetDescription, TargetState, TransportError,
+};
 use security_group_operator::membership::decide::{Access, ReconcileOutcome};
 use security_group_operator::membership::edge::Edge;
 use security_group_operator::membership::status::{StatusInput, status};
 
-use crate::{at, edge, ends, observed, refusal, say};
+use serde_json::Value;
+
+use crate::{at, edge, ends, input, observed, refusal, running, say};
 
 /// Status of Ready, what else is True, reason, message.
 fn spoken(status: &SecurityGroupMembershipStatus) -> String {
@@ -81,19 +88,8 @@ fn missing_interface_names_its_own_field() {
         target: security_group_operator::ecs::Target::NetworkInterface("eni-1".parse().unwrap()),
         ..edge()
     };
-    let input = StatusInput {
-        edge: &edge,
-        outcome: ReconcileOutcome::Absent,
-        observed: &observed(Access::Usable),
-        deleting: false,
-        description: None,
-        failure: None,
-        account_problem: "",
-        waits_since: None,
-        turn_in: None,
-        account_uid: None,
-        reconcile_requested_at: None,
-    };
+    let observed = observed(Access::Usable);
+    let input = input(&edge, &observed, ReconcileOutcome::Absent);
     let said = status(
         &SecurityGroupMembershipStatus::default(),
         Some(1),
@@ -186,18 +182,12 @@ fn handled_request_is_recorded() {
             last_handled_reconcile_at: Some(previous.to_owned()),
             ..SecurityGroupMembershipStatus::default()
         };
+        let edge = edge();
+        let observed = observed(Access::Usable);
         let input = StatusInput {
-            edge: &edge(),
-            outcome,
-            observed: &observed(Access::Usable),
-            deleting: false,
-            description: None,
-            failure: None,
-            account_problem: "",
-            waits_since: None,
-            turn_in: None,
             account_uid: Some("1234"),
             reconcile_requested_at: requested,
+            ..input(&edge, &observed, outcome)
         };
         status(&previous, Some(1), &input, at(0))?.last_handled_reconcile_at
     };
@@ -212,18 +202,11 @@ fn handled_request_is_recorded() {
 #[test]
 fn only_long_rate_limit_waits_are_reported() {
     let rate_limit_wait = |previous: &SecurityGroupMembershipStatus, seconds: u64| {
+        let edge = edge();
+        let observed = observed(Access::Usable);
         let input = StatusInput {
-            edge: &edge(),
-            outcome: ReconcileOutcome::Failed(Class::Throttled),
-            observed: &observed(Access::Usable),
-            deleting: false,
-            description: None,
-            failure: None,
-            account_problem: "",
-            waits_since: None,
             turn_in: Some(Duration::from_secs(seconds)),
-            account_uid: None,
-            reconcile_requested_at: None,
+            ..input(&edge, &observed, ReconcileOutcome::Failed(Class::Throttled))
         };
         status(previous, Some(1), &input, at(0))
     };
@@ -300,4 +283,76 @@ fn last_error_carries_the_clouds_message() {
         (error.action.as_str(), error.code, error.message),
         ("LeaveSecurityGroup", None, text)
     );
+}
+
+/// The API server refuses a status of which one part is too long, and then nothing of it is shown.
+#[test]
+fn longest_texts_fit_the_schema_of_the_status() {
+    let long = "x".repeat(5_000);
+    let failure = Error::Transport {
+        action: Action::JoinSecurityGroup,
+        source: TransportError::Interrupted {
+            cause: long.clone(),
+        },
+    };
+    let description = TargetDescription {
+        state: TargetState::Other("y".repeat(128)),
+        vpc_id: Some("v".repeat(128)),
+        lock_reasons: vec!["l".repeat(128); 40],
+        ..running()
+    };
+    let edge = edge();
+    let observed = observed(Access::Usable);
+    let input = StatusInput {
+        description: Some(&description),
+        failure: Some(&failure),
+        account_uid: Some("1234567890123456"),
+        ..input(&edge, &observed, ReconcileOutcome::Failed(failure.class()))
+    };
+    let nothing = SecurityGroupMembershipStatus::default();
+    let said = status(&nothing, Some(1), &input, at(0)).unwrap();
+    assert!(said.last_error.is_some() && said.target.is_some());
+    let crds = security_group_operator::api::crds();
+    let (_, crd) = crds
+        .iter()
+        .find(|(name, _)| *name == "securitygroupmemberships")
+        .unwrap();
+    let schema = crd.spec.versions[0].schema.as_ref().unwrap();
+    let schema = schema.open_api_v3_schema.as_ref().unwrap();
+    let schema = &schema.properties.as_ref().unwrap()["status"];
+    fits("status", schema, &serde_json::to_value(&said).unwrap());
+}
+
+fn fits(path: &str, schema: &JSONSchemaProps, value: &Value) {
+    let most =
+        |limit: Option<i64>| limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap());
+    match value {
+        Value::String(text) => {
+            let letters = text.chars().count();
+            assert!(
+                letters <= most(schema.max_length),
+                "{path}: {letters} letters"
+            );
+        }
+        Value::Array(values) => {
+            assert!(
+                values.len() <= most(schema.max_items),
+                "{path}: {}",
+                values.len()
+            );
+            let Some(JSONSchemaPropsOrArray::Schema(items)) = &schema.items else {
+                unreachable!("{path} has no items");
+            };
+            for value in values {
+                fits(&format!("{path}[]"), items, value);
+            }
+        }
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                let schema = &schema.properties.as_ref().unwrap()[name];
+                fits(&format!("{path}.{name}"), schema, value);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
 }

@@ -91,7 +91,8 @@ fn described(
     let mut conditions =
         condition::merge(&previous.conditions, summary.conditions(), generation, now);
     if summary.drift_is_unknown(input) {
-        keep_drifted(&mut conditions, previous, now);
+        conditions.retain(|condition| condition.type_ != reason::DRIFTED);
+        conditions.extend(drifted_as_known(previous, generation, now));
     }
     SecurityGroupMembershipStatus {
         observed_generation: generation,
@@ -128,23 +129,6 @@ fn with_first_time(error: LastError, previous: Option<&LastError>) -> LastError 
             }
         }
         Some(_) | None => error,
-    }
-}
-
-/// A pass that did not read the target does not know whether drift stands: the condition stays as it was.
-fn keep_drifted(
-    conditions: &mut [Condition],
-    previous: &SecurityGroupMembershipStatus,
-    now: Timestamp,
-) {
-    let drifted = conditions
-        .iter_mut()
-        .find(|condition| condition.type_ == reason::DRIFTED);
-    if let (Some(drifted), Some(kept)) = (
-        drifted,
-        condition::keep(&previous.conditions, reason::DRIFTED, now),
-    ) {
-        *drifted = kept;
     }
 }
 
@@ -245,10 +229,16 @@ fn same_meaning(
     without_request(previous) == without_request(next)
 }
 
+/// Bytes of a state that the schema allows; an unknown state may be longer.
+const STATE_LIMIT: usize = 64;
+/// Lock reasons that the schema allows.
+const LOCKS_LIMIT: usize = 16;
+
 fn target_status(description: &TargetDescription) -> TargetStatus {
+    let locks = description.lock_reasons.iter().take(LOCKS_LIMIT);
     TargetStatus {
-        state: description.state.to_string(),
+        state: condition::truncate(&description.state.to_string(), STATE_LIMIT),
         vpc_id: description.vpc_id.clone(),
-        lock_reasons: description.lock_reasons.clone(),
+        lock_reasons: locks.cloned().collect(),
     }
 }

@@ -444,6 +444,10 @@ fn failure_summary(
 /// Bytes of the cloud's own sentence in a condition: with the advice and the next try a message stays below 250.
 const CAUSE_LIMIT: usize = 110;
 
+/// Bytes of a message in `lastError`, as the schema allows. The cloud's own sentence is shorter; the cause of a lost connection
+/// may list what a certificate is valid for.
+const ERROR_LIMIT: usize = 2048;
+
 fn last_error(failure: &Error, class: Class, now: Timestamp) -> LastError {
     let (code, request_id, message, access_denied_detail) = match failure {
         Error::Api(api) => (
@@ -452,9 +456,12 @@ fn last_error(failure: &Error, class: Class, now: Timestamp) -> LastError {
             api.message.clone(),
             api.access_denied_detail.as_deref().map(str::to_owned),
         ),
-        Error::Transport { .. } | Error::BadAnswer { .. } | Error::BadRow { .. } => {
-            (None, None, failure.to_string(), None)
-        }
+        Error::Transport { .. } | Error::BadAnswer { .. } | Error::BadRow { .. } => (
+            None,
+            None,
+            condition::truncate(&failure.to_string(), ERROR_LIMIT),
+            None,
+        ),
     };
     LastError {
         action: failure.action().to_string(),
