@@ -86,8 +86,10 @@ pub struct LastCheck {
     last_checked: Option<CheckedVersion>,
     /// When it is asked about the same again; none where it accepted it.
     check_after: Option<Instant>,
-    /// Failures in a row.
+    /// Failed checks in a row.
     failures: u32,
+    /// Failed writes of the status in a row. Not counted as checks: a conflict only means that the watch lags.
+    failed_writes: u32,
     /// What its calls met.
     reach: Arc<Reach>,
     /// The status that this process wrote last, and to which UID: the watch may show an older one.
@@ -298,7 +300,7 @@ fn on_error<K: AccountObject>(
     let key = key_of::<K>(&*account);
     warn!(account = %key, %error, "the status could not be written");
     let mut checks = context.checks();
-    let failures = &mut checks.entry(key).or_default().failures;
+    let failures = &mut checks.entry(key).or_default().failed_writes;
     *failures = failures.saturating_add(1);
     Action::requeue(Class::Transient.retry().delay(*failures).min(SECRET_PERIOD))
 }
@@ -502,8 +504,10 @@ async fn write_status<K: AccountObject>(
             );
         }
     }
-    let written = Some((account.uid(), next));
-    context.checks().entry(key.clone()).or_default().written = written;
+    let mut checks = context.checks();
+    let check = checks.entry(key.clone()).or_default();
+    check.written = Some((account.uid(), next));
+    check.failed_writes = 0;
     Ok(())
 }
 

@@ -170,6 +170,39 @@ fn failed_status_writes_cause_no_call_storm() {
 }
 
 #[test]
+fn conflict_delays_the_account_status_by_seconds_only() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        // Empties one of the two values.
+        let write = |id: &str, secret: &str| {
+            let data = json!({
+                "accessKeyID": STANDARD.encode(id), "accessKeySecret": STANDARD.encode(secret),
+            });
+            world.user(
+                Verb::Apply,
+                "secrets",
+                ACCOUNTS[CLUSTER].secret_namespace,
+                "key",
+                json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "key"}, "data": data}),
+            );
+        };
+        for attempt in 0..5 {
+            for (id, secret, problem) in [
+                ("", "a", "accessKeyID is empty"),
+                ("a", "", "accessKeySecret is empty"),
+            ] {
+                // The watch lags behind the operator's own last write: the API server answers the next one with 409.
+                world.faults.refuse_status_writes(1);
+                write(id, secret);
+                seconds(5.0).await;
+                let message = account(&world, CLUSTER).2;
+                assert!(message.contains(problem), "{attempt}: {message}");
+            }
+        }
+    });
+}
+
+#[test]
 fn hanging_account_does_not_delay_other_accounts() {
     in_virtual_time(|| async {
         let world = world().await;
