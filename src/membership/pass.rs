@@ -138,6 +138,11 @@ async fn run_steps(
     context: &Context,
 ) -> Result<ReconcileOutcome, ActError> {
     for _ in 0..STEPS {
+        // The watch may have shown that it has gone, while this pass waited for the target or for an answer. What it owned is
+        // no longer this pass's to hand on or to remove.
+        if context.edges.known_version(uid) == 0 {
+            return Err(ActError::ObjectGone);
+        }
         match decide(&pass.desired, &pass.observed) {
             Step::Finish(outcome) => return Ok(outcome),
             Step::Read => pass.read(context).await,

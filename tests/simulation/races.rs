@@ -187,6 +187,33 @@ fn unclaimed_deleting_successor_blocks_no_deletion() {
     });
 }
 
+/// The pass over the object that is gone waits for another group's slow Join on the same target.
+#[test]
+fn waiting_pass_of_a_gone_object_hands_nothing_on() {
+    for policy in ["RemoveIfJoined", "Retain"] {
+        in_virtual_time(|| async move {
+            let world = world().await;
+            world.membership("m", 0, 0, json!({"deletionPolicy": policy}));
+            seconds(2.0).await;
+            assert_eq!(claim(&world, "m"), "Joined");
+            add_fault(&world, "JoinSecurityGroup", 1, &json!({"latency": "5s"}));
+            world.membership("slow", 0, 1, json!({}));
+            seconds(1.0).await;
+            world.delete("m");
+            seconds(1.0).await;
+            world.patch("m", json!({"metadata": {"finalizers": null}}));
+            assert_eq!(object(&world, "m"), None);
+            world.membership("m", 0, 0, json!({"adoptionPolicy": "Refuse"}));
+            seconds(10.0).await;
+            assert_eq!(ready(&world, "m").1, "AdoptionRefused", "{policy}");
+            assert_eq!(claim(&world, "m"), "", "{policy}");
+            world.delete("m");
+            seconds(2.0).await;
+            assert!(world.is_member("i-0", "sg-a"), "{policy}");
+        });
+    }
+}
+
 #[test]
 fn conflict_on_the_successor_is_retried() {
     in_virtual_time(|| async {
