@@ -74,6 +74,17 @@ fn both_ports_serve_health_state_and_statistics() {
     assert_eq!(journal[0]["action"], "JoinSecurityGroup");
     assert_eq!(journal[0]["target"], "i-sim000000");
     assert_eq!(journal[0]["securityGroupId"], "sg-sim0000");
+    let (key, _) = security_group_operator::simulator::DEFAULT_ACCESS_KEY;
+    assert_eq!(journal[0]["by"], key);
+    let leave = r#"{"leave": {"target": "i-sim000000", "securityGroupId": "sg-sim0000"}}"#;
+    for _ in 0..2 {
+        assert_eq!(simulator.admin("POST", "/change", leave).status, 204);
+    }
+    let journal = simulator.admin("GET", "/journal", "").body;
+    let journal: Value = serde_json::from_str(&journal).unwrap();
+    assert_eq!(journal.as_array().unwrap().len(), 2, "{journal}");
+    assert_eq!(journal[1]["action"], "LeaveSecurityGroup");
+    assert_eq!(journal[1]["by"], "admin");
     assert_eq!(simulator.admin("POST", "/stats/reset", "").status, 204);
     assert_eq!(simulator.stats()["calls"], json!({}));
     assert_eq!(simulator.admin("GET", "/journal", "").body, "[]");

@@ -720,3 +720,33 @@ fn default_quotas_match_the_vendors_page() {
         "InstanceSecurityGroupLimitExceeded"
     );
 }
+
+#[test]
+fn effect_may_come_later_than_the_answer() {
+    let mut fixture = Fixture::new();
+    let fault = json!({"count": 1, "fault": {"error": {"code": "RequestTimeout"}}, "effectAfter": "12s"});
+    let timeout = |fixture: &Fixture| {
+        let fault = serde_json::from_value(fault.clone()).unwrap();
+        fixture.simulator.add_fault(fault);
+    };
+    let entries = |fixture: &Fixture| fixture.simulator.journal().as_array().unwrap().len();
+    timeout(&fixture);
+    assert_eq!(fixture.call(KEY, "join i-web sg-web").0, 504);
+    assert_eq!(entries(&fixture), 0);
+    fixture.now += Duration::from_secs(11);
+    fixture.simulator.advance(fixture.now);
+    assert_eq!(entries(&fixture), 0);
+    let due = fixture.now + Duration::from_secs(1);
+    fixture.now += Duration::from_secs(5);
+    fixture.simulator.advance(fixture.now);
+    let journal = fixture.simulator.journal();
+    assert_eq!(journal[0]["at"], due.to_string(), "{journal}");
+    assert_eq!(journal[0]["by"], KEY.0);
+    // Its preconditions are those of the time at which it takes effect.
+    timeout(&fixture);
+    assert_eq!(fixture.call(KEY, "leave i-web sg-web").0, 504);
+    fixture.change(json!({"leave": {"target": "i-web", "securityGroupId": "sg-web"}}));
+    fixture.now += Duration::from_secs(20);
+    fixture.simulator.advance(fixture.now);
+    assert_eq!(entries(&fixture), 2, "{}", fixture.simulator.journal());
+}

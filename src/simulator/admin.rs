@@ -30,14 +30,17 @@ pub fn router(simulator: Arc<Simulator>) -> Router {
 }
 
 async fn state(State(simulator): State<Arc<Simulator>>) -> Json<Value> {
+    simulator.advance(Timestamp::now());
     Json(simulator.snapshot(Timestamp::now()))
 }
 
 async fn stats(State(simulator): State<Arc<Simulator>>) -> Json<Value> {
+    simulator.advance(Timestamp::now());
     Json(simulator.stats())
 }
 
 async fn journal(State(simulator): State<Arc<Simulator>>) -> Json<Value> {
+    simulator.advance(Timestamp::now());
     Json(simulator.journal())
 }
 

@@ -167,6 +167,17 @@ pub enum ChangeError {
     Inventory(#[from] InventoryError),
 }
 
+impl Change {
+    /// The edge that a Join or Leave names.
+    #[must_use]
+    pub fn edge(&self) -> Option<EdgeChange> {
+        if let Self::Join(edge) | Self::Leave(edge) = self {
+            return Some(edge.clone());
+        }
+        None
+    }
+}
+
 impl Cloud {
     /// Makes a change.
     ///

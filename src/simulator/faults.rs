@@ -37,6 +37,9 @@ pub struct Fault {
     /// Whether the call still takes effect: the change is made, and its answer is lost or replaced.
     #[serde(default)]
     pub effect: bool,
+    /// The call takes effect this much later, although its answer is lost or replaced now. `effect` need not be set then.
+    #[serde(default, deserialize_with = "optional_duration")]
+    pub effect_after: Option<Duration>,
     /// The effect.
     pub fault: Kind,
 }
@@ -149,7 +152,18 @@ pub struct Hit {
     /// Extra latency.
     pub latency: Duration,
     /// The harm, and whether the call still takes effect.
-    pub harm: Option<(Harm, bool)>,
+    pub harm: Option<(Harm, Effect)>,
+}
+
+/// Whether a call whose answer is lost or replaced still takes effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Never.
+    None,
+    /// Before the answer.
+    Now,
+    /// This much later, if its preconditions hold then.
+    After(Duration),
 }
 
 /// Harm to an answer.
@@ -214,7 +228,7 @@ impl Faults {
                 hit.latency = hit.latency.saturating_add(latency);
                 continue;
             }
-            hit.harm = fault.fault.harm().map(|harm| (harm, fault.effect));
+            hit.harm = fault.fault.harm().map(|harm| (harm, fault.effect()));
             break;
         }
         list.retain(|fault| fault.count != Some(0));
@@ -223,6 +237,14 @@ impl Faults {
 }
 
 impl Fault {
+    fn effect(&self) -> Effect {
+        match self.effect_after {
+            Some(after) => Effect::After(after),
+            None if self.effect => Effect::Now,
+            None => Effect::None,
+        }
+    }
+
     fn matches(&self, subject: Subject<'_>) -> bool {
         let is = |wanted: &Option<String>, given: Option<&str>| {
             wanted.as_deref().is_none_or(|wanted| given == Some(wanted))
@@ -315,7 +337,7 @@ mod tests {
         assert!(faults.strike(join("i-1")).harm.is_none(), "skipped");
         assert!(matches!(
             faults.strike(join("i-1")).harm,
-            Some((Harm::Reset, true))
+            Some((Harm::Reset, Effect::Now))
         ));
         assert!(faults.strike(join("i-1")).harm.is_none(), "used up");
         assert_eq!(faults.left(), 0);
@@ -330,7 +352,7 @@ mod tests {
         ));
         let hit = faults.strike(join("i-1"));
         assert_eq!(hit.latency, Duration::from_secs(2));
-        assert!(matches!(hit.harm, Some((Harm::Error(error), false)) if error.status == 503));
+        assert!(matches!(hit.harm, Some((Harm::Error(error), Effect::None)) if error.status == 503));
     }
 
     #[test]

@@ -43,17 +43,21 @@ use serde_json::{Value, json};
 
 use account::{AccessKey, Caller};
 use action::Action;
-use change::{Change, ChangeError};
+use change::{Change, ChangeError, EdgeChange};
 use cloud::{Cloud, InterfaceKind};
 use error::ApiError;
-use faults::{Body, Fault, Faults, Harm, Hit, Subject};
+use faults::{Body, Effect, Fault, Faults, Harm, Hit, Subject};
 use parameters::Parameters;
 use rpc::{Nonces, Wire};
 use throttle::Throttle;
+use timeline::later;
 
 /// The access key of a simulator without any other key. Valid for a simulator only.
 pub const DEFAULT_ACCESS_KEY: (&str, &str) =
     ("LTAI5tSimulatorDefaultKey", "simulator-default-secret");
+
+/// Who made a change without a call, in the journal.
+const BY_ADMIN: &str = "admin";
 
 /// The simulated cloud behind its wire protocol.
 #[derive(Debug)]
@@ -69,10 +73,20 @@ struct State {
     calls: BTreeMap<&'static str, BTreeMap<String, u64>>,
     effects: BTreeMap<&'static str, u64>,
     journal: VecDeque<Value>,
+    late: Vec<LateCall>,
 }
 
-/// Number of accepted Joins and Leaves in the journal.
+/// Number of changes in the journal.
 const JOURNAL: usize = 10_000;
+
+/// A call whose answer was lost or replaced before it took effect.
+#[derive(Debug)]
+struct LateCall {
+    due: Timestamp,
+    action: Action,
+    caller: Caller,
+    parameters: Parameters,
+}
 
 /// The response, its delay, and its delivery.
 #[derive(Debug)]
@@ -122,6 +136,7 @@ impl Simulator {
             calls: BTreeMap::new(),
             effects: BTreeMap::new(),
             journal: VecDeque::new(),
+            late: Vec::new(),
         }))
     }
 
@@ -129,7 +144,14 @@ impl Simulator {
     #[must_use]
     pub fn answer(&self, request: &Request<Bytes>, now: Timestamp) -> Answer {
         let wire = Wire::read(request);
-        self.state().answer(&wire, now)
+        let mut state = self.state();
+        state.advance(now);
+        state.answer(&wire, now)
+    }
+
+    /// Lets every call take effect that is due. Each request and each change does this first.
+    pub fn advance(&self, now: Timestamp) {
+        self.state().advance(now);
     }
 
     /// Makes a change without an API call.
@@ -137,7 +159,15 @@ impl Simulator {
     /// # Errors
     /// A sentence that names the field.
     pub fn change(&self, change: Change, now: Timestamp) -> Result<(), ChangeError> {
-        self.state().cloud.change(change, now)
+        let mut state = self.state();
+        state.advance(now);
+        let edge = change.edge();
+        let before = edge.as_ref().is_some_and(|edge| state.is_member(edge, now));
+        state.cloud.change(change, now)?;
+        if let Some(edge) = edge {
+            state.note(BY_ADMIN, &edge, before, now);
+        }
+        Ok(())
     }
 
     /// Replaces all faults.
@@ -170,11 +200,18 @@ impl Simulator {
         json!({"calls": state.calls, "effects": state.effects, "faults": state.faults.left()})
     }
 
-    /// The last 10,000 accepted Joins and Leaves since the statistics were reset, oldest first: `[{"at", "action", "target",
-    /// "securityGroupId"}]`. Includes those whose answer was lost, excludes changes by the admin port.
+    /// The last 10,000 Joins and Leaves that changed a membership since the statistics were reset, oldest first: `[{"at",
+    /// "action", "target", "securityGroupId", "by"}]`. `by` is the access key ID of a call, and `admin` for a change without a
+    /// call. Includes calls whose answer was lost.
     #[must_use]
     pub fn journal(&self) -> Value {
         self.state().journal.iter().cloned().collect()
+    }
+
+    /// The journal entries from number `from` (0-based) on.
+    #[must_use]
+    pub fn journal_from(&self, from: usize) -> Vec<Value> {
+        self.state().journal.iter().skip(from).cloned().collect()
     }
 
     /// Resets the statistics and the journal.
@@ -283,39 +320,87 @@ impl State {
         hit: Hit,
         now: Timestamp,
     ) -> (Result<Value, ApiError>, Hit) {
-        let takes_effect = match &hit.harm {
-            None | Some((_, true) | (Harm::Malformed(Body::Truncated | Body::Drip), _)) => true,
-            Some((Harm::Error(_) | Harm::Reset | Harm::Silence | Harm::Malformed(_), false)) => {
-                false
+        let effect = match &hit.harm {
+            None | Some((Harm::Malformed(Body::Truncated | Body::Drip), Effect::None)) => {
+                Effect::Now
             }
+            Some((
+                Harm::Error(_) | Harm::Reset | Harm::Silence | Harm::Malformed(_),
+                effect,
+            )) => *effect,
         };
-        if !takes_effect {
-            return (Ok(Value::Null), hit);
+        match effect {
+            Effect::Now => (self.run(action, caller, wire.parameters(), now), hit),
+            Effect::None => (Ok(Value::Null), hit),
+            Effect::After(after) => {
+                self.late.push(LateCall {
+                    due: later(now, after),
+                    action,
+                    caller: caller.clone(),
+                    parameters: wire.parameters().clone(),
+                });
+                (Ok(Value::Null), hit)
+            }
         }
-        let result = action.run(&mut self.cloud, caller, wire.parameters(), now);
-        if result.is_ok() {
-            *self.effects.entry(action.as_str()).or_default() += 1;
-            self.note(action, wire.parameters(), now);
-        }
-        (result, hit)
     }
 
-    fn note(&mut self, action: Action, parameters: &Parameters, now: Timestamp) {
-        if !matches!(
-            action,
-            Action::JoinSecurityGroup | Action::LeaveSecurityGroup
-        ) {
+    fn run(
+        &mut self,
+        action: Action,
+        caller: &Caller,
+        parameters: &Parameters,
+        now: Timestamp,
+    ) -> Result<Value, ApiError> {
+        let edge = EdgeChange {
+            target: parameters
+                .text("InstanceId")
+                .or_else(|| parameters.text("NetworkInterfaceId"))
+                .unwrap_or_default()
+                .to_owned(),
+            security_group_id: parameters
+                .text("SecurityGroupId")
+                .unwrap_or_default()
+                .to_owned(),
+        };
+        let before = self.is_member(&edge, now);
+        let result = action.run(&mut self.cloud, caller, parameters, now);
+        if result.is_ok() {
+            *self.effects.entry(action.as_str()).or_default() += 1;
+            self.note(&caller.access_key, &edge, before, now);
+        }
+        result
+    }
+
+    fn advance(&mut self, now: Timestamp) {
+        while let Some(next) = (0..self.late.len())
+            .filter(|at| self.late.get(*at).is_some_and(|call| call.due <= now))
+            .min_by_key(|at| self.late.get(*at).map(|call| call.due))
+        {
+            let call = self.late.remove(next);
+            let _ = self.run(call.action, &call.caller, &call.parameters, call.due);
+        }
+    }
+
+    fn is_member(&self, edge: &EdgeChange, now: Timestamp) -> bool {
+        self.cloud.member(&edge.target, now).is_some_and(|member| {
+            let groups = self.cloud.groups_of(&member, now);
+            groups.iter().any(|id| **id == *edge.security_group_id)
+        })
+    }
+
+    /// Writes a change of a membership into the journal; nothing if it changed none.
+    fn note(&mut self, by: &str, edge: &EdgeChange, before: bool, now: Timestamp) {
+        let after = self.is_member(edge, now);
+        if before == after {
             return;
         }
         if self.journal.len() == JOURNAL {
             self.journal.pop_front();
         }
-        let target = parameters
-            .text("InstanceId")
-            .or_else(|| parameters.text("NetworkInterfaceId"));
+        let action = if after { Action::JoinSecurityGroup } else { Action::LeaveSecurityGroup };
         self.journal.push_back(json!({
-            "at": now.to_string(), "action": action.as_str(), "target": target,
-            "securityGroupId": parameters.text("SecurityGroupId"),
+            "at": now.to_string(), "action": action.as_str(), "target": edge.target,
+            "securityGroupId": edge.security_group_id, "by": by,
         }));
     }
 

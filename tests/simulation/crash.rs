@@ -296,7 +296,7 @@ pub async fn run(path: &Path, crashes: &[(usize, KillPoint)], traced: bool) -> E
             }
         }
     }
-    world.monitor.check_orphans();
+    world.monitor.check_all_left_behind();
     End {
         picture: world.picture(),
         violations: world.monitor.violations(),

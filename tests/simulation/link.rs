@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use crate::api_server::request::Reply;
 use crate::api_server::store::Entry;
 use crate::api_server::{ApiServer, Call, CallFault, FaultPlan, Verb, WatchFault};
-use crate::monitor::{MEMBERSHIPS, Monitor};
+use crate::monitor::{Edge, MEMBERSHIPS, Monitor};
 
 /// At which side of a request an operator is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -321,6 +321,41 @@ impl FaultPlan for ApiSide {
     }
 }
 
+/// A Join on its way; when it is dropped, the operator has its answer, or nobody will ever.
+struct OpenJoin {
+    monitor: Arc<Monitor>,
+    edge: Edge,
+    number: usize,
+    answered: bool,
+}
+
+impl OpenJoin {
+    fn send(monitor: &Arc<Monitor>, edge: Edge) -> Self {
+        Self {
+            number: monitor.join_sent(&edge),
+            monitor: Arc::clone(monitor),
+            edge,
+            answered: false,
+        }
+    }
+
+    fn answered(join: Option<&mut Self>) {
+        if let Some(join) = join {
+            join.answered = true;
+        }
+    }
+}
+
+impl Drop for OpenJoin {
+    fn drop(&mut self) {
+        if self.answered {
+            self.monitor.join_answered(&self.edge, self.number);
+        } else {
+            self.monitor.join_unanswered(&self.edge, self.number);
+        }
+    }
+}
+
 /// The operator's end of the wire to the cloud.
 pub struct CloudSide(pub Arc<Link>);
 
@@ -364,6 +399,9 @@ impl CloudSide {
         if end == Some(KillPoint::Before) {
             return std::future::pending().await;
         }
+        let mut join = target.clone().zip(group.clone()).filter(|_| action == "JoinSecurityGroup").map(|edge| {
+            OpenJoin::send(&link.monitor, edge)
+        });
         let mut lost = false;
         if end.is_none() && link.faults.strikes(|rates| rates.cloud) {
             let roll = link.faults.roll(0..9);
@@ -371,6 +409,7 @@ impl CloudSide {
                 .trace(|| format!("  fault of the cloud: {roll}"));
             match roll {
                 0 => {
+                    OpenJoin::answered(join.as_mut());
                     return Err(TransportError::Connect {
                         cause: "refused".to_owned(),
                     });
@@ -418,7 +457,15 @@ impl CloudSide {
         }
         match answer.delivery {
             _ if lost => Err(interrupted()),
-            Delivery::Whole => Ok(answer.response),
+            Delivery::Whole => {
+                if !answer.response.status().is_server_error() {
+                    OpenJoin::answered(join.as_mut());
+                }
+                if action.starts_with("Describe") && answer.outcome == "OK" {
+                    link.monitor.told(&action, answer.response.body(), started);
+                }
+                Ok(answer.response)
+            }
             Delivery::Reset | Delivery::Truncated | Delivery::Drip => Err(interrupted()),
             Delivery::Silence => {
                 tokio::time::sleep(deadline).await;
@@ -440,6 +487,7 @@ pub fn fault(fault: Kind, effect: bool) -> Fault {
         skip: 0,
         probability: None,
         effect: effect && matches!(fault, Kind::Error(ref error) if error.code == "InternalError"),
+        effect_after: None,
         fault,
     }
 }

@@ -185,6 +185,7 @@ fn no_schedule_of_faults_breaks_an_invariant() {
             progress(done, started.elapsed(), violations.load(Ordering::Relaxed));
         }
     });
+    print!("{}", monitor::exceptions());
     assert_eq!(
         violations.into_inner(),
         0,

@@ -1,6 +1,7 @@
 //! Random schedules: what users, others, the cloud and faults do in some minutes, drawn from a seed; then everything gets
 //! well again, and what is left must settle, be right, and stay still.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -375,7 +376,10 @@ pub async fn run(schedule: &Schedule, traced: bool) -> Outcome {
     sleep_until(&mut world, settle).await;
     heal(&mut world);
     let mut problems = settle_down(&mut world).await;
-    world.monitor.check_orphans();
+    if problems.is_empty() {
+        problems = delete_all(&mut world).await;
+    }
+    world.monitor.check_all_left_behind();
     problems.extend(world.monitor.violations());
     Outcome {
         problems,
@@ -425,6 +429,31 @@ fn heal(world: &mut World) {
         let name = format!("{}/{}", metadata("/namespace"), metadata("/name"));
         world.patch(&name, json!({"spec": {"suspend": false}}));
     }
+}
+
+/// Deletes every object: what the operator joined must have gone with the last of each edge.
+async fn delete_all(world: &mut World) -> Vec<String> {
+    world.monitor.trace(|| "everything is deleted".to_owned());
+    let names = |world: &World| -> Vec<String> {
+        let objects = world.objects();
+        let name = |object: &Arc<Value>| {
+            let metadata = |field| text(&object["metadata"], field);
+            format!("{}/{}", metadata("/namespace"), metadata("/name"))
+        };
+        objects.iter().map(name).collect()
+    };
+    for name in names(world) {
+        world.delete(&name);
+    }
+    let begun = Instant::now();
+    while begun.elapsed() < PATIENCE {
+        if names(world).is_empty() {
+            return Vec::new();
+        }
+        sleep_until(world, Instant::now() + Duration::from_secs(5)).await;
+    }
+    let stay = |name: String| format!("I7: {name} is deleted and stays");
+    names(world).into_iter().map(stay).collect()
 }
 
 /// Two scans, and where the operator said that it would look later, until then.

@@ -134,6 +134,7 @@ impl World {
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) {
         let incarnation = self.incarnations.len();
+        self.monitor.process_started();
         let link = Arc::new(Link {
             incarnation,
             server: Arc::clone(&self.server),
@@ -292,6 +293,9 @@ impl World {
         let reply = self.server.answer(&request, None);
         let uid = text(&reply.body, "/metadata/uid");
         self.monitor.touched(&uid);
+        if verb == Verb::Merge && request.body["metadata"].get("finalizers").is_some() {
+            self.monitor.finalizer_taken_off(&uid);
+        }
         if request.body.get("spec").is_some() && verb == Verb::Merge {
             self.monitor.respecified(&uid);
         }
@@ -378,19 +382,11 @@ impl World {
     /// Changes the cloud behind the operator's back; see the manual of the simulator.
     pub fn cloud(&self, change: Value) {
         self.monitor.trace(|| format!("cloud: {change}"));
-        let joined = change.get("join").map(|edge| (edge.clone(), true));
-        let left = change.get("leave").map(|edge| (edge.clone(), false));
-        if let Some((edge, joined)) = joined.or(left) {
-            self.monitor.foreign(
-                &text(&edge, "/target"),
-                &text(&edge, "/securityGroupId"),
-                joined,
-            );
-        }
         // One that does not fit (a target that is gone) changes nothing.
         let _ = self
             .simulator
             .change(serde_json::from_value(change).unwrap(), self.server.now());
+        self.monitor.read_journal();
     }
 
     pub fn foreign(&self, target: usize, group: usize, joins: bool) {

@@ -1,4 +1,4 @@
-//! Checks what the operator asks of the cloud: no Join that nobody asks for, I1 and I2.
+//! Checks what the operator asks of the cloud: no Join that no object asks for, and I1.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::topology::{self, MISPLACED, OWNER, TARGETS};
 
-use super::{EdgeFacts, Monitor, PASS, condition, is_deleting, text};
+use super::{Monitor, PASS, condition, is_deleting, text};
 
 impl Monitor {
     /// Whether a target was listed by an answer to a call that began within `age`.
@@ -32,6 +32,7 @@ impl Monitor {
         started: Instant,
     ) {
         self.read_log();
+        self.read_journal();
         let action = parameters
             .get("Action")
             .map(String::as_str)
@@ -41,21 +42,9 @@ impl Monitor {
             .or_else(|| parameters.get("NetworkInterfaceId"));
         let group = parameters.get("SecurityGroupId");
         if action.starts_with("Describe") && answer.outcome == "OK" {
-            let body = String::from_utf8_lossy(answer.response.body());
-            let interfaces = action == "DescribeNetworkInterfaces";
-            let field = if interfaces {
-                "NetworkInterfaceId"
-            } else {
-                "InstanceId"
-            };
             let mut state = self.state.lock().unwrap();
-            for target in &TARGETS[..MISPLACED] {
-                // An interface's row names its instance as well, and an instance's its interfaces.
-                if target.is_interface() == interfaces
-                    && body.contains(&format!("\"{field}\":\"{}\"", target.id))
-                {
-                    state.answered(target.id, started);
-                }
+            for target in listed(action, answer.response.body()) {
+                state.answered(target, started);
             }
         }
         let (Some(target), Some(group)) = (target, group) else {
@@ -71,25 +60,16 @@ impl Monitor {
             self.state.lock().unwrap().cloud_changes += 1;
         }
         match (before, after) {
-            (false, true) => {
-                let input = EdgeFacts {
-                    by_operator: true,
-                    since: Instant::now(),
-                    named: true,
-                    owned: self
-                        .naming(target, group)
-                        .iter()
-                        .any(|one| one["metadata"]["annotations"][ORIGIN_ANNOTATION] == "Joined"),
-                };
-                self.state
-                    .lock()
-                    .unwrap()
-                    .edges
-                    .insert((target.clone(), group.clone()), input);
-                self.check_join(target, group);
-            }
+            (false, true) => self.check_join(target, group),
             (true, false) => self.check_leave(incarnation, target, group),
             (true, true) | (false, false) => {}
+        }
+    }
+
+    /// The operator has the answer to a Describe.
+    pub fn told(&self, action: &str, body: &[u8], started: Instant) {
+        for target in listed(action, body) {
+            self.told_about(target, started);
         }
     }
 
@@ -110,14 +90,8 @@ impl Monitor {
         }
     }
 
-    /// I1 and I2.
+    /// I1.
     fn check_leave(&self, incarnation: usize, target: &str, group: &str) {
-        let input = self
-            .state
-            .lock()
-            .unwrap()
-            .edges
-            .remove(&(target.to_owned(), group.to_owned()));
         let objects = self.naming(target, group);
         let deleting: Vec<&Arc<Value>> = objects
             .iter()
@@ -157,26 +131,6 @@ impl Monitor {
                 ));
             }
         }
-        let Some(input) = input else { return };
-        let allowed = deleting.iter().any(|object| {
-            object["spec"]["deletionPolicy"] == "Remove"
-                || self.is_just_respecified(&text(object, "/metadata/uid"))
-        });
-        let all_later = objects.iter().all(|object| {
-            let born = self
-                .state
-                .lock()
-                .unwrap()
-                .births
-                .get(&(text(object, "/metadata/uid"), 1))
-                .copied();
-            born.is_some_and(|born| self.could_see(born, &input))
-        });
-        if !input.by_operator && !input.named && !allowed && all_later && !deleting.is_empty() {
-            self.violated(format!(
-                "I2: {target} left {group}, which was there before every object and was to be kept"
-            ));
-        }
     }
 
     /// Whether a condition has stood for longer than a pass takes: one that runs may not know of it yet.
@@ -212,4 +166,21 @@ impl Monitor {
                         && account["spec"]["grants"] != json!([])
                 })
     }
+}
+
+/// The targets that an answer to a Describe lists.
+fn listed<'a>(action: &str, body: &'a [u8]) -> impl Iterator<Item = &'static str> + 'a {
+    let body = String::from_utf8_lossy(body);
+    let interfaces = action == "DescribeNetworkInterfaces";
+    let field = if interfaces {
+        "NetworkInterfaceId"
+    } else {
+        "InstanceId"
+    };
+    // An interface's row names its instance as well, and an instance's its interfaces.
+    TARGETS[..MISPLACED]
+        .iter()
+        .filter(move |target| target.is_interface() == interfaces)
+        .filter(move |target| body.contains(&format!("\"{field}\":\"{}\"", target.id)))
+        .map(|target| target.id)
 }

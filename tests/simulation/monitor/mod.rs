@@ -2,6 +2,7 @@
 //! operator does to them, at each effect. Keeps the trace of the schedule.
 
 mod calls;
+mod ledger;
 mod writes;
 
 use std::collections::HashMap;
@@ -16,6 +17,9 @@ use tokio::time::Instant;
 use crate::api_server::store::Entry;
 use crate::api_server::{ApiServer, Call};
 use crate::topology::home;
+
+pub use ledger::{Edge, exceptions};
+use ledger::Ledger;
 
 /// A pass that began before an object was shown does not know it. No call and no wait of a pass is longer.
 pub const PASS: Duration = Duration::from_secs(40);
@@ -38,7 +42,7 @@ pub struct Monitor {
 struct State {
     trace: Option<Vec<String>>,
     violations: Vec<String>,
-    edges: HashMap<(String, String), EdgeFacts>,
+    ledger: Ledger,
     /// When an object of this UID first had this generation.
     births: HashMap<(String, i64), Instant>,
     /// When each object was last shown to each incarnation.
@@ -55,16 +59,6 @@ struct State {
     gone: HashMap<(String, String), Instant>,
     writes: usize,
     cloud_changes: usize,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct EdgeFacts {
-    by_operator: bool,
-    since: Instant,
-    /// Whether an object named it at that time.
-    named: bool,
-    /// Whether one of these said that it had joined, so that it was made for an owner.
-    owned: bool,
 }
 
 impl State {
@@ -139,28 +133,6 @@ impl Monitor {
                     .any(|id| **id == *group)
             })
         })
-    }
-
-    /// Whether an object that was made then could see from its first look on that the edge was there.
-    fn could_see(&self, born: Instant, input: &EdgeFacts) -> bool {
-        born > input.since + self.lag + Duration::from_secs(1)
-    }
-
-    /// Somebody else has changed an edge.
-    pub fn foreign(&self, target: &str, group: &str, joined: bool) {
-        let input = EdgeFacts {
-            by_operator: false,
-            since: Instant::now(),
-            named: !self.naming(target, group).is_empty(),
-            owned: false,
-        };
-        let mut state = self.state.lock().unwrap();
-        let key = (target.to_owned(), group.to_owned());
-        if joined {
-            state.edges.entry(key).or_insert(input);
-        } else {
-            state.edges.remove(&key);
-        }
     }
 
     /// A user has done something to an object.
