@@ -42,6 +42,8 @@ pub struct FaultRates {
     pub event: f64,
     /// A list shows an old revision.
     pub old_list: f64,
+    /// The answer to a Join or Leave is lost, and the call takes effect within the minute after.
+    pub late: f64,
 }
 
 /// Shared by all incarnations of a world: whether faults are on, and the random numbers that decide.
@@ -210,6 +212,22 @@ impl Link {
     pub fn pause(&self, paused: bool) {
         self.paused.store(paused, Ordering::SeqCst);
         self.resumed.notify_waiters();
+    }
+
+    /// Has the next call of the action answered with 504 and take effect `after` that.
+    fn take_effect_late(&self, action: &str, after: Duration) {
+        self.monitor.trace(|| format!("  fault: the effect comes {after:?} late"));
+        self.simulator.add_fault(Fault {
+            action: Some(action.to_owned()),
+            effect_after: Some(after),
+            ..fault(error("RequestTimeout"), false)
+        });
+        let monitor = Arc::clone(&self.monitor);
+        tokio::spawn(async move {
+            // The call arrives 10 ms after it was sent, or once a stopped process goes on.
+            tokio::time::sleep(after + Duration::from_millis(10)).await;
+            monitor.read_journal();
+        });
     }
 
     async fn wait_until_running(&self) {
@@ -403,7 +421,10 @@ impl CloudSide {
             OpenJoin::send(&link.monitor, edge)
         });
         let mut lost = false;
-        if end.is_none() && link.faults.strikes(|rates| rates.cloud) {
+        if end.is_none() && group.is_some() && link.faults.strikes(|rates| rates.late) {
+            let after = Duration::from_millis(link.faults.roll(100..60_000));
+            link.take_effect_late(&action, after);
+        } else if end.is_none() && link.faults.strikes(|rates| rates.cloud) {
             let roll = link.faults.roll(0..9);
             link.monitor
                 .trace(|| format!("  fault of the cloud: {roll}"));

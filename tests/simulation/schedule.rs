@@ -73,6 +73,25 @@ pub enum Act {
         seconds: u64,
     },
     Second,
+    /// `kubectl get -o yaml | sed | kubectl create -f -`: annotations and finalizers are copied.
+    Copy {
+        from: usize,
+        name: usize,
+        target: usize,
+        group: usize,
+    },
+    /// `kubectl replace` with a manifest without finalizers and annotations.
+    Replace {
+        name: usize,
+    },
+    /// `kubectl replace --force`: deleted, and created again.
+    Recreate {
+        name: usize,
+    },
+    /// Finalizers are taken off by hand.
+    Strip {
+        name: usize,
+    },
 }
 
 /// A whole schedule.
@@ -94,6 +113,7 @@ impl Schedule {
             cloud: rates(&[0.0, 0.0, 0.05, 0.3]),
             event: rates(&[0.0, 0.0, 0.05, 0.3]),
             old_list: rates(&[0.0, 0.0, 0.0, 0.3]),
+            late: 0.0,
         };
         // No API server hands out an old list to a client that names no revision; see docs/proof.md.
         let rates = FaultRates {
@@ -134,6 +154,65 @@ impl Schedule {
         }
     }
 
+    /// The schedule of a seed with what the plain ones have not: effects that come late, a Describe that lags more often, and
+    /// objects that are copied, replaced, created again, and stripped of their finalizers.
+    pub fn draw_wide(seed: u64) -> Self {
+        let mut schedule = Self::draw(seed);
+        let mut random = StdRng::seed_from_u64(!seed);
+        let random = &mut random;
+        schedule.options.rates.late = [0.0, 0.1, 0.5][random.random_range(0..3)];
+        if random.random_bool(0.5) {
+            schedule.options.lag = Duration::from_millis(random.random_range(100..5_000));
+        }
+        for _ in 0..random.random_range(1..6) {
+            let (at, target, group) = schedule.some_create(random);
+            let name = random.random_range(0..NAMES.len());
+            let act = match random.random_range(0..8) {
+                0 | 1 => Act::Copy {
+                    from: random.random_range(0..NAMES.len()),
+                    name,
+                    target,
+                    group,
+                },
+                2 => Act::Replace { name },
+                3 => Act::Strip { name },
+                4 | 5 => Act::Foreign {
+                    target,
+                    group,
+                    joins: random.random_bool(0.6),
+                },
+                _ => Act::Recreate { name },
+            };
+            schedule.acts.push((at, act));
+        }
+        schedule.acts.sort_by_key(|(at, _)| *at);
+        schedule
+    }
+
+    /// A moment after one of the objects was created, and its edge.
+    fn some_create(&self, random: &mut StdRng) -> (Duration, usize, usize) {
+        let created: Vec<(Duration, usize, usize)> = self
+            .acts
+            .iter()
+            .filter_map(|(at, act)| match act {
+                Act::Create { target, group, .. } => Some((*at, *target, *group)),
+                _ => None,
+            })
+            .collect();
+        let after = Duration::from_millis(match random.random_range(0..3) {
+            0 => random.random_range(1..200),
+            1 => random.random_range(200..10_000),
+            _ => random.random_range(10_000..90_000),
+        });
+        match created.len() {
+            0 => (after, 0, 0),
+            count => {
+                let (at, target, group) = created[random.random_range(0..count)];
+                (at + after, target, group)
+            }
+        }
+    }
+
     /// How much there is in it: acts, and kinds of faults.
     pub fn size(&self) -> usize {
         let SimOptions {
@@ -147,8 +226,9 @@ impl Schedule {
             cloud,
             event,
             old_list,
+            late,
         } = rates;
-        let faults = [api, cloud, event, old_list];
+        let faults = [api, cloud, event, old_list, late];
         self.acts.len()
             + faults.into_iter().filter(|rate| *rate > 0.0).count()
             + usize::from(!lag.is_zero())
@@ -306,6 +386,17 @@ impl Act {
             Self::Kill { after, point } => world.schedule_kill(*after, *point),
             Self::Stop { .. } => {}
             Self::Second => world.start(None),
+            Self::Copy {
+                from,
+                name,
+                target,
+                group,
+            } => world.copy(NAMES[*from], NAMES[*name], *target, *group),
+            Self::Replace { name } => world.replace(NAMES[*name]),
+            Self::Recreate { name } => world.recreate(NAMES[*name]),
+            Self::Strip { name } => {
+                world.patch(NAMES[*name], json!({"metadata": {"finalizers": null}}));
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::schedule::Schedule;
+use crate::schedule::{Act, Schedule};
 
 /// The smallest schedule that is found to fail as well. Replay is exact, so that one run an attempt is enough.
 pub fn shrink(failing: &Schedule, mut fails: impl FnMut(&Schedule) -> bool) -> Schedule {
@@ -26,7 +26,10 @@ fn calm(smallest: &mut Schedule, fails: &mut impl FnMut(&Schedule) -> bool) {
         |schedule| schedule.options.rates.event = 0.0,
         |schedule| schedule.options.rates.old_list = 0.0,
         |schedule| schedule.options.lag = Duration::ZERO,
-        |schedule| schedule.options.several = false,
+        |schedule| {
+            schedule.options.several = false;
+            schedule.acts.retain(|(_, act)| !matches!(act, Act::Second));
+        },
     ];
     for calm in without {
         let mut attempt = smallest.clone();

@@ -277,35 +277,14 @@ impl World {
         name: &str,
         body: Value,
     ) -> Reply {
-        let request = Request {
-            verb,
-            kind: Kind::by_plural(plural),
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-            status: false,
-            query: BTreeMap::from([
-                ("fieldManager".to_owned(), "user".to_owned()),
-                ("force".to_owned(), "true".to_owned()),
-            ]),
-            metadata_only: false,
-            body,
-        };
-        let reply = self.server.answer(&request, None);
-        let uid = text(&reply.body, "/metadata/uid");
-        self.monitor.touched(&uid);
-        if verb == Verb::Merge && request.body["metadata"].get("finalizers").is_some() {
-            self.monitor.finalizer_taken_off(&uid);
+        self.user_handle().user(verb, plural, namespace, name, body)
+    }
+
+    fn user_handle(&self) -> User {
+        User {
+            server: Arc::clone(&self.server),
+            monitor: Arc::clone(&self.monitor),
         }
-        if request.body.get("spec").is_some() && verb == Verb::Merge {
-            self.monitor.respecified(&uid);
-        }
-        self.monitor.trace(|| {
-            format!(
-                "user: {verb:?} {plural} {name} {} -> {}",
-                request.body, reply.code
-            )
-        });
-        reply
     }
 
     pub fn write_secret(&self, account: usize, key: usize) {
@@ -337,6 +316,64 @@ impl World {
             namespace,
             json!({"metadata": {"name": name}, "spec": spec}),
         )
+    }
+
+    fn manifest(&self, name: &str) -> Option<Value> {
+        let (namespace, name) = place(name);
+        let object = self.server.object(MEMBERSHIPS, namespace, name)?;
+        Some(json!({"metadata": {"name": name}, "spec": object["spec"]}))
+    }
+
+    /// Creates an object from the manifest of another one, with its annotations and finalizers.
+    pub fn copy(&self, from: &str, name: &str, target: usize, group: usize) {
+        let (namespace, from) = place(from);
+        let Some(original) = self.server.object(MEMBERSHIPS, namespace, from) else {
+            return;
+        };
+        let (namespace, name) = place(name);
+        let target = &TARGETS[target];
+        let mut spec = original["spec"].clone();
+        let fields = spec.as_object_mut().unwrap();
+        fields.remove("instanceID");
+        fields.remove("networkInterfaceID");
+        fields.insert(target.field().to_owned(), json!(target.id));
+        fields.insert("region".to_owned(), json!(target.region));
+        fields.insert("securityGroupID".to_owned(), json!(target.groups[group]));
+        let mut metadata = json!({"name": name});
+        for field in ["annotations", "finalizers"] {
+            if let Some(copied) = original["metadata"].get(field) {
+                metadata[field] = copied.clone();
+            }
+        }
+        self.create(MEMBERSHIPS, namespace, json!({"metadata": metadata, "spec": spec}));
+    }
+
+    /// Replaces an object by its bare manifest.
+    pub fn replace(&self, name: &str) {
+        if let Some(manifest) = self.manifest(name) {
+            let (namespace, name) = place(name);
+            self.user(Verb::Replace, MEMBERSHIPS, namespace, name, manifest);
+        }
+    }
+
+    /// Deletes an object and creates it again as soon as it has gone, within 10 seconds.
+    pub fn recreate(&self, name: &str) {
+        let Some(manifest) = self.manifest(name) else {
+            return;
+        };
+        self.delete(name);
+        let (namespace, name) = place(name);
+        let again = self.user_handle();
+        let (namespace, name) = (namespace.to_owned(), name.to_owned());
+        tokio::spawn(async move {
+            for _ in 0..1_000 {
+                if again.server.object(MEMBERSHIPS, &namespace, &name).is_none() {
+                    again.user(Verb::Create, MEMBERSHIPS, &namespace, "", manifest);
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        });
     }
 
     pub fn patch(&self, name: &str, patch: Value) -> Reply {
@@ -479,6 +516,53 @@ impl World {
             }
         }
         left
+    }
+}
+
+/// Somebody with kubectl.
+struct User {
+    server: Arc<ApiServer>,
+    monitor: Arc<Monitor>,
+}
+
+impl User {
+    fn user(
+        &self,
+        verb: Verb,
+        plural: &'static str,
+        namespace: &str,
+        name: &str,
+        body: Value,
+    ) -> Reply {
+        let request = Request {
+            verb,
+            kind: Kind::by_plural(plural),
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            status: false,
+            query: BTreeMap::from([
+                ("fieldManager".to_owned(), "user".to_owned()),
+                ("force".to_owned(), "true".to_owned()),
+            ]),
+            metadata_only: false,
+            body,
+        };
+        let reply = self.server.answer(&request, None);
+        let uid = text(&reply.body, "/metadata/uid");
+        self.monitor.touched(&uid);
+        if verb == Verb::Merge && request.body["metadata"].get("finalizers").is_some() {
+            self.monitor.finalizer_taken_off(&uid);
+        }
+        if request.body.get("spec").is_some() && verb == Verb::Merge {
+            self.monitor.respecified(&uid);
+        }
+        self.monitor.trace(|| {
+            format!(
+                "user: {verb:?} {plural} {name} {} -> {}",
+                request.body, reply.code
+            )
+        });
+        reply
     }
 }
 

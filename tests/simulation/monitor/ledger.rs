@@ -49,9 +49,9 @@ impl Exception {
 /// How often each exception was made use of, in all worlds of the process.
 static EXCEPTIONS: Mutex<BTreeMap<Exception, u64>> = Mutex::new(BTreeMap::new());
 
-/// One line for each exception.
+/// One line for each exception since the last call.
 pub fn exceptions() -> String {
-    let counts = EXCEPTIONS.lock().unwrap();
+    let counts = std::mem::take(&mut *EXCEPTIONS.lock().unwrap());
     let line = |exception: Exception| {
         format!(
             "exception {exception:?}: {}\n",
@@ -73,8 +73,8 @@ pub struct Ledger {
     intents: HashSet<String>,
     /// Objects whose finalizer a user took off.
     stripped: HashSet<String>,
-    /// When a scan was first and last told that an edge is missing.
-    told_missing: HashMap<Edge, (Instant, Instant)>,
+    /// How often an operator was told that an edge is missing, scans apart; and when it was last counted.
+    told_missing: HashMap<Edge, (u32, Instant)>,
 }
 
 #[derive(Default)]
@@ -238,8 +238,18 @@ impl Monitor {
     pub fn join_unanswered(&self, edge: &Edge, number: usize) {
         let mut state = self.state.lock().unwrap();
         let open = state.ledger.open.entry(edge.clone()).or_default();
-        let sent = open.in_flight.remove(&number);
-        open.unanswered = open.unanswered.max(sent);
+        let Some(sent) = open.in_flight.remove(&number) else {
+            return;
+        };
+        open.unanswered = open.unanswered.max(Some(sent));
+        // What others made just before could not be seen yet.
+        let lag = self.lag + Duration::from_secs(1);
+        if let Some(made) = state.ledger.edges.get_mut(edge)
+            && let Maker::Others { while_open } = &mut made.by
+            && made.since + lag >= sent
+        {
+            *while_open = true;
+        }
     }
 
     /// The operator has written a claim, or taken one off.
@@ -361,20 +371,22 @@ impl Monitor {
             if self.membership(Some(target), Some(&edge.1), self.server.now()) {
                 continue;
             }
-            let since = {
+            let times = {
                 let mut state = self.state.lock().unwrap();
                 let since = state.ledger.edges.get(&edge).map(|made| made.since);
                 if since.is_some_and(|since| started < since + self.lag) {
                     continue;
                 }
-                let told = state.ledger.told_missing.entry(edge.clone()).or_insert((started, started));
-                told.1 = told.1.max(started);
-                *told
+                let told = state.ledger.told_missing.entry(edge.clone());
+                let (times, at) = told.or_insert((0, started));
+                if *times == 0 || started > *at + PASS {
+                    (*times, *at) = (*times + 1, started);
+                }
+                *times
             };
-            let settled = since.1 > since.0 + PASS && since.0.elapsed() > PASS * 3;
             let ready = condition(&object, "Ready").is_some_and(|ready| ready["status"] == "True");
             let suspended = object["spec"]["suspend"] == true;
-            if settled && ready && !suspended && !is_deleting(&object) {
+            if times > 2 && ready && !suspended && !is_deleting(&object) {
                 missing.push((text(&object, "/metadata/name"), edge));
             }
         }
