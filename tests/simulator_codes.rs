@@ -724,7 +724,8 @@ fn default_quotas_match_the_vendors_page() {
 #[test]
 fn effect_may_come_later_than_the_answer() {
     let mut fixture = Fixture::new();
-    let fault = json!({"count": 1, "fault": {"error": {"code": "RequestTimeout"}}, "effectAfter": "12s"});
+    let fault =
+        json!({"count": 1, "fault": {"error": {"code": "RequestTimeout"}}, "effectAfter": "12s"});
     let timeout = |fixture: &Fixture| {
         let fault = serde_json::from_value(fault.clone()).unwrap();
         fixture.simulator.add_fault(fault);

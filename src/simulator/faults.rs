@@ -352,7 +352,9 @@ mod tests {
         ));
         let hit = faults.strike(join("i-1"));
         assert_eq!(hit.latency, Duration::from_secs(2));
-        assert!(matches!(hit.harm, Some((Harm::Error(error), Effect::None)) if error.status == 503));
+        assert!(
+            matches!(hit.harm, Some((Harm::Error(error), Effect::None)) if error.status == 503)
+        );
     }
 
     #[test]

@@ -324,10 +324,9 @@ impl State {
             None | Some((Harm::Malformed(Body::Truncated | Body::Drip), Effect::None)) => {
                 Effect::Now
             }
-            Some((
-                Harm::Error(_) | Harm::Reset | Harm::Silence | Harm::Malformed(_),
-                effect,
-            )) => *effect,
+            Some((Harm::Error(_) | Harm::Reset | Harm::Silence | Harm::Malformed(_), effect)) => {
+                *effect
+            }
         };
         match effect {
             Effect::Now => (self.run(action, caller, wire.parameters(), now), hit),
@@ -397,7 +396,11 @@ impl State {
         if self.journal.len() == JOURNAL {
             self.journal.pop_front();
         }
-        let action = if after { Action::JoinSecurityGroup } else { Action::LeaveSecurityGroup };
+        let action = if after {
+            Action::JoinSecurityGroup
+        } else {
+            Action::LeaveSecurityGroup
+        };
         self.journal.push_back(json!({
             "at": now.to_string(), "action": action.as_str(), "target": edge.target,
             "securityGroupId": edge.security_group_id, "by": by,

@@ -19,9 +19,11 @@ pub struct Known {
 }
 
 const REMADE: &str = "Leave: the operator removed from which others had made after they had removed the operator's own";
-const NEVER_OURS: &str = "Leave: the operator removed from which others had made before any Join of the operator";
+const NEVER_OURS: &str =
+    "Leave: the operator removed from which others had made before any Join of the operator";
 const LEFT: &str = "Left behind: is in the operator joined it, and no object is left";
-const LEFT_SOON: &str = "Left behind: is in the operator joined it soon after a Leave, and no object is left";
+const LEFT_SOON: &str =
+    "Left behind: is in the operator joined it soon after a Leave, and no object is left";
 const READY: &str = "Ready: is Ready, and two scans have shown that is not in";
 
 /// The first that fits counts.
@@ -34,14 +36,44 @@ pub const KNOWN: &[Known] = &[
     // A claim whose Join was refused, or never sent, is believed by a later process or attempt.
     known("C19", NEVER_OURS, |_| true, [0, 0]),
     // Two operators write claims without a version: each takes the Join of the other for somebody else's.
-    known("C1, two operators", LEFT, |schedule| schedule.options.several, [0, 0]),
-    known("C1, two operators", LEFT_SOON, |schedule| schedule.options.several, [0, 0]),
+    known(
+        "C1, two operators",
+        LEFT,
+        |schedule| schedule.options.several,
+        [0, 0],
+    ),
+    known(
+        "C1, two operators",
+        LEFT_SOON,
+        |schedule| schedule.options.several,
+        [0, 0],
+    ),
     // A call takes effect after its object has gone.
-    known("Q1", LEFT, |schedule| schedule.options.rates.late > 0.0, [0, 0]),
-    known("Q1", LEFT_SOON, |schedule| schedule.options.rates.late > 0.0, [0, 0]),
+    known(
+        "Q1",
+        LEFT,
+        |schedule| schedule.options.rates.late > 0.0,
+        [0, 0],
+    ),
+    known(
+        "Q1",
+        LEFT_SOON,
+        |schedule| schedule.options.rates.late > 0.0,
+        [0, 0],
+    ),
     // A Describe that lags behind our own Leave, which another object made.
-    known("C7", LEFT, |schedule| !schedule.options.lag.is_zero(), [0, 0]),
-    known("C7", LEFT_SOON, |schedule| !schedule.options.lag.is_zero(), [0, 0]),
+    known(
+        "C7",
+        LEFT,
+        |schedule| !schedule.options.lag.is_zero(),
+        [0, 0],
+    ),
+    known(
+        "C7",
+        LEFT_SOON,
+        |schedule| !schedule.options.lag.is_zero(),
+        [0, 0],
+    ),
     // A repair waits for its call behind scans, under a limit of two calls per minute.
     known("C22", READY, |_| true, [0, 0]),
 ];
@@ -65,6 +97,9 @@ fn has_copy(schedule: &Schedule) -> bool {
     schedule.acts.iter().any(is_copy)
 }
 
+/// Crowds that are held up by objects that are gone (C8: tickets of the limiter; C9: places in the queue of passes).
+pub const CROWDS: [u64; 7] = [0, 1, 4, 5, 6, 8, 9];
+
 /// How often each known fault was seen.
 #[derive(Default)]
 pub struct Counts(Mutex<BTreeMap<&'static str, u64>>);
@@ -74,7 +109,9 @@ impl Counts {
     pub fn count(&self, problems: &[String], schedule: &Schedule) -> bool {
         let finding = |problem: &String| {
             let kind = kind(problem);
-            let known = KNOWN.iter().find(|known| kind == known.problem && (known.needs)(schedule));
+            let known = KNOWN
+                .iter()
+                .find(|known| kind == known.problem && (known.needs)(schedule));
             known.map(|known| known.finding)
         };
         let Some(findings) = problems.iter().map(finding).collect::<Option<Vec<_>>>() else {
@@ -100,10 +137,14 @@ impl Counts {
         let mut more = Vec::new();
         for (finding, count) in counts.iter() {
             let listed = KNOWN.iter().filter(|known| known.finding == *finding);
-            let most: u64 = listed.map(|known| known.most[usize::from(kind == "wide")]).sum();
+            let most: u64 = listed
+                .map(|known| known.most[usize::from(kind == "wide")])
+                .sum();
             // A short run may have a few more than its share.
             if count * 100_000 > (most + 10) * schedules.max(10_000) {
-                more.push(format!("{finding}: {count} of {schedules}, listed {most} of 100,000"));
+                more.push(format!(
+                    "{finding}: {count} of {schedules}, listed {most} of 100,000"
+                ));
             }
         }
         more

@@ -216,7 +216,8 @@ impl Link {
 
     /// Has the next call of the action answered with 504 and take effect `after` that.
     fn take_effect_late(&self, action: &str, after: Duration) {
-        self.monitor.trace(|| format!("  fault: the effect comes {after:?} late"));
+        self.monitor
+            .trace(|| format!("  fault: the effect comes {after:?} late"));
         self.simulator.add_fault(Fault {
             action: Some(action.to_owned()),
             effect_after: Some(after),
@@ -417,9 +418,11 @@ impl CloudSide {
         if end == Some(KillPoint::Before) {
             return std::future::pending().await;
         }
-        let mut join = target.clone().zip(group.clone()).filter(|_| action == "JoinSecurityGroup").map(|edge| {
-            OpenJoin::send(&link.monitor, edge)
-        });
+        let mut join = target
+            .clone()
+            .zip(group.clone())
+            .filter(|_| action == "JoinSecurityGroup")
+            .map(|edge| OpenJoin::send(&link.monitor, edge));
         let mut lost = false;
         if end.is_none() && group.is_some() && link.faults.strikes(|rates| rates.late) {
             let after = Duration::from_millis(link.faults.roll(100..60_000));

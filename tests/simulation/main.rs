@@ -13,6 +13,7 @@ mod accounts;
 mod api_server;
 mod call_budget;
 mod crash;
+mod crowds;
 mod known;
 mod link;
 mod long_running;
@@ -169,6 +170,25 @@ fn no_wide_schedule_breaks_an_invariant() {
     search("wide", Schedule::draw_wide);
 }
 
+/// Crowds in `cargo test`.
+const CROWDS: u64 = 12;
+
+#[test]
+fn nobody_waits_for_objects_that_are_gone() {
+    let seeds: Vec<u64> = number("SEED").map_or_else(|| (0..CROWDS).collect(), |seed| vec![seed]);
+    let wrong = std::sync::Mutex::new(Vec::new());
+    in_threads(seeds.len() as u64, |number| {
+        let seed = seeds[usize::try_from(number).unwrap()];
+        let problems =
+            in_virtual_time(|| async move { crowds::run(&crowds::Crowd::draw(seed)).await });
+        println!("crowd {seed}: {problems:?}");
+        if problems.is_empty() == known::CROWDS.contains(&seed) {
+            wrong.lock().unwrap().push((seed, problems));
+        }
+    });
+    assert_eq!(wrong.into_inner().unwrap(), [], "as known.rs lists them");
+}
+
 fn search(kind: &str, draw: fn(u64) -> Schedule) {
     if let Some(seed) = number("SEED") {
         let schedule = draw(seed);
@@ -194,7 +214,12 @@ fn search(kind: &str, draw: fn(u64) -> Schedule) {
         }
         let done = done.fetch_add(1, Ordering::Relaxed) + 1;
         if done.is_multiple_of(10_000) || done == count {
-            progress(kind, done, started.elapsed(), unknown.load(Ordering::Relaxed));
+            progress(
+                kind,
+                done,
+                started.elapsed(),
+                unknown.load(Ordering::Relaxed),
+            );
         }
     });
     print!("{}{}", known.lines(), monitor::exceptions());
@@ -217,7 +242,10 @@ fn explain(name: &str, seed: u64, schedule: &Schedule) {
     let wanted = kind(&problems_of(schedule));
     let smallest = shrink::shrink(schedule, |schedule| kind(&problems_of(schedule)) == wanted);
     let outcome = in_virtual_time(|| schedule::run(&smallest, true));
-    let file = format!("{}/simulation-{name}-{seed}.txt", env!("CARGO_TARGET_TMPDIR"));
+    let file = format!(
+        "{}/simulation-{name}-{seed}.txt",
+        env!("CARGO_TARGET_TMPDIR")
+    );
     let text = format!("{}\n{smallest:#?}", outcome.trace.join("\n"));
     std::fs::write(&file, text).unwrap();
     println!(

@@ -65,7 +65,11 @@ const fn in_beijing(id: &'static str) -> SimTarget {
 /// The region that something is in.
 pub fn home(id: &str) -> &'static str {
     let found = TARGETS.iter().find(|target| target.id == id);
-    found.map_or("", |target| target.region)
+    match found {
+        Some(target) => target.region,
+        None if id.starts_with("i-bulk") => "cn-hangzhou",
+        None => "",
+    }
 }
 
 impl SimTarget {

@@ -345,7 +345,11 @@ impl World {
                 metadata[field] = copied.clone();
             }
         }
-        self.create(MEMBERSHIPS, namespace, json!({"metadata": metadata, "spec": spec}));
+        self.create(
+            MEMBERSHIPS,
+            namespace,
+            json!({"metadata": metadata, "spec": spec}),
+        );
     }
 
     /// Replaces an object by its bare manifest.
@@ -367,7 +371,11 @@ impl World {
         let (namespace, name) = (namespace.to_owned(), name.to_owned());
         tokio::spawn(async move {
             for _ in 0..1_000 {
-                if again.server.object(MEMBERSHIPS, &namespace, &name).is_none() {
+                if again
+                    .server
+                    .object(MEMBERSHIPS, &namespace, &name)
+                    .is_none()
+                {
                     again.user(Verb::Create, MEMBERSHIPS, &namespace, "", manifest);
                     return;
                 }

@@ -10,7 +10,7 @@ use security_group_operator::simulator::Answer;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::topology::{self, MISPLACED, OWNER, TARGETS};
+use crate::topology::{self, OWNER};
 
 use super::{Monitor, PASS, condition, is_deleting, text};
 
@@ -44,7 +44,7 @@ impl Monitor {
         if action.starts_with("Describe") && answer.outcome == "OK" {
             let mut state = self.state.lock().unwrap();
             for target in listed(action, answer.response.body()) {
-                state.answered(target, started);
+                state.answered(&target, started);
             }
         }
         let (Some(target), Some(group)) = (target, group) else {
@@ -69,7 +69,7 @@ impl Monitor {
     /// The operator has the answer to a Describe.
     pub fn told(&self, action: &str, body: &[u8], started: Instant) {
         for target in listed(action, body) {
-            self.told_about(target, started);
+            self.told_about(&target, started);
         }
     }
 
@@ -169,18 +169,16 @@ impl Monitor {
 }
 
 /// The targets that an answer to a Describe lists.
-fn listed<'a>(action: &str, body: &'a [u8]) -> impl Iterator<Item = &'static str> + 'a {
-    let body = String::from_utf8_lossy(body);
-    let interfaces = action == "DescribeNetworkInterfaces";
-    let field = if interfaces {
-        "NetworkInterfaceId"
-    } else {
-        "InstanceId"
-    };
+fn listed(action: &str, body: &[u8]) -> Vec<String> {
     // An interface's row names its instance as well, and an instance's its interfaces.
-    TARGETS[..MISPLACED]
-        .iter()
-        .filter(move |target| target.is_interface() == interfaces)
-        .filter(move |target| body.contains(&format!("\"{field}\":\"{}\"", target.id)))
-        .map(|target| target.id)
+    let field = if action == "DescribeNetworkInterfaces" {
+        "\"NetworkInterfaceId\":\""
+    } else {
+        "\"InstanceId\":\""
+    };
+    let body = String::from_utf8_lossy(body);
+    let ids = body.split(field).skip(1);
+    ids.filter_map(|rest| Some(rest.split_once('"')?.0.to_owned()))
+        .filter(|id| id.starts_with("eni-") == (action == "DescribeNetworkInterfaces"))
+        .collect()
 }

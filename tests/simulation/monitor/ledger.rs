@@ -144,7 +144,11 @@ impl Monitor {
 
     fn operator_joined(&self, edge: &Edge) {
         let mut state = self.state.lock().unwrap();
-        let made = state.ledger.edges.entry(edge.clone()).or_insert_with(Made::nothing);
+        let made = state
+            .ledger
+            .edges
+            .entry(edge.clone())
+            .or_insert_with(Made::nothing);
         made.by = Maker::Operator;
         made.since = Instant::now();
         made.may_stay = made.theirs_removed.then_some(Exception::AdoptedAndRepaired);
@@ -153,7 +157,11 @@ impl Monitor {
     fn others_joined(&self, edge: &Edge) {
         let while_open = self.is_open(edge);
         let mut state = self.state.lock().unwrap();
-        let made = state.ledger.edges.entry(edge.clone()).or_insert_with(Made::nothing);
+        let made = state
+            .ledger
+            .edges
+            .entry(edge.clone())
+            .or_insert_with(Made::nothing);
         made.by = Maker::Others { while_open };
         made.since = Instant::now();
         made.may_stay = None;
@@ -161,7 +169,11 @@ impl Monitor {
 
     fn others_left(&self, edge: &Edge) {
         let mut state = self.state.lock().unwrap();
-        let made = state.ledger.edges.entry(edge.clone()).or_insert_with(Made::nothing);
+        let made = state
+            .ledger
+            .edges
+            .entry(edge.clone())
+            .or_insert_with(Made::nothing);
         match made.by {
             Maker::Operator => made.ours_removed = true,
             Maker::Others { .. } => made.theirs_removed = true,
@@ -174,7 +186,11 @@ impl Monitor {
     fn operator_left(&self, edge: &Edge) {
         let (by, ours_removed) = {
             let mut state = self.state.lock().unwrap();
-            let made = state.ledger.edges.entry(edge.clone()).or_insert_with(Made::nothing);
+            let made = state
+                .ledger
+                .edges
+                .entry(edge.clone())
+                .or_insert_with(Made::nothing);
             let was = (made.by, made.ours_removed);
             made.by = Maker::Nobody;
             made.since = Instant::now();
@@ -321,7 +337,15 @@ impl Monitor {
     /// At the end: every edge without an object.
     pub fn check_all_left_behind(&self) {
         self.read_journal();
-        let edges: Vec<Edge> = self.state.lock().unwrap().ledger.edges.keys().cloned().collect();
+        let edges: Vec<Edge> = self
+            .state
+            .lock()
+            .unwrap()
+            .ledger
+            .edges
+            .keys()
+            .cloned()
+            .collect();
         for edge in edges {
             if self.naming(&edge.0, &edge.1).is_empty() {
                 self.check_left_behind(&edge);
@@ -336,12 +360,17 @@ impl Monitor {
         }
         let Some((may_stay, soon)) = ({
             let mut state = self.state.lock().unwrap();
-            state.ledger.edges.get_mut(edge).filter(|made| made.by == Maker::Operator).map(|made| {
-                let soon = made.left.is_some_and(|left| made.since < left + OPEN);
-                // Told once.
-                made.by = Maker::Others { while_open: false };
-                (made.may_stay, soon)
-            })
+            state
+                .ledger
+                .edges
+                .get_mut(edge)
+                .filter(|made| made.by == Maker::Operator)
+                .map(|made| {
+                    let soon = made.left.is_some_and(|left| made.since < left + OPEN);
+                    // Told once.
+                    made.by = Maker::Others { while_open: false };
+                    (made.may_stay, soon)
+                })
         }) else {
             return;
         };

@@ -18,8 +18,8 @@ use crate::api_server::store::Entry;
 use crate::api_server::{ApiServer, Call};
 use crate::topology::home;
 
-pub use ledger::{Edge, exceptions};
 use ledger::Ledger;
+pub use ledger::{Edge, exceptions};
 
 /// A pass that began before an object was shown does not know it. No call and no wait of a pass is longer.
 pub const PASS: Duration = Duration::from_secs(40);
