@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fmt::{self, Debug};
 use std::future::Future;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -71,6 +71,36 @@ impl Error {
             Self::Api(kube::Error::Api(status)) => Some(status.code),
             Self::Api(_) | Self::Timeout => None,
         }
+    }
+}
+
+/// UID of a Kubernetes object (`metadata.uid`).
+#[derive(Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ObjectUid(Arc<str>);
+
+impl ObjectUid {
+    /// The UID of an object; `None` before the API server has given it one.
+    #[must_use]
+    pub fn of(object: &impl ResourceExt) -> Option<Self> {
+        object.meta().uid.as_deref().map(Self::from)
+    }
+
+    /// The UID as the API server spells it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for ObjectUid {
+    fn from(text: &str) -> Self {
+        Self(text.into())
+    }
+}
+
+impl Debug for ObjectUid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 

@@ -28,7 +28,7 @@ use crate::api::membership::AccountKind;
 use crate::api::reason;
 use crate::clock::Clock;
 use crate::ecs::{self, Class, Credential, Endpoints, Transport};
-use crate::kubernetes::{self, WatchLog};
+use crate::kubernetes::{self, ObjectUid, WatchLog};
 use crate::membership::edge::AccountKey;
 use crate::membership::event::EventRecorder;
 use crate::membership::index::Edges;
@@ -93,11 +93,11 @@ pub struct LastCheck {
     /// What its calls met.
     reach: Arc<Reach>,
     /// The status that this process wrote last, and to which UID: the watch may show an older one.
-    written: Option<(Option<String>, CloudAccountStatus)>,
+    written: Option<(Option<ObjectUid>, CloudAccountStatus)>,
 }
 
 /// UID and generation of the account, and version of its Secret.
-type CheckedVersion = (Option<String>, Option<i64>, String);
+type CheckedVersion = (Option<ObjectUid>, Option<i64>, String);
 
 /// Runs the controller of one kind until `shutdown` resolves. It resolves `synced` when every account has been listed once.
 pub async fn run<K: AccountObject>(
@@ -331,7 +331,11 @@ async fn check_credentials<K: AccountObject>(
             }
             Err(result) => return Checked::Found(record(result, None, key, context)),
         };
-    let version = (account.uid(), account.meta().generation, found.version);
+    let version = (
+        ObjectUid::of(account),
+        account.meta().generation,
+        found.version,
+    );
     let known = context.checks().get(key).is_some_and(|check| {
         check.last_checked.as_ref() == Some(&version)
             && check.check_after.is_none_or(|again| Instant::now() < again)
@@ -421,7 +425,7 @@ fn record(
         },
     };
     match &state {
-        AccountState::Ready(account) => info!(account = %key, uid = account.uid, "usable"),
+        AccountState::Ready(account) => info!(account = %key, uid = account.uid.as_str(), "usable"),
         AccountState::NotReady { message, .. } => warn!(account = %key, "not usable: {message}"),
         AccountState::Checking => {}
     }
@@ -506,7 +510,7 @@ async fn write_status<K: AccountObject>(
     }
     let mut checks = context.checks();
     let check = checks.entry(key.clone()).or_default();
-    check.written = Some((account.uid(), next));
+    check.written = Some((ObjectUid::of(account), next));
     check.failed_writes = 0;
     Ok(())
 }
@@ -517,7 +521,7 @@ impl Context {
         let checks = self.checks();
         let written = checks.get(key).and_then(|check| check.written.as_ref());
         match written {
-            Some((uid, status)) if *uid == account.uid() => status.clone(),
+            Some((uid, status)) if *uid == ObjectUid::of(account) => status.clone(),
             Some(_) | None => account.status().cloned().unwrap_or_default(),
         }
     }
@@ -540,7 +544,7 @@ impl Context {
                 .as_ref()
                 .filter(|_| check.check_after.is_none());
             last_checked.is_some_and(|(uid, generation, _)| {
-                *uid == account.uid() && *generation == account.meta().generation
+                *uid == ObjectUid::of(account) && *generation == account.meta().generation
             })
         })
     }

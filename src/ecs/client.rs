@@ -19,7 +19,7 @@ use super::credential::Credential;
 use super::description::{self, Page, TargetDescription};
 use super::endpoint::Endpoints;
 use super::error::Error;
-use super::id::{InstanceId, NetworkInterfaceId, Region, SecurityGroupId, Target};
+use super::id::{AccountUid, InstanceId, NetworkInterfaceId, Region, SecurityGroupId, Target};
 use super::request::{self, Attempt};
 use super::transport::{Transport, TransportError};
 
@@ -40,7 +40,7 @@ struct Account {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// UID of the cloud account: digits.
-    pub account_uid: String,
+    pub account_uid: AccountUid,
     /// ARN of the user or the assumed role.
     pub arn: String,
 }
@@ -219,7 +219,7 @@ impl Client {
             return Err(answer.bad("AccountId is not a number"));
         }
         Ok(Identity {
-            account_uid: account_uid.to_owned(),
+            account_uid: account_uid.into(),
             arn: answer.word(answer.text("Arn")?),
         })
     }

@@ -33,5 +33,7 @@ pub use description::{TargetDescription, TargetState};
 pub use endpoint::{EndpointError, Endpoints};
 pub use error::{ApiError, Error};
 pub use error_table::Classification;
-pub use id::{InstanceId, NetworkInterfaceId, ParseIdError, Region, SecurityGroupId, Target};
+pub use id::{
+    AccountUid, InstanceId, NetworkInterfaceId, ParseIdError, Region, SecurityGroupId, Target,
+};
 pub use transport::{Http, Transport, TransportError};

@@ -9,7 +9,7 @@ use crate::api::{
     ACCOUNT_ANNOTATION, FINALIZER, ORIGIN_ANNOTATION, SecurityGroupMembership,
     SecurityGroupMembershipSpec,
 };
-use crate::ecs::{ParseIdError, Region, SecurityGroupId, Target};
+use crate::ecs::{AccountUid, ParseIdError, Region, SecurityGroupId, Target};
 
 /// A membership to maintain: this target in this group. Two objects with equal edges and the same cloud account share it.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -110,7 +110,7 @@ pub struct Claim {
     /// Whether this operator joined the target, or the membership existed before.
     pub origin: Origin,
     /// UID of the cloud account; `None` only if a user removed the annotation.
-    pub account_uid: Option<String>,
+    pub account_uid: Option<AccountUid>,
 }
 
 impl Claim {
@@ -129,7 +129,9 @@ impl Claim {
         };
         Some(Self {
             origin,
-            account_uid: annotations.get(ACCOUNT_ANNOTATION).cloned(),
+            account_uid: annotations
+                .get(ACCOUNT_ANNOTATION)
+                .map(|uid| uid.as_str().into()),
         })
     }
 }

@@ -40,7 +40,7 @@ use crate::api::{SecurityGroupMembership, reason};
 use crate::args::Settings;
 use crate::clock::Clock;
 use crate::condition;
-use crate::kubernetes::{self, LogDeduper, WatchLog};
+use crate::kubernetes::{self, LogDeduper, ObjectUid, WatchLog};
 use crate::telemetry::Telemetry;
 use crate::watched::Watched;
 
@@ -128,7 +128,7 @@ impl Context {
     }
 
     /// An object is gone.
-    fn forget(&self, uid: &str) {
+    fn forget(&self, uid: &ObjectUid) {
         for concerned in self.edges.remove(uid) {
             self.queue.enqueue(&concerned);
         }
@@ -184,7 +184,7 @@ pub async fn run(
 
 /// Whether a user has changed the object since it last started a pass. Our own writes start none.
 fn mark_triggered(object: &Object, context: &Context) -> bool {
-    object.uid().is_none_or(|uid| {
+    ObjectUid::of(object).is_none_or(|uid| {
         context
             .edges
             .mark_triggered(&uid, kubernetes::trigger_hash(object))
@@ -194,7 +194,7 @@ fn mark_triggered(object: &Object, context: &Context) -> bool {
 /// Keeps the index of one scope in step with its watch.
 struct Scope {
     namespace: Option<String>,
-    listing: HashSet<String>,
+    listing: HashSet<ObjectUid>,
     listed: bool,
 }
 
@@ -203,12 +203,12 @@ impl Scope {
         match event {
             watcher::Event::Init => self.listing.clear(),
             watcher::Event::InitApply(object) => {
-                self.listing.extend(object.uid());
+                self.listing.extend(ObjectUid::of(object));
                 insert(context, object);
             }
             watcher::Event::Apply(object) => insert(context, object),
             watcher::Event::Delete(object) => {
-                if let Some(uid) = object.uid() {
+                if let Some(uid) = ObjectUid::of(object) {
                     context.forget(&uid);
                 }
             }
@@ -218,7 +218,7 @@ impl Scope {
                         .namespace
                         .as_deref()
                         .is_none_or(|namespace| *record.namespace == *namespace);
-                    !in_scope || self.listing.contains(&*record.uid)
+                    !in_scope || self.listing.contains(&record.uid)
                 });
                 for uid in gone {
                     context.forget(&uid);
@@ -241,9 +241,9 @@ fn insert(context: &Context, object: &Object) {
     for concerned in context.edges.insert(object) {
         context.queue.enqueue(&concerned);
     }
-    if let Some(uid) = &object.metadata.uid {
+    if let Some(uid) = ObjectUid::of(object) {
         let watched = || pass::status_hash(object.status.as_ref());
-        context.edges.compare_watched_status(uid, watched);
+        context.edges.compare_watched_status(&uid, watched);
     }
 }
 
@@ -297,7 +297,7 @@ async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Action,
         }
         account_uid = now;
     };
-    let uid = readable.uid().unwrap_or_default();
+    let uid = ObjectUid::of(readable).unwrap_or_default();
     // The watch may lag behind our own writes; what they said is not to be decided again from an older view. After a while it
     // is: then the watch, when it has caught up, shows another status than what this pass takes for said (`Edges::stale_statuses`).
     let old_view = resource_version(readable) < context.edges.known_version(&uid);
@@ -329,7 +329,7 @@ fn is_ready_at_generation(object: &SecurityGroupMembership) -> bool {
 }
 
 fn on_error(object: Arc<Object>, error: &ActError, context: Arc<Context>) -> Action {
-    let uid = object.uid().unwrap_or_default();
+    let uid = ObjectUid::of(&*object).unwrap_or_default();
     let wait = context.history.after_error(&uid);
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
     log_failure(error, &namespace, &name, wait, &context.refusals);
