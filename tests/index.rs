@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use security_group_operator::api::SecurityGroupMembership;
 use security_group_operator::api::membership::AccountKind;
-use security_group_operator::ecs::{Region, Target, TargetDescription, TargetState};
+use security_group_operator::ecs::{Target, TargetDescription, TargetState};
 use security_group_operator::kubernetes::ObjectUid;
-use security_group_operator::membership::edge::{AccountKey, Edge};
+use security_group_operator::membership::edge::{AccountKey, AccountRegion, Edge};
 use security_group_operator::membership::index::Edges;
 use security_group_operator::membership::scan::{CLOUD_READ_LAG, Observation};
 use serde_json::json;
@@ -43,15 +43,18 @@ fn target(instance: &str) -> Target {
     Target::Instance(instance.parse().unwrap())
 }
 
-fn region() -> Region {
-    "cn-hangzhou".parse().unwrap()
-}
-
 fn account() -> AccountKey {
     AccountKey {
         kind: AccountKind::ClusterCloudAccount,
         namespace: String::new(),
         name: "default".to_owned(),
+    }
+}
+
+fn account_region() -> AccountRegion {
+    AccountRegion {
+        account: account(),
+        region: "cn-hangzhou".parse().unwrap(),
     }
 }
 
@@ -95,7 +98,7 @@ fn only_a_newer_view_moves_an_object() {
     assert_eq!((on(&edges, "i-1").len(), on(&edges, "i-2").len()), (0, 1));
     assert_eq!(edges.known_version(&uid("a")), 6);
     assert_eq!(
-        edges.targets_after(&account(), &region(), None, 10),
+        edges.targets_after(&account_region(), None, 10),
         (vec![target("i-2")], 1)
     );
 }
@@ -134,19 +137,22 @@ fn changed_account_ref_moves_the_object() {
 #[test]
 fn account_region_is_new_until_known() {
     let edges = Edges::default();
-    assert_eq!(edges.new_account_regions(|_, _| false), []);
+    assert_eq!(edges.new_account_regions(|_| false), []);
     edges.insert(&object("a", "i-1", 0, 1));
     edges.insert(&object("b", "i-2", 0, 1));
     let mut elsewhere = object("c", "i-3", 0, 1);
     elsewhere.spec.region = "cn-beijing".to_owned();
     edges.insert(&elsewhere);
-    let beijing = "cn-beijing".parse().unwrap();
+    let beijing = AccountRegion {
+        region: "cn-beijing".parse().unwrap(),
+        ..account_region()
+    };
     assert_eq!(
-        edges.new_account_regions(|_, known| *known == region()),
-        [(account(), beijing)]
+        edges.new_account_regions(|known| *known == account_region()),
+        [beijing]
     );
-    assert_eq!(edges.new_account_regions(|_, _| false).len(), 2);
-    assert_eq!(edges.new_account_regions(|_, _| true), []);
+    assert_eq!(edges.new_account_regions(|_| false).len(), 2);
+    assert_eq!(edges.new_account_regions(|_| true), []);
 }
 
 #[test]
@@ -156,13 +162,13 @@ fn removed_object_leaves_nothing_in_the_index() {
     edges.insert(&object("b", "i-1", 0, 1));
     edges.remove(&uid("a"));
     assert_eq!(on(&edges, "i-1"), ["b"]);
-    assert!(edges.has_account_region(&account(), &region()));
+    assert!(edges.has_account_region(&account_region()));
     let gone = edges.all_but(|record| record.uid.as_str() != "b");
     assert_eq!(gone, [uid("b")]);
     edges.remove(&uid("b"));
-    assert!(on(&edges, "i-1").is_empty() && !edges.has_account_region(&account(), &region()));
+    assert!(on(&edges, "i-1").is_empty() && !edges.has_account_region(&account_region()));
     assert_eq!(
-        edges.targets_after(&account(), &region(), None, 10),
+        edges.targets_after(&account_region(), None, 10),
         (Vec::new(), 0)
     );
     assert_eq!(names(edges.of_account(&account())), [""; 0]);
@@ -177,7 +183,7 @@ fn own_write_updates_but_never_restores_an_object() {
     assert_eq!(edges.known_version(&uid("a")), 2);
     edges.remove(&uid("a"));
     edges.written(&object("a", "i-1", 0, 3));
-    assert!(on(&edges, "i-1").is_empty() && !edges.has_account_region(&account(), &region()));
+    assert!(on(&edges, "i-1").is_empty() && !edges.has_account_region(&account_region()));
 }
 
 #[test]
@@ -199,7 +205,7 @@ fn targets_come_in_ordered_batches_each_once() {
     for (uid, instance) in [("a", "i-3"), ("b", "i-1"), ("c", "i-2"), ("d", "i-1")] {
         edges.insert(&object(uid, instance, 0, 1));
     }
-    let block = |after: Option<&Target>| edges.targets_after(&account(), &region(), after, 2);
+    let block = |after: Option<&Target>| edges.targets_after(&account_region(), after, 2);
     assert_eq!(block(None), (vec![target("i-1"), target("i-2")], 3));
     assert_eq!(block(Some(&target("i-2"))), (vec![target("i-3")], 3));
     assert_eq!(block(Some(&target("i-3"))), (Vec::new(), 3));
@@ -242,7 +248,7 @@ fn changed(edges: &Edges, found: Option<TargetDescription>) -> Vec<String> {
         .map(|found| (target("i-1"), found))
         .into_iter()
         .collect();
-    names(edges.changed(&account(), &region(), &[target("i-1")], &found))
+    names(edges.changed(&account_region(), &[target("i-1")], &found))
 }
 
 #[tokio::test(start_paused = true)]
@@ -374,7 +380,7 @@ fn scan_reads_only_targets_described_before() {
     edges.insert(&object("b", "i-2", 0, 1));
     edges.record_observation(&uid("b"), Some(Observation::Absent));
     let block = [target("i-1"), target("i-2"), target("i-3")];
-    assert_eq!(edges.seen(&account(), &region(), &block), [target("i-2")]);
+    assert_eq!(edges.seen(&account_region(), &block), [target("i-2")]);
     edges.record_observation(&uid("b"), None);
-    assert_eq!(edges.seen(&account(), &region(), &block), []);
+    assert_eq!(edges.seen(&account_region(), &block), []);
 }

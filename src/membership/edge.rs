@@ -104,6 +104,15 @@ impl fmt::Display for AccountKey {
     }
 }
 
+/// An account and a region: the cloud limits the calls of each by themselves, and either may be the only one that answers.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct AccountRegion {
+    /// The account.
+    pub account: AccountKey,
+    /// The region.
+    pub region: Region,
+}
+
 /// How the edge came about and with which cloud account, from the object's annotations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {

@@ -16,7 +16,7 @@ use crate::api::membership::ManagementPolicy;
 use crate::ecs::{AccountUid, Region, SecurityGroupId, Target, TargetDescription};
 use crate::kubernetes::ObjectUid;
 
-use super::edge::{AccountKey, Claim, Edge, resource_version};
+use super::edge::{AccountKey, AccountRegion, Claim, Edge, resource_version};
 use super::scan::{CLOUD_READ_LAG, Observation};
 
 /// An observation, when a pass made it, and when a read last confirmed it.
@@ -262,7 +262,7 @@ impl Edges {
 
     /// Whether any object names this account and region.
     #[must_use]
-    pub fn has_account_region(&self, account: &AccountKey, region: &Region) -> bool {
+    pub fn has_account_region(&self, AccountRegion { account, region }: &AccountRegion) -> bool {
         self.lock()
             .by_account
             .get(account)
@@ -273,14 +273,16 @@ impl Edges {
     #[must_use]
     pub fn new_account_regions(
         &self,
-        known: impl Fn(&AccountKey, &Region) -> bool,
-    ) -> Vec<(AccountKey, Region)> {
+        known: impl Fn(&AccountRegion) -> bool,
+    ) -> Vec<AccountRegion> {
         let inner = self.lock();
         let mut new = Vec::new();
         for (account, regions) in &inner.by_account {
-            for region in regions.keys().filter(|region| !known(account, region)) {
-                new.push((AccountKey::clone(account), region.clone()));
-            }
+            let pairs = regions.keys().map(|region| AccountRegion {
+                account: AccountKey::clone(account),
+                region: region.clone(),
+            });
+            new.extend(pairs.filter(|pair| !known(pair)));
         }
         new
     }
@@ -289,8 +291,7 @@ impl Edges {
     #[must_use]
     pub fn targets_after(
         &self,
-        account: &AccountKey,
-        region: &Region,
+        AccountRegion { account, region }: &AccountRegion,
         after: Option<&Target>,
         most: usize,
     ) -> (Vec<Target>, usize) {
@@ -312,7 +313,11 @@ impl Edges {
 
     /// The targets of this batch that a pass has observed. A scan has nothing to compare the others with.
     #[must_use]
-    pub fn seen(&self, account: &AccountKey, region: &Region, batch: &[Target]) -> Vec<Target> {
+    pub fn seen(
+        &self,
+        AccountRegion { account, region }: &AccountRegion,
+        batch: &[Target],
+    ) -> Vec<Target> {
         let inner = self.lock();
         let targets = inner
             .by_account
@@ -353,13 +358,12 @@ impl Edges {
     #[must_use]
     pub fn changed(
         &self,
-        account: &AccountKey,
-        region: &Region,
+        account_region: &AccountRegion,
         batch: &[Target],
         found: &HashMap<Target, TargetDescription>,
     ) -> Vec<ObjectRef<SecurityGroupMembership>> {
         self.lock()
-            .pick(account, region, batch, |target, group, last| {
+            .pick(account_region, batch, |target, group, last| {
                 let member = |seen: &TargetDescription| seen.security_group_ids.contains(group);
                 if Observation::of(found.get(target), member) == last.observation {
                     last.confirmed_at = Instant::now();
@@ -376,11 +380,10 @@ impl Edges {
     #[must_use]
     pub fn mark_stale(
         &self,
-        account: &AccountKey,
-        region: &Region,
+        account_region: &AccountRegion,
         batch: &[Target],
     ) -> Vec<ObjectRef<SecurityGroupMembership>> {
-        self.lock().pick(account, region, batch, |_, _, last| {
+        self.lock().pick(account_region, batch, |_, _, last| {
             last.stale = true;
             true
         })
@@ -526,8 +529,7 @@ impl Inner {
     /// Returns the objects for which it is true.
     fn pick(
         &mut self,
-        account: &AccountKey,
-        region: &Region,
+        AccountRegion { account, region }: &AccountRegion,
         batch: &[Target],
         mut look: impl FnMut(&Target, &SecurityGroupId, &mut LastObservation) -> bool,
     ) -> Vec<ObjectRef<SecurityGroupMembership>> {

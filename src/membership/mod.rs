@@ -45,7 +45,7 @@ use crate::telemetry::Telemetry;
 use crate::watched::Watched;
 
 use self::act::ActError;
-use self::edge::{AccountKey, Edge, resource_version};
+use self::edge::{AccountKey, AccountRegion, Edge, resource_version};
 use self::event::EventRecorder;
 use self::history::History;
 use self::index::Edges;
@@ -273,10 +273,10 @@ async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Action,
         }
     };
     let namespace = readable.namespace().unwrap_or_default();
-    let account_region = (
-        AccountKey::of(&readable.spec, &namespace),
-        edge.region.clone(),
-    );
+    let account_region = AccountRegion {
+        account: AccountKey::of(&readable.spec, &namespace),
+        region: edge.region.clone(),
+    };
     let reference = ObjectRef::new(&readable.name_any()).within(&namespace);
     let Some(_turn) = context.turns.enter(
         account_region,

@@ -13,9 +13,8 @@ use tokio::time::Instant;
 
 use crate::api::SecurityGroupMembership;
 use crate::ecs::MAX_IDS_PER_CALL;
-use crate::ecs::Region;
 
-use super::edge::AccountKey;
+use super::edge::AccountRegion;
 use super::queue::ReconcileQueue;
 
 /// Passes in flight per account and region: two full batches of reads (100 each) and some more.
@@ -30,9 +29,6 @@ pub struct Turns {
     queue: ReconcileQueue,
     account_regions: Mutex<HashMap<AccountRegion, Line>>,
 }
-
-/// The account and region that share slots.
-pub type AccountRegion = (AccountKey, Region);
 
 #[derive(Debug, Default)]
 struct Line {
@@ -173,6 +169,7 @@ mod tests {
 
     use super::*;
     use crate::api::membership::AccountKind;
+    use crate::membership::edge::AccountKey;
 
     fn account_region(region: &str) -> AccountRegion {
         let account = AccountKey {
@@ -180,7 +177,8 @@ mod tests {
             namespace: String::new(),
             name: "default".to_owned(),
         };
-        (account, region.parse().unwrap())
+        let region = region.parse().unwrap();
+        AccountRegion { account, region }
     }
 
     fn object(name: &str) -> ObjectRef<SecurityGroupMembership> {
