@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use k8s_openapi::NamespaceResourceScope;
 use kube::api::{ObjectMeta, Patch, PatchParams};
 use kube::runtime::controller;
 use kube::{Api, Resource, ResourceExt};
@@ -180,6 +181,38 @@ pub fn error_chain(error: &dyn std::error::Error) -> String {
         next = cause.source();
     }
     text
+}
+
+/// The namespaces that one controller watches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WatchScope {
+    /// All namespaces.
+    All,
+    /// One namespace.
+    Namespace(String),
+}
+
+impl WatchScope {
+    /// Whether objects of this namespace are watched.
+    #[must_use]
+    pub fn contains(&self, namespace: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Namespace(watched) => watched == namespace,
+        }
+    }
+
+    /// The API to list and watch a namespaced kind.
+    #[must_use]
+    pub fn api<K>(&self, client: &kube::Client) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        match self {
+            Self::All => Api::all(client.clone()),
+            Self::Namespace(namespace) => Api::namespaced(client.clone(), namespace),
+        }
+    }
 }
 
 /// The configuration of every watch. Cloud load balancers drop idle connections after four minutes (AKS: 240 s), so a watch

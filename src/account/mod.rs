@@ -28,7 +28,7 @@ use crate::api::membership::AccountKind;
 use crate::api::reason;
 use crate::clock::Clock;
 use crate::ecs::{self, Class, Credential, Endpoints, Transport};
-use crate::kubernetes::{self, ObjectUid, WatchLog};
+use crate::kubernetes::{self, ObjectUid, WatchLog, WatchScope};
 use crate::membership::edge::AccountKey;
 use crate::membership::event::EventRecorder;
 use crate::membership::index::Edges;
@@ -102,19 +102,18 @@ type CheckedVersion = (Option<ObjectUid>, Option<i64>, String);
 /// Runs the controller of one kind until `shutdown` resolves. It resolves `synced` when every account has been listed once.
 pub async fn run<K: AccountObject>(
     context: Arc<Context>,
-    namespace: Option<String>,
+    scope: WatchScope,
     synced: tokio::sync::oneshot::Sender<()>,
     shutdown: impl Future<Output = ()> + Send + Sync + 'static,
 ) {
-    let api = K::watched(&context.client, namespace.as_deref());
+    let api = K::watched(&context.client, &scope);
     let (reader, writer) = reflector::store();
     let keeper = Arc::clone(&context);
-    let scope = namespace.clone();
     let mut listed = Vec::new();
     let mut synced = Some(synced);
     let accounts = watcher(api, kubernetes::watch_config())
         .inspect_ok(move |event| {
-            keep_directory(&keeper, scope.as_deref(), &mut listed, event);
+            keep_directory(&keeper, &scope, &mut listed, event);
             if matches!(event, watcher::Event::InitDone)
                 && let Some(synced) = synced.take()
             {
@@ -148,7 +147,7 @@ pub async fn run<K: AccountObject>(
 /// Accounts are known from the moment that they are listed, and forgotten when they go.
 fn keep_directory<K: AccountObject>(
     context: &Context,
-    scope: Option<&str>,
+    scope: &WatchScope,
     listed: &mut Vec<AccountKey>,
     event: &watcher::Event<Watched<K>>,
 ) {
@@ -161,10 +160,8 @@ fn keep_directory<K: AccountObject>(
         watcher::Event::Apply(account) => upsert(context, account),
         watcher::Event::Delete(account) => forget(context, &key_of::<K>(account)),
         watcher::Event::InitDone => {
-            let in_scope =
-                |key: &AccountKey| scope.is_none_or(|namespace| key.namespace == namespace);
             for key in context.directory.keys() {
-                if key.kind == K::KIND && in_scope(&key) && !listed.contains(&key) {
+                if key.kind == K::KIND && scope.contains(&key.namespace) && !listed.contains(&key) {
                     forget(context, &key);
                 }
             }

@@ -40,7 +40,7 @@ use crate::api::{SecurityGroupMembership, reason};
 use crate::args::Settings;
 use crate::clock::Clock;
 use crate::condition;
-use crate::kubernetes::{self, LogDeduper, ObjectUid, WatchLog};
+use crate::kubernetes::{self, LogDeduper, ObjectUid, WatchLog, WatchScope};
 use crate::telemetry::Telemetry;
 use crate::watched::Watched;
 
@@ -148,19 +148,16 @@ impl Context {
 /// Runs the controller of one scope (one namespace, or all) until `shutdown` resolves.
 pub async fn run(
     context: Arc<Context>,
-    namespace: Option<String>,
+    scope: WatchScope,
     queue: impl Stream<Item = ObjectRef<Object>> + Send + 'static,
     shutdown: impl Future<Output = ()> + Send + Sync + 'static,
 ) {
-    let api: Api<Object> = match &namespace {
-        Some(namespace) => Api::namespaced(context.client.clone(), namespace),
-        None => Api::all(context.client.clone()),
-    };
+    let api: Api<Object> = scope.api(&context.client);
     let (reader, writer) = reflector::store();
     let index_context = Arc::clone(&context);
     let filter_context = Arc::clone(&context);
     let mut scope = Scope {
-        namespace,
+        watched: scope,
         listing: HashSet::new(),
         listed: false,
     };
@@ -193,7 +190,7 @@ fn mark_triggered(object: &Object, context: &Context) -> bool {
 
 /// Keeps the index of one scope in step with its watch.
 struct Scope {
-    namespace: Option<String>,
+    watched: WatchScope,
     listing: HashSet<ObjectUid>,
     listed: bool,
 }
@@ -214,10 +211,7 @@ impl Scope {
             }
             watcher::Event::InitDone => {
                 let gone = context.edges.all_but(|record| {
-                    let in_scope = self
-                        .namespace
-                        .as_deref()
-                        .is_none_or(|namespace| *record.namespace == *namespace);
+                    let in_scope = self.watched.contains(&record.namespace);
                     !in_scope || self.listing.contains(&record.uid)
                 });
                 for uid in gone {

@@ -169,6 +169,7 @@ mod tests {
 
     use super::*;
     use crate::api::membership::AccountKind;
+    use crate::kubernetes::WatchScope;
     use crate::membership::edge::AccountKey;
 
     fn account_region(region: &str) -> AccountRegion {
@@ -187,7 +188,7 @@ mod tests {
 
     #[test]
     fn full_region_delays_no_other_and_admits_urgent_first() {
-        let (queue, mut queues) = ReconcileQueue::new(&[None]);
+        let (queue, mut queues) = ReconcileQueue::new(&[WatchScope::All]);
         let turns = Arc::new(Turns::new(queue));
         let mut held: Vec<Turn> = (0..IN_FLIGHT)
             .map(|n| {
@@ -257,7 +258,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn late_waiter_loses_its_slot_to_the_next() {
-        let (queue, mut queues) = ReconcileQueue::new(&[None]);
+        let (queue, mut queues) = ReconcileQueue::new(&[WatchScope::All]);
         let turns = Arc::new(Turns::new(queue));
         let mut held = full(&turns);
         let mut called = || queues[0].next().now_or_never().flatten().map(|at| at.name);
@@ -278,7 +279,7 @@ mod tests {
 
     #[test]
     fn region_queue_is_dropped_when_no_slot_is_held() {
-        let (queue, _queues) = ReconcileQueue::new(&[None]);
+        let (queue, _queues) = ReconcileQueue::new(&[WatchScope::All]);
         let turns = Arc::new(Turns::new(queue));
         let mut held = full(&turns);
         held.truncate(IN_FLIGHT - 1);
