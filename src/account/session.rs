@@ -225,9 +225,10 @@ impl DescribeBatchers {
 fn batcher<Id: Clone + Eq + Hash + Send + Sync + 'static>(
     ask: impl Fn(
         Vec<Id>,
-    )
-        -> futures::future::BoxFuture<'static, batch::Answer<Id, TargetDescription, CallError>>
-    + Send
+    ) -> futures::future::BoxFuture<
+        'static,
+        batch::BatchResult<Id, TargetDescription, CallError>,
+    > + Send
     + Sync
     + 'static,
 ) -> Arc<Batch<Id, TargetDescription, CallError>> {
@@ -252,7 +253,7 @@ impl Calls {
         region: &Region,
         priority: Priority,
         ids: &[InstanceId],
-    ) -> batch::Answer<InstanceId, TargetDescription, CallError> {
+    ) -> batch::BatchResult<InstanceId, TargetDescription, CallError> {
         let call = || self.client.describe_instances(region, ids);
         self.call(region, Action::DescribeInstances, priority, None, call)
             .await
@@ -263,7 +264,7 @@ impl Calls {
         region: &Region,
         priority: Priority,
         ids: &[NetworkInterfaceId],
-    ) -> batch::Answer<NetworkInterfaceId, TargetDescription, CallError> {
+    ) -> batch::BatchResult<NetworkInterfaceId, TargetDescription, CallError> {
         let call = || self.client.describe_network_interfaces(region, ids);
         self.call(
             region,
