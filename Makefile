@@ -37,9 +37,9 @@ test-oldest: tools ## the cluster tests on the oldest supported Kubernetes, buil
 # Every test binary that starts a control plane.
 cluster_tests = $(shell grep -lE '(ControlPlane|TestEnv)::' tests/*.rs tests/*/main.rs | sed -E 's,^tests/([^/]*)(/main)?\.rs$$,--test \1,')
 
-simulate: ## SEEDS random schedules (100000) of crashes, faults and old views in virtual time, and every pair of crashes; SEED=n replays one
+simulate: ## SEEDS random schedules (100000), plain and wide, of crashes, faults and old views in virtual time, and every pair of crashes; SEED=n replays one, WIDE=1 the wide one
 	SEED=$(SEED) SEEDS=$(or $(SEEDS),100000) THREADS=$(or $(THREADS),$(shell nproc)) $(if $(SEED),,PAIRS=1) \
-	cargo test --release --test simulation $(if $(SEED),no_schedule) -- --nocapture --test-threads=1
+	cargo test --release --test simulation $(if $(SEED),$(if $(WIDE),no_wide,no_schedule)) -- --nocapture --test-threads=1
 
 chaos: ## KILLS (1000) times SIGKILL for the real operator, API server or etcd under churn, and comparisons; SEED=n draws the same again
 	@tests/control-plane/build >/dev/null

@@ -9,6 +9,7 @@ use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::api::account::Endpoints as EndpointSpec;
 use crate::ecs::{Credential, Endpoints};
+use crate::kubernetes::WatchScope;
 
 /// Keeps Alibaba Cloud ECS instances and network interfaces members of security groups.
 ///
@@ -110,8 +111,8 @@ pub enum Task {
 pub struct Settings {
     /// Address of the probes and metrics; `None` is the default.
     pub listen: Option<SocketAddr>,
-    /// Scopes to watch: `None` is all namespaces.
-    pub scopes: Vec<Option<String>>,
+    /// Scopes to watch, a controller each.
+    pub scopes: Vec<WatchScope>,
     /// Namespace of the cluster kind's Secrets.
     pub operator_namespace: String,
     /// Endpoints of accounts that name none.
@@ -175,9 +176,9 @@ fn settings(typed: Typed, variable: impl Fn(&str) -> Option<String>) -> Result<S
     namespaces.sort_unstable();
     namespaces.dedup();
     let scopes = if namespaces.is_empty() {
-        vec![None]
+        vec![WatchScope::All]
     } else {
-        namespaces.into_iter().map(Some).collect()
+        namespaces.into_iter().map(WatchScope::Namespace).collect()
     };
     Ok(Settings {
         listen: typed.listen,
@@ -264,7 +265,7 @@ mod tests {
 
     #[test]
     fn all_namespaces_are_watched_by_default() {
-        assert_eq!(run(&[], &[]).unwrap().scopes, [None]);
+        assert_eq!(run(&[], &[]).unwrap().scopes, [WatchScope::All]);
     }
 
     #[test]
@@ -272,7 +273,7 @@ mod tests {
         let settings = run(&["--namespace", "b", "--namespace", "a,b"], &[]).unwrap();
         assert_eq!(
             settings.scopes,
-            [Some("a".to_owned()), Some("b".to_owned())]
+            ["a", "b"].map(|name| WatchScope::Namespace(name.to_owned()))
         );
     }
 

@@ -5,10 +5,11 @@ use std::collections::HashMap;
 use std::fmt::{self, Debug};
 use std::future::Future;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use k8s_openapi::NamespaceResourceScope;
 use kube::api::{ObjectMeta, Patch, PatchParams};
 use kube::runtime::controller;
 use kube::{Api, Resource, ResourceExt};
@@ -71,6 +72,36 @@ impl Error {
             Self::Api(kube::Error::Api(status)) => Some(status.code),
             Self::Api(_) | Self::Timeout => None,
         }
+    }
+}
+
+/// UID of a Kubernetes object (`metadata.uid`).
+#[derive(Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ObjectUid(Arc<str>);
+
+impl ObjectUid {
+    /// The UID of an object; `None` before the API server has given it one.
+    #[must_use]
+    pub fn of(object: &impl ResourceExt) -> Option<Self> {
+        object.meta().uid.as_deref().map(Self::from)
+    }
+
+    /// The UID as the API server spells it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for ObjectUid {
+    fn from(text: &str) -> Self {
+        Self(text.into())
+    }
+}
+
+impl Debug for ObjectUid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 
@@ -150,6 +181,38 @@ pub fn error_chain(error: &dyn std::error::Error) -> String {
         next = cause.source();
     }
     text
+}
+
+/// The namespaces that one controller watches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WatchScope {
+    /// All namespaces.
+    All,
+    /// One namespace.
+    Namespace(String),
+}
+
+impl WatchScope {
+    /// Whether objects of this namespace are watched.
+    #[must_use]
+    pub fn contains(&self, namespace: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Namespace(watched) => watched == namespace,
+        }
+    }
+
+    /// The API to list and watch a namespaced kind.
+    #[must_use]
+    pub fn api<K>(&self, client: &kube::Client) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        match self {
+            Self::All => Api::all(client.clone()),
+            Self::Namespace(namespace) => Api::namespaced(client.clone(), namespace),
+        }
+    }
 }
 
 /// The configuration of every watch. Cloud load balancers drop idle connections after four minutes (AKS: 240 s), so a watch

@@ -29,7 +29,9 @@ use crate::args::Settings;
 use crate::clock::Clock;
 use crate::ecs::endpoint::is_loopback;
 use crate::ecs::{Http, Transport};
-use crate::kubernetes::{LogDeduper, WatchLog, error_chain, watch_config, with_deadline};
+use crate::kubernetes::{
+    LogDeduper, WatchLog, WatchScope, error_chain, watch_config, with_deadline,
+};
 use crate::membership::event::EventRecorder;
 use crate::membership::index::Edges;
 use crate::membership::queue::ReconcileQueue;
@@ -221,16 +223,12 @@ async fn wait_until_listable(client: &kube::Client, settings: &Settings) {
 
 async fn check_access(client: &kube::Client, settings: &Settings) -> Result<(), String> {
     for scope in &settings.scopes {
-        let (memberships, accounts): (Api<SecurityGroupMembership>, Api<CloudAccount>) = match scope
-        {
-            Some(namespace) => (
-                Api::namespaced(client.clone(), namespace),
-                Api::namespaced(client.clone(), namespace),
-            ),
-            None => (Api::all(client.clone()), Api::all(client.clone())),
-        };
-        can_list(&memberships, "securitygroupmemberships").await?;
-        can_list(&accounts, "cloudaccounts").await?;
+        can_list(
+            &scope.api::<SecurityGroupMembership>(client),
+            "securitygroupmemberships",
+        )
+        .await?;
+        can_list(&scope.api::<CloudAccount>(client), "cloudaccounts").await?;
     }
     can_list(
         &Api::<ClusterCloudAccount>::all(client.clone()),
@@ -349,7 +347,7 @@ struct AccountControllers<L, R> {
 
 fn run_accounts(
     context: &Arc<account::Context>,
-    scopes: &[Option<String>],
+    scopes: &[WatchScope],
     shutdown: &Shutdown,
 ) -> AccountControllers<impl Future<Output = ()> + use<>, impl Future<Output = ()> + use<>> {
     let mut listed = Vec::new();
@@ -357,8 +355,13 @@ fn run_accounts(
     let (sender, receiver) = oneshot::channel();
     listed.push(receiver);
     running.push(
-        account::run::<ClusterCloudAccount>(Arc::clone(context), None, sender, shutdown.clone())
-            .boxed(),
+        account::run::<ClusterCloudAccount>(
+            Arc::clone(context),
+            WatchScope::All,
+            sender,
+            shutdown.clone(),
+        )
+        .boxed(),
     );
     for scope in scopes {
         let (sender, receiver) = oneshot::channel();

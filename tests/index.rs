@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use security_group_operator::api::SecurityGroupMembership;
 use security_group_operator::api::membership::AccountKind;
-use security_group_operator::ecs::{Region, Target, TargetDescription, TargetState};
-use security_group_operator::membership::edge::{AccountKey, Edge};
+use security_group_operator::ecs::{Target, TargetDescription, TargetState};
+use security_group_operator::kubernetes::ObjectUid;
+use security_group_operator::membership::edge::{AccountKey, AccountRegion, Edge};
 use security_group_operator::membership::index::Edges;
 use security_group_operator::membership::scan::{CLOUD_READ_LAG, Observation};
 use serde_json::json;
@@ -30,6 +31,10 @@ fn object(uid: &str, instance: &str, second: u32, version: u64) -> SecurityGroup
     .unwrap()
 }
 
+fn uid(text: &str) -> ObjectUid {
+    text.into()
+}
+
 fn edge(instance: &str) -> Edge {
     Edge::try_from(&object("x", instance, 0, 1).spec).unwrap()
 }
@@ -38,15 +43,18 @@ fn target(instance: &str) -> Target {
     Target::Instance(instance.parse().unwrap())
 }
 
-fn region() -> Region {
-    "cn-hangzhou".parse().unwrap()
-}
-
 fn account() -> AccountKey {
     AccountKey {
         kind: AccountKind::ClusterCloudAccount,
         namespace: String::new(),
         name: "default".to_owned(),
+    }
+}
+
+fn account_region() -> AccountRegion {
+    AccountRegion {
+        account: account(),
+        region: "cn-hangzhou".parse().unwrap(),
     }
 }
 
@@ -60,9 +68,9 @@ fn names(
 
 fn on(edges: &Edges, instance: &str) -> Vec<String> {
     edges
-        .others(&edge(instance), "nobody")
+        .others(&edge(instance), &uid("nobody"))
         .iter()
-        .map(|record| record.uid.to_string())
+        .map(|record| record.uid.as_str().to_owned())
         .collect()
 }
 
@@ -74,8 +82,8 @@ fn others_on_an_edge_are_sorted_by_age_then_uid() {
     }
     edges.insert(&object("e", "i-2", 0, 1));
     assert_eq!(on(&edges, "i-1"), ["d", "b", "a", "c"]);
-    let others = edges.others(&edge("i-1"), "b");
-    assert!(others.iter().all(|record| &*record.uid != "b"));
+    let others = edges.others(&edge("i-1"), &uid("b"));
+    assert!(others.iter().all(|record| record.uid.as_str() != "b"));
     assert_eq!(others.len(), 3);
 }
 
@@ -85,12 +93,12 @@ fn only_a_newer_view_moves_an_object() {
     edges.insert(&object("a", "i-1", 0, 5));
     edges.insert(&object("a", "i-2", 0, 4));
     assert_eq!((on(&edges, "i-1").len(), on(&edges, "i-2").len()), (1, 0));
-    assert_eq!(edges.known_version("a"), 5);
+    assert_eq!(edges.known_version(&uid("a")), 5);
     edges.insert(&object("a", "i-2", 0, 6));
     assert_eq!((on(&edges, "i-1").len(), on(&edges, "i-2").len()), (0, 1));
-    assert_eq!(edges.known_version("a"), 6);
+    assert_eq!(edges.known_version(&uid("a")), 6);
     assert_eq!(
-        edges.targets_after(&account(), &region(), None, 10),
+        edges.targets_after(&account_region(), None, 10),
         (vec![target("i-2")], 1)
     );
 }
@@ -106,7 +114,7 @@ fn newer_view_updates_claim_policy_and_deletion() {
     going.spec.management_policy = serde_json::from_value(json!("Observe")).unwrap();
     edges.insert(&going);
     assert_eq!(names(edges.deleting()), ["a"]);
-    let record = edges.others(&edge("i-1"), "").remove(0);
+    let record = edges.others(&edge("i-1"), &uid("")).remove(0);
     assert!(record.claim.is_some() && !record.managed && record.deleting);
 }
 
@@ -129,19 +137,22 @@ fn changed_account_ref_moves_the_object() {
 #[test]
 fn account_region_is_new_until_known() {
     let edges = Edges::default();
-    assert_eq!(edges.new_account_regions(|_, _| false), []);
+    assert_eq!(edges.new_account_regions(|_| false), []);
     edges.insert(&object("a", "i-1", 0, 1));
     edges.insert(&object("b", "i-2", 0, 1));
     let mut elsewhere = object("c", "i-3", 0, 1);
     elsewhere.spec.region = "cn-beijing".to_owned();
     edges.insert(&elsewhere);
-    let beijing = "cn-beijing".parse().unwrap();
+    let beijing = AccountRegion {
+        region: "cn-beijing".parse().unwrap(),
+        ..account_region()
+    };
     assert_eq!(
-        edges.new_account_regions(|_, known| *known == region()),
-        [(account(), beijing)]
+        edges.new_account_regions(|known| *known == account_region()),
+        [beijing]
     );
-    assert_eq!(edges.new_account_regions(|_, _| false).len(), 2);
-    assert_eq!(edges.new_account_regions(|_, _| true), []);
+    assert_eq!(edges.new_account_regions(|_| false).len(), 2);
+    assert_eq!(edges.new_account_regions(|_| true), []);
 }
 
 #[test]
@@ -149,19 +160,19 @@ fn removed_object_leaves_nothing_in_the_index() {
     let edges = Edges::default();
     edges.insert(&object("a", "i-1", 0, 1));
     edges.insert(&object("b", "i-1", 0, 1));
-    edges.remove("a");
+    edges.remove(&uid("a"));
     assert_eq!(on(&edges, "i-1"), ["b"]);
-    assert!(edges.has_account_region(&account(), &region()));
-    let gone = edges.all_but(|record| &*record.uid != "b");
-    assert_eq!(gone.iter().map(|uid| &**uid).collect::<Vec<_>>(), ["b"]);
-    edges.remove("b");
-    assert!(on(&edges, "i-1").is_empty() && !edges.has_account_region(&account(), &region()));
+    assert!(edges.has_account_region(&account_region()));
+    let gone = edges.all_but(|record| record.uid.as_str() != "b");
+    assert_eq!(gone, [uid("b")]);
+    edges.remove(&uid("b"));
+    assert!(on(&edges, "i-1").is_empty() && !edges.has_account_region(&account_region()));
     assert_eq!(
-        edges.targets_after(&account(), &region(), None, 10),
+        edges.targets_after(&account_region(), None, 10),
         (Vec::new(), 0)
     );
     assert_eq!(names(edges.of_account(&account())), [""; 0]);
-    assert_eq!(edges.known_version("b"), 0);
+    assert_eq!(edges.known_version(&uid("b")), 0);
 }
 
 #[test]
@@ -169,10 +180,10 @@ fn own_write_updates_but_never_restores_an_object() {
     let edges = Edges::default();
     edges.insert(&object("a", "i-1", 0, 1));
     edges.written(&object("a", "i-1", 0, 2));
-    assert_eq!(edges.known_version("a"), 2);
-    edges.remove("a");
+    assert_eq!(edges.known_version(&uid("a")), 2);
+    edges.remove(&uid("a"));
     edges.written(&object("a", "i-1", 0, 3));
-    assert!(on(&edges, "i-1").is_empty() && !edges.has_account_region(&account(), &region()));
+    assert!(on(&edges, "i-1").is_empty() && !edges.has_account_region(&account_region()));
 }
 
 #[test]
@@ -194,7 +205,7 @@ fn targets_come_in_ordered_batches_each_once() {
     for (uid, instance) in [("a", "i-3"), ("b", "i-1"), ("c", "i-2"), ("d", "i-1")] {
         edges.insert(&object(uid, instance, 0, 1));
     }
-    let block = |after: Option<&Target>| edges.targets_after(&account(), &region(), after, 2);
+    let block = |after: Option<&Target>| edges.targets_after(&account_region(), after, 2);
     assert_eq!(block(None), (vec![target("i-1"), target("i-2")], 3));
     assert_eq!(block(Some(&target("i-2"))), (vec![target("i-3")], 3));
     assert_eq!(block(Some(&target("i-3"))), (Vec::new(), 3));
@@ -204,19 +215,19 @@ fn targets_come_in_ordered_batches_each_once() {
 fn user_change_triggers_once_and_own_writes_never() {
     let edges = Edges::default();
     assert!(
-        edges.mark_triggered("a", 1),
+        edges.mark_triggered(&uid("a"), 1),
         "names no edge: looked at whenever it changes"
     );
     edges.insert(&object("a", "i-1", 0, 1));
-    assert!(edges.mark_triggered("a", 1));
-    assert!(!edges.mark_triggered("a", 1));
+    assert!(edges.mark_triggered(&uid("a"), 1));
+    assert!(!edges.mark_triggered(&uid("a"), 1));
     edges.insert(&object("a", "i-1", 0, 2));
-    assert!(!edges.mark_triggered("a", 1), "a write of ours");
+    assert!(!edges.mark_triggered(&uid("a"), 1), "a write of ours");
     edges.insert(&object("a", "i-2", 0, 3));
-    assert!(edges.mark_triggered("a", 2));
-    edges.remove("a");
+    assert!(edges.mark_triggered(&uid("a"), 2));
+    edges.remove(&uid("a"));
     edges.insert(&object("a", "i-2", 0, 4));
-    assert!(edges.mark_triggered("a", 2), "it was away");
+    assert!(edges.mark_triggered(&uid("a"), 2), "it was away");
 }
 
 fn seen(state: TargetState, groups: &[&str]) -> TargetDescription {
@@ -237,7 +248,7 @@ fn changed(edges: &Edges, found: Option<TargetDescription>) -> Vec<String> {
         .map(|found| (target("i-1"), found))
         .into_iter()
         .collect();
-    names(edges.changed(&account(), &region(), &[target("i-1")], &found))
+    names(edges.changed(&account_region(), &[target("i-1")], &found))
 }
 
 #[tokio::test(start_paused = true)]
@@ -246,7 +257,10 @@ async fn scan_requeues_changed_objects_after_the_read_lag() {
     edges.insert(&object("a", "i-1", 0, 1));
     let member = || Some(seen(TargetState::Running, &["sg-1"]));
     assert_eq!(changed(&edges, None), [""; 0], "no pass has looked yet");
-    edges.record_observation("a", Some(Observation::of(member().as_ref(), |_| true)));
+    edges.record_observation(
+        &uid("a"),
+        Some(Observation::of(member().as_ref(), |_| true)),
+    );
     assert_eq!(
         changed(&edges, None),
         [""; 0],
@@ -264,7 +278,7 @@ async fn scan_requeues_changed_objects_after_the_read_lag() {
         changed(&edges, Some(seen(TargetState::Stopping, &["sg-1"]))),
         ["a"]
     );
-    edges.record_observation("a", None);
+    edges.record_observation(&uid("a"), None);
     assert_eq!(changed(&edges, None), [""; 0]);
 }
 
@@ -275,32 +289,32 @@ async fn observation_is_fresh_only_while_confirmed() {
     let member = || Some(seen(TargetState::Running, &["sg-1"]));
     let observation = Observation::of(member().as_ref(), |_| true);
     let age = Duration::from_secs(60);
-    edges.record_observation("a", Some(observation));
+    edges.record_observation(&uid("a"), Some(observation));
     tokio::time::advance(age).await;
-    assert_eq!(edges.fresh_observation("a", age), Some(observation));
+    assert_eq!(edges.fresh_observation(&uid("a"), age), Some(observation));
     tokio::time::advance(Duration::from_secs(1)).await;
-    assert_eq!(edges.fresh_observation("a", age), None);
+    assert_eq!(edges.fresh_observation(&uid("a"), age), None);
     changed(&edges, member());
-    assert_eq!(edges.fresh_observation("a", age), Some(observation));
+    assert_eq!(edges.fresh_observation(&uid("a"), age), Some(observation));
     changed(&edges, None);
-    assert_eq!(edges.fresh_observation("a", age), None, "stale");
+    assert_eq!(edges.fresh_observation(&uid("a"), age), None, "stale");
     changed(&edges, member());
-    assert_eq!(edges.fresh_observation("a", age), Some(observation));
+    assert_eq!(edges.fresh_observation(&uid("a"), age), Some(observation));
 }
 
 #[tokio::test(start_paused = true)]
 async fn foreign_status_is_requeued_once_after_the_lag() {
     let edges = Edges::default();
     edges.insert(&object("a", "i-1", 0, 1));
-    edges.compare_watched_status("a", || 2);
+    edges.compare_watched_status(&uid("a"), || 2);
     tokio::time::advance(CLOUD_READ_LAG).await;
     assert_eq!(
         names(edges.stale_statuses()),
         [""; 0],
         "we have said nothing yet"
     );
-    edges.record_written_status("a", 1);
-    edges.compare_watched_status("a", || 2);
+    edges.record_written_status(&uid("a"), 1);
+    edges.compare_watched_status(&uid("a"), || 2);
     assert_eq!(
         names(edges.stale_statuses()),
         [""; 0],
@@ -309,20 +323,20 @@ async fn foreign_status_is_requeued_once_after_the_lag() {
     tokio::time::advance(CLOUD_READ_LAG).await;
     assert_eq!(names(edges.stale_statuses()), ["a"]);
     assert_eq!(names(edges.stale_statuses()), [""; 0], "once");
-    edges.compare_watched_status("a", || 2);
-    edges.compare_watched_status("a", || 1);
+    edges.compare_watched_status(&uid("a"), || 2);
+    edges.compare_watched_status(&uid("a"), || 1);
     tokio::time::advance(CLOUD_READ_LAG).await;
     assert_eq!(
         names(edges.stale_statuses()),
         [""; 0],
         "the watch has caught up"
     );
-    edges.compare_watched_status("a", || 2);
-    edges.record_written_status("a", 2);
+    edges.compare_watched_status(&uid("a"), || 2);
+    edges.record_written_status(&uid("a"), 2);
     tokio::time::advance(CLOUD_READ_LAG).await;
     assert_eq!(names(edges.stale_statuses()), [""; 0], "said anew");
-    edges.compare_watched_status("a", || 3);
-    edges.remove("a");
+    edges.compare_watched_status(&uid("a"), || 3);
+    edges.remove(&uid("a"));
     tokio::time::advance(CLOUD_READ_LAG).await;
     assert_eq!(names(edges.stale_statuses()), [""; 0], "gone");
 }
@@ -354,9 +368,9 @@ fn index_returns_the_siblings_to_requeue() {
     assert_eq!(concerned(&object("c", "i-1", 0, 4)), [""; 0]);
     assert_eq!(concerned(&object("c", "i-1", 0, 6)), ["a", "b", "c"]);
     // Who goes without its claim has let go of the edge before.
-    assert_eq!(names(edges.remove("c")), [""; 0]);
-    assert_eq!(names(edges.remove("a")), ["b"]);
-    assert_eq!(names(edges.remove("nobody")), [""; 0]);
+    assert_eq!(names(edges.remove(&uid("c"))), [""; 0]);
+    assert_eq!(names(edges.remove(&uid("a"))), ["b"]);
+    assert_eq!(names(edges.remove(&uid("nobody"))), [""; 0]);
 }
 
 #[test]
@@ -364,9 +378,9 @@ fn scan_reads_only_targets_described_before() {
     let edges = Edges::default();
     edges.insert(&object("a", "i-1", 0, 1));
     edges.insert(&object("b", "i-2", 0, 1));
-    edges.record_observation("b", Some(Observation::Absent));
+    edges.record_observation(&uid("b"), Some(Observation::Absent));
     let block = [target("i-1"), target("i-2"), target("i-3")];
-    assert_eq!(edges.seen(&account(), &region(), &block), [target("i-2")]);
-    edges.record_observation("b", None);
-    assert_eq!(edges.seen(&account(), &region(), &block), []);
+    assert_eq!(edges.seen(&account_region(), &block), [target("i-2")]);
+    edges.record_observation(&uid("b"), None);
+    assert_eq!(edges.seen(&account_region(), &block), []);
 }

@@ -10,6 +10,7 @@
 mod cloud;
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::Response;

@@ -74,14 +74,10 @@ fn identity(answers: &[Response<Bytes>]) {
     match result {
         Ok(identity) => {
             good_body(&response);
-            assert!(!identity.account_uid.is_empty());
-            assert!(
-                identity
-                    .account_uid
-                    .bytes()
-                    .all(|byte| byte.is_ascii_digit())
-            );
-            for text in [&identity.account_uid, &identity.arn] {
+            let account_uid = identity.account_uid.as_str();
+            assert!(!account_uid.is_empty());
+            assert!(account_uid.bytes().all(|byte| byte.is_ascii_digit()));
+            for text in [account_uid, &identity.arn] {
                 assert_printable(text);
                 assert!(text.len() <= 128);
             }

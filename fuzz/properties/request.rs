@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Response, Uri};
 use k8s_openapi::jiff::Timestamp;
 use security_group_operator::ecs::sign;
 use security_group_operator::simulator::inventory::Inventory;
-use security_group_operator::simulator::{Answer, Simulator};
+use security_group_operator::simulator::{SimulatedResponse, Simulator};
 use serde_json::Value;
 
 const INVENTORY: &str = "
@@ -96,7 +96,7 @@ impl World {
         assert_eq!(self.state(), after);
     }
 
-    fn send(&self, request: &Request<Bytes>) -> Answer {
+    fn send(&self, request: &Request<Bytes>) -> SimulatedResponse {
         let answer = self.simulator.answer(request, self.now);
         assert_readable(&answer.response);
         assert!(

@@ -10,7 +10,7 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use tokio::time::Instant;
 
 use crate::api::account::Grant;
-use crate::ecs::SecurityGroupId;
+use crate::ecs::{AccountUid, SecurityGroupId};
 use crate::membership::edge::AccountKey;
 
 use super::session::AccountSession;
@@ -185,7 +185,7 @@ impl Directory {
 
     /// UID of the cloud account, if the account is or was usable.
     #[must_use]
-    pub fn uid(&self, key: &AccountKey) -> Option<String> {
+    pub fn uid(&self, key: &AccountKey) -> Option<AccountUid> {
         self.lock()
             .get(key)?
             .last_usable

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use crate::api::account::{CloudAccountStatus, Endpoints};
 use crate::api::membership::AccountKind;
 use crate::api::{CloudAccount, ClusterCloudAccount};
+use crate::kubernetes::WatchScope;
 use crate::watched::Watched;
 
 use super::credentials::Source;
@@ -21,8 +22,9 @@ pub trait AccountObject:
     const KIND: AccountKind;
     /// The API to write one object.
     fn api(client: &kube::Client, namespace: &str) -> Api<Self>;
-    /// The API to watch one namespace, or all. An unreadable object does not stop the others.
-    fn watched(client: &kube::Client, namespace: Option<&str>) -> Api<Watched<Self>>;
+    /// The API to watch the objects in `scope`; those of the cluster kind are in every one. An unreadable object does not
+    /// stop the others.
+    fn watched(client: &kube::Client, scope: &WatchScope) -> Api<Watched<Self>>;
     /// Source of the account's credentials.
     fn source(&self, operator_namespace: &str) -> Source;
     /// Endpoint overrides of the spec.
@@ -40,11 +42,8 @@ impl AccountObject for CloudAccount {
         Api::namespaced(client.clone(), namespace)
     }
 
-    fn watched(client: &kube::Client, namespace: Option<&str>) -> Api<Watched<Self>> {
-        match namespace {
-            Some(namespace) => Api::namespaced(client.clone(), namespace),
-            None => Api::all(client.clone()),
-        }
+    fn watched(client: &kube::Client, scope: &WatchScope) -> Api<Watched<Self>> {
+        scope.api(client)
     }
 
     fn source(&self, _operator_namespace: &str) -> Source {
@@ -78,7 +77,7 @@ impl AccountObject for ClusterCloudAccount {
         Api::all(client.clone())
     }
 
-    fn watched(client: &kube::Client, _namespace: Option<&str>) -> Api<Watched<Self>> {
+    fn watched(client: &kube::Client, _scope: &WatchScope) -> Api<Watched<Self>> {
         Api::all(client.clone())
     }
 

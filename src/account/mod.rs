@@ -28,7 +28,7 @@ use crate::api::membership::AccountKind;
 use crate::api::reason;
 use crate::clock::Clock;
 use crate::ecs::{self, Class, Credential, Endpoints, Transport};
-use crate::kubernetes::{self, WatchLog};
+use crate::kubernetes::{self, ObjectUid, WatchLog, WatchScope};
 use crate::membership::edge::AccountKey;
 use crate::membership::event::EventRecorder;
 use crate::membership::index::Edges;
@@ -93,28 +93,27 @@ pub struct LastCheck {
     /// What its calls met.
     reach: Arc<Reach>,
     /// The status that this process wrote last, and to which UID: the watch may show an older one.
-    written: Option<(Option<String>, CloudAccountStatus)>,
+    written: Option<(Option<ObjectUid>, CloudAccountStatus)>,
 }
 
 /// UID and generation of the account, and version of its Secret.
-type CheckedVersion = (Option<String>, Option<i64>, String);
+type CheckedVersion = (Option<ObjectUid>, Option<i64>, String);
 
 /// Runs the controller of one kind until `shutdown` resolves. It resolves `synced` when every account has been listed once.
 pub async fn run<K: AccountObject>(
     context: Arc<Context>,
-    namespace: Option<String>,
+    scope: WatchScope,
     synced: tokio::sync::oneshot::Sender<()>,
     shutdown: impl Future<Output = ()> + Send + Sync + 'static,
 ) {
-    let api = K::watched(&context.client, namespace.as_deref());
+    let api = K::watched(&context.client, &scope);
     let (reader, writer) = reflector::store();
     let keeper = Arc::clone(&context);
-    let scope = namespace.clone();
     let mut listed = Vec::new();
     let mut synced = Some(synced);
     let accounts = watcher(api, kubernetes::watch_config())
         .inspect_ok(move |event| {
-            keep_directory(&keeper, scope.as_deref(), &mut listed, event);
+            keep_directory(&keeper, &scope, &mut listed, event);
             if matches!(event, watcher::Event::InitDone)
                 && let Some(synced) = synced.take()
             {
@@ -148,7 +147,7 @@ pub async fn run<K: AccountObject>(
 /// Accounts are known from the moment that they are listed, and forgotten when they go.
 fn keep_directory<K: AccountObject>(
     context: &Context,
-    scope: Option<&str>,
+    scope: &WatchScope,
     listed: &mut Vec<AccountKey>,
     event: &watcher::Event<Watched<K>>,
 ) {
@@ -161,10 +160,8 @@ fn keep_directory<K: AccountObject>(
         watcher::Event::Apply(account) => upsert(context, account),
         watcher::Event::Delete(account) => forget(context, &key_of::<K>(account)),
         watcher::Event::InitDone => {
-            let in_scope =
-                |key: &AccountKey| scope.is_none_or(|namespace| key.namespace == namespace);
             for key in context.directory.keys() {
-                if key.kind == K::KIND && in_scope(&key) && !listed.contains(&key) {
+                if key.kind == K::KIND && scope.contains(&key.namespace) && !listed.contains(&key) {
                     forget(context, &key);
                 }
             }
@@ -331,7 +328,11 @@ async fn check_credentials<K: AccountObject>(
             }
             Err(result) => return Checked::Found(record(result, None, key, context)),
         };
-    let version = (account.uid(), account.meta().generation, found.version);
+    let version = (
+        ObjectUid::of(account),
+        account.meta().generation,
+        found.version,
+    );
     let known = context.checks().get(key).is_some_and(|check| {
         check.last_checked.as_ref() == Some(&version)
             && check.check_after.is_none_or(|again| Instant::now() < again)
@@ -421,7 +422,7 @@ fn record(
         },
     };
     match &state {
-        AccountState::Ready(account) => info!(account = %key, uid = account.uid, "usable"),
+        AccountState::Ready(account) => info!(account = %key, uid = account.uid.as_str(), "usable"),
         AccountState::NotReady { message, .. } => warn!(account = %key, "not usable: {message}"),
         AccountState::Checking => {}
     }
@@ -506,7 +507,7 @@ async fn write_status<K: AccountObject>(
     }
     let mut checks = context.checks();
     let check = checks.entry(key.clone()).or_default();
-    check.written = Some((account.uid(), next));
+    check.written = Some((ObjectUid::of(account), next));
     check.failed_writes = 0;
     Ok(())
 }
@@ -517,7 +518,7 @@ impl Context {
         let checks = self.checks();
         let written = checks.get(key).and_then(|check| check.written.as_ref());
         match written {
-            Some((uid, status)) if *uid == account.uid() => status.clone(),
+            Some((uid, status)) if *uid == ObjectUid::of(account) => status.clone(),
             Some(_) | None => account.status().cloned().unwrap_or_default(),
         }
     }
@@ -540,7 +541,7 @@ impl Context {
                 .as_ref()
                 .filter(|_| check.check_after.is_none());
             last_checked.is_some_and(|(uid, generation, _)| {
-                *uid == account.uid() && *generation == account.meta().generation
+                *uid == ObjectUid::of(account) && *generation == account.meta().generation
             })
         })
     }

@@ -12,8 +12,8 @@ use tokio::time::Instant;
 use crate::ecs::batch::{self, Batch};
 use crate::ecs::limit::{CallLimiter, Priority};
 use crate::ecs::{
-    Action, Class, Client, Error, InstanceId, NetworkInterfaceId, Region, RequestId, Target,
-    TargetDescription,
+    AccountUid, Action, Class, Client, Error, InstanceId, NetworkInterfaceId, Region, RequestId,
+    Target, TargetDescription,
 };
 use crate::membership::edge::Edge;
 use crate::telemetry::Telemetry;
@@ -24,7 +24,7 @@ use super::reach::Reach;
 #[derive(Debug)]
 pub struct AccountSession {
     /// UID of the cloud account.
-    pub uid: String,
+    pub uid: AccountUid,
     calls: Arc<Calls>,
     batchers: Mutex<HashMap<Region, DescribeBatchers>>,
 }
@@ -63,7 +63,12 @@ struct DescribeBatchers {
 impl AccountSession {
     /// A session for an account whose credentials the cloud accepted. `uid` is the UID of the cloud account.
     #[must_use]
-    pub fn new(client: Client, uid: String, telemetry: Arc<Telemetry>, reach: Arc<Reach>) -> Self {
+    pub fn new(
+        client: Client,
+        uid: AccountUid,
+        telemetry: Arc<Telemetry>,
+        reach: Arc<Reach>,
+    ) -> Self {
         Self {
             uid,
             calls: Arc::new(Calls {
@@ -220,9 +225,10 @@ impl DescribeBatchers {
 fn batcher<Id: Clone + Eq + Hash + Send + Sync + 'static>(
     ask: impl Fn(
         Vec<Id>,
-    )
-        -> futures::future::BoxFuture<'static, batch::Answer<Id, TargetDescription, CallError>>
-    + Send
+    ) -> futures::future::BoxFuture<
+        'static,
+        batch::BatchResult<Id, TargetDescription, CallError>,
+    > + Send
     + Sync
     + 'static,
 ) -> Arc<Batch<Id, TargetDescription, CallError>> {
@@ -247,7 +253,7 @@ impl Calls {
         region: &Region,
         priority: Priority,
         ids: &[InstanceId],
-    ) -> batch::Answer<InstanceId, TargetDescription, CallError> {
+    ) -> batch::BatchResult<InstanceId, TargetDescription, CallError> {
         let call = || self.client.describe_instances(region, ids);
         self.call(region, Action::DescribeInstances, priority, None, call)
             .await
@@ -258,7 +264,7 @@ impl Calls {
         region: &Region,
         priority: Priority,
         ids: &[NetworkInterfaceId],
-    ) -> batch::Answer<NetworkInterfaceId, TargetDescription, CallError> {
+    ) -> batch::BatchResult<NetworkInterfaceId, TargetDescription, CallError> {
         let call = || self.client.describe_network_interfaces(region, ids);
         self.call(
             region,

@@ -125,7 +125,7 @@ fn after_result(
     };
     let (account_uid, arn, conditions) = match result {
         CheckResult::Accepted(identity) => (
-            Some(identity.account_uid.clone()),
+            Some(identity.account_uid.as_str().to_owned()),
             Some(identity.arn.clone()),
             vec![condition(reason::READY, Status::True)],
         ),
@@ -223,7 +223,7 @@ mod tests {
 
     fn accepted() -> CheckResult {
         CheckResult::Accepted(Identity {
-            account_uid: "1".to_owned(),
+            account_uid: "1".into(),
             arn: "acs:ram::1:user/operator".to_owned(),
         })
     }

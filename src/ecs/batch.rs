@@ -26,11 +26,11 @@ const BURST_THRESHOLD: usize = 5;
 const BATCH_DELAY: Duration = Duration::from_millis(200);
 
 /// The result of a call for a batch of IDs: a value per existing ID. An ID without a value does not exist.
-pub type Answer<Id, Value, Failure> = Result<HashMap<Id, Value>, Failure>;
+pub type BatchResult<Id, Value, Failure> = Result<HashMap<Id, Value>, Failure>;
 
 /// The call that reads a batch.
 type Ask<Id, Value, Failure> =
-    dyn Fn(Vec<Id>) -> BoxFuture<'static, Answer<Id, Value, Failure>> + Send + Sync;
+    dyn Fn(Vec<Id>) -> BoxFuture<'static, BatchResult<Id, Value, Failure>> + Send + Sync;
 
 /// One queue per API, account and region.
 pub struct Batch<Id, Value, Failure> {
@@ -62,7 +62,10 @@ where
     /// A queue that calls `ask`. If `splits` is true for a failure, one ID of the batch may have caused it: the batch is
     /// halved until that ID is alone. Throttles and server errors have no such ID and must not split.
     pub fn new(
-        ask: impl Fn(Vec<Id>) -> BoxFuture<'static, Answer<Id, Value, Failure>> + Send + Sync + 'static,
+        ask: impl Fn(Vec<Id>) -> BoxFuture<'static, BatchResult<Id, Value, Failure>>
+        + Send
+        + Sync
+        + 'static,
         splits: fn(&Failure) -> bool,
     ) -> Self {
         Self {

@@ -14,13 +14,13 @@ use url::Url;
 use crate::clock::Clock;
 
 use super::action::{Action, MAX_IDS_PER_CALL};
-use super::answer::{self, Answer, RequestId};
 use super::credential::Credential;
 use super::description::{self, Page, TargetDescription};
 use super::endpoint::Endpoints;
 use super::error::Error;
-use super::id::{InstanceId, NetworkInterfaceId, Region, SecurityGroupId, Target};
-use super::request::{self, Attempt};
+use super::id::{AccountUid, InstanceId, NetworkInterfaceId, Region, SecurityGroupId, Target};
+use super::request::{self, SigningInput};
+use super::response::{self, ApiResponse, RequestId};
 use super::transport::{Transport, TransportError};
 
 /// The cloud API for one account. Cheap to clone.
@@ -40,7 +40,7 @@ struct Account {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// UID of the cloud account: digits.
-    pub account_uid: String,
+    pub account_uid: AccountUid,
     /// ARN of the user or the assumed role.
     pub arn: String,
 }
@@ -140,7 +140,7 @@ impl Client {
             ("SecurityGroupId".to_owned(), group.to_string()),
             target,
         ];
-        let answer = self
+        let response = self
             .call(
                 action,
                 &self.account.endpoints.ecs(region),
@@ -148,7 +148,7 @@ impl Client {
                 action.deadline(),
             )
             .await?;
-        Ok(answer.request_id)
+        Ok(response.request_id)
     }
 
     /// Reads instances by ID, 100 per call. An ID that is missing from the result does not exist in this region: partial
@@ -205,7 +205,7 @@ impl Client {
     /// Any [`Error`].
     pub async fn caller_identity(&self) -> Result<Identity, Error> {
         let action = Action::GetCallerIdentity;
-        let answer = self
+        let response = self
             .call(
                 action,
                 &self.account.endpoints.sts(),
@@ -213,14 +213,14 @@ impl Client {
                 action.deadline(),
             )
             .await?;
-        let account_uid = answer.text("AccountId")?;
+        let account_uid = response.text("AccountId")?;
         // Not sanitized: a text that is not a plain number is rejected.
         if account_uid.len() > 64 || !account_uid.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(answer.bad("AccountId is not a number"));
+            return Err(response.bad("AccountId is not a number"));
         }
         Ok(Identity {
-            account_uid: account_uid.to_owned(),
-            arn: answer.word(answer.text("Arn")?),
+            account_uid: account_uid.into(),
+            arn: response.word(response.text("Arn")?),
         })
     }
 
@@ -229,7 +229,7 @@ impl Client {
         action: Action,
         region: &Region,
         ids: &[Id],
-        read: fn(&Answer) -> Result<Page<Id>, Error>,
+        read: fn(&ApiResponse) -> Result<Page<Id>, Error>,
         filter: impl Fn(&[Id]) -> Vec<(String, String)>,
     ) -> Result<HashMap<Id, TargetDescription>, Error> {
         let mut found = HashMap::new();
@@ -249,7 +249,7 @@ impl Client {
         action: Action,
         region: &Region,
         ids: &[Id],
-        read: fn(&Answer) -> Result<Page<Id>, Error>,
+        read: fn(&ApiResponse) -> Result<Page<Id>, Error>,
         parameters: Vec<(String, String)>,
         found: &mut HashMap<Id, TargetDescription>,
     ) -> Result<(), Error> {
@@ -260,14 +260,14 @@ impl Client {
         let mut page_parameters = parameters.clone();
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            let answer = self.call(action, &endpoint, &page_parameters, left).await?;
-            let page = read(&answer)?;
+            let response = self.call(action, &endpoint, &page_parameters, left).await?;
+            let page = read(&response)?;
             for (id, description) in page.rows {
                 if !wanted.contains(&id) {
-                    return Err(answer.bad("it describes something that was not asked for"));
+                    return Err(response.bad("it describes something that was not asked for"));
                 }
                 if found.insert(id, description).is_some() {
-                    return Err(answer.bad("it describes the same ID twice"));
+                    return Err(response.bad("it describes the same ID twice"));
                 }
             }
             let Some(token) = page.next_token else {
@@ -278,7 +278,7 @@ impl Client {
             }
             // Some pages may be empty, but not all.
             if tokens.len() >= wanted.len() || !tokens.insert(token.clone()) {
-                return Err(answer.bad("its pages do not end"));
+                return Err(response.bad("its pages do not end"));
             }
             page_parameters.clone_from(&parameters);
             page_parameters.push(("NextToken".to_owned(), token));
@@ -291,8 +291,8 @@ impl Client {
         endpoint: &Url,
         parameters: &[(String, String)],
         deadline: Duration,
-    ) -> Result<Answer, Error> {
-        let attempt = Attempt {
+    ) -> Result<ApiResponse, Error> {
+        let input = SigningInput {
             now: self.clock.now(),
             nonce: self.clock.uuid().to_string(),
         };
@@ -301,11 +301,13 @@ impl Client {
             action,
             parameters,
             &self.account.credential,
-            &attempt,
+            &input,
         );
         let sent = Instant::now();
-        let response = self.transport.send(request, deadline).await;
-        let answer = response
+        let response = self
+            .transport
+            .send(request, deadline)
+            .await
             .map_err(|source| match source {
                 // Report the whole deadline, not the time left for the last page: a status shows it and must not change at
                 // each retry.
@@ -317,11 +319,11 @@ impl Client {
                 | TransportError::Interrupted { .. } => source,
             })
             .map_err(|source| Error::Transport { action, source })
-            .and_then(|response| answer::read(action, &response, &self.account.credential));
+            .and_then(|response| response::parse(action, &response, &self.account.credential));
         let milliseconds = sent.elapsed().as_millis();
-        match &answer {
-            Ok(answer) => {
-                debug!(%action, request_id = %answer.request_id, milliseconds, "the cloud answered");
+        match &response {
+            Ok(response) => {
+                debug!(%action, request_id = %response.request_id, milliseconds, "the cloud answered");
             }
             Err(error) => {
                 let (code, request_id) = match error {
@@ -334,7 +336,7 @@ impl Client {
                 debug!(%action, code, request_id, milliseconds, "{error}");
             }
         }
-        answer
+        response
     }
 }
 

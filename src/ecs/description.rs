@@ -7,9 +7,9 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::answer::Answer;
 use super::error::Error;
 use super::id::{InstanceId, NetworkInterfaceId, SecurityGroupId};
+use super::response::ApiResponse;
 
 /// A target as the cloud describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,49 +109,51 @@ pub(super) struct Page<Id> {
     pub next_token: Option<String>,
 }
 
-pub(super) fn instances(answer: &Answer) -> Result<Page<InstanceId>, Error> {
-    let rows = answer.rows("Instances", "Instance")?;
-    page(answer, rows, |row: InstanceRow| {
+pub(super) fn instances(response: &ApiResponse) -> Result<Page<InstanceId>, Error> {
+    let rows = response.rows("Instances", "Instance")?;
+    page(response, rows, |row: InstanceRow| {
         let id = row
             .instance_id
             .parse()
-            .map_err(|_| answer.bad_row("an InstanceId is none"))?;
+            .map_err(|_| response.bad_row("an InstanceId is none"))?;
         let locks = row.operation_locks.unwrap_or_default().lock_reason;
         let description = TargetDescription {
-            state: state(answer, &row.status)?,
+            state: state(response, &row.status)?,
             vpc_id: row
                 .vpc_attributes
                 .and_then(|vpc| vpc.vpc_id)
-                .map(|text| short(answer, text))
+                .map(|text| short(response, text))
                 .transpose()?
                 .filter(|text| !text.is_empty()),
             lock_reasons: locks
                 .into_iter()
-                .map(|lock| short(answer, lock.lock_reason))
+                .map(|lock| short(response, lock.lock_reason))
                 .collect::<Result<_, _>>()?,
-            security_group_ids: groups(answer, row.security_group_ids.security_group_id)?,
+            security_group_ids: groups(response, row.security_group_ids.security_group_id)?,
             service_managed: false,
         };
         Ok((id, description))
     })
 }
 
-pub(super) fn network_interfaces(answer: &Answer) -> Result<Page<NetworkInterfaceId>, Error> {
-    let rows = answer.rows("NetworkInterfaceSets", "NetworkInterfaceSet")?;
-    page(answer, rows, |row: NetworkInterfaceRow| {
+pub(super) fn network_interfaces(
+    response: &ApiResponse,
+) -> Result<Page<NetworkInterfaceId>, Error> {
+    let rows = response.rows("NetworkInterfaceSets", "NetworkInterfaceSet")?;
+    page(response, rows, |row: NetworkInterfaceRow| {
         let id = row
             .network_interface_id
             .parse()
-            .map_err(|_| answer.bad_row("a NetworkInterfaceId is none"))?;
+            .map_err(|_| response.bad_row("a NetworkInterfaceId is none"))?;
         let description = TargetDescription {
-            state: state(answer, &row.status)?,
+            state: state(response, &row.status)?,
             vpc_id: row
                 .vpc_id
-                .map(|text| short(answer, text))
+                .map(|text| short(response, text))
                 .transpose()?
                 .filter(|text| !text.is_empty()),
             lock_reasons: Vec::new(),
-            security_group_ids: groups(answer, row.security_group_ids.security_group_id)?,
+            security_group_ids: groups(response, row.security_group_ids.security_group_id)?,
             service_managed: row.service_managed.unwrap_or(false),
         };
         Ok((id, description))
@@ -161,49 +163,49 @@ pub(super) fn network_interfaces(answer: &Answer) -> Result<Page<NetworkInterfac
 /// Reads the rows one by one. If some rows are unreadable, the error is [`Error::BadRow`]: the other IDs can be read without
 /// them. If all are unreadable, the answer itself is bad, and halving the batch would not help.
 fn page<Row: DeserializeOwned, Id>(
-    answer: &Answer,
+    response: &ApiResponse,
     rows: &[Value],
     read: impl Fn(Row) -> Result<(Id, TargetDescription), Error>,
 ) -> Result<Page<Id>, Error> {
     let mut good = Vec::with_capacity(rows.len());
     let mut first_bad = None;
     for row in rows {
-        match answer.row(row).and_then(&read) {
+        match response.row(row).and_then(&read) {
             Ok(described) => good.push(described),
             Err(error) => first_bad = first_bad.or(Some(error)),
         }
     }
     match first_bad {
         Some(_) if good.is_empty() && rows.len() > 1 => {
-            Err(answer.bad("none of its rows can be read"))
+            Err(response.bad("none of its rows can be read"))
         }
         Some(error) => Err(error),
         None => Ok(Page {
             rows: good,
-            next_token: next_token(answer)?,
+            next_token: next_token(response)?,
         }),
     }
 }
 
-fn state(answer: &Answer, text: &str) -> Result<TargetState, Error> {
+fn state(response: &ApiResponse, text: &str) -> Result<TargetState, Error> {
     if text.is_empty() {
-        return Err(answer.bad_row("a Status is empty"));
+        return Err(response.bad_row("a Status is empty"));
     }
-    short(answer, text.to_owned()).map(|text| TargetState::parse(&text))
+    short(response, text.to_owned()).map(|text| TargetState::parse(&text))
 }
 
 /// A word of the cloud that is shown in a status: state, lock or VPC. A long, secret or unprintable text is rejected.
-fn short(answer: &Answer, text: String) -> Result<String, Error> {
-    if answer.is_word(&text) {
+fn short(response: &ApiResponse, text: String) -> Result<String, Error> {
+    if response.is_word(&text) {
         Ok(text)
     } else {
-        Err(answer.bad_row("a text of a row cannot be what it should be"))
+        Err(response.bad_row("a text of a row cannot be what it should be"))
     }
 }
 
 /// Skips IDs of an older form (`G…`, twelve hex digits): no object can name them. An ID that is almost spelled like ours is
 /// an error. If it were skipped, a member would look like a non-member, and its finalizer would be removed without a Leave.
-fn groups(answer: &Answer, texts: Vec<String>) -> Result<BTreeSet<SecurityGroupId>, Error> {
+fn groups(response: &ApiResponse, texts: Vec<String>) -> Result<BTreeSet<SecurityGroupId>, Error> {
     let mut groups = BTreeSet::new();
     for text in texts {
         let old_shape = !text.is_empty()
@@ -215,17 +217,17 @@ fn groups(answer: &Answer, texts: Vec<String>) -> Result<BTreeSet<SecurityGroupI
                 groups.insert(group);
             }
             Err(_) if old_shape => {}
-            Err(_) => return Err(answer.bad_row("a SecurityGroupId is none")),
+            Err(_) => return Err(response.bad_row("a SecurityGroupId is none")),
         }
     }
     Ok(groups)
 }
 
-fn next_token(answer: &Answer) -> Result<Option<String>, Error> {
-    let Paging { next_token } = answer.body()?;
+fn next_token(response: &ApiResponse) -> Result<Option<String>, Error> {
+    let Paging { next_token } = response.body()?;
     let token = next_token.filter(|token| !token.is_empty());
     if token.as_ref().is_some_and(|token| token.len() > 4096) {
-        return Err(answer.bad("its NextToken is longer than 4096 bytes"));
+        return Err(response.bad("its NextToken is longer than 4096 bytes"));
     }
     Ok(token)
 }

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::action::Action;
-use super::answer::RequestId;
 use super::class::Class;
 use super::error_table::{self, Classification};
+use super::response::RequestId;
 use super::transport::TransportError;
 
 /// How a call failed. Its texts are redacted and may be shown to users.

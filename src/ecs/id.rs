@@ -100,6 +100,36 @@ id! {
     SecurityGroupId, "a security group ID", "sg- and letters or digits", |text| is_id(text, "sg-")
 }
 
+/// UID of a cloud account, for example `1234567890123456`. Not parsed: a claim names it in an annotation that users can edit.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct AccountUid(Arc<str>);
+
+impl AccountUid {
+    /// The UID as the cloud spells it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for AccountUid {
+    fn from(text: &str) -> Self {
+        Self(text.into())
+    }
+}
+
+impl fmt::Display for AccountUid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for AccountUid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 fn is_region(text: &str) -> bool {
     let mut words = text.split('-');
     let first = words.next().unwrap_or_default();

@@ -4,11 +4,10 @@
 //! the in-process simulated cloud in a simulation.
 //!
 //! ```text
-//! Client ─▶ request (pure: parameters, signature) ─▶ Transport ─▶ answer (pure: a value, or a named Error) ─▶ description
+//! Client ─▶ request (pure: parameters, signature) ─▶ Transport ─▶ response (pure: a value, or a named Error) ─▶ description
 //! ```
 
 pub mod action;
-mod answer;
 pub mod batch;
 pub mod class;
 pub mod client;
@@ -21,11 +20,11 @@ pub mod id;
 pub mod limit;
 mod redact;
 mod request;
+mod response;
 pub mod sign;
 pub mod transport;
 
 pub use action::{Action, MAX_IDS_PER_CALL};
-pub use answer::RequestId;
 pub use class::{Class, Retry};
 pub use client::{Client, Identity};
 pub use credential::{Credential, CredentialError};
@@ -33,5 +32,8 @@ pub use description::{TargetDescription, TargetState};
 pub use endpoint::{EndpointError, Endpoints};
 pub use error::{ApiError, Error};
 pub use error_table::Classification;
-pub use id::{InstanceId, NetworkInterfaceId, ParseIdError, Region, SecurityGroupId, Target};
+pub use id::{
+    AccountUid, InstanceId, NetworkInterfaceId, ParseIdError, Region, SecurityGroupId, Target,
+};
+pub use response::RequestId;
 pub use transport::{Http, Transport, TransportError};

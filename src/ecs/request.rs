@@ -12,7 +12,7 @@ use super::credential::Credential;
 use super::sign::{canonical_query, signature_v1, string_to_sign_v1};
 
 /// Values that differ per attempt: a retry needs a new nonce, or the cloud rejects it as a replay.
-pub(super) struct Attempt {
+pub(super) struct SigningInput {
     pub now: Timestamp,
     pub nonce: String,
 }
@@ -23,9 +23,9 @@ pub(super) fn build(
     action: Action,
     parameters: &[(String, String)],
     credential: &Credential,
-    attempt: &Attempt,
+    input: &SigningInput,
 ) -> Request<Bytes> {
-    let timestamp = attempt.now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let timestamp = input.now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     let mut form: Vec<(&str, &str)> = parameters
         .iter()
         .map(|(name, value)| (name.as_str(), value.as_str()))
@@ -37,7 +37,7 @@ pub(super) fn build(
         ("AccessKeyId", credential.access_key_id()),
         ("SignatureMethod", "HMAC-SHA1"),
         ("SignatureVersion", "1.0"),
-        ("SignatureNonce", &attempt.nonce),
+        ("SignatureNonce", &input.nonce),
         ("Timestamp", &timestamp),
     ]);
     form.extend(
@@ -76,7 +76,7 @@ mod tests {
     fn build_at(now: &str, credential: &Credential) -> Request<Bytes> {
         let endpoint = Url::parse("http://127.0.0.1:18080").unwrap();
         let parameters = [("InstanceIds".to_owned(), "[\"i-1\"]".to_owned())];
-        let attempt = Attempt {
+        let input = SigningInput {
             now: now.parse().unwrap(),
             nonce: "nonce".to_owned(),
         };
@@ -85,7 +85,7 @@ mod tests {
             Action::DescribeInstances,
             &parameters,
             credential,
-            &attempt,
+            &input,
         )
     }
 

@@ -14,8 +14,8 @@ use crate::api::{
     ACCOUNT_ANNOTATION, CLAIM_MANAGER, FINALIZER, ORIGIN_ANNOTATION, SecurityGroupMembership,
 };
 use crate::ecs::limit::Priority;
-use crate::ecs::{Class, Error};
-use crate::kubernetes::{self, with_deadline};
+use crate::ecs::{AccountUid, Class, Error};
+use crate::kubernetes::{self, ObjectUid, with_deadline};
 
 use crate::watched::Watched;
 
@@ -63,13 +63,13 @@ impl Pass {
         let uid = self.account.as_ref().map(|account| account.uid.clone());
         let written = write_claim(
             &ObjectRef::from_obj(self.object()),
-            &self.object().uid().unwrap_or_default(),
+            &ObjectUid::of(self.object()).unwrap_or_default(),
             None,
             Some((origin, uid.clone())),
             context,
         )
         .await?;
-        let own = written.uid().unwrap_or_default();
+        let own = ObjectUid::of(&written).unwrap_or_default();
         self.written(written);
         context
             .history
@@ -83,7 +83,7 @@ impl Pass {
         }
         // An object that is being deleted but cannot call Leave now has a successor: requeue it.
         for other in context.edges.others(&self.edge, &own) {
-            if other.deleting && other.is_claimed_with(uid.as_deref()) {
+            if other.deleting && other.is_claimed_with(uid.as_ref()) {
                 context.queue.enqueue(&other.reference());
             }
         }
@@ -109,7 +109,7 @@ impl Pass {
         };
         let confirmed = write_claim(
             &ObjectRef::from_obj(object),
-            &object.uid().unwrap_or_default(),
+            &ObjectUid::of(object).unwrap_or_default(),
             object.resource_version(),
             Some((claim.origin, claim.account_uid)),
             context,
@@ -120,7 +120,7 @@ impl Pass {
     }
 
     /// Calls `JoinSecurityGroup`.
-    pub async fn join(&mut self, uid: &str, context: &Context) {
+    pub async fn join(&mut self, uid: &ObjectUid, context: &Context) {
         let Some(account) = self.account.clone() else {
             return;
         };
@@ -132,7 +132,7 @@ impl Pass {
         let may_have_joined = context.history.may_have_joined(uid);
         // Until the answer proves that the call had no effect.
         context.history.set_may_have_joined(uid, true);
-        let answer = account.join(&self.edge, priority, uid).await;
+        let answer = account.join(&self.edge, priority, uid.as_str()).await;
         if answer.as_ref().is_err_and(CallError::is_without_effect) {
             context.history.set_may_have_joined(uid, may_have_joined);
         } else {
@@ -152,11 +152,11 @@ impl Pass {
     }
 
     /// Calls `LeaveSecurityGroup`.
-    pub async fn leave(&mut self, uid: &str, context: &Context) {
+    pub async fn leave(&mut self, uid: &ObjectUid, context: &Context) {
         let Some(account) = self.account.clone() else {
             return;
         };
-        self.observed.attempt = match account.leave(&self.edge, uid).await {
+        self.observed.attempt = match account.leave(&self.edge, uid.as_str()).await {
             Ok(_) => {
                 self.removed = true;
                 Attempt::Left
@@ -187,7 +187,10 @@ impl Pass {
             .account
             .as_ref()
             .map(|account| account.uid.clone())
-            .or_else(|| self.object().annotations().get(ACCOUNT_ANNOTATION).cloned());
+            .or_else(|| {
+                let uid = self.object().annotations().get(ACCOUNT_ANNOTATION)?;
+                Some(uid.as_str().into())
+            });
         let Some(successor) = self.others.first().cloned() else {
             return Ok(());
         };
@@ -222,7 +225,7 @@ impl Pass {
     /// The API server did not accept the write.
     pub async fn release(&mut self, context: &Context) -> Result<(), ActError> {
         let reference = ObjectRef::from_obj(self.object());
-        let uid = self.object().uid().unwrap_or_default();
+        let uid = ObjectUid::of(self.object()).unwrap_or_default();
         let joined = self.observed.claim.map(|claim| claim.origin) == Some(Origin::Joined);
         if joined && context.history.may_have_joined(&uid) {
             // A sibling that also carries `Joined` becomes the owner; no write is needed.
@@ -249,9 +252,9 @@ impl Pass {
 /// Applies or removes finalizer and claim. With `version`, only if that version is still stored.
 async fn write_claim(
     object: &ObjectRef<SecurityGroupMembership>,
-    uid: &str,
+    uid: &ObjectUid,
     version: Option<String>,
-    claim: Option<(Origin, Option<String>)>,
+    claim: Option<(Origin, Option<AccountUid>)>,
     context: &Context,
 ) -> Result<SecurityGroupMembership, ActError> {
     let what = if claim.is_some() {
@@ -328,21 +331,21 @@ async fn remove_foreign_finalizer(
 /// The fields that our field manager owns: finalizer and claim together, or neither.
 fn claim_metadata(
     name: &str,
-    uid: &str,
+    uid: &ObjectUid,
     version: Option<String>,
-    claim: Option<(Origin, Option<String>)>,
+    claim: Option<(Origin, Option<AccountUid>)>,
 ) -> Value {
     let mut metadata = Map::new();
     let mut add = |name: &str, value| metadata.insert(name.to_owned(), value);
     add("name", json!(name));
-    add("uid", json!(uid));
+    add("uid", json!(uid.as_str()));
     if let Some(version) = version {
         add("resourceVersion", json!(version));
     }
     if let Some((origin, account_uid)) = claim {
         let annotations: BTreeMap<&str, Value> = [
             Some((ORIGIN_ANNOTATION, json!(origin))),
-            account_uid.map(|uid| (ACCOUNT_ANNOTATION, json!(uid))),
+            account_uid.map(|uid| (ACCOUNT_ANNOTATION, json!(uid.as_str()))),
         ]
         .into_iter()
         .flatten()

@@ -9,7 +9,7 @@ use crate::api::{
     ACCOUNT_ANNOTATION, FINALIZER, ORIGIN_ANNOTATION, SecurityGroupMembership,
     SecurityGroupMembershipSpec,
 };
-use crate::ecs::{ParseIdError, Region, SecurityGroupId, Target};
+use crate::ecs::{AccountUid, ParseIdError, Region, SecurityGroupId, Target};
 
 /// A membership to maintain: this target in this group. Two objects with equal edges and the same cloud account share it.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -104,13 +104,22 @@ impl fmt::Display for AccountKey {
     }
 }
 
+/// An account and a region: the cloud limits the calls of each by themselves, and either may be the only one that answers.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct AccountRegion {
+    /// The account.
+    pub account: AccountKey,
+    /// The region.
+    pub region: Region,
+}
+
 /// How the edge came about and with which cloud account, from the object's annotations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
     /// Whether this operator joined the target, or the membership existed before.
     pub origin: Origin,
     /// UID of the cloud account; `None` only if a user removed the annotation.
-    pub account_uid: Option<String>,
+    pub account_uid: Option<AccountUid>,
 }
 
 impl Claim {
@@ -129,7 +138,9 @@ impl Claim {
         };
         Some(Self {
             origin,
-            account_uid: annotations.get(ACCOUNT_ANNOTATION).cloned(),
+            account_uid: annotations
+                .get(ACCOUNT_ANNOTATION)
+                .map(|uid| uid.as_str().into()),
         })
     }
 }

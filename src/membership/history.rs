@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::ecs::{Class, Error, TargetDescription};
+use crate::kubernetes::ObjectUid;
 
 use super::decide::{REPAIR_LIMIT, REPAIR_WINDOW_MINUTES, ReconcileOutcome};
 use super::scan::CLOUD_READ_LAG;
@@ -24,7 +25,7 @@ const WATCH_LAG: Duration = Duration::from_secs(5);
 /// The history of all passes, by UID.
 #[derive(Debug, Default)]
 pub struct History {
-    entries: Mutex<HashMap<String, Rare>>,
+    entries: Mutex<HashMap<ObjectUid, Rare>>,
     clock: Clock,
 }
 
@@ -60,13 +61,13 @@ impl History {
     }
 
     /// Forgets a deleted object.
-    pub fn forget(&self, uid: &str) {
+    pub fn forget(&self, uid: &ObjectUid) {
         self.lock().remove(uid);
     }
 
     /// Number of repairs in the last `REPAIR_WINDOW_MINUTES`, compared by the caller with `REPAIR_LIMIT`. In a repair loop:
     /// 0 when the next repair is allowed (one per hour), else `REPAIR_LIMIT`.
-    pub fn repairs(&self, uid: &str) -> usize {
+    pub fn repairs(&self, uid: &ObjectUid) -> usize {
         let mut entries = self.lock();
         let Some(entry) = entries.get_mut(uid) else {
             return 0;
@@ -82,14 +83,15 @@ impl History {
     }
 
     /// Stores the description of a target whose pass ended in a rate-limit wait; `None` clears it.
-    pub fn keep_pending_description(&self, uid: &str, description: Option<TargetDescription>) {
+    pub fn keep_pending_description(
+        &self,
+        uid: &ObjectUid,
+        description: Option<TargetDescription>,
+    ) {
         let mut entries = self.lock();
         match description {
             Some(description) => {
-                entries
-                    .entry(uid.to_owned())
-                    .or_default()
-                    .pending_description = Some(description);
+                entries.entry(uid.clone()).or_default().pending_description = Some(description);
             }
             None => {
                 if let Some(entry) = entries.get_mut(uid) {
@@ -100,23 +102,23 @@ impl History {
     }
 
     /// The description from the last pass, if that pass ended in a rate-limit wait.
-    pub fn pending_description(&self, uid: &str) -> Option<TargetDescription> {
+    pub fn pending_description(&self, uid: &ObjectUid) -> Option<TargetDescription> {
         self.lock().get(uid)?.pending_description.clone()
     }
 
     /// Whether a Join under the object's claim may have taken effect. True after a restart, because the history is empty
     /// then.
-    pub fn may_have_joined(&self, uid: &str) -> bool {
+    pub fn may_have_joined(&self, uid: &ObjectUid) -> bool {
         !self.lock().get(uid).is_some_and(|entry| entry.never_joined)
     }
 
     /// Records whether a Join under the current claim may have taken effect.
-    pub fn set_may_have_joined(&self, uid: &str, may_have_joined: bool) {
+    pub fn set_may_have_joined(&self, uid: &ObjectUid, may_have_joined: bool) {
         let mut entries = self.lock();
         match entries.get_mut(uid) {
             Some(entry) => entry.never_joined = !may_have_joined,
             None if may_have_joined => {}
-            None => entries.entry(uid.to_owned()).or_default().never_joined = true,
+            None => entries.entry(uid.clone()).or_default().never_joined = true,
         }
     }
 
@@ -124,7 +126,7 @@ impl History {
     /// object's conditions) after a restart.
     pub fn waits_since(
         &self,
-        uid: &str,
+        uid: &ObjectUid,
         outcome: ReconcileOutcome,
         reported: impl FnOnce() -> Timestamp,
     ) -> Option<Timestamp> {
@@ -139,14 +141,14 @@ impl History {
             }
             return None;
         }
-        let entry = entries.entry(uid.to_owned()).or_default();
+        let entry = entries.entry(uid.clone()).or_default();
         Some(*entry.waits_since.get_or_insert_with(reported))
     }
 
     /// Records a repair. In a repair loop it also starts the next wait of `LOOP_PERIOD`.
-    pub fn repaired(&self, uid: &str) {
+    pub fn repaired(&self, uid: &ObjectUid) {
         let mut entries = self.lock();
-        let entry = entries.entry(uid.to_owned()).or_default();
+        let entry = entries.entry(uid.clone()).or_default();
         entry.repairs.push(Instant::now());
         entry.drift_reported = false;
         if entry.next_repair.is_some() {
@@ -155,34 +157,34 @@ impl History {
     }
 
     /// Records that the drift is reported. Returns whether this is the first report since the last repair.
-    pub fn first_report_of_drift(&self, uid: &str) -> bool {
+    pub fn first_report_of_drift(&self, uid: &ObjectUid) -> bool {
         let mut entries = self.lock();
-        let entry = entries.entry(uid.to_owned()).or_default();
+        let entry = entries.entry(uid.clone()).or_default();
         !std::mem::replace(&mut entry.drift_reported, true)
     }
 
     /// Whether a pass may still wait for the watch to show our own write: true for `WATCH_LAG` (5 s) from the first call
     /// since the last finished pass.
-    pub fn within_watch_lag(&self, uid: &str) -> bool {
+    pub fn within_watch_lag(&self, uid: &ObjectUid) -> bool {
         let mut entries = self.lock();
-        let entry = entries.entry(uid.to_owned()).or_default();
+        let entry = entries.entry(uid.clone()).or_default();
         let since = *entry.lagging_since.get_or_insert_with(Instant::now);
         since.elapsed() < WATCH_LAG
     }
 
     /// Records that Leave was answered with 403. Returns whether the first 403 is at least `CLOUD_READ_LAG` (10 s) old. Only
     /// then does a read without the edge prove that it was removed: a younger read may lag behind our own Join.
-    pub fn leave_is_forbidden(&self, uid: &str) -> bool {
+    pub fn leave_is_forbidden(&self, uid: &ObjectUid) -> bool {
         let mut entries = self.lock();
-        let entry = entries.entry(uid.to_owned()).or_default();
+        let entry = entries.entry(uid.clone()).or_default();
         let since = *entry.forbidden_since.get_or_insert_with(Instant::now);
         since.elapsed() >= CLOUD_READ_LAG
     }
 
     /// Counts a pass that failed to write to the API server. Returns the wait before the next try.
-    pub fn after_error(&self, uid: &str) -> Duration {
+    pub fn after_error(&self, uid: &ObjectUid) -> Duration {
         let mut entries = self.lock();
-        let entry = entries.entry(uid.to_owned()).or_default();
+        let entry = entries.entry(uid.clone()).or_default();
         entry.errors = entry.errors.saturating_add(1);
         self.wait(entry.errors, Class::Transient)
     }
@@ -197,7 +199,7 @@ impl History {
     /// the time until which the rate limit allows no call.
     pub fn requeue_after(
         &self,
-        uid: &str,
+        uid: &ObjectUid,
         outcome: ReconcileOutcome,
         failure: Option<&Error>,
         stopped_until: Option<Instant>,
@@ -207,7 +209,7 @@ impl History {
             return Action::await_change();
         }
         let mut entries = self.lock();
-        let entry = entries.entry(uid.to_owned()).or_default();
+        let entry = entries.entry(uid.clone()).or_default();
         entry.errors = 0;
         entry.lagging_since = None;
         // A pass that runs before the wait has ended does not lengthen the next wait.
@@ -284,7 +286,7 @@ impl History {
             .within(Duration::from_millis(50)..Duration::from_secs(2))
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Rare>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<ObjectUid, Rare>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -311,52 +313,56 @@ impl Rare {
 mod tests {
     use super::*;
 
+    fn uid(text: &str) -> ObjectUid {
+        text.into()
+    }
+
     #[tokio::test(start_paused = true)]
     async fn repairs_count_for_half_an_hour() {
         let history = History::default();
-        history.repaired("a");
-        history.repaired("a");
-        assert_eq!(history.repairs("a"), 2);
+        history.repaired(&uid("a"));
+        history.repaired(&uid("a"));
+        assert_eq!(history.repairs(&uid("a")), 2);
         tokio::time::advance(Duration::from_secs(31 * 60)).await;
-        assert_eq!(history.repairs("a"), 0);
+        assert_eq!(history.repairs(&uid("a")), 0);
     }
 
     #[tokio::test(start_paused = true)]
     async fn repair_loop_allows_one_repair_per_hour() {
         let history = History::default();
         for _ in 0..REPAIR_LIMIT {
-            history.repaired("a");
+            history.repaired(&uid("a"));
         }
-        assert_eq!(history.repairs("a"), REPAIR_LIMIT);
-        let _ = history.requeue_after("a", ReconcileOutcome::RepairLoop, None, None);
+        assert_eq!(history.repairs(&uid("a")), REPAIR_LIMIT);
+        let _ = history.requeue_after(&uid("a"), ReconcileOutcome::RepairLoop, None, None);
         tokio::time::advance(Duration::from_secs(59 * 60)).await;
         assert_eq!(
-            history.repairs("a"),
+            history.repairs(&uid("a")),
             REPAIR_LIMIT,
             "the window alone does not end the loop"
         );
         tokio::time::advance(Duration::from_secs(2 * 60)).await;
-        assert_eq!(history.repairs("a"), 0);
-        history.repaired("a");
-        assert_eq!(history.repairs("a"), REPAIR_LIMIT);
+        assert_eq!(history.repairs(&uid("a")), 0);
+        history.repaired(&uid("a"));
+        assert_eq!(history.repairs(&uid("a")), REPAIR_LIMIT);
     }
 
     #[tokio::test(start_paused = true)]
     async fn wait_for_the_watch_is_limited() {
         let history = History::default();
-        assert!(history.within_watch_lag("a"));
+        assert!(history.within_watch_lag(&uid("a")));
         tokio::time::advance(WATCH_LAG).await;
-        assert!(!history.within_watch_lag("a"));
+        assert!(!history.within_watch_lag(&uid("a")));
     }
 
     #[tokio::test(start_paused = true)]
     async fn repair_counts_until_its_window_ends() {
         let history = History::default();
-        history.repaired("a");
+        history.repaired(&uid("a"));
         tokio::time::advance(Duration::from_secs(REPAIR_WINDOW_MINUTES * 60 - 1)).await;
-        assert_eq!(history.repairs("a"), 1);
+        assert_eq!(history.repairs(&uid("a")), 1);
         tokio::time::advance(Duration::from_secs(1)).await;
-        assert_eq!(history.repairs("a"), 0);
+        assert_eq!(history.repairs(&uid("a")), 0);
     }
 
     #[tokio::test(start_paused = true)]
@@ -364,53 +370,60 @@ mod tests {
         let ready = ReconcileOutcome::WouldJoin;
         let history = History::default();
         for _ in 0..REPAIR_LIMIT {
-            history.repaired("a");
+            history.repaired(&uid("a"));
         }
-        let _ = history.requeue_after("a", ReconcileOutcome::RepairLoop, None, None);
-        let _ = history.requeue_after("a", ready, None, None);
-        assert_eq!(history.repairs("a"), REPAIR_LIMIT, "it has not stayed yet");
+        let _ = history.requeue_after(&uid("a"), ReconcileOutcome::RepairLoop, None, None);
+        let _ = history.requeue_after(&uid("a"), ready, None, None);
+        assert_eq!(
+            history.repairs(&uid("a")),
+            REPAIR_LIMIT,
+            "it has not stayed yet"
+        );
         tokio::time::advance(LOOP_PERIOD).await;
-        history.repaired("a");
+        history.repaired(&uid("a"));
         tokio::time::advance(LOOP_PERIOD).await;
-        let _ = history.requeue_after("a", ready, None, None);
-        history.repaired("a");
-        assert_eq!(history.repairs("a"), 1);
+        let _ = history.requeue_after(&uid("a"), ready, None, None);
+        history.repaired(&uid("a"));
+        assert_eq!(history.repairs(&uid("a")), 1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn forbidden_leave_counts_after_the_read_lag() {
         let history = History::default();
-        assert!(!history.leave_is_forbidden("a"));
+        assert!(!history.leave_is_forbidden(&uid("a")));
         tokio::time::advance(
             CLOUD_READ_LAG
                 .checked_sub(Duration::from_millis(1))
                 .unwrap(),
         )
         .await;
-        assert!(!history.leave_is_forbidden("a"));
+        assert!(!history.leave_is_forbidden(&uid("a")));
         tokio::time::advance(Duration::from_millis(1)).await;
-        assert!(history.leave_is_forbidden("a"));
+        assert!(history.leave_is_forbidden(&uid("a")));
     }
 
     #[tokio::test(start_paused = true)]
     async fn drift_is_reported_once_until_repaired() {
         let history = History::default();
-        assert!(history.first_report_of_drift("a"));
-        assert!(!history.first_report_of_drift("a"));
-        history.repaired("a");
-        assert!(history.first_report_of_drift("a"));
+        assert!(history.first_report_of_drift(&uid("a")));
+        assert!(!history.first_report_of_drift(&uid("a")));
+        history.repaired(&uid("a"));
+        assert!(history.first_report_of_drift(&uid("a")));
     }
 
     #[tokio::test(start_paused = true)]
     async fn only_deleted_objects_are_forgotten() {
         let history = History::default();
-        history.repaired("a");
-        history.repaired("b");
-        let _ = history.requeue_after("a", ReconcileOutcome::Gone, None, None);
-        let _ = history.requeue_after("b", ReconcileOutcome::Suspended, None, None);
-        assert_eq!((history.repairs("a"), history.repairs("b")), (0, 1));
-        history.forget("b");
-        assert_eq!(history.repairs("b"), 0);
+        history.repaired(&uid("a"));
+        history.repaired(&uid("b"));
+        let _ = history.requeue_after(&uid("a"), ReconcileOutcome::Gone, None, None);
+        let _ = history.requeue_after(&uid("b"), ReconcileOutcome::Suspended, None, None);
+        assert_eq!(
+            (history.repairs(&uid("a")), history.repairs(&uid("b"))),
+            (0, 1)
+        );
+        history.forget(&uid("b"));
+        assert_eq!(history.repairs(&uid("b")), 0);
     }
 
     #[tokio::test(start_paused = true)]
@@ -418,8 +431,8 @@ mod tests {
         let history = History::default();
         let failed = ReconcileOutcome::Failed(Class::Blocked);
         let wait = |outcome| {
-            let _ = history.requeue_after("a", outcome, None, None);
-            let repeats = history.lock()["a"].repeats;
+            let _ = history.requeue_after(&uid("a"), outcome, None, None);
+            let repeats = history.lock()[&uid("a")].repeats;
             history.wait(repeats, Class::Blocked)
         };
         let retry = Class::Blocked.retry();
@@ -453,26 +466,26 @@ mod tests {
     #[test]
     fn never_joined_holds_until_a_join_may_have_succeeded() {
         let history = History::default();
-        history.set_may_have_joined("a", true);
-        assert!(history.may_have_joined("a"), "unknown counts as yes");
-        history.set_may_have_joined("a", false);
-        assert!(!history.may_have_joined("a") && history.may_have_joined("b"));
-        history.set_may_have_joined("a", true);
-        assert!(history.may_have_joined("a"));
+        history.set_may_have_joined(&uid("a"), true);
+        assert!(history.may_have_joined(&uid("a")), "unknown counts as yes");
+        history.set_may_have_joined(&uid("a"), false);
+        assert!(!history.may_have_joined(&uid("a")) && history.may_have_joined(&uid("b")));
+        history.set_may_have_joined(&uid("a"), true);
+        assert!(history.may_have_joined(&uid("a")));
     }
 
     #[tokio::test(start_paused = true)]
     async fn api_server_errors_back_off_until_a_success() {
         let history = History::default();
         let retry = Class::Transient.retry();
-        assert!(history.after_error("a") <= retry.first.mul_f64(1.5));
+        assert!(history.after_error(&uid("a")) <= retry.first.mul_f64(1.5));
         for _ in 0..20 {
-            assert!(history.after_error("a") > Duration::ZERO);
+            assert!(history.after_error(&uid("a")) > Duration::ZERO);
         }
-        let waits = (0..100).map(|_| history.after_error("a"));
+        let waits = (0..100).map(|_| history.after_error(&uid("a")));
         assert!(waits.max().unwrap() >= retry.cap.mul_f64(0.5));
-        let _ = history.requeue_after("a", ReconcileOutcome::Suspended, None, None);
-        assert!(history.after_error("a") <= retry.first.mul_f64(1.5));
+        let _ = history.requeue_after(&uid("a"), ReconcileOutcome::Suspended, None, None);
+        assert!(history.after_error(&uid("a")) <= retry.first.mul_f64(1.5));
     }
 
     #[tokio::test(start_paused = true)]
@@ -496,12 +509,12 @@ mod tests {
             security_group_ids: std::collections::BTreeSet::new(),
             service_managed: false,
         };
-        history.keep_pending_description("a", Some(seen));
+        history.keep_pending_description(&uid("a"), Some(seen));
         assert!(
-            history.pending_description("a").is_some()
-                && history.pending_description("b").is_none()
+            history.pending_description(&uid("a")).is_some()
+                && history.pending_description(&uid("b")).is_none()
         );
-        history.keep_pending_description("a", None);
-        assert!(history.pending_description("a").is_none());
+        history.keep_pending_description(&uid("a"), None);
+        assert!(history.pending_description(&uid("a")).is_none());
     }
 }

@@ -13,9 +13,10 @@ use tokio::time::Instant;
 
 use crate::api::SecurityGroupMembership;
 use crate::api::membership::ManagementPolicy;
-use crate::ecs::{Region, SecurityGroupId, Target, TargetDescription};
+use crate::ecs::{AccountUid, Region, SecurityGroupId, Target, TargetDescription};
+use crate::kubernetes::ObjectUid;
 
-use super::edge::{AccountKey, Claim, Edge, resource_version};
+use super::edge::{AccountKey, AccountRegion, Claim, Edge, resource_version};
 use super::scan::{CLOUD_READ_LAG, Observation};
 
 /// An observation, when a pass made it, and when a read last confirmed it.
@@ -31,14 +32,11 @@ pub struct LastObservation {
 /// write.
 const STATUS_WATCH_LAG: Duration = Duration::from_secs(10);
 
-/// UID of an object; one shared copy.
-pub type Uid = Arc<str>;
-
 /// One object in the index: only what the passes of other objects need.
 #[derive(Clone, Debug)]
 pub struct Record {
     /// UID of the object.
-    pub uid: Uid,
+    pub uid: ObjectUid,
     /// Namespace of the object.
     pub namespace: Arc<str>,
     name: Box<str>,
@@ -77,7 +75,7 @@ impl Record {
         let edge = Edge::try_from(&object.spec).ok()?;
         let namespace = object.namespace().unwrap_or_default();
         Some(Self {
-            uid: object.metadata.uid.as_deref()?.into(),
+            uid: ObjectUid::of(object)?,
             name: object.metadata.name.as_deref()?.into(),
             edge,
             account: Arc::new(AccountKey::of(&object.spec, &namespace)),
@@ -105,11 +103,11 @@ impl Record {
 
     /// Whether the object carries a claim of the cloud account with this UID.
     #[must_use]
-    pub fn is_claimed_with(&self, account_uid: Option<&str>) -> bool {
+    pub fn is_claimed_with(&self, account_uid: Option<&AccountUid>) -> bool {
         let claimed = self
             .claim
             .as_ref()
-            .and_then(|claim| claim.account_uid.as_deref());
+            .and_then(|claim| claim.account_uid.as_ref());
         account_uid.is_some() && claimed == account_uid
     }
 
@@ -129,7 +127,7 @@ impl Record {
 
     /// Sort key for age: creation second, then UID.
     #[must_use]
-    pub fn age(&self) -> (i64, &str) {
+    pub fn age(&self) -> (i64, &ObjectUid) {
         (self.created, &self.uid)
     }
 }
@@ -142,15 +140,15 @@ pub struct Edges {
 
 #[derive(Debug, Default)]
 struct Inner {
-    records: HashMap<Uid, Record>,
+    records: HashMap<ObjectUid, Record>,
     by_edge: HashMap<Edge, Uids>,
     by_account: HashMap<Arc<AccountKey>, HashMap<Region, BTreeMap<Target, Uids>>>,
     /// Since when the watch has shown a status other than the one last written.
-    stale_statuses: BTreeMap<Uid, Instant>,
+    stale_statuses: BTreeMap<ObjectUid, Instant>,
 }
 
 /// Mostly one UID: few objects share an edge or a target.
-type Uids = SmallVec<[Uid; 1]>;
+type Uids = SmallVec<[ObjectUid; 1]>;
 
 impl Edges {
     /// Inserts or updates an object from the watch. Returns the objects to requeue. A view older than the stored one is
@@ -162,7 +160,7 @@ impl Edges {
         let Some(record) = Record::of(object) else {
             return Vec::new();
         };
-        let uid = Arc::clone(&record.uid);
+        let uid = record.uid.clone();
         let mut inner = self.lock();
         let before = inner.records.get(&uid).map(Record::hold);
         if let Some(new) = inner.renew(record) {
@@ -197,7 +195,7 @@ impl Edges {
     /// Records that `trigger_hash` triggers a pass. Returns whether it differs from the hash of the last triggered pass.
     /// Always `true` for an object without a record.
     #[must_use]
-    pub fn mark_triggered(&self, uid: &str, trigger_hash: u64) -> bool {
+    pub fn mark_triggered(&self, uid: &ObjectUid, trigger_hash: u64) -> bool {
         // An object with an invalid spec has no record: every change triggers a pass.
         self.lock().records.get_mut(uid).is_none_or(|record| {
             record.last_trigger_hash.replace(trigger_hash) != Some(trigger_hash)
@@ -206,7 +204,7 @@ impl Edges {
 
     /// Removes a deleted object. Returns the objects to requeue: the siblings of an object that was deleted while it still
     /// carried a claim.
-    pub fn remove(&self, uid: &str) -> Vec<ObjectRef<SecurityGroupMembership>> {
+    pub fn remove(&self, uid: &ObjectUid) -> Vec<ObjectRef<SecurityGroupMembership>> {
         let mut inner = self.lock();
         let held = inner
             .records
@@ -223,7 +221,7 @@ impl Edges {
 
     /// The objects for which `keep` is false. Used after a complete relist, to find deleted objects.
     #[must_use]
-    pub fn all_but(&self, keep: impl Fn(&Record) -> bool) -> Vec<Uid> {
+    pub fn all_but(&self, keep: impl Fn(&Record) -> bool) -> Vec<ObjectUid> {
         let inner = self.lock();
         let gone = inner.records.values().filter(|record| !keep(record));
         gone.map(|record| record.uid.clone()).collect()
@@ -231,14 +229,14 @@ impl Edges {
 
     /// The other objects on this edge, oldest first, for any account.
     #[must_use]
-    pub fn others(&self, edge: &Edge, uid: &str) -> Vec<Record> {
+    pub fn others(&self, edge: &Edge, uid: &ObjectUid) -> Vec<Record> {
         let inner = self.lock();
         let mut others: Vec<Record> = inner
             .by_edge
             .get(edge)
             .into_iter()
             .flatten()
-            .filter(|other| ***other != *uid)
+            .filter(|other| **other != *uid)
             .filter_map(|other| inner.records.get(other))
             .cloned()
             .collect();
@@ -264,7 +262,7 @@ impl Edges {
 
     /// Whether any object names this account and region.
     #[must_use]
-    pub fn has_account_region(&self, account: &AccountKey, region: &Region) -> bool {
+    pub fn has_account_region(&self, AccountRegion { account, region }: &AccountRegion) -> bool {
         self.lock()
             .by_account
             .get(account)
@@ -275,14 +273,16 @@ impl Edges {
     #[must_use]
     pub fn new_account_regions(
         &self,
-        known: impl Fn(&AccountKey, &Region) -> bool,
-    ) -> Vec<(AccountKey, Region)> {
+        known: impl Fn(&AccountRegion) -> bool,
+    ) -> Vec<AccountRegion> {
         let inner = self.lock();
         let mut new = Vec::new();
         for (account, regions) in &inner.by_account {
-            for region in regions.keys().filter(|region| !known(account, region)) {
-                new.push((AccountKey::clone(account), region.clone()));
-            }
+            let pairs = regions.keys().map(|region| AccountRegion {
+                account: AccountKey::clone(account),
+                region: region.clone(),
+            });
+            new.extend(pairs.filter(|pair| !known(pair)));
         }
         new
     }
@@ -291,8 +291,7 @@ impl Edges {
     #[must_use]
     pub fn targets_after(
         &self,
-        account: &AccountKey,
-        region: &Region,
+        AccountRegion { account, region }: &AccountRegion,
         after: Option<&Target>,
         most: usize,
     ) -> (Vec<Target>, usize) {
@@ -314,7 +313,11 @@ impl Edges {
 
     /// The targets of this batch that a pass has observed. A scan has nothing to compare the others with.
     #[must_use]
-    pub fn seen(&self, account: &AccountKey, region: &Region, batch: &[Target]) -> Vec<Target> {
+    pub fn seen(
+        &self,
+        AccountRegion { account, region }: &AccountRegion,
+        batch: &[Target],
+    ) -> Vec<Target> {
         let inner = self.lock();
         let targets = inner
             .by_account
@@ -331,7 +334,7 @@ impl Edges {
     }
 
     /// Stores what a pass observed of an object's target; `None` if it did not read the target.
-    pub fn record_observation(&self, uid: &str, observation: Option<Observation>) {
+    pub fn record_observation(&self, uid: &ObjectUid, observation: Option<Observation>) {
         if let Some(record) = self.lock().records.get_mut(uid) {
             let now = Instant::now();
             record.observation = observation.map(|observation| LastObservation {
@@ -345,7 +348,7 @@ impl Edges {
 
     /// The observation of an object's target, if it was confirmed within `age` and is not marked stale.
     #[must_use]
-    pub fn fresh_observation(&self, uid: &str, age: Duration) -> Option<Observation> {
+    pub fn fresh_observation(&self, uid: &ObjectUid, age: Duration) -> Option<Observation> {
         let last = self.lock().records.get(uid)?.observation?;
         (!last.stale && last.confirmed_at.elapsed() <= age).then_some(last.observation)
     }
@@ -355,13 +358,12 @@ impl Edges {
     #[must_use]
     pub fn changed(
         &self,
-        account: &AccountKey,
-        region: &Region,
+        account_region: &AccountRegion,
         batch: &[Target],
         found: &HashMap<Target, TargetDescription>,
     ) -> Vec<ObjectRef<SecurityGroupMembership>> {
         self.lock()
-            .pick(account, region, batch, |target, group, last| {
+            .pick(account_region, batch, |target, group, last| {
                 let member = |seen: &TargetDescription| seen.security_group_ids.contains(group);
                 if Observation::of(found.get(target), member) == last.observation {
                     last.confirmed_at = Instant::now();
@@ -378,18 +380,17 @@ impl Edges {
     #[must_use]
     pub fn mark_stale(
         &self,
-        account: &AccountKey,
-        region: &Region,
+        account_region: &AccountRegion,
         batch: &[Target],
     ) -> Vec<ObjectRef<SecurityGroupMembership>> {
-        self.lock().pick(account, region, batch, |_, _, last| {
+        self.lock().pick(account_region, batch, |_, _, last| {
             last.stale = true;
             true
         })
     }
 
     /// Records the hash of the status that a pass has just written or found correct.
-    pub fn record_written_status(&self, uid: &str, status_hash: u64) {
+    pub fn record_written_status(&self, uid: &ObjectUid, status_hash: u64) {
         let mut inner = self.lock();
         if let Some(record) = inner.records.get_mut(uid) {
             record.written_status_hash = Some(status_hash);
@@ -398,12 +399,12 @@ impl Edges {
     }
 
     /// Compares the watched status with the one last written. A difference means watch lag or a foreign write.
-    pub fn compare_watched_status(&self, uid: &str, status_hash: impl FnOnce() -> u64) {
+    pub fn compare_watched_status(&self, uid: &ObjectUid, status_hash: impl FnOnce() -> u64) {
         let mut inner = self.lock();
         let Some((uid, written_status_hash)) = inner
             .records
             .get(uid)
-            .and_then(|record| Some((Arc::clone(&record.uid), record.written_status_hash?)))
+            .and_then(|record| Some((record.uid.clone(), record.written_status_hash?)))
         else {
             return;
         };
@@ -460,8 +461,8 @@ impl Edges {
     /// The claim on an object: from `object`, or from our own newer write if the watch lags behind it.
     #[must_use]
     pub fn claim(&self, object: &SecurityGroupMembership) -> Option<Claim> {
-        let uid = object.metadata.uid.as_deref().unwrap_or_default();
-        match self.lock().records.get(uid) {
+        let uid = ObjectUid::of(object).unwrap_or_default();
+        match self.lock().records.get(&uid) {
             Some(known) if known.resource_version > resource_version(object) => known.claim.clone(),
             Some(_) | None => Claim::of(object),
         }
@@ -469,7 +470,7 @@ impl Edges {
 
     /// The newest known version of an object, from the watch or from our own writes; 0 for an unknown object.
     #[must_use]
-    pub fn known_version(&self, uid: &str) -> u64 {
+    pub fn known_version(&self, uid: &ObjectUid) -> u64 {
         self.lock()
             .records
             .get(uid)
@@ -508,7 +509,7 @@ impl Inner {
         self.by_edge
             .entry(record.edge.clone())
             .or_default()
-            .push(Arc::clone(uid));
+            .push(uid.clone());
         // Share one copy of the account key.
         if let Some((account, _)) = self.by_account.get_key_value(&record.account) {
             record.account = Arc::clone(account);
@@ -520,16 +521,15 @@ impl Inner {
             .or_default()
             .entry(record.edge.target.clone())
             .or_default()
-            .push(Arc::clone(uid));
-        self.records.insert(Arc::clone(uid), record);
+            .push(uid.clone());
+        self.records.insert(uid.clone(), record);
     }
 
     /// Calls `look` with the last observation of each object of these targets, and with the object's target and group.
     /// Returns the objects for which it is true.
     fn pick(
         &mut self,
-        account: &AccountKey,
-        region: &Region,
+        AccountRegion { account, region }: &AccountRegion,
         batch: &[Target],
         mut look: impl FnMut(&Target, &SecurityGroupId, &mut LastObservation) -> bool,
     ) -> Vec<ObjectRef<SecurityGroupMembership>> {
@@ -557,7 +557,7 @@ impl Inner {
     /// Other objects on the same edge that match `concerns`, limited to those known to use the same cloud account.
     fn siblings(
         &self,
-        uid: &str,
+        uid: &ObjectUid,
         concerns: impl Fn(&Record) -> bool,
     ) -> Vec<ObjectRef<SecurityGroupMembership>> {
         let Some(record) = self.records.get(uid) else {
@@ -566,11 +566,11 @@ impl Inner {
         let account_uid = record
             .claim
             .as_ref()
-            .and_then(|claim| claim.account_uid.as_deref());
+            .and_then(|claim| claim.account_uid.as_ref());
         let uids = self.by_edge.get(&record.edge);
         uids.into_iter()
             .flatten()
-            .filter(|other| ***other != *uid)
+            .filter(|other| **other != *uid)
             .filter_map(|other| self.records.get(other))
             .filter(|other| other.account == record.account || other.is_claimed_with(account_uid))
             .filter(|other| concerns(other))
@@ -578,13 +578,13 @@ impl Inner {
             .collect()
     }
 
-    fn remove(&mut self, uid: &str) {
+    fn remove(&mut self, uid: &ObjectUid) {
         self.stale_statuses.remove(uid);
         let Some(record) = self.records.remove(uid) else {
             return;
         };
         if let Some(uids) = self.by_edge.get_mut(&record.edge) {
-            uids.retain(|other| **other != *uid);
+            uids.retain(|other| other != uid);
             if uids.is_empty() {
                 self.by_edge.remove(&record.edge);
             }
@@ -594,7 +594,7 @@ impl Inner {
         };
         if let Some(targets) = regions.get_mut(&record.edge.region) {
             if let Some(uids) = targets.get_mut(&record.edge.target) {
-                uids.retain(|other| **other != *uid);
+                uids.retain(|other| other != uid);
                 if uids.is_empty() {
                     targets.remove(&record.edge.target);
                 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use crate::ecs::{Region, Target};
+use crate::ecs::{AccountUid, Region, Target};
 
 use super::edge::Edge;
 
@@ -21,14 +21,14 @@ struct Inner {
 }
 
 /// UID of the cloud account (`None` if unknown) and the target.
-type Key = (Option<String>, Region, Target);
+type Key = (Option<AccountUid>, Region, Target);
 
 impl Locks {
     /// The lock to hold while a pass runs. Claims need one pass at a time per edge. Calls need one per target, because the
     /// cloud rejects two concurrent changes of a target (409 `InvalidOperation.Conflict`). Targets of other cloud accounts
     /// have locks of their own, so that no account waits for the calls of another.
     #[must_use]
-    pub fn of(&self, account_uid: Option<String>, edge: &Edge) -> Arc<tokio::sync::Mutex<()>> {
+    pub fn of(&self, account_uid: Option<AccountUid>, edge: &Edge) -> Arc<tokio::sync::Mutex<()>> {
         self.inner
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -77,7 +77,7 @@ mod tests {
             ..edge(0)
         };
         assert!(locks.of(None, &other_group).try_lock().is_err());
-        let elsewhere = locks.of(Some("1".to_owned()), &edge(0));
+        let elsewhere = locks.of(Some("1".into()), &edge(0));
         assert!(elsewhere.try_lock().is_ok());
         drop(held);
         assert!(locks.of(None, &edge(0)).try_lock().is_ok());

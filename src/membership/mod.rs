@@ -40,12 +40,12 @@ use crate::api::{SecurityGroupMembership, reason};
 use crate::args::Settings;
 use crate::clock::Clock;
 use crate::condition;
-use crate::kubernetes::{self, LogDeduper, WatchLog};
+use crate::kubernetes::{self, LogDeduper, ObjectUid, WatchLog, WatchScope};
 use crate::telemetry::Telemetry;
 use crate::watched::Watched;
 
 use self::act::ActError;
-use self::edge::{AccountKey, Edge, resource_version};
+use self::edge::{AccountKey, AccountRegion, Edge, resource_version};
 use self::event::EventRecorder;
 use self::history::History;
 use self::index::Edges;
@@ -128,7 +128,7 @@ impl Context {
     }
 
     /// An object is gone.
-    fn forget(&self, uid: &str) {
+    fn forget(&self, uid: &ObjectUid) {
         for concerned in self.edges.remove(uid) {
             self.queue.enqueue(&concerned);
         }
@@ -148,19 +148,16 @@ impl Context {
 /// Runs the controller of one scope (one namespace, or all) until `shutdown` resolves.
 pub async fn run(
     context: Arc<Context>,
-    namespace: Option<String>,
+    scope: WatchScope,
     queue: impl Stream<Item = ObjectRef<Object>> + Send + 'static,
     shutdown: impl Future<Output = ()> + Send + Sync + 'static,
 ) {
-    let api: Api<Object> = match &namespace {
-        Some(namespace) => Api::namespaced(context.client.clone(), namespace),
-        None => Api::all(context.client.clone()),
-    };
+    let api: Api<Object> = scope.api(&context.client);
     let (reader, writer) = reflector::store();
     let index_context = Arc::clone(&context);
     let filter_context = Arc::clone(&context);
     let mut scope = Scope {
-        namespace,
+        watched: scope,
         listing: HashSet::new(),
         listed: false,
     };
@@ -184,7 +181,7 @@ pub async fn run(
 
 /// Whether a user has changed the object since it last started a pass. Our own writes start none.
 fn mark_triggered(object: &Object, context: &Context) -> bool {
-    object.uid().is_none_or(|uid| {
+    ObjectUid::of(object).is_none_or(|uid| {
         context
             .edges
             .mark_triggered(&uid, kubernetes::trigger_hash(object))
@@ -193,8 +190,8 @@ fn mark_triggered(object: &Object, context: &Context) -> bool {
 
 /// Keeps the index of one scope in step with its watch.
 struct Scope {
-    namespace: Option<String>,
-    listing: HashSet<String>,
+    watched: WatchScope,
+    listing: HashSet<ObjectUid>,
     listed: bool,
 }
 
@@ -203,22 +200,19 @@ impl Scope {
         match event {
             watcher::Event::Init => self.listing.clear(),
             watcher::Event::InitApply(object) => {
-                self.listing.extend(object.uid());
+                self.listing.extend(ObjectUid::of(object));
                 insert(context, object);
             }
             watcher::Event::Apply(object) => insert(context, object),
             watcher::Event::Delete(object) => {
-                if let Some(uid) = object.uid() {
+                if let Some(uid) = ObjectUid::of(object) {
                     context.forget(&uid);
                 }
             }
             watcher::Event::InitDone => {
                 let gone = context.edges.all_but(|record| {
-                    let in_scope = self
-                        .namespace
-                        .as_deref()
-                        .is_none_or(|namespace| *record.namespace == *namespace);
-                    !in_scope || self.listing.contains(&*record.uid)
+                    let in_scope = self.watched.contains(&record.namespace);
+                    !in_scope || self.listing.contains(&record.uid)
                 });
                 for uid in gone {
                     context.forget(&uid);
@@ -241,9 +235,9 @@ fn insert(context: &Context, object: &Object) {
     for concerned in context.edges.insert(object) {
         context.queue.enqueue(&concerned);
     }
-    if let Some(uid) = &object.metadata.uid {
+    if let Some(uid) = ObjectUid::of(object) {
         let watched = || pass::status_hash(object.status.as_ref());
-        context.edges.compare_watched_status(uid, watched);
+        context.edges.compare_watched_status(&uid, watched);
     }
 }
 
@@ -273,10 +267,10 @@ async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Action,
         }
     };
     let namespace = readable.namespace().unwrap_or_default();
-    let account_region = (
-        AccountKey::of(&readable.spec, &namespace),
-        edge.region.clone(),
-    );
+    let account_region = AccountRegion {
+        account: AccountKey::of(&readable.spec, &namespace),
+        region: edge.region.clone(),
+    };
     let reference = ObjectRef::new(&readable.name_any()).within(&namespace);
     let Some(_turn) = context.turns.enter(
         account_region,
@@ -297,7 +291,7 @@ async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Action,
         }
         account_uid = now;
     };
-    let uid = readable.uid().unwrap_or_default();
+    let uid = ObjectUid::of(readable).unwrap_or_default();
     // The watch may lag behind our own writes; what they said is not to be decided again from an older view. After a while it
     // is: then the watch, when it has caught up, shows another status than what this pass takes for said (`Edges::stale_statuses`).
     let old_view = resource_version(readable) < context.edges.known_version(&uid);
@@ -329,7 +323,7 @@ fn is_ready_at_generation(object: &SecurityGroupMembership) -> bool {
 }
 
 fn on_error(object: Arc<Object>, error: &ActError, context: Arc<Context>) -> Action {
-    let uid = object.uid().unwrap_or_default();
+    let uid = ObjectUid::of(&*object).unwrap_or_default();
     let wait = context.history.after_error(&uid);
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
     log_failure(error, &namespace, &name, wait, &context.refusals);

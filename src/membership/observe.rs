@@ -9,8 +9,8 @@ use crate::account::directory::AccountState;
 use crate::account::session::{AccountSession, CallError};
 use crate::api::SecurityGroupMembership;
 use crate::api::membership::Origin;
-use crate::ecs::{Class, Error, TargetDescription};
-use crate::kubernetes;
+use crate::ecs::{AccountUid, Class, Error, TargetDescription};
+use crate::kubernetes::{self, ObjectUid};
 
 use super::decide::{self, Attempt, Desired, Observed, Sharing};
 use super::edge::{AccountKey, Claim, Edge};
@@ -68,7 +68,7 @@ impl Pass {
         object: &SecurityGroupMembership,
         namespace: &str,
         context: &Context,
-    ) -> Option<String> {
+    ) -> Option<AccountUid> {
         Claim::of(object)
             .and_then(|claim| claim.account_uid)
             .or_else(|| {
@@ -86,7 +86,7 @@ impl Pass {
     ) -> Option<Self> {
         let object = watched.0.as_ref().ok()?;
         let namespace = object.namespace().unwrap_or_default();
-        let uid = object.uid().unwrap_or_default();
+        let uid = ObjectUid::of(object).unwrap_or_default();
         let account_key = AccountKey::of(&object.spec, &namespace);
         let desired = desired(object);
         let claim = context.edges.claim(object);
@@ -107,7 +107,7 @@ impl Pass {
             .as_ref()
             .map(|account| account.uid.clone())
             .or_else(|| claim.as_ref()?.account_uid.clone());
-        let others = co_owners(object, &edge, own_uid.as_deref(), context);
+        let others = co_owners(object, &edge, own_uid.as_ref(), context);
         let claimed = |record: &Record, origin| {
             record
                 .claim
@@ -169,7 +169,7 @@ impl Pass {
 
     /// UID of the cloud account of the membership, as far as this pass knows it.
     #[must_use]
-    pub fn known_account_uid(&self) -> Option<String> {
+    pub fn known_account_uid(&self) -> Option<AccountUid> {
         Claim::of(self.object())
             .and_then(|claim| claim.account_uid)
             .or_else(|| self.account.as_ref().map(|account| account.uid.clone()))
@@ -225,7 +225,7 @@ impl Pass {
     /// What the last pass saw, if it then only waited for its turn and no scan has seen anything else since. Good enough for
     /// a Join under a claim: Join itself says if the edge is there by now.
     fn pending_description(&self, context: &Context) -> Option<TargetDescription> {
-        let uid = self.object().uid()?;
+        let uid = ObjectUid::of(self.object())?;
         let description = context.history.pending_description(&uid)?;
         let member = |seen: &TargetDescription| seen.security_group_ids.contains(&self.edge.group);
         let observation = Observation::of(Some(&description), member);
@@ -314,8 +314,8 @@ fn view_account(
         }
         (AccountState::Checking, _) => return unusable(decide::Access::Checking, String::new()),
     };
-    if let Some(claimed) = claim.and_then(|claim| claim.account_uid.as_deref())
-        && claimed != account.uid
+    if let Some(claimed) = claim.and_then(|claim| claim.account_uid.as_ref())
+        && *claimed != account.uid
     {
         return unusable(
             decide::Access::Changed,
@@ -346,7 +346,7 @@ fn view_account(
 fn co_owners(
     object: &SecurityGroupMembership,
     edge: &Edge,
-    own_uid: Option<&str>,
+    own_uid: Option<&AccountUid>,
     context: &Context,
 ) -> Vec<Record> {
     let Some(own_uid) = own_uid else {
@@ -354,7 +354,7 @@ fn co_owners(
     };
     let mut others = context
         .edges
-        .others(edge, &object.uid().unwrap_or_default());
+        .others(edge, &ObjectUid::of(object).unwrap_or_default());
     others.retain(|other| {
         let claimed_uid = other
             .claim
@@ -362,7 +362,7 @@ fn co_owners(
             .and_then(|claim| claim.account_uid.clone());
         let same_account = claimed_uid
             .or_else(|| context.directory.uid(&other.account))
-            .is_some_and(|uid| uid == own_uid);
+            .is_some_and(|uid| uid == *own_uid);
         other.managed
             && !other.deleting
             && same_account

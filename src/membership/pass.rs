@@ -13,7 +13,7 @@ use tracing::{debug, warn};
 use crate::api::membership::SecurityGroupMembershipStatus;
 use crate::api::reason;
 use crate::condition::{self, NewCondition, Status};
-use crate::kubernetes;
+use crate::kubernetes::{self, ObjectUid};
 
 use crate::watched::Watched;
 
@@ -34,7 +34,7 @@ pub(super) async fn run(
     edge: Edge,
     context: &Context,
 ) -> Result<Action, ActError> {
-    let uid = object.uid().unwrap_or_default();
+    let uid = ObjectUid::of(&*object).unwrap_or_default();
     let Some(mut pass) = Pass::begin(object, edge, context.history.repairs(&uid), context) else {
         return Ok(Action::await_change());
     };
@@ -65,7 +65,7 @@ pub(super) async fn run(
         turn_in: pass
             .stopped_until
             .map(|until| until.saturating_duration_since(Instant::now())),
-        account_uid: account_uid.as_deref(),
+        account_uid: account_uid.as_ref(),
         reconcile_requested_at: pass.reconcile_requested_at.as_deref(),
     };
     let next = status::status(&previous, pass.generation, &input, now);
@@ -134,7 +134,7 @@ const STEPS: usize = 10;
 /// Does what `decide` says until it says rest.
 async fn run_steps(
     pass: &mut Pass,
-    uid: &str,
+    uid: &ObjectUid,
     context: &Context,
 ) -> Result<ReconcileOutcome, ActError> {
     for _ in 0..STEPS {
@@ -177,7 +177,7 @@ async fn run_steps(
 }
 
 /// Tells of a drift that a repair was tried for. `AlreadyMember` was none: the read lagged behind the cloud.
-fn report_drift(pass: &Pass, uid: &str, context: &Context) {
+fn report_drift(pass: &Pass, uid: &ObjectUid, context: &Context) {
     match pass.observed.attempt {
         Attempt::Joined => {}
         Attempt::Failed { .. } if pass.failure.is_some() => {}

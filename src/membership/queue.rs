@@ -6,20 +6,21 @@ use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use kube::runtime::reflector::ObjectRef;
 
 use crate::api::SecurityGroupMembership;
+use crate::kubernetes::WatchScope;
 
 use super::Object;
 
 /// One queue per controller. A controller watches one namespace or all.
 #[derive(Clone, Debug)]
 pub struct ReconcileQueue {
-    queues: Vec<(Option<String>, UnboundedSender<ObjectRef<Object>>)>,
+    queues: Vec<(WatchScope, UnboundedSender<ObjectRef<Object>>)>,
 }
 
 impl ReconcileQueue {
-    /// The queues for these scopes (`None` is all namespaces), and the receiving end of each.
+    /// The queues for these scopes, and the receiving end of each.
     #[must_use]
     pub fn new(
-        scopes: &[Option<String>],
+        scopes: &[WatchScope],
     ) -> (
         Self,
         Vec<impl Stream<Item = ObjectRef<Object>> + Send + 'static + use<>>,
@@ -38,8 +39,9 @@ impl ReconcileQueue {
     pub fn enqueue(&self, object: &ObjectRef<SecurityGroupMembership>) {
         let mut reference = ObjectRef::<Object>::new(&object.name);
         reference.namespace.clone_from(&object.namespace);
+        let namespace = object.namespace.as_deref().unwrap_or_default();
         for (scope, queue) in &self.queues {
-            if scope.is_none() || *scope == object.namespace {
+            if scope.contains(namespace) {
                 // Closed only while the process shuts down.
                 let _ = queue.unbounded_send(reference.clone());
             }
@@ -55,7 +57,8 @@ mod tests {
 
     #[test]
     fn enqueue_reaches_only_watches_of_the_namespace() {
-        let scopes = [None, Some("team".to_owned()), Some("other".to_owned())];
+        let one = |namespace: &str| WatchScope::Namespace(namespace.to_owned());
+        let scopes = [WatchScope::All, one("team"), one("other")];
         let (queue, mut queues) = ReconcileQueue::new(&scopes);
         queue.enqueue(&ObjectRef::new("m").within("team"));
         let asked = queues.iter_mut().map(|queue| {

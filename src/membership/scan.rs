@@ -12,10 +12,10 @@ use tracing::debug;
 use crate::account::directory::AccountState;
 use crate::account::session::CallError;
 use crate::ecs::MAX_IDS_PER_CALL;
-use crate::ecs::{Region, Target, TargetDescription};
+use crate::ecs::{Target, TargetDescription};
 
 use super::Context;
-use super::edge::AccountKey;
+use super::edge::AccountRegion;
 use super::index::Edges;
 
 /// How often accounts and regions that appeared or disappeared are looked up, and how often [`run`] does its other work.
@@ -81,43 +81,33 @@ pub async fn run(context: Arc<Context>, period: Duration) {
 
 /// The running scans; aborted on drop.
 #[derive(Default)]
-struct Tasks(HashMap<AccountKey, HashMap<Region, AbortHandle>>);
+struct Tasks(HashMap<AccountRegion, AbortHandle>);
 
 impl Tasks {
     /// Aborts the scans of accounts and regions without objects, and starts the missing ones.
     fn follow(&mut self, context: &Arc<Context>, period: Duration) {
-        self.0.retain(|account, regions| {
-            regions.retain(|region, task| {
-                let keep = context.edges.has_account_region(account, region);
-                if !keep {
-                    task.abort();
-                }
-                keep
-            });
-            !regions.is_empty()
+        self.0.retain(|account_region, task| {
+            let keep = context.edges.has_account_region(account_region);
+            if !keep {
+                task.abort();
+            }
+            keep
         });
         let new = context
             .edges
-            .new_account_regions(|account, region| self.has(account, region));
-        for (account, region) in new {
-            let scan =
-                scan_account_region(Arc::clone(context), account.clone(), region.clone(), period);
+            .new_account_regions(|known| self.0.contains_key(known));
+        for account_region in new {
+            let scan = scan_account_region(Arc::clone(context), account_region.clone(), period);
             let (scan, handle) = abortable(scan);
             tokio::spawn(scan);
-            self.0.entry(account).or_default().insert(region, handle);
+            self.0.insert(account_region, handle);
         }
-    }
-
-    fn has(&self, account: &AccountKey, region: &Region) -> bool {
-        self.0
-            .get(account)
-            .is_some_and(|regions| regions.contains_key(region))
     }
 }
 
 impl Drop for Tasks {
     fn drop(&mut self) {
-        for task in self.0.values().flat_map(HashMap::values) {
+        for task in self.0.values() {
             task.abort();
         }
     }
@@ -126,8 +116,7 @@ impl Drop for Tasks {
 /// Scans the targets of one account and region for ever, spread evenly over the period.
 async fn scan_account_region(
     context: Arc<Context>,
-    account: AccountKey,
-    region: Region,
+    account_region: AccountRegion,
     period: Duration,
 ) {
     // After a restart all objects become ready at once: a random start keeps the scans of all accounts apart.
@@ -135,14 +124,14 @@ async fn scan_account_region(
     let mut after: Option<Target> = None;
     loop {
         let started = Instant::now();
-        let (batch, total) = next_batch(&context.edges, &account, &region, after.as_ref());
+        let (batch, total) = next_batch(&context.edges, &account_region, after.as_ref());
         after = batch.last().cloned();
         let pause =
             period / u32::try_from(total.div_ceil(MAX_IDS_PER_CALL).max(1)).unwrap_or(u32::MAX);
         // Skip targets that no pass has described (no grant, paused, malformed ID): one bad ID fails the whole batch.
-        let batch = context.edges.seen(&account, &region, &batch);
+        let batch = context.edges.seen(&account_region, &batch);
         if !batch.is_empty() {
-            scan_batch(&context, &account, &region, &batch).await;
+            scan_batch(&context, &account_region, &batch).await;
         }
         tokio::time::sleep_until(started + pause).await;
     }
@@ -152,19 +141,19 @@ async fn scan_account_region(
 /// in between, which would take a pause of its own: 100 targets would then be scanned only every other period.
 fn next_batch(
     edges: &Edges,
-    account: &AccountKey,
-    region: &Region,
+    account_region: &AccountRegion,
     after: Option<&Target>,
 ) -> (Vec<Target>, usize) {
-    let (batch, total) = edges.targets_after(account, region, after, MAX_IDS_PER_CALL);
+    let (batch, total) = edges.targets_after(account_region, after, MAX_IDS_PER_CALL);
     if batch.is_empty() && after.is_some() {
-        return edges.targets_after(account, region, None, MAX_IDS_PER_CALL);
+        return edges.targets_after(account_region, None, MAX_IDS_PER_CALL);
     }
     (batch, total)
 }
 
 /// Reads one batch until the cloud answers or the call fails, then enqueues the changed objects.
-async fn scan_batch(context: &Context, account: &AccountKey, region: &Region, batch: &[Target]) {
+async fn scan_batch(context: &Context, account_region: &AccountRegion, batch: &[Target]) {
+    let AccountRegion { account, region } = account_region;
     let Some(entry) = context.directory.look_up(account) else {
         return;
     };
@@ -181,7 +170,7 @@ async fn scan_batch(context: &Context, account: &AccountKey, region: &Region, ba
             // One malformed ID may have failed the batch. The passes read each target alone and find it; later scans skip
             // it.
             Err(CallError::Failed(error)) if error.may_be_one_bad_id() => {
-                for object in context.edges.mark_stale(account, region, batch) {
+                for object in context.edges.mark_stale(account_region, batch) {
                     context.queue.enqueue(&object);
                 }
                 return;
@@ -192,7 +181,7 @@ async fn scan_batch(context: &Context, account: &AccountKey, region: &Region, ba
             }
         }
     };
-    for object in context.edges.changed(account, region, batch, &found) {
+    for object in context.edges.changed(account_region, batch, &found) {
         context.queue.enqueue(&object);
     }
 }

@@ -13,9 +13,8 @@ use tokio::time::Instant;
 
 use crate::api::SecurityGroupMembership;
 use crate::ecs::MAX_IDS_PER_CALL;
-use crate::ecs::Region;
 
-use super::edge::AccountKey;
+use super::edge::AccountRegion;
 use super::queue::ReconcileQueue;
 
 /// Passes in flight per account and region: two full batches of reads (100 each) and some more.
@@ -30,9 +29,6 @@ pub struct Turns {
     queue: ReconcileQueue,
     account_regions: Mutex<HashMap<AccountRegion, Line>>,
 }
-
-/// The account and region that share slots.
-pub type AccountRegion = (AccountKey, Region);
 
 #[derive(Debug, Default)]
 struct Line {
@@ -173,6 +169,8 @@ mod tests {
 
     use super::*;
     use crate::api::membership::AccountKind;
+    use crate::kubernetes::WatchScope;
+    use crate::membership::edge::AccountKey;
 
     fn account_region(region: &str) -> AccountRegion {
         let account = AccountKey {
@@ -180,7 +178,8 @@ mod tests {
             namespace: String::new(),
             name: "default".to_owned(),
         };
-        (account, region.parse().unwrap())
+        let region = region.parse().unwrap();
+        AccountRegion { account, region }
     }
 
     fn object(name: &str) -> ObjectRef<SecurityGroupMembership> {
@@ -189,7 +188,7 @@ mod tests {
 
     #[test]
     fn full_region_delays_no_other_and_admits_urgent_first() {
-        let (queue, mut queues) = ReconcileQueue::new(&[None]);
+        let (queue, mut queues) = ReconcileQueue::new(&[WatchScope::All]);
         let turns = Arc::new(Turns::new(queue));
         let mut held: Vec<Turn> = (0..IN_FLIGHT)
             .map(|n| {
@@ -259,7 +258,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn late_waiter_loses_its_slot_to_the_next() {
-        let (queue, mut queues) = ReconcileQueue::new(&[None]);
+        let (queue, mut queues) = ReconcileQueue::new(&[WatchScope::All]);
         let turns = Arc::new(Turns::new(queue));
         let mut held = full(&turns);
         let mut called = || queues[0].next().now_or_never().flatten().map(|at| at.name);
@@ -280,7 +279,7 @@ mod tests {
 
     #[test]
     fn region_queue_is_dropped_when_no_slot_is_held() {
-        let (queue, _queues) = ReconcileQueue::new(&[None]);
+        let (queue, _queues) = ReconcileQueue::new(&[WatchScope::All]);
         let turns = Arc::new(Turns::new(queue));
         let mut held = full(&turns);
         held.truncate(IN_FLIGHT - 1);

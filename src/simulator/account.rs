@@ -6,7 +6,7 @@ use std::fmt;
 use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Deserializer};
 
-use super::error::{self, ApiError};
+use super::error::{self, ErrorResponse};
 
 /// The owner of all objects and keys without an account of their own.
 pub const DEFAULT_ACCOUNT: &str = "1000000000000001";
@@ -123,7 +123,7 @@ impl Caller {
         action: &str,
         region: &str,
         resources: &[String],
-    ) -> Result<(), ApiError> {
+    ) -> Result<(), ErrorResponse> {
         let refused = self.deny.iter().any(|denial| {
             matches(&denial.action, action)
                 && (resources.is_empty() && denial.resource == "*"
@@ -171,7 +171,7 @@ impl AccessKeys {
     ///
     /// # Errors
     /// `InvalidAccessKeyId.NotFound` and `.Inactive`.
-    pub fn usable(&self, id: &str) -> Result<&AccessKey, ApiError> {
+    pub fn usable(&self, id: &str) -> Result<&AccessKey, ErrorResponse> {
         let key = self.0.get(id).ok_or(error::KEY_NOT_FOUND)?;
         if key.inactive {
             return Err(error::KEY_INACTIVE.into());
@@ -188,7 +188,7 @@ impl AccessKeys {
         key: &AccessKey,
         token: Option<&str>,
         now: Timestamp,
-    ) -> Result<Caller, ApiError> {
+    ) -> Result<Caller, ErrorResponse> {
         match (key.security_token.as_deref(), token) {
             (None, None) => {}
             (Some(_), None) => return Err(error::TOKEN_MISSING.into()),

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::account::Caller;
 use super::cloud::Cloud;
-use super::error::{self, ApiError};
+use super::error::{self, ErrorResponse};
 use super::membership::MembershipCall;
 use super::parameters::Parameters;
 use super::power::caller_identity;
@@ -30,7 +30,7 @@ impl Action {
     ///
     /// # Errors
     /// `InvalidVersion`, `InvalidApi.NotFound`, `InvalidAction.NotFound` (it exists, but in another product).
-    pub fn parse(version: Option<&str>, name: Option<&str>) -> Result<Self, ApiError> {
+    pub fn parse(version: Option<&str>, name: Option<&str>) -> Result<Self, ErrorResponse> {
         let version = version.ok_or_else(|| error::missing_parameter("Version"))?;
         let name = name.ok_or_else(|| error::missing_parameter("Action"))?;
         if !PRODUCTS.iter().any(|(known, _)| *known == version) {
@@ -101,7 +101,7 @@ impl Action {
         caller: &Caller,
         parameters: &Parameters,
         now: Timestamp,
-    ) -> Result<Value, ApiError> {
+    ) -> Result<Value, ErrorResponse> {
         match self {
             Self::JoinSecurityGroup => cloud
                 .join(caller, &membership_call(parameters), now)

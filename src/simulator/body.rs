@@ -5,7 +5,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use quick_xml::escape::escape;
 use serde_json::{Map, Value, json};
 
-use super::error::ApiError;
+use super::error::ErrorResponse;
 
 /// JSON or XML.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,10 +38,10 @@ pub fn failure(
     format: Format,
     product: &str,
     host: &str,
-    error: &ApiError,
+    error: &ErrorResponse,
     request_id: &str,
 ) -> Response<Bytes> {
-    let ApiError {
+    let ErrorResponse {
         status,
         code,
         message,

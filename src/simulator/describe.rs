@@ -12,7 +12,7 @@ use super::cloud::{
     Cloud, Groups, Id, Instance, InstanceStatus, InterfaceKind, NetworkInterface, Resource,
     SecurityGroup,
 };
-use super::error::{self, ApiError};
+use super::error::{self, ErrorResponse};
 use super::membership::well_formed;
 use super::page::Page;
 use super::parameters::Parameters;
@@ -28,7 +28,7 @@ impl Cloud {
         caller: &Caller,
         parameters: &Parameters,
         now: Timestamp,
-    ) -> Result<Value, ApiError> {
+    ) -> Result<Value, ErrorResponse> {
         let region = self.region(parameters)?;
         caller.authorize("ecs:DescribeInstances", region, &["instance/*".to_owned()])?;
         let at = earlier(now, self.settings.lag);
@@ -88,7 +88,7 @@ impl Cloud {
         caller: &Caller,
         parameters: &Parameters,
         now: Timestamp,
-    ) -> Result<Value, ApiError> {
+    ) -> Result<Value, ErrorResponse> {
         let region = self.region(parameters)?;
         caller.authorize(
             "ecs:DescribeInstanceStatus",
@@ -121,7 +121,7 @@ impl Cloud {
         caller: &Caller,
         parameters: &Parameters,
         now: Timestamp,
-    ) -> Result<Value, ApiError> {
+    ) -> Result<Value, ErrorResponse> {
         let region = self.region(parameters)?;
         caller.authorize(
             "ecs:DescribeNetworkInterfaces",
@@ -178,7 +178,7 @@ impl Cloud {
         caller: &Caller,
         parameters: &Parameters,
         now: Timestamp,
-    ) -> Result<Value, ApiError> {
+    ) -> Result<Value, ErrorResponse> {
         let region = match parameters.text("RegionId") {
             None => return Err(error::MISSING_REGION_ID.into()),
             Some(_) => self.region(parameters)?,
@@ -245,7 +245,7 @@ impl Cloud {
         Ok(answer)
     }
 
-    fn region<'a>(&self, parameters: &'a Parameters) -> Result<&'a str, ApiError> {
+    fn region<'a>(&self, parameters: &'a Parameters) -> Result<&'a str, ErrorResponse> {
         let region = parameters
             .text("RegionId")
             .ok_or_else(|| error::missing_parameter("RegionId"))?;
@@ -295,7 +295,7 @@ impl<'a> Filter<'a> {
         parameters: &'a Parameters,
         region: &'a str,
         at: Timestamp,
-    ) -> Result<Self, ApiError> {
+    ) -> Result<Self, ErrorResponse> {
         Ok(Self {
             account: &caller.account,
             region,

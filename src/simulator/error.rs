@@ -18,9 +18,9 @@ pub struct Code {
     pub message: &'static str,
 }
 
-/// An error answer.
+/// An error response.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ApiError {
+pub struct ErrorResponse {
     /// HTTP status.
     pub status: u16,
     /// The code, exactly as the vendor spells it.
@@ -33,7 +33,7 @@ pub struct ApiError {
     pub headers: Vec<(&'static str, String)>,
 }
 
-impl From<Code> for ApiError {
+impl From<Code> for ErrorResponse {
     fn from(code: Code) -> Self {
         Self {
             status: code.status,
@@ -48,8 +48,8 @@ impl From<Code> for ApiError {
 impl Code {
     /// The error with another message.
     #[must_use]
-    pub fn says(self, message: impl Into<Cow<'static, str>>) -> ApiError {
-        ApiError {
+    pub fn says(self, message: impl Into<Cow<'static, str>>) -> ErrorResponse {
+        ErrorResponse {
             message: message.into(),
             ..self.into()
         }
@@ -58,7 +58,7 @@ impl Code {
 
 /// 400 `MissingParameter`, with the name in the vendor's sentence.
 #[must_use]
-pub fn missing_parameter(name: &str) -> ApiError {
+pub fn missing_parameter(name: &str) -> ErrorResponse {
     MISSING_PARAMETER.says(format!(
         "The input parameter \"{name}\" that is mandatory for processing this request is not supplied."
     ))
@@ -66,14 +66,14 @@ pub fn missing_parameter(name: &str) -> ApiError {
 
 /// 400 `InvalidParameter`, with the name in the vendor's sentence.
 #[must_use]
-pub fn invalid_parameter(name: &str) -> ApiError {
+pub fn invalid_parameter(name: &str) -> ErrorResponse {
     INVALID_PARAMETER.says(format!("The specified parameter \"{name}\" is not valid."))
 }
 
 /// 403 `Forbidden.RAM` with the detail of permission errors.
 #[must_use]
-pub fn forbidden_ram(action: &str, account: &str, user: &str) -> ApiError {
-    ApiError {
+pub fn forbidden_ram(action: &str, account: &str, user: &str) -> ErrorResponse {
+    ErrorResponse {
         access_denied: Some(json!({
             "AuthAction": action,
             "AuthPrincipalDisplayName": user,

@@ -8,7 +8,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use serde::{Deserialize, Deserializer};
 
 use super::action::Action;
-use super::error::{ALL, ApiError, BY_FAULT, UNTOLD};
+use super::error::{ALL, BY_FAULT, ErrorResponse, UNTOLD};
 use super::settings::{duration, optional_duration};
 use super::throttle::throttled;
 
@@ -170,7 +170,7 @@ pub enum Effect {
 #[derive(Debug)]
 pub enum Harm {
     /// This error replaces the answer.
-    Error(ApiError),
+    Error(ErrorResponse),
     /// The connection is reset.
     Reset,
     /// No answer.
@@ -271,7 +271,7 @@ impl Kind {
                 message,
             }) => {
                 let known = ALL.iter().chain(BY_FAULT).find(|known| known.code == code);
-                Harm::Error(ApiError {
+                Harm::Error(ErrorResponse {
                     status: status.or(known.map(|known| known.status)).unwrap_or(500),
                     code: code.clone().into(),
                     message: message.clone().map_or_else(

@@ -10,7 +10,7 @@ use super::cloud::{
     Cloud, GroupKind, Id, Instance, InstanceStatus, InterfaceKind, InterfaceStatus, Member,
     NetworkInterface, SecurityGroup,
 };
-use super::error::{self, ApiError, Code};
+use super::error::{self, Code, ErrorResponse};
 use super::settings::{Codes, JoinMember};
 use super::timeline::later;
 
@@ -37,7 +37,7 @@ impl Cloud {
         caller: &Caller,
         call: &MembershipCall<'_>,
         now: Timestamp,
-    ) -> Result<(), ApiError> {
+    ) -> Result<(), ErrorResponse> {
         let edge = self.edge(caller, "ecs:JoinSecurityGroup", call, now)?;
         edge.check_owner(caller)?;
         edge.check_managed()?;
@@ -69,7 +69,7 @@ impl Cloud {
         caller: &Caller,
         call: &MembershipCall<'_>,
         now: Timestamp,
-    ) -> Result<(), ApiError> {
+    ) -> Result<(), ErrorResponse> {
         let edge = self.edge(caller, "ecs:LeaveSecurityGroup", call, now)?;
         edge.check_owner(caller)?;
         edge.check_managed()?;
@@ -107,7 +107,7 @@ impl Cloud {
         action: &str,
         call: &MembershipCall<'_>,
         now: Timestamp,
-    ) -> Result<Edge<'_>, ApiError> {
+    ) -> Result<Edge<'_>, ErrorResponse> {
         let Parameters {
             target,
             group,
@@ -164,7 +164,7 @@ impl Cloud {
         })
     }
 
-    fn check_conflict(&self, member: &Member, now: Timestamp) -> Result<(), ApiError> {
+    fn check_conflict(&self, member: &Member, now: Timestamp) -> Result<(), ErrorResponse> {
         let busy = self
             .membership(member)
             .is_some_and(|membership| now < membership.busy_until);
@@ -174,7 +174,7 @@ impl Cloud {
         Ok(())
     }
 
-    fn check_types(&self, edge: &Edge<'_>, now: Timestamp) -> Result<(), ApiError> {
+    fn check_types(&self, edge: &Edge<'_>, now: Timestamp) -> Result<(), ErrorResponse> {
         if edge.group.kind == GroupKind::Enterprise && !edge.supports_enterprise_groups(self) {
             return Err(error::NOT_SUPPORT_ENTERPRISE_GROUP.into());
         }
@@ -189,7 +189,7 @@ impl Cloud {
         Ok(())
     }
 
-    fn check_quotas(&self, edge: &Edge<'_>, groups: &[Id]) -> Result<(), ApiError> {
+    fn check_quotas(&self, edge: &Edge<'_>, groups: &[Id]) -> Result<(), ErrorResponse> {
         let quota = self
             .membership(&edge.member)
             .and_then(|membership| membership.quota)
@@ -249,7 +249,7 @@ impl Target<'_> {
 }
 
 impl Edge<'_> {
-    fn check_owner(&self, caller: &Caller) -> Result<(), ApiError> {
+    fn check_owner(&self, caller: &Caller) -> Result<(), ErrorResponse> {
         let group = &self.group.resource;
         match self.target {
             Target::Interface(interface) if interface.resource.account != group.account => {
@@ -265,7 +265,7 @@ impl Edge<'_> {
         }
     }
 
-    fn check_managed(&self) -> Result<(), ApiError> {
+    fn check_managed(&self) -> Result<(), ErrorResponse> {
         if self.group.service_managed {
             return Err(error::MANAGED_GROUP.into());
         }
@@ -281,7 +281,7 @@ impl Edge<'_> {
     }
 
     /// Codes for targets that are still being created; only Join has them.
-    fn check_creation(&self, cloud: &Cloud, now: Timestamp) -> Result<(), ApiError> {
+    fn check_creation(&self, cloud: &Cloud, now: Timestamp) -> Result<(), ErrorResponse> {
         if cloud.settings.codes == Codes::Original {
             return Ok(());
         }
@@ -301,7 +301,7 @@ impl Edge<'_> {
         }
     }
 
-    fn check_state(&self, cloud: &Cloud, now: Timestamp) -> Result<(), ApiError> {
+    fn check_state(&self, cloud: &Cloud, now: Timestamp) -> Result<(), ErrorResponse> {
         let instance = match self.target {
             Target::Instance(instance) => Some(instance),
             Target::Interface(interface) => attached_to(cloud, interface, now),
@@ -329,7 +329,7 @@ impl Edge<'_> {
         }
     }
 
-    fn check_network(&self) -> Result<(), ApiError> {
+    fn check_network(&self) -> Result<(), ErrorResponse> {
         let (vpc, code) = match self.target {
             Target::Instance(instance) => (&instance.resource.vpc, error::INSTANCE_MISMATCH),
             Target::Interface(interface) => (&interface.resource.vpc, error::VPC_MISMATCH),
@@ -375,7 +375,7 @@ enum TargetId<'a> {
 }
 
 impl<'a> Parameters<'a> {
-    fn parse(call: &MembershipCall<'a>) -> Result<Self, ApiError> {
+    fn parse(call: &MembershipCall<'a>) -> Result<Self, ErrorResponse> {
         let given = |text: Option<&'a str>| text.filter(|text| !text.is_empty());
         let region = given(call.region);
         let target = match (given(call.instance_id), given(call.network_interface_id)) {

@@ -1,12 +1,13 @@
 //! A faithful local ECS (and STS), as a process or inside a test without sockets. Pure, except for `server`.
 //!
 //! ```text
-//!  request ─▶ rpc: read, verify ─▶ throttle ─▶ faults ─▶ action: cloud ─▶ body: JSON or XML ─▶ Answer
+//!  request ─▶ rpc: read, verify ─▶ throttle ─▶ faults ─▶ action: cloud ─▶ body: JSON or XML ─▶ SimulatedResponse
 //!             (pure)               (pure)      (seeded)  (pure state)     (pure)
 //! ```
-//! [`Simulator::answer`] is the whole interface: it takes a request and the time, and returns an [`Answer`] with the response, its
-//! delay and its delivery. `server` puts it on a port and is the only module with sockets and a clock; `admin` is the admin port.
-//! The operator never depends on this module. `docs/simulator.md` is the manual: inventory, admin port, how to produce each code.
+//! [`Simulator::answer`] is the whole interface: it takes a request and the time, and returns a [`SimulatedResponse`], which
+//! has the response, its delay and its delivery. `server` puts it on a port and is the only module with sockets and a clock;
+//! `admin` is the admin port. The operator never depends on this module. `docs/simulator.md` is the manual: inventory, admin
+//! port, how to produce each code.
 
 pub mod account;
 pub mod action;
@@ -45,7 +46,7 @@ use account::{AccessKey, Caller};
 use action::Action;
 use change::{Change, ChangeError, EdgeChange};
 use cloud::{Cloud, InterfaceKind};
-use error::ApiError;
+use error::ErrorResponse;
 use faults::{Body, Effect, Fault, Faults, Harm, Hit, Subject};
 use parameters::Parameters;
 use rpc::{Nonces, Wire};
@@ -90,7 +91,7 @@ struct LateCall {
 
 /// The response, its delay, and its delivery.
 #[derive(Debug)]
-pub struct Answer {
+pub struct SimulatedResponse {
     /// The response.
     pub response: Response<Bytes>,
     /// Duration of the call. The change is already made.
@@ -142,7 +143,7 @@ impl Simulator {
 
     /// Answers one request. No I/O, no clock.
     #[must_use]
-    pub fn answer(&self, request: &Request<Bytes>, now: Timestamp) -> Answer {
+    pub fn answer(&self, request: &Request<Bytes>, now: Timestamp) -> SimulatedResponse {
         let wire = Wire::read(request);
         let mut state = self.state();
         state.advance(now);
@@ -228,7 +229,7 @@ impl Simulator {
 }
 
 impl State {
-    fn answer(&mut self, wire: &Wire, now: Timestamp) -> Answer {
+    fn answer(&mut self, wire: &Wire, now: Timestamp) -> SimulatedResponse {
         let request_id = self.request_id();
         let action = Action::parse(wire.version(), wire.action());
         let name = action.as_ref().map_or("Unknown", |action| action.as_str());
@@ -237,7 +238,7 @@ impl State {
             Ok((action, caller, hit)) => self.perform(wire, action, &caller, hit, now),
             Err(refused) => (Err(refused), Hit::default()),
         };
-        let failure = |error: &ApiError| {
+        let failure = |error: &ErrorResponse| {
             body::failure(
                 wire.format(),
                 action::product(wire.version()),
@@ -271,7 +272,7 @@ impl State {
             .or_default()
             .entry(outcome.clone())
             .or_default() += 1;
-        Answer {
+        SimulatedResponse {
             response,
             delay: latency.saturating_add(hit.latency),
             delivery,
@@ -284,9 +285,9 @@ impl State {
     fn admit(
         &mut self,
         wire: &Wire,
-        action: Result<Action, ApiError>,
+        action: Result<Action, ErrorResponse>,
         now: Timestamp,
-    ) -> Result<(Action, Caller, Hit), ApiError> {
+    ) -> Result<(Action, Caller, Hit), ErrorResponse> {
         wire.check_method()?;
         let action = action?;
         let caller = wire.authenticate(&self.cloud.keys, &mut self.nonces, now)?;
@@ -319,7 +320,7 @@ impl State {
         caller: &Caller,
         hit: Hit,
         now: Timestamp,
-    ) -> (Result<Value, ApiError>, Hit) {
+    ) -> (Result<Value, ErrorResponse>, Hit) {
         let effect = match &hit.harm {
             None | Some((Harm::Malformed(Body::Truncated | Body::Drip), Effect::None)) => {
                 Effect::Now
@@ -349,7 +350,7 @@ impl State {
         caller: &Caller,
         parameters: &Parameters,
         now: Timestamp,
-    ) -> Result<Value, ApiError> {
+    ) -> Result<Value, ErrorResponse> {
         let edge = EdgeChange {
             target: parameters
                 .text("InstanceId")

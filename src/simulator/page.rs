@@ -11,7 +11,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value, json};
 
 use super::cloud::Id;
-use super::error::{self, ApiError};
+use super::error::{self, ErrorResponse};
 use super::parameters::Parameters;
 
 /// The page of the matching rows to return.
@@ -33,7 +33,7 @@ impl Page {
         parameters: &Parameters,
         max_results: usize,
         max_size: usize,
-    ) -> Result<Self, ApiError> {
+    ) -> Result<Self, ErrorResponse> {
         let token = parameters.text("NextToken");
         let asked = parameters.number("MaxResults")?;
         if token.is_none()
@@ -58,7 +58,7 @@ impl Page {
         })
     }
 
-    pub fn parse_numbered(parameters: &Parameters, max_size: usize) -> Result<Self, ApiError> {
+    pub fn parse_numbered(parameters: &Parameters, max_size: usize) -> Result<Self, ErrorResponse> {
         let number = parameters.number("PageNumber")?.unwrap_or(1);
         let size = parameters.number("PageSize")?.unwrap_or(10);
         if number == 0 {

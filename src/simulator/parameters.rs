@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::error::{self, ApiError};
+use super::error::{self, ErrorResponse};
 
 /// Names and values from query and form, in their order of arrival.
 #[derive(Clone, Debug, Default)]
@@ -35,7 +35,7 @@ impl Parameters {
     ///
     /// # Errors
     /// `InvalidParameter`.
-    pub fn number(&self, name: &str) -> Result<Option<usize>, ApiError> {
+    pub fn number(&self, name: &str) -> Result<Option<usize>, ErrorResponse> {
         self.text(name)
             .map(|text| text.parse().map_err(|_| error::invalid_parameter(name)))
             .transpose()
@@ -45,7 +45,7 @@ impl Parameters {
     ///
     /// # Errors
     /// `InvalidParameter`.
-    pub fn boolean(&self, name: &str) -> Result<Option<bool>, ApiError> {
+    pub fn boolean(&self, name: &str) -> Result<Option<bool>, ErrorResponse> {
         self.text(name)
             .map(|text| {
                 text.to_ascii_lowercase()
@@ -59,7 +59,7 @@ impl Parameters {
     ///
     /// # Errors
     /// `InvalidParameter`.
-    pub fn json_list(&self, name: &str) -> Result<Option<Vec<String>>, ApiError> {
+    pub fn json_list(&self, name: &str) -> Result<Option<Vec<String>>, ErrorResponse> {
         self.text(name)
             .map(|text| {
                 serde_json::from_str::<Vec<String>>(text)
@@ -74,7 +74,7 @@ impl Parameters {
     ///
     /// # Errors
     /// `InvalidParameter` beyond `most`.
-    pub fn repeated(&self, name: &str, most: usize) -> Result<Vec<String>, ApiError> {
+    pub fn repeated(&self, name: &str, most: usize) -> Result<Vec<String>, ErrorResponse> {
         let mut found: Vec<(usize, &str)> = self
             .0
             .iter()
@@ -98,7 +98,7 @@ impl Parameters {
     ///
     /// # Errors
     /// `InvalidTagCount`, and `InvalidTag.Mismatch` for a value without a key.
-    pub fn tags(&self) -> Result<Vec<(&str, Option<&str>)>, ApiError> {
+    pub fn tags(&self) -> Result<Vec<(&str, Option<&str>)>, ErrorResponse> {
         let numbers: BTreeSet<usize> = self
             .0
             .iter()

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::account::Caller;
 use super::cloud::{Cloud, InstanceStatus};
-use super::error::{self, ApiError};
+use super::error::{self, ErrorResponse};
 use super::membership::well_formed;
 use super::settings::Codes;
 use super::timeline::later;
@@ -20,7 +20,7 @@ impl Cloud {
         caller: &Caller,
         instance_id: Option<&str>,
         now: Timestamp,
-    ) -> Result<(), ApiError> {
+    ) -> Result<(), ErrorResponse> {
         let [from, through, to] = [
             InstanceStatus::Stopped,
             InstanceStatus::Starting,
@@ -44,7 +44,7 @@ impl Cloud {
         caller: &Caller,
         instance_id: Option<&str>,
         now: Timestamp,
-    ) -> Result<(), ApiError> {
+    ) -> Result<(), ErrorResponse> {
         let [from, through, to] = [
             InstanceStatus::Running,
             InstanceStatus::Stopping,
@@ -66,7 +66,7 @@ impl Cloud {
         instance_id: Option<&str>,
         now: Timestamp,
         [from, through, to]: [InstanceStatus; 3],
-    ) -> Result<(), ApiError> {
+    ) -> Result<(), ErrorResponse> {
         let id = instance_id
             .filter(|id| !id.is_empty())
             .ok_or_else(|| error::missing_parameter("InstanceId"))?;

@@ -13,7 +13,7 @@ use crate::ecs::sign;
 
 use super::account::{AccessKey, AccessKeys, Caller};
 use super::body::Format;
-use super::error::{self, ApiError, missing_parameter};
+use super::error::{self, ErrorResponse, missing_parameter};
 use super::parameters::Parameters;
 
 /// A parsed request, not verified yet.
@@ -114,7 +114,7 @@ impl Wire {
     ///
     /// # Errors
     /// `UnsupportedHTTPMethod`.
-    pub fn check_method(&self) -> Result<(), ApiError> {
+    pub fn check_method(&self) -> Result<(), ErrorResponse> {
         if self.method == Method::GET || self.method == Method::POST {
             return Ok(());
         }
@@ -130,7 +130,7 @@ impl Wire {
         keys: &AccessKeys,
         nonces: &mut Nonces,
         now: Timestamp,
-    ) -> Result<Caller, ApiError> {
+    ) -> Result<Caller, ErrorResponse> {
         match self.header("authorization") {
             Some(authorization) => self.verify_v3(authorization, keys, nonces, now),
             None => self.verify_v1(keys, nonces, now),
@@ -143,7 +143,7 @@ impl Wire {
         keys: &AccessKeys,
         nonces: &mut Nonces,
         now: Timestamp,
-    ) -> Result<Caller, ApiError> {
+    ) -> Result<Caller, ErrorResponse> {
         let needed = |name: &str| {
             self.parameters
                 .text(name)
@@ -187,7 +187,7 @@ impl Wire {
         keys: &AccessKeys,
         nonces: &mut Nonces,
         now: Timestamp,
-    ) -> Result<Caller, ApiError> {
+    ) -> Result<Caller, ErrorResponse> {
         let Some(fields) = authorization.strip_prefix("ACS3-HMAC-SHA256") else {
             return Err(error::INVALID_SIGNATURE_METHOD.into());
         };
@@ -256,7 +256,7 @@ impl Wire {
 /// Headers that the vendor's tools add after signing.
 const UNSIGNED: &[&str] = &["x-acs-retry-attempts", "x-acs-retry-delay"];
 
-fn check_time(text: &str, now: Timestamp) -> Result<(), ApiError> {
+fn check_time(text: &str, now: Timestamp) -> Result<(), ErrorResponse> {
     // The parser accepts more forms than the one that the vendor uses.
     let time: Timestamp = text
         .parse()
@@ -292,7 +292,7 @@ impl Default for Nonces {
 }
 
 impl Nonces {
-    fn take(&mut self, key: &AccessKey, nonce: &str, now: Timestamp) -> Result<(), ApiError> {
+    fn take(&mut self, key: &AccessKey, nonce: &str, now: Timestamp) -> Result<(), ErrorResponse> {
         if now.duration_since(self.turned).unsigned_abs() >= 2 * SKEW {
             self.turned = now;
             self.old = std::mem::take(&mut self.young);

@@ -17,7 +17,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use k8s_openapi::jiff::Timestamp;
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{Answer, Delivery, Simulator};
+use super::{Delivery, SimulatedResponse, Simulator};
 
 /// Serves the API until the future is dropped. Uses hyper rather than axum, because a fault must be able to break the
 /// connection.
@@ -71,7 +71,7 @@ async fn answer(
         return Ok(response);
     };
     let request = Request::from_parts(parts, body);
-    let Answer {
+    let SimulatedResponse {
         response,
         delay,
         delivery,

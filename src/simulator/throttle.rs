@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 
-use super::error::{ApiError, THROTTLING_USER};
+use super::error::{ErrorResponse, THROTTLING_USER};
 
 /// Calls counted in the current windows.
 #[derive(Clone, Debug, Default)]
@@ -31,7 +31,7 @@ impl Throttle {
         action: &str,
         region: &str,
         now: Timestamp,
-    ) -> Result<(), ApiError> {
+    ) -> Result<(), ErrorResponse> {
         let Some(&limit) = limits.get(action) else {
             return Ok(());
         };
@@ -50,7 +50,7 @@ impl Throttle {
 }
 
 /// `Throttling.User` until the end of the minute.
-fn refusal(limit: u32, minute: i64, now: Timestamp) -> ApiError {
+fn refusal(limit: u32, minute: i64, now: Timestamp) -> ErrorResponse {
     let reset = (minute + 1) * 60;
     let left = (reset * 1_000 - now.as_millisecond()).max(1);
     throttled(limit, Duration::from_millis(left.unsigned_abs()), reset)
@@ -58,9 +58,9 @@ fn refusal(limit: u32, minute: i64, now: Timestamp) -> ApiError {
 
 /// `Throttling.User` with the vendor's two headers.
 #[must_use]
-pub fn throttled(limit: u32, left: Duration, reset: i64) -> ApiError {
+pub fn throttled(limit: u32, left: Duration, reset: i64) -> ErrorResponse {
     let left = left.as_millis();
-    ApiError {
+    ErrorResponse {
         headers: vec![
             (
                 "x-ratelimit-user-api",

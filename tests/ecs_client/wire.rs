@@ -181,7 +181,7 @@ async fn sts_returns_account_and_arn() {
     assert_eq!(
         server.client().caller_identity().await.unwrap(),
         Identity {
-            account_uid: "1234567890123456".to_owned(),
+            account_uid: "1234567890123456".into(),
             arn: "acs:ram::1234567890123456:user/x".to_owned()
         }
     );

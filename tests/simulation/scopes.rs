@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use security_group_operator::api::ORIGIN_ANNOTATION;
+use security_group_operator::kubernetes::WatchScope;
 use security_group_operator::telemetry::{self, Telemetry};
 use serde_json::{Value, json};
 use tower::Service as _;
@@ -43,14 +44,20 @@ fn claim(world: &World, namespace: &str, name: &str) -> Option<String> {
     Some(claim.unwrap_or_default().to_owned())
 }
 
+fn both_namespaces() -> Vec<WatchScope> {
+    [NAMESPACE, GUESTS]
+        .map(|name| WatchScope::Namespace(name.to_owned()))
+        .into()
+}
+
 #[test]
 fn operator_is_ready_after_listing_all_its_namespaces() {
-    for scopes in [&[None][..], &[Some(NAMESPACE), Some(GUESTS)]] {
+    for scopes in [vec![WatchScope::All], both_namespaces()] {
         in_virtual_time(|| async move {
             let mut world = World::new(SimOptions::default());
             let telemetry = Arc::new(Telemetry::default());
             assert!(!is_ready(&telemetry).await);
-            world.start_over(scopes, &telemetry);
+            world.start_over(scopes.clone(), &telemetry);
             seconds(1.0).await;
             assert!(is_ready(&telemetry).await, "{scopes:?}");
         });
@@ -61,8 +68,7 @@ fn operator_is_ready_after_listing_all_its_namespaces() {
 fn edge_shared_by_namespaces_is_left_with_the_last() {
     in_virtual_time(|| async {
         let mut world = World::new(SimOptions::default());
-        let scopes = [Some(NAMESPACE), Some(GUESTS)];
-        world.start_over(&scopes, &Arc::default());
+        world.start_over(both_namespaces(), &Arc::default());
         // Each namespace owns one edge and shares the other's.
         for (owner, guest, target) in [(NAMESPACE, GUESTS, "i-0"), (GUESTS, NAMESPACE, "i-1")] {
             put(&world, owner, "owner", target);
@@ -81,7 +87,7 @@ fn edge_shared_by_namespaces_is_left_with_the_last() {
             );
             delete(&world, namespace, "owner");
         }
-        world.start_over(&scopes, &Arc::default());
+        world.start_over(both_namespaces(), &Arc::default());
         seconds(3.0).await;
         for (namespace, target) in [(NAMESPACE, "i-1"), (GUESTS, "i-0")] {
             assert_eq!(claim(&world, namespace, "owner"), None);

@@ -9,6 +9,7 @@ use std::time::Duration;
 use security_group_operator::api::account::Endpoints;
 use security_group_operator::args::{LogFormat, Settings};
 use security_group_operator::clock::Clock;
+use security_group_operator::kubernetes::WatchScope;
 use security_group_operator::operator;
 use security_group_operator::simulator::Simulator;
 use security_group_operator::telemetry::Telemetry;
@@ -112,14 +113,18 @@ impl World {
         kill_at: Option<(usize, KillPoint)>,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) {
-        self.start_as(settings(vec![None]), Arc::default(), kill_at, shutdown);
+        self.start_as(
+            settings(vec![WatchScope::All]),
+            Arc::default(),
+            kill_at,
+            shutdown,
+        );
     }
 
-    /// Starts an operator that watches these namespaces (`None` is all) and counts here.
-    pub fn start_over(&mut self, scopes: &[Option<&str>], telemetry: &Arc<Telemetry>) {
-        let scopes = scopes.iter().map(|scope| scope.map(str::to_owned));
+    /// Starts an operator that watches these scopes and counts here.
+    pub fn start_over(&mut self, scopes: Vec<WatchScope>, telemetry: &Arc<Telemetry>) {
         self.start_as(
-            settings(scopes.collect()),
+            settings(scopes),
             Arc::clone(telemetry),
             None,
             std::future::pending(),
@@ -582,7 +587,7 @@ impl Drop for World {
     }
 }
 
-fn settings(scopes: Vec<Option<String>>) -> Settings {
+fn settings(scopes: Vec<WatchScope>) -> Settings {
     Settings {
         listen: None,
         scopes,

@@ -185,7 +185,7 @@ fn handled_request_is_recorded() {
         let edge = edge();
         let observed = observed(Access::Usable);
         let input = StatusInput {
-            account_uid: Some("1234"),
+            account_uid: Some(&"1234".into()),
             reconcile_requested_at: requested,
             ..input(&edge, &observed, outcome)
         };
@@ -306,7 +306,7 @@ fn longest_texts_fit_the_schema_of_the_status() {
     let input = StatusInput {
         description: Some(&description),
         failure: Some(&failure),
-        account_uid: Some("1234567890123456"),
+        account_uid: Some(&"1234567890123456".into()),
         ..input(&edge, &observed, ReconcileOutcome::Failed(failure.class()))
     };
     let nothing = SecurityGroupMembershipStatus::default();

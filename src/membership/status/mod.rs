@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::api::membership::{LastError, SecurityGroupMembershipStatus, TargetStatus};
 use crate::api::reason;
 use crate::condition;
-use crate::ecs::{Class, Error, TargetDescription};
+use crate::ecs::{AccountUid, Class, Error, TargetDescription};
 
 use super::decide::{Observed, ReconcileOutcome};
 use super::edge::Edge;
@@ -54,7 +54,7 @@ pub struct StatusInput<'a> {
     /// When the rate limit lets the call begin, if it held the call back.
     pub turn_in: Option<Duration>,
     /// UID of the cloud account, where it is known.
-    pub account_uid: Option<&'a str>,
+    pub account_uid: Option<&'a AccountUid>,
     /// Value of the annotation `reconcile-requested-at`.
     pub reconcile_requested_at: Option<&'a str>,
 }
@@ -103,7 +103,7 @@ fn described(
         },
         account_uid: input
             .account_uid
-            .map(str::to_owned)
+            .map(|uid| uid.as_str().to_owned())
             .or_else(|| previous.account_uid.clone()),
         target: match input.observed.target {
             super::decide::TargetView::Absent => None,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use security_group_operator::api::ORIGIN_ANNOTATION;
-use security_group_operator::simulator::Answer;
+use security_group_operator::simulator::SimulatedResponse;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -27,7 +27,7 @@ impl Monitor {
         &self,
         incarnation: usize,
         parameters: &BTreeMap<String, String>,
-        answer: &Answer,
+        answer: &SimulatedResponse,
         before: bool,
         started: Instant,
     ) {

@@ -1,4 +1,4 @@
-//! Parses an answer of the cloud into a value or a named error: pure. Any deviation from the documented format is a
+//! Parses a response of the cloud into a value or a named error: pure. Any deviation from the documented format is a
 //! `BadAnswer`.
 
 use std::fmt;
@@ -34,8 +34,8 @@ impl fmt::Display for RequestId {
     }
 }
 
-/// A 2xx answer with a JSON object that contains a request ID.
-pub(super) struct Answer {
+/// A 2xx response with a JSON object that contains a request ID.
+pub(super) struct ApiResponse {
     pub request_id: RequestId,
     action: Action,
     status: u16,
@@ -43,11 +43,11 @@ pub(super) struct Answer {
     secrets: Secrets,
 }
 
-pub(super) fn read(
+pub(super) fn parse(
     action: Action,
     response: &Response<Bytes>,
     credential: &Credential,
-) -> Result<Answer, Error> {
+) -> Result<ApiResponse, Error> {
     let status = response.status().as_u16();
     let secrets = Secrets::of(credential);
     let bad = |what: &str| Error::BadAnswer {
@@ -66,7 +66,7 @@ pub(super) fn read(
     let code = code(&body, &secrets).map_err(|what| bad(&what))?;
 
     match (response.status().is_success(), code, request_id) {
-        (true, None, Some(request_id)) => Ok(Answer {
+        (true, None, Some(request_id)) => Ok(ApiResponse {
             request_id,
             action,
             status,
@@ -151,7 +151,7 @@ fn object(body: &[u8]) -> Result<Map<String, Value>, &'static str> {
     }
 }
 
-impl Answer {
+impl ApiResponse {
     /// A required text field.
     pub fn text(&self, name: &'static str) -> Result<&str, Error> {
         let text = self
