@@ -23,7 +23,7 @@ const NEVER_OURS: &str =
     "Leave: the operator removed from which others had made before any Join of the operator";
 const LEFT: &str = "Left behind: is in the operator joined it, and no object is left";
 const LEFT_SOON: &str =
-    "Left behind: is in the operator joined it soon after a Leave, and no object is left";
+    "Left behind: is in the operator joined it soon after its own Leave, and no object is left";
 const READY: &str = "Ready: is Ready, and two scans have shown that is not in";
 
 /// The first that fits counts.
@@ -154,7 +154,7 @@ impl Counts {
 /// What a problem says, without the names of objects, targets and groups.
 pub fn kind(problem: &str) -> String {
     let is_name = |word: &&str| {
-        word.len() == 1 && *word != "a"
+        word.len() == 1
             || ["i-", "eni-", "sg-"]
                 .iter()
                 .any(|prefix| word.starts_with(prefix))

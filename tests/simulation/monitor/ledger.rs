@@ -377,7 +377,11 @@ impl Monitor {
         match may_stay {
             Some(exception) => self.excepted(exception),
             None => {
-                let what = if soon { " soon after a Leave" } else { "" };
+                let what = if soon {
+                    " soon after its own Leave"
+                } else {
+                    ""
+                };
                 self.violated(format!(
                     "Left behind: {target} is in {group}, the operator joined it{what}, and no object is left"
                 ));
