@@ -313,6 +313,7 @@ pub async fn run_with(
             () = known => {}
             () = shutdown.clone() => return,
         }
+        let admission = Arc::clone(&context.admission);
         let scans = membership::scan::run(Arc::clone(&context), settings.scan_period);
         let controllers = settings
             .scopes
@@ -325,7 +326,7 @@ pub async fn run_with(
         tokio::select! {
             biased;
             () = all(controllers) => {}
-            () = all([scans.boxed()]) => {}
+            () = all([scans.boxed(), async move { admission.run().await }.boxed()]) => {}
         }
     };
     let controllers = futures::future::join(memberships, account_controllers.running);

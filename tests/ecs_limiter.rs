@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use security_group_operator::ecs::limit::Priority::{self, Repair, Scan, User};
+use security_group_operator::ecs::limit::Priority::{self, Pass, Scan};
 use security_group_operator::ecs::limit::window::{CallOutcome, WINDOW, WindowLimiter};
 use tokio::time::Instant;
 
@@ -36,7 +36,7 @@ fn seconds(seconds: f64) -> Duration {
 /// Begins `calls` calls of a user, all at once.
 fn burst(limiter: &mut WindowLimiter, now: Instant, calls: usize) {
     for call in 0..calls {
-        assert_eq!(limiter.admit(now, User, None), Ok(()), "call {call}");
+        assert_eq!(limiter.admit(now, Pass), Ok(()), "call {call}");
     }
 }
 
@@ -44,7 +44,7 @@ fn burst(limiter: &mut WindowLimiter, now: Instant, calls: usize) {
 fn fill(limiter: &mut WindowLimiter, now: Instant, priority: Priority) -> (u32, Instant) {
     let mut calls = 0;
     loop {
-        match limiter.admit(now, priority, None) {
+        match limiter.admit(now, priority) {
             Ok(()) => calls += 1,
             Err(until) => return (calls, until),
         }
@@ -76,28 +76,26 @@ fn assert_at(until: Instant, from: Instant, after: f64) {
 #[test]
 fn burst_is_a_twentieth_and_the_rest_is_paced() {
     let (mut limiter, open) = limited(600);
-    let (calls, next) = fill(&mut limiter, open, User);
+    let (calls, next) = fill(&mut limiter, open, Pass);
     assert_eq!(calls, 30);
     // One call each 60 s / (600 × 1.02).
     assert_at(next, open, 60.0 / 612.0);
-    assert_eq!(fill(&mut limiter, next, User).0, 1);
-    let (calls, next) = fill(&mut limiter, open + seconds(30.0), User);
+    assert_eq!(fill(&mut limiter, next, Pass).0, 1);
+    let (calls, next) = fill(&mut limiter, open + seconds(30.0), Pass);
     assert_eq!(calls, 30 + 306 - 31);
     assert_at(next, open, 307.0 * 60.0 / 612.0);
-    assert_eq!(spend(&mut limiter, next, open + WINDOW, User), 600 - 336);
+    assert_eq!(spend(&mut limiter, next, open + WINDOW, Pass), 600 - 336);
     // Used up: nothing goes before the window ends; then the same again, and a higher limit is tried.
-    let (calls, next) = fill(&mut limiter, open + seconds(59.9), User);
+    let (calls, next) = fill(&mut limiter, open + seconds(59.9), Pass);
     assert_eq!(calls, 0);
     assert_at(next, open, 60.0);
-    assert_eq!(fill(&mut limiter, next, User).0, 37);
+    assert_eq!(fill(&mut limiter, next, Pass).0, 37);
 }
 
 #[test]
 fn wait_is_at_least_ten_milliseconds() {
     let (mut limiter, open) = limited(1_000_000);
-    let (_, next) = fill(&mut limiter, open, User);
-    assert_at(next, open, 0.01);
-    let (_, next) = fill(&mut limiter, open, Repair);
+    let (_, next) = fill(&mut limiter, open, Pass);
     assert_at(next, open, 0.01);
     let (_, next) = fill(&mut limiter, open, Scan);
     assert_at(next, open, 0.01);
@@ -119,14 +117,14 @@ fn throttle_stops_until_retry_after_or_the_minute_end() {
         limiter.note(now, throttled(said, Some(600)), seconds(minute));
         assert_at(limiter.stopped(now).unwrap(), now, expected);
         // A scan waits like everybody, and nobody for less than 10 ms.
-        for priority in [User, Repair, Scan] {
-            let until = limiter.admit(now, priority, None).unwrap_err();
+        for priority in [Pass, Scan] {
+            let until = limiter.admit(now, priority).unwrap_err();
             assert_at(until, now, expected.max(0.01));
         }
         let end = now + seconds(expected);
         assert!(limiter.stopped(end - Duration::from_micros(1)).is_some());
         assert_eq!(limiter.stopped(end), None);
-        assert_eq!(limiter.admit(end, User, None), Ok(()));
+        assert_eq!(limiter.admit(end, Pass), Ok(()));
     }
 }
 
@@ -199,23 +197,23 @@ fn admitted_calls_do_not_lower_the_limit() {
 fn limit_is_raised_by_a_quarter_after_steady_use() {
     // 400 calls of 600 are one window.
     let (mut limiter, open) = limited(600);
-    assert_eq!(spend(&mut limiter, open, open + WINDOW, User), 600);
+    assert_eq!(spend(&mut limiter, open, open + WINDOW, Pass), 600);
     assert_eq!(limiter.limit(), Some(600.0));
     let _ = limiter.stopped(open + WINDOW);
     assert_eq!(limiter.limit(), Some(750.0));
     // Counted anew from there: 750 calls are more than 400 again.
     assert_eq!(
-        spend(&mut limiter, open + WINDOW, open + WINDOW * 2, User),
+        spend(&mut limiter, open + WINDOW, open + WINDOW * 2, Pass),
         750
     );
     let _ = limiter.stopped(open + WINDOW * 2);
     assert_eq!(limiter.limit(), Some(937.5));
     // 300 calls are less than 400: two windows.
     let (mut limiter, open) = limited(300);
-    spend(&mut limiter, open, open + WINDOW, User);
+    spend(&mut limiter, open, open + WINDOW, Pass);
     let _ = limiter.stopped(open + WINDOW);
     assert_eq!(limiter.limit(), Some(300.0));
-    spend(&mut limiter, open + WINDOW, open + WINDOW * 2, User);
+    spend(&mut limiter, open + WINDOW, open + WINDOW * 2, Pass);
     let _ = limiter.stopped(open + WINDOW * 2);
     assert_eq!(limiter.limit(), Some(375.0));
     // Two calls a minute: five windows, and at least one call more.
@@ -227,7 +225,7 @@ fn limit_is_raised_by_a_quarter_after_steady_use() {
             &mut limiter,
             open + WINDOW * window,
             open + WINDOW * (window + 1),
-            User,
+            Pass,
         );
     }
     let _ = limiter.stopped(open + WINDOW * 5);
@@ -237,12 +235,12 @@ fn limit_is_raised_by_a_quarter_after_steady_use() {
 #[test]
 fn unused_or_throttled_window_does_not_raise_the_limit() {
     let (mut limiter, open) = limited(600);
-    assert!(spend(&mut limiter, open, open + seconds(50.0), User) < 600);
+    assert!(spend(&mut limiter, open, open + seconds(50.0), Pass) < 600);
     let _ = limiter.stopped(open + WINDOW);
     assert_eq!(limiter.limit(), Some(600.0), "not used up");
 
     let (mut limiter, open) = limited(600);
-    assert_eq!(spend(&mut limiter, open, open + seconds(59.5), User), 600);
+    assert_eq!(spend(&mut limiter, open, open + seconds(59.5), Pass), 600);
     limiter.note(
         open + seconds(59.5),
         throttled(Some(500), Some(600)),
@@ -253,118 +251,31 @@ fn unused_or_throttled_window_does_not_raise_the_limit() {
 }
 
 #[test]
-fn waiters_keep_their_place_and_users_precede_repairs() {
-    // 61.2 tickets a minute.
-    let ticket = 60.0 / 61.2;
-    let (mut limiter, open) = limited(60);
-    burst(&mut limiter, open, 3);
-    let mut ask =
-        |after: f64, priority, who| limiter.admit(open + seconds(after), priority, Some(who));
-    assert_at(ask(0.0, User, "a").unwrap_err(), open, ticket);
-    assert_at(ask(0.0, User, "b").unwrap_err(), open, 2.0 * ticket);
-    assert_at(ask(0.0, Repair, "c").unwrap_err(), open, 3.0 * ticket);
-    assert_at(ask(0.0, Repair, "d").unwrap_err(), open, 4.0 * ticket);
-    assert_at(ask(0.0, User, "e").unwrap_err(), open, 3.0 * ticket);
-    // Asking again changes nothing, nor does time.
-    assert_at(ask(0.0, User, "a").unwrap_err(), open, ticket);
-    assert_at(ask(0.5, User, "b").unwrap_err(), open, 2.0 * ticket);
-    // A newcomer goes behind, though a call is free.
-    assert_at(ask(ticket, User, "late").unwrap_err(), open, 4.0 * ticket);
-    assert_eq!(ask(ticket, User, "a"), Ok(()));
-    assert!(ask(ticket + 0.1, User, "b").is_err());
-    assert_eq!(ask(2.0 * ticket, User, "b"), Ok(()));
-    // Whoever was let through has no ticket left: the next call of the same goes behind the others.
-    assert_at(
-        ask(2.0 * ticket, User, "a").unwrap_err(),
-        open,
-        5.0 * ticket,
-    );
-    // A ticket that is due counts, though others came up meanwhile.
-    assert_eq!(ask(9.0 * ticket, Repair, "c"), Ok(()));
-    assert_eq!(ask(9.0 * ticket, User, "e"), Ok(()));
-}
-
-#[test]
-fn distant_reservation_is_checked_again_halfway() {
-    let (mut limiter, open) = limited(6);
-    burst(&mut limiter, open, 1);
-    let told: Vec<f64> = (1..=20)
-        .map(|n| {
-            let until = limiter
-                .admit(open, User, Some(&format!("object-{n}")))
-                .unwrap_err();
-            until.duration_since(open).as_secs_f64()
-        })
-        .collect();
-    for (n, told) in (1..).zip(told) {
-        let due = f64::from(n) * 60.0 / 6.12;
-        let expected = if due > 60.0 {
-            (due / 2.0).max(60.0)
-        } else {
-            due
-        };
-        assert!(
-            (told - expected).abs() < 1e-6,
-            "{n}: {told} s instead of {expected} s"
-        );
-    }
-}
-
-#[test]
-fn reservations_shift_with_throttles_and_new_limits() {
-    let (mut limiter, open) = limited(60);
-    burst(&mut limiter, open, 3);
-    let a = |limiter: &mut WindowLimiter, after: f64| {
-        limiter.admit(open + seconds(after), User, Some("a"))
-    };
-    let ten = (0..10).map(|n| limiter.admit(open, User, Some(&n.to_string())).unwrap_err());
-    assert_at(ten.last().unwrap(), open, 10.0 * 60.0 / 61.2);
-    assert_at(a(&mut limiter, 0.0).unwrap_err(), open, 11.0 * 60.0 / 61.2);
-    // Stopped for ten seconds, at half the limit: the same eleven tickets, from then on, take twice as long.
-    limiter.note(open, throttled(Some(10_000), Some(30)), WINDOW);
-    assert_at(
-        a(&mut limiter, 0.0).unwrap_err(),
-        open,
-        10.0 + 11.0 * 60.0 / 30.6,
-    );
-    assert_at(
-        a(&mut limiter, 5.0).unwrap_err(),
-        open,
-        10.0 + 11.0 * 60.0 / 30.6,
-    );
-    assert_at(
-        a(&mut limiter, 12.0).unwrap_err(),
-        open,
-        10.0 + 11.0 * 60.0 / 30.6,
-    );
-    assert_eq!(a(&mut limiter, 10.0 + 11.0 * 60.0 / 30.6), Ok(()));
-}
-
-#[test]
 fn shorter_throttle_replaces_a_longer_one() {
     let (mut limiter, open) = limited(60);
     limiter.note(open, throttled(Some(50_000), Some(60)), WINDOW);
-    assert!(limiter.admit(open, User, Some("a")).is_err());
+    assert!(limiter.admit(open, Pass).is_err());
     limiter.note(open, throttled(Some(5_000), Some(60)), WINDOW);
-    let until = limiter.admit(open, User, Some("a")).unwrap_err();
-    assert_at(until, open, 5.0 + 60.0 / 61.2);
-    assert_eq!(limiter.admit(until, User, Some("a")), Ok(()));
+    let until = limiter.admit(open, Pass).unwrap_err();
+    assert_at(until, open, 5.0);
+    assert_eq!(limiter.admit(until, Pass), Ok(()));
 }
 
 #[test]
-fn unused_reservation_expires_after_a_minute() {
+fn unused_call_is_given_back() {
     let (mut limiter, open) = limited(60);
     burst(&mut limiter, open, 3);
-    for name in ["1", "2", "3", "4", "5"] {
-        assert!(limiter.admit(open, User, Some(name)).is_err());
+    assert!(limiter.admit(open, Pass).is_err());
+    limiter.give_back(open);
+    assert_eq!(limiter.next(open, Pass), open);
+    burst(&mut limiter, open, 1);
+    assert!(limiter.admit(open, Pass).is_err());
+    // Not more than were admitted in this window.
+    for _ in 0..9 {
+        limiter.give_back(open + WINDOW);
     }
-    // At 63 s tickets 1 to 3 were up for more than a minute, 4 and 5 were not.
-    let now = open + seconds(63.0);
-    let (_, next) = fill(&mut limiter, now, User);
-    for (name, kept) in [("1", false), ("4", true), ("3", false), ("5", true)] {
-        let until = limiter.admit(now, User, Some(name)).unwrap_err();
-        assert_eq!(until == next, kept, "{name}");
-    }
+    burst(&mut limiter, open + WINDOW, 3);
+    assert!(limiter.admit(open + WINDOW, Pass).is_err());
 }
 
 #[test]
@@ -377,11 +288,11 @@ fn scans_use_a_fifth_spread_over_the_window() {
             f64::from(call) * 3.0
         };
         assert_eq!(
-            limiter.admit(open + seconds(at), Scan, None),
+            limiter.admit(open + seconds(at), Scan),
             Ok(()),
             "{call}"
         );
-        let until = limiter.admit(open + seconds(at), Scan, None).unwrap_err();
+        let until = limiter.admit(open + seconds(at), Scan).unwrap_err();
         assert_at(until, open, f64::from(call + 1) * 3.0);
     }
     // Of a small limit it is one call.
@@ -391,7 +302,7 @@ fn scans_use_a_fifth_spread_over_the_window() {
     let (mut limiter, open) = limited(100);
     let now = open + seconds(59.5);
     burst(&mut limiter, now, 100);
-    assert_eq!(limiter.admit(now, Scan, None), Err(open + WINDOW));
+    assert_eq!(limiter.admit(now, Scan), Err(open + WINDOW));
 }
 
 #[test]
@@ -402,51 +313,51 @@ fn last_call_of_a_window_is_kept_for_a_waiter() {
         let mut used = 0;
         let mut now = open;
         while used < gone {
-            match limiter.admit(now, User, None) {
+            match limiter.admit(now, Pass) {
                 Ok(()) => used += 1,
                 Err(until) => now = until,
             }
         }
-        let promised = limiter.admit(now, User, None).unwrap_err();
+        let promised = limiter.admit(now, Pass).unwrap_err();
         assert_eq!(
-            limiter.admit(now, Scan, None).map_err(|_| ()),
+            limiter.admit(now, Scan).map_err(|_| ()),
             expected,
             "{gone}"
         );
         if expected.is_err() {
-            assert_eq!(limiter.admit(now, Scan, None), Err(open + WINDOW));
+            assert_eq!(limiter.admit(now, Scan), Err(open + WINDOW));
             // It may come five seconds late, and is not awaited any longer; nor is it once it has come.
             let overdue = promised + seconds(5.0);
-            assert!(limiter.admit(overdue, Scan, None).is_err());
-            assert_eq!(limiter.admit(overdue + seconds(0.01), Scan, None), Ok(()));
+            assert!(limiter.admit(overdue, Scan).is_err());
+            assert_eq!(limiter.admit(overdue + seconds(0.01), Scan), Ok(()));
         }
     }
     // Where the window ends within 10 ms, a scan too comes back no sooner.
     let (mut limiter, open) = limited(10);
     let now = open + seconds(59.995);
     burst(&mut limiter, now, 10);
-    assert!(limiter.admit(now, User, None).is_err());
-    assert_at(limiter.admit(now, Scan, None).unwrap_err(), open, 60.005);
+    assert!(limiter.admit(now, Pass).is_err());
+    assert_at(limiter.admit(now, Scan).unwrap_err(), open, 60.005);
     // Nor is it awaited once it has come.
     let (mut limiter, open) = limited(10);
     let mut now = open;
     for _ in 0..8 {
-        assert_eq!(limiter.admit(now, User, None), Ok(()));
-        now = limiter.admit(now, User, None).unwrap_err();
+        assert_eq!(limiter.admit(now, Pass), Ok(()));
+        now = limiter.admit(now, Pass).unwrap_err();
     }
-    assert_eq!(limiter.admit(now, User, None), Ok(()));
-    assert_eq!(limiter.admit(now, Scan, None), Ok(()));
+    assert_eq!(limiter.admit(now, Pass), Ok(()));
+    assert_eq!(limiter.admit(now, Scan), Ok(()));
 }
 
 #[test]
 fn clock_jump_opens_only_the_current_window() {
     for jump in [60.0, 61.0, 119.0, 120.0, 601.5, 86_400.0, 400.0 * 86_400.0] {
         let (mut limiter, open) = limited(600);
-        assert_eq!(fill(&mut limiter, open, User).0, 30);
+        assert_eq!(fill(&mut limiter, open, Pass).0, 30);
         let now = open + seconds(jump);
         let into = jump % 60.0;
         // What was not used of the windows between is lost: the cloud does not keep it either.
-        let (calls, next) = fill(&mut limiter, now, User);
+        let (calls, next) = fill(&mut limiter, now, Pass);
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -470,7 +381,7 @@ fn clock_going_back_earns_no_extra_calls() {
     for round in 0..10_000 {
         let at = if round % 2 == 0 { 20.0 } else { 10.0 };
         let now = open + seconds(at);
-        match limiter.admit(now, User, Some(&format!("object-{}", round % 7))) {
+        match limiter.admit(now, Pass) {
             Ok(()) => calls += 1,
             Err(until) => assert!(until > now),
         }
@@ -481,6 +392,6 @@ fn clock_going_back_earns_no_extra_calls() {
     let mut limiter = WindowLimiter::new(open);
     let before = open.checked_sub(seconds(0.5)).unwrap();
     limiter.note(before, throttled(Some(1_000), Some(600)), WINDOW);
-    assert!(limiter.admit(before, User, Some("a")).unwrap_err() > before);
-    assert_eq!(limiter.admit(open + seconds(1.0), User, Some("a")), Ok(()));
+    assert!(limiter.admit(before, Pass).unwrap_err() > before);
+    assert_eq!(limiter.admit(open + seconds(1.0), Pass), Ok(()));
 }

@@ -215,19 +215,30 @@ fn targets_come_in_ordered_batches_each_once() {
 fn user_change_triggers_once_and_own_writes_never() {
     let edges = Edges::default();
     assert!(
-        edges.mark_triggered(&uid("a"), 1),
+        edges.mark_triggered(&uid("a"), 1, 4),
         "names no edge: looked at whenever it changes"
     );
     edges.insert(&object("a", "i-1", 0, 1));
-    assert!(edges.mark_triggered(&uid("a"), 1));
-    assert!(!edges.mark_triggered(&uid("a"), 1));
+    assert!(edges.mark_triggered(&uid("a"), 1, 4));
+    assert!(!edges.mark_triggered(&uid("a"), 1, 4));
     edges.insert(&object("a", "i-1", 0, 2));
-    assert!(!edges.mark_triggered(&uid("a"), 1), "a write of ours");
+    assert!(!edges.mark_triggered(&uid("a"), 1, 4), "a write of ours");
     edges.insert(&object("a", "i-2", 0, 3));
-    assert!(edges.mark_triggered(&uid("a"), 2));
+    assert!(edges.mark_triggered(&uid("a"), 2, 4));
     edges.remove(&uid("a"));
     edges.insert(&object("a", "i-2", 0, 4));
-    assert!(edges.mark_triggered(&uid("a"), 2), "it was away");
+    assert!(edges.mark_triggered(&uid("a"), 2, 4), "it was away");
+}
+
+#[test]
+fn awaited_view_triggers_once() {
+    let edges = Edges::default();
+    edges.insert(&object("a", "i-1", 0, 5));
+    assert!(edges.mark_triggered(&uid("a"), 1, 5));
+    edges.await_watch(&uid("a"));
+    assert!(!edges.mark_triggered(&uid("a"), 1, 4), "older than known");
+    assert!(edges.mark_triggered(&uid("a"), 1, 5));
+    assert!(!edges.mark_triggered(&uid("a"), 1, 6));
 }
 
 fn seen(state: TargetState, groups: &[&str]) -> TargetDescription {

@@ -101,7 +101,7 @@ fn limiter(action: Action, error: &Error) {
     let region = "cn-hangzhou".parse().unwrap();
     limiter.note(&region, action, Some(error));
     let now = tokio::time::Instant::now();
-    match block_on(limiter.enter(&region, action, Priority::User, Some("a"))) {
+    match block_on(limiter.enter(&region, action, Priority::Pass)) {
         Ok(_) => assert!(error.class() != Class::Throttled, "{error:?}"),
         Err(until) => {
             assert_eq!(error.class(), Class::Throttled, "{error:?}");

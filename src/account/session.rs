@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::FutureExt as _;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use crate::ecs::batch::{self, Batch};
-use crate::ecs::limit::{CallLimiter, Priority};
+use crate::ecs::limit::{CallLimiter, Priority, Reservation};
 use crate::ecs::{
     AccountUid, Action, Class, Client, Error, InstanceId, NetworkInterfaceId, Region, RequestId,
     Target, TargetDescription,
@@ -72,7 +73,7 @@ impl AccountSession {
         Self {
             uid,
             calls: Arc::new(Calls {
-                limiter: CallLimiter::new(client.clock().clone()),
+                limiter: Arc::new(CallLimiter::new(client.clock().clone())),
                 client,
                 telemetry,
                 reach,
@@ -151,8 +152,7 @@ impl AccountSession {
         Ok(found)
     }
 
-    /// Adds the edge's target to its group. `who` is the UID of the object; it keeps its place in the order while the rate
-    /// limit makes it wait.
+    /// Adds the edge's target to its group.
     ///
     /// # Errors
     /// The rate limit admitted no call, or the call failed. Check [`CallError::is_without_effect`]: only then was certainly
@@ -160,40 +160,38 @@ impl AccountSession {
     pub async fn join(
         &self,
         edge: &Edge,
-        priority: Priority,
-        who: &str,
+        reservation: Reservation,
     ) -> Result<RequestId, CallError> {
         let Calls { client, .. } = &*self.calls;
         let call = || client.join_security_group(&edge.region, &edge.target, &edge.group);
+        let action = Action::JoinSecurityGroup;
         self.calls
-            .call(
-                &edge.region,
-                Action::JoinSecurityGroup,
-                priority,
-                Some(who),
-                call,
-            )
+            .call(&edge.region, action, reservation.enter(), call)
             .await
     }
 
-    /// Removes the edge's target from its group. `who` is the UID of the object; it keeps its place in the order while the
-    /// rate limit makes it wait.
+    /// Removes the edge's target from its group.
     ///
     /// # Errors
     /// The rate limit admitted no call, or the call failed. Check [`CallError::is_without_effect`]: only then was certainly
     /// nothing removed.
-    pub async fn leave(&self, edge: &Edge, who: &str) -> Result<RequestId, CallError> {
+    pub async fn leave(
+        &self,
+        edge: &Edge,
+        reservation: Reservation,
+    ) -> Result<RequestId, CallError> {
         let Calls { client, .. } = &*self.calls;
         let call = || client.leave_security_group(&edge.region, &edge.target, &edge.group);
+        let action = Action::LeaveSecurityGroup;
         self.calls
-            .call(
-                &edge.region,
-                Action::LeaveSecurityGroup,
-                Priority::User,
-                Some(who),
-                call,
-            )
+            .call(&edge.region, action, reservation.enter(), call)
             .await
+    }
+
+    /// The limits of the account's calls.
+    #[must_use]
+    pub fn limiter(&self) -> &Arc<CallLimiter> {
+        &self.calls.limiter
     }
 
     fn batchers(&self, region: &Region) -> DescribeBatchers {
@@ -212,11 +210,11 @@ impl DescribeBatchers {
         Self {
             instances: batcher(move |ids| {
                 let (calls, region) = (Arc::clone(&instances), here.clone());
-                async move { calls.instances(&region, Priority::User, &ids).await }.boxed()
+                async move { calls.instances(&region, Priority::Pass, &ids).await }.boxed()
             }),
             interfaces: batcher(move |ids| {
                 let (calls, region) = (Arc::clone(&interfaces), there.clone());
-                async move { calls.interfaces(&region, Priority::User, &ids).await }.boxed()
+                async move { calls.interfaces(&region, Priority::Pass, &ids).await }.boxed()
             }),
         }
     }
@@ -241,7 +239,7 @@ fn batcher<Id: Clone + Eq + Hash + Send + Sync + 'static>(
 /// The client, the limiter and the counters behind all calls of a session.
 struct Calls {
     client: Client,
-    limiter: CallLimiter,
+    limiter: Arc<CallLimiter>,
     telemetry: Arc<Telemetry>,
     reach: Arc<Reach>,
     suspect: AtomicBool,
@@ -255,8 +253,9 @@ impl Calls {
         ids: &[InstanceId],
     ) -> batch::BatchResult<InstanceId, TargetDescription, CallError> {
         let call = || self.client.describe_instances(region, ids);
-        self.call(region, Action::DescribeInstances, priority, None, call)
-            .await
+        let action = Action::DescribeInstances;
+        let permit = self.limiter.enter(region, action, priority);
+        self.call(region, action, permit, call).await
     }
 
     async fn interfaces(
@@ -266,30 +265,22 @@ impl Calls {
         ids: &[NetworkInterfaceId],
     ) -> batch::BatchResult<NetworkInterfaceId, TargetDescription, CallError> {
         let call = || self.client.describe_network_interfaces(region, ids);
-        self.call(
-            region,
-            Action::DescribeNetworkInterfaces,
-            priority,
-            None,
-            call,
-        )
-        .await
+        let action = Action::DescribeNetworkInterfaces;
+        let permit = self.limiter.enter(region, action, priority);
+        self.call(region, action, permit, call).await
     }
 
     async fn call<T, F>(
         &self,
         region: &Region,
         action: Action,
-        priority: Priority,
-        who: Option<&str>,
+        permit: impl Future<Output = Result<OwnedSemaphorePermit, Instant>>,
         call: impl FnOnce() -> F,
     ) -> Result<T, CallError>
     where
         F: Future<Output = Result<T, Error>>,
     {
-        let permit = self
-            .limiter
-            .enter(region, action, priority, who)
+        let permit = permit
             .await
             .map_err(|retry_at| CallError::RateLimited { retry_at })?;
         let started = Instant::now();

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 /// An action of the cloud's RPC API that the operator calls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Action {
     /// Adds an instance or a network interface to a security group.
     JoinSecurityGroup,
@@ -19,6 +19,17 @@ pub enum Action {
 }
 
 impl Action {
+    /// Whether it changes a membership.
+    #[must_use]
+    pub const fn is_membership_change(self) -> bool {
+        match self {
+            Self::JoinSecurityGroup | Self::LeaveSecurityGroup => true,
+            Self::DescribeInstances | Self::DescribeNetworkInterfaces | Self::GetCallerIdentity => {
+                false
+            }
+        }
+    }
+
     /// The action as the cloud spells it; also a metric label.
     #[must_use]
     pub fn name(self) -> &'static str {

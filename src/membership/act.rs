@@ -13,8 +13,7 @@ use crate::api::membership::Origin;
 use crate::api::{
     ACCOUNT_ANNOTATION, CLAIM_MANAGER, FINALIZER, ORIGIN_ANNOTATION, SecurityGroupMembership,
 };
-use crate::ecs::limit::Priority;
-use crate::ecs::{AccountUid, Class, Error};
+use crate::ecs::{AccountUid, Action, Class, Error};
 use crate::kubernetes::{self, ObjectUid, with_deadline};
 
 use crate::watched::Watched;
@@ -121,18 +120,13 @@ impl Pass {
 
     /// Calls `JoinSecurityGroup`.
     pub async fn join(&mut self, uid: &ObjectUid, context: &Context) {
-        let Some(account) = self.account.clone() else {
+        let Some((account, reservation)) = self.account.clone().zip(self.reservation.take()) else {
             return;
-        };
-        let priority = if self.observed.was_ready {
-            Priority::Repair
-        } else {
-            Priority::User
         };
         let may_have_joined = context.history.may_have_joined(uid);
         // Until the answer proves that the call had no effect.
         context.history.set_may_have_joined(uid, true);
-        let answer = account.join(&self.edge, priority, uid.as_str()).await;
+        let answer = account.join(&self.edge, reservation).await;
         if answer.as_ref().is_err_and(CallError::is_without_effect) {
             context.history.set_may_have_joined(uid, may_have_joined);
         } else {
@@ -145,7 +139,7 @@ impl Pass {
             Ok(_) => Attempt::Joined,
             Err(CallError::Failed(error)) if error.class() == Class::Done => Attempt::AlreadyMember,
             Err(error) => Attempt::Failed {
-                class: self.note(error),
+                class: self.note(Action::JoinSecurityGroup, error),
                 forbidden: false,
             },
         };
@@ -153,10 +147,10 @@ impl Pass {
 
     /// Calls `LeaveSecurityGroup`.
     pub async fn leave(&mut self, uid: &ObjectUid, context: &Context) {
-        let Some(account) = self.account.clone() else {
+        let Some((account, reservation)) = self.account.clone().zip(self.reservation.take()) else {
             return;
         };
-        self.observed.attempt = match account.leave(&self.edge, uid.as_str()).await {
+        self.observed.attempt = match account.leave(&self.edge, reservation).await {
             Ok(_) => {
                 self.removed = true;
                 Attempt::Left
@@ -171,7 +165,7 @@ impl Pass {
                         context.history.leave_is_forbidden(uid);
                 }
                 Attempt::Failed {
-                    class: self.note(error),
+                    class: self.note(Action::LeaveSecurityGroup, error),
                     forbidden,
                 }
             }

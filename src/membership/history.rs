@@ -10,7 +10,7 @@ use kube::runtime::controller::Action;
 use tokio::time::Instant;
 
 use crate::clock::Clock;
-use crate::ecs::{Class, Error, TargetDescription};
+use crate::ecs::{Class, TargetDescription};
 use crate::kubernetes::ObjectUid;
 
 use super::decide::{REPAIR_LIMIT, REPAIR_WINDOW_MINUTES, ReconcileOutcome};
@@ -20,7 +20,7 @@ use super::scan::CLOUD_READ_LAG;
 const LOOP_PERIOD: Duration = Duration::from_secs(60 * 60);
 /// How long a pass waits for the watch to show our own last write. A longer lag means that the API server has lost the write
 /// (a restored backup); then the watched object counts.
-const WATCH_LAG: Duration = Duration::from_secs(5);
+pub(super) const WATCH_LAG: Duration = Duration::from_secs(5);
 
 /// The history of all passes, by UID.
 #[derive(Debug, Default)]
@@ -195,15 +195,7 @@ impl History {
     /// `outcome`. An edge that has stayed in place leaves its repair loop. The entry is dropped when it holds nothing
     /// useful, and at once for `Gone`.
     ///
-    /// `failure` and `stopped_until` set the wait after a throttle only: the cloud error that may name a `Retry-After`, and
-    /// the time until which the rate limit allows no call.
-    pub fn requeue_after(
-        &self,
-        uid: &ObjectUid,
-        outcome: ReconcileOutcome,
-        failure: Option<&Error>,
-        stopped_until: Option<Instant>,
-    ) -> Action {
+    pub fn requeue_after(&self, uid: &ObjectUid, outcome: ReconcileOutcome) -> Action {
         if outcome == ReconcileOutcome::Gone {
             self.forget(uid);
             return Action::await_change();
@@ -224,7 +216,9 @@ impl History {
             ReconcileOutcome::Undecided
             | ReconcileOutcome::Gone
             | ReconcileOutcome::Suspended
-            | ReconcileOutcome::AccountUnusable => Action::await_change(),
+            | ReconcileOutcome::AccountUnusable
+            // `Admission` enqueues it when the rate limit admits its call.
+            | ReconcileOutcome::Failed(Class::Throttled) => Action::await_change(),
             // The periodic scan requeues ready objects that change.
             ReconcileOutcome::Ready { .. } => {
                 entry.leave_loop();
@@ -244,9 +238,6 @@ impl History {
                     .get_or_insert_with(|| Instant::now() + LOOP_PERIOD);
                 let wait = next.saturating_duration_since(Instant::now());
                 Action::requeue(wait + self.clock.jittered(Duration::from_secs(60), 0.9))
-            }
-            ReconcileOutcome::Failed(Class::Throttled) => {
-                Action::requeue(self.throttle_wait(failure, stopped_until))
             }
             ReconcileOutcome::Waiting => self.again(entry, Class::Transitional),
             ReconcileOutcome::Absent | ReconcileOutcome::AdoptionRefused => {
@@ -274,16 +265,6 @@ impl History {
             | Class::Blocked
             | Class::Invalid => self.clock.jittered(delay, 0.1),
         }
-    }
-
-    /// The wait until the time that the rate limit or the cloud named, plus a jitter of 50 ms to 2 s.
-    fn throttle_wait(&self, failure: Option<&Error>, stopped_until: Option<Instant>) -> Duration {
-        let asked = failure.and_then(Error::retry_after);
-        let stopped = stopped_until.map(|until| until.saturating_duration_since(Instant::now()));
-        let wait = stopped.or(asked).unwrap_or(Class::Throttled.retry().cap);
-        wait + self
-            .clock
-            .within(Duration::from_millis(50)..Duration::from_secs(2))
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<ObjectUid, Rare>> {
@@ -334,7 +315,7 @@ mod tests {
             history.repaired(&uid("a"));
         }
         assert_eq!(history.repairs(&uid("a")), REPAIR_LIMIT);
-        let _ = history.requeue_after(&uid("a"), ReconcileOutcome::RepairLoop, None, None);
+        let _ = history.requeue_after(&uid("a"), ReconcileOutcome::RepairLoop);
         tokio::time::advance(Duration::from_secs(59 * 60)).await;
         assert_eq!(
             history.repairs(&uid("a")),
@@ -372,8 +353,8 @@ mod tests {
         for _ in 0..REPAIR_LIMIT {
             history.repaired(&uid("a"));
         }
-        let _ = history.requeue_after(&uid("a"), ReconcileOutcome::RepairLoop, None, None);
-        let _ = history.requeue_after(&uid("a"), ready, None, None);
+        let _ = history.requeue_after(&uid("a"), ReconcileOutcome::RepairLoop);
+        let _ = history.requeue_after(&uid("a"), ready);
         assert_eq!(
             history.repairs(&uid("a")),
             REPAIR_LIMIT,
@@ -382,7 +363,7 @@ mod tests {
         tokio::time::advance(LOOP_PERIOD).await;
         history.repaired(&uid("a"));
         tokio::time::advance(LOOP_PERIOD).await;
-        let _ = history.requeue_after(&uid("a"), ready, None, None);
+        let _ = history.requeue_after(&uid("a"), ready);
         history.repaired(&uid("a"));
         assert_eq!(history.repairs(&uid("a")), 1);
     }
@@ -416,8 +397,8 @@ mod tests {
         let history = History::default();
         history.repaired(&uid("a"));
         history.repaired(&uid("b"));
-        let _ = history.requeue_after(&uid("a"), ReconcileOutcome::Gone, None, None);
-        let _ = history.requeue_after(&uid("b"), ReconcileOutcome::Suspended, None, None);
+        let _ = history.requeue_after(&uid("a"), ReconcileOutcome::Gone);
+        let _ = history.requeue_after(&uid("b"), ReconcileOutcome::Suspended);
         assert_eq!(
             (history.repairs(&uid("a")), history.repairs(&uid("b"))),
             (0, 1)
@@ -431,7 +412,7 @@ mod tests {
         let history = History::default();
         let failed = ReconcileOutcome::Failed(Class::Blocked);
         let wait = |outcome| {
-            let _ = history.requeue_after(&uid("a"), outcome, None, None);
+            let _ = history.requeue_after(&uid("a"), outcome);
             let repeats = history.lock()[&uid("a")].repeats;
             history.wait(repeats, Class::Blocked)
         };
@@ -484,19 +465,8 @@ mod tests {
         }
         let waits = (0..100).map(|_| history.after_error(&uid("a")));
         assert!(waits.max().unwrap() >= retry.cap.mul_f64(0.5));
-        let _ = history.requeue_after(&uid("a"), ReconcileOutcome::Suspended, None, None);
+        let _ = history.requeue_after(&uid("a"), ReconcileOutcome::Suspended);
         assert!(history.after_error(&uid("a")) <= retry.first.mul_f64(1.5));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn throttle_wait_ends_shortly_after_the_throttle() {
-        let history = History::default();
-        let until = Instant::now() + Duration::from_secs(10);
-        for _ in 0..100 {
-            let wait = history.throttle_wait(None, Some(until));
-            assert!(wait > Duration::from_secs(10) && wait < Duration::from_secs(12));
-        }
-        assert!(history.throttle_wait(None, None) > Class::Throttled.retry().cap);
     }
 
     #[test]

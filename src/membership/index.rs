@@ -58,6 +58,8 @@ pub struct Record {
     observation: Option<LastObservation>,
     /// Hash of the user-editable part when the watch last triggered a pass.
     last_trigger_hash: Option<u64>,
+    /// Whether a pass waits for the watch to show our own last write.
+    awaits_watch: bool,
     /// Hash of the status that the last pass wrote or found correct.
     written_status_hash: Option<u64>,
 }
@@ -89,6 +91,7 @@ impl Record {
             resource_version: resource_version(object),
             observation: None,
             last_trigger_hash: None,
+            awaits_watch: false,
             written_status_hash: None,
         })
     }
@@ -192,14 +195,32 @@ impl Edges {
         }
     }
 
-    /// Records that `trigger_hash` triggers a pass. Returns whether it differs from the hash of the last triggered pass.
+    /// Records that `trigger_hash` triggers a pass. Returns whether it differs from the hash of the last triggered pass, or a
+    /// pass waits for a view of this version.
     /// Always `true` for an object without a record.
     #[must_use]
-    pub fn mark_triggered(&self, uid: &ObjectUid, trigger_hash: u64) -> bool {
+    pub fn mark_triggered(&self, uid: &ObjectUid, trigger_hash: u64, version: u64) -> bool {
         // An object with an invalid spec has no record: every change triggers a pass.
         self.lock().records.get_mut(uid).is_none_or(|record| {
-            record.last_trigger_hash.replace(trigger_hash) != Some(trigger_hash)
+            let is_awaited = record.awaits_watch && version >= record.resource_version;
+            record.awaits_watch &= !is_awaited;
+            record.last_trigger_hash.replace(trigger_hash) != Some(trigger_hash) || is_awaited
         })
+    }
+
+    /// The next view that is as new as our own last write triggers a pass.
+    pub fn await_watch(&self, uid: &ObjectUid) {
+        if let Some(record) = self.lock().records.get_mut(uid) {
+            record.awaits_watch = true;
+        }
+    }
+
+    /// Whether a scan has found something else than the last pass over this object.
+    #[must_use]
+    pub fn is_stale(&self, uid: &ObjectUid) -> bool {
+        let inner = self.lock();
+        let observation = inner.records.get(uid).and_then(|record| record.observation);
+        observation.is_some_and(|last| last.stale)
     }
 
     /// Removes a deleted object. Returns the objects to requeue: the siblings of an object that was deleted while it still
@@ -498,6 +519,7 @@ impl Inner {
         }
         record.observation = held.observation;
         record.last_trigger_hash = held.last_trigger_hash;
+        record.awaits_watch = held.awaits_watch;
         record.written_status_hash = held.written_status_hash;
         self.remove(&record.uid.clone());
         self.add(record);

@@ -9,18 +9,17 @@
 //! the watch. Our own writes start no pass: the watch is filtered by what a user can change.
 
 mod act;
+pub mod admission;
 pub mod decide;
 pub mod edge;
 pub mod event;
 mod history;
 pub mod index;
-pub mod locks;
 pub mod observe;
 mod pass;
 pub mod queue;
 pub mod scan;
 pub mod status;
-pub mod turn;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -36,6 +35,7 @@ use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
 use crate::account::directory::Directory;
+use crate::api::membership::ErrorClass;
 use crate::api::{SecurityGroupMembership, reason};
 use crate::args::Settings;
 use crate::clock::Clock;
@@ -45,15 +45,14 @@ use crate::telemetry::Telemetry;
 use crate::watched::Watched;
 
 use self::act::ActError;
-use self::edge::{AccountKey, AccountRegion, Edge, resource_version};
+use self::admission::{Admission, Applicant, Urgency};
+use self::edge::{Edge, resource_version};
 use self::event::EventRecorder;
-use self::history::History;
+use self::history::{History, WATCH_LAG};
 use self::index::Edges;
-use self::locks::Locks;
 use self::observe::Pass;
 use self::queue::ReconcileQueue;
 use self::status::EventRecord;
-use self::turn::Turns;
 
 /// What is watched: one object that this version cannot read does not stop the others.
 pub type Object = Watched<SecurityGroupMembership>;
@@ -74,11 +73,10 @@ pub struct Context {
     pub telemetry: Arc<Telemetry>,
     /// What time it is.
     pub clock: Clock,
-    /// Whose turn it is.
-    pub turns: Arc<Turns>,
+    /// Which passes may begin.
+    pub admission: Arc<Admission>,
     writes: Semaphore,
     refusals: LogDeduper,
-    locks: Locks,
     history: History,
     unlisted_scopes: AtomicUsize,
 }
@@ -104,13 +102,12 @@ impl Context {
             client,
             edges,
             directory,
-            turns: Arc::new(Turns::new(queue.clone())),
+            admission: Arc::new(Admission::new(queue.clone())),
             queue,
             events,
             telemetry,
             refusals: LogDeduper::default(),
             writes: Semaphore::new(usize::from(settings.max_writes_in_flight)),
-            locks: Locks::default(),
             history: History::new(clock.clone()),
             clock,
             unlisted_scopes: AtomicUsize::new(settings.scopes.len()),
@@ -129,6 +126,7 @@ impl Context {
 
     /// An object is gone.
     fn forget(&self, uid: &ObjectUid) {
+        self.admission.forget(uid);
         for concerned in self.edges.remove(uid) {
             self.queue.enqueue(&concerned);
         }
@@ -181,10 +179,11 @@ pub async fn run(
 
 /// Whether a user has changed the object since it last started a pass. Our own writes start none.
 fn mark_triggered(object: &Object, context: &Context) -> bool {
+    let version = object.0.as_ref().map_or(0, resource_version);
     ObjectUid::of(object).is_none_or(|uid| {
         context
             .edges
-            .mark_triggered(&uid, kubernetes::trigger_hash(object))
+            .mark_triggered(&uid, kubernetes::trigger_hash(object), version)
     })
 }
 
@@ -267,38 +266,28 @@ async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Action,
         }
     };
     let namespace = readable.namespace().unwrap_or_default();
-    let account_region = AccountRegion {
-        account: AccountKey::of(&readable.spec, &namespace),
-        region: edge.region.clone(),
+    let uid = ObjectUid::of(readable).unwrap_or_default();
+    let applicant = Applicant {
+        uid: uid.clone(),
+        object: ObjectRef::new(&readable.name_any()).within(&namespace),
+        line: (
+            Pass::account_uid(readable, &namespace, &context),
+            edge.region.clone(),
+        ),
+        target: edge.target.clone(),
+        urgency: urgency(readable, &uid, &context),
     };
-    let reference = ObjectRef::new(&readable.name_any()).within(&namespace);
-    let Some(_turn) = context.turns.enter(
-        account_region,
-        &reference,
-        !is_ready_at_generation(readable),
-    ) else {
+    let Some(slot) = context.admission.enter(applicant) else {
         return Ok(Action::await_change());
     };
-    let account = || Pass::account_uid(readable, &namespace, &context);
-    let mut account_uid = account();
-    let _one_pass_a_target = loop {
-        let lock = context.locks.of(account_uid.clone(), &edge);
-        let held = lock.lock_owned().await;
-        // It may have become known meanwhile.
-        let now = account();
-        if now == account_uid {
-            break held;
-        }
-        account_uid = now;
-    };
-    let uid = ObjectUid::of(readable).unwrap_or_default();
     // The watch may lag behind our own writes; what they said is not to be decided again from an older view. After a while it
     // is: then the watch, when it has caught up, shows another status than what this pass takes for said (`Edges::stale_statuses`).
     let old_view = resource_version(readable) < context.edges.known_version(&uid);
     if old_view && context.history.within_watch_lag(&uid) {
-        return Ok(Action::requeue(Duration::from_millis(100)));
+        context.edges.await_watch(&uid);
+        return Ok(Action::requeue(WATCH_LAG));
     }
-    let result = pass::run(Arc::clone(&object), edge, &context).await;
+    let result = pass::run(Arc::clone(&object), edge, slot, &context).await;
     // The watch may have shown during the pass that the object has gone.
     if context.edges.known_version(&uid) == 0 {
         context.history.forget(&uid);
@@ -313,13 +302,32 @@ async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Action,
     }
 }
 
-/// Whether the object was Ready for this generation: it can wait for those that were not.
-fn is_ready_at_generation(object: &SecurityGroupMembership) -> bool {
-    object.metadata.deletion_timestamp.is_none()
-        && object.status.as_ref().is_some_and(|status| {
-            status.observed_generation == object.metadata.generation
-                && condition::is_true(&status.conditions, reason::READY)
-        })
+/// How urgent a pass over the object is: what a user has changed comes first, what the cloud has refused before comes last.
+fn urgency(object: &SecurityGroupMembership, uid: &ObjectUid, context: &Context) -> Urgency {
+    let Some(status) = &object.status else {
+        return Urgency::User;
+    };
+    let requested = kubernetes::reconcile_requested_at(object);
+    if object.metadata.deletion_timestamp.is_some()
+        || status.observed_generation != object.metadata.generation
+        || requested.is_some() && requested != status.last_handled_reconcile_at
+    {
+        return Urgency::User;
+    }
+    if condition::is_true(&status.conditions, reason::READY) {
+        return if context.edges.is_stale(uid) {
+            Urgency::Repair
+        } else {
+            Urgency::Settled
+        };
+    }
+    let class = status.last_error.as_ref().map(|error| error.class);
+    match class {
+        Some(ErrorClass::Blocked | ErrorClass::Invalid | ErrorClass::Absent) => Urgency::Refused,
+        Some(ErrorClass::Transitional | ErrorClass::Transient | ErrorClass::Throttled) | None => {
+            Urgency::User
+        }
+    }
 }
 
 fn on_error(object: Arc<Object>, error: &ActError, context: Arc<Context>) -> Action {
@@ -353,29 +361,6 @@ fn log_failure(error: &ActError, namespace: &str, name: &str, wait: Duration, lo
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn object(
-        deleted: bool,
-        generation: i64,
-        observed: i64,
-        ready: &str,
-    ) -> SecurityGroupMembership {
-        let deletion = deleted.then_some("2026-01-01T00:00:00Z");
-        let object = serde_json::json!({
-            "apiVersion": "security-group-operator.io/v1alpha1",
-            "kind": "SecurityGroupMembership",
-            "metadata": {"name": "m", "generation": generation, "deletionTimestamp": deletion},
-            "spec": {"region": "cn-hangzhou", "instanceID": "i-1", "securityGroupID": "sg-1"},
-            "status": {
-                "observedGeneration": observed,
-                "conditions": [{
-                    "type": "Ready", "status": ready, "reason": "Joined", "message": "",
-                    "lastTransitionTime": "2026-01-01T00:00:00Z",
-                }],
-            },
-        });
-        serde_json::from_value(object).unwrap()
-    }
 
     #[test]
     fn failed_pass_is_logged_once_per_cause() {
@@ -423,18 +408,5 @@ mod tests {
                 (&"team".into(), &1.into())
             );
         }
-    }
-
-    #[test]
-    fn only_objects_ready_at_their_generation_are_settled() {
-        assert!(is_ready_at_generation(&object(false, 2, 2, "True")));
-        assert!(!is_ready_at_generation(&object(true, 2, 2, "True")));
-        assert!(!is_ready_at_generation(&object(false, 2, 1, "True")));
-        assert!(!is_ready_at_generation(&object(false, 2, 2, "False")));
-        let new = SecurityGroupMembership {
-            status: None,
-            ..object(false, 1, 1, "True")
-        };
-        assert!(!is_ready_at_generation(&new));
     }
 }

@@ -3,16 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use crate::account::directory::AccountState;
 use crate::account::session::{AccountSession, CallError};
 use crate::api::SecurityGroupMembership;
 use crate::api::membership::Origin;
-use crate::ecs::{AccountUid, Class, Error, TargetDescription};
+use crate::ecs::limit::Reservation;
+use crate::ecs::{AccountUid, Action, Class, Error, Target, TargetDescription};
 use crate::kubernetes::{self, ObjectUid};
 
-use super::decide::{self, Attempt, Desired, Observed, Sharing};
+use super::admission::Slot;
+use super::decide::{self, Attempt, Desired, Observed, Sharing, Step};
 use super::edge::{AccountKey, Claim, Edge};
 use super::index::Record;
 use super::scan::Observation;
@@ -47,12 +47,14 @@ pub struct Pass {
     pub removed: bool,
     /// Whether this pass has written the claim that the object carries.
     pub claimed: bool,
-    /// Whether a pass before this one described the target so, and only waited for its turn since.
-    pub waited: bool,
     /// The last failure, if the pass ended with one.
     pub failure: Option<Error>,
-    /// Until when the cloud throttles the action that is needed.
-    pub stopped_until: Option<Instant>,
+    /// The place of the pass among the passes in flight.
+    pub slot: Slot,
+    /// The Join or Leave that the rate limit has admitted.
+    pub reservation: Option<Reservation>,
+    /// Whether the rate limit has admitted no call.
+    pub held_back: bool,
 }
 
 /// The object: as the watch has it, shared with the store, or as this pass has written it.
@@ -81,6 +83,7 @@ impl Pass {
     pub fn begin(
         watched: Arc<Object>,
         edge: Edge,
+        slot: Slot,
         repairs: usize,
         context: &Context,
     ) -> Option<Self> {
@@ -149,9 +152,10 @@ impl Pass {
             reconcile_requested_at,
             removed: false,
             claimed: false,
-            waited: false,
             failure: None,
-            stopped_until: None,
+            slot,
+            reservation: None,
+            held_back: false,
         })
     }
 
@@ -182,11 +186,9 @@ impl Pass {
 
     /// Reads the target. What the cloud does not answer is unreadable, and never "not a member".
     pub async fn read(&mut self, context: &Context) {
-        if self.observed.claim.is_some()
-            && self.observed.attempt == Attempt::None
+        if self.observed.attempt == Attempt::None
             && let Some(description) = self.pending_description(context)
         {
-            self.waited = true;
             self.see(description);
             return;
         }
@@ -203,7 +205,13 @@ impl Pass {
                 self.see(description);
                 return;
             }
-            Err(error) => decide::TargetView::Unreadable(self.note(error)),
+            Err(error) => {
+                let action = match self.edge.target {
+                    Target::Instance(_) => Action::DescribeInstances,
+                    Target::NetworkInterface(_) => Action::DescribeNetworkInterfaces,
+                };
+                decide::TargetView::Unreadable(self.note(action, error))
+            }
         };
     }
 
@@ -215,11 +223,43 @@ impl Pass {
         self.description = Some(description);
     }
 
-    /// Whether this pass itself, or one that only waited for its turn since, has written the claim and read the target: then
-    /// a call needs no other look at the object.
+    /// Whether this pass itself has written the claim: then a call needs no other look at the object.
     #[must_use]
     pub fn claim_is_confirmed(&self) -> bool {
-        self.claimed || self.waited && !self.observed.was_ready
+        self.claimed
+    }
+
+    /// Whether the step can be taken now: a claim for a Join, a Join and a Leave need a call that the rate limit admits. If it
+    /// admits none, the call counts as failed, and the object waits for it.
+    pub fn may_call(&mut self, step: Step) -> bool {
+        let action = match step {
+            Step::Claim(Origin::Joined) | Step::Join => Action::JoinSecurityGroup,
+            Step::Leave => Action::LeaveSecurityGroup,
+            Step::Read
+            | Step::Claim(Origin::Adopted)
+            | Step::TransferOwnership
+            | Step::Release(_)
+            | Step::Finish(_) => return true,
+        };
+        let Some(account) = &self.account else {
+            return true;
+        };
+        if self.reservation.as_ref().is_some_and(|one| one.action() == action) {
+            return true;
+        }
+        match self.slot.reserve(action, account.limiter()) {
+            Ok(reservation) => {
+                self.reservation = Some(reservation);
+                true
+            }
+            Err(retry_at) => {
+                self.observed.attempt = Attempt::Failed {
+                    class: self.note(action, CallError::RateLimited { retry_at }),
+                    forbidden: false,
+                };
+                false
+            }
+        }
     }
 
     /// What the last pass saw, if it then only waited for its turn and no scan has seen anything else since. Good enough for
@@ -233,11 +273,11 @@ impl Pass {
             .then_some(description)
     }
 
-    /// Keeps a failed call for the status, and says its class.
-    pub fn note(&mut self, error: CallError) -> Class {
-        match error {
-            CallError::RateLimited { retry_at: until } => {
-                self.stopped_until = Some(until);
+    /// Keeps a failed call for the status, and says its class. A throttled object waits for its next call.
+    pub fn note(&mut self, action: Action, error: CallError) -> Class {
+        let class = match error {
+            CallError::RateLimited { .. } => {
+                self.held_back = true;
                 Class::Throttled
             }
             CallError::Failed(error) => {
@@ -245,11 +285,17 @@ impl Pass {
                 self.failure = Some(error);
                 class
             }
+        };
+        if class == Class::Throttled
+            && let Some(account) = &self.account
+        {
+            self.slot.wait_for(action, account.limiter());
         }
+        class
     }
 }
 
-/// A observation older than this is not used.
+/// An observation older than this is not used.
 const OBSERVATION_AGE: Duration = Duration::from_secs(150);
 
 fn desired(object: &SecurityGroupMembership) -> Desired {

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use kube::api::ObjectMeta;
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt as _};
-use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use crate::api::membership::SecurityGroupMembershipStatus;
@@ -18,6 +17,7 @@ use crate::kubernetes::{self, ObjectUid};
 use crate::watched::Watched;
 
 use super::act::ActError;
+use super::admission::Slot;
 use super::decide::{Attempt, ReconcileOutcome, Release, Step, TargetView, decide};
 use super::edge::Edge;
 use super::observe::Pass;
@@ -32,10 +32,12 @@ use super::{Context, Object};
 pub(super) async fn run(
     object: Arc<Object>,
     edge: Edge,
+    slot: Slot,
     context: &Context,
 ) -> Result<Action, ActError> {
     let uid = ObjectUid::of(&*object).unwrap_or_default();
-    let Some(mut pass) = Pass::begin(object, edge, context.history.repairs(&uid), context) else {
+    let repairs = context.history.repairs(&uid);
+    let Some(mut pass) = Pass::begin(object, edge, slot, repairs, context) else {
         return Ok(Action::await_change());
     };
     let outcome = run_steps(&mut pass, &uid, context).await?;
@@ -62,9 +64,7 @@ pub(super) async fn run(
         waits_since: context.history.waits_since(&uid, outcome, || {
             status::waits_since(&previous).unwrap_or(now)
         }),
-        turn_in: pass
-            .stopped_until
-            .map(|until| until.saturating_duration_since(Instant::now())),
+        held_for: pass.slot.held_for(),
         account_uid: account_uid.as_ref(),
         reconcile_requested_at: pass.reconcile_requested_at.as_deref(),
     };
@@ -93,16 +93,16 @@ pub(super) async fn run(
     context
         .edges
         .record_observation(&uid, observation_of(&pass, outcome));
-    let waits_for_its_turn = pass.stopped_until.is_some() && pass.failure.is_none();
+    let is_held_back = pass.held_back && pass.failure.is_none();
     context
         .history
-        .keep_pending_description(&uid, pass.description.take().filter(|_| waits_for_its_turn));
+        .keep_pending_description(&uid, pass.description.take().filter(|_| is_held_back));
     if let Some(event) = event {
         context.publish(&pass, event);
     }
     Ok(context
         .history
-        .requeue_after(&uid, outcome, pass.failure.as_ref(), pass.stopped_until))
+        .requeue_after(&uid, outcome))
 }
 
 /// What tells one status from another.
@@ -143,7 +143,11 @@ async fn run_steps(
         if context.edges.known_version(uid) == 0 {
             return Err(ActError::ObjectGone);
         }
-        match decide(&pass.desired, &pass.observed) {
+        let step = decide(&pass.desired, &pass.observed);
+        if !pass.may_call(step) {
+            continue;
+        }
+        match step {
             Step::Finish(outcome) => return Ok(outcome),
             Step::Read => pass.read(context).await,
             Step::Claim(origin) => pass.claim(origin, context).await?,

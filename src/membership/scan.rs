@@ -64,13 +64,12 @@ impl Observation {
 
 /// Scans until dropped, with one task per account and region: a region that does not answer delays only its own targets.
 ///
-/// Once per second it also does the housekeeping of three other modules: admits waiting passes, evicts the expired accounts
-/// of the directory, and enqueues objects with a stale status.
+/// Once per second it also does the housekeeping of two other modules: evicts the expired accounts of the directory, and
+/// enqueues objects with a stale status.
 pub async fn run(context: Arc<Context>, period: Duration) {
     let mut tasks = Tasks::default();
     loop {
         tasks.follow(&context, period);
-        context.turns.call_the_waiting();
         context.directory.evict_expired();
         for object in context.edges.stale_statuses() {
             context.queue.enqueue(&object);

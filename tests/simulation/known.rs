@@ -33,6 +33,7 @@ pub const KNOWN: &[Known] = &[
     // A claim on an object is believed, whichever object it was written for.
     known("C1", NEVER_OURS, has_copy, [0, 0]),
     known("C1", LEFT, has_copy, [0, 0]),
+    known("C1", LEFT_SOON, has_copy, [0, 0]),
     // A claim whose Join was refused, or never sent, is believed by a later process or attempt.
     known("C19", NEVER_OURS, |_| true, [0, 0]),
     // Two operators write claims without a version: each takes the Join of the other for somebody else's.

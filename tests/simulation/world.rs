@@ -562,10 +562,10 @@ impl User {
         };
         let reply = self.server.answer(&request, None);
         let uid = text(&reply.body, "/metadata/uid");
-        self.monitor.touched(&uid);
         if verb == Verb::Merge && request.body["metadata"].get("finalizers").is_some() {
             self.monitor.finalizer_taken_off(&uid);
         }
+        self.monitor.touched(&uid);
         if request.body.get("spec").is_some() && verb == Verb::Merge {
             self.monitor.respecified(&uid);
         }

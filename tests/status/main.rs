@@ -146,7 +146,7 @@ fn input<'a>(edge: &'a Edge, observed: &'a Observed, outcome: ReconcileOutcome) 
         failure: None,
         account_problem: "",
         waits_since: None,
-        turn_in: None,
+        held_for: Duration::ZERO,
         account_uid: None,
         reconcile_requested_at: None,
     }
@@ -319,7 +319,7 @@ fn missing_edge_clears_ready() {
     let nothing = SecurityGroupMembershipStatus::default();
     let ready = say(&nothing, &ends()[0], false, 0).unwrap();
     let edge = edge();
-    let after = |member, failure: Option<&Error>, turn_in| {
+    let after = |member, failure: Option<&Error>, held_for| {
         let class = failure.map_or(Class::Throttled, Error::class);
         let observed = Observed {
             target: TargetView::Present {
@@ -330,7 +330,7 @@ fn missing_edge_clears_ready() {
         };
         let input = StatusInput {
             failure,
-            turn_in,
+            held_for,
             ..input(&edge, &observed, ReconcileOutcome::Failed(class))
         };
         let said = status(&ready, Some(1), &input, at(60))?;
@@ -340,12 +340,12 @@ fn missing_edge_clears_ready() {
     let queued = |reason: &str| Some(("False".to_owned(), reason.to_owned()));
     let broken = refusal("InternalError", "");
     let throttled = refusal("Throttling.User", "");
-    assert_eq!(after(false, Some(&broken), None), queued("Retrying"));
-    assert_eq!(after(false, Some(&throttled), None), queued("Throttled"));
-    let minute = Some(Duration::from_secs(60));
+    assert_eq!(after(false, Some(&broken), Duration::ZERO), queued("Retrying"));
+    assert_eq!(after(false, Some(&throttled), Duration::ZERO), queued("Throttled"));
+    let minute = Duration::from_secs(60);
     assert_eq!(after(false, None, minute), queued("Throttled"));
-    assert_eq!(after(false, None, Some(Duration::from_secs(59))), None);
-    assert_eq!(after(true, Some(&broken), None), None);
+    assert_eq!(after(false, None, Duration::from_secs(59)), None);
+    assert_eq!(after(true, Some(&broken), Duration::ZERO), None);
     assert_eq!(after(true, None, minute), None);
 }
 

@@ -205,7 +205,7 @@ fn only_long_rate_limit_waits_are_reported() {
         let edge = edge();
         let observed = observed(Access::Usable);
         let input = StatusInput {
-            turn_in: Some(Duration::from_secs(seconds)),
+            held_for: Duration::from_secs(seconds),
             ..input(&edge, &observed, ReconcileOutcome::Failed(Class::Throttled))
         };
         status(previous, Some(1), &input, at(0))

@@ -126,7 +126,7 @@ fn finished(
         failure: None,
         account_problem: "",
         waits_since: None,
-        turn_in: None,
+        held_for: std::time::Duration::ZERO,
         account_uid: None,
         reconcile_requested_at: None,
     };

@@ -1,8 +1,8 @@
 //! Keeps one account's calls within the cloud's limits: a bound on calls in flight per region, and one [`WindowLimiter`] per
 //! region and action. In memory; makes no call.
 //!
-//! There are two kinds of waits. A rate limit never blocks: the caller gets the time to ask again and requeues. A free slot
-//! among the 32 calls in flight is awaited, without a time limit of its own: each call has a deadline and frees its slot.
+//! There are two kinds of waits. A rate limit never blocks: the caller gets the time to ask again. A free slot among the 32
+//! calls in flight is awaited, without a time limit of its own: each call has a deadline and frees its slot.
 
 pub mod window;
 
@@ -46,8 +46,7 @@ impl CallLimiter {
     }
 
     /// Waits for a slot among the calls in flight to `region`, then asks the rate limit of `action`. Dropping the permit
-    /// frees the slot. `who` is the UID of the object that needs the call, or `None` for a call without an object; the
-    /// object keeps its place in the order while it waits for the rate limit.
+    /// frees the slot.
     ///
     /// # Errors
     /// The rate limit admits no call now: the time to ask again.
@@ -56,27 +55,54 @@ impl CallLimiter {
         region: &Region,
         action: Action,
         priority: Priority,
-        who: Option<&str>,
     ) -> Result<OwnedSemaphorePermit, Instant> {
-        let places = {
-            let mut inner = self.lock();
-            // Checked first, so that no caller waits for a slot while calls are stopped.
-            if let Some(until) = inner.window(region, action).stopped(Instant::now()) {
-                return Err(inner
-                    .window(region, action)
-                    .admit(Instant::now(), priority, who)
-                    .err()
-                    .unwrap_or(until));
-            }
-            inner.places(region)
-        };
-        let Ok(permit) = places.acquire_owned().await else {
-            unreachable!("the semaphore is never closed");
-        };
+        // Checked first, so that no caller waits for a slot while calls are stopped.
+        if self.lock().window(region, action).stopped(Instant::now()).is_none() {
+            let permit = self.free_slot(region).await;
+            self.lock()
+                .window(region, action)
+                .admit(Instant::now(), priority)?;
+            return Ok(permit);
+        }
+        let mut inner = self.lock();
+        let window = inner.window(region, action);
+        Err(window.admit(Instant::now(), priority).err().unwrap_or_else(Instant::now))
+    }
+
+    /// Admits one call of a pass, to be made soon. Dropping the reservation gives it back.
+    ///
+    /// # Errors
+    /// The rate limit admits no call now: the time to ask again.
+    pub fn reserve(
+        self: &Arc<Self>,
+        region: &Region,
+        action: Action,
+    ) -> Result<Reservation, Instant> {
         self.lock()
             .window(region, action)
-            .admit(Instant::now(), priority, who)?;
-        Ok(permit)
+            .admit(Instant::now(), Priority::Pass)?;
+        Ok(Reservation {
+            limiter: Arc::clone(self),
+            region: region.clone(),
+            action,
+            is_used: false,
+        })
+    }
+
+    /// When the next call of a pass is admitted; not later than now if it is admitted at once.
+    #[must_use]
+    pub fn next(&self, region: &Region, action: Action) -> Instant {
+        self.lock()
+            .window(region, action)
+            .next(Instant::now(), Priority::Pass)
+    }
+
+    async fn free_slot(&self, region: &Region) -> OwnedSemaphorePermit {
+        let slots = self.lock().slots(region);
+        match slots.acquire_owned().await {
+            Ok(permit) => permit,
+            Err(_) => unreachable!("the semaphore is never closed"),
+        }
     }
 
     /// Updates the limit of `action` with the result of a call; `None` is a success.
@@ -100,13 +126,54 @@ impl CallLimiter {
     }
 }
 
+/// One call that the rate limit has admitted and that was not made yet.
+#[derive(Debug)]
+pub struct Reservation {
+    limiter: Arc<CallLimiter>,
+    region: Region,
+    action: Action,
+    is_used: bool,
+}
+
+impl Reservation {
+    /// The action that may be called.
+    #[must_use]
+    pub fn action(&self) -> Action {
+        self.action
+    }
+
+    /// Waits for a slot among the calls in flight. Dropping the permit frees the slot.
+    ///
+    /// # Errors
+    /// The cloud has throttled the action meanwhile: the time to ask again.
+    pub async fn enter(mut self) -> Result<OwnedSemaphorePermit, Instant> {
+        let permit = self.limiter.free_slot(&self.region).await;
+        let mut inner = self.limiter.lock();
+        if let Some(until) = inner.window(&self.region, self.action).stopped(Instant::now()) {
+            return Err(until);
+        }
+        drop(inner);
+        self.is_used = true;
+        Ok(permit)
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        if !self.is_used {
+            let mut inner = self.limiter.lock();
+            inner.window(&self.region, self.action).give_back(Instant::now());
+        }
+    }
+}
+
 impl Inner {
-    fn places(&mut self, region: &Region) -> Arc<Semaphore> {
-        let places = self
+    fn slots(&mut self, region: &Region) -> Arc<Semaphore> {
+        let slots = self
             .regions
             .entry(region.clone())
             .or_insert_with(|| Arc::new(Semaphore::new(MAX_CALLS_IN_FLIGHT)));
-        Arc::clone(places)
+        Arc::clone(slots)
     }
 
     fn window(&mut self, region: &Region, action: Action) -> &mut WindowLimiter {
@@ -145,7 +212,7 @@ mod tests {
 
     async fn enters(limiter: &CallLimiter, text: &str, action: Action) -> bool {
         limiter
-            .enter(&region(text), action, Priority::User, None)
+            .enter(&region(text), action, Priority::Pass)
             .await
             .is_ok()
     }
@@ -193,7 +260,7 @@ mod tests {
         let start = Instant::now();
         limiter.note(&region, Action::JoinSecurityGroup, Some(&Error::Api(error)));
         let until = limiter
-            .enter(&region, Action::JoinSecurityGroup, Priority::User, None)
+            .enter(&region, Action::JoinSecurityGroup, Priority::Pass)
             .await
             .unwrap_err();
         assert_eq!(until - start, Duration::from_secs(43));
@@ -214,12 +281,12 @@ mod tests {
         for _ in 0..MAX_CALLS_IN_FLIGHT {
             held.push(
                 limiter
-                    .enter(&silent, Action::JoinSecurityGroup, Priority::User, None)
+                    .enter(&silent, Action::JoinSecurityGroup, Priority::Pass)
                     .await
                     .unwrap(),
             );
         }
-        let waiting = limiter.enter(&silent, Action::JoinSecurityGroup, Priority::User, None);
+        let waiting = limiter.enter(&silent, Action::JoinSecurityGroup, Priority::Pass);
         assert!(
             tokio::time::timeout(Duration::from_secs(1), waiting)
                 .await

@@ -1,7 +1,7 @@
 //! Rate limiter for one API of one account in one region under the cloud's fixed one-minute windows: paces calls, stops
-//! after a throttle, learns the limit. Pure: `now` is an argument; a caller that must wait gets the time to return.
+//! after a throttle, learns the limit. Pure: `now` is an argument; a caller that must wait gets the time to return. The order
+//! of those who wait is not kept here.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -24,22 +24,18 @@ const CALLS_BETWEEN_TRIES: f64 = 400.0;
 /// Full windows between two attempts to raise a small limit. Unexpected throttles may have left a limit of a few calls per
 /// minute; 400 calls would take hours then.
 const WINDOWS_BETWEEN_TRIES: f64 = 5.0;
-/// How long a caller may be late for its time to return before its reserved call is offered to scans.
+/// How long a caller may be late for its time to return before its call is offered to scans.
 const RETURN_GRACE: Duration = Duration::from_secs(5);
 /// The shortest wait that is returned.
 const SHORTEST_WAIT: Duration = Duration::from_millis(10);
-/// Floating-point tolerance for a caller that returns exactly on time.
-const EPSILON: f64 = 0.01;
 /// Part of the limit that scans may use.
 const SCAN_SHARE: f64 = 0.2;
 
 /// How urgent a call is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Priority {
-    /// A user's change waits for this call.
-    User,
-    /// Repairs a foreign change.
-    Repair,
+    /// A pass over an object waits for this call.
+    Pass,
     /// Reads to detect changes.
     Scan,
 }
@@ -59,9 +55,6 @@ pub enum CallOutcome {
 }
 
 /// State of one limit.
-///
-/// A caller that must wait gets a ticket, the number of its call. `counter` is the number now served. It advances at the
-/// pace of the current limit: a change of the limit changes when a ticket is served, but never the order.
 #[derive(Debug)]
 pub struct WindowLimiter {
     /// Calls per minute; `None` until the first throttle.
@@ -78,14 +71,8 @@ pub struct WindowLimiter {
     stopped_until: Option<Instant>,
     /// Calls since the limit was last raised or a call was throttled.
     calls_since_throttle: f64,
-    /// The ticket now served, and when it was computed.
-    counter: f64,
-    counted_at: Instant,
     /// Until when a waiting caller with a higher priority than scans is expected to return.
     awaited_until: Option<Instant>,
-    /// The tickets by requester, and the last ticket of each priority.
-    tickets: HashMap<String, f64>,
-    tails: [f64; 2],
 }
 
 impl WindowLimiter {
@@ -100,49 +87,54 @@ impl WindowLimiter {
             throttled: false,
             stopped_until: None,
             calls_since_throttle: 0.0,
-            counter: 0.0,
-            counted_at: now,
             awaited_until: None,
-            tickets: HashMap::new(),
-            tails: [0.0; 2],
         }
     }
 
-    /// Admits a call or returns when to ask again. `who` is the UID of the object that needs the call; its ticket is kept
-    /// while it waits. `None` gets no ticket.
+    /// Admits a call or returns when to ask again.
     ///
     /// # Errors
     /// The time to ask again.
-    pub fn admit(
-        &mut self,
-        now: Instant,
-        priority: Priority,
-        who: Option<&str>,
-    ) -> Result<(), Instant> {
+    pub fn admit(&mut self, now: Instant, priority: Priority) -> Result<(), Instant> {
+        let next = self.next(now, priority);
+        if next > now {
+            if priority == Priority::Pass {
+                self.awaited_until = Some(next + RETURN_GRACE);
+            }
+            return Err(next);
+        }
+        self.used += 1.0;
+        self.calls_since_throttle += 1.0;
+        match priority {
+            Priority::Pass => self.awaited_until = None,
+            Priority::Scan => self.used_by_scans += 1.0,
+        }
+        Ok(())
+    }
+
+    /// When the next call is admitted: `now`, or at least 10 ms later.
+    pub fn next(&mut self, now: Instant, priority: Priority) -> Instant {
         self.roll(now);
         let Some(limit) = self.limit else {
-            self.begin(priority, who);
-            return Ok(());
+            return now;
         };
-        if let Some(until) = self.stopped_until {
-            return Err(self.ticket(now, until, limit, priority, who));
+        let next = match (self.stopped_until, priority) {
+            (Some(until), _) => until,
+            (None, Priority::Scan) => self.next_scan(now, limit),
+            (None, Priority::Pass) if self.used >= limit => self.window_end,
+            (None, Priority::Pass) => self.next_token(limit),
+        };
+        if next <= now {
+            return now;
         }
-        if priority == Priority::Scan {
-            return self.admit_scan(now, limit);
-        }
-        if self.used >= limit {
-            return Err(self.ticket(now, self.window_end, limit, priority, who));
-        }
-        let next = self.next_token(limit);
-        let due = who
-            .and_then(|who| self.tickets.get(who))
-            .is_some_and(|ticket| *ticket <= self.counter + EPSILON);
-        let first_in_line = due || self.tail(priority) <= self.counter;
-        if first_in_line && next <= now {
-            self.begin(priority, who);
-            return Ok(());
-        }
-        Err(self.ticket(now, next, limit, priority, who))
+        next.max(now + SHORTEST_WAIT)
+    }
+
+    /// Takes back a call that was admitted and not made.
+    pub fn give_back(&mut self, now: Instant) {
+        self.roll(now);
+        self.used = (self.used - 1.0).max(0.0);
+        self.calls_since_throttle = (self.calls_since_throttle - 1.0).max(0.0);
     }
 
     /// Updates the limiter with the result of a call. `to_next_minute` is the wait after a throttle if the cloud names none.
@@ -189,36 +181,21 @@ impl WindowLimiter {
             .map_or_else(|| (self.used - 1.0).max(at_least), f64::from)
     }
 
-    fn admit_scan(&mut self, now: Instant, limit: f64) -> Result<(), Instant> {
+    fn next_scan(&self, now: Instant, limit: f64) -> Instant {
         let share = (limit * SCAN_SHARE).max(1.0);
-        let elapsed = self.elapsed(now);
-        // Reserve the last call of a window for waiting user calls; otherwise scans would always win it.
+        // Reserve the last call of a window for waiting passes; otherwise scans would always win it.
         let awaited = self.awaited_until.is_some_and(|until| now <= until);
         if awaited && self.used + 2.0 > limit {
-            return Err(self.window_end.max(now + SHORTEST_WAIT));
+            return self.window_end;
         }
-        if self.used_by_scans + 1.0 <= (share * elapsed).max(1.0) && self.used < limit {
-            self.begin(Priority::Scan, None);
-            return Ok(());
+        if self.used_by_scans + 1.0 <= (share * self.elapsed(now)).max(1.0) && self.used < limit {
+            return now;
         }
         if self.used >= limit || self.used_by_scans >= share {
-            return Err(self.window_end);
+            return self.window_end;
         }
         let at = (self.used_by_scans + 1.0) / share;
-        Err((self.window_start() + WINDOW.mul_f64(at.min(1.0))).max(now + SHORTEST_WAIT))
-    }
-
-    fn begin(&mut self, priority: Priority, who: Option<&str>) {
-        self.used += 1.0;
-        self.calls_since_throttle += 1.0;
-        if priority == Priority::Scan {
-            self.used_by_scans += 1.0;
-        } else {
-            self.awaited_until = None;
-        }
-        if let Some(who) = who {
-            self.tickets.remove(who);
-        }
+        self.window_start() + WINDOW.mul_f64(at.min(1.0))
     }
 
     /// Earliest start of the next call at the pace of the limit; in the past if it may start now.
@@ -228,73 +205,8 @@ impl WindowLimiter {
         self.window_start() + WINDOW.mul_f64(at.clamp(0.0, 1.0))
     }
 
-    /// The time at which `who` must ask again: when its ticket will be served at the current limit, but not before
-    /// `earliest`. For a wait above one minute, half of it but at least one minute: the limit may be raised in the meantime.
-    fn ticket(
-        &mut self,
-        now: Instant,
-        earliest: Instant,
-        limit: f64,
-        priority: Priority,
-        who: Option<&str>,
-    ) -> Instant {
-        let soonest = earliest.max(now + SHORTEST_WAIT);
-        if priority != Priority::Scan {
-            self.awaited_until = Some(soonest + RETURN_GRACE);
-        }
-        let Some(who) = who else {
-            return soonest;
-        };
-        let ticket = match self.tickets.get(who) {
-            Some(ticket) => *ticket,
-            None => self.draw(priority, who),
-        };
-        let counts_from = self.stopped_until.unwrap_or(now);
-        let ahead = WINDOW.mul_f64((ticket - self.counter).max(0.0) / (limit * PACE_MARGIN));
-        let wait = counts_from.saturating_duration_since(now) + ahead;
-        soonest.max(
-            now + if wait > WINDOW {
-                WINDOW.max(wait / 2)
-            } else {
-                wait
-            },
-        )
-    }
-
-    fn draw(&mut self, priority: Priority, who: &str) -> f64 {
-        let ticket = self.tail(priority).max(self.counter) + 1.0;
-        if let Some(tail) = self.tails.get_mut(tail_index(priority)) {
-            *tail = ticket;
-        }
-        self.tickets.insert(who.to_owned(), ticket);
-        ticket
-    }
-
-    /// The last ticket that is served before a new caller of this priority.
-    fn tail(&self, priority: Priority) -> f64 {
-        let [user, repair] = self.tails;
-        match priority {
-            Priority::User => user,
-            Priority::Repair | Priority::Scan => user.max(repair),
-        }
-    }
-
-    /// Advances the counter; it stands still while calls are stopped.
-    fn count(&mut self, now: Instant) {
-        let from = self
-            .stopped_until
-            .map_or(self.counted_at, |until| until.max(self.counted_at));
-        if let Some(limit) = self.limit {
-            let passed = now.saturating_duration_since(from);
-            self.counter += limit * PACE_MARGIN * passed.as_secs_f64() / WINDOW.as_secs_f64();
-        }
-        // Not `from`: the next throttle may shorten the stop, and the counter would still stand until the longer one ends.
-        self.counted_at = now.max(self.counted_at);
-    }
-
     /// Opens a new window if the current one has ended.
     fn roll(&mut self, now: Instant) {
-        self.count(now);
         if self.stopped_until.is_some_and(|until| until <= now) {
             self.stopped_until = None;
         }
@@ -314,9 +226,6 @@ impl WindowLimiter {
         self.used = 0.0;
         self.used_by_scans = 0.0;
         self.throttled = false;
-        // Drop tickets that were served more than a minute's worth of calls ago: their callers do not return.
-        let long_gone = self.counter - self.limit.unwrap_or(0.0) * PACE_MARGIN;
-        self.tickets.retain(|_, ticket| *ticket >= long_gone);
     }
 
     fn window_start(&self) -> Instant {
@@ -330,13 +239,6 @@ impl WindowLimiter {
         now.saturating_duration_since(self.window_start())
             .as_secs_f64()
             / WINDOW.as_secs_f64()
-    }
-}
-
-const fn tail_index(priority: Priority) -> usize {
-    match priority {
-        Priority::User => 0,
-        Priority::Repair | Priority::Scan => 1,
     }
 }
 
@@ -402,24 +304,26 @@ mod tests {
         }
     }
 
-    /// Runs `objects` callers that need one call of 30 ms each and return at the time they were given.
+    /// Runs `objects` calls of 30 ms each, at most 32 at a time, each begun as soon as it is admitted. A throttled call is made
+    /// again. Returns how many were made.
     fn run(
         objects: usize,
         cloud: &mut Cloud,
         minutes: u64,
         mut change: impl FnMut(u64, &mut Cloud),
     ) -> usize {
-        let now = cloud.start;
-        let mut limiter = WindowLimiter::new(now);
-        // (time, whether it is the end of a call, object), earliest first.
-        let mut agenda: BinaryHeap<std::cmp::Reverse<(Instant, bool, usize)>> = (0..objects)
-            .map(|object| std::cmp::Reverse((now, false, object)))
-            .collect();
-        let mut at_the_gate = std::collections::VecDeque::new();
-        let mut in_flight = 0;
-        let mut done = 0;
+        let mut limiter = WindowLimiter::new(cloud.start);
+        let mut ends: BinaryHeap<std::cmp::Reverse<Instant>> = BinaryHeap::new();
+        let mut waiting = objects;
+        let mut next = cloud.start;
         let mut minute = 0;
-        while let Some(std::cmp::Reverse((at, ends, object))) = agenda.pop() {
+        while waiting > 0 || !ends.is_empty() {
+            let end = ends.peek().map(|std::cmp::Reverse(end)| *end);
+            let may_begin = waiting > 0 && ends.len() < 32;
+            let at = match end {
+                Some(end) if !may_begin || end <= next => end,
+                _ => next,
+            };
             let passed = at.duration_since(cloud.start);
             if passed >= WINDOW * u32::try_from(minutes).unwrap() {
                 break;
@@ -428,49 +332,27 @@ mod tests {
                 minute = passed.as_secs() / 60;
                 change(minute, cloud);
             }
-            if ends {
-                in_flight -= 1;
-                agenda.extend(
-                    at_the_gate
-                        .pop_front()
-                        .map(|next| std::cmp::Reverse((at, false, next))),
-                );
+            if end == Some(at) {
+                ends.pop();
                 let outcome = cloud.call(at);
                 let to_next_minute = cloud.left(at);
                 limiter.note(at, outcome, to_next_minute);
-                match outcome {
-                    CallOutcome::Admitted => done += 1,
-                    CallOutcome::Throttled { .. } => {
-                        agenda.push(std::cmp::Reverse((at, false, object)));
-                    }
-                }
+                waiting += usize::from(outcome != CallOutcome::Admitted);
+                next = next.max(at);
                 continue;
             }
-            if in_flight >= 32 {
-                at_the_gate.push_back(object);
-                continue;
-            }
-            match limiter.admit(at, Priority::User, Some(&object.to_string())) {
+            match limiter.admit(at, Priority::Pass) {
                 Ok(()) => {
-                    in_flight += 1;
-                    agenda.push(std::cmp::Reverse((
-                        at + Duration::from_millis(30),
-                        true,
-                        object,
-                    )));
+                    waiting -= 1;
+                    ends.push(std::cmp::Reverse(at + Duration::from_millis(30)));
                 }
                 Err(until) => {
-                    agenda.extend(
-                        at_the_gate
-                            .pop_front()
-                            .map(|next| std::cmp::Reverse((at, false, next))),
-                    );
                     assert!(until > at, "no caller spins");
-                    agenda.push(std::cmp::Reverse((until, false, object)));
+                    next = until;
                 }
             }
         }
-        done
+        objects - waiting - ends.len()
     }
 
     #[expect(clippy::cast_precision_loss, reason = "small counts")]
@@ -536,7 +418,7 @@ mod tests {
     #[test]
     fn without_a_known_limit_every_call_is_admitted() {
         let mut limiter = WindowLimiter::new(Instant::now());
-        assert!((0..100_000).all(|_| limiter.admit(Instant::now(), Priority::User, None).is_ok()));
+        assert!((0..100_000).all(|_| limiter.admit(Instant::now(), Priority::Pass).is_ok()));
     }
 
     #[test]
@@ -552,7 +434,7 @@ mod tests {
         let mut now = start + Duration::from_secs(1);
         let end = now + WINDOW;
         while now < end {
-            scans += u32::from(limiter.admit(now, Priority::Scan, None).is_ok());
+            scans += u32::from(limiter.admit(now, Priority::Scan).is_ok());
             now += Duration::from_millis(50);
         }
         assert!((18..=21).contains(&scans), "{scans}");
@@ -568,21 +450,21 @@ mod tests {
         };
         limiter.note(start, named, WINDOW);
         let mut now = start + Duration::from_secs(2);
-        assert_eq!(limiter.admit(now, Priority::Scan, None), Ok(()));
+        assert_eq!(limiter.admit(now, Priority::Scan), Ok(()));
         let mut user_at =
-            limiter.admit(now, Priority::User, None).unwrap_err() + Duration::from_secs(2);
+            limiter.admit(now, Priority::Pass).unwrap_err() + Duration::from_secs(2);
         let mut scan_at = now;
         let patience = now + WINDOW * 3;
         while now < patience {
             now = user_at.min(scan_at);
             if scan_at <= now {
-                scan_at = match limiter.admit(now, Priority::Scan, None) {
+                scan_at = match limiter.admit(now, Priority::Scan) {
                     Ok(()) => now + WINDOW,
                     Err(until) => until,
                 };
             }
             if user_at <= now {
-                match limiter.admit(now, Priority::User, None) {
+                match limiter.admit(now, Priority::Pass) {
                     Ok(()) => return,
                     Err(until) => user_at = until + Duration::from_secs(2),
                 }
@@ -600,11 +482,11 @@ mod tests {
     fn limit_recovers_after_a_throttle_of_the_first_call() {
         let start = Instant::now();
         let mut limiter = WindowLimiter::new(start);
-        assert_eq!(limiter.admit(start, Priority::User, None), Ok(()));
+        assert_eq!(limiter.admit(start, Priority::Pass), Ok(()));
         limiter.note(start, UNNAMED, WINDOW);
         assert_eq!(limiter.limit(), Some(MIN_FIRST_LIMIT));
         for second in 0..3600 {
-            let _ = limiter.admit(start + Duration::from_secs(second), Priority::User, None);
+            let _ = limiter.admit(start + Duration::from_secs(second), Priority::Pass);
         }
         let limit = limiter.limit().unwrap();
         assert!(limit > 20.0, "{limit} after an hour that was used up");
@@ -629,13 +511,9 @@ mod tests {
                 limit,
             };
             limiter.note(start, nonsense, Duration::from_secs(20));
-            let until = limiter.admit(start, Priority::User, Some("a")).unwrap_err();
+            let until = limiter.admit(start, Priority::Pass).unwrap_err();
             assert!(until <= start + WINDOW * 2, "{:?}", until - start);
-            // A distant ticket is asked for at half the wait, so a second try may be needed.
-            let in_the_end = limiter
-                .admit(until, Priority::User, Some("a"))
-                .or_else(|until| limiter.admit(until, Priority::User, Some("a")));
-            assert_eq!(in_the_end, Ok(()));
+            assert_eq!(limiter.admit(until, Priority::Pass), Ok(()));
         }
     }
 
@@ -649,7 +527,7 @@ mod tests {
         };
         limiter.note(start, named, WINDOW);
         let tomorrow = start + Duration::from_secs(86_400);
-        assert!(limiter.admit(tomorrow, Priority::User, Some("a")).is_ok());
+        assert!(limiter.admit(tomorrow, Priority::Pass).is_ok());
         assert_eq!(limiter.limit(), Some(100.0));
     }
 }

@@ -51,8 +51,8 @@ pub struct StatusInput<'a> {
     pub account_problem: &'a str,
     /// Since when the target is between states, if it is.
     pub waits_since: Option<Timestamp>,
-    /// When the rate limit lets the call begin, if it held the call back.
-    pub turn_in: Option<Duration>,
+    /// How long the rate limit has held the object back.
+    pub held_for: Duration,
     /// UID of the cloud account, where it is known.
     pub account_uid: Option<&'a AccountUid>,
     /// Value of the annotation `reconcile-requested-at`.

@@ -10,6 +10,7 @@ use crate::api::reason;
 use crate::condition::{self, NewCondition, Status};
 use crate::ecs::{Class, Error};
 
+use super::super::admission::REPORT_WAIT_AFTER;
 use super::super::decide::{
     Access, REPAIR_LIMIT, REPAIR_WINDOW_MINUTES, ReconcileOutcome, TargetView,
 };
@@ -18,9 +19,6 @@ use super::StatusInput;
 
 /// How long a target may be between states before it counts as stuck.
 pub const STUCK_AFTER: Duration = Duration::from_secs(30 * 60);
-
-/// How long an object waits for its turn without a word: a status costs the API server a write.
-const REPORT_WAIT_AFTER: Duration = Duration::from_secs(60);
 
 /// An outcome in the words of the status.
 pub(super) struct Summary {
@@ -373,16 +371,15 @@ fn failed(
     }
 }
 
-/// Reports a rate-limit wait only if it exceeds `REPORT_WAIT_AFTER` and this generation has no status yet or a wrong one.
+/// Reports a rate-limit wait only if it exceeds `REPORT_WAIT_AFTER`, and not instead of a Ready=True that is still right.
 fn rate_limit_wait(
     previous: &SecurityGroupMembershipStatus,
     generation: Option<i64>,
     input: &StatusInput<'_>,
 ) -> Option<Summary> {
-    let is_long = input.turn_in.is_some_and(|wait| wait >= REPORT_WAIT_AFTER);
-    let is_told = previous.observed_generation == generation;
-    let is_outdated = was_ready_for(previous, generation) && is_missing(input);
-    (is_long && (!is_told || is_outdated)).then(|| {
+    let is_long = input.held_for >= REPORT_WAIT_AFTER;
+    let is_still_ready = was_ready_for(previous, generation) && !is_missing(input);
+    (is_long && !is_still_ready).then(|| {
         let target = &input.edge.target;
         Summary::simple(
             Status::False,

@@ -1,0 +1,585 @@
+//! Admits passes: per cloud account and region at most 256 at a time, and one per target. In memory only.
+//!
+//! An object that must wait is queued here and enqueued again when its slot is reserved. It waits for a slot, for its target, or
+//! for a call that the rate limit does not admit yet. Waiting objects are admitted by urgency, and within one urgency one
+//! namespace after the other; within a namespace the first to come is the first to be served. An object that is deleted leaves
+//! its place at once.
+//!
+//! kube's runner polls every pass in flight whenever one of them wakes, so thousands in flight cost more than their work; and
+//! its one limit for all passes would let a region that does not answer delay all others. That is why this queue is ours.
+
+mod queue;
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use kube::runtime::reflector::ObjectRef;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::api::SecurityGroupMembership;
+use crate::ecs::limit::{CallLimiter, Reservation};
+use crate::ecs::{AccountUid, Action, MAX_IDS_PER_CALL, Region, Target};
+use crate::kubernetes::ObjectUid;
+
+use super::queue::ReconcileQueue;
+
+pub use self::queue::Urgency;
+use self::queue::{Order, WaitingObjects};
+
+/// Passes in flight per cloud account and region: two full batches of reads (100 each) and some more.
+const PASSES_IN_FLIGHT: usize = 256;
+
+/// How long an object is held back by the rate limit before its status says so (1 minute): a status costs the API server a write.
+pub const REPORT_WAIT_AFTER: Duration = Duration::from_secs(60);
+
+/// While objects wait for slots, slots that became free one by one are given away this often.
+const PARTIAL_BATCH_PERIOD: Duration = Duration::from_secs(1);
+
+/// The cloud account (`None` while it is unknown) and region whose calls share limits.
+pub type Line = (Option<AccountUid>, Region);
+
+/// An object that asks for a pass.
+#[derive(Clone, Debug)]
+pub struct Applicant {
+    /// Its UID.
+    pub uid: ObjectUid,
+    /// Its name, for the queue of passes.
+    pub object: ObjectRef<SecurityGroupMembership>,
+    /// Whose calls it would use.
+    pub line: Line,
+    /// The target of its edge.
+    pub target: Target,
+    /// How urgent its pass is.
+    pub urgency: Urgency,
+}
+
+/// The slots and the waiting objects of all cloud accounts and regions.
+#[derive(Debug)]
+pub struct Admission {
+    queue: ReconcileQueue,
+    state: Mutex<State>,
+    /// Something waits that did not before.
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    lines: HashMap<Line, Passes>,
+    /// In which line each object waits, or has a pass in flight.
+    waits_in: HashMap<ObjectUid, Line>,
+}
+
+/// The passes of one cloud account and region.
+#[derive(Debug, Default)]
+struct Passes {
+    in_flight: usize,
+    /// The targets of the passes in flight and of the reserved slots.
+    busy: HashSet<Target>,
+    objects: HashMap<ObjectUid, Waiting>,
+    /// Objects that can start when there is a slot, or a call.
+    ready: WaitingObjects,
+    /// Objects whose target is busy.
+    blocked: HashMap<Target, BTreeSet<Order>>,
+    reserved: usize,
+    /// Number of the last object that came.
+    last_number: u64,
+    /// The limiter that held objects back.
+    limiter: Option<Arc<CallLimiter>>,
+    /// When reads may be admitted again: those admitted last must have sent their call first.
+    next_reads: Option<Instant>,
+    /// When fewer objects than a batch are admitted.
+    next_partial_batch: Option<Instant>,
+    /// Held back, and nothing was reported of it yet.
+    unreported: BTreeSet<(Instant, ObjectUid)>,
+}
+
+/// An object that waits, or whose pass is in flight.
+#[derive(Debug)]
+struct Waiting {
+    object: ObjectRef<SecurityGroupMembership>,
+    target: Target,
+    order: Order,
+    held: Option<Held>,
+    stage: Stage,
+}
+
+/// The rate limit holds an object back.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    since: Instant,
+    reported: bool,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Waiting,
+    /// It was enqueued; its pass takes the slot. A Join or Leave that it waited for may go out.
+    Reserved(Option<Reservation>),
+    Running,
+}
+
+/// A slot among the passes in flight; dropping it admits the next objects.
+#[derive(Debug)]
+pub struct Slot {
+    admission: Arc<Admission>,
+    applicant: Applicant,
+    reservation: Option<Reservation>,
+    held_since: Option<Instant>,
+    /// The call for which the object must wait again.
+    waits_for: Option<(Action, Arc<CallLimiter>)>,
+}
+
+impl Admission {
+    /// No passes in flight, no object waits.
+    #[must_use]
+    pub fn new(queue: ReconcileQueue) -> Self {
+        Self {
+            queue,
+            state: Mutex::default(),
+            changed: Notify::new(),
+        }
+    }
+
+    /// A slot for a pass over the object; `None` if it must wait: it is enqueued again when its slot is reserved. An object that
+    /// waits for a call and is enqueued for another reason needs only a slot: something has changed.
+    #[must_use]
+    pub fn enter(self: &Arc<Self>, applicant: Applicant) -> Option<Slot> {
+        let mut state = self.lock();
+        let elsewhere = state.waits_in.get(&applicant.uid);
+        if elsewhere.is_some_and(|line| *line != applicant.line) {
+            let freed = state.forget(&applicant.uid);
+            self.enqueue(freed);
+        }
+        state
+            .waits_in
+            .insert(applicant.uid.clone(), applicant.line.clone());
+        let passes = state.lines.entry(applicant.line.clone()).or_default();
+        let Some((reservation, held)) = passes.enter(&applicant) else {
+            drop(state);
+            self.changed.notify_one();
+            return None;
+        };
+        Some(Slot {
+            admission: Arc::clone(self),
+            applicant,
+            reservation,
+            held_since: held.map(|held| held.since),
+            waits_for: None,
+        })
+    }
+
+    /// Gives up the place of a deleted object.
+    pub fn forget(&self, uid: &ObjectUid) {
+        let freed = self.lock().forget(uid);
+        self.enqueue(freed);
+    }
+
+    /// Admits objects whose call the rate limit admits by now, and those that have waited for slots, until dropped.
+    pub async fn run(&self) {
+        loop {
+            let (admitted, next) = self.lock().admit_due(Instant::now());
+            self.enqueue(admitted);
+            match next {
+                Some(next) => {
+                    tokio::select! {
+                        () = tokio::time::sleep_until(next) => {}
+                        () = self.changed.notified() => {}
+                    }
+                }
+                None => self.changed.notified().await,
+            }
+        }
+    }
+
+    fn leave(&self, slot: &mut Slot) {
+        let mut state = self.lock();
+        let admitted = state.leave(slot);
+        let is_anything_held = state.lines.values().any(Passes::is_anything_held);
+        drop(state);
+        self.enqueue(admitted);
+        if is_anything_held {
+            self.changed.notify_one();
+        }
+    }
+
+    fn enqueue(&self, objects: Vec<ObjectRef<SecurityGroupMembership>>) {
+        for object in objects {
+            self.queue.enqueue(&object);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Slot {
+    /// Permission for one Join or Leave. An object that others have come before gets none, even if a call is free.
+    ///
+    /// # Errors
+    /// The rate limit admits no call now: when it may admit one. The object waits for it when this slot is dropped.
+    pub fn reserve(
+        &mut self,
+        action: Action,
+        limiter: &Arc<CallLimiter>,
+    ) -> Result<Reservation, Instant> {
+        if let Some(reservation) = self.reservation.take_if(|one| one.action() == action) {
+            return Ok(reservation);
+        }
+        let first = self.admission.lock().is_first(&self.applicant, action);
+        let reserved = if first {
+            limiter.reserve(&self.applicant.line.1, action)
+        } else {
+            Err(limiter.next(&self.applicant.line.1, action))
+        };
+        if reserved.is_err() {
+            self.wait_for(action, limiter);
+        }
+        reserved
+    }
+
+    /// The rate limit has admitted no call of this action: the object waits for it when this slot is dropped.
+    pub fn wait_for(&mut self, action: Action, limiter: &Arc<CallLimiter>) {
+        self.waits_for = Some((action, Arc::clone(limiter)));
+    }
+
+    /// How long the rate limit has held the object back, up to now.
+    #[must_use]
+    pub fn held_for(&self) -> Duration {
+        self.held_since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        Arc::clone(&self.admission).leave(self);
+    }
+}
+
+impl State {
+    fn forget(&mut self, uid: &ObjectUid) -> Vec<ObjectRef<SecurityGroupMembership>> {
+        let Some(line) = self.waits_in.remove(uid) else {
+            return Vec::new();
+        };
+        let Some(passes) = self.lines.get_mut(&line) else {
+            return Vec::new();
+        };
+        passes.forget(uid);
+        let admitted = passes.admit_batch();
+        self.drop_unused(&line);
+        admitted
+    }
+
+    fn leave(&mut self, slot: &mut Slot) -> Vec<ObjectRef<SecurityGroupMembership>> {
+        let Slot {
+            applicant,
+            waits_for,
+            ..
+        } = slot;
+        let Some(passes) = self.lines.get_mut(&applicant.line) else {
+            return Vec::new();
+        };
+        passes.in_flight -= 1;
+        passes.release(&applicant.target);
+        // Without an entry it was deleted during its pass.
+        let before = passes.take(&applicant.uid);
+        match waits_for.take().filter(|_| before.is_some()) {
+            Some((action, limiter)) => {
+                passes.limiter = Some(limiter);
+                passes.add(applicant, Some(action), before);
+            }
+            None => {
+                if before.is_some() {
+                    self.waits_in.remove(&applicant.uid);
+                }
+            }
+        }
+        let admitted = passes.admit_batch();
+        self.drop_unused(&applicant.line);
+        admitted
+    }
+
+    /// Whether no other object waits for this call.
+    fn is_first(&self, applicant: &Applicant, action: Action) -> bool {
+        let passes = self.lines.get(&applicant.line);
+        passes.is_none_or(|passes| passes.ready.len_for(Some(action)) == 0)
+    }
+
+    fn admit_due(
+        &mut self,
+        now: Instant,
+    ) -> (Vec<ObjectRef<SecurityGroupMembership>>, Option<Instant>) {
+        let mut admitted = Vec::new();
+        let mut next: Option<Instant> = None;
+        for ((_, region), passes) in &mut self.lines {
+            let again = passes.admit_due(region, now, &mut admitted);
+            next = [next, again].into_iter().flatten().min();
+        }
+        (admitted, next)
+    }
+
+    fn drop_unused(&mut self, line: &Line) {
+        let is_unused =
+            |passes: &Passes| passes.in_flight == 0 && passes.objects.is_empty();
+        if self.lines.get(line).is_some_and(is_unused) {
+            self.lines.remove(line);
+        }
+    }
+}
+
+impl Passes {
+    fn free(&self) -> usize {
+        PASSES_IN_FLIGHT.saturating_sub(self.in_flight + self.reserved)
+    }
+
+    /// Whether an object waits for a call.
+    fn is_anything_held(&self) -> bool {
+        self.limiter.is_some() && !self.ready.actions().is_empty()
+    }
+
+    /// Starts a pass, or has the object wait. Returns the call that was reserved for it, and since when it was held back.
+    fn enter(&mut self, applicant: &Applicant) -> Option<(Option<Reservation>, Option<Held>)> {
+        let before = self.objects.get_mut(&applicant.uid);
+        if let Some(Waiting { stage, held, .. }) = before
+            && let Stage::Reserved(reservation) = stage
+        {
+            let entered = (reservation.take(), *held);
+            *stage = Stage::Running;
+            self.reserved -= 1;
+            self.in_flight += 1;
+            return Some(entered);
+        }
+        let before = self.take(&applicant.uid);
+        let held = before.as_ref().and_then(|before| before.held);
+        self.add(applicant, None, before);
+        // New objects queue even when a slot is free, because waiting ones are admitted in batches of 100.
+        if self.free() == 0 || self.ready.len_for(None) > 1 || self.busy.contains(&applicant.target) {
+            let partial_batch = Instant::now() + PARTIAL_BATCH_PERIOD;
+            self.next_partial_batch.get_or_insert(partial_batch);
+            return None;
+        }
+        self.admit(None, None);
+        let waiting = self.objects.get_mut(&applicant.uid)?;
+        waiting.stage = Stage::Running;
+        self.reserved -= 1;
+        self.in_flight += 1;
+        Some((None, held))
+    }
+
+    /// Adds an object that waits for a slot, or for a call of an action. It keeps the number of its last wait.
+    fn add(&mut self, applicant: &Applicant, needs: Option<Action>, before: Option<Waiting>) {
+        let number = match &before {
+            Some(before) => before.order.number,
+            None => {
+                self.last_number += 1;
+                self.last_number
+            }
+        };
+        let held = before.and_then(|before| before.held).or_else(|| {
+            needs.is_some().then(|| Held {
+                since: Instant::now(),
+                reported: false,
+            })
+        });
+        if let Some(held) = held.filter(|held| !held.reported) {
+            self.unreported.insert((held.since, applicant.uid.clone()));
+        }
+        let waiting = Waiting {
+            object: applicant.object.clone(),
+            target: applicant.target.clone(),
+            order: Order {
+                needs,
+                urgency: applicant.urgency,
+                number,
+                namespace: applicant.object.namespace.as_deref().unwrap_or_default().into(),
+                uid: applicant.uid.clone(),
+            },
+            held,
+            stage: Stage::Waiting,
+        };
+        self.line_up(&waiting);
+        self.objects.insert(applicant.uid.clone(), waiting);
+    }
+
+    fn line_up(&mut self, waiting: &Waiting) {
+        if self.busy.contains(&waiting.target) {
+            let blocked = self.blocked.entry(waiting.target.clone()).or_default();
+            blocked.insert(waiting.order.clone());
+        } else {
+            self.ready.insert(waiting.order.clone());
+        }
+    }
+
+    /// Takes an object out of the queues.
+    fn take(&mut self, uid: &ObjectUid) -> Option<Waiting> {
+        let waiting = self.objects.remove(uid)?;
+        self.ready.remove(&waiting.order);
+        if let Some(held) = waiting.held {
+            self.unreported.remove(&(held.since, uid.clone()));
+        }
+        if let Some(blocked) = self.blocked.get_mut(&waiting.target) {
+            blocked.remove(&waiting.order);
+            if blocked.is_empty() {
+                self.blocked.remove(&waiting.target);
+            }
+        }
+        Some(waiting)
+    }
+
+    fn forget(&mut self, uid: &ObjectUid) {
+        let Some(waiting) = self.take(uid) else {
+            return;
+        };
+        match waiting.stage {
+            Stage::Waiting => {
+                // Others may have been blocked behind it while it was the first of its target.
+                if !self.busy.contains(&waiting.target) {
+                    self.unblock(&waiting.target);
+                }
+            }
+            Stage::Reserved(_) => {
+                self.reserved -= 1;
+                self.release(&waiting.target);
+            }
+            Stage::Running => {}
+        }
+    }
+
+    /// A target is free again.
+    fn release(&mut self, target: &Target) {
+        self.busy.remove(target);
+        self.unblock(target);
+    }
+
+    /// Lines up the first object that waits for a free target. The others follow it one by one.
+    fn unblock(&mut self, target: &Target) {
+        if let Some(blocked) = self.blocked.get_mut(target) {
+            if let Some(first) = blocked.pop_first() {
+                self.ready.insert(first);
+            }
+            if blocked.is_empty() {
+                self.blocked.remove(target);
+            }
+        }
+    }
+
+    /// Admits a whole batch of 100 reads, or all that are left; nothing until there are slots for all of them.
+    fn admit_batch(&mut self) -> Vec<ObjectRef<SecurityGroupMembership>> {
+        let batch = self.ready.len_for(None).min(MAX_IDS_PER_CALL);
+        if self.free() < batch {
+            return Vec::new();
+        }
+        (0..batch).map_while(|_| self.admit(None, None)).collect()
+    }
+
+    /// Reserves a slot, and the call if there is one, for the next object that needs this call (`None`: a slot only).
+    fn admit(
+        &mut self,
+        needs: Option<Action>,
+        mut reservation: Option<Reservation>,
+    ) -> Option<ObjectRef<SecurityGroupMembership>> {
+        while self.free() > 0 {
+            let order = self.ready.pop(needs)?;
+            let Some(waiting) = self.objects.get_mut(&order.uid) else {
+                continue;
+            };
+            if self.busy.contains(&waiting.target) {
+                let blocked = self.blocked.entry(waiting.target.clone()).or_default();
+                blocked.insert(order);
+                continue;
+            }
+            waiting.stage = Stage::Reserved(reservation.take());
+            self.busy.insert(waiting.target.clone());
+            self.reserved += 1;
+            return Some(waiting.object.clone());
+        }
+        None
+    }
+
+    /// Admits what is due, and returns when to look again.
+    fn admit_due(
+        &mut self,
+        region: &Region,
+        now: Instant,
+        admitted: &mut Vec<ObjectRef<SecurityGroupMembership>>,
+    ) -> Option<Instant> {
+        let mut next = vec![self.report_long_waits(now)];
+        for action in self.ready.actions() {
+            next.push(if action.is_membership_change() {
+                self.admit_calls(region, action, admitted)
+            } else {
+                self.admit_reads(region, action, now, admitted)
+            });
+        }
+        if self.next_partial_batch.is_some_and(|at| at <= now) {
+            admitted.extend(std::iter::from_fn(|| self.admit(None, None)));
+            let waits = self.ready.len_for(None) > 0;
+            self.next_partial_batch = waits.then_some(now + PARTIAL_BATCH_PERIOD);
+        }
+        next.push(self.next_partial_batch);
+        next.into_iter().flatten().min()
+    }
+
+    /// Reserves a call, and a slot, for each object whose Join or Leave the rate limit admits.
+    fn admit_calls(
+        &mut self,
+        region: &Region,
+        action: Action,
+        admitted: &mut Vec<ObjectRef<SecurityGroupMembership>>,
+    ) -> Option<Instant> {
+        let limiter = Arc::clone(self.limiter.as_ref()?);
+        while self.free() > 0 && self.ready.len_for(Some(action)) > 0 {
+            match limiter.reserve(region, action) {
+                Ok(reservation) => admitted.extend(self.admit(Some(action), Some(reservation))),
+                Err(retry_at) => return Some(retry_at),
+            }
+        }
+        None
+    }
+
+    /// Admits the objects of one batch, if the rate limit admits its call.
+    fn admit_reads(
+        &mut self,
+        region: &Region,
+        action: Action,
+        now: Instant,
+        admitted: &mut Vec<ObjectRef<SecurityGroupMembership>>,
+    ) -> Option<Instant> {
+        let due = self.limiter.as_ref()?.next(region, action);
+        let due = self.next_reads.map_or(due, |next| next.max(due));
+        if due > now {
+            return Some(due);
+        }
+        let batch = (0..MAX_IDS_PER_CALL).map_while(|_| self.admit(Some(action), None));
+        admitted.extend(batch.collect::<Vec<_>>());
+        self.next_reads = Some(now + PARTIAL_BATCH_PERIOD);
+        (self.ready.len_for(Some(action)) > 0)
+            .then_some(self.next_reads)
+            .flatten()
+    }
+
+    /// Has each object that was held back for a minute wait for a slot only: its pass says so, and it keeps its number. Returns
+    /// when the next one is due.
+    fn report_long_waits(&mut self, now: Instant) -> Option<Instant> {
+        while let Some((since, uid)) = self.unreported.first().cloned() {
+            if since + REPORT_WAIT_AFTER > now {
+                return Some(since + REPORT_WAIT_AFTER);
+            }
+            self.unreported.pop_first();
+            let Some(mut waiting) = self.take(&uid) else {
+                continue;
+            };
+            waiting.held = Some(Held {
+                since,
+                reported: true,
+            });
+            waiting.order.needs = None;
+            self.line_up(&waiting);
+            self.objects.insert(uid, waiting);
+            self.next_partial_batch.get_or_insert(now);
+        }
+        None
+    }
+}
