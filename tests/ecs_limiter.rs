@@ -287,11 +287,7 @@ fn scans_use_a_fifth_spread_over_the_window() {
         } else {
             f64::from(call) * 3.0
         };
-        assert_eq!(
-            limiter.admit(open + seconds(at), Scan),
-            Ok(()),
-            "{call}"
-        );
+        assert_eq!(limiter.admit(open + seconds(at), Scan), Ok(()), "{call}");
         let until = limiter.admit(open + seconds(at), Scan).unwrap_err();
         assert_at(until, open, f64::from(call + 1) * 3.0);
     }
@@ -319,11 +315,7 @@ fn last_call_of_a_window_is_kept_for_a_waiter() {
             }
         }
         let promised = limiter.admit(now, Pass).unwrap_err();
-        assert_eq!(
-            limiter.admit(now, Scan).map_err(|_| ()),
-            expected,
-            "{gone}"
-        );
+        assert_eq!(limiter.admit(now, Scan).map_err(|_| ()), expected, "{gone}");
         if expected.is_err() {
             assert_eq!(limiter.admit(now, Scan), Err(open + WINDOW));
             // It may come five seconds late, and is not awaited any longer; nor is it once it has come.

@@ -248,7 +248,8 @@ impl Slot {
     /// How long the rate limit has held the object back, up to now.
     #[must_use]
     pub fn held_for(&self) -> Duration {
-        self.held_since.map_or(Duration::ZERO, |since| since.elapsed())
+        self.held_since
+            .map_or(Duration::ZERO, |since| since.elapsed())
     }
 }
 
@@ -321,8 +322,7 @@ impl State {
     }
 
     fn drop_unused(&mut self, line: &Line) {
-        let is_unused =
-            |passes: &Passes| passes.in_flight == 0 && passes.objects.is_empty();
+        let is_unused = |passes: &Passes| passes.in_flight == 0 && passes.objects.is_empty();
         if self.lines.get(line).is_some_and(is_unused) {
             self.lines.remove(line);
         }
@@ -355,7 +355,8 @@ impl Passes {
         let held = before.as_ref().and_then(|before| before.held);
         self.add(applicant, None, before);
         // New objects queue even when a slot is free, because waiting ones are admitted in batches of 100.
-        if self.free() == 0 || self.ready.len_for(None) > 1 || self.busy.contains(&applicant.target) {
+        if self.free() == 0 || self.ready.len_for(None) > 1 || self.busy.contains(&applicant.target)
+        {
             let partial_batch = Instant::now() + PARTIAL_BATCH_PERIOD;
             self.next_partial_batch.get_or_insert(partial_batch);
             return None;
@@ -393,7 +394,12 @@ impl Passes {
                 needs,
                 urgency: applicant.urgency,
                 number,
-                namespace: applicant.object.namespace.as_deref().unwrap_or_default().into(),
+                namespace: applicant
+                    .object
+                    .namespace
+                    .as_deref()
+                    .unwrap_or_default()
+                    .into(),
                 uid: applicant.uid.clone(),
             },
             held,

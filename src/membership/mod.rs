@@ -280,12 +280,13 @@ async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Action,
     let Some(slot) = context.admission.enter(applicant) else {
         return Ok(Action::await_change());
     };
-    // The watch may lag behind our own writes; what they said is not to be decided again from an older view. After a while it
-    // is: then the watch, when it has caught up, shows another status than what this pass takes for said (`Edges::stale_statuses`).
-    let old_view = resource_version(readable) < context.edges.known_version(&uid);
-    if old_view && context.history.within_watch_lag(&uid) {
+    // The watch may lag behind our own writes: wait for it up to `WATCH_LAG`, then go by the older view. The view that is as new
+    // as our last write starts another pass, whenever it comes.
+    if resource_version(readable) < context.edges.known_version(&uid) {
         context.edges.await_watch(&uid);
-        return Ok(Action::requeue(WATCH_LAG));
+        if context.history.within_watch_lag(&uid) {
+            return Ok(Action::requeue(WATCH_LAG));
+        }
     }
     let result = pass::run(Arc::clone(&object), edge, slot, &context).await;
     // The watch may have shown during the pass that the object has gone.

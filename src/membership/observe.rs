@@ -244,7 +244,11 @@ impl Pass {
         let Some(account) = &self.account else {
             return true;
         };
-        if self.reservation.as_ref().is_some_and(|one| one.action() == action) {
+        if self
+            .reservation
+            .as_ref()
+            .is_some_and(|one| one.action() == action)
+        {
             return true;
         }
         match self.slot.reserve(action, account.limiter()) {

@@ -100,9 +100,7 @@ pub(super) async fn run(
     if let Some(event) = event {
         context.publish(&pass, event);
     }
-    Ok(context
-        .history
-        .requeue_after(&uid, outcome))
+    Ok(context.history.requeue_after(&uid, outcome))
 }
 
 /// What tells one status from another.

@@ -176,8 +176,10 @@ fn rate_limit_wait_over_a_minute_is_reported_once() {
         }
         seconds(10.0).await;
         world.membership("late", 0, 1, json!({}));
-        seconds(2.0).await;
+        seconds(59.0).await;
         let object = || world.server.object(MEMBERSHIPS, NAMESPACE, "late").unwrap();
+        assert_eq!(reason(&world, "late", "Ready"), "Pending");
+        seconds(2.0).await;
         assert_eq!(reason(&world, "late", "Ready"), "Throttled");
         assert_eq!(
             object()["status"]["lastError"],

@@ -340,8 +340,14 @@ fn missing_edge_clears_ready() {
     let queued = |reason: &str| Some(("False".to_owned(), reason.to_owned()));
     let broken = refusal("InternalError", "");
     let throttled = refusal("Throttling.User", "");
-    assert_eq!(after(false, Some(&broken), Duration::ZERO), queued("Retrying"));
-    assert_eq!(after(false, Some(&throttled), Duration::ZERO), queued("Throttled"));
+    assert_eq!(
+        after(false, Some(&broken), Duration::ZERO),
+        queued("Retrying")
+    );
+    assert_eq!(
+        after(false, Some(&throttled), Duration::ZERO),
+        queued("Throttled")
+    );
     let minute = Duration::from_secs(60);
     assert_eq!(after(false, None, minute), queued("Throttled"));
     assert_eq!(after(false, None, Duration::from_secs(59)), None);

@@ -57,7 +57,12 @@ impl CallLimiter {
         priority: Priority,
     ) -> Result<OwnedSemaphorePermit, Instant> {
         // Checked first, so that no caller waits for a slot while calls are stopped.
-        if self.lock().window(region, action).stopped(Instant::now()).is_none() {
+        if self
+            .lock()
+            .window(region, action)
+            .stopped(Instant::now())
+            .is_none()
+        {
             let permit = self.free_slot(region).await;
             self.lock()
                 .window(region, action)
@@ -66,7 +71,10 @@ impl CallLimiter {
         }
         let mut inner = self.lock();
         let window = inner.window(region, action);
-        Err(window.admit(Instant::now(), priority).err().unwrap_or_else(Instant::now))
+        Err(window
+            .admit(Instant::now(), priority)
+            .err()
+            .unwrap_or_else(Instant::now))
     }
 
     /// Admits one call of a pass, to be made soon. Dropping the reservation gives it back.
@@ -149,7 +157,10 @@ impl Reservation {
     pub async fn enter(mut self) -> Result<OwnedSemaphorePermit, Instant> {
         let permit = self.limiter.free_slot(&self.region).await;
         let mut inner = self.limiter.lock();
-        if let Some(until) = inner.window(&self.region, self.action).stopped(Instant::now()) {
+        if let Some(until) = inner
+            .window(&self.region, self.action)
+            .stopped(Instant::now())
+        {
             return Err(until);
         }
         drop(inner);
@@ -162,7 +173,9 @@ impl Drop for Reservation {
     fn drop(&mut self) {
         if !self.is_used {
             let mut inner = self.limiter.lock();
-            inner.window(&self.region, self.action).give_back(Instant::now());
+            inner
+                .window(&self.region, self.action)
+                .give_back(Instant::now());
         }
     }
 }

@@ -451,8 +451,7 @@ mod tests {
         limiter.note(start, named, WINDOW);
         let mut now = start + Duration::from_secs(2);
         assert_eq!(limiter.admit(now, Priority::Scan), Ok(()));
-        let mut user_at =
-            limiter.admit(now, Priority::Pass).unwrap_err() + Duration::from_secs(2);
+        let mut user_at = limiter.admit(now, Priority::Pass).unwrap_err() + Duration::from_secs(2);
         let mut scan_at = now;
         let patience = now + WINDOW * 3;
         while now < patience {

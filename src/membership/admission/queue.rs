@@ -185,7 +185,10 @@ mod tests {
             }
         }
         assert_eq!(waiting.actions(), [Action::JoinSecurityGroup]);
-        assert_eq!(waiting.pop(join).map(|order| order.urgency), Some(Urgency::User));
+        assert_eq!(
+            waiting.pop(join).map(|order| order.urgency),
+            Some(Urgency::User)
+        );
         assert_eq!((waiting.len_for(join), waiting.len_for(None)), (1, 2));
         assert_eq!(waiting.pop(Some(Action::LeaveSecurityGroup)), None);
     }

@@ -175,6 +175,8 @@ impl Monitor {
             .entry(edge.clone())
             .or_insert_with(Made::nothing);
         match made.by {
+            // What may stay is nobody's: who holds it has adopted it.
+            Maker::Operator if made.may_stay.is_some() => made.theirs_removed = true,
             Maker::Operator => made.ours_removed = true,
             Maker::Others { .. } => made.theirs_removed = true,
             Maker::Nobody => {}
