@@ -34,4 +34,6 @@ pub use endpoint::{EndpointError, Endpoints};
 pub use error::{ApiError, Error};
 pub use error_table::Classification;
 pub use id::{InstanceId, NetworkInterfaceId, ParseIdError, Region, SecurityGroupId, Target};
+#[cfg(test)]
+pub(crate) use transport::TestTransport;
 pub use transport::{Http, Transport, TransportError};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use kube::api::ObjectMeta;
 use kube::runtime::controller::Action;
-use kube::{Api, ResourceExt as _};
+use kube::{Api, Resource as _, ResourceExt as _};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
@@ -77,6 +77,7 @@ pub(super) async fn run(
                 "the operator joined {} to {} again",
                 pass.edge.target, pass.edge.group
             ),
+            ..EventRecord::default()
         }),
         _ => next
             .as_ref()
@@ -196,6 +197,7 @@ fn report_drift(pass: &Pass, uid: &str, context: &Context) {
                 "{} was removed from {} by another actor",
                 pass.edge.target, pass.edge.group
             ),
+            ..EventRecord::default()
         };
         context.publish(pass, event);
     }
@@ -228,6 +230,7 @@ fn release_event(pass: &Pass, why: Release) -> Option<EventRecord> {
         reason: reason.to_owned(),
         warning: false,
         text,
+        ..EventRecord::default()
     })
 }
 
@@ -252,11 +255,12 @@ const fn outcome_label(outcome: ReconcileOutcome) -> &'static str {
 
 /// The spec names no edge: said once, and looked at again when it changes.
 pub(super) async fn invalid_spec(
-    metadata: &ObjectMeta,
+    object: &Object,
     previous: Option<&SecurityGroupMembershipStatus>,
     message: String,
     context: &Context,
 ) -> Result<Action, ActError> {
+    let metadata = object.meta();
     let empty = SecurityGroupMembershipStatus::default();
     let previous = previous.unwrap_or(&empty);
     let condition = |type_, status| NewCondition {
@@ -280,8 +284,12 @@ pub(super) async fn invalid_spec(
     };
     if next != *previous {
         match write_status(metadata, &next, context).await {
-            Ok(()) | Err(ActError::ObjectGone) => {}
+            Ok(()) => {}
+            Err(ActError::ObjectGone) => return Ok(Action::await_change()),
             Err(error) => return Err(error),
+        }
+        if let Some(event) = status::event_for(previous, &next, ReconcileOutcome::Undecided) {
+            context.events.publish(object, event);
         }
     }
     Ok(Action::await_change())

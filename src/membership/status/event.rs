@@ -9,7 +9,7 @@ use crate::condition;
 use super::super::decide::ReconcileOutcome;
 
 /// An event that a change of status is worth.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EventRecord {
     /// Event reason.
     pub reason: String,
@@ -17,6 +17,10 @@ pub struct EventRecord {
     pub warning: bool,
     /// For a human.
     pub text: String,
+    /// The cloud's error code, if a refusal of the cloud is the cause. Only in the log: the text names it for users.
+    pub code: Option<String>,
+    /// The cloud's ID of the refused call. Only in the log.
+    pub request_id: Option<String>,
 }
 
 /// The event for going from one status to the next, if that is a transition. Its reason is that of Ready.
@@ -29,10 +33,13 @@ pub fn event_for(
     let before = |type_| true_condition(previous, type_);
     let after = |type_| true_condition(next, type_);
     let event = |reason: &str, warning, condition: &Condition| {
+        let error = next.last_error.as_ref();
         Some(EventRecord {
             reason: reason.to_owned(),
             warning,
             text: condition.message.clone(),
+            code: error.and_then(|error| error.code.clone()),
+            request_id: error.and_then(|error| error.request_id.clone()),
         })
     };
     let changed = |type_| match (before(type_), after(type_)) {
