@@ -18,11 +18,11 @@ use crate::kubernetes;
 use crate::watched::Watched;
 
 use super::act::ActError;
-use super::decide::{Attempt, ReconcileOutcome, Release, Step, TargetView, decide};
+use super::decide::{Attempt, ReconcileOutcome, Step, TargetView, decide};
 use super::edge::Edge;
 use super::observe::Pass;
 use super::scan::Observation;
-use super::status::{self, EventRecord, StatusInput};
+use super::status::{self, Ending, EventRecord, Held, StatusInput};
 use super::{Context, Object};
 
 /// Observes, decides and acts until nothing is left to do, and then says so.
@@ -67,6 +67,10 @@ pub(super) async fn run(
             .map(|until| until.saturating_duration_since(Instant::now())),
         account_uid: account_uid.as_deref(),
         reconcile_requested_at: pass.reconcile_requested_at.as_deref(),
+        held: context.history.ending(&uid).map(|ending| Held {
+            ending,
+            finalizers: pass.object().finalizers(),
+        }),
     };
     let next = status::status(&previous, pass.generation, &input, now);
     let event = match outcome {
@@ -115,8 +119,12 @@ pub(super) fn status_hash(status: Option<&SecurityGroupMembershipStatus>) -> u64
     hasher.finish()
 }
 
-/// What a scan has to find for this object to have nothing to do; none where the pass did not look.
+/// The observation that a scan must reproduce for this object to stay idle. `None` if this pass did not read the target, and
+/// for a deleted object that others keep: no scan reads its target.
 fn observation_of(pass: &Pass, outcome: ReconcileOutcome) -> Option<Observation> {
+    if outcome == ReconcileOutcome::Gone {
+        return None;
+    }
     let ready = matches!(outcome, ReconcileOutcome::Ready { .. });
     match pass.observed.target {
         TargetView::Unread | TargetView::Unreadable(_) => None,
@@ -161,7 +169,15 @@ async fn run_steps(
             Step::TransferOwnership => pass.transfer_ownership(context).await?,
             Step::Release(why) => {
                 pass.release(context).await?;
-                if let Some(event) = release_event(pass, why) {
+                let ending = Ending {
+                    why,
+                    removed: pass.removed,
+                };
+                // Kept until the status is written: a pass that meets a conflict there does not release again.
+                if pass.desired.deleting && !pass.object().finalizers().is_empty() {
+                    context.history.keep_ending(uid, ending);
+                }
+                if let Some(event) = ending.event(&pass.edge) {
                     context.publish(pass, event);
                 }
             }
@@ -204,34 +220,6 @@ fn report_drift(pass: &Pass, uid: &str, context: &Context) {
     if pass.observed.attempt == Attempt::Joined {
         context.history.repaired(uid);
     }
-}
-
-fn release_event(pass: &Pass, why: Release) -> Option<EventRecord> {
-    let Edge { target, group, .. } = &pass.edge;
-    let (reason, text) = match why {
-        Release::Left if pass.removed => (
-            reason::REMOVED,
-            format!("{target} was removed from {group}"),
-        ),
-        Release::Retained => (
-            reason::RETAINED,
-            format!("{target} stays a member of {group}"),
-        ),
-        Release::Shared => (
-            reason::RETAINED,
-            format!(
-                "{target} stays a member of {group}: another SecurityGroupMembership manages it"
-            ),
-        ),
-        // There was no membership to remove, or none of ours.
-        Release::Left | Release::Refused | Release::NeverJoined => return None,
-    };
-    Some(EventRecord {
-        reason: reason.to_owned(),
-        warning: false,
-        text,
-        ..EventRecord::default()
-    })
 }
 
 const fn outcome_label(outcome: ReconcileOutcome) -> &'static str {

@@ -13,6 +13,7 @@ mod accounts;
 mod api_server;
 mod call_budget;
 mod crash;
+mod foreign_finalizers;
 mod link;
 mod long_running;
 mod monitor;

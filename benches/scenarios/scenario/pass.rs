@@ -129,6 +129,7 @@ fn finished(
         turn_in: None,
         account_uid: None,
         reconcile_requested_at: None,
+        held: None,
     };
     let previous = stored.status.clone().unwrap_or_default();
     status(

@@ -6,7 +6,8 @@ use crate::api::membership::SecurityGroupMembershipStatus;
 use crate::api::reason;
 use crate::condition;
 
-use super::super::decide::ReconcileOutcome;
+use super::super::decide::{ReconcileOutcome, Release};
+use super::super::edge::Edge;
 
 /// An event that a change of status is worth.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,6 +22,62 @@ pub struct EventRecord {
     pub code: Option<String>,
     /// The cloud's ID of the refused call. Only in the log.
     pub request_id: Option<String>,
+}
+
+/// What the deletion of an object has made of its membership.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// Why the operator removed its finalizer.
+    pub why: Release,
+    /// Whether the cloud accepted a Leave.
+    pub removed: bool,
+}
+
+impl Ending {
+    /// Reason and message, for the event and for the status of an object that another finalizer keeps.
+    pub(super) fn explain(self, edge: &Edge) -> (&'static str, String) {
+        let Edge { target, group, .. } = edge;
+        match self.why {
+            Release::Left if self.removed => (
+                reason::REMOVED,
+                format!("{target} was removed from {group}"),
+            ),
+            Release::Left => (
+                reason::REMOVED,
+                format!("{target} is not a member of {group}"),
+            ),
+            Release::NeverJoined | Release::Refused => (
+                reason::REMOVED,
+                format!("the operator has not joined {target} to {group}"),
+            ),
+            Release::Retained => (
+                reason::RETAINED,
+                format!("{target} stays a member of {group}"),
+            ),
+            Release::Shared => (
+                reason::RETAINED,
+                format!(
+                    "{target} stays a member of {group}: another SecurityGroupMembership manages it"
+                ),
+            ),
+        }
+    }
+
+    /// The event; `None` if there was no membership to remove, or none of ours.
+    #[must_use]
+    pub fn event(self, edge: &Edge) -> Option<EventRecord> {
+        let is_reported = match self.why {
+            Release::Left => self.removed,
+            Release::Retained | Release::Shared => true,
+            Release::Refused | Release::NeverJoined => false,
+        };
+        let (reason, text) = self.explain(edge);
+        is_reported.then(|| EventRecord {
+            reason: reason.to_owned(),
+            text,
+            ..EventRecord::default()
+        })
+    }
 }
 
 /// The event for going from one status to the next, if that is a transition. Its reason is that of Ready.
