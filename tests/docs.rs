@@ -232,6 +232,81 @@ fn the_contents_list_every_section() {
     }
 }
 
+/// Sources, descriptions and pages name the actor and the action. `docs/proof.md` and `docs/benchmarks.md` are reports.
+#[test]
+fn no_line_has_a_phrase_that_hides_the_actor() {
+    let mut files = vec![repository().join("README.md")];
+    for folder in ["src", "docs", "crds"] {
+        collect_files(&repository().join(folder), &mut files);
+    }
+    files.retain(|file| {
+        let is_page = file.starts_with(repository().join("docs"));
+        let is_report = file.ends_with("proof.md") || file.ends_with("benchmarks.md");
+        !is_page || file.extension().is_some_and(|kind| kind == "md") && !is_report
+    });
+    assert!(files.len() > 70, "{files:?}");
+    let mut found = Vec::new();
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
+        for (number, line) in (1..).zip(text.lines()) {
+            if let Some(phrase) = PHRASES.iter().find(|phrase| has_phrase(line, phrase)) {
+                found.push(format!("{}:{number}: {phrase}", file.display()));
+            }
+        }
+    }
+    assert_eq!(found, [""; 0]);
+    for (line, expected) in [
+        ("Nobody waits.", true),
+        ("what it is told", true),
+        ("the heirloom is heir", true),
+        ("the heirloom", false),
+        ("this told", false),
+        ("it goes_away", false),
+    ] {
+        let is_found = PHRASES.iter().any(|phrase| has_phrase(line, phrase));
+        assert_eq!(is_found, expected, "{line}");
+    }
+}
+
+const PHRASES: &[&str] = &[
+    "whoever",
+    "nobody",
+    "heir",
+    "is said",
+    "is told",
+    "is looked at",
+    "goes away",
+    "in the way",
+    "by the hundred",
+    "what is said",
+    "what is told",
+    "what is left",
+    "what was said",
+    "what was told",
+    "what was left",
+];
+
+/// Whether the line has the phrase as whole words, in any case.
+fn has_phrase(line: &str, phrase: &str) -> bool {
+    let line = line.to_lowercase();
+    let is_word = |letter: char| letter.is_alphanumeric() || letter == '_';
+    line.match_indices(phrase).any(|(start, found)| {
+        let (before, after) = (&line[..start], &line[start + found.len()..]);
+        !before.ends_with(is_word) && !after.starts_with(is_word)
+    })
+}
+
+fn collect_files(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).expect("a folder of this repository") {
+        let path = entry.expect("an entry of it").path();
+        if path.is_dir() {
+            collect_files(&path, files);
+        } else {
+            files.push(path);
+        }
+    }
+}
+
 /// The pages for users.
 const PAGES: &[&str] = &["README.md", "docs/api-changes.md", "docs/simulator.md"];
 

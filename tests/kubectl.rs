@@ -1,5 +1,12 @@
 //! What a user sees with kubectl alone: waiting, columns, explain, short names, selectors.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test ends at its first surprise"
+)]
+
 mod support;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
@@ -44,6 +51,101 @@ fn table(text: &str) -> Vec<Vec<&str>> {
     text.lines()
         .map(|line| line.split_whitespace().collect())
         .collect()
+}
+
+/// The table as kubectl prints these rows: each column but the last is padded to its longest cell and three spaces.
+/// `columns_show_readiness_and_reason` compares this with kubectl itself.
+fn printed(rows: &[Vec<&str>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        cells
+            .map(|cell| cell.chars().count())
+            .max()
+            .unwrap_or_default()
+            + 3
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let line = |row: &Vec<&str>| {
+        let cells = row.iter().zip(&widths);
+        let padded: Vec<String> = cells
+            .map(|(cell, width)| format!("{cell:width$}"))
+            .collect();
+        format!("{}\n", padded.concat().trim_end())
+    };
+    rows.iter().map(line).collect()
+}
+
+/// Every reason that a membership can have and that is not a code of the cloud: all but those that the documentation
+/// comments call reasons of accounts.
+fn own_reasons() -> Vec<&'static str> {
+    let mut reasons = Vec::new();
+    let mut comment = "";
+    for line in include_str!("../src/api/reason.rs").lines() {
+        if let Some(text) = line.strip_prefix("/// ") {
+            comment = text;
+        } else if let Some(constant) = line.strip_prefix("pub const ")
+            && !comment.starts_with("Account ")
+        {
+            reasons.extend(constant.split('"').nth(1));
+        }
+    }
+    assert!(reasons.len() > 20 && reasons.contains(&"WaitingForTarget"));
+    reasons
+}
+
+/// Columns of the table that `kubectl get sgm` prints of these targets, with these values of Ready: each reason in a row,
+/// names of 14 letters, and an age of three digits.
+fn columns_of_list(targets: &[&str], ready: &[&str]) -> usize {
+    let crds = security_group_operator::api::crds();
+    let (_, crd) = crds
+        .iter()
+        .find(|(_, crd)| crd.spec.names.kind == "SecurityGroupMembership")
+        .unwrap();
+    let shown: Vec<_> = crd.spec.versions[0]
+        .additional_printer_columns
+        .iter()
+        .flatten()
+        .filter(|column| column.priority.unwrap_or_default() == 0)
+        .collect();
+    let reasons = own_reasons();
+    let cell = |path: &str, row: usize| match path {
+        r#".status.conditions[?(@.type=="Ready")].status"# => ready[row % ready.len()],
+        r#".status.conditions[?(@.type=="Ready")].reason"# => reasons[row],
+        ".spec['instanceID','networkInterfaceID']" => targets[row % targets.len()],
+        ".spec.securityGroupID" => "sg-bp1fg655nh68xyz9abc",
+        ".metadata.creationTimestamp" => "365d",
+        _ => panic!("a new default column: {path}"),
+    };
+    let titles: Vec<String> = shown
+        .iter()
+        .map(|column| column.name.to_uppercase())
+        .collect();
+    let header = ["NAME"]
+        .into_iter()
+        .chain(titles.iter().map(String::as_str));
+    let mut rows: Vec<Vec<&str>> = vec![header.collect()];
+    rows.extend((0..reasons.len()).map(|row| {
+        let cells = shown.iter().map(|column| cell(&column.json_path, row));
+        ["web-frontend-1"].into_iter().chain(cells).collect()
+    }));
+    printed(&rows)
+        .lines()
+        .map(|line| line.chars().count())
+        .max()
+        .unwrap_or_default()
+}
+
+#[test]
+fn list_of_memberships_fits_into_100_columns() {
+    let (instance, interface) = ("i-bp1abcdefghijklmno12", "eni-bp1abcdefghijklmnop");
+    assert_eq!((instance.len(), interface.len()), (22, 23));
+    let decided = ["True", "False"];
+    assert!(columns_of_list(&[instance], &["True", "False", "Unknown"]) <= 100);
+    assert!(columns_of_list(&[instance, interface], &decided) <= 100);
+    // One column too many: an interface, a fresh object (Unknown) and one that waits (WaitingForTarget) in one list.
+    let all = columns_of_list(&[instance, interface], &["True", "False", "Unknown"]);
+    assert!(all <= 101, "{all}");
 }
 
 #[tokio::test]
@@ -99,14 +201,15 @@ async fn columns_show_readiness_and_reason() -> Result<()> {
     env.until_reason("zero", "TargetNotFound").await?;
 
     let plain = kubectl(&["get", "sgm", "-n", &env.name]).await?;
-    let mut plain = table(&plain);
+    let mut rows = table(&plain);
+    assert_eq!(printed(&rows), plain);
     assert!(
-        plain.iter().skip(1).all(|row| row.len() == 6),
-        "an empty cell in {plain:?}"
+        rows.iter().skip(1).all(|row| row.len() == 6),
+        "an empty cell in {rows:?}"
     );
-    plain.iter_mut().skip(1).for_each(|row| row.truncate(5)); // the age is what it is
+    rows.iter_mut().skip(1).for_each(|row| row.truncate(5)); // the age is what it is
     assert_eq!(
-        plain,
+        rows,
         [
             vec!["NAME", "READY", "REASON", "TARGET", "SECURITY-GROUP", "AGE"],
             vec!["eni", "True", "Joined", "eni-web", "sg-web"],

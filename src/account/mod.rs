@@ -14,14 +14,14 @@ use std::time::Duration;
 
 use futures::channel::mpsc::{UnboundedSender, unbounded};
 use futures::{StreamExt as _, TryStreamExt as _};
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{ObjectReference, Secret};
 use kube::core::PartialObjectMeta;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::{Controller, PredicateConfig, WatchStreamExt as _, watcher};
 use kube::{Api, ResourceExt};
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::{debug, warn};
 
 use crate::api::account::{CloudAccountStatus, Endpoints as EndpointSpec};
 use crate::api::membership::AccountKind;
@@ -30,9 +30,10 @@ use crate::clock::Clock;
 use crate::ecs::{self, Class, Credential, Endpoints, Transport};
 use crate::kubernetes::{self, ObjectUid, WatchLog, WatchScope};
 use crate::membership::edge::AccountKey;
-use crate::membership::event::EventRecorder;
+use crate::membership::event::{self, EventRecorder};
 use crate::membership::index::Edges;
 use crate::membership::queue::ReconcileQueue;
+use crate::membership::status::EventRecord;
 use crate::telemetry::Telemetry;
 use crate::watched::Watched;
 
@@ -90,6 +91,10 @@ pub struct LastCheck {
     failures: u32,
     /// Failed writes of the status in a row. Not counted as checks: a conflict only means that the watch lags.
     failed_writes: u32,
+    /// Why the last write of the status failed, as logged. `None` after one that succeeded.
+    failed_write: Option<(Option<u16>, String)>,
+    /// Reason and message of the last result that was logged.
+    logged: Option<(String, String)>,
     /// What its calls met.
     reach: Arc<Reach>,
     /// The status that this process wrote last, and to which UID: the watch may show an older one.
@@ -178,17 +183,26 @@ fn upsert<K: AccountObject>(context: &Context, account: &Watched<K>) {
             }
         }
         Err(error) => {
-            warn!(account = %key, %error, "cannot be read by this version of the operator");
+            let message = format!("this version of the operator cannot read it: {error}");
             context.checks().remove(&key);
-            context.directory.upsert(&key, Grants::Listed(Vec::new()));
-            context.directory.set_state(
-                &key,
-                AccountState::NotReady {
-                    stalled: true,
-                    message: format!("this version of the operator cannot read it: {error}"),
-                },
-            );
-            enqueue_memberships(context, &key);
+            let granted_before = context.directory.upsert(&key, Grants::Listed(Vec::new()));
+            let state = AccountState::NotReady {
+                stalled: true,
+                message: message.clone(),
+            };
+            let news = context.directory.set_state(&key, state);
+            if news {
+                let event = EventRecord {
+                    reason: reason::INVALID_SPEC.to_owned(),
+                    warning: true,
+                    text: message,
+                    ..EventRecord::default()
+                };
+                event::log(&key.reference(), &event);
+            }
+            if news || granted_before {
+                enqueue_memberships(context, &key);
+            }
         }
     }
 }
@@ -295,11 +309,31 @@ fn on_error<K: AccountObject>(
     context: Arc<Context>,
 ) -> Action {
     let key = key_of::<K>(&*account);
-    warn!(account = %key, %error, "the status could not be written");
+    let ObjectReference {
+        kind,
+        namespace,
+        name,
+        ..
+    } = key.reference();
     let mut checks = context.checks();
-    let failures = &mut checks.entry(key).or_default().failed_writes;
-    *failures = failures.saturating_add(1);
-    Action::requeue(Class::Transient.retry().delay(*failures).min(SECRET_PERIOD))
+    let check = checks.entry(key).or_default();
+    let code = error.code();
+    let failure = Some((code, error.to_string()));
+    if check.failed_write == failure {
+        debug!(
+            kind,
+            namespace, name, code, "the status could not be written: {error}"
+        );
+    } else {
+        warn!(
+            kind,
+            namespace, name, code, "the status could not be written: {error}"
+        );
+    }
+    check.failed_write = failure;
+    check.failed_writes = check.failed_writes.saturating_add(1);
+    let wait = Class::Transient.retry().delay(check.failed_writes);
+    Action::requeue(wait.min(SECRET_PERIOD))
 }
 
 enum Checked {
@@ -421,11 +455,7 @@ fn record(
             message: result.explain().1,
         },
     };
-    match &state {
-        AccountState::Ready(account) => info!(account = %key, uid = account.uid.as_str(), "usable"),
-        AccountState::NotReady { message, .. } => warn!(account = %key, "not usable: {message}"),
-        AccountState::Checking => {}
-    }
+    log_result(&result, key, context);
     // A key that was accepted and then could not be read must be asked about again, even if nothing changed.
     if matches!(state, AccountState::NotReady { .. }) {
         context
@@ -438,6 +468,34 @@ fn record(
         enqueue_memberships(context, key);
     }
     result
+}
+
+/// Logs a result, at WARN if the account cannot be used. The same result is logged once.
+fn log_result(result: &CheckResult, key: &AccountKey, context: &Context) {
+    let (reason, text) = result.explain();
+    let said = Some((reason.clone(), text.clone()));
+    let before = {
+        let mut checks = context.checks();
+        let check = checks.entry(key.clone()).or_default();
+        std::mem::replace(&mut check.logged, said.clone())
+    };
+    if before == said {
+        return;
+    }
+    let error = match result {
+        CheckResult::Refused(error) => Some(error),
+        CheckResult::Accepted(_) | CheckResult::NoCredentials { .. } | CheckResult::Unknown(_) => {
+            None
+        }
+    };
+    let event = EventRecord {
+        reason,
+        warning: !matches!(result, CheckResult::Accepted(_)),
+        text,
+        code: error.and_then(ecs::Error::code).map(str::to_owned),
+        request_id: error.and_then(ecs::Error::request_id).map(str::to_owned),
+    };
+    event::log(&key.reference(), &event);
 }
 
 /// When to look again without a change.
@@ -496,19 +554,25 @@ async fn write_status<K: AccountObject>(
             Err(error) => return Err(error),
         }
         for condition in status::transitions(previous, &next) {
-            let is_warning = condition.status == "False";
-            context.events.record(
-                account,
-                condition.reason.clone().into(),
-                is_warning,
-                condition.message.clone(),
-            );
+            let event = EventRecord {
+                reason: condition.reason.clone(),
+                warning: condition.status == "False",
+                text: condition.message.clone(),
+                ..EventRecord::default()
+            };
+            if condition.type_ == reason::READY {
+                // `log_result` has logged it.
+                context.events.queue(account, event);
+            } else {
+                context.events.publish(account, event);
+            }
         }
     }
     let mut checks = context.checks();
     let check = checks.entry(key.clone()).or_default();
     check.written = Some((ObjectUid::of(account), next));
     check.failed_writes = 0;
+    check.failed_write = None;
     Ok(())
 }
 
@@ -557,5 +621,248 @@ fn key_of<K: AccountObject>(account: &impl ResourceExt) -> AccountKey {
         kind: K::KIND,
         namespace: account.namespace().unwrap_or_default(),
         name: account.name_any(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU16, Ordering};
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::api::{CloudAccount, ClusterCloudAccount};
+    use crate::ecs::TestTransport;
+    use crate::telemetry::TestLog;
+
+    fn refuses(sts: &TestTransport, request_id: &str) {
+        let code = "InvalidAccessKeyId.NotFound";
+        let message = "Specified access key is not found.";
+        sts.answers(
+            404,
+            &json!({"Code": code, "Message": message, "RequestId": request_id}),
+        );
+    }
+
+    fn accepts(sts: &TestTransport) {
+        let arn = "acs:ram::123:user/operator";
+        sts.answers(
+            200,
+            &json!({"AccountId": "123", "Arn": arn, "RequestId": "R"}),
+        );
+    }
+
+    /// An API server without Secrets, which answers writes of a status with `writes`.
+    fn api_server(writes: &Arc<AtomicU16>) -> kube::Client {
+        let writes = Arc::clone(writes);
+        let answer = move |request: http::Request<kube::client::Body>| {
+            let code = match *request.method() {
+                http::Method::PATCH => writes.load(Ordering::SeqCst),
+                http::Method::GET => 404,
+                _ => 201,
+            };
+            let body = if code >= 400 {
+                json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": "no", "reason": if code == 404 { "NotFound" } else { "" }})
+            } else {
+                json!({"metadata": {"name": "default"}, "spec": {"credentials": {}}})
+            };
+            let body = kube::client::Body::from(body.to_string().into_bytes());
+            let answer = http::Response::builder().status(code).body(body);
+            std::future::ready(Ok::<_, std::convert::Infallible>(answer.unwrap()))
+        };
+        kube::Client::new(tower::service_fn(answer), "default")
+    }
+
+    struct Fixture {
+        context: Arc<Context>,
+        sts: Arc<TestTransport>,
+        writes: Arc<AtomicU16>,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let sts = Arc::<TestTransport>::default();
+            let writes = Arc::new(AtomicU16::new(200));
+            let client = api_server(&writes);
+            let clock = Clock::simulated("2026-01-01T00:00:00Z".parse().unwrap(), 1);
+            let (events, _) =
+                EventRecorder::new(client.clone(), None, Arc::default(), clock.clone());
+            let key = Credential::new("LTAI4", "secret-of-the-key", None).unwrap();
+            let context = Arc::new(Context {
+                client,
+                directory: Arc::new(Directory::new(reflector::store().0)),
+                edges: Arc::default(),
+                queue: ReconcileQueue::new(&[]).0,
+                transport: Arc::clone(&sts) as Arc<dyn Transport>,
+                operator_namespace: "operator".to_owned(),
+                default_endpoints: EndpointSpec::default(),
+                environment: Some(key),
+                telemetry: Arc::default(),
+                clock,
+                checks: Mutex::default(),
+                events,
+                scan_period: Duration::from_secs(60),
+            });
+            Self {
+                context,
+                sts,
+                writes,
+            }
+        }
+
+        /// Checks an account when its next check is due.
+        async fn check<K: AccountObject>(&self, account: Value) {
+            tokio::time::advance(Duration::from_secs(60 * 60)).await;
+            let account: Watched<K> = serde_json::from_value(account).unwrap();
+            upsert(&self.context, &account);
+            let account = Arc::new(account);
+            if let Err(error) = check(Arc::clone(&account), Arc::clone(&self.context)).await {
+                on_error(account, &error, Arc::clone(&self.context));
+            }
+        }
+    }
+
+    fn cluster_account(generation: i64) -> Value {
+        json!({
+            "metadata": {"name": "default", "uid": "u-1", "generation": generation},
+            "spec": {"credentials": {"environment": {}}, "grants": []},
+        })
+    }
+
+    fn own_account() -> Value {
+        json!({
+            "metadata": {"name": "own", "namespace": "team", "uid": "u-2", "generation": 1},
+            "spec": {"credentials": {"secretRef": {"name": "aliyun"}}},
+        })
+    }
+
+    /// The lines above DEBUG since the last call, without the parts that each line has.
+    fn new_lines(log: &TestLog, seen: &mut usize) -> Vec<Value> {
+        let mut lines = log.lines();
+        lines.retain(|line| line["level"] != "DEBUG");
+        let new = lines.split_off(*seen);
+        *seen += new.len();
+        new.into_iter()
+            .map(|mut line| {
+                let fields = line.as_object_mut().unwrap();
+                fields.remove("timestamp");
+                fields.remove("target");
+                line
+            })
+            .collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn account_state_is_logged_once_until_it_changes() {
+        let (log, _guard) = TestLog::start();
+        let seen = &mut 0;
+        let fixture = Fixture::new();
+        let refused = |request_id: &str| {
+            json!({
+                "level": "WARN",
+                "message": "InvalidAccessKeyId.NotFound: Specified access key is not found; check accessKeyID in the account's Secret; the key is unknown or disabled; next try in 5m (backs off to 30m)",
+                "kind": "ClusterCloudAccount",
+                "name": "default",
+                "reason": "InvalidAccessKeyIdNotFound",
+                "code": "InvalidAccessKeyId.NotFound",
+                "request_id": request_id,
+            })
+        };
+        let accepted = json!({
+            "level": "INFO",
+            "message": "authenticated as acs:ram::123:user/operator",
+            "kind": "ClusterCloudAccount",
+            "name": "default",
+            "reason": "CredentialsAccepted",
+        });
+        for request_id in ["R-1", "R-2", "R-3"] {
+            refuses(&fixture.sts, request_id);
+            fixture
+                .check::<ClusterCloudAccount>(cluster_account(1))
+                .await;
+        }
+        assert_eq!(new_lines(&log, seen), [refused("R-1")]);
+        accepts(&fixture.sts);
+        // An edit has it checked again.
+        for generation in [2, 2, 3] {
+            let account = cluster_account(generation);
+            fixture.check::<ClusterCloudAccount>(account).await;
+        }
+        assert_eq!(new_lines(&log, seen), [accepted]);
+        refuses(&fixture.sts, "R-4");
+        fixture
+            .check::<ClusterCloudAccount>(cluster_account(4))
+            .await;
+        assert_eq!(new_lines(&log, seen), [refused("R-4")], "lost again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lines_of_a_namespaced_account_name_its_namespace() {
+        let (log, _guard) = TestLog::start();
+        let seen = &mut 0;
+        let fixture = Fixture::new();
+        for _ in 0..3 {
+            fixture.check::<CloudAccount>(own_account()).await;
+        }
+        let expected = json!({
+            "level": "WARN",
+            "message": "spec.credentials.secretRef.name: Secret aliyun does not exist in namespace team; create it with the keys accessKeyID and accessKeySecret",
+            "kind": "CloudAccount",
+            "namespace": "team",
+            "name": "own",
+            "reason": "SecretNotFound",
+        });
+        assert_eq!(new_lines(&log, seen), [expected]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failed_status_write_is_logged_once_until_one_succeeds() {
+        let (log, _guard) = TestLog::start();
+        let seen = &mut 0;
+        let fixture = Fixture::new();
+        accepts(&fixture.sts);
+        let failures = [(403, 1), (403, 0), (500, 1), (200, 0), (500, 1)];
+        for (generation, (code, expected)) in (1..).zip(failures) {
+            fixture.writes.store(code, Ordering::SeqCst);
+            let mut account = cluster_account(generation);
+            account["metadata"]["annotations"] = json!({
+                "security-group-operator.io/reconcile-requested-at": generation.to_string(),
+            });
+            fixture.check::<ClusterCloudAccount>(account).await;
+            let mut lines = new_lines(&log, seen);
+            lines.retain(|line| line["reason"] != "CredentialsAccepted");
+            let line = json!({
+                "level": "WARN",
+                "message": "the status could not be written: no",
+                "kind": "ClusterCloudAccount",
+                "name": "default",
+                "code": code,
+            });
+            assert_eq!(lines, vec![line; expected], "{generation}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn unreadable_account_is_logged_once() {
+        let (log, _guard) = TestLog::start();
+        let seen = &mut 0;
+        let fixture = Fixture::new();
+        let mut account = cluster_account(1);
+        account["spec"]["grants"] = json!(7);
+        for _ in 0..3 {
+            fixture.check::<ClusterCloudAccount>(account.clone()).await;
+        }
+        let lines = new_lines(&log, seen);
+        assert_eq!(lines.len(), 1, "{lines:#?}");
+        let message = lines[0]["message"].as_str().unwrap();
+        assert!(
+            message.starts_with("this version of the operator cannot read it: spec.grants: "),
+            "{message}"
+        );
+        let fields = ["level", "kind", "name", "reason"].map(|field| &lines[0][field]);
+        assert_eq!(
+            fields,
+            ["WARN", "ClusterCloudAccount", "default", "InvalidSpec"]
+        );
     }
 }

@@ -73,9 +73,11 @@ pub const ENVIRONMENT_EMPTY: &str = "EnvironmentEmpty";
 pub const DRIFT_DETECTED: &str = "DriftDetected";
 /// Event: the operator joined the target again after drift.
 pub const DRIFT_REPAIRED: &str = "DriftRepaired";
-/// Event: the operator removed the target from the group because the object was deleted.
+/// Event: the operator removed the target from the group because the object was deleted. Ready=False: so it did, and only the
+/// finalizer of another controller keeps the object.
 pub const REMOVED: &str = "Removed";
-/// Event: the object was deleted and the target stays a member of the group.
+/// Event: the object was deleted and the target stays a member of the group. Ready=False: so it does, and only the finalizer of
+/// another controller keeps the object.
 pub const RETAINED: &str = "Retained";
 /// Event: what was Stalled or not Ready is Ready again.
 pub const RECOVERED: &str = "Recovered";

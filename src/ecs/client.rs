@@ -326,13 +326,7 @@ impl Client {
                 debug!(%action, request_id = %response.request_id, milliseconds, "the cloud answered");
             }
             Err(error) => {
-                let (code, request_id) = match error {
-                    Error::Api(error) => (Some(error.code.as_str()), error.request_id.as_ref()),
-                    Error::Transport { .. } | Error::BadAnswer { .. } | Error::BadRow { .. } => {
-                        (None, None)
-                    }
-                };
-                let request_id = request_id.map(RequestId::as_str);
+                let (code, request_id) = (error.code(), error.request_id());
                 debug!(%action, code, request_id, milliseconds, "{error}");
             }
         }
@@ -352,41 +346,29 @@ impl fmt::Debug for Client {
 
 #[cfg(test)]
 mod tests {
-    use futures::FutureExt as _;
-    use futures::future::BoxFuture;
+    use serde_json::json;
 
     use super::*;
+    use crate::ecs::TestTransport;
     use crate::telemetry::TestLog;
-
-    struct Answers(u16, &'static str);
-
-    impl Transport for Answers {
-        fn send(
-            &self,
-            _: http::Request<bytes::Bytes>,
-            _: Duration,
-        ) -> BoxFuture<'_, Result<http::Response<bytes::Bytes>, TransportError>> {
-            let answer = http::Response::builder().status(self.0);
-            let answer = answer.body(bytes::Bytes::from_static(self.1.as_bytes()));
-            std::future::ready(Ok(answer.unwrap())).boxed()
-        }
-    }
 
     #[tokio::test]
     async fn a_call_is_logged_with_code_and_request_id() {
         let id = "6A1B3C4D";
         for (status, body, code) in [
-            (200, r#"{"RequestId": "6A1B3C4D"}"#, None),
+            (200, json!({"RequestId": id}), None),
             (
                 404,
-                r#"{"RequestId": "6A1B3C4D", "Code": "InvalidInstanceId.NotFound", "Message": "gone"}"#,
+                json!({"RequestId": id, "Code": "InvalidInstanceId.NotFound", "Message": "gone"}),
                 Some("InvalidInstanceId.NotFound"),
             ),
         ] {
             let (log, _guard) = TestLog::start();
             let credential = Credential::new("LTAI4", "secret-of-the-key", None).unwrap();
             let endpoints = Endpoints::parse(None, None, false).unwrap();
-            let client = Client::new(Arc::new(Answers(status, body)), credential, endpoints);
+            let transport = Arc::<TestTransport>::default();
+            transport.answers(status, &body);
+            let client = Client::new(transport, credential, endpoints);
             let target = Target::Instance("i-1".parse().unwrap());
             let joined = client
                 .join_security_group(

@@ -77,6 +77,24 @@ impl Error {
         }
     }
 
+    /// The cloud's error code, if it answered with one.
+    #[must_use]
+    pub fn code(&self) -> Option<&str> {
+        match self {
+            Self::Api(error) => Some(&error.code),
+            Self::Transport { .. } | Self::BadAnswer { .. } | Self::BadRow { .. } => None,
+        }
+    }
+
+    /// The ID of the call, if the cloud answered with an error that names it.
+    #[must_use]
+    pub fn request_id(&self) -> Option<&str> {
+        match self {
+            Self::Api(error) => error.request_id.as_ref().map(RequestId::as_str),
+            Self::Transport { .. } | Self::BadAnswer { .. } | Self::BadRow { .. } => None,
+        }
+    }
+
     /// How the operator reacts to the error.
     #[must_use]
     pub fn class(&self) -> Class {

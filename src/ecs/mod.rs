@@ -36,4 +36,6 @@ pub use id::{
     AccountUid, InstanceId, NetworkInterfaceId, ParseIdError, Region, SecurityGroupId, Target,
 };
 pub use response::RequestId;
+#[cfg(test)]
+pub(crate) use transport::TestTransport;
 pub use transport::{Http, Transport, TransportError};

@@ -151,3 +151,29 @@ fn root_cause(error: &reqwest::Error) -> String {
     }
     cause.to_string()
 }
+
+/// A cloud for unit tests: gives one answer (HTTP status and body) to every request until the next one is set.
+#[cfg(test)]
+#[derive(Default)]
+pub(crate) struct TestTransport(std::sync::Mutex<(u16, String)>);
+
+#[cfg(test)]
+impl TestTransport {
+    /// Sets the answer.
+    pub(crate) fn answers(&self, status: u16, body: &serde_json::Value) {
+        *self.0.lock().unwrap() = (status, body.to_string());
+    }
+}
+
+#[cfg(test)]
+impl Transport for TestTransport {
+    fn send(
+        &self,
+        _: http::Request<Bytes>,
+        _: Duration,
+    ) -> BoxFuture<'_, Result<http::Response<Bytes>, TransportError>> {
+        let (status, body) = self.0.lock().unwrap().clone();
+        let answer = http::Response::builder().status(status);
+        std::future::ready(Ok(answer.body(body.into()).unwrap())).boxed()
+    }
+}

@@ -229,7 +229,9 @@ impl Pass {
         }
         let written = write_claim(&reference, &uid, None, None, context).await?;
         if has_finalizer(&written) {
-            remove_foreign_finalizer(&written, context).await?;
+            if let Some(written) = remove_foreign_finalizer(&written, context).await? {
+                self.written(written);
+            }
         } else {
             self.written(written);
         }
@@ -282,11 +284,11 @@ async fn write_claim(
 }
 
 /// Removes our finalizer if another field manager owns it too, for example a backup tool that restored the object with its
-/// finalizers. Under the version just written, so that no foreign change is lost.
+/// finalizers. Under the version just written, so that no foreign change is lost. Returns the object if it is readable.
 async fn remove_foreign_finalizer(
     object: &SecurityGroupMembership,
     context: &Context,
-) -> Result<(), ActError> {
+) -> Result<Option<SecurityGroupMembership>, ActError> {
     let others: Vec<&String> = object
         .finalizers()
         .iter()
@@ -312,9 +314,9 @@ async fn remove_foreign_finalizer(
     match written {
         Ok(Watched(Ok(written))) => {
             context.edges.written(&written);
-            Ok(())
+            Ok(Some(written))
         }
-        Ok(Watched(Err(_))) => Ok(()),
+        Ok(Watched(Err(_))) => Ok(None),
         Err(source) => Err(ActError::Kubernetes {
             what: "the finalizer could not be removed",
             source,

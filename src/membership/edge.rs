@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::ResourceExt as _;
 
 use crate::api::membership::{AccountKind, Origin};
@@ -91,6 +92,17 @@ impl AccountKey {
                 AccountKind::CloudAccount => namespace.to_owned(),
             },
             name: spec.account_ref.name.clone(),
+        }
+    }
+
+    /// Kind, namespace and name, for the log.
+    #[must_use]
+    pub fn reference(&self) -> ObjectReference {
+        ObjectReference {
+            kind: Some(self.kind.name().to_owned()),
+            namespace: Some(self.namespace.clone()).filter(|namespace| !namespace.is_empty()),
+            name: Some(self.name.clone()),
+            ..ObjectReference::default()
         }
     }
 }

@@ -19,7 +19,6 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::{debug, info, warn};
 
-use crate::api::SecurityGroupMembership;
 use crate::clock::Clock;
 use crate::condition::truncate;
 use crate::kubernetes::LogDeduper;
@@ -96,40 +95,46 @@ impl EventRecorder {
         (events, Writer(writer))
     }
 
-    /// Logs and queues an event about a transition of `object`.
-    pub fn publish(&self, object: &SecurityGroupMembership, note: EventRecord) {
-        self.record(object, note.reason.into(), note.warning, note.text);
+    /// Logs and queues an event about `object`.
+    pub fn publish<K: Resource<DynamicType = ()>>(&self, object: &K, event: EventRecord) {
+        log(&ObjectReference::from(ObjectRef::from_obj(object)), &event);
+        self.queue(object, event);
     }
 
-    /// Writes an event about any object.
-    pub fn record<K: Resource<DynamicType = ()>>(
-        &self,
-        object: &K,
-        reason: Cow<'static, str>,
-        warning: bool,
-        text: String,
-    ) {
-        let regarding = ObjectReference::from(ObjectRef::from_obj(object));
-        let (kind, namespace, name) = (
-            regarding.kind.as_deref(),
-            regarding.namespace.as_deref(),
-            regarding.name.as_deref(),
-        );
-        if warning {
-            warn!(kind, namespace, name, reason = &*reason, "{text}");
-        } else {
-            info!(kind, namespace, name, reason = &*reason, "{text}");
-        }
+    /// Queues an event about `object` whose sentence is in the log already.
+    pub fn queue<K: Resource<DynamicType = ()>>(&self, object: &K, event: EventRecord) {
         let queued = QueuedEvent {
-            regarding,
-            reason,
-            warning,
-            text,
+            regarding: ObjectRef::from_obj(object).into(),
+            reason: event.reason.into(),
+            warning: event.warning,
+            text: event.text,
             at: self.clock.now(),
         };
         if self.queue.try_send(queued).is_err() {
             self.telemetry.count_dropped_event();
         }
+    }
+}
+
+/// Logs the sentence of an event, a warning at WARN.
+pub fn log(regarding: &ObjectReference, event: &EventRecord) {
+    let (kind, namespace, name) = (
+        regarding.kind.as_deref(),
+        regarding.namespace.as_deref(),
+        regarding.name.as_deref(),
+    );
+    let EventRecord {
+        reason,
+        warning,
+        text,
+        code,
+        request_id,
+    } = event;
+    let (code, request_id) = (code.as_deref(), request_id.as_deref());
+    if *warning {
+        warn!(kind, namespace, name, reason, code, request_id, "{text}");
+    } else {
+        info!(kind, namespace, name, reason, code, request_id, "{text}");
     }
 }
 
@@ -232,6 +237,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
+    use crate::api::SecurityGroupMembership;
     use crate::telemetry::TestLog;
 
     fn note(text: &str) -> EventRecord {
@@ -239,6 +245,7 @@ mod tests {
             reason: "NotGranted".to_owned(),
             warning: true,
             text: text.to_owned(),
+            ..EventRecord::default()
         }
     }
 
@@ -418,6 +425,28 @@ mod tests {
         };
         let (dropped, lines) = refused(both).await;
         assert_eq!((dropped, lines.len()), (5, 2), "{lines:#?}");
+    }
+
+    #[tokio::test]
+    async fn line_of_a_refused_call_has_its_code_and_request_id() {
+        let (log, _guard) = TestLog::start();
+        let at = Timestamp::from_second(1_767_225_600).unwrap();
+        let (events, _writer) = EventRecorder::new(
+            slow_server(&Arc::default()),
+            None,
+            Arc::default(),
+            Clock::simulated(at, 1),
+        );
+        let refused = EventRecord {
+            code: Some("Forbidden.RAM".to_owned()),
+            request_id: Some("6A1B".to_owned()),
+            ..note("Forbidden.RAM: no")
+        };
+        events.publish(&object("web"), refused);
+        let lines = log.lines();
+        assert_eq!(lines.len(), 1, "{lines:#?}");
+        assert_eq!(lines[0]["code"], "Forbidden.RAM");
+        assert_eq!(lines[0]["request_id"], "6A1B");
     }
 
     #[tokio::test]

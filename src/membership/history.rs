@@ -15,6 +15,7 @@ use crate::kubernetes::ObjectUid;
 
 use super::decide::{REPAIR_LIMIT, REPAIR_WINDOW_MINUTES, ReconcileOutcome};
 use super::scan::CLOUD_READ_LAG;
+use super::status::Ending;
 
 /// In a repair loop, one repair is allowed per this period (1 hour).
 const LOOP_PERIOD: Duration = Duration::from_secs(60 * 60);
@@ -48,6 +49,8 @@ struct Rare {
     forbidden_since: Option<Instant>,
     /// Whether every Join under the current claim was rejected or never sent.
     never_joined: bool,
+    /// What the deletion made of the membership, until the status says so.
+    ending: Option<Ending>,
 }
 
 impl History {
@@ -120,6 +123,16 @@ impl History {
             None if may_have_joined => {}
             None => entries.entry(uid.clone()).or_default().never_joined = true,
         }
+    }
+
+    /// Stores what the deletion of an object has made of its membership, for the status of an object that others keep.
+    pub fn keep_ending(&self, uid: &ObjectUid, ending: Ending) {
+        self.lock().entry(uid.clone()).or_default().ending = Some(ending);
+    }
+
+    /// What the deletion has made of the membership, if the status does not say so yet.
+    pub fn ending(&self, uid: &ObjectUid) -> Option<Ending> {
+        self.lock().get(uid)?.ending
     }
 
     /// Start of the current wait for the target, or `None` if `outcome` is not a wait. Falls back to `reported` (from the

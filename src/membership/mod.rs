@@ -76,7 +76,7 @@ pub struct Context {
     /// Which passes may begin.
     pub admission: Arc<Admission>,
     writes: Semaphore,
-    refusals: LogDeduper,
+    logged: LogDeduper,
     history: History,
     unlisted_scopes: AtomicUsize,
 }
@@ -106,7 +106,7 @@ impl Context {
             queue,
             events,
             telemetry,
-            refusals: LogDeduper::default(),
+            logged: LogDeduper::default(),
             writes: Semaphore::new(usize::from(settings.max_writes_in_flight)),
             history: History::new(clock.clone()),
             clock,
@@ -250,19 +250,14 @@ async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Action,
             );
             // What it said before must be known, or it would be said anew each time.
             let previous = status::parse_lenient(&invalid.status);
-            return pass::invalid_spec(&invalid.metadata, Some(&previous), message, &context).await;
+            return pass::invalid_spec(&object, Some(&previous), message, &context).await;
         }
     };
     let edge = match Edge::try_from(&readable.spec) {
         Ok(edge) => edge,
         Err(error) => {
-            return pass::invalid_spec(
-                &readable.metadata,
-                readable.status.as_ref(),
-                error.to_string(),
-                &context,
-            )
-            .await;
+            let previous = readable.status.as_ref();
+            return pass::invalid_spec(&object, previous, error.to_string(), &context).await;
         }
     };
     let namespace = readable.namespace().unwrap_or_default();
@@ -335,7 +330,7 @@ fn on_error(object: Arc<Object>, error: &ActError, context: Arc<Context>) -> Act
     let uid = ObjectUid::of(&*object).unwrap_or_default();
     let wait = context.history.after_error(&uid);
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
-    log_failure(error, &namespace, &name, wait, &context.refusals);
+    log_failure(error, &namespace, &name, wait, &context.logged);
     Action::requeue(wait)
 }
 

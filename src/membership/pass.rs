@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use kube::api::ObjectMeta;
 use kube::runtime::controller::Action;
-use kube::{Api, ResourceExt as _};
+use kube::{Api, Resource as _, ResourceExt as _};
 use tracing::{debug, warn};
 
 use crate::api::membership::SecurityGroupMembershipStatus;
@@ -18,11 +18,11 @@ use crate::watched::Watched;
 
 use super::act::ActError;
 use super::admission::Slot;
-use super::decide::{Attempt, ReconcileOutcome, Release, Step, TargetView, decide};
+use super::decide::{Attempt, ReconcileOutcome, Step, TargetView, decide};
 use super::edge::Edge;
 use super::observe::Pass;
 use super::scan::Observation;
-use super::status::{self, EventRecord, StatusInput};
+use super::status::{self, Ending, EventRecord, Held, StatusInput};
 use super::{Context, Object};
 
 /// Observes, decides and acts until nothing is left to do, and then says so.
@@ -67,6 +67,10 @@ pub(super) async fn run(
         held_for: pass.slot.held_for(),
         account_uid: account_uid.as_ref(),
         reconcile_requested_at: pass.reconcile_requested_at.as_deref(),
+        held: context.history.ending(&uid).map(|ending| Held {
+            ending,
+            finalizers: pass.object().finalizers(),
+        }),
     };
     let next = status::status(&previous, pass.generation, &input, now);
     let event = match outcome {
@@ -77,6 +81,7 @@ pub(super) async fn run(
                 "the operator joined {} to {} again",
                 pass.edge.target, pass.edge.group
             ),
+            ..EventRecord::default()
         }),
         _ => next
             .as_ref()
@@ -112,8 +117,12 @@ pub(super) fn status_hash(status: Option<&SecurityGroupMembershipStatus>) -> u64
     hasher.finish()
 }
 
-/// What a scan has to find for this object to have nothing to do; none where the pass did not look.
+/// The observation that a scan must reproduce for this object to stay idle. `None` if this pass did not read the target, and
+/// for a deleted object that others keep: no scan reads its target.
 fn observation_of(pass: &Pass, outcome: ReconcileOutcome) -> Option<Observation> {
+    if outcome == ReconcileOutcome::Gone {
+        return None;
+    }
     let ready = matches!(outcome, ReconcileOutcome::Ready { .. });
     match pass.observed.target {
         TargetView::Unread | TargetView::Unreadable(_) => None,
@@ -162,7 +171,15 @@ async fn run_steps(
             Step::TransferOwnership => pass.transfer_ownership(context).await?,
             Step::Release(why) => {
                 pass.release(context).await?;
-                if let Some(event) = release_event(pass, why) {
+                let ending = Ending {
+                    why,
+                    removed: pass.removed,
+                };
+                // Kept until the status is written: a pass that meets a conflict there does not release again.
+                if pass.desired.deleting && !pass.object().finalizers().is_empty() {
+                    context.history.keep_ending(uid, ending);
+                }
+                if let Some(event) = ending.event(&pass.edge) {
                     context.publish(pass, event);
                 }
             }
@@ -198,39 +215,13 @@ fn report_drift(pass: &Pass, uid: &ObjectUid, context: &Context) {
                 "{} was removed from {} by another actor",
                 pass.edge.target, pass.edge.group
             ),
+            ..EventRecord::default()
         };
         context.publish(pass, event);
     }
     if pass.observed.attempt == Attempt::Joined {
         context.history.repaired(uid);
     }
-}
-
-fn release_event(pass: &Pass, why: Release) -> Option<EventRecord> {
-    let Edge { target, group, .. } = &pass.edge;
-    let (reason, text) = match why {
-        Release::Left if pass.removed => (
-            reason::REMOVED,
-            format!("{target} was removed from {group}"),
-        ),
-        Release::Retained => (
-            reason::RETAINED,
-            format!("{target} stays a member of {group}"),
-        ),
-        Release::Shared => (
-            reason::RETAINED,
-            format!(
-                "{target} stays a member of {group}: another SecurityGroupMembership manages it"
-            ),
-        ),
-        // There was no membership to remove, or none of ours.
-        Release::Left | Release::Refused | Release::NeverJoined => return None,
-    };
-    Some(EventRecord {
-        reason: reason.to_owned(),
-        warning: false,
-        text,
-    })
 }
 
 const fn outcome_label(outcome: ReconcileOutcome) -> &'static str {
@@ -254,11 +245,12 @@ const fn outcome_label(outcome: ReconcileOutcome) -> &'static str {
 
 /// The spec names no edge: said once, and looked at again when it changes.
 pub(super) async fn invalid_spec(
-    metadata: &ObjectMeta,
+    object: &Object,
     previous: Option<&SecurityGroupMembershipStatus>,
     message: String,
     context: &Context,
 ) -> Result<Action, ActError> {
+    let metadata = object.meta();
     let empty = SecurityGroupMembershipStatus::default();
     let previous = previous.unwrap_or(&empty);
     let condition = |type_, status| NewCondition {
@@ -282,8 +274,12 @@ pub(super) async fn invalid_spec(
     };
     if next != *previous {
         match write_status(metadata, &next, context).await {
-            Ok(()) | Err(ActError::ObjectGone) => {}
+            Ok(()) => {}
+            Err(ActError::ObjectGone) => return Ok(Action::await_change()),
             Err(error) => return Err(error),
+        }
+        if let Some(event) = status::event_for(previous, &next, ReconcileOutcome::Undecided) {
+            context.events.publish(object, event);
         }
     }
     Ok(Action::await_change())

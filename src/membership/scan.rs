@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use futures::future::{AbortHandle, abortable};
 use tokio::time::Instant;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::account::directory::AccountState;
 use crate::account::session::CallError;
-use crate::ecs::MAX_IDS_PER_CALL;
-use crate::ecs::{Target, TargetDescription};
+use crate::ecs::{Class, Error, MAX_IDS_PER_CALL, Region, Target, TargetDescription};
+use crate::kubernetes::LogDeduper;
 
 use super::Context;
-use super::edge::AccountRegion;
+use super::edge::{AccountKey, AccountRegion};
 use super::index::Edges;
 
 /// How often accounts and regions that appeared or disappeared are looked up, and how often [`run`] does its other work.
@@ -175,12 +175,135 @@ async fn scan_batch(context: &Context, account_region: &AccountRegion, batch: &[
                 return;
             }
             Err(CallError::Failed(error)) => {
-                debug!(%account, %region, %error, "scan failed; the next one will tell");
+                log_failure(account, region, &error, &context.logged);
                 return;
             }
         }
     };
     for object in context.edges.changed(account_region, batch, &found) {
         context.queue.enqueue(&object);
+    }
+}
+
+/// Logs why a scan failed: at WARN once per cause, otherwise at DEBUG. A throttle only makes the scan slower.
+fn log_failure(account: &AccountKey, region: &Region, error: &Error, logged: &LogDeduper) {
+    let regarding = account.reference();
+    let (kind, namespace, name) = (regarding.kind, regarding.namespace, regarding.name);
+    let reason = error.reason();
+    let (code, request_id) = (error.code(), error.request_id());
+    let text = format!("the scan failed and is repeated after one scan period: {error}");
+    if error.class() != Class::Throttled
+        && logged.is_first(&format!("scan {account} {region} {error}"))
+    {
+        warn!(kind, namespace, name, %region, reason, code, request_id, "{text}");
+    } else {
+        debug!(kind, namespace, name, %region, reason, code, request_id, "{text}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::runtime::reflector;
+    use serde_json::json;
+
+    use super::*;
+    use crate::account::directory::{Directory, Grants};
+    use crate::account::session::AccountSession;
+    use crate::api::account::Endpoints as EndpointSpec;
+    use crate::api::membership::AccountKind;
+    use crate::args::{LogFormat, Settings};
+    use crate::clock::Clock;
+    use crate::ecs::{Client, Credential, Endpoints, TestTransport};
+    use crate::kubernetes::WatchScope;
+    use crate::membership::event::EventRecorder;
+    use crate::membership::queue::ReconcileQueue;
+    use crate::telemetry::TestLog;
+
+    /// A context with one usable account, whose calls `cloud` answers.
+    fn context(account: &AccountKey, cloud: &Arc<TestTransport>) -> Context {
+        let unused = |_: http::Request<kube::client::Body>| {
+            std::future::pending::<Result<http::Response<kube::client::Body>, std::io::Error>>()
+        };
+        let kubernetes = kube::Client::new(tower::service_fn(unused), "default");
+        let clock = Clock::system();
+        let credential = Credential::new("LTAI4", "secret-of-the-key", None).unwrap();
+        let endpoints = Endpoints::parse(None, None, false).unwrap();
+        let client = Client::new(Arc::clone(cloud) as _, credential, endpoints);
+        let session = AccountSession::new(client, "123".into(), Arc::default(), Arc::default());
+        let directory = Directory::new(reflector::store().0);
+        directory.upsert(account, Grants::OwnNamespace);
+        directory.set_state(account, AccountState::Ready(Arc::new(session)));
+        let (events, _) =
+            EventRecorder::new(kubernetes.clone(), None, Arc::default(), clock.clone());
+        let settings = Settings {
+            listen: None,
+            scopes: vec![WatchScope::All],
+            operator_namespace: "operator".to_owned(),
+            default_endpoints: EndpointSpec::default(),
+            environment: None,
+            scan_period: Duration::from_secs(60),
+            max_writes_in_flight: 1,
+            instance: None,
+            log_format: LogFormat::Json,
+            log_filter: String::new(),
+        };
+        Context::new(
+            kubernetes,
+            Arc::default(),
+            Arc::new(directory),
+            ReconcileQueue::new(&[]).0,
+            events,
+            Arc::default(),
+            clock,
+            &settings,
+        )
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failed_scan_is_logged_once_per_cause() {
+        let (log, _guard) = TestLog::start();
+        let account = AccountKey {
+            kind: AccountKind::CloudAccount,
+            namespace: "team".to_owned(),
+            name: "own".to_owned(),
+        };
+        let cloud = Arc::default();
+        let context = context(&account, &cloud);
+        let account_region = AccountRegion {
+            account,
+            region: "cn-hangzhou".parse().unwrap(),
+        };
+        let batch = [Target::Instance("i-1".parse().unwrap())];
+        let failures = [
+            ("WARN", 403, "Forbidden.RAM", "R-1"),
+            ("DEBUG", 403, "Forbidden.RAM", "R-2"),
+            ("WARN", 503, "ServiceUnavailable", "R-3"),
+            // The scans wait for the limit by themselves.
+            ("DEBUG", 400, "Throttling.User", "R-4"),
+        ];
+        for (_, status, code, request_id) in failures {
+            let body = json!({"Code": code, "Message": "No.", "RequestId": request_id});
+            cloud.answers(status, &body);
+            scan_batch(&context, &account_region, &batch).await;
+        }
+        let mut lines = log.lines();
+        lines.retain(|line| line["target"] == "security_group_operator::membership::scan");
+        assert_eq!(lines.len(), failures.len(), "{lines:#?}");
+        for (mut line, (level, _, code, request_id)) in lines.into_iter().zip(failures) {
+            line.as_object_mut().unwrap().remove("timestamp");
+            let expected = json!({
+                "level": level,
+                "message": format!("the scan failed and is repeated after one scan period: {code}: No."),
+                "target": "security_group_operator::membership::scan",
+                "kind": "CloudAccount",
+                "namespace": "team",
+                "name": "own",
+                "region": "cn-hangzhou",
+                "reason": code.replace('.', ""),
+                "code": code,
+                "request_id": request_id,
+            });
+            assert_eq!(line, expected);
+        }
     }
 }

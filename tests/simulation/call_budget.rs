@@ -209,6 +209,7 @@ fn invalid_spec_is_reported_once_per_generation() {
         ask(&world, "m");
         seconds(10.0).await;
         assert_eq!(world.monitor.effects(), effects);
+        assert_eq!(told(&world, "m"), ["InvalidSpec"]);
         world.patch("m", json!({"spec": {"networkInterfaceID": Value::Null}}));
         seconds(10.0).await;
         assert_eq!(object()["status"]["observedGeneration"], 2);
@@ -229,6 +230,7 @@ fn unreadable_object_is_reported_once() {
         ask(&world, "m");
         seconds(10.0).await;
         assert_eq!(world.monitor.effects(), effects);
+        assert_eq!(told(&world, "m"), ["InvalidSpec"]);
         world.patch("m", json!({"spec": {"deletionPolicy": "Remove"}}));
         seconds(10.0).await;
         assert_eq!(reason(&world, "m", "Ready"), "Joined");

@@ -14,6 +14,7 @@ mod api_server;
 mod call_budget;
 mod crash;
 mod crowds;
+mod foreign_finalizers;
 mod known;
 mod link;
 mod long_running;

@@ -57,6 +57,27 @@ fn stalled_and_drift_are_warnings_with_the_ready_message() {
 }
 
 #[test]
+fn event_of_a_refusal_has_its_code_and_request_id() {
+    let nothing = SecurityGroupMembershipStatus::default();
+    let mut refusals = 0;
+    for end in ends() {
+        let mut said = say(&nothing, &end, false, 0).unwrap_or_default();
+        if let Some(error) = &mut said.last_error {
+            error.request_id = Some("6A1B".to_owned());
+        }
+        let Some(event) = event_for(&nothing, &said, end.0) else {
+            continue;
+        };
+        let error = said.last_error.as_ref();
+        assert_eq!(event.code, error.and_then(|error| error.code.clone()));
+        let request_id = error.and_then(|error| error.request_id.clone());
+        assert_eq!(event.request_id, request_id, "{event:?}");
+        refusals += usize::from(event.code.is_some());
+    }
+    assert!(refusals > 0);
+}
+
+#[test]
 fn each_problem_and_its_recovery_are_reported() {
     let reason = |before, after| queued(before, after).map(|event| event.reason);
     assert_eq!(

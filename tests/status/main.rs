@@ -18,11 +18,11 @@ use security_group_operator::ecs::{
     Action, ApiError, Class, Error, TargetDescription, TargetState, TransportError,
 };
 use security_group_operator::membership::decide::{
-    Access, Attempt, Observed, ReconcileOutcome, Sharing, TargetView,
+    Access, Attempt, Observed, ReconcileOutcome, Release, Sharing, TargetView,
 };
 use security_group_operator::membership::edge::Edge;
 use security_group_operator::membership::status::{
-    StatusInput, event_for, parse_lenient, status, waits_since,
+    Ending, Held, StatusInput, event_for, parse_lenient, status, waits_since,
 };
 
 fn edge() -> Edge {
@@ -149,6 +149,7 @@ fn input<'a>(edge: &'a Edge, observed: &'a Observed, outcome: ReconcileOutcome) 
         held_for: Duration::ZERO,
         account_uid: None,
         reconcile_requested_at: None,
+        held: None,
     }
 }
 
@@ -192,6 +193,86 @@ fn unchanged_outcome_writes_no_status() {
                 );
             }
         }
+    }
+}
+
+#[test]
+fn held_object_says_what_became_of_the_membership() {
+    let joined = SecurityGroupMembershipStatus {
+        origin: Some(Origin::Joined),
+        ..SecurityGroupMembershipStatus::default()
+    };
+    let (edge, observed) = (edge(), observed(Access::Usable));
+    let gone = |held| {
+        let input = StatusInput {
+            deleting: true,
+            held,
+            ..input(&edge, &observed, ReconcileOutcome::Gone)
+        };
+        status(&joined, Some(2), &input, at(0))
+    };
+    assert_eq!(gone(None), None, "nothing keeps it");
+    let finalizers = ["example.com/hold".to_owned()];
+    for (why, removed, reason, event, message) in [
+        (
+            Release::Left,
+            true,
+            "Removed",
+            true,
+            "i-1 was removed from sg-1",
+        ),
+        (
+            Release::Left,
+            false,
+            "Removed",
+            false,
+            "i-1 is not a member of sg-1",
+        ),
+        (
+            Release::NeverJoined,
+            false,
+            "Removed",
+            false,
+            "the operator has not joined i-1 to sg-1",
+        ),
+        (
+            Release::Retained,
+            false,
+            "Retained",
+            true,
+            "i-1 stays a member of sg-1",
+        ),
+        (
+            Release::Shared,
+            false,
+            "Retained",
+            true,
+            "i-1 stays a member of sg-1: another SecurityGroupMembership manages it",
+        ),
+    ] {
+        let ending = Ending { why, removed };
+        let held = Held {
+            ending,
+            finalizers: &finalizers,
+        };
+        let said = gone(Some(held)).unwrap();
+        let ready = find(&said.conditions, "Ready").unwrap();
+        assert_eq!(
+            (ready.status.as_str(), ready.reason.as_str()),
+            ("False", reason)
+        );
+        let until = "the object stays until finalizer example.com/hold is removed";
+        assert_eq!(ready.message, format!("{message}; {until}"));
+        assert!(!is_true(&said.conditions, "Stalled") && !is_true(&said.conditions, "Reconciling"));
+        assert_eq!((said.origin, said.observed_generation), (None, Some(2)));
+        let reported = ending.event(&edge).map(|event| (event.reason, event.text));
+        let expected = (reason.to_owned(), message.to_owned());
+        assert_eq!(reported, event.then_some(expected));
+        assert_eq!(
+            event_for(&joined, &said, ReconcileOutcome::Gone),
+            None,
+            "one event"
+        );
     }
 }
 

@@ -129,6 +129,7 @@ fn finished(
         held_for: std::time::Duration::ZERO,
         account_uid: None,
         reconcile_requested_at: None,
+        held: None,
     };
     let previous = stored.status.clone().unwrap_or_default();
     status(

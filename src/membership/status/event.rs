@@ -6,10 +6,11 @@ use crate::api::membership::SecurityGroupMembershipStatus;
 use crate::api::reason;
 use crate::condition;
 
-use super::super::decide::ReconcileOutcome;
+use super::super::decide::{ReconcileOutcome, Release};
+use super::super::edge::Edge;
 
 /// An event that a change of status is worth.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EventRecord {
     /// Event reason.
     pub reason: String,
@@ -17,6 +18,66 @@ pub struct EventRecord {
     pub warning: bool,
     /// For a human.
     pub text: String,
+    /// The cloud's error code, if a refusal of the cloud is the cause. Only in the log: the text names it for users.
+    pub code: Option<String>,
+    /// The cloud's ID of the refused call. Only in the log.
+    pub request_id: Option<String>,
+}
+
+/// What the deletion of an object has made of its membership.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// Why the operator removed its finalizer.
+    pub why: Release,
+    /// Whether the cloud accepted a Leave.
+    pub removed: bool,
+}
+
+impl Ending {
+    /// Reason and message, for the event and for the status of an object that another finalizer keeps.
+    pub(super) fn explain(self, edge: &Edge) -> (&'static str, String) {
+        let Edge { target, group, .. } = edge;
+        match self.why {
+            Release::Left if self.removed => (
+                reason::REMOVED,
+                format!("{target} was removed from {group}"),
+            ),
+            Release::Left => (
+                reason::REMOVED,
+                format!("{target} is not a member of {group}"),
+            ),
+            Release::NeverJoined | Release::Refused => (
+                reason::REMOVED,
+                format!("the operator has not joined {target} to {group}"),
+            ),
+            Release::Retained => (
+                reason::RETAINED,
+                format!("{target} stays a member of {group}"),
+            ),
+            Release::Shared => (
+                reason::RETAINED,
+                format!(
+                    "{target} stays a member of {group}: another SecurityGroupMembership manages it"
+                ),
+            ),
+        }
+    }
+
+    /// The event; `None` if there was no membership to remove, or none of ours.
+    #[must_use]
+    pub fn event(self, edge: &Edge) -> Option<EventRecord> {
+        let is_reported = match self.why {
+            Release::Left => self.removed,
+            Release::Retained | Release::Shared => true,
+            Release::Refused | Release::NeverJoined => false,
+        };
+        let (reason, text) = self.explain(edge);
+        is_reported.then(|| EventRecord {
+            reason: reason.to_owned(),
+            text,
+            ..EventRecord::default()
+        })
+    }
 }
 
 /// The event for going from one status to the next, if that is a transition. Its reason is that of Ready.
@@ -29,10 +90,13 @@ pub fn event_for(
     let before = |type_| true_condition(previous, type_);
     let after = |type_| true_condition(next, type_);
     let event = |reason: &str, warning, condition: &Condition| {
+        let error = next.last_error.as_ref();
         Some(EventRecord {
             reason: reason.to_owned(),
             warning,
             text: condition.message.clone(),
+            code: error.and_then(|error| error.code.clone()),
+            request_id: error.and_then(|error| error.request_id.clone()),
         })
     };
     let changed = |type_| match (before(type_), after(type_)) {

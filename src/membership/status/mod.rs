@@ -20,7 +20,7 @@ use super::edge::Edge;
 
 use self::summary::{Summary, summarize};
 
-pub use self::event::{EventRecord, event_for};
+pub use self::event::{Ending, EventRecord, event_for};
 pub use self::summary::{STUCK_AFTER, waits_since};
 
 /// The types of condition that are written.
@@ -57,6 +57,17 @@ pub struct StatusInput<'a> {
     pub account_uid: Option<&'a AccountUid>,
     /// Value of the annotation `reconcile-requested-at`.
     pub reconcile_requested_at: Option<&'a str>,
+    /// What keeps an object from which the operator has removed its finalizer.
+    pub held: Option<Held<'a>>,
+}
+
+/// A deleted object that finalizers of others keep.
+#[derive(Clone, Copy, Debug)]
+pub struct Held<'a> {
+    /// What the deletion has made of the membership.
+    pub ending: Ending,
+    /// The finalizers that are left.
+    pub finalizers: &'a [String],
 }
 
 /// The status after this pass, or `None` if it would say nothing new.
@@ -99,6 +110,7 @@ fn described(
         conditions,
         origin: match input.outcome {
             ReconcileOutcome::Ready { origin, .. } => origin,
+            ReconcileOutcome::Gone => None,
             _ => previous.origin,
         },
         account_uid: input

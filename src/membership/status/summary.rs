@@ -15,7 +15,7 @@ use super::super::decide::{
     Access, REPAIR_LIMIT, REPAIR_WINDOW_MINUTES, ReconcileOutcome, TargetView,
 };
 use super::super::edge::Edge;
-use super::StatusInput;
+use super::{Held, StatusInput};
 
 /// How long a target may be between states before it counts as stuck.
 pub const STUCK_AFTER: Duration = Duration::from_secs(30 * 60);
@@ -126,10 +126,9 @@ pub(super) fn summarize(
     let target = &edge.target;
     let group = &edge.group;
     Some(match outcome {
-        ReconcileOutcome::Undecided
-        | ReconcileOutcome::Gone
-        // `super::suspended` writes it.
-        | ReconcileOutcome::Suspended => return None,
+        // `super::suspended` writes the status of a suspended object.
+        ReconcileOutcome::Undecided | ReconcileOutcome::Suspended => return None,
+        ReconcileOutcome::Gone => return input.held.map(|held| held_by_others(edge, held)),
         ReconcileOutcome::Ready { origin, shared, .. } => ready(edge, origin, shared),
         ReconcileOutcome::Waiting => waiting(previous, input, now),
         ReconcileOutcome::WouldJoin => Summary::simple(
@@ -190,6 +189,22 @@ fn ready(edge: &Edge, origin: Option<Origin>, shared: bool) -> Summary {
         ),
     };
     Summary::simple(Status::True, reason, message, Phase::Complete)
+}
+
+/// The last status of a deleted object that finalizers of others keep.
+fn held_by_others(edge: &Edge, held: Held<'_>) -> Summary {
+    let (reason, message) = held.ending.explain(edge);
+    let (finalizers, are) = match held.finalizers {
+        [_] => ("finalizer", "is"),
+        _ => ("finalizers", "are"),
+    };
+    let names = held.finalizers.join(", ");
+    Summary::simple(
+        Status::False,
+        reason,
+        format!("{message}; the object stays until {finalizers} {names} {are} removed"),
+        Phase::Complete,
+    )
 }
 
 fn waiting(
