@@ -589,3 +589,230 @@ impl Passes {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::{FutureExt as _, Stream, StreamExt as _};
+
+    use super::*;
+    use crate::ecs::{ApiError, Error};
+    use crate::kubernetes::WatchScope;
+    use crate::membership::Object;
+
+    struct Fixture {
+        admission: Arc<Admission>,
+        queue: std::pin::Pin<Box<dyn Stream<Item = ObjectRef<Object>> + Send>>,
+        limiter: Arc<CallLimiter>,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let (queue, mut queues) = ReconcileQueue::new(&[WatchScope::All]);
+            Self {
+                admission: Arc::new(Admission::new(queue)),
+                queue: queues.remove(0).boxed(),
+                limiter: Arc::default(),
+            }
+        }
+
+        /// A limiter that admits `limit` calls per minute, from one second on.
+        fn limit(&self, limit: u32) {
+            let throttled = Error::Api(ApiError {
+                action: Action::JoinSecurityGroup,
+                status: 400,
+                code: "Throttling.User".to_owned(),
+                message: String::new(),
+                request_id: None,
+                access_denied_detail: None,
+                retry_after: Some(Duration::from_secs(1)),
+                limit: Some(limit),
+            });
+            self.limiter
+                .note(&region(), Action::JoinSecurityGroup, Some(&throttled));
+        }
+
+        fn enter(&self, applicant: &Applicant) -> Option<Slot> {
+            self.admission.enter(applicant.clone())
+        }
+
+        /// The objects that were enqueued since the last look.
+        fn enqueued(&mut self) -> Vec<String> {
+            let next = || self.queue.next().now_or_never()?;
+            std::iter::from_fn(next).map(|object| object.name).collect()
+        }
+
+        /// Lets the timer run for so long, and says which objects were enqueued.
+        async fn after(&mut self, seconds: f64) -> Vec<String> {
+            let time = Duration::from_secs_f64(seconds);
+            let _ = tokio::time::timeout(time, self.admission.run()).await;
+            self.enqueued()
+        }
+
+        fn is_empty(&self) -> bool {
+            let state = self.admission.lock();
+            state.lines.is_empty() && state.waits_in.is_empty()
+        }
+    }
+
+    fn region() -> Region {
+        "cn-hangzhou".parse().unwrap()
+    }
+
+    /// `namespace/name`, with a target of that name.
+    fn applicant(object: &str) -> Applicant {
+        let (namespace, name) = object.split_once('/').unwrap();
+        Applicant {
+            uid: object.into(),
+            object: ObjectRef::new(name).within(namespace),
+            line: (Some("123".into()), region()),
+            target: Target::Instance(format!("i-{name}").parse().unwrap()),
+            urgency: Urgency::User,
+        }
+    }
+
+    fn at_target(object: &str, target: &str) -> Applicant {
+        Applicant {
+            target: Target::Instance(target.parse().unwrap()),
+            ..applicant(object)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn full_line_delays_no_other_and_namespaces_take_turns() {
+        let mut fixture = Fixture::new();
+        let mut held: Vec<Slot> = (0..PASSES_IN_FLIGHT)
+            .map(|number| fixture.enter(&applicant(&format!("a/n{number}"))).unwrap())
+            .collect();
+        for object in ["a/x1", "a/x2", "a/x3", "b/y1"] {
+            assert!(fixture.enter(&applicant(object)).is_none(), "{object}");
+        }
+        let elsewhere = Applicant {
+            line: (Some("456".into()), region()),
+            ..applicant("a/z1")
+        };
+        assert!(fixture.enter(&elsewhere).is_some());
+        // They are admitted together, when there are slots for all of them.
+        held.truncate(PASSES_IN_FLIGHT - 3);
+        assert_eq!(fixture.enqueued(), [""; 0]);
+        held.pop();
+        assert_eq!(fixture.enqueued(), ["x1", "y1", "x2", "x3"]);
+        assert!(
+            fixture.enter(&applicant("a/new")).is_none(),
+            "no slot is free"
+        );
+        held.push(fixture.enter(&applicant("b/y1")).unwrap());
+        held.clear();
+        for object in ["a/x1", "a/x2", "a/x3", "a/new"] {
+            assert!(fixture.enter(&applicant(object)).is_some(), "{object}");
+        }
+        assert!(fixture.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn free_slots_are_given_away_after_a_second() {
+        let mut fixture = Fixture::new();
+        let mut held: Vec<Slot> = (0..PASSES_IN_FLIGHT)
+            .map(|number| fixture.enter(&applicant(&format!("a/n{number}"))).unwrap())
+            .collect();
+        for object in ["a/x1", "a/x2"] {
+            assert!(fixture.enter(&applicant(object)).is_none());
+        }
+        held.pop();
+        assert_eq!(fixture.after(0.9).await, [""; 0]);
+        assert_eq!(fixture.after(0.2).await, ["x1"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_pass_per_target_and_the_next_follows_at_once() {
+        let mut fixture = Fixture::new();
+        let first = fixture.enter(&at_target("a/x1", "i-1")).unwrap();
+        for object in ["a/x2", "b/x3"] {
+            assert!(fixture.enter(&at_target(object, "i-1")).is_none());
+        }
+        let other = fixture.enter(&at_target("a/y", "i-2")).unwrap();
+        drop(other);
+        assert_eq!(fixture.enqueued(), [""; 0]);
+        drop(first);
+        assert_eq!(fixture.enqueued(), ["x2"]);
+        let second = fixture.enter(&at_target("a/x2", "i-1")).unwrap();
+        assert!(fixture.enter(&at_target("b/x3", "i-1")).is_none());
+        drop(second);
+        assert_eq!(fixture.enqueued(), ["x3"]);
+        drop(fixture.enter(&at_target("b/x3", "i-1")).unwrap());
+        assert!(fixture.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn deleted_objects_leave_their_places() {
+        let mut fixture = Fixture::new();
+        let first = fixture.enter(&at_target("a/x1", "i-1")).unwrap();
+        for object in ["a/x2", "a/x3"] {
+            assert!(fixture.enter(&at_target(object, "i-1")).is_none());
+        }
+        fixture.admission.forget(&"a/x2".into());
+        drop(first);
+        assert_eq!(fixture.enqueued(), ["x3"]);
+        // Its slot was reserved.
+        assert!(fixture.enter(&at_target("a/x4", "i-1")).is_none());
+        fixture.admission.forget(&"a/x3".into());
+        assert_eq!(fixture.enqueued(), ["x4"]);
+        // Its pass is in flight, and waits for a call at its end.
+        let mut last = fixture.enter(&at_target("a/x4", "i-1")).unwrap();
+        fixture.admission.forget(&"a/x4".into());
+        last.wait_for(Action::JoinSecurityGroup, &fixture.limiter);
+        drop(last);
+        assert_eq!(fixture.after(60.0).await, [""; 0]);
+        assert!(fixture.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn throttled_objects_follow_as_the_limit_admits() {
+        let mut fixture = Fixture::new();
+        fixture.limit(60);
+        let join = Action::JoinSecurityGroup;
+        for object in ["a/x1", "a/x2", "a/x3", "a/x4", "a/x5", "b/y1"] {
+            let mut slot = fixture.enter(&applicant(object)).unwrap();
+            assert!(slot.reserve(join, &fixture.limiter).is_err(), "{object}");
+        }
+        assert_eq!(fixture.enqueued(), [""; 0]);
+        // A burst of three, then one call per 0.98 s.
+        assert_eq!(fixture.after(1.1).await, ["x1", "y1", "x2"]);
+        assert_eq!(fixture.after(1.0).await, ["x3"]);
+        // An object that comes now stands behind those who wait.
+        let mut late = fixture.enter(&applicant("a/late")).unwrap();
+        assert!(late.reserve(join, &fixture.limiter).is_err());
+        drop(late);
+        let mut slot = fixture.enter(&applicant("a/x1")).unwrap();
+        let reservation = slot.reserve(join, &fixture.limiter).unwrap();
+        drop(reservation.enter().await.unwrap());
+        drop(slot);
+        // A call that was not made is given to the next.
+        drop(fixture.enter(&applicant("b/y1")).unwrap());
+        assert_eq!(fixture.after(0.01).await, ["x4"]);
+        // An object that waits for a call and has changed needs only a slot.
+        assert!(fixture.enter(&applicant("a/x5")).is_some());
+        fixture.admission.forget(&"a/x5".into());
+        assert_eq!(fixture.after(1.0).await, ["late"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn held_back_object_reports_once_and_keeps_its_place() {
+        let mut fixture = Fixture::new();
+        fixture.limit(1);
+        let join = Action::JoinSecurityGroup;
+        for object in ["a/x1", "a/x2", "a/x3"] {
+            let mut slot = fixture.enter(&applicant(object)).unwrap();
+            assert!(slot.reserve(join, &fixture.limiter).is_err());
+        }
+        assert_eq!(fixture.after(1.5).await, ["x1"]);
+        assert_eq!(fixture.after(58.0).await, [""; 0]);
+        assert_eq!(fixture.after(1.0).await, ["x2", "x3"]);
+        for object in ["a/x3", "a/x2"] {
+            let mut slot = fixture.enter(&applicant(object)).unwrap();
+            assert!(slot.held_for() >= REPORT_WAIT_AFTER);
+            assert!(slot.reserve(join, &fixture.limiter).is_err());
+        }
+        assert_eq!(fixture.after(2.0).await, ["x2"]);
+        assert_eq!(fixture.after(60.0).await, ["x3"]);
+    }
+}
