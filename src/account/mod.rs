@@ -1,5 +1,5 @@
-//! The two account kinds: reads the credentials, asks STS whose they are, writes the account's status, and keeps the
-//! [`Directory`] that memberships look accounts up in. Writes nothing to the cloud.
+//! The two account kinds: reads the credentials, calls STS for their identity, writes the account's status, and updates the
+//! [`Directory`] in which memberships find their accounts. Writes nothing to the cloud.
 
 pub mod credentials;
 pub mod directory;
@@ -44,48 +44,48 @@ use self::reach::Reach;
 use self::session::AccountSession;
 use self::status::{CheckResult, Observation};
 
-/// How often a Secret is read again at most: no watch of ours covers those of the namespaced kind.
+/// Longest time between two reads of a Secret (1 minute). The operator cannot watch the Secrets of the namespaced kind.
 const SECRET_PERIOD: Duration = Duration::from_secs(60);
-/// Scan periods without a usable answer after which an account is not reachable.
+/// Scan periods without a usable answer after which an account is reported as not reachable.
 const SILENT_PERIODS: u32 = 3;
 
 /// What a check needs.
 pub struct Context {
     /// The cluster.
     pub client: kube::Client,
-    /// Where the result goes.
+    /// Receives the result.
     pub directory: Arc<Directory>,
-    /// Which memberships name which account.
+    /// The memberships by the account that they name.
     pub edges: Arc<Edges>,
-    /// How they are told.
+    /// Requests passes over them.
     pub queue: ReconcileQueue,
-    /// The way to the cloud.
+    /// Sends requests to the cloud.
     pub transport: Arc<dyn Transport>,
-    /// Secrets of the cluster kind live here.
+    /// Namespace of the cluster kind's Secrets.
     pub operator_namespace: String,
     /// Endpoints of accounts that name none.
     pub default_endpoints: EndpointSpec,
     /// The process's own credentials.
     pub environment: Option<Credential>,
-    /// Where calls are counted.
+    /// Counts the calls.
     pub telemetry: Arc<Telemetry>,
-    /// What time it is.
+    /// Wall time and random numbers.
     pub clock: Clock,
     /// The last check of each account.
     pub checks: Mutex<HashMap<AccountKey, LastCheck>>,
     /// Where transitions are recorded as events.
     pub events: EventRecorder,
-    /// How often every target is read, and so how often a call of an account in use is due.
+    /// How often every target is read. An account in use makes at least one call per period.
     pub scan_period: Duration,
 }
 
 /// What is remembered of an account between its checks.
 #[derive(Clone, Debug, Default)]
 pub struct LastCheck {
-    /// What the cloud was asked about last. An account that is deleted while it is checked leaves this behind; the next one of
-    /// its name is another one.
+    /// What the last call of STS was about. It holds the UID, because an account that is deleted during its check leaves this
+    /// entry for the next account of its name.
     last_checked: Option<CheckedVersion>,
-    /// When it is asked about the same again; none where it accepted it.
+    /// When STS is called again for the same version; `None` after it accepted the credentials.
     check_after: Option<Instant>,
     /// Failed checks in a row.
     failures: u32,
@@ -95,9 +95,9 @@ pub struct LastCheck {
     failed_write: Option<(Option<u16>, String)>,
     /// Reason and message of the last result that was logged.
     logged: Option<(String, String)>,
-    /// What its calls met.
+    /// Whether its calls got usable answers.
     reach: Arc<Reach>,
-    /// The status that this process wrote last, and to which UID: the watch may show an older one.
+    /// The status that this process wrote last, with the UID of the account. The watch may show an older one.
     written: Option<(Option<ObjectUid>, CloudAccountStatus)>,
 }
 
@@ -149,7 +149,7 @@ pub async fn run<K: AccountObject>(
     }
 }
 
-/// Accounts are known from the moment that they are listed, and forgotten when they go.
+/// Updates the directory from the watch: adds listed accounts and forgets deleted ones.
 fn keep_directory<K: AccountObject>(
     context: &Context,
     scope: &WatchScope,
@@ -219,9 +219,9 @@ fn enqueue_memberships(context: &Context, key: &AccountKey) {
     }
 }
 
-/// Enqueues the accounts of the cluster kind whose Secret changed, for ever. The operator may watch its own namespace only;
-/// Secrets elsewhere are read again every [`SECRET_PERIOD`]. A watch of its own, because an error on one trigger of a
-/// `Controller` holds up all of them.
+/// Enqueues the accounts of the cluster kind whose Secret changed, for ever. The operator may watch Secrets in its own namespace
+/// only; it reads the others again every [`SECRET_PERIOD`]. This is a separate watch, because an error on one trigger of a
+/// `Controller` delays all of them.
 async fn watch_secrets<K: AccountObject>(
     context: Arc<Context>,
     accounts: reflector::Store<Watched<K>>,
@@ -291,7 +291,7 @@ async fn check<K: AccountObject>(
         handled: handled.or_else(|| previous.last_handled_reconcile_at.clone()),
     };
     if let Err(error) = write_status(account, &key, &previous, observation, &context).await {
-        // Otherwise the next check would find nothing new and never write it.
+        // Otherwise the next check would find no change and never write the status.
         if result.is_some() {
             context.checks().entry(key).or_default().last_checked = None;
         }
@@ -339,13 +339,13 @@ fn on_error<K: AccountObject>(
 enum Checked {
     /// The credentials could not be read just now; they were accepted before.
     Unread,
-    /// Everything is as it was.
+    /// Nothing changed.
     Unchanged,
-    /// There is something to say.
+    /// There is a new result.
     Found(CheckResult),
 }
 
-/// Reads the credentials and asks STS whose they are, unless the answer is known and no new check was requested.
+/// Reads the credentials and calls STS for their identity, unless it is known and no new check was requested.
 async fn check_credentials<K: AccountObject>(
     account: &K,
     key: &AccountKey,
@@ -356,7 +356,7 @@ async fn check_credentials<K: AccountObject>(
     let found =
         match credentials::read(&context.client, &source, context.environment.as_ref()).await {
             Ok(found) => found,
-            // What the API server cannot say just now does not undo what the cloud said.
+            // A failed read of the Secret does not undo the answer of the cloud.
             Err(CheckResult::Unknown(_)) if context.accepted(account, key) => {
                 return Checked::Unread;
             }
@@ -371,7 +371,7 @@ async fn check_credentials<K: AccountObject>(
         check.last_checked.as_ref() == Some(&version)
             && check.check_after.is_none_or(|again| Instant::now() < again)
     });
-    // Accepted once, and refused in a call since: it may have been disabled, or have expired.
+    // The cloud accepted the key once and rejected it in a call since: it may be disabled or expired.
     let suspect = context
         .directory
         .usable(key)
@@ -408,7 +408,7 @@ async fn check_credentials<K: AccountObject>(
             account.clear_suspicion();
             Checked::Unchanged
         }
-        // Says nothing about the key.
+        // This failure proves nothing about the key.
         (Err(error), Some(_)) if !status::is_stalled(&error) => Checked::Unchanged,
         (Ok(identity), None) => {
             context
@@ -441,7 +441,7 @@ async fn check_credentials<K: AccountObject>(
     }
 }
 
-/// Puts a result into the directory.
+/// Stores a result in the directory, logs it, and enqueues the memberships if it changed.
 fn record(
     result: CheckResult,
     usable: Option<AccountSession>,
@@ -456,7 +456,7 @@ fn record(
         },
     };
     log_result(&result, key, context);
-    // A key that was accepted and then could not be read must be asked about again, even if nothing changed.
+    // A Secret that could not be read for a time must be checked again, even if its version is the same.
     if matches!(state, AccountState::NotReady { .. }) {
         context
             .checks()
@@ -498,7 +498,7 @@ fn log_result(result: &CheckResult, key: &AccountKey, context: &Context) {
     event::log(&key.reference(), &event);
 }
 
-/// When to look again without a change.
+/// The wait until the next check after a result.
 fn next_check(result: &CheckResult, key: &AccountKey, context: &Context) -> Duration {
     let mut checks = context.checks();
     let check = checks.entry(key.clone()).or_default();
@@ -519,11 +519,11 @@ fn next_check(result: &CheckResult, key: &AccountKey, context: &Context) -> Dura
             wait
         }
     };
-    // The Secret may be put right sooner.
+    // The Secret may be corrected sooner.
     wait.min(context.period())
 }
 
-/// When to look again at what is as it was.
+/// The wait until the next check of an unchanged account.
 fn unchanged_check(key: &AccountKey, context: &Context) -> Duration {
     let again = context
         .checks()
@@ -549,7 +549,7 @@ async fn write_status<K: AccountObject>(
         let api = K::api(&context.client, &account.namespace().unwrap_or_default());
         match kubernetes::apply_status(&api, account.meta(), &next).await {
             Ok(_) => {}
-            // Gone.
+            // The account was deleted.
             Err(error) if error.code() == Some(404) => return Ok(()),
             Err(error) => return Err(error),
         }
@@ -577,7 +577,7 @@ async fn write_status<K: AccountObject>(
 }
 
 impl Context {
-    /// What the account says now: as this process wrote it, else as the watch shows it.
+    /// The current status: from this process's own last write, or else from the watch.
     fn status<K: AccountObject>(&self, account: &K, key: &AccountKey) -> CloudAccountStatus {
         let checks = self.checks();
         let written = checks.get(key).and_then(|check| check.written.as_ref());
@@ -587,7 +587,7 @@ impl Context {
         }
     }
 
-    /// What the calls of an account met.
+    /// Whether the calls of an account got usable answers.
     fn reach(&self, key: &AccountKey) -> Arc<Reach> {
         Arc::clone(&self.checks().entry(key.clone()).or_default().reach)
     }
@@ -597,7 +597,7 @@ impl Context {
         SECRET_PERIOD.min(self.scan_period)
     }
 
-    /// Whether this account, as it is, was accepted with the Secret as it was.
+    /// Whether the cloud accepted this generation of the account with the last Secret that was read.
     fn accepted<K: AccountObject>(&self, account: &K, key: &AccountKey) -> bool {
         self.checks().get(key).is_some_and(|check| {
             let last_checked = check

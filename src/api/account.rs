@@ -1,4 +1,4 @@
-//! `CloudAccount` and `ClusterCloudAccount`: who we are at the cloud, and who may use it. Only types.
+//! `CloudAccount` and `ClusterCloudAccount`: credentials, endpoints and grants. Only types.
 
 #![expect(
     clippy::duplicated_attributes,
@@ -52,7 +52,7 @@ pub struct CloudAccountSpec {
     pub credentials: NamespacedCredentials,
 }
 
-/// An Alibaba Cloud account that namespaces may use as far as its grants say.
+/// An Alibaba Cloud account for the namespaces that its grants name.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "security-group-operator.io",
@@ -203,8 +203,8 @@ fn security_token() -> String {
 )]
 #[serde(rename_all = "camelCase")]
 pub struct Endpoints {
-    /// ecs is the base URL of ECS, such as `https://ecs-vpc.cn-beijing.aliyuncs.com`. The text {region} may stand in the host
-    /// once, and is replaced by the region of the call; without it the URL is used for every region.
+    /// ecs is the base URL of ECS, such as `https://ecs-vpc.cn-beijing.aliyuncs.com`. The host may contain {region}
+    /// once. The operator replaces it with the region of the call. Without it the URL is used for every region.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 255))]
     #[x_kube(validation = Rule::new(format!("self.replace('{{region}}', 'r', 1).matches(r'{BASE_URL}')"))
@@ -218,8 +218,8 @@ pub struct Endpoints {
         .message("must be https:// or http://, a host and, if needed, a port, without a slash at the end, such as https://sts-vpc.cn-beijing.aliyuncs.com")
         .reason(Reason::FieldValueInvalid))]
     pub sts: Option<String>,
-    /// allowInsecure permits http:// to hosts other than the loopback interface. Anyone on the way can then read and change the
-    /// calls; the access key secret itself is never sent.
+    /// allowInsecure permits http:// to hosts other than the loopback interface. Anyone on the network path can then read
+    /// and change the calls. The access key secret itself is never sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allow_insecure: Option<bool>,
 }
@@ -228,7 +228,7 @@ pub struct Endpoints {
 const BASE_URL: &str =
     r"^https?://([a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?$";
 
-/// The rule that http:// is for the loopback interface, unless the account allows it elsewhere.
+/// The rule that http:// is allowed to the loopback interface only, unless the account sets `allowInsecure`.
 fn insecure(field: &str) -> Rule {
     let loopback = r"^http://(localhost|127(\.[0-9]{1,3}){3}|\[::1\])(:[0-9]{1,5})?$";
     Rule::new(format!(
@@ -344,11 +344,11 @@ pub struct LabelRequirement {
 pub enum LabelOperator {
     /// It has one of the values.
     In,
-    /// It has none of the values, or is not there.
+    /// It has none of the values, or the label is absent.
     NotIn,
-    /// It is there.
+    /// The label is present.
     Exists,
-    /// It is not there.
+    /// The label is absent.
     DoesNotExist,
 }
 
@@ -368,7 +368,7 @@ impl NamespaceSelector {
                 let among = value.is_some_and(|value| values.contains(value));
                 match operator {
                     LabelOperator::In => among,
-                    // Without values it is no requirement that anybody means: closed.
+                    // Without values it would select everything: select nothing instead.
                     LabelOperator::NotIn => !among && !values.is_empty(),
                     LabelOperator::Exists => value.is_some(),
                     LabelOperator::DoesNotExist => value.is_none(),
@@ -377,8 +377,8 @@ impl NamespaceSelector {
     }
 }
 
-/// Values that a label can have, so that one that none can have is refused. A null is the empty value, as in the kinds of
-/// Kubernetes itself: without the default the API server would drop the label, and a selector of no label is for everybody.
+/// Accepts only values that a label can have. A null becomes the empty value, as in the kinds of Kubernetes itself: without the
+/// default the API server would drop the label, and a selector without labels selects all namespaces.
 fn labels(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object",
@@ -400,7 +400,7 @@ pub struct CloudAccountStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub observed_generation: Option<i64>,
-    /// conditions are Ready; from the first check that got an answer on, Reachable; and, while they apply, Reconciling and Stalled.
+    /// conditions are Ready, Reachable (after the first check that got an answer), and while they apply Reconciling and Stalled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]

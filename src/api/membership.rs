@@ -1,4 +1,4 @@
-//! `SecurityGroupMembership`: one edge. Only types; every rule is in the schema, so that the API server refuses what is wrong.
+//! `SecurityGroupMembership`: one edge. Only types. Every rule is in the schema, so that the API server rejects an invalid object.
 
 #![expect(
     clippy::duplicated_attributes,
@@ -231,42 +231,42 @@ impl AccountKind {
 /// Whether the operator may write to the cloud.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum ManagementPolicy {
-    /// Join, repair, leave.
+    /// Join, repair, remove.
     #[default]
     Manage,
-    /// Only read, and say what would be done.
+    /// Only read, and report what the operator would do.
     Observe,
 }
 
-/// What to do with an edge that was there before.
+/// What to do with a membership that existed before the object.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum AdoptionPolicy {
-    /// Take it over; it is kept on deletion by default.
+    /// Take it over, and keep it on deletion by default.
     #[default]
     Adopt,
-    /// Leave it alone and say so.
+    /// Do not change it, and report it.
     Refuse,
 }
 
-/// What happens to the edge when the object is deleted.
+/// What happens to the membership when the object is deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum DeletionPolicy {
-    /// Remove only what this object joined.
+    /// Remove it only if the operator joined it.
     #[default]
     RemoveIfJoined,
-    /// Remove what was adopted as well.
+    /// Remove an adopted one as well.
     Remove,
-    /// Keep the edge; no call to the cloud.
+    /// Keep it, without a call to the cloud.
     Retain,
 }
 
-/// What happens when somebody else removes the edge.
+/// What happens when another actor removes the membership.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum DriftPolicy {
     /// Join again.
     #[default]
     Repair,
-    /// Only say so.
+    /// Only report it.
     Report,
 }
 
@@ -348,7 +348,7 @@ pub struct LastError {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub code: Option<String>,
-    /// class is what kind of error it is, and so what the operator does about it.
+    /// class is the kind of the error. It decides when the operator retries.
     pub class: ErrorClass,
     /// requestID is the request ID to give to Alibaba Cloud support. It is absent when no answer came.
     #[serde(rename = "requestID", default, skip_serializing_if = "Option::is_none")]
@@ -369,7 +369,7 @@ pub struct LastError {
     pub access_denied_detail: Option<String>,
 }
 
-/// Kinds of errors, by what the operator does about them.
+/// Kinds of errors, by the reaction of the operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum ErrorClass {
     /// The target is between states: retried after 5 s to 1 min.

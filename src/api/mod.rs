@@ -1,4 +1,4 @@
-//! The kinds that users write, the names they rely on, and nothing else: only types, no I/O, no decisions.
+//! The kinds that users write and the names that they rely on. Only types: no I/O, no decisions.
 
 pub mod account;
 pub mod membership;
@@ -20,13 +20,13 @@ pub use membership::{
 
 /// API group of every kind.
 pub const GROUP: &str = "security-group-operator.io";
-/// Keeps a deleted membership until its edge is settled.
+/// Keeps a deleted object until its membership is removed, retained or handed over.
 pub const FINALIZER: &str = "security-group-operator.io/membership";
-/// The claim: who made the edge, `Joined` (this operator) or `Adopted` (it was there before). Written before the call.
+/// The claim: `Joined` (the operator joined the target) or `Adopted` (it was a member before). Written before the call.
 pub const ORIGIN_ANNOTATION: &str = "security-group-operator.io/origin";
 /// UID of the Alibaba Cloud account that the claim was made with.
 pub const ACCOUNT_ANNOTATION: &str = "security-group-operator.io/account-uid";
-/// Any new value asks for a pass now.
+/// Any new value requests a pass now.
 pub const RECONCILE_REQUESTED_ANNOTATION: &str =
     "security-group-operator.io/reconcile-requested-at";
 /// Field manager of finalizer and claim.
@@ -58,9 +58,9 @@ pub fn crds_yaml() -> Result<String, serde_saphyr::ser::Error> {
         .collect()
 }
 
-/// What kube's derive has no attribute for. A default for `status`, as Gateway API has it: a fresh object is `Ready=Unknown`
-/// at no extra write, and neither kstatus nor `kubectl wait` takes it for a finished one. And no `null`: a nullable
-/// field counts as set (`has(self.instanceID)`) when it is null; of any other, the API server drops the null.
+/// Adds what kube's derive has no attribute for. A default for `status`, as in Gateway API: a fresh object is `Ready=Unknown`
+/// without an extra write, and neither kstatus nor `kubectl wait` takes it for a finished one. And no nullable fields: a
+/// nullable field that is null counts as set (`has(self.instanceID)`). The API server drops the null of any other field.
 fn finished(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     let name = "security-group-operator".to_owned();
     let labels = crd.metadata.labels.get_or_insert_default();
@@ -99,8 +99,8 @@ fn finished(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     crd
 }
 
-/// Replaces each known pattern by a rule that says in words what to write: a pattern is reported as the pattern. A rule on a
-/// string is reported with the path of the string, and has no other path to name.
+/// Replaces each known pattern by a rule whose message says what to write: the message for a pattern is the pattern itself. The
+/// API server reports a rule on a string with the path of the string.
 fn patterns_to_rules(schema: &mut JSONSchemaProps) {
     if let Some((pattern, message)) = PATTERNS
         .iter()
@@ -119,7 +119,7 @@ fn patterns_to_rules(schema: &mut JSONSchemaProps) {
     for_each_part(schema, patterns_to_rules);
 }
 
-/// What to write where these patterns stand. The syntax of labels stays a pattern: as a rule it costs the API server too much.
+/// The messages for these patterns. The syntax of labels stays a pattern: as a rule it costs the API server too much.
 const PATTERNS: &[(&str, &str)] = &[
     (
         "^[a-z]{2}(-[a-z0-9]+)+$",

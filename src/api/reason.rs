@@ -6,7 +6,7 @@ pub const READY: &str = "Ready";
 pub const RECONCILING: &str = "Reconciling";
 /// Abnormal-true (kstatus): a human or another system must act.
 pub const STALLED: &str = "Stalled";
-/// Abnormal-true: the cloud differs from the spec and the operator leaves it so, or repairs it again and again.
+/// Abnormal-true: the cloud differs from the spec, and the operator only reports it or is in a repair loop.
 pub const DRIFTED: &str = "Drifted";
 /// Neutral: `spec.suspend` stops all cloud calls. Present only while it does.
 pub const SUSPENDED: &str = "Suspended";
@@ -29,15 +29,15 @@ pub const OBSERVED: &str = "Observed";
 
 /// Ready=False: the target is between states; retried without a call until it is Running or Stopped.
 pub const WAITING_FOR_TARGET: &str = "WaitingForTarget";
-/// Ready=False: the cloud cannot be asked or gave no usable answer; retried.
+/// Ready=False: the cloud cannot be called or gave no usable answer; retried.
 pub const RETRYING: &str = "Retrying";
-/// Ready=False: the account's quota for this API is used up for this minute, or for longer by those who came first.
+/// Ready=False: the account's quota for this API is used up for this minute, or for longer by earlier requests.
 pub const THROTTLED: &str = "Throttled";
 /// Ready=False: the object named by `accountRef` does not exist.
 pub const ACCOUNT_NOT_FOUND: &str = "AccountNotFound";
 /// Ready=False: the account exists and cannot be used; its own conditions say why.
 pub const ACCOUNT_NOT_READY: &str = "AccountNotReady";
-/// Ready=False: the credentials now belong to another cloud account than the one that made the edge.
+/// Ready=False: the credentials now belong to another cloud account than the one that created the membership.
 pub const ACCOUNT_CHANGED: &str = "AccountChanged";
 /// Ready=False: no grant of the account lets this namespace use this group.
 pub const NOT_GRANTED: &str = "NotGranted";
@@ -47,9 +47,9 @@ pub const TARGET_NOT_FOUND: &str = "TargetNotFound";
 pub const ADOPTION_REFUSED: &str = "AdoptionRefused";
 /// Ready=False: the edge is missing and `managementPolicy` is `Observe`.
 pub const NOT_A_MEMBER: &str = "NotAMember";
-/// Ready=False and Drifted=True: the edge was removed by somebody else and `driftPolicy` is `Report`.
+/// Ready=False and Drifted=True: another actor removed the edge and `driftPolicy` is `Report`.
 pub const DRIFT_REPORTED: &str = "DriftReported";
-/// Drifted=True: repairs are undone again and again.
+/// Drifted=True: another actor undid 3 repairs within 30 minutes.
 pub const REPAIR_LOOP: &str = "RepairLoop";
 /// Ready=False: the spec cannot be read by this version of the operator.
 pub const INVALID_SPEC: &str = "InvalidSpec";
@@ -73,11 +73,11 @@ pub const ENVIRONMENT_EMPTY: &str = "EnvironmentEmpty";
 pub const DRIFT_DETECTED: &str = "DriftDetected";
 /// Event: the operator joined the target again after drift.
 pub const DRIFT_REPAIRED: &str = "DriftRepaired";
-/// Event: the operator removed the target from the group because the object was deleted. Ready=False: so it did, and only the
+/// Event: the operator removed the target from the group because the object was deleted. Ready=False: the same, while the
 /// finalizer of another controller keeps the object.
 pub const REMOVED: &str = "Removed";
-/// Event: the object was deleted and the target stays a member of the group. Ready=False: so it does, and only the finalizer of
+/// Event: the object was deleted and the target stays a member of the group. Ready=False: the same, while the finalizer of
 /// another controller keeps the object.
 pub const RETAINED: &str = "Retained";
-/// Event: what was Stalled or not Ready is Ready again.
+/// Event: an object that was Stalled or not Ready is Ready again.
 pub const RECOVERED: &str = "Recovered";

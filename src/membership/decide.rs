@@ -1,20 +1,21 @@
-//! What to do next, from what is desired and what was observed. Pure: no I/O, no clock, no randomness, at most one effect a step.
+//! Chooses the next step from the desired and the observed state. Pure: no I/O, no clock, no randomness. At most one effect per
+//! step.
 //!
-//! A pass calls [`decide`], does the step, adds what it learned to [`Observed`], and asks again, until the answer is
-//! [`Step::Finish`]. Everything that keeps the promises of the project is in this file: never leave what was not joined, never
-//! evict another object's edge, claim before the call, no call while the target is between states.
+//! A pass calls [`decide`], does the step, adds the result to [`Observed`], and calls [`decide`] again until it returns
+//! [`Step::Finish`]. This file keeps the promises of the project: Leave only what the operator joined, never evict another
+//! object's edge, claim before the call, no call while the target is between states.
 
 use crate::api::membership::{
     AdoptionPolicy, DeletionPolicy, DriftPolicy, ManagementPolicy, Origin,
 };
 use crate::ecs::Class;
 
-/// Repairs of one edge in [`REPAIR_WINDOW_MINUTES`] after which it counts as undone again and again.
+/// Repairs of one edge within [`REPAIR_WINDOW_MINUTES`] that make a repair loop.
 pub const REPAIR_LIMIT: usize = 3;
 /// Minutes over which repairs are counted.
 pub const REPAIR_WINDOW_MINUTES: u64 = 30;
 
-/// What the object asks for.
+/// What the spec asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Desired {
     /// Whether the object is being deleted.
@@ -23,20 +24,20 @@ pub struct Desired {
     pub suspended: bool,
     /// Whether the operator may write to the cloud.
     pub management: ManagementPolicy,
-    /// What to do with an edge that was there before.
+    /// What to do with a membership that existed before the object.
     pub adoption: AdoptionPolicy,
     /// What to do with the edge on deletion.
     pub deletion: DeletionPolicy,
-    /// What to do when somebody else removes the edge.
+    /// What to do when another actor removes the edge.
     pub drift: DriftPolicy,
 }
 
-/// What is known, from memory, from the object, and from this pass.
+/// What a pass knows from memory, from the object, and from its own reads and calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observed {
-    /// The account, as far as this object may use it.
+    /// Whether this object can use the account.
     pub account: Access,
-    /// Who made the edge, if the object carries a claim.
+    /// The object's claim, if it carries one.
     pub claim: Option<ClaimView>,
     /// The target, as far as this pass has read it.
     pub target: TargetView,
@@ -58,13 +59,13 @@ pub struct Observed {
 /// The account from this object's point of view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Not looked at yet (the object is enqueued when that changes).
+    /// The credential check has not ended yet. Its end enqueues the object.
     Checking,
-    /// No object of that name.
+    /// There is no account of that name.
     Missing,
-    /// Not usable; `stalled` when somebody must act.
+    /// Not usable.
     NotReady {
-        /// Whether somebody must act.
+        /// Whether a person must act.
         stalled: bool,
     },
     /// Usable, but it is another cloud account than the one that the claim was made with.
@@ -80,14 +81,14 @@ pub enum Access {
 pub struct ClaimView {
     /// Who made the edge.
     pub origin: Origin,
-    /// Whether no call under it can have had an effect yet: this very pass wrote it, or whatever was called since was refused.
+    /// Whether no call under the claim can have had an effect yet: this pass wrote it, or the cloud rejected every call since.
     pub untested: bool,
 }
 
 /// The target as this pass has read it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TargetView {
-    /// Not read in this pass, or read before something changed.
+    /// This pass has not read it, or must read it again after a Leave that was answered with 403.
     Unread,
     /// The read failed.
     Unreadable(Class),
@@ -120,20 +121,20 @@ pub enum Attempt {
     None,
     /// Join was accepted.
     Joined,
-    /// Join found the edge there already.
+    /// Join was answered that the target is a member already.
     AlreadyMember,
-    /// Leave was accepted, or there is nothing left to leave.
+    /// Leave was accepted, or answered that there is no membership to remove.
     Left,
-    /// The call was refused or failed; `forbidden` for HTTP 403, which may hide that the edge is gone.
+    /// The call was rejected or failed; `forbidden` for HTTP 403, which may hide that the edge was removed.
     Failed {
         /// Class of the error.
         class: Class,
         /// Whether it was HTTP 403 on Leave.
         forbidden: bool,
     },
-    /// The claim was given to another object.
+    /// The claim `Joined` was written to another object.
     OwnershipTransferred,
-    /// The claim and the finalizer are gone.
+    /// The claim and the finalizer were removed.
     Released,
 }
 
@@ -150,54 +151,54 @@ pub enum Step {
     Leave,
     /// Write the claim `Joined` to the oldest other object.
     TransferOwnership,
-    /// Take finalizer and claim away.
+    /// Remove finalizer and claim.
     Release(Release),
-    /// Nothing more in this pass.
+    /// End the pass.
     Finish(ReconcileOutcome),
 }
 
-/// Why finalizer and claim go.
+/// Why finalizer and claim are removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Release {
-    /// The group was left, or there was nothing left to leave.
+    /// The membership was removed, or there was none.
     Left,
-    /// The policy, or the origin of the edge, keeps it.
+    /// A policy, or the origin `Adopted`, keeps the membership.
     Retained,
-    /// Nothing was ever made under the claim, so that there is nothing to leave.
+    /// No Join under the claim had an effect: there is nothing to remove.
     NeverJoined,
-    /// Another live object keeps it.
+    /// Another live object manages the membership.
     Shared,
-    /// The claim was wrong: somebody else was faster, and adoption is refused.
+    /// Another actor joined the target first, and `adoptionPolicy` is `Refuse`.
     Refused,
 }
 
-/// Where a pass ends.
+/// How a pass ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ReconcileOutcome {
-    /// Nothing can be said yet (the object is enqueued when that changes).
+    /// An account is still being checked, or not every object has been listed. The end of that enqueues the object.
     Undecided,
-    /// Nothing of ours is left on a deleted object.
+    /// The object is deleted and carries no finalizer of ours.
     Gone,
     /// The edge is as desired.
     Ready {
-        /// Who made it; none for an observed one.
+        /// Origin of the claim; `None` with `managementPolicy: Observe`.
         origin: Option<Origin>,
-        /// Whether another object joined it.
+        /// Whether another object carries the claim `Joined`.
         shared: bool,
-        /// Whether this pass put it back.
+        /// Whether this pass joined the target again after drift.
         repaired: bool,
     },
     /// Suspended by `spec.suspend`.
     Suspended,
     /// The target is between states.
     Waiting,
-    /// Observe: the edge is missing, and would be joined.
+    /// The edge is missing, and `managementPolicy` is `Observe`.
     WouldJoin,
-    /// The edge was there before, and adoption is refused.
+    /// The membership existed before the object, and `adoptionPolicy` is `Refuse`.
     AdoptionRefused,
-    /// The edge was removed by somebody else, and is only reported.
+    /// Another actor removed the edge, and `driftPolicy` is `Report`.
     DriftReported,
-    /// The edge was removed again and again.
+    /// Another actor undid [`REPAIR_LIMIT`] repairs, and the next one is not due yet.
     RepairLoop,
     /// The cloud does not list the target.
     Absent,
@@ -248,11 +249,11 @@ fn decide_by_target(desired: &Desired, observed: &Observed) -> Step {
     }
 }
 
-/// The edge is there.
+/// The target is a member.
 fn decide_member(desired: &Desired, observed: &Observed) -> Step {
     match desired.management {
         ManagementPolicy::Observe => Step::Finish(ready(desired, observed)),
-        // Every Join under the claim was refused: somebody else has made the edge since.
+        // The cloud rejected every Join under the claim: another actor has joined the target since.
         ManagementPolicy::Manage if observed.claim.is_none() || is_untested(observed) => {
             adopt(desired, observed)
         }
@@ -260,9 +261,9 @@ fn decide_member(desired: &Desired, observed: &Observed) -> Step {
     }
 }
 
-/// The edge is there, and this object did not make it.
+/// The target is a member, and this object did not join it.
 fn adopt(desired: &Desired, observed: &Observed) -> Step {
-    // An edge that another object holds is shared, not foreign: `Refuse` speaks of edges from outside.
+    // `Refuse` is about memberships from outside. One that another object claims is shared.
     match (desired.adoption, observed.sharing.claimed_elsewhere) {
         (AdoptionPolicy::Refuse, false) => match observed.claim {
             Some(_) => Step::Release(Release::Refused),
@@ -272,7 +273,7 @@ fn adopt(desired: &Desired, observed: &Observed) -> Step {
     }
 }
 
-/// The edge is not there.
+/// The target is not a member.
 fn decide_missing(desired: &Desired, observed: &Observed, transitional: bool) -> Step {
     if desired.management == ManagementPolicy::Observe {
         return Step::Finish(ReconcileOutcome::WouldJoin);
@@ -295,18 +296,18 @@ fn decide_missing(desired: &Desired, observed: &Observed, transitional: bool) ->
     }
 }
 
-/// Join answered that the edge is there already.
+/// Join was answered that the target is a member already.
 fn decide_already_member(desired: &Desired, observed: &Observed) -> Step {
     if is_untested(observed) {
-        // This was the first call under the claim that was not refused: somebody else was faster, or the read lagged.
+        // The first Join under the claim that the cloud did not reject: another actor was faster, or the read lagged.
         adopt(desired, observed)
     } else {
-        // A call whose answer was lost was ours.
+        // An earlier Join of ours, whose answer was lost, had its effect.
         Step::Finish(ready(desired, observed))
     }
 }
 
-/// Whether the object carries the claim `Joined`, and nothing can have been joined under it.
+/// Whether the object carries the claim `Joined`, and no Join under it can have had an effect.
 fn is_untested(observed: &Observed) -> bool {
     observed.claim
         == Some(ClaimView {
@@ -340,7 +341,7 @@ fn decide_deletion(desired: &Desired, observed: &Observed) -> Step {
     let joined = observed
         .claim
         .is_some_and(|claim| claim.origin == Origin::Joined);
-    // The siblings of an edge are known only when everything has been listed once. `Retain` does not need them: it is the
+    // The siblings of an edge are known only after every object has been listed once. `Retain` does not need them: it is the
     // way out that always works.
     if !observed.synced && desired.deletion != DeletionPolicy::Retain {
         return Step::Finish(ReconcileOutcome::Undecided);
@@ -365,7 +366,7 @@ fn decide_deletion(desired: &Desired, observed: &Observed) -> Step {
     decide_leave(observed)
 }
 
-/// Whether the deletion of this object leaves the group.
+/// Whether the deletion of this object calls Leave.
 const fn leaves(desired: &Desired, joined: bool) -> bool {
     match (desired.management, desired.deletion) {
         (ManagementPolicy::Observe, _) | (ManagementPolicy::Manage, DeletionPolicy::Retain) => {
@@ -379,7 +380,7 @@ const fn leaves(desired: &Desired, joined: bool) -> bool {
 fn decide_leave(observed: &Observed) -> Step {
     match (observed.attempt, observed.target) {
         (Attempt::Left, _) => Step::Release(Release::Left),
-        // A 403 may hide that the edge is gone: look once more. A read that may lag behind our own Join proves nothing.
+        // A 403 may hide that the edge was removed: read once more. A read that may lag behind our own Join proves nothing.
         (
             Attempt::Failed {
                 forbidden: true, ..
@@ -407,8 +408,8 @@ fn decide_leave(observed: &Observed) -> Step {
                 transitional: true, ..
             },
         ) => Step::Finish(ReconcileOutcome::Waiting),
-        // Also where the target or the edge is not listed: a read may lag behind our own Join, and only the answer
-        // of Leave confirms that nothing is left.
+        // Also if the target is not listed or not a member: a read may lag behind our own Join, and only the answer of Leave
+        // confirms that there is no membership.
         (
             _,
             TargetView::Absent

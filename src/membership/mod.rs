@@ -5,8 +5,8 @@
 //!          reads      pure      one effect                              one patch, if it differs
 //! ```
 //!
-//! A pass runs until [`decide::decide`] says [`decide::Step::Finish`], so that a new edge needs one pass and not four round trips of
-//! the watch. Our own writes start no pass: the watch is filtered by what a user can change.
+//! A pass runs until [`decide::decide`] returns [`decide::Step::Finish`]. A new edge thus needs one pass and not four round trips
+//! of the watch. Our own writes start no pass: the watch passes on only changes that users make.
 
 mod act;
 pub mod admission;
@@ -54,24 +54,24 @@ use self::observe::Pass;
 use self::queue::ReconcileQueue;
 use self::status::EventRecord;
 
-/// What is watched: one object that this version cannot read does not stop the others.
+/// A watched object. One that this version cannot read does not stop the others.
 pub type Object = Watched<SecurityGroupMembership>;
 
 /// What every pass shares.
 pub struct Context {
     /// The cluster.
     pub client: kube::Client,
-    /// Who names which edge.
+    /// The index of all objects.
     pub edges: Arc<Edges>,
-    /// Who may call as whom.
+    /// The accounts and their grants.
     pub directory: Arc<Directory>,
-    /// How passes ask for passes.
+    /// Requests passes over other objects.
     pub queue: ReconcileQueue,
     /// Where transitions are recorded as events.
     pub events: EventRecorder,
-    /// Where passes are counted.
+    /// Counts the passes.
     pub telemetry: Arc<Telemetry>,
-    /// What time it is.
+    /// Wall time and random numbers.
     pub clock: Clock,
     /// Which passes may begin.
     pub admission: Arc<Admission>,
@@ -124,7 +124,7 @@ impl Context {
         self.events.publish(pass.object(), note);
     }
 
-    /// An object is gone.
+    /// Forgets a deleted object and enqueues its siblings.
     fn forget(&self, uid: &ObjectUid) {
         self.admission.forget(uid);
         for concerned in self.edges.remove(uid) {
@@ -161,7 +161,7 @@ pub async fn run(
     };
     let objects = watcher(api, kubernetes::watch_config())
         .inspect_ok(move |event| scope.keep_index(&index_context, event))
-        // Before the filter, so that the store also has what starts no pass.
+        // Before the filter: the store must also have the versions that start no pass.
         .reflect(writer)
         .applied_objects()
         .try_filter(move |object| std::future::ready(mark_triggered(object, &filter_context)));
@@ -226,7 +226,7 @@ impl Scope {
     }
 }
 
-/// Takes in an object as the watch shows it, after a new list too: what was missed meanwhile is in that.
+/// Inserts or updates an object from the watch. A new list also contains the changes that the watch missed.
 fn insert(context: &Context, object: &Object) {
     let Ok(object) = &object.0 else {
         return;
@@ -248,7 +248,7 @@ async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Action,
                 "this version of the operator cannot read the object: {}",
                 invalid.error
             );
-            // What it said before must be known, or it would be said anew each time.
+            // Compared with the previous status, so that an unchanged one is not written again.
             let previous = status::parse_lenient(&invalid.status);
             return pass::invalid_spec(&object, Some(&previous), message, &context).await;
         }
@@ -284,7 +284,7 @@ async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Action,
         }
     }
     let result = pass::run(Arc::clone(&object), edge, slot, &context).await;
-    // The watch may have shown during the pass that the object has gone.
+    // The watch may have reported the object deleted during the pass.
     if context.edges.known_version(&uid) == 0 {
         context.history.forget(&uid);
         return Ok(Action::await_change());
@@ -292,7 +292,7 @@ async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Action,
     match result {
         Ok(action) => Ok(action),
         Err(ActError::ObjectGone) => Ok(Action::await_change()),
-        // Not every change starts a pass by itself.
+        // The change that caused the conflict need not start a pass.
         Err(ActError::Changed) => Ok(Action::requeue(context.history.after_error(&uid))),
         Err(error) => Err(error),
     }
@@ -341,7 +341,7 @@ fn log_failure(error: &ActError, namespace: &str, name: &str, wait: Duration, lo
         ActError::ObjectGone | ActError::Changed => ("", None),
     };
     let cause = match code {
-        // A right that is missing, or too many requests: the same for every object.
+        // A missing right or too many requests: one cause for all objects.
         Some(403 | 429) => format!("{what} {code:?}"),
         Some(400..=499) => format!("{what} {code:?} {namespace}/{name}"),
         Some(_) | None => format!("{what} {code:?}"),

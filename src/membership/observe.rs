@@ -1,4 +1,4 @@
-//! Fills in what a pass sees: the account, grants and siblings from memory, the target from the cloud. Reads only.
+//! Collects the observed state of a pass: account, grants and siblings from memory, the target from the cloud. Reads only.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,22 +20,22 @@ use super::{Context, Object};
 
 use kube::ResourceExt as _;
 
-/// One pass over one object: what it knows so far. Lives as long as the pass.
+/// What one pass over one object knows so far.
 pub struct Pass {
     object: Current,
-    /// Generation of the spec that the pass goes by. What a write of its own hands back may be of a later one already.
+    /// Generation of the spec that the pass reads. The answer to one of its own writes may show a later generation.
     pub generation: Option<i64>,
-    /// The edge that it names.
+    /// The edge that the spec names.
     pub edge: Edge,
-    /// The account that it names.
+    /// The account that the spec names.
     pub account_key: AccountKey,
-    /// What it asks for.
+    /// What the spec asks for.
     pub desired: Desired,
-    /// What [`decide::decide`] goes by.
+    /// The input of [`decide::decide`].
     pub observed: Observed,
-    /// The account to call with, where there is one.
+    /// The session for calls; `None` if the object cannot use the account.
     pub account: Option<Arc<AccountSession>>,
-    /// What is wrong with the account, for the user.
+    /// The problem with the account, for users; empty if there is none.
     pub account_problem: String,
     /// The other live objects on this edge, oldest first.
     pub others: Vec<Record>,
@@ -57,14 +57,14 @@ pub struct Pass {
     pub held_back: bool,
 }
 
-/// The object: as the watch has it, shared with the store, or as this pass has written it.
+/// The object from the watch (shared with the store), or from the answer to a write of this pass.
 enum Current {
     Watched(Arc<Object>),
     Written(Box<SecurityGroupMembership>),
 }
 
 impl Pass {
-    /// UID of the cloud account that the object's edge is of: that of its claim, or that of the account that it names.
+    /// UID of the cloud account of the object's edge: from the claim, or else from the account that the spec names.
     #[must_use]
     pub fn account_uid(
         object: &SecurityGroupMembership,
@@ -79,7 +79,7 @@ impl Pass {
             })
     }
 
-    /// What memory says of the object. No call.
+    /// A pass with what memory knows of the object. Makes no call.
     pub fn begin(
         watched: Arc<Object>,
         edge: Edge,
@@ -159,7 +159,7 @@ impl Pass {
         })
     }
 
-    /// The object as the pass found it, or as it has written it since.
+    /// The object as the watch showed it, or as this pass has written it since.
     #[must_use]
     pub fn object(&self) -> &SecurityGroupMembership {
         match &self.object {
@@ -179,12 +179,12 @@ impl Pass {
             .or_else(|| self.account.as_ref().map(|account| account.uid.clone()))
     }
 
-    /// Goes on with the object as it has just been written.
+    /// Continues with the object from the answer to a write.
     pub fn written(&mut self, object: SecurityGroupMembership) {
         self.object = Current::Written(Box::new(object));
     }
 
-    /// Reads the target. What the cloud does not answer is unreadable, and never "not a member".
+    /// Reads the target. A failed read makes it unreadable, never "not a member".
     pub async fn read(&mut self, context: &Context) {
         if self.observed.attempt == Attempt::None
             && let Some(description) = self.pending_description(context)
@@ -223,7 +223,7 @@ impl Pass {
         self.description = Some(description);
     }
 
-    /// Whether this pass itself has written the claim: then a call needs no other look at the object.
+    /// Whether this pass itself has written the claim: then a call needs no other check of the object.
     #[must_use]
     pub fn claim_is_confirmed(&self) -> bool {
         self.claimed
@@ -266,8 +266,8 @@ impl Pass {
         }
     }
 
-    /// What the last pass saw, if it then only waited for its turn and no scan has seen anything else since. Good enough for
-    /// a Join under a claim: Join itself says if the edge is there by now.
+    /// The description from the last pass, if that pass ended in a rate-limit wait and no scan has found a change since. Good
+    /// enough for a Join under a claim: its answer tells whether the target is a member by now.
     fn pending_description(&self, context: &Context) -> Option<TargetDescription> {
         let uid = ObjectUid::of(self.object())?;
         let description = context.history.pending_description(&uid)?;
@@ -277,7 +277,7 @@ impl Pass {
             .then_some(description)
     }
 
-    /// Keeps a failed call for the status, and says its class. A throttled object waits for its next call.
+    /// Stores a failed call for the status. Returns its class. A throttled object waits for its next call.
     pub fn note(&mut self, action: Action, error: CallError) -> Class {
         let class = match error {
             CallError::RateLimited { .. } => {
@@ -354,7 +354,7 @@ fn view_account(
     };
     let account = match (&entry.state, &entry.last_usable) {
         (AccountState::Ready(account), _) => Arc::clone(account),
-        // The Secret may go before the object does, when a whole namespace goes.
+        // The deletion of a namespace may delete the Secret before the object.
         (AccountState::NotReady { .. }, Some(last_usable)) if deleting => Arc::clone(last_usable),
         (AccountState::NotReady { stalled, message }, _) => {
             return unusable(
@@ -391,8 +391,8 @@ fn view_account(
     }
 }
 
-/// The other live objects that hold or may hold this edge of this cloud account. One without a grant and without a claim
-/// does not count: otherwise any tenant could keep any edge from being left.
+/// The other live objects that manage or may manage this edge of this cloud account. An object without a grant and without a
+/// claim does not count: otherwise any tenant could block the removal of any edge.
 fn co_owners(
     object: &SecurityGroupMembership,
     edge: &Edge,

@@ -1,5 +1,5 @@
-//! One pass over one object: asks [`decide`] for the next step, does it, asks again, and at rest writes status and event. At
-//! most one effect a step; which one is decided elsewhere.
+//! One pass over one object: calls [`decide`] and does its step until [`decide`] ends the pass, then writes status and event.
+//! At most one effect per step; [`decide`] chooses which.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
@@ -25,10 +25,10 @@ use super::scan::Observation;
 use super::status::{self, Ending, EventRecord, Held, StatusInput};
 use super::{Context, Object};
 
-/// Observes, decides and acts until nothing is left to do, and then says so.
+/// Observes, decides and acts until no step is left, then writes the status.
 ///
 /// # Errors
-/// The API server did not take a write.
+/// The API server did not accept a write.
 pub(super) async fn run(
     object: Arc<Object>,
     edge: Edge,
@@ -87,7 +87,7 @@ pub(super) async fn run(
             .as_ref()
             .and_then(|next| status::event_for(&previous, next, outcome)),
     };
-    // Before the write: the watch may show it sooner than its answer comes.
+    // Before the write: the watch may show the status before the answer arrives.
     let written = next.as_ref().or(pass.object().status.as_ref());
     context
         .edges
@@ -108,7 +108,7 @@ pub(super) async fn run(
     Ok(context.history.requeue_after(&uid, outcome))
 }
 
-/// What tells one status from another.
+/// A hash that differs for different statuses.
 pub(super) fn status_hash(status: Option<&SecurityGroupMembershipStatus>) -> u64 {
     let mut hasher = DefaultHasher::new();
     serde_json::to_string(&status)
@@ -135,18 +135,18 @@ fn observation_of(pass: &Pass, outcome: ReconcileOutcome) -> Option<Observation>
     }
 }
 
-/// Steps of a pass: claim, join, correct the claim, and the reads between; more would be a fault of `decide`.
+/// Most steps of a pass: claim, join, correct the claim, and the reads between them. More would be a bug in `decide`.
 const STEPS: usize = 10;
 
-/// Does what `decide` says until it says rest.
+/// Does the steps of `decide` until it returns [`Step::Finish`].
 async fn run_steps(
     pass: &mut Pass,
     uid: &ObjectUid,
     context: &Context,
 ) -> Result<ReconcileOutcome, ActError> {
     for _ in 0..STEPS {
-        // The watch may have shown that it has gone, while this pass waited for the target or for an answer. What it owned is
-        // no longer this pass's to hand on or to remove.
+        // The watch may have reported the object deleted while this pass waited for an answer. This pass must then neither hand
+        // its edge on nor remove it.
         if context.edges.known_version(uid) == 0 {
             return Err(ActError::ObjectGone);
         }
@@ -195,7 +195,7 @@ async fn run_steps(
     Ok(ReconcileOutcome::Failed(crate::ecs::Class::Transient))
 }
 
-/// Tells of a drift that a repair was tried for. `AlreadyMember` was none: the read lagged behind the cloud.
+/// Reports drift after a repair was tried. `AlreadyMember` is no drift: the read lagged behind the cloud.
 fn report_drift(pass: &Pass, uid: &ObjectUid, context: &Context) {
     match pass.observed.attempt {
         Attempt::Joined => {}
@@ -243,7 +243,7 @@ const fn outcome_label(outcome: ReconcileOutcome) -> &'static str {
     }
 }
 
-/// The spec names no edge: said once, and looked at again when it changes.
+/// Reports a spec that names no edge, once per change. Its next change starts the next pass.
 pub(super) async fn invalid_spec(
     object: &Object,
     previous: Option<&SecurityGroupMembershipStatus>,

@@ -1,4 +1,4 @@
-//! The event that a change of status is worth. Pure.
+//! Events for changes of a status and for releases. Pure.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
@@ -9,14 +9,14 @@ use crate::condition;
 use super::super::decide::{ReconcileOutcome, Release};
 use super::super::edge::Edge;
 
-/// An event that a change of status is worth.
+/// An event about a membership or an account, and its line in the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EventRecord {
     /// Event reason.
     pub reason: String,
     /// Whether it is a warning.
     pub warning: bool,
-    /// For a human.
+    /// Message for users.
     pub text: String,
     /// The cloud's error code, if a refusal of the cloud is the cause. Only in the log: the text names it for users.
     pub code: Option<String>,
@@ -80,7 +80,7 @@ impl Ending {
     }
 }
 
-/// The event for going from one status to the next, if that is a transition. Its reason is that of Ready.
+/// The event for a change of the status; `None` if it is no transition. Its reason is the reason of Ready.
 #[must_use]
 pub fn event_for(
     previous: &SecurityGroupMembershipStatus,

@@ -1,4 +1,4 @@
-//! The status that follows from a outcome. Pure: `now` and what was seen are arguments.
+//! Builds the status for the outcome of a pass. Pure: the observed state and `now` are arguments.
 
 mod event;
 mod summary;
@@ -23,7 +23,7 @@ use self::summary::{Summary, summarize};
 pub use self::event::{Ending, EventRecord, event_for};
 pub use self::summary::{STUCK_AFTER, waits_since};
 
-/// The types of condition that are written.
+/// The condition types that the operator writes.
 const OUR_CONDITIONS: [&str; 5] = [
     reason::READY,
     reason::RECONCILING,
@@ -32,32 +32,32 @@ const OUR_CONDITIONS: [&str; 5] = [
     reason::SUSPENDED,
 ];
 
-/// What a pass ended with.
+/// The result of a pass.
 #[derive(Clone, Copy, Debug)]
 pub struct StatusInput<'a> {
     /// The edge.
     pub edge: &'a Edge,
-    /// Where the pass ended.
+    /// How the pass ended.
     pub outcome: ReconcileOutcome,
-    /// What it went by.
+    /// The observed state at its end.
     pub observed: &'a Observed,
     /// Whether the object is being deleted.
     pub deleting: bool,
     /// The target as last described.
     pub description: Option<&'a TargetDescription>,
-    /// The failure that it ended with.
+    /// The cloud error that it ended with.
     pub failure: Option<&'a Error>,
-    /// What is wrong with the account.
+    /// The problem with the account, for users.
     pub account_problem: &'a str,
     /// Since when the target is between states, if it is.
     pub waits_since: Option<Timestamp>,
     /// How long the rate limit has held the object back.
     pub held_for: Duration,
-    /// UID of the cloud account, where it is known.
+    /// UID of the cloud account, if it is known.
     pub account_uid: Option<&'a AccountUid>,
     /// Value of the annotation `reconcile-requested-at`.
     pub reconcile_requested_at: Option<&'a str>,
-    /// What keeps an object from which the operator has removed its finalizer.
+    /// The finalizers of others on an object from which the operator has removed its own.
     pub held: Option<Held<'a>>,
 }
 
@@ -70,7 +70,7 @@ pub struct Held<'a> {
     pub finalizers: &'a [String],
 }
 
-/// The status after this pass, or `None` if it would say nothing new.
+/// The status after this pass; `None` if it has the same meaning as the previous one.
 #[must_use]
 pub fn status(
     previous: &SecurityGroupMembershipStatus,
@@ -144,7 +144,7 @@ fn with_first_time(error: LastError, previous: Option<&LastError>) -> LastError 
     }
 }
 
-/// Drifted for a status that is written without a look at the target: as it was, or `NoDrift`.
+/// Drifted for a pass that has not read the target: the previous condition, or `NoDrift`.
 #[must_use]
 pub fn drifted_as_known(
     previous: &SecurityGroupMembershipStatus,
@@ -164,8 +164,8 @@ pub fn drifted_as_known(
     )
 }
 
-/// A suspended object says so and keeps Ready, Stalled and Drifted as they are, with their older `observedGeneration`.
-/// Reconciling is removed: kstatus would wait for it for ever.
+/// The status of a suspended object keeps Ready, Stalled and Drifted with their older `observedGeneration`, and adds Suspended.
+/// It has no Reconciling: kstatus would wait for ever.
 fn suspended(
     previous: &SecurityGroupMembershipStatus,
     generation: Option<i64>,
@@ -188,7 +188,7 @@ fn suspended(
     }
 }
 
-/// Whether the pass did what `reconcile-requested-at` asks for. A pass that only waited did not.
+/// Whether the pass handled the request `reconcile-requested-at`. A pass that only waited did not.
 fn is_handled(input: &StatusInput<'_>) -> bool {
     match input.outcome {
         ReconcileOutcome::Undecided | ReconcileOutcome::Gone => false,
@@ -206,7 +206,7 @@ fn is_handled(input: &StatusInput<'_>) -> bool {
     }
 }
 
-/// As much of a stored status as can be read: all of it, or its conditions, each by itself.
+/// The readable part of a stored status: all of it, or else each readable condition.
 #[must_use]
 pub fn parse_lenient(stored: &Value) -> SecurityGroupMembershipStatus {
     SecurityGroupMembershipStatus::deserialize(stored).unwrap_or_else(|_| {
@@ -221,8 +221,8 @@ pub fn parse_lenient(stored: &Value) -> SecurityGroupMembershipStatus {
     })
 }
 
-/// Whether two statuses say the same. A new request ID or error time alone is not worth a write. Conditions of other controllers
-/// do not count.
+/// Whether two statuses have the same meaning. A different request ID or error time alone is not written. Conditions of other
+/// controllers do not count.
 fn same_meaning(
     previous: &SecurityGroupMembershipStatus,
     next: &SecurityGroupMembershipStatus,
@@ -241,9 +241,9 @@ fn same_meaning(
     without_request(previous) == without_request(next)
 }
 
-/// Bytes of a state that the schema allows; an unknown state may be longer.
+/// Longest state in bytes that the schema allows. The cloud may send a longer one that the operator does not know.
 const STATE_LIMIT: usize = 64;
-/// Lock reasons that the schema allows.
+/// Most lock reasons that the schema allows.
 const LOCKS_LIMIT: usize = 16;
 
 fn target_status(description: &TargetDescription) -> TargetStatus {

@@ -1,4 +1,4 @@
-//! A outcome in the words of the status: conditions, reasons, messages and the last error. Pure.
+//! Conditions, reasons, messages and the last error for the outcome of a pass. Pure.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use super::{Held, StatusInput};
 /// How long a target may be between states before it counts as stuck.
 pub const STUCK_AFTER: Duration = Duration::from_secs(30 * 60);
 
-/// An outcome in the words of the status.
+/// The conditions and the last error for one outcome.
 pub(super) struct Summary {
     ready: Status,
     reason: String,
@@ -30,7 +30,7 @@ pub(super) struct Summary {
     pub(super) last_error: Option<LastError>,
 }
 
-/// kstatus: at most one of the two conditions is written.
+/// Which of Reconciling and Stalled is written: for kstatus at most one of them.
 enum Phase {
     Complete,
     Reconciling,
@@ -115,7 +115,7 @@ pub(super) fn suspended_condition(deleting: bool) -> NewCondition {
     new_condition(reason::SUSPENDED, Status::True, reason::SUSPENDED, message)
 }
 
-/// `None` where the outcome says nothing that belongs into a status.
+/// The summary of an outcome; `None` if the outcome changes no status.
 pub(super) fn summarize(
     previous: &SecurityGroupMembershipStatus,
     generation: Option<i64>,
@@ -151,7 +151,7 @@ pub(super) fn summarize(
         ReconcileOutcome::DriftReported => drift_reported(edge),
         ReconcileOutcome::RepairLoop => repair_loop(edge),
         ReconcileOutcome::Absent => absent(input, now),
-        // A passing failure of the account says nothing new about the edge.
+        // A transient failure of the account does not change what is known of the edge.
         ReconcileOutcome::AccountUnusable
             if input.observed.account == (Access::NotReady { stalled: false })
                 && was_ready_for(previous, generation)
@@ -255,8 +255,8 @@ fn waiting(
     }
 }
 
-/// Since when an object waits for its target, as its own conditions tell: that survives a restart, and counts what was retried
-/// before it waited as well, because the time of a condition does not move with its reason.
+/// Since when an object has waited for its target, from its conditions: the time survives a restart. It includes retries before
+/// the wait, because the time of a condition does not change with its reason.
 #[must_use]
 pub fn waits_since(previous: &SecurityGroupMembershipStatus) -> Option<Timestamp> {
     waits(previous).map(|condition| condition.last_transition_time.0)
@@ -353,7 +353,7 @@ fn failed(
     };
     match class {
         Class::Transitional => Some(waiting(previous, input, now)),
-        // A passing failure does not undo what the cloud said of this generation before; that the edge is gone does.
+        // A transient failure keeps Ready=True for this generation, unless the membership is known to be missing.
         Class::Transient | Class::Throttled
             if was_ready_for(previous, generation) && !input.deleting && !is_missing(input) =>
         {
@@ -408,13 +408,13 @@ fn rate_limit_wait(
     })
 }
 
-/// Whether Ready=True was said for this generation.
+/// Whether the previous status has Ready=True for this generation.
 fn was_ready_for(previous: &SecurityGroupMembershipStatus, generation: Option<i64>) -> bool {
     previous.observed_generation == generation
         && condition::is_true(&previous.conditions, reason::READY)
 }
 
-/// Whether the pass has seen that the edge is not there.
+/// Whether the pass has read that the target is not a member.
 fn is_missing(input: &StatusInput<'_>) -> bool {
     matches!(
         input.observed.target,
@@ -422,7 +422,7 @@ fn is_missing(input: &StatusInput<'_>) -> bool {
     )
 }
 
-/// `class` is what the loop takes the failure for: a Leave that is answered with 403 is retried sooner than its code says.
+/// `class` is the class that the loop uses: a Leave that is answered with 403 is retried sooner than its code says.
 fn failure_summary(
     input: &StatusInput<'_>,
     failure: &Error,
@@ -453,11 +453,11 @@ fn failure_summary(
     }
 }
 
-/// Bytes of the cloud's own sentence in a condition: with the advice and the next try a message stays below 250.
+/// Longest part of the cloud's sentence in a condition, in bytes. With the advice and the next try a message stays below 250.
 const CAUSE_LIMIT: usize = 110;
 
-/// Bytes of a message in `lastError`, as the schema allows. The cloud's own sentence is shorter; the cause of a lost connection
-/// may list what a certificate is valid for.
+/// Longest message of `lastError` that the schema allows, in bytes. The cloud's sentence is shorter, but the cause of a lost
+/// connection may list all names of a certificate.
 const ERROR_LIMIT: usize = 2048;
 
 fn last_error(failure: &Error, class: Class, now: Timestamp) -> LastError {
@@ -486,7 +486,7 @@ fn last_error(failure: &Error, class: Class, now: Timestamp) -> LastError {
     }
 }
 
-/// The class as users read it. An answer that says "done" fails no pass.
+/// The class as the status spells it. `Done` is no failure and does not occur.
 const fn error_class(class: Class) -> ErrorClass {
     match class {
         Class::Transitional => ErrorClass::Transitional,
