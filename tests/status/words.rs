@@ -220,6 +220,14 @@ fn only_long_rate_limit_waits_are_reported() {
     assert_eq!(rate_limit_wait(&said, 120), None);
     let ready = say(&nothing, &ends()[0], false, 0).unwrap();
     assert_eq!(rate_limit_wait(&ready, 120), None);
+    // A Stalled object only checks again; what ends by itself does not stay.
+    let after = |outcome| {
+        let (edge, observed) = (edge(), observed(Access::Usable));
+        let said = status(&nothing, Some(1), &input(&edge, &observed, outcome), at(0)).unwrap();
+        rate_limit_wait(&said, 120)
+    };
+    assert_eq!(after(ReconcileOutcome::Absent), None);
+    assert!(after(ReconcileOutcome::Waiting).is_some());
 }
 
 #[test]

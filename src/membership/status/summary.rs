@@ -386,7 +386,8 @@ fn failed(
     }
 }
 
-/// Reports a rate-limit wait only if it exceeds `REPORT_WAIT_AFTER`, and not instead of a Ready=True that is still right.
+/// Reports a rate-limit wait only if it exceeds `REPORT_WAIT_AFTER`, and not instead of what is still right: Ready=True, or
+/// Stalled, which the awaited call only checks again.
 fn rate_limit_wait(
     previous: &SecurityGroupMembershipStatus,
     generation: Option<i64>,
@@ -394,7 +395,9 @@ fn rate_limit_wait(
 ) -> Option<Summary> {
     let is_long = input.held_for >= REPORT_WAIT_AFTER;
     let is_still_ready = was_ready_for(previous, generation) && !is_missing(input);
-    (is_long && !is_still_ready).then(|| {
+    let is_still_stalled = previous.observed_generation == generation
+        && condition::is_true(&previous.conditions, reason::STALLED);
+    (is_long && !is_still_ready && !is_still_stalled).then(|| {
         let target = &input.edge.target;
         Summary::simple(
             Status::False,
