@@ -18,6 +18,8 @@ use crate::support::simulator::SimulatorProcess;
 
 /// Namespace of the memberships.
 pub const NAMESPACE: &str = "bench";
+/// Namespace of a membership beside them.
+pub const OTHER_NAMESPACE: &str = "beside";
 /// Security groups of the cloud, beside `sg-base`.
 pub const GROUPS: u32 = 100;
 /// Instances beyond N, for objects that are created later.
@@ -79,7 +81,9 @@ impl BenchCluster {
             simulator,
             client,
         };
-        cluster.apply_namespace().await?;
+        for name in [NAMESPACE, OTHER_NAMESPACE] {
+            cluster.apply_namespace(name).await?;
+        }
         for key in [KEY, OTHER_KEY] {
             cluster.apply_account(key).await?;
         }
@@ -108,12 +112,11 @@ impl BenchCluster {
         .await
     }
 
-    async fn apply_namespace(&self) -> Result<()> {
+    async fn apply_namespace(&self, name: &str) -> Result<()> {
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
-        let patch =
-            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
+        let patch = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
         namespaces
-            .patch(NAMESPACE, &by_us(), &Patch::Apply(&patch))
+            .patch(name, &by_us(), &Patch::Apply(&patch))
             .await
             .context("the namespace")?;
         Ok(())
@@ -137,7 +140,7 @@ impl BenchCluster {
             "spec": {
                 "credentials": {"secretRef": {"name": key.account}},
                 "endpoints": {"ecs": endpoint, "sts": endpoint},
-                "grants": [{"name": "all", "namespaces": {"names": [NAMESPACE]}, "securityGroups": {"ids": ["*"]}}],
+                "grants": [{"name": "all", "namespaces": {"names": [NAMESPACE, OTHER_NAMESPACE]}, "securityGroups": {"ids": ["*"]}}],
             },
         });
         accounts

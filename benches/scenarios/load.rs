@@ -4,7 +4,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use security_group_operator::api::SecurityGroupMembership;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::cluster::{BenchCluster, GROUPS, KEY, NAMESPACE};
 use crate::support::error::{Context as _, Result};
@@ -35,15 +35,16 @@ impl MembershipRequest {
         }
     }
 
-    fn object(&self) -> Value {
-        json!({
+    /// The object in a namespace.
+    pub fn object_in(&self, namespace: &str) -> Result<SecurityGroupMembership> {
+        Ok(serde_json::from_value(json!({
             "apiVersion": "security-group-operator.io/v1alpha1", "kind": "SecurityGroupMembership",
-            "metadata": {"name": self.name, "namespace": NAMESPACE},
+            "metadata": {"name": self.name, "namespace": namespace},
             "spec": {
                 "region": self.region, "instanceID": self.instance, "securityGroupID": self.group,
                 "accountRef": {"kind": "ClusterCloudAccount", "name": self.account},
             },
-        })
+        }))?)
     }
 }
 
@@ -77,7 +78,7 @@ pub async fn create_one(
     request: &MembershipRequest,
 ) -> Result<String> {
     let api: Api<SecurityGroupMembership> = Api::namespaced(client.clone(), NAMESPACE);
-    let object: SecurityGroupMembership = serde_json::from_value(request.object())?;
+    let object = request.object_in(NAMESPACE)?;
     watch.ask(&request.name);
     let created = api
         .create(&PostParams::default(), &object)

@@ -69,12 +69,14 @@ async fn run(scenario: &str, arguments: &Arguments) -> Result<()> {
 }
 
 /// The scenarios of one bench run, in this order: the first fills it, the last empties it.
-const COURSES: [&[&str]; 5] = [
+const COURSES: [&[&str]; 7] = [
     &["S1", "S7", "S3", "S4", "S5", "S8"],
     &["S2"],
     &["S6"],
     &["S9"],
     &["S10"],
+    &["S18"],
+    &["S19"],
 ];
 
 fn courses(scenario: &str) -> Result<Vec<Vec<&'static str>>> {
@@ -88,7 +90,7 @@ fn courses(scenario: &str) -> Result<Vec<Vec<&'static str>>> {
         .map(|name| vec![vec![*name]])
         .ok_or_else(|| {
             Error::new(format!(
-                "no scenario {scenario}: say one of S1 to S10, all, growth or pass"
+                "no scenario {scenario}: say one of S1 to S10, S18, S19, all, growth or pass"
             ))
         })
 }
@@ -148,6 +150,10 @@ async fn in_one_run(
             "--limit=JoinSecurityGroup={}",
             scenario::limit::limit(arguments.n)
         )],
+        ["S18" | "S19"] => vec![format!(
+            "--limit=JoinSecurityGroup={}",
+            scenario::crowd::LIMIT
+        )],
         _ => Vec::new(),
     };
     let mut found = Vec::new();
@@ -174,6 +180,8 @@ async fn one(name: &str, bench: &mut BenchRun) -> Result<Outcome> {
         "S8" => scenario::delete::delete_all(bench).await,
         "S9" => scenario::memory::by_size(bench).await,
         "S10" => scenario::apply::beside_a_reader(bench).await,
+        "S18" => scenario::crowd::beside(bench).await,
+        "S19" => scenario::crowd::after(bench).await,
         _ => Err(Error::new(format!("no scenario {name}"))),
     }
 }

@@ -175,6 +175,19 @@ pub const LINES: &[Line] = &[
     ),
     line("S10", "reader_ratio", "ratio", "≤ 2"),
     line("S10", "too_many_requests", "429 to the operator", "0"),
+    line(
+        "S18",
+        "one_ready_s",
+        "N waiting under 600 Joins a minute: one of another namespace Ready, s",
+        "≤ 61",
+    ),
+    line(
+        "S19",
+        "crowd_gone_s",
+        "the same N deleted at once: until none is listed, s",
+        "",
+    ),
+    line("S19", "one_ready_s", "one new object after them Ready, s", "≤ 1.1"),
 ];
 
 /// The table of these runs.

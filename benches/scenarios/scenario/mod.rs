@@ -1,6 +1,7 @@
 //! The scenarios, each a function of a bench run. They perform the actions of users or of the cloud, and count the results.
 
 pub mod apply;
+pub mod crowd;
 pub mod delete;
 pub mod limit;
 pub mod memory;
