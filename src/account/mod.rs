@@ -1,9 +1,12 @@
 //! The two account kinds: reads the credentials, asks STS whose they are, writes the account's status, and keeps the
-//! [`Directory`] that memberships look accounts up in. Writes nothing to the cloud.
+//! [`Directory`] that memberships look accounts up in. Knows no memberships: it says what has changed, in [`Change`]s. Writes
+//! nothing to the cloud.
 
 pub mod credentials;
 pub mod directory;
+pub mod key;
 mod kind;
+pub mod namespaces;
 pub mod reach;
 pub mod session;
 mod status;
@@ -20,6 +23,7 @@ use kube::runtime::controller::Action;
 use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::{Controller, PredicateConfig, WatchStreamExt as _, watcher};
 use kube::{Api, ResourceExt};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -28,16 +32,14 @@ use crate::api::membership::AccountKind;
 use crate::api::reason;
 use crate::clock::Clock;
 use crate::ecs::{self, Class, Credential, Endpoints, Transport};
+use crate::kubernetes::events::{EventRecord, EventRecorder};
 use crate::kubernetes::{self, ObjectUid, WatchLog, WatchScope};
-use crate::membership::edge::AccountKey;
-use crate::membership::event::EventRecorder;
-use crate::membership::index::Edges;
-use crate::membership::queue::ReconcileQueue;
 use crate::telemetry::Telemetry;
 use crate::watched::Watched;
 
 use self::credentials::Source;
-use self::directory::{AccountState, Directory, Grants};
+use self::directory::{AccountState, Change, Directory, Grants};
+use self::key::AccountKey;
 use self::kind::AccountObject;
 use self::reach::Reach;
 use self::session::AccountSession;
@@ -54,10 +56,8 @@ pub struct Context {
     pub client: kube::Client,
     /// Where the result goes.
     pub directory: Arc<Directory>,
-    /// Which memberships name which account.
-    pub edges: Arc<Edges>,
-    /// How they are told.
-    pub queue: ReconcileQueue,
+    /// Where it is said that an account has changed.
+    pub changes: mpsc::UnboundedSender<Change>,
     /// The way to the cloud.
     pub transport: Arc<dyn Transport>,
     /// Secrets of the cluster kind live here.
@@ -174,7 +174,7 @@ fn upsert<K: AccountObject>(context: &Context, account: &Watched<K>) {
     match &account.0 {
         Ok(account) => {
             if context.directory.upsert(&key, account.grants()) {
-                enqueue_memberships(context, &key);
+                context.report_change(&key);
             }
         }
         Err(error) => {
@@ -188,7 +188,7 @@ fn upsert<K: AccountObject>(context: &Context, account: &Watched<K>) {
                     message: format!("this version of the operator cannot read it: {error}"),
                 },
             );
-            enqueue_memberships(context, &key);
+            context.report_change(&key);
         }
     }
 }
@@ -196,13 +196,7 @@ fn upsert<K: AccountObject>(context: &Context, account: &Watched<K>) {
 fn forget(context: &Context, key: &AccountKey) {
     context.directory.forget(key);
     context.checks().remove(key);
-    enqueue_memberships(context, key);
-}
-
-fn enqueue_memberships(context: &Context, key: &AccountKey) {
-    for membership in context.edges.of_account(key) {
-        context.queue.enqueue(&membership);
-    }
+    context.report_change(key);
 }
 
 /// Enqueues the accounts of the cluster kind whose Secret changed, for ever. The operator may watch its own namespace only;
@@ -435,7 +429,7 @@ fn record(
             .last_checked = None;
     }
     if context.directory.set_state(key, state) {
-        enqueue_memberships(context, key);
+        context.report_change(key);
     }
     result
 }
@@ -496,13 +490,12 @@ async fn write_status<K: AccountObject>(
             Err(error) => return Err(error),
         }
         for condition in status::transitions(previous, &next) {
-            let is_warning = condition.status == "False";
-            context.events.record(
-                account,
-                condition.reason.clone().into(),
-                is_warning,
-                condition.message.clone(),
-            );
+            let event = EventRecord {
+                reason: condition.reason.clone(),
+                warning: condition.status == "False",
+                text: condition.message.clone(),
+            };
+            context.events.publish(account, event);
         }
     }
     let mut checks = context.checks();
@@ -513,6 +506,11 @@ async fn write_status<K: AccountObject>(
 }
 
 impl Context {
+    fn report_change(&self, key: &AccountKey) {
+        // Closed only while the process shuts down.
+        let _ = self.changes.send(Change::Account(key.clone()));
+    }
+
     /// What the account says now: as this process wrote it, else as the watch shows it.
     fn status<K: AccountObject>(&self, account: &K, key: &AccountKey) -> CloudAccountStatus {
         let checks = self.checks();

@@ -14,7 +14,7 @@ use crate::ecs::{Class, Error, TargetDescription};
 use crate::kubernetes::ObjectUid;
 
 use super::decide::{REPAIR_LIMIT, REPAIR_WINDOW_MINUTES, ReconcileOutcome};
-use super::scan::CLOUD_READ_LAG;
+use super::observation::CLOUD_READ_LAG;
 
 /// In a repair loop, one repair is allowed per this period (1 hour).
 const LOOP_PERIOD: Duration = Duration::from_secs(60 * 60);

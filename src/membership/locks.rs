@@ -3,9 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use crate::ecs::{AccountUid, Region, Target};
-
-use super::edge::Edge;
+use crate::ecs::{AccountUid, Edge, Region, Target};
 
 /// The locks of the targets that passes run over or wait for.
 #[derive(Debug, Default)]

@@ -13,17 +13,19 @@ use tracing::{debug, warn};
 use crate::api::membership::SecurityGroupMembershipStatus;
 use crate::api::reason;
 use crate::condition::{self, NewCondition, Status};
+use crate::ecs::{Class, Edge};
+use crate::kubernetes::events::EventRecord;
 use crate::kubernetes::{self, ObjectUid};
 
 use crate::watched::Watched;
 
 use super::act::ActError;
+use super::context::Context;
 use super::decide::{Attempt, ReconcileOutcome, Release, Step, TargetView, decide};
-use super::edge::Edge;
+use super::object::Object;
+use super::observation::Observation;
 use super::observe::Pass;
-use super::scan::Observation;
-use super::status::{self, EventRecord, StatusInput};
-use super::{Context, Object};
+use super::status::{self, StatusInput};
 
 /// Observes, decides and acts until nothing is left to do, and then says so.
 ///
@@ -98,7 +100,7 @@ pub(super) async fn run(
         .history
         .keep_pending_description(&uid, pass.description.take().filter(|_| waits_for_its_turn));
     if let Some(event) = event {
-        context.publish(&pass, event);
+        context.events.publish(pass.object(), event);
     }
     Ok(context
         .history
@@ -161,7 +163,7 @@ async fn run_steps(
             Step::Release(why) => {
                 pass.release(context).await?;
                 if let Some(event) = release_event(pass, why) {
-                    context.publish(pass, event);
+                    context.events.publish(pass.object(), event);
                 }
             }
         }
@@ -173,7 +175,7 @@ async fn run_steps(
         edge = ?pass.edge,
         "too many steps in one pass; it starts again"
     );
-    Ok(ReconcileOutcome::Failed(crate::ecs::Class::Transient))
+    Ok(ReconcileOutcome::Failed(Class::Transient))
 }
 
 /// Tells of a drift that a repair was tried for. `AlreadyMember` was none: the read lagged behind the cloud.
@@ -197,7 +199,7 @@ fn report_drift(pass: &Pass, uid: &ObjectUid, context: &Context) {
                 pass.edge.target, pass.edge.group
             ),
         };
-        context.publish(pass, event);
+        context.events.publish(pass.object(), event);
     }
     if pass.observed.attempt == Attempt::Joined {
         context.history.repaired(uid);
@@ -336,7 +338,7 @@ mod tests {
             ReconcileOutcome::DriftReported,
             ReconcileOutcome::Absent,
             ReconcileOutcome::AccountUnusable,
-            ReconcileOutcome::Failed(crate::ecs::Class::Transient),
+            ReconcileOutcome::Failed(Class::Transient),
         ];
         let words: std::collections::BTreeSet<_> = ends.map(outcome_label).into();
         assert_eq!(words.len(), ends.len(), "{words:?}");

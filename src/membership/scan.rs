@@ -10,72 +10,21 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use crate::account::directory::AccountState;
+use crate::account::key::AccountRegion;
 use crate::account::session::CallError;
-use crate::ecs::MAX_IDS_PER_CALL;
-use crate::ecs::{Target, TargetDescription};
+use crate::ecs::{MAX_IDS_PER_CALL, Target};
 
-use super::Context;
-use super::edge::AccountRegion;
+use super::context::Context;
 use super::index::Edges;
 
-/// How often accounts and regions that appeared or disappeared are looked up, and how often [`run`] does its other work.
-const BUCKET_PERIOD: Duration = Duration::from_secs(1);
-/// How long the cloud's answers may lag behind our own change. No observation is marked stale sooner.
-pub const CLOUD_READ_LAG: Duration = Duration::from_secs(10);
-
-/// The compared part of a target's description: membership, and a hash of what the status shows. Text is not stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Observation {
-    /// A complete answer does not list the target.
-    Absent,
-    /// The answer lists the target.
-    Present {
-        /// Whether the target is a member of the object's group.
-        member: bool,
-        /// Whether the target is between states.
-        transitional: bool,
-        /// Hash of state, VPC and lock reasons.
-        details_hash: u64,
-    },
-}
-
-impl Observation {
-    /// The observation of a description. `member` tells whether the target is a member of the object's group.
-    #[must_use]
-    pub fn of(
-        description: Option<&TargetDescription>,
-        member: impl FnOnce(&TargetDescription) -> bool,
-    ) -> Self {
-        use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-        let Some(description) = description else {
-            return Self::Absent;
-        };
-        let mut hasher = DefaultHasher::new();
-        description.state.hash(&mut hasher);
-        description.vpc_id.hash(&mut hasher);
-        description.lock_reasons.hash(&mut hasher);
-        Self::Present {
-            member: member(description),
-            transitional: description.state.is_transitional(),
-            details_hash: hasher.finish(),
-        }
-    }
-}
-
+/// How often accounts and regions that appeared or disappeared are looked up.
+const FOLLOW_PERIOD: Duration = Duration::from_secs(1);
 /// Scans until dropped, with one task per account and region: a region that does not answer delays only its own targets.
-///
-/// Once per second it also does the housekeeping of three other modules: admits waiting passes, evicts the expired accounts
-/// of the directory, and enqueues objects with a stale status.
 pub async fn run(context: Arc<Context>, period: Duration) {
     let mut tasks = Tasks::default();
     loop {
         tasks.follow(&context, period);
-        context.turns.call_the_waiting();
-        context.directory.evict_expired();
-        for object in context.edges.stale_statuses() {
-            context.queue.enqueue(&object);
-        }
-        tokio::time::sleep(BUCKET_PERIOD).await;
+        tokio::time::sleep(FOLLOW_PERIOD).await;
     }
 }
 

@@ -11,10 +11,10 @@ use std::time::Duration;
 use kube::runtime::reflector::ObjectRef;
 use tokio::time::Instant;
 
+use crate::account::key::AccountRegion;
 use crate::api::SecurityGroupMembership;
 use crate::ecs::MAX_IDS_PER_CALL;
 
-use super::edge::AccountRegion;
 use super::queue::ReconcileQueue;
 
 /// Passes in flight per account and region: two full batches of reads (100 each) and some more.
@@ -168,9 +168,9 @@ mod tests {
     use futures::{FutureExt as _, StreamExt as _};
 
     use super::*;
+    use crate::account::key::AccountKey;
     use crate::api::membership::AccountKind;
     use crate::kubernetes::WatchScope;
-    use crate::membership::edge::AccountKey;
 
     fn account_region(region: &str) -> AccountRegion {
         let account = AccountKey {

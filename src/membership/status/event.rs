@@ -5,19 +5,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use crate::api::membership::SecurityGroupMembershipStatus;
 use crate::api::reason;
 use crate::condition;
+use crate::kubernetes::events::EventRecord;
 
 use super::super::decide::ReconcileOutcome;
-
-/// An event that a change of status is worth.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EventRecord {
-    /// Event reason.
-    pub reason: String,
-    /// Whether it is a warning.
-    pub warning: bool,
-    /// For a human.
-    pub text: String,
-}
 
 /// The event for going from one status to the next, if that is a transition. Its reason is that of Ready.
 #[must_use]

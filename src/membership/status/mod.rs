@@ -1,9 +1,8 @@
 //! The status that follows from a outcome. Pure: `now` and what was seen are arguments.
 
 mod event;
+mod input;
 mod summary;
-
-use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
@@ -13,14 +12,14 @@ use serde_json::Value;
 use crate::api::membership::{LastError, SecurityGroupMembershipStatus, TargetStatus};
 use crate::api::reason;
 use crate::condition;
-use crate::ecs::{AccountUid, Class, Error, TargetDescription};
+use crate::ecs::{Class, TargetDescription};
 
-use super::decide::{Observed, ReconcileOutcome};
-use super::edge::Edge;
+use super::decide::{ReconcileOutcome, TargetView};
 
 use self::summary::{Summary, summarize};
 
-pub use self::event::{EventRecord, event_for};
+pub use self::event::event_for;
+pub use self::input::StatusInput;
 pub use self::summary::{STUCK_AFTER, waits_since};
 
 /// The types of condition that are written.
@@ -31,33 +30,6 @@ const OUR_CONDITIONS: [&str; 5] = [
     reason::DRIFTED,
     reason::SUSPENDED,
 ];
-
-/// What a pass ended with.
-#[derive(Clone, Copy, Debug)]
-pub struct StatusInput<'a> {
-    /// The edge.
-    pub edge: &'a Edge,
-    /// Where the pass ended.
-    pub outcome: ReconcileOutcome,
-    /// What it went by.
-    pub observed: &'a Observed,
-    /// Whether the object is being deleted.
-    pub deleting: bool,
-    /// The target as last described.
-    pub description: Option<&'a TargetDescription>,
-    /// The failure that it ended with.
-    pub failure: Option<&'a Error>,
-    /// What is wrong with the account.
-    pub account_problem: &'a str,
-    /// Since when the target is between states, if it is.
-    pub waits_since: Option<Timestamp>,
-    /// When the rate limit lets the call begin, if it held the call back.
-    pub turn_in: Option<Duration>,
-    /// UID of the cloud account, where it is known.
-    pub account_uid: Option<&'a AccountUid>,
-    /// Value of the annotation `reconcile-requested-at`.
-    pub reconcile_requested_at: Option<&'a str>,
-}
 
 /// The status after this pass, or `None` if it would say nothing new.
 #[must_use]
@@ -106,7 +78,7 @@ fn described(
             .map(|uid| uid.as_str().to_owned())
             .or_else(|| previous.account_uid.clone()),
         target: match input.observed.target {
-            super::decide::TargetView::Absent => None,
+            TargetView::Absent => None,
             _ => input
                 .description
                 .map(target_status)

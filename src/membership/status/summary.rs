@@ -8,13 +8,12 @@ use k8s_openapi::jiff::Timestamp;
 use crate::api::membership::{ErrorClass, LastError, Origin, SecurityGroupMembershipStatus};
 use crate::api::reason;
 use crate::condition::{self, NewCondition, Status};
-use crate::ecs::{Class, Error};
+use crate::ecs::{Class, Edge, Error};
 
 use super::super::decide::{
     Access, REPAIR_LIMIT, REPAIR_WINDOW_MINUTES, ReconcileOutcome, TargetView,
 };
-use super::super::edge::Edge;
-use super::StatusInput;
+use super::input::StatusInput;
 
 /// How long a target may be between states before it counts as stuck.
 pub const STUCK_AFTER: Duration = Duration::from_secs(30 * 60);

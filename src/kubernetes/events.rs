@@ -3,7 +3,6 @@
 //! Not kube's `Recorder`: it keeps every event for six minutes to count repeats, and walks all of them at each publish. That
 //! is too slow for a thousand new objects per minute. We publish on transitions only, so there are no repeats to count.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,13 +18,11 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::{debug, info, warn};
 
-use crate::api::SecurityGroupMembership;
 use crate::clock::Clock;
 use crate::condition::truncate;
-use crate::kubernetes::LogDeduper;
 use crate::telemetry::Telemetry;
 
-use super::status::EventRecord;
+use super::LogDeduper;
 
 /// Controller name in every event.
 const CONTROLLER: &str = "security-group-operator";
@@ -53,10 +50,21 @@ pub struct EventRecorder {
     clock: Clock,
 }
 
+/// An event about an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventRecord {
+    /// Event reason.
+    pub reason: String,
+    /// Whether it is a warning.
+    pub warning: bool,
+    /// For a human.
+    pub text: String,
+}
+
 /// A queued event, with only the fields that the written event needs.
 struct QueuedEvent {
     regarding: ObjectReference,
-    reason: Cow<'static, str>,
+    reason: String,
     warning: bool,
     text: String,
     at: Timestamp,
@@ -97,18 +105,12 @@ impl EventRecorder {
     }
 
     /// Logs and queues an event about a transition of `object`.
-    pub fn publish(&self, object: &SecurityGroupMembership, note: EventRecord) {
-        self.record(object, note.reason.into(), note.warning, note.text);
-    }
-
-    /// Writes an event about any object.
-    pub fn record<K: Resource<DynamicType = ()>>(
-        &self,
-        object: &K,
-        reason: Cow<'static, str>,
-        warning: bool,
-        text: String,
-    ) {
+    pub fn publish<K: Resource<DynamicType = ()>>(&self, object: &K, event: EventRecord) {
+        let EventRecord {
+            reason,
+            warning,
+            text,
+        } = event;
         let regarding = ObjectReference::from(ObjectRef::from_obj(object));
         let (kind, namespace, name) = (
             regarding.kind.as_deref(),
@@ -116,9 +118,9 @@ impl EventRecorder {
             regarding.name.as_deref(),
         );
         if warning {
-            warn!(kind, namespace, name, reason = &*reason, "{text}");
+            warn!(kind, namespace, name, reason, "{text}");
         } else {
-            info!(kind, namespace, name, reason = &*reason, "{text}");
+            info!(kind, namespace, name, reason, "{text}");
         }
         let queued = QueuedEvent {
             regarding,
@@ -232,6 +234,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
+    use crate::api::SecurityGroupMembership;
     use crate::telemetry::TestLog;
 
     fn note(text: &str) -> EventRecord {
@@ -323,7 +326,7 @@ mod tests {
         ] {
             let queued = QueuedEvent {
                 regarding: ObjectRef::from_obj(&object(&name)).into(),
-                reason: "r".repeat(200).into(),
+                reason: "r".repeat(200),
                 warning: false,
                 text: "節".repeat(1000),
                 at,
@@ -442,7 +445,7 @@ mod tests {
             let expected = serde_json::json!({
                 "level": level,
                 "message": message,
-                "target": "security_group_operator::membership::event",
+                "target": "security_group_operator::kubernetes::events",
                 "kind": "SecurityGroupMembership",
                 "namespace": "team",
                 "name": "web",
