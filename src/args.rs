@@ -5,11 +5,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue};
-use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::api::account::Endpoints as EndpointSpec;
 use crate::ecs::{Credential, Endpoints};
 use crate::kubernetes::WatchScope;
+use crate::telemetry::LogFormat;
 
 /// Keeps Alibaba Cloud ECS instances and network interfaces members of security groups.
 ///
@@ -86,15 +87,6 @@ struct Typed {
 enum Command {
     /// Print the custom resource definitions as YAML.
     Crds,
-}
-
-/// Format of the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// One readable line an event.
-    Text,
-    /// One JSON object an event.
-    Json,
 }
 
 /// What is to be done.

@@ -13,13 +13,26 @@
 //! | [`ecs`] | the cloud client: signatures, typed calls, the error table | call the cloud |
 //! | [`condition`] | `metav1.Condition` lists | nothing: pure |
 //! | [`clock`] | wall time and random numbers | read both from the system |
-//! | [`kubernetes`] | deadlines for calls to the API server, status writes | call the API server for its callers |
+//! | [`kubernetes`] | deadlines for calls to the API server, status writes, events | call the API server for its callers |
 //! | [`watched`] | deserialization of the API server's answers | nothing: types |
 //! | [`operator`] | connects the modules above and runs them | everything |
 //! | [`simulator`] | a local ECS for tests and the demo; its process is `bin/ecs-simulator.rs` | pure, except for its server |
 //! | [`args`], [`telemetry`] | command line; logs, metrics, probes | read arguments and environment; listen |
 //!
-//! The process is `main.rs`.
+//! Imports point downward, never up or sideways (`tests/layers.rs`):
+//!
+//! ```text
+//! operator
+//! membership
+//! account
+//! args
+//! kubernetes
+//! telemetry
+//! ecs        watched
+//! api        clock        condition
+//! ```
+//!
+//! The simulator stands apart. The process is `main.rs`.
 
 pub mod account;
 pub mod api;

@@ -7,35 +7,31 @@ use std::time::Duration;
 
 use futures::future::{BoxFuture, Shared};
 use futures::stream::FuturesUnordered;
-use futures::{FutureExt as _, StreamExt as _};
+use futures::{FutureExt as _, Stream, StreamExt as _};
 use http::Uri;
 use hyper_util::client::proxy::matcher::Matcher;
 use k8s_openapi::api::core::v1::Namespace;
+use kube::Api;
 use kube::api::ListParams;
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
-use kube::core::PartialObjectMeta;
-use kube::runtime::reflector::{self, Store};
-use kube::runtime::{PredicateConfig, WatchStreamExt as _, predicates, watcher};
-use kube::{Api, ResourceExt as _};
+use kube::runtime::reflector::ObjectRef;
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 use url::Url;
 
-use crate::account::directory::Directory;
-use crate::account::{self};
+use crate::account::{self, directory::Directory};
 use crate::api::{CloudAccount, ClusterCloudAccount, SecurityGroupMembership};
 use crate::args::Settings;
 use crate::clock::Clock;
 use crate::ecs::endpoint::is_loopback;
 use crate::ecs::{Http, Transport};
-use crate::kubernetes::{
-    LogDeduper, WatchLog, WatchScope, error_chain, watch_config, with_deadline,
-};
-use crate::membership::event::EventRecorder;
+use crate::kubernetes::events::EventRecorder;
+use crate::kubernetes::{LogDeduper, WatchScope, error_chain, with_deadline};
 use crate::membership::index::Edges;
+use crate::membership::object::Object;
 use crate::membership::queue::ReconcileQueue;
-use crate::membership::{self};
+use crate::membership::{self, housekeeping};
 use crate::telemetry::{self, Telemetry};
 
 /// Why the operator cannot start, in one line.
@@ -272,8 +268,10 @@ pub async fn run_with(
     let shutdown: Shutdown = shutdown.boxed().shared();
     let edges = Arc::new(Edges::default());
     let (queue, queues) = ReconcileQueue::new(&settings.scopes);
-    let (namespaces, namespace_watch) =
-        watch_namespaces(&client, Arc::clone(&edges), queue.clone());
+    let (changes, receiver) = mpsc::unbounded_channel();
+    let (namespaces, namespace_watch) = account::namespaces::watch(&client, changes.clone());
+    let follow_accounts =
+        housekeeping::follow_accounts(Arc::clone(&edges), queue.clone(), receiver);
     let directory = Arc::new(Directory::new(namespaces.clone()));
     let (events, event_writer) = EventRecorder::new(
         client.clone(),
@@ -284,8 +282,7 @@ pub async fn run_with(
     let accounts = Arc::new(account::Context {
         client: client.clone(),
         directory: Arc::clone(&directory),
-        edges: Arc::clone(&edges),
-        queue: queue.clone(),
+        changes,
         transport,
         operator_namespace: settings.operator_namespace.clone(),
         default_endpoints: settings.default_endpoints.clone(),
@@ -313,30 +310,37 @@ pub async fn run_with(
             () = known => {}
             () = shutdown.clone() => return,
         }
-        let admission = Arc::clone(&context.admission);
-        let scans = membership::scan::run(Arc::clone(&context), settings.scan_period);
-        let controllers = settings
-            .scopes
-            .iter()
-            .cloned()
-            .zip(queues)
-            .map(|(scope, queue)| {
-                membership::run(Arc::clone(&context), scope, queue, shutdown.clone()).boxed()
-            });
-        tokio::select! {
-            biased;
-            () = all(controllers) => {}
-            () = all([scans.boxed(), async move { admission.run().await }.boxed()]) => {}
-        }
+        run_memberships(&context, queues, settings, &shutdown).await;
     };
     let controllers = futures::future::join(memberships, account_controllers.running);
     tokio::select! {
         biased;
         _ = controllers => {}
-        () = all([namespace_watch.boxed()]) => {}
+        () = all([namespace_watch.boxed(), follow_accounts.boxed()]) => {}
     }
     drop(context);
     event_writer.flush().await;
+}
+
+/// Runs one controller per scope, and what goes on beside them, until the controllers have ended.
+async fn run_memberships(
+    context: &Arc<membership::Context>,
+    queues: Vec<impl Stream<Item = ObjectRef<Object>> + Send + 'static>,
+    settings: Settings,
+    shutdown: &Shutdown,
+) {
+    let scans = membership::scan::run(Arc::clone(context), settings.scan_period);
+    let housekeeping = housekeeping::run(Arc::clone(context));
+    let admission = Arc::clone(&context.admission);
+    let scopes = settings.scopes.into_iter().zip(queues);
+    let controllers = scopes.map(|(scope, queue)| {
+        membership::run(Arc::clone(context), scope, queue, shutdown.clone()).boxed()
+    });
+    tokio::select! {
+        biased;
+        () = all(controllers) => {}
+        () = all([scans.boxed(), housekeeping.boxed(), async move { admission.run().await }.boxed()]) => {}
+    }
 }
 
 struct AccountControllers<L, R> {
@@ -389,44 +393,6 @@ fn run_accounts(
 async fn all(parts: impl IntoIterator<Item = BoxFuture<'static, ()>>) {
     let mut parts: FuturesUnordered<_> = parts.into_iter().collect();
     while parts.next().await.is_some() {}
-}
-
-/// Stores the labels of all namespaces, which grants may select, and enqueues the memberships of a namespace whose labels
-/// change. Works while the future is polled; the future never ends.
-fn watch_namespaces(
-    client: &kube::Client,
-    edges: Arc<Edges>,
-    queue: ReconcileQueue,
-) -> (
-    Store<PartialObjectMeta<Namespace>>,
-    impl Future<Output = ()> + use<>,
-) {
-    let api: Api<PartialObjectMeta<Namespace>> = Api::all(client.clone());
-    let (reader, writer) = reflector::store();
-    let changes = watcher(api, watch_config())
-        .default_backoff()
-        .modify(|namespace| {
-            namespace.metadata.managed_fields = None;
-            namespace.metadata.annotations = None;
-        })
-        .reflect(writer)
-        .applied_objects()
-        .predicate_filter(predicates::labels, PredicateConfig::default());
-    let watch = async move {
-        let mut changes = std::pin::pin!(changes);
-        let log = WatchLog::new("Namespace");
-        while let Some(change) = changes.next().await {
-            match change {
-                Ok(namespace) => {
-                    for membership in edges.in_namespace(&namespace.name_any()) {
-                        queue.enqueue(&membership);
-                    }
-                }
-                Err(error) => log.error(&error),
-            }
-        }
-    };
-    (reader, watch)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use axum::Router;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
+use clap::ValueEnum;
 use prometheus_client::encoding::{EncodeLabelSet, text::encode};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -20,7 +21,6 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use crate::args::LogFormat;
 use crate::ecs::{Action, Class, Error, Region};
 
 /// Metrics and readiness of the process.
@@ -261,6 +261,15 @@ pub fn start_logging(format: LogFormat, filter: &str) -> Result<(), String> {
     let filter = EnvFilter::try_new(filter).map_err(|error| format!("--log, RUST_LOG: {error}"))?;
     let subscriber = subscriber(format, filter, std::io::stderr);
     subscriber.try_init().map_err(|error| error.to_string())
+}
+
+/// Format of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One readable line an event.
+    Text,
+    /// One JSON object an event.
+    Json,
 }
 
 fn subscriber<W>(format: LogFormat, filter: EnvFilter, writer: W) -> Dispatch

@@ -5,13 +5,13 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
+use security_group_operator::account::key::{AccountKey, AccountRegion};
 use security_group_operator::api::SecurityGroupMembership;
 use security_group_operator::api::membership::AccountKind;
-use security_group_operator::ecs::{Target, TargetDescription, TargetState};
+use security_group_operator::ecs::{Edge, Target, TargetDescription, TargetState};
 use security_group_operator::kubernetes::ObjectUid;
-use security_group_operator::membership::edge::{AccountKey, AccountRegion, Edge};
 use security_group_operator::membership::index::Edges;
-use security_group_operator::membership::scan::{CLOUD_READ_LAG, Observation};
+use security_group_operator::membership::observation::{CLOUD_READ_LAG, Observation};
 use serde_json::json;
 
 /// An object with this UID and name on this edge, made at `second`, as of `version`.

@@ -187,7 +187,12 @@ pub const LINES: &[Line] = &[
         "the same N deleted at once: until none is listed, s",
         "",
     ),
-    line("S19", "one_ready_s", "one new object after them Ready, s", "≤ 1.1"),
+    line(
+        "S19",
+        "one_ready_s",
+        "one new object after them Ready, s",
+        "≤ 1.1",
+    ),
 ];
 
 /// The table of these runs.

@@ -11,8 +11,8 @@ use tokio::time::Instant;
 
 use crate::api::account::Grant;
 use crate::ecs::{AccountUid, SecurityGroupId};
-use crate::membership::edge::AccountKey;
 
+use super::key::AccountKey;
 use super::session::AccountSession;
 
 /// Whether an account can be used.
@@ -38,6 +38,15 @@ pub enum Grants {
     OwnNamespace,
     /// The grants listed in the spec of the cluster kind.
     Listed(Vec<Grant>),
+}
+
+/// What may change whom an object may call as.
+#[derive(Debug)]
+pub enum Change {
+    /// The usability or the grants of an account, or whether it exists.
+    Account(AccountKey),
+    /// The labels of a namespace, which grants select.
+    NamespaceLabels(String),
 }
 
 /// How long a deleted account still serves deletions (10 minutes). Longer than a target takes to start or stop.

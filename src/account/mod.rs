@@ -1,9 +1,12 @@
 //! The two account kinds: reads the credentials, calls STS for their identity, writes the account's status, and updates the
-//! [`Directory`] in which memberships find their accounts. Writes nothing to the cloud.
+//! [`Directory`] in which memberships find their accounts. Knows no memberships: it reports [`Change`]s. Writes nothing to the
+//! cloud.
 
 pub mod credentials;
 pub mod directory;
+pub mod key;
 mod kind;
+pub mod namespaces;
 pub mod reach;
 pub mod session;
 mod status;
@@ -20,6 +23,7 @@ use kube::runtime::controller::Action;
 use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::{Controller, PredicateConfig, WatchStreamExt as _, watcher};
 use kube::{Api, ResourceExt};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
@@ -28,17 +32,14 @@ use crate::api::membership::AccountKind;
 use crate::api::reason;
 use crate::clock::Clock;
 use crate::ecs::{self, Class, Credential, Endpoints, Transport};
+use crate::kubernetes::events::{self, EventRecord, EventRecorder};
 use crate::kubernetes::{self, ObjectUid, WatchLog, WatchScope};
-use crate::membership::edge::AccountKey;
-use crate::membership::event::{self, EventRecorder};
-use crate::membership::index::Edges;
-use crate::membership::queue::ReconcileQueue;
-use crate::membership::status::EventRecord;
 use crate::telemetry::Telemetry;
 use crate::watched::Watched;
 
 use self::credentials::Source;
-use self::directory::{AccountState, Directory, Grants};
+use self::directory::{AccountState, Change, Directory, Grants};
+use self::key::AccountKey;
 use self::kind::AccountObject;
 use self::reach::Reach;
 use self::session::AccountSession;
@@ -55,10 +56,8 @@ pub struct Context {
     pub client: kube::Client,
     /// Receives the result.
     pub directory: Arc<Directory>,
-    /// The memberships by the account that they name.
-    pub edges: Arc<Edges>,
-    /// Requests passes over them.
-    pub queue: ReconcileQueue,
+    /// Receives the accounts that have changed.
+    pub changes: mpsc::UnboundedSender<Change>,
     /// Sends requests to the cloud.
     pub transport: Arc<dyn Transport>,
     /// Namespace of the cluster kind's Secrets.
@@ -179,7 +178,7 @@ fn upsert<K: AccountObject>(context: &Context, account: &Watched<K>) {
     match &account.0 {
         Ok(account) => {
             if context.directory.upsert(&key, account.grants()) {
-                enqueue_memberships(context, &key);
+                context.report_change(&key);
             }
         }
         Err(error) => {
@@ -198,10 +197,10 @@ fn upsert<K: AccountObject>(context: &Context, account: &Watched<K>) {
                     text: message,
                     ..EventRecord::default()
                 };
-                event::log(&key.reference(), &event);
+                events::log(&key.reference(), &event);
             }
             if news || granted_before {
-                enqueue_memberships(context, &key);
+                context.report_change(&key);
             }
         }
     }
@@ -210,13 +209,7 @@ fn upsert<K: AccountObject>(context: &Context, account: &Watched<K>) {
 fn forget(context: &Context, key: &AccountKey) {
     context.directory.forget(key);
     context.checks().remove(key);
-    enqueue_memberships(context, key);
-}
-
-fn enqueue_memberships(context: &Context, key: &AccountKey) {
-    for membership in context.edges.of_account(key) {
-        context.queue.enqueue(&membership);
-    }
+    context.report_change(key);
 }
 
 /// Enqueues the accounts of the cluster kind whose Secret changed, for ever. The operator may watch Secrets in its own namespace
@@ -465,7 +458,7 @@ fn record(
             .last_checked = None;
     }
     if context.directory.set_state(key, state) {
-        enqueue_memberships(context, key);
+        context.report_change(key);
     }
     result
 }
@@ -495,7 +488,7 @@ fn log_result(result: &CheckResult, key: &AccountKey, context: &Context) {
         code: error.and_then(ecs::Error::code).map(str::to_owned),
         request_id: error.and_then(ecs::Error::request_id).map(str::to_owned),
     };
-    event::log(&key.reference(), &event);
+    events::log(&key.reference(), &event);
 }
 
 /// The wait until the next check after a result.
@@ -577,6 +570,11 @@ async fn write_status<K: AccountObject>(
 }
 
 impl Context {
+    fn report_change(&self, key: &AccountKey) {
+        // Closed only while the process shuts down.
+        let _ = self.changes.send(Change::Account(key.clone()));
+    }
+
     /// The current status: from this process's own last write, or else from the watch.
     fn status<K: AccountObject>(&self, account: &K, key: &AccountKey) -> CloudAccountStatus {
         let checks = self.checks();
@@ -691,8 +689,7 @@ mod tests {
             let context = Arc::new(Context {
                 client,
                 directory: Arc::new(Directory::new(reflector::store().0)),
-                edges: Arc::default(),
-                queue: ReconcileQueue::new(&[]).0,
+                changes: mpsc::unbounded_channel().0,
                 transport: Arc::clone(&sts) as Arc<dyn Transport>,
                 operator_namespace: "operator".to_owned(),
                 default_endpoints: EndpointSpec::default(),

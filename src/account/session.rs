@@ -13,10 +13,9 @@ use tokio::time::Instant;
 use crate::ecs::batch::{self, Batch};
 use crate::ecs::limit::{CallLimiter, Priority, Reservation};
 use crate::ecs::{
-    AccountUid, Action, Class, Client, Error, InstanceId, NetworkInterfaceId, Region, RequestId,
-    Target, TargetDescription,
+    AccountUid, Action, Class, Client, Edge, Error, InstanceId, NetworkInterfaceId, Region,
+    RequestId, Target, TargetDescription,
 };
-use crate::membership::edge::Edge;
 use crate::telemetry::Telemetry;
 
 use super::reach::Reach;

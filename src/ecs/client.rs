@@ -18,9 +18,11 @@ use super::credential::Credential;
 use super::description::{self, Page, TargetDescription};
 use super::endpoint::Endpoints;
 use super::error::Error;
-use super::id::{AccountUid, InstanceId, NetworkInterfaceId, Region, SecurityGroupId, Target};
+use super::id::{
+    AccountUid, InstanceId, NetworkInterfaceId, Region, RequestId, SecurityGroupId, Target,
+};
 use super::request::{self, SigningInput};
-use super::response::{self, ApiResponse, RequestId};
+use super::response::{self, ApiResponse};
 use super::transport::{Transport, TransportError};
 
 /// The cloud API for one account. Cheap to clone.

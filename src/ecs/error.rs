@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::action::Action;
 use super::class::Class;
 use super::error_table::{self, Classification};
-use super::response::RequestId;
+use super::id::RequestId;
 use super::transport::TransportError;
 
 /// How a call failed. Its texts are redacted and may be shown to users.

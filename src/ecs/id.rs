@@ -130,6 +130,28 @@ impl fmt::Debug for AccountUid {
     }
 }
 
+/// The cloud's ID of a call; the vendor's support asks for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestId(String);
+
+impl RequestId {
+    pub(super) const fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The ID as the cloud wrote it, at most 128 bytes.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 fn is_region(text: &str) -> bool {
     let mut words = text.split('-');
     let first = words.next().unwrap_or_default();

@@ -13,6 +13,7 @@ pub mod class;
 pub mod client;
 pub mod credential;
 mod description;
+mod edge;
 pub mod endpoint;
 pub mod error;
 pub mod error_table;
@@ -29,13 +30,14 @@ pub use class::{Class, Retry};
 pub use client::{Client, Identity};
 pub use credential::{Credential, CredentialError};
 pub use description::{TargetDescription, TargetState};
+pub use edge::Edge;
 pub use endpoint::{EndpointError, Endpoints};
 pub use error::{ApiError, Error};
 pub use error_table::Classification;
 pub use id::{
-    AccountUid, InstanceId, NetworkInterfaceId, ParseIdError, Region, SecurityGroupId, Target,
+    AccountUid, InstanceId, NetworkInterfaceId, ParseIdError, Region, RequestId, SecurityGroupId,
+    Target,
 };
-pub use response::RequestId;
 #[cfg(test)]
 pub(crate) use transport::TestTransport;
 pub use transport::{Http, Transport, TransportError};

@@ -1,7 +1,6 @@
 //! Parses a response of the cloud into a value or a named error: pure. Any deviation from the documented format is a
 //! `BadAnswer`.
 
-use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,25 +13,8 @@ use super::class::Class;
 use super::credential::Credential;
 use super::error::{ApiError, Error};
 use super::error_table;
+use super::id::RequestId;
 use super::redact::Secrets;
-
-/// The cloud's ID of a call; the vendor's support asks for it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RequestId(String);
-
-impl RequestId {
-    /// The ID as the cloud wrote it, at most 128 bytes.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for RequestId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
 
 /// A 2xx response with a JSON object that contains a request ID.
 pub(super) struct ApiResponse {
@@ -62,7 +44,7 @@ pub(super) fn parse(
     let request_id = text(&body, ["RequestId", "requestId"])
         .map(|text| secrets.word(text))
         .filter(|text| !text.is_empty())
-        .map(RequestId);
+        .map(RequestId::new);
     let code = code(&body, &secrets).map_err(|what| bad(&what))?;
 
     match (response.status().is_success(), code, request_id) {

@@ -18,10 +18,10 @@ use crate::kubernetes::{self, ObjectUid, with_deadline};
 
 use crate::watched::Watched;
 
+use super::context::Context;
 use super::decide::{Attempt, ClaimView, TargetView};
-use super::edge::{self, has_finalizer};
+use super::object::{Claim, Object, has_finalizer};
 use super::observe::Pass;
-use super::{Context, Object};
 
 /// Why a pass stops early.
 #[derive(Debug, thiserror::Error)]
@@ -103,7 +103,7 @@ impl Pass {
     /// The stored object differs, or the API server did not answer.
     pub async fn confirm(&mut self, context: &Context) -> Result<(), ActError> {
         let object = self.object();
-        let Some(claim) = edge::Claim::of(object) else {
+        let Some(claim) = Claim::of(object) else {
             return Err(ActError::Changed);
         };
         let confirmed = write_claim(

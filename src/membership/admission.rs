@@ -597,7 +597,7 @@ mod tests {
     use super::*;
     use crate::ecs::{ApiError, Error};
     use crate::kubernetes::WatchScope;
-    use crate::membership::Object;
+    use crate::membership::object::Object;
 
     struct Fixture {
         admission: Arc<Admission>,

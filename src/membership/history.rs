@@ -14,7 +14,7 @@ use crate::ecs::{Class, TargetDescription};
 use crate::kubernetes::ObjectUid;
 
 use super::decide::{REPAIR_LIMIT, REPAIR_WINDOW_MINUTES, ReconcileOutcome};
-use super::scan::CLOUD_READ_LAG;
+use super::observation::CLOUD_READ_LAG;
 use super::status::Ending;
 
 /// In a repair loop, one repair is allowed per this period (1 hour).

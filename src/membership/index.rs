@@ -11,13 +11,14 @@ use kube::runtime::reflector::ObjectRef;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
+use crate::account::key::{AccountKey, AccountRegion};
 use crate::api::SecurityGroupMembership;
 use crate::api::membership::ManagementPolicy;
-use crate::ecs::{AccountUid, Region, SecurityGroupId, Target, TargetDescription};
+use crate::ecs::{AccountUid, Edge, Region, SecurityGroupId, Target, TargetDescription};
 use crate::kubernetes::ObjectUid;
 
-use super::edge::{AccountKey, AccountRegion, Claim, Edge, resource_version};
-use super::scan::{CLOUD_READ_LAG, Observation};
+use super::object::{Claim, account_key, resource_version};
+use super::observation::{CLOUD_READ_LAG, Observation};
 
 /// An observation, when a pass made it, and when a read last confirmed it.
 #[derive(Clone, Copy, Debug)]
@@ -80,7 +81,7 @@ impl Record {
             uid: ObjectUid::of(object)?,
             name: object.metadata.name.as_deref()?.into(),
             edge,
-            account: Arc::new(AccountKey::of(&object.spec, &namespace)),
+            account: Arc::new(account_key(&object.spec, &namespace)),
             namespace: namespace.into(),
             claim: Claim::of(object),
             managed: object.spec.management_policy == ManagementPolicy::Manage,

@@ -4,19 +4,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::account::directory::AccountState;
+use crate::account::key::AccountKey;
 use crate::account::session::{AccountSession, CallError};
 use crate::api::SecurityGroupMembership;
 use crate::api::membership::Origin;
 use crate::ecs::limit::Reservation;
-use crate::ecs::{AccountUid, Action, Class, Error, Target, TargetDescription};
+use crate::ecs::{AccountUid, Action, Class, Edge, Error, Target, TargetDescription};
 use crate::kubernetes::{self, ObjectUid};
 
 use super::admission::Slot;
+use super::context::Context;
 use super::decide::{self, Attempt, Desired, Observed, Sharing, Step};
-use super::edge::{AccountKey, Claim, Edge};
 use super::index::Record;
-use super::scan::Observation;
-use super::{Context, Object};
+use super::object::{Claim, Object, account_key};
+use super::observation::Observation;
 
 use kube::ResourceExt as _;
 
@@ -74,7 +75,7 @@ impl Pass {
         Claim::of(object)
             .and_then(|claim| claim.account_uid)
             .or_else(|| {
-                let key = AccountKey::of(&object.spec, namespace);
+                let key = account_key(&object.spec, namespace);
                 context.directory.uid(&key)
             })
     }
@@ -90,7 +91,7 @@ impl Pass {
         let object = watched.0.as_ref().ok()?;
         let namespace = object.namespace().unwrap_or_default();
         let uid = ObjectUid::of(object).unwrap_or_default();
-        let account_key = AccountKey::of(&object.spec, &namespace);
+        let account_key = account_key(&object.spec, &namespace);
         let desired = desired(object);
         let claim = context.edges.claim(object);
         let reconcile_requested_at = kubernetes::reconcile_requested_at(object);

@@ -12,18 +12,20 @@ use tracing::{debug, warn};
 use crate::api::membership::SecurityGroupMembershipStatus;
 use crate::api::reason;
 use crate::condition::{self, NewCondition, Status};
+use crate::ecs::{Class, Edge};
+use crate::kubernetes::events::EventRecord;
 use crate::kubernetes::{self, ObjectUid};
 
 use crate::watched::Watched;
 
 use super::act::ActError;
 use super::admission::Slot;
+use super::context::Context;
 use super::decide::{Attempt, ReconcileOutcome, Step, TargetView, decide};
-use super::edge::Edge;
+use super::object::Object;
+use super::observation::Observation;
 use super::observe::Pass;
-use super::scan::Observation;
-use super::status::{self, Ending, EventRecord, Held, StatusInput};
-use super::{Context, Object};
+use super::status::{self, Ending, Held, StatusInput};
 
 /// Observes, decides and acts until no step is left, then writes the status.
 ///
@@ -103,7 +105,7 @@ pub(super) async fn run(
         .history
         .keep_pending_description(&uid, pass.description.take().filter(|_| is_held_back));
     if let Some(event) = event {
-        context.publish(&pass, event);
+        context.events.publish(pass.object(), event);
     }
     Ok(context.history.requeue_after(&uid, outcome))
 }
@@ -180,7 +182,7 @@ async fn run_steps(
                     context.history.keep_ending(uid, ending);
                 }
                 if let Some(event) = ending.event(&pass.edge) {
-                    context.publish(pass, event);
+                    context.events.publish(pass.object(), event);
                 }
             }
         }
@@ -192,7 +194,7 @@ async fn run_steps(
         edge = ?pass.edge,
         "too many steps in one pass; it starts again"
     );
-    Ok(ReconcileOutcome::Failed(crate::ecs::Class::Transient))
+    Ok(ReconcileOutcome::Failed(Class::Transient))
 }
 
 /// Reports drift after a repair was tried. `AlreadyMember` is no drift: the read lagged behind the cloud.
@@ -217,7 +219,7 @@ fn report_drift(pass: &Pass, uid: &ObjectUid, context: &Context) {
             ),
             ..EventRecord::default()
         };
-        context.publish(pass, event);
+        context.events.publish(pass.object(), event);
     }
     if pass.observed.attempt == Attempt::Joined {
         context.history.repaired(uid);
@@ -334,7 +336,7 @@ mod tests {
             ReconcileOutcome::DriftReported,
             ReconcileOutcome::Absent,
             ReconcileOutcome::AccountUnusable,
-            ReconcileOutcome::Failed(crate::ecs::Class::Transient),
+            ReconcileOutcome::Failed(Class::Transient),
         ];
         let words: std::collections::BTreeSet<_> = ends.map(outcome_label).into();
         assert_eq!(words.len(), ends.len(), "{words:?}");

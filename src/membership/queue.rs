@@ -8,7 +8,7 @@ use kube::runtime::reflector::ObjectRef;
 use crate::api::SecurityGroupMembership;
 use crate::kubernetes::WatchScope;
 
-use super::Object;
+use super::object::Object;
 
 /// One queue per controller. A controller watches one namespace or all.
 #[derive(Clone, Debug)]

@@ -10,71 +10,23 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use crate::account::directory::AccountState;
+use crate::account::key::{AccountKey, AccountRegion};
 use crate::account::session::CallError;
-use crate::ecs::{Class, Error, MAX_IDS_PER_CALL, Region, Target, TargetDescription};
+use crate::ecs::{Class, Error, MAX_IDS_PER_CALL, Region, Target};
 use crate::kubernetes::LogDeduper;
 
-use super::Context;
-use super::edge::{AccountKey, AccountRegion};
+use super::context::Context;
 use super::index::Edges;
 
-/// How often accounts and regions that appeared or disappeared are looked up, and how often [`run`] does its other work.
-const BUCKET_PERIOD: Duration = Duration::from_secs(1);
-/// How long the cloud's answers may lag behind our own change. No observation is marked stale sooner.
-pub const CLOUD_READ_LAG: Duration = Duration::from_secs(10);
-
-/// The compared part of a target's description: membership, and a hash of what the status shows. Text is not stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Observation {
-    /// A complete answer does not list the target.
-    Absent,
-    /// The answer lists the target.
-    Present {
-        /// Whether the target is a member of the object's group.
-        member: bool,
-        /// Whether the target is between states.
-        transitional: bool,
-        /// Hash of state, VPC and lock reasons.
-        details_hash: u64,
-    },
-}
-
-impl Observation {
-    /// The observation of a description. `member` tells whether the target is a member of the object's group.
-    #[must_use]
-    pub fn of(
-        description: Option<&TargetDescription>,
-        member: impl FnOnce(&TargetDescription) -> bool,
-    ) -> Self {
-        use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-        let Some(description) = description else {
-            return Self::Absent;
-        };
-        let mut hasher = DefaultHasher::new();
-        description.state.hash(&mut hasher);
-        description.vpc_id.hash(&mut hasher);
-        description.lock_reasons.hash(&mut hasher);
-        Self::Present {
-            member: member(description),
-            transitional: description.state.is_transitional(),
-            details_hash: hasher.finish(),
-        }
-    }
-}
+/// How often accounts and regions that appeared or disappeared are looked up.
+const FOLLOW_PERIOD: Duration = Duration::from_secs(1);
 
 /// Scans until dropped, with one task per account and region: a region that does not answer delays only its own targets.
-///
-/// Once per second it also does the housekeeping of two other modules: evicts the expired accounts of the directory, and
-/// enqueues objects with a stale status.
 pub async fn run(context: Arc<Context>, period: Duration) {
     let mut tasks = Tasks::default();
     loop {
         tasks.follow(&context, period);
-        context.directory.evict_expired();
-        for object in context.edges.stale_statuses() {
-            context.queue.enqueue(&object);
-        }
-        tokio::time::sleep(BUCKET_PERIOD).await;
+        tokio::time::sleep(FOLLOW_PERIOD).await;
     }
 }
 
@@ -211,13 +163,13 @@ mod tests {
     use crate::account::session::AccountSession;
     use crate::api::account::Endpoints as EndpointSpec;
     use crate::api::membership::AccountKind;
-    use crate::args::{LogFormat, Settings};
+    use crate::args::Settings;
     use crate::clock::Clock;
     use crate::ecs::{Client, Credential, Endpoints, TestTransport};
     use crate::kubernetes::WatchScope;
-    use crate::membership::event::EventRecorder;
+    use crate::kubernetes::events::EventRecorder;
     use crate::membership::queue::ReconcileQueue;
-    use crate::telemetry::TestLog;
+    use crate::telemetry::{LogFormat, TestLog};
 
     /// A context with one usable account, whose calls `cloud` answers.
     fn context(account: &AccountKey, cloud: &Arc<TestTransport>) -> Context {

@@ -5,6 +5,7 @@ use std::fmt;
 
 use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Deserializer};
+use serde_json::{Value, json};
 
 use super::error::{self, ErrorResponse};
 
@@ -245,6 +246,40 @@ pub(super) fn matches(pattern: &str, text: &str) -> bool {
         text = after;
     }
     text.ends_with(tail)
+}
+
+/// `GetCallerIdentity` of STS.
+#[must_use]
+pub fn caller_identity(caller: &Caller) -> Value {
+    let Caller {
+        access_key,
+        account,
+        user,
+        temporary,
+        ..
+    } = caller;
+    if *temporary {
+        return json!({
+            "IdentityType": "AssumedRoleUser",
+            "AccountId": account,
+            "UserId": "",
+            "PrincipalId": format!("300000000000000001:{user}"),
+            "RoleId": "300000000000000001",
+            "Arn": format!("acs:sts::{account}:assumed-role/{user}/{user}"),
+        });
+    }
+    // The user ID has 18 digits and cannot be derived from a real key: make one from the access key ID.
+    let number = access_key.bytes().fold(0_u64, |sum, byte| {
+        sum.wrapping_mul(31).wrapping_add(u64::from(byte))
+    });
+    let id = (200_000_000_000_000_000 + number % 100_000_000_000_000_000).to_string();
+    json!({
+        "IdentityType": "RAMUser",
+        "AccountId": account,
+        "UserId": id,
+        "PrincipalId": id,
+        "Arn": format!("acs:ram::{account}:user/{user}"),
+    })
 }
 
 #[cfg(test)]

@@ -1,14 +1,6 @@
-//! All calls of the simulated cloud, and the effect of each. Pure.
+//! The names of all calls of the simulated cloud. Pure.
 
-use k8s_openapi::jiff::Timestamp;
-use serde_json::{Value, json};
-
-use super::account::Caller;
-use super::cloud::Cloud;
 use super::error::{self, ErrorResponse};
-use super::membership::MembershipCall;
-use super::parameters::Parameters;
-use super::power::caller_identity;
 
 /// A call that the simulated cloud can answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,40 +82,6 @@ impl Action {
             | Self::StopInstance => ECS,
         }
     }
-
-    /// Performs the call.
-    ///
-    /// # Errors
-    /// Every error of the simulated cloud.
-    pub fn run(
-        self,
-        cloud: &mut Cloud,
-        caller: &Caller,
-        parameters: &Parameters,
-        now: Timestamp,
-    ) -> Result<Value, ErrorResponse> {
-        match self {
-            Self::JoinSecurityGroup => cloud
-                .join(caller, &membership_call(parameters), now)
-                .map(|()| json!({})),
-            Self::LeaveSecurityGroup => cloud
-                .leave(caller, &membership_call(parameters), now)
-                .map(|()| json!({})),
-            Self::DescribeInstances => cloud.describe_instances(caller, parameters, now),
-            Self::DescribeInstanceStatus => cloud.describe_instance_status(caller, parameters, now),
-            Self::DescribeNetworkInterfaces => {
-                cloud.describe_network_interfaces(caller, parameters, now)
-            }
-            Self::DescribeSecurityGroups => cloud.describe_security_groups(caller, parameters, now),
-            Self::StartInstance => cloud
-                .start(caller, parameters.text("InstanceId"), now)
-                .map(|()| json!({})),
-            Self::StopInstance => cloud
-                .stop(caller, parameters.text("InstanceId"), now)
-                .map(|()| json!({})),
-            Self::GetCallerIdentity => Ok(caller_identity(caller)),
-        }
-    }
 }
 
 /// The product of a version, as `Recommend` names it.
@@ -133,15 +91,6 @@ pub fn product(version: Option<&str>) -> &'static str {
         .iter()
         .find(|(known, _)| Some(*known) == version)
         .map_or("Ecs", |(_, product)| product)
-}
-
-fn membership_call(parameters: &Parameters) -> MembershipCall<'_> {
-    MembershipCall {
-        region: parameters.text("RegionId"),
-        instance_id: parameters.text("InstanceId"),
-        network_interface_id: parameters.text("NetworkInterfaceId"),
-        security_group_id: parameters.text("SecurityGroupId"),
-    }
 }
 
 const ALL: [Action; 9] = [

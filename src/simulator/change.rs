@@ -11,9 +11,8 @@ use super::account::{AccessKey, Denial};
 use super::cloud::{
     Cloud, Id, Instance, InstanceStatus, InterfaceStatus, Member, NetworkInterface, SecurityGroup,
 };
-use super::inventory::InventoryError;
 use super::settings::{SettingsChange, optional_duration};
-use super::spec::{GroupSpec, InstanceSpec, InterfaceSpec};
+use super::spec::{GroupSpec, InstanceSpec, InterfaceSpec, InventoryError};
 use super::timeline::later;
 
 /// One change.

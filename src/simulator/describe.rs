@@ -13,9 +13,8 @@ use super::cloud::{
     SecurityGroup,
 };
 use super::error::{self, ErrorResponse};
-use super::membership::well_formed;
 use super::page::Page;
-use super::parameters::Parameters;
+use super::parameters::{Parameters, well_formed};
 use super::timeline::earlier;
 
 impl Cloud {

@@ -12,7 +12,7 @@ use super::cloud::{
     Membership, NetworkInterface, Resource, SecurityGroup,
 };
 use super::settings::SettingsChange;
-use super::spec::{GroupSpec, InstanceSpec, InterfaceSpec};
+use super::spec::{GroupSpec, InstanceSpec, InterfaceSpec, InventoryError};
 use super::timeline::{Timeline, later};
 
 /// An inventory file.
@@ -34,38 +34,6 @@ pub struct Inventory {
     /// Secondary interfaces.
     #[serde(default)]
     pub network_interfaces: Vec<InterfaceSpec>,
-}
-
-/// Why an inventory or an object of it is invalid.
-#[derive(Debug, thiserror::Error)]
-pub enum InventoryError {
-    /// Not YAML, an unknown field, a wrong type.
-    #[error("{0}")]
-    Format(String),
-    /// A reference to an object that does not exist.
-    #[error("{field} of {id} names {missing}, which the inventory does not have")]
-    Dangling {
-        /// The object with the reference.
-        id: String,
-        /// The field with the reference.
-        field: &'static str,
-        /// The missing object.
-        missing: String,
-    },
-    /// Two objects with one ID.
-    #[error("id {0} is there twice")]
-    Duplicate(String),
-    /// An object in a VPC and in the classic network.
-    #[error("vpcId and classic of {0}: give one of them, for the classic network is in no VPC")]
-    TwoNetworks(String),
-    /// An ID that ECS would not assign.
-    #[error("id {id:?} is not one that ECS gives: expected {expected}")]
-    Id {
-        /// The ID.
-        id: String,
-        /// The expected shape.
-        expected: &'static str,
-    },
 }
 
 impl Inventory {

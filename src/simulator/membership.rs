@@ -11,6 +11,7 @@ use super::cloud::{
     NetworkInterface, SecurityGroup,
 };
 use super::error::{self, Code, ErrorResponse};
+use super::parameters::well_formed;
 use super::settings::{Codes, JoinMember};
 use super::timeline::later;
 
@@ -413,12 +414,4 @@ impl<'a> Parameters<'a> {
             region,
         })
     }
-}
-
-/// Whether a text is the prefix followed by letters or digits.
-#[must_use]
-pub fn well_formed(id: &str, prefix: &str) -> bool {
-    id.strip_prefix(prefix).is_some_and(|rest| {
-        !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_alphanumeric())
-    })
 }

@@ -1,8 +1,8 @@
 //! A faithful local ECS (and STS), as a process or inside a test without sockets. Pure, except for `server`.
 //!
 //! ```text
-//!  request ─▶ rpc: read, verify ─▶ throttle ─▶ faults ─▶ action: cloud ─▶ body: JSON or XML ─▶ SimulatedResponse
-//!             (pure)               (pure)      (seeded)  (pure state)     (pure)
+//!  request ─▶ rpc: read, verify ─▶ throttle ─▶ faults ─▶ dispatch: cloud ─▶ body: JSON or XML ─▶ SimulatedResponse
+//!             (pure)               (pure)      (seeded)  (pure state)       (pure)
 //! ```
 //! [`Simulator::answer`] is the whole interface: it takes a request and the time, and returns a [`SimulatedResponse`], which
 //! has the response, its delay and its delivery. `server` puts it on a port and is the only module with sockets and a clock;
@@ -16,6 +16,7 @@ mod body;
 pub mod change;
 pub mod cloud;
 mod describe;
+mod dispatch;
 pub mod error;
 pub mod faults;
 pub mod inventory;

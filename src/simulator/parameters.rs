@@ -118,3 +118,11 @@ impl Parameters {
             .collect()
     }
 }
+
+/// Whether a text is the prefix followed by letters or digits.
+#[must_use]
+pub fn well_formed(id: &str, prefix: &str) -> bool {
+    id.strip_prefix(prefix).is_some_and(|rest| {
+        !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    })
+}

@@ -1,12 +1,11 @@
-//! `StartInstance`, `StopInstance` and STS `GetCallerIdentity`. Pure.
+//! `StartInstance` and `StopInstance`. Pure.
 
 use k8s_openapi::jiff::Timestamp;
-use serde_json::{Value, json};
 
 use super::account::Caller;
 use super::cloud::{Cloud, InstanceStatus};
 use super::error::{self, ErrorResponse};
-use super::membership::well_formed;
+use super::parameters::well_formed;
 use super::settings::Codes;
 use super::timeline::later;
 
@@ -99,38 +98,4 @@ impl Cloud {
         instance.status.plan(later(now, transition), to);
         Ok(())
     }
-}
-
-/// `GetCallerIdentity` of STS.
-#[must_use]
-pub fn caller_identity(caller: &Caller) -> Value {
-    let Caller {
-        access_key,
-        account,
-        user,
-        temporary,
-        ..
-    } = caller;
-    if *temporary {
-        return json!({
-            "IdentityType": "AssumedRoleUser",
-            "AccountId": account,
-            "UserId": "",
-            "PrincipalId": format!("300000000000000001:{user}"),
-            "RoleId": "300000000000000001",
-            "Arn": format!("acs:sts::{account}:assumed-role/{user}/{user}"),
-        });
-    }
-    // The user ID has 18 digits and cannot be derived from a real key: make one from the access key ID.
-    let number = access_key.bytes().fold(0_u64, |sum, byte| {
-        sum.wrapping_mul(31).wrapping_add(u64::from(byte))
-    });
-    let id = (200_000_000_000_000_000 + number % 100_000_000_000_000_000).to_string();
-    json!({
-        "IdentityType": "RAMUser",
-        "AccountId": account,
-        "UserId": id,
-        "PrincipalId": id,
-        "Arn": format!("acs:ram::{account}:user/{user}"),
-    })
 }

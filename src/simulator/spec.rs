@@ -1,4 +1,4 @@
-//! One group, instance or interface in the inventory or the admin port: only types.
+//! One group, instance or interface in the inventory or the admin port, and why one is invalid: only types.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -8,7 +8,6 @@ use serde::Deserialize;
 
 use super::account::DEFAULT_ACCOUNT;
 use super::cloud::{GroupKind, Id, InstanceStatus, InterfaceStatus, Resource};
-use super::inventory::InventoryError;
 use super::settings::optional_duration;
 
 /// The common fields: place and owner.
@@ -191,3 +190,35 @@ named!(InterfaceSpec {
     security_group_ids: BTreeSet::new(),
     quota: None,
 });
+
+/// Why an inventory or an object of it is invalid.
+#[derive(Debug, thiserror::Error)]
+pub enum InventoryError {
+    /// Not YAML, an unknown field, a wrong type.
+    #[error("{0}")]
+    Format(String),
+    /// A reference to an object that does not exist.
+    #[error("{field} of {id} names {missing}, which the inventory does not have")]
+    Dangling {
+        /// The object with the reference.
+        id: String,
+        /// The field with the reference.
+        field: &'static str,
+        /// The missing object.
+        missing: String,
+    },
+    /// Two objects with one ID.
+    #[error("id {0} is there twice")]
+    Duplicate(String),
+    /// An object in a VPC and in the classic network.
+    #[error("vpcId and classic of {0}: give one of them, for the classic network is in no VPC")]
+    TwoNetworks(String),
+    /// An ID that ECS would not assign.
+    #[error("id {id:?} is not one that ECS gives: expected {expected}")]
+    Id {
+        /// The ID.
+        id: String,
+        /// The expected shape.
+        expected: &'static str,
+    },
+}

@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
 use security_group_operator::api::account::Endpoints;
-use security_group_operator::args::{LogFormat, Settings};
+use security_group_operator::args::Settings;
 use security_group_operator::clock::Clock;
 use security_group_operator::kubernetes::WatchScope;
 use security_group_operator::operator;
 use security_group_operator::simulator::Simulator;
-use security_group_operator::telemetry::Telemetry;
+use security_group_operator::telemetry::{LogFormat, Telemetry};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;

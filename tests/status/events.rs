@@ -2,7 +2,8 @@
 
 use security_group_operator::api::membership::SecurityGroupMembershipStatus;
 use security_group_operator::condition::is_true;
-use security_group_operator::membership::status::{EventRecord, event_for};
+use security_group_operator::kubernetes::events::EventRecord;
+use security_group_operator::membership::status::event_for;
 
 use crate::{ends, say};
 

@@ -15,12 +15,11 @@ use k8s_openapi::jiff::Timestamp;
 use security_group_operator::api::membership::{ErrorClass, Origin, SecurityGroupMembershipStatus};
 use security_group_operator::condition::{find, is_true};
 use security_group_operator::ecs::{
-    Action, ApiError, Class, Error, TargetDescription, TargetState, TransportError,
+    Action, ApiError, Class, Edge, Error, TargetDescription, TargetState, TransportError,
 };
 use security_group_operator::membership::decide::{
     Access, Attempt, Observed, ReconcileOutcome, Release, Sharing, TargetView,
 };
-use security_group_operator::membership::edge::Edge;
 use security_group_operator::membership::status::{
     Ending, Held, StatusInput, event_for, parse_lenient, status, waits_since,
 };

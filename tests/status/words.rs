@@ -8,10 +8,9 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use security_group_operator::api::membership::{ErrorClass, SecurityGroupMembershipStatus};
 use security_group_operator::condition::find;
 use security_group_operator::ecs::{
-    Action, Class, Error, TargetDescription, TargetState, TransportError,
+    Action, Class, Edge, Error, TargetDescription, TargetState, TransportError,
 };
 use security_group_operator::membership::decide::{Access, ReconcileOutcome};
-use security_group_operator::membership::edge::Edge;
 use security_group_operator::membership::status::{StatusInput, status};
 
 use serde_json::Value;

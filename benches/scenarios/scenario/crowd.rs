@@ -44,7 +44,12 @@ pub async fn after(bench: &mut BenchRun) -> Result<Outcome> {
     load::delete(&bench.cluster, &bench.watch, &names).await?;
     let api = bench.cluster.memberships();
     crate::progress::at("waits until none is listed");
-    while !api.list(&ListParams::default().limit(1)).await?.items.is_empty() {
+    while !api
+        .list(&ListParams::default().limit(1))
+        .await?
+        .items
+        .is_empty()
+    {
         if started.elapsed() > PATIENCE {
             return Err(Error::new("the crowd is not gone".to_owned()));
         }
@@ -56,15 +61,17 @@ pub async fn after(bench: &mut BenchRun) -> Result<Outcome> {
         .context("a clock before 1970")?;
     let into = u64::try_from(now.as_millis() % 60_000)?;
     tokio::time::sleep(Duration::from_millis(60_000 - into)).await;
-    let object = MembershipRequest::number(bench.arguments.n).object_in(crate::cluster::NAMESPACE)?;
+    let object =
+        MembershipRequest::number(bench.arguments.n).object_in(crate::cluster::NAMESPACE)?;
     let mut outcome = until_ready(&api, &object).await?;
     outcome.figure("crowd_gone_s", gone);
     Ok(outcome)
 }
 
 async fn apply(bench: &BenchRun) -> Result<()> {
-    let requests: Vec<MembershipRequest> =
-        (0..bench.arguments.n).map(MembershipRequest::number).collect();
+    let requests: Vec<MembershipRequest> = (0..bench.arguments.n)
+        .map(MembershipRequest::number)
+        .collect();
     load::create(&bench.cluster, &bench.watch, &requests).await
 }
 
@@ -89,7 +96,10 @@ async fn until_ready(
         if started.elapsed() > PATIENCE {
             return Err(Error::new(format!("{name} is not Ready")));
         }
-        crate::progress::at(&format!("the one waits for {} s", started.elapsed().as_secs()));
+        crate::progress::at(&format!(
+            "the one waits for {} s",
+            started.elapsed().as_secs()
+        ));
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let mut outcome = Outcome::default();

@@ -11,12 +11,11 @@ use security_group_operator::api::membership::{
 use security_group_operator::api::{
     ACCOUNT_ANNOTATION, FINALIZER, ORIGIN_ANNOTATION, SecurityGroupMembership,
 };
-use security_group_operator::ecs::{TargetDescription, TargetState};
+use security_group_operator::ecs::{Edge, TargetDescription, TargetState};
 use security_group_operator::membership::decide::{
     Access, Attempt, ClaimView, Desired, Observed, ReconcileOutcome, Sharing, Step, TargetView,
     decide,
 };
-use security_group_operator::membership::edge::Edge;
 use security_group_operator::membership::status::{StatusInput, status};
 use serde_json::{Value, json};
 

@@ -5,24 +5,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use crate::api::membership::SecurityGroupMembershipStatus;
 use crate::api::reason;
 use crate::condition;
+use crate::ecs::Edge;
+use crate::kubernetes::events::EventRecord;
 
 use super::super::decide::{ReconcileOutcome, Release};
-use super::super::edge::Edge;
-
-/// An event about a membership or an account, and its line in the log.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct EventRecord {
-    /// Event reason.
-    pub reason: String,
-    /// Whether it is a warning.
-    pub warning: bool,
-    /// Message for users.
-    pub text: String,
-    /// The cloud's error code, if a refusal of the cloud is the cause. Only in the log: the text names it for users.
-    pub code: Option<String>,
-    /// The cloud's ID of the refused call. Only in the log.
-    pub request_id: Option<String>,
-}
 
 /// What the deletion of an object has made of its membership.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

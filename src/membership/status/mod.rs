@@ -1,9 +1,8 @@
 //! Builds the status for the outcome of a pass. Pure: the observed state and `now` are arguments.
 
 mod event;
+mod input;
 mod summary;
-
-use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
@@ -13,14 +12,14 @@ use serde_json::Value;
 use crate::api::membership::{LastError, SecurityGroupMembershipStatus, TargetStatus};
 use crate::api::reason;
 use crate::condition;
-use crate::ecs::{AccountUid, Class, Error, TargetDescription};
+use crate::ecs::{Class, TargetDescription};
 
-use super::decide::{Observed, ReconcileOutcome};
-use super::edge::Edge;
+use super::decide::{ReconcileOutcome, TargetView};
 
 use self::summary::{Summary, summarize};
 
-pub use self::event::{Ending, EventRecord, event_for};
+pub use self::event::{Ending, event_for};
+pub use self::input::{Held, StatusInput};
 pub use self::summary::{STUCK_AFTER, waits_since};
 
 /// The condition types that the operator writes.
@@ -31,44 +30,6 @@ const OUR_CONDITIONS: [&str; 5] = [
     reason::DRIFTED,
     reason::SUSPENDED,
 ];
-
-/// The result of a pass.
-#[derive(Clone, Copy, Debug)]
-pub struct StatusInput<'a> {
-    /// The edge.
-    pub edge: &'a Edge,
-    /// How the pass ended.
-    pub outcome: ReconcileOutcome,
-    /// The observed state at its end.
-    pub observed: &'a Observed,
-    /// Whether the object is being deleted.
-    pub deleting: bool,
-    /// The target as last described.
-    pub description: Option<&'a TargetDescription>,
-    /// The cloud error that it ended with.
-    pub failure: Option<&'a Error>,
-    /// The problem with the account, for users.
-    pub account_problem: &'a str,
-    /// Since when the target is between states, if it is.
-    pub waits_since: Option<Timestamp>,
-    /// How long the rate limit has held the object back.
-    pub held_for: Duration,
-    /// UID of the cloud account, if it is known.
-    pub account_uid: Option<&'a AccountUid>,
-    /// Value of the annotation `reconcile-requested-at`.
-    pub reconcile_requested_at: Option<&'a str>,
-    /// The finalizers of others on an object from which the operator has removed its own.
-    pub held: Option<Held<'a>>,
-}
-
-/// A deleted object that finalizers of others keep.
-#[derive(Clone, Copy, Debug)]
-pub struct Held<'a> {
-    /// What the deletion has made of the membership.
-    pub ending: Ending,
-    /// The finalizers that are left.
-    pub finalizers: &'a [String],
-}
 
 /// The status after this pass; `None` if it has the same meaning as the previous one.
 #[must_use]
@@ -118,7 +79,7 @@ fn described(
             .map(|uid| uid.as_str().to_owned())
             .or_else(|| previous.account_uid.clone()),
         target: match input.observed.target {
-            super::decide::TargetView::Absent => None,
+            TargetView::Absent => None,
             _ => input
                 .description
                 .map(target_status)

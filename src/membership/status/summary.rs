@@ -8,14 +8,13 @@ use k8s_openapi::jiff::Timestamp;
 use crate::api::membership::{ErrorClass, LastError, Origin, SecurityGroupMembershipStatus};
 use crate::api::reason;
 use crate::condition::{self, NewCondition, Status};
-use crate::ecs::{Class, Error};
+use crate::ecs::{Class, Edge, Error};
 
 use super::super::admission::REPORT_WAIT_AFTER;
 use super::super::decide::{
     Access, REPAIR_LIMIT, REPAIR_WINDOW_MINUTES, ReconcileOutcome, TargetView,
 };
-use super::super::edge::Edge;
-use super::{Held, StatusInput};
+use super::input::{Held, StatusInput};
 
 /// How long a target may be between states before it counts as stuck.
 pub const STUCK_AFTER: Duration = Duration::from_secs(30 * 60);

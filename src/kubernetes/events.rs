@@ -3,7 +3,6 @@
 //! Not kube's `Recorder`: it keeps every event for six minutes to count repeats, and walks all of them at each publish. That
 //! is too slow for a thousand new objects per minute. We publish on transitions only, so there are no repeats to count.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,10 +20,9 @@ use tracing::{debug, info, warn};
 
 use crate::clock::Clock;
 use crate::condition::truncate;
-use crate::kubernetes::LogDeduper;
 use crate::telemetry::Telemetry;
 
-use super::status::EventRecord;
+use super::LogDeduper;
 
 /// Controller name in every event.
 const CONTROLLER: &str = "security-group-operator";
@@ -52,10 +50,25 @@ pub struct EventRecorder {
     clock: Clock,
 }
 
+/// An event about an object, and its line in the log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EventRecord {
+    /// Event reason.
+    pub reason: String,
+    /// Whether it is a warning.
+    pub warning: bool,
+    /// Message for users.
+    pub text: String,
+    /// The cloud's error code, if a refusal of the cloud is the cause. Only in the log: the text names it for users.
+    pub code: Option<String>,
+    /// The cloud's ID of the refused call. Only in the log.
+    pub request_id: Option<String>,
+}
+
 /// A queued event, with only the fields that the written event needs.
 struct QueuedEvent {
     regarding: ObjectReference,
-    reason: Cow<'static, str>,
+    reason: String,
     warning: bool,
     text: String,
     at: Timestamp,
@@ -330,7 +343,7 @@ mod tests {
         ] {
             let queued = QueuedEvent {
                 regarding: ObjectRef::from_obj(&object(&name)).into(),
-                reason: "r".repeat(200).into(),
+                reason: "r".repeat(200),
                 warning: false,
                 text: "節".repeat(1000),
                 at,
@@ -471,7 +484,7 @@ mod tests {
             let expected = serde_json::json!({
                 "level": level,
                 "message": message,
-                "target": "security_group_operator::membership::event",
+                "target": "security_group_operator::kubernetes::events",
                 "kind": "SecurityGroupMembership",
                 "namespace": "team",
                 "name": "web",

@@ -1,33 +1,18 @@
-//! Parses the edge and the account that a spec names, and the claim in an object's annotations. Pure.
+//! What an object says: the edge and the account that its spec names, and the claim in its annotations. Pure.
 
-use std::fmt;
-
-use k8s_openapi::api::core::v1::ObjectReference;
 use kube::ResourceExt as _;
 
+use crate::account::key::AccountKey;
 use crate::api::membership::{AccountKind, Origin};
 use crate::api::{
     ACCOUNT_ANNOTATION, FINALIZER, ORIGIN_ANNOTATION, SecurityGroupMembership,
     SecurityGroupMembershipSpec,
 };
-use crate::ecs::{AccountUid, ParseIdError, Region, SecurityGroupId, Target};
+use crate::ecs::{AccountUid, Edge, ParseIdError, Target};
+use crate::watched::Watched;
 
-/// A membership to maintain: this target in this group. Two objects with equal edges and the same cloud account share it.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Edge {
-    /// Region of the target and the group.
-    pub region: Region,
-    /// The instance or network interface.
-    pub target: Target,
-    /// The security group.
-    pub group: SecurityGroupId,
-}
-
-impl fmt::Debug for Edge {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}->{}", self.region, self.target, self.group)
-    }
-}
+/// What is watched: one object that this version cannot read does not stop the others.
+pub type Object = Watched<SecurityGroupMembership>;
 
 /// Why a spec names no valid edge. The CRD rejects all of these; they occur only if its rules were loosened by hand.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -70,59 +55,17 @@ fn parse<T: std::str::FromStr<Err = ParseIdError>>(
         .map_err(|source| SpecError::Id { field, source })
 }
 
-/// The account that an object names: its kind, the namespace for the namespaced kind, its name.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct AccountKey {
-    /// Kind of the account object.
-    pub kind: AccountKind,
-    /// Namespace of the account and of the object that names it; empty for the cluster kind.
-    pub namespace: String,
-    /// Name of the account object.
-    pub name: String,
-}
-
-impl AccountKey {
-    /// The account that `spec` of an object in `namespace` names. No spec can name another namespace.
-    #[must_use]
-    pub fn of(spec: &SecurityGroupMembershipSpec, namespace: &str) -> Self {
-        Self {
-            kind: spec.account_ref.kind,
-            namespace: match spec.account_ref.kind {
-                AccountKind::ClusterCloudAccount => String::new(),
-                AccountKind::CloudAccount => namespace.to_owned(),
-            },
-            name: spec.account_ref.name.clone(),
-        }
+/// The account that `spec` of an object in `namespace` names. No spec can name another namespace.
+#[must_use]
+pub fn account_key(spec: &SecurityGroupMembershipSpec, namespace: &str) -> AccountKey {
+    AccountKey {
+        kind: spec.account_ref.kind,
+        namespace: match spec.account_ref.kind {
+            AccountKind::ClusterCloudAccount => String::new(),
+            AccountKind::CloudAccount => namespace.to_owned(),
+        },
+        name: spec.account_ref.name.clone(),
     }
-
-    /// Kind, namespace and name, for the log.
-    #[must_use]
-    pub fn reference(&self) -> ObjectReference {
-        ObjectReference {
-            kind: Some(self.kind.name().to_owned()),
-            namespace: Some(self.namespace.clone()).filter(|namespace| !namespace.is_empty()),
-            name: Some(self.name.clone()),
-            ..ObjectReference::default()
-        }
-    }
-}
-
-impl fmt::Display for AccountKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.kind {
-            AccountKind::ClusterCloudAccount => write!(f, "ClusterCloudAccount {}", self.name),
-            AccountKind::CloudAccount => write!(f, "CloudAccount {}/{}", self.namespace, self.name),
-        }
-    }
-}
-
-/// An account and a region: the cloud limits the calls of each by themselves, and either may be the only one that answers.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct AccountRegion {
-    /// The account.
-    pub account: AccountKey,
-    /// The region.
-    pub region: Region,
 }
 
 /// How the edge came about and with which cloud account, from the object's annotations.
@@ -177,28 +120,4 @@ pub fn has_finalizer(object: &SecurityGroupMembership) -> bool {
         .finalizers()
         .iter()
         .any(|finalizer| finalizer == FINALIZER)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn edges_and_accounts_are_shown_in_one_line() {
-        let edge = Edge {
-            region: "cn-hangzhou".parse().unwrap(),
-            target: Target::Instance("i-1".parse().unwrap()),
-            group: "sg-1".parse().unwrap(),
-        };
-        assert_eq!(format!("{edge:?}"), "cn-hangzhou/i-1->sg-1");
-        let account = |kind, namespace: &str| AccountKey {
-            kind,
-            namespace: namespace.to_owned(),
-            name: "own".to_owned(),
-        };
-        let cluster = account(AccountKind::ClusterCloudAccount, "");
-        assert_eq!(cluster.to_string(), "ClusterCloudAccount own");
-        let namespaced = account(AccountKind::CloudAccount, "team");
-        assert_eq!(namespaced.to_string(), "CloudAccount team/own");
-    }
 }

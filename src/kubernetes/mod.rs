@@ -1,6 +1,8 @@
 //! Calls to the API server, each with a deadline (kube sets none by itself, and a dead connection would hang for ever), and
 //! the only way a status is written. Makes no decisions.
 
+pub mod events;
+
 use std::collections::HashMap;
 use std::fmt::{self, Debug};
 use std::future::Future;

@@ -1,0 +1,68 @@
+//! The name of an account object. Only types.
+
+use std::fmt;
+
+use k8s_openapi::api::core::v1::ObjectReference;
+
+use crate::api::membership::AccountKind;
+use crate::ecs::Region;
+
+/// The account that an object names: its kind, the namespace for the namespaced kind, its name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AccountKey {
+    /// Kind of the account object.
+    pub kind: AccountKind,
+    /// Namespace of the account and of the object that names it; empty for the cluster kind.
+    pub namespace: String,
+    /// Name of the account object.
+    pub name: String,
+}
+
+impl AccountKey {
+    /// Kind, namespace and name, for the log.
+    #[must_use]
+    pub fn reference(&self) -> ObjectReference {
+        ObjectReference {
+            kind: Some(self.kind.name().to_owned()),
+            namespace: Some(self.namespace.clone()).filter(|namespace| !namespace.is_empty()),
+            name: Some(self.name.clone()),
+            ..ObjectReference::default()
+        }
+    }
+}
+
+impl fmt::Display for AccountKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.kind {
+            AccountKind::ClusterCloudAccount => write!(f, "ClusterCloudAccount {}", self.name),
+            AccountKind::CloudAccount => write!(f, "CloudAccount {}/{}", self.namespace, self.name),
+        }
+    }
+}
+
+/// An account and a region: the cloud limits the calls of each by themselves, and either may be the only one that answers.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct AccountRegion {
+    /// The account.
+    pub account: AccountKey,
+    /// The region.
+    pub region: Region,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_account_is_shown_in_one_line() {
+        let account = |kind, namespace: &str| AccountKey {
+            kind,
+            namespace: namespace.to_owned(),
+            name: "own".to_owned(),
+        };
+        let cluster = account(AccountKind::ClusterCloudAccount, "");
+        assert_eq!(cluster.to_string(), "ClusterCloudAccount own");
+        let namespaced = account(AccountKind::CloudAccount, "team");
+        assert_eq!(namespaced.to_string(), "CloudAccount team/own");
+    }
+}

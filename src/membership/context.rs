@@ -1,0 +1,101 @@
+//! What the passes and tasks over all memberships share. Decides nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::Semaphore;
+
+use crate::account::directory::Directory;
+use crate::args::Settings;
+use crate::clock::Clock;
+use crate::kubernetes::events::EventRecorder;
+use crate::kubernetes::{LogDeduper, ObjectUid};
+use crate::telemetry::Telemetry;
+
+use super::admission::Admission;
+use super::history::History;
+use super::index::Edges;
+use super::queue::ReconcileQueue;
+
+/// What every pass shares.
+pub struct Context {
+    /// The cluster.
+    pub client: kube::Client,
+    /// The memberships by edge and by account.
+    pub edges: Arc<Edges>,
+    /// The accounts and their grants.
+    pub directory: Arc<Directory>,
+    /// Requests passes.
+    pub queue: ReconcileQueue,
+    /// Receives transitions as events.
+    pub events: EventRecorder,
+    /// Counts passes.
+    pub telemetry: Arc<Telemetry>,
+    /// The time.
+    pub clock: Clock,
+    /// Which passes may begin.
+    pub admission: Arc<Admission>,
+    pub(super) writes: Semaphore,
+    pub(super) logged: LogDeduper,
+    pub(super) history: History,
+    unlisted_scopes: AtomicUsize,
+}
+
+impl Context {
+    /// The context for controllers of these scopes.
+    #[must_use]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is another thing, named by its type"
+    )]
+    pub fn new(
+        client: kube::Client,
+        edges: Arc<Edges>,
+        directory: Arc<Directory>,
+        queue: ReconcileQueue,
+        events: EventRecorder,
+        telemetry: Arc<Telemetry>,
+        clock: Clock,
+        settings: &Settings,
+    ) -> Self {
+        Self {
+            client,
+            edges,
+            directory,
+            admission: Arc::new(Admission::new(queue.clone())),
+            queue,
+            events,
+            telemetry,
+            logged: LogDeduper::default(),
+            writes: Semaphore::new(usize::from(settings.max_writes_in_flight)),
+            history: History::new(clock.clone()),
+            clock,
+            unlisted_scopes: AtomicUsize::new(settings.scopes.len()),
+        }
+    }
+
+    /// Whether every object has been listed once: before that the siblings of an edge are unknown.
+    #[must_use]
+    pub fn is_synced(&self) -> bool {
+        self.unlisted_scopes.load(Ordering::SeqCst) == 0
+    }
+
+    /// Forgets a deleted object.
+    pub(super) fn forget(&self, uid: &ObjectUid) {
+        self.admission.forget(uid);
+        for concerned in self.edges.remove(uid) {
+            self.queue.enqueue(&concerned);
+        }
+        self.history.forget(uid);
+    }
+
+    /// A scope has been listed for the first time.
+    pub(super) fn scope_listed(&self) {
+        if self.unlisted_scopes.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.telemetry.set_ready();
+            for object in self.edges.deleting() {
+                self.queue.enqueue(&object);
+            }
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! Wires watch, pass and requeue together. Decides nothing itself.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{Stream, StreamExt as _, TryStreamExt as _};
+use kube::runtime::controller::Action;
+use kube::runtime::reflector::{self, ObjectRef};
+use kube::runtime::{Controller, WatchStreamExt as _, watcher};
+use kube::{Api, ResourceExt as _};
+use tracing::{debug, warn};
+
+use crate::api::membership::ErrorClass;
+use crate::api::{SecurityGroupMembership, reason};
+use crate::condition;
+use crate::ecs::Edge;
+use crate::kubernetes::{self, LogDeduper, ObjectUid, WatchLog, WatchScope};
+
+use super::act::ActError;
+use super::admission::{Applicant, Urgency};
+use super::context::Context;
+use super::history::WATCH_LAG;
+use super::object::{Object, resource_version};
+use super::observe::Pass;
+use super::pass;
+use super::status;
+
+/// Runs the controller of one scope (one namespace, or all) until `shutdown` resolves.
+pub async fn run(
+    context: Arc<Context>,
+    scope: WatchScope,
+    queue: impl Stream<Item = ObjectRef<Object>> + Send + 'static,
+    shutdown: impl Future<Output = ()> + Send + Sync + 'static,
+) {
+    let api: Api<Object> = scope.api(&context.client);
+    let (reader, writer) = reflector::store();
+    let index_context = Arc::clone(&context);
+    let filter_context = Arc::clone(&context);
+    let mut scope = Scope {
+        watched: scope,
+        listing: HashSet::new(),
+        listed: false,
+    };
+    let objects = watcher(api, kubernetes::watch_config())
+        .inspect_ok(move |event| scope.keep_index(&index_context, event))
+        // Before the filter: the store must also have the versions that start no pass.
+        .reflect(writer)
+        .applied_objects()
+        .try_filter(move |object| std::future::ready(mark_triggered(object, &filter_context)));
+    let log = WatchLog::new("SecurityGroupMembership");
+    Controller::for_stream(objects, reader)
+        .reconcile_on(queue)
+        .graceful_shutdown_on(shutdown)
+        .run(reconcile, on_error, context)
+        .for_each(|result| {
+            log.result(result);
+            std::future::ready(())
+        })
+        .await;
+}
+
+/// Whether a user has changed the object since it last started a pass. Our own writes start none.
+fn mark_triggered(object: &Object, context: &Context) -> bool {
+    let version = object.0.as_ref().map_or(0, resource_version);
+    ObjectUid::of(object).is_none_or(|uid| {
+        context
+            .edges
+            .mark_triggered(&uid, kubernetes::trigger_hash(object), version)
+    })
+}
+
+/// Keeps the index of one scope in step with its watch.
+struct Scope {
+    watched: WatchScope,
+    listing: HashSet<ObjectUid>,
+    listed: bool,
+}
+
+impl Scope {
+    fn keep_index(&mut self, context: &Context, event: &watcher::Event<Object>) {
+        match event {
+            watcher::Event::Init => self.listing.clear(),
+            watcher::Event::InitApply(object) => {
+                self.listing.extend(ObjectUid::of(object));
+                insert(context, object);
+            }
+            watcher::Event::Apply(object) => insert(context, object),
+            watcher::Event::Delete(object) => {
+                if let Some(uid) = ObjectUid::of(object) {
+                    context.forget(&uid);
+                }
+            }
+            watcher::Event::InitDone => {
+                let gone = context.edges.all_but(|record| {
+                    let in_scope = self.watched.contains(&record.namespace);
+                    !in_scope || self.listing.contains(&record.uid)
+                });
+                for uid in gone {
+                    context.forget(&uid);
+                }
+                self.listing.clear();
+                if !self.listed {
+                    self.listed = true;
+                    context.scope_listed();
+                }
+            }
+        }
+    }
+}
+
+/// Inserts or updates an object from the watch. A new list also contains the changes that the watch missed.
+fn insert(context: &Context, object: &Object) {
+    let Ok(object) = &object.0 else {
+        return;
+    };
+    for concerned in context.edges.insert(object) {
+        context.queue.enqueue(&concerned);
+    }
+    if let Some(uid) = ObjectUid::of(object) {
+        let watched = || pass::status_hash(object.status.as_ref());
+        context.edges.compare_watched_status(&uid, watched);
+    }
+}
+
+async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Action, ActError> {
+    let readable = match &object.0 {
+        Ok(readable) => readable,
+        Err(invalid) => {
+            let message = format!(
+                "this version of the operator cannot read the object: {}",
+                invalid.error
+            );
+            // Compared with the previous status, so that an unchanged one is not written again.
+            let previous = status::parse_lenient(&invalid.status);
+            return pass::invalid_spec(&object, Some(&previous), message, &context).await;
+        }
+    };
+    let edge = match Edge::try_from(&readable.spec) {
+        Ok(edge) => edge,
+        Err(error) => {
+            let previous = readable.status.as_ref();
+            return pass::invalid_spec(&object, previous, error.to_string(), &context).await;
+        }
+    };
+    let namespace = readable.namespace().unwrap_or_default();
+    let uid = ObjectUid::of(readable).unwrap_or_default();
+    let applicant = Applicant {
+        uid: uid.clone(),
+        object: ObjectRef::new(&readable.name_any()).within(&namespace),
+        line: (
+            Pass::account_uid(readable, &namespace, &context),
+            edge.region.clone(),
+        ),
+        target: edge.target.clone(),
+        urgency: urgency(readable, &uid, &context),
+    };
+    let Some(slot) = context.admission.enter(applicant) else {
+        return Ok(Action::await_change());
+    };
+    // The watch may lag behind our own writes: wait for it up to `WATCH_LAG`, then go by the older view. The view that is as new
+    // as our last write starts another pass, whenever it comes.
+    if resource_version(readable) < context.edges.known_version(&uid) {
+        context.edges.await_watch(&uid);
+        if context.history.within_watch_lag(&uid) {
+            return Ok(Action::requeue(WATCH_LAG));
+        }
+    }
+    let result = pass::run(Arc::clone(&object), edge, slot, &context).await;
+    // The watch may have reported the object deleted during the pass.
+    if context.edges.known_version(&uid) == 0 {
+        context.history.forget(&uid);
+        return Ok(Action::await_change());
+    }
+    match result {
+        Ok(action) => Ok(action),
+        Err(ActError::ObjectGone) => Ok(Action::await_change()),
+        // The change that caused the conflict need not start a pass.
+        Err(ActError::Changed) => Ok(Action::requeue(context.history.after_error(&uid))),
+        Err(error) => Err(error),
+    }
+}
+
+/// How urgent a pass over the object is: what a user has changed comes first, what the cloud has refused before comes last.
+fn urgency(object: &SecurityGroupMembership, uid: &ObjectUid, context: &Context) -> Urgency {
+    let Some(status) = &object.status else {
+        return Urgency::User;
+    };
+    let requested = kubernetes::reconcile_requested_at(object);
+    if object.metadata.deletion_timestamp.is_some()
+        || status.observed_generation != object.metadata.generation
+        || requested.is_some() && requested != status.last_handled_reconcile_at
+    {
+        return Urgency::User;
+    }
+    if condition::is_true(&status.conditions, reason::READY) {
+        return if context.edges.is_stale(uid) {
+            Urgency::Repair
+        } else {
+            Urgency::Settled
+        };
+    }
+    let class = status.last_error.as_ref().map(|error| error.class);
+    match class {
+        Some(ErrorClass::Blocked | ErrorClass::Invalid | ErrorClass::Absent) => Urgency::Refused,
+        Some(ErrorClass::Transitional | ErrorClass::Transient | ErrorClass::Throttled) | None => {
+            Urgency::User
+        }
+    }
+}
+
+fn on_error(object: Arc<Object>, error: &ActError, context: Arc<Context>) -> Action {
+    let uid = ObjectUid::of(&*object).unwrap_or_default();
+    let wait = context.history.after_error(&uid);
+    let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+    log_failure(error, &namespace, &name, wait, &context.logged);
+    Action::requeue(wait)
+}
+
+/// Logs why a pass failed: at WARN once per cause, otherwise at DEBUG.
+fn log_failure(error: &ActError, namespace: &str, name: &str, wait: Duration, logged: &LogDeduper) {
+    let (what, code) = match error {
+        ActError::Kubernetes { what, source } => (*what, source.code()),
+        ActError::ObjectGone | ActError::Changed => ("", None),
+    };
+    let cause = match code {
+        // A missing right or too many requests: one cause for all objects.
+        Some(403 | 429) => format!("{what} {code:?}"),
+        Some(400..=499) => format!("{what} {code:?} {namespace}/{name}"),
+        Some(_) | None => format!("{what} {code:?}"),
+    };
+    let retry_seconds = wait.as_secs();
+    if logged.is_first(&cause) {
+        warn!(namespace, name, code, retry_seconds, "{error}");
+    } else {
+        debug!(namespace, name, code, retry_seconds, "{error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failed_pass_is_logged_once_per_cause() {
+        let answered = |code| {
+            let text = format!("answer {code}");
+            kube::Error::Api(Box::new(
+                kube::core::Status::failure(&text, "").with_code(code),
+            ))
+        };
+        // Objects a, b, a, a fail for this cause.
+        for (source, warned) in [
+            (Some(403), ["a"].as_slice()),
+            (Some(429), &["a"]),
+            (Some(500), &["a"]),
+            (None, &["a"]),
+            // The object's own.
+            (Some(422), &["a", "b"]),
+        ] {
+            let (log, _guard) = crate::telemetry::TestLog::start();
+            let logged = LogDeduper::default();
+            for (name, wait) in [("a", 1), ("b", 1), ("a", 2), ("a", 4)] {
+                let error = ActError::Kubernetes {
+                    what: "the status could not be written",
+                    source: source.map_or(kubernetes::Error::Timeout, |code| answered(code).into()),
+                };
+                log_failure(&error, "team", name, Duration::from_secs(wait), &logged);
+            }
+            let mut lines = log.lines();
+            assert_eq!(lines.len(), 4);
+            lines.retain(|line| line["level"] == "WARN");
+            let names: Vec<_> = lines
+                .iter()
+                .map(|line| line["name"].as_str().unwrap())
+                .collect();
+            assert_eq!(names, warned, "{source:?}");
+            let line = &lines[0];
+            let message = line["message"].as_str().unwrap();
+            assert!(
+                message.starts_with("the status could not be written: "),
+                "{line}"
+            );
+            assert_eq!(line["code"].as_u64(), source.map(u64::from));
+            assert_eq!(
+                (&line["namespace"], &line["retry_seconds"]),
+                (&"team".into(), &1.into())
+            );
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! What is due once per second, and what follows from a changed account or namespace. Enqueues only: makes no calls and writes
+//! nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use crate::account::directory::Change;
+
+use super::context::Context;
+use super::index::Edges;
+use super::queue::ReconcileQueue;
+
+/// Once per second until dropped: evicts the expired accounts of the directory, and enqueues objects with a stale status.
+pub async fn run(context: Arc<Context>) {
+    loop {
+        context.directory.evict_expired();
+        for object in context.edges.stale_statuses() {
+            context.queue.enqueue(&object);
+        }
+        tokio::time::sleep(PERIOD).await;
+    }
+}
+
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// Enqueues the objects that each change concerns, until all senders are dropped.
+pub async fn follow_accounts(
+    edges: Arc<Edges>,
+    queue: ReconcileQueue,
+    mut changes: UnboundedReceiver<Change>,
+) {
+    while let Some(change) = changes.recv().await {
+        let concerned = match change {
+            Change::Account(key) => edges.of_account(&key),
+            Change::NamespaceLabels(namespace) => edges.in_namespace(&namespace),
+        };
+        for object in concerned {
+            queue.enqueue(&object);
+        }
+    }
+}

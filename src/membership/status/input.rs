@@ -1,0 +1,48 @@
+//! The input of a status. Only types.
+
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+
+use crate::ecs::{AccountUid, Edge, Error, TargetDescription};
+
+use super::super::decide::{Observed, ReconcileOutcome};
+use super::Ending;
+
+/// The result of a pass.
+#[derive(Clone, Copy, Debug)]
+pub struct StatusInput<'a> {
+    /// The edge.
+    pub edge: &'a Edge,
+    /// How the pass ended.
+    pub outcome: ReconcileOutcome,
+    /// The observed state at its end.
+    pub observed: &'a Observed,
+    /// Whether the object is being deleted.
+    pub deleting: bool,
+    /// The target as last described.
+    pub description: Option<&'a TargetDescription>,
+    /// The cloud error that it ended with.
+    pub failure: Option<&'a Error>,
+    /// The problem with the account, for users.
+    pub account_problem: &'a str,
+    /// Since when the target is between states, if it is.
+    pub waits_since: Option<Timestamp>,
+    /// How long the rate limit has held the object back.
+    pub held_for: Duration,
+    /// UID of the cloud account, if it is known.
+    pub account_uid: Option<&'a AccountUid>,
+    /// Value of the annotation `reconcile-requested-at`.
+    pub reconcile_requested_at: Option<&'a str>,
+    /// The finalizers of others on an object from which the operator has removed its own.
+    pub held: Option<Held<'a>>,
+}
+
+/// A deleted object that finalizers of others keep.
+#[derive(Clone, Copy, Debug)]
+pub struct Held<'a> {
+    /// What the deletion has made of the membership.
+    pub ending: Ending,
+    /// The finalizers that are left.
+    pub finalizers: &'a [String],
+}
