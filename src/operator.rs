@@ -1,7 +1,6 @@
 //! Connects all parts and runs them until a shutdown future resolves. The only module that knows all of them.
 
-use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +16,6 @@ use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::{PredicateConfig, WatchStreamExt as _, predicates, watcher};
 use kube::{Api, ResourceExt as _};
-use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 use url::Url;
@@ -32,6 +30,7 @@ use crate::ecs::{Http, Transport};
 use crate::kubernetes::{
     LogDeduper, WatchLog, WatchScope, error_chain, watch_config, with_deadline,
 };
+use crate::listener;
 use crate::membership::event::EventRecorder;
 use crate::membership::index::Edges;
 use crate::membership::queue::ReconcileQueue;
@@ -81,10 +80,11 @@ pub async fn run(
     let client = connect().await?;
     let transport: Arc<dyn Transport> = Arc::new(Http::new()?);
     let telemetry = Arc::new(Telemetry::default());
-    let listener = listen(settings.listen, TcpListener::bind).await?;
-    let address = listener.local_addr().map(tracing::field::display).ok();
+    let port = listener::bind(settings.listen).await;
+    let port = port.map_err(|(address, source)| StartError::Listen { address, source })?;
+    let address = port.local_addr().map(tracing::field::display).ok();
     let routes = telemetry::routes(Arc::clone(&telemetry));
-    tokio::spawn(async move { axum::serve(listener, routes).await });
+    tokio::spawn(listener::serve(port, routes));
     info!(address, version = env!("CARGO_PKG_VERSION"), "started");
     tokio::select! {
         () = wait_until_listable(&client, &settings) => {}
@@ -157,33 +157,6 @@ fn is_exception(server: &Uri, exceptions: &str) -> bool {
         .no(hosts.collect::<Vec<_>>().join(","))
         .build();
     matcher.intercept(server).is_none()
-}
-
-/// Where probes and metrics listen by default, the first that exists: every address of IPv6 and IPv4, or every one of IPv4.
-const DEFAULT_LISTEN: [SocketAddr; 2] = [
-    SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 8080),
-    SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8080),
-];
-
-/// Only the default falls back to IPv4: an address that was typed is meant.
-async fn listen<L, F>(
-    typed: Option<SocketAddr>,
-    bind: impl Fn(SocketAddr) -> F,
-) -> Result<L, StartError>
-where
-    F: Future<Output = std::io::Result<L>>,
-{
-    let [default, without_ipv6] = DEFAULT_LISTEN;
-    let mut address = typed.unwrap_or(default);
-    let mut bound = bind(address).await;
-    if let Err(error) = &bound
-        && typed.is_none()
-        && error.kind() != ErrorKind::AddrInUse
-    {
-        address = without_ipv6;
-        bound = bind(address).await;
-    }
-    bound.map_err(|source| StartError::Listen { address, source })
 }
 
 async fn connect() -> Result<kube::Client, StartError> {
@@ -432,53 +405,6 @@ fn watch_namespaces(
 mod tests {
     use super::*;
 
-    const EAFNOSUPPORT: i32 = 97;
-
-    /// The address that is bound, or the error in words, on a machine without IPv6 and with these addresses in use.
-    fn bound(typed: Option<&str>, in_use: &[&str]) -> Result<String, String> {
-        let bind = |address: SocketAddr| {
-            let result = if address.is_ipv6() {
-                Err(std::io::Error::from_raw_os_error(EAFNOSUPPORT))
-            } else if in_use.contains(&address.to_string().as_str()) {
-                Err(ErrorKind::AddrInUse.into())
-            } else {
-                Ok(address.to_string())
-            };
-            std::future::ready(result)
-        };
-        let typed = typed.map(|typed| typed.parse().unwrap());
-        let listener = listen(typed, bind).now_or_never().unwrap();
-        listener.map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn only_the_default_address_falls_back_to_ipv4() {
-        assert_eq!(bound(None, &[]).unwrap(), "0.0.0.0:8080");
-        assert_eq!(bound(Some("127.0.0.1:80"), &[]).unwrap(), "127.0.0.1:80");
-        for typed in ["[::]:8080", "[::1]:80"] {
-            let error = bound(Some(typed), &[]).unwrap_err();
-            assert!(error.starts_with(&format!("--listen {typed}: ")), "{error}");
-        }
-        let error = bound(None, &["0.0.0.0:8080"]).unwrap_err();
-        assert!(error.starts_with("--listen 0.0.0.0:8080: "), "{error}");
-    }
-
-    #[test]
-    fn default_address_in_use_is_an_error() {
-        let bind = |address: SocketAddr| {
-            std::future::ready(if address.is_ipv6() {
-                Err(ErrorKind::AddrInUse.into())
-            } else {
-                Ok(())
-            })
-        };
-        let error = listen(None, bind).now_or_never().unwrap().unwrap_err();
-        assert!(
-            error.to_string().starts_with("--listen [::]:8080: "),
-            "{error}"
-        );
-    }
-
     fn proxy(server: &str, variables: &[(&str, &str)]) -> Option<String> {
         let variable = |name: &str| {
             let mut variables = variables.iter();
@@ -543,16 +469,5 @@ mod tests {
                 assert_eq!(proxy.is_some(), uses_proxy, "{server}, {exceptions}");
             }
         }
-    }
-
-    #[tokio::test]
-    async fn unspecified_ipv6_address_serves_ipv4_too() {
-        let Ok(listener) = TcpListener::bind((DEFAULT_LISTEN[0].ip(), 0)).await else {
-            return; // A machine without IPv6.
-        };
-        let port = listener.local_addr().unwrap().port();
-        tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port))
-            .await
-            .unwrap();
     }
 }
