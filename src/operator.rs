@@ -28,7 +28,8 @@ use crate::clock::Clock;
 use crate::ecs::endpoint::is_loopback;
 use crate::ecs::{Http, Transport};
 use crate::kubernetes::{
-    LogDeduper, WatchLog, WatchScope, error_chain, watch_config, with_deadline,
+    DEADLINE, LogDeduper, WatchLog, WatchScope, error_chain, watch_config, with_answer_deadline,
+    with_deadline,
 };
 use crate::listener;
 use crate::membership::event::EventRecorder;
@@ -53,6 +54,12 @@ pub enum StartError {
     /// The client could not be built from the configuration.
     #[error("the Kubernetes client cannot be set up: {0}")]
     Client(#[source] Box<kube::Error>),
+    /// The kubeconfig names a program that hands out credentials, and it does not.
+    #[error(
+        "the credential plugin of the kubeconfig has not ended within {} s; run it by hand to see what it waits for",
+        DEADLINE.as_secs()
+    )]
+    CredentialPlugin,
     /// The address of probes and metrics cannot be bound.
     #[error("--listen {address}: {source}")]
     Listen {
@@ -178,7 +185,13 @@ async fn connect() -> Result<kube::Client, StartError> {
             .map_err(|error| StartError::NoCluster(Box::new(error)))?,
     };
     config.connect_timeout = Some(Duration::from_secs(10));
-    kube::Client::try_from(config).map_err(|error| StartError::Client(Box::new(error)))
+    // Runs the kubeconfig's credential plugin, and waits for its end.
+    let client = tokio::task::spawn_blocking(|| kube::Client::try_from(config));
+    match tokio::time::timeout(DEADLINE, client).await {
+        Ok(Ok(client)) => client.map_err(|error| StartError::Client(Box::new(error))),
+        Ok(Err(panic)) => std::panic::resume_unwind(panic.into_panic()),
+        Err(_) => Err(StartError::CredentialPlugin),
+    }
 }
 
 /// Returns when all kinds can be listed. Logs each new problem once.
@@ -243,6 +256,7 @@ pub async fn run_with(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) {
     let shutdown: Shutdown = shutdown.boxed().shared();
+    let client = with_answer_deadline(client, Arc::clone(&telemetry));
     let edges = Arc::new(Edges::default());
     let (queue, queues) = ReconcileQueue::new(&settings.scopes);
     let (namespaces, namespace_watch) =

@@ -69,6 +69,7 @@ impl Observation {
 pub async fn run(context: Arc<Context>, period: Duration) {
     let mut tasks = Tasks::default();
     loop {
+        context.telemetry.went_on("housekeeping");
         tasks.follow(&context, period);
         context.turns.call_the_waiting();
         context.directory.evict_expired();
