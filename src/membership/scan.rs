@@ -25,7 +25,6 @@ const FOLLOW_PERIOD: Duration = Duration::from_secs(1);
 pub async fn run(context: Arc<Context>, period: Duration) {
     let mut tasks = Tasks::default();
     loop {
-        context.telemetry.went_on("housekeeping");
         tasks.follow(&context, period);
         tokio::time::sleep(FOLLOW_PERIOD).await;
     }
