@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 use url::Url;
 
+use crate::account::limiters::Limiters;
 use crate::account::{self, directory::Directory};
 use crate::api::{CloudAccount, ClusterCloudAccount, SecurityGroupMembership};
 use crate::args::Settings;
@@ -270,6 +271,7 @@ pub async fn run_with(
     let accounts = Arc::new(account::Context {
         client: client.clone(),
         directory: Arc::clone(&directory),
+        limiters: Limiters::default(),
         changes,
         transport,
         operator_namespace: settings.operator_namespace.clone(),
