@@ -1,5 +1,5 @@
 //! Deserializes objects in answers of the API server. An unreadable object does not stop the others, and only the metadata
-//! that the operator uses is stored. No I/O.
+//! that the operator uses is stored: any user of a namespace can make the rest as large as the API server takes it. No I/O.
 //!
 //! Not kube's `DeserializeGuard`: it reads everything into a tree, copies the tree, and reads `managedFields` into a second
 //! one. `managedFields` are most of an object's bytes here.
@@ -10,11 +10,11 @@ use std::fmt;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::Resource;
-use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, de};
 use serde_json::{Map, Value};
 
-use crate::api::GROUP;
+use crate::api::{ANNOTATIONS, FINALIZER};
 
 /// An object, or why it is unreadable.
 #[derive(Clone, Debug)]
@@ -79,6 +79,7 @@ struct Metadata {
     generation: Option<i64>,
     creation_timestamp: Option<Time>,
     deletion_timestamp: Option<Time>,
+    #[serde(deserialize_with = "our_finalizer")]
     finalizers: Option<Vec<String>>,
     #[serde(deserialize_with = "our_annotations")]
     annotations: Option<BTreeMap<String, String>>,
@@ -101,7 +102,36 @@ impl From<Metadata> for ObjectMeta {
     }
 }
 
-/// Reads only our annotations: `kubectl apply` stores the whole manifest in another one.
+/// Keeps our finalizer, if it is there, and no other.
+fn our_finalizer<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Vec<String>>, D::Error> {
+    struct Ours;
+    impl<'de> Visitor<'de> for Ours {
+        type Value = Option<Vec<String>>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("finalizers")
+        }
+
+        fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+            let mut ours = None;
+            while let Some(name) = list.next_element::<Cow<'_, str>>()? {
+                if name == FINALIZER {
+                    ours = Some(vec![name.into_owned()]);
+                }
+            }
+            Ok(ours)
+        }
+    }
+    deserializer.deserialize_any(Ours)
+}
+
+/// Keeps the beginnings of our annotations, and no other: `kubectl apply` stores the whole manifest in one.
 fn our_annotations<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<BTreeMap<String, String>>, D::Error> {
@@ -120,11 +150,10 @@ fn our_annotations<'de, D: Deserializer<'de>>(
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
             let mut ours = BTreeMap::new();
             while let Some(name) = map.next_key::<Cow<'_, str>>()? {
-                if name
-                    .strip_prefix(GROUP)
-                    .is_some_and(|rest| rest.starts_with('/'))
-                {
-                    ours.insert(name.into_owned(), map.next_value()?);
+                if ANNOTATIONS.contains(&&*name) {
+                    let value: Cow<'_, str> = map.next_value()?;
+                    let value = value.chars().take(ANNOTATION_LIMIT).collect();
+                    ours.insert(name.into_owned(), value);
                 } else {
                     map.next_value::<IgnoredAny>()?;
                 }
@@ -134,6 +163,10 @@ fn our_annotations<'de, D: Deserializer<'de>>(
     }
     deserializer.deserialize_any(Ours)
 }
+
+/// In letters. The status repeats a request to reconcile, and the schema of `lastHandledReconcileAt` allows no more; claims are
+/// shorter.
+const ANNOTATION_LIMIT: usize = 253;
 
 impl<K: Resource> Resource for Watched<K> {
     type DynamicType = K::DynamicType;
@@ -176,7 +209,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::api::SecurityGroupMembership;
+    use crate::api::{ORIGIN_ANNOTATION, RECONCILE_REQUESTED_ANNOTATION, SecurityGroupMembership};
 
     type Object = Watched<SecurityGroupMembership>;
 
@@ -191,8 +224,10 @@ mod tests {
                 "annotations": {
                     "kubectl.kubernetes.io/last-applied-configuration": "{}",
                     "security-group-operator.io/origin": "Joined",
+                    "security-group-operator.io/unknown": "",
+                    "security-group-operator.io/reconcile-requested-at": "節".repeat(300),
                 },
-                "finalizers": ["security-group-operator.io/membership"],
+                "finalizers": ["example.com/a", "security-group-operator.io/membership", "example.com/b"],
                 "managedFields": [{"manager": "kubectl", "operation": "Apply", "fieldsV1": {"f:spec": {}}}],
             },
             "spec": {
@@ -216,14 +251,20 @@ mod tests {
         assert_eq!(metadata.resource_version.as_deref(), Some("7"));
         assert_eq!(metadata.generation, Some(2));
         assert!(metadata.creation_timestamp.is_some());
-        assert_eq!(metadata.finalizers.as_deref().map(<[_]>::len), Some(1));
-        let annotations: Vec<String> = metadata
-            .annotations
-            .into_iter()
-            .flatten()
-            .map(|(name, _)| name)
-            .collect();
-        assert_eq!(annotations, ["security-group-operator.io/origin"]);
+        assert_eq!(metadata.finalizers, Some(vec![FINALIZER.to_owned()]));
+        let annotations: Vec<(String, String)> =
+            metadata.annotations.into_iter().flatten().collect();
+        let annotation = |name: &str, value: String| (name.to_owned(), value);
+        assert_eq!(
+            annotations,
+            [
+                annotation(ORIGIN_ANNOTATION, "Joined".to_owned()),
+                annotation(
+                    RECONCILE_REQUESTED_ANNOTATION,
+                    "節".repeat(ANNOTATION_LIMIT)
+                ),
+            ]
+        );
         assert_eq!((metadata.labels, metadata.managed_fields), (None, None));
         assert_eq!(object.spec.region, "cn-hangzhou");
     }
@@ -243,9 +284,10 @@ mod tests {
     }
 
     #[test]
-    fn null_annotations_are_accepted() {
+    fn null_annotations_and_finalizers_are_accepted() {
         let mut object = stored();
         object["metadata"]["annotations"] = Value::Null;
+        object["metadata"]["finalizers"] = Value::Null;
         assert!(serde_json::from_value::<Object>(object).unwrap().0.is_ok());
     }
 }
