@@ -289,38 +289,36 @@ async fn remove_foreign_finalizer(
     object: &SecurityGroupMembership,
     context: &Context,
 ) -> Result<Option<SecurityGroupMembership>, ActError> {
-    let others: Vec<&String> = object
-        .finalizers()
-        .iter()
-        .filter(|finalizer| *finalizer != FINALIZER)
-        .collect();
-    let patch = json!({"metadata": {
-        "uid": object.uid(),
-        "resourceVersion": object.resource_version(),
-        "finalizers": others,
-        "annotations": { ORIGIN_ANNOTATION: null, ACCOUNT_ANNOTATION: null },
-    }});
+    let failed = |source| ActError::Kubernetes {
+        what: "the finalizer could not be removed",
+        source,
+    };
+    let name = object.name_any();
     let namespace = object.namespace().unwrap_or_default();
     let api: Api<Object> = Api::namespaced(context.client.clone(), &namespace);
-    let written = {
-        let _place = context.writes.acquire().await;
-        with_deadline(api.patch(
-            &object.name_any(),
-            &PatchParams::default(),
-            &Patch::Merge(&patch),
-        ))
-        .await
-    };
-    match written {
+    let params = PatchParams::default();
+    let version = json!({"uid": object.uid(), "resourceVersion": object.resource_version()});
+    let _place = context.writes.acquire().await;
+    // Only some finalizers of an object are kept in memory. This changes nothing and shows all.
+    let nothing = Patch::Merge(json!({"metadata": version}));
+    let shown = with_deadline(api.patch_metadata(&name, &params, &nothing)).await;
+    let mut others = shown
+        .map_err(failed)?
+        .metadata
+        .finalizers
+        .unwrap_or_default();
+    others.retain(|finalizer| finalizer != FINALIZER);
+    let mut metadata = version;
+    metadata["finalizers"] = json!(others);
+    metadata["annotations"] = json!({ ORIGIN_ANNOTATION: null, ACCOUNT_ANNOTATION: null });
+    let patch = Patch::Merge(json!({"metadata": metadata}));
+    match with_deadline(api.patch(&name, &params, &patch)).await {
         Ok(Watched(Ok(written))) => {
             context.edges.written(&written);
             Ok(Some(written))
         }
         Ok(Watched(Err(_))) => Ok(None),
-        Err(source) => Err(ActError::Kubernetes {
-            what: "the finalizer could not be removed",
-            source,
-        }),
+        Err(source) => Err(failed(source)),
     }
 }
 
