@@ -17,7 +17,8 @@
 //! | [`watched`] | deserialization of the API server's answers | nothing: types |
 //! | [`operator`] | connects the modules above and runs them | everything |
 //! | [`simulator`] | a local ECS for tests and the demo; its process is `bin/ecs-simulator.rs` | pure, except for its server |
-//! | [`args`], [`telemetry`] | command line; logs, metrics, probes | read arguments and environment; listen |
+//! | [`args`], [`telemetry`] | command line; logs, metrics, probes | read arguments and environment; log |
+//! | [`listener`] | serves probes and metrics within bounds | listen |
 //!
 //! Imports point downward, never up or sideways (`tests/layers.rs`):
 //!
@@ -41,6 +42,7 @@ pub mod clock;
 pub mod condition;
 pub mod ecs;
 pub mod kubernetes;
+pub mod listener;
 pub mod membership;
 pub mod operator;
 pub mod simulator;

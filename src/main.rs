@@ -48,7 +48,7 @@ fn run(settings: Settings) -> Result<(), String> {
         .enable_all()
         .build()
         .map_err(|error| error.to_string())?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
         let mut asked = async || {
@@ -68,5 +68,8 @@ fn run(settings: Settings) -> Result<(), String> {
             ended = operator::run(settings, async { let _ = stopped.await; }) => ended.map_err(|error| error.to_string()),
             () = asked_twice => Err("ended at once by a second signal; what was under way is taken up by the next start".to_owned()),
         }
-    })
+    });
+    // A name that is being resolved or a credential plugin may take its time; nobody waits for it any more.
+    runtime.shutdown_background();
+    ended
 }

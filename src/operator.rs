@@ -1,7 +1,6 @@
 //! Connects all parts and runs them until a shutdown future resolves. The only module that knows all of them.
 
-use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +14,6 @@ use kube::Api;
 use kube::api::ListParams;
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::runtime::reflector::ObjectRef;
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 use url::Url;
@@ -27,7 +25,10 @@ use crate::clock::Clock;
 use crate::ecs::endpoint::is_loopback;
 use crate::ecs::{Http, Transport};
 use crate::kubernetes::events::EventRecorder;
-use crate::kubernetes::{LogDeduper, WatchScope, error_chain, with_deadline};
+use crate::kubernetes::{
+    DEADLINE, LogDeduper, WatchScope, error_chain, with_answer_deadline, with_deadline,
+};
+use crate::listener;
 use crate::membership::index::Edges;
 use crate::membership::object::Object;
 use crate::membership::queue::ReconcileQueue;
@@ -50,6 +51,12 @@ pub enum StartError {
     /// The client could not be built from the configuration.
     #[error("the Kubernetes client cannot be set up: {0}")]
     Client(#[source] Box<kube::Error>),
+    /// The kubeconfig names a program that hands out credentials, and it does not.
+    #[error(
+        "the credential plugin of the kubeconfig has not ended within {} s; run it by hand to see what it waits for",
+        DEADLINE.as_secs()
+    )]
+    CredentialPlugin,
     /// The address of probes and metrics cannot be bound.
     #[error("--listen {address}: {source}")]
     Listen {
@@ -77,10 +84,11 @@ pub async fn run(
     let client = connect().await?;
     let transport: Arc<dyn Transport> = Arc::new(Http::new()?);
     let telemetry = Arc::new(Telemetry::default());
-    let listener = listen(settings.listen, TcpListener::bind).await?;
-    let address = listener.local_addr().map(tracing::field::display).ok();
+    let port = listener::bind(settings.listen).await;
+    let port = port.map_err(|(address, source)| StartError::Listen { address, source })?;
+    let address = port.local_addr().map(tracing::field::display).ok();
     let routes = telemetry::routes(Arc::clone(&telemetry));
-    tokio::spawn(async move { axum::serve(listener, routes).await });
+    tokio::spawn(listener::serve(port, routes));
     info!(address, version = env!("CARGO_PKG_VERSION"), "started");
     tokio::select! {
         () = wait_until_listable(&client, &settings) => {}
@@ -155,33 +163,6 @@ fn is_exception(server: &Uri, exceptions: &str) -> bool {
     matcher.intercept(server).is_none()
 }
 
-/// Where probes and metrics listen by default, the first that exists: every address of IPv6 and IPv4, or every one of IPv4.
-const DEFAULT_LISTEN: [SocketAddr; 2] = [
-    SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 8080),
-    SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8080),
-];
-
-/// Only the default falls back to IPv4: an address that was typed is meant.
-async fn listen<L, F>(
-    typed: Option<SocketAddr>,
-    bind: impl Fn(SocketAddr) -> F,
-) -> Result<L, StartError>
-where
-    F: Future<Output = std::io::Result<L>>,
-{
-    let [default, without_ipv6] = DEFAULT_LISTEN;
-    let mut address = typed.unwrap_or(default);
-    let mut bound = bind(address).await;
-    if let Err(error) = &bound
-        && typed.is_none()
-        && error.kind() != ErrorKind::AddrInUse
-    {
-        address = without_ipv6;
-        bound = bind(address).await;
-    }
-    bound.map_err(|source| StartError::Listen { address, source })
-}
-
 async fn connect() -> Result<kube::Client, StartError> {
     let options = KubeConfigOptions::default();
     let mut config = match kube::Config::from_kubeconfig(&options).await {
@@ -201,7 +182,13 @@ async fn connect() -> Result<kube::Client, StartError> {
             .map_err(|error| StartError::NoCluster(Box::new(error)))?,
     };
     config.connect_timeout = Some(Duration::from_secs(10));
-    kube::Client::try_from(config).map_err(|error| StartError::Client(Box::new(error)))
+    // Runs the kubeconfig's credential plugin, and waits for its end.
+    let client = tokio::task::spawn_blocking(|| kube::Client::try_from(config));
+    match tokio::time::timeout(DEADLINE, client).await {
+        Ok(Ok(client)) => client.map_err(|error| StartError::Client(Box::new(error))),
+        Ok(Err(panic)) => std::panic::resume_unwind(panic.into_panic()),
+        Err(_) => Err(StartError::CredentialPlugin),
+    }
 }
 
 /// Returns when all kinds can be listed. Logs each new problem once.
@@ -266,6 +253,7 @@ pub async fn run_with(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) {
     let shutdown: Shutdown = shutdown.boxed().shared();
+    let client = with_answer_deadline(client, Arc::clone(&telemetry));
     let edges = Arc::new(Edges::default());
     let (queue, queues) = ReconcileQueue::new(&settings.scopes);
     let (changes, receiver) = mpsc::unbounded_channel();
@@ -399,53 +387,6 @@ async fn all(parts: impl IntoIterator<Item = BoxFuture<'static, ()>>) {
 mod tests {
     use super::*;
 
-    const EAFNOSUPPORT: i32 = 97;
-
-    /// The address that is bound, or the error in words, on a machine without IPv6 and with these addresses in use.
-    fn bound(typed: Option<&str>, in_use: &[&str]) -> Result<String, String> {
-        let bind = |address: SocketAddr| {
-            let result = if address.is_ipv6() {
-                Err(std::io::Error::from_raw_os_error(EAFNOSUPPORT))
-            } else if in_use.contains(&address.to_string().as_str()) {
-                Err(ErrorKind::AddrInUse.into())
-            } else {
-                Ok(address.to_string())
-            };
-            std::future::ready(result)
-        };
-        let typed = typed.map(|typed| typed.parse().unwrap());
-        let listener = listen(typed, bind).now_or_never().unwrap();
-        listener.map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn only_the_default_address_falls_back_to_ipv4() {
-        assert_eq!(bound(None, &[]).unwrap(), "0.0.0.0:8080");
-        assert_eq!(bound(Some("127.0.0.1:80"), &[]).unwrap(), "127.0.0.1:80");
-        for typed in ["[::]:8080", "[::1]:80"] {
-            let error = bound(Some(typed), &[]).unwrap_err();
-            assert!(error.starts_with(&format!("--listen {typed}: ")), "{error}");
-        }
-        let error = bound(None, &["0.0.0.0:8080"]).unwrap_err();
-        assert!(error.starts_with("--listen 0.0.0.0:8080: "), "{error}");
-    }
-
-    #[test]
-    fn default_address_in_use_is_an_error() {
-        let bind = |address: SocketAddr| {
-            std::future::ready(if address.is_ipv6() {
-                Err(ErrorKind::AddrInUse.into())
-            } else {
-                Ok(())
-            })
-        };
-        let error = listen(None, bind).now_or_never().unwrap().unwrap_err();
-        assert!(
-            error.to_string().starts_with("--listen [::]:8080: "),
-            "{error}"
-        );
-    }
-
     fn proxy(server: &str, variables: &[(&str, &str)]) -> Option<String> {
         let variable = |name: &str| {
             let mut variables = variables.iter();
@@ -510,16 +451,5 @@ mod tests {
                 assert_eq!(proxy.is_some(), uses_proxy, "{server}, {exceptions}");
             }
         }
-    }
-
-    #[tokio::test]
-    async fn unspecified_ipv6_address_serves_ipv4_too() {
-        let Ok(listener) = TcpListener::bind((DEFAULT_LISTEN[0].ip(), 0)).await else {
-            return; // A machine without IPv6.
-        };
-        let port = listener.local_addr().unwrap().port();
-        tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port))
-            .await
-            .unwrap();
     }
 }

@@ -2,8 +2,8 @@
 //! message.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -16,7 +16,8 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
-use tracing::Dispatch;
+use tokio::time::Instant;
+use tracing::{Dispatch, warn};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -44,6 +45,8 @@ pub struct Telemetry {
     dropped_events: Counter,
     /// Whether every object has been listed once.
     ready: AtomicBool,
+    /// When each loop that must not end went on last.
+    progress: Mutex<HashMap<String, Instant>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -106,6 +109,7 @@ impl Default for Telemetry {
             reconciles,
             dropped_events,
             ready: AtomicBool::new(false),
+            progress: Mutex::default(),
         }
     }
 }
@@ -157,6 +161,27 @@ impl Telemetry {
         self.ready.store(true, Ordering::Relaxed);
     }
 
+    /// Records that a loop goes on which must not end while the process lives: a watch, or the housekeeping. From the first
+    /// time on, `/livez` fails when it has not for `STANDSTILL` (5 minutes).
+    pub fn went_on(&self, what: &str) {
+        let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        match progress.get_mut(what) {
+            Some(last) => *last = Instant::now(),
+            None => {
+                progress.insert(what.to_owned(), Instant::now());
+            }
+        }
+    }
+
+    /// What has not gone on for `STANDSTILL`.
+    fn standing_still(&self) -> Vec<String> {
+        let progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        let still = progress
+            .iter()
+            .filter(|(_, last)| last.elapsed() >= STANDSTILL);
+        still.map(|(what, _)| what.clone()).collect()
+    }
+
     /// All metrics: in `OpenMetrics`, or in the classic text format.
     fn render(&self, openmetrics: bool) -> String {
         let mut text = String::new();
@@ -165,6 +190,10 @@ impl Telemetry {
         if openmetrics { text } else { classic(&text) }
     }
 }
+
+/// Longer than a watch is silent in the worst case: 235 s until kube gives it up, 30 s until the next one is answered or not,
+/// 30 s of back-off.
+const STANDSTILL: Duration = Duration::from_secs(5 * 60);
 
 /// `OpenMetrics` as the classic text format (version 0.0.4): a counter is described under the name of its sample, and neither units
 /// nor the end are marked.
@@ -222,9 +251,20 @@ const fn class_name(class: Class) -> &'static str {
 
 /// The routes `/livez`, `/readyz` and `/metrics`.
 pub fn routes(telemetry: Arc<Telemetry>) -> Router {
-    let ready = Arc::clone(&telemetry);
+    let (alive, ready) = (Arc::clone(&telemetry), Arc::clone(&telemetry));
     Router::new()
-        .route("/livez", get(|| async { "ok" }))
+        .route(
+            "/livez",
+            get(move || async move {
+                let still = alive.standing_still();
+                if still.is_empty() {
+                    return (StatusCode::OK, "ok".to_owned());
+                }
+                let message = format!("no progress for 5 minutes: {}", still.join(", "));
+                warn!("{message}");
+                (StatusCode::SERVICE_UNAVAILABLE, message)
+            }),
+        )
         .route(
             "/readyz",
             get(move || async move {
@@ -405,6 +445,34 @@ mod tests {
             lines.map(str::to_owned).collect()
         };
         assert_eq!(samples(&classic), samples(&openmetrics));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn livez_fails_when_a_loop_stands_still() {
+        let telemetry = Arc::new(Telemetry::default());
+        let livez = async || {
+            let request = axum::http::Request::get("/livez").body(axum::body::Body::empty());
+            let answer = routes(Arc::clone(&telemetry)).oneshot(request.unwrap());
+            let (parts, body) = answer.await.unwrap().into_parts();
+            let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+            (
+                parts.status.as_u16(),
+                String::from_utf8(body.into()).unwrap(),
+            )
+        };
+        let ok = (200, "ok".to_owned());
+        tokio::time::advance(STANDSTILL).await;
+        assert_eq!(livez().await, ok, "nothing has begun yet");
+        telemetry.went_on("a");
+        telemetry.went_on("b");
+        tokio::time::advance(STANDSTILL - Duration::from_secs(1)).await;
+        telemetry.went_on("b");
+        assert_eq!(livez().await, ok);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let still = "no progress for 5 minutes: a".to_owned();
+        assert_eq!(livez().await, (503, still), "other loops do not count");
+        telemetry.went_on("a");
+        assert_eq!(livez().await, ok);
     }
 
     #[tokio::test]

@@ -4,6 +4,8 @@ mod support;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
@@ -11,7 +13,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use security_group_operator::api::SecurityGroupMembership;
-use serde_json::json;
+use serde_json::{Value, json};
 use support::control_plane::ControlPlane;
 use support::error::{Context as _, Result};
 use support::eventually::eventually;
@@ -20,8 +22,8 @@ use support::port;
 use support::process::Child;
 use support::simulator::probe;
 use support::tempdir::TempDir;
-use tokio::io::AsyncReadExt as _;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{TcpListener, TcpStream};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_security-group-operator");
 /// Tries of a list that fails, before which a line counts as said once.
@@ -217,6 +219,29 @@ fn unreadable_proxy_variable_is_named() -> Result<()> {
         assert!(said.contains(variable), "{said}");
         assert!(!said.contains("no Kubernetes cluster"), "{said}");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn credential_plugin_that_does_not_end_is_named() -> Result<()> {
+    let tempdir = TempDir::new("start")?;
+    let plugin = json!({"exec": {
+        "apiVersion": "client.authentication.k8s.io/v1", "interactiveMode": "Never",
+        "command": "sh", "args": ["-c", "exec sleep 600"],
+    }});
+    let mut config: Value = serde_json::from_str(&kubeconfig_for("https://cluster.invalid", None))?;
+    config["users"][0]["user"] = plugin;
+    let kubeconfig = tempdir.path().join("kubeconfig");
+    std::fs::write(&kubeconfig, config.to_string())?;
+    let mut command = Command::new(BINARY);
+    command
+        .arg("--listen=127.0.0.1:0")
+        .env("KUBECONFIG", &kubeconfig);
+    let log = tempdir.path().join("log");
+    let mut child = Child::spawn("security-group-operator", &command, &log)?;
+    assert_eq!(child.wait(LIMIT).await?, 1);
+    let said = std::fs::read_to_string(&log)?;
+    assert!(said.contains("credential plugin"), "{said}");
     Ok(())
 }
 
@@ -432,6 +457,69 @@ async fn unreachable_api_server_is_waited_for() -> Result<()> {
     operator.until_ready().await
 }
 
+#[tokio::test]
+async fn list_that_is_never_answered_is_made_anew() -> Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let tempdir = TempDir::new("start")?;
+    let kubeconfig = tempdir.path().join("kubeconfig");
+    let server = format!("http://{}", listener.local_addr()?);
+    std::fs::write(&kubeconfig, kubeconfig_for(&server, None))?;
+    let is_mute = Arc::new(AtomicBool::new(true));
+    let unanswered = Arc::new(AtomicUsize::new(0));
+    tokio::spawn({
+        let (is_mute, unanswered) = (Arc::clone(&is_mute), Arc::clone(&unanswered));
+        async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(empty_cluster(
+                    stream,
+                    Arc::clone(&is_mute),
+                    Arc::clone(&unanswered),
+                ));
+            }
+        }
+    });
+    let mut operator = Started::in_directory(tempdir.path(), &kubeconfig)?;
+    eventually("every first list waits for an answer", async || {
+        Ok(unanswered.load(Ordering::SeqCst) >= FIRST_LISTS)
+    })
+    .await?;
+    is_mute.store(false, Ordering::SeqCst);
+    operator.until_ready().await
+}
+
+/// Of both kinds of accounts, of namespaces and of Secrets; memberships are listed after them.
+const FIRST_LISTS: usize = 4;
+
+/// Answers requests as an API server without objects. While it is mute it answers only what the operator asks before it begins.
+async fn empty_cluster(
+    stream: TcpStream,
+    is_mute: Arc<AtomicBool>,
+    unanswered: Arc<AtomicUsize>,
+) -> std::io::Result<()> {
+    let mut stream = BufReader::new(stream);
+    loop {
+        let mut request = String::new();
+        while !request.ends_with("\r\n\r\n") {
+            if stream.read_line(&mut request).await? == 0 {
+                return Ok(());
+            }
+        }
+        let is_watch = request.contains("watch=true");
+        if is_watch || is_mute.load(Ordering::SeqCst) && !request.contains("limit=1 ") {
+            unanswered.fetch_add(usize::from(!is_watch), Ordering::SeqCst);
+            std::future::pending::<()>().await;
+        }
+        let list = json!({
+            "apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": "1"}, "items": [],
+        });
+        let (list, length) = (list.to_string(), list.to_string().len());
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{list}"
+        );
+        stream.write_all(answer.as_bytes()).await?;
+    }
+}
+
 /// The operator started by hand, without anything that a deployment would do for it.
 struct Started {
     child: Child,
@@ -441,8 +529,12 @@ struct Started {
 
 impl Started {
     fn with(plane: &ControlPlane, kubeconfig: &Path) -> Result<Self> {
+        Self::in_directory(plane.directory(), kubeconfig)
+    }
+
+    fn in_directory(directory: &Path, kubeconfig: &Path) -> Result<Self> {
         let port = port::free()?;
-        let log = plane.directory().join(format!("started-{port}.log"));
+        let log = directory.join(format!("started-{port}.log"));
         let mut command = Command::new(BINARY);
         command
             .arg(format!("--listen=127.0.0.1:{port}"))

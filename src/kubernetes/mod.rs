@@ -1,5 +1,5 @@
-//! Calls to the API server, each with a deadline (kube sets none by itself, and a dead connection would hang for ever), and
-//! the only way a status is written. Makes no decisions.
+//! Calls to the API server, each with a deadline (kube sets none by itself for what it begins, and a dead connection would hang
+//! for ever), and the only way a status is written. Makes no decisions.
 
 pub mod events;
 
@@ -10,9 +10,13 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::future::BoxFuture;
+use futures::stream;
+use http_body_util::{BodyExt as _, StreamBody};
 use k8s_openapi::NamespaceResourceScope;
 use kube::api::{ObjectMeta, Patch, PatchParams};
+use kube::client::Body;
 use kube::runtime::controller;
 use kube::{Api, Resource, ResourceExt};
 use serde::Serialize;
@@ -21,9 +25,10 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use crate::api::{RECONCILE_REQUESTED_ANNOTATION, STATUS_MANAGER};
+use crate::telemetry::Telemetry;
 
 /// Deadline of one call, including the client's retries.
-const DEADLINE: Duration = Duration::from_secs(30);
+pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Why a call to the API server failed.
 #[derive(Debug)]
@@ -48,11 +53,7 @@ impl fmt::Display for Error {
                 f.write_str(&status.message)
             }
             Self::Api(error) => fmt::Display::fmt(error, f),
-            Self::Timeout => write!(
-                f,
-                "the Kubernetes API server did not answer within {} s",
-                DEADLINE.as_secs()
-            ),
+            Self::Timeout => f.write_str(&no_answer()),
         }
     }
 }
@@ -120,6 +121,63 @@ pub fn with_deadline<'a, T: 'a>(
             Err(_) => Err(Error::Timeout),
         }
     })
+}
+
+fn no_answer() -> String {
+    format!(
+        "the Kubernetes API server did not answer within {} s",
+        DEADLINE.as_secs()
+    )
+}
+
+/// The same client for everything that kube calls by itself: no answer is awaited for longer than the deadline (30 s), and no
+/// further piece of it. What a watch does not say within its time is for kube to notice ([`watch_config`]).
+///
+/// Each step of a list or watch counts as progress of its path for `/livez`.
+#[must_use]
+pub fn with_answer_deadline(client: kube::Client, telemetry: Arc<Telemetry>) -> kube::Client {
+    let namespace = client.default_namespace().to_owned();
+    let send = move |request| send(client.clone(), request, Arc::clone(&telemetry));
+    kube::Client::new(tower::service_fn(send), namespace)
+}
+
+async fn send(
+    client: kube::Client,
+    request: http::Request<Body>,
+    telemetry: Arc<Telemetry>,
+) -> kube::Result<http::Response<impl http_body::Body<Data = Bytes, Error = kube::Error> + Send>> {
+    let expired = |_| kube::Error::Service(no_answer().into());
+    let watches = asks_for(request.uri(), "watch");
+    // A single Secret is not read again and again.
+    let goes_on = watches || asks_for(request.uri(), "limit");
+    let path = goes_on.then(|| request.uri().path().to_owned());
+    let went_on = move || {
+        if let Some(path) = &path {
+            telemetry.went_on(path);
+        }
+    };
+    went_on();
+    let answer = tokio::time::timeout(DEADLINE, client.send(request)).await;
+    went_on();
+    let answer = answer.map_err(expired)??;
+    let pieces = |body: Body| {
+        stream::unfold((body, went_on), move |(mut body, went_on)| async move {
+            let piece = if watches {
+                body.frame().await
+            } else {
+                let piece = tokio::time::timeout(DEADLINE, body.frame()).await;
+                piece.unwrap_or_else(|late| Some(Err(expired(late))))
+            };
+            went_on();
+            piece.map(|piece| (piece, (body, went_on)))
+        })
+    };
+    Ok(answer.map(|body| StreamBody::new(pieces(body))))
+}
+
+fn asks_for(uri: &http::Uri, what: &str) -> bool {
+    let query = uri.query().unwrap_or_default().as_bytes();
+    url::form_urlencoded::parse(query).any(|(name, _)| name == what)
 }
 
 /// Writes a status in one server-side apply, under the exact version that the status describes. The API server does not
@@ -218,7 +276,8 @@ impl WatchScope {
 }
 
 /// The configuration of every watch. Cloud load balancers drop idle connections after four minutes (AKS: 240 s), so a watch
-/// ends before that (230 s). Ending costs a reconnect but no new list.
+/// ends before that (230 s). Ending costs a reconnect but no new list. From a watch that is silent for 5 s longer, kube takes
+/// nothing any more: it watches anew.
 #[must_use]
 pub fn watch_config() -> kube::runtime::watcher::Config {
     kube::runtime::watcher::Config::default().timeout(WATCH_SECONDS)

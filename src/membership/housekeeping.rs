@@ -15,6 +15,7 @@ use super::queue::ReconcileQueue;
 /// Once per second until dropped: evicts the expired accounts of the directory, and enqueues objects with a stale status.
 pub async fn run(context: Arc<Context>) {
     loop {
+        context.telemetry.went_on("housekeeping");
         context.directory.evict_expired();
         for object in context.edges.stale_statuses() {
             context.queue.enqueue(&object);

@@ -60,6 +60,8 @@ pub struct FaultInjector {
     /// Until when no event of a membership reaches an incarnation.
     lagging: Mutex<BTreeMap<usize, Instant>>,
     api_millis: AtomicU64,
+    /// Until when requests of these kinds get no answer.
+    mute: Mutex<Option<(&'static [Verb], Instant)>>,
 }
 
 impl FaultInjector {
@@ -73,7 +75,18 @@ impl FaultInjector {
             lost_events: AtomicUsize::new(0),
             lagging: Mutex::default(),
             api_millis: AtomicU64::new(2),
+            mute: Mutex::default(),
         }
+    }
+
+    /// For so long, connections are accepted, and requests of these kinds on them never get an answer.
+    pub fn mute(&self, verbs: &'static [Verb], period: Duration) {
+        *self.mute.lock().unwrap() = Some((verbs, Instant::now() + period));
+    }
+
+    fn is_mute(&self, verb: Verb) -> bool {
+        let mute = *self.mute.lock().unwrap();
+        mute.is_some_and(|(verbs, until)| verbs.contains(&verb) && Instant::now() < until)
     }
 
     /// From now on a request to the API server takes so long.
@@ -256,6 +269,9 @@ impl FaultPlan for ApiSide {
             Some(KillPoint::Before) => return CallFault::Hang,
             Some(KillPoint::AfterEffect) => return CallFault::HangAfter,
             None => {}
+        }
+        if link.faults.is_mute(call.verb) {
+            return CallFault::Hang;
         }
         if let Some(fault) = link.faults.refuses(call) {
             return fault;

@@ -19,6 +19,7 @@ mod known;
 mod link;
 mod long_running;
 mod monitor;
+mod mute;
 mod races;
 mod refused_joins;
 mod regressions;

@@ -1,0 +1,96 @@
+//! An API server, or what is in front of it, that accepts connections and says nothing for some minutes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use security_group_operator::telemetry::{self, Telemetry};
+use serde_json::json;
+use tower::ServiceExt as _;
+
+use crate::api_server::Verb;
+use crate::in_virtual_time;
+use crate::scenario::{ready, seconds};
+use crate::world::{SimOptions, World};
+use security_group_operator::kubernetes::WatchScope;
+
+const MINUTE: Duration = Duration::from_secs(60);
+const ALL: &[Verb] = &[
+    Verb::Get,
+    Verb::List,
+    Verb::Watch,
+    Verb::Create,
+    Verb::Apply,
+    Verb::Merge,
+];
+/// A request that was made in the last moment is given up, and made anew after a back-off.
+const RECOVERY: f64 = 75.0;
+
+/// A world whose operator starts now.
+fn start() -> (World, Arc<Telemetry>) {
+    let mut world = World::new(SimOptions::default());
+    let telemetry = Arc::new(Telemetry::default());
+    world.start_over(vec![WatchScope::All], &telemetry);
+    (world, telemetry)
+}
+
+fn assert_joined(world: &World, name: &str) {
+    assert_eq!(
+        ready(world, name),
+        ("True".to_owned(), "Joined".to_owned()),
+        "{name}"
+    );
+}
+
+async fn is_alive(telemetry: &Arc<Telemetry>) -> bool {
+    let request = http::Request::get("/livez").body(axum::body::Body::empty());
+    let answer = telemetry::routes(Arc::clone(telemetry)).oneshot(request.unwrap());
+    answer.await.unwrap().status() == 200
+}
+
+#[test]
+fn operator_starts_when_a_mute_api_server_speaks_again() {
+    for verbs in [&[Verb::List] as &[_], &[Verb::Watch], ALL] {
+        in_virtual_time(|| async move {
+            let mut world = World::new(SimOptions::default());
+            world.faults.mute(verbs, 5 * MINUTE);
+            world.start(None);
+            seconds(300.0).await;
+            world.membership("m", 0, 0, json!({}));
+            seconds(RECOVERY).await;
+            assert_joined(&world, "m");
+        });
+    }
+}
+
+#[test]
+fn list_without_an_answer_is_made_anew() {
+    in_virtual_time(|| async {
+        let (world, _) = start();
+        seconds(1.0).await;
+        // The event of this object ends the watch, and the list after it gets no answer.
+        world.faults.lose_events(1);
+        world.faults.mute(&[Verb::List], 2 * MINUTE);
+        world.membership("m", 0, 0, json!({}));
+        seconds(120.0 + RECOVERY).await;
+        assert_joined(&world, "m");
+    });
+}
+
+#[test]
+fn operator_is_alive_while_nothing_happens_or_the_api_server_is_mute() {
+    in_virtual_time(|| async {
+        let (world, telemetry) = start();
+        for mute in [false, true] {
+            if mute {
+                world.faults.mute(ALL, 30 * MINUTE);
+            }
+            for _ in 0..30 * 6 {
+                seconds(10.0).await;
+                assert!(is_alive(&telemetry).await, "mute: {mute}");
+            }
+        }
+        world.membership("m", 0, 0, json!({}));
+        seconds(RECOVERY).await;
+        assert_joined(&world, "m");
+    });
+}
