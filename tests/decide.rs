@@ -6,7 +6,7 @@ use security_group_operator::api::membership::{
 };
 use security_group_operator::ecs::Class;
 use security_group_operator::membership::decide::{
-    Access, Attempt, ClaimView, Desired, Observed, REPAIR_LIMIT, ReconcileOutcome, Release,
+    AccessView, Attempt, ClaimView, Desired, Observed, REPAIR_LIMIT, ReconcileOutcome, Release,
     Sharing, Step, TargetView, decide,
 };
 
@@ -21,14 +21,14 @@ const CLASSES: [Class; 7] = [
 ];
 const BOOLS: [bool; 2] = [false, true];
 const PAIRS: [(bool, bool); 4] = [(false, false), (false, true), (true, false), (true, true)];
-const ACCOUNTS: [Access; 7] = [
-    Access::Checking,
-    Access::Missing,
-    Access::NotReady { stalled: true },
-    Access::NotReady { stalled: false },
-    Access::Changed,
-    Access::NotGranted,
-    Access::Usable,
+const ACCOUNTS: [AccessView; 7] = [
+    AccessView::Checking,
+    AccessView::Missing,
+    AccessView::NotReady { stalled: true },
+    AccessView::NotReady { stalled: false },
+    AccessView::Changed,
+    AccessView::NotGranted,
+    AccessView::Usable,
 ];
 const SHARINGS: [Sharing; 4] = [
     Sharing {
@@ -174,7 +174,7 @@ fn every_decision_keeps_the_promises() {
             Step::Release(why) => may_release(desired, observed, why),
             Step::Read => {
                 observed.target == TargetView::Unread
-                    && observed.account == Access::Usable
+                    && observed.account == AccessView::Usable
                     && !desired.suspended
             }
             Step::Finish(outcome) => may_rest(desired, observed, outcome),
@@ -196,7 +196,7 @@ fn may_leave(desired: &Desired, observed: &Observed) -> bool {
         && !desired.suspended
         && desired.management == ManagementPolicy::Manage
         && owns
-        && observed.account == Access::Usable
+        && observed.account == AccessView::Usable
         && !observed.sharing.others
         && observed.synced
         && !matches!(
@@ -215,7 +215,7 @@ fn may_join(desired: &Desired, observed: &Observed) -> bool {
     !desired.deleting
         && !desired.suspended
         && desired.management == ManagementPolicy::Manage
-        && observed.account == Access::Usable
+        && observed.account == AccessView::Usable
         && observed.claim.is_some()
         && observed.target
             == (TargetView::Present {
@@ -230,7 +230,7 @@ fn may_claim(desired: &Desired, observed: &Observed, origin: Origin) -> bool {
         && !desired.suspended
         // A Join was made, so the pass manages; what the claim said before it is corrected in any case.
         && (desired.management == ManagementPolicy::Manage || observed.attempt == Attempt::AlreadyMember)
-        && observed.account == Access::Usable;
+        && observed.account == AccessView::Usable;
     let foreign_edge = observed.target
         == (TargetView::Present {
             member: true,
@@ -333,7 +333,7 @@ fn may_rest(desired: &Desired, observed: &Observed, outcome: ReconcileOutcome) -
             repaired,
         } => {
             !desired.deleting
-                && observed.account == Access::Usable
+                && observed.account == AccessView::Usable
                 && (matches!(observed.target, TargetView::Present { member: true, .. })
                     || matches!(observed.attempt, Attempt::Joined | Attempt::AlreadyMember))
                 && origin == holder(desired, observed.claim)
@@ -343,7 +343,7 @@ fn may_rest(desired: &Desired, observed: &Observed, outcome: ReconcileOutcome) -
                 && repaired == (observed.was_ready && observed.attempt == Attempt::Joined)
         }
         ReconcileOutcome::Undecided => {
-            observed.account == Access::Checking
+            observed.account == AccessView::Checking
                 || !observed.synced
                 || (!desired.deleting && observed.attempt == Attempt::Left)
         }
@@ -368,7 +368,7 @@ fn may_rest(desired: &Desired, observed: &Observed, outcome: ReconcileOutcome) -
         ReconcileOutcome::RepairLoop => observed.was_ready && observed.repairs >= REPAIR_LIMIT,
         ReconcileOutcome::Absent => observed.target == TargetView::Absent,
         ReconcileOutcome::AccountUnusable => {
-            !matches!(observed.account, Access::Usable | Access::Checking)
+            !matches!(observed.account, AccessView::Usable | AccessView::Checking)
         }
         ReconcileOutcome::Failed(class) => {
             observed.target == TargetView::Unreadable(class)
@@ -500,7 +500,7 @@ fn without_failures_every_spec_is_fulfilled() {
                 for (was_ready, member) in PAIRS {
                     for repairs in [0, REPAIR_LIMIT - 1, REPAIR_LIMIT, REPAIR_LIMIT + 1] {
                         let observed = Observed {
-                            account: Access::Usable,
+                            account: AccessView::Usable,
                             claim,
                             target: TargetView::Unread,
                             sharing,

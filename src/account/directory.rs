@@ -65,17 +65,103 @@ pub enum Change {
 /// How long a deleted account still serves deletions (10 minutes). Longer than a target takes to start or stop.
 pub const DELETED_ACCOUNT_GRACE: Duration = Duration::from_secs(10 * 60);
 
+/// What an object asks of the directory.
+#[derive(Clone, Copy, Debug)]
+pub struct AccessRequest<'a> {
+    /// The account that the object names.
+    pub account: &'a AccountKey,
+    /// Namespace of the object.
+    pub namespace: &'a str,
+    /// The security group of its edge.
+    pub group: &'a SecurityGroupId,
+    /// UID of the cloud account in its claim.
+    pub claimed_uid: Option<&'a AccountUid>,
+    /// Whether the object is being deleted.
+    pub deleting: bool,
+}
+
+/// Whether an object may use its account.
+#[derive(Debug)]
+pub enum Access {
+    /// It may.
+    Usable(Arc<AccountSession>),
+    /// There is no such account.
+    Missing,
+    /// The account cannot be used now.
+    NotReady {
+        /// Whether a person must act.
+        stalled: bool,
+        /// Message of the account's Ready condition.
+        message: String,
+    },
+    /// The account can be used, but it is another cloud account than the one in the claim.
+    Changed {
+        /// UID of the cloud account now.
+        uid: AccountUid,
+        /// UID of the cloud account in the claim.
+        claimed: AccountUid,
+    },
+    /// The account can be used, but no grant covers this namespace and group.
+    NotGranted,
+    /// The credential check has not ended yet.
+    Checking,
+}
+
+impl Access {
+    /// The session for calls; `None` if the object may make none.
+    #[must_use]
+    pub fn session(self) -> Option<Arc<AccountSession>> {
+        match self {
+            Self::Usable(session) => Some(session),
+            Self::Missing
+            | Self::NotReady { .. }
+            | Self::Changed { .. }
+            | Self::NotGranted
+            | Self::Checking => None,
+        }
+    }
+
+    /// The problem with the account, for users; empty if there is none, or none is known yet.
+    #[must_use]
+    pub fn problem(&self, request: AccessRequest<'_>) -> String {
+        let AccessRequest {
+            account,
+            namespace,
+            group,
+            claimed_uid: _,
+            deleting,
+        } = request;
+        match self {
+            Self::Usable(_) | Self::Checking => String::new(),
+            Self::Missing => format!(
+                "{account} does not exist; {}",
+                if deleting {
+                    "create it"
+                } else {
+                    "create it, or recreate this object with another spec.accountRef"
+                }
+            ),
+            Self::NotReady { message, .. } => format!("{account} is not ready: {message}"),
+            Self::Changed { uid, claimed } => format!(
+                "{account} now belongs to cloud account {uid}, but this membership was created with cloud account {claimed}; restore its credentials"
+            ),
+            Self::NotGranted => format!(
+                "no grant of {account} lets namespace {namespace} use {group}; ask the account's administrator to add a grant in spec.grants"
+            ),
+        }
+    }
+}
+
 /// One account in the directory.
-#[derive(Clone, Debug)]
-pub struct Entry {
-    /// Whether the account can be used.
-    pub state: AccountState,
+#[derive(Debug)]
+struct Entry {
+    state: AccountState,
     /// The last usable session, for deletions after the Secret was deleted: deleting a namespace deletes both at once.
-    pub last_usable: Option<Arc<AccountSession>>,
+    last_usable: Option<Arc<AccountSession>>,
     /// Which objects may use the account.
-    pub grants: Grants,
+    grants: Grants,
     /// When the account object was deleted. After that the entry serves deletions only, for [`DELETED_ACCOUNT_GRACE`].
-    pub deleted_at: Option<Instant>,
+    deleted_at: Option<Instant>,
 }
 
 /// All accounts, by the key that objects name.
@@ -94,17 +180,54 @@ impl Directory {
         }
     }
 
-    /// The entry of this account; `None` if there is no such object.
+    /// Whether an object may use the account that it names.
     #[must_use]
-    pub fn look_up(&self, key: &AccountKey) -> Option<Entry> {
-        self.lock().get(key).cloned()
+    pub fn resolve(&self, request: AccessRequest<'_>) -> Access {
+        let AccessRequest {
+            account,
+            namespace,
+            group,
+            claimed_uid,
+            deleting,
+        } = request;
+        let entries = self.lock();
+        let Some(entry) = entries
+            .get(account)
+            .filter(|entry| deleting || entry.deleted_at.is_none())
+        else {
+            return Access::Missing;
+        };
+        let session = match (&entry.state, &entry.last_usable) {
+            (AccountState::Ready(session), _) => session,
+            // The deletion of a namespace may delete the Secret before the object.
+            (AccountState::NotReady { .. }, Some(last_usable)) if deleting => last_usable,
+            (AccountState::NotReady { stalled, message }, _) => {
+                return Access::NotReady {
+                    stalled: *stalled,
+                    message: message.clone(),
+                };
+            }
+            (AccountState::Checking, _) => return Access::Checking,
+        };
+        if let Some(claimed) = claimed_uid
+            && *claimed != session.uid
+        {
+            return Access::Changed {
+                uid: session.uid.clone(),
+                claimed: claimed.clone(),
+            };
+        }
+        if !self.is_granted(&entry.grants, namespace, group) {
+            return Access::NotGranted;
+        }
+        Access::Usable(Arc::clone(session))
     }
 
     /// The session of the account, if it can be used now.
     #[must_use]
     pub fn usable(&self, key: &AccountKey) -> Option<Arc<AccountSession>> {
-        match self.look_up(key)?.state {
-            AccountState::Ready(account) => Some(account),
+        match &self.lock().get(key)?.state {
+            AccountState::Ready(account) => Some(Arc::clone(account)),
             AccountState::Checking | AccountState::NotReady { .. } => None,
         }
     }
@@ -223,23 +346,35 @@ impl Directory {
             .map(|account| account.uid.clone())
     }
 
-    /// Whether an object in `namespace` may use the account for `group`.
+    /// UID of the cloud account, if the account is or was usable, and a grant lets objects in `namespace` use `group`.
     #[must_use]
-    pub fn granted(&self, entry: &Entry, namespace: &str, group: &SecurityGroupId) -> bool {
-        match &entry.grants {
-            Grants::OwnNamespace => true,
-            Grants::Listed(grants) => {
-                let labels = self.namespace_labels(namespace);
-                grants
-                    .iter()
-                    .any(|grant| covers(grant, namespace, labels.as_ref(), group))
-            }
-        }
+    pub fn granted_uid(
+        &self,
+        key: &AccountKey,
+        namespace: &str,
+        group: &SecurityGroupId,
+    ) -> Option<AccountUid> {
+        let entries = self.lock();
+        let entry = entries.get(key)?;
+        let session = entry.last_usable.as_ref()?;
+        self.is_granted(&entry.grants, namespace, group)
+            .then(|| session.uid.clone())
     }
 
-    fn namespace_labels(&self, namespace: &str) -> Option<BTreeMap<String, String>> {
-        let namespace = self.namespaces.get(&ObjectRef::new(namespace))?;
-        Some(namespace.metadata.labels.clone().unwrap_or_default())
+    fn is_granted(&self, grants: &Grants, namespace: &str, group: &SecurityGroupId) -> bool {
+        match grants {
+            Grants::OwnNamespace => true,
+            Grants::Listed(grants) => {
+                let known = self.namespaces.get(&ObjectRef::new(namespace));
+                let unlabelled = BTreeMap::new();
+                let labels = known
+                    .as_ref()
+                    .map(|known| known.metadata.labels.as_ref().unwrap_or(&unlabelled));
+                grants
+                    .iter()
+                    .any(|grant| covers(grant, namespace, labels, group))
+            }
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<AccountKey, Entry>> {
@@ -278,6 +413,7 @@ mod tests {
     use super::*;
     use crate::api::account::{GrantedNamespaces, GrantedSecurityGroups};
     use crate::api::membership::AccountKind;
+    use crate::ecs::{Client, Credential, Endpoints, TestTransport};
 
     fn grant(yaml: &str) -> Grant {
         serde_saphyr::from_str(yaml).unwrap()
@@ -287,14 +423,18 @@ mod tests {
         text.parse().unwrap()
     }
 
-    #[test]
-    fn account_problem_counts_as_new_only_when_it_changes() {
-        let directory = Directory::new(kube::runtime::reflector::store().0);
-        let key = AccountKey {
+    fn key() -> AccountKey {
+        AccountKey {
             kind: AccountKind::ClusterCloudAccount,
             namespace: String::new(),
             name: "default".to_owned(),
-        };
+        }
+    }
+
+    #[test]
+    fn account_problem_counts_as_new_only_when_it_changes() {
+        let directory = Directory::new(kube::runtime::reflector::store().0);
+        let key = key();
         let trouble = |stalled, message: &str| {
             let message = message.to_owned();
             directory.set_state(&key, AccountState::NotReady { stalled, message })
@@ -309,6 +449,80 @@ mod tests {
         assert_eq!(trouble(true, "b"), changed);
         directory.forget(&key);
         assert_eq!(directory.keys(), []);
+    }
+
+    fn session(uid: &str) -> Arc<AccountSession> {
+        let credential = Credential::new("LTAI4", "secret-of-the-key", None).unwrap();
+        let endpoints = Endpoints::parse(None, None, false).unwrap();
+        let client = Client::new(Arc::<TestTransport>::default(), credential, endpoints);
+        let session = AccountSession::new(client, uid.into(), Arc::default(), Arc::default());
+        Arc::new(session)
+    }
+
+    /// What the directory answers to an object in the namespace `web`, and what it tells users. `claimed` is in its claim.
+    fn answer(directory: &Directory, claimed: Option<&str>, deleting: bool) -> (String, String) {
+        let claimed = claimed.map(AccountUid::from);
+        let request = AccessRequest {
+            account: &key(),
+            namespace: "web",
+            group: &group("sg-1"),
+            claimed_uid: claimed.as_ref(),
+            deleting,
+        };
+        let access = directory.resolve(request);
+        let problem = access.problem(request);
+        let name = match access {
+            Access::Usable(session) => format!("usable {}", session.uid),
+            Access::Missing => "missing".to_owned(),
+            Access::NotReady { stalled, .. } => format!("not ready {stalled}"),
+            Access::Changed { .. } => "changed".to_owned(),
+            Access::NotGranted => "not granted".to_owned(),
+            Access::Checking => "checking".to_owned(),
+        };
+        (name, problem)
+    }
+
+    #[test]
+    fn access_follows_existence_then_check_then_claim_then_grant() {
+        let directory = Directory::new(kube::runtime::reflector::store().0);
+        let key = key();
+        let told = |claimed, deleting, name: &str, problem: &str| {
+            let expected = (name.to_owned(), problem.to_owned());
+            assert_eq!(answer(&directory, claimed, deleting), expected);
+        };
+        let missing = "ClusterCloudAccount default does not exist; create it, or recreate this object with another spec.accountRef";
+        told(None, false, "missing", missing);
+        let missing = "ClusterCloudAccount default does not exist; create it";
+        told(None, true, "missing", missing);
+        directory.upsert(&key, Grants::Listed(Vec::new()));
+        told(Some("1"), true, "checking", "");
+        let not_ready = |stalled| AccountState::NotReady {
+            stalled,
+            message: "no Secret".to_owned(),
+        };
+        directory.set_state(&key, not_ready(true));
+        let no_secret = "ClusterCloudAccount default is not ready: no Secret";
+        told(Some("1"), true, "not ready true", no_secret);
+        directory.set_state(&key, AccountState::Ready(session("1")));
+        let changed = "ClusterCloudAccount default now belongs to cloud account 1, but this membership was created with cloud account 2; restore its credentials";
+        told(Some("2"), false, "changed", changed);
+        let not_granted = "no grant of ClusterCloudAccount default lets namespace web use sg-1; ask the account's administrator to add a grant in spec.grants";
+        told(Some("1"), false, "not granted", not_granted);
+        let granted_uid = || directory.granted_uid(&key, "web", &group("sg-1"));
+        assert_eq!(granted_uid(), None);
+        directory.upsert(&key, Grants::OwnNamespace);
+        assert_eq!(granted_uid(), Some("1".into()));
+        told(Some("1"), false, "usable 1", "");
+        told(None, true, "usable 1", "");
+        // Deletions keep the last session that was usable, when the Secret is gone and when the account is.
+        directory.set_state(&key, not_ready(false));
+        told(None, false, "not ready false", no_secret);
+        told(None, true, "usable 1", "");
+        directory.forget(&key);
+        let missing = "ClusterCloudAccount default does not exist; create it, or recreate this object with another spec.accountRef";
+        told(None, false, "missing", missing);
+        told(None, true, "usable 1", "");
+        assert_eq!(granted_uid(), Some("1".into()));
     }
 
     #[test]

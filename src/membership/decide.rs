@@ -36,7 +36,7 @@ pub struct Desired {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observed {
     /// Whether this object can use the account.
-    pub account: Access,
+    pub account: AccessView,
     /// The object's claim, if it carries one.
     pub claim: Option<ClaimView>,
     /// The target, as far as this pass has read it.
@@ -58,7 +58,7 @@ pub struct Observed {
 
 /// The account from this object's point of view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
+pub enum AccessView {
     /// The credential check has not ended yet. Its end enqueues the object.
     Checking,
     /// There is no account of that name.
@@ -421,12 +421,13 @@ fn decide_leave(observed: &Observed) -> Step {
     }
 }
 
-const fn account_outcome(account: Access) -> Option<ReconcileOutcome> {
+const fn account_outcome(account: AccessView) -> Option<ReconcileOutcome> {
     match account {
-        Access::Checking => Some(ReconcileOutcome::Undecided),
-        Access::Missing | Access::NotReady { .. } | Access::Changed | Access::NotGranted => {
-            Some(ReconcileOutcome::AccountUnusable)
-        }
-        Access::Usable => None,
+        AccessView::Checking => Some(ReconcileOutcome::Undecided),
+        AccessView::Missing
+        | AccessView::NotReady { .. }
+        | AccessView::Changed
+        | AccessView::NotGranted => Some(ReconcileOutcome::AccountUnusable),
+        AccessView::Usable => None,
     }
 }

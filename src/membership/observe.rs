@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::account::directory::AccountState;
-use crate::account::key::AccountKey;
+use crate::account::directory::{Access, AccessRequest};
 use crate::account::session::{AccountSession, CallError};
 use crate::api::SecurityGroupMembership;
 use crate::api::membership::Origin;
@@ -14,7 +13,7 @@ use crate::kubernetes::{self, ObjectUid};
 
 use super::admission::Slot;
 use super::context::Context;
-use super::decide::{self, Attempt, Desired, Observed, Sharing, Step};
+use super::decide::{self, AccessView, Attempt, Desired, Observed, Sharing, Step};
 use super::index::Record;
 use super::object::{Claim, Object, account_key};
 use super::observation::Observation;
@@ -28,8 +27,6 @@ pub struct Pass {
     pub generation: Option<i64>,
     /// The edge that the spec names.
     pub edge: Edge,
-    /// The account that the spec names.
-    pub account_key: AccountKey,
     /// What the spec asks for.
     pub desired: Desired,
     /// The input of [`decide::decide`].
@@ -91,45 +88,32 @@ impl Pass {
         let object = watched.0.as_ref().ok()?;
         let namespace = object.namespace().unwrap_or_default();
         let uid = ObjectUid::of(object).unwrap_or_default();
-        let account_key = account_key(&object.spec, &namespace);
         let desired = desired(object);
         let claim = context.edges.claim(object);
-        let reconcile_requested_at = kubernetes::reconcile_requested_at(object);
-        let AccountView {
-            state,
-            account,
-            problem,
-        } = view_account(
-            &account_key,
-            &namespace,
-            &edge,
-            claim.as_ref(),
-            desired.deleting,
-            context,
-        );
+        let request = AccessRequest {
+            account: &account_key(&object.spec, &namespace),
+            namespace: &namespace,
+            group: &edge.group,
+            claimed_uid: claim.as_ref().and_then(|claim| claim.account_uid.as_ref()),
+            deleting: desired.deleting,
+        };
+        let access = context.directory.resolve(request);
+        let account_problem = access.problem(request);
+        let access_view = access_view(&access);
+        let account = access.session();
         let own_uid = account
             .as_ref()
             .map(|account| account.uid.clone())
             .or_else(|| claim.as_ref()?.account_uid.clone());
         let others = co_owners(object, &edge, own_uid.as_ref(), context);
-        let claimed = |record: &Record, origin| {
-            record
-                .claim
-                .as_ref()
-                .is_some_and(|claim| claim.origin == origin)
-        };
         let observed = Observed {
-            account: state,
+            account: access_view,
             claim: claim.map(|claim| decide::ClaimView {
                 origin: claim.origin,
                 untested: claim.origin == Origin::Joined && !context.history.may_have_joined(&uid),
             }),
             target: decide::TargetView::Unread,
-            sharing: Sharing {
-                others: !others.is_empty(),
-                joined_elsewhere: others.iter().any(|record| claimed(record, Origin::Joined)),
-                claimed_elsewhere: others.iter().any(|record| record.claim.is_some()),
-            },
+            sharing: sharing(&others),
             attempt: Attempt::None,
             was_ready: object
                 .status
@@ -141,16 +125,15 @@ impl Pass {
         };
         Some(Self {
             generation: object.metadata.generation,
+            reconcile_requested_at: kubernetes::reconcile_requested_at(object),
             object: Current::Watched(watched),
             edge,
-            account_key,
             desired,
             observed,
             account,
-            account_problem: problem,
+            account_problem,
             others,
             description: None,
-            reconcile_requested_at,
             removed: false,
             claimed: false,
             failure: None,
@@ -314,81 +297,24 @@ fn desired(object: &SecurityGroupMembership) -> Desired {
     }
 }
 
-struct AccountView {
-    state: decide::Access,
-    account: Option<Arc<AccountSession>>,
-    problem: String,
+/// What `decide` needs to know of the access.
+fn access_view(access: &Access) -> AccessView {
+    match access {
+        Access::Usable(_) => AccessView::Usable,
+        Access::Missing => AccessView::Missing,
+        Access::NotReady { stalled, .. } => AccessView::NotReady { stalled: *stalled },
+        Access::Changed { .. } => AccessView::Changed,
+        Access::NotGranted => AccessView::NotGranted,
+        Access::Checking => AccessView::Checking,
+    }
 }
 
-fn view_account(
-    key: &AccountKey,
-    namespace: &str,
-    edge: &Edge,
-    claim: Option<&Claim>,
-    deleting: bool,
-    context: &Context,
-) -> AccountView {
-    let unusable = |state, problem| AccountView {
-        state,
-        account: None,
-        problem,
-    };
-    let missing = || {
-        unusable(
-            decide::Access::Missing,
-            format!(
-                "{key} does not exist; {}",
-                if deleting {
-                    "create it"
-                } else {
-                    "create it, or recreate this object with another spec.accountRef"
-                }
-            ),
-        )
-    };
-    let Some(entry) = context
-        .directory
-        .look_up(key)
-        .filter(|entry| deleting || entry.deleted_at.is_none())
-    else {
-        return missing();
-    };
-    let account = match (&entry.state, &entry.last_usable) {
-        (AccountState::Ready(account), _) => Arc::clone(account),
-        // The deletion of a namespace may delete the Secret before the object.
-        (AccountState::NotReady { .. }, Some(last_usable)) if deleting => Arc::clone(last_usable),
-        (AccountState::NotReady { stalled, message }, _) => {
-            return unusable(
-                decide::Access::NotReady { stalled: *stalled },
-                format!("{key} is not ready: {message}"),
-            );
-        }
-        (AccountState::Checking, _) => return unusable(decide::Access::Checking, String::new()),
-    };
-    if let Some(claimed) = claim.and_then(|claim| claim.account_uid.as_ref())
-        && *claimed != account.uid
-    {
-        return unusable(
-            decide::Access::Changed,
-            format!(
-                "{key} now belongs to cloud account {}, but this membership was created with cloud account {claimed}; restore its credentials",
-                account.uid
-            ),
-        );
-    }
-    if !context.directory.granted(&entry, namespace, &edge.group) {
-        return unusable(
-            decide::Access::NotGranted,
-            format!(
-                "no grant of {key} lets namespace {namespace} use {}; ask the account's administrator to add a grant in spec.grants",
-                edge.group
-            ),
-        );
-    }
-    AccountView {
-        state: decide::Access::Usable,
-        account: Some(account),
-        problem: String::new(),
+fn sharing(others: &[Record]) -> Sharing {
+    let mut claims = others.iter().filter_map(|other| other.claim.as_ref());
+    Sharing {
+        others: !others.is_empty(),
+        claimed_elsewhere: others.iter().any(|other| other.claim.is_some()),
+        joined_elsewhere: claims.any(|claim| claim.origin == Origin::Joined),
     }
 }
 
@@ -407,28 +333,16 @@ fn co_owners(
         .edges
         .others(edge, &ObjectUid::of(object).unwrap_or_default());
     others.retain(|other| {
-        let claimed_uid = other
-            .claim
-            .as_ref()
-            .and_then(|claim| claim.account_uid.clone());
-        let same_account = claimed_uid
-            .or_else(|| context.directory.uid(&other.account))
-            .is_some_and(|uid| uid == *own_uid);
-        other.managed
-            && !other.deleting
-            && same_account
-            && (other.claim.is_some() || is_granted(other, edge, context))
+        let account_uid = match &other.claim {
+            Some(claim) => claim
+                .account_uid
+                .clone()
+                .or_else(|| context.directory.uid(&other.account)),
+            None => context
+                .directory
+                .granted_uid(&other.account, &other.namespace, &edge.group),
+        };
+        other.managed && !other.deleting && account_uid.as_ref() == Some(own_uid)
     });
     others
-}
-
-fn is_granted(other: &Record, edge: &Edge, context: &Context) -> bool {
-    context
-        .directory
-        .look_up(&other.account)
-        .is_some_and(|entry| {
-            context
-                .directory
-                .granted(&entry, &other.namespace, &edge.group)
-        })
 }

@@ -9,7 +9,6 @@ use futures::future::{AbortHandle, abortable};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use crate::account::directory::AccountState;
 use crate::account::key::{AccountKey, AccountRegion};
 use crate::account::session::CallError;
 use crate::ecs::{Class, Error, MAX_IDS_PER_CALL, Region, Target};
@@ -105,14 +104,11 @@ fn next_batch(
 /// Reads one batch until the cloud answers or the call fails, then enqueues the changed objects.
 async fn scan_batch(context: &Context, account_region: &AccountRegion, batch: &[Target]) {
     let AccountRegion { account, region } = account_region;
-    let Some(entry) = context.directory.look_up(account) else {
-        return;
-    };
-    let AccountState::Ready(access) = &entry.state else {
+    let Some(session) = context.directory.usable(account) else {
         return;
     };
     let found = loop {
-        match access.scan(region, batch).await {
+        match session.scan(region, batch).await {
             Ok(found) => break found,
             // Under a small rate limit, this wait makes the scan period longer.
             Err(CallError::RateLimited { retry_at: until }) => {
@@ -159,7 +155,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::account::directory::{Directory, Grants};
+    use crate::account::directory::{AccountState, Directory, Grants};
     use crate::account::session::AccountSession;
     use crate::api::account::Endpoints as EndpointSpec;
     use crate::api::membership::AccountKind;

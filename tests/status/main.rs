@@ -18,7 +18,7 @@ use security_group_operator::ecs::{
     Action, ApiError, Class, Edge, Error, TargetDescription, TargetState, TransportError,
 };
 use security_group_operator::membership::decide::{
-    Access, Attempt, Observed, ReconcileOutcome, Release, Sharing, TargetView,
+    AccessView, Attempt, Observed, ReconcileOutcome, Release, Sharing, TargetView,
 };
 use security_group_operator::membership::status::{
     Ending, Held, StatusInput, event_for, parse_lenient, status, waits_since,
@@ -32,7 +32,7 @@ fn edge() -> Edge {
     }
 }
 
-fn observed(account: Access) -> Observed {
+fn observed(account: AccessView) -> Observed {
     Observed {
         account,
         claim: None,
@@ -74,13 +74,13 @@ fn at(second: i64) -> Timestamp {
 }
 
 /// Every end that a pass can come to, with a failure where one belongs to it.
-fn ends() -> Vec<(ReconcileOutcome, Access, Option<Error>)> {
+fn ends() -> Vec<(ReconcileOutcome, AccessView, Option<Error>)> {
     let ready = |origin, shared| ReconcileOutcome::Ready {
         origin,
         shared,
         repaired: false,
     };
-    let mut ends: Vec<(ReconcileOutcome, Access, Option<Error>)> = [
+    let mut ends: Vec<(ReconcileOutcome, AccessView, Option<Error>)> = [
         ready(Some(Origin::Joined), false),
         ready(Some(Origin::Adopted), false),
         ready(Some(Origin::Adopted), true),
@@ -93,14 +93,14 @@ fn ends() -> Vec<(ReconcileOutcome, Access, Option<Error>)> {
         ReconcileOutcome::RepairLoop,
         ReconcileOutcome::Absent,
     ]
-    .map(|outcome| (outcome, Access::Usable, None))
+    .map(|outcome| (outcome, AccessView::Usable, None))
     .into();
     for account in [
-        Access::Missing,
-        Access::NotReady { stalled: true },
-        Access::NotReady { stalled: false },
-        Access::Changed,
-        Access::NotGranted,
+        AccessView::Missing,
+        AccessView::NotReady { stalled: true },
+        AccessView::NotReady { stalled: false },
+        AccessView::Changed,
+        AccessView::NotGranted,
     ] {
         ends.push((ReconcileOutcome::AccountUnusable, account, None));
     }
@@ -116,7 +116,7 @@ fn ends() -> Vec<(ReconcileOutcome, Access, Option<Error>)> {
         let error = refusal(code, "so it is");
         ends.push((
             ReconcileOutcome::Failed(error.class()),
-            Access::Usable,
+            AccessView::Usable,
             Some(error),
         ));
     }
@@ -128,7 +128,7 @@ fn ends() -> Vec<(ReconcileOutcome, Access, Option<Error>)> {
     };
     ends.push((
         ReconcileOutcome::Failed(Class::Transient),
-        Access::Usable,
+        AccessView::Usable,
         Some(silence),
     ));
     ends
@@ -155,7 +155,7 @@ fn input<'a>(edge: &'a Edge, observed: &'a Observed, outcome: ReconcileOutcome) 
 /// The status after a pass that ended so, at this second.
 fn say(
     previous: &SecurityGroupMembershipStatus,
-    (outcome, account, failure): &(ReconcileOutcome, Access, Option<Error>),
+    (outcome, account, failure): &(ReconcileOutcome, AccessView, Option<Error>),
     deleting: bool,
     second: i64,
 ) -> Option<SecurityGroupMembershipStatus> {
@@ -201,7 +201,7 @@ fn held_object_says_what_became_of_the_membership() {
         origin: Some(Origin::Joined),
         ..SecurityGroupMembershipStatus::default()
     };
-    let (edge, observed) = (edge(), observed(Access::Usable));
+    let (edge, observed) = (edge(), observed(AccessView::Usable));
     let gone = |held| {
         let input = StatusInput {
             deleting: true,
@@ -317,7 +317,7 @@ fn cloud_code_is_in_message_and_last_error() {
     );
     let end = (
         ReconcileOutcome::Failed(error.class()),
-        Access::Usable,
+        AccessView::Usable,
         Some(error),
     );
     let said = say(&SecurityGroupMembershipStatus::default(), &end, false, 0).unwrap();
@@ -382,7 +382,7 @@ fn transient_failure_keeps_ready_of_this_generation() {
     let error = refusal("InternalError", "");
     let end = (
         ReconcileOutcome::Failed(error.class()),
-        Access::Usable,
+        AccessView::Usable,
         Some(error),
     );
     assert_eq!(say(&ready, &end, false, 60), None);
@@ -406,7 +406,7 @@ fn missing_edge_clears_ready() {
                 member,
                 transitional: false,
             },
-            ..observed(Access::Usable)
+            ..observed(AccessView::Usable)
         };
         let input = StatusInput {
             failure,
@@ -454,7 +454,7 @@ fn partly_unreadable_status_keeps_the_readable_parts() {
 
 #[test]
 fn wait_of_30_minutes_is_stalled_until_it_ends() {
-    let waiting = (ReconcileOutcome::Waiting, Access::Usable, None);
+    let waiting = (ReconcileOutcome::Waiting, AccessView::Usable, None);
     let first = say(
         &SecurityGroupMembershipStatus::default(),
         &waiting,
@@ -504,18 +504,18 @@ fn account_failure_clears_ready_only_when_stalled() {
     let ready = say(&nothing, &ends()[0], false, 0).unwrap();
     let passing = (
         ReconcileOutcome::AccountUnusable,
-        Access::NotReady { stalled: false },
+        AccessView::NotReady { stalled: false },
         None,
     );
     assert_eq!(say(&ready, &passing, false, 60), None);
     let stalled = (
         ReconcileOutcome::AccountUnusable,
-        Access::NotReady { stalled: true },
+        AccessView::NotReady { stalled: true },
         None,
     );
     for end in [
         stalled,
-        (ReconcileOutcome::AccountUnusable, Access::Missing, None),
+        (ReconcileOutcome::AccountUnusable, AccessView::Missing, None),
     ] {
         let said = say(&ready, &end, false, 60).unwrap();
         assert!(!is_true(&said.conditions, "Ready"), "{end:?}");
@@ -560,7 +560,7 @@ fn undecided_outcome_writes_no_status() {
         ReconcileOutcome::Failed(Class::Throttled),
     ] {
         assert_eq!(
-            say(&ready, &(outcome, Access::Usable, None), true, 60),
+            say(&ready, &(outcome, AccessView::Usable, None), true, 60),
             None
         );
     }
@@ -589,7 +589,7 @@ fn target_is_shown_as_last_described_or_omitted() {
     let show = |previous: &SecurityGroupMembershipStatus, target, description| {
         let observed = Observed {
             target,
-            ..observed(Access::Usable)
+            ..observed(AccessView::Usable)
         };
         let input = StatusInput {
             description,

@@ -10,7 +10,7 @@ use security_group_operator::condition::find;
 use security_group_operator::ecs::{
     Action, Class, Edge, Error, TargetDescription, TargetState, TransportError,
 };
-use security_group_operator::membership::decide::{Access, ReconcileOutcome};
+use security_group_operator::membership::decide::{AccessView, ReconcileOutcome};
 use security_group_operator::membership::status::{StatusInput, status};
 
 use serde_json::Value;
@@ -87,7 +87,7 @@ fn missing_interface_names_its_own_field() {
         target: security_group_operator::ecs::Target::NetworkInterface("eni-1".parse().unwrap()),
         ..edge()
     };
-    let observed = observed(Access::Usable);
+    let observed = observed(AccessView::Usable);
     let input = input(&edge, &observed, ReconcileOutcome::Absent);
     let said = status(
         &SecurityGroupMembershipStatus::default(),
@@ -105,7 +105,7 @@ fn missing_interface_names_its_own_field() {
 
 #[test]
 fn suspended_object_keeps_its_other_conditions() {
-    let suspend = (ReconcileOutcome::Suspended, Access::Usable, None);
+    let suspend = (ReconcileOutcome::Suspended, AccessView::Usable, None);
     let nothing = SecurityGroupMembershipStatus::default();
     for (index, kept) in [
         (0, "True Suspended Joined"),
@@ -145,7 +145,7 @@ fn advice_during_a_deletion_never_says_delete() {
         assert!(error.hint().contains("delete this object"), "{code}");
         let end = (
             ReconcileOutcome::Failed(error.class()),
-            Access::Usable,
+            AccessView::Usable,
             Some(error),
         );
         let said = say(&SecurityGroupMembershipStatus::default(), &end, true, 0).unwrap();
@@ -159,7 +159,7 @@ fn condition_times_never_stay_at_the_default_of_1970() {
     let mut fresh = SecurityGroupMembershipStatus::default();
     let pending = say(
         &fresh,
-        &(ReconcileOutcome::Suspended, Access::Usable, None),
+        &(ReconcileOutcome::Suspended, AccessView::Usable, None),
         false,
         0,
     )
@@ -182,7 +182,7 @@ fn handled_request_is_recorded() {
             ..SecurityGroupMembershipStatus::default()
         };
         let edge = edge();
-        let observed = observed(Access::Usable);
+        let observed = observed(AccessView::Usable);
         let input = StatusInput {
             account_uid: Some(&"1234".into()),
             reconcile_requested_at: requested,
@@ -202,7 +202,7 @@ fn handled_request_is_recorded() {
 fn only_long_rate_limit_waits_are_reported() {
     let rate_limit_wait = |previous: &SecurityGroupMembershipStatus, seconds: u64| {
         let edge = edge();
-        let observed = observed(Access::Usable);
+        let observed = observed(AccessView::Usable);
         let input = StatusInput {
             held_for: Duration::from_secs(seconds),
             ..input(&edge, &observed, ReconcileOutcome::Failed(Class::Throttled))
@@ -221,7 +221,7 @@ fn only_long_rate_limit_waits_are_reported() {
     assert_eq!(rate_limit_wait(&ready, 120), None);
     // A Stalled object only checks again; what ends by itself does not stay.
     let after = |outcome| {
-        let (edge, observed) = (edge(), observed(Access::Usable));
+        let (edge, observed) = (edge(), observed(AccessView::Usable));
         let said = status(&nothing, Some(1), &input(&edge, &observed, outcome), at(0)).unwrap();
         rate_limit_wait(&said, 120)
     };
@@ -232,7 +232,7 @@ fn only_long_rate_limit_waits_are_reported() {
 #[test]
 fn wait_message_names_state_and_later_the_console() {
     let nothing = SecurityGroupMembershipStatus::default();
-    let wait = (ReconcileOutcome::Waiting, Access::Usable, None);
+    let wait = (ReconcileOutcome::Waiting, AccessView::Usable, None);
     let retry = "next try in 5s (backs off to 1m)";
     let leaving = say(&nothing, &wait, true, 0).unwrap();
     assert_eq!(
@@ -256,7 +256,7 @@ fn last_error_carries_the_clouds_message() {
     let refused = refusal("InvalidInstanceId.Mismatch", "so it is.");
     let end = (
         ReconcileOutcome::Failed(refused.class()),
-        Access::Usable,
+        AccessView::Usable,
         Some(refused),
     );
     let said = say(&nothing, &end, false, 0).unwrap();
@@ -282,7 +282,7 @@ fn last_error_carries_the_clouds_message() {
     let text = silence.to_string();
     let end = (
         ReconcileOutcome::Failed(silence.class()),
-        Access::Usable,
+        AccessView::Usable,
         Some(silence),
     );
     let error = say(&nothing, &end, false, 0).unwrap().last_error.unwrap();
@@ -309,7 +309,7 @@ fn longest_texts_fit_the_schema_of_the_status() {
         ..running()
     };
     let edge = edge();
-    let observed = observed(Access::Usable);
+    let observed = observed(AccessView::Usable);
     let input = StatusInput {
         description: Some(&description),
         failure: Some(&failure),

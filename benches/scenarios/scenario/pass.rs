@@ -13,7 +13,7 @@ use security_group_operator::api::{
 };
 use security_group_operator::ecs::{Edge, TargetDescription, TargetState};
 use security_group_operator::membership::decide::{
-    Access, Attempt, ClaimView, Desired, Observed, ReconcileOutcome, Sharing, Step, TargetView,
+    AccessView, Attempt, ClaimView, Desired, Observed, ReconcileOutcome, Sharing, Step, TargetView,
     decide,
 };
 use security_group_operator::membership::status::{StatusInput, status};
@@ -152,7 +152,7 @@ fn desired(object: &SecurityGroupMembership) -> Desired {
 
 const fn unseen() -> Observed {
     Observed {
-        account: Access::Usable,
+        account: AccessView::Usable,
         claim: None,
         target: TargetView::Unread,
         sharing: Sharing {

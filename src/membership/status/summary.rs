@@ -12,7 +12,7 @@ use crate::ecs::{Class, Edge, Error};
 
 use super::super::admission::REPORT_WAIT_AFTER;
 use super::super::decide::{
-    Access, REPAIR_LIMIT, REPAIR_WINDOW_MINUTES, ReconcileOutcome, TargetView,
+    AccessView, REPAIR_LIMIT, REPAIR_WINDOW_MINUTES, ReconcileOutcome, TargetView,
 };
 use super::input::{Held, StatusInput};
 
@@ -152,7 +152,7 @@ pub(super) fn summarize(
         ReconcileOutcome::Absent => absent(input, now),
         // A transient failure of the account does not change what is known of the edge.
         ReconcileOutcome::AccountUnusable
-            if input.observed.account == (Access::NotReady { stalled: false })
+            if input.observed.account == (AccessView::NotReady { stalled: false })
                 && was_ready_for(previous, generation)
                 && !input.deleting =>
         {
@@ -329,12 +329,12 @@ fn absent(input: &StatusInput<'_>, now: Timestamp) -> Summary {
 
 fn account_unusable(input: &StatusInput<'_>) -> Summary {
     let (reason, phase) = match input.observed.account {
-        Access::Missing => (reason::ACCOUNT_NOT_FOUND, Phase::Stalled),
-        Access::NotReady { stalled: true } => (reason::ACCOUNT_NOT_READY, Phase::Stalled),
-        Access::NotReady { stalled: false } => (reason::ACCOUNT_NOT_READY, Phase::Reconciling),
-        Access::Changed => (reason::ACCOUNT_CHANGED, Phase::Stalled),
-        Access::NotGranted => (reason::NOT_GRANTED, Phase::Stalled),
-        Access::Checking | Access::Usable => (reason::PENDING, Phase::Reconciling),
+        AccessView::Missing => (reason::ACCOUNT_NOT_FOUND, Phase::Stalled),
+        AccessView::NotReady { stalled: true } => (reason::ACCOUNT_NOT_READY, Phase::Stalled),
+        AccessView::NotReady { stalled: false } => (reason::ACCOUNT_NOT_READY, Phase::Reconciling),
+        AccessView::Changed => (reason::ACCOUNT_CHANGED, Phase::Stalled),
+        AccessView::NotGranted => (reason::NOT_GRANTED, Phase::Stalled),
+        AccessView::Checking | AccessView::Usable => (reason::PENDING, Phase::Reconciling),
     };
     let message = format!("{}{}", input.account_problem, retain_hint(input.deleting));
     Summary::simple(Status::False, reason, message, phase)
