@@ -455,7 +455,13 @@ mod tests {
         let credential = Credential::new("LTAI4", "secret-of-the-key", None).unwrap();
         let endpoints = Endpoints::parse(None, None, false).unwrap();
         let client = Client::new(Arc::<TestTransport>::default(), credential, endpoints);
-        let session = AccountSession::new(client, uid.into(), Arc::default(), Arc::default());
+        let session = AccountSession::new(
+            client,
+            uid.into(),
+            Arc::default(),
+            Arc::default(),
+            Arc::default(),
+        );
         Arc::new(session)
     }
 
