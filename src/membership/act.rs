@@ -3,9 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::reflector::ObjectRef;
-use kube::{Resource as _, ResourceExt as _};
+use kube::{Api, Resource as _, ResourceExt as _};
 use serde_json::{Map, Value, json};
 
 use crate::account::session::CallError;
@@ -14,7 +13,7 @@ use crate::api::{
     ACCOUNT_ANNOTATION, CLAIM_MANAGER, FINALIZER, ORIGIN_ANNOTATION, SecurityGroupMembership,
 };
 use crate::ecs::{AccountUid, Action, Class, Error};
-use crate::kubernetes::{self, ObjectUid, with_deadline};
+use crate::kubernetes::{self, ObjectUid};
 
 use crate::watched::Watched;
 
@@ -265,12 +264,11 @@ async fn write_claim(
         "kind": SecurityGroupMembership::kind(&()),
         "metadata": claim_metadata(&object.name, uid, version, claim),
     });
-    let params = PatchParams::apply(CLAIM_MANAGER).force();
-    let written = {
-        let _place = context.writes.acquire().await;
-        with_deadline(api.patch(&object.name, &params, &Patch::Apply(&patch))).await
-    };
-    match written {
+    match context
+        .writer
+        .apply(&api, &object.name, CLAIM_MANAGER, &patch)
+        .await
+    {
         Ok(Watched(Ok(written))) => {
             context.edges.written(&written);
             Ok(written)
@@ -302,16 +300,7 @@ async fn remove_foreign_finalizer(
     }});
     let namespace = object.namespace().unwrap_or_default();
     let api: Api<Object> = Api::namespaced(context.client.clone(), &namespace);
-    let written = {
-        let _place = context.writes.acquire().await;
-        with_deadline(api.patch(
-            &object.name_any(),
-            &PatchParams::default(),
-            &Patch::Merge(&patch),
-        ))
-        .await
-    };
-    match written {
+    match context.writer.merge(&api, &object.name_any(), &patch).await {
         Ok(Watched(Ok(written))) => {
             context.edges.written(&written);
             Ok(Some(written))
