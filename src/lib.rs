@@ -13,7 +13,7 @@
 //! | [`ecs`] | the cloud client: signatures, typed calls, the error table | call the cloud |
 //! | [`condition`] | `metav1.Condition` lists | nothing: pure |
 //! | [`clock`] | wall time and random numbers | read both from the system |
-//! | [`kubernetes`] | deadlines for calls to the API server, status writes, events | call the API server for its callers |
+//! | [`kubernetes`] | deadlines for calls to the API server, the bound on writes, events | call the API server for its callers |
 //! | [`watched`] | deserialization of the API server's answers | nothing: types |
 //! | [`operator`] | connects the modules above and runs them | everything |
 //! | [`simulator`] | a local ECS for tests and the demo; its process is `bin/ecs-simulator.rs` | pure, except for its server |
@@ -29,8 +29,8 @@
 //! args
 //! kubernetes
 //! telemetry
-//! ecs        watched
-//! api        clock        condition
+//! ecs        watched    listener
+//! api        clock        condition        listener
 //! ```
 //!
 //! The simulator stands apart. The process is `main.rs`.

@@ -13,7 +13,8 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
 use kube::api::ListParams;
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
-use kube::runtime::reflector::ObjectRef;
+use kube::core::PartialObjectMeta;
+use kube::runtime::reflector::{ObjectRef, Store};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 use url::Url;
@@ -26,6 +27,7 @@ use crate::clock::Clock;
 use crate::ecs::endpoint::is_loopback;
 use crate::ecs::{Http, Transport};
 use crate::kubernetes::events::EventRecorder;
+use crate::kubernetes::writer::ApiWriter;
 use crate::kubernetes::{
     DEADLINE, LogDeduper, WatchScope, error_chain, with_answer_deadline, with_deadline,
 };
@@ -262,14 +264,17 @@ pub async fn run_with(
     let follow_accounts =
         housekeeping::follow_accounts(Arc::clone(&edges), queue.clone(), receiver);
     let directory = Arc::new(Directory::new(namespaces.clone()));
+    let writer = ApiWriter::new(settings.max_writes_in_flight);
     let (events, event_writer) = EventRecorder::new(
         client.clone(),
+        writer.clone(),
         settings.instance.clone(),
         Arc::clone(&telemetry),
         clock.clone(),
     );
     let accounts = Arc::new(account::Context {
         client: client.clone(),
+        writer: writer.clone(),
         directory: Arc::clone(&directory),
         limiters: Limiters::default(),
         changes,
@@ -283,33 +288,48 @@ pub async fn run_with(
         events: events.clone(),
         scan_period: settings.scan_period,
     });
-    let account_controllers = run_accounts(&accounts, &settings.scopes, &shutdown);
-    // The writer of events ends when the last recorder is dropped.
-    drop(accounts);
+    let scopes = &settings.scopes;
     let context = Arc::new(membership::Context::new(
-        client, edges, directory, queue, events, telemetry, clock, &settings,
+        client, writer, edges, directory, queue, events, telemetry, clock, scopes,
     ));
+    let controllers = run_controllers(accounts, context, &namespaces, queues, settings, &shutdown);
+    tokio::select! {
+        biased;
+        () = controllers => {}
+        () = all([namespace_watch.boxed(), follow_accounts.boxed()]) => {}
+    }
+    // It ends when the last recorder is dropped, with the last context.
+    event_writer.flush().await;
+}
+
+async fn run_controllers(
+    accounts: Arc<account::Context>,
+    context: Arc<membership::Context>,
+    namespaces: &Store<PartialObjectMeta<Namespace>>,
+    queues: Vec<impl Stream<Item = ObjectRef<Object>> + Send + 'static>,
+    settings: Settings,
+    shutdown: &Shutdown,
+) {
+    let account_controllers = run_accounts(&accounts, &settings.scopes, shutdown);
     let memberships = async {
-        // Wait for the first lists. Otherwise a pass would report an account or a grant missing that is only not listed yet.
+        // Otherwise a pass would report an account or a grant missing that is only not listed yet.
         let known = async {
             account_controllers.listed.await;
             let _ = namespaces.wait_until_ready().await;
         };
-        tokio::select! {
-            biased;
-            () = known => {}
-            () = shutdown.clone() => return,
+        if ends_before(known, shutdown).await {
+            run_memberships(&context, queues, settings, shutdown).await;
         }
-        run_memberships(&context, queues, settings, &shutdown).await;
     };
-    let controllers = futures::future::join(memberships, account_controllers.running);
+    futures::future::join(memberships, account_controllers.running).await;
+}
+
+async fn ends_before(part: impl Future<Output = ()>, shutdown: &Shutdown) -> bool {
     tokio::select! {
         biased;
-        _ = controllers => {}
-        () = all([namespace_watch.boxed(), follow_accounts.boxed()]) => {}
+        () = part => true,
+        () = shutdown.clone() => false,
     }
-    drop(context);
-    event_writer.flush().await;
 }
 
 /// Runs one controller per scope, and what goes on beside them, until the controllers have ended.

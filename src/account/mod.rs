@@ -34,6 +34,7 @@ use crate::api::reason;
 use crate::clock::Clock;
 use crate::ecs::{self, Class, Credential, Endpoints, Transport};
 use crate::kubernetes::events::{self, EventRecord, EventRecorder};
+use crate::kubernetes::writer::ApiWriter;
 use crate::kubernetes::{self, ObjectUid, WatchLog, WatchScope};
 use crate::telemetry::Telemetry;
 use crate::watched::Watched;
@@ -56,6 +57,8 @@ const SILENT_PERIODS: u32 = 3;
 pub struct Context {
     /// The cluster.
     pub client: kube::Client,
+    /// Writes to it.
+    pub writer: ApiWriter,
     /// Receives the result.
     pub directory: Arc<Directory>,
     /// The limiters of the cloud accounts.
@@ -548,7 +551,11 @@ async fn write_status<K: AccountObject>(
     let next = status::status(previous, generation, observation, context.clock.now());
     if next != *previous {
         let api = K::api(&context.client, &account.namespace().unwrap_or_default());
-        match kubernetes::apply_status(&api, account.meta(), &next).await {
+        match context
+            .writer
+            .apply_status(&api, account.meta(), &next)
+            .await
+        {
             Ok(_) => {}
             // The account was deleted.
             Err(error) if error.code() == Some(404) => return Ok(()),
@@ -695,11 +702,18 @@ mod tests {
             let writes = Arc::new(AtomicU16::new(200));
             let client = api_server(&writes);
             let clock = Clock::simulated("2026-01-01T00:00:00Z".parse().unwrap(), 1);
-            let (events, _) =
-                EventRecorder::new(client.clone(), None, Arc::default(), clock.clone());
+            let api_writer = ApiWriter::new(1);
+            let (events, _) = EventRecorder::new(
+                client.clone(),
+                api_writer.clone(),
+                None,
+                Arc::default(),
+                clock.clone(),
+            );
             let key = Credential::new("LTAI4", "secret-of-the-key", None).unwrap();
             let context = Arc::new(Context {
                 client,
+                writer: api_writer,
                 directory: Arc::new(Directory::new(reflector::store().0)),
                 limiters: Limiters::default(),
                 changes: mpsc::unbounded_channel().0,

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{ObjectMeta, PostParams};
+use kube::api::ObjectMeta;
 use kube::core::Status;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource};
@@ -22,7 +22,8 @@ use crate::clock::Clock;
 use crate::condition::truncate;
 use crate::telemetry::Telemetry;
 
-use super::LogDeduper;
+use super::writer::ApiWriter;
+use super::{Error, LogDeduper};
 
 /// Controller name in every event.
 const CONTROLLER: &str = "security-group-operator";
@@ -83,6 +84,7 @@ impl EventRecorder {
     #[must_use]
     pub fn new(
         client: kube::Client,
+        writer: ApiWriter,
         instance: Option<String>,
         telemetry: Arc<Telemetry>,
         clock: Clock,
@@ -91,11 +93,11 @@ impl EventRecorder {
         let instance = truncate(instance.as_deref().unwrap_or(CONTROLLER), INSTANCE_LIMIT);
         let names = clock.clone();
         let counter = Arc::clone(&telemetry);
-        let writer = tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             let refusals = LogDeduper::default();
             while let Some(queued) = waiting.recv().await {
                 let event = queued.event(&instance, &names);
-                if !write(&client, event, &refusals).await {
+                if !write(&client, &writer, event, &refusals).await {
                     counter.count_dropped_event();
                 }
             }
@@ -105,7 +107,7 @@ impl EventRecorder {
             telemetry,
             clock,
         };
-        (events, Writer(writer))
+        (events, Writer(task))
     }
 
     /// Logs and queues an event about `object`.
@@ -118,7 +120,7 @@ impl EventRecorder {
     pub fn queue<K: Resource<DynamicType = ()>>(&self, object: &K, event: EventRecord) {
         let queued = QueuedEvent {
             regarding: ObjectRef::from_obj(object).into(),
-            reason: event.reason.into(),
+            reason: event.reason,
             warning: event.warning,
             text: event.text,
             at: self.clock.now(),
@@ -198,27 +200,31 @@ impl Writer {
 }
 
 /// Whether the event is written. Why it is not is logged once per cause.
-async fn write(client: &kube::Client, event: Event, refusals: &LogDeduper) -> bool {
+async fn write(
+    client: &kube::Client,
+    writer: &ApiWriter,
+    event: Event,
+    refusals: &LogDeduper,
+) -> bool {
     let namespace = event.metadata.namespace.clone().unwrap_or_default();
     let api: Api<Event> = Api::namespaced(client.clone(), &namespace);
-    let error =
-        match tokio::time::timeout(DEADLINE, api.create(&PostParams::default(), &event)).await {
-            Ok(Ok(_)) => return true,
-            Ok(Err(kube::Error::Api(status))) if (400..500).contains(&status.code) => {
-                if refusals.is_first(&cause_of(&status, &event)) {
-                    warn!(
-                        namespace,
-                        error = status.message,
-                        "the API server refuses an event"
-                    );
-                }
-                return false;
+    match writer.create(&api, &event, DEADLINE).await {
+        Ok(_) => true,
+        Err(Error::Api(kube::Error::Api(status))) if (400..500).contains(&status.code) => {
+            if refusals.is_first(&cause_of(&status, &event)) {
+                warn!(
+                    namespace,
+                    error = status.message,
+                    "the API server refuses an event"
+                );
             }
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "no answer in time".to_owned(),
-        };
-    debug!(error, namespace, "event not written");
-    false
+            false
+        }
+        Err(error) => {
+            debug!(%error, namespace, "event not written");
+            false
+        }
+    }
 }
 
 /// The same text for events that are refused for the same cause. A message names the event, whose name is never the same
@@ -396,6 +402,7 @@ mod tests {
         let at = Timestamp::from_second(1_767_225_600).unwrap();
         let (events, writer) = EventRecorder::new(
             refusing_server(refusal),
+            ApiWriter::new(1),
             None,
             Arc::clone(&telemetry),
             Clock::simulated(at, 1),
@@ -446,6 +453,7 @@ mod tests {
         let at = Timestamp::from_second(1_767_225_600).unwrap();
         let (events, _writer) = EventRecorder::new(
             slow_server(&Arc::default()),
+            ApiWriter::new(1),
             None,
             Arc::default(),
             Clock::simulated(at, 1),
@@ -468,6 +476,7 @@ mod tests {
         let at = Timestamp::from_second(1_767_225_600).unwrap();
         let (events, _writer) = EventRecorder::new(
             slow_server(&Arc::default()),
+            ApiWriter::new(1),
             None,
             Arc::default(),
             Clock::simulated(at, 1),
@@ -517,6 +526,7 @@ mod tests {
             let at = Timestamp::from_second(1_767_225_600).unwrap();
             let (events, writer) = EventRecorder::new(
                 slow_server(&written),
+                ApiWriter::new(1),
                 None,
                 Arc::default(),
                 Clock::simulated(at, 1),

@@ -1,7 +1,8 @@
 //! Calls to the API server, each with a deadline (kube sets none by itself for what it begins, and a dead connection would hang
-//! for ever), and the only way a status is written. Makes no decisions.
+//! for ever). Makes no decisions.
 
 pub mod events;
+pub mod writer;
 
 use std::collections::HashMap;
 use std::fmt::{self, Debug};
@@ -15,16 +16,13 @@ use futures::future::BoxFuture;
 use futures::stream;
 use http_body_util::{BodyExt as _, StreamBody};
 use k8s_openapi::NamespaceResourceScope;
-use kube::api::{ObjectMeta, Patch, PatchParams};
 use kube::client::Body;
 use kube::runtime::controller;
 use kube::{Api, Resource, ResourceExt};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use crate::api::{RECONCILE_REQUESTED_ANNOTATION, STATUS_MANAGER};
+use crate::api::RECONCILE_REQUESTED_ANNOTATION;
 use crate::telemetry::Telemetry;
 
 /// Deadline of one call, including the client's retries.
@@ -36,7 +34,10 @@ pub enum Error {
     /// The API server answered with an error or could not be reached.
     Api(kube::Error),
     /// The API server did not answer before the deadline.
-    Timeout,
+    Timeout {
+        /// The deadline.
+        after: Duration,
+    },
 }
 
 impl From<kube::Error> for Error {
@@ -53,7 +54,7 @@ impl fmt::Display for Error {
                 f.write_str(&status.message)
             }
             Self::Api(error) => fmt::Display::fmt(error, f),
-            Self::Timeout => f.write_str(&no_answer()),
+            Self::Timeout { after } => f.write_str(&no_answer(*after)),
         }
     }
 }
@@ -61,7 +62,7 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Api(kube::Error::Api(_)) | Self::Timeout => None,
+            Self::Api(kube::Error::Api(_)) | Self::Timeout { .. } => None,
             Self::Api(error) => error.source(),
         }
     }
@@ -73,7 +74,7 @@ impl Error {
     pub fn code(&self) -> Option<u16> {
         match self {
             Self::Api(kube::Error::Api(status)) => Some(status.code),
-            Self::Api(_) | Self::Timeout => None,
+            Self::Api(_) | Self::Timeout { .. } => None,
         }
     }
 }
@@ -115,18 +116,25 @@ impl Debug for ObjectUid {
 pub fn with_deadline<'a, T: 'a>(
     call: impl Future<Output = kube::Result<T>> + Send + 'a,
 ) -> BoxFuture<'a, Result<T, Error>> {
+    within(DEADLINE, call)
+}
+
+fn within<'a, T: 'a>(
+    deadline: Duration,
+    call: impl Future<Output = kube::Result<T>> + Send + 'a,
+) -> BoxFuture<'a, Result<T, Error>> {
     Box::pin(async move {
-        match tokio::time::timeout(DEADLINE, call).await {
+        match tokio::time::timeout(deadline, call).await {
             Ok(result) => Ok(result?),
-            Err(_) => Err(Error::Timeout),
+            Err(_) => Err(Error::Timeout { after: deadline }),
         }
     })
 }
 
-fn no_answer() -> String {
+fn no_answer(after: Duration) -> String {
     format!(
         "the Kubernetes API server did not answer within {} s",
-        DEADLINE.as_secs()
+        after.as_secs()
     )
 }
 
@@ -146,7 +154,7 @@ async fn send(
     request: http::Request<Body>,
     telemetry: Arc<Telemetry>,
 ) -> kube::Result<http::Response<impl http_body::Body<Data = Bytes, Error = kube::Error> + Send>> {
-    let expired = |_| kube::Error::Service(no_answer().into());
+    let expired = |_| kube::Error::Service(no_answer(DEADLINE).into());
     let watches = asks_for(request.uri(), "watch");
     // A single Secret is not read again and again.
     let goes_on = watches || asks_for(request.uri(), "limit");
@@ -178,31 +186,6 @@ async fn send(
 fn asks_for(uri: &http::Uri, what: &str) -> bool {
     let query = uri.query().unwrap_or_default().as_bytes();
     url::form_urlencoded::parse(query).any(|(name, _)| name == what)
-}
-
-/// Writes a status in one server-side apply, under the exact version that the status describes. The API server does not
-/// compare the UID on this subresource: without a version, the status of a deleted object could be written to a new object
-/// of the same name.
-///
-/// # Errors
-/// 404 if the object was deleted, 409 if another version is stored, and every other error of the API server.
-pub async fn apply_status<K>(
-    api: &Api<K>,
-    metadata: &ObjectMeta,
-    status: &impl Serialize,
-) -> Result<K, Error>
-where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
-{
-    let name = metadata.name.clone().unwrap_or_default();
-    let patch = serde_json::json!({
-        "apiVersion": K::api_version(&()),
-        "kind": K::kind(&()),
-        "metadata": {"name": name, "uid": metadata.uid, "resourceVersion": metadata.resource_version},
-        "status": status,
-    });
-    let params = PatchParams::apply(STATUS_MANAGER).force();
-    with_deadline(api.patch_status(&name, &params, &Patch::Apply(&patch))).await
 }
 
 /// A hash of what only a user changes: the spec and deletion (both move the generation), and the request to reconcile now.

@@ -3,9 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::reflector::ObjectRef;
-use kube::{Resource as _, ResourceExt as _};
+use kube::{Api, Resource as _, ResourceExt as _};
 use serde_json::{Map, Value, json};
 
 use crate::account::session::CallError;
@@ -14,7 +13,7 @@ use crate::api::{
     ACCOUNT_ANNOTATION, CLAIM_MANAGER, FINALIZER, ORIGIN_ANNOTATION, SecurityGroupMembership,
 };
 use crate::ecs::{AccountUid, Action, Class, Error};
-use crate::kubernetes::{self, ObjectUid, with_deadline};
+use crate::kubernetes::{self, ObjectUid};
 
 use crate::watched::Watched;
 
@@ -265,12 +264,11 @@ async fn write_claim(
         "kind": SecurityGroupMembership::kind(&()),
         "metadata": claim_metadata(&object.name, uid, version, claim),
     });
-    let params = PatchParams::apply(CLAIM_MANAGER).force();
-    let written = {
-        let _place = context.writes.acquire().await;
-        with_deadline(api.patch(&object.name, &params, &Patch::Apply(&patch))).await
-    };
-    match written {
+    match context
+        .writer
+        .apply(&api, &object.name, CLAIM_MANAGER, &patch)
+        .await
+    {
         Ok(Watched(Ok(written))) => {
             context.edges.written(&written);
             Ok(written)
@@ -296,23 +294,17 @@ async fn remove_foreign_finalizer(
     let name = object.name_any();
     let namespace = object.namespace().unwrap_or_default();
     let api: Api<Object> = Api::namespaced(context.client.clone(), &namespace);
-    let params = PatchParams::default();
     let version = json!({"uid": object.uid(), "resourceVersion": object.resource_version()});
-    let _place = context.writes.acquire().await;
     // Only some finalizers of an object are kept in memory. This changes nothing and shows all.
-    let nothing = Patch::Merge(json!({"metadata": version}));
-    let shown = with_deadline(api.patch_metadata(&name, &params, &nothing)).await;
-    let mut others = shown
-        .map_err(failed)?
-        .metadata
-        .finalizers
-        .unwrap_or_default();
+    let nothing = json!({"metadata": version});
+    let shown = context.writer.merge_metadata(&api, &name, &nothing).await;
+    let mut others = shown.map_err(failed)?.finalizers.unwrap_or_default();
     others.retain(|finalizer| finalizer != FINALIZER);
     let mut metadata = version;
     metadata["finalizers"] = json!(others);
     metadata["annotations"] = json!({ ORIGIN_ANNOTATION: null, ACCOUNT_ANNOTATION: null });
-    let patch = Patch::Merge(json!({"metadata": metadata}));
-    match with_deadline(api.patch(&name, &params, &patch)).await {
+    let patch = json!({"metadata": metadata});
+    match context.writer.merge(&api, &name, &patch).await {
         Ok(Watched(Ok(written))) => {
             context.edges.written(&written);
             Ok(Some(written))

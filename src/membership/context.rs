@@ -3,13 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::sync::Semaphore;
-
 use crate::account::directory::Directory;
-use crate::args::Settings;
 use crate::clock::Clock;
 use crate::kubernetes::events::EventRecorder;
-use crate::kubernetes::{LogDeduper, ObjectUid};
+use crate::kubernetes::writer::ApiWriter;
+use crate::kubernetes::{LogDeduper, ObjectUid, WatchScope};
 use crate::telemetry::Telemetry;
 
 use super::admission::Admission;
@@ -21,6 +19,8 @@ use super::queue::ReconcileQueue;
 pub struct Context {
     /// The cluster.
     pub client: kube::Client,
+    /// Writes to it.
+    pub writer: ApiWriter,
     /// The memberships by edge and by account.
     pub edges: Arc<Edges>,
     /// The accounts and their grants.
@@ -35,7 +35,6 @@ pub struct Context {
     pub clock: Clock,
     /// Which passes may begin.
     pub admission: Arc<Admission>,
-    pub(super) writes: Semaphore,
     pub(super) logged: LogDeduper,
     pub(super) history: History,
     unlisted_scopes: AtomicUsize,
@@ -50,16 +49,18 @@ impl Context {
     )]
     pub fn new(
         client: kube::Client,
+        writer: ApiWriter,
         edges: Arc<Edges>,
         directory: Arc<Directory>,
         queue: ReconcileQueue,
         events: EventRecorder,
         telemetry: Arc<Telemetry>,
         clock: Clock,
-        settings: &Settings,
+        scopes: &[WatchScope],
     ) -> Self {
         Self {
             client,
+            writer,
             edges,
             directory,
             admission: Arc::new(Admission::new(queue.clone())),
@@ -67,10 +68,9 @@ impl Context {
             events,
             telemetry,
             logged: LogDeduper::default(),
-            writes: Semaphore::new(usize::from(settings.max_writes_in_flight)),
             history: History::new(clock.clone()),
             clock,
-            unlisted_scopes: AtomicUsize::new(settings.scopes.len()),
+            unlisted_scopes: AtomicUsize::new(scopes.len()),
         }
     }
 

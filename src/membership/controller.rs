@@ -263,7 +263,12 @@ mod tests {
             for (name, wait) in [("a", 1), ("b", 1), ("a", 2), ("a", 4)] {
                 let error = ActError::Kubernetes {
                     what: "the status could not be written",
-                    source: source.map_or(kubernetes::Error::Timeout, |code| answered(code).into()),
+                    source: source.map_or(
+                        kubernetes::Error::Timeout {
+                            after: kubernetes::DEADLINE,
+                        },
+                        |code| answered(code).into(),
+                    ),
                 };
                 log_failure(&error, "team", name, Duration::from_secs(wait), &logged);
             }

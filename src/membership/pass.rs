@@ -13,8 +13,8 @@ use crate::api::membership::SecurityGroupMembershipStatus;
 use crate::api::reason;
 use crate::condition::{self, NewCondition, Status};
 use crate::ecs::{Class, Edge};
+use crate::kubernetes::ObjectUid;
 use crate::kubernetes::events::EventRecord;
-use crate::kubernetes::{self, ObjectUid};
 
 use crate::watched::Watched;
 
@@ -294,11 +294,7 @@ async fn write_status(
 ) -> Result<(), ActError> {
     let namespace = metadata.namespace.clone().unwrap_or_default();
     let api: Api<Object> = Api::namespaced(context.client.clone(), &namespace);
-    let written = {
-        let _place = context.writes.acquire().await;
-        kubernetes::apply_status(&api, metadata, status).await
-    };
-    match written {
+    match context.writer.apply_status(&api, metadata, status).await {
         Ok(Watched(Ok(written))) => {
             context.edges.written(&written);
             Ok(())

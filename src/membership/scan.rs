@@ -157,15 +157,14 @@ mod tests {
     use super::*;
     use crate::account::directory::{AccountState, Directory, Grants};
     use crate::account::session::AccountSession;
-    use crate::api::account::Endpoints as EndpointSpec;
     use crate::api::membership::AccountKind;
-    use crate::args::Settings;
     use crate::clock::Clock;
     use crate::ecs::{Client, Credential, Endpoints, TestTransport};
     use crate::kubernetes::WatchScope;
     use crate::kubernetes::events::EventRecorder;
+    use crate::kubernetes::writer::ApiWriter;
     use crate::membership::queue::ReconcileQueue;
-    use crate::telemetry::{LogFormat, TestLog};
+    use crate::telemetry::TestLog;
 
     /// A context with one usable account, whose calls `cloud` answers.
     fn context(account: &AccountKey, cloud: &Arc<TestTransport>) -> Context {
@@ -187,29 +186,24 @@ mod tests {
         let directory = Directory::new(reflector::store().0);
         directory.upsert(account, Grants::OwnNamespace);
         directory.set_state(account, AccountState::Ready(Arc::new(session)));
-        let (events, _) =
-            EventRecorder::new(kubernetes.clone(), None, Arc::default(), clock.clone());
-        let settings = Settings {
-            listen: None,
-            scopes: vec![WatchScope::All],
-            operator_namespace: "operator".to_owned(),
-            default_endpoints: EndpointSpec::default(),
-            environment: None,
-            scan_period: Duration::from_secs(60),
-            max_writes_in_flight: 1,
-            instance: None,
-            log_format: LogFormat::Json,
-            log_filter: String::new(),
-        };
+        let writer = ApiWriter::new(1);
+        let (events, _) = EventRecorder::new(
+            kubernetes.clone(),
+            writer.clone(),
+            None,
+            Arc::default(),
+            clock.clone(),
+        );
         Context::new(
             kubernetes,
+            writer,
             Arc::default(),
             Arc::new(directory),
             ReconcileQueue::new(&[]).0,
             events,
             Arc::default(),
             clock,
-            &settings,
+            &[WatchScope::All],
         )
     }
 

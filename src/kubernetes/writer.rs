@@ -1,0 +1,203 @@
+//! The only way to write to the API server: at most so many writes at a time, each with a deadline. Decides nothing.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
+use kube::{Api, Resource};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+
+use crate::api::STATUS_MANAGER;
+
+use super::{DEADLINE, Error, within};
+
+/// Writes to the API server. All clones share the bound.
+#[derive(Clone, Debug)]
+pub struct ApiWriter {
+    permits: Arc<Semaphore>,
+}
+
+impl ApiWriter {
+    /// A writer with at most `in_flight` writes at a time.
+    #[must_use]
+    pub fn new(in_flight: u16) -> Self {
+        Self {
+            permits: Arc::new(Semaphore::new(usize::from(in_flight))),
+        }
+    }
+
+    /// Applies the fields of one field manager with a server-side apply, by force.
+    ///
+    /// # Errors
+    /// Every error of the API server.
+    pub async fn apply<K>(
+        &self,
+        api: &Api<K>,
+        name: &str,
+        manager: &str,
+        fields: &Value,
+    ) -> Result<K, Error>
+    where
+        K: Clone + Debug + DeserializeOwned,
+    {
+        let params = PatchParams::apply(manager).force();
+        let patch = Patch::Apply(fields);
+        self.write(DEADLINE, || api.patch(name, &params, &patch))
+            .await
+    }
+
+    /// Applies a status with one server-side apply, under the exact version that the status describes. The API server does not
+    /// compare the UID on this subresource: without a version, the status of a deleted object could be written to a new object
+    /// of the same name.
+    ///
+    /// # Errors
+    /// 404 if the object was deleted, 409 if another version is stored, and every other error of the API server.
+    pub async fn apply_status<K>(
+        &self,
+        api: &Api<K>,
+        metadata: &ObjectMeta,
+        status: &impl Serialize,
+    ) -> Result<K, Error>
+    where
+        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+    {
+        let name = metadata.name.clone().unwrap_or_default();
+        let patch = Patch::Apply(json!({
+            "apiVersion": K::api_version(&()),
+            "kind": K::kind(&()),
+            "metadata": {"name": name, "uid": metadata.uid, "resourceVersion": metadata.resource_version},
+            "status": status,
+        }));
+        let params = PatchParams::apply(STATUS_MANAGER).force();
+        self.write(DEADLINE, || api.patch_status(&name, &params, &patch))
+            .await
+    }
+
+    /// Changes fields with a merge patch, whoever owns them.
+    ///
+    /// # Errors
+    /// Every error of the API server.
+    pub async fn merge<K>(&self, api: &Api<K>, name: &str, changes: &Value) -> Result<K, Error>
+    where
+        K: Clone + Debug + DeserializeOwned,
+    {
+        let params = PatchParams::default();
+        let patch = Patch::Merge(changes);
+        self.write(DEADLINE, || api.patch(name, &params, &patch))
+            .await
+    }
+
+    /// Changes fields of the metadata with a merge patch. The answer is the whole metadata, whatever `K` keeps of it.
+    ///
+    /// # Errors
+    /// Every error of the API server.
+    pub async fn merge_metadata<K>(
+        &self,
+        api: &Api<K>,
+        name: &str,
+        changes: &Value,
+    ) -> Result<ObjectMeta, Error>
+    where
+        K: Clone + Debug + DeserializeOwned,
+    {
+        let params = PatchParams::default();
+        let patch = Patch::Merge(changes);
+        let shown = self.write(DEADLINE, || api.patch_metadata(name, &params, &patch));
+        Ok(shown.await?.metadata)
+    }
+
+    /// Creates an object.
+    ///
+    /// # Errors
+    /// Every error of the API server, and no answer within `deadline`.
+    pub async fn create<K>(&self, api: &Api<K>, object: &K, deadline: Duration) -> Result<K, Error>
+    where
+        K: Serialize + Clone + Debug + DeserializeOwned + Sync,
+    {
+        let params = PostParams::default();
+        self.write(deadline, || api.create(&params, object)).await
+    }
+
+    /// The call is made when there is a permit, so that a write that waits for one is small.
+    async fn write<T, F>(&self, deadline: Duration, call: impl FnOnce() -> F) -> Result<T, Error>
+    where
+        F: Future<Output = kube::Result<T>> + Send,
+    {
+        // Nobody closes the semaphore.
+        let _permit = self.permits.acquire().await;
+        within(deadline, call()).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures::FutureExt as _;
+    use k8s_openapi::api::core::v1::Namespace;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Load {
+        now: AtomicUsize,
+        most: AtomicUsize,
+        all: AtomicUsize,
+    }
+
+    /// An API server that takes one second per request.
+    fn slow_server(load: &Arc<Load>) -> kube::Client {
+        let load = Arc::clone(load);
+        let answer = move |_: http::Request<kube::client::Body>| {
+            let load = Arc::clone(&load);
+            async move {
+                let now = load.now.fetch_add(1, Ordering::SeqCst) + 1;
+                load.most.fetch_max(now, Ordering::SeqCst);
+                load.all.fetch_add(1, Ordering::SeqCst);
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                load.now.fetch_sub(1, Ordering::SeqCst);
+                let body = kube::client::Body::from(br#"{"metadata":{}}"#.to_vec());
+                Ok::<_, std::convert::Infallible>(http::Response::new(body))
+            }
+        };
+        kube::Client::new(tower::service_fn(answer), "default")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn writes_of_all_kinds_share_one_bound() {
+        let load = Arc::<Load>::default();
+        let api: Api<Namespace> = Api::all(slow_server(&load));
+        let writer = ApiWriter::new(3);
+        let (patch, mut object) = (json!({}), Namespace::default());
+        object.metadata.name = Some("a".to_owned());
+        let metadata = &object.metadata;
+        let calls = (0..4).flat_map(|_| {
+            [
+                writer.apply(&api, "a", "manager", &patch).boxed(),
+                writer.apply_status(&api, metadata, &patch).boxed(),
+                writer.merge(&api, "a", &patch).boxed(),
+                writer.create(&api, &object, DEADLINE).boxed(),
+            ]
+        });
+        let results = futures::future::join_all(calls).await;
+        assert!(results.iter().all(Result::is_ok), "{results:?}");
+        assert_eq!(load.all.load(Ordering::SeqCst), 16);
+        assert_eq!(load.most.load(Ordering::SeqCst), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn deadline_begins_with_the_call() {
+        let load = Arc::<Load>::default();
+        let api: Api<Namespace> = Api::all(slow_server(&load));
+        let writer = ApiWriter::new(1);
+        let object = Namespace::default();
+        let create = |deadline| writer.create(&api, &object, Duration::from_millis(deadline));
+        let (first, second, late) = tokio::join!(create(1_500), create(1_500), create(500));
+        assert!(first.is_ok() && second.is_ok(), "{first:?} {second:?}");
+        assert!(matches!(late, Err(Error::Timeout { after }) if after.as_millis() == 500));
+    }
+}
