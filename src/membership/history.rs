@@ -195,8 +195,8 @@ impl History {
     /// `outcome`. An edge that has stayed in place leaves its repair loop. The entry is dropped when it holds nothing
     /// useful, and at once for `Gone`.
     ///
-    /// `failure` and `stopped_until` set the wait after a throttle only: the cloud error that may name a `Retry-After`, and
-    /// the time until which the rate limit allows no call.
+    /// `failure` is the cloud's error, which may name the shortest wait (`x-acs-retry-after`); it counts up to the longest wait
+    /// of the error's class. `stopped_until` is the time until which the rate limit allows no call, after a throttle only.
     pub fn requeue_after(
         &self,
         uid: &ObjectUid,
@@ -248,16 +248,19 @@ impl History {
             ReconcileOutcome::Failed(Class::Throttled) => {
                 Action::requeue(self.throttle_wait(failure, stopped_until))
             }
-            ReconcileOutcome::Waiting => self.again(entry, Class::Transitional),
+            ReconcileOutcome::Waiting => self.again(entry, Class::Transitional, failure),
             ReconcileOutcome::Absent | ReconcileOutcome::AdoptionRefused => {
-                self.again(entry, Class::Absent)
+                self.again(entry, Class::Absent, failure)
             }
-            ReconcileOutcome::Failed(class) => self.again(entry, class),
+            ReconcileOutcome::Failed(class) => self.again(entry, class, failure),
         }
     }
 
-    fn again(&self, entry: &mut Rare, class: Class) -> Action {
+    fn again(&self, entry: &mut Rare, class: Class, failure: Option<&Error>) -> Action {
+        let asked = failure.and_then(Error::retry_after);
+        let asked = asked.map(|asked| self.a_little_after(asked.min(class.retry().cap)));
         let wait = self.wait(entry.repeats, class);
+        let wait = asked.map_or(wait, |asked| wait.max(asked));
         entry.due = Some(Instant::now() + wait);
         Action::requeue(wait)
     }
@@ -281,6 +284,11 @@ impl History {
         let asked = failure.and_then(Error::retry_after);
         let stopped = stopped_until.map(|until| until.saturating_duration_since(Instant::now()));
         let wait = stopped.or(asked).unwrap_or(Class::Throttled.retry().cap);
+        self.a_little_after(wait)
+    }
+
+    /// Objects that were told the same time must not come back together.
+    fn a_little_after(&self, wait: Duration) -> Duration {
         wait + self
             .clock
             .within(Duration::from_millis(50)..Duration::from_secs(2))
@@ -497,6 +505,38 @@ mod tests {
             assert!(wait > Duration::from_secs(10) && wait < Duration::from_secs(12));
         }
         assert!(history.throttle_wait(None, None) > Class::Throttled.retry().cap);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn cloud_names_the_shortest_wait_after_any_error() {
+        let history = History::default();
+        let unavailable = |retry_after| {
+            Error::Api(crate::ecs::ApiError {
+                action: crate::ecs::Action::JoinSecurityGroup,
+                status: 503,
+                code: "ServiceUnavailable".to_owned(),
+                message: String::new(),
+                request_id: None,
+                access_denied_detail: None,
+                retry_after,
+                limit: None,
+            })
+        };
+        let outcome = ReconcileOutcome::Failed(Class::Transient);
+        let seconds = Duration::from_secs;
+        let cap = Class::Transient.retry().cap;
+        for (asked, least, most) in [
+            (None, Duration::ZERO, seconds(1)),
+            (Some(seconds(40)), seconds(40), seconds(42)),
+            (Some(seconds(3_600)), cap, cap + seconds(2)),
+        ] {
+            history.forget(&uid("a"));
+            let error = unavailable(asked);
+            let _ = history.requeue_after(&uid("a"), outcome, Some(&error), None);
+            let due = history.lock()[&uid("a")].due.unwrap();
+            let wait = due.duration_since(Instant::now());
+            assert!((least..=most).contains(&wait), "{asked:?}: {wait:?}");
+        }
     }
 
     #[test]

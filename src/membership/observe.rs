@@ -233,7 +233,8 @@ impl Pass {
             .then_some(description)
     }
 
-    /// Keeps a failed call for the status, and says its class.
+    /// Keeps a failed call for the status, and says its class. That the clock is wrong is for the account to say: it is checked
+    /// within a minute, and the object waits for it.
     pub fn note(&mut self, error: CallError) -> Class {
         match error {
             CallError::RateLimited { retry_at: until } => {
@@ -241,7 +242,11 @@ impl Pass {
                 Class::Throttled
             }
             CallError::Failed(error) => {
-                let class = error.class();
+                let class = if error.is_clock_error() {
+                    Class::Transient
+                } else {
+                    error.class()
+                };
                 self.failure = Some(error);
                 class
             }
