@@ -413,7 +413,9 @@ async fn check_credentials<K: AccountObject>(
             Checked::Unchanged
         }
         // This failure proves nothing about the key.
-        (Err(error), Some(_)) if !status::is_stalled(&error) => Checked::Unchanged,
+        (Err(error), Some(_)) if !status::is_stalled(&error) && !error.is_clock_error() => {
+            Checked::Unchanged
+        }
         (Ok(identity), None) => {
             context
                 .checks()
@@ -517,7 +519,7 @@ fn next_check(result: &CheckResult, key: &AccountKey, context: &Context) -> Dura
             Class::Transient.retry().delay(check.failures)
         }
         CheckResult::Refused(error) => {
-            let wait = error.class().retry().delay(check.failures);
+            let wait = status::retry(error).delay(check.failures);
             let wait = error.retry_after().map_or(wait, |least| least.max(wait));
             check.check_after = Some(Instant::now() + wait);
             wait

@@ -90,7 +90,7 @@ impl AccountSession {
             && self.calls.client.access_key_id() == other.calls.client.access_key_id()
     }
 
-    /// Whether the cloud has rejected the access key in a call since STS last accepted it.
+    /// Whether the cloud has rejected the access key, or the time of this process, in a call since STS last accepted both.
     #[must_use]
     pub fn is_suspect(&self) -> bool {
         self.calls.suspect.load(Ordering::Relaxed)
@@ -299,7 +299,7 @@ impl Calls {
             .count_call(action, region, error, started.elapsed());
         self.limiter.note(region, action, error);
         self.reach.note(error, || self.client.ecs_host(region));
-        if error.is_some_and(Error::is_credential_error) {
+        if error.is_some_and(|error| error.is_credential_error() || error.is_clock_error()) {
             self.suspect.store(true, Ordering::Relaxed);
         }
         result.map_err(CallError::Failed)

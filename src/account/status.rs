@@ -1,12 +1,14 @@
 //! The status of an account from the result of its check. Pure.
 
+use std::time::Duration;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 
 use crate::api::account::CloudAccountStatus;
 use crate::api::reason;
 use crate::condition::{self, NewCondition, Status};
-use crate::ecs::{Class, Error, Identity};
+use crate::ecs::{Class, Error, Identity, Retry};
 
 use super::reach::Reachability;
 
@@ -49,7 +51,7 @@ impl CheckResult {
             ),
             Self::NoCredentials { reason, message } => ((*reason).to_owned(), message.clone()),
             Self::Refused(error) => (
-                if self.is_stalled() {
+                if self.is_stalled() || error.is_clock_error() {
                     error.reason()
                 } else {
                     reason::RETRYING.to_owned()
@@ -59,7 +61,7 @@ impl CheckResult {
                     // The cloud's sentence goes on here.
                     error.to_string().trim_end_matches('.'),
                     error.hint(),
-                    error.class().retry()
+                    retry(error)
                 ),
             ),
             Self::Unknown(message) => (reason::RETRYING.to_owned(), message.clone()),
@@ -67,13 +69,30 @@ impl CheckResult {
     }
 }
 
-/// Whether somebody must act before the cloud can take the credentials.
+/// Whether somebody must act before the cloud can take the credentials. A clock is put right by itself as a rule, and while it
+/// is wrong nothing is known to have changed: objects keep what they say.
 pub(super) fn is_stalled(error: &Error) -> bool {
     match error.class() {
-        Class::Blocked | Class::Invalid | Class::Absent => true,
+        Class::Blocked | Class::Invalid | Class::Absent => !error.is_clock_error(),
         Class::Done | Class::Transitional | Class::Transient | Class::Throttled => false,
     }
 }
+
+/// When the cloud is asked again.
+pub(super) fn retry(error: &Error) -> Retry {
+    if error.is_clock_error() {
+        CLOCK_RETRY
+    } else {
+        error.class().retry()
+    }
+}
+
+/// The clock may be right at any moment, and until then no account does anything.
+const CLOCK_RETRY: Retry = Retry {
+    first: Duration::from_secs(60),
+    factor: 1.0,
+    cap: Duration::from_secs(60),
+};
 
 /// What a check adds to what an account says.
 #[derive(Debug)]

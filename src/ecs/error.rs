@@ -176,6 +176,16 @@ impl Error {
         }
     }
 
+    /// Whether the cloud finds the time of the request wrong. That says nothing of the target or the key: the clock of this
+    /// process is off, and every call of every account fails in the same way.
+    #[must_use]
+    pub fn is_clock_error(&self) -> bool {
+        match self {
+            Self::Api(error) => CLOCK.contains(&error.code.as_str()),
+            Self::Transport { .. } | Self::BadAnswer { .. } | Self::BadRow { .. } => false,
+        }
+    }
+
     /// The wait that the cloud asks for.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
@@ -261,6 +271,9 @@ const KEY: [&str; 9] = [
     "InvalidSecurityToken.MismatchWithAccessKey",
     "MissingSecurityToken",
 ];
+
+/// Codes for a request whose time differs from the cloud's by more than 15 minutes.
+const CLOCK: [&str; 2] = ["InvalidTimeStamp.Expired", "IllegalTimestamp"];
 
 /// In characters. Kubernetes allows 1,024, but the reason is a column of `kubectl get`.
 const REASON_LIMIT: usize = 100;
@@ -351,9 +364,26 @@ mod tests {
             "Forbidden.RAM",
             "InstanceLastSecurityGroup",
             "Newly.Invented",
-        ] {
+        ]
+        .into_iter()
+        .chain(CLOCK)
+        {
             assert!(!blamed(code, ""), "{code}");
         }
+    }
+
+    #[test]
+    fn clock_is_blamed_for_late_requests_only() {
+        let blames = |code| {
+            let error = api(Action::JoinSecurityGroup, 400, code);
+            Error::from(error).is_clock_error()
+        };
+        for code in CLOCK {
+            assert!(blames(code), "{code}");
+        }
+        // The request was written wrongly.
+        assert!(!blames("InvalidTimeStamp.Format"));
+        assert!(!blames(KEY[0]));
     }
 
     #[test]

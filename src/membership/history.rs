@@ -10,7 +10,7 @@ use kube::runtime::controller::Action;
 use tokio::time::Instant;
 
 use crate::clock::Clock;
-use crate::ecs::{Class, TargetDescription};
+use crate::ecs::{Class, Error, TargetDescription};
 use crate::kubernetes::ObjectUid;
 
 use super::decide::{REPAIR_LIMIT, REPAIR_WINDOW_MINUTES, ReconcileOutcome};
@@ -208,7 +208,14 @@ impl History {
     /// `outcome`. An edge that has stayed in place leaves its repair loop. The entry is dropped when it holds nothing
     /// useful, and at once for `Gone`.
     ///
-    pub fn requeue_after(&self, uid: &ObjectUid, outcome: ReconcileOutcome) -> Action {
+    /// `failure` is the cloud's error, which may name the shortest wait (`x-acs-retry-after`). It counts up to the longest wait
+    /// of the error's class.
+    pub fn requeue_after(
+        &self,
+        uid: &ObjectUid,
+        outcome: ReconcileOutcome,
+        failure: Option<&Error>,
+    ) -> Action {
         if outcome == ReconcileOutcome::Gone {
             self.forget(uid);
             return Action::await_change();
@@ -252,16 +259,19 @@ impl History {
                 let wait = next.saturating_duration_since(Instant::now());
                 Action::requeue(wait + self.clock.jittered(Duration::from_secs(60), 0.9))
             }
-            ReconcileOutcome::Waiting => self.again(entry, Class::Transitional),
+            ReconcileOutcome::Waiting => self.again(entry, Class::Transitional, failure),
             ReconcileOutcome::Absent | ReconcileOutcome::AdoptionRefused => {
-                self.again(entry, Class::Absent)
+                self.again(entry, Class::Absent, failure)
             }
-            ReconcileOutcome::Failed(class) => self.again(entry, class),
+            ReconcileOutcome::Failed(class) => self.again(entry, class, failure),
         }
     }
 
-    fn again(&self, entry: &mut Rare, class: Class) -> Action {
+    fn again(&self, entry: &mut Rare, class: Class, failure: Option<&Error>) -> Action {
+        let asked = failure.and_then(Error::retry_after);
+        let asked = asked.map(|asked| self.a_little_after(asked.min(class.retry().cap)));
         let wait = self.wait(entry.repeats, class);
+        let wait = asked.map_or(wait, |asked| wait.max(asked));
         entry.due = Some(Instant::now() + wait);
         Action::requeue(wait)
     }
@@ -278,6 +288,13 @@ impl History {
             | Class::Blocked
             | Class::Invalid => self.clock.jittered(delay, 0.1),
         }
+    }
+
+    /// Objects that were told the same time must not come back together.
+    fn a_little_after(&self, wait: Duration) -> Duration {
+        wait + self
+            .clock
+            .within(Duration::from_millis(50)..Duration::from_secs(2))
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<ObjectUid, Rare>> {
@@ -328,7 +345,7 @@ mod tests {
             history.repaired(&uid("a"));
         }
         assert_eq!(history.repairs(&uid("a")), REPAIR_LIMIT);
-        let _ = history.requeue_after(&uid("a"), ReconcileOutcome::RepairLoop);
+        let _ = history.requeue_after(&uid("a"), ReconcileOutcome::RepairLoop, None);
         tokio::time::advance(Duration::from_secs(59 * 60)).await;
         assert_eq!(
             history.repairs(&uid("a")),
@@ -366,8 +383,8 @@ mod tests {
         for _ in 0..REPAIR_LIMIT {
             history.repaired(&uid("a"));
         }
-        let _ = history.requeue_after(&uid("a"), ReconcileOutcome::RepairLoop);
-        let _ = history.requeue_after(&uid("a"), ready);
+        let _ = history.requeue_after(&uid("a"), ReconcileOutcome::RepairLoop, None);
+        let _ = history.requeue_after(&uid("a"), ready, None);
         assert_eq!(
             history.repairs(&uid("a")),
             REPAIR_LIMIT,
@@ -376,7 +393,7 @@ mod tests {
         tokio::time::advance(LOOP_PERIOD).await;
         history.repaired(&uid("a"));
         tokio::time::advance(LOOP_PERIOD).await;
-        let _ = history.requeue_after(&uid("a"), ready);
+        let _ = history.requeue_after(&uid("a"), ready, None);
         history.repaired(&uid("a"));
         assert_eq!(history.repairs(&uid("a")), 1);
     }
@@ -410,8 +427,8 @@ mod tests {
         let history = History::default();
         history.repaired(&uid("a"));
         history.repaired(&uid("b"));
-        let _ = history.requeue_after(&uid("a"), ReconcileOutcome::Gone);
-        let _ = history.requeue_after(&uid("b"), ReconcileOutcome::Suspended);
+        let _ = history.requeue_after(&uid("a"), ReconcileOutcome::Gone, None);
+        let _ = history.requeue_after(&uid("b"), ReconcileOutcome::Suspended, None);
         assert_eq!(
             (history.repairs(&uid("a")), history.repairs(&uid("b"))),
             (0, 1)
@@ -425,7 +442,7 @@ mod tests {
         let history = History::default();
         let failed = ReconcileOutcome::Failed(Class::Blocked);
         let wait = |outcome| {
-            let _ = history.requeue_after(&uid("a"), outcome);
+            let _ = history.requeue_after(&uid("a"), outcome, None);
             let repeats = history.lock()[&uid("a")].repeats;
             history.wait(repeats, Class::Blocked)
         };
@@ -478,8 +495,40 @@ mod tests {
         }
         let waits = (0..100).map(|_| history.after_error(&uid("a")));
         assert!(waits.max().unwrap() >= retry.cap.mul_f64(0.5));
-        let _ = history.requeue_after(&uid("a"), ReconcileOutcome::Suspended);
+        let _ = history.requeue_after(&uid("a"), ReconcileOutcome::Suspended, None);
         assert!(history.after_error(&uid("a")) <= retry.first.mul_f64(1.5));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn cloud_names_the_shortest_wait_after_any_error() {
+        let history = History::default();
+        let unavailable = |retry_after| {
+            Error::Api(crate::ecs::ApiError {
+                action: crate::ecs::Action::JoinSecurityGroup,
+                status: 503,
+                code: "ServiceUnavailable".to_owned(),
+                message: String::new(),
+                request_id: None,
+                access_denied_detail: None,
+                retry_after,
+                limit: None,
+            })
+        };
+        let outcome = ReconcileOutcome::Failed(Class::Transient);
+        let seconds = Duration::from_secs;
+        let cap = Class::Transient.retry().cap;
+        for (asked, least, most) in [
+            (None, Duration::ZERO, seconds(1)),
+            (Some(seconds(40)), seconds(40), seconds(42)),
+            (Some(seconds(3_600)), cap, cap + seconds(2)),
+        ] {
+            history.forget(&uid("a"));
+            let error = unavailable(asked);
+            let _ = history.requeue_after(&uid("a"), outcome, Some(&error));
+            let due = history.lock()[&uid("a")].due.unwrap();
+            let wait = due.duration_since(Instant::now());
+            assert!((least..=most).contains(&wait), "{asked:?}: {wait:?}");
+        }
     }
 
     #[test]

@@ -261,7 +261,8 @@ impl Pass {
             .then_some(description)
     }
 
-    /// Stores a failed call for the status. Returns its class. A throttled object waits for its next call.
+    /// Stores a failed call for the status. Returns its class. A throttled object waits for its next call. A wrong clock is
+    /// reported by the account, which is checked within a minute: the object waits for it.
     pub fn note(&mut self, action: Action, error: CallError) -> Class {
         let class = match error {
             CallError::RateLimited { .. } => {
@@ -269,7 +270,11 @@ impl Pass {
                 Class::Throttled
             }
             CallError::Failed(error) => {
-                let class = error.class();
+                let class = if error.is_clock_error() {
+                    Class::Transient
+                } else {
+                    error.class()
+                };
                 self.failure = Some(error);
                 class
             }

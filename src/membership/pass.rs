@@ -107,13 +107,15 @@ pub(super) async fn run(
     if let Some(event) = event {
         context.events.publish(pass.object(), event);
     }
-    Ok(context.history.requeue_after(&uid, outcome))
+    Ok(context
+        .history
+        .requeue_after(&uid, outcome, pass.failure.as_ref()))
 }
 
-/// A hash that differs for different statuses.
+/// A hash that differs for different statuses. The conditions of other controllers do not count.
 pub(super) fn status_hash(status: Option<&SecurityGroupMembershipStatus>) -> u64 {
     let mut hasher = DefaultHasher::new();
-    serde_json::to_string(&status)
+    serde_json::to_string(&status.map(status::our_part))
         .unwrap_or_default()
         .hash(&mut hasher);
     hasher.finish()
@@ -361,6 +363,13 @@ mod tests {
         let back: SecurityGroupMembershipStatus = serde_json::from_str(&stored).unwrap();
         assert_eq!(status_hash(Some(&status)), status_hash(Some(&back)));
         assert_ne!(status_hash(Some(&status)), status_hash(None));
+        let mut shared = status.clone();
+        shared.conditions.insert(0, {
+            let mut foreign = status.conditions[0].clone();
+            foreign.type_ = "example.com/Heartbeat".to_owned();
+            foreign
+        });
+        assert_eq!(status_hash(Some(&status)), status_hash(Some(&shared)));
         status.conditions.clear();
         assert_ne!(status_hash(Some(&status)), status_hash(Some(&back)));
     }

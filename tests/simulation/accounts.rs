@@ -378,3 +378,47 @@ fn unreadable_account_is_not_ready_and_grants_nothing() {
         }
     });
 }
+
+#[test]
+fn wrong_clock_is_one_problem_of_the_account() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        world.membership("before", 0, 0, json!({}));
+        seconds(5.0).await;
+        let expired = json!({"fault": {"error": {"code": "InvalidTimeStamp.Expired"}}});
+        let expired = serde_json::from_value(expired).unwrap();
+        world.simulator.set_faults(vec![expired]);
+        world.membership("while", 1, 0, json!({}));
+        seconds(A_LOOK).await;
+        for _ in 0..10 {
+            let (status, reason, message) = account(&world, CLUSTER);
+            assert_eq!((&*status, &*reason), ("False", "InvalidTimeStampExpired"));
+            for part in ["clock", "; next try in 1m"] {
+                assert!(message.contains(part), "no {part:?} in: {message}");
+            }
+            // Nothing is known to have changed.
+            assert_eq!(
+                ready(&world, "before"),
+                ("True".to_owned(), "Joined".to_owned())
+            );
+            assert_eq!(ready(&world, "while").1, "AccountNotReady");
+            for name in ["before", "while"] {
+                let object = crate::scenario::object(&world, name).unwrap();
+                assert!(condition(&object, "Stalled").is_none(), "{object:#}");
+            }
+            world.simulator.reset_stats();
+            seconds(60.0).await;
+            let asked = calls(&world, "GetCallerIdentity");
+            assert_eq!(asked, 1);
+            let used = ["DescribeInstances", "JoinSecurityGroup"].map(|call| calls(&world, call));
+            assert_eq!(used, [0, 0]);
+        }
+        world.simulator.set_faults(Vec::new());
+        seconds(A_LOOK).await;
+        assert_eq!(account(&world, CLUSTER).1, "CredentialsAccepted");
+        assert_eq!(
+            ready(&world, "while"),
+            ("True".to_owned(), "Joined".to_owned())
+        );
+    });
+}

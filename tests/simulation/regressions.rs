@@ -8,7 +8,7 @@ use crate::api_server::Verb;
 use crate::in_virtual_time;
 use crate::link::fault;
 use crate::monitor::MEMBERSHIPS;
-use crate::scenario::{ready, seconds, world};
+use crate::scenario::{object, ready, seconds, world};
 use crate::topology::{CLUSTER, NAMESPACE};
 use crate::world::{SimOptions, World};
 use security_group_operator::simulator::faults::{ErrorFault, Fault, Kind};
@@ -344,5 +344,34 @@ fn drift_under_report_policy_is_written_once() {
         }
         // The value of each request is recorded in lastHandledReconcileAt, and nothing else is written.
         assert_eq!(world.monitor.effects(), effects + 3);
+    });
+}
+
+#[test]
+fn conditions_of_others_cost_no_look() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        world.membership("m", 0, 0, json!({}));
+        seconds(30.0).await;
+        let stored = object(&world, "m").unwrap();
+        let mut looks = Vec::new();
+        for writes in [false, true] {
+            world.simulator.reset_stats();
+            for moment in 0..60 {
+                seconds(10.0).await;
+                if writes {
+                    let mut status = stored["status"].clone();
+                    let heartbeat = json!({
+                        "type": "example.com/Heartbeat", "status": "True", "reason": "Beats",
+                        "message": moment.to_string(), "lastTransitionTime": "2026-01-01T00:00:00Z",
+                    });
+                    status["conditions"].as_array_mut().unwrap().push(heartbeat);
+                    world.overwrite_status("m", &status);
+                }
+            }
+            let stats = world.simulator.stats();
+            looks.push(stats["calls"]["DescribeInstances"]["OK"].as_u64().unwrap());
+        }
+        assert_eq!(looks[0], looks[1], "scans only");
     });
 }

@@ -189,17 +189,24 @@ fn same_meaning(
     next: &SecurityGroupMembershipStatus,
 ) -> bool {
     let without_request = |status: &SecurityGroupMembershipStatus| {
-        let mut status = status.clone();
+        let mut status = our_part(status);
         if let Some(error) = &mut status.last_error {
             error.request_id = None;
             error.time = Time(Timestamp::UNIX_EPOCH);
         }
         status
-            .conditions
-            .retain(|condition| OUR_CONDITIONS.contains(&condition.type_.as_str()));
-        status
     };
     without_request(previous) == without_request(next)
+}
+
+/// The status without the conditions of other controllers.
+#[must_use]
+pub fn our_part(status: &SecurityGroupMembershipStatus) -> SecurityGroupMembershipStatus {
+    let mut status = status.clone();
+    status
+        .conditions
+        .retain(|condition| OUR_CONDITIONS.contains(&condition.type_.as_str()));
+    status
 }
 
 /// Longest state in bytes that the schema allows. The cloud may send a longer one that the operator does not know.
