@@ -1,4 +1,4 @@
-//! The port of probes and metrics: binds it and serves it within bounds. Whoever can reach the port must not be able to use up
+//! The port of probes and metrics: binds it and serves it within bounds. A client that can reach the port must not be able to use up
 //! memory or file descriptors, or to keep the probes out. Decides nothing.
 
 use std::collections::VecDeque;
@@ -141,7 +141,7 @@ mod tests {
         // A reset is an end, too.
         let _ = tokio::time::timeout(PATIENCE, read)
             .await
-            .expect("nobody closes the connection");
+            .expect("the connection stays open");
         String::from_utf8(bytes).unwrap()
     }
 

@@ -69,7 +69,7 @@ fn run(settings: Settings) -> Result<(), String> {
             () = asked_twice => Err("ended at once by a second signal; what was under way is taken up by the next start".to_owned()),
         }
     });
-    // A name that is being resolved or a credential plugin may take its time; nobody waits for it any more.
+    // A name that is being resolved or a credential plugin may take its time; the process does not wait for it.
     runtime.shutdown_background();
     ended
 }

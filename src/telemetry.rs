@@ -465,7 +465,7 @@ mod tests {
         assert_eq!(livez().await, ok, "nothing has begun yet");
         telemetry.went_on("a");
         telemetry.went_on("b");
-        tokio::time::advance(STANDSTILL - Duration::from_secs(1)).await;
+        tokio::time::advance(STANDSTILL.saturating_sub(Duration::from_secs(1))).await;
         telemetry.went_on("b");
         assert_eq!(livez().await, ok);
         tokio::time::advance(Duration::from_secs(1)).await;

@@ -269,7 +269,7 @@ pub fn watch_config() -> kube::runtime::watcher::Config {
 
 const WATCH_SECONDS: u32 = 230;
 /// Objects in one answer to a list. The client holds an answer more than twice while it reads it, and an object may have the
-/// 1.5 MiB that etcd takes. With kube's 500, whoever made 500 large objects had the process killed for its memory, at each
+/// 1.5 MiB that etcd takes. With kube's 500, a user who created 500 large objects had the process killed for its memory, at each
 /// start anew.
 ///
 /// Not streaming lists, which need no pages: kube does not fall back to pages where the server has none.

@@ -77,7 +77,7 @@ impl ApiWriter {
             .await
     }
 
-    /// Changes fields with a merge patch, whoever owns them.
+    /// Changes fields with a merge patch, also those of other field managers.
     ///
     /// # Errors
     /// Every error of the API server.
@@ -127,7 +127,7 @@ impl ApiWriter {
     where
         F: Future<Output = kube::Result<T>> + Send,
     {
-        // Nobody closes the semaphore.
+        // The semaphore is never closed.
         let _permit = self.permits.acquire().await;
         within(deadline, call()).await
     }

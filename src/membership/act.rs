@@ -294,16 +294,18 @@ async fn remove_foreign_finalizer(
     let name = object.name_any();
     let namespace = object.namespace().unwrap_or_default();
     let api: Api<Object> = Api::namespaced(context.client.clone(), &namespace);
-    let version = json!({"uid": object.uid(), "resourceVersion": object.resource_version()});
+    let (uid, version) = (object.uid(), object.resource_version());
     // Only some finalizers of an object are kept in memory. This changes nothing and shows all.
-    let nothing = json!({"metadata": version});
+    let nothing = json!({"metadata": {"uid": uid, "resourceVersion": version}});
     let shown = context.writer.merge_metadata(&api, &name, &nothing).await;
     let mut others = shown.map_err(failed)?.finalizers.unwrap_or_default();
     others.retain(|finalizer| finalizer != FINALIZER);
-    let mut metadata = version;
-    metadata["finalizers"] = json!(others);
-    metadata["annotations"] = json!({ ORIGIN_ANNOTATION: null, ACCOUNT_ANNOTATION: null });
-    let patch = json!({"metadata": metadata});
+    let patch = json!({"metadata": {
+        "uid": uid,
+        "resourceVersion": version,
+        "finalizers": others,
+        "annotations": { ORIGIN_ANNOTATION: null, ACCOUNT_ANNOTATION: null },
+    }});
     match context.writer.merge(&api, &name, &patch).await {
         Ok(Watched(Ok(written))) => {
             context.edges.written(&written);

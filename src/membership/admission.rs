@@ -371,13 +371,10 @@ impl Passes {
 
     /// Adds an object that waits for a slot, or for a call of an action. It keeps the number of its last wait.
     fn add(&mut self, applicant: &Applicant, needs: Option<Action>, before: Option<Waiting>) {
-        let number = match &before {
-            Some(before) => before.order.number,
-            None => {
-                self.last_number += 1;
-                self.last_number
-            }
-        };
+        self.last_number += 1;
+        let number = before
+            .as_ref()
+            .map_or(self.last_number, |before| before.order.number);
         let held = before.and_then(|before| before.held).or_else(|| {
             needs.is_some().then(|| Held {
                 since: Instant::now(),

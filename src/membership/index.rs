@@ -296,7 +296,7 @@ impl Edges {
         };
         let mut unsettled = Vec::new();
         let inner = self.lock();
-        for regions in inner.by_account.get(account).into_iter() {
+        if let Some(regions) = inner.by_account.get(account) {
             let uids = regions.values().flat_map(BTreeMap::values).flatten();
             let records = uids.filter_map(|uid| inner.records.get(uid));
             unsettled.extend(records.filter(|one| !is_member(one)).map(Record::reference));

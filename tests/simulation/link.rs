@@ -457,17 +457,9 @@ impl CloudSide {
                 1 => return Err(interrupted()),
                 2 | 3 => lost = true,
                 4 => tokio::time::sleep(Duration::from_millis(link.faults.roll(100..5_000))).await,
-                roll => link.simulator.add_fault(fault(
-                    match roll {
-                        5 => Kind::Throttle(ThrottleFault {
-                            retry_after: Some(Duration::from_secs(3)),
-                        }),
-                        6 => error("InternalError"),
-                        7 => error("OperationConflict"),
-                        _ => error("ServiceUnavailable"),
-                    },
-                    action == "JoinSecurityGroup" || action == "LeaveSecurityGroup",
-                )),
+                roll => link
+                    .simulator
+                    .add_fault(fault(refusal(roll), group.is_some())),
             }
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -529,6 +521,17 @@ pub fn fault(fault: Kind, effect: bool) -> Fault {
         effect: effect && matches!(fault, Kind::Error(ref error) if error.code == "InternalError"),
         effect_after: None,
         fault,
+    }
+}
+
+fn refusal(roll: u64) -> Kind {
+    match roll {
+        5 => Kind::Throttle(ThrottleFault {
+            retry_after: Some(Duration::from_secs(3)),
+        }),
+        6 => error("InternalError"),
+        7 => error("OperationConflict"),
+        _ => error("ServiceUnavailable"),
     }
 }
 

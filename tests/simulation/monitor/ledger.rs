@@ -376,19 +376,18 @@ impl Monitor {
         }) else {
             return;
         };
-        match may_stay {
-            Some(exception) => self.excepted(exception),
-            None => {
-                let what = if soon {
-                    " soon after its own Leave"
-                } else {
-                    ""
-                };
-                self.violated(format!(
-                    "Left behind: {target} is in {group}, the operator joined it{what}, and no object is left"
-                ));
-            }
+        if let Some(exception) = may_stay {
+            self.excepted(exception);
+            return;
         }
+        let what = if soon {
+            " soon after its own Leave"
+        } else {
+            ""
+        };
+        self.violated(format!(
+            "Left behind: {target} is in {group}, the operator joined it{what}, and no object is left"
+        ));
     }
 
     /// A new process knows nothing of what another one was told.
