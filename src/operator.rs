@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 use url::Url;
 
+use crate::account::limiters::Limiters;
 use crate::account::{self, directory::Directory};
 use crate::api::{CloudAccount, ClusterCloudAccount, SecurityGroupMembership};
 use crate::args::Settings;
@@ -275,6 +276,7 @@ pub async fn run_with(
         client: client.clone(),
         writer: writer.clone(),
         directory: Arc::clone(&directory),
+        limiters: Limiters::default(),
         changes,
         transport,
         operator_namespace: settings.operator_namespace.clone(),

@@ -1,5 +1,5 @@
 //! Deserializes objects in answers of the API server. An unreadable object does not stop the others, and only the metadata
-//! that the operator uses is stored. No I/O.
+//! that the operator uses is stored: any user of a namespace can make the rest as large as the API server takes it. No I/O.
 //!
 //! Not kube's `DeserializeGuard`: it reads everything into a tree, copies the tree, and reads `managedFields` into a second
 //! one. `managedFields` are most of an object's bytes here.
@@ -10,11 +10,12 @@ use std::fmt;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::Resource;
-use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, de};
 use serde_json::{Map, Value};
 
-use crate::api::GROUP;
+use crate::api::{ANNOTATIONS, FINALIZER};
+use crate::condition::truncate;
 
 /// An object, or why it is unreadable.
 #[derive(Clone, Debug)]
@@ -79,6 +80,7 @@ struct Metadata {
     generation: Option<i64>,
     creation_timestamp: Option<Time>,
     deletion_timestamp: Option<Time>,
+    #[serde(deserialize_with = "our_finalizer")]
     finalizers: Option<Vec<String>>,
     #[serde(deserialize_with = "our_annotations")]
     annotations: Option<BTreeMap<String, String>>,
@@ -101,7 +103,43 @@ impl From<Metadata> for ObjectMeta {
     }
 }
 
-/// Reads only our annotations: `kubectl apply` stores the whole manifest in another one.
+/// Others' finalizers that are kept, for the message of an object that they keep; and the longest name, in bytes.
+const OTHERS: usize = 2;
+const OTHER_LIMIT: usize = 128;
+
+/// Keeps our finalizer, if it is there, and the first two others: users may add thousands.
+fn our_finalizer<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Vec<String>>, D::Error> {
+    struct Ours;
+    impl<'de> Visitor<'de> for Ours {
+        type Value = Option<Vec<String>>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("finalizers")
+        }
+
+        fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+            let (mut kept, mut others) = (Vec::new(), 0);
+            while let Some(name) = list.next_element::<Cow<'_, str>>()? {
+                if name == FINALIZER {
+                    kept.push(name.into_owned());
+                } else if others < OTHERS {
+                    others += 1;
+                    kept.push(truncate(&name, OTHER_LIMIT));
+                }
+            }
+            Ok((!kept.is_empty()).then_some(kept))
+        }
+    }
+    deserializer.deserialize_any(Ours)
+}
+
+/// Keeps the beginnings of our annotations, and no other: `kubectl apply` stores the whole manifest in one.
 fn our_annotations<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<BTreeMap<String, String>>, D::Error> {
@@ -120,11 +158,10 @@ fn our_annotations<'de, D: Deserializer<'de>>(
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
             let mut ours = BTreeMap::new();
             while let Some(name) = map.next_key::<Cow<'_, str>>()? {
-                if name
-                    .strip_prefix(GROUP)
-                    .is_some_and(|rest| rest.starts_with('/'))
-                {
-                    ours.insert(name.into_owned(), map.next_value()?);
+                if ANNOTATIONS.contains(&&*name) {
+                    let value: Cow<'_, str> = map.next_value()?;
+                    let value = value.chars().take(ANNOTATION_LIMIT).collect();
+                    ours.insert(name.into_owned(), value);
                 } else {
                     map.next_value::<IgnoredAny>()?;
                 }
@@ -134,6 +171,10 @@ fn our_annotations<'de, D: Deserializer<'de>>(
     }
     deserializer.deserialize_any(Ours)
 }
+
+/// In letters. The status repeats a request to reconcile, and the schema of `lastHandledReconcileAt` allows no more; claims are
+/// shorter.
+const ANNOTATION_LIMIT: usize = 253;
 
 impl<K: Resource> Resource for Watched<K> {
     type DynamicType = K::DynamicType;
@@ -176,7 +217,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::api::SecurityGroupMembership;
+    use crate::api::{ORIGIN_ANNOTATION, RECONCILE_REQUESTED_ANNOTATION, SecurityGroupMembership};
 
     type Object = Watched<SecurityGroupMembership>;
 
@@ -191,8 +232,13 @@ mod tests {
                 "annotations": {
                     "kubectl.kubernetes.io/last-applied-configuration": "{}",
                     "security-group-operator.io/origin": "Joined",
+                    "security-group-operator.io/unknown": "",
+                    "security-group-operator.io/reconcile-requested-at": "節".repeat(300),
                 },
-                "finalizers": ["security-group-operator.io/membership"],
+                "finalizers": [
+                    format!("example.com/{}", "a".repeat(300)), "example.com/b", "example.com/c",
+                    "security-group-operator.io/membership", "example.com/d",
+                ],
                 "managedFields": [{"manager": "kubectl", "operation": "Apply", "fieldsV1": {"f:spec": {}}}],
             },
             "spec": {
@@ -216,14 +262,22 @@ mod tests {
         assert_eq!(metadata.resource_version.as_deref(), Some("7"));
         assert_eq!(metadata.generation, Some(2));
         assert!(metadata.creation_timestamp.is_some());
-        assert_eq!(metadata.finalizers.as_deref().map(<[_]>::len), Some(1));
-        let annotations: Vec<String> = metadata
-            .annotations
-            .into_iter()
-            .flatten()
-            .map(|(name, _)| name)
-            .collect();
-        assert_eq!(annotations, ["security-group-operator.io/origin"]);
+        let finalizers = metadata.finalizers.unwrap();
+        assert_eq!(finalizers[0].len(), OTHER_LIMIT);
+        assert_eq!(finalizers[1..], ["example.com/b", FINALIZER]);
+        let annotations: Vec<(String, String)> =
+            metadata.annotations.into_iter().flatten().collect();
+        let annotation = |name: &str, value: String| (name.to_owned(), value);
+        assert_eq!(
+            annotations,
+            [
+                annotation(ORIGIN_ANNOTATION, "Joined".to_owned()),
+                annotation(
+                    RECONCILE_REQUESTED_ANNOTATION,
+                    "節".repeat(ANNOTATION_LIMIT)
+                ),
+            ]
+        );
         assert_eq!((metadata.labels, metadata.managed_fields), (None, None));
         assert_eq!(object.spec.region, "cn-hangzhou");
     }
@@ -243,9 +297,10 @@ mod tests {
     }
 
     #[test]
-    fn null_annotations_are_accepted() {
+    fn null_annotations_and_finalizers_are_accepted() {
         let mut object = stored();
         object["metadata"]["annotations"] = Value::Null;
+        object["metadata"]["finalizers"] = Value::Null;
         assert!(serde_json::from_value::<Object>(object).unwrap().0.is_ok());
     }
 }

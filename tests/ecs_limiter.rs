@@ -266,13 +266,18 @@ fn unused_call_is_given_back() {
     let (mut limiter, open) = limited(60);
     burst(&mut limiter, open, 3);
     assert!(limiter.admit(open, Pass).is_err());
-    limiter.give_back(open);
+    let first = limiter.window_end();
+    limiter.give_back(open, first);
     assert_eq!(limiter.next(open, Pass), open);
     burst(&mut limiter, open, 1);
     assert!(limiter.admit(open, Pass).is_err());
-    // Not more than were admitted in this window.
+    // Not more than were admitted, and none of another window.
+    burst(&mut limiter, open + WINDOW, 3);
+    limiter.give_back(open + WINDOW, first);
+    assert!(limiter.admit(open + WINDOW, Pass).is_err());
+    let second = limiter.window_end();
     for _ in 0..9 {
-        limiter.give_back(open + WINDOW);
+        limiter.give_back(open + WINDOW, second);
     }
     burst(&mut limiter, open + WINDOW, 3);
     assert!(limiter.admit(open + WINDOW, Pass).is_err());

@@ -32,7 +32,8 @@ pub fn hold(bytes: &[u8]) {
                     assert!(until > now, "a caller that waits is told a later moment");
                     assert!(until <= now + WINDOW, "{:?}: {limiter:?}", until - now);
                 } else if who >= 200 {
-                    limiter.give_back(now);
+                    let window_end = limiter.window_end();
+                    limiter.give_back(now, window_end);
                 }
             }
             4 | 5 => limiter.note(now, CallOutcome::Admitted, WINDOW),

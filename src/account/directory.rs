@@ -31,6 +31,17 @@ pub enum AccountState {
     Ready(Arc<AccountSession>),
 }
 
+/// What a credential check has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    /// Nothing.
+    None,
+    /// Another key of the same cloud account, which was usable before.
+    Key,
+    /// Whether the account can be used, or why not, or its cloud account.
+    State,
+}
+
 /// Which objects may use an account, and for which groups.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Grants {
@@ -45,6 +56,8 @@ pub enum Grants {
 pub enum Change {
     /// The usability or the grants of an account, or whether it exists.
     Account(AccountKey),
+    /// The access key of an account that goes on being usable.
+    Key(AccountKey),
     /// The labels of a namespace, which grants select.
     NamespaceLabels(String),
 }
@@ -247,15 +260,15 @@ impl Directory {
         }
     }
 
-    /// Stores the result of a credential check. Returns whether anything changed. Ignored for an account that was deleted in
-    /// the meantime.
-    pub fn set_state(&self, key: &AccountKey, state: AccountState) -> bool {
+    /// Stores the result of a credential check. Returns what has changed. Ignored for an account that was deleted in the
+    /// meantime.
+    pub fn set_state(&self, key: &AccountKey, state: AccountState) -> News {
         let mut entries = self.lock();
         let Some(entry) = entries
             .get_mut(key)
             .filter(|entry| entry.deleted_at.is_none())
         else {
-            return false;
+            return News::None;
         };
         if let AccountState::Ready(account) = &state {
             entry.last_usable = Some(Arc::clone(account));
@@ -267,12 +280,20 @@ impl Directory {
                     stalled: now_stalled,
                     message: new_message,
                 },
-            ) => stalled != now_stalled || message != new_message,
-            // A check that succeeds always counts as a change: a new key must requeue the objects that the old one failed.
+            ) if stalled == now_stalled && message == new_message => News::None,
+            (AccountState::Ready(old), AccountState::Ready(new))
+                if old.uid == new.uid && !old.is_suspect() =>
+            {
+                if new.has_key_of(old) {
+                    News::None
+                } else {
+                    News::Key
+                }
+            }
             (
                 AccountState::Checking | AccountState::Ready(_) | AccountState::NotReady { .. },
                 _,
-            ) => true,
+            ) => News::State,
         };
         entry.state = state;
         news
@@ -418,13 +439,14 @@ mod tests {
             let message = message.to_owned();
             directory.set_state(&key, AccountState::NotReady { stalled, message })
         };
-        assert!(!trouble(false, "a"), "there is no such account");
+        let changed = News::State;
+        assert_eq!(trouble(false, "a"), News::None, "there is no such account");
         assert!(directory.upsert(&key, Grants::OwnNamespace));
         assert_eq!(directory.keys(), std::slice::from_ref(&key));
-        assert!(trouble(false, "a"));
-        assert!(!trouble(false, "a"));
-        assert!(trouble(false, "b"));
-        assert!(trouble(true, "b"));
+        assert_eq!(trouble(false, "a"), changed);
+        assert_eq!(trouble(false, "a"), News::None);
+        assert_eq!(trouble(false, "b"), changed);
+        assert_eq!(trouble(true, "b"), changed);
         directory.forget(&key);
         assert_eq!(directory.keys(), []);
     }
@@ -433,7 +455,13 @@ mod tests {
         let credential = Credential::new("LTAI4", "secret-of-the-key", None).unwrap();
         let endpoints = Endpoints::parse(None, None, false).unwrap();
         let client = Client::new(Arc::<TestTransport>::default(), credential, endpoints);
-        let session = AccountSession::new(client, uid.into(), Arc::default(), Arc::default());
+        let session = AccountSession::new(
+            client,
+            uid.into(),
+            Arc::default(),
+            Arc::default(),
+            Arc::default(),
+        );
         Arc::new(session)
     }
 

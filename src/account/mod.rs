@@ -6,6 +6,7 @@ pub mod credentials;
 pub mod directory;
 pub mod key;
 mod kind;
+pub mod limiters;
 pub mod namespaces;
 pub mod reach;
 pub mod session;
@@ -39,9 +40,10 @@ use crate::telemetry::Telemetry;
 use crate::watched::Watched;
 
 use self::credentials::Source;
-use self::directory::{AccountState, Change, Directory, Grants};
+use self::directory::{AccountState, Change, Directory, Grants, News};
 use self::key::AccountKey;
 use self::kind::AccountObject;
+use self::limiters::Limiters;
 use self::reach::Reach;
 use self::session::AccountSession;
 use self::status::{CheckResult, Observation};
@@ -59,6 +61,8 @@ pub struct Context {
     pub writer: ApiWriter,
     /// Receives the result.
     pub directory: Arc<Directory>,
+    /// The limiters of the cloud accounts.
+    pub limiters: Limiters,
     /// Receives the accounts that have changed.
     pub changes: mpsc::UnboundedSender<Change>,
     /// Sends requests to the cloud.
@@ -192,7 +196,7 @@ fn upsert<K: AccountObject>(context: &Context, account: &Watched<K>) {
                 stalled: true,
                 message: message.clone(),
             };
-            let news = context.directory.set_state(&key, state);
+            let news = context.directory.set_state(&key, state) != News::None;
             if news {
                 let event = EventRecord {
                     reason: reason::INVALID_SPEC.to_owned(),
@@ -394,8 +398,12 @@ async fn check_credentials<K: AccountObject>(
             return Checked::Found(record(result, None, key, context));
         }
     };
-    let client = ecs::Client::new(Arc::clone(&context.transport), found.credential, endpoints)
-        .with_clock(context.clock.clone());
+    let client = ecs::Client::new(
+        Arc::clone(&context.transport),
+        found.credential,
+        endpoints.clone(),
+    )
+    .with_clock(context.clock.clone());
     let reach = context.reach(key);
     let identity = client.caller_identity().await;
     reach.note(identity.as_ref().err(), || client.sts_host());
@@ -412,12 +420,10 @@ async fn check_credentials<K: AccountObject>(
                 .entry(key.clone())
                 .or_default()
                 .last_checked = Some(version);
-            let usable = AccountSession::new(
-                client,
-                identity.account_uid.clone(),
-                Arc::clone(&context.telemetry),
-                reach,
-            );
+            let uid = identity.account_uid.clone();
+            let limiter = context.limiters.of(&uid, &endpoints, &context.clock);
+            let usable =
+                AccountSession::new(client, uid, limiter, Arc::clone(&context.telemetry), reach);
             Checked::Found(record(
                 CheckResult::Accepted(identity),
                 Some(usable),
@@ -460,8 +466,10 @@ fn record(
             .or_default()
             .last_checked = None;
     }
-    if context.directory.set_state(key, state) {
-        context.report_change(key);
+    match context.directory.set_state(key, state) {
+        News::None => {}
+        News::Key => context.report(Change::Key(key.clone())),
+        News::State => context.report_change(key),
     }
     result
 }
@@ -578,8 +586,12 @@ async fn write_status<K: AccountObject>(
 
 impl Context {
     fn report_change(&self, key: &AccountKey) {
+        self.report(Change::Account(key.clone()));
+    }
+
+    fn report(&self, change: Change) {
         // Closed only while the process shuts down.
-        let _ = self.changes.send(Change::Account(key.clone()));
+        let _ = self.changes.send(change);
     }
 
     /// The current status: from this process's own last write, or else from the watch.
@@ -703,6 +715,7 @@ mod tests {
                 client,
                 writer: api_writer,
                 directory: Arc::new(Directory::new(reflector::store().0)),
+                limiters: Limiters::default(),
                 changes: mpsc::unbounded_channel().0,
                 transport: Arc::clone(&sts) as Arc<dyn Transport>,
                 operator_namespace: "operator".to_owned(),

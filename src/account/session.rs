@@ -66,13 +66,14 @@ impl AccountSession {
     pub fn new(
         client: Client,
         uid: AccountUid,
+        limiter: Arc<CallLimiter>,
         telemetry: Arc<Telemetry>,
         reach: Arc<Reach>,
     ) -> Self {
         Self {
             uid,
             calls: Arc::new(Calls {
-                limiter: Arc::new(CallLimiter::new(client.clock().clone())),
+                limiter,
                 client,
                 telemetry,
                 reach,
@@ -80,6 +81,13 @@ impl AccountSession {
             }),
             batchers: Mutex::default(),
         }
+    }
+
+    /// Whether the session signs with the same access key, of the same cloud account.
+    #[must_use]
+    pub fn has_key_of(&self, other: &Self) -> bool {
+        self.uid == other.uid
+            && self.calls.client.access_key_id() == other.calls.client.access_key_id()
     }
 
     /// Whether the cloud has rejected the access key in a call since STS last accepted it.

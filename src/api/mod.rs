@@ -29,6 +29,12 @@ pub const ACCOUNT_ANNOTATION: &str = "security-group-operator.io/account-uid";
 /// Any new value requests a pass now.
 pub const RECONCILE_REQUESTED_ANNOTATION: &str =
     "security-group-operator.io/reconcile-requested-at";
+/// The annotations that the operator reads. All others are dropped while an object is parsed.
+pub const ANNOTATIONS: [&str; 3] = [
+    ORIGIN_ANNOTATION,
+    ACCOUNT_ANNOTATION,
+    RECONCILE_REQUESTED_ANNOTATION,
+];
 /// Field manager of finalizer and claim.
 pub const CLAIM_MANAGER: &str = "security-group-operator-claim";
 /// Field manager of every status.

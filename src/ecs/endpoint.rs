@@ -7,14 +7,14 @@ use url::{Host, Url};
 use super::id::Region;
 
 /// The endpoints of one account. Defaults to the public endpoints of the cloud.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct Endpoints {
     ecs: Option<EcsOverride>,
     sts: Option<Url>,
 }
 
 /// The account's override of the ECS endpoint.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 enum EcsOverride {
     /// One URL for every region.
     Fixed(Url),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
+use kube::core::PartialObjectMeta;
 use kube::{Api, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -88,6 +89,25 @@ impl ApiWriter {
         let params = PatchParams::default();
         let patch = Patch::Merge(changes);
         self.write(DEADLINE, || api.patch(name, &params, &patch))
+            .await
+    }
+
+    /// Like [`ApiWriter::merge`]; the answer is the metadata alone.
+    ///
+    /// # Errors
+    /// Every error of the API server.
+    pub async fn merge_metadata<K>(
+        &self,
+        api: &Api<K>,
+        name: &str,
+        changes: &Value,
+    ) -> Result<PartialObjectMeta<K>, Error>
+    where
+        K: Clone + Debug + DeserializeOwned,
+    {
+        let params = PatchParams::default();
+        let patch = Patch::Merge(changes);
+        self.write(DEADLINE, || api.patch_metadata(name, &params, &patch))
             .await
     }
 

@@ -287,29 +287,34 @@ async fn remove_foreign_finalizer(
     object: &SecurityGroupMembership,
     context: &Context,
 ) -> Result<Option<SecurityGroupMembership>, ActError> {
-    let others: Vec<&String> = object
-        .finalizers()
-        .iter()
-        .filter(|finalizer| *finalizer != FINALIZER)
-        .collect();
-    let patch = json!({"metadata": {
-        "uid": object.uid(),
-        "resourceVersion": object.resource_version(),
-        "finalizers": others,
-        "annotations": { ORIGIN_ANNOTATION: null, ACCOUNT_ANNOTATION: null },
-    }});
+    let failed = |source| ActError::Kubernetes {
+        what: "the finalizer could not be removed",
+        source,
+    };
+    let name = object.name_any();
     let namespace = object.namespace().unwrap_or_default();
     let api: Api<Object> = Api::namespaced(context.client.clone(), &namespace);
-    match context.writer.merge(&api, &object.name_any(), &patch).await {
+    let version = json!({"uid": object.uid(), "resourceVersion": object.resource_version()});
+    // Only some finalizers of an object are kept in memory. This changes nothing and shows all.
+    let nothing = json!({"metadata": version});
+    let shown = context.writer.merge_metadata(&api, &name, &nothing).await;
+    let mut others = shown
+        .map_err(failed)?
+        .metadata
+        .finalizers
+        .unwrap_or_default();
+    others.retain(|finalizer| finalizer != FINALIZER);
+    let mut metadata = version;
+    metadata["finalizers"] = json!(others);
+    metadata["annotations"] = json!({ ORIGIN_ANNOTATION: null, ACCOUNT_ANNOTATION: null });
+    let patch = json!({"metadata": metadata});
+    match context.writer.merge(&api, &name, &patch).await {
         Ok(Watched(Ok(written))) => {
             context.edges.written(&written);
             Ok(Some(written))
         }
         Ok(Watched(Err(_))) => Ok(None),
-        Err(source) => Err(ActError::Kubernetes {
-            what: "the finalizer could not be removed",
-            source,
-        }),
+        Err(source) => Err(failed(source)),
     }
 }
 

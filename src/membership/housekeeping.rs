@@ -35,6 +35,7 @@ pub async fn follow_accounts(
     while let Some(change) = changes.recv().await {
         let concerned = match change {
             Change::Account(key) => edges.of_account(&key),
+            Change::Key(key) => edges.unsettled_of_account(&key),
             Change::NamespaceLabels(namespace) => edges.in_namespace(&namespace),
         };
         for object in concerned {

@@ -282,6 +282,28 @@ impl Edges {
             .collect()
     }
 
+    /// The objects that name this account and whose target was not a member when it was last read, or was never read.
+    #[must_use]
+    pub fn unsettled_of_account(
+        &self,
+        account: &AccountKey,
+    ) -> Vec<ObjectRef<SecurityGroupMembership>> {
+        let is_member = |record: &Record| {
+            let last = record.observation.filter(|last| !last.stale);
+            last.is_some_and(|last| {
+                matches!(last.observation, Observation::Present { member: true, .. })
+            })
+        };
+        let mut unsettled = Vec::new();
+        let inner = self.lock();
+        for regions in inner.by_account.get(account).into_iter() {
+            let uids = regions.values().flat_map(BTreeMap::values).flatten();
+            let records = uids.filter_map(|uid| inner.records.get(uid));
+            unsettled.extend(records.filter(|one| !is_member(one)).map(Record::reference));
+        }
+        unsettled
+    }
+
     /// Whether any object names this account and region.
     #[must_use]
     pub fn has_account_region(&self, AccountRegion { account, region }: &AccountRegion) -> bool {

@@ -176,7 +176,13 @@ mod tests {
         let credential = Credential::new("LTAI4", "secret-of-the-key", None).unwrap();
         let endpoints = Endpoints::parse(None, None, false).unwrap();
         let client = Client::new(Arc::clone(cloud) as _, credential, endpoints);
-        let session = AccountSession::new(client, "123".into(), Arc::default(), Arc::default());
+        let session = AccountSession::new(
+            client,
+            "123".into(),
+            Arc::default(),
+            Arc::default(),
+            Arc::default(),
+        );
         let directory = Directory::new(reflector::store().0);
         directory.upsert(account, Grants::OwnNamespace);
         directory.set_state(account, AccountState::Ready(Arc::new(session)));

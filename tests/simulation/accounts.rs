@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 
 use crate::api_server::Verb;
 use crate::in_virtual_time;
-use crate::monitor::{condition, text};
+use crate::monitor::{MEMBERSHIPS, condition, text};
 use crate::scenario::{add_fault, ready, seconds, world};
-use crate::topology::{ACCOUNTS, CLUSTER, KEYS, TEAMS};
+use crate::topology::{ACCOUNTS, CLUSTER, KEYS, NAMESPACE, TEAMS};
 use crate::world::World;
 
 /// The longest that the operator goes without a look at a Secret that it does not watch, and a little.
@@ -166,6 +166,101 @@ fn failed_status_writes_cause_no_call_storm() {
         seconds(30.0 * 60.0).await;
         let asked = calls(&world, "GetCallerIdentity");
         assert!((30..=40).contains(&asked), "once a minute: {asked} calls");
+    });
+}
+
+#[test]
+fn rotated_key_wakes_no_ready_membership() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        for target in 0..2 {
+            world.membership(&format!("m{target}"), target, 0, json!({}));
+        }
+        seconds(100.0).await;
+        let minutes = 10;
+        let run = |rotated: bool| {
+            let world = &world;
+            async move {
+                world.simulator.reset_stats();
+                let before = world.server.state().revision;
+                for minute in 0..minutes {
+                    if rotated {
+                        // Two keys of one cloud account.
+                        world.write_secret(CLUSTER, usize::try_from(minute + 1).unwrap() % 2);
+                    }
+                    seconds(60.0).await;
+                }
+                (
+                    calls(world, "DescribeInstances"),
+                    calls(world, "GetCallerIdentity"),
+                    world.server.state().revision - before,
+                )
+            }
+        };
+        let (reads, identities, _) = run(false).await;
+        assert_eq!(identities, 0);
+        let (rotated_reads, identities, revisions) = run(true).await;
+        assert_eq!(identities, minutes, "one per rotation");
+        assert_eq!(rotated_reads, reads);
+        assert_eq!(revisions, minutes, "the Secret's own");
+        for target in 0..2 {
+            let name = format!("m{target}");
+            assert_eq!(
+                ready(&world, &name),
+                ("True".to_owned(), "Joined".to_owned())
+            );
+        }
+    });
+}
+
+#[test]
+fn new_key_is_tried_at_once_by_what_the_old_one_failed() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        let deny = json!({"action": "ecs:JoinSecurityGroup", "resource": "*"});
+        world.cloud(json!({"deny": {"id": KEYS[0].0, "deny": [deny]}}));
+        world.membership("m", 0, 0, json!({}));
+        seconds(60.0).await;
+        assert_eq!(ready(&world, "m").1, "ForbiddenRAM");
+        world.write_secret(CLUSTER, 1);
+        seconds(5.0).await;
+        assert_eq!(ready(&world, "m"), ("True".to_owned(), "Joined".to_owned()));
+    });
+}
+
+#[test]
+fn learned_limit_outlives_keys_and_edits_of_grants() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        world.cloud(json!({"set": {"limits": {"JoinSecurityGroup": 30}}}));
+        for number in 0..90 {
+            let id = format!("i-bulk{number}");
+            let instance = json!({"id": id, "securityGroupIds": ["sg-base"], "status": "Running"});
+            world.cloud(json!({"createInstance": instance}));
+            let spec =
+                json!({"region": "cn-hangzhou", "instanceID": id, "securityGroupID": "sg-a"});
+            let object = json!({"metadata": {"name": id}, "spec": spec});
+            world.create(MEMBERSHIPS, NAMESPACE, object);
+        }
+        seconds(61.0).await;
+        let rejected = || {
+            let joins = &world.simulator.stats()["calls"]["JoinSecurityGroup"];
+            joins
+                .as_object()
+                .unwrap()
+                .iter()
+                .filter(|(code, _)| *code != "OK")
+                .map(|(_, count)| count.as_u64().unwrap())
+                .sum::<u64>()
+        };
+        let before = rejected();
+        for second in 0..12 {
+            world.write_secret(CLUSTER, second % 2);
+            world.grant(second % 2 == 1);
+            seconds(10.0).await;
+        }
+        let rejected = rejected() - before;
+        assert!(rejected <= 2, "{rejected} rejected in two minutes");
     });
 }
 

@@ -86,13 +86,14 @@ impl CallLimiter {
         region: &Region,
         action: Action,
     ) -> Result<Reservation, Instant> {
-        self.lock()
-            .window(region, action)
-            .admit(Instant::now(), Priority::Pass)?;
+        let mut inner = self.lock();
+        let window = inner.window(region, action);
+        window.admit(Instant::now(), Priority::Pass)?;
         Ok(Reservation {
             limiter: Arc::clone(self),
             region: region.clone(),
             action,
+            window_end: window.window_end(),
             is_used: false,
         })
     }
@@ -140,6 +141,7 @@ pub struct Reservation {
     limiter: Arc<CallLimiter>,
     region: Region,
     action: Action,
+    window_end: Instant,
     is_used: bool,
 }
 
@@ -175,7 +177,7 @@ impl Drop for Reservation {
             let mut inner = self.limiter.lock();
             inner
                 .window(&self.region, self.action)
-                .give_back(Instant::now());
+                .give_back(Instant::now(), self.window_end);
         }
     }
 }

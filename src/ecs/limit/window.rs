@@ -130,9 +130,18 @@ impl WindowLimiter {
         next.max(now + SHORTEST_WAIT)
     }
 
-    /// Takes back a call that was admitted and not made.
-    pub fn give_back(&mut self, now: Instant) {
+    /// End of the current window, for [`Self::give_back`].
+    #[must_use]
+    pub fn window_end(&self) -> Instant {
+        self.window_end
+    }
+
+    /// Takes back a call that was admitted in the window with this end and not made. A call of an earlier window is lost.
+    pub fn give_back(&mut self, now: Instant, window_end: Instant) {
         self.roll(now);
+        if window_end != self.window_end {
+            return;
+        }
         self.used = (self.used - 1.0).max(0.0);
         self.calls_since_throttle = (self.calls_since_throttle - 1.0).max(0.0);
     }
