@@ -31,11 +31,11 @@ pub const KNOWN: &[Known] = &[
     // A claim is believed although the edge was seen to be gone since.
     known("C5", REMADE, |_| true, [600, 1_120]),
     // A claim on an object is believed, whichever object it was written for.
-    known("C1", NEVER_OURS, has_copy, [0, 880]),
+    known("C1", NEVER_OURS, has_copy, [0, 1_800]),
     known("C1", LEFT, has_copy, [0, 0]),
     known("C1", LEFT_SOON, has_copy, [0, 0]),
     // A claim whose Join was refused, or never sent, is believed by a later process or attempt.
-    known("C19", NEVER_OURS, |_| true, [65, 150]),
+    known("C19", NEVER_OURS, |_| true, [110, 200]),
     // Two operators write claims without a version: each takes the Join of the other for somebody else's.
     known(
         "C1, two operators",
@@ -54,7 +54,7 @@ pub const KNOWN: &[Known] = &[
         "Q1",
         LEFT,
         |schedule| schedule.options.rates.late > 0.0,
-        [0, 1_280],
+        [0, 900],
     ),
     known(
         "Q1",
