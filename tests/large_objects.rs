@@ -41,11 +41,11 @@ async fn large_objects_fit_into_the_memory_limit() -> Result<()> {
 
     operator.respawn()?;
     let (livez, readyz) = (operator.url("/livez"), operator.url("/readyz"));
-    let mut lived = false;
+    let mut was_alive = false;
     eventually("every object is listed", async || {
-        let lives = probe(&livez).await;
-        assert!(lives.is_ok() || !lived, "{lives:?}");
-        lived |= lives.is_ok();
+        let answer = probe(&livez).await;
+        assert!(answer.is_ok() || !was_alive, "{answer:?}");
+        was_alive |= answer.is_ok();
         Ok(probe(&readyz).await.is_ok())
     })
     .await?;
@@ -72,9 +72,8 @@ async fn large_objects_fit_into_the_memory_limit() -> Result<()> {
 
 /// The account does not exist, and the operator says so.
 async fn create(memberships: &Api<SecurityGroupMembership>, number: usize) -> Result<()> {
-    let mut metadata = json!({"name": format!("large-{number}")});
     let (field, value) = junk(number);
-    metadata[field] = value;
+    let metadata = json!({"name": format!("large-{number}"), field: value});
     let membership = serde_json::from_value(json!({
         "metadata": metadata,
         "spec": {"region": "cn-hangzhou", "instanceID": format!("i-{number}"), "securityGroupID": "sg-web"},
