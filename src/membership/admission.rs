@@ -196,10 +196,10 @@ impl Admission {
     fn leave(&self, slot: &mut Slot) {
         let mut state = self.lock();
         let admitted = state.leave(slot);
-        let is_anything_held = state.lines.values().any(Passes::is_anything_held);
+        let is_anything_waiting = state.lines.values().any(Passes::is_anything_waiting);
         drop(state);
         self.enqueue(admitted);
-        if is_anything_held {
+        if is_anything_waiting {
             self.changed.notify_one();
         }
     }
@@ -334,9 +334,9 @@ impl Passes {
         PASSES_IN_FLIGHT.saturating_sub(self.in_flight + self.reserved)
     }
 
-    /// Whether an object waits for a call.
-    fn is_anything_held(&self) -> bool {
-        self.limiter.is_some() && !self.ready.actions().is_empty()
+    /// Whether an object waits for a slot or for a call.
+    fn is_anything_waiting(&self) -> bool {
+        !self.ready.is_empty()
     }
 
     /// Starts a pass, or has the object wait. Returns the call that was reserved for it, and since when it was held back.
@@ -472,6 +472,8 @@ impl Passes {
     fn admit_batch(&mut self) -> Vec<ObjectRef<SecurityGroupMembership>> {
         let batch = self.ready.len_for(None).min(MAX_IDS_PER_CALL);
         if self.free() < batch {
+            let partial_batch = Instant::now() + PARTIAL_BATCH_PERIOD;
+            self.next_partial_batch.get_or_insert(partial_batch);
             return Vec::new();
         }
         (0..batch).map_while(|_| self.admit(None, None)).collect()

@@ -95,6 +95,11 @@ impl WaitingObjects {
             .sum()
     }
 
+    /// Whether no object waits.
+    pub fn is_empty(&self) -> bool {
+        self.queues.is_empty()
+    }
+
     /// The calls that objects need.
     pub fn actions(&self) -> Vec<Action> {
         let mut actions: Vec<Action> = self.queues.keys().filter_map(|(needs, _)| *needs).collect();
