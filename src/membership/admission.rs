@@ -172,8 +172,7 @@ impl Admission {
 
     /// Gives up the place of a deleted object.
     pub fn forget(&self, uid: &ObjectUid) {
-        let freed = self.lock().forget(uid);
-        self.enqueue(freed);
+        self.change(|state| state.forget(uid));
     }
 
     /// Admits objects whose call the rate limit admits by now, and those that have waited for slots, until dropped.
@@ -193,9 +192,10 @@ impl Admission {
         }
     }
 
-    fn leave(&self, slot: &mut Slot) {
+    /// Changes the state, enqueues the objects that this admits, and has [`Self::run`] look again if any others wait.
+    fn change(&self, change: impl FnOnce(&mut State) -> Vec<ObjectRef<SecurityGroupMembership>>) {
         let mut state = self.lock();
-        let admitted = state.leave(slot);
+        let admitted = change(&mut state);
         let is_anything_waiting = state.lines.values().any(Passes::is_anything_waiting);
         drop(state);
         self.enqueue(admitted);
@@ -255,7 +255,8 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        Arc::clone(&self.admission).leave(self);
+        let admission = Arc::clone(&self.admission);
+        admission.change(|state| state.leave(self));
     }
 }
 
@@ -302,7 +303,7 @@ impl State {
         admitted
     }
 
-    /// Whether no other object waits for this call.
+    /// Whether no object waits for this call.
     fn is_first(&self, applicant: &Applicant, action: Action) -> bool {
         let passes = self.lines.get(&applicant.line);
         passes.is_none_or(|passes| passes.ready.len_for(Some(action)) == 0)
@@ -341,32 +342,38 @@ impl Passes {
 
     /// Starts a pass, or has the object wait. Returns the call that was reserved for it, and since when it was held back.
     fn enter(&mut self, applicant: &Applicant) -> Option<(Option<Reservation>, Option<Held>)> {
-        let before = self.objects.get_mut(&applicant.uid);
-        if let Some(Waiting { stage, held, .. }) = before
-            && let Stage::Reserved(reservation) = stage
-        {
-            let entered = (reservation.take(), *held);
-            *stage = Stage::Running;
-            self.reserved -= 1;
-            self.in_flight += 1;
+        if let Some(entered) = self.start(&applicant.uid) {
             return Some(entered);
         }
         let before = self.take(&applicant.uid);
-        let held = before.as_ref().and_then(|before| before.held);
         self.add(applicant, None, before);
         // New objects queue even when a slot is free, because waiting ones are admitted in batches of 100.
         if self.free() == 0 || self.ready.len_for(None) > 1 || self.busy.contains(&applicant.target)
         {
-            let partial_batch = Instant::now() + PARTIAL_BATCH_PERIOD;
-            self.next_partial_batch.get_or_insert(partial_batch);
+            self.plan_partial_batch();
             return None;
         }
         self.admit(None, None);
-        let waiting = self.objects.get_mut(&applicant.uid)?;
-        waiting.stage = Stage::Running;
+        self.start(&applicant.uid)
+    }
+
+    /// Starts the pass of an object whose slot is reserved.
+    fn start(&mut self, uid: &ObjectUid) -> Option<(Option<Reservation>, Option<Held>)> {
+        let Waiting { stage, held, .. } = self.objects.get_mut(uid)?;
+        let Stage::Reserved(reservation) = stage else {
+            return None;
+        };
+        let entered = (reservation.take(), *held);
+        *stage = Stage::Running;
         self.reserved -= 1;
         self.in_flight += 1;
-        Some((None, held))
+        Some(entered)
+    }
+
+    /// A second from now, fewer objects than a batch are admitted too.
+    fn plan_partial_batch(&mut self) {
+        self.next_partial_batch
+            .get_or_insert_with(|| Instant::now() + PARTIAL_BATCH_PERIOD);
     }
 
     /// Adds an object that waits for a slot, or for a call of an action. It keeps the number of its last wait.
@@ -472,8 +479,7 @@ impl Passes {
     fn admit_batch(&mut self) -> Vec<ObjectRef<SecurityGroupMembership>> {
         let batch = self.ready.len_for(None).min(MAX_IDS_PER_CALL);
         if self.free() < batch {
-            let partial_batch = Instant::now() + PARTIAL_BATCH_PERIOD;
-            self.next_partial_batch.get_or_insert(partial_batch);
+            self.plan_partial_batch();
             return Vec::new();
         }
         (0..batch).map_while(|_| self.admit(None, None)).collect()
@@ -792,6 +798,27 @@ mod tests {
         assert!(fixture.enter(&applicant("a/x5")).is_some());
         fixture.admission.forget(&"a/x5".into());
         assert_eq!(fixture.after(1.0).await, ["late"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn deleted_object_frees_its_target_for_one_that_waits_for_a_call() {
+        let mut fixture = Fixture::new();
+        fixture.limit(60);
+        let join = Action::JoinSecurityGroup;
+        let mut slot = fixture.enter(&at_target("a/x1", "i-1")).unwrap();
+        assert!(slot.reserve(join, &fixture.limiter).is_err());
+        drop(slot);
+        let mut slot = fixture.enter(&at_target("a/x2", "i-1")).unwrap();
+        assert!(slot.reserve(join, &fixture.limiter).is_err());
+        drop(slot);
+        let admission = Arc::clone(&fixture.admission);
+        let timer = tokio::spawn(async move { admission.run().await });
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert_eq!(fixture.enqueued(), ["x1"]);
+        fixture.admission.forget(&"a/x1".into());
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert_eq!(fixture.enqueued(), ["x2"]);
+        timer.abort();
     }
 
     #[tokio::test(start_paused = true)]

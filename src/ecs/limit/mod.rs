@@ -57,24 +57,20 @@ impl CallLimiter {
         priority: Priority,
     ) -> Result<OwnedSemaphorePermit, Instant> {
         // Checked first, so that no caller waits for a slot while calls are stopped.
-        if self
-            .lock()
-            .window(region, action)
-            .stopped(Instant::now())
-            .is_none()
+        let now = Instant::now();
         {
-            let permit = self.free_slot(region).await;
-            self.lock()
-                .window(region, action)
-                .admit(Instant::now(), priority)?;
-            return Ok(permit);
+            let mut inner = self.lock();
+            let window = inner.window(region, action);
+            if window.stopped(now).is_some() {
+                window.admit(now, priority)?;
+            }
         }
+        let permit = self.free_slot(region).await;
         let mut inner = self.lock();
-        let window = inner.window(region, action);
-        Err(window
-            .admit(Instant::now(), priority)
-            .err()
-            .unwrap_or_else(Instant::now))
+        inner
+            .window(region, action)
+            .admit(Instant::now(), priority)?;
+        Ok(permit)
     }
 
     /// Admits one call of a pass, to be made soon. Dropping the reservation gives it back.
