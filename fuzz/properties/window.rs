@@ -29,7 +29,7 @@ pub fn hold(bytes: &[u8]) {
                     _ => Priority::Scan,
                 };
                 if let Err(until) = limiter.admit(now, priority) {
-                    assert!(until > now, "a caller that waits is told a later moment");
+                    assert!(until > now, "a refused caller gets a later time");
                     assert!(until <= now + WINDOW, "{:?}: {limiter:?}", until - now);
                 } else if who >= 200 {
                     let window_end = limiter.window_end();
@@ -59,7 +59,7 @@ pub fn hold(bytes: &[u8]) {
     ends(&mut limiter, now);
 }
 
-/// Whatever came before: a caller that comes back when it is told is let through within some windows.
+/// After any input, a caller that asks again at the returned time is admitted within four tries.
 fn ends(limiter: &mut WindowLimiter, mut now: Instant) {
     for _ in 0..4 {
         match limiter.admit(now, Priority::Pass) {

@@ -49,7 +49,7 @@ mod tests {
         assert_eq!(
             limiters.0.lock().unwrap().len(),
             2,
-            "those that are not used go"
+            "unused limiters are dropped"
         );
     }
 }

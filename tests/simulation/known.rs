@@ -24,7 +24,7 @@ const NEVER_OURS: &str =
 const LEFT: &str = "Left behind: is in the operator joined it, and no object is left";
 const LEFT_SOON: &str =
     "Left behind: is in the operator joined it soon after its own Leave, and no object is left";
-const READY: &str = "Ready: is Ready, and two scans have shown that is not in";
+const READY: &str = "Ready: is Ready, and three scans have shown that is not in";
 
 /// The first that fits counts. The numbers are those of the first 100,000 seeds, and a tenth more.
 pub const KNOWN: &[Known] = &[

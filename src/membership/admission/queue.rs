@@ -25,7 +25,7 @@ pub enum Urgency {
 pub struct Order {
     /// How urgent its pass is.
     pub urgency: Urgency,
-    /// Lower for those that came first.
+    /// Number of its arrival: a lower one is served first.
     pub number: u64,
     /// The call that it waits for; `None` if it waits for a slot only.
     pub needs: Option<Action>,

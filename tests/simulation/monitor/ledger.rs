@@ -2,7 +2,7 @@
 //!
 //! - **Leave**: the operator removes an edge only if its own Join made it and nobody has removed it since, or under `Remove`.
 //! - **Left behind**: no such edge stays when its last object has gone.
-//! - **Ready**: no object is Ready beside an edge that two scans have shown to be missing.
+//! - **Ready**: no object is Ready beside an edge that three reads, a scan apart, have shown to be missing.
 //!
 //! The exceptions are [`Exception`]; each is counted, and printed with every run.
 
@@ -106,6 +106,12 @@ enum Maker {
     Others { while_open: bool },
 }
 
+impl Ledger {
+    fn made(&mut self, edge: &Edge) -> &mut Made {
+        self.edges.entry(edge.clone()).or_insert_with(Made::nothing)
+    }
+}
+
 impl Made {
     fn nothing() -> Self {
         Self {
@@ -144,11 +150,7 @@ impl Monitor {
 
     fn operator_joined(&self, edge: &Edge) {
         let mut state = self.state.lock().unwrap();
-        let made = state
-            .ledger
-            .edges
-            .entry(edge.clone())
-            .or_insert_with(Made::nothing);
+        let made = state.ledger.made(edge);
         made.by = Maker::Operator;
         made.since = Instant::now();
         made.may_stay = made.theirs_removed.then_some(Exception::AdoptedAndRepaired);
@@ -157,11 +159,7 @@ impl Monitor {
     fn others_joined(&self, edge: &Edge) {
         let while_open = self.is_open(edge);
         let mut state = self.state.lock().unwrap();
-        let made = state
-            .ledger
-            .edges
-            .entry(edge.clone())
-            .or_insert_with(Made::nothing);
+        let made = state.ledger.made(edge);
         made.by = Maker::Others { while_open };
         made.since = Instant::now();
         made.may_stay = None;
@@ -169,11 +167,7 @@ impl Monitor {
 
     fn others_left(&self, edge: &Edge) {
         let mut state = self.state.lock().unwrap();
-        let made = state
-            .ledger
-            .edges
-            .entry(edge.clone())
-            .or_insert_with(Made::nothing);
+        let made = state.ledger.made(edge);
         match made.by {
             // What may stay is nobody's: who holds it has adopted it.
             Maker::Operator if made.may_stay.is_some() => made.theirs_removed = true,
@@ -188,11 +182,7 @@ impl Monitor {
     fn operator_left(&self, edge: &Edge) {
         let (by, ours_removed) = {
             let mut state = self.state.lock().unwrap();
-            let made = state
-                .ledger
-                .edges
-                .entry(edge.clone())
-                .or_insert_with(Made::nothing);
+            let made = state.ledger.made(edge);
             let was = (made.by, made.ours_removed);
             made.by = Maker::Nobody;
             made.since = Instant::now();
@@ -211,18 +201,20 @@ impl Monitor {
                     || self.is_just_respecified(&text(object, "/metadata/uid")))
         });
         if removes {
-        } else if while_open {
-            self.excepted(Exception::MadeWhileOpen);
-        } else {
-            let why = if ours_removed {
-                "after they had removed the operator's own"
-            } else {
-                "before any Join of the operator"
-            };
-            self.violated(format!(
-                "Leave: the operator removed {target} from {group}, which others had made {why}"
-            ));
+            return;
         }
+        if while_open {
+            self.excepted(Exception::MadeWhileOpen);
+            return;
+        }
+        let why = if ours_removed {
+            "after they had removed the operator's own"
+        } else {
+            "before any Join of the operator"
+        };
+        self.violated(format!(
+            "Leave: the operator removed {target} from {group}, which others had made {why}"
+        ));
     }
 
     fn excepted(&self, exception: Exception) {
@@ -426,7 +418,7 @@ impl Monitor {
         }
         for (name, (target, group)) in missing {
             self.violated(format!(
-                "Ready: {name} is Ready, and two scans have shown that {target} is not in {group}"
+                "Ready: {name} is Ready, and three scans have shown that {target} is not in {group}"
             ));
         }
     }
