@@ -279,11 +279,10 @@ const CLOCK: [&str; 2] = ["InvalidTimeStamp.Expired", "IllegalTimestamp"];
 const REASON_LIMIT: usize = 100;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn api(action: Action, status: u16, code: &str) -> ApiError {
-        ApiError {
+impl ApiError {
+    /// An answer with nothing but a code.
+    pub(crate) fn of(action: Action, status: u16, code: &str) -> Self {
+        Self {
             action,
             status,
             code: code.to_owned(),
@@ -293,6 +292,15 @@ mod tests {
             retry_after: None,
             limit: None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn api(action: Action, status: u16, code: &str) -> ApiError {
+        ApiError::of(action, status, code)
     }
 
     #[test]

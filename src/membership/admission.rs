@@ -175,7 +175,7 @@ impl Admission {
         self.change(|state| state.forget(uid));
     }
 
-    /// Admits objects whose call the rate limit admits by now, and those that have waited for slots, until dropped.
+    /// Until dropped: admits each object when the rate limit admits its call, and partial batches after one second.
     pub async fn run(&self) {
         loop {
             let (admitted, next) = self.lock().admit_due(Instant::now());
@@ -623,14 +623,9 @@ mod tests {
         /// A limiter that admits `limit` calls per minute, from one second on.
         fn limit(&self, limit: u32) {
             let throttled = Error::Api(ApiError {
-                action: Action::JoinSecurityGroup,
-                status: 400,
-                code: "Throttling.User".to_owned(),
-                message: String::new(),
-                request_id: None,
-                access_denied_detail: None,
                 retry_after: Some(Duration::from_secs(1)),
                 limit: Some(limit),
+                ..ApiError::of(Action::JoinSecurityGroup, 400, "Throttling.User")
             });
             self.limiter
                 .note(&region(), Action::JoinSecurityGroup, Some(&throttled));

@@ -503,15 +503,10 @@ mod tests {
     async fn cloud_names_the_shortest_wait_after_any_error() {
         let history = History::default();
         let unavailable = |retry_after| {
+            let action = crate::ecs::Action::JoinSecurityGroup;
             Error::Api(crate::ecs::ApiError {
-                action: crate::ecs::Action::JoinSecurityGroup,
-                status: 503,
-                code: "ServiceUnavailable".to_owned(),
-                message: String::new(),
-                request_id: None,
-                access_denied_detail: None,
                 retry_after,
-                limit: None,
+                ..crate::ecs::ApiError::of(action, 503, "ServiceUnavailable")
             })
         };
         let outcome = ReconcileOutcome::Failed(Class::Transient);

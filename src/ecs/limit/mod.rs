@@ -210,14 +210,9 @@ mod tests {
 
     fn throttled() -> Error {
         Error::Api(ApiError {
-            action: Action::JoinSecurityGroup,
-            status: 400,
-            code: "Throttling.User".to_owned(),
-            message: String::new(),
-            request_id: None,
-            access_denied_detail: None,
             retry_after: Some(Duration::from_secs(20)),
             limit: Some(600),
+            ..ApiError::of(Action::JoinSecurityGroup, 400, "Throttling.User")
         })
     }
 
