@@ -32,9 +32,9 @@ use crate::kubernetes::{
     DEADLINE, LogDeduper, WatchScope, error_chain, with_answer_deadline, with_deadline,
 };
 use crate::listener;
-use crate::membership::index::Edges;
 use crate::membership::object::Object;
 use crate::membership::queue::ReconcileQueue;
+use crate::membership::table::ObjectTable;
 use crate::membership::{self, housekeeping};
 use crate::telemetry::{self, Telemetry};
 
@@ -257,12 +257,12 @@ pub async fn run_with(
 ) {
     let shutdown: Shutdown = shutdown.boxed().shared();
     let client = with_answer_deadline(client, Arc::clone(&telemetry));
-    let edges = Arc::new(Edges::default());
+    let table = Arc::new(ObjectTable::default());
     let (queue, queues) = ReconcileQueue::new(&settings.scopes);
     let (changes, receiver) = mpsc::unbounded_channel();
     let (namespaces, namespace_watch) = account::namespaces::watch(&client, changes.clone());
     let follow_accounts =
-        housekeeping::follow_accounts(Arc::clone(&edges), queue.clone(), receiver);
+        housekeeping::follow_accounts(Arc::clone(&table), queue.clone(), receiver);
     let directory = Arc::new(Directory::new(namespaces.clone()));
     let writer = ApiWriter::new(settings.max_writes_in_flight);
     let (events, event_writer) = EventRecorder::new(
@@ -290,7 +290,7 @@ pub async fn run_with(
     });
     let scopes = &settings.scopes;
     let context = Arc::new(membership::Context::new(
-        client, writer, edges, directory, queue, events, telemetry, clock, scopes,
+        client, writer, table, directory, queue, events, telemetry, clock, scopes,
     ));
     let controllers = run_controllers(accounts, context, &namespaces, queues, settings, &shutdown);
     tokio::select! {

@@ -19,6 +19,7 @@ use crate::watched::Watched;
 
 use super::context::Context;
 use super::decide::{Attempt, ClaimView, TargetView};
+use super::history::History;
 use super::object::{Claim, Object, has_finalizer};
 use super::observe::Pass;
 
@@ -70,17 +71,17 @@ impl Pass {
         let own = ObjectUid::of(&written).unwrap_or_default();
         self.written(written);
         context
-            .history
+            .table
             .set_may_have_joined(&own, origin == Origin::Adopted);
         // Requeue objects that refused adoption (they may now share this edge) and objects whose own Join was rejected (they
         // did not create it).
         for other in &self.others {
-            if other.claim.is_none() || !context.history.may_have_joined(&other.uid) {
+            if other.claim.is_none() || !context.table.may_have_joined(&other.uid) {
                 context.queue.enqueue(&other.reference());
             }
         }
         // An object that is being deleted but cannot call Leave now has a successor: requeue it.
-        for other in context.edges.others(&self.edge, &own) {
+        for other in context.table.others(&self.edge, &own) {
             if other.deleting && other.is_claimed_with(uid.as_ref()) {
                 context.queue.enqueue(&other.reference());
             }
@@ -122,16 +123,16 @@ impl Pass {
         let Some((account, reservation)) = self.account.clone().zip(self.reservation.take()) else {
             return;
         };
-        let may_have_joined = context.history.may_have_joined(uid);
+        let may_have_joined = context.table.may_have_joined(uid);
         // Until the answer proves that the call had no effect.
-        context.history.set_may_have_joined(uid, true);
+        context.table.set_may_have_joined(uid, true);
         let answer = account.join(&self.edge, reservation).await;
         if answer.as_ref().is_err_and(CallError::is_without_effect) {
-            context.history.set_may_have_joined(uid, may_have_joined);
+            context.table.set_may_have_joined(uid, may_have_joined);
         } else {
             // Siblings share the edge: its Join counts for them too.
             for other in &self.others {
-                context.history.set_may_have_joined(&other.uid, true);
+                context.table.set_may_have_joined(&other.uid, true);
             }
         }
         self.observed.attempt = match answer {
@@ -160,8 +161,8 @@ impl Pass {
                     matches!(&error, CallError::Failed(Error::Api(api)) if api.status == 403);
                 if forbidden {
                     self.observed.target = TargetView::Unread;
-                    self.observed.leave_forbidden_past_lag =
-                        context.history.leave_is_forbidden(uid);
+                    let past_lag = context.table.history(uid, History::leave_is_forbidden);
+                    self.observed.leave_forbidden_past_lag = past_lag == Some(true);
                 }
                 Attempt::Failed {
                     class: self.note(Action::LeaveSecurityGroup, error),
@@ -199,7 +200,7 @@ impl Pass {
         {
             Ok(_) => {
                 self.observed.attempt = Attempt::OwnershipTransferred;
-                context.history.set_may_have_joined(&successor.uid, true);
+                context.table.set_may_have_joined(&successor.uid, true);
                 context.queue.enqueue(&reference);
             }
             // The successor is being deleted and cannot take a finalizer: try the next sibling, if any.
@@ -220,10 +221,10 @@ impl Pass {
         let reference = ObjectRef::from_obj(self.object());
         let uid = ObjectUid::of(self.object()).unwrap_or_default();
         let joined = self.observed.claim.map(|claim| claim.origin) == Some(Origin::Joined);
-        if joined && context.history.may_have_joined(&uid) {
+        if joined && context.table.may_have_joined(&uid) {
             // A sibling that also carries `Joined` becomes the owner; no write is needed.
             for other in &self.others {
-                context.history.set_may_have_joined(&other.uid, true);
+                context.table.set_may_have_joined(&other.uid, true);
             }
         }
         let written = write_claim(&reference, &uid, None, None, context).await?;
@@ -270,7 +271,7 @@ async fn write_claim(
         .await
     {
         Ok(Watched(Ok(written))) => {
-            context.edges.written(&written);
+            context.table.written(&written);
             Ok(written)
         }
         // A user has made the object unreadable in the meantime.
@@ -308,7 +309,7 @@ async fn remove_foreign_finalizer(
     }});
     match context.writer.merge(&api, &name, &patch).await {
         Ok(Watched(Ok(written))) => {
-            context.edges.written(&written);
+            context.table.written(&written);
             Ok(Some(written))
         }
         Ok(Watched(Err(_))) => Ok(None),

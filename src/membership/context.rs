@@ -11,9 +11,8 @@ use crate::kubernetes::{LogDeduper, ObjectUid, WatchScope};
 use crate::telemetry::Telemetry;
 
 use super::admission::Admission;
-use super::history::History;
-use super::index::Edges;
 use super::queue::ReconcileQueue;
+use super::table::ObjectTable;
 
 /// What every pass shares.
 pub struct Context {
@@ -21,8 +20,8 @@ pub struct Context {
     pub client: kube::Client,
     /// Writes to it.
     pub writer: ApiWriter,
-    /// The memberships by edge and by account.
-    pub edges: Arc<Edges>,
+    /// One row per membership.
+    pub table: Arc<ObjectTable>,
     /// The accounts and their grants.
     pub directory: Arc<Directory>,
     /// Requests passes.
@@ -36,7 +35,6 @@ pub struct Context {
     /// Which passes may begin.
     pub admission: Arc<Admission>,
     pub(super) logged: LogDeduper,
-    pub(super) history: History,
     unlisted_scopes: AtomicUsize,
 }
 
@@ -50,7 +48,7 @@ impl Context {
     pub fn new(
         client: kube::Client,
         writer: ApiWriter,
-        edges: Arc<Edges>,
+        table: Arc<ObjectTable>,
         directory: Arc<Directory>,
         queue: ReconcileQueue,
         events: EventRecorder,
@@ -61,14 +59,13 @@ impl Context {
         Self {
             client,
             writer,
-            edges,
+            table,
             directory,
             admission: Arc::new(Admission::new(queue.clone())),
             queue,
             events,
             telemetry,
             logged: LogDeduper::default(),
-            history: History::new(clock.clone()),
             clock,
             unlisted_scopes: AtomicUsize::new(scopes.len()),
         }
@@ -83,17 +80,16 @@ impl Context {
     /// Forgets a deleted object.
     pub(super) fn forget(&self, uid: &ObjectUid) {
         self.admission.forget(uid);
-        for concerned in self.edges.remove(uid) {
+        for concerned in self.table.remove(uid) {
             self.queue.enqueue(&concerned);
         }
-        self.history.forget(uid);
     }
 
     /// A scope has been listed for the first time.
     pub(super) fn scope_listed(&self) {
         if self.unlisted_scopes.fetch_sub(1, Ordering::SeqCst) == 1 {
             self.telemetry.set_ready();
-            for object in self.edges.deleting() {
+            for object in self.table.deleting() {
                 self.queue.enqueue(&object);
             }
         }

@@ -8,7 +8,7 @@ use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::{Controller, WatchStreamExt as _, watcher};
-use kube::{Api, ResourceExt as _};
+use kube::{Api, Resource as _, ResourceExt as _};
 use tracing::{debug, warn};
 
 use crate::api::membership::ErrorClass;
@@ -20,8 +20,8 @@ use crate::kubernetes::{self, LogDeduper, ObjectUid, WatchLog, WatchScope};
 use super::act::ActError;
 use super::admission::{Applicant, Urgency};
 use super::context::Context;
-use super::history::WATCH_LAG;
-use super::object::{Object, resource_version};
+use super::history::{History, WATCH_LAG};
+use super::object::{Object, version_of};
 use super::observe::Pass;
 use super::pass;
 use super::status;
@@ -35,7 +35,7 @@ pub async fn run(
 ) {
     let api: Api<Object> = scope.api(&context.client);
     let (reader, writer) = reflector::store();
-    let index_context = Arc::clone(&context);
+    let table_context = Arc::clone(&context);
     let filter_context = Arc::clone(&context);
     let mut scope = Scope {
         watched: scope,
@@ -43,7 +43,7 @@ pub async fn run(
         listed: false,
     };
     let objects = watcher(api, kubernetes::watch_config())
-        .inspect_ok(move |event| scope.keep_index(&index_context, event))
+        .inspect_ok(move |event| scope.keep_table(&table_context, event))
         // Before the filter: the store must also have the versions that start no pass.
         .reflect(writer)
         .applied_objects()
@@ -62,15 +62,15 @@ pub async fn run(
 
 /// Whether a user has changed the object since it last started a pass. Our own writes start none.
 fn mark_triggered(object: &Object, context: &Context) -> bool {
-    let version = object.0.as_ref().map_or(0, resource_version);
+    let version = version_of(object.meta());
     ObjectUid::of(object).is_none_or(|uid| {
         context
-            .edges
+            .table
             .mark_triggered(&uid, kubernetes::trigger_hash(object), version)
     })
 }
 
-/// Keeps the index of one scope in step with its watch.
+/// Keeps the rows of one scope in step with its watch.
 struct Scope {
     watched: WatchScope,
     listing: HashSet<ObjectUid>,
@@ -78,7 +78,7 @@ struct Scope {
 }
 
 impl Scope {
-    fn keep_index(&mut self, context: &Context, event: &watcher::Event<Object>) {
+    fn keep_table(&mut self, context: &Context, event: &watcher::Event<Object>) {
         match event {
             watcher::Event::Init => self.listing.clear(),
             watcher::Event::InitApply(object) => {
@@ -92,9 +92,9 @@ impl Scope {
                 }
             }
             watcher::Event::InitDone => {
-                let gone = context.edges.all_but(|record| {
-                    let in_scope = self.watched.contains(&record.namespace);
-                    !in_scope || self.listing.contains(&record.uid)
+                let gone = context.table.all_but(|view| {
+                    let in_scope = self.watched.contains(&view.namespace);
+                    !in_scope || self.listing.contains(&view.uid)
                 });
                 for uid in gone {
                     context.forget(&uid);
@@ -111,15 +111,16 @@ impl Scope {
 
 /// Inserts or updates an object from the watch. A new list also contains the changes that the watch missed.
 fn insert(context: &Context, object: &Object) {
-    let Ok(object) = &object.0 else {
-        return;
+    let object = match &object.0 {
+        Ok(object) => object,
+        Err(unreadable) => return context.table.insert_unreadable(&unreadable.metadata),
     };
-    for concerned in context.edges.insert(object) {
+    for concerned in context.table.insert(object) {
         context.queue.enqueue(&concerned);
     }
     if let Some(uid) = ObjectUid::of(object) {
         let watched = || pass::status_hash(object.status.as_ref());
-        context.edges.compare_watched_status(&uid, watched);
+        context.table.compare_watched_status(&uid, watched);
     }
 }
 
@@ -160,23 +161,24 @@ async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Action,
     };
     // The watch may lag behind our own writes: wait for it up to `WATCH_LAG`, then go by the older view. The view that is as new
     // as our last write starts another pass, whenever it comes.
-    if resource_version(readable) < context.edges.known_version(&uid) {
-        context.edges.await_watch(&uid);
-        if context.history.within_watch_lag(&uid) {
-            return Ok(Action::requeue(WATCH_LAG));
-        }
+    let known_version = context.table.known_version(&uid);
+    if known_version.is_some_and(|known| version_of(&readable.metadata) < known)
+        && context.table.history(&uid, History::await_watch) == Some(true)
+    {
+        return Ok(Action::requeue(WATCH_LAG));
     }
     let result = pass::run(Arc::clone(&object), edge, slot, &context).await;
     // The watch may have reported the object deleted during the pass.
-    if context.edges.known_version(&uid) == 0 {
-        context.history.forget(&uid);
+    if context.table.known_version(&uid).is_none() {
         return Ok(Action::await_change());
     }
     match result {
         Ok(action) => Ok(action),
         Err(ActError::ObjectGone) => Ok(Action::await_change()),
         // The change that caused the conflict need not start a pass.
-        Err(ActError::Changed) => Ok(Action::requeue(context.history.after_error(&uid))),
+        Err(ActError::Changed) => {
+            Ok(after_error(&uid, &context).map_or_else(Action::await_change, Action::requeue))
+        }
         Err(error) => Err(error),
     }
 }
@@ -194,7 +196,8 @@ fn urgency(object: &SecurityGroupMembership, uid: &ObjectUid, context: &Context)
         return Urgency::User;
     }
     if condition::is_true(&status.conditions, reason::READY) {
-        return if context.edges.is_stale(uid) {
+        let is_stale = context.table.history(uid, |history| history.is_stale());
+        return if is_stale == Some(true) {
             Urgency::Repair
         } else {
             Urgency::Settled
@@ -211,10 +214,18 @@ fn urgency(object: &SecurityGroupMembership, uid: &ObjectUid, context: &Context)
 
 fn on_error(object: Arc<Object>, error: &ActError, context: Arc<Context>) -> Action {
     let uid = ObjectUid::of(&*object).unwrap_or_default();
-    let wait = context.history.after_error(&uid);
+    let Some(wait) = after_error(&uid, &context) else {
+        return Action::await_change();
+    };
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
     log_failure(error, &namespace, &name, wait, &context.logged);
     Action::requeue(wait)
+}
+
+/// The wait before the next pass; `None` if the watch has reported the object deleted.
+fn after_error(uid: &ObjectUid, context: &Context) -> Option<Duration> {
+    let wait = |history: &mut History| history.after_error(&context.clock);
+    context.table.history(uid, wait)
 }
 
 /// Logs why a pass failed: at WARN once per cause, otherwise at DEBUG.

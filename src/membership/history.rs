@@ -1,8 +1,6 @@
-//! What passes remember of an object between runs: consecutive failures, repairs, waits. In memory only, lost with the
-//! process. No I/O.
+//! What this process did and observed of one object: triggers, observations, consecutive failures, repairs, waits. In memory
+//! only, lost with the process. No I/O.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
@@ -11,10 +9,9 @@ use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::ecs::{Class, Error, TargetDescription};
-use crate::kubernetes::ObjectUid;
 
 use super::decide::{REPAIR_LIMIT, REPAIR_WINDOW_MINUTES, ReconcileOutcome};
-use super::observation::CLOUD_READ_LAG;
+use super::observation::{CLOUD_READ_LAG, Observation};
 use super::status::Ending;
 
 /// In a repair loop, one repair is allowed per this period (1 hour).
@@ -22,12 +19,54 @@ const LOOP_PERIOD: Duration = Duration::from_secs(60 * 60);
 /// How long a pass waits for the watch to show our own last write. A longer lag means that the API server has lost the write
 /// (a restored backup); then the watched object counts.
 pub(super) const WATCH_LAG: Duration = Duration::from_secs(5);
+/// How long the watch may show an older status than the one that this process wrote last. After that the status is a foreign
+/// write.
+const STATUS_WATCH_LAG: Duration = Duration::from_secs(10);
 
-/// The history of all passes, by UID.
+/// The history of one object.
 #[derive(Debug, Default)]
 pub struct History {
-    entries: Mutex<HashMap<ObjectUid, Rare>>,
-    clock: Clock,
+    /// Hash of the user-editable part when the watch last triggered a pass.
+    last_trigger_hash: Option<u64>,
+    /// Whether a pass waits for the watch to show our own last write.
+    awaits_watch: bool,
+    /// Hash of the status that the last pass wrote or found correct.
+    written_status_hash: Option<u64>,
+    /// Since when the watch has shown another status than that.
+    foreign_status_since: Option<Instant>,
+    /// What the last pass observed of the target; `None` if that pass did not read the target.
+    observation: Option<LastObservation>,
+    /// What most objects do not have.
+    rare: Option<Box<Rare>>,
+}
+
+/// An observation, when a pass made it, and when a read last confirmed it.
+#[derive(Clone, Copy, Debug)]
+pub struct LastObservation {
+    observation: Observation,
+    observed_at: Instant,
+    confirmed_at: Instant,
+    stale: bool,
+}
+
+impl LastObservation {
+    /// Compares the observation with what a scan has found. Returns whether the object must be requeued: it must if they differ
+    /// and the observation is older than `CLOUD_READ_LAG` (10 s), for the cloud's answer may be older than the pass.
+    pub fn differs_from(&mut self, found: Observation) -> bool {
+        if found == self.observation {
+            self.confirmed_at = Instant::now();
+            self.stale = false;
+            return false;
+        }
+        let settled = self.observed_at.elapsed() >= CLOUD_READ_LAG;
+        self.stale |= settled;
+        settled
+    }
+
+    /// No pass goes by this observation any more.
+    pub fn mark_stale(&mut self) {
+        self.stale = true;
+    }
 }
 
 #[derive(Debug, Default)]
@@ -53,185 +92,230 @@ struct Rare {
     ending: Option<Ending>,
 }
 
+/// What triggers a pass, and what the watch shows of our own writes.
 impl History {
-    /// An empty history. `clock` supplies the jitter of retries.
-    #[must_use]
-    pub fn new(clock: Clock) -> Self {
-        Self {
-            entries: Mutex::default(),
-            clock,
-        }
+    /// Records that `trigger_hash` triggers a pass. Returns whether it differs from the hash of the last triggered pass, or a
+    /// pass waits for a view that is as new as our last write, and this one is.
+    pub fn mark_triggered(&mut self, trigger_hash: u64, is_current: bool) -> bool {
+        let is_awaited = self.awaits_watch && is_current;
+        self.awaits_watch &= !is_awaited;
+        self.last_trigger_hash.replace(trigger_hash) != Some(trigger_hash) || is_awaited
     }
 
-    /// Forgets a deleted object.
-    pub fn forget(&self, uid: &ObjectUid) {
-        self.lock().remove(uid);
+    /// The next view that is as new as our own last write triggers a pass. Returns whether a pass may still wait for it: true
+    /// for `WATCH_LAG` (5 s) from the first call since the last finished pass.
+    pub fn await_watch(&mut self) -> bool {
+        self.awaits_watch = true;
+        let since = *self.rare().lagging_since.get_or_insert_with(Instant::now);
+        since.elapsed() < WATCH_LAG
     }
 
-    /// Number of repairs in the last `REPAIR_WINDOW_MINUTES`, compared by the caller with `REPAIR_LIMIT`. In a repair loop:
-    /// 0 when the next repair is allowed (one per hour), else `REPAIR_LIMIT`.
-    pub fn repairs(&self, uid: &ObjectUid) -> usize {
-        let mut entries = self.lock();
-        let Some(entry) = entries.get_mut(uid) else {
-            return 0;
+    /// Records the hash of the status that a pass has just written or found correct.
+    pub fn record_written_status(&mut self, status_hash: u64) {
+        self.written_status_hash = Some(status_hash);
+        self.foreign_status_since = None;
+    }
+
+    /// Compares the watched status with the one last written. Returns whether they differ: the watch lags, or somebody else
+    /// wrote the status.
+    pub fn compare_watched_status(&mut self, status_hash: impl FnOnce() -> u64) -> bool {
+        let Some(written) = self.written_status_hash else {
+            return false;
         };
-        if let Some(next) = entry.next_repair {
-            let allowed = Instant::now() >= next;
-            return if allowed { 0 } else { REPAIR_LIMIT };
+        if written == status_hash() {
+            self.foreign_status_since = None;
+        } else {
+            self.foreign_status_since.get_or_insert_with(Instant::now);
         }
-        entry
-            .repairs
-            .retain(|at| at.elapsed() < Duration::from_secs(REPAIR_WINDOW_MINUTES * 60));
-        entry.repairs.len()
+        self.has_foreign_status()
+    }
+
+    /// Whether the watch shows another status than the one last written.
+    #[must_use]
+    pub fn has_foreign_status(&self) -> bool {
+        self.foreign_status_since.is_some()
+    }
+
+    /// Whether the watch has shown another status for `STATUS_WATCH_LAG` (10 s). True once for each difference.
+    pub fn take_foreign_status(&mut self) -> bool {
+        let since = self.foreign_status_since;
+        let is_long = since.is_some_and(|since| since.elapsed() >= STATUS_WATCH_LAG);
+        if is_long {
+            self.foreign_status_since = None;
+        }
+        is_long
+    }
+}
+
+/// What was observed of the target.
+impl History {
+    /// Stores what a pass observed of the object's target; `None` if it did not read the target.
+    pub fn record_observation(&mut self, observation: Option<Observation>) {
+        let now = Instant::now();
+        self.observation = observation.map(|observation| LastObservation {
+            observation,
+            observed_at: now,
+            confirmed_at: now,
+            stale: false,
+        });
+    }
+
+    /// The last observation, to compare it with what a scan has found.
+    pub fn observation(&mut self) -> Option<&mut LastObservation> {
+        self.observation.as_mut()
+    }
+
+    /// Whether the last pass read the target.
+    #[must_use]
+    pub fn has_observation(&self) -> bool {
+        self.observation.is_some()
+    }
+
+    /// Whether the target was a member of the group when it was last read, and no scan has found it changed since.
+    #[must_use]
+    pub fn is_member(&self) -> bool {
+        let last = self.observation.filter(|last| !last.stale);
+        let observation = last.map(|last| last.observation);
+        matches!(observation, Some(Observation::Present { member: true, .. }))
+    }
+
+    /// Whether a scan has found something else than the last pass.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        self.observation.is_some_and(|last| last.stale)
+    }
+
+    /// The observation of the target, if it was confirmed within `age` and is not marked stale.
+    #[must_use]
+    pub fn fresh_observation(&self, age: Duration) -> Option<Observation> {
+        let last = self.observation?;
+        (!last.stale && last.confirmed_at.elapsed() <= age).then_some(last.observation)
     }
 
     /// Stores the description of a target whose pass ended in a rate-limit wait; `None` clears it.
-    pub fn keep_pending_description(
-        &self,
-        uid: &ObjectUid,
-        description: Option<TargetDescription>,
-    ) {
-        let mut entries = self.lock();
-        match description {
-            Some(description) => {
-                entries.entry(uid.clone()).or_default().pending_description = Some(description);
-            }
-            None => {
-                if let Some(entry) = entries.get_mut(uid) {
-                    entry.pending_description = None;
-                }
-            }
+    pub fn keep_pending_description(&mut self, description: Option<TargetDescription>) {
+        if description.is_some() || self.rare.is_some() {
+            self.rare().pending_description = description;
         }
     }
 
     /// The description from the last pass, if that pass ended in a rate-limit wait.
-    pub fn pending_description(&self, uid: &ObjectUid) -> Option<TargetDescription> {
-        self.lock().get(uid)?.pending_description.clone()
+    #[must_use]
+    pub fn pending_description(&self) -> Option<TargetDescription> {
+        self.rare.as_ref()?.pending_description.clone()
+    }
+}
+
+/// What passes did.
+impl History {
+    /// Number of repairs in the last `REPAIR_WINDOW_MINUTES`, compared by the caller with `REPAIR_LIMIT`. In a repair loop:
+    /// 0 when the next repair is allowed (one per hour), else `REPAIR_LIMIT`.
+    pub fn repairs(&mut self) -> usize {
+        let Some(rare) = &mut self.rare else {
+            return 0;
+        };
+        if let Some(next) = rare.next_repair {
+            let allowed = Instant::now() >= next;
+            return if allowed { 0 } else { REPAIR_LIMIT };
+        }
+        rare.repairs
+            .retain(|at| at.elapsed() < Duration::from_secs(REPAIR_WINDOW_MINUTES * 60));
+        rare.repairs.len()
     }
 
     /// Whether a Join under the object's claim may have taken effect. True after a restart, because the history is empty
     /// then.
-    pub fn may_have_joined(&self, uid: &ObjectUid) -> bool {
-        !self.lock().get(uid).is_some_and(|entry| entry.never_joined)
+    #[must_use]
+    pub fn may_have_joined(&self) -> bool {
+        !self.rare.as_ref().is_some_and(|rare| rare.never_joined)
     }
 
     /// Records whether a Join under the current claim may have taken effect.
-    pub fn set_may_have_joined(&self, uid: &ObjectUid, may_have_joined: bool) {
-        let mut entries = self.lock();
-        match entries.get_mut(uid) {
-            Some(entry) => entry.never_joined = !may_have_joined,
-            None if may_have_joined => {}
-            None => entries.entry(uid.clone()).or_default().never_joined = true,
+    pub fn set_may_have_joined(&mut self, may_have_joined: bool) {
+        if self.may_have_joined() != may_have_joined {
+            self.rare().never_joined = !may_have_joined;
         }
     }
 
     /// Stores what the deletion of an object has made of its membership, for the status of an object that others keep.
-    pub fn keep_ending(&self, uid: &ObjectUid, ending: Ending) {
-        self.lock().entry(uid.clone()).or_default().ending = Some(ending);
+    pub fn keep_ending(&mut self, ending: Ending) {
+        self.rare().ending = Some(ending);
     }
 
     /// What the deletion has made of the membership, if the status does not say so yet.
-    pub fn ending(&self, uid: &ObjectUid) -> Option<Ending> {
-        self.lock().get(uid)?.ending
+    #[must_use]
+    pub fn ending(&self) -> Option<Ending> {
+        self.rare.as_ref()?.ending
     }
 
     /// Start of the current wait for the target, or `None` if `outcome` is not a wait. Falls back to `reported` (from the
     /// object's conditions) after a restart.
     pub fn waits_since(
-        &self,
-        uid: &ObjectUid,
+        &mut self,
         outcome: ReconcileOutcome,
         reported: impl FnOnce() -> Timestamp,
     ) -> Option<Timestamp> {
-        let mut entries = self.lock();
         let waits = matches!(
             outcome,
             ReconcileOutcome::Waiting | ReconcileOutcome::Failed(Class::Transitional)
         );
-        if !waits {
-            if let Some(entry) = entries.get_mut(uid) {
-                entry.waits_since = None;
-            }
-            return None;
+        if waits {
+            return Some(*self.rare().waits_since.get_or_insert_with(reported));
         }
-        let entry = entries.entry(uid.clone()).or_default();
-        Some(*entry.waits_since.get_or_insert_with(reported))
+        if let Some(rare) = &mut self.rare {
+            rare.waits_since = None;
+        }
+        None
     }
 
     /// Records a repair. In a repair loop it also starts the next wait of `LOOP_PERIOD`.
-    pub fn repaired(&self, uid: &ObjectUid) {
-        let mut entries = self.lock();
-        let entry = entries.entry(uid.clone()).or_default();
-        entry.repairs.push(Instant::now());
-        entry.drift_reported = false;
-        if entry.next_repair.is_some() {
-            entry.next_repair = Some(Instant::now() + LOOP_PERIOD);
+    pub fn repaired(&mut self) {
+        let rare = self.rare();
+        rare.repairs.push(Instant::now());
+        rare.drift_reported = false;
+        if rare.next_repair.is_some() {
+            rare.next_repair = Some(Instant::now() + LOOP_PERIOD);
         }
     }
 
     /// Records that the drift is reported. Returns whether this is the first report since the last repair.
-    pub fn first_report_of_drift(&self, uid: &ObjectUid) -> bool {
-        let mut entries = self.lock();
-        let entry = entries.entry(uid.clone()).or_default();
-        !std::mem::replace(&mut entry.drift_reported, true)
-    }
-
-    /// Whether a pass may still wait for the watch to show our own write: true for `WATCH_LAG` (5 s) from the first call
-    /// since the last finished pass.
-    pub fn within_watch_lag(&self, uid: &ObjectUid) -> bool {
-        let mut entries = self.lock();
-        let entry = entries.entry(uid.clone()).or_default();
-        let since = *entry.lagging_since.get_or_insert_with(Instant::now);
-        since.elapsed() < WATCH_LAG
+    pub fn first_report_of_drift(&mut self) -> bool {
+        !std::mem::replace(&mut self.rare().drift_reported, true)
     }
 
     /// Records that Leave was answered with 403. Returns whether the first 403 is at least `CLOUD_READ_LAG` (10 s) old. Only
     /// then does a read without the edge prove that it was removed: a younger read may lag behind our own Join.
-    pub fn leave_is_forbidden(&self, uid: &ObjectUid) -> bool {
-        let mut entries = self.lock();
-        let entry = entries.entry(uid.clone()).or_default();
-        let since = *entry.forbidden_since.get_or_insert_with(Instant::now);
+    pub fn leave_is_forbidden(&mut self) -> bool {
+        let since = *self.rare().forbidden_since.get_or_insert_with(Instant::now);
         since.elapsed() >= CLOUD_READ_LAG
     }
 
-    /// Counts a pass that failed to write to the API server. Returns the wait before the next try.
-    pub fn after_error(&self, uid: &ObjectUid) -> Duration {
-        let mut entries = self.lock();
-        let entry = entries.entry(uid.clone()).or_default();
-        entry.errors = entry.errors.saturating_add(1);
-        self.wait(entry.errors, Class::Transient)
+    /// Counts a pass that failed to write to the API server. Returns the wait before the next try; `clock` supplies its jitter.
+    pub fn after_error(&mut self, clock: &Clock) -> Duration {
+        let rare = self.rare();
+        rare.errors = rare.errors.saturating_add(1);
+        wait(rare.errors, Class::Transient, clock)
     }
 
-    /// Records how a pass ended. Returns when the object is requeued if nothing else enqueues it.
+    /// Records how a pass ended. Returns when the object is requeued if nothing else enqueues it; `clock` supplies the jitter.
     ///
-    /// Changes the entry of the object: clears the API server errors and the watch lag, and counts repeats of the same
-    /// `outcome`. An edge that has stayed in place leaves its repair loop. The entry is dropped when it holds nothing
-    /// useful, and at once for `Gone`.
+    /// Clears the API server errors and the watch lag, and counts repeats of the same `outcome`. An edge that has stayed in
+    /// place leaves its repair loop. What holds nothing useful is dropped.
     ///
     /// `failure` is the cloud's error, which may name the shortest wait (`x-acs-retry-after`). It counts up to the longest wait
     /// of the error's class.
     pub fn requeue_after(
-        &self,
-        uid: &ObjectUid,
+        &mut self,
         outcome: ReconcileOutcome,
         failure: Option<&Error>,
+        clock: &Clock,
     ) -> Action {
         if outcome == ReconcileOutcome::Gone {
-            self.forget(uid);
+            self.rare = None;
             return Action::await_change();
         }
-        let mut entries = self.lock();
-        let entry = entries.entry(uid.clone()).or_default();
-        entry.errors = 0;
-        entry.lagging_since = None;
-        // A pass that runs before the wait has ended does not lengthen the next wait.
-        let is_due = entry.due.is_none_or(|due| due <= Instant::now());
-        entry.repeats = match entry.last {
-            Some(last) if last == outcome && is_due => entry.repeats.saturating_add(1),
-            Some(last) if last == outcome => entry.repeats,
-            Some(_) | None => 1,
-        };
-        entry.last = Some(outcome);
+        let rare = self.rare();
+        rare.count(outcome);
         match outcome {
             ReconcileOutcome::Undecided
             | ReconcileOutcome::Gone
@@ -241,68 +325,61 @@ impl History {
             | ReconcileOutcome::Failed(Class::Throttled) => Action::await_change(),
             // The periodic scan requeues ready objects that change.
             ReconcileOutcome::Ready { .. } => {
-                entry.leave_loop();
-                entry.drift_reported = false;
-                if entry.is_of_no_use() {
-                    entries.remove(uid);
+                rare.leave_loop();
+                rare.drift_reported = false;
+                if rare.is_of_no_use() {
+                    self.rare = None;
                 }
                 Action::await_change()
             }
             ReconcileOutcome::WouldJoin | ReconcileOutcome::DriftReported => {
-                entry.leave_loop();
+                rare.leave_loop();
                 Action::await_change()
             }
             ReconcileOutcome::RepairLoop => {
-                let next = *entry
+                let next = *rare
                     .next_repair
                     .get_or_insert_with(|| Instant::now() + LOOP_PERIOD);
                 let wait = next.saturating_duration_since(Instant::now());
-                Action::requeue(wait + self.clock.jittered(Duration::from_secs(60), 0.9))
+                Action::requeue(wait + clock.jittered(Duration::from_secs(60), 0.9))
             }
-            ReconcileOutcome::Waiting => self.again(entry, Class::Transitional, failure),
+            ReconcileOutcome::Waiting => rare.again(Class::Transitional, failure, clock),
             ReconcileOutcome::Absent | ReconcileOutcome::AdoptionRefused => {
-                self.again(entry, Class::Absent, failure)
+                rare.again(Class::Absent, failure, clock)
             }
-            ReconcileOutcome::Failed(class) => self.again(entry, class, failure),
+            ReconcileOutcome::Failed(class) => rare.again(class, failure, clock),
         }
     }
 
-    fn again(&self, entry: &mut Rare, class: Class, failure: Option<&Error>) -> Action {
-        let asked = failure.and_then(Error::retry_after);
-        let asked = asked.map(|asked| self.a_little_after(asked.min(class.retry().cap)));
-        let wait = self.wait(entry.repeats, class);
-        let wait = asked.map_or(wait, |asked| wait.max(asked));
-        entry.due = Some(Instant::now() + wait);
-        Action::requeue(wait)
-    }
-
-    fn wait(&self, repeats: u32, class: Class) -> Duration {
-        let delay = class.retry().delay(repeats);
-        match class {
-            // Full jitter, but at least half the first wait: objects that failed together must not retry together.
-            Class::Transient => self.clock.within(class.retry().first / 2..delay),
-            Class::Done
-            | Class::Transitional
-            | Class::Throttled
-            | Class::Absent
-            | Class::Blocked
-            | Class::Invalid => self.clock.jittered(delay, 0.1),
-        }
-    }
-
-    /// Objects that were told the same time must not come back together.
-    fn a_little_after(&self, wait: Duration) -> Duration {
-        wait + self
-            .clock
-            .within(Duration::from_millis(50)..Duration::from_secs(2))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<ObjectUid, Rare>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
     }
 }
 
 impl Rare {
+    /// Counts a pass that ended like the one before, unless it ran before the wait between them had ended: then the next wait
+    /// stays as long.
+    fn count(&mut self, outcome: ReconcileOutcome) {
+        self.errors = 0;
+        self.lagging_since = None;
+        let is_due = self.due.is_none_or(|due| due <= Instant::now());
+        self.repeats = match self.last {
+            Some(last) if last == outcome && is_due => self.repeats.saturating_add(1),
+            Some(last) if last == outcome => self.repeats,
+            Some(_) | None => 1,
+        };
+        self.last = Some(outcome);
+    }
+
+    fn again(&mut self, class: Class, failure: Option<&Error>, clock: &Clock) -> Action {
+        let asked = failure.and_then(Error::retry_after);
+        let asked = asked.map(|asked| a_little_after(asked.min(class.retry().cap), clock));
+        let wait = wait(self.repeats, class, clock);
+        let wait = asked.map_or(wait, |asked| wait.max(asked));
+        self.due = Some(Instant::now() + wait);
+        Action::requeue(wait)
+    }
+
     /// Ends the repair loop if the edge has stayed for `LOOP_PERIOD` since its last repair.
     fn leave_loop(&mut self) {
         if self.next_repair.is_some_and(|next| next <= Instant::now()) {
@@ -311,7 +388,7 @@ impl Rare {
         }
     }
 
-    /// Whether the entry of a ready object can be dropped. Most objects need no entry.
+    /// Whether this part of a ready object can be dropped.
     fn is_of_no_use(&self) -> bool {
         self.repairs.is_empty()
             && self.next_repair.is_none()
@@ -320,131 +397,137 @@ impl Rare {
     }
 }
 
+fn wait(repeats: u32, class: Class, clock: &Clock) -> Duration {
+    let delay = class.retry().delay(repeats);
+    match class {
+        // Full jitter, but at least half the first wait: objects that failed together must not retry together.
+        Class::Transient => clock.within(class.retry().first / 2..delay),
+        Class::Done
+        | Class::Transitional
+        | Class::Throttled
+        | Class::Absent
+        | Class::Blocked
+        | Class::Invalid => clock.jittered(delay, 0.1),
+    }
+}
+
+/// Objects that were told the same time must not come back together.
+fn a_little_after(wait: Duration, clock: &Clock) -> Duration {
+    wait + clock.within(Duration::from_millis(50)..Duration::from_secs(2))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn uid(text: &str) -> ObjectUid {
-        text.into()
-    }
-
     #[tokio::test(start_paused = true)]
     async fn repairs_count_for_half_an_hour() {
-        let history = History::default();
-        history.repaired(&uid("a"));
-        history.repaired(&uid("a"));
-        assert_eq!(history.repairs(&uid("a")), 2);
+        let mut history = History::default();
+        history.repaired();
+        history.repaired();
+        assert_eq!(history.repairs(), 2);
         tokio::time::advance(Duration::from_secs(31 * 60)).await;
-        assert_eq!(history.repairs(&uid("a")), 0);
+        assert_eq!(history.repairs(), 0);
     }
 
     #[tokio::test(start_paused = true)]
     async fn repair_loop_allows_one_repair_per_hour() {
-        let history = History::default();
+        let mut history = History::default();
         for _ in 0..REPAIR_LIMIT {
-            history.repaired(&uid("a"));
+            history.repaired();
         }
-        assert_eq!(history.repairs(&uid("a")), REPAIR_LIMIT);
-        let _ = history.requeue_after(&uid("a"), ReconcileOutcome::RepairLoop, None);
+        assert_eq!(history.repairs(), REPAIR_LIMIT);
+        let _ = history.requeue_after(ReconcileOutcome::RepairLoop, None, &Clock::default());
         tokio::time::advance(Duration::from_secs(59 * 60)).await;
         assert_eq!(
-            history.repairs(&uid("a")),
+            history.repairs(),
             REPAIR_LIMIT,
             "the window alone does not end the loop"
         );
         tokio::time::advance(Duration::from_secs(2 * 60)).await;
-        assert_eq!(history.repairs(&uid("a")), 0);
-        history.repaired(&uid("a"));
-        assert_eq!(history.repairs(&uid("a")), REPAIR_LIMIT);
+        assert_eq!(history.repairs(), 0);
+        history.repaired();
+        assert_eq!(history.repairs(), REPAIR_LIMIT);
     }
 
     #[tokio::test(start_paused = true)]
     async fn wait_for_the_watch_is_limited() {
-        let history = History::default();
-        assert!(history.within_watch_lag(&uid("a")));
+        let mut history = History::default();
+        assert!(history.await_watch());
         tokio::time::advance(WATCH_LAG).await;
-        assert!(!history.within_watch_lag(&uid("a")));
+        assert!(!history.await_watch());
     }
 
     #[tokio::test(start_paused = true)]
     async fn repair_counts_until_its_window_ends() {
-        let history = History::default();
-        history.repaired(&uid("a"));
+        let mut history = History::default();
+        history.repaired();
         tokio::time::advance(Duration::from_secs(REPAIR_WINDOW_MINUTES * 60 - 1)).await;
-        assert_eq!(history.repairs(&uid("a")), 1);
+        assert_eq!(history.repairs(), 1);
         tokio::time::advance(Duration::from_secs(1)).await;
-        assert_eq!(history.repairs(&uid("a")), 0);
+        assert_eq!(history.repairs(), 0);
     }
 
     #[tokio::test(start_paused = true)]
     async fn edge_stable_for_a_period_ends_its_repair_loop() {
         let ready = ReconcileOutcome::WouldJoin;
-        let history = History::default();
+        let mut history = History::default();
         for _ in 0..REPAIR_LIMIT {
-            history.repaired(&uid("a"));
+            history.repaired();
         }
-        let _ = history.requeue_after(&uid("a"), ReconcileOutcome::RepairLoop, None);
-        let _ = history.requeue_after(&uid("a"), ready, None);
-        assert_eq!(
-            history.repairs(&uid("a")),
-            REPAIR_LIMIT,
-            "it has not stayed yet"
-        );
+        let _ = history.requeue_after(ReconcileOutcome::RepairLoop, None, &Clock::default());
+        let _ = history.requeue_after(ready, None, &Clock::default());
+        assert_eq!(history.repairs(), REPAIR_LIMIT, "it has not stayed yet");
         tokio::time::advance(LOOP_PERIOD).await;
-        history.repaired(&uid("a"));
+        history.repaired();
         tokio::time::advance(LOOP_PERIOD).await;
-        let _ = history.requeue_after(&uid("a"), ready, None);
-        history.repaired(&uid("a"));
-        assert_eq!(history.repairs(&uid("a")), 1);
+        let _ = history.requeue_after(ready, None, &Clock::default());
+        history.repaired();
+        assert_eq!(history.repairs(), 1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn forbidden_leave_counts_after_the_read_lag() {
-        let history = History::default();
-        assert!(!history.leave_is_forbidden(&uid("a")));
+        let mut history = History::default();
+        assert!(!history.leave_is_forbidden());
         tokio::time::advance(
             CLOUD_READ_LAG
                 .checked_sub(Duration::from_millis(1))
                 .unwrap(),
         )
         .await;
-        assert!(!history.leave_is_forbidden(&uid("a")));
+        assert!(!history.leave_is_forbidden());
         tokio::time::advance(Duration::from_millis(1)).await;
-        assert!(history.leave_is_forbidden(&uid("a")));
+        assert!(history.leave_is_forbidden());
     }
 
     #[tokio::test(start_paused = true)]
     async fn drift_is_reported_once_until_repaired() {
-        let history = History::default();
-        assert!(history.first_report_of_drift(&uid("a")));
-        assert!(!history.first_report_of_drift(&uid("a")));
-        history.repaired(&uid("a"));
-        assert!(history.first_report_of_drift(&uid("a")));
+        let mut history = History::default();
+        assert!(history.first_report_of_drift());
+        assert!(!history.first_report_of_drift());
+        history.repaired();
+        assert!(history.first_report_of_drift());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn only_deleted_objects_are_forgotten() {
-        let history = History::default();
-        history.repaired(&uid("a"));
-        history.repaired(&uid("b"));
-        let _ = history.requeue_after(&uid("a"), ReconcileOutcome::Gone, None);
-        let _ = history.requeue_after(&uid("b"), ReconcileOutcome::Suspended, None);
-        assert_eq!(
-            (history.repairs(&uid("a")), history.repairs(&uid("b"))),
-            (0, 1)
-        );
-        history.forget(&uid("b"));
-        assert_eq!(history.repairs(&uid("b")), 0);
+    async fn only_a_deleted_object_is_forgotten() {
+        let (mut a, mut b) = (History::default(), History::default());
+        a.repaired();
+        b.repaired();
+        let _ = a.requeue_after(ReconcileOutcome::Gone, None, &Clock::default());
+        let _ = b.requeue_after(ReconcileOutcome::Suspended, None, &Clock::default());
+        assert_eq!((a.repairs(), b.repairs()), (0, 1));
     }
 
     #[tokio::test(start_paused = true)]
     async fn backoff_grows_and_resets_with_another_failure() {
-        let history = History::default();
+        let mut history = History::default();
         let failed = ReconcileOutcome::Failed(Class::Blocked);
-        let wait = |outcome| {
-            let _ = history.requeue_after(&uid("a"), outcome, None);
-            let repeats = history.lock()[&uid("a")].repeats;
-            history.wait(repeats, Class::Blocked)
+        let mut wait = |outcome| {
+            let _ = history.requeue_after(outcome, None, &Clock::default());
+            let repeats = history.rare().repeats;
+            super::wait(repeats, Class::Blocked, &Clock::default())
         };
         let retry = Class::Blocked.retry();
         let about = |wait: Duration, minimum: Duration| {
@@ -464,10 +547,9 @@ mod tests {
 
     #[test]
     fn transient_retries_are_spread_up_to_the_cap() {
-        let history = History::default();
         let retry = Class::Transient.retry();
         let waits: Vec<Duration> = (0..1_000)
-            .map(|_| history.wait(20, Class::Transient))
+            .map(|_| wait(20, Class::Transient, &Clock::default()))
             .collect();
         let (first, last) = (waits.iter().min().unwrap(), waits.iter().max().unwrap());
         assert!(*first >= retry.first / 2 && *first < retry.cap / 10);
@@ -476,32 +558,31 @@ mod tests {
 
     #[test]
     fn never_joined_holds_until_a_join_may_have_succeeded() {
-        let history = History::default();
-        history.set_may_have_joined(&uid("a"), true);
-        assert!(history.may_have_joined(&uid("a")), "unknown counts as yes");
-        history.set_may_have_joined(&uid("a"), false);
-        assert!(!history.may_have_joined(&uid("a")) && history.may_have_joined(&uid("b")));
-        history.set_may_have_joined(&uid("a"), true);
-        assert!(history.may_have_joined(&uid("a")));
+        let mut history = History::default();
+        history.set_may_have_joined(true);
+        assert!(history.may_have_joined(), "unknown counts as yes");
+        history.set_may_have_joined(false);
+        assert!(!history.may_have_joined());
+        history.set_may_have_joined(true);
+        assert!(history.may_have_joined());
     }
 
     #[tokio::test(start_paused = true)]
     async fn api_server_errors_back_off_until_a_success() {
-        let history = History::default();
+        let mut history = History::default();
         let retry = Class::Transient.retry();
-        assert!(history.after_error(&uid("a")) <= retry.first.mul_f64(1.5));
+        assert!(history.after_error(&Clock::default()) <= retry.first.mul_f64(1.5));
         for _ in 0..20 {
-            assert!(history.after_error(&uid("a")) > Duration::ZERO);
+            assert!(history.after_error(&Clock::default()) > Duration::ZERO);
         }
-        let waits = (0..100).map(|_| history.after_error(&uid("a")));
+        let waits = (0..100).map(|_| history.after_error(&Clock::default()));
         assert!(waits.max().unwrap() >= retry.cap.mul_f64(0.5));
-        let _ = history.requeue_after(&uid("a"), ReconcileOutcome::Suspended, None);
-        assert!(history.after_error(&uid("a")) <= retry.first.mul_f64(1.5));
+        let _ = history.requeue_after(ReconcileOutcome::Suspended, None, &Clock::default());
+        assert!(history.after_error(&Clock::default()) <= retry.first.mul_f64(1.5));
     }
 
     #[tokio::test(start_paused = true)]
     async fn cloud_names_the_shortest_wait_after_any_error() {
-        let history = History::default();
         let unavailable = |retry_after| {
             let action = crate::ecs::Action::JoinSecurityGroup;
             Error::Api(crate::ecs::ApiError {
@@ -517,10 +598,10 @@ mod tests {
             (Some(seconds(40)), seconds(40), seconds(42)),
             (Some(seconds(3_600)), cap, cap + seconds(2)),
         ] {
-            history.forget(&uid("a"));
+            let mut history = History::default();
             let error = unavailable(asked);
-            let _ = history.requeue_after(&uid("a"), outcome, Some(&error));
-            let due = history.lock()[&uid("a")].due.unwrap();
+            let _ = history.requeue_after(outcome, Some(&error), &Clock::default());
+            let due = history.rare().due.unwrap();
             let wait = due.duration_since(Instant::now());
             assert!((least..=most).contains(&wait), "{asked:?}: {wait:?}");
         }
@@ -528,7 +609,7 @@ mod tests {
 
     #[test]
     fn pending_description_is_kept_until_cleared() {
-        let history = History::default();
+        let mut history = History::default();
         let seen = TargetDescription {
             state: crate::ecs::TargetState::Running,
             vpc_id: None,
@@ -536,12 +617,9 @@ mod tests {
             security_group_ids: std::collections::BTreeSet::new(),
             service_managed: false,
         };
-        history.keep_pending_description(&uid("a"), Some(seen));
-        assert!(
-            history.pending_description(&uid("a")).is_some()
-                && history.pending_description(&uid("b")).is_none()
-        );
-        history.keep_pending_description(&uid("a"), None);
-        assert!(history.pending_description(&uid("a")).is_none());
+        history.keep_pending_description(Some(seen));
+        assert!(history.pending_description().is_some());
+        history.keep_pending_description(None);
+        assert!(history.pending_description().is_none());
     }
 }

@@ -9,15 +9,15 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use crate::account::directory::Change;
 
 use super::context::Context;
-use super::index::Edges;
 use super::queue::ReconcileQueue;
+use super::table::ObjectTable;
 
-/// Once per second until dropped: evicts the expired accounts of the directory, and enqueues objects with a stale status.
+/// Once per second until dropped: evicts the expired accounts of the directory, and enqueues objects with a foreign status.
 pub async fn run(context: Arc<Context>) {
     loop {
         context.telemetry.went_on("housekeeping");
         context.directory.evict_expired();
-        for object in context.edges.stale_statuses() {
+        for object in context.table.foreign_statuses() {
             context.queue.enqueue(&object);
         }
         tokio::time::sleep(PERIOD).await;
@@ -28,15 +28,15 @@ const PERIOD: Duration = Duration::from_secs(1);
 
 /// Enqueues the objects that each change concerns, until all senders are dropped.
 pub async fn follow_accounts(
-    edges: Arc<Edges>,
+    table: Arc<ObjectTable>,
     queue: ReconcileQueue,
     mut changes: UnboundedReceiver<Change>,
 ) {
     while let Some(change) = changes.recv().await {
         let concerned = match change {
-            Change::Account(key) => edges.of_account(&key),
-            Change::Key(key) => edges.unsettled_of_account(&key),
-            Change::NamespaceLabels(namespace) => edges.in_namespace(&namespace),
+            Change::Account(key) => table.of_account(&key),
+            Change::Key(key) => table.unsettled_of_account(&key),
+            Change::NamespaceLabels(namespace) => table.in_namespace(&namespace),
         };
         for object in concerned {
             queue.enqueue(&object);

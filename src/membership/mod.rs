@@ -15,7 +15,6 @@ mod controller;
 pub mod decide;
 mod history;
 pub mod housekeeping;
-pub mod index;
 pub mod object;
 pub mod observation;
 pub mod observe;
@@ -23,6 +22,7 @@ mod pass;
 pub mod queue;
 pub mod scan;
 pub mod status;
+pub mod table;
 
 pub use self::context::Context;
 pub use self::controller::run;

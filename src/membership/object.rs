@@ -1,5 +1,6 @@
 //! What an object says: the edge and the account that its spec names, and the claim in its annotations. Pure.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt as _;
 
 use crate::account::key::AccountKey;
@@ -100,15 +101,14 @@ impl Claim {
     }
 }
 
-/// The version of an object as a number, for comparison; 0 if absent or not a number. 0 is also the version of an unknown
-/// object in the index.
+/// The version of an object as a number, for comparison; 0 if absent or not a number.
 ///
 /// Comparing versions is part of the API's contract since Kubernetes 1.35 (KEP-5504). Older servers give no such guarantee,
 /// but their versions are etcd revisions, which only grow.
 #[must_use]
-pub fn resource_version(object: &SecurityGroupMembership) -> u64 {
-    object
-        .resource_version()
+pub fn version_of(metadata: &ObjectMeta) -> u64 {
+    let version = metadata.resource_version.as_deref();
+    version
         .and_then(|version| version.parse().ok())
         .unwrap_or_default()
 }

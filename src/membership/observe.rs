@@ -14,9 +14,9 @@ use crate::kubernetes::{self, ObjectUid};
 use super::admission::Slot;
 use super::context::Context;
 use super::decide::{self, AccessView, Attempt, Desired, Observed, Sharing, Step};
-use super::index::Record;
 use super::object::{Claim, Object, account_key};
 use super::observation::Observation;
+use super::table::ObjectView;
 
 use kube::ResourceExt as _;
 
@@ -36,7 +36,7 @@ pub struct Pass {
     /// The problem with the account, for users; empty if there is none.
     pub account_problem: String,
     /// The other live objects on this edge, oldest first.
-    pub others: Vec<Record>,
+    pub others: Vec<ObjectView>,
     /// The target as last described.
     pub description: Option<TargetDescription>,
     /// Value of the annotation `reconcile-requested-at` when the pass began.
@@ -89,7 +89,7 @@ impl Pass {
         let namespace = object.namespace().unwrap_or_default();
         let uid = ObjectUid::of(object).unwrap_or_default();
         let desired = desired(object);
-        let claim = context.edges.claim(object);
+        let claim = context.table.claim(object);
         let request = AccessRequest {
             account: &account_key(&object.spec, &namespace),
             namespace: &namespace,
@@ -110,7 +110,7 @@ impl Pass {
             account: access_view,
             claim: claim.map(|claim| decide::ClaimView {
                 origin: claim.origin,
-                untested: claim.origin == Origin::Joined && !context.history.may_have_joined(&uid),
+                untested: claim.origin == Origin::Joined && !context.table.may_have_joined(&uid),
             }),
             target: decide::TargetView::Unread,
             sharing: sharing(&others),
@@ -254,11 +254,13 @@ impl Pass {
     /// enough for a Join under a claim: its answer tells whether the target is a member by now.
     fn pending_description(&self, context: &Context) -> Option<TargetDescription> {
         let uid = ObjectUid::of(self.object())?;
-        let description = context.history.pending_description(&uid)?;
+        let (description, fresh) = context.table.history(&uid, |history| {
+            let fresh = history.fresh_observation(OBSERVATION_AGE);
+            Some((history.pending_description()?, fresh))
+        })??;
         let member = |seen: &TargetDescription| seen.security_group_ids.contains(&self.edge.group);
         let observation = Observation::of(Some(&description), member);
-        (context.edges.fresh_observation(&uid, OBSERVATION_AGE) == Some(observation))
-            .then_some(description)
+        (fresh == Some(observation)).then_some(description)
     }
 
     /// Stores a failed call for the status. Returns its class. A throttled object waits for its next call. A wrong clock is
@@ -314,7 +316,7 @@ fn access_view(access: &Access) -> AccessView {
     }
 }
 
-fn sharing(others: &[Record]) -> Sharing {
+fn sharing(others: &[ObjectView]) -> Sharing {
     let mut claims = others.iter().filter_map(|other| other.claim.as_ref());
     Sharing {
         others: !others.is_empty(),
@@ -330,22 +332,24 @@ fn co_owners(
     edge: &Edge,
     own_uid: Option<&AccountUid>,
     context: &Context,
-) -> Vec<Record> {
+) -> Vec<ObjectView> {
     let Some(own_uid) = own_uid else {
         return Vec::new();
     };
     let mut others = context
-        .edges
+        .table
         .others(edge, &ObjectUid::of(object).unwrap_or_default());
     others.retain(|other| {
         let account_uid = match &other.claim {
             Some(claim) => claim
                 .account_uid
                 .clone()
-                .or_else(|| context.directory.uid(&other.account)),
-            None => context
-                .directory
-                .granted_uid(&other.account, &other.namespace, &edge.group),
+                .or_else(|| context.directory.uid(other.account()?)),
+            None => other.account().and_then(|account| {
+                context
+                    .directory
+                    .granted_uid(account, &other.namespace, &edge.group)
+            }),
         };
         other.managed && !other.deleting && account_uid.as_ref() == Some(own_uid)
     });

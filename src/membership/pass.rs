@@ -22,6 +22,7 @@ use super::act::ActError;
 use super::admission::Slot;
 use super::context::Context;
 use super::decide::{Attempt, ReconcileOutcome, Step, TargetView, decide};
+use super::history::History;
 use super::object::Object;
 use super::observation::Observation;
 use super::observe::Pass;
@@ -38,7 +39,8 @@ pub(super) async fn run(
     context: &Context,
 ) -> Result<Action, ActError> {
     let uid = ObjectUid::of(&*object).unwrap_or_default();
-    let repairs = context.history.repairs(&uid);
+    let repairs = context.table.history(&uid, History::repairs);
+    let repairs = repairs.unwrap_or_default();
     let Some(mut pass) = Pass::begin(object, edge, slot, repairs, context) else {
         return Ok(Action::await_change());
     };
@@ -55,6 +57,8 @@ pub(super) async fn run(
     let previous = pass.object().status.clone().unwrap_or_default();
     let now = context.clock.now();
     let account_uid = pass.known_account_uid();
+    let ending = context.table.history(&uid, |history| history.ending());
+    let ending = ending.flatten();
     let input = StatusInput {
         edge: &pass.edge,
         outcome,
@@ -63,13 +67,16 @@ pub(super) async fn run(
         description: pass.description.as_ref(),
         failure: pass.failure.as_ref(),
         account_problem: &pass.account_problem,
-        waits_since: context.history.waits_since(&uid, outcome, || {
-            status::waits_since(&previous).unwrap_or(now)
-        }),
+        waits_since: context
+            .table
+            .history(&uid, |history| {
+                history.waits_since(outcome, || status::waits_since(&previous).unwrap_or(now))
+            })
+            .flatten(),
         held_for: pass.slot.held_for(),
         account_uid: account_uid.as_ref(),
         reconcile_requested_at: pass.reconcile_requested_at.as_deref(),
-        held: context.history.ending(&uid).map(|ending| Held {
+        held: ending.map(|ending| Held {
             ending,
             finalizers: pass.object().finalizers(),
         }),
@@ -90,26 +97,25 @@ pub(super) async fn run(
             .and_then(|next| status::event_for(&previous, next, outcome)),
     };
     // Before the write: the watch may show the status before the answer arrives.
-    let written = next.as_ref().or(pass.object().status.as_ref());
+    let written = status_hash(next.as_ref().or(pass.object().status.as_ref()));
     context
-        .edges
-        .record_written_status(&uid, status_hash(written));
+        .table
+        .history(&uid, |history| history.record_written_status(written));
     if let Some(next) = &next {
         write_status(&pass.object().metadata, next, context).await?;
     }
-    context
-        .edges
-        .record_observation(&uid, observation_of(&pass, outcome));
-    let is_held_back = pass.held_back && pass.failure.is_none();
-    context
-        .history
-        .keep_pending_description(&uid, pass.description.take().filter(|_| is_held_back));
     if let Some(event) = event {
         context.events.publish(pass.object(), event);
     }
-    Ok(context
-        .history
-        .requeue_after(&uid, outcome, pass.failure.as_ref()))
+    let is_held_back = pass.held_back && pass.failure.is_none();
+    let observation = observation_of(&pass, outcome);
+    let description = pass.description.take().filter(|_| is_held_back);
+    let requeue = context.table.history(&uid, |history| {
+        history.record_observation(observation);
+        history.keep_pending_description(description);
+        history.requeue_after(outcome, pass.failure.as_ref(), &context.clock)
+    });
+    Ok(requeue.unwrap_or_else(Action::await_change))
 }
 
 /// A hash that differs for different statuses. The conditions of other controllers do not count.
@@ -151,7 +157,7 @@ async fn run_steps(
     for _ in 0..STEPS {
         // The watch may have reported the object deleted while this pass waited for an answer. This pass must then neither hand
         // its edge on nor remove it.
-        if context.edges.known_version(uid) == 0 {
+        if context.table.known_version(uid).is_none() {
             return Err(ActError::ObjectGone);
         }
         let step = decide(&pass.desired, &pass.observed);
@@ -181,7 +187,9 @@ async fn run_steps(
                 };
                 // Kept until the status is written: a pass that meets a conflict there does not release again.
                 if pass.desired.deleting && !pass.object().finalizers().is_empty() {
-                    context.history.keep_ending(uid, ending);
+                    context
+                        .table
+                        .history(uid, |history| history.keep_ending(ending));
                 }
                 if let Some(event) = ending.event(&pass.edge) {
                     context.events.publish(pass.object(), event);
@@ -211,7 +219,7 @@ fn report_drift(pass: &Pass, uid: &ObjectUid, context: &Context) {
         | Attempt::OwnershipTransferred
         | Attempt::Released => return,
     }
-    if context.history.first_report_of_drift(uid) {
+    if context.table.history(uid, History::first_report_of_drift) == Some(true) {
         let event = EventRecord {
             reason: reason::DRIFT_DETECTED.to_owned(),
             warning: true,
@@ -224,7 +232,7 @@ fn report_drift(pass: &Pass, uid: &ObjectUid, context: &Context) {
         context.events.publish(pass.object(), event);
     }
     if pass.observed.attempt == Attempt::Joined {
-        context.history.repaired(uid);
+        context.table.history(uid, History::repaired);
     }
 }
 
@@ -298,7 +306,7 @@ async fn write_status(
     let api: Api<Object> = Api::namespaced(context.client.clone(), &namespace);
     match context.writer.apply_status(&api, metadata, status).await {
         Ok(Watched(Ok(written))) => {
-            context.edges.written(&written);
+            context.table.written(&written);
             Ok(())
         }
         Ok(Watched(Err(_))) => Ok(()),

@@ -15,7 +15,7 @@ use crate::ecs::{Class, Error, MAX_IDS_PER_CALL, Region, Target};
 use crate::kubernetes::LogDeduper;
 
 use super::context::Context;
-use super::index::Edges;
+use super::table::ObjectTable;
 
 /// How often accounts and regions that appeared or disappeared are looked up.
 const FOLLOW_PERIOD: Duration = Duration::from_secs(1);
@@ -37,14 +37,14 @@ impl Tasks {
     /// Aborts the scans of accounts and regions without objects, and starts the missing ones.
     fn follow(&mut self, context: &Arc<Context>, period: Duration) {
         self.0.retain(|account_region, task| {
-            let keep = context.edges.has_account_region(account_region);
+            let keep = context.table.has_account_region(account_region);
             if !keep {
                 task.abort();
             }
             keep
         });
         let new = context
-            .edges
+            .table
             .new_account_regions(|known| self.0.contains_key(known));
         for account_region in new {
             let scan = scan_account_region(Arc::clone(context), account_region.clone(), period);
@@ -74,12 +74,12 @@ async fn scan_account_region(
     let mut after: Option<Target> = None;
     loop {
         let started = Instant::now();
-        let (batch, total) = next_batch(&context.edges, &account_region, after.as_ref());
+        let (batch, total) = next_batch(&context.table, &account_region, after.as_ref());
         after = batch.last().cloned();
         let pause =
             period / u32::try_from(total.div_ceil(MAX_IDS_PER_CALL).max(1)).unwrap_or(u32::MAX);
         // Skip targets that no pass has described (no grant, paused, malformed ID): one bad ID fails the whole batch.
-        let batch = context.edges.seen(&account_region, &batch);
+        let batch = context.table.seen(&account_region, &batch);
         if !batch.is_empty() {
             scan_batch(&context, &account_region, &batch).await;
         }
@@ -90,13 +90,13 @@ async fn scan_account_region(
 /// The batch after `after`, or the first one after the last, and the total number of targets. Wraps without an empty batch
 /// in between, which would take a pause of its own: 100 targets would then be scanned only every other period.
 fn next_batch(
-    edges: &Edges,
+    table: &ObjectTable,
     account_region: &AccountRegion,
     after: Option<&Target>,
 ) -> (Vec<Target>, usize) {
-    let (batch, total) = edges.targets_after(account_region, after, MAX_IDS_PER_CALL);
+    let (batch, total) = table.targets_after(account_region, after, MAX_IDS_PER_CALL);
     if batch.is_empty() && after.is_some() {
-        return edges.targets_after(account_region, None, MAX_IDS_PER_CALL);
+        return table.targets_after(account_region, None, MAX_IDS_PER_CALL);
     }
     (batch, total)
 }
@@ -117,7 +117,7 @@ async fn scan_batch(context: &Context, account_region: &AccountRegion, batch: &[
             // One malformed ID may have failed the batch. The passes read each target alone and find it; later scans skip
             // it.
             Err(CallError::Failed(error)) if error.may_be_one_bad_id() => {
-                for object in context.edges.mark_stale(account_region, batch) {
+                for object in context.table.mark_stale(account_region, batch) {
                     context.queue.enqueue(&object);
                 }
                 return;
@@ -128,7 +128,7 @@ async fn scan_batch(context: &Context, account_region: &AccountRegion, batch: &[
             }
         }
     };
-    for object in context.edges.changed(account_region, batch, &found) {
+    for object in context.table.changed(account_region, batch, &found) {
         context.queue.enqueue(&object);
     }
 }

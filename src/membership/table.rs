@@ -1,0 +1,603 @@
+//! All objects: one row per object, found by UID, by edge and by account. In memory only: no I/O, no decisions.
+//!
+//! A row has two parts. Its [`ObjectView`] is what the object says, and could be rebuilt from the API server at any time. Its
+//! [`History`] is what this process did and observed, and is lost with the process. Both go with the object.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use kube::runtime::reflector::ObjectRef;
+use smallvec::SmallVec;
+
+use crate::account::key::{AccountKey, AccountRegion};
+use crate::api::SecurityGroupMembership;
+use crate::api::membership::ManagementPolicy;
+use crate::ecs::{AccountUid, Edge, Region, SecurityGroupId, Target, TargetDescription};
+use crate::kubernetes::ObjectUid;
+
+use super::history::{History, LastObservation};
+use super::object::{Claim, account_key, version_of};
+use super::observation::Observation;
+
+/// What an object says, as far as the passes of other objects need it.
+#[derive(Clone, Debug)]
+pub struct ObjectView {
+    /// UID of the object.
+    pub uid: ObjectUid,
+    /// Namespace of the object.
+    pub namespace: Arc<str>,
+    name: Box<str>,
+    /// What the spec names; `None` if the object was never readable, or names no valid edge.
+    names: Option<Names>,
+    /// The object's claim, as of `resource_version`.
+    pub claim: Option<Claim>,
+    /// Whether the operator may write to the cloud for this object (`managementPolicy: Manage`).
+    pub managed: bool,
+    /// Whether the object is being deleted.
+    pub deleting: bool,
+    /// When the object was created, in seconds since 1970.
+    created: i64,
+    /// Version of the object that this view was read from, or that our last write returned.
+    pub resource_version: u64,
+}
+
+/// The edge and the account that a spec names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Names {
+    edge: Edge,
+    account: Arc<AccountKey>,
+}
+
+impl ObjectView {
+    /// The view of a readable object; `None` if its spec names no valid edge.
+    fn of(object: &SecurityGroupMembership) -> Option<Self> {
+        let view = Self::of_metadata(&object.metadata)?;
+        let names = Names {
+            edge: Edge::try_from(&object.spec).ok()?,
+            account: Arc::new(account_key(&object.spec, &view.namespace)),
+        };
+        Some(Self {
+            names: Some(names),
+            claim: Claim::of(object),
+            managed: object.spec.management_policy == ManagementPolicy::Manage,
+            ..view
+        })
+    }
+
+    /// The view of an object of which only the metadata can be read.
+    fn of_metadata(metadata: &ObjectMeta) -> Option<Self> {
+        let created = metadata.creation_timestamp.as_ref();
+        Some(Self {
+            uid: metadata.uid.as_deref()?.into(),
+            namespace: metadata.namespace.as_deref().unwrap_or_default().into(),
+            name: metadata.name.as_deref()?.into(),
+            names: None,
+            claim: None,
+            managed: false,
+            deleting: metadata.deletion_timestamp.is_some(),
+            created: created.map_or(0, |time| time.0.as_second()),
+            resource_version: version_of(metadata),
+        })
+    }
+
+    /// The account that the spec names.
+    #[must_use]
+    pub fn account(&self) -> Option<&AccountKey> {
+        self.names.as_ref().map(|names| &*names.account)
+    }
+
+    /// Whether the object carries a claim of the cloud account with this UID.
+    #[must_use]
+    pub fn is_claimed_with(&self, account_uid: Option<&AccountUid>) -> bool {
+        account_uid.is_some() && self.claimed_account() == account_uid
+    }
+
+    fn claimed_account(&self) -> Option<&AccountUid> {
+        self.claim.as_ref()?.account_uid.as_ref()
+    }
+
+    /// The part of the view that decides whether siblings must be requeued.
+    fn hold(&self) -> Hold {
+        Hold {
+            managed: self.managed,
+            claimed: self.claim.is_some(),
+        }
+    }
+
+    /// Namespace and name.
+    #[must_use]
+    pub fn reference(&self) -> ObjectRef<SecurityGroupMembership> {
+        ObjectRef::new(&self.name).within(&self.namespace)
+    }
+
+    /// Sort key for age: creation second, then UID.
+    #[must_use]
+    pub fn age(&self) -> (i64, &ObjectUid) {
+        (self.created, &self.uid)
+    }
+}
+
+/// Whether an object may write to the cloud, and whether it carries a claim.
+struct Hold {
+    managed: bool,
+    claimed: bool,
+}
+
+#[derive(Debug)]
+struct Row {
+    says: ObjectView,
+    history: History,
+}
+
+/// All objects by UID, by edge and by account.
+#[derive(Debug, Default)]
+pub struct ObjectTable {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    rows: HashMap<ObjectUid, Row>,
+    by_edge: HashMap<Edge, Uids>,
+    by_account: HashMap<Arc<AccountKey>, HashMap<Region, BTreeMap<Target, Uids>>>,
+    /// Whether any row may have a status in the watch that is not ours.
+    has_foreign_status: bool,
+}
+
+/// Mostly one UID: few objects share an edge or a target.
+type Uids = SmallVec<[ObjectUid; 1]>;
+
+impl ObjectTable {
+    /// Inserts or updates an object from the watch. Returns the objects to requeue. A view older than the stored one
+    /// is ignored.
+    pub fn insert(
+        &self,
+        object: &SecurityGroupMembership,
+    ) -> Vec<ObjectRef<SecurityGroupMembership>> {
+        let Some(view) = ObjectView::of(object) else {
+            self.insert_unreadable(&object.metadata);
+            return Vec::new();
+        };
+        let uid = view.uid.clone();
+        let mut inner = self.lock();
+        let before = inner.rows.get(&uid).map(|row| row.says.hold());
+        if let Some(new) = inner.renew(view) {
+            inner.add(new, History::default());
+        }
+        let Some(Row { says, .. }) = inner.rows.get(&uid) else {
+            return Vec::new();
+        };
+        let Some(before) = before else {
+            // A sibling that is being deleted may have been waiting for a successor.
+            return inner.siblings(&uid, |other| other.deleting);
+        };
+        let lost = !says.deleting && before.claimed && says.claim.is_none();
+        if !lost && before.managed == says.managed {
+            return Vec::new();
+        }
+        // A user removed the claim by hand or with `kubectl replace`: this object is requeued to write it again.
+        let own = lost.then(|| says.reference());
+        let mut concerned = inner.siblings(&uid, |_| true);
+        concerned.extend(own);
+        concerned
+    }
+
+    /// Inserts an object from the watch of which this version can read only the metadata. A row that was readable before keeps its view.
+    pub fn insert_unreadable(&self, metadata: &ObjectMeta) {
+        let Some(view) = ObjectView::of_metadata(metadata) else {
+            return;
+        };
+        let mut inner = self.lock();
+        if !inner.rows.contains_key(&view.uid) {
+            inner.add(view, History::default());
+        }
+    }
+
+    /// Updates an object from the API server's answer to our own write. An object that the watch has already reported
+    /// deleted is not inserted again.
+    pub fn written(&self, object: &SecurityGroupMembership) {
+        if let Some(view) = ObjectView::of(object) {
+            let _unknown = self.lock().renew(view);
+        }
+    }
+
+    /// Removes a deleted object. Returns the objects to requeue: the siblings of an object that was deleted while it still
+    /// carried a claim.
+    pub fn remove(&self, uid: &ObjectUid) -> Vec<ObjectRef<SecurityGroupMembership>> {
+        let mut inner = self.lock();
+        let held = inner
+            .rows
+            .get(uid)
+            .is_some_and(|row| row.says.claim.is_some());
+        let concerned = if held {
+            inner.siblings(uid, |_| true)
+        } else {
+            Vec::new()
+        };
+        inner.remove(uid);
+        concerned
+    }
+
+    /// Calls `change` with the history of an object. `None` for an unknown or deleted object: nothing brings it back.
+    pub fn history<T>(&self, uid: &ObjectUid, change: impl FnOnce(&mut History) -> T) -> Option<T> {
+        let mut inner = self.lock();
+        Some(change(&mut inner.rows.get_mut(uid)?.history))
+    }
+
+    /// Whether a Join under the object's claim may have taken effect; see [`History::may_have_joined`].
+    #[must_use]
+    pub fn may_have_joined(&self, uid: &ObjectUid) -> bool {
+        self.history(uid, |history| history.may_have_joined()) != Some(false)
+    }
+
+    /// Records whether a Join under the object's claim may have taken effect.
+    pub fn set_may_have_joined(&self, uid: &ObjectUid, may_have_joined: bool) {
+        self.history(uid, |history| history.set_may_have_joined(may_have_joined));
+    }
+
+    /// Records that `trigger_hash` triggers a pass. Returns whether it differs from the hash of the last triggered pass, or a
+    /// pass waits for a view of this version. Always `true` for an object that names no edge.
+    #[must_use]
+    pub fn mark_triggered(&self, uid: &ObjectUid, trigger_hash: u64, version: u64) -> bool {
+        let mut inner = self.lock();
+        let row = inner.rows.get_mut(uid);
+        row.filter(|row| row.says.names.is_some())
+            .is_none_or(|Row { says, history }| {
+                history.mark_triggered(trigger_hash, version >= says.resource_version)
+            })
+    }
+
+    /// The objects for which `keep` is false. Used after a complete relist, to find deleted objects.
+    #[must_use]
+    pub fn all_but(&self, keep: impl Fn(&ObjectView) -> bool) -> Vec<ObjectUid> {
+        let inner = self.lock();
+        let gone = inner.rows.values().filter(|row| !keep(&row.says));
+        gone.map(|row| row.says.uid.clone()).collect()
+    }
+
+    /// The other objects on this edge, oldest first, for any account.
+    #[must_use]
+    pub fn others(&self, edge: &Edge, uid: &ObjectUid) -> Vec<ObjectView> {
+        let inner = self.lock();
+        let mut others: Vec<ObjectView> = inner
+            .by_edge
+            .get(edge)
+            .into_iter()
+            .flatten()
+            .filter(|other| **other != *uid)
+            .filter_map(|other| inner.rows.get(other))
+            .map(|row| row.says.clone())
+            .collect();
+        others.sort_by(|a, b| a.age().cmp(&b.age()));
+        others
+    }
+
+    /// The objects that name this account.
+    #[must_use]
+    pub fn of_account(&self, account: &AccountKey) -> Vec<ObjectRef<SecurityGroupMembership>> {
+        self.of_account_with(account, |_| true)
+    }
+
+    /// The objects that name this account and whose target was not a member when it was last read, or was never read.
+    #[must_use]
+    pub fn unsettled_of_account(
+        &self,
+        account: &AccountKey,
+    ) -> Vec<ObjectRef<SecurityGroupMembership>> {
+        self.of_account_with(account, |history| !history.is_member())
+    }
+
+    fn of_account_with(
+        &self,
+        account: &AccountKey,
+        concerns: impl Fn(&History) -> bool,
+    ) -> Vec<ObjectRef<SecurityGroupMembership>> {
+        let inner = self.lock();
+        let regions = inner.by_account.get(account).into_iter();
+        regions
+            .flat_map(HashMap::values)
+            .flat_map(BTreeMap::values)
+            .flatten()
+            .filter_map(|uid| inner.rows.get(uid))
+            .filter(|row| concerns(&row.history))
+            .map(|row| row.says.reference())
+            .collect()
+    }
+
+    /// Whether any object names this account and region.
+    #[must_use]
+    pub fn has_account_region(&self, AccountRegion { account, region }: &AccountRegion) -> bool {
+        self.lock()
+            .by_account
+            .get(account)
+            .is_some_and(|regions| regions.contains_key(region))
+    }
+
+    /// The accounts and regions that objects name and for which `known` is false.
+    #[must_use]
+    pub fn new_account_regions(
+        &self,
+        known: impl Fn(&AccountRegion) -> bool,
+    ) -> Vec<AccountRegion> {
+        let inner = self.lock();
+        let mut new = Vec::new();
+        for (account, regions) in &inner.by_account {
+            let pairs = regions.keys().map(|region| AccountRegion {
+                account: AccountKey::clone(account),
+                region: region.clone(),
+            });
+            new.extend(pairs.filter(|pair| !known(pair)));
+        }
+        new
+    }
+
+    /// Up to `most` targets of an account and region that sort after `after`, in order, and the total number of targets.
+    #[must_use]
+    pub fn targets_after(
+        &self,
+        account_region: &AccountRegion,
+        after: Option<&Target>,
+        most: usize,
+    ) -> (Vec<Target>, usize) {
+        let inner = self.lock();
+        let Some(targets) = inner.targets(account_region) else {
+            return (Vec::new(), 0);
+        };
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let batch = targets
+            .range((start, Bound::Unbounded))
+            .take(most)
+            .map(|(target, _)| target.clone());
+        (batch.collect(), targets.len())
+    }
+
+    /// The targets of this batch that a pass has observed. A scan has nothing to compare the others with.
+    #[must_use]
+    pub fn seen(&self, account_region: &AccountRegion, batch: &[Target]) -> Vec<Target> {
+        let inner = self.lock();
+        let targets = inner.targets(account_region);
+        let is_seen = |target: &&Target| {
+            let uids = targets.and_then(|targets| targets.get(*target));
+            let mut rows = uids.into_iter().flatten().map(|uid| inner.rows.get(uid));
+            rows.any(|row| row.is_some_and(|row| row.history.has_observation()))
+        };
+        batch.iter().filter(is_seen).cloned().collect()
+    }
+
+    /// The objects of these targets whose last observation differs from `found`. Observations younger than `CLOUD_READ_LAG`
+    /// (10 s) are skipped: the cloud's answer may be older than the pass.
+    #[must_use]
+    pub fn changed(
+        &self,
+        account_region: &AccountRegion,
+        batch: &[Target],
+        found: &HashMap<Target, TargetDescription>,
+    ) -> Vec<ObjectRef<SecurityGroupMembership>> {
+        self.lock()
+            .pick(account_region, batch, |target, group, last| {
+                let member = |seen: &TargetDescription| seen.security_group_ids.contains(group);
+                last.differs_from(Observation::of(found.get(target), member))
+            })
+    }
+
+    /// Marks all observations of these targets stale. Returns the objects that had one.
+    #[must_use]
+    pub fn mark_stale(
+        &self,
+        account_region: &AccountRegion,
+        batch: &[Target],
+    ) -> Vec<ObjectRef<SecurityGroupMembership>> {
+        self.lock().pick(account_region, batch, |_, _, last| {
+            last.mark_stale();
+            true
+        })
+    }
+
+    /// Compares the watched status with the one last written. A difference means watch lag or a foreign write.
+    pub fn compare_watched_status(&self, uid: &ObjectUid, status_hash: impl FnOnce() -> u64) {
+        let mut inner = self.lock();
+        let Some(row) = inner.rows.get_mut(uid) else {
+            return;
+        };
+        let differs = row.history.compare_watched_status(status_hash);
+        inner.has_foreign_status |= differs;
+    }
+
+    /// The objects whose watched status has differed from the written one for `STATUS_WATCH_LAG` (10 s). Returns each
+    /// difference once.
+    #[must_use]
+    pub fn foreign_statuses(&self) -> Vec<ObjectRef<SecurityGroupMembership>> {
+        let mut inner = self.lock();
+        let mut foreign = Vec::new();
+        if !inner.has_foreign_status {
+            return foreign;
+        }
+        let mut any_left = false;
+        for Row { says, history } in inner.rows.values_mut() {
+            if history.take_foreign_status() {
+                foreign.push(says.reference());
+            }
+            any_left |= history.has_foreign_status();
+        }
+        inner.has_foreign_status = any_left;
+        foreign
+    }
+
+    /// The objects in this namespace.
+    #[must_use]
+    pub fn in_namespace(&self, namespace: &str) -> Vec<ObjectRef<SecurityGroupMembership>> {
+        self.all_with(|says| *says.namespace == *namespace)
+    }
+
+    /// The objects that are being deleted.
+    #[must_use]
+    pub fn deleting(&self) -> Vec<ObjectRef<SecurityGroupMembership>> {
+        self.all_with(|says| says.deleting)
+    }
+
+    fn all_with(
+        &self,
+        concerns: impl Fn(&ObjectView) -> bool,
+    ) -> Vec<ObjectRef<SecurityGroupMembership>> {
+        let inner = self.lock();
+        let views = inner.rows.values().map(|row| &row.says);
+        let concerned = views.filter(|says| says.names.is_some() && concerns(says));
+        concerned.map(ObjectView::reference).collect()
+    }
+
+    /// The claim on an object: from `object`, or from our own newer write if the watch lags behind it.
+    #[must_use]
+    pub fn claim(&self, object: &SecurityGroupMembership) -> Option<Claim> {
+        let uid = ObjectUid::of(object).unwrap_or_default();
+        match self.lock().rows.get(&uid) {
+            Some(Row { says, .. }) if says.resource_version > version_of(&object.metadata) => {
+                says.claim.clone()
+            }
+            Some(_) | None => Claim::of(object),
+        }
+    }
+
+    /// The newest known version of an object, from the watch or from our own writes; `None` for an unknown object.
+    #[must_use]
+    pub fn known_version(&self, uid: &ObjectUid) -> Option<u64> {
+        let inner = self.lock();
+        Some(inner.rows.get(uid)?.says.resource_version)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // No code panics while it holds this lock, so the table behind a poisoned lock is still consistent.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// Updates a known object unless `view` is older. Returns the view of an unknown object.
+    fn renew(&mut self, view: ObjectView) -> Option<ObjectView> {
+        let Some(Row { says, .. }) = self.rows.get_mut(&view.uid) else {
+            return Some(view);
+        };
+        if says.resource_version > view.resource_version {
+            return None;
+        }
+        if says.names == view.names {
+            // The names stay, shared with the index.
+            says.claim = view.claim;
+            says.managed = view.managed;
+            says.deleting = view.deleting;
+            says.resource_version = view.resource_version;
+        } else if let Some(Row { history, .. }) = self.remove(&view.uid) {
+            self.add(view, history);
+        }
+        None
+    }
+
+    fn add(&mut self, mut says: ObjectView, history: History) {
+        let uid = says.uid.clone();
+        if let Some(Names { edge, account }) = &mut says.names {
+            let on_edge = self.by_edge.entry(edge.clone()).or_default();
+            on_edge.push(uid.clone());
+            // Share one copy of the account key.
+            if let Some((shared, _)) = self.by_account.get_key_value(account) {
+                *account = Arc::clone(shared);
+            }
+            let regions = self.by_account.entry(Arc::clone(account)).or_default();
+            let targets = regions.entry(edge.region.clone()).or_default();
+            let on_target = targets.entry(edge.target.clone()).or_default();
+            on_target.push(uid.clone());
+        }
+        self.rows.insert(uid, Row { says, history });
+    }
+
+    fn targets(
+        &self,
+        AccountRegion { account, region }: &AccountRegion,
+    ) -> Option<&BTreeMap<Target, Uids>> {
+        self.by_account.get(account)?.get(region)
+    }
+
+    /// Calls `look` with the last observation of each object of these targets, and with the object's target and group.
+    /// Returns the objects for which it is true.
+    fn pick(
+        &mut self,
+        AccountRegion { account, region }: &AccountRegion,
+        batch: &[Target],
+        mut look: impl FnMut(&Target, &SecurityGroupId, &mut LastObservation) -> bool,
+    ) -> Vec<ObjectRef<SecurityGroupMembership>> {
+        let regions = self.by_account.get(account);
+        let Some(targets) = regions.and_then(|regions| regions.get(region)) else {
+            return Vec::new();
+        };
+        let mut picked = Vec::new();
+        for target in batch {
+            for uid in targets.get(target).into_iter().flatten() {
+                if let Some(Row { says, history }) = self.rows.get_mut(uid)
+                    && let Some(names) = &says.names
+                    && let Some(last) = history.observation()
+                    && look(target, &names.edge.group, last)
+                {
+                    picked.push(says.reference());
+                }
+            }
+        }
+        picked
+    }
+
+    /// Other objects on the same edge that match `concerns`, limited to those known to use the same cloud account.
+    fn siblings(
+        &self,
+        uid: &ObjectUid,
+        concerns: impl Fn(&ObjectView) -> bool,
+    ) -> Vec<ObjectRef<SecurityGroupMembership>> {
+        let says = self.rows.get(uid).map(|row| &row.says);
+        let Some((says, names)) = says.and_then(|says| Some((says, says.names.as_ref()?))) else {
+            return Vec::new();
+        };
+        let account_uid = says.claimed_account();
+        let uids = self.by_edge.get(&names.edge);
+        uids.into_iter()
+            .flatten()
+            .filter(|other| **other != *uid)
+            .filter_map(|other| Some(&self.rows.get(other)?.says))
+            .filter(|other| other.account() == says.account() || other.is_claimed_with(account_uid))
+            .filter(|other| concerns(other))
+            .map(ObjectView::reference)
+            .collect()
+    }
+
+    fn remove(&mut self, uid: &ObjectUid) -> Option<Row> {
+        let row = self.rows.remove(uid)?;
+        if let Some(names) = &row.says.names {
+            self.remove_names(uid, names);
+        }
+        Some(row)
+    }
+
+    fn remove_names(&mut self, uid: &ObjectUid, Names { edge, account }: &Names) {
+        if let Some(uids) = self.by_edge.get_mut(edge) {
+            uids.retain(|other| other != uid);
+            if uids.is_empty() {
+                self.by_edge.remove(edge);
+            }
+        }
+        let Some(regions) = self.by_account.get_mut(account) else {
+            return;
+        };
+        if let Some(targets) = regions.get_mut(&edge.region) {
+            if let Some(uids) = targets.get_mut(&edge.target) {
+                uids.retain(|other| other != uid);
+                if uids.is_empty() {
+                    targets.remove(&edge.target);
+                }
+            }
+            if targets.is_empty() {
+                regions.remove(&edge.region);
+            }
+        }
+        if regions.is_empty() {
+            self.by_account.remove(account);
+        }
+    }
+}

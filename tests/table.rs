@@ -1,0 +1,464 @@
+//! Which object names which edge: the table keeps what the newest view says, names no object twice, and keeps nothing of a
+//! deleted object.
+
+#![expect(clippy::unwrap_used, reason = "a test ends at its first surprise")]
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use security_group_operator::account::key::{AccountKey, AccountRegion};
+use security_group_operator::api::SecurityGroupMembership;
+use security_group_operator::api::membership::AccountKind;
+use security_group_operator::ecs::{Edge, Target, TargetDescription, TargetState};
+use security_group_operator::kubernetes::ObjectUid;
+use security_group_operator::membership::observation::{CLOUD_READ_LAG, Observation};
+use security_group_operator::membership::table::ObjectTable;
+use serde_json::json;
+
+/// An object with this UID and name on this edge, made at `second`, as of `version`.
+fn object(uid: &str, instance: &str, second: u32, version: u64) -> SecurityGroupMembership {
+    serde_json::from_value(json!({
+        "apiVersion": "security-group-operator.io/v1alpha1",
+        "kind": "SecurityGroupMembership",
+        "metadata": {
+            "name": uid, "namespace": "team", "uid": uid, "resourceVersion": version.to_string(),
+            "creationTimestamp": format!("2026-01-01T00:00:{second:02}Z"),
+        },
+        "spec": {
+            "region": "cn-hangzhou", "instanceID": instance, "securityGroupID": "sg-1",
+            "accountRef": {"name": "default"},
+        },
+    }))
+    .unwrap()
+}
+
+fn uid(text: &str) -> ObjectUid {
+    text.into()
+}
+
+fn edge(instance: &str) -> Edge {
+    Edge::try_from(&object("x", instance, 0, 1).spec).unwrap()
+}
+
+fn target(instance: &str) -> Target {
+    Target::Instance(instance.parse().unwrap())
+}
+
+fn account() -> AccountKey {
+    AccountKey {
+        kind: AccountKind::ClusterCloudAccount,
+        namespace: String::new(),
+        name: "default".to_owned(),
+    }
+}
+
+fn account_region() -> AccountRegion {
+    AccountRegion {
+        account: account(),
+        region: "cn-hangzhou".parse().unwrap(),
+    }
+}
+
+fn names(
+    objects: impl IntoIterator<Item = kube::runtime::reflector::ObjectRef<SecurityGroupMembership>>,
+) -> Vec<String> {
+    let mut names: Vec<String> = objects.into_iter().map(|object| object.name).collect();
+    names.sort();
+    names
+}
+
+fn on(table: &ObjectTable, instance: &str) -> Vec<String> {
+    table
+        .others(&edge(instance), &uid("nobody"))
+        .iter()
+        .map(|record| record.uid.as_str().to_owned())
+        .collect()
+}
+
+#[test]
+fn others_on_an_edge_are_sorted_by_age_then_uid() {
+    let table = ObjectTable::default();
+    for (uid, second) in [("c", 2), ("b", 1), ("a", 2), ("d", 0)] {
+        table.insert(&object(uid, "i-1", second, 1));
+    }
+    table.insert(&object("e", "i-2", 0, 1));
+    assert_eq!(on(&table, "i-1"), ["d", "b", "a", "c"]);
+    let others = table.others(&edge("i-1"), &uid("b"));
+    assert!(others.iter().all(|record| record.uid.as_str() != "b"));
+    assert_eq!(others.len(), 3);
+}
+
+#[test]
+fn only_a_newer_view_moves_an_object() {
+    let table = ObjectTable::default();
+    table.insert(&object("a", "i-1", 0, 5));
+    table.insert(&object("a", "i-2", 0, 4));
+    assert_eq!((on(&table, "i-1").len(), on(&table, "i-2").len()), (1, 0));
+    assert_eq!(table.known_version(&uid("a")), Some(5));
+    table.insert(&object("a", "i-2", 0, 6));
+    assert_eq!((on(&table, "i-1").len(), on(&table, "i-2").len()), (0, 1));
+    assert_eq!(table.known_version(&uid("a")), Some(6));
+    assert_eq!(
+        table.targets_after(&account_region(), None, 10),
+        (vec![target("i-2")], 1)
+    );
+}
+
+#[test]
+fn newer_view_updates_claim_policy_and_deletion() {
+    let table = ObjectTable::default();
+    table.insert(&object("a", "i-1", 0, 1));
+    assert_eq!(names(table.deleting()), [""; 0]);
+    let mut going = object("a", "i-1", 0, 2);
+    going.metadata.deletion_timestamp = going.metadata.creation_timestamp.clone();
+    going.metadata.finalizers = Some(vec!["security-group-operator.io/membership".to_owned()]);
+    going.spec.management_policy = serde_json::from_value(json!("Observe")).unwrap();
+    table.insert(&going);
+    assert_eq!(names(table.deleting()), ["a"]);
+    let record = table.others(&edge("i-1"), &uid("")).remove(0);
+    assert!(record.claim.is_some() && !record.managed && record.deleting);
+}
+
+#[test]
+fn changed_account_ref_moves_the_object() {
+    let table = ObjectTable::default();
+    table.insert(&object("a", "i-1", 0, 1));
+    let mut swapped = object("a", "i-1", 0, 2);
+    swapped.spec.account_ref.name = "second".to_owned();
+    table.insert(&swapped);
+    let second = AccountKey {
+        name: "second".to_owned(),
+        ..account()
+    };
+    assert_eq!(names(table.of_account(&account())), [""; 0]);
+    assert_eq!(names(table.of_account(&second)), ["a"]);
+    assert_eq!(on(&table, "i-1"), ["a"]);
+}
+
+#[test]
+fn account_region_is_new_until_known() {
+    let table = ObjectTable::default();
+    assert_eq!(table.new_account_regions(|_| false), []);
+    table.insert(&object("a", "i-1", 0, 1));
+    table.insert(&object("b", "i-2", 0, 1));
+    let mut elsewhere = object("c", "i-3", 0, 1);
+    elsewhere.spec.region = "cn-beijing".to_owned();
+    table.insert(&elsewhere);
+    let beijing = AccountRegion {
+        region: "cn-beijing".parse().unwrap(),
+        ..account_region()
+    };
+    assert_eq!(
+        table.new_account_regions(|known| *known == account_region()),
+        [beijing]
+    );
+    assert_eq!(table.new_account_regions(|_| false).len(), 2);
+    assert_eq!(table.new_account_regions(|_| true), []);
+}
+
+#[test]
+fn removed_object_leaves_nothing_in_the_table() {
+    let table = ObjectTable::default();
+    table.insert(&object("a", "i-1", 0, 1));
+    table.insert(&object("b", "i-1", 0, 1));
+    table.remove(&uid("a"));
+    assert_eq!(on(&table, "i-1"), ["b"]);
+    assert!(table.has_account_region(&account_region()));
+    let gone = table.all_but(|record| record.uid.as_str() != "b");
+    assert_eq!(gone, [uid("b")]);
+    table.remove(&uid("b"));
+    assert!(on(&table, "i-1").is_empty() && !table.has_account_region(&account_region()));
+    assert_eq!(
+        table.targets_after(&account_region(), None, 10),
+        (Vec::new(), 0)
+    );
+    assert_eq!(names(table.of_account(&account())), [""; 0]);
+    assert_eq!(table.known_version(&uid("b")), None);
+}
+
+#[test]
+fn own_write_updates_but_never_restores_an_object() {
+    let table = ObjectTable::default();
+    table.insert(&object("a", "i-1", 0, 1));
+    table.written(&object("a", "i-1", 0, 2));
+    assert_eq!(table.known_version(&uid("a")), Some(2));
+    table.remove(&uid("a"));
+    table.written(&object("a", "i-1", 0, 3));
+    assert!(on(&table, "i-1").is_empty() && !table.has_account_region(&account_region()));
+}
+
+#[test]
+fn objects_are_found_by_account_and_by_namespace() {
+    let table = ObjectTable::default();
+    table.insert(&object("a", "i-1", 0, 1));
+    let mut elsewhere = object("b", "i-2", 0, 1);
+    elsewhere.metadata.namespace = Some("other".to_owned());
+    elsewhere.spec.account_ref.name = "second".to_owned();
+    table.insert(&elsewhere);
+    assert_eq!(names(table.of_account(&account())), ["a"]);
+    assert_eq!(names(table.in_namespace("team")), ["a"]);
+    assert_eq!(names(table.in_namespace("other")), ["b"]);
+}
+
+#[test]
+fn targets_come_in_ordered_batches_each_once() {
+    let table = ObjectTable::default();
+    for (uid, instance) in [("a", "i-3"), ("b", "i-1"), ("c", "i-2"), ("d", "i-1")] {
+        table.insert(&object(uid, instance, 0, 1));
+    }
+    let block = |after: Option<&Target>| table.targets_after(&account_region(), after, 2);
+    assert_eq!(block(None), (vec![target("i-1"), target("i-2")], 3));
+    assert_eq!(block(Some(&target("i-2"))), (vec![target("i-3")], 3));
+    assert_eq!(block(Some(&target("i-3"))), (Vec::new(), 3));
+}
+
+#[test]
+fn user_change_triggers_once_and_own_writes_never() {
+    let table = ObjectTable::default();
+    assert!(
+        table.mark_triggered(&uid("a"), 1, 4),
+        "names no edge: looked at whenever it changes"
+    );
+    table.insert(&object("a", "i-1", 0, 1));
+    assert!(table.mark_triggered(&uid("a"), 1, 4));
+    assert!(!table.mark_triggered(&uid("a"), 1, 4));
+    table.insert(&object("a", "i-1", 0, 2));
+    assert!(!table.mark_triggered(&uid("a"), 1, 4), "a write of ours");
+    table.insert(&object("a", "i-2", 0, 3));
+    assert!(table.mark_triggered(&uid("a"), 2, 4));
+    table.remove(&uid("a"));
+    table.insert(&object("a", "i-2", 0, 4));
+    assert!(table.mark_triggered(&uid("a"), 2, 4), "it was away");
+}
+
+#[test]
+fn awaited_view_triggers_once() {
+    let table = ObjectTable::default();
+    table.insert(&object("a", "i-1", 0, 5));
+    assert!(table.mark_triggered(&uid("a"), 1, 5));
+    table.history(&uid("a"), |history| history.await_watch());
+    assert!(!table.mark_triggered(&uid("a"), 1, 4), "older than known");
+    assert!(table.mark_triggered(&uid("a"), 1, 5));
+    assert!(!table.mark_triggered(&uid("a"), 1, 6));
+}
+
+fn seen(state: TargetState, groups: &[&str]) -> TargetDescription {
+    TargetDescription {
+        state,
+        vpc_id: None,
+        lock_reasons: Vec::new(),
+        security_group_ids: groups
+            .iter()
+            .map(|group| group.parse().unwrap())
+            .collect::<BTreeSet<_>>(),
+        service_managed: false,
+    }
+}
+
+fn changed(table: &ObjectTable, found: Option<TargetDescription>) -> Vec<String> {
+    let found: HashMap<_, _> = found
+        .map(|found| (target("i-1"), found))
+        .into_iter()
+        .collect();
+    names(table.changed(&account_region(), &[target("i-1")], &found))
+}
+
+#[tokio::test(start_paused = true)]
+async fn scan_requeues_changed_objects_after_the_read_lag() {
+    let table = ObjectTable::default();
+    table.insert(&object("a", "i-1", 0, 1));
+    let member = || Some(seen(TargetState::Running, &["sg-1"]));
+    assert_eq!(changed(&table, None), [""; 0], "no pass has looked yet");
+    table.history(&uid("a"), |history| {
+        history.record_observation(Some(Observation::of(member().as_ref(), |_| true)))
+    });
+    assert_eq!(
+        changed(&table, None),
+        [""; 0],
+        "the answer may lag behind the pass"
+    );
+    tokio::time::advance(CLOUD_READ_LAG).await;
+    assert_eq!(changed(&table, member()), [""; 0]);
+    assert_eq!(changed(&table, None), ["a"], "the target is gone");
+    assert_eq!(
+        changed(&table, Some(seen(TargetState::Running, &[]))),
+        ["a"],
+        "somebody left"
+    );
+    assert_eq!(
+        changed(&table, Some(seen(TargetState::Stopping, &["sg-1"]))),
+        ["a"]
+    );
+    table.history(&uid("a"), |history| history.record_observation(None));
+    assert_eq!(changed(&table, None), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn observation_is_fresh_only_while_confirmed() {
+    let table = ObjectTable::default();
+    table.insert(&object("a", "i-1", 0, 1));
+    let member = || Some(seen(TargetState::Running, &["sg-1"]));
+    let observation = Observation::of(member().as_ref(), |_| true);
+    let age = Duration::from_secs(60);
+    table.history(&uid("a"), |history| {
+        history.record_observation(Some(observation))
+    });
+    tokio::time::advance(age).await;
+    assert_eq!(
+        table
+            .history(&uid("a"), |history| history.fresh_observation(age))
+            .flatten(),
+        Some(observation)
+    );
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert_eq!(
+        table
+            .history(&uid("a"), |history| history.fresh_observation(age))
+            .flatten(),
+        None
+    );
+    changed(&table, member());
+    assert_eq!(
+        table
+            .history(&uid("a"), |history| history.fresh_observation(age))
+            .flatten(),
+        Some(observation)
+    );
+    changed(&table, None);
+    assert_eq!(
+        table
+            .history(&uid("a"), |history| history.fresh_observation(age))
+            .flatten(),
+        None,
+        "stale"
+    );
+    changed(&table, member());
+    assert_eq!(
+        table
+            .history(&uid("a"), |history| history.fresh_observation(age))
+            .flatten(),
+        Some(observation)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn foreign_status_is_requeued_once_after_the_lag() {
+    let table = ObjectTable::default();
+    table.insert(&object("a", "i-1", 0, 1));
+    table.compare_watched_status(&uid("a"), || 2);
+    tokio::time::advance(CLOUD_READ_LAG).await;
+    assert_eq!(
+        names(table.foreign_statuses()),
+        [""; 0],
+        "we have said nothing yet"
+    );
+    table.history(&uid("a"), |history| history.record_written_status(1));
+    table.compare_watched_status(&uid("a"), || 2);
+    assert_eq!(
+        names(table.foreign_statuses()),
+        [""; 0],
+        "it may be an older one of ours"
+    );
+    tokio::time::advance(CLOUD_READ_LAG).await;
+    assert_eq!(names(table.foreign_statuses()), ["a"]);
+    assert_eq!(names(table.foreign_statuses()), [""; 0], "once");
+    table.compare_watched_status(&uid("a"), || 2);
+    table.compare_watched_status(&uid("a"), || 1);
+    tokio::time::advance(CLOUD_READ_LAG).await;
+    assert_eq!(
+        names(table.foreign_statuses()),
+        [""; 0],
+        "the watch has caught up"
+    );
+    table.compare_watched_status(&uid("a"), || 2);
+    table.history(&uid("a"), |history| history.record_written_status(2));
+    tokio::time::advance(CLOUD_READ_LAG).await;
+    assert_eq!(names(table.foreign_statuses()), [""; 0], "said anew");
+    table.compare_watched_status(&uid("a"), || 3);
+    table.remove(&uid("a"));
+    tokio::time::advance(CLOUD_READ_LAG).await;
+    assert_eq!(names(table.foreign_statuses()), [""; 0], "gone");
+}
+
+#[test]
+fn table_returns_the_siblings_to_requeue() {
+    let table = ObjectTable::default();
+    let claimed = |uid: &str, version| {
+        let mut object = object(uid, "i-1", 0, version);
+        object.metadata.finalizers = Some(vec!["security-group-operator.io/membership".to_owned()]);
+        object
+    };
+    let concerned = |object: &SecurityGroupMembership| names(table.insert(object));
+    assert_eq!(concerned(&claimed("a", 1)), [""; 0]);
+    assert_eq!(concerned(&object("far", "i-2", 0, 1)), [""; 0]);
+    // A newcomer is a successor for who goes, and nothing to who stays.
+    assert_eq!(concerned(&object("b", "i-1", 0, 1)), [""; 0]);
+    let mut going = claimed("a", 2);
+    going.metadata.deletion_timestamp = going.metadata.creation_timestamp.clone();
+    assert_eq!(concerned(&going), [""; 0], "its own pass tells them");
+    assert_eq!(concerned(&object("c", "i-1", 0, 1)), ["a"]);
+    // Who does not write to the cloud any more holds nothing.
+    let mut watching = claimed("b", 2);
+    watching.spec.management_policy = serde_json::from_value(json!("Observe")).unwrap();
+    assert_eq!(concerned(&watching), ["a", "c"]);
+    assert_eq!(concerned(&watching), [""; 0]);
+    // A claim that was taken off, and an older view that has none.
+    assert_eq!(concerned(&claimed("c", 5)), [""; 0]);
+    assert_eq!(concerned(&object("c", "i-1", 0, 4)), [""; 0]);
+    assert_eq!(concerned(&object("c", "i-1", 0, 6)), ["a", "b", "c"]);
+    // Who goes without its claim has let go of the edge before.
+    assert_eq!(names(table.remove(&uid("c"))), [""; 0]);
+    assert_eq!(names(table.remove(&uid("a"))), ["b"]);
+    assert_eq!(names(table.remove(&uid("nobody"))), [""; 0]);
+}
+
+#[test]
+fn scan_reads_only_targets_described_before() {
+    let table = ObjectTable::default();
+    table.insert(&object("a", "i-1", 0, 1));
+    table.insert(&object("b", "i-2", 0, 1));
+    table.history(&uid("b"), |history| {
+        history.record_observation(Some(Observation::Absent))
+    });
+    let block = [target("i-1"), target("i-2"), target("i-3")];
+    assert_eq!(table.seen(&account_region(), &block), [target("i-2")]);
+    table.history(&uid("b"), |history| history.record_observation(None));
+    assert_eq!(table.seen(&account_region(), &block), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn history_goes_with_the_object_and_nothing_brings_it_back() {
+    let table = ObjectTable::default();
+    let readable = object("a", "i-1", 0, 1);
+    table.insert(&readable);
+    table.insert_unreadable(&object("b", "i-1", 0, 1).metadata);
+    for uid in [uid("a"), uid("b")] {
+        assert_eq!(table.history(&uid, |history| history.repaired()), Some(()));
+        assert_eq!(table.history(&uid, |history| history.repairs()), Some(1));
+        table.remove(&uid);
+        assert_eq!(table.history(&uid, |history| history.repaired()), None);
+        assert_eq!(table.known_version(&uid), None);
+    }
+    table.insert(&readable);
+    assert_eq!(
+        table.history(&uid("a"), |history| history.repairs()),
+        Some(0)
+    );
+}
+
+#[test]
+fn unreadable_object_keeps_the_view_and_history_it_had() {
+    let table = ObjectTable::default();
+    table.insert_unreadable(&object("a", "i-1", 0, 1).metadata);
+    assert!(on(&table, "i-1").is_empty() && table.of_account(&account()).is_empty());
+    table.history(&uid("a"), |history| history.repaired());
+    table.insert(&object("a", "i-1", 0, 2));
+    table.insert_unreadable(&object("a", "i-1", 0, 3).metadata);
+    assert_eq!(on(&table, "i-1"), ["a"]);
+    assert_eq!(
+        table.history(&uid("a"), |history| history.repairs()),
+        Some(1)
+    );
+    let gone = table.all_but(|_| false);
+    assert_eq!(gone, [uid("a")]);
+}
