@@ -35,7 +35,7 @@ test-oldest: tools ## the cluster tests on the oldest supported Kubernetes, buil
 	assets=$$(tests/control-plane/build oldest) && env "$$assets" cargo test --no-fail-fast $(cluster_tests)
 
 # Every test binary that starts a control plane.
-cluster_tests = $(shell grep -lE '(ControlPlane|TestEnv)::' tests/*.rs tests/*/main.rs | sed -E 's,^tests/([^/]*)(/main)?\.rs$$,--test \1,')
+cluster_tests = $(shell grep -rlE '(ControlPlane|TestEnv)::' --include='*.rs' tests | sed -nE 's,^tests/([^/]*)/.*,--test \1,p' | sort -u | grep -vx -- '--test support')
 
 simulate: ## SEEDS random schedules (100000), plain and wide, of crashes, faults and old views in virtual time, and every pair of crashes; SEED=n replays one, WIDE=1 the wide one
 	SEED=$(SEED) SEEDS=$(or $(SEEDS),100000) THREADS=$(or $(THREADS),$(shell nproc)) $(if $(SEED),,PAIRS=1) \
@@ -57,7 +57,7 @@ lint: ## format and clippy, any warning an error
 	cargo clippy --all-targets -- -D warnings
 
 manifests: ## writes crds/ anew from src/api
-	REGENERATE=1 cargo test --quiet --test generated
+	REGENERATE=1 cargo test --quiet --test repository generated::
 
 control-plane: ## finds or builds kube-apiserver, etcd and kube-controller-manager; the last line says where
 	@tests/control-plane/build

@@ -20,7 +20,7 @@
 //! | [`args`], [`telemetry`] | command line; logs, metrics, probes | read arguments and environment; log |
 //! | [`listener`] | serves probes and metrics within bounds | listen |
 //!
-//! Imports point downward, never up or sideways (`tests/layers.rs`):
+//! Imports point downward, never up or sideways (`tests/repository/layers.rs`):
 //!
 //! ```text
 //! operator

@@ -1,4 +1,4 @@
-//! What holds for every input, one file a fuzz target; `tests/fuzz_corpus.rs` replays the corpus over the same functions. Each
+//! What holds for every input, one file a fuzz target; `tests/unit/fuzz_corpus.rs` replays the corpus over the same functions. Each
 //! takes bytes and panics where its property does not hold; nothing here does I/O or reads a clock that matters.
 #![allow(
     dead_code,

@@ -76,7 +76,7 @@ impl ControlPlane {
         Ok(plane)
     }
 
-    /// The control plane that the tests of a file share; ends with the process.
+    /// The control plane that the tests of a binary share; ends with the process.
     pub async fn shared() -> Result<&'static Self> {
         static SHARED: tokio::sync::OnceCell<ControlPlane> = tokio::sync::OnceCell::const_new();
         SHARED.get_or_try_init(Self::start).await

@@ -1,4 +1,4 @@
-//! Fixtures that read as a sentence: one cluster and one operator per test file; per test a cloud, an account and a
+//! Fixtures that read as a sentence: one cluster and one operator per test binary; per test a cloud, an account and a
 //! namespace of its own. Requests, waits and reads; the tests assert.
 
 use std::collections::BTreeSet;
@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Event as CoreEvent, Namespace, Secret};
+use k8s_openapi::api::events::v1::Event;
 use kube::api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use security_group_operator::api::{
@@ -48,25 +49,14 @@ macro_rules! binaries {
     };
 }
 
-/// The operator that the tests of a file share, on [`ControlPlane::shared`].
+/// The operator that the tests of a binary share, on [`ControlPlane::shared`].
 pub async fn operator(binaries: &Binaries) -> Result<MutexGuard<'static, Operator>> {
-    operator_with(binaries, &[]).await
-}
-
-/// The same; the first caller's additional arguments are used.
-pub async fn operator_with(
-    binaries: &Binaries,
-    arguments: &[&str],
-) -> Result<MutexGuard<'static, Operator>> {
     static OPERATOR: OnceCell<Mutex<Operator>> = OnceCell::const_new();
     let operator = OPERATOR
         .get_or_try_init(|| async {
             let options = Options {
                 binary: binaries.operator.clone(),
-                arguments: std::iter::once("--log=security_group_operator=debug,info")
-                    .chain(arguments.iter().copied())
-                    .map(str::to_owned)
-                    .collect(),
+                arguments: vec!["--log=security_group_operator=debug,info".to_owned()],
                 environment: Vec::new(),
             };
             let started = Operator::start(ControlPlane::shared().await?, options).await?;
@@ -96,7 +86,7 @@ impl TestEnv {
         Self::start_without_operator(binaries, inventory).await
     }
 
-    /// The same, for a file that starts its operator itself. The CRDs must be installed.
+    /// The same, for a test that starts its operator itself. The CRDs must be installed.
     pub async fn start_without_operator(binaries: &Binaries, inventory: &str) -> Result<Self> {
         Self::start_on(ControlPlane::shared().await?, binaries, inventory).await
     }
@@ -377,6 +367,27 @@ impl TestEnv {
         let stats = self.simulator.stats().await?;
         let count = stats.pointer(&format!("/effects/{action}"));
         Ok(count.and_then(Value::as_u64).unwrap_or(0))
+    }
+
+    /// Reason and type of every event about the test environment's account, in their order.
+    pub async fn account_events(&self) -> Result<Vec<String>> {
+        let events: Api<Event> = Api::namespaced(self.client.clone(), "default");
+        let mut found: Vec<_> = events
+            .list(&ListParams::default())
+            .await?
+            .into_iter()
+            .filter(|event| {
+                let regarding = event.regarding.as_ref();
+                regarding.is_some_and(|object| object.name.as_ref() == Some(&self.name))
+            })
+            .map(|event| {
+                let text = |text: Option<String>| text.unwrap_or_default();
+                let line = format!("{} {}", text(event.reason), text(event.type_));
+                (event.event_time.map(|time| time.0), line)
+            })
+            .collect();
+        found.sort();
+        Ok(found.into_iter().map(|(_, line)| line).collect())
     }
 
     /// The reasons of the events about an object.

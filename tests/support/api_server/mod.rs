@@ -1,6 +1,6 @@
 //! An in-process API server behind a `kube::Client`, without a socket: the part of the API that the operator uses, in
-//! tokio's time. Storage, verbs and watches behave like the real ones (`tests/api_server_differs.rs` compares them with a
-//! real kube-apiserver); a [`FaultPlan`] decides on faults.
+//! tokio's time. Storage, verbs and watches behave like the real ones (`tests/support_checks/api_server_differs.rs` compares them
+//! with a real kube-apiserver); a [`FaultPlan`] decides on faults.
 //!
 //! ```text
 //! kube::Client ─▶ wire: Service, faults ─▶ request: routes, verbs ─▶ store: objects, revisions, log

@@ -1,0 +1,17 @@
+//! What the operator promises, on a real cluster against the simulated cloud: one control plane and one operator for all tests,
+//! and for each test a cloud, an account and a namespace of its own. What starts, ends or counts an operator is in tests/process.
+
+mod accounts;
+mod bad_input;
+mod error_codes;
+mod kstatus;
+mod kubectl;
+mod leave_codes;
+mod lost_answers;
+mod membership;
+mod policies;
+mod samples;
+mod sharing;
+mod states;
+#[path = "../support/mod.rs"]
+mod support;

@@ -1,0 +1,125 @@
+//! The files in examples/simulator/ do what their comments say, applied as a user would, against examples/inventory.yaml.
+
+use std::path::Path;
+
+use kube::Api;
+use security_group_operator::api::SecurityGroupMembership;
+use serde_json::json;
+
+use crate::binaries;
+use crate::support::control_plane::ControlPlane;
+use crate::support::env::{self, ready};
+use crate::support::error::{Context, Error, Result};
+use crate::support::eventually::eventually;
+use crate::support::simulator::SimulatorProcess;
+use crate::support::tempdir::TempDir;
+
+/// Where the samples say the simulator is.
+const WRITTEN: &str = "http://127.0.0.1:18080";
+
+#[tokio::test]
+async fn every_sample_behaves_as_its_comment_states() -> Result<()> {
+    let binaries = binaries!();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    drop(env::operator(&binaries).await?);
+    let plane = ControlPlane::shared().await?;
+    let inventory = root.join("examples/inventory.yaml").display().to_string();
+    let simulator =
+        SimulatorProcess::start(&binaries.simulator, &["--inventory", inventory.as_str()]).await?;
+    let starting = |status| json!({"setStatus": {"id": "i-demostarting", "status": status}});
+    // As in the inventory, but for as long as this test wants.
+    simulator.change(&starting("Starting")).await?;
+    let files = copy_samples(&root.join("examples/simulator"), &simulator.endpoint())?;
+    kubectl(plane, &["apply", "-f", &files.path().display().to_string()]).await?;
+
+    let objects = Api::namespaced(plane.admin_client().await?, "default");
+    for (name, status, reason) in [
+        ("demo-running-instance", "True", "Joined"),
+        ("demo-network-interface", "True", "Joined"),
+        ("demo-adopted-instance", "True", "Adopted"),
+        ("demo-starting-instance", "False", "WaitingForTarget"),
+        (
+            "demo-group-full",
+            "False",
+            "SecurityGroupInstanceLimitExceeded",
+        ),
+        ("demo-missing-instance", "False", "TargetNotFound"),
+        ("demo-observed-instance", "False", "NotAMember"),
+        ("demo-wrong-vpc", "False", "InvalidInstanceIdMismatch"),
+    ] {
+        until(&objects, name, status, reason).await?;
+    }
+    let all = objects.list(&kube::api::ListParams::default()).await?;
+    assert_eq!(all.items.len(), 8, "a sample that this test does not know");
+    let elsewhere = Api::namespaced(plane.admin_client().await?, "demo-not-granted");
+    until(&elsewhere, "demo-not-granted", "False", "NotGranted").await?;
+    simulator.change(&starting("Running")).await?;
+    until(&objects, "demo-starting-instance", "True", "Joined").await?;
+    let expected = [
+        ("instances/i-demorunning", true),
+        ("instances/i-demostarting", true),
+        ("instances/i-demoadopted", true),
+        ("instances/i-demoobserved", false),
+        ("networkInterfaces/eni-demosecondary", true),
+    ];
+    for (target, member) in expected {
+        assert_eq!(is_member(&simulator, target).await?, member, "{target}");
+    }
+
+    // The account first, as the files are ordered; what it was used for must go all the same.
+    let folder = files.path().display().to_string();
+    kubectl(plane, &["delete", "-f", &folder, "--timeout=60s"]).await?;
+    for (target, _) in expected {
+        let stays = target.ends_with("i-demoadopted");
+        assert_eq!(is_member(&simulator, target).await?, stays, "{target}");
+    }
+    Ok(())
+}
+
+/// The samples with this endpoint in the place of the one that they name.
+fn copy_samples(from: &Path, endpoint: &str) -> Result<TempDir> {
+    let files = TempDir::new("samples")?;
+    for file in std::fs::read_dir(from)? {
+        let file = file?;
+        let text = std::fs::read_to_string(file.path())?;
+        std::fs::write(
+            files.path().join(file.file_name()),
+            text.replace(WRITTEN, endpoint),
+        )?;
+    }
+    let account = std::fs::read_to_string(files.path().join("account.yaml"))?;
+    assert!(account.contains(endpoint), "no sample names {WRITTEN}");
+    Ok(files)
+}
+
+async fn kubectl(plane: &ControlPlane, arguments: &[&str]) -> Result<()> {
+    let mut command = tokio::process::Command::from(plane.kubectl());
+    let output = command.args(arguments).output().await?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(Error::new(String::from_utf8_lossy(&output.stderr)))
+}
+
+async fn until(
+    objects: &Api<SecurityGroupMembership>,
+    name: &str,
+    status: &str,
+    reason: &str,
+) -> Result<()> {
+    eventually(&format!("{name} is {status}, {reason}"), async || {
+        let object = objects.get(name).await?;
+        let found = ready(&object).context("no Ready")?;
+        Ok((found.status.as_str(), found.reason.as_str()) == (status, reason))
+    })
+    .await
+}
+
+async fn is_member(simulator: &SimulatorProcess, target: &str) -> Result<bool> {
+    let state = simulator.state().await?;
+    let groups = state
+        .pointer(&format!("/{target}/securityGroupIds"))
+        .and_then(serde_json::Value::as_array)
+        .context(format!("the cloud has no {target}"))?;
+    Ok(groups.iter().any(|group| group == "sg-demoweb"))
+}

@@ -1,0 +1,411 @@
+//! The README says what is so: its YAML is accepted as it stands, and every name that it must know is in it.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use security_group_operator::ecs::{Class, Retry};
+
+use crate::support;
+use crate::support::control_plane::ControlPlane;
+use crate::support::error::{Context as _, Error, Result};
+use crate::support::tempdir::TempDir;
+
+#[tokio::test]
+async fn readme_yaml_is_accepted_as_written() -> Result<()> {
+    let plane = ControlPlane::shared().await?;
+    support::operator::install(plane, &repository().join("deploy")).await?;
+    let mut known = BTreeSet::new();
+    for block in blocks("yaml") {
+        for document in block.split("\n---\n") {
+            let object: serde_json::Value = serde_saphyr::from_str(document)?;
+            if object["kind"] == "Kustomization" {
+                continue;
+            }
+            let namespace = object["metadata"]["namespace"].as_str();
+            // Not those that are there: default, and the operator's own.
+            if let Some(namespace) = namespace.filter(|name| ["argocd", "team-web"].contains(name))
+                && known.insert(namespace.to_owned())
+            {
+                kubectl(plane, &["create", "namespace", namespace], "").await?;
+            }
+            // As a user would, but that a field which is not there fails instead of warning.
+            let strictly = [
+                "apply",
+                "--dry-run=server",
+                "--validate=strict",
+                "--filename=-",
+            ];
+            kubectl(plane, &strictly, document)
+                .await
+                .context(document)?;
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn readme_overlay_sets_the_image() -> Result<()> {
+    let plane = ControlPlane::shared().await?;
+    let overlay = blocks("yaml")
+        .into_iter()
+        .find(|block| block.contains("kind: Kustomization"))
+        .context("the README has no overlay")?;
+    let scratch = TempDir::new("overlay")?;
+    copy(&repository().join("deploy"), &scratch.path().join("deploy"))?;
+    let folder = scratch.path().join("overlay");
+    std::fs::create_dir(&folder)?;
+    std::fs::write(folder.join("kustomization.yaml"), overlay)?;
+    let rendered = kubectl(plane, &["kustomize", &folder.display().to_string()], "").await?;
+    assert!(
+        rendered.contains("image: example.com/security-group-operator:0.1.0"),
+        "{rendered}"
+    );
+    Ok(())
+}
+
+#[test]
+fn every_reason_is_explained() {
+    let source = read("src/api/reason.rs");
+    let reasons: Vec<&str> = source
+        .lines()
+        .filter_map(|line| {
+            line.strip_prefix("pub const ")?
+                .split_once('"')?
+                .1
+                .split('"')
+                .next()
+        })
+        .collect();
+    assert!(reasons.len() > 20, "{reasons:?}");
+    must_have("reason", reasons.iter().map(|reason| format!("`{reason}`")));
+}
+
+#[test]
+fn every_flag_is_listed_with_its_variable() -> Result<()> {
+    let output = Command::new(env!("CARGO_BIN_EXE_security-group-operator"))
+        .arg("--help")
+        .output()?;
+    let help = String::from_utf8(output.stdout)?;
+    let words = help
+        .split(|letter: char| !(letter.is_ascii_alphanumeric() || letter == '-' || letter == '_'));
+    let names: BTreeSet<&str> = words
+        .filter(|word| {
+            word.starts_with("--")
+                || word.starts_with("SECURITY_GROUP_OPERATOR_")
+                || *word == "RUST_LOG"
+        })
+        .collect();
+    assert!(names.len() > 12, "{names:?}");
+    must_have("flag", names.iter().map(|name| format!("`{name}`")));
+    Ok(())
+}
+
+#[test]
+fn every_metric_is_listed() {
+    let source = read("src/telemetry.rs");
+    let names: Vec<&str> = source
+        .split("registry.register")
+        .skip(1)
+        .filter_map(|rest| rest.split('"').nth(1))
+        .collect();
+    assert!(names.len() >= 4, "{names:?}");
+    must_have(
+        "metric",
+        names
+            .iter()
+            .map(|name| format!("`security_group_operator_{name}_")),
+    );
+}
+
+#[test]
+fn every_error_class_is_listed_with_its_times() {
+    // As in `status.lastError.class`.
+    let classes = [
+        ("Transitional", Class::Transitional),
+        ("Transient", Class::Transient),
+        ("Throttled", Class::Throttled),
+        ("Absent", Class::Absent),
+        ("Blocked", Class::Blocked),
+        ("Invalid", Class::Invalid),
+    ];
+    let readme = read("README.md");
+    for (name, class) in classes {
+        let times = times(class.retry());
+        let is_row = |line: &str| {
+            line.starts_with(&format!("| `{name}` |")) && line.ends_with(&format!("{times} |"))
+        };
+        assert!(
+            readme.lines().any(is_row),
+            "the README lacks a row of the class {name} that ends with `{times}`"
+        );
+    }
+}
+
+#[test]
+fn every_make_target_is_in_the_help() {
+    let makefile = read("Makefile");
+    let phony = makefile
+        .lines()
+        .find_map(|line| line.strip_prefix(".PHONY: "))
+        .unwrap();
+    for target in phony.split(' ') {
+        let starts = format!("{target}:");
+        assert!(
+            makefile
+                .lines()
+                .any(|line| line.starts_with(&starts) && line.contains(" ## ")),
+            "{target} is not in `make help`"
+        );
+    }
+    for promised in [
+        "make demo",
+        "make test",
+        "make up",
+        "make down",
+        "make help",
+    ] {
+        let target = promised.strip_prefix("make ").unwrap();
+        assert!(phony.split(' ').any(|name| name == target), "{promised}");
+        assert!(read("README.md").contains(promised), "{promised}");
+    }
+}
+
+#[test]
+fn missing_tools_are_reported_before_the_build() -> Result<()> {
+    let make = Command::new("sh")
+        .args(["-c", "command -v make"])
+        .output()?;
+    let make = String::from_utf8(make.stdout)?;
+    let bin = TempDir::new("bin")?;
+    let demo = |named: &str| -> Result<()> {
+        let output = Command::new(make.trim())
+            .arg("demo")
+            .current_dir(repository())
+            .env_remove("CC")
+            .env("PATH", bin.path())
+            .output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains(named), "{said}");
+        Ok(())
+    };
+    demo("cargo is not on the PATH: install Rust")?;
+    std::fs::copy("/bin/sh", bin.path().join("cargo"))?;
+    demo("cc is not on the PATH: install a C compiler")
+}
+
+#[test]
+fn every_link_leads_to_an_existing_file_and_heading() {
+    for page in PAGES {
+        let text = read(page);
+        let links = text
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split(')').next())
+            .filter(|link| !link.contains("://"));
+        for link in links {
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = if file.is_empty() {
+                repository().join(page)
+            } else {
+                repository().join(page).with_file_name("").join(file)
+            };
+            assert!(target.exists(), "{page}: {link}");
+            if !anchor.is_empty() {
+                let target = std::fs::read_to_string(target).unwrap();
+                assert!(anchors(&target).contains(anchor), "{page}: {link}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_contents_list_every_section() {
+    let readme = read("README.md");
+    let sections = readme
+        .lines()
+        .filter_map(|line| line.strip_prefix("## "))
+        .filter(|title| *title != "Contents");
+    for title in sections {
+        let entry = format!("- [{title}](#{})", anchor(title));
+        assert!(readme.lines().any(|line| line == entry), "{entry}");
+    }
+}
+
+/// Sources, descriptions and pages name the actor and the action. `docs/proof.md` and `docs/benchmarks.md` are reports.
+#[test]
+fn no_line_has_a_phrase_that_hides_the_actor() {
+    let mut files = vec![repository().join("README.md")];
+    for folder in ["src", "docs", "crds"] {
+        collect_files(&repository().join(folder), &mut files);
+    }
+    files.retain(|file| {
+        let is_page = file.starts_with(repository().join("docs"));
+        let is_report = file.ends_with("proof.md") || file.ends_with("benchmarks.md");
+        !is_page || file.extension().is_some_and(|kind| kind == "md") && !is_report
+    });
+    assert!(files.len() > 70, "{files:?}");
+    let mut found = Vec::new();
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
+        for (number, line) in (1..).zip(text.lines()) {
+            if let Some(phrase) = PHRASES.iter().find(|phrase| has_phrase(line, phrase)) {
+                found.push(format!("{}:{number}: {phrase}", file.display()));
+            }
+        }
+    }
+    assert_eq!(found, [""; 0]);
+    for (line, expected) in [
+        ("Nobody waits.", true),
+        ("what it is told", true),
+        ("the heirloom is heir", true),
+        ("the heirloom", false),
+        ("this told", false),
+        ("it goes_away", false),
+    ] {
+        let is_found = PHRASES.iter().any(|phrase| has_phrase(line, phrase));
+        assert_eq!(is_found, expected, "{line}");
+    }
+}
+
+const PHRASES: &[&str] = &[
+    "whoever",
+    "nobody",
+    "heir",
+    "is said",
+    "is told",
+    "is looked at",
+    "goes away",
+    "in the way",
+    "by the hundred",
+    "what is said",
+    "what is told",
+    "what is left",
+    "what was said",
+    "what was told",
+    "what was left",
+];
+
+/// Whether the line has the phrase as whole words, in any case.
+fn has_phrase(line: &str, phrase: &str) -> bool {
+    let line = line.to_lowercase();
+    let is_word = |letter: char| letter.is_alphanumeric() || letter == '_';
+    line.match_indices(phrase).any(|(start, found)| {
+        let (before, after) = (&line[..start], &line[start + found.len()..]);
+        !before.ends_with(is_word) && !after.starts_with(is_word)
+    })
+}
+
+fn collect_files(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).expect("a folder of this repository") {
+        let path = entry.expect("an entry of it").path();
+        if path.is_dir() {
+            collect_files(&path, files);
+        } else {
+            files.push(path);
+        }
+    }
+}
+
+/// The pages for users.
+const PAGES: &[&str] = &["README.md", "docs/api-changes.md", "docs/simulator.md"];
+
+/// The anchors of a page: those of its headings.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let mut is_code = false;
+    text.lines()
+        .filter(|line| {
+            is_code ^= line.trim_start().starts_with("```");
+            !is_code
+        })
+        .filter_map(|line| line.strip_prefix('#'))
+        .map(|title| anchor(title.trim_start_matches('#').trim()))
+        .collect()
+}
+
+/// As GitHub makes it: lower case, no punctuation, a dash for each space.
+fn anchor(title: &str) -> String {
+    title
+        .chars()
+        .filter(|letter| letter.is_alphanumeric() || [' ', '-', '_'].contains(letter))
+        .map(|letter| if letter == ' ' { '-' } else { letter })
+        .collect::<String>()
+        .to_lowercase()
+}
+
+fn must_have(what: &str, names: impl Iterator<Item = String>) {
+    let readme = read("README.md");
+    let missing: Vec<String> = names
+        .filter(|name| !readme.contains(name.as_str()))
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "the README lacks the {what} {missing:?}"
+    );
+}
+
+fn times(retry: Retry) -> String {
+    let short = |duration: std::time::Duration| match duration.as_secs() {
+        seconds if seconds % 3600 == 0 => format!("{}h", seconds / 3600),
+        seconds if seconds % 60 == 0 => format!("{}m", seconds / 60),
+        seconds => format!("{seconds}s"),
+    };
+    if retry.first == retry.cap {
+        short(retry.cap)
+    } else {
+        let (first, cap) = (short(retry.first), short(retry.cap));
+        format!("{first} (backs off to {cap})")
+    }
+}
+
+/// The fenced blocks of the README in a language.
+fn blocks(language: &str) -> Vec<String> {
+    let readme = read("README.md");
+    let blocks: Vec<String> = readme
+        .split(&format!("\n```{language}\n"))
+        .skip(1)
+        .filter_map(|rest| rest.split("\n```").next())
+        .map(str::to_owned)
+        .collect();
+    assert!(!blocks.is_empty(), "the README has no {language}");
+    blocks
+}
+
+async fn kubectl(plane: &ControlPlane, arguments: &[&str], input: &str) -> Result<String> {
+    use tokio::io::AsyncWriteExt as _;
+    let mut child = tokio::process::Command::from(plane.kubectl())
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?;
+    let mut stdin = child.stdin.take().context("kubectl has no stdin")?;
+    stdin.write_all(input.as_bytes()).await?;
+    drop(stdin);
+    let output = child.wait_with_output().await?;
+    if output.status.success() {
+        return Ok(String::from_utf8(output.stdout)?);
+    }
+    Err(Error::new(String::from_utf8_lossy(&output.stderr)))
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            std::fs::copy(entry.path(), to.join(entry.file_name()))?;
+        }
+    }
+    Ok(())
+}
+
+fn read(path: &str) -> String {
+    let path = repository().join(path);
+    std::fs::read_to_string(&path).expect("a file of this repository")
+}
+
+fn repository() -> PathBuf {
+    env!("CARGO_MANIFEST_DIR").into()
+}

@@ -1,0 +1,16 @@
+//! The simulated cloud: every code of the vendor's pages, what the Describe calls show, its gateway, its process and its two
+//! ports, and the vendor's own SDKs against it.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test ends where its fixture breaks"
+)]
+
+mod cloud;
+mod codes;
+mod describe;
+mod gateway;
+mod process;
+mod vendor_sdk;

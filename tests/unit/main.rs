@@ -1,0 +1,8 @@
+//! One part of the product at a time, without a cluster: what it decides, sends, reads and says.
+
+mod decide;
+mod ecs_client;
+mod fuzz_corpus;
+mod limiter;
+mod status;
+mod table;
