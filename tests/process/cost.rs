@@ -7,7 +7,8 @@ use crate::support::control_plane::ControlPlane;
 use crate::support::env::TestEnv;
 use crate::support::error::{Error, Result};
 use crate::support::eventually::eventually;
-use crate::{OnlyOperator, binaries};
+use crate::support::operator::Operator;
+use crate::{OnlyOperator, binaries, options};
 
 /// Each call is one that a pass makes.
 const NO_SCAN: &[&str] = &["--scan-period=1h"];
@@ -81,9 +82,11 @@ async fn restart_reads_in_batches_and_writes_only_new_edges() -> Result<()> {
 
 #[tokio::test]
 async fn small_limit_rejects_few_calls_and_all_become_ready() -> Result<()> {
-    let _operator = OnlyOperator::start(NO_SCAN).await?;
-    let env = TestEnv::start_without_operator(&binaries!(), &inventory("{JoinSecurityGroup: 140}"))
-        .await?;
+    // Of its own: the others would wait for minutes.
+    let plane = ControlPlane::start().await?;
+    let _operator = Operator::start(&plane, options(NO_SCAN)).await?;
+    let inventory = inventory("{JoinSecurityGroup: 140}");
+    let env = TestEnv::start_on(&plane, &binaries!(), &inventory).await?;
     let start = Instant::now();
     apply(&env, 0..EDGES).await?;
     // Up to three windows of a minute: longer than the patience of one wait.

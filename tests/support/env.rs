@@ -455,22 +455,25 @@ pub fn condition<'a>(
 const OPERATOR_USER: &str = "system:serviceaccount:security-group-operator:security-group-operator";
 
 impl TestEnv {
-    /// Requests a pass over a membership, as a user does.
-    pub async fn request_reconcile(&self, name: &str) -> Result<()> {
+    /// Requests a pass over a membership, as a user does; returns what it wrote for that.
+    pub async fn request_reconcile(&self, name: &str) -> Result<String> {
         static ASKED: AtomicU64 = AtomicU64::new(0);
         let value = ASKED.fetch_add(1, Ordering::Relaxed).to_string();
         self.annotate(name, RECONCILE_REQUESTED_ANNOTATION, &value)
-            .await
+            .await?;
+        Ok(value)
     }
 
-    /// Requests a pass and returns when it has read the target, so that passes requested before have ended.
+    /// Requests a pass and returns when it has ended, with all its effects.
     pub async fn reconcile_and_wait(&self, name: &str) -> Result<()> {
-        let before = self.describe_calls().await?;
-        self.request_reconcile(name).await?;
-        eventually(&format!("{name} is reconciled"), async || {
-            Ok(self.describe_calls().await? > before)
+        let asked = self.request_reconcile(name).await?;
+        self.until(name, "reconciled as requested", |object| {
+            let status = object.status.as_ref();
+            let handled = status.and_then(|status| status.last_handled_reconcile_at.as_ref());
+            handled == Some(&asked)
         })
-        .await
+        .await?;
+        Ok(())
     }
 
     /// Number of Describe calls, of both kinds.
