@@ -2,6 +2,10 @@
 //! deleted object.
 
 #![expect(clippy::unwrap_used, reason = "a test ends at its first surprise")]
+#![expect(
+    clippy::redundant_closure_for_method_calls,
+    reason = "the type of a history has no name outside of the crate"
+)]
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -270,7 +274,7 @@ async fn scan_requeues_changed_objects_after_the_read_lag() {
     let member = || Some(seen(TargetState::Running, &["sg-1"]));
     assert_eq!(changed(&table, None), [""; 0], "no pass has looked yet");
     table.history(&uid("a"), |history| {
-        history.record_observation(Some(Observation::of(member().as_ref(), |_| true)))
+        history.record_observation(Some(Observation::of(member().as_ref(), |_| true)));
     });
     assert_eq!(
         changed(&table, None),
@@ -301,7 +305,7 @@ async fn observation_is_fresh_only_while_confirmed() {
     let observation = Observation::of(member().as_ref(), |_| true);
     let age = Duration::from_secs(60);
     table.history(&uid("a"), |history| {
-        history.record_observation(Some(observation))
+        history.record_observation(Some(observation));
     });
     tokio::time::advance(age).await;
     assert_eq!(
@@ -418,7 +422,7 @@ fn scan_reads_only_targets_described_before() {
     table.insert(&object("a", "i-1", 0, 1));
     table.insert(&object("b", "i-2", 0, 1));
     table.history(&uid("b"), |history| {
-        history.record_observation(Some(Observation::Absent))
+        history.record_observation(Some(Observation::Absent));
     });
     let block = [target("i-1"), target("i-2"), target("i-3")];
     assert_eq!(table.seen(&account_region(), &block), [target("i-2")]);
