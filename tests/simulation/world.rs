@@ -209,6 +209,11 @@ impl World {
             .position(|process| process.link.is_dead() && !process.cleared)
     }
 
+    /// Whether an incarnation has come to its end by itself.
+    pub fn has_ended(&self, incarnation: usize) -> bool {
+        self.incarnations[incarnation].task.is_finished()
+    }
+
     /// Resolves at the next death.
     pub fn deaths(&self) -> impl Future<Output = ()> + use<> {
         let links: Vec<Arc<Link>> = self
