@@ -4,6 +4,7 @@ mod support;
 
 use std::fmt::Write as _;
 
+use kube::api::ListParams;
 use serde_json::json;
 use support::env::{self, TestEnv, ready};
 use support::error::Result;
@@ -37,8 +38,8 @@ async fn sigterm_begins_no_further_call_and_records_those_under_way() -> Result<
     assert_eq!(env.calls("JoinSecurityGroup").await?, begun);
     assert_eq!(env.effects("JoinSecurityGroup").await?, begun);
     // Nobody runs now.
-    let objects = env.memberships().list(&kube::api::ListParams::default());
-    let joined = objects.await?.into_iter().filter(|object| {
+    let objects = env.memberships().list(&ListParams::default()).await?;
+    let joined = objects.into_iter().filter(|object| {
         let ready = ready(object);
         ready.is_some_and(|ready| ready.reason == "Joined")
     });

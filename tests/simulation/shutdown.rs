@@ -1,10 +1,14 @@
 //! SIGTERM in the middle of work: what is under way ends and is recorded, nothing more begins, and the next process does the
 //! rest.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use http_body_util::BodyExt as _;
 use security_group_operator::api::ORIGIN_ANNOTATION;
+use security_group_operator::telemetry::{self, Telemetry};
 use serde_json::{Value, json};
+use tower::ServiceExt as _;
 
 use crate::api_server::Verb;
 use crate::in_virtual_time;
@@ -59,14 +63,28 @@ fn slow_down(world: &World, action: &str, latency: &str) {
 
 /// An operator that gets SIGTERM after 10 seconds, a tenth of a second from now, while it joins 160 instances in four regions,
 /// each of which takes a minute.
-async fn busy() -> World {
+async fn busy() -> (World, Arc<Telemetry>) {
     let mut world = bulk_world();
     slow_down(&world, "JoinSecurityGroup", "60s");
-    world.start_until(None, seconds(SIGTERM));
+    let telemetry = Arc::default();
+    world.start_counted_until(&telemetry, seconds(SIGTERM));
     create_all(&world);
     seconds(SIGTERM - 0.1).await;
     assert_eq!(calls(&world, "JoinSecurityGroup"), UNDER_WAY);
-    world
+    (world, telemetry)
+}
+
+/// The passes that have come to a result.
+async fn passes(telemetry: &Arc<Telemetry>) -> u64 {
+    let request = http::Request::get("/metrics").body(axum::body::Body::empty());
+    let answer = telemetry::routes(Arc::clone(telemetry)).oneshot(request.unwrap());
+    let body = answer.await.unwrap().into_body().collect().await.unwrap();
+    let text = String::from_utf8(body.to_bytes().to_vec()).unwrap();
+    let passes = text
+        .lines()
+        .filter(|line| line.contains("_reconcile_total{"));
+    let counts = passes.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+    counts.sum()
 }
 
 /// The calls of one action that have reached the cloud.
@@ -101,13 +119,15 @@ fn is_claimed(object: &Value) -> bool {
 #[test]
 fn nothing_begins_after_sigterm_and_what_is_under_way_ends() {
     in_virtual_time(|| async {
-        let mut world = busy().await;
+        let (mut world, telemetry) = busy().await;
         let (begun, claimed) = (all_calls(&world), count(&world, is_claimed));
+        let ended = passes(&telemetry).await;
         seconds(70.0).await;
         assert_eq!(all_calls(&world), begun);
         assert!(world.has_ended(0));
         assert_eq!(count(&world, is_ready), UNDER_WAY);
         assert_eq!(count(&world, is_claimed), claimed);
+        assert_eq!(passes(&telemetry).await, ended + UNDER_WAY);
 
         world.simulator.set_faults(Vec::new());
         world.start(None);
@@ -242,7 +262,7 @@ fn mute_api_server_does_not_keep_the_operator_from_its_end() {
         &[Verb::List, Verb::Watch, Verb::Apply, Verb::Create],
     ] {
         in_virtual_time(|| async move {
-            let world = busy().await;
+            let (world, _) = busy().await;
             // No status can be written any more.
             world.faults.mute(mute, Duration::from_secs(600));
             world.faults.lose_events(1);
