@@ -12,6 +12,7 @@
 //! | [`account`] | credentials, grants, the directory of usable accounts | read Secrets, call STS, write account status |
 //! | [`ecs`] | the cloud client: signatures, typed calls, the error table | call the cloud |
 //! | [`condition`] | `metav1.Condition` lists | nothing: pure |
+//! | [`shutdown`] | the request to end | nothing: it is awaited |
 //! | [`clock`] | wall time and random numbers | read both from the system |
 //! | [`kubernetes`] | deadlines for calls to the API server, the bound on writes, events | call the API server for its callers |
 //! | [`watched`] | deserialization of the API server's answers | nothing: types |
@@ -30,7 +31,7 @@
 //! kubernetes
 //! telemetry
 //! ecs        watched    listener
-//! api        clock        condition        listener
+//! api        clock        condition        shutdown
 //! ```
 //!
 //! The simulator stands apart. The process is `main.rs`.
@@ -45,6 +46,7 @@ pub mod kubernetes;
 pub mod listener;
 pub mod membership;
 pub mod operator;
+pub mod shutdown;
 pub mod simulator;
 pub mod telemetry;
 pub mod watched;

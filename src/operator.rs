@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::{BoxFuture, Shared};
+use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, Stream, StreamExt as _};
 use http::Uri;
@@ -36,6 +36,7 @@ use crate::membership::object::Object;
 use crate::membership::queue::ReconcileQueue;
 use crate::membership::table::ObjectTable;
 use crate::membership::{self, housekeeping};
+use crate::shutdown::Shutdown;
 use crate::telemetry::{self, Telemetry};
 
 /// Why the operator cannot start, in one line.
@@ -73,17 +74,15 @@ pub enum StartError {
     Transport(#[from] crate::ecs::TransportError),
 }
 
-type Shutdown = Shared<BoxFuture<'static, ()>>;
-
-/// Runs until `shutdown` resolves and running passes have ended.
+/// Runs until `asked` resolves and what is under way has ended, at most 70 s later.
 ///
 /// # Errors
 /// Errors that only a restart can fix. All others are retried.
 pub async fn run(
     settings: Settings,
-    shutdown: impl Future<Output = ()> + Send + 'static,
+    asked: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), StartError> {
-    let shutdown = shutdown.boxed().shared();
+    let asked = asked.boxed().shared();
     let client = connect().await?;
     let transport: Arc<dyn Transport> = Arc::new(Http::new()?);
     let telemetry = Arc::new(Telemetry::default());
@@ -95,10 +94,10 @@ pub async fn run(
     info!(address, version = env!("CARGO_PKG_VERSION"), "started");
     tokio::select! {
         () = wait_until_listable(&client, &settings) => {}
-        () = shutdown.clone() => return Ok(()),
+        () = asked.clone() => return Ok(()),
     }
     let clock = Clock::system();
-    run_with(settings, client, transport, telemetry, clock, shutdown).await;
+    run_with(settings, client, transport, telemetry, clock, asked).await;
     info!("stopped");
     Ok(())
 }
@@ -245,17 +244,20 @@ where
     })
 }
 
-/// Runs the controllers with the given cluster client and cloud transport until `shutdown` resolves and running passes have
-/// ended. Does not listen.
+/// Runs the controllers with the given cluster client and cloud transport until `asked` resolves and what is under way has
+/// ended, at most [`TIME_FOR_CALLS`] and [`TIME_FOR_EVENTS`] (70 s) later. Does not listen.
+///
+/// [`TIME_FOR_CALLS`]: crate::shutdown::TIME_FOR_CALLS
+/// [`TIME_FOR_EVENTS`]: crate::shutdown::TIME_FOR_EVENTS
 pub async fn run_with(
     settings: Settings,
     client: kube::Client,
     transport: Arc<dyn Transport>,
     telemetry: Arc<Telemetry>,
     clock: Clock,
-    shutdown: impl Future<Output = ()> + Send + 'static,
+    asked: impl Future<Output = ()> + Send + 'static,
 ) {
-    let shutdown: Shutdown = shutdown.boxed().shared();
+    let shutdown = Shutdown::default();
     let client = with_answer_deadline(client, Arc::clone(&telemetry));
     let table = Arc::new(ObjectTable::default());
     let (queue, queues) = ReconcileQueue::new(&settings.scopes);
@@ -264,7 +266,7 @@ pub async fn run_with(
     let follow_accounts =
         housekeeping::follow_accounts(Arc::clone(&table), queue.clone(), receiver);
     let directory = Arc::new(Directory::new(namespaces.clone()));
-    let writer = ApiWriter::new(settings.max_writes_in_flight);
+    let writer = ApiWriter::new(settings.max_writes_in_flight, shutdown.clone());
     let (events, event_writer) = EventRecorder::new(
         client.clone(),
         writer.clone(),
@@ -287,14 +289,16 @@ pub async fn run_with(
         checks: std::sync::Mutex::default(),
         events: events.clone(),
         scan_period: settings.scan_period,
+        shutdown: shutdown.clone(),
     });
-    let scopes = &settings.scopes;
+    let (ending, scopes) = (shutdown.clone(), &settings.scopes);
     let context = Arc::new(membership::Context::new(
-        client, writer, table, directory, queue, events, telemetry, clock, scopes,
+        client, writer, table, directory, queue, events, telemetry, clock, ending, scopes,
     ));
-    let controllers = run_controllers(accounts, context, &namespaces, queues, settings, &shutdown);
+    let controllers = run_controllers(accounts, context, &namespaces, queues, settings);
     tokio::select! {
         biased;
+        () = shutdown.begin_when(asked) => warn!("ends although the API server has not answered; the next start takes up what is unfinished"),
         () = controllers => {}
         () = all([namespace_watch.boxed(), follow_accounts.boxed()]) => {}
     }
@@ -308,49 +312,40 @@ async fn run_controllers(
     namespaces: &Store<PartialObjectMeta<Namespace>>,
     queues: Vec<impl Stream<Item = ObjectRef<Object>> + Send + 'static>,
     settings: Settings,
-    shutdown: &Shutdown,
 ) {
-    let account_controllers = run_accounts(&accounts, &settings.scopes, shutdown);
+    let account_controllers = run_accounts(&accounts, &settings.scopes);
     let memberships = async {
         // Otherwise a pass would report an account or a grant missing that is only not listed yet.
         let known = async {
             account_controllers.listed.await;
             let _ = namespaces.wait_until_ready().await;
         };
-        if ends_before(known, shutdown).await {
-            run_memberships(&context, queues, settings, shutdown).await;
+        if context.shutdown.unless_begun(known).await.is_some() {
+            run_memberships(&context, queues, settings).await;
         }
     };
     futures::future::join(memberships, account_controllers.running).await;
 }
 
-async fn ends_before(part: impl Future<Output = ()>, shutdown: &Shutdown) -> bool {
-    tokio::select! {
-        biased;
-        () = part => true,
-        () = shutdown.clone() => false,
-    }
-}
-
-/// Runs one controller per scope, and what goes on beside them, until the controllers have ended.
+/// Runs one controller per scope until all have ended, and what goes on beside them until shutdown has begun.
 async fn run_memberships(
     context: &Arc<membership::Context>,
     queues: Vec<impl Stream<Item = ObjectRef<Object>> + Send + 'static>,
     settings: Settings,
-    shutdown: &Shutdown,
 ) {
     let scans = membership::scan::run(Arc::clone(context), settings.scan_period);
     let housekeeping = housekeeping::run(Arc::clone(context));
     let admission = Arc::clone(&context.admission);
     let scopes = settings.scopes.into_iter().zip(queues);
-    let controllers = scopes.map(|(scope, queue)| {
-        membership::run(Arc::clone(context), scope, queue, shutdown.clone()).boxed()
-    });
-    tokio::select! {
-        biased;
-        () = all(controllers) => {}
-        () = all([scans.boxed(), housekeeping.boxed(), async move { admission.run().await }.boxed()]) => {}
-    }
+    let controllers =
+        scopes.map(|(scope, queue)| membership::run(Arc::clone(context), scope, queue).boxed());
+    let beside = [
+        scans.boxed(),
+        housekeeping.boxed(),
+        async move { admission.run().await }.boxed(),
+    ];
+    let beside = context.shutdown.unless_begun(all(beside));
+    futures::future::join(all(controllers), beside).await;
 }
 
 struct AccountControllers<L, R> {
@@ -363,33 +358,19 @@ struct AccountControllers<L, R> {
 fn run_accounts(
     context: &Arc<account::Context>,
     scopes: &[WatchScope],
-    shutdown: &Shutdown,
 ) -> AccountControllers<impl Future<Output = ()> + use<>, impl Future<Output = ()> + use<>> {
     let mut listed = Vec::new();
     let mut running: Vec<BoxFuture<'static, ()>> = Vec::new();
     let (sender, receiver) = oneshot::channel();
     listed.push(receiver);
     running.push(
-        account::run::<ClusterCloudAccount>(
-            Arc::clone(context),
-            WatchScope::All,
-            sender,
-            shutdown.clone(),
-        )
-        .boxed(),
+        account::run::<ClusterCloudAccount>(Arc::clone(context), WatchScope::All, sender).boxed(),
     );
     for scope in scopes {
         let (sender, receiver) = oneshot::channel();
         listed.push(receiver);
-        running.push(
-            account::run::<CloudAccount>(
-                Arc::clone(context),
-                scope.clone(),
-                sender,
-                shutdown.clone(),
-            )
-            .boxed(),
-        );
+        running
+            .push(account::run::<CloudAccount>(Arc::clone(context), scope.clone(), sender).boxed());
     }
     AccountControllers {
         listed: async {

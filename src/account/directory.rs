@@ -461,6 +461,7 @@ mod tests {
             Arc::default(),
             Arc::default(),
             Arc::default(),
+            crate::shutdown::Shutdown::default(),
         );
         Arc::new(session)
     }

@@ -36,6 +36,7 @@ use crate::ecs::{self, Class, Credential, Endpoints, Transport};
 use crate::kubernetes::events::{self, EventRecord, EventRecorder};
 use crate::kubernetes::writer::ApiWriter;
 use crate::kubernetes::{self, ObjectUid, WatchLog, WatchScope};
+use crate::shutdown::Shutdown;
 use crate::telemetry::Telemetry;
 use crate::watched::Watched;
 
@@ -83,6 +84,8 @@ pub struct Context {
     pub events: EventRecorder,
     /// How often every target is read. An account in use makes at least one call per period.
     pub scan_period: Duration,
+    /// After it has begun, no call of STS and no write begins.
+    pub shutdown: Shutdown,
 }
 
 /// What is remembered of an account between its checks.
@@ -110,12 +113,12 @@ pub struct LastCheck {
 /// UID and generation of the account, and version of its Secret.
 type CheckedVersion = (Option<ObjectUid>, Option<i64>, String);
 
-/// Runs the controller of one kind until `shutdown` resolves. It resolves `synced` when every account has been listed once.
+/// Runs the controller of one kind until shutdown has begun and its checks have ended. It resolves `synced` when every account
+/// has been listed once.
 pub async fn run<K: AccountObject>(
     context: Arc<Context>,
     scope: WatchScope,
     synced: tokio::sync::oneshot::Sender<()>,
-    shutdown: impl Future<Output = ()> + Send + Sync + 'static,
 ) {
     let api = K::watched(&context.client, &scope);
     let (reader, writer) = reflector::store();
@@ -139,10 +142,11 @@ pub async fn run<K: AccountObject>(
         );
     let (queue, secrets) = unbounded();
     let secret_watch = watch_secrets::<K>(Arc::clone(&context), reader.clone(), queue);
+    let ends_unlisted = kubernetes::ends_unlisted(reader.clone(), context.shutdown.clone());
     let log = WatchLog::new(K::KIND.name());
     let controller = Controller::for_stream(accounts, reader)
         .reconcile_on(secrets)
-        .graceful_shutdown_on(shutdown)
+        .graceful_shutdown_on(context.shutdown.begun())
         .run(check::<K>, on_error::<K>, context)
         .for_each(|result| {
             log.result(result);
@@ -151,6 +155,7 @@ pub async fn run<K: AccountObject>(
     tokio::select! {
         biased;
         () = controller => {}
+        () = ends_unlisted => {}
         () = secret_watch => {}
     }
 }
@@ -291,6 +296,9 @@ async fn check<K: AccountObject>(
         handled: handled.or_else(|| previous.last_handled_reconcile_at.clone()),
     };
     if let Err(error) = write_status(account, &key, &previous, observation, &context).await {
+        if matches!(error, kubernetes::Error::Stopping) {
+            return Ok(Action::await_change());
+        }
         // Otherwise the next check would find no change and never write the status.
         if result.is_some() {
             context.checks().entry(key).or_default().last_checked = None;
@@ -337,7 +345,7 @@ fn on_error<K: AccountObject>(
 }
 
 enum Checked {
-    /// The credentials could not be read just now; they were accepted before.
+    /// The credentials could not be read just now, and were accepted before; or the process ends.
     Unread,
     /// Nothing changed.
     Unchanged,
@@ -405,6 +413,9 @@ async fn check_credentials<K: AccountObject>(
     )
     .with_clock(context.clock.clone());
     let reach = context.reach(key);
+    if context.shutdown.has_begun() {
+        return Checked::Unread;
+    }
     let identity = client.caller_identity().await;
     reach.note(identity.as_ref().err(), || client.sts_host());
     match (identity, suspect) {
@@ -424,8 +435,14 @@ async fn check_credentials<K: AccountObject>(
                 .last_checked = Some(version);
             let uid = identity.account_uid.clone();
             let limiter = context.limiters.of(&uid, &endpoints, &context.clock);
-            let usable =
-                AccountSession::new(client, uid, limiter, Arc::clone(&context.telemetry), reach);
+            let usable = AccountSession::new(
+                client,
+                uid,
+                limiter,
+                Arc::clone(&context.telemetry),
+                reach,
+                context.shutdown.clone(),
+            );
             Checked::Found(record(
                 CheckResult::Accepted(identity),
                 Some(usable),
@@ -704,7 +721,7 @@ mod tests {
             let writes = Arc::new(AtomicU16::new(200));
             let client = api_server(&writes);
             let clock = Clock::simulated("2026-01-01T00:00:00Z".parse().unwrap(), 1);
-            let api_writer = ApiWriter::new(1);
+            let api_writer = ApiWriter::new(1, Shutdown::default());
             let (events, _) = EventRecorder::new(
                 client.clone(),
                 api_writer.clone(),
@@ -728,6 +745,7 @@ mod tests {
                 checks: Mutex::default(),
                 events,
                 scan_period: Duration::from_secs(60),
+                shutdown: Shutdown::default(),
             });
             Self {
                 context,

@@ -16,6 +16,7 @@ use crate::ecs::{
     AccountUid, Action, Class, Client, Edge, Error, InstanceId, NetworkInterfaceId, Region,
     RequestId, Target, TargetDescription,
 };
+use crate::shutdown::Shutdown;
 use crate::telemetry::Telemetry;
 
 use super::reach::Reach;
@@ -37,6 +38,8 @@ pub enum CallError {
         /// When to ask again.
         retry_at: Instant,
     },
+    /// The process ends; none was made.
+    Stopping,
     /// The call was made and failed.
     Failed(Error),
 }
@@ -47,7 +50,7 @@ impl CallError {
     #[must_use]
     pub fn is_without_effect(&self) -> bool {
         match self {
-            Self::RateLimited { .. } => true,
+            Self::RateLimited { .. } | Self::Stopping => true,
             Self::Failed(error) => error.class() != Class::Transient && !error.outcome_unknown(),
         }
     }
@@ -61,7 +64,8 @@ struct DescribeBatchers {
 }
 
 impl AccountSession {
-    /// A session for an account whose credentials the cloud accepted. `uid` is the UID of the cloud account.
+    /// A session for an account whose credentials the cloud accepted. `uid` is the UID of the cloud account. No call begins
+    /// after `shutdown` has begun.
     #[must_use]
     pub fn new(
         client: Client,
@@ -69,6 +73,7 @@ impl AccountSession {
         limiter: Arc<CallLimiter>,
         telemetry: Arc<Telemetry>,
         reach: Arc<Reach>,
+        shutdown: Shutdown,
     ) -> Self {
         Self {
             uid,
@@ -78,6 +83,7 @@ impl AccountSession {
                 telemetry,
                 reach,
                 suspect: AtomicBool::new(false),
+                shutdown,
             }),
             batchers: Mutex::default(),
         }
@@ -239,7 +245,7 @@ fn batcher<Id: Clone + Eq + Hash + Send + Sync + 'static>(
 ) -> Arc<Batch<Id, TargetDescription, CallError>> {
     Arc::new(Batch::new(ask, |failure| match failure {
         CallError::Failed(error) => error.may_be_one_bad_id(),
-        CallError::RateLimited { .. } => false,
+        CallError::RateLimited { .. } | CallError::Stopping => false,
     }))
 }
 
@@ -250,6 +256,7 @@ struct Calls {
     telemetry: Arc<Telemetry>,
     reach: Arc<Reach>,
     suspect: AtomicBool,
+    shutdown: Shutdown,
 }
 
 impl Calls {
@@ -287,8 +294,9 @@ impl Calls {
     where
         F: Future<Output = Result<T, Error>>,
     {
+        let permit = self.shutdown.unless_begun(permit).await;
         let permit = permit
-            .await
+            .ok_or(CallError::Stopping)?
             .map_err(|retry_at| CallError::RateLimited { retry_at })?;
         let started = Instant::now();
         // Boxed to keep futures small while they wait for the limiter.

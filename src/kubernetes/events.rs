@@ -20,6 +20,7 @@ use tracing::{debug, info, warn};
 
 use crate::clock::Clock;
 use crate::condition::truncate;
+use crate::shutdown::TIME_FOR_EVENTS;
 use crate::telemetry::Telemetry;
 
 use super::writer::ApiWriter;
@@ -40,8 +41,6 @@ const NAME_LIMIT: usize = 200;
 
 /// Length of the event queue. Further events are dropped and counted.
 const WAITING: usize = 16_384;
-/// How long [`Writer::flush`] waits for queued events when the process ends.
-const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Queues events for a task that writes them one by one: a thousand new objects become Ready first, their events follow.
 #[derive(Clone)]
@@ -93,6 +92,7 @@ impl EventRecorder {
         let instance = truncate(instance.as_deref().unwrap_or(CONTROLLER), INSTANCE_LIMIT);
         let names = clock.clone();
         let counter = Arc::clone(&telemetry);
+        let writer = writer.for_records();
         let task = tokio::spawn(async move {
             let refusals = LogDeduper::default();
             while let Some(queued) = waiting.recv().await {
@@ -191,9 +191,9 @@ impl QueuedEvent {
 }
 
 impl Writer {
-    /// Waits up to `FLUSH_TIMEOUT` (5 s) for the queued events.
+    /// Waits up to [`TIME_FOR_EVENTS`] (3 s) for the queued events.
     pub async fn flush(self) {
-        if tokio::time::timeout(FLUSH_TIMEOUT, self.0).await.is_err() {
+        if tokio::time::timeout(TIME_FOR_EVENTS, self.0).await.is_err() {
             debug!("some events were not written any more");
         }
     }
@@ -257,6 +257,7 @@ mod tests {
 
     use super::*;
     use crate::api::SecurityGroupMembership;
+    use crate::shutdown::Shutdown;
     use crate::telemetry::TestLog;
 
     fn note(text: &str) -> EventRecord {
@@ -402,7 +403,7 @@ mod tests {
         let at = Timestamp::from_second(1_767_225_600).unwrap();
         let (events, writer) = EventRecorder::new(
             refusing_server(refusal),
-            ApiWriter::new(1),
+            ApiWriter::new(1, Shutdown::default()),
             None,
             Arc::clone(&telemetry),
             Clock::simulated(at, 1),
@@ -453,7 +454,7 @@ mod tests {
         let at = Timestamp::from_second(1_767_225_600).unwrap();
         let (events, _writer) = EventRecorder::new(
             slow_server(&Arc::default()),
-            ApiWriter::new(1),
+            ApiWriter::new(1, Shutdown::default()),
             None,
             Arc::default(),
             Clock::simulated(at, 1),
@@ -476,7 +477,7 @@ mod tests {
         let at = Timestamp::from_second(1_767_225_600).unwrap();
         let (events, _writer) = EventRecorder::new(
             slow_server(&Arc::default()),
-            ApiWriter::new(1),
+            ApiWriter::new(1, Shutdown::default()),
             None,
             Arc::default(),
             Clock::simulated(at, 1),
@@ -521,12 +522,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn queued_events_are_flushed_within_a_time_limit() {
-        for (queued, expected) in [(3, 3), (60, 4)] {
+        for (queued, expected) in [(2, 2), (60, 2)] {
             let written = Arc::new(AtomicUsize::new(0));
             let at = Timestamp::from_second(1_767_225_600).unwrap();
             let (events, writer) = EventRecorder::new(
                 slow_server(&written),
-                ApiWriter::new(1),
+                ApiWriter::new(1, Shutdown::default()),
                 None,
                 Arc::default(),
                 Clock::simulated(at, 1),
@@ -537,7 +538,7 @@ mod tests {
             drop(events);
             writer.flush().await;
             let written = written.load(Ordering::SeqCst);
-            // The fifth event may be written at the moment the wait ends.
+            // The third event may be written at the moment the wait ends.
             assert!((expected..=expected + 1).contains(&written), "{written}");
         }
     }

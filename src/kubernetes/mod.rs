@@ -18,11 +18,13 @@ use http_body_util::{BodyExt as _, StreamBody};
 use k8s_openapi::NamespaceResourceScope;
 use kube::client::Body;
 use kube::runtime::controller;
+use kube::runtime::reflector::Store;
 use kube::{Api, Resource, ResourceExt};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use crate::api::RECONCILE_REQUESTED_ANNOTATION;
+use crate::shutdown::Shutdown;
 use crate::telemetry::Telemetry;
 
 /// Deadline of one call, including the client's retries.
@@ -38,6 +40,8 @@ pub enum Error {
         /// The deadline.
         after: Duration,
     },
+    /// The process ends: the call was not made.
+    Stopping,
 }
 
 impl From<kube::Error> for Error {
@@ -55,6 +59,7 @@ impl fmt::Display for Error {
             }
             Self::Api(error) => fmt::Display::fmt(error, f),
             Self::Timeout { after } => f.write_str(&no_answer(*after)),
+            Self::Stopping => f.write_str("the process ends"),
         }
     }
 }
@@ -62,7 +67,7 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Api(kube::Error::Api(_)) | Self::Timeout { .. } => None,
+            Self::Api(kube::Error::Api(_)) | Self::Timeout { .. } | Self::Stopping => None,
             Self::Api(error) => error.source(),
         }
     }
@@ -74,7 +79,7 @@ impl Error {
     pub fn code(&self) -> Option<u16> {
         match self {
             Self::Api(kube::Error::Api(status)) => Some(status.code),
-            Self::Api(_) | Self::Timeout { .. } => None,
+            Self::Api(_) | Self::Timeout { .. } | Self::Stopping => None,
         }
     }
 }
@@ -181,6 +186,18 @@ async fn send(
         })
     };
     Ok(answer.map(|body| StreamBody::new(pieces(body))))
+}
+
+/// Resolves when shutdown begins before the store has been listed. kube's controller waits for the list then, for ever: it holds
+/// its reconciliations until the list is complete, and no longer polls the watch.
+pub async fn ends_unlisted<K>(store: Store<K>, shutdown: Shutdown)
+where
+    K: Clone + Resource<DynamicType: Clone + Eq + std::hash::Hash> + 'static,
+{
+    let listed = shutdown.unless_begun(store.wait_until_ready()).await;
+    if listed.is_some() {
+        std::future::pending::<()>().await;
+    }
 }
 
 fn asks_for(uri: &http::Uri, what: &str) -> bool {

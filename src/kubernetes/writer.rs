@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 use crate::api::STATUS_MANAGER;
+use crate::shutdown::Shutdown;
 
 use super::{DEADLINE, Error, within};
 
@@ -19,14 +20,28 @@ use super::{DEADLINE, Error, within};
 #[derive(Clone, Debug)]
 pub struct ApiWriter {
     permits: Arc<Semaphore>,
+    /// `None`: writes begin after it too.
+    shutdown: Option<Shutdown>,
 }
 
 impl ApiWriter {
-    /// A writer with at most `in_flight` writes at a time.
+    /// A writer with at most `in_flight` writes at a time. After `shutdown` has begun it refuses every write with
+    /// [`Error::Stopping`], also those that wait for their turn.
     #[must_use]
-    pub fn new(in_flight: u16) -> Self {
+    pub fn new(in_flight: u16, shutdown: Shutdown) -> Self {
         Self {
             permits: Arc::new(Semaphore::new(usize::from(in_flight))),
+            shutdown: Some(shutdown),
+        }
+    }
+
+    /// The same writer under the same bound, whose writes also begin after shutdown has begun: for the record of a call that the
+    /// cloud has answered, and for events.
+    #[must_use]
+    pub fn for_records(&self) -> Self {
+        Self {
+            permits: Arc::clone(&self.permits),
+            shutdown: None,
         }
     }
 
@@ -127,8 +142,15 @@ impl ApiWriter {
     where
         F: Future<Output = kube::Result<T>> + Send,
     {
+        let permit = self.permits.acquire();
         // The semaphore is never closed.
-        let _permit = self.permits.acquire().await;
+        let _permit = match &self.shutdown {
+            Some(shutdown) => {
+                let permit = shutdown.unless_begun(permit).await;
+                permit.ok_or(Error::Stopping)?
+            }
+            None => permit.await,
+        };
         within(deadline, call()).await
     }
 }
@@ -171,7 +193,7 @@ mod tests {
     async fn writes_of_all_kinds_share_one_bound() {
         let load = Arc::<Load>::default();
         let api: Api<Namespace> = Api::all(slow_server(&load));
-        let writer = ApiWriter::new(3);
+        let writer = ApiWriter::new(3, Shutdown::default());
         let (patch, mut object) = (json!({}), Namespace::default());
         object.metadata.name = Some("a".to_owned());
         let metadata = &object.metadata;
@@ -190,10 +212,32 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn only_records_begin_after_shutdown() {
+        let load = Arc::<Load>::default();
+        let api: Api<Namespace> = Api::all(slow_server(&load));
+        let shutdown = Shutdown::default();
+        let writer = ApiWriter::new(1, shutdown.clone());
+        let records = writer.for_records();
+        let object = Namespace::default();
+        let under_way = writer.create(&api, &object, DEADLINE);
+        let waits = writer.create(&api, &object, DEADLINE);
+        let record = records.create(&api, &object, DEADLINE);
+        let asked = tokio::time::sleep(Duration::from_millis(500));
+        let ended = shutdown.begin_when(asked);
+        let (under_way, waits, record, ()) = tokio::join!(under_way, waits, record, ended);
+        assert!(under_way.is_ok() && record.is_ok());
+        assert!(matches!(waits, Err(Error::Stopping)), "{waits:?}");
+        let late = writer.create(&api, &object, DEADLINE).await;
+        assert!(matches!(late, Err(Error::Stopping)), "{late:?}");
+        assert_eq!(load.all.load(Ordering::SeqCst), 2);
+        assert_eq!(load.most.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn deadline_begins_with_the_call() {
         let load = Arc::<Load>::default();
         let api: Api<Namespace> = Api::all(slow_server(&load));
-        let writer = ApiWriter::new(1);
+        let writer = ApiWriter::new(1, Shutdown::default());
         let object = Namespace::default();
         let create = |deadline| writer.create(&api, &object, Duration::from_millis(deadline));
         let (first, second, late) = tokio::join!(create(1_500), create(1_500), create(500));

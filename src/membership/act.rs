@@ -13,6 +13,7 @@ use crate::api::{
     ACCOUNT_ANNOTATION, CLAIM_MANAGER, FINALIZER, ORIGIN_ANNOTATION, SecurityGroupMembership,
 };
 use crate::ecs::{AccountUid, Action, Class, Error};
+use crate::kubernetes::writer::ApiWriter;
 use crate::kubernetes::{self, ObjectUid};
 
 use crate::watched::Watched;
@@ -32,6 +33,9 @@ pub enum ActError {
     /// The stored version of the object differs from the one the pass knows, or another object has its name.
     #[error("the object has changed meanwhile")]
     Changed,
+    /// The process ends: nothing more begins. The next process goes on from what is stored.
+    #[error("the process ends")]
+    Stopping,
     /// The API server rejected the write or did not answer: the stored state is unknown.
     #[error("{what}: {source}")]
     Kubernetes {
@@ -43,10 +47,20 @@ pub enum ActError {
 }
 
 impl ActError {
+    /// Why a write failed. `what` is for the message.
+    pub(super) fn of(what: &'static str, source: kubernetes::Error) -> Self {
+        match source {
+            kubernetes::Error::Stopping => Self::Stopping,
+            kubernetes::Error::Api(_) | kubernetes::Error::Timeout { .. } => {
+                Self::Kubernetes { what, source }
+            }
+        }
+    }
+
     /// Whether the object is being deleted: the API server answers a new finalizer with 422 then.
     fn is_about_going(&self) -> bool {
         match self {
-            Self::ObjectGone | Self::Changed => false,
+            Self::ObjectGone | Self::Changed | Self::Stopping => false,
             Self::Kubernetes { source, .. } => source.code() == Some(422),
         }
     }
@@ -65,6 +79,7 @@ impl Pass {
             &ObjectUid::of(self.object()).unwrap_or_default(),
             None,
             Some((origin, uid.clone())),
+            &self.writer(context),
             context,
         )
         .await?;
@@ -111,6 +126,7 @@ impl Pass {
             &ObjectUid::of(object).unwrap_or_default(),
             object.resource_version(),
             Some((claim.origin, claim.account_uid)),
+            &self.writer(context),
             context,
         )
         .await?;
@@ -127,6 +143,7 @@ impl Pass {
         // Until the answer proves that the call had no effect.
         context.table.set_may_have_joined(uid, true);
         let answer = account.join(&self.edge, reservation).await;
+        self.note_answer(&answer);
         if answer.as_ref().is_err_and(CallError::is_without_effect) {
             context.table.set_may_have_joined(uid, may_have_joined);
         } else {
@@ -150,7 +167,9 @@ impl Pass {
         let Some((account, reservation)) = self.account.clone().zip(self.reservation.take()) else {
             return;
         };
-        self.observed.attempt = match account.leave(&self.edge, reservation).await {
+        let answer = account.leave(&self.edge, reservation).await;
+        self.note_answer(&answer);
+        self.observed.attempt = match answer {
             Ok(_) => {
                 self.removed = true;
                 Attempt::Left
@@ -194,6 +213,7 @@ impl Pass {
             &successor.uid,
             None,
             Some((Origin::Joined, uid)),
+            &self.writer(context),
             context,
         )
         .await
@@ -227,9 +247,10 @@ impl Pass {
                 context.table.set_may_have_joined(&other.uid, true);
             }
         }
-        let written = write_claim(&reference, &uid, None, None, context).await?;
+        let writer = self.writer(context);
+        let written = write_claim(&reference, &uid, None, None, &writer, context).await?;
         if has_finalizer(&written) {
-            if let Some(written) = remove_foreign_finalizer(&written, context).await? {
+            if let Some(written) = remove_foreign_finalizer(&written, &writer, context).await? {
                 self.written(written);
             }
         } else {
@@ -251,6 +272,7 @@ async fn write_claim(
     uid: &ObjectUid,
     version: Option<String>,
     claim: Option<(Origin, Option<AccountUid>)>,
+    writer: &ApiWriter,
     context: &Context,
 ) -> Result<SecurityGroupMembership, ActError> {
     let what = if claim.is_some() {
@@ -265,8 +287,7 @@ async fn write_claim(
         "kind": SecurityGroupMembership::kind(&()),
         "metadata": claim_metadata(&object.name, uid, version, claim),
     });
-    match context
-        .writer
+    match writer
         .apply(&api, &object.name, CLAIM_MANAGER, &patch)
         .await
     {
@@ -278,7 +299,7 @@ async fn write_claim(
         Ok(Watched(Err(_))) => Err(ActError::Changed),
         // 409 for a deleted object (an apply with a UID creates nothing), or the API server gave up on concurrent writes.
         Err(error) if error.code() == Some(409) => Err(ActError::Changed),
-        Err(source) => Err(ActError::Kubernetes { what, source }),
+        Err(source) => Err(ActError::of(what, source)),
     }
 }
 
@@ -286,19 +307,17 @@ async fn write_claim(
 /// finalizers. Under the version just written, so that no foreign change is lost. Returns the object if it is readable.
 async fn remove_foreign_finalizer(
     object: &SecurityGroupMembership,
+    writer: &ApiWriter,
     context: &Context,
 ) -> Result<Option<SecurityGroupMembership>, ActError> {
-    let failed = |source| ActError::Kubernetes {
-        what: "the finalizer could not be removed",
-        source,
-    };
+    let failed = |source| ActError::of("the finalizer could not be removed", source);
     let name = object.name_any();
     let namespace = object.namespace().unwrap_or_default();
     let api: Api<Object> = Api::namespaced(context.client.clone(), &namespace);
     let (uid, version) = (object.uid(), object.resource_version());
     // Only some finalizers of an object are kept in memory. This changes nothing and shows all.
     let nothing = json!({"metadata": {"uid": uid, "resourceVersion": version}});
-    let shown = context.writer.merge_metadata(&api, &name, &nothing).await;
+    let shown = writer.merge_metadata(&api, &name, &nothing).await;
     let mut others = shown.map_err(failed)?.finalizers.unwrap_or_default();
     others.retain(|finalizer| finalizer != FINALIZER);
     let patch = json!({"metadata": {
@@ -307,7 +326,7 @@ async fn remove_foreign_finalizer(
         "finalizers": others,
         "annotations": { ORIGIN_ANNOTATION: null, ACCOUNT_ANNOTATION: null },
     }});
-    match context.writer.merge(&api, &name, &patch).await {
+    match writer.merge(&api, &name, &patch).await {
         Ok(Watched(Ok(written))) => {
             context.table.written(&written);
             Ok(Some(written))

@@ -8,6 +8,7 @@ use crate::clock::Clock;
 use crate::kubernetes::events::EventRecorder;
 use crate::kubernetes::writer::ApiWriter;
 use crate::kubernetes::{LogDeduper, ObjectUid, WatchScope};
+use crate::shutdown::Shutdown;
 use crate::telemetry::Telemetry;
 
 use super::admission::Admission;
@@ -32,6 +33,8 @@ pub struct Context {
     pub telemetry: Arc<Telemetry>,
     /// The time.
     pub clock: Clock,
+    /// After it has begun, no step begins but the record of an answered call.
+    pub shutdown: Shutdown,
     /// Which passes may begin.
     pub admission: Arc<Admission>,
     pub(super) logged: LogDeduper,
@@ -54,6 +57,7 @@ impl Context {
         events: EventRecorder,
         telemetry: Arc<Telemetry>,
         clock: Clock,
+        shutdown: Shutdown,
         scopes: &[WatchScope],
     ) -> Self {
         Self {
@@ -67,6 +71,7 @@ impl Context {
             telemetry,
             logged: LogDeduper::default(),
             clock,
+            shutdown,
             unlisted_scopes: AtomicUsize::new(scopes.len()),
         }
     }

@@ -26,12 +26,11 @@ use super::observe::Pass;
 use super::pass;
 use super::status;
 
-/// Runs the controller of one scope (one namespace, or all) until `shutdown` resolves.
+/// Runs the controller of one scope (one namespace, or all) until shutdown has begun and its passes have ended.
 pub async fn run(
     context: Arc<Context>,
     scope: WatchScope,
     queue: impl Stream<Item = ObjectRef<Object>> + Send + 'static,
-    shutdown: impl Future<Output = ()> + Send + Sync + 'static,
 ) {
     let api: Api<Object> = scope.api(&context.client);
     let (reader, writer) = reflector::store();
@@ -49,15 +48,20 @@ pub async fn run(
         .applied_objects()
         .try_filter(move |object| std::future::ready(mark_triggered(object, &filter_context)));
     let log = WatchLog::new("SecurityGroupMembership");
-    Controller::for_stream(objects, reader)
+    let ends_unlisted = kubernetes::ends_unlisted(reader.clone(), context.shutdown.clone());
+    let controller = Controller::for_stream(objects, reader)
         .reconcile_on(queue)
-        .graceful_shutdown_on(shutdown)
+        .graceful_shutdown_on(context.shutdown.begun())
         .run(reconcile, on_error, context)
         .for_each(|result| {
             log.result(result);
             std::future::ready(())
-        })
-        .await;
+        });
+    tokio::select! {
+        biased;
+        () = controller => {}
+        () = ends_unlisted => {}
+    }
 }
 
 /// Whether a user has changed the object since it last started a pass. Our own writes start none.
@@ -213,6 +217,9 @@ fn urgency(object: &SecurityGroupMembership, uid: &ObjectUid, context: &Context)
 }
 
 fn on_error(object: Arc<Object>, error: &ActError, context: Arc<Context>) -> Action {
+    if matches!(error, ActError::Stopping) {
+        return Action::await_change();
+    }
     let uid = ObjectUid::of(&*object).unwrap_or_default();
     let Some(wait) = after_error(&uid, &context) else {
         return Action::await_change();
@@ -232,7 +239,7 @@ fn after_error(uid: &ObjectUid, context: &Context) -> Option<Duration> {
 fn log_failure(error: &ActError, namespace: &str, name: &str, wait: Duration, logged: &LogDeduper) {
     let (what, code) = match error {
         ActError::Kubernetes { what, source } => (*what, source.code()),
-        ActError::ObjectGone | ActError::Changed => ("", None),
+        ActError::ObjectGone | ActError::Changed | ActError::Stopping => ("", None),
     };
     let cause = match code {
         // A missing right or too many requests: one cause for all objects.

@@ -21,6 +21,7 @@ pub mod observe;
 mod pass;
 pub mod queue;
 pub mod scan;
+mod shutdown;
 pub mod status;
 pub mod table;
 

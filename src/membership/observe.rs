@@ -43,6 +43,8 @@ pub struct Pass {
     pub reconcile_requested_at: Option<String>,
     /// Whether the cloud has accepted a Leave of this pass.
     pub removed: bool,
+    /// Whether the cloud has answered the last Join or Leave of this pass, or it failed on its way.
+    pub answered: bool,
     /// Whether this pass has written the claim that the object carries.
     pub claimed: bool,
     /// The last failure, if the pass ended with one.
@@ -135,6 +137,7 @@ impl Pass {
             others,
             description: None,
             removed: false,
+            answered: false,
             claimed: false,
             failure: None,
             slot,
@@ -271,6 +274,8 @@ impl Pass {
                 self.held_back = true;
                 Class::Throttled
             }
+            // Only until the next step, which does not begin.
+            CallError::Stopping => Class::Transient,
             CallError::Failed(error) => {
                 let class = if error.is_clock_error() {
                     Class::Transient

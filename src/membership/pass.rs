@@ -15,6 +15,7 @@ use crate::condition::{self, NewCondition, Status};
 use crate::ecs::{Class, Edge};
 use crate::kubernetes::ObjectUid;
 use crate::kubernetes::events::EventRecord;
+use crate::kubernetes::writer::ApiWriter;
 
 use crate::watched::Watched;
 
@@ -102,7 +103,13 @@ pub(super) async fn run(
         .table
         .history(&uid, |history| history.record_written_status(written));
     if let Some(next) = &next {
-        write_status(&pass.object().metadata, next, context).await?;
+        write_status(
+            &pass.object().metadata,
+            next,
+            &pass.writer(context),
+            context,
+        )
+        .await?;
     }
     if let Some(event) = event {
         context.events.publish(pass.object(), event);
@@ -161,6 +168,9 @@ async fn run_steps(
             return Err(ActError::ObjectGone);
         }
         let step = decide(&pass.desired, &pass.observed);
+        if !pass.may_begin(step, &context.shutdown) {
+            return Err(ActError::Stopping);
+        }
         if !pass.may_call(step) {
             continue;
         }
@@ -285,7 +295,7 @@ pub(super) async fn invalid_spec(
         ..previous.clone()
     };
     if next != *previous {
-        match write_status(metadata, &next, context).await {
+        match write_status(metadata, &next, &context.writer, context).await {
             Ok(()) => {}
             Err(ActError::ObjectGone) => return Ok(Action::await_change()),
             Err(error) => return Err(error),
@@ -300,11 +310,12 @@ pub(super) async fn invalid_spec(
 async fn write_status(
     metadata: &ObjectMeta,
     status: &SecurityGroupMembershipStatus,
+    writer: &ApiWriter,
     context: &Context,
 ) -> Result<(), ActError> {
     let namespace = metadata.namespace.clone().unwrap_or_default();
     let api: Api<Object> = Api::namespaced(context.client.clone(), &namespace);
-    match context.writer.apply_status(&api, metadata, status).await {
+    match writer.apply_status(&api, metadata, status).await {
         Ok(Watched(Ok(written))) => {
             context.table.written(&written);
             Ok(())
@@ -312,10 +323,7 @@ async fn write_status(
         Ok(Watched(Err(_))) => Ok(()),
         Err(error) if error.code() == Some(404) => Err(ActError::ObjectGone),
         Err(error) if error.code() == Some(409) => Err(ActError::Changed),
-        Err(source) => Err(ActError::Kubernetes {
-            what: "the status could not be written",
-            source,
-        }),
+        Err(source) => Err(ActError::of("the status could not be written", source)),
     }
 }
 

@@ -114,6 +114,7 @@ async fn scan_batch(context: &Context, account_region: &AccountRegion, batch: &[
             Err(CallError::RateLimited { retry_at: until }) => {
                 tokio::time::sleep_until(until).await;
             }
+            Err(CallError::Stopping) => return,
             // One malformed ID may have failed the batch. The passes read each target alone and find it; later scans skip
             // it.
             Err(CallError::Failed(error)) if error.may_be_one_bad_id() => {
@@ -164,6 +165,7 @@ mod tests {
     use crate::kubernetes::events::EventRecorder;
     use crate::kubernetes::writer::ApiWriter;
     use crate::membership::queue::ReconcileQueue;
+    use crate::shutdown::Shutdown;
     use crate::telemetry::TestLog;
 
     /// A context with one usable account, whose calls `cloud` answers.
@@ -182,11 +184,12 @@ mod tests {
             Arc::default(),
             Arc::default(),
             Arc::default(),
+            Shutdown::default(),
         );
         let directory = Directory::new(reflector::store().0);
         directory.upsert(account, Grants::OwnNamespace);
         directory.set_state(account, AccountState::Ready(Arc::new(session)));
-        let writer = ApiWriter::new(1);
+        let writer = ApiWriter::new(1, Shutdown::default());
         let (events, _) = EventRecorder::new(
             kubernetes.clone(),
             writer.clone(),
@@ -203,6 +206,7 @@ mod tests {
             events,
             Arc::default(),
             clock,
+            Shutdown::default(),
             &[WatchScope::All],
         )
     }

@@ -14,6 +14,7 @@ mod rbac;
 mod reachable;
 mod scan;
 mod secrets;
+mod shutdown;
 mod start;
 mod stricter_crd;
 #[path = "../support/mod.rs"]

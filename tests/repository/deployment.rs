@@ -1,7 +1,10 @@
 //! deploy/deployment.yaml runs where Pod Security is `restricted`, within limits, with arguments that the binary knows.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use security_group_operator::ecs::Action;
+use security_group_operator::shutdown::{TIME_FOR_CALLS, TIME_FOR_EVENTS};
 use serde_json::{Value, json};
 
 use crate::support;
@@ -167,12 +170,15 @@ fn container_is_read_only_with_resource_limits() -> Result<()> {
 fn terminating_pod_has_time_for_a_running_call() -> Result<()> {
     let template = pod_template()?;
     let seconds = template.pointer("/spec/terminationGracePeriodSeconds");
-    // Join and Leave have a deadline of 66 s.
-    assert!(
-        seconds
-            .and_then(Value::as_u64)
-            .is_some_and(|seconds| seconds > 66)
-    );
+    let grace = Duration::from_secs(seconds.and_then(Value::as_u64).context("a number")?);
+    for action in [Action::JoinSecurityGroup, Action::LeaveSecurityGroup] {
+        let and_its_record = action.deadline() + Duration::from_secs(1);
+        assert!(and_its_record <= TIME_FOR_CALLS, "{action}");
+    }
+    let end = TIME_FOR_CALLS + TIME_FOR_EVENTS;
+    assert_eq!(end, Duration::from_secs(70), "README.md says so");
+    // The kubelet counts from before the signal.
+    assert!(end + Duration::from_secs(5) <= grace, "{grace:?}");
     Ok(())
 }
 

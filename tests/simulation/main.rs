@@ -27,6 +27,7 @@ mod scenario;
 mod schedule;
 mod scopes;
 mod shrink;
+mod shutdown;
 mod specs;
 mod topology;
 mod world;

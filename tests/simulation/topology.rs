@@ -67,9 +67,24 @@ pub fn home(id: &str) -> &'static str {
     let found = TARGETS.iter().find(|target| target.id == id);
     match found {
         Some(target) => target.region,
-        None if id.starts_with("i-bulk") => "cn-hangzhou",
-        None => "",
+        None => bulk_home(id),
     }
+}
+
+/// The regions of instances that are many: `i-bulk<city><number>`. One that names no city is in the first.
+pub const BULK_REGIONS: [&str; 4] = ["cn-hangzhou", "cn-beijing", "cn-shanghai", "cn-shenzhen"];
+
+fn bulk_home(id: &str) -> &'static str {
+    let Some(rest) = id.strip_prefix("i-bulk") else {
+        return "";
+    };
+    let named = |region: &&&str| rest.starts_with(city(region));
+    BULK_REGIONS.iter().find(named).unwrap_or(&BULK_REGIONS[0])
+}
+
+/// A region without its country: an ID has no dash but its first.
+pub fn city(region: &str) -> &str {
+    region.trim_start_matches("cn-")
 }
 
 impl SimTarget {

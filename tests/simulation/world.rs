@@ -121,6 +121,16 @@ impl World {
         );
     }
 
+    /// Starts an operator that counts here and is asked to end when `shutdown` resolves.
+    pub fn start_counted_until(
+        &mut self,
+        telemetry: &Arc<Telemetry>,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let settings = settings(vec![WatchScope::All]);
+        self.start_as(settings, Arc::clone(telemetry), None, shutdown);
+    }
+
     /// Starts an operator that watches these scopes and counts here.
     pub fn start_over(&mut self, scopes: Vec<WatchScope>, telemetry: &Arc<Telemetry>) {
         self.start_as(
@@ -207,6 +217,11 @@ impl World {
         self.incarnations
             .iter()
             .position(|process| process.link.is_dead() && !process.cleared)
+    }
+
+    /// Whether an incarnation has come to its end by itself.
+    pub fn has_ended(&self, incarnation: usize) -> bool {
+        self.incarnations[incarnation].task.is_finished()
     }
 
     /// Resolves at the next death.

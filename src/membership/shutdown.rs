@@ -1,0 +1,41 @@
+//! What a pass may still begin after SIGTERM: the record of a call that the cloud has answered, and nothing else. Pure.
+
+use crate::account::session::CallError;
+use crate::kubernetes::writer::ApiWriter;
+use crate::shutdown::Shutdown;
+
+use super::context::Context;
+use super::decide::Step;
+use super::observe::Pass;
+
+impl Pass {
+    /// Whether the step may begin. When the process ends, only a pass whose Join or Leave was answered goes on: it writes what
+    /// follows from the answer (the claim, its removal, the status). Otherwise a membership that the operator has made would
+    /// have no record, or the next process would believe a claim that the cloud has just disproved.
+    pub(super) fn may_begin(&self, step: Step, shutdown: &Shutdown) -> bool {
+        if !shutdown.has_begun() {
+            return true;
+        }
+        match step {
+            Step::Claim(_) | Step::Release(_) | Step::Finish(_) => self.answered,
+            Step::Read | Step::Join | Step::Leave | Step::TransferOwnership => false,
+        }
+    }
+
+    /// The writer for this pass: its writes begin after SIGTERM if they record an answered call.
+    pub(super) fn writer(&self, context: &Context) -> ApiWriter {
+        if self.answered {
+            context.writer.for_records()
+        } else {
+            context.writer.clone()
+        }
+    }
+
+    /// Keeps in mind whether the Join or Leave was made.
+    pub(super) fn note_answer<T>(&mut self, answer: &Result<T, CallError>) {
+        self.answered = match answer {
+            Ok(_) | Err(CallError::Failed(_)) => true,
+            Err(CallError::RateLimited { .. } | CallError::Stopping) => false,
+        };
+    }
+}
