@@ -20,8 +20,8 @@ async fn sigterm_begins_no_further_call_and_records_those_under_way() -> Result<
     for n in 0..OBJECTS {
         writeln!(inventory, "- {{id: i-n{n}, securityGroupIds: [sg-base]}}")?;
     }
-    let env = TestEnv::start(&binaries!(), &inventory).await?;
     let mut operator = OnlyOperator::start(&[]).await?;
+    let env = TestEnv::start_without_operator(&binaries!(), &inventory).await?;
     let slow = json!({"action": "JoinSecurityGroup", "fault": {"latency": "20s"}});
     env.simulator.faults(&slow).await?;
     for n in 0..OBJECTS {
