@@ -298,7 +298,7 @@ pub async fn run_with(
     let controllers = run_controllers(accounts, context, &namespaces, queues, settings);
     tokio::select! {
         biased;
-        () = shutdown.begin_when(asked) => warn!("ends although the API server has not answered; the next start takes up what is unfinished"),
+        () = shutdown.begin_when(asked) => warn!("the API server has not answered within 67 s; the process ends, and the next start takes up what is unfinished"),
         () = controllers => {}
         () = all([namespace_watch.boxed(), follow_accounts.boxed()]) => {}
     }
