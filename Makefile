@@ -26,7 +26,7 @@ down: ## ends what `make up` started
 	else echo '`make up` does not run: nothing to end.'; fi
 
 test: tools ## every test; what it needs is built or started by itself
-	@.ci/quiet "control plane, minutes the first time" "tests/control-plane/build && tests/control-plane/build kstatus" \
+	@.ci/quiet "control plane, minutes the first time" "tests/control-plane/build && tests/control-plane/build kstatus && tests/control-plane/build helm" \
 	  "tests" "cargo test --no-run"
 	@cargo test --no-fail-fast
 
@@ -56,8 +56,12 @@ lint: ## format and clippy, any warning an error
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 
-manifests: ## writes crds/ anew from src/api
-	REGENERATE=1 cargo test --quiet --test repository generated::
+manifests: ## writes crds/ anew from src/api, and what is rendered from deploy/chart
+	REGENERATE=1 cargo test --quiet --test repository --test chart -- committed_crds rendered_files
+
+.PHONY: image
+image: ## the container image, without a daemon: IMAGE=NAME:TAG, PUSH=1, ARCH=arm64; deploy/image/build says more
+	@deploy/image/build
 
 control-plane: ## finds or builds kube-apiserver, etcd and kube-controller-manager; the last line says where
 	@tests/control-plane/build

@@ -87,6 +87,10 @@ struct Typed {
 enum Command {
     /// Print the custom resource definitions as YAML.
     Crds,
+    /// Say whether the operator can work here: the CRDs are of this version, and its rights suffice.
+    Check,
+    /// Say whether the operator can be uninstalled: no membership is left that needs it.
+    CheckUninstall,
 }
 
 /// What is to be done.
@@ -94,6 +98,10 @@ enum Command {
 pub enum Task {
     /// Print the CRDs.
     PrintCrds,
+    /// Say whether the operator can work here.
+    Check(Box<Settings>),
+    /// Say whether the operator can be uninstalled.
+    CheckUninstall(Box<Settings>),
     /// Run the operator.
     Run(Box<Settings>),
 }
@@ -134,11 +142,13 @@ pub fn parse() -> Result<Task, String> {
         }
         error.exit()
     });
-    match typed.command {
-        Some(Command::Crds) => Ok(Task::PrintCrds),
-        None => settings(typed, |name| std::env::var(name).ok())
-            .map(|settings| Task::Run(Box::new(settings))),
-    }
+    let task = match typed.command {
+        Some(Command::Crds) => return Ok(Task::PrintCrds),
+        Some(Command::Check) => Task::Check,
+        Some(Command::CheckUninstall) => Task::CheckUninstall,
+        None => Task::Run,
+    };
+    settings(typed, |name| std::env::var(name).ok()).map(|settings| task(Box::new(settings)))
 }
 
 /// clap blames the flag even if the value came from the environment: finds the variable.

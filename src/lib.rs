@@ -17,6 +17,7 @@
 //! | [`kubernetes`] | deadlines for calls to the API server, the bound on writes, events | call the API server for its callers |
 //! | [`watched`] | deserialization of the API server's answers | nothing: types |
 //! | [`operator`] | connects the modules above and runs them | everything |
+//! | [`access`] | which kinds, rights and CRDs the cluster lacks for the operator | read schemas, list one object of a kind |
 //! | [`simulator`] | a local ECS for tests and the demo; its process is `bin/ecs-simulator.rs` | pure, except for its server |
 //! | [`args`], [`telemetry`] | command line; logs, metrics, probes | read arguments and environment; log |
 //! | [`listener`] | serves probes and metrics within bounds | listen |
@@ -25,7 +26,7 @@
 //!
 //! ```text
 //! operator
-//! membership
+//! membership    access
 //! account
 //! args
 //! kubernetes
@@ -36,6 +37,7 @@
 //!
 //! The simulator stands apart. The process is `main.rs`.
 
+pub mod access;
 pub mod account;
 pub mod api;
 pub mod args;

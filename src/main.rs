@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use security_group_operator::args::{self, Settings, Task};
 use security_group_operator::{api, operator, telemetry};
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tracing::info;
@@ -15,19 +16,48 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     let done = match args::parse() {
-        Ok(Task::PrintCrds) => print_crds(),
-        Ok(Task::Run(settings)) => run(*settings),
-        Err(error) => Err(error),
+        Ok(Task::PrintCrds) => print_crds().map_err(|error| vec![error]),
+        Ok(Task::Check(settings)) => look(operator::check(&settings)),
+        Ok(Task::CheckUninstall(settings)) => look(operator::check_uninstall(&settings)),
+        Ok(Task::Run(settings)) => run(*settings).map_err(|error| vec![error]),
+        Err(error) => Err(vec![error]),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // Some errors contain a multi-line excerpt of a file; print one line.
-            let words: Vec<&str> = error.split_whitespace().collect();
-            eprintln!("security-group-operator: {}", words.join(" "));
+        Err(errors) => {
+            for error in errors {
+                // Some errors contain a multi-line excerpt of a file; print one line.
+                let words: Vec<&str> = error.split_whitespace().collect();
+                eprintln!("security-group-operator: {}", words.join(" "));
+            }
             ExitCode::FAILURE
         }
     }
+}
+
+/// Looks at the cluster and prints what was found.
+fn look(check: impl Future<Output = Result<String, Vec<String>>>) -> Result<(), Vec<String>> {
+    let prepared = start_tls().and_then(|()| runtime());
+    let runtime = prepared.map_err(|error| vec![error])?;
+    let found = runtime.block_on(check);
+    runtime.shutdown_background();
+    println!("{}", found?);
+    Ok(())
+}
+
+fn start_tls() -> Result<(), String> {
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .map_err(|_| "TLS is set up already".to_owned())
+}
+
+/// One thread: the work is mostly waiting, and moving it between threads costs more than it gains. With 4,000 new edges,
+/// `make bench SCENARIO=S1` shows 1.1 ms of CPU per edge instead of 1.6 ms on two cores.
+fn runtime() -> Result<Runtime, String> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| error.to_string())
 }
 
 fn print_crds() -> Result<(), String> {
@@ -39,15 +69,8 @@ fn print_crds() -> Result<(), String> {
 
 fn run(settings: Settings) -> Result<(), String> {
     telemetry::start_logging(settings.log_format, &settings.log_filter)?;
-    rustls::crypto::ring::default_provider()
-        .install_default()
-        .map_err(|_| "TLS is set up already".to_owned())?;
-    // One thread: the work is mostly waiting, and moving it between threads costs more than it gains. With 4,000 new edges,
-    // `make bench SCENARIO=S1` shows 1.1 ms of CPU per edge instead of 1.6 ms on two cores.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| error.to_string())?;
+    start_tls()?;
+    let runtime = runtime()?;
     let ended = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;

@@ -10,27 +10,27 @@ use futures::{FutureExt as _, Stream, StreamExt as _};
 use http::Uri;
 use hyper_util::client::proxy::matcher::Matcher;
 use k8s_openapi::api::core::v1::Namespace;
-use kube::Api;
-use kube::api::ListParams;
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::core::PartialObjectMeta;
-use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::reflector::{self, ObjectRef, Store};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 use url::Url;
 
+use crate::access;
 use crate::account::limiters::Limiters;
-use crate::account::{self, directory::Directory};
-use crate::api::{CloudAccount, ClusterCloudAccount, SecurityGroupMembership};
+use crate::account::{
+    self,
+    directory::{AccountKinds, Directory},
+};
+use crate::api::{CloudAccount, ClusterCloudAccount};
 use crate::args::Settings;
 use crate::clock::Clock;
 use crate::ecs::endpoint::is_loopback;
 use crate::ecs::{Http, Transport};
 use crate::kubernetes::events::EventRecorder;
 use crate::kubernetes::writer::ApiWriter;
-use crate::kubernetes::{
-    DEADLINE, LogDeduper, WatchScope, error_chain, with_answer_deadline, with_deadline,
-};
+use crate::kubernetes::{DEADLINE, WatchScope, error_chain, with_answer_deadline};
 use crate::listener;
 use crate::membership::object::Object;
 use crate::membership::queue::ReconcileQueue;
@@ -62,7 +62,7 @@ pub enum StartError {
     )]
     CredentialPlugin,
     /// The address of probes and metrics cannot be bound.
-    #[error("--listen {address}: {source}")]
+    #[error("--listen {address}: {source}{}", port_hint(.source))]
     Listen {
         /// The address.
         address: SocketAddr,
@@ -72,6 +72,16 @@ pub enum StartError {
     /// TLS cannot be set up.
     #[error("the client of the cloud cannot be set up: {0}")]
     Transport(#[from] crate::ecs::TransportError),
+}
+
+fn port_hint(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            "; end the process that has this port, or choose another one with --listen"
+        }
+        std::io::ErrorKind::PermissionDenied => "; choose a port from 1024 on with --listen",
+        _ => "",
+    }
 }
 
 /// Runs until `asked` resolves and what is under way has ended, at most 70 s later.
@@ -84,7 +94,11 @@ pub async fn run(
 ) -> Result<(), StartError> {
     let asked = asked.boxed().shared();
     let client = connect().await?;
-    let transport: Arc<dyn Transport> = Arc::new(Http::new()?);
+    let http = Http::new()?;
+    if let Some(cause) = http.without_authorities() {
+        warn!("no https:// endpoint of the cloud can be used: {cause}");
+    }
+    let transport: Arc<dyn Transport> = Arc::new(http);
     let telemetry = Arc::new(Telemetry::default());
     let port = listener::bind(settings.listen).await;
     let port = port.map_err(|(address, source)| StartError::Listen { address, source })?;
@@ -92,14 +106,42 @@ pub async fn run(
     let routes = telemetry::routes(Arc::clone(&telemetry));
     tokio::spawn(listener::serve(port, routes));
     info!(address, version = env!("CARGO_PKG_VERSION"), "started");
-    tokio::select! {
-        () = wait_until_listable(&client, &settings) => {}
+    let kinds = tokio::select! {
+        kinds = access::wait_until_listable(&client, &settings.scopes) => kinds,
         () = asked.clone() => return Ok(()),
-    }
+    };
+    tokio::spawn(access::warn_of_old_crds(client.clone()));
     let clock = Clock::system();
-    run_with(settings, client, transport, telemetry, clock, asked).await;
+    let cluster = client.clone();
+    let stop = async move {
+        tokio::select! {
+            () = access::until_cluster_accounts_are_listable(&cluster, kinds) => {
+                info!("the operator may list ClusterCloudAccounts now: it ends, and serves them after its next start");
+            }
+            () = asked => {}
+        }
+    };
+    run_with(settings, client, transport, telemetry, clock, kinds, stop).await;
     info!("stopped");
     Ok(())
+}
+
+/// Whether the operator could work here: what it found, in one line.
+///
+/// # Errors
+/// What keeps it from its work, one line each.
+pub async fn check(settings: &Settings) -> Result<String, Vec<String>> {
+    let client = connect().await.map_err(|error| vec![error.to_string()])?;
+    access::check(&client, &settings.scopes).await
+}
+
+/// Whether the operator can be uninstalled.
+///
+/// # Errors
+/// How many memberships need it, and what to do; or why they cannot be listed.
+pub async fn check_uninstall(settings: &Settings) -> Result<String, Vec<String>> {
+    let client = connect().await.map_err(|error| vec![error.to_string()])?;
+    access::check_uninstall(&client, &settings.scopes).await
 }
 
 /// The `proxy-url` of the kubeconfig's current cluster.
@@ -193,57 +235,6 @@ async fn connect() -> Result<kube::Client, StartError> {
     }
 }
 
-/// Returns when all kinds can be listed. Logs each new problem once.
-async fn wait_until_listable(client: &kube::Client, settings: &Settings) {
-    let logged = LogDeduper::default();
-    let mut wait = Duration::from_secs(1);
-    while let Err(trouble) = check_access(client, settings).await {
-        if logged.is_first(&trouble) {
-            warn!("{trouble}");
-        }
-        tokio::time::sleep(wait).await;
-        wait = (wait * 2).min(Duration::from_secs(30));
-    }
-}
-
-async fn check_access(client: &kube::Client, settings: &Settings) -> Result<(), String> {
-    for scope in &settings.scopes {
-        can_list(
-            &scope.api::<SecurityGroupMembership>(client),
-            "securitygroupmemberships",
-        )
-        .await?;
-        can_list(&scope.api::<CloudAccount>(client), "cloudaccounts").await?;
-    }
-    can_list(
-        &Api::<ClusterCloudAccount>::all(client.clone()),
-        "clustercloudaccounts",
-    )
-    .await?;
-    can_list(&Api::<Namespace>::all(client.clone()), "namespaces").await
-}
-
-async fn can_list<K>(api: &Api<K>, plural: &str) -> Result<(), String>
-where
-    K: Clone + std::fmt::Debug + serde::de::DeserializeOwned,
-{
-    let Err(error) = with_deadline(api.list_metadata(&ListParams::default().limit(1))).await else {
-        return Ok(());
-    };
-    Err(match error.code() {
-        Some(404) => format!(
-            "the cluster does not know {plural}; install the CRDs: security-group-operator crds | kubectl apply --server-side -f -"
-        ),
-        Some(401) => "the cluster does not accept the operator's credentials; check KUBECONFIG or the service account".to_owned(),
-        Some(403) => format!(
-            "the operator may not list {plural}; apply the roles in deploy/ and bind them to its service account: {error}"
-        ),
-        Some(_) | None => {
-            format!("the Kubernetes API server cannot be used: {}", error_chain(&error))
-        },
-    })
-}
-
 /// Runs the controllers with the given cluster client and cloud transport until `asked` resolves and what is under way has
 /// ended, at most [`TIME_FOR_CALLS`] and [`TIME_FOR_EVENTS`] (70 s) later. Does not listen.
 ///
@@ -255,6 +246,7 @@ pub async fn run_with(
     transport: Arc<dyn Transport>,
     telemetry: Arc<Telemetry>,
     clock: Clock,
+    kinds: AccountKinds,
     asked: impl Future<Output = ()> + Send + 'static,
 ) {
     let shutdown = Shutdown::default();
@@ -262,10 +254,17 @@ pub async fn run_with(
     let table = Arc::new(ObjectTable::default());
     let (queue, queues) = ReconcileQueue::new(&settings.scopes);
     let (changes, receiver) = mpsc::unbounded_channel();
-    let (namespaces, namespace_watch) = account::namespaces::watch(&client, changes.clone());
+    let (namespaces, namespace_watch) = match kinds {
+        AccountKinds::Both => {
+            let (namespaces, watch) = account::namespaces::watch(&client, changes.clone());
+            (namespaces, watch.boxed())
+        }
+        // Only grants of ClusterCloudAccounts look at them. Without a writer the store counts as complete.
+        AccountKinds::NamespacedOnly => (reflector::store().0, std::future::pending().boxed()),
+    };
     let follow_accounts =
         housekeeping::follow_accounts(Arc::clone(&table), queue.clone(), receiver);
-    let directory = Arc::new(Directory::new(namespaces.clone()));
+    let directory = Arc::new(Directory::new(namespaces.clone()).serving(kinds));
     let writer = ApiWriter::new(settings.max_writes_in_flight, shutdown.clone());
     let (events, event_writer) = EventRecorder::new(
         client.clone(),
@@ -295,12 +294,12 @@ pub async fn run_with(
     let context = Arc::new(membership::Context::new(
         client, writer, table, directory, queue, events, telemetry, clock, ending, scopes,
     ));
-    let controllers = run_controllers(accounts, context, &namespaces, queues, settings);
+    let controllers = run_controllers(accounts, context, kinds, &namespaces, queues, settings);
     tokio::select! {
         biased;
         () = shutdown.begin_when(asked) => warn!("the API server has not answered within 67 s; the process ends, and the next start takes up what is unfinished"),
         () = controllers => {}
-        () = all([namespace_watch.boxed(), follow_accounts.boxed()]) => {}
+        () = all([namespace_watch, follow_accounts.boxed()]) => {}
     }
     // It ends when the last recorder is dropped, with the last context.
     event_writer.flush().await;
@@ -309,11 +308,12 @@ pub async fn run_with(
 async fn run_controllers(
     accounts: Arc<account::Context>,
     context: Arc<membership::Context>,
+    kinds: AccountKinds,
     namespaces: &Store<PartialObjectMeta<Namespace>>,
     queues: Vec<impl Stream<Item = ObjectRef<Object>> + Send + 'static>,
     settings: Settings,
 ) {
-    let account_controllers = run_accounts(&accounts, &settings.scopes);
+    let account_controllers = run_accounts(&accounts, kinds, &settings.scopes);
     let memberships = async {
         // Otherwise a pass would report an account or a grant missing that is only not listed yet.
         let known = async {
@@ -357,15 +357,22 @@ struct AccountControllers<L, R> {
 
 fn run_accounts(
     context: &Arc<account::Context>,
+    kinds: AccountKinds,
     scopes: &[WatchScope],
 ) -> AccountControllers<impl Future<Output = ()> + use<>, impl Future<Output = ()> + use<>> {
     let mut listed = Vec::new();
     let mut running: Vec<BoxFuture<'static, ()>> = Vec::new();
-    let (sender, receiver) = oneshot::channel();
-    listed.push(receiver);
-    running.push(
-        account::run::<ClusterCloudAccount>(Arc::clone(context), WatchScope::All, sender).boxed(),
-    );
+    match kinds {
+        AccountKinds::Both => {
+            let (sender, receiver) = oneshot::channel();
+            listed.push(receiver);
+            running.push(
+                account::run::<ClusterCloudAccount>(Arc::clone(context), WatchScope::All, sender)
+                    .boxed(),
+            );
+        }
+        AccountKinds::NamespacedOnly => {}
+    }
     for scope in scopes {
         let (sender, receiver) = oneshot::channel();
         listed.push(receiver);

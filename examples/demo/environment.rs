@@ -42,7 +42,7 @@ impl DemoEnvironment {
         };
         let operator = Operator::start(&plane, options).await?;
         println!(
-            "  security-group-operator, installed from crds/ and deploy/, under its own service account; it scans the cloud every {} s, by default every 60 s",
+            "  security-group-operator, installed from deploy/install.yaml, under its own service account; it scans the cloud every {} s, by default every 60 s",
             SCAN_PERIOD.as_secs()
         );
         Ok(Self {

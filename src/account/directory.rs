@@ -10,6 +10,7 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use tokio::time::Instant;
 
 use crate::api::account::Grant;
+use crate::api::membership::AccountKind;
 use crate::ecs::{AccountUid, SecurityGroupId};
 
 use super::key::AccountKey;
@@ -64,6 +65,19 @@ pub enum Change {
 
 /// How long a deleted account still serves deletions (10 minutes). Longer than a target takes to start or stop.
 pub const DELETED_ACCOUNT_GRACE: Duration = Duration::from_secs(10 * 60);
+
+/// The kinds of account that the operator may read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AccountKinds {
+    /// Both.
+    #[default]
+    Both,
+    /// `CloudAccounts` only: the operator has rights in some namespaces and none in the whole cluster.
+    NamespacedOnly,
+}
+
+/// Why no object can use a `ClusterCloudAccount` under [`AccountKinds::NamespacedOnly`].
+const CLUSTER_ACCOUNTS_UNREADABLE: &str = "this operator may not read ClusterCloudAccounts; recreate this object with a CloudAccount in spec.accountRef, or ask the cluster's administrator for that right (rbac.clusterCloudAccounts in the chart)";
 
 /// What an object asks of the directory.
 #[derive(Clone, Copy, Debug)]
@@ -168,6 +182,7 @@ struct Entry {
 pub struct Directory {
     entries: Mutex<HashMap<AccountKey, Entry>>,
     namespaces: Store<PartialObjectMeta<Namespace>>,
+    kinds: AccountKinds,
 }
 
 impl Directory {
@@ -177,7 +192,14 @@ impl Directory {
         Self {
             entries: Mutex::default(),
             namespaces,
+            kinds: AccountKinds::default(),
         }
+    }
+
+    /// The same, with the kinds of account that the operator may read.
+    #[must_use]
+    pub fn serving(self, kinds: AccountKinds) -> Self {
+        Self { kinds, ..self }
     }
 
     /// Whether an object may use the account that it names.
@@ -190,6 +212,16 @@ impl Directory {
             claimed_uid,
             deleting,
         } = request;
+        match (self.kinds, account.kind) {
+            (AccountKinds::NamespacedOnly, AccountKind::ClusterCloudAccount) => {
+                return Access::NotReady {
+                    stalled: true,
+                    message: CLUSTER_ACCOUNTS_UNREADABLE.to_owned(),
+                };
+            }
+            (AccountKinds::NamespacedOnly, AccountKind::CloudAccount) | (AccountKinds::Both, _) => {
+            }
+        }
         let entries = self.lock();
         let Some(entry) = entries
             .get(account)

@@ -65,18 +65,51 @@ impl TransportError {
 
 /// The real network, through reqwest: no redirects, no retries, no proxies from the environment.
 #[derive(Clone, Debug)]
-pub struct Http(reqwest::Client);
+pub struct Http {
+    client: reqwest::Client,
+    /// Why no certificate of a server can be verified. http:// works all the same.
+    without_authorities: Option<String>,
+}
 
 impl Http {
-    /// A client for the whole process; it holds the connection pool.
+    /// A client for the whole process; it holds the connection pool. Without certificate authorities on this machine it is a
+    /// client for http:// only.
     ///
     /// # Errors
-    /// TLS cannot be set up, for example because the machine has no certificate authorities.
+    /// TLS cannot be set up.
     pub fn new() -> Result<Self, TransportError> {
         if rustls::crypto::CryptoProvider::get_default().is_none() {
             // Fails only if another thread installs a provider at the same time, which is fine.
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
+        let built = |builder: reqwest::ClientBuilder| {
+            let client = builder.build();
+            client.map_err(|error| root_cause(&error))
+        };
+        match built(Self::builder()) {
+            Ok(client) => Ok(Self {
+                client,
+                without_authorities: None,
+            }),
+            Err(cause) => {
+                let client = built(Self::builder().tls_certs_only([]));
+                Ok(Self {
+                    client: client.map_err(|cause| TransportError::Connect { cause })?,
+                    without_authorities: Some(format!(
+                        "{cause}; add the file /etc/ssl/certs/ca-certificates.crt, or name one in SSL_CERT_FILE, and restart the operator"
+                    )),
+                })
+            }
+        }
+    }
+
+    /// Why no https:// endpoint can be used, and what to do; `None` if they can.
+    #[must_use]
+    pub fn without_authorities(&self) -> Option<&str> {
+        self.without_authorities.as_deref()
+    }
+
+    fn builder() -> reqwest::ClientBuilder {
         reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
@@ -86,22 +119,24 @@ impl Http {
             .pool_idle_timeout(Duration::from_secs(20))
             .pool_max_idle_per_host(32)
             .tcp_keepalive(Duration::from_secs(15))
-            .build()
-            .map(Self)
-            .map_err(|error| TransportError::Connect {
-                cause: root_cause(&error),
-            })
     }
 
     async fn exchange(
         &self,
         request: http::Request<Bytes>,
     ) -> Result<http::Response<Bytes>, TransportError> {
+        if let Some(cause) = &self.without_authorities
+            && request.uri().scheme() == Some(&http::uri::Scheme::HTTPS)
+        {
+            return Err(TransportError::Connect {
+                cause: cause.clone(),
+            });
+        }
         let request =
             reqwest::Request::try_from(request).map_err(|error| TransportError::Connect {
                 cause: root_cause(&error),
             })?;
-        let mut answer = self.0.execute(request).await.map_err(named)?;
+        let mut answer = self.client.execute(request).await.map_err(named)?;
         let mut body = BytesMut::new();
         while let Some(chunk) = answer.chunk().await.map_err(named)? {
             if body.len() + chunk.len() > ANSWER_LIMIT {

@@ -1,5 +1,5 @@
 //! Any user of a namespace may make objects as large as the API server takes them, and many: the operator stays within the
-//! memory of `deploy/deployment.yaml`, also when it lists all of them at its start, and its probes answer.
+//! memory of `deploy/install.yaml`, also when it lists all of them at its start, and its probes answer.
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use kube::Api;
@@ -20,7 +20,7 @@ const MEMORY_LIMIT: u64 = 256 << 20;
 
 #[tokio::test]
 async fn large_objects_fit_into_the_memory_limit() -> Result<()> {
-    let deployment = include_str!("../../deploy/deployment.yaml");
+    let deployment = include_str!("../../deploy/install.yaml");
     assert!(deployment.contains("memory: 256Mi\n"), "another limit");
     let plane = ControlPlane::start_with(Controllers::Absent).await?;
     let options = Options {

@@ -1,4 +1,4 @@
-//! deploy/deployment.yaml runs where Pod Security is `restricted`, within limits, with arguments that the binary knows.
+//! The Deployment of deploy/install.yaml runs where Pod Security is `restricted`, within limits, with arguments that the binary knows.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,8 +20,12 @@ fn deploy() -> PathBuf {
 }
 
 fn deployment() -> Result<Value> {
-    let text = std::fs::read_to_string(deploy().join("deployment.yaml"))?;
-    Ok(serde_saphyr::from_str(&text)?)
+    let text = std::fs::read_to_string(deploy().join("install.yaml"))?;
+    let objects: Vec<Value> = serde_saphyr::from_multiple(&text)?;
+    let mut deployments = objects
+        .into_iter()
+        .filter(|object| object["kind"] == "Deployment");
+    deployments.next().context("no Deployment")
 }
 
 fn pod_template() -> Result<Value> {
@@ -87,25 +91,25 @@ async fn restricted_pod_security_rejects_a_lax_pod() -> Result<()> {
 }
 
 #[tokio::test]
-async fn kubectl_applies_deploy_to_an_empty_cluster_twice() -> Result<()> {
+async fn kubectl_applies_deploy_to_an_empty_cluster_in_every_way() -> Result<()> {
     let plane = ControlPlane::start().await?;
-    // The README names the second.
+    // The README names the first two.
     for (options, applied) in [
-        (["apply"].as_slice(), "created"),
-        (&["apply", "--server-side"], "serverside-applied"),
+        (["apply", "-f=deploy/install.yaml"].as_slice(), "created"),
+        (
+            &["apply", "--server-side", "-k=deploy"],
+            "serverside-applied",
+        ),
+        (
+            &["apply", "--server-side", "-f=deploy/install.yaml"],
+            "serverside-applied",
+        ),
     ] {
-        let mut all = String::new();
-        for folder in ["-f=crds", "-k=deploy"] {
-            let mut command = tokio::process::Command::from(plane.kubectl());
-            command.current_dir(env!("CARGO_MANIFEST_DIR"));
-            let output = command.args(options).arg(folder).output().await?;
-            let said = String::from_utf8([output.stdout, output.stderr].concat())?;
-            assert!(
-                output.status.success() && !said.contains("Warning"),
-                "{said}"
-            );
-            all.push_str(&said);
-        }
+        let mut command = tokio::process::Command::from(plane.kubectl());
+        command.current_dir(env!("CARGO_MANIFEST_DIR"));
+        let output = command.args(options).output().await?;
+        let all = String::from_utf8([output.stdout, output.stderr].concat())?;
+        assert!(output.status.success() && !all.contains("Warning"), "{all}");
         for object in [
             "customresourcedefinition.apiextensions.k8s.io/securitygroupmemberships.security-group-operator.io",
             "deployment.apps/security-group-operator",

@@ -308,7 +308,13 @@ fn collect_files(folder: &Path, files: &mut Vec<PathBuf>) {
 }
 
 /// The pages for users.
-const PAGES: &[&str] = &["README.md", "docs/api-changes.md", "docs/simulator.md"];
+const PAGES: &[&str] = &[
+    "README.md",
+    "docs/api-changes.md",
+    "docs/runbook.md",
+    "docs/simulator.md",
+    "docs/sizing.md",
+];
 
 /// The anchors of a page: those of its headings.
 fn anchors(text: &str) -> BTreeSet<String> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
+use security_group_operator::account::directory::AccountKinds;
 use security_group_operator::api::account::Endpoints;
 use security_group_operator::args::Settings;
 use security_group_operator::clock::Clock;
@@ -175,6 +176,7 @@ impl World {
                 self.server.now(),
                 self.options.seed.wrapping_add(incarnation as u64),
             ),
+            AccountKinds::Both,
             shutdown,
         );
         self.incarnations.push(Process {

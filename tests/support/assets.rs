@@ -22,6 +22,11 @@ pub async fn kstatus() -> Result<PathBuf> {
     build("kstatus", "KSTATUS=").await
 }
 
+/// Helm, with which users install `deploy/chart`.
+pub async fn helm() -> Result<PathBuf> {
+    build("helm", "HELM=").await
+}
+
 /// The operator that the benchmarks compare with, see `benches/textbook`.
 pub async fn textbook() -> Result<PathBuf> {
     build("textbook", "TEXTBOOK=").await

@@ -101,12 +101,12 @@ impl Operator {
     }
 }
 
-/// Applies what `kubectl apply -f crds/` and `kubectl apply -k` would, except Deployments: nothing here runs pods.
+/// Applies what `kubectl apply -k` would, except Deployments: nothing here runs pods.
 pub async fn install(plane: &ControlPlane, kustomization: &Path) -> Result<()> {
     let client = plane.admin_client().await?;
-    let (definitions, others): (Vec<_>, Vec<_>) = definitions()?
+    let (definitions, others): (Vec<_>, Vec<_>) = render(plane, kustomization)
+        .await?
         .into_iter()
-        .chain(render(plane, kustomization).await?)
         .filter(|object| kind(object) != "Deployment")
         .partition(|object| kind(object) == "CustomResourceDefinition");
     for object in &definitions {
@@ -126,17 +126,6 @@ pub async fn install(plane: &ControlPlane, kustomization: &Path) -> Result<()> {
         apply(&client, object).await?;
     }
     Ok(())
-}
-
-/// The objects in `crds/`, as they are committed.
-fn definitions() -> Result<Vec<DynamicObject>> {
-    let mut objects = Vec::new();
-    for file in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("crds"))? {
-        let path = file?.path();
-        let text = std::fs::read_to_string(&path).context(path.display())?;
-        objects.push(serde_saphyr::from_str(&text).context(path.display())?);
-    }
-    Ok(objects)
 }
 
 /// The objects of a kustomization, by kubectl itself, so that a `deploy/` which users cannot apply fails here, too.

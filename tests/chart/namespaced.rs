@@ -1,0 +1,344 @@
+//! A release with `namespaces`: the operator works there with Roles only, and uses no right that it lacks.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::core::v1::{Namespace, Secret};
+use k8s_openapi::api::rbac::v1::RoleBinding;
+use kube::api::{ObjectMeta, PostParams};
+use kube::{Api, Client};
+use security_group_operator::api::{CloudAccount, SecurityGroupMembership};
+use serde_json::{Value, json};
+
+use crate::helm::{Helm, chart};
+use crate::support::control_plane::ControlPlane;
+use crate::support::env::{message, ready};
+use crate::support::error::{Context as _, Result};
+use crate::support::eventually::eventually;
+use crate::support::port;
+use crate::support::process::Child;
+use crate::support::simulator::{SimulatorProcess, probe};
+use crate::support::tempdir::TempDir;
+use crate::{BINARY, NAME};
+
+const LIMIT: std::time::Duration = std::time::Duration::from_secs(60);
+const INVENTORY: &str = "
+accessKeys: [{id: testid, secret: testsecret}]
+securityGroups:
+- {id: sg-base}
+- {id: sg-web}
+instances:
+- {id: i-web, securityGroupIds: [sg-base]}
+";
+
+async fn create_namespace(client: &Client, name: &str) -> Result<()> {
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let namespace = Namespace {
+        metadata: ObjectMeta {
+            name: Some(name.to_owned()),
+            ..ObjectMeta::default()
+        },
+        ..Namespace::default()
+    };
+    namespaces
+        .create(&PostParams::default(), &namespace)
+        .await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn operator_with_roles_only_serves_cloud_accounts() -> Result<()> {
+    let plane = ControlPlane::start().await?;
+    let helm = Helm::on(&plane).await?;
+    let client = plane.admin_client().await?;
+    for name in ["team-a", "team-b"] {
+        create_namespace(&client, name).await?;
+    }
+    // The CRDs come from the cluster's administrators.
+    let crds = chart().join("files/crds").display().to_string();
+    let mut kubectl = tokio::process::Command::from(plane.kubectl());
+    let applied = kubectl
+        .args(["apply", "--server-side", "-f", &crds])
+        .output()
+        .await?;
+    assert!(applied.status.success(), "{applied:?}");
+    helm.run(&[
+        "install",
+        NAME,
+        &chart().display().to_string(),
+        "--namespace",
+        NAME,
+        "--create-namespace",
+        "--set=namespaces={team-a}",
+        "--set=crds.install=false,userRoles.create=false,admissionPolicies.create=false",
+    ])
+    .await?;
+    let files = TempDir::new("namespaced")?;
+    let inventory = files.path().join("inventory.yaml");
+    std::fs::write(&inventory, INVENTORY)?;
+    let simulator = SimulatorProcess::start(
+        env!("CARGO_BIN_EXE_ecs-simulator").as_ref(),
+        &["--inventory", &inventory.display().to_string()],
+    )
+    .await?;
+    let (operator, _child) = start(&plane, &simulator.endpoint()).await?;
+    probe(&operator).await?;
+
+    for namespace in ["team-a", "team-b"] {
+        account_and_memberships(&client, namespace).await?;
+    }
+    let memberships: Api<SecurityGroupMembership> = Api::namespaced(client.clone(), "team-a");
+    let until = async |name: &str, reason: &str| -> Result<SecurityGroupMembership> {
+        eventually(&format!("{name} says {reason}"), async || {
+            let membership = memberships.get(name).await?;
+            Ok(ready(&membership).is_some_and(|ready| ready.reason == reason))
+        })
+        .await?;
+        Ok(memberships.get(name).await?)
+    };
+    until("own", "Joined").await?;
+    let refused = until("cluster", "AccountNotReady").await?;
+    assert!(
+        message(&refused).contains("this operator may not read ClusterCloudAccounts"),
+        "{}",
+        message(&refused)
+    );
+    memberships
+        .delete("own", &kube::api::DeleteParams::default())
+        .await?;
+    eventually("it is gone", async || {
+        Ok(memberships.get_opt("own").await?.is_none())
+    })
+    .await?;
+    // The other namespace is not the operator's.
+    let others: Api<SecurityGroupMembership> = Api::namespaced(client.clone(), "team-b");
+    let other = others.get("own").await?;
+    assert_eq!(ready(&other).context("a condition")?.reason, "Pending");
+
+    every_right_is_used(&plane).await?;
+    another_release_works_in_another_namespace(&helm).await
+}
+
+/// And not in the same one.
+async fn another_release_works_in_another_namespace(helm: &Helm) -> Result<()> {
+    let chart = chart().display().to_string();
+    let beside = async |name: &str, namespaces: &str| {
+        let install = [
+            "install",
+            name,
+            &chart,
+            "--create-namespace",
+            "--namespace",
+            name,
+        ];
+        let values = [
+            namespaces,
+            "--set=crds.install=false,userRoles.create=false,admissionPolicies.create=false",
+        ];
+        helm.try_run(&[&install[..], &values].concat()).await
+    };
+    let (worked, said) = beside("third", "--set=namespaces={team-b,team-a}").await?;
+    assert!(
+        !worked
+            && said.contains(&format!(
+                "release {NAME} in namespace {NAME} already has the Role {NAME} of namespace team-a"
+            )),
+        "{said}"
+    );
+    let (worked, said) = beside("second", "--set=namespaces={team-b}").await?;
+    assert!(worked, "{said}");
+    Ok(())
+}
+
+/// The operator as its pod would run, ready: its URL of `/readyz` and its process.
+async fn start(plane: &ControlPlane, endpoint: &str) -> Result<(String, Child)> {
+    let kubeconfig = plane.kubeconfig_for_service_account(NAME, NAME).await?;
+    let port = port::free()?;
+    let mut command = std::process::Command::new(BINARY);
+    command
+        .args(["--namespace=team-a", "--log-format=json"])
+        .arg(format!("--listen=127.0.0.1:{port}"))
+        .arg(format!("--ecs-endpoint={endpoint}"))
+        .arg(format!("--sts-endpoint={endpoint}"))
+        .env("KUBECONFIG", &kubeconfig);
+    let log = plane.directory().join("operator.log");
+    let mut child = Child::spawn(NAME, &command, &log)?;
+    let url = format!("http://127.0.0.1:{port}/readyz");
+    child.wait_until(LIMIT, async || probe(&url).await).await?;
+    let said = std::fs::read_to_string(&log)?;
+    let told = said
+        .lines()
+        .filter(|line| line.contains("may not list ClusterCloudAccounts"));
+    assert_eq!(told.count(), 1, "{said}");
+    let check = tokio::process::Command::new(BINARY)
+        .args(["--namespace=team-a", "check"])
+        .env("KUBECONFIG", &kubeconfig)
+        .output()
+        .await?;
+    assert!(check.status.success(), "{check:?}");
+    Ok((url, child))
+}
+
+async fn account_and_memberships(client: &Client, namespace: &str) -> Result<()> {
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    let secret = serde_json::from_value(json!({
+        "metadata": {"name": "aliyun"},
+        "stringData": {"accessKeyID": "testid", "accessKeySecret": "testsecret"},
+    }))?;
+    secrets.create(&PostParams::default(), &secret).await?;
+    let accounts: Api<CloudAccount> = Api::namespaced(client.clone(), namespace);
+    let account = serde_json::from_value(json!({
+        "metadata": {"name": "own"}, "spec": {"credentials": {"secretRef": {"name": "aliyun"}}},
+    }))?;
+    accounts.create(&PostParams::default(), &account).await?;
+    let memberships: Api<SecurityGroupMembership> = Api::namespaced(client.clone(), namespace);
+    for (name, account) in [
+        ("own", json!({"kind": "CloudAccount", "name": "own"})),
+        (
+            "cluster",
+            json!({"kind": "ClusterCloudAccount", "name": "default"}),
+        ),
+    ] {
+        let membership = serde_json::from_value(json!({
+            "metadata": {"name": name},
+            "spec": {
+                "region": "cn-hangzhou", "instanceID": "i-web", "securityGroupID": "sg-web", "accountRef": account,
+            },
+        }))?;
+        memberships
+            .create(&PostParams::default(), &membership)
+            .await?;
+    }
+    Ok(())
+}
+
+/// Of the Role in team-a; and no request was refused but the one that shows that there are Roles only.
+async fn every_right_is_used(plane: &ControlPlane) -> Result<()> {
+    let objects = Helm::alone()
+        .await?
+        .objects(&["--set=namespaces={team-a}"])
+        .await?;
+    let role = objects
+        .iter()
+        .find(|object| object["kind"] == "Role")
+        .context("a Role")?;
+    let words = |rule: &Value, field: &str| -> Vec<String> {
+        rule[field]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect()
+    };
+    let mut granted = BTreeSet::new();
+    for rule in role["rules"].as_array().context("rules")? {
+        for resource in words(rule, "resources") {
+            granted.extend(
+                words(rule, "verbs")
+                    .into_iter()
+                    .map(|verb| (resource.clone(), verb)),
+            );
+        }
+    }
+    let user = format!("system:serviceaccount:{NAME}:{NAME}");
+    let requests = || -> Result<Vec<_>> {
+        let events = plane.audit_events()?.into_iter();
+        Ok(events
+            .filter(|event| event.user == user && !event.resource.is_empty())
+            .collect())
+    };
+    eventually("every right is used", async || {
+        let exercised: BTreeSet<_> = requests()?
+            .into_iter()
+            .filter(|event| event.namespace == "team-a")
+            .map(|event| {
+                let resource = match event.subresource.as_str() {
+                    "" => event.resource,
+                    subresource => format!("{}/{subresource}", event.resource),
+                };
+                (resource, event.verb)
+            })
+            .collect();
+        Ok(granted.is_subset(&exercised))
+    })
+    .await?;
+    for event in requests()? {
+        let is_question = event.resource == "clustercloudaccounts" && event.verb == "list";
+        assert_eq!(event.code == 403, is_question, "{event:?}");
+        assert!(event.namespace == "team-a" || is_question, "{event:?}");
+    }
+    Ok(())
+}
+
+/// A user who may write `CloudAccounts` and may not get Secrets.
+#[tokio::test]
+async fn only_who_may_get_a_secret_may_name_it() -> Result<()> {
+    let plane = ControlPlane::shared().await?;
+    let helm = Helm::on(plane).await?;
+    let client = plane.admin_client().await?;
+    create_namespace(&client, "team-web").await?;
+    helm.run(&[
+        "install",
+        NAME,
+        &chart().display().to_string(),
+        "--namespace",
+        NAME,
+        "--create-namespace",
+    ])
+    .await?;
+    let roles: Api<k8s_openapi::api::rbac::v1::Role> = Api::namespaced(client.clone(), "team-web");
+    let role = serde_json::from_value(json!({
+        "metadata": {"name": "author"},
+        "rules": [{"apiGroups": ["security-group-operator.io"], "resources": ["cloudaccounts"], "verbs": ["create"]}],
+    }))?;
+    roles.create(&PostParams::default(), &role).await?;
+    let bindings: Api<RoleBinding> = Api::namespaced(client.clone(), "team-web");
+    for (user, role) in [
+        (
+            "author",
+            json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "author"}),
+        ),
+        (
+            "editor",
+            json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "edit"}),
+        ),
+    ] {
+        let binding = serde_json::from_value(json!({
+            "metadata": {"name": user}, "roleRef": role,
+            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}],
+        }))?;
+        bindings.create(&PostParams::default(), &binding).await?;
+    }
+    let files = TempDir::new("account")?;
+    let file = files.path().join("account.yaml");
+    std::fs::write(
+        &file,
+        "apiVersion: security-group-operator.io/v1alpha1\nkind: CloudAccount\nmetadata: {name: own}\nspec: {credentials: {secretRef: {name: of-others}}}\n",
+    )?;
+    let create = async |user: &str| -> Result<(bool, String)> {
+        let mut kubectl = tokio::process::Command::from(plane.kubectl());
+        let output = kubectl
+            .args([
+                "--as",
+                user,
+                "-n",
+                "team-web",
+                "create",
+                "--dry-run=server",
+                "-f",
+            ])
+            .arg(&file)
+            .output()
+            .await?;
+        let said = [output.stdout, output.stderr].concat();
+        Ok((output.status.success(), String::from_utf8(said)?))
+    };
+    // The API server takes a moment until it applies a new policy, and until `edit` has our rights.
+    let mut said = String::new();
+    let refused = eventually("the author is refused by the policy", async || {
+        said = create("author").await?.1;
+        Ok(said.contains("you may not get the Secret"))
+    });
+    refused.await.context(&said)?;
+    eventually("the editor is not", async || Ok(create("editor").await?.0)).await
+}

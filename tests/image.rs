@@ -1,0 +1,93 @@
+//! What the image relies on: the operator without certificate authorities, and the image itself where it can be built.
+
+mod support;
+
+use std::path::Path;
+use std::process::Command;
+
+use kube::Api;
+use security_group_operator::api::ClusterCloudAccount;
+use serde_json::json;
+use support::control_plane::ControlPlane;
+use support::env::TestEnv;
+use support::error::Result;
+use support::eventually::eventually;
+use support::operator::{self, Operator, Options};
+
+const INVENTORY: &str = "
+securityGroups:
+- {id: sg-base}
+- {id: sg-web}
+instances:
+- {id: i-web, securityGroupIds: [sg-base]}
+";
+
+/// A file of certificates is needed for https only.
+#[tokio::test]
+async fn operator_without_certificate_authorities_uses_http_endpoints() -> Result<()> {
+    let binaries = binaries!();
+    let plane = ControlPlane::shared().await?;
+    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
+    operator::install(plane, &deploy).await?;
+    let env = TestEnv::start_without_operator(&binaries, INVENTORY).await?;
+    let nowhere = "/nonexistent".to_owned();
+    let options = Options {
+        binary: binaries.operator.clone(),
+        arguments: Vec::new(),
+        environment: vec![
+            ("SSL_CERT_FILE".to_owned(), nowhere.clone()),
+            ("SSL_CERT_DIR".to_owned(), nowhere),
+        ],
+    };
+    let operator = Operator::start(plane, options).await?;
+    env.apply("web", "i-web", "sg-web", json!({})).await?;
+    env.until_reason("web", "Joined").await?;
+
+    // An account with the public endpoints says why it cannot use them.
+    let accounts: Api<ClusterCloudAccount> = Api::all(env.client.clone());
+    let account = accounts.get(&env.name).await?;
+    let secure = serde_json::from_value(json!({
+        "metadata": {"name": "secure"}, "spec": {"credentials": account.spec.credentials, "grants": []},
+    }))?;
+    let post = kube::api::PostParams::default();
+    accounts.create(&post, &secure).await?;
+    eventually("the account names the file", async || {
+        let status = accounts.get("secure").await?.status;
+        let conditions = status.iter().flat_map(|status| &status.conditions);
+        let mut messages = conditions.map(|condition| &condition.message);
+        Ok(messages.any(|message| message.contains("/etc/ssl/certs/ca-certificates.crt")))
+    })
+    .await?;
+    let log = std::fs::read_to_string(operator.log())?;
+    let said = log
+        .lines()
+        .filter(|line| line.contains("no https:// endpoint"));
+    assert_eq!(said.count(), 1, "{log}");
+    Ok(())
+}
+
+/// One line that says what is missing, and nothing built for minutes before it.
+#[test]
+fn image_without_a_tool_says_what_is_missing() -> Result<()> {
+    let path = support::tempdir::TempDir::new("path")?;
+    for tool in ["bash", "dirname", "uname", "cargo", "env", "sed"] {
+        let found = Command::new("sh")
+            .args(["-c", &format!("command -v {tool}")])
+            .output()?;
+        let found = String::from_utf8(found.stdout)?;
+        std::os::unix::fs::symlink(found.trim(), path.path().join(tool))?;
+    }
+    let output = Command::new(path.path().join("bash"))
+        .arg("deploy/image/build")
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .env("PATH", path.path())
+        .output()?;
+    let said = String::from_utf8(output.stderr)?;
+    assert!(!output.status.success());
+    assert!(
+        said.contains("buildah is not on the PATH: install it"),
+        "{said}"
+    );
+    assert_eq!(said.lines().count(), 1, "{said}");
+    Ok(())
+}
