@@ -108,9 +108,9 @@ pub async fn check_uninstall(
         let _ = write!(names, ", and {} more", left.len() - NAMESPACES_NAMED);
     }
     Err(vec![format!(
-        "{} memberships are left ({names}). Without the operator their deletion never ends, nor does that of their namespaces. \
-         Delete them first (kubectl delete sgm --all -n {namespace}), or uninstall all the same with --no-hooks and install the \
-         operator again before you delete them",
+        "memberships that need the operator: {} ({names}). Without it their deletion never ends, nor does that of their \
+         namespaces. Delete them first (kubectl delete sgm --all -n {namespace}), or uninstall all the same with --no-hooks, and \
+         install the operator again before you delete them",
         left.values().sum::<usize>()
     )])
 }

@@ -91,3 +91,65 @@ fn image_without_a_tool_says_what_is_missing() -> Result<()> {
     assert_eq!(said.lines().count(), 1, "{said}");
     Ok(())
 }
+
+/// The Dockerfile by a real builder: what it copies, as whom it runs, and the same image twice. Not the static binary, which takes
+/// minutes: `deploy/image/build twice` does that.
+#[test]
+fn dockerfile_makes_the_same_image_twice() -> Result<()> {
+    let has_buildah = Command::new("buildah").arg("--version").output();
+    if has_buildah.is_err() {
+        println!("SKIPPED: buildah is not on the PATH, so that nothing tests the Dockerfile");
+        return Ok(());
+    }
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let context = support::tempdir::TempDir::new("image")?;
+    let root = context.path().join("target/image/rootfs");
+    for folder in ["usr/local/bin", "etc/ssl/certs"] {
+        std::fs::create_dir_all(root.join(folder))?;
+    }
+    std::fs::copy(
+        env!("CARGO_BIN_EXE_security-group-operator"),
+        root.join("usr/local/bin/security-group-operator"),
+    )?;
+    std::fs::write(root.join("etc/ssl/certs/ca-certificates.crt"), "")?;
+    std::fs::write(context.path().join("not-for-the-image"), "")?;
+    for file in ["Dockerfile", ".dockerignore"] {
+        std::fs::copy(repository.join(file), context.path().join(file))?;
+    }
+    let storage = support::tempdir::TempDir::new("storage")?;
+    let buildah = |arguments: &[&str]| -> Result<String> {
+        let output = Command::new("buildah")
+            .arg("--root")
+            .arg(storage.path().join("root"))
+            .arg("--runroot")
+            .arg(storage.path().join("run"))
+            .args(["--storage-driver", "vfs"])
+            .args(arguments)
+            .current_dir(context.path())
+            .output()?;
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+    };
+    let build = [
+        "build",
+        "--quiet",
+        "--isolation",
+        "chroot",
+        "--no-cache",
+        "--timestamp",
+        "0",
+        ".",
+    ];
+    let image = buildah(&build)?;
+    assert_eq!(buildah(&build)?, image);
+    let image: serde_json::Value =
+        serde_json::from_str(&buildah(&["inspect", "--type", "image", &image])?)?;
+    let config = &image["OCIv1"]["config"];
+    assert_eq!(config["User"], "65532:65532");
+    assert_eq!(
+        config["Entrypoint"],
+        json!(["/usr/local/bin/security-group-operator"])
+    );
+    assert_eq!(config["ExposedPorts"], json!({"8080/tcp": {}}));
+    Ok(())
+}

@@ -80,7 +80,7 @@ async fn operator_with_roles_only_serves_cloud_accounts() -> Result<()> {
         &["--inventory", &inventory.display().to_string()],
     )
     .await?;
-    let (operator, _child) = start(&plane, &simulator.endpoint()).await?;
+    let (operator, mut process) = start(&plane, &simulator.endpoint()).await?;
     probe(&operator).await?;
 
     for namespace in ["team-a", "team-b"] {
@@ -115,7 +115,28 @@ async fn operator_with_roles_only_serves_cloud_accounts() -> Result<()> {
     assert_eq!(ready(&other).context("a condition")?.reason, "Pending");
 
     every_right_is_used(&plane).await?;
-    another_release_works_in_another_namespace(&helm).await
+    another_release_works_in_another_namespace(&helm).await?;
+    right_to_cluster_accounts_is_noticed(&helm, &mut process).await
+}
+
+/// An operator that gets the right later ends, and its next start serves `ClusterCloudAccounts`.
+async fn right_to_cluster_accounts_is_noticed(helm: &Helm, process: &mut Child) -> Result<()> {
+    let chart = chart().display().to_string();
+    helm.run(&[
+        "upgrade",
+        NAME,
+        &chart,
+        "--namespace",
+        NAME,
+        "--reuse-values",
+        "--set=rbac.clusterCloudAccounts=true",
+    ])
+    .await?;
+    // It asks once a minute.
+    assert_eq!(process.wait(LIMIT * 2).await?, 0);
+    let said = std::fs::read_to_string(process.log())?;
+    assert!(said.contains("may list ClusterCloudAccounts now"), "{said}");
+    Ok(())
 }
 
 /// And not in the same one.

@@ -199,7 +199,7 @@ async fn uninstall_with_objects_left(plane: &ControlPlane, helm: &Helm) -> Resul
     let said = String::from_utf8_lossy(&left.stderr).into_owned();
     assert!(!left.status.success(), "{said}");
     assert!(
-        said.contains("1 memberships are left (team-web: 1)")
+        said.contains("memberships that need the operator: 1 (team-web: 1)")
             && said.contains("kubectl delete sgm"),
         "{said}"
     );

@@ -172,10 +172,25 @@ async fn apply(client: &Client, object: &DynamicObject) -> Result<()> {
         (Scope::Namespaced, None) => return Err(Error::new(format!("{what} names no namespace"))),
     };
     let by_us = PatchParams::apply("security-group-operator-tests").force();
-    api.patch(name, &by_us, &Patch::Apply(object))
+    api.patch(name, &by_us, &Patch::Apply(as_of_a_release(object)))
         .await
         .context(what)?;
     Ok(())
+}
+
+/// Marked as the README's release marks it, so that `helm install` works on the cluster of `make up`.
+fn as_of_a_release(object: &DynamicObject) -> DynamicObject {
+    let mut object = object.clone();
+    let labels = object.metadata.labels.get_or_insert_default();
+    labels.insert("app.kubernetes.io/managed-by".to_owned(), "Helm".to_owned());
+    let annotations = object.metadata.annotations.get_or_insert_default();
+    for (key, value) in [
+        ("meta.helm.sh/release-name", NAMESPACE),
+        ("meta.helm.sh/release-namespace", NAMESPACE),
+    ] {
+        annotations.insert(key.to_owned(), value.to_owned());
+    }
+    object
 }
 
 fn kind(object: &DynamicObject) -> &str {
