@@ -1,4 +1,5 @@
-//! `deploy/chart`, by Helm itself: what it renders, what it refuses, and what its releases do on a real API server.
+//! How the operator gets into a cluster: `deploy/chart`, by Helm itself (what it renders, what it refuses, what its releases do on a
+//! real API server), and the image.
 #![allow(
     clippy::panic,
     clippy::unwrap_used,
@@ -8,6 +9,7 @@
 )]
 
 mod helm;
+mod image;
 mod namespaced;
 mod release;
 mod render;

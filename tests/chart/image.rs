@@ -1,18 +1,17 @@
 //! What the image relies on: the operator without certificate authorities, and the image itself where it can be built.
 
-mod support;
-
 use std::path::Path;
 use std::process::Command;
 
+use crate::support::control_plane::ControlPlane;
+use crate::support::env::TestEnv;
+use crate::support::error::Result;
+use crate::support::eventually::eventually;
+use crate::support::operator::{self, Operator, Options};
+use crate::support::tempdir::TempDir;
 use kube::Api;
 use security_group_operator::api::ClusterCloudAccount;
 use serde_json::json;
-use support::control_plane::ControlPlane;
-use support::env::TestEnv;
-use support::error::Result;
-use support::eventually::eventually;
-use support::operator::{self, Operator, Options};
 
 const INVENTORY: &str = "
 securityGroups:
@@ -25,11 +24,11 @@ instances:
 /// A file of certificates is needed for https only.
 #[tokio::test]
 async fn operator_without_certificate_authorities_uses_http_endpoints() -> Result<()> {
-    let binaries = binaries!();
-    let plane = ControlPlane::shared().await?;
+    let binaries = crate::binaries!();
+    let plane = ControlPlane::start().await?;
     let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
-    operator::install(plane, &deploy).await?;
-    let env = TestEnv::start_without_operator(&binaries, INVENTORY).await?;
+    operator::install(&plane, &deploy).await?;
+    let env = TestEnv::start_on(&plane, &binaries, INVENTORY).await?;
     let nowhere = "/nonexistent".to_owned();
     let options = Options {
         binary: binaries.operator.clone(),
@@ -39,7 +38,7 @@ async fn operator_without_certificate_authorities_uses_http_endpoints() -> Resul
             ("SSL_CERT_DIR".to_owned(), nowhere),
         ],
     };
-    let operator = Operator::start(plane, options).await?;
+    let operator = Operator::start(&plane, options).await?;
     env.apply("web", "i-web", "sg-web", json!({})).await?;
     env.until_reason("web", "Joined").await?;
 
@@ -69,7 +68,7 @@ async fn operator_without_certificate_authorities_uses_http_endpoints() -> Resul
 /// One line that says what is missing, and nothing built for minutes before it.
 #[test]
 fn image_without_a_tool_says_what_is_missing() -> Result<()> {
-    let path = support::tempdir::TempDir::new("path")?;
+    let path = TempDir::new("path")?;
     for tool in ["bash", "dirname", "uname", "cargo", "env", "sed"] {
         let found = Command::new("sh")
             .args(["-c", &format!("command -v {tool}")])
@@ -102,7 +101,7 @@ fn dockerfile_makes_the_same_image_twice() -> Result<()> {
         return Ok(());
     }
     let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let context = support::tempdir::TempDir::new("image")?;
+    let context = TempDir::new("image")?;
     let root = context.path().join("target/image/rootfs");
     for folder in ["usr/local/bin", "etc/ssl/certs"] {
         std::fs::create_dir_all(root.join(folder))?;
@@ -116,7 +115,7 @@ fn dockerfile_makes_the_same_image_twice() -> Result<()> {
     for file in ["Dockerfile", ".dockerignore"] {
         std::fs::copy(repository.join(file), context.path().join(file))?;
     }
-    let storage = support::tempdir::TempDir::new("storage")?;
+    let storage = TempDir::new("storage")?;
     let buildah = |arguments: &[&str]| -> Result<String> {
         let output = Command::new("buildah")
             .arg("--root")
