@@ -330,7 +330,7 @@ impl WatchLog {
     pub fn error(&self, error: &dyn std::error::Error) {
         let error = error_chain(error);
         // While the API server starts, its 403 lists the roles that it has not loaded yet: the cause is the same.
-        let cause = error.split(": rbac: ").next().unwrap_or(&error);
+        let cause = cause_of_refusal(&error);
         if self.deduper.is_first(cause) {
             warn!(
                 kind = self.kind,
@@ -354,9 +354,28 @@ impl WatchLog {
     }
 }
 
+/// The text without the missing roles, and without the whole answer that kube appends.
+fn cause_of_refusal(error: &str) -> &str {
+    let ends = [": rbac: ", ": Forbidden (Status"].map(|end| error.find(end));
+    let end = ends.into_iter().flatten().min();
+    end.and_then(|end| error.get(..end)).unwrap_or(error)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn refusal_with_and_without_missing_roles_has_one_cause() {
+        let refusal = "cannot watch resource at the cluster scope";
+        for rest in [
+            ": rbac: RBAC: [a not found]: Forbidden (Status {})",
+            ": Forbidden (Status {})",
+            "",
+        ] {
+            assert_eq!(cause_of_refusal(&format!("{refusal}{rest}")), refusal);
+        }
+    }
 
     #[test]
     fn refusal_is_shown_as_the_api_server_says_it() {

@@ -102,7 +102,7 @@ fn dockerfile_makes_the_same_image_twice() -> Result<()> {
     }
     let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
     let context = TempDir::new("image")?;
-    let root = context.path().join("target/image/rootfs");
+    let root = context.path().join("target/oci/rootfs");
     for folder in ["usr/local/bin", "etc/ssl/certs"] {
         std::fs::create_dir_all(root.join(folder))?;
     }
