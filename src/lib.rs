@@ -35,6 +35,9 @@
 //! api        clock        condition        shutdown
 //! ```
 //!
+//! Words of our own: an *edge* is the membership of one target in one group. A *claim* says what the operator owns of it. A *pass* is one
+//! run of the loop over one object. The *ledger* knows when a call of ours may last have changed an edge.
+//!
 //! The simulator stands apart. The process is `main.rs`.
 
 pub mod access;

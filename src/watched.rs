@@ -217,7 +217,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::api::{ORIGIN_ANNOTATION, RECONCILE_REQUESTED_ANNOTATION, SecurityGroupMembership};
+    use crate::api::{INTENT_ANNOTATION, RECONCILE_REQUESTED_ANNOTATION, SecurityGroupMembership};
 
     type Object = Watched<SecurityGroupMembership>;
 
@@ -231,7 +231,7 @@ mod tests {
                 "labels": {"app": "web"},
                 "annotations": {
                     "kubectl.kubernetes.io/last-applied-configuration": "{}",
-                    "security-group-operator.io/origin": "Joined",
+                    "security-group-operator.io/intent": "Joined",
                     "security-group-operator.io/unknown": "",
                     "security-group-operator.io/reconcile-requested-at": "節".repeat(300),
                 },
@@ -271,7 +271,7 @@ mod tests {
         assert_eq!(
             annotations,
             [
-                annotation(ORIGIN_ANNOTATION, "Joined".to_owned()),
+                annotation(INTENT_ANNOTATION, "Joined".to_owned()),
                 annotation(
                     RECONCILE_REQUESTED_ANNOTATION,
                     "節".repeat(ANNOTATION_LIMIT)

@@ -4,6 +4,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use security_group_operator::api::SecurityGroupMembership;
+use security_group_operator::membership::object::Intent;
 use serde_json::json;
 
 use crate::cluster::{BenchCluster, GROUPS, KEY, NAMESPACE};
@@ -112,14 +113,13 @@ pub async fn delete(cluster: &BenchCluster, watch: &Watch, names: &[String]) -> 
 /// The writes of a candidate without cloud calls: the ones that our operator sends for one edge, and no others.
 pub async fn floor_writes(client: &Client, request: &MembershipRequest, uid: &str) -> Result<()> {
     let api: Api<SecurityGroupMembership> = Api::namespaced(client.clone(), NAMESPACE);
+    let account = "1000000000000001".into();
+    let intent = Intent::new(&uid.into(), &account).text();
     let claim = json!({
         "apiVersion": "security-group-operator.io/v1alpha1", "kind": "SecurityGroupMembership",
         "metadata": {
             "name": request.name, "uid": uid, "finalizers": [security_group_operator::api::FINALIZER],
-            "annotations": {
-                security_group_operator::api::ORIGIN_ANNOTATION: "Joined",
-                security_group_operator::api::ACCOUNT_ANNOTATION: "1000000000000001",
-            },
+            "annotations": {security_group_operator::api::INTENT_ANNOTATION: intent},
         },
     });
     let params = PatchParams::apply(security_group_operator::api::CLAIM_MANAGER).force();

@@ -50,6 +50,8 @@ pub enum Grants {
     OwnNamespace,
     /// The grants listed in the spec of the cluster kind.
     Listed(Vec<Grant>),
+    /// The account cannot be read: nobody may use it, and its state says why.
+    Unknown,
 }
 
 /// What may change whom an object may call as.
@@ -90,6 +92,8 @@ pub struct AccessRequest<'a> {
     pub group: &'a SecurityGroupId,
     /// UID of the cloud account in its claim.
     pub claimed_uid: Option<&'a AccountUid>,
+    /// Whether the object needs a grant: all do, except to remove what the operator joined.
+    pub needs_grant: bool,
     /// Whether the object is being deleted.
     pub deleting: bool,
 }
@@ -115,7 +119,7 @@ pub enum Access {
         /// UID of the cloud account in the claim.
         claimed: AccountUid,
     },
-    /// The account can be used, but no grant covers this namespace and group.
+    /// No grant of the account covers this namespace and group.
     NotGranted,
     /// The credential check has not ended yet.
     Checking,
@@ -143,6 +147,7 @@ impl Access {
             namespace,
             group,
             claimed_uid: _,
+            needs_grant: _,
             deleting,
         } = request;
         match self {
@@ -210,6 +215,7 @@ impl Directory {
             namespace,
             group,
             claimed_uid,
+            needs_grant,
             deleting,
         } = request;
         match (self.kinds, account.kind) {
@@ -229,6 +235,11 @@ impl Directory {
         else {
             return Access::Missing;
         };
+        // First: an object without a grant learns nothing else of the account.
+        let is_granted = !needs_grant || self.is_granted(&entry.grants, namespace, group);
+        if !is_granted && entry.grants != Grants::Unknown {
+            return Access::NotGranted;
+        }
         let session = match (&entry.state, &entry.last_usable) {
             (AccountState::Ready(session), _) => session,
             // The deletion of a namespace may delete the Secret before the object.
@@ -249,7 +260,7 @@ impl Directory {
                 claimed: claimed.clone(),
             };
         }
-        if !self.is_granted(&entry.grants, namespace, group) {
+        if !is_granted {
             return Access::NotGranted;
         }
         Access::Usable(Arc::clone(session))
@@ -396,6 +407,7 @@ impl Directory {
     fn is_granted(&self, grants: &Grants, namespace: &str, group: &SecurityGroupId) -> bool {
         match grants {
             Grants::OwnNamespace => true,
+            Grants::Unknown => false,
             Grants::Listed(grants) => {
                 let known = self.namespaces.get(&ObjectRef::new(namespace));
                 let unlabelled = BTreeMap::new();
@@ -506,6 +518,7 @@ mod tests {
             namespace: "web",
             group: &group("sg-1"),
             claimed_uid: claimed.as_ref(),
+            needs_grant: true,
             deleting,
         };
         let access = directory.resolve(request);
@@ -522,7 +535,7 @@ mod tests {
     }
 
     #[test]
-    fn access_follows_existence_then_check_then_claim_then_grant() {
+    fn access_follows_existence_then_grant_then_check_then_claim() {
         let directory = Directory::new(kube::runtime::reflector::store().0);
         let key = key();
         let told = |claimed, deleting, name: &str, problem: &str| {
@@ -534,6 +547,9 @@ mod tests {
         let missing = "ClusterCloudAccount default does not exist; create it";
         told(None, true, "missing", missing);
         directory.upsert(&key, Grants::Listed(Vec::new()));
+        let not_granted = "no grant of ClusterCloudAccount default lets namespace web use sg-1; ask the account's administrator to add a grant in spec.grants";
+        told(Some("1"), false, "not granted", not_granted);
+        directory.upsert(&key, Grants::OwnNamespace);
         told(Some("1"), true, "checking", "");
         let not_ready = |stalled| AccountState::NotReady {
             stalled,
@@ -545,12 +561,12 @@ mod tests {
         directory.set_state(&key, AccountState::Ready(session("1")));
         let changed = "ClusterCloudAccount default now belongs to cloud account 1, but this membership was created with cloud account 2; restore its credentials";
         told(Some("2"), false, "changed", changed);
-        let not_granted = "no grant of ClusterCloudAccount default lets namespace web use sg-1; ask the account's administrator to add a grant in spec.grants";
-        told(Some("1"), false, "not granted", not_granted);
         let granted_uid = || directory.granted_uid(&key, "web", &group("sg-1"));
-        assert_eq!(granted_uid(), None);
-        directory.upsert(&key, Grants::OwnNamespace);
         assert_eq!(granted_uid(), Some("1".into()));
+        directory.upsert(&key, Grants::Listed(Vec::new()));
+        assert_eq!(granted_uid(), None);
+        told(Some("1"), false, "not granted", not_granted);
+        directory.upsert(&key, Grants::OwnNamespace);
         told(Some("1"), false, "usable 1", "");
         told(None, true, "usable 1", "");
         // Deletions keep the last session that was usable, when the Secret is gone and when the account is.

@@ -196,7 +196,7 @@ fn upsert<K: AccountObject>(context: &Context, account: &Watched<K>) {
         Err(error) => {
             let message = format!("this version of the operator cannot read it: {error}");
             context.checks().remove(&key);
-            let granted_before = context.directory.upsert(&key, Grants::Listed(Vec::new()));
+            let granted_before = context.directory.upsert(&key, Grants::Unknown);
             let state = AccountState::NotReady {
                 stalled: true,
                 message: message.clone(),

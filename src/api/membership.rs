@@ -298,6 +298,11 @@ pub struct SecurityGroupMembershipStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
 
+    /// objectUID is the UID of the object that origin and accountUID speak of. A status that was copied or restored to another object speaks of none.
+    #[serde(rename = "objectUID", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub object_uid: Option<String>,
+
     /// accountUID is the UID of the Alibaba Cloud account that the membership was made with.
     #[serde(
         rename = "accountUID",

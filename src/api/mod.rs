@@ -22,20 +22,15 @@ pub use membership::{
 pub const GROUP: &str = "security-group-operator.io";
 /// Keeps a deleted object until its membership is removed, retained or handed over.
 pub const FINALIZER: &str = "security-group-operator.io/membership";
-/// The claim: `Joined` (the operator joined the target) or `Adopted` (it was a member before). Written before the call.
-pub const ORIGIN_ANNOTATION: &str = "security-group-operator.io/origin";
-/// UID of the Alibaba Cloud account that the claim was made with.
-pub const ACCOUNT_ANNOTATION: &str = "security-group-operator.io/account-uid";
+/// The intent to join, in JSON: from now on a Join of the operator may have an effect that `status.origin` does not tell of.
+/// Written before the first call, together with the finalizer.
+pub const INTENT_ANNOTATION: &str = "security-group-operator.io/intent";
 /// Any new value requests a pass now.
 pub const RECONCILE_REQUESTED_ANNOTATION: &str =
     "security-group-operator.io/reconcile-requested-at";
 /// The annotations that the operator reads. All others are dropped while an object is parsed.
-pub const ANNOTATIONS: [&str; 3] = [
-    ORIGIN_ANNOTATION,
-    ACCOUNT_ANNOTATION,
-    RECONCILE_REQUESTED_ANNOTATION,
-];
-/// Field manager of finalizer and claim.
+pub const ANNOTATIONS: [&str; 2] = [INTENT_ANNOTATION, RECONCILE_REQUESTED_ANNOTATION];
+/// Field manager of finalizer and intent.
 pub const CLAIM_MANAGER: &str = "security-group-operator-claim";
 /// Field manager of every status.
 pub const STATUS_MANAGER: &str = "security-group-operator-status";

@@ -57,7 +57,7 @@ impl Action {
     /// Deadline of one call, answer included: the read timeouts of the vendor's Python SDK (`timeout_config.json`). A
     /// shorter deadline on Join and Leave would turn slow successes into unknown outcomes.
     #[must_use]
-    pub fn deadline(self) -> Duration {
+    pub const fn deadline(self) -> Duration {
         match self {
             Self::JoinSecurityGroup | Self::LeaveSecurityGroup => Duration::from_secs(66),
             Self::DescribeInstances | Self::GetCallerIdentity => Duration::from_secs(10),

@@ -1,18 +1,13 @@
 //! Performs the one effect that [`super::decide`] chose, and adds its result to the observed state. Each function writes to
 //! the cloud or to the API server, never to both.
 
-use std::collections::BTreeMap;
-
-use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource as _, ResourceExt as _};
 use serde_json::{Map, Value, json};
 
 use crate::account::session::CallError;
-use crate::api::membership::Origin;
-use crate::api::{
-    ACCOUNT_ANNOTATION, CLAIM_MANAGER, FINALIZER, ORIGIN_ANNOTATION, SecurityGroupMembership,
-};
-use crate::ecs::{AccountUid, Action, Class, Error};
+use crate::api::membership::{Origin, SecurityGroupMembershipStatus};
+use crate::api::{CLAIM_MANAGER, FINALIZER, INTENT_ANNOTATION, SecurityGroupMembership};
+use crate::ecs::{AccountUid, Action, Class, Error, RequestId};
 use crate::kubernetes::writer::ApiWriter;
 use crate::kubernetes::{self, ObjectUid};
 
@@ -20,9 +15,11 @@ use crate::watched::Watched;
 
 use super::context::Context;
 use super::decide::{Attempt, ClaimView, TargetView};
-use super::history::History;
-use super::object::{Claim, Object, has_finalizer};
+use super::history::Standing;
+use super::ledger::{EdgeCall, Effect};
+use super::object::{Claim, Intent, Object, has_finalizer};
 use super::observe::Pass;
+use super::pass::write_status;
 
 /// Why a pass stops early.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +44,7 @@ pub enum ActError {
 }
 
 impl ActError {
-    /// Why a write failed. `what` is for the message.
+    /// Why a call to the API server failed. `what` is for the message.
     pub(super) fn of(what: &'static str, source: kubernetes::Error) -> Self {
         match source {
             kubernetes::Error::Stopping => Self::Stopping,
@@ -56,119 +53,135 @@ impl ActError {
             }
         }
     }
-
-    /// Whether the object is being deleted: the API server answers a new finalizer with 422 then.
-    fn is_about_going(&self) -> bool {
-        match self {
-            Self::ObjectGone | Self::Changed | Self::Stopping => false,
-            Self::Kubernetes { source, .. } => source.code() == Some(422),
-        }
-    }
 }
 
+/// How often a write under a version is tried when only annotations of others have changed.
+const TRIES: usize = 3;
+
 impl Pass {
-    /// Writes finalizer and claim in one server-side apply. `metadata.uid` keeps the apply from creating a deleted object
-    /// again.
+    /// Writes finalizer and intent in one server-side apply. From now on a Join may have an effect.
     ///
     /// # Errors
     /// The API server did not accept the write.
-    pub async fn claim(&mut self, origin: Origin, context: &Context) -> Result<(), ActError> {
-        let uid = self.account.as_ref().map(|account| account.uid.clone());
-        let written = write_claim(
-            &ObjectRef::from_obj(self.object()),
-            &ObjectUid::of(self.object()).unwrap_or_default(),
-            None,
-            Some((origin, uid.clone())),
-            &self.writer(context),
-            context,
-        )
-        .await?;
-        let own = ObjectUid::of(&written).unwrap_or_default();
-        self.written(written);
+    pub async fn intend(&mut self, context: &Context) -> Result<(), ActError> {
+        let Some(account) = self.account_uid.clone() else {
+            return Err(ActError::Changed);
+        };
+        let uid = ObjectUid::of(self.object()).unwrap_or_default();
+        let intent = Intent::new(&uid, &account);
+        self.write_marks(Some(&intent), context).await?;
+        // The claim is void until a Join under it may have had an effect.
         context
             .table
-            .set_may_have_joined(&own, origin == Origin::Adopted);
-        // Requeue objects that refused adoption (they may now share this edge) and objects whose own Join was rejected (they
-        // did not create it).
-        for other in &self.others {
-            if other.claim.is_none() || !context.table.may_have_joined(&other.uid) {
-                context.queue.enqueue(&other.reference());
-            }
-        }
-        // An object that is being deleted but cannot call Leave now has a successor: requeue it.
-        for other in context.table.others(&self.edge, &own) {
-            if other.deleting && other.is_claimed_with(uid.as_ref()) {
-                context.queue.enqueue(&other.reference());
-            }
-        }
-        // A correction to Adopted is marked untested too; no call follows it.
-        self.observed.claim = Some(ClaimView {
-            origin,
-            untested: true,
-        });
-        self.claimed = true;
+            .history(&uid, |history| history.set_standing(Standing::Void));
+        self.observed.claim = ClaimView::Intent { void: true };
+        self.call_successors(context);
         Ok(())
     }
 
-    /// Checks that the object is stored exactly as this pass sees it: applies its own claim under its version, which changes
-    /// nothing. Needed before a Join under a claim of an earlier pass: the watch may lag, and another operator may have
-    /// called Leave and released the object.
+    /// Writes the finalizer and the intent of the claim again, under the version that this pass has seen.
     ///
     /// # Errors
     /// The stored object differs, or the API server did not answer.
     pub async fn confirm(&mut self, context: &Context) -> Result<(), ActError> {
-        let object = self.object();
-        let Some(claim) = Claim::of(object) else {
-            return Err(ActError::Changed);
+        let uid = ObjectUid::of(self.object()).unwrap_or_default();
+        let account = self.account_uid.as_ref();
+        let intent = match self.observed.claim {
+            ClaimView::None | ClaimView::Adopted => None,
+            ClaimView::Intent { .. } | ClaimView::Joined { .. } => {
+                account.map(|account| Intent::new(&uid, account))
+            }
         };
-        let confirmed = write_claim(
-            &ObjectRef::from_obj(object),
-            &ObjectUid::of(object).unwrap_or_default(),
-            object.resource_version(),
-            Some((claim.origin, claim.account_uid)),
-            &self.writer(context),
-            context,
-        )
-        .await?;
-        self.written(confirmed);
+        let object = self.object();
+        let version = object.resource_version();
+        let writer = self.writer(context);
+        let written = write_marks(object, version, Some(intent.as_ref()), &writer, context).await?;
+        self.marked(written);
+        Ok(())
+    }
+
+    /// Writes the finalizer alone, if that changes anything: the edge was there before. The status records it after that.
+    ///
+    /// # Errors
+    /// The API server did not accept the write.
+    pub async fn adopt(&mut self, context: &Context) -> Result<(), ActError> {
+        let has_intent = self.object().annotations().contains_key(INTENT_ANNOTATION);
+        if has_intent || !self.observed.finalizer {
+            self.write_marks(None, context).await?;
+        }
+        self.observed.claim = ClaimView::Adopted;
+        self.call_successors(context);
+        Ok(())
+    }
+
+    /// Removes finalizer and intent from a live object.
+    ///
+    /// # Errors
+    /// The API server did not accept the write.
+    pub async fn drop_claim(&mut self, context: &Context) -> Result<(), ActError> {
+        self.remove_marks(context).await?;
+        self.observed.claim = ClaimView::None;
+        Ok(())
+    }
+
+    /// Removes finalizer and intent from a deleted object.
+    ///
+    /// # Errors
+    /// The API server did not accept the write.
+    pub async fn release(&mut self, context: &Context) -> Result<(), ActError> {
+        self.remove_marks(context).await?;
+        self.observed.attempt = Attempt::Released;
+        self.observed.claim = ClaimView::None;
+        // The siblings' status may name this object as an owner: requeue them.
+        for other in &self.others.holders {
+            context.queue.enqueue(&other.reference());
+        }
         Ok(())
     }
 
     /// Calls `JoinSecurityGroup`.
-    pub async fn join(&mut self, uid: &ObjectUid, context: &Context) {
+    pub async fn join(&mut self, context: &Context) {
         let Some((account, reservation)) = self.account.clone().zip(self.reservation.take()) else {
             return;
         };
-        let may_have_joined = context.table.may_have_joined(uid);
-        // Until the answer proves that the call had no effect.
-        context.table.set_may_have_joined(uid, true);
-        let answer = account.join(&self.edge, reservation).await;
+        let uid = ObjectUid::of(self.object()).unwrap_or_default();
+        let is_void = self.observed.claim.is_void();
+        let (table, edge) = (&context.table, self.edge.clone());
+        let begun = table.call_began(&uid, &account.uid, &edge, EdgeCall::Join);
+        let answer = account.join(&edge, reservation).await;
         self.note_answer(&answer);
-        if answer.as_ref().is_err_and(CallError::is_without_effect) {
-            context.table.set_may_have_joined(uid, may_have_joined);
-        } else {
-            // Siblings share the edge: its Join counts for them too.
-            for other in &self.others {
-                context.table.set_may_have_joined(&other.uid, true);
-            }
-        }
+        let effect = match effect_of(&answer) {
+            // What is there under a void claim was made by another actor.
+            Effect::Done if answer.is_err() && is_void => Effect::None,
+            effect => effect,
+        };
+        table.call_ended(&uid, &account.uid, &edge, begun, effect);
+        self.observed.admitted = false;
         self.observed.attempt = match answer {
             Ok(_) => Attempt::Joined,
             Err(CallError::Failed(error)) if error.class() == Class::Done => Attempt::AlreadyMember,
             Err(error) => Attempt::Failed {
                 class: self.note(Action::JoinSecurityGroup, error),
                 forbidden: false,
+                unknown: effect == Effect::Unknown,
             },
         };
+        self.renew_claim(context);
     }
 
     /// Calls `LeaveSecurityGroup`.
-    pub async fn leave(&mut self, uid: &ObjectUid, context: &Context) {
+    pub async fn leave(&mut self, context: &Context) {
         let Some((account, reservation)) = self.account.clone().zip(self.reservation.take()) else {
             return;
         };
-        let answer = account.leave(&self.edge, reservation).await;
+        let uid = ObjectUid::of(self.object()).unwrap_or_default();
+        let (table, edge) = (&context.table, self.edge.clone());
+        let begun = table.call_began(&uid, &account.uid, &edge, EdgeCall::Leave);
+        let answer = account.leave(&edge, reservation).await;
         self.note_answer(&answer);
+        let effect = effect_of(&answer);
+        table.call_ended(&uid, &account.uid, &edge, begun, effect);
+        self.observed.admitted = false;
         self.observed.attempt = match answer {
             Ok(_) => {
                 self.removed = true;
@@ -180,117 +193,264 @@ impl Pass {
                     matches!(&error, CallError::Failed(Error::Api(api)) if api.status == 403);
                 if forbidden {
                     self.observed.target = TargetView::Unread;
-                    let past_lag = context.table.history(uid, History::leave_is_forbidden);
-                    self.observed.leave_forbidden_past_lag = past_lag == Some(true);
                 }
                 Attempt::Failed {
                     class: self.note(Action::LeaveSecurityGroup, error),
                     forbidden,
+                    unknown: effect == Effect::Unknown,
                 }
             }
         };
+        self.renew_claim(context);
     }
 
-    /// Writes the claim `Joined` on the oldest sibling.
+    /// Writes the record `Joined` to the object's own status.
     ///
     /// # Errors
     /// The API server did not accept the write.
-    pub async fn transfer_ownership(&mut self, context: &Context) -> Result<(), ActError> {
-        let uid = self
-            .account
-            .as_ref()
-            .map(|account| account.uid.clone())
-            .or_else(|| {
-                let uid = self.object().annotations().get(ACCOUNT_ANNOTATION)?;
-                Some(uid.as_str().into())
-            });
-        let Some(successor) = self.others.first().cloned() else {
+    pub async fn record(&mut self, context: &Context) -> Result<(), ActError> {
+        let object = self.object();
+        let status = with_joined(object, self.account_uid.as_ref());
+        let writer = self.writer(context);
+        let written = write_status(&object.metadata, &status, &writer, context).await?;
+        self.written(written.ok_or(ActError::Changed)?);
+        self.observed.claim = ClaimView::Joined { void: false };
+        Ok(())
+    }
+
+    /// Writes the record `Joined` to the oldest other holder: from record to record. The holder is read first, gets our finalizer
+    /// where it has none, and then its own status with the record, under the version that was read. That proves that it is there
+    /// and is not being deleted.
+    ///
+    /// # Errors
+    /// The API server did not accept the write.
+    pub async fn hand_over(&mut self, context: &Context) -> Result<(), ActError> {
+        let Some(heir) = self.others.holders.first().cloned() else {
             return Ok(());
         };
-        let reference = successor.reference();
-        match write_claim(
-            &reference,
-            &successor.uid,
-            None,
-            Some((Origin::Joined, uid)),
-            &self.writer(context),
-            context,
-        )
-        .await
-        {
-            Ok(_) => {
-                self.observed.attempt = Attempt::OwnershipTransferred;
-                context.table.set_may_have_joined(&successor.uid, true);
-                context.queue.enqueue(&reference);
-            }
-            // The successor is being deleted and cannot take a finalizer: try the next sibling, if any.
-            Err(error) if error.is_about_going() => {
-                self.others.retain(|other| other.uid != successor.uid);
-                self.observed.sharing.others = !self.others.is_empty();
-            }
-            Err(error) => return Err(error),
+        let reference = heir.reference();
+        let handed_over =
+            match read_stored(&heir.uid, &heir.namespace, &reference.name, context).await? {
+                Stored::Gone => false,
+                Stored::Unreadable => {
+                    self.others.out_of_reach = true;
+                    false
+                }
+                Stored::Found(object) => {
+                    let writer = self.writer(context);
+                    give(*object, self.account_uid.as_ref(), &writer, context).await?
+                }
+            };
+        if handed_over {
+            self.observed.attempt = Attempt::HandedOver;
+            context.queue.enqueue(&reference);
+        } else {
+            self.others.holders.retain(|other| other.uid != heir.uid);
+            self.observed.holder = self.others.holder();
         }
         Ok(())
     }
 
-    /// Removes finalizer and claim.
-    ///
-    /// # Errors
-    /// The API server did not accept the write.
-    pub async fn release(&mut self, context: &Context) -> Result<(), ActError> {
-        let reference = ObjectRef::from_obj(self.object());
+    /// An object that is being deleted but cannot call Leave now has a successor: requeue it.
+    fn call_successors(&self, context: &Context) {
         let uid = ObjectUid::of(self.object()).unwrap_or_default();
-        let joined = self.observed.claim.map(|claim| claim.origin) == Some(Origin::Joined);
-        if joined && context.table.may_have_joined(&uid) {
-            // A sibling that also carries `Joined` becomes the owner; no write is needed.
-            for other in &self.others {
-                context.table.set_may_have_joined(&other.uid, true);
+        for other in context.table.others(&self.edge, &uid) {
+            if other.deleting && other.is_claimed_with(self.account_uid.as_ref()) {
+                context.queue.enqueue(&other.reference());
             }
         }
+    }
+
+    /// Writes the finalizer, and the intent or none, under the stored version. A version that differs from the watched one only by
+    /// annotations of others is taken as well: otherwise a user who annotates the object all the time would keep it from being
+    /// joined.
+    async fn write_marks(
+        &mut self,
+        intent: Option<&Intent>,
+        context: &Context,
+    ) -> Result<(), ActError> {
+        let mut version = self.object().resource_version();
         let writer = self.writer(context);
-        let written = write_claim(&reference, &uid, None, None, &writer, context).await?;
-        if has_finalizer(&written) {
-            if let Some(written) = remove_foreign_finalizer(&written, &writer, context).await? {
+        for _ in 1..TRIES {
+            let object = self.object();
+            match write_marks(object, version, Some(intent), &writer, context).await {
+                Ok(written) => {
+                    self.marked(written);
+                    return Ok(());
+                }
+                Err(ActError::Changed) => version = self.same_but_newer(context).await?,
+                Err(error) => return Err(error),
+            }
+        }
+        let written = write_marks(self.object(), version, Some(intent), &writer, context).await?;
+        self.marked(written);
+        Ok(())
+    }
+
+    /// The version of the stored object, if a pass over it would decide the same.
+    async fn same_but_newer(&self, context: &Context) -> Result<Option<String>, ActError> {
+        let object = self.object();
+        let uid = ObjectUid::of(object).unwrap_or_default();
+        let namespace = object.namespace().unwrap_or_default();
+        match read_stored(&uid, &namespace, &object.name_any(), context).await? {
+            Stored::Found(stored)
+                if stored.metadata.generation == object.metadata.generation
+                    && Claim::of(&stored) == Claim::of(object) =>
+            {
+                Ok(stored.resource_version())
+            }
+            Stored::Found(_) | Stored::Unreadable => Err(ActError::Changed),
+            Stored::Gone => Err(ActError::ObjectGone),
+        }
+    }
+
+    fn marked(&mut self, written: SecurityGroupMembership) {
+        self.observed.finalizer = has_finalizer(&written);
+        self.observed.confirmed = true;
+        self.written(written);
+    }
+
+    /// Removes finalizer and intent until the API server shows none.
+    async fn remove_marks(&mut self, context: &Context) -> Result<(), ActError> {
+        if has_marks(self.object()) {
+            let writer = self.writer(context);
+            let written = write_marks(self.object(), None, None, &writer, context).await?;
+            let written = if has_marks(&written) {
+                remove_foreign_marks(&written, &writer, context).await?
+            } else {
+                Some(written)
+            };
+            if let Some(written) = written {
                 self.written(written);
             }
-        } else {
-            self.written(written);
         }
-        self.observed.attempt = Attempt::Released;
-        self.observed.claim = None;
-        // The siblings' status may name this object as an owner: requeue them.
-        for other in &self.others {
-            context.queue.enqueue(&other.reference());
-        }
+        self.observed.finalizer = false;
+        self.observed.confirmed = false;
         Ok(())
     }
 }
 
-/// Applies or removes finalizer and claim. With `version`, only if that version is still stored.
-async fn write_claim(
-    object: &ObjectRef<SecurityGroupMembership>,
+/// What the answer of a Join or Leave tells of its effect.
+fn effect_of(answer: &Result<RequestId, CallError>) -> Effect {
+    match answer {
+        Ok(_) => Effect::Done,
+        Err(CallError::Failed(error)) if error.class() == Class::Done => Effect::Done,
+        Err(error) if error.is_without_effect() => Effect::None,
+        Err(_) => Effect::Unknown,
+    }
+}
+
+/// The object's status with the record `Joined`.
+fn with_joined(
+    object: &SecurityGroupMembership,
+    account: Option<&AccountUid>,
+) -> SecurityGroupMembershipStatus {
+    SecurityGroupMembershipStatus {
+        origin: Some(Origin::Joined),
+        object_uid: object.uid(),
+        account_uid: account.map(|uid| uid.as_str().to_owned()),
+        ..object.status.clone().unwrap_or_default()
+    }
+}
+
+/// Another object as it is stored.
+enum Stored {
+    Found(Box<SecurityGroupMembership>),
+    /// Deleted, being deleted, or another object has its name.
+    Gone,
+    Unreadable,
+}
+
+async fn read_stored(
     uid: &ObjectUid,
+    namespace: &str,
+    name: &str,
+    context: &Context,
+) -> Result<Stored, ActError> {
+    let api: Api<Object> = Api::namespaced(context.client.clone(), namespace);
+    match kubernetes::with_deadline(api.get_opt(name)).await {
+        Ok(None) => Ok(Stored::Gone),
+        Ok(Some(Watched(Ok(object)))) => {
+            let is_it = ObjectUid::of(&object).as_ref() == Some(uid);
+            let is_live = object.metadata.deletion_timestamp.is_none();
+            Ok(if is_it && is_live {
+                Stored::Found(Box::new(object))
+            } else {
+                Stored::Gone
+            })
+        }
+        Ok(Some(Watched(Err(_)))) => Ok(Stored::Unreadable),
+        Err(source) => Err(ActError::of("an object could not be read", source)),
+    }
+}
+
+/// Gives ownership to a live object. Returns whether it has it now: an object that is being deleted takes no finalizer.
+async fn give(
+    heir: SecurityGroupMembership,
+    account: Option<&AccountUid>,
+    writer: &ApiWriter,
+    context: &Context,
+) -> Result<bool, ActError> {
+    let heir = if has_finalizer(&heir) {
+        heir
+    } else {
+        let version = heir.resource_version();
+        match write_marks(&heir, version, Some(None), writer, context).await {
+            Ok(written) => written,
+            Err(ActError::Kubernetes { source, .. }) if source.code() == Some(422) => {
+                return Ok(false);
+            }
+            Err(error) => return Err(error),
+        }
+    };
+    let status = with_joined(&heir, account);
+    match write_status(&heir.metadata, &status, writer, context).await {
+        Ok(_) => Ok(true),
+        Err(ActError::ObjectGone) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn has_marks(object: &SecurityGroupMembership) -> bool {
+    has_finalizer(object) || object.annotations().contains_key(INTENT_ANNOTATION)
+}
+
+/// Applies the marks of our field manager: the finalizer with an intent or without one, or neither (`None`). `metadata.uid` keeps
+/// the apply from creating a deleted object again. With `version`, only if that version is still stored.
+async fn write_marks(
+    object: &SecurityGroupMembership,
     version: Option<String>,
-    claim: Option<(Origin, Option<AccountUid>)>,
+    marks: Option<Option<&Intent>>,
     writer: &ApiWriter,
     context: &Context,
 ) -> Result<SecurityGroupMembership, ActError> {
-    let what = if claim.is_some() {
+    let what = if marks.is_some() {
         "the claim could not be written"
     } else {
         "the finalizer could not be removed"
     };
-    let namespace = object.namespace.clone().unwrap_or_default();
+    let name = object.name_any();
+    let namespace = object.namespace().unwrap_or_default();
     let api: Api<Object> = Api::namespaced(context.client.clone(), &namespace);
+    let mut metadata = Map::new();
+    metadata.insert("name".to_owned(), json!(name));
+    metadata.insert("uid".to_owned(), json!(object.metadata.uid));
+    if let Some(version) = version {
+        metadata.insert("resourceVersion".to_owned(), json!(version));
+    }
+    if let Some(intent) = marks {
+        metadata.insert("finalizers".to_owned(), json!([FINALIZER]));
+        if let Some(intent) = intent {
+            let annotations = json!({ INTENT_ANNOTATION: intent.text() });
+            metadata.insert("annotations".to_owned(), annotations);
+        }
+    }
     let patch = json!({
         "apiVersion": SecurityGroupMembership::api_version(&()),
         "kind": SecurityGroupMembership::kind(&()),
-        "metadata": claim_metadata(&object.name, uid, version, claim),
+        "metadata": Value::Object(metadata),
     });
-    match writer
-        .apply(&api, &object.name, CLAIM_MANAGER, &patch)
-        .await
-    {
+    match writer.apply(&api, &name, CLAIM_MANAGER, &patch).await {
         Ok(Watched(Ok(written))) => {
             context.table.written(&written);
             Ok(written)
@@ -303,9 +463,9 @@ async fn write_claim(
     }
 }
 
-/// Removes our finalizer if another field manager owns it too, for example a backup tool that restored the object with its
-/// finalizers. Under the version just written, so that no foreign change is lost. Returns the object if it is readable.
-async fn remove_foreign_finalizer(
+/// Removes our marks if another field manager owns them too, for example a backup tool that restored the object with them. Under
+/// the version just written, so that no foreign change is lost. Returns the object if it is readable.
+async fn remove_foreign_marks(
     object: &SecurityGroupMembership,
     writer: &ApiWriter,
     context: &Context,
@@ -324,7 +484,7 @@ async fn remove_foreign_finalizer(
         "uid": uid,
         "resourceVersion": version,
         "finalizers": others,
-        "annotations": { ORIGIN_ANNOTATION: null, ACCOUNT_ANNOTATION: null },
+        "annotations": { INTENT_ANNOTATION: null },
     }});
     match writer.merge(&api, &name, &patch).await {
         Ok(Watched(Ok(written))) => {
@@ -334,32 +494,4 @@ async fn remove_foreign_finalizer(
         Ok(Watched(Err(_))) => Ok(None),
         Err(source) => Err(failed(source)),
     }
-}
-
-/// The fields that our field manager owns: finalizer and claim together, or neither.
-fn claim_metadata(
-    name: &str,
-    uid: &ObjectUid,
-    version: Option<String>,
-    claim: Option<(Origin, Option<AccountUid>)>,
-) -> Value {
-    let mut metadata = Map::new();
-    let mut add = |name: &str, value| metadata.insert(name.to_owned(), value);
-    add("name", json!(name));
-    add("uid", json!(uid.as_str()));
-    if let Some(version) = version {
-        add("resourceVersion", json!(version));
-    }
-    if let Some((origin, account_uid)) = claim {
-        let annotations: BTreeMap<&str, Value> = [
-            Some((ORIGIN_ANNOTATION, json!(origin))),
-            account_uid.map(|uid| (ACCOUNT_ANNOTATION, json!(uid.as_str()))),
-        ]
-        .into_iter()
-        .flatten()
-        .collect();
-        add("finalizers", json!([FINALIZER]));
-        add("annotations", json!(annotations));
-    }
-    Value::Object(metadata)
 }

@@ -37,19 +37,28 @@ pub struct Desired {
 pub struct Observed {
     /// Whether this object can use the account.
     pub account: AccessView,
-    /// The object's claim, if it carries one.
-    pub claim: Option<ClaimView>,
+    /// What the operator owns of the edge through this object.
+    pub claim: ClaimView,
+    /// Whether our finalizer is on the object.
+    pub finalizer: bool,
+    /// Whether the API server has answered this pass that the object is stored with the finalizer and the intent of its claim.
+    pub confirmed: bool,
     /// The target, as far as this pass has read it.
     pub target: TargetView,
-    /// The other live objects that name this edge.
-    pub sharing: Sharing,
+    /// Whether the read may be older than a change of our own.
+    pub trust: ReadTrust,
+    /// Whether a Join of ours on the edge, whose outcome is unknown, may still take effect. After a Leave it may until a read counts.
+    pub join_is_open: bool,
+    /// Whether another object holds the edge, and can own it.
+    pub holder: Holder,
+    /// What the records of other objects on this edge say.
+    pub elsewhere: Elsewhere,
+    /// Whether the rate limit has admitted the Join or Leave that comes next.
+    pub admitted: bool,
     /// The call that this pass has made, if any.
     pub attempt: Attempt,
-    /// Whether the object was Ready before: a missing edge is then drift.
-    pub was_ready: bool,
-    /// Whether Leave has been answered with 403 for at least `CLOUD_READ_LAG` (10 s), so that a read of this pass shows the
-    /// effect of our own Join. Set by `Pass::leave` after each 403; false before the first one.
-    pub leave_forbidden_past_lag: bool,
+    /// Whether the status says that drift stands, or this pass has read that the edge of a record is missing.
+    pub drifted: bool,
     /// Repairs of this edge in the last [`REPAIR_WINDOW_MINUTES`], this pass's own not counted.
     pub repairs: usize,
     /// Whether every membership and account has been observed since the start: no Leave before.
@@ -70,19 +79,95 @@ pub enum AccessView {
     },
     /// Usable, but it is another cloud account than the one that the claim was made with.
     Changed,
-    /// Usable, but not granted to this namespace and group.
+    /// Not granted to this namespace and group, and this object needs a grant.
     NotGranted,
     /// Usable.
     Usable,
 }
 
-/// A claim on the object.
+/// What the operator owns of the edge through this object. A claim is void while this process knows that nothing of ours is
+/// there: what is there then was made by another actor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ClaimView {
+    /// No claim.
+    None,
+    /// The intent to join, without a record: a Join of ours may have had an effect.
+    Intent {
+        /// Whether none had.
+        void: bool,
+    },
+    /// The record `Joined`, or a Join of this process that was accepted and is not recorded yet.
+    Joined {
+        /// Whether the edge has been seen missing since.
+        void: bool,
+    },
+    /// The record `Adopted`.
+    Adopted,
+}
+
+impl ClaimView {
+    /// Whether the edge, if it is there, was joined by the operator.
+    #[must_use]
+    pub const fn is_ours(self) -> bool {
+        matches!(
+            self,
+            Self::Intent { void: false } | Self::Joined { void: false }
+        )
+    }
+
+    /// Whether this process knows that nothing of ours is there under the claim.
+    #[must_use]
+    pub const fn is_void(self) -> bool {
+        matches!(
+            self,
+            Self::Intent { void: true } | Self::Joined { void: true }
+        )
+    }
+
+    /// The record that the status shows.
+    #[must_use]
+    pub const fn record(self) -> Option<Origin> {
+        match self {
+            Self::None | Self::Intent { .. } => None,
+            Self::Joined { .. } => Some(Origin::Joined),
+            Self::Adopted => Some(Origin::Adopted),
+        }
+    }
+}
+
+/// Whether a read of the edge may be older than a change of our own. What the cloud answers may lag 10 s behind a change, and a
+/// call of unknown outcome may take effect up to 66 s after it was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ClaimView {
-    /// Who made the edge.
-    pub origin: Origin,
-    /// Whether no call under the claim can have had an effect yet: this pass wrote it, or the cloud rejected every call since.
-    pub untested: bool,
+pub enum ReadTrust {
+    /// It is not: the read counts.
+    Settled,
+    /// This process has just begun to act. It does not know what the process before it called.
+    AfterStart,
+    /// A Join of ours may be younger.
+    AfterJoin,
+    /// A Leave of ours may be younger.
+    AfterLeave,
+}
+
+/// Another live, managing object on the same edge of the same cloud account, that has a grant now, or the record `Joined`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Holder {
+    /// There is none.
+    #[default]
+    None,
+    /// The oldest one can own the edge.
+    Heir,
+    /// The only one left cannot be read or written now.
+    OutOfReach,
+}
+
+/// What the records of other objects on this edge say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// Whether one of them has the record `Joined`.
+    pub joined: bool,
+    /// Whether one of them has any record.
+    pub recorded: bool,
 }
 
 /// The target as this pass has read it.
@@ -103,17 +188,6 @@ pub enum TargetView {
     },
 }
 
-/// Other live, managing objects on the same edge of the same cloud account.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sharing {
-    /// Whether there is one at all.
-    pub others: bool,
-    /// Whether one of them carries the claim `Joined`.
-    pub joined_elsewhere: bool,
-    /// Whether one of them carries any claim.
-    pub claimed_elsewhere: bool,
-}
-
 /// The call of this pass and how it ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attempt {
@@ -125,16 +199,18 @@ pub enum Attempt {
     AlreadyMember,
     /// Leave was accepted, or answered that there is no membership to remove.
     Left,
-    /// The call was rejected or failed; `forbidden` for HTTP 403, which may hide that the edge was removed.
+    /// The call was rejected or failed.
     Failed {
         /// Class of the error.
         class: Class,
-        /// Whether it was HTTP 403 on Leave.
+        /// Whether it was HTTP 403 on Leave, which may hide that the edge was removed.
         forbidden: bool,
+        /// Whether it may have had an effect all the same: no answer came.
+        unknown: bool,
     },
-    /// The claim `Joined` was written to another object.
-    OwnershipTransferred,
-    /// The claim and the finalizer were removed.
+    /// The record `Joined` was written to another object.
+    HandedOver,
+    /// The finalizer of a deleted object was removed.
     Released,
 }
 
@@ -143,33 +219,44 @@ pub enum Attempt {
 pub enum Step {
     /// Describe the target.
     Read,
-    /// Write finalizer and claim.
-    Claim(Origin),
+    /// Ask the rate limit for the next Join or Leave. The object waits for it if it admits none: an intent is written only when the
+    /// turn of its Join has come.
+    AwaitTurn,
+    /// Write finalizer and intent: from now on a Join may have an effect.
+    Intend,
+    /// Write the finalizer and the intent of the claim again, under the version that this pass has seen. It changes nothing,
+    /// unless another actor has removed the finalizer. It proves that the object is stored as observed: the watch may lag, and
+    /// another operator may have called Leave and released the object.
+    Confirm,
+    /// Write the finalizer alone: the edge was there before.
+    Adopt,
+    /// Remove finalizer and intent from a live object: nothing of ours is there. The status removes the record after that.
+    DropClaim,
     /// Call `JoinSecurityGroup`.
     Join,
     /// Call `LeaveSecurityGroup`.
     Leave,
-    /// Write the claim `Joined` to the oldest other object.
-    TransferOwnership,
-    /// Remove finalizer and claim.
+    /// Write the record `Joined` to the object's own status, before it is handed over.
+    Record,
+    /// Write the record `Joined` to the oldest other holder.
+    HandOver,
+    /// Remove finalizer and intent from a deleted object.
     Release(Release),
     /// End the pass.
     Finish(ReconcileOutcome),
 }
 
-/// Why finalizer and claim are removed.
+/// Why the finalizer of a deleted object is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Release {
     /// The membership was removed, or there was none.
     Left,
     /// A policy, or the origin `Adopted`, keeps the membership.
     Retained,
-    /// No Join under the claim had an effect: there is nothing to remove.
+    /// Nothing that the operator joined is there.
     NeverJoined,
     /// Another live object manages the membership.
     Shared,
-    /// Another actor joined the target first, and `adoptionPolicy` is `Refuse`.
-    Refused,
 }
 
 /// How a pass ends.
@@ -177,6 +264,10 @@ pub enum Release {
 pub enum ReconcileOutcome {
     /// An account is still being checked, or not every object has been listed. The end of that enqueues the object.
     Undecided,
+    /// What the cloud shows may be older than a change of our own: the next pass waits until it is not.
+    Unsettled,
+    /// The only other object that could own the edge cannot be read or written.
+    HeirOutOfReach,
     /// The object is deleted and carries no finalizer of ours.
     Gone,
     /// The edge is as desired.
@@ -226,22 +317,45 @@ fn decide_life(desired: &Desired, observed: &Observed) -> Step {
         return Step::Finish(outcome);
     }
     match observed.attempt {
-        Attempt::None | Attempt::OwnershipTransferred => decide_by_target(desired, observed),
+        Attempt::None | Attempt::HandedOver => decide_by_target(desired, observed),
         Attempt::Joined => Step::Finish(ready(desired, observed)),
-        Attempt::AlreadyMember => decide_already_member(desired, observed),
-        Attempt::Failed { class, .. } => Step::Finish(ReconcileOutcome::Failed(class)),
-        Attempt::Released => Step::Finish(ReconcileOutcome::AdoptionRefused),
+        Attempt::AlreadyMember if desired.management == ManagementPolicy::Observe => {
+            Step::Finish(ready(desired, observed))
+        }
+        Attempt::AlreadyMember => match observed.claim {
+            // Another actor was faster.
+            ClaimView::None
+            | ClaimView::Intent { void: true }
+            | ClaimView::Joined { void: true } => adopt(desired, observed),
+            // An earlier Join of ours, whose answer was lost, had its effect.
+            ClaimView::Intent { void: false }
+            | ClaimView::Joined { void: false }
+            | ClaimView::Adopted => Step::Finish(ready(desired, observed)),
+        },
+        Attempt::Failed { class, unknown, .. } => decide_failed(observed, class, unknown),
         // Only a deletion leaves; the deletion of a live object is observed by its next pass.
-        Attempt::Left => Step::Finish(ReconcileOutcome::Undecided),
+        Attempt::Left | Attempt::Released => Step::Finish(ReconcileOutcome::Undecided),
     }
+}
+
+/// A Join has failed. One that waits for the rate limit is called later under the same claim.
+fn decide_failed(observed: &Observed, class: Class, unknown: bool) -> Step {
+    if observed.claim.is_void() && !unknown && class != Class::Throttled {
+        return Step::DropClaim;
+    }
+    Step::Finish(ReconcileOutcome::Failed(class))
 }
 
 fn decide_by_target(desired: &Desired, observed: &Observed) -> Step {
     match observed.target {
         TargetView::Unread => Step::Read,
+        _ if lacks_finalizer(desired, observed) => Step::Confirm,
         TargetView::Unreadable(class) => Step::Finish(ReconcileOutcome::Failed(class)),
         TargetView::Absent => Step::Finish(ReconcileOutcome::Absent),
-        TargetView::Present { member: true, .. } => decide_member(desired, observed),
+        TargetView::Present {
+            member: true,
+            transitional,
+        } => decide_member(desired, observed, transitional),
         TargetView::Present {
             member: false,
             transitional,
@@ -249,115 +363,162 @@ fn decide_by_target(desired: &Desired, observed: &Observed) -> Step {
     }
 }
 
+/// Whether a user has removed our finalizer from an object that owns its edge: it gets it again.
+fn lacks_finalizer(desired: &Desired, observed: &Observed) -> bool {
+    let is_missing = matches!(observed.target, TargetView::Present { member: false, .. });
+    let owns = match observed.claim {
+        ClaimView::Joined { void: false } => !(is_missing && observed.trust == ReadTrust::Settled),
+        ClaimView::Adopted => true,
+        ClaimView::None | ClaimView::Intent { .. } | ClaimView::Joined { void: true } => false,
+    };
+    desired.management == ManagementPolicy::Manage && !observed.finalizer && owns
+}
+
 /// The target is a member.
-fn decide_member(desired: &Desired, observed: &Observed) -> Step {
-    match desired.management {
-        ManagementPolicy::Observe => Step::Finish(ready(desired, observed)),
-        // The cloud rejected every Join under the claim: another actor has joined the target since.
-        ManagementPolicy::Manage if observed.claim.is_none() || is_untested(observed) => {
-            adopt(desired, observed)
-        }
-        ManagementPolicy::Manage => Step::Finish(ready(desired, observed)),
+fn decide_member(desired: &Desired, observed: &Observed, transitional: bool) -> Step {
+    if desired.management == ManagementPolicy::Observe {
+        return Step::Finish(ready(desired, observed));
+    }
+    let unsettled = Step::Finish(ReconcileOutcome::Unsettled);
+    match (observed.claim, observed.trust) {
+        (
+            ClaimView::None | ClaimView::Intent { void: true } | ClaimView::Joined { void: true },
+            ReadTrust::Settled,
+        ) => adopt(desired, observed),
+        (ClaimView::None, ReadTrust::AfterStart)
+        | (
+            ClaimView::Joined { void: true },
+            ReadTrust::AfterStart | ReadTrust::AfterJoin | ReadTrust::AfterLeave,
+        ) => unsettled,
+        // It may be the one that our own Leave has removed. The answer of Join tells.
+        (ClaimView::None, ReadTrust::AfterJoin | ReadTrust::AfterLeave)
+        | (
+            ClaimView::Intent { void: true },
+            ReadTrust::AfterStart | ReadTrust::AfterJoin | ReadTrust::AfterLeave,
+        ) => decide_missing(desired, observed, transitional),
+        (
+            ClaimView::Intent { void: false }
+            | ClaimView::Joined { void: false }
+            | ClaimView::Adopted,
+            _,
+        ) => Step::Finish(ready(desired, observed)),
     }
 }
 
 /// The target is a member, and this object did not join it.
 fn adopt(desired: &Desired, observed: &Observed) -> Step {
-    // `Refuse` is about memberships from outside. One that another object claims is shared.
-    match (desired.adoption, observed.sharing.claimed_elsewhere) {
-        (AdoptionPolicy::Refuse, false) => match observed.claim {
-            Some(_) => Step::Release(Release::Refused),
-            None => Step::Finish(ReconcileOutcome::AdoptionRefused),
-        },
-        (AdoptionPolicy::Refuse, true) | (AdoptionPolicy::Adopt, _) => Step::Claim(Origin::Adopted),
+    // `Refuse` is about memberships from outside. One that another object has recorded is shared.
+    match (desired.adoption, observed.elsewhere.recorded) {
+        (AdoptionPolicy::Refuse, false)
+            if observed.finalizer || observed.claim != ClaimView::None =>
+        {
+            Step::DropClaim
+        }
+        (AdoptionPolicy::Refuse, false) => Step::Finish(ReconcileOutcome::AdoptionRefused),
+        (AdoptionPolicy::Refuse, true) | (AdoptionPolicy::Adopt, _) => Step::Adopt,
     }
 }
 
 /// The target is not a member.
 fn decide_missing(desired: &Desired, observed: &Observed, transitional: bool) -> Step {
-    if desired.management == ManagementPolicy::Observe {
-        return Step::Finish(ReconcileOutcome::WouldJoin);
-    }
-    if observed.was_ready {
-        match desired.drift {
-            DriftPolicy::Report => return Step::Finish(ReconcileOutcome::DriftReported),
-            DriftPolicy::Repair if observed.repairs >= REPAIR_LIMIT => {
-                return Step::Finish(ReconcileOutcome::RepairLoop);
-            }
-            DriftPolicy::Repair => {}
+    let settled = observed.trust == ReadTrust::Settled;
+    let void = observed.claim.is_void() || observed.claim.is_ours() && settled;
+    let end = match (desired.management, observed.claim) {
+        // What our own Leave removed is joined again. That is no drift.
+        (ManagementPolicy::Manage, ClaimView::Joined { .. } | ClaimView::Adopted)
+            if observed.trust == ReadTrust::AfterLeave =>
+        {
+            transitional.then_some(ReconcileOutcome::Waiting)
         }
-    }
-    if transitional {
-        return Step::Finish(ReconcileOutcome::Waiting);
-    }
-    match observed.claim {
-        None => Step::Claim(Origin::Joined),
-        Some(_) => Step::Join,
-    }
-}
-
-/// Join was answered that the target is a member already.
-fn decide_already_member(desired: &Desired, observed: &Observed) -> Step {
-    if is_untested(observed) {
-        // The first Join under the claim that the cloud did not reject: another actor was faster, or the read lagged.
-        adopt(desired, observed)
-    } else {
-        // An earlier Join of ours, whose answer was lost, had its effect.
-        Step::Finish(ready(desired, observed))
+        (_, ClaimView::Joined { void: false } | ClaimView::Adopted) if !settled => {
+            Some(ReconcileOutcome::Unsettled)
+        }
+        (ManagementPolicy::Observe, _) => Some(ReconcileOutcome::WouldJoin),
+        (ManagementPolicy::Manage, _) => drift_outcome(desired, observed)
+            .or_else(|| transitional.then_some(ReconcileOutcome::Waiting)),
+    };
+    match (end, observed.claim) {
+        // A void claim is removed before the status says that the edge is missing: it would count again after a restart.
+        (Some(outcome), _) if void && outcome != ReconcileOutcome::Unsettled => Step::DropClaim,
+        (Some(outcome), _) => Step::Finish(outcome),
+        (None, _) if !observed.admitted => Step::AwaitTurn,
+        (None, ClaimView::None) => Step::Intend,
+        (None, _) if !observed.confirmed => Step::Confirm,
+        (None, _) => Step::Join,
     }
 }
 
-/// Whether the object carries the claim `Joined`, and no Join under it can have had an effect.
-fn is_untested(observed: &Observed) -> bool {
-    observed.claim
-        == Some(ClaimView {
-            origin: Origin::Joined,
-            untested: true,
-        })
+/// How a pass over a missing edge ends because another actor removed it; `None` if the edge may be joined.
+fn drift_outcome(desired: &Desired, observed: &Observed) -> Option<ReconcileOutcome> {
+    match desired.drift {
+        _ if !observed.drifted => None,
+        DriftPolicy::Report => Some(ReconcileOutcome::DriftReported),
+        DriftPolicy::Repair if observed.repairs >= REPAIR_LIMIT => {
+            Some(ReconcileOutcome::RepairLoop)
+        }
+        DriftPolicy::Repair => None,
+    }
 }
 
 fn ready(desired: &Desired, observed: &Observed) -> ReconcileOutcome {
-    let origin = match desired.management {
-        ManagementPolicy::Manage => observed.claim.map(|claim| claim.origin),
-        ManagementPolicy::Observe => None,
+    let origin = match (desired.management, observed.claim) {
+        (ManagementPolicy::Observe, _) | (ManagementPolicy::Manage, ClaimView::None) => None,
+        (ManagementPolicy::Manage, ClaimView::Adopted) => Some(Origin::Adopted),
+        (ManagementPolicy::Manage, ClaimView::Intent { .. } | ClaimView::Joined { .. }) => {
+            Some(Origin::Joined)
+        }
     };
     ReconcileOutcome::Ready {
         origin,
-        shared: origin == Some(Origin::Adopted) && observed.sharing.joined_elsewhere,
-        repaired: observed.was_ready && observed.attempt == Attempt::Joined,
+        shared: origin == Some(Origin::Adopted) && observed.elsewhere.joined,
+        repaired: observed.drifted && observed.attempt == Attempt::Joined,
     }
 }
 
 fn decide_deletion(desired: &Desired, observed: &Observed) -> Step {
-    if observed.attempt == Attempt::Released || observed.claim.is_none() {
+    // Without our finalizer the object is none of ours: a user removed it, or we did.
+    if observed.attempt == Attempt::Released || !observed.finalizer {
         return Step::Finish(ReconcileOutcome::Gone);
     }
     if desired.suspended {
         return Step::Finish(ReconcileOutcome::Suspended);
     }
-    if is_untested(observed) {
-        return Step::Release(Release::NeverJoined);
+    // The way out that always works: it needs neither account nor siblings.
+    if desired.deletion == DeletionPolicy::Retain {
+        return Step::Release(Release::Retained);
     }
-    let joined = observed
-        .claim
-        .is_some_and(|claim| claim.origin == Origin::Joined);
-    // The siblings of an edge are known only after every object has been listed once. `Retain` does not need them: it is the
-    // way out that always works.
-    if !observed.synced && desired.deletion != DeletionPolicy::Retain {
+    let observes = desired.management == ManagementPolicy::Observe;
+    let removes_any = desired.deletion == DeletionPolicy::Remove && !observes;
+    match observed.attempt {
+        Attempt::HandedOver => return Step::Release(Release::Shared),
+        Attempt::Left if !observed.join_is_open => return Step::Release(Release::Left),
+        Attempt::None
+        | Attempt::Joined
+        | Attempt::AlreadyMember
+        | Attempt::Left
+        | Attempt::Failed { .. }
+        | Attempt::Released => {}
+    }
+    if !observed.claim.is_ours() && !removes_any {
+        return Step::Release(match observed.claim {
+            ClaimView::Adopted => Release::Retained,
+            ClaimView::None | ClaimView::Intent { .. } | ClaimView::Joined { .. } => {
+                Release::NeverJoined
+            }
+        });
+    }
+    // The siblings of an edge are known only after every object has been listed once.
+    if !observed.synced {
         return Step::Finish(ReconcileOutcome::Undecided);
     }
-    // Ownership belongs to the edge: the last object on it removes what was joined.
-    if joined
-        && observed.sharing.others
-        && !observed.sharing.joined_elsewhere
-        && observed.attempt != Attempt::OwnershipTransferred
-    {
-        return Step::TransferOwnership;
+    match observed.holder {
+        Holder::None => {}
+        Holder::Heir | Holder::OutOfReach if observed.claim.is_ours() => {
+            return decide_hand_over(observed);
+        }
+        Holder::Heir | Holder::OutOfReach => return Step::Release(Release::Shared),
     }
-    if observed.sharing.others {
-        return Step::Release(Release::Shared);
-    }
-    if !leaves(desired, joined) {
+    if observes {
         return Step::Release(Release::Retained);
     }
     if let Some(outcome) = account_outcome(observed.account) {
@@ -366,21 +527,36 @@ fn decide_deletion(desired: &Desired, observed: &Observed) -> Step {
     decide_leave(observed)
 }
 
-/// Whether the deletion of this object calls Leave.
-const fn leaves(desired: &Desired, joined: bool) -> bool {
-    match (desired.management, desired.deletion) {
-        (ManagementPolicy::Observe, _) | (ManagementPolicy::Manage, DeletionPolicy::Retain) => {
-            false
+/// Ownership belongs to the edge: the last object on it removes what was joined. Only a record is handed over, so an intent is
+/// recorded first, if something is there.
+fn decide_hand_over(observed: &Observed) -> Step {
+    if observed.claim == (ClaimView::Joined { void: false }) {
+        return match observed.holder {
+            Holder::OutOfReach => Step::Finish(ReconcileOutcome::HeirOutOfReach),
+            Holder::Heir | Holder::None => Step::HandOver,
+        };
+    }
+    if let Some(outcome) = account_outcome(observed.account) {
+        return Step::Finish(outcome);
+    }
+    match (observed.target, observed.trust) {
+        (TargetView::Unread, _) => Step::Read,
+        (TargetView::Unreadable(class), _) => Step::Finish(ReconcileOutcome::Failed(class)),
+        (TargetView::Present { member: false, .. }, ReadTrust::Settled) => {
+            Step::Release(Release::NeverJoined)
         }
-        (ManagementPolicy::Manage, DeletionPolicy::Remove) => true,
-        (ManagementPolicy::Manage, DeletionPolicy::RemoveIfJoined) => joined,
+        (TargetView::Present { member: false, .. }, _) => Step::Finish(ReconcileOutcome::Unsettled),
+        (TargetView::Absent | TargetView::Present { member: true, .. }, _) => Step::Record,
     }
 }
 
 fn decide_leave(observed: &Observed) -> Step {
+    let settled = observed.trust == ReadTrust::Settled;
     match (observed.attempt, observed.target) {
-        (Attempt::Left, _) => Step::Release(Release::Left),
-        // A 403 may hide that the edge was removed: read once more. A read that may lag behind our own Join proves nothing.
+        // While a Join of ours may still arrive, the answer of a Leave is not the last word.
+        (Attempt::Left, _) => Step::Finish(ReconcileOutcome::Unsettled),
+        // A 403 may hide that the edge was removed: read once more. A read that may lag behind our own Join proves nothing, and
+        // a target that is not listed may only be hidden from a key without the right.
         (
             Attempt::Failed {
                 forbidden: true, ..
@@ -391,14 +567,14 @@ fn decide_leave(observed: &Observed) -> Step {
             Attempt::Failed {
                 forbidden: true, ..
             },
-            TargetView::Absent | TargetView::Present { member: false, .. },
-        ) => {
-            if observed.leave_forbidden_past_lag {
-                Step::Release(Release::Left)
-            } else {
-                Step::Finish(ReconcileOutcome::Failed(Class::Transient))
-            }
-        }
+            TargetView::Present { member: false, .. },
+        ) if settled => Step::Release(Release::Left),
+        (
+            Attempt::Failed {
+                forbidden: true, ..
+            },
+            TargetView::Present { member: false, .. },
+        ) => Step::Finish(ReconcileOutcome::Failed(Class::Transient)),
         (Attempt::Failed { class, .. }, _) => Step::Finish(ReconcileOutcome::Failed(class)),
         (_, TargetView::Unread) => Step::Read,
         (_, TargetView::Unreadable(class)) => Step::Finish(ReconcileOutcome::Failed(class)),
@@ -408,6 +584,14 @@ fn decide_leave(observed: &Observed) -> Step {
                 transitional: true, ..
             },
         ) => Step::Finish(ReconcileOutcome::Waiting),
+        (Attempt::None, TargetView::Present { member: false, .. }) if settled => {
+            Step::Release(Release::Left)
+        }
+        // An earlier Leave was answered while a Join was open: another actor may have joined since.
+        _ if observed.join_is_open && observed.trust == ReadTrust::AfterLeave => {
+            Step::Finish(ReconcileOutcome::Unsettled)
+        }
+        _ if !observed.admitted => Step::AwaitTurn,
         // Also if the target is not listed or not a member: a read may lag behind our own Join, and only the answer of Leave
         // confirms that there is no membership.
         (

@@ -7,6 +7,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::runtime::controller::Action;
 use tokio::time::Instant;
 
+use crate::api::membership::Origin;
 use crate::clock::Clock;
 use crate::ecs::{Class, Error, TargetDescription};
 
@@ -69,6 +70,18 @@ impl LastObservation {
     }
 }
 
+/// What this process knows of the claim of an object, beyond what the object says. A new process knows nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Standing {
+    /// Nothing more.
+    #[default]
+    Unknown,
+    /// Nothing of ours is there: the claim is void.
+    Void,
+    /// A Join of this process was accepted, and no record tells of it yet.
+    Joined,
+}
+
 #[derive(Debug, Default)]
 struct Rare {
     last: Option<ReconcileOutcome>,
@@ -84,10 +97,9 @@ struct Rare {
     drift_reported: bool,
     pending_description: Option<TargetDescription>,
     lagging_since: Option<Instant>,
-    /// When Leave was first answered with 403.
-    forbidden_since: Option<Instant>,
-    /// Whether every Join under the current claim was rejected or never sent.
-    never_joined: bool,
+    standing: Standing,
+    /// When the object appeared with an intent of another process: a Join of that process may be on its way.
+    found_intent_at: Option<Instant>,
     /// What the deletion made of the membership, until the status says so.
     ending: Option<Ending>,
 }
@@ -185,11 +197,12 @@ impl History {
         self.observation.is_some_and(|last| last.stale)
     }
 
-    /// The observation of the target, if it was confirmed within `age` and is not marked stale.
+    /// The observation of the target and when a pass made it, if it was confirmed within `age` and is not marked stale.
     #[must_use]
-    pub fn fresh_observation(&self, age: Duration) -> Option<Observation> {
+    pub fn fresh_observation(&self, age: Duration) -> Option<(Observation, Instant)> {
         let last = self.observation?;
-        (!last.stale && last.confirmed_at.elapsed() <= age).then_some(last.observation)
+        let is_fresh = !last.stale && last.confirmed_at.elapsed() <= age;
+        is_fresh.then_some((last.observation, last.observed_at))
     }
 
     /// Stores the description of a target whose pass ended in a rate-limit wait; `None` clears it.
@@ -223,17 +236,44 @@ impl History {
         rare.repairs.len()
     }
 
-    /// Whether a Join under the object's claim may have taken effect. True after a restart, because the history is empty
-    /// then.
+    /// What this process knows of the object's claim.
     #[must_use]
-    pub fn may_have_joined(&self) -> bool {
-        !self.rare.as_ref().is_some_and(|rare| rare.never_joined)
+    pub fn standing(&self) -> Standing {
+        self.rare
+            .as_ref()
+            .map_or(Standing::Unknown, |rare| rare.standing)
     }
 
-    /// Records whether a Join under the current claim may have taken effect.
-    pub fn set_may_have_joined(&mut self, may_have_joined: bool) {
-        if self.may_have_joined() != may_have_joined {
-            self.rare().never_joined = !may_have_joined;
+    /// Records what this process knows of the object's claim.
+    pub fn set_standing(&mut self, standing: Standing) {
+        if self.standing() != standing {
+            self.rare().standing = standing;
+        }
+    }
+
+    /// The object has appeared with an intent: a Join of another process may be on its way.
+    pub fn found_intent(&mut self) {
+        self.rare().found_intent_at = Some(Instant::now());
+    }
+
+    /// When the object appeared with an intent of another process.
+    #[must_use]
+    pub fn found_intent_at(&self) -> Option<Instant> {
+        self.rare.as_ref()?.found_intent_at
+    }
+
+    /// A Join of ours on the edge was accepted through another object, or ownership was handed to this one: a void claim is none
+    /// any more.
+    pub fn revive(&mut self) {
+        if self.standing() == Standing::Void {
+            self.set_standing(Standing::Unknown);
+        }
+    }
+
+    /// The status has this record: it tells what this process has joined. A record `Adopted` says all there is to know.
+    pub fn recorded(&mut self, origin: Origin) {
+        if origin == Origin::Adopted || self.standing() == Standing::Joined {
+            self.set_standing(Standing::Unknown);
         }
     }
 
@@ -283,13 +323,6 @@ impl History {
         !std::mem::replace(&mut self.rare().drift_reported, true)
     }
 
-    /// Records that Leave was answered with 403. Returns whether the first 403 is at least `CLOUD_READ_LAG` (10 s) old. Only
-    /// then does a read without the edge prove that it was removed: a younger read may lag behind our own Join.
-    pub fn leave_is_forbidden(&mut self) -> bool {
-        let since = *self.rare().forbidden_since.get_or_insert_with(Instant::now);
-        since.elapsed() >= CLOUD_READ_LAG
-    }
-
     /// Counts a pass that failed to write to the API server. Returns the wait before the next try; `clock` supplies its jitter.
     pub fn after_error(&mut self, clock: &Clock) -> Duration {
         let rare = self.rare();
@@ -303,11 +336,12 @@ impl History {
     /// place leaves its repair loop. What holds nothing useful is dropped.
     ///
     /// `failure` is the cloud's error, which may name the shortest wait (`x-acs-retry-after`). It counts up to the longest wait
-    /// of the error's class.
+    /// of the error's class. `settles_at` is when a read of the edge will count.
     pub fn requeue_after(
         &mut self,
         outcome: ReconcileOutcome,
         failure: Option<&Error>,
+        settles_at: Instant,
         clock: &Clock,
     ) -> Action {
         if outcome == ReconcileOutcome::Gone {
@@ -336,6 +370,11 @@ impl History {
                 rare.leave_loop();
                 Action::await_change()
             }
+            ReconcileOutcome::Unsettled => {
+                let wait = settles_at.saturating_duration_since(Instant::now());
+                Action::requeue(a_little_after(wait, clock))
+            }
+            ReconcileOutcome::HeirOutOfReach => rare.again(Class::Transient, failure, clock),
             ReconcileOutcome::RepairLoop => {
                 let next = *rare
                     .next_repair
@@ -393,7 +432,8 @@ impl Rare {
         self.repairs.is_empty()
             && self.next_repair.is_none()
             && self.pending_description.is_none()
-            && !self.never_joined
+            && self.standing == Standing::Unknown
+            && self.found_intent_at.is_none()
     }
 }
 
@@ -437,7 +477,12 @@ mod tests {
             history.repaired();
         }
         assert_eq!(history.repairs(), REPAIR_LIMIT);
-        let _ = history.requeue_after(ReconcileOutcome::RepairLoop, None, &Clock::default());
+        let _ = history.requeue_after(
+            ReconcileOutcome::RepairLoop,
+            None,
+            Instant::now(),
+            &Clock::default(),
+        );
         tokio::time::advance(Duration::from_secs(59 * 60)).await;
         assert_eq!(
             history.repairs(),
@@ -475,30 +520,20 @@ mod tests {
         for _ in 0..REPAIR_LIMIT {
             history.repaired();
         }
-        let _ = history.requeue_after(ReconcileOutcome::RepairLoop, None, &Clock::default());
-        let _ = history.requeue_after(ready, None, &Clock::default());
+        let _ = history.requeue_after(
+            ReconcileOutcome::RepairLoop,
+            None,
+            Instant::now(),
+            &Clock::default(),
+        );
+        let _ = history.requeue_after(ready, None, Instant::now(), &Clock::default());
         assert_eq!(history.repairs(), REPAIR_LIMIT, "it has not stayed yet");
         tokio::time::advance(LOOP_PERIOD).await;
         history.repaired();
         tokio::time::advance(LOOP_PERIOD).await;
-        let _ = history.requeue_after(ready, None, &Clock::default());
+        let _ = history.requeue_after(ready, None, Instant::now(), &Clock::default());
         history.repaired();
         assert_eq!(history.repairs(), 1);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn forbidden_leave_counts_after_the_read_lag() {
-        let mut history = History::default();
-        assert!(!history.leave_is_forbidden());
-        tokio::time::advance(
-            CLOUD_READ_LAG
-                .checked_sub(Duration::from_millis(1))
-                .unwrap(),
-        )
-        .await;
-        assert!(!history.leave_is_forbidden());
-        tokio::time::advance(Duration::from_millis(1)).await;
-        assert!(history.leave_is_forbidden());
     }
 
     #[tokio::test(start_paused = true)]
@@ -515,8 +550,18 @@ mod tests {
         let (mut a, mut b) = (History::default(), History::default());
         a.repaired();
         b.repaired();
-        let _ = a.requeue_after(ReconcileOutcome::Gone, None, &Clock::default());
-        let _ = b.requeue_after(ReconcileOutcome::Suspended, None, &Clock::default());
+        let _ = a.requeue_after(
+            ReconcileOutcome::Gone,
+            None,
+            Instant::now(),
+            &Clock::default(),
+        );
+        let _ = b.requeue_after(
+            ReconcileOutcome::Suspended,
+            None,
+            Instant::now(),
+            &Clock::default(),
+        );
         assert_eq!((a.repairs(), b.repairs()), (0, 1));
     }
 
@@ -525,7 +570,7 @@ mod tests {
         let mut history = History::default();
         let failed = ReconcileOutcome::Failed(Class::Blocked);
         let mut wait = |outcome| {
-            let _ = history.requeue_after(outcome, None, &Clock::default());
+            let _ = history.requeue_after(outcome, None, Instant::now(), &Clock::default());
             let repeats = history.rare().repeats;
             super::wait(repeats, Class::Blocked, &Clock::default())
         };
@@ -557,14 +602,22 @@ mod tests {
     }
 
     #[test]
-    fn never_joined_holds_until_a_join_may_have_succeeded() {
+    fn standing_changes_only_from_the_state_that_it_corrects() {
         let mut history = History::default();
-        history.set_may_have_joined(true);
-        assert!(history.may_have_joined(), "unknown counts as yes");
-        history.set_may_have_joined(false);
-        assert!(!history.may_have_joined());
-        history.set_may_have_joined(true);
-        assert!(history.may_have_joined());
+        assert_eq!(history.standing(), Standing::Unknown);
+        history.set_standing(Standing::Void);
+        history.recorded(Origin::Joined);
+        assert_eq!(history.standing(), Standing::Void);
+        history.revive();
+        assert_eq!(history.standing(), Standing::Unknown);
+        history.set_standing(Standing::Joined);
+        history.revive();
+        assert_eq!(history.standing(), Standing::Joined, "not recorded yet");
+        history.recorded(Origin::Joined);
+        assert_eq!(history.standing(), Standing::Unknown);
+        history.set_standing(Standing::Void);
+        history.recorded(Origin::Adopted);
+        assert_eq!(history.standing(), Standing::Unknown);
     }
 
     #[tokio::test(start_paused = true)]
@@ -577,7 +630,12 @@ mod tests {
         }
         let waits = (0..100).map(|_| history.after_error(&Clock::default()));
         assert!(waits.max().unwrap() >= retry.cap.mul_f64(0.5));
-        let _ = history.requeue_after(ReconcileOutcome::Suspended, None, &Clock::default());
+        let _ = history.requeue_after(
+            ReconcileOutcome::Suspended,
+            None,
+            Instant::now(),
+            &Clock::default(),
+        );
         assert!(history.after_error(&Clock::default()) <= retry.first.mul_f64(1.5));
     }
 
@@ -600,7 +658,7 @@ mod tests {
         ] {
             let mut history = History::default();
             let error = unavailable(asked);
-            let _ = history.requeue_after(outcome, Some(&error), &Clock::default());
+            let _ = history.requeue_after(outcome, Some(&error), Instant::now(), &Clock::default());
             let due = history.rare().due.unwrap();
             let wait = due.duration_since(Instant::now());
             assert!((least..=most).contains(&wait), "{asked:?}: {wait:?}");

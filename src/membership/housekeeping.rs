@@ -12,11 +12,12 @@ use super::context::Context;
 use super::queue::ReconcileQueue;
 use super::table::ObjectTable;
 
-/// Once per second until dropped: evicts the expired accounts of the directory, and enqueues objects with a foreign status.
+/// Once per second until dropped: evicts what has expired, and enqueues objects with a foreign status.
 pub async fn run(context: Arc<Context>) {
     loop {
         context.telemetry.went_on("housekeeping");
         context.directory.evict_expired();
+        context.table.drop_settled_calls();
         for object in context.table.foreign_statuses() {
             context.queue.enqueue(&object);
         }

@@ -15,6 +15,7 @@ mod controller;
 pub mod decide;
 mod history;
 pub mod housekeeping;
+pub mod ledger;
 pub mod object;
 pub mod observation;
 pub mod observe;

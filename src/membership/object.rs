@@ -1,15 +1,17 @@
-//! What an object says: the edge and the account that its spec names, and the claim in its annotations. Pure.
+//! What an object says: the edge and the account that its spec names, and its claim. Pure.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt as _;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use crate::account::key::AccountKey;
 use crate::api::membership::{AccountKind, Origin};
 use crate::api::{
-    ACCOUNT_ANNOTATION, FINALIZER, ORIGIN_ANNOTATION, SecurityGroupMembership,
-    SecurityGroupMembershipSpec,
+    FINALIZER, INTENT_ANNOTATION, SecurityGroupMembership, SecurityGroupMembershipSpec,
 };
 use crate::ecs::{AccountUid, Edge, ParseIdError, Target};
+use crate::kubernetes::ObjectUid;
 use crate::watched::Watched;
 
 /// What is watched: one object that this version cannot read does not stop the others.
@@ -69,35 +71,94 @@ pub fn account_key(spec: &SecurityGroupMembershipSpec, namespace: &str) -> Accou
     }
 }
 
-/// How the edge came about and with which cloud account, from the object's annotations.
+/// What the operator owns of the edge through an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Claim {
-    /// Whether this operator joined the target, or the membership existed before.
-    pub origin: Origin,
-    /// UID of the cloud account; `None` only if a user removed the annotation.
-    pub account_uid: Option<AccountUid>,
+pub enum Claim {
+    /// The intent to join: a Join of the operator may have had an effect that no record tells of.
+    Intent {
+        /// UID of the cloud account of the Join.
+        account_uid: AccountUid,
+    },
+    /// The record in the status.
+    Record {
+        /// Whether this operator joined the target, or the membership existed before.
+        origin: Origin,
+        /// UID of the cloud account of the edge; `None` only if a user removed it.
+        account_uid: Option<AccountUid>,
+    },
 }
 
 impl Claim {
-    /// The claim on an object. A claim without our finalizer is ignored: it may have been copied with the manifest.
+    /// The claim on an object. Its record is `status.origin`. Without a record, its intent counts beside our finalizer. One that
+    /// names another object was copied or restored, and is no claim.
     #[must_use]
     pub fn of(object: &SecurityGroupMembership) -> Option<Self> {
-        if !has_finalizer(object) {
-            return None;
+        let uid = object.metadata.uid.as_deref()?;
+        let status = object.status.as_ref();
+        let own = status.filter(|status| status.object_uid.as_deref() == Some(uid));
+        if let Some(origin) = own.and_then(|status| status.origin) {
+            let account_uid = own.and_then(|status| status.account_uid.as_deref());
+            return Some(Self::Record {
+                origin,
+                account_uid: account_uid.map(AccountUid::from),
+            });
         }
-        let annotations = object.annotations();
-        // Our finalizer without a readable claim: a user edited the object. Adopted is the safe value: it calls no Leave by
-        // default.
-        let origin = match annotations.get(ORIGIN_ANNOTATION).map(String::as_str) {
-            Some("Joined") => Origin::Joined,
-            _ => Origin::Adopted,
-        };
-        Some(Self {
-            origin,
-            account_uid: annotations
-                .get(ACCOUNT_ANNOTATION)
-                .map(|uid| uid.as_str().into()),
+        let intent = object.annotations().get(INTENT_ANNOTATION);
+        let intent = intent.and_then(|text| Intent::parse(text, uid))?;
+        has_finalizer(object).then(|| Self::Intent {
+            account_uid: intent.account_uid.as_str().into(),
         })
+    }
+
+    /// UID of the cloud account of the edge.
+    #[must_use]
+    pub fn account_uid(&self) -> Option<&AccountUid> {
+        match self {
+            Self::Intent { account_uid } => Some(account_uid),
+            Self::Record { account_uid, .. } => account_uid.as_ref(),
+        }
+    }
+
+    /// The record in the status.
+    #[must_use]
+    pub fn record(&self) -> Option<Origin> {
+        match self {
+            Self::Intent { .. } => None,
+            Self::Record { origin, .. } => Some(*origin),
+        }
+    }
+}
+
+/// The value of the intent annotation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Intent {
+    origin: Origin,
+    #[serde(rename = "accountUID")]
+    account_uid: String,
+    uid: String,
+}
+
+impl Intent {
+    /// The intent of the object with this UID to join with this cloud account.
+    #[must_use]
+    pub fn new(uid: &ObjectUid, account_uid: &AccountUid) -> Self {
+        Self {
+            origin: Origin::Joined,
+            account_uid: account_uid.as_str().to_owned(),
+            uid: uid.as_str().to_owned(),
+        }
+    }
+
+    /// The intent as it is stored.
+    #[must_use]
+    pub fn text(&self) -> String {
+        json!(self).to_string()
+    }
+
+    /// The intent of the object with this UID; `None` if the text is no intent, or another object's.
+    fn parse(text: &str, uid: &str) -> Option<Self> {
+        let intent: Self = serde_json::from_str(text).ok()?;
+        (intent.origin == Origin::Joined && intent.uid == uid).then_some(intent)
     }
 }
 

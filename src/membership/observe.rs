@@ -5,20 +5,25 @@ use std::time::Duration;
 
 use crate::account::directory::{Access, AccessRequest};
 use crate::account::session::{AccountSession, CallError};
-use crate::api::SecurityGroupMembership;
 use crate::api::membership::Origin;
+use crate::api::{SecurityGroupMembership, reason};
+use crate::condition;
 use crate::ecs::limit::Reservation;
 use crate::ecs::{AccountUid, Action, Class, Edge, Error, Target, TargetDescription};
 use crate::kubernetes::{self, ObjectUid};
 
 use super::admission::Slot;
 use super::context::Context;
-use super::decide::{self, AccessView, Attempt, Desired, Observed, Sharing, Step};
-use super::object::{Claim, Object, account_key};
+use super::decide::{
+    self, AccessView, Attempt, ClaimView, Desired, Elsewhere, Holder, Observed, ReadTrust,
+};
+use super::history::Standing;
+use super::object::{Claim, Object, account_key, has_finalizer};
 use super::observation::Observation;
 use super::table::ObjectView;
 
 use kube::ResourceExt as _;
+use tokio::time::Instant;
 
 /// What one pass over one object knows so far.
 #[expect(clippy::struct_excessive_bools, reason = "independent facts")]
@@ -36,8 +41,10 @@ pub struct Pass {
     pub account: Option<Arc<AccountSession>>,
     /// The problem with the account, for users; empty if there is none.
     pub account_problem: String,
-    /// The other live objects on this edge, oldest first.
-    pub others: Vec<ObjectView>,
+    /// UID of the cloud account of the edge: of the claim, or else of the account; `None` if neither is known.
+    pub account_uid: Option<AccountUid>,
+    /// The other objects on this edge.
+    pub others: Others,
     /// The target as last described.
     pub description: Option<TargetDescription>,
     /// Value of the annotation `reconcile-requested-at` when the pass began.
@@ -46,8 +53,6 @@ pub struct Pass {
     pub removed: bool,
     /// Whether the cloud has answered the last Join or Leave of this pass, or it failed on its way.
     pub answered: bool,
-    /// Whether this pass has written the claim that the object carries.
-    pub claimed: bool,
     /// The last failure, if the pass ended with one.
     pub failure: Option<Error>,
     /// The place of the pass among the passes in flight.
@@ -65,19 +70,20 @@ enum Current {
 }
 
 impl Pass {
-    /// UID of the cloud account of the object's edge: from the claim, or else from the account that the spec names.
+    /// UID of the cloud account of the object's edge: from the record, or else from the account that the spec names. Anybody can
+    /// write an intent.
     #[must_use]
     pub fn account_uid(
         object: &SecurityGroupMembership,
         namespace: &str,
         context: &Context,
     ) -> Option<AccountUid> {
-        Claim::of(object)
-            .and_then(|claim| claim.account_uid)
-            .or_else(|| {
-                let key = account_key(&object.spec, namespace);
-                context.directory.uid(&key)
-            })
+        let claim = Claim::of(object).filter(|claim| claim.record().is_some());
+        let recorded = claim.as_ref().and_then(Claim::account_uid).cloned();
+        recorded.or_else(|| {
+            let key = account_key(&object.spec, namespace);
+            context.directory.uid(&key)
+        })
     }
 
     /// A pass with what memory knows of the object. Makes no call.
@@ -89,40 +95,41 @@ impl Pass {
         context: &Context,
     ) -> Option<Self> {
         let object = watched.0.as_ref().ok()?;
-        let namespace = object.namespace().unwrap_or_default();
         let uid = ObjectUid::of(object).unwrap_or_default();
         let desired = desired(object);
         let claim = context.table.claim(object);
-        let request = AccessRequest {
-            account: &account_key(&object.spec, &namespace),
-            namespace: &namespace,
-            group: &edge.group,
-            claimed_uid: claim.as_ref().and_then(|claim| claim.account_uid.as_ref()),
-            deleting: desired.deleting,
-        };
-        let access = context.directory.resolve(request);
-        let account_problem = access.problem(request);
-        let access_view = access_view(&access);
+        let standing = context.table.history(&uid, |history| history.standing());
+        let claim_view = claim_view(claim.as_ref(), standing.unwrap_or_default());
+        let (access, account_problem) = access(object, &edge, claim.as_ref(), claim_view, context);
+        let account_view = access_view(&access);
         let account = access.session();
-        let own_uid = account
+        let claimed_account = claim.as_ref().and_then(Claim::account_uid).cloned();
+        let account_uid = claimed_account.or_else(|| Some(account.as_ref()?.uid.clone()));
+        let others = Others::of(&uid, &edge, account_uid.as_ref(), context);
+        if let Some(own) = &account_uid {
+            context.table.count_found_intents(own, &edge, |view| {
+                granted_uid(view, &edge, context).as_ref() == Some(own)
+            });
+        }
+        let join_is_open = account_uid
             .as_ref()
-            .map(|account| account.uid.clone())
-            .or_else(|| claim.as_ref()?.account_uid.clone());
-        let others = co_owners(object, &edge, own_uid.as_ref(), context);
+            .is_some_and(|account| context.table.join_is_open(account, &edge));
         let observed = Observed {
-            account: access_view,
-            claim: claim.map(|claim| decide::ClaimView {
-                origin: claim.origin,
-                untested: claim.origin == Origin::Joined && !context.table.may_have_joined(&uid),
-            }),
+            account: account_view,
+            claim: claim_view,
+            finalizer: has_finalizer(object),
+            confirmed: false,
             target: decide::TargetView::Unread,
-            sharing: sharing(&others),
+            trust: ReadTrust::AfterStart,
+            join_is_open,
+            holder: others.holder(),
+            elsewhere: others.elsewhere(),
+            admitted: false,
             attempt: Attempt::None,
-            was_ready: object
+            drifted: object
                 .status
                 .as_ref()
-                .is_some_and(|status| status.origin.is_some()),
-            leave_forbidden_past_lag: false,
+                .is_some_and(|status| condition::is_true(&status.conditions, reason::DRIFTED)),
             repairs,
             synced: context.is_synced(),
         };
@@ -134,12 +141,12 @@ impl Pass {
             desired,
             observed,
             account,
+            account_uid,
             account_problem,
             others,
             description: None,
             removed: false,
             answered: false,
-            claimed: false,
             failure: None,
             slot,
             reservation: None,
@@ -159,14 +166,6 @@ impl Pass {
         }
     }
 
-    /// UID of the cloud account of the membership, as far as this pass knows it.
-    #[must_use]
-    pub fn known_account_uid(&self) -> Option<AccountUid> {
-        Claim::of(self.object())
-            .and_then(|claim| claim.account_uid)
-            .or_else(|| self.account.as_ref().map(|account| account.uid.clone()))
-    }
-
     /// Continues with the object from the answer to a write.
     pub fn written(&mut self, object: SecurityGroupMembership) {
         self.object = Current::Written(Box::new(object));
@@ -175,22 +174,23 @@ impl Pass {
     /// Reads the target. A failed read makes it unreadable, never "not a member".
     pub async fn read(&mut self, context: &Context) {
         if self.observed.attempt == Attempt::None
-            && let Some(description) = self.pending_description(context)
+            && let Some((description, read_at)) = self.pending_description(context)
         {
-            self.see(description);
+            self.see(description, read_at, context);
             return;
         }
         let Some(account) = &self.account else {
             self.observed.target = decide::TargetView::Unreadable(Class::Transient);
             return;
         };
+        let began = Instant::now();
         self.observed.target = match account.describe(&self.edge.region, &self.edge.target).await {
             Ok(None) => {
                 self.description = None;
                 decide::TargetView::Absent
             }
             Ok(Some(description)) => {
-                self.see(description);
+                self.see(description, began, context);
                 return;
             }
             Err(error) => {
@@ -203,68 +203,72 @@ impl Pass {
         };
     }
 
-    fn see(&mut self, description: TargetDescription) {
+    /// Adds a description, from a read that began at `began`, to the observed state.
+    fn see(&mut self, description: TargetDescription, began: Instant, context: &Context) {
+        let member = description.security_group_ids.contains(&self.edge.group);
         self.observed.target = decide::TargetView::Present {
-            member: description.security_group_ids.contains(&self.edge.group),
+            member,
             transitional: description.state.is_transitional(),
         };
         self.description = Some(description);
+        if let Some(account) = &self.account_uid {
+            self.observed.trust = context.table.read_edge(account, &self.edge, began, member);
+        }
+        let is_recorded = self.observed.claim.record().is_some();
+        self.renew_claim(context);
+        let is_missing = !member && self.observed.trust != ReadTrust::AfterLeave;
+        let counts = self.observed.trust == ReadTrust::Settled || self.observed.claim.is_void();
+        self.observed.drifted |= is_recorded && is_missing && counts;
     }
 
-    /// Whether this pass itself has written the claim: then a call needs no other check of the object.
-    #[must_use]
-    pub fn claim_is_confirmed(&self) -> bool {
-        self.claimed
+    /// Sees what this process knows of the claim by now.
+    pub fn renew_claim(&mut self, context: &Context) {
+        let uid = ObjectUid::of(self.object()).unwrap_or_default();
+        let claim = context.table.claim(self.object());
+        let standing = context.table.history(&uid, |history| history.standing());
+        self.observed.claim = claim_view(claim.as_ref(), standing.unwrap_or_default());
+        if let Some(account) = &self.account_uid {
+            self.observed.join_is_open = context.table.join_is_open(account, &self.edge);
+        }
     }
 
-    /// Whether the step can be taken now: a claim for a Join, a Join and a Leave need a call that the rate limit admits. If it
-    /// admits none, the call counts as failed, and the object waits for it.
-    pub fn may_call(&mut self, step: Step) -> bool {
-        let action = match step {
-            Step::Claim(Origin::Joined) | Step::Join => Action::JoinSecurityGroup,
-            Step::Leave => Action::LeaveSecurityGroup,
-            Step::Read
-            | Step::Claim(Origin::Adopted)
-            | Step::TransferOwnership
-            | Step::Release(_)
-            | Step::Finish(_) => return true,
+    /// Asks the rate limit for the next Join or Leave. If it admits none, the call counts as failed, and the object waits for it.
+    pub fn await_turn(&mut self) {
+        let action = if self.desired.deleting {
+            Action::LeaveSecurityGroup
+        } else {
+            Action::JoinSecurityGroup
         };
         let Some(account) = &self.account else {
-            return true;
+            return;
         };
-        if self
-            .reservation
-            .as_ref()
-            .is_some_and(|one| one.action() == action)
-        {
-            return true;
-        }
         match self.slot.reserve(action, account.limiter()) {
             Ok(reservation) => {
                 self.reservation = Some(reservation);
-                true
+                self.observed.admitted = true;
             }
             Err(retry_at) => {
                 self.observed.attempt = Attempt::Failed {
                     class: self.note(action, CallError::RateLimited { retry_at }),
                     forbidden: false,
+                    unknown: false,
                 };
-                false
             }
         }
     }
 
-    /// The description from the last pass, if that pass ended in a rate-limit wait and no scan has found a change since. Good
-    /// enough for a Join under a claim: its answer tells whether the target is a member by now.
-    fn pending_description(&self, context: &Context) -> Option<TargetDescription> {
+    /// The description from the last pass and when it was read, if that pass ended in a rate-limit wait and no scan has found a
+    /// change since. Good enough for a Join under a claim: its answer tells whether the target is a member by now.
+    fn pending_description(&self, context: &Context) -> Option<(TargetDescription, Instant)> {
         let uid = ObjectUid::of(self.object())?;
         let (description, fresh) = context.table.history(&uid, |history| {
             let fresh = history.fresh_observation(OBSERVATION_AGE);
-            Some((history.pending_description()?, fresh))
+            Some((history.pending_description()?, fresh?))
         })??;
         let member = |seen: &TargetDescription| seen.security_group_ids.contains(&self.edge.group);
-        let observation = Observation::of(Some(&description), member);
-        (fresh == Some(observation)).then_some(description)
+        let (observation, read_at) = fresh;
+        (observation == Observation::of(Some(&description), member) && !member(&description))
+            .then_some((description, read_at))
     }
 
     /// Stores a failed call for the status. Returns its class. A throttled object waits for its next call. A wrong clock is
@@ -322,42 +326,122 @@ fn access_view(access: &Access) -> AccessView {
     }
 }
 
-fn sharing(others: &[ObjectView]) -> Sharing {
-    let mut claims = others.iter().filter_map(|other| other.claim.as_ref());
-    Sharing {
-        others: !others.is_empty(),
-        claimed_elsewhere: others.iter().any(|other| other.claim.is_some()),
-        joined_elsewhere: claims.any(|claim| claim.origin == Origin::Joined),
+/// What `decide` sees of a claim and of what this process knows of it.
+fn claim_view(claim: Option<&Claim>, standing: Standing) -> ClaimView {
+    let void = standing == Standing::Void;
+    match (claim, standing) {
+        (
+            Some(Claim::Record {
+                origin: Origin::Adopted,
+                ..
+            }),
+            _,
+        ) => ClaimView::Adopted,
+        (
+            Some(Claim::Record {
+                origin: Origin::Joined,
+                ..
+            }),
+            _,
+        ) => ClaimView::Joined { void },
+        // What this process has joined counts like a record until it is written, also if a user removes the intent.
+        (Some(Claim::Intent { .. }) | None, Standing::Joined) => ClaimView::Joined { void: false },
+        (Some(Claim::Intent { .. }), Standing::Void | Standing::Unknown) => {
+            ClaimView::Intent { void }
+        }
+        (None, Standing::Void | Standing::Unknown) => ClaimView::None,
     }
 }
 
-/// The other live objects that manage or may manage this edge of this cloud account. An object without a grant and without a
-/// claim does not count: otherwise any tenant could block the removal of any edge.
-fn co_owners(
+/// The account that the object may use, and the problem with it.
+fn access(
     object: &SecurityGroupMembership,
     edge: &Edge,
-    own_uid: Option<&AccountUid>,
+    claim: Option<&Claim>,
+    claim_view: ClaimView,
     context: &Context,
-) -> Vec<ObjectView> {
-    let Some(own_uid) = own_uid else {
-        return Vec::new();
+) -> (Access, String) {
+    let namespace = object.namespace().unwrap_or_default();
+    let deleting = object.metadata.deletion_timestamp.is_some();
+    let request = AccessRequest {
+        account: &account_key(&object.spec, &namespace),
+        namespace: &namespace,
+        group: &edge.group,
+        claimed_uid: claim.and_then(Claim::account_uid),
+        // Revoking a grant must not freeze what the operator joined.
+        needs_grant: !(deleting && claim_view == ClaimView::Joined { void: false }),
+        deleting,
     };
-    let mut others = context
-        .table
-        .others(edge, &ObjectUid::of(object).unwrap_or_default());
-    others.retain(|other| {
-        let account_uid = match &other.claim {
-            Some(claim) => claim
-                .account_uid
-                .clone()
-                .or_else(|| context.directory.uid(other.account()?)),
-            None => other.account().and_then(|account| {
-                context
-                    .directory
-                    .granted_uid(account, &other.namespace, &edge.group)
-            }),
+    let access = context.directory.resolve(request);
+    let problem = access.problem(request);
+    (access, problem)
+}
+
+/// UID of the cloud account that an object may use for this edge now.
+fn granted_uid(view: &ObjectView, edge: &Edge, context: &Context) -> Option<AccountUid> {
+    let directory = &context.directory;
+    directory.granted_uid(view.account()?, &view.namespace, &edge.group)
+}
+
+/// The other live, managing objects on an edge of the same cloud account, oldest first.
+#[derive(Debug, Default)]
+pub struct Others {
+    /// Those that hold the edge: with a grant now, or with the record `Joined`.
+    pub holders: Vec<ObjectView>,
+    /// Those with any record.
+    recorded: Vec<ObjectView>,
+    /// Whether the only holder left cannot be read or written now.
+    pub out_of_reach: bool,
+}
+
+impl Others {
+    /// An object without a grant holds an edge only by a record `Joined`: otherwise any tenant could keep any edge. Nor does an
+    /// object hold one that refuses to take over what it has no record of.
+    fn of(uid: &ObjectUid, edge: &Edge, own: Option<&AccountUid>, context: &Context) -> Self {
+        let Some(own) = own else {
+            return Self::default();
         };
-        other.managed && !other.deleting && account_uid.as_ref() == Some(own_uid)
-    });
-    others
+        let mut others = context.table.others(edge, uid);
+        others.retain(|other| {
+            let claimed = other.claim.as_ref().and_then(Claim::account_uid);
+            let uid = claimed
+                .cloned()
+                .or_else(|| context.directory.uid(other.account()?));
+            other.managed && !other.deleting && uid.as_ref() == Some(own)
+        });
+        let is_granted = |other: &ObjectView| granted_uid(other, edge, context).is_some();
+        let recorded: Vec<_> = others
+            .iter()
+            .filter(|other| other.record().is_some())
+            .cloned()
+            .collect();
+        others.retain(|other| match other.record() {
+            Some(Origin::Joined) => true,
+            Some(Origin::Adopted) => is_granted(other),
+            None => !other.refuses && is_granted(other),
+        });
+        Self {
+            holders: others,
+            recorded,
+            out_of_reach: false,
+        }
+    }
+
+    /// Whether there is a holder.
+    #[must_use]
+    pub fn holder(&self) -> Holder {
+        match self.holders.first() {
+            None if self.out_of_reach => Holder::OutOfReach,
+            None => Holder::None,
+            Some(_) => Holder::Heir,
+        }
+    }
+
+    fn elsewhere(&self) -> Elsewhere {
+        let joined = |other: &ObjectView| other.record() == Some(Origin::Joined);
+        Elsewhere {
+            joined: self.recorded.iter().any(joined),
+            recorded: !self.recorded.is_empty(),
+        }
+    }
 }

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use kube::api::ObjectMeta;
 use kube::runtime::controller::Action;
 use kube::{Api, Resource as _, ResourceExt as _};
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use crate::api::membership::SecurityGroupMembershipStatus;
-use crate::api::reason;
+use crate::api::{SecurityGroupMembership, reason};
 use crate::condition::{self, NewCondition, Status};
 use crate::ecs::{Class, Edge};
 use crate::kubernetes::ObjectUid;
@@ -22,7 +23,7 @@ use crate::watched::Watched;
 use super::act::ActError;
 use super::admission::Slot;
 use super::context::Context;
-use super::decide::{Attempt, ReconcileOutcome, Step, TargetView, decide};
+use super::decide::{Attempt, ReconcileOutcome, Release, Step, TargetView, decide};
 use super::history::History;
 use super::object::Object;
 use super::observation::Observation;
@@ -57,7 +58,6 @@ pub(super) async fn run(
     context.telemetry.count_reconcile(outcome_label(outcome));
     let previous = pass.object().status.clone().unwrap_or_default();
     let now = context.clock.now();
-    let account_uid = pass.known_account_uid();
     let ending = context.table.history(&uid, |history| history.ending());
     let ending = ending.flatten();
     let input = StatusInput {
@@ -75,7 +75,8 @@ pub(super) async fn run(
             })
             .flatten(),
         held_for: pass.slot.held_for(),
-        account_uid: account_uid.as_ref(),
+        object_uid: &uid,
+        account_uid: pass.account_uid.as_ref(),
         reconcile_requested_at: pass.reconcile_requested_at.as_deref(),
         held: ending.map(|ending| Held {
             ending,
@@ -103,24 +104,32 @@ pub(super) async fn run(
         .table
         .history(&uid, |history| history.record_written_status(written));
     if let Some(next) = &next {
-        write_status(
-            &pass.object().metadata,
-            next,
-            &pass.writer(context),
-            context,
-        )
-        .await?;
+        let writer = pass.writer(context);
+        write_status(&pass.object().metadata, next, &writer, context).await?;
+        if next.origin.is_some() && next.origin != previous.origin {
+            tell_siblings(&pass, context);
+        }
     }
     if let Some(event) = event {
         context.events.publish(pass.object(), event);
     }
+    let record = next.as_ref().unwrap_or(&previous).origin;
     let is_held_back = pass.held_back && pass.failure.is_none();
     let observation = observation_of(&pass, outcome);
     let description = pass.description.take().filter(|_| is_held_back);
+    let settles_at = pass
+        .account_uid
+        .as_ref()
+        .map_or_else(Instant::now, |account| {
+            context.table.settles_at(account, &pass.edge)
+        });
     let requeue = context.table.history(&uid, |history| {
+        if let Some(origin) = record {
+            history.recorded(origin);
+        }
         history.record_observation(observation);
         history.keep_pending_description(description);
-        history.requeue_after(outcome, pass.failure.as_ref(), &context.clock)
+        history.requeue_after(outcome, pass.failure.as_ref(), settles_at, &context.clock)
     });
     Ok(requeue.unwrap_or_else(Action::await_change))
 }
@@ -171,40 +180,24 @@ async fn run_steps(
         if !pass.may_begin(step, &context.shutdown) {
             return Err(ActError::Stopping);
         }
-        if !pass.may_call(step) {
-            continue;
-        }
         match step {
             Step::Finish(outcome) => return Ok(outcome),
             Step::Read => pass.read(context).await,
-            Step::Claim(origin) => pass.claim(origin, context).await?,
+            Step::AwaitTurn => pass.await_turn(),
+            Step::Intend => pass.intend(context).await?,
+            Step::Confirm => pass.confirm(context).await?,
+            Step::Adopt => pass.adopt(context).await?,
+            Step::DropClaim => pass.drop_claim(context).await?,
             Step::Join => {
-                if !pass.claim_is_confirmed() {
-                    pass.confirm(context).await?;
-                }
-                pass.join(uid, context).await;
-                if pass.observed.was_ready {
+                pass.join(context).await;
+                if pass.observed.drifted {
                     report_drift(pass, uid, context);
                 }
             }
-            Step::Leave => pass.leave(uid, context).await,
-            Step::TransferOwnership => pass.transfer_ownership(context).await?,
-            Step::Release(why) => {
-                pass.release(context).await?;
-                let ending = Ending {
-                    why,
-                    removed: pass.removed,
-                };
-                // Kept until the status is written: a pass that meets a conflict there does not release again.
-                if pass.desired.deleting && !pass.object().finalizers().is_empty() {
-                    context
-                        .table
-                        .history(uid, |history| history.keep_ending(ending));
-                }
-                if let Some(event) = ending.event(&pass.edge) {
-                    context.events.publish(pass.object(), event);
-                }
-            }
+            Step::Leave => pass.leave(context).await,
+            Step::Record => pass.record(context).await?,
+            Step::HandOver => pass.hand_over(context).await?,
+            Step::Release(why) => release(pass, why, uid, context).await?,
         }
     }
     let object = pass.object();
@@ -217,6 +210,39 @@ async fn run_steps(
     Ok(ReconcileOutcome::Failed(Class::Transient))
 }
 
+async fn release(
+    pass: &mut Pass,
+    why: Release,
+    uid: &ObjectUid,
+    context: &Context,
+) -> Result<(), ActError> {
+    pass.release(context).await?;
+    let ending = Ending {
+        why,
+        removed: pass.removed,
+    };
+    // Kept until the status is written: a pass that meets a conflict there does not release again.
+    if !pass.object().finalizers().is_empty() {
+        context
+            .table
+            .history(uid, |history| history.keep_ending(ending));
+    }
+    if let Some(event) = ending.event(&pass.edge) {
+        context.events.publish(pass.object(), event);
+    }
+    Ok(())
+}
+
+/// The edge has a record now: an object that refused to adopt it may share it, and one whose own Join was refused may adopt it.
+fn tell_siblings(pass: &Pass, context: &Context) {
+    let uid = ObjectUid::of(pass.object()).unwrap_or_default();
+    for other in context.table.others(&pass.edge, &uid) {
+        if other.record().is_none() {
+            context.queue.enqueue(&other.reference());
+        }
+    }
+}
+
 /// Reports drift after a repair was tried. `AlreadyMember` is no drift: the read lagged behind the cloud.
 fn report_drift(pass: &Pass, uid: &ObjectUid, context: &Context) {
     match pass.observed.attempt {
@@ -226,7 +252,7 @@ fn report_drift(pass: &Pass, uid: &ObjectUid, context: &Context) {
         | Attempt::None
         | Attempt::AlreadyMember
         | Attempt::Left
-        | Attempt::OwnershipTransferred
+        | Attempt::HandedOver
         | Attempt::Released => return,
     }
     if context.table.history(uid, History::first_report_of_drift) == Some(true) {
@@ -249,6 +275,8 @@ fn report_drift(pass: &Pass, uid: &ObjectUid, context: &Context) {
 const fn outcome_label(outcome: ReconcileOutcome) -> &'static str {
     match outcome {
         ReconcileOutcome::Undecided => "undecided",
+        ReconcileOutcome::Unsettled => "unsettled",
+        ReconcileOutcome::HeirOutOfReach => "waiting",
         ReconcileOutcome::Gone => "gone",
         ReconcileOutcome::Ready {
             repaired: false, ..
@@ -296,7 +324,7 @@ pub(super) async fn invalid_spec(
     };
     if next != *previous {
         match write_status(metadata, &next, &context.writer, context).await {
-            Ok(()) => {}
+            Ok(_) => {}
             Err(ActError::ObjectGone) => return Ok(Action::await_change()),
             Err(error) => return Err(error),
         }
@@ -307,20 +335,21 @@ pub(super) async fn invalid_spec(
     Ok(Action::await_change())
 }
 
-async fn write_status(
+/// Writes a status under the version of `metadata`. Returns the object, if it is readable.
+pub(super) async fn write_status(
     metadata: &ObjectMeta,
     status: &SecurityGroupMembershipStatus,
     writer: &ApiWriter,
     context: &Context,
-) -> Result<(), ActError> {
+) -> Result<Option<SecurityGroupMembership>, ActError> {
     let namespace = metadata.namespace.clone().unwrap_or_default();
     let api: Api<Object> = Api::namespaced(context.client.clone(), &namespace);
     match writer.apply_status(&api, metadata, status).await {
         Ok(Watched(Ok(written))) => {
             context.table.written(&written);
-            Ok(())
+            Ok(Some(written))
         }
-        Ok(Watched(Err(_))) => Ok(()),
+        Ok(Watched(Err(_))) => Ok(None),
         Err(error) if error.code() == Some(404) => Err(ActError::ObjectGone),
         Err(error) if error.code() == Some(409) => Err(ActError::Changed),
         Err(source) => Err(ActError::of("the status could not be written", source)),

@@ -107,9 +107,10 @@ async fn scan_batch(context: &Context, account_region: &AccountRegion, batch: &[
     let Some(session) = context.directory.usable(account) else {
         return;
     };
-    let found = loop {
+    let (found, began) = loop {
+        let began = Instant::now();
         match session.scan(region, batch).await {
-            Ok(found) => break found,
+            Ok(found) => break (found, began),
             // Under a small rate limit, this wait makes the scan period longer.
             Err(CallError::RateLimited { retry_at: until }) => {
                 tokio::time::sleep_until(until).await;
@@ -129,6 +130,9 @@ async fn scan_batch(context: &Context, account_region: &AccountRegion, batch: &[
             }
         }
     };
+    context
+        .table
+        .read_by_scan(account_region, &session.uid, &found, began);
     for object in context.table.changed(account_region, batch, &found) {
         context.queue.enqueue(&object);
     }

@@ -17,8 +17,15 @@ impl Pass {
             return true;
         }
         match step {
-            Step::Claim(_) | Step::Release(_) | Step::Finish(_) => self.answered,
-            Step::Read | Step::Join | Step::Leave | Step::TransferOwnership => false,
+            Step::Adopt | Step::DropClaim | Step::Release(_) | Step::Finish(_) => self.answered,
+            Step::Read
+            | Step::AwaitTurn
+            | Step::Intend
+            | Step::Confirm
+            | Step::Join
+            | Step::Leave
+            | Step::Record
+            | Step::HandOver => false,
         }
     }
 

@@ -11,15 +11,18 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use kube::runtime::reflector::ObjectRef;
 use smallvec::SmallVec;
+use tokio::time::Instant;
 
 use crate::account::key::{AccountKey, AccountRegion};
 use crate::api::SecurityGroupMembership;
-use crate::api::membership::ManagementPolicy;
+use crate::api::membership::{AdoptionPolicy, ManagementPolicy, Origin};
 use crate::ecs::{AccountUid, Edge, Region, SecurityGroupId, Target, TargetDescription};
 use crate::kubernetes::ObjectUid;
 
-use super::history::{History, LastObservation};
-use super::object::{Claim, account_key, version_of};
+use super::decide::ReadTrust;
+use super::history::{History, LastObservation, Standing};
+use super::ledger::{EdgeCall, Effect, LastCall, Ledger};
+use super::object::{Claim, account_key, has_finalizer, version_of};
 use super::observation::Observation;
 
 /// What an object says, as far as the passes of other objects need it.
@@ -34,8 +37,12 @@ pub struct ObjectView {
     names: Option<Names>,
     /// The object's claim, as of `resource_version`.
     pub claim: Option<Claim>,
+    /// Whether our finalizer is on the object.
+    pub finalizer: bool,
     /// Whether the operator may write to the cloud for this object (`managementPolicy: Manage`).
     pub managed: bool,
+    /// Whether the object takes over no membership from outside (`adoptionPolicy: Refuse`).
+    pub refuses: bool,
     /// Whether the object is being deleted.
     pub deleting: bool,
     /// When the object was created, in seconds since 1970.
@@ -62,7 +69,9 @@ impl ObjectView {
         Some(Self {
             names: Some(names),
             claim: Claim::of(object),
+            finalizer: has_finalizer(object),
             managed: object.spec.management_policy == ManagementPolicy::Manage,
+            refuses: object.spec.adoption_policy == AdoptionPolicy::Refuse,
             ..view
         })
     }
@@ -76,7 +85,9 @@ impl ObjectView {
             name: metadata.name.as_deref()?.into(),
             names: None,
             claim: None,
+            finalizer: false,
             managed: false,
+            refuses: false,
             deleting: metadata.deletion_timestamp.is_some(),
             created: created.map_or(0, |time| time.0.as_second()),
             resource_version: version_of(metadata),
@@ -95,15 +106,21 @@ impl ObjectView {
         account_uid.is_some() && self.claimed_account() == account_uid
     }
 
+    /// The record in the object's status.
+    #[must_use]
+    pub fn record(&self) -> Option<Origin> {
+        self.claim.as_ref()?.record()
+    }
+
     fn claimed_account(&self) -> Option<&AccountUid> {
-        self.claim.as_ref()?.account_uid.as_ref()
+        self.claim.as_ref()?.account_uid()
     }
 
     /// The part of the view that decides whether siblings must be requeued.
     fn hold(&self) -> Hold {
         Hold {
             managed: self.managed,
-            claimed: self.claim.is_some(),
+            finalizer: self.finalizer,
         }
     }
 
@@ -120,10 +137,18 @@ impl ObjectView {
     }
 }
 
-/// Whether an object may write to the cloud, and whether it carries a claim.
+/// Whether an object may write to the cloud, and whether it carries our finalizer.
 struct Hold {
     managed: bool,
-    claimed: bool,
+    finalizer: bool,
+}
+
+/// A call that has begun, and what was known before it.
+#[derive(Clone, Copy, Debug)]
+pub struct BegunCall {
+    call: EdgeCall,
+    last: Option<LastCall>,
+    standing: Standing,
 }
 
 #[derive(Debug)]
@@ -143,6 +168,8 @@ struct Inner {
     rows: HashMap<ObjectUid, Row>,
     by_edge: HashMap<Edge, Uids>,
     by_account: HashMap<Arc<AccountKey>, HashMap<Region, BTreeMap<Target, Uids>>>,
+    /// The last calls on each edge.
+    ledger: Ledger,
     /// Whether any row may have a status in the watch that is not ours.
     has_foreign_status: bool,
 }
@@ -165,20 +192,25 @@ impl ObjectTable {
         let mut inner = self.lock();
         let before = inner.rows.get(&uid).map(|row| row.says.hold());
         if let Some(new) = inner.renew(view) {
-            inner.add(new, History::default());
+            let mut history = History::default();
+            if matches!(new.claim, Some(Claim::Intent { .. })) {
+                history.found_intent();
+            }
+            inner.add(new, history);
         }
-        let Some(Row { says, .. }) = inner.rows.get(&uid) else {
+        let Some(Row { says, history }) = inner.rows.get(&uid) else {
             return Vec::new();
         };
         let Some(before) = before else {
             // A sibling that is being deleted may have been waiting for a successor.
             return inner.siblings(&uid, |other| other.deleting);
         };
-        let lost = !says.deleting && before.claimed && says.claim.is_none();
+        let owns = says.record().is_some() && history.standing() != Standing::Void;
+        let lost = !says.deleting && before.finalizer && !says.finalizer && owns;
         if !lost && before.managed == says.managed {
             return Vec::new();
         }
-        // A user removed the claim by hand or with `kubectl replace`: this object is requeued to write it again.
+        // A user removed the finalizer of an owner by hand or with `kubectl replace`: it is requeued to write it again.
         let own = lost.then(|| says.reference());
         let mut concerned = inner.siblings(&uid, |_| true);
         concerned.extend(own);
@@ -227,15 +259,115 @@ impl ObjectTable {
         Some(change(&mut inner.rows.get_mut(uid)?.history))
     }
 
-    /// Whether a Join under the object's claim may have taken effect; see [`History::may_have_joined`].
+    /// Records that a call on the edge of an object begins: from now on it may have had its effect.
     #[must_use]
-    pub fn may_have_joined(&self, uid: &ObjectUid) -> bool {
-        self.history(uid, |history| history.may_have_joined()) != Some(false)
+    pub fn call_began(
+        &self,
+        uid: &ObjectUid,
+        account: &AccountUid,
+        edge: &Edge,
+        call: EdgeCall,
+    ) -> BegunCall {
+        let mut inner = self.lock();
+        let last = inner.ledger.began(account, edge, call);
+        let history = inner.rows.get_mut(uid).map(|row| &mut row.history);
+        let standing = history.map_or(Standing::Unknown, |history| {
+            let standing = history.standing();
+            if call == EdgeCall::Join {
+                history.revive();
+            }
+            standing
+        });
+        BegunCall {
+            call,
+            last,
+            standing,
+        }
     }
 
-    /// Records whether a Join under the object's claim may have taken effect.
-    pub fn set_may_have_joined(&self, uid: &ObjectUid, may_have_joined: bool) {
-        self.history(uid, |history| history.set_may_have_joined(may_have_joined));
+    /// Records what the answer of a call tells. A Join that was accepted counts for every claim on the edge, and so does a Leave
+    /// that was answered for good. A call of unknown outcome speaks only for the claim that it was sent under.
+    pub fn call_ended(
+        &self,
+        uid: &ObjectUid,
+        account: &AccountUid,
+        edge: &Edge,
+        begun: BegunCall,
+        effect: Effect,
+    ) {
+        let mut inner = self.lock();
+        inner.ledger.ended(account, edge, begun.last, effect);
+        let is_open = inner.ledger.join_is_open(account, edge);
+        match (begun.call, effect) {
+            (EdgeCall::Join, Effect::Done) => {
+                inner.each_claim(account, edge, History::revive);
+                inner.set_standing(uid, Standing::Joined);
+            }
+            (EdgeCall::Join, Effect::None) => inner.set_standing(uid, begun.standing),
+            (EdgeCall::Leave, Effect::Done) if !is_open => inner.void(account, edge),
+            (EdgeCall::Leave, Effect::Done | Effect::None)
+            | (EdgeCall::Join | EdgeCall::Leave, Effect::Unknown) => {}
+        }
+    }
+
+    /// Records a read of the edge that began at `began`. Returns whether it counts. A read that counts and lists the target
+    /// without the group makes every claim on the edge void.
+    pub fn read_edge(
+        &self,
+        account: &AccountUid,
+        edge: &Edge,
+        began: Instant,
+        member: bool,
+    ) -> ReadTrust {
+        let mut inner = self.lock();
+        let trust = inner.ledger.trust(account, edge, began, member);
+        if trust == ReadTrust::Settled && !member {
+            inner.void(account, edge);
+        }
+        trust
+    }
+
+    /// Counts the intents of other processes on the edge as open Joins, if `is_granted` is true for their objects: anybody can
+    /// write an intent.
+    pub fn count_found_intents(
+        &self,
+        account: &AccountUid,
+        edge: &Edge,
+        is_granted: impl Fn(&ObjectView) -> bool,
+    ) {
+        let mut inner = self.lock();
+        let Inner {
+            rows,
+            by_edge,
+            ledger,
+            ..
+        } = &mut *inner;
+        for uid in by_edge.get(edge).into_iter().flatten() {
+            if let Some(Row { says, history }) = rows.get(uid)
+                && let Some(found_at) = history.found_intent_at()
+                && says.claimed_account() == Some(account)
+                && is_granted(says)
+            {
+                ledger.found_intent(account, edge, found_at);
+            }
+        }
+    }
+
+    /// Whether a Join on the edge, whose outcome is unknown, may still take effect.
+    #[must_use]
+    pub fn join_is_open(&self, account: &AccountUid, edge: &Edge) -> bool {
+        self.lock().ledger.join_is_open(account, edge)
+    }
+
+    /// When a read of the edge will count, if no other call is made.
+    #[must_use]
+    pub fn settles_at(&self, account: &AccountUid, edge: &Edge) -> Instant {
+        self.lock().ledger.settles_at(account, edge)
+    }
+
+    /// Drops the calls whose effect every read shows.
+    pub fn drop_settled_calls(&self) {
+        self.lock().ledger.drop_settled();
     }
 
     /// Records that `trigger_hash` triggers a pass. Returns whether it differs from the hash of the last triggered pass, or a
@@ -383,6 +515,39 @@ impl ObjectTable {
             })
     }
 
+    /// Records a scan that began at `began`, for every edge of the targets that it lists; see [`ObjectTable::read_edge`].
+    pub fn read_by_scan(
+        &self,
+        account_region: &AccountRegion,
+        account: &AccountUid,
+        found: &HashMap<Target, TargetDescription>,
+        began: Instant,
+    ) {
+        let mut inner = self.lock();
+        let mut missing = Vec::new();
+        let targets = inner.targets(account_region);
+        for (target, seen) in found {
+            let uids = targets.and_then(|targets| targets.get(target));
+            let rows = uids
+                .into_iter()
+                .flatten()
+                .filter_map(|uid| inner.rows.get(uid));
+            let edges = rows.filter_map(|row| Some(&row.says.names.as_ref()?.edge));
+            missing.extend(
+                edges
+                    .filter(|edge| !seen.security_group_ids.contains(&edge.group))
+                    .filter(|edge| {
+                        let trust = inner.ledger.trust(account, edge, began, false);
+                        trust == ReadTrust::Settled
+                    })
+                    .cloned(),
+            );
+        }
+        for edge in missing {
+            inner.void(account, &edge);
+        }
+    }
+
     /// Marks all observations of these targets stale. Returns the objects that had one.
     #[must_use]
     pub fn mark_stale(
@@ -476,16 +641,21 @@ impl ObjectTable {
 impl Inner {
     /// Updates a known object unless `view` is older. Returns the view of an unknown object.
     fn renew(&mut self, view: ObjectView) -> Option<ObjectView> {
-        let Some(Row { says, .. }) = self.rows.get_mut(&view.uid) else {
+        let Some(Row { says, history }) = self.rows.get_mut(&view.uid) else {
             return Some(view);
         };
         if says.resource_version > view.resource_version {
             return None;
         }
+        if says.record() != Some(Origin::Joined) && view.record() == Some(Origin::Joined) {
+            history.revive();
+        }
         if says.names == view.names {
             // The names stay, shared with the index.
             says.claim = view.claim;
+            says.finalizer = view.finalizer;
             says.managed = view.managed;
+            says.refuses = view.refuses;
             says.deleting = view.deleting;
             says.resource_version = view.resource_version;
         } else if let Some(Row { history, .. }) = self.remove(&view.uid) {
@@ -509,6 +679,30 @@ impl Inner {
             on_target.push(uid.clone());
         }
         self.rows.insert(uid, Row { says, history });
+    }
+
+    fn set_standing(&mut self, uid: &ObjectUid, standing: Standing) {
+        if let Some(row) = self.rows.get_mut(uid) {
+            row.history.set_standing(standing);
+        }
+    }
+
+    /// Nothing of ours is on the edge any more.
+    fn void(&mut self, account: &AccountUid, edge: &Edge) {
+        self.each_claim(account, edge, |history| {
+            history.set_standing(Standing::Void)
+        });
+    }
+
+    /// Calls `change` with the history of each object on the edge that has, or may get, a claim of this cloud account.
+    fn each_claim(&mut self, account: &AccountUid, edge: &Edge, change: impl Fn(&mut History)) {
+        for uid in self.by_edge.get(edge).into_iter().flatten() {
+            if let Some(Row { says, history }) = self.rows.get_mut(uid)
+                && says.claimed_account().is_none_or(|uid| uid == account)
+            {
+                change(history);
+            }
+        }
     }
 
     fn targets(

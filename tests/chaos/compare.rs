@@ -9,7 +9,8 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 use kube::api::ListParams;
 use security_group_operator::api::membership::{AdoptionPolicy, DriftPolicy, Origin};
-use security_group_operator::api::{FINALIZER, ORIGIN_ANNOTATION, SecurityGroupMembership};
+use security_group_operator::api::{FINALIZER, INTENT_ANNOTATION, SecurityGroupMembership};
+use security_group_operator::condition::is_true;
 use serde_json::{Value, json};
 
 use crate::act::{self, EDGES};
@@ -177,16 +178,13 @@ fn claim(object: &SecurityGroupMembership) -> Option<Origin> {
         .finalizers()
         .iter()
         .any(|finalizer| finalizer == FINALIZER);
-    let origin = match object
-        .annotations()
-        .get(ORIGIN_ANNOTATION)
-        .map(String::as_str)
-    {
-        Some("Joined") => Some(Origin::Joined),
-        Some(_) => Some(Origin::Adopted),
-        None => None,
-    };
-    origin.filter(|_| held)
+    let status = object.status.as_ref();
+    let own = status.filter(|status| status.object_uid == object.uid());
+    let intent = object.annotations().get(INTENT_ANNOTATION);
+    let uid = object.uid().unwrap_or_default();
+    let intent = intent.filter(|intent| held && intent.contains(&uid));
+    own.and_then(|status| status.origin)
+        .or_else(|| intent.map(|_| Origin::Joined))
 }
 
 /// Whether the model allows what an edge has come to.
@@ -209,10 +207,9 @@ fn check(fixture: &mut Fixture, observation: &Observation, edge: usize) -> Optio
             (true, None) => return Some(format!("{} is held without a claim", yaml(object))),
             (false, claim) => Object::Live(claim),
         };
-        was_ready[slot] = object
-            .status
-            .as_ref()
-            .is_some_and(|status| status.origin.is_some());
+        was_ready[slot] = object.status.as_ref().is_some_and(|status| {
+            status.origin.is_some() || is_true(&status.conditions, "Drifted")
+        });
         let live = object.metadata.deletion_timestamp.is_none();
         fixture.holders[of] = if live && claim.is_some() {
             Holder::Holds

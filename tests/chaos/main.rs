@@ -33,7 +33,7 @@ use support::error::{Error, Result};
 use support::operator::{Operator, Options};
 
 /// Kills in `make test`; `make chaos` does as many as it is told.
-const KILLS: usize = 50;
+const KILLS: usize = 20;
 /// Kills between two comparisons, at most.
 const BETWEEN: usize = 12;
 /// Kills between two lines of progress.

@@ -53,7 +53,7 @@ pub struct DesiredObject {
     frozen: bool,
     /// Whether it had a claim at the last comparison: its next Join is not its first.
     claimed: bool,
-    /// Whether it was Ready once, by the last comparison: a missing edge is then drift.
+    /// Whether it has a record, or its status says that it drifted, by the last comparison: a missing edge is then drift.
     was_ready: bool,
     born: u32,
     deleted: Option<u32>,
@@ -301,7 +301,9 @@ impl Edge {
             (gone.member, gone.owed, gone.shown.missing) = (false, false, true);
             next.push(gone);
         }
-        if left {
+        // A read showed that nothing of ours is there.
+        let nothing_ours = origin == Origin::Joined && state.shown.missing && !state.owed;
+        if left || by_origin && nothing_ours {
             next.push(with(state, slot, Object::Absent));
         }
         let retained =
@@ -318,7 +320,8 @@ impl Edge {
 /// The claim goes by what was there before the first call.
 fn first_claims(state: State, slot: usize, desired: &DesiredObject) -> Vec<State> {
     let mut next = Vec::new();
-    if state.shown.missing {
+    let repairs = desired.drift.contains(&DriftPolicy::Repair) || !desired.was_ready;
+    if state.shown.missing && repairs {
         next.push(with(state, slot, Object::Live(Some(Origin::Joined))));
     }
     if state.shown.member && may_adopt(state, slot, desired) {
@@ -341,11 +344,18 @@ fn calls(
         (joined.member, joined.owed, joined.shown.member) = (true, origin == Origin::Joined, true);
         next.push(joined);
     }
-    let mistaken = origin == Origin::Joined && state.member && !state.owed && !desired.claimed;
+    // What is there after a read that showed none was made by another actor.
+    let seen_anew = !desired.claimed || state.shown.missing;
+    let mistaken = origin == Origin::Joined && state.member && !state.owed && seen_anew;
     if mistaken && may_adopt(state, slot, desired) {
         next.push(with(state, slot, as_found(Some(Origin::Adopted))));
     }
     if mistaken && desired.adoption.contains(&AdoptionPolicy::Refuse) {
+        next.push(with(state, slot, as_found(None)));
+    }
+    // A claim on what is gone goes before the drift is told.
+    let told = origin == Origin::Joined && desired.drift.contains(&DriftPolicy::Report);
+    if told && state.shown.missing && !state.owed {
         next.push(with(state, slot, as_found(None)));
     }
     next
@@ -452,6 +462,27 @@ mod tests {
     }
 
     #[test]
+    fn edge_that_was_told_missing_is_anothers_when_it_is_back() {
+        let mut edge = Edge::new(false);
+        let report = Policies {
+            drift: DriftPolicy::Report,
+            ..DEFAULTS
+        };
+        edge.created(0, report);
+        assert!(edge.compare(true, [JOINED, Object::Absent], [true, false]));
+        edge.foreign_change(false);
+        let told = [Object::Live(None), Object::Absent];
+        assert!(edge.compare(false, told, [true, false]));
+        assert!(!allows(&edge, false, [JOINED, Object::Absent]));
+        assert!(!allows(&edge, true, [JOINED, Object::Absent]));
+        edge.foreign_change(true);
+        assert!(edge.compare(true, [ADOPTED, Object::Absent], [true, false]));
+        edge.deleted(0);
+        assert!(allows(&edge, true, ABSENT));
+        assert!(!allows(&edge, false, ABSENT));
+    }
+
+    #[test]
     fn paused_or_reported_edge_is_not_changed() {
         let mut edge = Edge::new(false);
         edge.created(
@@ -464,6 +495,7 @@ mod tests {
         assert!(edge.compare(true, [JOINED, Object::Absent], [true, false]));
         edge.foreign_change(false);
         assert!(!allows(&edge, true, [JOINED, Object::Absent]));
+        assert!(allows(&edge, false, [Object::Live(None), Object::Absent]));
         edge.suspended(0, true);
         assert!(edge.compare(false, [JOINED, Object::Absent], [true, false]));
         edge.deleted(0);

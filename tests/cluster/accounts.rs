@@ -300,29 +300,33 @@ async fn grant_by_label_follows_namespace_labels() -> Result<()> {
 }
 
 #[tokio::test]
-async fn deletion_without_a_grant_waits_and_suggests_retain() -> Result<()> {
+async fn deletion_without_a_grant_removes_only_what_the_operator_joined() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     env.apply("web", "i-web", "sg-web", json!({})).await?;
     env.until_reason("web", "Joined").await?;
+    env.change_cloud(json!({"join": {"target": "i-other", "securityGroupId": "sg-web"}}))
+        .await?;
+    let removes = json!({"deletionPolicy": "Remove"});
+    env.apply("old", "i-other", "sg-web", removes).await?;
+    env.until_reason("old", "Adopted").await?;
     env.write_account(json!([])).await?;
-    env.until_reason("web", "NotGranted").await?;
-    env.delete("web").await?;
+    for name in ["web", "old"] {
+        env.until_reason(name, "NotGranted").await?;
+        env.delete(name).await?;
+    }
+    env.until_deleted("web").await?;
+    assert!(!env.is_member("i-web", "sg-web").await?);
     let way_out = "set spec.deletionPolicy to Retain";
     let object = env
-        .until("web", "told the way out", |object| {
+        .until("old", "told the way out", |object| {
             ready(object).is_some_and(|ready| ready.message.contains(way_out))
         })
         .await?;
     stalled(&object, &["sg-web"]);
-    env.apply(
-        "web",
-        "i-web",
-        "sg-web",
-        json!({"deletionPolicy": "Retain"}),
-    )
-    .await?;
-    env.until_deleted("web").await?;
-    assert!(env.is_member("i-web", "sg-web").await?);
+    let retains = json!({"deletionPolicy": "Retain"});
+    env.apply("old", "i-other", "sg-web", retains).await?;
+    env.until_deleted("old").await?;
+    assert!(env.is_member("i-other", "sg-web").await?);
     alive(&binaries!()).await
 }
 

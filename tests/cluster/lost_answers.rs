@@ -88,16 +88,25 @@ async fn lost_join_answer_keeps_ownership() -> Result<()> {
 
 #[tokio::test]
 async fn persistent_failure_is_retried_and_reported() -> Result<()> {
-    let inventory = format!("{GROUPS}instances: [{{id: i-never, securityGroupIds: [sg-base]}}]");
+    let inventory = format!(
+        "{GROUPS}instances: [{{id: i-a, securityGroupIds: [sg-base]}}, {{id: i-b, securityGroupIds: [sg-base]}}, {{id: i-c, securityGroupIds: [sg-base]}}]"
+    );
     let env = TestEnv::start(&binaries!(), &inventory).await?;
-    for (fault, code, opens) in [
+    for (target, fault, code, opens) in [
         (
+            "i-a",
             json!({"error": {"code": "Newly.Invented", "status": 400}}),
             Some("Newly.Invented"),
             "Newly.Invented: ",
         ),
-        (json!("reset"), None, "JoinSecurityGroup got no answer"),
         (
+            "i-b",
+            json!("reset"),
+            None,
+            "JoinSecurityGroup got no answer",
+        ),
+        (
+            "i-c",
             json!({"malformed": "html"}),
             None,
             "JoinSecurityGroup got an answer that cannot be used",
@@ -106,8 +115,8 @@ async fn persistent_failure_is_retried_and_reported() -> Result<()> {
         env.simulator
             .faults(&json!({"action": "JoinSecurityGroup", "fault": fault}))
             .await?;
-        env.apply("never", "i-never", "sg-web", json!({})).await?;
-        let object = env.until_reason("never", "Retrying").await?;
+        env.apply(target, target, "sg-web", json!({})).await?;
+        let object = env.until_reason(target, "Retrying").await?;
         assert_eq!(phase(&object), "Reconciling");
         let message = &ready(&object).unwrap().message;
         assert!(message.starts_with(opens), "{message}");
@@ -116,9 +125,7 @@ async fn persistent_failure_is_retried_and_reported() -> Result<()> {
         assert_eq!(error.class, ErrorClass::Transient);
 
         env.simulator.faults(&json!([])).await?;
-        env.until_reason("never", "Joined").await?;
-        env.delete("never").await?;
-        env.until_deleted("never").await?;
+        env.until_reason(target, "Joined").await?;
     }
     Ok(())
 }

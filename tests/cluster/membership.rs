@@ -1,7 +1,9 @@
 //! A membership is made, kept and taken away, on a real API server against a cloud that checks everything, at the price that
 //! was promised.
 
-use kube::api::PostParams;
+use kube::ResourceExt as _;
+use kube::api::{Patch, PatchParams, PostParams};
+use security_group_operator::api::FINALIZER;
 use serde_json::json;
 
 use crate::binaries;
@@ -56,29 +58,48 @@ async fn adopted_edge_is_kept_by_default() -> Result<()> {
 }
 
 #[tokio::test]
-async fn restored_object_can_still_be_deleted() -> Result<()> {
+async fn restored_or_copied_object_owns_nothing_and_can_be_deleted() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
-    // As `kubectl get -o yaml` and a backup tool write it back: somebody else owns the finalizer and the claim.
-    let restored = serde_json::from_value(json!({
-        "apiVersion": "security-group-operator.io/v1alpha1", "kind": "SecurityGroupMembership",
-        "metadata": {
-            "name": "web",
-            "finalizers": ["security-group-operator.io/membership"],
-            "annotations": {"security-group-operator.io/origin": "Joined"},
-        },
-        "spec": {
-            "region": "cn-hangzhou", "instanceID": "i-before", "securityGroupID": "sg-web",
-            "accountRef": {"kind": "ClusterCloudAccount", "name": env.name},
-        },
+    env.apply("web", "i-web", "sg-web", json!({})).await?;
+    let original = env.until_ready("web").await?;
+    assert_eq!(ready(&original).unwrap().reason, "Joined");
+    // As `kubectl get -o yaml` and a backup tool write it back: somebody else owns the finalizer and the intent, and the status of
+    // the original is restored.
+    let mut restored = original.clone();
+    restored.metadata = serde_json::from_value(json!({
+        "name": "copy",
+        "finalizers": original.metadata.finalizers,
+        "annotations": original.metadata.annotations,
     }))?;
-    env.memberships()
-        .create(&PostParams::default(), &restored)
+    restored.spec.instance_id = Some("i-before".to_owned());
+    let api = env.memberships();
+    api.create(&PostParams::default(), &restored).await?;
+    let status = json!({"status": original.status});
+    let params = PatchParams::default();
+    api.patch_status("copy", &params, &Patch::Merge(status))
         .await?;
-    let object = env.until_ready("web").await?;
-    assert_eq!(ready(&object).unwrap().reason, "Joined");
+    let object = env.until_reason("copy", "Adopted").await?;
+    assert_eq!(claim(&object).as_deref(), Some("Adopted"));
+    env.delete("copy").await?;
+    env.until_deleted("copy").await?;
+    assert!(env.is_member("i-before", "sg-web").await?);
+    assert_eq!(env.calls("LeaveSecurityGroup").await?, 0);
+    // What the operator joined goes, also after `kubectl replace` of the first manifest.
+    let mut replaced = original;
+    replaced.metadata.finalizers = None;
+    replaced.metadata.annotations = None;
+    replaced.metadata.managed_fields = None;
+    replaced.metadata.resource_version = api.get("web").await?.metadata.resource_version;
+    api.replace("web", &PostParams::default(), &replaced)
+        .await?;
+    eventually("the finalizer is there again", async || {
+        let object = api.get("web").await?;
+        Ok(object.finalizers().iter().any(|name| name == FINALIZER))
+    })
+    .await?;
     env.delete("web").await?;
     env.until_deleted("web").await?;
-    assert!(!env.is_member("i-before", "sg-web").await?);
+    assert!(!env.is_member("i-web", "sg-web").await?);
     Ok(())
 }
 

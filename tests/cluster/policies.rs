@@ -252,16 +252,16 @@ async fn repair_loop_is_reported_and_repairs_stop() -> Result<()> {
     assert_eq!(env.calls("JoinSecurityGroup").await?, 4);
     assert!(!env.is_member("i-web", "sg-web").await?);
 
-    // Whoever is the other owner puts it back, and that is the end of it.
+    // The other owner puts it back, and that is the end of it: the membership is now that of the other owner.
     env.change_cloud(json!({"join": {"target": "i-web", "securityGroupId": "sg-web"}}))
         .await?;
     env.request_reconcile("web").await?;
-    let object = env.until_reason("web", "Joined").await?;
+    let object = env.until_reason("web", "Adopted").await?;
     assert_eq!(condition(&object, "Drifted").unwrap().reason, "NoDrift");
     assert_eq!(env.calls("JoinSecurityGroup").await?, 4);
     env.delete("web").await?;
     env.until_deleted("web").await?;
-    assert!(!env.is_member("i-web", "sg-web").await?);
+    assert!(env.is_member("i-web", "sg-web").await?);
     Ok(())
 }
 

@@ -4,11 +4,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use kube::api::{Patch, PatchParams};
 use security_group_operator::api::membership::Origin;
-use security_group_operator::api::{
-    ACCOUNT_ANNOTATION, CLAIM_MANAGER, FINALIZER, ORIGIN_ANNOTATION,
-};
 use serde_json::{Value, json};
 
 use crate::support::env::{TestEnv, claim, ready};
@@ -76,19 +72,6 @@ async fn is_our_own_edge(env: &TestEnv, name: &str, target: &str) -> Result<()> 
 }
 
 #[tokio::test]
-async fn kill_between_claim_and_join_still_joins_and_owns() -> Result<()> {
-    let (env, mut operator) = begin(INVENTORY).await?;
-    hold(&env, "JoinSecurityGroup", false).await?;
-    env.apply("web", "i-web", "sg-web", json!({})).await?;
-    until_called(&env, "JoinSecurityGroup").await?;
-    let claimed = env.memberships().get("web").await?;
-    assert_eq!(claim(&claimed).as_deref(), Some("Joined"));
-    assert!(!env.is_member("i-web", "sg-web").await?);
-    crash(&env, &mut operator).await?;
-    is_our_own_edge(&env, "web", "i-web").await
-}
-
-#[tokio::test]
 async fn kill_between_join_and_status_keeps_ownership() -> Result<()> {
     let (env, mut operator) = begin(INVENTORY).await?;
     hold(&env, "JoinSecurityGroup", true).await?;
@@ -117,54 +100,6 @@ async fn lagging_reads_after_a_crash_keep_ownership() -> Result<()> {
         .await?;
     assert!(told > 0, "nobody was told that the edge is there already");
     is_our_own_edge(&env, "web", "i-web").await
-}
-
-#[tokio::test]
-async fn kill_during_leave_still_deletes_the_object() -> Result<()> {
-    for effect in [true, false] {
-        let (env, mut operator) = begin(INVENTORY).await?;
-        env.apply("web", "i-web", "sg-web", json!({})).await?;
-        env.until_reason("web", "Joined").await?;
-        hold(&env, "LeaveSecurityGroup", effect).await?;
-        env.delete("web").await?;
-        until_called(&env, "LeaveSecurityGroup").await?;
-        assert_eq!(env.is_member("i-web", "sg-web").await?, !effect);
-        let held = env.memberships().get("web").await?;
-        assert_eq!(claim(&held).as_deref(), Some("Joined"));
-        crash(&env, &mut operator).await?;
-        env.until_deleted("web").await?;
-        assert!(!env.is_member("i-web", "sg-web").await?);
-        assert_eq!(env.effects("LeaveSecurityGroup").await?, 1);
-    }
-    Ok(())
-}
-
-#[tokio::test]
-async fn kill_between_transfer_and_release_keeps_one_owner() -> Result<()> {
-    let (env, mut operator) = begin(INVENTORY).await?;
-    env.apply("a", "i-web", "sg-web", json!({})).await?;
-    env.until_reason("a", "Joined").await?;
-    env.apply("b", "i-web", "sg-web", json!({})).await?;
-    let successor = env.until_reason("b", "Shared").await?;
-    operator.kill();
-    env.delete("a").await?;
-    // The first of the two writes of a hand-over, and nothing after it.
-    let hand_over = json!({
-        "apiVersion": "security-group-operator.io/v1alpha1", "kind": "SecurityGroupMembership",
-        "metadata": {"name": "b", "uid": successor.metadata.uid, "finalizers": [FINALIZER],
-            "annotations": {ORIGIN_ANNOTATION: "Joined", ACCOUNT_ANNOTATION: env.account}},
-    });
-    env.memberships()
-        .patch(
-            "b",
-            &PatchParams::apply(CLAIM_MANAGER).force(),
-            &Patch::Apply(&hand_over),
-        )
-        .await?;
-    operator.restart().await?;
-    env.until_deleted("a").await?;
-    assert_eq!(env.calls("LeaveSecurityGroup").await?, 0);
-    is_our_own_edge(&env, "b", "i-web").await
 }
 
 #[tokio::test]

@@ -104,9 +104,9 @@ pub const PATHS: &[Path] = &[
             (1.0, |world| {
                 world.membership("m", 0, 0, json!({"deletionPolicy": "Remove"}));
             }),
-            (15.0, delete),
+            (40.0, delete),
         ],
-        end: 40,
+        end: 60,
         member: false,
     },
     Path {
@@ -178,9 +178,10 @@ pub const PATHS: &[Path] = &[
             (15.0, |world| {
                 delete(world);
             }),
-            (25.0, create),
+            // After a crash the deletion may wait for the Join of the process before.
+            (110.0, create),
         ],
-        end: 60,
+        end: 130,
         member: true,
     },
     Path {
@@ -261,6 +262,9 @@ impl End {
     }
 }
 
+/// Seconds until the outcome of every call of a killed process shows, and a pass more.
+const OPEN: u64 = 80;
+
 /// Runs a path; the incarnations end where `crashes` says, one after the other.
 pub async fn run(path: &Path, crashes: &[(usize, KillPoint)], traced: bool) -> End {
     let mut world = World::new(SimOptions::default());
@@ -271,7 +275,9 @@ pub async fn run(path: &Path, crashes: &[(usize, KillPoint)], traced: bool) -> E
     let started = tokio::time::Instant::now();
     let mut steps = path.steps.iter();
     let mut next = steps.next();
-    let end = started + Duration::from_secs(path.end);
+    // A Join that the killed process may have sent is awaited before a deletion ends.
+    let enough = Duration::from_secs(path.end + OPEN);
+    let end = started + enough;
     // A restart takes its time; the end is looked at when the last incarnation has had as much as the first.
     let mut until = end;
     loop {
@@ -285,7 +291,7 @@ pub async fn run(path: &Path, crashes: &[(usize, KillPoint)], traced: bool) -> E
                 world.kill(world.incarnations.len() - 1);
                 tokio::time::sleep(Duration::from_millis(500)).await;
                 world.start(crashes.next());
-                until = until.max(tokio::time::Instant::now() + Duration::from_secs(path.end));
+                until = until.max(tokio::time::Instant::now() + enough);
             }
             () = tokio::time::sleep_until(at) => match next {
                 Some((_, act)) => {

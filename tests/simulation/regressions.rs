@@ -315,7 +315,7 @@ fn refused_adoption_ends_when_a_sibling_adopts() {
         world.start(None);
         seconds(1.0).await;
         world.membership("first", 0, 0, json!({"adoptionPolicy": "Refuse"}));
-        seconds(10.0).await;
+        seconds(12.0).await;
         assert_eq!(ready(&world, "first").1, "AdoptionRefused");
         world.membership("second", 0, 0, json!({}));
         seconds(10.0).await;

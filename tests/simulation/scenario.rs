@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use security_group_operator::api::INTENT_ANNOTATION;
 use serde_json::{Value, json};
 
 use crate::monitor::{MEMBERSHIPS, condition, text};
@@ -13,14 +14,28 @@ pub async fn seconds(seconds: f64) {
     tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
 }
 
-/// A world whose operator has seen the account.
+/// A world whose operator has seen the account, and runs for longer than what it reads may be older than its start.
 pub async fn world() -> World {
     let mut world = World::new(SimOptions::default());
     world.start(None);
-    seconds(1.0).await;
+    seconds(11.0).await;
     world
 }
 
+/// The record of an object, or else `Joined` for its intent; empty without both. What names another object is none.
+pub fn claimed(object: &Value) -> &str {
+    let uid = &object["metadata"]["uid"];
+    if &object["status"]["objectUID"] == uid
+        && let Some(origin) = object["status"]["origin"].as_str()
+    {
+        return origin;
+    }
+    let intent = object["metadata"]["annotations"][INTENT_ANNOTATION].as_str();
+    let is_own = |intent: &&str| intent.contains(uid.as_str().unwrap_or_default());
+    intent.filter(is_own).map_or("", |_| "Joined")
+}
+
+/// The object of this name as it is stored.
 pub fn object(world: &World, name: &str) -> Option<Arc<Value>> {
     world.server.object(MEMBERSHIPS, NAMESPACE, name)
 }

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use security_group_operator::api::ORIGIN_ANNOTATION;
 use security_group_operator::kubernetes::WatchScope;
 use security_group_operator::telemetry::{self, Telemetry};
 use serde_json::{Value, json};
@@ -12,6 +11,7 @@ use tower::Service as _;
 use crate::api_server::Verb;
 use crate::in_virtual_time;
 use crate::monitor::MEMBERSHIPS;
+use crate::scenario::claimed;
 use crate::scenario::seconds;
 use crate::topology::{GUESTS, NAMESPACE};
 use crate::world::{SimOptions, World};
@@ -40,8 +40,7 @@ fn delete(world: &World, namespace: &str, name: &str) {
 
 fn claim(world: &World, namespace: &str, name: &str) -> Option<String> {
     let object = world.server.object(MEMBERSHIPS, namespace, name)?;
-    let claim = object["metadata"]["annotations"][ORIGIN_ANNOTATION].as_str();
-    Some(claim.unwrap_or_default().to_owned())
+    Some(claimed(&object).to_owned())
 }
 
 fn both_namespaces() -> Vec<WatchScope> {

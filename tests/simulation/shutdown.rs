@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::BodyExt as _;
-use security_group_operator::api::ORIGIN_ANNOTATION;
 use security_group_operator::telemetry::{self, Telemetry};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
@@ -13,7 +12,7 @@ use tower::ServiceExt as _;
 use crate::api_server::Verb;
 use crate::in_virtual_time;
 use crate::monitor::{MEMBERSHIPS, condition};
-use crate::scenario::{add_fault, object, ready, seconds};
+use crate::scenario::{add_fault, claimed, object, ready, seconds};
 use crate::topology::{BULK_REGIONS, NAMESPACE, city};
 use crate::world::{SimOptions, World};
 
@@ -222,17 +221,11 @@ fn answer_after_sigterm_that_another_has_joined_corrects_the_claim() {
         let world = end_during("JoinSecurityGroup", lag, join).await;
         world.membership("m", 0, 0, json!({}));
         seconds(5.0).await;
-        assert_eq!(
-            object(&world, "m").unwrap()["metadata"]["annotations"][ORIGIN_ANNOTATION],
-            "Joined"
-        );
+        assert_eq!(claimed(&object(&world, "m").unwrap()), "Joined");
         seconds(35.0).await;
         assert!(world.has_ended(0));
         let kept = object(&world, "m").unwrap();
-        assert_eq!(
-            kept["metadata"]["annotations"][ORIGIN_ANNOTATION],
-            "Adopted"
-        );
+        assert_eq!(claimed(&kept), "Adopted");
         assert_eq!(
             ready(&world, "m"),
             ("True".to_owned(), "Adopted".to_owned())

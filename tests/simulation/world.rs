@@ -23,6 +23,7 @@ use crate::api_server::store::Kind;
 use crate::api_server::{self, ApiServer, Verb};
 use crate::link::{ApiSide, CloudSide, FaultInjector, FaultRates, KillPoint, Link};
 use crate::monitor::{MEMBERSHIPS, Monitor, condition, edge_of, is_deleting, text};
+use crate::scenario::claimed;
 use crate::topology::{
     self, ACCOUNTS, CLUSTER, GUESTS, KEYS, MISPLACED, NAMESPACE, OPERATOR_NAMESPACE, SimTarget,
     TARGETS, place,
@@ -502,7 +503,7 @@ impl World {
                 "{} {} {} {}",
                 text(&object, "/metadata/name"),
                 metadata["finalizers"],
-                metadata["annotations"],
+                claimed(&object),
                 condition(&object, "Ready")
                     .map(|ready| format!("{} {}", ready["status"], ready["reason"]))
                     .unwrap_or_default(),

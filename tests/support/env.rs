@@ -12,7 +12,7 @@ use k8s_openapi::api::events::v1::Event;
 use kube::api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use security_group_operator::api::{
-    ClusterCloudAccount, FINALIZER, ORIGIN_ANNOTATION, RECONCILE_REQUESTED_ANNOTATION,
+    ClusterCloudAccount, FINALIZER, INTENT_ANNOTATION, RECONCILE_REQUESTED_ANNOTATION,
     SecurityGroupMembership,
 };
 use serde_json::{Value, json};
@@ -581,10 +581,17 @@ pub fn has_code(object: &SecurityGroupMembership, code: &str) -> bool {
     error.is_some_and(|error| error.code.as_deref() == Some(code))
 }
 
-/// The claim on the object, if it carries one; fails if only one of claim and finalizer is present.
+/// The record of the object, or else its intent, if it is its own; fails if only one of claim and finalizer is present.
 pub fn claim(object: &SecurityGroupMembership) -> Option<String> {
-    let origin = object.annotations().get(ORIGIN_ANNOTATION).cloned();
+    let uid = object.uid().unwrap_or_default();
+    let status = object.status.clone().unwrap_or_default();
+    let origin = status.origin.filter(|_| status.object_uid == object.uid());
+    let intent = object.annotations().get(INTENT_ANNOTATION);
+    let intent = intent.filter(|intent| intent.contains(&uid));
+    let claim = origin
+        .map(|origin| format!("{origin:?}"))
+        .or_else(|| intent.map(|_| "Joined".to_owned()));
     let kept = object.finalizers().iter().any(|name| name == FINALIZER);
-    assert_eq!(origin.is_some(), kept, "claim and finalizer are one");
-    origin
+    assert_eq!(claim.is_some(), kept, "claim and finalizer are one");
+    claim
 }

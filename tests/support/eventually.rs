@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::error::{Error, Result};
 
-/// Polls until `holds` returns true; an error with `what` after one minute. An error of `holds` ends the wait.
+/// Polls until `holds` returns true; an error with `what` after 150 s: a deletion waits up to 76 s for a call without an answer. An
+/// error of `holds` ends the wait.
 pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
     let deadline = Instant::now() + LIMIT;
     while !holds().await? {
@@ -16,4 +17,4 @@ pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> Result<bool>
     Ok(())
 }
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(150);

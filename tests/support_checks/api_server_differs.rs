@@ -169,7 +169,8 @@ impl Random {
                 if random.random_bool(0.6) {
                     request.body["metadata"]["finalizers"] =
                         json!(["security-group-operator.io/membership"]);
-                    request.body["metadata"]["annotations"] = json!({"security-group-operator.io/origin": pick(random, &["Joined", "Adopted"])});
+                    request.body["metadata"]["annotations"] =
+                        json!({"security-group-operator.io/intent": pick(random, &["{}", "[]"])});
                 }
             }
             45..62 => {

@@ -36,6 +36,15 @@ fn object(uid: &str, instance: &str, second: u32, version: u64) -> SecurityGroup
     .unwrap()
 }
 
+/// Gives the object our finalizer and the record that the operator has joined its edge.
+fn hold(object: &mut SecurityGroupMembership) {
+    object.metadata.finalizers = Some(vec!["security-group-operator.io/membership".to_owned()]);
+    let status = json!({
+        "origin": "Joined", "objectUID": object.metadata.uid, "accountUID": "1000000000000001",
+    });
+    object.status = Some(serde_json::from_value(status).unwrap());
+}
+
 fn uid(text: &str) -> ObjectUid {
     text.into()
 }
@@ -115,7 +124,7 @@ fn newer_view_updates_claim_policy_and_deletion() {
     assert_eq!(names(table.deleting()), [""; 0]);
     let mut going = object("a", "i-1", 0, 2);
     going.metadata.deletion_timestamp = going.metadata.creation_timestamp.clone();
-    going.metadata.finalizers = Some(vec!["security-group-operator.io/membership".to_owned()]);
+    hold(&mut going);
     going.spec.management_policy = serde_json::from_value(json!("Observe")).unwrap();
     table.insert(&going);
     assert_eq!(names(table.deleting()), ["a"]);
@@ -311,28 +320,32 @@ async fn observation_is_fresh_only_while_confirmed() {
     assert_eq!(
         table
             .history(&uid("a"), |history| history.fresh_observation(age))
-            .flatten(),
+            .flatten()
+            .map(|(observation, _)| observation),
         Some(observation)
     );
     tokio::time::advance(Duration::from_secs(1)).await;
     assert_eq!(
         table
             .history(&uid("a"), |history| history.fresh_observation(age))
-            .flatten(),
+            .flatten()
+            .map(|(observation, _)| observation),
         None
     );
     changed(&table, member());
     assert_eq!(
         table
             .history(&uid("a"), |history| history.fresh_observation(age))
-            .flatten(),
+            .flatten()
+            .map(|(observation, _)| observation),
         Some(observation)
     );
     changed(&table, None);
     assert_eq!(
         table
             .history(&uid("a"), |history| history.fresh_observation(age))
-            .flatten(),
+            .flatten()
+            .map(|(observation, _)| observation),
         None,
         "stale"
     );
@@ -340,7 +353,8 @@ async fn observation_is_fresh_only_while_confirmed() {
     assert_eq!(
         table
             .history(&uid("a"), |history| history.fresh_observation(age))
-            .flatten(),
+            .flatten()
+            .map(|(observation, _)| observation),
         Some(observation)
     );
 }
@@ -389,7 +403,7 @@ fn table_returns_the_siblings_to_requeue() {
     let table = ObjectTable::default();
     let claimed = |uid: &str, version| {
         let mut object = object(uid, "i-1", 0, version);
-        object.metadata.finalizers = Some(vec!["security-group-operator.io/membership".to_owned()]);
+        hold(&mut object);
         object
     };
     let concerned = |object: &SecurityGroupMembership| names(table.insert(object));
@@ -406,11 +420,14 @@ fn table_returns_the_siblings_to_requeue() {
     watching.spec.management_policy = serde_json::from_value(json!("Observe")).unwrap();
     assert_eq!(concerned(&watching), ["a", "c"]);
     assert_eq!(concerned(&watching), [""; 0]);
-    // A claim that was taken off, and an older view that has none.
+    // A finalizer that was removed from an owner, and an older view that has none.
     assert_eq!(concerned(&claimed("c", 5)), [""; 0]);
     assert_eq!(concerned(&object("c", "i-1", 0, 4)), [""; 0]);
-    assert_eq!(concerned(&object("c", "i-1", 0, 6)), ["a", "b", "c"]);
-    // Who goes without its claim has let go of the edge before.
+    let mut replaced = claimed("c", 6);
+    replaced.metadata.finalizers = None;
+    assert_eq!(concerned(&replaced), ["a", "b", "c"]);
+    // An object without a record has let go of the edge before it is deleted.
+    assert_eq!(concerned(&object("c", "i-1", 0, 7)), [""; 0]);
     assert_eq!(names(table.remove(&uid("c"))), [""; 0]);
     assert_eq!(names(table.remove(&uid("a"))), ["b"]);
     assert_eq!(names(table.remove(&uid("nobody"))), [""; 0]);

@@ -6,16 +6,15 @@ use std::process::{Command, ExitCode, Stdio};
 
 use k8s_openapi::jiff::Timestamp;
 use security_group_operator::api::membership::{
-    AdoptionPolicy, DeletionPolicy, DriftPolicy, ManagementPolicy, Origin,
+    AdoptionPolicy, DeletionPolicy, DriftPolicy, ManagementPolicy,
 };
-use security_group_operator::api::{
-    ACCOUNT_ANNOTATION, FINALIZER, ORIGIN_ANNOTATION, SecurityGroupMembership,
-};
+use security_group_operator::api::{FINALIZER, INTENT_ANNOTATION, SecurityGroupMembership};
 use security_group_operator::ecs::{Edge, TargetDescription, TargetState};
 use security_group_operator::membership::decide::{
-    AccessView, Attempt, ClaimView, Desired, Observed, ReconcileOutcome, Sharing, Step, TargetView,
-    decide,
+    AccessView, Attempt, ClaimView, Desired, Elsewhere, Holder, Observed, ReadTrust,
+    ReconcileOutcome, Step, TargetView, decide,
 };
+use security_group_operator::membership::object::Intent;
 use security_group_operator::membership::status::{StatusInput, status};
 use serde_json::{Value, json};
 
@@ -83,18 +82,27 @@ fn one(fresh: &str) -> Option<Vec<u8>> {
                     transitional: false,
                 };
             }
-            Step::Claim(origin) => {
-                let patch = claim_patch(origin);
+            Step::AwaitTurn => observed.admitted = true,
+            Step::Intend => {
+                let patch = claim_patch();
                 let answer = object_with_claim(&patch);
                 stored = serde_json::from_slice(&answer).ok()?;
-                observed.claim = Some(ClaimView {
-                    origin,
-                    untested: true,
-                });
+                observed.claim = ClaimView::Intent { void: true };
+                observed.finalizer = true;
+                observed.confirmed = true;
             }
-            Step::Join => observed.attempt = Attempt::Joined,
+            Step::Join => {
+                observed.attempt = Attempt::Joined;
+                observed.claim = ClaimView::Joined { void: false };
+            }
             Step::Finish(outcome) => break outcome,
-            Step::Leave | Step::TransferOwnership | Step::Release(_) => return None,
+            Step::Confirm
+            | Step::Adopt
+            | Step::DropClaim
+            | Step::Leave
+            | Step::Record
+            | Step::HandOver
+            | Step::Release(_) => return None,
         }
     };
     let description = description()?;
@@ -103,7 +111,7 @@ fn one(fresh: &str) -> Option<Vec<u8>> {
         "apiVersion": "security-group-operator.io/v1alpha1", "kind": "SecurityGroupMembership",
         "metadata": {"name": "edge-000001", "uid": stored.metadata.uid}, "status": next,
     }));
-    let answer = object(Some(&claim_patch(Origin::Joined)), Some(json!(next))).to_string();
+    let answer = object(Some(&claim_patch()), Some(json!(next))).to_string();
     let written: SecurityGroupMembership = serde_json::from_str(&answer).ok()?;
     black_box(written);
     patch.ok()
@@ -126,6 +134,7 @@ fn finished(
         account_problem: "",
         waits_since: None,
         held_for: std::time::Duration::ZERO,
+        object_uid: &UID.into(),
         account_uid: None,
         reconcile_requested_at: None,
         held: None,
@@ -153,16 +162,20 @@ fn desired(object: &SecurityGroupMembership) -> Desired {
 const fn unseen() -> Observed {
     Observed {
         account: AccessView::Usable,
-        claim: None,
+        claim: ClaimView::None,
+        finalizer: false,
+        confirmed: false,
         target: TargetView::Unread,
-        sharing: Sharing {
-            others: false,
-            joined_elsewhere: false,
-            claimed_elsewhere: false,
+        trust: ReadTrust::Settled,
+        join_is_open: false,
+        holder: Holder::None,
+        elsewhere: Elsewhere {
+            joined: false,
+            recorded: false,
         },
+        admitted: false,
         attempt: Attempt::None,
-        was_ready: false,
-        leave_forbidden_past_lag: true,
+        drifted: false,
         repairs: 0,
         synced: true,
     }
@@ -178,10 +191,13 @@ fn description() -> Option<TargetDescription> {
     })
 }
 
-fn claim_patch(origin: Origin) -> Value {
+const UID: &str = "0b1f2c3d-1111-2222-3333-444455556666";
+
+fn claim_patch() -> Value {
+    let intent = Intent::new(&UID.into(), &"1000000000000001".into());
     json!({
         "finalizers": [FINALIZER],
-        "annotations": {ORIGIN_ANNOTATION: origin, ACCOUNT_ANNOTATION: "1000000000000001"},
+        "annotations": {INTENT_ANNOTATION: intent.text()},
     })
 }
 
@@ -196,7 +212,7 @@ fn object(claim: Option<&Value>, status: Option<Value>) -> Value {
         "apiVersion": "security-group-operator.io/v1alpha1", "kind": "SecurityGroupMembership",
         "metadata": {
             "name": "edge-000001", "namespace": "bench", "generation": 1, "resourceVersion": "12345",
-            "uid": "0b1f2c3d-1111-2222-3333-444455556666", "creationTimestamp": "2026-01-01T00:00:00Z",
+            "uid": UID, "creationTimestamp": "2026-01-01T00:00:00Z",
             "finalizers": field("finalizers"), "annotations": field("annotations"),
         },
         "spec": {

@@ -32,7 +32,7 @@ impl Ending {
                 reason::REMOVED,
                 format!("{target} is not a member of {group}"),
             ),
-            Release::NeverJoined | Release::Refused => (
+            Release::NeverJoined => (
                 reason::REMOVED,
                 format!("the operator has not joined {target} to {group}"),
             ),
@@ -55,7 +55,7 @@ impl Ending {
         let is_reported = match self.why {
             Release::Left => self.removed,
             Release::Retained | Release::Shared => true,
-            Release::Refused | Release::NeverJoined => false,
+            Release::NeverJoined => false,
         };
         let (reason, text) = self.explain(edge);
         is_reported.then(|| EventRecord {

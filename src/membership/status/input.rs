@@ -5,6 +5,7 @@ use std::time::Duration;
 use k8s_openapi::jiff::Timestamp;
 
 use crate::ecs::{AccountUid, Edge, Error, TargetDescription};
+use crate::kubernetes::ObjectUid;
 
 use super::super::decide::{Observed, ReconcileOutcome};
 use super::Ending;
@@ -30,6 +31,8 @@ pub struct StatusInput<'a> {
     pub waits_since: Option<Timestamp>,
     /// How long the rate limit has held the object back.
     pub held_for: Duration,
+    /// UID of the object.
+    pub object_uid: &'a ObjectUid,
     /// UID of the cloud account, if it is known.
     pub account_uid: Option<&'a AccountUid>,
     /// Value of the annotation `reconcile-requested-at`.

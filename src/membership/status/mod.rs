@@ -70,14 +70,21 @@ fn described(
         observed_generation: generation,
         conditions,
         origin: match input.outcome {
-            ReconcileOutcome::Ready { origin, .. } => origin,
+            ReconcileOutcome::Ready {
+                origin: Some(origin),
+                ..
+            } => Some(origin),
             ReconcileOutcome::Gone => None,
-            _ => previous.origin,
+            _ => input.observed.claim.record(),
         },
-        account_uid: input
-            .account_uid
-            .map(|uid| uid.as_str().to_owned())
-            .or_else(|| previous.account_uid.clone()),
+        object_uid: Some(input.object_uid.as_str().to_owned()),
+        account_uid: match input.account_uid {
+            Some(uid) => Some(uid.as_str().to_owned()),
+            None => previous
+                .account_uid
+                .clone()
+                .filter(|_| previous.object_uid.as_deref() == Some(input.object_uid.as_str())),
+        },
         target: match input.observed.target {
             TargetView::Absent => None,
             _ => input
@@ -152,7 +159,7 @@ fn suspended(
 /// Whether the pass handled the request `reconcile-requested-at`. A pass that only waited did not.
 fn is_handled(input: &StatusInput<'_>) -> bool {
     match input.outcome {
-        ReconcileOutcome::Undecided | ReconcileOutcome::Gone => false,
+        ReconcileOutcome::Undecided | ReconcileOutcome::Unsettled | ReconcileOutcome::Gone => false,
         ReconcileOutcome::Failed(Class::Throttled) => input.failure.is_some(),
         ReconcileOutcome::Ready { .. }
         | ReconcileOutcome::Suspended
@@ -163,6 +170,7 @@ fn is_handled(input: &StatusInput<'_>) -> bool {
         | ReconcileOutcome::RepairLoop
         | ReconcileOutcome::Absent
         | ReconcileOutcome::AccountUnusable
+        | ReconcileOutcome::HeirOutOfReach
         | ReconcileOutcome::Failed(_) => true,
     }
 }

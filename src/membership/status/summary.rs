@@ -127,6 +127,26 @@ pub(super) fn summarize(
     Some(match outcome {
         // `super::suspended` writes the status of a suspended object.
         ReconcileOutcome::Undecided | ReconcileOutcome::Suspended => return None,
+        ReconcileOutcome::Unsettled if !input.deleting => return None,
+        ReconcileOutcome::Unsettled => Summary::simple(
+            Status::False,
+            reason::RETRYING,
+            format!(
+                "a JoinSecurityGroup of the operator for {target} got no answer and may still take effect; the deletion ends when that is certain, within 76s{}",
+                retain_hint(true)
+            ),
+            Phase::Reconciling,
+        ),
+        ReconcileOutcome::HeirOutOfReach => Summary::simple(
+            Status::False,
+            reason::RETRYING,
+            format!(
+                "another SecurityGroupMembership on {target} and {group} must own the membership, but cannot be read; correct or delete it; {}{}",
+                Class::Transient.retry(),
+                retain_hint(true)
+            ),
+            Phase::Reconciling,
+        ),
         ReconcileOutcome::Gone => return input.held.map(|held| held_by_others(edge, held)),
         ReconcileOutcome::Ready { origin, shared, .. } => ready(edge, origin, shared),
         ReconcileOutcome::Waiting => waiting(previous, input, now),

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use security_group_operator::api::ORIGIN_ANNOTATION;
 use security_group_operator::simulator::SimulatedResponse;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -146,7 +145,7 @@ impl Monitor {
     /// Whether an object has a claim, or could make one: by the account of one of `deleting`, or by one that the operator has
     /// accepted for the targets' owner, and that is granted. The others do not count: anybody could keep any edge otherwise.
     fn may_hold(&self, object: &Value, deleting: &[&Arc<Value>]) -> bool {
-        if object["metadata"]["annotations"][ORIGIN_ANNOTATION].is_string() {
+        if object["status"]["origin"] == "Joined" {
             return true;
         }
         let Some(own) = topology::account_of(object) else {

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use security_group_operator::api::ORIGIN_ANNOTATION;
+use security_group_operator::api::INTENT_ANNOTATION;
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -265,8 +265,8 @@ impl Monitor {
     /// The operator has written a claim, or taken one off.
     pub fn claim_written(&self, object: &Value) {
         let uid = text(object, "/metadata/uid");
-        let intent = object["metadata"]["annotations"][ORIGIN_ANNOTATION] == "Joined"
-            && object["status"]["origin"] != "Joined";
+        let intent = object["metadata"]["annotations"][INTENT_ANNOTATION].is_string()
+            && object["status"]["origin"].is_null();
         let mut state = self.state.lock().unwrap();
         if intent {
             state.ledger.intents.insert(uid);

@@ -9,6 +9,7 @@
 mod events;
 mod words;
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
@@ -17,8 +18,10 @@ use security_group_operator::condition::{find, is_true};
 use security_group_operator::ecs::{
     Action, ApiError, Class, Edge, Error, TargetDescription, TargetState, TransportError,
 };
+use security_group_operator::kubernetes::ObjectUid;
 use security_group_operator::membership::decide::{
-    AccessView, Attempt, Observed, ReconcileOutcome, Release, Sharing, TargetView,
+    AccessView, Attempt, ClaimView, Elsewhere, Holder, Observed, ReadTrust, ReconcileOutcome,
+    Release, TargetView,
 };
 use security_group_operator::membership::status::{
     Ending, Held, StatusInput, event_for, parse_lenient, status, waits_since,
@@ -32,15 +35,25 @@ fn edge() -> Edge {
     }
 }
 
+fn own_uid() -> &'static ObjectUid {
+    static UID: LazyLock<ObjectUid> = LazyLock::new(|| "0b1f2c3d".into());
+    &UID
+}
+
 fn observed(account: AccessView) -> Observed {
     Observed {
         account,
-        claim: None,
+        claim: ClaimView::None,
+        finalizer: false,
+        confirmed: false,
         target: TargetView::Unread,
-        sharing: Sharing::default(),
+        trust: ReadTrust::Settled,
+        join_is_open: false,
+        holder: Holder::None,
+        elsewhere: Elsewhere::default(),
+        admitted: false,
         attempt: Attempt::None,
-        was_ready: false,
-        leave_forbidden_past_lag: true,
+        drifted: false,
         repairs: 0,
         synced: true,
     }
@@ -146,6 +159,7 @@ fn input<'a>(edge: &'a Edge, observed: &'a Observed, outcome: ReconcileOutcome) 
         account_problem: "",
         waits_since: None,
         held_for: Duration::ZERO,
+        object_uid: own_uid(),
         account_uid: None,
         reconcile_requested_at: None,
         held: None,
@@ -165,7 +179,14 @@ fn say(
         ReconcileOutcome::Waiting | ReconcileOutcome::Failed(Class::Transitional)
     );
     let edge = edge();
-    let observed = observed(*account);
+    let observed = Observed {
+        claim: match previous.origin {
+            Some(Origin::Joined) => ClaimView::Joined { void: false },
+            Some(Origin::Adopted) => ClaimView::Adopted,
+            None => ClaimView::None,
+        },
+        ..observed(*account)
+    };
     let input = StatusInput {
         deleting,
         description: Some(&description),
@@ -615,16 +636,50 @@ fn target_is_shown_as_last_described_or_omitted() {
 }
 
 #[test]
-fn origin_is_kept_while_not_ready() {
+fn record_follows_the_claim() {
+    let edge = edge();
     let nothing = SecurityGroupMembershipStatus::default();
-    for (index, origin) in [
-        (0, Some(Origin::Joined)),
-        (1, Some(Origin::Adopted)),
-        (3, None),
+    let status_of = |previous: &_, claim, outcome| {
+        let observed = Observed {
+            claim,
+            ..observed(AccessView::Usable)
+        };
+        status(previous, Some(1), &input(&edge, &observed, outcome), at(0)).unwrap()
+    };
+    for (claim, origin) in [
+        (ClaimView::Joined { void: false }, Some(Origin::Joined)),
+        (ClaimView::Joined { void: true }, Some(Origin::Joined)),
+        (ClaimView::Adopted, Some(Origin::Adopted)),
+        (ClaimView::Intent { void: false }, None),
+        (ClaimView::None, None),
     ] {
-        let ready = say(&nothing, &ends()[index], false, 0).unwrap();
-        assert_eq!(ready.origin, origin);
-        let drifted = say(&ready, &ends()[8], false, 60).unwrap();
-        assert_eq!(drifted.origin, origin);
+        let absent = status_of(&nothing, claim, ReconcileOutcome::Absent);
+        assert_eq!(absent.origin, origin, "{claim:?}");
+        assert_eq!(absent.object_uid.as_deref(), Some(own_uid().as_str()));
+        // A claim that was removed goes from the status too.
+        let drifted = status_of(&absent, ClaimView::None, ReconcileOutcome::DriftReported);
+        assert_eq!(drifted.origin, None, "{claim:?}");
     }
+    let found = ReconcileOutcome::Ready {
+        origin: Some(Origin::Joined),
+        shared: false,
+        repaired: false,
+    };
+    let ready = status_of(&nothing, ClaimView::Intent { void: false }, found);
+    assert_eq!(ready.origin, Some(Origin::Joined));
+}
+
+#[test]
+fn account_of_another_objects_status_is_not_taken_over() {
+    let edge = edge();
+    let observed = observed(AccessView::Usable);
+    let copied = SecurityGroupMembershipStatus {
+        origin: Some(Origin::Joined),
+        object_uid: Some("another".to_owned()),
+        account_uid: Some("1".to_owned()),
+        ..SecurityGroupMembershipStatus::default()
+    };
+    let input = input(&edge, &observed, ReconcileOutcome::Absent);
+    let next = status(&copied, Some(1), &input, at(0)).unwrap();
+    assert_eq!((next.origin, next.account_uid), (None, None));
 }

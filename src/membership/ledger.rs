@@ -1,0 +1,328 @@
+//! When calls of the operator may last have changed an edge. It tells whether a read of the edge counts. In memory only: no I/O,
+//! no decisions.
+//!
+//! The cloud's answers may lag [`CLOUD_READ_LAG`] (10 s) behind a change. A call of unknown outcome may take effect until
+//! [`CALL_DEADLINE`] (66 s) after it was sent. A process that has just begun to act knows of no call: to it every edge was changed
+//! just now.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::ecs::{AccountUid, Action, Edge};
+
+use super::decide::ReadTrust;
+use super::observation::CLOUD_READ_LAG;
+
+/// How long after it was sent a Join or Leave of unknown outcome may take effect (66 s).
+const CALL_DEADLINE: Duration = Action::JoinSecurityGroup.deadline();
+
+/// A call that may change an edge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EdgeCall {
+    /// `JoinSecurityGroup`.
+    Join,
+    /// `LeaveSecurityGroup`.
+    Leave,
+}
+
+/// What the answer of a call tells of its effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// The edge is now as the call wanted it.
+    Done,
+    /// The call changed nothing.
+    None,
+    /// It may have had its effect, or may still have it.
+    Unknown,
+}
+
+/// The calls of the last 76 s, by cloud account and edge.
+#[derive(Debug)]
+pub struct Ledger {
+    started: Instant,
+    last: HashMap<(AccountUid, Edge), LastCall>,
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Self {
+            started: Instant::now(),
+            last: HashMap::new(),
+        }
+    }
+}
+
+/// The last call on an edge, and earlier ones whose outcome is unknown.
+#[derive(Clone, Copy, Debug)]
+pub struct LastCall {
+    call: EdgeCall,
+    is_done: bool,
+    /// The last moment at which the call can have had its effect.
+    at: Instant,
+    /// Until when a Join of unknown outcome may take effect.
+    join_open_until: Option<Instant>,
+    /// Until when a Leave of unknown outcome may take effect.
+    leave_open_until: Option<Instant>,
+}
+
+impl LastCall {
+    /// When a read that begins then shows the effect of every call.
+    fn settles_at(&self) -> Instant {
+        let open = self.join_open_until.max(self.leave_open_until);
+        open.map_or(self.at, |open| open.max(self.at)) + CLOUD_READ_LAG
+    }
+}
+
+/// Whether the effect of a call of unknown outcome may be missing from a read that begins at `moment`.
+fn is_open(open_until: Option<Instant>, moment: Instant) -> bool {
+    open_until.is_some_and(|open| moment < open + CLOUD_READ_LAG)
+}
+
+impl Ledger {
+    /// Records that a call begins. Returns what was recorded before, for [`Ledger::ended`].
+    pub fn began(&mut self, account: &AccountUid, edge: &Edge, call: EdgeCall) -> Option<LastCall> {
+        let now = Instant::now();
+        let may_arrive_until = now + CALL_DEADLINE;
+        let key = (account.clone(), edge.clone());
+        let before = self.last.get(&key).copied();
+        let still_open = |open: Option<Instant>| open.filter(|_| is_open(open, now));
+        let mut last = LastCall {
+            call,
+            is_done: false,
+            at: may_arrive_until,
+            join_open_until: still_open(before.and_then(|before| before.join_open_until)),
+            leave_open_until: still_open(before.and_then(|before| before.leave_open_until)),
+        };
+        match call {
+            EdgeCall::Join => last.join_open_until = Some(may_arrive_until),
+            EdgeCall::Leave => last.leave_open_until = Some(may_arrive_until),
+        }
+        self.last.insert(key, last);
+        before
+    }
+
+    /// Records how a call ended. A call of unknown outcome stays as it began.
+    pub fn ended(
+        &mut self,
+        account: &AccountUid,
+        edge: &Edge,
+        before: Option<LastCall>,
+        effect: Effect,
+    ) {
+        let key = (account.clone(), edge.clone());
+        let now = Instant::now();
+        match (effect, before) {
+            (Effect::Unknown, _) => {}
+            (Effect::Done, _) => {
+                if let Some(last) = self.last.get_mut(&key) {
+                    last.is_done = true;
+                    last.at = now;
+                    let earlier = match last.call {
+                        EdgeCall::Join => &mut last.join_open_until,
+                        EdgeCall::Leave => &mut last.leave_open_until,
+                    };
+                    *earlier = before.and_then(|before| match last.call {
+                        EdgeCall::Join => before.join_open_until,
+                        EdgeCall::Leave => before.leave_open_until,
+                    });
+                    if !is_open(*earlier, now) {
+                        *earlier = None;
+                    }
+                }
+            }
+            (Effect::None, Some(before)) => {
+                self.last.insert(key, before);
+            }
+            (Effect::None, None) => {
+                self.last.remove(&key);
+            }
+        }
+    }
+
+    /// Records that another process may have sent a Join: an object with an intent appeared at `found_at`.
+    pub fn found_intent(&mut self, account: &AccountUid, edge: &Edge, found_at: Instant) {
+        let may_arrive_until = Some(found_at + CALL_DEADLINE);
+        if !is_open(may_arrive_until, Instant::now()) {
+            return;
+        }
+        let key = (account.clone(), edge.clone());
+        let last = self.last.entry(key).or_insert(LastCall {
+            call: EdgeCall::Join,
+            is_done: false,
+            at: found_at + CALL_DEADLINE,
+            join_open_until: None,
+            leave_open_until: None,
+        });
+        last.join_open_until = last.join_open_until.max(may_arrive_until);
+    }
+
+    /// Whether a read of the edge that began at `began` counts. `member` is what it shows: what agrees with the answer of our last
+    /// call needs no second proof, unless an earlier call may still change it.
+    #[must_use]
+    pub fn trust(
+        &self,
+        account: &AccountUid,
+        edge: &Edge,
+        began: Instant,
+        member: bool,
+    ) -> ReadTrust {
+        let Some(last) = self.last.get(&(account.clone(), edge.clone())) else {
+            return if began < self.started + CLOUD_READ_LAG {
+                ReadTrust::AfterStart
+            } else {
+                ReadTrust::Settled
+            };
+        };
+        let join_is_open = is_open(last.join_open_until, began);
+        let leave_is_open = is_open(last.leave_open_until, began);
+        match last.call {
+            _ if began >= last.settles_at() => ReadTrust::Settled,
+            EdgeCall::Join if last.is_done && member && !leave_is_open => ReadTrust::Settled,
+            EdgeCall::Leave if last.is_done && !member && !join_is_open => ReadTrust::Settled,
+            EdgeCall::Join if !leave_is_open => ReadTrust::AfterJoin,
+            EdgeCall::Join | EdgeCall::Leave => ReadTrust::AfterLeave,
+        }
+    }
+
+    /// When a read of the edge will count, if no other call is made.
+    #[must_use]
+    pub fn settles_at(&self, account: &AccountUid, edge: &Edge) -> Instant {
+        let last = self.last.get(&(account.clone(), edge.clone()));
+        last.map_or(self.started + CLOUD_READ_LAG, LastCall::settles_at)
+    }
+
+    /// Whether a Join of unknown outcome may still take effect. It may until a read counts that begins after the last call, so that
+    /// nobody calls Leave again before such a read.
+    #[must_use]
+    pub fn join_is_open(&self, account: &AccountUid, edge: &Edge) -> bool {
+        let last = self.last.get(&(account.clone(), edge.clone()));
+        last.is_some_and(|last| {
+            last.join_open_until.is_some() && Instant::now() < last.settles_at()
+        })
+    }
+
+    /// Drops the calls whose effect every read shows.
+    pub fn drop_settled(&mut self) {
+        let now = Instant::now();
+        self.last.retain(|_, last| now < last.settles_at());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn account() -> AccountUid {
+        "1".into()
+    }
+
+    fn edge() -> Edge {
+        Edge {
+            region: "cn-hangzhou".parse().unwrap(),
+            target: crate::ecs::Target::Instance("i-1".parse().unwrap()),
+            group: "sg-1".parse().unwrap(),
+        }
+    }
+
+    fn call(ledger: &mut Ledger, call: EdgeCall, effect: Effect) {
+        let before = ledger.began(&account(), &edge(), call);
+        ledger.ended(&account(), &edge(), before, effect);
+    }
+
+    fn reads(ledger: &Ledger) -> (ReadTrust, ReadTrust) {
+        let trust = |member| ledger.trust(&account(), &edge(), Instant::now(), member);
+        (trust(true), trust(false))
+    }
+
+    async fn after(seconds: u32) {
+        tokio::time::advance(SECOND * seconds).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn new_process_believes_no_read_for_ten_seconds() {
+        let ledger = Ledger::default();
+        let start = ReadTrust::AfterStart;
+        assert_eq!(reads(&ledger), (start, start));
+        after(10).await;
+        assert_eq!(reads(&ledger), (ReadTrust::Settled, ReadTrust::Settled));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn answered_call_is_believed_at_once_and_its_contrary_after_the_lag() {
+        let (settled, joined, left) = (
+            ReadTrust::Settled,
+            ReadTrust::AfterJoin,
+            ReadTrust::AfterLeave,
+        );
+        for (done, at_once) in [
+            (EdgeCall::Join, (settled, joined)),
+            (EdgeCall::Leave, (left, settled)),
+        ] {
+            let mut ledger = Ledger::default();
+            after(10).await;
+            call(&mut ledger, done, Effect::Done);
+            assert_eq!(reads(&ledger), at_once);
+            assert!(!ledger.join_is_open(&account(), &edge()));
+            after(10).await;
+            assert_eq!(reads(&ledger), (settled, settled));
+            // A refused call changes nothing.
+            call(&mut ledger, EdgeCall::Join, Effect::None);
+            assert_eq!(reads(&ledger), (settled, settled));
+            ledger.drop_settled();
+            assert!(ledger.last.is_empty());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn join_without_an_answer_is_open_for_76_seconds_whatever_follows() {
+        let mut ledger = Ledger::default();
+        after(10).await;
+        call(&mut ledger, EdgeCall::Join, Effect::Unknown);
+        after(5).await;
+        call(&mut ledger, EdgeCall::Leave, Effect::Done);
+        let unsettled = ReadTrust::AfterLeave;
+        assert_eq!(reads(&ledger), (unsettled, unsettled));
+        after(70).await;
+        assert_eq!(reads(&ledger), (unsettled, unsettled), "75 s");
+        assert!(ledger.join_is_open(&account(), &edge()));
+        // A Leave that is answered now is followed by a read before the next one.
+        call(&mut ledger, EdgeCall::Leave, Effect::Done);
+        after(9).await;
+        assert!(ledger.join_is_open(&account(), &edge()));
+        after(1).await;
+        assert!(!ledger.join_is_open(&account(), &edge()));
+        assert_eq!(reads(&ledger), (ReadTrust::Settled, ReadTrust::Settled));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn leave_without_an_answer_explains_what_goes_missing_after_a_join() {
+        let mut ledger = Ledger::default();
+        after(10).await;
+        call(&mut ledger, EdgeCall::Leave, Effect::Unknown);
+        after(1).await;
+        call(&mut ledger, EdgeCall::Join, Effect::Done);
+        let left = ReadTrust::AfterLeave;
+        assert_eq!(reads(&ledger), (left, left));
+        after(75).await;
+        assert_eq!(reads(&ledger), (ReadTrust::Settled, ReadTrust::Settled));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn intent_of_another_process_is_an_open_join() {
+        let mut ledger = Ledger::default();
+        let found_at = Instant::now();
+        ledger.found_intent(&account(), &edge(), found_at);
+        assert_eq!(reads(&ledger).1, ReadTrust::AfterJoin);
+        after(75).await;
+        ledger.found_intent(&account(), &edge(), found_at);
+        assert!(ledger.join_is_open(&account(), &edge()));
+        after(1).await;
+        ledger.found_intent(&account(), &edge(), found_at);
+        assert!(!ledger.join_is_open(&account(), &edge()));
+        assert_eq!(reads(&ledger).1, ReadTrust::Settled);
+    }
+}
