@@ -262,9 +262,13 @@ pub async fn run_with(
         // Only grants of ClusterCloudAccounts look at them. Without a writer the store counts as complete.
         AccountKinds::NamespacedOnly => (reflector::store().0, std::future::pending().boxed()),
     };
-    let follow_accounts =
-        housekeeping::follow_accounts(Arc::clone(&table), queue.clone(), receiver);
     let directory = Arc::new(Directory::new(namespaces.clone()).serving(kinds));
+    let follow_accounts = housekeeping::follow_accounts(
+        Arc::clone(&table),
+        Arc::clone(&directory),
+        queue.clone(),
+        receiver,
+    );
     let writer = ApiWriter::new(settings.max_writes_in_flight, shutdown.clone());
     let (events, event_writer) = EventRecorder::new(
         client.clone(),

@@ -1,5 +1,5 @@
-//! What the process tells about itself: logs, metrics, `/livez`, `/readyz`, `/metrics`. No label is the name of an object or a
-//! message.
+//! What the process tells about itself: logs, metrics, `/livez`, `/readyz`, `/metrics`. No label is the name of an object, a
+//! message, or any other text that a user typed.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,7 +31,7 @@ pub struct Telemetry {
     /// Counter `security_group_operator_ecs_calls_total`, labels:
     /// - `api`: an [`Action`], such as `JoinSecurityGroup`;
     /// - `class`: `ok`, `done`, `transitional`, `transient`, `throttled`, `absent`, `blocked` or `invalid`;
-    /// - `region`: the region of the call, as the spec names it.
+    /// - `region`: the region of the call if this version knows it, else `other`.
     calls: Family<CallLabels, Counter>,
     /// Histogram `security_group_operator_ecs_call_seconds` in seconds, label `api`. 14 buckets from 0.005 s, each twice the one
     /// before, up to 40.96 s. Longer calls (Join has 66 s) count in `+Inf` only.
@@ -53,7 +53,7 @@ pub struct Telemetry {
 struct CallLabels {
     api: &'static str,
     class: &'static str,
-    region: String,
+    region: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -127,7 +127,7 @@ impl Telemetry {
         let labels = CallLabels {
             api,
             class: error.map_or("ok", |error| class_name(error.class())),
-            region: region.to_string(),
+            region: region.known_name().unwrap_or("other"),
         };
         self.calls.get_or_create(&labels).inc();
         self.call_seconds

@@ -160,6 +160,22 @@ impl BenchRun {
         self.running.as_mut().context("the candidate does not run")
     }
 
+    /// Passes over memberships that our operator has made since its start.
+    pub async fn passes(&mut self) -> Result<u64> {
+        let Running::Ours(operator) = self.process()? else {
+            return Err(Error::new("only our operator counts its passes"));
+        };
+        let metrics = crate::support::simulator::fetch(&operator.url("/metrics")).await?;
+        let text = String::from_utf8(metrics)?;
+        text.lines()
+            .filter(|line| line.starts_with("security_group_operator_reconcile_total{"))
+            .map(|line| {
+                let count = line.rsplit(' ').next().unwrap_or_default();
+                Ok(count.parse::<u64>()?)
+            })
+            .sum()
+    }
+
     /// The cloud's counts now.
     pub async fn calls(&self) -> Result<Calls> {
         Calls::read(self.cluster.simulator.stats().await?)

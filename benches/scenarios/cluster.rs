@@ -122,16 +122,22 @@ impl BenchCluster {
         Ok(())
     }
 
-    async fn apply_account(&self, key: Key) -> Result<()> {
+    /// Gives the account this access key, whichever account it was made for.
+    pub async fn write_secret(&self, account: &str, key: Key) -> Result<()> {
         let secrets: Api<Secret> = Api::namespaced(self.client.clone(), operator::NAMESPACE);
         let patch = json!({
-            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": key.account},
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": account},
             "stringData": {"accessKeyID": key.id, "accessKeySecret": key.secret},
         });
         secrets
-            .patch(key.account, &by_us(), &Patch::Apply(&patch))
+            .patch(account, &by_us(), &Patch::Apply(&patch))
             .await
             .context("the Secret")?;
+        Ok(())
+    }
+
+    async fn apply_account(&self, key: Key) -> Result<()> {
+        self.write_secret(key.account, key).await?;
         let accounts: Api<ClusterCloudAccount> = Api::all(self.client.clone());
         let endpoint = self.simulator.endpoint();
         let patch = json!({

@@ -69,7 +69,7 @@ async fn run(scenario: &str, arguments: &Arguments) -> Result<()> {
 }
 
 /// The scenarios of one bench run, in this order: the first fills it, the last empties it.
-const COURSES: [&[&str]; 7] = [
+const COURSES: [&[&str]; 8] = [
     &["S1", "S7", "S3", "S4", "S5", "S8"],
     &["S2"],
     &["S6"],
@@ -77,6 +77,7 @@ const COURSES: [&[&str]; 7] = [
     &["S10"],
     &["S18"],
     &["S19"],
+    &["S21"],
 ];
 
 fn courses(scenario: &str) -> Result<Vec<Vec<&'static str>>> {
@@ -90,7 +91,7 @@ fn courses(scenario: &str) -> Result<Vec<Vec<&'static str>>> {
         .map(|name| vec![vec![*name]])
         .ok_or_else(|| {
             Error::new(format!(
-                "no scenario {scenario}: say one of S1 to S10, S18, S19, all, growth or pass"
+                "no scenario {scenario}: say one of S1 to S10, S18, S19, S21, all, growth or pass"
             ))
         })
 }
@@ -100,7 +101,11 @@ async fn all_candidates(course: &[&'static str], arguments: &Arguments) -> Resul
     let mut outcomes: BTreeMap<&str, BTreeMap<String, Outcome>> = BTreeMap::new();
     for candidate in Candidate::ALL {
         let mut takes_part = course.to_vec();
-        takes_part.retain(|name| candidate != Candidate::Floor || HAS_FLOOR.contains(name));
+        takes_part.retain(|name| match candidate {
+            Candidate::Ours => true,
+            Candidate::Textbook => !OURS_ONLY.contains(name),
+            Candidate::Floor => HAS_FLOOR.contains(name),
+        });
         if !arguments.includes(candidate) || takes_part.is_empty() {
             continue;
         }
@@ -119,6 +124,9 @@ async fn all_candidates(course: &[&'static str], arguments: &Arguments) -> Resul
         })
         .collect()
 }
+
+/// The scenarios without the textbook operator: it gets its keys at its start and reads no Secret.
+const OURS_ONLY: [&str; 1] = ["S21"];
 
 /// The scenarios with the bare client.
 const HAS_FLOOR: [&str; 2] = ["S1", "S10"];
@@ -182,6 +190,7 @@ async fn one(name: &str, bench: &mut BenchRun) -> Result<Outcome> {
         "S10" => scenario::apply::beside_a_reader(bench).await,
         "S18" => scenario::crowd::beside(bench).await,
         "S19" => scenario::crowd::after(bench).await,
+        "S21" => scenario::steady::key_rotation(bench).await,
         _ => Err(Error::new(format!("no scenario {name}"))),
     }
 }

@@ -193,6 +193,26 @@ pub const LINES: &[Line] = &[
         "one new object after them Ready, s",
         "≤ 1.1",
     ),
+    line(
+        "S21",
+        "describes_per_minute",
+        "another key each minute, five times: Describes a minute",
+        "as without",
+    ),
+    line(
+        "S21",
+        "quiet_describes_per_minute",
+        "Describes a minute without, in the same run",
+        "≤ N/100",
+    ),
+    line(
+        "S21",
+        "identities_per_rotation",
+        "GetCallerIdentity a new key",
+        "1.00",
+    ),
+    line("S21", "passes", "passes", "0"),
+    line("S21", "writes", "API-server writes", "0"),
 ];
 
 /// The table of these runs.

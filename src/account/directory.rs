@@ -13,7 +13,7 @@ use crate::api::account::Grant;
 use crate::api::membership::AccountKind;
 use crate::ecs::{AccountUid, SecurityGroupId};
 
-use super::key::AccountKey;
+use super::key::{AccountKey, CloudAccountId};
 use super::session::AccountSession;
 
 /// Whether an account can be used.
@@ -52,17 +52,6 @@ pub enum Grants {
     Listed(Vec<Grant>),
     /// The account cannot be read: nobody may use it, and its state says why.
     Unknown,
-}
-
-/// What may change whom an object may call as.
-#[derive(Debug)]
-pub enum Change {
-    /// The usability or the grants of an account, or whether it exists.
-    Account(AccountKey),
-    /// The access key of an account that goes on being usable.
-    Key(AccountKey),
-    /// The labels of a namespace, which grants select.
-    NamespaceLabels(String),
 }
 
 /// How long a deleted account still serves deletions (10 minutes). Longer than a target takes to start or stop.
@@ -304,8 +293,8 @@ impl Directory {
     }
 
     /// Stores the result of a credential check. Returns what has changed. Ignored for an account that was deleted in the
-    /// meantime.
-    pub fn set_state(&self, key: &AccountKey, state: AccountState) -> News {
+    /// meantime. The session of an account stays while its cloud account and endpoints do: it only signs with the new key.
+    pub fn set_state(&self, key: &AccountKey, mut state: AccountState) -> News {
         let mut entries = self.lock();
         let Some(entry) = entries
             .get_mut(key)
@@ -313,9 +302,6 @@ impl Directory {
         else {
             return News::None;
         };
-        if let AccountState::Ready(account) = &state {
-            entry.last_usable = Some(Arc::clone(account));
-        }
         let news = match (&entry.state, &state) {
             (
                 AccountState::NotReady { stalled, message },
@@ -325,7 +311,7 @@ impl Directory {
                 },
             ) if stalled == now_stalled && message == new_message => News::None,
             (AccountState::Ready(old), AccountState::Ready(new))
-                if old.uid == new.uid && !old.is_suspect() =>
+                if old.has_cloud_of(new) && !old.is_suspect() =>
             {
                 if new.has_key_of(old) {
                     News::None
@@ -338,6 +324,15 @@ impl Directory {
                 _,
             ) => News::State,
         };
+        if let AccountState::Ready(session) = &mut state {
+            match &entry.last_usable {
+                Some(last) if last.has_cloud_of(session) => {
+                    last.sign_as(session);
+                    *session = Arc::clone(last);
+                }
+                Some(_) | None => entry.last_usable = Some(Arc::clone(session)),
+            }
+        }
         entry.state = state;
         news
     }
@@ -377,6 +372,24 @@ impl Directory {
             .filter(|(_, entry)| entry.deleted_at.is_none())
             .map(|(key, _)| key.clone())
             .collect()
+    }
+
+    /// The session of each account that is or was usable.
+    #[must_use]
+    pub fn sessions(&self) -> HashMap<AccountKey, Arc<AccountSession>> {
+        let entries = self.lock();
+        let usable = entries.iter().filter_map(|(key, entry)| {
+            Some((key.clone(), Arc::clone(entry.last_usable.as_ref()?)))
+        });
+        usable.collect()
+    }
+
+    /// The cloud account and the endpoints of its calls, if the account is or was usable.
+    #[must_use]
+    pub fn cloud(&self, key: &AccountKey) -> Option<Arc<CloudAccountId>> {
+        let entries = self.lock();
+        let session = entries.get(key)?.last_usable.as_ref()?;
+        Some(Arc::clone(&session.limits().id))
     }
 
     /// UID of the cloud account, if the account is or was usable.
@@ -455,6 +468,7 @@ fn covers(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::account::limiters::CloudLimits;
     use crate::api::account::{GrantedNamespaces, GrantedSecurityGroups};
     use crate::api::membership::AccountKind;
     use crate::ecs::{Client, Credential, Endpoints, TestTransport};
@@ -501,8 +515,7 @@ mod tests {
         let client = Client::new(Arc::<TestTransport>::default(), credential, endpoints);
         let session = AccountSession::new(
             client,
-            uid.into(),
-            Arc::default(),
+            CloudLimits::of_test(uid),
             Arc::default(),
             Arc::default(),
             crate::shutdown::Shutdown::default(),

@@ -1,11 +1,11 @@
-//! The name of an account object. Only types.
+//! The names of account objects and of cloud accounts. Only types.
 
 use std::fmt;
 
 use k8s_openapi::api::core::v1::ObjectReference;
 
 use crate::api::membership::AccountKind;
-use crate::ecs::Region;
+use crate::ecs::{AccountUid, Endpoints, Region};
 
 /// The account that an object names: its kind, the namespace for the namespaced kind, its name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -47,6 +47,16 @@ pub struct AccountRegion {
     pub account: AccountKey,
     /// The region.
     pub region: Region,
+}
+
+/// A cloud account and the endpoints of its calls. Two objects of the same cloud account whose endpoints differ make different
+/// calls: either's endpoints may be the only ones that answer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CloudAccountId {
+    /// UID of the cloud account, as STS at these endpoints names it.
+    pub uid: AccountUid,
+    /// Where its calls go.
+    pub endpoints: Endpoints,
 }
 
 #[cfg(test)]

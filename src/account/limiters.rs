@@ -1,51 +1,124 @@
-//! The limiters of the cloud accounts. The cloud limits the calls of a cloud account, whichever key signs them and whichever
-//! account object names it: a limiter outlives keys, Secrets and edits of an account, and is shared by all its objects.
+//! What the account objects of one cloud account share: the limits of its calls, and which regions answer. The cloud limits the
+//! calls of a cloud account, whichever key signs them and whichever account object names it: both outlive keys, Secrets and edits
+//! of an account.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use crate::clock::Clock;
-use crate::ecs::limit::CallLimiter;
-use crate::ecs::{AccountUid, Endpoints};
+use tokio::sync::mpsc::UnboundedSender;
 
-/// One limiter per cloud account and endpoints. It goes with the last session that uses it.
+use crate::clock::Clock;
+use crate::ecs::Region;
+use crate::ecs::limit::CallLimiter;
+
+use super::breaker::Breakers;
+use super::change::Change;
+use super::key::CloudAccountId;
+
+/// The limits of the calls of one cloud account.
+#[derive(Debug)]
+pub struct CloudLimits {
+    /// Whose calls they are.
+    pub id: Arc<CloudAccountId>,
+    /// How many calls the cloud admits.
+    pub limiter: Arc<CallLimiter>,
+    /// Which regions answer.
+    pub breakers: Breakers,
+    changes: UnboundedSender<Change>,
+}
+
+impl CloudLimits {
+    /// No limit is known, and no region was called yet. `changes` receives the regions that answer again.
+    #[must_use]
+    pub fn new(id: CloudAccountId, clock: &Clock, changes: UnboundedSender<Change>) -> Self {
+        Self {
+            limiter: Arc::new(CallLimiter::new(clock.clone())),
+            breakers: Breakers::new(id.endpoints.differ_by_region()),
+            id: Arc::new(id),
+            changes,
+        }
+    }
+
+    /// Reports that a region answers again, so that the objects which were refused a call try again.
+    pub fn report_answer(&self, region: &Region) {
+        // Closed only while the process shuts down.
+        let _ = self.changes.send(Change::Answers {
+            cloud: Arc::clone(&self.id),
+            region: region.clone(),
+        });
+    }
+
+    /// Forgets what is known of the regions for which `keep` is false: no object names them any more.
+    pub fn retain_regions(&self, keep: impl Fn(&Region) -> bool) {
+        self.limiter.retain_regions(&keep);
+        self.breakers.retain_regions(&keep);
+    }
+}
+
+/// The limits of each cloud account. They go with the last session that uses them.
 #[derive(Debug, Default)]
-pub struct Limiters(Mutex<HashMap<(AccountUid, Endpoints), Weak<CallLimiter>>>);
+pub struct Limiters(Mutex<HashMap<CloudAccountId, Weak<CloudLimits>>>);
 
 impl Limiters {
-    /// The limiter for the calls of a cloud account at these endpoints.
+    /// The limits for the calls of a cloud account at its endpoints.
     #[must_use]
-    pub fn of(&self, uid: &AccountUid, endpoints: &Endpoints, clock: &Clock) -> Arc<CallLimiter> {
-        let mut limiters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (uid.clone(), endpoints.clone());
-        if let Some(limiter) = limiters.get(&key).and_then(Weak::upgrade) {
-            return limiter;
+    pub fn of(
+        &self,
+        id: CloudAccountId,
+        clock: &Clock,
+        changes: &UnboundedSender<Change>,
+    ) -> Arc<CloudLimits> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(limits) = known.get(&id).and_then(Weak::upgrade) {
+            return limits;
         }
-        limiters.retain(|_, limiter| limiter.strong_count() > 0);
-        let limiter = Arc::new(CallLimiter::new(clock.clone()));
-        limiters.insert(key, Arc::downgrade(&limiter));
-        limiter
+        known.retain(|_, limits| limits.strong_count() > 0);
+        let limits = Arc::new(CloudLimits::new(id.clone(), clock, changes.clone()));
+        known.insert(id, Arc::downgrade(&limits));
+        limits
+    }
+}
+
+/// The limits of a cloud account that nothing else uses.
+#[cfg(test)]
+impl CloudLimits {
+    pub(crate) fn of_test(uid: &str) -> Arc<Self> {
+        let id = CloudAccountId {
+            uid: uid.into(),
+            endpoints: crate::ecs::Endpoints::default(),
+        };
+        let changes = tokio::sync::mpsc::unbounded_channel().0;
+        Arc::new(Self::new(id, &Clock::system(), changes))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ecs::Endpoints;
 
     #[test]
     fn cloud_account_has_one_limiter_while_it_is_used() {
         let limiters = Limiters::default();
-        let of = |uid: &str, endpoint| {
-            let endpoints = Endpoints::parse(endpoint, None, false).unwrap();
-            limiters.of(&uid.into(), &endpoints, &Clock::system())
+        let changes = tokio::sync::mpsc::unbounded_channel().0;
+        let of = |uid: &str, ecs, sts| {
+            let endpoints = Endpoints::parse(ecs, sts, false).unwrap();
+            let uid = uid.into();
+            limiters.of(
+                CloudAccountId { uid, endpoints },
+                &Clock::system(),
+                &changes,
+            )
         };
-        let first = of("1", None);
-        assert!(Arc::ptr_eq(&first, &of("1", None)));
-        assert!(!Arc::ptr_eq(&first, &of("2", None)));
-        assert!(!Arc::ptr_eq(
-            &first,
-            &of("1", Some("https://ecs.example.com"))
-        ));
+        let first = of("1", None, None);
+        assert!(Arc::ptr_eq(&first, &of("1", None, None)));
+        let default = Some("https://sts.aliyuncs.com");
+        assert!(Arc::ptr_eq(&first, &of("1", None, default)));
+        assert!(!Arc::ptr_eq(&first, &of("2", None, None)));
+        let elsewhere = Some("https://ecs.example.com");
+        assert!(!Arc::ptr_eq(&first, &of("1", elsewhere, None)));
+        let another = Some("https://sts.example.com");
+        assert!(!Arc::ptr_eq(&first, &of("1", None, another)));
         assert_eq!(
             limiters.0.lock().unwrap().len(),
             2,

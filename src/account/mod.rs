@@ -2,6 +2,8 @@
 //! [`Directory`] in which memberships find their accounts. Knows no memberships: it reports [`Change`]s. Writes nothing to the
 //! cloud.
 
+pub mod breaker;
+pub mod change;
 pub mod credentials;
 pub mod directory;
 pub mod key;
@@ -40,9 +42,10 @@ use crate::shutdown::Shutdown;
 use crate::telemetry::Telemetry;
 use crate::watched::Watched;
 
+use self::change::Change;
 use self::credentials::Source;
-use self::directory::{AccountState, Change, Directory, Grants, News};
-use self::key::AccountKey;
+use self::directory::{AccountState, Directory, Grants, News};
+use self::key::{AccountKey, CloudAccountId};
 use self::kind::AccountObject;
 use self::limiters::Limiters;
 use self::reach::Reach;
@@ -433,12 +436,13 @@ async fn check_credentials<K: AccountObject>(
                 .entry(key.clone())
                 .or_default()
                 .last_checked = Some(version);
-            let uid = identity.account_uid.clone();
-            let limiter = context.limiters.of(&uid, &endpoints, &context.clock);
+            let id = CloudAccountId {
+                uid: identity.account_uid.clone(),
+                endpoints,
+            };
             let usable = AccountSession::new(
                 client,
-                uid,
-                limiter,
+                context.limiters.of(id, &context.clock, &context.changes),
                 Arc::clone(&context.telemetry),
                 reach,
                 context.shutdown.clone(),

@@ -10,7 +10,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::kubernetes::{WatchLog, watch_config};
 
-use super::directory::Change;
+use super::change::Change;
 
 /// Stores the labels of all namespaces, and reports each namespace whose labels change. Works while the future is polled; the
 /// future never ends.

@@ -41,29 +41,26 @@ impl Reach {
     /// Records how a call ended. A refusal is an answer, too.
     pub fn note(&self, error: Option<&Error>, host: impl FnOnce() -> String) {
         let mut state = self.lock();
-        match error {
-            None | Some(Error::Api(_) | Error::BadRow { .. }) => {
-                *state = State {
-                    answered: true,
-                    failing: None,
-                };
-            }
-            Some(error @ (Error::Transport { .. } | Error::BadAnswer { .. })) => {
-                let now = Instant::now();
-                let first = state.failing.as_ref().map_or(now, |failing| failing.first);
-                let message = format!(
-                    "no usable answer from {}: {}; {}",
-                    host(),
-                    error.to_string().trim_end_matches('.'),
-                    error.hint()
-                );
-                state.failing = Some(Failing {
-                    first,
-                    last: now,
-                    message,
-                });
-            }
-        }
+        let Some(error) = error.filter(|error| !error.is_usable_answer()) else {
+            *state = State {
+                answered: true,
+                failing: None,
+            };
+            return;
+        };
+        let now = Instant::now();
+        let first = state.failing.as_ref().map_or(now, |failing| failing.first);
+        let message = format!(
+            "no usable answer from {}: {}; {}",
+            host(),
+            error.to_string().trim_end_matches('.'),
+            error.hint()
+        );
+        state.failing = Some(Failing {
+            first,
+            last: now,
+            message,
+        });
     }
 
     /// What is known now: nothing before the first call, and nothing new while calls have failed for less than `limit`. Two

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::hash::Hash;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::FutureExt as _;
 use tokio::sync::OwnedSemaphorePermit;
@@ -19,9 +19,11 @@ use crate::ecs::{
 use crate::shutdown::Shutdown;
 use crate::telemetry::Telemetry;
 
+use super::limiters::CloudLimits;
 use super::reach::Reach;
 
-/// An account whose credentials the cloud accepted.
+/// An account object whose credentials the cloud accepted. It outlives its key: a new key of the same cloud account signs the
+/// later calls of the same session, and reads that wait for a call go on waiting for it.
 #[derive(Debug)]
 pub struct AccountSession {
     /// UID of the cloud account.
@@ -38,7 +40,9 @@ pub enum CallError {
         /// When to ask again.
         retry_at: Instant,
     },
-    /// The process ends; none was made.
+    /// The region does not answer; no call was made.
+    NotAnswering(Error),
+    /// The process ends; no call was made.
     Stopping,
     /// The call was made and failed.
     Failed(Error),
@@ -50,7 +54,7 @@ impl CallError {
     #[must_use]
     pub fn is_without_effect(&self) -> bool {
         match self {
-            Self::RateLimited { .. } | Self::Stopping => true,
+            Self::RateLimited { .. } | Self::NotAnswering(_) | Self::Stopping => true,
             Self::Failed(error) => error.class() != Class::Transient && !error.outcome_unknown(),
         }
     }
@@ -64,47 +68,59 @@ struct DescribeBatchers {
 }
 
 impl AccountSession {
-    /// A session for an account whose credentials the cloud accepted. `uid` is the UID of the cloud account. No call begins
-    /// after `shutdown` has begun.
+    /// A session for an account whose credentials the cloud accepted. No call begins after `shutdown` has begun.
     #[must_use]
     pub fn new(
         client: Client,
-        uid: AccountUid,
-        limiter: Arc<CallLimiter>,
+        limits: Arc<CloudLimits>,
         telemetry: Arc<Telemetry>,
         reach: Arc<Reach>,
         shutdown: Shutdown,
     ) -> Self {
         Self {
-            uid,
+            uid: limits.id.uid.clone(),
             calls: Arc::new(Calls {
-                limiter,
-                client,
+                limits,
                 telemetry,
-                reach,
-                suspect: AtomicBool::new(false),
                 shutdown,
+                signer: Mutex::new(Arc::new(Signer {
+                    client,
+                    reach,
+                    suspect: AtomicBool::new(false),
+                })),
             }),
             batchers: Mutex::default(),
         }
     }
 
-    /// Whether the session signs with the same access key, of the same cloud account.
+    /// Whether both make calls of the same cloud account to the same endpoints.
+    #[must_use]
+    pub fn has_cloud_of(&self, other: &Self) -> bool {
+        self.limits().id == other.limits().id
+    }
+
+    /// Whether both sign with the same access key.
     #[must_use]
     pub fn has_key_of(&self, other: &Self) -> bool {
-        self.uid == other.uid
-            && self.calls.client.access_key_id() == other.calls.client.access_key_id()
+        self.calls.signer().client.access_key_id() == other.calls.signer().client.access_key_id()
+    }
+
+    /// Signs later calls as `newer` does. Calls in flight are not touched.
+    pub fn sign_as(&self, newer: &Self) {
+        let signer = newer.calls.signer();
+        *self.calls.lock_signer() = signer;
     }
 
     /// Whether the cloud has rejected the access key, or the time of this process, in a call since STS last accepted both.
     #[must_use]
     pub fn is_suspect(&self) -> bool {
-        self.calls.suspect.load(Ordering::Relaxed)
+        self.calls.signer().suspect.load(Ordering::Relaxed)
     }
 
     /// Clears the suspicion after STS has accepted the key again.
     pub fn clear_suspicion(&self) {
-        self.calls.suspect.store(false, Ordering::Relaxed);
+        let signer = self.calls.signer();
+        signer.suspect.store(false, Ordering::Relaxed);
     }
 
     /// Reads the target; `None` if a complete answer does not list it. Concurrent reads share a call.
@@ -175,8 +191,11 @@ impl AccountSession {
         edge: &Edge,
         reservation: Reservation,
     ) -> Result<RequestId, CallError> {
-        let Calls { client, .. } = &*self.calls;
-        let call = || client.join_security_group(&edge.region, &edge.target, &edge.group);
+        let call = async |client: Client| {
+            client
+                .join_security_group(&edge.region, &edge.target, &edge.group)
+                .await
+        };
         let action = Action::JoinSecurityGroup;
         self.calls
             .call(&edge.region, action, reservation.enter(), call)
@@ -193,8 +212,11 @@ impl AccountSession {
         edge: &Edge,
         reservation: Reservation,
     ) -> Result<RequestId, CallError> {
-        let Calls { client, .. } = &*self.calls;
-        let call = || client.leave_security_group(&edge.region, &edge.target, &edge.group);
+        let call = async |client: Client| {
+            client
+                .leave_security_group(&edge.region, &edge.target, &edge.group)
+                .await
+        };
         let action = Action::LeaveSecurityGroup;
         self.calls
             .call(&edge.region, action, reservation.enter(), call)
@@ -204,7 +226,26 @@ impl AccountSession {
     /// The limits of the account's calls.
     #[must_use]
     pub fn limiter(&self) -> &Arc<CallLimiter> {
-        &self.calls.limiter
+        &self.calls.limits.limiter
+    }
+
+    /// The limits that all account objects of the cloud account share.
+    #[must_use]
+    pub fn limits(&self) -> &Arc<CloudLimits> {
+        &self.calls.limits
+    }
+
+    /// Number of regions that have read queues.
+    #[must_use]
+    pub fn regions(&self) -> usize {
+        let batchers = self.batchers.lock().unwrap_or_else(PoisonError::into_inner);
+        batchers.len()
+    }
+
+    /// Forgets the read queues of the regions for which `keep` is false. Reads that wait in one are still answered.
+    pub fn retain_regions(&self, keep: impl Fn(&Region) -> bool) {
+        let mut batchers = self.batchers.lock().unwrap_or_else(PoisonError::into_inner);
+        batchers.retain(|region, _| keep(region));
     }
 
     fn batchers(&self, region: &Region) -> DescribeBatchers {
@@ -245,18 +286,23 @@ fn batcher<Id: Clone + Eq + Hash + Send + Sync + 'static>(
 ) -> Arc<Batch<Id, TargetDescription, CallError>> {
     Arc::new(Batch::new(ask, |failure| match failure {
         CallError::Failed(error) => error.may_be_one_bad_id(),
-        CallError::RateLimited { .. } | CallError::Stopping => false,
+        CallError::RateLimited { .. } | CallError::NotAnswering(_) | CallError::Stopping => false,
     }))
 }
 
-/// The client, the limiter and the counters behind all calls of a session.
+/// The limits, the counters and the key behind all calls of a session.
 struct Calls {
-    client: Client,
-    limiter: Arc<CallLimiter>,
+    limits: Arc<CloudLimits>,
     telemetry: Arc<Telemetry>,
+    shutdown: Shutdown,
+    signer: Mutex<Arc<Signer>>,
+}
+
+/// One access key, and what its calls met.
+struct Signer {
+    client: Client,
     reach: Arc<Reach>,
     suspect: AtomicBool,
-    shutdown: Shutdown,
 }
 
 impl Calls {
@@ -266,9 +312,9 @@ impl Calls {
         priority: Priority,
         ids: &[InstanceId],
     ) -> batch::BatchResult<InstanceId, TargetDescription, CallError> {
-        let call = || self.client.describe_instances(region, ids);
+        let call = async |client: Client| client.describe_instances(region, ids).await;
         let action = Action::DescribeInstances;
-        let permit = self.limiter.enter(region, action, priority);
+        let permit = self.limits.limiter.enter(region, action, priority);
         self.call(region, action, permit, call).await
     }
 
@@ -278,44 +324,65 @@ impl Calls {
         priority: Priority,
         ids: &[NetworkInterfaceId],
     ) -> batch::BatchResult<NetworkInterfaceId, TargetDescription, CallError> {
-        let call = || self.client.describe_network_interfaces(region, ids);
+        let call = async |client: Client| client.describe_network_interfaces(region, ids).await;
         let action = Action::DescribeNetworkInterfaces;
-        let permit = self.limiter.enter(region, action, priority);
+        let permit = self.limits.limiter.enter(region, action, priority);
         self.call(region, action, permit, call).await
     }
 
-    async fn call<T, F>(
+    /// Makes one call if the region answers and the rate limit admits it.
+    async fn call<T>(
         &self,
         region: &Region,
         action: Action,
         permit: impl Future<Output = Result<OwnedSemaphorePermit, Instant>>,
-        call: impl FnOnce() -> F,
-    ) -> Result<T, CallError>
-    where
-        F: Future<Output = Result<T, Error>>,
-    {
+        call: impl AsyncFnOnce(Client) -> Result<T, Error>,
+    ) -> Result<T, CallError> {
+        let CloudLimits {
+            limiter, breakers, ..
+        } = &*self.limits;
+        let turn = breakers.enter(region, action);
+        let turn = self.shutdown.unless_begun(turn).await;
+        let turn = turn
+            .ok_or(CallError::Stopping)?
+            .map_err(CallError::NotAnswering)?;
         let permit = self.shutdown.unless_begun(permit).await;
         let permit = permit
             .ok_or(CallError::Stopping)?
             .map_err(|retry_at| CallError::RateLimited { retry_at })?;
+        let signer = self.signer();
         let started = Instant::now();
         // Boxed to keep futures small while they wait for the limiter.
-        let result = Box::pin(call()).await;
+        let result = Box::pin(call(signer.client.clone())).await;
         drop(permit);
         let error = result.as_ref().err();
         self.telemetry
             .count_call(action, region, error, started.elapsed());
-        self.limiter.note(region, action, error);
-        self.reach.note(error, || self.client.ecs_host(region));
+        limiter.note(region, action, error);
+        if turn.is_of_known_region() || error.is_none_or(Error::is_usable_answer) {
+            let host = || signer.client.ecs_host(region);
+            signer.reach.note(error, host);
+        }
+        if turn.end(error) {
+            self.limits.report_answer(region);
+        }
         if error.is_some_and(|error| error.is_credential_error() || error.is_clock_error()) {
-            self.suspect.store(true, Ordering::Relaxed);
+            signer.suspect.store(true, Ordering::Relaxed);
         }
         result.map_err(CallError::Failed)
+    }
+
+    fn signer(&self) -> Arc<Signer> {
+        Arc::clone(&self.lock_signer())
+    }
+
+    fn lock_signer(&self) -> MutexGuard<'_, Arc<Signer>> {
+        self.signer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl fmt::Debug for Calls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.client.fmt(f)
+        self.signer().client.fmt(f)
     }
 }

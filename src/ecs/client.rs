@@ -317,6 +317,7 @@ impl Client {
                     after: action.deadline(),
                 },
                 TransportError::Connect { .. }
+                | TransportError::NotTried { .. }
                 | TransportError::TooLarge { .. }
                 | TransportError::Interrupted { .. } => source,
             })

@@ -42,7 +42,8 @@ impl Endpoints {
                 .transpose()?,
             sts: sts
                 .map(|text| parse("endpoints.sts", text, allow_insecure))
-                .transpose()?,
+                .transpose()?
+                .filter(|url| url.as_str() != STS),
         })
     }
 
@@ -66,6 +67,12 @@ impl Endpoints {
             }
         };
         Url::parse(&url).expect("a region is lower-case letters, digits and single dashes")
+    }
+
+    /// Whether each region has a host of its own.
+    #[must_use]
+    pub fn differ_by_region(&self) -> bool {
+        !matches!(self.ecs, Some(EcsOverride::Fixed(_)))
     }
 
     /// The STS endpoint, the same for every region.
@@ -94,7 +101,7 @@ impl fmt::Debug for Endpoints {
 
 /// Regions whose host does not follow `ecs.<region>.aliyuncs.com`. Source: `EndpointMap` of the vendor's Go SDK
 /// (alibabacloud-go/ecs-20140526, client.go).
-const ECS_EXCEPTIONS: &[(&str, &str)] = &[
+pub(super) const ECS_EXCEPTIONS: &[(&str, &str)] = &[
     ("cn-hangzhou", "ecs-cn-hangzhou.aliyuncs.com"),
     ("cn-shanghai-finance-1", "ecs-cn-hangzhou.aliyuncs.com"),
     ("cn-shenzhen-finance-1", "ecs-cn-hangzhou.aliyuncs.com"),

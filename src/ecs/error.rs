@@ -128,7 +128,7 @@ impl Error {
                         | Action::LeaveSecurityGroup
                         | Action::DescribeInstances
                         | Action::DescribeNetworkInterfaces,
-                        TransportError::Connect { .. },
+                        TransportError::Connect { .. } | TransportError::NotTried { .. },
                     ) => {
                         "check spec.region, and that the operator's pod reaches the endpoint of that region"
                     }
@@ -152,6 +152,15 @@ impl Error {
                 Self::Transport { source, .. } => source.may_have_arrived(),
                 Self::BadAnswer { .. } | Self::BadRow { .. } => true,
             }
+    }
+
+    /// Whether the cloud itself has answered. A refusal is an answer, too; a page of something in between is none.
+    #[must_use]
+    pub fn is_usable_answer(&self) -> bool {
+        match self {
+            Self::Api(_) | Self::BadRow { .. } => true,
+            Self::Transport { .. } | Self::BadAnswer { .. } => false,
+        }
     }
 
     /// Whether one of several requested IDs may have caused the error; then the others are read without it. False for a

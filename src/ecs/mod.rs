@@ -20,6 +20,7 @@ pub mod error_table;
 pub mod id;
 pub mod limit;
 mod redact;
+pub mod region;
 mod request;
 mod response;
 pub mod sign;

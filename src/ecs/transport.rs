@@ -7,6 +7,8 @@ use bytes::{Bytes, BytesMut};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
+use super::id::Region;
+
 /// Sends one request to the cloud and returns its whole answer.
 ///
 /// An implementation applies the deadline to the whole exchange, body included, returns at most [`ANSWER_LIMIT`] bytes,
@@ -31,6 +33,14 @@ pub enum TransportError {
     Connect {
         /// Message of the operating system, the resolver or TLS.
         cause: String,
+    },
+    /// Nothing was sent: the region is none that this version knows, it has never answered, and others like it did not either.
+    #[error(
+        "{region} is not a region that this version knows, and of such regions that have never answered only one is called at a time"
+    )]
+    NotTried {
+        /// The region.
+        region: Region,
     },
     /// The deadline passed.
     #[error("no complete answer within {} s", after.as_secs_f32())]
@@ -57,7 +67,7 @@ impl TransportError {
     #[must_use]
     pub fn may_have_arrived(&self) -> bool {
         match self {
-            Self::Connect { .. } => false,
+            Self::Connect { .. } | Self::NotTried { .. } => false,
             Self::Timeout { .. } | Self::TooLarge { .. } | Self::Interrupted { .. } => true,
         }
     }

@@ -95,7 +95,14 @@ impl Pass {
         let object = self.object();
         let version = object.resource_version();
         let writer = self.writer(context);
-        let written = write_marks(object, version, Some(intent.as_ref()), &writer, context).await?;
+        let written = write_marks(
+            object,
+            version,
+            Marks::Held(intent.as_ref()),
+            &writer,
+            context,
+        )
+        .await?;
         self.marked(written);
         Ok(())
     }
@@ -273,7 +280,7 @@ impl Pass {
         let writer = self.writer(context);
         for _ in 1..TRIES {
             let object = self.object();
-            match write_marks(object, version, Some(intent), &writer, context).await {
+            match write_marks(object, version, Marks::Held(intent), &writer, context).await {
                 Ok(written) => {
                     self.marked(written);
                     return Ok(());
@@ -282,7 +289,14 @@ impl Pass {
                 Err(error) => return Err(error),
             }
         }
-        let written = write_marks(self.object(), version, Some(intent), &writer, context).await?;
+        let written = write_marks(
+            self.object(),
+            version,
+            Marks::Held(intent),
+            &writer,
+            context,
+        )
+        .await?;
         self.marked(written);
         Ok(())
     }
@@ -314,7 +328,8 @@ impl Pass {
     async fn remove_marks(&mut self, context: &Context) -> Result<(), ActError> {
         if has_marks(self.object()) {
             let writer = self.writer(context);
-            let written = write_marks(self.object(), None, None, &writer, context).await?;
+            let written =
+                write_marks(self.object(), None, Marks::Removed, &writer, context).await?;
             let written = if has_marks(&written) {
                 remove_foreign_marks(&written, &writer, context).await?
             } else {
@@ -395,7 +410,7 @@ async fn give(
         heir
     } else {
         let version = heir.resource_version();
-        match write_marks(&heir, version, Some(None), writer, context).await {
+        match write_marks(&heir, version, Marks::Held(None), writer, context).await {
             Ok(written) => written,
             Err(ActError::Kubernetes { source, .. }) if source.code() == Some(422) => {
                 return Ok(false);
@@ -415,19 +430,26 @@ fn has_marks(object: &SecurityGroupMembership) -> bool {
     has_finalizer(object) || object.annotations().contains_key(INTENT_ANNOTATION)
 }
 
-/// Applies the marks of our field manager: the finalizer with an intent or without one, or neither (`None`). `metadata.uid` keeps
-/// the apply from creating a deleted object again. With `version`, only if that version is still stored.
+/// What the operator's field manager owns of an object.
+#[derive(Clone, Copy)]
+enum Marks<'a> {
+    /// The finalizer, with an intent or without one.
+    Held(Option<&'a Intent>),
+    /// Neither.
+    Removed,
+}
+
+/// Applies the marks of our field manager. `metadata.uid` keeps the apply from creating a deleted object again. With `version`, only if that version is still stored.
 async fn write_marks(
     object: &SecurityGroupMembership,
     version: Option<String>,
-    marks: Option<Option<&Intent>>,
+    marks: Marks<'_>,
     writer: &ApiWriter,
     context: &Context,
 ) -> Result<SecurityGroupMembership, ActError> {
-    let what = if marks.is_some() {
-        "the claim could not be written"
-    } else {
-        "the finalizer could not be removed"
+    let what = match marks {
+        Marks::Held(_) => "the claim could not be written",
+        Marks::Removed => "the finalizer could not be removed",
     };
     let name = object.name_any();
     let namespace = object.namespace().unwrap_or_default();
@@ -438,7 +460,7 @@ async fn write_marks(
     if let Some(version) = version {
         metadata.insert("resourceVersion".to_owned(), json!(version));
     }
-    if let Some(intent) = marks {
+    if let Marks::Held(intent) = marks {
         metadata.insert("finalizers".to_owned(), json!([FINALIZER]));
         if let Some(intent) = intent {
             let annotations = json!({ INTENT_ANNOTATION: intent.text() });

@@ -1,4 +1,4 @@
-//! Admits passes: per cloud account and region at most 256 at a time, and one per target. In memory only.
+//! Admits passes: per cloud account, endpoint and region at most 256 at a time, and one per target. In memory only.
 //!
 //! An object that must wait is queued here and enqueued again when its slot is reserved. It waits for a slot, for its target, or
 //! for a call that the rate limit does not admit yet. Waiting objects are admitted by urgency, and within one urgency one
@@ -18,6 +18,7 @@ use kube::runtime::reflector::ObjectRef;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::account::key::CloudAccountId;
 use crate::api::SecurityGroupMembership;
 use crate::ecs::limit::{CallLimiter, Reservation};
 use crate::ecs::{AccountUid, Action, MAX_IDS_PER_CALL, Region, Target};
@@ -28,7 +29,7 @@ use super::queue::ReconcileQueue;
 pub use self::queue::Urgency;
 use self::queue::{Order, WaitingObjects};
 
-/// Passes in flight per cloud account and region: two full batches of reads (100 each) and some more.
+/// Passes in flight per cloud account, endpoint and region: two full batches of reads (100 each) and some more.
 const PASSES_IN_FLIGHT: usize = 256;
 
 /// How long an object is held back by the rate limit before its status says so (1 minute): a status costs the API server a write.
@@ -37,8 +38,25 @@ pub const REPORT_WAIT_AFTER: Duration = Duration::from_secs(60);
 /// While objects wait for slots, slots that became free one by one are given away this often.
 const PARTIAL_BATCH_PERIOD: Duration = Duration::from_secs(1);
 
-/// The cloud account (`None` while it is unknown) and region whose calls share limits.
-pub type Line = (Option<AccountUid>, Region);
+/// The calls that share limits, and the passes that may make them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Line {
+    /// The cloud account of the edge; `None` while it is unknown.
+    pub account_uid: Option<AccountUid>,
+    /// Where the calls go; `None` while the account cannot be used. An endpoint that does not answer holds up no other.
+    pub cloud: Option<Arc<CloudAccountId>>,
+    /// The region of the edge.
+    pub region: Region,
+}
+
+/// A cloud account and region. A target is of one of them, whatever the endpoints of the calls.
+type Place = (Option<AccountUid>, Region);
+
+impl Line {
+    fn place(&self) -> Place {
+        (self.account_uid.clone(), self.region.clone())
+    }
+}
 
 /// An object that asks for a pass.
 #[derive(Clone, Debug)]
@@ -66,17 +84,23 @@ pub struct Admission {
 
 #[derive(Debug, Default)]
 struct State {
-    lines: HashMap<Line, Passes>,
+    places: HashMap<Place, Lines>,
     /// In which line each object waits, or has a pass in flight.
     waits_in: HashMap<ObjectUid, Line>,
 }
 
 /// The passes of one cloud account and region.
 #[derive(Debug, Default)]
-struct Passes {
-    in_flight: usize,
+struct Lines {
     /// The targets of the passes in flight and of the reserved slots.
     busy: HashSet<Target>,
+    by_cloud: HashMap<Option<Arc<CloudAccountId>>, Passes>,
+}
+
+/// The passes of one line.
+#[derive(Debug, Default)]
+struct Passes {
+    in_flight: usize,
     objects: HashMap<ObjectUid, Waiting>,
     /// Objects that can start when there is a slot, or a call.
     ready: WaitingObjects,
@@ -155,8 +179,9 @@ impl Admission {
         state
             .waits_in
             .insert(applicant.uid.clone(), applicant.line.clone());
-        let passes = state.lines.entry(applicant.line.clone()).or_default();
-        let Some((reservation, held)) = passes.enter(&applicant) else {
+        let Lines { busy, by_cloud } = state.places.entry(applicant.line.place()).or_default();
+        let passes = by_cloud.entry(applicant.line.cloud.clone()).or_default();
+        let Some((reservation, held)) = passes.enter(&applicant, busy) else {
             drop(state);
             self.changed.notify_one();
             return None;
@@ -196,7 +221,11 @@ impl Admission {
     fn change(&self, change: impl FnOnce(&mut State) -> Vec<ObjectRef<SecurityGroupMembership>>) {
         let mut state = self.lock();
         let admitted = change(&mut state);
-        let is_anything_waiting = state.lines.values().any(Passes::is_anything_waiting);
+        let is_anything_waiting = state
+            .places
+            .values()
+            .flat_map(|lines| lines.by_cloud.values())
+            .any(Passes::is_anything_waiting);
         drop(state);
         self.enqueue(admitted);
         if is_anything_waiting {
@@ -230,9 +259,9 @@ impl Slot {
         }
         let first = self.admission.lock().is_first(&self.applicant, action);
         let reserved = if first {
-            limiter.reserve(&self.applicant.line.1, action)
+            limiter.reserve(&self.applicant.line.region, action)
         } else {
-            Err(limiter.next(&self.applicant.line.1, action))
+            Err(limiter.next(&self.applicant.line.region, action))
         };
         if reserved.is_err() {
             self.wait_for(action, limiter);
@@ -265,13 +294,7 @@ impl State {
         let Some(line) = self.waits_in.remove(uid) else {
             return Vec::new();
         };
-        let Some(passes) = self.lines.get_mut(&line) else {
-            return Vec::new();
-        };
-        passes.forget(uid);
-        let admitted = passes.admit_batch();
-        self.drop_unused(&line);
-        admitted
+        self.change(&line, |passes, busy| passes.forget(uid, busy))
     }
 
     fn leave(&mut self, slot: &mut Slot) -> Vec<ObjectRef<SecurityGroupMembership>> {
@@ -280,32 +303,65 @@ impl State {
             waits_for,
             ..
         } = slot;
-        let Some(passes) = self.lines.get_mut(&applicant.line) else {
+        let waits_for = waits_for.take();
+        let mut is_done = false;
+        let admitted = self.change(&applicant.line, |passes, busy| {
+            passes.in_flight -= 1;
+            busy.remove(&applicant.target);
+            passes.unblock(&applicant.target);
+            // Without an entry it was deleted during its pass.
+            let before = passes.take(&applicant.uid);
+            match waits_for.filter(|_| before.is_some()) {
+                Some((action, limiter)) => {
+                    passes.limiter = Some(limiter);
+                    passes.add(applicant, Some(action), before, busy);
+                }
+                None => is_done = before.is_some(),
+            }
+            Some(applicant.target.clone())
+        });
+        if is_done {
+            self.waits_in.remove(&applicant.uid);
+        }
+        admitted
+    }
+
+    /// Changes the passes of a line. `change` returns the target that is free now; objects of other lines may wait for it.
+    /// Returns the objects that this admits.
+    fn change(
+        &mut self,
+        line: &Line,
+        change: impl FnOnce(&mut Passes, &mut HashSet<Target>) -> Option<Target>,
+    ) -> Vec<ObjectRef<SecurityGroupMembership>> {
+        let place = line.place();
+        let Some(Lines { busy, by_cloud }) = self.places.get_mut(&place) else {
             return Vec::new();
         };
-        passes.in_flight -= 1;
-        passes.release(&applicant.target);
-        // Without an entry it was deleted during its pass.
-        let before = passes.take(&applicant.uid);
-        match waits_for.take().filter(|_| before.is_some()) {
-            Some((action, limiter)) => {
-                passes.limiter = Some(limiter);
-                passes.add(applicant, Some(action), before);
-            }
-            None => {
-                if before.is_some() {
-                    self.waits_in.remove(&applicant.uid);
-                }
+        let Some(passes) = by_cloud.get_mut(&line.cloud) else {
+            return Vec::new();
+        };
+        let free = change(passes, busy);
+        let mut admitted = passes.admit_batch(busy);
+        if let Some(target) = free {
+            let others = by_cloud.iter_mut().filter(|(cloud, passes)| {
+                **cloud != line.cloud && passes.blocked.contains_key(&target)
+            });
+            for (_, other) in others {
+                other.unblock(&target);
+                admitted.extend(other.admit_batch(busy));
             }
         }
-        let admitted = passes.admit_batch();
-        self.drop_unused(&applicant.line);
+        by_cloud.retain(|_, passes| passes.in_flight > 0 || !passes.objects.is_empty());
+        if by_cloud.is_empty() {
+            self.places.remove(&place);
+        }
         admitted
     }
 
     /// Whether no object waits for this call.
     fn is_first(&self, applicant: &Applicant, action: Action) -> bool {
-        let passes = self.lines.get(&applicant.line);
+        let lines = self.places.get(&applicant.line.place());
+        let passes = lines.and_then(|lines| lines.by_cloud.get(&applicant.line.cloud));
         passes.is_none_or(|passes| passes.ready.len_for(Some(action)) == 0)
     }
 
@@ -315,18 +371,13 @@ impl State {
     ) -> (Vec<ObjectRef<SecurityGroupMembership>>, Option<Instant>) {
         let mut admitted = Vec::new();
         let mut next: Option<Instant> = None;
-        for ((_, region), passes) in &mut self.lines {
-            let again = passes.admit_due(region, now, &mut admitted);
-            next = [next, again].into_iter().flatten().min();
+        for ((_, region), Lines { busy, by_cloud }) in &mut self.places {
+            for passes in by_cloud.values_mut() {
+                let again = passes.admit_due(region, now, busy, &mut admitted);
+                next = [next, again].into_iter().flatten().min();
+            }
         }
         (admitted, next)
-    }
-
-    fn drop_unused(&mut self, line: &Line) {
-        let is_unused = |passes: &Passes| passes.in_flight == 0 && passes.objects.is_empty();
-        if self.lines.get(line).is_some_and(is_unused) {
-            self.lines.remove(line);
-        }
     }
 }
 
@@ -341,19 +392,22 @@ impl Passes {
     }
 
     /// Starts a pass, or has the object wait. Returns the call that was reserved for it, and since when it was held back.
-    fn enter(&mut self, applicant: &Applicant) -> Option<(Option<Reservation>, Option<Held>)> {
+    fn enter(
+        &mut self,
+        applicant: &Applicant,
+        busy: &mut HashSet<Target>,
+    ) -> Option<(Option<Reservation>, Option<Held>)> {
         if let Some(entered) = self.start(&applicant.uid) {
             return Some(entered);
         }
         let before = self.take(&applicant.uid);
-        self.add(applicant, None, before);
+        self.add(applicant, None, before, busy);
         // New objects queue even when a slot is free, because waiting ones are admitted in batches of 100.
-        if self.free() == 0 || self.ready.len_for(None) > 1 || self.busy.contains(&applicant.target)
-        {
+        if self.free() == 0 || self.ready.len_for(None) > 1 || busy.contains(&applicant.target) {
             self.plan_partial_batch();
             return None;
         }
-        self.admit(None, None);
+        self.admit(None, None, busy);
         self.start(&applicant.uid)
     }
 
@@ -377,7 +431,13 @@ impl Passes {
     }
 
     /// Adds an object that waits for a slot, or for a call of an action. It keeps the number of its last wait.
-    fn add(&mut self, applicant: &Applicant, needs: Option<Action>, before: Option<Waiting>) {
+    fn add(
+        &mut self,
+        applicant: &Applicant,
+        needs: Option<Action>,
+        before: Option<Waiting>,
+        busy: &HashSet<Target>,
+    ) {
         self.last_number += 1;
         let number = before
             .as_ref()
@@ -409,12 +469,12 @@ impl Passes {
             held,
             stage: Stage::Waiting,
         };
-        self.line_up(&waiting);
+        self.line_up(&waiting, busy);
         self.objects.insert(applicant.uid.clone(), waiting);
     }
 
-    fn line_up(&mut self, waiting: &Waiting) {
-        if self.busy.contains(&waiting.target) {
+    fn line_up(&mut self, waiting: &Waiting, busy: &HashSet<Target>) {
+        if busy.contains(&waiting.target) {
             let blocked = self.blocked.entry(waiting.target.clone()).or_default();
             blocked.insert(waiting.order.clone());
         } else {
@@ -438,29 +498,25 @@ impl Passes {
         Some(waiting)
     }
 
-    fn forget(&mut self, uid: &ObjectUid) {
-        let Some(waiting) = self.take(uid) else {
-            return;
-        };
-        match waiting.stage {
+    /// Takes a deleted object out. Returns its target, if that is free now.
+    fn forget(&mut self, uid: &ObjectUid, busy: &mut HashSet<Target>) -> Option<Target> {
+        let Waiting { target, stage, .. } = self.take(uid)?;
+        match stage {
             Stage::Waiting => {
                 // Others may have been blocked behind it while it was the first of its target.
-                if !self.busy.contains(&waiting.target) {
-                    self.unblock(&waiting.target);
+                if !busy.contains(&target) {
+                    self.unblock(&target);
                 }
+                None
             }
             Stage::Reserved(_) => {
                 self.reserved -= 1;
-                self.release(&waiting.target);
+                busy.remove(&target);
+                self.unblock(&target);
+                Some(target)
             }
-            Stage::Running => {}
+            Stage::Running => None,
         }
-    }
-
-    /// A target is free again.
-    fn release(&mut self, target: &Target) {
-        self.busy.remove(target);
-        self.unblock(target);
     }
 
     /// Lines up the first object that waits for a free target. The others follow it one by one.
@@ -476,13 +532,18 @@ impl Passes {
     }
 
     /// Admits a whole batch of 100 reads, or all that are left; nothing until there are slots for all of them.
-    fn admit_batch(&mut self) -> Vec<ObjectRef<SecurityGroupMembership>> {
+    fn admit_batch(
+        &mut self,
+        busy: &mut HashSet<Target>,
+    ) -> Vec<ObjectRef<SecurityGroupMembership>> {
         let batch = self.ready.len_for(None).min(MAX_IDS_PER_CALL);
         if self.free() < batch {
             self.plan_partial_batch();
             return Vec::new();
         }
-        (0..batch).map_while(|_| self.admit(None, None)).collect()
+        (0..batch)
+            .map_while(|_| self.admit(None, None, busy))
+            .collect()
     }
 
     /// Reserves a slot, and the call if there is one, for the next object that needs this call (`None`: a slot only).
@@ -490,19 +551,20 @@ impl Passes {
         &mut self,
         needs: Option<Action>,
         mut reservation: Option<Reservation>,
+        busy: &mut HashSet<Target>,
     ) -> Option<ObjectRef<SecurityGroupMembership>> {
         while self.free() > 0 {
             let order = self.ready.pop(needs)?;
             let Some(waiting) = self.objects.get_mut(&order.uid) else {
                 continue;
             };
-            if self.busy.contains(&waiting.target) {
+            if busy.contains(&waiting.target) {
                 let blocked = self.blocked.entry(waiting.target.clone()).or_default();
                 blocked.insert(order);
                 continue;
             }
             waiting.stage = Stage::Reserved(reservation.take());
-            self.busy.insert(waiting.target.clone());
+            busy.insert(waiting.target.clone());
             self.reserved += 1;
             return Some(waiting.object.clone());
         }
@@ -514,18 +576,19 @@ impl Passes {
         &mut self,
         region: &Region,
         now: Instant,
+        busy: &mut HashSet<Target>,
         admitted: &mut Vec<ObjectRef<SecurityGroupMembership>>,
     ) -> Option<Instant> {
-        let mut next = vec![self.report_long_waits(now)];
+        let mut next = vec![self.report_long_waits(now, busy)];
         for action in self.ready.actions() {
             next.push(if action.is_membership_change() {
-                self.admit_calls(region, action, admitted)
+                self.admit_calls(region, action, busy, admitted)
             } else {
-                self.admit_reads(region, action, now, admitted)
+                self.admit_reads(region, action, now, busy, admitted)
             });
         }
         if self.next_partial_batch.is_some_and(|at| at <= now) {
-            admitted.extend(std::iter::from_fn(|| self.admit(None, None)));
+            admitted.extend(std::iter::from_fn(|| self.admit(None, None, busy)));
             let waits = self.ready.len_for(None) > 0;
             self.next_partial_batch = waits.then_some(now + PARTIAL_BATCH_PERIOD);
         }
@@ -538,12 +601,15 @@ impl Passes {
         &mut self,
         region: &Region,
         action: Action,
+        busy: &mut HashSet<Target>,
         admitted: &mut Vec<ObjectRef<SecurityGroupMembership>>,
     ) -> Option<Instant> {
         let limiter = Arc::clone(self.limiter.as_ref()?);
         while self.free() > 0 && self.ready.len_for(Some(action)) > 0 {
             match limiter.reserve(region, action) {
-                Ok(reservation) => admitted.extend(self.admit(Some(action), Some(reservation))),
+                Ok(reservation) => {
+                    admitted.extend(self.admit(Some(action), Some(reservation), busy));
+                }
                 Err(retry_at) => return Some(retry_at),
             }
         }
@@ -556,6 +622,7 @@ impl Passes {
         region: &Region,
         action: Action,
         now: Instant,
+        busy: &mut HashSet<Target>,
         admitted: &mut Vec<ObjectRef<SecurityGroupMembership>>,
     ) -> Option<Instant> {
         let due = self.limiter.as_ref()?.next(region, action);
@@ -563,7 +630,7 @@ impl Passes {
         if due > now {
             return Some(due);
         }
-        let batch = (0..MAX_IDS_PER_CALL).map_while(|_| self.admit(Some(action), None));
+        let batch = (0..MAX_IDS_PER_CALL).map_while(|_| self.admit(Some(action), None, busy));
         admitted.extend(batch.collect::<Vec<_>>());
         self.next_reads = Some(now + PARTIAL_BATCH_PERIOD);
         (self.ready.len_for(Some(action)) > 0)
@@ -573,7 +640,7 @@ impl Passes {
 
     /// Has each object that was held back for a minute wait for a slot only: its pass says so, and it keeps its number. Returns
     /// when the next one is due.
-    fn report_long_waits(&mut self, now: Instant) -> Option<Instant> {
+    fn report_long_waits(&mut self, now: Instant, busy: &HashSet<Target>) -> Option<Instant> {
         while let Some((since, uid)) = self.unreported.first().cloned() {
             if since + REPORT_WAIT_AFTER > now {
                 return Some(since + REPORT_WAIT_AFTER);
@@ -587,7 +654,7 @@ impl Passes {
                 reported: true,
             });
             waiting.order.needs = None;
-            self.line_up(&waiting);
+            self.line_up(&waiting, busy);
             self.objects.insert(uid, waiting);
             self.next_partial_batch.get_or_insert(now);
         }
@@ -600,7 +667,7 @@ mod tests {
     use futures::{FutureExt as _, Stream, StreamExt as _};
 
     use super::*;
-    use crate::ecs::{ApiError, Error};
+    use crate::ecs::{ApiError, Endpoints, Error};
     use crate::kubernetes::WatchScope;
     use crate::membership::object::Object;
 
@@ -650,12 +717,25 @@ mod tests {
 
         fn is_empty(&self) -> bool {
             let state = self.admission.lock();
-            state.lines.is_empty() && state.waits_in.is_empty()
+            state.places.is_empty() && state.waits_in.is_empty()
         }
     }
 
     fn region() -> Region {
         "cn-hangzhou".parse().unwrap()
+    }
+
+    fn line(account_uid: &str, ecs: Option<&str>) -> Line {
+        let uid = AccountUid::from(account_uid);
+        let cloud = CloudAccountId {
+            uid: uid.clone(),
+            endpoints: Endpoints::parse(ecs, None, false).unwrap(),
+        };
+        Line {
+            account_uid: Some(uid),
+            cloud: Some(Arc::new(cloud)),
+            region: region(),
+        }
     }
 
     /// `namespace/name`, with a target of that name.
@@ -664,7 +744,7 @@ mod tests {
         Applicant {
             uid: object.into(),
             object: ObjectRef::new(name).within(namespace),
-            line: (Some("123".into()), region()),
+            line: line("123", None),
             target: Target::Instance(format!("i-{name}").parse().unwrap()),
             urgency: Urgency::User,
         }
@@ -687,7 +767,7 @@ mod tests {
             assert!(fixture.enter(&applicant(object)).is_none(), "{object}");
         }
         let elsewhere = Applicant {
-            line: (Some("456".into()), region()),
+            line: line("456", None),
             ..applicant("a/z1")
         };
         assert!(fixture.enter(&elsewhere).is_some());
@@ -739,6 +819,33 @@ mod tests {
         drop(second);
         assert_eq!(fixture.enqueued(), ["x3"]);
         drop(fixture.enter(&at_target("b/x3", "i-1")).unwrap());
+        assert!(fixture.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn endpoints_have_slots_of_their_own_and_targets_together() {
+        let mut fixture = Fixture::new();
+        let held: Vec<Slot> = (0..PASSES_IN_FLIGHT)
+            .map(|number| fixture.enter(&applicant(&format!("a/n{number}"))).unwrap())
+            .collect();
+        let over = |applicant: Applicant| Applicant {
+            line: line("123", Some("https://ecs.example.com")),
+            ..applicant
+        };
+        assert!(fixture.enter(&applicant("a/x1")).is_none(), "all are used");
+        let first = fixture.enter(&over(at_target("b/y1", "i-1"))).unwrap();
+        assert!(fixture.enter(&over(at_target("b/y2", "i-n0"))).is_none());
+        assert!(fixture.enter(&over(at_target("b/y3", "i-1"))).is_none());
+        drop(first);
+        assert_eq!(fixture.enqueued(), ["y3"]);
+        fixture.admission.forget(&"b/y3".into());
+        drop(held);
+        let mut enqueued = fixture.enqueued();
+        enqueued.sort();
+        assert_eq!(enqueued, ["x1", "y2"]);
+        for object in [applicant("a/x1"), over(at_target("b/y2", "i-n0"))] {
+            drop(fixture.enter(&object).unwrap());
+        }
         assert!(fixture.is_empty());
     }
 

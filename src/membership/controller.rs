@@ -18,10 +18,10 @@ use crate::ecs::Edge;
 use crate::kubernetes::{self, LogDeduper, ObjectUid, WatchLog, WatchScope};
 
 use super::act::ActError;
-use super::admission::{Applicant, Urgency};
+use super::admission::{Applicant, Line, Urgency};
 use super::context::Context;
 use super::history::{History, WATCH_LAG};
-use super::object::{Object, version_of};
+use super::object::{Object, account_key, version_of};
 use super::observe::Pass;
 use super::pass;
 use super::status;
@@ -153,10 +153,13 @@ async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Action,
     let applicant = Applicant {
         uid: uid.clone(),
         object: ObjectRef::new(&readable.name_any()).within(&namespace),
-        line: (
-            Pass::account_uid(readable, &namespace, &context),
-            edge.region.clone(),
-        ),
+        line: Line {
+            account_uid: Pass::account_uid(readable, &namespace, &context),
+            cloud: context
+                .directory
+                .cloud(&account_key(&readable.spec, &namespace)),
+            region: edge.region.clone(),
+        },
         target: edge.target.clone(),
         urgency: urgency(readable, &uid, &context),
     };

@@ -34,6 +34,7 @@ pub struct Desired {
 
 /// What a pass knows from memory, from the object, and from its own reads and calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 pub struct Observed {
     /// Whether this object can use the account.
     pub account: AccessView,
@@ -487,8 +488,8 @@ fn decide_deletion(desired: &Desired, observed: &Observed) -> Step {
     if desired.deletion == DeletionPolicy::Retain {
         return Step::Release(Release::Retained);
     }
-    let observes = desired.management == ManagementPolicy::Observe;
-    let removes_any = desired.deletion == DeletionPolicy::Remove && !observes;
+    let may_leave = desired.management == ManagementPolicy::Manage;
+    let removes_any = desired.deletion == DeletionPolicy::Remove && may_leave;
     match observed.attempt {
         Attempt::HandedOver => return Step::Release(Release::Shared),
         Attempt::Left if !observed.join_is_open => return Step::Release(Release::Left),
@@ -518,7 +519,7 @@ fn decide_deletion(desired: &Desired, observed: &Observed) -> Step {
         }
         Holder::Heir | Holder::OutOfReach => return Step::Release(Release::Shared),
     }
-    if observes {
+    if !may_leave {
         return Step::Release(Release::Retained);
     }
     if let Some(outcome) = account_outcome(observed.account) {

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use crate::account::directory::Change;
+use crate::account::change::Change;
+use crate::account::directory::Directory;
 
 use super::context::Context;
 use super::queue::ReconcileQueue;
@@ -30,13 +31,21 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// Enqueues the objects that each change concerns, until all senders are dropped.
 pub async fn follow_accounts(
     table: Arc<ObjectTable>,
+    directory: Arc<Directory>,
     queue: ReconcileQueue,
     mut changes: UnboundedReceiver<Change>,
 ) {
     while let Some(change) = changes.recv().await {
         let concerned = match change {
             Change::Account(key) => table.of_account(&key),
-            Change::Key(key) => table.unsettled_of_account(&key),
+            Change::Key(key) => table.unsettled_of_account(&key, None),
+            Change::Answers { cloud, region } => {
+                let sessions = directory.sessions().into_iter();
+                let accounts = sessions.filter(|(_, session)| session.limits().id == cloud);
+                accounts
+                    .flat_map(|(key, _)| table.unsettled_of_account(&key, Some(&region)))
+                    .collect()
+            }
             Change::NamespaceLabels(namespace) => table.in_namespace(&namespace),
         };
         for object in concerned {

@@ -26,7 +26,6 @@ use kube::ResourceExt as _;
 use tokio::time::Instant;
 
 /// What one pass over one object knows so far.
-#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 pub struct Pass {
     object: Current,
     /// Generation of the spec that the pass reads. The answer to one of its own writes may show a later generation.
@@ -278,6 +277,10 @@ impl Pass {
             CallError::RateLimited { .. } => {
                 self.held_back = true;
                 Class::Throttled
+            }
+            CallError::NotAnswering(failure) => {
+                self.failure = Some(failure);
+                Class::Transient
             }
             // Only until the next step, which does not begin.
             CallError::Stopping => Class::Transient,

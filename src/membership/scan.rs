@@ -1,26 +1,30 @@
 //! Reads every tracked target once per scan period, 100 targets per call, and enqueues only the objects whose observation
 //! changed. Reads only: the enqueued pass reads again and decides. A failed or missing answer enqueues nothing.
+//!
+//! A cloud account is scanned once, however many account objects name it. A target that objects of several accounts name is read
+//! with the key of one of them. What that key did not find is read again with the key of the next: it may lack rights.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::future::{AbortHandle, abortable};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use crate::account::key::{AccountKey, AccountRegion};
-use crate::account::session::CallError;
-use crate::ecs::{Class, Error, MAX_IDS_PER_CALL, Region, Target};
+use crate::account::key::{AccountKey, AccountRegion, CloudAccountId};
+use crate::account::limiters::CloudLimits;
+use crate::account::session::{AccountSession, CallError};
+use crate::ecs::{Class, Error, MAX_IDS_PER_CALL, Region, Target, TargetDescription};
 use crate::kubernetes::LogDeduper;
 
 use super::context::Context;
-use super::table::ObjectTable;
 
 /// How often accounts and regions that appeared or disappeared are looked up.
 const FOLLOW_PERIOD: Duration = Duration::from_secs(1);
 
-/// Scans until dropped, with one task per account and region: a region that does not answer delays only its own targets.
+/// Scans until dropped, with one task per cloud account and region that has answered: a region that does not answer delays only
+/// its own targets. Also forgets the regions that no object names any more.
 pub async fn run(context: Arc<Context>, period: Duration) {
     let mut tasks = Tasks::default();
     loop {
@@ -29,84 +33,225 @@ pub async fn run(context: Arc<Context>, period: Duration) {
     }
 }
 
+/// A cloud account at its endpoints, and a region.
+type Place = (Arc<CloudAccountId>, Region);
+
 /// The running scans; aborted on drop.
 #[derive(Default)]
-struct Tasks(HashMap<AccountRegion, AbortHandle>);
+struct Tasks(HashMap<Place, Task>);
+
+struct Task {
+    handle: AbortHandle,
+    accounts: Arc<Mutex<BTreeSet<AccountKey>>>,
+}
 
 impl Tasks {
-    /// Aborts the scans of accounts and regions without objects, and starts the missing ones.
+    /// Aborts the scans of regions without objects, starts the missing ones, and tells each which accounts it is for.
     fn follow(&mut self, context: &Arc<Context>, period: Duration) {
-        self.0.retain(|account_region, task| {
-            let keep = context.table.has_account_region(account_region);
-            if !keep {
-                task.abort();
+        let sessions = context.directory.sessions();
+        let named = named_places(context, &sessions);
+        forget_regions(&sessions, &named);
+        self.0.retain(|place, _| named.contains_key(place));
+        for (place, accounts) in named {
+            if let Some(task) = self.0.get(&place) {
+                *task.accounts.lock().unwrap_or_else(PoisonError::into_inner) = accounts;
+                continue;
             }
-            keep
-        });
-        let new = context
-            .table
-            .new_account_regions(|known| self.0.contains_key(known));
-        for account_region in new {
-            let scan = scan_account_region(Arc::clone(context), account_region.clone(), period);
-            let (scan, handle) = abortable(scan);
-            tokio::spawn(scan);
-            self.0.insert(account_region, handle);
+            let (cloud, region) = &place;
+            let has_answered =
+                |limits: &CloudLimits| limits.id == *cloud && limits.breakers.has_answered(region);
+            // Until then no pass has observed a target there.
+            let is_scanned = accounts
+                .iter()
+                .filter_map(|account| sessions.get(account))
+                .any(|session| has_answered(session.limits()));
+            if is_scanned {
+                self.0
+                    .insert(place.clone(), Task::start(context, place, accounts, period));
+            }
         }
     }
 }
 
-impl Drop for Tasks {
+impl Task {
+    fn start(
+        context: &Arc<Context>,
+        (cloud, region): Place,
+        accounts: BTreeSet<AccountKey>,
+        period: Duration,
+    ) -> Self {
+        let accounts = Arc::new(Mutex::new(accounts));
+        let scan = Scan {
+            context: Arc::clone(context),
+            cloud,
+            region,
+            accounts: Arc::clone(&accounts),
+            period,
+        };
+        let (running, handle) = abortable(async move { scan.run().await });
+        tokio::spawn(running);
+        Self { handle, accounts }
+    }
+}
+
+impl Drop for Task {
     fn drop(&mut self) {
-        for task in self.0.values() {
-            task.abort();
-        }
+        self.handle.abort();
     }
 }
 
-/// Scans the targets of one account and region for ever, spread evenly over the period.
-async fn scan_account_region(
+type Sessions = HashMap<AccountKey, Arc<AccountSession>>;
+
+/// The places that objects name, and the accounts that they name there.
+fn named_places(context: &Context, sessions: &Sessions) -> HashMap<Place, BTreeSet<AccountKey>> {
+    let mut named: HashMap<Place, BTreeSet<AccountKey>> = HashMap::new();
+    for AccountRegion { account, region } in context.table.account_regions() {
+        if let Some(session) = sessions.get(&account) {
+            let place = (Arc::clone(&session.limits().id), region);
+            named.entry(place).or_default().insert(account);
+        }
+    }
+    named
+}
+
+/// Has the sessions and the limits of the cloud accounts forget the regions that no object names.
+fn forget_regions(sessions: &Sessions, named: &HashMap<Place, BTreeSet<AccountKey>>) {
+    for (account, session) in sessions {
+        let limits = session.limits();
+        let accounts = |region: &Region| named.get(&(Arc::clone(&limits.id), region.clone()));
+        session.retain_regions(|region| {
+            accounts(region).is_some_and(|accounts| accounts.contains(account))
+        });
+        limits.retain_regions(|region| accounts(region).is_some());
+    }
+}
+
+/// The scan of one cloud account in one region.
+struct Scan {
     context: Arc<Context>,
-    account_region: AccountRegion,
+    cloud: Arc<CloudAccountId>,
+    region: Region,
+    accounts: Arc<Mutex<BTreeSet<AccountKey>>>,
     period: Duration,
-) {
-    // After a restart all objects become ready at once: a random start keeps the scans of all accounts apart.
-    tokio::time::sleep(context.clock.within(period / 5..period)).await;
-    let mut after: Option<Target> = None;
-    loop {
-        let started = Instant::now();
-        let (batch, total) = next_batch(&context.table, &account_region, after.as_ref());
-        after = batch.last().cloned();
-        let pause =
-            period / u32::try_from(total.div_ceil(MAX_IDS_PER_CALL).max(1)).unwrap_or(u32::MAX);
-        // Skip targets that no pass has described (no grant, paused, malformed ID): one bad ID fails the whole batch.
-        let batch = context.table.seen(&account_region, &batch);
-        if !batch.is_empty() {
-            scan_batch(&context, &account_region, &batch).await;
+}
+
+impl Scan {
+    /// Reads the targets once per period, for ever.
+    async fn run(&self) {
+        // After a restart all objects become ready at once: a random start keeps the scans of all cloud accounts apart.
+        let start = self.context.clock.within(self.period / 5..self.period);
+        tokio::time::sleep(start).await;
+        loop {
+            let started = Instant::now();
+            self.read_all().await;
+            tokio::time::sleep_until(started + self.period).await;
         }
-        tokio::time::sleep_until(started + pause).await;
+    }
+
+    /// Reads each target once, spread evenly over the period.
+    async fn read_all(&self) {
+        let accounts = self.account_regions();
+        let blocks = accounts.iter().map(|account_region| {
+            let (_, total) = self.context.table.targets_after(account_region, None, 0);
+            total.div_ceil(MAX_IDS_PER_CALL)
+        });
+        let blocks = u32::try_from(blocks.sum::<usize>()).unwrap_or(u32::MAX);
+        let pause = self.period / blocks.max(1);
+        // What one account's key has found is not read with the next one's.
+        let mut found_before = HashSet::new();
+        for account_region in &accounts {
+            let mut after = None;
+            loop {
+                let started = Instant::now();
+                let batch = self
+                    .next_batch(account_region, &mut after, &found_before)
+                    .await;
+                if batch.is_empty() {
+                    break;
+                }
+                if let Some(read) =
+                    scan_batch(&self.context, &self.cloud, account_region, &batch).await
+                    && accounts.len() > 1
+                {
+                    let others = accounts.iter().filter(|other| *other != account_region);
+                    self.read_for_others(others, &read);
+                    found_before.extend(read.found.into_keys());
+                }
+                tokio::time::sleep_until(started + pause).await;
+            }
+        }
+    }
+
+    fn account_regions(&self) -> Vec<AccountRegion> {
+        let accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+        let pairs = accounts.iter().map(|account| AccountRegion {
+            account: account.clone(),
+            region: self.region.clone(),
+        });
+        pairs.collect()
+    }
+
+    /// Up to 100 targets of the account that sort after `after`, without those that no pass has described (no grant, paused,
+    /// malformed ID: one bad ID fails the whole batch) and those that were found before. Empty only after the last.
+    async fn next_batch(
+        &self,
+        account_region: &AccountRegion,
+        after: &mut Option<Target>,
+        found_before: &HashSet<Target>,
+    ) -> Vec<Target> {
+        let table = &self.context.table;
+        let mut batch = Vec::new();
+        while batch.len() < MAX_IDS_PER_CALL {
+            let most = MAX_IDS_PER_CALL - batch.len();
+            let (targets, _) = table.targets_after(account_region, after.as_ref(), most);
+            let Some(last) = targets.last() else {
+                break;
+            };
+            *after = Some(last.clone());
+            let seen = table.seen(account_region, &targets).into_iter();
+            batch.extend(seen.filter(|target| !found_before.contains(target)));
+            // Thousands may be skipped at a time.
+            tokio::task::yield_now().await;
+        }
+        batch
+    }
+
+    /// Records the read for the objects of other accounts that name targets which were found, and enqueues the changed ones.
+    fn read_for_others<'a>(
+        &self,
+        others: impl Iterator<Item = &'a AccountRegion>,
+        ScanRead { found, began }: &ScanRead,
+    ) {
+        let table = &self.context.table;
+        let targets: Vec<Target> = found.keys().cloned().collect();
+        for other in others {
+            table.read_by_scan(other, &self.cloud.uid, found, *began);
+            for object in table.changed(other, &targets, found) {
+                self.context.queue.enqueue(&object);
+            }
+        }
     }
 }
 
-/// The batch after `after`, or the first one after the last, and the total number of targets. Wraps without an empty batch
-/// in between, which would take a pause of its own: 100 targets would then be scanned only every other period.
-fn next_batch(
-    table: &ObjectTable,
+/// What one call of a scan found, and when it began.
+struct ScanRead {
+    found: HashMap<Target, TargetDescription>,
+    began: Instant,
+}
+
+/// Reads one batch until the cloud answers or the call fails, then enqueues the changed objects of the account whose key read
+/// it. Returns what was found.
+async fn scan_batch(
+    context: &Context,
+    cloud: &CloudAccountId,
     account_region: &AccountRegion,
-    after: Option<&Target>,
-) -> (Vec<Target>, usize) {
-    let (batch, total) = table.targets_after(account_region, after, MAX_IDS_PER_CALL);
-    if batch.is_empty() && after.is_some() {
-        return table.targets_after(account_region, None, MAX_IDS_PER_CALL);
-    }
-    (batch, total)
-}
-
-/// Reads one batch until the cloud answers or the call fails, then enqueues the changed objects.
-async fn scan_batch(context: &Context, account_region: &AccountRegion, batch: &[Target]) {
+    batch: &[Target],
+) -> Option<ScanRead> {
     let AccountRegion { account, region } = account_region;
-    let Some(session) = context.directory.usable(account) else {
-        return;
-    };
+    let session = context.directory.usable(account)?;
+    if *session.limits().id != *cloud {
+        return None;
+    }
     let (found, began) = loop {
         let began = Instant::now();
         match session.scan(region, batch).await {
@@ -115,18 +260,18 @@ async fn scan_batch(context: &Context, account_region: &AccountRegion, batch: &[
             Err(CallError::RateLimited { retry_at: until }) => {
                 tokio::time::sleep_until(until).await;
             }
-            Err(CallError::Stopping) => return,
+            Err(CallError::Stopping) => return None,
             // One malformed ID may have failed the batch. The passes read each target alone and find it; later scans skip
             // it.
             Err(CallError::Failed(error)) if error.may_be_one_bad_id() => {
                 for object in context.table.mark_stale(account_region, batch) {
                     context.queue.enqueue(&object);
                 }
-                return;
+                return None;
             }
-            Err(CallError::Failed(error)) => {
+            Err(CallError::Failed(error) | CallError::NotAnswering(error)) => {
                 log_failure(account, region, &error, &context.logged);
-                return;
+                return None;
             }
         }
     };
@@ -136,6 +281,7 @@ async fn scan_batch(context: &Context, account_region: &AccountRegion, batch: &[
     for object in context.table.changed(account_region, batch, &found) {
         context.queue.enqueue(&object);
     }
+    Some(ScanRead { found, began })
 }
 
 /// Logs why a scan failed: at WARN once per cause, otherwise at DEBUG. A throttle only makes the scan slower.
@@ -162,12 +308,15 @@ mod tests {
     use super::*;
     use crate::account::directory::{AccountState, Directory, Grants};
     use crate::account::session::AccountSession;
+    use crate::api::SecurityGroupMembership;
     use crate::api::membership::AccountKind;
     use crate::clock::Clock;
     use crate::ecs::{Client, Credential, Endpoints, TestTransport};
     use crate::kubernetes::WatchScope;
     use crate::kubernetes::events::EventRecorder;
     use crate::kubernetes::writer::ApiWriter;
+    use crate::membership::history::{History, Standing};
+    use crate::membership::observation::{CLOUD_READ_LAG, Observation};
     use crate::membership::queue::ReconcileQueue;
     use crate::shutdown::Shutdown;
     use crate::telemetry::TestLog;
@@ -184,8 +333,7 @@ mod tests {
         let client = Client::new(Arc::clone(cloud) as _, credential, endpoints);
         let session = AccountSession::new(
             client,
-            "123".into(),
-            Arc::default(),
+            CloudLimits::of_test("123"),
             Arc::default(),
             Arc::default(),
             Shutdown::default(),
@@ -215,16 +363,124 @@ mod tests {
         )
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn failed_scan_is_logged_once_per_cause() {
-        let (log, _guard) = TestLog::start();
-        let account = AccountKey {
+    fn own_account() -> AccountKey {
+        AccountKey {
             kind: AccountKind::CloudAccount,
             namespace: "team".to_owned(),
             name: "own".to_owned(),
+        }
+    }
+
+    fn object(number: usize, region: &Region) -> SecurityGroupMembership {
+        let object = json!({
+            "metadata": {"name": format!("m{number}"), "namespace": "team", "uid": format!("u{number}"), "resourceVersion": "1"},
+            "spec": {
+                "region": region, "instanceID": format!("i-{number}"), "securityGroupID": "sg-a",
+                "accountRef": {"kind": "CloudAccount", "name": "own"},
+            },
+        });
+        serde_json::from_value(object).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn region_is_forgotten_with_its_last_object() {
+        let cloud = Arc::<TestTransport>::default();
+        cloud.answers(
+            200,
+            &json!({"RequestId": "R", "Instances": {"Instance": []}, "TotalCount": 0}),
+        );
+        let context = Arc::new(context(&own_account(), &cloud));
+        let session = context.directory.usable(&own_account()).unwrap();
+        let regions: Vec<Region> = (0..400)
+            .map(|number| format!("xx-{number}").parse().unwrap())
+            .collect();
+        let remembered = |tasks: &Tasks| {
+            let limits = session.limits();
+            let limited = limits.limiter.regions();
+            (
+                tasks.0.len(),
+                session.regions(),
+                limits.breakers.len(),
+                limited,
+            )
         };
+        let mut tasks = Tasks::default();
+        for (number, region) in regions.iter().enumerate() {
+            let _ = context.table.insert(&object(number, region));
+        }
+        tasks.follow(&context, Duration::from_secs(60));
+        assert_eq!(remembered(&tasks), (0, 0, 0, 0), "nothing was called");
+        for (number, region) in regions.iter().enumerate() {
+            let target = Target::Instance(format!("i-{number}").parse().unwrap());
+            let _ = session.describe(region, &target).await;
+        }
+        tasks.follow(&context, Duration::from_secs(60));
+        assert_eq!(remembered(&tasks), (400, 400, 400, 400));
+        for number in 1..400 {
+            let _ = context.table.remove(&format!("u{number}").as_str().into());
+        }
+        tasks.follow(&context, Duration::from_secs(60));
+        // Its calls count for a minute.
+        assert_eq!(remembered(&tasks), (1, 1, 1, 400));
+        tokio::time::advance(Duration::from_secs(60)).await;
+        tasks.follow(&context, Duration::from_secs(60));
+        assert_eq!(remembered(&tasks), (1, 1, 1, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn read_with_the_key_of_one_account_counts_for_the_claims_of_others() {
+        let cloud = Arc::<TestTransport>::default();
+        let row = json!({
+            "InstanceId": "i-0", "Status": "Running", "SecurityGroupIds": {"SecurityGroupId": ["sg-base"]},
+        });
+        cloud.answers(
+            200,
+            &json!({"RequestId": "R", "Instances": {"Instance": [row]}, "TotalCount": 1}),
+        );
+        let context = Arc::new(context(&own_account(), &cloud));
+        let region: Region = "cn-hangzhou".parse().unwrap();
+        let mut recorded = object(0, &region);
+        recorded.metadata.uid = Some("other".to_owned());
+        recorded.spec.account_ref.name = "second".to_owned();
+        recorded.spec.security_group_id = "sg-b".to_owned();
+        let record = json!({"origin": "Joined", "objectUID": "other", "accountUID": "123"});
+        recorded.status = Some(serde_json::from_value(record).unwrap());
+        let _ = context.table.insert(&object(0, &region));
+        let _ = context.table.insert(&recorded);
+        context.table.history(&"u0".into(), |history| {
+            history.record_observation(Some(Observation::Absent));
+        });
+        let standing = || {
+            let standing = |history: &mut History| history.standing();
+            context.table.history(&"other".into(), standing)
+        };
+        let second = AccountKey {
+            name: "second".to_owned(),
+            ..own_account()
+        };
+        let scan = Scan {
+            context: Arc::clone(&context),
+            cloud: Arc::clone(&CloudLimits::of_test("123").id),
+            region,
+            accounts: Arc::new(Mutex::new(BTreeSet::from([own_account(), second]))),
+            period: Duration::from_secs(60),
+        };
+        let started = Instant::now();
+        scan.read_all().await;
+        let early = "a read in the first 10 s of the process does not count";
+        assert_eq!(standing(), Some(Standing::Unknown), "{early}");
+        tokio::time::sleep_until(started + CLOUD_READ_LAG).await;
+        scan.read_all().await;
+        assert_eq!(standing(), Some(Standing::Void));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failed_scan_is_logged_once_per_cause() {
+        let (log, _guard) = TestLog::start();
+        let account = own_account();
         let cloud = Arc::default();
         let context = context(&account, &cloud);
+        let cloud_account = CloudLimits::of_test("123").id.clone();
         let account_region = AccountRegion {
             account,
             region: "cn-hangzhou".parse().unwrap(),
@@ -240,7 +496,8 @@ mod tests {
         for (_, status, code, request_id) in failures {
             let body = json!({"Code": code, "Message": "No.", "RequestId": request_id});
             cloud.answers(status, &body);
-            scan_batch(&context, &account_region, &batch).await;
+            let read = scan_batch(&context, &cloud_account, &account_region, &batch).await;
+            assert!(read.is_none());
         }
         let mut lines = log.lines();
         lines.retain(|line| line["target"] == "security_group_operator::membership::scan");

@@ -42,7 +42,9 @@ impl Pass {
     pub(super) fn note_answer<T>(&mut self, answer: &Result<T, CallError>) {
         self.answered = match answer {
             Ok(_) | Err(CallError::Failed(_)) => true,
-            Err(CallError::RateLimited { .. } | CallError::Stopping) => false,
+            Err(
+                CallError::RateLimited { .. } | CallError::NotAnswering(_) | CallError::Stopping,
+            ) => false,
         };
     }
 }

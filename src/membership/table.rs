@@ -27,6 +27,7 @@ use super::observation::Observation;
 
 /// What an object says, as far as the passes of other objects need it.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 pub struct ObjectView {
     /// UID of the object.
     pub uid: ObjectUid,
@@ -410,28 +411,31 @@ impl ObjectTable {
     /// The objects that name this account.
     #[must_use]
     pub fn of_account(&self, account: &AccountKey) -> Vec<ObjectRef<SecurityGroupMembership>> {
-        self.of_account_with(account, |_| true)
+        self.of_account_with(account, None, |_| true)
     }
 
-    /// The objects that name this account and whose target was not a member when it was last read, or was never read.
+    /// The objects that name this account, in this region or (`None`) in any, and whose target was not a member when it was last
+    /// read, or was never read.
     #[must_use]
     pub fn unsettled_of_account(
         &self,
         account: &AccountKey,
+        region: Option<&Region>,
     ) -> Vec<ObjectRef<SecurityGroupMembership>> {
-        self.of_account_with(account, |history| !history.is_member())
+        self.of_account_with(account, region, |history| !history.is_member())
     }
 
     fn of_account_with(
         &self,
         account: &AccountKey,
+        region: Option<&Region>,
         concerns: impl Fn(&History) -> bool,
     ) -> Vec<ObjectRef<SecurityGroupMembership>> {
         let inner = self.lock();
-        let regions = inner.by_account.get(account).into_iter();
+        let regions = inner.by_account.get(account).into_iter().flatten();
         regions
-            .flat_map(HashMap::values)
-            .flat_map(BTreeMap::values)
+            .filter(|(of, _)| region.is_none_or(|region| region == *of))
+            .flat_map(|(_, targets)| targets.values())
             .flatten()
             .filter_map(|uid| inner.rows.get(uid))
             .filter(|row| concerns(&row.history))
@@ -439,31 +443,18 @@ impl ObjectTable {
             .collect()
     }
 
-    /// Whether any object names this account and region.
+    /// The accounts and regions that objects name.
     #[must_use]
-    pub fn has_account_region(&self, AccountRegion { account, region }: &AccountRegion) -> bool {
-        self.lock()
-            .by_account
-            .get(account)
-            .is_some_and(|regions| regions.contains_key(region))
-    }
-
-    /// The accounts and regions that objects name and for which `known` is false.
-    #[must_use]
-    pub fn new_account_regions(
-        &self,
-        known: impl Fn(&AccountRegion) -> bool,
-    ) -> Vec<AccountRegion> {
+    pub fn account_regions(&self) -> Vec<AccountRegion> {
         let inner = self.lock();
-        let mut new = Vec::new();
+        let mut named = Vec::new();
         for (account, regions) in &inner.by_account {
-            let pairs = regions.keys().map(|region| AccountRegion {
+            named.extend(regions.keys().map(|region| AccountRegion {
                 account: AccountKey::clone(account),
                 region: region.clone(),
-            });
-            new.extend(pairs.filter(|pair| !known(pair)));
+            }));
         }
-        new
+        named
     }
 
     /// Up to `most` targets of an account and region that sort after `after`, in order, and the total number of targets.
@@ -690,7 +681,7 @@ impl Inner {
     /// Nothing of ours is on the edge any more.
     fn void(&mut self, account: &AccountUid, edge: &Edge) {
         self.each_claim(account, edge, |history| {
-            history.set_standing(Standing::Void)
+            history.set_standing(Standing::Void);
         });
     }
 

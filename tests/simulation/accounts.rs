@@ -170,6 +170,26 @@ fn failed_status_writes_cause_no_call_storm() {
 }
 
 #[test]
+fn account_whose_status_cannot_be_written_wakes_nobody() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        for target in 0..2 {
+            world.membership(&format!("m{target}"), target, 0, json!({}));
+        }
+        seconds(100.0).await;
+        world.faults.refuse_status_writes(usize::MAX);
+        world.account(CLUSTER, false);
+        world.account(CLUSTER, true);
+        seconds(10.0).await;
+        world.simulator.reset_stats();
+        seconds(600.0).await;
+        assert_eq!(calls(&world, "DescribeInstances"), 10, "ten scans");
+        let asked = calls(&world, "GetCallerIdentity");
+        assert!((10..=13).contains(&asked), "one a minute: {asked}");
+    });
+}
+
+#[test]
 fn rotated_key_wakes_no_ready_membership() {
     in_virtual_time(|| async {
         let world = world().await;

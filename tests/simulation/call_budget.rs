@@ -9,7 +9,7 @@ use crate::api_server::Verb;
 use crate::in_virtual_time;
 use crate::monitor::{MEMBERSHIPS, condition, text};
 use crate::scenario::{add_fault, object, seconds, world};
-use crate::topology::NAMESPACE;
+use crate::topology::{NAMESPACE, TEAMS};
 use crate::world::World;
 
 fn reason(world: &World, name: &str, type_: &str) -> String {
@@ -71,6 +71,48 @@ fn each_target_is_read_once_per_scan_period() {
             for id in bulk.iter().step_by(49) {
                 assert!(world.is_member(id, "sg-a"), "{id}");
             }
+        });
+    }
+}
+
+/// Objects of the cluster's and of the namespace's own account, both of one cloud account, on a hundred targets.
+async fn two_accounts_of_one_cloud_account(own_targets: bool) -> World {
+    let world = world().await;
+    world.write_secret(TEAMS, 1);
+    world.account(TEAMS, true);
+    for target in 0..100 {
+        let id = |of: usize| format!("i-bulk{}", target + if own_targets { 100 * of } else { 0 });
+        for (of, account) in ["ClusterCloudAccount", "CloudAccount"].iter().enumerate() {
+            let id = id(of);
+            world.cloud(json!({"createInstance": {"id": id, "securityGroupIds": ["sg-base"]}}));
+            let (name, group) = [("default", "sg-a"), ("own", "sg-b")][of];
+            let spec = json!({
+                "region": "cn-hangzhou", "instanceID": id, "securityGroupID": group,
+                "accountRef": {"kind": account, "name": name},
+            });
+            let object = json!({"metadata": {"name": format!("{target}-{name}")}, "spec": spec});
+            world.create(MEMBERSHIPS, NAMESPACE, object);
+        }
+    }
+    seconds(300.0).await;
+    world
+}
+
+#[test]
+fn shared_target_of_two_accounts_is_read_once_per_scan_period() {
+    for (own_targets, blocks) in [(false, 1), (true, 2)] {
+        in_virtual_time(|| async move {
+            let world = two_accounts_of_one_cloud_account(own_targets).await;
+            for name in ["0-default", "0-own", "99-default", "99-own"] {
+                assert_eq!(reason(&world, name, "Ready"), "Joined", "{name}");
+            }
+            let before = looks(&world);
+            seconds(300.0).await;
+            assert_eq!(
+                looks(&world) - before,
+                5 * blocks,
+                "own targets: {own_targets}"
+            );
         });
     }
 }

@@ -60,6 +60,12 @@ pub struct FaultInjector {
     /// Until when no event of a membership reaches an incarnation.
     lagging: Mutex<BTreeMap<usize, Instant>>,
     api_millis: AtomicU64,
+    /// The hosts that there are; every one while this is `None`.
+    hosts: Mutex<Option<Vec<String>>>,
+    /// The hosts that accept connections and never answer.
+    silent_hosts: Mutex<&'static [&'static str]>,
+    /// How often each host was called.
+    called_hosts: Mutex<BTreeMap<String, usize>>,
     /// Until when requests of these kinds get no answer.
     mute: Mutex<Option<(&'static [Verb], Instant)>>,
 }
@@ -75,8 +81,37 @@ impl FaultInjector {
             lost_events: AtomicUsize::new(0),
             lagging: Mutex::default(),
             api_millis: AtomicU64::new(2),
+            hosts: Mutex::default(),
+            silent_hosts: Mutex::default(),
+            called_hosts: Mutex::default(),
             mute: Mutex::default(),
         }
+    }
+
+    /// From now on these are the hosts of the cloud; the name of any other is not known.
+    pub fn set_hosts(&self, hosts: Vec<String>) {
+        *self.hosts.lock().unwrap() = Some(hosts);
+    }
+
+    /// From now on these hosts accept connections and never answer.
+    pub fn silence_hosts(&self, hosts: &'static [&'static str]) {
+        *self.silent_hosts.lock().unwrap() = hosts;
+    }
+
+    /// How often each host of the cloud was called since this was last asked.
+    pub fn take_called_hosts(&self) -> BTreeMap<String, usize> {
+        std::mem::take(&mut self.called_hosts.lock().unwrap())
+    }
+
+    /// Counts a call to a host. Whether it is known, and whether it answers.
+    fn call_host(&self, host: &str) -> (bool, bool) {
+        let mut called = self.called_hosts.lock().unwrap();
+        *called.entry(host.to_owned()).or_default() += 1;
+        let hosts = self.hosts.lock().unwrap();
+        let is_known = hosts
+            .as_ref()
+            .is_none_or(|hosts| hosts.iter().any(|known| known == host));
+        (is_known, !self.silent_hosts.lock().unwrap().contains(&host))
     }
 
     /// For so long, connections are accepted, and requests of these kinds on them never get an answer.
@@ -405,6 +440,21 @@ impl Transport for CloudSide {
 }
 
 impl CloudSide {
+    /// Counts a call to a host. An error if the host is not known, or, after the deadline, if it does not answer.
+    async fn reach(&self, host: &str, deadline: Duration) -> Result<(), TransportError> {
+        let (is_known, answers) = self.0.faults.call_host(host);
+        if !is_known {
+            return Err(TransportError::Connect {
+                cause: "failed to lookup address information: Name or service not known".to_owned(),
+            });
+        }
+        if !answers {
+            tokio::time::sleep(deadline).await;
+            return Err(TransportError::Timeout { after: deadline });
+        }
+        Ok(())
+    }
+
     async fn exchange(
         &self,
         request: http::Request<Bytes>,
@@ -412,6 +462,8 @@ impl CloudSide {
     ) -> Result<http::Response<Bytes>, TransportError> {
         let link = &self.0;
         let started = Instant::now();
+        self.reach(request.uri().host().unwrap_or_default(), deadline)
+            .await?;
         let interrupted = || TransportError::Interrupted {
             cause: "connection reset".to_owned(),
         };

@@ -22,6 +22,7 @@ mod monitor;
 mod mute;
 mod races;
 mod refused_joins;
+mod regions;
 mod regressions;
 mod scenario;
 mod schedule;

@@ -160,7 +160,7 @@ fn policy_change_during_a_reconcile_is_not_yet_observed() {
             world.membership("m", 0, 0, json!({}));
             seconds(f64::from(milliseconds) / 1000.0).await;
             world.patch("m", json!({"spec": {"deletionPolicy": "Retain"}}));
-            seconds(10.0).await;
+            seconds(12.0).await;
             assert_eq!(
                 ready(&world, "m"),
                 ("True".to_owned(), "Adopted".to_owned())

@@ -168,6 +168,11 @@ impl World {
         self.monitor
             .trace(|| format!("incarnation {incarnation} begins"));
         let client = api_server::client(&self.server, Arc::new(ApiSide(Arc::clone(&link))));
+        let mut settings = settings;
+        if self.options.seed.is_multiple_of(2) {
+            // The namespaces' own accounts have the endpoints of the cluster's.
+            settings.default_endpoints = test_endpoints();
+        }
         let operator = operator::run_with(
             settings,
             client,
@@ -274,7 +279,7 @@ impl World {
         if there {
             let mut spec = json!({"credentials": {"secretRef": {"name": "key"}}});
             if account == CLUSTER {
-                spec["endpoints"] = json!({"ecs": "https://ecs.test", "sts": "https://sts.test"});
+                spec["endpoints"] = serde_json::to_value(test_endpoints()).unwrap();
                 spec["grants"] = everything();
             }
             self.create(
@@ -618,6 +623,11 @@ fn settings(scopes: Vec<WatchScope>) -> Settings {
         log_format: LogFormat::Text,
         log_filter: String::new(),
     }
+}
+
+fn test_endpoints() -> Endpoints {
+    let endpoints = json!({"ecs": "https://ecs.test", "sts": "https://sts.test"});
+    serde_json::from_value(endpoints).unwrap()
 }
 
 /// Grants of everything to everybody.

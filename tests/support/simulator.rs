@@ -124,7 +124,12 @@ impl SimulatorProcess {
 
 /// An error unless the URL answers 2xx.
 pub async fn probe(url: &str) -> Result<()> {
-    said(url, http()?.get(url).send().await?).await.map(drop)
+    fetch(url).await.map(drop)
+}
+
+/// What the URL answers; an error unless that is 2xx.
+pub async fn fetch(url: &str) -> Result<Vec<u8>> {
+    said(url, http()?.get(url).send().await?).await
 }
 
 async fn said(path: &str, answer: reqwest::Response) -> Result<Vec<u8>> {

@@ -149,9 +149,9 @@ fn changed_account_ref_moves_the_object() {
 }
 
 #[test]
-fn account_region_is_new_until_known() {
+fn each_account_and_region_that_objects_name_is_listed_once() {
     let table = ObjectTable::default();
-    assert_eq!(table.new_account_regions(|_| false), []);
+    assert_eq!(table.account_regions(), []);
     table.insert(&object("a", "i-1", 0, 1));
     table.insert(&object("b", "i-2", 0, 1));
     let mut elsewhere = object("c", "i-3", 0, 1);
@@ -161,12 +161,9 @@ fn account_region_is_new_until_known() {
         region: "cn-beijing".parse().unwrap(),
         ..account_region()
     };
-    assert_eq!(
-        table.new_account_regions(|known| *known == account_region()),
-        [beijing]
-    );
-    assert_eq!(table.new_account_regions(|_| false).len(), 2);
-    assert_eq!(table.new_account_regions(|_| true), []);
+    let mut listed = table.account_regions();
+    listed.sort_by(|a, b| a.region.cmp(&b.region));
+    assert_eq!(listed, [beijing, account_region()]);
 }
 
 #[test]
@@ -176,11 +173,11 @@ fn removed_object_leaves_nothing_in_the_table() {
     table.insert(&object("b", "i-1", 0, 1));
     table.remove(&uid("a"));
     assert_eq!(on(&table, "i-1"), ["b"]);
-    assert!(table.has_account_region(&account_region()));
+    assert_eq!(table.account_regions(), [account_region()]);
     let gone = table.all_but(|record| record.uid.as_str() != "b");
     assert_eq!(gone, [uid("b")]);
     table.remove(&uid("b"));
-    assert!(on(&table, "i-1").is_empty() && !table.has_account_region(&account_region()));
+    assert!(on(&table, "i-1").is_empty() && table.account_regions().is_empty());
     assert_eq!(
         table.targets_after(&account_region(), None, 10),
         (Vec::new(), 0)
@@ -197,7 +194,7 @@ fn own_write_updates_but_never_restores_an_object() {
     assert_eq!(table.known_version(&uid("a")), Some(2));
     table.remove(&uid("a"));
     table.written(&object("a", "i-1", 0, 3));
-    assert!(on(&table, "i-1").is_empty() && !table.has_account_region(&account_region()));
+    assert!(on(&table, "i-1").is_empty() && table.account_regions().is_empty());
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! S3, S4, S5, S7: all memberships are Ready, then the process is killed, nothing happens, edges drift, or one more is
-//! created.
+//! S3, S4, S5, S7, S21: all memberships are Ready, then the process is killed, nothing happens, edges drift, one more is
+//! created, or the account's key changes.
 
 use std::time::{Duration, Instant};
 
@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::arguments::Candidate;
 use crate::bench_run::BenchRun;
+use crate::cluster::{KEY, OTHER_KEY};
 use crate::load::{self, MembershipRequest};
 use crate::outcome::{Outcome, number, quantile};
 use crate::support::error::{Context as _, Error, Result};
@@ -85,6 +86,43 @@ pub async fn measure_steady(
     outcome.figure("cpu_percent", 100.0 * since.cpu_seconds / since.seconds);
     outcome.raw = since.raw();
     Ok(())
+}
+
+/// Rotations of S21.
+const ROTATIONS: u32 = 5;
+
+/// S21. The account gets another access key of the same cloud account each minute, for five minutes. The five minutes before, in
+/// which nothing happens, are the measure.
+pub async fn key_rotation(bench: &mut BenchRun) -> Result<Outcome> {
+    look_every_minute(bench).await?;
+    let minute = Duration::from_secs(60);
+    let mut quiet = Outcome::default();
+    measure_steady(bench, minute * ROTATIONS, &mut quiet).await?;
+    let passes = bench.passes().await?;
+    let before = bench.before().await?;
+    for rotation in 0..ROTATIONS {
+        crate::progress::at(&format!("rotation {} of {ROTATIONS}", rotation + 1));
+        let key = if rotation % 2 == 0 { OTHER_KEY } else { KEY };
+        bench.cluster.write_secret(KEY.account, key).await?;
+        tokio::time::sleep(minute).await;
+    }
+    let since = bench.since(before).await?;
+    let mut outcome = Outcome::default();
+    outcome.figure(
+        "describes_per_minute",
+        number(since.describes()) / (since.seconds / 60.0),
+    );
+    if let Some(calls) = quiet.figures.get("describes_per_minute") {
+        outcome.figure("quiet_describes_per_minute", *calls);
+    }
+    outcome.figure(
+        "identities_per_rotation",
+        number(since.calls_of("GetCallerIdentity")) / f64::from(ROTATIONS),
+    );
+    outcome.count("passes", bench.passes().await? - passes);
+    outcome.count("writes", since.writes());
+    outcome.raw = since.raw();
+    Ok(outcome)
 }
 
 /// The textbook operator detects drift only as often as it reconciles; for a fair comparison it reconciles as often as our

@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 pub use self::window::Priority;
-use self::window::{CallOutcome, WindowLimiter};
+use self::window::{CallOutcome, WINDOW, WindowLimiter};
 use super::{Action, Error, Region};
 use crate::clock::Clock;
 
@@ -31,8 +31,15 @@ pub struct CallLimiter {
 
 #[derive(Debug, Default)]
 struct Inner {
-    regions: HashMap<Region, Arc<Semaphore>>,
-    windows: HashMap<(Region, Action), WindowLimiter>,
+    regions: HashMap<Region, RegionLimits>,
+}
+
+/// The limits of one region.
+#[derive(Debug)]
+struct RegionLimits {
+    slots: Arc<Semaphore>,
+    windows: HashMap<Action, WindowLimiter>,
+    last_used: Instant,
 }
 
 impl CallLimiter {
@@ -126,6 +133,23 @@ impl CallLimiter {
         );
     }
 
+    /// Forgets the regions for which `keep` is false, a minute after their last call: until then their limit and the calls in
+    /// flight count for the objects that may name them next.
+    pub fn retain_regions(&self, keep: impl Fn(&Region) -> bool) {
+        let now = Instant::now();
+        self.lock().regions.retain(|region, state| {
+            keep(region)
+                || state.slots.available_permits() < MAX_CALLS_IN_FLIGHT
+                || now.saturating_duration_since(state.last_used) < WINDOW
+        });
+    }
+
+    /// Number of regions that are remembered.
+    #[must_use]
+    pub fn regions(&self) -> usize {
+        self.lock().regions.len()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -180,17 +204,28 @@ impl Drop for Reservation {
 
 impl Inner {
     fn slots(&mut self, region: &Region) -> Arc<Semaphore> {
-        let slots = self
-            .regions
-            .entry(region.clone())
-            .or_insert_with(|| Arc::new(Semaphore::new(MAX_CALLS_IN_FLIGHT)));
-        Arc::clone(slots)
+        Arc::clone(&self.region(region).slots)
     }
 
     fn window(&mut self, region: &Region, action: Action) -> &mut WindowLimiter {
-        self.windows
-            .entry((region.clone(), action))
+        self.region(region)
+            .windows
+            .entry(action)
             .or_insert_with(|| WindowLimiter::new(Instant::now()))
+    }
+
+    fn region(&mut self, region: &Region) -> &mut RegionLimits {
+        let now = Instant::now();
+        let state = self
+            .regions
+            .entry(region.clone())
+            .or_insert_with(|| RegionLimits {
+                slots: Arc::new(Semaphore::new(MAX_CALLS_IN_FLIGHT)),
+                windows: HashMap::new(),
+                last_used: now,
+            });
+        state.last_used = now;
+        state
     }
 }
 
