@@ -50,7 +50,7 @@ pub enum Grants {
     OwnNamespace,
     /// The grants listed in the spec of the cluster kind.
     Listed(Vec<Grant>),
-    /// The account cannot be read: nobody may use it, and its state says why.
+    /// The account cannot be read: no object may use it, and its state says why.
     Unknown,
 }
 

@@ -1,6 +1,7 @@
 //! Performs the one effect that [`super::decide`] chose, and adds its result to the observed state. Each function writes to
 //! the cloud or to the API server, never to both.
 
+use kube::api::ObjectMeta;
 use kube::{Api, Resource as _, ResourceExt as _};
 use serde_json::{Map, Value, json};
 
@@ -19,7 +20,6 @@ use super::history::Standing;
 use super::ledger::{EdgeCall, Effect};
 use super::object::{Claim, Intent, Object, has_finalizer};
 use super::observe::Pass;
-use super::pass::write_status;
 
 /// Why a pass stops early.
 #[derive(Debug, thiserror::Error)]
@@ -232,27 +232,35 @@ impl Pass {
     /// # Errors
     /// The API server did not accept the write.
     pub async fn hand_over(&mut self, context: &Context) -> Result<(), ActError> {
-        let Some(heir) = self.others.holders.first().cloned() else {
+        let Some(successor) = self.others.holders.first().cloned() else {
             return Ok(());
         };
-        let reference = heir.reference();
-        let handed_over =
-            match read_stored(&heir.uid, &heir.namespace, &reference.name, context).await? {
-                Stored::Gone => false,
-                Stored::Unreadable => {
-                    self.others.out_of_reach = true;
-                    false
-                }
-                Stored::Found(object) => {
-                    let writer = self.writer(context);
-                    give(*object, self.account_uid.as_ref(), &writer, context).await?
-                }
-            };
+        let reference = successor.reference();
+        let handed_over = match read_stored(
+            &successor.uid,
+            &successor.namespace,
+            &reference.name,
+            context,
+        )
+        .await?
+        {
+            Stored::Gone => false,
+            Stored::Unreadable => {
+                self.others.out_of_reach = true;
+                false
+            }
+            Stored::Found(object) => {
+                let writer = self.writer(context);
+                give(*object, self.account_uid.as_ref(), &writer, context).await?
+            }
+        };
         if handed_over {
             self.observed.attempt = Attempt::HandedOver;
             context.queue.enqueue(&reference);
         } else {
-            self.others.holders.retain(|other| other.uid != heir.uid);
+            self.others
+                .holders
+                .retain(|other| other.uid != successor.uid);
             self.observed.holder = self.others.holder();
         }
         Ok(())
@@ -401,16 +409,16 @@ async fn read_stored(
 
 /// Gives ownership to a live object. Returns whether it has it now: an object that is being deleted takes no finalizer.
 async fn give(
-    heir: SecurityGroupMembership,
+    successor: SecurityGroupMembership,
     account: Option<&AccountUid>,
     writer: &ApiWriter,
     context: &Context,
 ) -> Result<bool, ActError> {
-    let heir = if has_finalizer(&heir) {
-        heir
+    let successor = if has_finalizer(&successor) {
+        successor
     } else {
-        let version = heir.resource_version();
-        match write_marks(&heir, version, Marks::Held(None), writer, context).await {
+        let version = successor.resource_version();
+        match write_marks(&successor, version, Marks::Held(None), writer, context).await {
             Ok(written) => written,
             Err(ActError::Kubernetes { source, .. }) if source.code() == Some(422) => {
                 return Ok(false);
@@ -418,8 +426,8 @@ async fn give(
             Err(error) => return Err(error),
         }
     };
-    let status = with_joined(&heir, account);
-    match write_status(&heir.metadata, &status, writer, context).await {
+    let status = with_joined(&successor, account);
+    match write_status(&successor.metadata, &status, writer, context).await {
         Ok(_) => Ok(true),
         Err(ActError::ObjectGone) => Ok(false),
         Err(error) => Err(error),
@@ -515,5 +523,26 @@ async fn remove_foreign_marks(
         }
         Ok(Watched(Err(_))) => Ok(None),
         Err(source) => Err(failed(source)),
+    }
+}
+
+/// Writes a status under the version of `metadata`. Returns the object, if it is readable.
+pub(super) async fn write_status(
+    metadata: &ObjectMeta,
+    status: &SecurityGroupMembershipStatus,
+    writer: &ApiWriter,
+    context: &Context,
+) -> Result<Option<SecurityGroupMembership>, ActError> {
+    let namespace = metadata.namespace.clone().unwrap_or_default();
+    let api: Api<Object> = Api::namespaced(context.client.clone(), &namespace);
+    match writer.apply_status(&api, metadata, status).await {
+        Ok(Watched(Ok(written))) => {
+            context.table.written(&written);
+            Ok(Some(written))
+        }
+        Ok(Watched(Err(_))) => Ok(None),
+        Err(error) if error.code() == Some(404) => Err(ActError::ObjectGone),
+        Err(error) if error.code() == Some(409) => Err(ActError::Changed),
+        Err(source) => Err(ActError::of("the status could not be written", source)),
     }
 }

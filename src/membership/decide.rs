@@ -157,7 +157,7 @@ pub enum Holder {
     #[default]
     None,
     /// The oldest one can own the edge.
-    Heir,
+    Successor,
     /// The only one left cannot be read or written now.
     OutOfReach,
 }
@@ -268,7 +268,7 @@ pub enum ReconcileOutcome {
     /// What the cloud shows may be older than a change of our own: the next pass waits until it is not.
     Unsettled,
     /// The only other object that could own the edge cannot be read or written.
-    HeirOutOfReach,
+    SuccessorOutOfReach,
     /// The object is deleted and carries no finalizer of ours.
     Gone,
     /// The edge is as desired.
@@ -391,6 +391,12 @@ fn decide_member(desired: &Desired, observed: &Observed, transitional: bool) -> 
             ClaimView::Joined { void: true },
             ReadTrust::AfterStart | ReadTrust::AfterJoin | ReadTrust::AfterLeave,
         ) => unsettled,
+        // While drift stands no Join is called.
+        (ClaimView::None, ReadTrust::AfterJoin | ReadTrust::AfterLeave)
+            if drift_outcome(desired, observed).is_some() =>
+        {
+            unsettled
+        }
         // It may be the one that our own Leave has removed. The answer of Join tells.
         (ClaimView::None, ReadTrust::AfterJoin | ReadTrust::AfterLeave)
         | (
@@ -514,10 +520,10 @@ fn decide_deletion(desired: &Desired, observed: &Observed) -> Step {
     }
     match observed.holder {
         Holder::None => {}
-        Holder::Heir | Holder::OutOfReach if observed.claim.is_ours() => {
+        Holder::Successor | Holder::OutOfReach if observed.claim.is_ours() => {
             return decide_hand_over(observed);
         }
-        Holder::Heir | Holder::OutOfReach => return Step::Release(Release::Shared),
+        Holder::Successor | Holder::OutOfReach => return Step::Release(Release::Shared),
     }
     if !may_leave {
         return Step::Release(Release::Retained);
@@ -533,8 +539,8 @@ fn decide_deletion(desired: &Desired, observed: &Observed) -> Step {
 fn decide_hand_over(observed: &Observed) -> Step {
     if observed.claim == (ClaimView::Joined { void: false }) {
         return match observed.holder {
-            Holder::OutOfReach => Step::Finish(ReconcileOutcome::HeirOutOfReach),
-            Holder::Heir | Holder::None => Step::HandOver,
+            Holder::OutOfReach => Step::Finish(ReconcileOutcome::SuccessorOutOfReach),
+            Holder::Successor | Holder::None => Step::HandOver,
         };
     }
     if let Some(outcome) = account_outcome(observed.account) {

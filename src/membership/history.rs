@@ -374,7 +374,7 @@ impl History {
                 let wait = settles_at.saturating_duration_since(Instant::now());
                 Action::requeue(a_little_after(wait, clock))
             }
-            ReconcileOutcome::HeirOutOfReach => rare.again(Class::Transient, failure, clock),
+            ReconcileOutcome::SuccessorOutOfReach => rare.again(Class::Transient, failure, clock),
             ReconcileOutcome::RepairLoop => {
                 let next = *rare
                     .next_repair

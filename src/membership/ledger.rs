@@ -18,6 +18,9 @@ use super::observation::CLOUD_READ_LAG;
 /// How long after it was sent a Join or Leave of unknown outcome may take effect (66 s).
 const CALL_DEADLINE: Duration = Action::JoinSecurityGroup.deadline();
 
+/// How much longer an edge is remembered whose Leave got no answer (5 minutes): by then the scan has read it.
+const LATE_READ: Duration = Duration::from_secs(5 * 60);
+
 /// A call that may change an edge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EdgeCall {
@@ -178,6 +181,8 @@ impl Ledger {
         let join_is_open = is_open(last.join_open_until, began);
         let leave_is_open = is_open(last.leave_open_until, began);
         match last.call {
+            // The first read that counts after a Leave without an answer: the Leave may have removed what was joined since.
+            EdgeCall::Join if !member && last.leave_open_until.is_some() => ReadTrust::AfterLeave,
             _ if began >= last.settles_at() => ReadTrust::Settled,
             EdgeCall::Join if last.is_done && member && !leave_is_open => ReadTrust::Settled,
             EdgeCall::Leave if last.is_done && !member && !join_is_open => ReadTrust::Settled,
@@ -193,8 +198,8 @@ impl Ledger {
         last.map_or(self.started + CLOUD_READ_LAG, LastCall::settles_at)
     }
 
-    /// Whether a Join of unknown outcome may still take effect. It may until a read counts that begins after the last call, so that
-    /// nobody calls Leave again before such a read.
+    /// Whether a Join of unknown outcome may still take effect. It may until a read counts that begins after the last call, and the
+    /// operator calls Leave again only after such a read.
     #[must_use]
     pub fn join_is_open(&self, account: &AccountUid, edge: &Edge) -> bool {
         let last = self.last.get(&(account.clone(), edge.clone()));
@@ -203,10 +208,18 @@ impl Ledger {
         })
     }
 
-    /// Drops the calls whose effect every read shows.
+    /// Drops the calls whose effect every read shows. After a Leave without an answer they are kept until a scan has read the edge.
     pub fn drop_settled(&mut self) {
         let now = Instant::now();
-        self.last.retain(|_, last| now < last.settles_at());
+        self.last.retain(|_, last| {
+            let needs_read = last.call == EdgeCall::Join && last.leave_open_until.is_some();
+            let kept_for = if needs_read {
+                LATE_READ
+            } else {
+                Duration::ZERO
+            };
+            now < last.settles_at() + kept_for
+        });
     }
 }
 
@@ -308,7 +321,13 @@ mod tests {
         let left = ReadTrust::AfterLeave;
         assert_eq!(reads(&ledger), (left, left));
         after(75).await;
-        assert_eq!(reads(&ledger), (ReadTrust::Settled, ReadTrust::Settled));
+        // Until the next scan has read the edge.
+        assert_eq!(reads(&ledger), (ReadTrust::Settled, left));
+        ledger.drop_settled();
+        assert_eq!(reads(&ledger).1, left);
+        after(5 * 60).await;
+        ledger.drop_settled();
+        assert_eq!(reads(&ledger).1, ReadTrust::Settled);
     }
 
     #[tokio::test(start_paused = true)]

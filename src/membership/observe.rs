@@ -436,7 +436,7 @@ impl Others {
         match self.holders.first() {
             None if self.out_of_reach => Holder::OutOfReach,
             None => Holder::None,
-            Some(_) => Holder::Heir,
+            Some(_) => Holder::Successor,
         }
     }
 

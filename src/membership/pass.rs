@@ -4,23 +4,19 @@
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
-use kube::api::ObjectMeta;
 use kube::runtime::controller::Action;
-use kube::{Api, Resource as _, ResourceExt as _};
+use kube::{Resource as _, ResourceExt as _};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use crate::api::membership::SecurityGroupMembershipStatus;
-use crate::api::{SecurityGroupMembership, reason};
+use crate::api::reason;
 use crate::condition::{self, NewCondition, Status};
 use crate::ecs::{Class, Edge};
 use crate::kubernetes::ObjectUid;
 use crate::kubernetes::events::EventRecord;
-use crate::kubernetes::writer::ApiWriter;
 
-use crate::watched::Watched;
-
-use super::act::ActError;
+use super::act::{ActError, write_status};
 use super::admission::Slot;
 use super::context::Context;
 use super::decide::{Attempt, ReconcileOutcome, Release, Step, TargetView, decide};
@@ -276,7 +272,7 @@ const fn outcome_label(outcome: ReconcileOutcome) -> &'static str {
     match outcome {
         ReconcileOutcome::Undecided => "undecided",
         ReconcileOutcome::Unsettled => "unsettled",
-        ReconcileOutcome::HeirOutOfReach => "waiting",
+        ReconcileOutcome::SuccessorOutOfReach => "waiting",
         ReconcileOutcome::Gone => "gone",
         ReconcileOutcome::Ready {
             repaired: false, ..
@@ -333,27 +329,6 @@ pub(super) async fn invalid_spec(
         }
     }
     Ok(Action::await_change())
-}
-
-/// Writes a status under the version of `metadata`. Returns the object, if it is readable.
-pub(super) async fn write_status(
-    metadata: &ObjectMeta,
-    status: &SecurityGroupMembershipStatus,
-    writer: &ApiWriter,
-    context: &Context,
-) -> Result<Option<SecurityGroupMembership>, ActError> {
-    let namespace = metadata.namespace.clone().unwrap_or_default();
-    let api: Api<Object> = Api::namespaced(context.client.clone(), &namespace);
-    match writer.apply_status(&api, metadata, status).await {
-        Ok(Watched(Ok(written))) => {
-            context.table.written(&written);
-            Ok(Some(written))
-        }
-        Ok(Watched(Err(_))) => Ok(None),
-        Err(error) if error.code() == Some(404) => Err(ActError::ObjectGone),
-        Err(error) if error.code() == Some(409) => Err(ActError::Changed),
-        Err(source) => Err(ActError::of("the status could not be written", source)),
-    }
 }
 
 #[cfg(test)]

@@ -103,21 +103,21 @@ async fn operator_with_roles_only_serves_cloud_accounts() -> Result<()> {
         message(&refused)
     );
     // Another object of the same membership becomes its owner when the first is deleted.
-    let heir = json!({
-        "metadata": {"name": "heir"},
+    let successor = json!({
+        "metadata": {"name": "successor"},
         "spec": {
             "region": "cn-hangzhou", "instanceID": "i-web", "securityGroupID": "sg-web",
             "accountRef": {"kind": "CloudAccount", "name": "own"},
         },
     });
     memberships
-        .create(&PostParams::default(), &serde_json::from_value(heir)?)
+        .create(&PostParams::default(), &serde_json::from_value(successor)?)
         .await?;
-    until("heir", "Shared").await?;
+    until("successor", "Shared").await?;
     memberships
         .delete("own", &kube::api::DeleteParams::default())
         .await?;
-    until("heir", "Joined").await?;
+    until("successor", "Joined").await?;
     eventually("it is gone", async || {
         Ok(memberships.get_opt("own").await?.is_none())
     })

@@ -26,12 +26,12 @@ const LEFT_SOON: &str =
     "Left behind: is in the operator joined it soon after its own Leave, and no object is left";
 const READY: &str = "Ready: is Ready, and three scans have shown that is not in";
 
-/// The first that fits counts. The numbers are those of the first 100,000 seeds, and a tenth more.
+/// The first that fits counts. The numbers are those of the first 12,000 seeds, for 100,000, and a tenth more.
 pub const KNOWN: &[Known] = &[
     // A claim is believed although the edge was seen to be gone since.
-    known("C5", REMADE, |_| true, [600, 1_120]),
+    known("C5", REMADE, |_| true, [500, 1_120]),
     // A claim on an object is believed, whichever object it was written for.
-    known("C1", NEVER_OURS, has_copy, [0, 1_800]),
+    known("C1", NEVER_OURS, has_copy, [0, 480]),
     known("C1", LEFT, has_copy, [0, 0]),
     known("C1", LEFT_SOON, has_copy, [0, 0]),
     // A claim whose Join was refused, or never sent, is believed by a later process or attempt.
@@ -41,7 +41,7 @@ pub const KNOWN: &[Known] = &[
         "C1, two operators",
         LEFT,
         |schedule| schedule.options.several,
-        [740, 560],
+        [170, 150],
     ),
     known(
         "C1, two operators",
@@ -54,7 +54,7 @@ pub const KNOWN: &[Known] = &[
         "Q1",
         LEFT,
         |schedule| schedule.options.rates.late > 0.0,
-        [0, 900],
+        [0, 120],
     ),
     known(
         "Q1",
@@ -67,7 +67,7 @@ pub const KNOWN: &[Known] = &[
         "C7",
         LEFT,
         |schedule| !schedule.options.lag.is_zero(),
-        [75, 345],
+        [30, 30],
     ),
     known(
         "C7",
@@ -76,7 +76,7 @@ pub const KNOWN: &[Known] = &[
         [0, 0],
     ),
     // A repair waits for its call behind scans, under a limit of two calls per minute.
-    known("C22", READY, |_| true, [30, 60]),
+    known("C22", READY, |_| true, [40, 60]),
 ];
 
 const fn known(

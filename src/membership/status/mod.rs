@@ -170,7 +170,7 @@ fn is_handled(input: &StatusInput<'_>) -> bool {
         | ReconcileOutcome::RepairLoop
         | ReconcileOutcome::Absent
         | ReconcileOutcome::AccountUnusable
-        | ReconcileOutcome::HeirOutOfReach
+        | ReconcileOutcome::SuccessorOutOfReach
         | ReconcileOutcome::Failed(_) => true,
     }
 }

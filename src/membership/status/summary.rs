@@ -137,7 +137,7 @@ pub(super) fn summarize(
             ),
             Phase::Reconciling,
         ),
-        ReconcileOutcome::HeirOutOfReach => Summary::simple(
+        ReconcileOutcome::SuccessorOutOfReach => Summary::simple(
             Status::False,
             reason::RETRYING,
             format!(

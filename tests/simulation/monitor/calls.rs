@@ -142,11 +142,16 @@ impl Monitor {
         })
     }
 
-    /// Whether an object has a claim, or could make one: by the account of one of `deleting`, or by one that the operator has
-    /// accepted for the targets' owner, and that is granted. The others do not count: anybody could keep any edge otherwise.
+    /// Whether an object has the record `Joined`, or has or may get another claim with a grant: of the account of one of `deleting`,
+    /// or of one that the operator has accepted for the targets' owner. The others do not count: anybody could keep any edge
+    /// otherwise.
     fn may_hold(&self, object: &Value, deleting: &[&Arc<Value>]) -> bool {
         if object["status"]["origin"] == "Joined" {
             return true;
+        }
+        // It takes over nothing that it has no record of.
+        if object["spec"]["adoptionPolicy"] == "Refuse" && object["status"]["origin"].is_null() {
+            return false;
         }
         let Some(own) = topology::account_of(object) else {
             return true;
@@ -154,16 +159,15 @@ impl Monitor {
         let of_own = |other: &&Arc<Value>| {
             topology::account_of(other).is_some_and(|account| std::ptr::eq(account, own))
         };
-        deleting.iter().any(of_own)
-            || self
-                .server
-                .object(own.plural, own.namespace, own.name)
-                .is_some_and(|account| {
-                    let ready = condition(&account, "Ready");
-                    ready.is_some_and(|ready| ready["status"] == "True" && self.is_old(ready))
-                        && account["status"]["accountUID"] == OWNER
-                        && account["spec"]["grants"] != json!([])
-                })
+        let account = self.server.object(own.plural, own.namespace, own.name);
+        let accepted = |account: &Arc<Value>| {
+            let ready = condition(account, "Ready");
+            ready.is_some_and(|ready| ready["status"] == "True" && self.is_old(ready))
+                && account["status"]["accountUID"] == OWNER
+        };
+        let granted = |account: &Arc<Value>| account["spec"]["grants"] != json!([]);
+        (deleting.iter().any(of_own) || account.as_ref().is_some_and(accepted))
+            && account.as_ref().is_none_or(granted)
     }
 }
 

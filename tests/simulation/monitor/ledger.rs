@@ -7,7 +7,7 @@
 //! The exceptions are [`Exception`]; each is counted, and printed with every run.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use security_group_operator::api::INTENT_ANNOTATION;
@@ -149,11 +149,23 @@ impl Monitor {
     }
 
     fn operator_joined(&self, edge: &Edge) {
+        // No object says that the operator owns it: an object that has adopted the edge repairs it.
+        let objects = self.naming(&edge.0, &edge.1);
+        let claims = |object: &Arc<Value>| {
+            object["status"]["origin"] == "Joined"
+                || object["metadata"]["annotations"][INTENT_ANNOTATION].is_string()
+                    && object["status"]["origin"].is_null()
+        };
+        let adopted_only = !objects.iter().any(claims)
+            && objects
+                .iter()
+                .any(|object| object["status"]["origin"] == "Adopted");
         let mut state = self.state.lock().unwrap();
         let made = state.ledger.made(edge);
         made.by = Maker::Operator;
         made.since = Instant::now();
-        made.may_stay = made.theirs_removed.then_some(Exception::AdoptedAndRepaired);
+        let repaired = made.theirs_removed || adopted_only;
+        made.may_stay = repaired.then_some(Exception::AdoptedAndRepaired);
     }
 
     fn others_joined(&self, edge: &Edge) {
