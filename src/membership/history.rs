@@ -11,7 +11,7 @@ use crate::api::membership::Origin;
 use crate::clock::Clock;
 use crate::ecs::{Class, Error, TargetDescription};
 
-use super::decide::{REPAIR_LIMIT, REPAIR_WINDOW_MINUTES, ReconcileOutcome};
+use super::decide::{REPAIR_LIMIT, REPAIR_WINDOW_MINUTES, ReadTrust, ReconcileOutcome};
 use super::observation::{CLOUD_READ_LAG, Observation};
 use super::status::Ending;
 
@@ -95,7 +95,7 @@ struct Rare {
     /// When the next repair is allowed; set only in a repair loop.
     next_repair: Option<Instant>,
     drift_reported: bool,
-    pending_description: Option<TargetDescription>,
+    pending_description: Option<(TargetDescription, ReadTrust)>,
     lagging_since: Option<Instant>,
     standing: Standing,
     /// When the object appeared with an intent of another process: a Join of that process may be on its way.
@@ -197,24 +197,23 @@ impl History {
         self.observation.is_some_and(|last| last.stale)
     }
 
-    /// The observation of the target and when a pass made it, if it was confirmed within `age` and is not marked stale.
+    /// The observation of the target, if it was confirmed within `age` and is not marked stale.
     #[must_use]
-    pub fn fresh_observation(&self, age: Duration) -> Option<(Observation, Instant)> {
+    pub fn fresh_observation(&self, age: Duration) -> Option<Observation> {
         let last = self.observation?;
-        let is_fresh = !last.stale && last.confirmed_at.elapsed() <= age;
-        is_fresh.then_some((last.observation, last.observed_at))
+        (!last.stale && last.confirmed_at.elapsed() <= age).then_some(last.observation)
     }
 
-    /// Stores the description of a target whose pass ended in a rate-limit wait; `None` clears it.
-    pub fn keep_pending_description(&mut self, description: Option<TargetDescription>) {
-        if description.is_some() || self.rare.is_some() {
-            self.rare().pending_description = description;
+    /// Stores the description of a target whose pass ended in a rate-limit wait, and whether it counted; `None` clears it.
+    pub fn keep_pending_description(&mut self, read: Option<(TargetDescription, ReadTrust)>) {
+        if read.is_some() || self.rare.is_some() {
+            self.rare().pending_description = read;
         }
     }
 
-    /// The description from the last pass, if that pass ended in a rate-limit wait.
+    /// The description from the last pass and whether it counted then, if that pass ended in a rate-limit wait.
     #[must_use]
-    pub fn pending_description(&self) -> Option<TargetDescription> {
+    pub fn pending_description(&self) -> Option<(TargetDescription, ReadTrust)> {
         self.rare.as_ref()?.pending_description.clone()
     }
 }
@@ -675,7 +674,7 @@ mod tests {
             security_group_ids: std::collections::BTreeSet::new(),
             service_managed: false,
         };
-        history.keep_pending_description(Some(seen));
+        history.keep_pending_description(Some((seen, ReadTrust::Settled)));
         assert!(history.pending_description().is_some());
         history.keep_pending_description(None);
         assert!(history.pending_description().is_none());

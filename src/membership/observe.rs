@@ -173,9 +173,9 @@ impl Pass {
     /// Reads the target. A failed read makes it unreadable, never "not a member".
     pub async fn read(&mut self, context: &Context) {
         if self.observed.attempt == Attempt::None
-            && let Some((description, read_at)) = self.pending_description(context)
+            && let Some((description, trust)) = self.pending_description(context)
         {
-            self.see(description, read_at, context);
+            self.see(description, trust, context);
             return;
         }
         let Some(account) = &self.account else {
@@ -189,7 +189,8 @@ impl Pass {
                 decide::TargetView::Absent
             }
             Ok(Some(description)) => {
-                self.see(description, began, context);
+                let trust = self.trust(&description, began, context);
+                self.see(description, trust, context);
                 return;
             }
             Err(error) => {
@@ -202,17 +203,30 @@ impl Pass {
         };
     }
 
-    /// Adds a description, from a read that began at `began`, to the observed state.
-    fn see(&mut self, description: TargetDescription, began: Instant, context: &Context) {
+    /// Whether a read that began at `began` counts.
+    fn trust(
+        &self,
+        description: &TargetDescription,
+        began: Instant,
+        context: &Context,
+    ) -> ReadTrust {
+        let member = description.security_group_ids.contains(&self.edge.group);
+        self.account_uid
+            .as_ref()
+            .map_or(ReadTrust::AfterStart, |account| {
+                context.table.read_edge(account, &self.edge, began, member)
+            })
+    }
+
+    /// Adds a description to the observed state.
+    fn see(&mut self, description: TargetDescription, trust: ReadTrust, context: &Context) {
         let member = description.security_group_ids.contains(&self.edge.group);
         self.observed.target = decide::TargetView::Present {
             member,
             transitional: description.state.is_transitional(),
         };
         self.description = Some(description);
-        if let Some(account) = &self.account_uid {
-            self.observed.trust = context.table.read_edge(account, &self.edge, began, member);
-        }
+        self.observed.trust = trust;
         let is_recorded = self.observed.claim.record().is_some();
         self.renew_claim(context);
         let is_missing = !member && self.observed.trust != ReadTrust::AfterLeave;
@@ -256,18 +270,17 @@ impl Pass {
         }
     }
 
-    /// The description from the last pass and when it was read, if that pass ended in a rate-limit wait and no scan has found a
-    /// change since. Good enough for a Join under a claim: its answer tells whether the target is a member by now.
-    fn pending_description(&self, context: &Context) -> Option<(TargetDescription, Instant)> {
+    /// The description from the last pass and whether it counted then, if that pass ended in a rate-limit wait and no scan has found
+    /// a change since. It says nothing of what other objects have joined meanwhile. Good enough for a Join under a claim: its answer tells whether the target is a member by now.
+    fn pending_description(&self, context: &Context) -> Option<(TargetDescription, ReadTrust)> {
         let uid = ObjectUid::of(self.object())?;
-        let (description, fresh) = context.table.history(&uid, |history| {
+        let ((description, trust), fresh) = context.table.history(&uid, |history| {
             let fresh = history.fresh_observation(OBSERVATION_AGE);
             Some((history.pending_description()?, fresh?))
         })??;
         let member = |seen: &TargetDescription| seen.security_group_ids.contains(&self.edge.group);
-        let (observation, read_at) = fresh;
-        (observation == Observation::of(Some(&description), member) && !member(&description))
-            .then_some((description, read_at))
+        (fresh == Observation::of(Some(&description), member) && !member(&description))
+            .then_some((description, trust))
     }
 
     /// Stores a failed call for the status. Returns its class. A throttled object waits for its next call. A wrong clock is

@@ -113,6 +113,7 @@ pub(super) async fn run(
     let is_held_back = pass.held_back && pass.failure.is_none();
     let observation = observation_of(&pass, outcome);
     let description = pass.description.take().filter(|_| is_held_back);
+    let pending = description.map(|description| (description, pass.observed.trust));
     let settles_at = pass
         .account_uid
         .as_ref()
@@ -124,7 +125,7 @@ pub(super) async fn run(
             history.recorded(origin);
         }
         history.record_observation(observation);
-        history.keep_pending_description(description);
+        history.keep_pending_description(pending);
         history.requeue_after(outcome, pass.failure.as_ref(), settles_at, &context.clock)
     });
     Ok(requeue.unwrap_or_else(Action::await_change))

@@ -375,3 +375,25 @@ fn conditions_of_others_cost_no_look() {
         assert_eq!(looks[0], looks[1], "scans only");
     });
 }
+
+/// The second object goes by a description from before the Join of the first: it waits for a call of its own.
+#[test]
+fn description_of_a_waiting_object_takes_no_claim_from_another() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        world.cloud(json!({"set": {"limits": {"JoinSecurityGroup": 1}}}));
+        world.membership("before", 1, 0, json!({}));
+        seconds(1.0).await;
+        for name in ["first", "second"] {
+            world.membership(name, 0, 0, json!({}));
+            seconds(1.0).await;
+        }
+        seconds(300.0).await;
+        assert_eq!(ready(&world, "first").1, "Joined");
+        world.delete("first");
+        world.delete("second");
+        seconds(120.0).await;
+        assert!(!world.is_member("i-0", "sg-a"));
+        assert_eq!(world.monitor.violations(), [""; 0]);
+    });
+}

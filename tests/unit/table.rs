@@ -317,32 +317,28 @@ async fn observation_is_fresh_only_while_confirmed() {
     assert_eq!(
         table
             .history(&uid("a"), |history| history.fresh_observation(age))
-            .flatten()
-            .map(|(observation, _)| observation),
+            .flatten(),
         Some(observation)
     );
     tokio::time::advance(Duration::from_secs(1)).await;
     assert_eq!(
         table
             .history(&uid("a"), |history| history.fresh_observation(age))
-            .flatten()
-            .map(|(observation, _)| observation),
+            .flatten(),
         None
     );
     changed(&table, member());
     assert_eq!(
         table
             .history(&uid("a"), |history| history.fresh_observation(age))
-            .flatten()
-            .map(|(observation, _)| observation),
+            .flatten(),
         Some(observation)
     );
     changed(&table, None);
     assert_eq!(
         table
             .history(&uid("a"), |history| history.fresh_observation(age))
-            .flatten()
-            .map(|(observation, _)| observation),
+            .flatten(),
         None,
         "stale"
     );
@@ -350,8 +346,7 @@ async fn observation_is_fresh_only_while_confirmed() {
     assert_eq!(
         table
             .history(&uid("a"), |history| history.fresh_observation(age))
-            .flatten()
-            .map(|(observation, _)| observation),
+            .flatten(),
         Some(observation)
     );
 }
