@@ -26,10 +26,10 @@ const LEFT_SOON: &str =
     "Left behind: is in the operator joined it soon after its own Leave, and no object is left";
 const READY: &str = "Ready: is Ready, and three scans have shown that is not in";
 
-/// The first that fits counts. The numbers are those of the first 12,000 seeds, for 100,000, and a tenth more.
+/// The first that fits counts. The numbers are those of 32,000 seeds, for 100,000, and a tenth more.
 pub const KNOWN: &[Known] = &[
     // A claim is believed although the edge was seen to be gone since.
-    known("C5", REMADE, |_| true, [500, 1_120]),
+    known("C5", REMADE, |_| true, [600, 1_120]),
     // A claim on an object is believed, whichever object it was written for.
     known("C1", NEVER_OURS, has_copy, [0, 480]),
     known("C1", LEFT, has_copy, [0, 0]),
