@@ -67,7 +67,7 @@ impl Pass {
         let Some(account) = self.account_uid.clone() else {
             return Err(ActError::Changed);
         };
-        let uid = ObjectUid::of(self.object()).unwrap_or_default();
+        let uid = self.uid();
         let intent = Intent::new(&uid, &account);
         self.write_marks(Some(&intent), context).await?;
         // The claim is void until a Join under it may have had an effect.
@@ -84,7 +84,7 @@ impl Pass {
     /// # Errors
     /// The stored object differs, or the API server did not answer.
     pub async fn confirm(&mut self, context: &Context) -> Result<(), ActError> {
-        let uid = ObjectUid::of(self.object()).unwrap_or_default();
+        let uid = self.uid();
         let account = self.account_uid.as_ref();
         let intent = match self.observed.claim {
             ClaimView::None | ClaimView::Adopted => None,
@@ -151,14 +151,14 @@ impl Pass {
         let Some((account, reservation)) = self.account.clone().zip(self.reservation.take()) else {
             return;
         };
-        let uid = ObjectUid::of(self.object()).unwrap_or_default();
+        let uid = self.uid();
         let is_void = self.observed.claim.is_void();
         let (table, edge) = (&context.table, self.edge.clone());
         let begun = table.call_began(&uid, &account.uid, &edge, EdgeCall::Join);
         let answer = account.join(&edge, reservation).await;
         self.note_answer(&answer);
         let effect = match effect_of(&answer) {
-            // What is there under a void claim was made by another actor.
+            // Under a void claim, another actor made the membership that is found.
             Effect::Done if answer.is_err() && is_void => Effect::None,
             effect => effect,
         };
@@ -181,7 +181,7 @@ impl Pass {
         let Some((account, reservation)) = self.account.clone().zip(self.reservation.take()) else {
             return;
         };
-        let uid = ObjectUid::of(self.object()).unwrap_or_default();
+        let uid = self.uid();
         let (table, edge) = (&context.table, self.edge.clone());
         let begun = table.call_began(&uid, &account.uid, &edge, EdgeCall::Leave);
         let answer = account.leave(&edge, reservation).await;
@@ -268,7 +268,7 @@ impl Pass {
 
     /// An object that is being deleted but cannot call Leave now has a successor: requeue it.
     fn call_successors(&self, context: &Context) {
-        let uid = ObjectUid::of(self.object()).unwrap_or_default();
+        let uid = self.uid();
         for other in context.table.others(&self.edge, &uid) {
             if other.deleting && other.is_claimed_with(self.account_uid.as_ref()) {
                 context.queue.enqueue(&other.reference());
@@ -312,9 +312,8 @@ impl Pass {
     /// The version of the stored object, if a pass over it would decide the same.
     async fn same_but_newer(&self, context: &Context) -> Result<Option<String>, ActError> {
         let object = self.object();
-        let uid = ObjectUid::of(object).unwrap_or_default();
         let namespace = object.namespace().unwrap_or_default();
-        match read_stored(&uid, &namespace, &object.name_any(), context).await? {
+        match read_stored(&self.uid(), &namespace, &object.name_any(), context).await? {
             Stored::Found(stored)
                 if stored.metadata.generation == object.metadata.generation
                     && Claim::of(&stored) == Claim::of(object) =>
@@ -447,7 +446,8 @@ enum Marks<'a> {
     Removed,
 }
 
-/// Applies the marks of our field manager. `metadata.uid` keeps the apply from creating a deleted object again. With `version`, only if that version is still stored.
+/// Applies the marks of our field manager. `metadata.uid` keeps the apply from creating a deleted object again. With `version`, only
+/// if that version is still stored.
 async fn write_marks(
     object: &SecurityGroupMembership,
     version: Option<String>,

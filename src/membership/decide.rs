@@ -87,7 +87,7 @@ pub enum AccessView {
 }
 
 /// What the operator owns of the edge through this object. A claim is void while this process knows that nothing of ours is
-/// there: what is there then was made by another actor.
+/// there. Another actor made the membership that is found under a void claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ClaimView {
     /// No claim.

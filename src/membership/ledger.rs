@@ -122,17 +122,17 @@ impl Ledger {
                 if let Some(last) = self.last.get_mut(&key) {
                     last.is_done = true;
                     last.at = now;
-                    let earlier = match last.call {
-                        EdgeCall::Join => &mut last.join_open_until,
-                        EdgeCall::Leave => &mut last.leave_open_until,
+                    let (open, earlier) = match last.call {
+                        EdgeCall::Join => (
+                            &mut last.join_open_until,
+                            before.and_then(|before| before.join_open_until),
+                        ),
+                        EdgeCall::Leave => (
+                            &mut last.leave_open_until,
+                            before.and_then(|before| before.leave_open_until),
+                        ),
                     };
-                    *earlier = before.and_then(|before| match last.call {
-                        EdgeCall::Join => before.join_open_until,
-                        EdgeCall::Leave => before.leave_open_until,
-                    });
-                    if !is_open(*earlier, now) {
-                        *earlier = None;
-                    }
+                    *open = earlier.filter(|_| is_open(earlier, now));
                 }
             }
             (Effect::None, Some(before)) => {

@@ -165,6 +165,12 @@ impl Pass {
         }
     }
 
+    /// UID of the object.
+    #[must_use]
+    pub fn uid(&self) -> ObjectUid {
+        ObjectUid::of(self.object()).unwrap_or_default()
+    }
+
     /// Continues with the object from the answer to a write.
     pub fn written(&mut self, object: SecurityGroupMembership) {
         self.object = Current::Written(Box::new(object));
@@ -236,7 +242,7 @@ impl Pass {
 
     /// Sees what this process knows of the claim by now.
     pub fn renew_claim(&mut self, context: &Context) {
-        let uid = ObjectUid::of(self.object()).unwrap_or_default();
+        let uid = self.uid();
         let claim = context.table.claim(self.object());
         let standing = context.table.history(&uid, |history| history.standing());
         self.observed.claim = claim_view(claim.as_ref(), standing.unwrap_or_default());
@@ -271,9 +277,10 @@ impl Pass {
     }
 
     /// The description from the last pass and whether it counted then, if that pass ended in a rate-limit wait and no scan has found
-    /// a change since. It says nothing of what other objects have joined meanwhile. Good enough for a Join under a claim: its answer tells whether the target is a member by now.
+    /// a change since. It says nothing of what other objects have joined meanwhile. Good enough for a Join under a claim: its answer
+    /// tells whether the target is a member by now.
     fn pending_description(&self, context: &Context) -> Option<(TargetDescription, ReadTrust)> {
-        let uid = ObjectUid::of(self.object())?;
+        let uid = self.uid();
         let ((description, trust), fresh) = context.table.history(&uid, |history| {
             let fresh = history.fresh_observation(OBSERVATION_AGE);
             Some((history.pending_description()?, fresh?))

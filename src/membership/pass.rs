@@ -232,7 +232,7 @@ async fn release(
 
 /// The edge has a record now: an object that refused to adopt it may share it, and one whose own Join was refused may adopt it.
 fn tell_siblings(pass: &Pass, context: &Context) {
-    let uid = ObjectUid::of(pass.object()).unwrap_or_default();
+    let uid = pass.uid();
     for other in context.table.others(&pass.edge, &uid) {
         if other.record().is_none() {
             context.queue.enqueue(&other.reference());

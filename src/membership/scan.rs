@@ -220,15 +220,11 @@ impl Scan {
     fn read_for_others<'a>(
         &self,
         others: impl Iterator<Item = &'a AccountRegion>,
-        ScanRead { found, began }: &ScanRead,
+        read: &ScanRead,
     ) {
-        let table = &self.context.table;
-        let targets: Vec<Target> = found.keys().cloned().collect();
+        let targets: Vec<Target> = read.found.keys().cloned().collect();
         for other in others {
-            table.read_by_scan(other, &self.cloud.uid, found, *began);
-            for object in table.changed(other, &targets, found) {
-                self.context.queue.enqueue(&object);
-            }
+            record_read(&self.context, &self.cloud, other, &targets, read);
         }
     }
 }
@@ -252,10 +248,10 @@ async fn scan_batch(
     if *session.limits().id != *cloud {
         return None;
     }
-    let (found, began) = loop {
+    let read = loop {
         let began = Instant::now();
         match session.scan(region, batch).await {
-            Ok(found) => break (found, began),
+            Ok(found) => break ScanRead { found, began },
             // Under a small rate limit, this wait makes the scan period longer.
             Err(CallError::RateLimited { retry_at: until }) => {
                 tokio::time::sleep_until(until).await;
@@ -275,13 +271,23 @@ async fn scan_batch(
             }
         }
     };
-    context
-        .table
-        .read_by_scan(account_region, &session.uid, &found, began);
-    for object in context.table.changed(account_region, batch, &found) {
+    record_read(context, cloud, account_region, batch, &read);
+    Some(read)
+}
+
+/// Records a read of these targets for the objects of one account, and enqueues the changed ones.
+fn record_read(
+    context: &Context,
+    cloud: &CloudAccountId,
+    account_region: &AccountRegion,
+    targets: &[Target],
+    ScanRead { found, began }: &ScanRead,
+) {
+    let table = &context.table;
+    table.read_by_scan(account_region, &cloud.uid, found, *began);
+    for object in table.changed(account_region, targets, found) {
         context.queue.enqueue(&object);
     }
-    Some(ScanRead { found, began })
 }
 
 /// Logs why a scan failed: at WARN once per cause, otherwise at DEBUG. A throttle only makes the scan slower.
