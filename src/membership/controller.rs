@@ -11,7 +11,7 @@ use kube::runtime::{Controller, WatchStreamExt as _, watcher};
 use kube::{Api, Resource as _, ResourceExt as _};
 use tracing::{debug, warn};
 
-use crate::api::membership::ErrorClass;
+use crate::api::membership::{DeletionPolicy, ErrorClass};
 use crate::api::{SecurityGroupMembership, reason};
 use crate::condition;
 use crate::ecs::Edge;
@@ -21,7 +21,7 @@ use super::act::ActError;
 use super::admission::{Applicant, Line, Urgency};
 use super::context::Context;
 use super::history::{History, WATCH_LAG};
-use super::object::{Object, account_key, version_of};
+use super::object::{Object, account_key, is_unanswered, version_of};
 use super::observe::Pass;
 use super::pass;
 use super::status;
@@ -150,6 +150,9 @@ async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Action,
     };
     let namespace = readable.namespace().unwrap_or_default();
     let uid = ObjectUid::of(readable).unwrap_or_default();
+    if let Some(wait) = distance(readable, &uid, &context) {
+        return Ok(Action::requeue(wait));
+    }
     let applicant = Applicant {
         uid: uid.clone(),
         object: ObjectRef::new(&readable.name_any()).within(&namespace),
@@ -190,16 +193,25 @@ async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Action,
     }
 }
 
+/// How long a pass that a user has triggered must still wait.
+fn distance(
+    object: &SecurityGroupMembership,
+    uid: &ObjectUid,
+    context: &Context,
+) -> Option<Duration> {
+    let deleting = object.metadata.deletion_timestamp.is_some();
+    let retains = deleting && object.spec.deletion_policy == DeletionPolicy::Retain;
+    let needs_no_call = object.spec.suspend || retains;
+    let distance = |history: &mut History| history.distance(deleting, needs_no_call);
+    context.table.history(uid, distance).flatten()
+}
+
 /// How urgent a pass over the object is: what a user has changed comes first, what the cloud has refused before comes last.
 fn urgency(object: &SecurityGroupMembership, uid: &ObjectUid, context: &Context) -> Urgency {
     let Some(status) = &object.status else {
         return Urgency::User;
     };
-    let requested = kubernetes::reconcile_requested_at(object);
-    if object.metadata.deletion_timestamp.is_some()
-        || status.observed_generation != object.metadata.generation
-        || requested.is_some() && requested != status.last_handled_reconcile_at
-    {
+    if object.metadata.deletion_timestamp.is_some() || is_unanswered(object) {
         return Urgency::User;
     }
     if condition::is_true(&status.conditions, reason::READY) {

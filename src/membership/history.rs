@@ -11,15 +11,17 @@ use crate::api::membership::Origin;
 use crate::clock::Clock;
 use crate::ecs::{Class, Error, TargetDescription};
 
-use super::decide::{REPAIR_LIMIT, REPAIR_WINDOW_MINUTES, ReadTrust, ReconcileOutcome};
+use super::decide::{ReadTrust, ReconcileOutcome};
 use super::observation::{CLOUD_READ_LAG, Observation};
 use super::status::Ending;
 
-/// In a repair loop, one repair is allowed per this period (1 hour).
-const LOOP_PERIOD: Duration = Duration::from_secs(60 * 60);
 /// How long a pass waits for the watch to show our own last write. A longer lag means that the API server has lost the write
 /// (a restored backup); then the watched object counts.
 pub(super) const WATCH_LAG: Duration = Duration::from_secs(5);
+/// The least time from a pass that read the target to one that a user has triggered (1 s).
+const DISTANCE: Duration = Duration::from_secs(1);
+/// The least time from a call that the cloud refused with class blocked or invalid to one that a user has triggered (60 s).
+const REFUSAL_DISTANCE: Duration = Duration::from_secs(60);
 /// How long the watch may show an older status than the one that this process wrote last. After that the status is a foreign
 /// write.
 const STATUS_WATCH_LAG: Duration = Duration::from_secs(10);
@@ -29,6 +31,10 @@ const STATUS_WATCH_LAG: Duration = Duration::from_secs(10);
 pub struct History {
     /// Hash of the user-editable part when the watch last triggered a pass.
     last_trigger_hash: Option<u64>,
+    /// Whether a user has triggered the next pass.
+    asked: bool,
+    /// Whether a pass over the deleted object has begun.
+    deletes: bool,
     /// Whether a pass waits for the watch to show our own last write.
     awaits_watch: bool,
     /// Hash of the status that the last pass wrote or found correct.
@@ -82,6 +88,13 @@ pub enum Standing {
     Joined,
 }
 
+/// When the cloud refused a call with class blocked or invalid, and for which purpose.
+#[derive(Clone, Copy, Debug)]
+struct Refusal {
+    at: Instant,
+    deleting: bool,
+}
+
 #[derive(Debug, Default)]
 struct Rare {
     last: Option<ReconcileOutcome>,
@@ -91,9 +104,8 @@ struct Rare {
     /// When the last returned wait ends.
     due: Option<Instant>,
     errors: u32,
-    repairs: Vec<Instant>,
-    /// When the next repair is allowed; set only in a repair loop.
-    next_repair: Option<Instant>,
+    /// The last refusal by the cloud that only a change can mend.
+    refusal: Option<Refusal>,
     drift_reported: bool,
     pending_description: Option<(TargetDescription, ReadTrust)>,
     lagging_since: Option<Instant>,
@@ -111,7 +123,31 @@ impl History {
     pub fn mark_triggered(&mut self, trigger_hash: u64, is_current: bool) -> bool {
         let is_awaited = self.awaits_watch && is_current;
         self.awaits_watch &= !is_awaited;
-        self.last_trigger_hash.replace(trigger_hash) != Some(trigger_hash) || is_awaited
+        let before = self.last_trigger_hash.replace(trigger_hash);
+        let is_new = before != Some(trigger_hash);
+        self.asked |= is_new && before.is_some();
+        is_new || is_awaited
+    }
+
+    /// How long a pass that a user has triggered must still wait; `None` if it may begin. A user who changes an object all the
+    /// time causes one read per second, and one call that the cloud refuses per minute. A deletion begins at once.
+    /// `needs_no_call` is whether this pass calls nothing.
+    pub fn distance(&mut self, deleting: bool, needs_no_call: bool) -> Option<Duration> {
+        let begins = deleting && !std::mem::replace(&mut self.deletes, deleting);
+        if begins || !self.asked {
+            self.asked = false;
+            return None;
+        }
+        let read = self.observation.map(|last| last.observed_at + DISTANCE);
+        let refusal = self.rare.as_ref().and_then(|rare| rare.refusal);
+        let refused = refusal
+            .filter(|refusal| refusal.deleting == deleting && !needs_no_call)
+            .map(|refusal| refusal.at + REFUSAL_DISTANCE);
+        let begins_at = read.max(refused);
+        let wait = begins_at.map(|at| at.saturating_duration_since(Instant::now()));
+        let wait = wait.filter(|wait| !wait.is_zero());
+        self.asked = wait.is_some();
+        wait
     }
 
     /// The next view that is as new as our own last write triggers a pass. Returns whether a pass may still wait for it: true
@@ -220,21 +256,6 @@ impl History {
 
 /// What passes did.
 impl History {
-    /// Number of repairs in the last `REPAIR_WINDOW_MINUTES`, compared by the caller with `REPAIR_LIMIT`. In a repair loop:
-    /// 0 when the next repair is allowed (one per hour), else `REPAIR_LIMIT`.
-    pub fn repairs(&mut self) -> usize {
-        let Some(rare) = &mut self.rare else {
-            return 0;
-        };
-        if let Some(next) = rare.next_repair {
-            let allowed = Instant::now() >= next;
-            return if allowed { 0 } else { REPAIR_LIMIT };
-        }
-        rare.repairs
-            .retain(|at| at.elapsed() < Duration::from_secs(REPAIR_WINDOW_MINUTES * 60));
-        rare.repairs.len()
-    }
-
     /// What this process knows of the object's claim.
     #[must_use]
     pub fn standing(&self) -> Standing {
@@ -307,13 +328,20 @@ impl History {
         None
     }
 
-    /// Records a repair. In a repair loop it also starts the next wait of `LOOP_PERIOD`.
-    pub fn repaired(&mut self) {
-        let rare = self.rare();
-        rare.repairs.push(Instant::now());
-        rare.drift_reported = false;
-        if rare.next_repair.is_some() {
-            rare.next_repair = Some(Instant::now() + LOOP_PERIOD);
+    /// Records that the drift was repaired: the next one is reported again.
+    pub fn drift_repaired(&mut self) {
+        self.rare().drift_reported = false;
+    }
+
+    /// Records how a pass ended for [`Self::distance`].
+    pub fn record_refusal(&mut self, outcome: ReconcileOutcome, deleting: bool) {
+        let is_refusal = matches!(
+            outcome,
+            ReconcileOutcome::Failed(Class::Blocked | Class::Invalid)
+        );
+        if is_refusal || self.rare.is_some() {
+            let at = Instant::now();
+            self.rare().refusal = is_refusal.then_some(Refusal { at, deleting });
         }
     }
 
@@ -331,16 +359,16 @@ impl History {
 
     /// Records how a pass ended. Returns when the object is requeued if nothing else enqueues it; `clock` supplies the jitter.
     ///
-    /// Clears the API server errors and the watch lag, and counts repeats of the same `outcome`. An edge that has stayed in
-    /// place leaves its repair loop. What holds nothing useful is dropped.
+    /// Clears the API server errors and the watch lag, and counts repeats of the same `outcome`. What holds nothing useful is
+    /// dropped.
     ///
     /// `failure` is the cloud's error, which may name the shortest wait (`x-acs-retry-after`). It counts up to the longest wait
-    /// of the error's class. `settles_at` is when a read of the edge will count.
+    /// of the error's class. `due` is when a read of the edge will count, and in a repair loop when the next repair is allowed.
     pub fn requeue_after(
         &mut self,
         outcome: ReconcileOutcome,
         failure: Option<&Error>,
-        settles_at: Instant,
+        due: Instant,
         clock: &Clock,
     ) -> Action {
         if outcome == ReconcileOutcome::Gone {
@@ -358,7 +386,6 @@ impl History {
             | ReconcileOutcome::Failed(Class::Throttled) => Action::await_change(),
             // The periodic scan requeues ready objects that change.
             ReconcileOutcome::Ready { .. } => {
-                rare.leave_loop();
                 rare.drift_reported = false;
                 if rare.is_of_no_use() {
                     self.rare = None;
@@ -366,19 +393,15 @@ impl History {
                 Action::await_change()
             }
             ReconcileOutcome::WouldJoin | ReconcileOutcome::DriftReported => {
-                rare.leave_loop();
                 Action::await_change()
             }
             ReconcileOutcome::Unsettled => {
-                let wait = settles_at.saturating_duration_since(Instant::now());
+                let wait = due.saturating_duration_since(Instant::now());
                 Action::requeue(a_little_after(wait, clock))
             }
             ReconcileOutcome::SuccessorOutOfReach => rare.again(Class::Transient, failure, clock),
             ReconcileOutcome::RepairLoop => {
-                let next = *rare
-                    .next_repair
-                    .get_or_insert_with(|| Instant::now() + LOOP_PERIOD);
-                let wait = next.saturating_duration_since(Instant::now());
+                let wait = due.saturating_duration_since(Instant::now());
                 Action::requeue(wait + clock.jittered(Duration::from_secs(60), 0.9))
             }
             ReconcileOutcome::Waiting => rare.again(Class::Transitional, failure, clock),
@@ -418,19 +441,9 @@ impl Rare {
         Action::requeue(wait)
     }
 
-    /// Ends the repair loop if the edge has stayed for `LOOP_PERIOD` since its last repair.
-    fn leave_loop(&mut self) {
-        if self.next_repair.is_some_and(|next| next <= Instant::now()) {
-            self.next_repair = None;
-            self.repairs.clear();
-        }
-    }
-
     /// Whether this part of a ready object can be dropped.
     fn is_of_no_use(&self) -> bool {
-        self.repairs.is_empty()
-            && self.next_repair.is_none()
-            && self.pending_description.is_none()
+        self.pending_description.is_none()
             && self.standing == Standing::Unknown
             && self.found_intent_at.is_none()
     }
@@ -460,41 +473,6 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn repairs_count_for_half_an_hour() {
-        let mut history = History::default();
-        history.repaired();
-        history.repaired();
-        assert_eq!(history.repairs(), 2);
-        tokio::time::advance(Duration::from_secs(31 * 60)).await;
-        assert_eq!(history.repairs(), 0);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn repair_loop_allows_one_repair_per_hour() {
-        let mut history = History::default();
-        for _ in 0..REPAIR_LIMIT {
-            history.repaired();
-        }
-        assert_eq!(history.repairs(), REPAIR_LIMIT);
-        let _ = history.requeue_after(
-            ReconcileOutcome::RepairLoop,
-            None,
-            Instant::now(),
-            &Clock::default(),
-        );
-        tokio::time::advance(Duration::from_secs(59 * 60)).await;
-        assert_eq!(
-            history.repairs(),
-            REPAIR_LIMIT,
-            "the window alone does not end the loop"
-        );
-        tokio::time::advance(Duration::from_secs(2 * 60)).await;
-        assert_eq!(history.repairs(), 0);
-        history.repaired();
-        assert_eq!(history.repairs(), REPAIR_LIMIT);
-    }
-
-    #[tokio::test(start_paused = true)]
     async fn wait_for_the_watch_is_limited() {
         let mut history = History::default();
         assert!(history.await_watch());
@@ -503,36 +481,42 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn repair_counts_until_its_window_ends() {
+    async fn user_starts_a_pass_per_second_and_a_refused_call_per_minute() {
+        const MILLISECOND: Duration = Duration::from_millis(1);
+        let seen = Observation::Absent;
         let mut history = History::default();
-        history.repaired();
-        tokio::time::advance(Duration::from_secs(REPAIR_WINDOW_MINUTES * 60 - 1)).await;
-        assert_eq!(history.repairs(), 1);
-        tokio::time::advance(Duration::from_secs(1)).await;
-        assert_eq!(history.repairs(), 0);
-    }
+        let _ = history.mark_triggered(1, true);
+        assert_eq!(history.distance(false, false), None, "the first pass");
+        history.record_observation(Some(seen));
+        // Not asked by a user: a retry, or a scan.
+        assert_eq!(history.distance(false, false), None);
+        let _ = history.mark_triggered(2, true);
+        assert_eq!(history.distance(false, false), Some(DISTANCE));
+        tokio::time::advance(DISTANCE - MILLISECOND).await;
+        let _ = history.mark_triggered(3, true);
+        assert_eq!(history.distance(false, false), Some(MILLISECOND));
+        tokio::time::advance(MILLISECOND).await;
+        assert_eq!(history.distance(false, false), None);
 
-    #[tokio::test(start_paused = true)]
-    async fn edge_stable_for_a_period_ends_its_repair_loop() {
-        let ready = ReconcileOutcome::WouldJoin;
-        let mut history = History::default();
-        for _ in 0..REPAIR_LIMIT {
-            history.repaired();
-        }
-        let _ = history.requeue_after(
-            ReconcileOutcome::RepairLoop,
-            None,
-            Instant::now(),
-            &Clock::default(),
-        );
-        let _ = history.requeue_after(ready, None, Instant::now(), &Clock::default());
-        assert_eq!(history.repairs(), REPAIR_LIMIT, "it has not stayed yet");
-        tokio::time::advance(LOOP_PERIOD).await;
-        history.repaired();
-        tokio::time::advance(LOOP_PERIOD).await;
-        let _ = history.requeue_after(ready, None, Instant::now(), &Clock::default());
-        history.repaired();
-        assert_eq!(history.repairs(), 1);
+        let _ = history.mark_triggered(3, true);
+        assert_eq!(history.distance(true, false), None, "a deletion");
+        history.record_observation(Some(seen));
+        let _ = history.mark_triggered(3, true);
+        assert_eq!(history.distance(true, false), None, "not asked again");
+
+        history.record_refusal(ReconcileOutcome::Failed(Class::Blocked), false);
+        let _ = history.mark_triggered(4, true);
+        tokio::time::advance(REFUSAL_DISTANCE - MILLISECOND).await;
+        assert_eq!(history.distance(false, false), Some(MILLISECOND));
+        let mut other = |deleting, needs_no_call| {
+            history.asked = true;
+            history.distance(deleting, needs_no_call)
+        };
+        assert_eq!(other(true, false), None, "Join was refused, not Leave");
+        assert_eq!(other(false, true), None, "nothing is called");
+        history.record_refusal(ReconcileOutcome::Waiting, false);
+        history.asked = true;
+        assert_eq!(history.distance(false, false), None, "not refused any more");
     }
 
     #[tokio::test(start_paused = true)]
@@ -540,15 +524,14 @@ mod tests {
         let mut history = History::default();
         assert!(history.first_report_of_drift());
         assert!(!history.first_report_of_drift());
-        history.repaired();
+        history.drift_repaired();
         assert!(history.first_report_of_drift());
     }
 
     #[tokio::test(start_paused = true)]
     async fn only_a_deleted_object_is_forgotten() {
         let (mut a, mut b) = (History::default(), History::default());
-        a.repaired();
-        b.repaired();
+        assert!(a.first_report_of_drift() && b.first_report_of_drift());
         let _ = a.requeue_after(
             ReconcileOutcome::Gone,
             None,
@@ -561,7 +544,7 @@ mod tests {
             Instant::now(),
             &Clock::default(),
         );
-        assert_eq!((a.repairs(), b.repairs()), (0, 1));
+        assert!(a.first_report_of_drift() && !b.first_report_of_drift());
     }
 
     #[tokio::test(start_paused = true)]

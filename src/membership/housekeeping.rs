@@ -18,7 +18,7 @@ pub async fn run(context: Arc<Context>) {
     loop {
         context.telemetry.went_on("housekeeping");
         context.directory.evict_expired();
-        context.table.drop_settled_calls();
+        context.table.drop_old();
         for object in context.table.foreign_statuses() {
             context.queue.enqueue(&object);
         }

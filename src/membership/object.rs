@@ -11,7 +11,7 @@ use crate::api::{
     FINALIZER, INTENT_ANNOTATION, SecurityGroupMembership, SecurityGroupMembershipSpec,
 };
 use crate::ecs::{AccountUid, Edge, ParseIdError, Target};
-use crate::kubernetes::ObjectUid;
+use crate::kubernetes::{self, ObjectUid};
 use crate::watched::Watched;
 
 /// What is watched: one object that this version cannot read does not stop the others.
@@ -172,6 +172,16 @@ pub fn version_of(metadata: &ObjectMeta) -> u64 {
     version
         .and_then(|version| version.parse().ok())
         .unwrap_or_default()
+}
+
+/// Whether a user has changed the spec, or asked for a pass, since the status was written.
+#[must_use]
+pub fn is_unanswered(object: &SecurityGroupMembership) -> bool {
+    let status = object.status.as_ref();
+    let observed = status.and_then(|status| status.observed_generation);
+    let handled = status.and_then(|status| status.last_handled_reconcile_at.as_ref());
+    let requested = kubernetes::reconcile_requested_at(object);
+    observed != object.metadata.generation || requested.is_some() && requested.as_ref() != handled
 }
 
 /// Whether the object carries our finalizer.

@@ -18,7 +18,7 @@ use super::decide::{
     self, AccessView, Attempt, ClaimView, Desired, Elsewhere, Holder, Observed, ReadTrust,
 };
 use super::history::Standing;
-use super::object::{Claim, Object, account_key, has_finalizer};
+use super::object::{Claim, Object, account_key, has_finalizer, is_unanswered};
 use super::observation::Observation;
 use super::table::ObjectView;
 
@@ -86,13 +86,7 @@ impl Pass {
     }
 
     /// A pass with what memory knows of the object. Makes no call.
-    pub fn begin(
-        watched: Arc<Object>,
-        edge: Edge,
-        slot: Slot,
-        repairs: usize,
-        context: &Context,
-    ) -> Option<Self> {
+    pub fn begin(watched: Arc<Object>, edge: Edge, slot: Slot, context: &Context) -> Option<Self> {
         let object = watched.0.as_ref().ok()?;
         let uid = ObjectUid::of(object).unwrap_or_default();
         let desired = desired(object);
@@ -113,6 +107,9 @@ impl Pass {
         let join_is_open = account_uid
             .as_ref()
             .is_some_and(|account| context.table.join_is_open(account, &edge));
+        let repairs = account_uid
+            .as_ref()
+            .map_or(0, |account| repairs(object, account, &edge, context));
         let observed = Observed {
             account: account_view,
             claim: claim_view,
@@ -325,6 +322,28 @@ impl Pass {
 
 /// An observation older than this is not used.
 const OBSERVATION_AGE: Duration = Duration::from_secs(150);
+
+/// Repairs of the edge, for [`Observed::repairs`]. A user who changes the spec or asks for a pass ends a repair loop; a restart of
+/// the operator does not.
+fn repairs(
+    object: &SecurityGroupMembership,
+    account: &AccountUid,
+    edge: &Edge,
+    context: &Context,
+) -> usize {
+    let status = object.status.as_ref();
+    let is_new = status.is_none_or(|status| status.observed_generation.is_none());
+    let drifted = status.and_then(|status| condition::find(&status.conditions, reason::DRIFTED));
+    let was_in_loop = drifted.is_some_and(|drifted| drifted.reason == reason::REPAIR_LOOP);
+    context.table.repairs(|repairs| {
+        if is_unanswered(object) && !is_new {
+            repairs.end_loop(account, edge);
+        } else if was_in_loop {
+            repairs.resume_loop(account, edge);
+        }
+        repairs.count(account, edge)
+    })
+}
 
 fn desired(object: &SecurityGroupMembership) -> Desired {
     Desired {

@@ -37,9 +37,7 @@ pub(super) async fn run(
     context: &Context,
 ) -> Result<Action, ActError> {
     let uid = ObjectUid::of(&*object).unwrap_or_default();
-    let repairs = context.table.history(&uid, History::repairs);
-    let repairs = repairs.unwrap_or_default();
-    let Some(mut pass) = Pass::begin(object, edge, slot, repairs, context) else {
+    let Some(mut pass) = Pass::begin(object, edge, slot, context) else {
         return Ok(Action::await_change());
     };
     let outcome = run_steps(&mut pass, &uid, context).await?;
@@ -96,9 +94,11 @@ pub(super) async fn run(
     };
     // Before the write: the watch may show the status before the answer arrives.
     let written = status_hash(next.as_ref().or(pass.object().status.as_ref()));
-    context
-        .table
-        .history(&uid, |history| history.record_written_status(written));
+    let observation = observation_of(&pass, outcome);
+    context.table.history(&uid, |history| {
+        history.record_written_status(written);
+        history.record_observation(observation);
+    });
     if let Some(next) = &next {
         let writer = pass.writer(context);
         write_status(&pass.object().metadata, next, &writer, context).await?;
@@ -111,24 +111,50 @@ pub(super) async fn run(
     }
     let record = next.as_ref().unwrap_or(&previous).origin;
     let is_held_back = pass.held_back && pass.failure.is_none();
-    let observation = observation_of(&pass, outcome);
     let description = pass.description.take().filter(|_| is_held_back);
     let pending = description.map(|description| (description, pass.observed.trust));
-    let settles_at = pass
-        .account_uid
-        .as_ref()
-        .map_or_else(Instant::now, |account| {
-            context.table.settles_at(account, &pass.edge)
-        });
+    let due = due(&pass, outcome, context);
+    let deleting = pass.desired.deleting;
     let requeue = context.table.history(&uid, |history| {
         if let Some(origin) = record {
             history.recorded(origin);
         }
-        history.record_observation(observation);
         history.keep_pending_description(pending);
-        history.requeue_after(outcome, pass.failure.as_ref(), settles_at, &context.clock)
+        history.record_refusal(outcome, deleting);
+        history.requeue_after(outcome, pass.failure.as_ref(), due, &context.clock)
     });
     Ok(requeue.unwrap_or_else(Action::await_change))
+}
+
+/// When a read of the edge will count, and in a repair loop when the next repair is allowed. An edge that stays in place leaves
+/// its repair loop.
+fn due(pass: &Pass, outcome: ReconcileOutcome, context: &Context) -> Instant {
+    let Some(account) = &pass.account_uid else {
+        return Instant::now();
+    };
+    match outcome {
+        ReconcileOutcome::RepairLoop => context
+            .table
+            .repairs(|repairs| repairs.next(account, &pass.edge)),
+        ReconcileOutcome::Ready { .. }
+        | ReconcileOutcome::WouldJoin
+        | ReconcileOutcome::DriftReported => {
+            context
+                .table
+                .repairs(|repairs| repairs.leave_loop(account, &pass.edge));
+            Instant::now()
+        }
+        ReconcileOutcome::Undecided
+        | ReconcileOutcome::Unsettled
+        | ReconcileOutcome::SuccessorOutOfReach
+        | ReconcileOutcome::Gone
+        | ReconcileOutcome::Suspended
+        | ReconcileOutcome::Waiting
+        | ReconcileOutcome::AdoptionRefused
+        | ReconcileOutcome::Absent
+        | ReconcileOutcome::AccountUnusable
+        | ReconcileOutcome::Failed(_) => context.table.settles_at(account, &pass.edge),
+    }
 }
 
 /// A hash that differs for different statuses. The conditions of other controllers do not count.
@@ -265,7 +291,12 @@ fn report_drift(pass: &Pass, uid: &ObjectUid, context: &Context) {
         context.events.publish(pass.object(), event);
     }
     if pass.observed.attempt == Attempt::Joined {
-        context.table.history(uid, History::repaired);
+        context.table.history(uid, History::drift_repaired);
+        if let Some(account) = &pass.account_uid {
+            context
+                .table
+                .repairs(|repairs| repairs.repaired(account, &pass.edge));
+        }
     }
 }
 

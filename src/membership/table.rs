@@ -24,6 +24,7 @@ use super::history::{History, LastObservation, Standing};
 use super::ledger::{EdgeCall, Effect, LastCall, Ledger};
 use super::object::{Claim, account_key, has_finalizer, version_of};
 use super::observation::Observation;
+use super::repairs::Repairs;
 
 /// What an object says, as far as the passes of other objects need it.
 #[derive(Clone, Debug)]
@@ -171,6 +172,8 @@ struct Inner {
     by_account: HashMap<Arc<AccountKey>, HashMap<Region, BTreeMap<Target, Uids>>>,
     /// The last calls on each edge.
     ledger: Ledger,
+    /// The last repairs of each edge.
+    repairs: Repairs,
     /// Whether any row may have a status in the watch that is not ours.
     has_foreign_status: bool,
 }
@@ -366,9 +369,16 @@ impl ObjectTable {
         self.lock().ledger.settles_at(account, edge)
     }
 
-    /// Drops the calls whose effect every read shows.
-    pub fn drop_settled_calls(&self) {
-        self.lock().ledger.drop_settled();
+    /// Calls `change` with the repairs of all edges.
+    pub fn repairs<T>(&self, change: impl FnOnce(&mut Repairs) -> T) -> T {
+        change(&mut self.lock().repairs)
+    }
+
+    /// Drops the calls whose effect every read shows, and the repairs that count no more.
+    pub fn drop_old(&self) {
+        let mut inner = self.lock();
+        inner.ledger.drop_settled();
+        inner.repairs.drop_old();
     }
 
     /// Records that `trigger_hash` triggers a pass. Returns whether it differs from the hash of the last triggered pass, or a

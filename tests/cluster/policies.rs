@@ -247,8 +247,6 @@ async fn repair_loop_is_reported_and_repairs_stop() -> Result<()> {
         "{message}"
     );
     env.until_event("web", "DriftDetected").await?;
-    env.reconcile_and_wait("web").await?;
-    env.reconcile_and_wait("web").await?;
     assert_eq!(env.calls("JoinSecurityGroup").await?, 4);
     assert!(!env.is_member("i-web", "sg-web").await?);
 

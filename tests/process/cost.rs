@@ -16,7 +16,7 @@ const NO_SCAN: &[&str] = &["--scan-period=1h"];
 #[tokio::test]
 async fn new_edges_cost_one_join_two_writes_few_describes() -> Result<()> {
     let mut operator = OnlyOperator::start(NO_SCAN).await?;
-    let env = TestEnv::start_without_operator(&binaries!(), &inventory("{}")).await?;
+    let env = operator.env(&inventory("{}")).await?;
     operator.kill();
     apply(&env, 0..EDGES).await?;
     operator.restart().await?;
@@ -28,7 +28,7 @@ async fn new_edges_cost_one_join_two_writes_few_describes() -> Result<()> {
         describes <= 3 + 5,
         "{describes} Describes for {EDGES} edges"
     );
-    let plane = ControlPlane::shared().await?;
+    let plane = operator.plane;
     eventually("one event an edge", async || {
         Ok(count(&writes(&env, plane)?, "create events/") == EDGES)
     })
@@ -51,10 +51,10 @@ async fn new_edges_cost_one_join_two_writes_few_describes() -> Result<()> {
 #[tokio::test]
 async fn restart_reads_in_batches_and_writes_only_new_edges() -> Result<()> {
     let mut operator = OnlyOperator::start(NO_SCAN).await?;
-    let env = TestEnv::start_without_operator(&binaries!(), &inventory("{}")).await?;
+    let env = operator.env(&inventory("{}")).await?;
     apply(&env, 0..EDGES - 1).await?;
     all_ready(&env, 0..EDGES - 1).await?;
-    let plane = ControlPlane::shared().await?;
+    let plane = operator.plane;
     operator.kill();
     let before = writes(&env, plane)?.len();
     env.simulator.reset_stats().await?;

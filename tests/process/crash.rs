@@ -7,11 +7,11 @@ use std::time::Duration;
 use security_group_operator::api::membership::Origin;
 use serde_json::{Value, json};
 
+use crate::OnlyOperator;
 use crate::support::env::{TestEnv, claim, ready};
 use crate::support::error::{Context, Result};
 use crate::support::eventually::eventually;
 use crate::support::operator::Operator;
-use crate::{OnlyOperator, binaries};
 
 const INVENTORY: &str = "
 securityGroups:
@@ -26,7 +26,7 @@ instances:
 /// A test environment, and the operator for this test alone.
 async fn begin(inventory: &str) -> Result<(TestEnv, OnlyOperator)> {
     let operator = OnlyOperator::start(&[]).await?;
-    let env = TestEnv::start_without_operator(&binaries!(), inventory).await?;
+    let env = operator.env(inventory).await?;
     Ok((env, operator))
 }
 

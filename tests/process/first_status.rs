@@ -2,10 +2,10 @@
 
 use serde_json::json;
 
+use crate::OnlyOperator;
 use crate::support::env::{TestEnv, ready};
 use crate::support::error::{Context, Result};
 use crate::support::kstatus;
-use crate::{OnlyOperator, binaries};
 
 const INVENTORY: &str = "
 securityGroups:
@@ -26,7 +26,7 @@ async fn word(env: &TestEnv, name: &str) -> Result<String> {
 #[tokio::test]
 async fn new_object_is_in_progress_before_its_first_reconcile() -> Result<()> {
     let mut operator = OnlyOperator::start(&[]).await?;
-    let env = TestEnv::start_without_operator(&binaries!(), INVENTORY).await?;
+    let env = operator.env(INVENTORY).await?;
     operator.kill();
     env.apply("web", "i-web", "sg-web", json!({})).await?;
     let object = env.memberships().get("web").await?;

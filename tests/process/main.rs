@@ -1,6 +1,6 @@
 //! The operator as a process that is started, frozen, killed, measured and counted, each time with the arguments of the test.
 //!
-//! The tests share one control plane. One operator at a time serves all of it: a test that needs one waits for its turn
+//! The tests share [`PLANES`] control planes. One operator at a time serves all of one: a test waits until one is free
 //! ([`OnlyOperator`]). What another operator or another test would falsify has a control plane of its own: `rbac` counts every
 //! request of the operator, `start` and `stricter_crd` stop the API server or change CRDs, `large_objects` fills it, and the throttling of `cost` takes
 //! minutes for which nobody should wait.
@@ -23,10 +23,12 @@ mod user_roles;
 
 use std::ops::{Deref, DerefMut};
 
+use futures::future::select_all;
 use support::control_plane::ControlPlane;
+use support::env::TestEnv;
 use support::error::Result;
 use support::operator::{Operator, Options};
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
 /// An operator with these arguments, which logs what it does.
 fn options(arguments: &[&str]) -> Options {
@@ -39,26 +41,49 @@ fn options(arguments: &[&str]) -> Options {
     }
 }
 
-/// The only operator on [`ControlPlane::shared`], for as long as a test keeps it.
+/// How many tests run an operator at the same time. Most of the time they wait for deadlines of the cloud.
+const PLANES: usize = 3;
+
+/// A control plane for one operator after the other. It starts when a test needs it, and ends with the process.
+struct Plane {
+    turn: Mutex<()>,
+    plane: OnceCell<ControlPlane>,
+}
+
+/// The only operator on its control plane, for as long as a test keeps it.
 struct OnlyOperator {
     // Dropped in this order: the next one starts when this one has ended.
     operator: Operator,
+    plane: &'static ControlPlane,
     _turn: MutexGuard<'static, ()>,
 }
 
 impl OnlyOperator {
-    /// Waits until no other test has an operator, and starts one with these arguments.
+    /// Waits until a control plane has no operator, and starts one there with these arguments.
     async fn start(arguments: &[&str]) -> Result<Self> {
         Self::start_with(options(arguments)).await
     }
 
     async fn start_with(options: Options) -> Result<Self> {
-        static TURN: Mutex<()> = Mutex::const_new(());
-        let turn = TURN.lock().await;
+        static ALL: [Plane; PLANES] = [const {
+            Plane {
+                turn: Mutex::const_new(()),
+                plane: OnceCell::const_new(),
+            }
+        }; PLANES];
+        let turns = ALL.iter().map(|plane| Box::pin(plane.turn.lock()));
+        let (turn, free, _) = select_all(turns).await;
+        let plane = ALL[free].plane.get_or_try_init(ControlPlane::start).await?;
         Ok(Self {
-            operator: Operator::start(ControlPlane::shared().await?, options).await?,
+            operator: Operator::start(plane, options).await?,
+            plane,
             _turn: turn,
         })
+    }
+
+    /// A cloud, an account and a namespace for this operator.
+    async fn env(&self, inventory: &str) -> Result<TestEnv> {
+        TestEnv::start_on(self.plane, &binaries!(), inventory).await
     }
 }
 

@@ -6,11 +6,11 @@ use security_group_operator::api::ClusterCloudAccount;
 use security_group_operator::api::account::CloudAccountStatus;
 use serde_json::{Value, json};
 
+use crate::OnlyOperator;
 use crate::support::env::TestEnv;
 use crate::support::error::Result;
 use crate::support::eventually::eventually;
 use crate::support::port;
-use crate::{OnlyOperator, binaries};
 
 const INVENTORY: &str = "
 securityGroups:
@@ -22,8 +22,8 @@ instances:
 
 #[tokio::test]
 async fn silent_endpoint_makes_the_account_not_reachable() -> Result<()> {
-    let _operator = OnlyOperator::start(&["--scan-period=1s"]).await?;
-    let env = TestEnv::start_without_operator(&binaries!(), INVENTORY).await?;
+    let operator = OnlyOperator::start(&["--scan-period=1s"]).await?;
+    let env = operator.env(INVENTORY).await?;
     env.apply("web", "i-web", "sg-web", json!({})).await?;
     env.until_reason("web", "Joined").await?;
     until_reachable(&env, "Answering").await?;

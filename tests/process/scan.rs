@@ -2,22 +2,21 @@
 
 use serde_json::json;
 
+use crate::OnlyOperator;
 use crate::support::bulk::{EDGES, all_ready, apply, inventory, writes};
-use crate::support::control_plane::ControlPlane;
-use crate::support::env::{TestEnv, ready};
+use crate::support::env::ready;
 use crate::support::error::Result;
 use crate::support::eventually::eventually;
-use crate::{OnlyOperator, binaries};
 
 const OFTEN: &[&str] = &["--scan-period=3s"];
 
 #[tokio::test]
 async fn scans_of_unchanged_targets_write_nothing() -> Result<()> {
-    let _operator = OnlyOperator::start(OFTEN).await?;
-    let env = TestEnv::start_without_operator(&binaries!(), &inventory("{}")).await?;
+    let operator = OnlyOperator::start(OFTEN).await?;
+    let env = operator.env(&inventory("{}")).await?;
     apply(&env, 0..EDGES).await?;
     all_ready(&env, 0..EDGES).await?;
-    let plane = ControlPlane::shared().await?;
+    let plane = operator.plane;
     eventually("one event an edge", async || {
         Ok(writes(&env, plane)?.len() == 3 * EDGES)
     })
@@ -35,8 +34,8 @@ async fn scans_of_unchanged_targets_write_nothing() -> Result<()> {
 
 #[tokio::test]
 async fn scan_finds_removed_edges_and_rejoins_each_once() -> Result<()> {
-    let _operator = OnlyOperator::start(OFTEN).await?;
-    let env = TestEnv::start_without_operator(&binaries!(), &inventory("{}")).await?;
+    let operator = OnlyOperator::start(OFTEN).await?;
+    let env = operator.env(&inventory("{}")).await?;
     apply(&env, 0..EDGES).await?;
     all_ready(&env, 0..EDGES).await?;
     env.simulator.reset_stats().await?;
@@ -73,8 +72,8 @@ async fn scan_finds_removed_edges_and_rejoins_each_once() -> Result<()> {
 
 #[tokio::test]
 async fn scan_finds_released_and_stopping_targets() -> Result<()> {
-    let _operator = OnlyOperator::start(OFTEN).await?;
-    let env = TestEnv::start_without_operator(&binaries!(), &inventory("{}")).await?;
+    let operator = OnlyOperator::start(OFTEN).await?;
+    let env = operator.env(&inventory("{}")).await?;
     apply(&env, 0..3).await?;
     all_ready(&env, 0..3).await?;
     env.simulator

@@ -43,7 +43,7 @@ async fn loud_env() -> Result<(TestEnv, OnlyOperator)> {
         environment: vec![("RUST_LOG".to_owned(), "trace".to_owned())],
     })
     .await?;
-    let env = TestEnv::start_without_operator(&binaries!(), INVENTORY).await?;
+    let env = operator.env(INVENTORY).await?;
     write_key(&env, SECRET, TOKEN).await?;
     Ok((env, operator))
 }
@@ -109,7 +109,7 @@ async fn operator_output_contains_no_secret() -> Result<()> {
         ("the accounts", accounts(&env).await?),
         ("the events", events(&env).await?),
     ];
-    let token_of_the_operator = service_account_token().await?;
+    let token_of_the_operator = service_account_token(operator.plane)?;
     for (where_, text) in &said {
         assert!(text.len() > 100, "{where_}: {text}");
         for canary in [SECRET, TOKEN, WRONG_SECRET, WRONG_TOKEN] {
@@ -147,8 +147,7 @@ async fn events(env: &TestEnv) -> Result<String> {
 }
 
 /// What the operator itself shows to the API server.
-async fn service_account_token() -> Result<String> {
-    let plane = ControlPlane::shared().await?;
+fn service_account_token(plane: &ControlPlane) -> Result<String> {
     let file = plane.directory().join(format!(
         "{NAMESPACE}.{}.kubeconfig",
         operator::SERVICE_ACCOUNT

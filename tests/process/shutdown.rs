@@ -5,10 +5,10 @@ use std::fmt::Write as _;
 use kube::api::ListParams;
 use serde_json::json;
 
-use crate::support::env::{TestEnv, ready};
+use crate::OnlyOperator;
+use crate::support::env::ready;
 use crate::support::error::Result;
 use crate::support::eventually::eventually;
-use crate::{OnlyOperator, binaries};
 
 const OBJECTS: usize = 100;
 /// Calls of one account and region that the operator makes at a time.
@@ -21,7 +21,7 @@ async fn sigterm_begins_no_further_call_and_records_those_under_way() -> Result<
         writeln!(inventory, "- {{id: i-n{n}, securityGroupIds: [sg-base]}}")?;
     }
     let mut operator = OnlyOperator::start(&[]).await?;
-    let env = TestEnv::start_without_operator(&binaries!(), &inventory).await?;
+    let env = operator.env(&inventory).await?;
     let slow = json!({"action": "JoinSecurityGroup", "fault": {"latency": "20s"}});
     env.simulator.faults(&slow).await?;
     for n in 0..OBJECTS {

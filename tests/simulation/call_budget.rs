@@ -75,6 +75,55 @@ fn each_target_is_read_once_per_scan_period() {
     }
 }
 
+/// A user changes the object 10 times a second for 30 seconds, in one of two ways.
+async fn change_all_the_time(world: &World, name: &str, change: impl Fn(u32) -> Value) {
+    for moment in 0..300 {
+        world.patch(name, change(moment));
+        seconds(0.1).await;
+    }
+}
+
+#[test]
+fn user_who_changes_an_object_all_the_time_causes_one_read_per_second() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        world.membership("m", 0, 0, json!({}));
+        seconds(5.0).await;
+        let before = looks(&world);
+        let policies = ["Observe", "Manage"];
+        change_all_the_time(
+            &world,
+            "m",
+            |moment| json!({"spec": {"managementPolicy": policies[moment as usize % 2]}}),
+        )
+        .await;
+        let read = looks(&world) - before;
+        assert!((20..=31).contains(&read), "{read} reads in 30 s");
+        seconds(5.0).await;
+        assert_eq!(reason(&world, "m", "Ready"), "Joined");
+    });
+}
+
+#[test]
+fn user_who_asks_all_the_time_causes_one_refused_join_per_minute() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        let code = "SecurityGroupInstanceLimitExceeded";
+        let how = json!({"error": {"code": code, "status": 403}});
+        add_fault(&world, "JoinSecurityGroup", 1_000, &how);
+        world.membership("m", 0, 0, json!({}));
+        for _ in 0..4 {
+            change_all_the_time(&world, "m", |moment| {
+                let asked = json!({RECONCILE_REQUESTED_ANNOTATION: moment.to_string()});
+                json!({"metadata": {"annotations": asked}})
+            })
+            .await;
+        }
+        let joins = &world.simulator.stats()["calls"]["JoinSecurityGroup"];
+        assert_eq!(joins[code], 2, "in 2 minutes: {joins}");
+    });
+}
+
 /// Objects of the cluster's and of the namespace's own account, both of one cloud account, on a hundred targets.
 async fn two_accounts_of_one_cloud_account(own_targets: bool) -> World {
     let world = world().await;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
+use security_group_operator::api::RECONCILE_REQUESTED_ANNOTATION;
 use serde_json::{Value, json};
 
 use crate::in_virtual_time;
@@ -150,6 +151,50 @@ fn three_repairs_in_30_minutes_are_a_repair_loop() {
         assert_eq!(reason(&world, "Ready"), Some("Joined".to_owned()));
         minutes(70).await;
         assert_eq!(undo(&world).await, Some("Joined".to_owned()));
+    });
+}
+
+#[test]
+fn request_of_a_user_ends_a_repair_loop_and_a_restart_does_not() {
+    in_virtual_time(|| async {
+        let mut world = World::new(SimOptions::default());
+        world.start(None);
+        world.membership("m", 0, 0, json!({}));
+        minutes(1).await;
+        for _ in 1..=3 {
+            assert_eq!(undo(&world).await, Some("Joined".to_owned()));
+        }
+        assert_eq!(undo(&world).await, None);
+        assert_eq!(reason(&world, "Drifted"), Some("RepairLoop".to_owned()));
+        world.restart_all();
+        minutes(20).await;
+        assert!(!world.is_member("i-0", "sg-a"), "repaired after a restart");
+        assert_eq!(reason(&world, "Drifted"), Some("RepairLoop".to_owned()));
+        let asked = json!({RECONCILE_REQUESTED_ANNOTATION: "now"});
+        world.patch("m", json!({"metadata": {"annotations": asked}}));
+        minutes(1).await;
+        assert!(world.is_member("i-0", "sg-a"));
+        assert_eq!(reason(&world, "Drifted"), None);
+        assert_eq!(reason(&world, "Ready"), Some("Joined".to_owned()));
+    });
+}
+
+#[test]
+fn repairs_through_two_objects_of_one_edge_are_one_repair_loop() {
+    in_virtual_time(|| async {
+        let mut world = World::new(SimOptions::default());
+        world.start(None);
+        world.membership("m", 0, 0, json!({}));
+        world.membership("n", 0, 0, json!({}));
+        minutes(1).await;
+        for _ in 1..=3 {
+            world.foreign(0, 0, false);
+            minutes(3).await;
+            assert!(world.is_member("i-0", "sg-a"));
+        }
+        world.foreign(0, 0, false);
+        minutes(10).await;
+        assert!(!world.is_member("i-0", "sg-a"), "repaired 4 times");
     });
 }
 

@@ -115,7 +115,7 @@ fn join_after_a_rejection_makes_the_object_owner() {
                 world.simulator.add_fault(fault);
             }
             ask(&world, "m", "now");
-            seconds(AT_ONCE).await;
+            seconds(60.0 + AT_ONCE).await;
             assert!(world.is_member("i-0", "sg-a"));
             seconds(10.0).await;
             assert_eq!(ready(&world, "m").1, "Joined");

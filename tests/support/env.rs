@@ -83,15 +83,10 @@ impl TestEnv {
     /// granted to the test environment's namespace, and the operator running.
     pub async fn start(binaries: &Binaries, inventory: &str) -> Result<Self> {
         drop(operator(binaries).await?);
-        Self::start_without_operator(binaries, inventory).await
-    }
-
-    /// The same, for a test that starts its operator itself. The CRDs must be installed.
-    pub async fn start_without_operator(binaries: &Binaries, inventory: &str) -> Result<Self> {
         Self::start_on(ControlPlane::shared().await?, binaries, inventory).await
     }
 
-    /// The same, on a control plane of its own.
+    /// The same on another control plane, for a test that starts its operator itself. The CRDs must be installed.
     pub async fn start_on(
         plane: &ControlPlane,
         binaries: &Binaries,

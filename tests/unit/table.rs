@@ -439,6 +439,11 @@ fn scan_reads_only_targets_described_before() {
     assert_eq!(table.seen(&account_region(), &block), []);
 }
 
+/// Whether the history has not reported drift yet; `None` for an unknown object.
+fn report(table: &ObjectTable, uid: &ObjectUid) -> Option<bool> {
+    table.history(uid, |history| history.first_report_of_drift())
+}
+
 #[tokio::test(start_paused = true)]
 async fn history_goes_with_the_object_and_nothing_brings_it_back() {
     let table = ObjectTable::default();
@@ -446,17 +451,14 @@ async fn history_goes_with_the_object_and_nothing_brings_it_back() {
     table.insert(&readable);
     table.insert_unreadable(&object("b", "i-1", 0, 1).metadata);
     for uid in [uid("a"), uid("b")] {
-        assert_eq!(table.history(&uid, |history| history.repaired()), Some(()));
-        assert_eq!(table.history(&uid, |history| history.repairs()), Some(1));
+        assert_eq!(report(&table, &uid), Some(true));
+        assert_eq!(report(&table, &uid), Some(false));
         table.remove(&uid);
-        assert_eq!(table.history(&uid, |history| history.repaired()), None);
+        assert_eq!(report(&table, &uid), None);
         assert_eq!(table.known_version(&uid), None);
     }
     table.insert(&readable);
-    assert_eq!(
-        table.history(&uid("a"), |history| history.repairs()),
-        Some(0)
-    );
+    assert_eq!(report(&table, &uid("a")), Some(true));
 }
 
 #[test]
@@ -464,14 +466,11 @@ fn unreadable_object_keeps_the_view_and_history_it_had() {
     let table = ObjectTable::default();
     table.insert_unreadable(&object("a", "i-1", 0, 1).metadata);
     assert!(on(&table, "i-1").is_empty() && table.of_account(&account()).is_empty());
-    table.history(&uid("a"), |history| history.repaired());
+    assert_eq!(report(&table, &uid("a")), Some(true));
     table.insert(&object("a", "i-1", 0, 2));
     table.insert_unreadable(&object("a", "i-1", 0, 3).metadata);
     assert_eq!(on(&table, "i-1"), ["a"]);
-    assert_eq!(
-        table.history(&uid("a"), |history| history.repairs()),
-        Some(1)
-    );
+    assert_eq!(report(&table, &uid("a")), Some(false));
     let gone = table.all_but(|_| false);
     assert_eq!(gone, [uid("a")]);
 }

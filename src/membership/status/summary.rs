@@ -305,7 +305,7 @@ fn repair_loop(edge: &Edge) -> Summary {
     drifted(
         reason::REPAIR_LOOP,
         format!(
-            "{target} was removed from {group} again after {REPAIR_LIMIT} repairs in {REPAIR_WINDOW_MINUTES} minutes; find the other owner (in Terraform: ignore_changes = [security_groups]); next repair in about 1 hour"
+            "{target} was removed from {group} again after {REPAIR_LIMIT} repairs in {REPAIR_WINDOW_MINUTES} minutes; find the other owner (in Terraform: ignore_changes = [security_groups]); next repair in about 1 hour, or when reconcile-requested-at changes"
         ),
     )
 }

@@ -57,7 +57,7 @@ fn every_outcome_has_its_message() {
         "False Stalled NotAMember: i-1 is not a member of sg-1; not joined because managementPolicy is Observe; set it to Manage, or join the target".to_owned(),
         "False Stalled AdoptionRefused: i-1 was a member of sg-1 before this object was created, and adoptionPolicy is Refuse; set adoptionPolicy to Adopt, or remove i-1 from sg-1; next try in 1m (backs off to 15m)".to_owned(),
         format!("False Stalled+Drifted DriftReported: {drift}"),
-        "False Stalled+Drifted RepairLoop: i-1 was removed from sg-1 again after 3 repairs in 30 minutes; find the other owner (in Terraform: ignore_changes = [security_groups]); next repair in about 1 hour".to_owned(),
+        "False Stalled+Drifted RepairLoop: i-1 was removed from sg-1 again after 3 repairs in 30 minutes; find the other owner (in Terraform: ignore_changes = [security_groups]); next repair in about 1 hour, or when reconcile-requested-at changes".to_owned(),
         "False Stalled TargetNotFound: DescribeInstances does not list i-1 in cn-hangzhou; check spec.instanceID, spec.region and the account; next try in 1m (backs off to 15m)".to_owned(),
         format!("False Stalled AccountNotFound: {problem}"),
         format!("False Stalled AccountNotReady: {problem}"),
