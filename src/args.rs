@@ -77,7 +77,7 @@ struct Typed {
     #[arg(
         long = "log",
         value_name = "FILTER",
-        default_value = "info,kube_client=off,kube_runtime::watcher=off",
+        default_value = "info,kube_client=off,kube_runtime::controller=off,kube_runtime::watcher=off",
         env = "RUST_LOG"
     )]
     log_filter: String,

@@ -3,8 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use kube::runtime::reflector::ObjectRef;
+
 use crate::account::directory::Directory;
+use crate::api::SecurityGroupMembership;
 use crate::clock::Clock;
+use crate::ecs::Edge;
 use crate::kubernetes::events::EventRecorder;
 use crate::kubernetes::writer::ApiWriter;
 use crate::kubernetes::{LogDeduper, ObjectUid, WatchScope};
@@ -13,7 +17,7 @@ use crate::telemetry::Telemetry;
 
 use super::admission::Admission;
 use super::queue::ReconcileQueue;
-use super::table::ObjectTable;
+use super::table::{ObjectTable, ObjectView};
 
 /// What every pass shares.
 pub struct Context {
@@ -85,8 +89,39 @@ impl Context {
     /// Forgets a deleted object.
     pub(super) fn forget(&self, uid: &ObjectUid) {
         self.admission.forget(uid);
-        for concerned in self.table.remove(uid) {
-            self.queue.enqueue(&concerned);
+        let view = self.table.view(uid);
+        let siblings = self.table.remove(uid);
+        if view.is_some_and(|view| self.may_hold(&view)) {
+            self.enqueue_all(&siblings);
+        }
+    }
+
+    /// Inserts or updates an object from the watch.
+    pub(super) fn insert(&self, object: &SecurityGroupMembership) {
+        let concerned = self.table.insert(object);
+        if concerned.is_empty() {
+            return;
+        }
+        let view = ObjectUid::of(object).and_then(|uid| self.table.view(&uid));
+        if view.is_some_and(|view| self.may_hold(&view)) {
+            self.enqueue_all(&concerned);
+        }
+    }
+
+    /// Whether others are concerned by what becomes of this object. Otherwise a namespace without a grant could cause reads of
+    /// the others' targets.
+    fn may_hold(&self, view: &ObjectView) -> bool {
+        let granted = |edge: &Edge| {
+            let account = view.account()?;
+            self.directory
+                .granted_uid(account, &view.namespace, &edge.group)
+        };
+        view.record().is_some() || view.edge().and_then(granted).is_some()
+    }
+
+    fn enqueue_all(&self, objects: &[ObjectRef<SecurityGroupMembership>]) {
+        for object in objects {
+            self.queue.enqueue(object);
         }
     }
 

@@ -119,15 +119,15 @@ fn insert(context: &Context, object: &Object) {
         Ok(object) => object,
         Err(unreadable) => return context.table.insert_unreadable(&unreadable.metadata),
     };
-    for concerned in context.table.insert(object) {
-        context.queue.enqueue(&concerned);
-    }
+    context.insert(object);
     if let Some(uid) = ObjectUid::of(object) {
         let watched = || pass::status_hash(object.status.as_ref());
         context.table.compare_watched_status(&uid, watched);
     }
 }
 
+/// Its future is small: kube holds one for each object that is due, and few of them are admitted at a time. What an admitted pass
+/// needs is boxed.
 async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Action, ActError> {
     let readable = match &object.0 {
         Ok(readable) => readable,
@@ -138,14 +138,21 @@ async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Action,
             );
             // Compared with the previous status, so that an unchanged one is not written again.
             let previous = status::parse_lenient(&invalid.status);
-            return pass::invalid_spec(&object, Some(&previous), message, &context).await;
+            return Box::pin(pass::invalid_spec(
+                &object,
+                Some(&previous),
+                message,
+                &context,
+            ))
+            .await;
         }
     };
     let edge = match Edge::try_from(&readable.spec) {
         Ok(edge) => edge,
         Err(error) => {
             let previous = readable.status.as_ref();
-            return pass::invalid_spec(&object, previous, error.to_string(), &context).await;
+            let message = error.to_string();
+            return Box::pin(pass::invalid_spec(&object, previous, message, &context)).await;
         }
     };
     let namespace = readable.namespace().unwrap_or_default();
@@ -177,7 +184,7 @@ async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Action,
     {
         return Ok(Action::requeue(WATCH_LAG));
     }
-    let result = pass::run(Arc::clone(&object), edge, slot, &context).await;
+    let result = Box::pin(pass::run(Arc::clone(&object), edge, slot, &context)).await;
     // The watch may have reported the object deleted during the pass.
     if context.table.known_version(&uid).is_none() {
         return Ok(Action::await_change());

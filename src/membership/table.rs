@@ -96,6 +96,12 @@ impl ObjectView {
         })
     }
 
+    /// The edge that the spec names.
+    #[must_use]
+    pub fn edge(&self) -> Option<&Edge> {
+        self.names.as_ref().map(|names| &names.edge)
+    }
+
     /// The account that the spec names.
     #[must_use]
     pub fn account(&self) -> Option<&AccountKey> {
@@ -238,6 +244,12 @@ impl ObjectTable {
         if let Some(view) = ObjectView::of(object) {
             let _unknown = self.lock().renew(view);
         }
+    }
+
+    /// What an object says; `None` for an unknown or deleted one.
+    #[must_use]
+    pub fn view(&self, uid: &ObjectUid) -> Option<ObjectView> {
+        Some(self.lock().rows.get(uid)?.says.clone())
     }
 
     /// Removes a deleted object. Returns the objects to requeue: the siblings of an object that was deleted while it still

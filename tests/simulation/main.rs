@@ -30,6 +30,7 @@ mod scopes;
 mod shrink;
 mod shutdown;
 mod specs;
+mod tenancy;
 mod topology;
 mod world;
 

@@ -336,7 +336,7 @@ impl Act {
         }
     }
 
-    fn happen(&self, world: &mut World) {
+    pub fn happen(&self, world: &mut World) {
         match self {
             Self::Create {
                 name,
