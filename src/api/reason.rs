@@ -33,6 +33,8 @@ pub const WAITING_FOR_TARGET: &str = "WaitingForTarget";
 pub const RETRYING: &str = "Retrying";
 /// Ready=False: the account's quota for this API is used up for this minute, or for longer by earlier requests.
 pub const THROTTLED: &str = "Throttled";
+/// Ready=False: the API server refuses to store the operator's finalizer or claim, or to remove it; retried.
+pub const WRITE_REFUSED: &str = "WriteRefused";
 /// Ready=False: the object named by `accountRef` does not exist.
 pub const ACCOUNT_NOT_FOUND: &str = "AccountNotFound";
 /// Ready=False: the account exists and cannot be used; its own conditions say why.
@@ -79,5 +81,7 @@ pub const REMOVED: &str = "Removed";
 /// Event: the object was deleted and the target stays a member of the group. Ready=False: the same, while the finalizer of
 /// another controller keeps the object.
 pub const RETAINED: &str = "Retained";
+/// Event: the intent annotation is no claim of this object.
+pub const CLAIM_IGNORED: &str = "ClaimIgnored";
 /// Event: an object that was Stalled or not Ready is Ready again.
 pub const RECOVERED: &str = "Recovered";

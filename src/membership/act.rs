@@ -1,6 +1,8 @@
 //! Performs the one effect that [`super::decide`] chose, and adds its result to the observed state. Each function writes to
 //! the cloud or to the API server, never to both.
 
+use std::fmt;
+
 use kube::api::ObjectMeta;
 use kube::{Api, Resource as _, ResourceExt as _};
 use serde_json::{Map, Value, json};
@@ -20,6 +22,7 @@ use super::history::Standing;
 use super::ledger::{EdgeCall, Effect};
 use super::object::{Claim, Intent, Object, has_finalizer};
 use super::observe::Pass;
+use super::status;
 
 /// Why a pass stops early.
 #[derive(Debug, thiserror::Error)]
@@ -33,25 +36,86 @@ pub enum ActError {
     /// The process ends: nothing more begins. The next process goes on from what is stored.
     #[error("the process ends")]
     Stopping,
-    /// The API server rejected the write or did not answer: the stored state is unknown.
+    /// The API server rejected the request or did not answer: the stored state is unknown.
     #[error("{what}: {source}")]
     Kubernetes {
-        /// The write that failed, for the message.
-        what: &'static str,
+        /// The request that failed.
+        what: ApiRequest,
         /// The error.
         source: kubernetes::Error,
     },
+    /// The API server has dropped the record from a status that it accepted.
+    #[error("the CRD is older than this operator: the API server does not store status.origin")]
+    RecordNotStored,
+}
+
+/// A request to the API server. Its text says that it failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ApiRequest {
+    /// Writes the finalizer and the intent of the object.
+    Claim,
+    /// Removes them.
+    Finalizer,
+    /// Writes the finalizer or the record of another object.
+    Successor {
+        /// Whether it is in the same namespace: its users may know of it.
+        same_namespace: bool,
+    },
+    /// Writes the status of the object.
+    Status,
+    /// Reads an object.
+    Read,
+}
+
+impl fmt::Display for ApiRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Claim => "the claim could not be written",
+            Self::Finalizer => "the finalizer could not be removed",
+            Self::Successor { .. } => "another object could not be given the membership",
+            Self::Status => "the status could not be written",
+            Self::Read => "an object could not be read",
+        })
+    }
 }
 
 impl ActError {
-    /// Why a call to the API server failed. `what` is for the message.
-    pub(super) fn of(what: &'static str, source: kubernetes::Error) -> Self {
+    /// Why a request to the API server failed.
+    pub(super) fn of(what: ApiRequest, source: kubernetes::Error) -> Self {
         match source {
             kubernetes::Error::Stopping => Self::Stopping,
             kubernetes::Error::Api(_) | kubernetes::Error::Timeout { .. } => {
                 Self::Kubernetes { what, source }
             }
         }
+    }
+
+    /// The same for a request about another object.
+    fn of_successor(self, same_namespace: bool) -> Self {
+        match self {
+            Self::Kubernetes { source, .. } => Self::Kubernetes {
+                what: ApiRequest::Successor { same_namespace },
+                source,
+            },
+            other => other,
+        }
+    }
+
+    /// Whether the API server takes no new finalizer because the object is being deleted. An admission policy refuses with the
+    /// same status.
+    fn is_of_a_deleted_object(&self) -> bool {
+        let Self::Kubernetes {
+            source: kubernetes::Error::Api(kube::Error::Api(status)),
+            ..
+        } = self
+        else {
+            return false;
+        };
+        let causes = status.details.iter().flat_map(|details| &details.causes);
+        status.code == 422
+            && causes
+                .map(|cause| cause.field.as_str())
+                .any(|field| field == "metadata.finalizers")
     }
 }
 
@@ -216,13 +280,40 @@ impl Pass {
     /// # Errors
     /// The API server did not accept the write.
     pub async fn record(&mut self, context: &Context) -> Result<(), ActError> {
-        let object = self.object();
-        let status = with_joined(object, self.account_uid.as_ref());
-        let writer = self.writer(context);
-        let written = write_status(&object.metadata, &status, &writer, context).await?;
-        self.written(written.ok_or(ActError::Changed)?);
+        let status = with_joined(self.object(), self.account_uid.as_ref());
+        let written = self.write_status(&status, context).await?;
+        let written = written.ok_or(ActError::Changed)?;
+        let is_stored = is_recorded_as_joined(&written);
+        self.written(written);
+        if !is_stored {
+            return Err(ActError::RecordNotStored);
+        }
         self.observed.claim = ClaimView::Joined { void: false };
         Ok(())
+    }
+
+    /// Writes the status of the object. A version that differs from the known one only by what others write is taken as well:
+    /// otherwise a user who annotates the object all the time would keep its status from being written. Returns the object, if it
+    /// is readable.
+    ///
+    /// # Errors
+    /// The API server did not accept the write.
+    pub async fn write_status(
+        &self,
+        status: &SecurityGroupMembershipStatus,
+        context: &Context,
+    ) -> Result<Option<SecurityGroupMembership>, ActError> {
+        let writer = self.writer(context);
+        let mut metadata = self.object().metadata.clone();
+        for _ in 1..TRIES {
+            match write_status(&metadata, status, &writer, context).await {
+                Err(ActError::Changed) => {
+                    metadata.resource_version = self.same_but_newer(context).await?;
+                }
+                answered => return answered,
+            }
+        }
+        write_status(&metadata, status, &writer, context).await
     }
 
     /// Writes the record `Joined` to the oldest other holder: from record to record. The holder is read first, gets our finalizer
@@ -236,23 +327,30 @@ impl Pass {
             return Ok(());
         };
         let reference = successor.reference();
+        let same_namespace = self.object().namespace().as_deref() == Some(&*successor.namespace);
         let handed_over = match read_stored(
             &successor.uid,
             &successor.namespace,
             &reference.name,
             context,
         )
-        .await?
+        .await
         {
-            Stored::Gone => false,
-            Stored::Unreadable => {
+            Ok(Stored::Found(object)) if object.metadata.deletion_timestamp.is_none() => {
+                let writer = self.writer(context);
+                let given = give(*object, self.account_uid.as_ref(), &writer, context).await;
+                given.map_err(|error| error.of_successor(same_namespace))?
+            }
+            Ok(Stored::Found(_) | Stored::Gone) => false,
+            Ok(Stored::Unreadable) => {
                 self.others.out_of_reach = true;
                 false
             }
-            Stored::Found(object) => {
-                let writer = self.writer(context);
-                give(*object, self.account_uid.as_ref(), &writer, context).await?
+            Err(ActError::Kubernetes { source, .. }) if source.code() == Some(403) => {
+                self.others.out_of_reach = true;
+                false
             }
+            Err(error) => return Err(error),
         };
         if handed_over {
             self.observed.attempt = Attempt::HandedOver;
@@ -309,14 +407,15 @@ impl Pass {
         Ok(())
     }
 
-    /// The version of the stored object, if a pass over it would decide the same.
+    /// The version of the stored object, if a pass over it would decide and say the same.
     async fn same_but_newer(&self, context: &Context) -> Result<Option<String>, ActError> {
         let object = self.object();
         let namespace = object.namespace().unwrap_or_default();
         match read_stored(&self.uid(), &namespace, &object.name_any(), context).await? {
             Stored::Found(stored)
                 if stored.metadata.generation == object.metadata.generation
-                    && Claim::of(&stored) == Claim::of(object) =>
+                    && Claim::of(&stored) == Claim::of(object)
+                    && our_part(&stored) == our_part(object) =>
             {
                 Ok(stored.resource_version())
             }
@@ -362,6 +461,16 @@ fn effect_of(answer: &Result<RequestId, CallError>) -> Effect {
     }
 }
 
+/// What operators have written of the status.
+fn our_part(object: &SecurityGroupMembership) -> SecurityGroupMembershipStatus {
+    status::our_part(&object.status.clone().unwrap_or_default())
+}
+
+/// Whether the API server shows the record `Joined`: an older CRD drops it.
+fn is_recorded_as_joined(object: &SecurityGroupMembership) -> bool {
+    Claim::of(object).and_then(|claim| claim.record()) == Some(Origin::Joined)
+}
+
 /// The object's status with the record `Joined`.
 fn with_joined(
     object: &SecurityGroupMembership,
@@ -378,7 +487,7 @@ fn with_joined(
 /// Another object as it is stored.
 enum Stored {
     Found(Box<SecurityGroupMembership>),
-    /// Deleted, being deleted, or another object has its name.
+    /// Deleted, or another object has its name.
     Gone,
     Unreadable,
 }
@@ -392,17 +501,13 @@ async fn read_stored(
     let api: Api<Object> = Api::namespaced(context.client.clone(), namespace);
     match kubernetes::with_deadline(api.get_opt(name)).await {
         Ok(None) => Ok(Stored::Gone),
-        Ok(Some(Watched(Ok(object)))) => {
-            let is_it = ObjectUid::of(&object).as_ref() == Some(uid);
-            let is_live = object.metadata.deletion_timestamp.is_none();
-            Ok(if is_it && is_live {
-                Stored::Found(Box::new(object))
-            } else {
-                Stored::Gone
-            })
-        }
+        Ok(Some(Watched(Ok(object)))) => Ok(if ObjectUid::of(&object).as_ref() == Some(uid) {
+            Stored::Found(Box::new(object))
+        } else {
+            Stored::Gone
+        }),
         Ok(Some(Watched(Err(_)))) => Ok(Stored::Unreadable),
-        Err(source) => Err(ActError::of("an object could not be read", source)),
+        Err(source) => Err(ActError::of(ApiRequest::Read, source)),
     }
 }
 
@@ -419,15 +524,16 @@ async fn give(
         let version = successor.resource_version();
         match write_marks(&successor, version, Marks::Held(None), writer, context).await {
             Ok(written) => written,
-            Err(ActError::Kubernetes { source, .. }) if source.code() == Some(422) => {
-                return Ok(false);
-            }
+            Err(error) if error.is_of_a_deleted_object() => return Ok(false),
             Err(error) => return Err(error),
         }
     };
     let status = with_joined(&successor, account);
     match write_status(&successor.metadata, &status, writer, context).await {
-        Ok(_) => Ok(true),
+        Ok(Some(written)) if is_recorded_as_joined(&written) => Ok(true),
+        Ok(Some(_)) => Err(ActError::RecordNotStored),
+        // A user has made it unreadable in the meantime.
+        Ok(None) => Err(ActError::Changed),
         Err(ActError::ObjectGone) => Ok(false),
         Err(error) => Err(error),
     }
@@ -456,8 +562,8 @@ async fn write_marks(
     context: &Context,
 ) -> Result<SecurityGroupMembership, ActError> {
     let what = match marks {
-        Marks::Held(_) => "the claim could not be written",
-        Marks::Removed => "the finalizer could not be removed",
+        Marks::Held(_) => ApiRequest::Claim,
+        Marks::Removed => ApiRequest::Finalizer,
     };
     let name = object.name_any();
     let namespace = object.namespace().unwrap_or_default();
@@ -500,7 +606,10 @@ async fn remove_foreign_marks(
     writer: &ApiWriter,
     context: &Context,
 ) -> Result<Option<SecurityGroupMembership>, ActError> {
-    let failed = |source| ActError::of("the finalizer could not be removed", source);
+    let failed = |source: kubernetes::Error| match source.code() {
+        Some(409) => ActError::Changed,
+        Some(_) | None => ActError::of(ApiRequest::Finalizer, source),
+    };
     let name = object.name_any();
     let namespace = object.namespace().unwrap_or_default();
     let api: Api<Object> = Api::namespaced(context.client.clone(), &namespace);
@@ -543,6 +652,6 @@ pub(super) async fn write_status(
         Ok(Watched(Err(_))) => Ok(None),
         Err(error) if error.code() == Some(404) => Err(ActError::ObjectGone),
         Err(error) if error.code() == Some(409) => Err(ActError::Changed),
-        Err(source) => Err(ActError::of("the status could not be written", source)),
+        Err(source) => Err(ActError::of(ApiRequest::Status, source)),
     }
 }

@@ -9,13 +9,12 @@ use kube::runtime::controller::Action;
 use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::{Controller, WatchStreamExt as _, watcher};
 use kube::{Api, Resource as _, ResourceExt as _};
-use tracing::{debug, warn};
 
 use crate::api::membership::{DeletionPolicy, ErrorClass};
 use crate::api::{SecurityGroupMembership, reason};
 use crate::condition;
 use crate::ecs::Edge;
-use crate::kubernetes::{self, LogDeduper, ObjectUid, WatchLog, WatchScope};
+use crate::kubernetes::{self, ObjectUid, WatchLog, WatchScope};
 
 use super::act::ActError;
 use super::admission::{Applicant, Line, Urgency};
@@ -24,6 +23,7 @@ use super::history::{History, WATCH_LAG};
 use super::object::{Object, account_key, is_unanswered, version_of};
 use super::observe::Pass;
 use super::pass;
+use super::refusal::log_failure;
 use super::status;
 
 /// Runs the controller of one scope (one namespace, or all) until shutdown has begun and its passes have ended.
@@ -138,13 +138,8 @@ async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Action,
             );
             // Compared with the previous status, so that an unchanged one is not written again.
             let previous = status::parse_lenient(&invalid.status);
-            return Box::pin(pass::invalid_spec(
-                &object,
-                Some(&previous),
-                message,
-                &context,
-            ))
-            .await;
+            let result = pass::invalid_spec(&object, Some(&previous), message, &context);
+            return ended(Box::pin(result).await, &object, &context);
         }
     };
     let edge = match Edge::try_from(&readable.spec) {
@@ -152,7 +147,8 @@ async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Action,
         Err(error) => {
             let previous = readable.status.as_ref();
             let message = error.to_string();
-            return Box::pin(pass::invalid_spec(&object, previous, message, &context)).await;
+            let result = pass::invalid_spec(&object, previous, message, &context);
+            return ended(Box::pin(result).await, &object, &context);
         }
     };
     let namespace = readable.namespace().unwrap_or_default();
@@ -184,7 +180,17 @@ async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Action,
     {
         return Ok(Action::requeue(WATCH_LAG));
     }
-    let result = Box::pin(pass::run(Arc::clone(&object), edge, slot, &context)).await;
+    let result = pass::run(Arc::clone(&object), edge, slot, &context);
+    ended(Box::pin(result).await, &object, &context)
+}
+
+/// What follows from the end of a pass.
+fn ended(
+    result: Result<Action, ActError>,
+    object: &Object,
+    context: &Context,
+) -> Result<Action, ActError> {
+    let uid = ObjectUid::of(object).unwrap_or_default();
     // The watch may have reported the object deleted during the pass.
     if context.table.known_version(&uid).is_none() {
         return Ok(Action::await_change());
@@ -194,7 +200,9 @@ async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Action,
         Err(ActError::ObjectGone) => Ok(Action::await_change()),
         // The change that caused the conflict need not start a pass.
         Err(ActError::Changed) => {
-            Ok(after_error(&uid, &context).map_or_else(Action::await_change, Action::requeue))
+            let wait = |history: &mut History| history.after_conflict(&context.clock);
+            let wait = context.table.history(&uid, wait);
+            Ok(wait.map_or_else(Action::await_change, Action::requeue))
         }
         Err(error) => Err(error),
     }
@@ -247,7 +255,8 @@ fn on_error(object: Arc<Object>, error: &ActError, context: Arc<Context>) -> Act
         return Action::await_change();
     };
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
-    log_failure(error, &namespace, &name, wait, &context.logged);
+    let retry_seconds = Some(wait.as_secs());
+    log_failure(error, &namespace, &name, retry_seconds, &context.logged);
     Action::requeue(wait)
 }
 
@@ -255,82 +264,4 @@ fn on_error(object: Arc<Object>, error: &ActError, context: Arc<Context>) -> Act
 fn after_error(uid: &ObjectUid, context: &Context) -> Option<Duration> {
     let wait = |history: &mut History| history.after_error(&context.clock);
     context.table.history(uid, wait)
-}
-
-/// Logs why a pass failed: at WARN once per cause, otherwise at DEBUG.
-fn log_failure(error: &ActError, namespace: &str, name: &str, wait: Duration, logged: &LogDeduper) {
-    let (what, code) = match error {
-        ActError::Kubernetes { what, source } => (*what, source.code()),
-        ActError::ObjectGone | ActError::Changed | ActError::Stopping => ("", None),
-    };
-    let cause = match code {
-        // A missing right or too many requests: one cause for all objects.
-        Some(403 | 429) => format!("{what} {code:?}"),
-        Some(400..=499) => format!("{what} {code:?} {namespace}/{name}"),
-        Some(_) | None => format!("{what} {code:?}"),
-    };
-    let retry_seconds = wait.as_secs();
-    if logged.is_first(&cause) {
-        warn!(namespace, name, code, retry_seconds, "{error}");
-    } else {
-        debug!(namespace, name, code, retry_seconds, "{error}");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn failed_pass_is_logged_once_per_cause() {
-        let answered = |code| {
-            let text = format!("answer {code}");
-            kube::Error::Api(Box::new(
-                kube::core::Status::failure(&text, "").with_code(code),
-            ))
-        };
-        // Objects a, b, a, a fail for this cause.
-        for (source, warned) in [
-            (Some(403), ["a"].as_slice()),
-            (Some(429), &["a"]),
-            (Some(500), &["a"]),
-            (None, &["a"]),
-            // The object's own.
-            (Some(422), &["a", "b"]),
-        ] {
-            let (log, _guard) = crate::telemetry::TestLog::start();
-            let logged = LogDeduper::default();
-            for (name, wait) in [("a", 1), ("b", 1), ("a", 2), ("a", 4)] {
-                let error = ActError::Kubernetes {
-                    what: "the status could not be written",
-                    source: source.map_or(
-                        kubernetes::Error::Timeout {
-                            after: kubernetes::DEADLINE,
-                        },
-                        |code| answered(code).into(),
-                    ),
-                };
-                log_failure(&error, "team", name, Duration::from_secs(wait), &logged);
-            }
-            let mut lines = log.lines();
-            assert_eq!(lines.len(), 4);
-            lines.retain(|line| line["level"] == "WARN");
-            let names: Vec<_> = lines
-                .iter()
-                .map(|line| line["name"].as_str().unwrap())
-                .collect();
-            assert_eq!(names, warned, "{source:?}");
-            let line = &lines[0];
-            let message = line["message"].as_str().unwrap();
-            assert!(
-                message.starts_with("the status could not be written: "),
-                "{line}"
-            );
-            assert_eq!(line["code"].as_u64(), source.map(u64::from));
-            assert_eq!(
-                (&line["namespace"], &line["retry_seconds"]),
-                (&"team".into(), &1.into())
-            );
-        }
-    }
 }

@@ -269,6 +269,8 @@ pub enum ReconcileOutcome {
     Unsettled,
     /// The only other object that could own the edge cannot be read or written.
     SuccessorOutOfReach,
+    /// The API server refuses a write of finalizer, intent or record.
+    WriteRefused,
     /// The object is deleted and carries no finalizer of ours.
     Gone,
     /// The edge is as desired.

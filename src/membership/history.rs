@@ -297,7 +297,7 @@ impl History {
         }
     }
 
-    /// Stores what the deletion of an object has made of its membership, for the status of an object that others keep.
+    /// Stores what the deletion of an object has made of its membership, until our finalizer is off and the status says so.
     pub fn keep_ending(&mut self, ending: Ending) {
         self.rare().ending = Some(ending);
     }
@@ -357,6 +357,22 @@ impl History {
         wait(rare.errors, Class::Transient, clock)
     }
 
+    /// Counts a pass that met a write of somebody else. Returns the wait before the next try (at most 4 s); `clock` supplies its
+    /// jitter.
+    pub fn after_conflict(&mut self, clock: &Clock) -> Duration {
+        let rare = self.rare();
+        rare.errors = rare.errors.saturating_add(1);
+        wait(rare.errors.min(3), Class::Transient, clock)
+    }
+
+    /// Whether the last pass failed to write to the API server.
+    #[must_use]
+    pub fn is_failing(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| {
+            rare.errors > 0 || rare.last == Some(ReconcileOutcome::WriteRefused)
+        })
+    }
+
     /// Records how a pass ended. Returns when the object is requeued if nothing else enqueues it; `clock` supplies the jitter.
     ///
     /// Clears the API server errors and the watch lag, and counts repeats of the same `outcome`. What holds nothing useful is
@@ -399,7 +415,9 @@ impl History {
                 let wait = due.saturating_duration_since(Instant::now());
                 Action::requeue(a_little_after(wait, clock))
             }
-            ReconcileOutcome::SuccessorOutOfReach => rare.again(Class::Transient, failure, clock),
+            ReconcileOutcome::SuccessorOutOfReach | ReconcileOutcome::WriteRefused => {
+                rare.again(Class::Transient, failure, clock)
+            }
             ReconcileOutcome::RepairLoop => {
                 let wait = due.saturating_duration_since(Instant::now());
                 Action::requeue(wait + clock.jittered(Duration::from_secs(60), 0.9))

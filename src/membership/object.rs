@@ -8,8 +8,9 @@ use serde_json::json;
 use crate::account::key::AccountKey;
 use crate::api::membership::{AccountKind, Origin};
 use crate::api::{
-    FINALIZER, INTENT_ANNOTATION, SecurityGroupMembership, SecurityGroupMembershipSpec,
+    FINALIZER, INTENT_ANNOTATION, SecurityGroupMembership, SecurityGroupMembershipSpec, reason,
 };
+use crate::condition;
 use crate::ecs::{AccountUid, Edge, ParseIdError, Target};
 use crate::kubernetes::{self, ObjectUid};
 use crate::watched::Watched;
@@ -105,7 +106,7 @@ impl Claim {
         }
         let intent = object.annotations().get(INTENT_ANNOTATION);
         let intent = intent.and_then(|text| Intent::parse(text, uid))?;
-        has_finalizer(object).then(|| Self::Intent {
+        (has_finalizer(object) && !is_released(object)).then(|| Self::Intent {
             account_uid: intent.account_uid.as_str().into(),
         })
     }
@@ -127,6 +128,19 @@ impl Claim {
             Self::Record { origin, .. } => Some(*origin),
         }
     }
+}
+
+/// Whether the status says that the deletion has seen to the membership, and only the finalizer, which the API server does not
+/// let go, is left. Its intent is then of no meaning: the pass that removes the record cannot remove the intent.
+fn is_released(object: &SecurityGroupMembership) -> bool {
+    let status = object.status.as_ref();
+    let own = status.filter(|status| status.object_uid == object.metadata.uid);
+    let ready = own.and_then(|status| condition::find(&status.conditions, reason::READY));
+    object.metadata.deletion_timestamp.is_some()
+        && ready.is_some_and(|ready| {
+            ready.reason == reason::WRITE_REFUSED
+                && ready.observed_generation == object.metadata.generation
+        })
 }
 
 /// The value of the intent annotation.

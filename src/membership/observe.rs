@@ -20,6 +20,7 @@ use super::decide::{
 use super::history::Standing;
 use super::object::{Claim, Object, account_key, has_finalizer, is_unanswered};
 use super::observation::Observation;
+use super::status::Ending;
 use super::table::ObjectView;
 
 use kube::ResourceExt as _;
@@ -110,6 +111,9 @@ impl Pass {
         let repairs = account_uid
             .as_ref()
             .map_or(0, |account| repairs(object, account, &edge, context));
+        // Another pass may have done all but remove the finalizer.
+        let ending = context.table.history(&uid, |history| history.ending());
+        let ending = ending.flatten();
         let observed = Observed {
             account: account_view,
             claim: claim_view,
@@ -121,7 +125,7 @@ impl Pass {
             holder: others.holder(),
             elsewhere: others.elsewhere(),
             admitted: false,
-            attempt: Attempt::None,
+            attempt: ending.map_or(Attempt::None, Ending::attempt),
             drifted: object
                 .status
                 .as_ref()
@@ -141,7 +145,7 @@ impl Pass {
             account_problem,
             others,
             description: None,
-            removed: false,
+            removed: ending.is_some_and(|ending| ending.removed),
             answered: false,
             failure: None,
             slot,

@@ -24,6 +24,7 @@ use super::history::History;
 use super::object::Object;
 use super::observation::Observation;
 use super::observe::Pass;
+use super::refusal::{Refusal, log_failure};
 use super::status::{self, Ending, Held, StatusInput};
 
 /// Observes, decides and acts until no step is left, then writes the status.
@@ -40,7 +41,8 @@ pub(super) async fn run(
     let Some(mut pass) = Pass::begin(object, edge, slot, context) else {
         return Ok(Action::await_change());
     };
-    let outcome = run_steps(&mut pass, &uid, context).await?;
+    let ended = run_steps(&mut pass, &uid, context).await;
+    let (outcome, refusal) = told_outcome(ended, &pass, context)?;
     let object = pass.object();
     debug!(
         namespace = object.namespace(),
@@ -76,6 +78,7 @@ pub(super) async fn run(
             ending,
             finalizers: pass.object().finalizers(),
         }),
+        refusal: refusal.as_ref(),
     };
     let next = status::status(&previous, pass.generation, &input, now);
     let event = match outcome {
@@ -100,8 +103,7 @@ pub(super) async fn run(
         history.record_observation(observation);
     });
     if let Some(next) = &next {
-        let writer = pass.writer(context);
-        write_status(&pass.object().metadata, next, &writer, context).await?;
+        pass.write_status(next, context).await?;
         if next.origin.is_some() && next.origin != previous.origin {
             tell_siblings(&pass, context);
         }
@@ -153,8 +155,31 @@ fn due(pass: &Pass, outcome: ReconcileOutcome, context: &Context) -> Instant {
         | ReconcileOutcome::AdoptionRefused
         | ReconcileOutcome::Absent
         | ReconcileOutcome::AccountUnusable
+        | ReconcileOutcome::WriteRefused
         | ReconcileOutcome::Failed(_) => context.table.settles_at(account, &pass.edge),
     }
+}
+
+/// How a pass has ended. A write that the API server refused is an end that the status tells.
+fn told_outcome(
+    ended: Result<ReconcileOutcome, ActError>,
+    pass: &Pass,
+    context: &Context,
+) -> Result<(ReconcileOutcome, Option<Refusal>), ActError> {
+    let error = match ended {
+        Ok(outcome) => return Ok((outcome, None)),
+        Err(error) => error,
+    };
+    let is_failing = context
+        .table
+        .history(&pass.uid(), |history| history.is_failing());
+    let Some(refusal) = Refusal::of(&error, is_failing == Some(true)) else {
+        return Err(error);
+    };
+    let object = pass.object();
+    let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+    log_failure(&error, &namespace, &name, None, &context.logged);
+    Ok((ReconcileOutcome::WriteRefused, Some(refusal)))
 }
 
 /// A hash that differs for different statuses. The conditions of other controllers do not count.
@@ -239,17 +264,18 @@ async fn release(
     uid: &ObjectUid,
     context: &Context,
 ) -> Result<(), ActError> {
-    pass.release(context).await?;
-    let ending = Ending {
+    let known = context.table.history(uid, |history| history.ending());
+    let known = known.flatten().filter(Ending::is_final);
+    let ending = known.unwrap_or(Ending {
         why,
         removed: pass.removed,
-    };
-    // Kept until the status is written: a pass that meets a conflict there does not release again.
-    if !pass.object().finalizers().is_empty() {
-        context
-            .table
-            .history(uid, |history| history.keep_ending(ending));
-    }
+    });
+    // Before the write: a pass that follows a refused one leaves nothing and hands nothing on again. After it: a pass that meets a
+    // conflict in the status does not release again.
+    context
+        .table
+        .history(uid, |history| history.keep_ending(ending));
+    pass.release(context).await?;
     if let Some(event) = ending.event(&pass.edge) {
         context.events.publish(pass.object(), event);
     }
@@ -305,6 +331,7 @@ const fn outcome_label(outcome: ReconcileOutcome) -> &'static str {
         ReconcileOutcome::Undecided => "undecided",
         ReconcileOutcome::Unsettled => "unsettled",
         ReconcileOutcome::SuccessorOutOfReach => "waiting",
+        ReconcileOutcome::WriteRefused => "write_refused",
         ReconcileOutcome::Gone => "gone",
         ReconcileOutcome::Ready {
             repaired: false, ..

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::api_server::Verb;
 use crate::in_virtual_time;
 use crate::monitor::{MEMBERSHIPS, condition, text};
-use crate::scenario::{add_fault, ready, seconds, world};
+use crate::scenario::{add_fault, calls, message, ready, seconds, world};
 use crate::topology::{ACCOUNTS, CLUSTER, KEYS, NAMESPACE, TEAMS};
 use crate::world::World;
 
@@ -36,16 +36,6 @@ fn of_account(world: &World, account: usize, type_: &str) -> (String, String, St
         text(condition, "/reason"),
         text(condition, "/message"),
     )
-}
-
-fn calls(world: &World, action: &str) -> u64 {
-    let stats = world.simulator.stats();
-    let counts = stats["calls"][action].as_object();
-    counts
-        .into_iter()
-        .flat_map(|counts| counts.values())
-        .filter_map(Value::as_u64)
-        .sum()
 }
 
 fn own() -> Value {
@@ -441,4 +431,45 @@ fn wrong_clock_is_one_problem_of_the_account() {
             ("True".to_owned(), "Joined".to_owned())
         );
     });
+}
+
+/// An administrator deletes the account, and the finalizer of another controller keeps it.
+#[test]
+fn account_that_is_being_deleted_serves_deletions_and_refuses_joins() {
+    for restarted in [false, true] {
+        in_virtual_time(|| async move {
+            let mut world = world().await;
+            for (name, target) in [("m", 0), ("stays", 1)] {
+                world.membership(name, target, 0, json!({}));
+            }
+            seconds(5.0).await;
+            let account = &ACCOUNTS[CLUSTER];
+            let hold = json!({"metadata": {"finalizers": ["example.com/hold"]}});
+            let of_account = |verb, body| {
+                world.user(verb, account.plural, account.namespace, account.name, body);
+            };
+            of_account(Verb::Merge, hold);
+            of_account(Verb::Delete, Value::Null);
+            seconds(1.0).await;
+            if restarted {
+                world.restart_all();
+                seconds(5.0).await;
+            }
+            // It is examined as any other: a deletion needs its key.
+            assert_eq!(self::account(&world, CLUSTER).1, "CredentialsAccepted");
+            assert_eq!(ready(&world, "stays").1, "AccountNotReady");
+            assert!(message(&world, "stays").contains("is being deleted"));
+            world.membership("new", 2, 0, json!({}));
+            seconds(5.0).await;
+            assert_eq!(ready(&world, "new").1, "AccountNotReady");
+            assert_eq!(calls(&world, "JoinSecurityGroup"), 2);
+            for name in ["m", "stays", "new"] {
+                world.delete(name);
+            }
+            seconds(20.0).await;
+            assert!(world.objects().is_empty(), "{:#?}", world.objects());
+            assert!(!world.is_member("i-0", "sg-a") && !world.is_member("i-1", "sg-a"));
+            assert_eq!(world.monitor.violations(), [""; 0]);
+        });
+    }
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::api_server::Verb;
 use crate::in_virtual_time;
 use crate::monitor::{MEMBERSHIPS, condition, text};
-use crate::scenario::{add_fault, object, seconds, world};
+use crate::scenario::{add_fault, object, seconds, told, world};
 use crate::topology::{NAMESPACE, TEAMS};
 use crate::world::World;
 
@@ -20,17 +20,6 @@ fn reason(world: &World, name: &str, type_: &str) -> String {
 fn looks(world: &World) -> u64 {
     let looks = &world.simulator.stats()["calls"]["DescribeInstances"]["OK"];
     looks.as_u64().unwrap_or_default()
-}
-
-/// The reasons of the events of an object, in order of the alphabet.
-fn told(world: &World, name: &str) -> Vec<String> {
-    let events = world.server.objects("events");
-    let of_object = events
-        .iter()
-        .filter(|event| text(event, "/regarding/name") == name);
-    let mut reasons: Vec<_> = of_object.map(|event| text(event, "/reason")).collect();
-    reasons.sort();
-    reasons
 }
 
 /// Has a user ask for a pass now.

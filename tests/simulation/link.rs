@@ -53,6 +53,8 @@ pub struct FaultInjector {
     /// Writes that are still to be refused with 409.
     refused_status: AtomicUsize,
     refused_claims: AtomicUsize,
+    /// The object whose finalizer and intent nobody may write, and the status of the refusal.
+    policy: Mutex<Option<(&'static str, u16)>>,
     /// Reads of Secrets that are still to be refused with 500.
     refused_secrets: AtomicUsize,
     /// Events of memberships that are still to be lost, each with its watch.
@@ -77,6 +79,7 @@ impl FaultInjector {
             random: Mutex::new(StdRng::seed_from_u64(seed)),
             refused_status: AtomicUsize::new(0),
             refused_claims: AtomicUsize::new(0),
+            policy: Mutex::default(),
             refused_secrets: AtomicUsize::new(0),
             lost_events: AtomicUsize::new(0),
             lagging: Mutex::default(),
@@ -157,12 +160,26 @@ impl FaultInjector {
         self.refused_claims.store(count, Ordering::SeqCst);
     }
 
+    /// From now on every write of this object but of its status is refused with this code, as by an admission policy; `None`:
+    /// no more.
+    pub fn set_policy(&self, policy: Option<(&'static str, u16)>) {
+        *self.policy.lock().unwrap() = policy;
+    }
+
     /// Answers the next reads of a Secret with 500.
     pub fn refuse_secrets(&self, count: usize) {
         self.refused_secrets.store(count, Ordering::SeqCst);
     }
 
     fn refuses(&self, call: &Call) -> Option<CallFault> {
+        let of_metadata = matches!(call.verb, Verb::Apply | Verb::Merge) && !call.status;
+        if let Some((name, code)) = *self.policy.lock().unwrap()
+            && of_metadata
+            && call.name == name
+            && call.kind.plural == MEMBERSHIPS
+        {
+            return Some(CallFault::Refuse(code));
+        }
         let (left, code) = match call.verb {
             Verb::Apply | Verb::Merge if call.status => (&self.refused_status, 409),
             Verb::Apply | Verb::Merge => (&self.refused_claims, 409),
@@ -221,6 +238,11 @@ impl Link {
     pub fn schedule_kill(&self, after: usize, point: KillPoint) {
         let so_far = self.requests.load(Ordering::SeqCst);
         *self.kill_at.lock().unwrap() = (after > 0).then_some((so_far + after, point));
+    }
+
+    /// Requests to the API server and the cloud so far.
+    pub fn requests(&self) -> usize {
+        self.requests.load(Ordering::SeqCst)
     }
 
     pub fn is_dead(&self) -> bool {

@@ -11,6 +11,7 @@
 mod accounts;
 #[path = "../support/api_server/mod.rs"]
 mod api_server;
+mod bad_claims;
 mod call_budget;
 mod crash;
 mod crowds;
@@ -22,6 +23,7 @@ mod monitor;
 mod mute;
 mod races;
 mod refused_joins;
+mod refused_writes;
 mod regions;
 mod regressions;
 mod scenario;
@@ -32,6 +34,7 @@ mod shutdown;
 mod specs;
 mod tenancy;
 mod topology;
+mod unreadable;
 mod world;
 
 use std::future::Future;

@@ -47,6 +47,34 @@ pub fn ready(world: &World, name: &str) -> (String, String) {
     (text(ready, "/status"), text(ready, "/reason"))
 }
 
+/// Message of Ready.
+pub fn message(world: &World, name: &str) -> String {
+    let object = object(world, name).unwrap();
+    text(condition(&object, "Ready").unwrap(), "/message")
+}
+
+/// The reasons of the events of an object, in order of the alphabet.
+pub fn told(world: &World, name: &str) -> Vec<String> {
+    let events = world.server.objects("events");
+    let of_object = events
+        .iter()
+        .filter(|event| text(event, "/regarding/name") == name);
+    let mut reasons: Vec<_> = of_object.map(|event| text(event, "/reason")).collect();
+    reasons.sort();
+    reasons
+}
+
+/// How often an action was called, with any result.
+pub fn calls(world: &World, action: &str) -> u64 {
+    let stats = world.simulator.stats();
+    let counts = stats["calls"][action].as_object();
+    counts
+        .into_iter()
+        .flat_map(|counts| counts.values())
+        .filter_map(Value::as_u64)
+        .sum()
+}
+
 /// Has the next `count` calls of an action go wrong like this; see the manual of the simulator.
 pub fn add_fault(world: &World, action: &str, count: u32, how: &Value) {
     let fault = json!({"action": action, "count": count, "fault": how});

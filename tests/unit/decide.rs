@@ -719,6 +719,7 @@ fn tells_of_the_claim(observed: &Observed, outcome: ReconcileOutcome) -> bool {
         ReconcileOutcome::Undecided
         | ReconcileOutcome::Unsettled
         | ReconcileOutcome::SuccessorOutOfReach
+        | ReconcileOutcome::WriteRefused
         | ReconcileOutcome::Gone
         | ReconcileOutcome::Ready { .. }
         | ReconcileOutcome::Suspended
@@ -942,6 +943,8 @@ fn may_finish(desired: &Desired, observed: &Observed, outcome: ReconcileOutcome)
         ReconcileOutcome::SuccessorOutOfReach => {
             !life && observed.synced && observed.holder == Holder::OutOfReach && is_ours(observed)
         }
+        // The answer of the API server to a write, which no decision knows.
+        ReconcileOutcome::WriteRefused => false,
         ReconcileOutcome::Gone => !life,
         ReconcileOutcome::Suspended => desired.suspended,
         ReconcileOutcome::Waiting => {

@@ -8,7 +8,7 @@ use crate::condition;
 use crate::ecs::Edge;
 use crate::kubernetes::events::EventRecord;
 
-use super::super::decide::{ReconcileOutcome, Release};
+use super::super::decide::{Attempt, ReconcileOutcome, Release};
 
 /// What the deletion of an object has made of its membership.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +20,25 @@ pub struct Ending {
 }
 
 impl Ending {
+    /// Whether the operator owns nothing of the edge any more, whatever the object says.
+    #[must_use]
+    pub const fn is_final(&self) -> bool {
+        match self.why {
+            Release::Left | Release::NeverJoined | Release::Shared => true,
+            Release::Retained => false,
+        }
+    }
+
+    /// The call of an earlier pass that has brought it about.
+    #[must_use]
+    pub const fn attempt(self) -> Attempt {
+        match self.why {
+            Release::Left => Attempt::Left,
+            Release::Shared => Attempt::HandedOver,
+            Release::NeverJoined | Release::Retained => Attempt::None,
+        }
+    }
+
     /// Reason and message, for the event and for the status of an object that another finalizer keeps.
     pub(super) fn explain(self, edge: &Edge) -> (&'static str, String) {
         let Edge { target, group, .. } = edge;

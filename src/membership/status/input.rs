@@ -8,6 +8,7 @@ use crate::ecs::{AccountUid, Edge, Error, TargetDescription};
 use crate::kubernetes::ObjectUid;
 
 use super::super::decide::{Observed, ReconcileOutcome};
+use super::super::refusal::Refusal;
 use super::Ending;
 
 /// The result of a pass.
@@ -37,11 +38,13 @@ pub struct StatusInput<'a> {
     pub account_uid: Option<&'a AccountUid>,
     /// Value of the annotation `reconcile-requested-at`.
     pub reconcile_requested_at: Option<&'a str>,
-    /// The finalizers of others on an object from which the operator has removed its own.
+    /// What the deletion has made of the membership of an object that is still there.
     pub held: Option<Held<'a>>,
+    /// The write that the API server refused.
+    pub refusal: Option<&'a Refusal>,
 }
 
-/// A deleted object that finalizers of others keep.
+/// A deleted object that finalizers keep.
 #[derive(Clone, Copy, Debug)]
 pub struct Held<'a> {
     /// What the deletion has made of the membership.

@@ -75,6 +75,12 @@ fn described(
                 ..
             } => Some(origin),
             ReconcileOutcome::Gone => None,
+            // What others make again is theirs, also for the next process.
+            ReconcileOutcome::WriteRefused
+                if input.held.is_some_and(|held| held.ending.is_final()) =>
+            {
+                None
+            }
             _ => input.observed.claim.record(),
         },
         object_uid: Some(input.object_uid.as_str().to_owned()),
@@ -171,6 +177,7 @@ fn is_handled(input: &StatusInput<'_>) -> bool {
         | ReconcileOutcome::Absent
         | ReconcileOutcome::AccountUnusable
         | ReconcileOutcome::SuccessorOutOfReach
+        | ReconcileOutcome::WriteRefused
         | ReconcileOutcome::Failed(_) => true,
     }
 }

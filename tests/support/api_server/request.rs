@@ -545,10 +545,9 @@ impl ApiServer {
         };
         let (before, after) = (finalizers(&stored.object), finalizers(&next.object));
         if deleting && after.iter().any(|finalizer| !before.contains(finalizer)) {
-            return Err(failure(
-                422,
-                "Invalid",
-                "metadata.finalizers: Forbidden: no new finalizers can be added if the object is being deleted",
+            return Err(invalid_field(
+                "metadata.finalizers",
+                "Forbidden: no new finalizers can be added if the object is being deleted",
             ));
         }
         if request.kind.custom && !same_spec(&stored.object, &next.object) {
@@ -780,6 +779,15 @@ pub fn failure(code: u16, reason: &str, message: &str) -> Reply {
             "message": message, "reason": reason, "code": code,
         })),
     }
+}
+
+/// A 422 with the field that is its cause.
+fn invalid_field(field: &str, why: &str) -> Reply {
+    let mut reply = failure(422, "Invalid", &format!("{field}: {why}"));
+    Arc::make_mut(&mut reply.body)["details"] = json!({
+        "causes": [{"reason": "FieldValueForbidden", "message": why, "field": field}],
+    });
+    reply
 }
 
 fn qualified(kind: Kind) -> String {

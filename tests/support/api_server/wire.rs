@@ -165,7 +165,9 @@ impl Wire {
 
 fn refusal(code: u16) -> Reply {
     let reason = match code {
+        403 => "Forbidden",
         409 => "Conflict",
+        422 => "Invalid",
         429 => "TooManyRequests",
         500 => "InternalError",
         503 => "ServiceUnavailable",

@@ -163,6 +163,7 @@ fn input<'a>(edge: &'a Edge, observed: &'a Observed, outcome: ReconcileOutcome) 
         account_uid: None,
         reconcile_requested_at: None,
         held: None,
+        refusal: None,
     }
 }
 

@@ -1,0 +1,162 @@
+//! What a user writes where the operator keeps its claim: it is no claim, is said once, and nothing hangs.
+
+use security_group_operator::api::{FINALIZER, INTENT_ANNOTATION};
+use serde_json::{Value, json};
+
+use crate::in_virtual_time;
+use crate::monitor::{MEMBERSHIPS, text};
+use crate::scenario::{calls, claimed, object, ready, seconds, told, world};
+use crate::topology::{KEYS, NAMESPACE};
+use crate::world::World;
+
+/// An object that is suspended until its metadata is as a user wants it.
+async fn prepared(world: &World, spec: Value) -> String {
+    let mut whole = json!({
+        "region": "cn-hangzhou", "instanceID": "i-0", "securityGroupID": "sg-a", "suspend": true,
+    });
+    let more = spec.as_object().unwrap().clone();
+    whole.as_object_mut().unwrap().extend(more);
+    let made = json!({"metadata": {"name": "m"}, "spec": whole});
+    let made = world.create(MEMBERSHIPS, NAMESPACE, made);
+    seconds(2.0).await;
+    text(&made.body, "/metadata/uid")
+}
+
+fn write(world: &World, intent: Option<&str>, finalizer: bool) {
+    let mut metadata = json!({});
+    if let Some(intent) = intent {
+        metadata["annotations"] = json!({INTENT_ANNOTATION: intent});
+    }
+    if finalizer {
+        metadata["finalizers"] = json!([FINALIZER]);
+    }
+    world.patch("m", json!({"metadata": metadata}));
+}
+
+/// Intents that are none, for the object with this UID.
+fn bad_intents(uid: &str) -> Vec<String> {
+    let intent = |origin: &str, account: &str, uid: &str| {
+        json!({"origin": origin, "accountUID": account, "uid": uid}).to_string()
+    };
+    let own = KEYS[0].2;
+    vec![
+        String::new(),
+        "Joined".to_owned(),
+        "{".to_owned(),
+        "[]".to_owned(),
+        "null".to_owned(),
+        json!({"uid": uid}).to_string(),
+        intent("Joined", own, "another"),
+        intent("Inherited", own, uid),
+        intent("Adopted", own, uid),
+        intent("Joined", "1000000000000009", uid),
+        "節".repeat(33_000),
+        intent("Joined", own, &format!("{uid}{}", " ".repeat(100_000))),
+    ]
+}
+
+#[test]
+fn bad_intent_is_no_claim_and_said_once() {
+    for case in 0..bad_intents("").len() {
+        for finalizer in [false, true] {
+            in_virtual_time(|| async move {
+                let world = world().await;
+                // What others made stays, whatever the annotation says.
+                world.foreign(0, 0, true);
+                let uid = prepared(&world, json!({})).await;
+                let intent = &bad_intents(&uid)[case];
+                write(&world, Some(intent), finalizer);
+                world.patch("m", json!({"spec": {"suspend": false}}));
+                seconds(20.0).await;
+                let shown = intent.chars().take(80).collect::<String>();
+                assert_eq!(ready(&world, "m").1, "Adopted", "{shown}");
+                seconds(200.0).await;
+                assert_eq!(told(&world, "m"), ["Adopted", "ClaimIgnored"], "{shown}");
+                world.delete("m");
+                seconds(20.0).await;
+                assert_eq!(object(&world, "m"), None, "{shown}");
+                assert!(world.is_member("i-0", "sg-a"), "{shown}");
+                assert_eq!(calls(&world, "LeaveSecurityGroup"), 0);
+                assert_eq!(world.monitor.violations(), [""; 0]);
+            });
+        }
+    }
+}
+
+#[test]
+fn bad_intent_on_a_missing_edge_is_replaced_by_a_good_one() {
+    for case in 0..bad_intents("").len() {
+        in_virtual_time(|| async move {
+            let world = world().await;
+            let uid = prepared(&world, json!({})).await;
+            let intent = &bad_intents(&uid)[case];
+            write(&world, Some(intent), true);
+            world.patch("m", json!({"spec": {"suspend": false}}));
+            seconds(20.0).await;
+            let shown = intent.chars().take(80).collect::<String>();
+            assert_eq!(ready(&world, "m").1, "Joined", "{shown}");
+            assert_eq!(claimed(&object(&world, "m").unwrap()), "Joined");
+            assert_eq!(told(&world, "m"), ["ClaimIgnored", "Joined"], "{shown}");
+            world.delete("m");
+            seconds(20.0).await;
+            assert_eq!(object(&world, "m"), None, "{shown}");
+            assert!(!world.is_member("i-0", "sg-a"), "{shown}");
+        });
+    }
+}
+
+#[test]
+fn bad_intent_on_a_deleted_object_is_let_go_at_once() {
+    for case in 0..bad_intents("").len() {
+        in_virtual_time(|| async move {
+            let world = world().await;
+            world.foreign(0, 0, true);
+            let uid = prepared(&world, json!({})).await;
+            let intent = &bad_intents(&uid)[case];
+            write(&world, Some(intent), true);
+            world.delete("m");
+            world.patch("m", json!({"spec": {"suspend": false}}));
+            seconds(20.0).await;
+            let shown = intent.chars().take(80).collect::<String>();
+            assert_eq!(object(&world, "m"), None, "{shown}");
+            assert!(world.is_member("i-0", "sg-a"), "{shown}");
+        });
+    }
+}
+
+#[test]
+fn half_a_claim_is_made_whole_or_let_go() {
+    for member in [false, true] {
+        for (intent, finalizer) in [(false, true), (true, false)] {
+            for deleted in [false, true] {
+                in_virtual_time(|| async move {
+                    let world = world().await;
+                    if member {
+                        world.foreign(0, 0, true);
+                    }
+                    let uid = prepared(&world, json!({})).await;
+                    let own = json!({"origin": "Joined", "accountUID": KEYS[0].2, "uid": uid});
+                    let own = own.to_string();
+                    write(&world, intent.then_some(own.as_str()), finalizer);
+                    if deleted {
+                        world.delete("m");
+                    }
+                    world.patch("m", json!({"spec": {"suspend": false}}));
+                    seconds(20.0).await;
+                    if !deleted {
+                        let expected = if member { "Adopted" } else { "Joined" };
+                        assert_eq!(ready(&world, "m").1, expected);
+                        let whole = object(&world, "m").unwrap();
+                        assert_eq!(claimed(&whole), expected);
+                        assert_eq!(whole["metadata"]["finalizers"], json!([FINALIZER]));
+                        assert_eq!(told(&world, "m"), [expected]);
+                        world.delete("m");
+                        seconds(20.0).await;
+                    }
+                    assert_eq!(object(&world, "m"), None);
+                    assert_eq!(world.is_member("i-0", "sg-a"), member);
+                });
+            }
+        }
+    }
+}

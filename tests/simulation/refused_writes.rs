@@ -1,0 +1,232 @@
+//! The API server refuses a write of finalizer or intent, as by an admission policy: the status says so, whoever waits says for
+//! what, and nothing is done twice. And a status that meets a conflict is written all the same.
+
+use security_group_operator::api::INTENT_ANNOTATION;
+use serde_json::{Value, json};
+
+use crate::in_virtual_time;
+use crate::scenario::{calls, claimed, message, object, ready, seconds, told, world};
+use crate::world::World;
+
+fn origin(world: &World, name: &str) -> Value {
+    object(world, name).unwrap()["status"]["origin"].clone()
+}
+
+fn waits(world: &World, name: &str) {
+    let object = object(world, name).unwrap();
+    let conditions = object["status"]["conditions"].as_array().unwrap();
+    let types: Vec<_> = conditions
+        .iter()
+        .map(|condition| condition["type"].as_str().unwrap())
+        .collect();
+    assert!(types.contains(&"Reconciling"), "{types:?}");
+    assert!(!types.contains(&"Stalled"), "{types:?}");
+}
+
+#[test]
+fn refused_claim_is_told_until_it_is_accepted() {
+    for code in [403, 422, 500] {
+        in_virtual_time(|| async move {
+            let world = world().await;
+            world.faults.set_policy(Some(("m", code)));
+            world.membership("m", 0, 0, json!({}));
+            seconds(10.0).await;
+            let said = ("False".to_owned(), "WriteRefused".to_owned());
+            assert_eq!(ready(&world, "m"), said, "{code}");
+            let text = message(&world, "m");
+            assert!(text.contains("by a fault"), "{text}");
+            assert!(text.contains("next try in"), "{text}");
+            waits(&world, "m");
+            assert_eq!(calls(&world, "JoinSecurityGroup"), 0);
+            // It waits longer and longer, and says it once.
+            let told_at = object(&world, "m").unwrap()["metadata"]["resourceVersion"].clone();
+            let tried = world.incarnations[0].link.requests();
+            seconds(600.0).await;
+            let tried = world.incarnations[0].link.requests() - tried;
+            assert!(tried < 60, "{tried} requests in 10 minutes");
+            let object_now = object(&world, "m").unwrap();
+            assert_eq!(object_now["metadata"]["resourceVersion"], told_at);
+            world.faults.set_policy(None);
+            seconds(310.0).await;
+            assert_eq!(ready(&world, "m"), ("True".to_owned(), "Joined".to_owned()));
+            world.delete("m");
+            seconds(10.0).await;
+            assert_eq!(object(&world, "m"), None);
+            assert!(!world.is_member("i-0", "sg-a"));
+        });
+    }
+}
+
+/// D9, G13: what the Leave has removed, and others make again, is theirs.
+#[test]
+fn refused_finalizer_of_a_deleted_object_is_told_and_nothing_is_left_twice() {
+    for (restarted, policy) in [
+        (false, "RemoveIfJoined"),
+        (true, "RemoveIfJoined"),
+        (false, "Remove"),
+    ] {
+        in_virtual_time(|| async move {
+            let mut world = world().await;
+            world.membership("m", 0, 0, json!({"deletionPolicy": policy}));
+            seconds(5.0).await;
+            world.faults.set_policy(Some(("m", 422)));
+            world.delete("m");
+            seconds(20.0).await;
+            assert!(!world.is_member("i-0", "sg-a"));
+            let said = ("False".to_owned(), "WriteRefused".to_owned());
+            assert_eq!(ready(&world, "m"), said);
+            let text = message(&world, "m");
+            let begins = "i-0 was removed from sg-a; the finalizer could not be removed: ";
+            assert!(text.starts_with(begins), "{text}");
+            assert!(text.contains("by a fault"), "{text}");
+            waits(&world, "m");
+            assert_eq!(origin(&world, "m"), Value::Null);
+            world.foreign(0, 0, true);
+            if restarted {
+                world.restart_all();
+            }
+            seconds(600.0).await;
+            assert!(world.is_member("i-0", "sg-a"), "others made it again");
+            assert_eq!(calls(&world, "LeaveSecurityGroup"), 1);
+            world.faults.set_policy(None);
+            seconds(310.0).await;
+            assert_eq!(object(&world, "m"), None);
+            assert!(world.is_member("i-0", "sg-a"));
+            if !restarted {
+                assert_eq!(told(&world, "m"), ["Joined", "Removed"]);
+            }
+            assert_eq!(world.monitor.violations(), [""; 0]);
+        });
+    }
+}
+
+/// The policy goes away with the way out: `Retain` keeps the claim until the finalizer is off.
+#[test]
+fn refused_finalizer_under_retain_keeps_the_record() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        world.membership("m", 0, 0, json!({"deletionPolicy": "Retain"}));
+        seconds(5.0).await;
+        world.faults.set_policy(Some(("m", 403)));
+        world.delete("m");
+        seconds(10.0).await;
+        assert_eq!(ready(&world, "m").1, "WriteRefused");
+        assert_eq!(origin(&world, "m"), "Joined");
+        world.patch("m", json!({"spec": {"deletionPolicy": "RemoveIfJoined"}}));
+        world.faults.set_policy(None);
+        seconds(10.0).await;
+        assert!(world.is_member("i-0", "sg-a") || object(&world, "m").is_none());
+        seconds(60.0).await;
+        assert_eq!(object(&world, "m"), None);
+    });
+}
+
+/// C10, G6b, R11: a refused hand-over is no proof that the heir goes.
+#[test]
+fn refused_hand_over_keeps_the_membership_and_says_what_the_deletion_waits_for() {
+    for code in [403, 422] {
+        in_virtual_time(|| async move {
+            let world = world().await;
+            world.membership("m", 0, 0, json!({}));
+            seconds(5.0).await;
+            world.faults.set_policy(Some(("heir", code)));
+            // Its finalizer cannot be written.
+            world.membership("heir", 0, 0, json!({}));
+            seconds(5.0).await;
+            world.delete("m");
+            seconds(60.0).await;
+            assert!(world.is_member("i-0", "sg-a"), "{code}: the heir is alive");
+            assert_eq!(ready(&world, "m").1, "WriteRefused");
+            let text = message(&world, "m");
+            assert!(text.contains("another SecurityGroupMembership"), "{text}");
+            assert!(text.contains("by a fault"), "{text}");
+            assert!(text.contains("deletionPolicy to Retain"), "{text}");
+            assert_eq!(origin(&world, "m"), "Joined");
+            assert_eq!(calls(&world, "LeaveSecurityGroup"), 0);
+            world.faults.set_policy(None);
+            seconds(310.0).await;
+            assert_eq!(object(&world, "m"), None);
+            assert_eq!(claimed(&object(&world, "heir").unwrap()), "Joined");
+            assert_eq!(world.monitor.violations(), [""; 0]);
+        });
+    }
+}
+
+/// The heir has the edge: what becomes of it is no more the business of the object that waits for its finalizer.
+#[test]
+fn handed_over_edge_is_left_once_by_its_heir() {
+    for restarted in [false, true] {
+        in_virtual_time(|| async move {
+            let mut world = world().await;
+            world.membership("m", 0, 0, json!({}));
+            seconds(5.0).await;
+            world.membership("heir", 0, 0, json!({}));
+            seconds(5.0).await;
+            world.faults.set_policy(Some(("m", 422)));
+            world.delete("m");
+            seconds(10.0).await;
+            assert_eq!(ready(&world, "m").1, "WriteRefused");
+            assert_eq!(origin(&world, "m"), Value::Null);
+            assert_eq!(claimed(&object(&world, "heir").unwrap()), "Joined");
+            world.delete("heir");
+            seconds(10.0).await;
+            assert!(!world.is_member("i-0", "sg-a"));
+            world.foreign(0, 0, true);
+            if restarted {
+                world.restart_all();
+            }
+            seconds(310.0).await;
+            assert!(world.is_member("i-0", "sg-a"));
+            world.faults.set_policy(None);
+            seconds(310.0).await;
+            assert_eq!(object(&world, "m"), None);
+            assert!(world.is_member("i-0", "sg-a"));
+            assert_eq!(world.monitor.violations(), [""; 0]);
+        });
+    }
+}
+
+/// F11.
+#[test]
+fn object_that_is_annotated_all_the_time_is_told_at_once() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        world.cloud(json!({"set": {"latency": "700ms"}}));
+        world.membership("m", 0, 0, json!({}));
+        let beat = async |number: u32| {
+            let annotation = json!({"example.com/beat": number.to_string()});
+            world.patch("m", json!({"metadata": {"annotations": annotation}}));
+            seconds(0.3).await;
+        };
+        for number in 0..15 {
+            beat(number).await;
+        }
+        assert_eq!(ready(&world, "m"), ("True".to_owned(), "Joined".to_owned()));
+        assert_eq!(calls(&world, "JoinSecurityGroup"), 1);
+        world.grant(false);
+        for number in 20..25 {
+            beat(number).await;
+        }
+        assert_eq!(ready(&world, "m").1, "NotGranted");
+    });
+}
+
+/// A status that another operator has written meanwhile is not overwritten by one that goes by an older one.
+#[test]
+fn conflict_with_another_status_starts_a_new_pass() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        world.membership("m", 0, 0, json!({}));
+        seconds(5.0).await;
+        world.faults.refuse_status_writes(12);
+        world.grant(false);
+        seconds(15.0).await;
+        assert_eq!(
+            ready(&world, "m").1,
+            "NotGranted",
+            "conflicts are tried again soon"
+        );
+        let intent = object(&world, "m").unwrap();
+        assert!(intent["metadata"]["annotations"][INTENT_ANNOTATION].is_string());
+    });
+}
