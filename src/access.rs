@@ -15,13 +15,11 @@ use serde::Deserialize;
 use tracing::{debug, info, warn};
 
 use crate::account::directory::AccountKinds;
-use crate::api::{self, CloudAccount, ClusterCloudAccount, SecurityGroupMembership};
-use crate::kubernetes::{self, LogDeduper, WatchScope, error_chain, with_deadline};
+use crate::api::{self, CloudAccount, ClusterCloudAccount, INSTALL_CRDS, SecurityGroupMembership};
+use crate::kubernetes::{self, LogDeduper, WatchScope, error_chain, older_crds, with_deadline};
 
 /// How often an operator that may not list `ClusterCloudAccounts` asks whether it may now (1 minute).
 const ASK_AGAIN: Duration = Duration::from_secs(60);
-/// How the CRDs of this version are installed.
-const INSTALL_CRDS: &str = "security-group-operator crds | kubectl apply --server-side -f -";
 
 /// Returns when all kinds can be listed, with the kinds of account that can be. Logs each new problem once.
 pub async fn wait_until_listable(client: &kube::Client, scopes: &[WatchScope]) -> AccountKinds {
@@ -73,7 +71,7 @@ pub async fn check(client: &kube::Client, scopes: &[WatchScope]) -> Result<Strin
         .await
         .map_err(|error| vec![unusable(&error)])?;
     if !old.is_empty() {
-        return Err(old);
+        return Err(old.into_iter().map(|(_, trouble)| trouble).collect());
     }
     let ready = "the CRDs are of this version, and the operator may list what it needs";
     Ok(match kinds {
@@ -152,14 +150,18 @@ async fn count_finalizers(
 /// Warns of each CRD that lacks fields of this version: the API server would drop them without a word.
 pub async fn warn_of_old_crds(client: kube::Client) {
     match old_crds(&client).await {
-        Ok(old) => old.iter().for_each(|trouble| warn!("{trouble}")),
+        Ok(old) => {
+            for (plural, trouble) in old {
+                older_crds::warn_once(plural, &trouble);
+            }
+        }
         Err(error) => debug!("the schemas of the CRDs could not be read: {error}"),
     }
 }
 
 /// One line for each CRD of the cluster that lacks fields of this version. Every authenticated user may read the schemas. The API
 /// server publishes them some seconds after a CRD is installed, so that a problem counts only if it stays.
-async fn old_crds(client: &kube::Client) -> Result<Vec<String>, kubernetes::Error> {
+async fn old_crds(client: &kube::Client) -> Result<Vec<(&'static str, String)>, kubernetes::Error> {
     let mut looks = 1;
     loop {
         match old_crds_now(client).await {
@@ -177,7 +179,9 @@ const LOOKS: u32 = 6;
 /// Time between two reads of the schemas (1 s).
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 
-async fn old_crds_now(client: &kube::Client) -> Result<Vec<String>, kubernetes::Error> {
+async fn old_crds_now(
+    client: &kube::Client,
+) -> Result<Vec<(&'static str, String)>, kubernetes::Error> {
     let path = format!(
         "/openapi/v3/apis/{}",
         SecurityGroupMembership::api_version(&())
@@ -205,10 +209,11 @@ async fn old_crds_now(client: &kube::Client) -> Result<Vec<String>, kubernetes::
                 1 => String::new(),
                 all => format!(" and {} more fields", all - 1),
             };
-            old.push(format!(
+            let line = format!(
                 "the CRD {plural}.{} is older than this operator: it lacks {first}{more}, which the API server then drops; install the CRDs of this version: {INSTALL_CRDS}",
                 api::GROUP
-            ));
+            );
+            old.push((plural, line));
         }
     }
     Ok(old)

@@ -29,6 +29,8 @@ pub struct Unreadable {
     pub error: String,
     /// Metadata of the object.
     pub metadata: ObjectMeta,
+    /// Spec of the object, unparsed.
+    pub spec: Value,
     /// Status of the object, unparsed.
     pub status: Value,
 }
@@ -45,6 +47,7 @@ impl<'de, K: Resource + DeserializeOwned> Deserialize<'de> for Watched<K> {
                 Ok(object)
             }
             Err(_) => Err(Unreadable {
+                spec: rest.get("spec").cloned().unwrap_or_default(),
                 status: rest.get("status").cloned().unwrap_or_default(),
                 error: why_unreadable::<K>(rest),
                 metadata,

@@ -70,6 +70,10 @@ pub enum AccountKinds {
 /// Why no object can use a `ClusterCloudAccount` under [`AccountKinds::NamespacedOnly`].
 const CLUSTER_ACCOUNTS_UNREADABLE: &str = "this operator may not read ClusterCloudAccounts; recreate this object with a CloudAccount in spec.accountRef, or ask the cluster's administrator for that right (rbac.clusterCloudAccounts in the chart)";
 
+/// Why an object that is not being deleted cannot use an account that is.
+const TERMINATING: &str =
+    "it is being deleted, and serves deletions only; create it again when it is gone";
+
 /// What an object asks of the directory.
 #[derive(Clone, Copy, Debug)]
 pub struct AccessRequest<'a> {
@@ -168,6 +172,8 @@ struct Entry {
     last_usable: Option<Arc<AccountSession>>,
     /// Which objects may use the account.
     grants: Grants,
+    /// Whether the account object is being deleted, and a finalizer keeps it: it serves deletions only.
+    terminating: bool,
     /// When the account object was deleted. After that the entry serves deletions only, for [`DELETED_ACCOUNT_GRACE`].
     deleted_at: Option<Instant>,
 }
@@ -229,6 +235,12 @@ impl Directory {
         if !is_granted && entry.grants != Grants::Unknown {
             return Access::NotGranted;
         }
+        if entry.terminating && !deleting {
+            return Access::NotReady {
+                stalled: true,
+                message: TERMINATING.to_owned(),
+            };
+        }
         let session = match (&entry.state, &entry.last_usable) {
             (AccountState::Ready(session), _) => session,
             // The deletion of a namespace may delete the Secret before the object.
@@ -267,14 +279,26 @@ impl Directory {
     /// Inserts or updates an account. Grants take effect immediately, usability after the credential check. Returns whether
     /// anything changed.
     pub fn upsert(&self, key: &AccountKey, grants: Grants) -> bool {
+        self.upsert_as(key, grants, false)
+    }
+
+    /// The same. `terminating` says whether the account is being deleted.
+    pub fn upsert_as(&self, key: &AccountKey, grants: Grants, terminating: bool) -> bool {
         let mut entries = self.lock();
         match entries.get_mut(key) {
-            Some(entry) if entry.grants == grants && entry.deleted_at.is_none() => false,
+            Some(entry)
+                if entry.grants == grants
+                    && entry.terminating == terminating
+                    && entry.deleted_at.is_none() =>
+            {
+                false
+            }
             Some(entry) => {
                 if entry.deleted_at.take().is_some() {
                     entry.state = AccountState::Checking;
                 }
                 entry.grants = grants;
+                entry.terminating = terminating;
                 true
             }
             None => {
@@ -284,6 +308,7 @@ impl Directory {
                         state: AccountState::Checking,
                         last_usable: None,
                         grants,
+                        terminating,
                         deleted_at: None,
                     },
                 );

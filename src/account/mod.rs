@@ -192,7 +192,9 @@ fn upsert<K: AccountObject>(context: &Context, account: &Watched<K>) {
     let key = key_of::<K>(account);
     match &account.0 {
         Ok(account) => {
-            if context.directory.upsert(&key, account.grants()) {
+            let terminating = account.meta().deletion_timestamp.is_some();
+            let directory = &context.directory;
+            if directory.upsert_as(&key, account.grants(), terminating) {
                 context.report_change(&key);
             }
         }
@@ -278,9 +280,6 @@ async fn check<K: AccountObject>(
     let Ok(account) = &account.0 else {
         return Ok(Action::await_change());
     };
-    if account.meta().deletion_timestamp.is_some() {
-        return Ok(Action::await_change());
-    }
     let key = key_of::<K>(account);
     let previous = context.status(account, &key);
     let request = kubernetes::reconcile_requested_at(account);

@@ -35,6 +35,9 @@ pub const CLAIM_MANAGER: &str = "security-group-operator-claim";
 /// Field manager of every status.
 pub const STATUS_MANAGER: &str = "security-group-operator-status";
 
+/// How the CRDs of this version are installed.
+pub const INSTALL_CRDS: &str = "security-group-operator crds | kubectl apply --server-side -f -";
+
 /// The CRDs as they are installed, in the order of `crds/`: file stem and definition.
 #[must_use]
 pub fn crds() -> Vec<(&'static str, CustomResourceDefinition)> {

@@ -2,6 +2,7 @@
 //! for ever). Makes no decisions.
 
 pub mod events;
+pub mod older_crds;
 pub mod writer;
 
 use std::collections::HashMap;

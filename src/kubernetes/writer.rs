@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 use crate::api::STATUS_MANAGER;
 use crate::shutdown::Shutdown;
 
+use super::older_crds::OlderCrds;
 use super::{DEADLINE, Error, within};
 
 /// Writes to the API server. All clones share the bound.
@@ -22,6 +23,7 @@ pub struct ApiWriter {
     permits: Arc<Semaphore>,
     /// `None`: writes begin after it too.
     shutdown: Option<Shutdown>,
+    older_crds: Arc<OlderCrds>,
 }
 
 impl ApiWriter {
@@ -32,6 +34,7 @@ impl ApiWriter {
         Self {
             permits: Arc::new(Semaphore::new(usize::from(in_flight))),
             shutdown: Some(shutdown),
+            older_crds: Arc::default(),
         }
     }
 
@@ -42,6 +45,7 @@ impl ApiWriter {
         Self {
             permits: Arc::clone(&self.permits),
             shutdown: None,
+            older_crds: Arc::clone(&self.older_crds),
         }
     }
 
@@ -67,7 +71,7 @@ impl ApiWriter {
 
     /// Applies a status with one server-side apply, under the exact version that the status describes. The API server does not
     /// compare the UID on this subresource: without a version, the status of a deleted object could be written to a new object
-    /// of the same name.
+    /// of the same name. Fields that the CRD does not declare are left out.
     ///
     /// # Errors
     /// 404 if the object was deleted, 409 if another version is stored, and every other error of the API server.
@@ -81,15 +85,39 @@ impl ApiWriter {
         K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
     {
         let name = metadata.name.clone().unwrap_or_default();
-        let patch = Patch::Apply(json!({
+        let mut fields = json!({
             "apiVersion": K::api_version(&()),
             "kind": K::kind(&()),
             "metadata": {"name": name, "uid": metadata.uid, "resourceVersion": metadata.resource_version},
             "status": status,
-        }));
+        });
         let params = PatchParams::apply(STATUS_MANAGER).force();
-        self.write(DEADLINE, || api.patch_status(&name, &params, &patch))
-            .await
+        let take_out = |fields: &mut Value| {
+            let status = fields.get_mut("status");
+            status.is_some_and(|status| self.older_crds.take_out::<K>(status))
+        };
+        take_out(&mut fields);
+        loop {
+            let patch = Patch::Apply(&fields);
+            let written = self
+                .write(DEADLINE, || api.patch_status(&name, &params, &patch))
+                .await;
+            match written {
+                // Each round leaves out at least one field more.
+                Err(error) if self.older_crds.learn::<K>(&error) && take_out(&mut fields) => {}
+                written => return written,
+            }
+        }
+    }
+
+    /// What the API server will store of a status, as far as it is known: an older CRD does not declare every field.
+    #[must_use]
+    pub fn storable<K, S>(&self, status: S) -> S
+    where
+        K: Resource<DynamicType = ()>,
+        S: Serialize + DeserializeOwned,
+    {
+        self.older_crds.storable::<K, S>(status)
     }
 
     /// Changes fields with a merge patch, also those of other field managers.

@@ -5,6 +5,7 @@ use std::fmt;
 
 use kube::api::ObjectMeta;
 use kube::{Api, Resource as _, ResourceExt as _};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::account::session::CallError;
@@ -638,7 +639,7 @@ async fn remove_foreign_marks(
 /// Writes a status under the version of `metadata`. Returns the object, if it is readable.
 pub(super) async fn write_status(
     metadata: &ObjectMeta,
-    status: &SecurityGroupMembershipStatus,
+    status: &impl Serialize,
     writer: &ApiWriter,
     context: &Context,
 ) -> Result<Option<SecurityGroupMembership>, ActError> {

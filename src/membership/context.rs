@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use kube::runtime::reflector::ObjectRef;
 
 use crate::account::directory::Directory;
-use crate::api::SecurityGroupMembership;
+use crate::api::{SecurityGroupMembership, SecurityGroupMembershipStatus};
 use crate::clock::Clock;
 use crate::ecs::Edge;
 use crate::kubernetes::events::EventRecorder;
@@ -86,6 +86,14 @@ impl Context {
         self.unlisted_scopes.load(Ordering::SeqCst) == 0
     }
 
+    /// What the API server will store of a status, as far as it is known.
+    pub(super) fn storable(
+        &self,
+        status: SecurityGroupMembershipStatus,
+    ) -> SecurityGroupMembershipStatus {
+        self.writer.storable::<SecurityGroupMembership, _>(status)
+    }
+
     /// Forgets a deleted object.
     pub(super) fn forget(&self, uid: &ObjectUid) {
         self.admission.forget(uid);
@@ -96,15 +104,18 @@ impl Context {
         }
     }
 
-    /// Inserts or updates an object from the watch.
-    pub(super) fn insert(&self, object: &SecurityGroupMembership) {
-        let concerned = self.table.insert(object);
+    /// Enqueues those that are concerned by a change of this object.
+    pub(super) fn enqueue_concerned(
+        &self,
+        uid: &ObjectUid,
+        concerned: &[ObjectRef<SecurityGroupMembership>],
+    ) {
         if concerned.is_empty() {
             return;
         }
-        let view = ObjectUid::of(object).and_then(|uid| self.table.view(&uid));
+        let view = self.table.view(uid);
         if view.is_some_and(|view| self.may_hold(&view)) {
-            self.enqueue_all(&concerned);
+            self.enqueue_all(concerned);
         }
     }
 

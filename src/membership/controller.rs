@@ -24,7 +24,6 @@ use super::object::{Object, account_key, is_unanswered, version_of};
 use super::observe::Pass;
 use super::pass;
 use super::refusal::log_failure;
-use super::status;
 
 /// Runs the controller of one scope (one namespace, or all) until shutdown has begun and its passes have ended.
 pub async fn run(
@@ -115,12 +114,15 @@ impl Scope {
 
 /// Inserts or updates an object from the watch. A new list also contains the changes that the watch missed.
 fn insert(context: &Context, object: &Object) {
-    let object = match &object.0 {
-        Ok(object) => object,
-        Err(unreadable) => return context.table.insert_unreadable(&unreadable.metadata),
+    let concerned = match &object.0 {
+        Ok(object) => context.table.insert(object),
+        Err(unreadable) => context.table.insert_unreadable(unreadable),
     };
-    context.insert(object);
-    if let Some(uid) = ObjectUid::of(object) {
+    let Some(uid) = ObjectUid::of(object) else {
+        return;
+    };
+    context.enqueue_concerned(&uid, &concerned);
+    if let Ok(object) = &object.0 {
         let watched = || pass::status_hash(object.status.as_ref());
         context.table.compare_watched_status(&uid, watched);
     }
@@ -136,9 +138,7 @@ async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Action,
                 "this version of the operator cannot read the object: {}",
                 invalid.error
             );
-            // Compared with the previous status, so that an unchanged one is not written again.
-            let previous = status::parse_lenient(&invalid.status);
-            let result = pass::invalid_spec(&object, Some(&previous), message, &context);
+            let result = pass::unreadable(&object, &invalid.status, &message, &context);
             return ended(Box::pin(result).await, &object, &context);
         }
     };
@@ -147,7 +147,7 @@ async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Action,
         Err(error) => {
             let previous = readable.status.as_ref();
             let message = error.to_string();
-            let result = pass::invalid_spec(&object, previous, message, &context);
+            let result = pass::invalid_spec(&object, previous, &message, &context);
             return ended(Box::pin(result).await, &object, &context);
         }
     };

@@ -107,6 +107,8 @@ struct Rare {
     /// The last refusal by the cloud that only a change can mend.
     refusal: Option<Refusal>,
     drift_reported: bool,
+    /// Whether an event has told that the intent is no claim.
+    ignored_claim_reported: bool,
     pending_description: Option<(TargetDescription, ReadTrust)>,
     lagging_since: Option<Instant>,
     standing: Standing,
@@ -350,6 +352,11 @@ impl History {
         !std::mem::replace(&mut self.rare().drift_reported, true)
     }
 
+    /// Records that an event tells of an intent that is no claim. Returns whether this is the first one.
+    pub fn first_report_of_ignored_claim(&mut self) -> bool {
+        !std::mem::replace(&mut self.rare().ignored_claim_reported, true)
+    }
+
     /// Counts a pass that failed to write to the API server. Returns the wait before the next try; `clock` supplies its jitter.
     pub fn after_error(&mut self, clock: &Clock) -> Duration {
         let rare = self.rare();
@@ -464,6 +471,7 @@ impl Rare {
         self.pending_description.is_none()
             && self.standing == Standing::Unknown
             && self.found_intent_at.is_none()
+            && !self.ignored_claim_reported
     }
 }
 

@@ -2,18 +2,20 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt as _;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::account::key::AccountKey;
-use crate::api::membership::{AccountKind, Origin};
+use crate::api::membership::{AccountKind, AccountRef, Origin};
 use crate::api::{
-    FINALIZER, INTENT_ANNOTATION, SecurityGroupMembership, SecurityGroupMembershipSpec, reason,
+    FINALIZER, INTENT_ANNOTATION, SecurityGroupMembership, SecurityGroupMembershipSpec,
+    SecurityGroupMembershipStatus, reason,
 };
 use crate::condition;
 use crate::ecs::{AccountUid, Edge, ParseIdError, Target};
 use crate::kubernetes::{self, ObjectUid};
-use crate::watched::Watched;
+use crate::watched::{Unreadable, Watched};
 
 /// What is watched: one object that this version cannot read does not stop the others.
 pub type Object = Watched<SecurityGroupMembership>;
@@ -57,6 +59,44 @@ fn parse<T: std::str::FromStr<Err = ParseIdError>>(
 ) -> Result<T, SpecError> {
     text.parse()
         .map_err(|source| SpecError::Id { field, source })
+}
+
+/// What can be read of an object that this version cannot read as a whole: its edge, its account, and its record. `None` if it names
+/// no edge or account. An unknown policy counts as the default one.
+#[must_use]
+pub fn legible(unreadable: &Unreadable) -> Option<SecurityGroupMembership> {
+    fn field<T: DeserializeOwned>(of: &Value, name: &str) -> Option<T> {
+        T::deserialize(of.get(name)?).ok()
+    }
+    let (spec, status) = (&unreadable.spec, &unreadable.status);
+    let account_ref = match spec.get("accountRef") {
+        Some(_) => field(spec, "accountRef")?,
+        None => AccountRef::default(),
+    };
+    let mut object = SecurityGroupMembership::new(
+        "",
+        SecurityGroupMembershipSpec {
+            region: field(spec, "region")?,
+            instance_id: field(spec, "instanceID"),
+            network_interface_id: field(spec, "networkInterfaceID"),
+            security_group_id: field(spec, "securityGroupID")?,
+            account_ref,
+            management_policy: field(spec, "managementPolicy").unwrap_or_default(),
+            adoption_policy: field(spec, "adoptionPolicy").unwrap_or_default(),
+            deletion_policy: field(spec, "deletionPolicy").unwrap_or_default(),
+            drift_policy: field(spec, "driftPolicy").unwrap_or_default(),
+            suspend: field(spec, "suspend").unwrap_or_default(),
+        },
+    );
+    Edge::try_from(&object.spec).ok()?;
+    object.metadata = unreadable.metadata.clone();
+    object.status = Some(SecurityGroupMembershipStatus {
+        origin: field(status, "origin"),
+        object_uid: field(status, "objectUID"),
+        account_uid: field(status, "accountUID"),
+        ..SecurityGroupMembershipStatus::default()
+    });
+    Some(object)
 }
 
 /// The account that `spec` of an object in `namespace` names. No spec can name another namespace.
@@ -128,6 +168,32 @@ impl Claim {
             Self::Record { origin, .. } => Some(*origin),
         }
     }
+}
+
+/// Why the intent on an object is no claim of it; `None` if it is one, or if a record tells more. `account` is the cloud account of
+/// the object now.
+#[must_use]
+pub fn ignored_intent(
+    object: &SecurityGroupMembership,
+    account: Option<&AccountUid>,
+) -> Option<&'static str> {
+    let is_recorded = Claim::of(object).is_some_and(|claim| claim.record().is_some());
+    let text = object.annotations().get(INTENT_ANNOTATION)?;
+    if is_recorded {
+        return None;
+    }
+    let Ok(intent) = serde_json::from_str::<Intent>(text) else {
+        return Some("the operator writes no such text");
+    };
+    if object.metadata.uid.as_ref() != Some(&intent.uid) {
+        return Some("it names another object");
+    }
+    if intent.origin != Origin::Joined {
+        return Some("the operator writes no such origin");
+    }
+    account
+        .is_some_and(|account| account.as_str() != intent.account_uid)
+        .then_some("it names another cloud account")
 }
 
 /// Whether the status says that the deletion has seen to the membership, and only the finalizer, which the API server does not

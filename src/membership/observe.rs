@@ -91,7 +91,7 @@ impl Pass {
         let object = watched.0.as_ref().ok()?;
         let uid = ObjectUid::of(object).unwrap_or_default();
         let desired = desired(object);
-        let claim = context.table.claim(object);
+        let claim = claim(object, context);
         let standing = context.table.history(&uid, |history| history.standing());
         let claim_view = claim_view(claim.as_ref(), standing.unwrap_or_default());
         let (access, account_problem) = access(object, &edge, claim.as_ref(), claim_view, context);
@@ -244,7 +244,7 @@ impl Pass {
     /// Sees what this process knows of the claim by now.
     pub fn renew_claim(&mut self, context: &Context) {
         let uid = self.uid();
-        let claim = context.table.claim(self.object());
+        let claim = claim(self.object(), context);
         let standing = context.table.history(&uid, |history| history.standing());
         self.observed.claim = claim_view(claim.as_ref(), standing.unwrap_or_default());
         if let Some(account) = &self.account_uid {
@@ -372,6 +372,22 @@ fn access_view(access: &Access) -> AccessView {
     }
 }
 
+/// The claim of an object. An intent that names another cloud account than the object's is none: nothing was recorded there.
+fn claim(object: &SecurityGroupMembership, context: &Context) -> Option<Claim> {
+    let claim = context.table.claim(object)?;
+    let account = named_account(object, context);
+    let is_foreign = account.is_some() && claim.account_uid() != account.as_ref();
+    (claim.record().is_some() || !is_foreign).then_some(claim)
+}
+
+/// UID of the cloud account that the spec names, if it is known.
+pub fn named_account(object: &SecurityGroupMembership, context: &Context) -> Option<AccountUid> {
+    let namespace = object.namespace().unwrap_or_default();
+    context
+        .directory
+        .uid(&account_key(&object.spec, &namespace))
+}
+
 /// What `decide` sees of a claim and of what this process knows of it.
 fn claim_view(claim: Option<&Claim>, standing: Standing) -> ClaimView {
     let void = standing == Standing::Void;
@@ -432,11 +448,11 @@ fn granted_uid(view: &ObjectView, edge: &Edge, context: &Context) -> Option<Acco
 /// The other live, managing objects on an edge of the same cloud account, oldest first.
 #[derive(Debug, Default)]
 pub struct Others {
-    /// Those that hold the edge: with a grant now, or with the record `Joined`.
+    /// Those that hold the edge and can own it: with a grant now, or with the record `Joined`.
     pub holders: Vec<ObjectView>,
     /// Those with any record.
     recorded: Vec<ObjectView>,
-    /// Whether the only holder left cannot be read or written now.
+    /// Whether another holder cannot be read or written now.
     pub out_of_reach: bool,
 }
 
@@ -449,8 +465,13 @@ impl Others {
         };
         let mut others = context.table.others(edge, uid);
         others.retain(|other| {
-            let claimed = other.claim.as_ref().and_then(Claim::account_uid);
-            let uid = claimed
+            // Anybody can write an intent.
+            let record = other
+                .claim
+                .as_ref()
+                .filter(|claim| claim.record().is_some());
+            let uid = record
+                .and_then(Claim::account_uid)
                 .cloned()
                 .or_else(|| context.directory.uid(other.account()?));
             other.managed && !other.deleting && uid.as_ref() == Some(own)
@@ -466,10 +487,12 @@ impl Others {
             Some(Origin::Adopted) => is_granted(other),
             None => !other.refuses && is_granted(other),
         });
+        let all = others.len();
+        others.retain(|other| other.readable);
         Self {
+            out_of_reach: others.len() < all,
             holders: others,
             recorded,
-            out_of_reach: false,
         }
     }
 

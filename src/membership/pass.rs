@@ -6,11 +6,13 @@ use std::sync::Arc;
 
 use kube::runtime::controller::Action;
 use kube::{Resource as _, ResourceExt as _};
+use serde::Serialize;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use crate::api::membership::SecurityGroupMembershipStatus;
-use crate::api::reason;
+use crate::api::{INTENT_ANNOTATION, reason};
 use crate::condition::{self, NewCondition, Status};
 use crate::ecs::{Class, Edge};
 use crate::kubernetes::ObjectUid;
@@ -21,9 +23,9 @@ use super::admission::Slot;
 use super::context::Context;
 use super::decide::{Attempt, ReconcileOutcome, Release, Step, TargetView, decide};
 use super::history::History;
-use super::object::Object;
+use super::object::{Object, ignored_intent};
 use super::observation::Observation;
-use super::observe::Pass;
+use super::observe::{Pass, named_account};
 use super::refusal::{Refusal, log_failure};
 use super::status::{self, Ending, Held, StatusInput};
 
@@ -41,6 +43,7 @@ pub(super) async fn run(
     let Some(mut pass) = Pass::begin(object, edge, slot, context) else {
         return Ok(Action::await_change());
     };
+    report_ignored_intent(&pass, context);
     let ended = run_steps(&mut pass, &uid, context).await;
     let (outcome, refusal) = told_outcome(ended, &pass, context)?;
     let object = pass.object();
@@ -80,7 +83,9 @@ pub(super) async fn run(
         }),
         refusal: refusal.as_ref(),
     };
-    let next = status::status(&previous, pass.generation, &input, now);
+    let next = status::status(&previous, pass.generation, &input, now)
+        .map(|next| context.storable(next))
+        .filter(|next| !status::same_meaning(&previous, next));
     let event = match outcome {
         ReconcileOutcome::Ready { repaired: true, .. } => Some(EventRecord {
             reason: reason::DRIFT_REPAIRED.to_owned(),
@@ -102,16 +107,17 @@ pub(super) async fn run(
         history.record_written_status(written);
         history.record_observation(observation);
     });
-    if let Some(next) = &next {
-        pass.write_status(next, context).await?;
-        if next.origin.is_some() && next.origin != previous.origin {
-            tell_siblings(&pass, context);
-        }
+    let stored = match &next {
+        Some(next) => store(next, &pass, &uid, context).await?,
+        None => previous.clone(),
+    };
+    if next.is_some() && stored.origin.is_some() && stored.origin != previous.origin {
+        tell_siblings(&pass, context);
     }
     if let Some(event) = event {
         context.events.publish(pass.object(), event);
     }
-    let record = next.as_ref().unwrap_or(&previous).origin;
+    let record = stored.origin;
     let is_held_back = pass.held_back && pass.failure.is_none();
     let description = pass.description.take().filter(|_| is_held_back);
     let pending = description.map(|description| (description, pass.observed.trust));
@@ -158,6 +164,25 @@ fn due(pass: &Pass, outcome: ReconcileOutcome, context: &Context) -> Instant {
         | ReconcileOutcome::WriteRefused
         | ReconcileOutcome::Failed(_) => context.table.settles_at(account, &pass.edge),
     }
+}
+
+/// Writes the status. Returns it as the API server shows it: an older CRD drops fields, and what it drops is not recorded.
+async fn store(
+    next: &SecurityGroupMembershipStatus,
+    pass: &Pass,
+    uid: &ObjectUid,
+    context: &Context,
+) -> Result<SecurityGroupMembershipStatus, ActError> {
+    let written = pass.write_status(next, context).await?;
+    let stored = written.and_then(|object| object.status);
+    let stored = stored.unwrap_or_else(|| next.clone());
+    let hash = status_hash(Some(&stored));
+    if hash != status_hash(Some(next)) {
+        context
+            .table
+            .history(uid, |history| history.record_written_status(hash));
+    }
+    Ok(stored)
 }
 
 /// How a pass has ended. A write that the API server refused is an end that the status tells.
@@ -292,6 +317,26 @@ fn tell_siblings(pass: &Pass, context: &Context) {
     }
 }
 
+/// Reports once that the intent on the object is no claim: a user has written it, or copied it from another object.
+fn report_ignored_intent(pass: &Pass, context: &Context) {
+    let object = pass.object();
+    let Some(why) = ignored_intent(object, named_account(object, context).as_ref()) else {
+        return;
+    };
+    let is_first = |history: &mut History| history.first_report_of_ignored_claim();
+    if context.table.history(&pass.uid(), is_first) == Some(true) {
+        let event = EventRecord {
+            reason: reason::CLAIM_IGNORED.to_owned(),
+            warning: true,
+            text: format!(
+                "the annotation {INTENT_ANNOTATION} is no claim of this object, and is ignored: {why}; only the operator writes it"
+            ),
+            ..EventRecord::default()
+        };
+        context.events.publish(object, event);
+    }
+}
+
 /// Reports drift after a repair was tried. `AlreadyMember` is no drift: the read lagged behind the cloud.
 fn report_drift(pass: &Pass, uid: &ObjectUid, context: &Context) {
     match pass.observed.attempt {
@@ -352,38 +397,72 @@ const fn outcome_label(outcome: ReconcileOutcome) -> &'static str {
 pub(super) async fn invalid_spec(
     object: &Object,
     previous: Option<&SecurityGroupMembershipStatus>,
-    message: String,
+    message: &str,
     context: &Context,
 ) -> Result<Action, ActError> {
-    let metadata = object.meta();
     let empty = SecurityGroupMembershipStatus::default();
     let previous = previous.unwrap_or(&empty);
+    let next = with_invalid_spec(object, previous, message, context);
+    report_invalid_spec(object, previous, &next, &next, context).await
+}
+
+/// Reports an object that this version cannot read, once per change. What its status says of the edge stays as it is, also where it
+/// cannot be read.
+pub(super) async fn unreadable(
+    object: &Object,
+    stored: &Value,
+    message: &str,
+    context: &Context,
+) -> Result<Action, ActError> {
+    // Compared with the previous status, so that an unchanged one is not written again.
+    let previous = status::parse_lenient(stored);
+    let next = with_invalid_spec(object, &previous, message, context);
+    let mut written = stored.as_object().cloned().unwrap_or_default();
+    let generation = json!(next.observed_generation);
+    written.insert("observedGeneration".to_owned(), generation);
+    written.insert("conditions".to_owned(), json!(next.conditions));
+    report_invalid_spec(object, &previous, &next, &written, context).await
+}
+
+/// The status of an object whose spec cannot be used.
+fn with_invalid_spec(
+    object: &Object,
+    previous: &SecurityGroupMembershipStatus,
+    message: &str,
+    context: &Context,
+) -> SecurityGroupMembershipStatus {
+    let generation = object.meta().generation;
     let condition = |type_, status| NewCondition {
         type_,
         status,
         reason: reason::INVALID_SPEC.to_owned(),
-        message: message.clone(),
+        message: message.to_owned(),
     };
     let conditions = vec![
         condition(reason::READY, Status::False),
         condition(reason::STALLED, Status::True),
     ];
     let now = context.clock.now();
-    let mut conditions =
-        condition::merge(&previous.conditions, conditions, metadata.generation, now);
-    conditions.extend(status::drifted_as_known(previous, metadata.generation, now));
-    let next = SecurityGroupMembershipStatus {
-        observed_generation: metadata.generation,
+    let mut conditions = condition::merge(&previous.conditions, conditions, generation, now);
+    conditions.extend(status::drifted_as_known(previous, generation, now));
+    SecurityGroupMembershipStatus {
+        observed_generation: generation,
         conditions,
         ..previous.clone()
-    };
-    if next != *previous {
-        match write_status(metadata, &next, &context.writer, context).await {
-            Ok(_) => {}
-            Err(ActError::ObjectGone) => return Ok(Action::await_change()),
-            Err(error) => return Err(error),
-        }
-        if let Some(event) = status::event_for(previous, &next, ReconcileOutcome::Undecided) {
+    }
+}
+
+/// Writes the status `next`, as `written`, if it differs from the previous one.
+async fn report_invalid_spec(
+    object: &Object,
+    previous: &SecurityGroupMembershipStatus,
+    next: &SecurityGroupMembershipStatus,
+    written: &impl Serialize,
+    context: &Context,
+) -> Result<Action, ActError> {
+    if next != previous {
+        write_status(object.meta(), written, &context.writer, context).await?;
+        if let Some(event) = status::event_for(previous, next, ReconcileOutcome::Undecided) {
             context.events.publish(object, event);
         }
     }

@@ -18,11 +18,12 @@ use crate::api::SecurityGroupMembership;
 use crate::api::membership::{AdoptionPolicy, ManagementPolicy, Origin};
 use crate::ecs::{AccountUid, Edge, Region, SecurityGroupId, Target, TargetDescription};
 use crate::kubernetes::ObjectUid;
+use crate::watched::Unreadable;
 
 use super::decide::ReadTrust;
 use super::history::{History, LastObservation, Standing};
 use super::ledger::{EdgeCall, Effect, LastCall, Ledger};
-use super::object::{Claim, account_key, has_finalizer, version_of};
+use super::object::{Claim, account_key, has_finalizer, legible, version_of};
 use super::observation::Observation;
 use super::repairs::Repairs;
 
@@ -39,6 +40,8 @@ pub struct ObjectView {
     names: Option<Names>,
     /// The object's claim, as of `resource_version`.
     pub claim: Option<Claim>,
+    /// Whether this version can read the object. One that it cannot read is judged as a holder like others, and inherits nothing.
+    pub readable: bool,
     /// Whether our finalizer is on the object.
     pub finalizer: bool,
     /// Whether the operator may write to the cloud for this object (`managementPolicy: Manage`).
@@ -71,9 +74,22 @@ impl ObjectView {
         Some(Self {
             names: Some(names),
             claim: Claim::of(object),
+            readable: true,
             finalizer: has_finalizer(object),
             managed: object.spec.management_policy == ManagementPolicy::Manage,
             refuses: object.spec.adoption_policy == AdoptionPolicy::Refuse,
+            ..view
+        })
+    }
+
+    /// The view of an object that this version cannot read as a whole.
+    fn of_unreadable(unreadable: &Unreadable) -> Option<Self> {
+        let Some(object) = legible(unreadable) else {
+            return Self::of_metadata(&unreadable.metadata);
+        };
+        let view = Self::of(&object)?;
+        Some(Self {
+            readable: false,
             ..view
         })
     }
@@ -87,6 +103,7 @@ impl ObjectView {
             name: metadata.name.as_deref()?.into(),
             names: None,
             claim: None,
+            readable: false,
             finalizer: false,
             managed: false,
             refuses: false,
@@ -129,6 +146,7 @@ impl ObjectView {
         Hold {
             managed: self.managed,
             finalizer: self.finalizer,
+            readable: self.readable,
         }
     }
 
@@ -145,10 +163,11 @@ impl ObjectView {
     }
 }
 
-/// Whether an object may write to the cloud, and whether it carries our finalizer.
+/// Whether an object may write to the cloud, carries our finalizer, and can be read.
 struct Hold {
     managed: bool,
     finalizer: bool,
+    readable: bool,
 }
 
 /// A call that has begun, and what was known before it.
@@ -194,10 +213,30 @@ impl ObjectTable {
         &self,
         object: &SecurityGroupMembership,
     ) -> Vec<ObjectRef<SecurityGroupMembership>> {
-        let Some(view) = ObjectView::of(object) else {
-            self.insert_unreadable(&object.metadata);
-            return Vec::new();
-        };
+        match ObjectView::of(object) {
+            Some(view) => self.insert_view(view),
+            None => {
+                self.insert_metadata(&object.metadata);
+                Vec::new()
+            }
+        }
+    }
+
+    /// Inserts or updates an object from the watch that this version cannot read. Returns the objects to requeue.
+    pub fn insert_unreadable(
+        &self,
+        unreadable: &Unreadable,
+    ) -> Vec<ObjectRef<SecurityGroupMembership>> {
+        match ObjectView::of_unreadable(unreadable) {
+            Some(view) if view.names.is_some() => self.insert_view(view),
+            Some(_) | None => {
+                self.insert_metadata(&unreadable.metadata);
+                Vec::new()
+            }
+        }
+    }
+
+    fn insert_view(&self, view: ObjectView) -> Vec<ObjectRef<SecurityGroupMembership>> {
         let uid = view.uid.clone();
         let mut inner = self.lock();
         let before = inner.rows.get(&uid).map(|row| row.says.hold());
@@ -217,7 +256,7 @@ impl ObjectTable {
         };
         let owns = says.record().is_some() && history.standing() != Standing::Void;
         let lost = !says.deleting && before.finalizer && !says.finalizer && owns;
-        if !lost && before.managed == says.managed {
+        if !lost && (before.managed, before.readable) == (says.managed, says.readable) {
             return Vec::new();
         }
         // A user removed the finalizer of an owner by hand or with `kubectl replace`: it is requeued to write it again.
@@ -227,14 +266,16 @@ impl ObjectTable {
         concerned
     }
 
-    /// Inserts an object from the watch of which this version can read only the metadata. A row that was readable before keeps its view.
-    pub fn insert_unreadable(&self, metadata: &ObjectMeta) {
+    /// Inserts an object from the watch of which this version can read only the metadata. A row that named an edge before keeps its
+    /// view, as long as the object is not deleted.
+    fn insert_metadata(&self, metadata: &ObjectMeta) {
         let Some(view) = ObjectView::of_metadata(metadata) else {
             return;
         };
         let mut inner = self.lock();
-        if !inner.rows.contains_key(&view.uid) {
-            inner.add(view, History::default());
+        match inner.rows.get_mut(&view.uid) {
+            Some(row) => row.says.deleting |= view.deleting,
+            None => inner.add(view, History::default()),
         }
     }
 
@@ -666,6 +707,7 @@ impl Inner {
         if says.names == view.names {
             // The names stay, shared with the index.
             says.claim = view.claim;
+            says.readable = view.readable;
             says.finalizer = view.finalizer;
             says.managed = view.managed;
             says.refuses = view.refuses;

@@ -10,6 +10,7 @@ mod cost;
 mod crash;
 mod first_status;
 mod large_objects;
+mod older_crd;
 mod rbac;
 mod reachable;
 mod scan;

@@ -17,7 +17,8 @@ use security_group_operator::ecs::{Edge, Target, TargetDescription, TargetState}
 use security_group_operator::kubernetes::ObjectUid;
 use security_group_operator::membership::observation::{CLOUD_READ_LAG, Observation};
 use security_group_operator::membership::table::ObjectTable;
-use serde_json::json;
+use security_group_operator::watched::Unreadable;
+use serde_json::{Value, json};
 
 /// An object with this UID and name on this edge, made at `second`, as of `version`.
 fn object(uid: &str, instance: &str, second: u32, version: u64) -> SecurityGroupMembership {
@@ -449,7 +450,7 @@ async fn history_goes_with_the_object_and_nothing_brings_it_back() {
     let table = ObjectTable::default();
     let readable = object("a", "i-1", 0, 1);
     table.insert(&readable);
-    table.insert_unreadable(&object("b", "i-1", 0, 1).metadata);
+    table.insert_unreadable(&illegible(object("b", "i-1", 0, 1)));
     for uid in [uid("a"), uid("b")] {
         assert_eq!(report(&table, &uid), Some(true));
         assert_eq!(report(&table, &uid), Some(false));
@@ -461,14 +462,71 @@ async fn history_goes_with_the_object_and_nothing_brings_it_back() {
     assert_eq!(report(&table, &uid("a")), Some(true));
 }
 
+/// An object that this version cannot read, with this spec.
+fn unreadable(object: SecurityGroupMembership, spec: Value) -> Unreadable {
+    Unreadable {
+        error: String::new(),
+        spec,
+        status: serde_json::to_value(&object.status).unwrap(),
+        metadata: object.metadata,
+    }
+}
+
+/// An object of which this version can read the metadata only.
+fn illegible(object: SecurityGroupMembership) -> Unreadable {
+    unreadable(object, Value::Null)
+}
+
+#[test]
+fn unreadable_object_is_on_its_edge_as_far_as_it_can_be_read() {
+    let table = ObjectTable::default();
+    let spec = |field: &str, value: Value| {
+        let mut spec = serde_json::to_value(object("a", "i-1", 0, 1).spec).unwrap();
+        spec[field] = value;
+        spec
+    };
+    for (field, value) in [
+        ("driftPolicy", json!("Ask")),
+        ("managementPolicy", json!(7)),
+        ("deletionPolicy", Value::Null),
+        ("suspend", json!("yes")),
+    ] {
+        let object = unreadable(object("a", "i-1", 0, 1), spec(field, value));
+        table.insert_unreadable(&object);
+        let others = table.others(&edge("i-1"), &uid("b"));
+        let views: Vec<_> = others
+            .iter()
+            .map(|view| (view.readable, view.managed))
+            .collect();
+        assert_eq!(views, [(false, true)], "{field}");
+        table.remove(&uid("a"));
+    }
+    for (field, value) in [
+        ("region", json!("")),
+        ("instanceID", json!(7)),
+        ("securityGroupID", json!("web")),
+        ("accountRef", json!({"kind": "Secret"})),
+    ] {
+        let object = unreadable(object("a", "i-1", 0, 1), spec(field, value));
+        table.insert_unreadable(&object);
+        assert!(on(&table, "i-1").is_empty(), "{field}");
+        table.remove(&uid("a"));
+    }
+    table.insert(&object("a", "i-1", 0, 1));
+    let mut going = object("a", "i-1", 0, 2);
+    going.metadata.deletion_timestamp = going.metadata.creation_timestamp.clone();
+    table.insert_unreadable(&illegible(going));
+    assert!(table.others(&edge("i-1"), &uid("b"))[0].deleting);
+}
+
 #[test]
 fn unreadable_object_keeps_the_view_and_history_it_had() {
     let table = ObjectTable::default();
-    table.insert_unreadable(&object("a", "i-1", 0, 1).metadata);
+    table.insert_unreadable(&illegible(object("a", "i-1", 0, 1)));
     assert!(on(&table, "i-1").is_empty() && table.of_account(&account()).is_empty());
     assert_eq!(report(&table, &uid("a")), Some(true));
     table.insert(&object("a", "i-1", 0, 2));
-    table.insert_unreadable(&object("a", "i-1", 0, 3).metadata);
+    table.insert_unreadable(&illegible(object("a", "i-1", 0, 3)));
     assert_eq!(on(&table, "i-1"), ["a"]);
     assert_eq!(report(&table, &uid("a")), Some(false));
     let gone = table.all_but(|_| false);

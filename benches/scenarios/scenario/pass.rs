@@ -138,6 +138,7 @@ fn finished(
         account_uid: None,
         reconcile_requested_at: None,
         held: None,
+        refusal: None,
     };
     let previous = stored.status.clone().unwrap_or_default();
     status(

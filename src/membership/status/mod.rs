@@ -199,7 +199,8 @@ pub fn parse_lenient(stored: &Value) -> SecurityGroupMembershipStatus {
 
 /// Whether two statuses have the same meaning. A different request ID or error time alone is not written. Conditions of other
 /// controllers do not count.
-fn same_meaning(
+#[must_use]
+pub fn same_meaning(
     previous: &SecurityGroupMembershipStatus,
     next: &SecurityGroupMembershipStatus,
 ) -> bool {
