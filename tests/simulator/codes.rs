@@ -3,22 +3,15 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::Response;
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use security_group_operator::simulator::faults::Fault;
-use security_group_operator::simulator::inventory::Inventory;
-use security_group_operator::simulator::{Delivery, Simulator};
+use k8s_openapi::jiff::SignedDuration;
 use serde_json::{Value, json};
 
-use crate::cloud;
+use crate::world::{KEY, World};
 
-const KEY: (&str, &str) = ("testid", "testsecret");
 const DENIED: (&str, &str) = ("denied", "testsecret");
 
 const INVENTORY: &str = "
 accessKeys:
-- {id: testid, secret: testsecret}
 - {id: denied, secret: testsecret, deny: [{action: 'ecs:JoinSecurityGroup', resource: 'acs:ecs:*:*:securitygroup/sg-web'}]}
 securityGroups:
 - {id: sg-base}
@@ -62,90 +55,45 @@ networkInterfaces:
 - {id: eni-managed, serviceManaged: true, securityGroupIds: [sg-base]}
 ";
 
-struct Fixture {
-    simulator: Simulator,
-    now: Timestamp,
+fn current() -> World {
+    World::of(INVENTORY)
 }
 
-impl Fixture {
-    fn new() -> Self {
-        let now = Timestamp::from_second(1_800_000_000).unwrap();
-        let cloud = Inventory::from_yaml(INVENTORY).unwrap().build(now).unwrap();
-        Self {
-            simulator: Simulator::new(cloud, 1),
-            now,
-        }
-    }
+fn original() -> World {
+    let world = current();
+    world.change(json!({"set": {"codes": "original"}}));
+    world
+}
 
-    fn change(&self, change: Value) -> &Self {
-        self.simulator
-            .change(serde_json::from_value(change).unwrap(), self.now)
-            .unwrap();
-        self
-    }
+/// `join i-web sg-web` and the like; HTTP status and code.
+fn outcome(world: &World, key: (&str, &str), sentence: &str) -> (u16, String) {
+    let (status, body) = say(world, key, sentence);
+    (status, body["Code"].as_str().unwrap_or("OK").to_owned())
+}
 
-    fn fault(&self, fault: Value) {
-        self.simulator
-            .add_fault(serde_json::from_value::<Fault>(fault).unwrap());
+fn say(world: &World, key: (&str, &str), sentence: &str) -> (u16, Value) {
+    let mut words = sentence.split(' ');
+    let action = match words.next() {
+        Some("join") => "JoinSecurityGroup",
+        Some("leave") => "LeaveSecurityGroup",
+        other => panic!("{other:?}"),
+    };
+    let mut parameters = Vec::new();
+    for word in words {
+        parameters.push(match word.split_once('=') {
+            Some(pair) => pair,
+            None if word.starts_with("sg-") => ("SecurityGroupId", word),
+            None if word.starts_with("eni-") => ("NetworkInterfaceId", word),
+            None => ("InstanceId", word),
+        });
     }
-
-    /// The same thing made anew with other fields; `null` takes one away.
-    fn becomes(&self, create: &str, before: &Value, fields: Value) -> Value {
-        let mut after = before.clone();
-        for (name, value) in fields.as_object().unwrap() {
-            after[name] = value.clone();
-        }
-        after
-            .as_object_mut()
-            .unwrap()
-            .retain(|_, value| !value.is_null());
-        self.change(json!({"delete": {"id": before["id"]}}));
-        self.change(json!({ create: after }));
-        after
+    let interface = parameters
+        .iter()
+        .any(|(name, _)| *name == "NetworkInterfaceId");
+    if interface && !sentence.contains("RegionId") {
+        parameters.push(("RegionId", "cn-hangzhou"));
     }
-
-    fn original() -> Self {
-        let fixture = Self::new();
-        fixture.change(json!({"set": {"codes": "original"}}));
-        fixture
-    }
-
-    /// `join i-web sg-web` and the like; `-` leaves a parameter out.
-    fn call(&self, key: (&str, &str), sentence: &str) -> (u16, String) {
-        let (status, body) = self.answer(key, sentence);
-        (status, body["Code"].as_str().unwrap_or("OK").to_owned())
-    }
-
-    fn answer(&self, key: (&str, &str), sentence: &str) -> (u16, Value) {
-        let mut words = sentence.split(' ');
-        let action = match words.next() {
-            Some("join") => "JoinSecurityGroup",
-            Some("leave") => "LeaveSecurityGroup",
-            other => panic!("{other:?}"),
-        };
-        let mut parameters = Vec::new();
-        for word in words {
-            parameters.push(match word.split_once('=') {
-                Some(pair) => pair,
-                None if word.starts_with("sg-") => ("SecurityGroupId", word),
-                None if word.starts_with("eni-") => ("NetworkInterfaceId", word),
-                None => ("InstanceId", word),
-            });
-        }
-        if parameters
-            .iter()
-            .any(|(name, _)| *name == "NetworkInterfaceId")
-            && !sentence.contains("RegionId")
-        {
-            parameters.push(("RegionId", "cn-hangzhou"));
-        }
-        let request = cloud::signed(key, action, &parameters, self.now);
-        let response: Response<Bytes> = self.simulator.answer(&request, self.now).response;
-        (
-            response.status().as_u16(),
-            serde_json::from_slice(response.body()).unwrap(),
-        )
-    }
+    world.call_as(key, action, &parameters)
 }
 
 /// What is said to a cloud as in [`INVENTORY`], and what it answers.
@@ -344,7 +292,7 @@ const ANSWERS: &[(&str, u16, &str)] = &[
 fn every_failed_precondition_has_its_code_and_status() {
     for (sentence, status, code) in ANSWERS {
         assert_eq!(
-            Fixture::new().call(KEY, sentence),
+            outcome(&current(), KEY, sentence),
             (*status, (*code).to_owned()),
             "{sentence}"
         );
@@ -362,7 +310,7 @@ const ORIGINAL: &[(&str, u16, &str)] = &[
 fn first_edition_codes_can_be_selected() {
     for (sentence, status, code) in ORIGINAL {
         assert_eq!(
-            Fixture::original().call(KEY, sentence),
+            outcome(&original(), KEY, sentence),
             (*status, (*code).to_owned()),
             "{sentence}"
         );
@@ -371,17 +319,17 @@ fn first_edition_codes_can_be_selected() {
 
 #[test]
 fn joining_a_member_can_be_a_success() {
-    let fixture = Fixture::new();
-    fixture.change(json!({"set": {"joinMember": "Success"}}));
+    let world = current();
+    world.change(json!({"set": {"joinMember": "Success"}}));
     assert_eq!(
-        fixture.call(KEY, "join i-web sg-base"),
+        outcome(&world, KEY, "join i-web sg-base"),
         (200, "OK".to_owned())
     );
 }
 
 #[test]
 fn ram_denial_carries_its_detail() {
-    let (status, body) = Fixture::new().answer(DENIED, "join i-web sg-web");
+    let (status, body) = say(&current(), DENIED, "join i-web sg-web");
     assert_eq!(
         (status, body["Code"].as_str()),
         (403, Some("Forbidden.RAM"))
@@ -391,54 +339,54 @@ fn ram_denial_carries_its_detail() {
         "ecs:JoinSecurityGroup"
     );
     assert_eq!(
-        Fixture::new().call(DENIED, "join i-web sg-1"),
+        outcome(&current(), DENIED, "join i-web sg-1"),
         (200, "OK".to_owned())
     );
 }
 
 #[test]
 fn leave_on_a_deleted_switch_has_its_code() {
-    let fixture = Fixture::new();
-    fixture.change(json!({"deleteVSwitch": {"id": "vsw-gone"}}));
+    let world = current();
+    world.change(json!({"deleteVSwitch": {"id": "vsw-gone"}}));
     assert_eq!(
-        fixture.call(KEY, "leave i-noswitch sg-1"),
+        outcome(&world, KEY, "leave i-noswitch sg-1"),
         (404, "InvalidVSwitchId.NotFound".to_owned())
     );
 }
 
 #[test]
 fn concurrent_changes_of_one_target_conflict() {
-    let mut fixture = Fixture::new();
-    fixture.change(json!({"set": {"latency": "30ms"}}));
-    assert_eq!(fixture.call(KEY, "join i-web sg-web").0, 200);
+    let mut world = current();
+    world.change(json!({"set": {"latency": "30ms"}}));
+    assert_eq!(outcome(&world, KEY, "join i-web sg-web").0, 200);
     assert_eq!(
-        fixture.call(KEY, "join i-web sg-1"),
+        outcome(&world, KEY, "join i-web sg-1"),
         (409, "InvalidOperation.Conflict".to_owned())
     );
     assert_eq!(
-        fixture.call(KEY, "leave i-web sg-base"),
+        outcome(&world, KEY, "leave i-web sg-base"),
         (409, "InvalidOperation.Conflict".to_owned())
     );
     assert_eq!(
-        fixture.call(KEY, "join i-two sg-web").0,
+        outcome(&world, KEY, "join i-two sg-web").0,
         200,
         "another target"
     );
-    fixture.now += SignedDuration::from_millis(30);
-    assert_eq!(fixture.call(KEY, "join i-web sg-1").0, 200);
+    world.now += SignedDuration::from_millis(30);
+    assert_eq!(outcome(&world, KEY, "join i-web sg-1").0, 200);
 }
 
 #[test]
 fn faults_produce_codes_that_no_state_can() {
     for (status, code) in [(500, "InternalError"), (504, "RequestTimeout")] {
-        let fixture = Fixture::new();
-        fixture.fault(json!({"action": "LeaveSecurityGroup", "count": 1, "effect": true, "fault": {"error": {"code": code}}}));
+        let world = current();
+        world.fault(json!({"action": "LeaveSecurityGroup", "count": 1, "effect": true, "fault": {"error": {"code": code}}}));
         assert_eq!(
-            fixture.call(KEY, "leave i-two sg-1"),
+            outcome(&world, KEY, "leave i-two sg-1"),
             (status, code.to_owned())
         );
         assert_eq!(
-            fixture.call(KEY, "leave i-two sg-1").1,
+            outcome(&world, KEY, "leave i-two sg-1").1,
             "InvalidSecurityGroupAssociation.NotFound",
             "the effect was there"
         );
@@ -449,9 +397,9 @@ fn faults_produce_codes_that_no_state_can() {
 #[test]
 fn every_other_documented_code_can_be_injected() {
     for (status, code) in OTHERS.iter().chain(&[(500, "Made.Up")]) {
-        let fixture = Fixture::new();
-        fixture.fault(json!({"fault": {"error": {"code": code}}}));
-        let (answered, body) = fixture.answer(KEY, "join i-web sg-web");
+        let world = current();
+        world.fault(json!({"fault": {"error": {"code": code}}}));
+        let (answered, body) = say(&world, KEY, "join i-web sg-web");
         assert_eq!((answered, &body["Code"]), (*status, &json!(code)));
         assert!(!body["Message"].as_str().unwrap().is_empty(), "{body}");
     }
@@ -493,25 +441,25 @@ const OTHERS: &[(u16, &str)] = &[
 fn every_documented_code_has_the_vendors_message() {
     let mut answers = Vec::new();
     for (sentence, ..) in ANSWERS {
-        answers.push(Fixture::new().answer(KEY, sentence));
+        answers.push(say(&current(), KEY, sentence));
     }
     for (sentence, ..) in ORIGINAL {
-        answers.push(Fixture::original().answer(KEY, sentence));
+        answers.push(say(&original(), KEY, sentence));
     }
-    let fixture = Fixture::new();
-    fixture.change(json!({"set": {"latency": "30ms"}}));
-    fixture.change(json!({"deleteVSwitch": {"id": "vsw-gone"}}));
+    let world = current();
+    world.change(json!({"set": {"latency": "30ms"}}));
+    world.change(json!({"deleteVSwitch": {"id": "vsw-gone"}}));
     for sentence in [
         "leave i-noswitch sg-1",
         "join i-web sg-web",
         "join i-web sg-1",
     ] {
-        answers.push(fixture.answer(KEY, sentence));
+        answers.push(say(&world, KEY, sentence));
     }
     for code in ["InternalError", "RequestTimeout"] {
-        let fixture = Fixture::new();
-        fixture.fault(json!({"fault": {"error": {"code": code}}}));
-        answers.push(fixture.answer(KEY, "leave i-two sg-1"));
+        let world = current();
+        world.fault(json!({"fault": {"error": {"code": code}}}));
+        answers.push(say(&world, KEY, "leave i-two sg-1"));
     }
     for (status, code, message) in PAGES {
         let said: BTreeSet<&str> = answers
@@ -577,93 +525,81 @@ const PAGES: &[(u16, &str, &str)] = &[
 /// One edge with everything wrong at once, put right step by step: the order of `docs/simulator.md`.
 #[test]
 fn first_failing_check_in_documented_order_answers() {
-    let mut fixture = Fixture::new();
-    fixture.change(
+    let mut world = current();
+    world.change(
         json!({"addKey": {"id": "walker", "secret": "s", "deny": [{"action": "ecs:Join*"}]}}),
     );
     let key = ("walker", "s");
-    let told = |fixture: &Fixture, sentence: &str, code: &str| {
-        assert_eq!(fixture.call(key, sentence).1, code, "{sentence}");
+    let told = |world: &World, sentence: &str, code: &str| {
+        assert_eq!(outcome(world, key, sentence).1, code, "{sentence}");
     };
     let edge = "join i-worst sg-worst";
     told(
-        &fixture,
+        &world,
         "join i-worst! sg-worst",
         "InvalidInstanceId.Malformed",
     );
-    told(&fixture, edge, "Forbidden.RAM");
-    fixture.change(json!({"allow": {"id": "walker"}}));
-    told(&fixture, edge, "InvalidSecurityGroupId.NotFound");
+    told(&world, edge, "Forbidden.RAM");
+    world.change(json!({"allow": {"id": "walker"}}));
+    told(&world, edge, "InvalidSecurityGroupId.NotFound");
     let worst = json!({
         "id": "sg-worst", "account": "2", "shared": true, "serviceManaged": true, "vpcId": "vpc-other",
         "type": "enterprise", "quota": 0, "rules": 1001,
     });
-    fixture.change(json!({"createGroup": worst}));
-    told(&fixture, edge, "InvalidInstanceId.NotFound");
+    world.change(json!({"createGroup": worst}));
+    told(&world, edge, "InvalidInstanceId.NotFound");
     let instance = json!({
         "id": "i-worst", "status": "Pending", "locks": ["security"], "enterpriseGroups": false, "quota": 1,
         "securityGroupIds": ["sg-base"],
     });
-    fixture.change(json!({"createInstance": instance}));
-    told(&fixture, edge, "NotBelongUser");
-    fixture.becomes("createGroup", &worst, json!({"account": null}));
+    world.change(json!({"createInstance": instance}));
+    told(&world, edge, "NotBelongUser");
+    world.becomes("createGroup", &worst, json!({"account": null}));
     told(
-        &fixture,
+        &world,
         edge,
         "InvalidOperation.ResourceManagedByCloudProduct",
     );
-    fixture.change(json!({"setManaged": {"id": "sg-worst", "managed": false}}));
-    told(&fixture, edge, "Forbidden.InstanceIsBeingCreated");
-    fixture.change(json!({"setStatus": {"id": "i-worst", "status": "Starting"}}));
-    told(&fixture, edge, "InstanceLockedForSecurity");
-    fixture.change(json!({"unlock": {"id": "i-worst"}}));
-    told(&fixture, edge, "IncorrectInstanceStatus");
-    fixture.change(json!({"setStatus": {"id": "i-worst", "status": "Running"}}));
-    fixture.change(json!({"set": {"latency": "30ms"}}));
-    fixture.change(json!({"setQuota": {"id": "i-worst"}}));
-    told(&fixture, "join i-worst sg-1", "OK");
-    told(&fixture, edge, "InvalidOperation.Conflict");
-    fixture.now += SignedDuration::from_millis(30);
-    told(&fixture, edge, "InvalidInstanceId.Mismatch");
+    world.change(json!({"setManaged": {"id": "sg-worst", "managed": false}}));
+    told(&world, edge, "Forbidden.InstanceIsBeingCreated");
+    world.change(json!({"setStatus": {"id": "i-worst", "status": "Starting"}}));
+    told(&world, edge, "InstanceLockedForSecurity");
+    world.change(json!({"unlock": {"id": "i-worst"}}));
+    told(&world, edge, "IncorrectInstanceStatus");
+    world.change(json!({"setStatus": {"id": "i-worst", "status": "Running"}}));
+    world.change(json!({"set": {"latency": "30ms"}}));
+    world.change(json!({"setQuota": {"id": "i-worst"}}));
+    told(&world, "join i-worst sg-1", "OK");
+    told(&world, edge, "InvalidOperation.Conflict");
+    world.now += SignedDuration::from_millis(30);
+    told(&world, edge, "InvalidInstanceId.Mismatch");
     let in_our_vpc = json!({"account": null, "serviceManaged": false, "vpcId": null});
-    let worst = fixture.becomes("createGroup", &worst, in_our_vpc);
-    told(&fixture, edge, "InvalidOperation.NotSupportEnterpriseGroup");
+    let worst = world.becomes("createGroup", &worst, in_our_vpc);
+    told(&world, edge, "InvalidOperation.NotSupportEnterpriseGroup");
     let well = json!({"status": "Running", "locks": [], "enterpriseGroups": true});
-    fixture.becomes("createInstance", &instance, well);
-    told(&fixture, edge, "InvalidOperation.MultiGroupType");
-    fixture.becomes("createGroup", &worst, json!({"type": "normal"}));
+    world.becomes("createInstance", &instance, well);
+    told(&world, edge, "InvalidOperation.MultiGroupType");
+    world.becomes("createGroup", &worst, json!({"type": "normal"}));
     let by_itself = json!({"target": "i-worst", "securityGroupId": "sg-worst"});
-    fixture.change(json!({"join": by_itself}));
-    told(&fixture, edge, "InvalidInstanceId.AlreadyExists");
-    fixture.change(json!({"leave": by_itself}));
-    told(&fixture, edge, "InstanceSecurityGroupLimitExceeded");
-    fixture.change(json!({"setQuota": {"id": "i-worst"}}));
-    told(&fixture, edge, "SecurityGroupInstanceLimitExceeded");
-    fixture.change(json!({"setQuota": {"id": "sg-worst"}}));
-    told(&fixture, edge, "AclLimitExceed");
-    fixture.change(json!({"setRules": {"id": "sg-worst", "rules": 1000}}));
-    told(&fixture, edge, "OK");
+    world.change(json!({"join": by_itself}));
+    told(&world, edge, "InvalidInstanceId.AlreadyExists");
+    world.change(json!({"leave": by_itself}));
+    told(&world, edge, "InstanceSecurityGroupLimitExceeded");
+    world.change(json!({"setQuota": {"id": "i-worst"}}));
+    told(&world, edge, "SecurityGroupInstanceLimitExceeded");
+    world.change(json!({"setQuota": {"id": "sg-worst"}}));
+    told(&world, edge, "AclLimitExceed");
+    world.change(json!({"setRules": {"id": "sg-worst", "rules": 1000}}));
+    told(&world, edge, "OK");
 
     // Leave, where it has reasons of its own.
+    told(&world, "leave i-locked sg-web", "InstanceLockedForSecurity");
+    told(&world, "leave i-starting sg-web", "IncorrectInstanceStatus");
+    told(&world, "leave i-worst sg-web", "InvalidOperation.Conflict");
+    world.change(json!({"deleteVSwitch": {"id": "vsw-gone"}}));
+    world.change(json!({"lock": {"id": "i-noswitch"}}));
     told(
-        &fixture,
-        "leave i-locked sg-web",
-        "InstanceLockedForSecurity",
-    );
-    told(
-        &fixture,
-        "leave i-starting sg-web",
-        "IncorrectInstanceStatus",
-    );
-    told(
-        &fixture,
-        "leave i-worst sg-web",
-        "InvalidOperation.Conflict",
-    );
-    fixture.change(json!({"deleteVSwitch": {"id": "vsw-gone"}}));
-    fixture.change(json!({"lock": {"id": "i-noswitch"}}));
-    told(
-        &fixture,
+        &world,
         "leave i-noswitch sg-web",
         "InvalidVSwitchId.NotFound",
     );
@@ -672,32 +608,22 @@ fn first_failing_check_in_documented_order_answers() {
 /// The caller need not say in which region it is: the denial holds all the same.
 #[test]
 fn regional_denial_applies_to_calls_without_region() {
-    let fixture = Fixture::new();
+    let world = current();
     let there = json!({"action": "ecs:*", "resource": "acs:ecs:cn-hangzhou:*:*"});
-    fixture.change(json!({"deny": {"id": "testid", "deny": [there]}}));
-    assert_eq!(fixture.call(KEY, "join i-web sg-web").1, "Forbidden.RAM");
-    assert_eq!(fixture.call(KEY, "leave i-two sg-1").1, "Forbidden.RAM");
-    let request = cloud::signed(KEY, "StopInstance", &[("InstanceId", "i-web")], fixture.now);
-    let answer = fixture.simulator.answer(&request, fixture.now);
-    assert_eq!(answer.outcome, "Forbidden.RAM");
+    world.change(json!({"deny": {"id": "testid", "deny": [there]}}));
+    assert_eq!(outcome(&world, KEY, "join i-web sg-web").1, "Forbidden.RAM");
+    assert_eq!(outcome(&world, KEY, "leave i-two sg-1").1, "Forbidden.RAM");
+    let stopped = world.call("StopInstance", &[("InstanceId", "i-web")]);
+    assert_eq!(stopped["Code"], "Forbidden.RAM");
 }
 
 #[test]
 fn default_quotas_match_the_vendors_page() {
-    let now = Timestamp::from_second(1_800_000_000).unwrap();
-    let cloud = security_group_operator::simulator::cloud::Cloud::generated(1_001, 6, 0).unwrap();
-    let simulator = Simulator::new(cloud, 1);
+    let world = World::generated(1_001, 6, 0);
     let join = |instance: &str, group: &str| {
         let parameters = [("InstanceId", instance), ("SecurityGroupId", group)];
-        let request = cloud::signed(
-            security_group_operator::simulator::DEFAULT_ACCESS_KEY,
-            "JoinSecurityGroup",
-            &parameters,
-            now,
-        );
-        let answer = simulator.answer(&request, now);
-        assert_eq!(answer.delivery, Delivery::Whole);
-        answer.outcome
+        let answer = world.call("JoinSecurityGroup", &parameters);
+        answer["Code"].as_str().unwrap_or("OK").to_owned()
     };
     for number in 0..1_000 {
         assert_eq!(join(&format!("i-sim{number:06}"), "sg-sim0000"), "OK");
@@ -717,31 +643,28 @@ fn default_quotas_match_the_vendors_page() {
 
 #[test]
 fn effect_may_come_later_than_the_answer() {
-    let mut fixture = Fixture::new();
+    let mut world = current();
     let fault =
         json!({"count": 1, "fault": {"error": {"code": "RequestTimeout"}}, "effectAfter": "12s"});
-    let timeout = |fixture: &Fixture| {
-        let fault = serde_json::from_value(fault.clone()).unwrap();
-        fixture.simulator.add_fault(fault);
-    };
-    let entries = |fixture: &Fixture| fixture.simulator.journal().as_array().unwrap().len();
-    timeout(&fixture);
-    assert_eq!(fixture.call(KEY, "join i-web sg-web").0, 504);
-    assert_eq!(entries(&fixture), 0);
-    fixture.now += Duration::from_secs(11);
-    fixture.simulator.advance(fixture.now);
-    assert_eq!(entries(&fixture), 0);
-    let due = fixture.now + Duration::from_secs(1);
-    fixture.now += Duration::from_secs(5);
-    fixture.simulator.advance(fixture.now);
-    let journal = fixture.simulator.journal();
+    let timeout = |world: &World| world.fault(fault.clone());
+    let entries = |world: &World| world.simulator.journal().as_array().unwrap().len();
+    timeout(&world);
+    assert_eq!(outcome(&world, KEY, "join i-web sg-web").0, 504);
+    assert_eq!(entries(&world), 0);
+    world.now += Duration::from_secs(11);
+    world.simulator.advance(world.now);
+    assert_eq!(entries(&world), 0);
+    let due = world.now + Duration::from_secs(1);
+    world.now += Duration::from_secs(5);
+    world.simulator.advance(world.now);
+    let journal = world.simulator.journal();
     assert_eq!(journal[0]["at"], due.to_string(), "{journal}");
     assert_eq!(journal[0]["by"], KEY.0);
     // Its preconditions are those of the time at which it takes effect.
-    timeout(&fixture);
-    assert_eq!(fixture.call(KEY, "leave i-web sg-web").0, 504);
-    fixture.change(json!({"leave": {"target": "i-web", "securityGroupId": "sg-web"}}));
-    fixture.now += Duration::from_secs(20);
-    fixture.simulator.advance(fixture.now);
-    assert_eq!(entries(&fixture), 2, "{}", fixture.simulator.journal());
+    timeout(&world);
+    assert_eq!(outcome(&world, KEY, "leave i-web sg-web").0, 504);
+    world.change(json!({"leave": {"target": "i-web", "securityGroupId": "sg-web"}}));
+    world.now += Duration::from_secs(20);
+    world.simulator.advance(world.now);
+    assert_eq!(entries(&world), 2, "{}", world.simulator.journal());
 }

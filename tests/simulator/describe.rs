@@ -1,89 +1,30 @@
 //! What the Describe calls show of the simulated cloud: paging, limits, filters, lag, and intermediate states.
 
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use security_group_operator::simulator::cloud::Cloud;
-use security_group_operator::simulator::{DEFAULT_ACCESS_KEY, Simulator};
+use k8s_openapi::jiff::SignedDuration;
 use serde_json::{Value, json};
 
-use crate::cloud;
+use crate::world::World;
 
-struct Fixture {
-    simulator: Simulator,
-    now: Timestamp,
-}
-
-impl Fixture {
-    fn generated(instances: usize, groups: usize, interfaces: usize) -> Self {
-        let cloud = Cloud::generated(instances, groups, interfaces).unwrap();
-        Self {
-            simulator: Simulator::new(cloud, 1),
-            now: Timestamp::from_second(1_800_000_000).unwrap(),
-        }
-    }
-
-    fn change(&self, change: Value) {
-        self.simulator
-            .change(serde_json::from_value(change).unwrap(), self.now)
-            .unwrap();
-    }
-
-    fn call(&self, action: &str, parameters: &[(&str, &str)]) -> Value {
-        let request = cloud::signed(DEFAULT_ACCESS_KEY, action, parameters, self.now);
-        serde_json::from_slice(self.simulator.answer(&request, self.now).response.body()).unwrap()
-    }
-
-    /// A Describe in cn-hangzhou; the rows, and the whole answer.
-    fn rows(&self, what: &str, parameters: &[(&str, &str)]) -> (Vec<Value>, Value) {
-        let mut all = vec![("RegionId", "cn-hangzhou")];
-        all.extend(parameters);
-        let (action, list, item) = match what {
-            "instances" => ("DescribeInstances", "Instances", "Instance"),
-            "interfaces" => (
-                "DescribeNetworkInterfaces",
-                "NetworkInterfaceSets",
-                "NetworkInterfaceSet",
-            ),
-            "groups" => ("DescribeSecurityGroups", "SecurityGroups", "SecurityGroup"),
-            _ => (
-                "DescribeInstanceStatus",
-                "InstanceStatuses",
-                "InstanceStatus",
-            ),
-        };
-        let answer = self.call(action, &all);
-        (
-            answer[list][item].as_array().cloned().unwrap_or_default(),
-            answer,
-        )
-    }
-
-    fn count(&self, what: &str, parameters: &[(&str, &str)]) -> usize {
-        self.rows(what, parameters).0.len()
-    }
-
-    fn status(&self, instance: &str) -> String {
-        self.rows("statuses", &[("InstanceId.1", instance)]).0[0]["Status"]
-            .as_str()
-            .unwrap()
-            .to_owned()
-    }
+fn status(world: &World, instance: &str) -> String {
+    let (rows, _) = world.rows("statuses", &[("InstanceId.1", instance)]);
+    rows[0]["Status"].as_str().unwrap().to_owned()
 }
 
 #[test]
 fn page_size_defaults_to_10_and_is_capped() {
-    let fixture = Fixture::generated(600, 150, 0);
+    let world = World::generated(600, 150, 0);
     for (asked, rows) in [("", 10), ("1", 10), ("499", 499), ("5000", 500)] {
         let parameters: &[(&str, &str)] = if asked.is_empty() {
             &[]
         } else {
             &[("MaxResults", asked)]
         };
-        assert_eq!(fixture.count("interfaces", parameters), rows, "{asked}");
+        assert_eq!(world.count("interfaces", parameters), rows, "{asked}");
     }
     for what in ["instances", "interfaces", "groups"] {
         for wrong in ["-1", "many"] {
             assert_eq!(
-                fixture.rows(what, &[("MaxResults", wrong)]).1["Code"],
+                world.rows(what, &[("MaxResults", wrong)]).1["Code"],
                 "InvalidParameter"
             );
         }
@@ -95,12 +36,12 @@ fn page_size_defaults_to_10_and_is_capped() {
             &[("MaxResults", asked)]
         };
         assert_eq!(
-            fixture.count("instances", parameters),
+            world.count("instances", parameters),
             rows,
             "MaxResults={asked}"
         );
         assert_eq!(
-            fixture.count("groups", parameters),
+            world.count("groups", parameters),
             rows,
             "MaxResults={asked}"
         );
@@ -112,13 +53,13 @@ fn pages_cover_every_row_once_despite_changes() {
     let expected: Vec<String> = (0..35).map(|number| format!("i-sim{number:06}")).collect();
     // By everything, and by the index of a group's members.
     for filter in [None, Some(("SecurityGroupId", "sg-base"))] {
-        let fixture = Fixture::generated(35, 0, 0);
+        let world = World::generated(35, 0, 0);
         let mut seen = Vec::new();
         let mut token = String::new();
         for page in 0.. {
             let mut parameters = vec![("MaxResults", "10"), ("NextToken", &token)];
             parameters.extend(filter);
-            let (rows, answer) = fixture.rows("instances", &parameters);
+            let (rows, answer) = world.rows("instances", &parameters);
             seen.extend(
                 rows.iter()
                     .map(|row| row["InstanceId"].as_str().unwrap().to_owned()),
@@ -128,7 +69,7 @@ fn pages_cover_every_row_once_despite_changes() {
                 break;
             }
             if page == 0 {
-                fixture.change(json!({"delete": {"id": "i-sim000009"}}));
+                world.change(json!({"delete": {"id": "i-sim000009"}}));
             }
         }
         assert_eq!(seen, expected, "{filter:?}");
@@ -137,20 +78,20 @@ fn pages_cover_every_row_once_despite_changes() {
 
 #[test]
 fn unknown_page_token_is_rejected() {
-    let fixture = Fixture::generated(1, 1, 0);
+    let world = World::generated(1, 1, 0);
     assert_eq!(
-        fixture.rows("groups", &[("NextToken", "AAAA")]).1["Code"],
+        world.rows("groups", &[("NextToken", "AAAA")]).1["Code"],
         "InValidParameter.NextToken"
     );
     assert_eq!(
-        fixture.rows("instances", &[("NextToken", "AAAA")]).1["Code"],
+        world.rows("instances", &[("NextToken", "AAAA")]).1["Code"],
         "InvalidParameter"
     );
 }
 
 #[test]
 fn up_to_100_ids_are_described_and_unknown_omitted() {
-    let fixture = Fixture::generated(200, 0, 0);
+    let world = World::generated(200, 0, 0);
     let ids = |count: usize| {
         serde_json::to_string(
             &(0..count)
@@ -160,29 +101,27 @@ fn up_to_100_ids_are_described_and_unknown_omitted() {
         .unwrap()
     };
     assert_eq!(
-        fixture.count(
+        world.count(
             "instances",
             &[("InstanceIds", &ids(100)), ("MaxResults", "100")]
         ),
         67
     );
     assert_eq!(
-        fixture.count("instances", &[("InstanceIds", &ids(100))]),
+        world.count("instances", &[("InstanceIds", &ids(100))]),
         10,
         "ten rows a page here too"
     );
     assert_eq!(
-        fixture.rows("instances", &[("InstanceIds", &ids(101))]).1["Code"],
+        world.rows("instances", &[("InstanceIds", &ids(101))]).1["Code"],
         "InvalidParameter"
     );
     assert_eq!(
-        fixture
-            .rows("instances", &[("InstanceIds", "i-sim000000")])
-            .1["Code"],
+        world.rows("instances", &[("InstanceIds", "i-sim000000")]).1["Code"],
         "InvalidParameter"
     );
     assert_eq!(
-        fixture
+        world
             .rows("instances", &[("InstanceIds", r#"["i-1","nonsense"]"#)])
             .1["Code"],
         "InvalidInstanceId.Malformed"
@@ -191,37 +130,34 @@ fn up_to_100_ids_are_described_and_unknown_omitted() {
 
 #[test]
 fn id_lists_are_limited_to_100_in_every_form() {
-    let fixture = Fixture::generated(1, 1, 1);
+    let world = World::generated(1, 1, 1);
     for (what, name, id) in [
         ("statuses", "InstanceId", "i-sim000000"),
         ("interfaces", "NetworkInterfaceId", "eni-sim000000"),
     ] {
         let names: Vec<String> = (1..=101).map(|n| format!("{name}.{n}")).collect();
         let all: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), id)).collect();
-        assert_eq!(fixture.count(what, &all[..100]), 1);
-        assert_eq!(fixture.rows(what, &all).1["Code"], "InvalidParameter");
+        assert_eq!(world.count(what, &all[..100]), 1);
+        assert_eq!(world.rows(what, &all).1["Code"], "InvalidParameter");
     }
     let ids = |count| serde_json::to_string(&vec!["sg-base"; count]).unwrap();
+    assert_eq!(world.count("groups", &[("SecurityGroupIds", &ids(100))]), 1);
     assert_eq!(
-        fixture.count("groups", &[("SecurityGroupIds", &ids(100))]),
-        1
-    );
-    assert_eq!(
-        fixture.rows("groups", &[("SecurityGroupIds", &ids(101))]).1["Code"],
+        world.rows("groups", &[("SecurityGroupIds", &ids(101))]).1["Code"],
         "InvalidParameter"
     );
 }
 
 #[test]
 fn numbered_pages_report_totals_and_have_own_limits() {
-    let fixture = Fixture::generated(120, 0, 0);
-    let (rows, answer) = fixture.rows("statuses", &[("PageSize", "50"), ("PageNumber", "3")]);
+    let world = World::generated(120, 0, 0);
+    let (rows, answer) = world.rows("statuses", &[("PageSize", "50"), ("PageNumber", "3")]);
     assert_eq!((rows.len(), &answer["TotalCount"]), (20, &json!(120)));
     assert_eq!(
-        fixture.rows("statuses", &[("PageSize", "51")]).1["Code"],
+        world.rows("statuses", &[("PageSize", "51")]).1["Code"],
         "InvalidParameter"
     );
-    let (rows, answer) = fixture.rows("instances", &[("PageSize", "100"), ("PageNumber", "2")]);
+    let (rows, answer) = world.rows("instances", &[("PageSize", "100"), ("PageNumber", "2")]);
     assert_eq!((rows.len(), &answer["TotalCount"]), (20, &json!(120)));
     for (what, most) in [
         ("statuses", 50),
@@ -230,7 +166,7 @@ fn numbered_pages_report_totals_and_have_own_limits() {
         ("interfaces", 1_000),
     ] {
         let (most, more) = (most.to_string(), (most + 1).to_string());
-        let (_, answer) = fixture.rows(what, &[("PageSize", &most)]);
+        let (_, answer) = world.rows(what, &[("PageSize", &most)]);
         assert_eq!(answer["PageSize"].to_string(), most, "{what}");
         for wrong in [
             ("PageSize", more.as_str()),
@@ -239,7 +175,7 @@ fn numbered_pages_report_totals_and_have_own_limits() {
             ("PageNumber", "first"),
         ] {
             assert_eq!(
-                fixture.rows(what, &[wrong]).1["Code"],
+                world.rows(what, &[wrong]).1["Code"],
                 "InvalidParameter",
                 "{what} {wrong:?}"
             );
@@ -250,11 +186,11 @@ fn numbered_pages_report_totals_and_have_own_limits() {
 /// What a call does not look at it must not seem to have filtered by: these it looks at.
 #[test]
 fn every_documented_filter_selects_only_its_rows() {
-    let fixture = Fixture::generated(2, 2, 2);
-    fixture.change(json!({"createInstance": {"id": "i-odd", "name": "web-7", "zoneId": "cn-hangzhou-b", "vSwitchId": "vsw-odd",
+    let world = World::generated(2, 2, 2);
+    world.change(json!({"createInstance": {"id": "i-odd", "name": "web-7", "zoneId": "cn-hangzhou-b", "vSwitchId": "vsw-odd",
         "privateIp": "10.9.9.9", "locks": ["financial"], "classic": true}}));
-    fixture.change(json!({"createInterface": {"id": "eni-odd", "vSwitchId": "vsw-odder", "privateIp": "11.9.9.9", "serviceManaged": true}}));
-    fixture.change(
+    world.change(json!({"createInterface": {"id": "eni-odd", "vSwitchId": "vsw-odder", "privateIp": "11.9.9.9", "serviceManaged": true}}));
+    world.change(
         json!({"createGroup": {"id": "sg-odd", "name": "odd one", "type": "enterprise", "serviceManaged": true, "vpcId": "vpc-odd"}}),
     );
     for (what, key, filter) in [
@@ -307,7 +243,7 @@ fn every_documented_filter_selects_only_its_rows() {
         ("groups", "SecurityGroupId", ("ServiceManaged", "true")),
         ("groups", "SecurityGroupId", ("VpcId", "vpc-odd")),
     ] {
-        let (rows, answer) = fixture.rows(what, &[filter]);
+        let (rows, answer) = world.rows(what, &[filter]);
         let ids: Vec<&str> = rows.iter().map(|row| row[key].as_str().unwrap()).collect();
         assert!(
             matches!(ids[..], [id] if id.ends_with("-odd")),
@@ -318,7 +254,7 @@ fn every_documented_filter_selects_only_its_rows() {
 
 #[test]
 fn invalid_filter_values_have_their_codes() {
-    let fixture = Fixture::generated(1, 1, 1);
+    let world = World::generated(1, 1, 1);
     for (what, parameters, code) in [
         (
             "instances",
@@ -369,7 +305,7 @@ fn invalid_filter_values_have_their_codes() {
         ),
     ] {
         assert_eq!(
-            fixture.rows(what, &parameters).1["Code"],
+            world.rows(what, &parameters).1["Code"],
             code,
             "{parameters:?}"
         );
@@ -380,16 +316,16 @@ fn invalid_filter_values_have_their_codes() {
         ("DescribeNetworkInterfaces", "MissingParameter"),
         ("DescribeSecurityGroups", "MissingParameter.RegionId"),
     ] {
-        assert_eq!(fixture.call(action, &[])["Code"], code, "{action}");
+        assert_eq!(world.call(action, &[])["Code"], code, "{action}");
     }
 }
 
 #[test]
 fn group_counts_are_returned_on_request() {
-    let fixture = Fixture::generated(3, 0, 0);
-    fixture.change(json!({"createGroup": {"id": "sg-big", "type": "enterprise"}}));
+    let world = World::generated(3, 0, 0);
+    world.change(json!({"createGroup": {"id": "sg-big", "type": "enterprise"}}));
     let count = |group: &str| {
-        let (rows, _) = fixture.rows(
+        let (rows, _) = world.rows(
             "groups",
             &[("SecurityGroupId", group), ("IsQueryEcsCount", "true")],
         );
@@ -404,10 +340,10 @@ fn group_counts_are_returned_on_request() {
 
 #[test]
 fn group_filter_works_for_instances_and_interfaces() {
-    let fixture = Fixture::generated(3, 1, 2);
-    fixture.change(json!({"join": {"target": "i-sim000001", "securityGroupId": "sg-sim0000"}}));
-    fixture.change(json!({"join": {"target": "eni-sim000000", "securityGroupId": "sg-sim0000"}}));
-    let (instances, _) = fixture.rows("instances", &[("SecurityGroupId", "sg-sim0000")]);
+    let world = World::generated(3, 1, 2);
+    world.change(json!({"join": {"target": "i-sim000001", "securityGroupId": "sg-sim0000"}}));
+    world.change(json!({"join": {"target": "eni-sim000000", "securityGroupId": "sg-sim0000"}}));
+    let (instances, _) = world.rows("instances", &[("SecurityGroupId", "sg-sim0000")]);
     assert_eq!(
         (instances.len(), &instances[0]["InstanceId"]),
         (1, &json!("i-sim000001"))
@@ -416,7 +352,7 @@ fn group_filter_works_for_instances_and_interfaces() {
         instances[0]["SecurityGroupIds"]["SecurityGroupId"],
         json!(["sg-base", "sg-sim0000"])
     );
-    let (interfaces, _) = fixture.rows("interfaces", &[("SecurityGroupId", "sg-sim0000")]);
+    let (interfaces, _) = world.rows("interfaces", &[("SecurityGroupId", "sg-sim0000")]);
     assert_eq!(
         (interfaces.len(), &interfaces[0]["NetworkInterfaceId"]),
         (1, &json!("eni-sim000000"))
@@ -435,7 +371,7 @@ fn group_filter_works_for_instances_and_interfaces() {
             (&json!("eni-sim000001"), &json!("Secondary"))
         ]
     );
-    let (primary, _) = fixture.rows(
+    let (primary, _) = world.rows(
         "interfaces",
         &[("InstanceId", "i-sim000001"), ("Type", "Primary")],
     );
@@ -447,8 +383,8 @@ fn group_filter_works_for_instances_and_interfaces() {
 
 #[test]
 fn vpc_status_and_tag_filters_combine() {
-    let fixture = Fixture::generated(2, 0, 0);
-    fixture.change(json!({"createInstance": {"id": "i-tagged", "status": "Stopped", "vpcId": "vpc-two", "tags": {"team": "web", "env": "prod"}}}));
+    let world = World::generated(2, 0, 0);
+    world.change(json!({"createInstance": {"id": "i-tagged", "status": "Stopped", "vpcId": "vpc-two", "tags": {"team": "web", "env": "prod"}}}));
     for (parameters, count) in [
         (vec![("VpcId", "vpc-two")], 1),
         (vec![("VpcId", "vpc-sim"), ("Status", "Stopped")], 0),
@@ -464,61 +400,61 @@ fn vpc_status_and_tag_filters_combine() {
         (vec![("Tag.1.Key", "team"), ("Tag.1.Value", "db")], 0),
     ] {
         assert_eq!(
-            fixture.count("instances", &parameters),
+            world.count("instances", &parameters),
             count,
             "{parameters:?}"
         );
     }
     assert_eq!(
-        fixture.rows("instances", &[("Status", "Sleeping")]).1["Code"],
+        world.rows("instances", &[("Status", "Sleeping")]).1["Code"],
         "InvalidStatus.NotFound"
     );
     assert_eq!(
-        fixture.call("DescribeInstances", &[("RegionId", "cn-nowhere")])["Code"],
+        world.call("DescribeInstances", &[("RegionId", "cn-nowhere")])["Code"],
         "InvalidRegionId.NotFound"
     );
     assert_eq!(
-        fixture.call("DescribeInstances", &[("RegionId", "cn-beijing")])["Instances"]["Instance"],
+        world.call("DescribeInstances", &[("RegionId", "cn-beijing")])["Instances"]["Instance"],
         json!([])
     );
 }
 
 #[test]
 fn start_and_stop_pass_through_transitional_states() {
-    let mut fixture = Fixture::generated(1, 0, 0);
+    let mut world = World::generated(1, 0, 0);
     let instance = [("InstanceId", "i-sim000000")];
-    assert!(fixture.call("StopInstance", &instance)["Code"].is_null());
-    assert_eq!(fixture.status("i-sim000000"), "Stopping");
+    assert!(world.call("StopInstance", &instance)["Code"].is_null());
+    assert_eq!(status(&world, "i-sim000000"), "Stopping");
     assert_eq!(
-        fixture.call("StartInstance", &instance)["Code"],
+        world.call("StartInstance", &instance)["Code"],
         "IncorrectInstanceStatus"
     );
-    fixture.now += SignedDuration::from_secs(10);
-    assert_eq!(fixture.status("i-sim000000"), "Stopped");
-    assert!(fixture.call("StartInstance", &instance)["Code"].is_null());
-    assert_eq!(fixture.status("i-sim000000"), "Starting");
-    fixture.now += SignedDuration::from_secs(10);
-    assert_eq!(fixture.status("i-sim000000"), "Running");
+    world.now += SignedDuration::from_secs(10);
+    assert_eq!(status(&world, "i-sim000000"), "Stopped");
+    assert!(world.call("StartInstance", &instance)["Code"].is_null());
+    assert_eq!(status(&world, "i-sim000000"), "Starting");
+    world.now += SignedDuration::from_secs(10);
+    assert_eq!(status(&world, "i-sim000000"), "Running");
 }
 
 #[test]
 fn transition_time_can_be_set() {
-    let mut fixture = Fixture::generated(1, 0, 0);
-    fixture.change(json!({"set": {"transition": "90s"}}));
-    assert!(fixture.call("StopInstance", &[("InstanceId", "i-sim000000")])["Code"].is_null());
-    fixture.now += SignedDuration::from_millis(89_999);
-    assert_eq!(fixture.status("i-sim000000"), "Stopping");
-    fixture.now += SignedDuration::from_millis(1);
-    assert_eq!(fixture.status("i-sim000000"), "Stopped");
-    fixture.change(json!({"set": {"transition": "0s"}}));
-    assert!(fixture.call("StartInstance", &[("InstanceId", "i-sim000000")])["Code"].is_null());
-    assert_eq!(fixture.status("i-sim000000"), "Running");
+    let mut world = World::generated(1, 0, 0);
+    world.change(json!({"set": {"transition": "90s"}}));
+    assert!(world.call("StopInstance", &[("InstanceId", "i-sim000000")])["Code"].is_null());
+    world.now += SignedDuration::from_millis(89_999);
+    assert_eq!(status(&world, "i-sim000000"), "Stopping");
+    world.now += SignedDuration::from_millis(1);
+    assert_eq!(status(&world, "i-sim000000"), "Stopped");
+    world.change(json!({"set": {"transition": "0s"}}));
+    assert!(world.call("StartInstance", &[("InstanceId", "i-sim000000")])["Code"].is_null());
+    assert_eq!(status(&world, "i-sim000000"), "Running");
 }
 
 #[test]
 fn start_instance_has_its_error_codes() {
-    let fixture = Fixture::generated(1, 0, 0);
-    fixture.change(
+    let world = World::generated(1, 0, 0);
+    world.change(
         json!({"createInstance": {"id": "i-locked", "status": "Stopped", "locks": ["security"]}}),
     );
     for (parameters, code) in [
@@ -537,83 +473,81 @@ fn start_instance_has_its_error_codes() {
             "IncorrectInstanceStatus",
         ),
     ] {
-        assert_eq!(fixture.call("StartInstance", &parameters)["Code"], code);
+        assert_eq!(world.call("StartInstance", &parameters)["Code"], code);
     }
 }
 
 #[test]
 fn new_instance_is_pending_first() {
-    let mut fixture = Fixture::generated(0, 0, 0);
-    fixture.change(json!({"createInstance": {"id": "i-new", "securityGroupIds": ["sg-base"]}}));
-    assert_eq!(fixture.status("i-new"), "Pending");
-    fixture.now += SignedDuration::from_secs(10);
-    assert_eq!(fixture.status("i-new"), "Running");
+    let mut world = World::generated(0, 0, 0);
+    world.change(json!({"createInstance": {"id": "i-new", "securityGroupIds": ["sg-base"]}}));
+    assert_eq!(status(&world, "i-new"), "Pending");
+    world.now += SignedDuration::from_secs(10);
+    assert_eq!(status(&world, "i-new"), "Running");
 }
 
 #[test]
 fn lag_delays_describe_but_not_changes() {
-    let mut fixture = Fixture::generated(1, 1, 0);
-    fixture.change(json!({"set": {"lag": "3s"}}));
+    let mut world = World::generated(1, 1, 0);
+    world.change(json!({"set": {"lag": "3s"}}));
     let edge = [
         ("InstanceId", "i-sim000000"),
         ("SecurityGroupId", "sg-sim0000"),
     ];
-    assert!(fixture.call("JoinSecurityGroup", &edge)["Code"].is_null());
+    assert!(world.call("JoinSecurityGroup", &edge)["Code"].is_null());
     assert_eq!(
-        fixture.count("instances", &[("SecurityGroupId", "sg-sim0000")]),
+        world.count("instances", &[("SecurityGroupId", "sg-sim0000")]),
         0
     );
     assert_eq!(
-        fixture.call("JoinSecurityGroup", &edge)["Code"],
+        world.call("JoinSecurityGroup", &edge)["Code"],
         "InvalidInstanceId.AlreadyExists"
     );
-    fixture.now += SignedDuration::from_secs(3);
+    world.now += SignedDuration::from_secs(3);
     assert_eq!(
-        fixture.count("instances", &[("SecurityGroupId", "sg-sim0000")]),
+        world.count("instances", &[("SecurityGroupId", "sg-sim0000")]),
         1
     );
-    fixture.change(json!({"delete": {"id": "i-sim000000"}}));
+    world.change(json!({"delete": {"id": "i-sim000000"}}));
     assert_eq!(
-        fixture.count("instances", &[]),
+        world.count("instances", &[]),
         1,
         "a released instance lingers"
     );
     assert_eq!(
-        fixture.call("LeaveSecurityGroup", &edge)["Code"],
+        world.call("LeaveSecurityGroup", &edge)["Code"],
         "InvalidInstanceId.NotFound"
     );
-    fixture.now += SignedDuration::from_secs(3);
-    assert_eq!(fixture.count("instances", &[]), 0);
+    world.now += SignedDuration::from_secs(3);
+    assert_eq!(world.count("instances", &[]), 0);
 }
 
 #[test]
 fn deleting_interface_is_listed_until_deleted() {
-    let mut fixture = Fixture::generated(1, 1, 1);
-    fixture
-        .change(json!({"setStatus": {"id": "eni-sim000000", "status": "Deleting", "for": "5s"}}));
-    let statuses = |fixture: &Fixture| -> Vec<Value> {
-        let (rows, _) = fixture.rows("interfaces", &[("NetworkInterfaceId.1", "eni-sim000000")]);
+    let mut world = World::generated(1, 1, 1);
+    world.change(json!({"setStatus": {"id": "eni-sim000000", "status": "Deleting", "for": "5s"}}));
+    let statuses = |world: &World| -> Vec<Value> {
+        let (rows, _) = world.rows("interfaces", &[("NetworkInterfaceId.1", "eni-sim000000")]);
         rows.iter().map(|row| row["Status"].clone()).collect()
     };
-    assert_eq!(statuses(&fixture), ["Deleting"]);
+    assert_eq!(statuses(&world), ["Deleting"]);
     // Another status ends that, and what has gone does not come back.
-    fixture.change(json!({"setStatus": {"id": "eni-sim000000", "status": "Available"}}));
-    fixture.now += SignedDuration::from_secs(5);
-    assert_eq!(statuses(&fixture), ["Available"]);
+    world.change(json!({"setStatus": {"id": "eni-sim000000", "status": "Available"}}));
+    world.now += SignedDuration::from_secs(5);
+    assert_eq!(statuses(&world), ["Available"]);
     let deleting = json!({"setStatus": {"id": "eni-sim000000", "status": "Deleting", "for": "5s"}});
-    fixture.change(deleting.clone());
-    fixture.now += SignedDuration::from_secs(5);
-    assert_eq!(statuses(&fixture), [""; 0]);
-    let again = serde_json::from_value(deleting).unwrap();
-    assert!(fixture.simulator.change(again, fixture.now).is_err());
+    world.change(deleting.clone());
+    world.now += SignedDuration::from_secs(5);
+    assert_eq!(statuses(&world), [""; 0]);
+    assert!(world.try_change(deleting).is_err());
 }
 
 #[test]
 fn deleting_a_group_removes_its_memberships() {
-    let fixture = Fixture::generated(1, 1, 0);
-    fixture.change(json!({"join": {"target": "i-sim000000", "securityGroupId": "sg-sim0000"}}));
-    fixture.change(json!({"delete": {"id": "sg-sim0000"}}));
-    let state = fixture.simulator.snapshot(fixture.now);
+    let world = World::generated(1, 1, 0);
+    world.change(json!({"join": {"target": "i-sim000000", "securityGroupId": "sg-sim0000"}}));
+    world.change(json!({"delete": {"id": "sg-sim0000"}}));
+    let state = world.simulator.snapshot(world.now);
     assert_eq!(
         state["instances"]["i-sim000000"]["securityGroupIds"],
         json!(["sg-base"])
@@ -623,9 +557,9 @@ fn deleting_a_group_removes_its_memberships() {
 
 #[test]
 fn deleted_objects_cannot_be_changed() {
-    let fixture = Fixture::generated(1, 1, 1);
+    let world = World::generated(1, 1, 1);
     for id in ["i-sim000000", "eni-sim000000", "sg-sim0000"] {
-        fixture.change(json!({"delete": {"id": id}}));
+        world.change(json!({"delete": {"id": id}}));
     }
     for change in [
         json!({"delete": {"id": "i-sim000000"}}),
@@ -637,10 +571,7 @@ fn deleted_objects_cannot_be_changed() {
         json!({"setManaged": {"id": "eni-sim000000", "managed": true}}),
         json!({"setRules": {"id": "sg-sim0000", "rules": 1}}),
     ] {
-        let refused = fixture
-            .simulator
-            .change(serde_json::from_value(change.clone()).unwrap(), fixture.now)
-            .map_err(|error| error.to_string());
+        let refused = world.try_change(change.clone());
         assert!(
             refused
                 .as_ref()
@@ -652,22 +583,10 @@ fn deleted_objects_cannot_be_changed() {
 
 #[test]
 fn other_account_sees_only_shared_instances() {
-    let fixture = Fixture::generated(2, 1, 0);
-    fixture.change(json!({"addKey": {"id": "other", "secret": "s", "account": "2"}}));
-    fixture.change(json!({"createInstance": {"id": "i-shared", "shared": true}}));
-    let request = cloud::signed(
-        ("other", "s"),
-        "DescribeInstances",
-        &[("RegionId", "cn-hangzhou")],
-        fixture.now,
-    );
-    let answer: Value = serde_json::from_slice(
-        fixture
-            .simulator
-            .answer(&request, fixture.now)
-            .response
-            .body(),
-    )
-    .unwrap();
+    let world = World::generated(2, 1, 0);
+    world.change(json!({"addKey": {"id": "other", "secret": "s", "account": "2"}}));
+    world.change(json!({"createInstance": {"id": "i-shared", "shared": true}}));
+    let region = [("RegionId", "cn-hangzhou")];
+    let (_, answer) = world.call_as(("other", "s"), "DescribeInstances", &region);
     assert_eq!(answer["Instances"]["Instance"].as_array().unwrap().len(), 1);
 }

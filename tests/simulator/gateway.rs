@@ -1,20 +1,19 @@
 //! What stands before every call: signatures of both versions, nonces, clocks, keys, tokens, versions, throttling, formats.
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::Request;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use security_group_operator::ecs::sign;
-use security_group_operator::simulator::Simulator;
+use security_group_operator::simulator::SimulatedResponse;
 use security_group_operator::simulator::inventory::Inventory;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::cloud;
+use crate::world::{self, KEY, World, answer, signed};
 
-const KEY: (&str, &str) = ("testid", "testsecret");
-
-const INVENTORY: &str = "
+fn gateway() -> World {
+    World::of(
+        "
 accessKeys:
-- {id: testid, secret: testsecret}
 - {id: second, secret: testsecret}
 - {id: disabled, secret: testsecret, inactive: true}
 - {id: other, secret: testsecret, account: '2'}
@@ -22,71 +21,37 @@ accessKeys:
 - {id: STS.stale, secret: testsecret, securityToken: CAIS+/old=en, expires: 2020-01-01T00:00:00Z}
 securityGroups: [{id: sg-base}, {id: sg-web}]
 instances: [{id: i-web, securityGroupIds: [sg-base]}]
-";
-
-struct Fixture {
-    simulator: Simulator,
-    now: Timestamp,
+",
+    )
 }
 
-impl Fixture {
-    fn new() -> Self {
-        // 2027-01-15T08:00:00Z, at the start of a minute.
-        let now = Timestamp::from_second(1_800_000_000).unwrap();
-        let cloud = Inventory::from_yaml(INVENTORY).unwrap().build(now).unwrap();
-        Self {
-            simulator: Simulator::new(cloud, 1),
-            now,
-        }
-    }
-
-    fn send(&self, request: &Request<Bytes>) -> Response<Bytes> {
-        self.simulator.answer(request, self.now).response
-    }
-
-    fn code(&self, request: &Request<Bytes>) -> (u16, String) {
-        let response = self.send(request);
-        let body: Value = serde_json::from_slice(response.body()).unwrap();
-        (
-            response.status().as_u16(),
-            body["Code"].as_str().unwrap_or("OK").to_owned(),
-        )
-    }
-
-    fn describe(&self, key: (&str, &str)) -> Request<Bytes> {
-        cloud::signed(
-            key,
-            "DescribeInstances",
-            &[("RegionId", "cn-hangzhou")],
-            self.now,
-        )
-    }
-
-    /// A DescribeInstances in which one common parameter is another (or, empty, absent) and the signature still holds.
-    fn with(&self, name: &str, value: &str) -> Request<Bytes> {
-        let timestamp = self.now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-        let mut pairs = cloud::common(KEY.0, "DescribeInstances", "nonce", &timestamp);
-        pairs.push(("RegionId".to_owned(), "cn-hangzhou".to_owned()));
-        pairs.retain(|(own, _)| own != name);
-        if !value.is_empty() {
-            pairs.push((name.to_owned(), value.to_owned()));
-        }
-        cloud::sign_v1("GET", KEY.1, pairs)
-    }
+fn describe(world: &World, key: (&str, &str)) -> Request<Bytes> {
+    let region = [("RegionId", "cn-hangzhou")];
+    signed(key, "DescribeInstances", &region, world.now)
 }
 
-fn text(response: &Response<Bytes>) -> String {
-    String::from_utf8_lossy(response.body()).into_owned()
+/// A DescribeInstances in which one common parameter is another (or, empty, absent) and the signature still holds.
+fn describe_with(world: &World, name: &str, value: &str) -> Request<Bytes> {
+    let mut pairs = world::common(KEY.0, "DescribeInstances", "nonce", world.now);
+    pairs.push(("RegionId".to_owned(), "cn-hangzhou".to_owned()));
+    pairs.retain(|(own, _)| own != name);
+    if !value.is_empty() {
+        pairs.push((name.to_owned(), value.to_owned()));
+    }
+    world::sign_v1("GET", KEY.1, pairs)
+}
+
+fn text(answered: &SimulatedResponse) -> String {
+    String::from_utf8_lossy(answered.response.body()).into_owned()
 }
 
 #[test]
 fn wrong_signature_is_answered_with_the_string_to_sign() {
-    let fixture = Fixture::new();
-    assert_eq!(fixture.code(&fixture.describe(KEY)), (200, "OK".to_owned()));
-    let response = fixture.send(&fixture.describe(("testid", "wrong")));
-    let body: Value = serde_json::from_slice(response.body()).unwrap();
+    let world = gateway();
+    assert_eq!(world.code(&describe(&world, KEY)), (200, "OK".to_owned()));
+    let (status, body) = answer(&world.send(&describe(&world, ("testid", "wrong"))));
     assert_eq!(
-        (response.status().as_u16(), &body["Code"]),
+        (status, &body["Code"]),
         (400, &json!("SignatureDoesNotMatch"))
     );
     let message = body["Message"].as_str().unwrap();
@@ -96,25 +61,25 @@ fn wrong_signature_is_answered_with_the_string_to_sign() {
 
 #[test]
 fn signature_covers_method_and_parameters() {
-    let fixture = Fixture::new();
-    let request = fixture.describe(KEY);
+    let world = gateway();
+    let request = describe(&world, KEY);
     let mut post = request.clone();
     *post.method_mut() = http::Method::POST;
-    assert_eq!(fixture.code(&post).1, "SignatureDoesNotMatch");
+    assert_eq!(world.code(&post).1, "SignatureDoesNotMatch");
     let mut more = request;
     *more.uri_mut() = format!("{}&VpcId=vpc-sim", more.uri()).parse().unwrap();
-    assert_eq!(fixture.code(&more).1, "SignatureDoesNotMatch");
+    assert_eq!(world.code(&more).1, "SignatureDoesNotMatch");
 }
 
 /// Version 1.0 signs no header, so that none may say what is done.
 #[test]
 fn headers_do_not_change_a_v1_request() {
-    let fixture = Fixture::new();
-    let mut request = fixture.describe(KEY);
+    let world = gateway();
+    let mut request = describe(&world, KEY);
     let headers = request.headers_mut();
     headers.insert("x-acs-action", "StopInstance".parse().unwrap());
     headers.insert("x-acs-version", "2015-04-01".parse().unwrap());
-    let answer = fixture.simulator.answer(&request, fixture.now);
+    let answer = world.simulator.answer(&request, world.now);
     assert_eq!(
         (answer.action, answer.outcome.as_str()),
         ("DescribeInstances", "OK")
@@ -123,12 +88,11 @@ fn headers_do_not_change_a_v1_request() {
 
 #[test]
 fn query_and_form_are_signed_together() {
-    let fixture = Fixture::new();
-    let timestamp = fixture.now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-    let mut all = cloud::common(KEY.0, "JoinSecurityGroup", "form", &timestamp);
+    let world = gateway();
+    let mut all = world::common(KEY.0, "JoinSecurityGroup", "form", world.now);
     let form = [("InstanceId", "i-web"), ("SecurityGroupId", "sg-web")];
     let in_query = all.clone();
-    all.extend(form.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    all.extend(world::owned(&form));
     let signature = sign::signature_v1(KEY.1, &sign::string_to_sign_v1("POST", &all));
     let mut query = in_query;
     query.push(("Signature".to_owned(), signature));
@@ -139,44 +103,38 @@ fn query_and_form_are_signed_together() {
             .unwrap()
     };
     assert_eq!(
-        fixture
+        world
             .code(&request("InstanceId=i-web&SecurityGroupId=sg-base"))
             .1,
         "SignatureDoesNotMatch"
     );
-    assert_eq!(
-        fixture.code(&request(&sign::canonical_query(&form))).1,
-        "OK"
-    );
+    assert_eq!(world.code(&request(&sign::canonical_query(&form))).1, "OK");
 }
 
 #[test]
 fn nonce_is_accepted_only_once() {
-    let fixture = Fixture::new();
-    let request = fixture.describe(KEY);
-    assert_eq!(fixture.code(&request).1, "OK");
-    assert_eq!(
-        fixture.code(&request),
-        (400, "SignatureNonceUsed".to_owned())
-    );
+    let world = gateway();
+    let request = describe(&world, KEY);
+    assert_eq!(world.code(&request).1, "OK");
+    assert_eq!(world.code(&request), (400, "SignatureNonceUsed".to_owned()));
 }
 
 #[test]
 fn clock_skew_is_limited_to_15_minutes() {
-    let mut fixture = Fixture::new();
-    let start = fixture.now;
+    let mut world = gateway();
+    let start = world.now;
     for (offset, code) in [
         (900, "OK"),
         (-900, "OK"),
         (901, "InvalidTimeStamp.Expired"),
         (-901, "InvalidTimeStamp.Expired"),
     ] {
-        fixture.now = start;
-        let request = fixture.describe(KEY);
-        fixture.now = start + SignedDuration::from_secs(offset);
-        assert_eq!(fixture.code(&request).1, code, "{offset}");
+        world.now = start;
+        let request = describe(&world, KEY);
+        world.now = start + SignedDuration::from_secs(offset);
+        assert_eq!(world.code(&request).1, code, "{offset}");
     }
-    fixture.now = start;
+    world.now = start;
     for wrong in [
         "2027-01-15 08:00:00",
         "2027-01-15 08:00:00Z",
@@ -186,7 +144,7 @@ fn clock_skew_is_limited_to_15_minutes() {
         "1800000000",
     ] {
         assert_eq!(
-            fixture.code(&fixture.with("Timestamp", wrong)),
+            world.code(&describe_with(&world, "Timestamp", wrong)),
             (400, "InvalidTimeStamp.Format".to_owned()),
             "{wrong}"
         );
@@ -204,9 +162,9 @@ fn missing_common_parameter_is_named() {
         "Timestamp",
         "Version",
     ] {
-        let fixture = Fixture::new();
-        let response = fixture.send(&fixture.with(name, ""));
-        assert_eq!(response.status(), 400);
+        let world = gateway();
+        let response = world.send(&describe_with(&world, name, ""));
+        assert_eq!(response.response.status(), 400);
         let body = text(&response);
         assert!(
             body.contains("\"MissingParameter\"") && body.contains(&format!("\\\"{name}\\\"")),
@@ -217,7 +175,7 @@ fn missing_common_parameter_is_named() {
 
 #[test]
 fn unsupported_protocol_values_have_their_codes() {
-    let fixture = Fixture::new();
+    let world = gateway();
     for (name, value, status, code) in [
         (
             "SignatureMethod",
@@ -231,53 +189,44 @@ fn unsupported_protocol_values_have_their_codes() {
         ("Action", "GetCallerIdentity", 404, "InvalidAction.NotFound"),
     ] {
         assert_eq!(
-            fixture.code(&fixture.with(name, value)),
+            world.code(&describe_with(&world, name, value)),
             (status, code.to_owned()),
             "{name}={value}"
         );
     }
-    let mut put = fixture.describe(KEY);
+    let mut put = describe(&world, KEY);
     *put.method_mut() = http::Method::PUT;
-    assert_eq!(
-        fixture.code(&put),
-        (400, "UnsupportedHTTPMethod".to_owned())
-    );
+    assert_eq!(world.code(&put), (400, "UnsupportedHTTPMethod".to_owned()));
 }
 
 #[test]
 fn access_key_must_exist_and_be_active() {
-    let fixture = Fixture::new();
+    let world = gateway();
     assert_eq!(
-        fixture.code(&fixture.describe(("nobody", "x"))),
+        world.code(&describe(&world, ("nobody", "x"))),
         (404, "InvalidAccessKeyId.NotFound".to_owned())
     );
     assert_eq!(
-        fixture.code(&fixture.describe(("disabled", "testsecret"))),
+        world.code(&describe(&world, ("disabled", "testsecret"))),
         (400, "InvalidAccessKeyId.Inactive".to_owned())
     );
-    let change = |change: Value| {
-        fixture
-            .simulator
-            .change(serde_json::from_value(change).unwrap(), fixture.now)
-            .unwrap();
-    };
-    change(json!({"revokeKey": {"id": "testid"}}));
+    world.change(json!({"revokeKey": {"id": "testid"}}));
     assert_eq!(
-        fixture.code(&fixture.describe(KEY)).1,
+        world.code(&describe(&world, KEY)).1,
         "InvalidAccessKeyId.Inactive"
     );
-    change(json!({"activateKey": {"id": "testid"}}));
-    assert_eq!(fixture.code(&fixture.describe(KEY)).1, "OK");
-    change(json!({"removeKey": {"id": "testid"}}));
+    world.change(json!({"activateKey": {"id": "testid"}}));
+    assert_eq!(world.code(&describe(&world, KEY)).1, "OK");
+    world.change(json!({"removeKey": {"id": "testid"}}));
     assert_eq!(
-        fixture.code(&fixture.describe(KEY)).1,
+        world.code(&describe(&world, KEY)).1,
         "InvalidAccessKeyId.NotFound"
     );
 }
 
 #[test]
 fn temporary_key_needs_its_own_unexpired_token() {
-    let fixture = Fixture::new();
+    let world = gateway();
     for (id, token, code) in [
         ("STS.fresh", "CAIS+/tok=en", "OK"),
         ("STS.fresh", "", "MissingSecurityToken"),
@@ -298,13 +247,13 @@ fn temporary_key_needs_its_own_unexpired_token() {
         if !token.is_empty() {
             parameters.push(("SecurityToken", token));
         }
-        let request = cloud::signed(
+        let request = signed(
             (id, "testsecret"),
             "DescribeInstances",
             &parameters,
-            fixture.now,
+            world.now,
         );
-        assert_eq!(fixture.code(&request).1, code, "{id} {token}");
+        assert_eq!(world.code(&request).1, code, "{id} {token}");
     }
 }
 
@@ -335,10 +284,7 @@ securityGroups: [{id: sg-bp1abc, region: cn-beijing}]
 instances: [{id: i-bp1abc, region: cn-beijing}]";
     let now: Timestamp = "2026-01-02T03:04:05Z".parse().unwrap();
     let cloud = Inventory::from_yaml(inventory).unwrap().build(now).unwrap();
-    let fixture = Fixture {
-        simulator: Simulator::new(cloud, 1),
-        now,
-    };
+    let world = World::at(now, cloud);
     let good = authorization("a0769ccee5cee427f2134018e53cb5e91529c84c17b8c522faac669f80d01736");
 
     let request = version_3()
@@ -346,14 +292,14 @@ instances: [{id: i-bp1abc, region: cn-beijing}]";
         .body(Bytes::from_static(b"other=body"))
         .unwrap();
     assert_eq!(
-        fixture.code(&request),
+        world.code(&request),
         (400, "SignatureDoesNotMatch".to_owned())
     );
     let request = version_3()
         .header("authorization", authorization("00"))
         .body(Bytes::new())
         .unwrap();
-    let told = text(&fixture.send(&request));
+    let told = text(&world.send(&request));
     assert!(told.contains("Specified signature does not match our calculation. server StringToSign is [ACS3-HMAC-SHA256\\n"), "{told}");
     let request = version_3()
         .header("authorization", &good)
@@ -361,7 +307,7 @@ instances: [{id: i-bp1abc, region: cn-beijing}]";
         .body(Bytes::new())
         .unwrap();
     assert_eq!(
-        fixture.code(&request),
+        world.code(&request),
         (400, "IncompleteSignature".to_owned()),
         "a header of the vendor's that is not signed"
     );
@@ -370,26 +316,23 @@ instances: [{id: i-bp1abc, region: cn-beijing}]";
         .body(Bytes::new())
         .unwrap();
     assert_eq!(
-        fixture.code(&request),
+        world.code(&request),
         (400, "InvalidSignatureMethod".to_owned())
     );
     let request = version_3()
         .header("authorization", &good)
         .body(Bytes::new())
         .unwrap();
-    assert_eq!(fixture.code(&request), (200, "OK".to_owned()));
-    assert_eq!(
-        fixture.code(&request),
-        (400, "SignatureNonceUsed".to_owned())
-    );
+    assert_eq!(world.code(&request), (200, "OK".to_owned()));
+    assert_eq!(world.code(&request), (400, "SignatureNonceUsed".to_owned()));
 }
 
 #[test]
 fn v3_accepts_parameters_in_query_or_form() {
-    let fixture = Fixture::new();
+    let world = gateway();
     let call = |method: &str, query: &str, form: &str, nonce: &str| {
         let form_type = "application/x-www-form-urlencoded";
-        let date = fixture.now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        let date = world.now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         let hash = sign::sha256_hex(form.as_bytes());
         let headers = [
             ("content-type", form_type),
@@ -416,7 +359,7 @@ fn v3_accepts_parameters_in_query_or_form() {
             .header("authorization", authorization)
             .body(Bytes::from(form.to_owned()))
             .unwrap();
-        fixture.code(&request).1
+        world.code(&request).1
     };
     let edge = "InstanceId=i-web&SecurityGroupId=sg-web";
     assert_eq!(call("POST", "", edge, "form"), "OK");
@@ -436,37 +379,33 @@ fn v3_accepts_parameters_in_query_or_form() {
 
 #[test]
 fn answers_are_xml_unless_json_is_requested() {
-    let fixture = Fixture::new();
-    let request = fixture.with("Format", "");
-    assert!(text(&fixture.send(&request)).starts_with(
+    let world = gateway();
+    let request = describe_with(&world, "Format", "");
+    assert!(text(&world.send(&request)).starts_with(
         "<?xml version='1.0' encoding='UTF-8'?><DescribeInstancesResponse><Instances><Instance>"
     ));
-    let fixture = Fixture::new();
-    let mut parameters = fixture.with("Format", "xml");
-    assert!(text(&fixture.send(&parameters)).contains("<RequestId>"));
+    let world = gateway();
+    let mut parameters = describe_with(&world, "Format", "xml");
+    assert!(text(&world.send(&parameters)).contains("<RequestId>"));
     *parameters.method_mut() = http::Method::PUT;
-    let error = text(&fixture.send(&parameters));
+    let error = text(&world.send(&parameters));
     assert!(error.starts_with("<?xml version='1.0' encoding='UTF-8'?><Error><Code>UnsupportedHTTPMethod</Code><HostId>ecs.test</HostId>"), "{error}");
 }
 
 #[test]
 fn rate_limit_is_per_account_action_and_region() {
-    let mut fixture = Fixture::new();
-    let set = json!({"set": {"limits": {"DescribeInstances": 2}}});
-    fixture
-        .simulator
-        .change(serde_json::from_value(set).unwrap(), fixture.now)
-        .unwrap();
-    fixture.now += SignedDuration::from_millis(45_500);
-    assert_eq!(fixture.code(&fixture.describe(KEY)).1, "OK");
+    let mut world = gateway();
+    world.change(json!({"set": {"limits": {"DescribeInstances": 2}}}));
+    world.now += SignedDuration::from_millis(45_500);
+    assert_eq!(world.code(&describe(&world, KEY)).1, "OK");
     assert_eq!(
-        fixture.code(&fixture.describe(("second", "testsecret"))).1,
+        world.code(&describe(&world, ("second", "testsecret"))).1,
         "OK",
         "the account's second key"
     );
-    let refused = fixture.send(&fixture.describe(KEY));
-    assert_eq!(refused.status(), 400, "as the vendor does it, not 429");
-    let told: Value = serde_json::from_slice(refused.body()).unwrap();
+    let refused = world.send(&describe(&world, KEY));
+    let (status, told) = answer(&refused);
+    assert_eq!(status, 400, "as the vendor does it, not 429");
     assert_eq!(
         (&told["Code"], &told["Message"]),
         (
@@ -474,26 +413,27 @@ fn rate_limit_is_per_account_action_and_region() {
             &json!("Request was denied due to user flow control.")
         )
     );
-    assert_eq!(refused.headers()["x-acs-retry-after"], "14500");
+    let headers = refused.response.headers();
+    assert_eq!(headers["x-acs-retry-after"], "14500");
     assert_eq!(
-        refused.headers()["x-ratelimit-user-api"],
+        headers["x-ratelimit-user-api"],
         "Limit:2,Remain:0,TimeLeft:14500,Reset:1800000060"
     );
     assert_eq!(
-        fixture.code(&fixture.describe(("other", "testsecret"))).1,
+        world.code(&describe(&world, ("other", "testsecret"))).1,
         "OK",
         "another account"
     );
-    let elsewhere = cloud::signed(
+    let elsewhere = signed(
         KEY,
         "DescribeInstances",
         &[("RegionId", "cn-beijing")],
-        fixture.now,
+        world.now,
     );
-    assert_eq!(fixture.code(&elsewhere).1, "OK", "another region");
-    fixture.now += SignedDuration::from_millis(14_500);
+    assert_eq!(world.code(&elsewhere).1, "OK", "another region");
+    world.now += SignedDuration::from_millis(14_500);
     assert_eq!(
-        fixture.code(&fixture.describe(KEY)).1,
+        world.code(&describe(&world, KEY)).1,
         "OK",
         "the next minute"
     );
@@ -501,14 +441,8 @@ fn rate_limit_is_per_account_action_and_region() {
 
 #[test]
 fn sts_identifies_the_caller() {
-    let fixture = Fixture::new();
-    let request = cloud::signed(
-        ("other", "testsecret"),
-        "GetCallerIdentity",
-        &[],
-        fixture.now,
-    );
-    let body: Value = serde_json::from_slice(fixture.send(&request).body()).unwrap();
+    let world = gateway();
+    let (_, body) = world.call_as(("other", "testsecret"), "GetCallerIdentity", &[]);
     assert_eq!(
         (&body["AccountId"], &body["IdentityType"]),
         (&json!("2"), &json!("RAMUser"))
@@ -519,13 +453,7 @@ fn sts_identifies_the_caller() {
     }
 
     let token = [("SecurityToken", "CAIS+/tok=en")];
-    let request = cloud::signed(
-        ("STS.fresh", "testsecret"),
-        "GetCallerIdentity",
-        &token,
-        fixture.now,
-    );
-    let body: Value = serde_json::from_slice(fixture.send(&request).body()).unwrap();
+    let (_, body) = world.call_as(("STS.fresh", "testsecret"), "GetCallerIdentity", &token);
     assert_eq!(
         (&body["AccountId"], &body["IdentityType"]),
         (&json!("1000000000000001"), &json!("AssumedRoleUser"))

@@ -8,9 +8,11 @@
     reason = "a test ends where its fixture breaks"
 )]
 
-mod cloud;
 mod codes;
 mod describe;
 mod gateway;
 mod process;
+#[path = "../support/mod.rs"]
+mod support;
 mod vendor_sdk;
+mod world;

@@ -1,52 +1,149 @@
 //! The simulated cloud as a process: its ports, faults as they feel on a socket, the back door, and what it says when it cannot start.
 
-use std::io::ErrorKind;
-use std::net::TcpListener;
-use std::path::PathBuf;
+use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use k8s_openapi::jiff::Timestamp;
+use security_group_operator::simulator::DEFAULT_ACCESS_KEY;
 use serde_json::{Value, json};
 
-use crate::cloud;
-use crate::cloud::RawSimulator;
+use crate::support::simulator::SimulatorProcess;
+use crate::support::tempdir::TempDir;
+use crate::world::signed;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_ecs-simulator");
 
 const JOIN: [(&str, &str); 2] = [
     ("InstanceId", "i-sim000000"),
     ("SecurityGroupId", "sg-sim0000"),
 ];
 
-fn groups(simulator: &RawSimulator) -> Value {
-    simulator.state()["instances"]["i-sim000000"]["securityGroupIds"].clone()
+async fn start(arguments: &[&str]) -> SimulatorProcess {
+    SimulatorProcess::start(Path::new(BINARY), arguments)
+        .await
+        .unwrap()
 }
 
-fn fault(simulator: &RawSimulator, fault: &str) {
-    let reply = simulator.admin("POST", "/faults", fault);
+/// A signed call, byte by byte: a broken answer is one of the answers.
+fn call(
+    simulator: &SimulatorProcess,
+    action: &str,
+    parameters: &[(&str, &str)],
+) -> std::io::Result<Reply> {
+    let request = signed(DEFAULT_ACCESS_KEY, action, parameters, Timestamp::now());
+    let target = format!("{}{}", simulator.endpoint(), request.uri());
+    exchange("GET", &target, "")
+}
+
+fn admin(simulator: &SimulatorProcess, method: &str, path: &str, body: &str) -> Reply {
+    exchange(method, &simulator.admin_url(path), body).unwrap()
+}
+
+#[derive(Debug)]
+struct Reply {
+    status: u16,
+    body: String,
+    /// Whether as much came as was announced.
+    complete: bool,
+}
+
+impl Reply {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap()
+    }
+}
+
+/// Reads what comes until the connection ends, or for about three seconds.
+fn exchange(method: &str, url: &str, body: &str) -> std::io::Result<Reply> {
+    let (address, target) = url["http://".len()..].split_once('/').unwrap();
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(3)))?;
+    write!(
+        stream,
+        "{method} /{target} HTTP/1.1\r\nhost: {address}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        body.len()
+    )?;
+    let deadline = Instant::now() + Duration::from_secs(3);
+    let mut bytes = Vec::new();
+    let mut buffer = vec![0; 1 << 16];
+    let ended = loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => break Ok(()),
+            Ok(length) => bytes.extend_from_slice(&buffer[..length]),
+            Err(error) => break Err(error),
+        }
+        if Instant::now() > deadline {
+            break Ok(());
+        }
+    };
+    if bytes.is_empty() {
+        ended?;
+        return Err(ErrorKind::UnexpectedEof.into());
+    }
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    let announced = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: "))
+        .map(|length| length.parse::<usize>().unwrap());
+    Ok(Reply {
+        status: head.split(' ').nth(1).unwrap().parse().unwrap(),
+        complete: announced.is_none_or(|length| bytes.len() - head.len() - 4 == length),
+        body: body.to_owned(),
+    })
+}
+
+async fn groups(simulator: &SimulatorProcess) -> Value {
+    simulator.state().await.unwrap()["instances"]["i-sim000000"]["securityGroupIds"].clone()
+}
+
+fn fault(simulator: &SimulatorProcess, fault: &str) {
+    let reply = admin(simulator, "POST", "/faults", fault);
     assert_eq!(reply.status, 204, "{}", reply.body);
 }
 
+/// Scripts read the addresses there.
 #[test]
-fn both_ports_serve_health_state_and_statistics() {
-    let simulator = RawSimulator::start(&[
+fn first_two_lines_name_both_addresses() {
+    let mut child = Command::new(BINARY)
+        .args(["--listen=127.0.0.1:0", "--admin=127.0.0.1:0"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let lines: Vec<String> = lines.take(2).map(Result::unwrap).collect();
+    let health = |line: &str, start: &str| {
+        let url = line.strip_prefix(start).unwrap_or_else(|| panic!("{line}"));
+        exchange("GET", &format!("{url}/healthz"), "")
+            .unwrap()
+            .status
+    };
+    assert_eq!(health(&lines[0], "listening on "), 200);
+    assert_eq!(health(&lines[1], "admin on "), 200);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[tokio::test]
+async fn admin_port_serves_state_statistics_and_journal() {
+    let simulator = start(&[
         "--instances=1",
         "--security-groups=1",
         "--network-interfaces=1",
-    ]);
-    for port in [&simulator.wire, &simulator.admin] {
-        assert_eq!(
-            cloud::exchange(port, "GET", "/healthz", "").unwrap().status,
-            200
-        );
-    }
+    ])
+    .await;
     assert_eq!(
-        simulator.call("JoinSecurityGroup", &JOIN).unwrap().status,
+        call(&simulator, "JoinSecurityGroup", &JOIN).unwrap().status,
         200
     );
     assert_eq!(
-        simulator.call("JoinSecurityGroup", &JOIN).unwrap().status,
+        call(&simulator, "JoinSecurityGroup", &JOIN).unwrap().status,
         403
     );
-    let state = simulator.state();
+    let state = simulator.state().await.unwrap();
     assert_eq!(
         state["instances"],
         json!({"i-sim000000": {"status": "Running", "securityGroupIds": ["sg-base", "sg-sim0000"]}})
@@ -57,10 +154,10 @@ fn both_ports_serve_health_state_and_statistics() {
     );
     assert_eq!(state["securityGroups"]["sg-base"]["members"], 2);
     assert_eq!(
-        simulator.stats()["calls"],
+        simulator.stats().await.unwrap()["calls"],
         json!({"JoinSecurityGroup": {"OK": 1, "InvalidInstanceId.AlreadyExists": 1}})
     );
-    let journal = simulator.admin("GET", "/journal", "").body;
+    let journal = admin(&simulator, "GET", "/journal", "").body;
     let journal: serde_json::Value = serde_json::from_str(&journal).unwrap();
     assert_eq!(journal.as_array().unwrap().len(), 1, "{journal}");
     assert!(journal[0]["at"].is_string(), "{journal}");
@@ -71,81 +168,87 @@ fn both_ports_serve_health_state_and_statistics() {
     assert_eq!(journal[0]["by"], key);
     let leave = r#"{"leave": {"target": "i-sim000000", "securityGroupId": "sg-sim0000"}}"#;
     for _ in 0..2 {
-        assert_eq!(simulator.admin("POST", "/change", leave).status, 204);
+        assert_eq!(admin(&simulator, "POST", "/change", leave).status, 204);
     }
-    let journal = simulator.admin("GET", "/journal", "").body;
+    let journal = admin(&simulator, "GET", "/journal", "").body;
     let journal: Value = serde_json::from_str(&journal).unwrap();
     assert_eq!(journal.as_array().unwrap().len(), 2, "{journal}");
     assert_eq!(journal[1]["action"], "LeaveSecurityGroup");
     assert_eq!(journal[1]["by"], "admin");
-    assert_eq!(simulator.admin("POST", "/stats/reset", "").status, 204);
-    assert_eq!(simulator.stats()["calls"], json!({}));
-    assert_eq!(simulator.admin("GET", "/journal", "").body, "[]");
+    assert_eq!(admin(&simulator, "POST", "/stats/reset", "").status, 204);
+    assert_eq!(simulator.stats().await.unwrap()["calls"], json!({}));
+    assert_eq!(admin(&simulator, "GET", "/journal", "").body, "[]");
 }
 
-#[test]
-fn reset_fault_may_keep_its_effect() {
-    let simulator = RawSimulator::start(&["--instances=1", "--security-groups=1"]);
+#[tokio::test]
+async fn reset_fault_may_keep_its_effect() {
+    let simulator = start(&["--instances=1", "--security-groups=1"]).await;
     fault(
         &simulator,
         r#"{"action": "JoinSecurityGroup", "count": 1, "fault": "reset"}"#,
     );
-    let broken = simulator.call("JoinSecurityGroup", &JOIN).unwrap_err();
+    let broken = call(&simulator, "JoinSecurityGroup", &JOIN).unwrap_err();
     assert_eq!(broken.kind(), ErrorKind::ConnectionReset);
-    assert_eq!(groups(&simulator), json!(["sg-base"]), "no effect");
+    assert_eq!(groups(&simulator).await, json!(["sg-base"]), "no effect");
     fault(
         &simulator,
         r#"{"action": "JoinSecurityGroup", "count": 1, "fault": "reset", "effect": true}"#,
     );
     assert_eq!(
-        simulator
-            .call("JoinSecurityGroup", &JOIN)
+        call(&simulator, "JoinSecurityGroup", &JOIN)
             .unwrap_err()
             .kind(),
         ErrorKind::ConnectionReset
     );
-    assert_eq!(groups(&simulator), json!(["sg-base", "sg-sim0000"]));
+    assert_eq!(groups(&simulator).await, json!(["sg-base", "sg-sim0000"]));
     assert_eq!(
-        simulator.stats()["calls"]["JoinSecurityGroup"],
+        simulator.stats().await.unwrap()["calls"]["JoinSecurityGroup"],
         json!({"ConnectionReset": 2})
     );
-    assert_eq!(simulator.stats()["effects"]["JoinSecurityGroup"], 1);
+    assert_eq!(
+        simulator.stats().await.unwrap()["effects"]["JoinSecurityGroup"],
+        1
+    );
 }
 
-#[test]
-fn silence_and_timeout_faults_may_keep_their_effect() {
-    let simulator = RawSimulator::start(&["--instances=1", "--security-groups=1"]);
+#[tokio::test]
+async fn silence_and_timeout_faults_may_keep_their_effect() {
+    let simulator = start(&["--instances=1", "--security-groups=1"]).await;
     fault(
         &simulator,
         r#"{"count": 1, "fault": "silence", "effect": true}"#,
     );
-    let silent = simulator.call("JoinSecurityGroup", &JOIN).unwrap_err();
+    let silent = call(&simulator, "JoinSecurityGroup", &JOIN).unwrap_err();
     assert!(
         matches!(silent.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
         "{silent}"
     );
-    assert_eq!(groups(&simulator), json!(["sg-base", "sg-sim0000"]));
+    assert_eq!(groups(&simulator).await, json!(["sg-base", "sg-sim0000"]));
     fault(
         &simulator,
         r#"{"count": 1, "fault": {"error": {"code": "RequestTimeout"}}, "effect": true}"#,
     );
-    let reply = simulator.call("LeaveSecurityGroup", &JOIN).unwrap();
+    let reply = call(&simulator, "LeaveSecurityGroup", &JOIN).unwrap();
     assert_eq!(
         (reply.status, &reply.json()["Code"]),
         (504, &json!("RequestTimeout"))
     );
-    assert_eq!(groups(&simulator), json!(["sg-base"]));
+    assert_eq!(groups(&simulator).await, json!(["sg-base"]));
 }
 
-#[test]
-fn every_kind_of_malformed_body_can_be_served() {
-    let simulator = RawSimulator::start(&["--instances=1", "--security-groups=1"]);
+#[tokio::test]
+async fn every_kind_of_malformed_body_can_be_served() {
+    let simulator = start(&["--instances=1", "--security-groups=1"]).await;
     let broken = |body: &str| {
         fault(
             &simulator,
             &format!(r#"{{"count": 1, "fault": {{"malformed": "{body}"}}}}"#),
         );
-        simulator.call("DescribeInstances", &[("RegionId", "cn-hangzhou")])
+        call(
+            &simulator,
+            "DescribeInstances",
+            &[("RegionId", "cn-hangzhou")],
+        )
     };
     let html = broken("html").unwrap();
     assert!(html.status == 200 && html.body.starts_with("<html>"));
@@ -161,16 +264,19 @@ fn every_kind_of_malformed_body_can_be_served() {
     assert!(!drip.complete && drip.body.len() < 6, "a byte a second");
 }
 
-#[test]
-fn fault_latency_adds_to_the_latency_of_each_call() {
-    let simulator = RawSimulator::start(&["--instances=1", "--latency=100ms"]);
+#[tokio::test]
+async fn fault_latency_adds_to_the_latency_of_each_call() {
+    let simulator = start(&["--instances=1", "--latency=100ms"]).await;
     let timed = || {
         let start = Instant::now();
         assert_eq!(
-            simulator
-                .call("DescribeInstances", &[("RegionId", "cn-hangzhou")])
-                .unwrap()
-                .status,
+            call(
+                &simulator,
+                "DescribeInstances",
+                &[("RegionId", "cn-hangzhou")]
+            )
+            .unwrap()
+            .status,
             200
         );
         start.elapsed()
@@ -182,19 +288,22 @@ fn fault_latency_adds_to_the_latency_of_each_call() {
     );
     fault(&simulator, r#"{"fault": {"latency": "400ms"}}"#);
     assert!(timed() >= Duration::from_millis(500));
-    assert_eq!(simulator.admin("DELETE", "/faults", "").status, 204);
+    assert_eq!(admin(&simulator, "DELETE", "/faults", "").status, 204);
     assert!(timed() < Duration::from_millis(400));
 }
 
-#[test]
-fn limits_from_the_command_line_hold() {
-    let simulator = RawSimulator::start(&["--instances=1", "--limit=DescribeSecurityGroups=3"]);
+#[tokio::test]
+async fn limits_from_the_command_line_hold() {
+    let simulator = start(&["--instances=1", "--limit=DescribeSecurityGroups=3"]).await;
     let codes: Vec<u16> = (0..10)
         .map(|_| {
-            simulator
-                .call("DescribeSecurityGroups", &[("RegionId", "cn-hangzhou")])
-                .unwrap()
-                .status
+            call(
+                &simulator,
+                "DescribeSecurityGroups",
+                &[("RegionId", "cn-hangzhou")],
+            )
+            .unwrap()
+            .status
         })
         .collect();
     // Three in a minute, and the minute may turn while this runs.
@@ -203,9 +312,9 @@ fn limits_from_the_command_line_hold() {
     assert!(codes.contains(&400), "{codes:?}");
 }
 
-#[test]
-fn bad_admin_request_names_the_wrong_field() {
-    let simulator = RawSimulator::start(&["--instances=1", "--security-groups=1"]);
+#[tokio::test]
+async fn bad_admin_request_names_the_wrong_field() {
+    let simulator = start(&["--instances=1", "--security-groups=1"]).await;
     for (path, body, field) in [
         ("/faults", r#"{"fault": "explode"}"#, "explode"),
         (
@@ -277,15 +386,15 @@ fn bad_admin_request_names_the_wrong_field() {
             "securityGroupIds",
         ),
     ] {
-        let reply = simulator.admin("POST", path, body);
+        let reply = admin(&simulator, "POST", path, body);
         assert_eq!(reply.status, 400, "{body}");
         assert!(reply.body.contains(field), "{body}: {}", reply.body);
     }
 }
 
 /// Every JSON of the manual, as it stands, against the manual's own inventory.
-#[test]
-fn admin_examples_of_the_manual_work_as_written() {
+#[tokio::test]
+async fn admin_examples_of_the_manual_work_as_written() {
     let manual = manual();
     let blocks = |language: &str| -> Vec<String> {
         let fence = format!("```{language}\n");
@@ -294,9 +403,9 @@ fn admin_examples_of_the_manual_work_as_written() {
             .map(|rest| rest.split("```").next().unwrap().to_owned())
             .collect()
     };
-    let directory = TempDir::new("manual");
-    let inventory = directory.file("inventory.yaml", &blocks("yaml")[0]);
-    let simulator = RawSimulator::start(&["--inventory", &inventory]);
+    let directory = TempDir::new("manual").unwrap();
+    let inventory = file(&directory, &blocks("yaml")[0]);
+    let simulator = start(&["--inventory", &inventory]).await;
     let (mut faults, mut changes) = (0, 0);
     for block in blocks("json") {
         let path = if block.contains("\"fault\"") {
@@ -306,7 +415,7 @@ fn admin_examples_of_the_manual_work_as_written() {
             changes += 1;
             "/change"
         };
-        let reply = simulator.admin("POST", path, &block);
+        let reply = admin(&simulator, "POST", path, &block);
         assert_eq!(reply.status, 204, "{block}: {}", reply.body);
     }
     assert!(faults > 0 && changes > 0);
@@ -318,7 +427,7 @@ fn admin_examples_of_the_manual_work_as_written() {
         ("/faults", r#"{"fault": "no such"}"#),
         ("/faults", r#"{"fault": {"malformed": "no such"}}"#),
     ] {
-        let refused = simulator.admin("POST", path, body).body;
+        let refused = admin(&simulator, "POST", path, body).body;
         let expected = refused.split_once("expected one of ").unwrap().1;
         for word in expected.split('`').skip(1).step_by(2) {
             words += 1;
@@ -335,10 +444,7 @@ fn admin_examples_of_the_manual_work_as_written() {
 
 #[test]
 fn every_flag_is_in_the_manual() {
-    let output = Command::new(env!("CARGO_BIN_EXE_ecs-simulator"))
-        .arg("--help")
-        .output()
-        .unwrap();
+    let output = Command::new(BINARY).arg("--help").output().unwrap();
     assert!(output.status.success());
     let help = String::from_utf8(output.stdout).unwrap();
     let flags: Vec<&str> = help
@@ -356,9 +462,9 @@ fn manual() -> String {
     std::fs::read_to_string(path).unwrap()
 }
 
-#[test]
-fn admin_changes_apply_at_once() {
-    let simulator = RawSimulator::start(&["--instances=1", "--security-groups=1"]);
+#[tokio::test]
+async fn admin_changes_apply_at_once() {
+    let simulator = start(&["--instances=1", "--security-groups=1"]).await;
     let changes = r#"[
         {"join": {"target": "i-sim000000", "securityGroupId": "sg-sim0000"}},
         {"leave": {"target": "i-sim000000", "securityGroupId": "sg-base"}},
@@ -366,27 +472,24 @@ fn admin_changes_apply_at_once() {
         {"lock": {"id": "i-sim000000"}}, {"unlock": {"id": "i-sim000000"}},
         {"createGroup": {"id": "sg-new", "quota": 0}}
     ]"#;
-    let reply = simulator.admin("POST", "/change", changes);
+    let reply = admin(&simulator, "POST", "/change", changes);
     assert_eq!(reply.status, 204, "{}", reply.body);
     assert_eq!(
-        simulator.state()["instances"]["i-sim000000"],
+        simulator.state().await.unwrap()["instances"]["i-sim000000"],
         json!({"status": "Starting", "securityGroupIds": ["sg-sim0000"]})
     );
     assert_eq!(
-        simulator.call("JoinSecurityGroup", &JOIN).unwrap().json()["Code"],
+        call(&simulator, "JoinSecurityGroup", &JOIN).unwrap().json()["Code"],
         "IncorrectInstanceStatus"
     );
 }
 
 #[test]
 fn failed_start_prints_one_line() {
-    let directory = TempDir::new("refused");
-    let path = &directory.file(
-        "inventory.yaml",
-        "instances:\n- id: i-1\n  securityGroup: sg-1\n",
-    );
+    let directory = TempDir::new("refused").unwrap();
+    let path = &file(&directory, "instances:\n- id: i-1\n  securityGroup: sg-1\n");
     let run = |arguments: &[&str]| {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_ecs-simulator"))
+        let mut child = Command::new(BINARY)
             .args(["--listen=127.0.0.1:0"])
             .args(arguments)
             .stdout(Stdio::null())
@@ -435,26 +538,9 @@ fn failed_start_prints_one_line() {
     );
 }
 
-/// A directory of a test's own.
-struct TempDir(PathBuf);
-
-impl TempDir {
-    fn new(name: &str) -> Self {
-        let name = format!("ecs-simulator-{name}-{}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn file(&self, name: &str, text: &str) -> String {
-        let path = self.0.join(name);
-        std::fs::write(&path, text).unwrap();
-        path.to_str().unwrap().to_owned()
-    }
-}
-
-impl Drop for TempDir {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
+/// An inventory file.
+fn file(directory: &TempDir, text: &str) -> String {
+    let path = directory.path().join("inventory.yaml");
+    std::fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
 }

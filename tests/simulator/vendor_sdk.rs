@@ -11,11 +11,11 @@ use std::process::Command;
 use security_group_operator::ecs::sign::sha256_hex;
 use serde_json::{Value, json};
 
-use crate::cloud;
+use crate::support::simulator::SimulatorProcess;
 
-#[test]
-fn acs3_sdk_works_unchanged() {
-    let Some(mut steps) = run("acs3.py") else {
+#[tokio::test]
+async fn acs3_sdk_works_unchanged() {
+    let Some(mut steps) = run("acs3.py").await else {
         return;
     };
     check_calls(&mut steps);
@@ -23,9 +23,9 @@ fn acs3_sdk_works_unchanged() {
     assert_eq!(steps, BTreeMap::new(), "every step is judged");
 }
 
-#[test]
-fn rpc_sdk_works_unchanged() {
-    let Some(mut steps) = run("rpc.py") else {
+#[tokio::test]
+async fn rpc_sdk_works_unchanged() {
+    let Some(mut steps) = run("rpc.py").await else {
         return;
     };
     check_calls(&mut steps);
@@ -93,7 +93,7 @@ fn is_request_id(value: &Value) -> bool {
     value.as_str().is_some_and(|id| id.len() == 36)
 }
 
-fn run(script: &str) -> Option<Steps> {
+async fn run(script: &str) -> Option<Steps> {
     let python = match python() {
         Ok(python) => python,
         Err(reason) => {
@@ -111,15 +111,17 @@ fn run(script: &str) -> Option<Steps> {
             return None;
         }
     };
-    let process = cloud::RawSimulator::start(&[
+    let arguments = [
         "--instances=25",
         "--security-groups=3",
         "--network-interfaces=1",
         "--access-key=testid=testsecret",
-    ]);
+    ];
+    let binary = Path::new(env!("CARGO_BIN_EXE_ecs-simulator"));
+    let simulator = SimulatorProcess::start(binary, &arguments).await.unwrap();
     let output = Command::new(python)
         .arg(sources().join(script))
-        .env("ECS_ENDPOINT", &process.wire)
+        .env("ECS_ENDPOINT", &simulator.endpoint()["http://".len()..])
         .env("KEY", "testid")
         .env("SECRET", "testsecret")
         // Whatever proxy the machine has: the simulated cloud is on this machine.

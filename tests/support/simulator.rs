@@ -117,7 +117,8 @@ impl SimulatorProcess {
         said(path, answer).await.map(drop)
     }
 
-    fn admin_url(&self, path: &str) -> String {
+    /// The URL of a path of the admin port.
+    pub fn admin_url(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}{path}", self.admin)
     }
 }
