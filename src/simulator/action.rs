@@ -8,10 +8,19 @@ use super::error::{self, ErrorResponse};
 pub enum Action {
     JoinSecurityGroup,
     LeaveSecurityGroup,
+    ModifyNetworkInterfaceAttribute,
     DescribeInstances,
     DescribeInstanceStatus,
     DescribeNetworkInterfaces,
     DescribeSecurityGroups,
+    DescribeDisks,
+    DescribeInstanceAttribute,
+    DescribeUserData,
+    DescribeSecurityGroupAttribute,
+    DescribeInstanceRamRole,
+    DescribeInstanceMaintenanceAttributes,
+    DescribeInstanceAttachmentAttributes,
+    ListTagResources,
     StartInstance,
     StopInstance,
     GetCallerIdentity,
@@ -59,10 +68,19 @@ impl Action {
         match self {
             Self::JoinSecurityGroup => "JoinSecurityGroup",
             Self::LeaveSecurityGroup => "LeaveSecurityGroup",
+            Self::ModifyNetworkInterfaceAttribute => "ModifyNetworkInterfaceAttribute",
             Self::DescribeInstances => "DescribeInstances",
             Self::DescribeInstanceStatus => "DescribeInstanceStatus",
             Self::DescribeNetworkInterfaces => "DescribeNetworkInterfaces",
             Self::DescribeSecurityGroups => "DescribeSecurityGroups",
+            Self::DescribeDisks => "DescribeDisks",
+            Self::DescribeInstanceAttribute => "DescribeInstanceAttribute",
+            Self::DescribeUserData => "DescribeUserData",
+            Self::DescribeSecurityGroupAttribute => "DescribeSecurityGroupAttribute",
+            Self::DescribeInstanceRamRole => "DescribeInstanceRamRole",
+            Self::DescribeInstanceMaintenanceAttributes => "DescribeInstanceMaintenanceAttributes",
+            Self::DescribeInstanceAttachmentAttributes => "DescribeInstanceAttachmentAttributes",
+            Self::ListTagResources => "ListTagResources",
             Self::StartInstance => "StartInstance",
             Self::StopInstance => "StopInstance",
             Self::GetCallerIdentity => "GetCallerIdentity",
@@ -74,12 +92,45 @@ impl Action {
             Self::GetCallerIdentity => STS,
             Self::JoinSecurityGroup
             | Self::LeaveSecurityGroup
+            | Self::ModifyNetworkInterfaceAttribute
             | Self::DescribeInstances
             | Self::DescribeInstanceStatus
             | Self::DescribeNetworkInterfaces
             | Self::DescribeSecurityGroups
+            | Self::DescribeDisks
+            | Self::DescribeInstanceAttribute
+            | Self::DescribeUserData
+            | Self::DescribeSecurityGroupAttribute
+            | Self::DescribeInstanceRamRole
+            | Self::DescribeInstanceMaintenanceAttributes
+            | Self::DescribeInstanceAttachmentAttributes
+            | Self::ListTagResources
             | Self::StartInstance
             | Self::StopInstance => ECS,
+        }
+    }
+
+    /// Whether the vendor's page of the action has `DryRun`.
+    pub(super) const fn has_dry_run(self) -> bool {
+        match self {
+            Self::DescribeInstances
+            | Self::DescribeSecurityGroups
+            | Self::DescribeDisks
+            | Self::StartInstance
+            | Self::StopInstance => true,
+            Self::JoinSecurityGroup
+            | Self::LeaveSecurityGroup
+            | Self::ModifyNetworkInterfaceAttribute
+            | Self::DescribeInstanceStatus
+            | Self::DescribeNetworkInterfaces
+            | Self::DescribeInstanceAttribute
+            | Self::DescribeUserData
+            | Self::DescribeSecurityGroupAttribute
+            | Self::DescribeInstanceRamRole
+            | Self::DescribeInstanceMaintenanceAttributes
+            | Self::DescribeInstanceAttachmentAttributes
+            | Self::ListTagResources
+            | Self::GetCallerIdentity => false,
         }
     }
 }
@@ -93,13 +144,22 @@ pub fn product(version: Option<&str>) -> &'static str {
         .map_or("Ecs", |(_, product)| product)
 }
 
-const ALL: [Action; 9] = [
+const ALL: [Action; 18] = [
     Action::JoinSecurityGroup,
     Action::LeaveSecurityGroup,
+    Action::ModifyNetworkInterfaceAttribute,
     Action::DescribeInstances,
     Action::DescribeInstanceStatus,
     Action::DescribeNetworkInterfaces,
     Action::DescribeSecurityGroups,
+    Action::DescribeDisks,
+    Action::DescribeInstanceAttribute,
+    Action::DescribeUserData,
+    Action::DescribeSecurityGroupAttribute,
+    Action::DescribeInstanceRamRole,
+    Action::DescribeInstanceMaintenanceAttributes,
+    Action::DescribeInstanceAttachmentAttributes,
+    Action::ListTagResources,
     Action::StartInstance,
     Action::StopInstance,
     Action::GetCallerIdentity,

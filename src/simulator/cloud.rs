@@ -92,6 +92,8 @@ pub struct Instance {
     pub vswitch: String,
     /// Type, for example `ecs.g7.large`.
     pub instance_type: String,
+    /// ID of its image.
+    pub image: Id,
     /// Private address of the primary interface.
     pub private_ip: String,
     /// Status over time.
@@ -108,11 +110,22 @@ pub struct Instance {
     pub membership: Membership,
 }
 
+impl Instance {
+    /// Family of its type: `ecs.g7` of `ecs.g7.large`.
+    #[must_use]
+    pub fn family(&self) -> &str {
+        let parts = self.instance_type.rsplit_once('.');
+        parts.map_or(&self.instance_type, |(family, _)| family)
+    }
+}
+
 /// A network interface. The groups of a primary one are those of its instance.
 #[derive(Clone, Debug)]
 pub struct NetworkInterface {
     /// Identity, place, owner.
     pub resource: Resource,
+    /// Name, if it is not the ID.
+    pub name: Option<String>,
     /// Primary or secondary.
     pub kind: InterfaceKind,
     /// The instance that it is attached to.
@@ -129,6 +142,14 @@ pub struct NetworkInterface {
     pub service_managed: bool,
     /// Groups of a secondary interface.
     pub membership: Membership,
+}
+
+impl NetworkInterface {
+    /// Its name; the ID by default.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or(&self.resource.id)
+    }
 }
 
 /// A security group.

@@ -12,7 +12,7 @@ use super::cloud::{
     Cloud, Groups, Id, Instance, InstanceStatus, InterfaceKind, NetworkInterface, Resource,
     SecurityGroup,
 };
-use super::error::{self, ErrorResponse};
+use super::error::{self, Code, ErrorResponse};
 use super::page::Page;
 use super::parameters::{Parameters, well_formed};
 use super::timeline::earlier;
@@ -36,23 +36,31 @@ impl Cloud {
             return Err(error::INSTANCE_MALFORMED
                 .says("The specified parameter \"InstanceIds\" is not valid."));
         }
-        let status = parameters.text("Status");
-        if status.is_some_and(|status| !STATUSES.iter().any(|known| known.as_str() == status)) {
-            return Err(error::STATUS_NOT_FOUND.into());
-        }
-        let network = parameters.text("InstanceNetworkType");
-        if network.is_some_and(|network| !matches!(network, "vpc" | "classic")) {
-            return Err(error::NETWORK_TYPE_NOT_FOUND.into());
-        }
-        let lock = parameters.text("LockReason");
-        if lock.is_some_and(|lock| !LOCK_REASONS.contains(&lock)) {
-            return Err(error::LOCK_REASON_NOT_FOUND.into());
-        }
+        let one_of = |name, known: &[&str], code: Code| match parameters.text(name) {
+            Some(value) if !known.contains(&value) => Err(ErrorResponse::from(code)),
+            value => Ok(value),
+        };
+        let statuses = STATUSES.map(InstanceStatus::as_str);
+        let status = one_of("Status", &statuses, error::STATUS_NOT_FOUND)?;
+        let networks = ["vpc", "classic"];
+        let code = error::NETWORK_TYPE_NOT_FOUND;
+        let network = one_of("InstanceNetworkType", &networks, code)?;
+        let lock = one_of("LockReason", &LOCK_REASONS, error::LOCK_REASON_NOT_FOUND)?;
         let addresses = parameters.json_list("PrivateIpAddresses")?;
         let (name, zone) = (parameters.text("InstanceName"), parameters.text("ZoneId"));
-        let filter = Filter::new(caller, parameters, region, at)?;
+        let (image, instance_type) = (parameters.text("ImageId"), parameters.text("InstanceType"));
+        let family = parameters.text("InstanceTypeFamily");
+        let filter = Filter {
+            vswitch: parameters.text("VSwitchId"),
+            group: parameters.text("SecurityGroupId"),
+            network,
+            ..Filter::new(caller, parameters, region, at)?
+        };
         let wanted = |instance: &&Instance| {
             filter.takes(&instance.resource)
+                && image.is_none_or(|image| *instance.image == *image)
+                && instance_type.is_none_or(|own| instance.instance_type == own)
+                && family.is_none_or(|family| instance.family() == family)
                 && status.is_none_or(|status| instance.status.at(at).as_str() == status)
                 && lock.is_none_or(|lock| instance.locks.contains(lock))
                 && name.is_none_or(|name| matches(name, &instance.name))
@@ -97,7 +105,7 @@ impl Cloud {
         let at = earlier(now, self.settings.lag);
         let ids = parameters.repeated("InstanceId", 100)?;
         let zone = parameters.text("ZoneId");
-        let filter = Filter::new(caller, parameters, region, at)?;
+        let filter = Filter::of_place(caller, region, at);
         let page = Page::parse_numbered(parameters, 50)?;
         let candidates = self.candidates((!ids.is_empty()).then_some(ids), None, "i-");
         let found = page.take(&self.instances, candidates, |instance| {
@@ -140,9 +148,15 @@ impl Cloud {
         let managed = parameters.boolean("ServiceManaged")?;
         let primary_address = parameters.text("PrimaryIpAddress");
         let addresses = parameters.repeated("PrivateIpAddress", 100)?;
-        let filter = Filter::new(caller, parameters, region, at)?;
+        let name = parameters.text("NetworkInterfaceName");
+        let filter = Filter {
+            vswitch: parameters.text("VSwitchId"),
+            group: parameters.text("SecurityGroupId"),
+            ..Filter::new(caller, parameters, region, at)?
+        };
         let wanted = |interface: &&NetworkInterface| {
             filter.takes(&interface.resource)
+                && name.is_none_or(|name| interface.name() == name)
                 && primary_address.is_none_or(|address| interface.private_ip == address)
                 && (addresses.is_empty() || addresses.contains(&interface.private_ip))
                 && kind.is_none_or(|kind| interface.kind == kind)
@@ -209,7 +223,7 @@ impl Cloud {
         let managed = parameters.boolean("ServiceManaged")?;
         let count = parameters.boolean("IsQueryEcsCount")?.unwrap_or(false);
         let filter = Filter {
-            group: None,
+            network: parameters.text("NetworkType"),
             ..Filter::new(caller, parameters, region, at)?
         };
         let wanted = |group: &&SecurityGroup| {
@@ -244,7 +258,7 @@ impl Cloud {
         Ok(answer)
     }
 
-    fn region<'a>(&self, parameters: &'a Parameters) -> Result<&'a str, ErrorResponse> {
+    pub(super) fn region<'a>(&self, parameters: &'a Parameters) -> Result<&'a str, ErrorResponse> {
         let region = parameters
             .text("RegionId")
             .ok_or_else(|| error::missing_parameter("RegionId"))?;
@@ -277,7 +291,8 @@ impl Cloud {
     }
 }
 
-struct Filter<'a> {
+/// What selects rows of several lists. Each list reads the parameters that its page has.
+pub(super) struct Filter<'a> {
     account: &'a str,
     region: &'a str,
     at: Timestamp,
@@ -285,10 +300,25 @@ struct Filter<'a> {
     vswitch: Option<&'a str>,
     group: Option<&'a str>,
     network: Option<&'a str>,
-    tags: Vec<(&'a str, Option<&'a str>)>,
+    pub(super) tags: Vec<(&'a str, Option<&'a str>)>,
 }
 
 impl<'a> Filter<'a> {
+    /// By region, owner and lifetime.
+    pub(super) fn of_place(caller: &'a Caller, region: &'a str, at: Timestamp) -> Self {
+        Self {
+            account: &caller.account,
+            region,
+            at,
+            vpc: None,
+            vswitch: None,
+            group: None,
+            network: None,
+            tags: Vec::new(),
+        }
+    }
+
+    /// By VPC and tags as well.
     fn new(
         caller: &'a Caller,
         parameters: &'a Parameters,
@@ -296,20 +326,13 @@ impl<'a> Filter<'a> {
         at: Timestamp,
     ) -> Result<Self, ErrorResponse> {
         Ok(Self {
-            account: &caller.account,
-            region,
-            at,
             vpc: parameters.text("VpcId"),
-            vswitch: parameters.text("VSwitchId"),
-            group: parameters.text("SecurityGroupId"),
-            network: parameters
-                .text("InstanceNetworkType")
-                .or_else(|| parameters.text("NetworkType")),
             tags: parameters.tags()?,
+            ..Self::of_place(caller, region, at)
         })
     }
 
-    fn takes(&self, resource: &Resource) -> bool {
+    pub(super) fn takes(&self, resource: &Resource) -> bool {
         resource.exists(self.at)
             && *resource.region == *self.region
             && resource.visible_to(self.account)

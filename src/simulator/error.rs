@@ -148,6 +148,19 @@ codes! {
     GROUP_TYPE_INVALID 400 "InvalidParameter.SecurityGroupType" "The specified SecurityGroupType is invalid."
     GROUP_MALFORMED 400 "InvalidSecurityGroupId.Malformed" "The specified parameter \"SecurityGroupId\" is not valid."
     INVALID_PARAMETER 400 "InvalidParameter" "The specified parameter is not valid."
+    DRY_RUN 400 "DryRunOperation" "Request validation has been passed with DryRun flag set."
+    // ListTagResources.
+    MISSING_RESOURCE_TYPE 404 "MissingParameter.ResourceType" "The parameter - ResourceType should not be null."
+    MISSING_RESOURCE_IDS 404 "MissingParameter.ResourceIds" "The parameter - ResourceIds.N should not be null."
+    RESOURCE_TYPE_NOT_FOUND 404 "InvalidResourceType.NotFound" "The ResourceType provided does not exist in our records."
+    // ModifyNetworkInterfaceAttribute: the rules of Join under other codes.
+    ENI_ID_INVALID 400 "InvalidParams.EniId" "The specified NetworkInterfaceId is not valid."
+    PRIMARY_ENI 404 "InvalidOperation.PrimaryEniOnlySupportModifyNameAndDesc" "Primary NetworkInterface is only allowed to modify name and description."
+    GROUP_REPEATED 404 "InvalidParameter.SecurityGroupIdRepeated" "The specified security group ids has repeated."
+    ENI_MULTI_GROUP_TYPE 403 "InvalidOperation.MultiGroupType" "The specified instance can't join different types of security group."
+    JOINED_GROUP_LIMIT 400 "JoinedGroupLimitExceed" "The number of security groups of the network interface exceeds the limit."
+    GROUP_MEMBER_LIMIT 403 "SecurityGroupInstanceLimitExceed" "The maximum number of instances in a security group is exceeded."
+    ENI_COUNT 403 "InvalidOperation.EniCountExceeded" "The maximum number of eni in a enterprise level security group is exceeded."
     // The gateway.
     THROTTLING_USER 400 "Throttling.User" "Request was denied due to user flow control."
     NONCE_USED 400 "SignatureNonceUsed" "Specified signature nonce was used already."
@@ -205,23 +218,16 @@ pub const BY_FAULT: &[Code] = &[
     row(404, "InvalidFilterKey.NotFound", UNTOLD),
     row(400, "InvalidHpcClusterId.NotFound", UNTOLD),
     row(400, "InvalidHpcClusterId.Creating", UNTOLD),
-    row(400, "DryRunOperation", UNTOLD),
     // ModifyInstanceAttribute and ModifyNetworkInterfaceAttribute: the same rules under other codes.
-    row(400, "JoinedGroupLimitExceed", UNTOLD),
     row(400, "InvalidNetworkType.NotSupported", UNTOLD),
     row(400, "InvalidOperation.InvalidEcsState", UNTOLD),
-    row(400, "InvalidParams.EniId", UNTOLD),
     row(400, "Forbidden.RegionId", UNTOLD),
-    row(400, "InvalidOperation.EniCountExceeded", UNTOLD),
     row(403, "EnterpriseGroupLimited.MutliGroupType", UNTOLD),
-    row(403, "SecurityGroupInstanceLimitExceed", UNTOLD),
     row(403, "InvalidOperation.InvalidRegion", UNTOLD),
     row(403, "InvalidSecurityGroupId.NotVpc", UNTOLD),
-    row(404, "InvalidParameter.SecurityGroupIdRepeated", UNTOLD),
     row(404, "InvalidSecurityGroupType.NotSupportClassic", UNTOLD),
     row(404, "InvalidSecurityGroupVpc.NotBelongToOneVpc", UNTOLD),
     row(404, "InvalidEcsId.NotFound", UNTOLD),
-    row(404, "InvalidOperation.PrimaryEniOnlySupportModifyNameAndDesc", UNTOLD),
 ];
 
 /// Message of a code without a documented text.

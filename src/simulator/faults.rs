@@ -8,9 +8,8 @@ use rand::{RngExt as _, SeedableRng as _};
 use serde::{Deserialize, Deserializer};
 
 use super::action::Action;
-use super::error::{ALL, BY_FAULT, ErrorResponse, UNTOLD};
+use super::error::{ALL, BY_FAULT, ErrorResponse, THROTTLING_USER, UNTOLD};
 use super::settings::{duration, optional_duration};
-use super::throttle::throttled;
 
 /// One fault. An absent condition matches every call.
 #[derive(Clone, Debug, Deserialize)]
@@ -66,7 +65,7 @@ pub enum Kind {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ThrottleFault {
-    /// Value of `x-acs-retry-after`. Absent: no such header.
+    /// Value of `x-acs-retry-after`, beside which the limit of the action is named if it has one. Absent: no such headers.
     #[serde(default, deserialize_with = "optional_duration")]
     pub retry_after: Option<Duration>,
 }
@@ -171,6 +170,8 @@ pub enum Effect {
 pub enum Harm {
     /// This error replaces the answer.
     Error(ErrorResponse),
+    /// The call is throttled for so long.
+    Throttle(Duration),
     /// The connection is reset.
     Reset,
     /// No answer.
@@ -261,10 +262,10 @@ impl Kind {
     fn harm(&self) -> Option<Harm> {
         Some(match self {
             Self::Latency(_) => return None,
-            Self::Throttle(ThrottleFault { retry_after }) => Harm::Error(match retry_after {
-                Some(left) => throttled(1, *left, 0),
-                None => super::error::THROTTLING_USER.into(),
-            }),
+            Self::Throttle(ThrottleFault { retry_after }) => match retry_after {
+                Some(left) => Harm::Throttle(*left),
+                None => Harm::Error(THROTTLING_USER.into()),
+            },
             Self::Error(ErrorFault {
                 code,
                 status,

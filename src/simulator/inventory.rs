@@ -221,6 +221,7 @@ impl Cloud {
                 .instance_type
                 .clone()
                 .unwrap_or_else(|| "ecs.g7.large".to_owned()),
+            image: spec.image_id.as_deref().unwrap_or(IMAGE).into(),
             private_ip: spec
                 .private_ip
                 .clone()
@@ -234,6 +235,7 @@ impl Cloud {
             resource,
         };
         let interface = NetworkInterface {
+            name: None,
             kind: InterfaceKind::Primary,
             instance: Some(instance.resource.id.clone()),
             zone: instance.zone.clone(),
@@ -299,6 +301,7 @@ impl Cloud {
             }
         }
         let interface = NetworkInterface {
+            name: spec.name.clone(),
             kind: InterfaceKind::Secondary,
             instance: spec.instance_id.as_deref().map(Id::from),
             zone: spec
@@ -400,6 +403,9 @@ impl Cloud {
 
 /// The initial group of all generated objects.
 pub const BASE_GROUP: &str = "sg-base";
+
+/// The image of an instance without one of its own.
+const IMAGE: &str = "aliyun_3_x64_20G_alibase_20260122.vhd";
 
 fn membership(quota: Option<usize>) -> Membership {
     Membership {

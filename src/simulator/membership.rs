@@ -165,7 +165,11 @@ impl Cloud {
         })
     }
 
-    fn check_conflict(&self, member: &Member, now: Timestamp) -> Result<(), ErrorResponse> {
+    pub(super) fn check_conflict(
+        &self,
+        member: &Member,
+        now: Timestamp,
+    ) -> Result<(), ErrorResponse> {
         let busy = self
             .membership(member)
             .is_some_and(|membership| now < membership.busy_until);
@@ -191,11 +195,7 @@ impl Cloud {
     }
 
     fn check_quotas(&self, edge: &Edge<'_>, groups: &[Id]) -> Result<(), ErrorResponse> {
-        let quota = self
-            .membership(&edge.member)
-            .and_then(|membership| membership.quota)
-            .unwrap_or(self.settings.groups_per_target);
-        if groups.len() >= quota {
+        if groups.len() >= self.group_quota(&edge.member) {
             return Err(match edge.target {
                 Target::Instance(_) => error::INSTANCE_GROUP_LIMIT.into(),
                 Target::Interface(_) => error::INTERFACE_GROUP_LIMIT.into(),
@@ -216,6 +216,13 @@ impl Cloud {
         Ok(())
     }
 
+    /// How many groups an instance or interface may be in.
+    pub(super) fn group_quota(&self, member: &Member) -> usize {
+        self.membership(member)
+            .and_then(|membership| membership.quota)
+            .unwrap_or(self.settings.groups_per_target)
+    }
+
     /// Member limit of a group, and the code for exceeding it.
     pub(super) fn capacity(&self, group: &SecurityGroup) -> (usize, Code) {
         let (limit, code) = match group.kind {
@@ -229,13 +236,14 @@ impl Cloud {
     }
 }
 
-struct Edge<'a> {
-    target: Target<'a>,
-    member: Member,
-    group: &'a SecurityGroup,
+/// A target and a group that may be joined or left.
+pub(super) struct Edge<'a> {
+    pub(super) target: Target<'a>,
+    pub(super) member: Member,
+    pub(super) group: &'a SecurityGroup,
 }
 
-enum Target<'a> {
+pub(super) enum Target<'a> {
     Instance(&'a Instance),
     Interface(&'a NetworkInterface),
 }
@@ -250,7 +258,7 @@ impl Target<'_> {
 }
 
 impl Edge<'_> {
-    fn check_owner(&self, caller: &Caller) -> Result<(), ErrorResponse> {
+    pub(super) fn check_owner(&self, caller: &Caller) -> Result<(), ErrorResponse> {
         let group = &self.group.resource;
         match self.target {
             Target::Interface(interface) if interface.resource.account != group.account => {
@@ -266,7 +274,7 @@ impl Edge<'_> {
         }
     }
 
-    fn check_managed(&self) -> Result<(), ErrorResponse> {
+    pub(super) fn check_managed(&self) -> Result<(), ErrorResponse> {
         if self.group.service_managed {
             return Err(error::MANAGED_GROUP.into());
         }
@@ -302,7 +310,7 @@ impl Edge<'_> {
         }
     }
 
-    fn check_state(&self, cloud: &Cloud, now: Timestamp) -> Result<(), ErrorResponse> {
+    pub(super) fn check_state(&self, cloud: &Cloud, now: Timestamp) -> Result<(), ErrorResponse> {
         let instance = match self.target {
             Target::Instance(instance) => Some(instance),
             Target::Interface(interface) => attached_to(cloud, interface, now),
@@ -330,7 +338,7 @@ impl Edge<'_> {
         }
     }
 
-    fn check_network(&self) -> Result<(), ErrorResponse> {
+    pub(super) fn check_network(&self) -> Result<(), ErrorResponse> {
         let (vpc, code) = match self.target {
             Target::Instance(instance) => (&instance.resource.vpc, error::INSTANCE_MISMATCH),
             Target::Interface(interface) => (&interface.resource.vpc, error::VPC_MISMATCH),
@@ -341,7 +349,7 @@ impl Edge<'_> {
         Ok(())
     }
 
-    fn supports_enterprise_groups(&self, cloud: &Cloud) -> bool {
+    pub(super) fn supports_enterprise_groups(&self, cloud: &Cloud) -> bool {
         match self.target {
             Target::Instance(instance) => instance.enterprise_groups,
             Target::Interface(interface) => interface

@@ -12,6 +12,7 @@
 pub mod account;
 pub mod action;
 pub mod admin;
+mod attributes;
 mod body;
 pub mod change;
 pub mod cloud;
@@ -21,6 +22,8 @@ pub mod error;
 pub mod faults;
 pub mod inventory;
 pub mod membership;
+mod modify;
+mod notices;
 mod page;
 mod parameters;
 mod power;
@@ -32,6 +35,7 @@ pub mod spec;
 pub mod throttle;
 pub mod timeline;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -45,13 +49,14 @@ use serde_json::{Value, json};
 
 use account::{AccessKey, Caller};
 use action::Action;
-use change::{Change, ChangeError, EdgeChange};
-use cloud::{Cloud, InterfaceKind};
+use change::{Change, ChangeError};
+use cloud::{Cloud, Groups, InterfaceKind};
 use error::ErrorResponse;
 use faults::{Body, Effect, Fault, Faults, Harm, Hit, Subject};
+use notices::Notices;
 use parameters::Parameters;
 use rpc::{Nonces, Wire};
-use throttle::Throttle;
+use throttle::{Throttle, throttled};
 use timeline::later;
 
 /// The access key of a simulator without any other key. Valid for a simulator only.
@@ -72,10 +77,11 @@ struct State {
     faults: Faults,
     nonces: Nonces,
     random: StdRng,
-    calls: BTreeMap<&'static str, BTreeMap<String, u64>>,
+    calls: BTreeMap<String, BTreeMap<String, u64>>,
     effects: BTreeMap<&'static str, u64>,
     journal: VecDeque<Value>,
     late: Vec<LateCall>,
+    notices: Notices,
 }
 
 /// Number of changes in the journal.
@@ -100,9 +106,11 @@ pub struct SimulatedResponse {
     /// How the response reaches the client.
     pub delivery: Delivery,
     /// The action of the request, for the log.
-    pub action: &'static str,
+    pub action: Cow<'static, str>,
     /// Result: `OK`, a code, or the name of a fault, as in the statistics.
     pub outcome: String,
+    /// What the simulator lacks for this call, for the log: each sentence once in the life of the simulator.
+    pub notices: Vec<String>,
 }
 
 /// How a response reaches the client.
@@ -139,6 +147,7 @@ impl Simulator {
             effects: BTreeMap::new(),
             journal: VecDeque::new(),
             late: Vec::new(),
+            notices: Notices::default(),
         }))
     }
 
@@ -163,11 +172,11 @@ impl Simulator {
     pub fn change(&self, change: Change, now: Timestamp) -> Result<(), ChangeError> {
         let mut state = self.state();
         state.advance(now);
-        let edge = change.edge();
-        let before = edge.as_ref().is_some_and(|edge| state.is_member(edge, now));
+        let target = change.edge().map(|edge| edge.target);
+        let before = target.as_ref().map(|target| state.groups_of(target, now));
         state.cloud.change(change, now)?;
-        if let Some(edge) = edge {
-            state.note(BY_ADMIN, &edge, before, now);
+        if let (Some(target), Some(before)) = (target, before) {
+            state.note(BY_ADMIN, &target, &before, now);
         }
         Ok(())
     }
@@ -233,7 +242,8 @@ impl State {
     fn answer(&mut self, wire: &Wire, now: Timestamp) -> SimulatedResponse {
         let request_id = self.request_id();
         let action = Action::parse(wire.version(), wire.action());
-        let name = action.as_ref().map_or("Unknown", |action| action.as_str());
+        let (name, unknown) = self.notices.action(wire.action(), &action);
+        let mut notices = Vec::from_iter(unknown);
         let latency = self.cloud.settings.latency;
         let (result, hit) = match self.admit(wire, action, now) {
             Ok((action, caller, hit)) => self.perform(wire, action, &caller, hit, now),
@@ -250,13 +260,21 @@ impl State {
         };
         let (response, outcome) = match &result {
             Ok(fields) => (
-                body::success(wire.format(), name, fields.clone(), &request_id),
+                body::success(wire.format(), &name, fields.clone(), &request_id),
                 "OK".to_owned(),
             ),
             Err(error) => (failure(error), error.code.to_string()),
         };
+        if hit.harm.is_none() && (result.is_ok() || outcome == error::DRY_RUN.code) {
+            notices.extend(self.notices.ignored(&name, wire.parameters()));
+        }
         let (response, delivery, outcome) = match hit.harm {
             None => (response, Delivery::Whole, outcome),
+            Some((Harm::Throttle(left), _)) => {
+                let limit = self.cloud.settings.limits.get(&*name).copied();
+                let error = throttled(limit, left, now);
+                (failure(&error), Delivery::Whole, error.code.to_string())
+            }
             Some((Harm::Error(error), _)) => {
                 (failure(&error), Delivery::Whole, error.code.to_string())
             }
@@ -269,7 +287,7 @@ impl State {
         };
         *self
             .calls
-            .entry(name)
+            .entry(name.to_string())
             .or_default()
             .entry(outcome.clone())
             .or_default() += 1;
@@ -279,6 +297,7 @@ impl State {
             delivery,
             action: name,
             outcome,
+            notices,
         }
     }
 
@@ -304,10 +323,8 @@ impl State {
         let hit = self.faults.strike(Subject {
             action: action.as_str(),
             region,
-            target: parameters
-                .text("InstanceId")
-                .or_else(|| parameters.text("NetworkInterfaceId")),
-            group: parameters.text("SecurityGroupId"),
+            target: parameters.target(),
+            group: parameters.peek("SecurityGroupId"),
             access_key: &caller.access_key,
         });
         Ok((action, caller, hit))
@@ -326,9 +343,14 @@ impl State {
             None | Some((Harm::Malformed(Body::Truncated | Body::Drip), Effect::None)) => {
                 Effect::Now
             }
-            Some((Harm::Error(_) | Harm::Reset | Harm::Silence | Harm::Malformed(_), effect)) => {
-                *effect
-            }
+            Some((
+                Harm::Error(_)
+                | Harm::Throttle(_)
+                | Harm::Reset
+                | Harm::Silence
+                | Harm::Malformed(_),
+                effect,
+            )) => *effect,
         };
         match effect {
             Effect::Now => (self.run(action, caller, wire.parameters(), now), hit),
@@ -352,22 +374,12 @@ impl State {
         parameters: &Parameters,
         now: Timestamp,
     ) -> Result<Value, ErrorResponse> {
-        let edge = EdgeChange {
-            target: parameters
-                .text("InstanceId")
-                .or_else(|| parameters.text("NetworkInterfaceId"))
-                .unwrap_or_default()
-                .to_owned(),
-            security_group_id: parameters
-                .text("SecurityGroupId")
-                .unwrap_or_default()
-                .to_owned(),
-        };
-        let before = self.is_member(&edge, now);
+        let target = parameters.target().unwrap_or_default();
+        let before = self.groups_of(target, now);
         let result = action.run(&mut self.cloud, caller, parameters, now);
         if result.is_ok() {
             *self.effects.entry(action.as_str()).or_default() += 1;
-            self.note(&caller.access_key, &edge, before, now);
+            self.note(&caller.access_key, target, &before, now);
         }
         result
     }
@@ -382,31 +394,31 @@ impl State {
         }
     }
 
-    fn is_member(&self, edge: &EdgeChange, now: Timestamp) -> bool {
-        self.cloud.member(&edge.target, now).is_some_and(|member| {
-            let groups = self.cloud.groups_of(&member, now);
-            groups.iter().any(|id| **id == *edge.security_group_id)
-        })
+    /// The groups of an instance or a secondary interface; none if there is no such target.
+    fn groups_of(&self, target: &str, now: Timestamp) -> Groups {
+        self.cloud.member(target, now).map_or_else(
+            || Groups::from([]),
+            |member| self.cloud.groups_of(&member, now),
+        )
     }
 
-    /// Writes a change of a membership into the journal; nothing if it changed none.
-    fn note(&mut self, by: &str, edge: &EdgeChange, before: bool, now: Timestamp) {
-        let after = self.is_member(edge, now);
-        if before == after {
-            return;
+    /// Writes each change of a target's groups into the journal, joined ones first.
+    fn note(&mut self, by: &str, target: &str, before: &Groups, now: Timestamp) {
+        let after = self.groups_of(target, now);
+        let joined = after.iter().filter(|group| !before.contains(group));
+        let left = before.iter().filter(|group| !after.contains(group));
+        let changes = joined
+            .map(|group| (Action::JoinSecurityGroup, group))
+            .chain(left.map(|group| (Action::LeaveSecurityGroup, group)));
+        for (action, group) in changes {
+            if self.journal.len() == JOURNAL {
+                self.journal.pop_front();
+            }
+            self.journal.push_back(json!({
+                "at": now.to_string(), "action": action.as_str(), "target": target,
+                "securityGroupId": **group, "by": by,
+            }));
         }
-        if self.journal.len() == JOURNAL {
-            self.journal.pop_front();
-        }
-        let action = if after {
-            Action::JoinSecurityGroup
-        } else {
-            Action::LeaveSecurityGroup
-        };
-        self.journal.push_back(json!({
-            "at": now.to_string(), "action": action.as_str(), "target": edge.target,
-            "securityGroupId": edge.security_group_id, "by": by,
-        }));
     }
 
     fn request_id(&mut self) -> String {

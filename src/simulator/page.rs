@@ -16,14 +16,24 @@ use super::parameters::Parameters;
 
 /// The page of the matching rows to return.
 pub enum Page {
-    Token { after: Option<String>, size: usize },
-    Numbered { number: usize, size: usize },
+    /// `counted`: the answer has the number of all matches, for the call asks for no page. The vendor calls the number meaningless
+    /// under `MaxResults` or `NextToken`.
+    Token {
+        after: Option<String>,
+        size: usize,
+        counted: bool,
+    },
+    Numbered {
+        number: usize,
+        size: usize,
+    },
 }
 
 pub struct Found<'a, T> {
     pub rows: Vec<&'a T>,
     total: usize,
-    next: Option<String>,
+    /// The token of the next page.
+    pub next: Option<String>,
     number: usize,
     size: usize,
 }
@@ -42,19 +52,19 @@ impl Page {
         {
             return Self::parse_numbered(parameters, max_size);
         }
-        let after = token
-            .map(|token| {
-                let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
-                String::from_utf8(bytes)
-                    .ok()?
-                    .strip_prefix(TOKEN)
-                    .map(str::to_owned)
-            })
-            .map(|after| after.ok_or_else(|| error::invalid_parameter("NextToken")))
-            .transpose()?;
         Ok(Self::Token {
-            after,
+            counted: token.is_none() && asked.is_none(),
+            after: token.map(after).transpose()?,
             size: asked.unwrap_or(10).clamp(10, max_results),
+        })
+    }
+
+    /// The page after `NextToken`, of a size that the call does not choose.
+    pub fn after_token(parameters: &Parameters, size: usize) -> Result<Self, ErrorResponse> {
+        Ok(Self::Token {
+            counted: false,
+            after: parameters.text("NextToken").map(after).transpose()?,
+            size,
         })
     }
 
@@ -76,7 +86,7 @@ impl Page {
         candidates: Option<Vec<Id>>,
         wanted: impl Fn(&&'a T) -> bool,
     ) -> Found<'a, T> {
-        let after = if let Self::Token { after, size: _ } = self {
+        let after = if let Self::Token { after, .. } = self {
             after.as_deref()
         } else {
             None
@@ -99,7 +109,7 @@ impl Page {
 
     fn cut<'a, T>(&self, mut matching: impl Iterator<Item = (&'a Id, &'a T)>) -> Found<'a, T> {
         match *self {
-            Self::Token { size, .. } => {
+            Self::Token { size, counted, .. } => {
                 let page: Vec<(&Id, &T)> = matching.by_ref().take(size).collect();
                 let more = matching.next().is_some();
                 let next = page
@@ -107,8 +117,13 @@ impl Page {
                     .filter(|_| more)
                     .map(|(id, _)| URL_SAFE_NO_PAD.encode(format!("{TOKEN}{id}")));
                 let rows: Vec<&T> = page.into_iter().map(|(_, row)| row).collect();
+                let left = if counted {
+                    usize::from(more) + matching.count()
+                } else {
+                    0
+                };
                 Found {
-                    total: rows.len(),
+                    total: rows.len() + left,
                     rows,
                     next,
                     number: 1,
@@ -133,6 +148,16 @@ impl Page {
             }
         }
     }
+}
+
+/// The ID that a token names.
+fn after(token: &str) -> Result<String, ErrorResponse> {
+    URL_SAFE_NO_PAD
+        .decode(token)
+        .ok()
+        .and_then(|bytes| String::from_utf8(bytes).ok())
+        .and_then(|text| text.strip_prefix(TOKEN).map(str::to_owned))
+        .ok_or_else(|| error::invalid_parameter("NextToken"))
 }
 
 const TOKEN: &str = "after:";

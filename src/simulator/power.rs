@@ -3,99 +3,87 @@
 use k8s_openapi::jiff::Timestamp;
 
 use super::account::Caller;
-use super::cloud::{Cloud, InstanceStatus};
+use super::cloud::{Cloud, Id, InstanceStatus};
 use super::error::{self, ErrorResponse};
 use super::parameters::well_formed;
 use super::settings::Codes;
 use super::timeline::later;
 
-impl Cloud {
+/// What a call does to an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Switch {
     /// `StartInstance`: Stopped, then Starting for the transition time, then Running.
-    ///
-    /// # Errors
-    /// The vendor's, for parameters, RAM, status and locks.
-    pub fn start(
-        &mut self,
-        caller: &Caller,
-        instance_id: Option<&str>,
-        now: Timestamp,
-    ) -> Result<(), ErrorResponse> {
-        let [from, through, to] = [
-            InstanceStatus::Stopped,
-            InstanceStatus::Starting,
-            InstanceStatus::Running,
-        ];
-        self.switch(
-            caller,
-            "ecs:StartInstance",
-            instance_id,
-            now,
-            [from, through, to],
-        )
-    }
-
+    On,
     /// `StopInstance`: Running, then Stopping for the transition time, then Stopped.
+    Off,
+}
+
+impl Switch {
+    const fn action(self) -> &'static str {
+        match self {
+            Self::On => "ecs:StartInstance",
+            Self::Off => "ecs:StopInstance",
+        }
+    }
+
+    const fn from(self) -> InstanceStatus {
+        match self {
+            Self::On => InstanceStatus::Stopped,
+            Self::Off => InstanceStatus::Running,
+        }
+    }
+
+    const fn through(self) -> InstanceStatus {
+        match self {
+            Self::On => InstanceStatus::Starting,
+            Self::Off => InstanceStatus::Stopping,
+        }
+    }
+}
+
+impl Cloud {
+    /// Whether the call may switch the instance: which one. Changes nothing.
     ///
     /// # Errors
     /// The vendor's, for parameters, RAM, status and locks.
-    pub fn stop(
-        &mut self,
+    pub fn check_switch(
+        &self,
         caller: &Caller,
+        switch: Switch,
         instance_id: Option<&str>,
         now: Timestamp,
-    ) -> Result<(), ErrorResponse> {
-        let [from, through, to] = [
-            InstanceStatus::Running,
-            InstanceStatus::Stopping,
-            InstanceStatus::Stopped,
-        ];
-        self.switch(
-            caller,
-            "ecs:StopInstance",
-            instance_id,
-            now,
-            [from, through, to],
-        )
-    }
-
-    fn switch(
-        &mut self,
-        caller: &Caller,
-        action: &str,
-        instance_id: Option<&str>,
-        now: Timestamp,
-        [from, through, to]: [InstanceStatus; 3],
-    ) -> Result<(), ErrorResponse> {
-        let id = instance_id
-            .filter(|id| !id.is_empty())
-            .ok_or_else(|| error::missing_parameter("InstanceId"))?;
+    ) -> Result<Id, ErrorResponse> {
+        let id = instance_id.ok_or_else(|| error::missing_parameter("InstanceId"))?;
         if !well_formed(id, "i-") {
             return Err(error::INSTANCE_MALFORMED.into());
         }
-        let place = self
-            .instances
-            .get(id)
-            .map(|instance| &*instance.resource.region);
-        caller.authorize(action, place.unwrap_or("*"), &[format!("instance/{id}")])?;
-        let (transition, codes) = (self.settings.transition, self.settings.codes);
+        let known = self.instances.get(id);
+        let place = known.map_or("*", |instance| &*instance.resource.region);
+        caller.authorize(switch.action(), place, &[format!("instance/{id}")])?;
         let instance = self
-            .instances
-            .get_mut(id)
-            .filter(|instance| {
-                instance.resource.exists(now) && instance.resource.visible_to(&caller.account)
-            })
+            .instance(id, now)
+            .filter(|instance| instance.resource.visible_to(&caller.account))
             .ok_or(error::INSTANCE_NOT_FOUND)?;
         if instance.locks.contains("security") {
-            return Err(match codes {
+            return Err(match self.settings.codes {
                 Codes::Current => error::LOCKED_FOR_SECURITY.into(),
                 Codes::Original => error::OPERATION_DENIED.into(),
             });
         }
-        if *instance.status.at(now) != from {
+        if *instance.status.at(now) != switch.from() {
             return Err(error::INCORRECT_INSTANCE_STATUS.into());
         }
-        instance.status.set(now, through);
-        instance.status.plan(later(now, transition), to);
-        Ok(())
+        Ok(instance.resource.id.clone())
+    }
+
+    /// Switches an instance, without checks.
+    pub fn switch(&mut self, switch: Switch, id: &str, now: Timestamp) {
+        let transition = self.settings.transition;
+        if let Some(instance) = self.instances.get_mut(id) {
+            let through = switch.through();
+            instance.status.set(now, through);
+            let end = later(now, transition);
+            instance.status.plan(end, through.settles_in());
+        }
     }
 }

@@ -23,6 +23,9 @@ impl Cloud {
             "RegionId": *resource.region,
             "ZoneId": instance.zone,
             "InstanceType": instance.instance_type,
+            "InstanceTypeFamily": instance.family(),
+            "InstanceChargeType": "PostPaid",
+            "ImageId": *instance.image,
             "InstanceNetworkType": if resource.vpc.is_some() { "vpc" } else { "classic" },
             "SecurityGroupIds": {"SecurityGroupId": texts(instance.membership.groups.at(at))},
             "VpcAttributes": {
@@ -82,7 +85,7 @@ impl Cloud {
             .unwrap_or_default();
         json!({
             "NetworkInterfaceId": *resource.id,
-            "NetworkInterfaceName": *resource.id,
+            "NetworkInterfaceName": interface.name(),
             "InstanceId": instance,
             "Status": interface.status.at(at).as_str(),
             "Type": interface.kind.as_str(),
@@ -98,7 +101,46 @@ impl Cloud {
             "CreationTime": moment(resource.created, "%Y-%m-%dT%H:%M:%SZ"),
             "PrivateIpSets": private_ips(&interface.private_ip),
             "Ipv6Sets": {"Ipv6Set": []},
+            "Ipv4PrefixSets": {"Ipv4PrefixSet": []},
+            "Ipv6PrefixSets": {"Ipv6PrefixSet": []},
+            "Attachment": self.attachment(interface, instance),
+            "Description": "",
+            "DeleteOnRelease": true,
+            "NetworkInterfaceTrafficMode": "Standard",
+            "QueueNumber": 1,
+            "ResourceGroupId": "",
+            "SourceDestCheck": false,
         })
+    }
+
+    /// Where an interface is attached; empty where its row names no instance.
+    fn attachment(&self, interface: &NetworkInterface, instance: &str) -> Value {
+        if instance.is_empty() {
+            return json!({});
+        }
+        let attached = self.instances.get(instance).and_then(|own| {
+            own.attached
+                .iter()
+                .position(|id| *id == interface.resource.id)
+        });
+        json!({
+            "InstanceId": instance,
+            // The primary interface is device 0.
+            "DeviceIndex": attached.map_or(0, |position| position + 1),
+            "NetworkCardIndex": 0,
+            "TrunkNetworkInterfaceId": "",
+        })
+    }
+
+    /// The fields of `DescribeInstanceAttribute`, which are fewer than those of the row.
+    pub(super) fn instance_attributes(&self, instance: &Instance, at: Timestamp) -> Value {
+        let mut row = self.instance_row(instance, at);
+        if let Some(fields) = row.as_object_mut() {
+            fields.retain(|name, _| !ONLY_IN_ROWS.contains(&name.as_str()));
+            fields.insert("Description".to_owned(), "".into());
+            fields.insert("EnableJumboFrame".to_owned(), false.into());
+        }
+        row
     }
 
     pub(super) fn group_row(&self, group: &SecurityGroup, count: bool) -> Value {
@@ -128,6 +170,48 @@ impl Cloud {
         })
     }
 }
+
+/// The system disk of an instance.
+pub(super) fn disk_row(instance: &Instance) -> Value {
+    let resource = &instance.resource;
+    let suffix = resource.id.strip_prefix("i-").unwrap_or_default();
+    let created = moment(resource.created, "%Y-%m-%dT%H:%M:%SZ");
+    json!({
+        "DiskId": format!("d-{suffix}"),
+        "DiskName": "",
+        "Description": "",
+        "InstanceId": *resource.id,
+        "RegionId": *resource.region,
+        "ZoneId": instance.zone,
+        "Type": "system",
+        "Category": "cloud_essd",
+        "PerformanceLevel": "PL0",
+        "Size": 40,
+        "Status": "In_use",
+        "Device": "/dev/xvda",
+        "DiskChargeType": "PostPaid",
+        "ImageId": *instance.image,
+        "Encrypted": false,
+        "Portable": false,
+        "DeleteWithInstance": true,
+        "DeleteAutoSnapshot": true,
+        "ResourceGroupId": "",
+        "CreationTime": created,
+        "AttachedTime": created,
+        "Attachments": {"Attachment": [{"InstanceId": *resource.id, "Device": "/dev/xvda", "AttachedTime": created}]},
+        "OperationLocks": {"OperationLock": []},
+        "Tags": {"Tag": []},
+    })
+}
+
+/// Fields of the row that `DescribeInstanceAttribute` does not have.
+const ONLY_IN_ROWS: &[&str] = &[
+    "InstanceTypeFamily",
+    "NetworkInterfaces",
+    "Tags",
+    "DeletionProtection",
+    "ResourceGroupId",
+];
 
 fn texts(ids: &Groups) -> Vec<&str> {
     ids.iter().map(|id| &**id).collect()

@@ -77,9 +77,13 @@ async fn answer(
         delivery,
         action,
         outcome,
+        notices,
     } = simulator.answer(&request, Timestamp::now());
+    for notice in notices {
+        tracing::warn!("{notice}");
+    }
     tracing::debug!(
-        action,
+        action = &*action,
         outcome,
         status = response.status().as_u16(),
         "answered"

@@ -88,6 +88,8 @@ spec! {
         v_switch_id: Option<String>,
         /// Instance type.
         instance_type: Option<String>,
+        /// ID of its image.
+        image_id: Option<String>,
         /// Private address.
         private_ip: Option<String>,
         /// Status; `Running` by default.
@@ -113,6 +115,8 @@ spec! {
 spec! {
     /// A secondary interface.
     InterfaceSpec {
+        /// Name; the ID by default.
+        name: Option<String>,
         /// The instance that it is attached to.
         instance_id: Option<String>,
         /// Zone.
@@ -170,6 +174,7 @@ named!(InstanceSpec {
     zone_id: None,
     v_switch_id: None,
     instance_type: None,
+    image_id: None,
     private_ip: None,
     status: None,
     status_for: None,
@@ -180,6 +185,7 @@ named!(InstanceSpec {
     quota: None,
 });
 named!(InterfaceSpec {
+    name: None,
     instance_id: None,
     zone_id: None,
     v_switch_id: None,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use k8s_openapi::jiff::Timestamp;
 
 use super::error::{ErrorResponse, THROTTLING_USER};
+use super::timeline::later;
 
 /// Calls counted in the current windows.
 #[derive(Clone, Debug, Default)]
@@ -45,29 +46,27 @@ impl Throttle {
             window.calls += 1;
             return Ok(());
         }
-        Err(refusal(limit, minute, now))
+        let end = Timestamp::from_second((minute + 1) * 60).unwrap_or(Timestamp::MAX);
+        let left = end.duration_since(now).unsigned_abs();
+        Err(throttled(Some(limit), left.max(ONE_MILLISECOND), now))
     }
 }
 
-/// `Throttling.User` until the end of the minute.
-fn refusal(limit: u32, minute: i64, now: Timestamp) -> ErrorResponse {
-    let reset = (minute + 1) * 60;
-    let left = (reset * 1_000 - now.as_millisecond()).max(1);
-    throttled(limit, Duration::from_millis(left.unsigned_abs()), reset)
-}
+const ONE_MILLISECOND: Duration = Duration::from_millis(1);
 
-/// `Throttling.User` with the vendor's two headers.
+/// `Throttling.User` for so long. `x-ratelimit-user-api` is absent without a limit: a client that believes an invented one
+/// calls as rarely as that says.
 #[must_use]
-pub fn throttled(limit: u32, left: Duration, reset: i64) -> ErrorResponse {
-    let left = left.as_millis();
+pub fn throttled(limit: Option<u32>, left: Duration, now: Timestamp) -> ErrorResponse {
+    let milliseconds = left.as_millis();
+    let mut headers = vec![("x-acs-retry-after", milliseconds.to_string())];
+    if let Some(limit) = limit {
+        let reset = later(now, left).as_second();
+        let value = format!("Limit:{limit},Remain:0,TimeLeft:{milliseconds},Reset:{reset}");
+        headers.push(("x-ratelimit-user-api", value));
+    }
     ErrorResponse {
-        headers: vec![
-            (
-                "x-ratelimit-user-api",
-                format!("Limit:{limit},Remain:0,TimeLeft:{left},Reset:{reset}"),
-            ),
-            ("x-acs-retry-after", left.to_string()),
-        ],
+        headers,
         ..THROTTLING_USER.into()
     }
 }
@@ -88,10 +87,10 @@ mod tests {
         let refused = call("a", 59).unwrap_err();
         assert_eq!((refused.status, &*refused.code), (400, "Throttling.User"));
         assert_eq!(
-            refused.headers[0].1,
+            refused.headers[1].1,
             "Limit:2,Remain:0,TimeLeft:1000,Reset:60"
         );
-        assert_eq!(refused.headers[1], ("x-acs-retry-after", "1000".to_owned()));
+        assert_eq!(refused.headers[0], ("x-acs-retry-after", "1000".to_owned()));
         assert!(call("b", 59).is_ok());
         assert!(call("a", 60).is_ok());
     }

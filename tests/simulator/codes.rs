@@ -415,7 +415,7 @@ const OTHERS: &[(u16, &str)] = &[
     (400, "NotSupported.PageNumberAndPageSize"), (400, "InValidParameter.NextToken"),
     (400, "InvalidParameter.SecurityGroupType"), (400, "InvalidSecurityGroupId.Malformed"),
     (400, "InvalidSecurityGroupName.Malformed"), (400, "DryRunOperation"),
-    (400, "JoinedGroupLimitExceed"), (400, "InvalidOperation.EniCountExceeded"), (400, "InvalidNetworkType.NotSupported"),
+    (400, "JoinedGroupLimitExceed"), (403, "InvalidOperation.EniCountExceeded"), (400, "InvalidNetworkType.NotSupported"),
     (400, "InvalidOperation.InvalidEcsState"), (403, "EnterpriseGroupLimited.MutliGroupType"),
     (403, "SecurityGroupInstanceLimitExceed"), (403, "InvalidOperation.InvalidRegion"),
     (404, "InvalidParameter.SecurityGroupIdRepeated"), (404, "InvalidSecurityGroupType.NotSupportClassic"),

@@ -188,13 +188,20 @@ fn numbered_pages_report_totals_and_have_own_limits() {
 fn every_documented_filter_selects_only_its_rows() {
     let world = World::generated(2, 2, 2);
     world.change(json!({"createInstance": {"id": "i-odd", "name": "web-7", "zoneId": "cn-hangzhou-b", "vSwitchId": "vsw-odd",
-        "privateIp": "10.9.9.9", "locks": ["financial"], "classic": true}}));
-    world.change(json!({"createInterface": {"id": "eni-odd", "vSwitchId": "vsw-odder", "privateIp": "11.9.9.9", "serviceManaged": true}}));
+        "privateIp": "10.9.9.9", "locks": ["financial"], "classic": true, "imageId": "m-odd", "instanceType": "ecs.odd.xlarge"}}));
+    world.change(json!({"createInterface": {"id": "eni-odd", "name": "odd interface", "vSwitchId": "vsw-odder", "privateIp": "11.9.9.9", "serviceManaged": true}}));
     world.change(
         json!({"createGroup": {"id": "sg-odd", "name": "odd one", "type": "enterprise", "serviceManaged": true, "vpcId": "vpc-odd"}}),
     );
     for (what, key, filter) in [
         ("instances", "InstanceId", ("InstanceName", "web-*")),
+        ("instances", "InstanceId", ("ImageId", "m-odd")),
+        (
+            "instances",
+            "InstanceId",
+            ("InstanceType", "ecs.odd.xlarge"),
+        ),
+        ("instances", "InstanceId", ("InstanceTypeFamily", "ecs.odd")),
         ("instances", "InstanceId", ("ZoneId", "cn-hangzhou-b")),
         ("instances", "InstanceId", ("VSwitchId", "vsw-odd")),
         ("instances", "InstanceId", ("LockReason", "financial")),
@@ -213,6 +220,11 @@ fn every_documented_filter_selects_only_its_rows() {
             "interfaces",
             "NetworkInterfaceId",
             ("VSwitchId", "vsw-odder"),
+        ),
+        (
+            "interfaces",
+            "NetworkInterfaceId",
+            ("NetworkInterfaceName", "odd interface"),
         ),
         ("interfaces", "NetworkInterfaceId", ("Status", "Available")),
         (

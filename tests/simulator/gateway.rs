@@ -81,7 +81,7 @@ fn headers_do_not_change_a_v1_request() {
     headers.insert("x-acs-version", "2015-04-01".parse().unwrap());
     let answer = world.simulator.answer(&request, world.now);
     assert_eq!(
-        (answer.action, answer.outcome.as_str()),
+        (&*answer.action, answer.outcome.as_str()),
         ("DescribeInstances", "OK")
     );
 }

@@ -8,6 +8,7 @@
     reason = "a test ends where its fixture breaks"
 )]
 
+mod clients;
 mod codes;
 mod describe;
 mod gateway;

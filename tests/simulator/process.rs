@@ -105,6 +105,51 @@ fn fault(simulator: &SimulatorProcess, fault: &str) {
     assert_eq!(reply.status, 204, "{}", reply.body);
 }
 
+/// Who misses something learns from the log what the simulator lacks, once each.
+#[tokio::test]
+async fn log_names_what_is_not_implemented_once() {
+    let mut simulator = start(&["--instances=1"]).await;
+    let filter = [
+        ("RegionId", "cn-hangzhou"),
+        ("Filter.1.Key", "CreationStartTime"),
+        ("Filter.12.Key", "CreationEndTime"),
+        ("OwnerId", "1"),
+    ];
+    for _ in 0..2 {
+        assert_eq!(
+            call(&simulator, "DescribeInstances", &filter)
+                .unwrap()
+                .status,
+            200
+        );
+        assert_eq!(
+            call(&simulator, "RunInstances", &filter).unwrap().status,
+            404
+        );
+    }
+    // The operator's own calls miss nothing.
+    let ids = [
+        ("RegionId", "cn-hangzhou"),
+        ("InstanceIds", "[\"i-sim000000\"]"),
+        ("MaxResults", "100"),
+    ];
+    assert_eq!(
+        call(&simulator, "DescribeInstances", &ids).unwrap().status,
+        200
+    );
+    let log = std::fs::read_to_string(simulator.process().log()).unwrap();
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains("WARN")).collect();
+    assert_eq!(lines.len(), 2, "{log}");
+    assert!(
+        lines[0].contains("the simulator ignores Filter.N.Key of DescribeInstances"),
+        "{log}"
+    );
+    assert!(
+        lines[1].contains("the simulator does not implement RunInstances"),
+        "{log}"
+    );
+}
+
 /// Scripts read the addresses there.
 #[test]
 fn first_two_lines_name_both_addresses() {
