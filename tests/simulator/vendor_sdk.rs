@@ -1,9 +1,10 @@
 //! The vendor's own SDKs work against the simulated cloud unchanged: for success, for an error code, for a wrong key.
 //!
-//! Needs Python 3 with venv, and `PyPI` the first time. Where they are missing the test says so on stderr and passes, unless `CI`
-//! or `SECURITY_GROUP_OPERATOR_REQUIRE_PYTHON` is set.
+//! They need Python 3 with venv, Node.js with npm, and the registries of both the first time. Where these are missing the test says
+//! so on stderr and passes, unless `CI` or `SECURITY_GROUP_OPERATOR_REQUIRE_VENDOR_SDKS` is set.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,8 +15,8 @@ use serde_json::{Value, json};
 use crate::support::simulator::SimulatorProcess;
 
 #[tokio::test]
-async fn acs3_sdk_works_unchanged() {
-    let Some(mut steps) = run("acs3.py").await else {
+async fn acs3_sdk_for_python_works_unchanged() {
+    let Some(mut steps) = run("acs3.py", python).await else {
         return;
     };
     check_calls(&mut steps);
@@ -24,8 +25,8 @@ async fn acs3_sdk_works_unchanged() {
 }
 
 #[tokio::test]
-async fn rpc_sdk_works_unchanged() {
-    let Some(mut steps) = run("rpc.py").await else {
+async fn rpc_sdk_for_python_works_unchanged() {
+    let Some(mut steps) = run("rpc.py", python).await else {
         return;
     };
     check_calls(&mut steps);
@@ -33,6 +34,47 @@ async fn rpc_sdk_works_unchanged() {
     // The SDK compares the string to sign that the server echoes with its own, and concludes that the secret is wrong.
     check_error(&mut steps, "wrong secret", "InvalidAccessKeySecret", 400);
     assert_eq!(steps, BTreeMap::new(), "every step is judged");
+}
+
+#[tokio::test]
+async fn acs3_sdk_for_node_works_unchanged() {
+    let Some(mut steps) = run("acs3.js", node).await else {
+        return;
+    };
+    check_calls(&mut steps);
+    check_error(&mut steps, "wrong secret", "SignatureDoesNotMatch", 400);
+    for (step, expected) in [
+        ("attachment", json!(["i-sim000000", 1])),
+        ("disk", json!([["d-sim000003", "system"]])),
+        ("attribute", json!(["sg-base"])),
+        ("maintenance", json!(["AutoRecover"])),
+        ("private pool", json!(["None"])),
+        ("tags", json!([[], ""])),
+        ("set groups", json!(["sg-base", "sg-sim0002"])),
+    ] {
+        check_ok(&mut steps, step, &expected);
+    }
+    check_error(&mut steps, "dry run", "DryRunOperation", 400);
+    assert_eq!(steps, BTreeMap::new(), "every step is judged");
+}
+
+#[tokio::test]
+async fn rpc_sdk_for_node_works_unchanged() {
+    let Some(mut steps) = run("rpc.js", node).await else {
+        return;
+    };
+    check_calls(&mut steps);
+    check_ok(&mut steps, "identity", &json!("1000000000000001"));
+    check_error(&mut steps, "wrong secret", "SignatureDoesNotMatch", 400);
+    assert_eq!(steps, BTreeMap::new(), "every step is judged");
+}
+
+/// Each machine installs from its own registry.
+#[test]
+fn lock_file_names_no_registry() {
+    let lock = std::fs::read_to_string(sources().join("package-lock.json")).unwrap();
+    assert!(lock.contains("\"integrity\"") && !lock.contains("\"resolved\""));
+    assert!(!lock.contains("://"));
 }
 
 type Steps = BTreeMap<String, Value>;
@@ -93,17 +135,18 @@ fn is_request_id(value: &Value) -> bool {
     value.as_str().is_some_and(|id| id.len() == 36)
 }
 
-async fn run(script: &str) -> Option<Steps> {
-    let python = match python() {
-        Ok(python) => python,
+/// Runs a script with the interpreter of an environment that has its SDK. `None` if there can be no such environment here.
+async fn run(script: &str, environment: fn() -> Result<Interpreter, String>) -> Option<Steps> {
+    let interpreter = match environment() {
+        Ok(interpreter) => interpreter,
         Err(reason) => {
-            let required = ["CI", "SECURITY_GROUP_OPERATOR_REQUIRE_PYTHON"];
+            let required = ["CI", "SECURITY_GROUP_OPERATOR_REQUIRE_VENDOR_SDKS"];
             assert!(
                 !required.iter().any(|name| std::env::var_os(name).is_some()),
                 "{reason}"
             );
             // Written straight to stderr: the test harness swallows what the print macros say when a test passes.
-            // In one piece, since both tests may have something to say.
+            // In one piece, since several tests may have something to say.
             let said = format!(
                 "\nSKIPPED: the vendor's SDKs were not run against the simulated cloud ({script}): {reason}\n\n"
             );
@@ -119,8 +162,9 @@ async fn run(script: &str) -> Option<Steps> {
     ];
     let binary = Path::new(env!("CARGO_BIN_EXE_ecs-simulator"));
     let simulator = SimulatorProcess::start(binary, &arguments).await.unwrap();
-    let output = Command::new(python)
+    let output = Command::new(interpreter.program)
         .arg(sources().join(script))
+        .envs(interpreter.environment)
         .env("ECS_ENDPOINT", &simulator.endpoint()["http://".len()..])
         .env("KEY", "testid")
         .env("SECRET", "testsecret")
@@ -146,14 +190,63 @@ fn sources() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/simulator/vendor_sdk")
 }
 
-/// The Python of a virtual environment that has the SDKs. It is made beside its place and renamed into it, so that two tests at
-/// once and a half-made environment do no harm.
-fn python() -> Result<PathBuf, String> {
-    let requirements = sources().join("requirements.txt");
+struct Interpreter {
+    program: PathBuf,
+    environment: Vec<(&'static str, OsString)>,
+}
+
+/// The Python of a virtual environment that has the SDKs.
+fn python() -> Result<Interpreter, String> {
     let version = checked(Command::new("python3").arg("--version"))
         .map_err(|error| format!("python3 is needed: {error}"))?;
-    let mut key = std::fs::read(&requirements).unwrap();
-    key.extend(version.as_bytes());
+    let requirements = sources().join("requirements.txt");
+    let place = installed(&version, &[&requirements], |making| {
+        checked(Command::new("python3").args(["-m", "venv"]).arg(making))?;
+        let mut pip = Command::new(making.join("bin/python"));
+        pip.args(["-m", "pip", "install", "--quiet"])
+            .args(["--disable-pip-version-check", "-r"])
+            .arg(&requirements);
+        checked(&mut pip)
+    })?;
+    Ok(Interpreter {
+        program: place.join("bin/python"),
+        environment: Vec::new(),
+    })
+}
+
+/// Node.js with the modules of the SDKs.
+fn node() -> Result<Interpreter, String> {
+    let version = checked(Command::new("node").arg("--version"))
+        .map_err(|error| format!("node is needed: {error}"))?;
+    let files = ["package.json", "package-lock.json"].map(|name| sources().join(name));
+    let place = installed(&version, &[&files[0], &files[1]], |making| {
+        std::fs::create_dir_all(making).map_err(|error| error.to_string())?;
+        for file in &files {
+            let name = file.file_name().unwrap_or_default();
+            std::fs::copy(file, making.join(name)).map_err(|error| error.to_string())?;
+        }
+        let mut npm = Command::new("npm");
+        npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
+            .current_dir(making);
+        checked(&mut npm).map_err(|error| format!("npm: {error}"))
+    })?;
+    Ok(Interpreter {
+        program: "node".into(),
+        environment: vec![("NODE_PATH", place.join("node_modules").into())],
+    })
+}
+
+/// The directory of the cache for an interpreter of this version and these lists of packages. `install` fills it beside its place, and
+/// it is renamed into it, so that two tests at once and a half-made one do no harm.
+fn installed(
+    version: &str,
+    lists: &[&Path],
+    install: impl FnOnce(&Path) -> Result<String, String>,
+) -> Result<PathBuf, String> {
+    let mut key = version.as_bytes().to_vec();
+    for list in lists {
+        key.extend(std::fs::read(list).unwrap());
+    }
     let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
     let cache = set("XDG_CACHE_HOME")
         .map(PathBuf::from)
@@ -161,39 +254,22 @@ fn python() -> Result<PathBuf, String> {
         .ok_or("neither XDG_CACHE_HOME nor HOME is set")?
         .join("security-group-operator/vendor-sdk");
     let place = cache.join(&sha256_hex(&key)[..16]);
-    let python = place.join("bin/python");
-    if python.exists() {
-        return Ok(python);
+    if place.exists() {
+        return Ok(place);
     }
     std::fs::create_dir_all(&cache).map_err(|error| format!("{}: {error}", cache.display()))?;
     let unique = format!("{}-{:?}", std::process::id(), std::thread::current().id());
     let making = cache.join(format!("making-{}", unique.replace(['(', ')'], "")));
-    let made = checked(Command::new("python3").args(["-m", "venv"]).arg(&making))
-        .and_then(|_| {
-            checked(
-                Command::new(making.join("bin/python"))
-                    .args([
-                        "-m",
-                        "pip",
-                        "install",
-                        "--quiet",
-                        "--disable-pip-version-check",
-                        "-r",
-                    ])
-                    .arg(&requirements),
-            )
-        })
+    let made = install(&making)
         .map_err(|error| format!("the vendor's SDKs could not be installed: {error}"));
     if made.is_ok() && std::fs::rename(&making, &place).is_ok() {
-        return Ok(python);
+        return Ok(place);
     }
     // Either it failed, or another test was faster.
     let _ = std::fs::remove_dir_all(&making);
     made?;
-    python
-        .exists()
-        .then_some(python)
-        .ok_or_else(|| format!("{} cannot be made", place.display()))
+    let message = || format!("{} cannot be made", place.display());
+    place.exists().then_some(place.clone()).ok_or_else(message)
 }
 
 fn checked(command: &mut Command) -> Result<String, String> {
