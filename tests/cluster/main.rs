@@ -10,6 +10,7 @@ mod leave_codes;
 mod lost_answers;
 mod membership;
 mod policies;
+mod refused_writes;
 mod samples;
 mod sharing;
 mod states;
