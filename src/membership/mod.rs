@@ -21,7 +21,7 @@ pub mod observation;
 pub mod observe;
 mod pass;
 pub mod queue;
-pub mod refusal;
+mod refusal;
 pub mod repairs;
 pub mod scan;
 mod shutdown;

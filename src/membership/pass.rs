@@ -26,8 +26,8 @@ use super::history::History;
 use super::object::{Object, ignored_intent};
 use super::observation::Observation;
 use super::observe::{Pass, named_account};
-use super::refusal::{Refusal, log_failure};
-use super::status::{self, Ending, Held, StatusInput};
+use super::refusal::log_failure;
+use super::status::{self, Ending, Held, Refusal, StatusInput};
 
 /// Observes, decides and acts until no step is left, then writes the status.
 ///

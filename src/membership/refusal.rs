@@ -1,5 +1,5 @@
-//! What is said of a request to the API server that failed: once in the log, and in the status if the API server refused a
-//! write. Writes nothing else.
+//! Reports requests to the API server that failed: in the log once, and for the status if the API server refused a write. Writes
+//! nothing else.
 
 use tracing::{debug, warn};
 
@@ -7,28 +7,7 @@ use crate::condition::truncate;
 use crate::kubernetes::{self, LogDeduper};
 
 use super::act::{ActError, ApiRequest};
-
-/// A write that the API server refused, as the status tells it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// What was to be written.
-    pub what: Refused,
-    /// What the API server answered, as one line.
-    pub sentence: String,
-}
-
-/// What was to be written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
-    /// The claim: without it no Join is called.
-    Claim,
-    /// The removal of finalizer and intent.
-    Finalizer,
-    /// The ownership of another object: until then the deletion waits.
-    Successor,
-    /// The record, which the API server drops: until it is stored the deletion waits.
-    Record,
-}
+use super::status::{Refusal, Refused};
 
 impl Refusal {
     /// The refusal behind an error; `None` if the error is none, or the status tells it in another way.

@@ -8,7 +8,6 @@ use crate::ecs::{AccountUid, Edge, Error, TargetDescription};
 use crate::kubernetes::ObjectUid;
 
 use super::super::decide::{Observed, ReconcileOutcome};
-use super::super::refusal::Refusal;
 use super::Ending;
 
 /// The result of a pass.
@@ -51,4 +50,26 @@ pub struct Held<'a> {
     pub ending: Ending,
     /// The finalizers that are left.
     pub finalizers: &'a [String],
+}
+
+/// A write that the API server refused, as the status tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// What was to be written.
+    pub what: Refused,
+    /// What the API server answered, as one line.
+    pub sentence: String,
+}
+
+/// What was to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// The claim: without it no Join is called.
+    Claim,
+    /// The removal of finalizer and intent.
+    Finalizer,
+    /// The ownership of another object: until then the deletion waits.
+    Successor,
+    /// The record, which the API server drops: until it is stored the deletion waits.
+    Record,
 }

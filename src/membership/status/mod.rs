@@ -19,7 +19,7 @@ use super::decide::{ReconcileOutcome, TargetView};
 use self::summary::{Summary, summarize};
 
 pub use self::event::{Ending, event_for};
-pub use self::input::{Held, StatusInput};
+pub use self::input::{Held, Refusal, Refused, StatusInput};
 pub use self::summary::{STUCK_AFTER, waits_since};
 
 /// The condition types that the operator writes.

@@ -14,8 +14,7 @@ use super::super::admission::REPORT_WAIT_AFTER;
 use super::super::decide::{
     AccessView, REPAIR_LIMIT, REPAIR_WINDOW_MINUTES, ReconcileOutcome, Release, TargetView,
 };
-use super::super::refusal::{Refusal, Refused};
-use super::input::{Held, StatusInput};
+use super::input::{Held, Refusal, Refused, StatusInput};
 
 /// How long a target may be between states before it counts as stuck.
 pub const STUCK_AFTER: Duration = Duration::from_secs(30 * 60);
