@@ -45,6 +45,25 @@ struct Typed {
     )]
     operator_namespace: String,
 
+    /// Whether to act only while it holds the Lease `security-group-operator` of its operator namespace, so that of several operators
+    /// one acts. deploy/ sets it.
+    #[arg(
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = false,
+        default_missing_value = "true",
+        action = clap::ArgAction::Set,
+        env = "SECURITY_GROUP_OPERATOR_LEADER_ELECT"
+    )]
+    leader_elect: bool,
+
+    /// How long the Lease lasts, in whole seconds from 1s to 60s. It is renewed after a third. A standby takes over so long after
+    /// the leader has vanished.
+    #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = lease_duration, env = "SECURITY_GROUP_OPERATOR_LEASE_DURATION")]
+    lease_duration: Duration,
+
     /// How often the operator reads each target, 100 targets per call. The period is longer where the cloud's limit is small.
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = scan_period, env = "SECURITY_GROUP_OPERATOR_SCAN_PERIOD")]
     scan_period: Duration,
@@ -121,6 +140,8 @@ pub struct Settings {
     pub environment: Option<Credential>,
     /// How often the operator reads each target.
     pub scan_period: Duration,
+    /// How long the Lease lasts; `None` without leader election.
+    pub lease_duration: Option<Duration>,
     /// Writes to the API server in flight.
     pub max_writes_in_flight: u16,
     /// Name of this process in events: the pod's.
@@ -192,6 +213,7 @@ fn settings(typed: Typed, variable: impl Fn(&str) -> Option<String>) -> Result<S
             allow_insecure: None,
         },
         scan_period: typed.scan_period,
+        lease_duration: typed.leader_elect.then_some(typed.lease_duration),
         max_writes_in_flight: typed.max_writes_in_flight,
         instance: variable("HOSTNAME").filter(|name| !name.is_empty()),
         environment: environment_credential(variable)?,
@@ -230,6 +252,17 @@ fn scan_period(text: &str) -> Result<Duration, String> {
         Ok(period)
     } else {
         Err("a scan takes from 1s to 1d".to_owned())
+    }
+}
+
+fn lease_duration(text: &str) -> Result<Duration, String> {
+    let duration: Duration =
+        humantime::parse_duration(text).map_err(|error| format!("{error}; write 15s"))?;
+    let is_whole = duration.subsec_nanos() == 0;
+    if is_whole && (1..=60).contains(&duration.as_secs()) {
+        Ok(duration)
+    } else {
+        Err("a Lease lasts whole seconds, from 1s to 60s".to_owned())
     }
 }
 
@@ -277,6 +310,24 @@ mod tests {
             settings.scopes,
             ["a", "b"].map(|name| WatchScope::Namespace(name.to_owned()))
         );
+    }
+
+    #[test]
+    fn leader_election_is_off_unless_asked_for() {
+        let lasts = |arguments: &[&str]| run(arguments, &[]).unwrap().lease_duration;
+        assert_eq!(lasts(&[]), None);
+        assert_eq!(lasts(&["--leader-elect=false"]), None);
+        let duration = Some(Duration::from_secs(15));
+        assert_eq!(lasts(&["--leader-elect"]), duration);
+        assert_eq!(lasts(&["--leader-elect=true"]), duration);
+        assert_eq!(
+            lasts(&["--leader-elect", "--lease-duration=2s"]),
+            Some(Duration::from_secs(2))
+        );
+        for wrong in ["0s", "500ms", "1500ms", "61s", "soon"] {
+            let typed = format!("--lease-duration={wrong}");
+            assert!(Typed::try_parse_from(["", &typed]).is_err(), "{wrong}");
+        }
     }
 
     #[test]

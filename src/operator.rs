@@ -29,6 +29,7 @@ use crate::clock::Clock;
 use crate::ecs::endpoint::is_loopback;
 use crate::ecs::{Http, Transport};
 use crate::kubernetes::events::EventRecorder;
+use crate::kubernetes::lease::{self, Election};
 use crate::kubernetes::writer::ApiWriter;
 use crate::kubernetes::{DEADLINE, WatchScope, error_chain, with_answer_deadline};
 use crate::listener;
@@ -36,10 +37,10 @@ use crate::membership::object::Object;
 use crate::membership::queue::ReconcileQueue;
 use crate::membership::table::ObjectTable;
 use crate::membership::{self, housekeeping};
-use crate::shutdown::Shutdown;
+use crate::shutdown::{Shutdown, TIME_FOR_EVENTS};
 use crate::telemetry::{self, Telemetry};
 
-/// Why the operator cannot start, in one line.
+/// Why the operator cannot start or go on, in one line.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// Neither KUBECONFIG nor a pod's service account names a cluster.
@@ -69,6 +70,9 @@ pub enum StartError {
         /// The error of the operating system.
         source: std::io::Error,
     },
+    /// The Lease was lost. The process may start again.
+    #[error(transparent)]
+    Lease(#[from] lease::Lost),
     /// TLS cannot be set up.
     #[error("the client of the cloud cannot be set up: {0}")]
     Transport(#[from] crate::ecs::TransportError),
@@ -121,7 +125,11 @@ pub async fn run(
             () = asked => {}
         }
     };
-    run_with(settings, client, transport, telemetry, clock, kinds, stop).await;
+    if settings.lease_duration.is_none() {
+        let namespace = settings.operator_namespace.clone();
+        tokio::spawn(lease::warn_of_leader(client.clone(), namespace));
+    }
+    run_with(settings, client, transport, telemetry, clock, kinds, stop).await?;
     info!("stopped");
     Ok(())
 }
@@ -132,7 +140,12 @@ pub async fn run(
 /// What keeps it from its work, one line each.
 pub async fn check(settings: &Settings) -> Result<String, Vec<String>> {
     let client = connect().await.map_err(|error| vec![error.to_string()])?;
-    access::check(&client, &settings.scopes).await
+    let found = access::check(&client, &settings.scopes).await?;
+    if settings.lease_duration.is_some() {
+        let may_lead = lease::check(client, &settings.operator_namespace).await;
+        may_lead.map_err(|trouble| vec![trouble])?;
+    }
+    Ok(found)
 }
 
 /// Whether the operator can be uninstalled.
@@ -238,6 +251,9 @@ async fn connect() -> Result<kube::Client, StartError> {
 /// Runs the controllers with the given cluster client and cloud transport until `asked` resolves and what is under way has
 /// ended, at most [`TIME_FOR_CALLS`] and [`TIME_FOR_EVENTS`] (70 s) later. Does not listen.
 ///
+/// # Errors
+/// The Lease was lost, and what was under way has ended.
+///
 /// [`TIME_FOR_CALLS`]: crate::shutdown::TIME_FOR_CALLS
 /// [`TIME_FOR_EVENTS`]: crate::shutdown::TIME_FOR_EVENTS
 pub async fn run_with(
@@ -248,8 +264,25 @@ pub async fn run_with(
     clock: Clock,
     kinds: AccountKinds,
     asked: impl Future<Output = ()> + Send + 'static,
-) {
-    let shutdown = Shutdown::default();
+) -> Result<(), lease::Lost> {
+    let shutdown = match settings.lease_duration {
+        Some(_) => Shutdown::standby(),
+        None => Shutdown::default(),
+    };
+    // kube counts no list or watch of it.
+    let election = settings.lease_duration.map(|duration| {
+        let namespace = &settings.operator_namespace;
+        let instance = settings.instance.as_deref();
+        let (shutdown, clock) = (shutdown.clone(), clock.clone());
+        Election::new(
+            client.clone(),
+            namespace,
+            instance,
+            duration,
+            shutdown,
+            clock,
+        )
+    });
     let client = with_answer_deadline(client, Arc::clone(&telemetry));
     let table = Arc::new(ObjectTable::default());
     let (queue, queues) = ReconcileQueue::new(&settings.scopes);
@@ -298,15 +331,84 @@ pub async fn run_with(
     let context = Arc::new(membership::Context::new(
         client, writer, table, directory, queue, events, telemetry, clock, ending, scopes,
     ));
-    let controllers = run_controllers(accounts, context, kinds, &namespaces, queues, settings);
+    let controllers = run_controllers(
+        accounts,
+        Arc::clone(&context),
+        kinds,
+        &namespaces,
+        queues,
+        settings,
+    );
+    let mut lost = None;
+    let ends = async {
+        tokio::select! {
+            biased;
+            () = asked => {}
+            why = lead(election.as_ref(), &context) => lost = Some(why),
+        }
+    };
     tokio::select! {
         biased;
-        () = shutdown.begin_when(asked) => warn!("the API server has not answered within 67 s; the process ends, and the next start takes up what is unfinished"),
+        () = shutdown.begin_when(ends) => warn!("the API server has not answered within 67 s; the process ends, and the next start takes up what is unfinished"),
         () = controllers => {}
+        () = release(election.as_ref(), &context, &shutdown) => {}
         () = all([namespace_watch, follow_accounts.boxed()]) => {}
     }
-    // It ends when the last recorder is dropped, with the last context.
-    event_writer.flush().await;
+    let calls_run = context.table.has_open_calls();
+    drop(context);
+    let release = async {
+        if let Some(election) = &election {
+            let _ = tokio::time::timeout(TIME_FOR_EVENTS, election.release(calls_run)).await;
+        }
+    };
+    // The events end when the last recorder is dropped, with the last context.
+    futures::future::join(event_writer.flush(), release).await;
+    match lost {
+        Some(why) => Err(why),
+        None => Ok(()),
+    }
+}
+
+/// Has the process act while it holds the Lease, and returns why it may not any more. Never returns without an election.
+async fn lead(election: Option<&Election>, context: &membership::Context) -> lease::Lost {
+    let telemetry = &context.telemetry;
+    let Some(election) = election else {
+        telemetry.set_leader(true);
+        return std::future::pending().await;
+    };
+    // Who has listed nothing yet does not take the Lease from a standby that has.
+    context.until_listed().await;
+    let mut held = election.acquire(telemetry).await;
+    let mut others_may_call = held.others_may_call();
+    context.table.begins_to_act(others_may_call);
+    if others_may_call {
+        info!(
+            "nothing is removed until the calls of the leader before this one have ended, 70 s at most"
+        );
+    }
+    election.begin(&held);
+    telemetry.set_leader(true);
+    loop {
+        let have_ended = !context.table.others_may_be_calling();
+        if let Err(lost) = election.renew(&mut held, have_ended, telemetry).await {
+            telemetry.set_leader(false);
+            return lost;
+        }
+        if others_may_call && !held.others_may_call() {
+            others_may_call = false;
+            context.others_have_ended();
+        }
+    }
+}
+
+/// Gives the Lease up as soon as the process is to end. Never returns.
+async fn release(election: Option<&Election>, context: &membership::Context, shutdown: &Shutdown) {
+    shutdown.begun().await;
+    if let Some(election) = election {
+        context.telemetry.set_leader(false);
+        election.release(context.table.has_open_calls()).await;
+    }
+    std::future::pending().await
 }
 
 async fn run_controllers(

@@ -14,6 +14,7 @@ use clap::ValueEnum;
 use prometheus_client::encoding::{EncodeLabelSet, text::encode};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 use tokio::time::Instant;
@@ -43,6 +44,8 @@ pub struct Telemetry {
     reconciles: Family<ReconcileLabels, Counter>,
     /// Counter `security_group_operator_dropped_events_total`, without labels.
     dropped_events: Counter,
+    /// Gauge `security_group_operator_leader`, without labels: 1 in the process that acts, 0 in a standby.
+    leader: Gauge,
     /// Whether every object has been listed once.
     ready: AtomicBool,
     /// When each loop that must not end went on last.
@@ -101,8 +104,15 @@ impl Default for Telemetry {
             "Kubernetes events that were not written: too many waited, or the API server refused them",
             dropped_events.clone(),
         );
+        let leader = Gauge::default();
+        registry.register(
+            "leader",
+            "Whether this process acts: 1, or 0 in a standby",
+            leader.clone(),
+        );
         Self {
             registry,
+            leader,
             calls,
             call_seconds,
             unknown_codes,
@@ -154,6 +164,11 @@ impl Telemetry {
     #[must_use]
     pub fn dropped_events(&self) -> u64 {
         self.dropped_events.get()
+    }
+
+    /// Sets the metric `leader`.
+    pub fn set_leader(&self, leads: bool) {
+        self.leader.set(i64::from(leads));
     }
 
     /// Makes `/readyz` answer 200.

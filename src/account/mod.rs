@@ -37,7 +37,7 @@ use crate::clock::Clock;
 use crate::ecs::{self, Class, Credential, Endpoints, Transport};
 use crate::kubernetes::events::{self, EventRecord, EventRecorder};
 use crate::kubernetes::writer::ApiWriter;
-use crate::kubernetes::{self, ObjectUid, WatchLog, WatchScope};
+use crate::kubernetes::{self, ObjectUid, WatchLog, WatchScope, version_of};
 use crate::shutdown::Shutdown;
 use crate::telemetry::Telemetry;
 use crate::watched::Watched;
@@ -109,8 +109,18 @@ pub struct LastCheck {
     logged: Option<(String, String)>,
     /// Whether its calls got usable answers.
     reach: Arc<Reach>,
-    /// The status that this process wrote last, with the UID of the account. The watch may show an older one.
-    written: Option<(Option<ObjectUid>, CloudAccountStatus)>,
+    /// The status that this process wrote last. The watch may show an older one.
+    written: Option<WrittenStatus>,
+}
+
+/// A status of an account as it was stored.
+#[derive(Clone, Debug)]
+struct WrittenStatus {
+    account: Option<ObjectUid>,
+    status: CloudAccountStatus,
+    /// The version of the account with this status, and the whole status of that version.
+    version: u64,
+    stored: CloudAccountStatus,
 }
 
 /// UID and generation of the account, and version of its Secret.
@@ -149,6 +159,7 @@ pub async fn run<K: AccountObject>(
     let log = WatchLog::new(K::KIND.name());
     let controller = Controller::for_stream(accounts, reader)
         .reconcile_on(secrets)
+        .reconcile_all_on(kubernetes::once(context.shutdown.begins_to_lead()))
         .graceful_shutdown_on(context.shutdown.begun())
         .run(check::<K>, on_error::<K>, context)
         .for_each(|result| {
@@ -280,6 +291,10 @@ async fn check<K: AccountObject>(
     let Ok(account) = &account.0 else {
         return Ok(Action::await_change());
     };
+    // A standby only watches. All accounts are checked when it begins to act.
+    if !context.shutdown.has_led() {
+        return Ok(Action::await_change());
+    }
     let key = key_of::<K>(account);
     let previous = context.status(account, &key);
     let request = kubernetes::reconcile_requested_at(account);
@@ -571,14 +586,23 @@ async fn write_status<K: AccountObject>(
 ) -> Result<(), kubernetes::Error> {
     let generation = account.meta().generation;
     let next = status::status(previous, generation, observation, context.clock.now());
-    if next != *previous {
+    let mut stored = (
+        version_of(account.meta()),
+        account.status().cloned().unwrap_or_default(),
+    );
+    if next != *previous || context.has_foreign_status(account, key) {
         let api = K::api(&context.client, &account.namespace().unwrap_or_default());
         match context
             .writer
             .apply_status(&api, account.meta(), &next)
             .await
         {
-            Ok(_) => {}
+            Ok(written) => {
+                stored = (
+                    version_of(written.meta()),
+                    written.status().cloned().unwrap_or_default(),
+                );
+            }
             // The account was deleted.
             Err(error) if error.code() == Some(404) => return Ok(()),
             Err(error) => return Err(error),
@@ -600,7 +624,16 @@ async fn write_status<K: AccountObject>(
     }
     let mut checks = context.checks();
     let check = checks.entry(key.clone()).or_default();
-    check.written = Some((ObjectUid::of(account), next));
+    let own = ObjectUid::of(account);
+    let is_newer = |written: &WrittenStatus| written.account != own || written.version <= stored.0;
+    if check.written.as_ref().is_none_or(is_newer) {
+        check.written = Some(WrittenStatus {
+            account: own,
+            status: next,
+            version: stored.0,
+            stored: stored.1,
+        });
+    }
     check.failed_writes = 0;
     check.failed_write = None;
     Ok(())
@@ -621,9 +654,20 @@ impl Context {
         let checks = self.checks();
         let written = checks.get(key).and_then(|check| check.written.as_ref());
         match written {
-            Some((uid, status)) if *uid == ObjectUid::of(account) => status.clone(),
+            Some(written) if written.account == ObjectUid::of(account) => written.status.clone(),
             Some(_) | None => account.status().cloned().unwrap_or_default(),
         }
+    }
+
+    /// Whether the watch shows a newer status than the one that this process wrote last: another process wrote it.
+    fn has_foreign_status<K: AccountObject>(&self, account: &K, key: &AccountKey) -> bool {
+        let checks = self.checks();
+        let written = checks.get(key).and_then(|check| check.written.as_ref());
+        written.is_some_and(|written| {
+            written.account == ObjectUid::of(account)
+                && written.version < version_of(account.meta())
+                && account.status() != Some(&written.stored)
+        })
     }
 
     /// Whether the calls of an account got usable answers.

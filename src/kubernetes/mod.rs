@@ -2,6 +2,7 @@
 //! for ever). Makes no decisions.
 
 pub mod events;
+pub mod lease;
 pub mod older_crds;
 pub mod writer;
 
@@ -14,9 +15,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use futures::stream;
+use futures::{FutureExt as _, Stream, StreamExt as _, stream};
 use http_body_util::{BodyExt as _, StreamBody};
 use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::client::Body;
 use kube::runtime::controller;
 use kube::runtime::reflector::Store;
@@ -115,6 +117,18 @@ impl Debug for ObjectUid {
     }
 }
 
+/// The version of an object as a number, for comparison; 0 if absent or not a number.
+///
+/// Comparing versions is part of the API's contract since Kubernetes 1.35 (KEP-5504). Older servers give no such guarantee,
+/// but their versions are etcd revisions, which only grow.
+#[must_use]
+pub fn version_of(metadata: &ObjectMeta) -> u64 {
+    let version = metadata.resource_version.as_deref();
+    version
+        .and_then(|version| version.parse().ok())
+        .unwrap_or_default()
+}
+
 /// Runs one call with the deadline (30 s). Boxed to keep futures of waiting passes small.
 ///
 /// # Errors
@@ -199,6 +213,11 @@ where
     if listed.is_some() {
         std::future::pending::<()>().await;
     }
+}
+
+/// A stream of one item, which does not end after it.
+pub fn once<T>(item: impl Future<Output = T>) -> impl Stream<Item = T> {
+    item.into_stream().chain(stream::pending())
 }
 
 fn asks_for(uri: &http::Uri, what: &str) -> bool {

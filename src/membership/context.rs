@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kube::runtime::reflector::ObjectRef;
+use tokio_util::sync::CancellationToken;
 
 use crate::account::directory::Directory;
 use crate::api::{SecurityGroupMembership, SecurityGroupMembershipStatus};
@@ -43,6 +44,7 @@ pub struct Context {
     pub admission: Arc<Admission>,
     pub(super) logged: LogDeduper,
     unlisted_scopes: AtomicUsize,
+    all_listed: CancellationToken,
 }
 
 impl Context {
@@ -77,13 +79,26 @@ impl Context {
             clock,
             shutdown,
             unlisted_scopes: AtomicUsize::new(scopes.len()),
+            all_listed: CancellationToken::new(),
         }
     }
 
-    /// Whether every object has been listed once: before that the siblings of an edge are unknown.
+    /// Whether a membership may be removed: every object has been listed once (before that the siblings of an edge are unknown), and
+    /// no call of a process before this one is under way.
     #[must_use]
-    pub fn is_synced(&self) -> bool {
-        self.unlisted_scopes.load(Ordering::SeqCst) == 0
+    pub fn may_remove(&self) -> bool {
+        self.all_listed.is_cancelled() && !self.table.others_may_be_calling()
+    }
+
+    /// Resolves when every object has been listed once.
+    pub async fn until_listed(&self) {
+        self.all_listed.cancelled().await;
+    }
+
+    /// The calls of the process before this one have ended: deletions that waited for that go on.
+    pub fn others_have_ended(&self) {
+        self.table.others_have_ended();
+        self.enqueue_deleting();
     }
 
     /// What the API server will store of a status, as far as it is known.
@@ -140,9 +155,14 @@ impl Context {
     pub(super) fn scope_listed(&self) {
         if self.unlisted_scopes.fetch_sub(1, Ordering::SeqCst) == 1 {
             self.telemetry.set_ready();
-            for object in self.table.deleting() {
-                self.queue.enqueue(&object);
-            }
+            self.all_listed.cancel();
+            self.enqueue_deleting();
+        }
+    }
+
+    fn enqueue_deleting(&self) {
+        for object in self.table.deleting() {
+            self.queue.enqueue(&object);
         }
     }
 }

@@ -50,6 +50,7 @@ pub async fn run(
     let ends_unlisted = kubernetes::ends_unlisted(reader.clone(), context.shutdown.clone());
     let controller = Controller::for_stream(objects, reader)
         .reconcile_on(queue)
+        .reconcile_all_on(kubernetes::once(context.shutdown.begins_to_lead()))
         .graceful_shutdown_on(context.shutdown.begun())
         .run(reconcile, on_error, context)
         .for_each(|result| {
@@ -131,6 +132,10 @@ fn insert(context: &Context, object: &Object) {
 /// Its future is small: kube holds one for each object that is due, and few of them are admitted at a time. What an admitted pass
 /// needs is boxed.
 async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Action, ActError> {
+    // A standby only watches. All objects are enqueued when it begins to act.
+    if !context.shutdown.has_led() {
+        return Ok(Action::await_change());
+    }
     let readable = match &object.0 {
         Ok(readable) => readable,
         Err(invalid) => {

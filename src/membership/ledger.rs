@@ -3,7 +3,7 @@
 //!
 //! The cloud's answers may lag [`CLOUD_READ_LAG`] (10 s) behind a change. A call of unknown outcome may take effect until
 //! [`CALL_DEADLINE`] (66 s) after it was sent. A process that has just begun to act knows of no call: to it every edge was changed
-//! just now.
+//! just now; or, if calls of the process before it may still be under way, is changed until they have ended.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -17,6 +17,10 @@ use super::observation::CLOUD_READ_LAG;
 
 /// How long after it was sent a Join or Leave of unknown outcome may take effect (66 s).
 const CALL_DEADLINE: Duration = Action::JoinSecurityGroup.deadline();
+
+/// How long a process that takes over waits for calls of the one before it (70 s): longer than a call takes, and as long as that
+/// process may take to end.
+const CALLS_OF_OTHERS: Duration = Duration::from_secs(70);
 
 /// How much longer an edge is remembered whose Leave got no answer (5 minutes): by then the scan has read it.
 const LATE_READ: Duration = Duration::from_secs(5 * 60);
@@ -44,14 +48,15 @@ pub enum Effect {
 /// The calls of the last 76 s, by cloud account and edge.
 #[derive(Debug)]
 pub struct Ledger {
-    started: Instant,
+    /// The last moment at which a call of a process before this one can have its effect.
+    others_end: Instant,
     last: HashMap<(AccountUid, Edge), LastCall>,
 }
 
 impl Default for Ledger {
     fn default() -> Self {
         Self {
-            started: Instant::now(),
+            others_end: Instant::now(),
             last: HashMap::new(),
         }
     }
@@ -68,13 +73,19 @@ pub struct LastCall {
     join_open_until: Option<Instant>,
     /// Until when a Leave of unknown outcome may take effect.
     leave_open_until: Option<Instant>,
+    /// Until when a Join of another process may take effect.
+    found_open_until: Option<Instant>,
 }
 
 impl LastCall {
     /// When a read that begins then shows the effect of every call.
     fn settles_at(&self) -> Instant {
-        let open = self.join_open_until.max(self.leave_open_until);
+        let open = self.join_open_until().max(self.leave_open_until);
         open.map_or(self.at, |open| open.max(self.at)) + CLOUD_READ_LAG
+    }
+
+    fn join_open_until(&self) -> Option<Instant> {
+        self.join_open_until.max(self.found_open_until)
     }
 }
 
@@ -97,6 +108,7 @@ impl Ledger {
             at: may_arrive_until,
             join_open_until: still_open(before.and_then(|before| before.join_open_until)),
             leave_open_until: still_open(before.and_then(|before| before.leave_open_until)),
+            found_open_until: still_open(before.and_then(|before| before.found_open_until)),
         };
         match call {
             EdgeCall::Join => last.join_open_until = Some(may_arrive_until),
@@ -146,7 +158,12 @@ impl Ledger {
 
     /// Records that another process may have sent a Join: an object with an intent appeared at `found_at`.
     pub fn found_intent(&mut self, account: &AccountUid, edge: &Edge, found_at: Instant) {
-        let may_arrive_until = Some(found_at + CALL_DEADLINE);
+        let mut may_arrive_until = found_at + CALL_DEADLINE;
+        // If it appeared by then, that process is the one before this one.
+        if found_at <= self.others_end {
+            may_arrive_until = may_arrive_until.min(self.others_end);
+        }
+        let may_arrive_until = Some(may_arrive_until);
         if !is_open(may_arrive_until, Instant::now()) {
             return;
         }
@@ -154,11 +171,44 @@ impl Ledger {
         let last = self.last.entry(key).or_insert(LastCall {
             call: EdgeCall::Join,
             is_done: false,
-            at: found_at + CALL_DEADLINE,
+            at: found_at,
             join_open_until: None,
             leave_open_until: None,
+            found_open_until: None,
         });
-        last.join_open_until = last.join_open_until.max(may_arrive_until);
+        last.found_open_until = last.found_open_until.max(may_arrive_until);
+    }
+
+    /// Records that the process begins to act now. With `others_may_call`, calls that a process before it sent may still be under way.
+    pub fn begins_to_act(&mut self, others_may_call: bool) {
+        let open = if others_may_call {
+            CALLS_OF_OTHERS
+        } else {
+            Duration::ZERO
+        };
+        self.others_end = Instant::now() + open;
+    }
+
+    /// Records that the calls of the process before this one have ended by now.
+    pub fn others_have_ended(&mut self) {
+        self.others_end = self.others_end.min(Instant::now());
+        for last in self.last.values_mut() {
+            last.found_open_until = last.found_open_until.min(Some(self.others_end));
+        }
+    }
+
+    /// Whether a call of a process before this one may still have its effect.
+    #[must_use]
+    pub fn others_may_be_calling(&self) -> bool {
+        Instant::now() < self.others_end
+    }
+
+    /// Whether any call, of this process or one before it, may still have an effect.
+    #[must_use]
+    pub fn has_open_calls(&self) -> bool {
+        let now = Instant::now();
+        let open = |last: &LastCall| last.join_open_until().max(last.leave_open_until);
+        self.others_may_be_calling() || self.last.values().any(|last| open(last) > Some(now))
     }
 
     /// Whether a read of the edge that began at `began` counts. `member` is what it shows: what agrees with the answer of our last
@@ -172,18 +222,18 @@ impl Ledger {
         member: bool,
     ) -> ReadTrust {
         let Some(last) = self.last.get(&(account.clone(), edge.clone())) else {
-            return if began < self.started + CLOUD_READ_LAG {
+            return if began < self.others_end + CLOUD_READ_LAG {
                 ReadTrust::AfterStart
             } else {
                 ReadTrust::Settled
             };
         };
-        let join_is_open = is_open(last.join_open_until, began);
+        let join_is_open = is_open(last.join_open_until(), began);
         let leave_is_open = is_open(last.leave_open_until, began);
         match last.call {
             // The first read that counts after a Leave without an answer: the Leave may have removed what was joined since.
             EdgeCall::Join if !member && last.leave_open_until.is_some() => ReadTrust::AfterLeave,
-            _ if began >= last.settles_at() => ReadTrust::Settled,
+            _ if began >= self.settle_at(last) => ReadTrust::Settled,
             EdgeCall::Join if last.is_done && member && !leave_is_open => ReadTrust::Settled,
             EdgeCall::Leave if last.is_done && !member && !join_is_open => ReadTrust::Settled,
             EdgeCall::Join if !leave_is_open => ReadTrust::AfterJoin,
@@ -195,7 +245,13 @@ impl Ledger {
     #[must_use]
     pub fn settles_at(&self, account: &AccountUid, edge: &Edge) -> Instant {
         let last = self.last.get(&(account.clone(), edge.clone()));
-        last.map_or(self.started + CLOUD_READ_LAG, LastCall::settles_at)
+        last.map_or(self.others_end + CLOUD_READ_LAG, |last| {
+            self.settle_at(last)
+        })
+    }
+
+    fn settle_at(&self, last: &LastCall) -> Instant {
+        last.settles_at().max(self.others_end + CLOUD_READ_LAG)
     }
 
     /// Whether a Join of unknown outcome may still take effect. It may until a read counts that begins after the last call, and the
@@ -204,7 +260,7 @@ impl Ledger {
     pub fn join_is_open(&self, account: &AccountUid, edge: &Edge) -> bool {
         let last = self.last.get(&(account.clone(), edge.clone()));
         last.is_some_and(|last| {
-            last.join_open_until.is_some() && Instant::now() < last.settles_at()
+            last.join_open_until().is_some() && Instant::now() < last.settles_at()
         })
     }
 
@@ -261,6 +317,63 @@ mod tests {
         let start = ReadTrust::AfterStart;
         assert_eq!(reads(&ledger), (start, start));
         after(10).await;
+        assert_eq!(reads(&ledger), (ReadTrust::Settled, ReadTrust::Settled));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_process_takes_over_is_settled_when_the_calls_before_it_have_ended() {
+        let (start, settled) = (ReadTrust::AfterStart, ReadTrust::Settled);
+        for (others_may_call, ended_after, settles_after) in
+            [(false, None, 10), (true, None, 80), (true, Some(5), 15)]
+        {
+            let mut ledger = Ledger::default();
+            // A standby has run for long.
+            after(1_000).await;
+            ledger.begins_to_act(others_may_call);
+            let began = Instant::now();
+            assert_eq!(ledger.others_may_be_calling(), others_may_call);
+            assert_eq!(ledger.has_open_calls(), others_may_call);
+            // A Join of this process is believed, its contrary is not.
+            call(&mut ledger, EdgeCall::Join, Effect::Done);
+            assert_eq!(reads(&ledger), (settled, ReadTrust::AfterJoin));
+            ledger.last.clear();
+            if let Some(seconds) = ended_after {
+                after(seconds).await;
+                ledger.others_have_ended();
+            }
+            assert_eq!(
+                ledger.settles_at(&account(), &edge()),
+                began + SECOND * settles_after
+            );
+            tokio::time::advance(began + SECOND * settles_after - SECOND - Instant::now()).await;
+            assert_eq!(reads(&ledger), (start, start));
+            call(&mut ledger, EdgeCall::Join, Effect::Done);
+            ledger
+                .last
+                .values_mut()
+                .for_each(|last| last.at -= SECOND * 9);
+            assert_eq!(reads(&ledger).1, ReadTrust::AfterJoin);
+            ledger.last.clear();
+            after(1).await;
+            assert_eq!(reads(&ledger), (settled, settled));
+            assert!(!ledger.has_open_calls());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn intent_of_the_process_before_is_open_until_its_calls_have_ended() {
+        let mut ledger = Ledger::default();
+        ledger.begins_to_act(true);
+        ledger.found_intent(&account(), &edge(), Instant::now());
+        after(2).await;
+        assert!(ledger.join_is_open(&account(), &edge()));
+        ledger.others_have_ended();
+        // What was found is found again by each pass.
+        ledger.found_intent(&account(), &edge(), Instant::now() - SECOND * 2);
+        after(9).await;
+        assert!(ledger.join_is_open(&account(), &edge()));
+        after(1).await;
+        assert!(!ledger.join_is_open(&account(), &edge()));
         assert_eq!(reads(&ledger), (ReadTrust::Settled, ReadTrust::Settled));
     }
 

@@ -1,6 +1,5 @@
 //! What an object says: the edge and the account that its spec names, and its claim. Pure.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt as _;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -14,6 +13,7 @@ use crate::api::{
 };
 use crate::condition;
 use crate::ecs::{AccountUid, Edge, ParseIdError, Target};
+pub use crate::kubernetes::version_of;
 use crate::kubernetes::{self, ObjectUid};
 use crate::watched::{Unreadable, Watched};
 
@@ -240,18 +240,6 @@ impl Intent {
         let intent: Self = serde_json::from_str(text).ok()?;
         (intent.origin == Origin::Joined && intent.uid == uid).then_some(intent)
     }
-}
-
-/// The version of an object as a number, for comparison; 0 if absent or not a number.
-///
-/// Comparing versions is part of the API's contract since Kubernetes 1.35 (KEP-5504). Older servers give no such guarantee,
-/// but their versions are etcd revisions, which only grow.
-#[must_use]
-pub fn version_of(metadata: &ObjectMeta) -> u64 {
-    let version = metadata.resource_version.as_deref();
-    version
-        .and_then(|version| version.parse().ok())
-        .unwrap_or_default()
 }
 
 /// Whether a user has changed the spec, or asked for a pass, since the status was written.

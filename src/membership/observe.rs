@@ -131,7 +131,7 @@ impl Pass {
                 .as_ref()
                 .is_some_and(|status| condition::is_true(&status.conditions, reason::DRIFTED)),
             repairs,
-            synced: context.is_synced(),
+            synced: context.may_remove(),
         };
         Some(Self {
             generation: object.metadata.generation,

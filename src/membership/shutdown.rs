@@ -5,7 +5,7 @@ use crate::kubernetes::writer::ApiWriter;
 use crate::shutdown::Shutdown;
 
 use super::context::Context;
-use super::decide::Step;
+use super::decide::{Attempt, Step};
 use super::observe::Pass;
 
 impl Pass {
@@ -16,9 +16,36 @@ impl Pass {
         if !shutdown.has_begun() {
             return true;
         }
+        if !self.answered {
+            return false;
+        }
+        if shutdown.may_have_successor() {
+            return self.may_record_beside_successor(step);
+        }
         match step {
-            Step::Adopt | Step::DropClaim | Step::Release(_) | Step::Finish(_) => self.answered,
+            Step::Adopt | Step::DropClaim | Step::Release(_) | Step::Finish(_) => true,
             Step::Read
+            | Step::AwaitTurn
+            | Step::Intend
+            | Step::Confirm
+            | Step::Join
+            | Step::Leave
+            | Step::Record
+            | Step::HandOver => false,
+        }
+    }
+
+    /// Another process may act already, and may have made the membership that this one was told of: only what this process itself
+    /// made or removed is recorded.
+    fn may_record_beside_successor(&self, step: Step) -> bool {
+        match step {
+            Step::Release(_) => self.observed.attempt == Attempt::Left,
+            Step::Finish(_) => {
+                matches!(self.observed.attempt, Attempt::Joined | Attempt::Released)
+            }
+            Step::Adopt
+            | Step::DropClaim
+            | Step::Read
             | Step::AwaitTurn
             | Step::Intend
             | Step::Confirm

@@ -240,6 +240,7 @@ impl ObjectTable {
         let uid = view.uid.clone();
         let mut inner = self.lock();
         let before = inner.rows.get(&uid).map(|row| row.says.hold());
+        inner.note_late_intent(&view);
         if let Some(new) = inner.renew(view) {
             let mut history = History::default();
             if matches!(new.claim, Some(Claim::Intent { .. })) {
@@ -408,6 +409,35 @@ impl ObjectTable {
                 ledger.found_intent(account, edge, found_at);
             }
         }
+    }
+
+    /// Records that the process begins to act now: an intent without a record is a Join that a process before it may have sent. With
+    /// `others_may_call`, calls of that process may still be under way.
+    pub fn begins_to_act(&self, others_may_call: bool) {
+        let mut inner = self.lock();
+        inner.ledger.begins_to_act(others_may_call);
+        for Row { says, history } in inner.rows.values_mut() {
+            if matches!(says.claim, Some(Claim::Intent { .. })) {
+                history.found_intent();
+            }
+        }
+    }
+
+    /// Records that the calls of the process before this one have ended by now.
+    pub fn others_have_ended(&self) {
+        self.lock().ledger.others_have_ended();
+    }
+
+    /// Whether a call of a process before this one may still have its effect.
+    #[must_use]
+    pub fn others_may_be_calling(&self) -> bool {
+        self.lock().ledger.others_may_be_calling()
+    }
+
+    /// Whether any call, of this process or one before it, may still have an effect.
+    #[must_use]
+    pub fn has_open_calls(&self) -> bool {
+        self.lock().ledger.has_open_calls()
     }
 
     /// Whether a Join on the edge, whose outcome is unknown, may still take effect.
@@ -693,6 +723,18 @@ impl ObjectTable {
 }
 
 impl Inner {
+    /// The watch may lag: an intent that appears while calls of the process before this one may be under way may be its own.
+    fn note_late_intent(&mut self, view: &ObjectView) {
+        let is_intent = |claim: &Option<Claim>| matches!(claim, Some(Claim::Intent { .. }));
+        if is_intent(&view.claim)
+            && self.ledger.others_may_be_calling()
+            && let Some(Row { says, history }) = self.rows.get_mut(&view.uid)
+            && !is_intent(&says.claim)
+        {
+            history.found_intent();
+        }
+    }
+
     /// Updates a known object unless `view` is older. Returns the view of an unknown object.
     fn renew(&mut self, view: ObjectView) -> Option<ObjectView> {
         let Some(Row { says, history }) = self.rows.get_mut(&view.uid) else {

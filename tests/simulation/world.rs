@@ -618,6 +618,7 @@ fn settings(scopes: Vec<WatchScope>) -> Settings {
         default_endpoints: Endpoints::default(),
         environment: None,
         scan_period: Duration::from_secs(60),
+        lease_duration: None,
         max_writes_in_flight: 8,
         instance: Some("simulated".to_owned()),
         log_format: LogFormat::Text,

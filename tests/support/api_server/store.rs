@@ -34,7 +34,7 @@ const fn custom(plural: &'static str, kind: &'static str, namespaced: bool) -> K
     }
 }
 
-pub const KINDS: [Kind; 6] = [
+pub const KINDS: [Kind; 7] = [
     custom("securitygroupmemberships", "SecurityGroupMembership", true),
     custom("cloudaccounts", "CloudAccount", true),
     custom("clustercloudaccounts", "ClusterCloudAccount", false),
@@ -59,6 +59,14 @@ pub const KINDS: [Kind; 6] = [
         version: "v1",
         plural: "events",
         kind: "Event",
+        namespaced: true,
+        custom: false,
+    },
+    Kind {
+        group: "coordination.k8s.io",
+        version: "v1",
+        plural: "leases",
+        kind: "Lease",
         namespaced: true,
         custom: false,
     },
