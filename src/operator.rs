@@ -381,7 +381,9 @@ async fn lead(election: Option<&Election>, context: &membership::Context) -> lea
     let mut held = election.acquire(telemetry).await;
     let mut others_may_call = held.others_may_call();
     context.table.begins_to_act(others_may_call);
-    if others_may_call {
+    if held.others_have_ended() {
+        context.others_have_ended();
+    } else if others_may_call {
         info!(
             "nothing is removed until the calls of the leader before this one have ended, 70 s at most"
         );

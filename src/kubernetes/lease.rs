@@ -61,6 +61,17 @@ impl Held {
     pub fn others_may_call(&self) -> bool {
         calls_of(&self.lease).is_some()
     }
+
+    /// Whether a process held the Lease before, and no Join or Leave of it is under way any more.
+    #[must_use]
+    pub fn others_have_ended(&self) -> bool {
+        let transitions = self
+            .lease
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.lease_transitions);
+        !self.others_may_call() && transitions.is_some_and(|all| all > 0)
+    }
 }
 
 /// Why a holder may not act any more.

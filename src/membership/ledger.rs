@@ -50,6 +50,8 @@ pub enum Effect {
 pub struct Ledger {
     /// The last moment at which a call of a process before this one can have its effect.
     others_end: Instant,
+    /// When it became known that the calls of the process before this one have ended.
+    others_ended: Option<Instant>,
     last: HashMap<(AccountUid, Edge), LastCall>,
 }
 
@@ -57,6 +59,7 @@ impl Default for Ledger {
     fn default() -> Self {
         Self {
             others_end: Instant::now(),
+            others_ended: None,
             last: HashMap::new(),
         }
     }
@@ -159,9 +162,10 @@ impl Ledger {
     /// Records that another process may have sent a Join: an object with an intent appeared at `found_at`.
     pub fn found_intent(&mut self, account: &AccountUid, edge: &Edge, found_at: Instant) {
         let mut may_arrive_until = found_at + CALL_DEADLINE;
-        // If it appeared by then, that process is the one before this one.
-        if found_at <= self.others_end {
-            may_arrive_until = may_arrive_until.min(self.others_end);
+        if let Some(ended) = self.others_ended
+            && found_at <= ended
+        {
+            may_arrive_until = may_arrive_until.min(ended);
         }
         let may_arrive_until = Some(may_arrive_until);
         if !is_open(may_arrive_until, Instant::now()) {
@@ -191,9 +195,11 @@ impl Ledger {
 
     /// Records that the calls of the process before this one have ended by now.
     pub fn others_have_ended(&mut self) {
-        self.others_end = self.others_end.min(Instant::now());
+        let now = Instant::now();
+        self.others_end = self.others_end.min(now);
+        self.others_ended = Some(now);
         for last in self.last.values_mut() {
-            last.found_open_until = last.found_open_until.min(Some(self.others_end));
+            last.found_open_until = last.found_open_until.min(Some(now));
         }
     }
 

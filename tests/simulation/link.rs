@@ -226,6 +226,8 @@ pub struct Link {
     /// True while the process is stopped (SIGSTOP).
     pub paused: AtomicBool,
     pub resumed: Notify,
+    /// When nothing between the process and the API server arrives.
+    pub cut_off: AtomicBool,
 }
 
 impl Link {
@@ -327,7 +329,7 @@ impl FaultPlan for ApiSide {
             Some(KillPoint::AfterEffect) => return CallFault::HangAfter,
             None => {}
         }
-        if link.faults.is_mute(call.verb) {
+        if link.cut_off.load(Ordering::SeqCst) || link.faults.is_mute(call.verb) {
             return CallFault::Hang;
         }
         if let Some(fault) = link.faults.refuses(call) {

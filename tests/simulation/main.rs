@@ -17,6 +17,7 @@ mod crash;
 mod crowds;
 mod foreign_finalizers;
 mod known;
+mod lease;
 mod link;
 mod long_running;
 mod monitor;

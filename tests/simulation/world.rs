@@ -2,8 +2,10 @@
 //! do; what they do when is for schedules and paths to say.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use security_group_operator::account::directory::AccountKinds;
@@ -42,8 +44,44 @@ pub struct World {
 pub struct Process {
     pub link: Arc<Link>,
     task: JoinHandle<()>,
+    freezer: Arc<Freezer>,
     /// Whether its end has been seen to.
     cleared: bool,
+}
+
+/// Whether an operator is frozen, and who polls it when it is not any more.
+#[derive(Default)]
+struct Freezer(Mutex<(bool, Option<Waker>)>);
+
+impl Freezer {
+    fn set(&self, frozen: bool) {
+        let mut state = self.0.lock().unwrap();
+        state.0 = frozen;
+        if let Some(waker) = state.1.take() {
+            waker.wake();
+        }
+    }
+}
+
+/// An operator that is not polled while it is frozen.
+struct Freezable {
+    freezer: Arc<Freezer>,
+    operator: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl Future for Freezable {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        {
+            let mut state = self.freezer.0.lock().unwrap();
+            if state.0 {
+                state.1 = Some(context.waker().clone());
+                return Poll::Pending;
+            }
+        }
+        self.operator.as_mut().poll(context)
+    }
 }
 
 /// What is different in one world of the simulation.
@@ -143,6 +181,19 @@ impl World {
         );
     }
 
+    /// Starts an operator that acts only while it holds the Lease, for so long, and is asked to end when `shutdown` resolves.
+    pub fn start_elected(
+        &mut self,
+        duration: Duration,
+        telemetry: &Arc<Telemetry>,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let mut settings = settings(vec![WatchScope::All]);
+        settings.lease_duration = Some(duration);
+        settings.instance = Some(format!("pod-{}", self.incarnations.len()));
+        self.start_as(settings, Arc::clone(telemetry), None, shutdown);
+    }
+
     fn start_as(
         &mut self,
         settings: Settings,
@@ -164,6 +215,7 @@ impl World {
             died: Notify::new(),
             paused: AtomicBool::new(false),
             resumed: Notify::new(),
+            cut_off: AtomicBool::new(false),
         });
         self.monitor
             .trace(|| format!("incarnation {incarnation} begins"));
@@ -185,9 +237,19 @@ impl World {
             AccountKinds::Both,
             shutdown,
         );
+        let freezer = Arc::<Freezer>::default();
+        let operator = Box::pin(async {
+            // An error is the loss of the Lease.
+            let _ = operator.await;
+        });
+        let frozen = Freezable {
+            freezer: Arc::clone(&freezer),
+            operator,
+        };
         self.incarnations.push(Process {
             link,
-            task: tokio::spawn(operator),
+            task: tokio::spawn(frozen),
+            freezer,
             cleared: false,
         });
     }
@@ -218,6 +280,13 @@ impl World {
         for process in &self.incarnations {
             process.link.pause(paused);
         }
+    }
+
+    /// Nothing of one incarnation runs, neither its timers, while it is frozen; what it has sent arrives.
+    pub fn freeze(&self, incarnation: usize, frozen: bool) {
+        self.monitor
+            .trace(|| format!("incarnation {incarnation} is frozen: {frozen}"));
+        self.incarnations[incarnation].freezer.set(frozen);
     }
 
     /// An incarnation that has ended and was not cleared away yet.

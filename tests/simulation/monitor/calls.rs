@@ -32,6 +32,13 @@ impl Monitor {
     ) {
         self.read_log();
         self.read_journal();
+        *self
+            .state
+            .lock()
+            .unwrap()
+            .effects_of
+            .entry(incarnation)
+            .or_default() += 1;
         let action = parameters
             .get("Action")
             .map(String::as_str)
@@ -49,6 +56,7 @@ impl Monitor {
         let (Some(target), Some(group)) = (target, group) else {
             return;
         };
+        self.state.lock().unwrap().sent.push((incarnation, started));
         if action == "JoinSecurityGroup"
             && (answer.outcome == "OK" || answer.outcome == "InvalidInstanceId.AlreadyExists")
         {

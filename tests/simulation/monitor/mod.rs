@@ -59,6 +59,10 @@ struct State {
     gone: HashMap<(String, String), Instant>,
     writes: usize,
     cloud_changes: usize,
+    /// Writes to the API server and calls of the cloud by each incarnation; of the Lease none.
+    effects_of: HashMap<usize, usize>,
+    /// Joins and Leaves that have reached the cloud: whose, and when each was sent.
+    sent: Vec<(usize, Instant)>,
 }
 
 impl State {
@@ -114,6 +118,21 @@ impl Monitor {
     pub fn effects(&self) -> usize {
         let state = self.state.lock().unwrap();
         state.writes + state.cloud_changes
+    }
+
+    /// Writes to the API server, but for the Lease, and calls of the cloud by one incarnation.
+    pub fn effects_of(&self, incarnation: usize) -> usize {
+        let state = self.state.lock().unwrap();
+        state
+            .effects_of
+            .get(&incarnation)
+            .copied()
+            .unwrap_or_default()
+    }
+
+    /// Joins and Leaves that have reached the cloud: whose, and when each was sent.
+    pub fn sent(&self) -> Vec<(usize, Instant)> {
+        self.state.lock().unwrap().sent.clone()
     }
 
     pub fn violated(&self, what: String) {

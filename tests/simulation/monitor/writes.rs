@@ -23,10 +23,15 @@ impl Monitor {
                     .or_insert_with(Instant::now);
             }
         }
-        if !call.verb.writes() {
+        // A Lease is renewed for ever, and says nothing of a membership.
+        if !call.verb.writes() || call.kind.plural == "leases" {
             return;
         }
-        self.state.lock().unwrap().writes += 1;
+        {
+            let mut state = self.state.lock().unwrap();
+            state.writes += 1;
+            *state.effects_of.entry(incarnation).or_default() += 1;
+        }
         let body = serde_json::to_string(&call.body).unwrap();
         self.trace(|| format!("  -> {} {}", reply.code, body));
         if self.secrets.iter().any(|secret| body.contains(secret)) {
