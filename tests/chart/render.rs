@@ -67,7 +67,9 @@ async fn wrong_values_are_refused_with_their_field() -> Result<()> {
         ("image.repository=", "/image/repository"),
         ("image.digest=sha256:1", "/image/digest"),
         ("image.name=x", "'name'"),
-        ("replicas=2", "'replicas'"),
+        ("replicas=many", "/replicas"),
+        ("replicas=-1", "/replicas"),
+        ("replica=2", "'replica'"),
         ("namespaces=team", "/namespaces"),
         ("namespaces={Team}", "/namespaces/0"),
         ("namespaces={a,a}", "/namespaces"),
@@ -177,6 +179,7 @@ async fn each_switch_changes_what_it_says() -> Result<()> {
             "imagePullSecrets[0].name=registry",
             "imagePullSecrets:\n        - name: registry",
         ),
+        ("replicas=3", "replicas: 3"),
         ("namespaces={team-a,team-b}", "- --namespace=team-b"),
         ("operator.scanPeriod=5m", "- --scan-period=5m"),
         (
@@ -287,7 +290,15 @@ async fn namespaced_release_has_roles_only() -> Result<()> {
             .collect()
     };
     for kind in ["Role", "RoleBinding"] {
-        assert_eq!(namespaces(kind), BTreeSet::from(["team-a", "team-b"]));
+        let all = BTreeSet::from([NAME, "team-a", "team-b"]);
+        assert_eq!(namespaces(kind), all);
+    }
+    let own = objects
+        .iter()
+        .find(|object| object["kind"] == "Role" && object["metadata"]["namespace"] == NAME);
+    let rules = own.context("a Role for the Lease")?["rules"].as_array();
+    for rule in rules.context("rules")? {
+        assert_eq!(rule["resources"], json!(["leases"]));
     }
     let and_cluster_accounts =
         [&roles_only[..], &["--set=rbac.clusterCloudAccounts=true"]].concat();
@@ -337,7 +348,10 @@ async fn probes_replace_a_frozen_operator_within_40_seconds() -> Result<()> {
 /// Nothing that a hook starts is taken for the operator, and all of it may run where Pod Security is `restricted`.
 #[tokio::test]
 async fn pods_of_hooks_are_restricted_and_no_operators() -> Result<()> {
-    let objects = Helm::alone().await?.objects(&[]).await?;
+    let objects = Helm::alone()
+        .await?
+        .objects(&["--set=namespaces={team-a}"])
+        .await?;
     let deployment = find(&objects, "Deployment", NAME).context("a Deployment")?;
     let own = &deployment["spec"]["template"]["spec"];
     let test = find(&objects, "Pod", "security-group-operator-test").context("a test")?;
@@ -348,6 +362,18 @@ async fn pods_of_hooks_are_restricted_and_no_operators() -> Result<()> {
             deployment["spec"]["selector"]["matchLabels"]["app.kubernetes.io/name"]
         );
         assert_eq!(pod["spec"]["securityContext"], own["securityContext"]);
+        let arguments = pod["spec"]["containers"][0]["args"].as_array();
+        let arguments = arguments.context("args")?.iter().filter_map(Value::as_str);
+        let output = std::process::Command::new(crate::BINARY)
+            .args(arguments)
+            .env("KUBECONFIG", "/dev/null/none")
+            .env_remove("KUBERNETES_SERVICE_HOST")
+            .output()?;
+        let said = String::from_utf8(output.stderr)?;
+        assert!(
+            said.contains("no Kubernetes cluster is configured"),
+            "{said}"
+        );
         for field in ["securityContext", "image"] {
             assert_eq!(
                 pod["spec"]["containers"][0][field],

@@ -49,6 +49,7 @@ async fn every_right_is_used_and_every_use_has_a_right() -> Result<()> {
         arguments: vec![
             format!("--ecs-endpoint={endpoint}"),
             format!("--sts-endpoint={endpoint}"),
+            "--leader-elect".to_owned(),
         ],
         environment: Vec::new(),
     };
@@ -188,7 +189,7 @@ fn right(event: &AuditEvent) -> Option<Right> {
         return None;
     }
     let role = match (event.resource.as_str(), event.namespace.as_str()) {
-        ("secrets", NAMESPACE) => "Role security-group-operator",
+        ("secrets" | "leases", NAMESPACE) => "Role security-group-operator",
         ("secrets", _) => "ClusterRole security-group-operator-secrets",
         _ => "ClusterRole security-group-operator",
     };

@@ -121,12 +121,19 @@ async fn kubectl_applies_deploy_to_an_empty_cluster_in_every_way() -> Result<()>
     Ok(())
 }
 
-/// Nobody is elected to lead yet.
 #[test]
-fn one_replica_of_the_current_version_is_deployed() -> Result<()> {
+fn one_elected_replica_of_the_current_version_is_deployed() -> Result<()> {
     let deployment = deployment()?;
     assert_eq!(deployment["spec"]["replicas"], json!(1));
-    assert_eq!(deployment["spec"]["strategy"], json!({"type": "Recreate"}));
+    // During a rollout there are two.
+    assert_eq!(deployment["spec"]["strategy"]["type"], "RollingUpdate");
+    let arguments = container()?["args"].clone();
+    assert!(
+        arguments
+            .as_array()
+            .is_some_and(|all| all.contains(&json!("--leader-elect"))),
+        "{arguments}"
+    );
     let image = concat!("security-group-operator:", env!("CARGO_PKG_VERSION"));
     assert_eq!(container()?["image"], json!(image));
     Ok(())

@@ -68,10 +68,12 @@ containers:
   image: {{ include "operator.image" .root | quote }}
   imagePullPolicy: {{ .root.Values.image.pullPolicy }}
   args:
-  - {{ .command }}
+  - --leader-elect
+  - --operator-namespace={{ .root.Release.Namespace }}
   {{- range .root.Values.namespaces }}
   - --namespace={{ . }}
   {{- end }}
+  - {{ .command }}
   resources:
     requests:
       cpu: 10m
