@@ -20,6 +20,7 @@ mod start;
 mod stricter_crd;
 #[path = "../support/mod.rs"]
 mod support;
+mod takeover;
 mod user_roles;
 
 use std::ops::{Deref, DerefMut};

@@ -1,0 +1,210 @@
+//! Two operators and one Lease, as real processes: the standby takes over from a leader that ends, is killed or is frozen, and a
+//! leader that goes on after its Lease makes no call. Times are printed, not judged.
+
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::Api;
+use kube::api::{DeleteParams, ListParams, PostParams};
+use security_group_operator::api::membership::Origin;
+use security_group_operator::kubernetes::lease::NAME;
+use serde_json::json;
+
+use crate::support::control_plane::ControlPlane;
+use crate::support::env::TestEnv;
+use crate::support::error::Result;
+use crate::support::eventually::eventually;
+use crate::support::operator::{NAMESPACE, Operator};
+use crate::{OnlyOperator, binaries, options};
+
+const ELECTED: [&str; 2] = ["--leader-elect", "--lease-duration=2s"];
+/// Longer than the Lease.
+const FREEZE: Duration = Duration::from_millis(2_500);
+const TARGETS: usize = 40;
+
+fn inventory(instances: usize) -> Result<String> {
+    let mut inventory = "securityGroups: [{id: sg-base}, {id: sg-web}]\ninstances:\n".to_owned();
+    for n in 0..instances {
+        writeln!(inventory, "- {{id: i-n{n}, securityGroupIds: [sg-base]}}")?;
+    }
+    Ok(inventory)
+}
+
+/// Two elected operators, of which the first leads, and a cloud with 40 instances.
+async fn two() -> Result<(TestEnv, OnlyOperator, Operator)> {
+    let mut first = OnlyOperator::start(&ELECTED).await?;
+    // Of no other test: a leader waits for the calls of one that has vanished.
+    first.kill();
+    let gone = leases().await?.delete(NAME, &DeleteParams::default()).await;
+    gone.map_or_else(|error| ignore_404(error), |_| Ok(()))?;
+    first.restart().await?;
+    until_leads(&first).await?;
+    let second = Operator::start(ControlPlane::shared().await?, options(&ELECTED)).await?;
+    let env = TestEnv::start_without_operator(&binaries!(), &inventory(TARGETS)?).await?;
+    env.apply("before", "i-n0", "sg-web", json!({})).await?;
+    env.until_ready("before").await?;
+    assert!(!leads(&second).await?);
+    Ok((env, first, second))
+}
+
+async fn leases() -> Result<Api<Lease>> {
+    let client = ControlPlane::shared().await?.admin_client().await?;
+    Ok(Api::namespaced(client, NAMESPACE))
+}
+
+fn ignore_404(error: kube::Error) -> Result<()> {
+    match error {
+        kube::Error::Api(status) if status.code == 404 => Ok(()),
+        error => Err(error.into()),
+    }
+}
+
+async fn leads(operator: &Operator) -> Result<bool> {
+    let text = reqwest::get(operator.url("/metrics")).await?.text().await?;
+    Ok(text.contains("security_group_operator_leader 1"))
+}
+
+async fn until_leads(operator: &Operator) -> Result<()> {
+    eventually("the operator leads", async || leads(operator).await).await
+}
+
+/// Applies an object now, and prints how long after `since` it is Ready.
+async fn until_new_is_ready(env: &TestEnv, name: &str, since: Instant, after: &str) -> Result<()> {
+    env.until_ready(name).await?;
+    println!("{after}: a new object is Ready after {:?}", since.elapsed());
+    Ok(())
+}
+
+/// Every object of the test says that the operator joined it, and each edge was joined once.
+async fn all_are_joined(env: &TestEnv) -> Result<()> {
+    let objects = env.memberships().list(&ListParams::default()).await?.items;
+    for object in &objects {
+        let origin = object.status.as_ref().and_then(|status| status.origin);
+        assert_eq!(origin, Some(Origin::Joined), "{:?}", object.status);
+    }
+    assert_eq!(
+        env.effects("JoinSecurityGroup").await?,
+        objects.len() as u64
+    );
+    assert_eq!(env.effects("LeaveSecurityGroup").await?, 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn standby_takes_over_from_a_leader_that_ends() -> Result<()> {
+    let (env, mut first, second) = two().await?;
+    let since = Instant::now();
+    let (code, applied) = tokio::join!(first.stop(), env.apply("new", "i-n1", "sg-web", json!({})));
+    applied?;
+    assert_eq!(code?, 0);
+    until_new_is_ready(&env, "new", since, "SIGTERM").await?;
+    assert!(leads(&second).await?);
+    all_are_joined(&env).await?;
+    // No call was under way: what is deleted goes at once.
+    env.delete("new").await?;
+    env.until_deleted("new").await
+}
+
+#[tokio::test]
+async fn standby_takes_over_from_a_leader_that_is_killed() -> Result<()> {
+    let (env, mut first, second) = two().await?;
+    let since = Instant::now();
+    first.kill();
+    env.apply("new", "i-n1", "sg-web", json!({})).await?;
+    until_new_is_ready(&env, "new", since, "SIGKILL").await?;
+    assert!(leads(&second).await?);
+    // The killed one comes back as the standby.
+    first.restart().await?;
+    assert!(!leads(&first).await?);
+    all_are_joined(&env).await
+}
+
+#[tokio::test]
+async fn leader_that_was_frozen_ends_and_takes_nothing_from_its_successor() -> Result<()> {
+    let (env, mut first, mut second) = two().await?;
+    for n in 1..TARGETS {
+        env.apply(&format!("n{n}"), &format!("i-n{n}"), "sg-web", json!({}))
+            .await?;
+        if n == TARGETS / 2 {
+            first.process().signal("STOP")?;
+        }
+    }
+    until_leads(&second).await?;
+    first.process().signal("CONT")?;
+    assert_eq!(first.process().wait(FREEZE * 10).await?, 1);
+    let said = std::fs::read_to_string(first.log())?;
+    assert!(
+        said.contains("the Lease security-group-operator/"),
+        "{said}"
+    );
+    for n in 1..TARGETS {
+        env.until_ready(&format!("n{n}")).await?;
+    }
+    all_are_joined(&env).await?;
+    second.process().check()
+}
+
+/// Freezes in `cargo test`. `PAUSES=1000` for more.
+const FREEZES: usize = 3;
+
+/// The Lease is taken by somebody else while the leader is frozen in the middle of its work. When it goes on, it makes no call.
+#[tokio::test]
+async fn frozen_leader_makes_no_call_after_its_lease() -> Result<()> {
+    let mut operator = OnlyOperator::start(&ELECTED).await?;
+    let freezes = std::env::var("PAUSES")
+        .ok()
+        .and_then(|all| all.parse().ok());
+    let freezes: usize = freezes.unwrap_or(FREEZES);
+    let inventory = inventory(freezes * TARGETS)?;
+    let env = TestEnv::start_without_operator(&binaries!(), &inventory).await?;
+    let leases = leases().await?;
+    for freeze in 0..freezes {
+        until_leads(&operator).await?;
+        let creates = create_all(&env, freeze);
+        // Another moment each time.
+        let freezing = async {
+            let before = calls(&env).await?;
+            eventually("the first call", async || Ok(calls(&env).await? > before)).await?;
+            tokio::time::sleep(Duration::from_millis((freeze as u64 * 37) % 400)).await;
+            operator.process().signal("STOP")
+        };
+        tokio::select! {
+            never = creates => never?,
+            frozen = freezing => frozen?,
+        }
+        tokio::time::sleep(FREEZE).await;
+        let mut lease = leases.get(NAME).await?;
+        let spec = lease.spec.get_or_insert_default();
+        spec.holder_identity = Some("somebody".to_owned());
+        leases.replace(NAME, &PostParams::default(), &lease).await?;
+        let before = calls(&env).await?;
+        operator.process().signal("CONT")?;
+        assert_eq!(operator.process().wait(FREEZE * 40).await?, 1);
+        assert_eq!(calls(&env).await?, before, "freeze {freeze}");
+        let all = (DeleteParams::default(), ListParams::default());
+        env.memberships().delete_collection(&all.0, &all.1).await?;
+        operator.respawn()?;
+        operator.wait_until_ready().await?;
+    }
+    println!(
+        "{freezes} freezes, {} calls before them, 0 after",
+        calls(&env).await?
+    );
+    Ok(())
+}
+
+/// Joins and Leaves that have reached the cloud.
+async fn calls(env: &TestEnv) -> Result<u64> {
+    Ok(env.calls("JoinSecurityGroup").await? + env.calls("LeaveSecurityGroup").await?)
+}
+
+/// Creates objects, each of an edge that no other freeze has.
+async fn create_all(env: &TestEnv, freeze: usize) -> Result<()> {
+    for n in freeze * TARGETS..(freeze + 1) * TARGETS {
+        let spec = json!({"deletionPolicy": "Retain"});
+        env.apply(&format!("n{n}"), &format!("i-n{n}"), "sg-web", spec)
+            .await?;
+    }
+    std::future::pending().await
+}
