@@ -16,7 +16,7 @@ use crate::support::env::TestEnv;
 use crate::support::error::Result;
 use crate::support::eventually::eventually;
 use crate::support::operator::{NAMESPACE, Operator};
-use crate::{OnlyOperator, binaries, options};
+use crate::{OnlyOperator, options};
 
 const ELECTED: [&str; 2] = ["--leader-elect", "--lease-duration=2s"];
 /// Longer than the Lease.
@@ -36,20 +36,24 @@ async fn two() -> Result<(TestEnv, OnlyOperator, Operator)> {
     let mut first = OnlyOperator::start(&ELECTED).await?;
     // Of no other test: a leader waits for the calls of one that has vanished.
     first.kill();
-    let gone = leases().await?.delete(NAME, &DeleteParams::default()).await;
+    let plane = first.plane;
+    let gone = leases(plane)
+        .await?
+        .delete(NAME, &DeleteParams::default())
+        .await;
     gone.map_or_else(|error| ignore_404(error), |_| Ok(()))?;
     first.restart().await?;
     until_leads(&first).await?;
-    let second = Operator::start(ControlPlane::shared().await?, options(&ELECTED)).await?;
-    let env = TestEnv::start_without_operator(&binaries!(), &inventory(TARGETS)?).await?;
+    let second = Operator::start(plane, options(&ELECTED)).await?;
+    let env = first.env(&inventory(TARGETS)?).await?;
     env.apply("before", "i-n0", "sg-web", json!({})).await?;
     env.until_ready("before").await?;
     assert!(!leads(&second).await?);
     Ok((env, first, second))
 }
 
-async fn leases() -> Result<Api<Lease>> {
-    let client = ControlPlane::shared().await?.admin_client().await?;
+async fn leases(plane: &ControlPlane) -> Result<Api<Lease>> {
+    let client = plane.admin_client().await?;
     Ok(Api::namespaced(client, NAMESPACE))
 }
 
@@ -157,8 +161,8 @@ async fn frozen_leader_makes_no_call_after_its_lease() -> Result<()> {
         .and_then(|all| all.parse().ok());
     let freezes: usize = freezes.unwrap_or(FREEZES);
     let inventory = inventory(freezes * TARGETS)?;
-    let env = TestEnv::start_without_operator(&binaries!(), &inventory).await?;
-    let leases = leases().await?;
+    let env = operator.env(&inventory).await?;
+    let leases = leases(operator.plane).await?;
     for freeze in 0..freezes {
         until_leads(&operator).await?;
         let creates = create_all(&env, freeze);

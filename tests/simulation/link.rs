@@ -12,6 +12,7 @@ use futures::future::BoxFuture;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use security_group_operator::ecs::{Transport, TransportError};
+use security_group_operator::kubernetes::WatchScope;
 use security_group_operator::simulator::faults::{ErrorFault, Fault, Kind, ThrottleFault};
 use security_group_operator::simulator::{Delivery, Simulator};
 use tokio::sync::Notify;
@@ -214,6 +215,8 @@ fn is_one_left(left: &AtomicUsize) -> bool {
 /// One incarnation of the operator.
 pub struct Link {
     pub incarnation: usize,
+    /// It has no right to memberships and CloudAccounts elsewhere.
+    pub scopes: Vec<WatchScope>,
     pub server: Arc<ApiServer>,
     pub simulator: Arc<Simulator>,
     pub monitor: Arc<Monitor>,
@@ -249,6 +252,16 @@ impl Link {
 
     pub fn is_dead(&self) -> bool {
         self.dead.load(Ordering::SeqCst)
+    }
+
+    /// Whether it has the right to a call: what the chart gives, with Roles in `namespaces` if it watches some only.
+    fn may(&self, call: &Call) -> bool {
+        let serves = |scope: &WatchScope| match scope {
+            WatchScope::All => true,
+            WatchScope::Namespace(name) => *name == call.namespace,
+        };
+        let by_namespace = ["securitygroupmemberships", "cloudaccounts"];
+        !by_namespace.contains(&call.kind.plural) || self.scopes.iter().any(serves)
     }
 
     /// Counts a request; whether it is still sent, and whether anybody will hear of it.
@@ -331,6 +344,9 @@ impl FaultPlan for ApiSide {
         }
         if link.cut_off.load(Ordering::SeqCst) || link.faults.is_mute(call.verb) {
             return CallFault::Hang;
+        }
+        if !link.may(call) {
+            return CallFault::Refuse(403);
         }
         if let Some(fault) = link.faults.refuses(call) {
             return fault;

@@ -18,6 +18,7 @@ mod crowds;
 mod foreign_finalizers;
 mod known;
 mod lease;
+mod limits;
 mod link;
 mod long_running;
 mod monitor;

@@ -21,7 +21,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use crate::api_server::request::{Reply, Request};
-use crate::api_server::store::Kind;
+use crate::api_server::store::{Kind, State};
 use crate::api_server::{self, ApiServer, Verb};
 use crate::link::{ApiSide, CloudSide, FaultInjector, FaultRates, KillPoint, Link};
 use crate::monitor::{MEMBERSHIPS, Monitor, condition, edge_of, is_deleting, text};
@@ -102,6 +102,36 @@ impl World {
         let mut cloud = topology::cloud();
         cloud.settings.lag = options.lag;
         let simulator = Arc::new(Simulator::new(cloud, options.seed));
+        let world = Self::of(server, simulator, options);
+        world.furnish();
+        world
+    }
+
+    /// Another cluster over the same cloud account, with a key of its own ([`KEYS`]`[1]`), and no operator yet.
+    pub fn second_cluster(&self) -> Self {
+        let server = Arc::new(ApiServer::new(self.server.now()));
+        let world = Self::of(server, Arc::clone(&self.simulator), self.other_options());
+        world.furnish();
+        world.write_secret(CLUSTER, 1);
+        world
+    }
+
+    /// A cluster whose etcd has this content, over the same cloud, and no operator yet.
+    pub fn from_etcd(&self, content: State) -> Self {
+        let server = Arc::new(ApiServer::new(self.server.now()));
+        *server.state() = content;
+        Self::of(server, Arc::clone(&self.simulator), self.other_options())
+    }
+
+    /// Another seed: the cloud takes no nonce twice.
+    fn other_options(&self) -> SimOptions {
+        SimOptions {
+            seed: self.options.seed.wrapping_add(1_000),
+            ..self.options
+        }
+    }
+
+    fn of(server: Arc<ApiServer>, simulator: Arc<Simulator>, options: SimOptions) -> Self {
         let mut monitor = Monitor::new(Arc::clone(&server), Arc::clone(&simulator));
         monitor.several = options.several;
         monitor.old_lists = options.rates.old_list > 0.0;
@@ -110,23 +140,26 @@ impl World {
             .iter()
             .map(|(_, secret, _)| (*secret).to_owned())
             .collect();
-        let world = Self {
+        Self {
             server,
             simulator,
             monitor: Arc::new(monitor),
             faults: Arc::new(FaultInjector::new(options.seed, options.rates)),
             incarnations: Vec::new(),
             options,
-        };
+        }
+    }
+
+    /// Makes the namespaces and the accounts.
+    fn furnish(&self) {
         for name in [NAMESPACE, GUESTS] {
-            world.create(
+            self.create(
                 "namespaces",
                 "",
                 json!({"metadata": {"name": name, "labels": {"team": "web"}}}),
             );
         }
-        world.restore_accounts();
-        world
+        self.restore_accounts();
     }
 
     /// Makes every account of this world that is not there, with its Secret.
@@ -205,6 +238,7 @@ impl World {
         self.monitor.process_started();
         let link = Arc::new(Link {
             incarnation,
+            scopes: settings.scopes.clone(),
             server: Arc::clone(&self.server),
             simulator: Arc::clone(&self.simulator),
             monitor: Arc::clone(&self.monitor),
@@ -449,12 +483,17 @@ impl World {
         );
     }
 
-    /// Replaces an object by its bare manifest.
+    /// Replaces an object by its bare manifest, as kubectl does: under the version that is stored.
     pub fn replace(&self, name: &str) {
-        if let Some(manifest) = self.manifest(name) {
-            let (namespace, name) = place(name);
-            self.user(Verb::Replace, MEMBERSHIPS, namespace, name, manifest);
+        let Some(mut manifest) = self.manifest(name) else {
+            return;
+        };
+        let (namespace, name) = place(name);
+        if let Some(stored) = self.server.object(MEMBERSHIPS, namespace, name) {
+            manifest["metadata"]["resourceVersion"] = stored["metadata"]["resourceVersion"].clone();
         }
+        let reply = self.user(Verb::Replace, MEMBERSHIPS, namespace, name, manifest);
+        assert_eq!(reply.code, 200, "{}", reply.body);
     }
 
     /// Deletes an object and creates it again as soon as it has gone, within 10 seconds.
@@ -654,7 +693,14 @@ impl User {
         };
         let reply = self.server.answer(&request, None);
         let uid = text(&reply.body, "/metadata/uid");
-        if verb == Verb::Merge && request.body["metadata"].get("finalizers").is_some() {
+        let takes_finalizer_off = match verb {
+            Verb::Merge => request.body["metadata"].get("finalizers").is_some(),
+            Verb::Replace => true,
+            Verb::Get | Verb::List | Verb::Watch | Verb::Create | Verb::Apply | Verb::Delete => {
+                false
+            }
+        };
+        if takes_finalizer_off {
             self.monitor.finalizer_taken_off(&uid);
         }
         self.monitor.touched(&uid);

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use security_group_operator::api::INTENT_ANNOTATION;
+use security_group_operator::api::{FINALIZER, INTENT_ANNOTATION};
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -279,7 +279,12 @@ impl Monitor {
         let uid = text(object, "/metadata/uid");
         let intent = object["metadata"]["annotations"][INTENT_ANNOTATION].is_string()
             && object["status"]["origin"].is_null();
+        let finalizers = object["metadata"]["finalizers"].as_array();
+        let has_ours = finalizers.is_some_and(|all| all.iter().any(|one| one == FINALIZER));
         let mut state = self.state.lock().unwrap();
+        if has_ours {
+            state.ledger.stripped.remove(&uid);
+        }
         if intent {
             state.ledger.intents.insert(uid);
         } else {

@@ -133,6 +133,8 @@ pub struct ApiServer {
     epoch: Timestamp,
 }
 
+/// The content of etcd.
+#[derive(Clone)]
 pub struct State {
     pub objects: BTreeMap<Key, Stored>,
     pub log: Vec<Entry>,

@@ -1,0 +1,793 @@
+//! Where ownership ends: what docs/user/ownership.md says happens, and what it says to do. The journal of the cloud judges.
+
+use std::time::Duration;
+
+use security_group_operator::api::{FINALIZER, INTENT_ANNOTATION};
+use security_group_operator::kubernetes::WatchScope;
+use serde_json::{Value, json};
+
+use crate::in_virtual_time;
+use crate::link::KillPoint;
+use crate::monitor::{MEMBERSHIPS, condition, text};
+use crate::scenario::{add_fault, claimed, object, ready, seconds, world};
+use crate::topology::{CLUSTER, GUESTS, KEYS, NAMESPACE, name_own_account, place};
+use crate::world::{SimOptions, World};
+
+/// Longer than a pass over one object without faults.
+const AT_ONCE: f64 = 0.4;
+/// Longer than what the cloud's reads may lag, and than a process that has just started trusts no read.
+const SETTLED: f64 = 11.0;
+/// The scan period of 60 s, and a pass.
+const SCAN: f64 = 66.0;
+
+/// The changes of the membership of i-0 in sg-a, as the cloud's journal has them.
+fn journal(world: &World) -> Vec<String> {
+    world.monitor.read_journal();
+    let entries = world.simulator.journal_from(0).into_iter();
+    let of_edge =
+        entries.filter(|entry| entry["target"] == "i-0" && entry["securityGroupId"] == "sg-a");
+    of_edge
+        .map(|entry| {
+            let key = KEYS.iter().position(|(id, _, _)| entry["by"] == *id);
+            let who = match key {
+                Some(0) => "the operator",
+                Some(_) => "the second operator",
+                None => "another actor",
+            };
+            let what = if entry["action"] == "JoinSecurityGroup" {
+                "joined"
+            } else {
+                "left"
+            };
+            format!("{who} {what}")
+        })
+        .collect()
+}
+
+fn is_member(world: &World) -> bool {
+    world.monitor.read_journal();
+    world.is_member("i-0", "sg-a")
+}
+
+fn claim(world: &World, name: &str) -> String {
+    let (namespace, name) = place(name);
+    let object = world.server.object(MEMBERSHIPS, namespace, name);
+    claimed(&object.unwrap()).to_owned()
+}
+
+fn is_there(world: &World, name: &str) -> bool {
+    let (namespace, name) = place(name);
+    world.server.object(MEMBERSHIPS, namespace, name).is_some()
+}
+
+fn has_finalizer(world: &World, name: &str) -> bool {
+    let finalizers = object(world, name).unwrap()["metadata"]["finalizers"].clone();
+    finalizers
+        .as_array()
+        .is_some_and(|all| all.contains(&json!(FINALIZER)))
+}
+
+/// How long i-0 is not in sg-a within the next 150 s.
+async fn seconds_missing(world: &World) -> u32 {
+    let mut missing = 0;
+    for _ in 0..150 {
+        seconds(1.0).await;
+        missing += u32::from(!is_member(world));
+    }
+    missing
+}
+
+/// Two clusters of one cloud account. The first has joined i-0 to sg-a for its object `m`, the second has adopted it for its own.
+async fn two_clusters(first: Value, second: Value) -> (World, World) {
+    let mut blue = World::new(SimOptions::default());
+    let mut green = blue.second_cluster();
+    blue.start(None);
+    green.start(None);
+    seconds(SETTLED).await;
+    blue.membership("m", 0, 0, first);
+    seconds(SETTLED).await;
+    green.membership("m", 0, 0, second);
+    seconds(SETTLED).await;
+    assert_eq!(ready(&blue, "m").1, "Joined");
+    assert_eq!(ready(&green, "m").1, "Adopted");
+    (blue, green)
+}
+
+#[test]
+fn deletion_in_one_cluster_takes_the_membership_from_the_other_for_a_scan_period() {
+    in_virtual_time(|| async {
+        let (blue, green) = two_clusters(json!({}), json!({})).await;
+        blue.delete("m");
+        seconds(AT_ONCE).await;
+        assert!(!is_there(&blue, "m"));
+        let missing = seconds_missing(&green).await;
+        assert!((1..=66).contains(&missing), "{missing} s");
+        // The second cluster adopted it. It stays so, whatever the operator does there.
+        assert_eq!(ready(&green, "m").1, "Adopted");
+        green.delete("m");
+        seconds(AT_ONCE).await;
+        assert!(!is_there(&green, "m"));
+        let expected = [
+            "the operator joined",
+            "the operator left",
+            "the second operator joined",
+        ];
+        assert_eq!(journal(&green), expected);
+        assert!(is_member(&green));
+    });
+}
+
+#[test]
+fn clusters_that_retain_take_nothing_from_each_other_and_one_that_removes_ends_it() {
+    in_virtual_time(|| async {
+        let retain = || json!({"deletionPolicy": "Retain"});
+        let (blue, green) = two_clusters(retain(), json!({"deletionPolicy": "Remove"})).await;
+        blue.delete("m");
+        assert_eq!(seconds_missing(&green).await, 0);
+        assert!(!is_there(&blue, "m"));
+        green.delete("m");
+        seconds(AT_ONCE).await;
+        assert!(!is_there(&green, "m"));
+        assert_eq!(
+            journal(&green),
+            ["the operator joined", "the second operator left"]
+        );
+    });
+}
+
+/// The commands of the page, in their order. The group is never missing, and goes with the new object.
+#[test]
+fn move_to_another_cluster_keeps_the_membership_all_the_time() {
+    in_virtual_time(|| async {
+        let (blue, green) = two_clusters(json!({}), json!({"deletionPolicy": "Remove"})).await;
+        blue.patch("m", json!({"spec": {"deletionPolicy": "Retain"}}));
+        blue.delete("m");
+        assert_eq!(seconds_missing(&green).await, 0);
+        assert!(!is_there(&blue, "m"));
+        assert_eq!(
+            ready(&green, "m"),
+            ("True".to_owned(), "Adopted".to_owned())
+        );
+        green.delete("m");
+        seconds(AT_ONCE).await;
+        assert_eq!(
+            journal(&green),
+            ["the operator joined", "the second operator left"]
+        );
+    });
+}
+
+/// R13: what another operator has just removed is still listed, and this one knows of no call.
+#[test]
+fn what_another_operator_removed_seconds_ago_is_adopted() {
+    in_virtual_time(|| async {
+        let mut blue = World::new(SimOptions {
+            lag: Duration::from_secs(5),
+            ..SimOptions::default()
+        });
+        let mut green = blue.second_cluster();
+        blue.start(None);
+        green.start(None);
+        seconds(SETTLED).await;
+        blue.membership("m", 0, 0, json!({}));
+        seconds(20.0).await;
+        blue.delete("m");
+        seconds(2.0).await;
+        assert!(!is_there(&blue, "m"));
+        green.membership("m", 0, 0, json!({}));
+        seconds(AT_ONCE).await;
+        assert_eq!(ready(&green, "m").1, "Adopted");
+        assert!(!is_member(&green));
+        seconds(2.0 * SCAN).await;
+        assert!(is_member(&green));
+        green.delete("m");
+        seconds(20.0).await;
+        assert!(!is_there(&green, "m"));
+        let expected = [
+            "the operator joined",
+            "the operator left",
+            "the second operator joined",
+        ];
+        assert_eq!(journal(&green), expected);
+    });
+}
+
+/// A copy of etcd has the same objects with the same UIDs: both clusters own what the original joined.
+#[test]
+fn clone_of_a_cluster_owns_what_the_original_joined() {
+    // What is done in the clone before its operator starts; whether a deletion in it ends there, and removes what the original needs.
+    type Precaution = fn(&World);
+    let precautions: [(Precaution, bool, bool); 3] = [
+        (|_| {}, true, true),
+        (
+            |clone| {
+                clone.patch("m", json!({"spec": {"deletionPolicy": "Retain"}}));
+            },
+            true,
+            false,
+        ),
+        (|clone| clone.remove_secret(CLUSTER), false, false),
+    ];
+    for (precaution, ends, evicts) in precautions {
+        in_virtual_time(|| async move {
+            let original = world().await;
+            original.membership("m", 0, 0, json!({}));
+            seconds(SETTLED).await;
+            let content = original.server.state().clone();
+            let mut clone = original.from_etcd(content);
+            precaution(&clone);
+            clone.start(None);
+            seconds(SETTLED).await;
+            clone.delete("m");
+            let missing = seconds_missing(&original).await;
+            assert_eq!(is_there(&clone, "m"), !ends);
+            assert_eq!(missing > 0, evicts, "{missing} s");
+            assert!(missing <= 66, "{missing} s");
+            assert_eq!(ready(&original, "m").1, "Joined");
+            original.delete("m");
+            seconds(AT_ONCE).await;
+            assert!(!is_member(&original));
+        });
+    }
+}
+
+fn only(namespace: &str) -> Vec<WatchScope> {
+    vec![WatchScope::Namespace(namespace.to_owned())]
+}
+
+/// With Roles in its own namespaces, as the chart gives them with `namespaces`.
+#[test]
+fn operators_of_different_namespaces_take_memberships_from_each_other() {
+    in_virtual_time(|| async {
+        let mut world = World::new(SimOptions::default());
+        world.start_over(only(NAMESPACE), &std::sync::Arc::default());
+        world.start_over(only(GUESTS), &std::sync::Arc::default());
+        seconds(SETTLED).await;
+        world.membership("m", 0, 0, json!({}));
+        seconds(SETTLED).await;
+        world.membership("guest/c", 0, 0, json!({}));
+        seconds(SETTLED).await;
+        assert_eq!(claim(&world, "m"), "Joined");
+        assert_eq!(claim(&world, "guest/c"), "Adopted");
+        world.delete("m");
+        let missing = seconds_missing(&world).await;
+        assert!(!is_there(&world, "m"));
+        assert!((1..=66).contains(&missing), "{missing} s");
+        world.delete("guest/c");
+        seconds(AT_ONCE).await;
+        assert!(!is_there(&world, "guest/c"));
+        let expected = [
+            "the operator joined",
+            "the operator left",
+            "the operator joined",
+        ];
+        assert_eq!(journal(&world), expected);
+        assert!(is_member(&world));
+    });
+}
+
+/// An operator whose `--namespace` has become narrower. What is outside holds nothing, and waits for an operator when it is deleted.
+#[test]
+fn object_outside_the_scope_holds_nothing_and_its_deletion_waits() {
+    in_virtual_time(|| async {
+        let mut world = world().await;
+        world.membership("m", 0, 0, json!({}));
+        seconds(SETTLED).await;
+        world.membership("guest/c", 0, 0, json!({}));
+        seconds(SETTLED).await;
+        world.kill(0);
+        world.start_over(only(NAMESPACE), &std::sync::Arc::default());
+        seconds(SETTLED).await;
+        world.delete("m");
+        seconds(SCAN).await;
+        assert!(!is_there(&world, "m"));
+        assert_eq!(
+            journal(&world),
+            ["the operator joined", "the operator left"]
+        );
+        world.delete("guest/c");
+        seconds(600.0).await;
+        assert!(is_there(&world, "guest/c"));
+        // The way out, as for an operator that is not installed.
+        world.patch("guest/c", json!({"metadata": {"finalizers": null}}));
+        assert!(!is_there(&world, "guest/c"));
+    });
+}
+
+/// A cluster is lost with all objects, and a backup brings them back as new ones.
+#[test]
+fn restored_object_adopts_what_the_lost_one_joined() {
+    for (with_status, policy, kept) in [
+        (false, "RemoveIfJoined", true),
+        (true, "RemoveIfJoined", true),
+        (false, "Remove", false),
+        (true, "Remove", false),
+    ] {
+        in_virtual_time(|| async move {
+            let world = world().await;
+            world.membership("m", 0, 0, json!({}));
+            seconds(SETTLED).await;
+            let lost = object(&world, "m").unwrap();
+            world.kill(0);
+            let mut world = world.second_cluster();
+            let metadata = json!({
+                "name": "m",
+                "finalizers": lost["metadata"]["finalizers"],
+                "annotations": lost["metadata"]["annotations"],
+            });
+            let mut spec = lost["spec"].clone();
+            spec["deletionPolicy"] = json!(policy);
+            // UIDs are numbers here: without these the new object would have that of the lost one.
+            for (name, target) in [("first", 1), ("second", 2)] {
+                world.membership(name, target, 0, json!({}));
+            }
+            world.create(
+                MEMBERSHIPS,
+                NAMESPACE,
+                json!({"metadata": metadata, "spec": spec}),
+            );
+            if with_status {
+                world.overwrite_status("m", &lost["status"]);
+            }
+            assert_ne!(
+                object(&world, "m").unwrap()["metadata"]["uid"],
+                lost["metadata"]["uid"]
+            );
+            world.start(None);
+            seconds(2.0 * SETTLED).await;
+            assert_eq!(ready(&world, "m").1, "Adopted");
+            world.delete("m");
+            seconds(AT_ONCE).await;
+            assert!(!is_there(&world, "m"));
+            assert_eq!(is_member(&world), kept, "status {with_status}, {policy}");
+        });
+    }
+}
+
+/// etcd is put back to an earlier day while the operator is stopped. What was deleted since is there again, and is joined again.
+#[test]
+fn object_that_a_restored_etcd_brings_back_is_joined_again() {
+    for (policy, told, journal_after) in [
+        (
+            "Repair",
+            "Joined",
+            &[
+                "the operator joined",
+                "the operator left",
+                "the operator joined",
+            ][..],
+        ),
+        (
+            "Report",
+            "DriftReported",
+            &["the operator joined", "the operator left"],
+        ),
+    ] {
+        in_virtual_time(|| async move {
+            let world = world().await;
+            world.membership("m", 0, 0, json!({"driftPolicy": policy}));
+            seconds(SETTLED).await;
+            let backup = world.server.state().clone();
+            world.delete("m");
+            seconds(AT_ONCE).await;
+            assert!(!is_there(&world, "m"));
+            world.kill(0);
+            let mut restored = world.from_etcd(backup);
+            restored.start(None);
+            seconds(2.0 * SETTLED).await;
+            assert_eq!(ready(&restored, "m").1, told);
+            assert_eq!(journal(&restored), journal_after, "{policy}");
+            restored.delete("m");
+            seconds(AT_ONCE).await;
+            assert!(!is_there(&restored, "m"), "{policy}");
+            assert!(!is_member(&restored), "{policy}");
+        });
+    }
+}
+
+/// What was created since the backup is gone, and the operator knows nothing of its membership.
+#[test]
+fn membership_that_a_restored_etcd_does_not_know_stays() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        let backup = world.server.state().clone();
+        world.membership("m", 0, 0, json!({}));
+        seconds(SETTLED).await;
+        world.kill(0);
+        let mut restored = world.from_etcd(backup);
+        restored.start(None);
+        seconds(2.0 * SCAN).await;
+        assert_eq!(journal(&restored), ["the operator joined"]);
+        // What to do: an object with `Remove`.
+        restored.membership("m", 0, 0, json!({"deletionPolicy": "Remove"}));
+        seconds(SETTLED).await;
+        assert_eq!(ready(&restored, "m").1, "Adopted");
+        restored.delete("m");
+        seconds(AT_ONCE).await;
+        assert!(!is_member(&restored));
+    });
+}
+
+/// A record comes back that was taken off since, because others had removed the membership and made it again.
+#[test]
+fn record_that_a_restored_etcd_brings_back_counts_again() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        world.membership("m", 0, 0, json!({"driftPolicy": "Report"}));
+        seconds(SETTLED).await;
+        let backup = world.server.state().clone();
+        world.foreign(0, 0, false);
+        seconds(SCAN).await;
+        assert_eq!(ready(&world, "m").1, "DriftReported");
+        world.foreign(0, 0, true);
+        seconds(SCAN).await;
+        assert_eq!(ready(&world, "m").1, "Adopted");
+        world.kill(0);
+        let mut restored = world.from_etcd(backup);
+        restored.start(None);
+        seconds(SETTLED).await;
+        assert_eq!(ready(&restored, "m").1, "Joined");
+        restored.delete("m");
+        seconds(AT_ONCE).await;
+        let expected = [
+            "the operator joined",
+            "another actor left",
+            "another actor joined",
+            "the operator left",
+        ];
+        assert_eq!(journal(&restored), expected);
+    });
+}
+
+#[test]
+fn replace_takes_off_the_finalizer_and_the_operator_puts_it_back() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        world.membership("m", 0, 0, json!({}));
+        seconds(SETTLED).await;
+        world.replace("m");
+        assert!(!has_finalizer(&world, "m"));
+        seconds(AT_ONCE).await;
+        assert!(has_finalizer(&world, "m"));
+        assert_eq!(ready(&world, "m").1, "Joined");
+        // By hand it is the same.
+        world.patch(
+            "m",
+            json!({"metadata": {"finalizers": null, "annotations": {INTENT_ANNOTATION: null}}}),
+        );
+        seconds(AT_ONCE).await;
+        assert!(has_finalizer(&world, "m"));
+        world.delete("m");
+        seconds(AT_ONCE).await;
+        assert_eq!(
+            journal(&world),
+            ["the operator joined", "the operator left"]
+        );
+    });
+}
+
+/// H7: also while the operator runs, if the deletion comes before it has put the finalizer back.
+#[test]
+fn object_that_is_replaced_and_deleted_before_the_operator_acts_leaves_its_membership() {
+    for is_down in [true, false] {
+        in_virtual_time(|| async move {
+            let mut world = world().await;
+            world.membership("m", 0, 0, json!({}));
+            world.membership("applied", 1, 0, json!({}));
+            seconds(SETTLED).await;
+            if is_down {
+                world.kill(0);
+            }
+            world.replace("m");
+            for name in ["m", "applied"] {
+                world.delete(name);
+            }
+            assert!(!is_there(&world, "m"));
+            if is_down {
+                world.start(None);
+            }
+            seconds(2.0 * SCAN).await;
+            assert_eq!(journal(&world), ["the operator joined"]);
+            assert!(is_member(&world));
+            // Without `replace` the deletion has waited.
+            assert!(!is_there(&world, "applied"));
+            assert!(!world.is_member("i-1", "sg-a"));
+        });
+    }
+}
+
+/// `kubectl replace --force`, and Argo CD with `Replace=true,Force=true`.
+#[test]
+fn forced_replace_removes_the_membership_for_a_moment() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        world.membership("m", 0, 0, json!({}));
+        seconds(SETTLED).await;
+        world.recreate("m");
+        seconds(SETTLED).await;
+        let expected = [
+            "the operator joined",
+            "the operator left",
+            "the operator joined",
+        ];
+        assert_eq!(journal(&world), expected);
+        assert_eq!(ready(&world, "m").1, "Joined");
+    });
+}
+
+/// C13: at every moment at which the operator may be killed as well.
+#[test]
+fn adopted_membership_that_was_repaired_stays_adopted_and_is_kept() {
+    for (policy, kept) in [("RemoveIfJoined", true), ("Remove", false)] {
+        for kill_at in 0..8 {
+            in_virtual_time(|| async move {
+                let mut world = world().await;
+                world.foreign(0, 0, true);
+                world.membership("m", 0, 0, json!({"deletionPolicy": policy}));
+                seconds(SETTLED).await;
+                world.foreign(0, 0, false);
+                world.schedule_kill(kill_at, KillPoint::AfterEffect);
+                seconds(2.0 * SCAN).await;
+                if kill_at > 0 {
+                    world.restart_all();
+                    seconds(2.0 * SCAN).await;
+                }
+                assert!(is_member(&world));
+                assert_eq!(ready(&world, "m").1, "Adopted", "{kill_at}");
+                world.delete("m");
+                seconds(AT_ONCE).await;
+                assert!(!is_there(&world, "m"));
+                assert_eq!(is_member(&world), kept, "{policy} {kill_at}");
+            });
+        }
+    }
+}
+
+/// C16: one object has joined and reports, another has adopted and repairs. If the report comes first, no object owns what the other
+/// one repairs.
+#[test]
+fn mixed_drift_policies_on_one_membership_can_end_without_an_owner() {
+    // The policies of the object that has joined and of the one that shares, whether the first is alone at first, and what both are then.
+    for (joined, shared, alone, claims) in [
+        ("Report", "Repair", true, ["Adopted", "Adopted"]),
+        ("Report", "Repair", false, ["Joined", "Adopted"]),
+        ("Repair", "Report", false, ["Joined", "Adopted"]),
+        ("Repair", "Repair", false, ["Joined", "Adopted"]),
+    ] {
+        in_virtual_time(|| async move {
+            let world = world().await;
+            world.membership("m", 0, 0, json!({"driftPolicy": joined}));
+            seconds(SETTLED).await;
+            world.membership("other", 0, 0, json!({"driftPolicy": shared}));
+            seconds(SETTLED).await;
+            let both = || [claim(&world, "m"), claim(&world, "other")];
+            assert_eq!(both(), ["Joined", "Adopted"]);
+            world.patch("other", json!({"spec": {"suspend": alone}}));
+            world.foreign(0, 0, false);
+            seconds(SCAN).await;
+            if alone {
+                assert_eq!(ready(&world, "m").1, "DriftReported");
+            }
+            world.patch("other", json!({"spec": {"suspend": false}}));
+            seconds(2.0 * SCAN).await;
+            assert!(is_member(&world));
+            let policies = format!("{joined}, {shared}, {alone}");
+            assert_eq!(both(), claims, "{policies}");
+            for name in ["m", "other"] {
+                world.delete(name);
+                seconds(AT_ONCE).await;
+                assert!(!is_there(&world, name));
+            }
+            let is_owned = claims.contains(&"Joined");
+            assert_eq!(is_member(&world), !is_owned, "{policies}");
+        });
+    }
+}
+
+/// C30: `Retain` hands nothing on. What it keeps is kept for good, unless another object says `Remove`.
+#[test]
+fn retain_on_a_shared_edge_hands_nothing_on() {
+    for (others_policy, kept) in [("RemoveIfJoined", true), ("Remove", false)] {
+        in_virtual_time(|| async move {
+            let world = world().await;
+            world.membership("m", 0, 0, json!({"deletionPolicy": "Retain"}));
+            seconds(SETTLED).await;
+            world.membership("other", 0, 0, json!({"deletionPolicy": others_policy}));
+            seconds(SETTLED).await;
+            world.delete("m");
+            seconds(SETTLED).await;
+            assert!(!is_there(&world, "m"));
+            assert_eq!(ready(&world, "other").1, "Adopted");
+            world.delete("other");
+            seconds(AT_ONCE).await;
+            assert!(!is_there(&world, "other"));
+            assert_eq!(is_member(&world), kept, "{others_policy}");
+        });
+    }
+    // The other way round: what is handed to it is kept by its own policy.
+    in_virtual_time(|| async {
+        let world = world().await;
+        world.membership("m", 0, 0, json!({}));
+        seconds(SETTLED).await;
+        world.membership("other", 0, 0, json!({"deletionPolicy": "Retain"}));
+        seconds(SETTLED).await;
+        for name in ["m", "other"] {
+            world.delete(name);
+            seconds(AT_ONCE).await;
+            assert!(!is_there(&world, name));
+        }
+        assert_eq!(journal(&world), ["the operator joined"]);
+    });
+}
+
+/// A3, A9: the operator is killed between its intent and its Join, and another actor makes the membership before the next start.
+#[test]
+fn membership_made_while_the_operator_is_down_with_an_open_intent_counts_as_joined() {
+    let mut open = 0;
+    for request in 1..8 {
+        open += u32::from(in_virtual_time(|| async move {
+            let mut world = world().await;
+            world.schedule_kill(request, KillPoint::AfterEffect);
+            world.membership("m", 0, 0, json!({}));
+            seconds(AT_ONCE).await;
+            let is_open = claim(&world, "m") == "Joined" && !is_member(&world);
+            if !is_open || world.dead_incarnation().is_none() {
+                return false;
+            }
+            world.foreign(0, 0, true);
+            world.restart_all();
+            seconds(SETTLED).await;
+            assert_eq!(ready(&world, "m").1, "Joined");
+            world.delete("m");
+            // A Join of the process before might still take effect.
+            seconds(90.0).await;
+            assert!(!is_there(&world, "m"));
+            assert_eq!(
+                journal(&world),
+                ["another actor joined", "the operator left"]
+            );
+            true
+        }));
+    }
+    assert_eq!(open, 1, "one request, the write of the intent");
+}
+
+/// C3: what others remove and make again between two reads is not seen missing.
+#[test]
+fn membership_made_again_before_the_next_read_still_counts_as_joined() {
+    for while_down in [false, true] {
+        in_virtual_time(|| async move {
+            let mut world = world().await;
+            world.membership("m", 0, 0, json!({}));
+            seconds(SETTLED).await;
+            if while_down {
+                world.kill(0);
+            }
+            world.foreign(0, 0, false);
+            world.foreign(0, 0, true);
+            if while_down {
+                world.start(None);
+            }
+            seconds(2.0 * SCAN).await;
+            assert_eq!(ready(&world, "m").1, "Joined");
+            world.delete("m");
+            seconds(AT_ONCE).await;
+            let expected = [
+                "the operator joined",
+                "another actor left",
+                "another actor joined",
+                "the operator left",
+            ];
+            assert_eq!(journal(&world), expected, "{while_down}");
+        });
+    }
+}
+
+/// A11, Q5: the vendor's gateway sends the first Join twice, and answers with what the second was told.
+#[test]
+fn first_join_that_is_answered_with_already_exists_is_adopted() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        let twice = json!({
+            "action": "JoinSecurityGroup", "count": 1, "effect": true,
+            "fault": {"error": {"code": "InvalidInstanceId.AlreadyExists"}},
+        });
+        world
+            .simulator
+            .add_fault(serde_json::from_value(twice).unwrap());
+        world.membership("m", 0, 0, json!({}));
+        seconds(AT_ONCE).await;
+        assert_eq!(ready(&world, "m").1, "Adopted");
+        world.delete("m");
+        seconds(AT_ONCE).await;
+        assert!(!is_there(&world, "m"));
+        assert_eq!(journal(&world), ["the operator joined"]);
+        assert!(is_member(&world));
+    });
+}
+
+/// D4: the process that repairs is killed before the answer, the call takes effect a minute later, and the object is deleted between.
+#[test]
+fn repair_of_a_killed_process_that_arrives_after_the_deletion_stays() {
+    in_virtual_time(|| async {
+        let mut world = world().await;
+        world.membership("m", 0, 0, json!({}));
+        seconds(SETTLED).await;
+        let late = json!({
+            "action": "JoinSecurityGroup", "count": 1, "effectAfter": "60s", "fault": "reset",
+        });
+        world
+            .simulator
+            .add_fault(serde_json::from_value(late).unwrap());
+        world.foreign(0, 0, false);
+        let mut waited = 0;
+        while world.simulator.stats()["calls"]["JoinSecurityGroup"].get("OK") == Some(&json!(1))
+            && world.simulator.stats()["calls"]["JoinSecurityGroup"]
+                .as_object()
+                .unwrap()
+                .len()
+                == 1
+        {
+            seconds(0.1).await;
+            waited += 1;
+            assert!(waited < 1_000, "{}", world.simulator.stats());
+        }
+        world.kill(0);
+        world.start(None);
+        world.delete("m");
+        seconds(20.0).await;
+        assert!(!is_there(&world, "m"));
+        assert!(!is_member(&world));
+        seconds(60.0).await;
+        let expected = [
+            "the operator joined",
+            "another actor left",
+            "the operator joined",
+        ];
+        assert_eq!(journal(&world), expected);
+        assert!(is_member(&world));
+    });
+}
+
+/// H12: a tenant whose own key may only read. It adopts, and so it holds the membership after the owner has gone.
+#[test]
+fn tenant_with_a_read_only_key_of_the_same_cloud_account_holds_what_it_has_adopted() {
+    in_virtual_time(|| async {
+        let mut world = World::new(SimOptions {
+            own_accounts: true,
+            ..SimOptions::default()
+        });
+        let guests = 2;
+        world.write_secret(guests, 1);
+        let refused = json!({
+            "accessKey": KEYS[1].0, "action": "LeaveSecurityGroup",
+            "fault": {"error": {"code": "Forbidden.RAM", "status": 403}},
+        });
+        world
+            .simulator
+            .add_fault(serde_json::from_value(refused).unwrap());
+        world.start(None);
+        seconds(SETTLED).await;
+        world.membership("m", 0, 0, json!({}));
+        seconds(SETTLED).await;
+        let mut own = json!({});
+        name_own_account(&mut own);
+        world.membership("guest/c", 0, 0, own);
+        seconds(SETTLED).await;
+        assert_eq!(claim(&world, "guest/c"), "Adopted");
+        world.delete("m");
+        seconds(2.0 * SCAN).await;
+        assert!(!is_there(&world, "m"));
+        assert!(is_member(&world));
+        assert_eq!(claim(&world, "guest/c"), "Joined");
+        // The deletion says why it waits.
+        world.delete("guest/c");
+        seconds(SETTLED).await;
+        let held = world.server.object(MEMBERSHIPS, GUESTS, "c").unwrap();
+        assert_eq!(
+            text(condition(&held, "Ready").unwrap(), "/reason"),
+            "ForbiddenRAM"
+        );
+        assert_eq!(journal(&world), ["the operator joined"]);
+    });
+}
