@@ -232,6 +232,26 @@ fn the_contents_list_every_section() {
     }
 }
 
+/// Each row of "Limits of ownership" names tests, by file and function.
+#[test]
+fn every_limit_of_ownership_names_a_test() {
+    let proof = read("docs/proof.md");
+    let section = proof.split("\n## Limits of ownership\n").nth(1).unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let rows = section.lines().filter(|line| line.starts_with("| "));
+    let rows: Vec<&str> = rows.skip(1).collect();
+    assert!(rows.len() > 15, "{rows:?}");
+    for row in rows {
+        let words = row.split('`').skip(1).step_by(2);
+        let tests: Vec<(&str, &str)> = words.filter_map(|word| word.split_once("::")).collect();
+        assert!(!tests.is_empty(), "{row}");
+        for (file, test) in tests {
+            let source = read(&format!("tests/{file}.rs"));
+            assert!(source.contains(&format!("fn {test}(")), "{file}: {test}");
+        }
+    }
+}
+
 /// Sources, descriptions and pages name the actor and the action. `docs/proof.md` and `docs/benchmarks.md` are reports.
 #[test]
 fn no_line_has_a_phrase_that_hides_the_actor() {
@@ -314,6 +334,7 @@ const PAGES: &[&str] = &[
     "docs/runbook.md",
     "docs/simulator.md",
     "docs/sizing.md",
+    "docs/user/ownership.md",
 ];
 
 /// The anchors of a page: those of its headings.
