@@ -213,12 +213,11 @@ impl ObjectTable {
         &self,
         object: &SecurityGroupMembership,
     ) -> Vec<ObjectRef<SecurityGroupMembership>> {
-        match ObjectView::of(object) {
-            Some(view) => self.insert_view(view),
-            None => {
-                self.insert_metadata(&object.metadata);
-                Vec::new()
-            }
+        if let Some(view) = ObjectView::of(object) {
+            self.insert_view(view)
+        } else {
+            self.insert_metadata(&object.metadata);
+            Vec::new()
         }
     }
 
