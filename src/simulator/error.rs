@@ -197,6 +197,7 @@ pub const BY_FAULT: &[Code] = &[
     row(409, "OperationConflict", "Request was denied due to conflict with a previous request."),
     row(403, "LastTokenProcessing", "The last token request is processing."),
     row(403, "IdempotentProcessing", "The previous idempotent request is still processing."),
+    row(403, "IdempotentFailed", UNTOLD),
     row(400, "IdempotentParameterMismatch", UNTOLD),
     row(403, "InvalidIdempotenceParameter.Mismatch", UNTOLD),
     row(400, "IllegalTimestamp", UNTOLD),
@@ -212,6 +213,12 @@ pub const BY_FAULT: &[Code] = &[
     row(403, "Forbidden.RiskControl", UNTOLD),
     row(403, "RealNameAuthenticationError", UNTOLD),
     row(400, "InsufficientBalance", UNTOLD),
+    // Those that the vendor's own tools retry and no page lists.
+    row(400, "Rejected.Throttling", UNTOLD),
+    row(409, "Operation.Conflict", UNTOLD),
+    row(400, "SystemBusy", UNTOLD),
+    row(400, "SlbIsBusy", UNTOLD),
+    row(400, "IncorrectInstanceStatus.Initializing", UNTOLD),
     // The Describe calls, for parameters that the simulator ignores.
     row(404, "InvalidInstanceChargeType.NotFound", UNTOLD),
     row(404, "InvalidInternetChargeType.ValueNotSupported", UNTOLD),

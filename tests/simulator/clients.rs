@@ -56,7 +56,7 @@ fn total_count_is_the_number_of_matches_unless_paged_by_token() {
     assert_eq!(answer["TotalCount"], 20, "the vendor calls it meaningless");
 }
 
-/// The actions whose page has DryRun, each with a call that passes.
+/// The actions whose page has `DryRun`, each with a call that passes.
 const DRY_RUNS: &[(&str, &[(&str, &str)])] = &[
     ("DescribeInstances", &[("RegionId", "cn-hangzhou")]),
     ("DescribeSecurityGroups", &[("RegionId", "cn-hangzhou")]),

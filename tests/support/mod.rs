@@ -11,6 +11,7 @@ pub mod bulk;
 pub mod control_plane;
 pub mod env;
 pub mod error;
+pub mod error_codes;
 pub mod eventually;
 pub mod kstatus;
 pub mod operator;

@@ -9,6 +9,8 @@
 
 mod codes;
 mod describe;
+#[path = "../../support/error_codes.rs"]
+mod error_codes;
 mod hostile;
 #[cfg(target_os = "linux")]
 mod memory;
