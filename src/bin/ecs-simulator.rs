@@ -42,6 +42,9 @@ struct Arguments {
     /// How many secondary network interfaces to generate: eni-sim000000 and so on, attached and in sg-base.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     network_interfaces: u32,
+    /// Private addresses of each network interface. An instance with many has a long row in the answer of DescribeInstances.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    addresses: Option<u32>,
     /// Duration of every call.
     #[arg(long, value_parser = parse_duration)]
     latency: Option<Duration>,
@@ -88,6 +91,9 @@ async fn run(arguments: Arguments) -> Result<(), String> {
     };
     if let Some(latency) = arguments.latency {
         cloud.settings.latency = latency;
+    }
+    if let Some(addresses) = arguments.addresses {
+        cloud.settings.addresses = addresses;
     }
     if let Some(transition) = arguments.transition {
         cloud.settings.transition = transition;

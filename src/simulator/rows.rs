@@ -63,7 +63,8 @@ impl Cloud {
                     "Type": interface.kind.as_str(),
                     "PrimaryIpAddress": interface.private_ip,
                     "MacAddress": mac(&interface.private_ip),
-                    "PrivateIpSets": private_ips(&interface.private_ip),
+                    "PrivateIpSets": self.private_ips(&interface.private_ip),
+                    "Ipv6Sets": {"Ipv6Set": []},
                 })
             })
             .collect()
@@ -99,7 +100,7 @@ impl Cloud {
             "OwnerId": *resource.account,
             "Tags": {"Tag": tags(resource)},
             "CreationTime": moment(resource.created, "%Y-%m-%dT%H:%M:%SZ"),
-            "PrivateIpSets": private_ips(&interface.private_ip),
+            "PrivateIpSets": self.private_ips(&interface.private_ip),
             "Ipv6Sets": {"Ipv6Set": []},
             "Ipv4PrefixSets": {"Ipv4PrefixSet": []},
             "Ipv6PrefixSets": {"Ipv6PrefixSet": []},
@@ -141,6 +142,23 @@ impl Cloud {
             fields.insert("EnableJumboFrame".to_owned(), false.into());
         }
         row
+    }
+
+    /// The primary address, and the secondary ones that `settings.addresses` gives every interface.
+    fn private_ips(&self, primary: &str) -> Value {
+        let set = (0..self.settings.addresses.max(1)).map(|number| {
+            let address = match number {
+                0 => primary.to_owned(),
+                number => format!(
+                    "172.{}.{}.{}",
+                    16 + (number >> 16 & 15),
+                    number >> 8 & 255,
+                    number & 255
+                ),
+            };
+            json!({"PrivateIpAddress": address, "Primary": number == 0})
+        });
+        json!({"PrivateIpSet": set.collect::<Vec<_>>()})
     }
 
     pub(super) fn group_row(&self, group: &SecurityGroup, count: bool) -> Value {
@@ -231,10 +249,6 @@ fn moment(moment: Timestamp, format: &str) -> String {
 
 /// Creation date of the objects in the initial inventory.
 const FIRST_DAY: Timestamp = Timestamp::constant(1_700_000_000, 0);
-
-fn private_ips(ip: &str) -> Value {
-    json!({"PrivateIpSet": [{"PrivateIpAddress": ip, "Primary": true}]})
-}
 
 fn mac(ip: &str) -> String {
     let tail: Vec<String> = ip

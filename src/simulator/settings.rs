@@ -23,6 +23,8 @@ pub struct Settings {
     pub members_per_group: usize,
     /// Limit of interfaces per enterprise group.
     pub members_per_enterprise_group: usize,
+    /// Private addresses of each interface, in the rows of interfaces and of instances.
+    pub addresses: u32,
     /// Limit of rules over all groups of one target.
     pub rules_per_target: u32,
     /// Answer of Join for a member.
@@ -44,6 +46,7 @@ impl Default for Settings {
             groups_per_target: 5,
             members_per_group: 1_000,
             members_per_enterprise_group: 65_536,
+            addresses: 1,
             rules_per_target: 1_000,
             join_member: JoinMember::AlreadyExists,
             codes: Codes::Current,
@@ -86,6 +89,7 @@ pub struct SettingsChange {
     groups_per_target: Option<usize>,
     members_per_group: Option<usize>,
     members_per_enterprise_group: Option<usize>,
+    addresses: Option<u32>,
     rules_per_target: Option<u32>,
     join_member: Option<JoinMember>,
     codes: Option<Codes>,
@@ -105,6 +109,7 @@ impl SettingsChange {
             groups_per_target,
             members_per_group,
             members_per_enterprise_group,
+            addresses,
             rules_per_target,
             join_member,
             codes,
@@ -120,6 +125,7 @@ impl SettingsChange {
             &mut settings.members_per_enterprise_group,
             members_per_enterprise_group,
         );
+        replace(&mut settings.addresses, addresses);
         replace(&mut settings.rules_per_target, rules_per_target);
         replace(&mut settings.join_member, join_member);
         replace(&mut settings.codes, codes);

@@ -11,6 +11,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
+use security_group_operator::ecs::transport::ANSWER_LIMIT;
 use security_group_operator::ecs::{Transport, TransportError};
 use security_group_operator::kubernetes::WatchScope;
 use security_group_operator::simulator::faults::{ErrorFault, Fault, Kind, ThrottleFault};
@@ -584,6 +585,11 @@ impl CloudSide {
             Delivery::Whole => {
                 if !answer.response.status().is_server_error() {
                     OpenJoin::answered(join.as_mut());
+                }
+                if answer.response.body().len() > ANSWER_LIMIT {
+                    return Err(TransportError::TooLarge {
+                        limit: ANSWER_LIMIT,
+                    });
                 }
                 if action.starts_with("Describe") && answer.outcome == "OK" {
                     link.monitor.told(&action, answer.response.body(), started);
