@@ -68,6 +68,16 @@ struct Typed {
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = scan_period, env = "SECURITY_GROUP_OPERATOR_SCAN_PERIOD")]
     scan_period: Duration,
 
+    /// Scan periods after which an object whose target could not be read is Ready=Unknown, of 1 to 10000.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 10,
+        value_parser = clap::value_parser!(u32).range(1..=10_000),
+        env = "SECURITY_GROUP_OPERATOR_NOT_OBSERVED_AFTER"
+    )]
+    not_observed_after: u32,
+
     /// Writes to the API server in flight, of 1 to 256. Raise it to make many objects Ready faster if the API server can take the load.
     #[arg(
         long,
@@ -142,6 +152,8 @@ pub struct Settings {
     pub scan_period: Duration,
     /// How long the Lease lasts; `None` without leader election.
     pub lease_duration: Option<Duration>,
+    /// Scan periods after which an object whose target could not be read is not Ready any more.
+    pub not_observed_after: u32,
     /// Writes to the API server in flight.
     pub max_writes_in_flight: u16,
     /// Name of this process in events: the pod's.
@@ -214,6 +226,7 @@ fn settings(typed: Typed, variable: impl Fn(&str) -> Option<String>) -> Result<S
         },
         scan_period: typed.scan_period,
         lease_duration: typed.leader_elect.then_some(typed.lease_duration),
+        not_observed_after: typed.not_observed_after,
         max_writes_in_flight: typed.max_writes_in_flight,
         instance: variable("HOSTNAME").filter(|name| !name.is_empty()),
         environment: environment_credential(variable)?,

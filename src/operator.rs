@@ -328,8 +328,22 @@ pub async fn run_with(
         shutdown: shutdown.clone(),
     });
     let (ending, scopes) = (shutdown.clone(), &settings.scopes);
+    let read_periods = membership::ReadPeriods {
+        scan: settings.scan_period,
+        not_observed_after: settings.not_observed_after,
+    };
     let context = Arc::new(membership::Context::new(
-        client, writer, table, directory, queue, events, telemetry, clock, ending, scopes,
+        client,
+        writer,
+        table,
+        directory,
+        queue,
+        events,
+        telemetry,
+        clock,
+        ending,
+        read_periods,
+        scopes,
     ));
     let controllers = run_controllers(
         accounts,

@@ -1,7 +1,7 @@
 //! What the process tells about itself: logs, metrics, `/livez`, `/readyz`, `/metrics`. No label is the name of an object, a
-//! message, or any other text that a user typed.
+//! message, or any other text that a user typed, but for the name of a `ClusterCloudAccount`, which administrators make.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -40,12 +40,17 @@ pub struct Telemetry {
     /// Counter `security_group_operator_ecs_unknown_codes_total`, label `api`.
     unknown_codes: Family<ApiLabels, Counter>,
     /// Counter `security_group_operator_reconcile_total`, label `outcome`: `undecided`, `gone`, `ready`, `repaired`, `suspended`,
-    /// `waiting`, `observed`, `refused`, `drifted`, `absent`, `account` or `failed`.
+    /// `waiting`, `observed`, `refused`, `drifted`, `absent`, `unsuitable`, `account` or `failed`.
     reconciles: Family<ReconcileLabels, Counter>,
+    /// Gauge `security_group_operator_targets_not_observed`, label `account`: the name of a `ClusterCloudAccount`, or `namespaced` for
+    /// all other accounts together.
+    targets_not_observed: Family<AccountLabels, Gauge>,
     /// Counter `security_group_operator_dropped_events_total`, without labels.
     dropped_events: Counter,
     /// Gauge `security_group_operator_leader`, without labels: 1 in the process that acts, 0 in a standby.
     leader: Gauge,
+    /// The accounts that have series.
+    accounts: Mutex<HashSet<AccountLabels>>,
     /// Whether every object has been listed once.
     ready: AtomicBool,
     /// When each loop that must not end went on last.
@@ -67,6 +72,11 @@ struct ApiLabels {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReconcileLabels {
     outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AccountLabels {
+    account: String,
 }
 
 impl Default for Telemetry {
@@ -98,6 +108,12 @@ impl Default for Telemetry {
             "Passes over a membership by outcome",
             reconciles.clone(),
         );
+        let targets_not_observed = Family::default();
+        registry.register(
+            "targets_not_observed",
+            "Targets that could not be read for three scan periods",
+            targets_not_observed.clone(),
+        );
         let dropped_events = Counter::default();
         registry.register(
             "dropped_events",
@@ -117,7 +133,9 @@ impl Default for Telemetry {
             call_seconds,
             unknown_codes,
             reconciles,
+            targets_not_observed,
             dropped_events,
+            accounts: Mutex::default(),
             ready: AtomicBool::new(false),
             progress: Mutex::default(),
         }
@@ -153,6 +171,30 @@ impl Telemetry {
         self.reconciles
             .get_or_create(&ReconcileLabels { outcome })
             .inc();
+    }
+
+    /// Sets how many targets of each account could not be read for three scan periods. An account that is not named any more has
+    /// no series.
+    pub fn set_targets_not_observed<'a>(&self, counts: impl Iterator<Item = (&'a str, usize)>) {
+        let mut sums = HashMap::<&str, i64>::new();
+        for (account, count) in counts {
+            *sums.entry(account).or_default() += i64::try_from(count).unwrap_or(i64::MAX);
+        }
+        let mut known = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|labels| {
+            let stays = sums.contains_key(&*labels.account);
+            if !stays {
+                self.targets_not_observed.remove(labels);
+            }
+            stays
+        });
+        for (account, sum) in sums {
+            let labels = AccountLabels {
+                account: account.to_owned(),
+            };
+            self.targets_not_observed.get_or_create(&labels).set(sum);
+            known.insert(labels);
+        }
     }
 
     /// Counts an event that was dropped.
@@ -401,6 +443,10 @@ mod tests {
             .inc();
         telemetry.count_reconcile("ready");
         telemetry.count_dropped_event();
+        let counts = [("gone", 7)];
+        telemetry.set_targets_not_observed(counts.into_iter());
+        let counts = [("default", 2), ("namespaced", 1), ("namespaced", 3)];
+        telemetry.set_targets_not_observed(counts.into_iter());
         telemetry
     }
 
@@ -421,6 +467,7 @@ mod tests {
             "ecs_calls_total counter",
             "ecs_unknown_codes_total counter",
             "reconcile_total counter",
+            "targets_not_observed gauge",
         ];
         assert_eq!(types, expected);
         for sample in [
@@ -431,11 +478,14 @@ mod tests {
             "ecs_unknown_codes_total{api=\"Join\"} 1",
             "reconcile_total{outcome=\"ready\"} 1",
             "dropped_events_total 1",
+            "targets_not_observed{account=\"default\"} 2",
+            "targets_not_observed{account=\"namespaced\"} 4",
         ] {
             let sample = format!("security_group_operator_{sample}");
             let found = classic.lines().any(|line| line == sample);
             assert!(found, "{sample}: {classic}");
         }
+        assert!(!classic.contains("gone"), "{classic}");
         // Samples stand below the HELP and the TYPE of their own family, and no other line is marked.
         let mut described = ("", "");
         for line in classic.lines() {

@@ -69,7 +69,7 @@ async fn run(scenario: &str, arguments: &Arguments) -> Result<()> {
 }
 
 /// The scenarios of one bench run, in this order: the first fills it, the last empties it.
-const COURSES: [&[&str]; 8] = [
+const COURSES: [&[&str]; 9] = [
     &["S1", "S7", "S3", "S4", "S5", "S8"],
     &["S2"],
     &["S6"],
@@ -77,6 +77,7 @@ const COURSES: [&[&str]; 8] = [
     &["S10"],
     &["S18"],
     &["S19"],
+    &["S20"],
     &["S21"],
 ];
 
@@ -91,7 +92,7 @@ fn courses(scenario: &str) -> Result<Vec<Vec<&'static str>>> {
         .map(|name| vec![vec![*name]])
         .ok_or_else(|| {
             Error::new(format!(
-                "no scenario {scenario}: say one of S1 to S10, S18, S19, S21, all, growth or pass"
+                "no scenario {scenario}: say one of S1 to S10, S18 to S21, all, growth or pass"
             ))
         })
 }
@@ -125,8 +126,8 @@ async fn all_candidates(course: &[&'static str], arguments: &Arguments) -> Resul
         .collect()
 }
 
-/// The scenarios without the textbook operator: it gets its keys at its start and reads no Secret.
-const OURS_ONLY: [&str; 1] = ["S21"];
+/// The scenarios without the textbook operator: S20 is about our memory, and it gets its keys at its start and reads no Secret.
+const OURS_ONLY: [&str; 2] = ["S20", "S21"];
 
 /// The scenarios with the bare client.
 const HAS_FLOOR: [&str; 2] = ["S1", "S10"];
@@ -162,6 +163,14 @@ async fn in_one_run(
             "--limit=JoinSecurityGroup={}",
             scenario::crowd::LIMIT
         )],
+        ["S20"] => vec![
+            // With the primary one, 8 for each instance.
+            format!(
+                "--network-interfaces={}",
+                7 * (arguments.n + cluster::SPARE)
+            ),
+            "--addresses=20".to_owned(),
+        ],
         _ => Vec::new(),
     };
     let mut found = Vec::new();
@@ -190,6 +199,7 @@ async fn one(name: &str, bench: &mut BenchRun) -> Result<Outcome> {
         "S10" => scenario::apply::beside_a_reader(bench).await,
         "S18" => scenario::crowd::beside(bench).await,
         "S19" => scenario::crowd::after(bench).await,
+        "S20" => scenario::steady::large_rows(bench).await,
         "S21" => scenario::steady::key_rotation(bench).await,
         _ => Err(Error::new(format!("no scenario {name}"))),
     }

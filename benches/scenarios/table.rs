@@ -194,6 +194,22 @@ pub const LINES: &[Line] = &[
         "≤ 1.1",
     ),
     line(
+        "S20",
+        "describes_per_minute",
+        "rows of 8 interfaces with 20 addresses: Describes a minute",
+        "≤ N/100",
+    ),
+    line("S20", "writes", "API-server writes", "0"),
+    line("S20", "cpu_percent", "% of a core", "< 1"),
+    line(
+        "S20",
+        "repaired_p99_s",
+        "1 % drift repaired, p99, s",
+        "≤ 75",
+    ),
+    line("S20", "joins_per_drift", "Joins a drifted edge", "1.00"),
+    line("S20", "peak_mib", "memory, MiB", "≤ S9 + 20"),
+    line(
         "S21",
         "describes_per_minute",
         "another key each minute, five times: Describes a minute",

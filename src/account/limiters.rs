@@ -3,13 +3,14 @@
 //! of an account.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::clock::Clock;
-use crate::ecs::Region;
+use crate::ecs::batch::CallSize;
 use crate::ecs::limit::CallLimiter;
+use crate::ecs::{Action, Region};
 
 use super::breaker::Breakers;
 use super::change::Change;
@@ -24,6 +25,8 @@ pub struct CloudLimits {
     pub limiter: Arc<CallLimiter>,
     /// Which regions answer.
     pub breakers: Breakers,
+    /// How many IDs a call of each API may name in each region.
+    call_sizes: Mutex<HashMap<(Region, Action), Arc<CallSize>>>,
     changes: UnboundedSender<Change>,
 }
 
@@ -35,8 +38,22 @@ impl CloudLimits {
             limiter: Arc::new(CallLimiter::new(clock.clone())),
             breakers: Breakers::new(id.endpoints.differ_by_region()),
             id: Arc::new(id),
+            call_sizes: Mutex::default(),
             changes,
         }
+    }
+
+    /// How many IDs a call of this API may name in this region.
+    #[must_use]
+    pub fn call_size(&self, region: &Region, action: Action) -> Arc<CallSize> {
+        let mut sizes = self.lock_sizes();
+        Arc::clone(sizes.entry((region.clone(), action)).or_default())
+    }
+
+    fn lock_sizes(&self) -> MutexGuard<'_, HashMap<(Region, Action), Arc<CallSize>>> {
+        self.call_sizes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reports that a region answers again, so that the objects which were refused a call try again.
@@ -52,6 +69,7 @@ impl CloudLimits {
     pub fn retain_regions(&self, keep: impl Fn(&Region) -> bool) {
         self.limiter.retain_regions(&keep);
         self.breakers.retain_regions(&keep);
+        self.lock_sizes().retain(|(region, _), _| keep(region));
     }
 }
 

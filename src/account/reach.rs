@@ -15,6 +15,8 @@ pub struct Reach(Mutex<State>);
 struct State {
     answered: bool,
     failing: Option<Failing>,
+    /// Whether some targets of the account have not been read for three scan periods.
+    unread: bool,
 }
 
 /// Calls without a usable answer, since the last one that had one.
@@ -35,6 +37,8 @@ pub enum Reachability {
         /// The host, what happened, and what to check.
         message: String,
     },
+    /// The endpoints answer, but some targets could not be read for three scan periods.
+    NotObserved,
 }
 
 impl Reach {
@@ -42,10 +46,8 @@ impl Reach {
     pub fn note(&self, error: Option<&Error>, host: impl FnOnce() -> String) {
         let mut state = self.lock();
         let Some(error) = error.filter(|error| !error.is_usable_answer()) else {
-            *state = State {
-                answered: true,
-                failing: None,
-            };
+            state.answered = true;
+            state.failing = None;
             return;
         };
         let now = Instant::now();
@@ -63,12 +65,18 @@ impl Reach {
         });
     }
 
+    /// Records whether some targets of the account have not been read for three scan periods.
+    pub fn note_unread(&self, unread: bool) {
+        self.lock().unread = unread;
+    }
+
     /// What is known now: nothing before the first call, and nothing new while calls have failed for less than `limit`. Two
     /// failures that far apart with no answer between them are needed: an account that makes no calls stays as it is.
     #[must_use]
     pub fn reachability(&self, limit: Duration) -> Option<Reachability> {
         let state = self.lock();
         match &state.failing {
+            None if state.unread => Some(Reachability::NotObserved),
             None => state.answered.then_some(Reachability::Answering),
             Some(failing) if failing.last.duration_since(failing.first) >= limit => {
                 let message = failing.message.clone();

@@ -10,7 +10,7 @@ use futures::FutureExt as _;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-use crate::ecs::batch::{self, Batch};
+use crate::ecs::batch::{self, Batch, CallSize, Split};
 use crate::ecs::limit::{CallLimiter, Priority, Reservation};
 use crate::ecs::{
     AccountUid, Action, Class, Client, Edge, Error, InstanceId, NetworkInterfaceId, Region,
@@ -56,6 +56,17 @@ impl CallError {
         match self {
             Self::RateLimited { .. } | Self::NotAnswering(_) | Self::Stopping => true,
             Self::Failed(error) => error.class() != Class::Transient && !error.outcome_unknown(),
+        }
+    }
+
+    /// Whether a call for fewer IDs may not fail so.
+    #[must_use]
+    pub fn split(&self) -> Split {
+        match self {
+            Self::RateLimited { .. } | Self::NotAnswering(_) | Self::Stopping => Split::No,
+            Self::Failed(error) if error.is_too_large() => Split::TooLarge,
+            Self::Failed(error) if error.may_be_one_bad_id() => Split::OneBadId,
+            Self::Failed(_) => Split::No,
         }
     }
 }
@@ -137,6 +148,12 @@ impl AccountSession {
             Target::Instance(id) => batchers.instances.get(id.clone()).await,
             Target::NetworkInterface(id) => batchers.interfaces.get(id.clone()).await,
         }
+    }
+
+    /// How many targets of this kind one call may read in this region.
+    #[must_use]
+    pub fn call_size(&self, region: &Region, target: &Target) -> Arc<CallSize> {
+        self.limits().call_size(region, target.describe_action())
     }
 
     /// Reads up to [`crate::ecs::MAX_IDS_PER_CALL`] targets with the lowest priority. A target that a complete answer does
@@ -223,6 +240,11 @@ impl AccountSession {
             .await
     }
 
+    /// Records whether some targets of the account have not been read for three scan periods; the account's status says so.
+    pub fn report_unread(&self, unread: bool) {
+        self.calls.signer().reach.note_unread(unread);
+    }
+
     /// The limits of the account's calls.
     #[must_use]
     pub fn limiter(&self) -> &Arc<CallLimiter> {
@@ -262,14 +284,22 @@ impl DescribeBatchers {
         let (instances, interfaces) = (Arc::clone(calls), Arc::clone(calls));
         let (here, there) = (region.clone(), region.clone());
         Self {
-            instances: batcher(move |ids| {
-                let (calls, region) = (Arc::clone(&instances), here.clone());
-                async move { calls.instances(&region, Priority::Pass, &ids).await }.boxed()
-            }),
-            interfaces: batcher(move |ids| {
-                let (calls, region) = (Arc::clone(&interfaces), there.clone());
-                async move { calls.interfaces(&region, Priority::Pass, &ids).await }.boxed()
-            }),
+            instances: batcher(
+                move |ids| {
+                    let (calls, region) = (Arc::clone(&instances), here.clone());
+                    async move { calls.instances(&region, Priority::Pass, &ids).await }.boxed()
+                },
+                calls.limits.call_size(region, Action::DescribeInstances),
+            ),
+            interfaces: batcher(
+                move |ids| {
+                    let (calls, region) = (Arc::clone(&interfaces), there.clone());
+                    async move { calls.interfaces(&region, Priority::Pass, &ids).await }.boxed()
+                },
+                calls
+                    .limits
+                    .call_size(region, Action::DescribeNetworkInterfaces),
+            ),
         }
     }
 }
@@ -283,11 +313,9 @@ fn batcher<Id: Clone + Eq + Hash + Send + Sync + 'static>(
     > + Send
     + Sync
     + 'static,
+    size: Arc<CallSize>,
 ) -> Arc<Batch<Id, TargetDescription, CallError>> {
-    Arc::new(Batch::new(ask, |failure| match failure {
-        CallError::Failed(error) => error.may_be_one_bad_id(),
-        CallError::RateLimited { .. } | CallError::NotAnswering(_) | CallError::Stopping => false,
-    }))
+    Arc::new(Batch::new(ask, CallError::split, size))
 }
 
 /// The limits, the counters and the key behind all calls of a session.

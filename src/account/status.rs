@@ -173,8 +173,8 @@ fn after_result(
     }
 }
 
-/// The Reachable condition; none before the first answer. While nothing answers it says what failed first: every later failure
-/// may differ in words, and would be one more write.
+/// The Reachable condition; none before the first answer. While it is False it says what failed first: every later failure may
+/// differ in words, and would be one more write.
 fn reachable(
     previous: &CloudAccountStatus,
     generation: Option<i64>,
@@ -182,22 +182,26 @@ fn reachable(
     now: Timestamp,
 ) -> Option<Condition> {
     let before = condition::find(&previous.conditions, reason::REACHABLE);
+    let stands = before.filter(|before| {
+        before.status == Status::False.as_str() && before.observed_generation == generation
+    });
     let (status, reason, message) = match reachability {
         None => return before.cloned(),
+        Some(Reachability::NoAnswer { .. } | Reachability::NotObserved) if stands.is_some() => {
+            return stands.cloned();
+        }
         Some(Reachability::Answering) => (
             Status::True,
             reason::ANSWERING,
             "the account's endpoints answer".to_owned(),
         ),
-        Some(Reachability::NoAnswer { message }) => {
-            let stands = before.filter(|before| {
-                before.status == Status::False.as_str() && before.observed_generation == generation
-            });
-            if stands.is_some() {
-                return stands.cloned();
-            }
-            (Status::False, reason::NO_ANSWER, message)
-        }
+        Some(Reachability::NoAnswer { message }) => (Status::False, reason::NO_ANSWER, message),
+        Some(Reachability::NotObserved) => (
+            Status::False,
+            reason::NOT_OBSERVED,
+            "some targets of this account have not been read for three scan periods; the operator's log names the cause"
+                .to_owned(),
+        ),
     };
     let condition = NewCondition {
         type_: reason::REACHABLE,

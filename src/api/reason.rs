@@ -18,6 +18,9 @@ pub const REACHABLE: &str = "Reachable";
 
 /// Ready=Unknown: the operator has not observed the object yet.
 pub const PENDING: &str = "Pending";
+/// Ready=Unknown: the target has not been read for `--not-observed-after` scan periods. Account Reachable=False: the endpoints
+/// answer, but some targets have not been read for three scan periods.
+pub const NOT_OBSERVED: &str = "NotObserved";
 /// Ready=True: this object joined the target to the group.
 pub const JOINED: &str = "Joined";
 /// Ready=True: the target was a member before; kept on deletion by default.

@@ -1,7 +1,7 @@
 //! Group commit of reads: callers ask for one target each, one call reads up to 100 targets. Reads only.
 //!
 //! The first request is sent at once. Requests that arrive during a call are sent together afterwards, at most
-//! [`MAX_IDS_PER_CALL`] per call. A full batch is sent at once, up to `CALLS` calls in flight. Under load (at least
+//! [`MAX_IDS_PER_CALL`] per call, or fewer where an answer was too large ([`CallSize`]). A full batch is sent at once, up to `CALLS` calls in flight. Under load (at least
 //! `BURST_THRESHOLD` requests arrived during one call) a partial batch waits `BATCH_DELAY` for more. Answers are matched
 //! by ID, never by position. The calls run in a task of their own: a cancelled caller does not cancel the call for the
 //! others.
@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
 
 use super::action::MAX_IDS_PER_CALL;
 
@@ -24,6 +25,44 @@ const CALLS: usize = 4;
 const BURST_THRESHOLD: usize = 5;
 /// How long a partial batch waits for more IDs under load (200 ms).
 const BATCH_DELAY: Duration = Duration::from_millis(200);
+
+/// How long fewer IDs than [`MAX_IDS_PER_CALL`] are read per call after an answer was too large (1 hour).
+const SMALL_CALLS: Duration = Duration::from_secs(60 * 60);
+
+/// How many IDs a call may name: as many as the last answer that was not too large had, for an hour.
+#[derive(Debug, Default)]
+pub struct CallSize(Mutex<Option<(usize, Instant)>>);
+
+impl CallSize {
+    /// Most IDs of a call.
+    #[must_use]
+    pub fn most(&self) -> usize {
+        let fits = self.lock();
+        fits.filter(|(_, since)| since.elapsed() < SMALL_CALLS)
+            .map_or(MAX_IDS_PER_CALL, |(fits, _)| fits)
+    }
+
+    /// The answer for so many IDs was too large: from now on a call has half as many at most.
+    pub fn was_too_large(&self, ids: usize) {
+        let most = self.most().min((ids / 2).max(1));
+        *self.lock() = Some((most, Instant::now()));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<(usize, Instant)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether the halves of a batch are read after a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Split {
+    /// No ID of the batch has caused the failure: a throttle, a server error.
+    No,
+    /// One ID may have caused it: halved until that ID is alone.
+    OneBadId,
+    /// The answer was too large.
+    TooLarge,
+}
 
 /// The result of a call for a batch of IDs: a value per existing ID. An ID without a value does not exist.
 pub type BatchResult<Id, Value, Failure> = Result<HashMap<Id, Value>, Failure>;
@@ -39,7 +78,8 @@ pub struct Batch<Id, Value, Failure> {
 
 struct Shared<Id, Value, Failure> {
     ask: Box<Ask<Id, Value, Failure>>,
-    splits: fn(&Failure) -> bool,
+    split: fn(&Failure) -> Split,
+    size: Arc<CallSize>,
     queue: Mutex<Queue<Id, Value, Failure>>,
     full: Notify,
 }
@@ -59,19 +99,21 @@ where
     Value: Clone + Send + 'static,
     Failure: Clone + Send + 'static,
 {
-    /// A queue that calls `ask`. If `splits` is true for a failure, one ID of the batch may have caused it: the batch is
-    /// halved until that ID is alone. Throttles and server errors have no such ID and must not split.
+    /// A queue that calls `ask`. `split` tells after which failures the halves of a batch are read. `size` remembers how many IDs
+    /// a call may have; other callers of the same API share it.
     pub fn new(
         ask: impl Fn(Vec<Id>) -> BoxFuture<'static, BatchResult<Id, Value, Failure>>
         + Send
         + Sync
         + 'static,
-        splits: fn(&Failure) -> bool,
+        split: fn(&Failure) -> Split,
+        size: Arc<CallSize>,
     ) -> Self {
         Self {
             shared: Arc::new(Shared {
                 ask: Box::new(ask),
-                splits,
+                split,
+                size,
                 queue: Mutex::new(Queue {
                     order: VecDeque::new(),
                     waiting: HashMap::new(),
@@ -114,10 +156,10 @@ where
             if first {
                 queue.order.push_back(id);
             }
-            let start = queue.in_flight == 0
-                || (queue.order.len() >= MAX_IDS_PER_CALL && queue.in_flight < CALLS);
+            let is_full = queue.order.len() >= shared.size.most();
+            let start = queue.in_flight == 0 || (is_full && queue.in_flight < CALLS);
             queue.in_flight += usize::from(start);
-            if queue.order.len() >= MAX_IDS_PER_CALL {
+            if is_full {
                 shared.full.notify_one();
             }
             start
@@ -151,14 +193,15 @@ where
 
     fn is_bursting(&self) -> bool {
         let queue = self.lock();
-        queue.in_flight == 1 && (BURST_THRESHOLD..MAX_IDS_PER_CALL).contains(&queue.order.len())
+        queue.in_flight == 1 && (BURST_THRESHOLD..self.size.most()).contains(&queue.order.len())
     }
 
     /// The next IDs with their waiters; `None`, and one worker less, if no waiter is left.
     fn next_batch(&self) -> Option<Block<Id, Value, Failure>> {
+        let most = self.size.most();
         let mut queue = self.lock();
         let mut batch = Vec::new();
-        while batch.len() < MAX_IDS_PER_CALL {
+        while batch.len() < most {
             let Some(id) = queue.order.pop_front() else {
                 break;
             };
@@ -175,7 +218,7 @@ where
         Some(batch)
     }
 
-    /// Calls for a batch, and for its halves after a failure that one ID may have caused.
+    /// Calls for a batch, and for its halves after a failure that smaller calls may not have.
     async fn ask(
         &self,
         batch: Block<Id, Value, Failure>,
@@ -192,7 +235,10 @@ where
                             .map(|(id, waiters)| (waiters, Ok(found.remove(&id)))),
                     );
                 }
-                Err(failure) if batch.len() > 1 && (self.splits)(&failure) => {
+                Err(failure) if batch.len() > 1 && (self.split)(&failure) != Split::No => {
+                    if (self.split)(&failure) == Split::TooLarge {
+                        self.size.was_too_large(batch.len());
+                    }
                     let other = batch.split_off(batch.len() / 2);
                     batches.push(other);
                     batches.push(batch);
@@ -239,12 +285,15 @@ mod tests {
         most_in_flight: Arc<AtomicUsize>,
         bad: Option<u32>,
         failing: bool,
+        /// Most IDs of which the answer is not too large.
+        fits: Option<usize>,
     }
 
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     enum Failure {
         Malformed,
         Throttled,
+        TooLarge,
     }
 
     impl Cloud {
@@ -260,6 +309,9 @@ mod tests {
                         cloud.in_flight.fetch_sub(1, Ordering::SeqCst);
                         cloud.calls.fetch_add(1, Ordering::SeqCst);
                         cloud.largest.fetch_max(ids.len(), Ordering::SeqCst);
+                        if cloud.fits.is_some_and(|fits| ids.len() > fits) {
+                            return Err(Failure::TooLarge);
+                        }
                         if cloud.failing {
                             return Err(Failure::Throttled);
                         }
@@ -274,7 +326,12 @@ mod tests {
                     }
                     .boxed()
                 },
-                |failure| *failure == Failure::Malformed,
+                |failure| match failure {
+                    Failure::Malformed => Split::OneBadId,
+                    Failure::Throttled => Split::No,
+                    Failure::TooLarge => Split::TooLarge,
+                },
+                Arc::default(),
             )
         }
 
@@ -386,6 +443,42 @@ mod tests {
             "{:?}",
             start.elapsed()
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn size_of_answers_that_fit_is_remembered_for_an_hour() {
+        let cloud = Cloud {
+            fits: Some(30),
+            ..Cloud::default()
+        };
+        let batch = cloud.batch();
+        let read = async |batch: &Batch<u32, u32, Failure>| {
+            let before = cloud.calls();
+            let answers = join_all((0..400).map(|id| batch.get(id))).await;
+            for (id, answer) in (0..).zip(answers) {
+                assert_eq!(answer, Ok((id % 2 == 0).then_some(id * 2)), "{id}");
+            }
+            cloud.calls() - before
+        };
+        // The first one alone. Of those in flight each finds out: of 100, of 50 twice, and four times 25.
+        let first = read(&batch).await;
+        assert!(first <= 1 + 4 * 7, "{first} calls");
+        tokio::time::advance(Duration::from_secs(50 * 60)).await;
+        assert_eq!(read(&batch).await, 16, "25 each");
+        tokio::time::advance(Duration::from_secs(10 * 60)).await;
+        assert_eq!(batch.shared.size.most(), MAX_IDS_PER_CALL);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn answer_for_one_id_that_is_too_large_fails_that_id() {
+        let cloud = Cloud {
+            fits: Some(0),
+            ..Cloud::default()
+        };
+        let batch = cloud.batch();
+        let answers = join_all((0..4).map(|id| batch.get(id))).await;
+        assert_eq!(answers, [Err(Failure::TooLarge); 4]);
+        assert_eq!(batch.shared.size.most(), 1);
     }
 
     #[tokio::test(start_paused = true)]

@@ -157,7 +157,8 @@ impl Client {
     /// answers are never returned. Deadline 10 s per 100 IDs.
     ///
     /// # Errors
-    /// Any [`Error`]; [`Error::BadAnswer`] for an answer with foreign, repeated or unreadable rows, or with endless pages.
+    /// Any [`Error`]; [`Error::BadRow`] if some rows are foreign or unreadable; [`Error::BadAnswer`] if all are, or for an answer
+    /// with repeated rows or with endless pages.
     pub async fn describe_instances(
         &self,
         region: &Region,
@@ -215,14 +216,15 @@ impl Client {
                 action.deadline(),
             )
             .await?;
-        let account_uid = response.text("AccountId")?;
+        let body = response.body();
+        let account_uid = response.required(&body.account_id, "AccountId")?;
         // Not sanitized: a text that is not a plain number is rejected.
         if account_uid.len() > 64 || !account_uid.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(response.bad("AccountId is not a number"));
         }
         Ok(Identity {
             account_uid: account_uid.into(),
-            arn: response.word(response.text("Arn")?),
+            arn: response.word(response.required(&body.arn, "Arn")?),
         })
     }
 
@@ -264,10 +266,17 @@ impl Client {
             let left = until.saturating_duration_since(Instant::now());
             let response = self.call(action, &endpoint, &page_parameters, left).await?;
             let page = read(&response)?;
+            let is_wanted = |(id, _): &(Id, TargetDescription)| wanted.contains(id);
+            if !page.rows.iter().all(is_wanted) {
+                let what = "it describes something that was not asked for";
+                // Another ID of the call may have brought it. If no row fits, the filter was ignored, and halves would be too.
+                return Err(if page.rows.iter().any(is_wanted) {
+                    response.bad_row(what)
+                } else {
+                    response.bad(what)
+                });
+            }
             for (id, description) in page.rows {
-                if !wanted.contains(&id) {
-                    return Err(response.bad("it describes something that was not asked for"));
-                }
                 if found.insert(id, description).is_some() {
                     return Err(response.bad("it describes the same ID twice"));
                 }
@@ -319,6 +328,7 @@ impl Client {
                 TransportError::Connect { .. }
                 | TransportError::NotTried { .. }
                 | TransportError::TooLarge { .. }
+                | TransportError::NoRoom { .. }
                 | TransportError::Interrupted { .. } => source,
             })
             .map_err(|source| Error::Transport { action, source })

@@ -3,10 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
-use serde_json::Value;
-
+use super::body::{InstanceRow, NetworkInterfaceRow, Text};
 use super::error::Error;
 use super::id::{InstanceId, NetworkInterfaceId, SecurityGroupId};
 use super::response::ApiResponse;
@@ -24,6 +21,22 @@ pub struct TargetDescription {
     pub security_group_ids: BTreeSet<SecurityGroupId>,
     /// Whether another cloud service manages this network interface; the account cannot change it then.
     pub service_managed: bool,
+    /// Whether it is the primary interface of an instance: its groups are those of the instance.
+    pub primary: bool,
+}
+
+impl TargetDescription {
+    /// The code with which the cloud refuses to change the groups of this interface; `None` if it may be changed.
+    #[must_use]
+    pub const fn refusal(&self) -> Option<&'static str> {
+        if self.primary {
+            Some("InvalidOperation.InvalidEniType")
+        } else if self.service_managed {
+            Some("InvalidOperation.EniServiceManaged")
+        } else {
+            None
+        }
+    }
 }
 
 /// The state of an instance (`Pending` to `Stopped`) or of a network interface (`Available` to `Deleting`).
@@ -110,27 +123,31 @@ pub(super) struct Page<Id> {
 }
 
 pub(super) fn instances(response: &ApiResponse) -> Result<Page<InstanceId>, Error> {
-    let rows = response.rows("Instances", "Instance")?;
-    page(response, rows, |row: InstanceRow| {
+    let rows = response.rows(&response.body().instances, "Instances.Instance")?;
+    page(response, rows, |row: &InstanceRow| {
         let id = row
             .instance_id
             .parse()
             .map_err(|_| response.bad_row("an InstanceId is none"))?;
-        let locks = row.operation_locks.unwrap_or_default().lock_reason;
+        let locks = row
+            .operation_locks
+            .iter()
+            .flat_map(|locks| &locks.lock_reason);
         let description = TargetDescription {
             state: state(response, &row.status)?,
             vpc_id: row
                 .vpc_attributes
-                .and_then(|vpc| vpc.vpc_id)
+                .as_ref()
+                .and_then(|vpc| vpc.vpc_id.as_deref())
                 .map(|text| short(response, text))
                 .transpose()?
                 .filter(|text| !text.is_empty()),
             lock_reasons: locks
-                .into_iter()
-                .map(|lock| short(response, lock.lock_reason))
+                .map(|lock| short(response, &lock.lock_reason))
                 .collect::<Result<_, _>>()?,
-            security_group_ids: groups(response, row.security_group_ids.security_group_id)?,
+            security_group_ids: groups(response, &row.security_group_ids.security_group_id)?,
             service_managed: false,
+            primary: false,
         };
         Ok((id, description))
     })
@@ -139,8 +156,11 @@ pub(super) fn instances(response: &ApiResponse) -> Result<Page<InstanceId>, Erro
 pub(super) fn network_interfaces(
     response: &ApiResponse,
 ) -> Result<Page<NetworkInterfaceId>, Error> {
-    let rows = response.rows("NetworkInterfaceSets", "NetworkInterfaceSet")?;
-    page(response, rows, |row: NetworkInterfaceRow| {
+    let rows = response.rows(
+        &response.body().network_interfaces,
+        "NetworkInterfaceSets.NetworkInterfaceSet",
+    )?;
+    page(response, rows, |row: &NetworkInterfaceRow| {
         let id = row
             .network_interface_id
             .parse()
@@ -149,12 +169,14 @@ pub(super) fn network_interfaces(
             state: state(response, &row.status)?,
             vpc_id: row
                 .vpc_id
+                .as_deref()
                 .map(|text| short(response, text))
                 .transpose()?
                 .filter(|text| !text.is_empty()),
             lock_reasons: Vec::new(),
-            security_group_ids: groups(response, row.security_group_ids.security_group_id)?,
+            security_group_ids: groups(response, &row.security_group_ids.security_group_id)?,
             service_managed: row.service_managed.unwrap_or(false),
+            primary: row.kind.as_deref() == Some("Primary"),
         };
         Ok((id, description))
     })
@@ -162,15 +184,18 @@ pub(super) fn network_interfaces(
 
 /// Reads the rows one by one. If some rows are unreadable, the error is [`Error::BadRow`]: the other IDs can be read without
 /// them. If all are unreadable, the answer itself is bad, and halving the batch would not help.
-fn page<Row: DeserializeOwned, Id>(
+fn page<Row, Id>(
     response: &ApiResponse,
-    rows: &[Value],
-    read: impl Fn(Row) -> Result<(Id, TargetDescription), Error>,
+    rows: &[Option<Row>],
+    read: impl Fn(&Row) -> Result<(Id, TargetDescription), Error>,
 ) -> Result<Page<Id>, Error> {
     let mut good = Vec::with_capacity(rows.len());
     let mut first_bad = None;
     for row in rows {
-        match response.row(row).and_then(&read) {
+        let readable = row
+            .as_ref()
+            .ok_or_else(|| response.bad_row("a field is missing or has the wrong type"));
+        match readable.and_then(&read) {
             Ok(described) => good.push(described),
             Err(error) => first_bad = first_bad.or(Some(error)),
         }
@@ -191,13 +216,13 @@ fn state(response: &ApiResponse, text: &str) -> Result<TargetState, Error> {
     if text.is_empty() {
         return Err(response.bad_row("a Status is empty"));
     }
-    short(response, text.to_owned()).map(|text| TargetState::parse(&text))
+    short(response, text).map(|text| TargetState::parse(&text))
 }
 
 /// A word of the cloud that is shown in a status: state, lock or VPC. A long, secret or unprintable text is rejected.
-fn short(response: &ApiResponse, text: String) -> Result<String, Error> {
-    if response.is_word(&text) {
-        Ok(text)
+fn short(response: &ApiResponse, text: &str) -> Result<String, Error> {
+    if response.is_word(text) {
+        Ok(text.to_owned())
     } else {
         Err(response.bad_row("a text of a row cannot be what it should be"))
     }
@@ -205,7 +230,7 @@ fn short(response: &ApiResponse, text: String) -> Result<String, Error> {
 
 /// Skips IDs of an older form (`G…`, twelve hex digits): no object can name them. An ID that is almost spelled like ours is
 /// an error. If it were skipped, a member would look like a non-member, and its finalizer would be removed without a Leave.
-fn groups(response: &ApiResponse, texts: Vec<String>) -> Result<BTreeSet<SecurityGroupId>, Error> {
+fn groups(response: &ApiResponse, texts: &[String]) -> Result<BTreeSet<SecurityGroupId>, Error> {
     let mut groups = BTreeSet::new();
     for text in texts {
         let old_shape = !text.is_empty()
@@ -224,61 +249,13 @@ fn groups(response: &ApiResponse, texts: Vec<String>) -> Result<BTreeSet<Securit
 }
 
 fn next_token(response: &ApiResponse) -> Result<Option<String>, Error> {
-    let Paging { next_token } = response.body()?;
-    let token = next_token.filter(|token| !token.is_empty());
-    if token.as_ref().is_some_and(|token| token.len() > 4096) {
-        return Err(response.bad("its NextToken is longer than 4096 bytes"));
+    match &response.body().next_token {
+        Text::Absent => Ok(None),
+        Text::Is(token) if token.is_empty() => Ok(None),
+        Text::Is(token) if token.len() > 4096 => {
+            Err(response.bad("its NextToken is longer than 4096 bytes"))
+        }
+        Text::Is(token) => Ok(Some(token.clone())),
+        Text::Other => Err(response.bad("its NextToken is not a text")),
     }
-    Ok(token)
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Paging {
-    next_token: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct InstanceRow {
-    instance_id: String,
-    status: String,
-    vpc_attributes: Option<VpcAttributes>,
-    operation_locks: Option<OperationLocks>,
-    security_group_ids: SecurityGroupIds,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct VpcAttributes {
-    vpc_id: Option<String>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct OperationLocks {
-    #[serde(default)]
-    lock_reason: Vec<Lock>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Lock {
-    lock_reason: String,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct SecurityGroupIds {
-    security_group_id: Vec<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct NetworkInterfaceRow {
-    network_interface_id: String,
-    status: String,
-    vpc_id: Option<String>,
-    security_group_ids: SecurityGroupIds,
-    service_managed: Option<bool>,
 }

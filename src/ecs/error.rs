@@ -159,7 +159,26 @@ impl Error {
     pub fn is_usable_answer(&self) -> bool {
         match self {
             Self::Api(_) | Self::BadRow { .. } => true,
-            Self::Transport { .. } | Self::BadAnswer { .. } => false,
+            Self::Transport { source, .. } => matches!(source, TransportError::NoRoom { .. }),
+            Self::BadAnswer { .. } => false,
+        }
+    }
+
+    /// Whether the cloud refuses with a code that this version does not know: a 4xx, which hardly passes by itself.
+    #[must_use]
+    pub fn is_unknown_refusal(&self) -> bool {
+        match self {
+            Self::Api(error) => (400..500).contains(&error.status) && !error.classify().known,
+            Self::Transport { .. } | Self::BadAnswer { .. } | Self::BadRow { .. } => false,
+        }
+    }
+
+    /// Whether the answer would have been usable, but for its size: fewer IDs may be read.
+    #[must_use]
+    pub fn is_too_large(&self) -> bool {
+        match self {
+            Self::Transport { source, .. } => source.is_too_large(),
+            Self::Api(_) | Self::BadAnswer { .. } | Self::BadRow { .. } => false,
         }
     }
 
@@ -287,19 +306,28 @@ const CLOCK: [&str; 2] = ["InvalidTimeStamp.Expired", "IllegalTimestamp"];
 /// In characters. Kubernetes allows 1,024, but the reason is a column of `kubectl get`.
 const REASON_LIMIT: usize = 100;
 
-#[cfg(test)]
 impl ApiError {
-    /// An answer with nothing but a code.
-    pub(crate) fn of(action: Action, status: u16, code: &str) -> Self {
+    /// A refusal with this code that was seen to come, so that no call was made.
+    #[must_use]
+    pub fn foreseen(action: Action, code: &str) -> Self {
         Self {
             action,
-            status,
+            status: 403,
             code: code.to_owned(),
             message: String::new(),
             request_id: None,
             access_denied_detail: None,
             retry_after: None,
             limit: None,
+        }
+    }
+
+    /// An answer with nothing but a code.
+    #[cfg(test)]
+    pub(crate) fn of(action: Action, status: u16, code: &str) -> Self {
+        Self {
+            status,
+            ..Self::foreseen(action, code)
         }
     }
 }

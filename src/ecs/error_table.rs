@@ -105,6 +105,7 @@ const OTHER_REGION: &str = "the cloud does not know this region, or the account 
 const MISSING_TARGET: &str = "check the ID, the region and the account, or delete this object";
 
 const OPERATOR: &str = "please report this to the authors of the operator: it sent a request that the cloud does not understand";
+const OTHER_ENDPOINT: &str = "this endpoint does not serve spec.region; in the account's endpoints.ecs write {region} for the region, or leave it out";
 const ENDPOINT: &str = "check the account's endpoints: the endpoint is not ECS or STS, or does not support this API version";
 
 /// Codes that come in families, by their start; looked at after the exact ones.
@@ -335,6 +336,15 @@ const TABLE: &[Row] = &[
         Class::Invalid,
         "use a basic group; this instance type cannot be in an advanced one",
         &["InvalidOperation.NotSupportEnterpriseGroup"],
+    ),
+    all(
+        Class::Invalid,
+        OTHER_ENDPOINT,
+        &[
+            // alibaba-cloud-sdk-go#440
+            "InvalidOperation.NotSupportedEndpoint",
+            "RegionId.ApiNotSupported",
+        ],
     ),
     all(
         Class::Invalid,

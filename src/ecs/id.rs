@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::condition::truncate;
 
+use super::action::Action;
+
 /// Longest rejected text in an error, in bytes.
 const TEXT_LIMIT: usize = 80;
 
@@ -181,6 +183,17 @@ pub enum Target {
     Instance(InstanceId),
     /// The `NetworkInterfaceId` form of Join and Leave.
     NetworkInterface(NetworkInterfaceId),
+}
+
+impl Target {
+    /// The action that reads the target.
+    #[must_use]
+    pub const fn describe_action(&self) -> Action {
+        match self {
+            Self::Instance(_) => Action::DescribeInstances,
+            Self::NetworkInterface(_) => Action::DescribeNetworkInterfaces,
+        }
+    }
 }
 
 impl fmt::Display for Target {

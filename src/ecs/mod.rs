@@ -9,6 +9,7 @@
 
 pub mod action;
 pub mod batch;
+mod body;
 pub mod class;
 pub mod client;
 pub mod credential;

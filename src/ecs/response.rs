@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Response};
-use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
 
 use super::action::Action;
+use super::body::{self, Body, Rows, Text};
 use super::class::Class;
 use super::credential::Credential;
 use super::error::{ApiError, Error};
@@ -21,7 +20,7 @@ pub(super) struct ApiResponse {
     pub request_id: RequestId,
     action: Action,
     status: u16,
-    body: Map<String, Value>,
+    body: Body,
     secrets: Secrets,
 }
 
@@ -40,12 +39,13 @@ pub(super) fn parse(
     if response.status().is_redirection() {
         return Err(bad("a redirect, which is not followed"));
     }
-    let body = object(response.body()).map_err(bad)?;
-    let request_id = text(&body, ["RequestId", "requestId"])
+    let body = body::read(response.body()).map_err(bad)?;
+    let request_id = body.request_id.as_str();
+    let request_id = request_id
         .map(|text| secrets.word(text))
         .filter(|text| !text.is_empty())
         .map(RequestId::new);
-    let code = code(&body, &secrets).map_err(|what| bad(&what))?;
+    let code = code(&body.code, &secrets).map_err(|what| bad(&what))?;
 
     match (response.status().is_success(), code, request_id) {
         (true, None, Some(request_id)) => Ok(ApiResponse {
@@ -61,8 +61,7 @@ pub(super) fn parse(
         ))),
         (false, None, _) => Err(bad("an error without a code")),
         (false, Some(code), request_id) => {
-            let message = text(&body, ["Message", "message"]).unwrap_or_default();
-            let message = secrets.message(message);
+            let message = secrets.message(body.message.as_str().unwrap_or_default());
             let class = error_table::classify(action, status, &code, &message).class;
             let retry_after = retry_after(response.headers(), class);
             let access_denied_detail = access_denied_detail(&body, &secrets);
@@ -82,34 +81,20 @@ pub(super) fn parse(
 }
 
 /// The missing permission, as `key=value` pairs. Without `EncodedDiagnosticMessage`, which only the vendor can decode.
-fn access_denied_detail(body: &Map<String, Value>, secrets: &Secrets) -> Option<Box<str>> {
-    let detail = body.get("AccessDeniedDetail")?.as_object()?;
+fn access_denied_detail(body: &Body, secrets: &Secrets) -> Option<Box<str>> {
+    let detail = body.access_denied_detail.iter();
     let pairs: Vec<String> = detail
-        .iter()
         .filter(|(key, _)| *key != "EncodedDiagnosticMessage")
-        .filter_map(|(key, value)| Some(format!("{key}={}", value.as_str()?)))
+        .map(|(key, value)| format!("{key}={value}"))
         .collect();
     (!pairs.is_empty()).then(|| secrets.message(&pairs.join(", ")).into())
 }
 
-/// Lower-case names too: the vendor's newer SDKs accept them, so some gateways must send them.
-fn text<'a>(body: &'a Map<String, Value>, names: [&str; 2]) -> Option<&'a str> {
-    names
-        .into_iter()
-        .find_map(|name| body.get(name))
-        .and_then(Value::as_str)
-}
-
 /// The error code, if there is one. A code that needs sanitizing is rejected: a code can cause a finalizer to be removed.
-fn code(body: &Map<String, Value>, secrets: &Secrets) -> Result<Option<String>, String> {
-    let codes = ["Code", "code"].map(|name| body.get(name));
-    let mut said = codes
-        .into_iter()
-        .flatten()
-        .filter(|code| !code.is_null() && *code != "");
-    match said.next() {
-        None => Ok(None),
-        Some(Value::String(text)) => {
+fn code(said: &Text, secrets: &Secrets) -> Result<Option<String>, String> {
+    match said {
+        Text::Absent => Ok(None),
+        Text::Is(text) => {
             let code = secrets.word(text);
             if code == *text {
                 Ok(Some(code))
@@ -117,49 +102,33 @@ fn code(body: &Map<String, Value>, secrets: &Secrets) -> Result<Option<String>, 
                 Err(format!("its error code is none: {code}"))
             }
         }
-        Some(_) => Err("its error code is not a text".to_owned()),
-    }
-}
-
-fn object(body: &[u8]) -> Result<Map<String, Value>, &'static str> {
-    let start = body.trim_ascii_start();
-    match serde_json::from_slice(start) {
-        Ok(Value::Object(object)) => Ok(object),
-        Ok(_) => Err("JSON, but not an object"),
-        Err(_) if start.is_empty() => Err("it is empty"),
-        Err(_) if start.starts_with(b"<") => Err("HTML or XML instead of JSON"),
-        Err(error) if error.is_eof() => Err("JSON that ends in the middle"),
-        Err(_) => Err("it is not JSON"),
+        Text::Other => Err("its error code is not a text".to_owned()),
     }
 }
 
 impl ApiResponse {
-    /// A required text field.
-    pub fn text(&self, name: &'static str) -> Result<&str, Error> {
-        let text = self
-            .body
-            .get(name)
-            .and_then(Value::as_str)
-            .filter(|text| !text.is_empty());
+    /// What was read of the answer.
+    pub fn body(&self) -> &Body {
+        &self.body
+    }
+
+    /// A required text; `name` is its field.
+    pub fn required<'a>(&self, text: &'a Text, name: &str) -> Result<&'a str, Error> {
+        let text = text.as_str().filter(|text| !text.is_empty());
         text.ok_or_else(|| self.bad(&format!("{name} is missing or not a text")))
     }
 
-    /// The body as a type. serde's message quotes the mismatched value, so it is dropped.
-    pub fn body<T: DeserializeOwned>(&self) -> Result<T, Error> {
-        T::deserialize(&self.body).map_err(|_| self.bad("a field is missing or has the wrong type"))
-    }
-
-    /// The rows of a list nested in an object.
-    pub fn rows(&self, outer: &str, inner: &str) -> Result<&[Value], Error> {
-        let list = self.body.get(outer).and_then(|outer| outer.get(inner));
-        let rows = list.and_then(Value::as_array);
-        rows.map(Vec::as_slice)
-            .ok_or_else(|| self.bad(&format!("{outer}.{inner} is missing or not a list")))
-    }
-
-    /// One row as a type. Parsed alone: an unreadable row does not fail the others.
-    pub fn row<T: DeserializeOwned>(&self, row: &Value) -> Result<T, Error> {
-        T::deserialize(row).map_err(|_| self.bad_row("a field is missing or has the wrong type"))
+    /// The rows of a list, which the field `name` names; `None` is one that cannot be read.
+    pub fn rows<'a, Row>(
+        &self,
+        rows: &'a Rows<Row>,
+        name: &str,
+    ) -> Result<&'a [Option<Row>], Error> {
+        match rows {
+            Rows::Listed(rows) => Ok(rows),
+            Rows::Absent => Err(self.bad(&format!("{name} is missing or not a list"))),
+            Rows::TooMany => Err(self.bad("it has more rows than were asked for")),
+        }
     }
 
     /// Whether a text of a row is one short word that can be shown unchanged: no secret, no control characters.

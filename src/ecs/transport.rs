@@ -1,11 +1,13 @@
 //! The one seam: sends an HTTP request and returns its size-limited answer before the deadline, or a named failure. Knows
 //! nothing of actions or signatures.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::id::Region;
 
@@ -22,8 +24,16 @@ pub trait Transport: Send + Sync + 'static {
     ) -> BoxFuture<'_, Result<http::Response<Bytes>, TransportError>>;
 }
 
-/// Longest body in bytes. A page of 100 instances has about 300 KiB.
-pub const ANSWER_LIMIT: usize = 1024 * 1024;
+/// Longest body in bytes (16 MiB). A page of 100 instances has about 300 KiB, and 1.6 MiB if each has 8 interfaces of 30 addresses.
+pub const ANSWER_LIMIT: usize = 16 * MIB;
+
+/// The part of a body that needs no room among the large ones (512 KiB).
+const SMALL: usize = MIB / 2;
+
+/// All that is beyond [`SMALL`], of all answers that are read at the same time, has so many bytes at most (64 MiB).
+const ROOM: usize = 64 * MIB;
+
+const MIB: usize = 1024 * 1024;
 
 /// Ways an exchange can end without an answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -54,6 +64,12 @@ pub enum TransportError {
         /// The limit in bytes.
         limit: usize,
     },
+    /// The answers of other calls use up the memory for large ones.
+    #[error("the operator reads other large answers now, which may have {limit} bytes together")]
+    NoRoom {
+        /// The limit in bytes.
+        limit: usize,
+    },
     /// The connection broke after the request may have been sent.
     #[error("the connection broke before the answer was complete: {cause}")]
     Interrupted {
@@ -68,7 +84,22 @@ impl TransportError {
     pub fn may_have_arrived(&self) -> bool {
         match self {
             Self::Connect { .. } | Self::NotTried { .. } => false,
-            Self::Timeout { .. } | Self::TooLarge { .. } | Self::Interrupted { .. } => true,
+            Self::Timeout { .. }
+            | Self::TooLarge { .. }
+            | Self::NoRoom { .. }
+            | Self::Interrupted { .. } => true,
+        }
+    }
+
+    /// Whether an answer to fewer questions could be read.
+    #[must_use]
+    pub fn is_too_large(&self) -> bool {
+        match self {
+            Self::TooLarge { .. } | Self::NoRoom { .. } => true,
+            Self::Connect { .. }
+            | Self::NotTried { .. }
+            | Self::Timeout { .. }
+            | Self::Interrupted { .. } => false,
         }
     }
 }
@@ -79,6 +110,8 @@ pub struct Http {
     client: reqwest::Client,
     /// Why no certificate of a server can be verified. http:// works all the same.
     without_authorities: Option<String>,
+    /// Room for large answers: a permit per MiB.
+    room: Arc<Semaphore>,
 }
 
 impl Http {
@@ -100,6 +133,7 @@ impl Http {
             Ok(client) => Ok(Self {
                 client,
                 without_authorities: None,
+                room: Arc::new(Semaphore::new(ROOM / MIB)),
             }),
             Err(cause) => {
                 let client = built(Self::builder().tls_certs_only([]));
@@ -108,6 +142,7 @@ impl Http {
                     without_authorities: Some(format!(
                         "{cause}; add the file /etc/ssl/certs/ca-certificates.crt, or name one in SSL_CERT_FILE, and restart the operator"
                     )),
+                    room: Arc::new(Semaphore::new(ROOM / MIB)),
                 })
             }
         }
@@ -148,18 +183,63 @@ impl Http {
             })?;
         let mut answer = self.client.execute(request).await.map_err(named)?;
         let mut body = BytesMut::new();
+        let mut room = Room::of(&self.room);
+        // What is announced is reserved at once: a body that grows step by step would take up to twice its size.
+        if let Some(announced) = answer.content_length() {
+            let announced = usize::try_from(announced).unwrap_or(usize::MAX);
+            room.reserve(announced)?;
+            body.reserve(announced);
+        }
         while let Some(chunk) = answer.chunk().await.map_err(named)? {
-            if body.len() + chunk.len() > ANSWER_LIMIT {
-                return Err(TransportError::TooLarge {
-                    limit: ANSWER_LIMIT,
-                });
-            }
+            room.reserve(body.len() + chunk.len())?;
             body.extend_from_slice(&chunk);
         }
         let mut response = http::Response::new(body.freeze());
+        // Until the answer has been read.
+        response.extensions_mut().insert(Arc::new(room));
         *response.status_mut() = answer.status();
         *response.headers_mut() = std::mem::take(answer.headers_mut());
         Ok(response)
+    }
+}
+
+/// The room that one answer takes among the large ones.
+struct Room {
+    all: Arc<Semaphore>,
+    taken: Option<OwnedSemaphorePermit>,
+}
+
+impl Room {
+    fn of(all: &Arc<Semaphore>) -> Self {
+        Self {
+            all: Arc::clone(all),
+            taken: None,
+        }
+    }
+
+    /// Takes the room for a body of `bytes`. Never waits: answers that wait for each other would all miss their deadlines.
+    fn reserve(&mut self, bytes: usize) -> Result<(), TransportError> {
+        if bytes > ANSWER_LIMIT {
+            return Err(TransportError::TooLarge {
+                limit: ANSWER_LIMIT,
+            });
+        }
+        let needed = bytes.saturating_sub(SMALL).div_ceil(MIB);
+        let taken = self
+            .taken
+            .as_ref()
+            .map_or(0, OwnedSemaphorePermit::num_permits);
+        let more = u32::try_from(needed.saturating_sub(taken)).unwrap_or(u32::MAX);
+        if more == 0 {
+            return Ok(());
+        }
+        let more = Arc::clone(&self.all).try_acquire_many_owned(more);
+        let more = more.map_err(|_| TransportError::NoRoom { limit: ROOM })?;
+        match &mut self.taken {
+            Some(taken) => taken.merge(more),
+            None => self.taken = Some(more),
+        }
+        Ok(())
     }
 }
 

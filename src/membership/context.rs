@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use kube::runtime::reflector::ObjectRef;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +20,23 @@ use crate::telemetry::Telemetry;
 use super::admission::Admission;
 use super::queue::ReconcileQueue;
 use super::table::{ObjectTable, ObjectView};
+
+/// How long a target may stay unread.
+#[derive(Clone, Copy, Debug)]
+pub struct ReadPeriods {
+    /// How often scans read each target.
+    pub scan: Duration,
+    /// Scan periods after which an object whose target no read has shown is not Ready any more.
+    pub not_observed_after: u32,
+}
+
+impl ReadPeriods {
+    /// How long Ready=True stands without a read.
+    #[must_use]
+    pub fn not_observed_after(&self) -> Duration {
+        self.scan.saturating_mul(self.not_observed_after)
+    }
+}
 
 /// What every pass shares.
 pub struct Context {
@@ -40,6 +58,8 @@ pub struct Context {
     pub clock: Clock,
     /// After it has begun, no step begins but the record of an answered call.
     pub shutdown: Shutdown,
+    /// How long a target may stay unread.
+    pub read_periods: ReadPeriods,
     /// Which passes may begin.
     pub admission: Arc<Admission>,
     pub(super) logged: LogDeduper,
@@ -64,6 +84,7 @@ impl Context {
         telemetry: Arc<Telemetry>,
         clock: Clock,
         shutdown: Shutdown,
+        read_periods: ReadPeriods,
         scopes: &[WatchScope],
     ) -> Self {
         Self {
@@ -78,6 +99,7 @@ impl Context {
             logged: LogDeduper::default(),
             clock,
             shutdown,
+            read_periods,
             unlisted_scopes: AtomicUsize::new(scopes.len()),
             all_listed: CancellationToken::new(),
         }

@@ -180,6 +180,9 @@ pub enum TargetView {
     Unreadable(Class),
     /// A complete answer does not list it.
     Absent,
+    /// Listed as an interface whose groups the account cannot change: a primary one, or one of another cloud service. Only for an
+    /// object that lives and may write to the cloud.
+    Unsuitable,
     /// Listed.
     Present {
         /// Whether it is a member of the group.
@@ -296,6 +299,8 @@ pub enum ReconcileOutcome {
     RepairLoop,
     /// The cloud does not list the target.
     Absent,
+    /// The groups of the target cannot be changed by themselves.
+    Unsuitable,
     /// The account cannot be used; see [`Observed::account`].
     AccountUnusable,
     /// A read or a call ended with this class.
@@ -352,6 +357,7 @@ fn decide_failed(observed: &Observed, class: Class, unknown: bool) -> Step {
 fn decide_by_target(desired: &Desired, observed: &Observed) -> Step {
     match observed.target {
         TargetView::Unread => Step::Read,
+        TargetView::Unsuitable => Step::Finish(ReconcileOutcome::Unsuitable),
         _ if lacks_finalizer(desired, observed) => Step::Confirm,
         TargetView::Unreadable(class) => Step::Finish(ReconcileOutcome::Failed(class)),
         TargetView::Absent => Step::Finish(ReconcileOutcome::Absent),
@@ -555,7 +561,10 @@ fn decide_hand_over(observed: &Observed) -> Step {
             Step::Release(Release::NeverJoined)
         }
         (TargetView::Present { member: false, .. }, _) => Step::Finish(ReconcileOutcome::Unsettled),
-        (TargetView::Absent | TargetView::Present { member: true, .. }, _) => Step::Record,
+        (
+            TargetView::Absent | TargetView::Unsuitable | TargetView::Present { member: true, .. },
+            _,
+        ) => Step::Record,
     }
 }
 
@@ -606,6 +615,7 @@ fn decide_leave(observed: &Observed) -> Step {
         (
             _,
             TargetView::Absent
+            | TargetView::Unsuitable
             | TargetView::Present {
                 transitional: false,
                 ..

@@ -52,8 +52,11 @@ pub struct History {
 pub struct LastObservation {
     observation: Observation,
     observed_at: Instant,
+    /// When a read last showed the target; for one that was never read, when a pass first failed to.
     confirmed_at: Instant,
     stale: bool,
+    /// Whether a pass was requested because no read has shown the target for long.
+    reported_overdue: bool,
 }
 
 impl LastObservation {
@@ -63,6 +66,7 @@ impl LastObservation {
         if found == self.observation {
             self.confirmed_at = Instant::now();
             self.stale = false;
+            self.reported_overdue = false;
             return false;
         }
         let settled = self.observed_at.elapsed() >= CLOUD_READ_LAG;
@@ -73,6 +77,24 @@ impl LastObservation {
     /// No pass goes by this observation any more.
     pub fn mark_stale(&mut self) {
         self.stale = true;
+    }
+
+    /// A scan was refused the read. Returns whether the object must be requeued: its status tells of no such failure yet.
+    pub fn mark_refused(&mut self) -> bool {
+        let is_told = self.stale || matches!(self.observation, Observation::Unread { .. });
+        self.stale |= !is_told;
+        !is_told
+    }
+
+    /// How long no read has shown the target.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        self.confirmed_at.elapsed()
+    }
+
+    /// Whether no read has shown the target for `limit`. True once until a read shows it.
+    pub fn take_overdue(&mut self, limit: Duration) -> bool {
+        self.age() >= limit && !std::mem::replace(&mut self.reported_overdue, true)
     }
 }
 
@@ -98,7 +120,7 @@ struct Refusal {
 #[derive(Debug, Default)]
 struct Rare {
     last: Option<ReconcileOutcome>,
-    /// Since when the target has been between states.
+    /// Since when the target has been between states, or the cloud has answered with an unknown code.
     waits_since: Option<Timestamp>,
     repeats: u32,
     /// When the last returned wait ends.
@@ -199,15 +221,27 @@ impl History {
 
 /// What was observed of the target.
 impl History {
-    /// Stores what a pass observed of the object's target; `None` if it did not read the target.
+    /// Stores what a pass observed of the object's target; `None` if it was not to read the target. A pass that could not read it
+    /// does not change when a read last showed it.
     pub fn record_observation(&mut self, observation: Option<Observation>) {
         let now = Instant::now();
-        self.observation = observation.map(|observation| LastObservation {
-            observation,
-            observed_at: now,
-            confirmed_at: now,
-            stale: false,
+        let before = self.observation;
+        self.observation = observation.map(|observation| {
+            let before = before.filter(|_| matches!(observation, Observation::Unread { .. }));
+            LastObservation {
+                observation,
+                observed_at: now,
+                confirmed_at: before.map_or(now, |before| before.confirmed_at),
+                stale: false,
+                reported_overdue: before.is_some_and(|before| before.reported_overdue),
+            }
         });
+    }
+
+    /// How long no read has shown the target; `None` if none was to.
+    #[must_use]
+    pub fn unread_for(&self) -> Option<Duration> {
+        self.observation.as_ref().map(LastObservation::age)
     }
 
     /// The last observation, to compare it with what a scan has found.
@@ -215,10 +249,11 @@ impl History {
         self.observation.as_mut()
     }
 
-    /// Whether the last pass read the target.
+    /// Whether scans read the target.
     #[must_use]
-    pub fn has_observation(&self) -> bool {
-        self.observation.is_some()
+    pub fn is_scanned(&self) -> bool {
+        let observation = self.observation.map(|last| last.observation);
+        observation.is_some_and(|observation| observation != Observation::Unread { scanned: false })
     }
 
     /// Whether the target was a member of the group when it was last read, and no scan has found it changed since.
@@ -310,17 +345,20 @@ impl History {
         self.rare.as_ref()?.ending
     }
 
-    /// Start of the current wait for the target, or `None` if `outcome` is not a wait. Falls back to `reported` (from the
-    /// object's conditions) after a restart.
+    /// Start of the current wait for the target, or of answers with a code that this version does not know; `None` if `outcome` is
+    /// neither. Falls back to `reported` (from the object's conditions) after a restart.
     pub fn waits_since(
         &mut self,
         outcome: ReconcileOutcome,
+        failure: Option<&Error>,
         reported: impl FnOnce() -> Timestamp,
     ) -> Option<Timestamp> {
+        let is_unknown = outcome == ReconcileOutcome::Failed(Class::Transient)
+            && failure.is_some_and(Error::is_unknown_refusal);
         let waits = matches!(
             outcome,
             ReconcileOutcome::Waiting | ReconcileOutcome::Failed(Class::Transitional)
-        );
+        ) || is_unknown;
         if waits {
             return Some(*self.rare().waits_since.get_or_insert_with(reported));
         }
@@ -430,6 +468,7 @@ impl History {
                 Action::requeue(wait + clock.jittered(Duration::from_secs(60), 0.9))
             }
             ReconcileOutcome::Waiting => rare.again(Class::Transitional, failure, clock),
+            ReconcileOutcome::Unsuitable => rare.again(Class::Invalid, failure, clock),
             ReconcileOutcome::Absent | ReconcileOutcome::AdoptionRefused => {
                 rare.again(Class::Absent, failure, clock)
             }
@@ -682,6 +721,7 @@ mod tests {
             lock_reasons: Vec::new(),
             security_group_ids: std::collections::BTreeSet::new(),
             service_managed: false,
+            primary: false,
         };
         history.keep_pending_description(Some((seen, ReadTrust::Settled)));
         assert!(history.pending_description().is_some());

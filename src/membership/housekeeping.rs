@@ -10,11 +10,14 @@ use crate::account::change::Change;
 use crate::account::directory::Directory;
 
 use super::context::Context;
+use super::overdue::Search;
 use super::queue::ReconcileQueue;
 use super::table::ObjectTable;
 
-/// Once per second until dropped: evicts what has expired, and enqueues objects with a foreign status.
+/// Once per second until dropped: evicts what has expired, and enqueues objects with a foreign status, and those whose target no
+/// read has shown for long.
 pub async fn run(context: Arc<Context>) {
+    let mut overdue = Search::default();
     loop {
         context.telemetry.went_on("housekeeping");
         context.directory.evict_expired();
@@ -22,6 +25,7 @@ pub async fn run(context: Arc<Context>) {
         for object in context.table.foreign_statuses() {
             context.queue.enqueue(&object);
         }
+        overdue.go_on(&context);
         tokio::time::sleep(PERIOD).await;
     }
 }

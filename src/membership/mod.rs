@@ -19,6 +19,7 @@ pub mod ledger;
 pub mod object;
 pub mod observation;
 pub mod observe;
+mod overdue;
 mod pass;
 pub mod queue;
 mod refusal;
@@ -28,5 +29,5 @@ mod shutdown;
 pub mod status;
 pub mod table;
 
-pub use self::context::Context;
+pub use self::context::{Context, ReadPeriods};
 pub use self::controller::run;

@@ -11,6 +11,11 @@ pub const CLOUD_READ_LAG: Duration = Duration::from_secs(10);
 /// The compared part of a target's description: membership, and a hash of what the status shows. Text is not stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Observation {
+    /// The last pass could not read the target.
+    Unread {
+        /// Whether scans go on reading it: a malformed ID would fail the call for the others.
+        scanned: bool,
+    },
     /// A complete answer does not list the target.
     Absent,
     /// The answer lists the target.
@@ -19,7 +24,7 @@ pub enum Observation {
         member: bool,
         /// Whether the target is between states.
         transitional: bool,
-        /// Hash of state, VPC and lock reasons.
+        /// Hash of state, VPC, lock reasons, and whether the groups may be changed.
         details_hash: u64,
     },
 }
@@ -38,6 +43,7 @@ impl Observation {
         description.state.hash(&mut hasher);
         description.vpc_id.hash(&mut hasher);
         description.lock_reasons.hash(&mut hasher);
+        description.refusal().hash(&mut hasher);
         Self::Present {
             member: member(description),
             transitional: description.state.is_transitional(),

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use crate::account::directory::{Access, AccessRequest};
 use crate::account::session::{AccountSession, CallError};
-use crate::api::membership::Origin;
+use crate::api::membership::{ManagementPolicy, Origin};
 use crate::api::{SecurityGroupMembership, reason};
 use crate::condition;
 use crate::ecs::limit::Reservation;
-use crate::ecs::{AccountUid, Action, Class, Edge, Error, Target, TargetDescription};
+use crate::ecs::{AccountUid, Action, Class, Edge, Error, TargetDescription};
 use crate::kubernetes::{self, ObjectUid};
 
 use super::admission::Slot;
@@ -201,10 +201,7 @@ impl Pass {
                 return;
             }
             Err(error) => {
-                let action = match self.edge.target {
-                    Target::Instance(_) => Action::DescribeInstances,
-                    Target::NetworkInterface(_) => Action::DescribeNetworkInterfaces,
-                };
+                let action = self.edge.target.describe_action();
                 decide::TargetView::Unreadable(self.note(action, error))
             }
         };
@@ -227,6 +224,14 @@ impl Pass {
 
     /// Adds a description to the observed state.
     fn see(&mut self, description: TargetDescription, trust: ReadTrust, context: &Context) {
+        let writes = self.desired.management == ManagementPolicy::Manage && !self.desired.deleting;
+        // Another service may have taken over an interface that the operator joined: the membership is there all the same.
+        let is_managed = description.service_managed && self.observed.claim.record().is_none();
+        if writes && (description.primary || is_managed) {
+            self.observed.target = decide::TargetView::Unsuitable;
+            self.description = Some(description);
+            return;
+        }
         let member = description.security_group_ids.contains(&self.edge.group);
         self.observed.target = decide::TargetView::Present {
             member,

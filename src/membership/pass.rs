@@ -3,6 +3,7 @@
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
+use std::time::Duration;
 
 use kube::runtime::controller::Action;
 use kube::{Resource as _, ResourceExt as _};
@@ -21,7 +22,7 @@ use crate::kubernetes::events::EventRecord;
 use super::act::{ActError, write_status};
 use super::admission::Slot;
 use super::context::Context;
-use super::decide::{Attempt, ReconcileOutcome, Release, Step, TargetView, decide};
+use super::decide::{AccessView, Attempt, ReconcileOutcome, Release, Step, TargetView, decide};
 use super::history::History;
 use super::object::{Object, ignored_intent};
 use super::observation::Observation;
@@ -70,9 +71,12 @@ pub(super) async fn run(
         waits_since: context
             .table
             .history(&uid, |history| {
-                history.waits_since(outcome, || status::waits_since(&previous).unwrap_or(now))
+                let failure = pass.failure.as_ref();
+                let reported = || status::waits_since(&previous, failure).unwrap_or(now);
+                history.waits_since(outcome, failure, reported)
             })
             .flatten(),
+        not_observed_after: not_observed_after(&uid, context),
         held_for: pass.slot.held_for(),
         object_uid: &uid,
         account_uid: pass.account_uid.as_ref(),
@@ -160,6 +164,7 @@ fn due(pass: &Pass, outcome: ReconcileOutcome, context: &Context) -> Instant {
         | ReconcileOutcome::Waiting
         | ReconcileOutcome::AdoptionRefused
         | ReconcileOutcome::Absent
+        | ReconcileOutcome::Unsuitable
         | ReconcileOutcome::AccountUnusable
         | ReconcileOutcome::WriteRefused
         | ReconcileOutcome::Failed(_) => context.table.settles_at(account, &pass.edge),
@@ -207,6 +212,16 @@ fn told_outcome(
     Ok((ReconcileOutcome::WriteRefused, Some(refusal)))
 }
 
+/// How long Ready=True stands without a read of the target, if no read has shown it for so long.
+fn not_observed_after(uid: &ObjectUid, context: &Context) -> Option<Duration> {
+    let limit = context.read_periods.not_observed_after();
+    let unread_for = context.table.history(uid, |history| history.unread_for());
+    unread_for
+        .flatten()
+        .filter(|unread| *unread >= limit)
+        .map(|_| limit)
+}
+
 /// A hash that differs for different statuses. The conditions of other controllers do not count.
 pub(super) fn status_hash(status: Option<&SecurityGroupMembershipStatus>) -> u64 {
     let mut hasher = DefaultHasher::new();
@@ -216,7 +231,7 @@ pub(super) fn status_hash(status: Option<&SecurityGroupMembershipStatus>) -> u64
     hasher.finish()
 }
 
-/// The observation that a scan must reproduce for this object to stay idle. `None` if this pass did not read the target, and
+/// The observation that a scan must reproduce for this object to stay idle. `None` if this pass was not to read the target, and
 /// for a deleted object that others keep: no scan reads its target.
 fn observation_of(pass: &Pass, outcome: ReconcileOutcome) -> Option<Observation> {
     if outcome == ReconcileOutcome::Gone {
@@ -224,8 +239,22 @@ fn observation_of(pass: &Pass, outcome: ReconcileOutcome) -> Option<Observation>
     }
     let ready = matches!(outcome, ReconcileOutcome::Ready { .. });
     match pass.observed.target {
-        TargetView::Unread | TargetView::Unreadable(_) => None,
+        TargetView::Unread => {
+            let is_account_down = outcome == ReconcileOutcome::AccountUnusable
+                && pass.observed.account == (AccessView::NotReady { stalled: false });
+            is_account_down.then_some(Observation::Unread { scanned: true })
+        }
+        TargetView::Unreadable(_) => Some(Observation::Unread {
+            // One that waits for the rate limit is read when its turn has come.
+            scanned: pass
+                .failure
+                .as_ref()
+                .is_some_and(|failure| !failure.may_be_one_bad_id()),
+        }),
         TargetView::Absent => Some(Observation::Absent),
+        TargetView::Unsuitable => Some(Observation::of(pass.description.as_ref(), |seen| {
+            seen.security_group_ids.contains(&pass.edge.group)
+        })),
         TargetView::Present { member, .. } => {
             Some(Observation::of(pass.description.as_ref(), |_| {
                 member || ready
@@ -388,6 +417,7 @@ const fn outcome_label(outcome: ReconcileOutcome) -> &'static str {
         ReconcileOutcome::AdoptionRefused => "refused",
         ReconcileOutcome::DriftReported | ReconcileOutcome::RepairLoop => "drifted",
         ReconcileOutcome::Absent => "absent",
+        ReconcileOutcome::Unsuitable => "unsuitable",
         ReconcileOutcome::AccountUnusable => "account",
         ReconcileOutcome::Failed(_) => "failed",
     }
@@ -491,6 +521,7 @@ mod tests {
             ReconcileOutcome::AdoptionRefused,
             ReconcileOutcome::DriftReported,
             ReconcileOutcome::Absent,
+            ReconcileOutcome::Unsuitable,
             ReconcileOutcome::AccountUnusable,
             ReconcileOutcome::Failed(Class::Transient),
         ];

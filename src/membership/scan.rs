@@ -1,10 +1,11 @@
 //! Reads every tracked target once per scan period, 100 targets per call, and enqueues only the objects whose observation
-//! changed. Reads only: the enqueued pass reads again and decides. A failed or missing answer enqueues nothing.
+//! changed. Reads only: the enqueued pass reads again and decides. A missing answer enqueues nothing, and a refusal the objects
+//! that do not tell of it yet.
 //!
 //! A cloud account is scanned once, however many account objects name it. A target that objects of several accounts name is read
 //! with the key of one of them. What that key did not find is read again with the key of the next: it may lack rights.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use tracing::{debug, warn};
 use crate::account::key::{AccountKey, AccountRegion, CloudAccountId};
 use crate::account::limiters::CloudLimits;
 use crate::account::session::{AccountSession, CallError};
+use crate::ecs::batch::Split;
 use crate::ecs::{Class, Error, MAX_IDS_PER_CALL, Region, Target, TargetDescription};
 use crate::kubernetes::LogDeduper;
 
@@ -235,44 +237,106 @@ struct ScanRead {
     began: Instant,
 }
 
-/// Reads one batch until the cloud answers or the call fails, then enqueues the changed objects of the account whose key read
-/// it. Returns what was found.
+impl ScanRead {
+    fn extend(&mut self, other: Self) {
+        self.began = self.began.min(other.began);
+        self.found.extend(other.found);
+    }
+}
+
+/// Reads one batch in as many calls as it needs, and enqueues the changed objects of the account whose key read it. Returns what
+/// was found.
 async fn scan_batch(
     context: &Context,
     cloud: &CloudAccountId,
     account_region: &AccountRegion,
     batch: &[Target],
 ) -> Option<ScanRead> {
-    let AccountRegion { account, region } = account_region;
-    let session = context.directory.usable(account)?;
+    let session = context.directory.usable(&account_region.account)?;
     if *session.limits().id != *cloud {
         return None;
     }
-    let read = loop {
-        let began = Instant::now();
-        match session.scan(region, batch).await {
-            Ok(found) => break ScanRead { found, began },
-            // Under a small rate limit, this wait makes the scan period longer.
-            Err(CallError::RateLimited { retry_at: until }) => {
-                tokio::time::sleep_until(until).await;
-            }
-            Err(CallError::Stopping) => return None,
-            // One malformed ID may have failed the batch. The passes read each target alone and find it; later scans skip
-            // it.
-            Err(CallError::Failed(error)) if error.may_be_one_bad_id() => {
-                for object in context.table.mark_stale(account_region, batch) {
-                    context.queue.enqueue(&object);
+    let mut all: Option<ScanRead> = None;
+    let mut parts = parts(&session, &account_region.region, batch);
+    while let Some(part) = parts.pop_front() {
+        match read_part(&session, &account_region.region, &part).await {
+            Ok(read) => {
+                record_read(context, cloud, account_region, &part, &read);
+                match &mut all {
+                    Some(all) => all.extend(read),
+                    None => all = Some(read),
                 }
-                return None;
+            }
+            Err(CallError::RateLimited { .. } | CallError::Stopping) => break,
+            Err(error) if error.split() == Split::TooLarge && part.len() > 1 => {
+                if let Some(first) = part.first() {
+                    let size = session.call_size(&account_region.region, first);
+                    size.was_too_large(part.len());
+                }
+                let (left, right) = part.split_at(part.len() / 2);
+                parts.push_front(right.to_vec());
+                parts.push_front(left.to_vec());
             }
             Err(CallError::Failed(error) | CallError::NotAnswering(error)) => {
-                log_failure(account, region, &error, &context.logged);
-                return None;
+                report_failure(context, account_region, &part, &error);
             }
         }
+    }
+    all
+}
+
+/// The batch by kind of target, in parts that one call may read.
+fn parts(session: &AccountSession, region: &Region, batch: &[Target]) -> VecDeque<Vec<Target>> {
+    let by_kind = batch.chunk_by(|a, b| a.describe_action() == b.describe_action());
+    let parts = by_kind.flat_map(|kind| {
+        let most = kind.first().map_or(MAX_IDS_PER_CALL, |target| {
+            session.call_size(region, target).most()
+        });
+        kind.chunks(most).map(<[Target]>::to_vec)
+    });
+    parts.collect()
+}
+
+/// Reads the targets as soon as the rate limit admits the call.
+async fn read_part(
+    session: &AccountSession,
+    region: &Region,
+    part: &[Target],
+) -> Result<ScanRead, CallError> {
+    loop {
+        let began = Instant::now();
+        match session.scan(region, part).await {
+            Ok(found) => return Ok(ScanRead { found, began }),
+            // Under a small rate limit, this wait makes the scan period longer.
+            Err(CallError::RateLimited { retry_at }) => tokio::time::sleep_until(retry_at).await,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Enqueues the objects whose status must follow from a failed read, and logs it.
+fn report_failure(
+    context: &Context,
+    account_region: &AccountRegion,
+    part: &[Target],
+    error: &Error,
+) {
+    let AccountRegion { account, region } = account_region;
+    let concerned = match error.class() {
+        // One malformed ID may have failed the call. The passes read each target alone and find it; later scans skip it.
+        _ if error.may_be_one_bad_id() => context.table.mark_stale(account_region, part),
+        Class::Blocked | Class::Invalid | Class::Absent => {
+            log_failure(account, region, error, &context.logged);
+            context.table.mark_refused(account_region, part)
+        }
+        Class::Done | Class::Transitional | Class::Transient | Class::Throttled => {
+            log_failure(account, region, error, &context.logged);
+            Vec::new()
+        }
     };
-    record_read(context, cloud, account_region, batch, &read);
-    Some(read)
+    for object in concerned {
+        context.queue.enqueue(&object);
+    }
 }
 
 /// Records a read of these targets for the objects of one account, and enqueues the changed ones.
@@ -317,10 +381,11 @@ mod tests {
     use crate::api::SecurityGroupMembership;
     use crate::api::membership::AccountKind;
     use crate::clock::Clock;
-    use crate::ecs::{Client, Credential, Endpoints, TestTransport};
+    use crate::ecs::{Client, Credential, Endpoints, TestTransport, Transport, TransportError};
     use crate::kubernetes::WatchScope;
     use crate::kubernetes::events::EventRecorder;
     use crate::kubernetes::writer::ApiWriter;
+    use crate::membership::context::ReadPeriods;
     use crate::membership::history::{History, Standing};
     use crate::membership::observation::{CLOUD_READ_LAG, Observation};
     use crate::membership::queue::ReconcileQueue;
@@ -328,7 +393,7 @@ mod tests {
     use crate::telemetry::TestLog;
 
     /// A context with one usable account, whose calls `cloud` answers.
-    fn context(account: &AccountKey, cloud: &Arc<TestTransport>) -> Context {
+    fn context(account: &AccountKey, cloud: &Arc<impl Transport>) -> Context {
         let unused = |_: http::Request<kube::client::Body>| {
             std::future::pending::<Result<http::Response<kube::client::Body>, std::io::Error>>()
         };
@@ -365,6 +430,10 @@ mod tests {
             Arc::default(),
             clock,
             Shutdown::default(),
+            ReadPeriods {
+                scan: Duration::from_secs(60),
+                not_observed_after: 10,
+            },
             &[WatchScope::All],
         )
     }
@@ -480,11 +549,73 @@ mod tests {
         assert_eq!(standing(), Some(Standing::Void));
     }
 
+    /// A cloud whose answers about more than `fits` instances are too large. Keeps how many each call asked for.
+    struct Large {
+        fits: usize,
+        asked: Mutex<Vec<usize>>,
+    }
+
+    impl Transport for Large {
+        fn send(
+            &self,
+            request: http::Request<bytes::Bytes>,
+            _: Duration,
+        ) -> futures::future::BoxFuture<'_, Result<http::Response<bytes::Bytes>, TransportError>>
+        {
+            let ids = url::form_urlencoded::parse(request.body())
+                .find(|(name, _)| name == "InstanceIds")
+                .map_or_else(String::new, |(_, ids)| ids.into_owned());
+            let ids: Vec<String> = serde_json::from_str(&ids).unwrap();
+            self.asked.lock().unwrap().push(ids.len());
+            let row = |id| json!({"InstanceId": id, "Status": "Running", "SecurityGroupIds": {"SecurityGroupId": ["sg-a"]}});
+            let rows: Vec<_> = ids.iter().map(row).collect();
+            let body = json!({"RequestId": "R", "Instances": {"Instance": rows}});
+            let answer = if ids.len() > self.fits {
+                Err(TransportError::TooLarge { limit: 7 })
+            } else {
+                Ok(http::Response::new(body.to_string().into()))
+            };
+            Box::pin(std::future::ready(answer))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn scan_halves_what_is_too_large_and_remembers_it() {
+        let cloud = Arc::new(Large {
+            fits: 60,
+            asked: Mutex::default(),
+        });
+        let account = own_account();
+        let context = context(&account, &cloud);
+        let id = CloudLimits::of_test("123").id.clone();
+        let account_region = AccountRegion {
+            account,
+            region: "cn-hangzhou".parse().unwrap(),
+        };
+        let target = |number| Target::Instance(format!("i-{number}").parse().unwrap());
+        let batch: Vec<Target> = (0..100).map(target).collect();
+        for expected in [vec![100, 50, 50], vec![50, 50]] {
+            let read = scan_batch(&context, &id, &account_region, &batch).await;
+            assert_eq!(read.unwrap().found.len(), 100);
+            let asked = std::mem::take(&mut *cloud.asked.lock().unwrap());
+            assert_eq!(asked, expected);
+        }
+        // Passes share the size.
+        let session = context.directory.usable(&account_region.account).unwrap();
+        let reads = batch
+            .iter()
+            .map(|target| session.describe(&account_region.region, target));
+        let reads = futures::future::join_all(reads).await;
+        assert!(reads.into_iter().all(|read| read.unwrap().is_some()));
+        let asked = std::mem::take(&mut *cloud.asked.lock().unwrap());
+        assert!(asked.iter().all(|asked| *asked <= 50), "{asked:?}");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn failed_scan_is_logged_once_per_cause() {
         let (log, _guard) = TestLog::start();
         let account = own_account();
-        let cloud = Arc::default();
+        let cloud = Arc::<TestTransport>::default();
         let context = context(&account, &cloud);
         let cloud_account = CloudLimits::of_test("123").id.clone();
         let account_region = AccountRegion {

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
@@ -176,6 +177,15 @@ pub struct BegunCall {
     call: EdgeCall,
     last: Option<LastCall>,
     standing: Standing,
+}
+
+/// What no read has shown for long.
+#[derive(Debug, Default)]
+pub struct Overdue {
+    /// The objects to requeue.
+    pub objects: Vec<ObjectRef<SecurityGroupMembership>>,
+    /// The number of targets, for each account and region that objects name.
+    pub late: Vec<(AccountRegion, usize)>,
 }
 
 #[derive(Debug)]
@@ -569,7 +579,7 @@ impl ObjectTable {
         (batch.collect(), targets.len())
     }
 
-    /// The targets of this batch that a pass has observed. A scan has nothing to compare the others with.
+    /// The targets of this batch that a pass has observed, or was to. A scan has nothing to compare the others with.
     #[must_use]
     pub fn seen(&self, account_region: &AccountRegion, batch: &[Target]) -> Vec<Target> {
         let inner = self.lock();
@@ -577,7 +587,7 @@ impl ObjectTable {
         let is_seen = |target: &&Target| {
             let uids = targets.and_then(|targets| targets.get(*target));
             let mut rows = uids.into_iter().flatten().map(|uid| inner.rows.get(uid));
-            rows.any(|row| row.is_some_and(|row| row.history.has_observation()))
+            rows.any(|row| row.is_some_and(|row| row.history.is_scanned()))
         };
         batch.iter().filter(is_seen).cloned().collect()
     }
@@ -642,6 +652,56 @@ impl ObjectTable {
             last.mark_stale();
             true
         })
+    }
+
+    /// A scan was refused the read of these targets. Returns the objects whose status does not tell of it.
+    #[must_use]
+    pub fn mark_refused(
+        &self,
+        account_region: &AccountRegion,
+        batch: &[Target],
+    ) -> Vec<ObjectRef<SecurityGroupMembership>> {
+        self.lock()
+            .pick(account_region, batch, |_, _, last| last.mark_refused())
+    }
+
+    /// The objects whose target no read has shown for `limit`, each once; and for each account and region, how many targets no read
+    /// has shown for `late`.
+    #[must_use]
+    pub fn overdue(&self, limit: Duration, late: Duration) -> Overdue {
+        let mut inner = self.lock();
+        let Inner {
+            rows, by_account, ..
+        } = &mut *inner;
+        let mut found = Overdue::default();
+        let regions = by_account.iter().flat_map(|(account, regions)| {
+            regions
+                .iter()
+                .map(move |(region, targets)| (account, region, targets))
+        });
+        for (account, region, targets) in regions {
+            let mut late_targets = 0;
+            for uids in targets.values() {
+                let mut is_late = false;
+                for uid in uids {
+                    if let Some(Row { says, history }) = rows.get_mut(uid)
+                        && let Some(last) = history.observation()
+                    {
+                        is_late |= last.age() >= late;
+                        if last.take_overdue(limit) {
+                            found.objects.push(says.reference());
+                        }
+                    }
+                }
+                late_targets += usize::from(is_late);
+            }
+            let account_region = AccountRegion {
+                account: AccountKey::clone(account),
+                region: region.clone(),
+            };
+            found.late.push((account_region, late_targets));
+        }
+        found
     }
 
     /// Compares the watched status with the one last written. A difference means watch lag or a foreign write.

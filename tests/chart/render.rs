@@ -182,6 +182,7 @@ async fn each_switch_changes_what_it_says() -> Result<()> {
         ("replicas=3", "replicas: 3"),
         ("namespaces={team-a,team-b}", "- --namespace=team-b"),
         ("operator.scanPeriod=5m", "- --scan-period=5m"),
+        ("operator.notObservedAfter=5", "- --not-observed-after=5"),
         (
             "operator.maxWritesInFlight=32",
             "- --max-writes-in-flight=32",

@@ -51,7 +51,6 @@ instances:
 - {id: i-enterprise, securityGroupIds: [sg-enterprisefull]}
 - {id: i-enterprisetoo, securityGroupIds: [sg-enterprise]}
 - {id: i-managed, securityGroupIds: [sg-base]}
-- {id: i-owner, primaryNetworkInterfaceId: eni-primary, securityGroupIds: [sg-base]}
 - {id: i-malformedtoo, securityGroupIds: [sg-base]}
 - {id: i-both, securityGroupIds: [sg-base]}
 - {id: i-none, securityGroupIds: [sg-base]}
@@ -65,7 +64,8 @@ networkInterfaces:
 - {id: eni-region, securityGroupIds: [sg-base]}
 - {id: eni-creating, securityGroupIds: [sg-base]}
 - {id: eni-vpc, vpcId: vpc-other, securityGroupIds: [sg-vpc]}
-- {id: eni-managed, serviceManaged: true, securityGroupIds: [sg-base]}
+- {id: eni-type, securityGroupIds: [sg-base]}
+- {id: eni-service, securityGroupIds: [sg-base]}
 - {id: eni-released, securityGroupIds: [sg-base]}
 ";
 
@@ -151,9 +151,10 @@ const CODES: &[(&str, &str, &str, Cause)] = &[
     ("AclLimitExceed", "i-rules", "sg-rules", State),
     ("InvalidOperation.NetworkInterfaceCountExceeded", "i-enterprisetoo", "sg-enterprisefull", State),
     ("InvalidOperation.ResourceManagedByCloudProduct", "i-managed", "sg-managed", State),
-    ("InvalidOperation.InvalidEniType", "eni-primary", "sg-web", State),
+    // The operator reads what these two say before it calls.
+    ("InvalidOperation.InvalidEniType", "eni-type", "sg-web", Fault),
     ("InvalidOperation.VpcMismatch", "eni-vpc", "sg-web", State),
-    ("InvalidOperation.EniServiceManaged", "eni-managed", "sg-web", State),
+    ("InvalidOperation.EniServiceManaged", "eni-service", "sg-web", Fault),
     // The CRD lets no such ID through, and no object with two targets.
     ("InvalidParam.Malformed", "i-malformedtoo", "sg-web", Fault),
     ("InvalidParam.EniIdAndInstanceId.Conflict", "i-both", "sg-web", Fault),

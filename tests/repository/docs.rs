@@ -114,7 +114,7 @@ fn every_metric_is_listed() {
         "metric",
         names
             .iter()
-            .map(|name| format!("`security_group_operator_{name}_")),
+            .map(|name| format!("`security_group_operator_{name}")),
     );
 }
 

@@ -24,6 +24,7 @@ mod long_running;
 mod monitor;
 mod mute;
 mod races;
+mod reads;
 mod refused_joins;
 mod refused_writes;
 mod regions;

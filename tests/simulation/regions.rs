@@ -56,7 +56,7 @@ fn message(world: &World, namespace: &str, name: &str) -> String {
     text(condition(&object, "Ready").unwrap(), "/message")
 }
 
-async fn metrics(telemetry: &Arc<Telemetry>) -> String {
+pub async fn metrics(telemetry: &Arc<Telemetry>) -> String {
     let request = http::Request::get("/metrics").body(axum::body::Body::empty());
     let answer = telemetry::routes(Arc::clone(telemetry)).oneshot(request.unwrap());
     let body = answer.await.unwrap().into_body();

@@ -734,6 +734,7 @@ fn settings(scopes: Vec<WatchScope>) -> Settings {
         environment: None,
         scan_period: Duration::from_secs(60),
         lease_duration: None,
+        not_observed_after: 10,
         max_writes_in_flight: 8,
         instance: Some("simulated".to_owned()),
         log_format: LogFormat::Text,

@@ -143,6 +143,8 @@ pub const COMMON: &[Row] = &[
     (400, "Throttling.User", Throttled, ""),
     (400, "Throttling.Api", Throttled, ""),
     (400, "Rejected.Throttling", Throttled, ""),
+    (400, "InvalidOperation.NotSupportedEndpoint", Invalid, ""),
+    (400, "RegionId.ApiNotSupported", Invalid, ""),
     (409, "OperationConflict", Transient, ""),
     (409, "InvalidOperation.Conflict", Transient, ""),
     (409, "Operation.Conflict", Transient, ""),

@@ -724,6 +724,7 @@ fn tells_of_the_claim(observed: &Observed, outcome: ReconcileOutcome) -> bool {
         | ReconcileOutcome::Ready { .. }
         | ReconcileOutcome::Suspended
         | ReconcileOutcome::Absent
+        | ReconcileOutcome::Unsuitable
         | ReconcileOutcome::AccountUnusable => false,
     }
 }
@@ -985,6 +986,8 @@ fn may_finish(desired: &Desired, observed: &Observed, outcome: ReconcileOutcome)
         ReconcileOutcome::Absent => {
             life && may_act(desired, observed) && observed.target == TargetView::Absent
         }
+        // Only in `unsuitable_target_is_refused_before_any_claim`.
+        ReconcileOutcome::Unsuitable => false,
         ReconcileOutcome::AccountUnusable => {
             !matches!(observed.account, AccessView::Usable | AccessView::Checking)
                 && (life || leaves)
@@ -1000,6 +1003,33 @@ fn may_finish(desired: &Desired, observed: &Observed, outcome: ReconcileOutcome)
                 && is_missing(observed)
                 && !is_settled(observed);
             (life || leaves) && (is_of_call || is_of_read || is_unproven)
+        }
+    }
+}
+
+#[test]
+fn unsuitable_target_is_refused_before_any_claim() {
+    for (claim, finalizer) in CLAIMS {
+        for adoption in [AdoptionPolicy::Adopt, AdoptionPolicy::Refuse] {
+            for drift in [DriftPolicy::Repair, DriftPolicy::Report] {
+                let desired = Desired {
+                    adoption,
+                    drift,
+                    ..DEFAULT
+                };
+                let observed = Observed {
+                    claim,
+                    finalizer,
+                    target: TargetView::Unsuitable,
+                    ..START
+                };
+                let step = decide(&desired, &observed);
+                assert_eq!(
+                    step,
+                    Step::Finish(ReconcileOutcome::Unsuitable),
+                    "{observed:?}"
+                );
+            }
         }
     }
 }

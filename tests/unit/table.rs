@@ -263,6 +263,7 @@ fn seen(state: TargetState, groups: &[&str]) -> TargetDescription {
             .map(|group| group.parse().unwrap())
             .collect::<BTreeSet<_>>(),
         service_managed: false,
+        primary: false,
     }
 }
 

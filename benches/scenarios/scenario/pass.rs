@@ -133,6 +133,7 @@ fn finished(
         failure: None,
         account_problem: "",
         waits_since: None,
+        not_observed_after: None,
         held_for: std::time::Duration::ZERO,
         object_uid: &UID.into(),
         account_uid: None,
@@ -188,6 +189,7 @@ fn description() -> Option<TargetDescription> {
         vpc_id: Some("vpc-sim".to_owned()),
         security_group_ids: std::iter::once("sg-base".parse().ok()?).collect(),
         service_managed: false,
+        primary: false,
         lock_reasons: Vec::new(),
     })
 }

@@ -1,4 +1,4 @@
-//! S3, S4, S5, S7, S21: all memberships are Ready, then the process is killed, nothing happens, edges drift, one more is
+//! S3, S4, S5, S7, S20, S21: all memberships are Ready, then the process is killed, nothing happens, edges drift, one more is
 //! created, or the account's key changes.
 
 use std::time::{Duration, Instant};
@@ -11,6 +11,7 @@ use crate::arguments::Candidate;
 use crate::bench_run::BenchRun;
 use crate::cluster::{KEY, OTHER_KEY};
 use crate::load::{self, MembershipRequest};
+use crate::measure;
 use crate::outcome::{Outcome, number, quantile};
 use crate::support::error::{Context as _, Error, Result};
 
@@ -122,6 +123,16 @@ pub async fn key_rotation(bench: &mut BenchRun) -> Result<Outcome> {
     outcome.count("passes", bench.passes().await? - passes);
     outcome.count("writes", since.writes());
     outcome.raw = since.raw();
+    Ok(outcome)
+}
+
+/// S20. S4, S5 and the memory of S9, with instances that have 8 interfaces of 20 addresses each.
+pub async fn large_rows(bench: &mut BenchRun) -> Result<Outcome> {
+    let mut outcome = steady(bench).await?;
+    let drift = drift(bench).await?;
+    outcome.figures.extend(drift.figures);
+    let usage = measure::usage(bench.process()?.pid())?;
+    outcome.figure("peak_mib", usage.peak_mib);
     Ok(outcome)
 }
 

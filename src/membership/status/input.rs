@@ -27,8 +27,11 @@ pub struct StatusInput<'a> {
     pub failure: Option<&'a Error>,
     /// The problem with the account, for users.
     pub account_problem: &'a str,
-    /// Since when the target is between states, if it is.
+    /// Since when the target is between states, or the cloud answers with a code that this version does not know; `None` if it
+    /// does not.
     pub waits_since: Option<Timestamp>,
+    /// How long Ready=True stands without a read of the target, if no read has shown it for so long.
+    pub not_observed_after: Option<Duration>,
     /// How long the rate limit has held the object back.
     pub held_for: Duration,
     /// UID of the object.

@@ -175,6 +175,7 @@ fn is_handled(input: &StatusInput<'_>) -> bool {
         | ReconcileOutcome::DriftReported
         | ReconcileOutcome::RepairLoop
         | ReconcileOutcome::Absent
+        | ReconcileOutcome::Unsuitable
         | ReconcileOutcome::AccountUnusable
         | ReconcileOutcome::SuccessorOutOfReach
         | ReconcileOutcome::WriteRefused

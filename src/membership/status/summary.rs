@@ -8,7 +8,7 @@ use k8s_openapi::jiff::Timestamp;
 use crate::api::membership::{ErrorClass, LastError, Origin, SecurityGroupMembershipStatus};
 use crate::api::reason;
 use crate::condition::{self, NewCondition, Status};
-use crate::ecs::{Class, Edge, Error};
+use crate::ecs::{Action, ApiError, Class, Edge, Error, TargetDescription};
 
 use super::super::admission::REPORT_WAIT_AFTER;
 use super::super::decide::{
@@ -57,7 +57,7 @@ impl Summary {
     /// Whether the pass neither reports drift nor has read the target.
     pub(super) fn drift_is_unknown(&self, input: &StatusInput<'_>) -> bool {
         let is_read = match input.observed.target {
-            TargetView::Absent | TargetView::Present { .. } => true,
+            TargetView::Absent | TargetView::Unsuitable | TargetView::Present { .. } => true,
             TargetView::Unread | TargetView::Unreadable(_) => false,
         };
         self.drifted.is_none() && !matches!(self.ready, Status::True) && !is_read
@@ -178,13 +178,13 @@ pub(super) fn summarize(
         ReconcileOutcome::DriftReported => drift_reported(edge),
         ReconcileOutcome::RepairLoop => repair_loop(edge),
         ReconcileOutcome::Absent => absent(input, now),
+        ReconcileOutcome::Unsuitable => unsuitable(input, now),
         // A transient failure of the account does not change what is known of the edge.
         ReconcileOutcome::AccountUnusable
             if input.observed.account == (AccessView::NotReady { stalled: false })
-                && was_ready_for(previous, generation)
-                && !input.deleting =>
+                && stands(previous, generation, input) =>
         {
-            return None;
+            return unless_overdue(previous, generation, input, now);
         }
         ReconcileOutcome::AccountUnusable => account_unusable(input),
         ReconcileOutcome::Failed(class) => return failed(previous, generation, input, class, now),
@@ -316,10 +316,7 @@ fn waiting(
     );
     let retry = Class::Transitional.retry();
     let stuck = waits(previous).is_some_and(|condition| condition.type_ == reason::STALLED)
-        || input.waits_since.is_some_and(|since| {
-            let waited = now.as_second().saturating_sub(since.as_second());
-            u64::try_from(waited).is_ok_and(|waited| waited >= STUCK_AFTER.as_secs())
-        });
+        || has_waited_long(input, now);
     let message = if stuck {
         format!(
             "{cause}; the target has been between states for more than {} minutes; check it in the ECS console",
@@ -344,11 +341,39 @@ fn waiting(
     }
 }
 
-/// Since when an object has waited for its target, from its conditions: the time survives a restart. It includes retries before
-/// the wait, because the time of a condition does not change with its reason.
+/// Since when an object has waited for its target, or has got the unknown code of `failure`, from its conditions: the time
+/// survives a restart. It includes retries before the wait, because the time of a condition does not change with its reason.
 #[must_use]
-pub fn waits_since(previous: &SecurityGroupMembershipStatus) -> Option<Timestamp> {
-    waits(previous).map(|condition| condition.last_transition_time.0)
+pub fn waits_since(
+    previous: &SecurityGroupMembershipStatus,
+    failure: Option<&Error>,
+) -> Option<Timestamp> {
+    let unknown = failure
+        .filter(|failure| failure.is_unknown_refusal())
+        .and_then(|failure| gets_unknown_code(previous, failure));
+    let condition = unknown.or_else(|| waits(previous))?;
+    Some(condition.last_transition_time.0)
+}
+
+/// The condition under which the object has got this code.
+fn gets_unknown_code<'a>(
+    previous: &'a SecurityGroupMembershipStatus,
+    failure: &Error,
+) -> Option<&'a Condition> {
+    let code = previous.last_error.as_ref()?.code.as_deref();
+    let is_same = code.is_some() && code == failure.code();
+    [reason::RECONCILING, reason::STALLED]
+        .iter()
+        .filter_map(|type_| condition::find(&previous.conditions, type_))
+        .find(|condition| is_same && condition.status == "True")
+}
+
+/// Whether the wait for the target, or for another answer than an unknown code, has lasted for [`STUCK_AFTER`].
+fn has_waited_long(input: &StatusInput<'_>, now: Timestamp) -> bool {
+    input.waits_since.is_some_and(|since| {
+        let waited = now.as_second().saturating_sub(since.as_second());
+        u64::try_from(waited).is_ok_and(|waited| waited >= STUCK_AFTER.as_secs())
+    })
 }
 
 fn waits(previous: &SecurityGroupMembershipStatus) -> Option<&Condition> {
@@ -417,6 +442,38 @@ fn absent(input: &StatusInput<'_>, now: Timestamp) -> Summary {
     }
 }
 
+/// The reason and the advice are those of the refusal that a Join would get.
+fn unsuitable(input: &StatusInput<'_>, now: Timestamp) -> Summary {
+    let target = &input.edge.target;
+    let found = if input.description.is_some_and(|seen| seen.primary) {
+        format!("{target} is the primary interface of an instance")
+    } else {
+        format!("another cloud service manages {target}")
+    };
+    let code = input.description.and_then(TargetDescription::refusal);
+    let refusal = ApiError::foreseen(Action::JoinSecurityGroup, code.unwrap_or_default());
+    Summary {
+        ready: Status::False,
+        reason: refusal.reason(),
+        message: format!(
+            "{found}; {}; {}",
+            refusal.classify().hint,
+            Class::Invalid.retry()
+        ),
+        phase: Phase::Stalled,
+        drifted: None,
+        last_error: Some(LastError {
+            action: target.describe_action().to_string(),
+            code: None,
+            class: ErrorClass::Invalid,
+            request_id: None,
+            time: condition::whole_seconds(now),
+            message: found,
+            access_denied_detail: None,
+        }),
+    }
+}
+
 fn account_unusable(input: &StatusInput<'_>) -> Summary {
     let (reason, phase) = match input.observed.account {
         AccessView::Missing => (reason::ACCOUNT_NOT_FOUND, Phase::Stalled),
@@ -438,15 +495,17 @@ fn failed(
     now: Timestamp,
 ) -> Option<Summary> {
     let Some(failure) = input.failure else {
-        return rate_limit_wait(previous, generation, input);
+        return rate_limit_wait(previous, generation, input, now);
     };
     match class {
         Class::Transitional => Some(waiting(previous, input, now)),
-        // A transient failure keeps Ready=True for this generation, unless the membership is known to be missing.
-        Class::Transient | Class::Throttled
-            if was_ready_for(previous, generation) && !input.deleting && !is_missing(input) =>
-        {
-            None
+        Class::Transient if is_stuck(previous, input, failure, now) => {
+            let reason = failure.reason();
+            let phase = Phase::Stalled;
+            Some(failure_summary(input, failure, class, &reason, phase, now))
+        }
+        Class::Transient | Class::Throttled if stands(previous, generation, input) => {
+            unless_overdue(previous, generation, input, now)
         }
         Class::Transient => Some(failure_summary(
             input,
@@ -481,7 +540,11 @@ fn rate_limit_wait(
     previous: &SecurityGroupMembershipStatus,
     generation: Option<i64>,
     input: &StatusInput<'_>,
+    now: Timestamp,
 ) -> Option<Summary> {
+    if stands(previous, generation, input) {
+        return unless_overdue(previous, generation, input, now);
+    }
     let is_long = input.held_for >= REPORT_WAIT_AFTER;
     let is_still_ready = was_ready_for(previous, generation) && !is_missing(input);
     let is_still_stalled = previous.observed_generation == generation
@@ -504,6 +567,74 @@ fn rate_limit_wait(
 fn was_ready_for(previous: &SecurityGroupMembershipStatus, generation: Option<i64>) -> bool {
     previous.observed_generation == generation
         && condition::is_true(&previous.conditions, reason::READY)
+}
+
+/// Whether the previous status says for this generation that the target has not been observed for long.
+fn was_not_observed_for(previous: &SecurityGroupMembershipStatus, generation: Option<i64>) -> bool {
+    let ready = condition::find(&previous.conditions, reason::READY);
+    previous.observed_generation == generation
+        && ready.is_some_and(|ready| ready.reason == reason::NOT_OBSERVED)
+}
+
+/// Whether a failure that may pass keeps what the object says of this generation: Ready=True, unless the membership is known to be
+/// missing, or that it has not been observed for long.
+fn stands(
+    previous: &SecurityGroupMembershipStatus,
+    generation: Option<i64>,
+    input: &StatusInput<'_>,
+) -> bool {
+    let is_ready = was_ready_for(previous, generation) && !is_missing(input);
+    !input.deleting && (is_ready || was_not_observed_for(previous, generation))
+}
+
+/// Ready=Unknown once no read has shown the target for long, with the first cause: another one later would be one more write.
+fn unless_overdue(
+    previous: &SecurityGroupMembershipStatus,
+    generation: Option<i64>,
+    input: &StatusInput<'_>,
+    now: Timestamp,
+) -> Option<Summary> {
+    let limit = input.not_observed_after?;
+    if was_not_observed_for(previous, generation) {
+        return None;
+    }
+    let cause = match input.failure {
+        Some(failure) => {
+            let text = failure.to_string();
+            let text = condition::truncate(text.trim_end_matches('.'), CAUSE_LIMIT);
+            format!("{text}; {}", failure.hint())
+        }
+        None if input.account_problem.is_empty() => {
+            "rate limited: the account's calls per minute are used by earlier requests".to_owned()
+        }
+        None => input.account_problem.to_owned(),
+    };
+    let (target, limit) = (&input.edge.target, humantime::format_duration(limit));
+    let message = format!("{target} has not been read for {limit}: {cause}");
+    Some(Summary {
+        last_error: input
+            .failure
+            .map(|failure| last_error(failure, failure.class(), now)),
+        ..Summary::simple(
+            Status::Unknown,
+            reason::NOT_OBSERVED,
+            message,
+            Phase::Reconciling,
+        )
+    })
+}
+
+/// Whether the cloud has refused for long with a code that this version does not know.
+fn is_stuck(
+    previous: &SecurityGroupMembershipStatus,
+    input: &StatusInput<'_>,
+    failure: &Error,
+    now: Timestamp,
+) -> bool {
+    let is_stalled_by = |condition: &Condition| condition.type_ == reason::STALLED;
+    failure.is_unknown_refusal()
+        && (has_waited_long(input, now)
+            || gets_unknown_code(previous, failure).is_some_and(is_stalled_by))
 }
 
 /// Whether the pass has read that the target is not a member.

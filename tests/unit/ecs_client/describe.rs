@@ -85,6 +85,7 @@ async fn instance_is_described() {
         lock_reasons: vec!["security".to_owned()],
         security_group_ids: ["sg-1", "sg-2"].map(|id| id.parse().unwrap()).into(),
         service_managed: false,
+        primary: false,
     };
     assert_eq!(found, HashMap::from([("i-0".parse().unwrap(), expected)]));
     let seen = &server.seen()[0];
@@ -99,7 +100,7 @@ async fn network_interface_is_described() {
         200,
         r#"{"RequestId":"R","NetworkInterfaceSets":{"NetworkInterfaceSet":[
             {"NetworkInterfaceId":"eni-1","Status":"InUse","Type":"Secondary","VpcId":"vpc-1","InstanceId":"i-1","ServiceManaged":true,"SecurityGroupIds":{"SecurityGroupId":["sg-1"]}},
-            {"NetworkInterfaceId":"eni-2","Status":"Odd","SecurityGroupIds":{"SecurityGroupId":[]}}]}}"#,
+            {"NetworkInterfaceId":"eni-2","Status":"Odd","Type":"Primary","SecurityGroupIds":{"SecurityGroupId":[]}}]}}"#,
     ))
     .await;
     let ids: Vec<NetworkInterfaceId> = ["eni-1", "eni-2", "eni-3"]
@@ -112,6 +113,7 @@ async fn network_interface_is_described() {
         .unwrap();
     assert_eq!(found[&ids[0]].state, TargetState::InUse);
     assert!(found[&ids[0]].service_managed && !found[&ids[1]].service_managed);
+    assert!(!found[&ids[0]].primary && found[&ids[1]].primary);
     assert_eq!(found[&ids[0]].vpc_id.as_deref(), Some("vpc-1"));
     assert_eq!(found[&ids[1]].state, TargetState::Other("Odd".to_owned()));
     assert!(
@@ -294,10 +296,14 @@ async fn invalid_interface_pages_are_rejected() {
             .client()
             .describe_network_interfaces(&region(), &ids)
             .await;
-        assert!(
-            matches!(&error, Err(Error::BadAnswer { what, .. }) if what == expected),
-            "{error:?}"
-        );
+        let is_one_row = rows.contains("eni-1") && rows.contains("eni-7");
+        match &error {
+            Err(Error::BadRow { what, .. }) => assert!(is_one_row && what == expected, "{error:?}"),
+            Err(Error::BadAnswer { what, .. }) => {
+                assert!(!is_one_row && what == expected, "{error:?}");
+            }
+            _ => panic!("{error:?}"),
+        }
         assert!(server.seen().len() <= 3, "{} pages", server.seen().len());
     }
 }
@@ -413,6 +419,37 @@ async fn unrequested_or_repeated_rows_are_rejected() {
         refused(vec![page(&[row("i-0")], "a"), page(&[row("i-0")], "")]).await,
         "it describes the same ID twice"
     );
+}
+
+/// One of the IDs may have brought a foreign row: the others are read without it. If none of the rows was asked for, the filter was
+/// ignored.
+#[tokio::test]
+async fn foreign_row_does_not_fail_the_other_ids() {
+    for (rows, blames_one) in [
+        ([row("i-0"), row("i-7")], true),
+        ([row("i-7"), row("i-1")], true),
+        ([row("i-7"), row("i-8")], false),
+    ] {
+        let server = Server::always(page(&rows, "")).await;
+        let error = describe(&server, &ids(0..2)).await.unwrap_err();
+        assert_eq!(error.may_be_one_bad_id(), blames_one, "{error}");
+    }
+    let crowd: Vec<String> = (0..101).map(|number| row(&format!("i-{number}"))).collect();
+    let server = Server::always(page(&crowd, "")).await;
+    let Err(Error::BadAnswer { what, .. }) = describe(&server, &ids(0..100)).await else {
+        panic!("more rows than a call may ask for");
+    };
+    assert_eq!(what, "it has more rows than were asked for");
+}
+
+/// What the operator does not read is skipped, whatever it is; a row of wrong types spoils no other.
+#[tokio::test]
+async fn unread_fields_may_be_anything() {
+    let odd = r#""Odd":[1e999,{"a":[[[]]]},"\ud800"],"TotalCount":"two","#;
+    let with = row("i-0").replace(r#""InstanceId""#, &format!(r#"{odd}"InstanceId""#));
+    assert_ne!(with, row("i-0"));
+    let server = Server::always(page(&[with], "")).await;
+    assert_eq!(describe(&server, &ids(0..1)).await.unwrap().len(), 1);
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use security_group_operator::ecs::transport::ANSWER_LIMIT;
 use security_group_operator::ecs::{Class, Client, Error, Http, TransportError};
 
 use super::server::{Reply, Server, client, group, instance, region};
@@ -94,7 +95,12 @@ async fn unexpected_body_is_a_bad_answer() {
         (
             "deep",
             Reply::new(200, json, "[".repeat(100_000)),
-            "it is not JSON",
+            "JSON that ends in the middle",
+        ),
+        (
+            "a field twice",
+            Reply::new(200, json, r#"{"RequestId":"R","RequestId":"S"}"#),
+            "JSON that names a field twice",
         ),
         (
             "array",
@@ -230,8 +236,8 @@ async fn redirect_is_not_followed() {
 }
 
 #[tokio::test]
-async fn answer_is_read_up_to_1_mib() {
-    let filler = "x".repeat(1024 * 1024 - 40);
+async fn answer_is_read_up_to_16_mib() {
+    let filler = "x".repeat(ANSWER_LIMIT - 40);
     let just_fits = Server::always(Reply::json(
         200,
         &format!(r#"{{"RequestId":"R","Filler":"{filler}"}}"#),
@@ -243,7 +249,7 @@ async fn answer_is_read_up_to_1_mib() {
         .await
         .unwrap();
 
-    let announced = Reply::new(200, "", " ".repeat(2 * 1024 * 1024));
+    let announced = Reply::new(200, "", " ".repeat(ANSWER_LIMIT + 1));
     let endless = Reply::Endless(b"HTTP/1.1 200 X\r\nconnection: close\r\n\r\n{".to_vec());
     let endless_error = Reply::Endless(b"HTTP/1.1 404 X\r\nconnection: close\r\n\r\n{".to_vec());
     let chunked = b"HTTP/1.1 200 X\r\ntransfer-encoding: chunked\r\n\r\nffffffff\r\n{";
@@ -254,10 +260,39 @@ async fn answer_is_read_up_to_1_mib() {
             let Error::Transport { action, source } = &error else {
                 panic!("{error:?}")
             };
-            assert_eq!(*source, TransportError::TooLarge { limit: 1024 * 1024 });
+            let limit = ANSWER_LIMIT;
+            assert_eq!(*source, TransportError::TooLarge { limit });
+            assert!(error.is_too_large() && !error.is_usable_answer());
             assert_eq!(error.outcome_unknown(), action.is_write());
         }
     }
+}
+
+/// Ten answers of 15 MiB at the same time: four have room, and the others end at once. Then there is room again.
+#[tokio::test]
+async fn large_answers_share_64_mib() {
+    let filler = "x".repeat(15 * 1024 * 1024);
+    let large = Reply::json(200, &format!(r#"{{"RequestId":"R","Filler":"{filler}"}}"#));
+    let server = Server::always(large).await;
+    let client = server.client();
+    let (region, target, group) = (region(), instance(), group());
+    let call = || client.join_security_group(&region, &target, &group);
+    let answers = futures::future::join_all((0..10).map(|_| call())).await;
+    let refused: Vec<Error> = answers.into_iter().filter_map(Result::err).collect();
+    assert!(
+        (1..=6).contains(&refused.len()),
+        "{} refused",
+        refused.len()
+    );
+    for error in refused {
+        let limit = 64 * 1024 * 1024;
+        assert!(
+            matches!(error, Error::Transport { source: TransportError::NoRoom { limit: said }, .. } if said == limit),
+            "{error:?}"
+        );
+        assert!(error.is_too_large() && error.is_usable_answer() && error.outcome_unknown());
+    }
+    call().await.unwrap();
 }
 
 /// A mebibyte is a mebibyte: a packed answer could be a thousand.

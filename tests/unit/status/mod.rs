@@ -79,6 +79,7 @@ fn running() -> TargetDescription {
         lock_reasons: vec![],
         security_group_ids: std::collections::BTreeSet::new(),
         service_managed: false,
+        primary: false,
     }
 }
 
@@ -158,6 +159,7 @@ fn input<'a>(edge: &'a Edge, observed: &'a Observed, outcome: ReconcileOutcome) 
         failure: None,
         account_problem: "",
         waits_since: None,
+        not_observed_after: None,
         held_for: Duration::ZERO,
         object_uid: own_uid(),
         account_uid: None,
@@ -193,7 +195,8 @@ fn say(
         description: Some(&description),
         failure: failure.as_ref(),
         account_problem: "the account has a problem",
-        waits_since: waits.then(|| waits_since(previous).unwrap_or_else(|| at(second))),
+        waits_since: waits
+            .then(|| waits_since(previous, failure.as_ref()).unwrap_or_else(|| at(second))),
         ..input(&edge, &observed, *outcome)
     };
     status(previous, Some(1), &input, at(second))

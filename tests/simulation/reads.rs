@@ -1,0 +1,343 @@
+//! Reads that cannot be used: what they do not show is looked for again, and what nothing has shown for long is not said to be there.
+
+use std::sync::Arc;
+
+use security_group_operator::kubernetes::WatchScope;
+use security_group_operator::telemetry::Telemetry;
+use serde_json::{Value, json};
+
+use crate::in_virtual_time;
+use crate::monitor::{MEMBERSHIPS, condition, text};
+use crate::regions::metrics;
+use crate::scenario::{claimed, object, ready, seconds, world};
+use crate::topology::{ACCOUNTS, CLUSTER, KEYS, NAMESPACE};
+use crate::world::{SimOptions, World};
+
+fn id(number: usize) -> String {
+    format!("i-bulk{number}")
+}
+
+/// A world with `count` instances, each of which is Ready in `sg-a`; the operator's metrics.
+async fn world_of(count: usize, interfaces: usize, addresses: u32) -> (World, Arc<Telemetry>) {
+    let mut world = World::new(SimOptions::default());
+    world.cloud(json!({"set": {"addresses": addresses, "membersPerGroup": 10_000}}));
+    for number in 0..count {
+        let instance =
+            json!({"id": id(number), "securityGroupIds": ["sg-base"], "status": "Running"});
+        world.cloud(json!({"createInstance": instance}));
+        // The first interface is the primary one.
+        for interface in 1..interfaces {
+            let eni = format!("eni-bulk{number}x{interface}");
+            world.cloud(json!({"createInterface": {"id": eni, "instanceId": id(number)}}));
+        }
+    }
+    let telemetry = Arc::new(Telemetry::default());
+    world.start_over(vec![WatchScope::All], &telemetry);
+    seconds(11.0).await;
+    for number in 0..count {
+        let spec =
+            json!({"region": "cn-hangzhou", "instanceID": id(number), "securityGroupID": "sg-a"});
+        let object = json!({"metadata": {"name": id(number)}, "spec": spec});
+        world.create(MEMBERSHIPS, NAMESPACE, object);
+    }
+    seconds(20.0).await;
+    (world, telemetry)
+}
+
+fn calls(world: &World, action: &str) -> u64 {
+    let stats = world.simulator.stats();
+    let codes = stats["calls"][action].as_object().cloned();
+    codes
+        .into_iter()
+        .flatten()
+        .filter_map(|(_, count)| count.as_u64())
+        .sum()
+}
+
+/// The row of an instance with 8 interfaces of 30 addresses has 16 KiB: a hundred do not fit into 1 MiB.
+#[test]
+fn drift_is_repaired_on_instances_with_many_addresses() {
+    in_virtual_time(|| async {
+        let (world, _) = world_of(100, 8, 30).await;
+        for number in 0..100 {
+            assert_eq!(ready(&world, &id(number)).1, "Joined", "{number}");
+        }
+        let mut before = calls(&world, "DescribeInstances");
+        for number in 0..100 {
+            world.cloud(json!({"leave": {"target": id(number), "securityGroupId": "sg-a"}}));
+        }
+        seconds(130.0).await;
+        for number in 0..100 {
+            assert!(world.is_member(&id(number), "sg-a"), "{number}");
+        }
+        assert_eq!(world.monitor.violations(), Vec::<String>::new());
+        seconds(10.0).await;
+        before = calls(&world, "DescribeInstances") - before;
+        assert!(before <= 10, "{before} calls");
+    });
+}
+
+/// The key may not read instances any more.
+fn deny_reads(world: &World, denied: bool) {
+    let key = KEYS[0].0;
+    world.cloud(if denied {
+        json!({"deny": {"id": key, "deny": [{"action": "ecs:DescribeInstances"}]}})
+    } else {
+        json!({"allow": {"id": key}})
+    });
+}
+
+fn account(world: &World, type_: &str) -> (String, String) {
+    let account = &ACCOUNTS[CLUSTER];
+    let object = world.server.object(account.plural, "", account.name);
+    let object = object.unwrap();
+    let condition = condition(&object, type_).unwrap();
+    (text(condition, "/status"), text(condition, "/reason"))
+}
+
+fn pair(status: &str, reason: &str) -> (String, String) {
+    (status.to_owned(), reason.to_owned())
+}
+
+fn say_all(world: &World, count: usize, expected: &(String, String)) {
+    for number in 0..count {
+        assert_eq!(ready(world, &id(number)), *expected, "{number}");
+    }
+}
+
+async fn unread_targets(telemetry: &Arc<Telemetry>) -> String {
+    let text = metrics(telemetry).await;
+    let name = "security_group_operator_targets_not_observed{account=\"default\"} ";
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    line.unwrap_or_default().to_owned()
+}
+
+/// Fails each DescribeInstances from now on.
+fn fail_reads(world: &World, fault: &Value) {
+    let fault = json!({"action": "DescribeInstances", "fault": fault});
+    world
+        .simulator
+        .add_fault(serde_json::from_value(fault).unwrap());
+}
+
+fn error(code: &str) -> Value {
+    json!({"error": {"code": code}})
+}
+
+#[test]
+fn refused_read_makes_its_objects_not_ready_at_once_and_ends_by_itself() {
+    in_virtual_time(|| async {
+        let (world, telemetry) = world_of(3, 1, 1).await;
+        deny_reads(&world, true);
+        seconds(75.0).await;
+        say_all(&world, 3, &pair("False", "ForbiddenRAM"));
+        let object = object(&world, &id(0)).unwrap();
+        assert_eq!(text(&object, "/status/lastError/code"), "Forbidden.RAM");
+        assert_eq!(
+            text(&object, "/status/lastError/action"),
+            "DescribeInstances"
+        );
+        assert_eq!(condition(&object, "Stalled").unwrap()["status"], "True");
+        let effects = world.monitor.effects();
+        seconds(240.0).await;
+        assert_eq!(unread_targets(&telemetry).await, "3");
+        assert_eq!(account(&world, "Reachable"), pair("False", "NotObserved"));
+        assert_eq!(account(&world, "Ready").0, "True");
+        // The account's status and its event.
+        assert!(world.monitor.effects() - effects <= 2, "told once");
+        deny_reads(&world, false);
+        seconds(75.0).await;
+        say_all(&world, 3, &pair("True", "Joined"));
+        seconds(120.0).await;
+        assert_eq!(unread_targets(&telemetry).await, "0");
+        assert_eq!(account(&world, "Reachable"), pair("True", "Answering"));
+        assert_eq!(world.monitor.violations(), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn reads_that_fail_for_ten_periods_make_ready_unknown_and_end_by_themselves() {
+    for fault in [
+        error("InternalError"),
+        json!("reset"),
+        json!({"throttle": {"retryAfter": "2s"}}),
+        json!({"malformed": "html"}),
+    ] {
+        in_virtual_time(move || async move {
+            let (world, telemetry) = world_of(3, 1, 1).await;
+            fail_reads(&world, &fault);
+            seconds(500.0).await;
+            say_all(&world, 3, &pair("True", "Joined"));
+            assert_eq!(unread_targets(&telemetry).await, "3", "{fault}");
+            assert_eq!(account(&world, "Reachable").0, "False", "{fault}");
+            seconds(240.0).await;
+            say_all(&world, 3, &pair("Unknown", "NotObserved"));
+            let object = object(&world, &id(0)).unwrap();
+            assert_eq!(text(&object, "/status/origin"), "Joined");
+            let message = text(condition(&object, "Ready").unwrap(), "/message");
+            assert!(
+                message.starts_with("i-bulk0 has not been read for 10m: "),
+                "{message}"
+            );
+            let effects = world.monitor.effects();
+            seconds(1_800.0).await;
+            assert_eq!(world.monitor.effects(), effects, "told once: {fault}");
+            world.simulator.set_faults(Vec::new());
+            // The next scan, after the region has been probed.
+            seconds(140.0).await;
+            say_all(&world, 3, &pair("True", "Joined"));
+            seconds(120.0).await;
+            assert_eq!(unread_targets(&telemetry).await, "0");
+            assert_eq!(account(&world, "Reachable"), pair("True", "Answering"));
+        });
+    }
+}
+
+/// The next process reads nothing at all.
+#[test]
+fn restart_does_not_keep_what_cannot_be_read_ready_for_ever() {
+    in_virtual_time(|| async {
+        let (mut world, _) = world_of(3, 1, 1).await;
+        fail_reads(&world, &error("InternalError"));
+        world.restart_all();
+        seconds(500.0).await;
+        say_all(&world, 3, &pair("True", "Joined"));
+        seconds(240.0).await;
+        say_all(&world, 3, &pair("Unknown", "NotObserved"));
+        world.restart_all();
+        seconds(60.0).await;
+        say_all(&world, 3, &pair("Unknown", "NotObserved"));
+        world.simulator.set_faults(Vec::new());
+        seconds(400.0).await;
+        say_all(&world, 3, &pair("True", "Joined"));
+    });
+}
+
+/// STS fails, and no pass may use the account.
+#[test]
+fn unusable_account_does_not_keep_its_objects_ready_for_ever() {
+    in_virtual_time(|| async {
+        let (mut world, _) = world_of(3, 1, 1).await;
+        for action in ["GetCallerIdentity", "DescribeInstances"] {
+            let fault = json!({"action": action, "fault": error("InternalError")});
+            world
+                .simulator
+                .add_fault(serde_json::from_value(fault).unwrap());
+        }
+        world.restart_all();
+        seconds(500.0).await;
+        say_all(&world, 3, &pair("True", "Joined"));
+        seconds(240.0).await;
+        say_all(&world, 3, &pair("Unknown", "NotObserved"));
+        world.simulator.set_faults(Vec::new());
+        seconds(400.0).await;
+        say_all(&world, 3, &pair("True", "Joined"));
+    });
+}
+
+#[test]
+fn statuses_of_a_whole_region_are_written_at_a_bounded_pace() {
+    in_virtual_time(|| async {
+        let (world, _) = world_of(600, 1, 1).await;
+        say_all(&world, 600, &pair("True", "Joined"));
+        fail_reads(&world, &json!("reset"));
+        let mut most = 0;
+        for _ in 0..800 {
+            let before = world.monitor.effects();
+            seconds(1.0).await;
+            most = most.max(world.monitor.effects() - before);
+        }
+        say_all(&world, 600, &pair("Unknown", "NotObserved"));
+        // A status each; that they are not Ready any more is no event.
+        assert!(most <= 60, "{most} writes in a second");
+    });
+}
+
+/// The primary interface of an instance has the groups of its instance: a membership of the interface would be a second name for the
+/// same membership.
+#[test]
+fn primary_interface_is_refused_before_any_claim() {
+    for order in [["instance", "interface"], ["interface", "instance"]] {
+        in_virtual_time(move || async move {
+            let world = world().await;
+            for name in order {
+                let spec = if name == "instance" {
+                    json!({"region": "cn-hangzhou", "instanceID": "i-0", "securityGroupID": "sg-a"})
+                } else {
+                    json!({"region": "cn-hangzhou", "networkInterfaceID": "eni-primary0", "securityGroupID": "sg-a"})
+                };
+                let object = json!({"metadata": {"name": name}, "spec": spec});
+                world.create(MEMBERSHIPS, NAMESPACE, object);
+                seconds(20.0).await;
+            }
+            assert_eq!(ready(&world, "instance"), pair("True", "Joined"));
+            let refused = pair("False", "InvalidOperationInvalidEniType");
+            assert_eq!(ready(&world, "interface"), refused);
+            let interface = object(&world, "interface").unwrap();
+            let message = text(condition(&interface, "Ready").unwrap(), "/message");
+            assert!(message.contains("set spec.instanceID instead"), "{message}");
+            assert_eq!(text(&interface, "/status/lastError/class"), "Invalid");
+            assert_eq!(claimed(&interface), "");
+            assert!(
+                interface["metadata"].get("finalizers").is_none(),
+                "{interface}"
+            );
+            world.delete("interface");
+            seconds(70.0).await;
+            assert!(object(&world, "interface").is_none());
+            assert!(world.is_member("i-0", "sg-a"));
+            assert_eq!(ready(&world, "instance"), pair("True", "Joined"));
+            assert_eq!(world.monitor.violations(), Vec::<String>::new());
+        });
+    }
+}
+
+#[test]
+fn interface_of_another_service_is_refused_before_any_claim() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        world.cloud(json!({"createInterface": {"id": "eni-nat", "serviceManaged": true, "securityGroupIds": ["sg-base"]}}));
+        let spec = json!({"region": "cn-hangzhou", "networkInterfaceID": "eni-nat", "securityGroupID": "sg-a"});
+        for (name, policy) in [("manage", "Manage"), ("observe", "Observe")] {
+            let mut spec = spec.clone();
+            spec["managementPolicy"] = json!(policy);
+            let object = json!({"metadata": {"name": name}, "spec": spec});
+            world.create(MEMBERSHIPS, NAMESPACE, object);
+        }
+        seconds(20.0).await;
+        let refused = pair("False", "InvalidOperationEniServiceManaged");
+        assert_eq!(ready(&world, "manage"), refused);
+        assert_eq!(ready(&world, "observe"), pair("False", "NotAMember"));
+        assert_eq!(calls(&world, "JoinSecurityGroup"), 0);
+    });
+}
+
+/// A code that no version knows yet.
+#[test]
+fn unknown_refusal_is_stalled_after_half_an_hour() {
+    in_virtual_time(|| async {
+        let mut world = world().await;
+        let unknown = json!({"error": {"code": "Newly.Invented", "status": 400}});
+        let fault = json!({"action": "JoinSecurityGroup", "fault": unknown});
+        world
+            .simulator
+            .add_fault(serde_json::from_value(fault).unwrap());
+        world.membership("a", 0, 0, json!({}));
+        seconds(1_000.0).await;
+        assert_eq!(ready(&world, "a"), pair("False", "Retrying"));
+        // The time survives a restart.
+        world.restart_all();
+        seconds(600.0).await;
+        assert_eq!(ready(&world, "a"), pair("False", "Retrying"));
+        seconds(600.0).await;
+        assert_eq!(ready(&world, "a"), pair("False", "NewlyInvented"));
+        let stalled = object(&world, "a").unwrap();
+        assert_eq!(condition(&stalled, "Stalled").unwrap()["status"], "True");
+        world.restart_all();
+        seconds(400.0).await;
+        assert_eq!(ready(&world, "a"), pair("False", "NewlyInvented"));
+        world.simulator.set_faults(Vec::new());
+        seconds(400.0).await;
+        assert_eq!(ready(&world, "a"), pair("True", "Joined"));
+    });
+}
