@@ -163,9 +163,18 @@ fn by_us() -> PatchParams {
 
 /// Starts our operator with its default configuration and log.
 pub async fn start_ours(cluster: &BenchCluster) -> Result<Operator> {
+    start(cluster, Vec::new()).await
+}
+
+/// Starts our operator with leader election, as `deploy/` does.
+pub async fn start_elected(cluster: &BenchCluster) -> Result<Operator> {
+    start(cluster, vec!["--leader-elect".to_owned()]).await
+}
+
+async fn start(cluster: &BenchCluster, arguments: Vec<String>) -> Result<Operator> {
     let options = operator::Options {
         binary: binaries!().operator,
-        arguments: Vec::new(),
+        arguments,
         environment: Vec::new(),
     };
     Operator::start(&cluster.plane, options).await

@@ -69,7 +69,7 @@ async fn run(scenario: &str, arguments: &Arguments) -> Result<()> {
 }
 
 /// The scenarios of one bench run, in this order: the first fills it, the last empties it.
-const COURSES: [&[&str]; 9] = [
+const COURSES: [&[&str]; 10] = [
     &["S1", "S7", "S3", "S4", "S5", "S8"],
     &["S2"],
     &["S6"],
@@ -79,6 +79,7 @@ const COURSES: [&[&str]; 9] = [
     &["S19"],
     &["S20"],
     &["S21"],
+    &["takeover"],
 ];
 
 fn courses(scenario: &str) -> Result<Vec<Vec<&'static str>>> {
@@ -92,7 +93,7 @@ fn courses(scenario: &str) -> Result<Vec<Vec<&'static str>>> {
         .map(|name| vec![vec![*name]])
         .ok_or_else(|| {
             Error::new(format!(
-                "no scenario {scenario}: say one of S1 to S10, S18 to S21, all, growth or pass"
+                "no scenario {scenario}: say one of S1 to S10, S18 to S21, takeover, all, growth or pass"
             ))
         })
 }
@@ -126,8 +127,9 @@ async fn all_candidates(course: &[&'static str], arguments: &Arguments) -> Resul
         .collect()
 }
 
-/// The scenarios without the textbook operator: S20 is about our memory, and it gets its keys at its start and reads no Secret.
-const OURS_ONLY: [&str; 2] = ["S20", "S21"];
+/// The scenarios without the textbook operator: S20 is about our memory; in S21 it would read no Secret, as it gets its keys at its
+/// start; and it elects no leader.
+const OURS_ONLY: [&str; 3] = ["S20", "S21", "takeover"];
 
 /// The scenarios with the bare client.
 const HAS_FLOOR: [&str; 2] = ["S1", "S10"];
@@ -201,6 +203,7 @@ async fn one(name: &str, bench: &mut BenchRun) -> Result<Outcome> {
         "S19" => scenario::crowd::after(bench).await,
         "S20" => scenario::steady::large_rows(bench).await,
         "S21" => scenario::steady::key_rotation(bench).await,
+        "takeover" => scenario::takeover::takeover(bench).await,
         _ => Err(Error::new(format!("no scenario {name}"))),
     }
 }

@@ -229,6 +229,20 @@ pub const LINES: &[Line] = &[
     ),
     line("S21", "passes", "passes", "0"),
     line("S21", "writes", "API-server writes", "0"),
+    line(
+        "takeover",
+        "term_p50_s",
+        "SIGTERM to the leader: a new object Ready, p50, s",
+        "",
+    ),
+    line("takeover", "term_max_s", "the same, longest, s", "≤ 2"),
+    line(
+        "takeover",
+        "kill_p50_s",
+        "SIGKILL, with a Lease of 15 s: a new object Ready, p50, s",
+        "",
+    ),
+    line("takeover", "kill_max_s", "the same, longest, s", "≤ 16"),
 ];
 
 /// The table of these runs.

@@ -8,3 +8,4 @@ pub mod memory;
 pub mod pass;
 pub mod poison;
 pub mod steady;
+pub mod takeover;
