@@ -428,7 +428,8 @@ async fn check_credentials<K: AccountObject>(
         found.credential,
         endpoints.clone(),
     )
-    .with_clock(context.clock.clone());
+    .with_clock(context.clock.clone())
+    .with_shutdown(context.shutdown.clone());
     let reach = context.reach(key);
     if context.shutdown.has_begun() {
         return Checked::Unread;

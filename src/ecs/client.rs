@@ -24,6 +24,7 @@ use super::id::{
 use super::request::{self, SigningInput};
 use super::response::{self, ApiResponse};
 use super::transport::{Transport, TransportError};
+use crate::shutdown::Shutdown;
 
 /// The cloud API for one account. Cheap to clone.
 #[derive(Clone)]
@@ -31,6 +32,7 @@ pub struct Client {
     transport: Arc<dyn Transport>,
     account: Arc<Account>,
     clock: Clock,
+    shutdown: Shutdown,
 }
 
 struct Account {
@@ -62,6 +64,7 @@ impl Client {
                 endpoints,
             }),
             clock: Clock::system(),
+            shutdown: Shutdown::default(),
         }
     }
 
@@ -69,6 +72,13 @@ impl Client {
     #[must_use]
     pub fn with_clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
+        self
+    }
+
+    /// The same client, of which no request is sent when another process may act.
+    #[must_use]
+    pub fn with_shutdown(mut self, shutdown: Shutdown) -> Self {
+        self.shutdown = shutdown;
         self
     }
 
@@ -307,13 +317,14 @@ impl Client {
             now: self.clock.now(),
             nonce: self.clock.uuid().to_string(),
         };
-        let request = request::build(
+        let mut request = request::build(
             endpoint,
             action,
             parameters,
             &self.account.credential,
             &input,
         );
+        request.extensions_mut().insert(self.shutdown.clone());
         let sent = Instant::now();
         let response = self
             .transport

@@ -1,20 +1,26 @@
 //! The one seam: sends an HTTP request and returns its size-limited answer before the deadline, or a named failure. Knows
 //! nothing of actions or signatures.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use http_body::{Frame, SizeHint};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::shutdown::Shutdown;
 
 use super::id::Region;
 
 /// Sends one request to the cloud and returns its whole answer.
 ///
 /// An implementation applies the deadline to the whole exchange, body included, returns at most [`ANSWER_LIMIT`] bytes,
-/// follows no redirect and never sends a request twice.
+/// follows no redirect and never sends a request twice. It sends none when the [`Shutdown`] among the request's extensions says that
+/// another process may act.
 pub trait Transport: Send + Sync + 'static {
     /// Sends the request.
     fn send(
@@ -177,6 +183,8 @@ impl Http {
                 cause: cause.clone(),
             });
         }
+        let shutdown = request.extensions().get().cloned().unwrap_or_default();
+        let request = request.map(|bytes| reqwest::Body::wrap(LastMoment { bytes, shutdown }));
         let request =
             reqwest::Request::try_from(request).map_err(|error| TransportError::Connect {
                 cause: root_cause(&error),
@@ -242,6 +250,41 @@ impl Room {
         Ok(())
     }
 }
+
+/// The body of a request. The connection takes it when it writes the request: if another process may act by then, because this one
+/// was frozen in between, the request is broken off, and the cloud does nothing without its body.
+struct LastMoment {
+    bytes: Bytes,
+    shutdown: Shutdown,
+}
+
+impl http_body::Body for LastMoment {
+    type Data = Bytes;
+    type Error = LeaseOver;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, LeaseOver>>> {
+        if self.bytes.is_empty() {
+            return Poll::Ready(None);
+        }
+        Poll::Ready(Some(if self.shutdown.may_have_successor() {
+            Err(LeaseOver)
+        } else {
+            Ok(Frame::data(std::mem::take(&mut self.bytes)))
+        }))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.bytes.len() as u64)
+    }
+}
+
+/// Why a request is broken off.
+#[derive(Debug, thiserror::Error)]
+#[error("another process may act by now")]
+struct LeaseOver;
 
 impl Transport for Http {
     fn send(

@@ -11,7 +11,6 @@ use security_group_operator::api::membership::Origin;
 use security_group_operator::kubernetes::lease::NAME;
 use serde_json::json;
 
-use crate::support::control_plane::ControlPlane;
 use crate::support::env::TestEnv;
 use crate::support::error::Result;
 use crate::support::eventually::eventually;
@@ -36,15 +35,12 @@ async fn two() -> Result<(TestEnv, OnlyOperator, Operator)> {
     let mut first = OnlyOperator::start(&ELECTED).await?;
     // Of no other test: a leader waits for the calls of one that has vanished.
     first.kill();
-    let plane = first.plane;
-    let gone = leases(plane)
-        .await?
-        .delete(NAME, &DeleteParams::default())
-        .await;
+    let leases = leases(&first).await?;
+    let gone = leases.delete(NAME, &DeleteParams::default()).await;
     gone.map_or_else(|error| ignore_404(error), |_| Ok(()))?;
     first.restart().await?;
     until_leads(&first).await?;
-    let second = Operator::start(plane, options(&ELECTED)).await?;
+    let second = Operator::start(first.plane, options(&ELECTED)).await?;
     let env = first.env(&inventory(TARGETS)?).await?;
     env.apply("before", "i-n0", "sg-web", json!({})).await?;
     env.until_ready("before").await?;
@@ -52,8 +48,8 @@ async fn two() -> Result<(TestEnv, OnlyOperator, Operator)> {
     Ok((env, first, second))
 }
 
-async fn leases(plane: &ControlPlane) -> Result<Api<Lease>> {
-    let client = plane.admin_client().await?;
+async fn leases(operator: &OnlyOperator) -> Result<Api<Lease>> {
+    let client = operator.plane.admin_client().await?;
     Ok(Api::namespaced(client, NAMESPACE))
 }
 
@@ -162,7 +158,7 @@ async fn frozen_leader_makes_no_call_after_its_lease() -> Result<()> {
     let freezes: usize = freezes.unwrap_or(FREEZES);
     let inventory = inventory(freezes * TARGETS)?;
     let env = operator.env(&inventory).await?;
-    let leases = leases(operator.plane).await?;
+    let leases = leases(&operator).await?;
     for freeze in 0..freezes {
         until_leads(&operator).await?;
         let creates = create_all(&env, freeze);

@@ -14,6 +14,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use security_group_operator::ecs::transport::ANSWER_LIMIT;
 use security_group_operator::ecs::{Transport, TransportError};
 use security_group_operator::kubernetes::WatchScope;
+use security_group_operator::shutdown::Shutdown;
 use security_group_operator::simulator::faults::{ErrorFault, Fault, Kind, ThrottleFault};
 use security_group_operator::simulator::{Delivery, Simulator};
 use tokio::sync::Notify;
@@ -559,6 +560,10 @@ impl CloudSide {
         link.wait_until_running().await;
         if end.is_none() && link.dead.load(Ordering::SeqCst) {
             return std::future::pending().await;
+        }
+        let shutdown = request.extensions().get::<Shutdown>();
+        if shutdown.is_some_and(Shutdown::may_have_successor) {
+            return Err(interrupted());
         }
         let now = link.server.now();
         let before = link

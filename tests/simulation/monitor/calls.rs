@@ -56,7 +56,11 @@ impl Monitor {
         let (Some(target), Some(group)) = (target, group) else {
             return;
         };
-        self.state.lock().unwrap().sent.push((incarnation, started));
+        self.state
+            .lock()
+            .unwrap()
+            .sent
+            .push((incarnation, Instant::now()));
         if action == "JoinSecurityGroup"
             && (answer.outcome == "OK" || answer.outcome == "InvalidInstanceId.AlreadyExists")
         {

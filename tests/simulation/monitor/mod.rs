@@ -61,7 +61,7 @@ struct State {
     cloud_changes: usize,
     /// Writes to the API server and calls of the cloud by each incarnation; of the Lease none.
     effects_of: HashMap<usize, usize>,
-    /// Joins and Leaves that have reached the cloud: whose, and when each was sent.
+    /// Joins and Leaves that have reached the cloud: whose, and when.
     sent: Vec<(usize, Instant)>,
 }
 
@@ -130,7 +130,7 @@ impl Monitor {
             .unwrap_or_default()
     }
 
-    /// Joins and Leaves that have reached the cloud: whose, and when each was sent.
+    /// Joins and Leaves that have reached the cloud: whose, and when.
     pub fn sent(&self) -> Vec<(usize, Instant)> {
         self.state.lock().unwrap().sent.clone()
     }
