@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::in_virtual_time;
 use crate::link::KillPoint;
 use crate::monitor::{MEMBERSHIPS, condition, text};
-use crate::scenario::{add_fault, claimed, object, ready, seconds, world};
+use crate::scenario::{claimed, object, ready, seconds, world};
 use crate::topology::{CLUSTER, GUESTS, KEYS, NAMESPACE, name_own_account, place};
 use crate::world::{SimOptions, World};
 
