@@ -75,8 +75,8 @@ struct Unknown {
 
 /// Permission for one call.
 #[derive(Debug)]
-pub struct Turn<'a> {
-    breakers: &'a Breakers,
+pub struct Turn {
+    breakers: Arc<Breakers>,
     region: Region,
     probe: Option<OwnedSemaphorePermit>,
     /// Whether it counts among the tries of unknown regions.
@@ -109,7 +109,7 @@ impl Breakers {
     ///
     /// # Errors
     /// The region does not answer: how the last call to it failed. No call may be made now.
-    pub async fn enter(&self, region: &Region, action: Action) -> Result<Turn<'_>, Error> {
+    pub async fn enter(self: &Arc<Self>, region: &Region, action: Action) -> Result<Turn, Error> {
         loop {
             let verdict = self.ask(region, action, Instant::now());
             let (probe, is_try) = match verdict {
@@ -123,7 +123,7 @@ impl Breakers {
                 }
             };
             return Ok(Turn {
-                breakers: self,
+                breakers: Arc::clone(self),
                 region: region.clone(),
                 probe,
                 is_try,
@@ -272,7 +272,7 @@ impl Unknown {
     }
 }
 
-impl Turn<'_> {
+impl Turn {
     /// Whether a failure of the call says something of the account's endpoints: the host of an unknown region may not exist.
     #[must_use]
     pub fn is_of_known_region(&self) -> bool {
@@ -285,7 +285,8 @@ impl Turn<'_> {
     pub fn end(mut self, error: Option<&Error>) -> bool {
         let now = Instant::now();
         let failure = error.filter(|error| !error.is_usable_answer());
-        let mut inner = self.breakers.lock();
+        let breakers = Arc::clone(&self.breakers);
+        let mut inner = breakers.lock();
         if std::mem::take(&mut self.is_try) {
             inner.unknown.end(Some(failure.is_some()), now);
         }
@@ -302,7 +303,7 @@ impl Turn<'_> {
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for Turn {
     fn drop(&mut self) {
         if self.is_try {
             self.breakers.lock().unknown.end(None, Instant::now());
@@ -328,13 +329,17 @@ mod tests {
         }
     }
 
-    async fn call(breakers: &Breakers, text: &str, error: Option<&Error>) -> Result<bool, Error> {
+    async fn call(
+        breakers: &Arc<Breakers>,
+        text: &str,
+        error: Option<&Error>,
+    ) -> Result<bool, Error> {
         let turn = breakers.enter(&region(text), READ).await?;
         Ok(turn.end(error))
     }
 
     /// Calls each second for so long; how many calls were made.
-    async fn calls_in(breakers: &Breakers, text: &str, seconds: u32) -> u32 {
+    async fn calls_in(breakers: &Arc<Breakers>, text: &str, seconds: u32) -> u32 {
         let mut calls = 0;
         for _ in 0..seconds {
             calls += u32::from(call(breakers, text, Some(&silence())).await.is_ok());
@@ -345,7 +350,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn silent_region_is_probed_more_and_more_rarely() {
-        let breakers = Breakers::new(true);
+        let breakers = Arc::new(Breakers::new(true));
         // Three calls, and then probes after 5, 10, 20, 40 and each 60 s.
         assert_eq!(calls_in(&breakers, "cn-hangzhou", 78).await, 3 + 4);
         assert_eq!(calls_in(&breakers, "cn-hangzhou", 600).await, 10);
@@ -363,7 +368,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn only_failures_in_a_row_count() {
-        let breakers = Breakers::new(true);
+        let breakers = Arc::new(Breakers::new(true));
         let refused = Error::BadRow {
             action: READ,
             what: String::new(),
@@ -377,7 +382,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn dropped_probe_lets_the_next_one_go() {
-        let breakers = Breakers::new(true);
+        let breakers = Arc::new(Breakers::new(true));
         for unknown in ["xx-1", "cn-hangzhou"] {
             let _ = calls_in(&breakers, unknown, 4).await;
             tokio::time::advance(Duration::from_secs(60)).await;
@@ -389,7 +394,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn invented_regions_cost_few_calls() {
-        let breakers = Breakers::new(true);
+        let breakers = Arc::new(Breakers::new(true));
         let mut calls = 0;
         for minute in 0..60 {
             for number in 0..400 {
@@ -412,7 +417,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn unknown_region_that_answers_is_like_any_other() {
-        let breakers = Breakers::new(true);
+        let breakers = Arc::new(Breakers::new(true));
         let first = breakers.enter(&region("xx-1"), READ).await.unwrap();
         assert!(!first.is_of_known_region());
         let here = region("xx-1");
@@ -436,7 +441,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_endpoint_for_all_regions_has_no_unknown_one() {
-        let breakers = Breakers::new(false);
+        let breakers = Arc::new(Breakers::new(false));
         for number in 0..400 {
             let text = format!("xx-{number}");
             assert!(call(&breakers, &text, Some(&silence())).await.is_ok());

@@ -24,7 +24,7 @@ pub struct CloudLimits {
     /// How many calls the cloud admits.
     pub limiter: Arc<CallLimiter>,
     /// Which regions answer.
-    pub breakers: Breakers,
+    pub breakers: Arc<Breakers>,
     /// How many IDs a call of each API may name in each region.
     call_sizes: Mutex<HashMap<(Region, Action), Arc<CallSize>>>,
     changes: UnboundedSender<Change>,
@@ -36,7 +36,7 @@ impl CloudLimits {
     pub fn new(id: CloudAccountId, clock: &Clock, changes: UnboundedSender<Change>) -> Self {
         Self {
             limiter: Arc::new(CallLimiter::new(clock.clone())),
-            breakers: Breakers::new(id.endpoints.differ_by_region()),
+            breakers: Arc::new(Breakers::new(id.endpoints.differ_by_region())),
             id: Arc::new(id),
             call_sizes: Mutex::default(),
             changes,

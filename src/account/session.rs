@@ -19,6 +19,7 @@ use crate::ecs::{
 use crate::shutdown::Shutdown;
 use crate::telemetry::Telemetry;
 
+use super::breaker::Turn;
 use super::limiters::CloudLimits;
 use super::reach::Reach;
 
@@ -69,6 +70,13 @@ impl CallError {
             Self::Failed(_) => Split::No,
         }
     }
+}
+
+/// Permission to send one call now. Dropping it gives its place to another call.
+#[derive(Debug)]
+pub struct CallPermit {
+    turn: Turn,
+    slot: OwnedSemaphorePermit,
 }
 
 /// The two read queues of a region: one per kind of target.
@@ -198,46 +206,46 @@ impl AccountSession {
         Ok(found)
     }
 
+    /// Waits until a Join or Leave may be sent: the region answers, and there is a place among the calls in flight.
+    ///
+    /// # Errors
+    /// The region does not answer, the cloud has throttled the action meanwhile, or the process ends.
+    pub async fn permit(
+        &self,
+        region: &Region,
+        reservation: Reservation,
+    ) -> Result<CallPermit, CallError> {
+        let action = reservation.action();
+        let permit = self.calls.permit(region, action, reservation.enter());
+        permit.await
+    }
+
     /// Adds the edge's target to its group.
     ///
     /// # Errors
-    /// The rate limit admitted no call, or the call failed. Check [`CallError::is_without_effect`]: only then was certainly
-    /// nothing joined.
-    pub async fn join(
-        &self,
-        edge: &Edge,
-        reservation: Reservation,
-    ) -> Result<RequestId, CallError> {
+    /// The call failed. Check [`CallError::is_without_effect`]: only then was certainly nothing joined.
+    pub async fn join(&self, edge: &Edge, permit: CallPermit) -> Result<RequestId, CallError> {
         let call = async |client: Client| {
             client
                 .join_security_group(&edge.region, &edge.target, &edge.group)
                 .await
         };
         let action = Action::JoinSecurityGroup;
-        self.calls
-            .call(&edge.region, action, reservation.enter(), call)
-            .await
+        self.calls.send(&edge.region, action, permit, call).await
     }
 
     /// Removes the edge's target from its group.
     ///
     /// # Errors
-    /// The rate limit admitted no call, or the call failed. Check [`CallError::is_without_effect`]: only then was certainly
-    /// nothing removed.
-    pub async fn leave(
-        &self,
-        edge: &Edge,
-        reservation: Reservation,
-    ) -> Result<RequestId, CallError> {
+    /// The call failed. Check [`CallError::is_without_effect`]: only then was certainly nothing removed.
+    pub async fn leave(&self, edge: &Edge, permit: CallPermit) -> Result<RequestId, CallError> {
         let call = async |client: Client| {
             client
                 .leave_security_group(&edge.region, &edge.target, &edge.group)
                 .await
         };
         let action = Action::LeaveSecurityGroup;
-        self.calls
-            .call(&edge.region, action, reservation.enter(), call)
-            .await
+        self.calls.send(&edge.region, action, permit, call).await
     }
 
     /// Records whether some targets of the account have not been read for three scan periods; the account's status says so.
@@ -363,26 +371,44 @@ impl Calls {
         &self,
         region: &Region,
         action: Action,
-        permit: impl Future<Output = Result<OwnedSemaphorePermit, Instant>>,
+        slot: impl Future<Output = Result<OwnedSemaphorePermit, Instant>>,
         call: impl AsyncFnOnce(Client) -> Result<T, Error>,
     ) -> Result<T, CallError> {
-        let CloudLimits {
-            limiter, breakers, ..
-        } = &*self.limits;
-        let turn = breakers.enter(region, action);
+        let permit = self.permit(region, action, slot).await?;
+        self.send(region, action, permit, call).await
+    }
+
+    async fn permit(
+        &self,
+        region: &Region,
+        action: Action,
+        slot: impl Future<Output = Result<OwnedSemaphorePermit, Instant>>,
+    ) -> Result<CallPermit, CallError> {
+        let turn = self.limits.breakers.enter(region, action);
         let turn = self.shutdown.unless_begun(turn).await;
         let turn = turn
             .ok_or(CallError::Stopping)?
             .map_err(CallError::NotAnswering)?;
-        let permit = self.shutdown.unless_begun(permit).await;
-        let permit = permit
+        let slot = self.shutdown.unless_begun(slot).await;
+        let slot = slot
             .ok_or(CallError::Stopping)?
             .map_err(|retry_at| CallError::RateLimited { retry_at })?;
+        Ok(CallPermit { turn, slot })
+    }
+
+    async fn send<T>(
+        &self,
+        region: &Region,
+        action: Action,
+        CallPermit { turn, slot }: CallPermit,
+        call: impl AsyncFnOnce(Client) -> Result<T, Error>,
+    ) -> Result<T, CallError> {
+        let limiter = &self.limits.limiter;
         let signer = self.signer();
         let started = Instant::now();
         // Boxed to keep futures small while they wait for the limiter.
         let result = Box::pin(call(signer.client.clone())).await;
-        drop(permit);
+        drop(slot);
         let error = result.as_ref().err();
         self.telemetry
             .count_call(action, region, error, started.elapsed());

@@ -139,7 +139,11 @@ pub fn with_deadline<'a, T: 'a>(
     within(DEADLINE, call)
 }
 
-fn within<'a, T: 'a>(
+/// Runs one call with this deadline.
+///
+/// # Errors
+/// The call's own error, or [`Error::Timeout`].
+pub fn within<'a, T: 'a>(
     deadline: Duration,
     call: impl Future<Output = kube::Result<T>> + Send + 'a,
 ) -> BoxFuture<'a, Result<T, Error>> {

@@ -24,6 +24,7 @@ use super::ledger::{EdgeCall, Effect};
 use super::object::{Claim, Intent, Object, has_finalizer};
 use super::observe::Pass;
 use super::status;
+use super::view::{self, Made};
 
 /// Why a pass stops early.
 #[derive(Debug, thiserror::Error)]
@@ -213,14 +214,14 @@ impl Pass {
 
     /// Calls `JoinSecurityGroup`.
     pub async fn join(&mut self, context: &Context) {
-        let Some((account, reservation)) = self.account.clone().zip(self.reservation.take()) else {
+        let Some((account, permit)) = self.account.clone().zip(self.permit.take()) else {
             return;
         };
         let uid = self.uid();
         let is_void = self.observed.claim.is_void();
         let (table, edge) = (&context.table, self.edge.clone());
         let begun = table.call_began(&uid, &account.uid, &edge, EdgeCall::Join);
-        let answer = account.join(&edge, reservation).await;
+        let answer = account.join(&edge, permit).await;
         self.note_answer(&answer);
         let effect = match effect_of(&answer) {
             // Under a void claim, another actor made the membership that is found.
@@ -243,13 +244,13 @@ impl Pass {
 
     /// Calls `LeaveSecurityGroup`.
     pub async fn leave(&mut self, context: &Context) {
-        let Some((account, reservation)) = self.account.clone().zip(self.reservation.take()) else {
+        let Some((account, permit)) = self.account.clone().zip(self.permit.take()) else {
             return;
         };
         let uid = self.uid();
         let (table, edge) = (&context.table, self.edge.clone());
         let begun = table.call_began(&uid, &account.uid, &edge, EdgeCall::Leave);
-        let answer = account.leave(&edge, reservation).await;
+        let answer = account.leave(&edge, permit).await;
         self.note_answer(&answer);
         let effect = effect_of(&answer);
         table.call_ended(&uid, &account.uid, &edge, begun, effect);
@@ -357,10 +358,8 @@ impl Pass {
             self.observed.attempt = Attempt::HandedOver;
             context.queue.enqueue(&reference);
         } else {
-            self.others
-                .holders
-                .retain(|other| other.uid != successor.uid);
-            self.observed.holder = self.others.holder();
+            self.others.dismissed.push(successor.uid);
+            self.renew_others(context);
         }
         Ok(())
     }
@@ -572,7 +571,7 @@ async fn write_marks(
     let mut metadata = Map::new();
     metadata.insert("name".to_owned(), json!(name));
     metadata.insert("uid".to_owned(), json!(object.metadata.uid));
-    if let Some(version) = version {
+    if let Some(version) = &version {
         metadata.insert("resourceVersion".to_owned(), json!(version));
     }
     if let Marks::Held(intent) = marks {
@@ -587,7 +586,12 @@ async fn write_marks(
         "kind": SecurityGroupMembership::kind(&()),
         "metadata": Value::Object(metadata),
     });
-    match writer.apply(&api, &name, CLAIM_MANAGER, &patch).await {
+    let begun = context.view.write_began(uid_of(object), &namespace);
+    let answer = writer.apply(&api, &name, CLAIM_MANAGER, &patch).await;
+    context
+        .view
+        .write_ended(begun, made_by(&answer, version.as_deref()));
+    match answer {
         Ok(Watched(Ok(written))) => {
             context.table.written(&written);
             Ok(written)
@@ -598,6 +602,24 @@ async fn write_marks(
         Err(error) if error.code() == Some(409) => Err(ActError::Changed),
         Err(source) => Err(ActError::of(what, source)),
     }
+}
+
+/// What a write has made of the object, as the watch shows it: `before` is the version that it was made under, if any. A deleted
+/// object goes with its last finalizer.
+fn made_by(answer: &Result<Object, kubernetes::Error>, before: Option<&str>) -> Option<Made> {
+    let metadata = answer.as_ref().ok()?.meta();
+    let has_finalizers = metadata
+        .finalizers
+        .as_ref()
+        .is_some_and(|all| !all.is_empty());
+    if metadata.deletion_timestamp.is_some() && !has_finalizers {
+        return Some(Made::Deletion);
+    }
+    view::made(before, metadata)
+}
+
+fn uid_of(object: &SecurityGroupMembership) -> ObjectUid {
+    ObjectUid::of(object).unwrap_or_default()
 }
 
 /// Removes our marks if another field manager owns them too, for example a backup tool that restored the object with them. Under
@@ -626,7 +648,11 @@ async fn remove_foreign_marks(
         "finalizers": others,
         "annotations": { INTENT_ANNOTATION: null },
     }});
-    match writer.merge(&api, &name, &patch).await {
+    let begun = context.view.write_began(uid_of(object), &namespace);
+    let answer = writer.merge(&api, &name, &patch).await;
+    let before = object.metadata.resource_version.as_deref();
+    context.view.write_ended(begun, made_by(&answer, before));
+    match answer {
         Ok(Watched(Ok(written))) => {
             context.table.written(&written);
             Ok(Some(written))
@@ -645,7 +671,12 @@ pub(super) async fn write_status(
 ) -> Result<Option<SecurityGroupMembership>, ActError> {
     let namespace = metadata.namespace.clone().unwrap_or_default();
     let api: Api<Object> = Api::namespaced(context.client.clone(), &namespace);
-    match writer.apply_status(&api, metadata, status).await {
+    let uid = metadata.uid.as_deref().unwrap_or_default().into();
+    let begun = context.view.write_began(uid, &namespace);
+    let answer = writer.apply_status(&api, metadata, status).await;
+    let before = metadata.resource_version.as_deref();
+    context.view.write_ended(begun, made_by(&answer, before));
+    match answer {
         Ok(Watched(Ok(written))) => {
             context.table.written(&written);
             Ok(Some(written))

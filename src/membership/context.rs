@@ -1,7 +1,7 @@
 //! What the passes and tasks over all memberships share. Decides nothing.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use kube::runtime::reflector::ObjectRef;
@@ -18,8 +18,10 @@ use crate::shutdown::Shutdown;
 use crate::telemetry::Telemetry;
 
 use super::admission::Admission;
+use super::decide::EdgeView;
 use super::queue::ReconcileQueue;
 use super::table::{ObjectTable, ObjectView};
+use super::view::View;
 
 /// How long a target may stay unread.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +64,12 @@ pub struct Context {
     pub read_periods: ReadPeriods,
     /// Which passes may begin.
     pub admission: Arc<Admission>,
+    /// How old what the watches have shown may be.
+    pub view: View,
+    /// The namespaces that are watched.
+    pub(super) scopes: Vec<WatchScope>,
+    /// Whether the memberships of all namespaces may be listed, as far as it was tried.
+    pub(super) may_list_all: AtomicBool,
     pub(super) logged: LogDeduper,
     unlisted_scopes: AtomicUsize,
     all_listed: CancellationToken,
@@ -102,6 +110,9 @@ impl Context {
             read_periods,
             unlisted_scopes: AtomicUsize::new(scopes.len()),
             all_listed: CancellationToken::new(),
+            view: View::new(scopes),
+            scopes: scopes.to_vec(),
+            may_list_all: AtomicBool::new(true),
         }
     }
 
@@ -129,6 +140,26 @@ impl Context {
         status: SecurityGroupMembershipStatus,
     ) -> SecurityGroupMembershipStatus {
         self.writer.storable::<SecurityGroupMembership, _>(status)
+    }
+
+    /// Whether what memory shows of an edge is new enough for a Leave. What is not watched, and may be listed, it does not show.
+    pub(super) fn edge_view(&self) -> EdgeView {
+        let shows_all = self.watches_all() || !self.may_list_all.load(Ordering::Relaxed);
+        if shows_all && self.view.is_fresh() {
+            EdgeView::Fresh
+        } else {
+            EdgeView::Stale
+        }
+    }
+
+    /// Whether the objects of this namespace are watched.
+    pub(super) fn is_watched(&self, namespace: &str) -> bool {
+        self.scopes.iter().any(|scope| scope.contains(namespace))
+    }
+
+    /// Whether those of all namespaces are.
+    pub(super) fn watches_all(&self) -> bool {
+        self.scopes.contains(&WatchScope::All)
     }
 
     /// Forgets a deleted object.

@@ -9,6 +9,7 @@ use kube::runtime::controller::Action;
 use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::{Controller, WatchStreamExt as _, watcher};
 use kube::{Api, Resource as _, ResourceExt as _};
+use tokio::time::Instant;
 
 use crate::api::membership::{DeletionPolicy, ErrorClass};
 use crate::api::{SecurityGroupMembership, reason};
@@ -24,6 +25,7 @@ use super::object::{Object, account_key, is_unanswered, version_of};
 use super::observe::Pass;
 use super::pass;
 use super::refusal::log_failure;
+use super::view::Made;
 
 /// Runs the controller of one scope (one namespace, or all) until shutdown has begun and its passes have ended.
 pub async fn run(
@@ -38,6 +40,7 @@ pub async fn run(
     let mut scope = Scope {
         watched: scope,
         listing: HashSet::new(),
+        list_began: Instant::now(),
         listed: false,
     };
     let objects = watcher(api, kubernetes::watch_config())
@@ -78,22 +81,30 @@ fn mark_triggered(object: &Object, context: &Context) -> bool {
 struct Scope {
     watched: WatchScope,
     listing: HashSet<ObjectUid>,
+    list_began: Instant,
     listed: bool,
 }
 
 impl Scope {
     fn keep_table(&mut self, context: &Context, event: &watcher::Event<Object>) {
         match event {
-            watcher::Event::Init => self.listing.clear(),
+            watcher::Event::Init => {
+                self.listing.clear();
+                self.list_began = Instant::now();
+            }
             watcher::Event::InitApply(object) => {
                 self.listing.extend(ObjectUid::of(object));
                 insert(context, object);
             }
-            watcher::Event::Apply(object) => insert(context, object),
+            watcher::Event::Apply(object) => {
+                insert(context, object);
+                self.shown(context, object, Made::Version(version_of(object.meta())));
+            }
             watcher::Event::Delete(object) => {
                 if let Some(uid) = ObjectUid::of(object) {
                     context.forget(&uid);
                 }
+                self.shown(context, object, Made::Deletion);
             }
             watcher::Event::InitDone => {
                 let gone = context.table.all_but(|view| {
@@ -104,12 +115,20 @@ impl Scope {
                     context.forget(&uid);
                 }
                 self.listing.clear();
+                context.view.listed(&self.watched, self.list_began);
                 if !self.listed {
                     self.listed = true;
                     context.scope_listed();
                 }
             }
         }
+    }
+}
+
+impl Scope {
+    fn shown(&self, context: &Context, object: &Object, made: Made) {
+        let now = context.clock.now();
+        context.view.shown(&self.watched, object.meta(), made, now);
     }
 }
 

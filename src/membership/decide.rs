@@ -56,6 +56,8 @@ pub struct Observed {
     pub elsewhere: Elsewhere,
     /// Whether the rate limit has admitted the Join or Leave that comes next.
     pub admitted: bool,
+    /// Whether this process knows of every object that holds the edge now.
+    pub view: EdgeView,
     /// The call that this pass has made, if any.
     pub attempt: Attempt,
     /// Whether the status says that drift stands, or this pass has read that the edge of a record is missing.
@@ -162,6 +164,17 @@ pub enum Holder {
     OutOfReach,
 }
 
+/// Whether this process knows of every object that holds the edge now: a watch may be silent, and a pass may have waited for long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EdgeView {
+    /// What memory shows is at most 2 s old, or this pass has listed the objects on the edge.
+    Fresh,
+    /// It may be older.
+    Stale,
+    /// It may be older, and the API server has not listed the objects on the edge.
+    Unlisted,
+}
+
 /// What the records of other objects on this edge say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Elsewhere {
@@ -238,6 +251,8 @@ pub enum Step {
     DropClaim,
     /// Call `JoinSecurityGroup`.
     Join,
+    /// List the objects on the edge: the view is too old for a Leave.
+    ListEdge,
     /// Call `LeaveSecurityGroup`.
     Leave,
     /// Write the record `Joined` to the object's own status, before it is handed over.
@@ -274,6 +289,8 @@ pub enum ReconcileOutcome {
     SuccessorOutOfReach,
     /// The API server refuses a write of finalizer, intent or record.
     WriteRefused,
+    /// The objects on the edge could not be listed: one that this process does not know of may hold it.
+    Unlisted,
     /// The object is deleted and carries no finalizer of ours.
     Gone,
     /// The edge is as desired.
@@ -610,6 +627,8 @@ fn decide_leave(observed: &Observed) -> Step {
             Step::Finish(ReconcileOutcome::Unsettled)
         }
         _ if !observed.admitted => Step::AwaitTurn,
+        _ if observed.view == EdgeView::Stale => Step::ListEdge,
+        _ if observed.view == EdgeView::Unlisted => Step::Finish(ReconcileOutcome::Unlisted),
         // Also if the target is not listed or not a member: a read may lag behind our own Join, and only the answer of Leave
         // confirms that there is no membership.
         (

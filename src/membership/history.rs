@@ -460,7 +460,9 @@ impl History {
                 let wait = due.saturating_duration_since(Instant::now());
                 Action::requeue(a_little_after(wait, clock))
             }
-            ReconcileOutcome::SuccessorOutOfReach | ReconcileOutcome::WriteRefused => {
+            ReconcileOutcome::SuccessorOutOfReach
+            | ReconcileOutcome::Unlisted
+            | ReconcileOutcome::WriteRefused => {
                 rare.again(Class::Transient, failure, clock)
             }
             ReconcileOutcome::RepairLoop => {

@@ -22,6 +22,7 @@ pub async fn run(context: Arc<Context>) {
         context.telemetry.went_on("housekeeping");
         context.directory.evict_expired();
         context.table.drop_old();
+        context.view.drop_old();
         for object in context.table.foreign_statuses() {
             context.queue.enqueue(&object);
         }

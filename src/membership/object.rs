@@ -17,6 +17,8 @@ pub use crate::kubernetes::version_of;
 use crate::kubernetes::{self, ObjectUid};
 use crate::watched::{Unreadable, Watched};
 
+use super::decide::Desired;
+
 /// What is watched: one object that this version cannot read does not stop the others.
 pub type Object = Watched<SecurityGroupMembership>;
 
@@ -109,6 +111,19 @@ pub fn account_key(spec: &SecurityGroupMembershipSpec, namespace: &str) -> Accou
             AccountKind::CloudAccount => namespace.to_owned(),
         },
         name: spec.account_ref.name.clone(),
+    }
+}
+
+/// What a spec asks for.
+#[must_use]
+pub fn desired(object: &SecurityGroupMembership) -> Desired {
+    Desired {
+        deleting: object.metadata.deletion_timestamp.is_some(),
+        suspended: object.spec.suspend,
+        management: object.spec.management_policy,
+        adoption: object.spec.adoption_policy,
+        deletion: object.spec.deletion_policy,
+        drift: object.spec.drift_policy,
     }
 }
 

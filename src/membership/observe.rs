@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::account::directory::{Access, AccessRequest};
-use crate::account::session::{AccountSession, CallError};
+use crate::account::session::{AccountSession, CallError, CallPermit};
 use crate::api::membership::{ManagementPolicy, Origin};
 use crate::api::{SecurityGroupMembership, reason};
 use crate::condition;
@@ -18,10 +18,11 @@ use super::decide::{
     self, AccessView, Attempt, ClaimView, Desired, Elsewhere, Holder, Observed, ReadTrust,
 };
 use super::history::Standing;
-use super::object::{Claim, Object, account_key, has_finalizer, is_unanswered};
+use super::object::{Claim, Object, account_key, desired, has_finalizer, is_unanswered};
 use super::observation::Observation;
 use super::status::Ending;
 use super::table::ObjectView;
+use super::view::EdgeList;
 
 use kube::ResourceExt as _;
 use tokio::time::Instant;
@@ -45,6 +46,10 @@ pub struct Pass {
     pub account_uid: Option<AccountUid>,
     /// The other objects on this edge.
     pub others: Others,
+    /// The objects on this edge as this pass has listed them.
+    pub listed: Option<EdgeList>,
+    /// Why they could not be listed.
+    pub not_listed: Option<String>,
     /// The target as last described.
     pub description: Option<TargetDescription>,
     /// Value of the annotation `reconcile-requested-at` when the pass began.
@@ -59,6 +64,8 @@ pub struct Pass {
     pub slot: Slot,
     /// The Join or Leave that the rate limit has admitted.
     pub reservation: Option<Reservation>,
+    /// Permission to send it now.
+    pub permit: Option<CallPermit>,
     /// Whether the rate limit has admitted no call.
     pub held_back: bool,
 }
@@ -99,7 +106,8 @@ impl Pass {
         let account = access.session();
         let claimed_account = claim.as_ref().and_then(Claim::account_uid).cloned();
         let account_uid = claimed_account.or_else(|| Some(account.as_ref()?.uid.clone()));
-        let others = Others::of(&uid, &edge, account_uid.as_ref(), context);
+        let on_edge = context.table.others(&edge, &uid);
+        let others = Others::of(on_edge, &edge, account_uid.as_ref(), context);
         if let Some(own) = &account_uid {
             context.table.count_found_intents(own, &edge, |view| {
                 granted_uid(view, &edge, context).as_ref() == Some(own)
@@ -125,6 +133,7 @@ impl Pass {
             holder: others.holder(),
             elsewhere: others.elsewhere(),
             admitted: false,
+            view: context.edge_view(),
             attempt: ending.map_or(Attempt::None, Ending::attempt),
             drifted: object
                 .status
@@ -144,12 +153,15 @@ impl Pass {
             account_uid,
             account_problem,
             others,
+            listed: None,
+            not_listed: None,
             description: None,
             removed: ending.is_some_and(|ending| ending.removed),
             answered: false,
             failure: None,
             slot,
             reservation: None,
+            permit: None,
             held_back: false,
         })
     }
@@ -257,6 +269,24 @@ impl Pass {
         }
     }
 
+    /// Sees the other objects on the edge: those in the table, and those that this pass has listed.
+    pub fn renew_others(&mut self, context: &Context) {
+        let mut on_edge = context.table.others(&self.edge, &self.uid());
+        if let Some(listed) = &self.listed {
+            listed.add_to(&mut on_edge);
+        }
+        let dismissed = std::mem::take(&mut self.others.dismissed);
+        on_edge.retain(|other| !dismissed.contains(&other.uid));
+        let others = Others::of(on_edge, &self.edge, self.account_uid.as_ref(), context);
+        self.others = Others {
+            out_of_reach: others.out_of_reach || self.others.out_of_reach,
+            dismissed,
+            ..others
+        };
+        self.observed.holder = self.others.holder();
+        self.observed.elsewhere = self.others.elsewhere();
+    }
+
     /// Asks the rate limit for the next Join or Leave. If it admits none, the call counts as failed, and the object waits for it.
     pub fn await_turn(&mut self) {
         let action = if self.desired.deleting {
@@ -354,19 +384,8 @@ fn repairs(
     })
 }
 
-fn desired(object: &SecurityGroupMembership) -> Desired {
-    Desired {
-        deleting: object.metadata.deletion_timestamp.is_some(),
-        suspended: object.spec.suspend,
-        management: object.spec.management_policy,
-        adoption: object.spec.adoption_policy,
-        deletion: object.spec.deletion_policy,
-        drift: object.spec.drift_policy,
-    }
-}
-
 /// What `decide` needs to know of the access.
-fn access_view(access: &Access) -> AccessView {
+pub(super) fn access_view(access: &Access) -> AccessView {
     match access {
         Access::Usable(_) => AccessView::Usable,
         Access::Missing => AccessView::Missing,
@@ -378,7 +397,7 @@ fn access_view(access: &Access) -> AccessView {
 }
 
 /// The claim of an object. An intent that names another cloud account than the object's is none: nothing was recorded there.
-fn claim(object: &SecurityGroupMembership, context: &Context) -> Option<Claim> {
+pub(super) fn claim(object: &SecurityGroupMembership, context: &Context) -> Option<Claim> {
     let claim = context.table.claim(object)?;
     let account = named_account(object, context);
     let is_foreign = account.is_some() && claim.account_uid() != account.as_ref();
@@ -421,7 +440,7 @@ fn claim_view(claim: Option<&Claim>, standing: Standing) -> ClaimView {
 }
 
 /// The account that the object may use, and the problem with it.
-fn access(
+pub(super) fn access(
     object: &SecurityGroupMembership,
     edge: &Edge,
     claim: Option<&Claim>,
@@ -459,16 +478,22 @@ pub struct Others {
     recorded: Vec<ObjectView>,
     /// Whether another holder cannot be read or written now.
     pub out_of_reach: bool,
+    /// Those that this pass has found to be gone, or cannot read.
+    pub dismissed: Vec<ObjectUid>,
 }
 
 impl Others {
     /// An object without a grant holds an edge only by a record `Joined`: otherwise any tenant could keep any edge. Nor does an
     /// object hold one that refuses to take over what it has no record of.
-    fn of(uid: &ObjectUid, edge: &Edge, own: Option<&AccountUid>, context: &Context) -> Self {
+    fn of(
+        mut others: Vec<ObjectView>,
+        edge: &Edge,
+        own: Option<&AccountUid>,
+        context: &Context,
+    ) -> Self {
         let Some(own) = own else {
             return Self::default();
         };
-        let mut others = context.table.others(edge, uid);
         others.retain(|other| {
             // Anybody can write an intent.
             let record = other
@@ -498,6 +523,7 @@ impl Others {
             out_of_reach: others.len() < all,
             holders: others,
             recorded,
+            ..Self::default()
         }
     }
 

@@ -68,6 +68,7 @@ pub(super) async fn run(
         description: pass.description.as_ref(),
         failure: pass.failure.as_ref(),
         account_problem: &pass.account_problem,
+        not_listed: pass.not_listed.as_deref(),
         waits_since: context
             .table
             .history(&uid, |history| {
@@ -159,6 +160,7 @@ fn due(pass: &Pass, outcome: ReconcileOutcome, context: &Context) -> Instant {
         ReconcileOutcome::Undecided
         | ReconcileOutcome::Unsettled
         | ReconcileOutcome::SuccessorOutOfReach
+        | ReconcileOutcome::Unlisted
         | ReconcileOutcome::Gone
         | ReconcileOutcome::Suspended
         | ReconcileOutcome::Waiting
@@ -291,12 +293,23 @@ async fn run_steps(
             Step::Adopt => pass.adopt(context).await?,
             Step::DropClaim => pass.drop_claim(context).await?,
             Step::Join => {
-                pass.join(context).await;
+                if pass.is_still(step, context).await? {
+                    pass.join(context).await;
+                }
                 if pass.observed.drifted {
                     report_drift(pass, uid, context);
                 }
             }
-            Step::Leave => pass.leave(context).await,
+            Step::ListEdge => {
+                if pass.is_still(step, context).await? {
+                    pass.list_edge(context).await?;
+                }
+            }
+            Step::Leave => {
+                if pass.is_still(step, context).await? {
+                    pass.leave(context).await;
+                }
+            }
             Step::Record => pass.record(context).await?,
             Step::HandOver => pass.hand_over(context).await?,
             Step::Release(why) => release(pass, why, uid, context).await?,
@@ -404,7 +417,7 @@ const fn outcome_label(outcome: ReconcileOutcome) -> &'static str {
     match outcome {
         ReconcileOutcome::Undecided => "undecided",
         ReconcileOutcome::Unsettled => "unsettled",
-        ReconcileOutcome::SuccessorOutOfReach => "waiting",
+        ReconcileOutcome::SuccessorOutOfReach | ReconcileOutcome::Unlisted => "waiting",
         ReconcileOutcome::WriteRefused => "write_refused",
         ReconcileOutcome::Gone => "gone",
         ReconcileOutcome::Ready {

@@ -29,6 +29,7 @@ impl Pass {
             | Step::Intend
             | Step::Confirm
             | Step::Join
+            | Step::ListEdge
             | Step::Leave
             | Step::Record
             | Step::HandOver => false,
@@ -50,6 +51,7 @@ impl Pass {
             | Step::Intend
             | Step::Confirm
             | Step::Join
+            | Step::ListEdge
             | Step::Leave
             | Step::Record
             | Step::HandOver => false,

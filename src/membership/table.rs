@@ -21,10 +21,10 @@ use crate::ecs::{AccountUid, Edge, Region, SecurityGroupId, Target, TargetDescri
 use crate::kubernetes::ObjectUid;
 use crate::watched::Unreadable;
 
-use super::decide::ReadTrust;
+use super::decide::{Desired, ReadTrust};
 use super::history::{History, LastObservation, Standing};
 use super::ledger::{EdgeCall, Effect, LastCall, Ledger};
-use super::object::{Claim, account_key, has_finalizer, legible, version_of};
+use super::object::{Claim, Object, account_key, desired, has_finalizer, legible, version_of};
 use super::observation::Observation;
 use super::repairs::Repairs;
 
@@ -51,6 +51,8 @@ pub struct ObjectView {
     pub refuses: bool,
     /// Whether the object is being deleted.
     pub deleting: bool,
+    /// What the spec asks for; `None` if the object was never readable.
+    desired: Option<Desired>,
     /// When the object was created, in seconds since 1970.
     created: i64,
     /// Version of the object that this view was read from, or that our last write returned.
@@ -79,8 +81,18 @@ impl ObjectView {
             finalizer: has_finalizer(object),
             managed: object.spec.management_policy == ManagementPolicy::Manage,
             refuses: object.spec.adoption_policy == AdoptionPolicy::Refuse,
+            desired: Some(desired(object)),
             ..view
         })
+    }
+
+    /// The view of a listed object.
+    #[must_use]
+    pub fn of_listed(object: &Object) -> Option<Self> {
+        match &object.0 {
+            Ok(object) => Self::of(object),
+            Err(unreadable) => Self::of_unreadable(unreadable),
+        }
     }
 
     /// The view of an object that this version cannot read as a whole.
@@ -108,6 +120,7 @@ impl ObjectView {
             finalizer: false,
             managed: false,
             refuses: false,
+            desired: None,
             deleting: metadata.deletion_timestamp.is_some(),
             created: created.map_or(0, |time| time.0.as_second()),
             resource_version: version_of(metadata),
@@ -768,6 +781,12 @@ impl ObjectTable {
         }
     }
 
+    /// What the newest known spec of an object asks for; `None` for an unknown object.
+    #[must_use]
+    pub fn desired(&self, uid: &ObjectUid) -> Option<Desired> {
+        self.lock().rows.get(uid)?.says.desired
+    }
+
     /// The newest known version of an object, from the watch or from our own writes; `None` for an unknown object.
     #[must_use]
     pub fn known_version(&self, uid: &ObjectUid) -> Option<u64> {
@@ -813,6 +832,7 @@ impl Inner {
             says.managed = view.managed;
             says.refuses = view.refuses;
             says.deleting = view.deleting;
+            says.desired = view.desired;
             says.resource_version = view.resource_version;
         } else if let Some(Row { history, .. }) = self.remove(&view.uid) {
             self.add(view, history);

@@ -73,6 +73,12 @@ pub struct FaultInjector {
     called_hosts: Mutex<BTreeMap<String, usize>>,
     /// Until when requests of these kinds get no answer.
     mute: Mutex<Option<(&'static [Verb], Instant)>>,
+    /// Until when an incarnation and the API server cannot reach each other.
+    cut_off: Mutex<BTreeMap<usize, Instant>>,
+    /// Lists by field selectors that are still to be refused, and the code.
+    refused_selections: Mutex<(usize, u16)>,
+    /// Lists by field selectors so far.
+    selections: AtomicUsize,
 }
 
 impl FaultInjector {
@@ -91,7 +97,42 @@ impl FaultInjector {
             silent_hosts: Mutex::default(),
             called_hosts: Mutex::default(),
             mute: Mutex::default(),
+            cut_off: Mutex::default(),
+            refused_selections: Mutex::default(),
+            selections: AtomicUsize::new(0),
         }
+    }
+
+    /// For so long, no request of an incarnation reaches the API server, and no event reaches the incarnation.
+    pub fn cut_off(&self, incarnation: usize, period: Duration) {
+        let until = Instant::now() + period;
+        self.cut_off.lock().unwrap().insert(incarnation, until);
+        self.hold_back_events(incarnation, period);
+    }
+
+    fn is_cut_off(&self, incarnation: usize) -> bool {
+        let until = self.cut_off.lock().unwrap().get(&incarnation).copied();
+        until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Answers the next lists by field selectors with this code.
+    pub fn refuse_selections(&self, count: usize, code: u16) {
+        *self.refused_selections.lock().unwrap() = (count, code);
+    }
+
+    /// How many lists by field selectors there were.
+    pub fn selections(&self) -> usize {
+        self.selections.load(Ordering::SeqCst)
+    }
+
+    fn refuses_selection(&self, call: &Call) -> Option<CallFault> {
+        if call.verb != Verb::List || !call.query.contains_key("fieldSelector") {
+            return None;
+        }
+        self.selections.fetch_add(1, Ordering::SeqCst);
+        let (left, code) = &mut *self.refused_selections.lock().unwrap();
+        *left = left.checked_sub(1)?;
+        Some(CallFault::Refuse(*code))
     }
 
     /// From now on these are the hosts of the cloud; the name of any other is not known.
@@ -347,10 +388,17 @@ impl FaultPlan for ApiSide {
         if link.cut_off.load(Ordering::SeqCst) || link.faults.is_mute(call.verb) {
             return CallFault::Hang;
         }
+        if link.faults.is_cut_off(link.incarnation) {
+            return CallFault::LoseBefore;
+        }
         if !link.may(call) {
             return CallFault::Refuse(403);
         }
-        if let Some(fault) = link.faults.refuses(call) {
+        if let Some(fault) = link
+            .faults
+            .refuses(call)
+            .or_else(|| link.faults.refuses_selection(call))
+        {
             return fault;
         }
         if link.faults.strikes(|rates| rates.api) {

@@ -38,6 +38,7 @@ mod specs;
 mod tenancy;
 mod topology;
 mod unreadable;
+mod views;
 mod world;
 
 use std::future::Future;

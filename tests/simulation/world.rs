@@ -546,6 +546,29 @@ impl World {
         self.monitor.touched(&text(&reply.body, "/metadata/uid"));
     }
 
+    /// Has the API server decide on the deletion of an object without finalizers, and carry it out after so long: an object that gets
+    /// a finalizer meanwhile goes all the same. One with finalizers is deleted as always. Returns whether it was decided so.
+    pub fn delete_slowly(&self, name: &str, after: Duration) -> bool {
+        let (namespace, of) = place(name);
+        let decided = self.server.decide_deletion(MEMBERSHIPS, namespace, of);
+        let Some(decided) = decided else {
+            self.delete(name);
+            return false;
+        };
+        let (server, monitor, name) = (
+            Arc::clone(&self.server),
+            Arc::clone(&self.monitor),
+            name.to_owned(),
+        );
+        tokio::spawn(async move {
+            tokio::time::sleep(after).await;
+            let had_finalizer = server.carry_out_deletion(decided);
+            monitor.trace(|| format!("user: {name} is deleted, with a finalizer: {had_finalizer}"));
+            monitor.read_log();
+        });
+        true
+    }
+
     /// Sets who may use the cluster's account: everybody, or nobody.
     pub fn grant(&self, granted: bool) {
         let grants = if granted { everything() } else { json!([]) };

@@ -11,7 +11,7 @@ use security_group_operator::api::membership::{
 use security_group_operator::api::{FINALIZER, INTENT_ANNOTATION, SecurityGroupMembership};
 use security_group_operator::ecs::{Edge, TargetDescription, TargetState};
 use security_group_operator::membership::decide::{
-    AccessView, Attempt, ClaimView, Desired, Elsewhere, Holder, Observed, ReadTrust,
+    AccessView, Attempt, ClaimView, Desired, EdgeView, Elsewhere, Holder, Observed, ReadTrust,
     ReconcileOutcome, Step, TargetView, decide,
 };
 use security_group_operator::membership::object::Intent;
@@ -99,6 +99,7 @@ fn one(fresh: &str) -> Option<Vec<u8>> {
             Step::Confirm
             | Step::Adopt
             | Step::DropClaim
+            | Step::ListEdge
             | Step::Leave
             | Step::Record
             | Step::HandOver
@@ -132,6 +133,7 @@ fn finished(
         description: Some(description),
         failure: None,
         account_problem: "",
+        not_listed: None,
         waits_since: None,
         not_observed_after: None,
         held_for: std::time::Duration::ZERO,
@@ -176,6 +178,7 @@ const fn unseen() -> Observed {
             recorded: false,
         },
         admitted: false,
+        view: EdgeView::Fresh,
         attempt: Attempt::None,
         drifted: false,
         repairs: 0,

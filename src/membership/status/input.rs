@@ -27,6 +27,8 @@ pub struct StatusInput<'a> {
     pub failure: Option<&'a Error>,
     /// The problem with the account, for users.
     pub account_problem: &'a str,
+    /// Why the objects on the edge could not be listed.
+    pub not_listed: Option<&'a str>,
     /// Since when the target is between states, or the cloud answers with a code that this version does not know; `None` if it
     /// does not.
     pub waits_since: Option<Timestamp>,

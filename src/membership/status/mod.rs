@@ -179,6 +179,7 @@ fn is_handled(input: &StatusInput<'_>) -> bool {
         | ReconcileOutcome::AccountUnusable
         | ReconcileOutcome::SuccessorOutOfReach
         | ReconcileOutcome::WriteRefused
+        | ReconcileOutcome::Unlisted
         | ReconcileOutcome::Failed(_) => true,
     }
 }

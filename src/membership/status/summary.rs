@@ -147,6 +147,7 @@ pub(super) fn summarize(
             ),
             Phase::Reconciling,
         ),
+        ReconcileOutcome::Unlisted => unlisted(input),
         ReconcileOutcome::WriteRefused => {
             return input
                 .refusal
@@ -216,6 +217,18 @@ fn ready(edge: &Edge, origin: Option<Origin>, shared: bool) -> Summary {
         ),
     };
     Summary::simple(Status::True, reason, message, Phase::Complete)
+}
+
+/// No Leave without a list: another object may hold the membership.
+fn unlisted(input: &StatusInput<'_>) -> Summary {
+    let cause = input.not_listed.unwrap_or("no answer");
+    let message = format!(
+        "the objects for this membership could not be listed ({}), and another one may hold it; {}{}",
+        condition::truncate(cause, LIST_CAUSE_LIMIT),
+        Class::Transient.retry(),
+        retain_hint(true)
+    );
+    Summary::simple(Status::False, reason::RETRYING, message, Phase::Reconciling)
 }
 
 /// The last status of a deleted object that finalizers of others keep.
@@ -678,6 +691,9 @@ fn failure_summary(
 
 /// Longest part of the cloud's sentence in a condition, in bytes. With the advice and the next try a message stays below 250.
 const CAUSE_LIMIT: usize = 110;
+
+/// Longest part of the API server's sentence in a condition, in bytes.
+const LIST_CAUSE_LIMIT: usize = 70;
 
 /// Longest message of `lastError` that the schema allows, in bytes. The cloud's sentence is shorter, but the cause of a lost
 /// connection may list all names of a certificate.

@@ -47,6 +47,13 @@ pub struct Request {
     pub body: Value,
 }
 
+/// A deletion that the API server has decided on and not carried out yet.
+#[derive(Debug)]
+pub struct DecidedDeletion {
+    key: Key,
+    uid: Value,
+}
+
 /// An answer that is not a stream.
 #[derive(Clone, Debug)]
 pub struct Reply {
@@ -174,7 +181,7 @@ impl ApiServer {
     /// one.
     pub fn answer(&self, request: &Request, revision: Option<u64>) -> Reply {
         let answered = match request.verb {
-            Verb::List | Verb::Watch => Ok(self.list(request, revision)),
+            Verb::List | Verb::Watch => self.list(request, revision),
             Verb::Get => self.stored(request).map(|stored| ok(200, stored.object)),
             Verb::Create => self.create(request),
             Verb::Apply => self.apply(request),
@@ -197,7 +204,8 @@ impl ApiServer {
             .ok_or_else(|| not_found(request))
     }
 
-    fn list(&self, request: &Request, revision: Option<u64>) -> Reply {
+    fn list(&self, request: &Request, revision: Option<u64>) -> Result<Reply, Reply> {
+        let selected = self.field_selector(request)?;
         let state = self.state();
         let limit: usize = request
             .query
@@ -212,14 +220,17 @@ impl ApiServer {
             None => (revision.unwrap_or(state.revision), None),
             Some(token) => match read_token(token) {
                 Some((revision, after)) => (revision, Some(after)),
-                None => return failure(400, "BadRequest", "continue key is not valid"),
+                None => return Err(failure(400, "BadRequest", "continue key is not valid")),
             },
         };
         let rows: Vec<(Key, Arc<Value>)> = state
             .at(request.kind.plural, revision)
             .into_iter()
-            .filter(|((_, namespace, name), _)| {
+            .filter(|((_, namespace, name), object)| {
                 (request.namespace.is_empty() || *namespace == request.namespace)
+                    && selected
+                        .iter()
+                        .all(|(path, value)| field_at(object, path) == value)
                     && after
                         .as_ref()
                         .is_none_or(|after| format!("{namespace}/{name}") > *after)
@@ -261,7 +272,59 @@ impl ApiServer {
         let mut list = json!({"apiVersion": api_version, "kind": kind});
         list["metadata"] = metadata;
         list["items"] = Value::Array(items);
-        ok(200, list)
+        Ok(ok(200, list))
+    }
+
+    /// The fields that a list selects by, each with its value: only `=`, and only what the kind lets select.
+    fn field_selector(&self, request: &Request) -> Result<Vec<(String, String)>, Reply> {
+        let text = request.query.get("fieldSelector");
+        let parts = text.into_iter().flat_map(|text| text.split(','));
+        let mut selected = Vec::new();
+        for part in parts.filter(|part| !part.is_empty()) {
+            let Some((path, value)) = part.split_once('=') else {
+                return Err(failure(400, "BadRequest", "invalid selector"));
+            };
+            let own = ["metadata.name", "metadata.namespace"].contains(&path);
+            if !own && !self.is_selectable(request.kind, path) {
+                let why = format!("field label not supported: {path}");
+                return Err(failure(400, "BadRequest", &why));
+            }
+            selected.push((path.to_owned(), value.to_owned()));
+        }
+        Ok(selected)
+    }
+
+    /// What the API server does first with a DELETE that compares no version: an object without finalizers is to be removed at
+    /// once. `None` for one that has some.
+    pub fn decide_deletion(
+        &self,
+        plural: &'static str,
+        namespace: &str,
+        name: &str,
+    ) -> Option<DecidedDeletion> {
+        let key = (plural, namespace.to_owned(), name.to_owned());
+        let stored = self.state().objects.get(&key).cloned()?;
+        let metadata = &stored.object["metadata"];
+        metadata
+            .get("finalizers")
+            .is_none()
+            .then(|| DecidedDeletion {
+                uid: metadata["uid"].clone(),
+                key,
+            })
+    }
+
+    /// What it does then: whatever is stored by now goes, also with a finalizer that was written meanwhile. Returns whether it had
+    /// one.
+    pub fn carry_out_deletion(&self, DecidedDeletion { key, uid }: DecidedDeletion) -> bool {
+        let mut state = self.state();
+        let stored = state.objects.get(&key).cloned();
+        let Some(stored) = stored.filter(|stored| stored.object["metadata"]["uid"] == uid) else {
+            return false;
+        };
+        let had_finalizer = stored.object["metadata"].get("finalizers").is_some();
+        self.put(&mut state, key, stored, Change::Deleted);
+        had_finalizer
     }
 
     fn create(&self, request: &Request) -> Result<Reply, Reply> {
@@ -743,6 +806,13 @@ fn check_preconditions(
         ));
     }
     Ok(())
+}
+
+/// The text of a field; empty where there is none.
+fn field_at<'a>(object: &'a Value, path: &str) -> &'a str {
+    let mut names = path.split('.');
+    let field = names.try_fold(object, |value, name| value.get(name));
+    field.and_then(Value::as_str).unwrap_or_default()
 }
 
 pub fn metadata_of(object: &Value) -> Value {

@@ -162,6 +162,12 @@ impl ApiServer {
         }
     }
 
+    /// Whether lists of a kind may select by this field.
+    pub(super) fn is_selectable(&self, kind: Kind, path: &str) -> bool {
+        let fields = selectable_fields().get(kind.plural);
+        fields.is_some_and(|fields| fields.iter().any(|field| field == path))
+    }
+
     /// The current time, by tokio's clock.
     pub fn now(&self) -> Timestamp {
         self.epoch
@@ -286,5 +292,20 @@ fn schemas() -> &'static BTreeMap<String, Value> {
                 )
             })
             .collect()
+    })
+}
+
+/// The fields of our kinds that lists may select by.
+fn selectable_fields() -> &'static BTreeMap<String, Vec<String>> {
+    static FIELDS: std::sync::OnceLock<BTreeMap<String, Vec<String>>> = std::sync::OnceLock::new();
+    FIELDS.get_or_init(|| {
+        let crds = security_group_operator::api::crds().into_iter();
+        crds.map(|(_, crd)| {
+            let fields = crd.spec.versions[0].selectable_fields.iter().flatten();
+            let path = |json_path: &str| json_path.trim_start_matches('.').to_owned();
+            let paths = fields.map(|field| path(&field.json_path)).collect();
+            (crd.spec.names.plural.clone(), paths)
+        })
+        .collect()
     })
 }

@@ -20,8 +20,8 @@ use security_group_operator::ecs::{
 };
 use security_group_operator::kubernetes::ObjectUid;
 use security_group_operator::membership::decide::{
-    AccessView, Attempt, ClaimView, Elsewhere, Holder, Observed, ReadTrust, ReconcileOutcome,
-    Release, TargetView,
+    AccessView, Attempt, ClaimView, EdgeView, Elsewhere, Holder, Observed, ReadTrust,
+    ReconcileOutcome, Release, TargetView,
 };
 use security_group_operator::membership::status::{
     Ending, Held, StatusInput, event_for, parse_lenient, status, waits_since,
@@ -52,6 +52,7 @@ fn observed(account: AccessView) -> Observed {
         holder: Holder::None,
         elsewhere: Elsewhere::default(),
         admitted: false,
+        view: EdgeView::Fresh,
         attempt: Attempt::None,
         drifted: false,
         repairs: 0,
@@ -158,6 +159,7 @@ fn input<'a>(edge: &'a Edge, observed: &'a Observed, outcome: ReconcileOutcome) 
         description: None,
         failure: None,
         account_problem: "",
+        not_listed: None,
         waits_since: None,
         not_observed_after: None,
         held_for: Duration::ZERO,

@@ -230,6 +230,25 @@ fn only_long_rate_limit_waits_are_reported() {
 }
 
 #[test]
+fn deletion_without_a_list_of_its_edge_says_why() {
+    let said = |cause: &str| {
+        let (edge, observed) = (edge(), observed(AccessView::Usable));
+        let input = StatusInput {
+            not_listed: Some(cause),
+            deleting: true,
+            ..input(&edge, &observed, ReconcileOutcome::Unlisted)
+        };
+        let nothing = SecurityGroupMembershipStatus::default();
+        spoken(&status(&nothing, Some(1), &input, at(0)).unwrap())
+    };
+    assert_eq!(
+        said("too many requests"),
+        "False Reconciling Retrying: the objects for this membership could not be listed (too many requests), and another one may hold it; next try in 1s (backs off to 5m); to keep the membership, set spec.deletionPolicy to Retain"
+    );
+    assert!(said(&"x".repeat(500)).len() < 280);
+}
+
+#[test]
 fn wait_message_names_state_and_later_the_console() {
     let nothing = SecurityGroupMembershipStatus::default();
     let wait = (ReconcileOutcome::Waiting, AccessView::Usable, None);

@@ -1,0 +1,95 @@
+//! Lists the objects on one edge, where what the watches have shown may be too old for a Leave. Reads only.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use kube::Api;
+use kube::api::ListParams;
+use kube::core::ObjectList;
+
+use crate::ecs::{Edge, Target};
+use crate::kubernetes::{self, WatchScope};
+
+use super::act::ActError;
+use super::context::Context;
+use super::decide::EdgeView;
+use super::object::Object;
+use super::observe::Pass;
+use super::table::ObjectView;
+use super::view::EdgeList;
+
+/// Longest wait for one list (10 s).
+const LIST_DEADLINE: Duration = Duration::from_secs(10);
+
+impl Pass {
+    /// Lists the objects on the edge. The object itself must still be there, and being deleted.
+    ///
+    /// # Errors
+    /// It is gone, or alive.
+    pub async fn list_edge(&mut self, context: &Context) -> Result<(), ActError> {
+        let objects = match list(&self.edge, context).await {
+            Ok(objects) => objects,
+            Err(error) => {
+                self.not_listed = Some(error.to_string());
+                self.observed.view = EdgeView::Unlisted;
+                return Ok(());
+            }
+        };
+        let uid = self.uid();
+        match objects.iter().find(|listed| listed.uid == uid) {
+            Some(own) if own.deleting => {}
+            Some(_) => return Err(ActError::Changed),
+            None => return Err(ActError::ObjectGone),
+        }
+        let is_other = |listed: &ObjectView| {
+            // An object of a namespace that is not watched counts only with a record.
+            let is_watched = context.is_watched(&listed.namespace);
+            listed.uid != uid && (is_watched || listed.record().is_some())
+        };
+        let others = objects.into_iter().filter(is_other);
+        self.listed = Some(EdgeList::new(others.collect()));
+        self.observed.view = EdgeView::Fresh;
+        self.renew_others(context);
+        Ok(())
+    }
+}
+
+/// The objects on an edge, in all namespaces if the operator may list them, otherwise in the watched ones.
+async fn list(edge: &Edge, context: &Context) -> Result<Vec<ObjectView>, kubernetes::Error> {
+    let params = ListParams::default().fields(&selector(edge));
+    if context.may_list_all.load(Ordering::Relaxed) {
+        match list_in(&WatchScope::All, edge, &params, context).await {
+            Err(error) if error.code() == Some(403) && !context.watches_all() => {
+                context.may_list_all.store(false, Ordering::Relaxed);
+            }
+            listed => return listed,
+        }
+    }
+    let mut objects = Vec::new();
+    for scope in &context.scopes {
+        objects.extend(list_in(scope, edge, &params, context).await?);
+    }
+    Ok(objects)
+}
+
+async fn list_in(
+    scope: &WatchScope,
+    edge: &Edge,
+    params: &ListParams,
+    context: &Context,
+) -> Result<Vec<ObjectView>, kubernetes::Error> {
+    let api: Api<Object> = scope.api(&context.client);
+    let list: ObjectList<Object> = kubernetes::within(LIST_DEADLINE, api.list(params)).await?;
+    let views = list.items.iter().filter_map(ObjectView::of_listed);
+    Ok(views.filter(|view| view.edge() == Some(edge)).collect())
+}
+
+/// Selects the objects that name the target and the group.
+fn selector(edge: &Edge) -> String {
+    let (field, id) = match &edge.target {
+        Target::Instance(id) => ("instanceID", id.as_str()),
+        Target::NetworkInterface(id) => ("networkInterfaceID", id.as_str()),
+    };
+    let group = edge.group.as_str();
+    format!("spec.{field}={id},spec.securityGroupID={group}")
+}

@@ -1,0 +1,267 @@
+//! An operator whose view of the cluster is old: a watch that is silent, a replica that is cut off, a call that waits. It removes no
+//! membership that others hold.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::in_virtual_time;
+use crate::monitor::{MEMBERSHIPS, condition, text};
+use crate::scenario::{add_fault, claimed, object, ready, seconds, world};
+use crate::topology::NAMESPACE;
+use crate::world::{SimOptions, World};
+
+const LAST_GROUP: &str = "InstanceLastSecurityGroup";
+
+/// Deletes the object; its Leave is refused once, and tried again after about 5 minutes.
+async fn block_deletion(world: &World, name: &str) {
+    let refused = json!({"error": {"code": LAST_GROUP}});
+    add_fault(world, "LeaveSecurityGroup", 1, &refused);
+    world.delete(name);
+    seconds(2.0).await;
+    assert_eq!(ready(world, name).1, LAST_GROUP);
+}
+
+async fn assert_member_for(world: &World, secs: u32) {
+    for second in 0..secs {
+        seconds(1.0).await;
+        assert!(world.is_member("i-0", "sg-a"), "evicted after {second} s");
+    }
+}
+
+/// Removes the last object, and looks that nothing is left.
+async fn end(world: &World, name: &str) {
+    world.delete(name);
+    seconds(90.0).await;
+    assert_eq!(object(world, name), None);
+    assert!(!world.is_member("i-0", "sg-a"));
+    assert_eq!(world.monitor.violations(), [""; 0]);
+}
+
+/// C6, G2: the watch is silent for 200 s, and within them the Leave is due that was refused before.
+#[test]
+fn late_leave_of_a_silent_watch_evicts_nobody() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        world.membership("m", 0, 0, json!({}));
+        seconds(2.0).await;
+        block_deletion(&world, "m").await;
+        seconds(200.0).await;
+        world.faults.hold_back_events(0, Duration::from_secs(200));
+        seconds(50.0).await;
+        world.membership("heir", 0, 0, json!({}));
+        assert_member_for(&world, 200).await;
+        assert_eq!(object(&world, "m"), None);
+        assert_eq!(ready(&world, "heir").1, "Joined");
+        assert_eq!(claimed(&object(&world, "heir").unwrap()), "Joined");
+        end(&world, "heir").await;
+    });
+}
+
+/// G1: the deletion is seen when it is 200 s old.
+#[test]
+fn deletion_that_is_shown_late_is_followed_by_a_list() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        world.membership("m", 0, 0, json!({}));
+        seconds(2.0).await;
+        world.faults.hold_back_events(0, Duration::from_secs(200));
+        seconds(1.0).await;
+        world.delete("m");
+        seconds(220.0).await;
+        assert_eq!(world.faults.selections(), 1);
+        assert_eq!(object(&world, "m"), None);
+        assert!(!world.is_member("i-0", "sg-a"));
+    });
+}
+
+/// C6, G3: a replica cannot reach the API server. Another one settles everything. Half an hour later the first one goes on.
+#[test]
+fn replica_that_was_cut_off_evicts_nobody() {
+    in_virtual_time(|| async {
+        let mut world = World::new(SimOptions {
+            several: true,
+            ..SimOptions::default()
+        });
+        world.start(None);
+        seconds(11.0).await;
+        world.membership("m", 0, 0, json!({}));
+        seconds(2.0).await;
+        block_deletion(&world, "m").await;
+        world.faults.cut_off(0, Duration::from_secs(900));
+        world.start(None);
+        seconds(5.0).await;
+        assert_eq!(object(&world, "m"), None);
+        assert!(!world.is_member("i-0", "sg-a"));
+        world.membership("m", 0, 0, json!({}));
+        seconds(20.0).await;
+        assert!(world.is_member("i-0", "sg-a"));
+        assert_member_for(&world, 2_000).await;
+        assert_eq!(ready(&world, "m").1, "Joined");
+        end(&world, "m").await;
+    });
+}
+
+/// G6: no list, no Leave; and the status says so.
+#[test]
+fn list_that_fails_holds_the_leave_up() {
+    for code in [403, 429, 500] {
+        in_virtual_time(|| async move {
+            let world = world().await;
+            world.membership("m", 0, 0, json!({}));
+            seconds(2.0).await;
+            block_deletion(&world, "m").await;
+            world.faults.refuse_selections(1_000_000, code);
+            // Otherwise the watch shows the status that says so, which proves that the view is fresh.
+            seconds(200.0).await;
+            world.faults.hold_back_events(0, Duration::from_secs(1_000));
+            assert_member_for(&world, 1_000).await;
+            assert_eq!(ready(&world, "m").1, "Retrying");
+            let stored = object(&world, "m").unwrap();
+            let message = text(condition(&stored, "Ready").unwrap(), "/message");
+            assert!(message.contains("could not be listed"), "{message}");
+            assert!(message.len() < 250, "{message}");
+            world.faults.refuse_selections(0, 0);
+            seconds(330.0).await;
+            assert_eq!(object(&world, "m"), None);
+            assert!(!world.is_member("i-0", "sg-a"));
+            assert_eq!(world.monitor.violations(), [""; 0]);
+        });
+    }
+}
+
+/// Many instances, each with an object and a membership, whose calls of this action take half a minute from now on.
+async fn crowd(action: &str, joins: bool) -> (World, Vec<String>) {
+    let world = world().await;
+    let ids: Vec<String> = (0..80).map(|number| format!("i-bulk{number}")).collect();
+    for id in &ids {
+        world.cloud(json!({"createInstance": {"id": id, "securityGroupIds": ["sg-base"]}}));
+    }
+    // They start first.
+    seconds(60.0).await;
+    if !joins {
+        create(&world, &ids);
+        seconds(20.0).await;
+        for id in &ids {
+            assert_eq!(ready(&world, id).1, "Joined");
+        }
+    }
+    add_fault(&world, action, 1_000, &json!({"latency": "30s"}));
+    (world, ids)
+}
+
+fn create(world: &World, ids: &[String]) {
+    for id in ids {
+        let spec = json!({"region": "cn-hangzhou", "instanceID": id, "securityGroupID": "sg-a"});
+        let object = json!({"metadata": {"name": id}, "spec": spec});
+        world.create(MEMBERSHIPS, NAMESPACE, object);
+    }
+}
+
+fn members(world: &World, ids: &[String]) -> usize {
+    ids.iter().filter(|id| world.is_member(id, "sg-a")).count()
+}
+
+/// C6: the calls in flight are 32. What waits for its place is decided again when it has one.
+#[test]
+fn leave_that_waits_for_its_place_ends_with_retain() {
+    in_virtual_time(|| async {
+        let (world, ids) = crowd("LeaveSecurityGroup", false).await;
+        for id in &ids {
+            world.delete(id);
+        }
+        seconds(5.0).await;
+        for id in &ids {
+            world.patch(id, json!({"spec": {"deletionPolicy": "Retain"}}));
+        }
+        seconds(200.0).await;
+        assert_eq!(world.objects().len(), 0);
+        assert_eq!(members(&world, &ids), ids.len() - 32);
+        assert_eq!(world.monitor.violations(), [""; 0]);
+    });
+}
+
+#[test]
+fn leave_that_waits_for_its_place_ends_with_another_holder() {
+    in_virtual_time(|| async {
+        let (world, ids) = crowd("LeaveSecurityGroup", false).await;
+        for id in &ids {
+            world.delete(id);
+        }
+        seconds(5.0).await;
+        for id in &ids {
+            let spec =
+                json!({"region": "cn-hangzhou", "instanceID": id, "securityGroupID": "sg-a"});
+            let object = json!({"metadata": {"name": format!("heir-{id}")}, "spec": spec});
+            world.create(MEMBERSHIPS, NAMESPACE, object);
+        }
+        seconds(400.0).await;
+        assert_eq!(world.objects().len(), ids.len());
+        assert_eq!(members(&world, &ids), ids.len());
+        let leaves = &world.simulator.stats()["calls"]["LeaveSecurityGroup"]["OK"];
+        assert_eq!(leaves, &json!(32));
+    });
+}
+
+#[test]
+fn join_that_waits_for_its_place_is_not_sent_without_a_grant() {
+    in_virtual_time(|| async {
+        let (world, ids) = crowd("JoinSecurityGroup", true).await;
+        create(&world, &ids);
+        seconds(5.0).await;
+        world.grant(false);
+        seconds(200.0).await;
+        assert_eq!(members(&world, &ids), 32);
+        for id in &ids {
+            let expected = "NotGranted";
+            assert_eq!(ready(&world, id).1, expected, "{id}");
+        }
+    });
+}
+
+/// S8: a deletion is seen at once, or an earlier release proves that the view is fresh.
+#[test]
+fn many_deletions_cost_no_list() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        let ids: Vec<String> = (0..300).map(|number| format!("i-bulk{number}")).collect();
+        for id in &ids {
+            world.cloud(json!({"createInstance": {"id": id, "securityGroupIds": ["sg-base"]}}));
+        }
+        create(&world, &ids);
+        seconds(60.0).await;
+        for id in &ids {
+            world.delete(id);
+        }
+        seconds(60.0).await;
+        assert_eq!(world.objects().len(), 0);
+        assert_eq!(world.faults.selections(), 0);
+    });
+}
+
+/// S8 under a limit: between two windows of the limit nothing is released. Then as many lists go out as there are Leaves in flight.
+#[test]
+fn deletions_under_a_limit_cost_a_list_per_second_at_most() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        let ids: Vec<String> = (0..300).map(|number| format!("i-bulk{number}")).collect();
+        for id in &ids {
+            world.cloud(json!({"createInstance": {"id": id, "securityGroupIds": ["sg-base"]}}));
+        }
+        create(&world, &ids);
+        seconds(60.0).await;
+        world.cloud(json!({"set": {"limits": {"LeaveSecurityGroup": 60}}}));
+        for id in &ids {
+            world.delete(id);
+        }
+        let mut minutes = 0;
+        while !world.objects().is_empty() {
+            seconds(60.0).await;
+            minutes += 1;
+            assert!(minutes < 20, "{} are left", world.objects().len());
+        }
+        let lists = world.faults.selections();
+        println!("{lists} lists in {minutes} minutes");
+        assert!(lists <= 60 * minutes, "{lists} lists in {minutes} minutes");
+    });
+}
