@@ -464,6 +464,7 @@ async fn run_memberships(
     let beside = [
         scans.boxed(),
         housekeeping.boxed(),
+        membership::unreleased::run(Arc::clone(context)).boxed(),
         async move { admission.run().await }.boxed(),
     ];
     let beside = context.shutdown.unless_begun(all(beside));

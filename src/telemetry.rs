@@ -51,6 +51,8 @@ pub struct Telemetry {
     leader: Gauge,
     /// The accounts that have series.
     accounts: Mutex<HashSet<AccountLabels>>,
+    /// Counter `security_group_operator_missed_deletions_total`, without labels.
+    missed_deletions: Counter,
     /// Whether every object has been listed once.
     ready: AtomicBool,
     /// When each loop that must not end went on last.
@@ -126,6 +128,12 @@ impl Default for Telemetry {
             "Whether this process acts: 1, or 0 in a standby",
             leader.clone(),
         );
+        let missed_deletions = Counter::default();
+        registry.register(
+            "missed_deletions",
+            "Objects with the operator's finalizer that are gone and whose deletion the operator has not seen",
+            missed_deletions.clone(),
+        );
         Self {
             registry,
             leader,
@@ -136,6 +144,7 @@ impl Default for Telemetry {
             targets_not_observed,
             dropped_events,
             accounts: Mutex::default(),
+            missed_deletions,
             ready: AtomicBool::new(false),
             progress: Mutex::default(),
         }
@@ -200,6 +209,11 @@ impl Telemetry {
     /// Counts an event that was dropped.
     pub fn count_dropped_event(&self) {
         self.dropped_events.inc();
+    }
+
+    /// Counts an object that is gone and whose deletion was not seen.
+    pub fn count_missed_deletion(&self) {
+        self.missed_deletions.inc();
     }
 
     /// Events that were dropped so far.
@@ -466,6 +480,7 @@ mod tests {
             "ecs_call_seconds histogram",
             "ecs_calls_total counter",
             "ecs_unknown_codes_total counter",
+            "missed_deletions_total counter",
             "reconcile_total counter",
             "targets_not_observed gauge",
         ];

@@ -19,7 +19,7 @@ use crate::watched::Watched;
 
 use super::context::Context;
 use super::decide::{Attempt, ClaimView, TargetView};
-use super::history::Standing;
+use super::history::{History, Standing};
 use super::ledger::{EdgeCall, Effect};
 use super::object::{Claim, Intent, Object, has_finalizer};
 use super::observe::Pass;
@@ -202,7 +202,9 @@ impl Pass {
     /// # Errors
     /// The API server did not accept the write.
     pub async fn release(&mut self, context: &Context) -> Result<(), ActError> {
-        self.remove_marks(context).await?;
+        if !self.is_unreleased {
+            self.remove_marks(context).await?;
+        }
         self.observed.attempt = Attempt::Released;
         self.observed.claim = ClaimView::None;
         // The siblings' status may name this object as an owner: requeue them.
@@ -277,11 +279,18 @@ impl Pass {
         self.renew_claim(context);
     }
 
-    /// Writes the record `Joined` to the object's own status.
+    /// Writes the record `Joined` to the object's own status. That of an object that is gone is kept in memory.
     ///
     /// # Errors
     /// The API server did not accept the write.
     pub async fn record(&mut self, context: &Context) -> Result<(), ActError> {
+        if self.is_unreleased {
+            let uid = self.uid();
+            let record = |history: &mut History| history.set_standing(Standing::Joined);
+            context.table.history(&uid, record);
+            self.observed.claim = ClaimView::Joined { void: false };
+            return Ok(());
+        }
         let status = with_joined(self.object(), self.account_uid.as_ref());
         let written = self.write_status(&status, context).await?;
         let written = written.ok_or(ActError::Changed)?;

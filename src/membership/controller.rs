@@ -18,13 +18,13 @@ use crate::ecs::Edge;
 use crate::kubernetes::{self, ObjectUid, WatchLog, WatchScope};
 
 use super::act::ActError;
-use super::admission::{Applicant, Line, Urgency};
+use super::admission::Urgency;
 use super::context::Context;
 use super::history::{History, WATCH_LAG};
-use super::object::{Object, account_key, is_unanswered, version_of};
-use super::observe::Pass;
+use super::object::{Object, is_unanswered, version_of};
 use super::pass;
 use super::refusal::log_failure;
+use super::unreleased;
 use super::view::Made;
 
 /// Runs the controller of one scope (one namespace, or all) until shutdown has begun and its passes have ended.
@@ -101,9 +101,7 @@ impl Scope {
                 self.shown(context, object, Made::Version(version_of(object.meta())));
             }
             watcher::Event::Delete(object) => {
-                if let Some(uid) = ObjectUid::of(object) {
-                    context.forget(&uid);
-                }
+                unreleased::deleted(context, object);
                 self.shown(context, object, Made::Deletion);
             }
             watcher::Event::InitDone => {
@@ -111,8 +109,11 @@ impl Scope {
                     let in_scope = self.watched.contains(&view.namespace);
                     !in_scope || self.listing.contains(&view.uid)
                 });
-                for uid in gone {
-                    context.forget(&uid);
+                for view in gone {
+                    if view.finalizer && !view.deleting {
+                        unreleased::warn_of_missed_deletion(context, &view.reference());
+                    }
+                    context.forget(&view.uid);
                 }
                 self.listing.clear();
                 context.view.listed(&self.watched, self.list_began);
@@ -175,24 +176,12 @@ async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Action,
             return ended(Box::pin(result).await, &object, &context);
         }
     };
-    let namespace = readable.namespace().unwrap_or_default();
     let uid = ObjectUid::of(readable).unwrap_or_default();
     if let Some(wait) = distance(readable, &uid, &context) {
         return Ok(Action::requeue(wait));
     }
-    let applicant = Applicant {
-        uid: uid.clone(),
-        object: ObjectRef::new(&readable.name_any()).within(&namespace),
-        line: Line {
-            account_uid: Pass::account_uid(readable, &namespace, &context),
-            cloud: context
-                .directory
-                .cloud(&account_key(&readable.spec, &namespace)),
-            region: edge.region.clone(),
-        },
-        target: edge.target.clone(),
-        urgency: urgency(readable, &uid, &context),
-    };
+    let urgency = urgency(readable, &uid, &context);
+    let applicant = pass::applicant(readable, &edge, urgency, &context);
     let Some(slot) = context.admission.enter(applicant) else {
         return Ok(Action::await_change());
     };

@@ -22,10 +22,11 @@ use super::view::EdgeList;
 const LIST_DEADLINE: Duration = Duration::from_secs(10);
 
 impl Pass {
-    /// Lists the objects on the edge. The object itself must still be there, and being deleted.
+    /// Lists the objects on the edge. The object itself must still be there, and being deleted; one that is gone and that nobody has
+    /// released must not be there.
     ///
     /// # Errors
-    /// It is gone, or alive.
+    /// It is not so.
     pub async fn list_edge(&mut self, context: &Context) -> Result<(), ActError> {
         let objects = match list(&self.edge, context).await {
             Ok(objects) => objects,
@@ -36,9 +37,16 @@ impl Pass {
             }
         };
         let uid = self.uid();
-        match objects.iter().find(|listed| listed.uid == uid) {
-            Some(own) if own.deleting => {}
-            Some(_) => return Err(ActError::Changed),
+        let own = objects.iter().find(|listed| listed.uid == uid);
+        match own.map(|own| own.deleting) {
+            None if self.is_unreleased => {}
+            // Whatever the watch has shown, it is there.
+            Some(_) if self.is_unreleased => {
+                context.forget(&uid);
+                return Err(ActError::ObjectGone);
+            }
+            Some(true) => {}
+            Some(false) => return Err(ActError::Changed),
             None => return Err(ActError::ObjectGone),
         }
         let is_other = |listed: &ObjectView| {

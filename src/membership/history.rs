@@ -418,6 +418,13 @@ impl History {
         })
     }
 
+    /// When the last returned wait ends, if it has not ended.
+    #[must_use]
+    pub fn due(&self) -> Option<Instant> {
+        let due = self.rare.as_ref()?.due?;
+        (due > Instant::now()).then_some(due)
+    }
+
     /// Records how a pass ended. Returns when the object is requeued if nothing else enqueues it; `clock` supplies the jitter.
     ///
     /// Clears the API server errors and the watch lag, and counts repeats of the same `outcome`. What holds nothing useful is

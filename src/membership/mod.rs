@@ -30,6 +30,7 @@ pub mod scan;
 mod shutdown;
 pub mod status;
 pub mod table;
+pub mod unreleased;
 pub mod view;
 
 pub use self::context::{Context, ReadPeriods};

@@ -15,7 +15,7 @@ use crate::kubernetes::{self, ObjectUid};
 use super::admission::Slot;
 use super::context::Context;
 use super::decide::{
-    self, AccessView, Attempt, ClaimView, Desired, Elsewhere, Holder, Observed, ReadTrust,
+    self, AccessView, Attempt, ClaimView, Desired, EdgeView, Elsewhere, Holder, Observed, ReadTrust,
 };
 use super::history::Standing;
 use super::object::{Claim, Object, account_key, desired, has_finalizer, is_unanswered};
@@ -32,6 +32,8 @@ pub struct Pass {
     object: Current,
     /// Generation of the spec that the pass reads. The answer to one of its own writes may show a later generation.
     pub generation: Option<i64>,
+    /// Whether the object is gone, and nobody has released it: nothing is written to it.
+    pub is_unreleased: bool,
     /// The edge that the spec names.
     pub edge: Edge,
     /// What the spec asks for.
@@ -133,7 +135,7 @@ impl Pass {
             holder: others.holder(),
             elsewhere: others.elsewhere(),
             admitted: false,
-            view: context.edge_view(),
+            view: EdgeView::Stale,
             attempt: ending.map_or(Attempt::None, Ending::attempt),
             drifted: object
                 .status
@@ -142,7 +144,9 @@ impl Pass {
             repairs,
             synced: context.may_remove(),
         };
-        Some(Self {
+        let is_unreleased = desired.deleting && context.table.is_unreleased(&uid) == Some(true);
+        let mut pass = Self {
+            is_unreleased,
             generation: object.metadata.generation,
             reconcile_requested_at: kubernetes::reconcile_requested_at(object),
             object: Current::Watched(watched),
@@ -163,7 +167,21 @@ impl Pass {
             reservation: None,
             permit: None,
             held_back: false,
-        })
+        };
+        pass.renew_view(context);
+        Some(pass)
+    }
+
+    /// Sees whether this process knows of every object that holds the edge now. The list after the Delete event must not show an
+    /// object that nobody has released.
+    pub fn renew_view(&mut self, context: &Context) {
+        let is_listed = self.listed.as_ref().is_some_and(EdgeList::is_fresh);
+        self.observed.view = match self.observed.view {
+            EdgeView::Unlisted => EdgeView::Unlisted,
+            EdgeView::Fresh | EdgeView::Stale if is_listed => EdgeView::Fresh,
+            EdgeView::Fresh | EdgeView::Stale if self.is_unreleased => EdgeView::Stale,
+            EdgeView::Fresh | EdgeView::Stale => context.edge_view(),
+        };
     }
 
     /// The object as the watch showed it, or as this pass has written it since.

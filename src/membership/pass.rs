@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::runtime::controller::Action;
+use kube::runtime::reflector::ObjectRef;
 use kube::{Resource as _, ResourceExt as _};
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
+use crate::api::SecurityGroupMembership;
 use crate::api::membership::SecurityGroupMembershipStatus;
 use crate::api::{INTENT_ANNOTATION, reason};
 use crate::condition::{self, NewCondition, Status};
@@ -20,15 +22,38 @@ use crate::kubernetes::ObjectUid;
 use crate::kubernetes::events::EventRecord;
 
 use super::act::{ActError, write_status};
-use super::admission::Slot;
+use super::admission::{Applicant, Line, Slot, Urgency};
 use super::context::Context;
 use super::decide::{AccessView, Attempt, ReconcileOutcome, Release, Step, TargetView, decide};
 use super::history::History;
-use super::object::{Object, ignored_intent};
+use super::object::{Object, account_key, ignored_intent};
 use super::observation::Observation;
 use super::observe::{Pass, named_account};
 use super::refusal::log_failure;
 use super::status::{self, Ending, Held, Refusal, StatusInput};
+
+/// The application of an object for a pass.
+pub(super) fn applicant(
+    object: &SecurityGroupMembership,
+    edge: &Edge,
+    urgency: Urgency,
+    context: &Context,
+) -> Applicant {
+    let namespace = object.namespace().unwrap_or_default();
+    Applicant {
+        uid: ObjectUid::of(object).unwrap_or_default(),
+        object: ObjectRef::new(&object.name_any()).within(&namespace),
+        line: Line {
+            account_uid: Pass::account_uid(object, &namespace, context),
+            cloud: context
+                .directory
+                .cloud(&account_key(&object.spec, &namespace)),
+            region: edge.region.clone(),
+        },
+        target: edge.target.clone(),
+        urgency,
+    }
+}
 
 /// Observes, decides and acts until no step is left, then writes the status.
 ///
@@ -56,6 +81,9 @@ pub(super) async fn run(
         "reconciled"
     );
     context.telemetry.count_reconcile(outcome_label(outcome));
+    if pass.is_unreleased {
+        return Ok(end_unreleased(&pass, outcome, context));
+    }
     let previous = pass.object().status.clone().unwrap_or_default();
     let now = context.clock.now();
     let ending = context.table.history(&uid, |history| history.ending());
@@ -137,6 +165,20 @@ pub(super) async fn run(
         history.requeue_after(outcome, pass.failure.as_ref(), due, &context.clock)
     });
     Ok(requeue.unwrap_or_else(Action::await_change))
+}
+
+/// Ends a pass over an object that is gone: there is nothing to write a status to. Its row goes when nothing is left to do.
+fn end_unreleased(pass: &Pass, outcome: ReconcileOutcome, context: &Context) -> Action {
+    let uid = pass.uid();
+    if outcome == ReconcileOutcome::Gone {
+        context.forget(&uid);
+        return Action::await_change();
+    }
+    let due = due(pass, outcome, context);
+    let requeue = context.table.history(&uid, |history| {
+        history.requeue_after(outcome, pass.failure.as_ref(), due, &context.clock)
+    });
+    requeue.unwrap_or_else(Action::await_change)
 }
 
 /// When a read of the edge will count, and in a repair loop when the next repair is allowed. An edge that stays in place leaves
@@ -277,7 +319,7 @@ async fn run_steps(
     for _ in 0..STEPS {
         // The watch may have reported the object deleted while this pass waited for an answer. This pass must then neither hand
         // its edge on nor remove it.
-        if context.table.known_version(uid).is_none() {
+        if context.table.is_unreleased(uid) != Some(pass.is_unreleased) {
             return Err(ActError::ObjectGone);
         }
         let step = decide(&pass.desired, &pass.observed);

@@ -2,9 +2,8 @@
 
 use super::act::ActError;
 use super::context::Context;
-use super::decide::{Attempt, EdgeView, Step, decide};
+use super::decide::{Attempt, Step, decide};
 use super::observe::{Pass, access, access_view, claim};
-use super::view::EdgeList;
 
 impl Pass {
     /// Waits until the Join or Leave may be sent, sees what memory knows by then, and asks [`decide`] again. Returns whether
@@ -56,14 +55,7 @@ impl Pass {
         self.observed.account = access_view(&access);
         self.account_problem = problem;
         self.renew_others(context);
-        if self.observed.view != EdgeView::Unlisted {
-            let is_listed = self.listed.as_ref().is_some_and(EdgeList::is_fresh);
-            self.observed.view = if is_listed {
-                EdgeView::Fresh
-            } else {
-                context.edge_view()
-            };
-        }
+        self.renew_view(context);
         Ok(())
     }
 }

@@ -16,10 +16,10 @@ use tokio::time::Instant;
 
 use crate::account::key::{AccountKey, AccountRegion};
 use crate::api::SecurityGroupMembership;
-use crate::api::membership::{AdoptionPolicy, ManagementPolicy, Origin};
+use crate::api::membership::{AdoptionPolicy, DeletionPolicy, ManagementPolicy, Origin};
 use crate::ecs::{AccountUid, Edge, Region, SecurityGroupId, Target, TargetDescription};
 use crate::kubernetes::ObjectUid;
-use crate::watched::Unreadable;
+use crate::watched::{Unreadable, Watched};
 
 use super::decide::{Desired, ReadTrust};
 use super::history::{History, LastObservation, Standing};
@@ -224,6 +224,8 @@ struct Inner {
     repairs: Repairs,
     /// Whether any row may have a status in the watch that is not ours.
     has_foreign_status: bool,
+    /// The objects that are gone and that nobody has released, as they were stored last. Their rows stay.
+    unreleased: HashMap<ObjectUid, Arc<Object>>,
 }
 
 /// Mostly one UID: few objects share an edge or a target.
@@ -314,6 +316,55 @@ impl ObjectTable {
     #[must_use]
     pub fn view(&self, uid: &ObjectUid) -> Option<ObjectView> {
         Some(self.lock().rows.get(uid)?.says.clone())
+    }
+
+    /// Keeps the row of an object that the API server has removed with our finalizer on it and without a `deletionTimestamp`, as if
+    /// it were being deleted, if something of ours may be on its edge that its policies do not keep. `object` is as it was stored
+    /// last. Returns whether the row is kept.
+    pub fn keep_unreleased(&self, object: &SecurityGroupMembership) -> bool {
+        let Some(view) = ObjectView::of(object) else {
+            return false;
+        };
+        let uid = view.uid.clone();
+        let mut inner = self.lock();
+        let _unknown = inner.renew(view);
+        let Some(Row { says, history }) = inner.rows.get_mut(&uid) else {
+            return false;
+        };
+        let is_ours = match (&says.claim, history.standing()) {
+            (_, Standing::Void) => false,
+            (Some(claim), _) if claim.record() == Some(Origin::Adopted) => false,
+            (Some(_), Standing::Joined | Standing::Unknown) | (None, Standing::Joined) => true,
+            (None, Standing::Unknown) => false,
+        };
+        let Some(desired) = says.desired.as_mut().filter(|desired| {
+            is_ours
+                && desired.management == ManagementPolicy::Manage
+                && desired.deletion != DeletionPolicy::Retain
+                && !desired.suspended
+        }) else {
+            return false;
+        };
+        desired.deleting = true;
+        says.deleting = true;
+        let mut kept = object.clone();
+        kept.metadata.deletion_timestamp = kept.metadata.creation_timestamp.clone();
+        inner.unreleased.insert(uid, Arc::new(Watched(Ok(kept))));
+        true
+    }
+
+    /// The objects whose rows [`Self::keep_unreleased`] keeps.
+    #[must_use]
+    pub fn unreleased(&self) -> Vec<Arc<Object>> {
+        self.lock().unreleased.values().cloned().collect()
+    }
+
+    /// Whether [`Self::keep_unreleased`] keeps the row of the object; `None` for an unknown object.
+    #[must_use]
+    pub fn is_unreleased(&self, uid: &ObjectUid) -> Option<bool> {
+        let inner = self.lock();
+        let is_known = inner.rows.contains_key(uid);
+        is_known.then(|| inner.unreleased.contains_key(uid))
     }
 
     /// Removes a deleted object. Returns the objects to requeue: the siblings of an object that was deleted while it still
@@ -500,10 +551,11 @@ impl ObjectTable {
 
     /// The objects for which `keep` is false. Used after a complete relist, to find deleted objects.
     #[must_use]
-    pub fn all_but(&self, keep: impl Fn(&ObjectView) -> bool) -> Vec<ObjectUid> {
+    pub fn all_but(&self, keep: impl Fn(&ObjectView) -> bool) -> Vec<ObjectView> {
         let inner = self.lock();
-        let gone = inner.rows.values().filter(|row| !keep(&row.says));
-        gone.map(|row| row.says.uid.clone()).collect()
+        let gone = inner.rows.values().map(|row| &row.says);
+        let gone = gone.filter(|says| !keep(says) && !inner.unreleased.contains_key(&says.uid));
+        gone.cloned().collect()
     }
 
     /// The other objects on this edge, oldest first, for any account.
@@ -939,6 +991,7 @@ impl Inner {
 
     fn remove(&mut self, uid: &ObjectUid) -> Option<Row> {
         let row = self.rows.remove(uid)?;
+        self.unreleased.remove(uid);
         if let Some(names) = &row.says.names {
             self.remove_names(uid, names);
         }

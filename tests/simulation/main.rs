@@ -23,6 +23,7 @@ mod link;
 mod long_running;
 mod monitor;
 mod mute;
+mod raced_deletions;
 mod races;
 mod reads;
 mod refused_joins;

@@ -14,6 +14,13 @@ use crate::topology::{self, OWNER};
 use super::{Monitor, PASS, condition, is_deleting, text};
 
 impl Monitor {
+    /// Whether an object of the edge went with the operator's finalizer on it and without a deletion timestamp.
+    pub fn is_unreleased(&self, target: &str, group: &str) -> bool {
+        self.read_log();
+        let edge = (target.to_owned(), group.to_owned());
+        self.state.lock().unwrap().unreleased.contains(&edge)
+    }
+
     /// Whether a target was listed by an answer to a call that began within `age`.
     pub fn was_described(&self, target: &str, age: Duration) -> bool {
         let state = self.state.lock().unwrap();
@@ -108,7 +115,9 @@ impl Monitor {
             .iter()
             .filter(|object| is_deleting(object))
             .collect();
-        if deleting.is_empty() && !self.recently_gone(target, group) {
+        let edge = (target.to_owned(), group.to_owned());
+        let is_unreleased = self.state.lock().unwrap().unreleased.contains(&edge);
+        if deleting.is_empty() && !is_unreleased && !self.recently_gone(target, group) {
             self.violated(format!(
                 "I1: {target} left {group}, and no object of it is deleted"
             ));

@@ -312,8 +312,8 @@ impl Monitor {
             .any(|object| ledger.intents.contains(&text(object, "/metadata/uid")))
     }
 
-    /// An object has gone.
-    pub fn object_gone(&self, object: &Value, edge: &Edge) {
+    /// An object has gone. What was joined for one that nobody had released may be removed later: at the end it must have been.
+    pub fn object_gone(&self, object: &Value, edge: &Edge, is_unreleased: bool) {
         self.read_journal();
         let spec = &object["spec"];
         let uid = text(object, "/metadata/uid");
@@ -335,7 +335,7 @@ impl Monitor {
                 made.may_stay = made.may_stay.or(Some(Exception::FinalizerTakenOff));
             }
         }
-        if last {
+        if last && !is_unreleased {
             self.check_left_behind(edge);
             let mut state = self.state.lock().unwrap();
             if let Some(made) = state.ledger.edges.get_mut(edge) {

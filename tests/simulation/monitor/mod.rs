@@ -5,7 +5,7 @@ mod calls;
 mod ledger;
 mod writes;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -57,6 +57,8 @@ struct State {
     answers: HashMap<String, Instant>,
     read: usize,
     gone: HashMap<(String, String), Instant>,
+    /// The edges of objects that went with the operator's finalizer on them and without a deletion timestamp.
+    unreleased: HashSet<Edge>,
     writes: usize,
     cloud_changes: usize,
     /// Writes to the API server and calls of the cloud by each incarnation; of the Lease none.

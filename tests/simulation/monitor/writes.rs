@@ -1,5 +1,6 @@
 //! Checks what the operator writes to the API server: I4 and I5. Tells the ledger of claims and of objects that have gone.
 
+use security_group_operator::api::FINALIZER;
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -92,7 +93,16 @@ impl Monitor {
             if entry.change == Change::Deleted
                 && let Some(edge) = edge_of(&entry.object)
             {
-                self.object_gone(&entry.object, &edge);
+                // The API server removed it in the moment in which it got the finalizer: what was joined may be removed later.
+                let metadata = &entry.object["metadata"];
+                let finalizers = metadata["finalizers"].as_array();
+                let is_unreleased = metadata.get("deletionTimestamp").is_none()
+                    && finalizers.is_some_and(|all| all.iter().any(|one| one == FINALIZER));
+                if is_unreleased {
+                    let mut state = self.state.lock().unwrap();
+                    state.unreleased.insert(edge.clone());
+                }
+                self.object_gone(&entry.object, &edge, is_unreleased);
                 self.state.lock().unwrap().gone.insert(edge, Instant::now());
             }
         }

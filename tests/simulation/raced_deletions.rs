@@ -1,0 +1,198 @@
+//! The API server decides to remove an object without finalizers at once, and carries it out when the operator has written its finalizer
+//! and joined the target. The monitor's rule of what is left behind is the judge.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::in_virtual_time;
+use crate::scenario::{add_fault, claimed, object, ready, seconds, world};
+use crate::topology::{INTERFACE, TEAMS, name_own_account};
+use crate::world::World;
+
+const SOON: Duration = Duration::from_millis(6);
+/// Until the outcome of any call shows, and some time more.
+const SETTLED: f64 = 120.0;
+
+/// Creates `m` and deletes it after so many milliseconds, slowly. Returns whether it went with the operator's finalizer on it.
+async fn raced(world: &World, millis: u32, rest: serde_json::Value) -> bool {
+    world.membership("m", 0, 0, rest);
+    seconds(f64::from(millis) / 1_000.0).await;
+    world.delete_slowly("m", SOON);
+    seconds(0.01).await;
+    world.monitor.is_unreleased("i-0", "sg-a")
+}
+
+fn assert_nothing_left(world: &World, told: &str) {
+    world.monitor.check_all_left_behind();
+    assert_eq!(world.monitor.violations(), [""; 0], "{told}");
+}
+
+/// Runs the scenario for each millisecond in which a pass may write its finalizer. It returns whether the race was met.
+fn at_every_moment<Scenario: Future<Output = bool>>(scenario: impl Fn(u32) -> Scenario + Sync) {
+    let met: Vec<u32> = (0..60)
+        .filter(|moment| in_virtual_time(|| scenario(*moment)))
+        .collect();
+    println!("the race was met at {met:?} ms");
+    assert!(met.len() > 3, "{met:?}");
+}
+
+#[test]
+fn nothing_is_left_of_an_object_deleted_in_the_moment_of_its_claim() {
+    for latency in ["0s", "20s"] {
+        at_every_moment(|moment| async move {
+            let world = world().await;
+            add_fault(&world, "JoinSecurityGroup", 1, &json!({"latency": latency}));
+            let was_met = raced(&world, moment, json!({})).await;
+            seconds(SETTLED).await;
+            assert_eq!(object(&world, "m"), None, "{moment}");
+            assert!(!world.is_member("i-0", "sg-a"), "{moment}");
+            assert_nothing_left(&world, &format!("{moment}"));
+            // And then it is over.
+            let effects = world.monitor.effects();
+            let looks = world.simulator.stats();
+            seconds(300.0).await;
+            assert_eq!(world.monitor.effects(), effects);
+            assert_eq!(world.simulator.stats(), looks);
+            was_met
+        });
+    }
+}
+
+/// F7: `kubectl replace --force` makes the object again at once.
+#[test]
+fn next_object_of_the_edge_owns_what_was_joined() {
+    for name in ["m", "next"] {
+        at_every_moment(|moment| async move {
+            let world = world().await;
+            let was_met = raced(&world, moment, json!({})).await;
+            if !was_met {
+                return false;
+            }
+            world.membership(name, 0, 0, json!({}));
+            seconds(SETTLED).await;
+            assert!(world.is_member("i-0", "sg-a"), "{moment}");
+            assert_eq!(ready(&world, name).0, "True", "{moment}");
+            assert_eq!(
+                claimed(&object(&world, name).unwrap()),
+                "Joined",
+                "{moment}"
+            );
+            world.delete(name);
+            seconds(SETTLED).await;
+            assert!(!world.is_member("i-0", "sg-a"), "{moment}");
+            assert_nothing_left(&world, &format!("{moment}"));
+            was_met
+        });
+    }
+}
+
+#[test]
+fn policies_of_an_object_deleted_in_the_moment_of_its_claim_hold() {
+    let mut own = json!({});
+    name_own_account(&mut own);
+    for (rest, keeps) in [
+        (json!({"deletionPolicy": "Retain"}), true),
+        (json!({"deletionPolicy": "Remove"}), false),
+        (own, false),
+    ] {
+        let rest = &rest;
+        at_every_moment(|moment| async move {
+            let world = world().await;
+            world.write_secret(TEAMS, 0);
+            world.account(TEAMS, true);
+            seconds(2.0).await;
+            let was_met = raced(&world, moment, rest.clone()).await;
+            seconds(SETTLED).await;
+            if !keeps {
+                assert!(!world.is_member("i-0", "sg-a"), "{moment}");
+                assert_nothing_left(&world, &format!("{rest} {moment}"));
+            } else if was_met {
+                let leaves = &world.simulator.stats()["calls"]["LeaveSecurityGroup"];
+                assert!(leaves.is_null(), "{moment}");
+            }
+            was_met
+        });
+    }
+}
+
+/// The edge was there before: nothing is removed.
+#[test]
+fn foreign_membership_stays() {
+    at_every_moment(|moment| async move {
+        let world = world().await;
+        world.foreign(0, 0, true);
+        world.membership("m", 0, 0, json!({}));
+        seconds(f64::from(moment) / 1_000.0).await;
+        world.delete_slowly("m", SOON);
+        seconds(SETTLED).await;
+        assert!(world.is_member("i-0", "sg-a"), "{moment}");
+        assert_nothing_left(&world, &format!("{moment}"));
+        world.monitor.is_unreleased("i-0", "sg-a")
+    });
+}
+
+/// What another object holds already is handed on, and what cannot be left now is tried again.
+#[test]
+fn leave_that_is_refused_is_tried_again() {
+    at_every_moment(|moment| async move {
+        let world = world().await;
+        let refused = json!({"error": {"code": "InstanceLastSecurityGroup"}});
+        add_fault(&world, "LeaveSecurityGroup", 2, &refused);
+        let was_met = raced(&world, moment, json!({})).await;
+        seconds(1_500.0).await;
+        assert!(!world.is_member("i-0", "sg-a"), "{moment}");
+        assert_nothing_left(&world, &format!("{moment}"));
+        was_met
+    });
+}
+
+#[test]
+fn list_that_fails_holds_the_leave_up() {
+    at_every_moment(|moment| async move {
+        let world = world().await;
+        world.faults.refuse_selections(1_000, 500);
+        let was_met = raced(&world, moment, json!({})).await;
+        seconds(60.0).await;
+        if was_met && world.is_member("i-0", "sg-a") {
+            let lists = world.faults.selections();
+            assert!(lists > 2, "{lists}");
+        }
+        world.faults.refuse_selections(0, 0);
+        seconds(600.0).await;
+        assert!(!world.is_member("i-0", "sg-a"), "{moment}");
+        assert_nothing_left(&world, &format!("{moment}"));
+        was_met
+    });
+}
+
+#[test]
+fn interface_is_removed_as_well() {
+    at_every_moment(|moment| async move {
+        let world = world().await;
+        world.membership("m", INTERFACE, 0, json!({}));
+        seconds(f64::from(moment) / 1_000.0).await;
+        world.delete_slowly("m", SOON);
+        seconds(SETTLED).await;
+        assert!(!world.is_member("eni-0", "sg-a"), "{moment}");
+        assert_nothing_left(&world, &format!("{moment}"));
+        world.monitor.is_unreleased("eni-0", "sg-a")
+    });
+}
+
+/// F8: the event is lost, and the next list no longer shows the object. Another operator may have released it: nothing is removed.
+#[test]
+fn object_that_only_a_list_misses_is_let_be() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        world.membership("m", 0, 0, json!({}));
+        seconds(20.0).await;
+        assert_eq!(ready(&world, "m").1, "Joined");
+        world.faults.lose_events(1);
+        world.patch("m", json!({"metadata": {"finalizers": null}}));
+        world.delete("m");
+        seconds(SETTLED).await;
+        assert_eq!(object(&world, "m"), None);
+        assert!(world.is_member("i-0", "sg-a"));
+    });
+}
