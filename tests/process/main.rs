@@ -8,6 +8,7 @@
 
 mod cost;
 mod crash;
+mod deletions;
 mod first_status;
 mod large_objects;
 mod older_crd;

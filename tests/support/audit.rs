@@ -18,6 +18,8 @@ pub struct AuditEvent {
     pub subresource: String,
     pub namespace: String,
     pub name: String,
+    /// Path and query.
+    pub uri: String,
     pub code: u16,
 }
 
@@ -54,6 +56,8 @@ struct Line {
     user: User,
     #[serde(default)]
     user_agent: String,
+    #[serde(default, rename = "requestURI")]
+    uri: String,
     #[serde(default)]
     object_ref: ObjectRef,
     #[serde(default)]
@@ -101,6 +105,7 @@ impl From<Line> for AuditEvent {
             subresource,
             namespace,
             name,
+            uri: line.uri,
             code: line.response_status.code,
         }
     }

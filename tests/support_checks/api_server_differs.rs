@@ -601,7 +601,9 @@ impl Side {
             strip(&mut item["metadata"], &self.namespace);
         }
         if let Some(fields) = answer.as_object_mut() {
-            fields.retain(|_, value| !value.is_null());
+            // No items are written as null or as an empty list.
+            fields
+                .retain(|name, value| !value.is_null() && (name != "items" || *value != json!([])));
         }
         answer
     }

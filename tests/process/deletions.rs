@@ -1,0 +1,119 @@
+//! Deletions on a real API server: what many of them cost, and an object that is deleted in the moment in which it is being joined.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::future::try_join_all;
+use kube::ResourceExt as _;
+use kube::api::{WatchEvent, WatchParams};
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use security_group_operator::api::FINALIZER;
+use serde_json::json;
+
+use crate::OnlyOperator;
+use crate::support::bulk::{EDGES, all_ready, apply, inventory};
+use crate::support::env::TestEnv;
+use crate::support::error::{Error, Result};
+use crate::support::eventually::eventually;
+
+/// Passes that may be in flight when the machine is slow: each of them may need a list then.
+const PASSES: usize = 32;
+
+/// Each deletion is seen at once, or an earlier release proves that the view is fresh.
+#[tokio::test]
+async fn many_deletions_cost_no_list_each() -> Result<()> {
+    let operator = OnlyOperator::start(&["--scan-period=1h"]).await?;
+    let env = operator.env(&inventory("{}")).await?;
+    apply(&env, 0..EDGES).await?;
+    all_ready(&env, 0..EDGES).await?;
+    try_join_all((0..EDGES).map(|n| {
+        let name = format!("edge-{n:04}");
+        let env = &env;
+        async move { env.delete(&name).await }
+    }))
+    .await?;
+    eventually("all are gone", async || {
+        Ok(env
+            .memberships()
+            .list(&Default::default())
+            .await?
+            .items
+            .is_empty())
+    })
+    .await?;
+    assert_eq!(env.calls("LeaveSecurityGroup").await?, EDGES as u64);
+    let selected =
+        |uri: &str| uri.contains("securitygroupmemberships?") && uri.contains("fieldSelector");
+    let events = operator.plane.audit_events()?;
+    // Of another test's operator on the same API server perhaps: its groups are others.
+    let lists = events.iter().filter(|event| selected(&event.uri)).count();
+    println!("{lists} lists for {EDGES} deletions");
+    assert!(lists <= PASSES, "{lists} lists for {EDGES} deletions");
+    Ok(())
+}
+
+/// How often an object is created and deleted, until enough of them went in the moment of their claim.
+const TRIES: usize = 1_200;
+const ENOUGH: usize = 3;
+const WORKERS: usize = 3;
+
+/// F6: without a version to compare, the API server removes an object that gets its finalizer just then, as if it had none.
+#[tokio::test]
+async fn nothing_is_left_of_objects_deleted_in_the_moment_of_their_claim() -> Result<()> {
+    let operator = OnlyOperator::start(&["--scan-period=1h"]).await?;
+    let env = operator.env(&inventory("{}")).await?;
+    let met = Arc::new(AtomicUsize::new(0));
+    let watching = tokio::spawn(count_unreleased(env.memberships(), Arc::clone(&met)));
+    try_join_all((0..WORKERS).map(|worker| create_and_delete(&env, worker, &met))).await?;
+    let count = met.load(Ordering::SeqCst);
+    println!("{count} objects were deleted in the moment of their claim");
+    if count < ENOUGH {
+        return Err(Error::new(format!("only {count} in {TRIES} tries")));
+    }
+    eventually("nothing is left", async || {
+        let objects = env.memberships().list(&Default::default()).await?;
+        let state = env.simulator.state().await?;
+        Ok(objects.items.is_empty() && !state["instances"].to_string().contains("sg-web"))
+    })
+    .await?;
+    watching.abort();
+    Ok(())
+}
+
+async fn create_and_delete(env: &TestEnv, worker: usize, met: &AtomicUsize) -> Result<()> {
+    let mut random = StdRng::seed_from_u64(worker as u64);
+    for number in 0..TRIES / WORKERS {
+        if met.load(Ordering::SeqCst) >= ENOUGH {
+            break;
+        }
+        let name = format!("race-{worker}-{number}");
+        let target = format!("i-{:04}", worker * 100 + number % 100);
+        env.apply(&name, &target, "sg-web", json!({})).await?;
+        tokio::time::sleep(Duration::from_millis(random.random_range(0..80))).await;
+        env.delete(&name).await?;
+    }
+    Ok(())
+}
+
+/// Counts the objects that went with the operator's finalizer on them and without a `deletionTimestamp`.
+async fn count_unreleased(
+    memberships: kube::Api<security_group_operator::api::SecurityGroupMembership>,
+    met: Arc<AtomicUsize>,
+) -> Result<()> {
+    let mut events = memberships
+        .watch(&WatchParams::default(), "0")
+        .await?
+        .boxed();
+    while let Some(event) = events.next().await {
+        if let WatchEvent::Deleted(object) = event?
+            && object.metadata.deletion_timestamp.is_none()
+            && object.finalizers().iter().any(|name| name == FINALIZER)
+        {
+            met.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+    Ok(())
+}
