@@ -480,6 +480,7 @@ mod tests {
             "ecs_call_seconds histogram",
             "ecs_calls_total counter",
             "ecs_unknown_codes_total counter",
+            "leader gauge",
             "missed_deletions_total counter",
             "reconcile_total counter",
             "targets_not_observed gauge",
@@ -493,6 +494,7 @@ mod tests {
             "ecs_unknown_codes_total{api=\"Join\"} 1",
             "reconcile_total{outcome=\"ready\"} 1",
             "dropped_events_total 1",
+            "leader 0",
             "targets_not_observed{account=\"default\"} 2",
             "targets_not_observed{account=\"namespaced\"} 4",
         ] {
