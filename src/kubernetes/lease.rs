@@ -89,7 +89,7 @@ pub enum Lost {
     },
     /// It was not renewed in time.
     #[error(
-        "the Lease {lease} could not be renewed for {} s: this process ends before another one takes over; last error: {error}", after.as_secs_f32()
+        "the Lease {lease} could not be renewed for {:.1} s: this process ends before another one takes over; last error: {error}", after.as_secs_f32()
     )]
     NotRenewed {
         /// Namespace and name.
