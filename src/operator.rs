@@ -270,19 +270,7 @@ pub async fn run_with(
         None => Shutdown::default(),
     };
     // kube counts no list or watch of it.
-    let election = settings.lease_duration.map(|duration| {
-        let namespace = &settings.operator_namespace;
-        let instance = settings.instance.as_deref();
-        let (shutdown, clock) = (shutdown.clone(), clock.clone());
-        Election::new(
-            client.clone(),
-            namespace,
-            instance,
-            duration,
-            shutdown,
-            clock,
-        )
-    });
+    let election = election(&settings, &client, &shutdown, &clock);
     let client = with_answer_deadline(client, Arc::clone(&telemetry));
     let table = Arc::new(ObjectTable::default());
     let (queue, queues) = ReconcileQueue::new(&settings.scopes);
@@ -328,10 +316,7 @@ pub async fn run_with(
         shutdown: shutdown.clone(),
     });
     let (ending, scopes) = (shutdown.clone(), &settings.scopes);
-    let read_periods = membership::ReadPeriods {
-        scan: settings.scan_period,
-        not_observed_after: settings.not_observed_after,
-    };
+    let read_periods = read_periods(&settings);
     let context = Arc::new(membership::Context::new(
         client,
         writer,
@@ -383,6 +368,32 @@ pub async fn run_with(
     }
 }
 
+fn read_periods(settings: &Settings) -> membership::ReadPeriods {
+    membership::ReadPeriods {
+        scan: settings.scan_period,
+        not_observed_after: settings.not_observed_after,
+    }
+}
+
+/// The election that the process takes part in, if it is asked to.
+fn election(
+    settings: &Settings,
+    client: &kube::Client,
+    shutdown: &Shutdown,
+    clock: &Clock,
+) -> Option<Election> {
+    settings.lease_duration.map(|duration| {
+        Election::new(
+            client.clone(),
+            &settings.operator_namespace,
+            settings.instance.as_deref(),
+            duration,
+            shutdown.clone(),
+            clock.clone(),
+        )
+    })
+}
+
 /// Has the process act while it holds the Lease, and returns why it may not any more. Never returns without an election.
 async fn lead(election: Option<&Election>, context: &membership::Context) -> lease::Lost {
     let telemetry = &context.telemetry;
@@ -424,7 +435,7 @@ async fn release(election: Option<&Election>, context: &membership::Context, shu
         context.telemetry.set_leader(false);
         election.release(context.table.has_open_calls()).await;
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 async fn run_controllers(

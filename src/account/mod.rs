@@ -404,24 +404,9 @@ async fn check_credentials<K: AccountObject>(
     if known && suspect.is_none() && !is_requested {
         return Checked::Unchanged;
     }
-    let own = account.endpoints();
-    let choose = |pick: fn(&EndpointSpec) -> Option<&String>| {
-        own.and_then(pick)
-            .or_else(|| pick(&context.default_endpoints))
-    };
-    let endpoints = match Endpoints::parse(
-        choose(|endpoints| endpoints.ecs.as_ref()).map(String::as_str),
-        choose(|endpoints| endpoints.sts.as_ref()).map(String::as_str),
-        own.is_some_and(|endpoints| endpoints.allow_insecure == Some(true)),
-    ) {
+    let endpoints = match endpoints(account, context) {
         Ok(endpoints) => endpoints,
-        Err(error) => {
-            let result = CheckResult::NoCredentials {
-                reason: reason::INVALID_SPEC,
-                message: format!("spec.{error}"),
-            };
-            return Checked::Found(record(result, None, key, context));
-        }
+        Err(result) => return Checked::Found(record(result, None, key, context)),
     };
     let client = ecs::Client::new(
         Arc::clone(&context.transport),
@@ -479,6 +464,24 @@ async fn check_credentials<K: AccountObject>(
             Checked::Found(result)
         }
     }
+}
+
+/// The endpoints of an account, or what is wrong with them.
+fn endpoints<K: AccountObject>(account: &K, context: &Context) -> Result<Endpoints, CheckResult> {
+    let own = account.endpoints();
+    let choose = |pick: fn(&EndpointSpec) -> Option<&String>| {
+        own.and_then(pick)
+            .or_else(|| pick(&context.default_endpoints))
+    };
+    Endpoints::parse(
+        choose(|endpoints| endpoints.ecs.as_ref()).map(String::as_str),
+        choose(|endpoints| endpoints.sts.as_ref()).map(String::as_str),
+        own.is_some_and(|endpoints| endpoints.allow_insecure == Some(true)),
+    )
+    .map_err(|error| CheckResult::NoCredentials {
+        reason: reason::INVALID_SPEC,
+        message: format!("spec.{error}"),
+    })
 }
 
 /// Stores a result in the directory, logs it, and enqueues the memberships if it changed.

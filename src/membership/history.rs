@@ -566,7 +566,7 @@ mod tests {
         assert_eq!(history.distance(false, false), None);
         let _ = history.mark_triggered(2, true);
         assert_eq!(history.distance(false, false), Some(DISTANCE));
-        tokio::time::advance(DISTANCE - MILLISECOND).await;
+        tokio::time::advance(Duration::from_millis(999)).await;
         let _ = history.mark_triggered(3, true);
         assert_eq!(history.distance(false, false), Some(MILLISECOND));
         tokio::time::advance(MILLISECOND).await;
@@ -580,7 +580,7 @@ mod tests {
 
         history.record_refusal(ReconcileOutcome::Failed(Class::Blocked), false);
         let _ = history.mark_triggered(4, true);
-        tokio::time::advance(REFUSAL_DISTANCE - MILLISECOND).await;
+        tokio::time::advance(Duration::from_millis(59_999)).await;
         assert_eq!(history.distance(false, false), Some(MILLISECOND));
         let mut other = |deleting, needs_no_call| {
             history.asked = true;

@@ -28,6 +28,7 @@ use kube::ResourceExt as _;
 use tokio::time::Instant;
 
 /// What one pass over one object knows so far.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 pub struct Pass {
     object: Current,
     /// Generation of the spec that the pass reads. The answer to one of its own writes may show a later generation.

@@ -119,20 +119,7 @@ pub(super) async fn run(
     let next = status::status(&previous, pass.generation, &input, now)
         .map(|next| context.storable(next))
         .filter(|next| !status::same_meaning(&previous, next));
-    let event = match outcome {
-        ReconcileOutcome::Ready { repaired: true, .. } => Some(EventRecord {
-            reason: reason::DRIFT_REPAIRED.to_owned(),
-            warning: false,
-            text: format!(
-                "the operator joined {} to {} again",
-                pass.edge.target, pass.edge.group
-            ),
-            ..EventRecord::default()
-        }),
-        _ => next
-            .as_ref()
-            .and_then(|next| status::event_for(&previous, next, outcome)),
-    };
+    let event = event(&pass, outcome, &previous, next.as_ref());
     // Before the write: the watch may show the status before the answer arrives.
     let written = status_hash(next.as_ref().or(pass.object().status.as_ref()));
     let observation = observation_of(&pass, outcome);
@@ -165,6 +152,27 @@ pub(super) async fn run(
         history.requeue_after(outcome, pass.failure.as_ref(), due, &context.clock)
     });
     Ok(requeue.unwrap_or_else(Action::await_change))
+}
+
+/// The event that the end of a pass is worth.
+fn event(
+    pass: &Pass,
+    outcome: ReconcileOutcome,
+    previous: &SecurityGroupMembershipStatus,
+    next: Option<&SecurityGroupMembershipStatus>,
+) -> Option<EventRecord> {
+    match outcome {
+        ReconcileOutcome::Ready { repaired: true, .. } => Some(EventRecord {
+            reason: reason::DRIFT_REPAIRED.to_owned(),
+            warning: false,
+            text: format!(
+                "the operator joined {} to {} again",
+                pass.edge.target, pass.edge.group
+            ),
+            ..EventRecord::default()
+        }),
+        _ => status::event_for(previous, next?, outcome),
+    }
 }
 
 /// Ends a pass over an object that is gone: there is nothing to write a status to. Its row goes when nothing is left to do.

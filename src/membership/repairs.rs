@@ -141,7 +141,7 @@ mod tests {
         repair(&mut repairs, 2);
         assert_eq!(count(&mut repairs), 2);
         assert_eq!(repairs.count(&"2".into(), &edge()), 0, "another account");
-        tokio::time::advance(30 * MINUTE - Duration::from_secs(1)).await;
+        tokio::time::advance(Duration::from_secs(30 * 60 - 1)).await;
         repairs.drop_old();
         assert_eq!(count(&mut repairs), 2);
         tokio::time::advance(Duration::from_secs(1)).await;
@@ -202,7 +202,7 @@ mod tests {
     async fn loop_of_an_edge_without_an_object_is_dropped() {
         let mut repairs = Repairs::default();
         let _ = repairs.next(&account(), &edge());
-        tokio::time::advance(2 * LOOP_PERIOD - Duration::from_secs(1)).await;
+        tokio::time::advance(Duration::from_secs(2 * 60 * 60 - 1)).await;
         repairs.drop_old();
         assert!(!repairs.by_edge.is_empty());
         tokio::time::advance(Duration::from_secs(1)).await;

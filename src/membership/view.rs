@@ -272,7 +272,7 @@ mod tests {
                     &metadata("a", None),
                     Made::Version(7),
                     NOW,
-                )
+                );
             };
             if shown_first {
                 show();

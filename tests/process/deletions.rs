@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::future::try_join_all;
 use kube::ResourceExt as _;
-use kube::api::{WatchEvent, WatchParams};
+use kube::api::{ListParams, WatchEvent, WatchParams};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use security_group_operator::api::FINALIZER;
@@ -38,7 +38,7 @@ async fn many_deletions_cost_no_list_each() -> Result<()> {
     eventually("all are gone", async || {
         Ok(env
             .memberships()
-            .list(&Default::default())
+            .list(&ListParams::default())
             .await?
             .items
             .is_empty())
@@ -74,7 +74,7 @@ async fn nothing_is_left_of_objects_deleted_in_the_moment_of_their_claim() -> Re
         return Err(Error::new(format!("only {count} in {TRIES} tries")));
     }
     eventually("nothing is left", async || {
-        let objects = env.memberships().list(&Default::default()).await?;
+        let objects = env.memberships().list(&ListParams::default()).await?;
         let state = env.simulator.state().await?;
         Ok(objects.items.is_empty() && !state["instances"].to_string().contains("sg-web"))
     })

@@ -74,9 +74,11 @@ impl OnlyOperator {
                 plane: OnceCell::const_new(),
             }
         }; PLANES];
-        let turns = ALL.iter().map(|plane| Box::pin(plane.turn.lock()));
-        let (turn, free, _) = select_all(turns).await;
-        let plane = ALL[free].plane.get_or_try_init(ControlPlane::start).await?;
+        let turns = ALL
+            .iter()
+            .map(|one| Box::pin(async { (one.turn.lock().await, &one.plane) }));
+        let ((turn, plane), ..) = select_all(turns).await;
+        let plane = plane.get_or_try_init(ControlPlane::start).await?;
         Ok(Self {
             operator: Operator::start(plane, options).await?,
             plane,

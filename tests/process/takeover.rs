@@ -41,7 +41,7 @@ async fn two() -> Result<(TestEnv, OnlyOperator, Operator)> {
     first.kill();
     let leases = leases(&first).await?;
     let gone = leases.delete(NAME, &DeleteParams::default()).await;
-    gone.map_or_else(|error| ignore_404(error), |_| Ok(()))?;
+    gone.map_or_else(ignore_404, |_| Ok(()))?;
     first.restart().await?;
     until_leads(&first).await?;
     let second = Operator::start(first.plane, options(&ELECTED)).await?;
