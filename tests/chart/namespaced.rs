@@ -263,8 +263,7 @@ async fn every_right_is_used(plane: &ControlPlane) -> Result<()> {
             .collect()
     };
     let mut granted = BTreeSet::new();
-    let rules = roles.flat_map(|role| role["rules"].as_array().into_iter().flatten());
-    for rule in rules {
+    for rule in roles.flat_map(|role| role["rules"].as_array().into_iter().flatten()) {
         for resource in words(rule, "resources") {
             granted.extend(
                 words(rule, "verbs")

@@ -50,7 +50,7 @@ impl Elected {
         let telemetry = Arc::default();
         self.world.start_elected(LEASE, &telemetry, async {
             if stopped.await.is_err() {
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
         });
         self.stops.push(Some(stop));

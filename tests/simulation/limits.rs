@@ -214,7 +214,7 @@ fn clone_of_a_cluster_owns_what_the_original_joined() {
             original.membership("m", 0, 0, json!({}));
             seconds(SETTLED).await;
             let content = original.server.state().clone();
-            let mut clone = original.from_etcd(content);
+            let mut clone = original.restored(content);
             precaution(&clone);
             clone.start(None);
             seconds(SETTLED).await;
@@ -372,7 +372,7 @@ fn object_that_a_restored_etcd_brings_back_is_joined_again() {
             seconds(AT_ONCE).await;
             assert!(!is_there(&world, "m"));
             world.kill(0);
-            let mut restored = world.from_etcd(backup);
+            let mut restored = world.restored(backup);
             restored.start(None);
             seconds(2.0 * SETTLED).await;
             assert_eq!(ready(&restored, "m").1, told);
@@ -394,7 +394,7 @@ fn membership_that_a_restored_etcd_does_not_know_stays() {
         world.membership("m", 0, 0, json!({}));
         seconds(SETTLED).await;
         world.kill(0);
-        let mut restored = world.from_etcd(backup);
+        let mut restored = world.restored(backup);
         restored.start(None);
         seconds(2.0 * SCAN).await;
         assert_eq!(journal(&restored), ["the operator joined"]);
@@ -423,7 +423,7 @@ fn record_that_a_restored_etcd_brings_back_counts_again() {
         seconds(SCAN).await;
         assert_eq!(ready(&world, "m").1, "Adopted");
         world.kill(0);
-        let mut restored = world.from_etcd(backup);
+        let mut restored = world.restored(backup);
         restored.start(None);
         seconds(SETTLED).await;
         assert_eq!(ready(&restored, "m").1, "Joined");

@@ -16,7 +16,7 @@ use security_group_operator::ecs::{Transport, TransportError};
 use security_group_operator::kubernetes::WatchScope;
 use security_group_operator::shutdown::Shutdown;
 use security_group_operator::simulator::faults::{ErrorFault, Fault, Kind, ThrottleFault};
-use security_group_operator::simulator::{Delivery, Simulator};
+use security_group_operator::simulator::{Delivery, SimulatedResponse, Simulator};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -258,7 +258,7 @@ fn is_one_left(left: &AtomicUsize) -> bool {
 /// One incarnation of the operator.
 pub struct Link {
     pub incarnation: usize,
-    /// It has no right to memberships and CloudAccounts elsewhere.
+    /// It has no right to memberships and `CloudAccount`s elsewhere.
     pub scopes: Vec<WatchScope>,
     pub server: Arc<ApiServer>,
     pub simulator: Arc<Simulator>,
@@ -633,23 +633,44 @@ impl CloudSide {
         if link.dead.load(Ordering::SeqCst) {
             return std::future::pending().await;
         }
+        if lost {
+            return Err(interrupted());
+        }
+        let answered = || OpenJoin::answered(join.as_mut());
+        self.deliver(&action, answer, answered, started, deadline)
+            .await
+    }
+
+    /// What of an answer arrives. `answered` is called if the whole of it does.
+    async fn deliver(
+        &self,
+        action: &str,
+        answer: SimulatedResponse,
+        answered: impl FnOnce(),
+        started: Instant,
+        deadline: Duration,
+    ) -> Result<http::Response<Bytes>, TransportError> {
         match answer.delivery {
-            _ if lost => Err(interrupted()),
             Delivery::Whole => {
                 if !answer.response.status().is_server_error() {
-                    OpenJoin::answered(join.as_mut());
+                    answered();
                 }
-                if answer.response.body().len() > ANSWER_LIMIT {
+                let body = answer.response.body();
+                if body.len() > ANSWER_LIMIT {
                     return Err(TransportError::TooLarge {
                         limit: ANSWER_LIMIT,
                     });
                 }
                 if action.starts_with("Describe") && answer.outcome == "OK" {
-                    link.monitor.told(&action, answer.response.body(), started);
+                    self.0.monitor.told(action, body, started);
                 }
                 Ok(answer.response)
             }
-            Delivery::Reset | Delivery::Truncated | Delivery::Drip => Err(interrupted()),
+            Delivery::Reset | Delivery::Truncated | Delivery::Drip => {
+                Err(TransportError::Interrupted {
+                    cause: "connection reset".to_owned(),
+                })
+            }
             Delivery::Silence => {
                 tokio::time::sleep(deadline).await;
                 Err(TransportError::Timeout { after: deadline })

@@ -117,7 +117,7 @@ impl World {
     }
 
     /// A cluster whose etcd has this content, over the same cloud, and no operator yet.
-    pub fn from_etcd(&self, content: State) -> Self {
+    pub fn restored(&self, content: State) -> Self {
         let server = Arc::new(ApiServer::new(self.server.now()));
         *server.state() = content;
         Self::of(server, Arc::clone(&self.simulator), self.other_options())

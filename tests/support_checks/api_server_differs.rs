@@ -103,7 +103,7 @@ async fn claim_and_deletion_at_once_end_alike() -> Result<()> {
     let from = ours.newest().await?;
     assert!(server.carry_out_deletion(decided.context("it has no finalizer")?));
     let got = ours.events_since(&from).await?;
-    assert_eq!(got, [met.clone()]);
+    assert!(got.iter().eq([met]), "{got:?}");
     assert!(
         server
             .decide_deletion("securitygroupmemberships", "ours", name)
@@ -159,7 +159,8 @@ impl Side {
             self.fetch(Method::DELETE, path.clone(), kind, kind, nothing)
         };
         let (claimed, deleted) = futures::join!(self.claim(name), delete());
-        (claimed?, deleted?);
+        claimed?;
+        deleted?;
         // The claim of a deleted object makes a new one.
         let off = json!({"metadata": {"finalizers": null}});
         let kind = "application/merge-patch+json";
@@ -293,33 +294,8 @@ impl Random {
                 request.body["status"] = status(random);
             }
             62..76 => {
-                request.method = Method::PATCH;
-                request.content_type = "application/merge-patch+json";
                 request.query = format!("fieldManager={manager}");
-                request.body = json!({"metadata": {}});
-                request.version = maybe(random, 0.3);
-                request.uid = maybe(random, 0.2);
-                match random.random_range(0..5) {
-                    0 => {
-                        request.body["metadata"]["annotations"] =
-                            json!({"a": pick(random, &["1", "2"]), "b": null})
-                    }
-                    1 => request.body["metadata"]["annotations"] = json!({"a": null, "b": "3"}),
-                    2 => {
-                        request.body["spec"] = json!({"deletionPolicy": pick(random, &["Remove", "Retain", "RemoveIfJoined"])})
-                    }
-                    3 => {
-                        request.body["metadata"]["finalizers"] = pick_value(
-                            random,
-                            &[
-                                json!([]),
-                                json!(["example.com/a"]),
-                                json!(["example.com/a", "security-group-operator.io/membership"]),
-                            ],
-                        )
-                    }
-                    _ => request.body["spec"] = json!({"driftPolicy": "Report"}),
-                }
+                request.merge(random);
             }
             76..86 => {
                 request.method = Method::DELETE;
@@ -338,6 +314,37 @@ impl Random {
             }
         }
         request
+    }
+
+    /// Somebody changes a few fields.
+    fn merge(&mut self, random: &mut StdRng) {
+        self.method = Method::PATCH;
+        self.content_type = "application/merge-patch+json";
+        self.body = json!({"metadata": {}});
+        self.version = maybe(random, 0.3);
+        self.uid = maybe(random, 0.2);
+        match random.random_range(0..5) {
+            0 => {
+                self.body["metadata"]["annotations"] =
+                    json!({"a": pick(random, &["1", "2"]), "b": null})
+            }
+            1 => self.body["metadata"]["annotations"] = json!({"a": null, "b": "3"}),
+            2 => {
+                self.body["spec"] =
+                    json!({"deletionPolicy": pick(random, &["Remove", "Retain", "RemoveIfJoined"])})
+            }
+            3 => {
+                self.body["metadata"]["finalizers"] = pick_value(
+                    random,
+                    &[
+                        json!([]),
+                        json!(["example.com/a"]),
+                        json!(["example.com/a", "security-group-operator.io/membership"]),
+                    ],
+                )
+            }
+            _ => self.body["spec"] = json!({"driftPolicy": "Report"}),
+        }
     }
 
     fn apply(&mut self, manager: &str, force: bool) {

@@ -205,7 +205,7 @@ impl ApiServer {
     }
 
     fn list(&self, request: &Request, revision: Option<u64>) -> Result<Reply, Reply> {
-        let selected = self.field_selector(request)?;
+        let selected = Self::field_selector(request)?;
         let state = self.state();
         let limit: usize = request
             .query
@@ -276,7 +276,7 @@ impl ApiServer {
     }
 
     /// The fields that a list selects by, each with its value: only `=`, and only what the kind lets select.
-    fn field_selector(&self, request: &Request) -> Result<Vec<(String, String)>, Reply> {
+    fn field_selector(request: &Request) -> Result<Vec<(String, String)>, Reply> {
         let text = request.query.get("fieldSelector");
         let parts = text.into_iter().flat_map(|text| text.split(','));
         let mut selected = Vec::new();
@@ -285,7 +285,7 @@ impl ApiServer {
                 return Err(failure(400, "BadRequest", "invalid selector"));
             };
             let own = ["metadata.name", "metadata.namespace"].contains(&path);
-            if !own && !self.is_selectable(request.kind, path) {
+            if !own && !Self::is_selectable(request.kind, path) {
                 let why = format!("field label not supported: {path}");
                 return Err(failure(400, "BadRequest", &why));
             }

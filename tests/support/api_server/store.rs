@@ -163,7 +163,7 @@ impl ApiServer {
     }
 
     /// Whether lists of a kind may select by this field.
-    pub(super) fn is_selectable(&self, kind: Kind, path: &str) -> bool {
+    pub(super) fn is_selectable(kind: Kind, path: &str) -> bool {
         let fields = selectable_fields().get(kind.plural);
         fields.is_some_and(|fields| fields.iter().any(|field| field == path))
     }
