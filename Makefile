@@ -28,7 +28,10 @@ down: ## ends what `make up` started
 test: tools ## every test; what it needs is built or started by itself
 	@.ci/quiet "control plane, minutes the first time" "tests/control-plane/build && tests/control-plane/build kstatus && tests/control-plane/build helm" \
 	  "tests" "cargo test --no-run"
-	@cargo test --no-fail-fast
+	@RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$(test_threads)} cargo test --no-fail-fast
+
+# More than cores: most tests of the real cluster wait for deadlines and limits.
+test_threads = 4
 
 test-oldest: tools ## the cluster tests on the oldest supported Kubernetes, built on demand
 	@tests/control-plane/build kstatus >/dev/null

@@ -110,7 +110,7 @@ struct Seen {
 }
 
 impl Election {
-    /// Takes part in the election for the Lease in this namespace. `shutdown` is told how long the process may act. `instance` is the
+    /// Takes part in the election for the Lease in this namespace. `shutdown` learns how long the process may act. `instance` is the
     /// name of the pod.
     #[must_use]
     pub fn new(
@@ -353,7 +353,7 @@ impl Election {
                     Err(RenewalError::Changed(Box::new(lease)))
                 }
                 holder => {
-                    let holder = holder.unwrap_or("nobody").to_owned();
+                    let holder = holder.unwrap_or("no process").to_owned();
                     Err(RenewalError::Taken(holder))
                 }
             },
@@ -390,7 +390,7 @@ impl Election {
     }
 
     fn log_holder(&self, found: Option<&Lease>) {
-        let holder = found.and_then(holder_of).unwrap_or("nobody");
+        let holder = found.and_then(holder_of).unwrap_or("no process");
         let text = format!(
             "standby: {holder} holds the Lease {}. This process takes over when it is given up, or not renewed for its whole \
              duration. An operator for other namespaces needs an --operator-namespace of its own",

@@ -22,8 +22,8 @@ use super::view::EdgeList;
 const LIST_DEADLINE: Duration = Duration::from_secs(10);
 
 impl Pass {
-    /// Lists the objects on the edge. The object itself must still be there, and being deleted; one that is gone and that nobody has
-    /// released must not be there.
+    /// Lists the objects on the edge. The object itself must still be there, and being deleted; an unreleased one must not
+    /// be there.
     ///
     /// # Errors
     /// It is not so.

@@ -33,7 +33,7 @@ pub struct Pass {
     object: Current,
     /// Generation of the spec that the pass reads. The answer to one of its own writes may show a later generation.
     pub generation: Option<i64>,
-    /// Whether the object is gone, and nobody has released it: nothing is written to it.
+    /// Whether the object is gone, and has not been released: nothing is written to it.
     pub is_unreleased: bool,
     /// The edge that the spec names.
     pub edge: Edge,
@@ -174,7 +174,7 @@ impl Pass {
     }
 
     /// Sees whether this process knows of every object that holds the edge now. The list after the Delete event must not show an
-    /// object that nobody has released.
+    /// unreleased object.
     pub fn renew_view(&mut self, context: &Context) {
         let is_listed = self.listed.as_ref().is_some_and(EdgeList::is_fresh);
         self.observed.view = match self.observed.view {

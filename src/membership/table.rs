@@ -224,7 +224,7 @@ struct Inner {
     repairs: Repairs,
     /// Whether any row may have a status in the watch that is not ours.
     has_foreign_status: bool,
-    /// The objects that are gone and that nobody has released, as they were stored last. Their rows stay.
+    /// The objects that are gone and have not been released, as they were stored last. Their rows stay.
     unreleased: HashMap<ObjectUid, Arc<Object>>,
 }
 

@@ -1,4 +1,4 @@
-//! Objects that are gone although nobody has released them.
+//! Objects that are gone although the operator has not released them.
 //!
 //! The API server removes an object without finalizers at once. If it decides so just before our finalizer is written, the object
 //! goes with the finalizer on it and without a `deletionTimestamp`, and what was joined meanwhile would be left. The table keeps the
@@ -71,7 +71,7 @@ pub(super) fn warn_of_missed_deletion(
 
 /// Time between two looks for objects whose pass is due (1 s).
 const PERIOD: Duration = Duration::from_secs(1);
-/// When an object that waits for something else is looked at again (10 s): nothing enqueues it.
+/// When a pass over an object that waits for something else begins again (10 s): nothing enqueues it.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 /// Runs the passes over these objects until dropped.
