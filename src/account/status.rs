@@ -182,13 +182,15 @@ fn reachable(
     now: Timestamp,
 ) -> Option<Condition> {
     let before = condition::find(&previous.conditions, reason::REACHABLE);
-    let stands = before.filter(|before| {
-        before.status == Status::False.as_str() && before.observed_generation == generation
-    });
+    let is_false = |before: &&Condition| before.status == Status::False.as_str();
+    let stands = before.filter(|before| before.observed_generation == generation);
+    let stands = stands.filter(is_false);
     let (status, reason, message) = match reachability {
         None => return before.cloned(),
-        Some(Reachability::NoAnswer { .. } | Reachability::NotObserved) if stands.is_some() => {
-            return stands.cloned();
+        Some(Reachability::NoAnswer { .. }) if stands.is_some() => return stands.cloned(),
+        // Endpoints that answer again: the next scan reads the targets.
+        Some(Reachability::NotObserved) if before.filter(is_false).is_some() => {
+            return before.cloned();
         }
         Some(Reachability::Answering) => (
             Status::True,
