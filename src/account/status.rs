@@ -189,7 +189,7 @@ fn reachable(
         None => return before.cloned(),
         Some(Reachability::NoAnswer { .. }) if stands.is_some() => return stands.cloned(),
         // Endpoints that answer again: the next scan reads the targets.
-        Some(Reachability::NotObserved) if before.filter(is_false).is_some() => {
+        Some(Reachability::NotObserved) if before.as_ref().is_some_and(is_false) => {
             return before.cloned();
         }
         Some(Reachability::Answering) => (
