@@ -81,7 +81,7 @@ async fn release_is_installed_upgraded_and_uninstalled() -> Result<()> {
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), NAME);
     let deployment = serde_json::to_value(deployments.get(NAME).await?)?;
     let arguments = &deployment["spec"]["template"]["spec"]["containers"][0]["args"];
-    assert_eq!(*arguments, json!(["--log-format=text"]));
+    assert_eq!(*arguments, json!(["--leader-elect", "--log-format=text"]));
     let ready = operator("check").await?;
     assert!(ready.status.success(), "{ready:?}");
 
