@@ -213,6 +213,9 @@ pub const BY_FAULT: &[Code] = &[
     row(403, "Forbidden.RiskControl", UNTOLD),
     row(403, "RealNameAuthenticationError", UNTOLD),
     row(400, "InsufficientBalance", UNTOLD),
+    // An endpoint that serves other regions: no page lists them, users' reports do.
+    row(400, "InvalidOperation.NotSupportedEndpoint", "The specified endpoint can't operate this region."),
+    row(400, "RegionId.ApiNotSupported", UNTOLD),
     // Those that the vendor's own tools retry and no page lists.
     row(400, "Rejected.Throttling", UNTOLD),
     row(409, "Operation.Conflict", UNTOLD),
