@@ -316,15 +316,16 @@ impl Pass {
     ) -> Result<Option<SecurityGroupMembership>, ActError> {
         let writer = self.writer(context);
         let mut metadata = self.object().metadata.clone();
-        for _ in 1..TRIES {
+        let mut tries_left = TRIES;
+        loop {
+            tries_left -= 1;
             match write_status(&metadata, status, &writer, context).await {
-                Err(ActError::Changed) => {
+                Err(ActError::Changed) if tries_left > 0 => {
                     metadata.resource_version = self.same_but_newer(context).await?;
                 }
                 answered => return answered,
             }
         }
-        write_status(&metadata, status, &writer, context).await
     }
 
     /// Writes the record `Joined` to the oldest other holder: from record to record. The holder is read first, gets our finalizer
@@ -393,27 +394,21 @@ impl Pass {
     ) -> Result<(), ActError> {
         let mut version = self.object().resource_version();
         let writer = self.writer(context);
-        for _ in 1..TRIES {
+        let mut tries_left = TRIES;
+        loop {
+            tries_left -= 1;
             let object = self.object();
             match write_marks(object, version, Marks::Held(intent), &writer, context).await {
                 Ok(written) => {
                     self.marked(written);
                     return Ok(());
                 }
-                Err(ActError::Changed) => version = self.same_but_newer(context).await?,
+                Err(ActError::Changed) if tries_left > 0 => {
+                    version = self.same_but_newer(context).await?;
+                }
                 Err(error) => return Err(error),
             }
         }
-        let written = write_marks(
-            self.object(),
-            version,
-            Marks::Held(intent),
-            &writer,
-            context,
-        )
-        .await?;
-        self.marked(written);
-        Ok(())
     }
 
     /// The version of the stored object, if a pass over it would decide and say the same.

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::account::directory::Directory;
 use crate::api::{SecurityGroupMembership, SecurityGroupMembershipStatus};
 use crate::clock::Clock;
-use crate::ecs::Edge;
+use crate::ecs::{AccountUid, Edge};
 use crate::kubernetes::events::EventRecorder;
 use crate::kubernetes::writer::ApiWriter;
 use crate::kubernetes::{LogDeduper, ObjectUid, WatchScope};
@@ -165,37 +165,37 @@ impl Context {
     /// Forgets a deleted object.
     pub(super) fn forget(&self, uid: &ObjectUid) {
         self.admission.forget(uid);
-        let view = self.table.view(uid);
+        let may_hold = self.may_hold(uid);
         let siblings = self.table.remove(uid);
-        if view.is_some_and(|view| self.may_hold(&view)) {
+        if may_hold {
             self.enqueue_all(&siblings);
         }
     }
 
-    /// Enqueues those that are concerned by a change of this object.
+    /// Enqueues the objects that a change of this object concerns.
     pub(super) fn enqueue_concerned(
         &self,
         uid: &ObjectUid,
         concerned: &[ObjectRef<SecurityGroupMembership>],
     ) {
-        if concerned.is_empty() {
-            return;
-        }
-        let view = self.table.view(uid);
-        if view.is_some_and(|view| self.may_hold(&view)) {
+        if !concerned.is_empty() && self.may_hold(uid) {
             self.enqueue_all(concerned);
         }
     }
 
     /// Whether others are concerned by what becomes of this object. Otherwise a namespace without a grant could cause reads of
     /// the others' targets.
-    fn may_hold(&self, view: &ObjectView) -> bool {
-        let granted = |edge: &Edge| {
-            let account = view.account()?;
-            self.directory
-                .granted_uid(account, &view.namespace, &edge.group)
-        };
-        view.record().is_some() || view.edge().and_then(granted).is_some()
+    fn may_hold(&self, uid: &ObjectUid) -> bool {
+        self.table.view(uid).is_some_and(|view| {
+            let granted = |edge| self.granted_uid(&view, edge);
+            view.record().is_some() || view.edge().and_then(granted).is_some()
+        })
+    }
+
+    /// UID of the cloud account that an object may use for this edge now.
+    pub(super) fn granted_uid(&self, view: &ObjectView, edge: &Edge) -> Option<AccountUid> {
+        self.directory
+            .granted_uid(view.account()?, &view.namespace, &edge.group)
     }
 
     fn enqueue_all(&self, objects: &[ObjectRef<SecurityGroupMembership>]) {

@@ -113,7 +113,7 @@ impl Pass {
         let others = Others::of(on_edge, &edge, account_uid.as_ref(), context);
         if let Some(own) = &account_uid {
             context.table.count_found_intents(own, &edge, |view| {
-                granted_uid(view, &edge, context).as_ref() == Some(own)
+                context.granted_uid(view, &edge).as_ref() == Some(own)
             });
         }
         let join_is_open = account_uid
@@ -482,12 +482,6 @@ pub(super) fn access(
     (access, problem)
 }
 
-/// UID of the cloud account that an object may use for this edge now.
-fn granted_uid(view: &ObjectView, edge: &Edge, context: &Context) -> Option<AccountUid> {
-    let directory = &context.directory;
-    directory.granted_uid(view.account()?, &view.namespace, &edge.group)
-}
-
 /// The other live, managing objects on an edge of the same cloud account, oldest first.
 #[derive(Debug, Default)]
 pub struct Others {
@@ -525,7 +519,7 @@ impl Others {
                 .or_else(|| context.directory.uid(other.account()?));
             other.managed && !other.deleting && uid.as_ref() == Some(own)
         });
-        let is_granted = |other: &ObjectView| granted_uid(other, edge, context).is_some();
+        let is_granted = |other: &ObjectView| context.granted_uid(other, edge).is_some();
         let recorded: Vec<_> = others
             .iter()
             .filter(|other| other.record().is_some())

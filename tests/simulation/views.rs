@@ -130,13 +130,19 @@ fn list_that_fails_holds_the_leave_up() {
     }
 }
 
-/// Many instances, each with an object and a membership, whose calls of this action take half a minute from now on.
-async fn crowd(action: &str, joins: bool) -> (World, Vec<String>) {
+/// A world with so many instances more, which no object names.
+async fn instances(count: usize) -> (World, Vec<String>) {
     let world = world().await;
-    let ids: Vec<String> = (0..80).map(|number| format!("i-bulk{number}")).collect();
+    let ids: Vec<String> = (0..count).map(|number| format!("i-bulk{number}")).collect();
     for id in &ids {
         world.cloud(json!({"createInstance": {"id": id, "securityGroupIds": ["sg-base"]}}));
     }
+    (world, ids)
+}
+
+/// Many instances, each with an object and a membership, whose calls of this action take half a minute from now on.
+async fn crowd(action: &str, joins: bool) -> (World, Vec<String>) {
+    let (world, ids) = instances(80).await;
     // They start first.
     seconds(60.0).await;
     if !joins {
@@ -223,11 +229,7 @@ fn join_that_waits_for_its_place_is_not_sent_without_a_grant() {
 #[test]
 fn many_deletions_cost_no_list() {
     in_virtual_time(|| async {
-        let world = world().await;
-        let ids: Vec<String> = (0..300).map(|number| format!("i-bulk{number}")).collect();
-        for id in &ids {
-            world.cloud(json!({"createInstance": {"id": id, "securityGroupIds": ["sg-base"]}}));
-        }
+        let (world, ids) = instances(300).await;
         create(&world, &ids);
         seconds(60.0).await;
         for id in &ids {
@@ -243,11 +245,7 @@ fn many_deletions_cost_no_list() {
 #[test]
 fn deletions_under_a_limit_cost_a_list_per_second_at_most() {
     in_virtual_time(|| async {
-        let world = world().await;
-        let ids: Vec<String> = (0..300).map(|number| format!("i-bulk{number}")).collect();
-        for id in &ids {
-            world.cloud(json!({"createInstance": {"id": id, "securityGroupIds": ["sg-base"]}}));
-        }
+        let (world, ids) = instances(300).await;
         create(&world, &ids);
         seconds(60.0).await;
         world.cloud(json!({"set": {"limits": {"LeaveSecurityGroup": 60}}}));
