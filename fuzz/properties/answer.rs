@@ -180,7 +180,7 @@ fn assert_described(
     }
 }
 
-/// A success is one for whoever reads the bytes by himself. `None` where that is not possible: what the operator does not read may be
+/// The body of a success, as another parser reads it. `None` where that is not possible: what the operator does not read may be
 /// a number that is too large, or no UTF-8.
 fn good_body(response: &Response<Bytes>) -> Option<Value> {
     assert!(response.status().is_success(), "{}", response.status());
