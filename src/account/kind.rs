@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use kube::{Api, Resource, ResourceExt as _};
+use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
 use crate::api::account::{CloudAccountStatus, Endpoints};
@@ -13,6 +13,7 @@ use crate::watched::Watched;
 
 use super::credentials::Source;
 use super::directory::Grants;
+use super::key::AccountKey;
 
 /// The common interface of the two account kinds.
 pub trait AccountObject:
@@ -106,5 +107,14 @@ impl AccountObject for ClusterCloudAccount {
 
     fn status(&self) -> Option<&CloudAccountStatus> {
         self.status.as_ref()
+    }
+}
+
+/// The key of an account object.
+pub fn key_of<K: AccountObject>(account: &impl ResourceExt) -> AccountKey {
+    AccountKey {
+        kind: K::KIND,
+        namespace: account.namespace().unwrap_or_default(),
+        name: account.name_any(),
     }
 }

@@ -94,6 +94,12 @@ impl Client {
         self.account.credential.access_key_id()
     }
 
+    /// Where the calls go.
+    #[must_use]
+    pub fn endpoints(&self) -> &Endpoints {
+        &self.account.endpoints
+    }
+
     /// Host, and port where it is not the usual one, that calls for a region go to.
     #[must_use]
     pub fn ecs_host(&self, region: &Region) -> String {

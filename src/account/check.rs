@@ -1,0 +1,255 @@
+//! One check of an account: reads its credentials, and calls STS for their identity unless it is known.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::api::account::Endpoints as EndpointSpec;
+use crate::api::reason;
+use crate::ecs::{self, Class, Credential, Endpoints, Identity};
+use crate::kubernetes::ObjectUid;
+use crate::kubernetes::events::{self, EventRecord};
+
+use super::change::Change;
+use super::context::Context;
+use super::credentials;
+use super::directory::{AccountState, News};
+use super::key::{AccountKey, CloudAccountId};
+use super::kind::AccountObject;
+use super::reach::Reach;
+use super::session::AccountSession;
+use super::status::{self, CheckResult};
+
+/// What a check of the credentials found.
+pub(super) enum Checked {
+    /// The credentials could not be read just now, and were accepted before; or the process ends.
+    Unread,
+    /// Nothing changed.
+    Unchanged,
+    /// There is a new result.
+    Found(CheckResult),
+}
+
+/// Reads the credentials and calls STS for their identity, unless it is known and no new check was requested.
+pub(super) async fn check_credentials<K: AccountObject>(
+    account: &K,
+    key: &AccountKey,
+    is_requested: bool,
+    context: &Context,
+) -> Checked {
+    let source = account.source(&context.operator_namespace);
+    let found =
+        match credentials::read(&context.client, &source, context.environment.as_ref()).await {
+            Ok(found) => found,
+            // A failed read of the Secret does not undo the answer of the cloud.
+            Err(CheckResult::Unknown(_)) if context.accepted(account, key) => {
+                return Checked::Unread;
+            }
+            Err(result) => return Checked::Found(record(result, None, key, context)),
+        };
+    let version = (
+        ObjectUid::of(account),
+        account.meta().generation,
+        found.version,
+    );
+    let known = context.checks().get(key).is_some_and(|check| {
+        check.last_checked.as_ref() == Some(&version)
+            && check.check_after.is_none_or(|again| Instant::now() < again)
+    });
+    // The cloud accepted the key once and rejected it in a call since: it may be disabled or expired.
+    let suspect = context
+        .directory
+        .usable(key)
+        .filter(|account| known && (is_requested || account.is_suspect()));
+    if known && suspect.is_none() && !is_requested {
+        return Checked::Unchanged;
+    }
+    let client = match client(account, found.credential, context) {
+        Ok(client) => client,
+        Err(result) => return Checked::Found(record(result, None, key, context)),
+    };
+    let reach = context.reach(key);
+    if context.shutdown.has_begun() {
+        return Checked::Unread;
+    }
+    let identity = client.caller_identity().await;
+    reach.note(identity.as_ref().err(), || client.sts_host());
+    match (identity, suspect) {
+        (Ok(_), Some(account)) => {
+            account.clear_suspicion();
+            Checked::Unchanged
+        }
+        // This failure proves nothing about the key.
+        (Err(error), Some(_)) if !status::is_stalled(&error) && !error.is_clock_error() => {
+            Checked::Unchanged
+        }
+        (Ok(identity), None) => {
+            context
+                .checks()
+                .entry(key.clone())
+                .or_default()
+                .last_checked = Some(version);
+            let session = session(client, &identity, reach, context);
+            let result = CheckResult::Accepted(identity);
+            Checked::Found(record(result, Some(session), key, context))
+        }
+        (Err(error), _) => {
+            let result = record(CheckResult::Refused(error), None, key, context);
+            context
+                .checks()
+                .entry(key.clone())
+                .or_default()
+                .last_checked = Some(version);
+            Checked::Found(result)
+        }
+    }
+}
+
+/// A client that signs with the credential of an account, or what is wrong with its endpoints.
+fn client<K: AccountObject>(
+    account: &K,
+    credential: Credential,
+    context: &Context,
+) -> Result<ecs::Client, CheckResult> {
+    let endpoints = endpoints(account, context)?;
+    let client = ecs::Client::new(Arc::clone(&context.transport), credential, endpoints);
+    Ok(client
+        .with_clock(context.clock.clone())
+        .with_shutdown(context.shutdown.clone()))
+}
+
+/// The session of an account that the cloud knows.
+fn session(
+    client: ecs::Client,
+    identity: &Identity,
+    reach: Arc<Reach>,
+    context: &Context,
+) -> AccountSession {
+    let id = CloudAccountId {
+        uid: identity.account_uid.clone(),
+        endpoints: client.endpoints().clone(),
+    };
+    AccountSession::new(
+        client,
+        context.limiters.of(id, &context.clock, &context.changes),
+        Arc::clone(&context.telemetry),
+        reach,
+        context.shutdown.clone(),
+    )
+}
+
+/// The endpoints of an account, or what is wrong with them.
+fn endpoints<K: AccountObject>(account: &K, context: &Context) -> Result<Endpoints, CheckResult> {
+    let own = account.endpoints();
+    let choose = |pick: fn(&EndpointSpec) -> Option<&String>| {
+        own.and_then(pick)
+            .or_else(|| pick(&context.default_endpoints))
+    };
+    Endpoints::parse(
+        choose(|endpoints| endpoints.ecs.as_ref()).map(String::as_str),
+        choose(|endpoints| endpoints.sts.as_ref()).map(String::as_str),
+        own.is_some_and(|endpoints| endpoints.allow_insecure == Some(true)),
+    )
+    .map_err(|error| CheckResult::NoCredentials {
+        reason: reason::INVALID_SPEC,
+        message: format!("spec.{error}"),
+    })
+}
+
+/// Stores a result in the directory, logs it, and enqueues the memberships if it changed.
+fn record(
+    result: CheckResult,
+    usable: Option<AccountSession>,
+    key: &AccountKey,
+    context: &Context,
+) -> CheckResult {
+    let state = match usable {
+        Some(account) => AccountState::Ready(Arc::new(account)),
+        None => AccountState::NotReady {
+            stalled: result.is_stalled(),
+            message: result.explain().1,
+        },
+    };
+    log_result(&result, key, context);
+    // A Secret that could not be read for a time must be checked again, even if its version is the same.
+    if matches!(state, AccountState::NotReady { .. }) {
+        context
+            .checks()
+            .entry(key.clone())
+            .or_default()
+            .last_checked = None;
+    }
+    match context.directory.set_state(key, state) {
+        News::None => {}
+        News::Key => context.report(Change::Key(key.clone())),
+        News::State => context.report_change(key),
+    }
+    result
+}
+
+/// Logs a result, at WARN if the account cannot be used. The same result is logged once.
+fn log_result(result: &CheckResult, key: &AccountKey, context: &Context) {
+    let (reason, text) = result.explain();
+    let said = Some((reason.clone(), text.clone()));
+    let before = {
+        let mut checks = context.checks();
+        let check = checks.entry(key.clone()).or_default();
+        std::mem::replace(&mut check.logged, said.clone())
+    };
+    if before == said {
+        return;
+    }
+    let error = match result {
+        CheckResult::Refused(error) => Some(error),
+        CheckResult::Accepted(_) | CheckResult::NoCredentials { .. } | CheckResult::Unknown(_) => {
+            None
+        }
+    };
+    let event = EventRecord {
+        reason,
+        warning: !matches!(result, CheckResult::Accepted(_)),
+        text,
+        code: error.and_then(ecs::Error::code).map(str::to_owned),
+        request_id: error.and_then(ecs::Error::request_id).map(str::to_owned),
+    };
+    events::log(&key.reference(), &event);
+}
+
+/// The wait until the next check after a result.
+pub(super) fn next_check(result: &CheckResult, key: &AccountKey, context: &Context) -> Duration {
+    let mut checks = context.checks();
+    let check = checks.entry(key.clone()).or_default();
+    check.failures = check.failures.saturating_add(1);
+    check.check_after = None;
+    let wait = match result {
+        CheckResult::Accepted(_) => {
+            check.failures = 0;
+            context.period()
+        }
+        CheckResult::NoCredentials { .. } | CheckResult::Unknown(_) => {
+            Class::Transient.retry().delay(check.failures)
+        }
+        CheckResult::Refused(error) => {
+            let wait = status::retry(error).delay(check.failures);
+            let wait = error.retry_after().map_or(wait, |least| least.max(wait));
+            check.check_after = Some(Instant::now() + wait);
+            wait
+        }
+    };
+    // The Secret may be corrected sooner.
+    wait.min(context.period())
+}
+
+/// The wait until the next check of an unchanged account.
+pub(super) fn unchanged_check(key: &AccountKey, context: &Context) -> Duration {
+    let again = context
+        .checks()
+        .get(key)
+        .and_then(|check| check.check_after);
+    again.map_or(context.period(), |again| {
+        again
+            .saturating_duration_since(Instant::now())
+            .min(context.period())
+    })
+}

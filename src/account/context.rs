@@ -1,0 +1,163 @@
+//! What the account controllers share, and what is remembered of an account between its checks.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::api::account::{CloudAccountStatus, Endpoints as EndpointSpec};
+use crate::clock::Clock;
+use crate::ecs::{Credential, Transport};
+use crate::kubernetes::events::EventRecorder;
+use crate::kubernetes::writer::ApiWriter;
+use crate::kubernetes::{ObjectUid, version_of};
+use crate::shutdown::Shutdown;
+use crate::telemetry::Telemetry;
+
+use super::change::Change;
+use super::directory::Directory;
+use super::key::AccountKey;
+use super::kind::AccountObject;
+use super::limiters::Limiters;
+use super::reach::Reach;
+
+/// Longest time between two reads of a Secret (1 minute). The operator cannot watch the Secrets of the namespaced kind.
+pub(super) const SECRET_PERIOD: Duration = Duration::from_secs(60);
+
+/// What a check needs.
+pub struct Context {
+    /// The cluster.
+    pub client: kube::Client,
+    /// Writes to it.
+    pub writer: ApiWriter,
+    /// Receives the result.
+    pub directory: Arc<Directory>,
+    /// The limiters of the cloud accounts.
+    pub limiters: Limiters,
+    /// Receives the accounts that have changed.
+    pub changes: mpsc::UnboundedSender<Change>,
+    /// Sends requests to the cloud.
+    pub transport: Arc<dyn Transport>,
+    /// Namespace of the cluster kind's Secrets.
+    pub operator_namespace: String,
+    /// Endpoints of accounts that name none.
+    pub default_endpoints: EndpointSpec,
+    /// The process's own credentials.
+    pub environment: Option<Credential>,
+    /// Counts the calls.
+    pub telemetry: Arc<Telemetry>,
+    /// Wall time and random numbers.
+    pub clock: Clock,
+    /// The last check of each account.
+    pub checks: Mutex<HashMap<AccountKey, LastCheck>>,
+    /// Where transitions are recorded as events.
+    pub events: EventRecorder,
+    /// How often every target is read. An account in use makes at least one call per period.
+    pub scan_period: Duration,
+    /// After it has begun, no call of STS and no write begins.
+    pub shutdown: Shutdown,
+}
+
+/// What is remembered of an account between its checks.
+#[derive(Clone, Debug, Default)]
+pub struct LastCheck {
+    /// What the last call of STS was about. It holds the UID, because an account that is deleted during its check leaves this
+    /// entry for the next account of its name.
+    pub(super) last_checked: Option<CheckedVersion>,
+    /// When STS is called again for the same version; `None` after it accepted the credentials.
+    pub(super) check_after: Option<Instant>,
+    /// Failed checks in a row.
+    pub(super) failures: u32,
+    /// Failed writes of the status in a row. Not counted as checks: a conflict only means that the watch lags.
+    pub(super) failed_writes: u32,
+    /// Why the last write of the status failed, as logged. `None` after one that succeeded.
+    pub(super) failed_write: Option<(Option<u16>, String)>,
+    /// Reason and message of the last result that was logged.
+    pub(super) logged: Option<(String, String)>,
+    /// Whether its calls got usable answers.
+    pub(super) reach: Arc<Reach>,
+    /// The status that this process wrote last. The watch may show an older one.
+    pub(super) written: Option<WrittenStatus>,
+}
+
+/// A status of an account as it was stored.
+#[derive(Clone, Debug)]
+pub(super) struct WrittenStatus {
+    pub(super) account: Option<ObjectUid>,
+    pub(super) status: CloudAccountStatus,
+    /// The version of the account with this status, and the whole status of that version.
+    pub(super) version: u64,
+    pub(super) stored: CloudAccountStatus,
+}
+
+/// UID and generation of the account, and version of its Secret.
+pub(super) type CheckedVersion = (Option<ObjectUid>, Option<i64>, String);
+
+impl Context {
+    pub(super) fn report_change(&self, key: &AccountKey) {
+        self.report(Change::Account(key.clone()));
+    }
+
+    pub(super) fn report(&self, change: Change) {
+        // Closed only while the process shuts down.
+        let _ = self.changes.send(change);
+    }
+
+    /// The current status: from this process's own last write, or else from the watch.
+    pub(super) fn status<K: AccountObject>(
+        &self,
+        account: &K,
+        key: &AccountKey,
+    ) -> CloudAccountStatus {
+        let checks = self.checks();
+        let written = checks.get(key).and_then(|check| check.written.as_ref());
+        match written {
+            Some(written) if written.account == ObjectUid::of(account) => written.status.clone(),
+            Some(_) | None => account.status().cloned().unwrap_or_default(),
+        }
+    }
+
+    /// Whether the watch shows a newer status than the one that this process wrote last: another process wrote it.
+    pub(super) fn has_foreign_status<K: AccountObject>(
+        &self,
+        account: &K,
+        key: &AccountKey,
+    ) -> bool {
+        let checks = self.checks();
+        let written = checks.get(key).and_then(|check| check.written.as_ref());
+        written.is_some_and(|written| {
+            written.account == ObjectUid::of(account)
+                && written.version < version_of(account.meta())
+                && account.status() != Some(&written.stored)
+        })
+    }
+
+    /// Whether the calls of an account got usable answers.
+    pub(super) fn reach(&self, key: &AccountKey) -> Arc<Reach> {
+        Arc::clone(&self.checks().entry(key.clone()).or_default().reach)
+    }
+
+    /// How often an account without a change is checked.
+    pub(super) fn period(&self) -> Duration {
+        SECRET_PERIOD.min(self.scan_period)
+    }
+
+    /// Whether the cloud accepted this generation of the account with the last Secret that was read.
+    pub(super) fn accepted<K: AccountObject>(&self, account: &K, key: &AccountKey) -> bool {
+        self.checks().get(key).is_some_and(|check| {
+            let last_checked = check
+                .last_checked
+                .as_ref()
+                .filter(|_| check.check_after.is_none());
+            last_checked.is_some_and(|(uid, generation, _)| {
+                *uid == ObjectUid::of(account) && *generation == account.meta().generation
+            })
+        })
+    }
+
+    pub(super) fn checks(&self) -> std::sync::MutexGuard<'_, HashMap<AccountKey, LastCheck>> {
+        self.checks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
