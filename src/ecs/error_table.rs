@@ -1,4 +1,4 @@
-//! The cloud's error codes as data: what each means to the loop, and what its reader does next. Pure.
+//! The cloud's error codes as data. Pure, and long because it is one table: what each means to the loop, and to its reader.
 //!
 //! Codes are matched exactly, HTTP statuses hardly ever: throttling is a 400, and an unknown access key a 404 like a target that
 //! is gone. Sources: the vendor's pages of `JoinSecurityGroup` and `LeaveSecurityGroup` (English and Chinese differ), of the

@@ -19,8 +19,10 @@ use crate::kubernetes::{self, ObjectUid, WatchLog, WatchScope};
 
 use super::act::ActError;
 use super::admission::Urgency;
+use super::conclusion;
 use super::context::Context;
 use super::history::{History, WATCH_LAG};
+use super::invalid_spec;
 use super::object::{Object, is_unanswered, version_of};
 use super::pass;
 use super::refusal::log_failure;
@@ -144,7 +146,7 @@ fn insert(context: &Context, object: &Object) {
     };
     context.enqueue_concerned(&uid, &concerned);
     if let Ok(object) = &object.0 {
-        let watched = || pass::status_hash(object.status.as_ref());
+        let watched = || conclusion::status_hash(object.status.as_ref());
         context.table.compare_watched_status(&uid, watched);
     }
 }
@@ -163,7 +165,7 @@ async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Action,
                 "this version of the operator cannot read the object: {}",
                 invalid.error
             );
-            let result = pass::unreadable(&object, &invalid.status, &message, &context);
+            let result = invalid_spec::unreadable(&object, &invalid.status, &message, &context);
             return ended(Box::pin(result).await, &object, &context);
         }
     };
@@ -172,7 +174,7 @@ async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Action,
         Err(error) => {
             let previous = readable.status.as_ref();
             let message = error.to_string();
-            let result = pass::invalid_spec(&object, previous, &message, &context);
+            let result = invalid_spec::invalid_spec(&object, previous, &message, &context);
             return ended(Box::pin(result).await, &object, &context);
         }
     };

@@ -1,5 +1,6 @@
-//! Chooses the next step from the desired and the observed state. Pure: no I/O, no clock, no randomness. At most one effect per
-//! step.
+//! Chooses the next step of a pass. Pure, and long because it holds every decision of the loop, to be read as one.
+//!
+//! From the desired and the observed state alone: no I/O, no clock, no randomness. At most one effect per step.
 //!
 //! A pass calls [`decide`], does the step, adds the result to [`Observed`], and calls [`decide`] again until it returns
 //! [`Step::Finish`]. This file keeps the promises of the project: Leave only what the operator joined, never evict another

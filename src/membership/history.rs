@@ -1,27 +1,30 @@
 //! What this process did and observed of one object: triggers, observations, consecutive failures, repairs, waits. In memory
 //! only, lost with the process. No I/O.
 
+mod backoff;
+
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
-use kube::runtime::controller::Action;
 use tokio::time::Instant;
 
 use crate::api::membership::Origin;
-use crate::clock::Clock;
 use crate::ecs::{Class, Error, TargetDescription};
 
 use super::decide::{ReadTrust, ReconcileOutcome};
-use super::observation::{CLOUD_READ_LAG, Observation};
+use super::observation::{LastObservation, Observation};
 use super::status::Ending;
 
 /// How long a pass waits for the watch to show our own last write. A longer lag means that the API server has lost the write
 /// (a restored backup); then the watched object counts.
 pub(super) const WATCH_LAG: Duration = Duration::from_secs(5);
+
 /// The least time from a pass that read the target to one that a user has triggered (1 s).
 const DISTANCE: Duration = Duration::from_secs(1);
+
 /// The least time from a call that the cloud refused with class blocked or invalid to one that a user has triggered (60 s).
 const REFUSAL_DISTANCE: Duration = Duration::from_secs(60);
+
 /// How long the watch may show an older status than the one that this process wrote last. After that the status is a foreign
 /// write.
 const STATUS_WATCH_LAG: Duration = Duration::from_secs(10);
@@ -45,57 +48,6 @@ pub struct History {
     observation: Option<LastObservation>,
     /// What most objects do not have.
     rare: Option<Box<Rare>>,
-}
-
-/// An observation, when a pass made it, and when a read last confirmed it.
-#[derive(Clone, Copy, Debug)]
-pub struct LastObservation {
-    observation: Observation,
-    observed_at: Instant,
-    /// When a read last showed the target; for one that was never read, when a pass first failed to.
-    confirmed_at: Instant,
-    stale: bool,
-    /// Whether a pass was requested because no read has shown the target for long.
-    reported_overdue: bool,
-}
-
-impl LastObservation {
-    /// Compares the observation with what a scan has found. Returns whether the object must be requeued: it must if they differ
-    /// and the observation is older than `CLOUD_READ_LAG` (10 s), for the cloud's answer may be older than the pass.
-    pub fn differs_from(&mut self, found: Observation) -> bool {
-        if found == self.observation {
-            self.confirmed_at = Instant::now();
-            self.stale = false;
-            self.reported_overdue = false;
-            return false;
-        }
-        let settled = self.observed_at.elapsed() >= CLOUD_READ_LAG;
-        self.stale |= settled;
-        settled
-    }
-
-    /// No pass goes by this observation any more.
-    pub fn mark_stale(&mut self) {
-        self.stale = true;
-    }
-
-    /// A scan was refused the read. Returns whether the object must be requeued: its status tells of no such failure yet.
-    pub fn mark_refused(&mut self) -> bool {
-        let is_told = self.stale || matches!(self.observation, Observation::Unread { .. });
-        self.stale |= !is_told;
-        !is_told
-    }
-
-    /// How long no read has shown the target.
-    #[must_use]
-    pub fn age(&self) -> Duration {
-        self.confirmed_at.elapsed()
-    }
-
-    /// Whether no read has shown the target for `limit`. True once until a read shows it.
-    pub fn take_overdue(&mut self, limit: Duration) -> bool {
-        self.age() >= limit && !std::mem::replace(&mut self.reported_overdue, true)
-    }
 }
 
 /// What this process knows of the claim of an object, beyond what the object says. A new process knows nothing.
@@ -395,157 +347,13 @@ impl History {
         !std::mem::replace(&mut self.rare().ignored_claim_reported, true)
     }
 
-    /// Counts a pass that failed to write to the API server. Returns the wait before the next try; `clock` supplies its jitter.
-    pub fn after_error(&mut self, clock: &Clock) -> Duration {
-        let rare = self.rare();
-        rare.errors = rare.errors.saturating_add(1);
-        wait(rare.errors, Class::Transient, clock)
-    }
-
-    /// Counts a pass that met a write of somebody else. Returns the wait before the next try (at most 4 s); `clock` supplies its
-    /// jitter.
-    pub fn after_conflict(&mut self, clock: &Clock) -> Duration {
-        let rare = self.rare();
-        rare.errors = rare.errors.saturating_add(1);
-        wait(rare.errors.min(3), Class::Transient, clock)
-    }
-
-    /// Whether the last pass failed to write to the API server.
-    #[must_use]
-    pub fn is_failing(&self) -> bool {
-        self.rare.as_ref().is_some_and(|rare| {
-            rare.errors > 0 || rare.last == Some(ReconcileOutcome::WriteRefused)
-        })
-    }
-
-    /// When the last returned wait ends, if it has not ended.
-    #[must_use]
-    pub fn due(&self) -> Option<Instant> {
-        let due = self.rare.as_ref()?.due?;
-        (due > Instant::now()).then_some(due)
-    }
-
-    /// Records how a pass ended. Returns when the object is requeued if nothing else enqueues it; `clock` supplies the jitter.
-    ///
-    /// Clears the API server errors and the watch lag, and counts repeats of the same `outcome`. What holds nothing useful is
-    /// dropped.
-    ///
-    /// `failure` is the cloud's error, which may name the shortest wait (`x-acs-retry-after`). It counts up to the longest wait
-    /// of the error's class. `due` is when a read of the edge will count, and in a repair loop when the next repair is allowed.
-    pub fn requeue_after(
-        &mut self,
-        outcome: ReconcileOutcome,
-        failure: Option<&Error>,
-        due: Instant,
-        clock: &Clock,
-    ) -> Action {
-        if outcome == ReconcileOutcome::Gone {
-            self.rare = None;
-            return Action::await_change();
-        }
-        let rare = self.rare();
-        rare.count(outcome);
-        match outcome {
-            ReconcileOutcome::Undecided
-            | ReconcileOutcome::Gone
-            | ReconcileOutcome::Suspended
-            | ReconcileOutcome::AccountUnusable
-            // `Admission` enqueues it when the rate limit admits its call.
-            | ReconcileOutcome::Failed(Class::Throttled) => Action::await_change(),
-            // The periodic scan requeues ready objects that change.
-            ReconcileOutcome::Ready { .. } => {
-                rare.drift_reported = false;
-                if rare.is_of_no_use() {
-                    self.rare = None;
-                }
-                Action::await_change()
-            }
-            ReconcileOutcome::WouldJoin | ReconcileOutcome::DriftReported => {
-                Action::await_change()
-            }
-            ReconcileOutcome::Unsettled => {
-                let wait = due.saturating_duration_since(Instant::now());
-                Action::requeue(a_little_after(wait, clock))
-            }
-            ReconcileOutcome::SuccessorOutOfReach
-            | ReconcileOutcome::Unlisted
-            | ReconcileOutcome::WriteRefused => {
-                rare.again(Class::Transient, failure, clock)
-            }
-            ReconcileOutcome::RepairLoop => {
-                let wait = due.saturating_duration_since(Instant::now());
-                Action::requeue(wait + clock.jittered(Duration::from_secs(60), 0.9))
-            }
-            ReconcileOutcome::Waiting => rare.again(Class::Transitional, failure, clock),
-            ReconcileOutcome::Unsuitable => rare.again(Class::Invalid, failure, clock),
-            ReconcileOutcome::Absent | ReconcileOutcome::AdoptionRefused => {
-                rare.again(Class::Absent, failure, clock)
-            }
-            ReconcileOutcome::Failed(class) => rare.again(class, failure, clock),
-        }
-    }
-
     fn rare(&mut self) -> &mut Rare {
         self.rare.get_or_insert_default()
     }
 }
 
-impl Rare {
-    /// Counts a pass that ended like the one before, unless it ran before the wait between them had ended: then the next wait
-    /// stays as long.
-    fn count(&mut self, outcome: ReconcileOutcome) {
-        self.errors = 0;
-        self.lagging_since = None;
-        let is_due = self.due.is_none_or(|due| due <= Instant::now());
-        self.repeats = match self.last {
-            Some(last) if last == outcome && is_due => self.repeats.saturating_add(1),
-            Some(last) if last == outcome => self.repeats,
-            Some(_) | None => 1,
-        };
-        self.last = Some(outcome);
-    }
-
-    fn again(&mut self, class: Class, failure: Option<&Error>, clock: &Clock) -> Action {
-        let asked = failure.and_then(Error::retry_after);
-        let asked = asked.map(|asked| a_little_after(asked.min(class.retry().cap), clock));
-        let wait = wait(self.repeats, class, clock);
-        let wait = asked.map_or(wait, |asked| wait.max(asked));
-        self.due = Some(Instant::now() + wait);
-        Action::requeue(wait)
-    }
-
-    /// Whether this part of a ready object can be dropped.
-    fn is_of_no_use(&self) -> bool {
-        self.pending_description.is_none()
-            && self.standing == Standing::Unknown
-            && self.found_intent_at.is_none()
-            && !self.ignored_claim_reported
-    }
-}
-
-fn wait(repeats: u32, class: Class, clock: &Clock) -> Duration {
-    let delay = class.retry().delay(repeats);
-    match class {
-        // Full jitter, but at least half the first wait: objects that failed together must not retry together.
-        Class::Transient => clock.within(class.retry().first / 2..delay),
-        Class::Done
-        | Class::Transitional
-        | Class::Throttled
-        | Class::Absent
-        | Class::Blocked
-        | Class::Invalid => clock.jittered(delay, 0.1),
-    }
-}
-
-/// Objects that were told the same time must not come back together.
-fn a_little_after(wait: Duration, clock: &Clock) -> Duration {
-    wait + clock.within(Duration::from_millis(50)..Duration::from_secs(2))
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     #[tokio::test(start_paused = true)]
     async fn wait_for_the_watch_is_limited() {
         let mut history = History::default();
@@ -602,61 +410,6 @@ mod tests {
         assert!(history.first_report_of_drift());
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn only_a_deleted_object_is_forgotten() {
-        let (mut a, mut b) = (History::default(), History::default());
-        assert!(a.first_report_of_drift() && b.first_report_of_drift());
-        let _ = a.requeue_after(
-            ReconcileOutcome::Gone,
-            None,
-            Instant::now(),
-            &Clock::default(),
-        );
-        let _ = b.requeue_after(
-            ReconcileOutcome::Suspended,
-            None,
-            Instant::now(),
-            &Clock::default(),
-        );
-        assert!(a.first_report_of_drift() && !b.first_report_of_drift());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn backoff_grows_and_resets_with_another_failure() {
-        let mut history = History::default();
-        let failed = ReconcileOutcome::Failed(Class::Blocked);
-        let mut wait = |outcome| {
-            let _ = history.requeue_after(outcome, None, Instant::now(), &Clock::default());
-            let repeats = history.rare().repeats;
-            super::wait(repeats, Class::Blocked, &Clock::default())
-        };
-        let retry = Class::Blocked.retry();
-        let about = |wait: Duration, minimum: Duration| {
-            wait >= minimum.mul_f64(0.9) && wait <= minimum.mul_f64(1.1)
-        };
-        assert!(about(wait(failed), retry.first));
-        for _ in 0..20 {
-            assert!(about(wait(failed), retry.first), "asked for in between");
-        }
-        for _ in 0..20 {
-            tokio::time::advance(retry.cap * 2).await;
-            wait(failed);
-        }
-        assert!(about(wait(failed), retry.cap));
-        assert!(about(wait(ReconcileOutcome::Absent), retry.first));
-    }
-
-    #[test]
-    fn transient_retries_are_spread_up_to_the_cap() {
-        let retry = Class::Transient.retry();
-        let waits: Vec<Duration> = (0..1_000)
-            .map(|_| wait(20, Class::Transient, &Clock::default()))
-            .collect();
-        let (first, last) = (waits.iter().min().unwrap(), waits.iter().max().unwrap());
-        assert!(*first >= retry.first / 2 && *first < retry.cap / 10);
-        assert!(*last <= retry.cap && *last > retry.cap.mul_f64(0.9));
-    }
-
     #[test]
     fn standing_changes_only_from_the_state_that_it_corrects() {
         let mut history = History::default();
@@ -674,51 +427,6 @@ mod tests {
         history.set_standing(Standing::Void);
         history.recorded(Origin::Adopted);
         assert_eq!(history.standing(), Standing::Unknown);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn api_server_errors_back_off_until_a_success() {
-        let mut history = History::default();
-        let retry = Class::Transient.retry();
-        assert!(history.after_error(&Clock::default()) <= retry.first.mul_f64(1.5));
-        for _ in 0..20 {
-            assert!(history.after_error(&Clock::default()) > Duration::ZERO);
-        }
-        let waits = (0..100).map(|_| history.after_error(&Clock::default()));
-        assert!(waits.max().unwrap() >= retry.cap.mul_f64(0.5));
-        let _ = history.requeue_after(
-            ReconcileOutcome::Suspended,
-            None,
-            Instant::now(),
-            &Clock::default(),
-        );
-        assert!(history.after_error(&Clock::default()) <= retry.first.mul_f64(1.5));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn cloud_names_the_shortest_wait_after_any_error() {
-        let unavailable = |retry_after| {
-            let action = crate::ecs::Action::JoinSecurityGroup;
-            Error::Api(crate::ecs::ApiError {
-                retry_after,
-                ..crate::ecs::ApiError::of(action, 503, "ServiceUnavailable")
-            })
-        };
-        let outcome = ReconcileOutcome::Failed(Class::Transient);
-        let seconds = Duration::from_secs;
-        let cap = Class::Transient.retry().cap;
-        for (asked, least, most) in [
-            (None, Duration::ZERO, seconds(1)),
-            (Some(seconds(40)), seconds(40), seconds(42)),
-            (Some(seconds(3_600)), cap, cap + seconds(2)),
-        ] {
-            let mut history = History::default();
-            let error = unavailable(asked);
-            let _ = history.requeue_after(outcome, Some(&error), Instant::now(), &Clock::default());
-            let due = history.rare().due.unwrap();
-            let wait = due.duration_since(Instant::now());
-            assert!((least..=most).contains(&wait), "{asked:?}: {wait:?}");
-        }
     }
 
     #[test]

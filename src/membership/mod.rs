@@ -8,18 +8,22 @@
 //! A pass runs until [`decide::decide`] returns [`decide::Step::Finish`]. A new edge thus needs one pass and not four round trips
 //! of the watch. Our own writes start no pass: the watch passes on only changes that users make.
 
+mod access;
 mod act;
 pub mod admission;
+mod conclusion;
 mod context;
 mod controller;
 pub mod decide;
 mod edge_list;
 mod history;
 pub mod housekeeping;
+mod invalid_spec;
 pub mod ledger;
 pub mod object;
 pub mod observation;
 pub mod observe;
+mod others;
 mod overdue;
 mod pass;
 pub mod queue;
@@ -30,6 +34,7 @@ pub mod scan;
 mod shutdown;
 pub mod status;
 pub mod table;
+mod target;
 pub mod unreleased;
 pub mod view;
 

@@ -3,6 +3,8 @@
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::ecs::TargetDescription;
 
 /// How long the cloud's answers may lag behind our own change. No observation is marked stale sooner.
@@ -49,5 +51,56 @@ impl Observation {
             transitional: description.state.is_transitional(),
             details_hash: hasher.finish(),
         }
+    }
+}
+
+/// An observation, when a pass made it, and when a read last confirmed it.
+#[derive(Clone, Copy, Debug)]
+pub struct LastObservation {
+    pub(super) observation: Observation,
+    pub(super) observed_at: Instant,
+    /// When a read last showed the target; for one that was never read, when a pass first failed to.
+    pub(super) confirmed_at: Instant,
+    pub(super) stale: bool,
+    /// Whether a pass was requested because no read has shown the target for long.
+    pub(super) reported_overdue: bool,
+}
+
+impl LastObservation {
+    /// Compares the observation with what a scan has found. Returns whether the object must be requeued: it must if they differ
+    /// and the observation is older than `CLOUD_READ_LAG` (10 s), for the cloud's answer may be older than the pass.
+    pub fn differs_from(&mut self, found: Observation) -> bool {
+        if found == self.observation {
+            self.confirmed_at = Instant::now();
+            self.stale = false;
+            self.reported_overdue = false;
+            return false;
+        }
+        let settled = self.observed_at.elapsed() >= CLOUD_READ_LAG;
+        self.stale |= settled;
+        settled
+    }
+
+    /// No pass goes by this observation any more.
+    pub fn mark_stale(&mut self) {
+        self.stale = true;
+    }
+
+    /// A scan was refused the read. Returns whether the object must be requeued: its status tells of no such failure yet.
+    pub fn mark_refused(&mut self) -> bool {
+        let is_told = self.stale || matches!(self.observation, Observation::Unread { .. });
+        self.stale |= !is_told;
+        !is_told
+    }
+
+    /// How long no read has shown the target.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        self.confirmed_at.elapsed()
+    }
+
+    /// Whether no read has shown the target for `limit`. True once until a read shows it.
+    pub fn take_overdue(&mut self, limit: Duration) -> bool {
+        self.age() >= limit && !std::mem::replace(&mut self.reported_overdue, true)
     }
 }

@@ -1,31 +1,24 @@
 //! Collects the observed state of a pass: account, grants and siblings from memory, the target from the cloud. Reads only.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use crate::account::directory::{Access, AccessRequest};
 use crate::account::session::{AccountSession, CallError, CallPermit};
-use crate::api::membership::{ManagementPolicy, Origin};
 use crate::api::{SecurityGroupMembership, reason};
 use crate::condition;
 use crate::ecs::limit::Reservation;
 use crate::ecs::{AccountUid, Action, Class, Edge, Error, TargetDescription};
 use crate::kubernetes::{self, ObjectUid};
 
+use super::access::{access, access_view, claim, claim_view};
 use super::admission::Slot;
 use super::context::Context;
 use super::decide::{
     self, AccessView, Attempt, ClaimView, Desired, EdgeView, Elsewhere, Holder, Observed, ReadTrust,
 };
-use super::history::Standing;
 use super::object::{Claim, Object, account_key, desired, has_finalizer, is_unanswered};
-use super::observation::Observation;
+use super::others::Others;
 use super::status::Ending;
-use super::table::ObjectView;
 use super::view::EdgeList;
-
-use kube::ResourceExt as _;
-use tokio::time::Instant;
 
 /// What one pass over one object knows so far.
 #[expect(clippy::struct_excessive_bools, reason = "independent facts")]
@@ -111,39 +104,19 @@ impl Pass {
         let account_uid = claimed_account.or_else(|| Some(account.as_ref()?.uid.clone()));
         let on_edge = context.table.others(&edge, &uid);
         let others = Others::of(on_edge, &edge, account_uid.as_ref(), context);
-        if let Some(own) = &account_uid {
-            context.table.count_found_intents(own, &edge, |view| {
-                context.granted_uid(view, &edge).as_ref() == Some(own)
-            });
-        }
-        let join_is_open = account_uid
-            .as_ref()
-            .is_some_and(|account| context.table.join_is_open(account, &edge));
-        let repairs = account_uid
-            .as_ref()
-            .map_or(0, |account| repairs(object, account, &edge, context));
+        let own = account_uid.as_ref();
         // Another pass may have done all but remove the finalizer.
         let ending = context.table.history(&uid, |history| history.ending());
         let ending = ending.flatten();
         let observed = Observed {
             account: account_view,
             claim: claim_view,
-            finalizer: has_finalizer(object),
-            confirmed: false,
-            target: decide::TargetView::Unread,
-            trust: ReadTrust::AfterStart,
-            join_is_open,
+            join_is_open: own.is_some_and(|account| join_is_open(account, &edge, context)),
             holder: others.holder(),
             elsewhere: others.elsewhere(),
-            admitted: false,
-            view: EdgeView::Stale,
             attempt: ending.map_or(Attempt::None, Ending::attempt),
-            drifted: object
-                .status
-                .as_ref()
-                .is_some_and(|status| condition::is_true(&status.conditions, reason::DRIFTED)),
-            repairs,
-            synced: context.may_remove(),
+            repairs: own.map_or(0, |account| repairs(object, account, &edge, context)),
+            ..unread(object, context)
         };
         let is_unreleased = desired.deleting && context.table.is_unreleased(&uid) == Some(true);
         let mut pass = Self {
@@ -208,75 +181,6 @@ impl Pass {
         self.object = Current::Written(Box::new(object));
     }
 
-    /// Reads the target. A failed read makes it unreadable, never "not a member".
-    pub async fn read(&mut self, context: &Context) {
-        if self.observed.attempt == Attempt::None
-            && let Some((description, trust)) = self.pending_description(context)
-        {
-            self.see(description, trust, context);
-            return;
-        }
-        let Some(account) = &self.account else {
-            self.observed.target = decide::TargetView::Unreadable(Class::Transient);
-            return;
-        };
-        let began = Instant::now();
-        self.observed.target = match account.describe(&self.edge.region, &self.edge.target).await {
-            Ok(None) => {
-                self.description = None;
-                decide::TargetView::Absent
-            }
-            Ok(Some(description)) => {
-                let trust = self.trust(&description, began, context);
-                self.see(description, trust, context);
-                return;
-            }
-            Err(error) => {
-                let action = self.edge.target.describe_action();
-                decide::TargetView::Unreadable(self.note(action, error))
-            }
-        };
-    }
-
-    /// Whether a read that began at `began` counts.
-    fn trust(
-        &self,
-        description: &TargetDescription,
-        began: Instant,
-        context: &Context,
-    ) -> ReadTrust {
-        let member = description.security_group_ids.contains(&self.edge.group);
-        self.account_uid
-            .as_ref()
-            .map_or(ReadTrust::AfterStart, |account| {
-                context.table.read_edge(account, &self.edge, began, member)
-            })
-    }
-
-    /// Adds a description to the observed state.
-    fn see(&mut self, description: TargetDescription, trust: ReadTrust, context: &Context) {
-        let writes = self.desired.management == ManagementPolicy::Manage && !self.desired.deleting;
-        // Another service may have taken over an interface that the operator joined: the membership is there all the same.
-        let is_managed = description.service_managed && self.observed.claim.record().is_none();
-        if writes && (description.primary || is_managed) {
-            self.observed.target = decide::TargetView::Unsuitable;
-            self.description = Some(description);
-            return;
-        }
-        let member = description.security_group_ids.contains(&self.edge.group);
-        self.observed.target = decide::TargetView::Present {
-            member,
-            transitional: description.state.is_transitional(),
-        };
-        self.description = Some(description);
-        self.observed.trust = trust;
-        let is_recorded = self.observed.claim.record().is_some();
-        self.renew_claim(context);
-        let is_missing = !member && self.observed.trust != ReadTrust::AfterLeave;
-        let counts = self.observed.trust == ReadTrust::Settled || self.observed.claim.is_void();
-        self.observed.drifted |= is_recorded && is_missing && counts;
-    }
-
     /// Sees what this process knows of the claim by now.
     pub fn renew_claim(&mut self, context: &Context) {
         let uid = self.uid();
@@ -331,20 +235,6 @@ impl Pass {
         }
     }
 
-    /// The description from the last pass and whether it counted then, if that pass ended in a rate-limit wait and no scan has found
-    /// a change since. It says nothing of what other objects have joined meanwhile. Good enough for a Join under a claim: its answer
-    /// tells whether the target is a member by now.
-    fn pending_description(&self, context: &Context) -> Option<(TargetDescription, ReadTrust)> {
-        let uid = self.uid();
-        let ((description, trust), fresh) = context.table.history(&uid, |history| {
-            let fresh = history.fresh_observation(OBSERVATION_AGE);
-            Some((history.pending_description()?, fresh?))
-        })??;
-        let member = |seen: &TargetDescription| seen.security_group_ids.contains(&self.edge.group);
-        (fresh == Observation::of(Some(&description), member) && !member(&description))
-            .then_some((description, trust))
-    }
-
     /// Stores a failed call for the status. Returns its class. A throttled object waits for its next call. A wrong clock is
     /// reported by the account, which is checked within a minute: the object waits for it.
     pub fn note(&mut self, action: Action, error: CallError) -> Class {
@@ -378,8 +268,37 @@ impl Pass {
     }
 }
 
-/// An observation older than this is not used.
-const OBSERVATION_AGE: Duration = Duration::from_secs(150);
+/// What is observed of the object alone, before anything is read or tried.
+fn unread(object: &SecurityGroupMembership, context: &Context) -> Observed {
+    Observed {
+        account: AccessView::Checking,
+        claim: ClaimView::None,
+        finalizer: has_finalizer(object),
+        confirmed: false,
+        target: decide::TargetView::Unread,
+        trust: ReadTrust::AfterStart,
+        join_is_open: false,
+        holder: Holder::None,
+        elsewhere: Elsewhere::default(),
+        admitted: false,
+        view: EdgeView::Stale,
+        attempt: Attempt::None,
+        drifted: object
+            .status
+            .as_ref()
+            .is_some_and(|status| condition::is_true(&status.conditions, reason::DRIFTED)),
+        repairs: 0,
+        synced: context.may_remove(),
+    }
+}
+
+/// Whether a Join on the edge may still take effect, of this process or of one that left a granted intent.
+fn join_is_open(account: &AccountUid, edge: &Edge, context: &Context) -> bool {
+    context.table.count_found_intents(account, edge, |view| {
+        context.granted_uid(view, edge).as_ref() == Some(account)
+    });
+    context.table.join_is_open(account, edge)
+}
 
 /// Repairs of the edge, for [`Observed::repairs`]. A user who changes the spec or asks for a pass ends a repair loop; a restart of
 /// the operator does not.
@@ -401,160 +320,4 @@ fn repairs(
         }
         repairs.count(account, edge)
     })
-}
-
-/// What `decide` needs to know of the access.
-pub(super) fn access_view(access: &Access) -> AccessView {
-    match access {
-        Access::Usable(_) => AccessView::Usable,
-        Access::Missing => AccessView::Missing,
-        Access::NotReady { stalled, .. } => AccessView::NotReady { stalled: *stalled },
-        Access::Changed { .. } => AccessView::Changed,
-        Access::NotGranted => AccessView::NotGranted,
-        Access::Checking => AccessView::Checking,
-    }
-}
-
-/// The claim of an object. An intent that names another cloud account than the object's is none: nothing was recorded there.
-pub(super) fn claim(object: &SecurityGroupMembership, context: &Context) -> Option<Claim> {
-    let claim = context.table.claim(object)?;
-    let account = named_account(object, context);
-    let is_foreign = account.is_some() && claim.account_uid() != account.as_ref();
-    (claim.record().is_some() || !is_foreign).then_some(claim)
-}
-
-/// UID of the cloud account that the spec names, if it is known.
-pub fn named_account(object: &SecurityGroupMembership, context: &Context) -> Option<AccountUid> {
-    let namespace = object.namespace().unwrap_or_default();
-    context
-        .directory
-        .uid(&account_key(&object.spec, &namespace))
-}
-
-/// What `decide` sees of a claim and of what this process knows of it.
-fn claim_view(claim: Option<&Claim>, standing: Standing) -> ClaimView {
-    let void = standing == Standing::Void;
-    match (claim, standing) {
-        (
-            Some(Claim::Record {
-                origin: Origin::Adopted,
-                ..
-            }),
-            _,
-        ) => ClaimView::Adopted,
-        (
-            Some(Claim::Record {
-                origin: Origin::Joined,
-                ..
-            }),
-            _,
-        ) => ClaimView::Joined { void },
-        // What this process has joined counts like a record until it is written, also if a user removes the intent.
-        (Some(Claim::Intent { .. }) | None, Standing::Joined) => ClaimView::Joined { void: false },
-        (Some(Claim::Intent { .. }), Standing::Void | Standing::Unknown) => {
-            ClaimView::Intent { void }
-        }
-        (None, Standing::Void | Standing::Unknown) => ClaimView::None,
-    }
-}
-
-/// The account that the object may use, and the problem with it.
-pub(super) fn access(
-    object: &SecurityGroupMembership,
-    edge: &Edge,
-    claim: Option<&Claim>,
-    claim_view: ClaimView,
-    context: &Context,
-) -> (Access, String) {
-    let namespace = object.namespace().unwrap_or_default();
-    let deleting = object.metadata.deletion_timestamp.is_some();
-    let request = AccessRequest {
-        account: &account_key(&object.spec, &namespace),
-        namespace: &namespace,
-        group: &edge.group,
-        claimed_uid: claim.and_then(Claim::account_uid),
-        // Revoking a grant must not freeze what the operator joined.
-        needs_grant: !(deleting && claim_view == ClaimView::Joined { void: false }),
-        deleting,
-    };
-    let access = context.directory.resolve(request);
-    let problem = access.problem(request);
-    (access, problem)
-}
-
-/// The other live, managing objects on an edge of the same cloud account, oldest first.
-#[derive(Debug, Default)]
-pub struct Others {
-    /// Those that hold the edge and can own it: with a grant now, or with the record `Joined`.
-    pub holders: Vec<ObjectView>,
-    /// Those with any record.
-    recorded: Vec<ObjectView>,
-    /// Whether another holder cannot be read or written now.
-    pub out_of_reach: bool,
-    /// Those that this pass has found to be gone, or cannot read.
-    pub dismissed: Vec<ObjectUid>,
-}
-
-impl Others {
-    /// An object without a grant holds an edge only by a record `Joined`: otherwise any tenant could keep any edge. Nor does an
-    /// object hold one that refuses to take over what it has no record of.
-    fn of(
-        mut others: Vec<ObjectView>,
-        edge: &Edge,
-        own: Option<&AccountUid>,
-        context: &Context,
-    ) -> Self {
-        let Some(own) = own else {
-            return Self::default();
-        };
-        others.retain(|other| {
-            // Anybody can write an intent.
-            let record = other
-                .claim
-                .as_ref()
-                .filter(|claim| claim.record().is_some());
-            let uid = record
-                .and_then(Claim::account_uid)
-                .cloned()
-                .or_else(|| context.directory.uid(other.account()?));
-            other.managed && !other.deleting && uid.as_ref() == Some(own)
-        });
-        let is_granted = |other: &ObjectView| context.granted_uid(other, edge).is_some();
-        let recorded: Vec<_> = others
-            .iter()
-            .filter(|other| other.record().is_some())
-            .cloned()
-            .collect();
-        others.retain(|other| match other.record() {
-            Some(Origin::Joined) => true,
-            Some(Origin::Adopted) => is_granted(other),
-            None => !other.refuses && is_granted(other),
-        });
-        let all = others.len();
-        others.retain(|other| other.readable);
-        Self {
-            out_of_reach: others.len() < all,
-            holders: others,
-            recorded,
-            ..Self::default()
-        }
-    }
-
-    /// Whether there is a holder.
-    #[must_use]
-    pub fn holder(&self) -> Holder {
-        match self.holders.first() {
-            None if self.out_of_reach => Holder::OutOfReach,
-            None => Holder::None,
-            Some(_) => Holder::Successor,
-        }
-    }
-
-    fn elsewhere(&self) -> Elsewhere {
-        let joined = |other: &ObjectView| other.record() == Some(Origin::Joined);
-        Elsewhere {
-            joined: self.recorded.iter().any(joined),
-            recorded: !self.recorded.is_empty(),
-        }
-    }
 }

@@ -1,9 +1,10 @@
 //! A Join or Leave is decided again at the moment at which it is sent: what was decided before the wait for its place may hold no more.
 
+use super::access::{access, access_view, claim};
 use super::act::ActError;
 use super::context::Context;
 use super::decide::{Attempt, Step, decide};
-use super::observe::{Pass, access, access_view, claim};
+use super::observe::Pass;
 
 impl Pass {
     /// Waits until the Join or Leave may be sent, sees what memory knows by then, and asks [`decide`] again. Returns whether

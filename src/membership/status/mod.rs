@@ -1,8 +1,13 @@
 //! Builds the status for the outcome of a pass. Pure: the observed state and `now` are arguments.
 
+mod conditions;
 mod event;
+mod failure;
 mod input;
+mod last_error;
 mod summary;
+mod wait;
+mod write_refused;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
@@ -16,11 +21,12 @@ use crate::ecs::{Class, TargetDescription};
 
 use super::decide::{ReconcileOutcome, TargetView};
 
-use self::summary::{Summary, summarize};
+use self::conditions::Summary;
+use self::summary::summarize;
 
 pub use self::event::{Ending, event_for};
 pub use self::input::{Held, Refusal, Refused, StatusInput};
-pub use self::summary::{STUCK_AFTER, waits_since};
+pub use self::wait::{STUCK_AFTER, waits_since};
 
 /// The condition types that the operator writes.
 const OUR_CONDITIONS: [&str; 5] = [
@@ -129,7 +135,7 @@ pub fn drifted_as_known(
         || {
             condition::merge(
                 &previous.conditions,
-                vec![summary::no_drift()],
+                vec![conditions::no_drift()],
                 generation,
                 now,
             )
@@ -151,10 +157,10 @@ fn suspended(
         condition::merge(&previous.conditions, vec![new_condition], generation, now)
     };
     let mut conditions =
-        kept(reason::READY).map_or_else(|| new(summary::pending()), |kept| vec![kept]);
+        kept(reason::READY).map_or_else(|| new(conditions::pending()), |kept| vec![kept]);
     conditions.extend(kept(reason::STALLED));
     conditions.extend(drifted_as_known(previous, generation, now));
-    conditions.extend(new(summary::suspended_condition(input.deleting)));
+    conditions.extend(new(conditions::suspended_condition(input.deleting)));
     SecurityGroupMembershipStatus {
         observed_generation: generation,
         conditions,

@@ -1,0 +1,92 @@
+//! The claim of an object, and the account that it may use. Reads memory only.
+
+use kube::ResourceExt as _;
+
+use crate::account::directory::{Access, AccessRequest};
+use crate::api::SecurityGroupMembership;
+use crate::api::membership::Origin;
+use crate::ecs::{AccountUid, Edge};
+
+use super::context::Context;
+use super::decide::{AccessView, ClaimView};
+use super::history::Standing;
+use super::object::{Claim, account_key};
+
+/// The claim of an object. An intent that names another cloud account than the object's is none: nothing was recorded there.
+pub(super) fn claim(object: &SecurityGroupMembership, context: &Context) -> Option<Claim> {
+    let claim = context.table.claim(object)?;
+    let account = named_account(object, context);
+    let is_foreign = account.is_some() && claim.account_uid() != account.as_ref();
+    (claim.record().is_some() || !is_foreign).then_some(claim)
+}
+
+/// UID of the cloud account that the spec names, if it is known.
+pub fn named_account(object: &SecurityGroupMembership, context: &Context) -> Option<AccountUid> {
+    let namespace = object.namespace().unwrap_or_default();
+    context
+        .directory
+        .uid(&account_key(&object.spec, &namespace))
+}
+
+/// What `decide` sees of a claim and of what this process knows of it.
+pub(super) fn claim_view(claim: Option<&Claim>, standing: Standing) -> ClaimView {
+    let void = standing == Standing::Void;
+    match (claim, standing) {
+        (
+            Some(Claim::Record {
+                origin: Origin::Adopted,
+                ..
+            }),
+            _,
+        ) => ClaimView::Adopted,
+        (
+            Some(Claim::Record {
+                origin: Origin::Joined,
+                ..
+            }),
+            _,
+        ) => ClaimView::Joined { void },
+        // What this process has joined counts like a record until it is written, also if a user removes the intent.
+        (Some(Claim::Intent { .. }) | None, Standing::Joined) => ClaimView::Joined { void: false },
+        (Some(Claim::Intent { .. }), Standing::Void | Standing::Unknown) => {
+            ClaimView::Intent { void }
+        }
+        (None, Standing::Void | Standing::Unknown) => ClaimView::None,
+    }
+}
+
+/// The account that the object may use, and the problem with it.
+pub(super) fn access(
+    object: &SecurityGroupMembership,
+    edge: &Edge,
+    claim: Option<&Claim>,
+    claim_view: ClaimView,
+    context: &Context,
+) -> (Access, String) {
+    let namespace = object.namespace().unwrap_or_default();
+    let deleting = object.metadata.deletion_timestamp.is_some();
+    let request = AccessRequest {
+        account: &account_key(&object.spec, &namespace),
+        namespace: &namespace,
+        group: &edge.group,
+        claimed_uid: claim.and_then(Claim::account_uid),
+        // Revoking a grant must not freeze what the operator joined.
+        needs_grant: !(deleting && claim_view == ClaimView::Joined { void: false }),
+        deleting,
+    };
+    let access = context.directory.resolve(request);
+    let problem = access.problem(request);
+    (access, problem)
+}
+
+/// What `decide` needs to know of the access.
+pub(super) fn access_view(access: &Access) -> AccessView {
+    match access {
+        Access::Usable(_) => AccessView::Usable,
+        Access::Missing => AccessView::Missing,
+        Access::NotReady { stalled, .. } => AccessView::NotReady { stalled: *stalled },
+        Access::Changed { .. } => AccessView::Changed,
+        Access::NotGranted => AccessView::NotGranted,
+        Access::Checking => AccessView::Checking,
+    }
+}

@@ -1,0 +1,92 @@
+//! Hands ownership over to another object that holds the membership.
+
+use kube::ResourceExt as _;
+
+use crate::api::SecurityGroupMembership;
+use crate::ecs::AccountUid;
+use crate::kubernetes::writer::ApiWriter;
+
+use super::super::context::Context;
+use super::super::decide::Attempt;
+use super::super::object::has_finalizer;
+use super::super::observe::Pass;
+use super::error::ActError;
+use super::marks::{Marks, write_marks};
+use super::status::{is_recorded_as_joined, with_joined, write_status};
+use super::stored::{Stored, read_stored};
+
+impl Pass {
+    /// Writes the record `Joined` to the oldest other holder: from record to record. The holder is read first, gets our finalizer
+    /// where it has none, and then its own status with the record, under the version that was read. That proves that it is there
+    /// and is not being deleted.
+    ///
+    /// # Errors
+    /// The API server did not accept the write.
+    pub async fn hand_over(&mut self, context: &Context) -> Result<(), ActError> {
+        let Some(successor) = self.others.holders.first().cloned() else {
+            return Ok(());
+        };
+        let reference = successor.reference();
+        let same_namespace = self.object().namespace().as_deref() == Some(&*successor.namespace);
+        let handed_over = match read_stored(
+            &successor.uid,
+            &successor.namespace,
+            &reference.name,
+            context,
+        )
+        .await
+        {
+            Ok(Stored::Found(object)) if object.metadata.deletion_timestamp.is_none() => {
+                let writer = self.writer(context);
+                let given = give(*object, self.account_uid.as_ref(), &writer, context).await;
+                given.map_err(|error| error.of_successor(same_namespace))?
+            }
+            Ok(Stored::Found(_) | Stored::Gone) => false,
+            Ok(Stored::Unreadable) => {
+                self.others.out_of_reach = true;
+                false
+            }
+            Err(ActError::Kubernetes { source, .. }) if source.code() == Some(403) => {
+                self.others.out_of_reach = true;
+                false
+            }
+            Err(error) => return Err(error),
+        };
+        if handed_over {
+            self.observed.attempt = Attempt::HandedOver;
+            context.queue.enqueue(&reference);
+        } else {
+            self.others.dismissed.push(successor.uid);
+            self.renew_others(context);
+        }
+        Ok(())
+    }
+}
+
+/// Gives ownership to a live object. Returns whether it has it now: an object that is being deleted takes no finalizer.
+async fn give(
+    successor: SecurityGroupMembership,
+    account: Option<&AccountUid>,
+    writer: &ApiWriter,
+    context: &Context,
+) -> Result<bool, ActError> {
+    let successor = if has_finalizer(&successor) {
+        successor
+    } else {
+        let version = successor.resource_version();
+        match write_marks(&successor, version, Marks::Held(None), writer, context).await {
+            Ok(written) => written,
+            Err(error) if error.is_of_a_deleted_object() => return Ok(false),
+            Err(error) => return Err(error),
+        }
+    };
+    let status = with_joined(&successor, account);
+    match write_status(&successor.metadata, &status, writer, context).await {
+        Ok(Some(written)) if is_recorded_as_joined(&written) => Ok(true),
+        Ok(Some(_)) => Err(ActError::RecordNotStored),
+        // A user has made it unreadable in the meantime.
+        Ok(None) => Err(ActError::Changed),
+        Err(ActError::ObjectGone) => Ok(false),
+        Err(error) => Err(error),
+    }
+}

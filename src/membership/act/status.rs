@@ -1,0 +1,114 @@
+//! Writes the status, and the record in it.
+
+use kube::api::ObjectMeta;
+use kube::{Api, ResourceExt as _};
+use serde::Serialize;
+
+use crate::api::SecurityGroupMembership;
+use crate::api::membership::{Origin, SecurityGroupMembershipStatus};
+use crate::ecs::AccountUid;
+use crate::kubernetes::writer::ApiWriter;
+use crate::watched::Watched;
+
+use super::super::context::Context;
+use super::super::decide::ClaimView;
+use super::super::history::{History, Standing};
+use super::super::object::{Claim, Object};
+use super::super::observe::Pass;
+use super::error::{ActError, ApiRequest};
+use super::stored::{TRIES, made_by};
+
+impl Pass {
+    /// Writes the record `Joined` to the object's own status. That of an object that is gone is kept in memory.
+    ///
+    /// # Errors
+    /// The API server did not accept the write.
+    pub async fn record(&mut self, context: &Context) -> Result<(), ActError> {
+        if self.is_unreleased {
+            let uid = self.uid();
+            let record = |history: &mut History| history.set_standing(Standing::Joined);
+            context.table.history(&uid, record);
+            self.observed.claim = ClaimView::Joined { void: false };
+            return Ok(());
+        }
+        let status = with_joined(self.object(), self.account_uid.as_ref());
+        let written = self.write_status(&status, context).await?;
+        let written = written.ok_or(ActError::Changed)?;
+        let is_stored = is_recorded_as_joined(&written);
+        self.written(written);
+        if !is_stored {
+            return Err(ActError::RecordNotStored);
+        }
+        self.observed.claim = ClaimView::Joined { void: false };
+        Ok(())
+    }
+
+    /// Writes the status of the object. A version that differs from the known one only by what others write is taken as well:
+    /// otherwise a user who annotates the object all the time would keep its status from being written. Returns the object, if it
+    /// is readable.
+    ///
+    /// # Errors
+    /// The API server did not accept the write.
+    pub async fn write_status(
+        &self,
+        status: &SecurityGroupMembershipStatus,
+        context: &Context,
+    ) -> Result<Option<SecurityGroupMembership>, ActError> {
+        let writer = self.writer(context);
+        let mut metadata = self.object().metadata.clone();
+        let mut tries_left = TRIES;
+        loop {
+            tries_left -= 1;
+            match write_status(&metadata, status, &writer, context).await {
+                Err(ActError::Changed) if tries_left > 0 => {
+                    metadata.resource_version = self.same_but_newer(context).await?;
+                }
+                answered => return answered,
+            }
+        }
+    }
+}
+
+/// Whether the API server shows the record `Joined`: an older CRD drops it.
+pub(super) fn is_recorded_as_joined(object: &SecurityGroupMembership) -> bool {
+    Claim::of(object).and_then(|claim| claim.record()) == Some(Origin::Joined)
+}
+
+/// The object's status with the record `Joined`.
+pub(super) fn with_joined(
+    object: &SecurityGroupMembership,
+    account: Option<&AccountUid>,
+) -> SecurityGroupMembershipStatus {
+    SecurityGroupMembershipStatus {
+        origin: Some(Origin::Joined),
+        object_uid: object.uid(),
+        account_uid: account.map(|uid| uid.as_str().to_owned()),
+        ..object.status.clone().unwrap_or_default()
+    }
+}
+
+/// Writes a status under the version of `metadata`. Returns the object, if it is readable.
+pub(in super::super) async fn write_status(
+    metadata: &ObjectMeta,
+    status: &impl Serialize,
+    writer: &ApiWriter,
+    context: &Context,
+) -> Result<Option<SecurityGroupMembership>, ActError> {
+    let namespace = metadata.namespace.clone().unwrap_or_default();
+    let api: Api<Object> = Api::namespaced(context.client.clone(), &namespace);
+    let uid = metadata.uid.as_deref().unwrap_or_default().into();
+    let begun = context.view.write_began(uid, &namespace);
+    let answer = writer.apply_status(&api, metadata, status).await;
+    let before = metadata.resource_version.as_deref();
+    context.view.write_ended(begun, made_by(&answer, before));
+    match answer {
+        Ok(Watched(Ok(written))) => {
+            context.table.written(&written);
+            Ok(Some(written))
+        }
+        Ok(Watched(Err(_))) => Ok(None),
+        Err(error) if error.code() == Some(404) => Err(ActError::ObjectGone),
+        Err(error) if error.code() == Some(409) => Err(ActError::Changed),
+        Err(source) => Err(ActError::of(ApiRequest::Status, source)),
+    }
+}

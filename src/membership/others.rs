@@ -1,0 +1,87 @@
+//! The other objects on an edge: who of them holds it, and who of them has a record. Reads memory only.
+
+use crate::api::membership::Origin;
+use crate::ecs::{AccountUid, Edge};
+use crate::kubernetes::ObjectUid;
+
+use super::context::Context;
+use super::decide::{Elsewhere, Holder};
+use super::object::Claim;
+use super::table::ObjectView;
+
+/// The other live, managing objects on an edge of the same cloud account, oldest first.
+#[derive(Debug, Default)]
+pub struct Others {
+    /// Those that hold the edge and can own it: with a grant now, or with the record `Joined`.
+    pub holders: Vec<ObjectView>,
+    /// Those with any record.
+    pub(super) recorded: Vec<ObjectView>,
+    /// Whether another holder cannot be read or written now.
+    pub out_of_reach: bool,
+    /// Those that this pass has found to be gone, or cannot read.
+    pub dismissed: Vec<ObjectUid>,
+}
+
+impl Others {
+    /// An object without a grant holds an edge only by a record `Joined`: otherwise any tenant could keep any edge. Nor does an
+    /// object hold one that refuses to take over what it has no record of.
+    pub(super) fn of(
+        mut others: Vec<ObjectView>,
+        edge: &Edge,
+        own: Option<&AccountUid>,
+        context: &Context,
+    ) -> Self {
+        let Some(own) = own else {
+            return Self::default();
+        };
+        others.retain(|other| {
+            // Anybody can write an intent.
+            let record = other
+                .claim
+                .as_ref()
+                .filter(|claim| claim.record().is_some());
+            let uid = record
+                .and_then(Claim::account_uid)
+                .cloned()
+                .or_else(|| context.directory.uid(other.account()?));
+            other.managed && !other.deleting && uid.as_ref() == Some(own)
+        });
+        let is_granted = |other: &ObjectView| context.granted_uid(other, edge).is_some();
+        let recorded: Vec<_> = others
+            .iter()
+            .filter(|other| other.record().is_some())
+            .cloned()
+            .collect();
+        others.retain(|other| match other.record() {
+            Some(Origin::Joined) => true,
+            Some(Origin::Adopted) => is_granted(other),
+            None => !other.refuses && is_granted(other),
+        });
+        let all = others.len();
+        others.retain(|other| other.readable);
+        Self {
+            out_of_reach: others.len() < all,
+            holders: others,
+            recorded,
+            ..Self::default()
+        }
+    }
+
+    /// Whether there is a holder.
+    #[must_use]
+    pub fn holder(&self) -> Holder {
+        match self.holders.first() {
+            None if self.out_of_reach => Holder::OutOfReach,
+            None => Holder::None,
+            Some(_) => Holder::Successor,
+        }
+    }
+
+    pub(super) fn elsewhere(&self) -> Elsewhere {
+        let joined = |other: &ObjectView| other.record() == Some(Origin::Joined);
+        Elsewhere {
+            joined: self.recorded.iter().any(joined),
+            recorded: !self.recorded.is_empty(),
+        }
+    }
+}

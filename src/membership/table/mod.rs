@@ -1,0 +1,180 @@
+//! All objects: one row per object, found by UID, by edge and by account. In memory only: no I/O, no decisions.
+//!
+//! A row has two parts. Its [`ObjectView`] is what the object says, and could be rebuilt from the API server at any time. Its
+//! [`History`] is what this process did and observed, and is lost with the process. Both go with the object.
+
+mod calls;
+mod object_view;
+mod rows;
+mod scanned;
+mod unreleased;
+mod watched;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use kube::runtime::reflector::ObjectRef;
+
+use crate::account::key::{AccountKey, AccountRegion};
+use crate::api::SecurityGroupMembership;
+use crate::ecs::{Edge, Region};
+use crate::kubernetes::ObjectUid;
+
+use self::rows::{Row, Rows};
+use super::decide::Desired;
+use super::history::History;
+use super::object::{Claim, version_of};
+use super::repairs::Repairs;
+
+pub use self::calls::BegunCall;
+pub use self::object_view::ObjectView;
+pub use self::scanned::Overdue;
+
+/// All objects by UID, by edge and by account.
+#[derive(Debug, Default)]
+pub struct ObjectTable {
+    inner: Mutex<Rows>,
+}
+
+impl ObjectTable {
+    /// What an object says; `None` for an unknown or deleted one.
+    #[must_use]
+    pub fn view(&self, uid: &ObjectUid) -> Option<ObjectView> {
+        Some(self.lock().rows.get(uid)?.says.clone())
+    }
+
+    /// Calls `change` with the history of an object. `None` for an unknown or deleted object: nothing brings it back.
+    pub fn history<T>(&self, uid: &ObjectUid, change: impl FnOnce(&mut History) -> T) -> Option<T> {
+        let mut inner = self.lock();
+        Some(change(&mut inner.rows.get_mut(uid)?.history))
+    }
+
+    /// Calls `change` with the repairs of all edges.
+    pub fn repairs<T>(&self, change: impl FnOnce(&mut Repairs) -> T) -> T {
+        change(&mut self.lock().repairs)
+    }
+
+    /// Drops the calls whose effect every read shows, and the repairs that count no more.
+    pub fn drop_old(&self) {
+        let mut inner = self.lock();
+        inner.ledger.drop_settled();
+        inner.repairs.drop_old();
+    }
+
+    /// The other objects on this edge, oldest first, for any account.
+    #[must_use]
+    pub fn others(&self, edge: &Edge, uid: &ObjectUid) -> Vec<ObjectView> {
+        let inner = self.lock();
+        let mut others: Vec<ObjectView> = inner
+            .by_edge
+            .get(edge)
+            .into_iter()
+            .flatten()
+            .filter(|other| **other != *uid)
+            .filter_map(|other| inner.rows.get(other))
+            .map(|row| row.says.clone())
+            .collect();
+        others.sort_by(|a, b| a.age().cmp(&b.age()));
+        others
+    }
+
+    /// The objects that name this account.
+    #[must_use]
+    pub fn of_account(&self, account: &AccountKey) -> Vec<ObjectRef<SecurityGroupMembership>> {
+        self.of_account_with(account, None, |_| true)
+    }
+
+    /// The objects that name this account, in this region or (`None`) in any, and whose target was not a member when it was last
+    /// read, or was never read.
+    #[must_use]
+    pub fn unsettled_of_account(
+        &self,
+        account: &AccountKey,
+        region: Option<&Region>,
+    ) -> Vec<ObjectRef<SecurityGroupMembership>> {
+        self.of_account_with(account, region, |history| !history.is_member())
+    }
+
+    fn of_account_with(
+        &self,
+        account: &AccountKey,
+        region: Option<&Region>,
+        concerns: impl Fn(&History) -> bool,
+    ) -> Vec<ObjectRef<SecurityGroupMembership>> {
+        let inner = self.lock();
+        let regions = inner.by_account.get(account).into_iter().flatten();
+        regions
+            .filter(|(of, _)| region.is_none_or(|region| region == *of))
+            .flat_map(|(_, targets)| targets.values())
+            .flatten()
+            .filter_map(|uid| inner.rows.get(uid))
+            .filter(|row| concerns(&row.history))
+            .map(|row| row.says.reference())
+            .collect()
+    }
+
+    /// The accounts and regions that objects name.
+    #[must_use]
+    pub fn account_regions(&self) -> Vec<AccountRegion> {
+        let inner = self.lock();
+        let mut named = Vec::new();
+        for (account, regions) in &inner.by_account {
+            named.extend(regions.keys().map(|region| AccountRegion {
+                account: AccountKey::clone(account),
+                region: region.clone(),
+            }));
+        }
+        named
+    }
+
+    /// The objects in this namespace.
+    #[must_use]
+    pub fn in_namespace(&self, namespace: &str) -> Vec<ObjectRef<SecurityGroupMembership>> {
+        self.all_with(|says| *says.namespace == *namespace)
+    }
+
+    /// The objects that are being deleted.
+    #[must_use]
+    pub fn deleting(&self) -> Vec<ObjectRef<SecurityGroupMembership>> {
+        self.all_with(|says| says.deleting)
+    }
+
+    fn all_with(
+        &self,
+        concerns: impl Fn(&ObjectView) -> bool,
+    ) -> Vec<ObjectRef<SecurityGroupMembership>> {
+        let inner = self.lock();
+        let views = inner.rows.values().map(|row| &row.says);
+        let concerned = views.filter(|says| says.names.is_some() && concerns(says));
+        concerned.map(ObjectView::reference).collect()
+    }
+
+    /// The claim on an object: from `object`, or from our own newer write if the watch lags behind it.
+    #[must_use]
+    pub fn claim(&self, object: &SecurityGroupMembership) -> Option<Claim> {
+        let uid = ObjectUid::of(object).unwrap_or_default();
+        match self.lock().rows.get(&uid) {
+            Some(Row { says, .. }) if says.resource_version > version_of(&object.metadata) => {
+                says.claim.clone()
+            }
+            Some(_) | None => Claim::of(object),
+        }
+    }
+
+    /// What the newest known spec of an object asks for; `None` for an unknown object.
+    #[must_use]
+    pub fn desired(&self, uid: &ObjectUid) -> Option<Desired> {
+        self.lock().rows.get(uid)?.says.desired
+    }
+
+    /// The newest known version of an object, from the watch or from our own writes; `None` for an unknown object.
+    #[must_use]
+    pub fn known_version(&self, uid: &ObjectUid) -> Option<u64> {
+        let inner = self.lock();
+        Some(inner.rows.get(uid)?.says.resource_version)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Rows> {
+        // No code panics while it holds this lock, so the table behind a poisoned lock is still consistent.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,174 @@
+//! What an object says, as far as the passes of other objects need it. Could be rebuilt from the API server at any time.
+
+use std::sync::Arc;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::runtime::reflector::ObjectRef;
+
+use crate::account::key::AccountKey;
+use crate::api::SecurityGroupMembership;
+use crate::api::membership::{AdoptionPolicy, ManagementPolicy, Origin};
+use crate::ecs::{AccountUid, Edge};
+use crate::kubernetes::ObjectUid;
+use crate::watched::Unreadable;
+
+use super::super::decide::Desired;
+use super::super::object::{
+    Claim, Object, account_key, desired, has_finalizer, legible, version_of,
+};
+
+/// What an object says, as far as the passes of other objects need it.
+#[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
+pub struct ObjectView {
+    /// UID of the object.
+    pub uid: ObjectUid,
+    /// Namespace of the object.
+    pub namespace: Arc<str>,
+    pub(super) name: Box<str>,
+    /// What the spec names; `None` if the object was never readable, or names no valid edge.
+    pub(super) names: Option<Names>,
+    /// The object's claim, as of `resource_version`.
+    pub claim: Option<Claim>,
+    /// Whether this version can read the object. One that it cannot read is judged as a holder like others, and inherits nothing.
+    pub readable: bool,
+    /// Whether our finalizer is on the object.
+    pub finalizer: bool,
+    /// Whether the operator may write to the cloud for this object (`managementPolicy: Manage`).
+    pub managed: bool,
+    /// Whether the object takes over no membership from outside (`adoptionPolicy: Refuse`).
+    pub refuses: bool,
+    /// Whether the object is being deleted.
+    pub deleting: bool,
+    /// What the spec asks for; `None` if the object was never readable.
+    pub(super) desired: Option<Desired>,
+    /// When the object was created, in seconds since 1970.
+    pub(super) created: i64,
+    /// Version of the object that this view was read from, or that our last write returned.
+    pub resource_version: u64,
+}
+
+/// The edge and the account that a spec names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Names {
+    pub(super) edge: Edge,
+    pub(super) account: Arc<AccountKey>,
+}
+
+impl ObjectView {
+    /// The view of a readable object; `None` if its spec names no valid edge.
+    pub(super) fn of(object: &SecurityGroupMembership) -> Option<Self> {
+        let view = Self::of_metadata(&object.metadata)?;
+        let names = Names {
+            edge: Edge::try_from(&object.spec).ok()?,
+            account: Arc::new(account_key(&object.spec, &view.namespace)),
+        };
+        Some(Self {
+            names: Some(names),
+            claim: Claim::of(object),
+            readable: true,
+            finalizer: has_finalizer(object),
+            managed: object.spec.management_policy == ManagementPolicy::Manage,
+            refuses: object.spec.adoption_policy == AdoptionPolicy::Refuse,
+            desired: Some(desired(object)),
+            ..view
+        })
+    }
+
+    /// The view of a listed object.
+    #[must_use]
+    pub fn of_listed(object: &Object) -> Option<Self> {
+        match &object.0 {
+            Ok(object) => Self::of(object),
+            Err(unreadable) => Self::of_unreadable(unreadable),
+        }
+    }
+
+    /// The view of an object that this version cannot read as a whole.
+    pub(super) fn of_unreadable(unreadable: &Unreadable) -> Option<Self> {
+        let Some(object) = legible(unreadable) else {
+            return Self::of_metadata(&unreadable.metadata);
+        };
+        let view = Self::of(&object)?;
+        Some(Self {
+            readable: false,
+            ..view
+        })
+    }
+
+    /// The view of an object of which only the metadata can be read.
+    pub(super) fn of_metadata(metadata: &ObjectMeta) -> Option<Self> {
+        let created = metadata.creation_timestamp.as_ref();
+        Some(Self {
+            uid: metadata.uid.as_deref()?.into(),
+            namespace: metadata.namespace.as_deref().unwrap_or_default().into(),
+            name: metadata.name.as_deref()?.into(),
+            names: None,
+            claim: None,
+            readable: false,
+            finalizer: false,
+            managed: false,
+            refuses: false,
+            desired: None,
+            deleting: metadata.deletion_timestamp.is_some(),
+            created: created.map_or(0, |time| time.0.as_second()),
+            resource_version: version_of(metadata),
+        })
+    }
+
+    /// The edge that the spec names.
+    #[must_use]
+    pub fn edge(&self) -> Option<&Edge> {
+        self.names.as_ref().map(|names| &names.edge)
+    }
+
+    /// The account that the spec names.
+    #[must_use]
+    pub fn account(&self) -> Option<&AccountKey> {
+        self.names.as_ref().map(|names| &*names.account)
+    }
+
+    /// Whether the object carries a claim of the cloud account with this UID.
+    #[must_use]
+    pub fn is_claimed_with(&self, account_uid: Option<&AccountUid>) -> bool {
+        account_uid.is_some() && self.claimed_account() == account_uid
+    }
+
+    /// The record in the object's status.
+    #[must_use]
+    pub fn record(&self) -> Option<Origin> {
+        self.claim.as_ref()?.record()
+    }
+
+    pub(super) fn claimed_account(&self) -> Option<&AccountUid> {
+        self.claim.as_ref()?.account_uid()
+    }
+
+    /// The part of the view that decides whether siblings must be requeued.
+    pub(super) fn hold(&self) -> Hold {
+        Hold {
+            managed: self.managed,
+            finalizer: self.finalizer,
+            readable: self.readable,
+        }
+    }
+
+    /// Namespace and name.
+    #[must_use]
+    pub fn reference(&self) -> ObjectRef<SecurityGroupMembership> {
+        ObjectRef::new(&self.name).within(&self.namespace)
+    }
+
+    /// Sort key for age: creation second, then UID.
+    #[must_use]
+    pub fn age(&self) -> (i64, &ObjectUid) {
+        (self.created, &self.uid)
+    }
+}
+
+/// Whether an object may write to the cloud, carries our finalizer, and can be read.
+pub(super) struct Hold {
+    pub(super) managed: bool,
+    pub(super) finalizer: bool,
+    pub(super) readable: bool,
+}

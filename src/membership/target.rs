@@ -1,0 +1,101 @@
+//! Reads the target of a pass. Reads only.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::api::membership::ManagementPolicy;
+use crate::ecs::{Class, TargetDescription};
+
+use super::context::Context;
+use super::decide::{self, Attempt, ReadTrust};
+use super::observation::Observation;
+use super::observe::Pass;
+
+impl Pass {
+    /// Reads the target. A failed read makes it unreadable, never "not a member".
+    pub async fn read(&mut self, context: &Context) {
+        if self.observed.attempt == Attempt::None
+            && let Some((description, trust)) = self.pending_description(context)
+        {
+            self.see(description, trust, context);
+            return;
+        }
+        let Some(account) = &self.account else {
+            self.observed.target = decide::TargetView::Unreadable(Class::Transient);
+            return;
+        };
+        let began = Instant::now();
+        self.observed.target = match account.describe(&self.edge.region, &self.edge.target).await {
+            Ok(None) => {
+                self.description = None;
+                decide::TargetView::Absent
+            }
+            Ok(Some(description)) => {
+                let trust = self.trust(&description, began, context);
+                self.see(description, trust, context);
+                return;
+            }
+            Err(error) => {
+                let action = self.edge.target.describe_action();
+                decide::TargetView::Unreadable(self.note(action, error))
+            }
+        };
+    }
+
+    /// Whether a read that began at `began` counts.
+    fn trust(
+        &self,
+        description: &TargetDescription,
+        began: Instant,
+        context: &Context,
+    ) -> ReadTrust {
+        let member = description.security_group_ids.contains(&self.edge.group);
+        self.account_uid
+            .as_ref()
+            .map_or(ReadTrust::AfterStart, |account| {
+                context.table.read_edge(account, &self.edge, began, member)
+            })
+    }
+
+    /// Adds a description to the observed state.
+    fn see(&mut self, description: TargetDescription, trust: ReadTrust, context: &Context) {
+        let writes = self.desired.management == ManagementPolicy::Manage && !self.desired.deleting;
+        // Another service may have taken over an interface that the operator joined: the membership is there all the same.
+        let is_managed = description.service_managed && self.observed.claim.record().is_none();
+        if writes && (description.primary || is_managed) {
+            self.observed.target = decide::TargetView::Unsuitable;
+            self.description = Some(description);
+            return;
+        }
+        let member = description.security_group_ids.contains(&self.edge.group);
+        self.observed.target = decide::TargetView::Present {
+            member,
+            transitional: description.state.is_transitional(),
+        };
+        self.description = Some(description);
+        self.observed.trust = trust;
+        let is_recorded = self.observed.claim.record().is_some();
+        self.renew_claim(context);
+        let is_missing = !member && self.observed.trust != ReadTrust::AfterLeave;
+        let counts = self.observed.trust == ReadTrust::Settled || self.observed.claim.is_void();
+        self.observed.drifted |= is_recorded && is_missing && counts;
+    }
+
+    /// The description from the last pass and whether it counted then, if that pass ended in a rate-limit wait and no scan has found
+    /// a change since. It says nothing of what other objects have joined meanwhile. Good enough for a Join under a claim: its answer
+    /// tells whether the target is a member by now.
+    fn pending_description(&self, context: &Context) -> Option<(TargetDescription, ReadTrust)> {
+        let uid = self.uid();
+        let ((description, trust), fresh) = context.table.history(&uid, |history| {
+            let fresh = history.fresh_observation(OBSERVATION_AGE);
+            Some((history.pending_description()?, fresh?))
+        })??;
+        let member = |seen: &TargetDescription| seen.security_group_ids.contains(&self.edge.group);
+        (fresh == Observation::of(Some(&description), member) && !member(&description))
+            .then_some((description, trust))
+    }
+}
+
+/// An observation older than this is not used.
+const OBSERVATION_AGE: Duration = Duration::from_secs(150);
