@@ -1,6 +1,8 @@
 //! What the process tells about itself: logs, metrics, `/livez`, `/readyz`, `/metrics`. No label is the name of an object, a
 //! message, or any other text that a user typed, but for the name of a `ClusterCloudAccount`, which administrators make.
 
+mod logs;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,22 +10,23 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::IntoResponse;
+use axum::response::IntoResponse as _;
 use axum::routing::get;
-use clap::ValueEnum;
-use prometheus_client::encoding::{EncodeLabelSet, text::encode};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::{Metric, Registry, Unit};
 use tokio::time::Instant;
-use tracing::{Dispatch, warn};
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::MakeWriter;
-use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing::warn;
 
 use crate::ecs::{Action, Class, Error, Region};
+
+#[cfg(test)]
+pub(crate) use self::logs::TestLog;
+pub use self::logs::{LogFormat, start_logging};
 
 /// Metrics and readiness of the process.
 #[derive(Debug)]
@@ -84,55 +87,41 @@ struct AccountLabels {
 impl Default for Telemetry {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("security_group_operator");
-        let calls = Family::default();
-        registry.register(
+        let calls = registered(
+            &mut registry,
             "ecs_calls",
             "Calls to the cloud by API, class of the answer and region",
-            calls.clone(),
         );
-        let call_seconds: Family<ApiLabels, Histogram, fn() -> Histogram> =
-            Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.005, 2.0, 14)));
-        registry.register_with_unit(
-            "ecs_call",
-            "Time of one call to the cloud",
-            Unit::Seconds,
-            call_seconds.clone(),
-        );
-        let unknown_codes = Family::default();
-        registry.register(
+        let call_seconds = call_seconds(&mut registry);
+        let unknown_codes = registered(
+            &mut registry,
             "ecs_unknown_codes",
             "Answers with an error code that this version does not know; please report them",
-            unknown_codes.clone(),
         );
-        let reconciles = Family::default();
-        registry.register(
+        let reconciles = registered(
+            &mut registry,
             "reconcile",
             "Passes over a membership by outcome",
-            reconciles.clone(),
         );
-        let targets_not_observed = Family::default();
-        registry.register(
+        let targets_not_observed = registered(
+            &mut registry,
             "targets_not_observed",
             "Targets that could not be read for three scan periods",
-            targets_not_observed.clone(),
         );
-        let dropped_events = Counter::default();
-        registry.register(
+        let dropped_events = registered(
+            &mut registry,
             "dropped_events",
             "Kubernetes events that were not written: too many waited, or the API server refused them",
-            dropped_events.clone(),
         );
-        let leader = Gauge::default();
-        registry.register(
+        let leader = registered(
+            &mut registry,
             "leader",
             "Whether this process acts: 1, or 0 in a standby",
-            leader.clone(),
         );
-        let missed_deletions = Counter::default();
-        registry.register(
+        let missed_deletions = registered(
+            &mut registry,
             "missed_deletions",
             "Objects with the operator's finalizer that are gone and whose deletion the operator has not seen",
-            missed_deletions.clone(),
         );
         Self {
             registry,
@@ -149,6 +138,26 @@ impl Default for Telemetry {
             progress: Mutex::default(),
         }
     }
+}
+
+/// The durations of calls, in 14 buckets.
+fn call_seconds(registry: &mut Registry) -> Family<ApiLabels, Histogram, fn() -> Histogram> {
+    let family: Family<ApiLabels, Histogram, fn() -> Histogram> =
+        Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.005, 2.0, 14)));
+    registry.register_with_unit(
+        "ecs_call",
+        "Time of one call to the cloud",
+        Unit::Seconds,
+        family.clone(),
+    );
+    family
+}
+
+/// A new metric under this name.
+fn registered<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, help: &str) -> M {
+    let metric = M::default();
+    registry.register(name, help, metric.clone());
+    metric
 }
 
 impl Telemetry {
@@ -362,81 +371,6 @@ pub fn routes(telemetry: Arc<Telemetry>) -> Router {
                 ([(header::CONTENT_TYPE, content_type)], text).into_response()
             }),
         )
-}
-
-/// Starts logging to standard error. `filter` is in the syntax of `RUST_LOG`.
-///
-/// # Errors
-/// What is wrong with the filter.
-pub fn start_logging(format: LogFormat, filter: &str) -> Result<(), String> {
-    let filter = EnvFilter::try_new(filter).map_err(|error| format!("--log, RUST_LOG: {error}"))?;
-    let subscriber = subscriber(format, filter, std::io::stderr);
-    subscriber.try_init().map_err(|error| error.to_string())
-}
-
-/// Format of the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// One readable line an event.
-    Text,
-    /// One JSON object an event.
-    Json,
-}
-
-fn subscriber<W>(format: LogFormat, filter: EnvFilter, writer: W) -> Dispatch
-where
-    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
-{
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(writer);
-    match format {
-        LogFormat::Text => builder.with_ansi(false).into(),
-        // Fields are keys of the line itself, next to `message`.
-        LogFormat::Json => builder.json().flatten_event(true).into(),
-    }
-}
-
-/// What a test logs.
-#[cfg(test)]
-#[derive(Clone, Default)]
-pub(crate) struct TestLog(Arc<std::sync::Mutex<Vec<u8>>>);
-
-#[cfg(test)]
-impl TestLog {
-    /// Starts the process's own JSON log for this thread, while the guard lives.
-    pub(crate) fn start() -> (Self, tracing::subscriber::DefaultGuard) {
-        let log = Self::default();
-        let writer = log.clone();
-        let filter = EnvFilter::new("debug");
-        let subscriber = subscriber(LogFormat::Json, filter, move || writer.clone());
-        (log, tracing::dispatcher::set_default(&subscriber))
-    }
-
-    /// The lines of the crate's own modules so far.
-    pub(crate) fn lines(&self) -> Vec<serde_json::Value> {
-        let bytes = self.0.lock().unwrap().clone();
-        let lines = serde_json::Deserializer::from_slice(&bytes).into_iter();
-        lines
-            .map(|line: Result<serde_json::Value, _>| line.unwrap())
-            .filter(|line| {
-                let target = line["target"].as_str().unwrap();
-                target.starts_with("security_group_operator")
-            })
-            .collect()
-    }
-}
-
-#[cfg(test)]
-impl std::io::Write for TestLog {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,8 @@
 //! The directory of accounts for the passes: usability, grants, client. In memory only.
 
+mod access;
+mod grants;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,12 +12,15 @@ use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::{ObjectRef, Store};
 use tokio::time::Instant;
 
-use crate::api::account::Grant;
 use crate::api::membership::AccountKind;
 use crate::ecs::{AccountUid, SecurityGroupId};
 
+use self::grants::covers;
 use super::key::{AccountKey, CloudAccountId};
 use super::session::AccountSession;
+
+pub use self::access::{Access, AccessRequest};
+pub use self::grants::Grants;
 
 /// Whether an account can be used.
 #[derive(Clone, Debug)]
@@ -43,17 +49,6 @@ pub enum News {
     State,
 }
 
-/// Which objects may use an account, and for which groups.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Grants {
-    /// Every object that can name the account: the namespaced kind.
-    OwnNamespace,
-    /// The grants listed in the spec of the cluster kind.
-    Listed(Vec<Grant>),
-    /// The account cannot be read: no object may use it, and its state says why.
-    Unknown,
-}
-
 /// How long a deleted account still serves deletions (10 minutes). Longer than a target takes to start or stop.
 pub const DELETED_ACCOUNT_GRACE: Duration = Duration::from_secs(10 * 60);
 
@@ -74,96 +69,6 @@ const CLUSTER_ACCOUNTS_UNREADABLE: &str = "this operator may not read ClusterClo
 const TERMINATING: &str =
     "it is being deleted, and serves deletions only; create it again when it is gone";
 
-/// What an object asks of the directory.
-#[derive(Clone, Copy, Debug)]
-pub struct AccessRequest<'a> {
-    /// The account that the object names.
-    pub account: &'a AccountKey,
-    /// Namespace of the object.
-    pub namespace: &'a str,
-    /// The security group of its edge.
-    pub group: &'a SecurityGroupId,
-    /// UID of the cloud account in its claim.
-    pub claimed_uid: Option<&'a AccountUid>,
-    /// Whether the object needs a grant: all do, except to remove what the operator joined.
-    pub needs_grant: bool,
-    /// Whether the object is being deleted.
-    pub deleting: bool,
-}
-
-/// Whether an object may use its account.
-#[derive(Debug)]
-pub enum Access {
-    /// It may.
-    Usable(Arc<AccountSession>),
-    /// There is no such account.
-    Missing,
-    /// The account cannot be used now.
-    NotReady {
-        /// Whether a person must act.
-        stalled: bool,
-        /// Message of the account's Ready condition.
-        message: String,
-    },
-    /// The account can be used, but it is another cloud account than the one in the claim.
-    Changed {
-        /// UID of the cloud account now.
-        uid: AccountUid,
-        /// UID of the cloud account in the claim.
-        claimed: AccountUid,
-    },
-    /// No grant of the account covers this namespace and group.
-    NotGranted,
-    /// The credential check has not ended yet.
-    Checking,
-}
-
-impl Access {
-    /// The session for calls; `None` if the object may make none.
-    #[must_use]
-    pub fn session(self) -> Option<Arc<AccountSession>> {
-        match self {
-            Self::Usable(session) => Some(session),
-            Self::Missing
-            | Self::NotReady { .. }
-            | Self::Changed { .. }
-            | Self::NotGranted
-            | Self::Checking => None,
-        }
-    }
-
-    /// The problem with the account, for users; empty if there is none, or none is known yet.
-    #[must_use]
-    pub fn problem(&self, request: AccessRequest<'_>) -> String {
-        let AccessRequest {
-            account,
-            namespace,
-            group,
-            claimed_uid: _,
-            needs_grant: _,
-            deleting,
-        } = request;
-        match self {
-            Self::Usable(_) | Self::Checking => String::new(),
-            Self::Missing => format!(
-                "{account} does not exist; {}",
-                if deleting {
-                    "create it"
-                } else {
-                    "create it, or recreate this object with another spec.accountRef"
-                }
-            ),
-            Self::NotReady { message, .. } => format!("{account} is not ready: {message}"),
-            Self::Changed { uid, claimed } => format!(
-                "{account} now belongs to cloud account {uid}, but this membership was created with cloud account {claimed}; restore its credentials"
-            ),
-            Self::NotGranted => format!(
-                "no grant of {account} lets namespace {namespace} use {group}; ask the account's administrator to add a grant in spec.grants"
-            ),
-        }
-    }
-}
-
 /// One account in the directory.
 #[derive(Debug)]
 struct Entry {
@@ -176,6 +81,22 @@ struct Entry {
     terminating: bool,
     /// When the account object was deleted. After that the entry serves deletions only, for [`DELETED_ACCOUNT_GRACE`].
     deleted_at: Option<Instant>,
+}
+
+impl Entry {
+    /// The session for an object that may use the account; otherwise what there is instead.
+    fn session(&self, deleting: bool) -> Result<&Arc<AccountSession>, Access> {
+        match (&self.state, &self.last_usable) {
+            (AccountState::Ready(session), _) => Ok(session),
+            // The deletion of a namespace may delete the Secret before the object.
+            (AccountState::NotReady { .. }, Some(last_usable)) if deleting => Ok(last_usable),
+            (AccountState::NotReady { stalled, message }, _) => Err(Access::NotReady {
+                stalled: *stalled,
+                message: message.clone(),
+            }),
+            (AccountState::Checking, _) => Err(Access::Checking),
+        }
+    }
 }
 
 /// All accounts, by the key that objects name.
@@ -241,17 +162,9 @@ impl Directory {
                 message: TERMINATING.to_owned(),
             };
         }
-        let session = match (&entry.state, &entry.last_usable) {
-            (AccountState::Ready(session), _) => session,
-            // The deletion of a namespace may delete the Secret before the object.
-            (AccountState::NotReady { .. }, Some(last_usable)) if deleting => last_usable,
-            (AccountState::NotReady { stalled, message }, _) => {
-                return Access::NotReady {
-                    stalled: *stalled,
-                    message: message.clone(),
-                };
-            }
-            (AccountState::Checking, _) => return Access::Checking,
+        let session = match entry.session(deleting) {
+            Ok(session) => session,
+            Err(access) => return access,
         };
         if let Some(claimed) = claimed_uid
             && *claimed != session.uid
@@ -464,37 +377,11 @@ impl Directory {
     }
 }
 
-/// Whether one grant covers this use. `false` for a selector if the labels of the namespace are unknown.
-fn covers(
-    grant: &Grant,
-    namespace: &str,
-    labels: Option<&BTreeMap<String, String>>,
-    group: &SecurityGroupId,
-) -> bool {
-    let group_granted = grant
-        .security_groups
-        .ids
-        .iter()
-        .any(|granted| granted == "*" || granted == group.as_str());
-    let named = grant
-        .namespaces
-        .names
-        .as_ref()
-        .is_some_and(|names| names.iter().any(|name| name == namespace));
-    let selected = grant
-        .namespaces
-        .selector
-        .as_ref()
-        .zip(labels)
-        .is_some_and(|(selector, labels)| selector.matches(labels));
-    group_granted && (named || selected)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::account::limiters::CloudLimits;
-    use crate::api::account::{GrantedNamespaces, GrantedSecurityGroups};
+    use crate::api::account::{Grant, GrantedNamespaces, GrantedSecurityGroups};
     use crate::api::membership::AccountKind;
     use crate::ecs::{Client, Credential, Endpoints, TestTransport};
 

@@ -1,27 +1,28 @@
 //! The calls of one usable account: reads in batches of 100, every call rate-limited and counted. No decisions.
 
+mod calls;
+
 use std::collections::HashMap;
-use std::fmt;
 use std::hash::Hash;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::FutureExt as _;
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::Instant;
 
-use crate::ecs::batch::{self, Batch, CallSize, Split};
+use crate::ecs::batch::{self, Batch, CallSize};
 use crate::ecs::limit::{CallLimiter, Priority, Reservation};
 use crate::ecs::{
-    AccountUid, Action, Class, Client, Edge, Error, InstanceId, NetworkInterfaceId, Region,
-    RequestId, Target, TargetDescription,
+    AccountUid, Action, Client, Edge, InstanceId, NetworkInterfaceId, Region, RequestId, Target,
+    TargetDescription,
 };
 use crate::shutdown::Shutdown;
 use crate::telemetry::Telemetry;
 
-use super::breaker::Turn;
+use self::calls::{Calls, Signer};
 use super::limiters::CloudLimits;
 use super::reach::Reach;
+
+pub use self::calls::{CallError, CallPermit};
 
 /// An account object whose credentials the cloud accepted. It outlives its key: a new key of the same cloud account signs the
 /// later calls of the same session, and reads that wait for a call go on waiting for it.
@@ -31,52 +32,6 @@ pub struct AccountSession {
     pub uid: AccountUid,
     calls: Arc<Calls>,
     batchers: Mutex<HashMap<Region, DescribeBatchers>>,
-}
-
-/// Why a call has no result.
-#[derive(Clone, Debug)]
-pub enum CallError {
-    /// The rate limit admitted no call; none was made.
-    RateLimited {
-        /// When to ask again.
-        retry_at: Instant,
-    },
-    /// The region does not answer; no call was made.
-    NotAnswering(Error),
-    /// The process ends; no call was made.
-    Stopping,
-    /// The call was made and failed.
-    Failed(Error),
-}
-
-impl CallError {
-    /// Whether the call certainly changed nothing: it was not made, or the cloud rejected it with an error that is neither
-    /// transient nor of unknown outcome ([`Error::outcome_unknown`]).
-    #[must_use]
-    pub fn is_without_effect(&self) -> bool {
-        match self {
-            Self::RateLimited { .. } | Self::NotAnswering(_) | Self::Stopping => true,
-            Self::Failed(error) => error.class() != Class::Transient && !error.outcome_unknown(),
-        }
-    }
-
-    /// Whether a call for fewer IDs may not fail so.
-    #[must_use]
-    pub fn split(&self) -> Split {
-        match self {
-            Self::RateLimited { .. } | Self::NotAnswering(_) | Self::Stopping => Split::No,
-            Self::Failed(error) if error.is_too_large() => Split::TooLarge,
-            Self::Failed(error) if error.may_be_one_bad_id() => Split::OneBadId,
-            Self::Failed(_) => Split::No,
-        }
-    }
-}
-
-/// Permission to send one call now. Dropping it gives its place to another call.
-#[derive(Debug)]
-pub struct CallPermit {
-    turn: Turn,
-    slot: OwnedSemaphorePermit,
 }
 
 /// The two read queues of a region: one per kind of target.
@@ -324,119 +279,4 @@ fn batcher<Id: Clone + Eq + Hash + Send + Sync + 'static>(
     size: Arc<CallSize>,
 ) -> Arc<Batch<Id, TargetDescription, CallError>> {
     Arc::new(Batch::new(ask, CallError::split, size))
-}
-
-/// The limits, the counters and the key behind all calls of a session.
-struct Calls {
-    limits: Arc<CloudLimits>,
-    telemetry: Arc<Telemetry>,
-    shutdown: Shutdown,
-    signer: Mutex<Arc<Signer>>,
-}
-
-/// One access key, and what its calls met.
-struct Signer {
-    client: Client,
-    reach: Arc<Reach>,
-    suspect: AtomicBool,
-}
-
-impl Calls {
-    async fn instances(
-        &self,
-        region: &Region,
-        priority: Priority,
-        ids: &[InstanceId],
-    ) -> batch::BatchResult<InstanceId, TargetDescription, CallError> {
-        let call = async |client: Client| client.describe_instances(region, ids).await;
-        let action = Action::DescribeInstances;
-        let permit = self.limits.limiter.enter(region, action, priority);
-        self.call(region, action, permit, call).await
-    }
-
-    async fn interfaces(
-        &self,
-        region: &Region,
-        priority: Priority,
-        ids: &[NetworkInterfaceId],
-    ) -> batch::BatchResult<NetworkInterfaceId, TargetDescription, CallError> {
-        let call = async |client: Client| client.describe_network_interfaces(region, ids).await;
-        let action = Action::DescribeNetworkInterfaces;
-        let permit = self.limits.limiter.enter(region, action, priority);
-        self.call(region, action, permit, call).await
-    }
-
-    /// Makes one call if the region answers and the rate limit admits it.
-    async fn call<T>(
-        &self,
-        region: &Region,
-        action: Action,
-        slot: impl Future<Output = Result<OwnedSemaphorePermit, Instant>>,
-        call: impl AsyncFnOnce(Client) -> Result<T, Error>,
-    ) -> Result<T, CallError> {
-        let permit = self.permit(region, action, slot).await?;
-        self.send(region, action, permit, call).await
-    }
-
-    async fn permit(
-        &self,
-        region: &Region,
-        action: Action,
-        slot: impl Future<Output = Result<OwnedSemaphorePermit, Instant>>,
-    ) -> Result<CallPermit, CallError> {
-        let turn = self.limits.breakers.enter(region, action);
-        let turn = self.shutdown.unless_begun(turn).await;
-        let turn = turn
-            .ok_or(CallError::Stopping)?
-            .map_err(CallError::NotAnswering)?;
-        let slot = self.shutdown.unless_begun(slot).await;
-        let slot = slot
-            .ok_or(CallError::Stopping)?
-            .map_err(|retry_at| CallError::RateLimited { retry_at })?;
-        Ok(CallPermit { turn, slot })
-    }
-
-    async fn send<T>(
-        &self,
-        region: &Region,
-        action: Action,
-        CallPermit { turn, slot }: CallPermit,
-        call: impl AsyncFnOnce(Client) -> Result<T, Error>,
-    ) -> Result<T, CallError> {
-        let limiter = &self.limits.limiter;
-        let signer = self.signer();
-        let started = Instant::now();
-        // Boxed to keep futures small while they wait for the limiter.
-        let result = Box::pin(call(signer.client.clone())).await;
-        drop(slot);
-        let error = result.as_ref().err();
-        self.telemetry
-            .count_call(action, region, error, started.elapsed());
-        limiter.note(region, action, error);
-        if turn.is_of_known_region() || error.is_none_or(Error::is_usable_answer) {
-            let host = || signer.client.ecs_host(region);
-            signer.reach.note(error, host);
-        }
-        if turn.end(error) {
-            self.limits.report_answer(region);
-        }
-        if error.is_some_and(|error| error.is_credential_error() || error.is_clock_error()) {
-            signer.suspect.store(true, Ordering::Relaxed);
-        }
-        result.map_err(CallError::Failed)
-    }
-
-    fn signer(&self) -> Arc<Signer> {
-        Arc::clone(&self.lock_signer())
-    }
-
-    fn lock_signer(&self) -> MutexGuard<'_, Arc<Signer>> {
-        self.signer.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl fmt::Debug for Calls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.signer().client.fmt(f)
-    }
 }

@@ -5,13 +5,16 @@
     reason = "the printcolumn attribute of kube repeats its keys"
 )]
 
-use std::collections::BTreeMap;
-
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::core::{Reason, Rule};
 use kube::{CustomResource, KubeSchema};
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+pub use super::grant::{
+    Grant, GrantedNamespaces, GrantedSecurityGroups, LabelOperator, LabelRequirement,
+    NamespaceSelector,
+};
 
 /// An Alibaba Cloud account for the memberships of one namespace.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -237,159 +240,6 @@ fn insecure(field: &str) -> Rule {
     .message("must be https://, or set allowInsecure: true to send calls unencrypted to a host other than the loopback interface")
     .reason(Reason::FieldValueInvalid)
     .field_path(format!(".{field}"))
-}
-
-/// Lets some namespaces use some security groups.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Grant {
-    /// name of the grant, unique in this account.
-    #[schemars(length(max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
-    pub name: String,
-    /// namespaces that the grant is for.
-    pub namespaces: GrantedNamespaces,
-    /// securityGroups that these namespaces may use.
-    pub security_groups: GrantedSecurityGroups,
-}
-
-/// Security groups by ID.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct GrantedSecurityGroups {
-    /// ids of the security groups; * stands for all.
-    #[schemars(
-        length(min = 1, max = 512),
-        inner(regex(pattern = r"^(\*|sg-[a-z0-9]+)$"), length(max = 64))
-    )]
-    #[x_kube(merge_strategy = ListMerge::Set)]
-    pub ids: Vec<String>,
-}
-
-/// Namespaces by name or by label.
-#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[x_kube(
-    validation = Rule::new("has(self.names) || has(self.selector)")
-        .message("must be set, unless selector is")
-        .reason(Reason::FieldValueRequired)
-        .field_path(".names"),
-    validation = Rule::new("!(has(self.names) && has(self.selector))")
-        .message("must not be set when names is")
-        .reason(Reason::FieldValueForbidden)
-        .field_path(".selector"),
-)]
-pub struct GrantedNamespaces {
-    /// names of the namespaces.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(
-        length(min = 1, max = 512),
-        inner(
-            regex(pattern = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"),
-            length(max = 63)
-        )
-    )]
-    #[x_kube(merge_strategy = ListMerge::Set)]
-    pub names: Option<Vec<String>>,
-    /// selector of the namespaces by their labels. An empty selector selects all namespaces.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub selector: Option<NamespaceSelector>,
-}
-
-/// Selects the namespaces that meet all requirements, as every label selector of Kubernetes does.
-#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct NamespaceSelector {
-    /// matchLabels are labels that a namespace must have, with these values.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(schema_with = "labels")]
-    pub match_labels: BTreeMap<String, String>,
-    /// matchExpressions are further requirements on the labels of a namespace.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64))]
-    #[x_kube(merge_strategy = ListMerge::Atomic)]
-    pub match_expressions: Vec<LabelRequirement>,
-}
-
-/// A requirement on one label.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[x_kube(validation = Rule::new("(self.operator in ['In', 'NotIn']) == (has(self.values) && size(self.values) > 0)")
-    .message("must not be empty for In and NotIn, and must be empty for Exists and DoesNotExist")
-    .reason(Reason::FieldValueInvalid)
-    .field_path(".values"))]
-pub struct LabelRequirement {
-    /// key of the label.
-    #[schemars(
-        length(max = 317),
-        regex(
-            pattern = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
-        )
-    )]
-    pub key: String,
-    /// operator compares the label. In: its value is one of the values. `NotIn`: its value is none of them, or there is no such
-    /// label. Exists: there is such a label. `DoesNotExist`: there is no such label.
-    pub operator: LabelOperator,
-    /// values for In and `NotIn`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[x_kube(merge_strategy = ListMerge::Atomic)]
-    #[schemars(
-        length(max = 64),
-        inner(
-            regex(pattern = r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"),
-            length(max = 63)
-        )
-    )]
-    pub values: Vec<String>,
-}
-
-/// How a label is compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum LabelOperator {
-    /// It has one of the values.
-    In,
-    /// It has none of the values, or the label is absent.
-    NotIn,
-    /// The label is present.
-    Exists,
-    /// The label is absent.
-    DoesNotExist,
-}
-
-impl NamespaceSelector {
-    /// Whether a namespace with these labels is selected.
-    #[must_use]
-    pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
-        let equal = |(name, value)| labels.get(name) == Some(value);
-        self.match_labels.iter().all(equal)
-            && self.match_expressions.iter().all(|requirement| {
-                let LabelRequirement {
-                    key,
-                    operator,
-                    values,
-                } = requirement;
-                let value = labels.get(key);
-                let among = value.is_some_and(|value| values.contains(value));
-                match operator {
-                    LabelOperator::In => among,
-                    // Without values it would select everything: select nothing instead.
-                    LabelOperator::NotIn => !among && !values.is_empty(),
-                    LabelOperator::Exists => value.is_some(),
-                    LabelOperator::DoesNotExist => value.is_none(),
-                }
-            })
-    }
-}
-
-/// Accepts only values that a label can have. A null becomes the empty value, as in the kinds of Kubernetes itself: without the
-/// default the API server would drop the label, and a selector without labels selects all namespaces.
-fn labels(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({
-        "type": "object",
-        "maxProperties": 64,
-        "additionalProperties": {
-            "type": "string",
-            "default": "",
-            "maxLength": 63,
-            "pattern": "^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$",
-        },
-    })
 }
 
 /// The state of an account as the operator observed it.

@@ -13,6 +13,9 @@
 //! Not a crate: of those for kube 5, one compares the clocks of two machines and goes on after its Lease when the API server cannot
 //! be reached; the others write without a version, or are for an older kube.
 
+mod held;
+mod look;
+
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -26,14 +29,12 @@ use crate::clock::Clock;
 use crate::shutdown::Shutdown;
 use crate::telemetry::Telemetry;
 
+use self::held::{calls_of, holder_of, set_calls_of};
+use self::look::explain;
 use super::{Error, LogDeduper, error_chain, within};
 
-/// Name of the Lease: one for each namespace that an operator is installed in.
-pub const NAME: &str = "security-group-operator";
-/// On the Lease: the process whose Joins and Leaves may still be under way, although it holds the Lease no more.
-pub const CALLS_ANNOTATION: &str = "security-group-operator.io/calls-under-way-of";
-/// The default of `--lease-duration` (15 s).
-pub const DEFAULT_DURATION: Duration = Duration::from_secs(15);
+pub use self::held::{CALLS_ANNOTATION, DEFAULT_DURATION, Held, NAME};
+pub use self::look::{check, warn_of_leader};
 
 /// One process that takes part in the election.
 #[derive(Debug)]
@@ -45,33 +46,6 @@ pub struct Election {
     shutdown: Shutdown,
     clock: Clock,
     logged: LogDeduper,
-}
-
-/// The Lease while this process holds it.
-#[derive(Debug)]
-pub struct Held {
-    lease: Lease,
-    /// When the last renewal that was answered had not been sent yet.
-    renewed: Instant,
-}
-
-impl Held {
-    /// Whether Joins or Leaves of a process that held the Lease before may still be under way.
-    #[must_use]
-    pub fn others_may_call(&self) -> bool {
-        calls_of(&self.lease).is_some()
-    }
-
-    /// Whether a process held the Lease before, and no Join or Leave of it is under way any more.
-    #[must_use]
-    pub fn others_have_ended(&self) -> bool {
-        let transitions = self
-            .lease
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.lease_transitions);
-        !self.others_may_call() && transitions.is_some_and(|all| all > 0)
-    }
 }
 
 /// Why a holder may not act any more.
@@ -414,85 +388,4 @@ enum RenewalError {
     /// This process holds it still, in another version.
     Changed(Box<Lease>),
     Failed(Error),
-}
-
-/// Why the Lease of a namespace cannot be used, and what to do.
-fn explain(namespace: &str, error: &Error) -> String {
-    match error.code() {
-        Some(403) => format!(
-            "the operator may not use the Lease {NAME} in namespace {namespace}, so that it never acts: apply the roles in deploy/ and bind them to its service account, or run a single operator without --leader-elect: {error}"
-        ),
-        Some(404) => format!(
-            "the namespace {namespace} for the Lease does not exist: create it, or name the operator's own with --operator-namespace: {error}"
-        ),
-        Some(_) | None => format!(
-            "the Lease {namespace}/{NAME} cannot be used, and is tried again until it can: {}",
-            error_chain(error)
-        ),
-    }
-}
-
-/// Whether the rights suffice to take part in an election.
-///
-/// # Errors
-/// What is missing.
-pub async fn check(client: kube::Client, namespace: &str) -> Result<(), String> {
-    let leases: Api<Lease> = Api::namespaced(client, namespace);
-    let found = super::with_deadline(leases.get_opt(NAME)).await;
-    found
-        .map(|_| ())
-        .map_err(|error| explain(namespace, &error))
-}
-
-/// For an operator that takes part in no election: warns of another one that holds the Lease of its namespace and renews it. Looks
-/// twice, a Lease's duration apart. Says nothing where it may not look.
-pub async fn warn_of_leader(client: kube::Client, namespace: String) {
-    let leases: Api<Lease> = Api::namespaced(client, &namespace);
-    let look = async || {
-        let found = super::with_deadline(leases.get_opt(NAME)).await;
-        let spec = found.ok().flatten()?.spec?;
-        let holder = spec
-            .holder_identity
-            .clone()
-            .filter(|holder| !holder.is_empty());
-        Some((holder?, spec))
-    };
-    let Some((_, before)) = look().await else {
-        return;
-    };
-    let seconds = before
-        .lease_duration_seconds
-        .and_then(|all| all.try_into().ok());
-    tokio::time::sleep(seconds.map_or(DEFAULT_DURATION, Duration::from_secs)).await;
-    if let Some((holder, now)) = look().await
-        && now.renew_time != before.renew_time
-    {
-        warn!(
-            "another operator works here: {holder} holds the Lease {namespace}/{NAME}. Two operators take each other's memberships for somebody else's: end one of them, start this one with --leader-elect, or give each its own --namespace and --operator-namespace"
-        );
-    }
-}
-
-fn holder_of(lease: &Lease) -> Option<&str> {
-    let holder = lease.spec.as_ref()?.holder_identity.as_deref();
-    holder.filter(|holder| !holder.is_empty())
-}
-
-fn calls_of(lease: &Lease) -> Option<&str> {
-    let annotations = lease.metadata.annotations.as_ref()?;
-    annotations.get(CALLS_ANNOTATION).map(String::as_str)
-}
-
-fn set_calls_of(lease: &mut Lease, process: Option<&str>) {
-    match process {
-        Some(process) => {
-            let annotations = lease.metadata.annotations.get_or_insert_default();
-            annotations.insert(CALLS_ANNOTATION.to_owned(), process.to_owned());
-        }
-        None => {
-            if let Some(annotations) = &mut lease.metadata.annotations {
-                annotations.remove(CALLS_ANNOTATION);
-            }
-        }
-    }
 }

@@ -299,8 +299,9 @@ impl State {
 mod tests {
     use futures::{FutureExt as _, Stream, StreamExt as _};
 
+    use super::passes::PASSES_IN_FLIGHT;
     use super::*;
-    use crate::ecs::{ApiError, Endpoints, Error};
+    use crate::ecs::{AccountUid, ApiError, Endpoints, Error, Region};
     use crate::kubernetes::WatchScope;
     use crate::membership::object::Object;
 

@@ -296,6 +296,8 @@ pub(super) const fn outcome_label(outcome: ReconcileOutcome) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::condition::{self, NewCondition, Status};
+    use crate::ecs::Class;
 
     #[test]
     fn reconciles_are_counted_by_outcome() {

@@ -354,6 +354,8 @@ impl History {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
     #[tokio::test(start_paused = true)]
     async fn wait_for_the_watch_is_limited() {
         let mut history = History::default();

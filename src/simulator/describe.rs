@@ -31,11 +31,7 @@ impl Cloud {
         let region = self.region(parameters)?;
         caller.authorize("ecs:DescribeInstances", region, &["instance/*".to_owned()])?;
         let at = earlier(now, self.settings.lag);
-        let ids = parameters.json_list("InstanceIds")?;
-        if ids.iter().flatten().any(|id| !well_formed(id, "i-")) {
-            return Err(error::INSTANCE_MALFORMED
-                .says("The specified parameter \"InstanceIds\" is not valid."));
-        }
+        let ids = instance_ids(parameters)?;
         let one_of = |name, known: &[&str], code: Code| match parameters.text(name) {
             Some(value) if !known.contains(&value) => Err(ErrorResponse::from(code)),
             value => Ok(value),
@@ -202,16 +198,7 @@ impl Cloud {
             &["securitygroup/*".to_owned()],
         )?;
         let at = earlier(now, self.settings.lag);
-        let mut ids = parameters.json_list("SecurityGroupIds")?;
-        if let Some(id) = parameters.text("SecurityGroupId") {
-            ids.get_or_insert_default().push(id.to_owned());
-        }
-        if ids.iter().flatten().any(|id| {
-            !id.bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-        }) {
-            return Err(error::GROUP_MALFORMED.into());
-        }
+        let ids = group_ids(parameters)?;
         let kind = parameters.text("SecurityGroupType");
         if kind.is_some_and(|kind| !matches!(kind, "normal" | "enterprise")) {
             return Err(error::GROUP_TYPE_INVALID.into());
@@ -232,18 +219,7 @@ impl Cloud {
                 && name.is_none_or(|name| group.name == name)
                 && managed.is_none_or(|managed| group.service_managed == managed)
         };
-        let given = |name| parameters.text(name).is_some();
-        if (given("MaxResults") || given("NextToken")) && (given("PageNumber") || given("PageSize"))
-        {
-            return Err(error::TWO_WAYS_OF_PAGING.into());
-        }
-        let page = Page::parse(parameters, 100, 100).map_err(|refused| {
-            if refused.message.contains("NextToken") {
-                error::NEXT_TOKEN_INVALID.into()
-            } else {
-                refused
-            }
-        })?;
+        let page = page_of_groups(parameters)?;
         let candidates = ids.map(|ids| ids.into_iter().map(Id::from).collect());
         let found = page.take(&self.groups, candidates, wanted);
         let rows: Vec<Value> = found
@@ -289,6 +265,46 @@ impl Cloud {
                 .collect(),
         )
     }
+}
+
+fn instance_ids(parameters: &Parameters) -> Result<Option<Vec<String>>, ErrorResponse> {
+    let ids = parameters.json_list("InstanceIds")?;
+    if ids.iter().flatten().any(|id| !well_formed(id, "i-")) {
+        return Err(
+            error::INSTANCE_MALFORMED.says("The specified parameter \"InstanceIds\" is not valid.")
+        );
+    }
+    Ok(ids)
+}
+
+/// The groups that a call names, in either of two parameters.
+fn group_ids(parameters: &Parameters) -> Result<Option<Vec<String>>, ErrorResponse> {
+    let mut ids = parameters.json_list("SecurityGroupIds")?;
+    if let Some(id) = parameters.text("SecurityGroupId") {
+        ids.get_or_insert_default().push(id.to_owned());
+    }
+    if ids.iter().flatten().any(|id| {
+        !id.bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    }) {
+        return Err(error::GROUP_MALFORMED.into());
+    }
+    Ok(ids)
+}
+
+/// Groups have two ways of paging, and a code of their own for a wrong token.
+fn page_of_groups(parameters: &Parameters) -> Result<Page, ErrorResponse> {
+    let given = |name| parameters.text(name).is_some();
+    if (given("MaxResults") || given("NextToken")) && (given("PageNumber") || given("PageSize")) {
+        return Err(error::TWO_WAYS_OF_PAGING.into());
+    }
+    Page::parse(parameters, 100, 100).map_err(|refused| {
+        if refused.message.contains("NextToken") {
+            error::NEXT_TOKEN_INVALID.into()
+        } else {
+            refused
+        }
+    })
 }
 
 /// What selects rows of several lists. Each list reads the parameters that its page has.

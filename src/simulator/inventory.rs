@@ -1,11 +1,6 @@
 //! Initial state of the simulated cloud: the YAML format, the generated inventory, and the conversion of their objects to
 //! state. Pure; the format is documented in `docs/simulator.md`.
 
-use std::collections::BTreeSet;
-
-use k8s_openapi::jiff::Timestamp;
-use serde::Deserialize;
-
 use super::account::AccessKey;
 use super::cloud::{
     Cloud, Groups, Id, Instance, InstanceStatus, InterfaceKind, InterfaceStatus, Member,
@@ -14,7 +9,9 @@ use super::cloud::{
 use super::settings::SettingsChange;
 use super::spec::{GroupSpec, InstanceSpec, InterfaceSpec, InventoryError};
 use super::timeline::{Timeline, later};
-
+use k8s_openapi::jiff::Timestamp;
+use serde::Deserialize;
+use std::collections::BTreeSet;
 /// An inventory file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -100,51 +97,6 @@ fn plainly(said: &str) -> String {
 }
 
 impl Cloud {
-    /// `sg-base` and groups, instances and interfaces with predictable IDs. Every instance is Running and in `sg-base`.
-    /// Interface n is attached to instance n modulo the number of instances, and is in `sg-base` too.
-    ///
-    /// # Errors
-    /// None in practice.
-    pub fn generated(
-        instances: usize,
-        groups: usize,
-        interfaces: usize,
-    ) -> Result<Self, InventoryError> {
-        let mut cloud = Self::default();
-        let base: BTreeSet<String> = [BASE_GROUP.to_owned()].into();
-        cloud.create_group(
-            &GroupSpec {
-                quota: Some(instances + interfaces + 1_000),
-                ..GroupSpec::named(BASE_GROUP)
-            },
-            Timestamp::MIN,
-        )?;
-        for number in 0..groups {
-            cloud.create_group(
-                &GroupSpec::named(format!("sg-sim{number:04}")),
-                Timestamp::MIN,
-            )?;
-        }
-        for number in 0..instances {
-            let spec = InstanceSpec {
-                security_group_ids: base.clone(),
-                ..InstanceSpec::named(format!("i-sim{number:06}"))
-            };
-            cloud.create_instance(&spec, Timestamp::MIN, Timestamp::MIN)?;
-        }
-        for number in 0..interfaces {
-            let spec = InterfaceSpec {
-                instance_id: number
-                    .checked_rem(instances)
-                    .map(|number| format!("i-sim{number:06}")),
-                security_group_ids: base.clone(),
-                ..InterfaceSpec::named(format!("eni-sim{number:06}"))
-            };
-            cloud.create_interface(&spec, Timestamp::MIN, Timestamp::MIN)?;
-        }
-        Ok(cloud)
-    }
-
     /// Adds a group that exists from `created` on.
     ///
     /// # Errors
@@ -183,15 +135,7 @@ impl Cloud {
         now: Timestamp,
     ) -> Result<(), InventoryError> {
         let resource = self.admit(spec.resource(created)?, "i-", "i- and letters or digits")?;
-        let primary = spec
-            .primary_network_interface_id
-            .clone()
-            .unwrap_or_else(|| {
-                format!(
-                    "eni-primary{}",
-                    spec.id.strip_prefix("i-").unwrap_or_default()
-                )
-            });
+        let primary = primary_id(spec);
         let primary = self.admit(
             Resource {
                 id: primary.into(),
@@ -209,14 +153,8 @@ impl Cloud {
         }
         let instance = Instance {
             name: spec.name.clone().unwrap_or_else(|| spec.id.clone()),
-            zone: spec
-                .zone_id
-                .clone()
-                .unwrap_or_else(|| format!("{}-a", resource.region)),
-            vswitch: spec
-                .v_switch_id
-                .clone()
-                .unwrap_or_else(|| "vsw-sim".to_owned()),
+            zone: zone(spec.zone_id.as_ref(), &resource),
+            vswitch: vswitch(spec.v_switch_id.as_ref()),
             instance_type: spec
                 .instance_type
                 .clone()
@@ -234,18 +172,7 @@ impl Cloud {
             membership: membership(spec.quota),
             resource,
         };
-        let interface = NetworkInterface {
-            name: None,
-            kind: InterfaceKind::Primary,
-            instance: Some(instance.resource.id.clone()),
-            zone: instance.zone.clone(),
-            vswitch: instance.vswitch.clone(),
-            private_ip: instance.private_ip.clone(),
-            status: Timeline::new(InterfaceStatus::InUse),
-            service_managed: false,
-            membership: membership(None),
-            resource: primary,
-        };
+        let interface = primary_interface(&instance, primary);
         let member = Member::Instance(instance.resource.id.clone());
         self.instances
             .insert(instance.resource.id.clone(), instance);
@@ -271,17 +198,7 @@ impl Cloud {
             "eni- and letters or digits",
         )?;
         let groups = self.known_groups(&spec.id, &spec.security_group_ids)?;
-        if let Some(missing) = spec
-            .instance_id
-            .as_ref()
-            .filter(|id| !self.instances.contains_key(id.as_str()))
-        {
-            return Err(InventoryError::Dangling {
-                id: spec.id.clone(),
-                field: "instanceId",
-                missing: missing.clone(),
-            });
-        }
+        self.check_instance(spec)?;
         let number = self.interfaces.len();
         let status = spec.status.unwrap_or(match spec.instance_id {
             Some(_) => InterfaceStatus::InUse,
@@ -304,14 +221,8 @@ impl Cloud {
             name: spec.name.clone(),
             kind: InterfaceKind::Secondary,
             instance: spec.instance_id.as_deref().map(Id::from),
-            zone: spec
-                .zone_id
-                .clone()
-                .unwrap_or_else(|| format!("{}-a", resource.region)),
-            vswitch: spec
-                .v_switch_id
-                .clone()
-                .unwrap_or_else(|| "vsw-sim".to_owned()),
+            zone: zone(spec.zone_id.as_ref(), &resource),
+            vswitch: vswitch(spec.v_switch_id.as_ref()),
             private_ip: spec
                 .private_ip
                 .clone()
@@ -371,6 +282,21 @@ impl Cloud {
         Ok(resource)
     }
 
+    /// The instance that an interface names exists.
+    fn check_instance(&self, spec: &InterfaceSpec) -> Result<(), InventoryError> {
+        let missing = spec
+            .instance_id
+            .as_ref()
+            .filter(|id| !self.instances.contains_key(id.as_str()));
+        missing.map_or(Ok(()), |missing| {
+            Err(InventoryError::Dangling {
+                id: spec.id.clone(),
+                field: "instanceId",
+                missing: missing.clone(),
+            })
+        })
+    }
+
     fn known_groups(&self, id: &str, groups: &BTreeSet<String>) -> Result<Groups, InventoryError> {
         if let Some(missing) = groups
             .iter()
@@ -401,11 +327,43 @@ impl Cloud {
     }
 }
 
-/// The initial group of all generated objects.
-pub const BASE_GROUP: &str = "sg-base";
-
 /// The image of an instance without one of its own.
 const IMAGE: &str = "aliyun_3_x64_20G_alibase_20260122.vhd";
+
+/// ID of the interface that an instance is created with.
+fn primary_id(spec: &InstanceSpec) -> String {
+    let given = spec.primary_network_interface_id.clone();
+    let number = spec.id.strip_prefix("i-").unwrap_or_default();
+    given.unwrap_or_else(|| format!("eni-primary{number}"))
+}
+
+/// The interface that an instance is created with.
+fn primary_interface(instance: &Instance, resource: Resource) -> NetworkInterface {
+    NetworkInterface {
+        name: None,
+        kind: InterfaceKind::Primary,
+        instance: Some(instance.resource.id.clone()),
+        zone: instance.zone.clone(),
+        vswitch: instance.vswitch.clone(),
+        private_ip: instance.private_ip.clone(),
+        status: Timeline::new(InterfaceStatus::InUse),
+        service_managed: false,
+        membership: membership(None),
+        resource,
+    }
+}
+
+/// The zone of an object, by default the first one of its region.
+fn zone(given: Option<&String>, resource: &Resource) -> String {
+    given
+        .cloned()
+        .unwrap_or_else(|| format!("{}-a", resource.region))
+}
+
+/// The virtual switch of an object.
+fn vswitch(given: Option<&String>) -> String {
+    given.cloned().unwrap_or_else(|| "vsw-sim".to_owned())
+}
 
 fn membership(quota: Option<usize>) -> Membership {
     Membership {

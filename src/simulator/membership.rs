@@ -11,22 +11,11 @@ use super::cloud::{
     NetworkInterface, SecurityGroup,
 };
 use super::error::{self, Code, ErrorResponse};
-use super::parameters::well_formed;
+use super::membership_call::{Parameters, TargetId};
 use super::settings::{Codes, JoinMember};
 use super::timeline::later;
 
-/// The parameters of both calls. Empty texts count as absent.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct MembershipCall<'a> {
-    /// `RegionId`: required for an interface.
-    pub region: Option<&'a str>,
-    /// `InstanceId`: either this or `NetworkInterfaceId`.
-    pub instance_id: Option<&'a str>,
-    /// `NetworkInterfaceId`.
-    pub network_interface_id: Option<&'a str>,
-    /// `SecurityGroupId`.
-    pub security_group_id: Option<&'a str>,
-}
+pub use super::membership_call::MembershipCall;
 
 impl Cloud {
     /// `JoinSecurityGroup`.
@@ -117,10 +106,7 @@ impl Cloud {
         if region.is_some_and(|region| !self.has_region(region)) {
             return Err(error::REGION_NOT_FOUND.into());
         }
-        let resource = match target {
-            TargetId::Instance(id) => format!("instance/{id}"),
-            TargetId::Interface(id) => format!("eni/{id}"),
-        };
+        let resource = target.resource();
         // A call without a region uses that of the group, so that a denial for one region applies to it.
         let place = region.or_else(|| Some(&*self.groups.get(group)?.resource.region));
         caller.authorize(
@@ -370,56 +356,4 @@ fn attached_to<'a>(
         .instance
         .as_ref()
         .and_then(|id| cloud.instance(id, now))
-}
-
-struct Parameters<'a> {
-    target: TargetId<'a>,
-    group: &'a str,
-    region: Option<&'a str>,
-}
-
-enum TargetId<'a> {
-    Instance(&'a str),
-    Interface(&'a str),
-}
-
-impl<'a> Parameters<'a> {
-    fn parse(call: &MembershipCall<'a>) -> Result<Self, ErrorResponse> {
-        let given = |text: Option<&'a str>| text.filter(|text| !text.is_empty());
-        let region = given(call.region);
-        let target = match (given(call.instance_id), given(call.network_interface_id)) {
-            (Some(_), Some(_)) => return Err(error::BOTH_TARGETS.into()),
-            (None, None) => return Err(error::missing_parameter("InstanceId")),
-            (Some(id), None) => TargetId::Instance(id),
-            (None, Some(id)) => TargetId::Interface(id),
-        };
-        let group = given(call.security_group_id)
-            .ok_or_else(|| error::missing_parameter("SecurityGroupId"))?;
-        match target {
-            TargetId::Instance(id) if !well_formed(id, "i-") => {
-                return Err(error::INSTANCE_MALFORMED.into());
-            }
-            TargetId::Interface(_) if region.is_none() => {
-                return Err(error::MISSING_REGION_ID.into());
-            }
-            TargetId::Interface(id) if !well_formed(id, "eni-") => {
-                return Err(error::PARAM_MALFORMED
-                    .says("The specified parameter \"NetworkInterfaceId\" is malformed."));
-            }
-            TargetId::Instance(_) | TargetId::Interface(_) => {}
-        }
-        // Old groups have IDs without a prefix (the vendor's example is F876FF7BA984): check only the alphabet.
-        if !group
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-        {
-            return Err(error::PARAM_MALFORMED
-                .says("The specified parameter \"SecurityGroupId\" is malformed."));
-        }
-        Ok(Self {
-            target,
-            group,
-            region,
-        })
-    }
 }

@@ -211,20 +211,7 @@ impl Wire {
         let key = keys.usable(id)?;
         check_time(timestamp, now)?;
 
-        let mut headers: Vec<(&str, &str)> = Vec::new();
-        for name in names.split(';') {
-            headers.push((name, self.header(name).ok_or(error::INCOMPLETE_SIGNATURE)?));
-        }
-        let complete = self
-            .headers
-            .iter()
-            .filter(|(name, _)| {
-                name == "host" || name.starts_with("x-acs-") && !UNSIGNED.contains(&name.as_str())
-            })
-            .all(|(name, _)| headers.iter().any(|(signed, _)| signed == name));
-        if !complete {
-            return Err(error::INCOMPLETE_SIGNATURE.into());
-        }
+        let headers = self.signed_headers(names)?;
         let true_hash = sign::sha256_hex(&self.body);
         let query = sign::canonical_query(&self.query);
         let request = sign::canonical_request_v3(
@@ -242,6 +229,28 @@ impl Wire {
         }
         nonces.take(key, nonce, now)?;
         keys.caller(key, self.header("x-acs-security-token"), now)
+    }
+
+    /// The headers that a signature of version 3 covers: all that it must, and those that it names.
+    fn signed_headers<'a>(
+        &'a self,
+        names: &'a str,
+    ) -> Result<Vec<(&'a str, &'a str)>, ErrorResponse> {
+        let mut headers: Vec<(&str, &str)> = Vec::new();
+        for name in names.split(';') {
+            headers.push((name, self.header(name).ok_or(error::INCOMPLETE_SIGNATURE)?));
+        }
+        let complete = self
+            .headers
+            .iter()
+            .filter(|(name, _)| {
+                name == "host" || name.starts_with("x-acs-") && !UNSIGNED.contains(&name.as_str())
+            })
+            .all(|(name, _)| headers.iter().any(|(signed, _)| signed == name));
+        if !complete {
+            return Err(error::INCOMPLETE_SIGNATURE.into());
+        }
+        Ok(headers)
     }
 
     fn header(&self, name: &str) -> Option<&str> {

@@ -1,0 +1,98 @@
+//! Whether an object may use the account that it names, and what its user is told if it may not. Pure.
+
+use std::sync::Arc;
+
+use crate::ecs::{AccountUid, SecurityGroupId};
+
+use super::super::key::AccountKey;
+use super::super::session::AccountSession;
+
+/// What an object asks of the directory.
+#[derive(Clone, Copy, Debug)]
+pub struct AccessRequest<'a> {
+    /// The account that the object names.
+    pub account: &'a AccountKey,
+    /// Namespace of the object.
+    pub namespace: &'a str,
+    /// The security group of its edge.
+    pub group: &'a SecurityGroupId,
+    /// UID of the cloud account in its claim.
+    pub claimed_uid: Option<&'a AccountUid>,
+    /// Whether the object needs a grant: all do, except to remove what the operator joined.
+    pub needs_grant: bool,
+    /// Whether the object is being deleted.
+    pub deleting: bool,
+}
+
+/// Whether an object may use its account.
+#[derive(Debug)]
+pub enum Access {
+    /// It may.
+    Usable(Arc<AccountSession>),
+    /// There is no such account.
+    Missing,
+    /// The account cannot be used now.
+    NotReady {
+        /// Whether a person must act.
+        stalled: bool,
+        /// Message of the account's Ready condition.
+        message: String,
+    },
+    /// The account can be used, but it is another cloud account than the one in the claim.
+    Changed {
+        /// UID of the cloud account now.
+        uid: AccountUid,
+        /// UID of the cloud account in the claim.
+        claimed: AccountUid,
+    },
+    /// No grant of the account covers this namespace and group.
+    NotGranted,
+    /// The credential check has not ended yet.
+    Checking,
+}
+
+impl Access {
+    /// The session for calls; `None` if the object may make none.
+    #[must_use]
+    pub fn session(self) -> Option<Arc<AccountSession>> {
+        match self {
+            Self::Usable(session) => Some(session),
+            Self::Missing
+            | Self::NotReady { .. }
+            | Self::Changed { .. }
+            | Self::NotGranted
+            | Self::Checking => None,
+        }
+    }
+
+    /// The problem with the account, for users; empty if there is none, or none is known yet.
+    #[must_use]
+    pub fn problem(&self, request: AccessRequest<'_>) -> String {
+        let AccessRequest {
+            account,
+            namespace,
+            group,
+            claimed_uid: _,
+            needs_grant: _,
+            deleting,
+        } = request;
+        match self {
+            Self::Usable(_) | Self::Checking => String::new(),
+            Self::Missing => format!(
+                "{account} does not exist; {}",
+                if deleting {
+                    "create it"
+                } else {
+                    "create it, or recreate this object with another spec.accountRef"
+                }
+            ),
+            Self::NotReady { message, .. } => format!("{account} is not ready: {message}"),
+            Self::Changed { uid, claimed } => format!(
+                "{account} now belongs to cloud account {uid}, but this membership was created with cloud account {claimed}; restore its credentials"
+            ),
+            Self::NotGranted => format!(
+                "no grant of {account} lets namespace {namespace} use {group}; ask the account's administrator to add a grant in spec.grants"
+            ),
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! The calls of a session: each is admitted by breaker and rate limit, signed with the current key, and counted.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+
+use crate::ecs::batch::{self, Split};
+use crate::ecs::limit::Priority;
+use crate::ecs::{
+    Action, Class, Client, Error, InstanceId, NetworkInterfaceId, Region, TargetDescription,
+};
+use crate::shutdown::Shutdown;
+use crate::telemetry::Telemetry;
+
+use super::super::breaker::Turn;
+use super::super::limiters::CloudLimits;
+use super::super::reach::Reach;
+
+/// Why a call has no result.
+#[derive(Clone, Debug)]
+pub enum CallError {
+    /// The rate limit admitted no call; none was made.
+    RateLimited {
+        /// When to ask again.
+        retry_at: Instant,
+    },
+    /// The region does not answer; no call was made.
+    NotAnswering(Error),
+    /// The process ends; no call was made.
+    Stopping,
+    /// The call was made and failed.
+    Failed(Error),
+}
+
+impl CallError {
+    /// Whether the call certainly changed nothing: it was not made, or the cloud rejected it with an error that is neither
+    /// transient nor of unknown outcome ([`Error::outcome_unknown`]).
+    #[must_use]
+    pub fn is_without_effect(&self) -> bool {
+        match self {
+            Self::RateLimited { .. } | Self::NotAnswering(_) | Self::Stopping => true,
+            Self::Failed(error) => error.class() != Class::Transient && !error.outcome_unknown(),
+        }
+    }
+
+    /// Whether a call for fewer IDs may not fail so.
+    #[must_use]
+    pub fn split(&self) -> Split {
+        match self {
+            Self::RateLimited { .. } | Self::NotAnswering(_) | Self::Stopping => Split::No,
+            Self::Failed(error) if error.is_too_large() => Split::TooLarge,
+            Self::Failed(error) if error.may_be_one_bad_id() => Split::OneBadId,
+            Self::Failed(_) => Split::No,
+        }
+    }
+}
+
+/// Permission to send one call now. Dropping it gives its place to another call.
+#[derive(Debug)]
+pub struct CallPermit {
+    turn: Turn,
+    slot: OwnedSemaphorePermit,
+}
+
+/// The limits, the counters and the key behind all calls of a session.
+pub(super) struct Calls {
+    pub(super) limits: Arc<CloudLimits>,
+    pub(super) telemetry: Arc<Telemetry>,
+    pub(super) shutdown: Shutdown,
+    pub(super) signer: Mutex<Arc<Signer>>,
+}
+
+/// One access key, and what its calls met.
+pub(super) struct Signer {
+    pub(super) client: Client,
+    pub(super) reach: Arc<Reach>,
+    pub(super) suspect: AtomicBool,
+}
+
+impl Calls {
+    pub(super) async fn instances(
+        &self,
+        region: &Region,
+        priority: Priority,
+        ids: &[InstanceId],
+    ) -> batch::BatchResult<InstanceId, TargetDescription, CallError> {
+        let call = async |client: Client| client.describe_instances(region, ids).await;
+        let action = Action::DescribeInstances;
+        let permit = self.limits.limiter.enter(region, action, priority);
+        self.call(region, action, permit, call).await
+    }
+
+    pub(super) async fn interfaces(
+        &self,
+        region: &Region,
+        priority: Priority,
+        ids: &[NetworkInterfaceId],
+    ) -> batch::BatchResult<NetworkInterfaceId, TargetDescription, CallError> {
+        let call = async |client: Client| client.describe_network_interfaces(region, ids).await;
+        let action = Action::DescribeNetworkInterfaces;
+        let permit = self.limits.limiter.enter(region, action, priority);
+        self.call(region, action, permit, call).await
+    }
+
+    /// Makes one call if the region answers and the rate limit admits it.
+    async fn call<T>(
+        &self,
+        region: &Region,
+        action: Action,
+        slot: impl Future<Output = Result<OwnedSemaphorePermit, Instant>>,
+        call: impl AsyncFnOnce(Client) -> Result<T, Error>,
+    ) -> Result<T, CallError> {
+        let permit = self.permit(region, action, slot).await?;
+        self.send(region, action, permit, call).await
+    }
+
+    pub(super) async fn permit(
+        &self,
+        region: &Region,
+        action: Action,
+        slot: impl Future<Output = Result<OwnedSemaphorePermit, Instant>>,
+    ) -> Result<CallPermit, CallError> {
+        let turn = self.limits.breakers.enter(region, action);
+        let turn = self.shutdown.unless_begun(turn).await;
+        let turn = turn
+            .ok_or(CallError::Stopping)?
+            .map_err(CallError::NotAnswering)?;
+        let slot = self.shutdown.unless_begun(slot).await;
+        let slot = slot
+            .ok_or(CallError::Stopping)?
+            .map_err(|retry_at| CallError::RateLimited { retry_at })?;
+        Ok(CallPermit { turn, slot })
+    }
+
+    pub(super) async fn send<T>(
+        &self,
+        region: &Region,
+        action: Action,
+        CallPermit { turn, slot }: CallPermit,
+        call: impl AsyncFnOnce(Client) -> Result<T, Error>,
+    ) -> Result<T, CallError> {
+        let limiter = &self.limits.limiter;
+        let signer = self.signer();
+        let started = Instant::now();
+        // Boxed to keep futures small while they wait for the limiter.
+        let result = Box::pin(call(signer.client.clone())).await;
+        drop(slot);
+        let error = result.as_ref().err();
+        self.telemetry
+            .count_call(action, region, error, started.elapsed());
+        limiter.note(region, action, error);
+        if turn.is_of_known_region() || error.is_none_or(Error::is_usable_answer) {
+            let host = || signer.client.ecs_host(region);
+            signer.reach.note(error, host);
+        }
+        if turn.end(error) {
+            self.limits.report_answer(region);
+        }
+        if error.is_some_and(|error| error.is_credential_error() || error.is_clock_error()) {
+            signer.suspect.store(true, Ordering::Relaxed);
+        }
+        result.map_err(CallError::Failed)
+    }
+
+    pub(super) fn signer(&self) -> Arc<Signer> {
+        Arc::clone(&self.lock_signer())
+    }
+
+    pub(super) fn lock_signer(&self) -> MutexGuard<'_, Arc<Signer>> {
+        self.signer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Calls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.signer().client.fmt(f)
+    }
+}
