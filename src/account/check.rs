@@ -12,7 +12,7 @@ use crate::kubernetes::ObjectUid;
 use crate::kubernetes::events::{self, EventRecord};
 
 use super::change::Change;
-use super::context::Context;
+use super::context::{CheckedVersion, Context};
 use super::credentials;
 use super::directory::{AccountState, News};
 use super::key::{AccountKey, CloudAccountId};
@@ -48,15 +48,9 @@ pub(super) async fn check_credentials<K: AccountObject>(
             }
             Err(result) => return Checked::Found(record(result, None, key, context)),
         };
-    let version = (
-        ObjectUid::of(account),
-        account.meta().generation,
-        found.version,
-    );
-    let known = context.checks().get(key).is_some_and(|check| {
-        check.last_checked.as_ref() == Some(&version)
-            && check.check_after.is_none_or(|again| Instant::now() < again)
-    });
+    let generation = account.meta().generation;
+    let version = (ObjectUid::of(account), generation, found.version);
+    let known = is_known(&version, key, context);
     // The cloud accepted the key once and rejected it in a call since: it may be disabled or expired.
     let suspect = context
         .directory
@@ -85,25 +79,31 @@ pub(super) async fn check_credentials<K: AccountObject>(
             Checked::Unchanged
         }
         (Ok(identity), None) => {
-            context
-                .checks()
-                .entry(key.clone())
-                .or_default()
-                .last_checked = Some(version);
+            keep(version, key, context);
             let session = session(client, &identity, reach, context);
             let result = CheckResult::Accepted(identity);
             Checked::Found(record(result, Some(session), key, context))
         }
         (Err(error), _) => {
             let result = record(CheckResult::Refused(error), None, key, context);
-            context
-                .checks()
-                .entry(key.clone())
-                .or_default()
-                .last_checked = Some(version);
+            keep(version, key, context);
             Checked::Found(result)
         }
     }
+}
+
+/// Whether the last call of STS was about this version, and is not due again.
+fn is_known(version: &CheckedVersion, key: &AccountKey, context: &Context) -> bool {
+    context.checks().get(key).is_some_and(|check| {
+        check.last_checked.as_ref() == Some(version)
+            && check.check_after.is_none_or(|again| Instant::now() < again)
+    })
+}
+
+/// Records that STS has answered about this version.
+fn keep(version: CheckedVersion, key: &AccountKey, context: &Context) {
+    let mut checks = context.checks();
+    checks.entry(key.clone()).or_default().last_checked = Some(version);
 }
 
 /// A client that signs with the credential of an account, or what is wrong with its endpoints.

@@ -50,20 +50,7 @@ pub(super) async fn write_status<K: AccountObject>(
             Err(error) if error.code() == Some(404) => return Ok(()),
             Err(error) => return Err(error),
         }
-        for condition in status::transitions(previous, &next) {
-            let event = EventRecord {
-                reason: condition.reason.clone(),
-                warning: condition.status == "False",
-                text: condition.message.clone(),
-                ..EventRecord::default()
-            };
-            if condition.type_ == reason::READY {
-                // `log_result` has logged it.
-                context.events.queue(account, event);
-            } else {
-                context.events.publish(account, event);
-            }
-        }
+        publish_transitions(account, previous, &next, context);
     }
     let mut checks = context.checks();
     let check = checks.entry(key.clone()).or_default();
@@ -80,6 +67,29 @@ pub(super) async fn write_status<K: AccountObject>(
     check.failed_writes = 0;
     check.failed_write = None;
     Ok(())
+}
+
+/// An event for each condition that has changed.
+fn publish_transitions<K: AccountObject>(
+    account: &K,
+    previous: &CloudAccountStatus,
+    next: &CloudAccountStatus,
+    context: &Context,
+) {
+    for condition in status::transitions(previous, next) {
+        let event = EventRecord {
+            reason: condition.reason.clone(),
+            warning: condition.status == "False",
+            text: condition.message.clone(),
+            ..EventRecord::default()
+        };
+        if condition.type_ == reason::READY {
+            // `log_result` has logged it.
+            context.events.queue(account, event);
+        } else {
+            context.events.publish(account, event);
+        }
+    }
 }
 
 /// Logs a failed write once, and says when it is tried again.

@@ -1,8 +1,9 @@
-//! What the repository says of itself: documents, manifests, generated files, and the layers of the source.
+//! What the repository says of itself: documents, manifests, generated files, and the layers and sizes of the source.
 
 mod deployment;
 mod docs;
 mod generated;
 mod layers;
+mod sizes;
 #[path = "../support/mod.rs"]
 mod support;

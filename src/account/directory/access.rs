@@ -1,4 +1,4 @@
-//! Whether an object may use the account that it names, and what its user is told if it may not. Pure.
+//! Whether an object may use the account that it names, and what its status says if it may not. Pure.
 
 use std::sync::Arc;
 
