@@ -163,7 +163,8 @@ pub async fn run_with(
         queues,
         settings,
     );
-    run_until(asked, controllers, watches, election, context, event_writer).await
+    let run = run_until(asked, controllers, watches, election, context, event_writer);
+    Box::pin(run).await
 }
 
 /// What the controllers of all kinds share.

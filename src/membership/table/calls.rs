@@ -33,7 +33,7 @@ impl ObjectTable {
     ) -> BegunCall {
         let mut inner = self.lock();
         let last = inner.ledger.began(account, edge, call);
-        let history = inner.rows.get_mut(uid).map(|row| &mut row.history);
+        let history = inner.by_uid.get_mut(uid).map(|row| &mut row.history);
         let standing = history.map_or(Standing::Unknown, |history| {
             let standing = history.standing();
             if call == EdgeCall::Join {
@@ -100,13 +100,13 @@ impl ObjectTable {
     ) {
         let mut inner = self.lock();
         let Rows {
-            rows,
+            by_uid,
             by_edge,
             ledger,
             ..
         } = &mut *inner;
         for uid in by_edge.get(edge).into_iter().flatten() {
-            if let Some(Row { says, history }) = rows.get(uid)
+            if let Some(Row { says, history }) = by_uid.get(uid)
                 && let Some(found_at) = history.found_intent_at()
                 && says.claimed_account() == Some(account)
                 && is_granted(says)
@@ -121,7 +121,7 @@ impl ObjectTable {
     pub fn begins_to_act(&self, others_may_call: bool) {
         let mut inner = self.lock();
         inner.ledger.begins_to_act(others_may_call);
-        for Row { says, history } in inner.rows.values_mut() {
+        for Row { says, history } in inner.by_uid.values_mut() {
             if matches!(says.claim, Some(Claim::Intent { .. })) {
                 history.found_intent();
             }
@@ -160,7 +160,7 @@ impl ObjectTable {
 
 impl Rows {
     fn set_standing(&mut self, uid: &ObjectUid, standing: Standing) {
-        if let Some(row) = self.rows.get_mut(uid) {
+        if let Some(row) = self.by_uid.get_mut(uid) {
             row.history.set_standing(standing);
         }
     }
@@ -175,7 +175,7 @@ impl Rows {
     /// Calls `change` with the history of each object on the edge that has, or may get, a claim of this cloud account.
     fn each_claim(&mut self, account: &AccountUid, edge: &Edge, change: impl Fn(&mut History)) {
         for uid in self.by_edge.get(edge).into_iter().flatten() {
-            if let Some(Row { says, history }) = self.rows.get_mut(uid)
+            if let Some(Row { says, history }) = self.by_uid.get_mut(uid)
                 && says.claimed_account().is_none_or(|uid| uid == account)
             {
                 change(history);

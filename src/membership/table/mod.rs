@@ -39,13 +39,13 @@ impl ObjectTable {
     /// What an object says; `None` for an unknown or deleted one.
     #[must_use]
     pub fn view(&self, uid: &ObjectUid) -> Option<ObjectView> {
-        Some(self.lock().rows.get(uid)?.says.clone())
+        Some(self.lock().by_uid.get(uid)?.says.clone())
     }
 
     /// Calls `change` with the history of an object. `None` for an unknown or deleted object: nothing brings it back.
     pub fn history<T>(&self, uid: &ObjectUid, change: impl FnOnce(&mut History) -> T) -> Option<T> {
         let mut inner = self.lock();
-        Some(change(&mut inner.rows.get_mut(uid)?.history))
+        Some(change(&mut inner.by_uid.get_mut(uid)?.history))
     }
 
     /// Calls `change` with the repairs of all edges.
@@ -70,7 +70,7 @@ impl ObjectTable {
             .into_iter()
             .flatten()
             .filter(|other| **other != *uid)
-            .filter_map(|other| inner.rows.get(other))
+            .filter_map(|other| inner.by_uid.get(other))
             .map(|row| row.says.clone())
             .collect();
         others.sort_by(|a, b| a.age().cmp(&b.age()));
@@ -106,7 +106,7 @@ impl ObjectTable {
             .filter(|(of, _)| region.is_none_or(|region| region == *of))
             .flat_map(|(_, targets)| targets.values())
             .flatten()
-            .filter_map(|uid| inner.rows.get(uid))
+            .filter_map(|uid| inner.by_uid.get(uid))
             .filter(|row| concerns(&row.history))
             .map(|row| row.says.reference())
             .collect()
@@ -143,7 +143,7 @@ impl ObjectTable {
         concerns: impl Fn(&ObjectView) -> bool,
     ) -> Vec<ObjectRef<SecurityGroupMembership>> {
         let inner = self.lock();
-        let views = inner.rows.values().map(|row| &row.says);
+        let views = inner.by_uid.values().map(|row| &row.says);
         let concerned = views.filter(|says| says.names.is_some() && concerns(says));
         concerned.map(ObjectView::reference).collect()
     }
@@ -152,7 +152,7 @@ impl ObjectTable {
     #[must_use]
     pub fn claim(&self, object: &SecurityGroupMembership) -> Option<Claim> {
         let uid = ObjectUid::of(object).unwrap_or_default();
-        match self.lock().rows.get(&uid) {
+        match self.lock().by_uid.get(&uid) {
             Some(Row { says, .. }) if says.resource_version > version_of(&object.metadata) => {
                 says.claim.clone()
             }
@@ -163,14 +163,14 @@ impl ObjectTable {
     /// What the newest known spec of an object asks for; `None` for an unknown object.
     #[must_use]
     pub fn desired(&self, uid: &ObjectUid) -> Option<Desired> {
-        self.lock().rows.get(uid)?.says.desired
+        self.lock().by_uid.get(uid)?.says.desired
     }
 
     /// The newest known version of an object, from the watch or from our own writes; `None` for an unknown object.
     #[must_use]
     pub fn known_version(&self, uid: &ObjectUid) -> Option<u64> {
         let inner = self.lock();
-        Some(inner.rows.get(uid)?.says.resource_version)
+        Some(inner.by_uid.get(uid)?.says.resource_version)
     }
 
     fn lock(&self) -> MutexGuard<'_, Rows> {

@@ -27,7 +27,7 @@ pub(super) struct Row {
 
 #[derive(Debug, Default)]
 pub(super) struct Rows {
-    pub(super) rows: HashMap<ObjectUid, Row>,
+    pub(super) by_uid: HashMap<ObjectUid, Row>,
     pub(super) by_edge: HashMap<Edge, Uids>,
     pub(super) by_account: HashMap<Arc<AccountKey>, HashMap<Region, BTreeMap<Target, Uids>>>,
     /// The last calls on each edge.
@@ -46,7 +46,7 @@ pub(super) type Uids = SmallVec<[ObjectUid; 1]>;
 impl Rows {
     /// Updates a known object unless `view` is older. Returns the view of an unknown object.
     pub(super) fn renew(&mut self, view: ObjectView) -> Option<ObjectView> {
-        let Some(Row { says, history }) = self.rows.get_mut(&view.uid) else {
+        let Some(Row { says, history }) = self.by_uid.get_mut(&view.uid) else {
             return Some(view);
         };
         if says.resource_version > view.resource_version {
@@ -85,11 +85,11 @@ impl Rows {
             let on_target = targets.entry(edge.target.clone()).or_default();
             on_target.push(uid.clone());
         }
-        self.rows.insert(uid, Row { says, history });
+        self.by_uid.insert(uid, Row { says, history });
     }
 
     pub(super) fn remove(&mut self, uid: &ObjectUid) -> Option<Row> {
-        let row = self.rows.remove(uid)?;
+        let row = self.by_uid.remove(uid)?;
         self.unreleased.remove(uid);
         if let Some(names) = &row.says.names {
             self.remove_names(uid, names);
@@ -145,7 +145,7 @@ impl Rows {
         let mut picked = Vec::new();
         for target in batch {
             for uid in targets.get(target).into_iter().flatten() {
-                if let Some(Row { says, history }) = self.rows.get_mut(uid)
+                if let Some(Row { says, history }) = self.by_uid.get_mut(uid)
                     && let Some(names) = &says.names
                     && let Some(last) = history.observation()
                     && look(target, &names.edge.group, last)
@@ -163,7 +163,7 @@ impl Rows {
         uid: &ObjectUid,
         concerns: impl Fn(&ObjectView) -> bool,
     ) -> Vec<ObjectRef<SecurityGroupMembership>> {
-        let says = self.rows.get(uid).map(|row| &row.says);
+        let says = self.by_uid.get(uid).map(|row| &row.says);
         let Some((says, names)) = says.and_then(|says| Some((says, says.names.as_ref()?))) else {
             return Vec::new();
         };
@@ -172,7 +172,7 @@ impl Rows {
         uids.into_iter()
             .flatten()
             .filter(|other| **other != *uid)
-            .filter_map(|other| Some(&self.rows.get(other)?.says))
+            .filter_map(|other| Some(&self.by_uid.get(other)?.says))
             .filter(|other| other.account() == says.account() || other.is_claimed_with(account_uid))
             .filter(|other| concerns(other))
             .map(ObjectView::reference)

@@ -53,7 +53,7 @@ impl ObjectTable {
         let targets = inner.targets(account_region);
         let is_seen = |target: &&Target| {
             let uids = targets.and_then(|targets| targets.get(*target));
-            let mut rows = uids.into_iter().flatten().map(|uid| inner.rows.get(uid));
+            let mut rows = uids.into_iter().flatten().map(|uid| inner.by_uid.get(uid));
             rows.any(|row| row.is_some_and(|row| row.history.is_scanned()))
         };
         batch.iter().filter(is_seen).cloned().collect()
@@ -91,7 +91,7 @@ impl ObjectTable {
             let rows = uids
                 .into_iter()
                 .flatten()
-                .filter_map(|uid| inner.rows.get(uid));
+                .filter_map(|uid| inner.by_uid.get(uid));
             let edges = rows.filter_map(|row| Some(&row.says.names.as_ref()?.edge));
             missing.extend(
                 edges
@@ -138,7 +138,7 @@ impl ObjectTable {
     pub fn overdue(&self, limit: Duration, late: Duration) -> Overdue {
         let mut inner = self.lock();
         let Rows {
-            rows, by_account, ..
+            by_uid, by_account, ..
         } = &mut *inner;
         let mut found = Overdue::default();
         let regions = by_account.iter().flat_map(|(account, regions)| {
@@ -151,7 +151,7 @@ impl ObjectTable {
             for uids in targets.values() {
                 let mut is_late = false;
                 for uid in uids {
-                    if let Some(Row { says, history }) = rows.get_mut(uid)
+                    if let Some(Row { says, history }) = by_uid.get_mut(uid)
                         && let Some(last) = history.observation()
                     {
                         is_late |= last.age() >= late;

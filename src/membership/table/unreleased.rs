@@ -24,7 +24,7 @@ impl ObjectTable {
         let uid = view.uid.clone();
         let mut inner = self.lock();
         let _unknown = inner.renew(view);
-        let Some(Row { says, history }) = inner.rows.get_mut(&uid) else {
+        let Some(Row { says, history }) = inner.by_uid.get_mut(&uid) else {
             return false;
         };
         let is_ours = match (&says.claim, history.standing()) {
@@ -59,7 +59,7 @@ impl ObjectTable {
     #[must_use]
     pub fn is_unreleased(&self, uid: &ObjectUid) -> Option<bool> {
         let inner = self.lock();
-        let is_known = inner.rows.contains_key(uid);
+        let is_known = inner.by_uid.contains_key(uid);
         is_known.then(|| inner.unreleased.contains_key(uid))
     }
 }

@@ -45,7 +45,7 @@ impl ObjectTable {
     fn insert_view(&self, view: ObjectView) -> Vec<ObjectRef<SecurityGroupMembership>> {
         let uid = view.uid.clone();
         let mut inner = self.lock();
-        let before = inner.rows.get(&uid).map(|row| row.says.hold());
+        let before = inner.by_uid.get(&uid).map(|row| row.says.hold());
         inner.note_late_intent(&view);
         if let Some(new) = inner.renew(view) {
             let mut history = History::default();
@@ -54,7 +54,7 @@ impl ObjectTable {
             }
             inner.add(new, history);
         }
-        let Some(Row { says, history }) = inner.rows.get(&uid) else {
+        let Some(Row { says, history }) = inner.by_uid.get(&uid) else {
             return Vec::new();
         };
         let Some(before) = before else {
@@ -80,7 +80,7 @@ impl ObjectTable {
             return;
         };
         let mut inner = self.lock();
-        match inner.rows.get_mut(&view.uid) {
+        match inner.by_uid.get_mut(&view.uid) {
             Some(row) => row.says.deleting |= view.deleting,
             None => inner.add(view, History::default()),
         }
@@ -99,7 +99,7 @@ impl ObjectTable {
     pub fn remove(&self, uid: &ObjectUid) -> Vec<ObjectRef<SecurityGroupMembership>> {
         let mut inner = self.lock();
         let held = inner
-            .rows
+            .by_uid
             .get(uid)
             .is_some_and(|row| row.says.claim.is_some());
         let concerned = if held {
@@ -116,7 +116,7 @@ impl ObjectTable {
     #[must_use]
     pub fn mark_triggered(&self, uid: &ObjectUid, trigger_hash: u64, version: u64) -> bool {
         let mut inner = self.lock();
-        let row = inner.rows.get_mut(uid);
+        let row = inner.by_uid.get_mut(uid);
         row.filter(|row| row.says.names.is_some())
             .is_none_or(|Row { says, history }| {
                 history.mark_triggered(trigger_hash, version >= says.resource_version)
@@ -127,7 +127,7 @@ impl ObjectTable {
     #[must_use]
     pub fn all_but(&self, keep: impl Fn(&ObjectView) -> bool) -> Vec<ObjectView> {
         let inner = self.lock();
-        let gone = inner.rows.values().map(|row| &row.says);
+        let gone = inner.by_uid.values().map(|row| &row.says);
         let gone = gone.filter(|says| !keep(says) && !inner.unreleased.contains_key(&says.uid));
         gone.cloned().collect()
     }
@@ -135,7 +135,7 @@ impl ObjectTable {
     /// Compares the watched status with the one last written. A difference means watch lag or a foreign write.
     pub fn compare_watched_status(&self, uid: &ObjectUid, status_hash: impl FnOnce() -> u64) {
         let mut inner = self.lock();
-        let Some(row) = inner.rows.get_mut(uid) else {
+        let Some(row) = inner.by_uid.get_mut(uid) else {
             return;
         };
         let differs = row.history.compare_watched_status(status_hash);
@@ -152,7 +152,7 @@ impl ObjectTable {
             return foreign;
         }
         let mut any_left = false;
-        for Row { says, history } in inner.rows.values_mut() {
+        for Row { says, history } in inner.by_uid.values_mut() {
             if history.take_foreign_status() {
                 foreign.push(says.reference());
             }
@@ -169,7 +169,7 @@ impl Rows {
         let is_intent = |claim: &Option<Claim>| matches!(claim, Some(Claim::Intent { .. }));
         if is_intent(&view.claim)
             && self.ledger.others_may_be_calling()
-            && let Some(Row { says, history }) = self.rows.get_mut(&view.uid)
+            && let Some(Row { says, history }) = self.by_uid.get_mut(&view.uid)
             && !is_intent(&says.claim)
         {
             history.found_intent();
