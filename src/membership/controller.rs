@@ -24,6 +24,7 @@ use super::context::Context;
 use super::history::{History, WATCH_LAG};
 use super::invalid_spec;
 use super::object::{Object, is_unanswered, version_of};
+use super::other_operator;
 use super::pass;
 use super::refusal::log_failure;
 use super::unreleased;
@@ -99,6 +100,7 @@ impl Scope {
                 insert(context, object);
             }
             watcher::Event::Apply(object) => {
+                other_operator::notice(object, context);
                 insert(context, object);
                 self.shown(context, object, Made::Version(version_of(object.meta())));
             }

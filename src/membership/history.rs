@@ -38,6 +38,8 @@ pub struct History {
     asked: bool,
     /// Whether a pass over the deleted object has begun.
     deletes: bool,
+    /// Whether this process has written an intent, or tried to.
+    intends: bool,
     /// Whether a pass waits for the watch to show our own last write.
     awaits_watch: bool,
     /// Hash of the status that the last pass wrote or found correct.
@@ -258,6 +260,17 @@ impl History {
         if self.standing() != standing {
             self.rare().standing = standing;
         }
+    }
+
+    /// Records that this process writes an intent now.
+    pub fn intends(&mut self) {
+        self.intends = true;
+    }
+
+    /// Whether this process has written an intent, or tried to.
+    #[must_use]
+    pub fn has_intended(&self) -> bool {
+        self.intends
     }
 
     /// The object has appeared with an intent: a Join of another process may be on its way.

@@ -55,6 +55,9 @@ pub struct Ledger {
     last: HashMap<(AccountUid, Edge), LastCall>,
 }
 
+/// The longest time until the watch shows a write (1 minute; a watch that is silent for longer begins with a new list).
+const APPEARS_WITHIN: Duration = Duration::from_secs(60);
+
 impl Default for Ledger {
     fn default() -> Self {
         Self {
@@ -207,6 +210,12 @@ impl Ledger {
     #[must_use]
     pub fn others_may_be_calling(&self) -> bool {
         Instant::now() < self.others_end
+    }
+
+    /// Whether the process before this one has been silent for so long that nothing it did appears any more.
+    #[must_use]
+    pub fn acts_alone(&self) -> bool {
+        Instant::now() > self.others_end + APPEARS_WITHIN
     }
 
     /// Whether any call, of this process or one before it, may still have an effect.

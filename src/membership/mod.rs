@@ -23,6 +23,7 @@ pub mod ledger;
 pub mod object;
 pub mod observation;
 pub mod observe;
+mod other_operator;
 mod others;
 mod overdue;
 mod pass;

@@ -1,5 +1,5 @@
 //! Two operators and one Lease, as real processes: the standby takes over from a leader that ends, is killed or is frozen, and a
-//! leader that goes on after its Lease makes no call. Times are printed, not judged.
+//! leader that goes on after its Lease makes no call. Times are printed, not judged. Two operators without a Lease say so.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use security_group_operator::kubernetes::lease::NAME;
 use serde_json::json;
 
 use crate::support::env::TestEnv;
-use crate::support::error::Result;
+use crate::support::error::{Error, Result};
 use crate::support::eventually::eventually;
 use crate::support::operator::{NAMESPACE, Operator};
 use crate::{OnlyOperator, options};
@@ -93,6 +93,31 @@ async fn all_are_joined(env: &TestEnv) -> Result<()> {
     );
     assert_eq!(env.effects("LeaveSecurityGroup").await?, 0);
     Ok(())
+}
+
+#[tokio::test]
+async fn two_operators_without_election_are_told_of_each_other() -> Result<()> {
+    let first = OnlyOperator::start(&[]).await?;
+    let second = Operator::start(first.plane, options(&[])).await?;
+    let env = first.env(&inventory(TARGETS)?).await?;
+    // What appears in the first minute may be of an operator that has just ended. Either may be the first to write an intent.
+    for n in 0..TARGETS {
+        let name = format!("n{n}");
+        env.apply(&name, &format!("i-n{n}"), "sg-web", json!({}))
+            .await?;
+        env.until_ready(&name).await?;
+        for log in [first.log(), second.log()] {
+            let said = std::fs::read_to_string(log)?;
+            let lines = said.matches("another operator joins targets").count();
+            assert!(lines <= 1, "{said}");
+            if lines == 1 {
+                assert!(said.contains("--leader-elect"), "{said}");
+                return Ok(());
+            }
+        }
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    }
+    Err(Error::new("neither operator has told of the other"))
 }
 
 #[tokio::test]

@@ -89,6 +89,42 @@ fn on(table: &ObjectTable, instance: &str) -> Vec<String> {
         .collect()
 }
 
+/// Gives the object our finalizer and the intent to join, as this or another process writes them.
+fn intend(object: &mut SecurityGroupMembership) {
+    object.metadata.finalizers = Some(vec!["security-group-operator.io/membership".to_owned()]);
+    let uid = object.metadata.uid.clone();
+    let intent =
+        json!({"origin": "Joined", "accountUID": "1000000000000001", "uid": uid}).to_string();
+    let intent = ("security-group-operator.io/intent".to_owned(), intent);
+    object.metadata.annotations = Some([intent].into());
+}
+
+#[tokio::test(start_paused = true)]
+async fn intent_that_neither_this_process_nor_one_before_it_wrote_is_of_another_operator() {
+    let table = ObjectTable::default();
+    let mut seen = object("a", "i-1", 0, 1);
+    table.insert(&seen);
+    intend(&mut seen);
+    assert!(!table.shows_foreign_intent(&seen), "of the process before");
+    tokio::time::advance(Duration::from_secs(61)).await;
+    assert!(table.shows_foreign_intent(&seen));
+    let mut copy = object("b", "i-1", 0, 1);
+    table.insert(&copy);
+    copy.metadata
+        .annotations
+        .clone_from(&seen.metadata.annotations);
+    assert!(
+        !table.shows_foreign_intent(&copy),
+        "it names another object"
+    );
+    table.begins_to_act(true);
+    tokio::time::advance(Duration::from_secs(70 + 59)).await;
+    assert!(!table.shows_foreign_intent(&seen), "of the leader before");
+    tokio::time::advance(Duration::from_secs(2)).await;
+    table.history(&uid("a"), |history| history.intends());
+    assert!(!table.shows_foreign_intent(&seen), "of this process");
+}
+
 #[test]
 fn others_on_an_edge_are_sorted_by_age_then_uid() {
     let table = ObjectTable::default();

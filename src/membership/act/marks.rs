@@ -10,7 +10,7 @@ use crate::watched::Watched;
 
 use super::super::context::Context;
 use super::super::decide::{Attempt, ClaimView};
-use super::super::history::Standing;
+use super::super::history::{History, Standing};
 use super::super::object::{Intent, Object, has_finalizer};
 use super::super::observe::Pass;
 use super::error::{ActError, ApiRequest};
@@ -217,6 +217,9 @@ pub(super) async fn write_marks(
         "kind": SecurityGroupMembership::kind(&()),
         "metadata": Value::Object(metadata),
     });
+    if matches!(marks, Marks::Held(Some(_))) {
+        context.table.history(&uid_of(object), History::intends);
+    }
     let begun = context.view.write_began(uid_of(object), &namespace);
     let answer = writer.apply(&api, &name, CLAIM_MANAGER, &patch).await;
     context

@@ -42,6 +42,19 @@ impl ObjectTable {
         }
     }
 
+    /// Whether the object gets an intent now that neither this process nor one before it wrote. False for the first minute after
+    /// the calls of that one have ended: what it wrote may appear late.
+    #[must_use]
+    pub fn shows_foreign_intent(&self, object: &SecurityGroupMembership) -> bool {
+        let Some(Claim::Intent { .. }) = Claim::of(object) else {
+            return false;
+        };
+        let inner = self.lock();
+        let row = ObjectUid::of(object).and_then(|uid| inner.by_uid.get(&uid));
+        row.is_some_and(|row| row.says.claim.is_none() && !row.history.has_intended())
+            && inner.ledger.acts_alone()
+    }
+
     fn insert_view(&self, view: ObjectView) -> Vec<ObjectRef<SecurityGroupMembership>> {
         let uid = view.uid.clone();
         let mut inner = self.lock();
