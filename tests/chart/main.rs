@@ -15,6 +15,7 @@ mod release;
 mod render;
 #[path = "../support/mod.rs"]
 mod support;
+mod walls;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_security-group-operator");
 /// The release and its namespace, as the README installs them; also the name of the chart and of its objects.

@@ -230,6 +230,14 @@ async fn each_switch_changes_what_it_says() -> Result<()> {
             "kind: PodDisruptionBudget",
         ),
         ("networkPolicy.enabled=true", "kind: NetworkPolicy"),
+        (
+            "admissionPolicies.joinRight=true",
+            "name: security-group-operator-join",
+        ),
+        (
+            "admissionPolicies.operators={system:serviceaccount:b:other}",
+            "'system:serviceaccount:b:other'",
+        ),
         ("podMonitor.enabled=true", "kind: PodMonitor"),
     ] {
         // A comma separates two settings, except in a list.
@@ -245,6 +253,22 @@ async fn each_switch_changes_what_it_says() -> Result<()> {
         (
             "admissionPolicies.create=false",
             "kind: ValidatingAdmissionPolicy",
+        ),
+        (
+            "admissionPolicies.grants=false",
+            "name: security-group-operator-grants",
+        ),
+        (
+            "admissionPolicies.accounts=false",
+            "name: security-group-operator-accounts",
+        ),
+        (
+            "admissionPolicies.metadata=false",
+            "name: security-group-operator-metadata",
+        ),
+        (
+            "admissionPolicies.records=false",
+            "name: security-group-operator-records",
         ),
         ("uninstallCheck.enabled=false", "kind: Job"),
     ] {

@@ -87,6 +87,13 @@ impl ControlPlane {
         client(&self.admin_kubeconfig()).await
     }
 
+    /// A client with the rights of this user, who need not exist.
+    pub async fn client_as(&self, user: &str) -> Result<Client> {
+        let mut config = config(&self.admin_kubeconfig()).await?;
+        config.auth_info.impersonate = Some(user.to_owned());
+        Ok(Client::try_from(config)?)
+    }
+
     /// The `KUBECONFIG` file of a member of `system:masters`.
     pub fn admin_kubeconfig(&self) -> PathBuf {
         self.file("admin.kubeconfig")
@@ -248,12 +255,16 @@ impl ControlPlane {
 
 /// A client for a kubeconfig file.
 pub async fn client(kubeconfig: &Path) -> Result<Client> {
+    Ok(Client::try_from(config(kubeconfig).await?)?)
+}
+
+async fn config(kubeconfig: &Path) -> Result<Config> {
     install_crypto();
     let kubeconfig = Kubeconfig::read_from(kubeconfig)?;
     let mut config =
         Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
     config.proxy_url = None; // the server is on our own loopback, whatever the environment says
-    Ok(Client::try_from(config)?)
+    Ok(config)
 }
 
 /// Writes the keys, tokens and the audit policy that the servers read at startup.

@@ -101,13 +101,14 @@ impl Operator {
     }
 }
 
-/// Applies what `kubectl apply -k` would, except Deployments: nothing here runs pods.
+/// Applies what `kubectl apply -k` would, except Deployments: nothing here runs pods. Nor are admission policies bound: most tests
+/// try what the operator itself refuses ([`bind_policies`] binds them).
 pub async fn install(plane: &ControlPlane, kustomization: &Path) -> Result<()> {
     let client = plane.admin_client().await?;
     let (definitions, others): (Vec<_>, Vec<_>) = render(plane, kustomization)
         .await?
         .into_iter()
-        .filter(|object| kind(object) != "Deployment")
+        .filter(|object| kind(object) != "Deployment" && kind(object) != BINDING)
         .partition(|object| kind(object) == "CustomResourceDefinition");
     for object in &definitions {
         apply(&client, object).await?;
@@ -127,6 +128,18 @@ pub async fn install(plane: &ControlPlane, kustomization: &Path) -> Result<()> {
     }
     Ok(())
 }
+
+/// Lets the API server refuse what the admission policies of `deploy/` refuse. It begins within a second or so.
+pub async fn bind_policies(plane: &ControlPlane, kustomization: &Path) -> Result<()> {
+    let client = plane.admin_client().await?;
+    let objects = render(plane, kustomization).await?;
+    for object in objects.iter().filter(|object| kind(object) == BINDING) {
+        apply(&client, object).await?;
+    }
+    Ok(())
+}
+
+const BINDING: &str = "ValidatingAdmissionPolicyBinding";
 
 /// The objects of a kustomization, by kubectl itself, so that a `deploy/` which users cannot apply fails here, too.
 pub async fn render(plane: &ControlPlane, kustomization: &Path) -> Result<Vec<DynamicObject>> {
