@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::support::control_plane::{ControlPlane, Controllers};
 use crate::support::error::{Context as _, Error, Result};
-use crate::support::operator::{Operator, Options};
+use crate::support::operator::{Operator, Options, bind_policies};
 use crate::support::simulator::SimulatorProcess;
 use crate::up;
 
@@ -41,6 +41,7 @@ impl DemoEnvironment {
             ..Options::default()
         };
         let operator = Operator::start(&plane, options).await?;
+        bind_policies(&plane, &repository().join("deploy")).await?;
         println!(
             "  security-group-operator, installed from deploy/install.yaml, under its own service account; it scans the cloud every {} s, by default every 60 s",
             SCAN_PERIOD.as_secs()

@@ -174,18 +174,11 @@ impl Walkthrough {
     async fn no_grant(&self) -> Result<()> {
         heading("Tenants: a namespace that no grant of the account names can do nothing with it");
         let joins = self.calls("JoinSecurityGroup").await?;
-        self.apply(&["not-granted"]).await?;
-        let namespace = "demo-not-granted";
-        let client = self.environment.plane.admin_client().await?;
-        let refused = until(
-            &Api::namespaced(client, namespace),
-            "demo-not-granted",
-            "False",
-            "NotGranted",
+        self.refused(
+            &["apply", "-f", "examples/simulator/not-granted.yaml"],
+            "no grant of ClusterCloudAccount demo lets namespace demo-not-granted use sg-demoweb",
         )
         .await?;
-        self.kubectl(&["get", "sgm", "-n", namespace]).await?;
-        say(&format!("message: {}", message(&refused)));
         check(
             self.calls("JoinSecurityGroup").await? == joins,
             "JoinSecurityGroup was called without a grant",
@@ -341,6 +334,17 @@ impl Walkthrough {
         say(&format!("$ {}", typed(arguments)));
         self.run(arguments).await?.lines().for_each(say);
         Ok(())
+    }
+
+    /// Runs kubectl and shows command and refusal; an error where it is not refused with these words.
+    async fn refused(&self, arguments: &[&str], words: &str) -> Result<()> {
+        say(&format!("$ {}", typed(arguments)));
+        let said = match self.run(arguments).await {
+            Ok(said) => said,
+            Err(error) => error.to_string(),
+        };
+        said.lines().for_each(say);
+        check(said.contains(words), "the API server does not refuse it")
     }
 
     /// Runs kubectl and gives what it prints.

@@ -41,6 +41,8 @@ async fn every_right_is_used_and_every_use_has_a_right() -> Result<()> {
     let plane = ControlPlane::start().await?;
     let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
     operator::install(&plane, &deploy).await?;
+    // None of them is in the way of what the operator does.
+    operator::bind_policies(&plane, &deploy).await?;
     let env = TestEnv::start_on(&plane, &binaries, INVENTORY).await?;
     let endpoint = env.simulator.endpoint();
     let options = Options {
