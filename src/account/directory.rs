@@ -12,15 +12,16 @@ use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::{ObjectRef, Store};
 use tokio::time::Instant;
 
+use crate::api::account::GrantedAction;
 use crate::api::membership::AccountKind;
 use crate::ecs::{AccountUid, SecurityGroupId};
 
-use self::grants::covers;
+use self::grants::{Granted, Use, granted};
 use super::key::{AccountKey, CloudAccountId};
 use super::session::AccountSession;
 
 pub use self::access::{Access, AccessRequest};
-pub use self::grants::Grants;
+pub use self::grants::{Grants, TargetTags};
 
 /// Whether an account can be used.
 #[derive(Clone, Debug)]
@@ -131,7 +132,7 @@ impl Directory {
             namespace,
             group,
             claimed_uid,
-            needs_grant,
+            action,
             deleting,
         } = request;
         match (self.kinds, account.kind) {
@@ -152,8 +153,10 @@ impl Directory {
             return Access::Missing;
         };
         // First: an object without a grant learns nothing else of the account.
-        let is_granted = !needs_grant || self.is_granted(&entry.grants, namespace, group);
-        if !is_granted && entry.grants != Grants::Unknown {
+        let granted = action.map_or(Granted::Yes, |action| {
+            self.granted(&entry.grants, namespace, group, action)
+        });
+        if granted == Granted::No && entry.grants != Grants::Unknown {
             return Access::NotGranted;
         }
         if entry.terminating && !deleting {
@@ -174,10 +177,11 @@ impl Directory {
                 claimed: claimed.clone(),
             };
         }
-        if !is_granted {
-            return Access::NotGranted;
+        match granted {
+            Granted::No => Access::NotGranted,
+            Granted::Yes => Access::Usable(Arc::clone(session)),
+            Granted::Tagged(tags) => Access::UsableForTags(Arc::clone(session), tags),
         }
-        Access::Usable(Arc::clone(session))
     }
 
     /// The session of the account, if it can be used now.
@@ -340,34 +344,51 @@ impl Directory {
             .map(|account| account.uid.clone())
     }
 
-    /// UID of the cloud account, if the account is or was usable, and a grant lets objects in `namespace` use `group`.
+    /// UID of the cloud account, if the account is or was usable, and a grant lets objects in `namespace` join `group`. `if_tagged`
+    /// is the answer where that depends on the tags of the target.
     #[must_use]
     pub fn granted_uid(
         &self,
         key: &AccountKey,
         namespace: &str,
         group: &SecurityGroupId,
+        if_tagged: bool,
     ) -> Option<AccountUid> {
         let entries = self.lock();
         let entry = entries.get(key)?;
         let session = entry.last_usable.as_ref()?;
-        self.is_granted(&entry.grants, namespace, group)
-            .then(|| session.uid.clone())
+        let granted = self.granted(&entry.grants, namespace, group, GrantedAction::Join);
+        let is_granted = match granted {
+            Granted::No => false,
+            Granted::Yes => true,
+            Granted::Tagged(_) => if_tagged,
+        };
+        is_granted.then(|| session.uid.clone())
     }
 
-    fn is_granted(&self, grants: &Grants, namespace: &str, group: &SecurityGroupId) -> bool {
+    fn granted(
+        &self,
+        grants: &Grants,
+        namespace: &str,
+        group: &SecurityGroupId,
+        action: GrantedAction,
+    ) -> Granted {
         match grants {
-            Grants::OwnNamespace => true,
-            Grants::Unknown => false,
+            Grants::OwnNamespace => Granted::Yes,
+            Grants::Unknown => Granted::No,
             Grants::Listed(grants) => {
                 let known = self.namespaces.get(&ObjectRef::new(namespace));
                 let unlabelled = BTreeMap::new();
                 let labels = known
                     .as_ref()
                     .map(|known| known.metadata.labels.as_ref().unwrap_or(&unlabelled));
-                grants
-                    .iter()
-                    .any(|grant| covers(grant, namespace, labels, group))
+                let wanted = Use {
+                    namespace,
+                    labels,
+                    group,
+                    action,
+                };
+                granted(grants, wanted)
             }
         }
     }
@@ -384,10 +405,6 @@ mod tests {
     use crate::api::account::{Grant, GrantedNamespaces, GrantedSecurityGroups};
     use crate::api::membership::AccountKind;
     use crate::ecs::{Client, Credential, Endpoints, TestTransport};
-
-    fn grant(yaml: &str) -> Grant {
-        serde_saphyr::from_str(yaml).unwrap()
-    }
 
     fn group(text: &str) -> SecurityGroupId {
         text.parse().unwrap()
@@ -443,13 +460,14 @@ mod tests {
             namespace: "web",
             group: &group("sg-1"),
             claimed_uid: claimed.as_ref(),
-            needs_grant: true,
+            action: Some(GrantedAction::Join),
             deleting,
         };
         let access = directory.resolve(request);
         let problem = access.problem(request);
         let name = match access {
             Access::Usable(session) => format!("usable {}", session.uid),
+            Access::UsableForTags(session, _) => format!("usable for tags {}", session.uid),
             Access::Missing => "missing".to_owned(),
             Access::NotReady { stalled, .. } => format!("not ready {stalled}"),
             Access::Changed { .. } => "changed".to_owned(),
@@ -486,7 +504,7 @@ mod tests {
         directory.set_state(&key, AccountState::Ready(session("1")));
         let changed = "ClusterCloudAccount default now belongs to cloud account 1, but this membership was created with cloud account 2; restore its credentials";
         told(Some("2"), false, "changed", changed);
-        let granted_uid = || directory.granted_uid(&key, "web", &group("sg-1"));
+        let granted_uid = || directory.granted_uid(&key, "web", &group("sg-1"), false);
         assert_eq!(granted_uid(), Some("1".into()));
         directory.upsert(&key, Grants::Listed(Vec::new()));
         assert_eq!(granted_uid(), None);
@@ -503,67 +521,5 @@ mod tests {
         told(None, false, "missing", missing);
         told(None, true, "usable 1", "");
         assert_eq!(granted_uid(), Some("1".into()));
-    }
-
-    #[test]
-    fn grant_by_name_covers_only_its_namespaces_and_groups() {
-        let grant = grant("{name: web, namespaces: {names: [web]}, securityGroups: {ids: [sg-1]}}");
-        assert!(covers(&grant, "web", None, &group("sg-1")));
-        assert!(!covers(&grant, "web", None, &group("sg-2")));
-        assert!(!covers(&grant, "other", None, &group("sg-1")));
-    }
-
-    #[test]
-    fn grant_by_label_needs_matching_known_labels() {
-        let grant = grant(
-            "{name: web, namespaces: {selector: {matchLabels: {team: web}}}, securityGroups: {ids: ['*']}}",
-        );
-        let labels = |team: &str| BTreeMap::from([("team".to_owned(), team.to_owned())]);
-        assert!(covers(&grant, "a", Some(&labels("web")), &group("sg-1")));
-        assert!(!covers(&grant, "a", Some(&labels("db")), &group("sg-1")));
-        assert!(!covers(&grant, "a", None, &group("sg-1")));
-    }
-
-    #[test]
-    fn grant_by_expression_matches_like_kubernetes() {
-        for (expression, here, elsewhere, unlabelled) in [
-            (
-                "{key: team, operator: In, values: [web, db]}",
-                true,
-                false,
-                false,
-            ),
-            (
-                "{key: team, operator: NotIn, values: [web]}",
-                false,
-                true,
-                true,
-            ),
-            ("{key: team, operator: NotIn}", false, false, false),
-            ("{key: team, operator: In}", false, false, false),
-            ("{key: team, operator: Exists}", true, true, false),
-            ("{key: team, operator: DoesNotExist}", false, false, true),
-        ] {
-            let grant = grant(&format!(
-                "{{name: web, namespaces: {{selector: {{matchExpressions: [{expression}]}}}}, securityGroups: {{ids: ['*']}}}}"
-            ));
-            let labels = |team: &str| BTreeMap::from([("team".to_owned(), team.to_owned())]);
-            let covered = |labels| covers(&grant, "a", Some(&labels), &group("sg-1"));
-            assert_eq!(covered(labels("web")), here, "{expression}");
-            assert_eq!(covered(labels("mail")), elsewhere, "{expression}");
-            assert_eq!(covered(BTreeMap::new()), unlabelled, "{expression}");
-        }
-    }
-
-    #[test]
-    fn empty_grant_covers_nothing() {
-        let grant = Grant {
-            namespaces: GrantedNamespaces::default(),
-            name: "missing".to_owned(),
-            security_groups: GrantedSecurityGroups {
-                ids: vec!["*".to_owned()],
-            },
-        };
-        assert!(!covers(&grant, "a", Some(&BTreeMap::new()), &group("sg-1")));
     }
 }

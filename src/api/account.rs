@@ -12,8 +12,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use super::grant::{
-    Grant, GrantedNamespaces, GrantedSecurityGroups, LabelOperator, LabelRequirement,
-    NamespaceSelector,
+    Grant, GrantedAction, GrantedNamespaces, GrantedSecurityGroups, GrantedTargets, LabelOperator,
+    LabelRequirement, NamespaceSelector,
 };
 
 /// An Alibaba Cloud account for the memberships of one namespace.

@@ -7,7 +7,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 /// Lets some namespaces use some security groups.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Grant {
     /// name of the grant, unique in this account.
@@ -17,6 +17,49 @@ pub struct Grant {
     pub namespaces: GrantedNamespaces,
     /// securityGroups that these namespaces may use.
     pub security_groups: GrantedSecurityGroups,
+    /// targets that they may use. Default: all that the account's key reaches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub targets: Option<GrantedTargets>,
+    /// allow lists what these namespaces may do. Join: add a target to a group, and keep it there. Observe: see whether it is a member
+    /// (managementPolicy Observe). `RemoveAdopted`: remove a membership that the operator did not join (deletionPolicy Remove).
+    /// Default: Join and Observe.
+    #[serde(default = "default_actions")]
+    #[schemars(length(min = 1, max = 3))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub allow: Vec<GrantedAction>,
+}
+
+fn default_actions() -> Vec<GrantedAction> {
+    vec![GrantedAction::Join, GrantedAction::Observe]
+}
+
+/// What a grant allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum GrantedAction {
+    /// Add a target to a group, keep it there, and remove it again.
+    Join,
+    /// See whether a target is a member.
+    Observe,
+    /// Remove a membership that the operator did not join.
+    RemoveAdopted,
+}
+
+/// Instances and network interfaces by their tags at Alibaba Cloud.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct GrantedTargets {
+    /// tags that the instance or network interface itself must have, all of them, with these values.
+    #[schemars(schema_with = "tags")]
+    pub tags: BTreeMap<String, String>,
+}
+
+/// Accepts only tags that a resource can have: up to 20, with keys of 1 to 128 and values of up to 128 characters.
+fn tags(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "minProperties": 1,
+        "maxProperties": 20,
+        "additionalProperties": {"type": "string", "maxLength": 128},
+    })
 }
 
 /// Security groups by ID.

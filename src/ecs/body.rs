@@ -79,6 +79,22 @@ pub(super) struct InstanceRow {
     pub vpc_attributes: Option<VpcAttributes>,
     pub operation_locks: Option<OperationLocks>,
     pub security_group_ids: SecurityGroupIds,
+    pub tags: Option<TagList>,
+}
+
+/// The tags of an instance or an interface.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct TagList {
+    #[serde(default)]
+    pub tag: Vec<Tag>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Tag {
+    pub tag_key: Option<String>,
+    pub tag_value: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -117,6 +133,7 @@ pub(super) struct NetworkInterfaceRow {
     pub vpc_id: Option<String>,
     pub security_group_ids: SecurityGroupIds,
     pub service_managed: Option<bool>,
+    pub tags: Option<TagList>,
 }
 
 /// Reads the bytes of an answer. A field of a wrong type spoils nothing but itself, and a bad row none of the others.

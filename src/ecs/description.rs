@@ -1,9 +1,10 @@
 //! Descriptions of targets, from the rows of the Describe actions: pure. An unreadable row rejects the page.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
-use super::body::{InstanceRow, NetworkInterfaceRow, Text};
+use super::body::{InstanceRow, NetworkInterfaceRow, TagList, Text};
 use super::error::Error;
 use super::id::{InstanceId, NetworkInterfaceId, SecurityGroupId};
 use super::response::ApiResponse;
@@ -23,6 +24,49 @@ pub struct TargetDescription {
     pub service_managed: bool,
     /// Whether it is the primary interface of an instance: its groups are those of the instance.
     pub primary: bool,
+    /// Its tags.
+    pub tags: Tags,
+}
+
+/// The tags of a target. A hash tells whether they have changed, also where they themselves were dropped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tags {
+    by_key: BTreeMap<String, String>,
+    hash: u64,
+}
+
+impl Default for Tags {
+    fn default() -> Self {
+        Self::new(BTreeMap::new())
+    }
+}
+
+impl Tags {
+    /// These tags.
+    #[must_use]
+    pub fn new(by_key: BTreeMap<String, String>) -> Self {
+        let mut hasher = DefaultHasher::new();
+        by_key.hash(&mut hasher);
+        let hash = hasher.finish();
+        Self { by_key, hash }
+    }
+
+    /// Each value by its key.
+    #[must_use]
+    pub const fn by_key(&self) -> &BTreeMap<String, String> {
+        &self.by_key
+    }
+
+    /// A hash of the tags as they were read.
+    #[must_use]
+    pub const fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    /// Frees the memory of the tags. The hash stays.
+    pub fn drop_values(&mut self) {
+        self.by_key = BTreeMap::new();
+    }
 }
 
 impl TargetDescription {
@@ -148,6 +192,7 @@ pub(super) fn instances(response: &ApiResponse) -> Result<Page<InstanceId>, Erro
             security_group_ids: groups(response, &row.security_group_ids.security_group_id)?,
             service_managed: false,
             primary: false,
+            tags: tags(row.tags.as_ref()),
         };
         Ok((id, description))
     })
@@ -177,9 +222,20 @@ pub(super) fn network_interfaces(
             security_group_ids: groups(response, &row.security_group_ids.security_group_id)?,
             service_managed: row.service_managed.unwrap_or(false),
             primary: row.kind.as_deref() == Some("Primary"),
+            tags: tags(row.tags.as_ref()),
         };
         Ok((id, description))
     })
+}
+
+/// The tags of a row. One without a key is none, and one without a value has an empty one.
+fn tags(list: Option<&TagList>) -> Tags {
+    let tags = list.into_iter().flat_map(|list| &list.tag);
+    let by_key = tags.filter_map(|tag| {
+        let value = tag.tag_value.clone().unwrap_or_default();
+        Some((tag.tag_key.clone()?, value))
+    });
+    Tags::new(by_key.collect())
 }
 
 /// Reads the rows one by one. If some rows are unreadable, the error is [`Error::BadRow`]: the other IDs can be read without

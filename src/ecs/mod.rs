@@ -31,7 +31,7 @@ pub use action::{Action, MAX_IDS_PER_CALL};
 pub use class::{Class, Retry};
 pub use client::{Client, Identity};
 pub use credential::{Credential, CredentialError};
-pub use description::{TargetDescription, TargetState};
+pub use description::{Tags, TargetDescription, TargetState};
 pub use edge::Edge;
 pub use endpoint::{EndpointError, Endpoints};
 pub use error::{ApiError, Error};

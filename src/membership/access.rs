@@ -4,13 +4,15 @@ use kube::ResourceExt as _;
 
 use crate::account::directory::{Access, AccessRequest};
 use crate::api::SecurityGroupMembership;
-use crate::api::membership::Origin;
-use crate::ecs::{AccountUid, Edge};
+use crate::api::account::GrantedAction;
+use crate::api::membership::{ManagementPolicy, Origin};
+use crate::ecs::{AccountUid, Edge, TargetDescription};
 
 use super::context::Context;
-use super::decide::{AccessView, ClaimView};
+use super::decide::{AccessView, ClaimView, TargetView};
 use super::history::Standing;
 use super::object::{Claim, account_key};
+use super::observe::Pass;
 
 /// The claim of an object. An intent that names another cloud account than the object's is none: nothing was recorded there.
 pub(super) fn claim(object: &SecurityGroupMembership, context: &Context) -> Option<Claim> {
@@ -55,6 +57,54 @@ pub(super) fn claim_view(claim: Option<&Claim>, standing: Standing) -> ClaimView
     }
 }
 
+impl Pass {
+    /// Sees whether the object may use its account by now, and, where the grants ask for tags, with its target.
+    pub(super) fn renew_access(&mut self, context: &Context) {
+        let claim = claim(self.object(), context);
+        let (access, problem) = access(
+            self.object(),
+            &self.edge,
+            claim.as_ref(),
+            self.observed.claim,
+            context,
+        );
+        self.observed.account = access_view(&access);
+        self.account_problem = problem;
+        self.target_tags = access.target_tags().cloned();
+        self.check_tags();
+    }
+
+    /// A target that has the tags of no grant, and one that is not listed, are not granted: nobody learns which of both it is.
+    pub(super) fn check_tags(&mut self) {
+        let Some(wanted) = &self.target_tags else {
+            return;
+        };
+        let is_granted = match self.observed.target {
+            TargetView::Unread | TargetView::Unreadable(_) => return,
+            TargetView::Absent => false,
+            TargetView::Unsuitable | TargetView::Present { .. } => {
+                let tags = self.description.as_ref().map(|seen| seen.tags.by_key());
+                tags.is_some_and(|tags| wanted.allow(tags))
+            }
+        };
+        if !is_granted {
+            let namespace = self.object().namespace().unwrap_or_default();
+            let account = account_key(&self.object().spec, &namespace);
+            let Edge { group, target, .. } = &self.edge;
+            self.observed.account = AccessView::NotGranted;
+            self.account_problem = format!(
+                "no grant of {account} lets namespace {namespace} use {group} with {target}; ask the account's administrator which tags the target must have, or to add a grant in spec.grants"
+            );
+        }
+    }
+
+    /// The description for users: who has no grant learns nothing of the target.
+    pub(super) fn told_description(&self) -> Option<&TargetDescription> {
+        let is_told = self.observed.account != AccessView::NotGranted;
+        self.description.as_ref().filter(|_| is_told)
+    }
+}
+
 /// The account that the object may use, and the problem with it.
 pub(super) fn access(
     object: &SecurityGroupMembership,
@@ -70,8 +120,7 @@ pub(super) fn access(
         namespace: &namespace,
         group: &edge.group,
         claimed_uid: claim.and_then(Claim::account_uid),
-        // Revoking a grant must not freeze what the operator joined.
-        needs_grant: !(deleting && claim_view == ClaimView::Joined { void: false }),
+        action: wanted_action(object, deleting, claim_view),
         deleting,
     };
     let access = context.directory.resolve(request);
@@ -79,10 +128,26 @@ pub(super) fn access(
     (access, problem)
 }
 
+/// What an object needs a grant for. Revoking a grant must not freeze what the operator joined.
+fn wanted_action(
+    object: &SecurityGroupMembership,
+    deleting: bool,
+    claim: ClaimView,
+) -> Option<GrantedAction> {
+    match (object.spec.management_policy, claim) {
+        (_, ClaimView::Joined { void: false }) if deleting => None,
+        (ManagementPolicy::Observe, _) => Some(GrantedAction::Observe),
+        // A Join of ours may have had an effect.
+        (ManagementPolicy::Manage, ClaimView::Intent { void: false }) => Some(GrantedAction::Join),
+        (ManagementPolicy::Manage, _) if deleting => Some(GrantedAction::RemoveAdopted),
+        (ManagementPolicy::Manage, _) => Some(GrantedAction::Join),
+    }
+}
+
 /// What `decide` needs to know of the access.
 pub(super) fn access_view(access: &Access) -> AccessView {
     match access {
-        Access::Usable(_) => AccessView::Usable,
+        Access::Usable(_) | Access::UsableForTags(..) => AccessView::Usable,
         Access::Missing => AccessView::Missing,
         Access::NotReady { stalled, .. } => AccessView::NotReady { stalled: *stalled },
         Access::Changed { .. } => AccessView::Changed,

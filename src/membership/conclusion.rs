@@ -70,7 +70,7 @@ fn next_status(
         outcome,
         observed: &pass.observed,
         deleting: pass.desired.deleting,
-        description: pass.description.as_ref(),
+        description: pass.told_description(),
         failure: pass.failure.as_ref(),
         account_problem: &pass.account_problem,
         not_listed: pass.not_listed.as_deref(),
@@ -107,7 +107,10 @@ fn requeue(
 ) -> Action {
     let is_held_back = pass.held_back && pass.failure.is_none();
     let description = pass.description.take().filter(|_| is_held_back);
-    let pending = description.map(|description| (description, pass.observed.trust));
+    let pending = description.map(|mut description| {
+        description.tags.drop_values();
+        (description, pass.observed.trust)
+    });
     let due = due(pass, outcome, context);
     let deleting = pass.desired.deleting;
     let requeue = context.table.history(&pass.uid(), |history| {

@@ -192,10 +192,22 @@ impl Context {
         })
     }
 
-    /// UID of the cloud account that an object may use for this edge now.
+    /// UID of the cloud account that an object may use for this edge now. Where a grant asks for tags of the target, an object
+    /// that has recorded the edge has them, or had them then: others are read by their own passes only.
     pub(super) fn granted_uid(&self, view: &ObjectView, edge: &Edge) -> Option<AccountUid> {
+        self.granted_uid_if(view, edge, view.record().is_some())
+    }
+
+    /// The same, with the answer where a grant asks for tags of the target.
+    pub(super) fn granted_uid_if(
+        &self,
+        view: &ObjectView,
+        edge: &Edge,
+        if_tagged: bool,
+    ) -> Option<AccountUid> {
+        let (account, namespace) = (view.account()?, &view.namespace);
         self.directory
-            .granted_uid(view.account()?, &view.namespace, &edge.group)
+            .granted_uid(account, namespace, &edge.group, if_tagged)
     }
 
     fn enqueue_all(&self, objects: &[ObjectRef<SecurityGroupMembership>]) {

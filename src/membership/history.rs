@@ -454,6 +454,7 @@ mod tests {
             security_group_ids: std::collections::BTreeSet::new(),
             service_managed: false,
             primary: false,
+            tags: crate::ecs::Tags::default(),
         };
         history.keep_pending_description(Some((seen, ReadTrust::Settled)));
         assert!(history.pending_description().is_some());

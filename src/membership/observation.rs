@@ -26,7 +26,7 @@ pub enum Observation {
         member: bool,
         /// Whether the target is between states.
         transitional: bool,
-        /// Hash of state, VPC, lock reasons, and whether the groups may be changed.
+        /// Hash of state, VPC, lock reasons, tags, and whether the groups may be changed.
         details_hash: u64,
     },
 }
@@ -46,6 +46,7 @@ impl Observation {
         description.vpc_id.hash(&mut hasher);
         description.lock_reasons.hash(&mut hasher);
         description.refusal().hash(&mut hasher);
+        description.tags.hash().hash(&mut hasher);
         Self::Present {
             member: member(description),
             transitional: description.state.is_transitional(),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::account::directory::TargetTags;
 use crate::account::session::{AccountSession, CallError, CallPermit};
 use crate::api::{SecurityGroupMembership, reason};
 use crate::condition;
@@ -38,6 +39,8 @@ pub struct Pass {
     pub account: Option<Arc<AccountSession>>,
     /// The problem with the account, for users; empty if there is none.
     pub account_problem: String,
+    /// The tags of which the target must have some, where the grants ask for them.
+    pub(super) target_tags: Option<TargetTags>,
     /// UID of the cloud account of the edge: of the claim, or else of the account; `None` if neither is known.
     pub account_uid: Option<AccountUid>,
     /// The other objects on this edge.
@@ -99,6 +102,7 @@ impl Pass {
         let claim_view = claim_view(claim.as_ref(), standing.unwrap_or_default());
         let (access, account_problem) = access(object, &edge, claim.as_ref(), claim_view, context);
         let account_view = access_view(&access);
+        let target_tags = access.target_tags().cloned();
         let account = access.session();
         let claimed_account = claim.as_ref().and_then(Claim::account_uid).cloned();
         let account_uid = claimed_account.or_else(|| Some(account.as_ref()?.uid.clone()));
@@ -130,6 +134,7 @@ impl Pass {
             account,
             account_uid,
             account_problem,
+            target_tags,
             others,
             listed: None,
             not_listed: None,
@@ -295,7 +300,7 @@ fn unread(object: &SecurityGroupMembership, context: &Context) -> Observed {
 /// Whether a Join on the edge may still take effect, of this process or of one that left a granted intent.
 fn join_is_open(account: &AccountUid, edge: &Edge, context: &Context) -> bool {
     context.table.count_found_intents(account, edge, |view| {
-        context.granted_uid(view, edge).as_ref() == Some(account)
+        context.granted_uid_if(view, edge, true).as_ref() == Some(account)
     });
     context.table.join_is_open(account, edge)
 }

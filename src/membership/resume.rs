@@ -1,6 +1,5 @@
 //! A Join or Leave is decided again at the moment at which it is sent: what was decided before the wait for its place may hold no more.
 
-use super::access::{access, access_view, claim};
 use super::act::ActError;
 use super::context::Context;
 use super::decide::{Attempt, Step, decide};
@@ -45,16 +44,7 @@ impl Pass {
             Some(_) => {}
         }
         self.renew_claim(context);
-        let claim = claim(self.object(), context);
-        let (access, problem) = access(
-            self.object(),
-            &self.edge,
-            claim.as_ref(),
-            self.observed.claim,
-            context,
-        );
-        self.observed.account = access_view(&access);
-        self.account_problem = problem;
+        self.renew_access(context);
         self.renew_others(context);
         self.renew_view(context);
         Ok(())

@@ -15,7 +15,10 @@ use super::observe::Pass;
 impl Pass {
     /// Reads the target. A failed read makes it unreadable, never "not a member".
     pub async fn read(&mut self, context: &Context) {
+        // Its tags were not kept.
+        let needs_tags = self.target_tags.is_some();
         if self.observed.attempt == Attempt::None
+            && !needs_tags
             && let Some((description, trust)) = self.pending_description(context)
         {
             self.see(description, trust, context);
@@ -34,6 +37,7 @@ impl Pass {
             Ok(Some(description)) => {
                 let trust = self.trust(&description, began, context);
                 self.see(description, trust, context);
+                self.check_tags();
                 return;
             }
             Err(error) => {
@@ -41,6 +45,7 @@ impl Pass {
                 decide::TargetView::Unreadable(self.note(action, error))
             }
         };
+        self.check_tags();
     }
 
     /// Whether a read that began at `began` counts.

@@ -1,13 +1,13 @@
 //! Makes changes without an API call. Pure. Unchecked: a change may produce states that no call can.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::jiff::Timestamp;
 
 use super::account::AccessKey;
 use super::change::{
     ById, Change, ChangeError, DenyChange, EdgeChange, LockChange, ManagedChange, QuotaChange,
-    RulesChange, StatusChange,
+    RulesChange, StatusChange, TagsChange,
 };
 use super::cloud::{
     Cloud, Id, Instance, InstanceStatus, InterfaceStatus, Member, NetworkInterface, SecurityGroup,
@@ -63,6 +63,7 @@ impl Cloud {
                     .ok_or_else(|| no_such("id", &id))?
                     .rules = rules;
             }
+            Change::SetTags(TagsChange { id, tags }) => self.set_tags(&id, tags, now)?,
             Change::DeleteVSwitch(ById { id }) => {
                 self.deleted_vswitches.insert(id);
             }
@@ -222,6 +223,23 @@ impl Cloud {
         self.interface_mut(id, now)
             .ok_or_else(|| no_such("id", id))?
             .service_managed = managed;
+        Ok(())
+    }
+
+    fn set_tags(
+        &mut self,
+        id: &str,
+        tags: BTreeMap<String, String>,
+        now: Timestamp,
+    ) -> Result<(), ChangeError> {
+        if let Some(instance) = self.instance_mut(id, now) {
+            instance.resource.tags = tags;
+            return Ok(());
+        }
+        self.interface_mut(id, now)
+            .ok_or_else(|| no_such("id", id))?
+            .resource
+            .tags = tags;
         Ok(())
     }
 

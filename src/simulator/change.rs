@@ -1,5 +1,6 @@
 //! Changes to the cloud without an API call, as the admin port and simulations ask for them. `apply` makes them.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -44,6 +45,8 @@ pub enum Change {
     SetManaged(ManagedChange),
     /// Sets the number of rules of a group.
     SetRules(RulesChange),
+    /// Sets all tags of an instance or interface.
+    SetTags(TagsChange),
     /// Deletes a virtual switch that still contains objects.
     #[serde(rename = "deleteVSwitch")]
     DeleteVSwitch(ById),
@@ -128,6 +131,15 @@ change! {
         id: String,
         /// Whether a cloud product manages it.
         managed: bool,
+    }
+}
+change! {
+    /// The tags of an instance or interface.
+    TagsChange {
+        /// ID of the instance or interface.
+        id: String,
+        /// Each value by its key.
+        tags: BTreeMap<String, String>,
     }
 }
 change! {

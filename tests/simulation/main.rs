@@ -16,6 +16,7 @@ mod call_budget;
 mod crash;
 mod crowds;
 mod foreign_finalizers;
+mod grants;
 mod known;
 mod lease;
 mod limits;

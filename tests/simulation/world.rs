@@ -571,7 +571,11 @@ impl World {
 
     /// Sets who may use the cluster's account: everybody, or nobody.
     pub fn grant(&self, granted: bool) {
-        let grants = if granted { everything() } else { json!([]) };
+        self.set_grants(&if granted { everything() } else { json!([]) });
+    }
+
+    /// Sets the grants of the cluster's account.
+    pub fn set_grants(&self, grants: &Value) {
         let account = &ACCOUNTS[CLUSTER];
         self.user(
             Verb::Merge,
@@ -772,5 +776,5 @@ fn test_endpoints() -> Endpoints {
 
 /// Grants of everything to everybody.
 fn everything() -> Value {
-    json!([{"name": "all", "namespaces": {"selector": {"matchLabels": {"team": "web"}}}, "securityGroups": {"ids": ["*"]}}])
+    json!([{"name": "all", "namespaces": {"selector": {"matchLabels": {"team": "web"}}}, "securityGroups": {"ids": ["*"]}, "allow": ["Join", "Observe", "RemoveAdopted"]}])
 }

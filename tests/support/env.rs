@@ -123,7 +123,10 @@ impl TestEnv {
         };
         env.write_secret("testid", "testsecret").await?;
         env.write_account(
-            json!([{"name": "all", "namespaces": {"names": [env.name]}, "securityGroups": {"ids": ["*"]}}]),
+            json!([{
+                "name": "all", "namespaces": {"names": [env.name]}, "securityGroups": {"ids": ["*"]},
+                "allow": ["Join", "Observe", "RemoveAdopted"],
+            }]),
         )
         .await?;
         Ok(env)

@@ -300,6 +300,7 @@ fn seen(state: TargetState, groups: &[&str]) -> TargetDescription {
             .collect::<BTreeSet<_>>(),
         service_managed: false,
         primary: false,
+        tags: security_group_operator::ecs::Tags::default(),
     }
 }
 

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use crate::api::account::GrantedAction;
 use crate::ecs::{AccountUid, SecurityGroupId};
 
 use super::super::key::AccountKey;
 use super::super::session::AccountSession;
+use super::grants::TargetTags;
 
 /// What an object asks of the directory.
 #[derive(Clone, Copy, Debug)]
@@ -18,8 +20,8 @@ pub struct AccessRequest<'a> {
     pub group: &'a SecurityGroupId,
     /// UID of the cloud account in its claim.
     pub claimed_uid: Option<&'a AccountUid>,
-    /// Whether the object needs a grant: all do, except to remove what the operator joined.
-    pub needs_grant: bool,
+    /// What the object needs a grant for; `None` if it needs none: it removes what the operator joined.
+    pub action: Option<GrantedAction>,
     /// Whether the object is being deleted.
     pub deleting: bool,
 }
@@ -29,6 +31,8 @@ pub struct AccessRequest<'a> {
 pub enum Access {
     /// It may.
     Usable(Arc<AccountSession>),
+    /// It may, if its target has the tags of a grant.
+    UsableForTags(Arc<AccountSession>, TargetTags),
     /// There is no such account.
     Missing,
     /// The account cannot be used now.
@@ -56,7 +60,7 @@ impl Access {
     #[must_use]
     pub fn session(self) -> Option<Arc<AccountSession>> {
         match self {
-            Self::Usable(session) => Some(session),
+            Self::Usable(session) | Self::UsableForTags(session, _) => Some(session),
             Self::Missing
             | Self::NotReady { .. }
             | Self::Changed { .. }
@@ -73,11 +77,11 @@ impl Access {
             namespace,
             group,
             claimed_uid: _,
-            needs_grant: _,
+            action,
             deleting,
         } = request;
         match self {
-            Self::Usable(_) | Self::Checking => String::new(),
+            Self::Usable(_) | Self::UsableForTags(..) | Self::Checking => String::new(),
             Self::Missing => format!(
                 "{account} does not exist; {}",
                 if deleting {
@@ -90,9 +94,28 @@ impl Access {
             Self::Changed { uid, claimed } => format!(
                 "{account} now belongs to cloud account {uid}, but this membership was created with cloud account {claimed}; restore its credentials"
             ),
-            Self::NotGranted => format!(
-                "no grant of {account} lets namespace {namespace} use {group}; ask the account's administrator to add a grant in spec.grants"
-            ),
+            Self::NotGranted => match action {
+                Some(GrantedAction::RemoveAdopted) => format!(
+                    "no grant of {account} lets namespace {namespace} remove from {group} what the operator did not join; set spec.deletionPolicy to RemoveIfJoined, or ask the account's administrator for a grant that allows RemoveAdopted"
+                ),
+                Some(GrantedAction::Join | GrantedAction::Observe) | None => format!(
+                    "no grant of {account} lets namespace {namespace} use {group}; ask the account's administrator to add a grant in spec.grants"
+                ),
+            },
+        }
+    }
+
+    /// The tags of which the target must have some; `None` if it needs none.
+    #[must_use]
+    pub const fn target_tags(&self) -> Option<&TargetTags> {
+        match self {
+            Self::UsableForTags(_, tags) => Some(tags),
+            Self::Usable(_)
+            | Self::Missing
+            | Self::NotReady { .. }
+            | Self::Changed { .. }
+            | Self::NotGranted
+            | Self::Checking => None,
         }
     }
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use security_group_operator::ecs::{
-    Error, InstanceId, NetworkInterfaceId, TargetDescription, TargetState, Transport,
+    Error, InstanceId, NetworkInterfaceId, Tags, TargetDescription, TargetState, Transport,
     TransportError,
 };
 
@@ -20,7 +20,7 @@ fn ids(range: std::ops::Range<usize>) -> Vec<InstanceId> {
 
 fn row(id: &str) -> String {
     format!(
-        r#"{{"InstanceId":"{id}","Status":"Running","VpcAttributes":{{"VpcId":"vpc-1","VSwitchId":""}},"OperationLocks":{{"LockReason":[{{"LockReason":"security","LockMsg":""}}]}},"SecurityGroupIds":{{"SecurityGroupId":["sg-2","sg-1"]}}}}"#
+        r#"{{"InstanceId":"{id}","Status":"Running","VpcAttributes":{{"VpcId":"vpc-1","VSwitchId":""}},"OperationLocks":{{"LockReason":[{{"LockReason":"security","LockMsg":""}}]}},"SecurityGroupIds":{{"SecurityGroupId":["sg-2","sg-1"]}},"Tags":{{"Tag":[{{"TagKey":"team","TagValue":"a"}},{{"TagKey":"empty"}},{{"TagValue":"of none"}}]}}}}"#
     )
 }
 
@@ -59,6 +59,12 @@ fn everything(size: usize) -> impl Fn(&Seen) -> Reply {
     }
 }
 
+fn tags(pairs: &[(&str, &str)]) -> Tags {
+    let pairs = pairs.iter();
+    let owned = pairs.map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+    Tags::new(owned.collect())
+}
+
 async fn describe(
     server: &Server,
     ids: &[InstanceId],
@@ -86,6 +92,7 @@ async fn instance_is_described() {
         security_group_ids: ["sg-1", "sg-2"].map(|id| id.parse().unwrap()).into(),
         service_managed: false,
         primary: false,
+        tags: tags(&[("team", "a"), ("empty", "")]),
     };
     assert_eq!(found, HashMap::from([("i-0".parse().unwrap(), expected)]));
     let seen = &server.seen()[0];
@@ -99,7 +106,7 @@ async fn network_interface_is_described() {
     let server = Server::always(Reply::json(
         200,
         r#"{"RequestId":"R","NetworkInterfaceSets":{"NetworkInterfaceSet":[
-            {"NetworkInterfaceId":"eni-1","Status":"InUse","Type":"Secondary","VpcId":"vpc-1","InstanceId":"i-1","ServiceManaged":true,"SecurityGroupIds":{"SecurityGroupId":["sg-1"]}},
+            {"NetworkInterfaceId":"eni-1","Status":"InUse","Type":"Secondary","VpcId":"vpc-1","InstanceId":"i-1","ServiceManaged":true,"SecurityGroupIds":{"SecurityGroupId":["sg-1"]},"Tags":{"Tag":[{"TagKey":"team","TagValue":"b"}]}},
             {"NetworkInterfaceId":"eni-2","Status":"Odd","Type":"Primary","SecurityGroupIds":{"SecurityGroupId":[]}}]}}"#,
     ))
     .await;
@@ -115,6 +122,8 @@ async fn network_interface_is_described() {
     assert!(found[&ids[0]].service_managed && !found[&ids[1]].service_managed);
     assert!(!found[&ids[0]].primary && found[&ids[1]].primary);
     assert_eq!(found[&ids[0]].vpc_id.as_deref(), Some("vpc-1"));
+    assert_eq!(found[&ids[0]].tags, tags(&[("team", "b")]));
+    assert_eq!(found[&ids[1]].tags, Tags::default());
     assert_eq!(found[&ids[1]].state, TargetState::Other("Odd".to_owned()));
     assert!(
         !found.contains_key(&ids[2]),

@@ -81,6 +81,7 @@ fn running() -> TargetDescription {
         security_group_ids: std::collections::BTreeSet::new(),
         service_managed: false,
         primary: false,
+        tags: security_group_operator::ecs::Tags::default(),
     }
 }
 
