@@ -14,7 +14,7 @@ use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, MapAccess, SeqAccess
 use serde::{Deserialize, de};
 use serde_json::{Map, Value};
 
-use crate::api::{ANNOTATIONS, FINALIZER};
+use crate::api::{ACCOUNT_FINALIZER, ANNOTATIONS, FINALIZER};
 use crate::condition::truncate;
 
 /// An object, or why it is unreadable.
@@ -129,7 +129,7 @@ fn our_finalizer<'de, D: Deserializer<'de>>(
         fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
             let (mut kept, mut others) = (Vec::new(), 0);
             while let Some(name) = list.next_element::<Cow<'_, str>>()? {
-                if name == FINALIZER {
+                if name == FINALIZER || name == ACCOUNT_FINALIZER {
                     kept.push(name.into_owned());
                 } else if others < OTHERS {
                     others += 1;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::api::account::Endpoints as EndpointSpec;
+use crate::api::membership::AccountKind;
 use crate::api::reason;
 use crate::ecs::{self, Class, Credential, Endpoints, Identity};
 use crate::kubernetes::ObjectUid;
@@ -38,6 +39,9 @@ pub(super) async fn check_credentials<K: AccountObject>(
     is_requested: bool,
     context: &Context,
 ) -> Checked {
+    if let Some(result) = misplaced(key, context) {
+        return Checked::Found(record(result, None, key, context));
+    }
     let source = account.source(&context.operator_namespace);
     let found =
         match credentials::read(&context.client, &source, context.environment.as_ref()).await {
@@ -104,6 +108,21 @@ fn is_known(version: &CheckedVersion, key: &AccountKey, context: &Context) -> bo
 fn keep(version: CheckedVersion, key: &AccountKey, context: &Context) {
     let mut checks = context.checks();
     checks.entry(key.clone()).or_default().last_checked = Some(version);
+}
+
+/// Why an account cannot be used where it is: a `CloudAccount` needs no grant, and the Secrets beside the operator are those of the
+/// `ClusterCloudAccounts`.
+fn misplaced(key: &AccountKey, context: &Context) -> Option<CheckResult> {
+    let AccountKey {
+        kind, namespace, ..
+    } = key;
+    let is_here = *kind == AccountKind::CloudAccount && *namespace == context.operator_namespace;
+    is_here.then(|| CheckResult::NoCredentials {
+        reason: reason::INVALID_SPEC,
+        message: format!(
+            "a CloudAccount in the operator's namespace {namespace} is not used, because the Secrets there belong to ClusterCloudAccounts; create it in the namespace of the memberships"
+        ),
+    })
 }
 
 /// A client that signs with the credential of an account, or what is wrong with its endpoints.

@@ -18,6 +18,7 @@ use crate::telemetry::Telemetry;
 
 use super::change::Change;
 use super::directory::Directory;
+use super::in_use::AccountUse;
 use super::key::AccountKey;
 use super::kind::AccountObject;
 use super::limiters::Limiters;
@@ -25,6 +26,9 @@ use super::reach::Reach;
 
 /// Longest time between two reads of a Secret (1 minute). The operator cannot watch the Secrets of the namespaced kind.
 pub(super) const SECRET_PERIOD: Duration = Duration::from_secs(60);
+
+/// Shortest time between two writes of the number of memberships (1 minute).
+const COUNT_PERIOD: Duration = Duration::from_secs(60);
 
 /// What a check needs.
 pub struct Context {
@@ -74,6 +78,10 @@ pub struct LastCheck {
     pub(super) failed_writes: u32,
     /// Why the last write of the status failed, as logged. `None` after one that succeeded.
     pub(super) failed_write: Option<(Option<u16>, String)>,
+    /// Why the last change of the finalizer failed, as logged.
+    pub(super) failed_hold: Option<String>,
+    /// When the number of memberships was written last.
+    pub(super) counted: Option<Instant>,
     /// Reason and message of the last result that was logged.
     pub(super) logged: Option<(String, String)>,
     /// Whether its calls got usable answers.
@@ -137,6 +145,26 @@ impl Context {
     /// Whether the calls of an account got usable answers.
     pub(super) fn reach(&self, key: &AccountKey) -> Arc<Reach> {
         Arc::clone(&self.checks().entry(key.clone()).or_default().reach)
+    }
+
+    /// How many memberships the status may say that there are: another number at most once a minute.
+    pub(super) fn told_memberships(
+        &self,
+        key: &AccountKey,
+        previous: Option<i64>,
+        used: Option<AccountUse>,
+    ) -> Option<i64> {
+        let now = used.map(|used| i64::try_from(used.memberships).unwrap_or(i64::MAX));
+        if now.is_none() || now == previous {
+            return previous;
+        }
+        let mut checks = self.checks();
+        let counted = &mut checks.entry(key.clone()).or_default().counted;
+        if counted.is_some_and(|counted| counted.elapsed() < COUNT_PERIOD) {
+            return previous;
+        }
+        *counted = Some(Instant::now());
+        now
     }
 
     /// How often an account without a change is checked.

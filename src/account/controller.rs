@@ -2,6 +2,7 @@
 //! changed or its next check is due.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::channel::mpsc::{UnboundedSender, unbounded};
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -22,6 +23,7 @@ use super::check::{Checked, check_credentials, next_check, unchanged_check};
 use super::context::Context;
 use super::credentials::Source;
 use super::directory::{AccountState, Grants, News};
+use super::in_use::{self, Held};
 use super::key::AccountKey;
 use super::kind::{AccountObject, key_of};
 use super::status::Observation;
@@ -29,6 +31,9 @@ use super::write::{on_error, write_status};
 
 /// Scan periods without a usable answer after which an account is reported as not reachable.
 const SILENT_PERIODS: u32 = 3;
+
+/// When an account is checked after its finalizer was changed (100 ms).
+const AFTER_FINALIZER: Duration = Duration::from_millis(100);
 
 /// Runs the controller of one kind until shutdown has begun and its checks have ended. It resolves `synced` when every account
 /// has been listed once.
@@ -57,12 +62,18 @@ pub async fn run<K: AccountObject>(
             |account: &Watched<K>| Some(kubernetes::trigger_hash(account)),
             PredicateConfig::default(),
         );
-    let (queue, secrets) = unbounded();
+    let (queue, looks) = unbounded();
+    let uses = queue.clone();
+    let use_watch =
+        in_use::watch_uses::<K>(context.directory.uses(), reader.clone(), move |account| {
+            // Closed only while the process shuts down.
+            let _ = uses.unbounded_send(account);
+        });
     let secret_watch = watch_secrets::<K>(Arc::clone(&context), reader.clone(), queue);
     let ends_unlisted = kubernetes::ends_unlisted(reader.clone(), context.shutdown.clone());
     let log = WatchLog::new(K::KIND.name());
     let controller = Controller::for_stream(accounts, reader)
-        .reconcile_on(secrets)
+        .reconcile_on(looks)
         .reconcile_all_on(kubernetes::once(context.shutdown.begins_to_lead()))
         .graceful_shutdown_on(context.shutdown.begun())
         .run(check::<K>, on_error::<K>, context)
@@ -75,6 +86,7 @@ pub async fn run<K: AccountObject>(
         () = controller => {}
         () = ends_unlisted => {}
         () = secret_watch => {}
+        () = use_watch => {}
     }
 }
 
@@ -200,6 +212,11 @@ async fn check<K: AccountObject>(
         return Ok(Action::await_change());
     }
     let key = key_of::<K>(account);
+    let used = context.directory.use_of(&key);
+    if in_use::hold(account, used, &key, &context).await == Held::Written {
+        // The watch shows the version that the next write needs.
+        return Ok(Action::requeue(AFTER_FINALIZER));
+    }
     let previous = context.status(account, &key);
     let request = kubernetes::reconcile_requested_at(account);
     let is_requested = request.is_some() && request != previous.last_handled_reconcile_at;
@@ -215,6 +232,10 @@ async fn check<K: AccountObject>(
             .reach(&key)
             .reachability(context.scan_period * SILENT_PERIODS),
         handled: handled.or_else(|| previous.last_handled_reconcile_at.clone()),
+        memberships: context.told_memberships(&key, previous.memberships, used),
+        kept_by: used
+            .filter(|_| account.meta().deletion_timestamp.is_some())
+            .map(|used| used.joined),
     };
     if let Err(error) = write_status(account, &key, &previous, observation, &context).await {
         if matches!(error, kubernetes::Error::Stopping) {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::{ObjectRef, Store};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::api::account::GrantedAction;
@@ -17,6 +18,7 @@ use crate::api::membership::AccountKind;
 use crate::ecs::{AccountUid, SecurityGroupId};
 
 use self::grants::{Granted, Use, granted};
+use super::in_use::{AccountUse, Uses};
 use super::key::{AccountKey, CloudAccountId};
 use super::session::AccountSession;
 
@@ -105,6 +107,7 @@ pub struct Directory {
     entries: Mutex<HashMap<AccountKey, Entry>>,
     namespaces: Store<PartialObjectMeta<Namespace>>,
     kinds: AccountKinds,
+    uses: watch::Sender<Option<Uses>>,
 }
 
 impl Directory {
@@ -115,7 +118,29 @@ impl Directory {
             entries: Mutex::default(),
             namespaces,
             kinds: AccountKinds::default(),
+            uses: watch::channel(None).0,
         }
+    }
+
+    /// Stores who uses each account. Only a process that has listed all memberships knows it.
+    pub fn set_uses(&self, uses: Uses) {
+        self.uses.send_if_modified(|before| {
+            let is_other = before.as_ref() != Some(&uses);
+            *before = Some(uses);
+            is_other
+        });
+    }
+
+    /// Who uses an account, if it is known.
+    #[must_use]
+    pub fn use_of(&self, account: &AccountKey) -> Option<AccountUse> {
+        self.uses.borrow().as_ref()?.of(account)
+    }
+
+    /// Who uses each account, from now on; `None` until it is known.
+    #[must_use]
+    pub fn uses(&self) -> watch::Receiver<Option<Uses>> {
+        self.uses.subscribe()
     }
 
     /// The same, with the kinds of account that the operator may read.
@@ -402,7 +427,6 @@ impl Directory {
 mod tests {
     use super::*;
     use crate::account::limiters::CloudLimits;
-    use crate::api::account::{Grant, GrantedNamespaces, GrantedSecurityGroups};
     use crate::api::membership::AccountKind;
     use crate::ecs::{Client, Credential, Endpoints, TestTransport};
 

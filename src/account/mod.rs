@@ -9,6 +9,7 @@ mod context;
 mod controller;
 pub mod credentials;
 pub mod directory;
+pub mod in_use;
 pub mod key;
 mod kind;
 pub mod limiters;

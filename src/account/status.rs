@@ -103,6 +103,10 @@ pub struct Observation<'a> {
     pub reachability: Option<Reachability>,
     /// The request to look now that has been acted on.
     pub handled: Option<String>,
+    /// The number of memberships to tell.
+    pub memberships: Option<i64>,
+    /// The memberships that keep the account, if it is being deleted; none where that is not known.
+    pub kept_by: Option<usize>,
 }
 
 /// The status after a check.
@@ -125,8 +129,32 @@ pub fn status(
         observation.reachability,
         now,
     ));
+    next.conditions
+        .retain(|condition| condition.type_ != reason::IN_USE);
+    next.conditions
+        .extend(in_use(previous, generation, observation.kept_by, now));
+    next.memberships = observation.memberships;
     next.last_handled_reconcile_at = observation.handled;
     next
+}
+
+/// Why an account that is being deleted is still there, and the way out.
+fn in_use(
+    previous: &CloudAccountStatus,
+    generation: Option<i64>,
+    kept_by: Option<usize>,
+    now: Timestamp,
+) -> Option<Condition> {
+    let count = kept_by.filter(|count| *count > 0)?;
+    let condition = NewCondition {
+        type_: reason::IN_USE,
+        status: Status::True,
+        reason: reason::IN_USE.to_owned(),
+        message: format!(
+            "memberships that the operator joined with this account: {count}; delete them, or set their spec.deletionPolicy to Retain; the account goes when none is left"
+        ),
+    };
+    condition::merge(&previous.conditions, vec![condition], generation, now).pop()
 }
 
 fn after_result(
@@ -169,6 +197,7 @@ fn after_result(
         conditions: condition::merge(&previous.conditions, conditions, generation, now),
         account_uid,
         arn,
+        memberships: None,
         last_handled_reconcile_at: None,
     }
 }
@@ -214,8 +243,8 @@ fn reachable(
     condition::merge(&previous.conditions, vec![condition], generation, now).pop()
 }
 
-/// The conditions whose change is worth an event: Ready with another status or reason, and Reachable when it is lost or found
-/// again.
+/// The conditions whose change is worth an event: Ready with another status or reason, Reachable when it is lost or found
+/// again, and `InUse` when it appears.
 #[must_use]
 pub fn transitions<'a>(
     previous: &CloudAccountStatus,
@@ -235,7 +264,8 @@ pub fn transitions<'a>(
     let reachable = changed(reason::REACHABLE)
         .filter(|(before, after)| before.is_some() || after.status == Status::False.as_str())
         .map(|(_, reachable)| reachable);
-    ready.into_iter().chain(reachable).collect()
+    let in_use = changed(reason::IN_USE).map(|(_, in_use)| in_use);
+    ready.into_iter().chain(reachable).chain(in_use).collect()
 }
 
 #[cfg(test)]
@@ -261,6 +291,8 @@ mod tests {
             result,
             reachability,
             handled: None,
+            memberships: None,
+            kept_by: None,
         }
     }
 

@@ -45,9 +45,26 @@ pub use super::grant::{
         json_path = ".status.accountUID"
     ),
     printcolumn(
+        name = "Memberships",
+        type_ = "integer",
+        json_path = ".status.memberships"
+    ),
+    printcolumn(
         name = "Age",
         type_ = "date",
         json_path = ".metadata.creationTimestamp"
+    ),
+    printcolumn(
+        name = "ARN",
+        type_ = "string",
+        json_path = ".status.arn",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].message"#,
+        priority = 1
     )
 )]
 pub struct CloudAccountSpec {
@@ -83,9 +100,26 @@ pub struct CloudAccountSpec {
         json_path = ".status.accountUID"
     ),
     printcolumn(
+        name = "Memberships",
+        type_ = "integer",
+        json_path = ".status.memberships"
+    ),
+    printcolumn(
         name = "Age",
         type_ = "date",
         json_path = ".metadata.creationTimestamp"
+    ),
+    printcolumn(
+        name = "ARN",
+        type_ = "string",
+        json_path = ".status.arn",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].message"#,
+        priority = 1
     )
 )]
 pub struct ClusterCloudAccountSpec {
@@ -250,7 +284,7 @@ pub struct CloudAccountStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub observed_generation: Option<i64>,
-    /// conditions are Ready, Reachable (after the first check that got an answer), and while they apply Reconciling and Stalled.
+    /// conditions are Ready, Reachable (after the first check that got an answer), and while they apply Reconciling, Stalled and `InUse`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
@@ -267,6 +301,10 @@ pub struct CloudAccountStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub arn: Option<String>,
+    /// memberships is the number of memberships that name this account. It is written at most once a minute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub memberships: Option<i64>,
     /// lastHandledReconcileAt is the value of the annotation security-group-operator.io/reconcile-requested-at that the last
     /// check acted on.
     #[serde(default, skip_serializing_if = "Option::is_none")]

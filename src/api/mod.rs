@@ -23,6 +23,8 @@ pub use membership::{
 pub const GROUP: &str = "security-group-operator.io";
 /// Keeps a deleted object until its membership is removed, retained or handed over.
 pub const FINALIZER: &str = "security-group-operator.io/membership";
+/// Finalizer on an account while a membership needs it to be removed.
+pub const ACCOUNT_FINALIZER: &str = "security-group-operator.io/account-in-use";
 /// The intent to join, in JSON: from now on a Join of the operator may have an effect that `status.origin` does not tell of.
 /// Written before the first call, together with the finalizer.
 pub const INTENT_ANNOTATION: &str = "security-group-operator.io/intent";
@@ -35,6 +37,8 @@ pub const ANNOTATIONS: [&str; 2] = [INTENT_ANNOTATION, RECONCILE_REQUESTED_ANNOT
 pub const CLAIM_MANAGER: &str = "security-group-operator-claim";
 /// Field manager of every status.
 pub const STATUS_MANAGER: &str = "security-group-operator-status";
+/// Field manager of the finalizer on accounts.
+pub const ACCOUNT_MANAGER: &str = "security-group-operator-account";
 
 /// How the CRDs of this version are installed.
 pub const INSTALL_CRDS: &str = "security-group-operator crds | kubectl apply --server-side -f -";

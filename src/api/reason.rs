@@ -16,6 +16,9 @@ pub const NO_DRIFT: &str = "NoDrift";
 /// Normal-true, on accounts: the cloud's endpoints give usable answers.
 pub const REACHABLE: &str = "Reachable";
 
+/// Neutral, on accounts that are being deleted: memberships still need it. Also its reason.
+pub const IN_USE: &str = "InUse";
+
 /// Ready=Unknown: the operator has not observed the object yet.
 pub const PENDING: &str = "Pending";
 /// Ready=Unknown: the target has not been read for `--not-observed-after` scan periods. Account Reachable=False: the endpoints

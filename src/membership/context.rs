@@ -123,6 +123,11 @@ impl Context {
         self.all_listed.is_cancelled() && !self.table.others_may_be_calling()
     }
 
+    /// Whether every object has been listed once.
+    pub(super) fn is_listed(&self) -> bool {
+        self.all_listed.is_cancelled()
+    }
+
     /// Resolves when every object has been listed once.
     pub async fn until_listed(&self) {
         self.all_listed.cancelled().await;

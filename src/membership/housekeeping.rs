@@ -8,16 +8,18 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::account::change::Change;
 use crate::account::directory::Directory;
+use crate::account::in_use::Uses;
 
 use super::context::Context;
 use super::overdue::Search;
 use super::queue::ReconcileQueue;
 use super::table::ObjectTable;
 
-/// Once per second until dropped: evicts what has expired, and enqueues objects with a foreign status, and those whose target no
+/// Once per second until dropped: evicts what has expired, counts who uses each account, and enqueues objects with a foreign status, and those whose target no
 /// read has shown for long.
 pub async fn run(context: Arc<Context>) {
     let mut overdue = Search::default();
+    let mut second = 0_u32;
     loop {
         context.telemetry.went_on("housekeeping");
         context.directory.evict_expired();
@@ -27,11 +29,21 @@ pub async fn run(context: Arc<Context>) {
             context.queue.enqueue(&object);
         }
         overdue.go_on(&context);
+        if second.is_multiple_of(USES_PERIOD) && context.is_listed() {
+            context.directory.set_uses(Uses {
+                by_account: context.table.account_uses(),
+                of_all_namespaces: context.watches_all(),
+            });
+        }
+        second = second.wrapping_add(1);
         tokio::time::sleep(PERIOD).await;
     }
 }
 
 const PERIOD: Duration = Duration::from_secs(1);
+
+/// Every how many seconds the users of all accounts are counted.
+const USES_PERIOD: u32 = 5;
 
 /// Enqueues the objects that each change concerns, until all senders are dropped.
 pub async fn follow_accounts(

@@ -8,6 +8,7 @@
     reason = "a test"
 )]
 
+mod account_in_use;
 mod accounts;
 #[path = "../support/api_server/mod.rs"]
 mod api_server;

@@ -122,12 +122,10 @@ impl TestEnv {
             _tempdir: tempdir,
         };
         env.write_secret("testid", "testsecret").await?;
-        env.write_account(
-            json!([{
-                "name": "all", "namespaces": {"names": [env.name]}, "securityGroups": {"ids": ["*"]},
-                "allow": ["Join", "Observe", "RemoveAdopted"],
-            }]),
-        )
+        env.write_account(json!([{
+            "name": "all", "namespaces": {"names": [env.name]}, "securityGroups": {"ids": ["*"]},
+            "allow": ["Join", "Observe", "RemoveAdopted"],
+        }]))
         .await?;
         Ok(env)
     }

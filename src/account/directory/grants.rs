@@ -79,13 +79,14 @@ fn covers(grant: &Grant, wanted: Use<'_>) -> bool {
         action,
     } = wanted;
     let ids = &grant.security_groups.ids;
-    let names = &grant.namespaces.names;
-    let selector = &grant.namespaces.selector;
+    let namespaces = &grant.namespaces;
     let group_granted = ids.iter().any(|id| id == "*" || id == group.as_str());
-    let named = names
+    let named = namespaces
+        .names
         .as_ref()
         .is_some_and(|names| names.iter().any(|name| name == namespace));
-    let selected = selector
+    let selected = namespaces
+        .selector
         .as_ref()
         .zip(labels)
         .is_some_and(|(selector, labels)| selector.matches(labels));

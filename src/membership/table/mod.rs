@@ -10,10 +10,12 @@ mod scanned;
 mod unreleased;
 mod watched;
 
+use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use kube::runtime::reflector::ObjectRef;
 
+use crate::account::in_use::AccountUse;
 use crate::account::key::{AccountKey, AccountRegion};
 use crate::api::SecurityGroupMembership;
 use crate::ecs::{Edge, Region};
@@ -110,6 +112,24 @@ impl ObjectTable {
             .filter(|row| concerns(&row.history))
             .map(|row| row.says.reference())
             .collect()
+    }
+
+    /// Who uses each account.
+    #[must_use]
+    pub fn account_uses(&self) -> HashMap<AccountKey, AccountUse> {
+        let mut counts: HashMap<AccountKey, AccountUse> = HashMap::new();
+        for row in self.lock().by_uid.values() {
+            let Some(names) = &row.says.names else {
+                continue;
+            };
+            let of_account = match counts.get_mut(&*names.account) {
+                Some(of_account) => of_account,
+                None => counts.entry(AccountKey::clone(&names.account)).or_default(),
+            };
+            of_account.memberships += 1;
+            of_account.joined += usize::from(row.says.needs_account());
+        }
+        counts
     }
 
     /// The accounts and regions that objects name.

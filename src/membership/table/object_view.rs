@@ -7,7 +7,7 @@ use kube::runtime::reflector::ObjectRef;
 
 use crate::account::key::AccountKey;
 use crate::api::SecurityGroupMembership;
-use crate::api::membership::{AdoptionPolicy, ManagementPolicy, Origin};
+use crate::api::membership::{AdoptionPolicy, DeletionPolicy, ManagementPolicy, Origin};
 use crate::ecs::{AccountUid, Edge};
 use crate::kubernetes::ObjectUid;
 use crate::watched::Unreadable;
@@ -73,6 +73,12 @@ impl ObjectView {
             desired: Some(desired(object)),
             ..view
         })
+    }
+
+    /// Whether its deletion removes what the operator joined with its account.
+    pub(super) fn needs_account(&self) -> bool {
+        let retains = |desired: Desired| desired.deletion == DeletionPolicy::Retain;
+        self.record() == Some(Origin::Joined) && !self.desired.is_some_and(retains)
     }
 
     /// The view of a listed object.

@@ -1,0 +1,183 @@
+//! Keeps an account that is deleted until no membership needs it any more: by a finalizer, which is there while memberships would
+//! be removed with the account's key.
+
+use std::collections::HashMap;
+
+use kube::ResourceExt;
+use kube::runtime::reflector::{ObjectRef, Store};
+use serde_json::json;
+use tokio::sync::watch;
+use tracing::{debug, warn};
+
+use crate::api::membership::AccountKind;
+use crate::api::{ACCOUNT_FINALIZER, ACCOUNT_MANAGER};
+use crate::kubernetes;
+use crate::watched::Watched;
+
+use super::context::Context;
+use super::key::AccountKey;
+use super::kind::{AccountObject, key_of};
+
+/// Who uses an account.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AccountUse {
+    /// Memberships that name it.
+    pub memberships: usize,
+    /// Those that the operator joined, and removes when they are deleted.
+    pub joined: usize,
+}
+
+/// Who uses each account, as far as this process sees all memberships that can name it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Uses {
+    /// The accounts that memberships name.
+    pub by_account: HashMap<AccountKey, AccountUse>,
+    /// Whether the memberships of all namespaces are watched. Otherwise nothing is known of the cluster kind.
+    pub of_all_namespaces: bool,
+}
+
+impl Uses {
+    /// Who uses this account; `None` if others may use it, too.
+    #[must_use]
+    pub fn of(&self, account: &AccountKey) -> Option<AccountUse> {
+        match account.kind {
+            AccountKind::ClusterCloudAccount if !self.of_all_namespaces => None,
+            AccountKind::ClusterCloudAccount | AccountKind::CloudAccount => {
+                Some(self.by_account.get(account).copied().unwrap_or_default())
+            }
+        }
+    }
+}
+
+/// What has become of the finalizer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Held {
+    /// It is as it must be, or cannot be changed now.
+    Unchanged,
+    /// It was added or removed: the account has a new version.
+    Written,
+}
+
+/// Adds the finalizer to an account that is needed, and removes it from one that is not.
+pub(super) async fn hold<K: AccountObject>(
+    account: &K,
+    used: Option<AccountUse>,
+    key: &AccountKey,
+    context: &Context,
+) -> Held {
+    let Some(change) = used.and_then(|used| change(account, used)) else {
+        return Held::Unchanged;
+    };
+    match write(account, change, context).await {
+        // After a conflict the watch shows the newer version.
+        Ok(()) => Held::Written,
+        Err(error) if matches!(error.code(), Some(404 | 409)) => Held::Written,
+        Err(error) => {
+            log_failure(&error, key, context);
+            Held::Unchanged
+        }
+    }
+}
+
+/// A change of the finalizer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FinalizerChange {
+    Add,
+    Remove,
+}
+
+/// How the finalizer must change. The API server takes no new one on an object that is being deleted.
+fn change<K: AccountObject>(account: &K, used: AccountUse) -> Option<FinalizerChange> {
+    let is_going = account.meta().deletion_timestamp.is_some();
+    match (used.joined > 0, has_finalizer(account)) {
+        (true, false) if !is_going => Some(FinalizerChange::Add),
+        (false, true) => Some(FinalizerChange::Remove),
+        (true | false, _) => None,
+    }
+}
+
+fn has_finalizer(account: &impl ResourceExt) -> bool {
+    account
+        .finalizers()
+        .iter()
+        .any(|name| name == ACCOUNT_FINALIZER)
+}
+
+/// One server-side apply under the version that was seen. A finalizer that another field manager owns as well goes by a second
+/// write.
+async fn write<K: AccountObject>(
+    account: &K,
+    change: FinalizerChange,
+    context: &Context,
+) -> Result<(), kubernetes::Error> {
+    let api = K::api(&context.client, &account.namespace().unwrap_or_default());
+    let name = account.name_any();
+    let ours = match change {
+        FinalizerChange::Add => vec![ACCOUNT_FINALIZER],
+        FinalizerChange::Remove => Vec::new(),
+    };
+    let fields = json!({
+        "apiVersion": K::api_version(&()),
+        "kind": K::kind(&()),
+        "metadata": {
+            "name": name, "uid": account.uid(), "resourceVersion": account.resource_version(), "finalizers": ours,
+        },
+    });
+    let written = context.writer.apply(&api, &name, ACCOUNT_MANAGER, &fields);
+    let written = written.await?;
+    if change == FinalizerChange::Add || !has_finalizer(&written) {
+        return Ok(());
+    }
+    let mut others = written.finalizers().to_vec();
+    others.retain(|name| name != ACCOUNT_FINALIZER);
+    let fields = json!({"metadata": {
+        "uid": written.uid(), "resourceVersion": written.resource_version(), "finalizers": others,
+    }});
+    context.writer.merge_metadata(&api, &name, &fields).await?;
+    Ok(())
+}
+
+/// Logs it at WARN once until it is another one: an account is usable without the finalizer.
+fn log_failure(error: &kubernetes::Error, key: &AccountKey, context: &Context) {
+    let said = Some(error.to_string());
+    let before = {
+        let mut checks = context.checks();
+        let check = checks.entry(key.clone()).or_default();
+        std::mem::replace(&mut check.failed_hold, said.clone())
+    };
+    let code = error.code();
+    if before == said {
+        debug!(account = %key, code, "the finalizer {ACCOUNT_FINALIZER} could not be changed: {error}");
+    } else {
+        warn!(account = %key, code, "the finalizer {ACCOUNT_FINALIZER} could not be changed: {error}");
+    }
+}
+
+/// Sends each account whose finalizer must change, or that is being deleted and used by others than before. Ends with the senders.
+pub(super) async fn watch_uses<K: AccountObject>(
+    mut counts: watch::Receiver<Option<Uses>>,
+    accounts: Store<Watched<K>>,
+    look: impl Fn(ObjectRef<Watched<K>>),
+) {
+    let mut before = Uses::default();
+    while counts.changed().await.is_ok() {
+        let Some(now) = counts.borrow_and_update().clone() else {
+            continue;
+        };
+        for account in accounts.state() {
+            let Ok(readable) = &account.0 else {
+                continue;
+            };
+            let key = key_of::<K>(readable);
+            let Some(used) = now.of(&key) else {
+                continue;
+            };
+            let is_going = readable.meta().deletion_timestamp.is_some();
+            let is_other = before.of(&key) != Some(used);
+            if change(readable, used).is_some() || (is_going && is_other) {
+                look(ObjectRef::from_obj(&*account));
+            }
+        }
+        before = now;
+    }
+}

@@ -1,0 +1,143 @@
+//! An account that is deleted while memberships need it, and where an account may be.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::api_server::Verb;
+use crate::in_virtual_time;
+use crate::monitor::{condition, text};
+use crate::scenario::{calls, message, object, ready, seconds, world};
+use crate::topology::{ACCOUNTS, CLUSTER, OPERATOR_NAMESPACE, TEAMS};
+use crate::world::World;
+
+const FINALIZER: &str = "security-group-operator.io/account-in-use";
+
+/// The users of accounts are counted every 5 s.
+const A_COUNT: f64 = 7.0;
+
+fn account(world: &World, account: usize) -> Option<Arc<Value>> {
+    let account = &ACCOUNTS[account];
+    world
+        .server
+        .object(account.plural, account.namespace, account.name)
+}
+
+fn has_finalizer(world: &World, of: usize) -> bool {
+    let account = account(world, of).unwrap();
+    let finalizers = account["metadata"]["finalizers"].as_array();
+    finalizers.is_some_and(|finalizers| finalizers.contains(&json!(FINALIZER)))
+}
+
+/// What the account says of who keeps it; empty if it says nothing.
+fn in_use(world: &World, of: usize) -> String {
+    let account = account(world, of).unwrap();
+    condition(&account, "InUse").map_or_else(String::new, |in_use| text(in_use, "/message"))
+}
+
+#[test]
+fn deleted_account_removes_what_was_joined_and_goes_with_the_last_membership() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        assert!(!has_finalizer(&world, CLUSTER), "nobody uses it");
+        world.membership("m", 0, 0, json!({}));
+        world.membership("b", 1, 0, json!({}));
+        seconds(A_COUNT).await;
+        assert!(has_finalizer(&world, CLUSTER));
+        assert_eq!(in_use(&world, CLUSTER), "");
+
+        world.account(CLUSTER, false);
+        seconds(A_COUNT).await;
+        let said = in_use(&world, CLUSTER);
+        assert!(
+            said.starts_with("memberships that the operator joined with this account: 2;"),
+            "{said}"
+        );
+        assert!(said.contains("spec.deletionPolicy to Retain"), "{said}");
+        world.membership("d", 2, 0, json!({}));
+        seconds(A_COUNT).await;
+        assert_eq!(ready(&world, "d").1, "AccountNotReady");
+        assert!(message(&world, "d").contains("it is being deleted"));
+        assert_eq!(calls(&world, "JoinSecurityGroup"), 2);
+
+        // More than ten minutes later, too.
+        seconds(30.0 * 60.0).await;
+        world.delete("m");
+        seconds(A_COUNT).await;
+        assert!(object(&world, "m").is_none());
+        assert_eq!(calls(&world, "LeaveSecurityGroup"), 1);
+        assert!(in_use(&world, CLUSTER).contains("this account: 1;"));
+        let retains = json!({"spec": {"deletionPolicy": "Retain"}});
+        world.user(
+            Verb::Merge,
+            crate::monitor::MEMBERSHIPS,
+            crate::topology::NAMESPACE,
+            "b",
+            retains,
+        );
+        seconds(A_COUNT).await;
+        assert!(account(&world, CLUSTER).is_none(), "gone");
+    });
+}
+
+#[test]
+fn account_without_a_joined_membership_goes_at_once() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        world.foreign(0, 0, true);
+        world.membership("m", 0, 0, json!({}));
+        seconds(A_COUNT).await;
+        assert_eq!(ready(&world, "m").1, "Adopted");
+        assert!(!has_finalizer(&world, CLUSTER));
+        world.delete("m");
+        seconds(5.0).await;
+        world.membership("b", 1, 0, json!({}));
+        seconds(A_COUNT).await;
+        assert!(has_finalizer(&world, CLUSTER));
+        world.delete("b");
+        seconds(2.0 * A_COUNT).await;
+        assert!(!has_finalizer(&world, CLUSTER), "it is needed no more");
+    });
+}
+
+#[test]
+fn number_of_memberships_is_written_at_most_once_a_minute() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        let said = || account(&world, CLUSTER).unwrap()["status"]["memberships"].clone();
+        world.membership("m", 0, 0, json!({}));
+        seconds(130.0).await;
+        assert_eq!(said(), 1);
+        let before = account(&world, CLUSTER).unwrap()["metadata"]["resourceVersion"].clone();
+        world.membership("b", 1, 0, json!({}));
+        seconds(130.0).await;
+        assert_eq!(said(), 2);
+        let after = account(&world, CLUSTER).unwrap()["metadata"]["resourceVersion"].clone();
+        assert_ne!(before, after);
+        seconds(10.0 * 60.0).await;
+        assert_eq!(
+            account(&world, CLUSTER).unwrap()["metadata"]["resourceVersion"],
+            after
+        );
+    });
+}
+
+#[test]
+fn account_of_a_tenant_in_the_namespace_of_the_operator_is_refused() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        world.create(
+            ACCOUNTS[TEAMS].plural,
+            OPERATOR_NAMESPACE,
+            json!({"metadata": {"name": "own"}, "spec": {"credentials": {"secretRef": {"name": "key"}}}}),
+        );
+        seconds(5.0).await;
+        let account = world
+            .server
+            .object(ACCOUNTS[TEAMS].plural, OPERATOR_NAMESPACE, "own")
+            .unwrap();
+        let ready = condition(&account, "Ready").unwrap();
+        assert_eq!(text(ready, "/reason"), "InvalidSpec");
+        assert!(text(ready, "/message").contains("create it in the namespace of the memberships"));
+    });
+}
