@@ -9,13 +9,13 @@ use kube::{Api, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::api::STATUS_MANAGER;
 use crate::shutdown::Shutdown;
 
 use super::older_crds::OlderCrds;
-use super::{DEADLINE, Error, within};
+use super::{DEADLINE, Error, with_deadline, within};
 
 /// Writes to the API server. All clones share the bound.
 #[derive(Clone, Debug)]
@@ -49,67 +49,6 @@ impl ApiWriter {
         }
     }
 
-    /// Applies the fields of one field manager with a server-side apply, by force.
-    ///
-    /// # Errors
-    /// Every error of the API server.
-    pub async fn apply<K>(
-        &self,
-        api: &Api<K>,
-        name: &str,
-        manager: &str,
-        fields: &Value,
-    ) -> Result<K, Error>
-    where
-        K: Clone + Debug + DeserializeOwned,
-    {
-        let params = PatchParams::apply(manager).force();
-        let patch = Patch::Apply(fields);
-        self.write(DEADLINE, || api.patch(name, &params, &patch))
-            .await
-    }
-
-    /// Applies a status with one server-side apply, under the exact version that the status describes. The API server does not
-    /// compare the UID on this subresource: without a version, the status of a deleted object could be written to a new object
-    /// of the same name. Fields that the CRD does not declare are left out.
-    ///
-    /// # Errors
-    /// 404 if the object was deleted, 409 if another version is stored, and every other error of the API server.
-    pub async fn apply_status<K>(
-        &self,
-        api: &Api<K>,
-        metadata: &ObjectMeta,
-        status: &impl Serialize,
-    ) -> Result<K, Error>
-    where
-        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
-    {
-        let name = metadata.name.clone().unwrap_or_default();
-        let mut fields = json!({
-            "apiVersion": K::api_version(&()),
-            "kind": K::kind(&()),
-            "metadata": {"name": name, "uid": metadata.uid, "resourceVersion": metadata.resource_version},
-            "status": status,
-        });
-        let params = PatchParams::apply(STATUS_MANAGER).force();
-        let take_out = |fields: &mut Value| {
-            let status = fields.get_mut("status");
-            status.is_some_and(|status| self.older_crds.take_out::<K>(status))
-        };
-        take_out(&mut fields);
-        loop {
-            let patch = Patch::Apply(&fields);
-            let written = self
-                .write(DEADLINE, || api.patch_status(&name, &params, &patch))
-                .await;
-            match written {
-                // Each round leaves out at least one field more.
-                Err(error) if self.older_crds.learn::<K>(&error) && take_out(&mut fields) => {}
-                written => return written,
-            }
-        }
-    }
-
     /// What the API server will store of a status, as far as it is known: an older CRD does not declare every field.
     #[must_use]
     pub fn storable<K, S>(&self, status: S) -> S
@@ -118,20 +57,6 @@ impl ApiWriter {
         S: Serialize + DeserializeOwned,
     {
         self.older_crds.storable::<K, S>(status)
-    }
-
-    /// Changes fields with a merge patch, also those of other field managers.
-    ///
-    /// # Errors
-    /// Every error of the API server.
-    pub async fn merge<K>(&self, api: &Api<K>, name: &str, changes: &Value) -> Result<K, Error>
-    where
-        K: Clone + Debug + DeserializeOwned,
-    {
-        let params = PatchParams::default();
-        let patch = Patch::Merge(changes);
-        self.write(DEADLINE, || api.patch(name, &params, &patch))
-            .await
     }
 
     /// Changes fields of the metadata with a merge patch. The answer is the whole metadata, whatever `K` keeps of it.
@@ -165,21 +90,131 @@ impl ApiWriter {
         self.write(deadline, || api.create(&params, object)).await
     }
 
-    /// The call is made when there is a permit, so that a write that waits for one is small.
-    async fn write<T, F>(&self, deadline: Duration, call: impl FnOnce() -> F) -> Result<T, Error>
+    /// [`WriteTurn::apply_status`] when it is this write's turn.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn apply_status<K>(
+        &self,
+        api: &Api<K>,
+        metadata: &ObjectMeta,
+        status: &impl Serialize,
+    ) -> Result<K, Error>
     where
-        F: Future<Output = kube::Result<T>> + Send,
+        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
     {
+        self.turn().await?.apply_status(api, metadata, status).await
+    }
+
+    /// Waits until there are fewer writes than the bound.
+    ///
+    /// # Errors
+    /// [`Error::Stopping`].
+    pub async fn turn(&self) -> Result<WriteTurn<'_>, Error> {
         let permit = self.permits.acquire();
-        // The semaphore is never closed.
-        let _permit = match &self.shutdown {
+        let permit = match &self.shutdown {
             Some(shutdown) => {
                 let permit = shutdown.unless_begun(permit).await;
                 permit.ok_or(Error::Stopping)?
             }
             None => permit.await,
         };
+        Ok(WriteTurn {
+            writer: self,
+            // The semaphore is never closed.
+            _permit: permit.ok(),
+        })
+    }
+
+    /// The call is made when there is a permit, so that a write that waits for one is small.
+    async fn write<T, F>(&self, deadline: Duration, call: impl FnOnce() -> F) -> Result<T, Error>
+    where
+        F: Future<Output = kube::Result<T>> + Send,
+    {
+        let _turn = self.turn().await?;
         within(deadline, call()).await
+    }
+}
+
+/// Permission for one write now.
+#[derive(Debug)]
+#[must_use]
+pub struct WriteTurn<'a> {
+    writer: &'a ApiWriter,
+    _permit: Option<SemaphorePermit<'a>>,
+}
+
+impl WriteTurn<'_> {
+    /// Applies the fields of one field manager with a server-side apply, by force.
+    ///
+    /// # Errors
+    /// Every error of the API server.
+    pub async fn apply<K>(
+        self,
+        api: &Api<K>,
+        name: &str,
+        manager: &str,
+        fields: &Value,
+    ) -> Result<K, Error>
+    where
+        K: Clone + Debug + DeserializeOwned,
+    {
+        let params = PatchParams::apply(manager).force();
+        let patch = Patch::Apply(fields);
+        with_deadline(api.patch(name, &params, &patch)).await
+    }
+
+    /// Applies a status with one server-side apply, under the exact version that the status describes. The API server does not
+    /// compare the UID on this subresource: without a version, the status of a deleted object could be written to a new object
+    /// of the same name. Fields that the CRD does not declare are left out.
+    ///
+    /// # Errors
+    /// 404 if the object was deleted, 409 if another version is stored, and every other error of the API server.
+    pub async fn apply_status<K>(
+        self,
+        api: &Api<K>,
+        metadata: &ObjectMeta,
+        status: &impl Serialize,
+    ) -> Result<K, Error>
+    where
+        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+    {
+        let name = metadata.name.clone().unwrap_or_default();
+        let mut fields = json!({
+            "apiVersion": K::api_version(&()),
+            "kind": K::kind(&()),
+            "metadata": {"name": name, "uid": metadata.uid, "resourceVersion": metadata.resource_version},
+            "status": status,
+        });
+        let params = PatchParams::apply(STATUS_MANAGER).force();
+        let take_out = |fields: &mut Value| {
+            let status = fields.get_mut("status");
+            status.is_some_and(|status| self.writer.older_crds.take_out::<K>(status))
+        };
+        take_out(&mut fields);
+        loop {
+            let patch = Patch::Apply(&fields);
+            let written = with_deadline(api.patch_status(&name, &params, &patch)).await;
+            match written {
+                // Each round leaves out at least one field more.
+                Err(error)
+                    if self.writer.older_crds.learn::<K>(&error) && take_out(&mut fields) => {}
+                written => return written,
+            }
+        }
+    }
+
+    /// Changes fields with a merge patch, also those of other field managers.
+    ///
+    /// # Errors
+    /// Every error of the API server.
+    pub async fn merge<K>(self, api: &Api<K>, name: &str, changes: &Value) -> Result<K, Error>
+    where
+        K: Clone + Debug + DeserializeOwned,
+    {
+        let params = PatchParams::default();
+        let patch = Patch::Merge(changes);
+        with_deadline(api.patch(name, &params, &patch)).await
     }
 }
 
@@ -225,11 +260,19 @@ mod tests {
         let (patch, mut object) = (json!({}), Namespace::default());
         object.metadata.name = Some("a".to_owned());
         let metadata = &object.metadata;
+        let apply = async || {
+            writer
+                .turn()
+                .await?
+                .apply(&api, "a", "manager", &patch)
+                .await
+        };
+        let merge = async || writer.turn().await?.merge(&api, "a", &patch).await;
         let calls = (0..4).flat_map(|_| {
             [
-                writer.apply(&api, "a", "manager", &patch).boxed(),
+                apply().boxed(),
                 writer.apply_status(&api, metadata, &patch).boxed(),
-                writer.merge(&api, "a", &patch).boxed(),
+                merge().boxed(),
                 writer.create(&api, &object, DEADLINE).boxed(),
             ]
         });

@@ -241,6 +241,24 @@ fn many_deletions_cost_no_list() {
     });
 }
 
+/// S8 on a busy API server: a write that has waited for seconds to be sent proves as much as one that was sent at once.
+#[test]
+fn deletions_that_wait_to_be_written_cost_no_list() {
+    in_virtual_time(|| async {
+        let (world, ids) = instances(600).await;
+        create(&world, &ids);
+        seconds(60.0).await;
+        // 8 writes in flight: 20 per second, and up to 256 passes wait for theirs.
+        world.faults.slow_down_api(400);
+        for id in &ids {
+            world.delete(id);
+        }
+        seconds(120.0).await;
+        assert_eq!(world.objects().len(), 0);
+        assert_eq!(world.faults.selections(), 0);
+    });
+}
+
 /// S8 under a limit: between two windows of the limit nothing is released. Then as many lists go out as there are Leaves in flight.
 #[test]
 fn deletions_under_a_limit_cost_a_list_per_second_at_most() {

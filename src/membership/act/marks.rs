@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use crate::api::{CLAIM_MANAGER, FINALIZER, INTENT_ANNOTATION, SecurityGroupMembership};
 use crate::kubernetes;
-use crate::kubernetes::writer::ApiWriter;
+use crate::kubernetes::writer::{ApiWriter, WriteTurn};
 use crate::watched::Watched;
 
 use super::super::context::Context;
@@ -14,7 +14,7 @@ use super::super::history::{History, Standing};
 use super::super::object::{Intent, Object, has_finalizer};
 use super::super::observe::Pass;
 use super::error::{ActError, ApiRequest};
-use super::stored::{TRIES, made_by, uid_of};
+use super::stored::{TRIES, in_view};
 
 impl Pass {
     /// Writes finalizer and intent in one server-side apply. From now on a Join may have an effect.
@@ -220,11 +220,8 @@ pub(super) async fn write_marks(
     if matches!(marks, Marks::Held(Some(_))) {
         context.table.history(&uid_of(object), History::intends);
     }
-    let begun = context.view.write_began(uid_of(object), &namespace);
-    let answer = writer.apply(&api, &name, CLAIM_MANAGER, &patch).await;
-    context
-        .view
-        .write_ended(begun, made_by(&answer, version.as_deref()));
+    let apply = async |turn: WriteTurn<'_>| turn.apply(&api, &name, CLAIM_MANAGER, &patch).await;
+    let answer = in_view(&object.metadata, version.as_deref(), writer, context, apply).await;
     match answer {
         Ok(Watched(Ok(written))) => {
             context.table.written(&written);
@@ -264,10 +261,9 @@ async fn remove_foreign_marks(
         "finalizers": others,
         "annotations": { INTENT_ANNOTATION: null },
     }});
-    let begun = context.view.write_began(uid_of(object), &namespace);
-    let answer = writer.merge(&api, &name, &patch).await;
+    let merge = async |turn: WriteTurn<'_>| turn.merge(&api, &name, &patch).await;
     let before = object.metadata.resource_version.as_deref();
-    context.view.write_ended(begun, made_by(&answer, before));
+    let answer = in_view(&object.metadata, before, writer, context, merge).await;
     match answer {
         Ok(Watched(Ok(written))) => {
             context.table.written(&written);

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::api::SecurityGroupMembership;
 use crate::api::membership::{Origin, SecurityGroupMembershipStatus};
 use crate::ecs::AccountUid;
-use crate::kubernetes::writer::ApiWriter;
+use crate::kubernetes::writer::{ApiWriter, WriteTurn};
 use crate::watched::Watched;
 
 use super::super::context::Context;
@@ -16,7 +16,7 @@ use super::super::history::{History, Standing};
 use super::super::object::{Claim, Object};
 use super::super::observe::Pass;
 use super::error::{ActError, ApiRequest};
-use super::stored::{TRIES, made_by};
+use super::stored::{TRIES, in_view};
 
 impl Pass {
     /// Writes the record `Joined` to the object's own status. That of an object that is gone is kept in memory.
@@ -96,11 +96,9 @@ pub(in super::super) async fn write_status(
 ) -> Result<Option<SecurityGroupMembership>, ActError> {
     let namespace = metadata.namespace.clone().unwrap_or_default();
     let api: Api<Object> = Api::namespaced(context.client.clone(), &namespace);
-    let uid = metadata.uid.as_deref().unwrap_or_default().into();
-    let begun = context.view.write_began(uid, &namespace);
-    let answer = writer.apply_status(&api, metadata, status).await;
+    let apply = async |turn: WriteTurn<'_>| turn.apply_status(&api, metadata, status).await;
     let before = metadata.resource_version.as_deref();
-    context.view.write_ended(begun, made_by(&answer, before));
+    let answer = in_view(metadata, before, writer, context, apply).await;
     match answer {
         Ok(Watched(Ok(written))) => {
             context.table.written(&written);

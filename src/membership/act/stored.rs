@@ -1,9 +1,11 @@
 //! The stored object, as far as a write depends on it.
 
+use kube::api::ObjectMeta;
 use kube::{Api, Resource as _, ResourceExt as _};
 
 use crate::api::SecurityGroupMembership;
 use crate::api::membership::SecurityGroupMembershipStatus;
+use crate::kubernetes::writer::{ApiWriter, WriteTurn};
 use crate::kubernetes::{self, ObjectUid};
 use crate::watched::Watched;
 
@@ -71,12 +73,28 @@ pub(super) async fn read_stored(
     }
 }
 
+/// Makes a write when it is its turn, and tells the view when it began and what it has made. `before` is the version that it is made
+/// under, if any.
+pub(super) async fn in_view(
+    metadata: &ObjectMeta,
+    before: Option<&str>,
+    writer: &ApiWriter,
+    context: &Context,
+    write: impl AsyncFnOnce(WriteTurn<'_>) -> Result<Object, kubernetes::Error>,
+) -> Result<Object, kubernetes::Error> {
+    let uid = metadata.uid.as_deref().unwrap_or_default().into();
+    let namespace = metadata.namespace.as_deref().unwrap_or_default();
+    let turn = writer.turn().await?;
+    // Not before: with 8 writes in flight and a busy API server, the wait alone makes the view too old.
+    let begun = context.view.write_began(uid, namespace);
+    let answer = write(turn).await;
+    context.view.write_ended(begun, made_by(&answer, before));
+    answer
+}
+
 /// What a write has made of the object, as the watch shows it: `before` is the version that it was made under, if any. A deleted
 /// object goes with its last finalizer.
-pub(super) fn made_by(
-    answer: &Result<Object, kubernetes::Error>,
-    before: Option<&str>,
-) -> Option<Made> {
+fn made_by(answer: &Result<Object, kubernetes::Error>, before: Option<&str>) -> Option<Made> {
     let metadata = answer.as_ref().ok()?.meta();
     let has_finalizers = metadata
         .finalizers
@@ -86,8 +104,4 @@ pub(super) fn made_by(
         return Some(Made::Deletion);
     }
     view::made(before, metadata)
-}
-
-pub(super) fn uid_of(object: &SecurityGroupMembership) -> ObjectUid {
-    ObjectUid::of(object).unwrap_or_default()
 }
