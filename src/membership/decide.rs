@@ -375,8 +375,8 @@ fn decide_failed(observed: &Observed, class: Class, unknown: bool) -> Step {
 fn decide_by_target(desired: &Desired, observed: &Observed) -> Step {
     match observed.target {
         TargetView::Unread => Step::Read,
-        TargetView::Unsuitable => Step::Finish(ReconcileOutcome::Unsuitable),
         _ if lacks_finalizer(desired, observed) => Step::Confirm,
+        TargetView::Unsuitable => Step::Finish(ReconcileOutcome::Unsuitable),
         TargetView::Unreadable(class) => Step::Finish(ReconcileOutcome::Failed(class)),
         TargetView::Absent => Step::Finish(ReconcileOutcome::Absent),
         TargetView::Present {
