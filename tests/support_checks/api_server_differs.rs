@@ -261,6 +261,9 @@ impl Random {
                 if random.random_bool(0.8) {
                     request.body["spec"] = spec(name, random);
                 }
+                if random.random_bool(0.15) {
+                    declare_nothing(&mut request.body, random);
+                }
             }
             // The claim, or its release.
             30..45 => {
@@ -292,6 +295,9 @@ impl Random {
                 request.uid = maybe(random, 0.7);
                 request.body = object(name);
                 request.body["status"] = status(random);
+                if random.random_bool(0.2) {
+                    declare_nothing(&mut request.body, random);
+                }
             }
             62..76 => {
                 request.query = format!("fieldManager={manager}");
@@ -419,6 +425,19 @@ fn spec(name: &str, random: &mut StdRng) -> Value {
         spec["managementPolicy"] = json!(pick(random, &["Manage", "Observe"]));
     }
     spec
+}
+
+/// Adds a field that no schema declares: an apply of it is refused as a whole.
+fn declare_nothing(object: &mut Value, random: &mut StdRng) {
+    match random.random_range(0..4) {
+        0 => object["spec"]["unknown"] = json!(1),
+        1 => object["status"]["unknown"] = json!({"nested": true}),
+        2 => object["status"]["target"] = json!({"state": "Running", "unknown": "x"}),
+        _ => {
+            let condition = json!({"type": "Ready", "status": "True", "unknown": null});
+            object["status"]["conditions"] = json!([condition]);
+        }
+    }
 }
 
 fn status(random: &mut StdRng) -> Value {

@@ -8,7 +8,7 @@ use http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
 use super::fields::{self, Conflict, Manager};
-use super::schema::{is_whole, shape};
+use super::schema::{is_whole, shape, undeclared};
 use super::store::{ApiServer, Change, KINDS, Key, Kind, State, Stored};
 
 /// The operation of a request.
@@ -426,6 +426,45 @@ impl ApiServer {
         }
     }
 
+    /// A server-side apply may name only what the schema declares.
+    fn check_declared(&self, config: &Value, request: &Request) -> Result<(), Reply> {
+        let Some(schema) = self.schemas.get(request.kind.plural) else {
+            return Ok(());
+        };
+        let mut found = Vec::new();
+        for part in ["spec", "status"] {
+            let schema = &schema["properties"][part];
+            undeclared(&config[part], schema, &format!(".{part}"), &mut found);
+        }
+        if found.is_empty() {
+            return Ok(());
+        }
+        let lines: Vec<String> = found
+            .iter()
+            .map(|path| format!("{path}: field not declared in schema"))
+            .collect();
+        let errors = match &lines[..] {
+            [line] => line.clone(),
+            lines => format!("errors:\n  {}", lines.join("\n  ")),
+        };
+        let Request {
+            namespace,
+            name,
+            kind,
+            ..
+        } = request;
+        let sentence = format!(
+            "failed to create typed patch object ({namespace}/{name}; {}, Kind={}): {errors}",
+            kind.api_version(),
+            kind.kind
+        );
+        // The real one gives no reason.
+        let mut refusal = failure(500, "", &sentence);
+        let status = Arc::make_mut(&mut refusal.body);
+        status.as_object_mut().unwrap().remove("reason");
+        Err(refusal)
+    }
+
     fn validate(&self, kind: Kind, object: &Value) -> Result<(), Reply> {
         match self.schemas.get(kind.plural) {
             Some(schema) if !is_whole(object, schema) => {
@@ -449,6 +488,7 @@ impl ApiServer {
         let version = config["metadata"]["resourceVersion"]
             .as_str()
             .map(str::to_owned);
+        let declared = self.check_declared(&config, request);
         clean_metadata(&mut config);
         let config = applicable(config, request);
         let mut state = self.state();
@@ -456,6 +496,7 @@ impl ApiServer {
             if request.status {
                 return Err(not_found(request));
             }
+            declared?;
             if uid.is_some() {
                 return Err(conflict(
                     request,
@@ -467,6 +508,7 @@ impl ApiServer {
             let _ = fields::apply(&mut object, &mut owners, &config, &manager, true);
             return Ok(ok(201, self.add(&mut state, request, object, owners)?));
         };
+        declared?;
         check_preconditions(request, &stored.object, None, version.as_deref())?;
         let other_uid =
             !request.status && uid.is_some_and(|uid| stored.object["metadata"]["uid"] != uid);

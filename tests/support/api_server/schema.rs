@@ -1,4 +1,4 @@
-//! Applies the CRDs' schemas to an object: sets defaults and drops unknown fields. Pure. Rules and patterns are not
+//! Applies the CRDs' schemas to an object: sets defaults, drops unknown fields, names them. Pure. Rules and patterns are not
 //! enforced; tests of those use a real API server.
 
 use serde_json::Value;
@@ -44,4 +44,29 @@ pub fn is_whole(object: &Value, schema: &Value) -> bool {
         && fields
             .iter()
             .all(|(name, child)| is_whole(child, &schema["properties"][name]))
+}
+
+/// The paths of the fields that the schema does not declare, as the API server writes them.
+pub fn undeclared(object: &Value, schema: &Value, path: &str, found: &mut Vec<String>) {
+    if let (Some(items), Some(of)) = (object.as_array(), schema.get("items")) {
+        let keys = schema["x-kubernetes-list-map-keys"].as_array();
+        for (number, item) in items.iter().enumerate() {
+            let named =
+                |key: &Value| format!("{}={}", key.as_str().unwrap(), item[key.as_str().unwrap()]);
+            let at = keys.map(|keys| keys.iter().map(named).collect::<Vec<_>>().join(","));
+            let at = at.unwrap_or_else(|| number.to_string());
+            undeclared(item, of, &format!("{path}[{at}]"), found);
+        }
+    }
+    let properties = schema.get("properties").and_then(Value::as_object);
+    let (Some(fields), Some(properties)) = (object.as_object(), properties) else {
+        return;
+    };
+    for (name, child) in fields {
+        let path = format!("{path}.{name}");
+        match properties.get(name) {
+            Some(schema) => undeclared(child, schema, &path, found),
+            None => found.push(path),
+        }
+    }
 }

@@ -121,6 +121,7 @@ pub struct Entry {
     pub key: Key,
     pub change: Change,
     pub object: Arc<Value>,
+    pub owners: Arc<Owners>,
 }
 
 /// The API server: objects and the log of changes.
@@ -139,6 +140,10 @@ pub struct State {
     pub objects: BTreeMap<Key, Stored>,
     pub log: Vec<Entry>,
     pub revision: u64,
+    /// The revision at which the store was last put back: no watch goes on from before it.
+    pub(super) compacted: u64,
+    /// The revisions at which the store was put back, and what it held then.
+    restored: Vec<(u64, BTreeMap<Key, Stored>)>,
     uids: u64,
 }
 
@@ -150,6 +155,8 @@ impl ApiServer {
                 objects: BTreeMap::new(),
                 log: Vec::new(),
                 revision: 100,
+                compacted: 0,
+                restored: Vec::new(),
                 uids: 0,
             }),
             news: KINDS
@@ -223,6 +230,7 @@ impl ApiServer {
             key: key.clone(),
             change,
             object: Arc::clone(&object),
+            owners: Arc::clone(&stored.owners),
         });
         if change == Change::Deleted {
             state.objects.remove(&key);
@@ -234,10 +242,72 @@ impl ApiServer {
     }
 }
 
+impl ApiServer {
+    /// etcd is put back to an earlier revision from a backup, as `etcdutl snapshot restore --bump-revision --mark-compacted` does it:
+    /// every object is as it was then, under its version of then; new revisions are higher than all before; and every watch ends with
+    /// 410. Returns the objects of a kind that have gone, and those that are others than before, each as it was before.
+    pub fn put_back(
+        &self,
+        revision: u64,
+        plural: &'static str,
+    ) -> (Vec<Arc<Value>>, Vec<Arc<Value>>) {
+        let mut state = self.state();
+        let objects = state.stored_at(revision);
+        let version = |stored: &Stored| stored.object["metadata"]["resourceVersion"].clone();
+        let uid = |stored: &Stored| stored.object["metadata"]["uid"].clone();
+        let (mut gone, mut others) = (Vec::new(), Vec::new());
+        for (key, before) in state.of_kind(plural) {
+            let after: Option<&Stored> = objects.get(key);
+            if after.is_none_or(|after| uid(after) != uid(before)) {
+                gone.push(Arc::clone(&before.object));
+            } else if after.is_some_and(|after| version(after) != version(before)) {
+                others.push(Arc::clone(&before.object));
+            }
+        }
+        let appears = |key: &Key| !state.objects.contains_key(key);
+        let appeared = objects
+            .iter()
+            .filter(|(key, _)| key.0 == plural && appears(key));
+        others.extend(appeared.map(|(_, stored)| Arc::clone(&stored.object)));
+        state.revision += 1_000_000;
+        state.compacted = state.revision;
+        let revision = state.revision;
+        state.restored.push((revision, objects.clone()));
+        state.objects = objects;
+        drop(state);
+        for news in self.news.values() {
+            news.notify_waiters();
+        }
+        (gone, others)
+    }
+}
+
 impl State {
     pub fn new_uid(&mut self) -> String {
         self.uids += 1;
         format!("00000000-0000-4000-8000-{:012}", self.uids)
+    }
+
+    /// What was stored at a revision.
+    fn stored_at(&self, revision: u64) -> BTreeMap<Key, Stored> {
+        let last = self.restored.iter().rfind(|(at, _)| *at <= revision);
+        let (from, mut objects) = last.cloned().unwrap_or_default();
+        let since = self.log.iter().filter(|entry| entry.revision > from);
+        for entry in since.take_while(|entry| entry.revision <= revision) {
+            match entry.change {
+                Change::Added | Change::Modified => {
+                    let stored = Stored {
+                        object: Arc::clone(&entry.object),
+                        owners: Arc::clone(&entry.owners),
+                    };
+                    objects.insert(entry.key.clone(), stored);
+                }
+                Change::Deleted => {
+                    objects.remove(&entry.key);
+                }
+            }
+        }
+        objects
     }
 
     fn of_kind(&self, plural: &'static str) -> impl Iterator<Item = (&Key, &Stored)> {

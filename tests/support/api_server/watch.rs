@@ -80,6 +80,10 @@ impl Watch {
             let mut news = pin!(server.news(self.request.kind.plural).notified());
             // Registered before the read, so that no change between the two is missed.
             news.as_mut().enable();
+            if self.is_compacted() {
+                self.ended = true;
+                return Some(Ok(expired()));
+            }
             if let Some(entry) = self.next_entry() {
                 match self.faults.event(&self.request, &entry) {
                     WatchFault::Deliver => {}
@@ -87,8 +91,7 @@ impl Watch {
                     WatchFault::Twice => self.again = Some(self.line(&entry)),
                     WatchFault::Expire => {
                         self.ended = true;
-                        let gone = failure(410, "Expired", "too old resource version").body;
-                        return Some(Ok(Frame::data(line("ERROR", &gone))));
+                        return Some(Ok(expired()));
                     }
                     WatchFault::Break => return None,
                     WatchFault::Never => std::future::pending().await,
@@ -113,6 +116,11 @@ impl Watch {
                 }
             }
         }
+    }
+
+    /// Whether the store was put back since the watch began.
+    fn is_compacted(&self) -> bool {
+        self.revision < self.server.state().compacted
     }
 
     fn next_entry(&mut self) -> Option<Entry> {
@@ -145,6 +153,11 @@ impl Watch {
         });
         line("BOOKMARK", &object)
     }
+}
+
+fn expired() -> Frame<Bytes> {
+    let gone = failure(410, "Expired", "too old resource version").body;
+    Frame::data(line("ERROR", &gone))
 }
 
 fn line(type_: &str, object: &Value) -> Bytes {
