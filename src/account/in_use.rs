@@ -123,8 +123,8 @@ async fn write<K: AccountObject>(
             "name": name, "uid": account.uid(), "resourceVersion": account.resource_version(), "finalizers": ours,
         },
     });
-    let written = context.writer.apply(&api, &name, ACCOUNT_MANAGER, &fields);
-    let written = written.await?;
+    let turn = context.writer.turn().await?;
+    let written = turn.apply(&api, &name, ACCOUNT_MANAGER, &fields).await?;
     if change == FinalizerChange::Add || !has_finalizer(&written) {
         return Ok(());
     }

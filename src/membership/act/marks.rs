@@ -4,7 +4,7 @@ use kube::{Api, Resource as _, ResourceExt as _};
 use serde_json::{Map, Value, json};
 
 use crate::api::{CLAIM_MANAGER, FINALIZER, INTENT_ANNOTATION, SecurityGroupMembership};
-use crate::kubernetes;
+use crate::kubernetes::{self, ObjectUid};
 use crate::kubernetes::writer::{ApiWriter, WriteTurn};
 use crate::watched::Watched;
 
@@ -218,7 +218,8 @@ pub(super) async fn write_marks(
         "metadata": Value::Object(metadata),
     });
     if matches!(marks, Marks::Held(Some(_))) {
-        context.table.history(&uid_of(object), History::intends);
+        let uid = ObjectUid::of(object).unwrap_or_default();
+        context.table.history(&uid, History::intends);
     }
     let apply = async |turn: WriteTurn<'_>| turn.apply(&api, &name, CLAIM_MANAGER, &patch).await;
     let answer = in_view(&object.metadata, version.as_deref(), writer, context, apply).await;
