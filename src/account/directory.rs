@@ -87,12 +87,13 @@ struct Entry {
 }
 
 impl Entry {
-    /// The session for an object that may use the account; otherwise what there is instead.
-    fn session(&self, deleting: bool) -> Result<&Arc<AccountSession>, Access> {
+    /// The session for an object that may use the account; otherwise what there is instead. `is_known` is whether the object is being
+    /// deleted, and has a record: one that the operator did not know while it had the key uses it no more.
+    fn session(&self, is_known: bool) -> Result<&Arc<AccountSession>, Access> {
         match (&self.state, &self.last_usable) {
             (AccountState::Ready(session), _) => Ok(session),
             // The deletion of a namespace may delete the Secret before the object.
-            (AccountState::NotReady { .. }, Some(last_usable)) if deleting => Ok(last_usable),
+            (AccountState::NotReady { .. }, Some(last_usable)) if is_known => Ok(last_usable),
             (AccountState::NotReady { stalled, message }, _) => Err(Access::NotReady {
                 stalled: *stalled,
                 message: message.clone(),
@@ -159,6 +160,7 @@ impl Directory {
             claimed_uid,
             action,
             deleting,
+            recorded,
         } = request;
         match (self.kinds, account.kind) {
             (AccountKinds::NamespacedOnly, AccountKind::ClusterCloudAccount) => {
@@ -190,7 +192,7 @@ impl Directory {
                 message: TERMINATING.to_owned(),
             };
         }
-        let session = match entry.session(deleting) {
+        let session = match entry.session(deleting && recorded) {
             Ok(session) => session,
             Err(access) => return access,
         };
@@ -486,6 +488,7 @@ mod tests {
             claimed_uid: claimed.as_ref(),
             action: Some(GrantedAction::Join),
             deleting,
+            recorded: claimed.is_some(),
         };
         let access = directory.resolve(request);
         let problem = access.problem(request);
@@ -536,14 +539,17 @@ mod tests {
         directory.upsert(&key, Grants::OwnNamespace);
         told(Some("1"), false, "usable 1", "");
         told(None, true, "usable 1", "");
-        // Deletions keep the last session that was usable, when the Secret is gone and when the account is.
+        // Deletions of objects with a record keep the last session that was usable, when the Secret is gone and when the account is.
         directory.set_state(&key, not_ready(false));
-        told(None, false, "not ready false", no_secret);
-        told(None, true, "usable 1", "");
+        told(Some("1"), false, "not ready false", no_secret);
+        told(Some("1"), true, "usable 1", "");
+        told(None, true, "not ready false", no_secret);
         directory.forget(&key);
         let missing = "ClusterCloudAccount default does not exist; create it, or recreate this object with another spec.accountRef";
         told(None, false, "missing", missing);
-        told(None, true, "usable 1", "");
+        told(Some("1"), true, "usable 1", "");
+        let gone = "ClusterCloudAccount default is not ready: ClusterCloudAccount default does not exist any more";
+        told(None, true, "not ready true", gone);
         assert_eq!(granted_uid(), Some("1".into()));
     }
 }

@@ -122,6 +122,7 @@ pub(super) fn access(
         claimed_uid: claim.and_then(Claim::account_uid),
         action: wanted_action(object, deleting, claim_view),
         deleting,
+        recorded: claim_view.record().is_some(),
     };
     let access = context.directory.resolve(request);
     let problem = access.problem(request);

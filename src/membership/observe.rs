@@ -107,7 +107,8 @@ impl Pass {
         let claimed_account = claim.as_ref().and_then(Claim::account_uid).cloned();
         let account_uid = claimed_account.or_else(|| Some(account.as_ref()?.uid.clone()));
         let on_edge = context.table.others(&edge, &uid);
-        let others = Others::of(on_edge, &edge, account_uid.as_ref(), context);
+        let account_key = account_key(&object.spec, &object.namespace().unwrap_or_default());
+        let others = Others::of(on_edge, &edge, account_uid.as_ref(), &account_key, context);
         let own = account_uid.as_ref();
         // Another pass may have done all but remove the finalizer.
         let ending = context.table.history(&uid, |history| history.ending());
@@ -205,7 +206,10 @@ impl Pass {
         }
         let dismissed = std::mem::take(&mut self.others.dismissed);
         on_edge.retain(|other| !dismissed.contains(&other.uid));
-        let others = Others::of(on_edge, &self.edge, self.account_uid.as_ref(), context);
+        let object = self.object();
+        let account_key = account_key(&object.spec, &object.namespace().unwrap_or_default());
+        let own = self.account_uid.as_ref();
+        let others = Others::of(on_edge, &self.edge, own, &account_key, context);
         self.others = Others {
             out_of_reach: others.out_of_reach || self.others.out_of_reach,
             dismissed,

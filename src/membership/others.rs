@@ -1,5 +1,6 @@
 //! The other objects on an edge: who of them holds it, and who of them has a record. Reads memory only.
 
+use crate::account::key::AccountKey;
 use crate::api::membership::Origin;
 use crate::ecs::{AccountUid, Edge};
 use crate::kubernetes::ObjectUid;
@@ -29,12 +30,19 @@ impl Others {
         mut others: Vec<ObjectView>,
         edge: &Edge,
         own: Option<&AccountUid>,
+        account: &AccountKey,
         context: &Context,
     ) -> Self {
         let Some(own) = own else {
             return Self::default();
         };
+        let sts = |key: &AccountKey| Some(context.directory.cloud(key)?.endpoints.sts());
+        let own_sts = sts(account);
         others.retain(|other| {
+            // Whose account it is counts only as the STS says it that this object's account has asked: another endpoint may say
+            // what it likes.
+            let other_sts = other.account().and_then(sts);
+            let is_same_sts = own_sts.is_none() || other_sts.is_none() || own_sts == other_sts;
             // Anybody can write an intent.
             let record = other
                 .claim
@@ -44,7 +52,7 @@ impl Others {
                 .and_then(Claim::account_uid)
                 .cloned()
                 .or_else(|| context.directory.uid(other.account()?));
-            other.managed && !other.deleting && uid.as_ref() == Some(own)
+            other.managed && !other.deleting && is_same_sts && uid.as_ref() == Some(own)
         });
         let is_granted = |other: &ObjectView| context.granted_uid(other, edge).is_some();
         let recorded: Vec<_> = others

@@ -15,6 +15,7 @@ use super::cloud::{
 use super::error::{self, Code, ErrorResponse};
 use super::page::Page;
 use super::parameters::{Parameters, well_formed};
+use super::settings::DeniedReads;
 use super::timeline::earlier;
 
 impl Cloud {
@@ -29,7 +30,7 @@ impl Cloud {
         now: Timestamp,
     ) -> Result<Value, ErrorResponse> {
         let region = self.region(parameters)?;
-        caller.authorize("ecs:DescribeInstances", region, &["instance/*".to_owned()])?;
+        let hidden = self.hides(caller, "ecs:DescribeInstances", region, "instance/*")?;
         let at = earlier(now, self.settings.lag);
         let ids = instance_ids(parameters)?;
         let one_of = |name, known: &[&str], code: Code| match parameters.text(name) {
@@ -53,7 +54,8 @@ impl Cloud {
             ..Filter::new(caller, parameters, region, at)?
         };
         let wanted = |instance: &&Instance| {
-            filter.takes(&instance.resource)
+            !hidden
+                && filter.takes(&instance.resource)
                 && image.is_none_or(|image| *instance.image == *image)
                 && instance_type.is_none_or(|own| instance.instance_type == own)
                 && family.is_none_or(|family| instance.family() == family)
@@ -126,11 +128,7 @@ impl Cloud {
         now: Timestamp,
     ) -> Result<Value, ErrorResponse> {
         let region = self.region(parameters)?;
-        caller.authorize(
-            "ecs:DescribeNetworkInterfaces",
-            region,
-            &["eni/*".to_owned()],
-        )?;
+        let hidden = self.hides(caller, "ecs:DescribeNetworkInterfaces", region, "eni/*")?;
         let at = earlier(now, self.settings.lag);
         let ids = parameters.repeated("NetworkInterfaceId", 100)?;
         let kind = match parameters.text("Type") {
@@ -151,7 +149,8 @@ impl Cloud {
             ..Filter::new(caller, parameters, region, at)?
         };
         let wanted = |interface: &&NetworkInterface| {
-            filter.takes(&interface.resource)
+            !hidden
+                && filter.takes(&interface.resource)
                 && name.is_none_or(|name| interface.name() == name)
                 && primary_address.is_none_or(|address| interface.private_ip == address)
                 && (addresses.is_empty() || addresses.contains(&interface.private_ip))
@@ -242,6 +241,24 @@ impl Cloud {
             return Err(error::REGION_NOT_FOUND.into());
         }
         Ok(region)
+    }
+
+    /// Whether a caller without the right to an action sees nothing; an error if it is refused.
+    fn hides(
+        &self,
+        caller: &Caller,
+        action: &str,
+        region: &str,
+        resource: &str,
+    ) -> Result<bool, ErrorResponse> {
+        match (
+            caller.authorize(action, region, &[resource.to_owned()]),
+            self.settings.denied_reads,
+        ) {
+            (Ok(()), _) => Ok(false),
+            (Err(_), DeniedReads::EmptyList) => Ok(true),
+            (Err(refusal), DeniedReads::Forbidden) => Err(refusal),
+        }
     }
 
     /// The IDs that can match, if they are known without a full scan. Under lag the member index cannot be used.

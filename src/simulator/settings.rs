@@ -29,6 +29,8 @@ pub struct Settings {
     pub rules_per_target: u32,
     /// Answer of Join for a member.
     pub join_member: JoinMember,
+    /// Answer of the Describes of instances and interfaces to a key without the right.
+    pub denied_reads: DeniedReads,
     /// Edition of the vendor's error tables.
     pub codes: Codes,
     /// Whether a second change of a target within the latency of the first is answered with 409.
@@ -49,6 +51,7 @@ impl Default for Settings {
             addresses: 1,
             rules_per_target: 1_000,
             join_member: JoinMember::AlreadyExists,
+            denied_reads: DeniedReads::Forbidden,
             codes: Codes::Current,
             conflicts: true,
             limits: BTreeMap::new(),
@@ -63,6 +66,16 @@ pub enum JoinMember {
     AlreadyExists,
     /// 200.
     Success,
+}
+
+/// Answer of a Describe to a key without the right. The vendor says that DescribeInstances listed nothing until December 2025. It
+/// does not say what DescribeNetworkInterfaces does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub enum DeniedReads {
+    /// 403 `Forbidden.RAM`.
+    Forbidden,
+    /// 200 without a row.
+    EmptyList,
 }
 
 /// Editions of the vendor's error tables.
@@ -92,6 +105,7 @@ pub struct SettingsChange {
     addresses: Option<u32>,
     rules_per_target: Option<u32>,
     join_member: Option<JoinMember>,
+    denied_reads: Option<DeniedReads>,
     codes: Option<Codes>,
     conflicts: Option<bool>,
     /// Merged into the current limits; `null` removes one.
@@ -112,6 +126,7 @@ impl SettingsChange {
             addresses,
             rules_per_target,
             join_member,
+            denied_reads,
             codes,
             conflicts,
             limits,
@@ -128,6 +143,7 @@ impl SettingsChange {
         replace(&mut settings.addresses, addresses);
         replace(&mut settings.rules_per_target, rules_per_target);
         replace(&mut settings.join_member, join_member);
+        replace(&mut settings.denied_reads, denied_reads);
         replace(&mut settings.codes, codes);
         replace(&mut settings.conflicts, conflicts);
         for (action, limit) in limits {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::in_virtual_time;
 use crate::link::KillPoint;
 use crate::monitor::{MEMBERSHIPS, condition, text};
-use crate::scenario::{claimed, object, ready, seconds, world};
+use crate::scenario::{claimed, object, ready, seconds, told, world};
 use crate::topology::{CLUSTER, GUESTS, KEYS, NAMESPACE, name_own_account, place};
 use crate::world::{SimOptions, World};
 
@@ -703,6 +703,30 @@ fn first_join_that_is_answered_with_already_exists_is_adopted() {
         assert!(!is_there(&world, "m"));
         assert_eq!(journal(&world), ["the operator joined"]);
         assert!(is_member(&world));
+    });
+}
+
+/// A15, U3: the cloud answers OK to a Join of a member, and its reads lag behind what another actor has made.
+#[test]
+fn join_of_a_member_that_is_answered_with_ok_counts_as_joined() {
+    in_virtual_time(|| async {
+        let mut world = World::new(SimOptions {
+            lag: Duration::from_secs(8),
+            ..SimOptions::default()
+        });
+        world.cloud(json!({"set": {"joinMember": "Success"}}));
+        world.start(None);
+        seconds(2.0 * SETTLED).await;
+        world.foreign(0, 0, true);
+        world.membership("m", 0, 0, json!({}));
+        seconds(2.0 * SCAN).await;
+        assert_eq!(ready(&world, "m").1, "Joined");
+        // A read that lags is no drift.
+        assert_eq!(told(&world, "m"), ["Joined"]);
+        world.delete("m");
+        seconds(AT_ONCE).await;
+        let expected = ["another actor joined", "the operator left"];
+        assert_eq!(journal(&world), expected);
     });
 }
 

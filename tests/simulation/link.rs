@@ -58,6 +58,8 @@ pub struct FaultInjector {
     refused_claims: AtomicUsize,
     /// The object whose finalizer and intent nobody may write, and the status of the refusal.
     policy: Mutex<Option<(&'static str, u16)>>,
+    /// The object whose status nobody may write.
+    refused_status_of: Mutex<Option<&'static str>>,
     /// Reads of Secrets that are still to be refused with 500.
     refused_secrets: AtomicUsize,
     /// Events of memberships that are still to be lost, each with its watch.
@@ -89,6 +91,7 @@ impl FaultInjector {
             refused_status: AtomicUsize::new(0),
             refused_claims: AtomicUsize::new(0),
             policy: Mutex::default(),
+            refused_status_of: Mutex::default(),
             refused_secrets: AtomicUsize::new(0),
             lost_events: AtomicUsize::new(0),
             lagging: Mutex::default(),
@@ -210,6 +213,11 @@ impl FaultInjector {
         *self.policy.lock().unwrap() = policy;
     }
 
+    /// From now on every write of the status of this object is refused with 422, as by an admission policy; `None`: no more.
+    pub fn refuse_status_of(&self, name: Option<&'static str>) {
+        *self.refused_status_of.lock().unwrap() = name;
+    }
+
     /// Answers the next reads of a Secret with 500.
     pub fn refuse_secrets(&self, count: usize) {
         self.refused_secrets.store(count, Ordering::SeqCst);
@@ -224,6 +232,13 @@ impl FaultInjector {
         {
             return Some(CallFault::Refuse(code));
         }
+        if *self.refused_status_of.lock().unwrap() == Some(call.name.as_str())
+            && call.status
+            && call.verb.writes()
+            && call.kind.plural == MEMBERSHIPS
+        {
+            return Some(CallFault::Refuse(422));
+        }
         let (left, code) = match call.verb {
             Verb::Apply | Verb::Merge if call.status => (&self.refused_status, 409),
             Verb::Apply | Verb::Merge => (&self.refused_claims, 409),
@@ -235,6 +250,8 @@ impl FaultInjector {
 
     pub fn clear(&self) {
         *self.rates.lock().unwrap() = FaultRates::default();
+        self.set_policy(None);
+        self.refuse_status_of(None);
     }
 
     fn strikes(&self, which: fn(&FaultRates) -> f64) -> bool {
@@ -399,6 +416,13 @@ impl FaultPlan for ApiSide {
             .refuses(call)
             .or_else(|| link.faults.refuses_selection(call))
         {
+            if matches!(fault, CallFault::Refuse(422)) {
+                link.monitor.count(if call.status {
+                    "status refused by a policy"
+                } else {
+                    "write refused by a policy"
+                });
+            }
             return fault;
         }
         if link.faults.strikes(|rates| rates.api) {
@@ -452,6 +476,9 @@ impl FaultPlan for ApiSide {
                     event.key.2
                 )
             });
+            if matches!(fault, WatchFault::Expire | WatchFault::Break) {
+                link.monitor.event_missed();
+            }
             return fault;
         }
         WatchFault::Deliver
@@ -617,6 +644,8 @@ impl CloudSide {
         let before = link
             .monitor
             .membership(target.as_deref(), group.as_deref(), now);
+        let called = target.clone().zip(group.clone());
+        link.monitor.arrives(called);
         let answer = link.simulator.answer(&request, now);
         link.monitor.trace(|| {
             format!(
@@ -626,6 +655,7 @@ impl CloudSide {
         });
         link.monitor
             .called(link.incarnation, &parameters, &answer, before, started);
+        link.monitor.arrives(None);
         if end.is_some() {
             return std::future::pending().await;
         }
@@ -636,9 +666,17 @@ impl CloudSide {
         if lost {
             return Err(interrupted());
         }
+        let leave = target
+            .zip(group)
+            .filter(|_| action == "LeaveSecurityGroup" && is_done(&answer.outcome));
         let answered = || OpenJoin::answered(join.as_mut());
-        self.deliver(&action, answer, answered, started, deadline)
-            .await
+        let answer = self
+            .deliver(&action, answer, answered, started, deadline)
+            .await?;
+        if let Some(edge) = leave {
+            link.monitor.leave_answered(&edge);
+        }
+        Ok(answer)
     }
 
     /// What of an answer arrives. `answered` is called if the whole of it does.
@@ -677,6 +715,16 @@ impl CloudSide {
             }
         }
     }
+}
+
+/// Whether an answer to a Leave says that the target is no member.
+fn is_done(outcome: &str) -> bool {
+    [
+        "OK",
+        "InvalidSecurityGroupAssociation.NotFound",
+        "InstanceNotInSecurityGroup",
+    ]
+    .contains(&outcome)
 }
 
 /// One call anywhere fails so; with its effect only where the cloud may have had one.

@@ -25,6 +25,7 @@ mod link;
 mod long_running;
 mod monitor;
 mod mute;
+mod ownership;
 mod raced_deletions;
 mod races;
 mod reads;
@@ -218,10 +219,13 @@ fn search(kind: &str, draw: fn(u64) -> Schedule) {
     let started = std::time::Instant::now();
     let (done, unknown) = (AtomicU64::new(0), AtomicU64::new(0));
     let known = known::Counts::default();
+    let counts = schedule::Counts::default();
     in_threads(count, |number| {
         let seed = first + number;
         let schedule = draw(seed);
-        let problems = problems_of(&schedule);
+        let outcome = in_virtual_time(|| schedule::run(&schedule, false));
+        counts.add(&outcome.counts);
+        let problems = outcome.problems;
         if !problems.is_empty() && !known.count(&problems, &schedule) {
             unknown.fetch_add(1, Ordering::Relaxed);
             println!("{kind} SEED={seed}: {problems:#?}");
@@ -237,7 +241,7 @@ fn search(kind: &str, draw: fn(u64) -> Schedule) {
             );
         }
     });
-    print!("{}{}", known.lines(), monitor::exceptions());
+    print!("{}{}", counts.lines(kind == "wide"), known.lines());
     let more = known.more_than_listed(kind, count);
     assert_eq!(more, [""; 0], "a known fault has become more frequent");
     assert_eq!(

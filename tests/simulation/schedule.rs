@@ -1,7 +1,9 @@
 //! Random schedules: what users, others, the cloud and faults do in some minutes, drawn from a seed; then everything gets
 //! well again, and what is left must settle, be right, and stay still.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -10,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::link::{FaultRates, KillPoint};
-use crate::monitor::{MEMBERSHIPS, PASS, text};
+use crate::monitor::{Exception, MEMBERSHIPS, PASS, text};
 use crate::topology::{self, ACCOUNTS, CLUSTER, KEYS, NAMES, NAMESPACE, TARGETS};
 use crate::world::{SimOptions, World};
 
@@ -92,7 +94,83 @@ pub enum Act {
     Strip {
         name: usize,
     },
+    /// Deleted, and the API server carries it out only after some milliseconds: also if the object has got a finalizer by then.
+    DeleteSlowly {
+        name: usize,
+        millis: u64,
+    },
+    /// An admission policy refuses writes of the object, of its status, or of both; or no more of any object.
+    Policy {
+        name: usize,
+        object: bool,
+        status: bool,
+    },
+    /// etcd is put back from a backup that is so many revisions old.
+    PutBack {
+        revisions: u64,
+    },
 }
+
+/// How often each act happened, what became of some, and how often the monitor made each exception, in all schedules of a run.
+#[derive(Default)]
+pub struct Counts(Mutex<BTreeMap<&'static str, u64>>);
+
+impl Counts {
+    /// Adds those of one schedule.
+    pub fn add(&self, counts: &BTreeMap<&'static str, u64>) {
+        let mut all = self.0.lock().unwrap();
+        for (what, times) in counts {
+            *all.entry(what).or_default() += times;
+        }
+    }
+
+    /// One line for each. What never happened is reported as such.
+    pub fn lines(&self, wide: bool) -> String {
+        let counts = self.0.lock().unwrap();
+        let of_wide = if wide { &WIDE[..] } else { &[] };
+        let exceptions = Exception::ALL.map(Exception::word);
+        let mut lines = String::new();
+        for what in PLAIN.iter().chain(of_wide).chain(&exceptions) {
+            let times = counts.get(what).copied().unwrap_or_default();
+            let never = if times == 0 { ": never happened" } else { "" };
+            writeln!(lines, "{what}: {times}{never}").unwrap();
+        }
+        lines
+    }
+}
+
+const PLAIN: [&str; 16] = [
+    "create",
+    "change policies",
+    "annotate",
+    "delete",
+    "join by others",
+    "leave by others",
+    "state of a target",
+    "release a target",
+    "limit",
+    "grant",
+    "key",
+    "Secret",
+    "account",
+    "kill",
+    "stop",
+    "second operator",
+];
+const WIDE: [&str; 12] = [
+    "copy",
+    "replace",
+    "create again",
+    "strip",
+    "delete slowly",
+    "finalizer written while the object is removed",
+    "policy",
+    "write refused by a policy",
+    "status refused by a policy",
+    "put back",
+    "object that the store has put back",
+    "object that the store has lost",
+];
 
 /// A whole schedule.
 #[derive(Clone, Debug)]
@@ -167,7 +245,7 @@ impl Schedule {
         for _ in 0..random.random_range(1..6) {
             let (at, target, group) = schedule.some_create(random);
             let name = random.random_range(0..NAMES.len());
-            let act = match random.random_range(0..8) {
+            let act = match random.random_range(0..16) {
                 0 | 1 => Act::Copy {
                     from: random.random_range(0..NAMES.len()),
                     name,
@@ -176,17 +254,56 @@ impl Schedule {
                 },
                 2 => Act::Replace { name },
                 3 => Act::Strip { name },
-                4 | 5 => Act::Foreign {
+                4..7 => Act::Foreign {
                     target,
                     group,
                     joins: random.random_bool(0.6),
                 },
-                _ => Act::Recreate { name },
+                7..10 => Act::Recreate { name },
+                10..12 => {
+                    schedule.race(random);
+                    continue;
+                }
+                12..15 => {
+                    let which = random.random_range(0..3);
+                    let (object, status) = (which != 1, which != 0);
+                    let end = at + Duration::from_millis(random.random_range(1_000..120_000));
+                    let over = Act::Policy {
+                        name,
+                        object: false,
+                        status: false,
+                    };
+                    schedule.acts.push((end, over));
+                    Act::Policy {
+                        name,
+                        object,
+                        status,
+                    }
+                }
+                _ => Act::PutBack {
+                    revisions: random.random_range(1..40),
+                },
             };
             schedule.acts.push((at, act));
         }
         schedule.acts.sort_by_key(|(at, _)| *at);
         schedule
+    }
+
+    /// Deletes one of the objects in the moment in which the operator may write its finalizer.
+    fn race(&mut self, random: &mut StdRng) {
+        let created = self.acts.iter().filter_map(|(at, act)| match act {
+            Act::Create { name, .. } => Some((*at, *name)),
+            _ => None,
+        });
+        let created: Vec<(Duration, usize)> = created.collect();
+        if created.is_empty() {
+            return;
+        }
+        let (at, name) = created[random.random_range(0..created.len())];
+        let at = at + Duration::from_millis(random.random_range(1..60));
+        let millis = random.random_range(2..20);
+        self.acts.push((at, Act::DeleteSlowly { name, millis }));
     }
 
     /// A moment after one of the objects was created, and its edge.
@@ -336,7 +453,37 @@ impl Act {
         }
     }
 
+    /// What it is called in the counts.
+    const fn word(&self) -> &'static str {
+        match self {
+            Self::Create { .. } => "create",
+            Self::Policies { .. } => "change policies",
+            Self::Annotate { .. } => "annotate",
+            Self::Delete { .. } => "delete",
+            Self::Foreign { joins: true, .. } => "join by others",
+            Self::Foreign { joins: false, .. } => "leave by others",
+            Self::Status { .. } => "state of a target",
+            Self::Release { .. } => "release a target",
+            Self::Limit { .. } => "limit",
+            Self::Grant { .. } => "grant",
+            Self::Key { .. } => "key",
+            Self::Secret { .. } => "Secret",
+            Self::Account { .. } => "account",
+            Self::Kill { .. } => "kill",
+            Self::Stop { .. } => "stop",
+            Self::Second => "second operator",
+            Self::Copy { .. } => "copy",
+            Self::Replace { .. } => "replace",
+            Self::Recreate { .. } => "create again",
+            Self::Strip { .. } => "strip",
+            Self::DeleteSlowly { .. } => "delete slowly",
+            Self::Policy { .. } => "policy",
+            Self::PutBack { .. } => "put back",
+        }
+    }
+
     pub fn happen(&self, world: &mut World) {
+        world.monitor.count(self.word());
         match self {
             Self::Create {
                 name,
@@ -397,6 +544,19 @@ impl Act {
             Self::Strip { name } => {
                 world.patch(NAMES[*name], json!({"metadata": {"finalizers": null}}));
             }
+            Self::DeleteSlowly { name, millis } => {
+                world.delete_slowly(NAMES[*name], Duration::from_millis(*millis));
+            }
+            Self::Policy {
+                name,
+                object,
+                status,
+            } => {
+                let (_, name) = topology::place(NAMES[*name]);
+                world.faults.set_policy(object.then_some((name, 422)));
+                world.refuse_status_of(status.then_some(name));
+            }
+            Self::PutBack { revisions } => world.put_back(*revisions),
         }
     }
 }
@@ -436,6 +596,7 @@ fn annotations(random: &mut StdRng) -> Value {
 pub struct Outcome {
     pub problems: Vec<String>,
     pub trace: Vec<String>,
+    pub counts: BTreeMap<&'static str, u64>,
 }
 
 /// Runs one schedule; keeps a trace of it if it is `traced`.
@@ -453,6 +614,7 @@ pub async fn run(schedule: &Schedule, traced: bool) -> Outcome {
             if Instant::now() < rested {
                 continue;
             }
+            world.monitor.count(act.word());
             world.monitor.trace(|| format!("stopped for {seconds} s"));
             world.pause(true);
             sleep_until(&mut world, Instant::now() + Duration::from_secs(*seconds)).await;
@@ -475,6 +637,7 @@ pub async fn run(schedule: &Schedule, traced: bool) -> Outcome {
     Outcome {
         problems,
         trace: world.monitor.take_trace(),
+        counts: world.monitor.counts(),
     }
 }
 
@@ -505,6 +668,7 @@ fn heal(world: &mut World) {
         .monitor
         .trace(|| "all is well from here on".to_owned());
     world.faults.clear();
+    world.refuse_status_of(None);
     world.pause(false);
     world.cancel_kill();
     if world.monitor.several {

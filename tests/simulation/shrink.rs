@@ -20,11 +20,12 @@ pub fn shrink(failing: &Schedule, mut fails: impl FnMut(&Schedule) -> bool) -> S
 
 /// Turns off each kind of fault that is not needed.
 fn calm(smallest: &mut Schedule, fails: &mut impl FnMut(&Schedule) -> bool) {
-    let without: [fn(&mut Schedule); 6] = [
+    let without: [fn(&mut Schedule); 7] = [
         |schedule| schedule.options.rates.api = 0.0,
         |schedule| schedule.options.rates.cloud = 0.0,
         |schedule| schedule.options.rates.event = 0.0,
         |schedule| schedule.options.rates.old_list = 0.0,
+        |schedule| schedule.options.rates.late = 0.0,
         |schedule| schedule.options.lag = Duration::ZERO,
         |schedule| {
             schedule.options.several = false;

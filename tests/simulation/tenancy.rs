@@ -72,7 +72,10 @@ fn acts_of_others(seed: u64) -> Vec<Act> {
         | Act::Account { .. }
         | Act::Kill { .. }
         | Act::Stop { .. }
-        | Act::Second => false,
+        | Act::Second
+        | Act::DeleteSlowly { .. }
+        | Act::Policy { .. }
+        | Act::PutBack { .. } => false,
     };
     acts.map(|(_, act)| act).filter(is_theirs).collect()
 }

@@ -38,6 +38,8 @@ pub struct World {
     pub faults: Arc<FaultInjector>,
     pub incarnations: Vec<Process>,
     options: SimOptions,
+    /// The revision of the API server with nothing but namespaces and accounts.
+    furnished: u64,
 }
 
 /// One running or dead operator.
@@ -102,8 +104,9 @@ impl World {
         let mut cloud = topology::cloud();
         cloud.settings.lag = options.lag;
         let simulator = Arc::new(Simulator::new(cloud, options.seed));
-        let world = Self::of(server, simulator, options);
+        let mut world = Self::of(server, simulator, options);
         world.furnish();
+        world.furnished = world.server.state().revision;
         world
     }
 
@@ -147,6 +150,7 @@ impl World {
             faults: Arc::new(FaultInjector::new(options.seed, options.rates)),
             incarnations: Vec::new(),
             options,
+            furnished: 0,
         }
     }
 
@@ -563,10 +567,30 @@ impl World {
         tokio::spawn(async move {
             tokio::time::sleep(after).await;
             let had_finalizer = server.carry_out_deletion(decided);
+            if had_finalizer {
+                monitor.count("finalizer written while the object is removed");
+            }
             monitor.trace(|| format!("user: {name} is deleted, with a finalizer: {had_finalizer}"));
             monitor.read_log();
         });
         true
+    }
+
+    /// Puts etcd back to what it held so many revisions ago; not to before there were namespaces and accounts.
+    pub fn put_back(&self, revisions: u64) {
+        self.monitor.read_log();
+        let newest = self.server.state().revision;
+        let to = newest.saturating_sub(revisions).max(self.furnished);
+        let (lost, others) = self.server.put_back(to, MEMBERSHIPS);
+        self.monitor
+            .trace(|| format!("the store is put back from revision {newest} to {to}"));
+        self.monitor.put_back(&lost, &others);
+    }
+
+    /// From now on an admission policy refuses every write of the status of this object; `None`: no more.
+    pub fn refuse_status_of(&self, name: Option<&'static str>) {
+        self.faults.refuse_status_of(name);
+        self.monitor.status_refused(name);
     }
 
     /// Sets who may use the cluster's account: everybody, or nobody.

@@ -24,6 +24,8 @@ pub struct AccessRequest<'a> {
     pub action: Option<GrantedAction>,
     /// Whether the object is being deleted.
     pub deleting: bool,
+    /// Whether the operator has recorded a claim of the object: users can write an intent, but no record.
+    pub recorded: bool,
 }
 
 /// Whether an object may use its account.
@@ -79,6 +81,7 @@ impl Access {
             claimed_uid: _,
             action,
             deleting,
+            recorded: _,
         } = request;
         match self {
             Self::Usable(_) | Self::UsableForTags(..) | Self::Checking => String::new(),

@@ -36,13 +36,13 @@ pub enum CallError {
 }
 
 impl CallError {
-    /// Whether the call certainly changed nothing: it was not made, or the cloud rejected it with an error that is neither
-    /// transient nor of unknown outcome ([`Error::outcome_unknown`]).
+    /// Whether the call certainly changed nothing: it was not made, or the cloud rejected it ([`Error::outcome_unknown`]). A 4xx is
+    /// a rejection, also a conflict and one with an unknown code: what other actors have made would count as joined otherwise.
     #[must_use]
     pub fn is_without_effect(&self) -> bool {
         match self {
             Self::RateLimited { .. } | Self::NotAnswering(_) | Self::Stopping => true,
-            Self::Failed(error) => error.class() != Class::Transient && !error.outcome_unknown(),
+            Self::Failed(error) => !error.outcome_unknown(),
         }
     }
 

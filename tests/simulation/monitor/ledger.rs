@@ -6,14 +6,15 @@
 //!
 //! The exceptions are [`Exception`]; each is counted, and printed with every run.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, Mutex};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use security_group_operator::api::{FINALIZER, INTENT_ANNOTATION};
 use serde_json::Value;
 use tokio::time::Instant;
 
+use crate::scenario::claimed;
 use crate::topology::KEYS;
 
 use super::{Monitor, PASS, condition, edge_of, is_deleting, text};
@@ -24,8 +25,11 @@ pub type Edge = (String, String);
 /// the longest read lag (10 s).
 const OPEN: Duration = Duration::from_secs(76);
 
-/// A membership that the rules would forbid, and that is allowed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// How long the operator takes a read for one that may be older than its own call.
+const LAG: Duration = Duration::from_secs(10);
+
+/// A membership that the rules would forbid, and that is allowed: the design names each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exception {
     /// An object of it went with `Retain` or `Observe`.
     Retained,
@@ -35,30 +39,59 @@ pub enum Exception {
     AdoptedAndRepaired,
     /// Others made it while a claim was open and the outcome of its Join unknown.
     MadeWhileOpen,
+    /// A Join of a killed process took effect late, beside a record or after the deletion of an object with one.
+    JoinOfAKilledProcess,
+    /// Others removed it, and the operator repaired it for one of several objects with different drift policies.
+    MixedDriftPolicies,
+    /// Others removed it, and the operator's repair for an object that had adopted it got no answer: an unknown outcome speaks for the
+    /// claim that it was sent under, and not for the object that had joined.
+    RepairedForAnAdopter,
+    /// Others removed and made again what the operator had joined, and no read that counts came between.
+    RemadeUnseen,
+    /// The operator's Leave got no answer, or one while a Join was open. It took effect after others had made it, or they made it
+    /// again before a read that counts.
+    LeaveUnanswered,
+    /// The API server removed an object in the moment of its claim, and no process saw the event.
+    RaceUnseen,
+    /// Two operators without an election took each other's Join for that of another actor.
+    TwoOperators,
+    /// etcd was put back to a day on which its objects were others.
+    StorePutBack,
 }
 
 impl Exception {
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 12] = [
         Self::Retained,
         Self::FinalizerTakenOff,
         Self::AdoptedAndRepaired,
         Self::MadeWhileOpen,
+        Self::JoinOfAKilledProcess,
+        Self::MixedDriftPolicies,
+        Self::RepairedForAnAdopter,
+        Self::RemadeUnseen,
+        Self::LeaveUnanswered,
+        Self::RaceUnseen,
+        Self::TwoOperators,
+        Self::StorePutBack,
     ];
-}
 
-/// How often each exception was made use of, in all worlds of the process.
-static EXCEPTIONS: Mutex<BTreeMap<Exception, u64>> = Mutex::new(BTreeMap::new());
-
-/// One line for each exception since the last call.
-pub fn exceptions() -> String {
-    let counts = std::mem::take(&mut *EXCEPTIONS.lock().unwrap());
-    let line = |exception: Exception| {
-        format!(
-            "exception {exception:?}: {}\n",
-            counts.get(&exception).copied().unwrap_or_default()
-        )
-    };
-    Exception::ALL.map(line).concat()
+    /// What it is called in the counts.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Retained => "exception Retained",
+            Self::FinalizerTakenOff => "exception FinalizerTakenOff",
+            Self::AdoptedAndRepaired => "exception AdoptedAndRepaired",
+            Self::MadeWhileOpen => "exception MadeWhileOpen",
+            Self::JoinOfAKilledProcess => "exception JoinOfAKilledProcess",
+            Self::MixedDriftPolicies => "exception MixedDriftPolicies",
+            Self::RepairedForAnAdopter => "exception RepairedForAnAdopter",
+            Self::RemadeUnseen => "exception RemadeUnseen",
+            Self::LeaveUnanswered => "exception LeaveUnanswered",
+            Self::RaceUnseen => "exception RaceUnseen",
+            Self::TwoOperators => "exception TwoOperators",
+            Self::StorePutBack => "exception StorePutBack",
+        }
+    }
 }
 
 #[derive(Default)]
@@ -73,8 +106,12 @@ pub struct Ledger {
     intents: HashSet<String>,
     /// Objects whose finalizer a user took off.
     stripped: HashSet<String>,
+    /// The edge of the call that the cloud answers now.
+    arriving: Option<Edge>,
+    /// When the last process began.
+    process_began: Option<Instant>,
     /// How often an operator was told that an edge is missing, scans apart; and when it was last counted.
-    told_missing: HashMap<Edge, (u32, Instant)>,
+    pub(super) told_missing: HashMap<Edge, (u32, Instant)>,
 }
 
 #[derive(Default)]
@@ -97,6 +134,18 @@ struct Made {
     theirs_removed: bool,
     /// When the operator last removed it.
     left: Option<Instant>,
+    /// Whether one of its objects was put back with etcd, or lost.
+    put_back: bool,
+    /// Why the operator may still take for its own what others make after they, or the operator, have removed it.
+    unseen: Option<Exception>,
+    /// Whether the process that acts has read since that it is missing.
+    seen: bool,
+    /// How its last object went, if it may stay or had a record, and when.
+    last_gone: Option<(Option<Exception>, Instant)>,
+    /// When a process began that found an intent without a record.
+    found_intent: Option<Instant>,
+    /// Whether an object of it was removed in the moment of its claim; and whether the event may have been missed.
+    race: Option<bool>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,6 +170,12 @@ impl Made {
             ours_removed: false,
             theirs_removed: false,
             left: None,
+            put_back: false,
+            unseen: None,
+            seen: false,
+            last_gone: None,
+            found_intent: None,
+            race: None,
         }
     }
 }
@@ -148,6 +203,12 @@ impl Monitor {
         }
     }
 
+    /// A call on this edge has arrived at the cloud, or (`None`) was answered. What takes effect otherwise was answered before.
+    pub fn arrives(&self, edge: Option<Edge>) {
+        self.read_journal();
+        self.state.lock().unwrap().ledger.arriving = edge;
+    }
+
     fn operator_joined(&self, edge: &Edge) {
         // No object says that the operator owns it: an object that has adopted the edge repairs it.
         let objects = self.naming(&edge.0, &edge.1);
@@ -160,12 +221,46 @@ impl Monitor {
             && objects
                 .iter()
                 .any(|object| object["status"]["origin"] == "Adopted");
+        let is_adopted = objects
+            .iter()
+            .any(|object| object["status"]["origin"] == "Adopted");
+        let policies: HashSet<String> = objects
+            .iter()
+            .filter(|object| !is_deleting(object))
+            .map(|object| text(object, "/spec/driftPolicy"))
+            .collect();
         let mut state = self.state.lock().unwrap();
+        let process_began = state.ledger.process_began;
+        let is_late = state.ledger.arriving.as_ref() != Some(edge);
+        let unanswered = state.ledger.open.get(edge).and_then(|open| open.unanswered);
         let made = state.ledger.made(edge);
         made.by = Maker::Operator;
         made.since = Instant::now();
-        let repaired = made.theirs_removed || adopted_only;
-        made.may_stay = repaired.then_some(Exception::AdoptedAndRepaired);
+        (made.unseen, made.seen) = (None, false);
+        let was_removed = made.ours_removed || made.theirs_removed;
+        made.may_stay = if made.theirs_removed || adopted_only {
+            Some(Exception::AdoptedAndRepaired)
+        } else if was_removed && policies.len() > 1 {
+            Some(Exception::MixedDriftPolicies)
+        } else if was_removed && is_adopted {
+            Some(Exception::RepairedForAnAdopter)
+        } else {
+            None
+        };
+        // A Join of a process that knew more than the one that acts now, which knows only of intents.
+        let is_of_killed = unanswered.is_some() && unanswered < process_began;
+        let has_record = objects
+            .iter()
+            .any(|object| object["status"]["origin"].is_string());
+        if is_late && is_of_killed && has_record && made.may_stay.is_none() {
+            made.may_stay = Some(Exception::JoinOfAKilledProcess);
+        }
+        // The Join takes effect after its object.
+        if objects.is_empty()
+            && let Some((why, _)) = made.last_gone.filter(|(_, at)| at.elapsed() < OPEN)
+        {
+            made.may_stay = why.or(is_of_killed.then_some(Exception::JoinOfAKilledProcess));
+        }
     }
 
     fn others_joined(&self, edge: &Edge) {
@@ -187,15 +282,23 @@ impl Monitor {
             Maker::Others { .. } => made.theirs_removed = true,
             Maker::Nobody => {}
         }
+        if made.by == Maker::Operator {
+            (made.unseen, made.seen) = (Some(Exception::RemadeUnseen), false);
+        }
         made.by = Maker::Nobody;
         made.since = Instant::now();
     }
 
     fn operator_left(&self, edge: &Edge) {
-        let (by, ours_removed) = {
+        let (by, ours_removed, put_back, unseen) = {
             let mut state = self.state.lock().unwrap();
+            let is_late = state.ledger.arriving.as_ref() != Some(edge);
             let made = state.ledger.made(edge);
-            let was = (made.by, made.ours_removed);
+            let late = is_late.then_some(Exception::LeaveUnanswered);
+            let unseen = late.or(made.unseen.filter(|_| !made.seen));
+            let was = (made.by, made.ours_removed, made.put_back, unseen);
+            (made.unseen, made.seen) = (Some(Exception::LeaveUnanswered), false);
+            made.race = None;
             made.by = Maker::Nobody;
             made.since = Instant::now();
             made.left = Some(made.since);
@@ -215,8 +318,13 @@ impl Monitor {
         if removes {
             return;
         }
-        if while_open {
-            self.excepted(Exception::MadeWhileOpen);
+        let exception = match (while_open, put_back) {
+            (true, _) => Some(Exception::MadeWhileOpen),
+            (false, true) => Some(Exception::StorePutBack),
+            (false, false) => unseen,
+        };
+        if let Some(exception) = exception {
+            self.excepted(exception);
             return;
         }
         let why = if ours_removed {
@@ -231,7 +339,28 @@ impl Monitor {
 
     fn excepted(&self, exception: Exception) {
         self.trace(|| format!("exception: {exception:?}"));
-        *EXCEPTIONS.lock().unwrap().entry(exception).or_default() += 1;
+        self.count(exception.word());
+    }
+
+    /// The answer to a Leave has come to the operator: it knows that nothing of its own is there.
+    pub fn leave_answered(&self, edge: &Edge) {
+        // While a Join may still take effect it is not the last word; nor while an intent of the process before may be one.
+        let is_open = self.is_open(edge);
+        let mut state = self.state.lock().unwrap();
+        let made = state.ledger.made(edge);
+        let found = made.found_intent.is_some_and(|at| at.elapsed() < OPEN);
+        if is_open || found {
+            return;
+        }
+        made.unseen = made.unseen.filter(|why| *why != Exception::LeaveUnanswered);
+    }
+
+    /// A watch of memberships was broken off: an event may have been missed.
+    pub fn event_missed(&self) {
+        let mut state = self.state.lock().unwrap();
+        for made in state.ledger.edges.values_mut() {
+            made.race = made.race.map(|_| true);
+        }
     }
 
     /// An operator sends a Join.
@@ -251,6 +380,10 @@ impl Monitor {
         if let Some(open) = state.ledger.open.get_mut(edge) {
             open.in_flight.remove(&number);
         }
+        let made = state.ledger.made(edge);
+        made.may_stay = made
+            .may_stay
+            .filter(|why| *why != Exception::RepairedForAnAdopter);
         for object in objects {
             state.ledger.intents.remove(&text(&object, "/metadata/uid"));
         }
@@ -281,7 +414,17 @@ impl Monitor {
             && object["status"]["origin"].is_null();
         let finalizers = object["metadata"]["finalizers"].as_array();
         let has_ours = finalizers.is_some_and(|all| all.iter().any(|one| one == FINALIZER));
+        let edge = edge_of(object);
+        let is_told = edge.as_ref().is_some_and(|edge| {
+            let objects = self.naming(&edge.0, &edge.1);
+            !objects.iter().any(|object| claimed(object) == "Joined")
+        });
         let mut state = self.state.lock().unwrap();
+        if let Some(made) = edge.and_then(|edge| state.ledger.edges.get_mut(&edge))
+            && is_told
+        {
+            made.unseen = None;
+        }
         if has_ours {
             state.ledger.stripped.remove(&uid);
         }
@@ -289,6 +432,31 @@ impl Monitor {
             state.ledger.intents.insert(uid);
         } else {
             state.ledger.intents.remove(&uid);
+        }
+    }
+
+    /// etcd was put back: these objects are gone, and those are others, each as it was before.
+    pub fn put_back(&self, lost: &[Arc<Value>], others: &[Arc<Value>]) {
+        self.read_journal();
+        self.upheaval();
+        self.event_missed();
+        let mut state = self.state.lock().unwrap();
+        state.ledger.told_missing.clear();
+        for object in lost.iter().chain(others) {
+            let uid = text(object, "/metadata/uid");
+            state.touched.insert(uid.clone(), Instant::now());
+            state.respecified.insert(uid, Instant::now());
+            if let Some(edge) = edge_of(object) {
+                state.ledger.made(&edge).put_back = true;
+                state.gone.insert(edge, Instant::now());
+            }
+        }
+        drop(state);
+        for _ in others {
+            self.count("object that the store has put back");
+        }
+        for _ in lost {
+            self.count("object that the store has lost");
         }
     }
 
@@ -325,17 +493,26 @@ impl Monitor {
             let mut state = self.state.lock().unwrap();
             let stripped = state.ledger.stripped.remove(&uid);
             state.ledger.intents.remove(&uid);
-            let Some(made) = state.ledger.edges.get_mut(edge) else {
-                return;
+            let made = state.ledger.made(edge);
+            let why = match (retained, stripped) {
+                (true, _) => Some(Exception::Retained),
+                (false, true) => Some(Exception::FinalizerTakenOff),
+                (false, false) => None,
             };
-            if retained {
-                made.may_stay = made.may_stay.or(Some(Exception::Retained));
+            made.may_stay = made.may_stay.or(why);
+            if last && (why.is_some() || object["status"]["origin"].is_string()) {
+                made.last_gone = Some((why, Instant::now()));
             }
-            if stripped {
-                made.may_stay = made.may_stay.or(Some(Exception::FinalizerTakenOff));
+            if is_unreleased {
+                made.race = Some(false);
             }
         }
-        if last && !is_unreleased {
+        let is_raced = {
+            let state = self.state.lock().unwrap();
+            let made = state.ledger.edges.get(edge);
+            made.is_some_and(|made| made.race.is_some())
+        };
+        if last && !is_raced {
             self.check_left_behind(edge);
             let mut state = self.state.lock().unwrap();
             if let Some(made) = state.ledger.edges.get_mut(edge) {
@@ -380,7 +557,14 @@ impl Monitor {
                     let soon = made.left.is_some_and(|left| made.since < left + OPEN);
                     // Told once.
                     made.by = Maker::Others { while_open: false };
-                    (made.may_stay, soon)
+                    let why = if made.put_back {
+                        Some(Exception::StorePutBack)
+                    } else if made.race == Some(true) {
+                        Some(Exception::RaceUnseen)
+                    } else {
+                        self.several.then_some(Exception::TwoOperators)
+                    };
+                    (made.may_stay.or(why), soon)
                 })
         }) else {
             return;
@@ -401,7 +585,50 @@ impl Monitor {
 
     /// A new process knows nothing of what another one was told.
     pub fn process_started(&self) {
-        self.state.lock().unwrap().ledger.told_missing.clear();
+        self.read_journal();
+        let objects = self.server.objects(super::MEMBERSHIPS);
+        let with_intent: Vec<Edge> = {
+            let state = self.state.lock().unwrap();
+            let intents = &state.ledger.intents;
+            let has_intent =
+                |object: &&Arc<Value>| intents.contains(&text(object, "/metadata/uid"));
+            objects
+                .iter()
+                .filter(has_intent)
+                .filter_map(|object| edge_of(object))
+                .collect()
+        };
+        {
+            let mut state = self.state.lock().unwrap();
+            let ledger = &mut state.ledger;
+            // An intent without a record counts for the process that begins, whoever made what is there.
+            for edge in &with_intent {
+                let made = ledger.made(edge);
+                made.found_intent = Some(Instant::now());
+                if let Maker::Others { while_open } = &mut made.by {
+                    *while_open = true;
+                }
+            }
+            ledger.told_missing.clear();
+            ledger.process_began = Some(Instant::now());
+            for made in ledger.edges.values_mut() {
+                made.seen = false;
+            }
+        }
+        self.event_missed();
+    }
+
+    /// An operator has read that an edge is missing. Whether that counts: the read began later than every effect of its calls, and
+    /// than its start, may lag.
+    fn seen_missing(&self, edge: &Edge, started: Instant) {
+        let is_open = self.is_open(edge);
+        let mut state = self.state.lock().unwrap();
+        let process_began = state.ledger.process_began;
+        let made = state.ledger.made(edge);
+        let is_settled = started >= made.since + LAG + self.lag
+            && process_began.is_none_or(|began| started >= began + LAG)
+            && made.left.is_none_or(|left| started >= left + OPEN);
+        made.seen |= is_settled && !is_open && !self.several;
     }
 
     /// An operator has been told about a target by a read that began at `started`.
@@ -414,6 +641,7 @@ impl Monitor {
             if self.membership(Some(target), Some(&edge.1), self.server.now()) {
                 continue;
             }
+            self.seen_missing(&edge, started);
             let times = {
                 let mut state = self.state.lock().unwrap();
                 let since = state.ledger.edges.get(&edge).map(|made| made.since);
@@ -429,8 +657,10 @@ impl Monitor {
             };
             let ready = condition(&object, "Ready").is_some_and(|ready| ready["status"] == "True");
             let suspended = object["spec"]["suspend"] == true;
-            if times > 2 && ready && !suspended && !is_deleting(&object) {
-                missing.push((text(&object, "/metadata/name"), edge));
+            let name = text(&object, "/metadata/name");
+            let is_refused = self.state.lock().unwrap().status_refused == Some(name.as_str());
+            if times > 2 && ready && !suspended && !is_refused && !is_deleting(&object) {
+                missing.push((name, edge));
             }
         }
         for (name, (target, group)) in missing {

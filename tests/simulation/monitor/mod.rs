@@ -5,7 +5,7 @@ mod calls;
 mod ledger;
 mod writes;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::api_server::{ApiServer, Call};
 use crate::topology::home;
 
 use ledger::Ledger;
-pub use ledger::{Edge, exceptions};
+pub use ledger::{Edge, Exception};
 
 /// A pass that began before an object was shown does not know it. No call and no wait of a pass is longer.
 pub const PASS: Duration = Duration::from_secs(40);
@@ -59,6 +59,10 @@ struct State {
     gone: HashMap<(String, String), Instant>,
     /// The edges of objects that went with the operator's finalizer on them and without a deletion timestamp.
     unreleased: HashSet<Edge>,
+    /// How often each act happened, and each exception was made.
+    counts: BTreeMap<&'static str, u64>,
+    /// The object whose status nobody may write.
+    status_refused: Option<&'static str>,
     writes: usize,
     cloud_changes: usize,
     /// Writes to the API server and calls of the cloud by each incarnation; of the Lease none.
@@ -114,6 +118,17 @@ impl Monitor {
 
     pub fn violations(&self) -> Vec<String> {
         self.state.lock().unwrap().violations.clone()
+    }
+
+    /// Counts something that has happened.
+    pub fn count(&self, what: &'static str) {
+        let mut state = self.state.lock().unwrap();
+        *state.counts.entry(what).or_default() += 1;
+    }
+
+    /// How often each act happened, and each exception was made.
+    pub fn counts(&self) -> BTreeMap<&'static str, u64> {
+        self.state.lock().unwrap().counts.clone()
     }
 
     /// Writes of operators to the API server and changes in the cloud, so far.
@@ -182,6 +197,13 @@ impl Monitor {
             .respecified
             .get(uid)
             .is_some_and(|at| at.elapsed() < PASS)
+    }
+
+    /// Whose status nobody may write from now on.
+    pub fn status_refused(&self, name: Option<&'static str>) {
+        let mut state = self.state.lock().unwrap();
+        state.ledger.told_missing.clear();
+        state.status_refused = name;
     }
 
     pub fn upheaval(&self) {
