@@ -235,21 +235,57 @@ fn the_contents_list_every_section() {
 /// Each row of "Limits of ownership" names tests, by file and function.
 #[test]
 fn every_limit_of_ownership_names_a_test() {
-    let proof = read("docs/proof.md");
-    let section = proof.split("\n## Limits of ownership\n").nth(1).unwrap();
-    let section = section.split("\n## ").next().unwrap();
-    let rows = section.lines().filter(|line| line.starts_with("| "));
-    let rows: Vec<&str> = rows.skip(1).collect();
+    let rows = rows_of_proof("Limits of ownership");
     assert!(rows.len() > 15, "{rows:?}");
     for row in rows {
-        let words = row.split('`').skip(1).step_by(2);
-        let tests: Vec<(&str, &str)> = words.filter_map(|word| word.split_once("::")).collect();
-        assert!(!tests.is_empty(), "{row}");
-        for (file, test) in tests {
-            let source = read(&format!("tests/{file}.rs"));
-            assert!(source.contains(&format!("fn {test}(")), "{file}: {test}");
+        assert!(check_tests_of(&row) > 0, "{row}");
+    }
+}
+
+/// Each finding has one row. It names tests, by file and function, or says that there is none.
+#[test]
+fn every_finding_has_a_row_with_its_tests() {
+    let rows = rows_of_proof("Findings");
+    let mut numbers: Vec<String> = Vec::new();
+    for row in &rows {
+        let tests = check_tests_of(row);
+        assert_eq!(tests == 0, row.contains("| no test: "), "{row}");
+        let named = row.trim_start_matches("| ").split(" | ").next().unwrap();
+        numbers.extend(named.split(", ").map(str::to_owned));
+    }
+    for (letter, last) in [("F", 12), ("C", 30), ("Q", 9), ("T", 21)] {
+        for number in 1..=last {
+            let number = format!("{letter}{number}");
+            let rows = numbers.iter().filter(|named| **named == number);
+            assert_eq!(rows.count(), 1, "{number}");
         }
     }
+    assert!(numbers.iter().any(|number| number == "U2"));
+    assert!(numbers.iter().any(|number| number == "U3"));
+}
+
+/// The rows of the table in a section of docs/proof.md.
+fn rows_of_proof(title: &str) -> Vec<String> {
+    let proof = read("docs/proof.md");
+    let section = proof.split(&format!("\n## {title}\n")).nth(1).unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let rows = section.lines().filter(|line| line.starts_with("| "));
+    rows.skip(1).map(str::to_owned).collect()
+}
+
+/// Checks that the tests that a row names exist: `folder/file::function` in tests/, or `src/file::function`. Returns their number.
+fn check_tests_of(row: &str) -> usize {
+    let words = row.split('`').skip(1).step_by(2);
+    let tests = words.filter_map(|word| word.split_once("::"));
+    let check = |(file, test): (&str, &str)| {
+        let file = match file.strip_prefix("src/") {
+            Some(_) => format!("{file}.rs"),
+            None => format!("tests/{file}.rs"),
+        };
+        let source = read(&file);
+        assert!(source.contains(&format!("fn {test}(")), "{file}: {test}");
+    };
+    tests.map(check).count()
 }
 
 /// Sources, descriptions and pages name the actor and the action. `docs/proof.md` and `docs/benchmarks.md` are reports.
