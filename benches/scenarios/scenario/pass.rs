@@ -9,7 +9,7 @@ use security_group_operator::api::membership::{
     AdoptionPolicy, DeletionPolicy, DriftPolicy, ManagementPolicy,
 };
 use security_group_operator::api::{FINALIZER, INTENT_ANNOTATION, SecurityGroupMembership};
-use security_group_operator::ecs::{Edge, TargetDescription, TargetState};
+use security_group_operator::ecs::{Edge, Tags, TargetDescription, TargetState};
 use security_group_operator::membership::decide::{
     AccessView, Attempt, ClaimView, Desired, EdgeView, Elsewhere, Holder, Observed, ReadTrust,
     ReconcileOutcome, Step, TargetView, decide,
@@ -194,6 +194,7 @@ fn description() -> Option<TargetDescription> {
         service_managed: false,
         primary: false,
         lock_reasons: Vec::new(),
+        tags: Tags::default(),
     })
 }
 
