@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::ecs::batch::{self, Split};
 use crate::ecs::limit::Priority;
 use crate::ecs::{
-    Action, Class, Client, Error, InstanceId, NetworkInterfaceId, Region, TargetDescription,
+    Action, Client, Error, InstanceId, NetworkInterfaceId, Region, TargetDescription,
 };
 use crate::shutdown::Shutdown;
 use crate::telemetry::Telemetry;
