@@ -313,7 +313,8 @@ const WATCH_SECONDS: u32 = 230;
 /// 1.5 MiB that etcd takes. With kube's 500, a user who created 500 large objects had the process killed for its memory, at each
 /// start anew.
 ///
-/// Not streaming lists, which need no pages: kube does not fall back to pages where the server has none.
+/// Not streaming lists, which need no pages: kube 5.0.0 asks for them with `resourceVersion=0`, and an API server may answer that from
+/// an old cache; nor does it fall back to pages where the server has none. They are hardly faster (`docs/benchmarks.md`).
 const PAGE: u32 = 50;
 
 /// Tells a new error from a repeated one, so that each is logged once.
