@@ -102,11 +102,19 @@ id! {
     SecurityGroupId, "a security group ID", "sg- and letters or digits", |text| is_id(text, "sg-")
 }
 
-/// UID of a cloud account, for example `1234567890123456`. Not parsed: a claim names it in an annotation that users can edit.
+/// UID of a cloud account, for example `1234567890123456`, as the cloud spells it.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct AccountUid(Arc<str>);
 
 impl AccountUid {
+    /// The UID that a claim names: 1 to 20 digits. `None` for anything else: a message repeats it, and users can write claims.
+    #[must_use]
+    pub fn of_claim(text: &str) -> Option<Self> {
+        let is_uid =
+            (1..=20).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
+        is_uid.then(|| text.into())
+    }
+
     /// The UID as the cloud spells it.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -208,6 +216,28 @@ impl fmt::Display for Target {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn claim_names_a_uid_of_digits_or_none() {
+        for text in ["1", "1234567890123456", "12345678901234567890"] {
+            assert_eq!(AccountUid::of_claim(text), Some(text.into()), "{text}");
+        }
+        let escape = "1\u{1b}[2J";
+        let right_to_left = "1\u{202e}2";
+        for text in [
+            "",
+            "123456789012345678901",
+            "1\n2",
+            " 1",
+            "-1",
+            "a",
+            "\u{0661}",
+            escape,
+            right_to_left,
+        ] {
+            assert_eq!(AccountUid::of_claim(text), None, "{text:?}");
+        }
+    }
 
     #[test]
     fn long_rejected_text_is_truncated() {

@@ -156,14 +156,13 @@ impl Claim {
             let account_uid = own.and_then(|status| status.account_uid.as_deref());
             return Some(Self::Record {
                 origin,
-                account_uid: account_uid.map(AccountUid::from),
+                account_uid: account_uid.and_then(AccountUid::of_claim),
             });
         }
         let intent = object.annotations().get(INTENT_ANNOTATION);
         let intent = intent.and_then(|text| Intent::parse(text, uid))?;
-        (has_finalizer(object) && !is_released(object)).then(|| Self::Intent {
-            account_uid: intent.account_uid.as_str().into(),
-        })
+        let account_uid = AccountUid::of_claim(&intent.account_uid)?;
+        (has_finalizer(object) && !is_released(object)).then_some(Self::Intent { account_uid })
     }
 
     /// UID of the cloud account of the edge.
