@@ -159,6 +159,20 @@ fn service_account_token(plane: &ControlPlane) -> Result<String> {
     Ok(token.context("a kubeconfig without a token")?.to_owned())
 }
 
+/// A core file would hold the keys.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn operator_writes_no_core_file() -> Result<()> {
+    let mut operator = OnlyOperator::start(&[]).await?;
+    let pid = operator.process().pid();
+    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits"))?;
+    let mut lines = limits.lines();
+    let core = lines.find(|line| line.starts_with("Max core file size"));
+    let words: Vec<_> = core.unwrap_or_default().split_whitespace().collect();
+    assert_eq!(words.get(4..6), Some(&["0", "0"][..]), "{limits}");
+    Ok(())
+}
+
 #[tokio::test]
 async fn probes_answer_and_metrics_have_few_labels() -> Result<()> {
     let (env, operator) = loud_env().await?;
