@@ -13,6 +13,8 @@ pub enum Change {
     Account(AccountKey),
     /// The access key of an account that goes on being usable.
     Key(AccountKey),
+    /// The cloud has refused a key that it accepted before.
+    KeyRefused,
     /// A region that did not answer answers again.
     Answers {
         /// Whose calls it answers.

@@ -26,6 +26,8 @@ use super::status::{self, CheckResult};
 pub(super) enum Checked {
     /// The credentials could not be read just now, and were accepted before; or the process ends.
     Unread,
+    /// The Secret is gone for less than [`SECRET_GONE`], and its credentials were accepted before.
+    SecretGone,
     /// Nothing changed.
     Unchanged,
     /// There is a new result.
@@ -45,10 +47,16 @@ pub(super) async fn check_credentials<K: AccountObject>(
     let source = account.source(&context.operator_namespace);
     let found =
         match credentials::read(&context.client, &source, context.environment.as_ref()).await {
-            Ok(found) => found,
+            Ok(found) => {
+                context.checks().entry(key.clone()).or_default().secret_gone = None;
+                found
+            }
             // A failed read of the Secret does not undo the answer of the cloud.
             Err(CheckResult::Unknown(_)) if context.accepted(account, key) => {
                 return Checked::Unread;
+            }
+            Err(result) if is_briefly_gone(&result, account, key, context) => {
+                return Checked::SecretGone;
             }
             Err(result) => return Checked::Found(record(result, None, key, context)),
         };
@@ -61,6 +69,10 @@ pub(super) async fn check_credentials<K: AccountObject>(
         .usable(key)
         .filter(|account| known && (is_requested || account.is_suspect()));
     if known && suspect.is_none() && !is_requested {
+        if let Some(session) = context.directory.usable(key) {
+            // The Secret is there again, as it was.
+            session.release();
+        }
         return Checked::Unchanged;
     }
     let client = match client(account, found.credential, context) {
@@ -94,6 +106,37 @@ pub(super) async fn check_credentials<K: AccountObject>(
             Checked::Found(result)
         }
     }
+}
+
+/// A Secret may be gone for so long while it is replaced (10 s): its account stays as it is, and makes no call.
+const SECRET_GONE: Duration = Duration::from_secs(10);
+
+/// When a Secret that is gone is looked for again (1 s).
+pub(super) const SECRET_GONE_RETRY: Duration = Duration::from_secs(1);
+
+/// Whether the Secret of accepted credentials has just gone. The calls of the account wait then.
+fn is_briefly_gone<K: AccountObject>(
+    result: &CheckResult,
+    account: &K,
+    key: &AccountKey,
+    context: &Context,
+) -> bool {
+    let is_gone = matches!(
+        result,
+        CheckResult::NoCredentials { reason, .. } if *reason == reason::SECRET_NOT_FOUND
+    );
+    let session = context.directory.usable(key);
+    let Some(session) = session.filter(|_| is_gone && context.accepted(account, key)) else {
+        return false;
+    };
+    let mut checks = context.checks();
+    let since = &mut checks.entry(key.clone()).or_default().secret_gone;
+    let since = *since.get_or_insert_with(Instant::now);
+    let is_brief = since.elapsed() < SECRET_GONE;
+    if is_brief {
+        session.await_secret();
+    }
+    is_brief
 }
 
 /// Whether the last call of STS was about this version, and is not due again.
@@ -199,12 +242,28 @@ fn record(
             .or_default()
             .last_checked = None;
     }
-    match context.directory.set_state(key, state) {
+    let news = context.directory.set_state(key, state);
+    hold_calls(&result, key, context);
+    match news {
         News::None => {}
         News::Key => context.report(Change::Key(key.clone())),
         News::State => context.report_change(key),
     }
     result
+}
+
+/// Has the calls that wait for this result fail, if it is that the key is refused; otherwise they are made.
+fn hold_calls(result: &CheckResult, key: &AccountKey, context: &Context) {
+    let Some(session) = context.directory.last_usable(key) else {
+        return;
+    };
+    match result {
+        CheckResult::Refused(error) if error.is_credential_error() => session.refuse(error.clone()),
+        CheckResult::Accepted(_)
+        | CheckResult::Refused(_)
+        | CheckResult::NoCredentials { .. }
+        | CheckResult::Unknown(_) => session.release(),
+    }
 }
 
 /// Logs a result, at WARN if the account cannot be used. The same result is logged once.

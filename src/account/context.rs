@@ -78,6 +78,8 @@ pub struct LastCheck {
     pub(super) failed_writes: u32,
     /// Why the last write of the status failed, as logged. `None` after one that succeeded.
     pub(super) failed_write: Option<(Option<u16>, String)>,
+    /// Since when the Secret of accepted credentials is gone.
+    pub(super) secret_gone: Option<Instant>,
     /// Why the last change of the finalizer failed, as logged.
     pub(super) failed_hold: Option<String>,
     /// When the number of memberships was written last.

@@ -19,7 +19,7 @@ use crate::kubernetes::events::{self, EventRecord};
 use crate::kubernetes::{self, WatchLog, WatchScope};
 use crate::watched::Watched;
 
-use super::check::{Checked, check_credentials, next_check, unchanged_check};
+use super::check::{Checked, SECRET_GONE_RETRY, check_credentials, next_check, unchanged_check};
 use super::context::Context;
 use super::credentials::Source;
 use super::directory::{AccountState, Grants, News};
@@ -69,6 +69,8 @@ pub async fn run<K: AccountObject>(
             // Closed only while the process shuts down.
             let _ = uses.unbounded_send(account);
         });
+    let refused = queue.clone();
+    let refusal_watch = watch_refusals::<K>(Arc::clone(&context), reader.clone(), refused);
     let secret_watch = watch_secrets::<K>(Arc::clone(&context), reader.clone(), queue);
     let ends_unlisted = kubernetes::ends_unlisted(reader.clone(), context.shutdown.clone());
     let log = WatchLog::new(K::KIND.name());
@@ -87,6 +89,7 @@ pub async fn run<K: AccountObject>(
         () = ends_unlisted => {}
         () = secret_watch => {}
         () = use_watch => {}
+        () = refusal_watch => {}
     }
 }
 
@@ -191,6 +194,24 @@ async fn watch_secrets<K: AccountObject>(
     }
 }
 
+/// Enqueues the accounts whose key the cloud has just refused, for ever: their Secrets may hold another one by now.
+async fn watch_refusals<K: AccountObject>(
+    context: Arc<Context>,
+    accounts: reflector::Store<Watched<K>>,
+    queue: UnboundedSender<ObjectRef<Watched<K>>>,
+) {
+    let mut refusals = context.directory.refusals();
+    while refusals.changed().await.is_ok() {
+        for account in accounts.state() {
+            let session = context.directory.usable(&key_of::<K>(&*account));
+            if session.is_some_and(|session| session.is_suspect()) {
+                // Closed only while the process shuts down.
+                let _ = queue.unbounded_send(ObjectRef::from_obj(&*account));
+            }
+        }
+    }
+}
+
 fn names_secret<K: AccountObject>(account: &Watched<K>, namespace: &str, name: &str) -> bool {
     account.0.as_ref().is_ok_and(|account| {
         matches!(
@@ -222,7 +243,7 @@ async fn check<K: AccountObject>(
     let is_requested = request.is_some() && request != previous.last_handled_reconcile_at;
     let checked = check_credentials(account, &key, is_requested, &context).await;
     let (result, handled) = match &checked {
-        Checked::Unread => (None, None),
+        Checked::Unread | Checked::SecretGone => (None, None),
         Checked::Unchanged => (None, request),
         Checked::Found(result) => (Some(result), request),
     };
@@ -247,9 +268,10 @@ async fn check<K: AccountObject>(
         }
         return Err(error);
     }
-    Ok(Action::requeue(match result {
-        Some(result) => next_check(result, &key, &context),
-        None => unchanged_check(&key, &context),
+    Ok(Action::requeue(match (result, &checked) {
+        (Some(result), _) => next_check(result, &key, &context),
+        (None, Checked::SecretGone) => SECRET_GONE_RETRY,
+        (None, _) => unchanged_check(&key, &context),
     }))
 }
 

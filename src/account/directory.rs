@@ -109,6 +109,8 @@ pub struct Directory {
     namespaces: Store<PartialObjectMeta<Namespace>>,
     kinds: AccountKinds,
     uses: watch::Sender<Option<Uses>>,
+    /// Changes when the cloud has refused a key.
+    refusals: watch::Sender<u64>,
 }
 
 impl Directory {
@@ -120,6 +122,7 @@ impl Directory {
             namespaces,
             kinds: AccountKinds::default(),
             uses: watch::channel(None).0,
+            refusals: watch::channel(0).0,
         }
     }
 
@@ -130,6 +133,18 @@ impl Directory {
             *before = Some(uses);
             is_other
         });
+    }
+
+    /// Has the accounts whose key the cloud has refused read their Secrets again.
+    pub fn read_secrets_again(&self) {
+        self.refusals
+            .send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Changes whenever the cloud has refused a key.
+    #[must_use]
+    pub fn refusals(&self) -> watch::Receiver<u64> {
+        self.refusals.subscribe()
     }
 
     /// Who uses an account, if it is known.
@@ -218,6 +233,12 @@ impl Directory {
             AccountState::Ready(account) => Some(Arc::clone(account)),
             AccountState::Checking | AccountState::NotReady { .. } => None,
         }
+    }
+
+    /// The last session of the account that was usable.
+    #[must_use]
+    pub fn last_usable(&self, key: &AccountKey) -> Option<Arc<AccountSession>> {
+        self.lock().get(key)?.last_usable.clone()
     }
 
     /// Inserts or updates an account. Grants take effect immediately, usability after the credential check. Returns whether

@@ -65,6 +65,12 @@ impl CloudLimits {
         });
     }
 
+    /// Reports that the cloud has refused a key, so that its Secret is read again at once.
+    pub fn report_refusal(&self) {
+        // Closed only while the process shuts down.
+        let _ = self.changes.send(Change::KeyRefused);
+    }
+
     /// Forgets what is known of the regions for which `keep` is false: no object names them any more.
     pub fn retain_regions(&self, keep: impl Fn(&Region) -> bool) {
         self.limiter.retain_regions(&keep);

@@ -8,17 +8,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::FutureExt as _;
+use tokio::sync::watch;
 
 use crate::ecs::batch::{self, Batch, CallSize};
 use crate::ecs::limit::{CallLimiter, Priority, Reservation};
 use crate::ecs::{
-    AccountUid, Action, Client, Edge, InstanceId, NetworkInterfaceId, Region, RequestId, Target,
-    TargetDescription,
+    AccountUid, Action, Client, Edge, Error, InstanceId, NetworkInterfaceId, Region, RequestId,
+    Target, TargetDescription,
 };
 use crate::shutdown::Shutdown;
 use crate::telemetry::Telemetry;
 
-use self::calls::{Calls, Signer};
+use self::calls::{Calls, Hold, Signer};
 use super::limiters::CloudLimits;
 use super::reach::Reach;
 
@@ -62,6 +63,7 @@ impl AccountSession {
                     reach,
                     suspect: AtomicBool::new(false),
                 })),
+                hold: watch::channel(Hold::None).0,
             }),
             batchers: Mutex::default(),
         }
@@ -83,6 +85,22 @@ impl AccountSession {
     pub fn sign_as(&self, newer: &Self) {
         let signer = newer.calls.signer();
         *self.calls.lock_signer() = signer;
+        self.release();
+    }
+
+    /// Has calls wait until the Secret has been read again, 10 s at most: it is gone, and may be there again in a moment.
+    pub fn await_secret(&self) {
+        self.calls.reread();
+    }
+
+    /// Fails calls before they are made: STS has refused the key as well.
+    pub fn refuse(&self, error: Error) {
+        self.calls.hold.send_replace(Hold::Refused(error));
+    }
+
+    /// Makes the calls that wait.
+    pub fn release(&self) {
+        self.calls.hold.send_replace(Hold::None);
     }
 
     /// Whether the cloud has rejected the access key, or the time of this process, in a call since STS last accepted both.
@@ -95,6 +113,7 @@ impl AccountSession {
     pub fn clear_suspicion(&self) {
         let signer = self.calls.signer();
         signer.suspect.store(false, Ordering::Relaxed);
+        self.release();
     }
 
     /// Reads the target; `None` if a complete answer does not list it. Concurrent reads share a call.

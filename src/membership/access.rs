@@ -74,7 +74,7 @@ impl Pass {
         self.check_tags();
     }
 
-    /// A target that has the tags of no grant, and one that is not listed, are not granted: nobody learns which of both it is.
+    /// A target that has the tags of no grant, and one that is not listed, are not granted: the message does not say which of both it is.
     pub(super) fn check_tags(&mut self) {
         let Some(wanted) = &self.target_tags else {
             return;

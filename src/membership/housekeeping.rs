@@ -56,6 +56,10 @@ pub async fn follow_accounts(
         let concerned = match change {
             Change::Account(key) => table.of_account(&key),
             Change::Key(key) => table.unsettled_of_account(&key, None),
+            Change::KeyRefused => {
+                directory.read_secrets_again();
+                Vec::new()
+            }
             Change::Answers { cloud, region } => {
                 let sessions = directory.sessions().into_iter();
                 let accounts = sessions.filter(|(_, session)| session.limits().id == cloud);

@@ -33,6 +33,7 @@ mod refused_joins;
 mod refused_writes;
 mod regions;
 mod regressions;
+mod rotation;
 mod scenario;
 mod schedule;
 mod scopes;

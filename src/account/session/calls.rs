@@ -3,8 +3,9 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::Instant;
 
 use crate::ecs::batch::{self, Split};
@@ -27,7 +28,7 @@ pub enum CallError {
         /// When to ask again.
         retry_at: Instant,
     },
-    /// The region does not answer; no call was made.
+    /// The region does not answer, or refuses the key; no call was made.
     NotAnswering(Error),
     /// The process ends; no call was made.
     Stopping,
@@ -71,7 +72,26 @@ pub(super) struct Calls {
     pub(super) telemetry: Arc<Telemetry>,
     pub(super) shutdown: Shutdown,
     pub(super) signer: Mutex<Arc<Signer>>,
+    /// Why calls wait, or fail before they are made.
+    pub(super) hold: watch::Sender<Hold>,
 }
+
+/// Whether calls may be signed with the current key.
+#[derive(Clone, Debug)]
+pub(super) enum Hold {
+    /// They may.
+    None,
+    /// The cloud has just refused the key, or its Secret is gone: until it is read again, or this moment comes, calls wait.
+    Rereading {
+        /// When they are made all the same.
+        until: Instant,
+    },
+    /// STS has refused the key with this error, too: none is made.
+    Refused(Error),
+}
+
+/// How long calls wait for the Secret to be read again (10 s).
+pub(super) const REREAD: Duration = Duration::from_secs(10);
 
 /// One access key, and what its calls met.
 pub(super) struct Signer {
@@ -143,7 +163,7 @@ impl Calls {
         call: impl AsyncFnOnce(Client) -> Result<T, Error>,
     ) -> Result<T, CallError> {
         let limiter = &self.limits.limiter;
-        let signer = self.signer();
+        let signer = self.signer_to_use().await?;
         let started = Instant::now();
         // Boxed to keep futures small while they wait for the limiter.
         let result = Box::pin(call(signer.client.clone())).await;
@@ -162,7 +182,48 @@ impl Calls {
         if error.is_some_and(|error| error.is_credential_error() || error.is_clock_error()) {
             signer.suspect.store(true, Ordering::Relaxed);
         }
+        if error.is_some_and(Error::is_credential_error) && Arc::ptr_eq(&signer, &self.signer()) {
+            self.reread();
+            self.limits.report_refusal();
+        }
         result.map_err(CallError::Failed)
+    }
+
+    /// Has calls wait until the Secret has been read again.
+    pub(super) fn reread(&self) {
+        self.hold.send_if_modified(|hold| {
+            let now = Instant::now();
+            let may_begin = match hold {
+                Hold::None => true,
+                Hold::Rereading { until } => *until <= now,
+                Hold::Refused(_) => false,
+            };
+            if may_begin {
+                *hold = Hold::Rereading {
+                    until: now + REREAD,
+                };
+            }
+            may_begin
+        });
+    }
+
+    /// The key to sign with. A key that was just refused signs nothing more until its Secret has been read again.
+    async fn signer_to_use(&self) -> Result<Arc<Signer>, CallError> {
+        let mut holds = self.hold.subscribe();
+        loop {
+            let hold = holds.borrow_and_update().clone();
+            let until = match hold {
+                Hold::None => return Ok(self.signer()),
+                Hold::Refused(error) => return Err(CallError::NotAnswering(error)),
+                Hold::Rereading { until } => until,
+            };
+            let change = tokio::time::timeout_at(until, holds.changed());
+            match self.shutdown.unless_begun(change).await {
+                None => return Err(CallError::Stopping),
+                Some(Err(_)) => return Ok(self.signer()),
+                Some(Ok(_)) => {}
+            }
+        }
     }
 
     pub(super) fn signer(&self) -> Arc<Signer> {
