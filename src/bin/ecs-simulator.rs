@@ -30,6 +30,9 @@ struct Arguments {
     /// Address of the admin port; port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:18081")]
     admin: SocketAddr,
+    /// Address of the metadata service of one instance, with its role; port 0 takes a free one. Absent: there is none.
+    #[arg(long)]
+    metadata: Option<SocketAddr>,
     /// An inventory file (YAML, see docs/simulator.md).
     #[arg(long, conflicts_with_all = ["instances", "security_groups", "network_interfaces"])]
     inventory: Option<PathBuf>,
@@ -109,6 +112,13 @@ async fn run(arguments: Arguments) -> Result<(), String> {
     // Scripts and tests read these first two lines: keep them.
     say(&format!("listening on http://{wire_address}"));
     say(&format!("admin on http://{admin_address}"));
+    let metadata = match arguments.metadata {
+        Some(at) => Some(bind("--metadata", at).await?),
+        None => None,
+    };
+    if let Some(metadata) = &metadata {
+        say(&format!("metadata on http://{}", address(metadata)?));
+    }
     if default_key {
         let (id, secret) = DEFAULT_ACCESS_KEY;
         say(&format!(
@@ -117,8 +127,15 @@ async fn run(arguments: Arguments) -> Result<(), String> {
     }
     let simulator = Arc::new(Simulator::new(cloud, arguments.seed));
     let back_door = axum::serve(admin, admin::router(simulator.clone()));
+    let metadata = async {
+        match metadata {
+            Some(listener) => server::serve_metadata(listener, simulator.clone()).await,
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! {
-        () = server::serve(wire, simulator) => Ok(()),
+        ended = metadata => ended.map_err(|error| error.to_string()),
+        () = server::serve(wire, simulator.clone()) => Ok(()),
         ended = back_door => ended.map_err(|error| error.to_string()),
         () = stop() => Ok(()),
     }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use super::error::{self, ErrorResponse};
+use super::policy::{Policy, Verdict};
 
 /// The owner of all objects and keys without an account of their own.
 pub const DEFAULT_ACCOUNT: &str = "1000000000000001";
@@ -38,6 +39,20 @@ pub struct AccessKey {
     /// Actions that RAM denies to this key.
     #[serde(default)]
     pub deny: Vec<Denial>,
+    /// What RAM allows the user. Absent: everything.
+    pub policies: Option<Vec<Policy>>,
+    /// The role whose session the key is; STS issues such keys.
+    #[serde(skip)]
+    pub role: Option<RoleSession>,
+}
+
+/// The session of a role that a temporary key belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoleSession {
+    /// ARN of the role.
+    pub arn: String,
+    /// Name of the session.
+    pub session: String,
 }
 
 impl fmt::Debug for AccessKey {
@@ -62,6 +77,8 @@ impl AccessKey {
             security_token: None,
             expires: None,
             deny: Vec::new(),
+            policies: None,
+            role: None,
         }
     }
 }
@@ -76,7 +93,7 @@ fn something<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Er
     Ok(text)
 }
 
-fn default_account() -> String {
+pub(super) fn default_account() -> String {
     DEFAULT_ACCOUNT.to_owned()
 }
 
@@ -111,11 +128,59 @@ pub struct Caller {
     pub user: String,
     /// Whether the call carried a security token.
     pub temporary: bool,
+    /// The role whose session the key is.
+    pub role: Option<RoleSession>,
+    /// What RAM allows the caller; `None`: everything.
+    pub policies: Option<Vec<Policy>>,
     deny: Vec<Denial>,
 }
 
 impl Caller {
-    /// Rejects the call if a denial matches the action and any of the resources.
+    /// The caller of a call without a signature.
+    #[must_use]
+    pub fn anonymous() -> Self {
+        Self {
+            access_key: String::new(),
+            account: String::new(),
+            user: String::new(),
+            temporary: false,
+            role: None,
+            policies: None,
+            deny: Vec::new(),
+        }
+    }
+
+    /// ARN of the user, or of the role whose session the caller is.
+    #[must_use]
+    pub fn arn(&self) -> String {
+        self.role.as_ref().map_or_else(
+            || format!("acs:ram::{}:user/{}", self.account, self.user),
+            |role| role.arn.clone(),
+        )
+    }
+
+    /// What the caller's policies say of an action on a resource, together.
+    #[must_use]
+    pub fn verdict(&self, action: &str, resource: &str) -> Verdict {
+        let Some(policies) = &self.policies else {
+            return Verdict::Allowed;
+        };
+        let verdicts = || {
+            policies
+                .iter()
+                .map(|policy| policy.verdict(action, resource))
+        };
+        if verdicts().any(|verdict| verdict == Verdict::Denied) {
+            Verdict::Denied
+        } else if verdicts().any(|verdict| verdict == Verdict::Allowed) {
+            Verdict::Allowed
+        } else {
+            Verdict::Silent
+        }
+    }
+
+    /// Rejects the call if a denial matches the action and any of the resources, or if the caller has policies and they do not
+    /// allow the action on each of the resources.
     ///
     /// # Errors
     /// 403 `Forbidden.RAM`.
@@ -135,7 +200,9 @@ impl Caller {
                         )
                     }))
         });
-        if refused {
+        let arn = |resource| format!("acs:ecs:{region}:{}:{resource}", self.account);
+        let allowed = |resource| self.verdict(action, &arn(resource)) == Verdict::Allowed;
+        if refused || !resources.iter().all(allowed) {
             return Err(error::forbidden_ram(action, &self.account, &self.user));
         }
         Ok(())
@@ -217,6 +284,8 @@ impl AccessKeys {
             account: key.account.clone(),
             user: key.user.clone(),
             temporary: token.is_some(),
+            role: key.role.clone(),
+            policies: key.policies.clone(),
             deny: key.deny.clone(),
         })
     }
@@ -256,16 +325,18 @@ pub fn caller_identity(caller: &Caller) -> Value {
         account,
         user,
         temporary,
+        role,
         ..
     } = caller;
     if *temporary {
+        let session = role.as_ref().map_or(user, |role| &role.session);
         return json!({
             "IdentityType": "AssumedRoleUser",
             "AccountId": account,
             "UserId": "",
-            "PrincipalId": format!("300000000000000001:{user}"),
+            "PrincipalId": format!("300000000000000001:{session}"),
             "RoleId": "300000000000000001",
-            "Arn": format!("acs:sts::{account}:assumed-role/{user}/{user}"),
+            "Arn": format!("acs:sts::{account}:assumed-role/{user}/{session}"),
         });
     }
     // The user ID has 18 digits and cannot be derived from a real key: make one from the access key ID.

@@ -24,6 +24,8 @@ pub enum Action {
     StartInstance,
     StopInstance,
     GetCallerIdentity,
+    AssumeRole,
+    AssumeRoleWithOIDC,
 }
 
 impl Action {
@@ -84,12 +86,14 @@ impl Action {
             Self::StartInstance => "StartInstance",
             Self::StopInstance => "StopInstance",
             Self::GetCallerIdentity => "GetCallerIdentity",
+            Self::AssumeRole => "AssumeRole",
+            Self::AssumeRoleWithOIDC => "AssumeRoleWithOIDC",
         }
     }
 
     const fn version(self) -> &'static str {
         match self {
-            Self::GetCallerIdentity => STS,
+            Self::GetCallerIdentity | Self::AssumeRole | Self::AssumeRoleWithOIDC => STS,
             Self::JoinSecurityGroup
             | Self::LeaveSecurityGroup
             | Self::ModifyNetworkInterfaceAttribute
@@ -108,6 +112,11 @@ impl Action {
             | Self::StartInstance
             | Self::StopInstance => ECS,
         }
+    }
+
+    /// Whether the call carries a signature. One does not: its token says who calls.
+    pub(super) const fn is_signed(self) -> bool {
+        !matches!(self, Self::AssumeRoleWithOIDC)
     }
 
     /// Whether the vendor's page of the action has `DryRun`.
@@ -130,7 +139,9 @@ impl Action {
             | Self::DescribeInstanceMaintenanceAttributes
             | Self::DescribeInstanceAttachmentAttributes
             | Self::ListTagResources
-            | Self::GetCallerIdentity => false,
+            | Self::GetCallerIdentity
+            | Self::AssumeRole
+            | Self::AssumeRoleWithOIDC => false,
         }
     }
 }
@@ -144,7 +155,7 @@ pub fn product(version: Option<&str>) -> &'static str {
         .map_or("Ecs", |(_, product)| product)
 }
 
-const ALL: [Action; 18] = [
+const ALL: [Action; 20] = [
     Action::JoinSecurityGroup,
     Action::LeaveSecurityGroup,
     Action::ModifyNetworkInterfaceAttribute,
@@ -163,6 +174,8 @@ const ALL: [Action; 18] = [
     Action::StartInstance,
     Action::StopInstance,
     Action::GetCallerIdentity,
+    Action::AssumeRole,
+    Action::AssumeRoleWithOIDC,
 ];
 
 const ECS: &str = "2014-05-26";

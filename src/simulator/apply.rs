@@ -53,6 +53,10 @@ impl Cloud {
             }
             Change::RevokeKey(ById { id }) => self.key(&id)?.inactive = true,
             Change::ActivateKey(ById { id }) => self.key(&id)?.inactive = false,
+            Change::AddRole(role) => self.ram.insert_role(role),
+            Change::RemoveRole(ById { id }) => self.remove_role(&id)?,
+            Change::AddOidcProvider(provider) => self.ram.insert_provider(provider),
+            Change::SetMetadata(change) => change.apply(&mut self.metadata),
             Change::Deny(DenyChange { id, deny }) => self.key(&id)?.deny.extend(deny),
             Change::Allow(ById { id }) => self.key(&id)?.deny.clear(),
             Change::SetManaged(ManagedChange { id, managed }) => {
@@ -98,6 +102,11 @@ impl Cloud {
             None => locks.clear(),
         }
         Ok(())
+    }
+
+    fn remove_role(&mut self, name: &str) -> Result<(), ChangeError> {
+        let removed = self.ram.remove_role(name);
+        removed.map(drop).ok_or_else(|| no_such("id", name))
     }
 
     fn named_edge(

@@ -6,8 +6,10 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::account::{AccessKey, Denial};
+use super::metadata::MetadataChange;
 use super::settings::{SettingsChange, optional_duration};
 use super::spec::{GroupSpec, InstanceSpec, InterfaceSpec, InventoryError};
+use super::sts::{OidcProvider, Role};
 
 /// One change.
 #[derive(Clone, Debug, Deserialize)]
@@ -37,6 +39,14 @@ pub enum Change {
     RevokeKey(ById),
     /// Enables a key.
     ActivateKey(ById),
+    /// Adds or replaces a role.
+    AddRole(Role),
+    /// Removes a role by its name: its sessions may do nothing afterwards.
+    RemoveRole(ById),
+    /// Adds or replaces an OIDC provider.
+    AddOidcProvider(OidcProvider),
+    /// Replaces the settings of the metadata service.
+    SetMetadata(MetadataChange),
     /// Adds RAM denials to a key.
     Deny(DenyChange),
     /// Removes all RAM denials of a key.

@@ -8,8 +8,10 @@ use std::sync::Arc;
 use k8s_openapi::jiff::Timestamp;
 
 use super::account::AccessKeys;
+use super::metadata::Metadata;
 use super::settings::Settings;
 pub use super::status::{GroupKind, InstanceStatus, InterfaceKind, InterfaceStatus};
+use super::sts::Ram;
 use super::timeline::Timeline;
 
 /// ID of any object, cheap to clone.
@@ -22,6 +24,10 @@ pub struct Cloud {
     pub settings: Settings,
     /// The access keys of all callers.
     pub keys: AccessKeys,
+    /// Roles and OIDC providers.
+    pub ram: Ram,
+    /// The metadata service.
+    pub metadata: Metadata,
     /// Virtual switches that were deleted while objects were still in them.
     pub deleted_vswitches: BTreeSet<String>,
     pub(super) instances: BTreeMap<Id, Instance>,

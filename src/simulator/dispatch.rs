@@ -59,6 +59,8 @@ impl Action {
             }
             Self::ListTagResources => cloud.list_tag_resources(caller, parameters, now),
             Self::GetCallerIdentity => Ok(caller_identity(caller)),
+            Self::AssumeRole => cloud.assume_role(caller, parameters, now),
+            Self::AssumeRoleWithOIDC => cloud.assume_role_with_oidc(parameters, now),
         }?;
         if dry_run {
             return Err(error::DRY_RUN.into());

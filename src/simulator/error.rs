@@ -161,6 +161,17 @@ codes! {
     JOINED_GROUP_LIMIT 400 "JoinedGroupLimitExceed" "The number of security groups of the network interface exceeds the limit."
     GROUP_MEMBER_LIMIT 403 "SecurityGroupInstanceLimitExceed" "The maximum number of instances in a security group is exceeded."
     ENI_COUNT 403 "InvalidOperation.EniCountExceeded" "The maximum number of eni in a enterprise level security group is exceeded."
+    // STS.
+    NO_SUCH_ROLE 404 "EntityNotExist.Role" "The specified Role not exists."
+    NO_PERMISSION 403 "NoPermission" "You are not authorized to do this action. You should be authorized by RAM."
+    ROLE_ARN_INVALID 400 "InvalidParameter.RoleArn" "The parameter RoleArn is wrongly formed."
+    SESSION_NAME_INVALID 400 "InvalidParameter.RoleSessionName" "The parameter RoleSessionName is wrongly formed."
+    DURATION_INVALID 400 "InvalidParameter.DurationSeconds" "The Min/Max value of DurationSeconds is 15min/1hr."
+    OIDC_NO_PERMISSION 403 "AuthenticationFail.NoPermission" "This operation is forbidden by permission system."
+    OIDC_TOKEN_INVALID 400 "AuthenticationFail.OIDCToken.Invalid" "This JsonWebToken is invalid."
+    OIDC_TOKEN_EXPIRED 400 "AuthenticationFail.OIDCToken.Expired" "This JsonWebToken is expired."
+    OIDC_ISSUER 400 "AuthenticationFail.OIDCToken.IssuerNotMatch" "The issuer of this JsonWebToken is not that of the OIDC provider."
+    OIDC_AUDIENCE 400 "AuthenticationFail.OIDCToken.AudienceNotMatch" "The audience of this JsonWebToken is no client ID of the OIDC provider."
     // The gateway.
     THROTTLING_USER 400 "Throttling.User" "Request was denied due to user flow control."
     NONCE_USED 400 "SignatureNonceUsed" "Specified signature nonce was used already."
@@ -208,7 +219,6 @@ pub const BY_FAULT: &[Code] = &[
     row(403, "Forbidden.Unauthorized", UNTOLD),
     row(403, "Forbidden", UNTOLD),
     row(403, "InvalidAction", UNTOLD),
-    row(403, "NoPermission", UNTOLD),
     row(403, "Forbidden.NotSupportRAM", UNTOLD),
     row(403, "Forbidden.RiskControl", UNTOLD),
     row(403, "RealNameAuthenticationError", UNTOLD),

@@ -6,8 +6,10 @@ use super::cloud::{
     Cloud, Groups, Id, Instance, InstanceStatus, InterfaceKind, InterfaceStatus, Member,
     Membership, NetworkInterface, Resource, SecurityGroup,
 };
+use super::metadata::MetadataChange;
 use super::settings::SettingsChange;
 use super::spec::{GroupSpec, InstanceSpec, InterfaceSpec, InventoryError};
+use super::sts::{OidcProvider, Ram, Role};
 use super::timeline::{Timeline, later};
 use k8s_openapi::jiff::Timestamp;
 use serde::Deserialize;
@@ -22,6 +24,14 @@ pub struct Inventory {
     /// The access keys.
     #[serde(default)]
     pub access_keys: Vec<AccessKey>,
+    /// Roles, which STS hands out sessions of.
+    #[serde(default)]
+    pub roles: Vec<Role>,
+    /// OIDC providers: clusters whose service account tokens STS takes.
+    #[serde(default)]
+    pub oidc_providers: Vec<OidcProvider>,
+    /// The metadata service.
+    pub metadata: Option<MetadataChange>,
     /// Security groups.
     #[serde(default)]
     pub security_groups: Vec<GroupSpec>,
@@ -64,6 +74,9 @@ impl Inventory {
         let Self {
             settings,
             access_keys,
+            roles,
+            oidc_providers,
+            metadata,
             security_groups,
             instances,
             network_interfaces,
@@ -75,6 +88,8 @@ impl Inventory {
                 return Err(InventoryError::Duplicate(other.id));
             }
         }
+        cloud.ram = Ram::of(roles, oidc_providers);
+        metadata.unwrap_or_default().apply(&mut cloud.metadata);
         for spec in &security_groups {
             cloud.create_group(spec, Timestamp::MIN)?;
         }

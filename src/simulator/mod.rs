@@ -25,10 +25,12 @@ pub mod generated;
 pub mod inventory;
 pub mod membership;
 mod membership_call;
+pub mod metadata;
 mod modify;
 mod notices;
 mod page;
 mod parameters;
+pub mod policy;
 mod power;
 mod response;
 mod rows;
@@ -39,8 +41,10 @@ mod snapshot;
 pub mod spec;
 mod state;
 mod status;
+pub mod sts;
 pub mod throttle;
 pub mod timeline;
+pub mod token;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

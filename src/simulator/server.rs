@@ -36,6 +36,28 @@ pub async fn serve(listener: TcpListener, simulator: Arc<Simulator>) {
     }
 }
 
+/// Serves the metadata service until the future is dropped.
+///
+/// # Errors
+/// The listener cannot be used any more.
+pub async fn serve_metadata(
+    listener: TcpListener,
+    simulator: Arc<Simulator>,
+) -> std::io::Result<()> {
+    let answer = move |request: Request<Body>| {
+        let simulator = Arc::clone(&simulator);
+        async move {
+            let (parts, _) = request.into_parts();
+            let request = Request::from_parts(parts, Bytes::new());
+            match simulator.metadata(&request, Timestamp::now()) {
+                Some(response) => response.map(Body::from),
+                None => pending().await,
+            }
+        }
+    };
+    axum::serve(listener, axum::Router::new().fallback(answer)).await
+}
+
 async fn connection(stream: TcpStream, simulator: Arc<Simulator>) {
     let _ = stream.set_nodelay(true);
     let reset = Arc::new(AtomicBool::new(false));

@@ -122,7 +122,7 @@ impl State {
         }
     }
 
-    fn count(&mut self, action: &str, outcome: &str) {
+    pub(super) fn count(&mut self, action: &str, outcome: &str) {
         let outcomes = self.calls.entry(action.to_owned()).or_default();
         *outcomes.entry(outcome.to_owned()).or_default() += 1;
     }
@@ -136,7 +136,7 @@ impl State {
     ) -> Result<(Action, Caller, Hit), ErrorResponse> {
         wire.check_method()?;
         let action = action?;
-        let caller = wire.authenticate(&self.cloud.keys, &mut self.nonces, now)?;
+        let caller = self.caller(wire, action, now)?;
         let parameters = wire.parameters();
         let region = parameters.text("RegionId");
         self.throttle.admit(
@@ -154,6 +154,23 @@ impl State {
             access_key: &caller.access_key,
         });
         Ok((action, caller, hit))
+    }
+
+    /// Who calls: by the signature, with the policies of the role; nobody in particular where the action is not signed.
+    fn caller(
+        &mut self,
+        wire: &Wire,
+        action: Action,
+        now: Timestamp,
+    ) -> Result<Caller, ErrorResponse> {
+        if !action.is_signed() {
+            return Ok(Caller::anonymous());
+        }
+        let mut caller = wire.authenticate(&self.cloud.keys, &mut self.nonces, now)?;
+        if let Some(role) = &caller.role {
+            caller.policies = self.cloud.ram.policies_of(&role.arn);
+        }
+        Ok(caller)
     }
 
     /// The call itself, unless a fault replaces it.

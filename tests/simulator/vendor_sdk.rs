@@ -31,6 +31,10 @@ async fn rpc_sdk_for_python_works_unchanged() {
     };
     check_calls(&mut steps);
     check_ok(&mut steps, "identity", &json!("1000000000000001"));
+    check_error(&mut steps, "no such role", "EntityNotExist.Role", 404);
+    check_ok(&mut steps, "identity of role", &json!("1000000000000001"));
+    check_ok(&mut steps, "statuses of role", &json!(1));
+    check_error(&mut steps, "join of role", "Forbidden.RAM", 403);
     // The SDK compares the string to sign that the server echoes with its own, and concludes that the secret is wrong.
     check_error(&mut steps, "wrong secret", "InvalidAccessKeySecret", 400);
     assert_eq!(steps, BTreeMap::new(), "every step is judged");
@@ -162,6 +166,10 @@ async fn run(script: &str, environment: fn() -> Result<Interpreter, String>) -> 
     ];
     let binary = Path::new(env!("CARGO_BIN_EXE_ecs-simulator"));
     let simulator = SimulatorProcess::start(binary, &arguments).await.unwrap();
+    let reader = json!({"addRole": {"name": "reader",
+        "trustPolicy": {"Statement": [{"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"RAM": "acs:ram::1000000000000001:root"}}]},
+        "policies": [{"Statement": [{"Effect": "Allow", "Action": "ecs:Describe*", "Resource": "*"}]}]}});
+    simulator.change(&reader).await.unwrap();
     let output = Command::new(interpreter.program)
         .arg(sources().join(script))
         .envs(interpreter.environment)

@@ -92,16 +92,24 @@ impl TestEnv {
         binaries: &Binaries,
         inventory: &str,
     ) -> Result<Self> {
+        Self::start_with(plane, binaries, inventory, &[]).await
+    }
+
+    /// The same with more arguments for the simulator.
+    pub async fn start_with(
+        plane: &ControlPlane,
+        binaries: &Binaries,
+        inventory: &str,
+        arguments: &[String],
+    ) -> Result<Self> {
         let client = plane.admin_client().await?;
         let tempdir = TempDir::new("env")?;
         let file = tempdir.path().join("inventory.yaml");
         let account = NEXT_ACCOUNT.fetch_add(1, Ordering::Relaxed).to_string();
         std::fs::write(&file, owned(inventory, &account)?)?;
-        let simulator = SimulatorProcess::start(
-            &binaries.simulator,
-            &["--inventory", &file.display().to_string()],
-        )
-        .await?;
+        let mut all = vec!["--inventory".to_owned(), file.display().to_string()];
+        all.extend_from_slice(arguments);
+        let simulator = SimulatorProcess::start(&binaries.simulator, &all).await?;
         let namespaces: Api<Namespace> = Api::all(client.clone());
         let namespace = Namespace {
             metadata: ObjectMeta {

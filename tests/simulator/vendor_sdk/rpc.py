@@ -4,6 +4,7 @@ import json
 import os
 
 from aliyunsdkcore.acs_exception.exceptions import ServerException
+from aliyunsdkcore.auth.credentials import StsTokenCredential
 from aliyunsdkcore.client import AcsClient
 from aliyunsdkcore.request import CommonRequest
 from aliyunsdkecs.request.v20140526.DescribeInstancesRequest import DescribeInstancesRequest
@@ -60,6 +61,16 @@ def identity():
     return json.loads(acs.do_action_with_exception(request))["AccountId"]
 
 
+def assumed(role):
+    request = CommonRequest(domain=os.environ["ECS_ENDPOINT"], version="2015-04-01", action_name="AssumeRole")
+    request.set_protocol_type("http")
+    request.add_query_param("RoleArn", role)
+    request.add_query_param("RoleSessionName", "sdk")
+    keys = json.loads(acs.do_action_with_exception(request))["Credentials"]
+    credential = StsTokenCredential(keys["AccessKeyId"], keys["AccessKeySecret"], keys["SecurityToken"])
+    return AcsClient(region_id="cn-hangzhou", credential=credential)
+
+
 acs = client(os.environ["KEY"], os.environ["SECRET"])
 instance = {"InstanceId": "i-sim000000"}
 interface = {"NetworkInterfaceId": "eni-sim000000"}
@@ -91,6 +102,11 @@ step("statuses", lambda: [
     for status in call(DescribeInstanceStatusRequest(), InstanceIds=["i-sim000001", "i-sim000002"])["InstanceStatuses"]["InstanceStatus"]
 ])
 step("identity", identity)
+step("no such role", lambda: assumed("acs:ram::1000000000000001:role/none"))
+acs = assumed("acs:ram::1000000000000001:role/reader")
+step("identity of role", identity)
+step("statuses of role", lambda: len(call(DescribeInstanceStatusRequest(), InstanceIds=["i-sim000001"])["InstanceStatuses"]["InstanceStatus"]))
+step("join of role", lambda: join(instance, "sg-sim0000"))
 acs = client("nobody", os.environ["SECRET"])
 step("wrong key", lambda: join(instance, "sg-sim0000"))
 acs = client(os.environ["KEY"], "wrong")

@@ -1,0 +1,496 @@
+//! Roles, OIDC providers and the temporary keys of the simulated cloud: `AssumeRole`, `AssumeRoleWithOIDC`. Pure.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::ecs::sign::sha256_hex;
+
+use super::account::{AccessKey, Caller, RoleSession, default_account};
+use super::cloud::Cloud;
+use super::error::{self, ErrorResponse, missing_parameter};
+use super::parameters::Parameters;
+use super::policy::{Policy, Principal, Verdict};
+use super::timeline::later;
+use super::token::{Claims, Jwks, TokenError};
+
+/// A role in the inventory or the admin port.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Role {
+    /// Name of the role.
+    pub name: String,
+    /// UID of the account that owns it.
+    #[serde(default = "default_account")]
+    pub account: String,
+    /// Who may assume it.
+    pub trust_policy: Policy,
+    /// What its sessions may do. Absent: everything.
+    pub policies: Option<Vec<Policy>>,
+    /// Longest session in seconds.
+    #[serde(default = "one_hour")]
+    pub max_session_duration: u32,
+}
+
+fn one_hour() -> u32 {
+    3_600
+}
+
+/// An OIDC provider in the inventory or the admin port: a cluster whose service accounts the cloud knows.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct OidcProvider {
+    /// Name of the provider.
+    pub name: String,
+    /// UID of the account that owns it.
+    #[serde(default = "default_account")]
+    pub account: String,
+    /// The issuer of its tokens: `--service-account-issuer` of the API server.
+    pub issuer: String,
+    /// The audiences that it takes.
+    #[serde(default = "usual_audience")]
+    pub client_ids: Vec<String>,
+    /// The keys of its tokens: `/openid/v1/jwks` of the API server.
+    pub keys: Jwks,
+}
+
+fn usual_audience() -> Vec<String> {
+    vec!["sts.aliyuncs.com".to_owned()]
+}
+
+/// The roles and OIDC providers of all accounts, by ARN.
+#[derive(Clone, Debug, Default)]
+pub struct Ram {
+    roles: BTreeMap<String, Role>,
+    providers: BTreeMap<String, OidcProvider>,
+    issued: u64,
+}
+
+impl Role {
+    /// ARN of the role.
+    #[must_use]
+    pub fn arn(&self) -> String {
+        format!("acs:ram::{}:role/{}", self.account, self.name)
+    }
+}
+
+impl Ram {
+    /// These roles and OIDC providers.
+    #[must_use]
+    pub fn of(roles: Vec<Role>, providers: Vec<OidcProvider>) -> Self {
+        let mut ram = Self::default();
+        for role in roles {
+            ram.insert_role(role);
+        }
+        for provider in providers {
+            ram.insert_provider(provider);
+        }
+        ram
+    }
+
+    /// Adds or replaces a role. Its sessions have its new policies at once.
+    pub fn insert_role(&mut self, role: Role) {
+        self.roles.insert(role.arn(), role);
+    }
+
+    /// Removes a role by name or ARN: its sessions may do nothing afterwards.
+    pub fn remove_role(&mut self, name: &str) -> Option<Role> {
+        let arn = self.role_named(name).map(Role::arn)?;
+        self.roles.remove(&arn)
+    }
+
+    /// Adds or replaces an OIDC provider.
+    pub fn insert_provider(&mut self, provider: OidcProvider) {
+        let OidcProvider { account, name, .. } = &provider;
+        let arn = format!("acs:ram::{account}:oidc-provider/{name}");
+        self.providers.insert(arn, provider);
+    }
+
+    /// A role by name or ARN.
+    #[must_use]
+    pub fn role_named(&self, name: &str) -> Option<&Role> {
+        let named = |role: &&Role| role.name == name;
+        self.roles
+            .get(name)
+            .or_else(|| self.roles.values().find(named))
+    }
+
+    /// What the sessions of a role may do; `None`: everything. A role that is gone permits nothing.
+    #[must_use]
+    pub fn policies_of(&self, role: &str) -> Option<Vec<Policy>> {
+        self.roles
+            .get(role)
+            .map_or(Some(Vec::new()), |role| role.policies.clone())
+    }
+}
+
+impl Cloud {
+    /// `AssumeRole`: a temporary key for a caller whom the role trusts and whose policies allow it.
+    ///
+    /// # Errors
+    /// The codes of STS.
+    pub fn assume_role(
+        &mut self,
+        caller: &Caller,
+        parameters: &Parameters,
+        now: Timestamp,
+    ) -> Result<Value, ErrorResponse> {
+        let request = RoleRequest::read(parameters)?;
+        let external_id = parameters.text("ExternalId");
+        let role = self.requested_role(&request)?;
+        if caller.verdict("sts:AssumeRole", &role.arn()) != Verdict::Allowed {
+            return Err(error::NO_PERMISSION.into());
+        }
+        let principal = Principal::Ram {
+            arn: &caller.arn(),
+            account: &caller.account,
+        };
+        let facts: Vec<(&str, &str)> = external_id
+            .map(|id| ("sts:ExternalId", id))
+            .into_iter()
+            .collect();
+        if !role.trust_policy.trusts(principal, &facts) {
+            return Err(error::NO_PERMISSION.into());
+        }
+        let duration = request.duration(role)?;
+        let role = role.clone();
+        let key = self.issue(&role, &request.session, duration, now);
+        Ok(session_answer(&role, &request.session, &key))
+    }
+
+    /// `AssumeRoleWithOIDC`: a temporary key for the holder of a service account token.
+    ///
+    /// # Errors
+    /// The codes of STS.
+    pub fn assume_role_with_oidc(
+        &mut self,
+        parameters: &Parameters,
+        now: Timestamp,
+    ) -> Result<Value, ErrorResponse> {
+        let needed = |name| parameters.text(name).ok_or_else(|| missing_parameter(name));
+        let request = RoleRequest::read(parameters)?;
+        let provider_arn = needed("OIDCProviderArn")?;
+        let token = needed("OIDCToken")?;
+        let provider =
+            self.ram.providers.get(provider_arn).ok_or_else(|| {
+                error::OIDC_NO_PERMISSION.says("No such OIDC Provider registered.")
+            })?;
+        let claims = provider.claims(token, now)?;
+        let role = self.requested_role(&request)?;
+        let audience = claims
+            .aud
+            .iter()
+            .find(|aud| provider.client_ids.contains(aud));
+        let facts = [
+            ("oidc:iss", claims.iss.as_str()),
+            ("oidc:sub", claims.sub.as_str()),
+            ("oidc:aud", audience.map_or("", String::as_str)),
+        ];
+        let principal = Principal::Federated(provider_arn);
+        if !role.trust_policy.trusts(principal, &facts) {
+            return Err(error::OIDC_NO_PERMISSION.into());
+        }
+        let duration = request.duration(role)?;
+        let role = role.clone();
+        let key = self.issue(&role, &request.session, duration, now);
+        let mut answer = session_answer(&role, &request.session, &key);
+        if let Some(fields) = answer.as_object_mut() {
+            let information = json!({
+                "Subject": claims.sub,
+                "Issuer": claims.iss,
+                "ClientIds": claims.aud.join(","),
+                "VerificationInfo": "Success",
+            });
+            fields.insert("OIDCTokenInfo".to_owned(), information);
+        }
+        Ok(answer)
+    }
+
+    fn requested_role(&self, request: &RoleRequest) -> Result<&Role, ErrorResponse> {
+        self.ram
+            .roles
+            .get(&request.arn)
+            .ok_or_else(|| error::NO_SUCH_ROLE.into())
+    }
+
+    /// A temporary key of a role, which the cloud knows from now on.
+    pub(super) fn issue(
+        &mut self,
+        role: &Role,
+        session: &str,
+        duration: Duration,
+        now: Timestamp,
+    ) -> AccessKey {
+        self.ram.issued += 1;
+        let part = |what: &str, length: usize| {
+            let text = format!("{what} {} {} {now}", self.ram.issued, role.arn());
+            sha256_hex(text.as_bytes()).chars().take(length).collect()
+        };
+        let (id, secret, token): (String, String, String) =
+            (part("id", 24), part("secret", 44), part("token", 64));
+        let key = AccessKey {
+            account: role.account.clone(),
+            user: role.name.clone(),
+            security_token: Some(format!("CAIS{token}")),
+            expires: Some(later(now, duration)),
+            role: Some(RoleSession {
+                arn: role.arn(),
+                session: session.to_owned(),
+            }),
+            ..AccessKey::new(format!("STS.{id}"), secret)
+        };
+        self.keys.insert(key.clone());
+        key
+    }
+}
+
+impl OidcProvider {
+    fn claims(&self, token: &str, now: Timestamp) -> Result<Claims, ErrorResponse> {
+        let claims = self.keys.verify(token, now).map_err(|error| match error {
+            TokenError::Malformed => ErrorResponse::from(error::OIDC_TOKEN_INVALID),
+            TokenError::Signature => error::OIDC_TOKEN_INVALID
+                .says("The signature of this JsonWebToken is not of the OIDC provider."),
+            TokenError::Expired => error::OIDC_TOKEN_EXPIRED.into(),
+        })?;
+        if claims.iss != self.issuer {
+            return Err(error::OIDC_ISSUER.into());
+        }
+        if !claims.aud.iter().any(|aud| self.client_ids.contains(aud)) {
+            return Err(error::OIDC_AUDIENCE.into());
+        }
+        Ok(claims)
+    }
+}
+
+/// The parameters that both calls have.
+struct RoleRequest {
+    arn: String,
+    session: String,
+    seconds: u32,
+}
+
+impl RoleRequest {
+    fn read(parameters: &Parameters) -> Result<Self, ErrorResponse> {
+        let needed = |name| parameters.text(name).ok_or_else(|| missing_parameter(name));
+        let arn = needed("RoleArn")?;
+        if !(arn.starts_with("acs:ram::") && arn.contains(":role/")) {
+            return Err(error::ROLE_ARN_INVALID.into());
+        }
+        let session = needed("RoleSessionName")?;
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".@_-".contains(&byte);
+        if !(2..=64).contains(&session.len()) || !session.bytes().all(allowed) {
+            return Err(error::SESSION_NAME_INVALID.into());
+        }
+        let seconds = match parameters.text("DurationSeconds") {
+            None => one_hour(),
+            Some(text) => text.parse().map_err(|_| error::DURATION_INVALID)?,
+        };
+        Ok(Self {
+            arn: arn.to_owned(),
+            session: session.to_owned(),
+            seconds,
+        })
+    }
+
+    fn duration(&self, role: &Role) -> Result<Duration, ErrorResponse> {
+        if !(900..=role.max_session_duration).contains(&self.seconds) {
+            return Err(error::DURATION_INVALID.into());
+        }
+        Ok(Duration::from_secs(self.seconds.into()))
+    }
+}
+
+fn session_answer(role: &Role, session: &str, key: &AccessKey) -> Value {
+    json!({
+        "AssumedRoleUser": {
+            "Arn": format!("acs:ram::{}:role/{}/{session}", role.account, role.name),
+            "AssumedRoleId": format!("300000000000000001:{session}"),
+        },
+        "Credentials": {
+            "AccessKeyId": key.id,
+            "AccessKeySecret": key.secret,
+            "SecurityToken": key.security_token,
+            "Expiration": key.expires.map(in_seconds),
+        },
+    })
+}
+
+/// The time as the vendor writes it.
+pub(super) fn in_seconds(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simulator::token::tests::Issuer;
+
+    const SUBJECT: &str = "system:serviceaccount:team-a:membership";
+    const PROVIDER: &str = "acs:ram::1000000000000001:oidc-provider/ack-rrsa-c1";
+    const ROLE: &str = "acs:ram::1000000000000001:role/operator";
+
+    fn now() -> Timestamp {
+        Timestamp::from_second(1_000_000).unwrap()
+    }
+
+    fn cloud(issuer: &Issuer) -> Cloud {
+        let mut cloud = Cloud::default();
+        let provider =
+            json!({"name": "ack-rrsa-c1", "issuer": "https://kubernetes", "keys": issuer.jwks});
+        cloud
+            .ram
+            .insert_provider(serde_json::from_value(provider).unwrap());
+        let role = json!({"name": "operator", "trustPolicy": {"Statement": [
+            {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"Federated": [PROVIDER]},
+             "Condition": {"StringEquals": {"oidc:aud": "sts.aliyuncs.com", "oidc:iss": "https://kubernetes", "oidc:sub": SUBJECT}}},
+            {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"RAM": ["acs:ram::1000000000000001:user/simulator"]},
+             "Condition": {"StringEquals": {"sts:ExternalId": "42"}}}]},
+            "policies": [{"Statement": [{"Effect": "Allow", "Action": "ecs:Describe*", "Resource": "*"}]}]});
+        cloud.ram.insert_role(serde_json::from_value(role).unwrap());
+        cloud
+    }
+
+    fn parameters(pairs: &[(&str, &str)]) -> Parameters {
+        let owned = pairs
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Parameters::new(owned.collect())
+    }
+
+    fn code<T>(result: Result<T, ErrorResponse>) -> String {
+        result
+            .err()
+            .map_or("OK".to_owned(), |error| error.code.into_owned())
+    }
+
+    #[test]
+    fn token_of_the_trusted_service_account_is_exchanged() {
+        let issuer = Issuer::new();
+        let mut cloud = cloud(&issuer);
+        let claims = |sub: &str, aud: &str, iss: &str, exp| {
+            issuer.sign(&json!({"iss": iss, "sub": sub, "aud": [aud], "exp": exp}))
+        };
+        let mut exchange = |token: &str, provider: &str, role: &str| {
+            let pairs = [
+                ("RoleArn", role),
+                ("OIDCProviderArn", provider),
+                ("OIDCToken", token),
+                ("RoleSessionName", "session"),
+            ];
+            code(cloud.assume_role_with_oidc(&parameters(&pairs), now()))
+        };
+        let (aud, iss, exp) = ("sts.aliyuncs.com", "https://kubernetes", 2_000_000);
+        let good = claims(SUBJECT, aud, iss, exp);
+        assert_eq!(exchange(&good, PROVIDER, ROLE), "OK");
+        let fail = "AuthenticationFail.OIDCToken";
+        for (token, provider, role, expected) in [
+            (
+                &good,
+                "acs:ram::1:oidc-provider/x",
+                ROLE,
+                "AuthenticationFail.NoPermission".to_owned(),
+            ),
+            (
+                &good,
+                PROVIDER,
+                "acs:ram::1000000000000001:role/none",
+                "EntityNotExist.Role".to_owned(),
+            ),
+            (
+                &good,
+                PROVIDER,
+                "operator",
+                "InvalidParameter.RoleArn".to_owned(),
+            ),
+            (
+                &claims(SUBJECT, aud, iss, 1),
+                PROVIDER,
+                ROLE,
+                format!("{fail}.Expired"),
+            ),
+            (
+                &claims(SUBJECT, "kubernetes", iss, exp),
+                PROVIDER,
+                ROLE,
+                format!("{fail}.AudienceNotMatch"),
+            ),
+            (
+                &claims(SUBJECT, aud, "https://other", exp),
+                PROVIDER,
+                ROLE,
+                format!("{fail}.IssuerNotMatch"),
+            ),
+            (
+                &claims("system:serviceaccount:team-b:membership", aud, iss, exp),
+                PROVIDER,
+                ROLE,
+                "AuthenticationFail.NoPermission".to_owned(),
+            ),
+            (
+                &Issuer::new().sign(&json!({"iss": iss, "sub": SUBJECT, "aud": aud, "exp": exp})),
+                PROVIDER,
+                ROLE,
+                format!("{fail}.Invalid"),
+            ),
+        ] {
+            assert_eq!(exchange(token, provider, role), expected);
+        }
+    }
+
+    #[test]
+    fn role_is_assumed_by_whom_it_trusts_and_its_policies_hold() {
+        let mut cloud = cloud(&Issuer::new());
+        let key = AccessKey::new("id", "secret");
+        let caller = cloud.keys.caller(&key, None, now()).unwrap();
+        let with = |more: &[(&str, &str)]| {
+            let pairs = [("RoleArn", ROLE), ("RoleSessionName", "session")];
+            parameters(&[&pairs[..], more].concat())
+        };
+        let id = ("ExternalId", "42");
+        for (more, expected) in [
+            (&[][..], "NoPermission"),
+            (&[("ExternalId", "43")][..], "NoPermission"),
+            (
+                &[id, ("DurationSeconds", "899")][..],
+                "InvalidParameter.DurationSeconds",
+            ),
+            (
+                &[id, ("DurationSeconds", "3601")][..],
+                "InvalidParameter.DurationSeconds",
+            ),
+        ] {
+            assert_eq!(
+                code(cloud.assume_role(&caller, &with(more), now())),
+                expected
+            );
+        }
+        let answer = cloud
+            .assume_role(&caller, &with(&[id, ("DurationSeconds", "900")]), now())
+            .unwrap();
+        let keys = &answer["Credentials"];
+        assert_eq!(keys["Expiration"], "1970-01-12T14:01:40Z");
+        let text = |name: &str| keys[name].as_str().unwrap().to_owned();
+        let issued = cloud.keys.usable(&text("AccessKeyId")).unwrap().clone();
+        let token = text("SecurityToken");
+        let mut caller = cloud.keys.caller(&issued, Some(&token), now()).unwrap();
+        caller.policies = cloud.ram.policies_of(ROLE);
+        let may = |caller: &Caller, action: &str| {
+            code(caller.authorize(action, "cn-hangzhou", &["instance/i-1".to_owned()]))
+        };
+        assert_eq!(may(&caller, "ecs:DescribeInstances"), "OK");
+        assert_eq!(may(&caller, "ecs:JoinSecurityGroup"), "Forbidden.RAM");
+        assert_eq!(
+            code(cloud.keys.caller(&issued, None, now())),
+            "MissingSecurityToken"
+        );
+        let late = later(now(), Duration::from_secs(900));
+        let expired = cloud.keys.caller(&issued, Some(&token), late);
+        assert_eq!(code(expired), "InvalidSecurityToken.Expired");
+        cloud.ram.remove_role("operator").unwrap();
+        caller.policies = cloud.ram.policies_of(ROLE);
+        assert_eq!(may(&caller, "ecs:DescribeInstances"), "Forbidden.RAM");
+    }
+}
