@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory as _, Parser, Subcommand};
+use url::Url;
 
 use crate::api::account::Endpoints as EndpointSpec;
-use crate::ecs::{Credential, Endpoints};
+use crate::ecs::Endpoints;
+use crate::ecs::credential::{Environment, METADATA_SERVICE};
 use crate::kubernetes::WatchScope;
 use crate::telemetry::LogFormat;
 
@@ -97,6 +99,15 @@ struct Typed {
     #[arg(long, value_name = "URL", env = "SECURITY_GROUP_OPERATOR_STS_ENDPOINT")]
     sts_endpoint: Option<String>,
 
+    /// Base URL of the metadata service of the ECS instance, for the role of the instance.
+    #[arg(
+        long,
+        value_name = "URL",
+        default_value = METADATA_SERVICE,
+        env = "SECURITY_GROUP_OPERATOR_METADATA_ENDPOINT"
+    )]
+    metadata_endpoint: Url,
+
     /// Format of the log on standard error.
     #[arg(long, value_enum, default_value_t = LogFormat::Text, env = "SECURITY_GROUP_OPERATOR_LOG_FORMAT")]
     log_format: LogFormat,
@@ -147,7 +158,9 @@ pub struct Settings {
     /// Endpoints of accounts that name none.
     pub default_endpoints: EndpointSpec,
     /// The process's own credentials.
-    pub environment: Option<Credential>,
+    pub environment: Environment,
+    /// Base URL of the metadata service.
+    pub metadata_service: Url,
     /// How often the operator reads each target.
     pub scan_period: Duration,
     /// How long the Lease lasts; `None` without leader election.
@@ -223,13 +236,15 @@ fn settings(typed: Typed, variable: impl Fn(&str) -> Option<String>) -> Result<S
             ecs: typed.ecs_endpoint,
             sts: typed.sts_endpoint,
             allow_insecure: None,
+            ca_bundle: None,
         },
         scan_period: typed.scan_period,
         lease_duration: typed.leader_elect.then_some(typed.lease_duration),
         not_observed_after: typed.not_observed_after,
         max_writes_in_flight: typed.max_writes_in_flight,
         instance: variable("HOSTNAME").filter(|name| !name.is_empty()),
-        environment: environment_credential(variable)?,
+        environment: Environment::read(variable)?,
+        metadata_service: typed.metadata_endpoint,
         log_format: typed.log_format,
         log_filter: typed.log_filter,
     })
@@ -276,23 +291,6 @@ fn lease_duration(text: &str) -> Result<Duration, String> {
         Ok(duration)
     } else {
         Err("a Lease lasts whole seconds, from 1s to 60s".to_owned())
-    }
-}
-
-/// The static part of the vendor's default chain.
-fn environment_credential(
-    variable: impl Fn(&str) -> Option<String>,
-) -> Result<Option<Credential>, String> {
-    let set = |name: &str| variable(name).filter(|value| !value.is_empty());
-    match (set("ALIBABA_CLOUD_ACCESS_KEY_ID"), set("ALIBABA_CLOUD_ACCESS_KEY_SECRET")) {
-        (None, None) => Ok(None),
-        (Some(id), Some(secret)) => {
-            Credential::new(id, secret, set("ALIBABA_CLOUD_SECURITY_TOKEN").map(Into::into))
-                .map(Some)
-                .map_err(|error| format!("ALIBABA_CLOUD_ACCESS_KEY_ID, ALIBABA_CLOUD_ACCESS_KEY_SECRET: {error}"))
-        }
-        (Some(_), None) => Err("ALIBABA_CLOUD_ACCESS_KEY_ID is set without ALIBABA_CLOUD_ACCESS_KEY_SECRET: set both or neither".to_owned()),
-        (None, Some(_)) => Err("ALIBABA_CLOUD_ACCESS_KEY_SECRET is set without ALIBABA_CLOUD_ACCESS_KEY_ID: set both or neither".to_owned()),
     }
 }
 

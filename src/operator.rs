@@ -210,6 +210,7 @@ fn account_context(
         operator_namespace: settings.operator_namespace.clone(),
         default_endpoints: settings.default_endpoints.clone(),
         environment: settings.environment.clone(),
+        metadata_service: settings.metadata_service.clone(),
         telemetry: Arc::clone(&shared.telemetry),
         clock: shared.clock.clone(),
         checks: std::sync::Mutex::default(),

@@ -8,13 +8,14 @@ use tokio::time::Instant;
 use crate::api::account::Endpoints as EndpointSpec;
 use crate::api::membership::AccountKind;
 use crate::api::reason;
+use crate::ecs::credential::Network;
 use crate::ecs::{self, Class, Credential, Endpoints, Identity};
 use crate::kubernetes::ObjectUid;
 use crate::kubernetes::events::{self, EventRecord};
 
 use super::change::Change;
 use super::context::{CheckedVersion, Context};
-use super::credentials;
+use super::credentials::{self, Found, Reading};
 use super::directory::{AccountState, News};
 use super::key::{AccountKey, CloudAccountId};
 use super::kind::AccountObject;
@@ -44,22 +45,23 @@ pub(super) async fn check_credentials<K: AccountObject>(
     if let Some(result) = misplaced(key, context) {
         return Checked::Found(record(result, None, key, context));
     }
-    let source = account.source(&context.operator_namespace);
-    let found =
-        match credentials::read(&context.client, &source, context.environment.as_ref()).await {
-            Ok(found) => {
-                context.checks().entry(key.clone()).or_default().secret_gone = None;
-                found
-            }
-            // A failed read of the Secret does not undo the answer of the cloud.
-            Err(CheckResult::Unknown(_)) if context.accepted(account, key) => {
-                return Checked::Unread;
-            }
-            Err(result) if is_briefly_gone(&result, account, key, context) => {
-                return Checked::SecretGone;
-            }
-            Err(result) => return Checked::Found(record(result, None, key, context)),
-        };
+    if context.shutdown.has_begun() {
+        return Checked::Unread;
+    }
+    let found = match read(account, key, is_requested, context).await {
+        Ok(found) => {
+            context.checks().entry(key.clone()).or_default().secret_gone = None;
+            found
+        }
+        // A failed read of the Secret does not undo the answer of the cloud.
+        Err(CheckResult::Unknown(_)) if context.accepted(account, key) => {
+            return Checked::Unread;
+        }
+        Err(result) if is_briefly_gone(&result, account, key, context) => {
+            return Checked::SecretGone;
+        }
+        Err(result) => return Checked::Found(record(result, None, key, context)),
+    };
     let generation = account.meta().generation;
     let version = (ObjectUid::of(account), generation, found.version);
     let known = is_known(&version, key, context);
@@ -168,6 +170,37 @@ fn misplaced(key: &AccountKey, context: &Context) -> Option<CheckResult> {
     })
 }
 
+/// Reads the credentials of an account, or has them issued.
+async fn read<K: AccountObject>(
+    account: &K,
+    key: &AccountKey,
+    is_requested: bool,
+    context: &Context,
+) -> Result<Found, CheckResult> {
+    let source = account.source(&context.operator_namespace);
+    let network = Network {
+        transport: Arc::clone(&context.transport),
+        endpoints: endpoints(account, context)?,
+        metadata: context.metadata_service.clone(),
+        clock: context.clock.clone(),
+        shutdown: context.shutdown.clone(),
+    };
+    let issued = context.issued(key);
+    let session = context.directory.usable(key);
+    let reading = Reading {
+        client: &context.client,
+        environment: &context.environment,
+        network: &network,
+        issued: &issued,
+        account: (
+            account.meta().uid.clone().unwrap_or_default(),
+            account.meta().generation.unwrap_or_default(),
+        ),
+        is_doubted: is_requested || session.is_some_and(|session| session.is_suspect()),
+    };
+    credentials::read(&source, &reading).await
+}
+
 /// A client that signs with the credential of an account, or what is wrong with its endpoints.
 fn client<K: AccountObject>(
     account: &K,
@@ -213,6 +246,9 @@ fn endpoints<K: AccountObject>(account: &K, context: &Context) -> Result<Endpoin
         choose(|endpoints| endpoints.sts.as_ref()).map(String::as_str),
         own.is_some_and(|endpoints| endpoints.allow_insecure == Some(true)),
     )
+    .and_then(|endpoints| {
+        endpoints.with_authorities(own.and_then(|endpoints| endpoints.ca_bundle.as_deref()))
+    })
     .map_err(|error| CheckResult::NoCredentials {
         reason: reason::INVALID_SPEC,
         message: format!("spec.{error}"),
@@ -278,12 +314,7 @@ fn log_result(result: &CheckResult, key: &AccountKey, context: &Context) {
     if before == said {
         return;
     }
-    let error = match result {
-        CheckResult::Refused(error) => Some(error),
-        CheckResult::Accepted(_) | CheckResult::NoCredentials { .. } | CheckResult::Unknown(_) => {
-            None
-        }
-    };
+    let error = result.error();
     let event = EventRecord {
         reason,
         warning: !matches!(result, CheckResult::Accepted(_)),
@@ -308,7 +339,7 @@ pub(super) fn next_check(result: &CheckResult, key: &AccountKey, context: &Conte
         CheckResult::NoCredentials { .. } | CheckResult::Unknown(_) => {
             Class::Transient.retry().delay(check.failures)
         }
-        CheckResult::Refused(error) => {
+        CheckResult::Refused(error) | CheckResult::NotIssued { error, .. } => {
             let wait = status::retry(error).delay(check.failures);
             let wait = error.retry_after().map_or(wait, |least| least.max(wait));
             check.check_after = Some(Instant::now() + wait);

@@ -9,7 +9,8 @@ use tokio::time::Instant;
 
 use crate::api::account::{CloudAccountStatus, Endpoints as EndpointSpec};
 use crate::clock::Clock;
-use crate::ecs::{Credential, Transport};
+use crate::ecs::Transport;
+use crate::ecs::credential::Environment;
 use crate::kubernetes::events::EventRecorder;
 use crate::kubernetes::writer::ApiWriter;
 use crate::kubernetes::{ObjectUid, version_of};
@@ -19,6 +20,7 @@ use crate::telemetry::Telemetry;
 use super::change::Change;
 use super::directory::Directory;
 use super::in_use::AccountUse;
+use super::issued::Issued;
 use super::key::AccountKey;
 use super::kind::AccountObject;
 use super::limiters::Limiters;
@@ -49,7 +51,9 @@ pub struct Context {
     /// Endpoints of accounts that name none.
     pub default_endpoints: EndpointSpec,
     /// The process's own credentials.
-    pub environment: Option<Credential>,
+    pub environment: Environment,
+    /// Base URL of the metadata service.
+    pub metadata_service: url::Url,
     /// Counts the calls.
     pub telemetry: Arc<Telemetry>,
     /// Wall time and random numbers.
@@ -88,6 +92,8 @@ pub struct LastCheck {
     pub(super) logged: Option<(String, String)>,
     /// Whether its calls got usable answers.
     pub(super) reach: Arc<Reach>,
+    /// The key that was issued for it.
+    pub(super) issued: Arc<Issued>,
     /// The status that this process wrote last. The watch may show an older one.
     pub(super) written: Option<WrittenStatus>,
 }
@@ -167,6 +173,11 @@ impl Context {
         }
         *counted = Some(Instant::now());
         now
+    }
+
+    /// The key that was issued for an account.
+    pub(super) fn issued(&self, key: &AccountKey) -> Arc<Issued> {
+        Arc::clone(&self.checks().entry(key.clone()).or_default().issued)
     }
 
     /// How often an account without a change is checked.

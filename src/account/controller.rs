@@ -21,7 +21,6 @@ use crate::watched::Watched;
 
 use super::check::{Checked, SECRET_GONE_RETRY, check_credentials, next_check, unchanged_check};
 use super::context::Context;
-use super::credentials::Source;
 use super::directory::{AccountState, Grants, News};
 use super::in_use::{self, Held};
 use super::key::AccountKey;
@@ -213,12 +212,9 @@ async fn watch_refusals<K: AccountObject>(
 }
 
 fn names_secret<K: AccountObject>(account: &Watched<K>, namespace: &str, name: &str) -> bool {
-    account.0.as_ref().is_ok_and(|account| {
-        matches!(
-            account.source(namespace),
-            Source::Secret { namespace: of, name: named, .. } if of == namespace && named == name
-        )
-    })
+    let source = |account: &K| account.source(namespace);
+    let named = account.0.as_ref().map(source);
+    named.is_ok_and(|source| source.names_secret(namespace, name))
 }
 
 async fn check<K: AccountObject>(
@@ -290,6 +286,7 @@ mod tests {
     use crate::api::account::Endpoints as EndpointSpec;
     use crate::api::{CloudAccount, ClusterCloudAccount};
     use crate::clock::Clock;
+    use crate::ecs::credential::{Environment, METADATA_SERVICE};
     use crate::ecs::{Credential, TestTransport, Transport};
     use crate::kubernetes::events::EventRecorder;
     use crate::kubernetes::writer::ApiWriter;
@@ -364,7 +361,8 @@ mod tests {
                 transport: Arc::clone(&sts) as Arc<dyn Transport>,
                 operator_namespace: "operator".to_owned(),
                 default_endpoints: EndpointSpec::default(),
-                environment: Some(key),
+                environment: Environment::Key(key),
+                metadata_service: METADATA_SERVICE.parse().unwrap(),
                 telemetry: Arc::default(),
                 clock,
                 checks: Mutex::default(),

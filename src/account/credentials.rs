@@ -1,6 +1,8 @@
-//! Resolves an account's spec to a credential: reads one Secret by name, or the operator's own environment. Reads only.
+//! Resolves an account's spec to a credential: a Secret by name, the operator's own environment, or a key that a provider issues.
+//! Reads, and asks STS and the metadata service for keys.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
@@ -8,15 +10,29 @@ use kube::ResourceExt as _;
 use secrecy::{ExposeSecret as _, SecretString};
 use zeroize::Zeroize as _;
 
-use crate::api::account::SecretKeys;
+use crate::api::account::{AssumeRole as AssumeRoleSpec, OidcCredentials, SecretKeys, SecretRef};
 use crate::api::reason;
 use crate::ecs::Credential;
+use crate::ecs::credential::{
+    AssumeRole, Environment, Network, Oidc, Provider, ProviderError, RamRole, StaticKey,
+};
 
+use super::issued::{Issued, IssuedFor};
+use super::service_account::RequestedToken;
 use super::status::CheckResult;
 
-/// Where credentials come from.
+/// Where an account's credentials come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
+pub struct Source {
+    /// Who the operator is at first.
+    pub origin: Origin,
+    /// The role that it assumes as such.
+    pub assume_role: Option<AssumeRoleSpec>,
+}
+
+/// Who the operator is, before it assumes a role.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
     /// A Secret.
     Secret {
         /// Namespace of the Secret: the account's own, or the operator's.
@@ -26,48 +42,180 @@ pub enum Source {
         /// Keys of the three values in the Secret.
         keys: SecretKeys,
     },
+    /// A token of a service account, exchanged at STS.
+    Oidc {
+        /// Namespace of the service account: the account's own, or the operator's.
+        namespace: String,
+        /// The role, the OIDC provider and the service account.
+        spec: OidcCredentials,
+    },
+    /// The role of this name of the ECS instance.
+    RamRole(String),
     /// The operator's own environment.
     Environment,
     /// The spec names no source; the CRD rejects such a spec.
     Nothing,
+    /// The spec names several sources; the CRD rejects such a spec.
+    Several,
+}
+
+impl Origin {
+    /// The Secret that a spec names.
+    #[must_use]
+    pub fn secret(namespace: String, secret: &SecretRef) -> Self {
+        Self::Secret {
+            namespace,
+            name: secret.name.clone(),
+            keys: secret.keys.clone(),
+        }
+    }
+
+    /// The service account that a spec names.
+    #[must_use]
+    pub fn oidc(namespace: String, spec: &OidcCredentials) -> Self {
+        Self::Oidc {
+            namespace,
+            spec: spec.clone(),
+        }
+    }
+}
+
+impl Source {
+    /// Whether this Secret holds the access key.
+    #[must_use]
+    pub fn names_secret(&self, namespace: &str, name: &str) -> bool {
+        matches!(
+            &self.origin,
+            Origin::Secret { namespace: of, name: named, .. } if of == namespace && named == name
+        )
+    }
 }
 
 /// A credential and a version that changes with it.
 pub struct Found {
     /// The credential.
     pub credential: Credential,
-    /// Version of the Secret; empty for the environment, which never changes.
+    /// Version of the Secret; the ID of a key that was issued; empty for a key of the environment, which never changes.
     pub version: String,
 }
 
-/// Reads the credential.
+/// What a read needs beside the spec.
+pub struct Reading<'a> {
+    /// The cluster.
+    pub client: &'a kube::Client,
+    /// The credentials of the process.
+    pub environment: &'a Environment,
+    /// Asks for keys.
+    pub network: &'a Network,
+    /// The key that was issued last for this account.
+    pub issued: &'a Issued,
+    /// UID and generation of the account.
+    pub account: (String, i64),
+    /// Whether the cloud has refused the key, or somebody asked for another look.
+    pub is_doubted: bool,
+}
+
+/// Reads the credential, or has it issued.
 ///
 /// # Errors
 /// The check result to report: why there is no credential.
-pub async fn read(
-    client: &kube::Client,
-    source: &Source,
-    environment: Option<&Credential>,
-) -> Result<Found, CheckResult> {
-    match source {
-        Source::Secret {
+pub async fn read(source: &Source, reading: &Reading<'_>) -> Result<Found, CheckResult> {
+    let (base, version) = match base(&source.origin, reading).await? {
+        Base::Key(found) if source.assume_role.is_none() => return Ok(found),
+        Base::Key(Found {
+            credential,
+            version,
+        }) => (
+            Arc::new(StaticKey(credential)) as Arc<dyn Provider>,
+            version,
+        ),
+        Base::Provider(provider) => (provider, String::new()),
+    };
+    let provider = match &source.assume_role {
+        Some(role) => Arc::new(AssumeRole {
+            base,
+            role_arn: role.role_arn.clone(),
+            session_name: role.session_name.clone(),
+            external_id: role.external_id.clone(),
+            duration_seconds: role.duration_seconds,
+        }),
+        None => base,
+    };
+    let (uid, generation) = reading.account.clone();
+    let made_for: IssuedFor = (uid, generation, version);
+    let now = reading.network.clock.now();
+    let obtain = async || provider.obtain(reading.network).await;
+    let issued = reading
+        .issued
+        .key(made_for, reading.is_doubted, now, obtain);
+    let credential = issued.await.map_err(not_issued)?;
+    let version = credential.access_key_id().to_owned();
+    Ok(Found {
+        credential,
+        version,
+    })
+}
+
+/// What a spec begins with.
+enum Base {
+    /// A key that somebody stored.
+    Key(Found),
+    /// Something that issues keys.
+    Provider(Arc<dyn Provider>),
+}
+
+async fn base(origin: &Origin, reading: &Reading<'_>) -> Result<Base, CheckResult> {
+    match origin {
+        Origin::Secret {
             namespace,
             name,
             keys,
-        } => read_secret(client, namespace, name, keys).await,
-        Source::Environment => environment
-            .map(|credential| Found {
+        } => read_secret(reading.client, namespace, name, keys)
+            .await
+            .map(Base::Key),
+        Origin::Oidc { namespace, spec } => Ok(Base::Provider(Arc::new(Oidc {
+            field: "spec.credentials.oidc",
+            role_arn: spec.role_arn.clone(),
+            provider_arn: spec.oidc_provider_arn.clone(),
+            session_name: None,
+            token: Arc::new(RequestedToken {
+                client: reading.client.clone(),
+                namespace: namespace.clone(),
+                name: spec.service_account_name.clone(),
+            }),
+        }))),
+        Origin::RamRole(name) => Ok(Base::Provider(Arc::new(RamRole {
+            field: "spec.credentials.ecsRAMRole",
+            name: Some(name.clone()),
+            hardened_only: false,
+        }))),
+        Origin::Environment => match reading.environment {
+            Environment::Key(credential) => Ok(Base::Key(Found {
                 credential: credential.clone(),
                 version: String::new(),
-            })
-            .ok_or_else(|| missing(
+            })),
+            Environment::Source(provider) => Ok(Base::Provider(Arc::clone(provider))),
+            Environment::Nothing => Err(missing(
                 reason::ENVIRONMENT_EMPTY,
-                "spec.credentials.environment: the operator's process has no ALIBABA_CLOUD_ACCESS_KEY_ID and ALIBABA_CLOUD_ACCESS_KEY_SECRET; set them in its Deployment or use secretRef".to_owned(),
+                "spec.credentials.environment: the operator's process has no ALIBABA_CLOUD_ACCESS_KEY_ID and ALIBABA_CLOUD_ACCESS_KEY_SECRET, and ALIBABA_CLOUD_ECS_METADATA_DISABLED is true; set them in its Deployment or use another kind of credentials".to_owned(),
             )),
-        Source::Nothing => Err(missing(
+        },
+        Origin::Nothing => Err(missing(
             reason::SECRET_NOT_FOUND,
             "spec.credentials.secretRef must be set".to_owned(),
         )),
+        Origin::Several => Err(missing(
+            reason::INVALID_SPEC,
+            "spec.credentials names several kinds of credentials; keep one of them".to_owned(),
+        )),
+    }
+}
+
+fn not_issued(error: ProviderError) -> CheckResult {
+    match error {
+        ProviderError::Misconfigured { reason, message } => missing(reason, message),
+        ProviderError::Unavailable { message } => CheckResult::Unknown(message),
+        ProviderError::Sts { field, error } => CheckResult::NotIssued { field, error },
     }
 }
 
@@ -197,7 +345,8 @@ mod tests {
             (vec![id, key, ("other", b"canary")], true),
             (vec![key], false),
             (vec![id, key, (token, b"canary\xff")], false),
-            (vec![id, key, (token, b"canary\n")], false),
+            (vec![id, key, (token, b"canary\n")], true),
+            (vec![id, key, (token, b"canary\ncanary")], false),
         ] {
             let mut secret = secret(&values);
             let found = parse(&mut secret, "default", "aliyun", &SecretKeys::default());

@@ -11,7 +11,7 @@ use crate::api::{CloudAccount, ClusterCloudAccount};
 use crate::kubernetes::WatchScope;
 use crate::watched::Watched;
 
-use super::credentials::Source;
+use super::credentials::{Origin, Source};
 use super::directory::Grants;
 use super::key::AccountKey;
 
@@ -48,13 +48,17 @@ impl AccountObject for CloudAccount {
     }
 
     fn source(&self, _operator_namespace: &str) -> Source {
-        match &self.spec.credentials.secret_ref {
-            Some(secret) => Source::Secret {
-                namespace: self.namespace().unwrap_or_default(),
-                name: secret.name.clone(),
-                keys: secret.keys.clone(),
-            },
-            None => Source::Nothing,
+        let credentials = &self.spec.credentials;
+        let namespace = self.namespace().unwrap_or_default();
+        let origin = match (&credentials.secret_ref, &credentials.oidc) {
+            (Some(secret), None) => Origin::secret(namespace, secret),
+            (None, Some(oidc)) => Origin::oidc(namespace, oidc),
+            (None, None) => Origin::Nothing,
+            (Some(_), Some(_)) => Origin::Several,
+        };
+        Source {
+            origin,
+            assume_role: credentials.assume_role.clone(),
         }
     }
 
@@ -83,17 +87,36 @@ impl AccountObject for ClusterCloudAccount {
     }
 
     fn source(&self, operator_namespace: &str) -> Source {
-        match (
-            &self.spec.credentials.secret_ref,
-            &self.spec.credentials.environment,
-        ) {
-            (Some(secret), None) => Source::Secret {
-                namespace: operator_namespace.to_owned(),
-                name: secret.name.clone(),
-                keys: secret.keys.clone(),
-            },
-            (None, Some(_)) => Source::Environment,
-            (None, None) | (Some(_), Some(_)) => Source::Nothing,
+        let credentials = &self.spec.credentials;
+        let namespace = || operator_namespace.to_owned();
+        let mut named = [
+            credentials
+                .secret_ref
+                .as_ref()
+                .map(|secret| Origin::secret(namespace(), secret)),
+            credentials
+                .oidc
+                .as_ref()
+                .map(|oidc| Origin::oidc(namespace(), oidc)),
+            credentials
+                .ecs_ram_role
+                .as_ref()
+                .map(|role| Origin::RamRole(role.name.clone())),
+            credentials
+                .environment
+                .as_ref()
+                .map(|_| Origin::Environment),
+        ]
+        .into_iter()
+        .flatten();
+        let origin = match (named.next(), named.next()) {
+            (Some(origin), None) => origin,
+            (None, _) => Origin::Nothing,
+            (Some(_), Some(_)) => Origin::Several,
+        };
+        Source {
+            origin,
+            assume_role: credentials.assume_role.clone(),
         }
     }
 

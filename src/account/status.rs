@@ -26,6 +26,13 @@ pub enum CheckResult {
     },
     /// The cloud was asked and did not accept, or did not answer.
     Refused(Error),
+    /// STS issued no key: it refused, or did not answer.
+    NotIssued {
+        /// The field of the spec.
+        field: &'static str,
+        /// What STS said.
+        error: Error,
+    },
     /// The API server did not hand out the Secret.
     Unknown(String),
 }
@@ -37,8 +44,33 @@ impl CheckResult {
         match self {
             Self::Accepted(_) | Self::Unknown(_) => false,
             Self::NoCredentials { .. } => true,
-            Self::Refused(error) => is_stalled(error),
+            Self::Refused(error) | Self::NotIssued { error, .. } => is_stalled(error),
         }
+    }
+
+    /// The error of STS, if it was asked and did not accept.
+    #[must_use]
+    pub fn error(&self) -> Option<&Error> {
+        match self {
+            Self::Refused(error) | Self::NotIssued { error, .. } => Some(error),
+            Self::Accepted(_) | Self::NoCredentials { .. } | Self::Unknown(_) => None,
+        }
+    }
+
+    fn explain_refusal(&self, error: &Error) -> (String, String) {
+        let reason = if self.is_stalled() || error.is_clock_error() {
+            error.reason()
+        } else {
+            reason::RETRYING.to_owned()
+        };
+        let message = format!(
+            "{}; {}; {}",
+            // The cloud's sentence goes on here.
+            error.to_string().trim_end_matches('.'),
+            error.hint(),
+            retry(error)
+        );
+        (reason, message)
     }
 
     /// Condition reason and message.
@@ -50,20 +82,11 @@ impl CheckResult {
                 format!("authenticated as {}", identity.arn),
             ),
             Self::NoCredentials { reason, message } => ((*reason).to_owned(), message.clone()),
-            Self::Refused(error) => (
-                if self.is_stalled() || error.is_clock_error() {
-                    error.reason()
-                } else {
-                    reason::RETRYING.to_owned()
-                },
-                format!(
-                    "{}; {}; {}",
-                    // The cloud's sentence goes on here.
-                    error.to_string().trim_end_matches('.'),
-                    error.hint(),
-                    retry(error)
-                ),
-            ),
+            Self::Refused(error) => self.explain_refusal(error),
+            Self::NotIssued { field, error } => {
+                let (reason, message) = self.explain_refusal(error);
+                (reason, format!("{field}: {message}"))
+            }
             Self::Unknown(message) => (reason::RETRYING.to_owned(), message.clone()),
         }
     }
@@ -176,7 +199,10 @@ fn after_result(
             Some(identity.arn.clone()),
             vec![condition(reason::READY, Status::True)],
         ),
-        CheckResult::NoCredentials { .. } | CheckResult::Refused(_) | CheckResult::Unknown(_) => (
+        CheckResult::NoCredentials { .. }
+        | CheckResult::Refused(_)
+        | CheckResult::NotIssued { .. }
+        | CheckResult::Unknown(_) => (
             previous.account_uid.clone(),
             previous.arn.clone(),
             vec![

@@ -163,6 +163,30 @@ const PATTERNS: &[(&str, &str)] = &[
         "must be the name of a namespace; for all namespaces leave names out and write selector: {}",
     ),
     (
+        r"^acs:ram::[0-9]{1,32}:role/[a-zA-Z0-9._-]{1,64}$",
+        "must be the ARN of a RAM role, such as acs:ram::1234567890123456:role/security-groups",
+    ),
+    (
+        r"^acs:ram::[0-9]{1,32}:oidc-provider/[a-zA-Z0-9._-]{1,128}$",
+        "must be the ARN of an OIDC provider, such as acs:ram::1234567890123456:oidc-provider/ack-rrsa-c1example",
+    ),
+    (
+        "^[a-zA-Z0-9._-]+$",
+        "must be the name of a RAM role: letters, digits, dots, underscores and dashes",
+    ),
+    (
+        "^[a-zA-Z0-9.@_-]{2,64}$",
+        "must be 2 to 64 letters, digits and the characters . @ _ -",
+    ),
+    (
+        "^[a-zA-Z0-9=,.@:/_-]{2,}$",
+        "must be 2 to 1224 letters, digits and the characters = , . @ : / _ -",
+    ),
+    (
+        "-----BEGIN CERTIFICATE-----",
+        "must hold certificates in PEM, each between -----BEGIN CERTIFICATE----- and -----END CERTIFICATE-----",
+    ),
+    (
         "^[-._a-zA-Z0-9]+$",
         "must be a key of a Secret: letters, digits, dashes, underscores and dots",
     ),

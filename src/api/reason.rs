@@ -76,6 +76,14 @@ pub const SECRET_INVALID: &str = "SecretInvalid";
 pub const SECRET_FORBIDDEN: &str = "SecretForbidden";
 /// Account Ready=False: the operator's environment holds no credentials.
 pub const ENVIRONMENT_EMPTY: &str = "EnvironmentEmpty";
+/// Account Ready=False: the metadata service or the credentials URI hands out no key.
+pub const NO_KEY_HANDED_OUT: &str = "NoKeyHandedOut";
+/// Account Ready=False: the service account of `oidc.serviceAccountName` does not exist.
+pub const SERVICE_ACCOUNT_NOT_FOUND: &str = "ServiceAccountNotFound";
+/// Account Ready=False: the operator may not request tokens of the service account.
+pub const TOKEN_FORBIDDEN: &str = "TokenForbidden";
+/// Account Ready=False: the file with the operator's own service account token cannot be used.
+pub const TOKEN_UNUSABLE: &str = "TokenUnusable";
 
 /// Event: another actor removed the target from the group.
 pub const DRIFT_DETECTED: &str = "DriftDetected";

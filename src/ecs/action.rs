@@ -16,6 +16,10 @@ pub enum Action {
     DescribeNetworkInterfaces,
     /// STS: reads the identity of the credentials.
     GetCallerIdentity,
+    /// STS: a key of a role, for another key.
+    AssumeRole,
+    /// STS: a key of a role, for a service account token.
+    AssumeRoleWithOidc,
 }
 
 impl Action {
@@ -24,9 +28,11 @@ impl Action {
     pub const fn is_membership_change(self) -> bool {
         match self {
             Self::JoinSecurityGroup | Self::LeaveSecurityGroup => true,
-            Self::DescribeInstances | Self::DescribeNetworkInterfaces | Self::GetCallerIdentity => {
-                false
-            }
+            Self::DescribeInstances
+            | Self::DescribeNetworkInterfaces
+            | Self::GetCallerIdentity
+            | Self::AssumeRole
+            | Self::AssumeRoleWithOidc => false,
         }
     }
 
@@ -39,6 +45,8 @@ impl Action {
             Self::DescribeInstances => "DescribeInstances",
             Self::DescribeNetworkInterfaces => "DescribeNetworkInterfaces",
             Self::GetCallerIdentity => "GetCallerIdentity",
+            Self::AssumeRole => "AssumeRole",
+            Self::AssumeRoleWithOidc => "AssumeRoleWithOIDC",
         }
     }
 
@@ -50,7 +58,7 @@ impl Action {
             | Self::LeaveSecurityGroup
             | Self::DescribeInstances
             | Self::DescribeNetworkInterfaces => "2014-05-26",
-            Self::GetCallerIdentity => "2015-04-01",
+            Self::GetCallerIdentity | Self::AssumeRole | Self::AssumeRoleWithOidc => "2015-04-01",
         }
     }
 
@@ -60,7 +68,10 @@ impl Action {
     pub const fn deadline(self) -> Duration {
         match self {
             Self::JoinSecurityGroup | Self::LeaveSecurityGroup => Duration::from_secs(66),
-            Self::DescribeInstances | Self::GetCallerIdentity => Duration::from_secs(10),
+            Self::DescribeInstances
+            | Self::GetCallerIdentity
+            | Self::AssumeRole
+            | Self::AssumeRoleWithOidc => Duration::from_secs(10),
             Self::DescribeNetworkInterfaces => Duration::from_secs(16),
         }
     }
@@ -70,9 +81,11 @@ impl Action {
     pub fn is_write(self) -> bool {
         match self {
             Self::JoinSecurityGroup | Self::LeaveSecurityGroup => true,
-            Self::DescribeInstances | Self::DescribeNetworkInterfaces | Self::GetCallerIdentity => {
-                false
-            }
+            Self::DescribeInstances
+            | Self::DescribeNetworkInterfaces
+            | Self::GetCallerIdentity
+            | Self::AssumeRole
+            | Self::AssumeRoleWithOidc => false,
         }
     }
 }

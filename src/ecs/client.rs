@@ -21,6 +21,7 @@ use super::error::Error;
 use super::id::{
     AccountUid, InstanceId, NetworkInterfaceId, Region, RequestId, SecurityGroupId, Target,
 };
+use super::redact::Secrets;
 use super::request::{self, SigningInput};
 use super::response::{self, ApiResponse};
 use super::transport::{Transport, TransportError};
@@ -327,10 +328,13 @@ impl Client {
             endpoint,
             action,
             parameters,
-            &self.account.credential,
+            Some(&self.account.credential),
             &input,
         );
         request.extensions_mut().insert(self.shutdown.clone());
+        if let Some(authorities) = self.account.endpoints.authorities() {
+            request.extensions_mut().insert(authorities.clone());
+        }
         let sent = Instant::now();
         let response = self
             .transport
@@ -349,7 +353,9 @@ impl Client {
                 | TransportError::Interrupted { .. } => source,
             })
             .map_err(|source| Error::Transport { action, source })
-            .and_then(|response| response::parse(action, &response, &self.account.credential));
+            .and_then(|response| {
+                response::parse(action, &response, Secrets::of(&self.account.credential))
+            });
         let milliseconds = sent.elapsed().as_millis();
         match &response {
             Ok(response) => {

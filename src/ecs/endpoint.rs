@@ -4,6 +4,7 @@ use std::fmt;
 
 use url::{Host, Url};
 
+use super::authorities::Authorities;
 use super::id::Region;
 
 /// The endpoints of one account. Defaults to the public endpoints of the cloud.
@@ -11,6 +12,7 @@ use super::id::Region;
 pub struct Endpoints {
     ecs: Option<EcsOverride>,
     sts: Option<Url>,
+    authorities: Option<Authorities>,
 }
 
 /// The account's override of the ECS endpoint.
@@ -44,7 +46,23 @@ impl Endpoints {
                 .map(|text| parse("endpoints.sts", text, allow_insecure))
                 .transpose()?
                 .filter(|url| url.as_str() != STS),
+            authorities: None,
         })
+    }
+
+    /// The same endpoints, of which only certificates of these authorities (PEM) are taken, for a private cloud.
+    ///
+    /// # Errors
+    /// A text without certificates.
+    pub fn with_authorities(mut self, pem: Option<&str>) -> Result<Self, EndpointError> {
+        self.authorities = pem.map(Authorities::parse).transpose()?;
+        Ok(self)
+    }
+
+    /// The authorities whose certificates are taken; `None` are those of the machine.
+    #[must_use]
+    pub fn authorities(&self) -> Option<&Authorities> {
+        self.authorities.as_ref()
     }
 
     /// The ECS endpoint of a region.
@@ -114,15 +132,18 @@ const STS: &str = "https://sts.aliyuncs.com/";
 
 /// Why a text is not an endpoint. Does not contain the text: it may hold a password.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{field} {problem}; it is a scheme, a host and, if needed, a port, such as https://ecs-vpc.cn-beijing.aliyuncs.com"
-)]
+#[error("{field} {problem}; it is {expected}")]
 pub struct EndpointError {
     /// `endpoints.ecs` or `endpoints.sts`.
     pub field: &'static str,
     /// The problem, as a clause.
     pub problem: &'static str,
+    /// What the field holds, as a clause.
+    pub expected: &'static str,
 }
+
+const BASE_URL: &str =
+    "a scheme, a host and, if needed, a port, such as https://ecs-vpc.cn-beijing.aliyuncs.com";
 
 fn parse_ecs(text: &str, allow_insecure: bool) -> Result<EcsOverride, EndpointError> {
     let field = "endpoints.ecs";
@@ -140,13 +161,20 @@ fn parse_ecs(text: &str, allow_insecure: bool) -> Result<EcsOverride, EndpointEr
         return Err(EndpointError {
             field,
             problem: "must not have {region} in an internationalized host",
+            expected: BASE_URL,
         });
     }
     Ok(EcsOverride::PerRegion(text.to_owned()))
 }
 
 fn parse(field: &'static str, text: &str, allow_insecure: bool) -> Result<Url, EndpointError> {
-    let refuse = |problem| Err(EndpointError { field, problem });
+    let refuse = |problem| {
+        Err(EndpointError {
+            field,
+            problem,
+            expected: BASE_URL,
+        })
+    };
     // Check before the URL parser, which silently repairs much of this (WHATWG): it drops tabs and turns backslashes into
     // slashes.
     if !text.bytes().all(|byte| byte.is_ascii_graphic()) || text.contains('\\') {

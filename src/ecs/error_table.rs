@@ -36,7 +36,9 @@ pub fn classify(action: Action, status: u16, code: &str, message: &str) -> Class
         Action::LeaveSecurityGroup => row.leave,
         Action::DescribeInstances
         | Action::DescribeNetworkInterfaces
-        | Action::GetCallerIdentity => row.read,
+        | Action::GetCallerIdentity
+        | Action::AssumeRole
+        | Action::AssumeRoleWithOidc => row.read,
     };
     // A server that failed is not believed about anything else than its load: no finalizer goes on the word of a 500.
     if status >= 500 && class != Class::Throttled {
@@ -49,7 +51,11 @@ pub fn classify(action: Action, status: u16, code: &str, message: &str) -> Class
     Classification {
         class,
         known: true,
-        hint: row.hint,
+        hint: if action == Action::AssumeRole && code == "NoPermission" {
+            TRUST
+        } else {
+            row.hint
+        },
     }
 }
 
@@ -104,6 +110,7 @@ const MALFORMED: &str =
 const OTHER_REGION: &str = "the cloud does not know this region, or the account may not use it; delete this object and create one with the correct region";
 const MISSING_TARGET: &str = "check the ID, the region and the account, or delete this object";
 
+const TRUST: &str = "let the trust policy of the role trust the user or role that assumes it, with its external ID, and allow that user or role sts:AssumeRole on it";
 const OPERATOR: &str = "please report this to the authors of the operator: it sent a request that the cloud does not understand";
 const OTHER_ENDPOINT: &str = "this endpoint does not serve spec.region; in the account's endpoints.ecs write {region} for the region, or leave it out";
 const ENDPOINT: &str = "check the account's endpoints: the endpoint is not ECS or STS, or does not support this API version";
@@ -288,17 +295,35 @@ const TABLE: &[Row] = &[
     ),
     all(
         Class::Blocked,
-        "check the OIDC provider, the role and the role's trust policy in the cloud's RAM console",
+        "check oidcProviderARN, and let the role's trust policy trust this provider and the subject system:serviceaccount:<namespace>:<service account>",
+        &["AuthenticationFail.NoPermission"],
+    ),
+    all(
+        Class::Blocked,
+        "check that the OIDC provider of oidcProviderARN has this cluster's issuer and keys, and the client ID sts.aliyuncs.com",
         &[
-            "AuthenticationFail.NoPermission",
             "AuthenticationFail.OIDCToken.Expired",
             "AuthenticationFail.OIDCToken.AudienceNotMatch",
             "AuthenticationFail.OIDCToken.IssuerNotMatch",
             "AuthenticationFail.OIDCToken.IssuerConfigurationBroken",
             "AuthenticationFail.OIDCToken.Invalid",
             "AuthenticationFail.OIDCToken.PublicKeyFingerprintMismatch",
-            "EntityNotExist.Role",
         ],
+    ),
+    all(
+        Class::Blocked,
+        "check roleARN: there is no such role; the RAM console shows the ARN of each",
+        &["EntityNotExist.Role", "InvalidParameter.RoleArn"],
+    ),
+    all(
+        Class::Blocked,
+        "correct sessionName: 2 to 64 letters, digits and the characters . @ _ -",
+        &["InvalidParameter.RoleSessionName"],
+    ),
+    all(
+        Class::Blocked,
+        "lower durationSeconds: the role's longest session is shorter; the RAM console shows it",
+        &["InvalidParameter.DurationSeconds"],
     ),
     all(
         Class::Blocked,
@@ -417,12 +442,14 @@ mod tests {
 
     use super::*;
 
-    const ACTIONS: [Action; 5] = [
+    const ACTIONS: [Action; 7] = [
         Action::JoinSecurityGroup,
         Action::LeaveSecurityGroup,
         Action::DescribeInstances,
         Action::DescribeNetworkInterfaces,
         Action::GetCallerIdentity,
+        Action::AssumeRole,
+        Action::AssumeRoleWithOidc,
     ];
 
     #[test]

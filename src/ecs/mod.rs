@@ -8,6 +8,7 @@
 //! ```
 
 pub mod action;
+mod authorities;
 pub mod batch;
 mod body;
 pub mod class;
@@ -28,6 +29,7 @@ pub mod sign;
 pub mod transport;
 
 pub use action::{Action, MAX_IDS_PER_CALL};
+pub use authorities::Authorities;
 pub use class::{Class, Retry};
 pub use client::{Client, Identity};
 pub use credential::{Credential, CredentialError};

@@ -28,7 +28,15 @@ impl Secrets {
             Some(credential.access_key_secret()),
             credential.security_token(),
         ]
-        .map(|secret| Zeroizing::new(Letters::of(secret.unwrap_or_default()).plain));
+        .map(Option::unwrap_or_default);
+        Self::in_texts(secrets.into_iter())
+    }
+
+    /// The same for other secret texts, such as a service account token.
+    pub(super) fn in_texts<'a>(texts: impl Iterator<Item = &'a str>) -> Self {
+        let secrets: Vec<_> = texts
+            .map(|secret| Zeroizing::new(Letters::of(secret).plain))
+            .collect();
         let count = secrets.iter().map(|secret| secret.len()).sum();
         let mut pieces = Zeroizing::new(Vec::with_capacity(count));
         pieces.extend(secrets.iter().flat_map(|secret| pieces_of(secret)));

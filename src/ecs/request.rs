@@ -17,12 +17,12 @@ pub(super) struct SigningInput {
     pub nonce: String,
 }
 
-/// All parameters are in the form body, so that no proxy logs a token with the URL.
+/// All parameters are in the form body, so that no proxy logs a token with the URL. Without a credential the request is unsigned.
 pub(super) fn build(
     endpoint: &Url,
     action: Action,
     parameters: &[(String, String)],
-    credential: &Credential,
+    credential: Option<&Credential>,
     input: &SigningInput,
 ) -> Request<Bytes> {
     let timestamp = input.now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
@@ -34,21 +34,26 @@ pub(super) fn build(
         ("Action", action.name()),
         ("Version", action.version()),
         ("Format", "JSON"),
-        ("AccessKeyId", credential.access_key_id()),
-        ("SignatureMethod", "HMAC-SHA1"),
-        ("SignatureVersion", "1.0"),
         ("SignatureNonce", &input.nonce),
         ("Timestamp", &timestamp),
     ]);
-    form.extend(
-        credential
-            .security_token()
-            .map(|token| ("SecurityToken", token)),
-    );
-    // The string to sign and the body contain the token: both are zeroized on drop.
-    let string_to_sign = Zeroizing::new(string_to_sign_v1("POST", &form));
-    let signature = signature_v1(credential.access_key_secret(), &string_to_sign);
-    form.push(("Signature", &signature));
+    let signature;
+    if let Some(credential) = credential {
+        form.extend([
+            ("AccessKeyId", credential.access_key_id()),
+            ("SignatureMethod", "HMAC-SHA1"),
+            ("SignatureVersion", "1.0"),
+        ]);
+        form.extend(
+            credential
+                .security_token()
+                .map(|token| ("SecurityToken", token)),
+        );
+        // The string to sign and the body contain the token: both are zeroized on drop.
+        let string_to_sign = Zeroizing::new(string_to_sign_v1("POST", &form));
+        signature = signature_v1(credential.access_key_secret(), &string_to_sign);
+        form.push(("Signature", &signature));
+    }
     let body = Zeroizing::new(canonical_query(&form).into_bytes());
 
     let mut request = Request::new(Bytes::from_owner(body));
@@ -84,7 +89,7 @@ mod tests {
             &endpoint,
             Action::DescribeInstances,
             &parameters,
-            credential,
+            Some(credential),
             &input,
         )
     }

@@ -9,7 +9,6 @@ use http::{HeaderMap, Response};
 use super::action::Action;
 use super::body::{self, Body, Rows, Text};
 use super::class::Class;
-use super::credential::Credential;
 use super::error::{ApiError, Error};
 use super::error_table;
 use super::id::RequestId;
@@ -27,10 +26,9 @@ pub(super) struct ApiResponse {
 pub(super) fn parse(
     action: Action,
     response: &Response<Bytes>,
-    credential: &Credential,
+    secrets: Secrets,
 ) -> Result<ApiResponse, Error> {
     let status = response.status().as_u16();
-    let secrets = Secrets::of(credential);
     let bad = |what: &str| Error::BadAnswer {
         action,
         status,

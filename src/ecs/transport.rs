@@ -1,8 +1,9 @@
 //! The one seam: sends an HTTP request and returns its size-limited answer before the deadline, or a named failure. Knows
 //! nothing of actions or signatures.
 
+use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::shutdown::Shutdown;
 
+use super::authorities::Authorities;
 use super::id::Region;
 
 /// Sends one request to the cloud and returns its whole answer.
@@ -38,6 +40,9 @@ const SMALL: usize = MIB / 2;
 
 /// All that is beyond [`SMALL`], of all answers that are read at the same time, has so many bytes at most (64 MiB).
 const ROOM: usize = 64 * MIB;
+
+/// Most clients for private clouds that are kept. Their connections are lost when there are more.
+const PRIVATE_CLIENTS: usize = 64;
 
 const MIB: usize = 1024 * 1024;
 
@@ -114,6 +119,8 @@ impl TransportError {
 #[derive(Clone, Debug)]
 pub struct Http {
     client: reqwest::Client,
+    /// Clients for servers of private clouds, by their authorities.
+    private: Arc<Mutex<HashMap<Authorities, reqwest::Client>>>,
     /// Why no certificate of a server can be verified. http:// works all the same.
     without_authorities: Option<String>,
     /// Room for large answers: a permit per MiB.
@@ -138,6 +145,7 @@ impl Http {
         match built(Self::builder()) {
             Ok(client) => Ok(Self {
                 client,
+                private: Arc::default(),
                 without_authorities: None,
                 room: Arc::new(Semaphore::new(ROOM / MIB)),
             }),
@@ -145,6 +153,7 @@ impl Http {
                 let client = built(Self::builder().tls_certs_only([]));
                 Ok(Self {
                     client: client.map_err(|cause| TransportError::Connect { cause })?,
+                    private: Arc::default(),
                     without_authorities: Some(format!(
                         "{cause}; add the file /etc/ssl/certs/ca-certificates.crt, or name one in SSL_CERT_FILE, and restart the operator"
                     )),
@@ -172,11 +181,37 @@ impl Http {
             .tcp_keepalive(Duration::from_secs(15))
     }
 
+    /// The client for servers with certificates of these authorities, or of those of the machine.
+    fn client(&self, authorities: Option<Authorities>) -> Result<reqwest::Client, TransportError> {
+        let Some(authorities) = authorities else {
+            return Ok(self.client.clone());
+        };
+        let mut private = self.private.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = private.get(&authorities) {
+            return Ok(client.clone());
+        }
+        let unusable = |error: &reqwest::Error| TransportError::Connect {
+            cause: format!("endpoints.caBundle cannot be used: {}", root_cause(error)),
+        };
+        let pem = authorities.pem().as_bytes();
+        let certificates =
+            reqwest::Certificate::from_pem_bundle(pem).map_err(|error| unusable(&error))?;
+        let builder = Self::builder().tls_certs_only(certificates);
+        let client = builder.build().map_err(|error| unusable(&error))?;
+        if private.len() >= PRIVATE_CLIENTS {
+            private.clear();
+        }
+        private.insert(authorities, client.clone());
+        Ok(client)
+    }
+
     async fn exchange(
         &self,
         request: http::Request<Bytes>,
     ) -> Result<http::Response<Bytes>, TransportError> {
+        let authorities: Option<Authorities> = request.extensions().get().cloned();
         if let Some(cause) = &self.without_authorities
+            && authorities.is_none()
             && request.uri().scheme() == Some(&http::uri::Scheme::HTTPS)
         {
             return Err(TransportError::Connect {
@@ -189,7 +224,8 @@ impl Http {
             reqwest::Request::try_from(request).map_err(|error| TransportError::Connect {
                 cause: root_cause(&error),
             })?;
-        let mut answer = self.client.execute(request).await.map_err(named)?;
+        let client = self.client(authorities)?;
+        let mut answer = client.execute(request).await.map_err(named)?;
         let mut body = BytesMut::new();
         let mut room = Room::of(&self.room);
         // What is announced is reserved at once: a body that grows step by step would take up to twice its size.

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use kube::ResourceExt as _;
+
 use crate::account::directory::TargetTags;
 use crate::account::session::{AccountSession, CallError, CallPermit};
 use crate::api::{SecurityGroupMembership, reason};

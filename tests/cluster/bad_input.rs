@@ -281,7 +281,7 @@ async fn credentials_need_one_secret_name_or_environment() -> Result<()> {
     accepted(&env, CLUSTER, good_account()).await?;
     let secret = "spec.credentials.secretRef";
     let name = "spec.credentials.secretRef.name";
-    let required = "must be set, unless environment is";
+    let required = "must be set, unless oidc, ecsRAMRole or environment is";
     let cases: &[(Value, &[&str])] = &[
         (json!("-"), &["spec.credentials", "Required"]),
         (
@@ -293,6 +293,45 @@ async fn credentials_need_one_secret_name_or_environment() -> Result<()> {
             &[
                 "spec.credentials.environment: Forbidden",
                 "must not be set when secretRef is",
+            ],
+        ),
+        (
+            json!({"secretRef": {"name": "aliyun"}, "ecsRAMRole": {"name": "node"}}),
+            &[
+                "spec.credentials.ecsRAMRole: Forbidden",
+                "must not be set when secretRef or oidc is",
+            ],
+        ),
+        (
+            json!({"environment": {}, "ecsRAMRole": {"name": "node"}}),
+            &[
+                "spec.credentials.environment: Forbidden",
+                "must not be set when secretRef, oidc or ecsRAMRole is",
+            ],
+        ),
+        (
+            json!({"oidc": {"roleARN": "web", "oidcProviderARN": "acs:ram::1:oidc-provider/a", "serviceAccountName": "a"}}),
+            &[
+                "spec.credentials.oidc.roleARN",
+                "must be the ARN of a RAM role",
+            ],
+        ),
+        (
+            json!({"oidc": {"roleARN": "acs:ram::1:role/a", "oidcProviderARN": "a", "serviceAccountName": "a"}}),
+            &[
+                "spec.credentials.oidc.oidcProviderARN",
+                "must be the ARN of an OIDC provider",
+            ],
+        ),
+        (
+            json!({"secretRef": {"name": "aliyun"}, "assumeRole": {"roleARN": "acs:ram::1:role/a", "durationSeconds": 60}}),
+            &["spec.credentials.assumeRole.durationSeconds", "900"],
+        ),
+        (
+            json!({"secretRef": {"name": "aliyun"}, "assumeRole": {"roleARN": "acs:ram::1:role/a", "sessionName": "a b"}}),
+            &[
+                "spec.credentials.assumeRole.sessionName",
+                "must be 2 to 64 letters",
             ],
         ),
         (

@@ -8,6 +8,7 @@
 
 mod cost;
 mod crash;
+mod credentials;
 mod deletions;
 mod first_status;
 mod large_objects;

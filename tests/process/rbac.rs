@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use k8s_openapi::api::core::v1::{Namespace, Secret};
-use k8s_openapi::api::rbac::v1::RoleBinding;
+use k8s_openapi::api::core::v1::{Namespace, Secret, ServiceAccount};
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::Api;
 use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
 use security_group_operator::api::CloudAccount;
@@ -57,6 +57,7 @@ async fn every_right_is_used_and_every_use_has_a_right() -> Result<()> {
     };
     let _operator = Operator::start(&plane, options).await?;
     tenant_account(&env).await?;
+    keyless_account(&env).await?;
     edges_of_all_kinds(&env).await?;
 
     let granted = granted(&operator::render(&plane, &deploy).await?)?;
@@ -74,7 +75,7 @@ async fn every_right_is_used_and_every_use_has_a_right() -> Result<()> {
     let refused: Vec<_> = uses(&plane)?
         .into_iter()
         // Before its namespace bound the role: that is expected.
-        .filter(|event| event.code == 403 && !is_tenant_secret(event))
+        .filter(|event| event.code == 403 && !is_tenant_secret(event) && !is_token(event))
         .collect();
     assert!(refused.is_empty(), "{refused:?}");
     let verbs_on_tenant_secrets: BTreeSet<_> = uses(&plane)?
@@ -87,7 +88,70 @@ async fn every_right_is_used_and_every_use_has_a_right() -> Result<()> {
         BTreeSet::from([("get".to_owned(), "own".to_owned())]),
         "a Secret of a tenant is read by the name that its CloudAccount gives"
     );
+    let tokens: BTreeSet<_> = uses(&plane)?
+        .into_iter()
+        .filter(is_token)
+        .map(|event| (event.verb, event.namespace, event.name))
+        .collect();
+    assert_eq!(
+        tokens,
+        BTreeSet::from([(
+            "create".to_owned(),
+            env.name.clone(),
+            "membership".to_owned()
+        )]),
+        "tokens are requested for the service account that the CloudAccount names, in its own namespace"
+    );
     Ok(())
+}
+
+/// A `CloudAccount` without a key, with the manual's Role: refused, then bound, then usable.
+async fn keyless_account(env: &TestEnv) -> Result<()> {
+    let request = http::Request::get("/openid/v1/jwks").body(Vec::new())?;
+    let keys: Value = env.client.request(request).await?;
+    let arn = |what: &str| format!("acs:ram::{}:{what}", env.account);
+    let provider = json!({"name": "cluster", "account": env.account, "issuer": "https://kubernetes.default.svc", "keys": keys});
+    env.change_cloud(json!({"addOidcProvider": provider}))
+        .await?;
+    let subject = format!("system:serviceaccount:{}:membership", env.name);
+    let trust = json!({"Statement": [{"Effect": "Allow", "Action": "sts:AssumeRole",
+        "Principal": {"Federated": [arn("oidc-provider/cluster")]},
+        "Condition": {"StringEquals": {"oidc:sub": subject}}}]});
+    let role = json!({"name": "web", "account": env.account, "trustPolicy": trust});
+    env.change_cloud(json!({"addRole": role})).await?;
+    let service_accounts: Api<ServiceAccount> = Api::namespaced(env.client.clone(), &env.name);
+    let service_account = serde_json::from_value(json!({"metadata": {"name": "membership"}}))?;
+    service_accounts
+        .create(&PostParams::default(), &service_account)
+        .await?;
+    let accounts: Api<CloudAccount> = Api::namespaced(env.client.clone(), &env.name);
+    let oidc = json!({"roleARN": arn("role/web"), "oidcProviderARN": arn("oidc-provider/cluster"), "serviceAccountName": "membership"});
+    let account = serde_json::from_value(json!({
+        "apiVersion": "security-group-operator.io/v1alpha1", "kind": "CloudAccount",
+        "metadata": {"name": "keyless"}, "spec": {"credentials": {"oidc": oidc}},
+    }))?;
+    accounts.create(&PostParams::default(), &account).await?;
+    until_account(&accounts, "keyless", "TokenForbidden", |message| {
+        message.contains("resourceNames: [membership]") && message.contains(&env.name)
+    })
+    .await?;
+    let roles: Api<Role> = Api::namespaced(env.client.clone(), &env.name);
+    let role = serde_json::from_value(json!({
+        "metadata": {"name": "token"},
+        "rules": [{"apiGroups": [""], "resources": ["serviceaccounts/token"], "resourceNames": ["membership"], "verbs": ["create"]}],
+    }))?;
+    roles.create(&PostParams::default(), &role).await?;
+    let bindings: Api<RoleBinding> = Api::namespaced(env.client.clone(), &env.name);
+    let binding = serde_json::from_value(json!({
+        "metadata": {"name": "token"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "token"},
+        "subjects": [{"kind": "ServiceAccount", "name": "security-group-operator", "namespace": NAMESPACE}],
+    }))?;
+    bindings.create(&PostParams::default(), &binding).await?;
+    until_account(&accounts, "keyless", "CredentialsAccepted", |message| {
+        message.contains("assumed-role/web/")
+    })
+    .await
 }
 
 /// A `CloudAccount` in the tenant's namespace: refused, then bound, then usable.
@@ -106,7 +170,7 @@ async fn tenant_account(env: &TestEnv) -> Result<()> {
         "metadata": {"name": "own"}, "spec": {"credentials": {"secretRef": {"name": "own"}}},
     }))?;
     accounts.create(&PostParams::default(), &account).await?;
-    until_account(&accounts, "SecretForbidden", |message| {
+    until_account(&accounts, "own", "SecretForbidden", |message| {
         message.contains(SECRETS_ROLE) && message.contains(&env.name)
     })
     .await?;
@@ -117,16 +181,17 @@ async fn tenant_account(env: &TestEnv) -> Result<()> {
         "subjects": [{"kind": "ServiceAccount", "name": "security-group-operator", "namespace": NAMESPACE}],
     }))?;
     bindings.create(&PostParams::default(), &binding).await?;
-    until_account(&accounts, "CredentialsAccepted", |_| true).await
+    until_account(&accounts, "own", "CredentialsAccepted", |_| true).await
 }
 
 async fn until_account(
     accounts: &Api<CloudAccount>,
+    name: &str,
     reason: &str,
     says: impl Fn(&str) -> bool,
 ) -> Result<()> {
     eventually(&format!("the CloudAccount says {reason}"), async || {
-        let status = accounts.get("own").await?.status;
+        let status = accounts.get(name).await?.status;
         Ok(status
             .iter()
             .flat_map(|status| &status.conditions)
@@ -184,10 +249,15 @@ fn is_tenant_secret(event: &AuditEvent) -> bool {
     event.resource == "secrets" && event.namespace != NAMESPACE
 }
 
+/// A namespace grants this right by a Role of its own, for service accounts by their names.
+fn is_token(event: &AuditEvent) -> bool {
+    event.resource == "serviceaccounts" && event.subresource == "token"
+}
+
 /// The right that a request needs, and which role must grant it.
 fn right(event: &AuditEvent) -> Option<Right> {
     // The version of the server and the like: open to everybody.
-    if event.resource.is_empty() {
+    if event.resource.is_empty() || is_token(event) {
         return None;
     }
     let role = match (event.resource.as_str(), event.namespace.as_str()) {

@@ -12,6 +12,7 @@ use security_group_operator::account::directory::AccountKinds;
 use security_group_operator::api::account::Endpoints;
 use security_group_operator::args::Settings;
 use security_group_operator::clock::Clock;
+use security_group_operator::ecs::credential::{Environment, METADATA_SERVICE};
 use security_group_operator::kubernetes::WatchScope;
 use security_group_operator::operator;
 use security_group_operator::simulator::Simulator;
@@ -782,7 +783,8 @@ fn settings(scopes: Vec<WatchScope>) -> Settings {
         scopes,
         operator_namespace: OPERATOR_NAMESPACE.to_owned(),
         default_endpoints: Endpoints::default(),
-        environment: None,
+        environment: Environment::Nothing,
+        metadata_service: METADATA_SERVICE.parse().unwrap(),
         scan_period: Duration::from_secs(60),
         lease_duration: None,
         not_observed_after: 10,

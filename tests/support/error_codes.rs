@@ -213,5 +213,8 @@ pub const STS: &[Row] = &[
     (401, "AuthenticationFail.OIDCToken.PublicKeyFingerprintMismatch", Blocked, ""),
     (403, "AuthenticationFail.NoPermission", Blocked, ""),
     (404, "EntityNotExist.Role", Blocked, ""),
+    (400, "InvalidParameter.RoleArn", Blocked, ""),
+    (400, "InvalidParameter.RoleSessionName", Blocked, ""),
+    (400, "InvalidParameter.DurationSeconds", Blocked, ""),
     (400, "Throttling.User", Throttled, ""),
 ];

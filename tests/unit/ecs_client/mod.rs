@@ -14,6 +14,7 @@ mod error_codes;
 mod hostile;
 #[cfg(target_os = "linux")]
 mod memory;
+mod private_cloud;
 mod redaction;
 mod server;
 mod wire;

@@ -1,8 +1,12 @@
-//! An access key, parsed once: never printed, zeroized on drop. Reads nothing.
+//! An access key, parsed once: never printed, zeroized on drop. Its provider hands it out as it is.
 
 use std::fmt;
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use secrecy::{ExposeSecret, SecretString};
+
+use super::{IssuedKey, Network, Provider, ProviderError};
 
 /// An access key and, if it is temporary, its STS token. Cheap enough to clone. Every copy is zeroized on drop, and so are
 /// the texts made from it to sign a call (not the copies in the buffers of HTTP and TLS).
@@ -14,18 +18,20 @@ pub struct Credential {
 }
 
 impl Credential {
-    /// Parses the three values of a Secret.
+    /// Parses the three values of a Secret. A line break at the end is taken off: `echo … | base64` puts one there, and the cloud
+    /// would answer it with a signature error that does not name the cause.
     ///
     /// # Errors
-    /// A value that no access key can have. The common one ends in a line break, from `echo … | base64`: the cloud would
-    /// answer it with a signature error that does not name the cause.
+    /// A value that no access key can have.
     pub fn new(
         access_key_id: impl Into<String>,
         access_key_secret: impl Into<SecretString>,
         security_token: Option<SecretString>,
     ) -> Result<Self, CredentialError> {
         let access_key_id = access_key_id.into();
-        let access_key_secret = access_key_secret.into();
+        let access_key_id = without_line_break(&access_key_id).to_owned();
+        let access_key_secret = trimmed(access_key_secret.into());
+        let security_token = security_token.map(trimmed);
         check(CredentialValue::AccessKeyId, &access_key_id)?;
         check(
             CredentialValue::AccessKeySecret,
@@ -47,11 +53,11 @@ impl Credential {
         &self.access_key_id
     }
 
-    pub(super) fn access_key_secret(&self) -> &str {
+    pub(in crate::ecs) fn access_key_secret(&self) -> &str {
         self.access_key_secret.expose_secret()
     }
 
-    pub(super) fn security_token(&self) -> Option<&str> {
+    pub(in crate::ecs) fn security_token(&self) -> Option<&str> {
         self.security_token
             .as_ref()
             .map(ExposeSecret::expose_secret)
@@ -103,11 +109,6 @@ pub enum CredentialError {
     /// The value is empty.
     #[error("{0} is empty: store the value, or leave the key out if it is an optional one")]
     Empty(CredentialValue),
-    /// The value ends in a line break, usually from `echo … | base64`.
-    #[error(
-        "{0} ends in a line break: store it without one, for example with `kubectl create secret generic --from-literal`, or with `printf %s` instead of `echo`"
-    )]
-    LineBreakAtEnd(CredentialValue),
     /// Blanks, quotes from a pasted line, control characters, non-ASCII letters.
     #[error(
         "{0} holds a blank, a control character or a letter outside ASCII: store exactly the characters that the console showed"
@@ -123,6 +124,36 @@ pub enum CredentialError {
     },
 }
 
+fn without_line_break(text: &str) -> &str {
+    text.trim_end_matches(['\r', '\n'])
+}
+
+fn trimmed(secret: SecretString) -> SecretString {
+    let text = secret.expose_secret();
+    let kept = without_line_break(text);
+    if kept.len() == text.len() {
+        return secret;
+    }
+    kept.into()
+}
+
+/// A key that was stored somewhere, handed out as it is.
+#[derive(Clone, Debug)]
+pub struct StaticKey(pub Credential);
+
+impl Provider for StaticKey {
+    fn obtain<'a>(
+        &'a self,
+        _network: &'a Network,
+    ) -> BoxFuture<'a, Result<IssuedKey, ProviderError>> {
+        let key = IssuedKey {
+            credential: self.0.clone(),
+            expires: None,
+        };
+        std::future::ready(Ok(key)).boxed()
+    }
+}
+
 fn check(value: CredentialValue, text: &str) -> Result<(), CredentialError> {
     let limit = match value {
         CredentialValue::AccessKeyId | CredentialValue::AccessKeySecret => 256,
@@ -135,12 +166,6 @@ fn check(value: CredentialValue, text: &str) -> Result<(), CredentialError> {
         Err(CredentialError::TooLong { value, limit })
     } else if text.bytes().all(|byte| byte.is_ascii_graphic()) {
         Ok(())
-    } else if text
-        .trim_end_matches(['\r', '\n'])
-        .bytes()
-        .all(|byte| byte.is_ascii_graphic())
-    {
-        Err(CredentialError::LineBreakAtEnd(value))
     } else {
         Err(CredentialError::ForeignCharacter(value))
     }
@@ -170,6 +195,18 @@ mod tests {
     }
 
     #[test]
+    fn line_break_at_the_end_is_taken_off() {
+        let token = Some("token\n".into());
+        let credential = Credential::new("LTAI\n", "secret\r\n", token).unwrap();
+        assert_eq!(credential.access_key_id(), "LTAI");
+        assert_eq!(credential.access_key_secret(), "secret");
+        assert_eq!(credential.security_token(), Some("token"));
+        let error = Credential::new("LTAI", "sec\nret", None).unwrap_err();
+        assert!(error.to_string().contains("accessKeySecret holds a blank"));
+        assert!(Credential::new("LTAI", "\n", None).is_err());
+    }
+
+    #[test]
     fn invalid_credential_names_field_and_fix_not_the_value() {
         let new = |id: &str, secret: &str, token: Option<&str>| {
             Credential::new(id, secret, token.map(SecretString::from)).unwrap_err()
@@ -182,26 +219,6 @@ mod tests {
                 new("LTAI", SECRET, Some("")),
                 "securityToken",
                 "leave the key out",
-            ),
-            (
-                new("canary\n", SECRET, None),
-                "accessKeyID",
-                "--from-literal",
-            ),
-            (
-                new("LTAI", "canary\n", None),
-                "accessKeySecret",
-                "--from-literal",
-            ),
-            (
-                new("LTAI", "canary\r\n", None),
-                "accessKeySecret",
-                "--from-literal",
-            ),
-            (
-                new("LTAI", SECRET, Some("canary\n")),
-                "securityToken",
-                "--from-literal",
             ),
             (
                 new("LTAI", "canary canary", None),
