@@ -14,7 +14,7 @@ use crate::kubernetes::ObjectUid;
 use crate::kubernetes::events::{self, EventRecord};
 
 use super::change::Change;
-use super::context::{CheckedVersion, Context};
+use super::context::{CheckedVersion, Context, LastCheck};
 use super::credentials::{self, Found, Reading};
 use super::directory::{AccountState, News};
 use super::key::{AccountKey, CloudAccountId};
@@ -293,12 +293,9 @@ fn hold_calls(result: &CheckResult, key: &AccountKey, context: &Context) {
     let Some(session) = context.directory.last_usable(key) else {
         return;
     };
-    match result {
-        CheckResult::Refused(error) if error.is_credential_error() => session.refuse(error.clone()),
-        CheckResult::Accepted(_)
-        | CheckResult::Refused(_)
-        | CheckResult::NoCredentials { .. }
-        | CheckResult::Unknown(_) => session.release(),
+    match result.error() {
+        Some(error) if error.is_credential_error() => session.refuse(error.clone()),
+        Some(_) | None => session.release(),
     }
 }
 
@@ -339,15 +336,19 @@ pub(super) fn next_check(result: &CheckResult, key: &AccountKey, context: &Conte
         CheckResult::NoCredentials { .. } | CheckResult::Unknown(_) => {
             Class::Transient.retry().delay(check.failures)
         }
-        CheckResult::Refused(error) | CheckResult::NotIssued { error, .. } => {
-            let wait = status::retry(error).delay(check.failures);
-            let wait = error.retry_after().map_or(wait, |least| least.max(wait));
-            check.check_after = Some(Instant::now() + wait);
-            wait
-        }
+        CheckResult::Refused(error) => wait_after(error, check),
+        CheckResult::NotIssued { error, .. } => wait_after(error, check),
     };
     // The Secret may be corrected sooner.
     wait.min(context.period())
+}
+
+/// The wait after an error of STS, which is not called again for the same version before it is over.
+fn wait_after(error: &ecs::Error, check: &mut LastCheck) -> Duration {
+    let wait = status::retry(error).delay(check.failures);
+    let wait = error.retry_after().map_or(wait, |least| least.max(wait));
+    check.check_after = Some(Instant::now() + wait);
+    wait
 }
 
 /// The wait until the next check of an unchanged account.

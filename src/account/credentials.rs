@@ -215,7 +215,10 @@ fn not_issued(error: ProviderError) -> CheckResult {
     match error {
         ProviderError::Misconfigured { reason, message } => missing(reason, message),
         ProviderError::Unavailable { message } => CheckResult::Unknown(message),
-        ProviderError::Sts { field, error } => CheckResult::NotIssued { field, error },
+        ProviderError::Sts { field, error } => CheckResult::NotIssued {
+            field,
+            error: Box::new(error),
+        },
     }
 }
 

@@ -46,7 +46,7 @@ struct Failure {
 /// minutes).
 const RENEWAL: SignedDuration = SignedDuration::from_mins(10);
 
-/// Shortest time between two requests for one account, whoever asks (5 seconds).
+/// Shortest time between two requests for one account (5 seconds).
 const LEAST_WAIT: Duration = Duration::from_secs(5);
 
 impl Issued {

@@ -31,7 +31,7 @@ pub enum CheckResult {
         /// The field of the spec.
         field: &'static str,
         /// What STS said.
-        error: Error,
+        error: Box<Error>,
     },
     /// The API server did not hand out the Secret.
     Unknown(String),
@@ -44,7 +44,8 @@ impl CheckResult {
         match self {
             Self::Accepted(_) | Self::Unknown(_) => false,
             Self::NoCredentials { .. } => true,
-            Self::Refused(error) | Self::NotIssued { error, .. } => is_stalled(error),
+            Self::Refused(error) => is_stalled(error),
+            Self::NotIssued { error, .. } => is_stalled(error),
         }
     }
 
@@ -52,7 +53,8 @@ impl CheckResult {
     #[must_use]
     pub fn error(&self) -> Option<&Error> {
         match self {
-            Self::Refused(error) | Self::NotIssued { error, .. } => Some(error),
+            Self::Refused(error) => Some(error),
+            Self::NotIssued { error, .. } => Some(error.as_ref()),
             Self::Accepted(_) | Self::NoCredentials { .. } | Self::Unknown(_) => None,
         }
     }

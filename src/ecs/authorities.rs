@@ -6,26 +6,18 @@ use std::sync::Arc;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
-use super::endpoint::EndpointError;
-
 /// Certificates of authorities, at least one. A request that carries them among its extensions is sent only to a server with a
 /// certificate of theirs.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Authorities(Arc<str>);
 
 impl Authorities {
-    /// Reads certificates in PEM.
-    pub(super) fn parse(pem: &str) -> Result<Self, EndpointError> {
+    /// Reads certificates in PEM; `None` if the text holds none, or something else.
+    pub(super) fn parse(pem: &str) -> Option<Self> {
         let read: Result<Vec<CertificateDer<'_>>, _> =
             CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
-        match read {
-            Ok(certificates) if !certificates.is_empty() => Ok(Self(pem.into())),
-            Ok(_) | Err(_) => Err(EndpointError {
-                field: "endpoints.caBundle",
-                problem: "must hold certificates",
-                expected: "the PEM text of the authorities, each between -----BEGIN CERTIFICATE----- and -----END CERTIFICATE-----",
-            }),
-        }
+        let certificates = read.ok()?;
+        (!certificates.is_empty()).then(|| Self(pem.into()))
     }
 
     /// The PEM text.

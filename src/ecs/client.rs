@@ -13,8 +13,8 @@ use url::Url;
 
 use crate::clock::Clock;
 
+use super::access_key::Credential;
 use super::action::{Action, MAX_IDS_PER_CALL};
-use super::credential::Credential;
 use super::description::{self, Page, TargetDescription};
 use super::endpoint::Endpoints;
 use super::error::Error;

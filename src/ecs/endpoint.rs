@@ -55,7 +55,14 @@ impl Endpoints {
     /// # Errors
     /// A text without certificates.
     pub fn with_authorities(mut self, pem: Option<&str>) -> Result<Self, EndpointError> {
-        self.authorities = pem.map(Authorities::parse).transpose()?;
+        self.authorities = match pem {
+            None => None,
+            Some(pem) => Some(Authorities::parse(pem).ok_or(EndpointError {
+                field: "endpoints.caBundle",
+                problem: "must hold certificates",
+                expected: "the PEM text of the authorities, each between -----BEGIN CERTIFICATE----- and -----END CERTIFICATE-----",
+            })?),
+        };
         Ok(self)
     }
 

@@ -7,6 +7,7 @@
 //! Client ─▶ request (pure: parameters, signature) ─▶ Transport ─▶ response (pure: a value, or a named Error) ─▶ description
 //! ```
 
+pub mod access_key;
 pub mod action;
 mod authorities;
 pub mod batch;
@@ -28,11 +29,11 @@ mod response;
 pub mod sign;
 pub mod transport;
 
+pub use access_key::{Credential, CredentialError};
 pub use action::{Action, MAX_IDS_PER_CALL};
 pub use authorities::Authorities;
 pub use class::{Class, Retry};
 pub use client::{Client, Identity};
-pub use credential::{Credential, CredentialError};
 pub use description::{Tags, TargetDescription, TargetState};
 pub use edge::Edge;
 pub use endpoint::{EndpointError, Endpoints};

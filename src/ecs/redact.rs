@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use zeroize::Zeroizing;
 
-use super::credential::Credential;
+use super::access_key::Credential;
 use crate::condition::truncate;
 
 /// Replaces a removed secret.

@@ -7,8 +7,8 @@ use k8s_openapi::jiff::Timestamp;
 use url::Url;
 use zeroize::Zeroizing;
 
+use super::access_key::Credential;
 use super::action::Action;
-use super::credential::Credential;
 use super::sign::{canonical_query, signature_v1, string_to_sign_v1};
 
 /// Values that differ per attempt: a retry needs a new nonce, or the cloud rejects it as a replay.

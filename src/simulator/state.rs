@@ -156,7 +156,7 @@ impl State {
         Ok((action, caller, hit))
     }
 
-    /// Who calls: by the signature, with the policies of the role; nobody in particular where the action is not signed.
+    /// Who calls: by the signature, with the policies of the role; [`Caller::anonymous`] where the action is not signed.
     fn caller(
         &mut self,
         wire: &Wire,

@@ -8,7 +8,8 @@ use futures::future::BoxFuture;
 use crate::ecs::action::Action;
 
 use super::oidc::SESSION_NAME;
-use super::{IssuedKey, Network, Provider, ProviderError, sts};
+use super::provider::{IssuedKey, Network, Provider, ProviderError};
+use super::sts;
 
 /// A key of a role for the key of another provider. Chains have one step: STS refuses longer sessions of longer ones.
 #[derive(Clone, Debug)]

@@ -4,7 +4,13 @@ use std::sync::Arc;
 
 use url::Url;
 
-use super::{Credential, CredentialsUri, Oidc, Provider, RamRole, StaticKey, TokenFile};
+use crate::ecs::access_key::Credential;
+
+use super::oidc::{Oidc, TokenFile};
+use super::provider::Provider;
+use super::ram_role::RamRole;
+use super::static_key::StaticKey;
+use super::uri::CredentialsUri;
 
 /// The credentials of the process. The first of these that is set counts: a key; the three variables of RRSA; the credentials
 /// URI; the role of the ECS instance. It is chosen once, at the start: a source that fails is reported, not passed over.

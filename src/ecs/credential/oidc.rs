@@ -11,12 +11,13 @@ use secrecy::{ExposeSecret as _, SecretString};
 use crate::api::reason;
 use crate::ecs::action::Action;
 
-use super::{IssuedKey, Network, Provider, ProviderError, misconfigured, sts};
+use super::provider::{IssuedKey, Network, Provider, ProviderError, misconfigured};
+use super::sts;
 
 /// The audience of tokens for STS.
 pub const AUDIENCE: &str = "sts.aliyuncs.com";
 
-/// The name of a session where nobody chose one.
+/// The name of a session for which the spec has none.
 pub(super) const SESSION_NAME: &str = "security-group-operator";
 
 /// Where a service account token comes from. It is asked for each exchange: tokens are short-lived.

@@ -9,7 +9,7 @@ use http::Method;
 
 use crate::ecs::transport::TransportError;
 
-use super::{HandedOut, IssuedKey, Network, Provider, ProviderError, no_key};
+use super::provider::{HandedOut, IssuedKey, Network, Provider, ProviderError, no_key};
 
 /// A key of the instance's role.
 #[derive(Clone, Debug)]

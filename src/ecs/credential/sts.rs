@@ -3,13 +3,14 @@
 use serde::Deserialize;
 use zeroize::Zeroize as _;
 
+use crate::ecs::access_key::Credential;
 use crate::ecs::action::Action;
 use crate::ecs::error::Error;
 use crate::ecs::redact::Secrets;
 use crate::ecs::request::{self, SigningInput};
 use crate::ecs::response;
 
-use super::{Credential, HandedOut, IssuedKey, Network};
+use super::provider::{HandedOut, IssuedKey, Network};
 
 /// Calls STS for a key of a role: signed with `signer`, or unsigned, with the `secret` parameter as the proof.
 pub(super) async fn call(

@@ -5,7 +5,7 @@ use futures::future::BoxFuture;
 use http::Method;
 use url::Url;
 
-use super::{DEADLINE, HandedOut, IssuedKey, Network, Provider, ProviderError, no_key};
+use super::provider::{DEADLINE, HandedOut, IssuedKey, Network, Provider, ProviderError, no_key};
 
 /// A key from a URL of the operator's own environment.
 #[derive(Clone, Debug)]

@@ -1,12 +1,8 @@
-//! An access key, parsed once: never printed, zeroized on drop. Its provider hands it out as it is.
+//! An access key, parsed once: never printed, zeroized on drop. Reads nothing.
 
 use std::fmt;
 
-use futures::FutureExt as _;
-use futures::future::BoxFuture;
 use secrecy::{ExposeSecret, SecretString};
-
-use super::{IssuedKey, Network, Provider, ProviderError};
 
 /// An access key and, if it is temporary, its STS token. Cheap enough to clone. Every copy is zeroized on drop, and so are
 /// the texts made from it to sign a call (not the copies in the buffers of HTTP and TLS).
@@ -53,11 +49,11 @@ impl Credential {
         &self.access_key_id
     }
 
-    pub(in crate::ecs) fn access_key_secret(&self) -> &str {
+    pub(super) fn access_key_secret(&self) -> &str {
         self.access_key_secret.expose_secret()
     }
 
-    pub(in crate::ecs) fn security_token(&self) -> Option<&str> {
+    pub(super) fn security_token(&self) -> Option<&str> {
         self.security_token
             .as_ref()
             .map(ExposeSecret::expose_secret)
@@ -135,23 +131,6 @@ fn trimmed(secret: SecretString) -> SecretString {
         return secret;
     }
     kept.into()
-}
-
-/// A key that was stored somewhere, handed out as it is.
-#[derive(Clone, Debug)]
-pub struct StaticKey(pub Credential);
-
-impl Provider for StaticKey {
-    fn obtain<'a>(
-        &'a self,
-        _network: &'a Network,
-    ) -> BoxFuture<'a, Result<IssuedKey, ProviderError>> {
-        let key = IssuedKey {
-            credential: self.0.clone(),
-            expires: None,
-        };
-        std::future::ready(Ok(key)).boxed()
-    }
 }
 
 fn check(value: CredentialValue, text: &str) -> Result<(), CredentialError> {
