@@ -68,7 +68,14 @@ pub(super) async fn hold<K: AccountObject>(
     let Some(change) = used.and_then(|used| change(account, used)) else {
         return Held::Unchanged;
     };
-    match write(account, change, context).await {
+    // Whether a write that is under way has its effect matters little: the next process looks again.
+    let written = context
+        .shutdown
+        .unless_begun(write(account, change, context));
+    let Some(written) = written.await else {
+        return Held::Unchanged;
+    };
+    match written {
         // After a conflict the watch shows the newer version.
         Ok(()) => Held::Written,
         Err(error) if matches!(error.code(), Some(404 | 409)) => Held::Written,
