@@ -234,6 +234,10 @@ async fn check<K: AccountObject>(
         // The watch shows the version that the next write needs.
         return Ok(Action::requeue(AFTER_FINALIZER));
     }
+    // A read of the Secret would hold up the end of the process.
+    if context.shutdown.has_begun() {
+        return Ok(Action::await_change());
+    }
     let previous = context.status(account, &key);
     let request = kubernetes::reconcile_requested_at(account);
     let is_requested = request.is_some() && request != previous.last_handled_reconcile_at;

@@ -6,9 +6,9 @@ use std::path::Path;
 
 use k8s_openapi::api::core::v1::{Namespace, Secret, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
-use kube::Api;
 use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
-use security_group_operator::api::CloudAccount;
+use kube::{Api, ResourceExt as _};
+use security_group_operator::api::{ACCOUNT_FINALIZER, CloudAccount, ClusterCloudAccount};
 use serde_json::{Value, json};
 
 use crate::binaries;
@@ -228,12 +228,25 @@ async fn edges_of_all_kinds(env: &TestEnv) -> Result<()> {
     namespaces
         .patch(&env.name, &PatchParams::default(), &Patch::Merge(&label))
         .await?;
+    accounts_are_kept(env).await?;
     for name in ["a", "b", "own"] {
         env.delete(name).await?;
         env.until_deleted(name).await?;
     }
     assert!(!env.is_member("i-web", "sg-web").await?);
     Ok(())
+}
+
+/// Both accounts have the finalizer: what was joined needs them.
+async fn accounts_are_kept(env: &TestEnv) -> Result<()> {
+    let own: Api<CloudAccount> = Api::namespaced(env.client.clone(), &env.name);
+    let all: Api<ClusterCloudAccount> = Api::all(env.client.clone());
+    let is_kept = |finalizers: &[String]| finalizers.iter().any(|name| name == ACCOUNT_FINALIZER);
+    eventually("the accounts have the finalizer", async || {
+        let (own, all) = (own.get("own").await?, all.get(&env.name).await?);
+        Ok(is_kept(own.finalizers()) && is_kept(all.finalizers()))
+    })
+    .await
 }
 
 /// What the operator has asked the API server so far.
