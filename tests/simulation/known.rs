@@ -18,65 +18,30 @@ pub struct Known {
     most: [u64; 2],
 }
 
-const REMADE: &str = "Leave: the operator removed from which others had made after they had removed the operator's own";
 const NEVER_OURS: &str =
     "Leave: the operator removed from which others had made before any Join of the operator";
 const LEFT: &str = "Left behind: is in the operator joined it, and no object is left";
-const LEFT_SOON: &str =
-    "Left behind: is in the operator joined it soon after its own Leave, and no object is left";
 const READY: &str = "Ready: is Ready, and three scans have shown that is not in";
 
-/// The first that fits counts. The numbers are those of 32,000 seeds, for 100,000, and a tenth more.
+/// The first that fits counts. The numbers are those of 10,000 seeds, for 100,000, and a tenth more; no plain schedule shows any.
 pub const KNOWN: &[Known] = &[
-    // A claim is believed although the edge was seen to be gone since.
-    known("C5", REMADE, |_| true, [600, 1_120]),
-    // A claim on an object is believed, whichever object it was written for.
-    known("C1", NEVER_OURS, has_copy, [0, 480]),
-    known("C1", LEFT, has_copy, [0, 0]),
-    known("C1", LEFT_SOON, has_copy, [0, 0]),
-    // A claim whose Join was refused, or never sent, is believed by a later process or attempt.
-    known("C19", NEVER_OURS, |_| true, [110, 200]),
-    // Two operators write claims without a version: each takes the Join of the other for somebody else's.
-    known(
-        "C1, two operators",
-        LEFT,
-        |schedule| schedule.options.several,
-        [170, 150],
-    ),
-    known(
-        "C1, two operators",
-        LEFT_SOON,
-        |schedule| schedule.options.several,
-        [0, 0],
-    ),
+    // A copy of an object with a claim, and calls that take effect late.
+    known("C1", NEVER_OURS, has_copy, [0, 30]),
     // A call takes effect after its object has gone.
     known(
         "Q1",
         LEFT,
         |schedule| schedule.options.rates.late > 0.0,
-        [0, 120],
+        [0, 60],
     ),
-    known(
-        "Q1",
-        LEFT_SOON,
-        |schedule| schedule.options.rates.late > 0.0,
-        [0, 0],
-    ),
-    // A Describe that lags behind our own Leave, which another object made.
     known(
         "C7",
         LEFT,
         |schedule| !schedule.options.lag.is_zero(),
-        [30, 30],
+        [0, 30],
     ),
-    known(
-        "C7",
-        LEFT_SOON,
-        |schedule| !schedule.options.lag.is_zero(),
-        [0, 0],
-    ),
-    // A repair waits for its call behind scans, under a limit of two calls per minute.
-    known("C22", READY, |_| true, [40, 60]),
+    // An observed object is Ready beside an edge that the operator's own late Leave has removed, for up to 5 minutes.
+    known("C22", READY, |_| true, [0, 30]),
 ];
 
 const fn known(
