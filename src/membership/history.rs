@@ -31,6 +31,7 @@ const STATUS_WATCH_LAG: Duration = Duration::from_secs(10);
 
 /// The history of one object.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 pub struct History {
     /// Hash of the user-editable part when the watch last triggered a pass.
     last_trigger_hash: Option<u64>,

@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use super::error::{self, ErrorResponse};
+use super::pattern::matches;
 use super::policy::{Policy, Verdict};
 
 /// The owner of all objects and keys without an account of their own.
@@ -296,25 +297,6 @@ fn well_formed(token: &str) -> bool {
         && token
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || b"+/=_-.".contains(&byte))
-}
-
-/// Whether a pattern with `*` matches a text. The text between two stars is matched at its first occurrence, which leaves
-/// the longest rest.
-pub(super) fn matches(pattern: &str, text: &str) -> bool {
-    let Some((head, rest)) = pattern.split_once('*') else {
-        return pattern == text;
-    };
-    let Some(mut text) = text.strip_prefix(head) else {
-        return false;
-    };
-    let (middle, tail) = rest.rsplit_once('*').unwrap_or(("", rest));
-    for part in middle.split('*') {
-        let Some((_, after)) = text.split_once(part) else {
-            return false;
-        };
-        text = after;
-    }
-    text.ends_with(tail)
 }
 
 /// `GetCallerIdentity` of STS.

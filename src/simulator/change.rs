@@ -7,9 +7,9 @@ use serde::Deserialize;
 
 use super::account::{AccessKey, Denial};
 use super::metadata::MetadataChange;
+use super::ram::{OidcProvider, Role};
 use super::settings::{SettingsChange, optional_duration};
 use super::spec::{GroupSpec, InstanceSpec, InterfaceSpec, InventoryError};
-use super::sts::{OidcProvider, Role};
 
 /// One change.
 #[derive(Clone, Debug, Deserialize)]

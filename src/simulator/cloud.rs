@@ -9,9 +9,9 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::account::AccessKeys;
 use super::metadata::Metadata;
+use super::ram::Ram;
 use super::settings::Settings;
 pub use super::status::{GroupKind, InstanceStatus, InterfaceKind, InterfaceStatus};
-use super::sts::Ram;
 use super::timeline::Timeline;
 
 /// ID of any object, cheap to clone.

@@ -7,7 +7,7 @@
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::account::{Caller, matches};
+use super::account::Caller;
 use super::cloud::{
     Cloud, Groups, Id, Instance, InstanceStatus, InterfaceKind, NetworkInterface, Resource,
     SecurityGroup,
@@ -15,6 +15,7 @@ use super::cloud::{
 use super::error::{self, Code, ErrorResponse};
 use super::page::Page;
 use super::parameters::{Parameters, well_formed};
+use super::pattern::matches;
 use super::settings::DeniedReads;
 use super::timeline::earlier;
 

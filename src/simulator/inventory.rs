@@ -7,9 +7,9 @@ use super::cloud::{
     Membership, NetworkInterface, Resource, SecurityGroup,
 };
 use super::metadata::MetadataChange;
+use super::ram::{OidcProvider, Ram, Role};
 use super::settings::SettingsChange;
 use super::spec::{GroupSpec, InstanceSpec, InterfaceSpec, InventoryError};
-use super::sts::{OidcProvider, Ram, Role};
 use super::timeline::{Timeline, later};
 use k8s_openapi::jiff::Timestamp;
 use serde::Deserialize;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::account::matches;
+use super::pattern::matches;
 
 /// A policy. As the policy of a user or a role its statements have resources, as the trust policy of a role principals.
 #[derive(Clone, Debug, Deserialize)]

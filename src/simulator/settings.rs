@@ -68,8 +68,8 @@ pub enum JoinMember {
     Success,
 }
 
-/// Answer of a Describe to a key without the right. The vendor says that DescribeInstances listed nothing until December 2025. It
-/// does not say what DescribeNetworkInterfaces does.
+/// Answer of a Describe to a key without the right. The vendor says that `DescribeInstances` listed nothing until December 2025. It
+/// does not say what `DescribeNetworkInterfaces` does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub enum DeniedReads {
     /// 403 `Forbidden.RAM`.

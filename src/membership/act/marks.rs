@@ -4,8 +4,8 @@ use kube::{Api, Resource as _, ResourceExt as _};
 use serde_json::{Map, Value, json};
 
 use crate::api::{CLAIM_MANAGER, FINALIZER, INTENT_ANNOTATION, SecurityGroupMembership};
-use crate::kubernetes::{self, ObjectUid};
 use crate::kubernetes::writer::{ApiWriter, WriteTurn};
+use crate::kubernetes::{self, ObjectUid};
 use crate::watched::Watched;
 
 use super::super::context::Context;
