@@ -52,8 +52,9 @@ pub enum News {
     State,
 }
 
-/// How long a deleted account still serves deletions (10 minutes). Longer than a target takes to start or stop.
-pub const DELETED_ACCOUNT_GRACE: Duration = Duration::from_secs(10 * 60);
+/// How long an account that was deleted, or lost its credentials, still serves deletions (10 minutes). Longer than a target takes to
+/// start or stop.
+pub const LAST_SESSION_GRACE: Duration = Duration::from_secs(10 * 60);
 
 /// The kinds of account that the operator may read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -82,7 +83,9 @@ struct Entry {
     grants: Grants,
     /// Whether the account object is being deleted, and a finalizer keeps it: it serves deletions only.
     terminating: bool,
-    /// When the account object was deleted. After that the entry serves deletions only, for [`DELETED_ACCOUNT_GRACE`].
+    /// Since when the account cannot be used. From then on its last session serves deletions, for [`LAST_SESSION_GRACE`].
+    unusable_since: Option<Instant>,
+    /// When the account object was deleted. After that the entry serves deletions only, for [`LAST_SESSION_GRACE`].
     deleted_at: Option<Instant>,
 }
 
@@ -274,6 +277,7 @@ impl Directory {
                         last_usable: None,
                         grants,
                         terminating,
+                        unusable_since: None,
                         deleted_at: None,
                     },
                 );
@@ -323,6 +327,12 @@ impl Directory {
                 Some(_) | None => entry.last_usable = Some(Arc::clone(session)),
             }
         }
+        entry.unusable_since = match &state {
+            AccountState::Ready(_) => None,
+            AccountState::Checking | AccountState::NotReady { .. } => {
+                entry.unusable_since.or_else(|| Some(Instant::now()))
+            }
+        };
         entry.state = state;
         news
     }
@@ -345,12 +355,15 @@ impl Directory {
         }
     }
 
-    /// Drops accounts, with their credentials, that were deleted at least [`DELETED_ACCOUNT_GRACE`] ago.
+    /// Drops accounts, with their credentials, that were deleted at least [`LAST_SESSION_GRACE`] ago, and the last session of those
+    /// that could not be used for so long.
     pub fn evict_expired(&self) {
+        let is_over = |since: Instant| since.elapsed() >= LAST_SESSION_GRACE;
         self.lock().retain(|_, entry| {
-            entry
-                .deleted_at
-                .is_none_or(|since| since.elapsed() < DELETED_ACCOUNT_GRACE)
+            if entry.unusable_since.is_some_and(is_over) {
+                entry.last_usable = None;
+            }
+            !entry.deleted_at.is_some_and(is_over)
         });
     }
 
@@ -572,5 +585,31 @@ mod tests {
         let gone = "ClusterCloudAccount default is not ready: ClusterCloudAccount default does not exist any more";
         told(None, true, "not ready true", gone);
         assert_eq!(granted_uid(), Some("1".into()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn last_session_serves_deletions_for_ten_minutes_after_the_key_is_gone() {
+        let directory = Directory::new(kube::runtime::reflector::store().0);
+        directory.upsert(&key(), Grants::OwnNamespace);
+        let gone = |message: &str| {
+            let message = message.to_owned();
+            let stalled = true;
+            directory.set_state(&key(), AccountState::NotReady { stalled, message })
+        };
+        let told = |name: &str| assert_eq!(answer(&directory, Some("1"), true).0, name);
+        directory.set_state(&key(), AccountState::Ready(session("1")));
+        tokio::time::advance(LAST_SESSION_GRACE * 2).await;
+        directory.evict_expired();
+        told("usable 1");
+        gone("no Secret");
+        tokio::time::advance(LAST_SESSION_GRACE / 2).await;
+        gone("still no Secret");
+        directory.evict_expired();
+        told("usable 1");
+        tokio::time::advance(LAST_SESSION_GRACE / 2).await;
+        directory.evict_expired();
+        told("not ready true");
+        directory.set_state(&key(), AccountState::Ready(session("1")));
+        told("usable 1");
     }
 }

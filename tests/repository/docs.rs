@@ -267,7 +267,10 @@ fn every_finding_has_a_row_with_its_tests() {
 /// The rows of the table in a section of docs/proof.md.
 fn rows_of_proof(title: &str) -> Vec<String> {
     let proof = read("docs/proof.md");
-    let section = proof.split(&format!("\n## {title}\n")).nth(1).unwrap_or_default();
+    let section = proof
+        .split(&format!("\n## {title}\n"))
+        .nth(1)
+        .unwrap_or_default();
     let section = section.split("\n## ").next().unwrap_or_default();
     let rows = section.lines().filter(|line| line.starts_with("| "));
     rows.skip(1).map(str::to_owned).collect()
