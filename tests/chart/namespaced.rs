@@ -376,7 +376,7 @@ async fn only_who_may_get_a_secret_may_name_it() -> Result<()> {
     let mut said = String::new();
     let refused = eventually("the author is refused by the policy", async || {
         said = create("author").await?.1;
-        Ok(said.contains("you may not get the Secret"))
+        Ok(said.contains("you may not get Secret of-others"))
     });
     refused.await.context(&said)?;
     eventually("the editor is not", async || Ok(create("editor").await?.0)).await

@@ -292,7 +292,7 @@ async fn credentials_need_one_secret_name_or_environment() -> Result<()> {
             json!({"secretRef": {"name": "aliyun"}, "environment": {}}),
             &[
                 "spec.credentials.environment: Forbidden",
-                "must not be set when secretRef is",
+                "must not be set when secretRef, oidc or ecsRAMRole is",
             ],
         ),
         (

@@ -272,8 +272,15 @@ async fn account_columns_show_the_account_uid() -> Result<()> {
     assert_eq!(
         rows,
         [
-            vec!["NAME", "READY", "REASON", "ACCOUNT-UID", "AGE"],
-            vec![name, "True", "CredentialsAccepted", uid],
+            vec![
+                "NAME",
+                "READY",
+                "REASON",
+                "ACCOUNT-UID",
+                "MEMBERSHIPS",
+                "AGE"
+            ],
+            vec![name, "True", "CredentialsAccepted", uid, "0"],
         ]
     );
     Ok(())

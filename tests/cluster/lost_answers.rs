@@ -36,7 +36,9 @@ fn faults() -> Vec<(Value, bool)> {
 
 #[tokio::test]
 async fn lost_join_answer_keeps_ownership() -> Result<()> {
-    let faults: Vec<(Value, bool)> = faults();
+    let mut faults: Vec<(Value, bool)> = faults();
+    // What the cloud refuses with a 4xx, whatever the code, it has not done.
+    faults.retain(|(fault, effect)| !effect || fault["error"]["status"] != 400);
     for (kind, prefix) in [("instances", "i"), ("networkInterfaces", "eni")] {
         // A target for each fault, so that they are all met at once.
         let target = |index: usize| format!("{prefix}-{index}");
