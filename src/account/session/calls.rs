@@ -152,9 +152,11 @@ impl Calls {
         let slot = slot
             .ok_or(CallError::Stopping)?
             .map_err(|retry_at| CallError::RateLimited { retry_at })?;
+        self.until_key_may_be_used().await?;
         Ok(CallPermit { turn, slot })
     }
 
+    /// Sends a call, or says that it may not be sent now. It does not wait: what has been decided may hold no more afterwards.
     pub(super) async fn send<T>(
         &self,
         region: &Region,
@@ -163,7 +165,10 @@ impl Calls {
         call: impl AsyncFnOnce(Client) -> Result<T, Error>,
     ) -> Result<T, CallError> {
         let limiter = &self.limits.limiter;
-        let signer = self.signer_to_use().await?;
+        if let Hold::Rereading { until } = self.hold()? {
+            return Err(CallError::RateLimited { retry_at: until });
+        }
+        let signer = self.signer();
         let started = Instant::now();
         // Boxed to keep futures small while they wait for the limiter.
         let result = Box::pin(call(signer.client.clone())).await;
@@ -207,22 +212,27 @@ impl Calls {
         });
     }
 
-    /// The key to sign with. A key that was just refused signs nothing more until its Secret has been read again.
-    async fn signer_to_use(&self) -> Result<Arc<Signer>, CallError> {
+    /// Waits while the Secret is read again: a key that was just refused signs nothing more until then.
+    async fn until_key_may_be_used(&self) -> Result<(), CallError> {
         let mut holds = self.hold.subscribe();
         loop {
-            let hold = holds.borrow_and_update().clone();
-            let until = match hold {
-                Hold::None => return Ok(self.signer()),
-                Hold::Refused(error) => return Err(CallError::NotAnswering(error)),
-                Hold::Rereading { until } => until,
+            holds.mark_unchanged();
+            let Hold::Rereading { until } = self.hold()? else {
+                return Ok(());
             };
             let change = tokio::time::timeout_at(until, holds.changed());
-            match self.shutdown.unless_begun(change).await {
-                None => return Err(CallError::Stopping),
-                Some(Err(_)) => return Ok(self.signer()),
-                Some(Ok(_)) => {}
+            if self.shutdown.unless_begun(change).await.is_none() {
+                return Err(CallError::Stopping);
             }
+        }
+    }
+
+    /// Whether calls wait; an error if none is made.
+    fn hold(&self) -> Result<Hold, CallError> {
+        match self.hold.borrow().clone() {
+            Hold::Rereading { until } if until <= Instant::now() => Ok(Hold::None),
+            Hold::Refused(error) => Err(CallError::NotAnswering(error)),
+            hold @ (Hold::None | Hold::Rereading { .. }) => Ok(hold),
         }
     }
 
@@ -238,5 +248,57 @@ impl Calls {
 impl fmt::Debug for Calls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.signer().client.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::account::session::AccountSession;
+    use crate::ecs::{Credential, Edge, Endpoints, Target, TestTransport};
+
+    use super::*;
+
+    fn session(cloud: &Arc<TestTransport>) -> AccountSession {
+        let credential = Credential::new("LTAI4", "secret-of-the-key", None).unwrap();
+        let endpoints = Endpoints::parse(None, None, false).unwrap();
+        let transport = Arc::clone(cloud) as Arc<dyn crate::ecs::Transport>;
+        AccountSession::new(
+            Client::new(transport, credential, endpoints),
+            CloudLimits::of_test("1"),
+            Arc::default(),
+            Arc::default(),
+            Shutdown::default(),
+        )
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn call_waits_for_the_secret_before_it_is_decided_and_never_after() {
+        let cloud = Arc::<TestTransport>::default();
+        cloud.answers(200, &json!({"RequestId": "R"}));
+        let session = session(&cloud);
+        let edge = Edge {
+            region: "cn-hangzhou".parse().unwrap(),
+            target: Target::Instance("i-1".parse().unwrap()),
+            group: "sg-1".parse().unwrap(),
+        };
+        let permit = async || {
+            let reserved = session
+                .limiter()
+                .reserve(&edge.region, Action::LeaveSecurityGroup);
+            session.permit(&edge.region, reserved.unwrap()).await
+        };
+        let decided = permit().await.unwrap();
+        session.await_secret();
+        let refused = session.leave(&edge, decided).await;
+        assert!(
+            matches!(refused, Err(CallError::RateLimited { .. })),
+            "{refused:?}"
+        );
+        let began = Instant::now();
+        let permit = permit().await.unwrap();
+        assert_eq!(began.elapsed(), REREAD);
+        assert!(session.leave(&edge, permit).await.is_ok());
     }
 }
