@@ -42,25 +42,9 @@ pub(super) async fn check_credentials<K: AccountObject>(
     is_requested: bool,
     context: &Context,
 ) -> Checked {
-    if let Some(result) = misplaced(key, context) {
-        return Checked::Found(record(result, None, key, context));
-    }
-    if context.shutdown.has_begun() {
-        return Checked::Unread;
-    }
-    let found = match read(account, key, is_requested, context).await {
-        Ok(found) => {
-            context.checks().entry(key.clone()).or_default().secret_gone = None;
-            found
-        }
-        // A failed read of the Secret does not undo the answer of the cloud.
-        Err(CheckResult::Unknown(_)) if context.accepted(account, key) => {
-            return Checked::Unread;
-        }
-        Err(result) if is_briefly_gone(&result, account, key, context) => {
-            return Checked::SecretGone;
-        }
-        Err(result) => return Checked::Found(record(result, None, key, context)),
+    let found = match credentials_of(account, key, is_requested, context).await {
+        Ok(found) => found,
+        Err(checked) => return checked,
     };
     let generation = account.meta().generation;
     let version = (ObjectUid::of(account), generation, found.version);
@@ -168,6 +152,31 @@ fn misplaced(key: &AccountKey, context: &Context) -> Option<CheckResult> {
             "a CloudAccount in the operator's namespace {namespace} is not used, because the Secrets there belong to ClusterCloudAccounts; create it in the namespace of the memberships"
         ),
     })
+}
+
+/// The credentials of an account; otherwise what the check has found without them.
+async fn credentials_of<K: AccountObject>(
+    account: &K,
+    key: &AccountKey,
+    is_requested: bool,
+    context: &Context,
+) -> Result<Found, Checked> {
+    if let Some(result) = misplaced(key, context) {
+        return Err(Checked::Found(record(result, None, key, context)));
+    }
+    if context.shutdown.has_begun() {
+        return Err(Checked::Unread);
+    }
+    match read(account, key, is_requested, context).await {
+        Ok(found) => {
+            context.checks().entry(key.clone()).or_default().secret_gone = None;
+            Ok(found)
+        }
+        // A failed read of the Secret does not undo the answer of the cloud.
+        Err(CheckResult::Unknown(_)) if context.accepted(account, key) => Err(Checked::Unread),
+        Err(result) if is_briefly_gone(&result, account, key, context) => Err(Checked::SecretGone),
+        Err(result) => Err(Checked::Found(record(result, None, key, context))),
+    }
 }
 
 /// Reads the credentials of an account, or has them issued.

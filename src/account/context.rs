@@ -19,12 +19,12 @@ use crate::telemetry::Telemetry;
 
 use super::change::Change;
 use super::directory::Directory;
-use super::in_use::AccountUse;
 use super::issued::Issued;
 use super::key::AccountKey;
 use super::kind::AccountObject;
 use super::limiters::Limiters;
 use super::reach::Reach;
+use super::uses::AccountUse;
 
 /// Longest time between two reads of a Secret (1 minute). The operator cannot watch the Secrets of the namespaced kind.
 pub(super) const SECRET_PERIOD: Duration = Duration::from_secs(60);

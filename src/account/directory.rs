@@ -1,11 +1,11 @@
 //! The directory of accounts for the passes: usability, grants, client. In memory only.
 
 mod access;
+mod entry;
 mod grants;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::core::PartialObjectMeta;
@@ -17,94 +17,15 @@ use crate::api::account::GrantedAction;
 use crate::api::membership::AccountKind;
 use crate::ecs::{AccountUid, SecurityGroupId};
 
+use self::entry::{CLUSTER_ACCOUNTS_UNREADABLE, Entry, TERMINATING};
 use self::grants::{Granted, Use, granted};
-use super::in_use::{AccountUse, Uses};
 use super::key::{AccountKey, CloudAccountId};
 use super::session::AccountSession;
+use super::uses::{AccountUse, Uses};
 
 pub use self::access::{Access, AccessRequest};
+pub use self::entry::{AccountKinds, AccountState, LAST_SESSION_GRACE, News};
 pub use self::grants::{Grants, TargetTags};
-
-/// Whether an account can be used.
-#[derive(Clone, Debug)]
-pub enum AccountState {
-    /// The credential check has not ended yet.
-    Checking,
-    /// The account cannot be used now.
-    NotReady {
-        /// Whether a person must act.
-        stalled: bool,
-        /// Message of the account's Ready condition.
-        message: String,
-    },
-    /// The account can be used.
-    Ready(Arc<AccountSession>),
-}
-
-/// What a credential check has changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum News {
-    /// Nothing.
-    None,
-    /// Another key of the same cloud account, which was usable before.
-    Key,
-    /// Whether the account can be used, or why not, or its cloud account.
-    State,
-}
-
-/// How long an account that was deleted, or lost its credentials, still serves deletions (10 minutes). Longer than a target takes to
-/// start or stop.
-pub const LAST_SESSION_GRACE: Duration = Duration::from_secs(10 * 60);
-
-/// The kinds of account that the operator may read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum AccountKinds {
-    /// Both.
-    #[default]
-    Both,
-    /// `CloudAccounts` only: the operator has rights in some namespaces and none in the whole cluster.
-    NamespacedOnly,
-}
-
-/// Why no object can use a `ClusterCloudAccount` under [`AccountKinds::NamespacedOnly`].
-const CLUSTER_ACCOUNTS_UNREADABLE: &str = "this operator may not read ClusterCloudAccounts; recreate this object with a CloudAccount in spec.accountRef, or ask the cluster's administrator for that right (rbac.clusterCloudAccounts in the chart)";
-
-/// Why an object that is not being deleted cannot use an account that is.
-const TERMINATING: &str =
-    "it is being deleted, and serves deletions only; create it again when it is gone";
-
-/// One account in the directory.
-#[derive(Debug)]
-struct Entry {
-    state: AccountState,
-    /// The last usable session, for deletions after the Secret was deleted: deleting a namespace deletes both at once.
-    last_usable: Option<Arc<AccountSession>>,
-    /// Which objects may use the account.
-    grants: Grants,
-    /// Whether the account object is being deleted, and a finalizer keeps it: it serves deletions only.
-    terminating: bool,
-    /// Since when the account cannot be used. From then on its last session serves deletions, for [`LAST_SESSION_GRACE`].
-    unusable_since: Option<Instant>,
-    /// When the account object was deleted. After that the entry serves deletions only, for [`LAST_SESSION_GRACE`].
-    deleted_at: Option<Instant>,
-}
-
-impl Entry {
-    /// The session for an object that may use the account; otherwise what there is instead. `is_known` is whether the object is being
-    /// deleted, and has a record: one that the operator did not know while it had the key uses it no more.
-    fn session(&self, is_known: bool) -> Result<&Arc<AccountSession>, Access> {
-        match (&self.state, &self.last_usable) {
-            (AccountState::Ready(session), _) => Ok(session),
-            // The deletion of a namespace may delete the Secret before the object.
-            (AccountState::NotReady { .. }, Some(last_usable)) if is_known => Ok(last_usable),
-            (AccountState::NotReady { stalled, message }, _) => Err(Access::NotReady {
-                stalled: *stalled,
-                message: message.clone(),
-            }),
-            (AccountState::Checking, _) => Err(Access::Checking),
-        }
-    }
-}
 
 /// All accounts, by the key that objects name.
 pub struct Directory {

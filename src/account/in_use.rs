@@ -1,15 +1,12 @@
 //! Keeps an account that is deleted until no membership needs it any more: by a finalizer, which is there while memberships would
 //! be removed with the account's key.
 
-use std::collections::HashMap;
-
 use kube::ResourceExt;
 use kube::runtime::reflector::{ObjectRef, Store};
 use serde_json::json;
 use tokio::sync::watch;
 use tracing::{debug, warn};
 
-use crate::api::membership::AccountKind;
 use crate::api::{ACCOUNT_FINALIZER, ACCOUNT_MANAGER};
 use crate::kubernetes;
 use crate::watched::Watched;
@@ -17,37 +14,7 @@ use crate::watched::Watched;
 use super::context::Context;
 use super::key::AccountKey;
 use super::kind::{AccountObject, key_of};
-
-/// Who uses an account.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct AccountUse {
-    /// Memberships that name it.
-    pub memberships: usize,
-    /// Those that the operator joined, and removes when they are deleted.
-    pub joined: usize,
-}
-
-/// Who uses each account, as far as this process sees all memberships that can name it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Uses {
-    /// The accounts that memberships name.
-    pub by_account: HashMap<AccountKey, AccountUse>,
-    /// Whether the memberships of all namespaces are watched. Otherwise nothing is known of the cluster kind.
-    pub of_all_namespaces: bool,
-}
-
-impl Uses {
-    /// Who uses this account; `None` if others may use it, too.
-    #[must_use]
-    pub fn of(&self, account: &AccountKey) -> Option<AccountUse> {
-        match account.kind {
-            AccountKind::ClusterCloudAccount if !self.of_all_namespaces => None,
-            AccountKind::ClusterCloudAccount | AccountKind::CloudAccount => {
-                Some(self.by_account.get(account).copied().unwrap_or_default())
-            }
-        }
-    }
-}
+use super::uses::{AccountUse, Uses};
 
 /// What has become of the finalizer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

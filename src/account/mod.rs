@@ -9,7 +9,7 @@ mod context;
 mod controller;
 pub mod credentials;
 pub mod directory;
-pub mod in_use;
+mod in_use;
 mod issued;
 pub mod key;
 mod kind;
@@ -19,6 +19,7 @@ pub mod reach;
 mod service_account;
 pub mod session;
 mod status;
+pub mod uses;
 mod write;
 
 pub use context::Context;

@@ -1,6 +1,7 @@
 //! The kinds that users write and the names that they rely on. Only types: no I/O, no decisions.
 
 pub mod account;
+pub mod credentials;
 pub mod grant;
 pub mod membership;
 pub mod reason;

@@ -6,13 +6,12 @@ use crate::account::directory::{Access, AccessRequest};
 use crate::api::SecurityGroupMembership;
 use crate::api::account::GrantedAction;
 use crate::api::membership::{ManagementPolicy, Origin};
-use crate::ecs::{AccountUid, Edge, TargetDescription};
+use crate::ecs::{AccountUid, Edge};
 
 use super::context::Context;
-use super::decide::{AccessView, ClaimView, TargetView};
+use super::decide::{AccessView, ClaimView};
 use super::history::Standing;
 use super::object::{Claim, account_key};
-use super::observe::Pass;
 
 /// The claim of an object. An intent that names another cloud account than the object's is none: nothing was recorded there.
 pub(super) fn claim(object: &SecurityGroupMembership, context: &Context) -> Option<Claim> {
@@ -54,54 +53,6 @@ pub(super) fn claim_view(claim: Option<&Claim>, standing: Standing) -> ClaimView
             ClaimView::Intent { void }
         }
         (None, Standing::Void | Standing::Unknown) => ClaimView::None,
-    }
-}
-
-impl Pass {
-    /// Sees whether the object may use its account by now, and, where the grants ask for tags, with its target.
-    pub(super) fn renew_access(&mut self, context: &Context) {
-        let claim = claim(self.object(), context);
-        let (access, problem) = access(
-            self.object(),
-            &self.edge,
-            claim.as_ref(),
-            self.observed.claim,
-            context,
-        );
-        self.observed.account = access_view(&access);
-        self.account_problem = problem;
-        self.target_tags = access.target_tags().cloned();
-        self.check_tags();
-    }
-
-    /// A target that has the tags of no grant, and one that is not listed, are not granted: the message does not say which of both it is.
-    pub(super) fn check_tags(&mut self) {
-        let Some(wanted) = &self.target_tags else {
-            return;
-        };
-        let is_granted = match self.observed.target {
-            TargetView::Unread | TargetView::Unreadable(_) => return,
-            TargetView::Absent => false,
-            TargetView::Unsuitable | TargetView::Present { .. } => {
-                let tags = self.description.as_ref().map(|seen| seen.tags.by_key());
-                tags.is_some_and(|tags| wanted.allow(tags))
-            }
-        };
-        if !is_granted {
-            let namespace = self.object().namespace().unwrap_or_default();
-            let account = account_key(&self.object().spec, &namespace);
-            let Edge { group, target, .. } = &self.edge;
-            self.observed.account = AccessView::NotGranted;
-            self.account_problem = format!(
-                "no grant of {account} lets namespace {namespace} use {group} with {target}; ask the account's administrator which tags the target must have, or to add a grant in spec.grants"
-            );
-        }
-    }
-
-    /// The description for users: who has no grant learns nothing of the target.
-    pub(super) fn told_description(&self) -> Option<&TargetDescription> {
-        let is_told = self.observed.account != AccessView::NotGranted;
-        self.description.as_ref().filter(|_| is_told)
     }
 }
 

@@ -263,9 +263,14 @@ impl History {
         }
     }
 
-    /// Records that this process writes an intent now.
-    pub fn intends(&mut self) {
-        self.intends = true;
+    /// Records that this process writes an intent now. Returns whether it is the first one.
+    pub fn intends(&mut self) -> bool {
+        !std::mem::replace(&mut self.intends, true)
+    }
+
+    /// The API server did not take the first intent of this process.
+    pub fn intends_nothing(&mut self) {
+        self.intends = false;
     }
 
     /// Whether this process has written an intent, or tried to.

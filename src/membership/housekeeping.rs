@@ -8,7 +8,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::account::change::Change;
 use crate::account::directory::Directory;
-use crate::account::in_use::Uses;
+use crate::account::uses::Uses;
 
 use super::context::Context;
 use super::overdue::Search;

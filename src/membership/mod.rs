@@ -27,6 +27,7 @@ mod other_operator;
 mod others;
 mod overdue;
 mod pass;
+mod pass_access;
 pub mod queue;
 mod refusal;
 pub mod repairs;

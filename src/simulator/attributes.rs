@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 use super::account::Caller;
 use super::cloud::{Cloud, Id, Instance, Resource};
-use super::describe::Filter;
 use super::error::{self, ErrorResponse};
+use super::filter::Filter;
 use super::page::Page;
 use super::parameters::{Parameters, well_formed};
 use super::rows::disk_row;

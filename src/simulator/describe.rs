@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 
 use super::account::Caller;
 use super::cloud::{
-    Cloud, Groups, Id, Instance, InstanceStatus, InterfaceKind, NetworkInterface, Resource,
-    SecurityGroup,
+    Cloud, Groups, Id, Instance, InstanceStatus, InterfaceKind, NetworkInterface, SecurityGroup,
 };
 use super::error::{self, Code, ErrorResponse};
+use super::filter::Filter;
 use super::page::Page;
 use super::parameters::{Parameters, well_formed};
 use super::pattern::matches;
@@ -323,66 +323,6 @@ fn page_of_groups(parameters: &Parameters) -> Result<Page, ErrorResponse> {
             refused
         }
     })
-}
-
-/// What selects rows of several lists. Each list reads the parameters that its page has.
-pub(super) struct Filter<'a> {
-    account: &'a str,
-    region: &'a str,
-    at: Timestamp,
-    vpc: Option<&'a str>,
-    vswitch: Option<&'a str>,
-    group: Option<&'a str>,
-    network: Option<&'a str>,
-    pub(super) tags: Vec<(&'a str, Option<&'a str>)>,
-}
-
-impl<'a> Filter<'a> {
-    /// By region, owner and lifetime.
-    pub(super) fn of_place(caller: &'a Caller, region: &'a str, at: Timestamp) -> Self {
-        Self {
-            account: &caller.account,
-            region,
-            at,
-            vpc: None,
-            vswitch: None,
-            group: None,
-            network: None,
-            tags: Vec::new(),
-        }
-    }
-
-    /// By VPC and tags as well.
-    fn new(
-        caller: &'a Caller,
-        parameters: &'a Parameters,
-        region: &'a str,
-        at: Timestamp,
-    ) -> Result<Self, ErrorResponse> {
-        Ok(Self {
-            vpc: parameters.text("VpcId"),
-            tags: parameters.tags()?,
-            ..Self::of_place(caller, region, at)
-        })
-    }
-
-    pub(super) fn takes(&self, resource: &Resource) -> bool {
-        resource.exists(self.at)
-            && *resource.region == *self.region
-            && resource.visible_to(self.account)
-            && self
-                .vpc
-                .is_none_or(|vpc| resource.vpc.as_deref() == Some(vpc))
-            && self
-                .network
-                .is_none_or(|network| (network == "vpc") == resource.vpc.is_some())
-            && self.tags.iter().all(|(key, value)| {
-                resource
-                    .tags
-                    .get(*key)
-                    .is_some_and(|own| value.is_none_or(|value| own == value))
-            })
-    }
 }
 
 const STATUSES: [InstanceStatus; 5] = [

@@ -21,6 +21,7 @@ mod describe;
 mod dispatch;
 pub mod error;
 pub mod faults;
+mod filter;
 pub mod generated;
 pub mod inventory;
 pub mod membership;
@@ -45,6 +46,8 @@ pub mod spec;
 mod state;
 mod status;
 pub mod sts;
+#[cfg(test)]
+mod test_issuer;
 pub mod throttle;
 pub mod timeline;
 pub mod token;

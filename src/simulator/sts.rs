@@ -196,7 +196,7 @@ pub(super) fn in_seconds(time: Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::simulator::token::tests::Issuer;
+    use crate::simulator::test_issuer::Issuer;
 
     const SUBJECT: &str = "system:serviceaccount:team-a:membership";
     const PROVIDER: &str = "acs:ram::1000000000000001:oidc-provider/ack-rrsa-c1";

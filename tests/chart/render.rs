@@ -160,6 +160,7 @@ fn compare(path: &str, values: &Value, schema: &Value, paths: &mut BTreeSet<Stri
 
 /// Each switch: what it is set to, and a text that is rendered only with it.
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 async fn each_switch_changes_what_it_says() -> Result<()> {
     let helm = Helm::alone().await?;
     let default = helm.template(&[]).await?;

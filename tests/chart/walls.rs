@@ -46,12 +46,12 @@ impl Tenant {
     }
 
     /// Gives a user a right in the namespace.
-    async fn allow(&self, user: &str, role: &str, rule: Value) -> Result<()> {
+    async fn allow(&self, user: &str, role: &str, allowed: Value) -> Result<()> {
         let namespace = Some(self.namespace.as_str());
         let metadata = json!({"name": role});
-        let object = json!({"metadata": metadata, "rules": [rule]});
+        let rights = json!({"metadata": metadata, "rules": [allowed]});
         objects(&self.admin, "Role", namespace)
-            .create(object)
+            .create(rights)
             .await?;
         let binding = json!({
             "metadata": metadata,

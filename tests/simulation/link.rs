@@ -572,6 +572,10 @@ impl CloudSide {
         Ok(())
     }
 
+    #[expect(
+        clippy::too_many_lines,
+        reason = "the way of one call, with every fault where it strikes"
+    )]
     async fn exchange(
         &self,
         request: http::Request<Bytes>,

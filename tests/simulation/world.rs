@@ -385,6 +385,12 @@ impl World {
             ..
         } = ACCOUNTS[account];
         if there {
+            // An administrator takes the finalizer off, to create the account again while memberships need it.
+            let before = self.server.object(plural, namespace, name);
+            if before.is_some_and(|before| before["metadata"]["deletionTimestamp"].is_string()) {
+                let freed = json!({"metadata": {"finalizers": null}});
+                self.user(Verb::Merge, plural, namespace, name, freed);
+            }
             let mut spec = json!({"credentials": {"secretRef": {"name": "key"}}});
             if account == CLUSTER {
                 spec["endpoints"] = serde_json::to_value(test_endpoints()).unwrap();

@@ -121,8 +121,26 @@ async fn intent_that_neither_this_process_nor_one_before_it_wrote_is_of_another_
     tokio::time::advance(Duration::from_secs(70 + 59)).await;
     assert!(!table.shows_foreign_intent(&seen), "of the leader before");
     tokio::time::advance(Duration::from_secs(2)).await;
-    table.history(&uid("a"), |history| history.intends());
+    assert_eq!(
+        table.history(&uid("a"), |history| history.intends()),
+        Some(true)
+    );
     assert!(!table.shows_foreign_intent(&seen), "of this process");
+    assert!(
+        !table.first_intent_was_late(&uid("a")),
+        "the watch shows no other one yet"
+    );
+    assert!(table.shows_foreign_intent(&seen));
+    seen.metadata.resource_version = Some("2".to_owned());
+    table.insert(&seen);
+    assert_eq!(
+        table.history(&uid("a"), |history| history.intends()),
+        Some(true)
+    );
+    assert!(
+        table.first_intent_was_late(&uid("a")),
+        "the other one came first"
+    );
 }
 
 #[test]

@@ -13,6 +13,7 @@ use super::super::decide::{Attempt, ClaimView};
 use super::super::history::{History, Standing};
 use super::super::object::{Intent, Object, has_finalizer};
 use super::super::observe::Pass;
+use super::super::other_operator;
 use super::error::{ActError, ApiRequest};
 use super::stored::{TRIES, in_view};
 
@@ -217,10 +218,9 @@ pub(super) async fn write_marks(
         "kind": SecurityGroupMembership::kind(&()),
         "metadata": Value::Object(metadata),
     });
-    if matches!(marks, Marks::Held(Some(_))) {
-        let uid = ObjectUid::of(object).unwrap_or_default();
-        context.table.history(&uid, History::intends);
-    }
+    let uid = ObjectUid::of(object).unwrap_or_default();
+    let is_first_intent = matches!(marks, Marks::Held(Some(_)))
+        && context.table.history(&uid, History::intends) == Some(true);
     let apply = async |turn: WriteTurn<'_>| turn.apply(&api, &name, CLAIM_MANAGER, &patch).await;
     let answer = in_view(&object.metadata, version.as_deref(), writer, context, apply).await;
     match answer {
@@ -231,7 +231,12 @@ pub(super) async fn write_marks(
         // A user has made the object unreadable in the meantime.
         Ok(Watched(Err(_))) => Err(ActError::Changed),
         // 409 for a deleted object (an apply with a UID creates nothing), or the API server gave up on concurrent writes.
-        Err(error) if error.code() == Some(409) => Err(ActError::Changed),
+        Err(error) if error.code() == Some(409) => {
+            if is_first_intent {
+                other_operator::notice_conflict(object, &uid, context);
+            }
+            Err(ActError::Changed)
+        }
         Err(source) => Err(ActError::of(what, source)),
     }
 }

@@ -15,8 +15,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use kube::runtime::reflector::ObjectRef;
 
-use crate::account::in_use::AccountUse;
 use crate::account::key::{AccountKey, AccountRegion};
+use crate::account::uses::AccountUse;
 use crate::api::SecurityGroupMembership;
 use crate::ecs::{Edge, Region};
 use crate::kubernetes::ObjectUid;

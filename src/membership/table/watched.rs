@@ -55,6 +55,19 @@ impl ObjectTable {
             && inner.ledger.acts_alone()
     }
 
+    /// The API server did not take the first intent of this process, because the object had changed. Returns whether another
+    /// operator's intent was there before.
+    #[must_use]
+    pub fn first_intent_was_late(&self, uid: &ObjectUid) -> bool {
+        let mut inner = self.lock();
+        let acts_alone = inner.ledger.acts_alone();
+        let Some(row) = inner.by_uid.get_mut(uid) else {
+            return false;
+        };
+        row.history.intends_nothing();
+        acts_alone && matches!(row.says.claim, Some(Claim::Intent { .. }))
+    }
+
     fn insert_view(&self, view: ObjectView) -> Vec<ObjectRef<SecurityGroupMembership>> {
         let uid = view.uid.clone();
         let mut inner = self.lock();

@@ -123,6 +123,7 @@ struct Open {
 }
 
 /// What is known of one edge.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 struct Made {
     by: Maker,
     since: Instant,

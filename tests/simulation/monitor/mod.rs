@@ -131,7 +131,7 @@ impl Monitor {
         self.state.lock().unwrap().counts.clone()
     }
 
-    /// Writes of operators to the API server and changes in the cloud, so far.
+    /// Writes of operators to the API server, but for accounts, and changes in the cloud, so far.
     pub fn effects(&self) -> usize {
         let state = self.state.lock().unwrap();
         state.writes + state.cloud_changes
