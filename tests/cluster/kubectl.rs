@@ -262,7 +262,10 @@ async fn columns_show_readiness_and_reason() -> Result<()> {
 async fn account_columns_show_the_account_uid() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     let resource = format!("clustercloudaccount/{}", env.name);
-    kubectl(&["wait", "--for=condition=Ready", &resource, "--timeout=60s"]).await?;
+    let counted = "--for=jsonpath={.status.memberships}=0";
+    for until in ["--for=condition=Ready", counted] {
+        kubectl(&["wait", until, &resource, "--timeout=60s"]).await?;
+    }
     let text = kubectl(&["get", "clustercloudaccounts", &env.name]).await?;
     let mut rows = table(&text);
     for row in rows.iter_mut().skip(1) {
