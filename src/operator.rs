@@ -28,7 +28,7 @@ use crate::kubernetes::{lease, with_answer_deadline};
 use crate::membership::queue::ReconcileQueue;
 use crate::membership::{self, housekeeping};
 use crate::shutdown::{Shutdown, TIME_FOR_EVENTS};
-use crate::telemetry::{self, Telemetry};
+use crate::telemetry::{self, Samples, Telemetry};
 use crate::{access, account, listener};
 
 use self::connect::connect;
@@ -152,6 +152,7 @@ pub async fn run_with(
     };
     let accounts = Arc::new(account_context(&shared, &settings, transport, changes));
     let context = Arc::new(membership_context(shared, &settings, queue.clone()));
+    context.telemetry.set_source(source(&accounts, &context));
     let (table, directory) = (Arc::clone(&context.table), Arc::clone(&context.directory));
     let follow_accounts = housekeeping::follow_accounts(table, directory, queue, receiver);
     let watches = all([namespace_watch, follow_accounts.boxed()]);
@@ -238,6 +239,20 @@ fn membership_context(
         read_periods(settings),
         &settings.scopes,
     )
+}
+
+/// Where the metrics of memberships and accounts come from. It holds neither: the process ends when the last of both is dropped.
+fn source(
+    accounts: &Arc<account::Context>,
+    context: &Arc<membership::Context>,
+) -> impl Fn() -> Samples + Send + Sync + 'static {
+    let (accounts, context) = (Arc::downgrade(accounts), Arc::downgrade(context));
+    move || match (accounts.upgrade(), context.upgrade()) {
+        (Some(accounts), Some(context)) => {
+            membership::metrics::samples(&context, &accounts.key_ends())
+        }
+        _ => Samples::default(),
+    }
 }
 
 /// Runs until `asked` resolves or the Lease is lost, and what is under way has ended. Then writes the events and gives the Lease up.

@@ -180,6 +180,16 @@ impl Context {
         Arc::clone(&self.checks().entry(key.clone()).or_default().issued)
     }
 
+    /// When the keys that were issued for accounts end, in seconds since 1970.
+    #[must_use]
+    pub fn key_ends(&self) -> Vec<(AccountKey, i64)> {
+        let checks = self.checks();
+        let ends = checks
+            .iter()
+            .filter_map(|(key, check)| Some((key.clone(), check.issued.ends()?)));
+        ends.collect()
+    }
+
     /// How often an account without a change is checked.
     pub(super) fn period(&self) -> Duration {
         SECRET_PERIOD.min(self.scan_period)

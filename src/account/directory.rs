@@ -298,6 +298,18 @@ impl Directory {
             .collect()
     }
 
+    /// Every account that exists, and whether it can be used.
+    #[must_use]
+    pub fn readiness(&self) -> Vec<(AccountKey, bool)> {
+        let entries = self.lock();
+        let existing = entries.iter().filter(|(_, one)| one.deleted_at.is_none());
+        let told = existing.map(|(key, one)| {
+            let ready = matches!(one.state, AccountState::Ready(_));
+            (key.clone(), ready)
+        });
+        told.collect()
+    }
+
     /// The session of each account that is or was usable.
     #[must_use]
     pub fn sessions(&self) -> HashMap<AccountKey, Arc<AccountSession>> {

@@ -1,6 +1,7 @@
 //! The key that a provider issued for an account: kept until shortly before its end, replaced by one request at a time, and not
 //! asked for again at once after a failure.
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
@@ -15,7 +16,11 @@ pub type IssuedFor = (String, i64, String);
 
 /// The key of one account.
 #[derive(Debug, Default)]
-pub struct Issued(Mutex<State>);
+pub struct Issued {
+    state: Mutex<State>,
+    /// When the key ends, in seconds since 1970; 0 without an end. It can be read while a new key is asked for.
+    ends: AtomicI64,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -64,12 +69,13 @@ impl Issued {
         now: Timestamp,
         obtain: impl AsyncFnOnce() -> Result<IssuedKey, ProviderError>,
     ) -> Result<Credential, ProviderError> {
-        let mut state = self.0.lock().await;
+        let mut state = self.state.lock().await;
         if state.made_for != made_for {
             *state = State {
                 made_for,
                 ..State::default()
             };
+            self.ends.store(0, Ordering::Relaxed);
         }
         let usable = state.usable(is_doubted, now);
         let is_young = state
@@ -83,12 +89,24 @@ impl Issued {
             return usable.ok_or(error);
         }
         match obtain().await {
-            Ok(issued) => Ok(state.keep(issued, now)),
+            Ok(issued) => {
+                let ends = issued.expires.map_or(0, Timestamp::as_second);
+                self.ends.store(ends, Ordering::Relaxed);
+                Ok(state.keep(issued, now))
+            }
             Err(error) => {
                 state.fail(error.clone());
                 usable.ok_or(error)
             }
         }
+    }
+}
+
+impl Issued {
+    /// When the key that was issued last ends, in seconds since 1970; `None` without an end.
+    #[must_use]
+    pub fn ends(&self) -> Option<i64> {
+        Some(self.ends.load(Ordering::Relaxed)).filter(|ends| *ends > 0)
     }
 }
 

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use tokio::sync::watch;
@@ -21,7 +22,7 @@ use crate::telemetry::Telemetry;
 
 use self::calls::{Calls, Hold, Signer};
 use super::limiters::CloudLimits;
-use super::reach::Reach;
+use super::reach::{Reach, Reachability};
 
 pub use self::calls::{CallError, CallPermit};
 
@@ -225,6 +226,12 @@ impl AccountSession {
     /// Records whether some targets of the account have not been read for three scan periods; the account's status says so.
     pub fn report_unread(&self, unread: bool) {
         self.calls.signer().reach.note_unread(unread);
+    }
+
+    /// Whether its calls got usable answers, or none for `limit` ([`Reach::reachability`]).
+    #[must_use]
+    pub fn reachability(&self, limit: Duration) -> Option<Reachability> {
+        self.calls.signer().reach.reachability(limit)
     }
 
     /// The limits of the account's calls.

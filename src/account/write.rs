@@ -35,11 +35,13 @@ pub(super) async fn write_status<K: AccountObject>(
     );
     if next != *previous || context.has_foreign_status(account, key) {
         let api = K::api(&context.client, &account.namespace().unwrap_or_default());
-        match context
+        let answer = context
             .writer
             .apply_status(&api, account.meta(), &next)
-            .await
-        {
+            .await;
+        let refused = answer.as_ref().err().map(kubernetes::Error::code);
+        context.telemetry.count_status_write(refused);
+        match answer {
             Ok(written) => {
                 stored = (
                     version_of(written.meta()),

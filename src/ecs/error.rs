@@ -121,6 +121,7 @@ impl Error {
             Self::Transport { action, source } => Classification {
                 class: Class::Transient,
                 known: true,
+                code: None,
                 hint: match (action, source) {
                     // The host is derived from the region unless the account sets an endpoint.
                     (
@@ -138,8 +139,20 @@ impl Error {
             Self::BadAnswer { .. } | Self::BadRow { .. } => Classification {
                 class: Class::Transient,
                 known: true,
+                code: None,
                 hint: "check that the account's endpoint is the cloud itself and no proxy stands in between",
             },
+        }
+    }
+
+    /// The code, if the table has it, for a metric: no text that another has written. `other` for an unknown one, `NoAnswer` or
+    /// `BadAnswer` without a usable answer.
+    #[must_use]
+    pub fn known_code(&self) -> &'static str {
+        match self {
+            Self::Api(error) => error.classify().code.unwrap_or("other"),
+            Self::Transport { .. } => "NoAnswer",
+            Self::BadAnswer { .. } | Self::BadRow { .. } => "BadAnswer",
         }
     }
 

@@ -14,6 +14,8 @@ pub struct Classification {
     pub class: Class,
     /// Whether the code is in the table; a metric counts those that are not.
     pub known: bool,
+    /// The code, or the start of the codes of its family, as the table has it; `None` for an unknown one.
+    pub code: Option<&'static str>,
     /// One sentence for the user: what to do next.
     pub hint: &'static str,
 }
@@ -31,6 +33,14 @@ pub fn classify(action: Action, status: u16, code: &str, message: &str) -> Class
     let Some(row) = exact.or_else(family) else {
         return UNKNOWN;
     };
+    let mut codes = row.codes.iter().copied();
+    let listed = codes.find(|listed| *listed == code);
+    let listed = listed.or_else(|| {
+        row.codes
+            .iter()
+            .copied()
+            .find(|start| code.starts_with(start))
+    });
     let class = match action {
         Action::JoinSecurityGroup => row.join,
         Action::LeaveSecurityGroup => row.leave,
@@ -45,12 +55,14 @@ pub fn classify(action: Action, status: u16, code: &str, message: &str) -> Class
         return Classification {
             class: Class::Transient,
             known: true,
+            code: listed,
             hint: WAIT,
         };
     }
     Classification {
         class,
         known: true,
+        code: listed,
         hint: if action == Action::AssumeRole && code == "NoPermission" {
             TRUST
         } else {
@@ -82,6 +94,7 @@ pub(super) fn normalize_code<'a>(code: &'a str, message: &str) -> &'a str {
 const UNKNOWN: Classification = Classification {
     class: Class::Transient,
     known: false,
+    code: None,
     hint: "this version of the operator does not know this code; see https://api.alibabacloud.com/troubleshoot",
 };
 

@@ -31,7 +31,7 @@ use self::passes::Passes;
 use super::queue::ReconcileQueue;
 
 pub use self::applicant::{Applicant, Line};
-pub use self::passes::REPORT_WAIT_AFTER;
+pub use self::passes::{REPORT_WAIT_AFTER, Waiters};
 pub use self::queue::Urgency;
 
 /// The slots and the waiting objects of all cloud accounts and regions.
@@ -151,6 +151,19 @@ impl Admission {
         for object in objects {
             self.queue.enqueue(&object);
         }
+    }
+
+    /// How many objects wait, and how long the one has waited that came first.
+    #[must_use]
+    pub fn waiting(&self) -> Waiters {
+        let state = self.lock();
+        let places = state.places.values();
+        let all = places.flat_map(|lines| lines.by_cloud.values());
+        let mut waiters = Waiters::default();
+        for passes in all {
+            passes.count(&mut waiters);
+        }
+        waiters
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

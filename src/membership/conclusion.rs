@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use crate::api::membership::{Origin, SecurityGroupMembershipStatus};
 use crate::api::reason;
+use crate::condition;
 use crate::kubernetes::ObjectUid;
 use crate::kubernetes::events::EventRecord;
 
@@ -18,6 +19,7 @@ use super::decide::{AccessView, ReconcileOutcome, TargetView};
 use super::observation::Observation;
 use super::observe::Pass;
 use super::status::{self, Held, Refusal, StatusInput};
+use super::table::Told;
 
 /// Writes the status and publishes the event of a pass. Returns when the object is requeued if nothing else enqueues it.
 ///
@@ -40,10 +42,12 @@ pub(super) async fn conclude(
         history.record_written_status(written);
         history.record_observation(observation);
     });
+    let told = context.table.told(&uid);
     let stored = match &next {
         Some(next) => store(next, pass, &uid, context).await?,
         None => previous.clone(),
     };
+    note_time_to_ready(told, &stored, context);
     if next.is_some() && stored.origin.is_some() && stored.origin != previous.origin {
         tell_siblings(pass, context);
     }
@@ -51,6 +55,22 @@ pub(super) async fn conclude(
         context.events.publish(pass.object(), event);
     }
     Ok(requeue(pass, outcome, stored.origin, context))
+}
+
+/// Records how long the object was not Ready, if it is now.
+fn note_time_to_ready(
+    told: Option<Told>,
+    stored: &SecurityGroupMembershipStatus,
+    context: &Context,
+) {
+    let before = told.filter(|told| told.ready != Some(true));
+    if let Some(before) = before
+        && condition::is_true(&stored.conditions, reason::READY)
+    {
+        let seconds = context.clock.now().as_second() - before.since;
+        let took = Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
+        context.telemetry.note_time_to_ready(took);
+    }
 }
 
 /// The status that tells the outcome; `None` if the stored one tells the same.

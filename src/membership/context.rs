@@ -1,13 +1,15 @@
 //! What the passes and tasks over all memberships share. Decides nothing.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use kube::runtime::reflector::ObjectRef;
 use tokio_util::sync::CancellationToken;
 
 use crate::account::directory::Directory;
+use crate::account::key::AccountKey;
 use crate::api::{SecurityGroupMembership, SecurityGroupMembershipStatus};
 use crate::clock::Clock;
 use crate::ecs::{AccountUid, Edge};
@@ -19,6 +21,7 @@ use crate::telemetry::Telemetry;
 
 use super::admission::Admission;
 use super::decide::EdgeView;
+use super::progress::Progress;
 use super::queue::ReconcileQueue;
 use super::table::{ObjectTable, ObjectView};
 use super::view::View;
@@ -71,6 +74,8 @@ pub struct Context {
     /// Whether the memberships of all namespaces may be listed, as far as it was tried.
     pub(super) may_list_all: AtomicBool,
     pub(super) logged: LogDeduper,
+    scans: Mutex<Vec<Weak<Progress>>>,
+    late: Mutex<HashMap<AccountKey, usize>>,
     unlisted_scopes: AtomicUsize,
     all_listed: CancellationToken,
 }
@@ -108,6 +113,8 @@ impl Context {
             clock,
             shutdown,
             read_periods,
+            scans: Mutex::default(),
+            late: Mutex::default(),
             unlisted_scopes: AtomicUsize::new(scopes.len()),
             all_listed: CancellationToken::new(),
             view: View::new(scopes),
@@ -126,6 +133,16 @@ impl Context {
     /// Whether every object has been listed once.
     pub(super) fn is_listed(&self) -> bool {
         self.all_listed.is_cancelled()
+    }
+
+    /// How many targets of each account could not be read for three scan periods.
+    pub(super) fn late_targets(&self) -> MutexGuard<'_, HashMap<AccountKey, usize>> {
+        self.late.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The scans that run.
+    pub(super) fn scans(&self) -> MutexGuard<'_, Vec<Weak<Progress>>> {
+        self.scans.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Resolves when every object has been listed once.

@@ -9,7 +9,6 @@ use tokio::time::Instant;
 
 use crate::account::key::{AccountKey, AccountRegion};
 use crate::api::SecurityGroupMembership;
-use crate::api::membership::AccountKind;
 
 use super::context::Context;
 
@@ -61,17 +60,6 @@ impl Search {
         for (account, session) in sessions {
             session.report_unread(late.get(&account).is_some_and(|targets| *targets > 0));
         }
-        let counts = late.iter();
-        context
-            .telemetry
-            .set_targets_not_observed(counts.map(|(account, count)| (label(account), *count)));
-    }
-}
-
-/// Users name the accounts of their namespaces: those are counted together.
-fn label(account: &AccountKey) -> &str {
-    match account.kind {
-        AccountKind::ClusterCloudAccount => &account.name,
-        AccountKind::CloudAccount => "namespaced",
+        *context.late_targets() = late;
     }
 }

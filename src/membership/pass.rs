@@ -6,6 +6,7 @@ use std::sync::Arc;
 use kube::ResourceExt as _;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use crate::api::{INTENT_ANNOTATION, SecurityGroupMembership, reason};
@@ -58,6 +59,7 @@ pub(super) async fn run(
     slot: Slot,
     context: &Context,
 ) -> Result<Action, ActError> {
+    let began = Instant::now();
     let uid = ObjectUid::of(&*object).unwrap_or_default();
     let Some(mut pass) = Pass::begin(object, edge, slot, context) else {
         return Ok(Action::await_change());
@@ -73,7 +75,9 @@ pub(super) async fn run(
         ?outcome,
         "reconciled"
     );
-    context.telemetry.count_reconcile(outcome_label(outcome));
+    context
+        .telemetry
+        .count_reconcile(outcome_label(outcome), began.elapsed());
     if pass.is_unreleased {
         return Ok(end_unreleased(&pass, outcome, context));
     }
@@ -218,7 +222,13 @@ fn report_drift(pass: &Pass, uid: &ObjectUid, context: &Context) {
         | Attempt::HandedOver
         | Attempt::Released => return,
     }
-    if context.table.history(uid, History::first_report_of_drift) == Some(true) {
+    let joined = pass.observed.attempt == Attempt::Joined;
+    let is_first = context.table.history(uid, History::first_report_of_drift) == Some(true);
+    if joined || is_first {
+        let result = if joined { "repaired" } else { "failed" };
+        context.telemetry.count_drift(result);
+    }
+    if is_first {
         let event = EventRecord {
             reason: reason::DRIFT_DETECTED.to_owned(),
             warning: true,
@@ -230,7 +240,7 @@ fn report_drift(pass: &Pass, uid: &ObjectUid, context: &Context) {
         };
         context.events.publish(pass.object(), event);
     }
-    if pass.observed.attempt == Attempt::Joined {
+    if joined {
         context.table.history(uid, History::drift_repaired);
         if let Some(account) = &pass.account_uid {
             context

@@ -51,6 +51,13 @@ impl Repairs {
         repairs.at.len()
     }
 
+    /// Number of edges in a repair loop.
+    #[must_use]
+    pub fn loops(&self) -> usize {
+        let edges = self.by_edge.values();
+        edges.filter(|repairs| repairs.next.is_some()).count()
+    }
+
     /// Records a repair. In a repair loop it also starts the next wait of `LOOP_PERIOD`.
     pub fn repaired(&mut self, account: &AccountUid, edge: &Edge) {
         let key = (account.clone(), edge.clone());

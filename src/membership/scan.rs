@@ -6,7 +6,7 @@
 //! with the key of one of them. What that key did not find is read again with the key of the next: it may lack rights.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{AbortHandle, abortable};
@@ -21,6 +21,7 @@ use crate::ecs::{Class, Error, MAX_IDS_PER_CALL, Region, Target, TargetDescripti
 use crate::kubernetes::LogDeduper;
 
 use super::context::Context;
+use super::progress::Progress;
 
 /// How often accounts and regions that appeared or disappeared are looked up.
 const FOLLOW_PERIOD: Duration = Duration::from_secs(1);
@@ -44,7 +45,7 @@ struct Tasks(HashMap<Place, Task>);
 
 struct Task {
     handle: AbortHandle,
-    accounts: Arc<Mutex<BTreeSet<AccountKey>>>,
+    progress: Arc<Progress>,
 }
 
 impl Tasks {
@@ -56,7 +57,7 @@ impl Tasks {
         self.0.retain(|place, _| named.contains_key(place));
         for (place, accounts) in named {
             if let Some(task) = self.0.get(&place) {
-                *task.accounts.lock().unwrap_or_else(PoisonError::into_inner) = accounts;
+                *task.progress.accounts() = accounts;
                 continue;
             }
             let (cloud, region) = &place;
@@ -82,17 +83,22 @@ impl Task {
         accounts: BTreeSet<AccountKey>,
         period: Duration,
     ) -> Self {
-        let accounts = Arc::new(Mutex::new(accounts));
+        let now = context.clock.now();
+        let progress = Arc::new(Progress::new(region.clone(), accounts, now));
+        let mut scans = context.scans();
+        scans.retain(|scan| scan.strong_count() > 0);
+        scans.push(Arc::downgrade(&progress));
+        drop(scans);
         let scan = Scan {
             context: Arc::clone(context),
             cloud,
             region,
-            accounts: Arc::clone(&accounts),
+            progress: Arc::clone(&progress),
             period,
         };
         let (running, handle) = abortable(async move { scan.run().await });
         tokio::spawn(running);
-        Self { handle, accounts }
+        Self { handle, progress }
     }
 }
 
@@ -133,7 +139,7 @@ struct Scan {
     context: Arc<Context>,
     cloud: Arc<CloudAccountId>,
     region: Region,
-    accounts: Arc<Mutex<BTreeSet<AccountKey>>>,
+    progress: Arc<Progress>,
     period: Duration,
 }
 
@@ -145,13 +151,15 @@ impl Scan {
         tokio::time::sleep(start).await;
         loop {
             let started = Instant::now();
-            self.read_all().await;
+            if self.read_all().await {
+                self.progress.complete(self.context.clock.now());
+            }
             tokio::time::sleep_until(started + self.period).await;
         }
     }
 
-    /// Reads each target once, spread evenly over the period.
-    async fn read_all(&self) {
+    /// Reads each target once, spread evenly over the period. Returns whether every call was answered.
+    async fn read_all(&self) -> bool {
         let accounts = self.account_regions();
         let blocks = accounts.iter().map(|account_region| {
             let (_, total) = self.context.table.targets_after(account_region, None, 0);
@@ -161,6 +169,7 @@ impl Scan {
         let pause = self.period / blocks.max(1);
         // What one account's key has found is not read with the next one's.
         let mut found_before = HashSet::new();
+        let mut all_read = true;
         for account_region in &accounts {
             let mut after = None;
             loop {
@@ -171,8 +180,10 @@ impl Scan {
                 if batch.is_empty() {
                     break;
                 }
-                if let Some(read) =
-                    scan_batch(&self.context, &self.cloud, account_region, &batch).await
+                let (read, complete) =
+                    scan_batch(&self.context, &self.cloud, account_region, &batch).await;
+                all_read &= complete;
+                if let Some(read) = read
                     && accounts.len() > 1
                 {
                     let others = accounts.iter().filter(|other| *other != account_region);
@@ -182,10 +193,11 @@ impl Scan {
                 tokio::time::sleep_until(started + pause).await;
             }
         }
+        all_read
     }
 
     fn account_regions(&self) -> Vec<AccountRegion> {
-        let accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+        let accounts = self.progress.accounts();
         let pairs = accounts.iter().map(|account| AccountRegion {
             account: account.clone(),
             region: self.region.clone(),
@@ -245,17 +257,18 @@ impl ScanRead {
 }
 
 /// Reads one batch in as many calls as it needs, and enqueues the changed objects of the account whose key read it. Returns what
-/// was found.
+/// was found, and whether every call was answered. One malformed ID among the targets does not count.
 async fn scan_batch(
     context: &Context,
     cloud: &CloudAccountId,
     account_region: &AccountRegion,
     batch: &[Target],
-) -> Option<ScanRead> {
-    let session = context.directory.usable(&account_region.account)?;
-    if *session.limits().id != *cloud {
-        return None;
-    }
+) -> (Option<ScanRead>, bool) {
+    let session = context.directory.usable(&account_region.account);
+    let Some(session) = session.filter(|session| *session.limits().id == *cloud) else {
+        return (None, false);
+    };
+    let mut complete = true;
     let mut all: Option<ScanRead> = None;
     let mut parts = parts(&session, &account_region.region, batch);
     while let Some(part) = parts.pop_front() {
@@ -267,7 +280,10 @@ async fn scan_batch(
                     None => all = Some(read),
                 }
             }
-            Err(CallError::RateLimited { .. } | CallError::Stopping) => break,
+            Err(CallError::RateLimited { .. } | CallError::Stopping) => {
+                complete = false;
+                break;
+            }
             Err(error) if error.split() == Split::TooLarge && part.len() > 1 => {
                 if let Some(first) = part.first() {
                     let size = session.call_size(&account_region.region, first);
@@ -278,11 +294,12 @@ async fn scan_batch(
                 parts.push_front(left.to_vec());
             }
             Err(CallError::Failed(error) | CallError::NotAnswering(error)) => {
+                complete &= error.may_be_one_bad_id();
                 report_failure(context, account_region, &part, &error);
             }
         }
     }
-    all
+    (all, complete)
 }
 
 /// The batch by kind of target, in parts that one call may read.
@@ -373,6 +390,8 @@ fn log_failure(account: &AccountKey, region: &Region, error: &Error, logged: &Lo
 #[cfg(test)]
 mod tests {
     use kube::runtime::reflector;
+    use std::sync::Mutex;
+
     use serde_json::json;
 
     use super::*;
@@ -536,16 +555,20 @@ mod tests {
         let scan = Scan {
             context: Arc::clone(&context),
             cloud: Arc::clone(&CloudLimits::of_test("123").id),
-            region,
-            accounts: Arc::new(Mutex::new(BTreeSet::from([own_account(), second]))),
+            region: region.clone(),
+            progress: Arc::new(Progress::new(
+                region,
+                BTreeSet::from([own_account(), second]),
+                context.clock.now(),
+            )),
             period: Duration::from_secs(60),
         };
         let started = Instant::now();
-        scan.read_all().await;
+        assert!(!scan.read_all().await, "the second account cannot be used");
         let early = "a read in the first 10 s of the process does not count";
         assert_eq!(standing(), Some(Standing::Unknown), "{early}");
         tokio::time::sleep_until(started + CLOUD_READ_LAG).await;
-        scan.read_all().await;
+        let _ = scan.read_all().await;
         assert_eq!(standing(), Some(Standing::Void));
     }
 
@@ -596,7 +619,7 @@ mod tests {
         let batch: Vec<Target> = (0..100).map(target).collect();
         for expected in [vec![100, 50, 50], vec![50, 50]] {
             let read = scan_batch(&context, &id, &account_region, &batch).await;
-            assert_eq!(read.unwrap().found.len(), 100);
+            assert_eq!((read.0.unwrap().found.len(), read.1), (100, true));
             let asked = std::mem::take(&mut *cloud.asked.lock().unwrap());
             assert_eq!(asked, expected);
         }
@@ -634,7 +657,7 @@ mod tests {
             let body = json!({"Code": code, "Message": "No.", "RequestId": request_id});
             cloud.answers(status, &body);
             let read = scan_batch(&context, &cloud_account, &account_region, &batch).await;
-            assert!(read.is_none());
+            assert!(read.0.is_none() && !read.1);
         }
         let mut lines = log.lines();
         lines.retain(|line| line["target"] == "security_group_operator::membership::scan");

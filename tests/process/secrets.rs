@@ -199,7 +199,10 @@ async fn probes_answer_and_metrics_have_few_labels() -> Result<()> {
         .iter()
         .flat_map(|(_, labels)| labels.keys().map(String::as_str))
         .collect();
-    let allowed = BTreeSet::from(["api", "class", "le", "outcome", "region"]);
+    let allowed = BTreeSet::from([
+        "account", "api", "class", "code", "le", "outcome", "ready", "region", "result", "state",
+        "version",
+    ]);
     assert!(names.is_subset(&allowed), "{names:?}");
     let values: BTreeSet<_> = samples
         .iter()
@@ -211,7 +214,7 @@ async fn probes_answer_and_metrics_have_few_labels() -> Result<()> {
     for api in ["DescribeInstances", "JoinSecurityGroup"] {
         assert!(
             samples.iter().any(|(name, labels)| {
-                name == "security_group_operator_ecs_calls_total"
+                name == "security_group_operator_cloud_calls_total"
                     && labels.get("api").map(String::as_str) == Some(api)
                     && labels.get("class").map(String::as_str) == Some("ok")
             }),

@@ -69,7 +69,7 @@ async fn region_series(telemetry: &Arc<Telemetry>) -> Vec<String> {
     let text = metrics(telemetry).await;
     let calls = text
         .lines()
-        .filter(|line| line.starts_with("security_group_operator_ecs_calls_total{"));
+        .filter(|line| line.starts_with("security_group_operator_cloud_calls_total{"));
     let series =
         calls.filter_map(|line| line.rsplit_once(' ').map(|(series, _)| series.to_owned()));
     series

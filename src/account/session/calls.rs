@@ -107,7 +107,10 @@ impl Calls {
         priority: Priority,
         ids: &[InstanceId],
     ) -> batch::BatchResult<InstanceId, TargetDescription, CallError> {
-        let call = async |client: Client| client.describe_instances(region, ids).await;
+        let call = async |client: Client| {
+            self.telemetry.note_batch(ids.len());
+            client.describe_instances(region, ids).await
+        };
         let action = Action::DescribeInstances;
         let permit = self.limits.limiter.enter(region, action, priority);
         self.call(region, action, permit, call).await
@@ -119,7 +122,10 @@ impl Calls {
         priority: Priority,
         ids: &[NetworkInterfaceId],
     ) -> batch::BatchResult<NetworkInterfaceId, TargetDescription, CallError> {
-        let call = async |client: Client| client.describe_network_interfaces(region, ids).await;
+        let call = async |client: Client| {
+            self.telemetry.note_batch(ids.len());
+            client.describe_network_interfaces(region, ids).await
+        };
         let action = Action::DescribeNetworkInterfaces;
         let permit = self.limits.limiter.enter(region, action, priority);
         self.call(region, action, permit, call).await

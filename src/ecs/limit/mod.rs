@@ -144,6 +144,19 @@ impl CallLimiter {
         });
     }
 
+    /// The known limits in calls per minute.
+    #[must_use]
+    pub fn limits(&self) -> Vec<(Region, Action, f64)> {
+        let inner = self.lock();
+        let regions = inner.regions.iter();
+        let windows = regions.flat_map(|(region, state)| {
+            let windows = state.windows.iter();
+            windows.map(move |(action, window)| (region.clone(), *action, window.limit()))
+        });
+        let known = windows.filter_map(|(region, action, limit)| Some((region, action, limit?)));
+        known.collect()
+    }
+
     /// Number of regions that are remembered.
     #[must_use]
     pub fn regions(&self) -> usize {

@@ -46,12 +46,26 @@ pub(super) struct Passes {
     pub(super) unreported: BTreeSet<(Instant, ObjectUid)>,
 }
 
+/// How many objects wait for what.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waiters {
+    /// For a slot among the passes in flight.
+    pub for_slot: usize,
+    /// For a call that the rate limit admits.
+    pub for_call: usize,
+    /// For another pass over the same target.
+    pub for_target: usize,
+    /// Since when the first of them has waited.
+    pub first: Option<Instant>,
+}
+
 /// An object that waits, or whose pass is in flight.
 #[derive(Debug)]
 pub(super) struct Waiting {
     object: ObjectRef<SecurityGroupMembership>,
     target: Target,
     order: Order,
+    since: Instant,
     held: Option<Held>,
     stage: Stage,
 }
@@ -79,6 +93,23 @@ impl Passes {
     /// Whether an object waits for a slot or for a call.
     pub(super) fn is_anything_waiting(&self) -> bool {
         !self.ready.is_empty()
+    }
+
+    /// Adds the objects that wait here.
+    pub(super) fn count(&self, waiters: &mut Waiters) {
+        let waiting = |one: &&Waiting| matches!(one.stage, Stage::Waiting);
+        for one in self.objects.values().filter(waiting) {
+            let blocked = self.blocked.get(&one.target);
+            if blocked.is_some_and(|blocked| blocked.contains(&one.order)) {
+                waiters.for_target += 1;
+            } else if one.order.needs.is_some() {
+                waiters.for_call += 1;
+            } else {
+                waiters.for_slot += 1;
+            }
+            let first = waiters.first.get_or_insert(one.since);
+            *first = one.since.min(*first);
+        }
     }
 
     /// Starts a pass, or has the object wait. Returns the call that was reserved for it, and since when it was held back.
@@ -132,6 +163,9 @@ impl Passes {
         let number = before
             .as_ref()
             .map_or(self.last_number, |before| before.order.number);
+        let since = before
+            .as_ref()
+            .map_or_else(Instant::now, |before| before.since);
         let held = before.and_then(|before| before.held).or_else(|| {
             needs.is_some().then(|| Held {
                 since: Instant::now(),
@@ -156,6 +190,7 @@ impl Passes {
                     .into(),
                 uid: applicant.uid.clone(),
             },
+            since,
             held,
             stage: Stage::Waiting,
         };

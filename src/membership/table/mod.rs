@@ -18,6 +18,7 @@ use kube::runtime::reflector::ObjectRef;
 use crate::account::key::{AccountKey, AccountRegion};
 use crate::account::uses::AccountUse;
 use crate::api::SecurityGroupMembership;
+use crate::api::membership::ErrorClass;
 use crate::ecs::{Edge, Region};
 use crate::kubernetes::ObjectUid;
 
@@ -28,8 +29,25 @@ use super::object::{Claim, version_of};
 use super::repairs::Repairs;
 
 pub use self::calls::BegunCall;
-pub use self::object_view::ObjectView;
+pub use self::object_view::{ObjectView, Told};
 pub use self::scanned::Overdue;
+
+/// The account that objects name, whether they are Ready, and the class of their last error.
+pub type Alike<Account> = (Option<Account>, Option<bool>, Option<ErrorClass>);
+
+/// What all objects are like, for the metrics.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// How many objects name this account, have this Ready and this class of the last error.
+    pub counts: Vec<(Alike<AccountKey>, usize)>,
+    /// Since when the oldest object has not been Ready, by class of its last error: in seconds since 1970. Those that are suspended
+    /// or being deleted do not count.
+    pub unready_since: HashMap<Option<ErrorClass>, i64>,
+    /// When the oldest object that is being deleted was deleted: in seconds since 1970.
+    pub deleting_since: Option<i64>,
+    /// Edges in a repair loop.
+    pub repair_loops: usize,
+}
 
 /// All objects by UID, by edge and by account.
 #[derive(Debug, Default)]
@@ -130,6 +148,42 @@ impl ObjectTable {
             of_account.joined += usize::from(row.says.needs_account());
         }
         counts
+    }
+
+    /// What the status of an object tells; `None` for an unknown object.
+    #[must_use]
+    pub fn told(&self, uid: &ObjectUid) -> Option<Told> {
+        Some(self.lock().by_uid.get(uid)?.says.told)
+    }
+
+    /// How many objects there are of each account and condition, and since when the oldest ones wait.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        let inner = self.lock();
+        let mut tally = Tally::default();
+        let mut counts = HashMap::<Alike<&AccountKey>, usize>::new();
+        for Row { says, .. } in inner.by_uid.values() {
+            let Told {
+                ready,
+                class,
+                since,
+            } = says.told;
+            *counts.entry((says.account(), ready, class)).or_default() += 1;
+            let suspended = says.desired.is_some_and(|desired| desired.suspended);
+            if says.deleting {
+                let oldest = tally.deleting_since.get_or_insert(says.deleted);
+                *oldest = says.deleted.min(*oldest);
+            } else if ready != Some(true) && !suspended {
+                let oldest = tally.unready_since.entry(class).or_insert(since);
+                *oldest = since.min(*oldest);
+            }
+        }
+        let counts = counts.into_iter();
+        tally.counts = counts
+            .map(|((account, ready, class), count)| ((account.cloned(), ready, class), count))
+            .collect();
+        tally.repair_loops = inner.repairs.loops();
+        tally
     }
 
     /// The accounts and regions that objects name.

@@ -7,7 +7,11 @@ use kube::runtime::reflector::ObjectRef;
 
 use crate::account::key::AccountKey;
 use crate::api::SecurityGroupMembership;
-use crate::api::membership::{AdoptionPolicy, DeletionPolicy, ManagementPolicy, Origin};
+use crate::api::membership::{
+    AdoptionPolicy, DeletionPolicy, ErrorClass, ManagementPolicy, Origin,
+};
+use crate::api::reason;
+use crate::condition;
 use crate::ecs::{AccountUid, Edge};
 use crate::kubernetes::ObjectUid;
 use crate::watched::Unreadable;
@@ -42,10 +46,54 @@ pub struct ObjectView {
     pub deleting: bool,
     /// What the spec asks for; `None` if the object was never readable.
     pub(super) desired: Option<Desired>,
+    /// What its status tells.
+    pub(super) told: Told,
+    /// When it was deleted, in seconds since 1970; 0 if it was not.
+    pub(super) deleted: i64,
     /// When the object was created, in seconds since 1970.
     pub(super) created: i64,
     /// Version of the object that this view was read from, or that our last write returned.
     pub resource_version: u64,
+}
+
+/// What a status tells of its object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// Whether the object is Ready; `None` while that is unknown.
+    pub ready: Option<bool>,
+    /// The class of its last error.
+    pub class: Option<ErrorClass>,
+    /// Since when it has been Ready, or has not, as far as this process knows: in seconds since 1970.
+    pub since: i64,
+}
+
+impl Told {
+    fn of(object: &SecurityGroupMembership, created: i64) -> Self {
+        let status = object.status.as_ref();
+        let ready = status.and_then(|status| condition::find(&status.conditions, reason::READY));
+        let is_ready = ready.and_then(|ready| match &*ready.status {
+            "True" => Some(true),
+            "False" => Some(false),
+            _ => None,
+        });
+        let error = status.and_then(|status| status.last_error.as_ref());
+        Self {
+            ready: is_ready,
+            class: error.map(|error| error.class),
+            since: ready.map_or(created, |ready| ready.last_transition_time.0.as_second()),
+        }
+    }
+
+    /// What a newer status tells: from one reason not to be Ready to another it has not been Ready all the time.
+    pub(super) fn renew(&mut self, newer: Self) {
+        let stays = self.ready != Some(true) && newer.ready != Some(true);
+        let since = if stays {
+            self.since.min(newer.since)
+        } else {
+            newer.since
+        };
+        *self = Self { since, ..newer };
+    }
 }
 
 /// The edge and the account that a spec names.
@@ -71,6 +119,7 @@ impl ObjectView {
             managed: object.spec.management_policy == ManagementPolicy::Manage,
             refuses: object.spec.adoption_policy == AdoptionPolicy::Refuse,
             desired: Some(desired(object)),
+            told: Told::of(object, view.created),
             ..view
         })
     }
@@ -105,6 +154,8 @@ impl ObjectView {
     /// The view of an object of which only the metadata can be read.
     pub(super) fn of_metadata(metadata: &ObjectMeta) -> Option<Self> {
         let created = metadata.creation_timestamp.as_ref();
+        let created = created.map_or(0, |time| time.0.as_second());
+        let deleted = metadata.deletion_timestamp.as_ref();
         Some(Self {
             uid: metadata.uid.as_deref()?.into(),
             namespace: metadata.namespace.as_deref().unwrap_or_default().into(),
@@ -117,7 +168,13 @@ impl ObjectView {
             refuses: false,
             desired: None,
             deleting: metadata.deletion_timestamp.is_some(),
-            created: created.map_or(0, |time| time.0.as_second()),
+            deleted: deleted.map_or(0, |time| time.0.as_second()),
+            told: Told {
+                ready: None,
+                class: None,
+                since: created,
+            },
+            created,
             resource_version: version_of(metadata),
         })
     }

@@ -64,6 +64,8 @@ impl Rows {
             says.refuses = view.refuses;
             says.deleting = view.deleting;
             says.desired = view.desired;
+            says.told.renew(view.told);
+            says.deleted = view.deleted;
             says.resource_version = view.resource_version;
         } else if let Some(Row { history, .. }) = self.remove(&view.uid) {
             self.add(view, history);
