@@ -59,8 +59,8 @@ lint: ## format and clippy, any warning an error
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 
-manifests: ## writes crds/ anew from src/api, and what is rendered from deploy/chart
-	REGENERATE=1 cargo test --quiet --test repository --test chart -- committed_crds rendered_files
+manifests: ## writes crds/ and docs/reference/ anew from src/, and what is rendered from deploy/chart
+	REGENERATE=1 cargo test --quiet --test repository --test chart -- committed_crds committed_metrics rendered_files
 
 .PHONY: image
 image: ## the container image, without a daemon: IMAGE=NAME:TAG, PUSH=1, ARCH=arm64; deploy/image/build says more

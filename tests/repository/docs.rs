@@ -102,23 +102,6 @@ fn every_flag_is_listed_with_its_variable() -> Result<()> {
 }
 
 #[test]
-fn every_metric_is_listed() {
-    let source = read("src/telemetry.rs");
-    let calls = ["registered(", "register_with_unit("].into_iter();
-    let names: Vec<&str> = calls
-        .flat_map(|call| source.split(call).skip(1))
-        .filter_map(|rest| rest.split('"').nth(1))
-        .collect();
-    assert!(names.len() >= 8, "{names:?}");
-    must_have(
-        "metric",
-        names
-            .iter()
-            .map(|name| format!("`security_group_operator_{name}")),
-    );
-}
-
-#[test]
 fn every_error_class_is_listed_with_its_times() {
     // As in `status.lastError.class`.
     let classes = [

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use security_group_operator::api;
+use security_group_operator::telemetry::catalogue;
 
 #[test]
 fn committed_crds_match_the_code() {
@@ -27,5 +28,21 @@ fn committed_crds_match_the_code() {
         files,
         api::crds().len(),
         "crds/ holds CRDs and nothing else"
+    );
+}
+
+#[test]
+fn committed_metrics_page_matches_the_code() {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs/reference/metrics.md");
+    let wanted = catalogue::page();
+    if std::env::var_os("REGENERATE").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, &wanted).unwrap();
+    }
+    let committed = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        committed == wanted,
+        "{} is not what src/telemetry/catalogue.rs says; run `make manifests`",
+        path.display()
     );
 }
