@@ -8,6 +8,7 @@
     reason = "a test"
 )]
 
+mod alerts;
 mod helm;
 mod image;
 mod namespaced;

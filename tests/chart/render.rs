@@ -240,6 +240,7 @@ async fn each_switch_changes_what_it_says() -> Result<()> {
             "'system:serviceaccount:b:other'",
         ),
         ("podMonitor.enabled=true", "kind: PodMonitor"),
+        ("prometheusRule.enabled=true", "kind: PrometheusRule"),
     ] {
         // A comma separates two settings, except in a list.
         let with = helm.template(&["--set", value]).await?;

@@ -27,6 +27,11 @@ pub async fn helm() -> Result<PathBuf> {
     build("helm", "HELM=").await
 }
 
+/// promtool, which judges metrics and alerts.
+pub async fn promtool() -> Result<PathBuf> {
+    build("promtool", "PROMTOOL=").await
+}
+
 /// The operator that the benchmarks compare with, see `benches/textbook`.
 pub async fn textbook() -> Result<PathBuf> {
     build("textbook", "TEXTBOOK=").await
