@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use security_group_operator::account::key::{AccountKey, AccountRegion};
 use security_group_operator::api::SecurityGroupMembership;
-use security_group_operator::api::membership::AccountKind;
+use security_group_operator::api::membership::{AccountKind, ErrorClass};
 use security_group_operator::ecs::{Edge, Target, TargetDescription, TargetState};
 use security_group_operator::kubernetes::ObjectUid;
 use security_group_operator::membership::observation::{CLOUD_READ_LAG, Observation};
@@ -591,4 +591,53 @@ fn unreadable_object_keeps_the_view_and_history_it_had() {
     assert_eq!(report(&table, &uid("a")), Some(false));
     let gone = table.all_but(|_| false);
     assert_eq!(uids(&gone), [uid("a")]);
+}
+
+#[test]
+fn tally_tells_what_the_statuses_say_and_since_when() {
+    let table = ObjectTable::default();
+    let told = |uid: &str, second, version, ready: &str, class: Option<&str>| {
+        let mut object = object(uid, &format!("i-{uid}"), second, version);
+        let mut status = json!({"conditions": [{
+            "type": "Ready", "status": ready, "reason": "R", "message": "m",
+            "lastTransitionTime": format!("2026-01-01T00:01:{second:02}Z"),
+        }]});
+        if let Some(class) = class {
+            status["lastError"] = json!({"action": "Join", "class": class, "code": "C", "message": "m", "time": "2026-01-01T00:01:00Z"});
+        }
+        object.status = Some(serde_json::from_value(status).unwrap());
+        object
+    };
+    table.insert(&object("new", "i-new", 7, 1));
+    table.insert(&told("ready", 1, 1, "True", None));
+    table.insert(&told("absent", 2, 1, "False", Some("Absent")));
+    let mut suspended = told("suspended", 0, 1, "False", Some("Absent"));
+    suspended.spec.suspend = true;
+    table.insert(&suspended);
+    let mut deleting = told("deleting", 3, 1, "False", None);
+    deleting.metadata.deletion_timestamp =
+        Some(serde_json::from_value(json!("2026-01-01T00:02:00Z")).unwrap());
+    table.insert(&deleting);
+    let start = 1_767_225_600;
+    let tally = table.tally();
+    assert_eq!(tally.deleting_since, Some(start + 120));
+    assert_eq!(tally.unready_since.len(), 2);
+    assert_eq!(tally.unready_since.get(&None), Some(&(start + 7)));
+    let absent = Some(ErrorClass::Absent);
+    assert_eq!(tally.unready_since.get(&absent), Some(&(start + 62)));
+    let counts: HashMap<_, _> = tally.counts.into_iter().collect();
+    let count = |ready, class| counts.get(&(Some(account()), ready, class)).copied();
+    assert_eq!(count(None, None), Some(1));
+    assert_eq!(count(Some(true), None), Some(1));
+    assert_eq!(count(Some(false), absent), Some(2));
+    assert_eq!(count(Some(false), None), Some(1));
+    // Another reason not to be Ready does not begin anew; to be Ready ends it.
+    table.insert(&told("new", 30, 2, "False", Some("Blocked")));
+    let blocked = Some(ErrorClass::Blocked);
+    let since = table.tally().unready_since;
+    assert_eq!(since.get(&blocked), Some(&(start + 7)));
+    table.insert(&told("new", 40, 3, "True", None));
+    table.insert(&told("new", 50, 4, "False", Some("Blocked")));
+    let since = table.tally().unready_since;
+    assert_eq!(since.get(&blocked), Some(&(start + 110)));
 }
