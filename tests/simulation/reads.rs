@@ -109,7 +109,7 @@ async fn unread_targets(telemetry: &Arc<Telemetry>) -> String {
     let text = metrics(telemetry).await;
     let name = "security_group_operator_targets_not_observed{account=\"default\"} ";
     let line = text.lines().find_map(|line| line.strip_prefix(name));
-    line.unwrap_or_default().to_owned()
+    line.unwrap_or_default().trim_end_matches(".0").to_owned()
 }
 
 /// Fails each DescribeInstances from now on.
