@@ -175,7 +175,7 @@ impl Walkthrough {
         heading("Tenants: a namespace that no grant of the account names can do nothing with it");
         let joins = self.calls("JoinSecurityGroup").await?;
         self.refused(
-            &["apply", "-f", "examples/simulator/not-granted.yaml"],
+            &["apply", "-f", "examples/refused/not-granted.yaml"],
             "no grant of ClusterCloudAccount demo lets namespace demo-not-granted use sg-demoweb",
         )
         .await?;

@@ -30,7 +30,10 @@ async fn every_sample_behaves_as_its_comment_states() -> Result<()> {
     // As in the inventory, but for as long as this test wants.
     simulator.change(&starting("Starting")).await?;
     let files = copy_samples(&root.join("examples/simulator"), &simulator.endpoint())?;
-    kubectl(plane, &["apply", "-f", &files.path().display().to_string()]).await?;
+    let refused = root.join("examples/refused").display().to_string();
+    let folder = files.path().display().to_string();
+    // Without the admission policies nothing refuses it at once.
+    kubectl(plane, &["apply", "-f", &folder, "-f", &refused]).await?;
 
     let objects = Api::namespaced(plane.admin_client().await?, "default");
     for (name, status, reason) in [
@@ -67,8 +70,8 @@ async fn every_sample_behaves_as_its_comment_states() -> Result<()> {
     }
 
     // The account first, as the files are ordered; what it was used for must go all the same.
-    let folder = files.path().display().to_string();
-    kubectl(plane, &["delete", "-f", &folder, "--timeout=60s"]).await?;
+    let all = ["delete", "-f", &folder, "-f", &refused, "--timeout=60s"];
+    kubectl(plane, &all).await?;
     for (target, _) in expected {
         let stays = target.ends_with("i-demoadopted");
         assert_eq!(is_member(&simulator, target).await?, stays, "{target}");
