@@ -15,8 +15,8 @@ use super::overdue::Search;
 use super::queue::ReconcileQueue;
 use super::table::ObjectTable;
 
-/// Once per second until dropped: evicts what has expired, counts who uses each account, and enqueues objects with a foreign status, and those whose target no
-/// read has shown for long.
+/// Once per second until dropped: evicts what has expired, and enqueues the objects with a foreign status and those whose target no
+/// read has shown for long. Counts every 5 seconds who uses each account.
 pub async fn run(context: Arc<Context>) {
     let mut overdue = Search::default();
     let mut second = 0_u32;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::cloud::{Cloud, InterfaceKind};
+use super::cloud::{Cloud, InterfaceKind, Membership};
 
 pub(super) fn snapshot(cloud: &Cloud, now: Timestamp) -> Value {
     let instances: BTreeMap<&str, Value> = cloud
@@ -13,17 +13,8 @@ pub(super) fn snapshot(cloud: &Cloud, now: Timestamp) -> Value {
         .iter()
         .filter(|(_, instance)| instance.resource.exists(now))
         .map(|(id, instance)| {
-            let groups: Vec<&str> = instance
-                .membership
-                .groups
-                .at(now)
-                .iter()
-                .map(|id| &**id)
-                .collect();
-            (
-                &**id,
-                json!({"status": instance.status.at(now).as_str(), "securityGroupIds": groups}),
-            )
+            let status = instance.status.at(now).as_str();
+            (&**id, target(status, &instance.membership, now))
         })
         .collect();
     let interfaces: BTreeMap<&str, Value> = cloud
@@ -33,17 +24,8 @@ pub(super) fn snapshot(cloud: &Cloud, now: Timestamp) -> Value {
             interface.resource.exists(now) && interface.kind == InterfaceKind::Secondary
         })
         .map(|(id, interface)| {
-            let groups: Vec<&str> = interface
-                .membership
-                .groups
-                .at(now)
-                .iter()
-                .map(|id| &**id)
-                .collect();
-            (
-                &**id,
-                json!({"status": interface.status.at(now).as_str(), "securityGroupIds": groups}),
-            )
+            let status = interface.status.at(now).as_str();
+            (&**id, target(status, &interface.membership, now))
         })
         .collect();
     let groups: BTreeMap<&str, Value> = cloud
@@ -58,4 +40,10 @@ pub(super) fn snapshot(cloud: &Cloud, now: Timestamp) -> Value {
         })
         .collect();
     json!({"instances": instances, "networkInterfaces": interfaces, "securityGroups": groups})
+}
+
+/// An instance or a network interface.
+fn target(status: &str, membership: &Membership, now: Timestamp) -> Value {
+    let groups = membership.groups.at(now).iter().map(|id| &**id);
+    json!({"status": status, "securityGroupIds": groups.collect::<Vec<&str>>()})
 }

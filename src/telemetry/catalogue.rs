@@ -43,44 +43,40 @@ const ERROR_CLASS: (&str, &str) = (
     "class of `status.lastError` in lower case: `transitional`, `transient`, `throttled`, `absent`, `blocked` or `invalid`; `none` without one",
 );
 
-const fn counter(
-    name: &'static str,
-    labels: &'static [(&'static str, &'static str)],
-    help: &'static str,
-) -> Description {
-    Description {
-        name,
-        kind: Kind::Counter,
-        unit: None,
-        labels,
-        help,
-    }
+type LabelTexts = &'static [(&'static str, &'static str)];
+
+const fn counter(name: &'static str, labels: LabelTexts, help: &'static str) -> Description {
+    metric(Kind::Counter, name, None, labels, help)
 }
 
 const fn gauge(
     name: &'static str,
     unit: Option<&'static str>,
-    labels: &'static [(&'static str, &'static str)],
+    labels: LabelTexts,
     help: &'static str,
 ) -> Description {
-    Description {
-        name,
-        kind: Kind::Gauge,
-        unit,
-        labels,
-        help,
-    }
+    metric(Kind::Gauge, name, unit, labels, help)
 }
 
 const fn histogram(
     name: &'static str,
     unit: Option<&'static str>,
-    labels: &'static [(&'static str, &'static str)],
+    labels: LabelTexts,
+    help: &'static str,
+) -> Description {
+    metric(Kind::Histogram, name, unit, labels, help)
+}
+
+const fn metric(
+    kind: Kind,
+    name: &'static str,
+    unit: Option<&'static str>,
+    labels: LabelTexts,
     help: &'static str,
 ) -> Description {
     Description {
         name,
-        kind: Kind::Histogram,
+        kind,
         unit,
         labels,
         help,
@@ -116,13 +112,13 @@ pub const METRICS: &[Description] = &[
         &[],
         "Start of the process",
     ),
-    Description {
-        name: "process_cpu_seconds_total",
-        kind: Kind::Counter,
-        unit: SECONDS,
-        labels: &[],
-        help: "CPU time of the process in user and system mode",
-    },
+    metric(
+        Kind::Counter,
+        "process_cpu_seconds_total",
+        SECONDS,
+        &[],
+        "CPU time of the process in user and system mode",
+    ),
     gauge(
         "security_group_operator_account_reachable",
         None,
