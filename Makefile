@@ -26,7 +26,7 @@ down: ## ends what `make up` started
 	else echo '`make up` does not run: nothing to end.'; fi
 
 test: tools ## every test; what it needs is built or started by itself
-	@.ci/quiet "control plane, minutes the first time" "tests/control-plane/build && tests/control-plane/build kstatus && tests/control-plane/build helm && tests/control-plane/build promtool" \
+	@.ci/quiet "control plane, minutes the first time" "tests/control-plane/build && tests/control-plane/build kstatus && tests/control-plane/build helm && tests/control-plane/build prometheus" \
 	  "tests" "cargo test --no-run"
 	@RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$(test_threads)} cargo test --no-fail-fast
 

@@ -1,4 +1,4 @@
-//! The metrics and the alerts of the chart, judged by promtool.
+//! The metrics and the alerts of the chart, judged by promtool; tests/process/monitoring.rs has a real Prometheus.
 
 use std::collections::BTreeSet;
 use std::process::Stdio;
@@ -16,11 +16,12 @@ use crate::support::assets;
 use crate::support::error::{Context as _, Result};
 
 const RULES: &str = "deploy/chart/files/alerts.yaml";
+const DASHBOARD: &str = "deploy/chart/files/dashboard.json";
 const CASES: &str = "tests/chart/alerts.test.yaml";
 
 /// Whether promtool accepts it, and what it says.
 async fn promtool(arguments: &[&str], input: &str) -> Result<(bool, String)> {
-    let mut child = tokio::process::Command::new(assets::promtool().await?)
+    let mut child = tokio::process::Command::new(assets::prometheus().await?.join("promtool"))
         .args(arguments)
         .current_dir(repository())
         .stdin(Stdio::piped())
@@ -122,11 +123,36 @@ async fn every_alert_fires_after_its_time_and_not_before() -> Result<()> {
 }
 
 #[test]
-fn alerts_name_metrics_that_exist() {
-    let known: BTreeSet<&str> = METRICS.iter().map(|metric| metric.name).collect();
-    let rules = read(RULES);
-    let words = rules.split(|letter: char| !(letter.is_ascii_alphanumeric() || letter == '_'));
-    let named: BTreeSet<&str> = words.filter(|word| word.starts_with(PREFIX)).collect();
-    assert!(named.len() > 8, "{named:?}");
-    assert!(named.is_subset(&known), "{named:?}");
+fn alerts_and_dashboard_name_metrics_that_exist() {
+    let mut known: BTreeSet<String> = BTreeSet::new();
+    for metric in METRICS {
+        let parts: &[&str] = match metric.kind {
+            Kind::Counter | Kind::Gauge => &[""],
+            Kind::Histogram => &["_bucket", "_count", "_sum"],
+        };
+        known.extend(parts.iter().map(|part| format!("{}{part}", metric.name)));
+    }
+    for (file, least) in [(RULES, 8), (DASHBOARD, 20)] {
+        let text = read(file);
+        let words = text.split(|letter: char| !(letter.is_ascii_alphanumeric() || letter == '_'));
+        let prefixes = [PREFIX, "process_"];
+        let named = words.filter(|word| prefixes.iter().any(|prefix| word.starts_with(prefix)));
+        let named: BTreeSet<String> = named.map(str::to_owned).collect();
+        assert!(named.len() > least, "{named:?}");
+        let unknown: Vec<_> = named.difference(&known).collect();
+        assert!(unknown.is_empty(), "{file}: {unknown:?}");
+    }
+}
+
+/// Which metric has no panel is a decision: it is named here.
+#[test]
+fn every_metric_has_a_panel() {
+    let dashboard = read(DASHBOARD);
+    for metric in METRICS {
+        assert!(
+            dashboard.contains(metric.name),
+            "no panel shows {}",
+            metric.name
+        );
+    }
 }

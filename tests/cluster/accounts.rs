@@ -397,6 +397,34 @@ async fn requested_check_asks_at_once_and_says_so() -> Result<()> {
     alive(&binaries!()).await
 }
 
+/// Another instance, or a person, writes the status. It is looked at once a minute.
+#[tokio::test]
+async fn status_that_somebody_else_writes_is_put_right() -> Result<()> {
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
+    let ours = until_account(&env, &env.name, "CredentialsAccepted", "", &[]).await?;
+    let before = env.calls("GetCallerIdentity").await?;
+    let mut foreign = ours.conditions.clone();
+    for condition in &mut foreign {
+        "False".clone_into(&mut condition.status);
+        "Foreign".clone_into(&mut condition.reason);
+    }
+    let patch = json!({"status": {"conditions": foreign, "accountUID": "666"}});
+    accounts(&env.client)
+        .patch_status(&env.name, &PatchParams::default(), &Patch::Merge(&patch))
+        .await?;
+    let again = until_account(&env, &env.name, "CredentialsAccepted", "", &["acs:ram:"]).await?;
+    assert_eq!(again.account_uid, ours.account_uid);
+    let reasons = |status: &CloudAccountStatus| -> Vec<String> {
+        let conditions = status.conditions.iter();
+        conditions
+            .map(|condition| condition.reason.clone())
+            .collect()
+    };
+    assert_eq!(reasons(&again), reasons(&ours));
+    assert_eq!(env.calls("GetCallerIdentity").await?, before);
+    alive(&binaries!()).await
+}
+
 async fn apply(env: &TestEnv, name: &str, target: &str, account: &str) -> Result<()> {
     let account = json!({"accountRef": {"kind": "ClusterCloudAccount", "name": account}});
     env.apply(name, target, "sg-web", account).await?;

@@ -12,6 +12,7 @@ mod credentials;
 mod deletions;
 mod first_status;
 mod large_objects;
+mod monitoring;
 mod older_crd;
 mod rbac;
 mod reachable;

@@ -4,6 +4,7 @@ mod deployment;
 mod docs;
 mod generated;
 mod layers;
+mod monitoring;
 mod sizes;
 #[path = "../support/mod.rs"]
 mod support;

@@ -27,9 +27,9 @@ pub async fn helm() -> Result<PathBuf> {
     build("helm", "HELM=").await
 }
 
-/// promtool, which judges metrics and alerts.
-pub async fn promtool() -> Result<PathBuf> {
-    build("promtool", "PROMTOOL=").await
+/// The directory with prometheus, which scrapes the operator, and promtool, which judges metrics and alerts.
+pub async fn prometheus() -> Result<PathBuf> {
+    build("prometheus", "PROMETHEUS=").await
 }
 
 /// The operator that the benchmarks compare with, see `benches/textbook`.

@@ -1,9 +1,12 @@
-// promtool, with which the tests judge the metrics and the alerts of deploy/chart.
-module security-group-operator.io/tests/control-plane/promtool
+// Prometheus and promtool, with which the tests judge the metrics, the alerts and the dashboard of deploy/chart.
+module security-group-operator.io/tests/control-plane/prometheus
 
 go 1.26.7
 
-tool github.com/prometheus/prometheus/cmd/promtool
+tool (
+	github.com/prometheus/prometheus/cmd/prometheus
+	github.com/prometheus/prometheus/cmd/promtool
+)
 
 require (
 	cloud.google.com/go/auth v0.24.1-0.20261001053825-dbc26066f70a // indirect
