@@ -75,4 +75,5 @@ bench: SCENARIO ?= S1
 bench: ## measures beside a textbook operator: SCENARIO=S1..S10|S18..S21|takeover|all|growth|pass N=1000
 	@cargo bench --quiet --bench scenarios -- $(SCENARIO) $(if $(N),--n=$(N)) $(if $(SEED),--seed=$(SEED)) \
 	  $(if $(LATENCY),--latency=$(LATENCY)) $(if $(WORKERS),--textbook-workers=$(WORKERS)) \
-	  $(foreach candidate,$(ONLY),--only=$(candidate)) $(if $(DOCS),--docs)
+	  $(foreach candidate,$(ONLY),--only=$(candidate)) $(foreach argument,$(OPERATOR),--operator=$(argument)) \
+	  $(if $(DOCS),--docs)

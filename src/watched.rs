@@ -136,6 +136,7 @@ fn our_finalizer<'de, D: Deserializer<'de>>(
                     kept.push(truncate(&name, OTHER_LIMIT));
                 }
             }
+            kept.shrink_to_fit();
             Ok((!kept.is_empty()).then_some(kept))
         }
     }

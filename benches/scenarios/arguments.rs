@@ -25,6 +25,9 @@ pub struct Arguments {
     /// `MaxConcurrentReconciles` of the textbook operator. controller-runtime's own default is 1.
     #[arg(long, default_value_t = 16)]
     pub textbook_workers: u32,
+    /// An argument for our operator, such as `--max-writes-in-flight=4`. Repeatable.
+    #[arg(long, allow_hyphen_values = true)]
+    pub operator: Vec<String>,
     /// Also writes docs/benchmarks/ and the table of docs/benchmarks.md.
     #[arg(long)]
     pub docs: bool,

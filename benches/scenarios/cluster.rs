@@ -51,6 +51,7 @@ pub struct BenchCluster {
     pub plane: ControlPlane,
     pub simulator: SimulatorProcess,
     pub client: Client,
+    operator_arguments: Vec<String>,
 }
 
 impl BenchCluster {
@@ -80,6 +81,7 @@ impl BenchCluster {
             plane,
             simulator,
             client,
+            operator_arguments: arguments.operator.clone(),
         };
         for name in [NAMESPACE, OTHER_NAMESPACE] {
             cluster.apply_namespace(name).await?;
@@ -171,7 +173,8 @@ pub async fn start_elected(cluster: &BenchCluster) -> Result<Operator> {
     start(cluster, vec!["--leader-elect".to_owned()]).await
 }
 
-async fn start(cluster: &BenchCluster, arguments: Vec<String>) -> Result<Operator> {
+async fn start(cluster: &BenchCluster, mut arguments: Vec<String>) -> Result<Operator> {
+    arguments.extend_from_slice(&cluster.operator_arguments);
     let options = operator::Options {
         binary: binaries!().operator,
         arguments,

@@ -25,7 +25,7 @@ pub async fn run() -> Result<()> {
     walkthrough.join().await?;
     walkthrough.starting_instance().await?;
     walkthrough.what_cannot_work().await?;
-    walkthrough.no_grant().await?;
+    walkthrough.two_teams().await?;
     walkthrough.observed_instance().await?;
     walkthrough.adopted_instance().await?;
     walkthrough.drift().await?;
@@ -171,12 +171,12 @@ impl Walkthrough {
         Ok(())
     }
 
-    async fn no_grant(&self) -> Result<()> {
-        heading("Tenants: a namespace that no grant of the account names can do nothing with it");
+    async fn two_teams(&self) -> Result<()> {
+        heading("Two teams: team-b may use sg-base of this account, and is refused when it tries a group of the other team");
         let joins = self.calls("JoinSecurityGroup").await?;
         self.refused(
-            &["apply", "-f", "examples/refused/not-granted.yaml"],
-            "no grant of ClusterCloudAccount demo lets namespace demo-not-granted use sg-demoweb",
+            &["apply", "-f", "examples/refused/other-teams-group.yaml"],
+            "no grant of ClusterCloudAccount demo lets namespace demo-team-b use sg-demoweb",
         )
         .await?;
         check(

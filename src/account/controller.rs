@@ -253,6 +253,7 @@ async fn check<K: AccountObject>(
             .reach(&key)
             .reachability(context.scan_period * SILENT_PERIODS),
         handled: handled.or_else(|| previous.last_handled_reconcile_at.clone()),
+        expires: context.issued(&key).ends(),
         memberships: context.told_memberships(&key, previous.memberships, used),
         kept_by: used
             .filter(|_| account.meta().deletion_timestamp.is_some())

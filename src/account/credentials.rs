@@ -121,7 +121,10 @@ pub struct Reading<'a> {
 /// The check result to report: why there is no credential.
 pub async fn read(source: &Source, reading: &Reading<'_>) -> Result<Found, CheckResult> {
     let (base, version) = match base(&source.origin, reading).await? {
-        Base::Key(found) if source.assume_role.is_none() => return Ok(found),
+        Base::Key(found) if source.assume_role.is_none() => {
+            reading.issued.forget().await;
+            return Ok(found);
+        }
         Base::Key(Found {
             credential,
             version,

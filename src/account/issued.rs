@@ -103,6 +103,12 @@ impl Issued {
 }
 
 impl Issued {
+    /// Forgets the key: the account has another kind of credentials.
+    pub async fn forget(&self) {
+        *self.state.lock().await = State::default();
+        self.ends.store(0, Ordering::Relaxed);
+    }
+
     /// When the key that was issued last ends, in seconds since 1970; `None` without an end.
     #[must_use]
     pub fn ends(&self) -> Option<i64> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
 use crate::api::account::CloudAccountStatus;
@@ -128,6 +128,8 @@ pub struct Observation<'a> {
     pub reachability: Option<Reachability>,
     /// The request to look now that has been acted on.
     pub handled: Option<String>,
+    /// When the key that was issued for the account ends, in seconds since 1970.
+    pub expires: Option<i64>,
     /// The number of memberships to tell.
     pub memberships: Option<i64>,
     /// The memberships that keep the account, if it is being deleted; none where that is not known.
@@ -158,6 +160,8 @@ pub fn status(
         .retain(|condition| condition.type_ != reason::IN_USE);
     next.conditions
         .extend(in_use(previous, generation, observation.kept_by, now));
+    let expires = observation.expires.map(Timestamp::from_second);
+    next.credential_expiry = expires.and_then(Result::ok).map(Time);
     next.memberships = observation.memberships;
     next.last_handled_reconcile_at = observation.handled;
     next
@@ -225,6 +229,7 @@ fn after_result(
         conditions: condition::merge(&previous.conditions, conditions, generation, now),
         account_uid,
         arn,
+        credential_expiry: None,
         memberships: None,
         last_handled_reconcile_at: None,
     }
@@ -319,6 +324,7 @@ mod tests {
             result,
             reachability,
             handled: None,
+            expires: None,
             memberships: None,
             kept_by: None,
         }

@@ -5,7 +5,7 @@
     reason = "the printcolumn attribute of kube repeats its keys"
 )]
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::core::{Reason, Rule};
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
@@ -214,6 +214,9 @@ pub struct CloudAccountStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub arn: Option<String>,
+    /// credentialExpiry is when the temporary key ends that was issued for this account. The operator asks for another one before that. It is absent for a key without an end, and for one that a Secret holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential_expiry: Option<Time>,
     /// memberships is the number of memberships that name this account. It is written at most once a minute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]

@@ -23,7 +23,7 @@ use super::conclusion;
 use super::context::Context;
 use super::history::{History, WATCH_LAG};
 use super::invalid_spec;
-use super::object::{Object, is_unanswered, version_of};
+use super::object::{Object, forget_recorded_intent, is_unanswered, version_of};
 use super::other_operator;
 use super::pass;
 use super::refusal::log_failure;
@@ -47,6 +47,7 @@ pub async fn run(
         listed: false,
     };
     let objects = watcher(api, kubernetes::watch_config())
+        .modify(forget_recorded_intent)
         .inspect_ok(move |event| scope.keep_table(&table_context, event))
         // Before the filter: the store must also have the versions that start no pass.
         .reflect(writer)

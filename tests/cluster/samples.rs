@@ -54,8 +54,8 @@ async fn every_sample_behaves_as_its_comment_states() -> Result<()> {
     }
     let all = objects.list(&kube::api::ListParams::default()).await?;
     assert_eq!(all.items.len(), 8, "a sample that this test does not know");
-    let elsewhere = Api::namespaced(plane.admin_client().await?, "demo-not-granted");
-    until(&elsewhere, "demo-not-granted", "False", "NotGranted").await?;
+    let elsewhere = Api::namespaced(plane.admin_client().await?, "demo-team-b");
+    until(&elsewhere, "demo-team-b", "False", "NotGranted").await?;
     simulator.change(&starting("Running")).await?;
     until(&objects, "demo-starting-instance", "True", "Joined").await?;
     let expected = [

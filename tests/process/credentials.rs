@@ -3,6 +3,7 @@
 
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
+use k8s_openapi::jiff::Timestamp;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use security_group_operator::api::ClusterCloudAccount;
@@ -10,10 +11,11 @@ use security_group_operator::ecs::credential::AUDIENCE;
 use serde_json::{Value, json};
 
 use crate::support::env::TestEnv;
-use crate::support::error::{Context, Result};
+use crate::support::error::{Context, Error, Result};
 use crate::support::eventually::eventually;
 use crate::support::operator::{NAMESPACE, SERVICE_ACCOUNT};
 use crate::support::port;
+use crate::support::simulator::fetch;
 use crate::{OnlyOperator, binaries};
 
 const INVENTORY: &str = "
@@ -37,7 +39,7 @@ const FEW: u64 = 8;
 
 struct Fixture {
     env: TestEnv,
-    _operator: OnlyOperator,
+    operator: OnlyOperator,
 }
 
 impl Fixture {
@@ -48,10 +50,7 @@ impl Fixture {
         let operator = OnlyOperator::start(&["--scan-period=1s", &endpoint]).await?;
         let arguments = [format!("--metadata=127.0.0.1:{metadata}")];
         let env = TestEnv::start_with(operator.plane, &binaries!(), INVENTORY, &arguments).await?;
-        let fixture = Self {
-            env,
-            _operator: operator,
-        };
+        let fixture = Self { env, operator };
         fixture
             .trust_the_cluster("cluster", "https://kubernetes.default.svc")
             .await?;
@@ -244,6 +243,41 @@ async fn every_kind_of_credentials_makes_a_membership_ready() -> Result<()> {
     fixture
         .works("assumed", &assumed, "assumed-role/assumed/team-a")
         .await
+}
+
+/// The status, and the metric behind the alert.
+#[tokio::test]
+async fn status_and_metric_tell_when_an_issued_key_ends() -> Result<()> {
+    let fixture = Fixture::start().await?;
+    let user = fixture.arn("user/simulator");
+    let trusts = json!({"RAM": [user]});
+    fixture.role("assumed", trusts, json!({})).await?;
+    let key = json!({"accessKeyID": "testid", "accessKeySecret": "testsecret"});
+    let secret = fixture.secret("assumed", key).await?;
+    let mut assumed = secret.clone();
+    assumed["assumeRole"] = json!({"roleARN": fixture.arn("role/assumed"), "durationSeconds": 900});
+    let began = Timestamp::now();
+    fixture.works("assumed", &assumed, "assumed-role/").await?;
+    let name = fixture.name("assumed");
+    let expiry = async || {
+        let status = fixture.accounts().get(&name).await?.status;
+        Ok::<_, Error>(status.unwrap_or_default().credential_expiry)
+    };
+    let metric = async || {
+        let text = fetch(&fixture.operator.url("/metrics")).await?;
+        let text = String::from_utf8(text)?;
+        let wanted = format!("expiry_timestamp_seconds{{account=\"{name}\"}}");
+        Ok::<_, Error>(text.contains(&wanted))
+    };
+    let ends = expiry().await?.context("credentialExpiry")?.0;
+    let life = ends.duration_since(began).as_secs();
+    assert!((890..=1_000).contains(&life), "it ends {life} s later");
+    assert!(metric().await?);
+
+    // A key without an end again.
+    fixture.works("assumed", &secret, "user/simulator").await?;
+    assert_eq!(expiry().await?, None);
+    eventually("no metric tells of an end", async || Ok(!metric().await?)).await
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use crate::watched::Watched;
 use super::super::context::Context;
 use super::super::decide::{Attempt, ClaimView};
 use super::super::history::{History, Standing};
-use super::super::object::{Intent, Object, has_finalizer};
+use super::super::object::{Intent, Object, has_finalizer, may_have_intent};
 use super::super::observe::Pass;
 use super::super::other_operator;
 use super::error::{ActError, ApiRequest};
@@ -71,8 +71,7 @@ impl Pass {
     /// # Errors
     /// The API server did not accept the write.
     pub async fn adopt(&mut self, context: &Context) -> Result<(), ActError> {
-        let has_intent = self.object().annotations().contains_key(INTENT_ANNOTATION);
-        if has_intent || !self.observed.finalizer {
+        if may_have_intent(self.object()) || !self.observed.finalizer {
             self.write_marks(None, context).await?;
         }
         self.observed.claim = ClaimView::Adopted;

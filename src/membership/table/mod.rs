@@ -59,7 +59,7 @@ impl ObjectTable {
     /// What an object says; `None` for an unknown or deleted one.
     #[must_use]
     pub fn view(&self, uid: &ObjectUid) -> Option<ObjectView> {
-        Some(self.lock().by_uid.get(uid)?.says.clone())
+        Some(ObjectView::clone(&self.lock().by_uid.get(uid)?.says))
     }
 
     /// Calls `change` with the history of an object. `None` for an unknown or deleted object: nothing brings it back.
@@ -91,7 +91,7 @@ impl ObjectTable {
             .flatten()
             .filter(|other| **other != *uid)
             .filter_map(|other| inner.by_uid.get(other))
-            .map(|row| row.says.clone())
+            .map(|row| ObjectView::clone(&row.says))
             .collect();
         others.sort_by(|a, b| a.age().cmp(&b.age()));
         others
@@ -217,7 +217,7 @@ impl ObjectTable {
         concerns: impl Fn(&ObjectView) -> bool,
     ) -> Vec<ObjectRef<SecurityGroupMembership>> {
         let inner = self.lock();
-        let views = inner.by_uid.values().map(|row| &row.says);
+        let views = inner.by_uid.values().map(|row| &*row.says);
         let concerned = views.filter(|says| says.names.is_some() && concerns(says));
         concerned.map(ObjectView::reference).collect()
     }

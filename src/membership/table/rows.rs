@@ -21,7 +21,8 @@ use super::object_view::{Names, ObjectView};
 
 #[derive(Debug)]
 pub(super) struct Row {
-    pub(super) says: ObjectView,
+    /// Boxed, as most of the space of a map is empty after it has grown.
+    pub(super) says: Box<ObjectView>,
     pub(super) history: History,
 }
 
@@ -87,6 +88,7 @@ impl Rows {
             let on_target = targets.entry(edge.target.clone()).or_default();
             on_target.push(uid.clone());
         }
+        let says = Box::new(says);
         self.by_uid.insert(uid, Row { says, history });
     }
 

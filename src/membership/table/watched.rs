@@ -153,7 +153,7 @@ impl ObjectTable {
     #[must_use]
     pub fn all_but(&self, keep: impl Fn(&ObjectView) -> bool) -> Vec<ObjectView> {
         let inner = self.lock();
-        let gone = inner.by_uid.values().map(|row| &row.says);
+        let gone = inner.by_uid.values().map(|row| &*row.says);
         let gone = gone.filter(|says| !keep(says) && !inner.unreleased.contains_key(&says.uid));
         gone.cloned().collect()
     }
