@@ -83,6 +83,9 @@ const COURSES: [&[&str]; 10] = [
 ];
 
 fn courses(scenario: &str) -> Result<Vec<Vec<&'static str>>> {
+    if scenario == "dashboard" {
+        return Ok(vec![vec!["dashboard"]]);
+    }
     if scenario == "all" {
         return Ok(COURSES.iter().map(|course| course.to_vec()).collect());
     }
@@ -93,7 +96,7 @@ fn courses(scenario: &str) -> Result<Vec<Vec<&'static str>>> {
         .map(|name| vec![vec![*name]])
         .ok_or_else(|| {
             Error::new(format!(
-                "no scenario {scenario}: say one of S1 to S10, S18 to S21, takeover, all, growth or pass"
+                "no scenario {scenario}: say one of S1 to S10, S18 to S21, takeover, all, growth, pass or dashboard"
             ))
         })
 }
@@ -128,8 +131,8 @@ async fn all_candidates(course: &[&'static str], arguments: &Arguments) -> Resul
 }
 
 /// The scenarios without the textbook operator: S20 is about our memory; in S21 it would read no Secret, as it gets its keys at its
-/// start; and it elects no leader.
-const OURS_ONLY: [&str; 3] = ["S20", "S21", "takeover"];
+/// start; it elects no leader, and has no dashboard.
+const OURS_ONLY: [&str; 4] = ["S20", "S21", "takeover", "dashboard"];
 
 /// The scenarios with the bare client.
 const HAS_FLOOR: [&str; 2] = ["S1", "S10"];
@@ -204,6 +207,7 @@ async fn one(name: &str, bench: &mut BenchRun) -> Result<Outcome> {
         "S20" => scenario::steady::large_rows(bench).await,
         "S21" => scenario::steady::key_rotation(bench).await,
         "takeover" => scenario::takeover::takeover(bench).await,
+        "dashboard" => scenario::dashboard::picture(bench).await,
         _ => Err(Error::new(format!("no scenario {name}"))),
     }
 }

@@ -117,6 +117,93 @@ fn draw(
     area.present().map_err(|error| failed(&error))
 }
 
+/// One graph of a picture with several.
+pub struct Graph {
+    pub title: String,
+    /// `s`, `bytes` or `short`, which is a plain number.
+    pub unit: String,
+    /// Name and points (seconds, value) of each line.
+    pub curves: Vec<(String, Vec<(f64, f64)>)>,
+}
+
+/// Draws all graphs into one picture, three in a row, over this many seconds.
+pub fn grid(file: &Path, seconds: f64, graphs: &[Graph]) -> Result<()> {
+    let rows = graphs.len().div_ceil(COLUMNS);
+    let height = u32::try_from(rows)? * HEIGHT;
+    let failed = |error: &dyn std::fmt::Display| Error::new(error.to_string());
+    let area = SVGBackend::new(file, (WIDTH, height)).into_drawing_area();
+    area.fill(&WHITE).map_err(|error| failed(&error))?;
+    for (graph, cell) in graphs.iter().zip(area.split_evenly((rows, COLUMNS))) {
+        let values = graph.curves.iter().flat_map(|(_, points)| points);
+        let top = values.map(|(_, value)| *value).fold(0.0, f64::max);
+        let top = if top > 0.0 { top * 1.1 } else { 1.0 };
+        let unit = if graph.unit == "short" {
+            String::new()
+        } else {
+            format!(", {}", graph.unit)
+        };
+        let mut chart = ChartBuilder::on(&cell)
+            .caption(format!("{}{unit}", graph.title), ("sans-serif", 14))
+            .margin(8)
+            .x_label_area_size(24)
+            .y_label_area_size(56)
+            .build_cartesian_2d(0.0..seconds, 0.0..top)
+            .map_err(|error| failed(&error))?;
+        chart
+            .configure_mesh()
+            .max_light_lines(0)
+            .x_labels(5)
+            .y_labels(5)
+            .x_label_formatter(&|value| format!("{value:.0} s"))
+            .y_label_formatter(&|value| short(*value))
+            .draw()
+            .map_err(|error| failed(&error))?;
+        for (number, (name, points)) in graph.curves.iter().enumerate() {
+            let colour = Palette99::pick(number).to_rgba();
+            chart
+                .draw_series(LineSeries::new(
+                    points.iter().copied(),
+                    colour.stroke_width(2),
+                ))
+                .map_err(|error| failed(&error))?
+                .label(name.as_str())
+                .legend(move |(x, y)| {
+                    PathElement::new([(x, y), (x + 14, y)], colour.stroke_width(2))
+                });
+        }
+        if !graph.curves.is_empty() {
+            chart
+                .configure_series_labels()
+                .position(SeriesLabelPosition::UpperLeft)
+                .label_font(("sans-serif", 10))
+                .background_style(WHITE.mix(0.7))
+                .draw()
+                .map_err(|error| failed(&error))?;
+        }
+    }
+    area.present().map_err(|error| failed(&error))
+}
+
+const COLUMNS: usize = 3;
+const WIDTH: u32 = 1_380;
+const HEIGHT: u32 = 240;
+
+/// A number with a letter for thousands, millions and thousand millions.
+fn short(value: f64) -> String {
+    let (scaled, letter) = match value {
+        _ if value >= 1e9 => (value / 1e9, "G"),
+        _ if value >= 1e6 => (value / 1e6, "M"),
+        _ if value >= 1e4 => (value / 1e3, "k"),
+        _ => (value, ""),
+    };
+    let digits = if scaled >= 10.0 || scaled == 0.0 {
+        0
+    } else {
+        2
+    };
+    format!("{scaled:.digits$}{letter}")
+}
+
 fn colour(candidate: &str) -> RGBColor {
     match candidate {
         "ours" => RGBColor(0, 90, 181),

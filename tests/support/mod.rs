@@ -17,6 +17,7 @@ pub mod kstatus;
 pub mod operator;
 pub mod port;
 pub mod process;
+pub mod prometheus;
 pub mod simulator;
 pub mod tempdir;
 

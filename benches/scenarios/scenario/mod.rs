@@ -2,6 +2,7 @@
 
 pub mod apply;
 pub mod crowd;
+pub mod dashboard;
 pub mod delete;
 pub mod limit;
 pub mod memory;

@@ -176,7 +176,7 @@ impl Rows {
         uids.into_iter()
             .flatten()
             .filter(|other| **other != *uid)
-            .filter_map(|other| Some(&self.by_uid.get(other)?.says))
+            .filter_map(|other| Some(&*self.by_uid.get(other)?.says))
             .filter(|other| other.account() == says.account() || other.is_claimed_with(account_uid))
             .filter(|other| concerns(other))
             .map(ObjectView::reference)
