@@ -1,6 +1,6 @@
 //! Wires watch, pass and requeue together. Decides nothing itself.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::{Controller, WatchStreamExt as _, watcher};
 use kube::{Api, Resource as _, ResourceExt as _};
 use tokio::time::Instant;
+use tracing::warn;
 
 use crate::api::membership::{DeletionPolicy, ErrorClass};
 use crate::api::{SecurityGroupMembership, reason};
@@ -43,6 +44,7 @@ pub async fn run(
     let mut scope = Scope {
         watched: scope,
         listing: HashSet::new(),
+        known: HashMap::new(),
         list_began: Instant::now(),
         listed: false,
     };
@@ -85,6 +87,8 @@ fn mark_triggered(object: &Object, context: &Context) -> bool {
 struct Scope {
     watched: WatchScope,
     listing: HashSet<ObjectUid>,
+    /// The versions that were known when the list began.
+    known: HashMap<ObjectUid, u64>,
     list_began: Instant,
     listed: bool,
 }
@@ -94,10 +98,12 @@ impl Scope {
         match event {
             watcher::Event::Init => {
                 self.listing.clear();
+                self.known = context.table.known_versions();
                 self.list_began = Instant::now();
             }
             watcher::Event::InitApply(object) => {
                 self.listing.extend(ObjectUid::of(object));
+                self.forget_if_put_back(context, object);
                 insert(context, object);
             }
             watcher::Event::Apply(object) => {
@@ -121,6 +127,7 @@ impl Scope {
                     context.forget(&view.uid);
                 }
                 self.listing.clear();
+                self.known.clear();
                 context.view.listed(&self.watched, self.list_began);
                 if !self.listed {
                     self.listed = true;
@@ -132,6 +139,27 @@ impl Scope {
 }
 
 impl Scope {
+    /// A list shows an object at least as it was stored when the list began. If it shows an older version than was known by then, the
+    /// store was put back to an earlier state, for example from a backup. What this process knows of the object is no longer true then:
+    /// it is met like one of an earlier process.
+    fn forget_if_put_back(&self, context: &Context, object: &Object) {
+        let Some(uid) = ObjectUid::of(object) else {
+            return;
+        };
+        let known = self.known.get(&uid);
+        if known.is_some_and(|known| version_of(object.meta()) < *known) {
+            if context.logged.is_first("store put back") {
+                warn!(
+                    namespace = object.namespace(),
+                    name = object.name_any(),
+                    "the API server shows an older version of the object than before: its store was put back to an earlier state. \
+                     The operator goes by what it shows now; docs/user/ownership.md says what that means for memberships made since then"
+                );
+            }
+            context.forget(&uid);
+        }
+    }
+
     fn shown(&self, context: &Context, object: &Object, made: Made) {
         let now = context.clock.now();
         context.view.shown(&self.watched, object.meta(), made, now);

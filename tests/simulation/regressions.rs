@@ -1,8 +1,10 @@
 //! What the search has found, each as a small scenario of its own.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::api_server::Verb;
 use crate::in_virtual_time;
@@ -396,4 +398,58 @@ fn description_of_a_waiting_object_takes_no_claim_from_another() {
         assert!(!world.is_member("i-0", "sg-a"));
         assert_eq!(world.monitor.violations(), [""; 0]);
     });
+}
+
+/// A restored backup: what the process knows of later versions of an object counts no more.
+#[test]
+fn object_of_a_store_that_was_put_back_is_met_anew() {
+    for later in [
+        json!({"spec": {"driftPolicy": "Report"}}),
+        json!({"spec": {"managementPolicy": "Observe"}}),
+        json!({"spec": {"suspend": true}}),
+        json!({"spec": {"deletionPolicy": "Retain"}}),
+    ] {
+        // The later spec, and its status if that has changed.
+        let met = [1, 2, 3].map(|revisions| {
+            let (later, met) = (later.clone(), Arc::new(AtomicBool::new(false)));
+            let is_met = Arc::clone(&met);
+            in_virtual_time(|| async move {
+                let met = repaired_after_put_back(&later, revisions).await;
+                is_met.store(met, Ordering::Relaxed);
+            });
+            met.load(Ordering::Relaxed)
+        });
+        assert!(
+            met.contains(&true),
+            "{later}: never put back to the first spec"
+        );
+    }
+}
+
+/// Whether the store was put back to the first generation of the object.
+async fn repaired_after_put_back(later: &Value, revisions: u64) -> bool {
+    let world = world().await;
+    world.membership("m", 0, 0, json!({}));
+    seconds(30.0).await;
+    assert_eq!(ready(&world, "m"), ("True".to_owned(), "Joined".to_owned()));
+    world.patch("m", later.clone());
+    seconds(30.0).await;
+    world.put_back(revisions);
+    let there = object(&world, "m");
+    let is_first = |object: Arc<Value>| {
+        object["metadata"]["generation"] == 1 && object["status"]["origin"] == "Joined"
+    };
+    if !there.is_some_and(is_first) {
+        return false;
+    }
+    seconds(30.0).await;
+    world.foreign(0, 0, false);
+    seconds(180.0).await;
+    assert!(world.is_member("i-0", "sg-a"), "{later}: not repaired");
+    assert_eq!(ready(&world, "m").0, "True", "{later}");
+    world.delete("m");
+    seconds(30.0).await;
+    assert!(!world.is_member("i-0", "sg-a"), "{later}: not removed");
+    assert_eq!(world.monitor.violations(), [""; 0], "{later}");
+    true
 }

@@ -247,6 +247,15 @@ impl ObjectTable {
         Some(inner.by_uid.get(uid)?.says.resource_version)
     }
 
+    /// The newest known version of each object.
+    #[must_use]
+    pub fn known_versions(&self) -> HashMap<ObjectUid, u64> {
+        let inner = self.lock();
+        let rows = inner.by_uid.iter();
+        rows.map(|(uid, row)| (uid.clone(), row.says.resource_version))
+            .collect()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Rows> {
         // No code panics while it holds this lock, so the table behind a poisoned lock is still consistent.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
