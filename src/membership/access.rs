@@ -7,18 +7,27 @@ use crate::api::SecurityGroupMembership;
 use crate::api::account::GrantedAction;
 use crate::api::membership::{ManagementPolicy, Origin};
 use crate::ecs::{AccountUid, Edge};
+use crate::kubernetes::ObjectUid;
 
 use super::context::Context;
 use super::decide::{AccessView, ClaimView};
 use super::history::Standing;
 use super::object::{Claim, account_key};
 
-/// The claim of an object. An intent that names another cloud account than the object's is none: nothing was recorded there.
+/// The claim of an object: its record, or else what this process has joined, also if a user removes or changes the intent. Any other
+/// intent that names another cloud account than the object's is none: nothing was recorded there.
 pub(super) fn claim(object: &SecurityGroupMembership, context: &Context) -> Option<Claim> {
-    let claim = context.table.claim(object)?;
-    let account = named_account(object, context);
-    let is_foreign = account.is_some() && claim.account_uid() != account.as_ref();
-    (claim.record().is_some() || !is_foreign).then_some(claim)
+    let claim = context.table.claim(object);
+    if claim.as_ref().is_some_and(|claim| claim.record().is_some()) {
+        return claim;
+    }
+    let uid = ObjectUid::of(object).unwrap_or_default();
+    let joined_with = context.table.history(&uid, |history| history.joined_with());
+    if let Some(account_uid) = joined_with.flatten() {
+        return Some(Claim::Intent { account_uid });
+    }
+    let named = named_account(object, context);
+    claim.filter(|claim| named.is_none() || claim.account_uid() == named.as_ref())
 }
 
 /// UID of the cloud account that the spec names, if it is known.

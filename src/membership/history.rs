@@ -9,7 +9,7 @@ use k8s_openapi::jiff::Timestamp;
 use tokio::time::Instant;
 
 use crate::api::membership::Origin;
-use crate::ecs::{Class, Error, TargetDescription};
+use crate::ecs::{AccountUid, Class, Error, TargetDescription};
 
 use super::decide::{ReadTrust, ReconcileOutcome};
 use super::observation::{LastObservation, Observation};
@@ -89,6 +89,8 @@ struct Rare {
     pending_description: Option<(TargetDescription, ReadTrust)>,
     lagging_since: Option<Instant>,
     standing: Standing,
+    /// With which cloud account, if the standing is `Joined`.
+    joined_with: Option<AccountUid>,
     /// When the object appeared with an intent of another process: a Join of that process may be on its way.
     found_intent_at: Option<Instant>,
     /// What the deletion made of the membership, until the status says so.
@@ -261,6 +263,20 @@ impl History {
         if self.standing() != standing {
             self.rare().standing = standing;
         }
+    }
+
+    /// Records that a Join of this process with this cloud account was accepted.
+    pub fn joined(&mut self, account: &AccountUid) {
+        self.set_standing(Standing::Joined);
+        self.rare().joined_with = Some(account.clone());
+    }
+
+    /// The cloud account with which this process has joined, as long as no record tells of it.
+    #[must_use]
+    pub fn joined_with(&self) -> Option<AccountUid> {
+        let rare = self.rare.as_ref()?;
+        let joined = rare.standing == Standing::Joined;
+        rare.joined_with.clone().filter(|_| joined)
     }
 
     /// Records that this process writes an intent now. Returns whether it is the first one.

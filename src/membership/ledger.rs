@@ -162,6 +162,20 @@ impl Ledger {
         }
     }
 
+    /// Records that the last object on the edge has gone and left the membership there: from now on it is others', whatever becomes of a
+    /// Join of unknown outcome.
+    pub fn retained(&mut self, account: &AccountUid, edge: &Edge) {
+        let Some(last) = self.last.get_mut(&(account.clone(), edge.clone())) else {
+            return;
+        };
+        last.join_open_until = None;
+        last.found_open_until = None;
+        if last.call == EdgeCall::Join {
+            last.is_done = true;
+            last.at = last.at.min(Instant::now());
+        }
+    }
+
     /// Records that another process may have sent a Join: an object with an intent appeared at `found_at`.
     pub fn found_intent(&mut self, account: &AccountUid, edge: &Edge, found_at: Instant) {
         let mut may_arrive_until = found_at + CALL_DEADLINE;

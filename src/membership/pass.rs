@@ -184,6 +184,11 @@ async fn release(
         .table
         .history(uid, |history| history.keep_ending(ending));
     pass.release(context).await?;
+    if ending.why == Release::Retained
+        && let Some(account) = &pass.account_uid
+    {
+        context.table.retained(uid, account, &pass.edge);
+    }
     if let Some(event) = ending.event(&pass.edge) {
         context.events.publish(pass.object(), event);
     }
@@ -193,6 +198,9 @@ async fn release(
 /// Reports once that the intent on the object is no claim: a user has written it, or copied it from another object.
 fn report_ignored_intent(pass: &Pass, context: &Context) {
     let object = pass.object();
+    if pass.observed.claim.record().is_some() {
+        return;
+    }
     let Some(why) = ignored_intent(object, named_account(object, context).as_ref()) else {
         return;
     };

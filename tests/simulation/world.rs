@@ -260,9 +260,11 @@ impl World {
             .trace(|| format!("incarnation {incarnation} begins"));
         let client = api_server::client(&self.server, Arc::new(ApiSide(Arc::clone(&link))));
         let mut settings = settings;
-        if self.options.seed.is_multiple_of(2) {
-            // The namespaces' own accounts have the endpoints of the cluster's.
-            settings.default_endpoints = test_endpoints();
+        // The namespaces' own accounts have the STS of the cluster's, so that they may be of one cloud account.
+        settings.default_endpoints = test_endpoints();
+        if !self.options.seed.is_multiple_of(2) {
+            // They call ECS elsewhere: their limits are not those of the cluster's account.
+            settings.default_endpoints.ecs = None;
         }
         let operator = operator::run_with(
             settings,

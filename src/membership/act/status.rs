@@ -13,7 +13,7 @@ use crate::watched::Watched;
 
 use super::super::context::Context;
 use super::super::decide::ClaimView;
-use super::super::history::{History, Standing};
+use super::super::history::History;
 use super::super::object::{Claim, Object};
 use super::super::observe::Pass;
 use super::error::{ActError, ApiRequest};
@@ -27,8 +27,10 @@ impl Pass {
     pub async fn record(&mut self, context: &Context) -> Result<(), ActError> {
         if self.is_unreleased {
             let uid = self.uid();
-            let record = |history: &mut History| history.set_standing(Standing::Joined);
-            context.table.history(&uid, record);
+            if let Some(account) = &self.account_uid {
+                let record = |history: &mut History| history.joined(account);
+                context.table.history(&uid, record);
+            }
             self.observed.claim = ClaimView::Joined { void: false };
             return Ok(());
         }

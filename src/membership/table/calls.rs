@@ -64,12 +64,23 @@ impl ObjectTable {
         match (begun.call, effect) {
             (EdgeCall::Join, Effect::Done) => {
                 inner.each_claim(account, edge, History::revive);
-                inner.set_standing(uid, Standing::Joined);
+                if let Some(row) = inner.by_uid.get_mut(uid) {
+                    row.history.joined(account);
+                }
             }
             (EdgeCall::Join, Effect::None) => inner.set_standing(uid, begun.standing),
             (EdgeCall::Leave, Effect::Done) if !is_open => inner.void(account, edge),
             (EdgeCall::Leave, Effect::Done | Effect::None)
             | (EdgeCall::Join | EdgeCall::Leave, Effect::Unknown) => {}
+        }
+    }
+
+    /// Records that an object has gone and left the membership there. It is others' from now on, unless another object holds it.
+    pub fn retained(&self, uid: &ObjectUid, account: &AccountUid, edge: &Edge) {
+        let mut inner = self.lock();
+        let on_edge = inner.by_edge.get(edge).into_iter().flatten();
+        if !on_edge.into_iter().any(|other| other != uid) {
+            inner.ledger.retained(account, edge);
         }
     }
 
