@@ -89,7 +89,7 @@ struct Rare {
     pending_description: Option<(TargetDescription, ReadTrust)>,
     lagging_since: Option<Instant>,
     standing: Standing,
-    /// With which cloud account, if the standing is `Joined`.
+    /// The cloud account of the last Join of this process, while that may have had an effect of which no record tells.
     joined_with: Option<AccountUid>,
     /// When the object appeared with an intent of another process: a Join of that process may be on its way.
     found_intent_at: Option<Instant>,
@@ -260,23 +260,30 @@ impl History {
 
     /// Records what this process knows of the object's claim.
     pub fn set_standing(&mut self, standing: Standing) {
+        if standing == Standing::Void {
+            self.no_join_is_open();
+        }
         if self.standing() != standing {
             self.rare().standing = standing;
         }
     }
 
-    /// Records that a Join of this process with this cloud account was accepted.
-    pub fn joined(&mut self, account: &AccountUid) {
-        self.set_standing(Standing::Joined);
+    /// Records that this process sends a Join with this cloud account, or has joined with it.
+    pub fn joins_with(&mut self, account: &AccountUid) {
         self.rare().joined_with = Some(account.clone());
     }
 
-    /// The cloud account with which this process has joined, as long as no record tells of it.
+    /// Records that no Join of this process has an effect of which no record tells.
+    pub fn no_join_is_open(&mut self) {
+        if let Some(rare) = &mut self.rare {
+            rare.joined_with = None;
+        }
+    }
+
+    /// The cloud account of the last Join of this process, while that may have had an effect of which no record tells.
     #[must_use]
     pub fn joined_with(&self) -> Option<AccountUid> {
-        let rare = self.rare.as_ref()?;
-        let joined = rare.standing == Standing::Joined;
-        rare.joined_with.clone().filter(|_| joined)
+        self.rare.as_ref()?.joined_with.clone()
     }
 
     /// Records that this process writes an intent now. Returns whether it is the first one.
@@ -316,6 +323,7 @@ impl History {
 
     /// The status has this record: it tells what this process has joined. A record `Adopted` says all there is to know.
     pub fn recorded(&mut self, origin: Origin) {
+        self.no_join_is_open();
         if origin == Origin::Adopted || self.standing() == Standing::Joined {
             self.set_standing(Standing::Unknown);
         }

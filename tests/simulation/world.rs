@@ -575,8 +575,11 @@ impl World {
         );
         tokio::spawn(async move {
             tokio::time::sleep(after).await;
+            let (namespace, of) = place(&name);
+            let object = server.object(MEMBERSHIPS, namespace, of);
             let had_finalizer = server.carry_out_deletion(decided);
             if had_finalizer {
+                monitor.removed_in_the_moment_of_its_claim(object.as_deref());
                 monitor.count("finalizer written while the object is removed");
             }
             monitor.trace(|| format!("user: {name} is deleted, with a finalizer: {had_finalizer}"));

@@ -13,7 +13,7 @@ use crate::watched::Watched;
 
 use super::super::context::Context;
 use super::super::decide::ClaimView;
-use super::super::history::History;
+use super::super::history::{History, Standing};
 use super::super::object::{Claim, Object};
 use super::super::observe::Pass;
 use super::error::{ActError, ApiRequest};
@@ -28,8 +28,10 @@ impl Pass {
         if self.is_unreleased {
             let uid = self.uid();
             if let Some(account) = &self.account_uid {
-                let record = |history: &mut History| history.joined(account);
-                context.table.history(&uid, record);
+                context.table.history(&uid, |history: &mut History| {
+                    history.set_standing(Standing::Joined);
+                    history.joins_with(account);
+                });
             }
             self.observed.claim = ClaimView::Joined { void: false };
             return Ok(());

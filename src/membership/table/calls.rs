@@ -38,6 +38,7 @@ impl ObjectTable {
             let standing = history.standing();
             if call == EdgeCall::Join {
                 history.revive();
+                history.joins_with(account);
             }
             standing
         });
@@ -64,11 +65,14 @@ impl ObjectTable {
         match (begun.call, effect) {
             (EdgeCall::Join, Effect::Done) => {
                 inner.each_claim(account, edge, History::revive);
-                if let Some(row) = inner.by_uid.get_mut(uid) {
-                    row.history.joined(account);
+                inner.set_standing(uid, Standing::Joined);
+            }
+            (EdgeCall::Join, Effect::None) => {
+                inner.set_standing(uid, begun.standing);
+                if let Some(row) = inner.by_uid.get_mut(uid).filter(|_| !is_open) {
+                    row.history.no_join_is_open();
                 }
             }
-            (EdgeCall::Join, Effect::None) => inner.set_standing(uid, begun.standing),
             (EdgeCall::Leave, Effect::Done) if !is_open => inner.void(account, edge),
             (EdgeCall::Leave, Effect::Done | Effect::None)
             | (EdgeCall::Join | EdgeCall::Leave, Effect::Unknown) => {}

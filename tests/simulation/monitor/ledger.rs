@@ -364,6 +364,15 @@ impl Monitor {
         }
     }
 
+    /// The API server has removed an object with a finalizer of ours. If somebody had deleted it a second time by then, its event is that of
+    /// an object which was let go.
+    pub fn removed_in_the_moment_of_its_claim(&self, object: Option<&Value>) {
+        let object = object.filter(|object| is_deleting(object));
+        if let Some(edge) = object.and_then(edge_of) {
+            self.state.lock().unwrap().ledger.made(&edge).race = Some(true);
+        }
+    }
+
     /// An operator sends a Join.
     pub fn join_sent(&self, edge: &Edge) -> usize {
         let mut state = self.state.lock().unwrap();
@@ -556,8 +565,6 @@ impl Monitor {
                 .filter(|made| made.by == Maker::Operator)
                 .map(|made| {
                     let soon = made.left.is_some_and(|left| made.since < left + OPEN);
-                    // Told once.
-                    made.by = Maker::Others { while_open: false };
                     let why = if made.put_back {
                         Some(Exception::StorePutBack)
                     } else if made.race == Some(true) {
@@ -565,7 +572,12 @@ impl Monitor {
                     } else {
                         self.several.then_some(Exception::TwoOperators)
                     };
-                    (made.may_stay.or(why), soon)
+                    let why = made.may_stay.or(why);
+                    // Told once. The Leave of the other of two operators may still be on its way.
+                    if why != Some(Exception::TwoOperators) {
+                        made.by = Maker::Others { while_open: false };
+                    }
+                    (why, soon)
                 })
         }) else {
             return;
