@@ -280,3 +280,74 @@ fn secret_that_is_made_again_with_the_same_key_is_no_news() {
         assert!(calls(&world, "GetCallerIdentity") <= asked + 1);
     });
 }
+
+/// What is retained is others' from then on, also for an object that is created at once, and also if the Join got no answer.
+#[test]
+fn retained_membership_is_adopted_by_the_next_object() {
+    for fault in [json!({"latency": "0s"}), json!("reset")] {
+        in_virtual_time(|| async {
+            let world = world().await;
+            let fault =
+                json!({"action": "JoinSecurityGroup", "count": 1, "effect": true, "fault": fault});
+            world
+                .simulator
+                .add_fault(serde_json::from_value(fault).unwrap());
+            world.membership("m", 0, 0, json!({"deletionPolicy": "Retain"}));
+            seconds(SETTLED).await;
+            assert_eq!(ready(&world, "m").1, "Joined");
+            world.delete("m");
+            seconds(AT_ONCE).await;
+            world.membership("next", 0, 0, json!({}));
+            seconds(OVER).await;
+            assert_eq!(ready(&world, "next").1, "Adopted");
+            world.delete("next");
+            seconds(OVER).await;
+            assert_kept(&world, "retained");
+        });
+    }
+}
+
+/// The key changes to one of another cloud account before the record of a Join is stored, whatever the answer to it was, and whatever
+/// becomes of the intent.
+#[test]
+fn join_is_recorded_with_the_cloud_account_that_it_was_made_with() {
+    let unanswered =
+        json!({"action": "JoinSecurityGroup", "count": 1, "effect": true, "fault": "reset"});
+    for (fault, keeps_intent) in [
+        (None, true),
+        (None, false),
+        (Some(&unanswered), true),
+        (Some(&unanswered), false),
+    ] {
+        in_virtual_time(|| async move {
+            let world = world().await;
+            if let Some(fault) = fault {
+                world
+                    .simulator
+                    .add_fault(serde_json::from_value(fault.clone()).unwrap());
+            }
+            world.faults.refuse_status_writes(1);
+            world.membership("m", 0, 0, json!({}));
+            seconds(0.06).await;
+            assert!(world.is_member("i-0", "sg-a"));
+            world.write_secret(CLUSTER, 2);
+            if !keeps_intent {
+                world.patch(
+                    "m",
+                    json!({"metadata": {"annotations": {INTENT_ANNOTATION: null}}}),
+                );
+            }
+            seconds(SCAN).await;
+            let told = format!("{fault:?} {keeps_intent}");
+            assert_eq!(ready(&world, "m").1, "AccountChanged", "{told}");
+            world.delete("m");
+            seconds(SCAN).await;
+            assert!(object(&world, "m").is_some(), "{told}");
+            world.write_secret(CLUSTER, 0);
+            seconds(2.0 * OVER).await;
+            assert_eq!(object(&world, "m"), None, "{told}");
+            assert!(!world.is_member("i-0", "sg-a"), "{told}");
+            assert_nothing_left(&world, &told);
+        });
+    }
+}
