@@ -9,8 +9,8 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use url::Url;
 
 use crate::api::account::Endpoints as EndpointSpec;
-use crate::ecs::Endpoints;
 use crate::ecs::credential::{Environment, METADATA_SERVICE};
+use crate::ecs::{DocsUrl, Endpoints};
 use crate::kubernetes::WatchScope;
 use crate::telemetry::LogFormat;
 
@@ -108,6 +108,11 @@ struct Typed {
     )]
     metadata_endpoint: Url,
 
+    /// Where the book of docs/ is served, such as <https://docs.example.com/security-group-operator>. Messages of class blocked, absent
+    /// or invalid then end with a link to the heading of the code. Default: no link.
+    #[arg(long, value_name = "URL", value_parser = DocsUrl::parse, env = "SECURITY_GROUP_OPERATOR_DOCS_URL")]
+    docs_url: Option<DocsUrl>,
+
     /// Format of the log on standard error.
     #[arg(long, value_enum, default_value_t = LogFormat::Text, env = "SECURITY_GROUP_OPERATOR_LOG_FORMAT")]
     log_format: LogFormat,
@@ -171,10 +176,18 @@ pub struct Settings {
     pub max_writes_in_flight: u16,
     /// Name of this process in events: the pod's.
     pub instance: Option<String>,
+    /// Where the documentation is, for messages.
+    pub docs_url: Option<DocsUrl>,
     /// Format of the log.
     pub log_format: LogFormat,
     /// Filter of the log.
     pub log_filter: String,
+}
+
+/// The command line, for the reference of its flags.
+#[must_use]
+pub fn command() -> clap::Command {
+    Typed::command()
 }
 
 /// Reads arguments and environment; prints help, version or a usage error and exits where that is what was asked for.
@@ -245,6 +258,7 @@ fn settings(typed: Typed, variable: impl Fn(&str) -> Option<String>) -> Result<S
         instance: variable("HOSTNAME").filter(|name| !name.is_empty()),
         environment: Environment::read(variable)?,
         metadata_service: typed.metadata_endpoint,
+        docs_url: typed.docs_url,
         log_format: typed.log_format,
         log_filter: typed.log_filter,
     })

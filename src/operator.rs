@@ -218,6 +218,7 @@ fn account_context(
         events: shared.events.clone(),
         scan_period: settings.scan_period,
         shutdown: shared.shutdown.clone(),
+        docs_url: settings.docs_url.clone(),
     }
 }
 
@@ -226,7 +227,7 @@ fn membership_context(
     settings: &Settings,
     queue: ReconcileQueue,
 ) -> membership::Context {
-    membership::Context::new(
+    let mut context = membership::Context::new(
         shared.client,
         shared.writer,
         Arc::default(),
@@ -238,7 +239,9 @@ fn membership_context(
         shared.shutdown,
         read_periods(settings),
         &settings.scopes,
-    )
+    );
+    context.docs_url.clone_from(&settings.docs_url);
+    context
 }
 
 /// Where the metrics of memberships and accounts come from. It holds neither: the process ends when the last of both is dropped.

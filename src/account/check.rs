@@ -275,7 +275,7 @@ fn record(
         Some(account) => AccountState::Ready(Arc::new(account)),
         None => AccountState::NotReady {
             stalled: result.is_stalled(),
-            message: result.explain().1,
+            message: result.explain(context.docs_url.as_ref()).1,
         },
     };
     log_result(&result, key, context);
@@ -310,7 +310,7 @@ fn hold_calls(result: &CheckResult, key: &AccountKey, context: &Context) {
 
 /// Logs a result, at WARN if the account cannot be used. The same result is logged once.
 fn log_result(result: &CheckResult, key: &AccountKey, context: &Context) {
-    let (reason, text) = result.explain();
+    let (reason, text) = result.explain(context.docs_url.as_ref());
     let said = Some((reason.clone(), text.clone()));
     let before = {
         let mut checks = context.checks();

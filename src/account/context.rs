@@ -9,8 +9,8 @@ use tokio::time::Instant;
 
 use crate::api::account::{CloudAccountStatus, Endpoints as EndpointSpec};
 use crate::clock::Clock;
-use crate::ecs::Transport;
 use crate::ecs::credential::Environment;
+use crate::ecs::{DocsUrl, Transport};
 use crate::kubernetes::events::EventRecorder;
 use crate::kubernetes::writer::ApiWriter;
 use crate::kubernetes::{ObjectUid, version_of};
@@ -64,6 +64,8 @@ pub struct Context {
     pub events: EventRecorder,
     /// How often every target is read. An account in use makes at least one call per period.
     pub scan_period: Duration,
+    /// Where the documentation is, for messages.
+    pub docs_url: Option<DocsUrl>,
     /// After it has begun, no call of STS and no write begins.
     pub shutdown: Shutdown,
 }

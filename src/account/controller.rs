@@ -258,6 +258,7 @@ async fn check<K: AccountObject>(
         kept_by: used
             .filter(|_| account.meta().deletion_timestamp.is_some())
             .map(|used| used.joined),
+        docs_url: context.docs_url.as_ref(),
     };
     if let Err(error) = write_status(account, &key, &previous, observation, &context).await {
         if matches!(error, kubernetes::Error::Stopping) {
@@ -373,6 +374,7 @@ mod tests {
                 checks: Mutex::default(),
                 events,
                 scan_period: Duration::from_secs(60),
+                docs_url: None,
                 shutdown: Shutdown::default(),
             });
             Self {

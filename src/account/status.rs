@@ -8,7 +8,7 @@ use k8s_openapi::jiff::Timestamp;
 use crate::api::account::CloudAccountStatus;
 use crate::api::reason;
 use crate::condition::{self, NewCondition, Status};
-use crate::ecs::{Class, Error, Identity, Retry};
+use crate::ecs::{Class, DocsUrl, Error, Identity, Retry};
 
 use super::reach::Reachability;
 
@@ -59,34 +59,36 @@ impl CheckResult {
         }
     }
 
-    fn explain_refusal(&self, error: &Error) -> (String, String) {
+    fn explain_refusal(&self, error: &Error, docs: Option<&DocsUrl>) -> (String, String) {
         let reason = if self.is_stalled() || error.is_clock_error() {
             error.reason()
         } else {
             reason::RETRYING.to_owned()
         };
         let message = format!(
-            "{}; {}; {}",
+            "{}; {}; {}{}",
             // The cloud's sentence goes on here.
             error.to_string().trim_end_matches('.'),
             error.hint(),
-            retry(error)
+            retry(error),
+            docs.map(|docs| docs.end_for(error, error.class()))
+                .unwrap_or_default()
         );
         (reason, message)
     }
 
-    /// Condition reason and message.
+    /// Condition reason and message. It ends with a link to the documentation, if there is one for the error.
     #[must_use]
-    pub fn explain(&self) -> (String, String) {
+    pub fn explain(&self, docs: Option<&DocsUrl>) -> (String, String) {
         match self {
             Self::Accepted(identity) => (
                 reason::CREDENTIALS_ACCEPTED.to_owned(),
                 format!("authenticated as {}", identity.arn),
             ),
             Self::NoCredentials { reason, message } => ((*reason).to_owned(), message.clone()),
-            Self::Refused(error) => self.explain_refusal(error),
+            Self::Refused(error) => self.explain_refusal(error, docs),
             Self::NotIssued { field, error } => {
-                let (reason, message) = self.explain_refusal(error);
+                let (reason, message) = self.explain_refusal(error, docs);
                 (reason, format!("{field}: {message}"))
             }
             Self::Unknown(message) => (reason::RETRYING.to_owned(), message.clone()),
@@ -134,6 +136,8 @@ pub struct Observation<'a> {
     pub memberships: Option<i64>,
     /// The memberships that keep the account, if it is being deleted; none where that is not known.
     pub kept_by: Option<usize>,
+    /// Where the documentation is, for messages.
+    pub docs_url: Option<&'a DocsUrl>,
 }
 
 /// The status after a check.
@@ -146,7 +150,7 @@ pub fn status(
 ) -> CloudAccountStatus {
     let mut next = observation.result.map_or_else(
         || previous.clone(),
-        |result| after_result(previous, generation, result, now),
+        |result| after_result(previous, generation, result, observation.docs_url, now),
     );
     next.conditions
         .retain(|condition| condition.type_ != reason::REACHABLE);
@@ -190,9 +194,10 @@ fn after_result(
     previous: &CloudAccountStatus,
     generation: Option<i64>,
     result: &CheckResult,
+    docs: Option<&DocsUrl>,
     now: Timestamp,
 ) -> CloudAccountStatus {
-    let (reason, message) = result.explain();
+    let (reason, message) = result.explain(docs);
     let condition = |type_, status| NewCondition {
         type_,
         status,
@@ -327,6 +332,7 @@ mod tests {
             expires: None,
             memberships: None,
             kept_by: None,
+            docs_url: None,
         }
     }
 
@@ -403,7 +409,7 @@ mod tests {
         };
         let expected = format!("{error}; {}; {}", error.hint(), error.class().retry());
         let result = CheckResult::Refused(error);
-        assert_eq!(result.explain(), ("Retrying".to_owned(), expected));
+        assert_eq!(result.explain(None), ("Retrying".to_owned(), expected));
         let fresh = CloudAccountStatus::default();
         let next = status(&fresh, Some(1), observation(Some(&result), None), at(1));
         assert_eq!(

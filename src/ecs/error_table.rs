@@ -71,6 +71,15 @@ pub fn classify(action: Action, status: u16, code: &str, message: &str) -> Class
     }
 }
 
+/// Every code of the table, and whether it is the start of a family of codes.
+pub fn codes() -> impl Iterator<Item = (&'static str, bool)> {
+    let of = |rows: &'static [Row], is_family| {
+        let codes = rows.iter().flat_map(|row| row.codes);
+        codes.map(move |code| (*code, is_family))
+    };
+    of(TABLE, false).chain(of(FAMILIES, true))
+}
+
 /// The advice for an object that is being deleted: it never says to delete it.
 pub(super) fn without_recreation(hint: &'static str) -> &'static str {
     match hint {
@@ -284,7 +293,7 @@ const TABLE: &[Row] = &[
     // Blocked: what we may do.
     all(
         Class::Blocked,
-        "grant the account's RAM user or role this action on this target and group (policy in the README)",
+        "grant the account's RAM user or role this action on this target and group (docs/user/install-ack.md has the policy)",
         &[
             "Forbidden.RAM",
             "Forbidden.SubUser",

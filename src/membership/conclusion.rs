@@ -111,6 +111,7 @@ fn next_status(
             ending,
             finalizers: pass.object().finalizers(),
         }),
+        docs_url: context.docs_url.as_ref(),
         refusal,
     };
     status::status(previous, pass.generation, &input, now)

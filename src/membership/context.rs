@@ -12,7 +12,7 @@ use crate::account::directory::Directory;
 use crate::account::key::AccountKey;
 use crate::api::{SecurityGroupMembership, SecurityGroupMembershipStatus};
 use crate::clock::Clock;
-use crate::ecs::{AccountUid, Edge};
+use crate::ecs::{AccountUid, DocsUrl, Edge};
 use crate::kubernetes::events::EventRecorder;
 use crate::kubernetes::writer::ApiWriter;
 use crate::kubernetes::{LogDeduper, ObjectUid, WatchScope};
@@ -69,6 +69,8 @@ pub struct Context {
     pub admission: Arc<Admission>,
     /// How old what the watches have shown may be.
     pub view: View,
+    /// Where the documentation is, for messages.
+    pub docs_url: Option<DocsUrl>,
     /// The namespaces that are watched.
     pub(super) scopes: Vec<WatchScope>,
     /// Whether the memberships of all namespaces may be listed, as far as it was tried.
@@ -118,6 +120,7 @@ impl Context {
             unlisted_scopes: AtomicUsize::new(scopes.len()),
             all_listed: CancellationToken::new(),
             view: View::new(scopes),
+            docs_url: None,
             scopes: scopes.to_vec(),
             may_list_all: AtomicBool::new(true),
         }

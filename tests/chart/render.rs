@@ -196,6 +196,10 @@ async fn each_switch_changes_what_it_says() -> Result<()> {
             "operator.endpoints.sts=https://sts-vpc.cn-hangzhou.aliyuncs.com",
             "- \"--sts-endpoint=https://sts-vpc",
         ),
+        (
+            "operator.docsURL=https://docs.example.com/sgo",
+            "- \"--docs-url=https://docs.example.com/sgo\"",
+        ),
         ("operator.log.format=text", "- --log-format=text"),
         ("operator.log.filter=debug", "- \"--log=debug\""),
         (

@@ -1,5 +1,5 @@
 //! The admission policies on a real API server: what a tenant may not write is refused at once, with the cause and the fix, and the
-//! object beside it is accepted. docs/user/accounts.md has the same rows.
+//! object beside it is accepted. docs/user/grants.md has the same rows.
 
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams, TypeMeta};
 use kube::core::GroupVersionKind;

@@ -187,7 +187,7 @@ fn terminating_pod_has_time_for_a_running_call() -> Result<()> {
         assert!(and_its_record <= TIME_FOR_CALLS, "{action}");
     }
     let end = TIME_FOR_CALLS + TIME_FOR_EVENTS;
-    assert_eq!(end, Duration::from_secs(70), "README.md says so");
+    assert_eq!(end, Duration::from_secs(70), "docs/user/operate.md says so");
     // The kubelet counts from before the signal.
     assert!(end + Duration::from_secs(5) <= grace, "{grace:?}");
     Ok(())

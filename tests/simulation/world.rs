@@ -801,6 +801,7 @@ fn settings(scopes: Vec<WatchScope>) -> Settings {
         not_observed_after: 10,
         max_writes_in_flight: 8,
         instance: Some("simulated".to_owned()),
+        docs_url: None,
         log_format: LogFormat::Text,
         log_filter: String::new(),
     }

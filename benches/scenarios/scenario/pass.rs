@@ -141,6 +141,7 @@ fn finished(
         account_uid: None,
         reconcile_requested_at: None,
         held: None,
+        docs_url: None,
         refusal: None,
     };
     let previous = stored.status.clone().unwrap_or_default();

@@ -18,7 +18,7 @@ use crate::ecs::error::Error;
 use crate::ecs::transport::{Transport, TransportError};
 use crate::shutdown::Shutdown;
 
-/// One kind of credentials. `docs/dev/architecture.md` says how to add one.
+/// One kind of credentials. `docs/dev/extend.md` says how to add one.
 pub trait Provider: fmt::Debug + Send + Sync {
     /// Obtains a key now.
     fn obtain<'a>(

@@ -194,9 +194,13 @@ fn failure_summary(
         ready: Status::False,
         reason: reason.to_owned(),
         message: format!(
-            "{text}; {hint}; {}{}",
+            "{text}; {hint}; {}{}{}",
             class.retry(),
-            retain_hint(input.deleting)
+            retain_hint(input.deleting),
+            input
+                .docs_url
+                .map(|docs| docs.end_for(failure, class))
+                .unwrap_or_default()
         ),
         phase,
         drifted: None,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 
-use crate::ecs::{AccountUid, Edge, Error, TargetDescription};
+use crate::ecs::{AccountUid, DocsUrl, Edge, Error, TargetDescription};
 use crate::kubernetes::ObjectUid;
 
 use super::super::decide::{Observed, ReconcileOutcome};
@@ -44,6 +44,8 @@ pub struct StatusInput<'a> {
     pub reconcile_requested_at: Option<&'a str>,
     /// What the deletion has made of the membership of an object that is still there.
     pub held: Option<Held<'a>>,
+    /// Where the documentation is; messages about what a human must correct end with a link to it.
+    pub docs_url: Option<&'a DocsUrl>,
     /// The write that the API server refused.
     pub refusal: Option<&'a Refusal>,
 }

@@ -206,8 +206,12 @@ fn absent(input: &StatusInput<'_>, now: Timestamp) -> Summary {
         ready: Status::False,
         reason: reason::TARGET_NOT_FOUND.to_owned(),
         message: format!(
-            "{found}; check spec.{field}, spec.region and the account; {}",
-            Class::Absent.retry()
+            "{found}; check spec.{field}, spec.region and the account; {}{}",
+            Class::Absent.retry(),
+            input
+                .docs_url
+                .map(|docs| docs.end_for_reason(reason::TARGET_NOT_FOUND))
+                .unwrap_or_default()
         ),
         phase: Phase::Stalled,
         drifted: None,
@@ -237,9 +241,13 @@ fn unsuitable(input: &StatusInput<'_>, now: Timestamp) -> Summary {
         ready: Status::False,
         reason: refusal.reason(),
         message: format!(
-            "{found}; {}; {}",
+            "{found}; {}; {}{}",
             refusal.classify().hint,
-            Class::Invalid.retry()
+            Class::Invalid.retry(),
+            input
+                .docs_url
+                .map(|docs| docs.end_for_code(code.unwrap_or_default()))
+                .unwrap_or_default()
         ),
         phase: Phase::Stalled,
         drifted: None,

@@ -168,6 +168,7 @@ fn input<'a>(edge: &'a Edge, observed: &'a Observed, outcome: ReconcileOutcome) 
         account_uid: None,
         reconcile_requested_at: None,
         held: None,
+        docs_url: None,
         refusal: None,
     }
 }

@@ -1,0 +1,1 @@
+return {["reconcile-now"] = {["disabled"] = false}}
