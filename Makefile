@@ -62,6 +62,15 @@ lint: ## format and clippy, any warning an error
 manifests: ## writes crds/ and docs/reference/ anew from src/, and what is rendered from deploy/chart
 	REGENERATE=1 cargo test --quiet --test repository --test chart -- committed_ rendered_files
 
+# mdBook is built once, from crates.io, without its web server.
+mdbook = target/mdbook/bin/mdbook
+.PHONY: book
+book: tools $(mdbook) ## the documentation as a website in target/book
+	@$(mdbook) build docs
+
+$(mdbook):
+	cargo install --quiet --locked --no-default-features --version 0.5.4 --root target/mdbook --target-dir target/mdbook/build mdbook
+
 .PHONY: image
 image: ## the container image, without a daemon: IMAGE=NAME:TAG, PUSH=1, ARCH=arm64; deploy/image/build says more
 	@deploy/image/build

@@ -1,10 +1,10 @@
-//! The files in examples/simulator/ do what their comments say, applied as a user would, against examples/inventory.yaml.
+//! The files in examples/simulator/ and examples/kind/ do what their comments say, applied as a user would, against the simulated cloud.
 
 use std::path::Path;
 
 use kube::Api;
 use security_group_operator::api::SecurityGroupMembership;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::binaries;
 use crate::support::control_plane::ControlPlane;
@@ -13,6 +13,9 @@ use crate::support::error::{Context, Error, Result};
 use crate::support::eventually::eventually;
 use crate::support::simulator::SimulatorProcess;
 use crate::support::tempdir::TempDir;
+
+/// The service of `examples/kind/simulator.yaml`.
+const SERVICE: &str = "http://ecs-simulator.ecs-simulator.svc:18080";
 
 /// Where the samples say the simulator is.
 const WRITTEN: &str = "http://127.0.0.1:18080";
@@ -53,7 +56,12 @@ async fn every_sample_behaves_as_its_comment_states() -> Result<()> {
         until(&objects, name, status, reason).await?;
     }
     let all = objects.list(&kube::api::ListParams::default()).await?;
-    assert_eq!(all.items.len(), 8, "a sample that this test does not know");
+    let names = all
+        .items
+        .iter()
+        .filter_map(|object| object.metadata.name.as_deref());
+    let samples = names.filter(|name| name.starts_with("demo-"));
+    assert_eq!(samples.count(), 8, "a sample that this test does not know");
     let elsewhere = Api::namespaced(plane.admin_client().await?, "demo-team-b");
     until(&elsewhere, "demo-team-b", "False", "NotGranted").await?;
     simulator.change(&starting("Running")).await?;
@@ -77,6 +85,58 @@ async fn every_sample_behaves_as_its_comment_states() -> Result<()> {
         assert_eq!(is_member(&simulator, target).await?, stays, "{target}");
     }
     Ok(())
+}
+
+/// `examples/kind/`: the inventory, the account and the memberships, with the simulator as a process instead of a pod.
+#[tokio::test]
+async fn quick_start_on_kind_ends_as_its_page_says() -> Result<()> {
+    let binaries = binaries!();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/kind");
+    drop(env::operator(&binaries).await?);
+    let plane = ControlPlane::shared().await?;
+    let text = std::fs::read_to_string(folder.join("simulator.yaml"))?;
+    let objects: Vec<Value> = serde_saphyr::from_multiple(&text)?;
+    let inventory = objects
+        .iter()
+        .find_map(|object| object.pointer("/data/inventory.yaml")?.as_str())
+        .context("an inventory")?;
+    let container = objects
+        .iter()
+        .find_map(|object| object.pointer("/spec/template/spec/containers/0"))
+        .context("a pod")?;
+    let files = TempDir::new("kind")?;
+    let file = files.path().join("inventory.yaml");
+    std::fs::write(&file, inventory)?;
+    // The pod's own arguments, but for what only a pod has: its addresses and its volume.
+    let arguments = container["args"].as_array().context("arguments")?;
+    let arguments: Vec<&str> = arguments.iter().filter_map(Value::as_str).collect();
+    assert_eq!(
+        arguments,
+        [
+            "--listen=0.0.0.0:18080",
+            "--admin=127.0.0.1:18081",
+            "--inventory=/inventory/inventory.yaml"
+        ]
+    );
+    let inventory = format!("--inventory={}", file.display());
+    let simulator = SimulatorProcess::start(&binaries.simulator, &[&inventory]).await?;
+
+    assert!(text.contains(SERVICE));
+    std::fs::write(
+        files.path().join("simulator.yaml"),
+        text.replace(SERVICE, &simulator.endpoint()),
+    )?;
+    let cloud = files.path().join("simulator.yaml").display().to_string();
+    let memberships = folder.join("memberships.yaml").display().to_string();
+    kubectl(plane, &["apply", "-f", &cloud, "-f", &memberships]).await?;
+    let objects = Api::namespaced(plane.admin_client().await?, "default");
+    until(&objects, "web-1", "True", "Joined").await?;
+    until(&objects, "wrong", "False", "TargetNotFound").await?;
+    let running = json!({"setStatus": {"id": "i-web2", "status": "Running"}});
+    simulator.change(&running).await?;
+    until(&objects, "web-2", "True", "Joined").await?;
+    let all = ["delete", "-f", &memberships, "-f", &cloud, "--timeout=60s"];
+    kubectl(plane, &all).await
 }
 
 /// The samples with this endpoint in the place of the one that they name.

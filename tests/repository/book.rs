@@ -284,7 +284,7 @@ fn without_code(text: &str) -> String {
         is_code ^= is_fence;
         !is_code && !is_fence
     });
-    lines.map(|line| format!("{line}\n")).collect()
+    lines.flat_map(|line| [line, "\n"]).collect()
 }
 
 fn links(text: &str) -> impl Iterator<Item = &str> {
@@ -353,7 +353,7 @@ fn collect(folder: &Path, extension: &str, files: &mut Vec<PathBuf>) {
 
 pub fn read(path: &str) -> String {
     let path = repository().join(path);
-    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    std::fs::read_to_string(&path).expect("a file of this repository")
 }
 
 pub fn repository() -> PathBuf {

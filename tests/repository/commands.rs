@@ -1,6 +1,8 @@
 //! The commands of the pages that are marked `run`, as a user would type them, on a real API server with everything that
 //! `deploy/install.yaml` installs. No operator runs and no pod: what must wait for one is not marked so.
 
+#![expect(clippy::indexing_slicing, reason = "a test ends at its first surprise")]
+
 use kube::Api;
 use kube::api::DynamicObject;
 use kube::discovery::ApiResource;
@@ -39,12 +41,12 @@ async fn commands_of_the_pages_work_as_written() -> Result<()> {
             if block.mark.as_deref() != Some("run") {
                 continue;
             }
-            let place = format!("{page}:{}", block.line);
+            let origin = format!("{page}:{}", block.line);
             create_objects(&plane).await?;
-            let commands = block.text.replace("NAMESPACE:", "namespace:");
-            let commands = commands.replace("NAMESPACE", NAMESPACE);
-            let commands = commands.replace("=NAME:", "=name:").replace("NAME", NAME);
-            shell(&plane, &place, &commands).await?;
+            let typed = block.text.replace("NAMESPACE:", "namespace:");
+            let typed = typed.replace("NAMESPACE", NAMESPACE);
+            let typed = typed.replace("=NAME:", "=name:").replace("NAME", NAME);
+            shell(&plane, &origin, &typed).await?;
             number += 1;
         }
     }
@@ -103,7 +105,7 @@ async fn create_objects(plane: &ControlPlane) -> Result<()> {
 }
 
 /// Runs commands in bash, from the root of the repository, with the cluster as kubectl's.
-async fn shell(plane: &ControlPlane, place: &str, commands: &str) -> Result<()> {
+async fn shell(plane: &ControlPlane, origin: &str, commands: &str) -> Result<()> {
     let kubectl = plane.kubectl();
     let program = std::path::Path::new(kubectl.get_program());
     let folder = program.parent().map(|folder| folder.display().to_string());
@@ -124,5 +126,5 @@ async fn shell(plane: &ControlPlane, place: &str, commands: &str) -> Result<()> 
     if output.status.success() {
         return Ok(());
     }
-    Err(failed(&format!("{place}: {commands}"), &output.stderr))
+    Err(failed(&format!("{origin}: {commands}"), &output.stderr))
 }

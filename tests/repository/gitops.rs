@@ -1,4 +1,4 @@
-//! What GitOps tools make of our objects: the files of `examples/gitops/` run in a real Lua, and kstatus, over every reason of every kind.
+//! What Argo CD and Flux make of our objects: the files of `examples/gitops/` run in a real Lua, and `kstatus`, over every reason of every kind.
 
 #![expect(
     clippy::unwrap_used,
@@ -105,130 +105,142 @@ fn every_reason() -> impl Iterator<Item = &'static str> {
 // --- Memberships, with the statuses that the operator itself builds.
 
 fn memberships() -> Vec<Case> {
-    let mut cases = vec![fresh("SecurityGroupMembership")];
-    let mut add = |what: &str, object: Value, kstatus, argo| {
-        let what = what.to_owned();
-        cases.push(Case {
-            what,
-            object,
-            kstatus,
-            argo,
-        });
+    let joined = told(&Told::of(ready(Some(Origin::Joined), false)));
+    let fresh = fresh("SecurityGroupMembership");
+    let mut cases = vec![
+        case(
+            "suspended when Ready",
+            suspended(&joined),
+            CURRENT,
+            "Suspended",
+        ),
+        case(
+            "suspended when fresh",
+            suspended(&fresh.object),
+            IN_PROGRESS,
+            "Suspended",
+        ),
+        fresh,
+    ];
+    let add = |state: (&'static str, &'static str), objects: Vec<(String, Value)>| {
+        let one = move |(what, object): (String, Value)| case(&what, object, state.0, state.1);
+        objects.into_iter().map(one).collect::<Vec<_>>()
     };
-    let ready = |origin, shared| ReconcileOutcome::Ready {
+    cases.extend(add((CURRENT, "Healthy"), ready_ones()));
+    cases.extend(add((FAILED, "Degraded"), stalled_ones()));
+    cases.extend(add((IN_PROGRESS, "Progressing"), waiting_ones()));
+    let deleted = |release: Release| (format!("deleted, {release:?}"), deleted(release));
+    let deleted = [Release::Left, Release::Retained].map(deleted).into();
+    cases.extend(add(("Terminating", "Progressing"), deleted));
+    cases
+}
+
+const CURRENT: &str = "Current";
+const FAILED: &str = "Failed";
+const IN_PROGRESS: &str = "InProgress";
+
+fn case(what: &str, object: Value, kstatus: &'static str, argo: &'static str) -> Case {
+    let what = what.to_owned();
+    Case {
+        what,
+        object,
+        kstatus,
+        argo,
+    }
+}
+
+fn ready(origin: Option<Origin>, shared: bool) -> ReconcileOutcome {
+    ReconcileOutcome::Ready {
         origin,
         shared,
         repaired: false,
-    };
-    for outcome in [
+    }
+}
+
+fn ready_ones() -> Vec<(String, Value)> {
+    let outcomes = [
         ready(Some(Origin::Joined), false),
         ready(Some(Origin::Adopted), false),
         ready(Some(Origin::Adopted), true),
         ready(None, false),
-    ] {
-        add(
-            &format!("{outcome:?}"),
-            told(&Told::of(outcome)),
-            "Current",
-            "Healthy",
-        );
-    }
-    for outcome in [
+    ];
+    outcomes.map(ended).into()
+}
+
+fn ended(outcome: ReconcileOutcome) -> (String, Value) {
+    (format!("{outcome:?}"), told(&Told::of(outcome)))
+}
+
+fn refused_with(code: &str) -> (String, Value) {
+    (code.to_owned(), told(&Told::failed(code)))
+}
+
+fn of_account(account: AccessView) -> (String, Value) {
+    let outcome = ReconcileOutcome::AccountUnusable;
+    (
+        format!("{account:?}"),
+        told(&Told {
+            account,
+            ..Told::of(outcome)
+        }),
+    )
+}
+
+/// A human or another system must act.
+fn stalled_ones() -> Vec<(String, Value)> {
+    let outcomes = [
         ReconcileOutcome::WouldJoin,
         ReconcileOutcome::AdoptionRefused,
         ReconcileOutcome::DriftReported,
         ReconcileOutcome::RepairLoop,
         ReconcileOutcome::Absent,
-    ] {
-        add(
-            &format!("{outcome:?}"),
-            told(&Told::of(outcome)),
-            "Failed",
-            "Degraded",
-        );
-    }
-    for account in [
+    ];
+    let accounts = [
         AccessView::Missing,
         AccessView::NotReady { stalled: true },
         AccessView::Changed,
         AccessView::NotGranted,
-    ] {
-        let object = told(&Told {
-            account,
-            ..Told::of(ReconcileOutcome::AccountUnusable)
-        });
-        add(&format!("{account:?}"), object, "Failed", "Degraded");
-    }
-    let account = AccessView::NotReady { stalled: false };
-    let object = told(&Told {
-        account,
-        ..Told::of(ReconcileOutcome::AccountUnusable)
-    });
-    add(
-        "an account that is being checked",
-        object,
-        "InProgress",
-        "Progressing",
-    );
-    let object = told(&Told::of(ReconcileOutcome::Waiting));
-    add("waiting", object, "InProgress", "Progressing");
-    let object = told(&Told {
-        waits_for_an_hour: true,
-        ..Told::of(ReconcileOutcome::Waiting)
-    });
-    add("waiting for an hour", object, "Failed", "Degraded");
-    for code in [
-        "InternalError",
-        "Throttling.User",
-        "Never.Heard.Of",
-        "IncorrectInstanceStatus",
-    ] {
-        add(code, told(&Told::failed(code)), "InProgress", "Progressing");
-    }
-    for code in [
+    ];
+    let codes = [
         "InvalidSecurityGroupId.NotFound",
         "InstanceSecurityGroupLimitExceeded",
         "Forbidden.RAM",
         "InvalidInstanceId.Mismatch",
-    ] {
-        add(code, told(&Told::failed(code)), "Failed", "Degraded");
-    }
-    let refused = told(&Told {
+    ];
+    let waited = Told {
+        waits_for_an_hour: true,
+        ..Told::of(ReconcileOutcome::Waiting)
+    };
+    let mut all = vec![
+        ("InvalidSpec".to_owned(), invalid_spec()),
+        ("waits for an hour".to_owned(), told(&waited)),
+    ];
+    all.extend(outcomes.map(ended));
+    all.extend(accounts.map(of_account));
+    all.extend(codes.map(refused_with));
+    all
+}
+
+/// It ends by itself.
+fn waiting_ones() -> Vec<(String, Value)> {
+    let codes = [
+        "InternalError",
+        "Throttling.User",
+        "Never.Heard.Of",
+        "IncorrectInstanceStatus",
+    ];
+    let refused = Told {
         refused: true,
         ..Told::of(ReconcileOutcome::WriteRefused)
-    });
-    add("a refused write", refused, "InProgress", "Progressing");
-    add(
-        "not observed for long",
-        not_observed(),
-        "InProgress",
-        "Progressing",
-    );
-    add("InvalidSpec", invalid_spec(), "Failed", "Degraded");
-    let joined = told(&Told::of(ready(Some(Origin::Joined), false)));
-    add(
-        "suspended when Ready",
-        suspended(&joined),
-        "Current",
-        "Suspended",
-    );
-    let fresh = fresh("SecurityGroupMembership").object;
-    add(
-        "suspended when fresh",
-        suspended(&fresh),
-        "InProgress",
-        "Suspended",
-    );
-    for release in [Release::Left, Release::Retained] {
-        let object = deleted(release);
-        add(
-            &format!("deleted, {release:?}"),
-            object,
-            "Terminating",
-            "Progressing",
-        );
-    }
-    cases
+    };
+    let mut all = vec![
+        ("a refused write".to_owned(), told(&refused)),
+        ("not observed for long".to_owned(), not_observed()),
+        of_account(AccessView::NotReady { stalled: false }),
+        ended(ReconcileOutcome::Waiting),
+    ];
+    all.extend(codes.map(refused_with));
+    all
 }
 
 /// How a pass ended.
@@ -581,7 +593,7 @@ fn actions_change_what_they_name_and_nothing_else() -> Result<()> {
     Ok(())
 }
 
-/// The ConfigMap has the texts of the files.
+/// The `ConfigMap` has the texts of the files.
 #[test]
 fn config_map_has_the_scripts_of_the_files() -> Result<()> {
     let map: Value = serde_saphyr::from_str(&read("examples/gitops/argocd/argocd-cm.yaml"))?;

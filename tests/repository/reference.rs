@@ -1,11 +1,5 @@
 //! `docs/reference/` is made from the code: fields, reasons, error codes, flags, values of the chart. `make manifests` writes it anew.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test ends at its first surprise"
-)]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};

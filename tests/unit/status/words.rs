@@ -8,7 +8,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use security_group_operator::api::membership::{ErrorClass, SecurityGroupMembershipStatus};
 use security_group_operator::condition::find;
 use security_group_operator::ecs::{
-    Action, Class, Edge, Error, TargetDescription, TargetState, TransportError,
+    Action, Class, DocsUrl, Edge, Error, TargetDescription, TargetState, TransportError,
 };
 use security_group_operator::membership::decide::{AccessView, ReconcileOutcome};
 use security_group_operator::membership::status::{StatusInput, status};
@@ -380,5 +380,56 @@ fn fits(path: &str, schema: &JSONSchemaProps, value: &Value) {
             }
         }
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+#[test]
+fn message_about_what_a_human_must_correct_ends_with_a_link() {
+    let docs = DocsUrl::parse("https://docs.example.com/sgo").unwrap();
+    let said = |outcome, failure: Option<&Error>, deleting| {
+        let (edge, observed) = (edge(), observed(AccessView::Usable));
+        let input = StatusInput {
+            failure,
+            deleting,
+            docs_url: Some(&docs),
+            ..input(&edge, &observed, outcome)
+        };
+        let nothing = SecurityGroupMembershipStatus::default();
+        spoken(&status(&nothing, Some(1), &input, at(0)).unwrap())
+    };
+    let page = "; see https://docs.example.com/sgo/reference";
+    for (code, anchor) in [
+        ("InvalidInstanceId.Mismatch", "invalidinstanceidmismatch"),
+        (
+            "InvalidSecurityGroupId.NotFound",
+            "invalidsecuritygroupidnotfound",
+        ),
+        (
+            "InstanceSecurityGroupLimitExceeded",
+            "instancesecuritygrouplimitexceeded",
+        ),
+    ] {
+        let error = refusal(code, "no");
+        for deleting in [false, true] {
+            let said = said(
+                ReconcileOutcome::Failed(error.class()),
+                Some(&error),
+                deleting,
+            );
+            assert!(
+                said.ends_with(&format!("{page}/errors.html#{anchor}")),
+                "{said}"
+            );
+        }
+    }
+    let absent = said(ReconcileOutcome::Absent, None, false);
+    assert!(
+        absent.ends_with(&format!("{page}/reasons.html#targetnotfound")),
+        "{absent}"
+    );
+    for code in ["InternalError", "Throttling.User", "Never.Heard.Of"] {
+        let error = refusal(code, "no");
+        let said = said(ReconcileOutcome::Failed(error.class()), Some(&error), false);
+        assert!(!said.contains("docs.example.com"), "{said}");
     }
 }
