@@ -401,6 +401,22 @@ mod tests {
     }
 
     #[test]
+    fn refusal_ends_with_a_link_where_the_documentation_is_known() {
+        let docs = DocsUrl::parse("https://docs.example.com").unwrap();
+        let message = |code| {
+            let error = crate::ecs::ApiError::of(crate::ecs::Action::GetCallerIdentity, 404, code);
+            CheckResult::Refused(Error::Api(error))
+                .explain(Some(&docs))
+                .1
+        };
+        let unknown_key = message("InvalidAccessKeyId.NotFound");
+        let end = "; see https://docs.example.com/reference/errors.html#invalidaccesskeyidnotfound";
+        assert!(unknown_key.ends_with(end), "{unknown_key}");
+        let waits = message("Throttling.User");
+        assert!(!waits.contains("docs.example.com"), "{waits}");
+    }
+
+    #[test]
     fn failure_says_cause_fix_and_when_it_is_tried_again() {
         let error = crate::ecs::Error::BadAnswer {
             action: crate::ecs::Action::GetCallerIdentity,

@@ -122,6 +122,9 @@ async fn quick_start_on_kind_ends_as_its_page_says() -> Result<()> {
     let simulator = SimulatorProcess::start(&binaries.simulator, &[&inventory]).await?;
 
     assert!(text.contains(SERVICE));
+    // The endpoint that the pod's account names can be used, because it allows http://.
+    security_group_operator::ecs::Endpoints::parse(Some(SERVICE), Some(SERVICE), true)
+        .map_err(|error| Error::new(error.to_string()))?;
     std::fs::write(
         files.path().join("simulator.yaml"),
         text.replace(SERVICE, &simulator.endpoint()),

@@ -593,6 +593,52 @@ fn actions_change_what_they_name_and_nothing_else() -> Result<()> {
     Ok(())
 }
 
+/// The test files of Argo CD's own repository, in its format.
+#[test]
+fn files_of_resource_customizations_pass_their_own_tests() -> Result<()> {
+    let yaml = |path: String| -> Result<Value> { Ok(serde_saphyr::from_str(&read(&path))?) };
+    let mut number = 0;
+    for kind in [
+        "SecurityGroupMembership",
+        "CloudAccount",
+        "ClusterCloudAccount",
+    ] {
+        let folder = format!("{FOLDER}/{GROUP}/{kind}");
+        let tests = yaml(format!("{folder}/health_test.yaml"))?;
+        for test in tests["tests"].as_array().unwrap() {
+            let input = test["inputPath"].as_str().unwrap();
+            let object = yaml(format!("{folder}/{input}"))?;
+            assert_eq!(health(&object)?, test["healthStatus"], "{kind} {input}");
+            number += 1;
+        }
+    }
+    let folder = format!("{FOLDER}/{GROUP}/SecurityGroupMembership/actions");
+    let tests = yaml(format!("{folder}/action_test.yaml"))?;
+    for test in tests["discoveryTests"].as_array().unwrap() {
+        let object = yaml(format!("{folder}/{}", test["inputPath"].as_str().unwrap()))?;
+        let found = run_lua(&read(&format!("{folder}/discovery.lua")), &object)?;
+        let expected = test["result"].as_array().unwrap();
+        assert_eq!(found.as_object().unwrap().len(), expected.len());
+        for action in expected {
+            let name = action["name"].as_str().unwrap();
+            assert_eq!(found[name]["disabled"], action["disabled"], "{name}");
+        }
+        number += 1;
+    }
+    for test in tests["actionTests"].as_array().unwrap() {
+        let object = yaml(format!("{folder}/{}", test["inputPath"].as_str().unwrap()))?;
+        let script = format!("{folder}/{}/action.lua", test["action"].as_str().unwrap());
+        let expected = yaml(format!(
+            "{folder}/{}",
+            test["expectedOutputPath"].as_str().unwrap()
+        ))?;
+        assert_eq!(run_lua(&read(&script), &object)?, expected);
+        number += 1;
+    }
+    assert_eq!(number, 18);
+    Ok(())
+}
+
 /// The `ConfigMap` has the texts of the files.
 #[test]
 fn config_map_has_the_scripts_of_the_files() -> Result<()> {
@@ -620,8 +666,10 @@ fn config_map_has_the_scripts_of_the_files() -> Result<()> {
             scripts += 1;
         }
         let folders = std::fs::read_dir(repository().join(&folder).join("actions"))?;
-        let folders =
-            folders.filter(|entry| entry.as_ref().is_ok_and(|entry| entry.path().is_dir()));
+        let folders = folders.filter(|entry| {
+            let is_action = |path: std::path::PathBuf| path.join("action.lua").exists();
+            entry.as_ref().is_ok_and(|entry| is_action(entry.path()))
+        });
         let defined = actions["definitions"].as_array().unwrap().len();
         assert_eq!(folders.count(), defined, "{kind}");
     }
