@@ -1,4 +1,4 @@
-//! Where ownership ends: what docs/user/ownership.md says happens, and what it says to do. The journal of the cloud judges.
+//! Where ownership ends: what docs/user/ownership.md, two-clusters.md and backup.md say happens, and what to do. The journal of the cloud judges.
 
 use std::time::Duration;
 
