@@ -25,10 +25,29 @@ down: ## ends what `make up` started
 	@if [ -e target/up/running ]; then cargo run --quiet --example demo -- down; \
 	else echo '`make up` does not run: nothing to end.'; fi
 
+.PHONY: node node-down test-node
+node: tools ## a cluster of one real node, with the operator and the simulated cloud as pods; as root, on Linux. ARCHIVE=FILE: another image
+	@tests/node/node can
+	@.ci/quiet "node, minutes the first time" "tests/control-plane/build node && tests/control-plane/build helm" \
+	  "operator" "cargo build --bins"
+	@tests/node/node up
+
+node-down: ## ends what `make node` started
+	@tests/node/node down
+
+test-node: tools ## the test on a real node alone, with its times; ARCHIVE=FILE: the image of `make image`
+	@CLUSTER=test tests/node/node can
+	@.ci/quiet "node, minutes the first time" "tests/control-plane/build node && tests/control-plane/build helm" \
+	  "tests" "cargo test --no-run --test node"
+	@cargo test --test node -- --nocapture
+
 test: tools ## every test; what it needs is built or started by itself
-	@.ci/quiet "control plane, minutes the first time" "tests/control-plane/build && tests/control-plane/build kstatus && tests/control-plane/build helm && tests/control-plane/build prometheus" \
+	@.ci/quiet "control plane, minutes the first time" "tests/control-plane/build $(node_if_it_runs) && tests/control-plane/build kstatus && tests/control-plane/build helm && tests/control-plane/build prometheus" \
 	  "tests" "cargo test --no-run"
 	@RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$(test_threads)} cargo test --no-fail-fast
+
+# kubelet and kube-scheduler, where tests/node can run.
+node_if_it_runs = $(shell CLUSTER=test tests/node/node can >/dev/null 2>&1 && echo node)
 
 # More than cores: most tests of the real cluster wait for deadlines and limits.
 test_threads = 4

@@ -1,0 +1,157 @@
+//! The operator as pods of a real kubelet: the image, the chart and the Lease where users run them. One cluster of one node, which
+//! `tests/node/node` starts, and one test, step by step: a start costs 20 s. Where no node can run, the test says so and is skipped.
+//!
+//! Each step ends with the same judgement: every membership is Ready and says that the operator joined it, and by the journal of the
+//! simulated cloud each was joined once, and none was left. Times are printed, not judged.
+#![allow(
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "a test"
+)]
+
+mod cluster;
+mod operator;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::time::Instant;
+
+use serde_json::json;
+
+use cluster::{Cluster, Process, run_in_node};
+use operator::Operator;
+use support::error::{Error, Result};
+
+/// Memberships that are created at the moment of a fault.
+const BURST: usize = 10;
+
+#[tokio::test]
+async fn operator_keeps_its_promises_as_a_pod() -> Result<()> {
+    let Some(cluster) = Cluster::start().await? else {
+        return Ok(());
+    };
+    let operator = Operator::new(&cluster);
+    pod_is_restricted(&operator).await?;
+    tokens_of_a_service_account_are_credentials(&operator).await?;
+    operator.account("key", &operator.key().await?).await?;
+    operator.create("first").await?;
+    operator.all_are_joined().await?;
+    rollout_waits_for_a_join(&operator).await?;
+    operator.scale(2).await?;
+    for fault in [
+        Fault::Deleted,
+        Fault::OutOfMemory,
+        Fault::CutOff,
+        Fault::Frozen,
+    ] {
+        other_takes_over(&operator, fault).await?;
+    }
+    what_is_deleted_leaves(&operator).await
+}
+
+/// What the namespace refuses, and what the kernel says of the process.
+async fn pod_is_restricted(operator: &Operator<'_>) -> Result<()> {
+    let said = operator.try_privileged_pod().await?;
+    assert!(said.contains("PodSecurity \"restricted"), "{said}");
+    let process = Process::of(&operator.only_pod().await?)?;
+    let status = process.read("status")?;
+    for line in [
+        "Uid:\t65532\t65532\t65532\t65532",
+        "CapBnd:\t0000000000000000",
+        "NoNewPrivs:\t1",
+        "Seccomp:\t2",
+    ] {
+        assert!(status.contains(line), "no {line:?} in {status}");
+    }
+    let mounts = process.read("mounts")?;
+    let root = mounts.lines().find(|line| line.starts_with("overlay / "));
+    assert!(root.is_some_and(|line| line.contains(" ro,")), "{mounts}");
+    Ok(())
+}
+
+/// RRSA: the operator's own pod requests the token, with the rights of the manual.
+async fn tokens_of_a_service_account_are_credentials(operator: &Operator<'_>) -> Result<()> {
+    let credentials = operator.trust_service_account("membership").await?;
+    operator.account("rrsa", &credentials).await?;
+    operator.create_with("token", "rrsa").await?;
+    operator.all_are_joined().await
+}
+
+/// The old pod ends when its call has ended; the new one joins before that, and takes the old one's Join for nobody else's.
+async fn rollout_waits_for_a_join(operator: &Operator<'_>) -> Result<()> {
+    let slow = json!({"action": "JoinSecurityGroup", "target": "i-slow", "count": 1, "fault": {"latency": "20s"}});
+    operator.cluster.tell_cloud("/faults", &slow).await?;
+    operator.create("slow").await?;
+    operator.until_no_fault_is_left().await?;
+    let since = Instant::now();
+    let old = operator.only_pod().await?;
+    operator.restart().await?;
+    operator.until_leader_is_not(&old).await?;
+    operator.create("beside").await?;
+    operator.until_ready("beside").await?;
+    println!("rollout: a new object is Ready after {:?}", since.elapsed());
+    operator.until_gone(&old).await?;
+    println!("rollout: the old pod is gone after {:?}", since.elapsed());
+    operator.all_are_joined().await
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    Deleted,
+    OutOfMemory,
+    CutOff,
+    Frozen,
+}
+
+/// Two pods, and what happens to the one that leads, in the middle of its work.
+async fn other_takes_over(operator: &Operator<'_>, fault: Fault) -> Result<()> {
+    let leader = operator.leader().await?;
+    let process = Process::of(&leader)?;
+    let veth = process.veth()?;
+    let name = |n: usize| format!("{fault:?}-{n}").to_lowercase();
+    for n in 0..BURST / 2 {
+        operator.create(&name(n)).await?;
+    }
+    let since = Instant::now();
+    match fault {
+        Fault::Deleted => operator.delete(&leader).await?,
+        Fault::OutOfMemory => process.run_out_of_memory(),
+        Fault::CutOff => run_in_node(&["ip", "link", "set", &veth, "down"]).map(drop)?,
+        Fault::Frozen => process.freeze()?,
+    }
+    for n in BURST / 2..BURST {
+        operator.create(&name(n)).await?;
+    }
+    operator.until_leader_is_not(&leader).await?;
+    println!("{fault:?}: another one leads after {:?}", since.elapsed());
+    operator.all_are_joined().await?;
+    println!("{fault:?}: all are Ready after {:?}", since.elapsed());
+    match fault {
+        Fault::Deleted => operator.until_gone(&leader).await?,
+        Fault::OutOfMemory => operator.until_restarted(&leader, "OOMKilled").await?,
+        Fault::CutOff => run_in_node(&["ip", "link", "set", &veth, "up"]).map(drop)?,
+        // By the liveness probe, with SIGKILL.
+        Fault::Frozen => operator.until_restarted(&leader, "Error").await?,
+    }
+    operator.until_available(2).await?;
+    println!(
+        "{fault:?}: two pods are available after {:?}",
+        since.elapsed()
+    );
+    operator.all_are_joined().await
+}
+
+/// Each membership is left once, and nothing else is.
+async fn what_is_deleted_leaves(operator: &Operator<'_>) -> Result<()> {
+    let since = Instant::now();
+    let joined = operator.journal("JoinSecurityGroup").await?;
+    operator.delete_all().await?;
+    println!("all are gone after {:?}", since.elapsed());
+    let left = operator.journal("LeaveSecurityGroup").await?;
+    if left == joined {
+        return Ok(());
+    }
+    Err(Error::new(format!("joined {joined:?}, and left {left:?}")))
+}
