@@ -110,7 +110,7 @@ async fn other_takes_over(operator: &Operator<'_>, fault: Fault) -> Result<()> {
     let leader = operator.leader().await?;
     let process = Process::of(&leader)?;
     let veth = process.veth()?;
-    let name = |n: usize| format!("{fault:?}-{n}").to_lowercase();
+    let name = |n: usize| format!("{fault:?}{n}").to_lowercase();
     for n in 0..BURST / 2 {
         operator.create(&name(n)).await?;
     }
