@@ -35,11 +35,11 @@ node: tools ## a cluster of one real node, with the operator and the simulated c
 node-down: ## ends what `make node` started
 	@tests/node/node down
 
-test-node: tools ## the test on a real node alone, with its times; ARCHIVE=FILE: the image of `make image`
+test-node: tools ## the test on a real node alone, with its times; ARCHIVE=FILE: the image of `make image`; ROTATION=1: 12 minutes more
 	@CLUSTER=test tests/node/node can
 	@.ci/quiet "node, minutes the first time" "tests/control-plane/build node && tests/control-plane/build helm" \
 	  "tests" "cargo test --no-run --test node"
-	@cargo test --test node -- --nocapture
+	@cargo test --test node -- --nocapture --test-threads=1 $(if $(ROTATION),--include-ignored)
 
 test: tools ## every test; what it needs is built or started by itself
 	@.ci/quiet "control plane, minutes the first time" "tests/control-plane/build $(node_if_it_runs) && tests/control-plane/build kstatus && tests/control-plane/build helm && tests/control-plane/build prometheus" \

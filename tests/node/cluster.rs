@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use k8s_openapi::api::core::v1::Pod;
-use kube::{Client, ResourceExt as _};
+use kube::{Client, Config, ResourceExt as _};
 use serde_json::Value;
 
 use crate::support::control_plane;
@@ -18,6 +18,7 @@ use crate::support::simulator::fetch;
 pub struct Cluster {
     hold: Child,
     pub client: Client,
+    pub config: Config,
     admin: String,
 }
 
@@ -49,8 +50,10 @@ impl Cluster {
         let state = repository().join("target/node/test");
         let ports = std::fs::read_to_string(state.join("ports"))?;
         let (_, admin) = ports.trim().split_once(' ').context("two ports")?;
+        let config = control_plane::config(&state.join("kubeconfig")).await?;
         Ok(Some(Self {
-            client: control_plane::client(&state.join("kubeconfig")).await?,
+            client: Client::try_from(config.clone())?,
+            config,
             admin: format!("http://127.0.0.1:{admin}"),
             hold,
         }))

@@ -16,12 +16,12 @@ mod operator;
 #[path = "../support/mod.rs"]
 mod support;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use cluster::{Cluster, Process, run_in_node};
-use operator::Operator;
+use operator::{Operator, TOKEN_FOLDER, restarts};
 use support::error::{Error, Result};
 
 /// Memberships that are created at the moment of a fault.
@@ -49,6 +49,34 @@ async fn operator_keeps_its_promises_as_a_pod() -> Result<()> {
         other_takes_over(&operator, fault).await?;
     }
     what_is_deleted_leaves(&operator).await
+}
+
+/// The kubelet replaces a token when 80% of its time have passed, and the API server refuses the old one at the end of it.
+#[tokio::test]
+#[ignore = "the shortest token lasts 10 minutes: make test-node ROTATION=1"]
+async fn operator_goes_on_with_the_next_token_of_its_service_account() -> Result<()> {
+    let Some(cluster) = Cluster::start().await? else {
+        return Ok(());
+    };
+    let operator = Operator::new(&cluster);
+    operator.account("key", &operator.key().await?).await?;
+    operator.shorten_tokens().await?;
+    let pod = operator.only_pod().await?;
+    let token = format!("root{TOKEN_FOLDER}/token");
+    let process = Process::of(&pod)?;
+    let first = process.read(&token)?;
+    tokio::time::sleep(Duration::from_secs(660)).await;
+    assert_ne!(process.read(&token)?, first);
+    let said = operator.try_token(&first).await?;
+    assert!(said.contains("Unauthorized"), "{said}");
+    operator.create("after").await?;
+    operator.all_are_joined().await?;
+    let now = operator.only_pod().await?;
+    assert_eq!(
+        (now.metadata.uid.clone(), restarts(&now)),
+        (pod.metadata.uid.clone(), 0)
+    );
+    Ok(())
 }
 
 /// What the namespace refuses, and what the kernel says of the process.

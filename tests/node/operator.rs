@@ -5,7 +5,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Pod, Secret, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
-use kube::{Api, ResourceExt as _};
+use kube::{Api, Client, ResourceExt as _};
 use security_group_operator::api::membership::Origin;
 use security_group_operator::api::{ClusterCloudAccount, SecurityGroupMembership};
 use security_group_operator::condition::is_true;
@@ -25,6 +25,8 @@ const NAME: &str = NAMESPACE;
 const GROUP: &str = "sg-demoweb";
 /// The simulated cloud as pods reach it.
 const ENDPOINT: &str = "http://10.99.0.2:18080";
+/// Where pods have the token of their service account.
+pub const TOKEN_FOLDER: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 const ISSUER: &str = "https://kubernetes.default.svc";
 
 /// The operator in its namespace, and memberships in `default`.
@@ -84,6 +86,24 @@ impl<'a> Operator<'a> {
             .await
     }
 
+    /// A token of the pod's own service account for ten minutes, the shortest that the API server grants.
+    pub async fn shorten_tokens(&self) -> Result<()> {
+        let token = json!({"serviceAccountToken": {"path": "token", "expirationSeconds": 600}});
+        let authority = json!({"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}});
+        let field = json!({"apiVersion": "v1", "fieldPath": "metadata.namespace"});
+        let namespace =
+            json!({"downwardAPI": {"items": [{"path": "namespace", "fieldRef": field}]}});
+        let mount = json!({"name": "token", "mountPath": TOKEN_FOLDER, "readOnly": true});
+        let patch = Patch::Strategic(json!({"spec": {"template": {"spec": {
+            "containers": [{"name": "operator", "volumeMounts": [mount]}],
+            "volumes": [{"name": "token", "projected": {"sources": [token, authority, namespace]}}],
+        }}}}));
+        let old = self.only_pod().await?;
+        let by_us = PatchParams::default();
+        self.deployments().patch(NAME, &by_us, &patch).await?;
+        self.until_gone(&old).await
+    }
+
     async fn patch_deployment(&self, spec: Value) -> Result<()> {
         let patch = Patch::Merge(json!({"spec": spec}));
         let by_us = PatchParams::default();
@@ -97,14 +117,27 @@ impl<'a> Operator<'a> {
         Ok(())
     }
 
+    /// Waits until so many pods are available, and each of them says so itself: the kubelet may not have asked it for some seconds.
     pub async fn until_available(&self, replicas: i32) -> Result<()> {
         eventually(&format!("{replicas} pods are available"), async || {
             let deployment = self.deployments().get(NAME).await?;
             let status = deployment.status.unwrap_or_default();
-            Ok(status.available_replicas == Some(replicas)
-                && status.observed_generation == deployment.metadata.generation)
+            let mut available = status.available_replicas == Some(replicas)
+                && status.observed_generation == deployment.metadata.generation;
+            for pod in self.all_pods().await? {
+                available &= self.is_ready(&pod).await?;
+            }
+            Ok(available)
         })
         .await
+    }
+
+    /// What the pod answers at /readyz, through the API server.
+    async fn is_ready(&self, pod: &Pod) -> Result<bool> {
+        let name = pod.name_any();
+        let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{name}:8080/proxy/readyz");
+        let request = http::Request::get(path).body(Vec::new())?;
+        Ok(self.cluster.client.request_text(request).await.is_ok())
     }
 
     pub async fn until_gone(&self, pod: &Pod) -> Result<()> {
@@ -134,6 +167,18 @@ impl<'a> Operator<'a> {
             },
         )
         .await
+    }
+
+    /// What the API server says to a client with this token.
+    pub async fn try_token(&self, token: &str) -> Result<String> {
+        let mut config = self.cluster.config.clone();
+        config.auth_info = kube::config::AuthInfo {
+            token: Some(token.to_owned().into()),
+            ..kube::config::AuthInfo::default()
+        };
+        let pods: Api<Pod> = Api::namespaced(Client::try_from(config)?, NAMESPACE);
+        let answer = pods.list(&ListParams::default()).await;
+        Ok(answer.map_or_else(|error| error.to_string(), |_| "accepted".to_owned()))
     }
 
     // --- who leads
@@ -332,7 +377,8 @@ impl<'a> Operator<'a> {
 /// The account of the cloud that owns what names none.
 const ACCOUNT: &str = "1000000000000001";
 
-fn restarts(pod: &Pod) -> i32 {
+/// How often the kubelet has started the pod's container again.
+pub fn restarts(pod: &Pod) -> i32 {
     let statuses = pod
         .status
         .as_ref()

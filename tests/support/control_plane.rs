@@ -258,7 +258,8 @@ pub async fn client(kubeconfig: &Path) -> Result<Client> {
     Ok(Client::try_from(config(kubeconfig).await?)?)
 }
 
-async fn config(kubeconfig: &Path) -> Result<Config> {
+/// What a kubeconfig file says of the server and of the user.
+pub async fn config(kubeconfig: &Path) -> Result<Config> {
     install_crypto();
     let kubeconfig = Kubeconfig::read_from(kubeconfig)?;
     let mut config =
