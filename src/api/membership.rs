@@ -159,6 +159,10 @@ pub struct SecurityGroupMembershipSpec {
     #[serde(default)]
     pub drift_policy: DriftPolicy,
 
+    /// karpenterPolicy says what to do with an instance that Karpenter has launched and that is not a member yet. Karpenter replaces a node whose security groups differ from those of its ECSNodeClass. Refuse (default): do not join it, and report it (Stalled). Join: join it; the security group must be in the ECSNodeClass. It has no effect on a network interface.
+    #[serde(default)]
+    pub karpenter_policy: KarpenterPolicy,
+
     /// suspend stops all cloud calls for this object while it is true, also those of a deletion. Only the status is written (condition Suspended). Default: false.
     #[serde(default)]
     pub suspend: bool,
@@ -268,6 +272,16 @@ pub enum DriftPolicy {
     Repair,
     /// Only report it.
     Report,
+}
+
+/// What to do with an instance that Karpenter has launched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum KarpenterPolicy {
+    /// Do not join it, and report it: Karpenter would replace the node for one more group.
+    #[default]
+    Refuse,
+    /// Join it like any other instance.
+    Join,
 }
 
 /// origin says who made the target a member: Joined (the operator) or Adopted (it was a member before this object).

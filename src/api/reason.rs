@@ -59,6 +59,8 @@ pub const NOT_A_MEMBER: &str = "NotAMember";
 pub const DRIFT_REPORTED: &str = "DriftReported";
 /// Drifted=True: another actor undid 3 repairs within 30 minutes.
 pub const REPAIR_LOOP: &str = "RepairLoop";
+/// Ready=False: the instance is Karpenter's, it is not a member, and `karpenterPolicy` is `Refuse`.
+pub const KARPENTER_NODE: &str = "KarpenterNode";
 /// Ready=False: the spec cannot be read by this version of the operator.
 pub const INVALID_SPEC: &str = "InvalidSpec";
 

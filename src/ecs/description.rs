@@ -24,9 +24,18 @@ pub struct TargetDescription {
     pub service_managed: bool,
     /// Whether it is the primary interface of an instance: its groups are those of the instance.
     pub primary: bool,
+    /// Whether Karpenter has launched this instance. It does not look at interfaces other than the primary one.
+    pub karpenter: bool,
     /// Its tags.
     pub tags: Tags,
 }
+
+/// The tags that the two Karpenter providers for Alibaba Cloud put on an instance. Each puts the first one on at launch.
+const KARPENTER_TAGS: [&str; 3] = [
+    "karpenter.sh/nodepool",
+    "karpenter.sh/nodeclaim",
+    "karpenter.sh/managed-by",
+];
 
 /// The tags of a target. A hash tells whether they have changed, also where they themselves were dropped.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -177,6 +186,8 @@ pub(super) fn instances(response: &ApiResponse) -> Result<Page<InstanceId>, Erro
             .operation_locks
             .iter()
             .flat_map(|locks| &locks.lock_reason);
+        let tags = tags(row.tags.as_ref());
+        let is_tagged = |key: &&str| tags.by_key().contains_key(*key);
         let description = TargetDescription {
             state: state(response, &row.status)?,
             vpc_id: row
@@ -192,7 +203,8 @@ pub(super) fn instances(response: &ApiResponse) -> Result<Page<InstanceId>, Erro
             security_group_ids: groups(response, &row.security_group_ids.security_group_id)?,
             service_managed: false,
             primary: false,
-            tags: tags(row.tags.as_ref()),
+            karpenter: KARPENTER_TAGS.iter().any(is_tagged),
+            tags,
         };
         Ok((id, description))
     })
@@ -222,6 +234,7 @@ pub(super) fn network_interfaces(
             security_group_ids: groups(response, &row.security_group_ids.security_group_id)?,
             service_managed: row.service_managed.unwrap_or(false),
             primary: row.kind.as_deref() == Some("Primary"),
+            karpenter: false,
             tags: tags(row.tags.as_ref()),
         };
         Ok((id, description))

@@ -208,6 +208,7 @@ fn due(pass: &Pass, outcome: ReconcileOutcome, context: &Context) -> Instant {
         | ReconcileOutcome::AdoptionRefused
         | ReconcileOutcome::Absent
         | ReconcileOutcome::Unsuitable
+        | ReconcileOutcome::KarpenterNode
         | ReconcileOutcome::AccountUnusable
         | ReconcileOutcome::WriteRefused
         | ReconcileOutcome::Failed(_) => context.table.settles_at(account, &pass.edge),
@@ -312,6 +313,7 @@ pub(super) const fn outcome_label(outcome: ReconcileOutcome) -> &'static str {
         ReconcileOutcome::DriftReported | ReconcileOutcome::RepairLoop => "drifted",
         ReconcileOutcome::Absent => "absent",
         ReconcileOutcome::Unsuitable => "unsuitable",
+        ReconcileOutcome::KarpenterNode => "karpenter",
         ReconcileOutcome::AccountUnusable => "account",
         ReconcileOutcome::Failed(_) => "failed",
     }
@@ -342,6 +344,7 @@ mod tests {
             ReconcileOutcome::DriftReported,
             ReconcileOutcome::Absent,
             ReconcileOutcome::Unsuitable,
+            ReconcileOutcome::KarpenterNode,
             ReconcileOutcome::AccountUnusable,
             ReconcileOutcome::Failed(Class::Transient),
         ];

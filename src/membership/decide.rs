@@ -7,7 +7,7 @@
 //! object's edge, claim before the call, no call while the target is between states.
 
 use crate::api::membership::{
-    AdoptionPolicy, DeletionPolicy, DriftPolicy, ManagementPolicy, Origin,
+    AdoptionPolicy, DeletionPolicy, DriftPolicy, KarpenterPolicy, ManagementPolicy, Origin,
 };
 use crate::ecs::Class;
 
@@ -31,6 +31,8 @@ pub struct Desired {
     pub deletion: DeletionPolicy,
     /// What to do when another actor removes the edge.
     pub drift: DriftPolicy,
+    /// What to do with a missing edge of an instance of Karpenter.
+    pub karpenter: KarpenterPolicy,
 }
 
 /// What a pass knows from memory, from the object, and from its own reads and calls.
@@ -47,6 +49,8 @@ pub struct Observed {
     pub confirmed: bool,
     /// The target, as far as this pass has read it.
     pub target: TargetView,
+    /// Whether the target is an instance that Karpenter has launched, as far as this pass has read it.
+    pub karpenter: bool,
     /// Whether the read may be older than a change of our own.
     pub trust: ReadTrust,
     /// Whether a Join of ours on the edge, whose outcome is unknown, may still take effect. After a Leave it may until a read counts.
@@ -313,6 +317,8 @@ pub enum ReconcileOutcome {
     AdoptionRefused,
     /// Another actor removed the edge, and `driftPolicy` is `Report`.
     DriftReported,
+    /// The edge is missing, the instance is Karpenter's, and `karpenterPolicy` is `Refuse`.
+    KarpenterNode,
     /// Another actor undid [`REPAIR_LIMIT`] repairs, and the next one is not due yet.
     RepairLoop,
     /// The cloud does not list the target.
@@ -417,9 +423,10 @@ fn decide_member(desired: &Desired, observed: &Observed, transitional: bool) -> 
             ClaimView::Joined { void: true },
             ReadTrust::AfterStart | ReadTrust::AfterJoin | ReadTrust::AfterLeave,
         ) => unsettled,
-        // While drift stands no Join is called.
+        // While drift stands no Join is called, and none on an instance of Karpenter.
         (ClaimView::None, ReadTrust::AfterJoin | ReadTrust::AfterLeave)
-            if drift_outcome(desired, observed).is_some() =>
+            if drift_outcome(desired, observed).is_some()
+                || karpenter_outcome(desired, observed).is_some() =>
         {
             unsettled
         }
@@ -461,13 +468,15 @@ fn decide_missing(desired: &Desired, observed: &Observed, transitional: bool) ->
         (ManagementPolicy::Manage, ClaimView::Joined { .. } | ClaimView::Adopted)
             if observed.trust == ReadTrust::AfterLeave =>
         {
-            transitional.then_some(ReconcileOutcome::Waiting)
+            karpenter_outcome(desired, observed)
+                .or_else(|| transitional.then_some(ReconcileOutcome::Waiting))
         }
         (_, ClaimView::Joined { void: false } | ClaimView::Adopted) if !settled => {
             Some(ReconcileOutcome::Unsettled)
         }
         (ManagementPolicy::Observe, _) => Some(ReconcileOutcome::WouldJoin),
         (ManagementPolicy::Manage, _) => drift_outcome(desired, observed)
+            .or_else(|| karpenter_outcome(desired, observed))
             .or_else(|| transitional.then_some(ReconcileOutcome::Waiting)),
     };
     match (end, observed.claim) {
@@ -490,6 +499,15 @@ fn drift_outcome(desired: &Desired, observed: &Observed) -> Option<ReconcileOutc
             Some(ReconcileOutcome::RepairLoop)
         }
         DriftPolicy::Repair => None,
+    }
+}
+
+/// How a pass over a missing edge ends because Karpenter would replace the instance for one more group; `None` if the edge may be
+/// joined. A repair is a Join too.
+fn karpenter_outcome(desired: &Desired, observed: &Observed) -> Option<ReconcileOutcome> {
+    match desired.karpenter {
+        KarpenterPolicy::Refuse if observed.karpenter => Some(ReconcileOutcome::KarpenterNode),
+        KarpenterPolicy::Refuse | KarpenterPolicy::Join => None,
     }
 }
 

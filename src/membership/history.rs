@@ -484,6 +484,7 @@ mod tests {
             security_group_ids: std::collections::BTreeSet::new(),
             service_managed: false,
             primary: false,
+            karpenter: false,
             tags: crate::ecs::Tags::default(),
         };
         history.keep_pending_description(Some((seen, ReadTrust::Settled)));

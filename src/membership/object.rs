@@ -87,6 +87,7 @@ pub fn legible(unreadable: &Unreadable) -> Option<SecurityGroupMembership> {
             adoption_policy: field(spec, "adoptionPolicy").unwrap_or_default(),
             deletion_policy: field(spec, "deletionPolicy").unwrap_or_default(),
             drift_policy: field(spec, "driftPolicy").unwrap_or_default(),
+            karpenter_policy: field(spec, "karpenterPolicy").unwrap_or_default(),
             suspend: field(spec, "suspend").unwrap_or_default(),
         },
     );
@@ -124,6 +125,7 @@ pub fn desired(object: &SecurityGroupMembership) -> Desired {
         adoption: object.spec.adoption_policy,
         deletion: object.spec.deletion_policy,
         drift: object.spec.drift_policy,
+        karpenter: object.spec.karpenter_policy,
     }
 }
 

@@ -287,6 +287,7 @@ fn unread(object: &SecurityGroupMembership, context: &Context) -> Observed {
         finalizer: has_finalizer(object),
         confirmed: false,
         target: decide::TargetView::Unread,
+        karpenter: false,
         trust: ReadTrust::AfterStart,
         join_is_open: false,
         holder: Holder::None,

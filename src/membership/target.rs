@@ -74,6 +74,7 @@ impl Pass {
             return;
         }
         let member = description.security_group_ids.contains(&self.edge.group);
+        self.observed.karpenter = description.karpenter;
         self.observed.target = decide::TargetView::Present {
             member,
             transitional: description.state.is_transitional(),

@@ -136,6 +136,10 @@ async fn missing_or_extra_membership_fields_are_rejected() -> Result<()> {
             &["spec.driftPolicy", "Repair", "Report"],
         ),
         (
+            json!({"karpenterPolicy": "Ignore"}),
+            &["spec.karpenterPolicy", "Refuse", "Join"],
+        ),
+        (
             json!({"accountRef": {"kind": "Secret"}}),
             &[
                 "spec.accountRef.kind",
@@ -201,7 +205,7 @@ async fn null_fields_count_as_absent() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     let spec = json!({
         "region": "cn-hangzhou", "instanceID": "i-web", "networkInterfaceID": null,
-        "securityGroupID": "sg-web", "accountRef": null, "driftPolicy": null,
+        "securityGroupID": "sg-web", "accountRef": null, "driftPolicy": null, "karpenterPolicy": null,
     });
     let request = creation(&env, EDGE, &spec)?;
     let made: Value = env.client.request(request).await?;
@@ -209,7 +213,8 @@ async fn null_fields_count_as_absent() -> Result<()> {
         "region": "cn-hangzhou", "instanceID": "i-web", "securityGroupID": "sg-web",
         "accountRef": {"kind": "ClusterCloudAccount", "name": "default"},
         "managementPolicy": "Manage", "adoptionPolicy": "Adopt",
-        "deletionPolicy": "RemoveIfJoined", "driftPolicy": "Repair", "suspend": false,
+        "deletionPolicy": "RemoveIfJoined", "driftPolicy": "Repair", "karpenterPolicy": "Refuse",
+        "suspend": false,
     });
     assert_eq!(made["spec"], expected);
     Ok(())

@@ -4,6 +4,7 @@
 mod accounts;
 mod bad_input;
 mod error_codes;
+mod karpenter;
 mod kstatus;
 mod kubectl;
 mod leave_codes;

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use security_group_operator::api::membership::{
-    AdoptionPolicy, DeletionPolicy, DriftPolicy, ManagementPolicy, Origin,
+    AdoptionPolicy, DeletionPolicy, DriftPolicy, KarpenterPolicy, ManagementPolicy, Origin,
 };
 use security_group_operator::ecs::Class;
 use security_group_operator::membership::decide::{
@@ -113,6 +113,7 @@ const DEFAULT: Desired = Desired {
     adoption: AdoptionPolicy::Adopt,
     deletion: DeletionPolicy::RemoveIfJoined,
     drift: DriftPolicy::Repair,
+    karpenter: KarpenterPolicy::Refuse,
 };
 const START: Observed = Observed {
     account: AccessView::Usable,
@@ -120,6 +121,7 @@ const START: Observed = Observed {
     finalizer: false,
     confirmed: false,
     target: TargetView::Unread,
+    karpenter: false,
     trust: ReadTrust::Settled,
     join_is_open: false,
     holder: Holder::None,
@@ -338,8 +340,68 @@ fn every_case(mut check: impl FnMut(&Desired, &Observed, Step)) -> u64 {
     };
     every_life(&lives(), &ACCOUNTS, &mut one);
     every_deletion(&deletions(), &ACCOUNTS, &mut one);
+    let mut acting = lives();
+    acting.retain(|desired| !desired.suspended);
+    every_life(&acting, &[AccessView::Usable], &mut |desired, observed| {
+        one(desired, &of_karpenter(observed));
+    });
     println!("{cases} cases");
     cases
+}
+
+/// The same of an instance that Karpenter has launched.
+fn of_karpenter(observed: &Observed) -> Observed {
+    Observed {
+        karpenter: true,
+        ..observed.clone()
+    }
+}
+
+/// `karpenterPolicy: Join` treats an instance of Karpenter like any other; `Refuse` changes only what would end in a Join, and what
+/// is removed from it.
+#[test]
+fn the_karpenter_policy_changes_only_what_would_join() {
+    let usable = [AccessView::Usable];
+    let mut lives = lives();
+    lives.retain(|desired| !desired.suspended);
+    let (mut cases, mut refused): (u64, u64) = (0, 0);
+    every_life(&lives, &usable, &mut |desired, observed| {
+        let step = decide(desired, observed);
+        let joins = Desired {
+            karpenter: KarpenterPolicy::Join,
+            ..*desired
+        };
+        let theirs = of_karpenter(observed);
+        assert_eq!(decide(&joins, &theirs), step, "{joins:?}\n{theirs:?}");
+        let guarded = decide(desired, &theirs);
+        assert!(
+            !matches!(guarded, Step::Join | Step::Intend | Step::AwaitTurn),
+            "{desired:?}\n{theirs:?}"
+        );
+        if guarded != step {
+            refused += 1;
+            let next_is_a_join = matches!(
+                step,
+                Step::Join
+                    | Step::Intend
+                    | Step::AwaitTurn
+                    | Step::Confirm
+                    | Step::DropClaim
+                    | Step::Finish(ReconcileOutcome::Waiting)
+            );
+            assert!(next_is_a_join, "{step:?}\n{desired:?}\n{theirs:?}");
+        }
+        cases += 1;
+    });
+    let mut deletions = deletions();
+    deletions.retain(|desired| !desired.suspended);
+    every_deletion(&deletions, &usable, &mut |desired, observed| {
+        let step = decide(desired, observed);
+        assert_eq!(decide(desired, &of_karpenter(observed)), step);
+        cases += 1;
+    });
+    println!("{cases} cases, {refused} refused");
+    assert!(refused > 1_000);
 }
 
 /// What does not matter to a live object (what happens on its deletion) and to a deleted one (adoption and drift) changes nothing.
@@ -564,6 +626,11 @@ fn drift_stands(desired: &Desired, observed: &Observed) -> bool {
         && (desired.drift == DriftPolicy::Report || observed.repairs >= REPAIR_LIMIT)
 }
 
+/// Whether the instance is Karpenter's, and one more group would make it replace the node.
+fn is_guarded(desired: &Desired, observed: &Observed) -> bool {
+    observed.karpenter && desired.karpenter == KarpenterPolicy::Refuse
+}
+
 fn refuses(desired: &Desired, observed: &Observed) -> bool {
     desired.adoption == AdoptionPolicy::Refuse && !observed.elsewhere.recorded
 }
@@ -676,7 +743,7 @@ fn every_decision_keeps_the_promises() {
         }
     });
     broken.assert_none();
-    assert_eq!(cases, 35_073_024);
+    assert_eq!(cases, 36_449_280);
 }
 
 /// The promises that speak of all steps at once.
@@ -731,6 +798,7 @@ fn tells_of_the_claim(observed: &Observed, outcome: ReconcileOutcome) -> bool {
         | ReconcileOutcome::WouldJoin
         | ReconcileOutcome::AdoptionRefused
         | ReconcileOutcome::DriftReported
+        | ReconcileOutcome::KarpenterNode
         | ReconcileOutcome::RepairLoop => true,
         ReconcileOutcome::Failed(_) => match observed.attempt {
             // One that waits for its turn, and one that may have had its effect, keep the claim.
@@ -782,6 +850,7 @@ fn may_be_joined(desired: &Desired, observed: &Observed) -> bool {
         && !has_called(observed)
         && !is_transitional(observed)
         && !drift_stands(desired, observed)
+        && !is_guarded(desired, observed)
         && match live_state(observed) {
             // Just after the start nothing is known of the process before: look again (L6). Not so under an intent of this
             // process (L8).
@@ -836,6 +905,7 @@ fn may_drop(desired: &Desired, observed: &Observed) -> bool {
                 && !is_settled(observed));
     let ends = desired.management == ManagementPolicy::Observe
         || is_transitional(observed)
+        || is_guarded(desired, observed)
         || drift_stands(desired, observed);
     let is_refused = match observed.attempt {
         Attempt::Failed { class, unknown, .. } => class != Class::Throttled && !unknown,
@@ -1018,6 +1088,13 @@ fn may_finish(desired: &Desired, observed: &Observed, outcome: ReconcileOutcome)
                 && drift_stands(desired, observed)
                 && live_state(observed) != State::J
         }
+        ReconcileOutcome::KarpenterNode => {
+            let is_by_us = observed.trust == ReadTrust::AfterLeave;
+            managed
+                && is_guarded(desired, observed)
+                && is_seen_missing
+                && (live_state(observed) != State::J || is_by_us)
+        }
         ReconcileOutcome::RepairLoop => {
             managed
                 && desired.drift == DriftPolicy::Repair
@@ -1061,7 +1138,9 @@ fn may_look_again(desired: &Desired, observed: &Observed) -> bool {
         // A Join would tell, but none is called while drift stands.
         State::N => {
             is_member(observed)
-                && (observed.trust == ReadTrust::AfterStart || drift_stands(desired, observed))
+                && (observed.trust == ReadTrust::AfterStart
+                    || drift_stands(desired, observed)
+                    || is_guarded(desired, observed))
         }
         State::VoidJ => is_member(observed),
         State::J | State::A => is_missing(observed),

@@ -3,6 +3,7 @@
 mod decide;
 mod ecs_client;
 mod fuzz_corpus;
+mod karpenter;
 mod limiter;
 mod status;
 mod table;

@@ -318,6 +318,7 @@ fn seen(state: TargetState, groups: &[&str]) -> TargetDescription {
             .collect::<BTreeSet<_>>(),
         service_managed: false,
         primary: false,
+        karpenter: false,
         tags: security_group_operator::ecs::Tags::default(),
     }
 }

@@ -6,7 +6,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use k8s_openapi::jiff::Timestamp;
 use security_group_operator::api::membership::{
-    AdoptionPolicy, DeletionPolicy, DriftPolicy, ManagementPolicy,
+    AdoptionPolicy, DeletionPolicy, DriftPolicy, KarpenterPolicy, ManagementPolicy,
 };
 use security_group_operator::api::{FINALIZER, INTENT_ANNOTATION, SecurityGroupMembership};
 use security_group_operator::ecs::{Edge, Tags, TargetDescription, TargetState};
@@ -161,6 +161,7 @@ fn desired(object: &SecurityGroupMembership) -> Desired {
         adoption: AdoptionPolicy::Adopt,
         deletion: DeletionPolicy::RemoveIfJoined,
         drift: DriftPolicy::Repair,
+        karpenter: KarpenterPolicy::Refuse,
     }
 }
 
@@ -171,6 +172,7 @@ const fn unseen() -> Observed {
         finalizer: false,
         confirmed: false,
         target: TargetView::Unread,
+        karpenter: false,
         trust: ReadTrust::Settled,
         join_is_open: false,
         holder: Holder::None,
@@ -194,6 +196,7 @@ fn description() -> Option<TargetDescription> {
         security_group_ids: std::iter::once("sg-base".parse().ok()?).collect(),
         service_managed: false,
         primary: false,
+        karpenter: false,
         lock_reasons: Vec::new(),
         tags: Tags::default(),
     })

@@ -94,7 +94,7 @@ impl History {
                 Action::requeue(wait + clock.jittered(Duration::from_secs(60), 0.9))
             }
             ReconcileOutcome::Waiting => rare.again(Class::Transitional, failure, clock),
-            ReconcileOutcome::Unsuitable => rare.again(Class::Invalid, failure, clock),
+            ReconcileOutcome::Unsuitable | ReconcileOutcome::KarpenterNode => rare.again(Class::Invalid, failure, clock),
             ReconcileOutcome::Absent | ReconcileOutcome::AdoptionRefused => {
                 rare.again(Class::Absent, failure, clock)
             }

@@ -182,6 +182,7 @@ fn is_handled(input: &StatusInput<'_>) -> bool {
         | ReconcileOutcome::RepairLoop
         | ReconcileOutcome::Absent
         | ReconcileOutcome::Unsuitable
+        | ReconcileOutcome::KarpenterNode
         | ReconcileOutcome::AccountUnusable
         | ReconcileOutcome::SuccessorOutOfReach
         | ReconcileOutcome::WriteRefused

@@ -46,6 +46,7 @@ pub(super) fn summarize(
         ReconcileOutcome::RepairLoop => repair_loop(edge),
         ReconcileOutcome::Absent => absent(input, now),
         ReconcileOutcome::Unsuitable => unsuitable(input, now),
+        ReconcileOutcome::KarpenterNode => karpenter_node(input, now),
         // A transient failure of the account does not change what is known of the edge.
         ReconcileOutcome::AccountUnusable
             if input.observed.account == (AccessView::NotReady { stalled: false })
@@ -248,6 +249,33 @@ fn unsuitable(input: &StatusInput<'_>, now: Timestamp) -> Summary {
                 .docs_url
                 .map(|docs| docs.end_for_code(code.unwrap_or_default()))
                 .unwrap_or_default()
+        ),
+        phase: Phase::Stalled,
+        drifted: None,
+        last_error: Some(LastError {
+            action: target.describe_action().to_string(),
+            code: None,
+            class: ErrorClass::Invalid,
+            request_id: None,
+            time: condition::whole_seconds(now),
+            message: found,
+            access_denied_detail: None,
+        }),
+    }
+}
+
+/// The way out is to leave such nodes out, or to tell Karpenter of the group first.
+fn karpenter_node(input: &StatusInput<'_>, now: Timestamp) -> Summary {
+    let Edge { target, group, .. } = input.edge;
+    let found = format!(
+        "{target} belongs to a Karpenter node pool, which would replace the node for one more group"
+    );
+    Summary {
+        ready: Status::False,
+        reason: reason::KARPENTER_NODE.to_owned(),
+        message: format!(
+            "{found}; leave such nodes out (karpenter.sh/nodepool DoesNotExist), or list {group} in the ECSNodeClass and set karpenterPolicy to Join; {}",
+            Class::Invalid.retry()
         ),
         phase: Phase::Stalled,
         drifted: None,

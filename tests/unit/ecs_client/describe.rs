@@ -92,6 +92,7 @@ async fn instance_is_described() {
         security_group_ids: ["sg-1", "sg-2"].map(|id| id.parse().unwrap()).into(),
         service_managed: false,
         primary: false,
+        karpenter: false,
         tags: tags(&[("team", "a"), ("empty", "")]),
     };
     assert_eq!(found, HashMap::from([("i-0".parse().unwrap(), expected)]));

@@ -47,6 +47,7 @@ fn observed(account: AccessView) -> Observed {
         finalizer: false,
         confirmed: false,
         target: TargetView::Unread,
+        karpenter: false,
         trust: ReadTrust::Settled,
         join_is_open: false,
         holder: Holder::None,
@@ -81,6 +82,7 @@ fn running() -> TargetDescription {
         security_group_ids: std::collections::BTreeSet::new(),
         service_managed: false,
         primary: false,
+        karpenter: false,
         tags: security_group_operator::ecs::Tags::default(),
     }
 }
@@ -147,6 +149,8 @@ fn ends() -> Vec<(ReconcileOutcome, AccessView, Option<Error>)> {
         AccessView::Usable,
         Some(silence),
     ));
+    let karpenter = ReconcileOutcome::KarpenterNode;
+    ends.push((karpenter, AccessView::Usable, None));
     ends
 }
 

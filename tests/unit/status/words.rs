@@ -72,6 +72,7 @@ fn every_outcome_has_its_message() {
         "False Stalled InvalidInstanceIdMismatch: InvalidInstanceId.Mismatch: so it is; use a group in the target's VPC; the two are in different networks; next try in 1h".to_owned(),
         "False Reconciling Retrying: Never.Heard.Of: so it is; this version of the operator does not know this code; see https://api.alibabacloud.com/troubleshoot; next try in 1s (backs off to 5m)".to_owned(),
         "False Reconciling Retrying: JoinSecurityGroup got no answer: no complete answer within 66 s; check that the operator's pod reaches the cloud's endpoint; next try in 1s (backs off to 5m)".to_owned(),
+        "False Stalled KarpenterNode: i-1 belongs to a Karpenter node pool, which would replace the node for one more group; leave such nodes out (karpenter.sh/nodepool DoesNotExist), or list sg-1 in the ECSNodeClass and set karpenterPolicy to Join; next try in 1h".to_owned(),
     ];
     let nothing = SecurityGroupMembershipStatus::default();
     let said: Vec<String> = ends()
