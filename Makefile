@@ -36,10 +36,10 @@ node-down: ## ends what `make node` started
 	@tests/node/node down
 
 test-node: tools ## the test on a real node alone, with its times; ARCHIVE=FILE: the image of `make image`; ROTATION=1: 12 minutes more
-	@CLUSTER=test tests/node/node can
+	@tests/node/node can
 	@.ci/quiet "node, minutes the first time" "tests/control-plane/build node && tests/control-plane/build helm" \
 	  "tests" "cargo test --no-run --test node"
-	@cargo test --test node -- --nocapture --test-threads=1 $(if $(ROTATION),--include-ignored)
+	@cargo test --test node -- --nocapture $(if $(ROTATION),--include-ignored)
 
 test: tools ## every test; what it needs is built or started by itself
 	@.ci/quiet "control plane, minutes the first time" "tests/control-plane/build $(node_if_it_runs) && tests/control-plane/build kstatus && tests/control-plane/build helm && tests/control-plane/build prometheus" \
@@ -47,7 +47,7 @@ test: tools ## every test; what it needs is built or started by itself
 	@RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$(test_threads)} cargo test --no-fail-fast
 
 # kubelet and kube-scheduler, where tests/node can run.
-node_if_it_runs = $(shell CLUSTER=test tests/node/node can >/dev/null 2>&1 && echo node)
+node_if_it_runs = $(shell tests/node/node can >/dev/null 2>&1 && echo node)
 
 # More than cores: most tests of the real cluster wait for deadlines and limits.
 test_threads = 4

@@ -16,6 +16,7 @@ use crate::support::simulator::fetch;
 
 /// A running cluster. It ends when this is dropped, and when this process ends in any other way.
 pub struct Cluster {
+    name: &'static str,
     hold: Child,
     pub client: Client,
     pub config: Config,
@@ -23,15 +24,15 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts it, in about 20 s. `None` where it cannot run, which is said on stderr, whatever the test runner captures.
-    pub async fn start() -> Result<Option<Self>> {
-        let can = script().arg("can").output()?;
+    /// Starts it under this name, in about 20 s. `None` where it cannot run, which is said on stderr, whatever the test runner captures.
+    pub async fn start(name: &'static str) -> Result<Option<Self>> {
+        let can = script(name).arg("can").output()?;
         if !can.status.success() {
             let why = String::from_utf8_lossy(&can.stderr);
             writeln!(std::io::stderr(), "SKIPPED: no pod is run. {}", why.trim())?;
             return Ok(None);
         }
-        let mut hold = script()
+        let mut hold = script(name)
             .arg("hold")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -47,16 +48,22 @@ impl Cluster {
             hold.wait()?;
             return Err(Error::new("the node does not start; it says why, above"));
         }
-        let state = repository().join("target/node/test");
+        let state = repository().join("target/node").join(name);
         let ports = std::fs::read_to_string(state.join("ports"))?;
         let (_, admin) = ports.trim().split_once(' ').context("two ports")?;
         let config = control_plane::config(&state.join("kubeconfig")).await?;
         Ok(Some(Self {
             client: Client::try_from(config.clone())?,
             config,
+            name,
             admin: format!("http://127.0.0.1:{admin}"),
             hold,
         }))
+    }
+
+    /// Runs a command in the namespaces of the node; returns what it says.
+    pub fn run(&self, arguments: &[&str]) -> Result<String> {
+        said(script(self.name).arg("exec").args(arguments))
     }
 
     /// An answer of the simulated cloud's admin port.
@@ -130,7 +137,7 @@ impl Process {
     }
 
     /// The node's end of the pod's network interface.
-    pub fn veth(&self) -> Result<String> {
+    pub fn veth(&self, cluster: &Cluster) -> Result<String> {
         // "2: eth0@if5: <BROADCAST…" in the pod is "5: veth1234@if2: <BROADCAST…" on the node.
         let own = shell(&format!(
             "nsenter -t {} -n ip -oneline link show eth0",
@@ -141,7 +148,7 @@ impl Process {
             .nth(1)
             .and_then(|rest| rest.split(':').next());
         let number = format!("{}: ", number.context(own.clone())?);
-        let links = run_in_node(&["ip", "-oneline", "link"])?;
+        let links = cluster.run(&["ip", "-oneline", "link"])?;
         let link = links.lines().find_map(|line| line.strip_prefix(&number));
         let name = link.and_then(|line| line.split('@').next());
         Ok(name.context(format!("{number} in {links}"))?.to_owned())
@@ -149,20 +156,15 @@ impl Process {
 
     /// Fills the memory of its container until the kernel kills it. What fills it is a file in memory, for which the kernel can kill no
     /// process: it kills the largest one.
-    pub fn run_out_of_memory(&self) {
+    pub fn run_out_of_memory(&self, cluster: &Cluster) {
         let script = format!(
             "exec 3>/run/filled; rm /run/filled; echo $$ >$(find /sys/fs/cgroup/memory -name {})/cgroup.procs; \
              exec dd if=/dev/zero bs=1M count=1000 >&3",
             self.container
         );
         // In the end it is killed, too.
-        let _ = run_in_node(&["sh", "-c", &script]);
+        let _ = cluster.run(&["sh", "-c", &script]);
     }
-}
-
-/// Runs a command in the namespaces of the node; returns what it says.
-pub fn run_in_node(arguments: &[&str]) -> Result<String> {
-    said(script().arg("exec").args(arguments))
 }
 
 fn shell(script: &str) -> Result<String> {
@@ -180,11 +182,11 @@ fn said(command: &mut Command) -> Result<String> {
         .ok_or_else(failed)
 }
 
-fn script() -> Command {
+fn script(cluster: &str) -> Command {
     let mut command = Command::new(repository().join("tests/node/node"));
     let binaries = Path::new(env!("CARGO_BIN_EXE_security-group-operator")).parent();
     command
-        .env("CLUSTER", "test")
+        .env("CLUSTER", cluster)
         .env("BINARIES", binaries.unwrap_or(Path::new(".")));
     command
 }

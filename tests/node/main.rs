@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use cluster::{Cluster, Process, run_in_node};
+use cluster::{Cluster, Process};
 use operator::{Operator, TOKEN_FOLDER, restarts};
 use support::error::{Error, Result};
 
@@ -29,7 +29,7 @@ const BURST: usize = 10;
 
 #[tokio::test]
 async fn operator_keeps_its_promises_as_a_pod() -> Result<()> {
-    let Some(cluster) = Cluster::start().await? else {
+    let Some(cluster) = Cluster::start("promises").await? else {
         return Ok(());
     };
     let operator = Operator::new(&cluster);
@@ -55,7 +55,7 @@ async fn operator_keeps_its_promises_as_a_pod() -> Result<()> {
 #[tokio::test]
 #[ignore = "the shortest token lasts 10 minutes: make test-node ROTATION=1"]
 async fn operator_goes_on_with_the_next_token_of_its_service_account() -> Result<()> {
-    let Some(cluster) = Cluster::start().await? else {
+    let Some(cluster) = Cluster::start("rotation").await? else {
         return Ok(());
     };
     let operator = Operator::new(&cluster);
@@ -135,9 +135,10 @@ enum Fault {
 
 /// Two pods, and what happens to the one that leads, in the middle of its work.
 async fn other_takes_over(operator: &Operator<'_>, fault: Fault) -> Result<()> {
+    let cluster = operator.cluster;
     let leader = operator.leader().await?;
     let process = Process::of(&leader)?;
-    let veth = process.veth()?;
+    let veth = process.veth(cluster)?;
     let name = |n: usize| format!("{fault:?}{n}").to_lowercase();
     for n in 0..BURST / 2 {
         operator.create(&name(n)).await?;
@@ -145,8 +146,10 @@ async fn other_takes_over(operator: &Operator<'_>, fault: Fault) -> Result<()> {
     let since = Instant::now();
     match fault {
         Fault::Deleted => operator.delete(&leader).await?,
-        Fault::OutOfMemory => process.run_out_of_memory(),
-        Fault::CutOff => run_in_node(&["ip", "link", "set", &veth, "down"]).map(drop)?,
+        Fault::OutOfMemory => process.run_out_of_memory(cluster),
+        Fault::CutOff => cluster
+            .run(&["ip", "link", "set", &veth, "down"])
+            .map(drop)?,
         Fault::Frozen => process.freeze()?,
     }
     for n in BURST / 2..BURST {
@@ -159,7 +162,7 @@ async fn other_takes_over(operator: &Operator<'_>, fault: Fault) -> Result<()> {
     match fault {
         Fault::Deleted => operator.until_gone(&leader).await?,
         Fault::OutOfMemory => operator.until_restarted(&leader, "OOMKilled").await?,
-        Fault::CutOff => run_in_node(&["ip", "link", "set", &veth, "up"]).map(drop)?,
+        Fault::CutOff => cluster.run(&["ip", "link", "set", &veth, "up"]).map(drop)?,
         // By the liveness probe, with SIGKILL.
         Fault::Frozen => operator.until_restarted(&leader, "Error").await?,
     }
