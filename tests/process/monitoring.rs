@@ -1,4 +1,8 @@
 //! A real Prometheus scrapes the real operator: each rule of the chart fires, and each panel of the dashboard shows something.
+#![allow(
+    clippy::indexing_slicing,
+    reason = "a JSON value is null where a field is not there"
+)]
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -7,7 +11,7 @@ use k8s_openapi::api::admissionregistration::v1::{
     ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
 };
 use kube::Api;
-use kube::api::{Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams};
 use security_group_operator::api::ClusterCloudAccount;
 use serde_json::{Value, json};
 
@@ -51,8 +55,10 @@ async fn add_firing(prometheus: &Prometheus, fired: &mut BTreeSet<String>) -> Re
     Ok(())
 }
 
-fn read(path: &str) -> String {
-    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+fn read(path: &str) -> Result<String> {
+    Ok(std::fs::read_to_string(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join(path),
+    )?)
 }
 
 /// The rules of the chart, with times that a test can wait for. Nothing else changes.
@@ -181,9 +187,9 @@ async fn refuse_events(env: &TestEnv) -> Result<()> {
 async fn allow_events(env: &TestEnv) -> Result<()> {
     let name = format!("no-events-{}", env.name);
     let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(env.client.clone());
-    bindings.delete(&name, &Default::default()).await?;
+    bindings.delete(&name, &DeleteParams::default()).await?;
     let policies: Api<ValidatingAdmissionPolicy> = Api::all(env.client.clone());
-    policies.delete(&name, &Default::default()).await?;
+    policies.delete(&name, &DeleteParams::default()).await?;
     Ok(())
 }
 
@@ -191,7 +197,7 @@ async fn allow_events(env: &TestEnv) -> Result<()> {
 async fn every_rule_fires_and_every_panel_shows_something() -> Result<()> {
     let mut operator = OnlyOperator::start(&["--scan-period=3s"]).await?;
     let env = operator.env(INVENTORY).await?;
-    let rules = read("deploy/chart/files/alerts.yaml");
+    let rules = read("deploy/chart/files/alerts.yaml")?;
     let wanted: BTreeSet<String> = rules
         .lines()
         .filter_map(|line| line.trim().strip_prefix("- alert: "))

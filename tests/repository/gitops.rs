@@ -191,6 +191,7 @@ fn stalled_ones() -> Vec<(String, Value)> {
     let outcomes = [
         ReconcileOutcome::WouldJoin,
         ReconcileOutcome::AdoptionRefused,
+        ReconcileOutcome::KarpenterNode,
         ReconcileOutcome::DriftReported,
         ReconcileOutcome::RepairLoop,
         ReconcileOutcome::Absent,
@@ -390,6 +391,7 @@ fn observed(account: AccessView) -> Observed {
         drifted: false,
         repairs: 0,
         synced: true,
+        karpenter: false,
     }
 }
 

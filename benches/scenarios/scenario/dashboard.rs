@@ -1,5 +1,9 @@
 //! Not a measurement: a picture of the chart's dashboard, from what a real Prometheus has scraped while memberships were made, drifted,
 //! were refused and were deleted.
+#![allow(
+    clippy::indexing_slicing,
+    reason = "a JSON value is null where a field is not there"
+)]
 
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
