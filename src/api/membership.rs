@@ -14,6 +14,10 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use super::policy::{
+    AdoptionPolicy, DeletionPolicy, DriftPolicy, KarpenterPolicy, ManagementPolicy,
+};
+
 /// Keeps one ECS instance or one elastic network interface a member of one security group.
 ///
 /// The region, the IDs and the account are fixed once the object exists: delete it and create another to change them.
@@ -230,58 +234,6 @@ impl AccountKind {
             Self::CloudAccount => "CloudAccount",
         }
     }
-}
-
-/// Whether the operator may write to the cloud.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-pub enum ManagementPolicy {
-    /// Join, repair, remove.
-    #[default]
-    Manage,
-    /// Only read, and report what the operator would do.
-    Observe,
-}
-
-/// What to do with a membership that existed before the object.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-pub enum AdoptionPolicy {
-    /// Take it over, and keep it on deletion by default.
-    #[default]
-    Adopt,
-    /// Do not change it, and report it.
-    Refuse,
-}
-
-/// What happens to the membership when the object is deleted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-pub enum DeletionPolicy {
-    /// Remove it only if the operator joined it.
-    #[default]
-    RemoveIfJoined,
-    /// Remove an adopted one as well.
-    Remove,
-    /// Keep it, without a call to the cloud.
-    Retain,
-}
-
-/// What happens when another actor removes the membership.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-pub enum DriftPolicy {
-    /// Join again.
-    #[default]
-    Repair,
-    /// Only report it.
-    Report,
-}
-
-/// What to do with an instance that Karpenter has launched.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-pub enum KarpenterPolicy {
-    /// Do not join it, and report it: Karpenter would replace the node for one more group.
-    #[default]
-    Refuse,
-    /// Join it like any other instance.
-    Join,
 }
 
 /// origin says who made the target a member: Joined (the operator) or Adopted (it was a member before this object).

@@ -4,6 +4,7 @@ pub mod account;
 pub mod credentials;
 pub mod grant;
 pub mod membership;
+pub mod policy;
 pub mod reason;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
