@@ -94,6 +94,10 @@ $(mdbook):
 image: ## the container image, without a daemon: IMAGE=NAME:TAG, PUSH=1, ARCH=arm64; deploy/image/build says more
 	@deploy/image/build
 
+.PHONY: plugin
+plugin: tools ## kubectl-sgm as one static binary, its archive and its krew manifest, in target/plugin; ARCH=arm64
+	@deploy/krew/build
+
 control-plane: ## finds or builds kube-apiserver, etcd and kube-controller-manager; the last line says where
 	@tests/control-plane/build
 

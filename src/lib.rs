@@ -16,6 +16,7 @@
 //! | [`clock`] | wall time and random numbers | read both from the system |
 //! | [`kubernetes`] | deadlines for calls to the API server, the bound on writes, events | call the API server for its callers |
 //! | [`watched`] | deserialization of the API server's answers | nothing: types |
+//! | [`kubectl`] | the verbs of the plugin `kubectl sgm`; its process is `bin/kubectl-sgm.rs` | read objects, Secrets and the cloud with a person's rights; `drain` writes objects |
 //! | [`operator`] | connects the modules above and runs them | everything |
 //! | [`access`] | which kinds, rights and CRDs the cluster lacks for the operator | read schemas, list one object of a kind |
 //! | [`simulator`] | a local ECS for tests and the demo; its process is `bin/ecs-simulator.rs` | pure, except for its server |
@@ -25,7 +26,7 @@
 //! Imports point downward, never up or sideways (`tests/repository/layers.rs`):
 //!
 //! ```text
-//! operator
+//! operator      kubectl
 //! membership    access
 //! account
 //! args
@@ -47,6 +48,7 @@ pub mod args;
 pub mod clock;
 pub mod condition;
 pub mod ecs;
+pub mod kubectl;
 pub mod kubernetes;
 pub mod listener;
 pub mod membership;

@@ -245,11 +245,16 @@ fn session(
 
 /// The endpoints of an account, or what is wrong with them.
 fn endpoints<K: AccountObject>(account: &K, context: &Context) -> Result<Endpoints, CheckResult> {
-    let own = account.endpoints();
-    let choose = |pick: fn(&EndpointSpec) -> Option<&String>| {
-        own.and_then(pick)
-            .or_else(|| pick(&context.default_endpoints))
-    };
+    parse_endpoints(account.endpoints(), &context.default_endpoints)
+}
+
+/// The endpoints of a spec, where it names any, and the default ones; or what is wrong with them.
+pub(super) fn parse_endpoints(
+    own: Option<&EndpointSpec>,
+    defaults: &EndpointSpec,
+) -> Result<Endpoints, CheckResult> {
+    let choose =
+        |pick: fn(&EndpointSpec) -> Option<&String>| own.and_then(pick).or_else(|| pick(defaults));
     Endpoints::parse(
         choose(|endpoints| endpoints.ecs.as_ref()).map(String::as_str),
         choose(|endpoints| endpoints.sts.as_ref()).map(String::as_str),

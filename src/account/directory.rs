@@ -2,7 +2,7 @@
 
 mod access;
 mod entry;
-mod grants;
+pub mod grants;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -2,6 +2,7 @@
 //! [`Directory`] in which memberships find their accounts. Knows no memberships: it reports [`Change`]s. Writes nothing to the
 //! cloud.
 
+pub mod as_user;
 pub mod breaker;
 pub mod change;
 mod check;

@@ -90,7 +90,7 @@ pub(super) fn access(
 }
 
 /// What an object needs a grant for. Revoking a grant must not freeze what the operator joined.
-fn wanted_action(
+pub(super) fn wanted_action(
     object: &SecurityGroupMembership,
     deleting: bool,
     claim: ClaimView,

@@ -16,6 +16,7 @@ mod context;
 mod controller;
 pub mod decide;
 mod edge_list;
+pub mod forecast;
 mod history;
 pub mod housekeeping;
 mod invalid_spec;

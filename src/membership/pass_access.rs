@@ -2,6 +2,7 @@
 
 use kube::ResourceExt as _;
 
+use crate::account::key::AccountKey;
 use crate::ecs::{Edge, TargetDescription};
 
 use super::access::{access, access_view, claim};
@@ -43,11 +44,8 @@ impl Pass {
         if !is_granted {
             let namespace = self.object().namespace().unwrap_or_default();
             let account = account_key(&self.object().spec, &namespace);
-            let Edge { group, target, .. } = &self.edge;
             self.observed.account = AccessView::NotGranted;
-            self.account_problem = format!(
-                "no grant of {account} lets namespace {namespace} use {group} with {target}; ask the account's administrator which tags the target must have, or to add a grant in spec.grants"
-            );
+            self.account_problem = no_grant_for_target(&account, &namespace, &self.edge);
         }
     }
 
@@ -56,4 +54,12 @@ impl Pass {
         let is_told = self.observed.account != AccessView::NotGranted;
         self.description.as_ref().filter(|_| is_told)
     }
+}
+
+/// What the status says where no grant is for targets with the tags of this one.
+pub(super) fn no_grant_for_target(account: &AccountKey, namespace: &str, edge: &Edge) -> String {
+    let Edge { group, target, .. } = edge;
+    format!(
+        "no grant of {account} lets namespace {namespace} use {group} with {target}; ask the account's administrator which tags the target must have, or to add a grant in spec.grants"
+    )
 }

@@ -8,7 +8,7 @@ use crate::api::membership::ManagementPolicy;
 use crate::ecs::{Class, TargetDescription};
 
 use super::context::Context;
-use super::decide::{self, Attempt, ReadTrust};
+use super::decide::{self, Attempt, Desired, ReadTrust};
 use super::observation::Observation;
 use super::observe::Pass;
 
@@ -65,23 +65,16 @@ impl Pass {
 
     /// Adds a description to the observed state.
     fn see(&mut self, description: TargetDescription, trust: ReadTrust, context: &Context) {
-        let writes = self.desired.management == ManagementPolicy::Manage && !self.desired.deleting;
-        // Another service may have taken over an interface that the operator joined: the membership is there all the same.
-        let is_managed = description.service_managed && self.observed.claim.record().is_none();
-        if writes && (description.primary || is_managed) {
-            self.observed.target = decide::TargetView::Unsuitable;
+        let is_recorded = self.observed.claim.record().is_some();
+        let member = description.security_group_ids.contains(&self.edge.group);
+        self.observed.target = target_view(&self.desired, is_recorded, member, &description);
+        if self.observed.target == decide::TargetView::Unsuitable {
             self.description = Some(description);
             return;
         }
-        let member = description.security_group_ids.contains(&self.edge.group);
         self.observed.karpenter = description.karpenter;
-        self.observed.target = decide::TargetView::Present {
-            member,
-            transitional: description.state.is_transitional(),
-        };
         self.description = Some(description);
         self.observed.trust = trust;
-        let is_recorded = self.observed.claim.record().is_some();
         self.renew_claim(context);
         let is_missing = !member && self.observed.trust != ReadTrust::AfterLeave;
         let counts = self.observed.trust == ReadTrust::Settled || self.observed.claim.is_void();
@@ -100,6 +93,24 @@ impl Pass {
         let member = |seen: &TargetDescription| seen.security_group_ids.contains(&self.edge.group);
         (fresh == Observation::of(Some(&description), member) && !member(&description))
             .then_some((description, trust))
+    }
+}
+
+/// What a description shows of a target. `is_recorded` is whether the object has a record of its edge: another service may have taken
+/// over an interface that the operator joined, and the membership is there all the same.
+pub(super) fn target_view(
+    desired: &Desired,
+    is_recorded: bool,
+    member: bool,
+    description: &TargetDescription,
+) -> decide::TargetView {
+    let writes = desired.management == ManagementPolicy::Manage && !desired.deleting;
+    if writes && (description.primary || description.service_managed && !is_recorded) {
+        return decide::TargetView::Unsuitable;
+    }
+    decide::TargetView::Present {
+        member,
+        transitional: description.state.is_transitional(),
     }
 }
 

@@ -10,6 +10,8 @@ mod kubectl;
 mod leave_codes;
 mod lost_answers;
 mod membership;
+mod plugin;
+mod plugin_plan;
 mod policies;
 mod refused_writes;
 mod samples;

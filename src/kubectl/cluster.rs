@@ -1,0 +1,230 @@
+//! The cluster, with the person's own kubeconfig and rights. Reads, but for what a verb says it writes.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use kube::api::ListParams;
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::{Api, ResourceExt as _};
+
+use crate::account::as_user::AnyAccount;
+use crate::account::key::AccountKey;
+use crate::api::membership::AccountKind;
+use crate::api::{CloudAccount, ClusterCloudAccount, SecurityGroupMembership};
+use crate::kubernetes::{error_chain, with_deadline};
+
+use super::failure::{Failure, Request, exit};
+use super::output::note;
+
+/// Which cluster, and as whom: as kubectl's own flags.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct ClusterArguments {
+    /// Namespace of the objects. Default: that of the context.
+    #[arg(short = 'n', long, global = true, value_name = "NS")]
+    pub namespace: Option<String>,
+    /// Objects of all namespaces.
+    #[arg(short = 'A', long, global = true, conflicts_with = "namespace")]
+    pub all_namespaces: bool,
+    /// Context of the kubeconfig. Default: the current one.
+    #[arg(long, global = true, value_name = "NAME")]
+    pub context: Option<String>,
+    /// Kubeconfig file. Default: KUBECONFIG, then ~/.kube/config.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// User to act as, if you may impersonate.
+    #[arg(long = "as", global = true, value_name = "USER")]
+    pub impersonate: Option<String>,
+}
+
+/// The cluster of a person.
+#[derive(Clone)]
+pub struct Cluster {
+    /// The client.
+    pub client: kube::Client,
+    /// The namespace that the person is in.
+    pub namespace: String,
+    /// Whether the person wants one namespace only.
+    is_one_namespace: bool,
+}
+
+impl Cluster {
+    /// Reads the kubeconfig. Makes no call.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be used.
+    pub async fn connect(arguments: &ClusterArguments) -> Result<Self, Failure> {
+        let options = KubeConfigOptions {
+            context: arguments.context.clone(),
+            ..KubeConfigOptions::default()
+        };
+        let found = match &arguments.kubeconfig {
+            Some(file) => match Kubeconfig::read_from(file) {
+                Ok(read) => kube::Config::from_custom_kubeconfig(read, &options).await,
+                Err(error) => Err(error),
+            },
+            None => kube::Config::from_kubeconfig(&options).await,
+        };
+        let mut config = match found {
+            Ok(config) => config,
+            Err(error) => in_pod(&error, arguments)?,
+        };
+        config.connect_timeout = Some(Duration::from_secs(10));
+        if let Some(user) = &arguments.impersonate {
+            config.auth_info.impersonate = Some(user.clone());
+        }
+        let namespace = arguments.namespace.clone();
+        let namespace = namespace.unwrap_or_else(|| config.default_namespace.clone());
+        // Runs the kubeconfig's credential plugin, and waits for its end.
+        let client = tokio::task::spawn_blocking(|| kube::Client::try_from(config)).await;
+        let client = client
+            .map_err(|error| Failure::new(error.to_string()))?
+            .map_err(|error| Failure::new(format!("kubeconfig: {}", error_chain(&error))))?;
+        Ok(Self {
+            client,
+            namespace,
+            is_one_namespace: arguments.namespace.is_some(),
+        })
+    }
+
+    /// A membership by name, in the namespace that the person is in.
+    ///
+    /// # Errors
+    /// There is none, a right is missing, or the API server does not answer.
+    pub async fn membership(&self, name: &str) -> Result<SecurityGroupMembership, Failure> {
+        let api: Api<SecurityGroupMembership> =
+            Api::namespaced(self.client.clone(), &self.namespace);
+        with_deadline(api.get(name)).await.map_err(|error| {
+            let request = Request {
+                verb: "get",
+                resource: MEMBERSHIPS,
+                namespace: &self.namespace,
+                name,
+            };
+            request.failed(&error)
+        })
+    }
+
+    /// The memberships with these values of their selectable fields, of the one namespace that the person asks for, or else of all.
+    ///
+    /// # Errors
+    /// A right is missing, or the API server does not answer.
+    pub async fn memberships(&self, fields: &str) -> Result<Vec<SecurityGroupMembership>, Failure> {
+        if self.is_one_namespace {
+            return self.list(&self.namespace, fields).await;
+        }
+        self.everywhere(fields).await
+    }
+
+    /// The memberships of all namespaces. Who may not list the cluster's gets a note, and those of the own namespace.
+    ///
+    /// # Errors
+    /// A right is missing, or the API server does not answer.
+    pub async fn everywhere(&self, fields: &str) -> Result<Vec<SecurityGroupMembership>, Failure> {
+        match self.list("", fields).await {
+            Err(failure) if failure.code == exit::NO_RIGHT => {
+                let own = self.list(&self.namespace, fields).await?;
+                note(&format!(
+                    "only the objects of namespace {} are known: you may not list {MEMBERSHIPS} in the cluster",
+                    self.namespace
+                ));
+                Ok(own)
+            }
+            listed => listed,
+        }
+    }
+
+    /// The memberships of one namespace; of all where it is empty.
+    ///
+    /// # Errors
+    /// A right is missing, or the API server does not answer.
+    pub async fn list(
+        &self,
+        namespace: &str,
+        fields: &str,
+    ) -> Result<Vec<SecurityGroupMembership>, Failure> {
+        let api: Api<SecurityGroupMembership> = if namespace.is_empty() {
+            Api::all(self.client.clone())
+        } else {
+            Api::namespaced(self.client.clone(), namespace)
+        };
+        let mut page = ListParams::default().limit(500);
+        if !fields.is_empty() {
+            page = page.fields(fields);
+        }
+        let mut found = Vec::new();
+        loop {
+            let list = with_deadline(api.list(&page)).await.map_err(|error| {
+                let request = Request {
+                    verb: "list",
+                    resource: MEMBERSHIPS,
+                    namespace,
+                    name: "",
+                };
+                request.failed(&error)
+            })?;
+            found.extend(list.items);
+            match list.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => page = page.continue_token(&token),
+                None => return Ok(found),
+            }
+        }
+    }
+
+    /// An account object.
+    ///
+    /// # Errors
+    /// There is none, a right is missing, or the API server does not answer.
+    pub async fn account(&self, key: &AccountKey) -> Result<AnyAccount, Failure> {
+        let resource = match key.kind {
+            AccountKind::CloudAccount => "cloudaccounts",
+            AccountKind::ClusterCloudAccount => "clustercloudaccounts",
+        };
+        let request = Request {
+            verb: "get",
+            resource,
+            namespace: &key.namespace,
+            name: &key.name,
+        };
+        match key.kind {
+            AccountKind::CloudAccount => {
+                let api: Api<CloudAccount> = Api::namespaced(self.client.clone(), &key.namespace);
+                let found = with_deadline(api.get(&key.name)).await;
+                found.map(AnyAccount::Namespaced)
+            }
+            AccountKind::ClusterCloudAccount => {
+                let api: Api<ClusterCloudAccount> = Api::all(self.client.clone());
+                let found = with_deadline(api.get(&key.name)).await;
+                found.map(AnyAccount::Cluster)
+            }
+        }
+        .map_err(|error| request.failed(&error))
+    }
+}
+
+/// The resource of memberships.
+pub const MEMBERSHIPS: &str = "securitygroupmemberships";
+
+/// Namespace and name of an object.
+#[must_use]
+pub fn full_name(object: &SecurityGroupMembership) -> String {
+    format!(
+        "{}/{}",
+        object.namespace().unwrap_or_default(),
+        object.name_any()
+    )
+}
+
+/// Without a kubeconfig: the pod's own service account, as kubectl does it.
+fn in_pod(error: &KubeconfigError, arguments: &ClusterArguments) -> Result<kube::Config, Failure> {
+    let is_chosen = arguments.kubeconfig.is_some() || arguments.context.is_some();
+    if !is_chosen && let Ok(config) = kube::Config::incluster() {
+        return Ok(config);
+    }
+    let cause = match error {
+        KubeconfigError::ReadConfig(cause, file) => format!("{}: {cause}", file.display()),
+        other => error_chain(other),
+    };
+    Err(Failure::new(format!(
+        "no cluster: {cause}; name a kubeconfig with --kubeconfig or KUBECONFIG, and a context of it with --context"
+    )))
+}

@@ -1,0 +1,207 @@
+//! `kubectl sgm drain`: deletes memberships before the operator is uninstalled, and waits until the operator has let them go. Writes and
+//! deletes memberships.
+
+use std::collections::BTreeSet;
+use std::io::{IsTerminal as _, Write as _};
+use std::time::Duration;
+
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::{Api, ResourceExt as _};
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::api::SecurityGroupMembership;
+use crate::api::membership::DeletionPolicy;
+use crate::api::reason;
+use crate::condition;
+use crate::kubernetes::with_deadline;
+
+use super::Common;
+use super::cluster::{Cluster, MEMBERSHIPS, full_name};
+use super::failure::{Failure, Request, exit};
+use super::output::{Report, column, note};
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  kubectl sgm drain --retain -A          # delete the objects; every target stays in its groups
+  kubectl sgm drain --remove -n team-a   # delete the objects; what the operator joined is removed from its groups
+  kubectl sgm drain --retain -A --yes    # without asking, for scripts
+
+The operator must run: it is the one that lets the objects go. Suspended objects are not let go.";
+
+#[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("what").required(true))]
+pub(super) struct Arguments {
+    /// Set deletionPolicy to Retain first: nothing changes in the cloud.
+    #[arg(long, group = "what")]
+    retain: bool,
+    /// Delete by each object's own deletionPolicy: what the operator joined is removed from its groups.
+    #[arg(long, group = "what")]
+    remove: bool,
+    /// Do not ask.
+    #[arg(short = 'y', long)]
+    yes: bool,
+    /// Longest wait until the objects are gone.
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = humantime::parse_duration)]
+    timeout: Duration,
+}
+
+/// Writes to the API server at the same time.
+const AT_ONCE: usize = 8;
+/// Time between two looks at the objects that are left.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
+
+pub(super) async fn run(arguments: Arguments, common: &Common) -> Result<Report, Failure> {
+    let cluster = Cluster::connect(&common.cluster).await?;
+    let namespace = if common.cluster.all_namespaces {
+        ""
+    } else {
+        cluster.namespace.as_str()
+    };
+    let objects = cluster.list(namespace, "").await?;
+    if objects.is_empty() {
+        note("there is no membership: nothing is to be done");
+        return Ok(report(&[], &[]));
+    }
+    if !arguments.yes {
+        confirm(&objects, arguments.retain, namespace)?;
+    }
+    let write = |object| drain_one(&cluster, object, arguments.retain);
+    let written = stream::iter(&objects).map(write).buffered(AT_ONCE);
+    let _: Vec<()> = written.try_collect().await?;
+    let left = wait(&cluster, namespace, &objects, arguments.timeout).await?;
+    for object in &left {
+        let status = object.status.as_ref();
+        let ready = status.and_then(|status| condition::find(&status.conditions, reason::READY));
+        let message = match (object.spec.suspend, ready) {
+            (true, _) => "it is suspended; set spec.suspend to false",
+            (false, Some(ready)) => ready.message.as_str(),
+            (false, None) => "the operator has not said why",
+        };
+        note(&format!("{} is still there: {message}", full_name(object)));
+    }
+    Ok(report(&objects, &left))
+}
+
+fn report(objects: &[SecurityGroupMembership], left: &[SecurityGroupMembership]) -> Report {
+    let uids: BTreeSet<_> = left.iter().map(|of| of.metadata.uid.clone()).collect();
+    let is_left = |object: &SecurityGroupMembership| uids.contains(&object.metadata.uid);
+    let state = |object: &SecurityGroupMembership| if is_left(object) { "left" } else { "gone" };
+    let row = |object: &SecurityGroupMembership| {
+        let namespace = object.namespace().unwrap_or_default();
+        vec![namespace, object.name_any(), state(object).to_owned()]
+    };
+    let value = |object: &SecurityGroupMembership| json!({"namespace": object.namespace(), "name": object.name_any(), "state": state(object)});
+    Report {
+        columns: vec![column("NAMESPACE"), column("NAME"), column("STATE")],
+        rows: objects.iter().map(row).collect(),
+        names: left.iter().map(super::why::resource_name).collect(),
+        value: json!({"memberships": objects.iter().map(value).collect::<Vec<_>>()}),
+        code: if left.is_empty() { 0 } else { exit::NO },
+        text: None,
+    }
+}
+
+/// Says what will happen, and asks.
+fn confirm(
+    objects: &[SecurityGroupMembership],
+    retain: bool,
+    namespace: &str,
+) -> Result<(), Failure> {
+    let place = if namespace.is_empty() {
+        "of all namespaces".to_owned()
+    } else {
+        format!("of namespace {namespace}")
+    };
+    let cloud = if retain {
+        "every target stays in its groups".to_owned()
+    } else {
+        let kept = |object: &&SecurityGroupMembership| {
+            object.spec.deletion_policy == DeletionPolicy::Retain
+        };
+        let kept = objects.iter().filter(kept).count();
+        format!(
+            "targets that the operator joined are removed from their groups, but for {kept} with deletionPolicy Retain"
+        )
+    };
+    let question = format!(
+        "{} memberships {place} will be deleted; {cloud}.",
+        objects.len()
+    );
+    if !std::io::stdin().is_terminal() {
+        return Err(Failure::with(
+            2,
+            format!("{question} Nothing was done: add --yes"),
+        ));
+    }
+    let mut stderr = std::io::stderr();
+    write!(stderr, "{question} Go on? (yes/no) ")?;
+    stderr.flush()?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    if answer.trim() == "yes" {
+        Ok(())
+    } else {
+        Err(Failure::new("nothing was done"))
+    }
+}
+
+async fn drain_one(
+    cluster: &Cluster,
+    object: &SecurityGroupMembership,
+    retain: bool,
+) -> Result<(), Failure> {
+    let namespace = object.namespace().unwrap_or_default();
+    let name = object.name_any();
+    let api: Api<SecurityGroupMembership> = Api::namespaced(cluster.client.clone(), &namespace);
+    let failed = |verb, error| {
+        let request = Request {
+            verb,
+            resource: MEMBERSHIPS,
+            namespace: &namespace,
+            name: &name,
+        };
+        request.failed(&error)
+    };
+    // It is gone already.
+    let or_gone = |done: Result<(), Failure>| match done {
+        Err(failure) if failure.code == exit::NOT_FOUND => Ok(()),
+        done => done,
+    };
+    if retain && object.spec.deletion_policy != DeletionPolicy::Retain {
+        let patch = json!({"spec": {"deletionPolicy": "Retain"}});
+        let params = PatchParams::default();
+        let patched = with_deadline(api.patch(&name, &params, &Patch::Merge(&patch))).await;
+        or_gone(patched.map(|_| ()).map_err(|error| failed("patch", error)))?;
+    }
+    let deleted = with_deadline(api.delete(&name, &DeleteParams::default())).await;
+    or_gone(deleted.map(|_| ()).map_err(|error| failed("delete", error)))
+}
+
+/// Waits until none of these objects is left; those that are after the time is over.
+async fn wait(
+    cluster: &Cluster,
+    namespace: &str,
+    objects: &[SecurityGroupMembership],
+    timeout: Duration,
+) -> Result<Vec<SecurityGroupMembership>, Failure> {
+    let until = Instant::now() + timeout;
+    let asked: BTreeSet<_> = objects.iter().map(|of| of.metadata.uid.clone()).collect();
+    let mut told = objects.len();
+    loop {
+        let mut left = cluster.list(namespace, "").await?;
+        left.retain(|left| asked.contains(&left.metadata.uid));
+        if left.is_empty() || Instant::now() >= until {
+            return Ok(left);
+        }
+        if left.len() != told {
+            told = left.len();
+            note(&format!(
+                "{told} of {} memberships are left …",
+                objects.len()
+            ));
+        }
+        tokio::time::sleep(BETWEEN_LOOKS).await;
+    }
+}

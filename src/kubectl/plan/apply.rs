@@ -1,0 +1,181 @@
+//! What the API server would make of the files, asked with `dryRun`: it checks the schema, the rules, the defaults and the rights.
+
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use kube::Api;
+use kube::api::{Patch, PatchParams, ValidationDirective};
+use serde_json::{Map, Value, json};
+
+use crate::api::SecurityGroupMembership;
+use crate::kubernetes::with_deadline;
+
+use super::super::cluster::{Cluster, MEMBERSHIPS};
+use super::super::failure::{Failure, Request, exit};
+use super::super::lint::Objects;
+
+/// What becomes of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// There is none of that name.
+    Created,
+    /// Its spec changes.
+    Configured,
+    /// It is as the file says.
+    Unchanged,
+}
+
+impl Change {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Configured => "configured",
+            Self::Unchanged => "unchanged",
+        }
+    }
+}
+
+/// An object of the files, as it would be stored; or why the API server would refuse it.
+pub(super) struct Applied {
+    pub(super) namespace: String,
+    pub(super) name: String,
+    pub(super) result: Result<(Change, SecurityGroupMembership), Failure>,
+}
+
+/// Calls to the API server at the same time.
+const AT_ONCE: usize = 8;
+
+/// As `kubectl apply` does it, for all memberships of the files, in their order.
+///
+/// # Errors
+/// The API server cannot be asked at all.
+pub(super) async fn dry_run(cluster: &Cluster, files: &Objects) -> Result<Vec<Applied>, Failure> {
+    let all = stream::iter(&files.memberships).map(|object| one(cluster, object));
+    all.buffered(AT_ONCE).try_collect().await
+}
+
+async fn one(cluster: &Cluster, object: &Value) -> Result<Applied, Failure> {
+    let text = |path: &str| {
+        object
+            .pointer(path)
+            .and_then(Value::as_str)
+            .map(str::to_owned)
+    };
+    let namespace = text("/metadata/namespace").unwrap_or_else(|| cluster.namespace.clone());
+    let name = text("/metadata/name").unwrap_or_default();
+    let api: Api<SecurityGroupMembership> = Api::namespaced(cluster.client.clone(), &namespace);
+    let result = match with_deadline(api.get_opt(&name)).await {
+        Ok(live) => apply(&api, live, object, &namespace, &name).await,
+        Err(error) => Err(request("get", &namespace, &name).failed(&error)),
+    };
+    // Without an answer nothing is known of any object.
+    if let Err(failure) = &result
+        && failure.code == exit::FAILED
+        && failure.message.contains("API server")
+    {
+        return Err(failure.clone());
+    }
+    Ok(Applied {
+        namespace,
+        name,
+        result,
+    })
+}
+
+const fn request<'a>(verb: &'a str, namespace: &'a str, name: &'a str) -> Request<'a> {
+    Request {
+        verb,
+        resource: MEMBERSHIPS,
+        namespace,
+        name,
+    }
+}
+
+async fn apply(
+    api: &Api<SecurityGroupMembership>,
+    live: Option<SecurityGroupMembership>,
+    object: &Value,
+    namespace: &str,
+    name: &str,
+) -> Result<(Change, SecurityGroupMembership), Failure> {
+    let params = PatchParams {
+        dry_run: true,
+        field_manager: Some("kubectl-client-side-apply".to_owned()),
+        field_validation: Some(ValidationDirective::Strict),
+        ..PatchParams::default()
+    };
+    let mut wanted = object.clone();
+    if let Some(wanted) = wanted.as_object_mut() {
+        wanted.remove("status");
+    }
+    let (verb, answer) = match &live {
+        None => (
+            "create",
+            with_deadline(api.patch(name, &params, &Patch::Apply(&wanted))).await,
+        ),
+        Some(live) => {
+            let patch = merge_patch(live, &wanted);
+            (
+                "patch",
+                with_deadline(api.patch(name, &params, &Patch::Merge(&patch))).await,
+            )
+        }
+    };
+    let stored = answer.map_err(|error| match error.code() {
+        Some(400 | 422) => Failure::with(exit::NO, error.to_string()),
+        Some(404) => Failure::with(exit::NOT_FOUND, error.to_string()),
+        _ => request(verb, namespace, name).failed(&error),
+    })?;
+    let change = match &live {
+        None => Change::Created,
+        Some(live) if live.spec == stored.spec => Change::Unchanged,
+        Some(_) => Change::Configured,
+    };
+    Ok((change, stored))
+}
+
+/// The fields of the file, and null for each field of the spec that the last `kubectl apply` wrote and the file has no more.
+fn merge_patch(live: &SecurityGroupMembership, wanted: &Value) -> Value {
+    let last = live
+        .metadata
+        .annotations
+        .as_ref()
+        .and_then(|all| all.get("kubectl.kubernetes.io/last-applied-configuration"));
+    let last: Value = last
+        .and_then(|text| serde_json::from_str(text).ok())
+        .unwrap_or_default();
+    let fields = |of: &Value| -> Map<String, Value> {
+        let spec = of.get("spec").and_then(Value::as_object);
+        spec.cloned().unwrap_or_default()
+    };
+    let mut spec = fields(wanted);
+    for (name, _) in fields(&last) {
+        spec.entry(name).or_insert(Value::Null);
+    }
+    json!({"spec": spec})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn field_that_the_file_has_no_more_is_removed_and_one_of_another_actor_stays() {
+        let mut live: SecurityGroupMembership = serde_json::from_value(json!({
+            "metadata": {"name": "web"},
+            "spec": {
+                "region": "cn-hangzhou", "instanceID": "i-web", "securityGroupID": "sg-web",
+                "deletionPolicy": "Retain", "suspend": true,
+            },
+        }))
+        .unwrap();
+        let file = json!({"spec": {"region": "cn-hangzhou", "instanceID": "i-web", "securityGroupID": "sg-web"}});
+        assert_eq!(merge_patch(&live, &file), file);
+        let last = json!({"spec": {"region": "cn-hangzhou", "deletionPolicy": "Retain"}});
+        live.metadata.annotations.get_or_insert_default().insert(
+            "kubectl.kubernetes.io/last-applied-configuration".to_owned(),
+            last.to_string(),
+        );
+        let patch = merge_patch(&live, &file);
+        assert_eq!(patch["spec"]["deletionPolicy"], Value::Null);
+        assert!(patch["spec"].get("suspend").is_none());
+    }
+}

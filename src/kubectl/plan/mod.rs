@@ -1,0 +1,230 @@
+//! `kubectl sgm plan`: what `kubectl apply` would do with files, and what the operator would do then. Writes nothing: the API server is
+//! asked with `dryRun`, and the operator's own decision is asked with what the cloud shows now.
+//!
+//! ```text
+//! files ─▶ apply (dryRun) ─▶ accounts, targets ─▶ forecast, one object after the other
+//! ```
+
+mod apply;
+mod surroundings;
+
+use std::path::PathBuf;
+
+use k8s_openapi::jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::api::reason;
+use crate::condition;
+use crate::ecs::Edge;
+use crate::membership::decide::{ReconcileOutcome, Step};
+use crate::membership::forecast::{Forecast, Known, forecast};
+
+use self::apply::Applied;
+use self::surroundings::Surroundings;
+use super::Common;
+use super::cluster::Cluster;
+use super::failure::{Failure, exit};
+use super::lint;
+use super::output::{Report, column, note, wide};
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  kubectl sgm plan -f web.yaml
+  kubectl sgm plan -f manifests/ -o wide          # with the message that the status would have
+  kustomize build . | kubectl sgm plan -f -       # exit code 3 if a membership would not become Ready
+
+It foresees what the API server, grants, policies and the target's own description say. It cannot foresee what only a Join \
+meets: a limit of the cloud, a group that does not exist, a missing right of the account's key.";
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Files and folders; - is standard input.
+    #[arg(short = 'f', long = "filename", required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+}
+
+pub(super) async fn run(arguments: Arguments, common: &Common) -> Result<Report, Failure> {
+    let mut texts = Vec::new();
+    for file in &arguments.files {
+        texts.extend(lint::read(file)?);
+    }
+    let files = lint::objects(&texts)?;
+    let cluster = Cluster::connect(&common.cluster).await?;
+    let applied = apply::dry_run(&cluster, &files).await?;
+    let mut surroundings = Surroundings::read(&cluster, &files, &applied, &common.cloud).await?;
+    let now = Timestamp::now();
+    let planned: Vec<Planned> = applied
+        .into_iter()
+        .map(|applied| plan(applied, &mut surroundings, now))
+        .collect();
+    if files.foreign > 0 {
+        note(&format!(
+            "{} objects of other kinds are not looked at",
+            files.foreign
+        ));
+    }
+    Ok(report(&planned))
+}
+
+/// What becomes of one object of the files.
+struct Planned {
+    namespace: String,
+    name: String,
+    change: &'static str,
+    calls: String,
+    ready: String,
+    reason: String,
+    message: String,
+    /// The exit code that it stands for.
+    code: u8,
+}
+
+/// Forecasts one object, and takes what it does as done for the next ones.
+fn plan(applied: Applied, surroundings: &mut Surroundings, now: Timestamp) -> Planned {
+    let Applied {
+        namespace,
+        name,
+        result,
+    } = applied;
+    let unknown = |change: &'static str, reason: &str, message: String, code: u8| Planned {
+        namespace: namespace.clone(),
+        name: name.clone(),
+        change,
+        calls: "unknown".to_owned(),
+        ready: "Unknown".to_owned(),
+        reason: reason.to_owned(),
+        message,
+        code,
+    };
+    let (change, object) = match result {
+        Ok((change, object)) => (change, object),
+        Err(failure) => {
+            let mut refused = unknown("refused", "<none>", failure.message, failure.code);
+            "none".clone_into(&mut refused.calls);
+            return refused;
+        }
+    };
+    let edge = match Edge::try_from(&object.spec) {
+        Ok(edge) => edge,
+        Err(error) => {
+            return unknown(
+                change.name(),
+                reason::INVALID_SPEC,
+                error.to_string(),
+                exit::NO,
+            );
+        }
+    };
+    let target = match surroundings.target(&object, &edge) {
+        Ok(target) => target,
+        Err(failure) => {
+            let message = format!("the target cannot be read: {}", failure.message);
+            return unknown(change.name(), "<none>", message, failure.code);
+        }
+    };
+    let others = surroundings.others(&object, &edge);
+    let known = Known {
+        account: surroundings.account(&object),
+        labels: surroundings.labels(&namespace),
+        target: target.as_ref(),
+        others: &others,
+    };
+    let found = forecast(&object, &edge, &known, now);
+    let ready = condition::find(&found.status.conditions, reason::READY).cloned();
+    let planned = Planned {
+        namespace,
+        name,
+        change: change.name(),
+        calls: calls(&found),
+        ready: ready
+            .as_ref()
+            .map_or("Unknown".to_owned(), |ready| ready.status.clone()),
+        reason: told_reason(&found, ready.as_ref().map(|ready| ready.reason.as_str())),
+        message: ready
+            .as_ref()
+            .map(|ready| ready.message.clone())
+            .unwrap_or_default(),
+        code: match ready {
+            Some(ready) if ready.status == "True" => 0,
+            Some(_) | None => exit::NO,
+        },
+    };
+    surroundings.done(object, &edge, found);
+    planned
+}
+
+/// The reason of Ready, or of the suspension: Ready stays as it is then.
+fn told_reason(found: &Forecast, ready: Option<&str>) -> String {
+    if found.outcome == ReconcileOutcome::Suspended {
+        return reason::SUSPENDED.to_owned();
+    }
+    ready.unwrap_or("<none>").to_owned()
+}
+
+/// The calls that change the cloud.
+fn calls(found: &Forecast) -> String {
+    let calls = [
+        (Step::Join, "JoinSecurityGroup"),
+        (Step::Leave, "LeaveSecurityGroup"),
+    ];
+    let made = calls.into_iter().filter(|(step, _)| found.does(*step));
+    let made: Vec<&str> = made.map(|(_, name)| name).collect();
+    if made.is_empty() {
+        "none".to_owned()
+    } else {
+        made.join(",")
+    }
+}
+
+fn report(planned: &[Planned]) -> Report {
+    let cells = |of: &Planned| {
+        let Planned {
+            namespace,
+            name,
+            change,
+            calls,
+            ready,
+            reason,
+            message,
+            code: _,
+        } = of;
+        let change = (*change).to_owned();
+        [namespace, name, &change, calls, ready, reason, message]
+            .map(Clone::clone)
+            .to_vec()
+    };
+    let value = |of: &Planned| {
+        json!({
+            "namespace": of.namespace, "name": of.name, "change": of.change, "calls": of.calls,
+            "ready": of.ready, "reason": of.reason, "message": of.message,
+        })
+    };
+    for refused in planned
+        .iter()
+        .filter(|of| of.ready == "Unknown" && !of.message.is_empty())
+    {
+        note(&format!(
+            "{}/{}: {}",
+            refused.namespace, refused.name, refused.message
+        ));
+    }
+    Report {
+        columns: vec![
+            column("NAMESPACE"),
+            column("NAME"),
+            column("APPLY"),
+            column("CALLS"),
+            column("READY"),
+            column("REASON"),
+            wide("MESSAGE"),
+        ],
+        rows: planned.iter().map(cells).collect(),
+        names: planned
+            .iter()
+            .map(|of| format!("{}/{}", of.namespace, of.name))
+            .collect(),
+        value: json!({"memberships": planned.iter().map(value).collect::<Vec<Value>>()}),
+        code: planned.iter().map(|of| of.code).max().unwrap_or_default(),
+        text: None,
+    }
+}
