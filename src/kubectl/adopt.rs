@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use crate::api::membership::AccountKind;
 use crate::ecs::Target;
 
-use super::Common;
 use super::cloud::account_of;
+use super::common::Common;
 use super::failure::Failure;
 use super::members::Members;
 use super::output::{Format, Report, note};

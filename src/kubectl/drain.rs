@@ -17,8 +17,8 @@ use crate::api::reason;
 use crate::condition;
 use crate::kubernetes::with_deadline;
 
-use super::Common;
 use super::cluster::{Cluster, MEMBERSHIPS, full_name};
+use super::common::Common;
 use super::failure::{Failure, Request, exit};
 use super::output::{Report, column, note};
 

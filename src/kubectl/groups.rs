@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use crate::api::SecurityGroupMembership;
 use crate::ecs::{ParseIdError, Target};
 
-use super::Common;
 use super::cloud;
 use super::cluster::Cluster;
+use super::common::Common;
 use super::failure::{Failure, exit};
 use super::members::{object_cells, target_of};
 use super::output::{Report, column, note};

@@ -10,9 +10,9 @@ use crate::api::reason;
 use crate::condition;
 use crate::ecs::{Region, SecurityGroupId, Target, TargetDescription};
 
-use super::Common;
 use super::cloud;
 use super::cluster::{Cluster, full_name};
+use super::common::Common;
 use super::failure::Failure;
 use super::output::{Report, column, note, wide};
 

@@ -6,12 +6,14 @@
 //! cluster    the kubeconfig; objects, accounts
 //! cloud      a key, reads of the cloud
 //! output     tables, JSON, YAML, names
+//! common     what every verb gets
 //! failure    one line and an exit code
 //! ```
 
 mod adopt;
 mod cloud;
 mod cluster;
+mod common;
 mod complete;
 mod drain;
 mod failure;
@@ -30,6 +32,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 use self::cloud::CloudArguments;
 use self::cluster::ClusterArguments;
+use self::common::Common;
 use self::failure::{Failure, exit};
 use self::output::{Format, Report};
 
@@ -97,13 +100,6 @@ enum Verb {
     /// What kubectl asks for the completion of its plugins.
     #[command(name = "__complete", hide = true, disable_help_flag = true)]
     Complete(complete::Asked),
-}
-
-/// What a verb gets beside its own arguments.
-struct Common {
-    cluster: ClusterArguments,
-    cloud: CloudArguments,
-    format: Format,
 }
 
 /// Reads the arguments, answers, and prints: `arguments` begin with the name that the program was called by. Under the name

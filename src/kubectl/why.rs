@@ -17,9 +17,9 @@ use crate::membership::decide::{ReconcileOutcome, Release, Step};
 use crate::membership::forecast::{Known, KnownAccount, forecast, holders};
 use crate::membership::object::Claim;
 
-use super::Common;
 use super::cloud::account_of;
 use super::cluster::{Cluster, full_name};
+use super::common::Common;
 use super::failure::{Failure, exit};
 use super::output::{Report, age, column, note, wide};
 

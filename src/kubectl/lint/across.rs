@@ -9,7 +9,7 @@ use crate::api::{ClusterCloudAccountSpec, SecurityGroupMembershipSpec};
 use crate::ecs::Edge;
 
 use super::documents::Node;
-use super::{Mistake, Object};
+use super::mistake::{Mistake, Object};
 
 pub(super) fn check(objects: &[Object], mistakes: &mut Vec<Mistake>) {
     twice(objects, mistakes);

@@ -6,8 +6,6 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 use serde_saphyr::Spanned;
 
-use super::Mistake;
-
 /// One document of a file.
 pub(super) struct Document {
     pub(super) file: String,
@@ -157,8 +155,14 @@ impl<'de> Visitor<'de> for KindVisitor {
     }
 }
 
-/// The documents of a file. One that is no YAML is a mistake, and does not hide the others.
-pub(super) fn split(file: &str, text: &str, mistakes: &mut Vec<Mistake>) -> Vec<Document> {
+/// A document that is no YAML.
+pub(super) struct NoYaml {
+    pub(super) line: u64,
+    pub(super) message: String,
+}
+
+/// The documents of a file. One that is no YAML does not hide the others.
+pub(super) fn split(file: &str, text: &str) -> Vec<Result<Document, NoYaml>> {
     let mut documents = Vec::new();
     let mut start = 0;
     let mut part = String::new();
@@ -170,20 +174,18 @@ pub(super) fn split(file: &str, text: &str, mistakes: &mut Vec<Mistake>) -> Vec<
         // So that the lines are those of the file.
         let placed = format!("{}{part}", "\n".repeat(start));
         match serde_saphyr::from_str::<Spanned<Kind>>(&placed) {
-            Ok(root) => documents.push(Document {
+            Ok(root) => documents.push(Ok(Document {
                 file: file.to_owned(),
                 root: Node(root),
-            }),
+            })),
             Err(error) => {
                 let line = error.location().map_or(0, |at| at.line());
                 let text = error.to_string();
                 let first = text.lines().next().unwrap_or_default();
-                mistakes.push(Mistake {
-                    file: file.to_owned(),
+                documents.push(Err(NoYaml {
                     line,
-                    field: String::new(),
                     message: format!("this is no YAML: {first}"),
-                });
+                }));
             }
         }
     };

@@ -7,6 +7,7 @@
 
 mod across;
 mod documents;
+mod mistake;
 mod rules;
 mod schema;
 
@@ -16,7 +17,8 @@ use serde_json::{Value, json};
 
 use crate::api::GROUP;
 
-use self::documents::{Document, Node};
+use self::documents::{Document, NoYaml, Node};
+use self::mistake::{Mistake, Object};
 use super::failure::{Failure, exit};
 use super::output::{Report, note};
 
@@ -31,16 +33,6 @@ pub(super) struct Arguments {
     /// Files and folders; - is standard input.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-}
-
-/// One mistake, and where it is.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Mistake {
-    file: String,
-    line: u64,
-    /// The field, such as spec.region; empty for the document as a whole.
-    field: String,
-    message: String,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<Report, Failure> {
@@ -85,9 +77,7 @@ fn report(texts: &[(String, String)]) -> Report {
     let mut objects = Vec::new();
     let mut foreign = 0;
     for (file, text) in texts {
-        for document in documents::split(file, text, &mut mistakes) {
-            foreign += sort(document, &mut objects, &mut mistakes);
-        }
+        foreign += collect(file, text, &mut objects, &mut mistakes);
     }
     for object in &objects {
         schema::check(object, &mut mistakes);
@@ -127,28 +117,26 @@ fn report(texts: &[(String, String)]) -> Report {
     }
 }
 
-/// An object of one of our kinds.
-#[derive(Clone, Debug)]
-pub(super) struct Object {
-    file: String,
-    kind: &'static str,
-    root: Node,
-}
-
-impl Object {
-    fn mistake(&self, line: u64, field: &str, message: impl Into<String>) -> Mistake {
-        Mistake {
-            file: self.file.clone(),
-            line,
-            field: field.trim_start_matches('.').to_owned(),
-            message: message.into(),
+/// Adds the objects and mistakes of a file; returns how many objects are of other kinds.
+fn collect(
+    file: &str,
+    text: &str,
+    objects: &mut Vec<Object>,
+    mistakes: &mut Vec<Mistake>,
+) -> usize {
+    let mut foreign = 0;
+    for document in documents::split(file, text) {
+        match document {
+            Ok(document) => foreign += sort(document, objects, mistakes),
+            Err(NoYaml { line, message }) => mistakes.push(Mistake {
+                file: file.to_owned(),
+                line,
+                field: String::new(),
+                message,
+            }),
         }
     }
-
-    /// A text below `metadata`.
-    fn metadata(&self, name: &str) -> Option<&str> {
-        self.root.field("metadata")?.field(name)?.text()
-    }
+    foreign
 }
 
 /// The kinds that a user writes.
@@ -171,6 +159,13 @@ fn sort(document: Document, objects: &mut Vec<Object>, mistakes: &mut Vec<Mistak
     };
     let text = |name: &str| root.field(name).and_then(Node::text);
     let (Some(version), Some(kind)) = (text("apiVersion"), text("kind")) else {
+        // The values of a chart and the like are no objects.
+        let is_object = ["apiVersion", "kind", "spec"]
+            .iter()
+            .any(|name| root.field(name).is_some());
+        if !is_object {
+            return 1;
+        }
         wrong(root.line(), "", "must have apiVersion and kind".to_owned());
         return 0;
     };
@@ -236,9 +231,7 @@ pub(super) fn objects(texts: &[(String, String)]) -> Result<Objects, Failure> {
     let mut found = Vec::new();
     let mut foreign = 0;
     for (file, text) in texts {
-        for document in documents::split(file, text, &mut mistakes) {
-            foreign += sort(document, &mut found, &mut mistakes);
-        }
+        foreign += collect(file, text, &mut found, &mut mistakes);
     }
     if let Some(Mistake {
         file,

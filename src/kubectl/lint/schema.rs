@@ -9,7 +9,8 @@ use serde_json::Value;
 use crate::api::crds;
 
 use super::documents::{Kind, Node};
-use super::{Mistake, Object, rules};
+use super::mistake::{Mistake, Object};
+use super::rules;
 
 /// Checks an object by the schema of its kind, and its metadata.
 pub(super) fn check(object: &Object, mistakes: &mut Vec<Mistake>) {

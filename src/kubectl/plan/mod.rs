@@ -10,6 +10,7 @@ mod surroundings;
 
 use std::path::PathBuf;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -21,8 +22,8 @@ use crate::membership::forecast::{Forecast, Known, forecast};
 
 use self::apply::Applied;
 use self::surroundings::Surroundings;
-use super::Common;
 use super::cluster::Cluster;
+use super::common::Common;
 use super::failure::{Failure, exit};
 use super::lint;
 use super::output::{Report, column, note, wide};
@@ -79,6 +80,23 @@ struct Planned {
     code: u8,
 }
 
+impl Planned {
+    /// An object of which it is not known what would become of it.
+    fn unknown(of: (&str, &str), change: &'static str, reason: &str, failure: Failure) -> Self {
+        let (namespace, name) = of;
+        Self {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            change,
+            calls: "unknown".to_owned(),
+            ready: "Unknown".to_owned(),
+            reason: reason.to_owned(),
+            message: failure.message,
+            code: failure.code,
+        }
+    }
+}
+
 /// Forecasts one object, and takes what it does as done for the next ones.
 fn plan(applied: Applied, surroundings: &mut Surroundings, now: Timestamp) -> Planned {
     let Applied {
@@ -86,40 +104,29 @@ fn plan(applied: Applied, surroundings: &mut Surroundings, now: Timestamp) -> Pl
         name,
         result,
     } = applied;
-    let unknown = |change: &'static str, reason: &str, message: String, code: u8| Planned {
-        namespace: namespace.clone(),
-        name: name.clone(),
-        change,
-        calls: "unknown".to_owned(),
-        ready: "Unknown".to_owned(),
-        reason: reason.to_owned(),
-        message,
-        code,
-    };
+    let of = (namespace.as_str(), name.as_str());
     let (change, object) = match result {
-        Ok((change, object)) => (change, object),
+        Ok((change, object)) => (change.name(), object),
         Err(failure) => {
-            let mut refused = unknown("refused", "<none>", failure.message, failure.code);
-            "none".clone_into(&mut refused.calls);
-            return refused;
+            let refused = Planned::unknown(of, "refused", "<none>", failure);
+            return Planned {
+                calls: "none".to_owned(),
+                ..refused
+            };
         }
     };
     let edge = match Edge::try_from(&object.spec) {
         Ok(edge) => edge,
         Err(error) => {
-            return unknown(
-                change.name(),
-                reason::INVALID_SPEC,
-                error.to_string(),
-                exit::NO,
-            );
+            let failure = Failure::with(exit::NO, error.to_string());
+            return Planned::unknown(of, change, reason::INVALID_SPEC, failure);
         }
     };
     let target = match surroundings.target(&object, &edge) {
         Ok(target) => target,
-        Err(failure) => {
-            let message = format!("the target cannot be read: {}", failure.message);
-            return unknown(change.name(), "<none>", message, failure.code);
+        Err(Failure { code, message }) => {
+            let failure = Failure::with(code, format!("the target cannot be read: {message}"));
+            return Planned::unknown(of, change, "<none>", failure);
         }
     };
     let others = surroundings.others(&object, &edge);
@@ -130,27 +137,26 @@ fn plan(applied: Applied, surroundings: &mut Surroundings, now: Timestamp) -> Pl
         others: &others,
     };
     let found = forecast(&object, &edge, &known, now);
-    let ready = condition::find(&found.status.conditions, reason::READY).cloned();
-    let planned = Planned {
-        namespace,
-        name,
-        change: change.name(),
-        calls: calls(&found),
-        ready: ready
-            .as_ref()
-            .map_or("Unknown".to_owned(), |ready| ready.status.clone()),
-        reason: told_reason(&found, ready.as_ref().map(|ready| ready.reason.as_str())),
-        message: ready
-            .as_ref()
-            .map(|ready| ready.message.clone())
-            .unwrap_or_default(),
-        code: match ready {
-            Some(ready) if ready.status == "True" => 0,
-            Some(_) | None => exit::NO,
-        },
-    };
+    let planned = forecasted(namespace, name, change, &found);
     surroundings.done(object, &edge, found);
     planned
+}
+
+/// What a forecast says.
+fn forecasted(namespace: String, name: String, change: &'static str, found: &Forecast) -> Planned {
+    let ready = condition::find(&found.status.conditions, reason::READY);
+    let text = |pick: fn(&Condition) -> &String| ready.map(pick).cloned();
+    let status = text(|ready| &ready.status).unwrap_or("Unknown".to_owned());
+    Planned {
+        namespace,
+        name,
+        change,
+        calls: calls(found),
+        code: if status == "True" { 0 } else { exit::NO },
+        ready: status,
+        reason: told_reason(found, text(|ready| &ready.reason).as_deref()),
+        message: text(|ready| &ready.message).unwrap_or_default(),
+    }
 }
 
 /// The reason of Ready, or of the suspension: Ready stays as it is then.
@@ -199,14 +205,10 @@ fn report(planned: &[Planned]) -> Report {
             "ready": of.ready, "reason": of.reason, "message": of.message,
         })
     };
-    for refused in planned
-        .iter()
-        .filter(|of| of.ready == "Unknown" && !of.message.is_empty())
-    {
-        note(&format!(
-            "{}/{}: {}",
-            refused.namespace, refused.name, refused.message
-        ));
+    // Those without a forecast.
+    let unknown = |of: &&Planned| of.change == "refused" || of.calls == "unknown";
+    for of in planned.iter().filter(unknown) {
+        note(&format!("{}/{}: {}", of.namespace, of.name, of.message));
     }
     Report {
         columns: vec![
