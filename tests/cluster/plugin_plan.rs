@@ -1,6 +1,8 @@
 //! `kubectl sgm plan` says of 1,000 random memberships what the operator then does with them, on a real API server and the simulated
 //! cloud; and it says what would be refused.
 
+#![expect(clippy::indexing_slicing, reason = "a test ends at its first surprise")]
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -27,12 +29,8 @@ impl Dice {
     }
 
     fn of<'a>(&mut self, choices: &[&'a str]) -> &'a str {
-        let at = self.roll(choices.len() as u64);
-        choices
-            .iter()
-            .nth(usize::try_from(at).unwrap_or_default())
-            .copied()
-            .unwrap_or_default()
+        let at = usize::try_from(self.roll(choices.len() as u64)).unwrap_or_default();
+        choices[at]
     }
 }
 
@@ -184,7 +182,9 @@ fn by_edge(
         let edge = edges.get(name).cloned().unwrap_or_default();
         found.entry(edge).or_default().push(reason.clone());
     }
-    found.values_mut().for_each(|reasons| reasons.sort());
+    for reasons in found.values_mut() {
+        reasons.sort();
+    }
     found
 }
 
@@ -245,16 +245,16 @@ async fn plan_agrees_with_what_the_operator_then_does_on_1000_random_specs() -> 
             )
         })
         .collect();
-    let wanted = by_edge(&foreseen, &edges);
+    let foretold = by_edge(&foreseen, &edges);
     let mut said = BTreeMap::new();
     let settled =
         crate::support::eventually::eventually("the operator does as planned", async || {
             said = by_edge(&reasons(&env).await?, &edges);
-            Ok(said == wanted)
+            Ok(said == foretold)
         })
         .await;
     if settled.is_err() {
-        let wrong = wanted
+        let wrong = foretold
             .iter()
             .filter(|(edge, reasons)| said.get(*edge) != Some(reasons));
         let wrong: Vec<String> = wrong
@@ -263,7 +263,7 @@ async fn plan_agrees_with_what_the_operator_then_does_on_1000_random_specs() -> 
         return Err(Error::new(format!(
             "{} of {}: {wrong:#?}",
             wrong.len(),
-            wanted.len()
+            foretold.len()
         )));
     }
     let joins = planned
