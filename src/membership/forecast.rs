@@ -186,6 +186,7 @@ impl<'a> World<'a> {
             drifted: status.is_some_and(is_drifted),
             repairs: repairs(object),
             synced: true,
+            karpenter: false,
         };
         Self {
             object,
@@ -240,6 +241,7 @@ impl<'a> World<'a> {
         let is_recorded = self.observed.claim.record().is_some();
         let member = description.security_group_ids.contains(&self.edge.group);
         self.observed.target = target_view(&self.desired, is_recorded, member, description);
+        self.observed.karpenter = description.karpenter;
         let is_suitable = self.observed.target != TargetView::Unsuitable;
         self.observed.drifted |= is_recorded && !member && is_suitable;
     }
