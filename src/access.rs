@@ -15,7 +15,10 @@ use serde::Deserialize;
 use tracing::{debug, info, warn};
 
 use crate::account::directory::AccountKinds;
-use crate::api::{self, CloudAccount, ClusterCloudAccount, INSTALL_CRDS, SecurityGroupMembership};
+use crate::api::{
+    self, CloudAccount, ClusterCloudAccount, INSTALL_CRDS, SecurityGroupMembership,
+    SecurityGroupMembershipSet,
+};
 use crate::kubernetes::{self, LogDeduper, WatchScope, error_chain, older_crds, with_deadline};
 
 /// How often an operator that may not list `ClusterCloudAccounts` asks whether it may now (1 minute).
@@ -272,6 +275,10 @@ async fn listable(client: &kube::Client, scopes: &[WatchScope]) -> Result<Accoun
         can_list(&memberships)
             .await
             .map_err(|error| trouble("securitygroupmemberships", &error))?;
+        let sets = scope.api::<SecurityGroupMembershipSet>(client);
+        can_list(&sets)
+            .await
+            .map_err(|error| trouble("securitygroupmembershipsets", &error))?;
         let accounts = scope.api::<CloudAccount>(client);
         can_list(&accounts)
             .await

@@ -9,6 +9,8 @@
 //! |---|---|---|
 //! | [`api`] | the kinds, reasons and names that users see | nothing: types |
 //! | [`membership`] | the reconcile loop of `SecurityGroupMembership` | read and write objects, call the cloud through an account |
+//! | [`set`] | the reconcile loop of `SecurityGroupMembershipSet` | create, change and delete memberships |
+//! | [`nodes`] | the Nodes that sets select | watch Nodes while a set selects some |
 //! | [`account`] | credentials, grants, the directory of usable accounts | read Secrets, call STS, write account status |
 //! | [`ecs`] | the cloud client: signatures, typed calls, the error table | call the cloud |
 //! | [`condition`] | `metav1.Condition` lists | nothing: pure |
@@ -27,7 +29,8 @@
 //!
 //! ```text
 //! operator      kubectl
-//! membership    access
+//! set        access
+//! membership    nodes
 //! account
 //! args
 //! kubernetes
@@ -52,7 +55,9 @@ pub mod kubectl;
 pub mod kubernetes;
 pub mod listener;
 pub mod membership;
+pub mod nodes;
 pub mod operator;
+pub mod set;
 pub mod shutdown;
 pub mod simulator;
 pub mod telemetry;

@@ -24,15 +24,15 @@ use crate::ecs::{Http, Transport};
 use crate::kubernetes::events::{self, EventRecorder};
 use crate::kubernetes::lease::Election;
 use crate::kubernetes::writer::ApiWriter;
-use crate::kubernetes::{lease, with_answer_deadline};
+use crate::kubernetes::{WatchScope, lease, with_answer_deadline};
 use crate::membership::queue::ReconcileQueue;
 use crate::membership::{self, housekeeping};
 use crate::shutdown::{Shutdown, TIME_FOR_EVENTS};
 use crate::telemetry::{self, Samples, Telemetry};
-use crate::{access, account, listener};
+use crate::{access, account, listener, set};
 
 use self::connect::connect;
-use self::controllers::{all, run_controllers};
+use self::controllers::{SetControllers, all, run_controllers};
 use self::leadership::{election, lead, release};
 
 pub use self::start_error::StartError;
@@ -150,15 +150,20 @@ pub async fn run_with(
         clock,
         shutdown,
     };
+    let sets = set_controllers(&shared, &settings.scopes);
     let accounts = Arc::new(account_context(&shared, &settings, transport, changes));
     let context = Arc::new(membership_context(shared, &settings, queue.clone()));
     context.telemetry.set_source(source(&accounts, &context));
     let (table, directory) = (Arc::clone(&context.table), Arc::clone(&context.directory));
-    let follow_accounts = housekeeping::follow_accounts(table, directory, queue, receiver);
+    let due = Arc::clone(&sets.context.sets);
+    let access_changed = move || due.all_now();
+    let follow_accounts =
+        housekeeping::follow_accounts(table, directory, queue, receiver, access_changed);
     let watches = all([namespace_watch, follow_accounts.boxed()]);
     let controllers = run_controllers(
         accounts,
         Arc::clone(&context),
+        sets,
         kinds,
         &namespaces,
         queues,
@@ -242,6 +247,24 @@ fn membership_context(
     );
     context.docs_url.clone_from(&settings.docs_url);
     context
+}
+
+fn set_controllers(shared: &Shared, scopes: &[WatchScope]) -> SetControllers {
+    let (sets, due) = set::Sets::new(scopes);
+    let context = set::Context::new(
+        shared.client.clone(),
+        shared.writer.clone(),
+        Arc::clone(&shared.directory),
+        shared.events.clone(),
+        shared.clock.clone(),
+        shared.shutdown.clone(),
+        Arc::new(set::Members::new(scopes.len())),
+        sets,
+    );
+    SetControllers {
+        context: Arc::new(context),
+        due,
+    }
 }
 
 /// Where the metrics of memberships and accounts come from. It holds neither: the process ends when the last of both is dropped.

@@ -8,13 +8,13 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use kube::Resource;
 use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, de};
 use serde_json::{Map, Value};
 
-use crate::api::{ACCOUNT_FINALIZER, ANNOTATIONS, FINALIZER};
+use crate::api::{ACCOUNT_FINALIZER, ANNOTATIONS, FINALIZER, GROUP, SecurityGroupMembershipSet};
 use crate::condition::truncate;
 
 /// An object, or why it is unreadable.
@@ -87,6 +87,8 @@ struct Metadata {
     finalizers: Option<Vec<String>>,
     #[serde(deserialize_with = "our_annotations")]
     annotations: Option<BTreeMap<String, String>>,
+    #[serde(deserialize_with = "our_set")]
+    owner_references: Option<Vec<OwnerReference>>,
 }
 
 impl From<Metadata> for ObjectMeta {
@@ -101,6 +103,7 @@ impl From<Metadata> for ObjectMeta {
             deletion_timestamp: metadata.deletion_timestamp,
             finalizers: metadata.finalizers,
             annotations: metadata.annotations,
+            owner_references: metadata.owner_references,
             ..Self::default()
         }
     }
@@ -176,6 +179,40 @@ fn our_annotations<'de, D: Deserializer<'de>>(
     deserializer.deserialize_any(Ours)
 }
 
+/// Keeps the set that controls the object, if one does, and no other owner: users may add thousands.
+fn our_set<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Vec<OwnerReference>>, D::Error> {
+    struct Ours;
+    impl<'de> Visitor<'de> for Ours {
+        type Value = Option<Vec<OwnerReference>>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("owner references")
+        }
+
+        fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+            let mut kept = None;
+            while let Some(owner) = list.next_element::<OwnerReference>()? {
+                if is_set(&owner) && owner.controller == Some(true) {
+                    kept = Some(vec![owner]);
+                }
+            }
+            Ok(kept)
+        }
+    }
+    deserializer.deserialize_any(Ours)
+}
+
+fn is_set(owner: &OwnerReference) -> bool {
+    let group = owner.api_version.split('/').next();
+    owner.kind == SecurityGroupMembershipSet::kind(&()) && group == Some(GROUP)
+}
+
 /// In letters. The status repeats a request to reconcile, and the schema of `lastHandledReconcileAt` allows no more; claims are
 /// shorter.
 const ANNOTATION_LIMIT: usize = 253;
@@ -243,6 +280,10 @@ mod tests {
                     format!("example.com/{}", "a".repeat(300)), "example.com/b", "example.com/c",
                     "security-group-operator.io/membership", "example.com/d",
                 ],
+                "ownerReferences": [
+                    {"apiVersion": "v1", "kind": "ConfigMap", "name": "a", "uid": "u-a"},
+                    {"apiVersion": "security-group-operator.io/v1alpha1", "kind": "SecurityGroupMembershipSet", "name": "nodes", "uid": "u-set", "controller": true},
+                ],
                 "managedFields": [{"manager": "kubectl", "operation": "Apply", "fieldsV1": {"f:spec": {}}}],
             },
             "spec": {
@@ -282,6 +323,9 @@ mod tests {
                 ),
             ]
         );
+        let owners = metadata.owner_references.unwrap();
+        assert_eq!(owners.len(), 1);
+        assert_eq!(owners[0].uid, "u-set");
         assert_eq!((metadata.labels, metadata.managed_fields), (None, None));
         assert_eq!(object.spec.region, "cn-hangzhou");
     }
@@ -305,6 +349,7 @@ mod tests {
         let mut object = stored();
         object["metadata"]["annotations"] = Value::Null;
         object["metadata"]["finalizers"] = Value::Null;
+        object["metadata"]["ownerReferences"] = Value::Null;
         assert!(serde_json::from_value::<Object>(object).unwrap().0.is_ok());
     }
 }

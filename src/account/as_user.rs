@@ -109,7 +109,7 @@ async fn cloud_client<K: AccountObject>(
         }
         Origin::Secret { .. } | Origin::Oidc { .. } | Origin::Nothing | Origin::Several => {}
     }
-    let other = |result: super::status::CheckResult| NoClient::Other(result.explain().1);
+    let other = |result: super::status::CheckResult| NoClient::Other(result.explain(None).1);
     let endpoints = parse_endpoints(account.endpoints(), defaults).map_err(other)?;
     let metadata =
         url::Url::parse(METADATA_SERVICE).map_err(|error| NoClient::Other(error.to_string()))?;
@@ -130,7 +130,7 @@ async fn cloud_client<K: AccountObject>(
     };
     let found = match credentials::read(&source, &reading).await {
         Ok(found) => found,
-        Err(result) if result.explain().0 == reason::SECRET_FORBIDDEN => {
+        Err(result) if result.explain(None).0 == reason::SECRET_FORBIDDEN => {
             let namespace = match source.origin {
                 Origin::Secret { namespace, .. } | Origin::Oidc { namespace, .. } => namespace,
                 Origin::RamRole(_) | Origin::Environment | Origin::Nothing | Origin::Several => {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use k8s_openapi::api::core::v1::ObjectReference;
 
-use crate::api::membership::AccountKind;
+use crate::api::membership::{AccountKind, AccountRef};
 use crate::ecs::{AccountUid, Endpoints, Region};
 
 /// The account that an object names: its kind, the namespace for the namespaced kind, its name.
@@ -19,6 +19,19 @@ pub struct AccountKey {
 }
 
 impl AccountKey {
+    /// The account that an object in `namespace` names. No object can name another namespace.
+    #[must_use]
+    pub fn of(account: &AccountRef, namespace: &str) -> Self {
+        Self {
+            kind: account.kind,
+            namespace: match account.kind {
+                AccountKind::ClusterCloudAccount => String::new(),
+                AccountKind::CloudAccount => namespace.to_owned(),
+            },
+            name: account.name.clone(),
+        }
+    }
+
     /// Kind, namespace and name, for the log.
     #[must_use]
     pub fn reference(&self) -> ObjectReference {

@@ -16,7 +16,7 @@ pub use super::credentials::{
 };
 pub use super::grant::{
     Grant, GrantedAction, GrantedNamespaces, GrantedSecurityGroups, GrantedTargets, LabelOperator,
-    LabelRequirement, NamespaceSelector,
+    LabelRequirement, LabelSelector,
 };
 
 /// An Alibaba Cloud account for the memberships of one namespace.

@@ -100,18 +100,18 @@ pub struct GrantedNamespaces {
     pub names: Option<Vec<String>>,
     /// selector of the namespaces by their labels. An empty selector selects all namespaces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub selector: Option<NamespaceSelector>,
+    pub selector: Option<LabelSelector>,
 }
 
-/// Selects the namespaces that meet all requirements, as every label selector of Kubernetes does.
+/// Selects the objects that meet all requirements, as every label selector of Kubernetes does.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct NamespaceSelector {
-    /// matchLabels are labels that a namespace must have, with these values.
+pub struct LabelSelector {
+    /// matchLabels are labels that must be there, with these values.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "labels")]
     pub match_labels: BTreeMap<String, String>,
-    /// matchExpressions are further requirements on the labels of a namespace.
+    /// matchExpressions are further requirements on the labels.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
@@ -162,11 +162,17 @@ pub enum LabelOperator {
     DoesNotExist,
 }
 
-impl NamespaceSelector {
-    /// Whether a namespace with these labels is selected.
+impl LabelSelector {
+    /// Whether an object with these labels is selected.
     #[must_use]
     pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
-        let equal = |(name, value)| labels.get(name) == Some(value);
+        self.matches_with(|key| labels.get(key).map(String::as_str))
+    }
+
+    /// Whether an object is selected; `label` looks up the value of one of its labels.
+    #[must_use]
+    pub fn matches_with<'a>(&self, label: impl Fn(&str) -> Option<&'a str>) -> bool {
+        let equal = |(key, value): (&String, &String)| label(key) == Some(value.as_str());
         self.match_labels.iter().all(equal)
             && self.match_expressions.iter().all(|requirement| {
                 let LabelRequirement {
@@ -174,8 +180,8 @@ impl NamespaceSelector {
                     operator,
                     values,
                 } = requirement;
-                let value = labels.get(key);
-                let among = value.is_some_and(|value| values.contains(value));
+                let value = label(key);
+                let among = value.is_some_and(|value| values.iter().any(|wanted| wanted == value));
                 match operator {
                     LabelOperator::In => among,
                     // Without values it would select everything: select nothing instead.

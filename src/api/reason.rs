@@ -101,3 +101,22 @@ pub const RETAINED: &str = "Retained";
 pub const CLAIM_IGNORED: &str = "ClaimIgnored";
 /// Event: an object that was Stalled or not Ready is Ready again.
 pub const RECOVERED: &str = "Recovered";
+
+/// Set, Ready=True: every target is a member.
+pub const ALL_MEMBERS: &str = "AllMembers";
+/// Set, Ready=True: the selector picks nothing, and there is nothing to remove.
+pub const NO_TARGETS: &str = "NoTargets";
+/// Set, Ready=False: some targets are not members yet.
+pub const PROGRESSING: &str = "Progressing";
+/// Set, Ready=False: the selector picks nothing although targets of the set still exist. Nothing is removed.
+pub const NOTHING_SELECTED: &str = "NothingSelected";
+/// Set, Ready=False: the operator may not list Nodes.
+pub const NODES_FORBIDDEN: &str = "NodesForbidden";
+/// Set, Ready=False: an object that is not the set's has the name of one of its memberships.
+pub const NAME_TAKEN: &str = "NameTaken";
+/// Set, Ready=False: the API server refuses to store a membership of the set.
+pub const CREATE_REFUSED: &str = "CreateRefused";
+/// Set, event: it created memberships.
+pub const MEMBERSHIPS_CREATED: &str = "MembershipsCreated";
+/// Set, event: it deleted memberships.
+pub const MEMBERSHIPS_DELETED: &str = "MembershipsDeleted";

@@ -297,6 +297,7 @@ fn described(
         service_managed: false,
         primary: false,
         tags: Tags::default(),
+        karpenter: false,
     }
 }
 

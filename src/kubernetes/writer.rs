@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -88,6 +88,37 @@ impl ApiWriter {
     {
         let params = PostParams::default();
         self.write(deadline, || api.create(&params, object)).await
+    }
+
+    /// Creates an object as this field manager.
+    ///
+    /// # Errors
+    /// 409 if there is one of the same name, and every other error of the API server.
+    pub async fn create_as<K>(&self, api: &Api<K>, object: &K, manager: &str) -> Result<K, Error>
+    where
+        K: Serialize + Clone + Debug + DeserializeOwned + Sync,
+    {
+        let params = PostParams {
+            field_manager: Some(manager.to_owned()),
+            ..PostParams::default()
+        };
+        self.write(DEADLINE, || api.create(&params, object)).await
+    }
+
+    /// Deletes the object of this name if it has this UID. Returns it as it is stored while finalizers keep it.
+    ///
+    /// # Errors
+    /// 404 if there is no such object, 409 if it has another UID, and every other error of the API server.
+    pub async fn delete<K>(&self, api: &Api<K>, name: &str, uid: &str) -> Result<Option<K>, Error>
+    where
+        K: Clone + Debug + DeserializeOwned,
+    {
+        let params = DeleteParams::background().preconditions(Preconditions {
+            uid: Some(uid.to_owned()),
+            resource_version: None,
+        });
+        let answer = self.write(DEADLINE, || api.delete(name, &params)).await?;
+        Ok(answer.left())
     }
 
     /// [`WriteTurn::apply_status`] when it is this write's turn.

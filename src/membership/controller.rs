@@ -31,11 +31,13 @@ use super::refusal::log_failure;
 use super::unreleased;
 use super::view::Made;
 
-/// Runs the controller of one scope (one namespace, or all) until shutdown has begun and its passes have ended.
+/// Runs the controller of one scope (one namespace, or all) until shutdown has begun and its passes have ended. `observe` gets every
+/// event of its watch.
 pub async fn run(
     context: Arc<Context>,
     scope: WatchScope,
     queue: impl Stream<Item = ObjectRef<Object>> + Send + 'static,
+    mut observe: impl FnMut(&watcher::Event<Object>) + Send + 'static,
 ) {
     let api: Api<Object> = scope.api(&context.client);
     let (reader, writer) = reflector::store();
@@ -50,7 +52,10 @@ pub async fn run(
     };
     let objects = watcher(api, kubernetes::watch_config())
         .modify(forget_recorded_intent)
-        .inspect_ok(move |event| scope.keep_table(&table_context, event))
+        .inspect_ok(move |event| {
+            scope.keep_table(&table_context, event);
+            observe(event);
+        })
         // Before the filter: the store must also have the versions that start no pass.
         .reflect(writer)
         .applied_objects()

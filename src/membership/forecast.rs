@@ -303,6 +303,7 @@ impl<'a> World<'a> {
             not_observed_after: None,
             held_for: Duration::ZERO,
             object_uid: &uid,
+            docs_url: None,
             account_uid: self.account_uid.as_ref(),
             reconcile_requested_at: None,
             held: None,

@@ -45,14 +45,19 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// Every how many seconds the users of all accounts are counted.
 const USES_PERIOD: u32 = 5;
 
-/// Enqueues the objects that each change concerns, until all senders are dropped.
+/// Enqueues the objects that each change concerns, until all senders are dropped. `access_changed` is called when an account or a
+/// grant may have become usable.
 pub async fn follow_accounts(
     table: Arc<ObjectTable>,
     directory: Arc<Directory>,
     queue: ReconcileQueue,
     mut changes: UnboundedReceiver<Change>,
+    access_changed: impl Fn(),
 ) {
     while let Some(change) = changes.recv().await {
+        if matches!(change, Change::Account(_) | Change::NamespaceLabels(_)) {
+            access_changed();
+        }
         let concerned = match change {
             Change::Account(key) => table.of_account(&key),
             Change::Key(key) => table.unsettled_of_account(&key, None),

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::account::key::AccountKey;
-use crate::api::membership::{AccountKind, AccountRef, Origin};
+use crate::api::membership::{AccountRef, Origin};
 use crate::api::{
     FINALIZER, INTENT_ANNOTATION, SecurityGroupMembership, SecurityGroupMembershipSpec,
     SecurityGroupMembershipStatus, reason,
@@ -105,14 +105,7 @@ pub fn legible(unreadable: &Unreadable) -> Option<SecurityGroupMembership> {
 /// The account that `spec` of an object in `namespace` names. No spec can name another namespace.
 #[must_use]
 pub fn account_key(spec: &SecurityGroupMembershipSpec, namespace: &str) -> AccountKey {
-    AccountKey {
-        kind: spec.account_ref.kind,
-        namespace: match spec.account_ref.kind {
-            AccountKind::ClusterCloudAccount => String::new(),
-            AccountKind::CloudAccount => namespace.to_owned(),
-        },
-        name: spec.account_ref.name.clone(),
-    }
+    AccountKey::of(&spec.account_ref, namespace)
 }
 
 /// What a spec asks for.

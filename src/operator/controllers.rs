@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use futures::channel::mpsc::UnboundedReceiver;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, Stream, StreamExt as _};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::watcher;
 use tokio::sync::oneshot;
 
 use crate::account;
@@ -17,10 +19,45 @@ use crate::args::Settings;
 use crate::kubernetes::WatchScope;
 use crate::membership::object::Object;
 use crate::membership::{self, housekeeping};
+use crate::{nodes, set};
+
+/// What the controllers of sets need.
+pub(super) struct SetControllers {
+    pub context: Arc<set::Context>,
+    pub due: Vec<UnboundedReceiver<ObjectRef<set::SetObject>>>,
+}
+
+impl SetControllers {
+    /// What keeps the memberships of all sets in step with the watch of one scope.
+    fn tap(&self, scope: &WatchScope) -> impl FnMut(&watcher::Event<Object>) + Send + use<> {
+        let set::Context { members, sets, .. } = &*self.context;
+        let mut tap = set::Tap::new(Arc::clone(members), Arc::clone(sets), scope.clone());
+        move |event| tap.take(event)
+    }
+
+    /// Runs one controller per scope until all have ended, and what goes on beside them until shutdown has begun.
+    async fn run(self, scopes: Vec<WatchScope>) {
+        let Self { context, due } = self;
+        let controllers = scopes
+            .into_iter()
+            .zip(due)
+            .map(|(scope, due)| set::run(Arc::clone(&context), scope, due).boxed());
+        let controllers: Vec<_> = controllers.collect();
+        let (sets, gather) = (Arc::clone(&context.sets), Arc::clone(&context.sets));
+        let (nodes, wanted) = (Arc::clone(&context.nodes), sets.select_nodes());
+        let client = context.client.clone();
+        let nodes = nodes::watch(client, nodes, wanted, move || sets.of_nodes_now());
+        let gather = async move { gather.run().await };
+        let beside = all([nodes.boxed(), gather.boxed()]);
+        let beside = context.shutdown.unless_begun(beside);
+        futures::future::join(all(controllers), beside).await;
+    }
+}
 
 pub(super) async fn run_controllers(
     accounts: Arc<account::Context>,
     context: Arc<membership::Context>,
+    sets: SetControllers,
     kinds: AccountKinds,
     namespaces: &Store<PartialObjectMeta<Namespace>>,
     queues: Vec<impl Stream<Item = ObjectRef<Object>> + Send + 'static>,
@@ -34,7 +71,14 @@ pub(super) async fn run_controllers(
             let _ = namespaces.wait_until_ready().await;
         };
         if context.shutdown.unless_begun(known).await.is_some() {
-            run_memberships(&context, queues, settings).await;
+            let taps: Vec<_> = settings
+                .scopes
+                .iter()
+                .map(|scope| sets.tap(scope))
+                .collect();
+            let sets = sets.run(settings.scopes.clone());
+            let memberships = run_memberships(&context, queues, taps, settings);
+            futures::future::join(memberships, sets).await;
         }
     };
     futures::future::join(memberships, account_controllers.running).await;
@@ -44,14 +88,16 @@ pub(super) async fn run_controllers(
 async fn run_memberships(
     context: &Arc<membership::Context>,
     queues: Vec<impl Stream<Item = ObjectRef<Object>> + Send + 'static>,
+    taps: Vec<impl FnMut(&watcher::Event<Object>) + Send + 'static>,
     settings: Settings,
 ) {
     let scans = membership::scan::run(Arc::clone(context), settings.scan_period);
     let housekeeping = housekeeping::run(Arc::clone(context));
     let admission = Arc::clone(&context.admission);
-    let scopes = settings.scopes.into_iter().zip(queues);
-    let controllers =
-        scopes.map(|(scope, queue)| membership::run(Arc::clone(context), scope, queue).boxed());
+    let scopes = settings.scopes.into_iter().zip(queues).zip(taps);
+    let controllers = scopes.map(|((scope, queue), tap)| {
+        membership::run(Arc::clone(context), scope, queue, tap).boxed()
+    });
     let beside = [
         scans.boxed(),
         housekeeping.boxed(),

@@ -576,6 +576,77 @@ async fn only_the_operator_writes_who_owns_a_membership() -> Result<()> {
     Ok(())
 }
 
+/// Who may not use a group gets there by no set, neither at first nor later. What a set makes was asked of its author.
+#[tokio::test]
+async fn set_without_a_grant_is_refused_also_when_its_group_changes() -> Result<()> {
+    let tenant = Tenant::new().await?;
+    let here = json!([tenant.namespace]);
+    let own = json!([{"name": "own", "namespaces": {"names": here}, "securityGroups": {"ids": ["sg-own", "sg-second"]}}]);
+    tenant.grant("names", &own).await?;
+    tenant.until_refused("names").await?;
+    let sets = objects(
+        &tenant.user,
+        "SecurityGroupMembershipSet",
+        Some(&tenant.namespace),
+    );
+    let account = tenant.account("names");
+    let set = |group: &str| {
+        json!({
+            "metadata": {"name": "s"},
+            "spec": {
+                "region": "cn-hangzhou", "instanceIDs": ["i-web"], "securityGroupID": group,
+                "accountRef": {"name": account},
+            },
+        })
+    };
+    let refused = format!(
+        "no grant of ClusterCloudAccount {account} lets namespace {} use sg-others",
+        tenant.namespace
+    );
+    let refused = &[refused.as_str(), "add a grant in spec.grants"];
+    expect("sg-others", &sets.attempt(set("sg-others")).await?, refused);
+    expect("sg-own", &sets.attempt(set("sg-own")).await?, &[]);
+    sets.create(set("sg-own")).await?;
+    let to = async |group: &str| {
+        let patch = json!({"spec": {"securityGroupID": group}});
+        sets.patch("s", patch).await
+    };
+    expect("to sg-others", &to("sg-others").await?, refused);
+    expect("to sg-second", &to("sg-second").await?, &[]);
+    // Without its grant the set may still be changed in all other ways.
+    let accounts = objects(&tenant.admin, "ClusterCloudAccount", None);
+    let none = json!({"spec": {"grants": []}});
+    accounts.patch(&account, none).await?;
+    eventually("the grant is gone", async || {
+        Ok(!to("sg-own").await?.is_empty())
+    })
+    .await?;
+    let suspend = json!({"spec": {"suspend": true}});
+    expect("suspend", &sets.patch("s", suspend).await?, &[]);
+
+    let member = json!({
+        "metadata": {"name": "m"},
+        "spec": {
+            "region": "cn-hangzhou", "instanceID": "i-web", "securityGroupID": "sg-own",
+            "accountRef": {"name": account},
+        },
+    });
+    let operator = tenant
+        .plane
+        .client_as(&format!("system:serviceaccount:{NAME}:{NAME}"))
+        .await?;
+    let by_operator = objects(
+        &operator,
+        "SecurityGroupMembership",
+        Some(&tenant.namespace),
+    );
+    let said = by_operator.attempt(member.clone()).await?;
+    expect("a membership by the operator", &said, &[]);
+    let said = tenant.memberships().attempt(member).await?;
+    expect("the same by the tenant", &said, &["use sg-own"]);
+    Ok(())
+}
+
 /// Off by default: two verbs that are nobody's until a Role gives them.
 #[tokio::test]
 async fn right_to_join_can_be_asked_for() -> Result<()> {

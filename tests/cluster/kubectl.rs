@@ -86,6 +86,7 @@ fn own_reasons() -> Vec<&'static str> {
             comment = text;
         } else if let Some(constant) = line.strip_prefix("pub const ")
             && !comment.starts_with("Account ")
+            && !comment.starts_with("Set, ")
         {
             reasons.extend(constant.split('"').nth(1));
         }

@@ -15,6 +15,7 @@ mod plugin_plan;
 mod policies;
 mod refused_writes;
 mod samples;
+mod sets;
 mod sharing;
 mod states;
 #[path = "../support/mod.rs"]

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use kube::Api;
-use security_group_operator::api::SecurityGroupMembership;
+use security_group_operator::api::{SecurityGroupMembership, SecurityGroupMembershipSet};
 use serde_json::{Value, json};
 
 use crate::binaries;
@@ -55,13 +55,20 @@ async fn every_sample_behaves_as_its_comment_states() -> Result<()> {
     ] {
         until(&objects, name, status, reason).await?;
     }
+    let sets: Api<SecurityGroupMembershipSet> =
+        Api::namespaced(plane.admin_client().await?, "default");
+    eventually("the set has two members", async || {
+        let status = sets.get("demo-nodes").await?.status;
+        Ok(status.is_some_and(|status| status.ready_targets == Some(2)))
+    })
+    .await?;
     let all = objects.list(&kube::api::ListParams::default()).await?;
     let names = all
         .items
         .iter()
         .filter_map(|object| object.metadata.name.as_deref());
     let samples = names.filter(|name| name.starts_with("demo-"));
-    assert_eq!(samples.count(), 8, "a sample that this test does not know");
+    assert_eq!(samples.count(), 8 + 2, "a sample that this test does not know");
     let elsewhere = Api::namespaced(plane.admin_client().await?, "demo-team-b");
     until(&elsewhere, "demo-team-b", "False", "NotGranted").await?;
     simulator.change(&starting("Running")).await?;
@@ -71,6 +78,8 @@ async fn every_sample_behaves_as_its_comment_states() -> Result<()> {
         ("instances/i-demostarting", true),
         ("instances/i-demoadopted", true),
         ("instances/i-demoobserved", false),
+        ("instances/i-demonodea", true),
+        ("instances/i-demonodeb", true),
         ("networkInterfaces/eni-demosecondary", true),
     ];
     for (target, member) in expected {

@@ -18,6 +18,7 @@ use crate::support::env::TestEnv;
 use crate::support::error::{Context, Result};
 use crate::support::eventually::eventually;
 use crate::support::operator::{self, NAMESPACE, Operator, Options};
+use crate::support::sets;
 
 const INVENTORY: &str = "
 securityGroups:
@@ -229,6 +230,9 @@ async fn edges_of_all_kinds(env: &TestEnv) -> Result<()> {
         .patch(&env.name, &PatchParams::default(), &Patch::Merge(&label))
         .await?;
     accounts_are_kept(env).await?;
+    let account = json!({"kind": "ClusterCloudAccount", "name": env.name});
+    sets::exercise(&env.client, &env.name, &account).await?;
+    sets::select_nodes(&env.client, &env.name, &account).await?;
     for name in ["a", "b", "own"] {
         env.delete(name).await?;
         env.until_deleted(name).await?;
@@ -310,6 +314,10 @@ fn granted(deploy: &[DynamicObject]) -> Result<BTreeSet<Right>> {
         }
         for rule in list(object, "/rules") {
             for (group, resource) in resources(rule) {
+                // Asked by OwnerReferencesPermissionEnforcement, which is on here, and by no request.
+                if resource == "securitygroupmembershipsets/finalizers" {
+                    continue;
+                }
                 for verb in words(rule, "verbs") {
                     assert!(
                         ![&group, &resource, &verb]

@@ -52,7 +52,7 @@ async fn bind(plane: &ControlPlane, user: &str, role: &str, verb: &str) -> Resul
         "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}],
     }))?;
     bindings.create(&PostParams::default(), &binding).await?;
-    for kind in ["sgm", "cloudaccounts"] {
+    for kind in ["sgm", "sgmset", "cloudaccounts"] {
         eventually(&format!("{role} may {verb} {kind}"), async || {
             let can = ["auth", "can-i", verb, kind];
             Ok(kubectl_as(plane, user, &can).await?.0)

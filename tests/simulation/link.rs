@@ -320,7 +320,11 @@ impl Link {
             WatchScope::All => true,
             WatchScope::Namespace(name) => *name == call.namespace,
         };
-        let by_namespace = ["securitygroupmemberships", "cloudaccounts"];
+        let by_namespace = [
+            "securitygroupmemberships",
+            "securitygroupmembershipsets",
+            "cloudaccounts",
+        ];
         !by_namespace.contains(&call.kind.plural) || self.scopes.iter().any(serves)
     }
 

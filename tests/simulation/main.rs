@@ -37,6 +37,7 @@ mod rotation;
 mod scenario;
 mod schedule;
 mod scopes;
+mod sets;
 mod shrink;
 mod shutdown;
 mod specs;

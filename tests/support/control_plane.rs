@@ -333,6 +333,8 @@ fn spawn_api_server(assets: &Path, directory: &Path, port: u16, etcd_port: u16) 
         .arg("--bind-address=127.0.0.1")
         .arg(format!("--cert-dir={}", file(CERTIFICATES)))
         .arg("--authorization-mode=RBAC")
+        // As on OpenShift: whoever writes `blockOwnerDeletion` needs a right to the owner's finalizers.
+        .arg("--enable-admission-plugins=OwnerReferencesPermissionEnforcement")
         .arg(format!("--token-auth-file={}", file("tokens.csv")))
         .arg("--service-account-issuer=https://kubernetes.default.svc")
         .arg(format!(

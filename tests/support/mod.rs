@@ -18,6 +18,7 @@ pub mod operator;
 pub mod port;
 pub mod process;
 pub mod prometheus;
+pub mod sets;
 pub mod simulator;
 pub mod tempdir;
 

@@ -34,8 +34,21 @@ const fn custom(plural: &'static str, kind: &'static str, namespaced: bool) -> K
     }
 }
 
-pub const KINDS: [Kind; 7] = [
+pub const KINDS: [Kind; 9] = [
     custom("securitygroupmemberships", "SecurityGroupMembership", true),
+    custom(
+        "securitygroupmembershipsets",
+        "SecurityGroupMembershipSet",
+        true,
+    ),
+    Kind {
+        group: "",
+        version: "v1",
+        plural: "nodes",
+        kind: "Node",
+        namespaced: false,
+        custom: false,
+    },
     custom("cloudaccounts", "CloudAccount", true),
     custom("clustercloudaccounts", "ClusterCloudAccount", false),
     Kind {

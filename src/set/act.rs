@@ -1,0 +1,341 @@
+//! Carries out the plan of a set: creates, changes and deletes memberships. Every write names the UID of the set or of the object.
+
+use std::collections::BTreeMap;
+
+use futures::{StreamExt as _, stream};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::{Api, Resource as _, ResourceExt as _};
+use serde_json::{Value, json};
+use tokio::sync::OnceCell;
+
+use crate::api::{
+    SET_LABEL, SET_MANAGER, SecurityGroupMembership, SecurityGroupMembershipSet,
+    SecurityGroupMembershipSpec, reason,
+};
+use crate::ecs::{Region, SecurityGroupId, Target};
+use crate::kubernetes::events::EventRecord;
+use crate::kubernetes::{Error, ObjectUid, with_deadline};
+
+use super::context::Context;
+use super::member::{Member, name_of};
+use super::plan::{Plan, Why};
+use super::refusal::Refusal;
+
+/// Memberships of one set that are written at a time.
+const IN_FLIGHT: usize = 8;
+
+/// A set whose plan is carried out.
+pub(super) struct Doer<'a> {
+    pub set: &'a SecurityGroupMembershipSet,
+    pub uid: &'a ObjectUid,
+    pub region: &'a Region,
+    pub group: &'a SecurityGroupId,
+    pub context: &'a Context,
+    /// Whether the stored set is still this one and lives, asked before the first orphan is taken over.
+    pub lives: OnceCell<bool>,
+}
+
+/// How a write of one membership ended.
+enum Written {
+    Done,
+    /// An object of the name is being deleted.
+    Waits,
+    Refused(Refusal),
+    /// The namespace is being deleted.
+    Over,
+}
+
+impl Doer<'_> {
+    /// Puts policies back, deletes what goes, and then, unless `may_create` is false, creates what is missing. Returns what refuses it.
+    ///
+    /// # Errors
+    /// The API server could not be asked.
+    pub async fn carry_out(&self, plan: &Plan, may_create: bool) -> Result<Option<Refusal>, Error> {
+        // A membership goes by the policies that the set has now.
+        self.change(plan).await?;
+        self.delete(plan).await?;
+        if !may_create {
+            return Ok(None);
+        }
+        let (created, refusal) = self.create(&plan.create).await;
+        self.tell(reason::MEMBERSHIPS_CREATED, created, |count| {
+            format!("memberships created: {count}")
+        });
+        refusal
+    }
+
+    async fn delete(&self, plan: &Plan) -> Result<(), Error> {
+        let deleted = stream::iter(plan.delete.clone())
+            .map(|(member, why)| async move { self.delete_one(&member).await.map(|()| why) })
+            .buffer_unordered(IN_FLIGHT)
+            .collect::<Vec<_>>()
+            .await;
+        let mut counts: BTreeMap<Why, usize> = BTreeMap::new();
+        for why in deleted.iter().flatten() {
+            *counts.entry(*why).or_default() += 1;
+        }
+        for (why, count) in counts {
+            let words = match why {
+                Why::NotSelected => "targets that are not selected any more",
+                Why::Gone => "targets that have had no Node for 5m",
+                Why::Replaced => "targets that are members of the new group",
+            };
+            self.tell(reason::MEMBERSHIPS_DELETED, count, |count| {
+                format!("memberships deleted, {words}: {count}")
+            });
+        }
+        deleted
+            .into_iter()
+            .find_map(Result::err)
+            .map_or(Ok(()), Err)
+    }
+
+    async fn delete_one(&self, member: &Member) -> Result<(), Error> {
+        let Context {
+            writer, members, ..
+        } = self.context;
+        let answer = writer
+            .delete(&self.api(), &member.name, member.uid.as_str())
+            .await;
+        match answer {
+            Ok(Some(kept)) => members.written(&kept),
+            Ok(None) => members.gone(&member.uid),
+            // It is gone, or another object has its name by now.
+            Err(error) if matches!(error.code(), Some(404 | 409)) => members.gone(&member.uid),
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    async fn change(&self, plan: &Plan) -> Result<(), Error> {
+        let changed = stream::iter(plan.change.clone())
+            .map(|member| async move { self.change_one(&member).await })
+            .buffer_unordered(IN_FLIGHT)
+            .collect::<Vec<_>>()
+            .await;
+        changed.into_iter().collect()
+    }
+
+    async fn change_one(&self, member: &Member) -> Result<(), Error> {
+        let version = member.version.to_string();
+        let fields = self.fields(&member.name, member.uid.as_str(), &version);
+        match self.apply(&member.name, &fields).await {
+            Ok(()) => Ok(()),
+            // The watch shows what has changed.
+            Err(error) if matches!(error.code(), Some(404 | 409)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Creates memberships in batches that double from one, and stops at the first refusal: what refuses one refuses ten thousand.
+    /// Returns how many were created.
+    async fn create(&self, targets: &[Target]) -> (usize, Result<Option<Refusal>, Error>) {
+        let (mut rest, mut size, mut created) = (targets, 1, 0);
+        while !rest.is_empty() {
+            let (batch, later) = rest.split_at(size.min(rest.len()));
+            (rest, size) = (later, size * 2);
+            let written = stream::iter(batch.to_vec())
+                .map(|target| async move { self.create_one(&target).await })
+                .buffer_unordered(IN_FLIGHT)
+                .collect::<Vec<_>>()
+                .await;
+            for outcome in written {
+                match outcome {
+                    Ok(Written::Done) => created += 1,
+                    Ok(Written::Waits) => {}
+                    Ok(Written::Over) => return (created, Ok(None)),
+                    Ok(Written::Refused(refusal)) => return (created, Ok(Some(refusal))),
+                    Err(error) => return (created, Err(error)),
+                }
+            }
+        }
+        (created, Ok(None))
+    }
+
+    async fn create_one(&self, target: &Target) -> Result<Written, Error> {
+        let name = name_of(&self.set.name_any(), self.region, target, self.group);
+        let mut object = SecurityGroupMembership::new(&name, self.spec_for(target));
+        object.metadata.namespace = self.set.namespace();
+        object.metadata.labels = Some(BTreeMap::from([(
+            SET_LABEL.to_owned(),
+            self.set.name_any(),
+        )]));
+        object.metadata.owner_references = self.owner().map(|owner| vec![owner]);
+        let writer = &self.context.writer;
+        match writer.create_as(&self.api(), &object, SET_MANAGER).await {
+            Ok(stored) => {
+                self.context.members.written(&stored);
+                Ok(Written::Done)
+            }
+            Err(error) => match error.code() {
+                Some(409) => self.take_over(&object).await,
+                Some(404) => Ok(Written::Over),
+                Some(403) if is_terminating(&error) => Ok(Written::Over),
+                Some(400 | 401 | 403 | 422) => {
+                    Ok(Written::Refused(Refusal::Create(error.to_string())))
+                }
+                Some(_) | None => Err(error),
+            },
+        }
+    }
+
+    /// An object of the name exists: it is ours, or an orphan for the same edge that is taken over, or none of ours.
+    async fn take_over(&self, wanted: &SecurityGroupMembership) -> Result<Written, Error> {
+        let name = wanted.name_any();
+        let api = self.api();
+        let stored = match with_deadline(api.get_opt(&name)).await {
+            Ok(Some(stored)) => stored,
+            Ok(None) => return Ok(Written::Waits),
+            // This version cannot read it.
+            Err(Error::Api(kube::Error::SerdeError(_))) => {
+                return Ok(Written::Refused(Refusal::NameTaken { name }));
+            }
+            Err(error) => return Err(error),
+        };
+        let owners = stored.owner_references();
+        let controller = owners.iter().find(|owner| owner.controller == Some(true));
+        let is_deleting = stored.metadata.deletion_timestamp.is_some();
+        match controller {
+            Some(owner) if owner.uid == self.uid.as_str() => {
+                self.context.members.written(&stored);
+                Ok(Written::Waits)
+            }
+            // That of an earlier set of this name, which goes with it.
+            Some(owner) if owner.name == self.set.name_any() => Ok(Written::Waits),
+            _ if is_deleting => Ok(Written::Waits),
+            None if is_same_edge(&stored.spec, &wanted.spec) => self.adopt(&stored).await,
+            Some(_) | None => Ok(Written::Refused(Refusal::NameTaken { name })),
+        }
+    }
+
+    async fn adopt(&self, orphan: &SecurityGroupMembership) -> Result<Written, Error> {
+        let name = orphan.name_any();
+        let lives = self.lives.get_or_try_init(|| self.ask_whether_it_lives());
+        if !*lives.await? {
+            return Ok(Written::Over);
+        }
+        let uid = orphan.uid().unwrap_or_default();
+        let version = orphan.resource_version().unwrap_or_default();
+        let fields = self.fields(&name, &uid, &version);
+        match self.apply(&name, &fields).await {
+            Ok(()) => Ok(Written::Done),
+            Err(error) if matches!(error.code(), Some(404 | 409)) => Ok(Written::Waits),
+            Err(error) if error.code() == Some(422) => {
+                Ok(Written::Refused(Refusal::NameTaken { name }))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The watch may lag: a set that is being deleted takes nothing over.
+    async fn ask_whether_it_lives(&self) -> Result<bool, Error> {
+        let namespace = self.set.namespace().unwrap_or_default();
+        let sets: Api<SecurityGroupMembershipSet> =
+            Api::namespaced(self.context.client.clone(), &namespace);
+        let stored = with_deadline(sets.get_opt(&self.set.name_any())).await?;
+        Ok(stored.is_some_and(|stored| {
+            stored.metadata.uid.as_deref() == Some(self.uid.as_str())
+                && stored.metadata.deletion_timestamp.is_none()
+        }))
+    }
+
+    /// What a set keeps so on each of its memberships. Always all of it: what a field manager leaves out goes.
+    fn fields(&self, name: &str, uid: &str, version: &str) -> Value {
+        let spec = &self.set.spec;
+        json!({
+            "apiVersion": SecurityGroupMembership::api_version(&()),
+            "kind": SecurityGroupMembership::kind(&()),
+            "metadata": {
+                "name": name, "uid": uid, "resourceVersion": version,
+                "labels": {SET_LABEL: self.set.name_any()},
+                "ownerReferences": [self.owner()],
+            },
+            "spec": {
+                "managementPolicy": spec.management_policy,
+                "adoptionPolicy": spec.adoption_policy,
+                "deletionPolicy": spec.deletion_policy,
+                "driftPolicy": spec.drift_policy,
+                "karpenterPolicy": spec.karpenter_policy,
+            },
+        })
+    }
+
+    async fn apply(&self, name: &str, fields: &Value) -> Result<(), Error> {
+        let turn = self.context.writer.turn().await?;
+        let api = self.api();
+        let stored: SecurityGroupMembership = turn.apply(&api, name, SET_MANAGER, fields).await?;
+        self.context.members.written(&stored);
+        Ok(())
+    }
+
+    fn spec_for(&self, target: &Target) -> SecurityGroupMembershipSpec {
+        let spec = &self.set.spec;
+        let (instance_id, network_interface_id) = match target {
+            Target::Instance(id) => (Some(id.to_string()), None),
+            Target::NetworkInterface(id) => (None, Some(id.to_string())),
+        };
+        SecurityGroupMembershipSpec {
+            region: spec.region.clone(),
+            instance_id,
+            network_interface_id,
+            security_group_id: spec.security_group_id.clone(),
+            account_ref: spec.account_ref.clone(),
+            management_policy: spec.management_policy,
+            adoption_policy: spec.adoption_policy,
+            deletion_policy: spec.deletion_policy,
+            drift_policy: spec.drift_policy,
+            karpenter_policy: spec.karpenter_policy,
+            suspend: false,
+        }
+    }
+
+    fn owner(&self) -> Option<OwnerReference> {
+        let owner = self.set.controller_owner_ref(&())?;
+        Some(OwnerReference {
+            // A set that is deleted in the foreground goes after its memberships.
+            block_owner_deletion: Some(true),
+            ..owner
+        })
+    }
+
+    fn api(&self) -> Api<SecurityGroupMembership> {
+        let namespace = self.set.namespace().unwrap_or_default();
+        self.context.memberships(&namespace)
+    }
+
+    /// An event about the set, if anything was done.
+    fn tell(&self, reason: &str, count: usize, text: impl FnOnce(usize) -> String) {
+        if count > 0 {
+            let event = EventRecord {
+                reason: reason.to_owned(),
+                text: text(count),
+                ..EventRecord::default()
+            };
+            self.context.events.publish(self.set, event);
+        }
+    }
+}
+
+/// Whether two specs name the same edge and account.
+fn is_same_edge(a: &SecurityGroupMembershipSpec, b: &SecurityGroupMembershipSpec) -> bool {
+    let edge = |spec: &SecurityGroupMembershipSpec| {
+        (
+            spec.region.clone(),
+            spec.instance_id.clone(),
+            spec.network_interface_id.clone(),
+            spec.security_group_id.clone(),
+            spec.account_ref.clone(),
+        )
+    };
+    edge(a) == edge(b)
+}
+
+/// Whether the namespace is being deleted.
+fn is_terminating(error: &Error) -> bool {
+    let Error::Api(kube::Error::Api(status)) = error else {
+        return false;
+    };
+    let details = status.details.as_ref();
+    let mut causes = details.into_iter().flat_map(|details| &details.causes);
+    causes.any(|cause| cause.reason == "NamespaceTerminating")
+}

@@ -1,0 +1,120 @@
+//! What the passes over all sets share. Decides nothing.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use kube::Api;
+use tokio::time::Instant;
+
+use crate::account::directory::Directory;
+use crate::api::SecurityGroupMembership;
+use crate::clock::Clock;
+use crate::kubernetes::events::EventRecorder;
+use crate::kubernetes::writer::ApiWriter;
+use crate::kubernetes::{LogDeduper, ObjectUid};
+use crate::nodes::Nodes;
+use crate::shutdown::Shutdown;
+
+use super::known::Sets;
+use super::members::Members;
+use super::select::MissingSince;
+
+/// Shortest time between two writes of the status of a set (1 s).
+const STATUS_PERIOD: Duration = Duration::from_secs(1);
+
+/// What every pass over a set shares.
+pub struct Context {
+    /// The cluster.
+    pub client: kube::Client,
+    /// Writes to it.
+    pub writer: ApiWriter,
+    /// The accounts and their grants.
+    pub directory: Arc<Directory>,
+    /// Receives what was created and deleted as events.
+    pub events: EventRecorder,
+    /// The time.
+    pub clock: Clock,
+    /// After it has begun, nothing is written.
+    pub shutdown: Shutdown,
+    /// The memberships of all sets.
+    pub members: Arc<Members>,
+    /// The Nodes, while a set selects some.
+    pub nodes: Arc<Nodes>,
+    /// The queue of sets that are due.
+    pub sets: Arc<Sets>,
+    pub(super) logged: LogDeduper,
+    pub(super) memory: Mutex<HashMap<ObjectUid, Memory>>,
+}
+
+/// What this process remembers of a set. It is lost with the process, which only makes a set wait longer.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    pub missing: MissingSince,
+    written_at: Option<Instant>,
+    pub failures: u32,
+}
+
+impl Memory {
+    /// How long the next write of the status must wait; `None` if it need not.
+    pub(super) fn status_wait(&self) -> Option<Duration> {
+        let wait = STATUS_PERIOD.saturating_sub(self.written_at?.elapsed());
+        (!wait.is_zero()).then_some(wait)
+    }
+
+    /// The status was written.
+    pub(super) fn wrote_status(&mut self) {
+        self.written_at = Some(Instant::now());
+    }
+}
+
+impl Context {
+    /// The context of all sets.
+    #[must_use]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is another thing, named by its type"
+    )]
+    pub fn new(
+        client: kube::Client,
+        writer: ApiWriter,
+        directory: Arc<Directory>,
+        events: EventRecorder,
+        clock: Clock,
+        shutdown: Shutdown,
+        members: Arc<Members>,
+        sets: Arc<Sets>,
+    ) -> Self {
+        Self {
+            client,
+            writer,
+            directory,
+            events,
+            clock,
+            shutdown,
+            members,
+            nodes: Arc::default(),
+            sets,
+            logged: LogDeduper::default(),
+            memory: Mutex::default(),
+        }
+    }
+
+    /// Calls `change` with what is remembered of a set.
+    pub(super) fn remember<T>(&self, set: &ObjectUid, change: impl FnOnce(&mut Memory) -> T) -> T {
+        // No code panics while it holds this lock.
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        change(memory.entry(set.clone()).or_default())
+    }
+
+    /// Forgets a set that is gone.
+    pub(super) fn forget(&self, set: &ObjectUid) {
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        memory.remove(set);
+    }
+
+    /// The memberships of a namespace.
+    pub(super) fn memberships(&self, namespace: &str) -> Api<SecurityGroupMembership> {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+}

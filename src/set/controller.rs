@@ -1,0 +1,364 @@
+//! The controller of sets: wires watches, pass and requeue together.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{Stream, StreamExt as _, TryStreamExt as _};
+use kube::runtime::controller::Action;
+use kube::runtime::reflector::{self, ObjectRef};
+use kube::runtime::{Controller, PredicateConfig, WatchStreamExt as _, watcher};
+use kube::{Api, Resource as _, ResourceExt as _};
+use tokio::sync::OnceCell;
+use tracing::warn;
+
+use crate::account::directory::{Access, AccessRequest};
+use crate::account::key::AccountKey;
+use crate::api::account::GrantedAction;
+use crate::api::membership::ManagementPolicy;
+use crate::api::{SecurityGroupMembershipSet, SecurityGroupMembershipSetStatus, reason};
+use crate::ecs::{Class, ParseIdError, Region, SecurityGroupId, Target};
+use crate::kubernetes::{self, Error, ObjectUid, WatchLog, WatchScope};
+use crate::nodes::Listed;
+use crate::watched::Unreadable;
+
+use super::act::Doer;
+use super::context::{Context, Memory};
+use super::known::SetObject;
+use super::member::Policies;
+use super::plan::{Plan, Wanted, plan};
+use super::refusal::Refusal;
+use super::select::{Selection, Standing};
+use super::status::{self, Found};
+
+/// When a set that the API server or another object refuses looks again (5 minutes).
+const AFTER_REFUSAL: Duration = Duration::from_secs(5 * 60);
+/// When a set that has created memberships looks again: an object of an earlier set may have had the name of one (5 s).
+const AFTER_CREATION: Duration = Duration::from_secs(5);
+/// When a set looks again whose own status the watch has not shown yet (1 s).
+const SOON: Duration = Duration::from_secs(1);
+
+/// Runs the controller of one scope until shutdown has begun and its passes have ended.
+pub async fn run(
+    context: Arc<Context>,
+    scope: WatchScope,
+    due: impl Stream<Item = ObjectRef<SetObject>> + Send + 'static,
+) {
+    let api: Api<SetObject> = scope.api(&context.client);
+    let (reader, writer) = reflector::store();
+    let keeper = Arc::clone(&context);
+    let mut listing = HashSet::new();
+    let sets = watcher(api, kubernetes::watch_config())
+        .inspect_ok(move |event| {
+            keeper.sets.take(&scope, &mut listing, event);
+            if let watcher::Event::Delete(set) = event
+                && let Some(uid) = ObjectUid::of(set)
+            {
+                keeper.forget(&uid);
+            }
+        })
+        .reflect(writer)
+        .applied_objects()
+        .predicate_filter(
+            |set: &SetObject| Some(kubernetes::trigger_hash(set)),
+            PredicateConfig::default(),
+        );
+    let log = WatchLog::new("SecurityGroupMembershipSet");
+    let ends_unlisted = kubernetes::ends_unlisted(reader.clone(), context.shutdown.clone());
+    let controller = Controller::for_stream(sets, reader)
+        .reconcile_on(due)
+        .reconcile_all_on(kubernetes::once(context.shutdown.begins_to_lead()))
+        .graceful_shutdown_on(context.shutdown.begun())
+        .run(reconcile, on_error, context)
+        .for_each(|result| {
+            log.result(result);
+            std::future::ready(())
+        });
+    tokio::select! {
+        biased;
+        () = controller => {}
+        () = ends_unlisted => {}
+    }
+}
+
+async fn reconcile(object: Arc<SetObject>, context: Arc<Context>) -> Result<Action, Error> {
+    // A standby only watches. All sets are enqueued when it begins to act, and when all memberships are listed.
+    if !context.shutdown.has_led() || !context.members.is_listed() {
+        return Ok(Action::await_change());
+    }
+    // What is being deleted writes nothing: its memberships are for the garbage collector.
+    let is_deleting = object.meta().deletion_timestamp.is_some();
+    let Some(uid) = ObjectUid::of(&*object).filter(|_| !is_deleting) else {
+        return Ok(Action::await_change());
+    };
+    match Box::pin(pass(&object, &uid, &context)).await {
+        Ok(wait) => {
+            context.remember(&uid, |memory| memory.failures = 0);
+            Ok(wait.map_or_else(Action::await_change, Action::requeue))
+        }
+        Err(Error::Stopping) => Ok(Action::await_change()),
+        Err(error) => Err(error),
+    }
+}
+
+/// One pass over a set. Returns when the next one is due if nothing else enqueues it.
+async fn pass(
+    object: &SetObject,
+    uid: &ObjectUid,
+    context: &Context,
+) -> Result<Option<Duration>, Error> {
+    let set = match &object.0 {
+        Ok(set) => set,
+        Err(unreadable) => return tell_unreadable(object, uid, unreadable, context).await,
+    };
+    let previous = set.status.clone().unwrap_or_default();
+    let (region, group) = match parse(set) {
+        Ok(parsed) => parsed,
+        Err(message) => return write_invalid(object, uid, &previous, message, context).await,
+    };
+    let (selection, nodes) = match select(set, &region, context) {
+        Selected::Known(selection) => (selection, None),
+        Selected::Forbidden(answer) => (Selection::unknown(), Some(Refusal::Nodes(answer))),
+        Selected::NotYet => return Ok(None),
+    };
+    let Ok(account) = access(set, &group, context) else {
+        return Ok(None);
+    };
+    let mut refusal = nodes.or(account);
+    let (plan, mut wait) = look(set, uid, &group, &selection, context);
+    if !set.spec.suspend {
+        let doer = Doer {
+            set,
+            uid,
+            region: &region,
+            group: &group,
+            context,
+            lives: OnceCell::new(),
+        };
+        let may_create = refusal.is_none();
+        let refused = doer.carry_out(&plan, may_create).await?;
+        let again = after_deeds(refused.as_ref(), may_create && !plan.create.is_empty());
+        wait = earlier(wait, again);
+        refusal = refusal.or(refused);
+    }
+    let requested = kubernetes::reconcile_requested_at(set);
+    let found = Found {
+        plan: &plan,
+        targets: selection.picked.len(),
+        skipped: selection.skipped,
+        objects: context.members.of(uid).len(),
+        refusal: refusal.as_ref(),
+        suspended: set.spec.suspend,
+        requested: requested.as_deref(),
+    };
+    let generation = set.metadata.generation;
+    let next = status::status(&previous, generation, found, context.clock.now());
+    let written = write(object, uid, &previous, next, context).await?;
+    Ok(earlier(wait, written))
+}
+
+/// When a set looks again after what it did.
+fn after_deeds(refused: Option<&Refusal>, created: bool) -> Option<Duration> {
+    match (refused, created) {
+        (Some(_), _) => Some(AFTER_REFUSAL),
+        (None, true) => Some(AFTER_CREATION),
+        (None, false) => None,
+    }
+}
+
+fn earlier(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
+    a.into_iter().chain(b).min()
+}
+
+/// Region and group of a set. The CRD refuses what does not parse.
+fn parse(set: &SecurityGroupMembershipSet) -> Result<(Region, SecurityGroupId), String> {
+    let region = set.spec.region.parse();
+    let region = region.map_err(|error: ParseIdError| format!("spec.region: {error}"))?;
+    let group = set.spec.security_group_id.parse();
+    let group = group.map_err(|error: ParseIdError| format!("spec.securityGroupID: {error}"))?;
+    Ok((region, group))
+}
+
+/// What the selector of a set says now.
+enum Selected {
+    Known(Selection),
+    /// The operator may not list Nodes.
+    Forbidden(String),
+    /// Nodes have not been listed yet. Their list enqueues the set.
+    NotYet,
+}
+
+fn select(set: &SecurityGroupMembershipSet, region: &Region, context: &Context) -> Selected {
+    if let Some(selection) = Selection::of_list(&set.spec) {
+        return Selected::Known(selection);
+    }
+    context.nodes.look(|nodes, listed| match listed {
+        Listed::Not => Selected::NotYet,
+        Listed::Forbidden(answer) => Selected::Forbidden(answer.clone()),
+        Listed::All | Listed::Interrupted => {
+            let nodes = nodes.values();
+            Selected::Known(Selection::of_nodes(&set.spec, region, nodes, listed))
+        }
+    })
+}
+
+/// The plan of a set, and when more of it will be known without an event.
+fn look(
+    set: &SecurityGroupMembershipSet,
+    uid: &ObjectUid,
+    group: &SecurityGroupId,
+    selection: &Selection,
+    context: &Context,
+) -> (Plan, Option<Duration>) {
+    let members = context.members.of(uid);
+    let now = context.clock.now().as_second();
+    let mut standings: HashMap<&Target, Standing> = HashMap::new();
+    let missing = context.remember(uid, |memory| {
+        for member in &members {
+            let target = &member.target;
+            let missing_for = || memory.missing.missing_for(target);
+            let standing = selection.standing(target, now, missing_for);
+            standings.insert(target, standing);
+        }
+        memory.missing.keep(|target| {
+            let standing = standings.get(target);
+            matches!(standing, Some(Standing::Missing | Standing::Gone))
+        });
+        memory.missing.next()
+    });
+    let new = standings
+        .iter()
+        .filter(|(_, standing)| **standing == Standing::New)
+        .filter_map(|(target, _)| selection.counts_at(target))
+        .min();
+    let new = new.map(|at| Duration::from_secs(u64::try_from(at - now).unwrap_or_default()));
+    let wanted = Wanted {
+        group,
+        policies: Policies::of_set(&set.spec),
+        picked: &selection.picked,
+    };
+    let standing = |target: &Target| standings.get(target).copied().unwrap_or(Standing::Unknown);
+    (plan(wanted, &members, standing), earlier(missing, new))
+}
+
+/// The account has not been checked yet. The end of the check enqueues the set.
+struct NotChecked;
+
+/// Whether the set may use its account for its group: a set that may not must not make ten thousand objects that say so.
+fn access(
+    set: &SecurityGroupMembershipSet,
+    group: &SecurityGroupId,
+    context: &Context,
+) -> Result<Option<Refusal>, NotChecked> {
+    let namespace = set.namespace().unwrap_or_default();
+    let account = AccountKey::of(&set.spec.account_ref, &namespace);
+    let request = AccessRequest {
+        account: &account,
+        namespace: &namespace,
+        group,
+        claimed_uid: None,
+        action: Some(match set.spec.management_policy {
+            ManagementPolicy::Manage => GrantedAction::Join,
+            ManagementPolicy::Observe => GrantedAction::Observe,
+        }),
+        deleting: false,
+        recorded: false,
+    };
+    let access = context.directory.resolve(request);
+    let refused = |reason, stalled| {
+        Ok(Some(Refusal::Account {
+            reason,
+            message: access.problem(request),
+            stalled,
+        }))
+    };
+    match &access {
+        Access::Usable(_) | Access::UsableForTags(..) => Ok(None),
+        Access::Checking => Err(NotChecked),
+        Access::Missing => refused(reason::ACCOUNT_NOT_FOUND, true),
+        Access::NotReady { stalled, .. } => refused(reason::ACCOUNT_NOT_READY, *stalled),
+        Access::Changed { .. } => refused(reason::ACCOUNT_CHANGED, true),
+        Access::NotGranted => refused(reason::NOT_GRANTED, true),
+    }
+}
+
+async fn tell_unreadable(
+    object: &SetObject,
+    uid: &ObjectUid,
+    unreadable: &Unreadable,
+    context: &Context,
+) -> Result<Option<Duration>, Error> {
+    let previous = serde_json::from_value(unreadable.status.clone()).unwrap_or_default();
+    let message = format!("this version of the operator cannot read the set: {unreadable}");
+    write_invalid(object, uid, &previous, message, context).await
+}
+
+async fn write_invalid(
+    object: &SetObject,
+    uid: &ObjectUid,
+    previous: &SecurityGroupMembershipSetStatus,
+    message: String,
+    context: &Context,
+) -> Result<Option<Duration>, Error> {
+    let generation = object.meta().generation;
+    let next = status::invalid(previous, generation, message, context.clock.now());
+    write(object, uid, previous, next, context).await
+}
+
+/// Writes the status if it says something else, at most once a second. Returns when the set must look again for that.
+async fn write(
+    object: &SetObject,
+    uid: &ObjectUid,
+    previous: &SecurityGroupMembershipSetStatus,
+    next: SecurityGroupMembershipSetStatus,
+    context: &Context,
+) -> Result<Option<Duration>, Error> {
+    let next = context
+        .writer
+        .storable::<SecurityGroupMembershipSet, _>(next);
+    if status::same_meaning(previous, &next) {
+        return Ok(None);
+    }
+    let is_answered = previous.observed_generation == next.observed_generation;
+    let wait = context.remember(uid, |memory| memory.status_wait());
+    if let Some(wait) = wait.filter(|_| is_answered) {
+        return Ok(Some(wait));
+    }
+    let namespace = object.namespace().unwrap_or_default();
+    let api: Api<SetObject> = Api::namespaced(context.client.clone(), &namespace);
+    let answer = context
+        .writer
+        .apply_status(&api, object.meta(), &next)
+        .await;
+    match answer {
+        Ok(_) => {
+            context.remember(uid, Memory::wrote_status);
+            Ok(None)
+        }
+        // It is gone, or the watch is about to show another version.
+        Err(error) if error.code() == Some(404) => Ok(None),
+        Err(error) if error.code() == Some(409) => Ok(Some(SOON)),
+        Err(error) => Err(error),
+    }
+}
+
+fn on_error(object: Arc<SetObject>, error: &Error, context: Arc<Context>) -> Action {
+    let uid = ObjectUid::of(&*object).unwrap_or_default();
+    let failures = context.remember(&uid, |memory| {
+        memory.failures = memory.failures.saturating_add(1);
+        memory.failures
+    });
+    let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+    let wait = Class::Transient.retry().delay(failures).max(SOON);
+    if context
+        .logged
+        .is_first(&format!("{namespace}/{name}: {error}"))
+    {
+        let retry_seconds = wait.as_secs();
+        warn!(
+            kind = "SecurityGroupMembershipSet",
+            namespace, name, retry_seconds, "the set could not be brought about: {error}"
+        );
+    }
+    Action::requeue(wait)
+}

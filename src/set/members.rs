@@ -1,0 +1,199 @@
+//! The memberships of all sets, in memory, by the set that controls them. They come from the watch of memberships, and from the
+//! answers to the set's own writes.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use kube::ResourceExt as _;
+use kube::runtime::watcher;
+
+use crate::api::SecurityGroupMembership;
+use crate::kubernetes::{ObjectUid, WatchScope};
+use crate::membership::object::Object;
+
+use super::known::Sets;
+use super::member::{Member, Owner};
+
+/// The memberships of all sets.
+#[derive(Debug)]
+pub struct Members {
+    inner: Mutex<Inner>,
+    unlisted: AtomicUsize,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    by_set: HashMap<ObjectUid, HashMap<ObjectUid, Arc<Member>>>,
+    /// Which set, in which namespace, controls a membership.
+    sets: HashMap<ObjectUid, ObjectUid>,
+    namespaces: HashMap<ObjectUid, Arc<str>>,
+}
+
+impl Members {
+    /// None, until this many scopes have been listed.
+    #[must_use]
+    pub fn new(scopes: usize) -> Self {
+        Self {
+            inner: Mutex::default(),
+            unlisted: AtomicUsize::new(scopes),
+        }
+    }
+
+    /// Whether every membership has been listed since the start.
+    #[must_use]
+    pub fn is_listed(&self) -> bool {
+        self.unlisted.load(Ordering::SeqCst) == 0
+    }
+
+    /// The memberships of a set, in no order.
+    #[must_use]
+    pub fn of(&self, set: &ObjectUid) -> Vec<Arc<Member>> {
+        let inner = self.lock();
+        let members = inner.by_set.get(set).into_iter();
+        members.flat_map(HashMap::values).cloned().collect()
+    }
+
+    /// Takes the answer to a write of the set.
+    pub fn written(&self, object: &SecurityGroupMembership) {
+        if let Some((owner, member)) = Member::of(object) {
+            let namespace = object.namespace().unwrap_or_default();
+            self.lock().insert(&namespace, &owner, member);
+        }
+    }
+
+    /// Forgets a membership that is gone.
+    pub fn gone(&self, uid: &ObjectUid) {
+        self.lock().remove(uid);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // No code panics while it holds this lock.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// Returns whether the set has to look again. An older version than the known one is passed over.
+    fn insert(&mut self, namespace: &str, owner: &Owner, member: Member) -> bool {
+        if self
+            .sets
+            .get(&member.uid)
+            .is_some_and(|set| *set != owner.uid)
+        {
+            self.remove(&member.uid);
+        }
+        let members = self.by_set.entry(owner.uid.clone()).or_default();
+        let known = members.get(&member.uid);
+        if known.is_some_and(|known| known.version > member.version) {
+            return false;
+        }
+        let is_news = known.is_none_or(|known| known.is_news(&member));
+        let uid = member.uid.clone();
+        members.insert(uid.clone(), Arc::new(member));
+        self.sets.insert(uid.clone(), owner.uid.clone());
+        self.namespaces.insert(uid, namespace.into());
+        is_news
+    }
+
+    /// Returns whether it was the membership of a set.
+    fn remove(&mut self, uid: &ObjectUid) -> bool {
+        self.namespaces.remove(uid);
+        let Some(set) = self.sets.remove(uid) else {
+            return false;
+        };
+        if let Some(members) = self.by_set.get_mut(&set) {
+            members.remove(uid);
+            if members.is_empty() {
+                self.by_set.remove(&set);
+            }
+        }
+        true
+    }
+}
+
+/// Keeps [`Members`] in step with the watch of memberships in one scope.
+pub struct Tap {
+    members: Arc<Members>,
+    sets: Arc<Sets>,
+    scope: WatchScope,
+    listing: HashSet<ObjectUid>,
+    listed: bool,
+}
+
+impl Tap {
+    /// For the watch of this scope.
+    #[must_use]
+    pub fn new(members: Arc<Members>, sets: Arc<Sets>, scope: WatchScope) -> Self {
+        Self {
+            members,
+            sets,
+            scope,
+            listing: HashSet::new(),
+            listed: false,
+        }
+    }
+
+    /// Takes an event of the watch.
+    pub fn take(&mut self, event: &watcher::Event<Object>) {
+        match event {
+            watcher::Event::Init => self.listing.clear(),
+            watcher::Event::InitApply(object) => {
+                self.listing.extend(ObjectUid::of(object));
+                self.insert(object);
+            }
+            watcher::Event::Apply(object) => self.insert(object),
+            watcher::Event::Delete(object) => self.delete(object),
+            watcher::Event::InitDone => self.end_list(),
+        }
+    }
+
+    fn insert(&self, object: &Object) {
+        let namespace = object.namespace().unwrap_or_default();
+        match Member::watched(object) {
+            Some((owner, member)) => {
+                let is_news = self.members.lock().insert(&namespace, &owner, member);
+                if is_news {
+                    self.sets.soon(&namespace, &owner.name);
+                }
+            }
+            // Its set has let it go.
+            None => {
+                if let Some(uid) = ObjectUid::of(object) {
+                    self.members.lock().remove(&uid);
+                }
+            }
+        }
+    }
+
+    fn delete(&self, object: &Object) {
+        let Some(uid) = ObjectUid::of(object) else {
+            return;
+        };
+        self.members.lock().remove(&uid);
+        if let Some((owner, _)) = Member::watched(object) {
+            let namespace = object.namespace().unwrap_or_default();
+            self.sets.soon(&namespace, &owner.name);
+        }
+    }
+
+    /// What a new list does not show is gone.
+    fn end_list(&mut self) {
+        let listing = std::mem::take(&mut self.listing);
+        let mut inner = self.members.lock();
+        let gone = inner
+            .namespaces
+            .iter()
+            .filter(|(uid, namespace)| self.scope.contains(namespace) && !listing.contains(*uid));
+        let gone: Vec<ObjectUid> = gone.map(|(uid, _)| uid.clone()).collect();
+        for uid in gone {
+            inner.remove(&uid);
+        }
+        drop(inner);
+        if !self.listed {
+            self.listed = true;
+            self.members.unlisted.fetch_sub(1, Ordering::SeqCst);
+        }
+        self.sets.all_now();
+    }
+}

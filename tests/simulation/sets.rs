@@ -1,0 +1,262 @@
+//! Sets in virtual time: what counts as evidence, and for how long nothing does.
+
+use std::sync::Arc;
+
+use security_group_operator::kubernetes::WatchScope;
+use serde_json::{Value, json};
+
+use crate::api_server::Verb;
+use crate::in_virtual_time;
+use crate::link::KillPoint;
+use crate::monitor::{MEMBERSHIPS, condition, text};
+use crate::scenario::{calls, seconds, world};
+use crate::topology::NAMESPACE;
+use crate::world::{SimOptions, World};
+
+const SETS: &str = "securitygroupmembershipsets";
+const MINUTE: f64 = 60.0;
+
+fn apply(world: &World, spec: Value) {
+    let mut all = json!({"region": "cn-hangzhou", "securityGroupID": "sg-a"});
+    all.as_object_mut()
+        .unwrap()
+        .extend(spec.as_object().unwrap().clone());
+    let object = json!({
+        "apiVersion": "security-group-operator.io/v1alpha1", "kind": "SecurityGroupMembershipSet",
+        "metadata": {"name": "s"}, "spec": all,
+    });
+    world.user(Verb::Apply, SETS, NAMESPACE, "s", object);
+}
+
+/// A Node for i-0, i-1 or i-2.
+fn node(world: &World, number: usize, labels: Value) {
+    let name = format!("n-{number}");
+    let object = json!({
+        "apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels},
+        "spec": {"providerID": format!("cn-hangzhou.i-{number}")},
+    });
+    world.user(Verb::Apply, "nodes", "", &name, object);
+}
+
+fn delete_node(world: &World, number: usize) {
+    world.user(
+        Verb::Delete,
+        "nodes",
+        "",
+        &format!("n-{number}"),
+        Value::Null,
+    );
+}
+
+fn members(world: &World) -> Vec<Arc<Value>> {
+    world.server.objects(MEMBERSHIPS)
+}
+
+/// Reason of Ready, and the numbers of targets, of ready ones and of objects.
+fn told(world: &World) -> (String, [i64; 3]) {
+    let set = world.server.object(SETS, NAMESPACE, "s").unwrap();
+    let reason = condition(&set, "Ready").map_or_else(String::new, |ready| text(ready, "/reason"));
+    let count = |field: &str| set["status"][field].as_i64().unwrap_or(-1);
+    let counts = ["targets", "readyTargets", "objects"].map(count);
+    (reason, counts)
+}
+
+fn within(world: &World) -> Vec<usize> {
+    let is_member = |number: &usize| world.is_member(&format!("i-{number}"), "sg-a");
+    (0..3).filter(is_member).collect()
+}
+
+fn web() -> Value {
+    json!({"pool": "web"})
+}
+
+/// Three old Nodes that are joined.
+async fn three_nodes() -> World {
+    let world = world().await;
+    for number in 0..3 {
+        node(&world, number, web());
+    }
+    seconds(10.0 * MINUTE).await;
+    apply(&world, json!({"nodeSelector": {"matchLabels": web()}}));
+    seconds(10.0).await;
+    assert_eq!(told(&world), ("AllMembers".to_owned(), [3, 3, 3]));
+    assert_eq!(within(&world), [0, 1, 2]);
+    world
+}
+
+#[test]
+fn a_label_that_goes_counts_at_once_on_an_old_node_and_later_on_a_new_one() {
+    in_virtual_time(|| async {
+        let world = three_nodes().await;
+        node(&world, 0, json!({}));
+        seconds(5.0).await;
+        assert_eq!(within(&world), [1, 2]);
+        assert_eq!(told(&world), ("AllMembers".to_owned(), [2, 2, 2]));
+        // It registers anew, with its label; then the label goes.
+        delete_node(&world, 1);
+        node(&world, 1, web());
+        seconds(MINUTE).await;
+        node(&world, 1, json!({}));
+        seconds(3.0 * MINUTE).await;
+        assert_eq!(within(&world), [1, 2]);
+        seconds(2.0 * MINUTE).await;
+        assert_eq!(within(&world), [2]);
+        assert_eq!(calls(&world, "LeaveSecurityGroup"), 2);
+        assert_eq!(world.monitor.violations(), [""; 0]);
+    });
+}
+
+#[test]
+fn a_node_that_comes_back_within_five_minutes_changes_nothing() {
+    in_virtual_time(|| async {
+        let world = three_nodes().await;
+        delete_node(&world, 0);
+        seconds(4.0 * MINUTE).await;
+        // As the kubelet registers it: the labels follow from the cloud controller manager.
+        node(&world, 0, json!({}));
+        seconds(4.0 * MINUTE).await;
+        node(&world, 0, web());
+        seconds(20.0 * MINUTE).await;
+        assert_eq!(told(&world), ("AllMembers".to_owned(), [3, 3, 3]));
+        assert_eq!(calls(&world, "JoinSecurityGroup"), 3);
+        assert_eq!(calls(&world, "LeaveSecurityGroup"), 0);
+        assert_eq!(world.monitor.violations(), [""; 0]);
+    });
+}
+
+#[test]
+fn a_node_that_stays_away_is_left_after_five_minutes() {
+    in_virtual_time(|| async {
+        let world = three_nodes().await;
+        delete_node(&world, 0);
+        seconds(4.5 * MINUTE).await;
+        assert_eq!(within(&world), [0, 1, 2]);
+        assert_eq!(told(&world), ("AllMembers".to_owned(), [2, 2, 3]));
+        seconds(MINUTE).await;
+        assert_eq!(within(&world), [1, 2]);
+        // Back: it is joined again.
+        node(&world, 0, web());
+        seconds(5.0).await;
+        assert_eq!(within(&world), [0, 1, 2]);
+        assert_eq!(world.monitor.violations(), [""; 0]);
+    });
+}
+
+#[test]
+fn a_restart_begins_the_five_minutes_anew() {
+    in_virtual_time(|| async {
+        let mut world = three_nodes().await;
+        delete_node(&world, 0);
+        seconds(4.0 * MINUTE).await;
+        world.kill(0);
+        world.start(None);
+        seconds(4.0 * MINUTE).await;
+        assert_eq!(within(&world), [0, 1, 2]);
+        seconds(2.0 * MINUTE).await;
+        assert_eq!(within(&world), [1, 2]);
+        assert_eq!(calls(&world, "JoinSecurityGroup"), 3);
+        assert_eq!(members(&world).len(), 2);
+    });
+}
+
+#[test]
+fn a_selector_that_picks_nothing_removes_nothing_however_long() {
+    in_virtual_time(|| async {
+        let world = three_nodes().await;
+        apply(
+            &world,
+            json!({"nodeSelector": {"matchLabels": {"pol": "web"}}}),
+        );
+        seconds(60.0 * MINUTE).await;
+        assert_eq!(told(&world), ("NothingSelected".to_owned(), [0, 0, 3]));
+        for number in 0..3 {
+            delete_node(&world, number);
+        }
+        seconds(60.0 * MINUTE).await;
+        assert_eq!(within(&world), [0, 1, 2]);
+        assert_eq!(calls(&world, "LeaveSecurityGroup"), 0);
+        // The instances are released: then their memberships go.
+        for number in 0..3 {
+            world.cloud(json!({"delete": {"id": format!("i-{number}")}}));
+        }
+        seconds(10.0 * MINUTE).await;
+        assert_eq!(told(&world), ("NoTargets".to_owned(), [0, 0, 0]));
+    });
+}
+
+/// J6.
+#[test]
+fn nothing_is_written_while_nothing_changes() {
+    in_virtual_time(|| async {
+        let world = three_nodes().await;
+        seconds(MINUTE).await;
+        let before = world.server.state().revision;
+        // Heartbeats: other parts of the Nodes change.
+        for round in 0..10 {
+            for number in 0..3 {
+                let beat = json!({"status": {"beat": round}});
+                world.user(Verb::Merge, "nodes", "", &format!("n-{number}"), beat);
+            }
+            seconds(5.0 * MINUTE).await;
+        }
+        let beats = 30;
+        // The status of the account tells the number of memberships once a minute, if it has changed.
+        assert_eq!(world.server.state().revision, before + beats);
+    });
+}
+
+/// Killed at every request of a change of group: whatever was begun is finished, and no target is ever in neither group.
+#[test]
+fn a_change_of_group_survives_a_kill_at_every_request() {
+    let mut kills = 0;
+    for at in 1..60 {
+        for point in [KillPoint::Before, KillPoint::AfterEffect] {
+            in_virtual_time(move || async move {
+                let mut world = World::new(SimOptions::default());
+                world.start(None);
+                seconds(11.0).await;
+                apply(&world, json!({"instanceIDs": ["i-0", "i-1"]}));
+                seconds(10.0).await;
+                assert_eq!(within(&world), [0, 1]);
+                world.simulator.reset_stats();
+                world.schedule_kill(at, point);
+                apply(
+                    &world,
+                    json!({"instanceIDs": ["i-0", "i-1"], "securityGroupID": "sg-b"}),
+                );
+                for _ in 0..100 {
+                    seconds(0.1).await;
+                    if let Some(dead) = world.dead_incarnation() {
+                        world.restart(dead);
+                    }
+                    for target in ["i-0", "i-1"] {
+                        let is_member = |group| world.is_member(target, group);
+                        assert!(is_member("sg-a") || is_member("sg-b"), "{at} {point:?}");
+                    }
+                }
+                seconds(200.0).await;
+                assert_eq!(told(&world), ("AllMembers".to_owned(), [2, 2, 2]));
+                assert!(within(&world).is_empty(), "{at} {point:?}");
+                assert_eq!(members(&world).len(), 2);
+                assert_eq!(world.monitor.violations(), [""; 0]);
+            });
+            kills += 1;
+        }
+    }
+    println!("{kills} kills");
+}
+
+/// An operator that watches some namespaces serves the sets in them.
+#[test]
+fn sets_of_other_namespaces_are_let_be() {
+    in_virtual_time(|| async {
+        let mut world = World::new(SimOptions::default());
+        let guests = WatchScope::Namespace(crate::topology::GUESTS.to_owned());
+        world.start_over(vec![guests], &Arc::default());
+        seconds(11.0).await;
+        apply(&world, json!({"instanceIDs": ["i-0"]}));
+        seconds(60.0).await;
+        assert!(members(&world).is_empty());
+        assert!(within(&world).is_empty());
+    });
+}
