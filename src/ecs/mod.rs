@@ -23,6 +23,7 @@ pub mod error;
 pub mod error_table;
 pub mod id;
 pub mod limit;
+pub mod members;
 mod redact;
 pub mod region;
 mod request;

@@ -1,7 +1,6 @@
 //! The cloud, with the person's own key or with the key of an account object whose Secret the person may read. Reads only.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::io::{IsTerminal as _, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +22,7 @@ use crate::shutdown::Shutdown;
 
 use super::cluster::Cluster;
 use super::failure::{Failure, exit, of_cloud};
-use super::output::note;
+use super::progress::Progress;
 
 /// Whose key, and where the cloud is.
 #[expect(clippy::doc_markdown, reason = "--help shows these texts as they are")]
@@ -371,42 +370,6 @@ impl Cloud {
                 }
                 Err(error) => return Err(of_cloud(&self.whose, &error)),
             }
-        }
-    }
-}
-
-/// The line of progress of a long read.
-#[derive(Default)]
-struct Progress {
-    calls: usize,
-    is_shown: bool,
-}
-
-/// A read of fewer calls shows no progress.
-const LONG: usize = 10;
-
-impl Progress {
-    fn read(&mut self, members: usize) {
-        self.calls += 1;
-        if self.calls < LONG {
-            return;
-        }
-        let mut stderr = std::io::stderr();
-        if stderr.is_terminal() {
-            self.is_shown = true;
-            let _ = write!(stderr, "\r{members} members read in {} calls …", self.calls);
-            let _ = stderr.flush();
-        } else if self.calls.is_multiple_of(LONG) {
-            note(&format!("{members} members read in {} calls …", self.calls));
-        }
-    }
-
-    fn end(&self, members: usize) {
-        if self.is_shown {
-            note("");
-        }
-        if self.calls >= LONG {
-            note(&format!("{members} members read in {} calls", self.calls));
         }
     }
 }

@@ -22,6 +22,7 @@ mod lint;
 mod members;
 mod output;
 mod plan;
+mod progress;
 mod why;
 
 use std::ffi::OsString;

@@ -1,4 +1,4 @@
-//! `kubectl sgm why`: everything that is known of a membership, in one screen. Reads the cluster only.
+//! `kubectl sgm why`: everything that is known of a membership, in one screen; long because it is one report. Reads the cluster only.
 
 use std::fmt::Write as _;
 

@@ -1,5 +1,6 @@
-//! What a pass over an object would do and say, without doing it: [`decide`], asked again and again, with every step taken as done.
-//! Pure.
+//! What a pass over an object would do and say, without doing it; long because it stands for every step of a pass. Pure.
+//!
+//! [`decide`] is asked again and again, with every step taken as done.
 //!
 //! A forecast knows no history: it takes every read as one that counts, and every call as answered. It foresees the refusals that a
 //! description of the target shows, and no other.

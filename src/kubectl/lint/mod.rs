@@ -146,6 +146,36 @@ const KINDS: [&str; 3] = [
     "ClusterCloudAccount",
 ];
 
+/// Takes the items of a list as documents.
+fn sort_items(
+    file: &str,
+    items: &Node,
+    objects: &mut Vec<Object>,
+    mistakes: &mut Vec<Mistake>,
+) -> usize {
+    let mut foreign = 0;
+    for item in items.items() {
+        let document = Document {
+            file: file.to_owned(),
+            root: item.clone(),
+        };
+        foreign += sort(document, objects, mistakes);
+    }
+    foreign
+}
+
+/// Whether a document without apiVersion or kind seems to be one of our objects. The values of a chart and the like are none.
+fn is_ours(root: &Node) -> bool {
+    let text = |name: &str| root.field(name).and_then(Node::text);
+    match (text("apiVersion"), text("kind")) {
+        (None, None) => root.field("spec").is_some(),
+        (version, kind) => {
+            version.is_some_and(|version| version.starts_with(GROUP))
+                || kind.is_some_and(|kind| KINDS.contains(&kind))
+        }
+    }
+}
+
 /// Takes a document as an object, as the objects of a list, or as foreign; returns how many are foreign.
 fn sort(document: Document, objects: &mut Vec<Object>, mistakes: &mut Vec<Mistake>) -> usize {
     let Document { file, root } = document;
@@ -159,26 +189,14 @@ fn sort(document: Document, objects: &mut Vec<Object>, mistakes: &mut Vec<Mistak
     };
     let text = |name: &str| root.field(name).and_then(Node::text);
     let (Some(version), Some(kind)) = (text("apiVersion"), text("kind")) else {
-        // The values of a chart and the like are no objects.
-        let is_object = ["apiVersion", "kind", "spec"]
-            .iter()
-            .any(|name| root.field(name).is_some());
-        if !is_object {
+        if !is_ours(&root) {
             return 1;
         }
         wrong(root.line(), "", "must have apiVersion and kind".to_owned());
         return 0;
     };
     if let Some(items) = root.field("items").filter(|_| kind == "List") {
-        let mut foreign = 0;
-        for item in items.items() {
-            let document = Document {
-                file: file.clone(),
-                root: item.clone(),
-            };
-            foreign += sort(document, objects, mistakes);
-        }
-        return foreign;
+        return sort_items(&file, items, objects, mistakes);
     }
     let (group, _) = version.split_once('/').unwrap_or(("", version));
     let known = KINDS.into_iter().find(|known| *known == kind);
