@@ -1,5 +1,4 @@
-//! `SecurityGroupMembership`: one edge. Only types, and long because each field says what users must know of it. Every rule is in
-//! the schema, so that the API server rejects an invalid object.
+//! `SecurityGroupMembership`: one edge. Only types. Every rule is in the schema, so that the API server rejects an invalid object.
 
 #![expect(
     clippy::duplicated_attributes,
