@@ -162,7 +162,11 @@ async fn other_takes_over(operator: &Operator<'_>, fault: Fault) -> Result<()> {
     match fault {
         Fault::Deleted => operator.until_gone(&leader).await?,
         Fault::OutOfMemory => operator.until_restarted(&leader, "OOMKilled").await?,
-        Fault::CutOff => cluster.run(&["ip", "link", "set", &veth, "up"]).map(drop)?,
+        // It ends by itself when its calls have ended, and says until then that it is ready.
+        Fault::CutOff => {
+            cluster.run(&["ip", "link", "set", &veth, "up"])?;
+            operator.until_restarted(&leader, "Error").await?;
+        }
         // By the liveness probe, with SIGKILL.
         Fault::Frozen => operator.until_restarted(&leader, "Error").await?,
     }

@@ -161,9 +161,7 @@ impl<'a> Operator<'a> {
                 let ended = container
                     .and_then(|container| container.last_state.as_ref()?.terminated.as_ref());
                 Ok(restarts(&pod) > before
-                    && ended.is_some_and(|ended| {
-                        ended.exit_code == 137 && ended.reason.as_deref() == Some(reason)
-                    }))
+                    && ended.is_some_and(|ended| ended.reason.as_deref() == Some(reason)))
             },
         )
         .await
