@@ -172,7 +172,9 @@ impl Walkthrough {
     }
 
     async fn two_teams(&self) -> Result<()> {
-        heading("Two teams: team-b may use sg-base of this account, and is refused when it tries a group of the other team");
+        heading(
+            "Two teams: team-b may use sg-base of this account, and is refused when it tries a group of the other team",
+        );
         let joins = self.calls("JoinSecurityGroup").await?;
         self.refused(
             &["apply", "-f", "examples/refused/other-teams-group.yaml"],

@@ -68,7 +68,11 @@ async fn every_sample_behaves_as_its_comment_states() -> Result<()> {
         .iter()
         .filter_map(|object| object.metadata.name.as_deref());
     let samples = names.filter(|name| name.starts_with("demo-"));
-    assert_eq!(samples.count(), 8 + 2, "a sample that this test does not know");
+    assert_eq!(
+        samples.count(),
+        8 + 2,
+        "a sample that this test does not know"
+    );
     let elsewhere = Api::namespaced(plane.admin_client().await?, "demo-team-b");
     until(&elsewhere, "demo-team-b", "False", "NotGranted").await?;
     simulator.change(&starting("Running")).await?;
