@@ -287,7 +287,7 @@ async fn every_right_is_used(plane: &ControlPlane) -> Result<()> {
             .collect())
     };
     let mut left = BTreeSet::new();
-    let used = eventually("every right is used", async || {
+    let waited = eventually("every right is used", async || {
         let exercised: BTreeSet<_> = requests()?
             .into_iter()
             .filter(|event| event.namespace == "team-a" || is_lease(event))
@@ -303,7 +303,7 @@ async fn every_right_is_used(plane: &ControlPlane) -> Result<()> {
         Ok(left.is_empty())
     })
     .await;
-    assert!(used.is_ok(), "granted and never used: {left:?}");
+    assert!(waited.is_ok(), "granted and never used: {left:?}");
     for event in requests()? {
         let is_of_cluster = event.namespace.is_empty() && event.verb == "list";
         let asked = ["clustercloudaccounts", "securitygroupmemberships"];
