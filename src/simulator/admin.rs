@@ -1,4 +1,4 @@
-//! The admin port: state, statistics, journal, faults, and changes without an API call. Not part of the simulated API.
+//! The admin port: a page to look at, state, statistics, journal, faults, and changes without an API call. Not part of the simulated API.
 
 use std::sync::Arc;
 
@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, body::Bytes};
 use http::StatusCode;
+use http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use k8s_openapi::jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -19,6 +20,7 @@ use super::faults::Fault;
 /// The routes.
 pub fn router(simulator: Arc<Simulator>) -> Router {
     Router::new()
+        .route("/", get(console))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/state", get(state))
         .route("/stats", get(stats))
@@ -28,6 +30,19 @@ pub fn router(simulator: Arc<Simulator>) -> Router {
         .route("/change", post(change))
         .with_state(simulator)
 }
+
+/// The page: targets by groups. A browser that obeys its policy asks no other host.
+async fn console() -> impl IntoResponse {
+    (
+        [
+            (CONTENT_TYPE, "text/html; charset=utf-8"),
+            (CONTENT_SECURITY_POLICY, CONSOLE_POLICY),
+        ],
+        include_str!("console.html"),
+    )
+}
+
+const CONSOLE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:";
 
 async fn state(State(simulator): State<Arc<Simulator>>) -> Json<Value> {
     simulator.advance(Timestamp::now());

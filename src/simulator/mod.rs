@@ -137,7 +137,7 @@ impl Simulator {
     }
 
     /// `{"instances": {ID: {"status", "securityGroupIds"}}, "networkInterfaces": {…}, "securityGroups": {…}}`, without lag.
-    /// Interfaces are the secondary ones.
+    /// Interfaces are the secondary ones. A locked instance has `"locks"` too.
     #[must_use]
     pub fn snapshot(&self, now: Timestamp) -> Value {
         snapshot(&self.state().cloud, now)

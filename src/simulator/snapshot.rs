@@ -14,7 +14,11 @@ pub(super) fn snapshot(cloud: &Cloud, now: Timestamp) -> Value {
         .filter(|(_, instance)| instance.resource.exists(now))
         .map(|(id, instance)| {
             let status = instance.status.at(now).as_str();
-            (&**id, target(status, &instance.membership, now))
+            let mut shown = target(status, &instance.membership, now);
+            if !instance.locks.is_empty() {
+                shown["locks"] = json!(instance.locks);
+            }
+            (&**id, shown)
         })
         .collect();
     let interfaces: BTreeMap<&str, Value> = cloud

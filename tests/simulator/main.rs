@@ -1,5 +1,5 @@
 //! The simulated cloud: every code of the vendor's pages, what the Describe calls show, its gateway, its process and its two
-//! ports, and the vendor's own SDKs against it.
+//! ports, its page, and the vendor's own SDKs against it.
 
 #![allow(
     clippy::unwrap_used,
@@ -10,6 +10,7 @@
 
 mod clients;
 mod codes;
+mod console;
 mod describe;
 mod gateway;
 mod process;
