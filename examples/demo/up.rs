@@ -160,7 +160,7 @@ It runs. In a second shell, from here:
   curl -s 127.0.0.1:{ADMIN_PORT}/state       # what the cloud holds
 
 The cloud to look at: http://127.0.0.1:{ADMIN_PORT}/
-A click on a cell of a membership takes the target out of the group by hand; the operator joins it again at its next look.
+A click on a cell of a membership takes the target out of the group by hand; the operator's next scan puts it back.
 
 i-demostarting starts for 30 seconds; to make it start again, for a minute:
 

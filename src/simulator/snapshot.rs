@@ -15,8 +15,8 @@ pub(super) fn snapshot(cloud: &Cloud, now: Timestamp) -> Value {
         .map(|(id, instance)| {
             let status = instance.status.at(now).as_str();
             let mut shown = target(status, &instance.membership, now);
-            if !instance.locks.is_empty() {
-                shown["locks"] = json!(instance.locks);
+            if let Some(fields) = shown.as_object_mut().filter(|_| !instance.locks.is_empty()) {
+                fields.insert("locks".to_owned(), json!(instance.locks));
             }
             (&**id, shown)
         })

@@ -1,5 +1,6 @@
 //! Every plan of a set, with nothing sampled: two targets, two groups, every state of each membership, and all that can be known of
 //! each target.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,4 +1,10 @@
 //! What a selector says of a target: which Nodes it picks, and what counts as evidence that it does not.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::unchecked_time_subtraction,
+    reason = "a test"
+)]
 
 use std::time::Duration;
 
