@@ -22,3 +22,4 @@ pub use controller::run;
 pub use known::{SetObject, Sets};
 pub use member::{Member, Policies, State, name_of};
 pub use members::{Members, Tap};
+pub use refusal::Refusal;

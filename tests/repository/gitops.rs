@@ -13,7 +13,7 @@ use std::time::Duration;
 use k8s_openapi::jiff::Timestamp;
 use mlua::{Lua, LuaSerdeExt as _, StdLib};
 use security_group_operator::api::membership::{Origin, SecurityGroupMembershipStatus};
-use security_group_operator::api::{GROUP, reason};
+use security_group_operator::api::{GROUP, SecurityGroupMembershipSetStatus, reason};
 use security_group_operator::ecs::{Action, ApiError, Class, Edge, Error, Target};
 use security_group_operator::kubernetes::ObjectUid;
 use security_group_operator::membership::decide::{
@@ -23,6 +23,7 @@ use security_group_operator::membership::decide::{
 use security_group_operator::membership::status::{
     Ending, Held, Refusal, Refused, StatusInput, status,
 };
+use security_group_operator::set::{self, plan::Plan};
 use serde_json::{Value, json};
 
 use crate::book::{read, repository};
@@ -40,7 +41,11 @@ struct Case {
 
 #[tokio::test]
 async fn kstatus_and_argo_cd_say_what_is_so_for_every_reason() -> Result<()> {
-    let cases: Vec<Case> = memberships().into_iter().chain(accounts()).collect();
+    let cases: Vec<Case> = memberships()
+        .into_iter()
+        .chain(sets())
+        .chain(accounts())
+        .collect();
     let objects: Vec<Value> = cases.iter().map(|case| case.object.clone()).collect();
     let found = kstatus::compute(&objects).await?;
     assert_eq!(found.len(), cases.len());
@@ -432,6 +437,175 @@ fn membership(status: &SecurityGroupMembershipStatus) -> Value {
     object
 }
 
+// --- Sets, with the statuses that the operator itself builds.
+
+fn sets() -> Vec<Case> {
+    let fresh = fresh("SecurityGroupMembershipSet");
+    let complete = set_of(
+        Plan {
+            ready: 2,
+            ..Plan::default()
+        },
+        2,
+        None,
+    );
+    let suspended_from = |before: &Value| {
+        let before = serde_json::from_value(before["status"].clone()).unwrap();
+        let plan = Plan::default();
+        let found = set::status::Found {
+            suspended: true,
+            ..found(&plan, 0, None)
+        };
+        set(&set::status::status(&before, Some(1), found, at(0)))
+    };
+    let mut cases = vec![
+        case(
+            "a suspended complete set",
+            suspended_from(&complete),
+            CURRENT,
+            "Suspended",
+        ),
+        case(
+            "a suspended new set",
+            suspended_from(&fresh.object),
+            IN_PROGRESS,
+            "Suspended",
+        ),
+        case("a complete set", complete, CURRENT, "Healthy"),
+        case(
+            "a set without targets",
+            set_of(Plan::default(), 0, None),
+            CURRENT,
+            "Healthy",
+        ),
+        fresh,
+    ];
+    let absent = Plan {
+        ready: 1,
+        not_found: 1,
+        ..Plan::default()
+    };
+    cases.push(case(
+        "a target that the cloud does not list",
+        set_of(absent, 2, None),
+        CURRENT,
+        "Healthy",
+    ));
+    let going = Plan {
+        ready: 2,
+        going: 1,
+        ..Plan::default()
+    };
+    for (what, plan) in [
+        ("a set that goes on", Plan::default()),
+        ("a set whose old memberships go", going),
+    ] {
+        cases.push(case(
+            what,
+            set_of(plan, 2, None),
+            IN_PROGRESS,
+            "Progressing",
+        ));
+    }
+    let stalled = Plan {
+        stalled: [("NotGranted".into(), 1)].into(),
+        stalled_targets: 1,
+        ..Plan::default()
+    };
+    let nothing = Plan {
+        nothing_selected: true,
+        ..Plan::default()
+    };
+    let invalid = set::status::invalid(
+        &SecurityGroupMembershipSetStatus::default(),
+        Some(1),
+        "spec is wrong".to_owned(),
+        at(0),
+    );
+    cases.push(case(
+        "a stalled target",
+        set_of(stalled, 1, None),
+        FAILED,
+        "Degraded",
+    ));
+    cases.push(case(
+        "nothing is selected",
+        set_of(nothing, 0, None),
+        FAILED,
+        "Degraded",
+    ));
+    cases.push(case(
+        "a set that cannot be read",
+        set(&invalid),
+        FAILED,
+        "Degraded",
+    ));
+    let account = |stalled| set::Refusal::Account {
+        reason: reason::ACCOUNT_NOT_READY,
+        message: "the account has a problem".to_owned(),
+        stalled,
+    };
+    for (refusal, kstatus, argo) in [
+        (account(false), IN_PROGRESS, "Progressing"),
+        (account(true), FAILED, "Degraded"),
+        (
+            set::Refusal::Nodes("forbidden".to_owned()),
+            FAILED,
+            "Degraded",
+        ),
+        (
+            set::Refusal::NameTaken {
+                name: "a".to_owned(),
+            },
+            FAILED,
+            "Degraded",
+        ),
+        (
+            set::Refusal::Create("exceeded quota".to_owned()),
+            FAILED,
+            "Degraded",
+        ),
+    ] {
+        let object = set_of(Plan::default(), 1, Some(&refusal));
+        cases.push(case(
+            &format!("a set with {refusal:?}"),
+            object,
+            kstatus,
+            argo,
+        ));
+    }
+    cases
+}
+
+fn found<'a>(
+    plan: &'a Plan,
+    targets: usize,
+    refusal: Option<&'a set::Refusal>,
+) -> set::status::Found<'a> {
+    set::status::Found {
+        plan,
+        targets,
+        skipped: 0,
+        objects: targets,
+        refusal,
+        suspended: false,
+        requested: None,
+    }
+}
+
+/// A set after a pass that found this.
+fn set_of(plan: Plan, targets: usize, refusal: Option<&set::Refusal>) -> Value {
+    let found = found(&plan, targets, refusal);
+    let before = SecurityGroupMembershipSetStatus::default();
+    set(&set::status::status(&before, Some(1), found, at(0)))
+}
+
+fn set(status: &SecurityGroupMembershipSetStatus) -> Value {
+    let mut object = object("SecurityGroupMembershipSet", &[], "");
+    object["status"] = serde_json::to_value(status).expect("JSON");
+    object
+}
+
 // --- Accounts. Their conditions are those of src/account/status.rs.
 
 fn accounts() -> Vec<Case> {
@@ -525,6 +699,13 @@ fn object(kind: &str, conditions: &[(&str, &str)], reason: &str) -> Value {
 
 // --- The Lua of Argo CD.
 
+/// The kinds that have files there.
+const KINDS: [&str; 4] = [
+    "SecurityGroupMembership",
+    "SecurityGroupMembershipSet",
+    "CloudAccount",
+    "ClusterCloudAccount",
+];
 const FOLDER: &str = "examples/gitops/argocd/resource_customizations";
 
 /// What Argo CD shows, which does not ask the script of an object that is being deleted.
@@ -566,22 +747,20 @@ fn actions_change_what_they_name_and_nothing_else() -> Result<()> {
         let script = format!("{FOLDER}/{GROUP}/{kind}/actions/discovery.lua");
         run_lua(&read(&script), object)
     };
-    let before = membership(&SecurityGroupMembershipStatus::default());
-    let offered = discovered(&before)?;
-    assert_eq!(offered["suspend"]["disabled"], false);
-    assert_eq!(offered["resume"]["disabled"], true);
-    let suspended = run_lua(&action("SecurityGroupMembership", "suspend"), &before)?;
-    assert_eq!(suspended["spec"], json!({"suspend": true}));
-    let offered = discovered(&suspended)?;
-    assert_eq!(offered["suspend"]["disabled"], true);
-    assert_eq!(offered["resume"]["disabled"], false);
-    let resumed = run_lua(&action("SecurityGroupMembership", "resume"), &suspended)?;
-    assert_eq!(resumed["spec"], json!({"suspend": false}));
-    for kind in [
-        "SecurityGroupMembership",
-        "CloudAccount",
-        "ClusterCloudAccount",
-    ] {
+    for kind in ["SecurityGroupMembership", "SecurityGroupMembershipSet"] {
+        let before = object(kind, &[("Ready", "True")], "Joined");
+        let offered = discovered(&before)?;
+        assert_eq!(offered["suspend"]["disabled"], false);
+        assert_eq!(offered["resume"]["disabled"], true);
+        let suspended = run_lua(&action(kind, "suspend"), &before)?;
+        assert_eq!(suspended["spec"], json!({"suspend": true}));
+        let offered = discovered(&suspended)?;
+        assert_eq!(offered["suspend"]["disabled"], true);
+        assert_eq!(offered["resume"]["disabled"], false);
+        let resumed = run_lua(&action(kind, "resume"), &suspended)?;
+        assert_eq!(resumed["spec"], json!({"suspend": false}));
+    }
+    for kind in KINDS {
         let before = object(kind, &[("Ready", "True")], "Joined");
         assert_eq!(discovered(&before)?["reconcile-now"]["disabled"], false);
         let mut asked = run_lua(&action(kind, "reconcile-now"), &before)?;
@@ -600,11 +779,7 @@ fn actions_change_what_they_name_and_nothing_else() -> Result<()> {
 fn files_of_resource_customizations_pass_their_own_tests() -> Result<()> {
     let yaml = |path: String| -> Result<Value> { Ok(serde_saphyr::from_str(&read(&path))?) };
     let mut number = 0;
-    for kind in [
-        "SecurityGroupMembership",
-        "CloudAccount",
-        "ClusterCloudAccount",
-    ] {
+    for kind in KINDS {
         let folder = format!("{FOLDER}/{GROUP}/{kind}");
         let tests = yaml(format!("{folder}/health_test.yaml"))?;
         for test in tests["tests"].as_array().unwrap() {
@@ -614,30 +789,32 @@ fn files_of_resource_customizations_pass_their_own_tests() -> Result<()> {
             number += 1;
         }
     }
-    let folder = format!("{FOLDER}/{GROUP}/SecurityGroupMembership/actions");
-    let tests = yaml(format!("{folder}/action_test.yaml"))?;
-    for test in tests["discoveryTests"].as_array().unwrap() {
-        let object = yaml(format!("{folder}/{}", test["inputPath"].as_str().unwrap()))?;
-        let found = run_lua(&read(&format!("{folder}/discovery.lua")), &object)?;
-        let expected = test["result"].as_array().unwrap();
-        assert_eq!(found.as_object().unwrap().len(), expected.len());
-        for action in expected {
-            let name = action["name"].as_str().unwrap();
-            assert_eq!(found[name]["disabled"], action["disabled"], "{name}");
+    for kind in ["SecurityGroupMembership", "SecurityGroupMembershipSet"] {
+        let folder = format!("{FOLDER}/{GROUP}/{kind}/actions");
+        let tests = yaml(format!("{folder}/action_test.yaml"))?;
+        for test in tests["discoveryTests"].as_array().unwrap() {
+            let object = yaml(format!("{folder}/{}", test["inputPath"].as_str().unwrap()))?;
+            let found = run_lua(&read(&format!("{folder}/discovery.lua")), &object)?;
+            let expected = test["result"].as_array().unwrap();
+            assert_eq!(found.as_object().unwrap().len(), expected.len());
+            for action in expected {
+                let name = action["name"].as_str().unwrap();
+                assert_eq!(found[name]["disabled"], action["disabled"], "{name}");
+            }
+            number += 1;
         }
-        number += 1;
+        for test in tests["actionTests"].as_array().unwrap() {
+            let object = yaml(format!("{folder}/{}", test["inputPath"].as_str().unwrap()))?;
+            let script = format!("{folder}/{}/action.lua", test["action"].as_str().unwrap());
+            let expected = yaml(format!(
+                "{folder}/{}",
+                test["expectedOutputPath"].as_str().unwrap()
+            ))?;
+            assert_eq!(run_lua(&read(&script), &object)?, expected);
+            number += 1;
+        }
     }
-    for test in tests["actionTests"].as_array().unwrap() {
-        let object = yaml(format!("{folder}/{}", test["inputPath"].as_str().unwrap()))?;
-        let script = format!("{folder}/{}/action.lua", test["action"].as_str().unwrap());
-        let expected = yaml(format!(
-            "{folder}/{}",
-            test["expectedOutputPath"].as_str().unwrap()
-        ))?;
-        assert_eq!(run_lua(&read(&script), &object)?, expected);
-        number += 1;
-    }
-    assert_eq!(number, 18);
+    assert_eq!(number, 28);
     Ok(())
 }
 
@@ -647,11 +824,7 @@ fn config_map_has_the_scripts_of_the_files() -> Result<()> {
     let map: Value = serde_saphyr::from_str(&read("examples/gitops/argocd/argocd-cm.yaml"))?;
     let data = map["data"].as_object().unwrap();
     let mut scripts = 0;
-    for kind in [
-        "SecurityGroupMembership",
-        "CloudAccount",
-        "ClusterCloudAccount",
-    ] {
+    for kind in KINDS {
         let folder = format!("{FOLDER}/{GROUP}/{kind}");
         let health = &data[&format!("resource.customizations.health.{GROUP}_{kind}")];
         assert_eq!(*health, read(&format!("{folder}/health.lua")));
@@ -675,7 +848,7 @@ fn config_map_has_the_scripts_of_the_files() -> Result<()> {
         let defined = actions["definitions"].as_array().unwrap().len();
         assert_eq!(folders.count(), defined, "{kind}");
     }
-    assert_eq!((data.len(), scripts), (6, 5));
+    assert_eq!((data.len(), scripts), (8, 8));
     Ok(())
 }
 
@@ -704,7 +877,7 @@ async fn config_map_is_added_to_an_existing_one() -> Result<()> {
     kubectl("apply --server-side --field-manager=security-group-operator-health -f examples/gitops/argocd/argocd-cm.yaml").await?;
     let map = kubectl("get configmap argocd-cm -n argocd -o json").await?;
     let map: Value = serde_json::from_str(&map)?;
-    assert_eq!(map["data"].as_object().unwrap().len(), 7);
+    assert_eq!(map["data"].as_object().unwrap().len(), 9);
     assert_eq!(map["data"]["url"], "https://argocd.example.com");
     Ok(())
 }
