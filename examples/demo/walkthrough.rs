@@ -32,6 +32,9 @@ pub async fn run() -> Result<()> {
     walkthrough.suspend().await?;
     walkthrough.deletion().await?;
     walkthrough.stuck_deletion().await?;
+    walkthrough.set_by_nodes().await?;
+    walkthrough.set_by_ids().await?;
+    walkthrough.set_changes_its_group().await?;
     walkthrough.summary().await?;
     println!(
         "\nEverything was as expected. To try it yourself: make up; to use it on Alibaba Cloud: see README.md."
@@ -277,6 +280,82 @@ impl Walkthrough {
             .await
     }
 
+    async fn set_by_nodes(&self) -> Result<()> {
+        heading("Set: each Node with a label becomes a membership of its instance");
+        self.apply(&["node-set"]).await?;
+        self.wait_for_set().await?;
+        self.show_set().await?;
+        for instance in ["i-demonodea", "i-demonodeb"] {
+            self.check_cloud(instance, "Running", &["sg-base", "sg-demoweb"])
+                .await?;
+        }
+        Ok(())
+    }
+
+    async fn set_by_ids(&self) -> Result<()> {
+        heading(
+            "Set: the same instances by their IDs; one that is taken off the list is removed at once",
+        );
+        let by_ids =
+            r#"{"spec":{"nodeSelector":null,"instanceIDs":["i-demonodea","i-demonodeb"]}}"#;
+        let joins = self.calls("JoinSecurityGroup").await?;
+        let leaves = self.calls("LeaveSecurityGroup").await?;
+        self.patch(SET, by_ids).await?;
+        self.wait_for_set().await?;
+        check(
+            self.calls("JoinSecurityGroup").await? == joins
+                && self.calls("LeaveSecurityGroup").await? == leaves,
+            "another selector of the same instances needs no call that changes the cloud",
+        )?;
+        self.patch(SET, r#"{"spec":{"instanceIDs":["i-demonodea"]}}"#)
+            .await?;
+        self.wait_for_set().await?;
+        self.show_set().await?;
+        self.check_cloud("i-demonodea", "Running", &["sg-base", "sg-demoweb"])
+            .await?;
+        self.check_cloud("i-demonodeb", "Running", &["sg-base"])
+            .await
+    }
+
+    async fn set_changes_its_group(&self) -> Result<()> {
+        heading("Set: another group is joined before the old one is left");
+        self.patch(SET, r#"{"spec":{"securityGroupID":"sg-demoapi"}}"#)
+            .await?;
+        self.wait_for_set().await?;
+        self.show_set().await?;
+        self.check_cloud("i-demonodea", "Running", &["sg-base", "sg-demoapi"])
+            .await?;
+        let journal = self.environment.simulator.journal().await?;
+        let number = |action: &str, group: &str| {
+            let is_it = |entry: &Value| {
+                let has = |key, value| entry.get(key).and_then(Value::as_str) == Some(value);
+                has("target", "i-demonodea")
+                    && has("action", action)
+                    && has("securityGroupId", group)
+            };
+            journal.as_array()?.iter().position(is_it)
+        };
+        let joined = number("JoinSecurityGroup", "sg-demoapi");
+        let left = number("LeaveSecurityGroup", "sg-demoweb");
+        check(
+            joined.is_some() && joined < left,
+            "i-demonodea should join sg-demoapi before it leaves sg-demoweb",
+        )?;
+        say("the cloud's journal: i-demonodea joined sg-demoapi first, and left sg-demoweb then");
+        Ok(())
+    }
+
+    async fn wait_for_set(&self) -> Result<()> {
+        self.wait_for("Ready", SET).await
+    }
+
+    /// The set, and its memberships.
+    async fn show_set(&self) -> Result<()> {
+        self.kubectl(&["get", SET]).await?;
+        let label = "security-group-operator.io/set=demo-nodes";
+        self.kubectl(&["get", "sgm", "-l", label]).await
+    }
+
     async fn summary(&self) -> Result<()> {
         heading("The end");
         self.kubectl(&["get", "sgm", "-A", "-o", "wide"]).await?;
@@ -293,10 +372,13 @@ impl Walkthrough {
             "the cloud accepted {joins} JoinSecurityGroup and {leaves} LeaveSecurityGroup"
         ));
         check(
-            joins == 5,
-            "three objects joined and two of their memberships were put back: that takes 5",
+            joins == 8,
+            "three objects joined, two of their memberships were put back, and a set joined three: that takes 8",
         )?;
-        check(leaves == 1, "one membership was removed: that takes 1")
+        check(
+            leaves == 3,
+            "one membership was removed, and a set removed two: that takes 3",
+        )
     }
 
     /// `kubectl apply` of samples.
@@ -510,6 +592,9 @@ fn typed(arguments: &[&str]) -> String {
         .collect();
     words.join(" ")
 }
+
+/// The set in node-set.yaml.
+const SET: &str = "sgmset/demo-nodes";
 
 /// Name of the sample, reason, and the code in `lastError`.
 const STALLED: [(&str, &str, Option<&str>); 3] = [
