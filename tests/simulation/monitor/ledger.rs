@@ -15,7 +15,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::scenario::claimed;
-use crate::topology::KEYS;
+use crate::topology::{self, KEYS};
 
 use super::{Monitor, PASS, condition, edge_of, is_deleting, text};
 
@@ -55,12 +55,15 @@ pub enum Exception {
     RaceUnseen,
     /// Two operators without an election took each other's Join for that of another actor.
     TwoOperators,
+    /// A Join without an answer of a process that has ended, and the key was one of another cloud account when its object was deleted: an
+    /// intent that names another cloud account is none.
+    AccountChangedWhileOpen,
     /// etcd was put back to a day on which its objects were others.
     StorePutBack,
 }
 
 impl Exception {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Retained,
         Self::FinalizerTakenOff,
         Self::AdoptedAndRepaired,
@@ -72,6 +75,7 @@ impl Exception {
         Self::LeaveUnanswered,
         Self::RaceUnseen,
         Self::TwoOperators,
+        Self::AccountChangedWhileOpen,
         Self::StorePutBack,
     ];
 
@@ -89,6 +93,7 @@ impl Exception {
             Self::LeaveUnanswered => "exception LeaveUnanswered",
             Self::RaceUnseen => "exception RaceUnseen",
             Self::TwoOperators => "exception TwoOperators",
+            Self::AccountChangedWhileOpen => "exception AccountChangedWhileOpen",
             Self::StorePutBack => "exception StorePutBack",
         }
     }
@@ -106,6 +111,8 @@ pub struct Ledger {
     intents: HashSet<String>,
     /// Objects whose finalizer a user took off.
     stripped: HashSet<String>,
+    /// Objects whose claim the operator took off while a Join of theirs was open and their account was of another cloud account.
+    released_elsewhere: HashSet<String>,
     /// The edge of the call that the cloud answers now.
     arriving: Option<Edge>,
     /// When the last process began.
@@ -429,7 +436,13 @@ impl Monitor {
             let objects = self.naming(&edge.0, &edge.1);
             !objects.iter().any(|object| claimed(object) == "Joined")
         });
+        let is_elsewhere = !has_ours
+            && edge.as_ref().is_some_and(|edge| self.is_open(edge))
+            && self.account_is_elsewhere(object);
         let mut state = self.state.lock().unwrap();
+        if is_elsewhere && state.ledger.intents.contains(&uid) {
+            state.ledger.released_elsewhere.insert(uid.clone());
+        }
         if let Some(made) = edge.and_then(|edge| state.ledger.edges.get_mut(&edge))
             && is_told
         {
@@ -476,6 +489,17 @@ impl Monitor {
         state.ledger.stripped.insert(uid.to_owned());
     }
 
+    /// Whether the account of an object is known to be one of another cloud account than the targets'.
+    fn account_is_elsewhere(&self, object: &Value) -> bool {
+        let account = topology::account_of(object);
+        let account =
+            account.and_then(|own| self.server.object(own.plural, own.namespace, own.name));
+        account.is_some_and(|account| {
+            let uid = &account["status"]["accountUID"];
+            uid.is_string() && *uid != topology::OWNER
+        })
+    }
+
     /// Whether a claim on the edge is open and the outcome of its Join unknown.
     fn is_open(&self, edge: &Edge) -> bool {
         let objects = self.naming(&edge.0, &edge.1);
@@ -502,12 +526,13 @@ impl Monitor {
         {
             let mut state = self.state.lock().unwrap();
             let stripped = state.ledger.stripped.remove(&uid);
+            let elsewhere = state.ledger.released_elsewhere.remove(&uid);
             state.ledger.intents.remove(&uid);
             let made = state.ledger.made(edge);
             let why = match (retained, stripped) {
                 (true, _) => Some(Exception::Retained),
                 (false, true) => Some(Exception::FinalizerTakenOff),
-                (false, false) => None,
+                (false, false) => elsewhere.then_some(Exception::AccountChangedWhileOpen),
             };
             made.may_stay = made.may_stay.or(why);
             if last && (why.is_some() || object["status"]["origin"].is_string()) {
