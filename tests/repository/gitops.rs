@@ -507,6 +507,14 @@ fn sets() -> Vec<Case> {
             "Progressing",
         ));
     }
+    cases.extend(stalled_sets());
+    cases.extend(refused_sets());
+    cases
+}
+
+/// A human must act.
+fn stalled_sets() -> Vec<Case> {
+    let mut cases = Vec::new();
     let stalled = Plan {
         stalled: [("NotGranted".into(), 1)].into(),
         stalled_targets: 1,
@@ -540,6 +548,12 @@ fn sets() -> Vec<Case> {
         FAILED,
         "Degraded",
     ));
+    cases
+}
+
+/// Something keeps the set from its work.
+fn refused_sets() -> Vec<Case> {
+    let mut cases = Vec::new();
     let account = |stalled| set::Refusal::Account {
         reason: reason::ACCOUNT_NOT_READY,
         message: "the account has a problem".to_owned(),
