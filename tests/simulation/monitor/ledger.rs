@@ -111,8 +111,6 @@ pub struct Ledger {
     intents: HashSet<String>,
     /// Objects whose finalizer a user took off.
     stripped: HashSet<String>,
-    /// Objects whose claim the operator took off while a Join of theirs was open and their account was of another cloud account.
-    released_elsewhere: HashSet<String>,
     /// The edge of the call that the cloud answers now.
     arriving: Option<Edge>,
     /// When the last process began.
@@ -436,13 +434,7 @@ impl Monitor {
             let objects = self.naming(&edge.0, &edge.1);
             !objects.iter().any(|object| claimed(object) == "Joined")
         });
-        let is_elsewhere = !has_ours
-            && edge.as_ref().is_some_and(|edge| self.is_open(edge))
-            && self.account_is_elsewhere(object);
         let mut state = self.state.lock().unwrap();
-        if is_elsewhere && state.ledger.intents.contains(&uid) {
-            state.ledger.released_elsewhere.insert(uid.clone());
-        }
         if let Some(made) = edge.and_then(|edge| state.ledger.edges.get_mut(&edge))
             && is_told
         {
@@ -489,15 +481,20 @@ impl Monitor {
         state.ledger.stripped.insert(uid.to_owned());
     }
 
-    /// Whether the account of an object is known to be one of another cloud account than the targets'.
+    /// Whether the key of an object's account is one of another cloud account than the targets'.
     fn account_is_elsewhere(&self, object: &Value) -> bool {
         let account = topology::account_of(object);
-        let account =
-            account.and_then(|own| self.server.object(own.plural, own.namespace, own.name));
-        account.is_some_and(|account| {
-            let uid = &account["status"]["accountUID"];
-            uid.is_string() && *uid != topology::OWNER
-        })
+        let secret = account.and_then(|account| {
+            self.server
+                .object("secrets", account.secret_namespace, "key")
+        });
+        let foreign = KEYS
+            .iter()
+            .position(|(_, _, account)| *account != topology::OWNER);
+        let foreign = foreign.map(topology::secret_data);
+        secret
+            .zip(foreign)
+            .is_some_and(|(secret, foreign)| secret["data"] == foreign)
     }
 
     /// Whether a claim on the edge is open and the outcome of its Join unknown.
@@ -523,10 +520,11 @@ impl Monitor {
             || spec["managementPolicy"] == "Observe"
             || self.is_just_respecified(&uid);
         let last = self.naming(&edge.0, &edge.1).is_empty();
+        let is_elsewhere = self.is_open(edge) && self.account_is_elsewhere(object);
         {
             let mut state = self.state.lock().unwrap();
             let stripped = state.ledger.stripped.remove(&uid);
-            let elsewhere = state.ledger.released_elsewhere.remove(&uid);
+            let elsewhere = is_elsewhere && state.ledger.intents.contains(&uid);
             state.ledger.intents.remove(&uid);
             let made = state.ledger.made(edge);
             let why = match (retained, stripped) {
