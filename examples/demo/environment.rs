@@ -67,7 +67,7 @@ pub fn repository() -> PathBuf {
 }
 
 /// A binary of the same `cargo build`, in the directory above this example's own.
-fn binary(name: &str) -> Result<PathBuf> {
+pub fn binary(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe()?;
     let path = own
         .parent()

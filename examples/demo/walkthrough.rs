@@ -2,6 +2,7 @@
 //! cloud. Whatever is not as expected ends the demo with a sentence that says so.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use kube::api::ListParams;
 use security_group_operator::api::SecurityGroupMembership;
 use serde_json::{Value, json};
 
-use crate::environment::{DemoEnvironment, SCAN_PERIOD, repository};
+use crate::environment::{DemoEnvironment, SCAN_PERIOD, binary, repository};
 use crate::support::control_plane::Controllers;
 use crate::support::error::{Context as _, Error, Result};
 use crate::support::operator::SERVICE_ACCOUNT;
@@ -35,6 +36,7 @@ pub async fn run() -> Result<()> {
     walkthrough.set_by_nodes().await?;
     walkthrough.set_by_ids().await?;
     walkthrough.set_changes_its_group().await?;
+    walkthrough.ask().await?;
     walkthrough.summary().await?;
     println!(
         "\nEverything was as expected. To try it yourself: make up; to use it on Alibaba Cloud: see README.md."
@@ -356,6 +358,13 @@ impl Walkthrough {
         self.kubectl(&["get", "sgm", "-l", label]).await
     }
 
+    async fn ask(&self) -> Result<()> {
+        heading("Ask: the plugin tells all of one membership, and who is in a group");
+        self.kubectl(&["sgm", "why", "demo-network-interface"])
+            .await?;
+        self.kubectl(&["sgm", "members", "sg-demoweb"]).await
+    }
+
     async fn summary(&self) -> Result<()> {
         heading("The end");
         self.kubectl(&["get", "sgm", "-A", "-o", "wide"]).await?;
@@ -435,8 +444,14 @@ impl Walkthrough {
     async fn run(&self, arguments: &[&str]) -> Result<String> {
         let typed = typed(arguments);
         let mut command = tokio::process::Command::from(self.environment.plane.kubectl());
+        // kubectl finds its plugins there.
+        let plugins = binary("kubectl-sgm")?;
+        let plugins = plugins.parent().into_iter().map(PathBuf::from);
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let path = std::env::join_paths(plugins.chain(std::env::split_paths(&path)));
         command
             .args(arguments)
+            .env("PATH", path.context("PATH")?)
             .current_dir(repository())
             .stdin(Stdio::null())
             .kill_on_drop(true);
