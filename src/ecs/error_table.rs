@@ -293,7 +293,7 @@ const TABLE: &[Row] = &[
     // Blocked: what we may do.
     all(
         Class::Blocked,
-        "grant the account's RAM user or role this action on this target and group (docs/user/install-ack.md has the policy)",
+        "grant the account's RAM user or role this action on this target and group (see docs/user/install-ack.md)",
         &[
             "Forbidden.RAM",
             "Forbidden.SubUser",

@@ -143,7 +143,7 @@ fn explain(
     let uid = status.account_uid.as_deref().and_then(AccountUid::of_claim);
     let beside = edge
         .as_ref()
-        .map(|edge| holders(edge, others, uid.as_ref()))
+        .map(|edge| holders(object, edge, others, uid.as_ref()))
         .unwrap_or_default();
     let owned = owned(object);
     let deletion = edge
@@ -241,7 +241,7 @@ fn on_deletion(
     let found = forecast(&deleted, edge, &known, now);
     let Edge { target, group, .. } = edge;
     let own = status.account_uid.as_deref().and_then(AccountUid::of_claim);
-    let successor = holders(edge, others, own.as_ref())
+    let successor = holders(object, edge, others, own.as_ref())
         .first()
         .map(|successor| full_name(successor));
     let successor = successor.unwrap_or_default();

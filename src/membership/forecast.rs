@@ -166,7 +166,7 @@ impl<'a> World<'a> {
         let claimed = claim.as_ref().and_then(Claim::account_uid).cloned();
         let (account, problem) = access(object, edge, known, claimed.as_ref(), claim_view);
         let account_uid = claimed.or(uid);
-        let (holder, elsewhere) = others(edge, known, account_uid.as_ref());
+        let (holder, elsewhere) = others(object, edge, known, account_uid.as_ref());
         let status = object.status.as_ref();
         let is_drifted = |status: &SecurityGroupMembershipStatus| {
             condition::is_true(&status.conditions, reason::DRIFTED)
@@ -426,10 +426,15 @@ fn resolve(
 }
 
 /// Who else holds the edge. The account of the others is taken as usable.
-fn others(edge: &Edge, known: &Known<'_>, own: Option<&AccountUid>) -> (Holder, Elsewhere) {
+fn others(
+    object: &SecurityGroupMembership,
+    edge: &Edge,
+    known: &Known<'_>,
+    own: Option<&AccountUid>,
+) -> (Holder, Elsewhere) {
     let mut elsewhere = Elsewhere::default();
     let mut holder = Holder::None;
-    for other in holders(edge, known.others, own) {
+    for other in holders(object, edge, known.others, own) {
         let record = Claim::of(other).and_then(|claim| claim.record());
         elsewhere.recorded |= record.is_some();
         elsewhere.joined |= record == Some(Origin::Joined);
@@ -441,9 +446,11 @@ fn others(edge: &Edge, known: &Known<'_>, own: Option<&AccountUid>) -> (Holder, 
     (holder, elsewhere)
 }
 
-/// The objects that hold an edge: live, managing, and of the same cloud account where that is known.
+/// The objects that hold the edge of an object as well: live, managing, and of the same cloud account. Where the cloud account of one is
+/// unknown, it must name the same account.
 #[must_use]
 pub fn holders<'a>(
+    object: &SecurityGroupMembership,
     edge: &Edge,
     others: &'a [SecurityGroupMembership],
     own: Option<&AccountUid>,
@@ -454,12 +461,27 @@ pub fn holders<'a>(
             let is_live = other.metadata.deletion_timestamp.is_none();
             let manages = other.spec.management_policy == ManagementPolicy::Manage;
             let is_same_edge = Edge::try_from(&other.spec).is_ok_and(|of| of == *edge);
-            let recorded = Claim::of(other).filter(|claim| claim.record().is_some());
-            let uid = recorded.as_ref().and_then(Claim::account_uid);
-            let is_other_account = uid.is_some() && own.is_some() && uid != own;
-            is_live && manages && is_same_edge && !is_other_account
+            is_live && manages && is_same_edge && is_of_same_account(other, object, own)
         })
         .collect();
     found.sort_by_key(|other| other.creation_timestamp());
     found
+}
+
+fn is_of_same_account(
+    other: &SecurityGroupMembership,
+    object: &SecurityGroupMembership,
+    own: Option<&AccountUid>,
+) -> bool {
+    let status = other.status.as_ref();
+    let status = status.filter(|status| status.object_uid == other.metadata.uid);
+    let uid = status.and_then(|status| status.account_uid.as_deref());
+    let uid = uid.and_then(AccountUid::of_claim);
+    if let (Some(uid), Some(own)) = (&uid, own) {
+        return uid == own;
+    }
+    let named = |object: &SecurityGroupMembership| {
+        account_key(&object.spec, &object.namespace().unwrap_or_default())
+    };
+    named(other) == named(object)
 }

@@ -140,8 +140,9 @@ fn collect(
 }
 
 /// The kinds that a user writes.
-const KINDS: [&str; 3] = [
+const KINDS: [&str; 4] = [
     "SecurityGroupMembership",
+    "SecurityGroupMembershipSet",
     "CloudAccount",
     "ClusterCloudAccount",
 ];
