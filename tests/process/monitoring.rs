@@ -227,6 +227,17 @@ async fn every_rule_fires_and_every_panel_shows_something() -> Result<()> {
         "of {wanted:?} fire {fired:?}"
     );
 
+    // Nothing here is older than this test.
+    for seconds in [
+        "max(security_group_operator_oldest_unready_seconds)",
+        "max(security_group_operator_time_to_ready_seconds_sum)",
+    ] {
+        let told = prometheus.query(seconds).await?;
+        let told = told.first().context(seconds)?["value"][1].as_str();
+        let told: f64 = told.context(seconds)?.parse()?;
+        assert!(told < 3_600.0, "{seconds} is {told}");
+    }
+
     let panels = panels()?;
     assert!(panels.len() > 20, "{} panels", panels.len());
     for panel in panels {

@@ -77,10 +77,12 @@ impl Told {
             _ => None,
         });
         let error = status.and_then(|status| status.last_error.as_ref());
+        // The status that the schema gives to a new object is of 1970.
+        let since = ready.map_or(created, |ready| ready.last_transition_time.0.as_second());
         Self {
             ready: is_ready,
             class: error.map(|error| error.class),
-            since: ready.map_or(created, |ready| ready.last_transition_time.0.as_second()),
+            since: since.max(created),
         }
     }
 
