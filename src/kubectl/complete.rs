@@ -137,7 +137,7 @@ async fn values(verb: &str, before: &[String]) -> BTreeSet<String> {
     values.filter(|value| !value.is_empty()).collect()
 }
 
-/// Of the words so far those that say which cluster and namespace.
+/// The typed words that name the cluster and the namespace.
 fn cluster_flags(words: &[String]) -> Vec<&str> {
     let with_value = ["-n", "--namespace", "--context", "--kubeconfig", "--as"];
     let mut kept = Vec::new();

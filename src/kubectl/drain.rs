@@ -179,7 +179,7 @@ async fn drain_one(
     or_gone(deleted.map(|_| ()).map_err(|error| failed("delete", error)))
 }
 
-/// Waits until none of these objects is left; those that are after the time is over.
+/// Waits until all of these objects are gone. Returns the ones that are still there when the time is over.
 async fn wait(
     cluster: &Cluster,
     namespace: &str,
