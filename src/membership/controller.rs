@@ -1,6 +1,6 @@
 //! Wires watch, pass and requeue together. Decides nothing itself.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,8 +45,7 @@ pub async fn run(
     let filter_context = Arc::clone(&context);
     let mut scope = Scope {
         watched: scope,
-        listing: HashSet::new(),
-        known: HashMap::new(),
+        unlisted: HashMap::new(),
         list_began: Instant::now(),
         listed: false,
     };
@@ -91,9 +90,8 @@ fn mark_triggered(object: &Object, context: &Context) -> bool {
 /// Keeps the rows of one scope in step with its watch.
 struct Scope {
     watched: WatchScope,
-    listing: HashSet<ObjectUid>,
-    /// The versions that were known when the list began.
-    known: HashMap<ObjectUid, u64>,
+    /// The objects that were known when the list began and that it has not shown yet, each with its version.
+    unlisted: HashMap<ObjectUid, u64>,
     list_began: Instant,
     listed: bool,
 }
@@ -102,12 +100,10 @@ impl Scope {
     fn keep_table(&mut self, context: &Context, event: &watcher::Event<Object>) {
         match event {
             watcher::Event::Init => {
-                self.listing.clear();
-                self.known = context.table.known_versions();
+                self.unlisted = context.table.known_versions(&self.watched);
                 self.list_began = Instant::now();
             }
             watcher::Event::InitApply(object) => {
-                self.listing.extend(ObjectUid::of(object));
                 self.forget_if_put_back(context, object);
                 insert(context, object);
             }
@@ -121,18 +117,16 @@ impl Scope {
                 self.shown(context, object, Made::Deletion);
             }
             watcher::Event::InitDone => {
-                let gone = context.table.all_but(|view| {
-                    let in_scope = self.watched.contains(&view.namespace);
-                    !in_scope || self.listing.contains(&view.uid)
-                });
+                let unlisted = std::mem::take(&mut self.unlisted);
+                let gone = context
+                    .table
+                    .all_but(|view| !unlisted.contains_key(&view.uid));
                 for view in gone {
                     if view.finalizer && !view.deleting {
                         unreleased::warn_of_missed_deletion(context, &view.reference());
                     }
                     context.forget(&view.uid);
                 }
-                self.listing.clear();
-                self.known.clear();
                 context.view.listed(&self.watched, self.list_began);
                 if !self.listed {
                     self.listed = true;
@@ -147,12 +141,12 @@ impl Scope {
     /// A list shows an object at least as it was stored when the list began. If it shows an older version than was known by then, the
     /// store was put back to an earlier state, for example from a backup. What this process knows of the object is no longer true then:
     /// it is met like one of an earlier process.
-    fn forget_if_put_back(&self, context: &Context, object: &Object) {
+    fn forget_if_put_back(&mut self, context: &Context, object: &Object) {
         let Some(uid) = ObjectUid::of(object) else {
             return;
         };
-        let known = self.known.get(&uid);
-        if known.is_some_and(|known| version_of(object.meta()) < *known) {
+        let known = self.unlisted.remove(&uid);
+        if known.is_some_and(|known| version_of(object.meta()) < known) {
             if context.logged.is_first("store put back") {
                 warn!(
                     namespace = object.namespace(),

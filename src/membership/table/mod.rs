@@ -20,7 +20,7 @@ use crate::account::uses::AccountUse;
 use crate::api::SecurityGroupMembership;
 use crate::api::membership::ErrorClass;
 use crate::ecs::{Edge, Region};
-use crate::kubernetes::ObjectUid;
+use crate::kubernetes::{ObjectUid, WatchScope};
 
 use self::rows::{Row, Rows};
 use super::decide::Desired;
@@ -247,12 +247,14 @@ impl ObjectTable {
         Some(inner.by_uid.get(uid)?.says.resource_version)
     }
 
-    /// The newest known version of each object.
+    /// The newest known version of each object in this scope.
     #[must_use]
-    pub fn known_versions(&self) -> HashMap<ObjectUid, u64> {
+    pub fn known_versions(&self, scope: &WatchScope) -> HashMap<ObjectUid, u64> {
         let inner = self.lock();
         let rows = inner.by_uid.iter();
-        rows.map(|(uid, row)| (uid.clone(), row.says.resource_version))
+        let in_scope = rows.filter(|(_, row)| scope.contains(&row.says.namespace));
+        in_scope
+            .map(|(uid, row)| (uid.clone(), row.says.resource_version))
             .collect()
     }
 
