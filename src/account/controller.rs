@@ -10,11 +10,12 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::core::PartialObjectMeta;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::{self, ObjectRef};
-use kube::runtime::{Controller, PredicateConfig, WatchStreamExt as _, watcher};
+use kube::runtime::{Controller, WatchStreamExt as _, watcher};
 use kube::{Api, ResourceExt as _};
 
 use crate::api::membership::AccountKind;
 use crate::api::reason;
+use crate::kubernetes::changed::changed;
 use crate::kubernetes::events::{self, EventRecord};
 use crate::kubernetes::{self, WatchLog, WatchScope};
 use crate::watched::Watched;
@@ -55,12 +56,7 @@ pub async fn run<K: AccountObject>(
                 let _ = synced.send(());
             }
         })
-        .reflect(writer)
-        .applied_objects()
-        .predicate_filter(
-            |account: &Watched<K>| Some(kubernetes::trigger_hash(account)),
-            PredicateConfig::default(),
-        );
+        .reflect(writer);
     let (queue, looks) = unbounded();
     let uses = queue.clone();
     let use_watch =
@@ -73,7 +69,7 @@ pub async fn run<K: AccountObject>(
     let secret_watch = watch_secrets::<K>(Arc::clone(&context), reader.clone(), queue);
     let ends_unlisted = kubernetes::ends_unlisted(reader.clone(), context.shutdown.clone());
     let log = WatchLog::new(K::KIND.name());
-    let controller = Controller::for_stream(accounts, reader)
+    let controller = Controller::for_stream(changed(accounts), reader)
         .reconcile_on(looks)
         .reconcile_all_on(kubernetes::once(context.shutdown.begins_to_lead()))
         .graceful_shutdown_on(context.shutdown.begun())
@@ -119,6 +115,10 @@ fn keep_directory<K: AccountObject>(
 
 fn upsert<K: AccountObject>(context: &Context, account: &Watched<K>) {
     let key = key_of::<K>(account);
+    if !context.directory.knows(&key) {
+        // A check that was under way when the account went may have left its result.
+        context.checks().remove(&key);
+    }
     match &account.0 {
         Ok(account) => {
             let terminating = account.meta().deletion_timestamp.is_some();

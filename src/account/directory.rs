@@ -288,6 +288,13 @@ impl Directory {
         });
     }
 
+    /// Whether the account exists.
+    #[must_use]
+    pub fn knows(&self, key: &AccountKey) -> bool {
+        let entries = self.lock();
+        entries.get(key).is_some_and(|one| one.deleted_at.is_none())
+    }
+
     /// Every account that exists.
     #[must_use]
     pub fn keys(&self) -> Vec<AccountKey> {

@@ -1,6 +1,7 @@
 //! Calls to the API server, each with a deadline (kube sets none by itself for what it begins, and a dead connection would hang
 //! for ever). Makes no decisions.
 
+pub mod changed;
 pub mod events;
 pub mod lease;
 pub mod older_crds;

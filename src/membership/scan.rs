@@ -158,24 +158,29 @@ impl Scan {
         }
     }
 
-    /// Reads each target once, spread evenly over the period. Returns whether every call was answered.
+    /// Reads each target once, spread evenly over the period. Returns whether every call was answered. Targets that appear meanwhile
+    /// are for the next scan: it must not be late because of them.
     async fn read_all(&self) -> bool {
-        let accounts = self.account_regions();
-        let blocks = accounts.iter().map(|account_region| {
-            let (_, total) = self.context.table.targets_after(account_region, None, 0);
-            total.div_ceil(MAX_IDS_PER_CALL)
-        });
+        let table = &self.context.table;
+        let with_last = |account_region: AccountRegion| {
+            let (total, last) = table.last_target(&account_region)?;
+            Some((account_region, total, last))
+        };
+        let accounts: Vec<_> = self.account_regions().filter_map(with_last).collect();
+        let blocks = accounts
+            .iter()
+            .map(|(_, total, _)| total.div_ceil(MAX_IDS_PER_CALL));
         let blocks = u32::try_from(blocks.sum::<usize>()).unwrap_or(u32::MAX);
         let pause = self.period / blocks.max(1);
         // What one account's key has found is not read with the next one's.
         let mut found_before = HashSet::new();
         let mut all_read = true;
-        for account_region in &accounts {
+        for (account_region, _, last) in &accounts {
             let mut after = None;
             loop {
                 let started = Instant::now();
                 let batch = self
-                    .next_batch(account_region, &mut after, &found_before)
+                    .next_batch(account_region, &mut after, last, &found_before)
                     .await;
                 if batch.is_empty() {
                     break;
@@ -186,8 +191,8 @@ impl Scan {
                 if let Some(read) = read
                     && accounts.len() > 1
                 {
-                    let others = accounts.iter().filter(|other| *other != account_region);
-                    self.read_for_others(others, &read);
+                    let others = accounts.iter().map(|(other, _, _)| other);
+                    self.read_for_others(others.filter(|other| *other != account_region), &read);
                     found_before.extend(read.found.into_keys());
                 }
                 tokio::time::sleep_until(started + pause).await;
@@ -196,32 +201,32 @@ impl Scan {
         all_read
     }
 
-    fn account_regions(&self) -> Vec<AccountRegion> {
-        let accounts = self.progress.accounts();
-        let pairs = accounts.iter().map(|account| AccountRegion {
-            account: account.clone(),
+    fn account_regions(&self) -> impl Iterator<Item = AccountRegion> + use<'_> {
+        let accounts = self.progress.accounts().clone();
+        accounts.into_iter().map(|account| AccountRegion {
+            account,
             region: self.region.clone(),
-        });
-        pairs.collect()
+        })
     }
 
-    /// Up to 100 targets of the account that sort after `after`, without those that no pass has described (no grant, paused,
-    /// malformed ID: one bad ID fails the whole batch) and those that were found before. Empty only after the last.
+    /// Up to 100 targets of the account that sort after `after`, and none after `last`; without those that no pass has described (no
+    /// grant, paused, malformed ID: one bad ID fails the whole batch) and those that were found before. Empty only after the last.
     async fn next_batch(
         &self,
         account_region: &AccountRegion,
         after: &mut Option<Target>,
+        last: &Target,
         found_before: &HashSet<Target>,
     ) -> Vec<Target> {
         let table = &self.context.table;
         let mut batch = Vec::new();
         while batch.len() < MAX_IDS_PER_CALL {
             let most = MAX_IDS_PER_CALL - batch.len();
-            let (targets, _) = table.targets_after(account_region, after.as_ref(), most);
-            let Some(last) = targets.last() else {
+            let targets = table.targets_between(account_region, after.as_ref(), last, most);
+            let Some(newest) = targets.last() else {
                 break;
             };
-            *after = Some(last.clone());
+            *after = Some(newest.clone());
             let seen = table.seen(account_region, &targets).into_iter();
             batch.extend(seen.filter(|target| !found_before.contains(target)));
             // Thousands may be skipped at a time.

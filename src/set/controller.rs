@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::{self, ObjectRef};
-use kube::runtime::{Controller, PredicateConfig, WatchStreamExt as _, watcher};
+use kube::runtime::{Controller, WatchStreamExt as _, watcher};
 use kube::{Api, Resource as _, ResourceExt as _};
 use tokio::sync::OnceCell;
 use tracing::warn;
@@ -18,6 +18,7 @@ use crate::api::account::GrantedAction;
 use crate::api::membership::ManagementPolicy;
 use crate::api::{SecurityGroupMembershipSet, SecurityGroupMembershipSetStatus, reason};
 use crate::ecs::{Class, ParseIdError, Region, SecurityGroupId, Target};
+use crate::kubernetes::changed::changed;
 use crate::kubernetes::{self, Error, ObjectUid, WatchLog, WatchScope};
 use crate::nodes::Listed;
 use crate::watched::Unreadable;
@@ -57,15 +58,10 @@ pub async fn run(
                 keeper.forget(&uid);
             }
         })
-        .reflect(writer)
-        .applied_objects()
-        .predicate_filter(
-            |set: &SetObject| Some(kubernetes::trigger_hash(set)),
-            PredicateConfig::default(),
-        );
+        .reflect(writer);
     let log = WatchLog::new("SecurityGroupMembershipSet");
     let ends_unlisted = kubernetes::ends_unlisted(reader.clone(), context.shutdown.clone());
-    let controller = Controller::for_stream(sets, reader)
+    let controller = Controller::for_stream(changed(sets), reader)
         .reconcile_on(due)
         .reconcile_all_on(kubernetes::once(context.shutdown.begins_to_lead()))
         .graceful_shutdown_on(context.shutdown.begun())

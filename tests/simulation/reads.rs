@@ -54,6 +54,29 @@ fn calls(world: &World, action: &str) -> u64 {
         .sum()
 }
 
+/// Simulated seed 28540: each new target sorts after those of the scan that runs, and had a whole period of it for itself.
+#[test]
+fn new_targets_do_not_hold_up_the_scan_of_the_others() {
+    in_virtual_time(|| async {
+        let (world, _telemetry) = world_of(1, 1, 0).await;
+        seconds(60.0).await;
+        for number in 1..=6 {
+            let instance =
+                json!({"id": id(number), "securityGroupIds": ["sg-base"], "status": "Running"});
+            world.cloud(json!({"createInstance": instance}));
+            let spec = json!({"region": "cn-hangzhou", "instanceID": id(number), "securityGroupID": "sg-a"});
+            let object = json!({"metadata": {"name": id(number)}, "spec": spec});
+            world.create(MEMBERSHIPS, NAMESPACE, object);
+            if number == 2 {
+                world.cloud(json!({"leave": {"target": id(0), "securityGroupId": "sg-a"}}));
+            }
+            seconds(40.0).await;
+        }
+        assert!(world.is_member(&id(0), "sg-a"), "four scans later");
+        assert_eq!(world.monitor.violations(), [""; 0]);
+    });
+}
+
 /// The row of an instance with 8 interfaces of 30 addresses has 16 KiB: a hundred do not fit into 1 MiB.
 #[test]
 fn drift_is_repaired_on_instances_with_many_addresses() {

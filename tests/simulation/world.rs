@@ -722,6 +722,18 @@ impl World {
                 ));
             }
         }
+        // What an object leaves behind may wait for its account.
+        for account in &ACCOUNTS {
+            let namespace = account.namespace;
+            let object = self.server.object(account.plural, namespace, account.name);
+            let ready = object.and_then(|object| condition(&object, "Ready").cloned());
+            if let Some(ready) = ready.filter(|ready| ready["status"] != "True") {
+                left.push(format!(
+                    "{} {namespace}/{}: {ready}",
+                    account.plural, account.name
+                ));
+            }
+        }
         left
     }
 }
@@ -764,7 +776,7 @@ impl User {
             }
         };
         if takes_finalizer_off {
-            self.monitor.finalizer_taken_off(&uid);
+            self.monitor.finalizer_taken_off(&reply.body);
         }
         self.monitor.touched(&uid);
         if request.body.get("spec").is_some() && verb == Verb::Merge {

@@ -167,8 +167,8 @@ fn only_a_newer_view_moves_an_object() {
     assert_eq!((on(&table, "i-1").len(), on(&table, "i-2").len()), (0, 1));
     assert_eq!(table.known_version(&uid("a")), Some(6));
     assert_eq!(
-        table.targets_after(&account_region(), None, 10),
-        (vec![target("i-2")], 1)
+        table.last_target(&account_region()),
+        Some((1, target("i-2")))
     );
 }
 
@@ -233,10 +233,7 @@ fn removed_object_leaves_nothing_in_the_table() {
     assert_eq!(uids(&gone), [uid("b")]);
     table.remove(&uid("b"));
     assert!(on(&table, "i-1").is_empty() && table.account_regions().is_empty());
-    assert_eq!(
-        table.targets_after(&account_region(), None, 10),
-        (Vec::new(), 0)
-    );
+    assert_eq!(table.last_target(&account_region()), None);
     assert_eq!(names(table.of_account(&account())), [""; 0]);
     assert_eq!(table.known_version(&uid("b")), None);
 }
@@ -271,10 +268,15 @@ fn targets_come_in_ordered_batches_each_once() {
     for (uid, instance) in [("a", "i-3"), ("b", "i-1"), ("c", "i-2"), ("d", "i-1")] {
         table.insert(&object(uid, instance, 0, 1));
     }
-    let block = |after: Option<&Target>| table.targets_after(&account_region(), after, 2);
-    assert_eq!(block(None), (vec![target("i-1"), target("i-2")], 3));
-    assert_eq!(block(Some(&target("i-2"))), (vec![target("i-3")], 3));
-    assert_eq!(block(Some(&target("i-3"))), (Vec::new(), 3));
+    let (count, last) = table.last_target(&account_region()).unwrap();
+    assert_eq!((count, &last), (3, &target("i-3")));
+    // A later one is for the next time.
+    table.insert(&object("e", "i-4", 0, 1));
+    let block = |after| table.targets_between(&account_region(), after, &last, 2);
+    assert_eq!(block(None), [target("i-1"), target("i-2")]);
+    assert_eq!(block(Some(&target("i-2"))), [target("i-3")]);
+    assert_eq!(block(Some(&target("i-3"))), []);
+    assert_eq!(block(Some(&target("i-4"))), []);
 }
 
 #[test]

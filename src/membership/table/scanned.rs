@@ -26,24 +26,36 @@ pub struct Overdue {
 }
 
 impl ObjectTable {
-    /// Up to `most` targets of an account and region that sort after `after`, in order, and the total number of targets.
+    /// The number of targets of an account and region, and the last of them in order; `None` if there are none.
     #[must_use]
-    pub fn targets_after(
+    pub fn last_target(&self, account_region: &AccountRegion) -> Option<(usize, Target)> {
+        let inner = self.lock();
+        let targets = inner.targets(account_region)?;
+        let (last, _) = targets.last_key_value()?;
+        Some((targets.len(), last.clone()))
+    }
+
+    /// Up to `most` targets of an account and region that sort after `after`, in order, and none after `last`.
+    #[must_use]
+    pub fn targets_between(
         &self,
         account_region: &AccountRegion,
         after: Option<&Target>,
+        last: &Target,
         most: usize,
-    ) -> (Vec<Target>, usize) {
+    ) -> Vec<Target> {
         let inner = self.lock();
-        let Some(targets) = inner.targets(account_region) else {
-            return (Vec::new(), 0);
-        };
+        let targets = inner.targets(account_region);
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let batch = targets
-            .range((start, Bound::Unbounded))
+        // A range that ends before it starts would panic.
+        let targets = targets.filter(|_| after.is_none_or(|after| after < last));
+        let between = targets
+            .into_iter()
+            .flat_map(|targets| targets.range((start, Bound::Included(last))));
+        between
             .take(most)
-            .map(|(target, _)| target.clone());
-        (batch.collect(), targets.len())
+            .map(|(target, _)| target.clone())
+            .collect()
     }
 
     /// The targets of this batch that a pass has observed, or was to. A scan has nothing to compare the others with.

@@ -37,7 +37,7 @@ pub enum Exception {
     FinalizerTakenOff,
     /// It was adopted, others removed it, and the operator repaired it.
     AdoptedAndRepaired,
-    /// Others made it while a claim was open and the outcome of its Join unknown.
+    /// Others made it while a claim was open and the outcome of its Join unknown, or so shortly before that no read that counts had shown it.
     MadeWhileOpen,
     /// A Join of a killed process took effect late, beside a record or after the deletion of an object with one.
     JoinOfAKilledProcess,
@@ -48,10 +48,10 @@ pub enum Exception {
     RepairedForAnAdopter,
     /// Others removed and made again what the operator had joined, and no read that counts came between.
     RemadeUnseen,
-    /// The operator's Leave got no answer, or one while a Join was open. It took effect after others had made it, or they made it
-    /// again before a read that counts.
+    /// The operator's Leave got no answer, or one while a Join was open, or one that its process did not survive. It took effect after
+    /// others had made it, or they made it again before a read that counts.
     LeaveUnanswered,
-    /// The API server removed an object in the moment of its claim, and no process saw the event.
+    /// The API server removed an object in the moment of its claim, and no process saw the event, or the one that saw it was killed.
     RaceUnseen,
     /// Two operators without an election took each other's Join for that of another actor.
     TwoOperators,
@@ -111,6 +111,8 @@ pub struct Ledger {
     intents: HashSet<String>,
     /// Objects whose finalizer a user took off.
     stripped: HashSet<String>,
+    /// Objects whose finalizer a user took off before any record, and when.
+    claim_taken_off: HashMap<String, Instant>,
     /// The edge of the call that the cloud answers now.
     arriving: Option<Edge>,
     /// When the last process began.
@@ -121,8 +123,8 @@ pub struct Ledger {
 
 #[derive(Default)]
 struct Open {
-    /// When each call in flight was sent.
-    in_flight: HashMap<usize, Instant>,
+    /// When each call in flight was sent; and whether others had made the edge, and no read that counts had shown it.
+    in_flight: HashMap<usize, (Instant, bool)>,
     /// When the last one that was never answered was sent.
     unanswered: Option<Instant>,
 }
@@ -146,6 +148,10 @@ struct Made {
     unseen: Option<Exception>,
     /// Whether the process that acts has read since that it is missing.
     seen: bool,
+    /// Whether the process that acts has read since that others have made it.
+    shown: bool,
+    /// When it was left behind for a reason that is an exception.
+    told: Option<Instant>,
     /// How its last object went, if it may stay or had a record, and when.
     last_gone: Option<(Option<Exception>, Instant)>,
     /// When a process began that found an intent without a record.
@@ -179,6 +185,8 @@ impl Made {
             put_back: false,
             unseen: None,
             seen: false,
+            shown: false,
+            told: None,
             last_gone: None,
             found_intent: None,
             race: None,
@@ -275,6 +283,7 @@ impl Monitor {
         let made = state.ledger.made(edge);
         made.by = Maker::Others { while_open };
         made.since = Instant::now();
+        (made.shown, made.told) = (false, None);
         made.may_stay = None;
     }
 
@@ -304,10 +313,15 @@ impl Monitor {
             let unseen = late.or(made.unseen.filter(|_| !made.seen));
             let was = (made.by, made.ours_removed, made.put_back, unseen);
             (made.unseen, made.seen) = (Some(Exception::LeaveUnanswered), false);
-            made.race = None;
+            // The process that sent it knew of the race. Another one may act now.
+            made.race = made.race.filter(|missed| *missed && is_late);
             made.by = Maker::Nobody;
             made.since = Instant::now();
             made.left = Some(made.since);
+            // A pass that had begun before.
+            if made.told.take().is_some_and(|at| at.elapsed() < PASS) {
+                return;
+            }
             was
         };
         let while_open = match by {
@@ -383,8 +397,10 @@ impl Monitor {
         let mut state = self.state.lock().unwrap();
         state.ledger.joins += 1;
         let number = state.ledger.joins;
+        let made = state.ledger.edges.get(edge);
+        let is_blind = made.is_some_and(|made| !made.shown);
         let open = state.ledger.open.entry(edge.clone()).or_default();
-        open.in_flight.insert(number, Instant::now());
+        open.in_flight.insert(number, (Instant::now(), is_blind));
         number
     }
 
@@ -408,7 +424,7 @@ impl Monitor {
     pub fn join_unanswered(&self, edge: &Edge, number: usize) {
         let mut state = self.state.lock().unwrap();
         let open = state.ledger.open.entry(edge.clone()).or_default();
-        let Some(sent) = open.in_flight.remove(&number) else {
+        let Some((sent, is_blind)) = open.in_flight.remove(&number) else {
             return;
         };
         open.unanswered = open.unanswered.max(Some(sent));
@@ -416,7 +432,7 @@ impl Monitor {
         let lag = self.lag + Duration::from_secs(1);
         if let Some(made) = state.ledger.edges.get_mut(edge)
             && let Maker::Others { while_open } = &mut made.by
-            && made.since + lag >= sent
+            && (is_blind || made.since + lag >= sent)
         {
             *while_open = true;
         }
@@ -435,13 +451,25 @@ impl Monitor {
             !objects.iter().any(|object| claimed(object) == "Joined")
         });
         let mut state = self.state.lock().unwrap();
-        if let Some(made) = edge.and_then(|edge| state.ledger.edges.get_mut(&edge))
+        if let Some(made) = edge
+            .as_ref()
+            .and_then(|edge| state.ledger.edges.get_mut(edge))
             && is_told
         {
             made.unseen = None;
         }
         if has_ours {
             state.ledger.stripped.remove(&uid);
+        }
+        let taken_off = state.ledger.claim_taken_off.get(&uid).copied();
+        let is_forgotten = taken_off.is_some_and(|at| Some(at) <= state.ledger.process_began);
+        if is_forgotten
+            && object["status"]["origin"] == "Adopted"
+            && let Some(made) = edge
+                .as_ref()
+                .and_then(|edge| state.ledger.edges.get_mut(edge))
+        {
+            made.may_stay = made.may_stay.or(Some(Exception::FinalizerTakenOff));
         }
         if intent {
             state.ledger.intents.insert(uid);
@@ -476,9 +504,14 @@ impl Monitor {
     }
 
     /// A user has taken the finalizer off.
-    pub fn finalizer_taken_off(&self, uid: &str) {
+    pub fn finalizer_taken_off(&self, object: &Value) {
+        let uid = text(object, "/metadata/uid");
         let mut state = self.state.lock().unwrap();
-        state.ledger.stripped.insert(uid.to_owned());
+        if object["status"]["origin"].is_null() {
+            let taken_off = &mut state.ledger.claim_taken_off;
+            taken_off.insert(uid.clone(), Instant::now());
+        }
+        state.ledger.stripped.insert(uid);
     }
 
     /// Whether the key of an object's account is one of another cloud account than the targets'.
@@ -520,12 +553,17 @@ impl Monitor {
             || spec["managementPolicy"] == "Observe"
             || self.is_just_respecified(&uid);
         let last = self.naming(&edge.0, &edge.1).is_empty();
-        let is_elsewhere = self.is_open(edge) && self.account_is_elsewhere(object);
+        let is_elsewhere = self.account_is_elsewhere(object);
         {
             let mut state = self.state.lock().unwrap();
             let stripped = state.ledger.stripped.remove(&uid);
-            let elsewhere = is_elsewhere && state.ledger.intents.contains(&uid);
-            state.ledger.intents.remove(&uid);
+            let intends = state.ledger.intents.remove(&uid);
+            let elsewhere = is_elsewhere && intends;
+            // Whoever knows of its claim must take a Join of it for one that may be on its way.
+            if is_unreleased && intends {
+                let open = state.ledger.open.entry(edge.clone()).or_default();
+                open.unanswered = Some(Instant::now());
+            }
             let made = state.ledger.made(edge);
             let why = match (retained, stripped) {
                 (true, _) => Some(Exception::Retained),
@@ -599,6 +637,7 @@ impl Monitor {
                     // Told once. The Leave of the other of two operators may still be on its way.
                     if why != Some(Exception::TwoOperators) {
                         made.by = Maker::Others { while_open: false };
+                        made.told = Some(Instant::now());
                     }
                     (why, soon)
                 })
@@ -623,6 +662,11 @@ impl Monitor {
     pub fn process_started(&self) {
         self.read_journal();
         let objects = self.server.objects(super::MEMBERSHIPS);
+        let with_record: Vec<Edge> = objects
+            .iter()
+            .filter(|object| is_deleting(object) && object["status"]["origin"] == "Joined")
+            .filter_map(|object| edge_of(object))
+            .collect();
         let with_intent: Vec<Edge> = {
             let state = self.state.lock().unwrap();
             let intents = &state.ledger.intents;
@@ -645,18 +689,25 @@ impl Monitor {
                     *while_open = true;
                 }
             }
+            // Whether the process before has removed what a record tells of, it cannot know.
+            for edge in &with_record {
+                let made = ledger.made(edge);
+                if made.left.is_some_and(|left| left >= made.since) {
+                    made.unseen = Some(Exception::LeaveUnanswered);
+                }
+            }
             ledger.told_missing.clear();
             ledger.process_began = Some(Instant::now());
             for made in ledger.edges.values_mut() {
-                made.seen = false;
+                (made.seen, made.shown) = (false, false);
             }
         }
         self.event_missed();
     }
 
-    /// An operator has read that an edge is missing. Whether that counts: the read began later than every effect of its calls, and
+    /// An operator has read whether an edge is there. Whether that counts: the read began later than every effect of its calls, and
     /// than its start, may lag.
-    fn seen_missing(&self, edge: &Edge, started: Instant) {
+    fn seen(&self, edge: &Edge, started: Instant, member: bool) {
         let is_open = self.is_open(edge);
         let mut state = self.state.lock().unwrap();
         let process_began = state.ledger.process_began;
@@ -664,7 +715,9 @@ impl Monitor {
         let is_settled = started >= made.since + LAG + self.lag
             && process_began.is_none_or(|began| started >= began + LAG)
             && made.left.is_none_or(|left| started >= left + OPEN);
-        made.seen |= is_settled && !is_open && !self.several;
+        let counts = is_settled && !is_open && !self.several;
+        made.seen |= counts && !member;
+        made.shown |= counts && member;
     }
 
     /// An operator has been told about a target by a read that began at `started`.
@@ -674,10 +727,11 @@ impl Monitor {
             let Some(edge) = edge_of(&object).filter(|edge| edge.0 == target) else {
                 continue;
             };
-            if self.membership(Some(target), Some(&edge.1), self.server.now()) {
+            let member = self.membership(Some(target), Some(&edge.1), self.server.now());
+            self.seen(&edge, started, member);
+            if member {
                 continue;
             }
-            self.seen_missing(&edge, started);
             let times = {
                 let mut state = self.state.lock().unwrap();
                 let since = state.ledger.edges.get(&edge).map(|made| made.since);
