@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
+use kube::ResourceExt as _;
 use tokio::time::Instant;
 
+use crate::account::key::AccountRegion;
 use crate::api::membership::ManagementPolicy;
 use crate::ecs::{Class, TargetDescription};
 
 use super::context::Context;
 use super::decide::{self, Attempt, Desired, ReadTrust};
+use super::object::account_key;
 use super::observation::Observation;
 use super::observe::Pass;
 
@@ -36,6 +39,7 @@ impl Pass {
             }
             Ok(Some(description)) => {
                 let trust = self.trust(&description, began, context);
+                self.tell_others(&description, began, context);
                 self.see(description, trust, context);
                 self.check_tags();
                 return;
@@ -61,6 +65,23 @@ impl Pass {
             .map_or(ReadTrust::AfterStart, |account| {
                 context.table.read_edge(account, &self.edge, began, member)
             })
+    }
+
+    /// Enqueues the other objects of the target that say something else of it.
+    fn tell_others(&self, description: &TargetDescription, began: Instant, context: &Context) {
+        let Some(account) = &self.account_uid else {
+            return;
+        };
+        let object = self.object();
+        let account_region = AccountRegion {
+            account: account_key(&object.spec, &object.namespace().unwrap_or_default()),
+            region: self.edge.region.clone(),
+        };
+        let read = (&self.edge.target, description);
+        let table = &context.table;
+        for other in table.read_by_pass(&account_region, account, &self.uid(), read, began) {
+            context.queue.enqueue(&other);
+        }
     }
 
     /// Adds a description to the observed state.

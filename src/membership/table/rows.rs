@@ -134,13 +134,13 @@ impl Rows {
         self.by_account.get(account)?.get(region)
     }
 
-    /// Calls `look` with the last observation of each object of these targets, and with the object's target and group.
+    /// Calls `look` with the last observation of each object of these targets, and with the object's UID, target and group.
     /// Returns the objects for which it is true.
     pub(super) fn pick(
         &mut self,
         AccountRegion { account, region }: &AccountRegion,
         batch: &[Target],
-        mut look: impl FnMut(&Target, &SecurityGroupId, &mut LastObservation) -> bool,
+        mut look: impl FnMut(&ObjectUid, (&Target, &SecurityGroupId), &mut LastObservation) -> bool,
     ) -> Vec<ObjectRef<SecurityGroupMembership>> {
         let regions = self.by_account.get(account);
         let Some(targets) = regions.and_then(|regions| regions.get(region)) else {
@@ -152,7 +152,7 @@ impl Rows {
                 if let Some(Row { says, history }) = self.by_uid.get_mut(uid)
                     && let Some(names) = &says.names
                     && let Some(last) = history.observation()
-                    && look(target, &names.edge.group, last)
+                    && look(uid, (target, &names.edge.group), last)
                 {
                     picked.push(says.reference());
                 }

@@ -9,12 +9,43 @@ use tokio::time::Instant;
 
 use crate::account::key::{AccountKey, AccountRegion};
 use crate::api::SecurityGroupMembership;
-use crate::ecs::{AccountUid, Target, TargetDescription};
+use crate::ecs::{AccountUid, Edge, Target, TargetDescription};
+use crate::kubernetes::ObjectUid;
 
 use super::super::decide::ReadTrust;
 use super::super::observation::Observation;
 use super::ObjectTable;
 use super::rows::{Row, Rows};
+
+impl Rows {
+    /// Makes every claim void on an edge of the target that a read which counts does not show.
+    fn void_missing(
+        &mut self,
+        account_region: &AccountRegion,
+        account: &AccountUid,
+        (target, seen): (&Target, &TargetDescription),
+        began: Instant,
+    ) {
+        let targets = self.targets(account_region);
+        let uids = targets.and_then(|targets| targets.get(target));
+        let rows = uids
+            .into_iter()
+            .flatten()
+            .filter_map(|uid| self.by_uid.get(uid));
+        let edges = rows.filter_map(|row| Some(&row.says.names.as_ref()?.edge));
+        let missing: Vec<Edge> = edges
+            .filter(|edge| !seen.security_group_ids.contains(&edge.group))
+            .filter(|edge| {
+                let trust = self.ledger.trust(account, edge, began, false);
+                trust == ReadTrust::Settled
+            })
+            .cloned()
+            .collect();
+        for edge in missing {
+            self.void(account, &edge);
+        }
+    }
+}
 
 /// What no read has shown for long.
 #[derive(Debug, Default)]
@@ -81,7 +112,7 @@ impl ObjectTable {
         found: &HashMap<Target, TargetDescription>,
     ) -> Vec<ObjectRef<SecurityGroupMembership>> {
         self.lock()
-            .pick(account_region, batch, |target, group, last| {
+            .pick(account_region, batch, |_, (target, group), last| {
                 let member = |seen: &TargetDescription| seen.security_group_ids.contains(group);
                 last.differs_from(Observation::of(found.get(target), member))
             })
@@ -96,28 +127,34 @@ impl ObjectTable {
         began: Instant,
     ) {
         let mut inner = self.lock();
-        let mut missing = Vec::new();
-        let targets = inner.targets(account_region);
         for (target, seen) in found {
-            let uids = targets.and_then(|targets| targets.get(target));
-            let rows = uids
-                .into_iter()
-                .flatten()
-                .filter_map(|uid| inner.by_uid.get(uid));
-            let edges = rows.filter_map(|row| Some(&row.says.names.as_ref()?.edge));
-            missing.extend(
-                edges
-                    .filter(|edge| !seen.security_group_ids.contains(&edge.group))
-                    .filter(|edge| {
-                        let trust = inner.ledger.trust(account, edge, began, false);
-                        trust == ReadTrust::Settled
-                    })
-                    .cloned(),
-            );
+            inner.void_missing(account_region, account, (target, seen), began);
         }
-        for edge in missing {
-            inner.void(account, &edge);
+    }
+
+    /// Records for the other objects of a target what a pass over one of them has read of it since `began`. Returns those whose last
+    /// observation differs, as [`Self::changed`] does: they would learn of it from the next scan.
+    #[must_use]
+    pub fn read_by_pass(
+        &self,
+        account_region: &AccountRegion,
+        account: &AccountUid,
+        own: &ObjectUid,
+        (target, seen): (&Target, &TargetDescription),
+        began: Instant,
+    ) -> Vec<ObjectRef<SecurityGroupMembership>> {
+        let mut inner = self.lock();
+        let targets = inner.targets(account_region);
+        let uids = targets.and_then(|targets| targets.get(target));
+        if uids.is_none_or(|uids| uids.iter().all(|uid| uid == own)) {
+            return Vec::new();
         }
+        inner.void_missing(account_region, account, (target, seen), began);
+        let target = std::slice::from_ref(target);
+        inner.pick(account_region, target, |uid, (_, group), last| {
+            let member = |seen: &TargetDescription| seen.security_group_ids.contains(group);
+            uid != own && last.differs_from(Observation::of(Some(seen), member))
+        })
     }
 
     /// Marks all observations of these targets stale. Returns the objects that had one.

@@ -109,6 +109,8 @@ pub struct Ledger {
     open: HashMap<Edge, Open>,
     /// Objects whose claim the operator wrote, and whose Join was never answered since.
     intents: HashSet<String>,
+    /// Objects whose Join was answered, and which have no record of it yet.
+    unrecorded: HashSet<String>,
     /// Objects whose finalizer a user took off.
     stripped: HashSet<String>,
     /// Objects whose finalizer a user took off before any record, and when.
@@ -117,6 +119,8 @@ pub struct Ledger {
     arriving: Option<Edge>,
     /// When the last process began.
     process_began: Option<Instant>,
+    /// Whether a watch of memberships was broken off, and nothing has shown what happened since.
+    misses_events: bool,
     /// How often an operator was told that an edge is missing, scans apart; and when it was last counted.
     pub(super) told_missing: HashMap<Edge, (u32, Instant)>,
 }
@@ -165,6 +169,12 @@ enum Maker {
     Nobody,
     Operator,
     Others { while_open: bool },
+}
+
+/// Whether an object has a record or an intent.
+fn holds(object: &Arc<Value>) -> bool {
+    object["status"]["origin"].is_string()
+        || object["metadata"]["annotations"][INTENT_ANNOTATION].is_string()
 }
 
 impl Ledger {
@@ -270,10 +280,10 @@ impl Monitor {
             made.may_stay = Some(Exception::JoinOfAKilledProcess);
         }
         // The Join takes effect after its object.
-        if objects.is_empty()
-            && let Some((why, _)) = made.last_gone.filter(|(_, at)| at.elapsed() < OPEN)
-        {
-            made.may_stay = why.or(is_of_killed.then_some(Exception::JoinOfAKilledProcess));
+        if let Some((why, _)) = made.last_gone.filter(|(_, at)| at.elapsed() < OPEN) {
+            let why = why.filter(|_| !objects.iter().any(holds));
+            let of_killed = (is_late && is_of_killed).then_some(Exception::JoinOfAKilledProcess);
+            made.may_stay = made.may_stay.or(why).or(of_killed);
         }
     }
 
@@ -297,7 +307,11 @@ impl Monitor {
             Maker::Others { .. } => made.theirs_removed = true,
             Maker::Nobody => {}
         }
-        if made.by == Maker::Operator {
+        // What the operator has taken for its own is as its own to it.
+        if matches!(
+            made.by,
+            Maker::Operator | Maker::Others { while_open: true }
+        ) {
             (made.unseen, made.seen) = (Some(Exception::RemadeUnseen), false);
         }
         made.by = Maker::Nobody;
@@ -313,8 +327,6 @@ impl Monitor {
             let unseen = late.or(made.unseen.filter(|_| !made.seen));
             let was = (made.by, made.ours_removed, made.put_back, unseen);
             (made.unseen, made.seen) = (Some(Exception::LeaveUnanswered), false);
-            // The process that sent it knew of the race. Another one may act now.
-            made.race = made.race.filter(|missed| *missed && is_late);
             made.by = Maker::Nobody;
             made.since = Instant::now();
             made.left = Some(made.since);
@@ -373,14 +385,21 @@ impl Monitor {
             return;
         }
         made.unseen = made.unseen.filter(|why| *why != Exception::LeaveUnanswered);
+        made.race = None;
     }
 
     /// A watch of memberships was broken off: an event may have been missed.
     pub fn event_missed(&self) {
         let mut state = self.state.lock().unwrap();
+        state.ledger.misses_events = true;
         for made in state.ledger.edges.values_mut() {
             made.race = made.race.map(|_| true);
         }
+    }
+
+    /// A watch of memberships shows an event, or a new list was answered.
+    pub fn event_shown(&self) {
+        self.state.lock().unwrap().ledger.misses_events = false;
     }
 
     /// The API server has removed an object with a finalizer of ours. If somebody had deleted it a second time by then, its event is that of
@@ -416,7 +435,10 @@ impl Monitor {
             .may_stay
             .filter(|why| *why != Exception::RepairedForAnAdopter);
         for object in objects {
-            state.ledger.intents.remove(&text(&object, "/metadata/uid"));
+            let uid = text(&object, "/metadata/uid");
+            if state.ledger.intents.remove(&uid) {
+                state.ledger.unrecorded.insert(uid);
+            }
         }
     }
 
@@ -471,6 +493,7 @@ impl Monitor {
         {
             made.may_stay = made.may_stay.or(Some(Exception::FinalizerTakenOff));
         }
+        state.ledger.unrecorded.remove(&uid);
         if intent {
             state.ledger.intents.insert(uid);
         } else {
@@ -552,10 +575,12 @@ impl Monitor {
         let retained = spec["deletionPolicy"] == "Retain"
             || spec["managementPolicy"] == "Observe"
             || self.is_just_respecified(&uid);
-        let last = self.naming(&edge.0, &edge.1).is_empty();
+        let left = self.naming(&edge.0, &edge.1);
+        let last = left.is_empty();
         let is_elsewhere = self.account_is_elsewhere(object);
         {
             let mut state = self.state.lock().unwrap();
+            let misses_events = state.ledger.misses_events;
             let stripped = state.ledger.stripped.remove(&uid);
             let intends = state.ledger.intents.remove(&uid);
             let elsewhere = is_elsewhere && intends;
@@ -571,11 +596,11 @@ impl Monitor {
                 (false, false) => elsewhere.then_some(Exception::AccountChangedWhileOpen),
             };
             made.may_stay = made.may_stay.or(why);
-            if last && (why.is_some() || object["status"]["origin"].is_string()) {
+            if why.is_some() || object["status"]["origin"].is_string() {
                 made.last_gone = Some((why, Instant::now()));
             }
             if is_unreleased {
-                made.race = Some(false);
+                made.race = Some(misses_events);
             }
         }
         let is_raced = {
@@ -668,7 +693,10 @@ impl Monitor {
             .filter_map(|object| edge_of(object))
             .collect();
         let with_intent: Vec<Edge> = {
-            let state = self.state.lock().unwrap();
+            let mut state = self.state.lock().unwrap();
+            // To the process that begins, nothing has answered these Joins.
+            let unrecorded = std::mem::take(&mut state.ledger.unrecorded);
+            state.ledger.intents.extend(unrecorded);
             let intents = &state.ledger.intents;
             let has_intent =
                 |object: &&Arc<Value>| intents.contains(&text(object, "/metadata/uid"));

@@ -212,6 +212,7 @@ impl Monitor {
 
     pub fn shown(&self, incarnation: usize, watch: &Call, event: &Entry) {
         if watch.kind.plural == MEMBERSHIPS {
+            self.event_shown();
             self.state
                 .lock()
                 .unwrap()

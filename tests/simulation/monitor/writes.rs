@@ -15,6 +15,9 @@ impl Monitor {
     /// An operator's call of the API server was done.
     pub fn written(&self, incarnation: usize, call: &Call, reply: &Reply) {
         self.read_log();
+        if call.kind.plural == MEMBERSHIPS && reply.body["items"].is_array() {
+            self.event_shown();
+        }
         for item in reply.body["items"].as_array().into_iter().flatten() {
             if call.kind.plural == MEMBERSHIPS {
                 self.state

@@ -258,7 +258,8 @@ impl ApiServer {
 impl ApiServer {
     /// etcd is put back to an earlier revision from a backup, as `etcdutl snapshot restore --bump-revision --mark-compacted` does it:
     /// every object is as it was then, under its version of then; new revisions are higher than all before; and every watch ends with
-    /// 410. Returns the objects of a kind that have gone, and those that are others than before, each as it was before.
+    /// 410. Returns the objects of a kind that have gone, and those that are others than before, each as it was before or, if it was not
+    /// there, as it is now.
     pub fn put_back(
         &self,
         revision: u64,
@@ -273,6 +274,7 @@ impl ApiServer {
             let after: Option<&Stored> = objects.get(key);
             if after.is_none_or(|after| uid(after) != uid(before)) {
                 gone.push(Arc::clone(&before.object));
+                others.extend(after.map(|after| Arc::clone(&after.object)));
             } else if after.is_some_and(|after| version(after) != version(before)) {
                 others.push(Arc::clone(&before.object));
             }
