@@ -152,6 +152,15 @@ impl Context {
         })
     }
 
+    /// The version of each account with the status that this process wrote last.
+    pub(super) fn written_versions(&self) -> HashMap<AccountKey, u64> {
+        let checks = self.checks();
+        let versions = checks
+            .iter()
+            .filter_map(|(key, check)| Some((key.clone(), check.written.as_ref()?.version)));
+        versions.collect()
+    }
+
     /// Whether the calls of an account got usable answers.
     pub(super) fn reach(&self, key: &AccountKey) -> Arc<Reach> {
         Arc::clone(&self.checks().entry(key.clone()).or_default().reach)

@@ -590,4 +590,27 @@ mod tests {
         assert_eq!(fixture.after(2.0).await, ["x2"]);
         assert_eq!(fixture.after(60.0).await, ["x3"]);
     }
+
+    /// Simulated seed 90086: a pass that ran when its wait was due for report was lined up behind itself, and the next object of its
+    /// target was never admitted.
+    #[tokio::test(start_paused = true)]
+    async fn pass_that_outlasts_the_report_of_its_wait_is_followed_by_the_next() {
+        let mut fixture = Fixture::new();
+        fixture.limit(60);
+        let first = at_target("a/x1", "i-1");
+        let mut slot = fixture.enter(&first).unwrap();
+        let join = Action::JoinSecurityGroup;
+        assert!(slot.reserve(join, &fixture.limiter).is_err());
+        drop(slot);
+        assert_eq!(fixture.after(1.1).await, ["x1"]);
+        let slot = fixture.enter(&first).unwrap();
+        let second = at_target("a/x2", "i-1");
+        assert!(fixture.enter(&second).is_none());
+        assert_eq!(fixture.after(61.0).await, [""; 0]);
+        assert!(slot.held_for() >= REPORT_WAIT_AFTER);
+        drop(slot);
+        assert_eq!(fixture.enqueued(), ["x2"]);
+        drop(fixture.enter(&second).unwrap());
+        assert!(fixture.is_empty());
+    }
 }

@@ -31,6 +31,9 @@ use super::refusal::log_failure;
 use super::unreleased;
 use super::view::Made;
 
+/// When an object that was gone for its pass, and not for the watch, is looked at again (1 minute).
+const AFTER_GONE: Duration = Duration::from_secs(60);
+
 /// Runs the controller of one scope (one namespace, or all) until shutdown has begun and its passes have ended. `observe` gets every
 /// event of its watch.
 pub async fn run(
@@ -242,7 +245,8 @@ fn ended(
     }
     match result {
         Ok(action) => Ok(action),
-        Err(ActError::ObjectGone) => Ok(Action::await_change()),
+        // The watch shows that it has gone, unless the API server's store was put back meanwhile.
+        Err(ActError::ObjectGone) => Ok(Action::requeue(AFTER_GONE)),
         // The change that caused the conflict need not start a pass.
         Err(ActError::Changed) => {
             let wait = |history: &mut History| history.after_conflict(&context.clock);

@@ -11,6 +11,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
+use security_group_operator::api::INTENT_ANNOTATION;
 use security_group_operator::ecs::transport::ANSWER_LIMIT;
 use security_group_operator::ecs::{Transport, TransportError};
 use security_group_operator::kubernetes::WatchScope;
@@ -390,6 +391,20 @@ impl Link {
 /// The operator's end of the wire to the API server.
 pub struct ApiSide(pub Arc<Link>);
 
+impl ApiSide {
+    /// Whoever writes an intent and gets no answer cannot tell it from that of a process before it.
+    fn note_lost_intent(&self, call: &Call) {
+        let writes = call.body["metadata"]["annotations"][INTENT_ANNOTATION].is_string();
+        let object = self
+            .0
+            .server
+            .object(MEMBERSHIPS, &call.namespace, &call.name);
+        if let Some(object) = object.filter(|_| writes) {
+            self.0.monitor.intent_unanswered(&object);
+        }
+    }
+}
+
 impl FaultPlan for ApiSide {
     fn call(&self, call: &Call) -> CallFault {
         let link = &self.0;
@@ -444,6 +459,9 @@ impl FaultPlan for ApiSide {
                 _ => CallFault::Pass(Duration::from_millis(link.faults.roll(100..4_000))),
             };
             link.monitor.trace(|| format!("  fault: {fault:?}"));
+            if fault == CallFault::LoseAfter && call.kind.plural == MEMBERSHIPS && !call.status {
+                self.note_lost_intent(call);
+            }
             return fault;
         }
         CallFault::Pass(Duration::from_millis(

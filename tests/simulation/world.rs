@@ -713,6 +713,7 @@ impl World {
                     "DriftReported" => object["spec"]["driftPolicy"] == "Report" && !member,
                     "NotAMember" => observed && !member,
                     "TargetNotFound" => !exists,
+                    "AccountChanged" => object["status"]["accountUID"] != topology::OWNER,
                     _ => false,
                 };
             if is_deleting(&object) || !fine {

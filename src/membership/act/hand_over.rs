@@ -8,6 +8,7 @@ use crate::kubernetes::writer::ApiWriter;
 
 use super::super::context::Context;
 use super::super::decide::Attempt;
+use super::super::history::History;
 use super::super::object::has_finalizer;
 use super::super::observe::Pass;
 use super::error::ActError;
@@ -53,6 +54,8 @@ impl Pass {
             Err(error) => return Err(error),
         };
         if handed_over {
+            // What this object has joined may be there although an earlier read did not show it.
+            context.table.history(&successor.uid, History::revive);
             self.observed.attempt = Attempt::HandedOver;
             context.queue.enqueue(&reference);
         } else {

@@ -28,11 +28,14 @@ impl Pass {
         };
         let uid = self.uid();
         let intent = Intent::new(&uid, &account);
+        let void = |history: &mut History| history.set_standing(Standing::Void);
+        // If no answer comes, the intent that appears is this one, unless a process before this one may have written another.
+        if self.observed.claim == ClaimView::None && context.table.acts_alone() {
+            context.table.history(&uid, void);
+        }
         self.write_marks(Some(&intent), context).await?;
         // The claim is void until a Join under it may have had an effect.
-        context
-            .table
-            .history(&uid, |history| history.set_standing(Standing::Void));
+        context.table.history(&uid, void);
         self.observed.claim = ClaimView::Intent { void: true };
         self.call_successors(context);
         Ok(())

@@ -371,13 +371,20 @@ impl Passes {
                 return Some(since + REPORT_WAIT_AFTER);
             }
             self.unreported.pop_first();
-            let Some(mut waiting) = self.take(&uid) else {
+            let Some(waiting) = self.objects.get_mut(&uid) else {
                 continue;
             };
             waiting.held = Some(Held {
                 since,
                 reported: true,
             });
+            // A pass that has a slot says so when it ends.
+            if !matches!(waiting.stage, Stage::Waiting) {
+                continue;
+            }
+            let Some(mut waiting) = self.take(&uid) else {
+                continue;
+            };
             waiting.order.needs = None;
             self.line_up(&waiting, busy);
             self.objects.insert(uid, waiting);

@@ -79,6 +79,12 @@ impl ObjectTable {
         }
     }
 
+    /// Whether no process before this one can have written what appears now.
+    #[must_use]
+    pub fn acts_alone(&self) -> bool {
+        self.lock().ledger.acts_alone()
+    }
+
     /// Records that an object has gone and left the membership there. It is others' from now on, unless another object holds it.
     pub fn retained(&self, uid: &ObjectUid, account: &AccountUid, edge: &Edge) {
         let mut inner = self.lock();

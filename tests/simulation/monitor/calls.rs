@@ -54,6 +54,9 @@ impl Monitor {
             .get("InstanceId")
             .or_else(|| parameters.get("NetworkInterfaceId"));
         let group = parameters.get("SecurityGroupId");
+        if answer.outcome.starts_with("Throttling") {
+            self.state.lock().unwrap().throttled = Some(Instant::now());
+        }
         if action.starts_with("Describe") && answer.outcome == "OK" {
             let mut state = self.state.lock().unwrap();
             for target in listed(action, answer.response.body()) {

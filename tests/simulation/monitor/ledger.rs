@@ -25,6 +25,13 @@ pub type Edge = (String, String);
 /// the longest read lag (10 s).
 const OPEN: Duration = Duration::from_secs(76);
 
+/// How long after its start a process takes an intent that it finds for one of a process before it.
+const ALONE: Duration = Duration::from_secs(61);
+
+/// How long a pass may wait for its call after the cloud has refused one for the rate of calls: the limit that the operator learns from
+/// it may be one call a minute.
+const THROTTLED: Duration = Duration::from_secs(15 * 60);
+
 /// How long the operator takes a read for one that may be older than its own call.
 const LAG: Duration = Duration::from_secs(10);
 
@@ -58,12 +65,15 @@ pub enum Exception {
     /// A Join without an answer of a process that has ended, and the key was one of another cloud account when its object was deleted: an
     /// intent that names another cloud account is none.
     AccountChangedWhileOpen,
+    /// The write of an intent got no answer soon after the start of a process: a process before it may have written the intent that
+    /// appears, and have sent a Join.
+    IntentUnanswered,
     /// etcd was put back to a day on which its objects were others.
     StorePutBack,
 }
 
 impl Exception {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Retained,
         Self::FinalizerTakenOff,
         Self::AdoptedAndRepaired,
@@ -76,6 +86,7 @@ impl Exception {
         Self::RaceUnseen,
         Self::TwoOperators,
         Self::AccountChangedWhileOpen,
+        Self::IntentUnanswered,
         Self::StorePutBack,
     ];
 
@@ -94,6 +105,7 @@ impl Exception {
             Self::RaceUnseen => "exception RaceUnseen",
             Self::TwoOperators => "exception TwoOperators",
             Self::AccountChangedWhileOpen => "exception AccountChangedWhileOpen",
+            Self::IntentUnanswered => "exception IntentUnanswered",
             Self::StorePutBack => "exception StorePutBack",
         }
     }
@@ -113,6 +125,8 @@ pub struct Ledger {
     unrecorded: HashSet<String>,
     /// Objects whose finalizer a user took off.
     stripped: HashSet<String>,
+    /// Objects with an intent whose outcome the process that acts has never known.
+    found_intents: HashSet<String>,
     /// Objects whose finalizer a user took off before any record, and when.
     claim_taken_off: HashMap<String, Instant>,
     /// The edge of the call that the cloud answers now.
@@ -156,6 +170,8 @@ struct Made {
     shown: bool,
     /// When it was left behind for a reason that is an exception.
     told: Option<Instant>,
+    /// Whether an intent for it was written without an answer, soon after the start of a process.
+    intent_unanswered: bool,
     /// How its last object went, if it may stay or had a record, and when.
     last_gone: Option<(Option<Exception>, Instant)>,
     /// When a process began that found an intent without a record.
@@ -171,10 +187,18 @@ enum Maker {
     Others { while_open: bool },
 }
 
+/// Whether an object has an intent of its own, with a finalizer.
+fn intends(object: &Value) -> bool {
+    let metadata = &object["metadata"];
+    let finalizers = metadata["finalizers"].as_array();
+    let intent = metadata["annotations"][INTENT_ANNOTATION].as_str();
+    intent.is_some_and(|intent| intent.contains(&text(object, "/metadata/uid")))
+        && finalizers.is_some_and(|all| all.iter().any(|one| one == FINALIZER))
+}
+
 /// Whether an object has a record or an intent.
 fn holds(object: &Arc<Value>) -> bool {
-    object["status"]["origin"].is_string()
-        || object["metadata"]["annotations"][INTENT_ANNOTATION].is_string()
+    object["status"]["origin"].is_string() || intends(object)
 }
 
 impl Ledger {
@@ -197,6 +221,7 @@ impl Made {
             seen: false,
             shown: false,
             told: None,
+            intent_unanswered: false,
             last_gone: None,
             found_intent: None,
             race: None,
@@ -238,8 +263,7 @@ impl Monitor {
         let objects = self.naming(&edge.0, &edge.1);
         let claims = |object: &Arc<Value>| {
             object["status"]["origin"] == "Joined"
-                || object["metadata"]["annotations"][INTENT_ANNOTATION].is_string()
-                    && object["status"]["origin"].is_null()
+                || object["status"]["origin"].is_null() && intends(object)
         };
         let adopted_only = !objects.iter().any(claims)
             && objects
@@ -261,6 +285,7 @@ impl Monitor {
         made.by = Maker::Operator;
         made.since = Instant::now();
         (made.unseen, made.seen) = (None, false);
+        made.intent_unanswered = false;
         let was_removed = made.ours_removed || made.theirs_removed;
         made.may_stay = if made.theirs_removed || adopted_only {
             Some(Exception::AdoptedAndRepaired)
@@ -324,7 +349,10 @@ impl Monitor {
             let is_late = state.ledger.arriving.as_ref() != Some(edge);
             let made = state.ledger.made(edge);
             let late = is_late.then_some(Exception::LeaveUnanswered);
-            let unseen = late.or(made.unseen.filter(|_| !made.seen));
+            let intent = made
+                .intent_unanswered
+                .then_some(Exception::IntentUnanswered);
+            let unseen = late.or(intent).or(made.unseen.filter(|_| !made.seen));
             let was = (made.by, made.ours_removed, made.put_back, unseen);
             (made.unseen, made.seen) = (Some(Exception::LeaveUnanswered), false);
             made.by = Maker::Nobody;
@@ -388,6 +416,18 @@ impl Monitor {
         made.race = None;
     }
 
+    /// The operator writes an intent for this object, and will get no answer.
+    pub fn intent_unanswered(&self, object: &Value) {
+        let Some(edge) = edge_of(object) else {
+            return;
+        };
+        let mut state = self.state.lock().unwrap();
+        let began = state.ledger.process_began;
+        let is_early = began.is_none_or(|began| began.elapsed() < ALONE);
+        let made = state.ledger.made(&edge);
+        made.intent_unanswered |= is_early && made.by != Maker::Operator;
+    }
+
     /// A watch of memberships was broken off: an event may have been missed.
     pub fn event_missed(&self) {
         let mut state = self.state.lock().unwrap();
@@ -416,8 +456,15 @@ impl Monitor {
         let mut state = self.state.lock().unwrap();
         state.ledger.joins += 1;
         let number = state.ledger.joins;
-        let made = state.ledger.edges.get(edge);
-        let is_blind = made.is_some_and(|made| !made.shown);
+        let mut made = state.ledger.edges.get_mut(edge);
+        let is_blind = made.as_ref().is_some_and(|made| !made.shown);
+        // The other one may read it before the answer.
+        if self.several
+            && is_blind
+            && let Some(Maker::Others { while_open }) = made.as_mut().map(|made| &mut made.by)
+        {
+            *while_open = true;
+        }
         let open = state.ledger.open.entry(edge.clone()).or_default();
         open.in_flight.insert(number, (Instant::now(), is_blind));
         number
@@ -430,10 +477,12 @@ impl Monitor {
         if let Some(open) = state.ledger.open.get_mut(edge) {
             open.in_flight.remove(&number);
         }
+        let open = state.ledger.open.get(edge).and_then(|open| open.unanswered);
+        let is_open = open.is_some_and(|sent| sent.elapsed() < OPEN);
         let made = state.ledger.made(edge);
         made.may_stay = made
             .may_stay
-            .filter(|why| *why != Exception::RepairedForAnAdopter);
+            .filter(|why| is_open || *why != Exception::RepairedForAnAdopter);
         for object in objects {
             let uid = text(&object, "/metadata/uid");
             if state.ledger.intents.remove(&uid) {
@@ -484,7 +533,9 @@ impl Monitor {
             state.ledger.stripped.remove(&uid);
         }
         let taken_off = state.ledger.claim_taken_off.get(&uid).copied();
-        let is_forgotten = taken_off.is_some_and(|at| Some(at) <= state.ledger.process_began);
+        let is_found = state.ledger.found_intents.contains(&uid);
+        let is_forgotten =
+            taken_off.is_some_and(|at| is_found || Some(at) <= state.ledger.process_began);
         if is_forgotten
             && object["status"]["origin"] == "Adopted"
             && let Some(made) = edge
@@ -697,6 +748,7 @@ impl Monitor {
             // To the process that begins, nothing has answered these Joins.
             let unrecorded = std::mem::take(&mut state.ledger.unrecorded);
             state.ledger.intents.extend(unrecorded);
+            state.ledger.found_intents = state.ledger.intents.clone();
             let intents = &state.ledger.intents;
             let has_intent =
                 |object: &&Arc<Value>| intents.contains(&text(object, "/metadata/uid"));
@@ -720,7 +772,7 @@ impl Monitor {
             // Whether the process before has removed what a record tells of, it cannot know.
             for edge in &with_record {
                 let made = ledger.made(edge);
-                if made.left.is_some_and(|left| left >= made.since) {
+                if made.left.is_some() && made.by != Maker::Operator {
                     made.unseen = Some(Exception::LeaveUnanswered);
                 }
             }
@@ -742,7 +794,8 @@ impl Monitor {
         let made = state.ledger.made(edge);
         let is_settled = started >= made.since + LAG + self.lag
             && process_began.is_none_or(|began| started >= began + LAG)
-            && made.left.is_none_or(|left| started >= left + OPEN);
+            && made.left.is_none_or(|left| started >= left + OPEN)
+            && made.found_intent.is_none_or(|at| started >= at + OPEN);
         let counts = is_settled && !is_open && !self.several;
         made.seen |= counts && !member;
         made.shown |= counts && member;
@@ -776,7 +829,11 @@ impl Monitor {
             let ready = condition(&object, "Ready").is_some_and(|ready| ready["status"] == "True");
             let suspended = object["spec"]["suspend"] == true;
             let name = text(&object, "/metadata/name");
-            let is_refused = self.state.lock().unwrap().status_refused == Some(name.as_str());
+            let is_refused = {
+                let state = self.state.lock().unwrap();
+                let is_throttled = state.throttled.is_some_and(|at| at.elapsed() < THROTTLED);
+                is_throttled || state.status_refused == Some(name.as_str())
+            };
             if times > 2 && ready && !suspended && !is_refused && !is_deleting(&object) {
                 missing.push((name, edge));
             }

@@ -41,6 +41,8 @@ pub struct Monitor {
 #[derive(Default)]
 struct State {
     trace: Option<Vec<String>>,
+    /// When the cloud last refused a call for the rate of calls.
+    throttled: Option<Instant>,
     violations: Vec<String>,
     ledger: Ledger,
     /// When an object of this UID first had this generation.
