@@ -70,6 +70,9 @@ pub struct Context {
     pub shutdown: Shutdown,
 }
 
+/// The longest time until the watch shows a write (1 minute; a watch that is silent for longer begins with a new list).
+const APPEARS_WITHIN: Duration = Duration::from_secs(60);
+
 /// What is remembered of an account between its checks.
 #[derive(Clone, Debug, Default)]
 pub struct LastCheck {
@@ -108,6 +111,7 @@ pub(super) struct WrittenStatus {
     /// The version of the account with this status, and the whole status of that version.
     pub(super) version: u64,
     pub(super) stored: CloudAccountStatus,
+    pub(super) at: Instant,
 }
 
 /// UID and generation of the account, and version of its Secret.
@@ -137,7 +141,8 @@ impl Context {
         }
     }
 
-    /// Whether the watch shows a newer status than the one that this process wrote last: another process wrote it.
+    /// Whether the watch shows another status than the one that this process wrote last, in a newer version: another process wrote it;
+    /// or for a minute in an older one: the API server's store was put back.
     pub(super) fn has_foreign_status<K: AccountObject>(
         &self,
         account: &K,
@@ -147,18 +152,10 @@ impl Context {
         let written = checks.get(key).and_then(|check| check.written.as_ref());
         written.is_some_and(|written| {
             written.account == ObjectUid::of(account)
-                && written.version < version_of(account.meta())
                 && account.status() != Some(&written.stored)
+                && (written.version < version_of(account.meta())
+                    || written.at.elapsed() >= APPEARS_WITHIN)
         })
-    }
-
-    /// The version of each account with the status that this process wrote last.
-    pub(super) fn written_versions(&self) -> HashMap<AccountKey, u64> {
-        let checks = self.checks();
-        let versions = checks
-            .iter()
-            .filter_map(|(key, check)| Some((key.clone(), check.written.as_ref()?.version)));
-        versions.collect()
     }
 
     /// Whether the calls of an account got usable answers.

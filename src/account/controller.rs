@@ -1,7 +1,6 @@
 //! The controller of an account kind: keeps the directory, watches Secrets, and checks an account when something of it has
 //! changed or its next check is due.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use kube::core::PartialObjectMeta;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::{Controller, WatchStreamExt as _, watcher};
-use kube::{Api, Resource as _, ResourceExt as _};
+use kube::{Api, ResourceExt as _};
 
 use crate::api::membership::AccountKind;
 use crate::api::reason;
@@ -46,11 +45,11 @@ pub async fn run<K: AccountObject>(
     let api = K::watched(&context.client, &scope);
     let (reader, writer) = reflector::store();
     let keeper = Arc::clone(&context);
-    let mut list = List::default();
+    let mut listed = Vec::new();
     let mut synced = Some(synced);
     let accounts = watcher(api, kubernetes::watch_config())
         .inspect_ok(move |event| {
-            keep_directory(&keeper, &scope, &mut list, event);
+            keep_directory(&keeper, &scope, &mut listed, event);
             if matches!(event, watcher::Event::InitDone)
                 && let Some(synced) = synced.take()
             {
@@ -89,44 +88,24 @@ pub async fn run<K: AccountObject>(
     }
 }
 
-/// A list of accounts that goes on.
-#[derive(Default)]
-struct List {
-    /// The versions with the status that this process had written when the list began.
-    written: HashMap<AccountKey, u64>,
-    listed: Vec<AccountKey>,
-}
-
 /// Updates the directory from the watch: adds listed accounts and forgets deleted ones.
 fn keep_directory<K: AccountObject>(
     context: &Context,
     scope: &WatchScope,
-    list: &mut List,
+    listed: &mut Vec<AccountKey>,
     event: &watcher::Event<Watched<K>>,
 ) {
     match event {
-        watcher::Event::Init => {
-            list.listed.clear();
-            list.written = context.written_versions();
-        }
+        watcher::Event::Init => listed.clear(),
         watcher::Event::InitApply(account) => {
-            let key = key_of::<K>(account);
-            let written = list.written.remove(&key);
-            if written.is_some_and(|written| kubernetes::version_of(account.meta()) < written) {
-                // The API server's store was put back to an earlier state.
-                context.checks().remove(&key);
-            }
-            list.listed.push(key);
+            listed.push(key_of::<K>(account));
             upsert(context, account);
         }
         watcher::Event::Apply(account) => upsert(context, account),
         watcher::Event::Delete(account) => forget(context, &key_of::<K>(account)),
         watcher::Event::InitDone => {
             for key in context.directory.keys() {
-                if key.kind == K::KIND
-                    && scope.contains(&key.namespace)
-                    && !list.listed.contains(&key)
-                {
+                if key.kind == K::KIND && scope.contains(&key.namespace) && !listed.contains(&key) {
                     forget(context, &key);
                 }
             }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::ResourceExt as _;
 use kube::runtime::controller::Action;
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use crate::api::account::CloudAccountStatus;
@@ -64,6 +65,7 @@ pub(super) async fn write_status<K: AccountObject>(
             status: next,
             version: stored.0,
             stored: stored.1,
+            at: Instant::now(),
         });
     }
     check.failed_writes = 0;

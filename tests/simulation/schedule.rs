@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::link::{FaultRates, KillPoint};
-use crate::monitor::{Exception, MEMBERSHIPS, PASS, text};
+use crate::monitor::{Exception, MEMBERSHIPS, PASS, condition, text};
 use crate::topology::{self, ACCOUNTS, CLUSTER, KEYS, NAMES, NAMESPACE, TARGETS};
 use crate::world::{SimOptions, World};
 
@@ -699,6 +699,14 @@ async fn delete_all(world: &mut World) -> Vec<String> {
     };
     for name in names(world) {
         world.delete(&name);
+    }
+    // What was joined with another cloud account waits for it for ever; docs/user/stuck-deletion.md says so.
+    for object in world.objects() {
+        if condition(&object, "Ready").is_some_and(|ready| ready["reason"] == "AccountChanged") {
+            let metadata = |field| text(&object["metadata"], field);
+            let name = format!("{}/{}", metadata("/namespace"), metadata("/name"));
+            world.patch(&name, json!({"metadata": {"finalizers": null}}));
+        }
     }
     let begun = Instant::now();
     while begun.elapsed() < PATIENCE {

@@ -301,7 +301,9 @@ impl Monitor {
         let has_record = objects
             .iter()
             .any(|object| object["status"]["origin"].is_string());
-        if is_late && is_of_killed && has_record && made.may_stay.is_none() {
+        let is_found = made.found_intent.is_some_and(|at| at.elapsed() < OPEN);
+        let had_record = has_record || !objects.is_empty() && !is_found;
+        if is_late && is_of_killed && had_record && made.may_stay.is_none() {
             made.may_stay = Some(Exception::JoinOfAKilledProcess);
         }
         // The Join takes effect after its object.
@@ -613,9 +615,12 @@ impl Monitor {
             let unanswered = open.unanswered.is_some_and(|sent| sent.elapsed() < OPEN);
             unanswered || !open.in_flight.is_empty()
         });
-        call || objects
-            .iter()
-            .any(|object| ledger.intents.contains(&text(object, "/metadata/uid")))
+        let made = ledger.edges.get(edge).and_then(|made| made.found_intent);
+        let found = made.is_some_and(|at| at.elapsed() < OPEN);
+        call || found
+            || objects
+                .iter()
+                .any(|object| ledger.intents.contains(&text(object, "/metadata/uid")))
     }
 
     /// An object has gone. What was joined for one that nobody had released may be removed later: at the end it must have been.
@@ -648,6 +653,8 @@ impl Monitor {
             };
             made.may_stay = made.may_stay.or(why);
             if why.is_some() || object["status"]["origin"].is_string() {
+                let adopted = object["status"]["origin"] == "Adopted";
+                let why = why.or(adopted.then_some(Exception::AdoptedAndRepaired));
                 made.last_gone = Some((why, Instant::now()));
             }
             if is_unreleased {
