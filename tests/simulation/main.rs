@@ -17,6 +17,7 @@ mod call_budget;
 mod crash;
 mod crowds;
 mod foreign_finalizers;
+mod found;
 mod grants;
 mod lease;
 mod limits;

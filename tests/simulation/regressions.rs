@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::api_server::Verb;
 use crate::in_virtual_time;
 use crate::link::fault;
-use crate::monitor::MEMBERSHIPS;
+use crate::monitor::{MEMBERSHIPS, condition};
 use crate::scenario::{object, ready, seconds, world};
 use crate::topology::{CLUSTER, NAMESPACE};
 use crate::world::{SimOptions, World};
@@ -452,4 +452,54 @@ async fn repaired_after_put_back(later: &Value, revisions: u64) -> bool {
     assert!(!world.is_member("i-0", "sg-a"), "{later}: not removed");
     assert_eq!(world.monitor.violations(), [""; 0], "{later}");
     true
+}
+
+/// The store is put back to before an account was deleted: it is the very same account to the API server.
+#[test]
+fn account_that_an_older_store_brings_back_is_used_again() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        seconds(70.0).await;
+        let before = world.server.state().revision;
+        world.account(CLUSTER, false);
+        world.membership("m", 0, 0, json!({}));
+        seconds(5.0).await;
+        assert_eq!(ready(&world, "m").1, "AccountNotFound");
+        let newest = world.server.state().revision;
+        world.put_back(newest - before);
+        seconds(90.0).await;
+        world.membership("m", 0, 0, json!({}));
+        seconds(5.0).await;
+        assert_eq!(ready(&world, "m"), ("True".to_owned(), "Joined".to_owned()));
+        let account = world.server.object("clustercloudaccounts", "", "default");
+        let ready = account.and_then(|account| condition(&account, "Ready").cloned());
+        assert!(ready.is_some_and(|ready| ready["status"] == "True"));
+    });
+}
+
+/// What a pass reads of a target, the other objects of the target know: what others make again is not theirs.
+#[test]
+fn what_a_pass_has_seen_gone_is_not_the_object_s_that_had_joined_it() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        world.membership("joins", 0, 0, json!({"driftPolicy": "Report"}));
+        seconds(15.0).await;
+        world.foreign(0, 0, false);
+        seconds(1.0).await;
+        // Another group of the same target. The next scan comes later.
+        world.membership(
+            "observes",
+            0,
+            1,
+            json!({"managementPolicy": "Observe", "adoptionPolicy": "Adopt"}),
+        );
+        seconds(5.0).await;
+        assert_eq!(ready(&world, "joins").1, "DriftReported");
+        world.foreign(0, 0, true);
+        seconds(130.0).await;
+        world.delete("joins");
+        seconds(30.0).await;
+        assert!(world.is_member("i-0", "sg-a"), "others made it");
+        assert_eq!(world.monitor.violations(), [""; 0]);
+    });
 }

@@ -272,11 +272,14 @@ fn targets_come_in_ordered_batches_each_once() {
     assert_eq!((count, &last), (3, &target("i-3")));
     // A later one is for the next time.
     table.insert(&object("e", "i-4", 0, 1));
-    let block = |after| table.targets_between(&account_region(), after, &last, 2);
+    let block = |after: Option<&str>| {
+        let after = after.map(target);
+        table.targets_between(&account_region(), after.as_ref(), &last, 2)
+    };
     assert_eq!(block(None), [target("i-1"), target("i-2")]);
-    assert_eq!(block(Some(&target("i-2"))), [target("i-3")]);
-    assert_eq!(block(Some(&target("i-3"))), []);
-    assert_eq!(block(Some(&target("i-4"))), []);
+    assert_eq!(block(Some("i-2")), [target("i-3")]);
+    assert_eq!(block(Some("i-3")), []);
+    assert_eq!(block(Some("i-4")), []);
 }
 
 #[test]

@@ -606,6 +606,17 @@ impl Monitor {
             .is_some_and(|(secret, foreign)| secret["data"] == foreign)
     }
 
+    /// Whether the account of an object can be used.
+    fn account_is_ready(&self, object: &Value) -> bool {
+        let account = topology::account_of(object);
+        let account = account.and_then(|account| {
+            let server = &self.server;
+            server.object(account.plural, account.namespace, account.name)
+        });
+        let ready = account.and_then(|account| condition(&account, "Ready").cloned());
+        ready.is_some_and(|ready| ready["status"] == "True")
+    }
+
     /// Whether a claim on the edge is open and the outcome of its Join unknown.
     fn is_open(&self, edge: &Edge) -> bool {
         let objects = self.naming(&edge.0, &edge.1);
@@ -633,7 +644,9 @@ impl Monitor {
             || self.is_just_respecified(&uid);
         let left = self.naming(&edge.0, &edge.1);
         let last = left.is_empty();
-        let is_elsewhere = self.account_is_elsewhere(object);
+        let told = &object["status"]["accountUID"];
+        let is_elsewhere =
+            told.is_string() && *told != topology::OWNER || self.account_is_elsewhere(object);
         {
             let mut state = self.state.lock().unwrap();
             let misses_events = state.ledger.misses_events;
@@ -816,7 +829,10 @@ impl Monitor {
                 continue;
             };
             let member = self.membership(Some(target), Some(&edge.1), self.server.now());
-            self.seen(&edge, started, member);
+            // What is read with the key of another account tells it nothing while its own cannot be used.
+            if self.account_is_ready(&object) {
+                self.seen(&edge, started, member);
+            }
             if member {
                 continue;
             }

@@ -1,0 +1,69 @@
+//! Random schedules that have found a fault of the operator. Each failed before its fix. A change of what a seed draws makes them
+//! schedules like any other; the story or the unit test of the fault stays.
+
+use crate::schedule::{self, Schedule};
+use crate::{in_threads, in_virtual_time};
+
+type Draw = fn(u64) -> Schedule;
+
+const FOUND: [(Draw, u64, &str); 9] = [
+    (
+        Schedule::draw,
+        28_540,
+        "targets that appeared during a scan held it up",
+    ),
+    (
+        Schedule::draw,
+        90_086,
+        "a pass that outlasted the report of its wait hid the next one of its target for ever",
+    ),
+    (
+        Schedule::draw,
+        137_517,
+        "who was handed ownership took it for void",
+    ),
+    (
+        Schedule::draw_wide,
+        2_156,
+        "an account that etcd brought back was never looked at",
+    ),
+    (
+        Schedule::draw_wide,
+        15_317,
+        "an object that was gone for its pass, and not for the watch, was never looked at again",
+    ),
+    (
+        Schedule::draw_wide,
+        22_188,
+        "the check of an account that had gone answered for the one that came back",
+    ),
+    (
+        Schedule::draw_wide,
+        35_391,
+        "the status of an account that etcd had put back was not written again",
+    ),
+    (
+        Schedule::draw_wide,
+        49_062,
+        "a membership that a pass had seen gone was still the object's that had joined it",
+    ),
+    (
+        Schedule::draw_wide,
+        75_691,
+        "a check that ran while etcd was put back kept the status as it was",
+    ),
+];
+
+#[test]
+fn schedules_that_have_found_a_fault_find_none() {
+    let failed = std::sync::Mutex::new(Vec::new());
+    in_threads(FOUND.len() as u64, |number| {
+        let (draw, seed, fault) = FOUND[usize::try_from(number).unwrap()];
+        let schedule = draw(seed);
+        let problems = in_virtual_time(|| schedule::run(&schedule, false)).problems;
+        if !problems.is_empty() {
+            failed.lock().unwrap().push((seed, fault, problems));
+        }
+    });
+    assert_eq!(failed.into_inner().unwrap(), []);
+}
