@@ -24,7 +24,7 @@ use crate::ecs::{Http, Transport};
 use crate::kubernetes::events::{self, EventRecorder};
 use crate::kubernetes::lease::Election;
 use crate::kubernetes::writer::ApiWriter;
-use crate::kubernetes::{WatchScope, lease, with_answer_deadline};
+use crate::kubernetes::{lease, with_answer_deadline};
 use crate::membership::queue::ReconcileQueue;
 use crate::membership::{self, housekeeping};
 use crate::shutdown::{Shutdown, TIME_FOR_EVENTS};
@@ -150,7 +150,7 @@ pub async fn run_with(
         clock,
         shutdown,
     };
-    let sets = set_controllers(&shared, &settings.scopes);
+    let sets = set_controllers(&shared, &settings);
     let accounts = Arc::new(account_context(&shared, &settings, transport, changes));
     let context = Arc::new(membership_context(shared, &settings, queue.clone()));
     context.telemetry.set_source(source(&accounts, &context));
@@ -249,7 +249,8 @@ fn membership_context(
     context
 }
 
-fn set_controllers(shared: &Shared, scopes: &[WatchScope]) -> SetControllers {
+fn set_controllers(shared: &Shared, settings: &Settings) -> SetControllers {
+    let scopes = &settings.scopes;
     let (sets, due) = set::Sets::new(scopes);
     let context = set::Context::new(
         shared.client.clone(),
@@ -260,6 +261,7 @@ fn set_controllers(shared: &Shared, scopes: &[WatchScope]) -> SetControllers {
         shared.shutdown.clone(),
         Arc::new(set::Members::new(scopes.len())),
         sets,
+        settings.scan_period,
     );
     SetControllers {
         context: Arc::new(context),

@@ -2,7 +2,7 @@
 
 mod calls;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +15,7 @@ use crate::ecs::batch::{self, Batch, CallSize};
 use crate::ecs::limit::{CallLimiter, Priority, Reservation};
 use crate::ecs::{
     AccountUid, Action, Client, Edge, Error, InstanceId, NetworkInterfaceId, Region, RequestId,
-    Target, TargetDescription,
+    Target, TargetDescription, TargetsPage,
 };
 use crate::shutdown::Shutdown;
 use crate::telemetry::Telemetry;
@@ -179,6 +179,21 @@ impl AccountSession {
             );
         }
         Ok(found)
+    }
+
+    /// Reads one page of the instances that have all of these tags, `most` at most, with the lowest priority. Also where the next page
+    /// begins.
+    ///
+    /// # Errors
+    /// The rate limit admitted no call, or the call failed.
+    pub async fn tagged(
+        &self,
+        region: &Region,
+        tags: &BTreeMap<String, String>,
+        most: usize,
+        token: Option<&str>,
+    ) -> Result<TargetsPage<InstanceId>, CallError> {
+        self.calls.tagged(region, tags, most, token).await
     }
 
     /// Waits until a Join or Leave may be sent: the region answers, and there is a place among the calls in flight.

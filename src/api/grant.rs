@@ -53,12 +53,17 @@ pub struct GrantedTargets {
 }
 
 /// Accepts only tags that a resource can have: up to 20, with keys of 1 to 128 and values of up to 128 characters.
-fn tags(_: &mut SchemaGenerator) -> Schema {
+pub(super) fn tags(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object",
         "minProperties": 1,
         "maxProperties": 20,
         "additionalProperties": {"type": "string", "maxLength": 128},
+        "x-kubernetes-validations": [{
+            "rule": "self.all(key, key.size() >= 1 && key.size() <= 128)",
+            "message": "must have keys of 1 to 128 characters",
+            "reason": "FieldValueInvalid",
+        }],
     })
 }
 

@@ -5,6 +5,8 @@
     reason = "`kubectl explain` shows these texts as they are"
 )]
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -97,8 +99,8 @@ use super::membership::{
     )
 )]
 #[x_kube(
-    validation = Rule::new("[has(self.nodeSelector), has(self.instanceIDs), has(self.networkInterfaceIDs)].filter(x, x).size() == 1")
-        .message("must set exactly one of nodeSelector, instanceIDs and networkInterfaceIDs")
+    validation = Rule::new("[has(self.nodeSelector), has(self.instanceTags), has(self.instanceIDs), has(self.networkInterfaceIDs)].filter(x, x).size() == 1")
+        .message("must set exactly one of nodeSelector, instanceTags, instanceIDs and networkInterfaceIDs")
         .reason(Reason::FieldValueInvalid)
         .field_path(".nodeSelector"),
 )]
@@ -122,9 +124,14 @@ pub struct SecurityGroupMembershipSetSpec {
     #[x_kube(validation = Rule::new("self == oldSelf").message("is immutable; delete this set and create another one with the new accountRef").reason(Reason::FieldValueForbidden).field_path(".name"))]
     pub account_ref: AccountRef,
 
-    /// nodeSelector selects Nodes of this cluster by their labels. Their ECS instances in the region are the targets. An empty selector selects every Node. Exactly one of nodeSelector, instanceIDs and networkInterfaceIDs must be set.
+    /// nodeSelector selects Nodes of this cluster by their labels. Their ECS instances in the region are the targets. An empty selector selects every Node. Exactly one of nodeSelector, instanceTags, instanceIDs and networkInterfaceIDs must be set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_selector: Option<LabelSelector>,
+
+    /// instanceTags selects the ECS instances of the region that have all of these tags, with these values, for example {team: web, env: prod}. The operator looks once per scan period. An instance whose tags do not match any more is removed from the group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "super::grant::tags")]
+    pub instance_tags: Option<BTreeMap<String, String>>,
 
     /// instanceIDs lists the ECS instances, for example i-bp1234567890abcdefgh. What is taken off the list is removed from the group at once.
     #[serde(

@@ -66,6 +66,13 @@ impl Tags {
         &self.by_key
     }
 
+    /// Whether these are among them, with these values.
+    #[must_use]
+    pub fn include(&self, wanted: &BTreeMap<String, String>) -> bool {
+        let has = |(key, value)| self.by_key.get(key) == Some(value);
+        wanted.iter().all(has)
+    }
+
     /// A hash of the tags as they were read.
     #[must_use]
     pub const fn hash(&self) -> u64 {

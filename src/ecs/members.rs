@@ -1,4 +1,7 @@
-//! Reads of a whole group, a page per call: for tools of users. The operator reads by ID.
+//! Reads of many targets, a page per call: of a whole group, for tools of users, and of the instances with certain tags, for sets.
+//! Memberships are read by ID.
+
+use std::collections::BTreeMap;
 
 use super::action::{Action, MAX_IDS_PER_CALL};
 use super::client::Client;
@@ -7,8 +10,8 @@ use super::error::Error;
 use super::id::{InstanceId, NetworkInterfaceId, Region, SecurityGroupId};
 use super::response::ApiResponse;
 
-/// The members of a group on one page, and where the next one begins; `None` after the last.
-pub type MembersPage<Id> = (Vec<(Id, TargetDescription)>, Option<String>);
+/// The targets on one page, and where the next one begins; `None` after the last.
+pub type TargetsPage<Id> = (Vec<(Id, TargetDescription)>, Option<String>);
 
 impl Client {
     /// One page of the instances in a group, 100 at most, and where the next page begins. Deadline 10 s.
@@ -20,7 +23,7 @@ impl Client {
         region: &Region,
         group: &SecurityGroupId,
         token: Option<&str>,
-    ) -> Result<MembersPage<InstanceId>, Error> {
+    ) -> Result<TargetsPage<InstanceId>, Error> {
         self.in_group(
             Action::DescribeInstances,
             region,
@@ -41,7 +44,7 @@ impl Client {
         region: &Region,
         group: &SecurityGroupId,
         token: Option<&str>,
-    ) -> Result<MembersPage<NetworkInterfaceId>, Error> {
+    ) -> Result<TargetsPage<NetworkInterfaceId>, Error> {
         self.in_group(
             Action::DescribeNetworkInterfaces,
             region,
@@ -52,6 +55,41 @@ impl Client {
         .await
     }
 
+    /// One page of the instances that have all of these tags with these values, `most` at most, and where the next page begins.
+    /// Deadline 10 s.
+    ///
+    /// # Errors
+    /// As [`Client::instances_in_group`], and [`Error::BadAnswer`] for an instance that is shown without one of the tags.
+    pub async fn instances_with_tags(
+        &self,
+        region: &Region,
+        tags: &BTreeMap<String, String>,
+        most: usize,
+        token: Option<&str>,
+    ) -> Result<TargetsPage<InstanceId>, Error> {
+        let filter = (1..).zip(tags).flat_map(|(n, (key, value))| {
+            [
+                (format!("Tag.{n}.Key"), key.clone()),
+                (format!("Tag.{n}.Value"), value.clone()),
+            ]
+        });
+        let action = Action::DescribeInstances;
+        let response = self.page(action, region, filter, most, token).await?;
+        let mut page = description::instances(&response)?;
+        let mut keys = tags.keys();
+        let is_shown = |key| {
+            page.rows
+                .iter()
+                .all(|(_, row)| row.tags.by_key().contains_key(key))
+        };
+        if !keys.all(is_shown) {
+            return Err(response.bad("it shows an instance without a tag that was asked for"));
+        }
+        // The cloud may take an empty value for any value.
+        page.rows.retain(|(_, row)| row.tags.include(tags));
+        Ok((page.rows, page.next_token))
+    }
+
     async fn in_group<Id>(
         &self,
         action: Action,
@@ -59,16 +97,10 @@ impl Client {
         group: &SecurityGroupId,
         token: Option<&str>,
         read: fn(&ApiResponse) -> Result<Page<Id>, Error>,
-    ) -> Result<MembersPage<Id>, Error> {
-        let mut parameters = vec![
-            ("SecurityGroupId".to_owned(), group.to_string()),
-            ("RegionId".to_owned(), region.to_string()),
-            ("MaxResults".to_owned(), MAX_IDS_PER_CALL.to_string()),
-        ];
-        parameters.extend(token.map(|token| ("NextToken".to_owned(), token.to_owned())));
-        let endpoint = self.endpoints().ecs(region);
+    ) -> Result<TargetsPage<Id>, Error> {
+        let filter = [("SecurityGroupId".to_owned(), group.to_string())];
         let response = self
-            .call(action, &endpoint, &parameters, action.deadline())
+            .page(action, region, filter, MAX_IDS_PER_CALL, token)
             .await?;
         let page = read(&response)?;
         let is_member = |(_, row): &(Id, TargetDescription)| row.security_group_ids.contains(group);
@@ -76,5 +108,22 @@ impl Client {
             return Err(response.bad("it describes something that is in another group"));
         }
         Ok((page.rows, page.next_token))
+    }
+
+    async fn page(
+        &self,
+        action: Action,
+        region: &Region,
+        filter: impl IntoIterator<Item = (String, String)>,
+        most: usize,
+        token: Option<&str>,
+    ) -> Result<ApiResponse, Error> {
+        let mut parameters: Vec<_> = filter.into_iter().collect();
+        parameters.push(("RegionId".to_owned(), region.to_string()));
+        parameters.push(("MaxResults".to_owned(), most.to_string()));
+        parameters.extend(token.map(|token| ("NextToken".to_owned(), token.to_owned())));
+        let endpoint = self.endpoints().ecs(region);
+        self.call(action, &endpoint, &parameters, action.deadline())
+            .await
     }
 }

@@ -46,6 +46,7 @@ pub use id::{
     AccountUid, InstanceId, NetworkInterfaceId, ParseIdError, Region, RequestId, SecurityGroupId,
     Target,
 };
+pub use members::TargetsPage;
 #[cfg(test)]
 pub(crate) use transport::TestTransport;
 pub use transport::{Http, Transport, TransportError};

@@ -48,7 +48,8 @@ impl SetControllers {
         let client = context.client.clone();
         let nodes = nodes::watch(client, nodes, wanted, move || sets.of_nodes_now());
         let gather = async move { gather.run().await };
-        let beside = all([nodes.boxed(), gather.boxed()]);
+        let tags = Arc::clone(&context.tags).run();
+        let beside = all([nodes.boxed(), gather.boxed(), tags.boxed()]);
         let beside = context.shutdown.unless_begun(beside);
         futures::future::join(all(controllers), beside).await;
     }

@@ -77,7 +77,7 @@ impl Doer<'_> {
         for (why, count) in counts {
             let words = match why {
                 Why::NotSelected => "targets that are not selected any more",
-                Why::Gone => "targets that have had no Node for 5m",
+                Why::Gone => "targets that have been gone for 5m",
                 Why::Replaced => "targets that are members of the new group",
             };
             self.tell(reason::MEMBERSHIPS_DELETED, count, |count| {

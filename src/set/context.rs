@@ -19,6 +19,7 @@ use crate::shutdown::Shutdown;
 use super::known::Sets;
 use super::members::Members;
 use super::select::MissingSince;
+use super::tags::InstanceTags;
 
 /// Shortest time between two writes of the status of a set (1 s).
 const STATUS_PERIOD: Duration = Duration::from_secs(1);
@@ -41,6 +42,8 @@ pub struct Context {
     pub members: Arc<Members>,
     /// The Nodes, while a set selects some.
     pub nodes: Arc<Nodes>,
+    /// The instances with the tags that sets name.
+    pub tags: Arc<InstanceTags>,
     /// The queue of sets that are due.
     pub sets: Arc<Sets>,
     pub(super) logged: LogDeduper,
@@ -69,7 +72,7 @@ impl Memory {
 }
 
 impl Context {
-    /// The context of all sets.
+    /// The context of all sets, which reads the instances with certain tags once per `scan_period`.
     #[must_use]
     #[expect(
         clippy::too_many_arguments,
@@ -84,8 +87,16 @@ impl Context {
         shutdown: Shutdown,
         members: Arc<Members>,
         sets: Arc<Sets>,
+        scan_period: Duration,
     ) -> Self {
+        let tags = InstanceTags::new(
+            Arc::clone(&directory),
+            Arc::clone(&members),
+            Arc::clone(&sets),
+            scan_period,
+        );
         Self {
+            tags: Arc::new(tags),
             client,
             writer,
             directory,
@@ -111,6 +122,7 @@ impl Context {
     pub(super) fn forget(&self, set: &ObjectUid) {
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         memory.remove(set);
+        self.tags.forget(set);
     }
 
     /// The memberships of a namespace.

@@ -20,7 +20,6 @@ use crate::api::{SecurityGroupMembershipSet, SecurityGroupMembershipSetStatus, r
 use crate::ecs::{Class, ParseIdError, Region, SecurityGroupId, Target};
 use crate::kubernetes::changed::changed;
 use crate::kubernetes::{self, Error, ObjectUid, WatchLog, WatchScope};
-use crate::nodes::Listed;
 use crate::watched::Unreadable;
 
 use super::act::Doer;
@@ -30,6 +29,7 @@ use super::member::Policies;
 use super::plan::{Plan, Wanted, plan};
 use super::refusal::Refusal;
 use super::select::{Selection, Standing};
+use super::selected::{Selected, select};
 use super::status::{self, Found};
 
 /// When a set that the API server or another object refuses looks again (5 minutes).
@@ -112,15 +112,16 @@ async fn pass(
         Ok(parsed) => parsed,
         Err(message) => return write_invalid(object, uid, &previous, message, context).await,
     };
-    let (selection, nodes) = match select(set, &region, context) {
-        Selected::Known(selection) => (selection, None),
-        Selected::Forbidden(answer) => (Selection::unknown(), Some(Refusal::Nodes(answer))),
-        Selected::NotYet => return Ok(None),
-    };
     let Ok(account) = access(set, &group, context) else {
         return Ok(None);
     };
-    let mut refusal = nodes.or(account);
+    let may_read = account.is_none() && !set.spec.suspend;
+    let (selection, mut refusal) = match select(set, uid, &region, may_read, context) {
+        Selected::Known(selection, trouble) => (selection, account.or(trouble)),
+        Selected::Unknown(refusal) => (Selection::unknown(), account.or(Some(refusal))),
+        Selected::NotYet if may_read => return Ok(None),
+        Selected::NotYet => (Selection::unknown(), account),
+    };
     let (plan, mut wait) = look(set, uid, &group, &selection, context);
     if !set.spec.suspend {
         let doer = Doer {
@@ -131,11 +132,11 @@ async fn pass(
             context,
             lives: OnceCell::new(),
         };
-        let may_create = refusal.is_none();
+        let may_create = refusal.as_ref().is_none_or(Refusal::lets_create);
         let refused = doer.carry_out(&plan, may_create).await?;
         let again = after_deeds(refused.as_ref(), may_create && !plan.create.is_empty());
         wait = earlier(wait, again);
-        refusal = refusal.or(refused);
+        refusal = refused.or(refusal);
     }
     let requested = kubernetes::reconcile_requested_at(set);
     let found = Found {
@@ -173,29 +174,6 @@ fn parse(set: &SecurityGroupMembershipSet) -> Result<(Region, SecurityGroupId), 
     let group = set.spec.security_group_id.parse();
     let group = group.map_err(|error: ParseIdError| format!("spec.securityGroupID: {error}"))?;
     Ok((region, group))
-}
-
-/// What the selector of a set says now.
-enum Selected {
-    Known(Selection),
-    /// The operator may not list Nodes.
-    Forbidden(String),
-    /// Nodes have not been listed yet. Their list enqueues the set.
-    NotYet,
-}
-
-fn select(set: &SecurityGroupMembershipSet, region: &Region, context: &Context) -> Selected {
-    if let Some(selection) = Selection::of_list(&set.spec) {
-        return Selected::Known(selection);
-    }
-    context.nodes.look(|nodes, listed| match listed {
-        Listed::Not => Selected::NotYet,
-        Listed::Forbidden(answer) => Selected::Forbidden(answer.clone()),
-        Listed::All | Listed::Interrupted => {
-            let nodes = nodes.values();
-            Selected::Known(Selection::of_nodes(&set.spec, region, nodes, listed))
-        }
-    })
 }
 
 /// The plan of a set, and when more of it will be known without an event.

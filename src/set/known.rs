@@ -88,7 +88,8 @@ impl Sets {
         }
     }
 
-    fn enqueue(&self, (namespace, name): &Key) {
+    /// This set is due now.
+    pub(super) fn enqueue(&self, (namespace, name): &Key) {
         for (scope, queue) in &self.queues {
             if scope.contains(namespace) {
                 // Closed only while the process shuts down.

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! sets ──┐
-//! nodes ─┼▶ select ─▶ plan ─▶ act ─▶ status
+//! nodes ─┤
+//! tags ──┼▶ select ─▶ plan ─▶ act ─▶ status
 //! objects┘  pure      pure     creates, changes, deletes memberships
 //! ```
 
@@ -15,7 +16,9 @@ mod members;
 pub mod plan;
 mod refusal;
 pub mod select;
+mod selected;
 pub mod status;
+mod tags;
 
 pub use context::Context;
 pub use controller::run;
@@ -23,3 +26,4 @@ pub use known::{SetObject, Sets};
 pub use member::{Member, Policies, State, name_of};
 pub use members::{Members, Tap};
 pub use refusal::Refusal;
+pub use tags::InstanceTags;

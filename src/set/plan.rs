@@ -27,7 +27,7 @@ pub struct Wanted<'a> {
 pub enum Why {
     /// Its target is not selected any more.
     NotSelected,
-    /// Its target has had no Node for five minutes.
+    /// Its target has had no Node, or was not listed by the cloud, for five minutes.
     Gone,
     /// Its target is a member of the group of the spec.
     Replaced,

@@ -4,6 +4,9 @@ use std::fmt;
 
 use crate::api::reason;
 
+/// Instances with certain tags that the cloud is known to list (1,000). Whether it lists more is not documented.
+pub const MOST_LISTED: usize = 1_000;
+
 /// What keeps a set from its work.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -18,6 +21,15 @@ pub enum Refusal {
     },
     /// The operator may not list Nodes; with the API server's answer.
     Nodes(String),
+    /// The instances with the tags could not all be read; with the error.
+    Tags {
+        /// What kept them from being read.
+        error: String,
+        /// Whether somebody must act.
+        stalled: bool,
+    },
+    /// More instances have the tags than the cloud is known to list.
+    ManyTagged,
     /// An object that is not the set's has the name of one of its memberships.
     NameTaken {
         /// The name.
@@ -34,6 +46,7 @@ impl Refusal {
         match self {
             Self::Account { reason, .. } => reason,
             Self::Nodes(_) => reason::NODES_FORBIDDEN,
+            Self::Tags { .. } | Self::ManyTagged => reason::SELECTION_INCOMPLETE,
             Self::NameTaken { .. } => reason::NAME_TAKEN,
             Self::Create(_) => reason::CREATE_REFUSED,
         }
@@ -43,8 +56,32 @@ impl Refusal {
     #[must_use]
     pub const fn is_stalled(&self) -> bool {
         match self {
-            Self::Account { stalled, .. } => *stalled,
-            Self::Nodes(_) | Self::NameTaken { .. } | Self::Create(_) => true,
+            Self::Account { stalled, .. } | Self::Tags { stalled, .. } => *stalled,
+            Self::Nodes(_) | Self::ManyTagged | Self::NameTaken { .. } | Self::Create(_) => true,
+        }
+    }
+
+    /// Whether the set creates memberships for the targets that are known all the same.
+    #[must_use]
+    pub const fn lets_create(&self) -> bool {
+        match self {
+            Self::ManyTagged => true,
+            Self::Account { .. }
+            | Self::Nodes(_)
+            | Self::Tags { .. }
+            | Self::NameTaken { .. }
+            | Self::Create(_) => false,
+        }
+    }
+
+    /// Whether what the selector picks is not known now.
+    #[must_use]
+    pub const fn hides_targets(&self) -> bool {
+        match self {
+            Self::Nodes(_) | Self::Tags { .. } => true,
+            Self::Account { .. } | Self::ManyTagged | Self::NameTaken { .. } | Self::Create(_) => {
+                false
+            }
         }
     }
 }
@@ -56,6 +93,14 @@ impl fmt::Display for Refusal {
             Self::Nodes(answer) => write!(
                 f,
                 "the operator may not list Nodes ({answer}); grant its service account list and watch on nodes, or select by instanceIDs; nothing is removed meanwhile"
+            ),
+            Self::Tags { error, .. } => write!(
+                f,
+                "the instances with these tags could not all be read: {error}; nothing is added or removed meanwhile; next try within one scan period"
+            ),
+            Self::ManyTagged => write!(
+                f,
+                "{MOST_LISTED} instances or more have these tags, and the cloud may not list all of them; split the set by one more tag; those that it lists are members meanwhile"
             ),
             Self::NameTaken { name } => write!(
                 f,

@@ -1,6 +1,6 @@
 //! Which targets a set picks, and what is known of a target that it does not pick. Pure: the time is an argument.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -9,7 +9,9 @@ use crate::api::SecurityGroupMembershipSetSpec;
 use crate::ecs::{Region, Target};
 use crate::nodes::{KnownNode, Listed};
 
-/// How long a target whose Node is gone is kept, and how old a Node must be for its labels to count (5 minutes). The cloud controller
+use super::refusal::Refusal;
+
+/// How long a target is kept whose Node is gone or that the cloud does not list, and how old a Node must be for its labels to count (5 minutes). The cloud controller
 /// manager looks at Nodes that often, deletes some by mistake, and labels a new one only some seconds after it has registered.
 pub const PATIENCE: Duration = Duration::from_secs(5 * 60);
 
@@ -18,15 +20,16 @@ pub const PATIENCE: Duration = Duration::from_secs(5 * 60);
 pub enum Standing {
     /// The selector picks it.
     Picked,
-    /// There is evidence that the selector does not pick it: it is not in the list, or its Node has other labels.
+    /// There is evidence that the selector does not pick it: it is not in the list, its Node has other labels, or the instance other
+    /// tags.
     NotSelected,
     /// Its Node is too new for its labels to count.
     New,
-    /// It has no Node, for less than [`PATIENCE`].
+    /// It has no Node, or the cloud does not list the instance, for less than [`PATIENCE`].
     Missing,
-    /// It has no Node, for [`PATIENCE`] or longer.
+    /// The same, for [`PATIENCE`] or longer.
     Gone,
-    /// Nothing is known: Nodes are not all known.
+    /// Nothing is known: Nodes are not all known, or the instance was not described.
     Unknown,
 }
 
@@ -37,37 +40,69 @@ pub struct Selection {
     pub picked: BTreeSet<Target>,
     /// Nodes that it picks and that are no instance of the region.
     pub skipped: usize,
-    /// When a Node that does not match is old enough for that to count, by its instance; `None` for a list of IDs, which says all.
-    others: Option<HashMap<Target, i64>>,
-    is_complete: bool,
+    others: Others,
+}
+
+/// What is known of the targets that a selector does not pick.
+#[derive(Clone, Debug)]
+enum Others {
+    /// A list of IDs says all.
+    NotListed,
+    /// When a Node that does not match is old enough for that to count, by its instance; and whether all Nodes are known.
+    Nodes(HashMap<Target, i64>, bool),
+    /// Instances that the cloud was asked for by ID: those with other tags, and those that it does not list.
+    Described(HashSet<Target>, HashSet<Target>),
+}
+
+/// What the cloud has last shown of the instances with certain tags.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tagged {
+    /// Those that have the tags.
+    pub picked: BTreeSet<Target>,
+    /// Targets of sets that have other tags, as their description by ID says.
+    pub other: HashSet<Target>,
+    /// Targets of sets that the cloud does not list when it is asked for them by ID.
+    pub absent: HashSet<Target>,
+    /// Why that is not all.
+    pub trouble: Option<Refusal>,
 }
 
 impl Selection {
-    /// What is known without the Nodes: nothing.
+    /// What is known without the Nodes, or without an answer of the cloud: nothing.
     #[must_use]
     pub fn unknown() -> Self {
         Self {
             picked: BTreeSet::new(),
             skipped: 0,
-            others: Some(HashMap::new()),
-            is_complete: false,
+            others: Others::Described(HashSet::new(), HashSet::new()),
         }
     }
 
-    /// What the list of IDs says; `None` for a set that selects Nodes. An ID that does not parse is none: the CRD refuses it.
+    /// What the list of IDs says; `None` for another selector. An ID that does not parse is none: the CRD refuses it.
     #[must_use]
     pub fn of_list(spec: &SecurityGroupMembershipSetSpec) -> Option<Self> {
+        let is_list = spec.node_selector.is_none() && spec.instance_tags.is_none();
         let instances = spec.instance_ids.iter().flatten();
         let instances = instances.filter_map(|id| Some(Target::Instance(id.parse().ok()?)));
         let interfaces = spec.network_interface_ids.iter().flatten();
         let interfaces =
             interfaces.filter_map(|id| Some(Target::NetworkInterface(id.parse().ok()?)));
-        spec.node_selector.is_none().then(|| Self {
+        is_list.then(|| Self {
             picked: instances.chain(interfaces).collect(),
             skipped: 0,
-            others: None,
-            is_complete: true,
+            others: Others::NotListed,
         })
+    }
+
+    /// What the cloud has shown of the instances with the tags of a set. A list alone is evidence of what it shows, and never of what
+    /// it does not show.
+    #[must_use]
+    pub fn of_tags(tagged: &Tagged) -> Self {
+        Self {
+            picked: tagged.picked.clone(),
+            skipped: 0,
+            others: Others::Described(tagged.other.clone(), tagged.absent.clone()),
+        }
     }
 
     /// What the node selector says of these Nodes. An instance is picked if any Node of it is.
@@ -78,10 +113,7 @@ impl Selection {
         nodes: impl Iterator<Item = &'a KnownNode>,
         listed: &Listed,
     ) -> Self {
-        let mut selection = Self {
-            is_complete: *listed == Listed::All,
-            ..Self::unknown()
-        };
+        let mut selection = Self::unknown();
         let mut others: HashMap<Target, i64> = HashMap::new();
         let patience = i64::try_from(PATIENCE.as_secs()).unwrap_or(i64::MAX);
         for node in nodes {
@@ -102,11 +134,11 @@ impl Selection {
                 (false, None) => {}
             }
         }
-        selection.others = Some(others);
+        selection.others = Others::Nodes(others, *listed == Listed::All);
         selection
     }
 
-    /// What is known of a target at `now` (in seconds since 1970); `missing_for` tells for how long it has had no Node.
+    /// What is known of a target at `now` (in seconds since 1970); `missing_for` tells for how long it has been missing.
     #[must_use]
     pub fn standing(
         &self,
@@ -117,31 +149,39 @@ impl Selection {
         if self.picked.contains(target) {
             return Standing::Picked;
         }
-        let Some(others) = &self.others else {
-            return Standing::NotSelected;
+        let is_missing = match &self.others {
+            Others::NotListed => return Standing::NotSelected,
+            Others::Nodes(others, is_complete) => match others.get(target) {
+                Some(counts) if *counts <= now => return Standing::NotSelected,
+                Some(_) => return Standing::New,
+                None => *is_complete,
+            },
+            Others::Described(other, _) if other.contains(target) => return Standing::NotSelected,
+            Others::Described(_, absent) => absent.contains(target),
         };
-        match others.get(target) {
-            Some(counts) if *counts <= now => Standing::NotSelected,
-            Some(_) => Standing::New,
-            None if !self.is_complete => Standing::Unknown,
-            None if missing_for() >= PATIENCE => Standing::Gone,
-            None => Standing::Missing,
+        match is_missing {
+            false => Standing::Unknown,
+            true if missing_for() >= PATIENCE => Standing::Gone,
+            true => Standing::Missing,
         }
     }
 
     /// When a Node that does not match is old enough for that to count, in seconds since 1970.
     #[must_use]
     pub fn counts_at(&self, target: &Target) -> Option<i64> {
-        self.others.as_ref()?.get(target).copied()
+        match &self.others {
+            Others::Nodes(others, _) => others.get(target).copied(),
+            Others::NotListed | Others::Described(..) => None,
+        }
     }
 }
 
-/// Since when targets have had no Node, as far as this process knows.
+/// Since when targets have been missing, as far as this process knows.
 #[derive(Clone, Debug, Default)]
 pub struct MissingSince(HashMap<Target, Instant>);
 
 impl MissingSince {
-    /// For how long a target has had no Node, counted from the first time that this is asked.
+    /// For how long a target has been missing, counted from the first time that this is asked.
     pub fn missing_for(&mut self, target: &Target) -> Duration {
         let since = self.0.entry(target.clone());
         since.or_insert_with(Instant::now).elapsed()

@@ -66,7 +66,7 @@ pub fn status(
         };
     }
     let summary = summarize(found);
-    if let Some(Refusal::Nodes(_)) = found.refusal {
+    if found.refusal.is_some_and(Refusal::hides_targets) {
         // What was counted before is as true as it was.
         return SecurityGroupMembershipSetStatus {
             observed_generation: generation,

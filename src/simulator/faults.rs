@@ -24,6 +24,8 @@ pub struct Fault {
     pub target: Option<String>,
     /// Matches only calls that name this group.
     pub security_group_id: Option<String>,
+    /// Matches only calls whose first filter by a tag has this key.
+    pub tag: Option<String>,
     /// Matches only calls of this access key.
     pub access_key: Option<String>,
     /// Number of calls that it hits. Absent: all.
@@ -134,6 +136,8 @@ pub struct Subject<'a> {
     pub target: Option<&'a str>,
     /// `SecurityGroupId`.
     pub group: Option<&'a str>,
+    /// `Tag.1.Key`.
+    pub tag: Option<&'a str>,
     /// Access key ID.
     pub access_key: &'a str,
 }
@@ -254,6 +258,7 @@ impl Fault {
             && is(&self.region, subject.region)
             && is(&self.target, subject.target)
             && is(&self.security_group_id, subject.group)
+            && is(&self.tag, subject.tag)
             && is(&self.access_key, Some(subject.access_key))
     }
 }
@@ -322,6 +327,7 @@ mod tests {
             region: None,
             target: Some(target),
             group: Some("sg-1"),
+            tag: None,
             access_key: "key",
         }
     }

@@ -1,7 +1,7 @@
 //! What a set promises, on a real cluster with its garbage collector: one membership for each target, and none that goes without
 //! evidence.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::admissionregistration::v1::{
     ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
@@ -508,6 +508,103 @@ async fn nodes_that_match_are_joined_and_stay_until_there_is_evidence() -> Resul
     Ok(())
 }
 
+/// `INVENTORY` with these tags on i-a, i-b and i-c.
+fn tagged(tags: [&str; 3]) -> String {
+    let mut inventory = INVENTORY.to_owned();
+    for (id, tags) in ["i-a", "i-b", "i-c"].into_iter().zip(tags) {
+        let row = format!("- {{id: {id}, ");
+        inventory = inventory.replace(&row, &format!("{row}tags: {tags}, "));
+    }
+    inventory
+}
+
+async fn set_tags(env: &TestEnv, id: &str, tags: Value) -> Result<()> {
+    let change = json!({"setTags": {"id": id, "tags": tags}});
+    env.simulator.change(&change).await
+}
+
+#[tokio::test]
+async fn instances_with_the_tags_are_joined_and_other_tags_are_evidence() -> Result<()> {
+    let web = "{team: web, env: prod}";
+    let inventory = tagged([web, web, "{team: web, env: test}"]);
+    let env = TestEnv::start(&binaries!(), &inventory).await?;
+    let both = json!({"instanceTags": {"team": "web", "env": "prod"}});
+    apply(&env, "web", both.clone()).await?;
+    let set = until(&env, "web", "AllMembers").await?;
+    assert_eq!(counts(&set), [Some(2), Some(2), Some(2)]);
+    until_members(&env, "sg-web", &["i-a", "i-b"]).await?;
+
+    // By the next scan a tag has come, and another has gone.
+    set_tags(&env, "i-c", json!({"team": "web", "env": "prod"})).await?;
+    set_tags(&env, "i-a", json!({"team": "web"})).await?;
+    until_members(&env, "sg-web", &["i-b", "i-c"]).await?;
+    until(&env, "web", "AllMembers").await?;
+    assert_eq!(env.calls("LeaveSecurityGroup").await?, 1);
+
+    // A typo, and then a value that no instance has: nothing is removed.
+    for tags in [json!({"taem": "web"}), json!({"team": "wbe"})] {
+        apply(&env, "web", json!({"instanceTags": tags})).await?;
+        let set = until(&env, "web", "NothingSelected").await?;
+        assert_eq!(counts(&set), [Some(0), Some(0), Some(2)]);
+    }
+    assert_eq!(env.calls("LeaveSecurityGroup").await?, 1);
+    apply(&env, "web", both).await?;
+    let set = until(&env, "web", "AllMembers").await?;
+    assert_eq!(counts(&set), [Some(2), Some(2), Some(2)]);
+    assert_eq!(env.calls("JoinSecurityGroup").await?, 3);
+    // Another group, for the instances of the same list.
+    let moved =
+        json!({"instanceTags": {"team": "web", "env": "prod"}, "securityGroupID": "sg-new"});
+    apply(&env, "web", moved).await?;
+    until(&env, "web", "AllMembers").await?;
+    until_members(&env, "sg-new", &["i-b", "i-c"]).await?;
+    until_members(&env, "sg-web", &[]).await
+}
+
+#[tokio::test]
+async fn a_list_of_tags_that_fails_adds_and_removes_nothing() -> Result<()> {
+    let env = TestEnv::start(&binaries!(), &tagged(["{team: web}", "{team: web}", "{}"])).await?;
+    apply(&env, "web", json!({"instanceTags": {"team": "web"}})).await?;
+    until(&env, "web", "AllMembers").await?;
+    for (key, fault, words) in [
+        ("cut", json!({"malformed": "truncated"}), "got no answer"),
+        (
+            "busy",
+            json!({"error": {"code": "ServiceUnavailable"}}),
+            "ServiceUnavailable",
+        ),
+        (
+            "denied",
+            json!({"error": {"code": "Forbidden.RAM"}}),
+            "Forbidden.RAM",
+        ),
+    ] {
+        let fault = json!([{"action": "DescribeInstances", "tag": key, "fault": fault}]);
+        env.simulator.faults(&fault).await?;
+        // i-c has the tag, i-a and i-b do not: but for the fault, all would change.
+        set_tags(&env, "i-c", json!({key: "1"})).await?;
+        apply(&env, "web", json!({"instanceTags": {key: "1"}})).await?;
+        let set = until(&env, "web", "SelectionIncomplete").await?;
+        assert!(told(&set).contains(words), "{}", told(&set));
+        assert_eq!(members(&env).await?.len(), 2);
+        assert_eq!(is_stalled(&set), key == "denied");
+    }
+    until_members(&env, "sg-web", &["i-a", "i-b"]).await?;
+    assert_eq!(env.calls("JoinSecurityGroup").await?, 2);
+    assert_eq!(env.calls("LeaveSecurityGroup").await?, 0);
+    // A set that may not use the account has nothing read for it.
+    env.simulator.faults(&json!([])).await?;
+    env.write_account(json!([])).await?;
+    apply(&env, "web", json!({"instanceTags": {"denied": "1"}})).await?;
+    until(&env, "web", "NotGranted").await?;
+    Ok(())
+}
+
+fn is_stalled(set: &SecurityGroupMembershipSet) -> bool {
+    let status = set.status.as_ref();
+    status.is_some_and(|status| is_true(&status.conditions, reason::STALLED))
+}
+
 #[tokio::test]
 async fn a_selector_that_picks_nothing_yet_is_ready() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
@@ -549,7 +646,8 @@ async fn nodes_of_karpenter_are_refused_and_counted() -> Result<()> {
 async fn wrong_sets_are_refused_with_the_field_and_the_fix() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     let many: Vec<String> = (0..1_001).map(|number| format!("i-{number}")).collect();
-    let one_of = "must set exactly one of nodeSelector, instanceIDs and networkInterfaceIDs";
+    let one_of =
+        "must set exactly one of nodeSelector, instanceTags, instanceIDs and networkInterfaceIDs";
     let long = "s".repeat(64);
     let all = json!({"instanceIDs": ["i-a"]});
     for (name, spec, words) in [
@@ -616,16 +714,7 @@ async fn wrong_sets_are_refused_with_the_field_and_the_fix() -> Result<()> {
             &["metadata.name", "at most 63 characters"],
         ),
     ] {
-        let said = match apply(&env, name, spec.clone()).await {
-            Ok(_) => String::new(),
-            Err(error) => error.to_string(),
-        };
-        for word in words {
-            assert!(
-                said.contains(word),
-                "{name} {spec}: no {word:?} in {said:?}"
-            );
-        }
+        assert_refused(&env, name, spec, words).await;
     }
     apply(
         &env,
@@ -633,6 +722,53 @@ async fn wrong_sets_are_refused_with_the_field_and_the_fix() -> Result<()> {
         json!({"nodeSelector": {"matchLabels": {"none": env.name}}}),
     )
     .await?;
+    Ok(())
+}
+
+/// The API server refuses the set in these words.
+async fn assert_refused(env: &TestEnv, name: &str, spec: Value, words: &[&str]) {
+    let said = match apply(env, name, spec.clone()).await {
+        Ok(_) => String::new(),
+        Err(error) => error.to_string(),
+    };
+    for word in words {
+        assert!(
+            said.contains(word),
+            "{name} {spec}: no {word:?} in {said:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn wrong_tags_are_refused_with_the_field_and_the_fix() -> Result<()> {
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
+    let many_tags: BTreeMap<_, _> = (0..21).map(|at| (format!("k{at}"), "v")).collect();
+    let one_of =
+        "must set exactly one of nodeSelector, instanceTags, instanceIDs and networkInterfaceIDs";
+    for (spec, words) in [
+        (
+            json!({"instanceIDs": ["i-a"], "instanceTags": {"a": "b"}}),
+            &[one_of][..],
+        ),
+        (
+            json!({"instanceTags": {}}),
+            &["spec.instanceTags", "at least 1"],
+        ),
+        (
+            json!({"instanceTags": many_tags}),
+            &["spec.instanceTags", "at most 20"],
+        ),
+        (
+            json!({"instanceTags": {"": "b"}}),
+            &["spec.instanceTags", "must have keys of 1 to 128 characters"],
+        ),
+        (
+            json!({"instanceTags": {"a": "b".repeat(129)}}),
+            &["spec.instanceTags.a", "128"],
+        ),
+    ] {
+        assert_refused(&env, "s", spec, words).await;
+    }
     Ok(())
 }
 

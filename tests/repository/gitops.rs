@@ -568,6 +568,15 @@ fn refused_sets() -> Vec<Case> {
             "Degraded",
         ),
         (
+            set::Refusal::Tags {
+                error: "Throttling".to_owned(),
+                stalled: false,
+            },
+            IN_PROGRESS,
+            "Progressing",
+        ),
+        (set::Refusal::ManyTagged, FAILED, "Degraded"),
+        (
             set::Refusal::NameTaken {
                 name: "a".to_owned(),
             },

@@ -756,6 +756,7 @@ fn is_done(outcome: &str) -> bool {
 /// One call anywhere fails so; with its effect only where the cloud may have had one.
 pub fn fault(fault: Kind, effect: bool) -> Fault {
     Fault {
+        tag: None,
         action: None,
         region: None,
         target: None,

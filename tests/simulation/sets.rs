@@ -246,6 +246,142 @@ fn a_change_of_group_survives_a_kill_at_every_request() {
     println!("{kills} kills");
 }
 
+fn tag(world: &World, number: usize, tags: Value) {
+    let id = format!("i-{number}");
+    world.cloud(json!({"setTags": {"id": id, "tags": tags}}));
+}
+
+/// Three instances that are joined by their tags.
+async fn three_tagged() -> World {
+    let world = world().await;
+    for number in 0..3 {
+        tag(&world, number, web());
+    }
+    // The scans of the accounts begin within a minute.
+    seconds(MINUTE).await;
+    apply(&world, json!({"instanceTags": web()}));
+    seconds(10.0).await;
+    assert_eq!(told(&world), ("AllMembers".to_owned(), [3, 3, 3]));
+    world
+}
+
+#[test]
+fn tags_that_go_one_by_one_leave_the_last_one() {
+    in_virtual_time(|| async {
+        let world = three_tagged().await;
+        for (number, left) in [(0, &[1, 2][..]), (1, &[2]), (2, &[2])] {
+            tag(&world, number, json!({"pool": "db"}));
+            seconds(1.2 * MINUTE).await;
+            assert_eq!(within(&world), left);
+        }
+        seconds(30.0 * MINUTE).await;
+        assert_eq!(told(&world), ("NothingSelected".to_owned(), [0, 0, 1]));
+        assert_eq!(within(&world), [2]);
+        assert_eq!(calls(&world, "LeaveSecurityGroup"), 2);
+        tag(&world, 0, web());
+        seconds(1.2 * MINUTE).await;
+        assert_eq!(within(&world), [0]);
+        assert_eq!(world.monitor.violations(), [""; 0]);
+    });
+}
+
+#[test]
+fn the_membership_of_a_released_instance_goes_after_five_minutes() {
+    in_virtual_time(|| async {
+        let world = three_tagged().await;
+        world.cloud(json!({"delete": {"id": "i-0"}}));
+        seconds(4.0 * MINUTE).await;
+        assert_eq!(told(&world), ("AllMembers".to_owned(), [2, 2, 3]));
+        seconds(4.0 * MINUTE).await;
+        assert_eq!(told(&world), ("AllMembers".to_owned(), [2, 2, 2]));
+        // To be certain the membership asks for its removal; there was nothing to remove.
+        let stats = world.simulator.stats();
+        assert_eq!(stats["calls"]["LeaveSecurityGroup"]["OK"], Value::Null);
+        assert_eq!(world.monitor.violations(), [""; 0]);
+    });
+}
+
+/// For an hour the second page of the list, or all of it, cannot be read, also after a restart; meanwhile the cloud changes.
+#[test]
+fn a_list_of_tags_that_fails_for_an_hour_changes_nothing() {
+    for (skip, restart) in [(0, false), (0, true), (1, false)] {
+        in_virtual_time(move || async move {
+            let mut world = three_tagged().await;
+            // A page has ten rows or more: with these there are two.
+            for number in 0..120 {
+                let instance = json!({
+                    "id": format!("i-more{number}"), "securityGroupIds": ["sg-base"],
+                    "status": "Running", "tags": {"pool": "db"},
+                });
+                world.cloud(json!({"createInstance": instance}));
+            }
+            let cut = json!({
+                "action": "DescribeInstances", "tag": "pool", "skip": skip,
+                "fault": {"error": {"code": "ServiceUnavailable"}},
+            });
+            world
+                .simulator
+                .add_fault(serde_json::from_value(cut).unwrap());
+            tag(&world, 0, json!({"pool": "db"}));
+            apply(&world, json!({"instanceTags": {"pool": "db"}}));
+            if restart {
+                world.kill(0);
+                world.start(None);
+            }
+            seconds(60.0 * MINUTE).await;
+            let (reason, _) = told(&world);
+            assert_eq!(reason, "SelectionIncomplete");
+            assert_eq!(within(&world), [0, 1, 2]);
+            assert_eq!(members(&world).len(), 3);
+            assert_eq!(calls(&world, "JoinSecurityGroup"), 3);
+            assert_eq!(calls(&world, "LeaveSecurityGroup"), 0);
+            assert_eq!(world.monitor.violations(), [""; 0]);
+        });
+    }
+}
+
+/// S17: the list of 200 instances takes 2 calls a minute for all sets with the same tags, beside the scan of their memberships. (A list
+/// of 1,000 takes 10: `set/tags.rs`.)
+#[test]
+fn two_hundred_instances_take_two_calls_a_minute_for_all_sets_with_their_tags() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        for number in 0..200 {
+            let instance = json!({
+                "id": format!("i-more{number}"), "securityGroupIds": ["sg-base"],
+                "status": "Running", "tags": web(),
+            });
+            world.cloud(json!({"createInstance": instance}));
+        }
+        let set = |name: &str, group: &str| {
+            let spec = json!({
+                "region": "cn-hangzhou", "securityGroupID": group, "instanceTags": web(),
+                "managementPolicy": "Observe",
+            });
+            let object = json!({
+                "apiVersion": "security-group-operator.io/v1alpha1",
+                "kind": "SecurityGroupMembershipSet", "metadata": {"name": name}, "spec": spec,
+            });
+            world.user(Verb::Apply, SETS, NAMESPACE, name, object);
+        };
+        set("s", "sg-a");
+        seconds(5.0 * MINUTE).await;
+        assert_eq!(members(&world).len(), 200);
+        let a_minute = async |minutes: f64| {
+            world.simulator.reset_stats();
+            seconds(minutes * MINUTE).await;
+            calls(&world, "DescribeInstances")
+        };
+        // The list, and the memberships by ID.
+        assert_eq!(a_minute(10.0).await, 10 * (2 + 2));
+        set("other", "sg-b");
+        seconds(5.0 * MINUTE).await;
+        assert_eq!(members(&world).len(), 400);
+        assert_eq!(a_minute(10.0).await, 10 * (2 + 2));
+        assert_eq!(world.monitor.violations(), [""; 0]);
+    });
+}
+
 /// An operator that watches some namespaces serves the sets in them.
 #[test]
 fn sets_of_other_namespaces_are_let_be() {

@@ -4,11 +4,12 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use security_group_operator::api::membership::DeletionPolicy;
 use security_group_operator::ecs::{Region, SecurityGroupId, Target};
 use security_group_operator::set::plan::{Plan, Wanted, Why, plan};
-use security_group_operator::set::select::Standing;
+use security_group_operator::set::select::{PATIENCE, Selection, Standing, Tagged};
 use security_group_operator::set::{Member, Policies, State, name_of};
 
 const STANDINGS: [Standing; 6] = [
@@ -162,6 +163,100 @@ fn a_membership_goes_only_on_evidence() {
         }
     });
     assert_eq!(cases, 36 * 8_usize.pow(4));
+}
+
+/// What the cloud can show of a target of a set that selects by tags.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shown {
+    Tags,
+    OtherTags,
+    Absent(Duration),
+    Nothing,
+}
+
+/// J1 for tags: a membership of a target goes if a description by ID shows other tags or, for five minutes, nothing, and never
+/// because a list does not have it.
+#[test]
+fn a_list_of_tags_is_no_evidence_against_what_it_leaves_out() {
+    let brief = PATIENCE.saturating_sub(Duration::from_secs(1));
+    let shown = [
+        Shown::Tags,
+        Shown::OtherTags,
+        Shown::Absent(brief),
+        Shown::Absent(PATIENCE),
+        Shown::Nothing,
+    ];
+    let mut cases = 0;
+    for (one, other) in shown
+        .iter()
+        .flat_map(|one| shown.iter().map(|other| (*one, *other)))
+    {
+        let those = |wanted: fn(Shown) -> bool| {
+            let targets = [(0, one), (1, other)].into_iter();
+            let targets = targets.filter(move |(_, shown)| wanted(*shown));
+            targets.map(|(number, _)| target(number))
+        };
+        let tagged = Tagged {
+            picked: those(|shown| shown == Shown::Tags).collect(),
+            other: those(|shown| shown == Shown::OtherTags).collect(),
+            absent: those(|shown| matches!(shown, Shown::Absent(_))).collect(),
+            trouble: None,
+        };
+        let selection = Selection::of_tags(&tagged);
+        let shown_of = |of: &Target| if *of == target(0) { one } else { other };
+        let standing = |of: &Target| {
+            let missing_for = || match shown_of(of) {
+                Shown::Absent(missing_for) => missing_for,
+                Shown::Tags | Shown::OtherTags | Shown::Nothing => unreachable!("it is shown"),
+            };
+            selection.standing(of, 0, missing_for)
+        };
+        for first in states() {
+            for second in states() {
+                let members =
+                    [first.clone(), second]
+                        .into_iter()
+                        .zip(0..)
+                        .filter_map(|(state, of)| {
+                            let (state, deleting) = state?;
+                            Some(member(of, NEW, state, deleting))
+                        });
+                let members: Vec<_> = members.collect();
+                let wanted = Wanted {
+                    group: &group(NEW),
+                    policies: Policies::default(),
+                    picked: &selection.picked,
+                };
+                let plan = plan(wanted, &members, standing);
+                for (member, why) in &plan.delete {
+                    let evidence = match shown_of(&member.target) {
+                        Shown::OtherTags => Some(Why::NotSelected),
+                        Shown::Absent(PATIENCE) => Some(Why::Gone),
+                        Shown::Tags | Shown::Absent(_) | Shown::Nothing => None,
+                    };
+                    assert_eq!(evidence, Some(*why), "{member:?}");
+                }
+                let is_there = |member: &&Arc<Member>| match shown_of(&member.target) {
+                    Shown::Tags | Shown::OtherTags | Shown::Nothing => true,
+                    Shown::Absent(_) => member.state != State::TargetNotFound,
+                };
+                let alive = members.iter().filter(|member| !member.deleting);
+                let nothing =
+                    tagged.picked.is_empty() && alive.clone().any(|member| is_there(&member));
+                assert_eq!(plan.nothing_selected, nothing);
+                let going = alive.filter(|member| {
+                    matches!(
+                        shown_of(&member.target),
+                        Shown::OtherTags | Shown::Absent(PATIENCE)
+                    )
+                });
+                let expected = if nothing { 0 } else { going.count() };
+                assert_eq!(plan.delete.len(), expected);
+                cases += 1;
+            }
+        }
+    }
+    assert_eq!(cases, 25 * 8 * 8);
 }
 
 /// The selector picks nothing: as long as any target may still be there, nothing goes.

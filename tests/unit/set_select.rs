@@ -12,7 +12,7 @@ use kube::runtime::watcher::Event;
 use security_group_operator::api::SecurityGroupMembershipSet;
 use security_group_operator::ecs::{Region, Target};
 use security_group_operator::nodes::{Listed, Node, Nodes};
-use security_group_operator::set::select::{MissingSince, PATIENCE, Selection, Standing};
+use security_group_operator::set::select::{MissingSince, PATIENCE, Selection, Standing, Tagged};
 use serde_json::{Value, json};
 
 /// 2026-01-02T03:04:05Z, when every Node of this test was created.
@@ -147,7 +147,35 @@ fn a_list_says_all() {
         assert_eq!(selection.standing(&target, 0, never), Standing::Picked);
         assert_eq!(selection.standing(&other, 0, never), Standing::NotSelected);
     }
-    assert!(Selection::of_list(&set(&json!({"nodeSelector": {}})).spec).is_none());
+    for selector in [
+        json!({"nodeSelector": {}}),
+        json!({"instanceTags": {"a": "b"}}),
+    ] {
+        assert!(Selection::of_list(&set(&selector).spec).is_none());
+    }
+}
+
+#[test]
+fn what_no_description_by_id_has_shown_is_not_known() {
+    let tagged = Tagged {
+        picked: [instance("i-a")].into(),
+        other: [instance("i-b")].into(),
+        absent: [instance("i-c")].into(),
+        trouble: None,
+    };
+    let selection = Selection::of_tags(&tagged);
+    let brief = PATIENCE - Duration::from_secs(1);
+    for (target, missing_for, standing) in [
+        ("i-a", None, Standing::Picked),
+        ("i-b", None, Standing::NotSelected),
+        ("i-c", Some(brief), Standing::Missing),
+        ("i-c", Some(PATIENCE), Standing::Gone),
+        ("i-d", None, Standing::Unknown),
+    ] {
+        let missing_for = || missing_for.expect("it is not missing");
+        let found = selection.standing(&instance(target), CREATED, missing_for);
+        assert_eq!(found, standing, "{target}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,5 +1,6 @@
 //! The calls of a session: each is admitted by breaker and rate limit, signed with the current key, and counted.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +12,7 @@ use tokio::time::Instant;
 use crate::ecs::batch::{self, Split};
 use crate::ecs::limit::Priority;
 use crate::ecs::{
-    Action, Client, Error, InstanceId, NetworkInterfaceId, Region, TargetDescription,
+    Action, Client, Error, InstanceId, NetworkInterfaceId, Region, TargetDescription, TargetsPage,
 };
 use crate::shutdown::Shutdown;
 use crate::telemetry::Telemetry;
@@ -113,6 +114,21 @@ impl Calls {
         };
         let action = Action::DescribeInstances;
         let permit = self.limits.limiter.enter(region, action, priority);
+        self.call(region, action, permit, call).await
+    }
+
+    /// One page of the instances that have these tags, `most` at most.
+    pub(super) async fn tagged(
+        &self,
+        region: &Region,
+        tags: &BTreeMap<String, String>,
+        most: usize,
+        token: Option<&str>,
+    ) -> Result<TargetsPage<InstanceId>, CallError> {
+        let call =
+            async |client: Client| client.instances_with_tags(region, tags, most, token).await;
+        let action = Action::DescribeInstances;
+        let permit = self.limits.limiter.enter(region, action, Priority::Scan);
         self.call(region, action, permit, call).await
     }
 
