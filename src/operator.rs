@@ -133,7 +133,8 @@ pub async fn run_with(
     let (queue, queues) = ReconcileQueue::new(&settings.scopes);
     let (changes, receiver) = mpsc::unbounded_channel();
     let (namespaces, namespace_watch) = watch_namespaces(&client, kinds, &changes);
-    let writer = ApiWriter::new(settings.max_writes_in_flight, shutdown.clone());
+    let in_flight = settings.max_writes_in_flight;
+    let writer = ApiWriter::new(in_flight, shutdown.clone(), Arc::clone(&telemetry));
     let (events, event_writer) = EventRecorder::new(
         client.clone(),
         writer.clone(),

@@ -261,7 +261,7 @@ impl Telemetry {
     }
 
     /// All metrics: in `OpenMetrics`, or in the classic text format.
-    fn render(&self, openmetrics: bool) -> String {
+    pub(crate) fn render(&self, openmetrics: bool) -> String {
         let mut text = String::new();
         // Writing to a String cannot fail.
         let _ = encode(&mut text, &self.registry);

@@ -349,7 +349,7 @@ mod tests {
             let writes = Arc::new(AtomicU16::new(200));
             let client = api_server(&writes);
             let clock = Clock::simulated("2026-01-01T00:00:00Z".parse().unwrap(), 1);
-            let api_writer = ApiWriter::new(1, Shutdown::default());
+            let api_writer = ApiWriter::new(1, Shutdown::default(), Arc::default());
             let (events, _) = EventRecorder::new(
                 client.clone(),
                 api_writer.clone(),

@@ -40,8 +40,6 @@ pub(super) async fn write_status<K: AccountObject>(
             .writer
             .apply_status(&api, account.meta(), &next)
             .await;
-        let refused = answer.as_ref().err().map(kubernetes::Error::code);
-        context.telemetry.count_status_write(refused);
         match answer {
             Ok(written) => {
                 stored = (

@@ -403,7 +403,7 @@ mod tests {
         let at = Timestamp::from_second(1_767_225_600).unwrap();
         let (events, writer) = EventRecorder::new(
             refusing_server(refusal),
-            ApiWriter::new(1, Shutdown::default()),
+            ApiWriter::new(1, Shutdown::default(), Arc::default()),
             None,
             Arc::clone(&telemetry),
             Clock::simulated(at, 1),
@@ -454,7 +454,7 @@ mod tests {
         let at = Timestamp::from_second(1_767_225_600).unwrap();
         let (events, _writer) = EventRecorder::new(
             slow_server(&Arc::default()),
-            ApiWriter::new(1, Shutdown::default()),
+            ApiWriter::new(1, Shutdown::default(), Arc::default()),
             None,
             Arc::default(),
             Clock::simulated(at, 1),
@@ -477,7 +477,7 @@ mod tests {
         let at = Timestamp::from_second(1_767_225_600).unwrap();
         let (events, _writer) = EventRecorder::new(
             slow_server(&Arc::default()),
-            ApiWriter::new(1, Shutdown::default()),
+            ApiWriter::new(1, Shutdown::default(), Arc::default()),
             None,
             Arc::default(),
             Clock::simulated(at, 1),
@@ -527,7 +527,7 @@ mod tests {
             let at = Timestamp::from_second(1_767_225_600).unwrap();
             let (events, writer) = EventRecorder::new(
                 slow_server(&written),
-                ApiWriter::new(1, Shutdown::default()),
+                ApiWriter::new(1, Shutdown::default(), Arc::default()),
                 None,
                 Arc::default(),
                 Clock::simulated(at, 1),

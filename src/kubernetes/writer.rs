@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::{StreamExt as _, stream};
 use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Resource};
 use serde::Serialize;
@@ -13,6 +14,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::api::STATUS_MANAGER;
 use crate::shutdown::Shutdown;
+use crate::telemetry::Telemetry;
 
 use super::older_crds::OlderCrds;
 use super::{DEADLINE, Error, with_deadline, within};
@@ -21,6 +23,8 @@ use super::{DEADLINE, Error, with_deadline, within};
 #[derive(Clone, Debug)]
 pub struct ApiWriter {
     permits: Arc<Semaphore>,
+    in_flight: usize,
+    telemetry: Arc<Telemetry>,
     /// `None`: writes begin after it too.
     shutdown: Option<Shutdown>,
     older_crds: Arc<OlderCrds>,
@@ -30,9 +34,12 @@ impl ApiWriter {
     /// A writer with at most `in_flight` writes at a time. After `shutdown` has begun it refuses every write with
     /// [`Error::Stopping`], also those that wait for their turn.
     #[must_use]
-    pub fn new(in_flight: u16, shutdown: Shutdown) -> Self {
+    pub fn new(in_flight: u16, shutdown: Shutdown, telemetry: Arc<Telemetry>) -> Self {
+        let in_flight = usize::from(in_flight);
         Self {
-            permits: Arc::new(Semaphore::new(usize::from(in_flight))),
+            permits: Arc::new(Semaphore::new(in_flight)),
+            in_flight,
+            telemetry,
             shutdown: Some(shutdown),
             older_crds: Arc::default(),
         }
@@ -43,10 +50,20 @@ impl ApiWriter {
     #[must_use]
     pub fn for_records(&self) -> Self {
         Self {
-            permits: Arc::clone(&self.permits),
             shutdown: None,
-            older_crds: Arc::clone(&self.older_crds),
+            ..self.clone()
         }
+    }
+
+    /// Makes the writes of one actor, as many at a time as the bound: the others that wait for a turn do not wait behind all of them.
+    /// Returns what each gave, in the order in which they ended.
+    pub async fn each<T, F: Future>(
+        &self,
+        items: impl IntoIterator<Item = T>,
+        write: impl FnMut(T) -> F,
+    ) -> Vec<F::Output> {
+        let writes = stream::iter(items).map(write);
+        writes.buffer_unordered(self.in_flight).collect().await
     }
 
     /// What the API server will store of a status, as far as it is known: an older CRD does not declare every field.
@@ -197,7 +214,7 @@ impl WriteTurn<'_> {
 
     /// Applies a status with one server-side apply, under the exact version that the status describes. The API server does not
     /// compare the UID on this subresource: without a version, the status of a deleted object could be written to a new object
-    /// of the same name. Fields that the CRD does not declare are left out.
+    /// of the same name. Fields that the CRD does not declare are left out. The telemetry counts it.
     ///
     /// # Errors
     /// 404 if the object was deleted, 409 if another version is stored, and every other error of the API server.
@@ -230,7 +247,11 @@ impl WriteTurn<'_> {
                 // Each round leaves out at least one field more.
                 Err(error)
                     if self.writer.older_crds.learn::<K>(&error) && take_out(&mut fields) => {}
-                written => return written,
+                written => {
+                    let refused = written.as_ref().err().map(Error::code);
+                    self.writer.telemetry.count_status_write(refused);
+                    return written;
+                }
             }
         }
     }
@@ -287,7 +308,8 @@ mod tests {
     async fn writes_of_all_kinds_share_one_bound() {
         let load = Arc::<Load>::default();
         let api: Api<Namespace> = Api::all(slow_server(&load));
-        let writer = ApiWriter::new(3, Shutdown::default());
+        let telemetry = Arc::<Telemetry>::default();
+        let writer = ApiWriter::new(3, Shutdown::default(), Arc::clone(&telemetry));
         let (patch, mut object) = (json!({}), Namespace::default());
         object.metadata.name = Some("a".to_owned());
         let metadata = &object.metadata;
@@ -311,6 +333,30 @@ mod tests {
         assert!(results.iter().all(Result::is_ok), "{results:?}");
         assert_eq!(load.all.load(Ordering::SeqCst), 16);
         assert_eq!(load.most.load(Ordering::SeqCst), 3);
+        let metrics = telemetry.render(false);
+        let counted = "security_group_operator_status_writes_total{result=\"ok\"} 4";
+        assert!(metrics.contains(counted), "{metrics}");
+    }
+
+    /// One actor with a hundred writes holds up the write of another by one turn, not by a hundred.
+    #[tokio::test(start_paused = true)]
+    async fn many_writes_of_one_actor_let_others_in() {
+        let load = Arc::<Load>::default();
+        let api: Api<Namespace> = Api::all(slow_server(&load));
+        let writer = ApiWriter::new(2, Shutdown::default(), Arc::default());
+        let object = Namespace::default();
+        let create = || writer.create(&api, &object, DEADLINE);
+        let many = writer.each(0..100, |_| create());
+        let other = async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let began = tokio::time::Instant::now();
+            create().await.unwrap();
+            began.elapsed()
+        };
+        let (many, waited) = tokio::join!(many, other);
+        assert!(many.len() == 100 && many.iter().all(Result::is_ok));
+        assert_eq!(load.most.load(Ordering::SeqCst), 2);
+        assert!(waited <= Duration::from_secs(2), "{waited:?}");
     }
 
     #[tokio::test(start_paused = true)]
@@ -318,7 +364,7 @@ mod tests {
         let load = Arc::<Load>::default();
         let api: Api<Namespace> = Api::all(slow_server(&load));
         let shutdown = Shutdown::default();
-        let writer = ApiWriter::new(1, shutdown.clone());
+        let writer = ApiWriter::new(1, shutdown.clone(), Arc::default());
         let records = writer.for_records();
         let object = Namespace::default();
         let under_way = writer.create(&api, &object, DEADLINE);
@@ -339,7 +385,7 @@ mod tests {
     async fn deadline_begins_with_the_call() {
         let load = Arc::<Load>::default();
         let api: Api<Namespace> = Api::all(slow_server(&load));
-        let writer = ApiWriter::new(1, Shutdown::default());
+        let writer = ApiWriter::new(1, Shutdown::default(), Arc::default());
         let object = Namespace::default();
         let create = |deadline| writer.create(&api, &object, Duration::from_millis(deadline));
         let (first, second, late) = tokio::join!(create(1_500), create(1_500), create(500));

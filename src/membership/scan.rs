@@ -436,7 +436,7 @@ mod tests {
         let directory = Directory::new(reflector::store().0);
         directory.upsert(account, Grants::OwnNamespace);
         directory.set_state(account, AccountState::Ready(Arc::new(session)));
-        let writer = ApiWriter::new(1, Shutdown::default());
+        let writer = ApiWriter::new(1, Shutdown::default(), Arc::default());
         let (events, _) = EventRecorder::new(
             kubernetes.clone(),
             writer.clone(),

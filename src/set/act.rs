@@ -1,8 +1,8 @@
 //! Carries out the plan of a set: creates, changes and deletes memberships. Every write names the UID of the set or of the object.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use futures::{StreamExt as _, stream};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Api, Resource as _, ResourceExt as _};
 use serde_json::{Value, json};
@@ -20,9 +20,6 @@ use super::context::Context;
 use super::member::{Member, name_of};
 use super::plan::{Plan, Why};
 use super::refusal::Refusal;
-
-/// Memberships of one set that are written at a time.
-const IN_FLIGHT: usize = 8;
 
 /// A set whose plan is carried out.
 pub(super) struct Doer<'a> {
@@ -65,11 +62,10 @@ impl Doer<'_> {
     }
 
     async fn delete(&self, plan: &Plan) -> Result<(), Error> {
-        let deleted = stream::iter(plan.delete.clone())
-            .map(|(member, why)| async move { self.delete_one(&member).await.map(|()| why) })
-            .buffer_unordered(IN_FLIGHT)
-            .collect::<Vec<_>>()
-            .await;
+        let delete = |(member, why): (Arc<Member>, Why)| async move {
+            self.delete_one(&member).await.map(|()| why)
+        };
+        let deleted = self.context.writer.each(plan.delete.clone(), delete).await;
         let mut counts: BTreeMap<Why, usize> = BTreeMap::new();
         for why in deleted.iter().flatten() {
             *counts.entry(*why).or_default() += 1;
@@ -108,11 +104,8 @@ impl Doer<'_> {
     }
 
     async fn change(&self, plan: &Plan) -> Result<(), Error> {
-        let changed = stream::iter(plan.change.clone())
-            .map(|member| async move { self.change_one(&member).await })
-            .buffer_unordered(IN_FLIGHT)
-            .collect::<Vec<_>>()
-            .await;
+        let change = |member: Arc<Member>| async move { self.change_one(&member).await };
+        let changed = self.context.writer.each(plan.change.clone(), change).await;
         changed.into_iter().collect()
     }
 
@@ -134,11 +127,8 @@ impl Doer<'_> {
         while !rest.is_empty() {
             let (batch, later) = rest.split_at(size.min(rest.len()));
             (rest, size) = (later, size * 2);
-            let written = stream::iter(batch.to_vec())
-                .map(|target| async move { self.create_one(&target).await })
-                .buffer_unordered(IN_FLIGHT)
-                .collect::<Vec<_>>()
-                .await;
+            let create = |target: Target| async move { self.create_one(&target).await };
+            let written = self.context.writer.each(batch.to_vec(), create).await;
             for outcome in written {
                 match outcome {
                     Ok(Written::Done) => created += 1,

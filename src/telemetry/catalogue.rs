@@ -270,7 +270,7 @@ pub const METRICS: &[Description] = &[
     counter(
         "security_group_operator_status_writes_total",
         &[("result", "`ok`, `conflict`, `gone` or `failed`")],
-        "Writes of the status of memberships and accounts by result",
+        "Writes of the status of memberships, accounts and sets by result",
     ),
     gauge(
         "security_group_operator_targets_not_observed",

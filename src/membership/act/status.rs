@@ -7,7 +7,6 @@ use serde::Serialize;
 use crate::api::SecurityGroupMembership;
 use crate::api::membership::{Origin, SecurityGroupMembershipStatus};
 use crate::ecs::AccountUid;
-use crate::kubernetes;
 use crate::kubernetes::writer::{ApiWriter, WriteTurn};
 use crate::watched::Watched;
 
@@ -104,8 +103,6 @@ pub(in super::super) async fn write_status(
     let apply = async |turn: WriteTurn<'_>| turn.apply_status(&api, metadata, status).await;
     let before = metadata.resource_version.as_deref();
     let answer = in_view(metadata, before, writer, context, apply).await;
-    let refused = answer.as_ref().err().map(kubernetes::Error::code);
-    context.telemetry.count_status_write(refused);
     match answer {
         Ok(Watched(Ok(written))) => {
             context.table.written(&written);
