@@ -103,6 +103,12 @@ pub struct KnownNode {
 }
 
 impl KnownNode {
+    /// Its labels, by key.
+    pub fn labels(&self) -> impl Iterator<Item = (&str, &str)> {
+        let labels = self.labels.iter();
+        labels.map(|(key, value)| (&**key, &**value))
+    }
+
     /// The value of a label.
     #[must_use]
     pub fn label(&self, key: &str) -> Option<&str> {

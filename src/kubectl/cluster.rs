@@ -1,17 +1,24 @@
 //! The cluster, with the person's own kubeconfig and rights. Reads, but for what a verb says it writes.
 
+use std::fmt::Debug;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use kube::api::ListParams;
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
-use kube::{Api, ResourceExt as _};
+use kube::core::NamespaceResourceScope;
+use kube::runtime::watcher;
+use kube::{Api, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
 
 use crate::account::as_user::AnyAccount;
 use crate::account::key::AccountKey;
 use crate::api::membership::AccountKind;
-use crate::api::{CloudAccount, ClusterCloudAccount, SecurityGroupMembership};
+use crate::api::{
+    CloudAccount, ClusterCloudAccount, SecurityGroupMembership, SecurityGroupMembershipSet,
+};
 use crate::kubernetes::{error_chain, with_deadline};
+use crate::nodes::{Node, Nodes};
 
 use super::failure::{Failure, Request, exit};
 use super::output::note;
@@ -91,12 +98,23 @@ impl Cluster {
     /// # Errors
     /// There is none, a right is missing, or the API server does not answer.
     pub async fn membership(&self, name: &str) -> Result<SecurityGroupMembership, Failure> {
-        let api: Api<SecurityGroupMembership> =
-            Api::namespaced(self.client.clone(), &self.namespace);
+        self.get(MEMBERSHIPS, name).await
+    }
+
+    /// A set by name, in the namespace that the person is in.
+    ///
+    /// # Errors
+    /// There is none, a right is missing, or the API server does not answer.
+    pub async fn set(&self, name: &str) -> Result<SecurityGroupMembershipSet, Failure> {
+        self.get(SETS, name).await
+    }
+
+    async fn get<K: Namespaced>(&self, resource: &str, name: &str) -> Result<K, Failure> {
+        let api: Api<K> = Api::namespaced(self.client.clone(), &self.namespace);
         with_deadline(api.get(name)).await.map_err(|error| {
             let request = Request {
                 verb: "get",
-                resource: MEMBERSHIPS,
+                resource,
                 namespace: &self.namespace,
                 name,
             };
@@ -142,31 +160,37 @@ impl Cluster {
         namespace: &str,
         fields: &str,
     ) -> Result<Vec<SecurityGroupMembership>, Failure> {
-        let api: Api<SecurityGroupMembership> = if namespace.is_empty() {
+        let api = self.api(namespace);
+        pages(&api, MEMBERSHIPS, namespace, fields).await
+    }
+
+    /// The sets of one namespace; of all where it is empty.
+    ///
+    /// # Errors
+    /// A right is missing, or the API server does not answer.
+    pub async fn sets(&self, namespace: &str) -> Result<Vec<SecurityGroupMembershipSet>, Failure> {
+        pages(&self.api(namespace), SETS, namespace, "").await
+    }
+
+    /// The Nodes of the cluster, as the operator looks at them.
+    ///
+    /// # Errors
+    /// A right is missing, or the API server does not answer.
+    pub async fn nodes(&self) -> Result<Nodes, Failure> {
+        let listed: Vec<Node> = pages(&Api::all(self.client.clone()), "nodes", "", "").await?;
+        let nodes = Nodes::default();
+        for node in listed {
+            nodes.take(watcher::Event::InitApply(node));
+        }
+        nodes.take(watcher::Event::InitDone);
+        Ok(nodes)
+    }
+
+    fn api<K: Namespaced>(&self, namespace: &str) -> Api<K> {
+        if namespace.is_empty() {
             Api::all(self.client.clone())
         } else {
             Api::namespaced(self.client.clone(), namespace)
-        };
-        let mut page = ListParams::default().limit(500);
-        if !fields.is_empty() {
-            page = page.fields(fields);
-        }
-        let mut found = Vec::new();
-        loop {
-            let list = with_deadline(api.list(&page)).await.map_err(|error| {
-                let request = Request {
-                    verb: "list",
-                    resource: MEMBERSHIPS,
-                    namespace,
-                    name: "",
-                };
-                request.failed(&error)
-            })?;
-            found.extend(list.items);
-            match list.metadata.continue_.filter(|token| !token.is_empty()) {
-                Some(token) => page = page.continue_token(&token),
-                None => return Ok(found),
-            }
         }
     }
 
@@ -203,10 +227,51 @@ impl Cluster {
 
 /// The resource of memberships.
 pub const MEMBERSHIPS: &str = "securitygroupmemberships";
+/// The resource of sets.
+pub const SETS: &str = "securitygroupmembershipsets";
+
+/// A kind of objects in namespaces.
+trait Namespaced:
+    Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned
+{
+}
+
+impl Namespaced for SecurityGroupMembership {}
+impl Namespaced for SecurityGroupMembershipSet {}
+
+/// All objects of a list, 500 a call.
+async fn pages<K: Clone + Debug + DeserializeOwned>(
+    api: &Api<K>,
+    resource: &str,
+    namespace: &str,
+    fields: &str,
+) -> Result<Vec<K>, Failure> {
+    let mut page = ListParams::default().limit(500);
+    if !fields.is_empty() {
+        page = page.fields(fields);
+    }
+    let mut found = Vec::new();
+    loop {
+        let list = with_deadline(api.list(&page)).await.map_err(|error| {
+            let request = Request {
+                verb: "list",
+                resource,
+                namespace,
+                name: "",
+            };
+            request.failed(&error)
+        })?;
+        found.extend(list.items);
+        match list.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => page = page.continue_token(&token),
+            None => return Ok(found),
+        }
+    }
+}
 
 /// Namespace and name of an object.
 #[must_use]
-pub fn full_name(object: &SecurityGroupMembership) -> String {
+pub fn full_name(object: &impl ResourceExt) -> String {
     format!(
         "{}/{}",
         object.namespace().unwrap_or_default(),

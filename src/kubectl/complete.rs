@@ -128,13 +128,22 @@ async fn values(verb: &str, before: &[String]) -> BTreeSet<String> {
     let Ok(objects) = cluster.list(namespace, "").await else {
         return BTreeSet::new();
     };
+    // Who may not list sets is offered none.
+    let sets = match verb {
+        "why" => cluster.sets(namespace).await.unwrap_or_default(),
+        _ => Vec::new(),
+    };
+    let sets = sets.iter().map(|set| format!("sgmset/{}", set.name_any()));
     let values = objects.iter().map(|object| match verb {
         "why" => object.name_any(),
         "members" | "adopt" => object.spec.security_group_id.clone(),
         "groups" => target_of(object),
         _ => String::new(),
     });
-    values.filter(|value| !value.is_empty()).collect()
+    values
+        .chain(sets)
+        .filter(|value| !value.is_empty())
+        .collect()
 }
 
 /// The typed words that name the cluster and the namespace.

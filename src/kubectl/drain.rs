@@ -1,5 +1,5 @@
 //! `kubectl sgm drain`: deletes memberships before the operator is uninstalled, and waits until the operator has let them go. Writes and
-//! deletes memberships.
+//! deletes memberships and sets.
 
 use std::collections::BTreeSet;
 use std::io::{IsTerminal as _, Write as _};
@@ -11,16 +11,16 @@ use kube::{Api, ResourceExt as _};
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::api::SecurityGroupMembership;
 use crate::api::membership::DeletionPolicy;
-use crate::api::reason;
+use crate::api::{SecurityGroupMembership, SecurityGroupMembershipSet, reason};
 use crate::condition;
-use crate::kubernetes::with_deadline;
+use crate::kubernetes::{Error, with_deadline};
 
-use super::cluster::{Cluster, MEMBERSHIPS, full_name};
+use super::cluster::{Cluster, MEMBERSHIPS, SETS, full_name};
 use super::common::Common;
 use super::failure::{Failure, Request, exit};
-use super::output::{Report, column, note};
+use super::output::{Report, column, counted, note};
+use super::sets::membership_name;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -28,7 +28,8 @@ Examples:
   kubectl sgm drain --remove -n team-a   # delete the objects; what the operator joined is removed from its groups
   kubectl sgm drain --retain -A --yes    # without asking, for scripts
 
-The operator must run: it is the one that lets the objects go. Suspended objects are not let go.";
+Sets are suspended first, and deleted last: a set would create its memberships again. The operator must run: it is the one that \
+lets the objects go. Suspended memberships are not let go.";
 
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("what").required(true))]
@@ -59,18 +60,28 @@ pub(super) async fn run(arguments: Arguments, common: &Common) -> Result<Report,
     } else {
         cluster.namespace.as_str()
     };
+    let sets = match cluster.sets(namespace).await {
+        // An older version of the CRDs.
+        Err(failure) if failure.code == exit::NOT_FOUND => Vec::new(),
+        listed => listed?,
+    };
     let objects = cluster.list(namespace, "").await?;
-    if objects.is_empty() {
-        note("there is no membership: nothing is to be done");
+    if objects.is_empty() && sets.is_empty() {
+        note("there is no membership and no set: nothing is to be done");
         return Ok(report(&[], &[]));
     }
     if !arguments.yes {
-        confirm(&objects, arguments.retain, namespace)?;
+        confirm(&objects, &sets, arguments.retain, namespace)?;
     }
+    let until = Instant::now() + arguments.timeout;
+    suspend_sets(&cluster, &sets, arguments.retain, until).await?;
+    // A set may have created some in the meantime.
+    let objects = cluster.list(namespace, "").await?;
     let write = |object| drain_one(&cluster, object, arguments.retain);
     let written = stream::iter(&objects).map(write).buffered(AT_ONCE);
     let _: Vec<()> = written.try_collect().await?;
-    let left = wait(&cluster, namespace, &objects, arguments.timeout).await?;
+    delete_sets(&cluster, &sets).await?;
+    let left = wait(&cluster, namespace, &objects, until).await?;
     for object in &left {
         let status = object.status.as_ref();
         let ready = status.and_then(|status| condition::find(&status.conditions, reason::READY));
@@ -96,7 +107,7 @@ fn report(objects: &[SecurityGroupMembership], left: &[SecurityGroupMembership])
     Report {
         columns: vec![column("NAMESPACE"), column("NAME"), column("STATE")],
         rows: objects.iter().map(row).collect(),
-        names: left.iter().map(super::why::resource_name).collect(),
+        names: left.iter().map(membership_name).collect(),
         value: json!({"memberships": objects.iter().map(value).collect::<Vec<_>>()}),
         code: if left.is_empty() { 0 } else { exit::NO },
         text: None,
@@ -106,6 +117,7 @@ fn report(objects: &[SecurityGroupMembership], left: &[SecurityGroupMembership])
 /// Says what will happen, and asks.
 fn confirm(
     objects: &[SecurityGroupMembership],
+    sets: &[SecurityGroupMembershipSet],
     retain: bool,
     namespace: &str,
 ) -> Result<(), Failure> {
@@ -125,10 +137,12 @@ fn confirm(
             "targets that the operator joined are removed from their groups, but for {kept} with deletionPolicy Retain"
         )
     };
-    let question = format!(
-        "{} memberships {place} will be deleted; {cloud}.",
-        objects.len()
-    );
+    let memberships = counted(objects.len(), "membership");
+    let what = match sets.len() {
+        0 => memberships,
+        sets => format!("{memberships} and {}", counted(sets, "set")),
+    };
+    let question = format!("{what} {place} will be deleted; {cloud}.");
     if !std::io::stdin().is_terminal() {
         return Err(Failure::with(
             2,
@@ -144,6 +158,105 @@ fn confirm(
         Ok(())
     } else {
         Err(Failure::new("nothing was done"))
+    }
+}
+
+/// Suspends sets, so that they create no membership again and put no policy back, and waits until the operator has seen that.
+///
+/// Not `kubectl delete --cascade=orphan`: for half a minute after a CRD is new, the garbage collector does not know who is an orphan,
+/// and deletes the memberships.
+///
+/// # Errors
+/// A right is missing, the API server does not answer, or the operator has not seen it at `until`.
+async fn suspend_sets(
+    cluster: &Cluster,
+    sets: &[SecurityGroupMembershipSet],
+    retain: bool,
+    until: Instant,
+) -> Result<(), Failure> {
+    let patch = if retain {
+        json!({"spec": {"suspend": true, "deletionPolicy": "Retain"}})
+    } else {
+        json!({"spec": {"suspend": true}})
+    };
+    for set in sets {
+        let of = OfSet::new(cluster, set);
+        let params = PatchParams::default();
+        let patched = with_deadline(of.api.patch(&of.name, &params, &Patch::Merge(&patch))).await;
+        let Some(mut seen) = of.done("patch", patched)? else {
+            continue;
+        };
+        while !is_seen(&seen) {
+            if Instant::now() >= until {
+                return Err(Failure::with(
+                    exit::NO,
+                    format!(
+                        "the operator has not seen that the set {} is suspended; does it run? Nothing was deleted",
+                        full_name(set)
+                    ),
+                ));
+            }
+            tokio::time::sleep(BETWEEN_LOOKS).await;
+            match of.done("get", with_deadline(of.api.get(&of.name)).await)? {
+                Some(now) => seen = now,
+                None => break,
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether the status is of the spec as it is now.
+fn is_seen(set: &SecurityGroupMembershipSet) -> bool {
+    let seen = set
+        .status
+        .as_ref()
+        .and_then(|status| status.observed_generation);
+    seen == set.metadata.generation
+}
+
+async fn delete_sets(
+    cluster: &Cluster,
+    sets: &[SecurityGroupMembershipSet],
+) -> Result<(), Failure> {
+    for set in sets {
+        let of = OfSet::new(cluster, set);
+        let deleted = with_deadline(of.api.delete(&of.name, &DeleteParams::default())).await;
+        of.done("delete", deleted)?;
+    }
+    Ok(())
+}
+
+/// The place of a set.
+struct OfSet {
+    api: Api<SecurityGroupMembershipSet>,
+    namespace: String,
+    name: String,
+}
+
+impl OfSet {
+    fn new(cluster: &Cluster, set: &SecurityGroupMembershipSet) -> Self {
+        let namespace = set.namespace().unwrap_or_default();
+        Self {
+            api: Api::namespaced(cluster.client.clone(), &namespace),
+            namespace,
+            name: set.name_any(),
+        }
+    }
+
+    /// The answer to a call; `None` if the set is gone.
+    fn done<T>(&self, verb: &str, answer: Result<T, Error>) -> Result<Option<T>, Failure> {
+        let request = Request {
+            verb,
+            resource: SETS,
+            namespace: &self.namespace,
+            name: &self.name,
+        };
+        match answer {
+            Ok(answer) => Ok(Some(answer)),
+            Err(error) if error.code() == Some(404) => Ok(None),
+            Err(error) => Err(request.failed(&error)),
+        }
     }
 }
 
@@ -184,9 +297,8 @@ async fn wait(
     cluster: &Cluster,
     namespace: &str,
     objects: &[SecurityGroupMembership],
-    timeout: Duration,
+    until: Instant,
 ) -> Result<Vec<SecurityGroupMembership>, Failure> {
-    let until = Instant::now() + timeout;
     let asked: BTreeSet<_> = objects.iter().map(|of| of.metadata.uid.clone()).collect();
     let mut told = objects.len();
     loop {
@@ -198,8 +310,8 @@ async fn wait(
         if left.len() != told {
             told = left.len();
             note(&format!(
-                "{told} of {} memberships are left …",
-                objects.len()
+                "{told} of {} left …",
+                counted(objects.len(), "membership")
             ));
         }
         tokio::time::sleep(BETWEEN_LOOKS).await;

@@ -112,6 +112,7 @@ impl Request<'_> {
 fn singular(resource: &str) -> &str {
     match resource {
         "securitygroupmemberships" => "SecurityGroupMembership",
+        "securitygroupmembershipsets" => "SecurityGroupMembershipSet",
         "cloudaccounts" => "CloudAccount",
         "clustercloudaccounts" => "ClusterCloudAccount",
         "namespaces" => "Namespace",

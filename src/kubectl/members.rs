@@ -15,6 +15,7 @@ use super::cluster::{Cluster, full_name};
 use super::common::Common;
 use super::failure::Failure;
 use super::output::{Report, column, note, wide};
+use super::sets::set_of;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -100,16 +101,25 @@ pub(super) fn target_of(object: &SecurityGroupMembership) -> String {
     target.cloned().unwrap_or_default()
 }
 
-/// Status of Ready, origin of the record, and name of an object.
-pub(super) fn object_cells(object: &SecurityGroupMembership) -> [String; 3] {
+/// Name of an object and of the set behind it, status of Ready, and origin of the record.
+pub(super) fn object_cells(object: &SecurityGroupMembership) -> [String; 4] {
     let status = object.status.as_ref();
     let ready = status.and_then(|status| condition::find(&status.conditions, reason::READY));
     let origin = status.and_then(|status| status.origin);
     [
         full_name(object),
+        set_of(object).unwrap_or(NONE).to_owned(),
         ready.map_or("Unknown".to_owned(), |ready| ready.status.clone()),
-        origin.map_or("<none>".to_owned(), |origin| format!("{origin:?}")),
+        origin.map_or(NONE.to_owned(), |origin| format!("{origin:?}")),
     ]
+}
+
+/// What a table says where there is nothing.
+const NONE: &str = "<none>";
+
+/// The cells of a target that no object names.
+pub(super) fn no_object() -> [String; 4] {
+    [NONE; 4].map(str::to_owned)
 }
 
 pub(super) async fn run(arguments: Arguments, common: &Common) -> Result<Report, Failure> {
@@ -143,7 +153,7 @@ fn report(members: &Members) -> Report {
     for (id, objects) in &members.objects {
         if !seen.contains(id) {
             values.push(value(id, false, None, objects));
-            rows.extend(cells(id, "False", "<none>", None, objects));
+            rows.extend(cells(id, "False", NONE, None, objects));
         }
     }
     Report {
@@ -152,6 +162,7 @@ fn report(members: &Members) -> Report {
             column("MEMBER"),
             column("STATE"),
             column("OBJECT"),
+            column("SET"),
             column("READY"),
             column("ORIGIN"),
             wide("VPC"),
@@ -177,20 +188,13 @@ fn cells(
     vpc: Option<&str>,
     objects: &[SecurityGroupMembership],
 ) -> Vec<Vec<String>> {
-    let row = |[name, ready, origin]: [String; 3]| {
-        let vpc = vpc.unwrap_or("<none>").to_owned();
-        vec![
-            id.to_owned(),
-            member.to_owned(),
-            state.to_owned(),
-            name,
-            ready,
-            origin,
-            vpc,
-        ]
+    let row = |object: [String; 4]| {
+        let target = [id, member, state].map(str::to_owned);
+        let vpc = [vpc.unwrap_or(NONE).to_owned()];
+        [&target[..], &object, &vpc].concat()
     };
     if objects.is_empty() {
-        return vec![row(["<none>", "<none>", "<none>"].map(str::to_owned))];
+        return vec![row(no_object())];
     }
     objects
         .iter()
@@ -207,8 +211,11 @@ fn value(
     let objects: Vec<Value> = objects
         .iter()
         .map(|object| {
-            let [_, ready, origin] = object_cells(object);
-            json!({"namespace": object.namespace(), "name": object.name_any(), "ready": ready, "origin": origin})
+            let [_, _, ready, origin] = object_cells(object);
+            json!({
+                "namespace": object.namespace(), "name": object.name_any(), "set": set_of(object),
+                "ready": ready, "origin": origin,
+            })
         })
         .collect();
     json!({

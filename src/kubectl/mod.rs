@@ -6,6 +6,7 @@
 //! cluster    the kubeconfig; objects, accounts
 //! cloud      a key, reads of the cloud
 //! output     tables, JSON, YAML, names
+//! sets       names of objects, memberships of a set
 //! common     what every verb gets
 //! failure    one line and an exit code
 //! ```
@@ -23,6 +24,7 @@ mod members;
 mod output;
 mod plan;
 mod progress;
+mod sets;
 mod why;
 
 use std::ffi::OsString;
@@ -73,7 +75,7 @@ something left); 4 no such object; 5 a right is missing.";
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Say why a membership is as it is: its edge, what the operator owns, conditions, the last error and the next step, who else holds
+    /// Say why a membership or a set is as it is: what the operator owns, conditions, the last error and the next step, who else holds
     /// the edge, what its deletion would do.
     #[command(after_help = why::EXAMPLES)]
     Why(why::Arguments),

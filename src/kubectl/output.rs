@@ -179,6 +179,13 @@ pub fn age(then: Timestamp, now: Timestamp) -> String {
     }
 }
 
+/// A number of things in words: "1 instance", "2 instances". Every noun of ours takes an s.
+#[must_use]
+pub fn counted(number: usize, noun: &str) -> String {
+    let s = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{s}")
+}
+
 /// Says something on standard error that is no part of the answer.
 pub fn note(text: &str) {
     // The answer counts, not the note.

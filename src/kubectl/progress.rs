@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal as _, Write as _};
 
-use super::output::note;
+use super::output::{counted, note};
 
 /// The line of progress of a long read.
 #[derive(Default)]
@@ -24,10 +24,10 @@ impl Progress {
         let mut stderr = std::io::stderr();
         if stderr.is_terminal() {
             self.is_shown = true;
-            let _ = write!(stderr, "\r{members} members read in {} calls …", self.calls);
+            let _ = write!(stderr, "\r{} …", self.read_so_far(members));
             let _ = stderr.flush();
         } else if self.calls.is_multiple_of(LONG) {
-            note(&format!("{members} members read in {} calls …", self.calls));
+            note(&format!("{} …", self.read_so_far(members)));
         }
     }
 
@@ -37,7 +37,12 @@ impl Progress {
             note("");
         }
         if self.calls >= LONG {
-            note(&format!("{members} members read in {} calls", self.calls));
+            note(&self.read_so_far(members));
         }
+    }
+
+    fn read_so_far(&self, members: usize) -> String {
+        let (members, calls) = (counted(members, "member"), counted(self.calls, "call"));
+        format!("{members} read in {calls}")
     }
 }

@@ -12,6 +12,7 @@ mod lost_answers;
 mod membership;
 mod plugin;
 mod plugin_plan;
+mod plugin_sets;
 mod policies;
 mod refused_writes;
 mod samples;

@@ -22,10 +22,10 @@ networkInterfaces:
 ";
 
 /// What a command printed, and how it ended.
-struct Ran {
-    code: i32,
-    out: String,
-    err: String,
+pub struct Ran {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
 }
 
 impl Ran {
@@ -38,19 +38,19 @@ impl Ran {
     }
 
     /// The one line of an error.
-    fn line(&self) -> &str {
+    pub fn line(&self) -> &str {
         assert_eq!(self.err.lines().count(), 1, "{}", self.err);
         assert!(self.err.starts_with("kubectl sgm: "), "{}", self.err);
         self.err.trim_end()
     }
 
-    fn json(&self) -> Result<Value> {
+    pub fn json(&self) -> Result<Value> {
         assert_eq!(self.code, 0, "{}", self.err);
         Ok(serde_json::from_str(&self.out)?)
     }
 
     /// The words of each line.
-    fn table(&self) -> Vec<Vec<&str>> {
+    pub fn table(&self) -> Vec<Vec<&str>> {
         let lines = self.out.lines();
         lines
             .map(|line| line.split_whitespace().collect())
@@ -73,13 +73,13 @@ fn command(kubeconfig: &Path) -> tokio::process::Command {
     command
 }
 
-async fn sgm(arguments: &[&str]) -> Result<Ran> {
+pub async fn sgm(arguments: &[&str]) -> Result<Ran> {
     let kubeconfig = ControlPlane::shared().await?.admin_kubeconfig();
     Ran::of(command(&kubeconfig).args(arguments).output().await?)
 }
 
 /// The same with the person's own key, for the cloud of the environment.
-async fn sgm_with_key(env: &TestEnv, arguments: &[&str]) -> Result<Ran> {
+pub async fn sgm_with_key(env: &TestEnv, arguments: &[&str]) -> Result<Ran> {
     let kubeconfig = ControlPlane::shared().await?.admin_kubeconfig();
     let endpoint = env.simulator.endpoint();
     let output = command(&kubeconfig)
@@ -180,10 +180,18 @@ async fn members_tells_objects_and_edges_of_others() -> Result<()> {
     assert_eq!(
         ran.table(),
         [
-            vec!["TARGET", "MEMBER", "STATE", "OBJECT", "READY", "ORIGIN"],
-            vec!["i-hand", "True", "Running", "<none>", "<none>", "<none>"],
-            vec!["i-web", "True", "Running", &object, "True", "Joined"],
-            vec!["eni-hand", "True", "InUse", "<none>", "<none>", "<none>"],
+            vec![
+                "TARGET", "MEMBER", "STATE", "OBJECT", "SET", "READY", "ORIGIN"
+            ],
+            vec![
+                "i-hand", "True", "Running", "<none>", "<none>", "<none>", "<none>"
+            ],
+            vec![
+                "i-web", "True", "Running", &object, "<none>", "True", "Joined"
+            ],
+            vec![
+                "eni-hand", "True", "InUse", "<none>", "<none>", "<none>", "<none>"
+            ],
         ]
     );
     for format in ["json", "yaml", "name", "wide"] {
@@ -224,11 +232,16 @@ async fn groups_tells_every_group_of_a_target() -> Result<()> {
                 "SECURITY-GROUP",
                 "MEMBER",
                 "OBJECT",
+                "SET",
                 "READY",
                 "ORIGIN"
             ],
-            vec!["i-web", "sg-base", "True", "<none>", "<none>", "<none>"],
-            vec!["i-web", "sg-web", "True", &object, "True", "Joined"],
+            vec![
+                "i-web", "sg-base", "True", "<none>", "<none>", "<none>", "<none>"
+            ],
+            vec![
+                "i-web", "sg-web", "True", &object, "<none>", "True", "Joined"
+            ],
         ]
     );
     let gone = [
@@ -256,6 +269,22 @@ impl Ran {
     }
 }
 
+/// `kubectl apply -f -` of a text.
+pub async fn apply(text: &str) -> Result<()> {
+    use tokio::io::AsyncWriteExt as _;
+    let plane = ControlPlane::shared().await?;
+    let mut apply = tokio::process::Command::from(plane.kubectl());
+    let mut child = apply
+        .args(["apply", "-f", "-"])
+        .stdin(std::process::Stdio::piped())
+        .spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(text.as_bytes()).await?;
+    }
+    assert!(child.wait().await?.success(), "{text}");
+    Ok(())
+}
+
 /// What the plugin prints is applied: everything is adopted, nothing is joined, and nothing left when it is deleted.
 #[tokio::test]
 async fn adopted_yaml_changes_nothing_in_the_cloud() -> Result<()> {
@@ -273,7 +302,7 @@ async fn adopted_yaml_changes_nothing_in_the_cloud() -> Result<()> {
     assert_eq!(ran.code, 0, "{}", ran.err);
     assert!(
         ran.err
-            .contains("1 instances, 1 network interfaces; 0 are named by an object, 2 are printed"),
+            .contains("1 instance, 1 network interface; 0 named by an object, 2 printed"),
         "{}",
         ran.err
     );
@@ -285,17 +314,7 @@ async fn adopted_yaml_changes_nothing_in_the_cloud() -> Result<()> {
             .len(),
         0
     );
-    let plane = ControlPlane::shared().await?;
-    let mut apply = tokio::process::Command::from(plane.kubectl());
-    let mut child = apply
-        .args(["apply", "-f", "-"])
-        .stdin(std::process::Stdio::piped())
-        .spawn()?;
-    if let Some(mut stdin) = child.stdin.take() {
-        use tokio::io::AsyncWriteExt as _;
-        stdin.write_all(ran.out.as_bytes()).await?;
-    }
-    assert!(child.wait().await?.success());
+    apply(&ran.out).await?;
     for name in ["sg-web-i-hand", "sg-web-eni-hand"] {
         env.until_reason(name, "Adopted").await?;
     }

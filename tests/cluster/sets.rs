@@ -38,7 +38,11 @@ fn sets(env: &TestEnv) -> Api<SecurityGroupMembershipSet> {
 }
 
 /// Applies a set, as a user would with `kubectl apply --server-side`.
-async fn apply(env: &TestEnv, name: &str, spec: Value) -> kube::Result<SecurityGroupMembershipSet> {
+pub async fn apply(
+    env: &TestEnv,
+    name: &str,
+    spec: Value,
+) -> kube::Result<SecurityGroupMembershipSet> {
     let mut all = json!({
         "region": "cn-hangzhou", "securityGroupID": "sg-web",
         "accountRef": {"kind": "ClusterCloudAccount", "name": env.name},
@@ -55,7 +59,7 @@ async fn apply(env: &TestEnv, name: &str, spec: Value) -> kube::Result<SecurityG
 }
 
 /// Returns the set when Ready has this reason for its generation.
-async fn until(env: &TestEnv, name: &str, reason: &str) -> Result<SecurityGroupMembershipSet> {
+pub async fn until(env: &TestEnv, name: &str, reason: &str) -> Result<SecurityGroupMembershipSet> {
     let mut seen = None;
     let found = eventually(&format!("the set {name} says {reason}"), async || {
         let set = sets(env).get(name).await?;
@@ -431,7 +435,12 @@ async fn refuse_creation(env: &TestEnv, allowed: &str) -> Result<()> {
 }
 
 /// A Node of the shared cluster, which goes with the test.
-async fn node(env: &TestEnv, name: &str, provider_id: Option<&str>, labels: Value) -> Result<()> {
+pub async fn node(
+    env: &TestEnv,
+    name: &str,
+    provider_id: Option<&str>,
+    labels: Value,
+) -> Result<()> {
     let nodes: Api<Node> = Api::all(env.client.clone());
     let object = json!({
         "apiVersion": "v1", "kind": "Node",
@@ -449,7 +458,7 @@ async fn node(env: &TestEnv, name: &str, provider_id: Option<&str>, labels: Valu
     Ok(())
 }
 
-async fn delete_node(env: &TestEnv, name: &str) -> Result<()> {
+pub async fn delete_node(env: &TestEnv, name: &str) -> Result<()> {
     let nodes: Api<Node> = Api::all(env.client.clone());
     let name = format!("{}-{name}", env.name);
     nodes.delete(&name, &DeleteParams::default()).await?;

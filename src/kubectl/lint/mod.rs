@@ -20,7 +20,7 @@ use crate::api::GROUP;
 use self::documents::{Document, NoYaml, Node};
 use self::mistake::{Mistake, Object};
 use super::failure::{Failure, exit};
-use super::output::{Report, note};
+use super::output::{Report, counted, note};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -88,13 +88,16 @@ fn report(texts: &[(String, String)]) -> Report {
     let others = if foreign == 0 {
         String::new()
     } else {
-        format!("; {foreign} of other kinds are not looked at")
+        format!(
+            "; {} of other kinds not looked at",
+            counted(foreign, "object")
+        )
     };
     note(&format!(
-        "{} objects in {} files, {} mistakes{others}",
-        objects.len(),
-        texts.len(),
-        mistakes.len()
+        "{} in {}, {}{others}",
+        counted(objects.len(), "object"),
+        counted(texts.len(), "file"),
+        counted(mistakes.len(), "mistake")
     ));
     let line = |of: &Mistake| {
         let field = if of.field.is_empty() {

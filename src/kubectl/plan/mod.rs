@@ -26,7 +26,7 @@ use super::cluster::Cluster;
 use super::common::Common;
 use super::failure::{Failure, exit};
 use super::lint;
-use super::output::{Report, column, note, wide};
+use super::output::{Report, column, counted, note, wide};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -60,8 +60,8 @@ pub(super) async fn run(arguments: Arguments, common: &Common) -> Result<Report,
         .collect();
     if files.foreign > 0 {
         note(&format!(
-            "{} objects of other kinds are not looked at",
-            files.foreign
+            "{} of other kinds not looked at",
+            counted(files.foreign, "object")
         ));
     }
     Ok(report(&planned))

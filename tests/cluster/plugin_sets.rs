@@ -1,0 +1,201 @@
+//! `kubectl sgm` and sets, beside a real API server, the operator and the simulated cloud.
+
+use serde_json::json;
+
+use crate::binaries;
+use crate::plugin::{sgm, sgm_with_key};
+use crate::sets::{apply, delete_node, node, until};
+use crate::support::env::TestEnv;
+use crate::support::error::Result;
+use crate::support::eventually::eventually;
+
+const INVENTORY: &str = "
+securityGroups:
+- {id: sg-base}
+- {id: sg-web}
+- {id: sg-new}
+instances:
+- {id: i-a, securityGroupIds: [sg-base]}
+- {id: i-b, securityGroupIds: [sg-base, sg-web]}
+- {id: i-k, securityGroupIds: [sg-base], tags: {karpenter.sh/nodepool: np}}
+networkInterfaces:
+- {id: eni-a, instanceId: i-a, securityGroupIds: [sg-base, sg-web]}
+";
+
+#[tokio::test]
+async fn why_of_a_set_tells_targets_reasons_and_what_its_deletion_does() -> Result<()> {
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
+    apply(&env, "web", json!({"instanceIDs": ["i-a", "i-b", "i-k"]})).await?;
+    eventually("two are members, and one cannot be", async || {
+        let status = until(&env, "web", "KarpenterNode").await?.status;
+        Ok(status.is_some_and(|status| status.ready_targets == Some(2)))
+    })
+    .await?;
+    let ran = sgm(&["why", "sgmset/web", "-n", &env.name]).await?;
+    assert_eq!(ran.code, 3, "{}{}", ran.out, ran.err);
+    assert!(ran.out.lines().count() <= 24, "{}", ran.out);
+    for told in [
+        format!("Set           {}/web", env.name),
+        "Selects       3 instances: i-a, i-b, i-k".to_owned(),
+        format!("Group         sg-web (cn-hangzhou, ClusterCloudAccount {})", env.name),
+        "Targets       3 selected, 2 in the group, 1 for which somebody must act".to_owned(),
+        "Ready         False KarpenterNode, for ".to_owned(),
+        "Not Ready     1 KarpenterNode, such as web-i-k-".to_owned(),
+        "On deletion   the cluster deletes 3 memberships: 1 removed from the group, 1 kept, because the operator did not join it, 1 never joined; with kubectl delete --cascade=orphan they stay".to_owned(),
+    ] {
+        assert!(ran.out.contains(&told), "{told} is not in:\n{}", ran.out);
+    }
+    let ran = sgm(&["why", "sgmset/web", "-n", &env.name, "-o", "json"]).await?;
+    let value: serde_json::Value = serde_json::from_str(&ran.out)?;
+    assert_eq!(value["notReady"][0]["memberships"], 1);
+    assert_eq!(value["onDeletion"]["removed"], 1);
+
+    // Who forgets the kind is told; the membership names its set; the table has both.
+    let plain = sgm(&["why", "web", "-n", &env.name]).await?;
+    assert_eq!(plain.code, 4);
+    assert!(
+        plain.line().ends_with("kubectl sgm why sgmset/web"),
+        "{}",
+        plain.err
+    );
+    let all = sgm(&["why", "-n", &env.name]).await?;
+    let rows = all.table();
+    assert_eq!(rows.len(), 3, "{}", all.out);
+    assert_eq!(
+        (rows[1][1], rows[1][5]),
+        ("sgmset/web", "2/3"),
+        "{}",
+        all.out
+    );
+    let member = rows[2][1];
+    let ran = sgm(&["why", &format!("sgm/{member}"), "-n", &env.name]).await?;
+    assert!(
+        ran.out.contains("\nSet           sgmset/web\n"),
+        "{}",
+        ran.out
+    );
+
+    let wrong = sgm(&["why", "pod/web", "-n", &env.name]).await?;
+    assert_eq!(wrong.code, 2, "{}", wrong.err);
+    Ok(())
+}
+
+#[tokio::test]
+async fn members_and_groups_name_the_set_behind_a_membership() -> Result<()> {
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
+    apply(&env, "web", json!({"instanceIDs": ["i-a"]})).await?;
+    until(&env, "web", "AllMembers").await?;
+    let ran = sgm(&["members", "sg-web", "-n", &env.name]).await?;
+    let rows = ran.table();
+    assert_eq!(rows[0][4], "SET", "{}", ran.out);
+    assert_eq!((rows[1][0], rows[1][4]), ("i-a", "web"), "{}", ran.out);
+    let ran = sgm(&["groups", "--set", "web", "-n", &env.name]).await?;
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    let rows = ran.table();
+    assert_eq!(rows.len(), 3, "{}", ran.out);
+    assert_eq!(&rows[1][..4], ["i-a", "sg-base", "True", "<none>"]);
+    assert_eq!((rows[2][1], rows[2][4]), ("sg-web", "web"), "{}", ran.out);
+    let missing = sgm_with_key(&env, &["groups", "--set", "nobody", "-n", &env.name]).await?;
+    assert_eq!(missing.code, 4);
+    let told = format!(
+        "there is no SecurityGroupMembershipSet nobody in namespace {}",
+        env.name
+    );
+    assert!(missing.line().contains(&told), "{}", missing.err);
+    let words = sgm(&["__complete", "why", "-n", &env.name, "sgms"]).await?;
+    assert_eq!(words.out, "sgmset/web\t\n:4\n");
+    Ok(())
+}
+
+/// What the plugin prints is applied: the set adopts everything, joins nothing, and leaves nothing when it is deleted.
+#[tokio::test]
+async fn adopted_sets_change_nothing_in_the_cloud() -> Result<()> {
+    // IDs that no Node of another test has: they share the cluster.
+    let inventory = INVENTORY
+        .replace(" i-a,", " i-adopt1,")
+        .replace(" i-b,", " i-adopt2,");
+    let env = TestEnv::start(&binaries!(), &inventory).await?;
+    let pool = json!({"pool": env.name});
+    node(&env, "member", Some("cn-hangzhou.i-adopt2"), pool.clone()).await?;
+    node(
+        &env,
+        "other",
+        Some("cn-hangzhou.i-adopt1"),
+        json!({"pool": "other"}),
+    )
+    .await?;
+    let arguments = [
+        "adopt",
+        "--security-group=sg-web",
+        "--region=cn-hangzhou",
+        "--set=web",
+        "--account",
+        &env.name,
+        "-n",
+        &env.name,
+    ];
+    let ran = sgm(&[&arguments[..], &["--from-nodes"]].concat()).await?;
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    let selector = format!(
+        "nodeSelector:\n    matchLabels:\n      pool: {}\n",
+        env.name
+    );
+    assert!(ran.out.contains(&selector), "{}", ran.out);
+    assert!(ran.err.contains("1 member left out"), "{}", ran.err);
+    crate::plugin::apply(&ran.out).await?;
+    until(&env, "web", "AllMembers").await?;
+
+    // The interface has no Node: it is left, and goes into a set that lists it.
+    let ran = sgm(&[&arguments[..], &["--set=interfaces"]].concat()).await?;
+    assert_eq!(ran.code, 2, "the same flag twice: {}", ran.err);
+    let mut by_ids = arguments;
+    by_ids[3] = "--set=interfaces";
+    let ran = sgm(&by_ids).await?;
+    assert!(
+        ran.out.contains("networkInterfaceIDs:\n  - eni-a") && !ran.out.contains("instanceIDs"),
+        "{}",
+        ran.out
+    );
+    crate::plugin::apply(&ran.out).await?;
+    until(&env, "interfaces", "AllMembers").await?;
+    assert_eq!(sgm(&arguments).await?.out, "", "nothing is left to adopt");
+
+    let ran = sgm(&["drain", "--remove", "--yes", "-n", &env.name]).await?;
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert_eq!(ran.table().len(), 3, "{}", ran.out);
+    for name in ["member", "other"] {
+        delete_node(&env, name).await?;
+    }
+    for target in ["i-adopt2", "eni-a"] {
+        assert!(env.is_member(target, "sg-web").await?, "{target}");
+    }
+    for action in ["JoinSecurityGroup", "LeaveSecurityGroup"] {
+        assert_eq!(env.calls(action).await?, 0, "{action}");
+    }
+    Ok(())
+}
+
+/// A set would create its memberships again, and put their policies back: `drain` deletes it first.
+#[tokio::test]
+async fn drain_ends_sets_and_retains_what_they_joined() -> Result<()> {
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
+    apply(&env, "web", json!({"instanceIDs": ["i-a"]})).await?;
+    until(&env, "web", "AllMembers").await?;
+    let ran = sgm(&["drain", "--retain", "-n", &env.name]).await?;
+    assert_eq!(ran.code, 2, "{}", ran.err);
+    assert!(
+        ran.err.contains("1 membership and 1 set of namespace"),
+        "{}",
+        ran.err
+    );
+    let ran = sgm(&["drain", "--retain", "--yes", "-n", &env.name]).await?;
+    assert_eq!(ran.code, 0, "{}{}", ran.out, ran.err);
+    assert!(env.is_member("i-a", "sg-web").await?);
+    let left = sgm(&["why", "-n", &env.name]).await?;
+    assert_eq!(
+        left.err.trim_end(),
+        "0 memberships and 0 sets, all of them Ready"
+    );
+    assert_eq!(env.calls("LeaveSecurityGroup").await?, 0);
+    Ok(())
+}
