@@ -62,21 +62,21 @@ mod tests {
     #[test]
     fn object_is_shown_when_a_user_has_changed_it_and_when_it_has_come_back() {
         let mut shown = Shown::default();
-        let mut shows = |event| shown.take(event).is_some();
-        assert!(!shows(Event::Init));
-        assert!(shows(Event::InitApply(node("u-1", 1))));
-        assert!(!shows(Event::InitDone));
-        assert!(!shows(Event::Apply(node("u-1", 1))));
-        assert!(shows(Event::Apply(node("u-1", 2))));
+        let mut take = |event| shown.take(event).is_some();
+        assert!(!take(Event::Init));
+        assert!(take(Event::InitApply(node("u-1", 1))));
+        assert!(!take(Event::InitDone));
+        assert!(!take(Event::Apply(node("u-1", 1))));
+        assert!(take(Event::Apply(node("u-1", 2))));
 
-        assert!(!shows(Event::Delete(node("u-1", 2))));
-        assert!(shows(Event::Apply(node("u-1", 2))), "deleted, and back");
+        assert!(!take(Event::Delete(node("u-1", 2))));
+        assert!(take(Event::Apply(node("u-1", 2))), "deleted, and back");
 
-        assert!(!shows(Event::Init));
-        assert!(!shows(Event::InitApply(node("u-1", 2))), "a new list");
-        assert!(!shows(Event::InitDone));
-        assert!(!shows(Event::Init));
-        assert!(!shows(Event::InitDone));
-        assert!(shows(Event::Apply(node("u-1", 2))), "not listed, and back");
+        assert!(!take(Event::Init));
+        assert!(!take(Event::InitApply(node("u-1", 2))), "a new list");
+        assert!(!take(Event::InitDone));
+        assert!(!take(Event::Init));
+        assert!(!take(Event::InitDone));
+        assert!(take(Event::Apply(node("u-1", 2))), "not listed, and back");
     }
 }
