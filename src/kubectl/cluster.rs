@@ -231,8 +231,13 @@ pub const MEMBERSHIPS: &str = "securitygroupmemberships";
 pub const SETS: &str = "securitygroupmembershipsets";
 
 /// A kind of objects in namespaces.
-trait Namespaced:
-    Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned
+pub trait Namespaced:
+    Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+    + Clone
+    + Debug
+    + DeserializeOwned
+    + Send
+    + Sync
 {
 }
 

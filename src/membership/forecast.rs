@@ -362,15 +362,7 @@ fn access(
         deleting,
         recorded: claim.record().is_some(),
     };
-    let (refused, tags) = match known.account {
-        KnownAccount::Missing => (Some(Access::Missing), None),
-        KnownAccount::Unreadable => (None, None),
-        KnownAccount::There {
-            uid,
-            trouble,
-            grants,
-        } => resolve(grants, request, known, uid.as_ref(), trouble.as_ref()),
-    };
+    let (refused, tags) = answer(request, known.account, known.labels);
     if let Some(access) = refused {
         return (access_view(&access), access.problem(request));
     }
@@ -385,11 +377,38 @@ fn access(
     (AccessView::Usable, String::new())
 }
 
+/// What refuses a request that names no target, as the directory of the operator would answer it; `None` if nothing does.
+#[must_use]
+pub fn refused(
+    request: AccessRequest<'_>,
+    account: &KnownAccount,
+    labels: Option<&BTreeMap<String, String>>,
+) -> Option<Access> {
+    let (refused, _) = answer(request, account, labels);
+    refused
+}
+
+fn answer(
+    request: AccessRequest<'_>,
+    account: &KnownAccount,
+    labels: Option<&BTreeMap<String, String>>,
+) -> (Option<Access>, Option<TargetTags>) {
+    match account {
+        KnownAccount::Missing => (Some(Access::Missing), None),
+        KnownAccount::Unreadable => (None, None),
+        KnownAccount::There {
+            uid,
+            trouble,
+            grants,
+        } => resolve(grants, request, labels, uid.as_ref(), trouble.as_ref()),
+    }
+}
+
 /// As the directory of the operator does it.
 fn resolve(
     grants: &Grants,
     request: AccessRequest<'_>,
-    known: &Known<'_>,
+    labels: Option<&BTreeMap<String, String>>,
     uid: Option<&AccountUid>,
     trouble: Option<&(String, bool)>,
 ) -> (Option<Access>, Option<TargetTags>) {
@@ -400,7 +419,7 @@ fn resolve(
             grants,
             Use {
                 namespace: request.namespace,
-                labels: known.labels,
+                labels,
                 group: request.group,
                 action,
             },

@@ -3,21 +3,20 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Api, Resource as _, ResourceExt as _};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 use crate::api::{
-    SET_LABEL, SET_MANAGER, SecurityGroupMembership, SecurityGroupMembershipSet,
-    SecurityGroupMembershipSpec, reason,
+    SET_LABEL, SET_MANAGER, SecurityGroupMembership, SecurityGroupMembershipSet, reason,
 };
 use crate::ecs::{Region, SecurityGroupId, Target};
 use crate::kubernetes::events::EventRecord;
 use crate::kubernetes::{Error, ObjectUid, with_deadline};
 
 use super::context::Context;
-use super::member::{Member, name_of};
+use super::desired::{self, Occupant};
+use super::member::Member;
 use super::plan::{Plan, Why};
 use super::refusal::Refusal;
 
@@ -143,14 +142,7 @@ impl Doer<'_> {
     }
 
     async fn create_one(&self, target: &Target) -> Result<Written, Error> {
-        let name = name_of(&self.set.name_any(), self.region, target, self.group);
-        let mut object = SecurityGroupMembership::new(&name, self.spec_for(target));
-        object.metadata.namespace = self.set.namespace();
-        object.metadata.labels = Some(BTreeMap::from([(
-            SET_LABEL.to_owned(),
-            self.set.name_any(),
-        )]));
-        object.metadata.owner_references = self.owner().map(|owner| vec![owner]);
+        let object = desired::membership(self.set, self.region, self.group, target);
         let writer = &self.context.writer;
         match writer.create_as(&self.api(), &object, SET_MANAGER).await {
             Ok(stored) => {
@@ -182,19 +174,14 @@ impl Doer<'_> {
             }
             Err(error) => return Err(error),
         };
-        let owners = stored.owner_references();
-        let controller = owners.iter().find(|owner| owner.controller == Some(true));
-        let is_deleting = stored.metadata.deletion_timestamp.is_some();
-        match controller {
-            Some(owner) if owner.uid == self.uid.as_str() => {
+        match desired::occupant(self.set, &stored, wanted) {
+            Occupant::Own => {
                 self.context.members.written(&stored);
                 Ok(Written::Waits)
             }
-            // That of an earlier set of this name, which goes with it.
-            Some(owner) if owner.name == self.set.name_any() => Ok(Written::Waits),
-            _ if is_deleting => Ok(Written::Waits),
-            None if is_same_edge(&stored.spec, &wanted.spec) => self.adopt(&stored).await,
-            Some(_) | None => Ok(Written::Refused(Refusal::NameTaken { name })),
+            Occupant::Goes => Ok(Written::Waits),
+            Occupant::Orphan => self.adopt(&stored).await,
+            Occupant::Foreign => Ok(Written::Refused(Refusal::NameTaken { name })),
         }
     }
 
@@ -238,7 +225,7 @@ impl Doer<'_> {
             "metadata": {
                 "name": name, "uid": uid, "resourceVersion": version,
                 "labels": {SET_LABEL: self.set.name_any()},
-                "ownerReferences": [self.owner()],
+                "ownerReferences": [desired::owner(self.set)],
             },
             "spec": {
                 "managementPolicy": spec.management_policy,
@@ -258,36 +245,6 @@ impl Doer<'_> {
         Ok(())
     }
 
-    fn spec_for(&self, target: &Target) -> SecurityGroupMembershipSpec {
-        let spec = &self.set.spec;
-        let (instance_id, network_interface_id) = match target {
-            Target::Instance(id) => (Some(id.to_string()), None),
-            Target::NetworkInterface(id) => (None, Some(id.to_string())),
-        };
-        SecurityGroupMembershipSpec {
-            region: spec.region.clone(),
-            instance_id,
-            network_interface_id,
-            security_group_id: spec.security_group_id.clone(),
-            account_ref: spec.account_ref.clone(),
-            management_policy: spec.management_policy,
-            adoption_policy: spec.adoption_policy,
-            deletion_policy: spec.deletion_policy,
-            drift_policy: spec.drift_policy,
-            karpenter_policy: spec.karpenter_policy,
-            suspend: false,
-        }
-    }
-
-    fn owner(&self) -> Option<OwnerReference> {
-        let owner = self.set.controller_owner_ref(&())?;
-        Some(OwnerReference {
-            // A set that is deleted in the foreground goes after its memberships.
-            block_owner_deletion: Some(true),
-            ..owner
-        })
-    }
-
     fn api(&self) -> Api<SecurityGroupMembership> {
         let namespace = self.set.namespace().unwrap_or_default();
         self.context.memberships(&namespace)
@@ -304,20 +261,6 @@ impl Doer<'_> {
             self.context.events.publish(self.set, event);
         }
     }
-}
-
-/// Whether two specs name the same edge and account.
-fn is_same_edge(a: &SecurityGroupMembershipSpec, b: &SecurityGroupMembershipSpec) -> bool {
-    let edge = |spec: &SecurityGroupMembershipSpec| {
-        (
-            spec.region.clone(),
-            spec.instance_id.clone(),
-            spec.network_interface_id.clone(),
-            spec.security_group_id.clone(),
-            spec.account_ref.clone(),
-        )
-    };
-    edge(a) == edge(b)
 }
 
 /// Whether the namespace is being deleted.

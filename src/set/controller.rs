@@ -12,16 +12,14 @@ use kube::{Api, Resource as _, ResourceExt as _};
 use tokio::sync::OnceCell;
 use tracing::warn;
 
-use crate::account::directory::{Access, AccessRequest};
 use crate::account::key::AccountKey;
-use crate::api::account::GrantedAction;
-use crate::api::membership::ManagementPolicy;
-use crate::api::{SecurityGroupMembershipSet, SecurityGroupMembershipSetStatus, reason};
+use crate::api::{SecurityGroupMembershipSet, SecurityGroupMembershipSetStatus};
 use crate::ecs::{Class, ParseIdError, Region, SecurityGroupId, Target};
 use crate::kubernetes::changed::changed;
 use crate::kubernetes::{self, Error, ObjectUid, WatchLog, WatchScope};
 use crate::watched::Unreadable;
 
+use super::access::{self, NotChecked};
 use super::act::Doer;
 use super::context::{Context, Memory};
 use super::known::SetObject;
@@ -215,10 +213,7 @@ fn look(
     (plan(wanted, &members, standing), earlier(missing, new))
 }
 
-/// The account has not been checked yet. The end of the check enqueues the set.
-struct NotChecked;
-
-/// Whether the set may use its account for its group: a set that may not must not make ten thousand objects that say so.
+/// Whether the set may use its account for its group.
 fn access(
     set: &SecurityGroupMembershipSet,
     group: &SecurityGroupId,
@@ -226,34 +221,8 @@ fn access(
 ) -> Result<Option<Refusal>, NotChecked> {
     let namespace = set.namespace().unwrap_or_default();
     let account = AccountKey::of(&set.spec.account_ref, &namespace);
-    let request = AccessRequest {
-        account: &account,
-        namespace: &namespace,
-        group,
-        claimed_uid: None,
-        action: Some(match set.spec.management_policy {
-            ManagementPolicy::Manage => GrantedAction::Join,
-            ManagementPolicy::Observe => GrantedAction::Observe,
-        }),
-        deleting: false,
-        recorded: false,
-    };
-    let access = context.directory.resolve(request);
-    let refused = |reason, stalled| {
-        Ok(Some(Refusal::Account {
-            reason,
-            message: access.problem(request),
-            stalled,
-        }))
-    };
-    match &access {
-        Access::Usable(_) | Access::UsableForTags(..) => Ok(None),
-        Access::Checking => Err(NotChecked),
-        Access::Missing => refused(reason::ACCOUNT_NOT_FOUND, true),
-        Access::NotReady { stalled, .. } => refused(reason::ACCOUNT_NOT_READY, *stalled),
-        Access::Changed { .. } => refused(reason::ACCOUNT_CHANGED, true),
-        Access::NotGranted => refused(reason::NOT_GRANTED, true),
-    }
+    let request = access::request(&set.spec, &account, &namespace, group);
+    access::refusal(&context.directory.resolve(request), request)
 }
 
 async fn tell_unreadable(

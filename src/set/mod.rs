@@ -7,9 +7,11 @@
 //! objects┘  pure      pure     creates, changes, deletes memberships
 //! ```
 
+pub mod access;
 mod act;
 mod context;
 mod controller;
+pub mod desired;
 mod known;
 mod member;
 mod members;

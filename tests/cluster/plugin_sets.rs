@@ -1,12 +1,17 @@
 //! `kubectl sgm` and sets, beside a real API server, the operator and the simulated cloud.
 
-use serde_json::json;
+use std::collections::BTreeSet;
+
+use kube::ResourceExt;
+use kube::api::ListParams;
+use serde_json::{Value, json};
 
 use crate::binaries;
 use crate::plugin::{sgm, sgm_with_key};
 use crate::sets::{apply, delete_node, node, until};
+use crate::support::control_plane::ControlPlane;
 use crate::support::env::TestEnv;
-use crate::support::error::Result;
+use crate::support::error::{Context as _, Result};
 use crate::support::eventually::eventually;
 
 const INVENTORY: &str = "
@@ -197,5 +202,132 @@ async fn drain_ends_sets_and_retains_what_they_joined() -> Result<()> {
         "0 memberships and 0 sets, all of them Ready"
     );
     assert_eq!(env.calls("LeaveSecurityGroup").await?, 0);
+    Ok(())
+}
+
+/// What `plan` says of a set, and what the operator then does with it.
+async fn plan_then_apply(env: &TestEnv, spec: Value) -> Result<Value> {
+    let mut all = json!({
+        "region": "cn-hangzhou", "securityGroupID": "sg-web", "accountRef": {"name": env.name},
+    });
+    if let (Some(all), Value::Object(spec)) = (all.as_object_mut(), spec) {
+        all.extend(spec);
+    }
+    let set = json!({
+        "apiVersion": "security-group-operator.io/v1alpha1", "kind": "SecurityGroupMembershipSet",
+        "metadata": {"name": "web", "namespace": env.name}, "spec": all,
+    });
+    let plane = ControlPlane::shared().await?;
+    let file = plane.directory().join(format!("{}-set.json", env.name));
+    std::fs::write(&file, set.to_string())?;
+    let file = file.to_string_lossy().into_owned();
+    let before = names(env).await?;
+    let calls = [
+        env.effects("JoinSecurityGroup").await?,
+        env.effects("LeaveSecurityGroup").await?,
+    ];
+    let ran = sgm(&["plan", "-o", "json", "-n", &env.name, "-f", &file]).await?;
+    let planned: Value = serde_json::from_str(&ran.out).context(ran.err)?;
+    let row = planned.pointer("/sets/0").context("a set")?.clone();
+    let text = |row: &Value, field: &str| {
+        let text = row.get(field).and_then(Value::as_str);
+        text.unwrap_or_default().to_owned()
+    };
+    assert_eq!(ran.code == 0, text(&row, "ready") == "True", "{planned:#}");
+    assert_eq!(names(env).await?, before, "it wrote");
+
+    crate::plugin::apply(&set.to_string()).await?;
+    until(env, "web", &text(&row, "reason")).await?;
+    let mut expected = before;
+    let (mut joins, mut leaves) = (calls[0], calls[1]);
+    for row in planned
+        .pointer("/memberships")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+    {
+        match text(row, "change").as_str() {
+            "created" => assert!(expected.insert(text(row, "name")), "{planned:#}"),
+            "deleted" => assert!(expected.remove(&text(row, "name")), "{planned:#}"),
+            _ => {}
+        }
+        joins += u64::from(text(row, "calls") == "JoinSecurityGroup");
+        leaves += u64::from(text(row, "calls") == "LeaveSecurityGroup");
+    }
+    eventually("the memberships are as planned", async || {
+        Ok(names(env).await? == expected)
+    })
+    .await
+    .context(format!("{planned:#}"))?;
+    assert_eq!(
+        env.effects("JoinSecurityGroup").await?,
+        joins,
+        "{planned:#}"
+    );
+    assert_eq!(
+        env.effects("LeaveSecurityGroup").await?,
+        leaves,
+        "{planned:#}"
+    );
+    Ok(planned)
+}
+
+/// The names of all memberships.
+async fn names(env: &TestEnv) -> Result<BTreeSet<String>> {
+    let objects = env.memberships().list(&ListParams::default()).await?;
+    Ok(objects.items.iter().map(ResourceExt::name_any).collect())
+}
+
+#[tokio::test]
+async fn plan_of_a_set_is_what_the_operator_then_does() -> Result<()> {
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
+    // One is joined, one adopted, one is not there.
+    let three = json!({"instanceIDs": ["i-a", "i-b", "i-gone"]});
+    let planned = plan_then_apply(&env, three.clone()).await?;
+    assert_eq!(planned["sets"][0]["calls"], "1xJoinSecurityGroup");
+    assert_eq!(planned["sets"][0]["change"], "created");
+    assert_eq!(planned["memberships"].as_array().map(Vec::len), Some(3));
+    // Nothing is left to do, and the plan says so.
+    let planned = plan_then_apply(&env, three).await?;
+    assert_eq!(planned["memberships"], json!([]));
+    assert_eq!(planned["sets"][0]["change"], "unchanged");
+    assert_eq!(planned["sets"][0]["reason"], "AllMembers");
+    // Into the new group first, then out of the old one; what was adopted stays in it.
+    let two = json!({"instanceIDs": ["i-a", "i-b"], "securityGroupID": "sg-new"});
+    let planned = plan_then_apply(&env, two).await?;
+    assert_eq!(
+        planned["sets"][0]["calls"],
+        "2xJoinSecurityGroup,1xLeaveSecurityGroup"
+    );
+    // Policies are put on the memberships, and one that is not picked any more goes by the new ones.
+    let one =
+        json!({"instanceIDs": ["i-a"], "securityGroupID": "sg-new", "deletionPolicy": "Retain"});
+    let planned = plan_then_apply(&env, one).await?;
+    let changes: BTreeSet<&str> = planned["memberships"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|row| row["change"].as_str())
+        .collect();
+    assert_eq!(changes, ["deleted", "patched"].into(), "{planned:#}");
+    assert!(env.is_member("i-b", "sg-new").await?);
+    // Karpenter's instance is refused, which keeps the set from Ready.
+    let karpenter = json!({"instanceIDs": ["i-a", "i-k"], "securityGroupID": "sg-new"});
+    let planned = plan_then_apply(&env, karpenter).await?;
+    assert_eq!(planned["sets"][0]["reason"], "KarpenterNode");
+
+    // What is not granted creates nothing.
+    env.write_account(json!([
+        {"name": "one", "namespaces": {"names": [env.name]}, "securityGroups": {"ids": ["sg-new"]}},
+    ]))
+    .await?;
+    let refused = json!({"instanceIDs": ["i-a", "i-b"], "securityGroupID": "sg-web"});
+    let planned = plan_then_apply(&env, refused).await?;
+    assert_eq!(planned["sets"][0]["reason"], "NotGranted");
+    assert_eq!(
+        planned["memberships"].as_array().map(Vec::len),
+        Some(1),
+        "{planned:#}"
+    );
     Ok(())
 }

@@ -238,6 +238,8 @@ fn sort(document: Document, objects: &mut Vec<Object>, mistakes: &mut Vec<Mistak
 pub(super) struct Objects {
     /// The memberships, in their order.
     pub(super) memberships: Vec<Value>,
+    /// The sets, in their order.
+    pub(super) sets: Vec<Value>,
     /// The accounts of both kinds.
     pub(super) accounts: Vec<Value>,
     /// How many are of other kinds.
@@ -266,13 +268,14 @@ pub(super) fn objects(texts: &[(String, String)]) -> Result<Objects, Failure> {
             "{file}:{line}: {message}; kubectl sgm lint tells all mistakes"
         )));
     }
-    let (memberships, accounts): (Vec<Object>, Vec<Object>) = found
-        .into_iter()
-        .partition(|object| object.kind == "SecurityGroupMembership");
-    let json = |objects: Vec<Object>| objects.iter().map(|object| object.root.json()).collect();
+    let of = |kinds: &[&str]| -> Vec<Value> {
+        let of = found.iter().filter(|object| kinds.contains(&object.kind));
+        of.map(|object| object.root.json()).collect()
+    };
     Ok(Objects {
-        memberships: json(memberships),
-        accounts: json(accounts),
+        memberships: of(&["SecurityGroupMembership"]),
+        sets: of(&["SecurityGroupMembershipSet"]),
+        accounts: of(&["CloudAccount", "ClusterCloudAccount"]),
         foreign,
     })
 }

@@ -1,16 +1,15 @@
 //! What the API server would make of the files, asked with `dryRun`: it checks the schema, the rules, the defaults and the rights.
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use kube::Api;
 use kube::api::{Patch, PatchParams, ValidationDirective};
+use kube::{Api, ResourceExt as _};
 use serde_json::{Map, Value, json};
 
-use crate::api::SecurityGroupMembership;
+use crate::api::{SecurityGroupMembership, SecurityGroupMembershipSet};
 use crate::kubernetes::with_deadline;
 
-use super::super::cluster::{Cluster, MEMBERSHIPS};
+use super::super::cluster::{Cluster, MEMBERSHIPS, Namespaced, SETS};
 use super::super::failure::{Failure, Request, exit};
-use super::super::lint::Objects;
 
 /// What becomes of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,26 +32,54 @@ impl Change {
     }
 }
 
+/// A kind that files may hold.
+pub(super) trait Kind: Namespaced {
+    /// The resource, in the plural.
+    const RESOURCE: &'static str;
+
+    /// Whether two objects want the same.
+    fn has_spec_of(&self, other: &Self) -> bool;
+}
+
+impl Kind for SecurityGroupMembership {
+    const RESOURCE: &'static str = MEMBERSHIPS;
+
+    fn has_spec_of(&self, other: &Self) -> bool {
+        self.spec == other.spec
+    }
+}
+
+impl Kind for SecurityGroupMembershipSet {
+    const RESOURCE: &'static str = SETS;
+
+    fn has_spec_of(&self, other: &Self) -> bool {
+        self.spec == other.spec
+    }
+}
+
 /// An object of the files, as it would be stored; or why the API server would refuse it.
-pub(super) struct Applied {
+pub(super) struct Applied<K> {
     pub(super) namespace: String,
     pub(super) name: String,
-    pub(super) result: Result<(Change, SecurityGroupMembership), Failure>,
+    pub(super) result: Result<(Change, K), Failure>,
 }
 
 /// Calls to the API server at the same time.
 const AT_ONCE: usize = 8;
 
-/// As `kubectl apply` does it, for all memberships of the files, in their order.
+/// As `kubectl apply` does it, for all these objects of the files, in their order.
 ///
 /// # Errors
 /// The API server cannot be asked at all.
-pub(super) async fn dry_run(cluster: &Cluster, files: &Objects) -> Result<Vec<Applied>, Failure> {
-    let all = stream::iter(&files.memberships).map(|object| one(cluster, object));
+pub(super) async fn dry_run<K: Kind>(
+    cluster: &Cluster,
+    objects: &[Value],
+) -> Result<Vec<Applied<K>>, Failure> {
+    let all = stream::iter(objects).map(|object| one(cluster, object));
     all.buffered(AT_ONCE).try_collect().await
 }
 
-async fn one(cluster: &Cluster, object: &Value) -> Result<Applied, Failure> {
+async fn one<K: Kind>(cluster: &Cluster, object: &Value) -> Result<Applied<K>, Failure> {
     let text = |path: &str| {
         object
             .pointer(path)
@@ -61,10 +88,10 @@ async fn one(cluster: &Cluster, object: &Value) -> Result<Applied, Failure> {
     };
     let namespace = text("/metadata/namespace").unwrap_or_else(|| cluster.namespace.clone());
     let name = text("/metadata/name").unwrap_or_default();
-    let api: Api<SecurityGroupMembership> = Api::namespaced(cluster.client.clone(), &namespace);
+    let api: Api<K> = Api::namespaced(cluster.client.clone(), &namespace);
     let result = match with_deadline(api.get_opt(&name)).await {
         Ok(live) => apply(&api, live, object, &namespace, &name).await,
-        Err(error) => Err(request("get", &namespace, &name).failed(&error)),
+        Err(error) => Err(request::<K>("get", &namespace, &name).failed(&error)),
     };
     // Without an answer nothing is known of any object.
     if let Err(failure) = &result
@@ -80,22 +107,22 @@ async fn one(cluster: &Cluster, object: &Value) -> Result<Applied, Failure> {
     })
 }
 
-const fn request<'a>(verb: &'a str, namespace: &'a str, name: &'a str) -> Request<'a> {
+const fn request<'a, K: Kind>(verb: &'a str, namespace: &'a str, name: &'a str) -> Request<'a> {
     Request {
         verb,
-        resource: MEMBERSHIPS,
+        resource: K::RESOURCE,
         namespace,
         name,
     }
 }
 
-async fn apply(
-    api: &Api<SecurityGroupMembership>,
-    live: Option<SecurityGroupMembership>,
+async fn apply<K: Kind>(
+    api: &Api<K>,
+    live: Option<K>,
     object: &Value,
     namespace: &str,
     name: &str,
-) -> Result<(Change, SecurityGroupMembership), Failure> {
+) -> Result<(Change, K), Failure> {
     let params = PatchParams {
         dry_run: true,
         field_manager: Some("kubectl-client-side-apply".to_owned()),
@@ -122,23 +149,20 @@ async fn apply(
     let stored = answer.map_err(|error| match error.code() {
         Some(400 | 422) => Failure::with(exit::NO, error.to_string()),
         Some(404) => Failure::with(exit::NOT_FOUND, error.to_string()),
-        _ => request(verb, namespace, name).failed(&error),
+        _ => request::<K>(verb, namespace, name).failed(&error),
     })?;
     let change = match &live {
         None => Change::Created,
-        Some(live) if live.spec == stored.spec => Change::Unchanged,
+        Some(live) if live.has_spec_of(&stored) => Change::Unchanged,
         Some(_) => Change::Configured,
     };
     Ok((change, stored))
 }
 
 /// The fields of the file, and null for each field of the spec that the last `kubectl apply` wrote and the file has no more.
-fn merge_patch(live: &SecurityGroupMembership, wanted: &Value) -> Value {
-    let last = live
-        .metadata
-        .annotations
-        .as_ref()
-        .and_then(|all| all.get("kubectl.kubernetes.io/last-applied-configuration"));
+fn merge_patch<K: Kind>(live: &K, wanted: &Value) -> Value {
+    let annotations = live.annotations();
+    let last = annotations.get("kubectl.kubernetes.io/last-applied-configuration");
     let last: Value = last
         .and_then(|text| serde_json::from_str(text).ok())
         .unwrap_or_default();

@@ -1,8 +1,8 @@
 //! What a forecast needs to know beside the object: accounts, labels, targets, the other objects. Reads; then takes what each object does
 //! as done for the next ones.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, ResourceExt as _};
@@ -10,11 +10,14 @@ use kube::{Api, ResourceExt as _};
 use crate::account::as_user::AnyAccount;
 use crate::account::key::AccountKey;
 use crate::api::membership::AccountKind;
-use crate::api::{CloudAccount, ClusterCloudAccount, FINALIZER, SecurityGroupMembership, reason};
+use crate::api::{
+    CloudAccount, ClusterCloudAccount, FINALIZER, SecurityGroupMembership,
+    SecurityGroupMembershipSet, reason,
+};
 use crate::condition;
 use crate::ecs::{AccountUid, Edge, Region, Target, TargetDescription};
 use crate::kubernetes::with_deadline;
-use crate::membership::decide::Step;
+use crate::membership::decide::{ReconcileOutcome, Step};
 use crate::membership::forecast::{Forecast, KnownAccount};
 
 use super::super::cloud::{CloudArguments, account_of};
@@ -22,7 +25,7 @@ use super::super::cluster::Cluster;
 use super::super::failure::{Failure, exit};
 use super::super::lint::Objects;
 use super::super::output::note;
-use super::apply::Applied;
+use super::super::sets::controls;
 
 /// The targets of one account and region, or why they cannot be read.
 type Targets = Result<BTreeMap<String, TargetDescription>, Failure>;
@@ -37,21 +40,11 @@ pub(super) struct Surroundings {
 }
 
 impl Surroundings {
-    /// Reads all of it.
+    /// The memberships of the cluster.
     ///
     /// # Errors
-    /// The memberships of the cluster cannot be listed.
-    pub(super) async fn read(
-        cluster: &Cluster,
-        files: &Objects,
-        applied: &[Applied],
-        arguments: &CloudArguments,
-    ) -> Result<Self, Failure> {
-        let stored = applied.iter().filter_map(|applied| {
-            let (_, object) = applied.result.as_ref().ok()?;
-            Some(object)
-        });
-        let stored: Vec<&SecurityGroupMembership> = stored.collect();
+    /// They cannot be listed.
+    pub(super) async fn list(cluster: &Cluster) -> Result<Self, Failure> {
         let mut all = Self {
             accounts: BTreeMap::new(),
             labels: BTreeMap::new(),
@@ -61,29 +54,43 @@ impl Surroundings {
         for object in cluster.everywhere("").await? {
             all.objects.insert(key_of(&object), object);
         }
-        for object in &stored {
+        Ok(all)
+    }
+
+    /// Reads the accounts and targets of these objects.
+    ///
+    /// # Errors
+    /// A right is missing, or there is no answer.
+    pub(super) async fn read(
+        &mut self,
+        cluster: &Cluster,
+        files: &Objects,
+        wanted: &[SecurityGroupMembership],
+        arguments: &CloudArguments,
+    ) -> Result<(), Failure> {
+        for object in wanted {
             let key = account_of(object);
-            if let Entry::Vacant(entry) = all.accounts.entry(key.clone()) {
+            if let Entry::Vacant(entry) = self.accounts.entry(key.clone()) {
                 entry.insert(known(cluster, files, &key).await?);
             }
             let namespace = object.namespace().unwrap_or_default();
-            if !all.labels.contains_key(&namespace)
+            if !self.labels.contains_key(&namespace)
                 && let Some(labels) = labels(cluster, &namespace).await
             {
-                all.labels.insert(namespace, labels);
+                self.labels.insert(namespace, labels);
             }
         }
-        all.read_targets(cluster, &stored, arguments).await?;
-        Ok(all)
+        self.read_targets(cluster, wanted, arguments).await
     }
 
     async fn read_targets(
         &mut self,
         cluster: &Cluster,
-        stored: &[&SecurityGroupMembership],
+        stored: &[SecurityGroupMembership],
         arguments: &CloudArguments,
     ) -> Result<(), Failure> {
-        let mut wanted: BTreeMap<(AccountKey, String), (Region, Vec<Target>)> = BTreeMap::new();
+        let mut wanted: BTreeMap<(AccountKey, String), (Region, BTreeSet<Target>)> =
+            BTreeMap::new();
         for object in stored {
             let Ok(edge) = Edge::try_from(&object.spec) else {
                 continue;
@@ -91,10 +98,8 @@ impl Surroundings {
             let key = (account_of(object), edge.region.to_string());
             let entry = wanted
                 .entry(key)
-                .or_insert_with(|| (edge.region, Vec::new()));
-            if !entry.1.contains(&edge.target) {
-                entry.1.push(edge.target);
-            }
+                .or_insert_with(|| (edge.region, BTreeSet::new()));
+            entry.1.insert(edge.target);
         }
         // One key for all, where the person names one; otherwise that of each account.
         let own = match arguments.key(&cluster.namespace)? {
@@ -102,6 +107,7 @@ impl Surroundings {
             None => arguments.own().await?,
         };
         for ((account, name), (region, targets)) in wanted {
+            let targets: Vec<Target> = targets.into_iter().collect();
             let is_there = !matches!(self.accounts.get(&account), Some(KnownAccount::Missing));
             let read = match &own {
                 Some(cloud) => cloud.describe(&region, &targets).await,
@@ -131,10 +137,10 @@ impl Surroundings {
         }
     }
 
-    /// The account that an object names.
-    pub(super) fn account(&self, object: &SecurityGroupMembership) -> &KnownAccount {
+    /// The account of this key.
+    pub(super) fn account(&self, key: &AccountKey) -> &KnownAccount {
         const UNREADABLE: &KnownAccount = &KnownAccount::Unreadable;
-        self.accounts.get(&account_of(object)).unwrap_or(UNREADABLE)
+        self.accounts.get(key).unwrap_or(UNREADABLE)
     }
 
     /// The labels of a namespace, if they could be read.
@@ -175,6 +181,9 @@ impl Surroundings {
             if found.does(Step::Join) && is_ready {
                 target.security_group_ids.insert(edge.group.clone());
             }
+            if found.does(Step::Leave) && found.outcome == ReconcileOutcome::Gone {
+                target.security_group_ids.remove(&edge.group);
+            }
         }
         if found.claim.record().is_some() {
             let finalizers = object.metadata.finalizers.get_or_insert_default();
@@ -182,8 +191,25 @@ impl Surroundings {
                 finalizers.push(FINALIZER.to_owned());
             }
         }
+        if found.outcome == ReconcileOutcome::Gone {
+            self.objects.remove(&key_of(&object));
+            return;
+        }
         object.status = Some(found.status);
         self.objects.insert(key_of(&object), object);
+    }
+
+    /// The memberships that a set controls.
+    pub(super) fn members(&self, set: &SecurityGroupMembershipSet) -> Vec<SecurityGroupMembership> {
+        let all = self.objects.values();
+        all.filter(|object| controls(set, object))
+            .cloned()
+            .collect()
+    }
+
+    /// The object of this name.
+    pub(super) fn object(&self, namespace: &str, name: &str) -> Option<&SecurityGroupMembership> {
+        self.objects.get(&(namespace.to_owned(), name.to_owned()))
     }
 }
 
