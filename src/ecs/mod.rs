@@ -24,6 +24,7 @@ pub mod error_table;
 pub mod id;
 pub mod limit;
 pub mod members;
+mod proxies;
 mod redact;
 pub mod region;
 mod request;
@@ -47,6 +48,7 @@ pub use id::{
     Target,
 };
 pub use members::TargetsPage;
+pub use proxies::Proxies;
 #[cfg(test)]
 pub(crate) use transport::TestTransport;
 pub use transport::{Http, Transport, TransportError};

@@ -17,6 +17,7 @@ use crate::shutdown::Shutdown;
 
 use super::authorities::Authorities;
 use super::id::Region;
+use super::proxies::Proxies;
 
 /// Sends one request to the cloud and returns its whole answer.
 ///
@@ -115,7 +116,7 @@ impl TransportError {
     }
 }
 
-/// The real network, through reqwest: no redirects, no retries, no proxies from the environment.
+/// The real network, through reqwest: no redirects, no retries, and no proxies of the environment unless they are asked for.
 #[derive(Clone, Debug)]
 pub struct Http {
     client: reqwest::Client,
@@ -125,6 +126,7 @@ pub struct Http {
     without_authorities: Option<String>,
     /// Room for large answers: a permit per MiB.
     room: Arc<Semaphore>,
+    proxies: Proxies,
 }
 
 impl Http {
@@ -134,6 +136,14 @@ impl Http {
     /// # Errors
     /// TLS cannot be set up.
     pub fn new() -> Result<Self, TransportError> {
+        Self::through(Proxies::None)
+    }
+
+    /// The same, through these proxies.
+    ///
+    /// # Errors
+    /// TLS cannot be set up, or a variable names no proxy.
+    pub fn through(proxies: Proxies) -> Result<Self, TransportError> {
         if rustls::crypto::CryptoProvider::get_default().is_none() {
             // Fails only if another thread installs a provider at the same time, which is fine.
             let _ = rustls::crypto::ring::default_provider().install_default();
@@ -142,15 +152,16 @@ impl Http {
             let client = builder.build();
             client.map_err(|error| root_cause(&error))
         };
-        match built(Self::builder()) {
+        match built(proxies.client()) {
             Ok(client) => Ok(Self {
                 client,
                 private: Arc::default(),
                 without_authorities: None,
                 room: Arc::new(Semaphore::new(ROOM / MIB)),
+                proxies,
             }),
             Err(cause) => {
-                let client = built(Self::builder().tls_certs_only([]));
+                let client = built(proxies.client().tls_certs_only([]));
                 Ok(Self {
                     client: client.map_err(|cause| TransportError::Connect { cause })?,
                     private: Arc::default(),
@@ -158,6 +169,7 @@ impl Http {
                         "{cause}; add the file /etc/ssl/certs/ca-certificates.crt, or name one in SSL_CERT_FILE, and restart the operator"
                     )),
                     room: Arc::new(Semaphore::new(ROOM / MIB)),
+                    proxies,
                 })
             }
         }
@@ -167,18 +179,6 @@ impl Http {
     #[must_use]
     pub fn without_authorities(&self) -> Option<&str> {
         self.without_authorities.as_deref()
-    }
-
-    fn builder() -> reqwest::ClientBuilder {
-        reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .no_proxy()
-            .connect_timeout(Duration::from_secs(5))
-            // Below the usual idle timeouts of load balancers: a connection lost during a Join leaves its outcome unknown.
-            .pool_idle_timeout(Duration::from_secs(20))
-            .pool_max_idle_per_host(32)
-            .tcp_keepalive(Duration::from_secs(15))
     }
 
     /// The client for servers with certificates of these authorities, or of those of the machine.
@@ -196,7 +196,7 @@ impl Http {
         let pem = authorities.pem().as_bytes();
         let certificates =
             reqwest::Certificate::from_pem_bundle(pem).map_err(|error| unusable(&error))?;
-        let builder = Self::builder().tls_certs_only(certificates);
+        let builder = self.proxies.client().tls_certs_only(certificates);
         let client = builder.build().map_err(|error| unusable(&error))?;
         if private.len() >= PRIVATE_CLIENTS {
             private.clear();

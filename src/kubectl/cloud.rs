@@ -14,8 +14,8 @@ use crate::api::membership::AccountKind;
 use crate::clock::Clock;
 use crate::ecs::credential::{Environment, METADATA_SERVICE, Network};
 use crate::ecs::{
-    self, Class, Client, Endpoints, Http, InstanceId, NetworkInterfaceId, Region, SecurityGroupId,
-    Target, TargetDescription, Transport,
+    self, Class, Client, Endpoints, Http, InstanceId, NetworkInterfaceId, Proxies, Region,
+    SecurityGroupId, Target, TargetDescription, Transport,
 };
 use crate::membership::object::account_key;
 use crate::shutdown::Shutdown;
@@ -169,7 +169,12 @@ impl CloudArguments {
         .map_err(|error| Failure::new(format!("--ecs-endpoint, --sts-endpoint: {error}")))?;
         let transport = transport()?;
         let network = Network {
-            transport: Arc::clone(&transport),
+            // No proxy reaches the metadata service of this machine.
+            transport: if is_metadata {
+                through(Proxies::None)?
+            } else {
+                Arc::clone(&transport)
+            },
             endpoints: endpoints.clone(),
             metadata: Url::parse(METADATA_SERVICE)
                 .map_err(|error| Failure::new(error.to_string()))?,
@@ -251,8 +256,13 @@ pub fn account_of(object: &SecurityGroupMembership) -> AccountKey {
     account_key(&object.spec, &namespace)
 }
 
+/// The person's network, with its proxies.
 fn transport() -> Result<Arc<dyn Transport>, Failure> {
-    Ok(Arc::new(Http::new().map_err(|error| {
+    through(Proxies::Environment)
+}
+
+fn through(proxies: Proxies) -> Result<Arc<dyn Transport>, Failure> {
+    Ok(Arc::new(Http::through(proxies).map_err(|error| {
         Failure::new(format!("TLS cannot be set up: {error}"))
     })?))
 }

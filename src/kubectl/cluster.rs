@@ -17,7 +17,7 @@ use crate::api::membership::AccountKind;
 use crate::api::{
     CloudAccount, ClusterCloudAccount, SecurityGroupMembership, SecurityGroupMembershipSet,
 };
-use crate::kubernetes::{error_chain, with_deadline};
+use crate::kubernetes::{error_chain, proxy, with_deadline};
 use crate::nodes::{Node, Nodes};
 
 use super::failure::{Failure, Request, exit};
@@ -64,15 +64,23 @@ impl Cluster {
             context: arguments.context.clone(),
             ..KubeConfigOptions::default()
         };
-        let found = match &arguments.kubeconfig {
-            Some(file) => match Kubeconfig::read_from(file) {
-                Ok(read) => kube::Config::from_custom_kubeconfig(read, &options).await,
-                Err(error) => Err(error),
-            },
-            None => kube::Config::from_kubeconfig(&options).await,
+        let read = match &arguments.kubeconfig {
+            Some(file) => Kubeconfig::read_from(file),
+            None => Kubeconfig::read(),
         };
-        let mut config = match found {
-            Ok(config) => config,
+        let mut config = match read {
+            Ok(read) => {
+                let context = arguments.context.as_deref();
+                let found = kube::Config::from_custom_kubeconfig(read.clone(), &options).await;
+                match found {
+                    Ok(mut config) => {
+                        // Not kube's own choice, which compares NO_PROXY with the proxy's name (kube 5.0.0).
+                        config.proxy_url = proxy::of(Some(read), context, &config.cluster_url);
+                        config
+                    }
+                    Err(error) => in_pod(&error, arguments)?,
+                }
+            }
             Err(error) => in_pod(&error, arguments)?,
         };
         config.connect_timeout = Some(Duration::from_secs(10));

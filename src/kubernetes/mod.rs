@@ -5,6 +5,7 @@ pub mod changed;
 pub mod events;
 pub mod lease;
 pub mod older_crds;
+pub mod proxy;
 pub mod writer;
 
 use std::collections::HashMap;

@@ -11,6 +11,7 @@ mod leave_codes;
 mod lost_answers;
 mod membership;
 mod plugin;
+mod plugin_docs;
 mod plugin_plan;
 mod plugin_sets;
 mod policies;

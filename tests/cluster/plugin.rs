@@ -6,6 +6,7 @@ use std::process::Output;
 use serde_json::{Value, json};
 
 use crate::binaries;
+use crate::plugin_docs::assert_documented;
 use crate::support::control_plane::ControlPlane;
 use crate::support::env::TestEnv;
 use crate::support::error::{Error, Result};
@@ -140,6 +141,7 @@ async fn why_tells_the_error_the_next_step_and_who_else_holds_the_edge() -> Resu
         env.name
     );
     assert!(ran.out.contains(&heir), "{}", ran.out);
+    assert_documented("why first", &ran, &env)?;
 
     env.apply("lost", "i-web", "sg-gone", json!({})).await?;
     env.until_reason("lost", "InvalidSecurityGroupIdNotFound")
@@ -154,9 +156,11 @@ async fn why_tells_the_error_the_next_step_and_who_else_holds_the_edge() -> Resu
     ] {
         assert!(ran.out.contains(told), "{told} is not in:\n{}", ran.out);
     }
+    assert_documented("why lost", &ran, &env)?;
 
     let ran = sgm(&["why", "-n", &env.name]).await?;
     assert_eq!(ran.code, 3);
+    assert_documented("why", &ran, &env)?;
     let names: Vec<_> = ran
         .table()
         .iter()
@@ -194,6 +198,7 @@ async fn members_tells_objects_and_edges_of_others() -> Result<()> {
             ],
         ]
     );
+    assert_documented("members sg-web -n team-a", &ran, &env)?;
     for format in ["json", "yaml", "name", "wide"] {
         let ran = sgm(&[
             "members",
@@ -244,6 +249,7 @@ async fn groups_tells_every_group_of_a_target() -> Result<()> {
             ],
         ]
     );
+    assert_documented("groups i-web -n team-a", &ran, &env)?;
     let gone = [
         "groups",
         "i-gone",
@@ -306,6 +312,8 @@ async fn adopted_yaml_changes_nothing_in_the_cloud() -> Result<()> {
         "{}",
         ran.err
     );
+    let shown = "adopt --security-group sg-web --region cn-hangzhou -n team-a";
+    assert_documented(shown, &ran, &env)?;
     assert_eq!(
         env.memberships()
             .list(&kube::api::ListParams::default())
@@ -531,5 +539,64 @@ async fn completion_offers_verbs_flags_and_names() -> Result<()> {
         "{}",
         script.err
     );
+    Ok(())
+}
+
+/// A proxy that answers no request: what it was asked for, first lines only.
+async fn proxy() -> Result<(String, std::sync::Arc<std::sync::Mutex<Vec<String>>>)> {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let address = format!("http://{}", listener.local_addr()?);
+    let asked: std::sync::Arc<std::sync::Mutex<Vec<String>>> = std::sync::Arc::default();
+    let seen = std::sync::Arc::clone(&asked);
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut first = vec![0; 4096];
+            let read = client.read(&mut first).await.unwrap_or_default();
+            let text = String::from_utf8_lossy(first.get(..read).unwrap_or_default()).into_owned();
+            let line = text.lines().next().unwrap_or_default().to_owned();
+            if let Ok(mut seen) = seen.lock() {
+                seen.push(line);
+            }
+            let answer = "HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\n\r\n";
+            client.write_all(answer.as_bytes()).await.ok();
+        }
+    });
+    Ok((address, asked))
+}
+
+/// The plugin is in a person's network: its proxies lead to the cloud, and none to what `NO_PROXY` names or to this machine's API
+/// server.
+#[tokio::test]
+async fn proxies_of_the_environment_are_used_and_no_proxy_is_heeded() -> Result<()> {
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
+    let kubeconfig = ControlPlane::shared().await?.admin_kubeconfig();
+    let endpoint = env.simulator.endpoint();
+    let (address, asked) = proxy().await?;
+    for (no_proxy, is_used) in [
+        ("", true),
+        ("127.0.0.1", false),
+        ("example.com,127.0.0.0/8", false),
+    ] {
+        let output = command(&kubeconfig)
+            .args(["members", "sg-web", "--region=cn-hangzhou", "-n", &env.name])
+            .env("ALIBABA_CLOUD_ACCESS_KEY_ID", "testid")
+            .env("ALIBABA_CLOUD_ACCESS_KEY_SECRET", "testsecret")
+            .env("SECURITY_GROUP_OPERATOR_ECS_ENDPOINT", &endpoint)
+            .env("HTTPS_PROXY", &address)
+            .env("HTTP_PROXY", &address)
+            .env("NO_PROXY", no_proxy)
+            .output();
+        let ran = Ran::of(output.await?)?;
+        let lines = asked.lock().map(|mut lines| std::mem::take(&mut *lines));
+        let lines = lines.unwrap_or_default();
+        assert_eq!(ran.code, i32::from(is_used), "{no_proxy}: {}", ran.err);
+        assert_eq!(!lines.is_empty(), is_used, "{no_proxy}: {lines:?}");
+        let to_cloud = format!("POST {endpoint}");
+        assert!(
+            lines.iter().all(|line| line.starts_with(&to_cloud)),
+            "{lines:?}"
+        );
+    }
     Ok(())
 }

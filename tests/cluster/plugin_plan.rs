@@ -343,6 +343,10 @@ instances: [{id: i-web, securityGroupIds: [sg-base]}]
     assert_eq!(rows["good"]["change"], "created");
     assert_eq!(rows["good"]["reason"], "Joined");
     assert!(!env.is_member("i-web", "sg-web").await?);
+    let file = file.to_string_lossy().into_owned();
+    let mut shown = crate::plugin::sgm(&["plan", "-n", &env.name, "-f", &file]).await?;
+    shown.err.clear();
+    crate::plugin_docs::assert_documented("plan -f web.yaml 2>/dev/null", &shown, &env)?;
     Ok(())
 }
 

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::binaries;
 use crate::plugin::{sgm, sgm_with_key};
+use crate::plugin_docs::assert_documented;
 use crate::sets::{apply, delete_node, node, until};
 use crate::support::control_plane::ControlPlane;
 use crate::support::env::TestEnv;
@@ -50,6 +51,7 @@ async fn why_of_a_set_tells_targets_reasons_and_what_its_deletion_does() -> Resu
     ] {
         assert!(ran.out.contains(&told), "{told} is not in:\n{}", ran.out);
     }
+    assert_documented("why sgmset/web", &ran, &env)?;
     let ran = sgm(&["why", "sgmset/web", "-n", &env.name, "-o", "json"]).await?;
     let value: serde_json::Value = serde_json::from_str(&ran.out)?;
     assert_eq!(value["notReady"][0]["memberships"], 1);
@@ -147,6 +149,9 @@ async fn adopted_sets_change_nothing_in_the_cloud() -> Result<()> {
     );
     assert!(ran.out.contains(&selector), "{}", ran.out);
     assert!(ran.err.contains("1 member left out"), "{}", ran.err);
+    let shown =
+        "adopt --security-group sg-web --region cn-hangzhou --set web --from-nodes -n team-a";
+    assert_documented(shown, &ran, &env)?;
     crate::plugin::apply(&ran.out).await?;
     until(&env, "web", "AllMembers").await?;
 
@@ -226,6 +231,10 @@ async fn plan_then_apply(env: &TestEnv, spec: Value) -> Result<Value> {
         env.effects("JoinSecurityGroup").await?,
         env.effects("LeaveSecurityGroup").await?,
     ];
+    if before.is_empty() {
+        let ran = sgm(&["plan", "-n", &env.name, "-f", &file]).await?;
+        assert_documented("plan -f set.yaml", &ran, env)?;
+    }
     let ran = sgm(&["plan", "-o", "json", "-n", &env.name, "-f", &file]).await?;
     let planned: Value = serde_json::from_str(&ran.out).context(ran.err)?;
     let row = planned.pointer("/sets/0").context("a set")?.clone();
