@@ -8,6 +8,7 @@ mod generated;
 mod gitops;
 mod layers;
 mod monitoring;
+mod recording;
 mod reference;
 mod sizes;
 #[path = "../support/mod.rs"]
