@@ -8,6 +8,7 @@ mod generated;
 mod gitops;
 mod layers;
 mod monitoring;
+mod proof;
 mod recording;
 mod reference;
 mod sizes;
