@@ -82,6 +82,19 @@ pub struct FaultInjector {
     refused_selections: Mutex<(usize, u16)>,
     /// Lists by field selectors so far.
     selections: AtomicUsize,
+    /// What calls said of the access keys that they were signed with.
+    keys: Mutex<KeyUse>,
+}
+
+/// The use of access keys, as the operator's end of the wire sees it.
+#[derive(Clone, Debug, Default)]
+pub struct KeyUse {
+    /// When the first call with each key began.
+    pub first_calls: BTreeMap<String, Instant>,
+    /// The answers that a key is disabled: those that have arrived.
+    pub refusals: u64,
+    /// The calls that were refused so and that had begun after the first such answer had arrived.
+    pub began_after_refusal: u64,
 }
 
 impl FaultInjector {
@@ -104,6 +117,31 @@ impl FaultInjector {
             cut_off: Mutex::default(),
             refused_selections: Mutex::default(),
             selections: AtomicUsize::new(0),
+            keys: Mutex::default(),
+        }
+    }
+
+    /// The use of access keys so far.
+    pub fn key_use(&self) -> KeyUse {
+        self.keys.lock().unwrap().clone()
+    }
+
+    /// A call with a key begins. Whether an answer has arrived before that a key is disabled.
+    fn key_call_begins(&self, key: Option<&String>) -> bool {
+        let mut keys = self.keys.lock().unwrap();
+        if let Some(key) = key {
+            let first = keys.first_calls.entry(key.clone());
+            first.or_insert_with(Instant::now);
+        }
+        keys.refusals > 0
+    }
+
+    /// The answer to a call arrives: whether it says that the key is disabled.
+    fn key_answer_arrives(&self, outcome: &str, began_after_refusal: bool) {
+        if outcome == "InvalidAccessKeyId.Inactive" {
+            let mut keys = self.keys.lock().unwrap();
+            keys.refusals += 1;
+            keys.began_after_refusal += u64::from(began_after_refusal);
         }
     }
 
@@ -613,6 +651,7 @@ impl CloudSide {
         let parameters: BTreeMap<String, String> = url::form_urlencoded::parse(request.body())
             .into_owned()
             .collect();
+        let begins_after_refusal = link.faults.key_call_begins(parameters.get("AccessKeyId"));
         let action = parameters.get("Action").cloned().unwrap_or_default();
         let target = parameters
             .get("InstanceId")
@@ -692,6 +731,8 @@ impl CloudSide {
         if lost {
             return Err(interrupted());
         }
+        link.faults
+            .key_answer_arrives(&answer.outcome, begins_after_refusal);
         let leave = target
             .zip(group)
             .filter(|_| action == "LeaveSecurityGroup" && is_done(&answer.outcome));
