@@ -87,7 +87,8 @@ impl Cloud {
             return match (request.method() == Method::PUT, seconds) {
                 (true, Some(seconds)) => {
                     let tokens = &mut self.metadata.tokens;
-                    let token = sha256_hex(format!("{} {now}", tokens.len()).as_bytes());
+                    let token = format!("{} {now}", tokens.len());
+                    let token = format!("sim-metadata{}", sha256_hex(token.as_bytes()));
                     let end = later(now, Duration::from_secs(seconds.into()));
                     tokens.push((token.clone(), end));
                     (StatusCode::OK, token)

@@ -118,17 +118,18 @@ impl Cloud {
             sha256_hex(text.as_bytes()).chars().take(length).collect()
         };
         let (id, secret, token): (String, String, String) =
-            (part("id", 24), part("secret", 44), part("token", 64));
+            (part("id", 24), part("secret", 35), part("token", 64));
         let key = AccessKey {
             account: role.account.clone(),
             user: role.name.clone(),
-            security_token: Some(format!("CAIS{token}")),
+            // The beginnings tell tests what they look for.
+            security_token: Some(format!("CAISsimtoken{token}")),
             expires: Some(later(now, duration)),
             role: Some(RoleSession {
                 arn: role.arn(),
                 session: session.to_owned(),
             }),
-            ..AccessKey::new(format!("STS.{id}"), secret)
+            ..AccessKey::new(format!("STS.{id}"), format!("SimSecret{secret}"))
         };
         self.keys.insert(key.clone());
         key

@@ -4,8 +4,8 @@
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use k8s_openapi::jiff::Timestamp;
-use kube::Api;
 use kube::api::{Patch, PatchParams};
+use kube::{Api, Client};
 use security_group_operator::api::ClusterCloudAccount;
 use security_group_operator::ecs::credential::AUDIENCE;
 use serde_json::{Value, json};
@@ -37,20 +37,32 @@ accessKeys:
 /// Calls that an account in trouble may cost within a test.
 const FEW: u64 = 8;
 
-struct Fixture {
-    env: TestEnv,
-    operator: OnlyOperator,
+pub struct Fixture {
+    pub env: TestEnv,
+    pub operator: OnlyOperator,
+    /// The URL of the simulator's metadata service.
+    pub metadata: String,
 }
 
 impl Fixture {
     /// An operator whose metadata service is the simulator's, and a cloud that trusts the cluster's service accounts.
     async fn start() -> Result<Self> {
-        let metadata = port::free()?;
-        let endpoint = format!("--metadata-endpoint=http://127.0.0.1:{metadata}");
+        Self::start_with(INVENTORY).await
+    }
+
+    /// The same with this inventory.
+    pub async fn start_with(inventory: &str) -> Result<Self> {
+        let port = port::free()?;
+        let metadata = format!("http://127.0.0.1:{port}");
+        let endpoint = format!("--metadata-endpoint={metadata}");
         let operator = OnlyOperator::start(&["--scan-period=1s", &endpoint]).await?;
-        let arguments = [format!("--metadata=127.0.0.1:{metadata}")];
-        let env = TestEnv::start_with(operator.plane, &binaries!(), INVENTORY, &arguments).await?;
-        let fixture = Self { env, operator };
+        let arguments = [format!("--metadata=127.0.0.1:{port}")];
+        let env = TestEnv::start_with(operator.plane, &binaries!(), inventory, &arguments).await?;
+        let fixture = Self {
+            env,
+            operator,
+            metadata,
+        };
         fixture
             .trust_the_cluster("cluster", "https://kubernetes.default.svc")
             .await?;
@@ -58,7 +70,7 @@ impl Fixture {
         Ok(fixture)
     }
 
-    fn arn(&self, what: &str) -> String {
+    pub fn arn(&self, what: &str) -> String {
         format!("acs:ram::{}:{what}", self.env.account)
     }
 
@@ -75,14 +87,14 @@ impl Fixture {
     }
 
     /// A role that these principals may assume.
-    async fn role(&self, name: &str, principal: Value, condition: Value) -> Result<()> {
+    pub async fn role(&self, name: &str, principal: Value, condition: Value) -> Result<()> {
         let trust = json!({"Version": "1", "Statement": [{"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": principal, "Condition": condition}]});
         let role = json!({"name": name, "account": self.env.account, "trustPolicy": trust, "policies": [policy()]});
         self.env.simulator.change(&json!({"addRole": role})).await
     }
 
     /// The role for the service account of the operator's namespace, with the trust policy of the manual.
-    async fn role_for_service_account(&self, name: &str, service_account: &str) -> Result<()> {
+    pub async fn role_for_service_account(&self, name: &str, service_account: &str) -> Result<()> {
         let provider = self.arn("oidc-provider/cluster");
         let subject = format!("system:serviceaccount:{NAMESPACE}:{service_account}");
         let condition = json!({"StringEquals": {
@@ -93,23 +105,23 @@ impl Fixture {
 
     /// A service account, and the operator's right to request its tokens and no others.
     async fn service_account(&self, name: &str) -> Result<()> {
-        apply::<ServiceAccount>(&self.env, name, json!({})).await?;
+        apply::<ServiceAccount>(&self.env.client, NAMESPACE, name, json!({})).await?;
         let rules = json!([{"apiGroups": [""], "resources": ["serviceaccounts/token"], "resourceNames": [name], "verbs": ["create"]}]);
-        apply::<Role>(&self.env, name, json!({"rules": rules})).await?;
+        apply::<Role>(&self.env.client, NAMESPACE, name, json!({"rules": rules})).await?;
         let binding = json!({
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
             "subjects": [{"kind": "ServiceAccount", "name": SERVICE_ACCOUNT, "namespace": NAMESPACE}]});
-        apply::<RoleBinding>(&self.env, name, binding).await
+        apply::<RoleBinding>(&self.env.client, NAMESPACE, name, binding).await
     }
 
-    fn oidc(&self, role: &str, provider: &str, service_account: &str) -> Value {
+    pub fn oidc(&self, role: &str, provider: &str, service_account: &str) -> Value {
         json!({"oidc": {"roleARN": self.arn(&format!("role/{role}")),
             "oidcProviderARN": self.arn(&format!("oidc-provider/{provider}")),
             "serviceAccountName": service_account}})
     }
 
     /// Writes an account of the cluster kind with these credentials.
-    async fn account(&self, kind: &str, credentials: &Value) -> Result<ClusterCloudAccount> {
+    pub async fn account(&self, kind: &str, credentials: &Value) -> Result<ClusterCloudAccount> {
         let endpoint = self.env.simulator.endpoint();
         let name = self.name(kind);
         let account = json!({
@@ -137,14 +149,20 @@ impl Fixture {
     }
 
     /// A Secret of the operator's namespace under this name for the kind.
-    async fn secret(&self, kind: &str, data: Value) -> Result<Value> {
+    pub async fn secret(&self, kind: &str, data: Value) -> Result<Value> {
         let name = self.name(kind);
-        apply::<Secret>(&self.env, &name, json!({"stringData": data})).await?;
+        apply::<Secret>(
+            &self.env.client,
+            NAMESPACE,
+            &name,
+            json!({"stringData": data}),
+        )
+        .await?;
         Ok(json!({"secretRef": {"name": name}}))
     }
 
     /// Returns when the account says this, and checks each part of its sentence.
-    async fn until(&self, kind: &str, reason: &str, sentence: &[&str]) -> Result<()> {
+    pub async fn until(&self, kind: &str, reason: &str, sentence: &[&str]) -> Result<()> {
         let mut message = String::new();
         let what = format!("{kind} is {reason}: {sentence:?}");
         let said = eventually(&what, async || {
@@ -162,7 +180,7 @@ impl Fixture {
     }
 
     /// The account works: a membership with it is Joined, by a caller with this in its ARN.
-    async fn works(&self, kind: &str, credentials: &Value, arn: &str) -> Result<()> {
+    pub async fn works(&self, kind: &str, credentials: &Value, arn: &str) -> Result<()> {
         self.account(kind, credentials).await?;
         self.until(kind, "CredentialsAccepted", &[arn]).await?;
         let account =
@@ -183,15 +201,15 @@ fn policy() -> Value {
         {"Effect": "Allow", "Action": ["ecs:DescribeInstances", "ecs:DescribeNetworkInterfaces"], "Resource": "*"}]})
 }
 
-/// Applies an object into the operator's namespace.
-async fn apply<K>(env: &TestEnv, name: &str, mut object: Value) -> Result<()>
+/// Applies an object into a namespace.
+pub async fn apply<K>(client: &Client, namespace: &str, name: &str, mut object: Value) -> Result<()>
 where
     K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
         + Clone
         + std::fmt::Debug
         + serde::de::DeserializeOwned,
 {
-    let api: Api<K> = Api::namespaced(env.client.clone(), NAMESPACE);
+    let api: Api<K> = Api::namespaced(client.clone(), namespace);
     let fields = object.as_object_mut().context("an object")?;
     fields.insert("apiVersion".to_owned(), json!(K::api_version(&())));
     fields.insert("kind".to_owned(), json!(K::kind(&())));
@@ -352,7 +370,7 @@ async fn bad_credentials_are_a_condition_with_field_and_fix() -> Result<()> {
         .until("oidc", &format!("{refused}NoPermission"), &sentence)
         .await?;
 
-    apply::<ServiceAccount>(&fixture.env, "unbound", json!({})).await?;
+    apply::<ServiceAccount>(&fixture.env.client, NAMESPACE, "unbound", json!({})).await?;
     fixture
         .account("unbound", &fixture.oidc("web", "cluster", "unbound"))
         .await?;

@@ -6,6 +6,7 @@
 //! minutes for which nobody should wait.
 //! `user_roles` gives the operator one more right, which `tests/cluster` must not have.
 
+mod canaries;
 mod cost;
 mod crash;
 mod credentials;
