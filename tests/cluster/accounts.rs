@@ -2,7 +2,7 @@
 //! need it, storms nobody with calls, and ends by itself when it is put right.
 
 use k8s_openapi::api::core::v1::{Namespace, Secret};
-use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use security_group_operator::api::account::CloudAccountStatus;
 use security_group_operator::api::{CloudAccount, ClusterCloudAccount, SecurityGroupMembership};
@@ -45,6 +45,24 @@ async fn missing_account_is_reported_until_created() -> Result<()> {
     delete_account(&env, &missing).await?;
     env.until_reason("web", "AccountNotFound").await?;
     assert!(env.is_member("i-web", "sg-web").await?);
+    alive(&binaries!()).await
+}
+
+#[tokio::test]
+async fn account_of_another_namespace_is_not_found() -> Result<()> {
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
+    let other = TestEnv::start(&binaries!(), INVENTORY).await?;
+    let accounts: Api<CloudAccount> = Api::namespaced(other.client.clone(), &other.name);
+    let account = json!({
+        "apiVersion": "security-group-operator.io/v1alpha1", "kind": "CloudAccount",
+        "metadata": {"name": "elsewhere"}, "spec": {"credentials": {"secretRef": {"name": "key"}}},
+    });
+    let account = serde_json::from_value(account)?;
+    accounts.create(&PostParams::default(), &account).await?;
+    let reference = json!({"accountRef": {"kind": "CloudAccount", "name": "elsewhere"}});
+    env.apply("web", "i-web", "sg-web", reference).await?;
+    let object = env.until_reason("web", "AccountNotFound").await?;
+    stalled(&object, &["elsewhere", "create it"]);
     alive(&binaries!()).await
 }
 
