@@ -141,6 +141,7 @@ fn chinese_readme_has_the_headings_and_blocks_of_the_english_one() {
 #[test]
 fn every_row_about_security_names_a_test() {
     let mut rows = 0;
+    let mut attacks = BTreeSet::new();
     for page in ["docs/security.md", "docs/user/grants.md"] {
         let text = read(page);
         for line in text.lines().filter(|line| line.starts_with("| ")) {
@@ -151,6 +152,8 @@ fn every_row_about_security_names_a_test() {
                 continue;
             }
             rows += 1;
+            let first = line.split('|').nth(1).unwrap_or_default().trim();
+            attacks.extend(first.strip_prefix('T').and_then(|t| t.parse::<u32>().ok()));
             for named in format!("`{tests}").split("), ") {
                 let parts: Vec<&str> = named.split('`').skip(1).step_by(2).collect();
                 let (binary, names) = parts.split_first().expect("a test binary");
@@ -161,6 +164,7 @@ fn every_row_about_security_names_a_test() {
         }
     }
     assert!(rows > 30, "{rows}");
+    assert_eq!(attacks, (1..=21).collect(), "the attacks with a test");
 }
 
 /// Whether a test binary has this module, or a function in it whose name begins so.
