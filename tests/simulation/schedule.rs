@@ -730,7 +730,8 @@ async fn settle_down(world: &mut World) -> Vec<String> {
     loop {
         sleep_until(world, Instant::now() + pause).await;
         pause = (pause * 2).min(Duration::from_secs(65));
-        let left = world.unsettled();
+        let mut left = world.unsettled();
+        left.extend(world.unusable_accounts());
         if left.is_empty() {
             break;
         }

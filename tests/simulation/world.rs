@@ -723,7 +723,12 @@ impl World {
                 ));
             }
         }
-        // What an object leaves behind may wait for its account.
+        left
+    }
+
+    /// Accounts that cannot be used. What an object leaves behind may wait for its account.
+    pub fn unusable_accounts(&self) -> Vec<String> {
+        let mut left = Vec::new();
         for account in &ACCOUNTS {
             let namespace = account.namespace;
             let object = self.server.object(account.plural, namespace, account.name);

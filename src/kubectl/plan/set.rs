@@ -91,7 +91,7 @@ fn selected(
         }
         None => {
             return Err(Failure::new(
-                "this version cannot tell what the set selects",
+                "plan does not list instances by their tags; write the instances of spec.instanceTags into spec.instanceIDs to plan them",
             ));
         }
     };

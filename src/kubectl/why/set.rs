@@ -41,7 +41,9 @@ fn selection(spec: &SecurityGroupMembershipSetSpec) -> String {
     if let Some(ids) = &spec.network_interface_ids {
         return listed(ids, "network interface");
     }
-    "nothing".to_owned()
+    let tags = spec.instance_tags.iter().flatten();
+    let tags: Vec<String> = tags.map(|(key, value)| format!("{key}={value}")).collect();
+    format!("instances with the tags {}", tags.join(", "))
 }
 
 /// Why some memberships of the set are not Ready.

@@ -302,8 +302,8 @@ impl Monitor {
             .iter()
             .any(|object| object["status"]["origin"].is_string());
         let is_found = made.found_intent.is_some_and(|at| at.elapsed() < OPEN);
-        let had_record = has_record || !objects.is_empty() && !is_found;
-        if is_late && is_of_killed && had_record && made.may_stay.is_none() {
+        let was_recorded = has_record || !objects.is_empty() && !is_found;
+        if is_late && is_of_killed && was_recorded && made.may_stay.is_none() {
             made.may_stay = Some(Exception::JoinOfAKilledProcess);
         }
         // The Join takes effect after its object.
@@ -768,7 +768,8 @@ impl Monitor {
             // To the process that begins, nothing has answered these Joins.
             let unrecorded = std::mem::take(&mut state.ledger.unrecorded);
             state.ledger.intents.extend(unrecorded);
-            state.ledger.found_intents = state.ledger.intents.clone();
+            let ledger = &mut state.ledger;
+            ledger.found_intents.clone_from(&ledger.intents);
             let intents = &state.ledger.intents;
             let has_intent =
                 |object: &&Arc<Value>| intents.contains(&text(object, "/metadata/uid"));
@@ -824,16 +825,23 @@ impl Monitor {
     /// An operator has been told about a target by a read that began at `started`.
     pub fn told_about(&self, target: &str, started: Instant) {
         let mut missing = Vec::new();
-        for object in self.server.objects(super::MEMBERSHIPS) {
-            let Some(edge) = edge_of(&object).filter(|edge| edge.0 == target) else {
+        let mut objects = self.server.objects(super::MEMBERSHIPS);
+        objects.retain(|object| super::target_of(object) == target);
+        let account = |object: &Arc<Value>| topology::account_of(object).map(std::ptr::from_ref);
+        let of_several = objects
+            .windows(2)
+            .any(|pair| account(&pair[0]) != account(&pair[1]));
+        for object in objects {
+            let Some(edge) = edge_of(&object) else {
                 continue;
             };
             let member = self.membership(Some(target), Some(&edge.1), self.server.now());
-            // What is read with the key of another account tells it nothing while its own cannot be used.
-            if self.account_is_ready(&object) {
-                self.seen(&edge, started, member);
-            }
+            // What a pass reads with the key of another account object tells it nothing; a scan does.
+            let ready = self.account_is_ready(&object);
             if member {
+                if ready && !of_several {
+                    self.seen(&edge, started, true);
+                }
                 continue;
             }
             let times = {
@@ -849,6 +857,9 @@ impl Monitor {
                 }
                 *times
             };
+            if ready && (!of_several || times > 1) {
+                self.seen(&edge, started, false);
+            }
             let ready = condition(&object, "Ready").is_some_and(|ready| ready["status"] == "True");
             let suspended = object["spec"]["suspend"] == true;
             let name = text(&object, "/metadata/name");
