@@ -310,11 +310,10 @@ impl Directory {
     pub fn readiness(&self) -> Vec<(AccountKey, bool)> {
         let entries = self.lock();
         let existing = entries.iter().filter(|(_, one)| one.deleted_at.is_none());
-        let told = existing.map(|(key, one)| {
-            let ready = matches!(one.state, AccountState::Ready(_));
-            (key.clone(), ready)
-        });
-        told.collect()
+        let is_ready = |one: &Entry| matches!(one.state, AccountState::Ready(_));
+        existing
+            .map(|(key, one)| (key.clone(), is_ready(one)))
+            .collect()
     }
 
     /// The session of each account that is or was usable.

@@ -31,7 +31,7 @@ use super::refusal::log_failure;
 use super::unreleased;
 use super::view::Made;
 
-/// When an object that was gone for its pass, and not for the watch, is looked at again (1 minute).
+/// When a pass begins again over an object that was gone for the last one, and not for the watch (1 minute).
 const AFTER_GONE: Duration = Duration::from_secs(60);
 
 /// Runs the controller of one scope (one namespace, or all) until shutdown has begun and its passes have ended. `observe` gets every

@@ -383,7 +383,7 @@ impl Monitor {
         let exception = match (while_open, put_back) {
             (true, _) => Some(Exception::MadeWhileOpen),
             (false, true) => Some(Exception::StorePutBack),
-            (false, false) => unseen,
+            (false, false) => unseen.or(self.several.then_some(Exception::TwoOperators)),
         };
         if let Some(exception) = exception {
             self.excepted(exception);
@@ -613,8 +613,11 @@ impl Monitor {
             let server = &self.server;
             server.object(account.plural, account.namespace, account.name)
         });
-        let ready = account.and_then(|account| condition(&account, "Ready").cloned());
-        ready.is_some_and(|ready| ready["status"] == "True")
+        account.is_some_and(|account| {
+            let ready = condition(&account, "Ready");
+            ready.is_some_and(|ready| ready["status"] == "True")
+                && account["status"]["accountUID"] == topology::OWNER
+        })
     }
 
     /// Whether a claim on the edge is open and the outcome of its Join unknown.
