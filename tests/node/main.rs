@@ -38,6 +38,7 @@ async fn operator_keeps_its_promises_as_a_pod() -> Result<()> {
     operator.account("key", &operator.key().await?).await?;
     operator.create("first").await?;
     operator.all_are_joined().await?;
+    set_joins_the_instances_of_its_nodes(&operator).await?;
     rollout_waits_for_a_join(&operator).await?;
     operator.scale(2).await?;
     for fault in [
@@ -104,6 +105,19 @@ async fn tokens_of_a_service_account_are_credentials(operator: &Operator<'_>) ->
     let credentials = operator.trust_service_account("membership").await?;
     operator.account("rrsa", &credentials).await?;
     operator.create_with("token", "rrsa").await?;
+    operator.all_are_joined().await
+}
+
+/// The Nodes are plain objects beside the real one, which has no instance and is not selected. The memberships of the set take part in
+/// every step that follows.
+async fn set_joins_the_instances_of_its_nodes(operator: &Operator<'_>) -> Result<()> {
+    let since = Instant::now();
+    for name in ["blue", "green"] {
+        operator.create_node(name).await?;
+    }
+    operator.create_set("pool").await?;
+    operator.until_set_has("pool", 2).await?;
+    println!("a set of two Nodes is Ready after {:?}", since.elapsed());
     operator.all_are_joined().await
 }
 

@@ -2,12 +2,14 @@
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Pod, Secret, ServiceAccount};
+use k8s_openapi::api::core::v1::{Node, Pod, Secret, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt as _};
 use security_group_operator::api::membership::Origin;
-use security_group_operator::api::{ClusterCloudAccount, SecurityGroupMembership};
+use security_group_operator::api::{
+    ClusterCloudAccount, SecurityGroupMembership, SecurityGroupMembershipSet,
+};
 use security_group_operator::condition::is_true;
 use security_group_operator::ecs::credential::AUDIENCE;
 use security_group_operator::kubernetes::lease;
@@ -271,6 +273,50 @@ impl<'a> Operator<'a> {
         Ok(())
     }
 
+    // --- sets
+
+    fn sets(&self) -> Api<SecurityGroupMembershipSet> {
+        Api::namespaced(self.cluster.client.clone(), "default")
+    }
+
+    /// Creates a Node of a new instance. No kubelet serves it, and no pod is for it.
+    pub async fn create_node(&self, name: &str) -> Result<()> {
+        let instance = self.create_instance(name).await?;
+        let node = serde_json::from_value(json!({
+            "metadata": {"name": name, "labels": {"pool": "web"}},
+            "spec": {"providerID": format!("cn-hangzhou.{instance}"), "unschedulable": true},
+        }))?;
+        let nodes: Api<Node> = Api::all(self.cluster.client.clone());
+        nodes.create(&PostParams::default(), &node).await?;
+        Ok(())
+    }
+
+    /// Creates a set of the Nodes of [`Self::create_node`], with the account `key`.
+    pub async fn create_set(&self, name: &str) -> Result<()> {
+        let set = serde_json::from_value(json!({
+            "metadata": {"name": name},
+            "spec": {"region": "cn-hangzhou", "nodeSelector": {"matchLabels": {"pool": "web"}}, "securityGroupID": GROUP, "accountRef": {"name": "key"}},
+        }))?;
+        self.sets().create(&PostParams::default(), &set).await?;
+        Ok(())
+    }
+
+    /// Waits until a set is Ready with so many members.
+    pub async fn until_set_has(&self, name: &str, members: i64) -> Result<()> {
+        let what = format!("{name} has {members} members");
+        let ready = eventually(&what, async || {
+            let set = self.sets().get(name).await?;
+            let status = set.status.unwrap_or_default();
+            let is_ready = is_true(&status.conditions, "Ready");
+            Ok(is_ready && status.ready_targets == Some(members))
+        });
+        let Err(error) = ready.await else {
+            return Ok(());
+        };
+        let seen = self.sets().get(name).await?;
+        Err(error).context(serde_json::to_string_pretty(&seen)?)
+    }
+
     // --- memberships
 
     fn memberships(&self) -> Api<SecurityGroupMembership> {
@@ -283,9 +329,7 @@ impl<'a> Operator<'a> {
     }
 
     pub async fn create_with(&self, name: &str, account: &str) -> Result<()> {
-        let instance = format!("i-{name}");
-        let new = json!({"createInstance": {"id": instance, "status": "Running", "securityGroupIds": ["sg-base"]}});
-        self.cluster.tell_cloud("/change", &new).await?;
+        let instance = self.create_instance(name).await?;
         let membership = serde_json::from_value(json!({
             "metadata": {"name": name},
             "spec": {"region": "cn-hangzhou", "instanceID": instance, "securityGroupID": GROUP, "accountRef": {"name": account}},
@@ -294,6 +338,13 @@ impl<'a> Operator<'a> {
             .create(&PostParams::default(), &membership)
             .await?;
         Ok(())
+    }
+
+    async fn create_instance(&self, name: &str) -> Result<String> {
+        let instance = format!("i-{name}");
+        let new = json!({"createInstance": {"id": instance, "status": "Running", "securityGroupIds": ["sg-base"]}});
+        self.cluster.tell_cloud("/change", &new).await?;
+        Ok(instance)
     }
 
     pub async fn until_ready(&self, name: &str) -> Result<()> {
@@ -326,7 +377,7 @@ impl<'a> Operator<'a> {
                 object.name_any(),
                 object.status
             );
-            targets.push(format!("i-{}", object.name_any()));
+            targets.extend(object.spec.instance_id.clone());
         }
         targets.sort();
         assert_eq!(self.journal("JoinSecurityGroup").await?, targets);
@@ -354,9 +405,10 @@ impl<'a> Operator<'a> {
         .await
     }
 
-    /// Deletes every membership, and waits until they are gone.
+    /// Deletes every set and every membership, and waits until they are gone.
     pub async fn delete_all(&self) -> Result<()> {
         let all = (DeleteParams::default(), ListParams::default());
+        self.sets().delete_collection(&all.0, &all.1).await?;
         self.memberships().delete_collection(&all.0, &all.1).await?;
         let gone = eventually("all memberships are gone", async || {
             Ok(self.memberships().list(&all.1).await?.items.is_empty())
