@@ -1,6 +1,7 @@
 //! The admission policies on a real API server: what a tenant may not write is refused at once, with the cause and the fix, and the
 //! object beside it is accepted. docs/user/grants.md has the same rows.
 
+use k8s_openapi::api::authorization::v1::SubjectAccessReview;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams, TypeMeta};
 use kube::core::GroupVersionKind;
 use kube::{Api, Client, ResourceExt as _};
@@ -45,11 +46,11 @@ impl Tenant {
         Ok(tenant)
     }
 
-    /// Gives a user a right in the namespace.
+    /// Gives a user a right in the namespace. It holds: the API server reads roles from a watch.
     async fn allow(&self, user: &str, role: &str, allowed: Value) -> Result<()> {
         let namespace = Some(self.namespace.as_str());
         let metadata = json!({"name": role});
-        let rights = json!({"metadata": metadata, "rules": [allowed]});
+        let rights = json!({"metadata": metadata, "rules": [allowed.clone()]});
         objects(&self.admin, "Role", namespace)
             .create(rights)
             .await?;
@@ -61,7 +62,19 @@ impl Tenant {
         objects(&self.admin, "RoleBinding", namespace)
             .create(binding)
             .await?;
-        Ok(())
+        let attributes = json!({
+            "namespace": namespace, "group": allowed["apiGroups"][0], "resource": allowed["resources"][0],
+            "name": allowed["resourceNames"][0], "verb": allowed["verbs"][0],
+        });
+        let review = serde_json::from_value(
+            json!({"spec": {"user": user, "resourceAttributes": attributes}}),
+        )?;
+        let reviews: Api<SubjectAccessReview> = Api::all(self.admin.clone());
+        eventually("the right holds", async || {
+            let said = reviews.create(&PostParams::default(), &review).await?;
+            Ok(said.status.is_some_and(|status| status.allowed))
+        })
+        .await
     }
 
     /// Lets the tenant get a Secret of this name.
@@ -124,9 +137,14 @@ impl Tenant {
 
     /// Waits until the policies know of a new account: they read it from a watch.
     async fn until_refused(&self, account: &str) -> Result<()> {
-        eventually("the policy knows the account", async || {
-            let said = self.try_membership(account, "sg-nobodys", json!({}));
-            Ok(!said.await?.is_empty())
+        self.until_refused_for(account, "sg-nobodys").await
+    }
+
+    /// Waits until the policies know that no grant of an account lets this tenant use a group.
+    async fn until_refused_for(&self, account: &str, group: &str) -> Result<()> {
+        eventually("the policies know the grants", async || {
+            let said = self.try_membership(account, group, json!({})).await?;
+            Ok(said.contains("no grant of ClusterCloudAccount"))
         })
         .await
     }
@@ -617,10 +635,8 @@ async fn set_without_a_grant_is_refused_also_when_its_group_changes() -> Result<
     let accounts = objects(&tenant.admin, "ClusterCloudAccount", None);
     let none = json!({"spec": {"grants": []}});
     accounts.patch(&account, none).await?;
-    eventually("the grant is gone", async || {
-        Ok(!to("sg-own").await?.is_empty())
-    })
-    .await?;
+    tenant.until_refused_for("names", "sg-own").await?;
+    expect("to sg-own", &to("sg-own").await?, &["use sg-own"]);
     let suspend = json!({"spec": {"suspend": true}});
     expect("suspend", &sets.patch("s", suspend).await?, &[]);
 
