@@ -200,11 +200,13 @@ fn faults(random: &mut StdRng) -> Value {
     (0..random.random_range(1..4))
         .map(|_| {
             let probability = [0.1, 0.4, 1.0][random.random_range(0..3)];
+            let action = &actions[random.random_range(0..actions.len())];
+            let has_effect = random.random_bool(0.5);
+            let fault = &kinds[random.random_range(0..kinds.len())];
+            // A 4xx is a refusal: it has no effect (C19 and Q6 in docs/proof.md).
+            let is_refusal = fault["error"]["status"] == 409;
             json!({
-                "action": actions[random.random_range(0..actions.len())],
-                "probability": probability,
-                "effect": random.random_bool(0.5),
-                "fault": kinds[random.random_range(0..kinds.len())],
+                "action": action, "probability": probability, "effect": has_effect && !is_refusal, "fault": fault,
             })
         })
         .collect()

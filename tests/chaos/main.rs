@@ -236,7 +236,7 @@ impl Chaos {
             Err(error) => format!("the logs could not be kept: {error}"),
         };
         Error::new(format!(
-            "SEED={}, after {}\nsince the last good comparison:\n{}\n\nVIOLATION\n{error}\n{where_logs}",
+            "SEED={}, after {}\n\nVIOLATION\n{error}\n\nsince the last good comparison:\n{}\n{where_logs}",
             self.seed,
             self.progress(),
             self.fixture.history.join("\n"),
