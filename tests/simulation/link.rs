@@ -57,6 +57,8 @@ pub struct FaultInjector {
     /// Writes that are still to be refused with 409.
     refused_status: AtomicUsize,
     refused_claims: AtomicUsize,
+    /// Writes of claim and finalizer that are still to be performed without an answer.
+    unanswered_claims: AtomicUsize,
     /// The object whose finalizer and intent nobody may write, and the status of the refusal.
     policy: Mutex<Option<(&'static str, u16)>>,
     /// The object whose status nobody may write.
@@ -104,6 +106,7 @@ impl FaultInjector {
             random: Mutex::new(StdRng::seed_from_u64(seed)),
             refused_status: AtomicUsize::new(0),
             refused_claims: AtomicUsize::new(0),
+            unanswered_claims: AtomicUsize::new(0),
             policy: Mutex::default(),
             refused_status_of: Mutex::default(),
             refused_secrets: AtomicUsize::new(0),
@@ -246,6 +249,11 @@ impl FaultInjector {
         self.refused_claims.store(count, Ordering::SeqCst);
     }
 
+    /// Breaks the connection after the next writes of claim and finalizer have been performed.
+    pub fn lose_answers_to_claim_writes(&self, count: usize) {
+        self.unanswered_claims.store(count, Ordering::SeqCst);
+    }
+
     /// From now on every write of this object but of its status is refused with this code, as by an admission policy; `None`:
     /// no more.
     pub fn set_policy(&self, policy: Option<(&'static str, u16)>) {
@@ -277,6 +285,9 @@ impl FaultInjector {
             && call.kind.plural == MEMBERSHIPS
         {
             return Some(CallFault::Refuse(422));
+        }
+        if of_metadata && is_one_left(&self.unanswered_claims) {
+            return Some(CallFault::LoseAfter);
         }
         let (left, code) = match call.verb {
             Verb::Apply | Verb::Merge if call.status => (&self.refused_status, 409),

@@ -72,6 +72,29 @@ fn membership_that_others_made_again_after_a_scan_is_kept() {
     }
 }
 
+/// The operator writes an intent, gets no answer and makes no Join; meanwhile others make the membership.
+#[test]
+fn membership_made_after_an_intent_without_an_answer_is_kept() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        // No intent of a process before this one can appear any more.
+        seconds(2.0 * OVER).await;
+        world.faults.lose_answers_to_claim_writes(1);
+        world.membership("m", 0, 0, json!({}));
+        while claimed(&object(&world, "m").unwrap()) != "Joined" {
+            seconds(0.001).await;
+        }
+        world.foreign(0, 0, true);
+        seconds(SETTLED).await;
+        assert_eq!(calls(&world, "JoinSecurityGroup"), 0);
+        assert_eq!(ready(&world, "m").1, "Adopted");
+        world.delete("m");
+        seconds(AT_ONCE).await;
+        assert_eq!(object(&world, "m"), None);
+        assert_kept(&world, "an intent without an answer");
+    });
+}
+
 /// C7: what the operator has just removed is still listed when the next object of the edge comes.
 #[test]
 fn object_made_within_the_read_lag_of_a_deletion_joins() {
