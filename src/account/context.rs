@@ -13,7 +13,7 @@ use crate::ecs::credential::Environment;
 use crate::ecs::{DocsUrl, Transport};
 use crate::kubernetes::events::EventRecorder;
 use crate::kubernetes::writer::ApiWriter;
-use crate::kubernetes::{ObjectUid, version_of};
+use crate::kubernetes::{APPEARS_WITHIN, ObjectUid, version_of};
 use crate::shutdown::Shutdown;
 use crate::telemetry::Telemetry;
 
@@ -69,9 +69,6 @@ pub struct Context {
     /// After it has begun, no call of STS and no write begins.
     pub shutdown: Shutdown,
 }
-
-/// The longest time until the watch shows a write (1 minute; a watch that is silent for longer begins with a new list).
-const APPEARS_WITHIN: Duration = Duration::from_secs(60);
 
 /// What is remembered of an account between its checks.
 #[derive(Clone, Debug, Default)]

@@ -321,3 +321,19 @@ fn batcher<Id: Clone + Eq + Hash + Send + Sync + 'static>(
 ) -> Arc<Batch<Id, TargetDescription, CallError>> {
     Arc::new(Batch::new(ask, CallError::split, size))
 }
+
+/// Calls again whenever the rate limit admits it, until the call was made.
+///
+/// # Errors
+/// Any error of the call but [`CallError::RateLimited`].
+pub async fn until_admitted<T, F>(mut call: impl FnMut() -> F) -> Result<T, CallError>
+where
+    F: Future<Output = Result<T, CallError>>,
+{
+    loop {
+        match call().await {
+            Err(CallError::RateLimited { retry_at }) => tokio::time::sleep_until(retry_at).await,
+            result => return result,
+        }
+    }
+}

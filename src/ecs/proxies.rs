@@ -7,7 +7,7 @@ use std::time::Duration;
 pub enum Proxies {
     /// None, whatever the environment says: the operator calls the cloud's own network.
     None,
-    /// Those that `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` name: a person's network.
+    /// The proxies of `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`: the plugin calls from a user's network.
     Environment,
 }
 

@@ -95,7 +95,7 @@ struct Asked {
     targets: Vec<Target>,
     /// The objects that name one of them.
     objects: Vec<SecurityGroupMembership>,
-    /// Those that tell the region and the account.
+    /// The objects that name the region and the account to read with.
     own: Vec<SecurityGroupMembership>,
 }
 

@@ -1,4 +1,4 @@
-//! Which objects of a watch are worth a look: those that a user has changed since the watch showed them last. No I/O.
+//! Picks the objects of a watch that a user has changed since the watch showed them last. No I/O.
 
 use std::collections::HashMap;
 

@@ -35,6 +35,9 @@ use crate::telemetry::Telemetry;
 /// Deadline of one call, including the client's retries.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
+/// The longest time until the watch shows a write (1 minute; a watch that is silent for longer begins with a new list).
+pub const APPEARS_WITHIN: Duration = Duration::from_secs(60);
+
 /// Why a call to the API server failed.
 #[derive(Debug)]
 pub enum Error {

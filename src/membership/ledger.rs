@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::ecs::{AccountUid, Action, Edge};
+use crate::kubernetes::APPEARS_WITHIN;
 
 use super::decide::ReadTrust;
 use super::observation::CLOUD_READ_LAG;
@@ -54,9 +55,6 @@ pub struct Ledger {
     others_ended: Option<Instant>,
     last: HashMap<(AccountUid, Edge), LastCall>,
 }
-
-/// The longest time until the watch shows a write (1 minute; a watch that is silent for longer begins with a new list).
-const APPEARS_WITHIN: Duration = Duration::from_secs(60);
 
 impl Default for Ledger {
     fn default() -> Self {

@@ -15,7 +15,7 @@ use tracing::{debug, warn};
 
 use crate::account::key::{AccountKey, AccountRegion, CloudAccountId};
 use crate::account::limiters::CloudLimits;
-use crate::account::session::{AccountSession, CallError};
+use crate::account::session::{AccountSession, CallError, until_admitted};
 use crate::ecs::batch::Split;
 use crate::ecs::{Class, Error, MAX_IDS_PER_CALL, Region, Target, TargetDescription};
 use crate::kubernetes::LogDeduper;
@@ -209,8 +209,9 @@ impl Scan {
         })
     }
 
-    /// Up to 100 targets of the account that sort after `after`, and none after `last`; without those that no pass has described (no
-    /// grant, paused, malformed ID: one bad ID fails the whole batch) and those that were found before. Empty only after the last.
+    /// Up to 100 targets of the account that sort after `after` and not after `last`. Skips a target that no pass has described: it has
+    /// no grant, is paused, or its ID is malformed, and one bad ID fails the whole call. Skips a target of `found_before`. Returns none
+    /// only after the last.
     async fn next_batch(
         &self,
         account_region: &AccountRegion,
@@ -325,15 +326,14 @@ async fn read_part(
     region: &Region,
     part: &[Target],
 ) -> Result<ScanRead, CallError> {
-    loop {
-        let began = Instant::now();
-        match session.scan(region, part).await {
-            Ok(found) => return Ok(ScanRead { found, began }),
-            // Under a small rate limit, this wait makes the scan period longer.
-            Err(CallError::RateLimited { retry_at }) => tokio::time::sleep_until(retry_at).await,
-            Err(error) => return Err(error),
-        }
-    }
+    let mut began = Instant::now();
+    // Under a small rate limit, its waits make the scan period longer.
+    let found = until_admitted(|| {
+        began = Instant::now();
+        session.scan(region, part)
+    });
+    let found = found.await?;
+    Ok(ScanRead { found, began })
 }
 
 /// Enqueues the objects whose status must follow from a failed read, and logs it.

@@ -96,11 +96,11 @@ impl fmt::Display for Refusal {
             ),
             Self::Tags { error, .. } => write!(
                 f,
-                "the instances with these tags could not all be read: {error}; nothing is added or removed meanwhile; next try within one scan period"
+                "the instances with these tags could not all be read: {error}; the set adds and removes no membership meanwhile; next try within one scan period"
             ),
             Self::ManyTagged => write!(
                 f,
-                "{MOST_LISTED} instances or more have these tags, and the cloud may not list all of them; split the set by one more tag; those that it lists are members meanwhile"
+                "{MOST_LISTED} instances or more have these tags, and the cloud may not list all of them; split the set by one more tag; until then the set has memberships for the instances that the cloud lists"
             ),
             Self::NameTaken { name } => write!(
                 f,

@@ -11,8 +11,9 @@ use crate::nodes::{KnownNode, Listed};
 
 use super::refusal::Refusal;
 
-/// How long a target is kept whose Node is gone or that the cloud does not list, and how old a Node must be for its labels to count (5 minutes). The cloud controller
-/// manager looks at Nodes that often, deletes some by mistake, and labels a new one only some seconds after it has registered.
+/// How long a set keeps a target whose Node is gone or that the cloud does not list, and how old a Node must be for its labels to
+/// count (5 minutes). The cloud controller manager looks at Nodes that often, deletes some by mistake, and labels a new one only
+/// some seconds after it has registered.
 pub const PATIENCE: Duration = Duration::from_secs(5 * 60);
 
 /// What is known of a target.
@@ -57,7 +58,7 @@ enum Others {
 /// What the cloud has last shown of the instances with certain tags.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tagged {
-    /// Those that have the tags.
+    /// The instances that have the tags.
     pub picked: BTreeSet<Target>,
     /// Targets of sets that have other tags, as their description by ID says.
     pub other: HashSet<Target>,

@@ -15,7 +15,7 @@ use tracing::warn;
 
 use crate::account::directory::Directory;
 use crate::account::key::{AccountKey, CloudAccountId};
-use crate::account::session::{AccountSession, CallError};
+use crate::account::session::{AccountSession, CallError, until_admitted};
 use crate::ecs::batch::Split;
 use crate::ecs::{Action, Class, Region, Target};
 use crate::kubernetes::{LogDeduper, ObjectUid};
@@ -298,19 +298,6 @@ async fn list(query: &Query, session: &AccountSession) -> Result<Listed, CallErr
 
 /// Pages that are read of one list.
 const MOST_PAGES: usize = 200;
-
-/// Calls again whenever the rate limit admits it, until the call was made.
-async fn until_admitted<T, F>(mut call: impl FnMut() -> F) -> Result<T, CallError>
-where
-    F: Future<Output = Result<T, CallError>>,
-{
-    loop {
-        match call().await {
-            Err(CallError::RateLimited { retry_at }) => tokio::time::sleep_until(retry_at).await,
-            result => return result,
-        }
-    }
-}
 
 #[cfg(test)]
 mod tests {

@@ -103,7 +103,7 @@ fn set_row(set: &SecurityGroupMembershipSet, now: Timestamp) -> Vec<String> {
     cells(of, ready_of(set), progress(set), group, now)
 }
 
-/// The targets that are members, of those that are selected.
+/// How many of the selected targets are members of the group: "3/5".
 fn progress(set: &SecurityGroupMembershipSet) -> String {
     let status = set.status.as_ref();
     let number = |pick: Option<i64>| pick.unwrap_or_default();
