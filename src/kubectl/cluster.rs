@@ -106,7 +106,7 @@ impl Cluster {
     /// # Errors
     /// There is none, a right is missing, or the API server does not answer.
     pub async fn membership(&self, name: &str) -> Result<SecurityGroupMembership, Failure> {
-        self.get(MEMBERSHIPS, name).await
+        self.get(name).await
     }
 
     /// A set by name, in the namespace that the person is in.
@@ -114,20 +114,13 @@ impl Cluster {
     /// # Errors
     /// There is none, a right is missing, or the API server does not answer.
     pub async fn set(&self, name: &str) -> Result<SecurityGroupMembershipSet, Failure> {
-        self.get(SETS, name).await
+        self.get(name).await
     }
 
-    async fn get<K: Namespaced>(&self, resource: &str, name: &str) -> Result<K, Failure> {
+    async fn get<K: Namespaced>(&self, name: &str) -> Result<K, Failure> {
         let api: Api<K> = Api::namespaced(self.client.clone(), &self.namespace);
-        with_deadline(api.get(name)).await.map_err(|error| {
-            let request = Request {
-                verb: "get",
-                resource,
-                namespace: &self.namespace,
-                name,
-            };
-            request.failed(&error)
-        })
+        let found = with_deadline(api.get(name)).await;
+        found.map_err(|error| K::request("get", &self.namespace, name).failed(&error))
     }
 
     /// The memberships with these values of their selectable fields, of the one namespace that the person asks for, or else of all.
@@ -234,9 +227,9 @@ impl Cluster {
 }
 
 /// The resource of memberships.
-pub const MEMBERSHIPS: &str = "securitygroupmemberships";
+const MEMBERSHIPS: &str = "securitygroupmemberships";
 /// The resource of sets.
-pub const SETS: &str = "securitygroupmembershipsets";
+const SETS: &str = "securitygroupmembershipsets";
 
 /// A kind of objects in namespaces.
 pub trait Namespaced:
@@ -247,10 +240,27 @@ pub trait Namespaced:
     + Send
     + Sync
 {
+    /// The resource, in the plural.
+    const RESOURCE: &'static str;
+
+    /// A request for an object of this kind.
+    fn request<'a>(verb: &'a str, namespace: &'a str, name: &'a str) -> Request<'a> {
+        Request {
+            verb,
+            resource: Self::RESOURCE,
+            namespace,
+            name,
+        }
+    }
 }
 
-impl Namespaced for SecurityGroupMembership {}
-impl Namespaced for SecurityGroupMembershipSet {}
+impl Namespaced for SecurityGroupMembership {
+    const RESOURCE: &'static str = MEMBERSHIPS;
+}
+
+impl Namespaced for SecurityGroupMembershipSet {
+    const RESOURCE: &'static str = SETS;
+}
 
 /// All objects of a list, 500 a call.
 async fn pages<K: Clone + Debug + DeserializeOwned>(

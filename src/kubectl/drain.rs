@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::api::membership::DeletionPolicy;
@@ -16,9 +16,9 @@ use crate::api::{SecurityGroupMembership, SecurityGroupMembershipSet, reason};
 use crate::condition;
 use crate::kubernetes::{Error, with_deadline};
 
-use super::cluster::{Cluster, MEMBERSHIPS, SETS, full_name};
+use super::cluster::{Cluster, Namespaced, full_name};
 use super::common::Common;
-use super::failure::{Failure, Request, exit};
+use super::failure::{Failure, exit};
 use super::output::{Report, column, counted, note};
 use super::sets::membership_name;
 
@@ -180,10 +180,8 @@ async fn suspend_sets(
         json!({"spec": {"suspend": true}})
     };
     for set in sets {
-        let of = OfSet::new(cluster, set);
-        let params = PatchParams::default();
-        let patched = with_deadline(of.api.patch(&of.name, &params, &Patch::Merge(&patch))).await;
-        let Some(mut seen) = of.done("patch", patched)? else {
+        let object = OneObject::new(cluster, set);
+        let Some(mut seen) = object.patch(&patch).await? else {
             continue;
         };
         while !is_seen(&seen) {
@@ -197,7 +195,7 @@ async fn suspend_sets(
                 ));
             }
             tokio::time::sleep(BETWEEN_LOOKS).await;
-            match of.done("get", with_deadline(of.api.get(&of.name)).await)? {
+            match object.get().await? {
                 Some(now) => seen = now,
                 None => break,
             }
@@ -220,42 +218,50 @@ async fn delete_sets(
     sets: &[SecurityGroupMembershipSet],
 ) -> Result<(), Failure> {
     for set in sets {
-        let of = OfSet::new(cluster, set);
-        let deleted = with_deadline(of.api.delete(&of.name, &DeleteParams::default())).await;
-        of.done("delete", deleted)?;
+        OneObject::new(cluster, set).delete().await?;
     }
     Ok(())
 }
 
-/// The place of a set.
-struct OfSet {
-    api: Api<SecurityGroupMembershipSet>,
+/// A membership or a set, by its name: it may be gone already.
+struct OneObject<K> {
+    api: Api<K>,
     namespace: String,
     name: String,
 }
 
-impl OfSet {
-    fn new(cluster: &Cluster, set: &SecurityGroupMembershipSet) -> Self {
-        let namespace = set.namespace().unwrap_or_default();
+impl<K: Namespaced> OneObject<K> {
+    fn new(cluster: &Cluster, object: &K) -> Self {
+        let namespace = object.namespace().unwrap_or_default();
         Self {
             api: Api::namespaced(cluster.client.clone(), &namespace),
             namespace,
-            name: set.name_any(),
+            name: object.name_any(),
         }
     }
 
-    /// The answer to a call; `None` if the set is gone.
-    fn done<T>(&self, verb: &str, answer: Result<T, Error>) -> Result<Option<T>, Failure> {
-        let request = Request {
-            verb,
-            resource: SETS,
-            namespace: &self.namespace,
-            name: &self.name,
-        };
+    async fn get(&self) -> Result<Option<K>, Failure> {
+        self.unless_gone("get", with_deadline(self.api.get(&self.name)).await)
+    }
+
+    async fn patch(&self, patch: &Value) -> Result<Option<K>, Failure> {
+        let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
+        let patched = self.api.patch(&self.name, &params, &patch);
+        self.unless_gone("patch", with_deadline(patched).await)
+    }
+
+    async fn delete(&self) -> Result<(), Failure> {
+        let params = DeleteParams::default();
+        let deleted = self.api.delete(&self.name, &params);
+        self.unless_gone("delete", with_deadline(deleted).await)?;
+        Ok(())
+    }
+
+    fn unless_gone<T>(&self, verb: &str, answer: Result<T, Error>) -> Result<Option<T>, Failure> {
         match answer {
             Ok(answer) => Ok(Some(answer)),
             Err(error) if error.code() == Some(404) => Ok(None),
-            Err(error) => Err(request.failed(&error)),
+            Err(error) => Err(K::request(verb, &self.namespace, &self.name).failed(&error)),
         }
     }
 }
@@ -265,31 +271,12 @@ async fn drain_one(
     object: &SecurityGroupMembership,
     retain: bool,
 ) -> Result<(), Failure> {
-    let namespace = object.namespace().unwrap_or_default();
-    let name = object.name_any();
-    let api: Api<SecurityGroupMembership> = Api::namespaced(cluster.client.clone(), &namespace);
-    let failed = |verb, error| {
-        let request = Request {
-            verb,
-            resource: MEMBERSHIPS,
-            namespace: &namespace,
-            name: &name,
-        };
-        request.failed(&error)
-    };
-    // It is gone already.
-    let or_gone = |done: Result<(), Failure>| match done {
-        Err(failure) if failure.code == exit::NOT_FOUND => Ok(()),
-        done => done,
-    };
+    let named = OneObject::new(cluster, object);
     if retain && object.spec.deletion_policy != DeletionPolicy::Retain {
         let patch = json!({"spec": {"deletionPolicy": "Retain"}});
-        let params = PatchParams::default();
-        let patched = with_deadline(api.patch(&name, &params, &Patch::Merge(&patch))).await;
-        or_gone(patched.map(|_| ()).map_err(|error| failed("patch", error)))?;
+        named.patch(&patch).await?;
     }
-    let deleted = with_deadline(api.delete(&name, &DeleteParams::default())).await;
-    or_gone(deleted.map(|_| ()).map_err(|error| failed("delete", error)))
+    named.delete().await
 }
 
 /// Waits until all of these objects are gone. Returns the ones that are still there when the time is over.

@@ -186,6 +186,14 @@ pub fn counted(number: usize, noun: &str) -> String {
     format!("{number} {noun}{s}")
 }
 
+/// The first three of a list in words, and whether there are more: "a, b, c, …".
+#[must_use]
+pub fn first_three<T: AsRef<str>>(all: &[T]) -> String {
+    let shown: Vec<&str> = all.iter().take(3).map(AsRef::as_ref).collect();
+    let more = if all.len() > shown.len() { ", …" } else { "" };
+    format!("{}{more}", shown.join(", "))
+}
+
 /// Says something on standard error that is no part of the answer.
 pub fn note(text: &str) {
     // The answer counts, not the note.

@@ -4,6 +4,7 @@ use kube::ResourceExt as _;
 
 use crate::api::grant::{LabelOperator, LabelSelector};
 use crate::api::{GROUP, SecurityGroupMembership, SecurityGroupMembershipSet};
+use crate::set::controller_of;
 
 use super::failure::Failure;
 
@@ -47,19 +48,14 @@ impl<'a> Named<'a> {
 
 /// The name of the set that controls a membership.
 pub(super) fn set_of(object: &SecurityGroupMembership) -> Option<&str> {
-    let owners = object.owner_references().iter();
-    let mut sets = owners.filter(|owner| {
-        owner.controller == Some(true) && owner.kind == "SecurityGroupMembershipSet"
-    });
-    sets.next().map(|owner| owner.name.as_str())
+    let owner = controller_of(object).filter(|owner| owner.kind == "SecurityGroupMembershipSet");
+    owner.map(|owner| owner.name.as_str())
 }
 
 /// Whether a set controls a membership.
 pub(super) fn controls(set: &SecurityGroupMembershipSet, object: &SecurityGroupMembership) -> bool {
-    let mut owners = object.owner_references().iter();
-    let controller = owners.find(|owner| owner.controller == Some(true));
     set.namespace() == object.namespace()
-        && controller.is_some_and(|owner| Some(&owner.uid) == set.metadata.uid.as_ref())
+        && controller_of(object).is_some_and(|owner| Some(&owner.uid) == set.metadata.uid.as_ref())
 }
 
 /// What kubectl calls a membership.

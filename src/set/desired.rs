@@ -10,7 +10,7 @@ use crate::api::{
 };
 use crate::ecs::{Region, SecurityGroupId, Target};
 
-use super::member::name_of;
+use super::member::{controller_of, name_of};
 
 /// The membership of a set for one of its targets, as it is created.
 #[must_use]
@@ -81,10 +81,8 @@ pub fn occupant(
     stored: &SecurityGroupMembership,
     wanted: &SecurityGroupMembership,
 ) -> Occupant {
-    let owners = stored.owner_references();
-    let controller = owners.iter().find(|owner| owner.controller == Some(true));
     let is_deleting = stored.metadata.deletion_timestamp.is_some();
-    match controller {
+    match controller_of(stored) {
         Some(owner) if Some(&owner.uid) == set.metadata.uid.as_ref() => Occupant::Own,
         Some(owner) if owner.name == set.name_any() => Occupant::Goes,
         _ if is_deleting => Occupant::Goes,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt as _;
 use sha2::{Digest as _, Sha256};
 
@@ -42,6 +43,15 @@ impl Policies {
             drift: spec.drift_policy,
             karpenter: spec.karpenter_policy,
         }
+    }
+
+    /// Gives them to a membership.
+    pub const fn apply_to(self, spec: &mut SecurityGroupMembershipSpec) {
+        spec.management_policy = self.management;
+        spec.adoption_policy = self.adoption;
+        spec.deletion_policy = self.deletion;
+        spec.drift_policy = self.drift;
+        spec.karpenter_policy = self.karpenter;
     }
 
     const fn of_membership(spec: &SecurityGroupMembershipSpec) -> Self {
@@ -100,6 +110,13 @@ pub struct Owner {
     pub name: String,
 }
 
+/// What controls a membership: its set, or something that this operator does not know.
+#[must_use]
+pub fn controller_of(object: &SecurityGroupMembership) -> Option<&OwnerReference> {
+    let mut owners = object.owner_references().iter();
+    owners.find(|owner| owner.controller == Some(true))
+}
+
 impl Member {
     /// A watched object that a set controls, and the set; `None` for any other.
     #[must_use]
@@ -117,8 +134,7 @@ impl Member {
     /// An object that a set controls, and the set; `None` for any other.
     #[must_use]
     pub fn of(object: &SecurityGroupMembership) -> Option<(Owner, Self)> {
-        let mut owners = object.owner_references().iter();
-        let owner = owners.find(|owner| owner.controller == Some(true))?;
+        let owner = controller_of(object)?;
         let edge = Edge::try_from(&object.spec).ok()?;
         let member = Self {
             name: object.name_any(),

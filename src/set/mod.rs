@@ -25,7 +25,7 @@ mod tags;
 pub use context::Context;
 pub use controller::run;
 pub use known::{SetObject, Sets};
-pub use member::{Member, Policies, State, name_of};
+pub use member::{Member, Policies, State, controller_of, name_of};
 pub use members::{Members, Tap};
 pub use refusal::Refusal;
 pub use tags::InstanceTags;

@@ -9,7 +9,7 @@ use crate::ecs::{Region, Target};
 use crate::nodes::KnownNode;
 
 use super::super::failure::{Failure, exit};
-use super::super::output::counted;
+use super::super::output::{counted, first_three};
 use super::super::sets::nodes_with;
 
 /// Most IDs that a set takes.
@@ -160,17 +160,11 @@ fn key_of(selector: &LabelSelector) -> &str {
 
 fn no_label(nodes: usize, closest: Option<(&Vec<&str>, &LabelSelector)>) -> Failure {
     let closest = closest.map_or(String::new(), |(foreign, selector)| {
-        let shown: Vec<&str> = foreign.iter().take(3).copied().collect();
-        let more = if foreign.len() > shown.len() {
-            ", …"
-        } else {
-            ""
-        };
         format!(
-            "; the closest, {}, also selects {} outside the group ({}{more})",
+            "; the closest, {}, also selects {} outside the group ({})",
             nodes_with(selector),
             counted(foreign.len(), "Node"),
-            shown.join(", ")
+            first_three(foreign)
         )
     });
     Failure::with(

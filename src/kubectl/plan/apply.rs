@@ -8,8 +8,8 @@ use serde_json::{Map, Value, json};
 use crate::api::{SecurityGroupMembership, SecurityGroupMembershipSet};
 use crate::kubernetes::with_deadline;
 
-use super::super::cluster::{Cluster, MEMBERSHIPS, Namespaced, SETS};
-use super::super::failure::{Failure, Request, exit};
+use super::super::cluster::{Cluster, Namespaced};
+use super::super::failure::{Failure, exit};
 
 /// What becomes of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,24 +34,17 @@ impl Change {
 
 /// A kind that files may hold.
 pub(super) trait Kind: Namespaced {
-    /// The resource, in the plural.
-    const RESOURCE: &'static str;
-
     /// Whether two objects want the same.
     fn has_spec_of(&self, other: &Self) -> bool;
 }
 
 impl Kind for SecurityGroupMembership {
-    const RESOURCE: &'static str = MEMBERSHIPS;
-
     fn has_spec_of(&self, other: &Self) -> bool {
         self.spec == other.spec
     }
 }
 
 impl Kind for SecurityGroupMembershipSet {
-    const RESOURCE: &'static str = SETS;
-
     fn has_spec_of(&self, other: &Self) -> bool {
         self.spec == other.spec
     }
@@ -91,7 +84,7 @@ async fn one<K: Kind>(cluster: &Cluster, object: &Value) -> Result<Applied<K>, F
     let api: Api<K> = Api::namespaced(cluster.client.clone(), &namespace);
     let result = match with_deadline(api.get_opt(&name)).await {
         Ok(live) => apply(&api, live, object, &namespace, &name).await,
-        Err(error) => Err(request::<K>("get", &namespace, &name).failed(&error)),
+        Err(error) => Err(K::request("get", &namespace, &name).failed(&error)),
     };
     // Without an answer nothing is known of any object.
     if let Err(failure) = &result
@@ -105,15 +98,6 @@ async fn one<K: Kind>(cluster: &Cluster, object: &Value) -> Result<Applied<K>, F
         name,
         result,
     })
-}
-
-const fn request<'a, K: Kind>(verb: &'a str, namespace: &'a str, name: &'a str) -> Request<'a> {
-    Request {
-        verb,
-        resource: K::RESOURCE,
-        namespace,
-        name,
-    }
 }
 
 async fn apply<K: Kind>(
@@ -149,7 +133,7 @@ async fn apply<K: Kind>(
     let stored = answer.map_err(|error| match error.code() {
         Some(400 | 422) => Failure::with(exit::NO, error.to_string()),
         Some(404) => Failure::with(exit::NOT_FOUND, error.to_string()),
-        _ => request::<K>(verb, namespace, name).failed(&error),
+        _ => K::request(verb, namespace, name).failed(&error),
     })?;
     let change = match &live {
         None => Change::Created,

@@ -214,12 +214,7 @@ impl Selected {
     ) {
         for member in &plan.change {
             if let Some(mut object) = self.stored(&member.name, surroundings) {
-                let spec = &self.set.spec;
-                object.spec.management_policy = spec.management_policy;
-                object.spec.adoption_policy = spec.adoption_policy;
-                object.spec.deletion_policy = spec.deletion_policy;
-                object.spec.drift_policy = spec.drift_policy;
-                object.spec.karpenter_policy = spec.karpenter_policy;
+                Policies::of_set(&self.set.spec).apply_to(&mut object.spec);
                 rows.push(foresee("patched", object, surroundings, now));
             }
         }

@@ -17,7 +17,7 @@ use crate::ecs::Edge;
 use super::super::cluster::full_name;
 use super::super::failure::exit;
 use super::super::members::target_of;
-use super::super::output::{Report, counted};
+use super::super::output::{Report, counted, first_three};
 use super::super::sets::{controls, nodes_with, set_name};
 use super::deletion::Deletion;
 use super::parts::{advice, condition_lines, ready};
@@ -28,9 +28,7 @@ const REASONS: usize = 5;
 /// What a set selects.
 fn selection(spec: &SecurityGroupMembershipSetSpec) -> String {
     let listed = |ids: &Vec<String>, what: &str| {
-        let shown: Vec<&str> = ids.iter().take(3).map(String::as_str).collect();
-        let more = if ids.len() > shown.len() { ", …" } else { "" };
-        format!("{}: {}{more}", counted(ids.len(), what), shown.join(", "))
+        format!("{}: {}", counted(ids.len(), what), first_three(ids))
     };
     if let Some(selector) = &spec.node_selector {
         return nodes_with(selector);
