@@ -23,6 +23,8 @@ pub struct BenchRun {
     pub watch: Watch,
     pub running: Option<Running>,
     pub cluster: BenchCluster,
+    /// Whether the textbook operator reconciles sets, too.
+    pub with_sets: bool,
     /// Memberships that exist and are Ready, from number 0.
     pub filled: u32,
 }
@@ -89,6 +91,7 @@ impl BenchRun {
             cluster,
             watch,
             running: None,
+            with_sets: false,
             filled: 0,
         })
     }
@@ -99,7 +102,8 @@ impl BenchRun {
             Candidate::Ours => Some(start_ours(&self.cluster).await?),
             Candidate::Textbook => {
                 let workers = self.arguments.textbook_workers;
-                let textbook = Textbook::start(&self.cluster, workers, period).await?;
+                let sets = self.with_sets;
+                let textbook = Textbook::start(&self.cluster, workers, period, sets).await?;
                 Some(Running::Textbook(Box::new(textbook)))
             }
             Candidate::Floor => None,
@@ -289,6 +293,11 @@ impl Since {
         self.calls.with(api, result) - self.before.with(api, result)
     }
 
+    /// Changes by one API that took effect.
+    pub fn effects(&self, api: &str) -> u64 {
+        self.calls.effects(api) - self.before.effects(api)
+    }
+
     /// Describe calls.
     pub fn describes(&self) -> u64 {
         self.calls.describes() - self.before.describes()
@@ -300,8 +309,21 @@ impl Since {
         let by_user = self.user == FLOOR_USER;
         self.sum(|request| {
             request.is_write()
-                && request.resource.starts_with("securitygroupmemberships")
+                && request.is_of("securitygroupmemberships")
                 && !(by_user && ["create", "delete"].contains(&request.verb.as_str()))
+        })
+    }
+
+    /// Writes of the candidate to sets, status included.
+    pub fn writes_of_sets(&self) -> u64 {
+        self.sum(|request| request.is_write() && request.is_of("securitygroupmembershipsets"))
+    }
+
+    /// Memberships that the candidate created, and those that it deleted.
+    pub fn creates_and_deletes(&self) -> u64 {
+        self.sum(|request| {
+            request.resource == "securitygroupmemberships"
+                && ["create", "delete", "deletecollection"].contains(&request.verb.as_str())
         })
     }
 

@@ -66,11 +66,17 @@ struct Options {
     endpoint: String,
     workers: u32,
     period: Duration,
+    sets: bool,
 }
 
 impl Textbook {
-    /// Creates its service account and rights, and starts it. `period` is its `RequeueAfter`.
-    pub async fn start(cluster: &BenchCluster, workers: u32, period: Duration) -> Result<Self> {
+    /// Creates its service account and rights, and starts it. `period` is its `RequeueAfter`; with `sets` it reconciles them, too.
+    pub async fn start(
+        cluster: &BenchCluster,
+        workers: u32,
+        period: Duration,
+        sets: bool,
+    ) -> Result<Self> {
         for object in rights() {
             apply(cluster, &object).await?;
         }
@@ -85,6 +91,7 @@ impl Textbook {
             endpoint: cluster.simulator.endpoint(),
             workers,
             period,
+            sets,
         })
         .await
     }
@@ -96,7 +103,8 @@ impl Textbook {
             .arg(format!("--health-probe-bind-address=127.0.0.1:{probe}"))
             .arg(format!("--ecs-endpoint={}", options.endpoint))
             .arg(format!("--max-concurrent-reconciles={}", options.workers))
-            .arg(format!("--period={}s", options.period.as_secs()));
+            .arg(format!("--period={}s", options.period.as_secs()))
+            .arg(format!("--sets={}", options.sets));
         for key in [KEY, OTHER_KEY] {
             command.arg(format!(
                 "--access-key={}={}:{}",
@@ -122,7 +130,13 @@ fn rights() -> [Value; 3] {
             "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": SERVICE_ACCOUNT},
             "rules": [
                 {"apiGroups": ["security-group-operator.io"], "resources": ["securitygroupmemberships"],
-                 "verbs": ["get", "list", "watch", "update", "patch"]},
+                 "verbs": ["get", "list", "watch", "create", "update", "patch", "delete"]},
+                {"apiGroups": ["security-group-operator.io"], "resources": ["securitygroupmembershipsets"],
+                 "verbs": ["get", "list", "watch"]},
+                {"apiGroups": ["security-group-operator.io"],
+                 "resources": ["securitygroupmembershipsets/status", "securitygroupmembershipsets/finalizers"],
+                 "verbs": ["get", "update", "patch"]},
+                {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch"]},
                 {"apiGroups": ["security-group-operator.io"],
                  "resources": ["securitygroupmemberships/status", "securitygroupmemberships/finalizers"],
                  "verbs": ["get", "update", "patch"]},

@@ -69,12 +69,15 @@ async fn run(scenario: &str, arguments: &Arguments) -> Result<()> {
 }
 
 /// The scenarios of one bench run, in this order: the first fills it, the last empties it.
-const COURSES: [&[&str]; 10] = [
+const COURSES: [&[&str]; 13] = [
     &["S1", "S7", "S3", "S4", "S5", "S8"],
     &["S2"],
     &["S6"],
     &["S9"],
     &["S10"],
+    &["S11", "S12", "S14", "S16", "S13"],
+    &["S15"],
+    &["S17"],
     &["S18"],
     &["S19"],
     &["S20"],
@@ -96,7 +99,7 @@ fn courses(scenario: &str) -> Result<Vec<Vec<&'static str>>> {
         .map(|name| vec![vec![*name]])
         .ok_or_else(|| {
             Error::new(format!(
-                "no scenario {scenario}: say one of S1 to S10, S18 to S21, takeover, all, growth, pass or dashboard"
+                "no scenario {scenario}: say one of S1 to S21, takeover, all, growth, pass or dashboard"
             ))
         })
 }
@@ -130,9 +133,9 @@ async fn all_candidates(course: &[&'static str], arguments: &Arguments) -> Resul
         .collect()
 }
 
-/// The scenarios without the textbook operator: S20 is about our memory; in S21 it would read no Secret, as it gets its keys at its
+/// The scenarios without the textbook operator: S15 and S20 are about our memory; its sets select no instances by tags; in S21 it would read no Secret, as it gets its keys at its
 /// start; it elects no leader, and has no dashboard.
-const OURS_ONLY: [&str; 4] = ["S20", "S21", "takeover", "dashboard"];
+const OURS_ONLY: [&str; 6] = ["S15", "S17", "S20", "S21", "takeover", "dashboard"];
 
 /// The scenarios with the bare client.
 const HAS_FLOOR: [&str; 2] = ["S1", "S10"];
@@ -202,6 +205,13 @@ async fn one(name: &str, bench: &mut BenchRun) -> Result<Outcome> {
         "S8" => scenario::delete::delete_all(bench).await,
         "S9" => scenario::memory::by_size(bench).await,
         "S10" => scenario::apply::beside_a_reader(bench).await,
+        "S11" => scenario::set::apply_set(bench).await,
+        "S12" => scenario::set::one_node_per_second(bench).await,
+        "S13" => scenario::set::change_of_group(bench).await,
+        "S14" => scenario::set::nodes_report(bench).await,
+        "S15" => scenario::set::memory_of_nodes(bench).await,
+        "S16" => scenario::set::restart(bench).await,
+        "S17" => scenario::set::same_tags(bench).await,
         "S18" => scenario::crowd::beside(bench).await,
         "S19" => scenario::crowd::after(bench).await,
         "S20" => scenario::steady::large_rows(bench).await,

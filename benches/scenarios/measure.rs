@@ -136,6 +136,12 @@ pub struct Request {
 }
 
 impl Request {
+    /// Whether it is about objects of this resource, or a subresource of one.
+    pub fn is_of(&self, resource: &str) -> bool {
+        let rest = self.resource.strip_prefix(resource);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+
     /// Whether it changes an object.
     pub fn is_write(&self) -> bool {
         ["create", "update", "patch", "delete", "deletecollection"].contains(&self.verb.as_str())

@@ -24,6 +24,10 @@ pub struct Seen {
     pub ready: Option<Instant>,
     /// When it was deleted.
     pub gone: Option<Instant>,
+    /// Its instance.
+    pub instance: String,
+    /// Its security group.
+    pub group: String,
     /// The last observed reason of Ready.
     pub reason: String,
     /// The last observed code in `lastError`.
@@ -140,6 +144,8 @@ fn note(seen: &mut HashMap<String, Seen>, event: &watcher::Event<Thin>, now: Ins
         entry.gone = Some(now);
         return;
     }
+    entry.instance.clone_from(&object.spec.instance_id);
+    entry.group.clone_from(&object.spec.security_group_id);
     let status = object.status.as_ref();
     let ready = status.and_then(|status| {
         status
@@ -163,10 +169,15 @@ fn locked(seen: &Mutex<HashMap<String, Seen>>) -> MutexGuard<'_, HashMap<String,
 }
 
 /// Only the fields that the watcher reads: the bench runs on the machine that it measures.
-type Thin = Object<Ignored, ThinStatus>;
+type Thin = Object<ThinSpec, ThinStatus>;
 
 #[derive(Clone, Debug, Deserialize)]
-struct Ignored {}
+struct ThinSpec {
+    #[serde(rename = "instanceID", default)]
+    instance_id: String,
+    #[serde(rename = "securityGroupID")]
+    security_group_id: String,
+}
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -26,6 +26,7 @@ func main() {
 	endpoint := flag.String("ecs-endpoint", "", "URL of the ECS API")
 	workers := flag.Int("max-concurrent-reconciles", 1, "as in controller.Options")
 	period := flag.Duration("period", 10*time.Minute, "RequeueAfter of a finished object")
+	sets := flag.Bool("sets", false, "reconcile SecurityGroupMembershipSets, too")
 	keys := map[string][2]string{}
 	flag.Func("access-key", "ACCOUNT=ID:SECRET, repeatable", func(text string) error {
 		account, key, ok := strings.Cut(text, "=")
@@ -40,13 +41,13 @@ func main() {
 	options.BindFlags(flag.CommandLine)
 	flag.Parse()
 	ctrl.SetLogger(zap.New(zap.UseFlagOptions(&options)))
-	if err := run(*probe, *endpoint, *workers, *period, keys); err != nil {
+	if err := run(*probe, *endpoint, *workers, *period, *sets, keys); err != nil {
 		ctrl.Log.Error(err, "the manager ended")
 		os.Exit(1)
 	}
 }
 
-func run(probe, endpoint string, workers int, period time.Duration, keys map[string][2]string) error {
+func run(probe, endpoint string, workers int, period time.Duration, sets bool, keys map[string][2]string) error {
 	scheme := runtime.NewScheme()
 	utilruntime.Must(clientgoscheme.AddToScheme(scheme))
 	utilruntime.Must(api.SchemeBuilder.AddToScheme(scheme))
@@ -66,6 +67,12 @@ func run(probe, endpoint string, workers int, period time.Duration, keys map[str
 	reconciler := &controller.Reconciler{Client: mgr.GetClient(), Accounts: accounts, Period: period}
 	if err := reconciler.SetupWithManager(mgr, workers); err != nil {
 		return err
+	}
+	if sets {
+		reconciler := &controller.SetReconciler{Client: mgr.GetClient()}
+		if err := reconciler.SetupWithManager(mgr, workers); err != nil {
+			return err
+		}
 	}
 	if err := mgr.AddHealthzCheck("healthz", healthz.Ping); err != nil {
 		return err
