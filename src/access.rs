@@ -110,7 +110,7 @@ pub async fn check_uninstall(
     }
     Err(vec![format!(
         "memberships that need the operator: {} ({names}). Without it their deletion never ends, nor does that of their \
-         namespaces. Delete them first (kubectl delete sgm --all -n {namespace}), or uninstall all the same with --no-hooks, and \
+         namespaces. Delete them first (kubectl delete sgmset,sgm --all -n {namespace}), or uninstall all the same with --no-hooks, and \
          install the operator again before you delete them",
         left.values().sum::<usize>()
     )])

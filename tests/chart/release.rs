@@ -200,7 +200,7 @@ async fn uninstall_with_objects_left(plane: &ControlPlane, helm: &Helm) -> Resul
     assert!(!left.status.success(), "{said}");
     assert!(
         said.contains("memberships that need the operator: 1 (team-web: 1)")
-            && said.contains("kubectl delete sgm"),
+            && said.contains("kubectl delete sgmset,sgm --all -n team-web"),
         "{said}"
     );
 
