@@ -69,7 +69,7 @@ async fn run(scenario: &str, arguments: &Arguments) -> Result<()> {
 }
 
 /// The scenarios of one bench run, in this order: the first fills it, the last empties it.
-const COURSES: [&[&str]; 10] = [
+const COURSES: [&[&str]; 11] = [
     &["S1", "S7", "S3", "S4", "S5", "S8"],
     &["S2"],
     &["S6"],
@@ -80,6 +80,7 @@ const COURSES: [&[&str]; 10] = [
     &["S20"],
     &["S21"],
     &["takeover"],
+    &["scrape"],
 ];
 
 fn courses(scenario: &str) -> Result<Vec<Vec<&'static str>>> {
@@ -96,7 +97,7 @@ fn courses(scenario: &str) -> Result<Vec<Vec<&'static str>>> {
         .map(|name| vec![vec![*name]])
         .ok_or_else(|| {
             Error::new(format!(
-                "no scenario {scenario}: say one of S1 to S10, S18 to S21, takeover, all, growth, pass or dashboard"
+                "no scenario {scenario}: say one of S1 to S10, S18 to S21, takeover, scrape, all, growth, pass or dashboard"
             ))
         })
 }
@@ -131,8 +132,8 @@ async fn all_candidates(course: &[&'static str], arguments: &Arguments) -> Resul
 }
 
 /// The scenarios without the textbook operator: S20 is about our memory; in S21 it would read no Secret, as it gets its keys at its
-/// start; it elects no leader, and has no dashboard.
-const OURS_ONLY: [&str; 4] = ["S20", "S21", "takeover", "dashboard"];
+/// start; it elects no leader, and has neither these metrics nor a dashboard.
+const OURS_ONLY: [&str; 5] = ["S20", "S21", "takeover", "scrape", "dashboard"];
 
 /// The scenarios with the bare client.
 const HAS_FLOOR: [&str; 2] = ["S1", "S10"];
@@ -207,6 +208,7 @@ async fn one(name: &str, bench: &mut BenchRun) -> Result<Outcome> {
         "S20" => scenario::steady::large_rows(bench).await,
         "S21" => scenario::steady::key_rotation(bench).await,
         "takeover" => scenario::takeover::takeover(bench).await,
+        "scrape" => scenario::scrape::scrape(bench).await,
         "dashboard" => scenario::dashboard::picture(bench).await,
         _ => Err(Error::new(format!("no scenario {name}"))),
     }

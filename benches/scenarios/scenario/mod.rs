@@ -8,5 +8,6 @@ pub mod limit;
 pub mod memory;
 pub mod pass;
 pub mod poison;
+pub mod scrape;
 pub mod steady;
 pub mod takeover;
