@@ -257,7 +257,7 @@ pub const LINES: &[Line] = &[
     line(
         "scrape",
         "alone_cpu_percent",
-        "nothing changes and nobody scrapes, 2 min: share of a core, %",
+        "nothing changes and nobody scrapes: share of a core, %",
         "",
     ),
     line(

@@ -6,8 +6,9 @@ use crate::bench_run::BenchRun;
 use crate::candidate::Running;
 use crate::outcome::{Outcome, number, quantile};
 use crate::scenario::steady::measure_steady;
-use crate::support::error::{Error, Result};
+use crate::support::error::{Context as _, Error, Result};
 
+const MINUTE: Duration = Duration::from_secs(60);
 /// Prometheus' usual period is 15 s to 1 min.
 const PERIOD: Duration = Duration::from_secs(15);
 /// The operator computes its gauges once per second at most: longer than that, so that each scrape computes them.
@@ -51,25 +52,28 @@ pub async fn scrape(bench: &mut BenchRun) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// The same two minutes, the second one with a scraper as Prometheus is.
-async fn steady(bench: &mut BenchRun, scraper: &Scraper, outcome: &mut Outcome) -> Result<()> {
-    let minutes = 2;
-    let period = Duration::from_secs(60) * minutes;
-    let mut alone = Outcome::default();
-    measure_steady(bench, period, &mut alone).await?;
-    let mut scraped = Outcome::default();
-    let count = usize::try_from(period.as_secs() / PERIOD.as_secs())?;
-    futures::future::try_join(
-        measure_steady(bench, period, &mut scraped),
-        scraper.every(PERIOD, count),
-    )
-    .await?;
-    for (figure, of) in [("alone", &alone), ("scraped", &scraped)] {
-        if let Some(percent) = of.figures.get("cpu_percent") {
-            outcome.figure(&format!("{figure}_cpu_percent"), *percent);
-        }
+/// One minute alone and one with a scraper as Prometheus is, twice.
+async fn steady(bench: &mut BenchRun, prometheus: &Scraper, outcome: &mut Outcome) -> Result<()> {
+    // The Events of the fill are written after its passes.
+    tokio::time::sleep(MINUTE).await;
+    let (mut alone, mut beside) = (0.0, 0.0);
+    let count = usize::try_from(MINUTE.as_secs() / PERIOD.as_secs())?;
+    for _ in 0..2 {
+        alone += cpu_percent(bench, async { Ok(()) }).await?;
+        let scrapes = async { prometheus.every(PERIOD, count).await.map(drop) };
+        beside += cpu_percent(bench, scrapes).await?;
     }
+    outcome.figure("alone_cpu_percent", alone / 2.0);
+    outcome.figure("scraped_cpu_percent", beside / 2.0);
     Ok(())
+}
+
+/// The operator's share of a core in a minute in which somebody does this.
+async fn cpu_percent(bench: &mut BenchRun, work: impl Future<Output = Result<()>>) -> Result<f64> {
+    let mut minute = Outcome::default();
+    futures::future::try_join(measure_steady(bench, MINUTE, &mut minute), work).await?;
+    let percent = minute.figures.get("cpu_percent");
+    Ok(*percent.context("no CPU time")?)
 }
 
 struct Scraper {
