@@ -104,7 +104,7 @@ control-plane: ## finds or builds kube-apiserver, etcd and kube-controller-manag
 # --- make bench SCENARIO=S1 N=10000 [SEED=1] [LATENCY=30ms] [DOCS=1]: see docs/benchmarks.md
 .PHONY: bench
 bench: SCENARIO ?= S1
-bench: ## measures beside a textbook operator: SCENARIO=S1..S21|takeover|all|sets|growth|pass|dashboard N=1000
+bench: ## measures beside a textbook operator: SCENARIO=S1..S21|takeover|scrape|all|sets|growth|pass|dashboard N=1000
 	@cargo bench --quiet --bench scenarios -- $(SCENARIO) $(if $(N),--n=$(N)) $(if $(SEED),--seed=$(SEED)) \
 	  $(if $(LATENCY),--latency=$(LATENCY)) $(if $(WORKERS),--textbook-workers=$(WORKERS)) \
 	  $(foreach candidate,$(ONLY),--only=$(candidate)) $(foreach argument,$(OPERATOR),--operator=$(argument)) \

@@ -10,7 +10,8 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
 use tower::ServiceExt as _;
 use tracing::debug;
@@ -81,7 +82,7 @@ pub async fn serve(listener: TcpListener, routes: Router) {
 const MAX_CONNECTIONS: usize = 64;
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 
-async fn answer(stream: TcpStream, routes: Router) {
+async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin, routes: Router) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
@@ -108,6 +109,7 @@ mod tests {
 
     use futures::FutureExt as _;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
     use tokio::time::Instant;
 
     use super::*;
@@ -188,6 +190,23 @@ mod tests {
             let open = opened.elapsed();
             assert!((HEADER_TIMEOUT..PATIENCE).contains(&open), "{open:?}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn unread_answer_ends_the_connection_after_30_seconds() {
+        // Less than an answer fits between the two ends.
+        let (mut client, server) = tokio::io::duplex(256);
+        let routes = telemetry::routes(Arc::new(Telemetry::default()));
+        let request = b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n";
+        client.write_all(request).await.unwrap();
+        let opened = Instant::now();
+        tokio::time::timeout(PATIENCE, answer(server, routes))
+            .await
+            .expect("the connection stays open");
+        assert_eq!(opened.elapsed(), CONNECTION_TIMEOUT);
+        let mut begun = Vec::new();
+        client.read_to_end(&mut begun).await.unwrap();
+        assert!(begun.starts_with(b"HTTP/1.1 200 ") && begun.len() <= 256);
     }
 
     #[tokio::test]

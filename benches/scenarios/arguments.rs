@@ -8,7 +8,7 @@ use clap::{Parser, ValueEnum};
 #[derive(Clone, Debug, Parser)]
 #[command(name = "scenarios")]
 pub struct Arguments {
-    /// S1 to S21, takeover, all, sets, growth, pass or dashboard. Without a scenario, nothing runs.
+    /// S1 to S21, takeover, scrape, all, sets, growth, pass or dashboard. Without a scenario, nothing runs.
     pub scenario: Option<String>,
     /// Number of memberships.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(10..=200_000))]

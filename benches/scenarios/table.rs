@@ -322,6 +322,29 @@ pub const LINES: &[Line] = &[
         "",
     ),
     line("takeover", "kill_max_s", "the same, longest, s", "≤ 16"),
+    line("scrape", "scrape_p50_ms", "one scrape: p50, ms", "< 10"),
+    line("scrape", "scrape_max_ms", "the longest of 30, ms", ""),
+    line("scrape", "kib", "size of the answer, KiB", ""),
+    line("scrape", "busy_p50_ms", "100 scrapes a second: p50, ms", ""),
+    line("scrape", "busy_max_ms", "the longest of 1,000, ms", ""),
+    line(
+        "scrape",
+        "busy_cpu_ms_per_scrape",
+        "CPU a scrape, scans included, ms",
+        "",
+    ),
+    line(
+        "scrape",
+        "alone_cpu_percent",
+        "nothing changes and nobody scrapes: share of a core, %",
+        "",
+    ),
+    line(
+        "scrape",
+        "scraped_cpu_percent",
+        "the same with a scrape every 15 s, %",
+        "as without",
+    ),
 ];
 
 /// The table of these runs.

@@ -4,7 +4,7 @@ use super::id::Region;
 
 /// Region IDs of the vendor's public and special regions. A region that is not here works like the others once it has answered;
 /// only its name is no label of a metric.
-const KNOWN: &[&str] = &[
+pub(crate) const KNOWN: &[&str] = &[
     "ap-northeast-1",
     "ap-northeast-2",
     "ap-south-1",

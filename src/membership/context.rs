@@ -256,3 +256,39 @@ impl Context {
         }
     }
 }
+
+/// Over a cluster that never answers.
+#[cfg(test)]
+impl Context {
+    pub(crate) fn of_test(directory: Directory) -> Self {
+        let unused = |_: http::Request<kube::client::Body>| {
+            std::future::pending::<Result<http::Response<kube::client::Body>, std::io::Error>>()
+        };
+        let kubernetes = kube::Client::new(tower::service_fn(unused), "default");
+        let clock = Clock::system();
+        let writer = ApiWriter::new(1, Shutdown::default(), Arc::default());
+        let (events, _) = EventRecorder::new(
+            kubernetes.clone(),
+            writer.clone(),
+            None,
+            Arc::default(),
+            clock.clone(),
+        );
+        Self::new(
+            kubernetes,
+            writer,
+            Arc::default(),
+            Arc::new(directory),
+            ReconcileQueue::new(&[]).0,
+            events,
+            Arc::default(),
+            clock,
+            Shutdown::default(),
+            ReadPeriods {
+                scan: Duration::from_secs(60),
+                not_observed_after: 10,
+            },
+            &[WatchScope::All],
+        )
+    }
+}

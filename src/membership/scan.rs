@@ -404,25 +404,14 @@ mod tests {
     use crate::account::session::AccountSession;
     use crate::api::SecurityGroupMembership;
     use crate::api::membership::AccountKind;
-    use crate::clock::Clock;
     use crate::ecs::{Client, Credential, Endpoints, TestTransport, Transport, TransportError};
-    use crate::kubernetes::WatchScope;
-    use crate::kubernetes::events::EventRecorder;
-    use crate::kubernetes::writer::ApiWriter;
-    use crate::membership::context::ReadPeriods;
     use crate::membership::history::{History, Standing};
     use crate::membership::observation::{CLOUD_READ_LAG, Observation};
-    use crate::membership::queue::ReconcileQueue;
     use crate::shutdown::Shutdown;
     use crate::telemetry::TestLog;
 
     /// A context with one usable account, whose calls `cloud` answers.
     fn context(account: &AccountKey, cloud: &Arc<impl Transport>) -> Context {
-        let unused = |_: http::Request<kube::client::Body>| {
-            std::future::pending::<Result<http::Response<kube::client::Body>, std::io::Error>>()
-        };
-        let kubernetes = kube::Client::new(tower::service_fn(unused), "default");
-        let clock = Clock::system();
         let credential = Credential::new("LTAI4", "secret-of-the-key", None).unwrap();
         let endpoints = Endpoints::parse(None, None, false).unwrap();
         let client = Client::new(Arc::clone(cloud) as _, credential, endpoints);
@@ -436,30 +425,7 @@ mod tests {
         let directory = Directory::new(reflector::store().0);
         directory.upsert(account, Grants::OwnNamespace);
         directory.set_state(account, AccountState::Ready(Arc::new(session)));
-        let writer = ApiWriter::new(1, Shutdown::default(), Arc::default());
-        let (events, _) = EventRecorder::new(
-            kubernetes.clone(),
-            writer.clone(),
-            None,
-            Arc::default(),
-            clock.clone(),
-        );
-        Context::new(
-            kubernetes,
-            writer,
-            Arc::default(),
-            Arc::new(directory),
-            ReconcileQueue::new(&[]).0,
-            events,
-            Arc::default(),
-            clock,
-            Shutdown::default(),
-            ReadPeriods {
-                scan: Duration::from_secs(60),
-                not_observed_after: 10,
-            },
-            &[WatchScope::All],
-        )
+        Context::of_test(directory)
     }
 
     fn own_account() -> AccountKey {

@@ -31,7 +31,7 @@ pub const PREFIX: &str = "security_group_operator_";
 
 const ACCOUNT: (&str, &str) = (
     "account",
-    "name of a ClusterCloudAccount, of which the first 40 by name have series; `namespaced` for all CloudAccounts together; `other` for every other account",
+    "name of a ClusterCloudAccount, of which the first 30 by name have series; `namespaced` for all CloudAccounts together; `other` for every other account",
 );
 const API: (&str, &str) = ("api", "an action of the cloud, such as `JoinSecurityGroup`");
 const REGION: (&str, &str) = (
@@ -178,7 +178,7 @@ pub const METRICS: &[Description] = &[
             ),
             REGION,
         ],
-        "Calls to the cloud by API, answer and region",
+        "Calls to the cloud by API, answer and region. At most 400 series with a code and a region: a call that needs one more is counted with the code and the region `other`",
     ),
     gauge(
         "security_group_operator_credential_expiry_timestamp_seconds",
@@ -302,7 +302,7 @@ pub(super) fn described(name: &str) -> Option<&'static Description> {
 #[must_use]
 pub fn page() -> String {
     let mut page = String::from(
-        "# Metrics\n\nGenerated from src/telemetry/catalogue.rs by `make manifests`; do not edit.\n\n`/metrics` answers in the classic Prometheus text format, or in OpenMetrics if the request asks for it. No label is a text that a\ntenant has typed. There are fewer than 2,000 series, however many objects, accounts and regions there are. A standby has no\nseries that tell of memberships or accounts.\n",
+        "# Metrics\n\nGenerated from src/telemetry/catalogue.rs by `make manifests`; do not edit.\n\n`/metrics` answers in the classic Prometheus text format, or in OpenMetrics if the request asks for it. No label is a text that a\ntenant has typed. There are fewer than 2,000 series, however many objects, labels, accounts and regions there are: a test counts them\nwith 1,000 regions, 10,000 accounts and objects with 500 labels. A standby has no series that tell of memberships or accounts.\n",
     );
     for metric in METRICS {
         let kind = match metric.kind {

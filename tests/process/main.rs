@@ -18,6 +18,7 @@ mod older_crd;
 mod rbac;
 mod reachable;
 mod scan;
+mod scrapers;
 mod secrets;
 mod shutdown;
 mod start;

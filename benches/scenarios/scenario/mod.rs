@@ -8,6 +8,7 @@ pub mod limit;
 pub mod memory;
 pub mod pass;
 pub mod poison;
+pub mod scrape;
 pub mod set;
 pub mod steady;
 pub mod takeover;
