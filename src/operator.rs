@@ -253,7 +253,7 @@ fn membership_context(
 fn set_controllers(shared: &Shared, settings: &Settings) -> SetControllers {
     let scopes = &settings.scopes;
     let (sets, due) = set::Sets::new(scopes);
-    let context = set::Context::new(
+    let mut context = set::Context::new(
         shared.client.clone(),
         shared.writer.clone(),
         Arc::clone(&shared.directory),
@@ -264,6 +264,7 @@ fn set_controllers(shared: &Shared, settings: &Settings) -> SetControllers {
         sets,
         settings.scan_period,
     );
+    context.node_conditions = settings.node_conditions;
     SetControllers {
         context: Arc::new(context),
         due,
