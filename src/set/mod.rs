@@ -32,7 +32,7 @@ pub use controller::run;
 pub use known::{SetObject, Sets};
 pub use member::{Member, Policies, State, controller_of, name_of};
 pub use members::{Members, Tap};
-pub use node_conditions::run as write_node_conditions;
+pub use node_conditions::{check as check_node_conditions, run as write_node_conditions};
 pub use node_set::NodeSet;
 pub use refusal::Refusal;
 pub use tags::InstanceTags;

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Api;
+use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use tracing::warn;
 
 use crate::api::{NODE_CONDITION, NODE_MANAGER};
 use crate::condition::{NewCondition, whole_seconds};
 use crate::ecs::{Class, Target};
-use crate::kubernetes::Error;
+use crate::kubernetes::{Error, error_chain, with_deadline};
 use crate::nodes::{Node, StoredCondition};
 
 use super::context::{Context, Passed};
@@ -197,9 +198,18 @@ async fn write(change: &Change, context: &Context) -> Result<(), Error> {
             context.nodes.written(node);
             Ok(())
         }
-        // It is gone, or another Node has its name. The watch shows that.
-        Err(error) if matches!(error.code(), Some(404 | 409)) => Ok(()),
+        // The watch shows that.
+        Err(error) if is_of_another(&error) => Ok(()),
         Err(error) => Err(error),
+    }
+}
+
+/// Whether the Node is gone, or another one has its name: then the UID cannot be changed to that of the patch.
+fn is_of_another(error: &Error) -> bool {
+    match error.code() {
+        Some(404 | 409) => true,
+        Some(422) => error.to_string().contains("metadata.uid"),
+        Some(_) | None => false,
     }
 }
 
@@ -226,7 +236,6 @@ fn is_missing_right(error: &Error) -> bool {
 }
 
 fn log(context: &Context, error: &Error) {
-    let retry_seconds = AFTER_REFUSAL.as_secs();
     if !is_missing_right(error) {
         if context.logged.is_first(&format!("node: {error}")) {
             warn!(
@@ -235,10 +244,37 @@ fn log(context: &Context, error: &Error) {
             );
         }
     } else if context.logged.is_first("nodes/status") {
-        warn!(
-            kind = "Node",
-            retry_seconds,
-            "the operator may not patch nodes/status, so that {NODE_CONDITION} of Nodes stays as it is; the sets go on. Give its service account the verb patch on nodes/status (chart: operator.nodeConditions=true), or start it without --node-conditions: {error}"
-        );
+        let retry_seconds = AFTER_REFUSAL.as_secs();
+        warn!(kind = "Node", retry_seconds, "{}", explain(error));
     }
 }
+
+fn explain(error: &Error) -> String {
+    format!(
+        "the operator may not patch nodes/status, so that the condition {NODE_CONDITION} of Nodes stays as it is; the sets go on. Give its service account the verb patch on nodes/status (chart: operator.nodeConditions=true), or start it without --node-conditions: {error}"
+    )
+}
+
+/// Whether the operator may write the condition.
+///
+/// # Errors
+/// What to do, or why that is not known.
+pub async fn check(client: kube::Client) -> Result<(), String> {
+    let nodes: Api<Node> = Api::all(client);
+    let params = PatchParams {
+        dry_run: true,
+        ..PatchParams::default()
+    };
+    let patch = Patch::Strategic(json!({}));
+    // The API server looks at the right before it looks for the Node.
+    let answer = with_deadline(nodes.patch_status(NO_NODE, &params, &patch)).await;
+    match answer {
+        Ok(_) => Ok(()),
+        Err(error) if error.code() == Some(404) => Ok(()),
+        Err(error) if is_missing_right(&error) => Err(explain(&error)),
+        Err(error) => Err(error_chain(&error)),
+    }
+}
+
+/// The name of no Node.
+const NO_NODE: &str = "security-group-operator-check";
