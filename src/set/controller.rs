@@ -132,9 +132,10 @@ async fn pass(
         lives: OnceCell::new(),
     };
     let may_create = refusal.as_ref().is_none_or(Refusal::lets_create);
-    let acted = match set.spec.suspend {
-        true => Ok(None),
-        false => doer.carry_out(&plan, may_create).await,
+    let acted = if set.spec.suspend {
+        Ok(None)
+    } else {
+        doer.carry_out(&plan, may_create).await
     };
     let refused = acted.as_ref().ok().and_then(Option::as_ref);
     let blamed = refused.or(refusal.as_ref());

@@ -186,10 +186,12 @@ impl Sets {
     }
 
     fn update_select_nodes(&self) {
-        let any = lock(&self.known).values().any(Option::is_some);
-        let any = any || self.keep_nodes.load(Ordering::SeqCst);
-        self.select_nodes
-            .send_if_modified(|known| std::mem::replace(known, any) != any);
+        // Read within the lock of the channel: of two changes at a time, the later one must not send what was before the other.
+        self.select_nodes.send_if_modified(|known| {
+            let any = lock(&self.known).values().any(Option::is_some);
+            let any = any || self.keep_nodes.load(Ordering::SeqCst);
+            std::mem::replace(known, any) != any
+        });
     }
 }
 

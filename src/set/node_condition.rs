@@ -5,7 +5,7 @@ use crate::condition::{NewCondition, Status, truncate};
 use crate::ecs::Target;
 
 use super::context::Passed;
-use super::member::{Member, State};
+use super::member::{Member, State, name_of};
 use super::node_set::NodeSet;
 
 /// A set that selects the Node, and what is known of its membership.
@@ -98,16 +98,15 @@ impl Part<'_> {
                 "the set is suspended; set its spec.suspend to false",
             ),
             (None, None) => Verdict::Unknown,
-            (None, Some(Passed { refusal: None })) => {
-                self.without_membership(reason::PROGRESSING, "the set is about to create it")
-            }
+            (None, Some(Passed { refusal: None })) => self.not_yet(),
             (
                 None,
                 Some(Passed {
                     refusal: Some(refusal),
                 }),
             ) => {
-                self.without_membership(refusal.reason(), &self.shown_by("sgmset", &self.set.name))
+                let shown = self.shown_by("sgmset", &self.set.name);
+                self.without_membership(refusal.reason(), &shown)
             }
         }
     }
@@ -116,10 +115,7 @@ impl Part<'_> {
         let (target, place) = (self.target, self.place());
         let (reason, what) = match &member.state {
             State::Ready if !member.deleting => return Verdict::Joined,
-            State::Ready | State::Pending => (
-                reason::PROGRESSING,
-                format!("{target} is not yet a member of {place}"),
-            ),
+            State::Ready | State::Pending => return self.not_yet(),
             State::Stalled(reason) => (&**reason, format!("{target} is no member of {place}")),
             State::TargetNotFound => (
                 reason::TARGET_NOT_FOUND,
@@ -128,6 +124,20 @@ impl Part<'_> {
         };
         let shown = self.shown_by("sgm", &member.name);
         Verdict::NotJoined(reason.to_owned(), format!("{what} ({reason}): {shown}"))
+    }
+
+    /// The same before and after the membership has been created: one write less for each new Node.
+    fn not_yet(&self) -> Verdict {
+        let NodeSet {
+            name,
+            region,
+            group,
+            ..
+        } = self.set;
+        let (reason, target, place) = (reason::PROGRESSING, self.target, self.place());
+        let shown = self.shown_by("sgm", &name_of(name, region, target, group));
+        let text = format!("{target} is not yet a member of {place} ({reason}): {shown}");
+        Verdict::NotJoined(reason.to_owned(), text)
     }
 
     fn without_membership(&self, reason: &str, why: &str) -> Verdict {

@@ -92,16 +92,12 @@ async fn write_all(context: &Context) -> Result<(), Error> {
             }
         }
     }
-    match failure {
-        Some(failure) => {
-            log(context, &failure);
-            Err(failure)
-        }
-        None => {
-            context.sets.keep_nodes(some_stay);
-            Ok(())
-        }
+    if let Some(failure) = failure {
+        log(context, &failure);
+        return Err(failure);
     }
+    context.sets.keep_nodes(some_stay);
+    Ok(())
 }
 
 /// What differs, and whether any Node has or gets a condition; `None` if not all is known.

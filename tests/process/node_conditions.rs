@@ -8,7 +8,7 @@ use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::core::Status;
 use security_group_operator::api::{
-    NODE_CONDITION, RECONCILE_REQUESTED_ANNOTATION, SecurityGroupMembershipSet,
+    NODE_CONDITION, NODE_MANAGER, RECONCILE_REQUESTED_ANNOTATION, SecurityGroupMembershipSet,
 };
 use security_group_operator::condition::find;
 use serde_json::{Value, json};
@@ -155,6 +155,26 @@ impl Fixture {
         seen.context("a condition")
     }
 
+    async fn owns_only_its_condition(&self, node: &str) -> Result<()> {
+        let fields = self.nodes().get(node).await?.metadata.managed_fields;
+        let mut fields = fields.into_iter().flatten();
+        let own = fields.find(|entry| entry.manager.as_deref() == Some(NODE_MANAGER));
+        let own = serde_json::to_value(own.context("an entry")?.fields_v1)?;
+        let keys = |path: &str| -> Vec<String> {
+            let fields = own.pointer(path).and_then(Value::as_object);
+            fields
+                .into_iter()
+                .flatten()
+                .map(|(key, _)| key.clone())
+                .collect()
+        };
+        assert_eq!(keys(""), ["f:status"]);
+        assert_eq!(keys("/f:status"), ["f:conditions"]);
+        let condition = format!("k:{}", json!({"type": NODE_CONDITION}));
+        assert_eq!(keys("/f:status/f:conditions"), [condition]);
+        Ok(())
+    }
+
     async fn until_gone(&self, nodes: &[&str]) -> Result<()> {
         eventually("no condition is left", async || {
             for node in nodes {
@@ -254,6 +274,7 @@ async fn condition_follows_the_sets_with_one_write_per_change() -> Result<()> {
     let place = format!("member of sg-web by the set {}/full", fixture.env.name);
     assert_eq!(joined.message.as_deref(), Some(&*place));
     assert_eq!(fixture.condition("other").await?, None);
+    fixture.owns_only_its_condition("a").await?;
 
     // Nothing changes: no write.
     let writes = fixture.writes()?.len();
