@@ -132,11 +132,7 @@ async fn pass(
         lives: OnceCell::new(),
     };
     let may_create = refusal.as_ref().is_none_or(Refusal::lets_create);
-    let acted = if set.spec.suspend {
-        Ok(None)
-    } else {
-        doer.carry_out(&plan, may_create).await
-    };
+    let acted = doer.carry_out(&plan, may_create).await;
     let refused = acted.as_ref().ok().and_then(Option::as_ref);
     let blamed = refused.or(refusal.as_ref());
     context.remember(uid, |memory| memory.passed(blamed));

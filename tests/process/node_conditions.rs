@@ -241,7 +241,8 @@ impl Fixture {
 async fn condition_follows_the_sets_with_one_write_per_change() -> Result<()> {
     let mut fixture = Fixture::start(&[]).await?;
     fixture.grant().await?;
-    fixture.restart(&[FLAG]).await?;
+    // As the chart starts it.
+    fixture.restart(&[FLAG, "--leader-elect"]).await?;
     fixture.until_writes(0).await?;
     fixture.select_pool("full", "sg-full").await?;
     fixture
