@@ -154,9 +154,12 @@ fn every_set_counts_and_three_are_named() {
     let condition = |troubled: &[&str]| {
         let members: Vec<Member> = sets
             .iter()
-            .map(|set| match troubled.contains(&set.name.as_str()) {
-                true => member(set, State::Stalled(format!("Reason{}", set.name).into())),
-                false => member(set, State::Ready),
+            .map(|set| {
+                if troubled.contains(&set.name.as_str()) {
+                    member(set, State::Stalled(format!("Reason{}", set.name).into()))
+                } else {
+                    member(set, State::Ready)
+                }
             })
             .collect();
         let target = target();
