@@ -90,6 +90,20 @@ struct Typed {
     )]
     max_writes_in_flight: u16,
 
+    /// Whether each Node that a set selects gets the condition `security-group-operator.io/SecurityGroupsJoined`. The operator needs the
+    /// right to patch nodes/status for it. Not with --namespace.
+    #[arg(
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = false,
+        default_missing_value = "true",
+        action = clap::ArgAction::Set,
+        env = "SECURITY_GROUP_OPERATOR_NODE_CONDITIONS"
+    )]
+    node_conditions: bool,
+
     /// Base URL of ECS for accounts that name none, such as a VPC endpoint; {region} in its host is the region of the call.
     /// http:// only to the loopback interface. Default: the public endpoint of each region.
     #[arg(long, value_name = "URL", env = "SECURITY_GROUP_OPERATOR_ECS_ENDPOINT")]
@@ -174,6 +188,8 @@ pub struct Settings {
     pub not_observed_after: u32,
     /// Writes to the API server in flight.
     pub max_writes_in_flight: u16,
+    /// Whether Nodes get a condition.
+    pub node_conditions: bool,
     /// Name of this process in events: the pod's.
     pub instance: Option<String>,
     /// Where the documentation is, for messages.
@@ -241,6 +257,9 @@ fn settings(typed: Typed, variable: impl Fn(&str) -> Option<String>) -> Result<S
     } else {
         namespaces.into_iter().map(WatchScope::Namespace).collect()
     };
+    if typed.node_conditions && !scopes.contains(&WatchScope::All) {
+        return Err("--node-conditions cannot be used with --namespace: the operator of another namespace could write the same condition of the same Node; leave out one of both".to_owned());
+    }
     Ok(Settings {
         listen: typed.listen,
         scopes,
@@ -255,6 +274,7 @@ fn settings(typed: Typed, variable: impl Fn(&str) -> Option<String>) -> Result<S
         lease_duration: typed.leader_elect.then_some(typed.lease_duration),
         not_observed_after: typed.not_observed_after,
         max_writes_in_flight: typed.max_writes_in_flight,
+        node_conditions: typed.node_conditions,
         instance: variable("HOSTNAME").filter(|name| !name.is_empty()),
         environment: Environment::read(variable)?,
         metadata_service: typed.metadata_endpoint,
@@ -353,6 +373,20 @@ mod tests {
             let typed = format!("--lease-duration={wrong}");
             assert!(Typed::try_parse_from(["", &typed]).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn node_conditions_are_off_by_default_and_need_all_namespaces() {
+        let is_on =
+            |arguments: &[&str]| run(arguments, &[]).map(|settings| settings.node_conditions);
+        assert_eq!(is_on(&[]), Ok(false));
+        assert_eq!(is_on(&["--node-conditions"]), Ok(true));
+        assert_eq!(
+            is_on(&["--node-conditions=false", "--namespace=a"]),
+            Ok(false)
+        );
+        let error = is_on(&["--node-conditions", "--namespace=a"]).unwrap_err();
+        assert!(error.contains("--namespace"), "{error}");
     }
 
     #[test]

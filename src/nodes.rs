@@ -1,99 +1,28 @@
-//! The Nodes of the cluster, as far as a set looks at them: which ECS instance each is, its labels and its age. Reads only, and only
-//! while a set selects Nodes.
+//! The Nodes of the cluster, as far as a set looks at them: which ECS instance each is, its labels and its age; and our condition on
+//! them. Reads only, and only while a set selects Nodes or a condition of ours may be left on one.
 
-use std::borrow::Cow;
+mod condition;
+mod node;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::StreamExt as _;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use kube::core::ClusterResourceScope;
+use kube::Api;
 use kube::runtime::{WatchStreamExt as _, watcher};
-use kube::{Api, Resource};
-use serde::{Deserialize, Deserializer};
 use tokio::sync::watch;
 
 use crate::ecs::{InstanceId, Region};
-use crate::kubernetes::{WatchLog, error_chain, watch_config};
+use crate::kubernetes::{WatchLog, error_chain, version_of, watch_config};
 
-/// What kube's watch reads of a Node. Images, conditions and all that else makes up most of a Node are passed over unread.
-#[derive(Clone, Debug, Default)]
-pub struct Node {
-    metadata: ObjectMeta,
-    provider_id: Option<String>,
-}
-
-impl<'de> Deserialize<'de> for Node {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Default, Deserialize)]
-        #[serde(rename_all = "camelCase", default)]
-        struct Metadata {
-            name: Option<String>,
-            uid: Option<String>,
-            resource_version: Option<String>,
-            creation_timestamp: Option<Time>,
-            labels: Option<BTreeMap<String, String>>,
-        }
-        #[derive(Default, Deserialize)]
-        #[serde(default)]
-        struct Spec {
-            #[serde(rename = "providerID")]
-            provider_id: Option<String>,
-        }
-        #[derive(Deserialize)]
-        struct Parts {
-            #[serde(default)]
-            metadata: Metadata,
-            #[serde(default)]
-            spec: Spec,
-        }
-        let Parts { metadata, spec } = Parts::deserialize(deserializer)?;
-        Ok(Self {
-            metadata: ObjectMeta {
-                name: metadata.name,
-                uid: metadata.uid,
-                resource_version: metadata.resource_version,
-                creation_timestamp: metadata.creation_timestamp,
-                labels: metadata.labels,
-                ..ObjectMeta::default()
-            },
-            provider_id: spec.provider_id,
-        })
-    }
-}
-
-impl Resource for Node {
-    type DynamicType = ();
-    type Scope = ClusterResourceScope;
-
-    fn kind((): &()) -> Cow<'_, str> {
-        "Node".into()
-    }
-
-    fn group((): &()) -> Cow<'_, str> {
-        "".into()
-    }
-
-    fn version((): &()) -> Cow<'_, str> {
-        "v1".into()
-    }
-
-    fn plural((): &()) -> Cow<'_, str> {
-        "nodes".into()
-    }
-
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
-}
+pub use self::condition::StoredCondition;
+pub use self::node::Node;
 
 /// A Node as sets look at it. The texts are shared between Nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownNode {
+    /// Its UID.
+    pub uid: Box<str>,
     /// The ECS instance that it is; `None` for a hybrid, virtual or Lingjun node, and before its `providerID` is set.
     pub instance: Option<(Region, InstanceId)>,
     /// When it was created, in seconds since 1970.
@@ -157,9 +86,29 @@ pub struct Nodes {
     inner: Mutex<Inner>,
 }
 
+/// What an event of the watch has changed. A heartbeat changes nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct News {
+    /// Something that a set looks at.
+    pub selection: bool,
+    /// Our condition on a Node.
+    pub condition: bool,
+}
+
+/// Our condition on a Node.
+#[derive(Debug)]
+struct Noted {
+    /// The version of the Node that shows it.
+    version: u64,
+    /// `None` after the operator has removed it, until the watch shows that.
+    condition: Option<StoredCondition>,
+}
+
 #[derive(Debug, Default)]
 struct Inner {
     by_name: HashMap<String, KnownNode>,
+    /// Only Nodes that have our condition, or had it until the operator removed it.
+    noted: HashMap<String, Noted>,
     texts: HashSet<Arc<str>>,
     listing: HashSet<String>,
     listed: Listed,
@@ -172,31 +121,74 @@ impl Nodes {
         look(&inner.by_name, &inner.listed)
     }
 
-    /// Takes an event of the watch. Returns whether anything changed that a set looks at: a heartbeat does not count.
-    pub fn take(&self, event: watcher::Event<Node>) -> bool {
+    /// Calls `look` for each Node with its name and our condition on it, if all Nodes are known. Returns whether they are.
+    pub fn each_condition(
+        &self,
+        mut look: impl FnMut(&str, &KnownNode, Option<&StoredCondition>),
+    ) -> bool {
+        let inner = self.lock();
+        if inner.listed != Listed::All {
+            return false;
+        }
+        for (name, node) in &inner.by_name {
+            let noted = inner.noted.get(name);
+            look(name, node, noted.and_then(|noted| noted.condition.as_ref()));
+        }
+        true
+    }
+
+    /// Takes the answer to a write of our condition.
+    pub fn written(&self, node: Node) {
+        let version = version_of(&node.metadata);
+        let name = node.metadata.name.unwrap_or_default();
+        let mut inner = self.lock();
+        let known = inner.noted.get(&name);
+        if known.is_none_or(|known| known.version < version) && inner.by_name.contains_key(&name) {
+            let condition = node.condition;
+            inner.noted.insert(name, Noted { version, condition });
+        }
+    }
+
+    /// Takes an event of the watch. Returns what has changed.
+    pub fn take(&self, event: watcher::Event<Node>) -> News {
         let mut inner = self.lock();
         match event {
             watcher::Event::Init => {
                 inner.listing.clear();
-                false
+                News::default()
             }
             watcher::Event::InitApply(node) => {
                 let name = node.metadata.name.clone().unwrap_or_default();
                 inner.listing.insert(name);
                 inner.insert(node);
-                false
+                News::default()
             }
             watcher::Event::InitDone => {
                 let listing = std::mem::take(&mut inner.listing);
                 inner.by_name.retain(|name, _| listing.contains(name));
+                inner.noted.retain(|name, _| listing.contains(name));
                 inner.texts.retain(|text| Arc::strong_count(text) > 1);
                 inner.listed = Listed::All;
-                true
+                News {
+                    selection: true,
+                    condition: true,
+                }
             }
-            watcher::Event::Apply(node) => inner.goes_on() | inner.insert(node),
+            watcher::Event::Apply(node) => {
+                let goes_on = inner.goes_on();
+                let news = inner.insert(node);
+                News {
+                    selection: goes_on || news.selection,
+                    ..news
+                }
+            }
             watcher::Event::Delete(node) => {
                 let name = node.metadata.name.unwrap_or_default();
-                inner.goes_on() | inner.by_name.remove(&name).is_some()
+                inner.noted.remove(&name);
+                News {
+                    selection: inner.goes_on() | inner.by_name.remove(&name).is_some(),
+                    condition: false,
+                }
             }
         }
     }
@@ -234,11 +226,13 @@ impl Inner {
         was_interrupted
     }
 
-    fn insert(&mut self, node: Node) -> bool {
+    fn insert(&mut self, node: Node) -> News {
         let Node {
             metadata,
             provider_id,
+            condition,
         } = node;
+        let version = version_of(&metadata);
         let labels = metadata.labels.unwrap_or_default();
         let instance = instance_of(provider_id.as_deref().unwrap_or_default(), &labels);
         let created = metadata.creation_timestamp;
@@ -246,16 +240,42 @@ impl Inner {
             .iter()
             .map(|(key, value)| (self.text(key), self.text(value)));
         let known = KnownNode {
+            uid: metadata.uid.unwrap_or_default().into(),
             labels: labels.collect(),
             instance,
             created: created.map_or(0, |created| created.0.as_second()),
         };
         let name = metadata.name.unwrap_or_default();
-        if self.by_name.get(&name) == Some(&known) {
+        let condition = self.note(&name, version, condition);
+        let selection = self.by_name.get(&name) != Some(&known);
+        if selection {
+            self.by_name.insert(name, known);
+        }
+        News {
+            selection,
+            condition,
+        }
+    }
+
+    /// Takes our condition as the watch shows it. Returns whether it has changed. What is older than the operator's own write is
+    /// passed over.
+    fn note(&mut self, name: &str, version: u64, shown: Option<StoredCondition>) -> bool {
+        let known = self.noted.get(name);
+        if known.is_some_and(|known| known.version > version) {
             return false;
         }
-        self.by_name.insert(name, known);
-        true
+        let has_changed = known.and_then(|known| known.condition.as_ref()) != shown.as_ref();
+        match shown {
+            Some(_) => {
+                let condition = shown;
+                let noted = Noted { version, condition };
+                self.noted.insert(name.to_owned(), noted);
+            }
+            None => {
+                self.noted.remove(name);
+            }
+        }
+        has_changed
     }
 
     fn text(&mut self, text: &str) -> Arc<str> {
@@ -283,12 +303,12 @@ fn refusal(error: &watcher::Error) -> Option<String> {
     (status.code == 403).then(|| status.message.clone())
 }
 
-/// Watches Nodes while `wanted` is true, and calls `changed` when a set must look at them again. Never ends.
+/// Watches Nodes while `wanted` is true, and calls `changed` with what has changed. Never ends.
 pub async fn watch(
     client: kube::Client,
     nodes: Arc<Nodes>,
     mut wanted: watch::Receiver<bool>,
-    changed: impl Fn(),
+    changed: impl Fn(News),
 ) {
     let log = WatchLog::new("Node");
     loop {
@@ -308,12 +328,15 @@ pub async fn watch(
                 Some(Ok(event)) => nodes.take(event),
                 Some(Err(error)) => {
                     log.error(&error);
-                    nodes.fail(&error)
+                    News {
+                        selection: nodes.fail(&error),
+                        condition: false,
+                    }
                 }
                 None => break,
             };
-            if news {
-                changed();
+            if news != News::default() {
+                changed(news);
             }
         }
         nodes.forget();
@@ -328,6 +351,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::api::NODE_CONDITION;
 
     fn node(name: &str, provider_id: &str, labels: &serde_json::Value) -> Node {
         serde_json::from_value(json!({
@@ -375,22 +399,19 @@ mod tests {
         let nodes = Nodes::default();
         let labels = json!({"pool": "a", "zone": "b"});
         let apply = |labels| watcher::Event::Apply(node("n", "cn-hangzhou.i-1", labels));
-        assert!(!nodes.take(watcher::Event::Init));
-        assert!(!nodes.take(watcher::Event::InitApply(node(
-            "n",
-            "cn-hangzhou.i-1",
-            &labels
-        ))));
-        assert!(nodes.take(watcher::Event::InitDone));
-        assert!(!nodes.take(apply(&labels)));
+        assert!(!nodes.take(watcher::Event::Init).selection);
+        let first = node("n", "cn-hangzhou.i-1", &labels);
+        assert!(!nodes.take(watcher::Event::InitApply(first)).selection);
+        assert!(nodes.take(watcher::Event::InitDone).selection);
+        assert_eq!(nodes.take(apply(&labels)), News::default());
         nodes.look(|nodes, listed| {
             assert_eq!(*listed, Listed::All);
             assert_eq!(nodes["n"].label("pool"), Some("a"));
             assert_eq!(nodes["n"].label("pools"), None);
         });
-        assert!(nodes.take(apply(&json!({"pool": "a"}))));
+        assert!(nodes.take(apply(&json!({"pool": "a"}))).selection);
         let gone = watcher::Event::Delete(node("n", "cn-hangzhou.i-1", &labels));
-        assert!(nodes.take(gone));
+        assert!(nodes.take(gone).selection);
         nodes.look(|nodes, _| assert!(nodes.is_empty()));
     }
 
@@ -406,5 +427,63 @@ mod tests {
             nodes.take(watcher::Event::InitDone);
         }
         nodes.look(|nodes, _| assert_eq!(nodes.keys().collect::<Vec<_>>(), ["b"]));
+    }
+
+    fn with_condition(version: u64, status: Option<&str>) -> Node {
+        let mut conditions =
+            vec![json!({"type": "Ready", "status": "True", "lastHeartbeatTime": null})];
+        conditions.extend(status.map(|status| {
+            json!({"type": NODE_CONDITION, "status": status, "reason": "Joined", "message": "a \"b\"",
+                "lastTransitionTime": "2026-01-02T03:04:05Z"})
+        }));
+        serde_json::from_value(json!({
+            "metadata": {"name": "n", "uid": "u", "resourceVersion": version.to_string()},
+            "status": {"conditions": conditions},
+        }))
+        .unwrap()
+    }
+
+    fn stored(nodes: &Nodes) -> Option<String> {
+        let mut stored = None;
+        nodes.each_condition(|_, _, condition| {
+            stored = condition.map(|condition| condition.status.clone());
+        });
+        stored
+    }
+
+    #[test]
+    fn of_all_conditions_only_ours_is_read() {
+        let node = with_condition(1, Some("False"));
+        let condition = node.condition.unwrap();
+        assert_eq!(condition.status, "False");
+        assert_eq!(condition.message, "a \"b\"");
+        assert!(condition.since.is_some());
+        assert_eq!(with_condition(1, None).condition, None);
+    }
+
+    #[test]
+    fn a_watch_that_is_behind_our_own_write_changes_no_condition() {
+        let nodes = Nodes::default();
+        nodes.take(watcher::Event::Init);
+        nodes.take(watcher::Event::InitApply(with_condition(1, None)));
+        assert_eq!(stored(&nodes), None, "not listed yet");
+        nodes.take(watcher::Event::InitDone);
+        nodes.written(with_condition(5, Some("True")));
+        assert_eq!(stored(&nodes).as_deref(), Some("True"));
+        let apply =
+            |version, status| nodes.take(watcher::Event::Apply(with_condition(version, status)));
+        assert_eq!(apply(4, None), News::default());
+        assert_eq!(apply(5, Some("True")), News::default());
+        assert_eq!(stored(&nodes).as_deref(), Some("True"));
+        // Another actor changes it.
+        assert!(apply(6, Some("Unknown")).condition);
+        // The operator removes it.
+        nodes.written(with_condition(8, None));
+        assert_eq!(apply(7, Some("Unknown")), News::default());
+        assert_eq!(stored(&nodes), None);
+        assert_eq!(apply(8, None), News::default());
+        assert!(apply(9, Some("True")).condition);
+        nodes.take(watcher::Event::Delete(with_condition(10, Some("True"))));
+        assert!(nodes.lock().noted.is_empty());
     }
 }

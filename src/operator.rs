@@ -91,8 +91,12 @@ pub async fn check(settings: &Settings) -> Result<String, Vec<String>> {
     let client = connect().await.map_err(|error| vec![error.to_string()])?;
     let found = access::check(&client, &settings.scopes).await?;
     if settings.lease_duration.is_some() {
-        let may_lead = lease::check(client, &settings.operator_namespace).await;
+        let may_lead = lease::check(client.clone(), &settings.operator_namespace).await;
         may_lead.map_err(|trouble| vec![trouble])?;
+    }
+    if settings.node_conditions {
+        let may_write = set::check_node_conditions(client).await;
+        may_write.map_err(|trouble| vec![trouble])?;
     }
     Ok(found)
 }
@@ -253,7 +257,7 @@ fn membership_context(
 fn set_controllers(shared: &Shared, settings: &Settings) -> SetControllers {
     let scopes = &settings.scopes;
     let (sets, due) = set::Sets::new(scopes);
-    let context = set::Context::new(
+    let mut context = set::Context::new(
         shared.client.clone(),
         shared.writer.clone(),
         Arc::clone(&shared.directory),
@@ -264,6 +268,7 @@ fn set_controllers(shared: &Shared, settings: &Settings) -> SetControllers {
         sets,
         settings.scan_period,
     );
+    context.node_conditions = settings.node_conditions;
     SetControllers {
         context: Arc::new(context),
         due,

@@ -47,6 +47,10 @@ pub const SET_MANAGER: &str = "security-group-operator-set";
 pub const SET_LABEL: &str = "security-group-operator.io/set";
 /// Field manager of every status.
 pub const STATUS_MANAGER: &str = "security-group-operator-status";
+/// Condition of the Nodes that sets select, with `--node-conditions`.
+pub const NODE_CONDITION: &str = "security-group-operator.io/SecurityGroupsJoined";
+/// Field manager of [`NODE_CONDITION`].
+pub const NODE_MANAGER: &str = "security-group-operator-node";
 /// Field manager of the finalizer on accounts.
 pub const ACCOUNT_MANAGER: &str = "security-group-operator-account";
 

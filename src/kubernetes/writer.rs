@@ -256,6 +256,28 @@ impl WriteTurn<'_> {
         }
     }
 
+    /// Changes the status with a strategic merge patch, which changes the items of a list that it names and no other.
+    ///
+    /// # Errors
+    /// Every error of the API server.
+    pub async fn merge_status<K>(
+        self,
+        api: &Api<K>,
+        name: &str,
+        manager: &str,
+        changes: &Value,
+    ) -> Result<K, Error>
+    where
+        K: Clone + Debug + DeserializeOwned,
+    {
+        let params = PatchParams {
+            field_manager: Some(manager.to_owned()),
+            ..PatchParams::default()
+        };
+        let patch = Patch::Strategic(changes);
+        with_deadline(api.patch_status(name, &params, &patch)).await
+    }
+
     /// Changes fields with a merge patch, also those of other field managers.
     ///
     /// # Errors

@@ -46,10 +46,21 @@ impl SetControllers {
         let (sets, gather) = (Arc::clone(&context.sets), Arc::clone(&context.sets));
         let (nodes, wanted) = (Arc::clone(&context.nodes), sets.select_nodes());
         let client = context.client.clone();
-        let nodes = nodes::watch(client, nodes, wanted, move || sets.of_nodes_now());
+        let nodes = nodes::watch(client, nodes, wanted, move |news| {
+            if news.selection {
+                sets.of_nodes_now();
+            }
+            sets.conditions_soon();
+        });
         let gather = async move { gather.run().await };
         let tags = Arc::clone(&context.tags).run();
-        let beside = all([nodes.boxed(), gather.boxed(), tags.boxed()]);
+        let conditions = set::write_node_conditions(Arc::clone(&context));
+        let beside = all([
+            nodes.boxed(),
+            gather.boxed(),
+            tags.boxed(),
+            conditions.boxed(),
+        ]);
         let beside = context.shutdown.unless_begun(beside);
         futures::future::join(all(controllers), beside).await;
     }

@@ -43,10 +43,14 @@ enum Written {
 
 impl Doer<'_> {
     /// Puts policies back, deletes what goes, and then, unless `may_create` is false, creates what is missing. Returns what refuses it.
+    /// A suspended set does nothing.
     ///
     /// # Errors
     /// The API server could not be asked.
     pub async fn carry_out(&self, plan: &Plan, may_create: bool) -> Result<Option<Refusal>, Error> {
+        if self.set.spec.suspend {
+            return Ok(None);
+        }
         // A membership goes by the policies that the set has now.
         self.change(plan).await?;
         self.delete(plan).await?;

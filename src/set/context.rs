@@ -18,6 +18,7 @@ use crate::shutdown::Shutdown;
 
 use super::known::Sets;
 use super::members::Members;
+use super::refusal::Refusal;
 use super::select::MissingSince;
 use super::tags::InstanceTags;
 
@@ -46,6 +47,8 @@ pub struct Context {
     pub tags: Arc<InstanceTags>,
     /// The queue of sets that are due.
     pub sets: Arc<Sets>,
+    /// Whether the Nodes that sets select get a condition.
+    pub node_conditions: bool,
     pub(super) logged: LogDeduper,
     pub(super) memory: Mutex<HashMap<ObjectUid, Memory>>,
 }
@@ -56,6 +59,14 @@ pub(super) struct Memory {
     pub missing: MissingSince,
     written_at: Option<Instant>,
     pub failures: u32,
+    passed: Option<Passed>,
+}
+
+/// The last pass over a set in this process.
+#[derive(Clone, Debug, Default)]
+pub struct Passed {
+    /// What kept it from its work.
+    pub refusal: Option<Refusal>,
 }
 
 impl Memory {
@@ -63,6 +74,12 @@ impl Memory {
     pub(super) fn status_wait(&self) -> Option<Duration> {
         let wait = STATUS_PERIOD.saturating_sub(self.written_at?.elapsed());
         (!wait.is_zero()).then_some(wait)
+    }
+
+    /// A pass has done what it could.
+    pub(super) fn passed(&mut self, refusal: Option<&Refusal>) {
+        let refusal = refusal.cloned();
+        self.passed = Some(Passed { refusal });
     }
 
     /// The status was written.
@@ -106,6 +123,7 @@ impl Context {
             members,
             nodes: Arc::default(),
             sets,
+            node_conditions: false,
             logged: LogDeduper::default(),
             memory: Mutex::default(),
         }
@@ -116,6 +134,12 @@ impl Context {
         // No code panics while it holds this lock.
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         change(memory.entry(set.clone()).or_default())
+    }
+
+    /// The last pass over a set; `None` before the first.
+    pub(super) fn last_pass(&self, set: &ObjectUid) -> Option<Passed> {
+        let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        memory.get(set)?.passed.clone()
     }
 
     /// Forgets a set that is gone.

@@ -85,7 +85,9 @@ async fn reconcile(object: Arc<SetObject>, context: Arc<Context>) -> Result<Acti
     let Some(uid) = ObjectUid::of(&*object).filter(|_| !is_deleting) else {
         return Ok(Action::await_change());
     };
-    match Box::pin(pass(&object, &uid, &context)).await {
+    let passed = Box::pin(pass(&object, &uid, &context)).await;
+    context.sets.conditions_soon();
+    match passed {
         Ok(wait) => {
             context.remember(&uid, |memory| memory.failures = 0);
             Ok(wait.map_or_else(Action::await_change, Action::requeue))
@@ -121,21 +123,23 @@ async fn pass(
         Selected::NotYet => (Selection::unknown(), account),
     };
     let (plan, mut wait) = look(set, uid, &group, &selection, context);
-    if !set.spec.suspend {
-        let doer = Doer {
-            set,
-            uid,
-            region: &region,
-            group: &group,
-            context,
-            lives: OnceCell::new(),
-        };
-        let may_create = refusal.as_ref().is_none_or(Refusal::lets_create);
-        let refused = doer.carry_out(&plan, may_create).await?;
-        let again = after_deeds(refused.as_ref(), may_create && !plan.create.is_empty());
-        wait = earlier(wait, again);
-        refusal = refused.or(refusal);
-    }
+    let doer = Doer {
+        set,
+        uid,
+        region: &region,
+        group: &group,
+        context,
+        lives: OnceCell::new(),
+    };
+    let may_create = refusal.as_ref().is_none_or(Refusal::lets_create);
+    let acted = doer.carry_out(&plan, may_create).await;
+    let refused = acted.as_ref().ok().and_then(Option::as_ref);
+    let blamed = refused.or(refusal.as_ref());
+    context.remember(uid, |memory| memory.passed(blamed));
+    let refused = acted?;
+    let created = may_create && !set.spec.suspend && !plan.create.is_empty();
+    wait = earlier(wait, after_deeds(refused.as_ref(), created));
+    refusal = refused.or(refusal);
     let requested = kubernetes::reconcile_requested_at(set);
     let found = Found {
         plan: &plan,

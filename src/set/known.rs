@@ -1,6 +1,7 @@
 //! Which sets there are, and which of them are due. Enqueues only.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +14,8 @@ use tokio::sync::{Notify, watch};
 use crate::api::SecurityGroupMembershipSet;
 use crate::kubernetes::WatchScope;
 use crate::watched::Watched;
+
+use super::node_set::NodeSet;
 
 /// What is watched.
 pub type SetObject = Watched<SecurityGroupMembershipSet>;
@@ -28,11 +31,16 @@ type Key = (String, String);
 #[derive(Debug)]
 pub struct Sets {
     queues: Vec<(WatchScope, UnboundedSender<ObjectRef<SetObject>>)>,
-    /// Whether each selects Nodes.
-    known: Mutex<HashMap<Key, bool>>,
+    /// Each, with what it selects if that is Nodes.
+    known: Mutex<HashMap<Key, Option<Arc<NodeSet>>>>,
+    /// Scopes whose sets have not been listed yet.
+    unlisted: Mutex<Vec<WatchScope>>,
     gathered: Mutex<HashSet<Key>>,
     wake: Notify,
     select_nodes: watch::Sender<bool>,
+    /// Nodes are watched although no set selects any.
+    keep_nodes: AtomicBool,
+    conditions: Notify,
 }
 
 impl Sets {
@@ -49,17 +57,47 @@ impl Sets {
         let sets = Self {
             queues,
             known: Mutex::default(),
+            unlisted: Mutex::new(scopes.to_vec()),
             gathered: Mutex::default(),
             wake: Notify::new(),
             select_nodes: watch::Sender::new(false),
+            keep_nodes: AtomicBool::new(false),
+            conditions: Notify::new(),
         };
         (Arc::new(sets), due)
     }
 
-    /// Whether some set selects Nodes.
+    /// Whether Nodes are to be watched: some set selects them, or [`Self::keep_nodes`] asks for it.
     #[must_use]
     pub fn select_nodes(&self) -> watch::Receiver<bool> {
         self.select_nodes.subscribe()
+    }
+
+    /// Has Nodes watched also while no set selects any, or not any more.
+    pub(super) fn keep_nodes(&self, keep: bool) {
+        self.keep_nodes.store(keep, Ordering::SeqCst);
+        self.update_select_nodes();
+    }
+
+    /// The sets that select Nodes, by namespace and name; `None` before all have been listed.
+    pub(super) fn node_sets(&self) -> Option<Vec<Arc<NodeSet>>> {
+        if !lock(&self.unlisted).is_empty() {
+            return None;
+        }
+        let known = lock(&self.known);
+        let mut sets: Vec<_> = known.values().flatten().cloned().collect();
+        sets.sort_unstable_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+        Some(sets)
+    }
+
+    /// The conditions of Nodes are due: a set, a membership or a Node has changed.
+    pub fn conditions_soon(&self) {
+        self.conditions.notify_one();
+    }
+
+    /// Resolves when the conditions of Nodes are due.
+    pub(super) async fn conditions_due(&self) {
+        self.conditions.notified().await;
     }
 
     /// A set is due within [`GATHER`].
@@ -81,8 +119,8 @@ impl Sets {
 
     fn enqueue_if(&self, concerns: impl Fn(bool) -> bool) {
         let known = lock(&self.known);
-        for (key, selects_nodes) in &*known {
-            if concerns(*selects_nodes) {
+        for (key, selects) in &*known {
+            if concerns(selects.is_some()) {
                 self.enqueue(key);
             }
         }
@@ -108,6 +146,8 @@ impl Sets {
             for key in gathered.iter().filter(|key| known.contains_key(*key)) {
                 self.enqueue(key);
             }
+            // A set whose pass goes on is not due before it ends.
+            self.conditions_soon();
         }
     }
 
@@ -121,7 +161,7 @@ impl Sets {
         let key = |set: &SetObject| (set.namespace().unwrap_or_default(), set.name_any());
         let selects = |set: &SetObject| {
             let set = set.0.as_ref();
-            set.is_ok_and(|set| set.spec.node_selector.is_some())
+            set.ok().and_then(NodeSet::of).map(Arc::new)
         };
         match event {
             watcher::Event::Init => listing.clear(),
@@ -138,11 +178,20 @@ impl Sets {
             watcher::Event::InitDone => {
                 let is_there = |key: &Key| !scope.contains(&key.0) || listing.contains(key);
                 lock(&self.known).retain(|key, _| is_there(key));
+                lock(&self.unlisted).retain(|unlisted| unlisted != scope);
             }
         }
-        let any = lock(&self.known).values().any(|selects| *selects);
-        self.select_nodes
-            .send_if_modified(|known| std::mem::replace(known, any) != any);
+        self.update_select_nodes();
+        self.conditions_soon();
+    }
+
+    fn update_select_nodes(&self) {
+        // Read within the lock of the channel: of two changes at a time, the later one must not send what was before the other.
+        self.select_nodes.send_if_modified(|known| {
+            let any = lock(&self.known).values().any(Option::is_some);
+            let any = any || self.keep_nodes.load(Ordering::SeqCst);
+            std::mem::replace(known, any) != any
+        });
     }
 }
 

@@ -80,6 +80,11 @@ async fn wrong_values_are_refused_with_their_field() -> Result<()> {
             "/operator/maxWritesInFlight",
         ),
         ("operator.endpoints.ecs=ftp://x", "/operator/endpoints/ecs"),
+        ("operator.nodeConditions=often", "/operator/nodeConditions"),
+        (
+            "operator.nodeConditions=true,namespaces={a}",
+            "operator.nodeConditions cannot be used with `namespaces`",
+        ),
         ("operator.log.format=xml", "/operator/log/format"),
         ("crds.install=maybe", "/crds/install"),
         ("rbac.create=1", "/rbac/create"),
@@ -188,6 +193,7 @@ async fn each_switch_changes_what_it_says() -> Result<()> {
             "operator.maxWritesInFlight=32",
             "- --max-writes-in-flight=32",
         ),
+        ("operator.nodeConditions=true", "- --node-conditions"),
         (
             "operator.endpoints.ecs=https://ecs-vpc.{region}.aliyuncs.com",
             "- \"--ecs-endpoint=https://ecs-vpc.{region}.aliyuncs.com\"",
@@ -297,6 +303,29 @@ async fn topology_spread_selects_the_operator() -> Result<()> {
     let constraints = &spec["template"]["spec"]["topologySpreadConstraints"];
     assert_eq!(constraints[0]["labelSelector"], spec["selector"]);
     assert_eq!(constraints[0]["topologyKey"], "zone");
+    Ok(())
+}
+
+/// The right to write conditions of Nodes is in a role of its own, which only `operator.nodeConditions` renders.
+#[tokio::test]
+async fn node_conditions_bring_their_right() -> Result<()> {
+    const ROLE: &str = "security-group-operator-node-conditions";
+    let helm = Helm::alone().await?;
+    let may_patch = |objects: &[Value]| {
+        let text = json!(objects).to_string();
+        text.contains("nodes/status")
+    };
+    assert!(!may_patch(&helm.objects(&[]).await?));
+    let with = "--set=operator.nodeConditions=true";
+    let objects = helm.objects(&[with]).await?;
+    let role = find(&objects, "ClusterRole", ROLE).context("a ClusterRole")?;
+    let rules = json!([{"apiGroups": [""], "resources": ["nodes/status"], "verbs": ["patch"]}]);
+    assert_eq!(role["rules"], rules);
+    let binding = find(&objects, "ClusterRoleBinding", ROLE).context("a binding")?;
+    assert_eq!(binding["roleRef"]["name"], ROLE);
+    assert_eq!(binding["subjects"][0]["name"], NAME);
+    let without = helm.objects(&[with, "--set=rbac.create=false"]).await?;
+    assert!(!may_patch(&without));
     Ok(())
 }
 

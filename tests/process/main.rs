@@ -14,6 +14,7 @@ mod deletions;
 mod first_status;
 mod large_objects;
 mod monitoring;
+mod node_conditions;
 mod older_crd;
 mod rbac;
 mod reachable;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use security_group_operator::api::NODE_CONDITION;
 use security_group_operator::ecs::{Class, Retry};
 
 use crate::book::{blocks, pages, read, repository};
@@ -101,6 +102,16 @@ async fn overlay_sets_the_image() -> Result<()> {
         "{rendered}"
     );
     Ok(())
+}
+
+/// The kind is not known here: what it shares with the operator is compared.
+#[test]
+fn readiness_rule_names_the_condition_of_nodes() {
+    let rule: serde_json::Value =
+        serde_saphyr::from_str(&read("examples/node-readiness/rule.yaml")).expect("YAML");
+    assert_eq!(rule["kind"], "NodeReadinessRule");
+    assert_eq!(rule["spec"]["conditions"][0]["type"], NODE_CONDITION);
+    assert!(read("docs/user/sets.md").contains(NODE_CONDITION));
 }
 
 #[test]

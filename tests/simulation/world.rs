@@ -818,6 +818,7 @@ fn settings(scopes: Vec<WatchScope>) -> Settings {
         lease_duration: None,
         not_observed_after: 10,
         max_writes_in_flight: 8,
+        node_conditions: false,
         instance: Some("simulated".to_owned()),
         docs_url: None,
         log_format: LogFormat::Text,

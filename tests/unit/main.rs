@@ -5,6 +5,7 @@ mod ecs_client;
 mod fuzz_corpus;
 mod karpenter;
 mod limiter;
+mod node_condition;
 mod set_plan;
 mod set_select;
 mod status;

@@ -73,6 +73,9 @@ containers:
   {{- range .root.Values.namespaces }}
   - --namespace={{ . }}
   {{- end }}
+  {{- if .root.Values.operator.nodeConditions }}
+  - --node-conditions
+  {{- end }}
   - {{ .command }}
   resources:
     requests:

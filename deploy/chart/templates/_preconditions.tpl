@@ -1,8 +1,11 @@
 {{- /*
-Refuses a release beside another one that works in the same namespaces. Looks only at kinds that this release itself creates, so
-that it needs no other right; `helm template` sees no cluster and refuses nothing.
+Refuses values that exclude each other, and a release beside another one that works in the same namespaces. Looks only at kinds that
+this release itself creates, so that it needs no other right; `helm template` sees no cluster and refuses no release.
 */}}
 {{- define "operator.preconditions" -}}
+{{- if and .Values.operator.nodeConditions .Values.namespaces }}
+{{- fail "operator.nodeConditions cannot be used with `namespaces`: it needs a right on all Nodes, and the operator of another namespace could write the same condition of the same Node; leave out one of both" }}
+{{- end }}
 {{- $roles := list }}
 {{- if .Values.rbac.create }}
 {{- range .Values.namespaces }}
