@@ -152,15 +152,22 @@ impl Tap {
         let namespace = object.namespace().unwrap_or_default();
         match Member::watched(object) {
             Some((owner, member)) => {
-                let is_news = self.members.lock().insert(&namespace, &owner, member);
-                if is_news {
+                let mut members = self.members.lock();
+                let former = members.sets.get(&member.uid);
+                let is_moved = former.is_some_and(|set| *set != owner.uid);
+                let is_news = members.insert(&namespace, &owner, member);
+                drop(members);
+                if is_moved {
+                    self.sets.soon_in(&namespace);
+                } else if is_news {
                     self.sets.soon(&namespace, &owner.name);
                 }
             }
-            // Its set has let it go.
+            // Somebody has taken its set off. The set whose it was may need it.
             None => {
-                if let Some(uid) = ObjectUid::of(object) {
-                    self.members.lock().remove(&uid);
+                let uid = ObjectUid::of(object);
+                if uid.is_some_and(|uid| self.members.lock().remove(&uid)) {
+                    self.sets.soon_in(&namespace);
                 }
             }
         }

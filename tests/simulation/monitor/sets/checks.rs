@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::time::Instant;
@@ -187,8 +188,7 @@ impl Judge {
         evidence.retain(|evidence| match evidence {
             Evidence::Replaced(new) => {
                 let edge = (target.to_owned(), new.clone());
-                let ready = self.ready.get(&(set.1.to_owned(), edge));
-                ready.is_some_and(|at| at.elapsed() <= known)
+                self.was_ready(set.1, &edge, known)
             }
             _ => true,
         });
@@ -223,8 +223,22 @@ impl Judge {
         findings
     }
 
+    /// Whether a membership of a set for an edge is Ready, or was within `age`.
+    fn was_ready(&self, set: &str, edge: &Edge, age: Duration) -> bool {
+        let is_it = |object: &&Arc<Value>| {
+            controller(object).as_deref() == Some(set) && edge_of(object).as_ref() == Some(edge)
+        };
+        let mut own = self.stored.values().filter(is_it);
+        let last = self.ready.get(&(set.to_owned(), edge.clone()));
+        own.any(|object| is_ready(object)) || last.is_some_and(|at| at.elapsed() <= age)
+    }
+
     /// J2: why the target is not in its new group, although it leaves the old one.
     pub(super) fn check_absence_of_new(&self, set: &str, new: &Edge, old: &str) -> Option<Finding> {
+        // It is released: it is in no group any more.
+        if self.released.contains_key(&new.0) {
+            return None;
+        }
         if self.by_operator.get(new) == Some(&false) {
             return Some(Finding::Exception(SetException::OthersLeftNewGroup));
         }
@@ -250,21 +264,24 @@ impl Judge {
         target: &str,
     ) -> Vec<Finding> {
         let now = Instant::now();
-        let specs = self.truth.states(place, now - FIVE_MINUTES);
+        let known = self.slack + self.late;
+        let specs = self.truth.states(place, now - known);
         let specs: Vec<&Value> = specs
             .into_iter()
             .filter_map(|(_, object)| object)
             .filter(|object| object["metadata"]["uid"] == uid)
             .map(|object| &object["spec"])
+            .filter(|spec| spec["nodeSelector"].is_object())
             .collect();
+        // By every selector that a pass may have gone by.
         let has_node = |moment: &Instant, fits: bool| {
             let nodes = self.truth.at("nodes", *moment);
-            let own = specs.iter().map(|spec| {
+            let is_there = |spec: &&Value| {
                 let own = selector::nodes_of(&nodes, spec, target);
                 own.iter()
                     .any(|node| !fits || selector::matches(&spec["nodeSelector"], node))
-            });
-            own.fold(false, |any, one| any || one)
+            };
+            !specs.is_empty() && specs.iter().all(is_there)
         };
         let mut findings = Vec::new();
         let mut shown_otherwise = |exception, what: &str| {
@@ -277,7 +294,6 @@ impl Judge {
         if evidence.len() != 1 {
             return findings;
         }
-        let known = self.slack + self.late;
         if evidence.contains(&Evidence::NoNode) {
             let since = now - FIVE_MINUTES + known.min(FIVE_MINUTES / 2);
             let moments = self.truth.moments("nodes", since);

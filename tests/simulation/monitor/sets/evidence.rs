@@ -15,7 +15,7 @@ use super::view::{Answer, Place, View};
 /// Why a membership of a set may be deleted.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Evidence {
-    /// The user has taken its target off the list.
+    /// The user has taken its target off the list, or selects by tags what is an interface.
     NotListed,
     /// The Node of its target is old and has other labels.
     Labels,
@@ -167,6 +167,10 @@ impl Case<'_> {
         // A selector that picks nothing removes nothing.
         if !answers().any(shows) && !self.existing.is_empty() {
             return false;
+        }
+        // Tags select instances: the spec is the evidence.
+        if self.target.starts_with("eni-") {
+            found.insert(Evidence::NotListed);
         }
         let by_id = answers().filter(|answer| answer.asked.is_none());
         if by_id

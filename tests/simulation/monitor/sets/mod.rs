@@ -214,7 +214,6 @@ impl Monitor {
         let asked: BTreeMap<String, String> = asked.collect();
         let answer = Answer {
             at: Instant::now(),
-            region: parameters.get("RegionId").cloned().unwrap_or_default(),
             asked: (!asked.is_empty()).then_some(asked),
             shown: rows
                 .iter()
