@@ -331,10 +331,17 @@ fn a_seed_replays_exactly_in_a_process_of_its_own() {
 
 #[test]
 fn a_seed_replays_exactly() {
-    for seed in 0..number("REPLAYS").unwrap_or(6) {
+    let seeds = number("REPLAYS");
+    replays_exactly(seeds.unwrap_or(6), Schedule::draw);
+    // Longer ones.
+    replays_exactly(seeds.unwrap_or(2), set_schedule::draw);
+}
+
+fn replays_exactly<A: Happens>(seeds: u64, draw: fn(u64) -> Schedule<A>) {
+    for seed in 0..seeds {
         let run = || {
-            let schedule = Schedule::draw(seed);
-            in_virtual_time(|| schedule::run(&schedule, true)).trace
+            let schedule = draw(seed);
+            in_virtual_time(|| A::run(&schedule, true)).trace
         };
         let first = run();
         for _ in 0..2 {

@@ -134,7 +134,7 @@ async fn run(schedule: &Schedule<SetAct>, traced: bool) -> Outcome {
     world.monitor.keep_trace(traced);
     world.monitor.trace(|| format!("{:?}", schedule.options));
     world.monitor.judge_sets(delays(schedule));
-    let period = [20, 300, 3_000][usize::try_from(schedule.options.seed % 3).unwrap()];
+    let period = [200, 500, 3_000][usize::try_from(schedule.options.seed % 3).unwrap()];
     let collector = garbage::collect(world.user_handle(), Duration::from_millis(period));
     let collector = tokio::spawn(collector);
     world.start(None);

@@ -1,4 +1,4 @@
-//! Judges what operators do as sets (J1 to J5 of `docs/dev/sets.md`): by the journal of the cloud, what the API server holds, and what
+//! Judges what operators do as sets (J1 to J5 of `docs/proof.md`): by the journal of the cloud, what the API server holds, and what
 //! the API server and the cloud have shown to each operator. Never by what an operator has written of its plan.
 
 mod checks;
