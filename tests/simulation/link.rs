@@ -25,6 +25,7 @@ use crate::api_server::request::Reply;
 use crate::api_server::store::Entry;
 use crate::api_server::{ApiServer, Call, CallFault, FaultPlan, Verb, WatchFault};
 use crate::lies::Lies;
+use crate::monitor::sets::SETS;
 use crate::monitor::{Edge, MEMBERSHIPS, Monitor};
 
 /// At which side of a request an operator is killed.
@@ -70,6 +71,8 @@ pub struct FaultInjector {
     lost_events: AtomicUsize,
     /// Until when no event of a membership reaches an incarnation.
     lagging: Mutex<BTreeMap<usize, Instant>>,
+    /// Until when no event of a set reaches anybody.
+    lagging_sets: Mutex<Option<Instant>>,
     api_millis: AtomicU64,
     /// The hosts that there are; every one while this is `None`.
     hosts: Mutex<Option<Vec<String>>>,
@@ -115,6 +118,7 @@ impl FaultInjector {
             refused_secrets: AtomicUsize::new(0),
             lost_events: AtomicUsize::new(0),
             lagging: Mutex::default(),
+            lagging_sets: Mutex::default(),
             api_millis: AtomicU64::new(2),
             hosts: Mutex::default(),
             silent_hosts: Mutex::default(),
@@ -223,6 +227,16 @@ impl FaultInjector {
     /// From now on a request to the API server takes so long.
     pub fn slow_down_api(&self, millis: u64) {
         self.api_millis.store(millis, Ordering::SeqCst);
+    }
+
+    /// Keeps every event of a set back for so long.
+    pub fn hold_back_sets(&self, lag: Duration) {
+        *self.lagging_sets.lock().unwrap() = Some(Instant::now() + lag);
+    }
+
+    fn lag_of_sets(&self) -> Option<Duration> {
+        let until = (*self.lagging_sets.lock().unwrap())?;
+        Some(until.saturating_duration_since(Instant::now())).filter(|lag| !lag.is_zero())
     }
 
     /// Keeps every event of a membership from an incarnation for so long.
@@ -527,6 +541,11 @@ impl FaultPlan for ApiSide {
         let link = &self.0;
         if self.is_dead() {
             return WatchFault::Never;
+        }
+        if watch.kind.plural == SETS
+            && let Some(lag) = link.faults.lag_of_sets()
+        {
+            return WatchFault::Delay(lag);
         }
         if watch.kind.plural == MEMBERSHIPS
             && let Some(lag) = link.faults.lag(link.incarnation)

@@ -440,6 +440,24 @@ fn an_instance_that_is_not_there_does_not_hold_up_a_change_of_group() {
     });
 }
 
+/// A pass that does not know the last status of its own from the watch yet does not take an older one for it.
+#[test]
+fn a_watch_that_lags_behind_the_status_of_a_set_leaves_no_wrong_one() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        apply(&world, json!({"instanceIDs": ["i-0"]}));
+        seconds(10.0).await;
+        let lag = std::time::Duration::from_secs(5);
+        world.faults.hold_back_sets(lag);
+        world.grant(false);
+        seconds(2.0).await;
+        assert_eq!(told(&world).0, "NotGranted");
+        world.grant(true);
+        seconds(10.0).await;
+        assert_eq!(told(&world), ("AllMembers".to_owned(), [1, 1, 1]));
+    });
+}
+
 /// An operator that watches some namespaces serves the sets in them.
 #[test]
 fn sets_of_other_namespaces_are_let_be() {
