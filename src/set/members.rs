@@ -150,26 +150,23 @@ impl Tap {
 
     fn insert(&self, object: &Object) {
         let namespace = object.namespace().unwrap_or_default();
-        match Member::watched(object) {
-            Some((owner, member)) => {
-                let mut members = self.members.lock();
-                let former = members.sets.get(&member.uid);
-                let is_moved = former.is_some_and(|set| *set != owner.uid);
-                let is_news = members.insert(&namespace, &owner, member);
-                drop(members);
-                if is_moved {
-                    self.sets.soon_in(&namespace);
-                } else if is_news {
-                    self.sets.soon(&namespace, &owner.name);
-                }
-            }
+        let Some((owner, member)) = Member::watched(object) else {
             // Somebody has taken its set off. The set whose it was may need it.
-            None => {
-                let uid = ObjectUid::of(object);
-                if uid.is_some_and(|uid| self.members.lock().remove(&uid)) {
-                    self.sets.soon_in(&namespace);
-                }
+            let uid = ObjectUid::of(object);
+            if uid.is_some_and(|uid| self.members.lock().remove(&uid)) {
+                self.sets.soon_in(&namespace);
             }
+            return;
+        };
+        let mut members = self.members.lock();
+        let former = members.sets.get(&member.uid);
+        let is_moved = former.is_some_and(|set| *set != owner.uid);
+        let is_news = members.insert(&namespace, &owner, member);
+        drop(members);
+        if is_moved {
+            self.sets.soon_in(&namespace);
+        } else if is_news {
+            self.sets.soon(&namespace, &owner.name);
         }
     }
 

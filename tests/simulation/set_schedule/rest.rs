@@ -197,7 +197,7 @@ fn wrong_members(world: &World, set: &Value, reason: &str) -> Vec<String> {
     }
     let all_ready = current
         .iter()
-        .all(|(target, object)| is_ready(&object) || !exists(target));
+        .all(|(target, object)| is_ready(object) || !exists(target));
     if all_ready && reason != "AllMembers" {
         wrong.push("all of its targets are members".to_owned());
     }

@@ -85,14 +85,12 @@ impl Judge {
     }
 
     /// J4: an object without a controller is not a set's to delete.
-    pub(super) fn check_released(&self, incarnation: usize, object: &Value) -> Option<Finding> {
+    pub(super) fn check_released(&self, incarnation: usize, object: &Value) -> Finding {
         if self.was_shown_controlled(incarnation, object) {
-            return Some(Finding::Exception(SetException::ReleasedUnseen));
+            return Finding::Exception(SetException::ReleasedUnseen);
         }
         let name = text(object, "/metadata/name");
-        Some(Finding::Violation(format!(
-            "J4: a set wrote {name}, which no set controls"
-        )))
+        Finding::Violation(format!("J4: a set wrote {name}, which no set controls"))
     }
 
     /// Whether an operator was shown within the slack that a set controls an object.
@@ -181,6 +179,10 @@ impl Judge {
         set: Set<'_>,
         object: &Value,
     ) -> Vec<Finding> {
+        #[expect(
+            clippy::redundant_closure_for_method_calls,
+            reason = "the method is not one for every lifetime"
+        )]
         let evidence = self.with_case(monitor, incarnation, set, object, |case| case.evidence());
         let mut evidence = evidence.unwrap_or_default();
         let (target, group) = (target_of(object), text(object, "/spec/securityGroupID"));

@@ -130,7 +130,7 @@ fn is_ready(object: &Value) -> bool {
     let current = |ready: &&Value| {
         ready["status"] == "True" && ready["observedGeneration"] == object["metadata"]["generation"]
     };
-    !is_deleting(object) && ready.filter(current).is_some()
+    !is_deleting(object) && ready.as_ref().is_some_and(current)
 }
 
 impl Monitor {
@@ -327,7 +327,7 @@ impl Monitor {
         let object = before.as_ref().unwrap_or(&entry.object);
         let known = set.and_then(|uid| Some((judge.places.get(&uid)?.clone(), uid)));
         let Some((place, uid)) = known else {
-            findings.extend(judge.check_released(incarnation, object));
+            findings.push(judge.check_released(incarnation, object));
             return findings;
         };
         let set = (&place, uid.as_str());

@@ -13,6 +13,9 @@ use crate::monitor::text;
 /// Plural, and namespace and name.
 pub type Place = (&'static str, String);
 
+/// A state of an object, and since when it was shown.
+type State = (Instant, Option<Arc<Value>>);
+
 /// Where an object is.
 pub fn place_of(plural: &'static str, object: &Value) -> Place {
     let metadata = |field| text(&object["metadata"], field);
@@ -26,7 +29,7 @@ pub fn place_of(plural: &'static str, object: &Value) -> Place {
 #[derive(Default)]
 pub struct View {
     /// Each state of an object and since when it was shown; `None` for one that is gone.
-    objects: BTreeMap<Place, Vec<(Instant, Option<Arc<Value>>)>>,
+    objects: BTreeMap<Place, Vec<State>>,
     /// When the Nodes were first listed.
     pub nodes_since: Option<Instant>,
     /// Answers of the cloud to lists by tags, and to questions by ID.
