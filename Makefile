@@ -59,9 +59,9 @@ test-oldest: tools ## the cluster tests on the oldest supported Kubernetes, buil
 # Every test binary that starts a control plane.
 cluster_tests = $(shell grep -rlE '(ControlPlane|TestEnv)::' --include='*.rs' tests | sed -nE 's,^tests/([^/]*)/.*,--test \1,p' | sort -u | grep -vx -- '--test support')
 
-simulate: ## SEEDS random schedules (100000), plain and wide, of crashes, faults and old views in virtual time, and every pair of crashes; SEED=n replays one, WIDE=1 the wide one
+simulate: ## SEEDS random schedules (100000), plain, wide and with sets, of crashes, faults and old views in virtual time, and every pair of crashes; SEED=n replays one, WIDE=1 the wide one, SETS=1 the one with sets
 	SEED=$(SEED) SEEDS=$(or $(SEEDS),100000) THREADS=$(or $(THREADS),$(shell nproc)) $(if $(SEED),,PAIRS=1) \
-	cargo test --release --test simulation $(if $(SEED),$(if $(WIDE),no_wide,no_schedule)) -- --nocapture --test-threads=1
+	cargo test --release --test simulation $(if $(SEED),$(if $(WIDE),no_wide,$(if $(SETS),no_schedule_of_sets,no_schedule_of_faults))) -- --nocapture --test-threads=1
 
 chaos: ## KILLS (1000) times SIGKILL for the real operator, API server or etcd under churn, and comparisons; SEED=n draws the same again
 	@tests/control-plane/build >/dev/null

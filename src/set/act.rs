@@ -99,8 +99,8 @@ impl Doer<'_> {
         match answer {
             Ok(Some(kept)) => members.written(&kept),
             Ok(None) => members.gone(&member.uid),
-            // It is gone, or another object has its name by now.
-            Err(error) if matches!(error.code(), Some(404 | 409)) => members.gone(&member.uid),
+            Err(error) if error.code() == Some(404) => members.gone(&member.uid),
+            // Also for 409: another object may have its name by now, or the API server gave up. The watch tells which, or the next try.
             Err(error) => return Err(error),
         }
         Ok(())

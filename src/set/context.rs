@@ -25,6 +25,10 @@ use super::tags::InstanceTags;
 /// Shortest time between two writes of the status of a set (1 s).
 const STATUS_PERIOD: Duration = Duration::from_secs(1);
 
+/// How long a watch that has failed may take to go on (60 s). After that what it shows counts, also if it is older: etcd may have been
+/// put back.
+const WATCH_LAG: Duration = Duration::from_secs(60);
+
 /// What every pass over a set shares.
 pub struct Context {
     /// The cluster.
@@ -58,6 +62,8 @@ pub struct Context {
 pub(super) struct Memory {
     pub missing: MissingSince,
     written_at: Option<Instant>,
+    /// The version that the last write of the status made.
+    written: u64,
     pub failures: u32,
     passed: Option<Passed>,
 }
@@ -82,9 +88,17 @@ impl Memory {
         self.passed = Some(Passed { refusal });
     }
 
-    /// The status was written.
-    pub(super) fn wrote_status(&mut self) {
+    /// The status was written, and made this version.
+    pub(super) fn wrote_status(&mut self, version: u64) {
         self.written_at = Some(Instant::now());
+        self.written = version;
+    }
+
+    /// Whether the watch has not shown the last written status yet, where it shows this version. A status is compared with that one, and
+    /// not with an older one.
+    pub(super) fn is_ahead_of(&self, version: u64) -> bool {
+        let is_recent = self.written_at.is_some_and(|at| at.elapsed() < WATCH_LAG);
+        is_recent && version < self.written
     }
 }
 

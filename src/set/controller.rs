@@ -21,7 +21,7 @@ use crate::watched::Unreadable;
 
 use super::access::{self, NotChecked};
 use super::act::Doer;
-use super::context::{Context, Memory};
+use super::context::Context;
 use super::known::SetObject;
 use super::member::Policies;
 use super::plan::{Plan, Wanted, plan};
@@ -263,6 +263,10 @@ async fn write(
     let next = context
         .writer
         .storable::<SecurityGroupMembershipSet, _>(next);
+    let version = kubernetes::version_of(object.meta());
+    if context.remember(uid, |memory| memory.is_ahead_of(version)) {
+        return Ok(Some(SOON));
+    }
     if status::same_meaning(previous, &next) {
         return Ok(None);
     }
@@ -278,8 +282,9 @@ async fn write(
         .apply_status(&api, object.meta(), &next)
         .await;
     match answer {
-        Ok(_) => {
-            context.remember(uid, Memory::wrote_status);
+        Ok(stored) => {
+            let version = kubernetes::version_of(stored.meta());
+            context.remember(uid, |memory| memory.wrote_status(version));
             Ok(None)
         }
         // It is gone, or the watch is about to show another version.

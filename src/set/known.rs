@@ -107,6 +107,15 @@ impl Sets {
         self.wake.notify_one();
     }
 
+    /// Every set of a namespace is due within [`GATHER`].
+    pub(super) fn soon_in(&self, namespace: &str) {
+        let known = lock(&self.known);
+        let keys = known.keys().filter(|(of, _)| of == namespace);
+        lock(&self.gathered).extend(keys.cloned());
+        drop(known);
+        self.wake.notify_one();
+    }
+
     /// Every set is due now.
     pub fn all_now(&self) {
         self.enqueue_if(|_| true);

@@ -4,9 +4,11 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use kube::ResourceExt as _;
 use kube::runtime::watcher;
+use tokio::time::Instant;
 
 use crate::api::SecurityGroupMembership;
 use crate::kubernetes::{ObjectUid, WatchScope};
@@ -14,6 +16,9 @@ use crate::membership::object::Object;
 
 use super::known::Sets;
 use super::member::{Member, Owner};
+
+/// An answer to a write comes within this (2 minutes).
+const LATEST_ANSWER: Duration = Duration::from_secs(120);
 
 /// The memberships of all sets.
 #[derive(Debug)]
@@ -28,6 +33,8 @@ struct Inner {
     /// Which set, in which namespace, controls a membership.
     sets: HashMap<ObjectUid, ObjectUid>,
     namespaces: HashMap<ObjectUid, Arc<str>>,
+    /// When the watch has shown that a membership is gone: an answer to a write that comes later does not bring it back.
+    gone: HashMap<ObjectUid, Instant>,
 }
 
 impl Members {
@@ -58,7 +65,10 @@ impl Members {
     pub fn written(&self, object: &SecurityGroupMembership) {
         if let Some((owner, member)) = Member::of(object) {
             let namespace = object.namespace().unwrap_or_default();
-            self.lock().insert(&namespace, &owner, member);
+            let mut inner = self.lock();
+            if !inner.gone.contains_key(&member.uid) {
+                inner.insert(&namespace, &owner, member);
+            }
         }
     }
 
@@ -94,6 +104,13 @@ impl Inner {
         self.sets.insert(uid.clone(), owner.uid.clone());
         self.namespaces.insert(uid, namespace.into());
         is_news
+    }
+
+    /// The watch has shown that a membership is gone.
+    fn went(&mut self, uid: ObjectUid) {
+        self.remove(&uid);
+        self.gone.retain(|_, at| at.elapsed() < LATEST_ANSWER);
+        self.gone.insert(uid, Instant::now());
     }
 
     /// Returns whether it was the membership of a set.
@@ -150,19 +167,23 @@ impl Tap {
 
     fn insert(&self, object: &Object) {
         let namespace = object.namespace().unwrap_or_default();
-        match Member::watched(object) {
-            Some((owner, member)) => {
-                let is_news = self.members.lock().insert(&namespace, &owner, member);
-                if is_news {
-                    self.sets.soon(&namespace, &owner.name);
-                }
+        let Some((owner, member)) = Member::watched(object) else {
+            // Somebody has taken its set off. The set whose it was may need it.
+            let uid = ObjectUid::of(object);
+            if uid.is_some_and(|uid| self.members.lock().remove(&uid)) {
+                self.sets.soon_in(&namespace);
             }
-            // Its set has let it go.
-            None => {
-                if let Some(uid) = ObjectUid::of(object) {
-                    self.members.lock().remove(&uid);
-                }
-            }
+            return;
+        };
+        let mut members = self.members.lock();
+        let former = members.sets.get(&member.uid);
+        let is_moved = former.is_some_and(|set| *set != owner.uid);
+        let is_news = members.insert(&namespace, &owner, member);
+        drop(members);
+        if is_moved {
+            self.sets.soon_in(&namespace);
+        } else if is_news {
+            self.sets.soon(&namespace, &owner.name);
         }
     }
 
@@ -170,7 +191,7 @@ impl Tap {
         let Some(uid) = ObjectUid::of(object) else {
             return;
         };
-        self.members.lock().remove(&uid);
+        self.members.lock().went(uid);
         if let Some((owner, _)) = Member::watched(object) {
             let namespace = object.namespace().unwrap_or_default();
             self.sets.soon(&namespace, &owner.name);

@@ -134,7 +134,9 @@ impl Plan {
             Standing::Gone => Some(Why::Gone),
         };
         let is_left_over = standing != Standing::Picked || !is_current;
-        let is_to_go = member.deleting || why.is_some() || standing == Standing::Picked;
+        // What the cloud does not list is in no group: it is kept, and does not hold up the set.
+        let waits = standing == Standing::Picked && member.state != State::TargetNotFound;
+        let is_to_go = member.deleting || why.is_some() || waits;
         self.going += usize::from(is_left_over && is_to_go);
         if member.deleting {
             if let (true, State::Stalled(reason)) = (is_left_over, &member.state) {

@@ -60,7 +60,7 @@ enum Others {
 pub struct Tagged {
     /// The instances that have the tags.
     pub picked: BTreeSet<Target>,
-    /// Targets of sets that have other tags, as their description by ID says.
+    /// Targets of sets that have other tags, as their description by ID says; and interfaces, which no tags select.
     pub other: HashSet<Target>,
     /// Targets of sets that the cloud does not list when it is asked for them by ID.
     pub absent: HashSet<Target>,

@@ -148,7 +148,10 @@ impl InstanceTags {
     async fn read(&self, query: &Query, session: &AccountSession) -> Result<Tagged, CallError> {
         let Listed { mut picked, is_all } = list(query, session).await?;
         let mut tagged = Tagged::default();
-        let missing: Vec<Target> = self.targets(query).difference(&picked).cloned().collect();
+        let (instances, interfaces) = self.targets(query);
+        // Tags select instances: the spec is the evidence against an interface of an earlier selector.
+        tagged.other.extend(interfaces);
+        let missing: Vec<Target> = instances.difference(&picked).cloned().collect();
         let size = session
             .limits()
             .call_size(&query.region, Action::DescribeInstances);
@@ -166,17 +169,19 @@ impl InstanceTags {
         Ok(Tagged { picked, ..tagged })
     }
 
-    /// The instances that memberships of the sets name.
-    fn targets(&self, query: &Query) -> BTreeSet<Target> {
+    /// The instances that memberships of the sets name, and the interfaces.
+    fn targets(&self, query: &Query) -> (BTreeSet<Target>, BTreeSet<Target>) {
         let queries = self.lock();
         let sets = queries.get(query).into_iter();
         let sets = sets.flat_map(|shared| shared.sets.keys());
         let members = sets.flat_map(|set| self.members.of(set));
-        let instances = members.filter(|member| match member.target {
-            Target::Instance(_) => member.region == query.region,
-            Target::NetworkInterface(_) => false,
-        });
-        instances.map(|member| member.target.clone()).collect()
+        let of_region = members.filter(|member| member.region == query.region);
+        of_region
+            .map(|member| member.target.clone())
+            .partition(|target| match target {
+                Target::Instance(_) => true,
+                Target::NetworkInterface(_) => false,
+            })
     }
 
     /// Keeps what is known: nothing is added, and nothing is evidence against a target.

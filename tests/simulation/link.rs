@@ -24,6 +24,8 @@ use tokio::time::Instant;
 use crate::api_server::request::Reply;
 use crate::api_server::store::Entry;
 use crate::api_server::{ApiServer, Call, CallFault, FaultPlan, Verb, WatchFault};
+use crate::lies::Lies;
+use crate::monitor::sets::SETS;
 use crate::monitor::{Edge, MEMBERSHIPS, Monitor};
 
 /// At which side of a request an operator is killed.
@@ -69,6 +71,8 @@ pub struct FaultInjector {
     lost_events: AtomicUsize,
     /// Until when no event of a membership reaches an incarnation.
     lagging: Mutex<BTreeMap<usize, Instant>>,
+    /// Until when no event of a set reaches anybody.
+    lagging_sets: Mutex<Option<Instant>>,
     api_millis: AtomicU64,
     /// The hosts that there are; every one while this is `None`.
     hosts: Mutex<Option<Vec<String>>>,
@@ -86,6 +90,8 @@ pub struct FaultInjector {
     selections: AtomicUsize,
     /// What calls said of the access keys that they were signed with.
     keys: Mutex<KeyUse>,
+    /// What lists leave out, or show that is not so, and until when.
+    pub lies: Lies,
 }
 
 /// The use of access keys, as the operator's end of the wire sees it.
@@ -112,6 +118,7 @@ impl FaultInjector {
             refused_secrets: AtomicUsize::new(0),
             lost_events: AtomicUsize::new(0),
             lagging: Mutex::default(),
+            lagging_sets: Mutex::default(),
             api_millis: AtomicU64::new(2),
             hosts: Mutex::default(),
             silent_hosts: Mutex::default(),
@@ -121,6 +128,7 @@ impl FaultInjector {
             refused_selections: Mutex::default(),
             selections: AtomicUsize::new(0),
             keys: Mutex::default(),
+            lies: Lies::default(),
         }
     }
 
@@ -221,6 +229,16 @@ impl FaultInjector {
         self.api_millis.store(millis, Ordering::SeqCst);
     }
 
+    /// Keeps every event of a set back for so long.
+    pub fn hold_back_sets(&self, lag: Duration) {
+        *self.lagging_sets.lock().unwrap() = Some(Instant::now() + lag);
+    }
+
+    fn lag_of_sets(&self) -> Option<Duration> {
+        let until = (*self.lagging_sets.lock().unwrap())?;
+        Some(until.saturating_duration_since(Instant::now())).filter(|lag| !lag.is_zero())
+    }
+
     /// Keeps every event of a membership from an incarnation for so long.
     pub fn hold_back_events(&self, incarnation: usize, lag: Duration) {
         self.lagging
@@ -302,6 +320,7 @@ impl FaultInjector {
         *self.rates.lock().unwrap() = FaultRates::default();
         self.set_policy(None);
         self.refuse_status_of(None);
+        self.lies.end();
     }
 
     fn strikes(&self, which: fn(&FaultRates) -> f64) -> bool {
@@ -523,6 +542,11 @@ impl FaultPlan for ApiSide {
         if self.is_dead() {
             return WatchFault::Never;
         }
+        if watch.kind.plural == SETS
+            && let Some(lag) = link.faults.lag_of_sets()
+        {
+            return WatchFault::Delay(lag);
+        }
         if watch.kind.plural == MEMBERSHIPS
             && let Some(lag) = link.faults.lag(link.incarnation)
         {
@@ -557,6 +581,15 @@ impl FaultPlan for ApiSide {
 
     fn list_at(&self, call: &Call, newest: u64) -> Option<u64> {
         let link = &self.0;
+        if call.verb == Verb::List
+            && call.kind.plural == "nodes"
+            && let Some(back) = link.faults.lies.old_nodes()
+        {
+            link.monitor
+                .trace(|| format!("  fault: Nodes of {back} revisions ago"));
+            link.monitor.count("old list of Nodes");
+            return Some(newest.saturating_sub(back).max(100));
+        }
         if call.verb == Verb::List && link.faults.strikes(|rates| rates.old_list) {
             let back = link.faults.roll(1..12);
             link.monitor
@@ -564,6 +597,16 @@ impl FaultPlan for ApiSide {
             return Some(newest.saturating_sub(back).max(100));
         }
         None
+    }
+
+    fn cut(&self, call: &Call, reply: &mut Reply) {
+        let of_nodes = call.verb == Verb::List && call.kind.plural == "nodes";
+        if of_nodes && self.0.faults.lies.leave_out_node(reply) {
+            self.0
+                .monitor
+                .trace(|| "  fault: a list without a Node".to_owned());
+            self.0.monitor.count("list of Nodes cut short");
+        }
     }
 
     fn done(&self, call: &Call, reply: &Reply) {
@@ -722,7 +765,12 @@ impl CloudSide {
             .membership(target.as_deref(), group.as_deref(), now);
         let called = target.clone().zip(group.clone());
         link.monitor.arrives(called);
-        let answer = link.simulator.answer(&request, now);
+        let mut answer = link.simulator.answer(&request, now);
+        if link.faults.lies.bend(&parameters, &mut answer) {
+            link.monitor
+                .trace(|| "  fault: a list of tags that lies".to_owned());
+            link.monitor.count("list of tags that lies");
+        }
         link.monitor.trace(|| {
             format!(
                 "  incarnation {} {action}: {}",
@@ -754,6 +802,8 @@ impl CloudSide {
         if let Some(edge) = leave {
             link.monitor.leave_answered(&edge);
         }
+        link.monitor
+            .instances_shown(link.incarnation, &parameters, answer.body());
         Ok(answer)
     }
 

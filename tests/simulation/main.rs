@@ -20,6 +20,7 @@ mod foreign_finalizers;
 mod found;
 mod grants;
 mod lease;
+mod lies;
 mod limits;
 mod link;
 mod long_running;
@@ -37,6 +38,7 @@ mod rotation;
 mod scenario;
 mod schedule;
 mod scopes;
+mod set_schedule;
 mod sets;
 mod shrink;
 mod shutdown;
@@ -51,7 +53,7 @@ use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use link::KillPoint;
-use schedule::Schedule;
+use schedule::{Happens, Schedule};
 
 /// A schedule is little but small objects made and dropped: with the system's allocator it takes a fifth longer.
 #[global_allocator]
@@ -180,12 +182,20 @@ const SCHEDULES: u64 = 250;
 
 #[test]
 fn no_schedule_of_faults_breaks_an_invariant() {
-    search("plain", Schedule::draw);
+    search("plain", SCHEDULES, Schedule::draw);
 }
 
 #[test]
 fn no_wide_schedule_breaks_an_invariant() {
-    search("wide", Schedule::draw_wide);
+    search("wide", SCHEDULES, Schedule::draw_wide);
+}
+
+/// Schedules with sets in `cargo test`: each takes longer.
+const SETS: u64 = 100;
+
+#[test]
+fn no_schedule_of_sets_breaks_an_invariant() {
+    search("sets", SETS, set_schedule::draw);
 }
 
 /// Crowds in `cargo test`.
@@ -207,24 +217,24 @@ fn nobody_waits_for_objects_that_are_gone() {
     assert_eq!(wrong.into_inner().unwrap(), []);
 }
 
-fn search(kind: &str, draw: fn(u64) -> Schedule) {
+fn search<A: Happens>(kind: &str, schedules: u64, draw: fn(u64) -> Schedule<A>) {
     if let Some(seed) = number("SEED") {
         let schedule = draw(seed);
-        let outcome = in_virtual_time(|| schedule::run(&schedule, true));
+        let outcome = in_virtual_time(|| A::run(&schedule, true));
         println!("{}\n{schedule:#?}", outcome.trace.join("\n"));
         assert_eq!(outcome.problems, [""; 0], "{kind} seed {seed}");
         println!("{kind} seed {seed}: violations 0");
         return;
     }
     let first = number("FIRST_SEED").unwrap_or(0);
-    let count = number("SEEDS").unwrap_or(SCHEDULES);
+    let count = number("SEEDS").unwrap_or(schedules);
     let started = std::time::Instant::now();
     let (done, failed) = (AtomicU64::new(0), AtomicU64::new(0));
     let counts = schedule::Counts::default();
     in_threads(count, |number| {
         let seed = first + number;
         let schedule = draw(seed);
-        let outcome = in_virtual_time(|| schedule::run(&schedule, false));
+        let outcome = in_virtual_time(|| A::run(&schedule, false));
         counts.add(&outcome.counts);
         let problems = outcome.problems;
         if !problems.is_empty() {
@@ -242,7 +252,7 @@ fn search(kind: &str, draw: fn(u64) -> Schedule) {
             );
         }
     });
-    print!("{}", counts.lines(kind == "wide"));
+    print!("{}", counts.lines(&A::words(kind)));
     assert_eq!(
         failed.into_inner(),
         0,
@@ -250,8 +260,8 @@ fn search(kind: &str, draw: fn(u64) -> Schedule) {
     );
 }
 
-fn problems_of(schedule: &Schedule) -> Vec<String> {
-    in_virtual_time(|| schedule::run(schedule, false)).problems
+fn problems_of<A: Happens>(schedule: &Schedule<A>) -> Vec<String> {
+    in_virtual_time(|| A::run(schedule, false)).problems
 }
 
 /// What a problem says, without the names of objects, targets and groups.
@@ -267,11 +277,11 @@ fn kind_of(problem: &str) -> String {
 }
 
 /// Leaves the trace of a failing schedule in a file, and prints the smallest one that fails in the same way.
-fn explain(name: &str, seed: u64, schedule: &Schedule) {
+fn explain<A: Happens>(name: &str, seed: u64, schedule: &Schedule<A>) {
     let kind = |problems: &[String]| problems.first().map(|problem| kind_of(problem));
     let wanted = kind(&problems_of(schedule));
     let smallest = shrink::shrink(schedule, |schedule| kind(&problems_of(schedule)) == wanted);
-    let outcome = in_virtual_time(|| schedule::run(&smallest, true));
+    let outcome = in_virtual_time(|| A::run(&smallest, true));
     let file = format!(
         "{}/simulation-{name}-{seed}.txt",
         env!("CARGO_TARGET_TMPDIR")
@@ -321,10 +331,17 @@ fn a_seed_replays_exactly_in_a_process_of_its_own() {
 
 #[test]
 fn a_seed_replays_exactly() {
-    for seed in 0..number("REPLAYS").unwrap_or(6) {
+    let seeds = number("REPLAYS");
+    replays_exactly(seeds.unwrap_or(6), Schedule::draw);
+    // Longer ones.
+    replays_exactly(seeds.unwrap_or(2), set_schedule::draw);
+}
+
+fn replays_exactly<A: Happens>(seeds: u64, draw: fn(u64) -> Schedule<A>) {
+    for seed in 0..seeds {
         let run = || {
-            let schedule = Schedule::draw(seed);
-            in_virtual_time(|| schedule::run(&schedule, true)).trace
+            let schedule = draw(seed);
+            in_virtual_time(|| A::run(&schedule, true)).trace
         };
         let first = run();
         for _ in 0..2 {

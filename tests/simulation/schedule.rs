@@ -124,13 +124,12 @@ impl Counts {
         }
     }
 
-    /// One line for each. What never happened is reported as such.
-    pub fn lines(&self, wide: bool) -> String {
+    /// One line for each of `words` and each exception. What never happened is reported as such.
+    pub fn lines(&self, words: &[&'static str]) -> String {
         let counts = self.0.lock().unwrap();
-        let of_wide = if wide { &WIDE[..] } else { &[] };
         let exceptions = Exception::ALL.map(Exception::word);
         let mut lines = String::new();
-        for what in PLAIN.iter().chain(of_wide).chain(&exceptions) {
+        for what in words.iter().chain(&exceptions) {
             let times = counts.get(what).copied().unwrap_or_default();
             let never = if times == 0 { ": never happened" } else { "" };
             writeln!(lines, "{what}: {times}{never}").unwrap();
@@ -172,12 +171,37 @@ const WIDE: [&str; 12] = [
     "object that the store has lost",
 ];
 
+/// What a schedule is made of.
+pub trait Happens: Clone + std::fmt::Debug + Send + Sync {
+    /// Whether it starts another operator.
+    fn is_second(&self) -> bool;
+    /// What is counted in a run of schedules of this kind.
+    fn words(kind: &str) -> Vec<&'static str>;
+    /// Runs one schedule; keeps a trace of it if it is `traced`.
+    fn run(schedule: &Schedule<Self>, traced: bool) -> impl Future<Output = Outcome>;
+}
+
+impl Happens for Act {
+    fn is_second(&self) -> bool {
+        matches!(self, Self::Second)
+    }
+
+    fn words(kind: &str) -> Vec<&'static str> {
+        let of_wide = if kind == "wide" { &WIDE[..] } else { &[] };
+        [&PLAIN, of_wide].concat()
+    }
+
+    async fn run(schedule: &Schedule, traced: bool) -> Outcome {
+        run(schedule, traced).await
+    }
+}
+
 /// A whole schedule.
 #[derive(Clone, Debug)]
-pub struct Schedule {
+pub struct Schedule<A = Act> {
     pub options: SimOptions,
     /// What happens, by the time since the start.
-    pub acts: Vec<(Duration, Act)>,
+    pub acts: Vec<(Duration, A)>,
 }
 
 impl Schedule {
@@ -185,14 +209,7 @@ impl Schedule {
     pub fn draw(seed: u64) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
         let random = &mut random;
-        let mut rates = |likely: &[f64]| likely[random.random_range(0..likely.len())];
-        let rates = FaultRates {
-            api: rates(&[0.0, 0.0, 0.02, 0.1]),
-            cloud: rates(&[0.0, 0.0, 0.05, 0.3]),
-            event: rates(&[0.0, 0.0, 0.05, 0.3]),
-            old_list: rates(&[0.0, 0.0, 0.0, 0.3]),
-            late: 0.0,
-        };
+        let rates = rates(random);
         // No API server hands out an old list to a client that names no revision; see docs/proof.md.
         let rates = FaultRates {
             old_list: if std::env::var_os("OLD_LISTS").is_some() {
@@ -329,7 +346,9 @@ impl Schedule {
             }
         }
     }
+}
 
+impl<A> Schedule<A> {
     /// How much there is in it: acts, and kinds of faults.
     pub fn size(&self) -> usize {
         let SimOptions {
@@ -350,6 +369,18 @@ impl Schedule {
             + faults.into_iter().filter(|rate| *rate > 0.0).count()
             + usize::from(!lag.is_zero())
             + usize::from(several)
+    }
+}
+
+/// How likely faults are; each kind is absent in half of the schedules.
+pub fn rates(random: &mut StdRng) -> FaultRates {
+    let mut rates = |likely: &[f64]| likely[random.random_range(0..likely.len())];
+    FaultRates {
+        api: rates(&[0.0, 0.0, 0.02, 0.1]),
+        cloud: rates(&[0.0, 0.0, 0.05, 0.3]),
+        event: rates(&[0.0, 0.0, 0.05, 0.3]),
+        old_list: rates(&[0.0, 0.0, 0.0, 0.3]),
+        late: 0.0,
     }
 }
 
@@ -565,7 +596,7 @@ fn limits(calls: Option<u32>) -> Value {
     json!({"JoinSecurityGroup": calls, "DescribeInstances": calls, "DescribeNetworkInterfaces": calls})
 }
 
-fn policies(random: &mut StdRng, probability: f64) -> Value {
+pub fn policies(random: &mut StdRng, probability: f64) -> Value {
     let mut policies = json!({});
     if random.random_bool(probability / 2.0) {
         policies["suspend"] = json!(random.random_bool(0.4));
@@ -614,12 +645,7 @@ pub async fn run(schedule: &Schedule, traced: bool) -> Outcome {
             if Instant::now() < rested {
                 continue;
             }
-            world.monitor.count(act.word());
-            world.monitor.trace(|| format!("stopped for {seconds} s"));
-            world.pause(true);
-            sleep_until(&mut world, Instant::now() + Duration::from_secs(*seconds)).await;
-            world.pause(false);
-            rested = Instant::now() + PASS;
+            rested = stop(&mut world, Duration::from_secs(*seconds)).await;
         } else {
             act.happen(&mut world);
         }
@@ -641,8 +667,18 @@ pub async fn run(schedule: &Schedule, traced: bool) -> Outcome {
     }
 }
 
+/// The operator stops for so long. Returns when it may be stopped again.
+pub async fn stop(world: &mut World, period: Duration) -> Instant {
+    world.monitor.count("stop");
+    world.monitor.trace(|| format!("stopped for {period:?}"));
+    world.pause(true);
+    sleep_until(world, Instant::now() + period).await;
+    world.pause(false);
+    Instant::now() + PASS
+}
+
 /// Sleeps, and starts the operator again whenever it dies.
-async fn sleep_until(world: &mut World, until: Instant) {
+pub async fn sleep_until(world: &mut World, until: Instant) {
     loop {
         let died = world.dead_incarnation();
         if let Some(incarnation) = died {
@@ -663,7 +699,7 @@ async fn sleep_until(world: &mut World, until: Instant) {
 }
 
 /// Nothing goes wrong any more, and one operator is left.
-fn heal(world: &mut World) {
+pub fn heal(world: &mut World) {
     world
         .monitor
         .trace(|| "all is well from here on".to_owned());
@@ -687,7 +723,7 @@ fn heal(world: &mut World) {
 }
 
 /// Deletes every object: what the operator joined must have gone with the last of each edge.
-async fn delete_all(world: &mut World) -> Vec<String> {
+pub async fn delete_all(world: &mut World) -> Vec<String> {
     world.monitor.trace(|| "everything is deleted".to_owned());
     let names = |world: &World| -> Vec<String> {
         let objects = world.objects();
@@ -725,6 +761,14 @@ const PATIENCE: Duration = Duration::from_secs(2 * 60 * 60);
 const QUIET_TRIES: usize = 12;
 
 async fn settle_down(world: &mut World) -> Vec<String> {
+    settle_down_with(world, |_| Vec::new()).await
+}
+
+/// Waits until everything, and what `more` looks at, is as it must be; and then a while for what must not happen any more.
+pub async fn settle_down_with(
+    world: &mut World,
+    more_left: fn(&World) -> Vec<String>,
+) -> Vec<String> {
     let begun = Instant::now();
     let mut pause = Duration::from_secs(5);
     loop {
@@ -732,6 +776,7 @@ async fn settle_down(world: &mut World) -> Vec<String> {
         pause = (pause * 2).min(Duration::from_secs(65));
         let mut left = world.unsettled();
         left.extend(world.unusable_accounts());
+        left.extend(more_left(world));
         if left.is_empty() {
             break;
         }
@@ -761,6 +806,7 @@ async fn settle_down(world: &mut World) -> Vec<String> {
     let mut problems: Vec<String> = world
         .unsettled()
         .into_iter()
+        .chain(more_left(world))
         .map(|line| format!("I7: settled and then not: {line}"))
         .collect();
     // A scan that waits for its turn may still ask for what was there when it began.

@@ -382,6 +382,82 @@ fn two_hundred_instances_take_two_calls_a_minute_for_all_sets_with_their_tags() 
     });
 }
 
+/// Somebody takes the set off one of its memberships: the set takes it over again, and does not say that all is well without it.
+#[test]
+fn a_membership_that_is_released_by_hand_is_taken_over_again() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        apply(&world, json!({"instanceIDs": ["i-0", "i-1"]}));
+        seconds(10.0).await;
+        let released = text(&members(&world)[0], "/metadata/name");
+        let no_owner = json!({"metadata": {"ownerReferences": null}});
+        world.user(Verb::Merge, MEMBERSHIPS, NAMESPACE, &released, no_owner);
+        seconds(10.0).await;
+        assert_eq!(told(&world), ("AllMembers".to_owned(), [2, 2, 2]));
+        let owned = |object: &Arc<Value>| object["metadata"]["ownerReferences"].is_array();
+        assert!(members(&world).iter().all(owned));
+        assert_eq!(calls(&world, "LeaveSecurityGroup"), 0);
+    });
+}
+
+/// An interface is not what tags select: it goes, like an ID that is taken off a list.
+#[test]
+fn a_set_of_interfaces_that_selects_by_tags_lets_the_interfaces_go() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        tag(&world, 0, web());
+        apply(&world, json!({"networkInterfaceIDs": ["eni-0", "eni-1"]}));
+        seconds(10.0).await;
+        assert_eq!(told(&world), ("AllMembers".to_owned(), [2, 2, 2]));
+        apply(&world, json!({"instanceTags": web()}));
+        seconds(2.0 * MINUTE).await;
+        assert_eq!(told(&world), ("AllMembers".to_owned(), [1, 1, 1]));
+        assert!(world.is_member("i-0", "sg-a") && !world.is_member("eni-1", "sg-a"));
+        assert_eq!(world.monitor.violations(), [""; 0]);
+    });
+}
+
+/// A target that the cloud does not list keeps no set from Ready, also while its group changes.
+#[test]
+fn an_instance_that_is_not_there_does_not_hold_up_a_change_of_group() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        world.cloud(json!({"delete": {"id": "i-1"}}));
+        apply(&world, json!({"instanceIDs": ["i-0", "i-1"]}));
+        seconds(10.0).await;
+        assert_eq!(told(&world), ("AllMembers".to_owned(), [2, 1, 2]));
+        let other = json!({"instanceIDs": ["i-0", "i-1"], "securityGroupID": "sg-b"});
+        apply(&world, other);
+        seconds(5.0 * MINUTE).await;
+        // What it would have left is kept until it is not selected any more.
+        assert_eq!(told(&world), ("AllMembers".to_owned(), [2, 1, 3]));
+        apply(
+            &world,
+            json!({"instanceIDs": ["i-0"], "securityGroupID": "sg-b"}),
+        );
+        seconds(10.0).await;
+        assert_eq!(told(&world), ("AllMembers".to_owned(), [1, 1, 1]));
+    });
+}
+
+/// A pass that does not know the last status of its own from the watch yet does not take an older one for it.
+#[test]
+fn a_watch_that_lags_behind_the_status_of_a_set_leaves_no_wrong_one() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        apply(&world, json!({"instanceIDs": ["i-0"]}));
+        seconds(10.0).await;
+        let lag = std::time::Duration::from_secs(5);
+        world.faults.hold_back_sets(lag);
+        world.grant(false);
+        seconds(2.0).await;
+        assert_eq!(told(&world).0, "NotGranted");
+        world.grant(true);
+        seconds(10.0).await;
+        assert_eq!(told(&world), ("AllMembers".to_owned(), [1, 1, 1]));
+    });
+}
+
 /// An operator that watches some namespaces serves the sets in them.
 #[test]
 fn sets_of_other_namespaces_are_let_be() {

@@ -3,10 +3,13 @@
 
 use std::time::Duration;
 
-use crate::schedule::{Act, Schedule};
+use crate::schedule::{Happens, Schedule};
 
 /// The smallest schedule that is found to fail as well. Replay is exact, so that one run an attempt is enough.
-pub fn shrink(failing: &Schedule, mut fails: impl FnMut(&Schedule) -> bool) -> Schedule {
+pub fn shrink<A: Happens>(
+    failing: &Schedule<A>,
+    mut fails: impl FnMut(&Schedule<A>) -> bool,
+) -> Schedule<A> {
     let mut smallest = failing.clone();
     loop {
         let before = smallest.size();
@@ -19,8 +22,8 @@ pub fn shrink(failing: &Schedule, mut fails: impl FnMut(&Schedule) -> bool) -> S
 }
 
 /// Turns off each kind of fault that is not needed.
-fn calm(smallest: &mut Schedule, fails: &mut impl FnMut(&Schedule) -> bool) {
-    let without: [fn(&mut Schedule); 7] = [
+fn calm<A: Happens>(smallest: &mut Schedule<A>, fails: &mut impl FnMut(&Schedule<A>) -> bool) {
+    let without: [fn(&mut Schedule<A>); 7] = [
         |schedule| schedule.options.rates.api = 0.0,
         |schedule| schedule.options.rates.cloud = 0.0,
         |schedule| schedule.options.rates.event = 0.0,
@@ -29,7 +32,7 @@ fn calm(smallest: &mut Schedule, fails: &mut impl FnMut(&Schedule) -> bool) {
         |schedule| schedule.options.lag = Duration::ZERO,
         |schedule| {
             schedule.options.several = false;
-            schedule.acts.retain(|(_, act)| !matches!(act, Act::Second));
+            schedule.acts.retain(|(_, act)| !act.is_second());
         },
     ];
     for calm in without {
@@ -42,7 +45,7 @@ fn calm(smallest: &mut Schedule, fails: &mut impl FnMut(&Schedule) -> bool) {
 }
 
 /// Leaves out acts: half of them, a quarter, and so on down to each alone.
-fn drop_acts(smallest: &mut Schedule, fails: &mut impl FnMut(&Schedule) -> bool) {
+fn drop_acts<A: Happens>(smallest: &mut Schedule<A>, fails: &mut impl FnMut(&Schedule<A>) -> bool) {
     let mut width = smallest.acts.len().div_ceil(2);
     while width > 0 {
         let mut from = 0;

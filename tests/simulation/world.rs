@@ -424,7 +424,7 @@ impl World {
         self.user_handle().user(verb, plural, namespace, name, body)
     }
 
-    fn user_handle(&self) -> User {
+    pub fn user_handle(&self) -> User {
         User {
             server: Arc::clone(&self.server),
             monitor: Arc::clone(&self.monitor),
@@ -745,13 +745,13 @@ impl World {
 }
 
 /// Somebody with kubectl.
-struct User {
-    server: Arc<ApiServer>,
-    monitor: Arc<Monitor>,
+pub struct User {
+    pub server: Arc<ApiServer>,
+    pub monitor: Arc<Monitor>,
 }
 
 impl User {
-    fn user(
+    pub fn user(
         &self,
         verb: Verb,
         plural: &'static str,

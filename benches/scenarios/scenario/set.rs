@@ -40,7 +40,7 @@ pub async fn apply_set(bench: &mut BenchRun) -> Result<Outcome> {
     let before = bench.before().await?;
     let started = Instant::now();
     let work = async {
-        write_set(bench, SET, by_nodes(GROUPS[0], SET)).await?;
+        write_set(bench, SET, GROUPS[0], by_nodes(SET), false).await?;
         bench.watch.until_ready(n as usize, bench.patience()).await
     };
     let ((), samples) = bench.sampled(work).await?;
@@ -114,7 +114,7 @@ pub async fn change_of_group(bench: &mut BenchRun) -> Result<Outcome> {
     bench.cluster.simulator.reset_stats().await?;
     let before = bench.before().await?;
     let started = Instant::now();
-    write_set(bench, SET, by_nodes(GROUPS[1], SET)).await?;
+    write_set(bench, SET, GROUPS[1], by_nodes(SET), false).await?;
     let what = format!("moved of {edges}");
     let limit = bench.patience() * 2;
     bench
@@ -215,7 +215,7 @@ pub async fn memory_of_nodes(bench: &mut BenchRun) -> Result<Outcome> {
     bench.start_candidate(TEXTBOOK_PERIOD).await?;
     tokio::time::sleep(Duration::from_secs(10)).await;
     let before = measure::usage(bench.process()?.pid())?;
-    write_set(bench, SET, by_nodes(GROUPS[0], "nobody")).await?;
+    write_set(bench, SET, GROUPS[0], by_nodes("nobody"), false).await?;
     crate::support::eventually::eventually("the set has counted its Nodes", async || {
         let status = sets(bench).get(SET).await?.status;
         Ok(status.is_some_and(|status| status.targets == Some(0)))
@@ -263,9 +263,9 @@ pub async fn same_tags(bench: &mut BenchRun) -> Result<Outcome> {
     bench.cluster.simulator.change(&no_limit).await?;
     bench.start_candidate(TEXTBOOK_PERIOD).await?;
     let groups = ["sg-sim0000", "sg-sim0001", "sg-sim0002"];
-    let spec = |group| json!({"instanceTags": {"team": SET}, "securityGroupID": group});
+    let by_tags = || ("instanceTags", json!({"team": SET}));
     for (index, group) in groups.into_iter().enumerate() {
-        write_set(bench, &format!("{SET}-{index}"), spec(group)).await?;
+        write_set(bench, &format!("{SET}-{index}"), group, by_tags(), false).await?;
     }
     bench.filled = n * 3;
     let limit = bench.patience() * 2;
@@ -279,9 +279,7 @@ pub async fn same_tags(bench: &mut BenchRun) -> Result<Outcome> {
     let period = Duration::from_secs(60 * minutes);
     super::steady::measure_steady(bench, period, &mut with).await?;
     for (index, group) in groups.into_iter().enumerate() {
-        let mut suspended = spec(group);
-        suspended["suspend"] = json!(true);
-        write_set(bench, &format!("{SET}-{index}"), suspended).await?;
+        write_set(bench, &format!("{SET}-{index}"), group, by_tags(), true).await?;
     }
     tokio::time::sleep(Duration::from_secs(5)).await;
     let mut without = Outcome::default();
@@ -304,20 +302,29 @@ async fn fill(bench: &mut BenchRun) -> Result<()> {
     Ok(())
 }
 
-fn by_nodes(group: &str, label: &str) -> Value {
-    json!({"nodeSelector": {"matchLabels": {"pool": label}}, "securityGroupID": group})
+/// The selector of the Nodes of a pool: its field and its value.
+fn by_nodes(pool: &str) -> (&'static str, Value) {
+    ("nodeSelector", json!({"matchLabels": {"pool": pool}}))
 }
 
 fn sets(bench: &BenchRun) -> Api<SecurityGroupMembershipSet> {
     Api::namespaced(bench.cluster.client.clone(), NAMESPACE)
 }
 
-async fn write_set(bench: &BenchRun, name: &str, mut spec: Value) -> Result<()> {
-    spec["region"] = json!("cn-hangzhou");
-    spec["accountRef"] = json!({"kind": "ClusterCloudAccount", "name": KEY.account});
+async fn write_set(
+    bench: &BenchRun,
+    name: &str,
+    group: &str,
+    (selector, selected): (&str, Value),
+    suspend: bool,
+) -> Result<()> {
     let set = json!({
         "apiVersion": "security-group-operator.io/v1alpha1", "kind": "SecurityGroupMembershipSet",
-        "metadata": {"name": name, "namespace": NAMESPACE}, "spec": spec,
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {
+            "region": "cn-hangzhou", "accountRef": {"kind": "ClusterCloudAccount", "name": KEY.account},
+            "securityGroupID": group, selector: selected, "suspend": suspend,
+        },
     });
     let by_us = PatchParams::apply("bench").force();
     sets(bench).patch(name, &by_us, &Patch::Apply(&set)).await?;

@@ -243,12 +243,14 @@ impl Monitor {
             let edge = (text(&entry, "/target"), text(&entry, "/securityGroupId"));
             let by_operator = KEYS.iter().any(|(id, _, _)| entry["by"] == *id);
             self.state.lock().unwrap().ledger.told_missing.remove(&edge);
-            match (entry["action"] == "JoinSecurityGroup", by_operator) {
+            let joined = entry["action"] == "JoinSecurityGroup";
+            match (joined, by_operator) {
                 (true, true) => self.operator_joined(&edge),
                 (true, false) => self.others_joined(&edge),
                 (false, true) => self.operator_left(&edge),
                 (false, false) => self.others_left(&edge),
             }
+            self.set_edge_changed(&edge, joined, by_operator);
         }
     }
 

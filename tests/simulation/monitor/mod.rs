@@ -3,6 +3,7 @@
 
 mod calls;
 mod ledger;
+pub mod sets;
 mod writes;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -29,6 +30,7 @@ pub struct Monitor {
     simulator: Arc<Simulator>,
     started: Instant,
     state: Mutex<State>,
+    sets: Mutex<sets::Judge>,
     /// Whether several operators run: what one does, another may not know yet.
     pub several: bool,
     /// Whether lists may be old: then nobody can know of an object that the list does not show.
@@ -88,6 +90,7 @@ impl Monitor {
             simulator,
             started: Instant::now(),
             state: Mutex::default(),
+            sets: Mutex::default(),
             several: false,
             old_lists: false,
             lag: Duration::ZERO,
@@ -213,6 +216,7 @@ impl Monitor {
     }
 
     pub fn shown(&self, incarnation: usize, watch: &Call, event: &Entry) {
+        self.set_shown(incarnation, event);
         if watch.kind.plural == MEMBERSHIPS {
             self.event_shown();
             self.state

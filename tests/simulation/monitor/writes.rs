@@ -1,6 +1,6 @@
 //! Checks what the operator writes to the API server: I4 and I5. Tells the ledger of claims and of objects that have gone.
 
-use security_group_operator::api::FINALIZER;
+use security_group_operator::api::{FINALIZER, SET_MANAGER};
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -14,7 +14,9 @@ use super::{MEMBERSHIPS, Monitor, condition, edge_of, target_of, text};
 impl Monitor {
     /// An operator's call of the API server was done.
     pub fn written(&self, incarnation: usize, call: &Call, reply: &Reply) {
+        self.set_called(incarnation, call, reply);
         self.read_log();
+        self.set_call_ends();
         if call.kind.plural == MEMBERSHIPS && reply.body["items"].is_array() {
             self.event_shown();
         }
@@ -50,6 +52,11 @@ impl Monitor {
         }
         if call.kind.plural == MEMBERSHIPS && call.status && reply.code == 200 {
             self.check_ready(&reply.body);
+        }
+        let by_set = call.query.get("fieldManager");
+        if by_set.is_some_and(|name| name == SET_MANAGER) {
+            // As when a user does it: a pass that runs may still go by the old policies.
+            self.respecified(&text(&reply.body, "/metadata/uid"));
         }
         if call.kind.plural == MEMBERSHIPS && reply.code == 200 {
             self.claim_written(&reply.body);
@@ -87,6 +94,7 @@ impl Monitor {
             state.log[read..].to_vec()
         };
         for entry in &entries {
+            self.judge_entry(entry);
             if entry.key.0 != MEMBERSHIPS {
                 continue;
             }
