@@ -63,9 +63,9 @@ simulate: ## SEEDS random schedules (100000), plain, wide and with sets, of cras
 	SEED=$(SEED) SEEDS=$(or $(SEEDS),100000) THREADS=$(or $(THREADS),$(shell nproc)) $(if $(SEED),,PAIRS=1) \
 	cargo test --release --test simulation $(if $(SEED),$(if $(WIDE),no_wide,$(if $(SETS),no_schedule_of_sets,no_schedule_of_faults))) -- --nocapture --test-threads=1
 
-chaos: ## KILLS (1000) times SIGKILL for the real operator, API server or etcd under churn, and comparisons; SEED=n draws the same again
+chaos: ## KILLS (1000) times SIGKILL for the real operator, API server or etcd under churn, and comparisons; SEED=n draws the same again, SETS=1: sets that change their group
 	@tests/control-plane/build >/dev/null
-	KILLS=$(or $(KILLS),1000) $(if $(SEED),SEED=$(SEED)) cargo test --test chaos killed_at_any_moment -- --nocapture
+	KILLS=$(or $(KILLS),1000) $(if $(SEED),SEED=$(SEED)) cargo test --test chaos $(if $(SETS),change_of_group,killed_at_any_moment) -- --nocapture
 
 # What leads to new code goes to fuzz/target/corpus, what breaks a property to fuzz/artifacts; `make test` replays fuzz/corpus.
 .PHONY: fuzz

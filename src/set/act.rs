@@ -41,6 +41,27 @@ enum Written {
     Over,
 }
 
+/// What has become of many writes.
+struct Batches<T> {
+    /// Those that are stored.
+    done: Vec<T>,
+    /// What refused some, or what ended them.
+    end: Result<Option<Refusal>, Error>,
+}
+
+impl<T> Batches<T> {
+    /// Keeps the first refusal; one of all goes before one of a single target, and an error before both.
+    fn refused(&mut self, refusal: Refusal) {
+        let Ok(told) = &mut self.end else {
+            return;
+        };
+        let goes_before = |told: &Refusal| told.is_of_one_target() && !refusal.is_of_one_target();
+        if told.as_ref().is_none_or(goes_before) {
+            *told = Some(refusal);
+        }
+    }
+}
+
 impl Doer<'_> {
     /// Puts policies back, deletes what goes, and then, unless `may_create` is false, creates what is missing. Returns what refuses it.
     /// A suspended set does nothing.
@@ -51,26 +72,29 @@ impl Doer<'_> {
         if self.set.spec.suspend {
             return Ok(None);
         }
+        let change = |member: Arc<Member>| async move { self.change_one(&member).await };
+        let mut refused = self.write(&plan.change, change).await.end?;
         // A membership goes by the policies that the set has now.
-        self.change(plan).await?;
-        self.delete(plan).await?;
-        if !may_create {
-            return Ok(None);
+        if refused.is_none() {
+            refused = self.delete(plan).await?;
         }
-        let (created, refusal) = self.create(&plan.create).await;
-        self.tell(reason::MEMBERSHIPS_CREATED, created, |count| {
+        if !may_create {
+            return Ok(refused);
+        }
+        let create = |target: Target| async move { self.create_one(&target).await };
+        let created = self.write(&plan.create, create).await;
+        self.tell(reason::MEMBERSHIPS_CREATED, created.done.len(), |count| {
             format!("memberships created: {count}")
         });
-        refusal
+        Ok(refused.or(created.end?))
     }
 
-    async fn delete(&self, plan: &Plan) -> Result<(), Error> {
-        let delete = |(member, why): (Arc<Member>, Why)| async move {
-            self.delete_one(&member).await.map(|()| why)
-        };
-        let deleted = self.context.writer.each(plan.delete.clone(), delete).await;
+    async fn delete(&self, plan: &Plan) -> Result<Option<Refusal>, Error> {
+        let delete =
+            |(member, _): (Arc<Member>, Why)| async move { self.delete_one(&member).await };
+        let deleted = self.write(&plan.delete, delete).await;
         let mut counts: BTreeMap<Why, usize> = BTreeMap::new();
-        for why in deleted.iter().flatten() {
+        for (_, why) in &deleted.done {
             *counts.entry(*why).or_default() += 1;
         }
         for (why, count) in counts {
@@ -83,13 +107,49 @@ impl Doer<'_> {
                 format!("memberships deleted, {words}: {count}")
             });
         }
-        deleted
-            .into_iter()
-            .find_map(Result::err)
-            .map_or(Ok(()), Err)
+        deleted.end
     }
 
-    async fn delete_one(&self, member: &Member) -> Result<(), Error> {
+    /// Writes in batches that double from one, and ends with the first batch in which a write failed: what refuses one refuses ten
+    /// thousand. A name that is taken refuses one only.
+    async fn write<T: Clone, F>(&self, items: &[T], write: impl Fn(T) -> F) -> Batches<T>
+    where
+        F: Future<Output = Result<Written, Error>>,
+    {
+        let (mut rest, mut size) = (items, 1);
+        let mut all = Batches {
+            done: Vec::new(),
+            end: Ok(None),
+        };
+        while !rest.is_empty() {
+            let (batch, later) = rest.split_at(size.min(rest.len()));
+            (rest, size) = (later, size * 2);
+            let one = |item: T| {
+                let written = write(item.clone());
+                async move { (item, written.await) }
+            };
+            for (item, outcome) in self.context.writer.each(batch.to_vec(), one).await {
+                match outcome {
+                    Ok(Written::Done) => all.done.push(item),
+                    Ok(Written::Waits) => {}
+                    Ok(Written::Over) => rest = &[],
+                    Ok(Written::Refused(refusal)) => {
+                        if !refusal.is_of_one_target() {
+                            rest = &[];
+                        }
+                        all.refused(refusal);
+                    }
+                    Err(error) => {
+                        rest = &[];
+                        all.end = Err(error);
+                    }
+                }
+            }
+        }
+        all
+    }
+
+    async fn delete_one(&self, member: &Member) -> Result<Written, Error> {
         let Context {
             writer, members, ..
         } = self.context;
@@ -101,48 +161,20 @@ impl Doer<'_> {
             Ok(None) => members.gone(&member.uid),
             Err(error) if error.code() == Some(404) => members.gone(&member.uid),
             // Also for 409: another object may have its name by now, or the API server gave up. The watch tells which, or the next try.
-            Err(error) => return Err(error),
+            Err(error) => return refused(error),
         }
-        Ok(())
+        Ok(Written::Done)
     }
 
-    async fn change(&self, plan: &Plan) -> Result<(), Error> {
-        let change = |member: Arc<Member>| async move { self.change_one(&member).await };
-        let changed = self.context.writer.each(plan.change.clone(), change).await;
-        changed.into_iter().collect()
-    }
-
-    async fn change_one(&self, member: &Member) -> Result<(), Error> {
+    async fn change_one(&self, member: &Member) -> Result<Written, Error> {
         let version = member.version.to_string();
         let fields = self.fields(&member.name, member.uid.as_str(), &version);
         match self.apply(&member.name, &fields).await {
-            Ok(()) => Ok(()),
+            Ok(()) => Ok(Written::Done),
             // The watch shows what has changed.
-            Err(error) if matches!(error.code(), Some(404 | 409)) => Ok(()),
-            Err(error) => Err(error),
+            Err(error) if matches!(error.code(), Some(404 | 409)) => Ok(Written::Waits),
+            Err(error) => refused(error),
         }
-    }
-
-    /// Creates memberships in batches that double from one, and stops at the first refusal: what refuses one refuses ten thousand.
-    /// Returns how many were created.
-    async fn create(&self, targets: &[Target]) -> (usize, Result<Option<Refusal>, Error>) {
-        let (mut rest, mut size, mut created) = (targets, 1, 0);
-        while !rest.is_empty() {
-            let (batch, later) = rest.split_at(size.min(rest.len()));
-            (rest, size) = (later, size * 2);
-            let create = |target: Target| async move { self.create_one(&target).await };
-            let written = self.context.writer.each(batch.to_vec(), create).await;
-            for outcome in written {
-                match outcome {
-                    Ok(Written::Done) => created += 1,
-                    Ok(Written::Waits) => {}
-                    Ok(Written::Over) => return (created, Ok(None)),
-                    Ok(Written::Refused(refusal)) => return (created, Ok(Some(refusal))),
-                    Err(error) => return (created, Err(error)),
-                }
-            }
-        }
-        (created, Ok(None))
     }
 
     async fn create_one(&self, target: &Target) -> Result<Written, Error> {
@@ -264,6 +296,14 @@ impl Doer<'_> {
             };
             self.context.events.publish(self.set, event);
         }
+    }
+}
+
+/// What an answer to a change or a deletion is that stored nothing.
+fn refused(error: Error) -> Result<Written, Error> {
+    match error.code() {
+        Some(400 | 401 | 403 | 422) => Ok(Written::Refused(Refusal::Write(error.to_string()))),
+        Some(_) | None => Err(error),
     }
 }
 

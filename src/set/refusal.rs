@@ -37,6 +37,8 @@ pub enum Refusal {
     },
     /// The API server refuses to store a membership; with its answer.
     Create(String),
+    /// The API server refuses to change or to delete a membership; with its answer.
+    Write(String),
 }
 
 impl Refusal {
@@ -49,6 +51,7 @@ impl Refusal {
             Self::Tags { .. } | Self::ManyTagged => reason::SELECTION_INCOMPLETE,
             Self::NameTaken { .. } => reason::NAME_TAKEN,
             Self::Create(_) => reason::CREATE_REFUSED,
+            Self::Write(_) => reason::WRITE_REFUSED,
         }
     }
 
@@ -57,7 +60,11 @@ impl Refusal {
     pub const fn is_stalled(&self) -> bool {
         match self {
             Self::Account { stalled, .. } | Self::Tags { stalled, .. } => *stalled,
-            Self::Nodes(_) | Self::ManyTagged | Self::NameTaken { .. } | Self::Create(_) => true,
+            Self::Nodes(_)
+            | Self::ManyTagged
+            | Self::NameTaken { .. }
+            | Self::Create(_)
+            | Self::Write(_) => true,
         }
     }
 
@@ -70,8 +77,15 @@ impl Refusal {
             | Self::Nodes(_)
             | Self::Tags { .. }
             | Self::NameTaken { .. }
-            | Self::Create(_) => false,
+            | Self::Create(_)
+            | Self::Write(_) => false,
         }
+    }
+
+    /// Whether it concerns one target, and the set goes on with the others.
+    #[must_use]
+    pub const fn is_of_one_target(&self) -> bool {
+        matches!(self, Self::NameTaken { .. })
     }
 
     /// Whether what the selector picks is not known now.
@@ -79,9 +93,11 @@ impl Refusal {
     pub const fn hides_targets(&self) -> bool {
         match self {
             Self::Nodes(_) | Self::Tags { .. } => true,
-            Self::Account { .. } | Self::ManyTagged | Self::NameTaken { .. } | Self::Create(_) => {
-                false
-            }
+            Self::Account { .. }
+            | Self::ManyTagged
+            | Self::NameTaken { .. }
+            | Self::Create(_)
+            | Self::Write(_) => false,
         }
     }
 }
@@ -109,6 +125,10 @@ impl fmt::Display for Refusal {
             Self::Create(answer) => write!(
                 f,
                 "the API server refuses a membership of this set: {answer}; raise the quota or change the policy that it names; next try in 5m"
+            ),
+            Self::Write(answer) => write!(
+                f,
+                "the API server refuses a change or the deletion of a membership of this set: {answer}; correct the policy, the webhook or the right that it names; next try in 5m"
             ),
         }
     }

@@ -14,6 +14,7 @@ mod compare;
 mod fixture;
 mod kill;
 mod model;
+mod sets;
 #[path = "../support/mod.rs"]
 mod support;
 

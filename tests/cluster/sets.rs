@@ -315,6 +315,64 @@ async fn a_name_that_is_taken_is_left_alone() -> Result<()> {
     Ok(())
 }
 
+/// The set creates in the order of the names of its targets: the one whose name is taken is the first.
+#[tokio::test]
+async fn a_name_that_is_taken_keeps_no_other_target_waiting() -> Result<()> {
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
+    apply(&env, "web", json!({"instanceIDs": ["i-a"]})).await?;
+    until(&env, "web", "AllMembers").await?;
+    let name = members(&env).await?[0].name_any();
+    delete(&env, "web", PropagationPolicy::Background).await?;
+    until_no_memberships(&env).await?;
+    env.apply(&name, "i-c", "sg-new", json!({})).await?;
+    env.until_ready(&name).await?;
+    apply(&env, "web", json!({"instanceIDs": ["i-a", "i-b", "i-c"]})).await?;
+    until_members(&env, "sg-web", &["i-b", "i-c"]).await?;
+    eventually("the set counts the two", async || {
+        let set = until(&env, "web", "NameTaken").await?;
+        Ok(counts(&set) == [Some(3), Some(2), Some(2)])
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_refused_change_or_deletion_is_told_and_keeps_no_new_target_waiting() -> Result<()> {
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
+    let list = |instances: Value, policy: &str| json!({"instanceIDs": instances, "deletionPolicy": policy});
+    apply(&env, "web", list(json!(["i-a"]), "RemoveIfJoined")).await?;
+    until(&env, "web", "AllMembers").await?;
+    let name = members(&env).await?[0].name_any();
+    let forbidden = "!(oldObject != null && oldObject.spec.instanceID == 'i-a') || \
+                     (object != null && object.spec.deletionPolicy == oldObject.spec.deletionPolicy)";
+    let probe = async || {
+        let retained = Patch::Merge(json!({"spec": {"deletionPolicy": "Retain"}}));
+        let dry_run = PatchParams::default().dry_run();
+        env.memberships()
+            .patch(&name, &dry_run, &retained)
+            .await
+            .is_err()
+    };
+    refuse(&env, &["UPDATE", "DELETE"], forbidden).await?;
+    eventually("the policy holds", async || Ok(probe().await)).await?;
+
+    // A deletion, while something is created.
+    apply(&env, "web", list(json!(["i-b"]), "RemoveIfJoined")).await?;
+    let set = until(&env, "web", "WriteRefused").await?;
+    assert!(
+        told(&set).contains("no more in this namespace"),
+        "{}",
+        told(&set)
+    );
+    until_members(&env, "sg-web", &["i-a", "i-b"]).await?;
+    // A change of a policy, without which nothing is deleted.
+    apply(&env, "web", list(json!(["i-b", "i-c"]), "Retain")).await?;
+    until_members(&env, "sg-web", &["i-a", "i-b", "i-c"]).await?;
+    until(&env, "web", "WriteRefused").await?;
+    let kept = env.memberships().get(&name).await?;
+    assert!(kept.metadata.deletion_timestamp.is_none());
+    Ok(())
+}
+
 #[tokio::test]
 async fn policies_are_kept_and_a_suspended_set_rests() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
@@ -392,8 +450,8 @@ async fn what_refuses_the_set_is_said_before_anything_is_made() -> Result<()> {
     Ok(())
 }
 
-/// From its return on nobody creates memberships in the namespace of the test, but those that are allowed.
-async fn refuse_creation(env: &TestEnv, allowed: &str) -> Result<()> {
+/// Refuses these writes of memberships in the namespace of the test, but those that are allowed.
+async fn refuse(env: &TestEnv, operations: &[&str], allowed: &str) -> Result<()> {
     let create = PostParams::default();
     let policies: Api<ValidatingAdmissionPolicy> = Api::all(env.client.clone());
     let policy = json!({
@@ -401,7 +459,7 @@ async fn refuse_creation(env: &TestEnv, allowed: &str) -> Result<()> {
         "spec": {
             "matchConstraints": {"resourceRules": [{
                 "apiGroups": ["security-group-operator.io"], "apiVersions": ["*"],
-                "operations": ["CREATE"], "resources": ["securitygroupmemberships"],
+                "operations": operations, "resources": ["securitygroupmemberships"],
             }]},
             "matchConditions": [{
                 "name": "here", "expression": format!("request.namespace == '{}'", env.name),
@@ -420,6 +478,12 @@ async fn refuse_creation(env: &TestEnv, allowed: &str) -> Result<()> {
     bindings
         .create(&create, &serde_json::from_value(binding)?)
         .await?;
+    Ok(())
+}
+
+/// From its return on nobody creates memberships in the namespace of the test, but those that are allowed.
+async fn refuse_creation(env: &TestEnv, allowed: &str) -> Result<()> {
+    refuse(env, &["CREATE"], allowed).await?;
     let probe = serde_json::from_value(json!({
         "metadata": {"name": "probe"},
         "spec": {"region": "cn-hangzhou", "instanceID": "i-b", "securityGroupID": "sg-web"},

@@ -588,6 +588,11 @@ fn refused_sets() -> Vec<Case> {
             FAILED,
             "Degraded",
         ),
+        (
+            set::Refusal::Write("not on a Friday".to_owned()),
+            FAILED,
+            "Degraded",
+        ),
     ] {
         let object = set_of(Plan::default(), 1, Some(&refusal));
         cases.push(case(

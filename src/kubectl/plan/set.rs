@@ -245,7 +245,7 @@ impl Selected {
         }
     }
 
-    /// Creates what is missing; what refuses one refuses the others.
+    /// Creates what is missing. A name that is taken keeps no other target waiting.
     fn create(
         &self,
         plan: &Plan,
@@ -253,6 +253,7 @@ impl Selected {
         now: Timestamp,
         rows: &mut Vec<Planned>,
     ) -> Option<Refusal> {
+        let mut refusal = None;
         for target in &plan.create {
             let name = name_of(&self.set.name_any(), &self.region, target, &self.group);
             let mut object = self.wanted(target);
@@ -262,7 +263,10 @@ impl Selected {
             if let Some(stored) = self.stored(&name, surroundings) {
                 match desired::occupant(&self.set, &stored, &object) {
                     Occupant::Own | Occupant::Goes => continue,
-                    Occupant::Foreign => return Some(Refusal::NameTaken { name }),
+                    Occupant::Foreign => {
+                        refusal.get_or_insert(Refusal::NameTaken { name });
+                        continue;
+                    }
                     Occupant::Orphan => {
                         change = "taken over";
                         let spec = object.spec;
@@ -275,7 +279,7 @@ impl Selected {
             }
             rows.push(foresee(change, object, surroundings, now));
         }
-        None
+        refusal
     }
 
     fn stored(&self, name: &str, surroundings: &Surroundings) -> Option<SecurityGroupMembership> {
