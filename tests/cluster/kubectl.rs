@@ -389,3 +389,48 @@ fn collect_silent(path: &str, schema: &JSONSchemaProps, silent: &mut Vec<String>
         collect_silent(&format!("{path}[]"), items, silent);
     }
 }
+
+/// What the operator writes is no drift to a GitOps tool: after the objects are Ready, the files that made them change nothing.
+#[tokio::test]
+async fn what_the_operator_writes_is_no_difference_to_the_files() -> Result<()> {
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
+    let object = |kind: &str, name: &str, spec: serde_json::Value| {
+        json!({
+            "apiVersion": "security-group-operator.io/v1alpha1", "kind": kind,
+            "metadata": {"name": name, "namespace": env.name}, "spec": spec,
+        })
+    };
+    let account = json!({"kind": "ClusterCloudAccount", "name": env.name});
+    let membership = json!({
+        "region": "cn-hangzhou", "instanceID": "i-web", "securityGroupID": "sg-web", "accountRef": account,
+    });
+    let set = json!({
+        "region": "cn-hangzhou", "networkInterfaceIDs": ["eni-web"], "securityGroupID": "sg-web", "accountRef": account,
+    });
+    let own = json!({"credentials": {"secretRef": {"name": "own"}}});
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": [
+        object("SecurityGroupMembership", "web", membership),
+        object("SecurityGroupMembershipSet", "interfaces", set),
+        object("CloudAccount", "own", own),
+    ]});
+    let directory = crate::support::tempdir::TempDir::new("diff")?;
+    let file = directory.path().join("objects.json");
+    std::fs::write(&file, list.to_string())?;
+    let file = file.display().to_string();
+    for way in [&[][..], &["--server-side", "--force-conflicts"]] {
+        let with = |verb: &'static str| [&[verb, "-f", &file], way].concat();
+        kubectl(&with("apply")).await?;
+        let namespace = format!("--namespace={}", env.name);
+        for (kind, reason) in [("sgm/web", "Joined"), ("sgmset/interfaces", "AllMembers")] {
+            let condition = r#"{.status.conditions[?(@.type=="Ready")].reason}"#;
+            let wait = format!("--for=jsonpath={condition}={reason}");
+            kubectl(&["wait", kind, &namespace, &wait, "--timeout=120s"]).await?;
+        }
+        // Its Secret is not there: the operator has looked, and said so.
+        let wait = ["--for=condition=Ready=False", "--timeout=120s"];
+        kubectl(&[&["wait", "cloudaccount/own", &namespace], &wait[..]].concat()).await?;
+        // kubectl ends with 1 where there is a difference.
+        assert_eq!(kubectl(&with("diff")).await?, "", "{way:?}");
+    }
+    Ok(())
+}
