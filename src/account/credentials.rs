@@ -246,7 +246,7 @@ async fn read_secret(
             Err(missing(
                 reason::SECRET_FORBIDDEN,
                 format!(
-                    "{field}: the operator may not read Secret {name} in namespace {namespace}; bind a Role there that allows to get this Secret, or the ClusterRole security-group-operator-secrets for all of them"
+                    "{field}: the operator may not read Secret {name} in namespace {namespace}; bind a Role that allows to get this Secret to its service account there with a RoleBinding, or the ClusterRole security-group-operator-secrets for all of them"
                 ),
             ))
         }

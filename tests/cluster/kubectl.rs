@@ -390,7 +390,7 @@ fn collect_silent(path: &str, schema: &JSONSchemaProps, silent: &mut Vec<String>
     }
 }
 
-/// What the operator writes is no drift to a GitOps tool: after the objects are Ready, the files that made them change nothing.
+/// What the operator writes is no drift to a tool such as Flux: after the objects are Ready, the files that made them change nothing.
 #[tokio::test]
 async fn what_the_operator_writes_is_no_difference_to_the_files() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;

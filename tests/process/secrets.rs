@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::support;
 use crate::support::control_plane::ControlPlane;
-use crate::support::env::TestEnv;
+use crate::support::env::{TestEnv, ready};
 use crate::support::error::{Context, Result};
 use crate::support::eventually::eventually;
 use crate::support::operator::{self, NAMESPACE, Operator, Options};
@@ -88,7 +88,11 @@ async fn operator_output_contains_no_secret() -> Result<()> {
     // The cloud's own copy changes: calls of a usable account are refused with an echo of what was signed.
     set_cloud_key(&env, "somethingelse").await?;
     env.apply("cache", "i-web", "sg-cache", json!({})).await?;
-    env.until_reason("cache", "SignatureDoesNotMatch").await?;
+    // The account is examined at once: from then on the membership says so.
+    env.until("cache", "the refusal is told", |object| {
+        ready(object).is_some_and(|ready| ready.message.contains("SignatureDoesNotMatch"))
+    })
+    .await?;
     // And so is the examination of a Secret that is wrong.
     write_key(&env, WRONG_SECRET, TOKEN).await?;
     until_account(&env, "SignatureDoesNotMatch").await?;
@@ -139,7 +143,14 @@ async fn accounts(env: &TestEnv) -> Result<String> {
 }
 
 async fn events(env: &TestEnv) -> Result<String> {
-    env.until_event("cache", "SignatureDoesNotMatch").await?;
+    eventually("an event tells of the refusal", async || {
+        let reasons = env.events("cache").await?;
+        let refusals = ["SignatureDoesNotMatch", "AccountNotReady"];
+        Ok(reasons
+            .iter()
+            .any(|reason| refusals.contains(&reason.as_str())))
+    })
+    .await?;
     let events: Api<k8s_openapi::api::events::v1::Event> = Api::all(env.client.clone());
     Ok(serde_json::to_string_pretty(
         &events.list(&ListParams::default()).await?,

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Event as CoreEvent, Namespace, Secret};
 use k8s_openapi::api::events::v1::Event;
@@ -15,6 +15,7 @@ use security_group_operator::api::{
     ClusterCloudAccount, FINALIZER, INTENT_ANNOTATION, RECONCILE_REQUESTED_ANNOTATION,
     SecurityGroupMembership,
 };
+use security_group_operator::condition::is_true;
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
@@ -75,6 +76,7 @@ pub struct TestEnv {
     /// UID of the cloud account that owns all inventory objects without an account. Unique per test environment: to the
     /// operator, equal edges of one account are one edge, whatever the endpoint.
     pub account: String,
+    started: Instant,
     _tempdir: TempDir,
 }
 
@@ -127,6 +129,7 @@ impl TestEnv {
             client,
             name,
             account,
+            started: Instant::now(),
             _tempdir: tempdir,
         };
         env.write_secret("testid", "testsecret").await?;
@@ -486,6 +489,27 @@ impl TestEnv {
             self.calls("DescribeInstances").await?
                 + self.calls("DescribeNetworkInterfaces").await?,
         )
+    }
+
+    /// Returns when the operator has found the account usable.
+    pub async fn until_account_ready(&self) -> Result<()> {
+        let accounts: Api<ClusterCloudAccount> = Api::all(self.client.clone());
+        eventually("the account is Ready", async || {
+            let status = accounts.get(&self.name).await?.status;
+            Ok(status.is_some_and(|status| is_true(&status.conditions, "Ready")))
+        })
+        .await
+    }
+
+    /// Checks how many Describe calls passes have made. Beside them a scan may have read the targets: with the default period of 60 s the
+    /// first one begins after 12 s at the earliest, which a busy machine may need for a test.
+    pub fn assert_reads(&self, calls: u64, by_passes: u64) {
+        let seconds = self.started.elapsed().as_secs();
+        let scans = (seconds + 48) / 60;
+        assert!(
+            (by_passes..=by_passes + scans).contains(&calls),
+            "{calls} reads, of which {by_passes} by passes and at most {scans} by scans"
+        );
     }
 
     /// Returns when there is an event with this reason about the membership.
