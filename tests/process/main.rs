@@ -20,6 +20,7 @@ mod reachable;
 mod scan;
 mod secrets;
 mod shutdown;
+mod sources;
 mod start;
 mod stricter_crd;
 #[path = "../support/mod.rs"]
