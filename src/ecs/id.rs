@@ -268,6 +268,8 @@ mod tests {
         ] {
             assert!(text.parse::<Region>().is_err(), "{text:?}");
         }
+        let long = format!("cn-{}", "a".repeat(65_536));
+        assert!(long.parse::<Region>().is_err());
         for text in [
             "",
             "i-",

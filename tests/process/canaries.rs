@@ -73,6 +73,8 @@ async fn loud_fixture() -> Result<Fixture> {
             format!("--ecs-endpoint={endpoint}"),
             format!("--sts-endpoint={endpoint}"),
             format!("--metadata-endpoint={metadata}"),
+            // As in the chart. The text is that of `secrets`.
+            "--log-format=json".to_owned(),
         ],
         environment: vec![
             ("RUST_LOG".to_owned(), "trace".to_owned()),
@@ -262,6 +264,13 @@ async fn no_kind_of_credentials_leaks_a_secret_or_calls_an_unknown_host() -> Res
         ("the log", log.clone()),
     ];
     assert!(log.contains("TRACE"), "the log is not at its loudest");
+    for line in log.lines() {
+        let event: Value = serde_json::from_str(line).context(line)?;
+        assert!(
+            event["message"].is_string() || event["level"] == "TRACE",
+            "{line}"
+        );
+    }
     let mut hits = 0;
     for (place, text) in &said {
         assert!(text.len() > 100, "{place}: {text}");
@@ -287,7 +296,7 @@ fn check_hosts(fixture: &Fixture, log: &str) -> Result<()> {
             let Some((_, host)) = line.split_once(opening) else {
                 continue;
             };
-            let host = host.split_whitespace().next().unwrap_or_default();
+            let host = host.split([' ', '"']).next().unwrap_or_default();
             let host = host.trim_start_matches("http://");
             let host = host.trim_start_matches("https://").trim_end_matches('/');
             called.insert(host.to_owned());

@@ -13,10 +13,10 @@ use serde_json::{Value, json};
 use crate::support::env::TestEnv;
 use crate::support::error::{Context, Error, Result};
 use crate::support::eventually::eventually;
-use crate::support::operator::{NAMESPACE, SERVICE_ACCOUNT};
+use crate::support::operator::{NAMESPACE, Operator, SERVICE_ACCOUNT};
 use crate::support::port;
 use crate::support::simulator::fetch;
-use crate::{OnlyOperator, binaries};
+use crate::{OnlyOperator, binaries, options};
 
 const INVENTORY: &str = "
 securityGroups:
@@ -28,7 +28,6 @@ instances:
 - {id: i-role, securityGroupIds: [sg-base]}
 - {id: i-environment, securityGroupIds: [sg-base]}
 - {id: i-assumed, securityGroupIds: [sg-base]}
-- {id: i-chained, securityGroupIds: [sg-base]}
 accessKeys:
 - {id: STS.test, secret: testsecret, securityToken: token-of-test}
 - {id: STS.old, secret: testsecret, securityToken: token-of-old, expires: '2020-01-01T00:00:00Z'}
@@ -70,6 +69,19 @@ impl Fixture {
         Ok(fixture)
     }
 
+    /// Another operator instead, with these variables of the environment.
+    pub async fn start_again(&mut self, variables: &[(&str, &str)]) -> Result<()> {
+        let endpoint = format!("--metadata-endpoint={}", self.metadata);
+        let mut options = options(&["--scan-period=1s", &endpoint]);
+        let variables = variables.iter();
+        options.environment = variables
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        self.operator.kill();
+        *self.operator = Operator::start(self.operator.plane, options).await?;
+        Ok(())
+    }
+
     pub fn arn(&self, what: &str) -> String {
         format!("acs:ram::{}:{what}", self.env.account)
     }
@@ -89,8 +101,15 @@ impl Fixture {
     /// A role that these principals may assume.
     pub async fn role(&self, name: &str, principal: Value, condition: Value) -> Result<()> {
         let trust = json!({"Version": "1", "Statement": [{"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": principal, "Condition": condition}]});
-        let role = json!({"name": name, "account": self.env.account, "trustPolicy": trust, "policies": [policy()]});
+        let policies = [policy(), self.may_assume("chained")];
+        let role = json!({"name": name, "account": self.env.account, "trustPolicy": trust, "policies": policies});
         self.env.simulator.change(&json!({"addRole": role})).await
+    }
+
+    /// The right to assume this role.
+    fn may_assume(&self, role: &str) -> Value {
+        let role = self.arn(&format!("role/{role}"));
+        json!({"Version": "1", "Statement": [{"Effect": "Allow", "Action": "sts:AssumeRole", "Resource": role}]})
     }
 
     /// The role for the service account of the operator's namespace, with the trust policy of the manual.
@@ -232,8 +251,6 @@ async fn every_kind_of_credentials_makes_a_membership_ready() -> Result<()> {
     fixture
         .role("assumed", json!({"RAM": [user]}), external)
         .await?;
-    let chained = json!({"RAM": [fixture.arn("role/node")]});
-    fixture.role("chained", chained, json!({})).await?;
     let metadata = json!({"role": "node", "requiresToken": true, "sessionDuration": "6s"});
     fixture
         .env

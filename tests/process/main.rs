@@ -22,6 +22,7 @@ mod scan;
 mod scrapers;
 mod secrets;
 mod shutdown;
+mod sources;
 mod start;
 mod stricter_crd;
 #[path = "../support/mod.rs"]

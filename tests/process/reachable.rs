@@ -11,6 +11,7 @@ use crate::support::env::TestEnv;
 use crate::support::error::Result;
 use crate::support::eventually::eventually;
 use crate::support::port;
+use crate::support::simulator::probe;
 
 const INVENTORY: &str = "
 securityGroups:
@@ -66,6 +67,27 @@ async fn silent_endpoint_makes_the_account_not_reachable() -> Result<()> {
         Ok(env.account_events().await? == expected)
     })
     .await
+}
+
+#[tokio::test]
+async fn operator_starts_and_its_probes_answer_while_the_cloud_is_down() -> Result<()> {
+    let mut operator = OnlyOperator::start(&["--scan-period=1s"]).await?;
+    let mut env = operator.env(INVENTORY).await?;
+    env.apply("web", "i-web", "sg-web", json!({})).await?;
+    env.until_reason("web", "Joined").await?;
+    env.simulator.process().kill();
+    until_reachable(&env, "NoAnswer").await?;
+    for probed in ["/livez", "/readyz"] {
+        probe(&operator.url(probed)).await?;
+    }
+    // Returns when it is ready.
+    operator.restart().await?;
+    env.apply("late", "i-web", "sg-base", json!({})).await?;
+    env.until_reason("late", "AccountNotReady").await?;
+    for probed in ["/livez", "/readyz"] {
+        probe(&operator.url(probed)).await?;
+    }
+    Ok(())
 }
 
 /// The test environment's account as soon as its Reachable has this reason.

@@ -17,6 +17,10 @@ use crate::support::env::{TestEnv, ready};
 use crate::support::error::{Context, Result};
 use crate::support::eventually::eventually;
 use crate::support::operator::{self, NAMESPACE, Operator, Options};
+use crate::support::port;
+use crate::support::process::Child;
+use crate::support::simulator::probe;
+use crate::support::tempdir::TempDir;
 use crate::{OnlyOperator, binaries};
 
 const INVENTORY: &str = "
@@ -182,6 +186,66 @@ async fn operator_writes_no_core_file() -> Result<()> {
     let words: Vec<_> = core.unwrap_or_default().split_whitespace().collect();
     assert_eq!(words.get(4..6), Some(&["0", "0"][..]), "{limits}");
     Ok(())
+}
+
+/// Whether another process of this user reads the memory of the process: its environment is a part of it.
+#[cfg(target_os = "linux")]
+fn is_readable(user: u32, pid: u32) -> Result<bool> {
+    use std::os::unix::process::CommandExt as _;
+    let output = std::process::Command::new("cat")
+        .arg(format!("/proc/{pid}/environ"))
+        .uid(user)
+        .gid(user)
+        .output()?;
+    Ok(output.status.success() && !output.stdout.is_empty())
+}
+
+/// Root reads everything: run by root, the processes are those of another user.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn no_other_process_of_its_user_reads_the_memory_of_the_operator() -> Result<()> {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    use std::process::Command;
+
+    let directory = TempDir::new("private")?;
+    let path = |name: &str| directory.path().join(name);
+    let user = match std::fs::metadata(directory.path())?.uid() {
+        0 => 65_534,
+        own => own,
+    };
+    // A program that its user may not read would be private by that alone.
+    let to_all = |mode| std::fs::Permissions::from_mode(mode);
+    std::fs::set_permissions(directory.path(), to_all(0o755))?;
+    std::fs::copy(binaries!().operator, path("operator"))?;
+    std::fs::set_permissions(path("operator"), to_all(0o755))?;
+    // It waits for an API server that is not there.
+    let server = format!("http://127.0.0.1:{}", port::free()?);
+    let kubeconfig = json!({"apiVersion": "v1", "kind": "Config", "current-context": "none",
+        "clusters": [{"name": "none", "cluster": {"server": server}}],
+        "contexts": [{"name": "none", "context": {"cluster": "none", "user": "none"}}],
+        "users": [{"name": "none", "user": {}}]});
+    std::fs::write(path("kubeconfig"), kubeconfig.to_string())?;
+    std::fs::set_permissions(path("kubeconfig"), to_all(0o644))?;
+    let address = format!("127.0.0.1:{}", port::free()?);
+    let mut command = Command::new(path("operator"));
+    command
+        .arg(format!("--listen={address}"))
+        .arg("--operator-namespace=default")
+        .env("KUBECONFIG", path("kubeconfig"));
+    let mut operator = Child::spawn_as(user, "operator", &command, &path("operator.log"))?;
+    let mut command = Command::new("sleep");
+    command.arg("infinity");
+    let other = Child::spawn_as(user, "sleep", &command, &path("sleep.log"))?;
+
+    let url = format!("http://{address}/livez");
+    eventually("the operator runs", async || {
+        operator.check()?;
+        Ok(probe(&url).await.is_ok())
+    })
+    .await?;
+    assert!(is_readable(user, other.pid())?, "no process is readable");
+    assert!(!is_readable(user, operator.pid())?);
+    operator.check()
 }
 
 #[tokio::test]

@@ -1,11 +1,13 @@
 //! What a grant lets a namespace do, and with which targets.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::in_virtual_time;
-use crate::scenario::{calls, message, object, ready, seconds, world};
+use crate::scenario::{calls, message, object, ready, seconds, told, world};
 use crate::topology::{MISPLACED, NAMESPACE, TARGETS};
-use crate::world::World;
+use crate::world::{SimOptions, World};
 
 /// One scan, and a little.
 const A_SCAN: f64 = 75.0;
@@ -23,6 +25,28 @@ fn tag(world: &World, tags: &Value) {
 
 fn reason(world: &World, name: &str) -> String {
     ready(world, name).1
+}
+
+#[test]
+fn nothing_is_granted_or_refused_until_accounts_and_namespaces_are_listed() {
+    for late in ["clustercloudaccounts", "cloudaccounts", "namespaces"] {
+        in_virtual_time(|| async move {
+            // The account grants everything to namespaces with a label.
+            let mut world = World::new(SimOptions::default());
+            world.membership("m", 0, 0, json!({}));
+            // Shorter than the deadline of a request.
+            world.faults.delay_lists(late, Duration::from_secs(25));
+            world.start(None);
+            seconds(20.0).await;
+            assert_eq!(reason(&world, "m"), "Pending", "{late}");
+            for action in ["DescribeInstances", "JoinSecurityGroup"] {
+                assert_eq!(calls(&world, action), 0, "{late}: {action}");
+            }
+            seconds(20.0).await;
+            assert_eq!(reason(&world, "m"), "Joined", "{late}");
+            assert_eq!(told(&world, "m"), ["Joined"], "{late}");
+        });
+    }
 }
 
 #[test]

@@ -82,6 +82,8 @@ pub struct FaultInjector {
     called_hosts: Mutex<BTreeMap<String, usize>>,
     /// Until when requests of these kinds get no answer.
     mute: Mutex<Option<(&'static [Verb], Instant)>>,
+    /// Of which kind no list is answered, and until when.
+    late_lists: Mutex<Option<(&'static str, Instant)>>,
     /// Until when an incarnation and the API server cannot reach each other.
     cut_off: Mutex<BTreeMap<usize, Instant>>,
     /// Lists by field selectors that are still to be refused, and the code.
@@ -124,6 +126,7 @@ impl FaultInjector {
             silent_hosts: Mutex::default(),
             called_hosts: Mutex::default(),
             mute: Mutex::default(),
+            late_lists: Mutex::default(),
             cut_off: Mutex::default(),
             refused_selections: Mutex::default(),
             selections: AtomicUsize::new(0),
@@ -222,6 +225,18 @@ impl FaultInjector {
     fn is_mute(&self, verb: Verb) -> bool {
         let mute = *self.mute.lock().unwrap();
         mute.is_some_and(|(verbs, until)| verbs.contains(&verb) && Instant::now() < until)
+    }
+
+    /// For so long, no list of these objects is answered; then each is.
+    pub fn delay_lists(&self, plural: &'static str, period: Duration) {
+        *self.late_lists.lock().unwrap() = Some((plural, Instant::now() + period));
+    }
+
+    fn list_delay(&self, call: &Call) -> Option<Duration> {
+        let (plural, until) = (*self.late_lists.lock().unwrap())?;
+        let is_late = call.verb == Verb::List && call.kind.plural == plural;
+        let left = until.saturating_duration_since(Instant::now());
+        Some(left).filter(|left| is_late && !left.is_zero())
     }
 
     /// From now on a request to the API server takes so long.
@@ -511,6 +526,9 @@ impl FaultPlan for ApiSide {
                 });
             }
             return fault;
+        }
+        if let Some(delay) = link.faults.list_delay(call) {
+            return CallFault::Pass(delay);
         }
         if link.faults.strikes(|rates| rates.api) {
             let fault = match link.faults.roll(0..8) {

@@ -1,4 +1,4 @@
-//! An API server, or what is in front of it, that accepts connections and says nothing for some minutes.
+//! An API server, or what is in front of it, or a cloud, that accepts connections and says nothing for some minutes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,7 +42,11 @@ fn assert_joined(world: &World, name: &str) {
 }
 
 async fn is_alive(telemetry: &Arc<Telemetry>) -> bool {
-    let request = http::Request::get("/livez").body(axum::body::Body::empty());
+    answers(telemetry, "/livez").await
+}
+
+async fn answers(telemetry: &Arc<Telemetry>, path: &str) -> bool {
+    let request = http::Request::get(path).body(axum::body::Body::empty());
     let answer = telemetry::routes(Arc::clone(telemetry)).oneshot(request.unwrap());
     answer.await.unwrap().status() == 200
 }
@@ -93,4 +97,44 @@ fn operator_is_alive_while_nothing_happens_or_the_api_server_is_mute() {
         seconds(RECOVERY).await;
         assert_joined(&world, "m");
     });
+}
+
+/// From its start, or later.
+#[test]
+fn cloud_that_is_down_makes_no_probe_fail() {
+    for (running, silent) in [(false, false), (false, true), (true, false), (true, true)] {
+        in_virtual_time(|| async move {
+            let down = |world: &World| {
+                if silent {
+                    world.faults.silence_hosts(&["ecs.test", "sts.test"]);
+                } else {
+                    world.faults.set_hosts(Vec::new());
+                }
+            };
+            let mut world = World::new(SimOptions::default());
+            let telemetry = Arc::new(Telemetry::default());
+            world.membership("m", 0, 0, json!({}));
+            if !running {
+                down(&world);
+            }
+            world.start_over(vec![WatchScope::All], &telemetry);
+            seconds(RECOVERY).await;
+            if running {
+                assert_joined(&world, "m");
+                down(&world);
+            }
+            let _ = world.faults.take_called_hosts();
+            for _ in 0..60 * 6 {
+                seconds(10.0).await;
+                for path in ["/livez", "/readyz"] {
+                    assert!(
+                        answers(&telemetry, path).await,
+                        "{path}, running: {running}, silent: {silent}"
+                    );
+                }
+            }
+            assert!(!world.faults.take_called_hosts().is_empty());
+            assert_ne!(ready(&world, "m").0, "True");
+        });
+    }
 }

@@ -25,12 +25,23 @@ impl Child {
     ///
     /// A missing program is an exit with code 127, as in a shell.
     pub fn spawn(name: &str, command: &Command, log: &Path) -> Result<Self> {
+        Self::spawn_shell(name, in_shell(command), log)
+    }
+
+    /// The same as a process of this user and its group. Only root may name another user than its own.
+    pub fn spawn_as(user: u32, name: &str, command: &Command, log: &Path) -> Result<Self> {
+        let mut shell = in_shell(command);
+        shell.uid(user).gid(user);
+        Self::spawn_shell(name, shell, log)
+    }
+
+    fn spawn_shell(name: &str, mut shell: Command, log: &Path) -> Result<Self> {
         let output = OpenOptions::new()
             .create(true)
             .append(true)
             .open(log)
             .context(log.display())?;
-        let mut shell = in_shell(command)
+        let mut shell = shell
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(output)
