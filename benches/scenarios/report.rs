@@ -66,7 +66,17 @@ pub fn finish(runs: &[Run], arguments: &Arguments) -> Result<()> {
 
 fn tables(runs: &[Run]) -> String {
     let mut text = String::new();
-    if let Some(Run { machine, .. }) = runs.first() {
+    // Stored runs may be of different machines.
+    for run in runs {
+        let Run {
+            scenario,
+            n,
+            seed,
+            latency_ms,
+            textbook_workers,
+            machine,
+            ..
+        } = run;
         let Machine {
             cores,
             memory_gib,
@@ -75,21 +85,7 @@ fn tables(runs: &[Run]) -> String {
         } = machine;
         let _ = writeln!(
             text,
-            "{cores} cores ({processor}), {memory_gib} GiB; load average before the run {load_before:.1}."
-        );
-    }
-    for run in runs {
-        let Run {
-            scenario,
-            n,
-            seed,
-            latency_ms,
-            textbook_workers,
-            ..
-        } = run;
-        let _ = writeln!(
-            text,
-            "{scenario}: N={n} SEED={seed} LATENCY={latency_ms}ms, textbook MaxConcurrentReconciles {textbook_workers}."
+            "- {scenario}: N={n} SEED={seed} LATENCY={latency_ms}ms, textbook MaxConcurrentReconciles {textbook_workers}; {cores} cores ({processor}), {memory_gib} GiB, load average before the run {load_before:.1}"
         );
     }
     let scenarios: Vec<Run> = runs

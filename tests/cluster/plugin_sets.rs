@@ -198,8 +198,10 @@ async fn drain_ends_sets_and_retains_what_they_joined() -> Result<()> {
         "{}",
         ran.err
     );
+    assert_documented("drain --retain -n team-a", &ran, &env)?;
     let ran = sgm(&["drain", "--retain", "--yes", "-n", &env.name]).await?;
     assert_eq!(ran.code, 0, "{}{}", ran.out, ran.err);
+    assert_documented("drain --retain --yes -n team-a", &ran, &env)?;
     assert!(env.is_member("i-a", "sg-web").await?);
     let left = sgm(&["why", "-n", &env.name]).await?;
     assert_eq!(
