@@ -319,7 +319,7 @@ impl Since {
         self.sum(|request| request.is_write() && request.is_of("securitygroupmembershipsets"))
     }
 
-    /// Memberships that the candidate created, and those that it deleted.
+    /// Number of memberships that the candidate created or deleted.
     pub fn creates_and_deletes(&self) -> u64 {
         self.sum(|request| {
             request.resource == "securitygroupmemberships"

@@ -199,7 +199,7 @@ async fn in_one_run(
         progress::part(&format!("{name} {}", candidate.name()));
         let outcome = one(name, &mut bench).await;
         let outcome = outcome.context(format!("{name} {}", candidate.name()))?;
-        // What has been measured is told at once: a candidate that fails later takes nothing away.
+        // The bench prints each figure at once: a candidate that fails later deletes none.
         let (figures, who) = (&outcome.figures, candidate.name());
         progress::line(&format!("{name} {who}: {figures:.2?}"));
         found.push((*name, outcome));

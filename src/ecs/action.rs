@@ -22,6 +22,20 @@ pub enum Action {
     AssumeRoleWithOidc,
 }
 
+#[cfg(test)]
+impl Action {
+    /// Every action.
+    pub(crate) const ALL: [Self; 7] = [
+        Self::JoinSecurityGroup,
+        Self::LeaveSecurityGroup,
+        Self::DescribeInstances,
+        Self::DescribeNetworkInterfaces,
+        Self::GetCallerIdentity,
+        Self::AssumeRole,
+        Self::AssumeRoleWithOidc,
+    ];
+}
+
 impl Action {
     /// Whether it changes a membership.
     #[must_use]

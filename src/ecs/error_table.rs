@@ -464,16 +464,6 @@ mod tests {
 
     use super::*;
 
-    const ACTIONS: [Action; 7] = [
-        Action::JoinSecurityGroup,
-        Action::LeaveSecurityGroup,
-        Action::DescribeInstances,
-        Action::DescribeNetworkInterfaces,
-        Action::GetCallerIdentity,
-        Action::AssumeRole,
-        Action::AssumeRoleWithOidc,
-    ];
-
     #[test]
     fn no_code_is_in_two_rows() {
         let mut seen = HashSet::new();
@@ -492,7 +482,7 @@ mod tests {
             "XThrottling",
             "NotFound",
         ] {
-            for action in ACTIONS {
+            for action in Action::ALL {
                 assert_eq!(classify(action, 404, code, ""), UNKNOWN, "{code:?}");
             }
         }
@@ -501,7 +491,7 @@ mod tests {
     #[test]
     fn codes_with_status_5xx_are_transient_or_throttled() {
         for code in TABLE.iter().flat_map(|row| row.codes) {
-            for action in ACTIONS {
+            for action in Action::ALL {
                 assert_eq!(
                     classify(action, 500, code, "").class,
                     Class::Transient,

@@ -218,16 +218,6 @@ mod tests {
     /// What a tenant has typed.
     const TYPED: &str = "xx-typed";
 
-    const ACTIONS: [Action; 7] = [
-        Action::JoinSecurityGroup,
-        Action::LeaveSecurityGroup,
-        Action::DescribeInstances,
-        Action::DescribeNetworkInterfaces,
-        Action::GetCallerIdentity,
-        Action::AssumeRole,
-        Action::AssumeRoleWithOidc,
-    ];
-
     fn cluster_account(number: usize) -> AccountKey {
         AccountKey {
             kind: AccountKind::ClusterCloudAccount,
@@ -257,7 +247,7 @@ mod tests {
         let limits = CloudLimits::of_test("123");
         for (region, action) in regions
             .iter()
-            .flat_map(|region| ACTIONS.map(|one| (region, one)))
+            .flat_map(|region| Action::ALL.map(|one| (region, one)))
         {
             let throttled = Error::Api(ApiError {
                 limit: Some(600),
@@ -363,7 +353,7 @@ mod tests {
         let took = Duration::from_millis(30);
         for (region, action) in regions
             .iter()
-            .flat_map(|region| ACTIONS.map(|one| (region, one)))
+            .flat_map(|region| Action::ALL.map(|one| (region, one)))
         {
             telemetry.count_call(action, region, None, took);
         }
@@ -372,7 +362,7 @@ mod tests {
         for code in codes.chain([TYPED]) {
             for (region, action) in [known, typed]
                 .into_iter()
-                .flat_map(|region| ACTIONS.map(|one| (region, one)))
+                .flat_map(|region| Action::ALL.map(|one| (region, one)))
             {
                 let error = Error::Api(ApiError::of(action, 400, code));
                 telemetry.count_call(action, region, Some(&error), took);

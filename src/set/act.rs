@@ -43,7 +43,7 @@ enum Written {
 
 /// What has become of many writes.
 struct Batches<T> {
-    /// Those that are stored.
+    /// What the API server has stored or deleted.
     done: Vec<T>,
     /// What refused some, or what ended them.
     end: Result<Option<Refusal>, Error>,

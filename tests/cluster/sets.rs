@@ -276,14 +276,21 @@ async fn orphans_are_taken_over_without_a_call() -> Result<()> {
     until_members(&env, "sg-web", &[]).await
 }
 
+/// The name that the set `web` gives to the membership of i-a. No object has it.
+async fn name_for_the_first(env: &TestEnv) -> Result<String> {
+    apply(env, "web", json!({"instanceIDs": ["i-a"]})).await?;
+    until(env, "web", "AllMembers").await?;
+    let members = members(env).await?;
+    let name = members.first().context("a membership")?.name_any();
+    delete(env, "web", PropagationPolicy::Background).await?;
+    until_no_memberships(env).await?;
+    Ok(name)
+}
+
 #[tokio::test]
 async fn a_name_that_is_taken_is_left_alone() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
-    apply(&env, "web", json!({"instanceIDs": ["i-a"]})).await?;
-    until(&env, "web", "AllMembers").await?;
-    let name = members(&env).await?[0].name_any();
-    delete(&env, "web", PropagationPolicy::Background).await?;
-    until_no_memberships(&env).await?;
+    let name = name_for_the_first(&env).await?;
     // By hand, for another edge, under that name.
     let by_hand = env.apply(&name, "i-b", "sg-web", json!({})).await?;
     env.until_ready(&name).await?;
@@ -319,11 +326,7 @@ async fn a_name_that_is_taken_is_left_alone() -> Result<()> {
 #[tokio::test]
 async fn a_name_that_is_taken_keeps_no_other_target_waiting() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
-    apply(&env, "web", json!({"instanceIDs": ["i-a"]})).await?;
-    until(&env, "web", "AllMembers").await?;
-    let name = members(&env).await?[0].name_any();
-    delete(&env, "web", PropagationPolicy::Background).await?;
-    until_no_memberships(&env).await?;
+    let name = name_for_the_first(&env).await?;
     env.apply(&name, "i-c", "sg-new", json!({})).await?;
     env.until_ready(&name).await?;
     apply(&env, "web", json!({"instanceIDs": ["i-a", "i-b", "i-c"]})).await?;
@@ -450,7 +453,7 @@ async fn what_refuses_the_set_is_said_before_anything_is_made() -> Result<()> {
     Ok(())
 }
 
-/// Refuses these writes of memberships in the namespace of the test, but those that are allowed.
+/// The API server refuses these writes of memberships in the namespace of the test, except the allowed ones.
 async fn refuse(env: &TestEnv, operations: &[&str], allowed: &str) -> Result<()> {
     let create = PostParams::default();
     let policies: Api<ValidatingAdmissionPolicy> = Api::all(env.client.clone());
@@ -481,7 +484,7 @@ async fn refuse(env: &TestEnv, operations: &[&str], allowed: &str) -> Result<()>
     Ok(())
 }
 
-/// From its return on nobody creates memberships in the namespace of the test, but those that are allowed.
+/// The same for creations. It returns when the API server refuses them.
 async fn refuse_creation(env: &TestEnv, allowed: &str) -> Result<()> {
     refuse(env, &["CREATE"], allowed).await?;
     let probe = serde_json::from_value(json!({
