@@ -66,6 +66,13 @@ impl Cluster {
         said(script(self.name).arg("exec").args(arguments))
     }
 
+    /// Runs a command of Helm for the release, with its hooks as pods; returns what it says.
+    pub fn helm(&self, arguments: &[&str]) -> Result<String> {
+        let mut helm = script(self.name);
+        helm.arg("helm").args(arguments);
+        said(helm.args(["security-group-operator", "-n", "security-group-operator"]))
+    }
+
     /// An answer of the simulated cloud's admin port.
     pub async fn cloud(&self, path: &str) -> Result<Value> {
         let answer = fetch(&format!("{}{path}", self.admin)).await?;

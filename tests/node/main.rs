@@ -38,6 +38,7 @@ async fn operator_keeps_its_promises_as_a_pod() -> Result<()> {
     operator.account("key", &operator.key().await?).await?;
     operator.create("first").await?;
     operator.all_are_joined().await?;
+    cluster.helm(&["test"])?;
     set_joins_the_instances_of_its_nodes(&operator).await?;
     rollout_waits_for_a_join(&operator).await?;
     operator.scale(2).await?;
@@ -49,7 +50,9 @@ async fn operator_keeps_its_promises_as_a_pod() -> Result<()> {
     ] {
         other_takes_over(&operator, fault).await?;
     }
-    what_is_deleted_leaves(&operator).await
+    uninstall_is_refused_while_memberships_exist(&operator).await?;
+    what_is_deleted_leaves(&operator).await?;
+    uninstall_ends(&operator).await
 }
 
 /// The kubelet replaces a token when 80% of its time have passed, and the API server refuses the old one at the end of it.
@@ -190,6 +193,28 @@ async fn other_takes_over(operator: &Operator<'_>, fault: Fault) -> Result<()> {
         since.elapsed()
     );
     operator.all_are_joined().await
+}
+
+/// The Job of the hook runs, fails, and its log says why. The operator goes on.
+async fn uninstall_is_refused_while_memberships_exist(operator: &Operator<'_>) -> Result<()> {
+    let since = Instant::now();
+    let refused = operator.cluster.helm(&["uninstall"]);
+    let said = refused.map_or_else(|error| error.to_string(), |said| said + " (no error)");
+    println!("uninstall is refused after {:?}", since.elapsed());
+    for part in ["Error: ", "memberships that need the operator: "] {
+        assert!(said.contains(part), "no {part:?} in {said}");
+    }
+    operator.create("still").await?;
+    operator.all_are_joined().await
+}
+
+/// Nothing is left of the release but the CRDs.
+async fn uninstall_ends(operator: &Operator<'_>) -> Result<()> {
+    let since = Instant::now();
+    operator.cluster.helm(&["uninstall"])?;
+    println!("uninstall: {:?}", since.elapsed());
+    operator.until_no_pod_is_left().await?;
+    operator.has_no_membership().await
 }
 
 /// Each membership is left once, and nothing else is.

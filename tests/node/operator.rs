@@ -405,6 +405,22 @@ impl<'a> Operator<'a> {
         .await
     }
 
+    /// Waits until the release has no pod, of the Deployment or of a hook.
+    pub async fn until_no_pod_is_left(&self) -> Result<()> {
+        eventually("no pod is left", async || {
+            let all = self.pods().list(&ListParams::default()).await?;
+            Ok(all.items.is_empty())
+        })
+        .await
+    }
+
+    /// That their CRD is still there, with no object.
+    pub async fn has_no_membership(&self) -> Result<()> {
+        let left = self.memberships().list(&ListParams::default()).await?;
+        assert_eq!(left.items.len(), 0);
+        Ok(())
+    }
+
     /// Deletes every set and every membership, and waits until they are gone.
     pub async fn delete_all(&self) -> Result<()> {
         let all = (DeleteParams::default(), ListParams::default());
