@@ -61,6 +61,8 @@ pub struct Context {
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     pub missing: MissingSince,
+    /// The generation that targets have been missing by.
+    generation: Option<i64>,
     written_at: Option<Instant>,
     /// The version that the last write of the status made.
     written: u64,
@@ -80,6 +82,14 @@ impl Memory {
     pub(super) fn status_wait(&self) -> Option<Duration> {
         let wait = STATUS_PERIOD.saturating_sub(self.written_at?.elapsed());
         (!wait.is_zero()).then_some(wait)
+    }
+
+    /// A pass goes by this generation. Another selector is another evidence: what was missing by the former one is so from now on.
+    pub(super) fn begin(&mut self, generation: Option<i64>) {
+        if self.generation != generation {
+            self.generation = generation;
+            self.missing = MissingSince::default();
+        }
     }
 
     /// A pass has done what it could.

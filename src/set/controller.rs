@@ -49,11 +49,8 @@ pub async fn run(
     let mut listing = HashSet::new();
     let sets = watcher(api, kubernetes::watch_config())
         .inspect_ok(move |event| {
-            keeper.sets.take(&scope, &mut listing, event);
-            if let watcher::Event::Delete(set) = event
-                && let Some(uid) = ObjectUid::of(set)
-            {
-                keeper.forget(&uid);
+            for gone in keeper.sets.take(&scope, &mut listing, event) {
+                keeper.forget(&gone);
             }
         })
         .reflect(writer);
@@ -80,20 +77,32 @@ async fn reconcile(object: Arc<SetObject>, context: Arc<Context>) -> Result<Acti
     if !context.shutdown.has_led() || !context.members.is_listed() {
         return Ok(Action::await_change());
     }
-    // What is being deleted writes nothing: its memberships are for the garbage collector.
-    let is_deleting = object.meta().deletion_timestamp.is_some();
-    let Some(uid) = ObjectUid::of(&*object).filter(|_| !is_deleting) else {
+    let Some(uid) = ObjectUid::of(&*object) else {
         return Ok(Action::await_change());
     };
+    // What is being deleted writes nothing: its memberships are for the garbage collector.
+    if object.meta().deletion_timestamp.is_some() {
+        context.forget(&uid);
+        return Ok(Action::await_change());
+    }
     let passed = Box::pin(pass(&object, &uid, &context)).await;
     context.sets.conditions_soon();
     match passed {
         Ok(wait) => {
             context.remember(&uid, |memory| memory.failures = 0);
+            forget_if_gone(&object, &uid, &context);
             Ok(wait.map_or_else(Action::await_change, Action::requeue))
         }
         Err(Error::Stopping) => Ok(Action::await_change()),
         Err(error) => Err(error),
+    }
+}
+
+/// A pass that ends after its set is gone leaves nothing of it behind.
+fn forget_if_gone(object: &SetObject, uid: &ObjectUid, context: &Context) {
+    let key = (object.namespace().unwrap_or_default(), object.name_any());
+    if !context.sets.is_there(&key, uid) {
+        context.forget(uid);
     }
 }
 
@@ -190,6 +199,7 @@ fn look(
     let now = context.clock.now().as_second();
     let mut standings: HashMap<&Target, Standing> = HashMap::new();
     let missing = context.remember(uid, |memory| {
+        memory.begin(set.metadata.generation);
         for member in &members {
             let target = &member.target;
             let missing_for = || memory.missing.missing_for(target);

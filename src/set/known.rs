@@ -12,7 +12,7 @@ use kube::runtime::watcher;
 use tokio::sync::{Notify, watch};
 
 use crate::api::SecurityGroupMembershipSet;
-use crate::kubernetes::WatchScope;
+use crate::kubernetes::{ObjectUid, WatchScope};
 use crate::watched::Watched;
 
 use super::node_set::NodeSet;
@@ -27,12 +27,29 @@ const GATHER: Duration = Duration::from_millis(500);
 /// Namespace and name of a set.
 type Key = (String, String);
 
+/// One set.
+#[derive(Debug)]
+struct Known {
+    uid: Option<ObjectUid>,
+    /// What it selects, if that is Nodes.
+    selects: Option<Arc<NodeSet>>,
+}
+
+impl Known {
+    fn of(set: &SetObject) -> Self {
+        let readable = set.0.as_ref();
+        Self {
+            uid: ObjectUid::of(set),
+            selects: readable.ok().and_then(NodeSet::of).map(Arc::new),
+        }
+    }
+}
+
 /// All sets, and the queue of those that are due.
 #[derive(Debug)]
 pub struct Sets {
     queues: Vec<(WatchScope, UnboundedSender<ObjectRef<SetObject>>)>,
-    /// Each, with what it selects if that is Nodes.
-    known: Mutex<HashMap<Key, Option<Arc<NodeSet>>>>,
+    known: Mutex<HashMap<Key, Known>>,
     /// Scopes whose sets have not been listed yet.
     unlisted: Mutex<Vec<WatchScope>>,
     gathered: Mutex<HashSet<Key>>,
@@ -85,7 +102,8 @@ impl Sets {
             return None;
         }
         let known = lock(&self.known);
-        let mut sets: Vec<_> = known.values().flatten().cloned().collect();
+        let sets = known.values().filter_map(|set| set.selects.clone());
+        let mut sets: Vec<_> = sets.collect();
         sets.sort_unstable_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
         Some(sets)
     }
@@ -128,8 +146,8 @@ impl Sets {
 
     fn enqueue_if(&self, concerns: impl Fn(bool) -> bool) {
         let known = lock(&self.known);
-        for (key, selects) in &*known {
-            if concerns(selects.is_some()) {
+        for (key, set) in &*known {
+            if concerns(set.selects.is_some()) {
                 self.enqueue(key);
             }
         }
@@ -160,48 +178,61 @@ impl Sets {
         }
     }
 
-    /// Takes an event of the watch of sets in one scope; `listing` holds what a list has shown so far.
+    /// Whether a set of this namespace, name and UID is there, as far as the watch has shown.
+    pub(super) fn is_there(&self, key: &Key, uid: &ObjectUid) -> bool {
+        let known = lock(&self.known);
+        known
+            .get(key)
+            .is_some_and(|set| set.uid.as_ref() == Some(uid))
+    }
+
+    /// Takes an event of the watch of sets in one scope; `listing` holds what a list has shown so far. Returns the sets that are gone:
+    /// the watch shows the end of some, and a list does not show those whose end was missed.
     pub(super) fn take(
         &self,
         scope: &WatchScope,
         listing: &mut HashSet<Key>,
         event: &watcher::Event<SetObject>,
-    ) {
-        let key = |set: &SetObject| (set.namespace().unwrap_or_default(), set.name_any());
-        let selects = |set: &SetObject| {
-            let set = set.0.as_ref();
-            set.ok().and_then(NodeSet::of).map(Arc::new)
-        };
-        match event {
-            watcher::Event::Init => listing.clear(),
-            watcher::Event::InitApply(set) => {
-                listing.insert(key(set));
-                lock(&self.known).insert(key(set), selects(set));
+    ) -> Vec<ObjectUid> {
+        let mut known = lock(&self.known);
+        let gone: Vec<Known> = match event {
+            watcher::Event::Init => {
+                listing.clear();
+                Vec::new()
             }
-            watcher::Event::Apply(set) => {
-                lock(&self.known).insert(key(set), selects(set));
+            watcher::Event::InitApply(set) | watcher::Event::Apply(set) => {
+                listing.insert(key_of(set));
+                let (new, uid) = (Known::of(set), ObjectUid::of(set));
+                let former = known.insert(key_of(set), new);
+                former.into_iter().filter(|set| set.uid != uid).collect()
             }
-            watcher::Event::Delete(set) => {
-                lock(&self.known).remove(&key(set));
-            }
+            watcher::Event::Delete(set) => known.remove(&key_of(set)).into_iter().collect(),
             watcher::Event::InitDone => {
-                let is_there = |key: &Key| !scope.contains(&key.0) || listing.contains(key);
-                lock(&self.known).retain(|key, _| is_there(key));
                 lock(&self.unlisted).retain(|unlisted| unlisted != scope);
+                let is_gone = |key: &Key| scope.contains(&key.0) && !listing.contains(key);
+                let gone = known.extract_if(|key, _| is_gone(key));
+                gone.map(|(_, set)| set).collect()
             }
-        }
+        };
+        let gone = gone.into_iter().filter_map(|set| set.uid).collect();
+        drop(known);
         self.update_select_nodes();
         self.conditions_soon();
+        gone
     }
 
     fn update_select_nodes(&self) {
         // Read within the lock of the channel: of two changes at a time, the later one must not send what was before the other.
         self.select_nodes.send_if_modified(|known| {
-            let any = lock(&self.known).values().any(Option::is_some);
+            let any = lock(&self.known).values().any(|set| set.selects.is_some());
             let any = any || self.keep_nodes.load(Ordering::SeqCst);
             std::mem::replace(known, any) != any
         });
     }
+}
+
+fn key_of(set: &SetObject) -> Key {
+    (set.namespace().unwrap_or_default(), set.name_any())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

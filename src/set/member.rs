@@ -13,7 +13,7 @@ use crate::api::{
     SecurityGroupMembership, SecurityGroupMembershipSetSpec, SecurityGroupMembershipSpec, reason,
 };
 use crate::condition;
-use crate::ecs::{Edge, Region, SecurityGroupId, Target};
+use crate::ecs::{AccountUid, Edge, Region, SecurityGroupId, Target};
 use crate::kubernetes::{ObjectUid, version_of};
 use crate::membership::object::{Object, legible};
 
@@ -99,6 +99,8 @@ pub struct Member {
     pub state: State,
     /// Whether it is being deleted.
     pub deleting: bool,
+    /// The cloud account that it was last looked at with.
+    pub account_uid: Option<AccountUid>,
 }
 
 /// The set that controls a membership.
@@ -136,6 +138,8 @@ impl Member {
     pub fn of(object: &SecurityGroupMembership) -> Option<(Owner, Self)> {
         let owner = controller_of(object)?;
         let edge = Edge::try_from(&object.spec).ok()?;
+        let status = object.status.as_ref();
+        let uid = status.and_then(|status| status.account_uid.as_deref());
         let member = Self {
             name: object.name_any(),
             uid: ObjectUid::of(object)?,
@@ -146,6 +150,7 @@ impl Member {
             policies: Policies::of_membership(&object.spec),
             state: state(object),
             deleting: object.metadata.deletion_timestamp.is_some(),
+            account_uid: uid.map(AccountUid::from),
         };
         let owner = Owner {
             uid: owner.uid.as_str().into(),

@@ -176,7 +176,12 @@ impl InstanceTags {
         let sets = sets.flat_map(|shared| shared.sets.keys());
         let members = sets.flat_map(|set| self.members.of(set));
         let of_region = members.filter(|member| member.region == query.region);
-        of_region
+        // Another cloud account lists none of them, which is no evidence.
+        let asked = of_region.filter(|member| {
+            let uid = member.account_uid.as_ref();
+            uid.is_none_or(|uid| *uid == query.cloud.uid)
+        });
+        asked
             .map(|member| member.target.clone())
             .partition(|target| match target {
                 Target::Instance(_) => true,

@@ -58,6 +58,12 @@ impl Elected {
         self.stops.len() - 1
     }
 
+    /// How many operators have not ended.
+    fn running(&self) -> usize {
+        let all = 0..self.stops.len();
+        all.filter(|of| !self.world.has_ended(*of)).count()
+    }
+
     /// SIGTERM.
     fn terminate(&mut self, incarnation: usize) {
         if let Some(stop) = self.stops[incarnation].take() {
@@ -366,12 +372,16 @@ async fn stop_leaders(seed: u64) -> (Vec<String>, u64) {
             }
         }
         seconds(random.random_range(0.0..20.0)).await;
-        let running = (0..elected.stops.len()).filter(|of| !elected.world.has_ended(*of));
-        if running.count() < 2 {
+        if elected.running() < 2 {
             elected.start();
         }
     }
     elected.world.faults.clear();
+    // Those that only wait for the end of their calls have ended by then.
+    seconds(80.0).await;
+    if elected.running() == 0 {
+        elected.start();
+    }
     seconds(400.0).await;
     let mut problems = elected.calls_without_lease();
     problems.extend(elected.not_joined());

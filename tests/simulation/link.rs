@@ -1,7 +1,7 @@
 //! What is between one incarnation of the operator and the world: every request of it, to the API server and to the cloud, is
 //! counted here, may go wrong here, and is the moment at which the operator may be killed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -68,7 +68,7 @@ pub struct FaultInjector {
     /// Reads of Secrets that are still to be refused with 500.
     refused_secrets: AtomicUsize,
     /// Events of memberships that are still to be lost, each with its watch.
-    lost_events: AtomicUsize,
+    lost_events: Mutex<HashMap<&'static str, usize>>,
     /// Until when no event of a membership reaches an incarnation.
     lagging: Mutex<BTreeMap<usize, Instant>>,
     /// Until when no event of a set reaches anybody.
@@ -118,7 +118,7 @@ impl FaultInjector {
             policy: Mutex::default(),
             refused_status_of: Mutex::default(),
             refused_secrets: AtomicUsize::new(0),
-            lost_events: AtomicUsize::new(0),
+            lost_events: Mutex::default(),
             lagging: Mutex::default(),
             lagging_sets: Mutex::default(),
             api_millis: AtomicU64::new(2),
@@ -267,9 +267,15 @@ impl FaultInjector {
         Some(until.saturating_duration_since(Instant::now())).filter(|lag| !lag.is_zero())
     }
 
-    /// Loses the next events of memberships; each ends its watch with 410, so that everything is listed anew.
-    pub fn lose_events(&self, count: usize) {
-        self.lost_events.store(count, Ordering::SeqCst);
+    /// Loses the next events of these objects; each ends its watch with 410, so that everything is listed anew.
+    pub fn lose_events(&self, plural: &'static str, count: usize) {
+        self.lost_events.lock().unwrap().insert(plural, count);
+    }
+
+    fn loses_event(&self, plural: &str) -> bool {
+        let mut left = self.lost_events.lock().unwrap();
+        let left = left.get_mut(plural).filter(|left| **left > 0);
+        left.map(|left| *left -= 1).is_some()
     }
 
     /// Answers the next writes of a status with 409.
@@ -570,7 +576,7 @@ impl FaultPlan for ApiSide {
         {
             return WatchFault::Delay(lag);
         }
-        if watch.kind.plural == MEMBERSHIPS && is_one_left(&link.faults.lost_events) {
+        if link.faults.loses_event(watch.kind.plural) {
             return WatchFault::Expire;
         }
         if link.faults.strikes(|rates| rates.event) {

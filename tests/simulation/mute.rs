@@ -9,6 +9,7 @@ use tower::ServiceExt as _;
 
 use crate::api_server::Verb;
 use crate::in_virtual_time;
+use crate::monitor::MEMBERSHIPS;
 use crate::scenario::{ready, seconds};
 use crate::world::{SimOptions, World};
 use security_group_operator::kubernetes::WatchScope;
@@ -72,7 +73,7 @@ fn list_without_an_answer_is_made_anew() {
         let (world, _) = start();
         seconds(1.0).await;
         // The event of this object ends the watch, and the list after it gets no answer.
-        world.faults.lose_events(1);
+        world.faults.lose_events(MEMBERSHIPS, 1);
         world.faults.mute(&[Verb::List], 2 * MINUTE);
         world.membership("m", 0, 0, json!({}));
         seconds(120.0 + RECOVERY).await;

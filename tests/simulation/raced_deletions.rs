@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::in_virtual_time;
+use crate::monitor::MEMBERSHIPS;
 use crate::scenario::{add_fault, claimed, object, ready, seconds, world};
 use crate::topology::{INTERFACE, TEAMS, name_own_account};
 use crate::world::World;
@@ -188,7 +189,7 @@ fn object_that_only_a_list_misses_is_let_be() {
         world.membership("m", 0, 0, json!({}));
         seconds(20.0).await;
         assert_eq!(ready(&world, "m").1, "Joined");
-        world.faults.lose_events(1);
+        world.faults.lose_events(MEMBERSHIPS, 1);
         world.patch("m", json!({"metadata": {"finalizers": null}}));
         world.delete("m");
         seconds(SETTLED).await;

@@ -302,7 +302,7 @@ fn foreign_status_write_missed_by_the_watch_is_corrected() {
         let world = world().await;
         world.membership("m", 0, 0, json!({}));
         seconds(10.0).await;
-        world.faults.lose_events(1);
+        world.faults.lose_events(MEMBERSHIPS, 1);
         world.overwrite_status("m", &json!({"conditions": []}));
         seconds(20.0).await;
         assert_eq!(ready(&world, "m"), ("True".to_owned(), "Joined".to_owned()));

@@ -10,7 +10,7 @@ use crate::in_virtual_time;
 use crate::link::KillPoint;
 use crate::monitor::{MEMBERSHIPS, condition, text};
 use crate::scenario::{calls, seconds, world};
-use crate::topology::NAMESPACE;
+use crate::topology::{KEYS, NAMESPACE};
 use crate::world::{SimOptions, World};
 
 const SETS: &str = "securitygroupmembershipsets";
@@ -380,6 +380,95 @@ fn two_hundred_instances_take_two_calls_a_minute_for_all_sets_with_their_tags() 
         assert_eq!(a_minute(10.0).await, 10 * (2 + 2));
         assert_eq!(world.monitor.violations(), [""; 0]);
     });
+}
+
+/// The watch of sets breaks, and misses the end of a set.
+#[test]
+fn nothing_is_read_for_a_set_whose_end_the_watch_has_missed() {
+    in_virtual_time(|| async {
+        let world = three_tagged().await;
+        let delete = || world.user(Verb::Delete, SETS, NAMESPACE, "s", Value::Null);
+        world.faults.lose_events(SETS, 1);
+        delete();
+        seconds(10.0).await;
+        for object in members(&world) {
+            world.delete(&text(&object, "/metadata/name"));
+        }
+        seconds(5.0 * MINUTE).await;
+        assert!(members(&world).is_empty());
+        world.simulator.reset_stats();
+        seconds(5.0 * MINUTE).await;
+        assert_eq!(calls(&world, "DescribeInstances"), 0);
+        // As one that was made again meanwhile under the same name.
+        apply(&world, json!({"instanceTags": web()}));
+        seconds(MINUTE).await;
+        world.faults.lose_events(SETS, 1);
+        delete();
+        apply(&world, json!({"instanceIDs": ["i-0"]}));
+        seconds(10.0).await;
+        for object in members(&world) {
+            world.delete(&text(&object, "/metadata/name"));
+        }
+        seconds(5.0 * MINUTE).await;
+        assert_eq!(within(&world), [0]);
+        world.simulator.reset_stats();
+        seconds(5.0 * MINUTE).await;
+        // The scan of the one membership, and no list by tags.
+        assert_eq!(calls(&world, "DescribeInstances"), 5);
+        assert_eq!(world.monitor.violations(), [""; 0]);
+    });
+}
+
+/// Five minutes without a Node, and five minutes without an instance, are not two and three of each.
+#[test]
+fn another_selector_begins_the_five_minutes_anew() {
+    in_virtual_time(|| async {
+        let world = three_nodes().await;
+        delete_node(&world, 0);
+        seconds(4.0 * MINUTE).await;
+        for number in [1, 2] {
+            tag(&world, number, web());
+        }
+        world.cloud(json!({"delete": {"id": "i-0"}}));
+        apply(&world, json!({"nodeSelector": null, "instanceTags": web()}));
+        seconds(4.0 * MINUTE).await;
+        assert_eq!(told(&world), ("AllMembers".to_owned(), [2, 2, 3]));
+        seconds(4.0 * MINUTE).await;
+        assert_eq!(told(&world), ("AllMembers".to_owned(), [2, 2, 2]));
+        assert_eq!(world.monitor.violations(), [""; 0]);
+    });
+}
+
+/// Another cloud account lists none of the instances, and has none of their tags.
+#[test]
+fn the_key_of_another_cloud_account_is_no_evidence_against_an_instance() {
+    for policy in ["Manage", "Observe"] {
+        in_virtual_time(move || async move {
+            let world = three_tagged().await;
+            apply(
+                &world,
+                json!({"instanceTags": web(), "managementPolicy": policy}),
+            );
+            seconds(MINUTE).await;
+            let before: Vec<_> = members(&world)
+                .iter()
+                .map(|object| text(object, "/metadata/uid"))
+                .collect();
+            world.write_secret(0, KEYS.len() - 1);
+            seconds(30.0 * MINUTE).await;
+            assert_eq!(within(&world), [0, 1, 2]);
+            world.write_secret(0, 0);
+            seconds(10.0 * MINUTE).await;
+            assert_eq!(told(&world), ("AllMembers".to_owned(), [3, 3, 3]));
+            let after: Vec<_> = members(&world)
+                .iter()
+                .map(|object| text(object, "/metadata/uid"))
+                .collect();
+            assert_eq!(before, after);
+            assert_eq!(calls(&world, "LeaveSecurityGroup"), 0);
+            assert_eq!(world.monitor.violations(), [""; 0]);
+        });
+    }
 }
 
 /// Somebody takes the set off one of its memberships: the set takes it over again, and does not say that all is well without it.

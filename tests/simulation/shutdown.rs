@@ -258,7 +258,7 @@ fn mute_api_server_does_not_keep_the_operator_from_its_end() {
             let (world, _) = busy().await;
             // No status can be written any more.
             world.faults.mute(mute, Duration::from_secs(600));
-            world.faults.lose_events(1);
+            world.faults.lose_events(MEMBERSHIPS, 1);
             let (_, last) = bulk().last().unwrap();
             world.delete(&last);
             let begun = all_calls(&world);

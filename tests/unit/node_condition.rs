@@ -34,6 +34,7 @@ fn member(of: &NodeSet, state: State) -> Member {
         policies: Policies::default(),
         state,
         deleting: false,
+        account_uid: None,
     }
 }
 

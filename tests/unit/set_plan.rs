@@ -62,6 +62,7 @@ fn member(of: usize, in_group: usize, state: State, deleting: bool) -> Arc<Membe
         policies: Policies::default(),
         state,
         deleting,
+        account_uid: None,
     })
 }
 

@@ -95,10 +95,11 @@ impl Monitor {
     }
 
     fn check_join(&self, target: &str, group: &str) {
+        // One that is being deleted may have asked for it before.
         let live = self
             .naming(target, group)
             .iter()
-            .any(|object| !is_deleting(object));
+            .any(|object| !is_deleting(object) || self.is_just_deleted(object));
         let touched = self
             .naming(target, group)
             .iter()

@@ -49,6 +49,8 @@ struct State {
     ledger: Ledger,
     /// When an object of this UID first had this generation.
     births: HashMap<(String, i64), Instant>,
+    /// Since when each object has been being deleted.
+    deleted: HashMap<String, Instant>,
     /// When each object was last shown to each incarnation.
     shown: HashMap<(usize, String), Instant>,
     /// When anything about each object was last changed by its user.
@@ -234,6 +236,12 @@ impl Monitor {
             .gone
             .get(&(target.to_owned(), group.to_owned()))
             .is_some_and(|at| at.elapsed() < PASS)
+    }
+
+    fn is_just_deleted(&self, object: &Value) -> bool {
+        let state = self.state.lock().unwrap();
+        let at = state.deleted.get(&text(object, "/metadata/uid"));
+        at.is_some_and(|at| at.elapsed() < PASS)
     }
 
     fn is_recent(&self, uid: &str) -> bool {

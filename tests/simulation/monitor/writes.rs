@@ -9,7 +9,7 @@ use crate::api_server::request::Reply;
 use crate::api_server::store::{Change, Entry};
 use crate::topology::ACCOUNTS;
 
-use super::{MEMBERSHIPS, Monitor, condition, edge_of, target_of, text};
+use super::{MEMBERSHIPS, Monitor, condition, edge_of, is_deleting, target_of, text};
 
 impl Monitor {
     /// An operator's call of the API server was done.
@@ -102,12 +102,14 @@ impl Monitor {
             let generation = entry.object["metadata"]["generation"]
                 .as_i64()
                 .unwrap_or_default();
-            self.state
-                .lock()
-                .unwrap()
-                .births
-                .entry((uid, generation))
-                .or_insert_with(Instant::now);
+            {
+                let mut state = self.state.lock().unwrap();
+                let born = state.births.entry((uid.clone(), generation));
+                born.or_insert_with(Instant::now);
+                if is_deleting(&entry.object) {
+                    state.deleted.entry(uid).or_insert_with(Instant::now);
+                }
+            }
             if entry.change == Change::Deleted
                 && let Some(edge) = edge_of(&entry.object)
             {
