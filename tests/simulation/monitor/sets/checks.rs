@@ -13,6 +13,7 @@ use super::view::{Place, place_of};
 use super::{Finding, Judge, SETS, SetException, controller, is_ready};
 use crate::api_server::store::{Change, Entry};
 use crate::monitor::{Edge, MEMBERSHIPS, Monitor, edge_of, is_deleting, target_of, text};
+use crate::topology::OWNER;
 
 /// Where a set is, and its UID.
 type Set<'a> = (&'a Place, &'a str);
@@ -157,6 +158,7 @@ impl Judge {
             .collect();
         let target = target_of(object);
         let group = text(object, "/spec/securityGroupID");
+        let told = &object["status"]["accountUID"];
         let case = Case {
             view: self.views.get(&incarnation)?,
             set,
@@ -166,6 +168,7 @@ impl Judge {
             tags_age: self.tags_age,
             existing: &existing,
             released_for: self.released.get(target).map(Instant::elapsed),
+            is_elsewhere: told.is_string() && told != OWNER && object["status"]["origin"].is_null(),
             now,
         };
         Some(ask(&case))

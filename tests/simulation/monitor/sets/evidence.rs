@@ -25,6 +25,8 @@ pub enum Evidence {
     NoNode,
     /// The cloud does not list its target, and has not for five minutes.
     NotInCloud,
+    /// The account is now one that does not own the target, and the membership has nothing of the other.
+    OtherAccount,
     /// The set has this group now, and its target is picked.
     Replaced(String),
 }
@@ -38,6 +40,7 @@ impl Evidence {
             Self::Tags => "evidence: tags by ID",
             Self::NoNode => "evidence: no Node for five minutes",
             Self::NotInCloud => "evidence: released five minutes ago",
+            Self::OtherAccount => "evidence: nothing recorded, and another account",
             Self::Replaced(_) => "evidence: Ready in the new group",
         }
     }
@@ -58,6 +61,8 @@ pub struct Case<'a> {
     pub existing: &'a BTreeSet<String>,
     /// For how long the target has not been in the cloud.
     pub released_for: Option<Duration>,
+    /// Whether an account that does not own the target is the last one that the membership was looked at with, and no record says more.
+    pub is_elsewhere: bool,
     pub now: Timestamp,
 }
 
@@ -164,6 +169,9 @@ impl Case<'_> {
         let picked = answers()
             .filter_map(own)
             .any(|tags| selector::has_tags(&tags, wanted));
+        if self.is_elsewhere {
+            found.insert(Evidence::OtherAccount);
+        }
         // A selector that picks nothing removes nothing.
         if !answers().any(shows) && !self.existing.is_empty() {
             return false;
