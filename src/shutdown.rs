@@ -51,7 +51,8 @@ impl Shutdown {
         standby
     }
 
-    /// The process may act until `end`, and begins to if it was a standby. Changes nothing after the Lease has ended or was given up.
+    /// The process may act until `end`, and begins to if it was a standby. Changes nothing after the Lease has ended or was given up:
+    /// [`Self::may_have_successor`] says so.
     pub fn lead_until(&self, end: Instant) {
         let mut tenure = self.tenure();
         match *tenure {

@@ -181,12 +181,21 @@ impl Election {
             }
             match self.write_renewal(held).await {
                 Ok(lease) => {
+                    let before = held.renewed;
                     *held = Held {
                         lease,
                         renewed: asked,
                     };
                     self.begin(held);
-                    return Ok(());
+                    if !self.shutdown.may_have_successor() {
+                        return Ok(());
+                    }
+                    // The process was frozen in the meantime. What was stopped does not begin again: only another process goes on.
+                    return Err(Lost::NotRenewed {
+                        lease: self.name(),
+                        after: before.elapsed(),
+                        error: "the answer to the renewal came too late".to_owned(),
+                    });
                 }
                 Err(RenewalError::Taken(holder)) => {
                     self.shutdown.give_up();

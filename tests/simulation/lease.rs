@@ -309,6 +309,30 @@ fn lease_that_another_process_has_taken_ends_the_leader() {
     });
 }
 
+/// A leader is frozen while the API server answers its renewal, and wakes when it may not rely on the Lease any more. It has the Lease by
+/// then, but has stopped: it must not keep it from the other one.
+#[test]
+fn leader_that_learns_of_its_renewal_too_late_ends() {
+    in_virtual_time(|| async {
+        let elected = two().await;
+        let before = elected.lease();
+        while elected.lease() == before {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        // The answer is on its way. What this renews ends in 5 s.
+        elected.world.freeze(0, true);
+        seconds(5.5).await;
+        assert_eq!(elected.leader(), Some(0));
+        elected.world.freeze(0, false);
+        elected.world.membership("m-1-0", 1, 0, json!({}));
+        seconds(40.0).await;
+        assert!(elected.world.has_ended(0));
+        assert_eq!(elected.leader(), Some(1));
+        assert!(elected.world.is_member("i-1", "sg-a"));
+        assert_eq!(elected.calls_without_lease(), [""; 0]);
+    });
+}
+
 #[test]
 fn lease_that_is_deleted_is_written_again_by_its_holder() {
     in_virtual_time(|| async {
@@ -377,7 +401,7 @@ async fn stop_leaders(seed: u64) -> (Vec<String>, u64) {
         }
     }
     elected.world.faults.clear();
-    // Those that only wait for the end of their calls have ended by then.
+    // Those that have lost the Lease end when their calls have ended.
     seconds(80.0).await;
     if elected.running() == 0 {
         elected.start();
