@@ -88,15 +88,14 @@ impl InstanceTags {
         query: Query,
     ) -> Option<Arc<Tagged>> {
         let mut queries = self.lock();
-        let is_new = !queries.contains_key(&query);
+        let mut is_news = !queries.contains_key(&query);
         let shared = queries.entry(query.clone()).or_default();
         let answer = shared.answer.clone();
         if shared.sets.insert(set.clone(), key).is_none() {
-            leave(&mut queries, set, |other| *other != query);
+            is_news |= leave(&mut queries, set, |other| *other != query);
         }
         drop(queries);
-        // Its former query, if it has left one, is dropped in the same round.
-        if is_new {
+        if is_news {
             self.changed.notify_one();
         }
         answer

@@ -382,6 +382,33 @@ fn two_hundred_instances_take_two_calls_a_minute_for_all_sets_with_their_tags() 
     });
 }
 
+/// A set comes to select by the tags of another one.
+#[test]
+fn tags_that_no_set_selects_by_any_more_are_read_no_more() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        let set = |name: &str, tags: Value| {
+            let object = json!({
+                "apiVersion": "security-group-operator.io/v1alpha1",
+                "kind": "SecurityGroupMembershipSet", "metadata": {"name": name},
+                "spec": {"region": "cn-hangzhou", "securityGroupID": "sg-a", "instanceTags": tags},
+            });
+            world.user(Verb::Apply, SETS, NAMESPACE, name, object);
+        };
+        set("s", web());
+        set("t", json!({"pool": "db"}));
+        seconds(5.0 * MINUTE).await;
+        world.simulator.reset_stats();
+        seconds(5.0 * MINUTE).await;
+        assert_eq!(calls(&world, "DescribeInstances"), 10);
+        set("s", json!({"pool": "db"}));
+        seconds(MINUTE).await;
+        world.simulator.reset_stats();
+        seconds(5.0 * MINUTE).await;
+        assert_eq!(calls(&world, "DescribeInstances"), 5);
+    });
+}
+
 /// The watch of sets breaks, and misses the end of a set.
 #[test]
 fn nothing_is_read_for_a_set_whose_end_the_watch_has_missed() {

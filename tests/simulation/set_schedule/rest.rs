@@ -136,9 +136,9 @@ fn wrong_members(world: &World, set: &Value, reason: &str) -> Vec<String> {
     };
     if wanted.is_empty() {
         // A selector that picks nothing removes nothing while a target exists.
-        let any = members
-            .iter()
-            .any(|object| exists(target_of(object)) || has_node(world, target_of(object)));
+        let by_nodes = spec["nodeSelector"].is_object();
+        let is_there = |target: &str| exists(target) || (by_nodes && has_node(world, target));
+        let any = members.iter().any(|object| is_there(target_of(object)));
         let right = if any { "NothingSelected" } else { "NoTargets" };
         if reason != right {
             wrong.push(format!(

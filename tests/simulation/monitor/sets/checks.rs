@@ -149,6 +149,7 @@ impl Judge {
         };
         let targets = self.stored.values().filter(is_of_set);
         let existing: BTreeSet<String> = targets
+            .filter(|object| !is_elsewhere(object))
             .map(|object| target_of(object).to_owned())
             .filter(|target| {
                 monitor
@@ -158,7 +159,6 @@ impl Judge {
             .collect();
         let target = target_of(object);
         let group = text(object, "/spec/securityGroupID");
-        let told = &object["status"]["accountUID"];
         let case = Case {
             view: self.views.get(&incarnation)?,
             set,
@@ -168,7 +168,7 @@ impl Judge {
             tags_age: self.tags_age,
             existing: &existing,
             released_for: self.released.get(target).map(Instant::elapsed),
-            is_elsewhere: told.is_string() && told != OWNER && object["status"]["origin"].is_null(),
+            is_elsewhere: is_elsewhere(object),
             now,
         };
         Some(ask(&case))
@@ -214,7 +214,10 @@ impl Judge {
                 _ => None,
             })
             .collect();
-        if let Some(new) = news.first().filter(|_| news.len() == evidence.len()) {
+        // One that only observes takes its target from no group when it goes.
+        let observes = object["spec"]["managementPolicy"] == "Observe";
+        let is_change = !observes && news.len() == evidence.len();
+        if let Some(new) = news.first().filter(|_| is_change) {
             let edge = (target.to_owned(), (*new).clone());
             if !monitor.membership(Some(target), Some(new), monitor.server.now()) {
                 findings.extend(self.check_absence_of_new(set.1, &edge, &group));
@@ -363,4 +366,11 @@ impl Judge {
             ),
         }
     }
+}
+
+/// Whether the last account that a membership was looked at with does not own its target, and no record says more.
+fn is_elsewhere(object: &Value) -> bool {
+    let status = &object["status"];
+    let told = &status["accountUID"];
+    told.is_string() && told != OWNER && status["origin"].is_null()
 }
