@@ -171,6 +171,39 @@ async fn why_tells_the_error_the_next_step_and_who_else_holds_the_edge() -> Resu
     Ok(())
 }
 
+/// Python gives the plugin a terminal.
+#[tokio::test]
+async fn colours_are_for_a_terminal_alone() -> Result<()> {
+    const TERMINAL: &str = "import pty, sys; sys.exit(pty.spawn(sys.argv[1:]) >> 8)";
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
+    env.apply("lost", "i-none", "sg-web", json!({})).await?;
+    env.until_reason("lost", "TargetNotFound").await?;
+    let plane = ControlPlane::shared().await?;
+    let plugin = env!("CARGO_BIN_EXE_kubectl-sgm");
+    let red = "\u{1b}[31mFalse\u{1b}[0m";
+    for (terminal, no_color, is_red) in [
+        (true, false, true),
+        (true, true, false),
+        (false, false, false),
+    ] {
+        let mut all = command(&plane.admin_kubeconfig());
+        if terminal {
+            all = tokio::process::Command::new("python3");
+            all.args(["-c", TERMINAL, plugin])
+                .env("KUBECONFIG", plane.admin_kubeconfig());
+        }
+        all.args(["why", "-n", &env.name]).env_remove("NO_COLOR");
+        if no_color {
+            all.env("NO_COLOR", "1");
+        }
+        let ran = Ran::of(all.stdin(std::process::Stdio::null()).output().await?)?;
+        assert_eq!(ran.code, 3, "{}{}", ran.out, ran.err);
+        assert_eq!(ran.out.contains(red), is_red, "{:?}", ran.out);
+        assert_eq!(ran.out.contains('\u{1b}'), is_red, "{:?}", ran.out);
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn members_tells_objects_and_edges_of_others() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
