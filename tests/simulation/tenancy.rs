@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
 
 use crate::api_server::Verb;
+use crate::monitor::sets::SETS;
 use crate::monitor::{MEMBERSHIPS, text};
 use crate::schedule::{Act, Schedule};
 use crate::topology::{OWNER, TARGETS};
@@ -158,7 +159,7 @@ impl Hostile {
             }
         }
         let name = format!("{HOSTILE}-{}", self.random.random_range(0..6));
-        match self.random.random_range(0..10) {
+        match self.random.random_range(0..14) {
             0..3 => self.create(world, &name),
             3 => {
                 for number in 0..40 {
@@ -174,6 +175,12 @@ impl Hostile {
             6 => patch(world, &name, &json!({"metadata": {"finalizers": null}})),
             7 => patch(world, &name, &json!({"metadata": self.forged()})),
             8 => patch(world, &name, &json!({"spec": self.policies()})),
+            9 => {
+                let suspend = self.random.random_bool(0.5);
+                patch(world, &name, &json!({"spec": {"suspend": suspend}}));
+            }
+            10 => self.replace(world, &name),
+            11 | 12 => self.set(world),
             _ => {
                 let moment = self.random.random_range(0..99).to_string();
                 let asked = json!({RECONCILE_REQUESTED_ANNOTATION: moment});
@@ -194,6 +201,47 @@ impl Hostile {
         metadata["name"] = json!(name);
         let object = json!({"metadata": metadata, "spec": spec});
         world.create(MEMBERSHIPS, HOSTILE, object);
+    }
+
+    /// `kubectl replace`: all that was written on it is another's now.
+    fn replace(&mut self, world: &World, name: &str) {
+        let Some(stored) = world.server.object(MEMBERSHIPS, HOSTILE, name) else {
+            return;
+        };
+        let mut metadata = self.forged();
+        metadata["name"] = json!(name);
+        metadata["resourceVersion"] = stored["metadata"]["resourceVersion"].clone();
+        let object = json!({"metadata": metadata, "spec": stored["spec"]});
+        let reply = world.user(Verb::Replace, MEMBERSHIPS, HOSTILE, name, object);
+        assert_eq!(reply.code, 200, "{}", reply.body);
+    }
+
+    /// A set that selects the targets of the others, in one of the four ways, or goes again.
+    fn set(&mut self, world: &World) {
+        let name = format!("set-{}", self.random.random_range(0..4));
+        if world.server.object(SETS, HOSTILE, &name).is_some() {
+            if self.random.random_bool(0.5) {
+                world.user(Verb::Delete, SETS, HOSTILE, &name, Value::Null);
+            } else {
+                let suspend = json!({"spec": {"suspend": self.random.random_bool(0.5)}});
+                world.user(Verb::Merge, SETS, HOSTILE, &name, suspend);
+            }
+            return;
+        }
+        let target = &TARGETS[self.random.random_range(0..TARGETS.len())];
+        let mut spec = self.policies();
+        let (field, selector) = match self.random.random_range(0..3) {
+            0 => ("nodeSelector", json!({})),
+            1 => ("instanceTags", json!({"pool": "web"})),
+            _ if target.id.starts_with("eni-") => ("networkInterfaceIDs", json!([target.id])),
+            _ => ("instanceIDs", json!([target.id])),
+        };
+        spec[field] = selector;
+        spec["region"] = json!(target.region);
+        spec["securityGroupID"] = json!(target.groups[0]);
+        let object = json!({"metadata": {"name": name}, "spec": spec});
+        let reply = world.create(SETS, HOSTILE, object);
+        assert_eq!(reply.code, 201, "{}", reply.body);
     }
 
     fn policies(&mut self) -> Value {
