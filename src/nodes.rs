@@ -6,11 +6,13 @@ mod node;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures::StreamExt as _;
 use kube::Api;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::ecs::{InstanceId, Region};
 use crate::kubernetes::{WatchLog, error_chain, version_of, watch_config};
@@ -72,6 +74,8 @@ pub enum Listed {
     /// They have not been listed yet, or no set selects Nodes.
     #[default]
     Not,
+    /// They could not be listed for [`TROUBLE_AFTER`] or longer; with what kept them from being listed.
+    Failed(String),
     /// They are all known.
     All,
     /// They were all known, and the watch has failed since.
@@ -193,13 +197,15 @@ impl Nodes {
         }
     }
 
-    /// The watch has failed. Returns whether that is new.
-    fn fail(&self, error: &watcher::Error) -> bool {
+    /// The watch, which began so long ago, has failed. Returns whether that is new.
+    fn fail(&self, error: &watcher::Error, began: Duration) -> bool {
         let mut inner = self.lock();
         let next = match (refusal(error), &inner.listed) {
             (Some(answer), _) => Listed::Forbidden(answer),
             (None, Listed::All | Listed::Interrupted) => Listed::Interrupted,
-            (None, Listed::Not | Listed::Forbidden(_)) => return false,
+            (None, Listed::Not) if began < TROUBLE_AFTER => return false,
+            (None, Listed::Not | Listed::Failed(_)) => Listed::Failed(cause(error)),
+            (None, Listed::Forbidden(_)) => return false,
         };
         let is_new = inner.listed != next;
         inner.listed = next;
@@ -295,12 +301,17 @@ fn refusal(error: &watcher::Error) -> Option<String> {
         | watcher::Error::WatchStartFailed(kube::Error::Api(status))
         | watcher::Error::WatchFailed(kube::Error::Api(status))
         | watcher::Error::WatchError(status) => status,
-        other => {
-            tracing::debug!("the watch of Nodes: {}", error_chain(other));
-            return None;
-        }
+        _ => return None,
     };
     (status.code == 403).then(|| status.message.clone())
+}
+
+/// What a user reads of a failed list.
+fn cause(error: &watcher::Error) -> String {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status)) => status.message.clone(),
+        other => error_chain(other),
+    }
 }
 
 /// Watches Nodes while `wanted` is true, and calls `changed` with what has changed. Never ends.
@@ -319,6 +330,7 @@ pub async fn watch(
         let api: Api<Node> = Api::all(client.clone());
         let config = watch_config().page_size(PAGE);
         let mut events = std::pin::pin!(watcher(api, config).default_backoff());
+        let began = Instant::now();
         loop {
             let event = tokio::select! {
                 event = events.next() => event,
@@ -329,7 +341,7 @@ pub async fn watch(
                 Some(Err(error)) => {
                     log.error(&error);
                     News {
-                        selection: nodes.fail(&error),
+                        selection: nodes.fail(&error, began.elapsed()),
                         condition: false,
                     }
                 }
@@ -342,6 +354,10 @@ pub async fn watch(
         nodes.forget();
     }
 }
+
+/// For how long the Nodes may be impossible to list before sets say so (10 s): the API server may be starting. Its answer is awaited
+/// for 30 s, and the next try comes within another 30 s.
+const TROUBLE_AFTER: Duration = Duration::from_secs(10);
 
 /// Nodes in one answer to a list. A Node has some 20 KiB.
 const PAGE: u32 = 100;

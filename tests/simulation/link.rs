@@ -90,6 +90,10 @@ pub struct FaultInjector {
     refused_selections: Mutex<(usize, u16)>,
     /// Lists by field selectors so far.
     selections: AtomicUsize,
+    /// Which requests of the operator the API server refuses, and how; the first that fits.
+    refused: Mutex<Vec<(fn(&Call) -> bool, CallFault)>>,
+    /// Every request to the API server since [`FaultInjector::record_requests`], with its moment.
+    recorded: Mutex<Option<Vec<(Instant, Call)>>>,
     /// What calls said of the access keys that they were signed with.
     keys: Mutex<KeyUse>,
     /// What lists leave out, or show that is not so, and until when.
@@ -130,9 +134,41 @@ impl FaultInjector {
             cut_off: Mutex::default(),
             refused_selections: Mutex::default(),
             selections: AtomicUsize::new(0),
+            refused: Mutex::default(),
+            recorded: Mutex::default(),
             keys: Mutex::default(),
             lies: Lies::default(),
         }
+    }
+
+    /// From now on the requests that fit go wrong like this.
+    pub fn refuse_calls(&self, fits: fn(&Call) -> bool, fault: CallFault) {
+        self.refused.lock().unwrap().push((fits, fault));
+    }
+
+    /// From now on [`FaultInjector::refuse_calls`] refuses nothing.
+    pub fn refuse_no_calls(&self) {
+        self.refused.lock().unwrap().clear();
+    }
+
+    fn refuses_call(&self, call: &Call) -> Option<CallFault> {
+        let refused = self.refused.lock().unwrap();
+        let (_, fault) = refused.iter().find(|(fits, _)| fits(call))?;
+        Some(*fault)
+    }
+
+    /// From now on each request to the API server is recorded; what was before is forgotten.
+    pub fn record_requests(&self) {
+        *self.recorded.lock().unwrap() = Some(Vec::new());
+    }
+
+    /// When the recorded requests that fit were made.
+    pub fn recorded(&self, fits: impl Fn(&Call) -> bool) -> Vec<Instant> {
+        let recorded = self.recorded.lock().unwrap();
+        let all = recorded.iter().flatten();
+        all.filter(|(_, call)| fits(call))
+            .map(|(at, _)| *at)
+            .collect()
     }
 
     /// The use of access keys so far.
@@ -491,6 +527,9 @@ impl ApiSide {
 impl FaultPlan for ApiSide {
     fn call(&self, call: &Call) -> CallFault {
         let link = &self.0;
+        if let Some(recorded) = &mut *link.faults.recorded.lock().unwrap() {
+            recorded.push((Instant::now(), call.clone()));
+        }
         match link.next(|| {
             format!(
                 "{:?} {} {}{}",
@@ -515,7 +554,8 @@ impl FaultPlan for ApiSide {
         }
         if let Some(fault) = link
             .faults
-            .refuses(call)
+            .refuses_call(call)
+            .or_else(|| link.faults.refuses(call))
             .or_else(|| link.faults.refuses_selection(call))
         {
             if matches!(fault, CallFault::Refuse(422)) {
