@@ -5,6 +5,7 @@ mod condition;
 mod node;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use crate::kubernetes::{WatchLog, error_chain, version_of, watch_config};
 pub use self::condition::StoredCondition;
 pub use self::node::Node;
 
-/// A Node as sets look at it. The texts are shared between Nodes.
+/// A Node as sets look at it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownNode {
     /// Its UID.
@@ -29,25 +30,31 @@ pub struct KnownNode {
     pub instance: Option<(Region, InstanceId)>,
     /// When it was created, in seconds since 1970.
     pub created: i64,
-    /// Its labels, by key.
-    labels: Box<[(Arc<str>, Arc<str>)]>,
+    /// Its labels, by key. Nodes with the same label share it.
+    labels: Box<[Arc<Label>]>,
+    /// The number of the list that has shown it, or of the list before the event that has.
+    list: u32,
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Label {
+    key: Arc<str>,
+    value: Box<str>,
 }
 
 impl KnownNode {
     /// Its labels, by key.
     pub fn labels(&self) -> impl Iterator<Item = (&str, &str)> {
         let labels = self.labels.iter();
-        labels.map(|(key, value)| (&**key, &**value))
+        labels.map(|label| (&*label.key, &*label.value))
     }
 
     /// The value of a label.
     #[must_use]
     pub fn label(&self, key: &str) -> Option<&str> {
-        let at = self
-            .labels
-            .binary_search_by(|(known, _)| (**known).cmp(key));
-        let (_, value) = self.labels.get(at.ok()?)?;
-        Some(value)
+        let at = self.labels.binary_search_by(|label| (*label.key).cmp(key));
+        let label = self.labels.get(at.ok()?)?;
+        Some(&label.value)
     }
 }
 
@@ -113,8 +120,11 @@ struct Inner {
     by_name: HashMap<String, KnownNode>,
     /// Only Nodes that have our condition, or had it until the operator removed it.
     noted: HashMap<String, Noted>,
-    texts: HashSet<Arc<str>>,
-    listing: HashSet<String>,
+    labels: HashSet<Arc<Label>>,
+    keys: HashSet<Arc<str>>,
+    regions: HashSet<Region>,
+    /// The number of the last list that has begun.
+    list: u32,
     listed: Listed,
 }
 
@@ -158,20 +168,21 @@ impl Nodes {
         let mut inner = self.lock();
         match event {
             watcher::Event::Init => {
-                inner.listing.clear();
+                inner.list = inner.list.wrapping_add(1);
                 News::default()
             }
             watcher::Event::InitApply(node) => {
-                let name = node.metadata.name.clone().unwrap_or_default();
-                inner.listing.insert(name);
                 inner.insert(node);
                 News::default()
             }
             watcher::Event::InitDone => {
-                let listing = std::mem::take(&mut inner.listing);
-                inner.by_name.retain(|name, _| listing.contains(name));
-                inner.noted.retain(|name, _| listing.contains(name));
-                inner.texts.retain(|text| Arc::strong_count(text) > 1);
+                let inner = &mut *inner;
+                inner.by_name.retain(|_, node| node.list == inner.list);
+                inner
+                    .noted
+                    .retain(|name, _| inner.by_name.contains_key(name));
+                inner.labels.retain(|label| Arc::strong_count(label) > 1);
+                inner.keys.retain(|key| Arc::strong_count(key) > 1);
                 inner.listed = Listed::All;
                 News {
                     selection: true,
@@ -189,8 +200,11 @@ impl Nodes {
             watcher::Event::Delete(node) => {
                 let name = node.metadata.name.unwrap_or_default();
                 inner.noted.remove(&name);
+                let known = inner.by_name.remove(&name);
+                let selection = inner.goes_on() | known.is_some();
+                inner.release(known);
                 News {
-                    selection: inner.goes_on() | inner.by_name.remove(&name).is_some(),
+                    selection,
                     condition: false,
                 }
             }
@@ -241,21 +255,25 @@ impl Inner {
         let version = version_of(&metadata);
         let labels = metadata.labels.unwrap_or_default();
         let instance = instance_of(provider_id.as_deref().unwrap_or_default(), &labels);
+        let instance = instance.map(|(region, id)| (shared(&mut self.regions, region), id));
         let created = metadata.creation_timestamp;
-        let labels = labels
-            .iter()
-            .map(|(key, value)| (self.text(key), self.text(value)));
+        let labels = labels.into_iter().map(|(key, value)| {
+            let (key, value) = (shared(&mut self.keys, key.into()), value.into());
+            shared(&mut self.labels, Arc::new(Label { key, value }))
+        });
         let known = KnownNode {
             uid: metadata.uid.unwrap_or_default().into(),
             labels: labels.collect(),
             instance,
             created: created.map_or(0, |created| created.0.as_second()),
+            list: self.list,
         };
         let name = metadata.name.unwrap_or_default();
         let condition = self.note(&name, version, condition);
         let selection = self.by_name.get(&name) != Some(&known);
         if selection {
-            self.by_name.insert(name, known);
+            let former = self.by_name.insert(name, known);
+            self.release(former);
         }
         News {
             selection,
@@ -284,14 +302,23 @@ impl Inner {
         has_changed
     }
 
-    fn text(&mut self, text: &str) -> Arc<str> {
-        if let Some(known) = self.texts.get(text) {
-            return Arc::clone(known);
+    /// Forgets the labels that only this Node had.
+    fn release(&mut self, node: Option<KnownNode>) {
+        for label in node.iter().flat_map(|node| &node.labels) {
+            if Arc::strong_count(label) == 2 {
+                self.labels.remove(label);
+            }
         }
-        let new: Arc<str> = text.into();
-        self.texts.insert(Arc::clone(&new));
-        new
     }
+}
+
+/// The one that is known and equal to `new`, so that equal ones share their memory.
+fn shared<T: Clone + Eq + Hash>(known: &mut HashSet<T>, new: T) -> T {
+    if let Some(known) = known.get(&new) {
+        return known.clone();
+    }
+    known.insert(new.clone());
+    new
 }
 
 /// What the API server said, if it does not let the operator list or watch.
@@ -359,8 +386,8 @@ pub async fn watch(
 /// for 30 s, and the next try comes within another 30 s.
 const TROUBLE_AFTER: Duration = Duration::from_secs(10);
 
-/// Nodes in one answer to a list. A Node has some 20 KiB.
-const PAGE: u32 = 100;
+/// Nodes in one answer to a list. A Node has some 20 KiB, and the client holds an answer more than twice while it reads it.
+const PAGE: u32 = 25;
 
 #[cfg(test)]
 mod tests {
@@ -429,6 +456,28 @@ mod tests {
         let gone = watcher::Event::Delete(node("n", "cn-hangzhou.i-1", &labels));
         assert!(nodes.take(gone).selection);
         nodes.look(|nodes, _| assert!(nodes.is_empty()));
+    }
+
+    #[test]
+    fn labels_of_nodes_that_are_gone_are_forgotten() {
+        let nodes = Nodes::default();
+        let apply = |name: &str| {
+            let labels = json!({"pool": "a", "host": name});
+            node(name, "cn-hangzhou.i-1", &labels)
+        };
+        for name in ["a", "b", "c"] {
+            nodes.take(watcher::Event::Apply(apply(name)));
+        }
+        assert_eq!(nodes.lock().labels.len(), 4);
+        assert_eq!(nodes.lock().keys.len(), 2);
+        nodes.take(watcher::Event::Delete(apply("a")));
+        let moved = node("b", "cn-hangzhou.i-1", &json!({"pool": "a", "host": "d"}));
+        nodes.take(watcher::Event::Apply(moved));
+        let left = nodes.lock().labels.clone();
+        let mut left: Vec<_> = left.iter().map(|label| label.value.to_string()).collect();
+        left.sort();
+        assert_eq!(left, ["a", "c", "d"]);
+        nodes.look(|nodes, _| assert_eq!(nodes["c"].label("host"), Some("c")));
     }
 
     #[test]
