@@ -69,6 +69,8 @@ pub struct FaultInjector {
     refused_secrets: AtomicUsize,
     /// Events of memberships that are still to be lost, each with its watch.
     lost_events: AtomicUsize,
+    /// Events of Nodes that are still to be lost, each with its watch.
+    lost_node_events: AtomicUsize,
     /// Until when no event of a membership reaches an incarnation.
     lagging: Mutex<BTreeMap<usize, Instant>>,
     /// Until when no event of a set reaches anybody.
@@ -123,6 +125,7 @@ impl FaultInjector {
             refused_status_of: Mutex::default(),
             refused_secrets: AtomicUsize::new(0),
             lost_events: AtomicUsize::new(0),
+            lost_node_events: AtomicUsize::new(0),
             lagging: Mutex::default(),
             lagging_sets: Mutex::default(),
             api_millis: AtomicU64::new(2),
@@ -306,6 +309,11 @@ impl FaultInjector {
     /// Loses the next events of memberships; each ends its watch with 410, so that everything is listed anew.
     pub fn lose_events(&self, count: usize) {
         self.lost_events.store(count, Ordering::SeqCst);
+    }
+
+    /// The same with the next events of Nodes.
+    pub fn lose_node_events(&self, count: usize) {
+        self.lost_node_events.store(count, Ordering::SeqCst);
     }
 
     /// Answers the next writes of a status with 409.
@@ -611,6 +619,9 @@ impl FaultPlan for ApiSide {
             return WatchFault::Delay(lag);
         }
         if watch.kind.plural == MEMBERSHIPS && is_one_left(&link.faults.lost_events) {
+            return WatchFault::Expire;
+        }
+        if watch.kind.plural == "nodes" && is_one_left(&link.faults.lost_node_events) {
             return WatchFault::Expire;
         }
         if link.faults.strikes(|rates| rates.event) {

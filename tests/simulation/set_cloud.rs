@@ -10,6 +10,7 @@ use crate::in_virtual_time;
 use crate::monitor::{MEMBERSHIPS, condition, text};
 use crate::scenario::{calls, seconds, world};
 use crate::set_kubernetes::collect_garbage;
+use crate::set_schedule::garbage::Cascade;
 use crate::sets::{
     MINUTE, SETS, apply, apply_set, members, message_of, node, tag, three_nodes, three_tagged,
     told, told_of, web, within,
@@ -85,45 +86,55 @@ fn is_of_set(call: &Call) -> bool {
     call.kind.plural == MEMBERSHIPS && (by_set || call.verb == Verb::Delete)
 }
 
-/// Deleted at many moments of a change of group, once with each policy. The requests of the change take some 400 ms.
+/// Deleted at many moments of a change of group, with each policy, in the background and in the foreground. The requests of the change
+/// take some 400 ms.
 #[test]
 fn a_set_that_is_deleted_while_its_group_changes_writes_nothing_more() {
     for policy in ["RemoveIfJoined", "Retain"] {
-        for moment in 0..20 {
-            in_virtual_time(move || async move {
-                let world = two_joined(&json!({"deletionPolicy": policy})).await;
-                collect_garbage(&world);
-                world.faults.slow_down_api(20);
-                let moved = json!({"deletionPolicy": policy, "securityGroupID": "sg-b"});
-                apply(&world, with(&moved));
-                seconds(f64::from(moment) * 0.04).await;
-                world.user(Verb::Delete, SETS, NAMESPACE, "s", Value::Null);
-                // The pass that runs ends with its batch.
-                seconds(0.1).await;
-                world.faults.record_requests();
-                seconds(3.0 * MINUTE).await;
-                assert_eq!(
-                    world.faults.recorded(is_of_set).len(),
-                    0,
-                    "{policy} {moment}"
-                );
-                assert_eq!(members(&world).len(), 0, "{policy} {moment}");
-                for target in ["i-0", "i-1"] {
-                    let groups = ["sg-a", "sg-b"].map(|group| world.is_member(target, group));
-                    match policy {
-                        "Retain" => assert_ne!(groups, [false, false], "{target} {moment}"),
-                        _ => assert_eq!(groups, [false, false], "{target} {moment}"),
-                    }
-                    let [joins, leaves] = effects(&world, target, "sg-b");
-                    assert!(joins <= 1 && leaves <= 1, "{target} {moment}");
-                }
-                if policy == "Retain" {
-                    assert_eq!(calls(&world, "LeaveSecurityGroup"), 0, "{moment}");
-                }
-                assert_no_violations(&world);
-            });
+        for cascade in [Cascade::Background, Cascade::Foreground] {
+            for moment in 0..12 {
+                in_virtual_time(move || delete_while_the_group_changes(policy, cascade, moment));
+            }
         }
     }
+}
+
+async fn delete_while_the_group_changes(policy: &str, cascade: Cascade, moment: u32) {
+    let what = format!("{policy} {cascade:?} {moment}");
+    let world = two_joined(&json!({"deletionPolicy": policy})).await;
+    collect_garbage(&world);
+    world.faults.slow_down_api(20);
+    let moved = json!({"deletionPolicy": policy, "securityGroupID": "sg-b"});
+    apply(&world, with(&moved));
+    seconds(f64::from(moment) * 0.06).await;
+    if let Some(finalizer) = cascade.finalizer() {
+        let marked = json!({"metadata": {"finalizers": [finalizer]}});
+        world.user(Verb::Merge, SETS, NAMESPACE, "s", marked);
+    }
+    world.user(Verb::Delete, SETS, NAMESPACE, "s", Value::Null);
+    // The pass that runs ends with its batch.
+    seconds(0.1).await;
+    world.faults.record_requests();
+    seconds(3.0 * MINUTE).await;
+    assert_eq!(world.faults.recorded(is_of_set).len(), 0, "{what}");
+    assert_eq!(members(&world).len(), 0, "{what}");
+    assert!(
+        world.server.object(SETS, NAMESPACE, "s").is_none(),
+        "{what}"
+    );
+    for target in ["i-0", "i-1"] {
+        let groups = ["sg-a", "sg-b"].map(|group| world.is_member(target, group));
+        match policy {
+            "Retain" => assert_ne!(groups, [false, false], "{target} {what}"),
+            _ => assert_eq!(groups, [false, false], "{target} {what}"),
+        }
+        let [joins, leaves] = effects(&world, target, "sg-b");
+        assert!(joins <= 1 && leaves <= 1, "{target} {what}");
+    }
+    if policy == "Retain" {
+        assert_eq!(calls(&world, "LeaveSecurityGroup"), 0, "{what}");
+    }
+    assert_no_violations(&world);
 }
 
 #[test]

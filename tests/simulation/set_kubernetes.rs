@@ -438,24 +438,122 @@ fn a_kill_at_every_creation_makes_each_membership_once() {
     }
 }
 
-/// A new operator is shown a list that leaves out a Node; within five minutes the Node is shown again.
+fn deletes_memberships(call: &Call) -> bool {
+    call.kind.plural == MEMBERSHIPS && call.verb == Verb::Delete
+}
+
+/// The API server answers so when it has given up after other writes of the object: the membership is still there.
 #[test]
-fn a_list_of_nodes_that_is_cut_short_removes_nothing() {
+fn a_deletion_that_meets_a_conflict_is_tried_again() {
     in_virtual_time(|| async {
-        let mut world = three_nodes().await;
-        let until = Instant::now() + Duration::from_secs(20);
-        world.faults.lies.hide_node("n-0".to_owned(), until);
-        world.kill(0);
-        world.start(None);
-        seconds(4.0 * MINUTE).await;
-        assert_eq!(told(&world), ("AllMembers".to_owned(), [2, 2, 3]));
-        let beat = json!({"status": {"beat": 1}});
-        world.user(Verb::Merge, "nodes", "", "n-0", beat);
-        seconds(10.0 * MINUTE).await;
-        assert_eq!(told(&world), ("AllMembers".to_owned(), [3, 3, 3]));
-        assert_eq!(calls(&world, "LeaveSecurityGroup"), 0);
+        let world = world().await;
+        apply(&world, json!({"instanceIDs": ["i-0", "i-1"]}));
+        seconds(10.0).await;
+        world
+            .faults
+            .refuse_calls(deletes_memberships, CallFault::Refuse(409));
+        apply(&world, json!({"instanceIDs": ["i-1"]}));
+        seconds(20.0).await;
+        assert_eq!(within(&world), [0, 1]);
+        let (reason, counts) = told(&world);
+        assert_ne!((reason.as_str(), counts[2]), ("AllMembers", 1));
+        world.faults.refuse_no_calls();
+        seconds(5.0 * MINUTE).await;
+        assert_eq!(told(&world), ("AllMembers".to_owned(), [1, 1, 1]));
+        assert_eq!(within(&world), [1]);
+        assert_eq!(members(&world).len(), 1);
         assert_no_violations(&world);
     });
+}
+
+/// The answer is on its way for five seconds; the membership is gone long before, and the watch has shown it.
+#[test]
+fn a_late_answer_to_a_deletion_brings_no_membership_back() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        apply(&world, json!({"instanceIDs": ["i-0", "i-1"]}));
+        seconds(10.0).await;
+        let slow = CallFault::Pass(Duration::from_secs(10));
+        world.faults.refuse_calls(deletes_memberships, slow);
+        apply(&world, json!({"instanceIDs": ["i-1"]}));
+        seconds(8.0).await;
+        assert_eq!(members(&world).len(), 1);
+        assert_eq!(within(&world), [1]);
+        seconds(30.0).await;
+        assert_eq!(told(&world), ("AllMembers".to_owned(), [1, 1, 1]));
+        assert_no_violations(&world);
+    });
+}
+
+fn watches_nodes(call: &Call) -> bool {
+    call.kind.plural == "nodes" && call.verb == Verb::Watch
+}
+
+/// How an operator comes to a list of Nodes that does not show one of them.
+#[derive(Clone, Copy, Debug)]
+enum BadList {
+    /// It has just started, and the list leaves the Node out.
+    Cut,
+    /// Its watch has ended with 410, and the list that follows leaves the Node out.
+    CutAfterExpiry,
+    /// It has just started, and the list is of a time at which the Node was not there.
+    Old,
+}
+
+/// Within five minutes the Node is shown again.
+#[test]
+fn a_list_of_nodes_that_lacks_one_removes_nothing() {
+    for bad in [BadList::Cut, BadList::CutAfterExpiry, BadList::Old] {
+        in_virtual_time(move || async move {
+            let mut world = three_nodes().await;
+            let soon = |seconds| Instant::now() + Duration::from_secs(seconds);
+            match bad {
+                BadList::Cut => world.faults.lies.hide_node("n-0".to_owned(), soon(20)),
+                BadList::CutAfterExpiry => {
+                    world.faults.lies.hide_node("n-0".to_owned(), soon(20));
+                    world.faults.lose_node_events(1);
+                    let beat = json!({"status": {"beat": 0}});
+                    world.user(Verb::Merge, "nodes", "", "n-1", beat);
+                }
+                BadList::Old => {
+                    delete_node(&world, 0);
+                    let without = world.server.state().revision;
+                    for beat in 0..20 {
+                        let beat = json!({"status": {"beat": beat}});
+                        world.user(Verb::Merge, "nodes", "", "n-1", beat);
+                    }
+                    seconds(MINUTE).await;
+                    node(&world, 0, web());
+                    seconds(6.0 * MINUTE).await;
+                    let back = world.server.state().revision - without;
+                    world.faults.lies.age_nodes(back, soon(20));
+                    let watch_is_late = CallFault::Refuse(503);
+                    world.faults.refuse_calls(watches_nodes, watch_is_late);
+                }
+            }
+            if !matches!(bad, BadList::CutAfterExpiry) {
+                world.kill(0);
+                world.start(None);
+            }
+            seconds(3.0 * MINUTE).await;
+            assert_eq!(
+                told(&world),
+                ("AllMembers".to_owned(), [2, 2, 3]),
+                "{bad:?}"
+            );
+            world.faults.refuse_no_calls();
+            let beat = json!({"status": {"beat": 1}});
+            world.user(Verb::Merge, "nodes", "", "n-0", beat);
+            seconds(10.0 * MINUTE).await;
+            assert_eq!(
+                told(&world),
+                ("AllMembers".to_owned(), [3, 3, 3]),
+                "{bad:?}"
+            );
+            assert_eq!(calls(&world, "LeaveSecurityGroup"), 0, "{bad:?}");
+            assert_no_violations(&world);
+        });
+    }
 }
 
 #[test]
