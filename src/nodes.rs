@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use kube::Api;
+use kube::core::Status;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -323,21 +324,22 @@ fn shared<T: Clone + Eq + Hash>(known: &mut HashSet<T>, new: T) -> T {
 
 /// What the API server said, if it does not let the operator list or watch.
 fn refusal(error: &watcher::Error) -> Option<String> {
-    let status = match error {
-        watcher::Error::InitialListFailed(kube::Error::Api(status))
-        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
-        | watcher::Error::WatchFailed(kube::Error::Api(status))
-        | watcher::Error::WatchError(status) => status,
-        _ => return None,
-    };
-    (status.code == 403).then(|| status.message.clone())
+    let status = answer(error).filter(|status| status.code == 403)?;
+    Some(status.message.clone())
 }
 
 /// What a user reads of a failed list.
 fn cause(error: &watcher::Error) -> String {
+    answer(error).map_or_else(|| error_chain(error), |status| status.message.clone())
+}
+
+fn answer(error: &watcher::Error) -> Option<&Status> {
     match error {
-        watcher::Error::InitialListFailed(kube::Error::Api(status)) => status.message.clone(),
-        other => error_chain(other),
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+        | watcher::Error::WatchFailed(kube::Error::Api(status))
+        | watcher::Error::WatchError(status) => Some(status),
+        _ => None,
     }
 }
 

@@ -114,7 +114,7 @@ impl fmt::Display for Refusal {
             Self::Account { message, .. } => f.write_str(message),
             Self::Nodes(answer) => write!(
                 f,
-                "the operator may not list Nodes ({answer}); grant its service account list and watch on nodes, or select by instanceIDs; nothing is removed meanwhile"
+                "the operator may not list Nodes ({answer}); grant its service account list and watch on nodes, or select by instanceIDs; nothing is removed meanwhile; next try within 1m"
             ),
             Self::NodesUnread(error) => write!(
                 f,

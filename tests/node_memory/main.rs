@@ -1,5 +1,10 @@
 //! What ten thousand Nodes take in memory. A process of its own: nothing else allocates while it measures.
-#![allow(clippy::unwrap_used, missing_docs, reason = "a test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "a test"
+)]
 
 use kube::runtime::watcher::Event;
 use security_group_operator::nodes::{Node, Nodes};

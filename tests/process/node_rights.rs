@@ -29,8 +29,8 @@ const ROLE: &str = "security-group-operator";
 
 /// Takes the rules for Nodes out of the role of the operator. Returns the role as it was.
 async fn take_right(env: &TestEnv) -> Result<ClusterRole> {
-    let roles: Api<ClusterRole> = Api::all(env.client.clone());
-    let role = roles.get(ROLE).await?;
+    let cluster_roles: Api<ClusterRole> = Api::all(env.client.clone());
+    let role = cluster_roles.get(ROLE).await?;
     let mut without = role.clone();
     let rules = without.rules.as_mut().context("rules")?;
     let before = rules.len();
@@ -39,7 +39,7 @@ async fn take_right(env: &TestEnv) -> Result<ClusterRole> {
         resources.into_iter().all(|resource| resource != "nodes")
     });
     assert!(rules.len() < before, "the role has no rule for Nodes");
-    roles
+    cluster_roles
         .replace(ROLE, &PostParams::default(), &without)
         .await?;
     // The API server reads roles from a watch.
@@ -48,10 +48,12 @@ async fn take_right(env: &TestEnv) -> Result<ClusterRole> {
 }
 
 async fn give_right(env: &TestEnv, role: &ClusterRole) -> Result<()> {
-    let roles: Api<ClusterRole> = Api::all(env.client.clone());
+    let cluster_roles: Api<ClusterRole> = Api::all(env.client.clone());
     let rules = json!({"rules": role.rules});
     let params = PatchParams::default();
-    roles.patch(ROLE, &params, &Patch::Merge(&rules)).await?;
+    cluster_roles
+        .patch(ROLE, &params, &Patch::Merge(&rules))
+        .await?;
     Ok(())
 }
 

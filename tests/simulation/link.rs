@@ -52,6 +52,9 @@ pub struct FaultRates {
     pub late: f64,
 }
 
+/// Picks requests to the API server.
+pub type CallFilter = fn(&Call) -> bool;
+
 /// Shared by all incarnations of a world: whether faults are on, and the random numbers that decide.
 pub struct FaultInjector {
     rates: Mutex<FaultRates>,
@@ -93,7 +96,7 @@ pub struct FaultInjector {
     /// Lists by field selectors so far.
     selections: AtomicUsize,
     /// Which requests of the operator the API server refuses, and how; the first that fits.
-    refused: Mutex<Vec<(fn(&Call) -> bool, CallFault)>>,
+    refused: Mutex<Vec<(CallFilter, CallFault)>>,
     /// Every request to the API server since [`FaultInjector::record_requests`], with its moment.
     recorded: Mutex<Option<Vec<(Instant, Call)>>>,
     /// What calls said of the access keys that they were signed with.
@@ -145,7 +148,7 @@ impl FaultInjector {
     }
 
     /// From now on the requests that fit go wrong like this.
-    pub fn refuse_calls(&self, fits: fn(&Call) -> bool, fault: CallFault) {
+    pub fn refuse_calls(&self, fits: CallFilter, fault: CallFault) {
         self.refused.lock().unwrap().push((fits, fault));
     }
 
