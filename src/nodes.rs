@@ -5,12 +5,16 @@ mod condition;
 mod node;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures::StreamExt as _;
 use kube::Api;
+use kube::core::Status;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::ecs::{InstanceId, Region};
 use crate::kubernetes::{WatchLog, error_chain, version_of, watch_config};
@@ -18,7 +22,7 @@ use crate::kubernetes::{WatchLog, error_chain, version_of, watch_config};
 pub use self::condition::StoredCondition;
 pub use self::node::Node;
 
-/// A Node as sets look at it. The texts are shared between Nodes.
+/// A Node as sets look at it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownNode {
     /// Its UID.
@@ -27,25 +31,31 @@ pub struct KnownNode {
     pub instance: Option<(Region, InstanceId)>,
     /// When it was created, in seconds since 1970.
     pub created: i64,
-    /// Its labels, by key.
-    labels: Box<[(Arc<str>, Arc<str>)]>,
+    /// Its labels, by key. Nodes with the same label share it.
+    labels: Box<[Arc<Label>]>,
+    /// The number of the list that has shown it, or of the list before the event that has.
+    list: u32,
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Label {
+    key: Arc<str>,
+    value: Box<str>,
 }
 
 impl KnownNode {
     /// Its labels, by key.
     pub fn labels(&self) -> impl Iterator<Item = (&str, &str)> {
         let labels = self.labels.iter();
-        labels.map(|(key, value)| (&**key, &**value))
+        labels.map(|label| (&*label.key, &*label.value))
     }
 
     /// The value of a label.
     #[must_use]
     pub fn label(&self, key: &str) -> Option<&str> {
-        let at = self
-            .labels
-            .binary_search_by(|(known, _)| (**known).cmp(key));
-        let (_, value) = self.labels.get(at.ok()?)?;
-        Some(value)
+        let at = self.labels.binary_search_by(|label| (*label.key).cmp(key));
+        let label = self.labels.get(at.ok()?)?;
+        Some(&label.value)
     }
 }
 
@@ -72,6 +82,8 @@ pub enum Listed {
     /// They have not been listed yet, or no set selects Nodes.
     #[default]
     Not,
+    /// They could not be listed for [`TROUBLE_AFTER`] or longer; with what kept them from being listed.
+    Failed(String),
     /// They are all known.
     All,
     /// They were all known, and the watch has failed since.
@@ -109,8 +121,11 @@ struct Inner {
     by_name: HashMap<String, KnownNode>,
     /// Only Nodes that have our condition, or had it until the operator removed it.
     noted: HashMap<String, Noted>,
-    texts: HashSet<Arc<str>>,
-    listing: HashSet<String>,
+    labels: HashSet<Arc<Label>>,
+    keys: HashSet<Arc<str>>,
+    regions: HashSet<Region>,
+    /// The number of the last list that has begun.
+    list: u32,
     listed: Listed,
 }
 
@@ -154,20 +169,21 @@ impl Nodes {
         let mut inner = self.lock();
         match event {
             watcher::Event::Init => {
-                inner.listing.clear();
+                inner.list = inner.list.wrapping_add(1);
                 News::default()
             }
             watcher::Event::InitApply(node) => {
-                let name = node.metadata.name.clone().unwrap_or_default();
-                inner.listing.insert(name);
                 inner.insert(node);
                 News::default()
             }
             watcher::Event::InitDone => {
-                let listing = std::mem::take(&mut inner.listing);
-                inner.by_name.retain(|name, _| listing.contains(name));
-                inner.noted.retain(|name, _| listing.contains(name));
-                inner.texts.retain(|text| Arc::strong_count(text) > 1);
+                let inner = &mut *inner;
+                inner.by_name.retain(|_, node| node.list == inner.list);
+                inner
+                    .noted
+                    .retain(|name, _| inner.by_name.contains_key(name));
+                inner.labels.retain(|label| Arc::strong_count(label) > 1);
+                inner.keys.retain(|key| Arc::strong_count(key) > 1);
                 inner.listed = Listed::All;
                 News {
                     selection: true,
@@ -185,21 +201,26 @@ impl Nodes {
             watcher::Event::Delete(node) => {
                 let name = node.metadata.name.unwrap_or_default();
                 inner.noted.remove(&name);
+                let known = inner.by_name.remove(&name);
+                let selection = inner.goes_on() | known.is_some();
+                inner.release(known);
                 News {
-                    selection: inner.goes_on() | inner.by_name.remove(&name).is_some(),
+                    selection,
                     condition: false,
                 }
             }
         }
     }
 
-    /// The watch has failed. Returns whether that is new.
-    fn fail(&self, error: &watcher::Error) -> bool {
+    /// The watch, which began so long ago, has failed. Returns whether that is new.
+    fn fail(&self, error: &watcher::Error, began: Duration) -> bool {
         let mut inner = self.lock();
         let next = match (refusal(error), &inner.listed) {
             (Some(answer), _) => Listed::Forbidden(answer),
             (None, Listed::All | Listed::Interrupted) => Listed::Interrupted,
-            (None, Listed::Not | Listed::Forbidden(_)) => return false,
+            (None, Listed::Not) if began < TROUBLE_AFTER => return false,
+            (None, Listed::Not | Listed::Failed(_)) => Listed::Failed(cause(error)),
+            (None, Listed::Forbidden(_)) => return false,
         };
         let is_new = inner.listed != next;
         inner.listed = next;
@@ -235,21 +256,25 @@ impl Inner {
         let version = version_of(&metadata);
         let labels = metadata.labels.unwrap_or_default();
         let instance = instance_of(provider_id.as_deref().unwrap_or_default(), &labels);
+        let instance = instance.map(|(region, id)| (shared(&mut self.regions, region), id));
         let created = metadata.creation_timestamp;
-        let labels = labels
-            .iter()
-            .map(|(key, value)| (self.text(key), self.text(value)));
+        let labels = labels.into_iter().map(|(key, value)| {
+            let (key, value) = (shared(&mut self.keys, key.into()), value.into());
+            shared(&mut self.labels, Arc::new(Label { key, value }))
+        });
         let known = KnownNode {
             uid: metadata.uid.unwrap_or_default().into(),
             labels: labels.collect(),
             instance,
             created: created.map_or(0, |created| created.0.as_second()),
+            list: self.list,
         };
         let name = metadata.name.unwrap_or_default();
         let condition = self.note(&name, version, condition);
         let selection = self.by_name.get(&name) != Some(&known);
         if selection {
-            self.by_name.insert(name, known);
+            let former = self.by_name.insert(name, known);
+            self.release(former);
         }
         News {
             selection,
@@ -278,29 +303,44 @@ impl Inner {
         has_changed
     }
 
-    fn text(&mut self, text: &str) -> Arc<str> {
-        if let Some(known) = self.texts.get(text) {
-            return Arc::clone(known);
+    /// Forgets the labels that only this Node had.
+    fn release(&mut self, node: Option<KnownNode>) {
+        for label in node.iter().flat_map(|node| &node.labels) {
+            if Arc::strong_count(label) == 2 {
+                self.labels.remove(label);
+            }
         }
-        let new: Arc<str> = text.into();
-        self.texts.insert(Arc::clone(&new));
-        new
     }
+}
+
+/// The one that is known and equal to `new`, so that equal ones share their memory.
+fn shared<T: Clone + Eq + Hash>(known: &mut HashSet<T>, new: T) -> T {
+    if let Some(known) = known.get(&new) {
+        return known.clone();
+    }
+    known.insert(new.clone());
+    new
 }
 
 /// What the API server said, if it does not let the operator list or watch.
 fn refusal(error: &watcher::Error) -> Option<String> {
-    let status = match error {
+    let status = answer(error).filter(|status| status.code == 403)?;
+    Some(status.message.clone())
+}
+
+/// What a user reads of a failed list.
+fn cause(error: &watcher::Error) -> String {
+    answer(error).map_or_else(|| error_chain(error), |status| status.message.clone())
+}
+
+fn answer(error: &watcher::Error) -> Option<&Status> {
+    match error {
         watcher::Error::InitialListFailed(kube::Error::Api(status))
         | watcher::Error::WatchStartFailed(kube::Error::Api(status))
         | watcher::Error::WatchFailed(kube::Error::Api(status))
-        | watcher::Error::WatchError(status) => status,
-        other => {
-            tracing::debug!("the watch of Nodes: {}", error_chain(other));
-            return None;
-        }
-    };
-    (status.code == 403).then(|| status.message.clone())
+        | watcher::Error::WatchError(status) => Some(status),
+        _ => None,
+    }
 }
 
 /// Watches Nodes while `wanted` is true, and calls `changed` with what has changed. Never ends.
@@ -319,6 +359,7 @@ pub async fn watch(
         let api: Api<Node> = Api::all(client.clone());
         let config = watch_config().page_size(PAGE);
         let mut events = std::pin::pin!(watcher(api, config).default_backoff());
+        let began = Instant::now();
         loop {
             let event = tokio::select! {
                 event = events.next() => event,
@@ -329,7 +370,7 @@ pub async fn watch(
                 Some(Err(error)) => {
                     log.error(&error);
                     News {
-                        selection: nodes.fail(&error),
+                        selection: nodes.fail(&error, began.elapsed()),
                         condition: false,
                     }
                 }
@@ -343,8 +384,12 @@ pub async fn watch(
     }
 }
 
-/// Nodes in one answer to a list. A Node has some 20 KiB.
-const PAGE: u32 = 100;
+/// For how long the Nodes may be impossible to list before sets say so (10 s): the API server may be starting. Its answer is awaited
+/// for 30 s, and the next try comes within another 30 s.
+const TROUBLE_AFTER: Duration = Duration::from_secs(10);
+
+/// Nodes in one answer to a list. A Node has some 20 KiB, and the client holds an answer more than twice while it reads it.
+const PAGE: u32 = 25;
 
 #[cfg(test)]
 mod tests {
@@ -413,6 +458,28 @@ mod tests {
         let gone = watcher::Event::Delete(node("n", "cn-hangzhou.i-1", &labels));
         assert!(nodes.take(gone).selection);
         nodes.look(|nodes, _| assert!(nodes.is_empty()));
+    }
+
+    #[test]
+    fn labels_of_nodes_that_are_gone_are_forgotten() {
+        let nodes = Nodes::default();
+        let apply = |name: &str| {
+            let labels = json!({"pool": "a", "host": name});
+            node(name, "cn-hangzhou.i-1", &labels)
+        };
+        for name in ["a", "b", "c"] {
+            nodes.take(watcher::Event::Apply(apply(name)));
+        }
+        assert_eq!(nodes.lock().labels.len(), 4);
+        assert_eq!(nodes.lock().keys.len(), 2);
+        nodes.take(watcher::Event::Delete(apply("a")));
+        let moved = node("b", "cn-hangzhou.i-1", &json!({"pool": "a", "host": "d"}));
+        nodes.take(watcher::Event::Apply(moved));
+        let left = nodes.lock().labels.clone();
+        let mut left: Vec<_> = left.iter().map(|label| label.value.to_string()).collect();
+        left.sort();
+        assert_eq!(left, ["a", "c", "d"]);
+        nodes.look(|nodes, _| assert_eq!(nodes["c"].label("host"), Some("c")));
     }
 
     #[test]

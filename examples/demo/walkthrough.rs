@@ -287,6 +287,7 @@ impl Walkthrough {
         self.apply(&["node-set"]).await?;
         self.wait_for_set().await?;
         self.show_set().await?;
+        say("A label taken off counts when the Node is five minutes old.");
         for instance in ["i-demonodea", "i-demonodeb"] {
             self.check_cloud(instance, "Running", &["sg-base", "sg-demoweb"])
                 .await?;

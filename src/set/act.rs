@@ -41,12 +41,22 @@ enum Written {
     Over,
 }
 
+/// What has become of a plan.
+#[derive(Debug, Default)]
+pub(super) struct Acted {
+    /// What refuses some of it.
+    pub refused: Option<Refusal>,
+    /// Whether nothing more can be created: the namespace or the set is being deleted.
+    pub over: bool,
+}
+
 /// What has become of many writes.
 struct Batches<T> {
     /// What the API server has stored or deleted.
     done: Vec<T>,
     /// What refused some, or what ended them.
     end: Result<Option<Refusal>, Error>,
+    over: bool,
 }
 
 impl<T> Batches<T> {
@@ -63,14 +73,14 @@ impl<T> Batches<T> {
 }
 
 impl Doer<'_> {
-    /// Puts policies back, deletes what goes, and then, unless `may_create` is false, creates what is missing. Returns what refuses it.
-    /// A suspended set does nothing.
+    /// Puts policies back, deletes what goes, and then, unless `may_create` is false, creates what is missing. A suspended set
+    /// does nothing.
     ///
     /// # Errors
     /// The API server could not be asked.
-    pub async fn carry_out(&self, plan: &Plan, may_create: bool) -> Result<Option<Refusal>, Error> {
+    pub async fn carry_out(&self, plan: &Plan, may_create: bool) -> Result<Acted, Error> {
         if self.set.spec.suspend {
-            return Ok(None);
+            return Ok(Acted::default());
         }
         let change = |member: Arc<Member>| async move { self.change_one(&member).await };
         let mut refused = self.write(&plan.change, change).await.end?;
@@ -79,14 +89,18 @@ impl Doer<'_> {
             refused = self.delete(plan).await?;
         }
         if !may_create {
-            return Ok(refused);
+            let over = false;
+            return Ok(Acted { refused, over });
         }
         let create = |target: Target| async move { self.create_one(&target).await };
         let created = self.write(&plan.create, create).await;
         self.tell(reason::MEMBERSHIPS_CREATED, created.done.len(), |count| {
             format!("memberships created: {count}")
         });
-        Ok(refused.or(created.end?))
+        Ok(Acted {
+            over: created.over,
+            refused: refused.or(created.end?),
+        })
     }
 
     async fn delete(&self, plan: &Plan) -> Result<Option<Refusal>, Error> {
@@ -120,6 +134,7 @@ impl Doer<'_> {
         let mut all = Batches {
             done: Vec::new(),
             end: Ok(None),
+            over: false,
         };
         while !rest.is_empty() {
             let (batch, later) = rest.split_at(size.min(rest.len()));
@@ -132,7 +147,7 @@ impl Doer<'_> {
                 match outcome {
                     Ok(Written::Done) => all.done.push(item),
                     Ok(Written::Waits) => {}
-                    Ok(Written::Over) => rest = &[],
+                    Ok(Written::Over) => (rest, all.over) = (&[], true),
                     Ok(Written::Refused(refusal)) => {
                         if !refusal.is_of_one_target() {
                             rest = &[];

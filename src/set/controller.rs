@@ -20,7 +20,7 @@ use crate::kubernetes::{self, Error, ObjectUid, WatchLog, WatchScope};
 use crate::watched::Unreadable;
 
 use super::access::{self, NotChecked};
-use super::act::Doer;
+use super::act::{Acted, Doer};
 use super::context::Context;
 use super::known::SetObject;
 use super::member::Policies;
@@ -30,7 +30,7 @@ use super::select::{Selection, Standing};
 use super::selected::{Selected, select};
 use super::status::{self, Found};
 
-/// When a set that the API server or another object refuses looks again (5 minutes).
+/// When a set looks again that the API server or another object refuses, or whose namespace is being deleted (5 minutes).
 const AFTER_REFUSAL: Duration = Duration::from_secs(5 * 60);
 /// When a set that has created memberships looks again: an object of an earlier set may have had the name of one (5 s).
 const AFTER_CREATION: Duration = Duration::from_secs(5);
@@ -142,13 +142,13 @@ async fn pass(
     };
     let may_create = refusal.as_ref().is_none_or(Refusal::lets_create);
     let acted = doer.carry_out(&plan, may_create).await;
-    let refused = acted.as_ref().ok().and_then(Option::as_ref);
+    let refused = acted.as_ref().ok().and_then(|acted| acted.refused.as_ref());
     let blamed = refused.or(refusal.as_ref());
     context.remember(uid, |memory| memory.passed(blamed));
-    let refused = acted?;
+    let acted = acted?;
     let created = may_create && !set.spec.suspend && !plan.create.is_empty();
-    wait = earlier(wait, after_deeds(refused.as_ref(), created));
-    refusal = refused.or(refusal);
+    wait = earlier(wait, after_deeds(&acted, created));
+    refusal = acted.refused.or(refusal);
     let requested = kubernetes::reconcile_requested_at(set);
     let found = Found {
         plan: &plan,
@@ -166,11 +166,11 @@ async fn pass(
 }
 
 /// When a set looks again after what it did.
-fn after_deeds(refused: Option<&Refusal>, created: bool) -> Option<Duration> {
-    match (refused, created) {
-        (Some(_), _) => Some(AFTER_REFUSAL),
-        (None, true) => Some(AFTER_CREATION),
-        (None, false) => None,
+fn after_deeds(acted: &Acted, created: bool) -> Option<Duration> {
+    match (acted.refused.is_some() || acted.over, created) {
+        (true, _) => Some(AFTER_REFUSAL),
+        (false, true) => Some(AFTER_CREATION),
+        (false, false) => None,
     }
 }
 
@@ -280,9 +280,7 @@ async fn write(
     if status::same_meaning(previous, &next) {
         return Ok(None);
     }
-    let is_answered = previous.observed_generation == next.observed_generation;
-    let wait = context.remember(uid, |memory| memory.status_wait());
-    if let Some(wait) = wait.filter(|_| is_answered) {
+    if let Some(wait) = context.remember(uid, |memory| memory.status_wait()) {
         return Ok(Some(wait));
     }
     let namespace = object.namespace().unwrap_or_default();

@@ -21,6 +21,8 @@ pub enum Refusal {
     },
     /// The operator may not list Nodes; with the API server's answer.
     Nodes(String),
+    /// The Nodes could not be listed; with the error.
+    NodesUnread(String),
     /// The instances with the tags could not all be read; with the error.
     Tags {
         /// What kept them from being read.
@@ -48,7 +50,9 @@ impl Refusal {
         match self {
             Self::Account { reason, .. } => reason,
             Self::Nodes(_) => reason::NODES_FORBIDDEN,
-            Self::Tags { .. } | Self::ManyTagged => reason::SELECTION_INCOMPLETE,
+            Self::NodesUnread(_) | Self::Tags { .. } | Self::ManyTagged => {
+                reason::SELECTION_INCOMPLETE
+            }
             Self::NameTaken { .. } => reason::NAME_TAKEN,
             Self::Create(_) => reason::CREATE_REFUSED,
             Self::Write(_) => reason::WRITE_REFUSED,
@@ -60,6 +64,7 @@ impl Refusal {
     pub const fn is_stalled(&self) -> bool {
         match self {
             Self::Account { stalled, .. } | Self::Tags { stalled, .. } => *stalled,
+            Self::NodesUnread(_) => false,
             Self::Nodes(_)
             | Self::ManyTagged
             | Self::NameTaken { .. }
@@ -75,6 +80,7 @@ impl Refusal {
             Self::ManyTagged => true,
             Self::Account { .. }
             | Self::Nodes(_)
+            | Self::NodesUnread(_)
             | Self::Tags { .. }
             | Self::NameTaken { .. }
             | Self::Create(_)
@@ -92,7 +98,7 @@ impl Refusal {
     #[must_use]
     pub const fn hides_targets(&self) -> bool {
         match self {
-            Self::Nodes(_) | Self::Tags { .. } => true,
+            Self::Nodes(_) | Self::NodesUnread(_) | Self::Tags { .. } => true,
             Self::Account { .. }
             | Self::ManyTagged
             | Self::NameTaken { .. }
@@ -108,7 +114,11 @@ impl fmt::Display for Refusal {
             Self::Account { message, .. } => f.write_str(message),
             Self::Nodes(answer) => write!(
                 f,
-                "the operator may not list Nodes ({answer}); grant its service account list and watch on nodes, or select by instanceIDs; nothing is removed meanwhile"
+                "the operator may not list Nodes ({answer}); grant its service account list and watch on nodes, or select by instanceIDs; nothing is removed meanwhile; next try within 1m"
+            ),
+            Self::NodesUnread(error) => write!(
+                f,
+                "the Nodes could not be listed: {error}; the set adds and removes no membership meanwhile; next try within 1m"
             ),
             Self::Tags { error, .. } => write!(
                 f,

@@ -46,6 +46,7 @@ pub(super) fn select(
     }
     context.nodes.look(|nodes, listed| match listed {
         Listed::Not => Selected::NotYet,
+        Listed::Failed(cause) => Selected::Unknown(Refusal::NodesUnread(cause.clone())),
         Listed::Forbidden(answer) => Selected::Unknown(Refusal::Nodes(answer.clone())),
         Listed::All | Listed::Interrupted => {
             let nodes = nodes.values();

@@ -290,6 +290,47 @@ async fn account_columns_show_the_account_uid() -> Result<()> {
     Ok(())
 }
 
+/// Without `-o wide` the first six; the counts of what needs somebody follow with it.
+#[tokio::test]
+async fn set_columns_show_readiness_and_counts() -> Result<()> {
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
+    crate::sets::apply(&env, "web", json!({"instanceIDs": ["i-web", "i-starting"]})).await?;
+    let ready = "--for=jsonpath={.status.readyTargets}=1";
+    let namespace = format!("--namespace={}", env.name);
+    kubectl(&["wait", "sgmset/web", &namespace, ready, "--timeout=60s"]).await?;
+    let columns = async |arguments: &[&str]| -> Result<Vec<Vec<String>>> {
+        let text = kubectl(&[&["get", "sgmset", &namespace], arguments].concat()).await?;
+        let mut rows = table(&text);
+        rows[1].remove(6);
+        let owned = |row: &Vec<&str>| row.iter().map(ToString::to_string).collect();
+        Ok(rows.iter().map(owned).collect())
+    };
+    let head = [
+        "NAME",
+        "READY",
+        "REASON",
+        "TARGETS",
+        "MEMBERS",
+        "SECURITY-GROUP",
+        "AGE",
+    ];
+    let row = ["web", "False", "Progressing", "2", "1", "sg-web"];
+    assert_eq!(columns(&[]).await?, [head.to_vec(), row.to_vec()]);
+    let wide_head = [
+        "STALLED", "SKIPPED", "OBJECTS", "REGION", "ACCOUNT", "MESSAGE",
+    ];
+    let wide_row = ["0", "0", "2", "cn-hangzhou", &env.name];
+    let message = ["1", "of", "2", "targets", "are", "members"];
+    assert_eq!(
+        columns(&["-o", "wide"]).await?,
+        [
+            [&head[..], &wide_head].concat(),
+            [&row[..], &wide_row, &message].concat()
+        ]
+    );
+    Ok(())
+}
+
 #[tokio::test]
 async fn memberships_are_found_by_short_name_and_selectors() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;

@@ -17,6 +17,7 @@ mod plugin_sets;
 mod policies;
 mod refused_writes;
 mod samples;
+mod set_refusals;
 mod sets;
 mod sharing;
 mod states;

@@ -15,6 +15,7 @@ mod first_status;
 mod large_objects;
 mod monitoring;
 mod node_conditions;
+mod node_rights;
 mod older_crd;
 mod rbac;
 mod reachable;

@@ -243,6 +243,16 @@ fn every_limit_of_ownership_names_a_test() {
     }
 }
 
+/// Each row of "What can go wrong with a set" names tests, by file and function.
+#[test]
+fn everything_that_can_go_wrong_with_a_set_names_a_test() {
+    let rows = rows_of_proof("What can go wrong with a set");
+    assert!(rows.len() > 20, "{rows:?}");
+    for row in rows {
+        assert!(check_tests_of(&row) > 0, "{row}");
+    }
+}
+
 /// Each finding has one row. It names tests, by file and function, or says that there is none.
 #[test]
 fn every_finding_has_a_row_with_its_tests() {

@@ -11,7 +11,7 @@ fn example_for_kube_state_metrics_reads_fields_that_exist() {
     let text = std::fs::read_to_string(root.join("examples/monitoring/kube-state-metrics.yaml"));
     let example: Value = serde_saphyr::from_str(&text.unwrap()).unwrap();
     let resources = example["spec"]["resources"].as_array().unwrap();
-    let mut read = 0;
+    let (mut read, mut counts) = (0, Vec::new());
     for (_, crd) in api::crds() {
         let crd = serde_json::to_value(crd).unwrap();
         let kind = &crd["spec"]["names"]["kind"];
@@ -38,8 +38,13 @@ fn example_for_kube_state_metrics_reads_fields_that_exist() {
             let each = &metric["each"];
             let (gauge, info) = (&each["gauge"], &each["info"]);
             if gauge.is_object() {
-                let listed = at(&schema, &gauge["path"]);
-                let item = &listed.unwrap_or_else(|| panic!("{gauge}"))["items"];
+                let field = at(&schema, &gauge["path"]);
+                let field = field.unwrap_or_else(|| panic!("{gauge}"));
+                if field["type"] == "integer" {
+                    counts.push(format!("{kind} {}", gauge["path"][1]).replace('"', ""));
+                    continue;
+                }
+                let item = &field["items"];
                 read_from(item, &gauge["labelsFromPath"]);
                 assert!(at(item, &gauge["valueFrom"]).is_some(), "{gauge}");
             } else {
@@ -48,6 +53,16 @@ fn example_for_kube_state_metrics_reads_fields_that_exist() {
         }
     }
     assert!(read > 15, "{read} paths");
+    for field in [
+        "targets",
+        "readyTargets",
+        "stalledTargets",
+        "skippedNodes",
+        "objects",
+    ] {
+        let count = format!("SecurityGroupMembershipSet {field}");
+        assert!(counts.contains(&count), "no {count} in {counts:?}");
+    }
 }
 
 /// The schema of the field at this path.

@@ -1,8 +1,8 @@
 //! Random schedules that have found a fault of the operator. Each failed before its fix. A change of what a seed draws makes them
 //! schedules like any other; the story or the unit test of the fault stays.
 
-use crate::schedule::{self, Schedule};
-use crate::{in_threads, in_virtual_time};
+use crate::schedule::{self, Happens, Schedule};
+use crate::{in_threads, in_virtual_time, set_schedule};
 
 type Draw = fn(u64) -> Schedule;
 
@@ -53,6 +53,32 @@ const FOUND: [(Draw, u64, &str); 9] = [
         "a check that ran while etcd was put back kept the status as it was",
     ),
 ];
+
+/// The same with sets.
+const FOUND_WITH_SETS: [(u64, &str); 2] = [
+    (
+        435,
+        "a conflict that met the deletion of a membership was taken for its absence",
+    ),
+    (
+        481,
+        "a late answer to the deletion of a membership brought it back into memory",
+    ),
+];
+
+#[test]
+fn schedules_of_sets_that_have_found_a_fault_find_none() {
+    let failed = std::sync::Mutex::new(Vec::new());
+    in_threads(FOUND_WITH_SETS.len() as u64, |number| {
+        let (seed, fault) = FOUND_WITH_SETS[usize::try_from(number).unwrap()];
+        let schedule = set_schedule::draw(seed);
+        let problems = in_virtual_time(|| Happens::run(&schedule, false)).problems;
+        if !problems.is_empty() {
+            failed.lock().unwrap().push((seed, fault, problems));
+        }
+    });
+    assert_eq!(failed.into_inner().unwrap(), []);
+}
 
 #[test]
 fn schedules_that_have_found_a_fault_find_none() {

@@ -52,6 +52,9 @@ pub struct FaultRates {
     pub late: f64,
 }
 
+/// Picks requests to the API server.
+pub type CallFilter = fn(&Call) -> bool;
+
 /// Shared by all incarnations of a world: whether faults are on, and the random numbers that decide.
 pub struct FaultInjector {
     rates: Mutex<FaultRates>,
@@ -67,7 +70,7 @@ pub struct FaultInjector {
     refused_status_of: Mutex<Option<&'static str>>,
     /// Reads of Secrets that are still to be refused with 500.
     refused_secrets: AtomicUsize,
-    /// Events of memberships that are still to be lost, each with its watch.
+    /// How many events of each kind of object are still to be lost, each with its watch.
     lost_events: Mutex<HashMap<&'static str, usize>>,
     /// Until when no event of a membership reaches an incarnation.
     lagging: Mutex<BTreeMap<usize, Instant>>,
@@ -90,6 +93,10 @@ pub struct FaultInjector {
     refused_selections: Mutex<(usize, u16)>,
     /// Lists by field selectors so far.
     selections: AtomicUsize,
+    /// Which requests of the operator the API server refuses, and how; the first that fits.
+    refused: Mutex<Vec<(CallFilter, CallFault)>>,
+    /// Every request to the API server since [`FaultInjector::record_requests`], with its moment.
+    recorded: Mutex<Option<Vec<(Instant, Call)>>>,
     /// What calls said of the access keys that they were signed with.
     keys: Mutex<KeyUse>,
     /// What lists leave out, or show that is not so, and until when.
@@ -130,9 +137,41 @@ impl FaultInjector {
             cut_off: Mutex::default(),
             refused_selections: Mutex::default(),
             selections: AtomicUsize::new(0),
+            refused: Mutex::default(),
+            recorded: Mutex::default(),
             keys: Mutex::default(),
             lies: Lies::default(),
         }
+    }
+
+    /// From now on the requests that fit go wrong like this.
+    pub fn refuse_calls(&self, fits: CallFilter, fault: CallFault) {
+        self.refused.lock().unwrap().push((fits, fault));
+    }
+
+    /// From now on [`FaultInjector::refuse_calls`] refuses nothing.
+    pub fn refuse_no_calls(&self) {
+        self.refused.lock().unwrap().clear();
+    }
+
+    fn refuses_call(&self, call: &Call) -> Option<CallFault> {
+        let refused = self.refused.lock().unwrap();
+        let (_, fault) = refused.iter().find(|(fits, _)| fits(call))?;
+        Some(*fault)
+    }
+
+    /// From now on each request to the API server is recorded; what was before is forgotten.
+    pub fn record_requests(&self) {
+        *self.recorded.lock().unwrap() = Some(Vec::new());
+    }
+
+    /// When the recorded requests that fit were made.
+    pub fn recorded(&self, fits: impl Fn(&Call) -> bool) -> Vec<Instant> {
+        let recorded = self.recorded.lock().unwrap();
+        let all = recorded.iter().flatten();
+        all.filter(|(_, call)| fits(call))
+            .map(|(at, _)| *at)
+            .collect()
     }
 
     /// The use of access keys so far.
@@ -497,6 +536,9 @@ impl ApiSide {
 impl FaultPlan for ApiSide {
     fn call(&self, call: &Call) -> CallFault {
         let link = &self.0;
+        if let Some(recorded) = &mut *link.faults.recorded.lock().unwrap() {
+            recorded.push((Instant::now(), call.clone()));
+        }
         match link.next(|| {
             format!(
                 "{:?} {} {}{}",
@@ -521,7 +563,8 @@ impl FaultPlan for ApiSide {
         }
         if let Some(fault) = link
             .faults
-            .refuses(call)
+            .refuses_call(call)
+            .or_else(|| link.faults.refuses(call))
             .or_else(|| link.faults.refuses_selection(call))
         {
             if matches!(fault, CallFault::Refuse(422)) {

@@ -38,6 +38,8 @@ mod rotation;
 mod scenario;
 mod schedule;
 mod scopes;
+mod set_cloud;
+mod set_kubernetes;
 mod set_schedule;
 mod sets;
 mod shrink;

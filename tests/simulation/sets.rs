@@ -13,23 +13,29 @@ use crate::scenario::{calls, seconds, world};
 use crate::topology::{KEYS, NAMESPACE};
 use crate::world::{SimOptions, World};
 
-const SETS: &str = "securitygroupmembershipsets";
-const MINUTE: f64 = 60.0;
+pub const SETS: &str = "securitygroupmembershipsets";
+pub const MINUTE: f64 = 60.0;
 
-fn apply(world: &World, spec: Value) {
+/// Applies the set `s`.
+pub fn apply(world: &World, spec: Value) {
+    apply_set(world, "s", spec);
+}
+
+/// Applies a set of this name; its group is sg-a where the spec names no other.
+pub fn apply_set(world: &World, name: &str, spec: Value) {
     let mut all = json!({"region": "cn-hangzhou", "securityGroupID": "sg-a"});
     all.as_object_mut()
         .unwrap()
         .extend(spec.as_object().unwrap().clone());
     let object = json!({
         "apiVersion": "security-group-operator.io/v1alpha1", "kind": "SecurityGroupMembershipSet",
-        "metadata": {"name": "s"}, "spec": all,
+        "metadata": {"name": name}, "spec": all,
     });
-    world.user(Verb::Apply, SETS, NAMESPACE, "s", object);
+    world.user(Verb::Apply, SETS, NAMESPACE, name, object);
 }
 
 /// A Node for i-0, i-1 or i-2.
-fn node(world: &World, number: usize, labels: Value) {
+pub fn node(world: &World, number: usize, labels: Value) {
     let name = format!("n-{number}");
     let object = json!({
         "apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels},
@@ -38,7 +44,7 @@ fn node(world: &World, number: usize, labels: Value) {
     world.user(Verb::Apply, "nodes", "", &name, object);
 }
 
-fn delete_node(world: &World, number: usize) {
+pub fn delete_node(world: &World, number: usize) {
     world.user(
         Verb::Delete,
         "nodes",
@@ -48,30 +54,41 @@ fn delete_node(world: &World, number: usize) {
     );
 }
 
-fn members(world: &World) -> Vec<Arc<Value>> {
+pub fn members(world: &World) -> Vec<Arc<Value>> {
     world.server.objects(MEMBERSHIPS)
 }
 
-/// Reason of Ready, and the numbers of targets, of ready ones and of objects.
-fn told(world: &World) -> (String, [i64; 3]) {
-    let set = world.server.object(SETS, NAMESPACE, "s").unwrap();
+/// What the set `s` says: the reason of Ready, and the numbers of targets, of ready ones and of objects.
+pub fn told(world: &World) -> (String, [i64; 3]) {
+    told_of(world, "s")
+}
+
+/// The same of a set of this name.
+pub fn told_of(world: &World, name: &str) -> (String, [i64; 3]) {
+    let set = world.server.object(SETS, NAMESPACE, name).unwrap();
     let reason = condition(&set, "Ready").map_or_else(String::new, |ready| text(ready, "/reason"));
     let count = |field: &str| set["status"][field].as_i64().unwrap_or(-1);
     let counts = ["targets", "readyTargets", "objects"].map(count);
     (reason, counts)
 }
 
-fn within(world: &World) -> Vec<usize> {
+/// The message of Ready of a set.
+pub fn message_of(world: &World, name: &str) -> String {
+    let set = world.server.object(SETS, NAMESPACE, name).unwrap();
+    text(condition(&set, "Ready").unwrap(), "/message")
+}
+
+pub fn within(world: &World) -> Vec<usize> {
     let is_member = |number: &usize| world.is_member(&format!("i-{number}"), "sg-a");
     (0..3).filter(is_member).collect()
 }
 
-fn web() -> Value {
+pub fn web() -> Value {
     json!({"pool": "web"})
 }
 
 /// Three old Nodes that are joined.
-async fn three_nodes() -> World {
+pub async fn three_nodes() -> World {
     let world = world().await;
     for number in 0..3 {
         node(&world, number, web());
@@ -246,13 +263,13 @@ fn a_change_of_group_survives_a_kill_at_every_request() {
     println!("{kills} kills");
 }
 
-fn tag(world: &World, number: usize, tags: Value) {
+pub fn tag(world: &World, number: usize, tags: Value) {
     let id = format!("i-{number}");
     world.cloud(json!({"setTags": {"id": id, "tags": tags}}));
 }
 
 /// Three instances that are joined by their tags.
-async fn three_tagged() -> World {
+pub async fn three_tagged() -> World {
     let world = world().await;
     for number in 0..3 {
         tag(&world, number, web());

@@ -2,7 +2,7 @@
 //! each set must have one membership for each target that it selects, and no other.
 
 mod acts;
-mod garbage;
+pub mod garbage;
 mod rest;
 
 use std::time::Duration;

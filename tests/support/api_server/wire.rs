@@ -11,6 +11,7 @@ use futures::StreamExt as _;
 use http::{Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, StreamBody, combinators::UnsyncBoxBody};
 use kube::client::Body;
+use serde_json::json;
 
 use super::request::{Reply, Request, Verb, failure};
 use super::store::{ApiServer, Entry};
@@ -26,6 +27,8 @@ pub enum CallFault {
     Pass(Duration),
     /// The server answers with this status and does nothing.
     Refuse(u16),
+    /// The same, in words of its own.
+    RefuseWith(Refusal),
     /// The connection breaks before the server has received the call.
     LoseBefore,
     /// The connection breaks after the server has performed the call.
@@ -34,6 +37,15 @@ pub enum CallFault {
     Hang,
     /// The server performs the call, but the caller was killed before the answer.
     HangAfter,
+}
+
+/// What the server says when it does nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub code: u16,
+    pub message: &'static str,
+    /// The reason of the one cause in its details.
+    pub cause: Option<&'static str>,
 }
 
 /// Fault of a watch event.
@@ -130,6 +142,7 @@ impl Wire {
             CallFault::Hang => std::future::pending().await,
             CallFault::LoseBefore => return Err(broken()),
             CallFault::Refuse(code) => return Ok(response(&refusal(code))),
+            CallFault::RefuseWith(refusal) => return Ok(response(&refusal.reply())),
             CallFault::Pass(_) | CallFault::LoseAfter | CallFault::HangAfter => {}
         }
         if let CallFault::Pass(takes) = fault
@@ -160,14 +173,21 @@ impl Wire {
                     std::future::pending::<()>().await;
                 }
             }
-            CallFault::Pass(_) | CallFault::Refuse(_) | CallFault::LoseBefore => {}
+            CallFault::Pass(_)
+            | CallFault::Refuse(_)
+            | CallFault::RefuseWith(_)
+            | CallFault::LoseBefore => {}
         }
         Ok(response(&reply))
     }
 }
 
 fn refusal(code: u16) -> Reply {
-    let reason = match code {
+    failure(code, reason(code), "by a fault")
+}
+
+fn reason(code: u16) -> &'static str {
+    match code {
         403 => "Forbidden",
         409 => "Conflict",
         422 => "Invalid",
@@ -176,8 +196,18 @@ fn refusal(code: u16) -> Reply {
         503 => "ServiceUnavailable",
         504 => "Timeout",
         _ => "Unknown",
-    };
-    failure(code, reason, "by a fault")
+    }
+}
+
+impl Refusal {
+    fn reply(self) -> Reply {
+        let mut reply = failure(self.code, reason(self.code), self.message);
+        if let Some(cause) = self.cause {
+            let status = Arc::make_mut(&mut reply.body);
+            status["details"] = json!({"causes": [{"reason": cause, "message": self.message}]});
+        }
+        reply
+    }
 }
 
 fn broken() -> std::io::Error {

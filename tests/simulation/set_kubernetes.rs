@@ -1,0 +1,672 @@
+//! Sets in virtual time: what the API server refuses, hides or ends, and what a set says and leaves alone meanwhile.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::api_server::{Call, CallFault, Refusal, Verb};
+use crate::in_virtual_time;
+use crate::monitor::{MEMBERSHIPS, condition, text};
+use crate::scenario::{calls, seconds, world};
+use crate::set_schedule::garbage;
+use crate::sets::{
+    MINUTE, SETS, apply, apply_set, delete_node, members, message_of, node, tag, three_nodes, told,
+    told_of, web, within,
+};
+use crate::topology::{CLUSTER, NAMESPACE};
+use crate::world::{SimOptions, World};
+
+fn reads_nodes(call: &Call) -> bool {
+    call.kind.plural == "nodes" && matches!(call.verb, Verb::List | Verb::Watch)
+}
+
+fn creates_memberships(call: &Call) -> bool {
+    call.kind.plural == MEMBERSHIPS && call.verb == Verb::Create
+}
+
+fn writes_status_of_sets(call: &Call) -> bool {
+    call.kind.plural == SETS && call.status && call.verb.writes()
+}
+
+/// Whether the set `s` says that somebody must act.
+fn is_stalled(world: &World) -> bool {
+    let set = world.server.object(SETS, NAMESPACE, "s").unwrap();
+    condition(&set, "Stalled").is_some_and(|stalled| stalled["status"] == "True")
+}
+
+/// Reason and message of the events about a set, in order of the alphabet.
+fn events_of(world: &World, name: &str) -> Vec<(String, String)> {
+    let events = world.server.objects("events");
+    let of_set = events
+        .iter()
+        .filter(|event| text(event, "/regarding/name") == name);
+    let mut events: Vec<_> = of_set
+        .map(|event| (text(event, "/reason"), text(event, "/note")))
+        .collect();
+    events.sort();
+    events
+}
+
+/// The journal of the cloud is read by the monitor; none of its rules is broken.
+fn assert_no_violations(world: &World) {
+    world.monitor.read_journal();
+    assert_eq!(world.monitor.violations(), [""; 0]);
+}
+
+#[test]
+fn without_the_right_to_nodes_a_set_says_so_and_other_sets_go_on() {
+    in_virtual_time(|| async {
+        let mut world = three_nodes().await;
+        let forbidden = CallFault::RefuseWith(Refusal {
+            code: 403,
+            message: "nodes is forbidden: User \"sgo\" cannot list resource \"nodes\"",
+            cause: None,
+        });
+        world.faults.refuse_calls(reads_nodes, forbidden);
+        world.kill(0);
+        world.start(None);
+        // But for the right, one would go.
+        node(&world, 0, json!({}));
+        delete_node(&world, 1);
+        tag(&world, 2, json!({"team": "web"}));
+        let by_ids = json!({"instanceIDs": ["i-1"], "securityGroupID": "sg-b"});
+        apply_set(&world, "ids", by_ids);
+        let by_tags = json!({"instanceTags": {"team": "web"}, "securityGroupID": "sg-b"});
+        apply_set(&world, "tags", by_tags);
+        seconds(3.0 * MINUTE).await;
+        assert_eq!(told_of(&world, "ids"), ("AllMembers".to_owned(), [1, 1, 1]));
+        assert_eq!(
+            told_of(&world, "tags"),
+            ("AllMembers".to_owned(), [1, 1, 1])
+        );
+        assert_eq!(told(&world), ("NodesForbidden".to_owned(), [3, 3, 3]));
+        assert!(is_stalled(&world));
+        let message = message_of(&world, "s");
+        for words in [
+            "cannot list resource",
+            "grant its service account list and watch on nodes",
+        ] {
+            assert!(message.contains(words), "{message}");
+        }
+        seconds(20.0 * MINUTE).await;
+        assert_eq!(within(&world), [0, 1, 2]);
+        assert_eq!(calls(&world, "LeaveSecurityGroup"), 0);
+        // Given the right, what is evidence counts again: i-1 has had no Node for longer than five minutes only from now on.
+        world.faults.refuse_no_calls();
+        seconds(MINUTE).await;
+        assert_eq!(told(&world), ("AllMembers".to_owned(), [1, 1, 2]));
+        assert_eq!(within(&world), [1, 2]);
+        seconds(5.0 * MINUTE).await;
+        assert_eq!(told(&world), ("AllMembers".to_owned(), [1, 1, 1]));
+        assert_eq!(within(&world), [2]);
+        assert_no_violations(&world);
+    });
+}
+
+/// Whatever keeps the Nodes from being listed, a new set says so within a minute, and is Ready soon after they are.
+#[test]
+fn nodes_that_cannot_be_listed_are_told_within_a_minute() {
+    let busy = |code, message| {
+        CallFault::RefuseWith(Refusal {
+            code,
+            message,
+            cause: None,
+        })
+    };
+    for (fault, words) in [
+        (
+            busy(500, "etcdserver: leader changed"),
+            "etcdserver: leader changed",
+        ),
+        (busy(429, "too many requests"), "too many requests"),
+        (CallFault::LoseBefore, "connection was reset"),
+        (CallFault::Hang, "did not answer within 30 s"),
+    ] {
+        in_virtual_time(move || async move {
+            let world = world().await;
+            node(&world, 0, web());
+            world.faults.refuse_calls(reads_nodes, fault);
+            apply(&world, json!({"nodeSelector": {"matchLabels": web()}}));
+            apply_set(&world, "ids", json!({"instanceIDs": ["i-1"]}));
+            seconds(MINUTE).await;
+            let (reason, _) = told(&world);
+            assert_eq!(reason, "SelectionIncomplete", "{fault:?}");
+            let message = message_of(&world, "s");
+            for words in [words, "could not be listed", "next try"] {
+                assert!(message.contains(words), "{message}");
+            }
+            assert!(!is_stalled(&world), "nobody must act yet");
+            assert_eq!(told_of(&world, "ids"), ("AllMembers".to_owned(), [1, 1, 1]));
+            // As long as it lasts, the set does not write it again and again.
+            world.faults.record_requests();
+            seconds(30.0 * MINUTE).await;
+            let writes = world.faults.recorded(writes_status_of_sets).len();
+            assert!(writes <= 1, "{writes} writes");
+            world.faults.refuse_no_calls();
+            seconds(1.5 * MINUTE).await;
+            assert_eq!(told(&world), ("AllMembers".to_owned(), [1, 1, 1]));
+            assert_eq!(within(&world), [0, 1]);
+            assert_no_violations(&world);
+        });
+    }
+}
+
+/// A short trouble is nobody's business.
+#[test]
+fn nodes_that_are_listed_at_the_second_try_are_not_told() {
+    in_virtual_time(|| async {
+        let mut world = three_nodes().await;
+        world
+            .faults
+            .refuse_calls(reads_nodes, CallFault::Refuse(429));
+        world.kill(0);
+        world.faults.record_requests();
+        world.start(None);
+        seconds(3.0).await;
+        world.faults.refuse_no_calls();
+        seconds(MINUTE).await;
+        assert_eq!(told(&world), ("AllMembers".to_owned(), [3, 3, 3]));
+        assert_eq!(world.faults.recorded(writes_status_of_sets).len(), 0);
+    });
+}
+
+/// A watch that goes on sends bookmarks or ends; a stopped one asks for nothing.
+#[test]
+fn nodes_are_read_only_while_a_set_selects_nodes() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        world.faults.record_requests();
+        node(&world, 0, web());
+        apply(&world, json!({"instanceIDs": ["i-1"]}));
+        tag(&world, 2, web());
+        apply_set(&world, "tags", json!({"instanceTags": web()}));
+        seconds(20.0 * MINUTE).await;
+        assert_eq!(told_of(&world, "tags").0, "AllMembers");
+        let nodes = |call: &Call| call.kind.plural == "nodes";
+        assert_eq!(world.faults.recorded(nodes).len(), 0);
+
+        let selector = json!({"nodeSelector": {"matchLabels": web()}});
+        apply_set(&world, "nodes", selector.clone());
+        apply_set(&world, "more", selector);
+        seconds(20.0 * MINUTE).await;
+        assert_eq!(told_of(&world, "nodes").0, "AllMembers");
+        let lists = |call: &Call| nodes(call) && call.verb == Verb::List;
+        assert_eq!(world.faults.recorded(lists).len(), 1, "one list for both");
+        let watches = world.faults.recorded(nodes).len();
+        assert!(
+            watches > 4,
+            "a watch ends after about four minutes: {watches}"
+        );
+
+        // The last set that selects Nodes goes, or comes to select otherwise.
+        world.user(Verb::Delete, SETS, NAMESPACE, "more", Value::Null);
+        apply_set(&world, "nodes", json!({"instanceIDs": ["i-0"]}));
+        seconds(1.0).await;
+        world.faults.record_requests();
+        seconds(60.0 * MINUTE).await;
+        assert_eq!(world.faults.recorded(nodes).len(), 0);
+    });
+}
+
+#[test]
+fn a_quota_that_refuses_is_told_and_asked_again_slowly() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        let quota = CallFault::RefuseWith(Refusal {
+            code: 403,
+            message: "exceeded quota: memberships, requested: 1, used: 10, limited: 10",
+            cause: None,
+        });
+        world.faults.refuse_calls(creates_memberships, quota);
+        world.faults.record_requests();
+        let ids = json!({"instanceIDs": ["i-0", "i-1", "i-2"]});
+        apply(&world, ids);
+        seconds(30.0 * MINUTE).await;
+        assert_eq!(told(&world), ("CreateRefused".to_owned(), [3, 0, 0]));
+        assert!(is_stalled(&world));
+        let message = message_of(&world, "s");
+        for words in [
+            "exceeded quota: memberships",
+            "raise the quota",
+            "next try in 5m",
+        ] {
+            assert!(message.contains(words), "{message}");
+        }
+        let asked = world.faults.recorded(creates_memberships).len();
+        assert!((5..=8).contains(&asked), "{asked} requests in 30 min");
+        assert!(world.faults.recorded(writes_status_of_sets).len() <= 2);
+        // A membership by hand goes on meanwhile.
+        let joined = world.create(
+            MEMBERSHIPS,
+            NAMESPACE,
+            json!({
+                "metadata": {"name": "by-hand"},
+                "spec": {"region": "cn-hangzhou", "instanceID": "i-0", "securityGroupID": "sg-b"},
+            }),
+        );
+        assert_eq!(joined.code, 201);
+        seconds(10.0).await;
+        assert!(world.is_member("i-0", "sg-b"));
+        world.faults.refuse_no_calls();
+        seconds(6.0 * MINUTE).await;
+        assert_eq!(told(&world), ("AllMembers".to_owned(), [3, 3, 3]));
+        assert_eq!(within(&world), [0, 1, 2]);
+        assert_no_violations(&world);
+    });
+}
+
+#[test]
+fn a_namespace_that_is_being_deleted_ends_a_pass_quietly() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        let terminating = CallFault::RefuseWith(Refusal {
+            code: 403,
+            message: "unable to create new content in namespace team because it is being terminated",
+            cause: Some("NamespaceTerminating"),
+        });
+        world.faults.refuse_calls(creates_memberships, terminating);
+        world.faults.record_requests();
+        apply(&world, json!({"instanceIDs": ["i-0", "i-1", "i-2"]}));
+        seconds(10.0 * MINUTE).await;
+        let asked = world.faults.recorded(creates_memberships).len();
+        assert!(asked <= 2, "{asked} requests in 10 min");
+        let (reason, counts) = told(&world);
+        assert_eq!(counts, [3, 0, 0]);
+        assert_eq!(reason, "Progressing");
+        let writes = world.faults.recorded(writes_status_of_sets).len();
+        assert!(writes <= 1, "{writes} writes");
+        // The namespace controller deletes the set: nothing more is written.
+        world.user(Verb::Delete, SETS, NAMESPACE, "s", Value::Null);
+        seconds(1.0).await;
+        world.faults.record_requests();
+        seconds(10.0 * MINUTE).await;
+        let of_sets =
+            |call: &Call| call.verb.writes() && [SETS, MEMBERSHIPS].contains(&call.kind.plural);
+        assert_eq!(world.faults.recorded(of_sets).len(), 0);
+    });
+}
+
+/// A hundred and fifty targets that become members one by one, and a user who changes the spec ten times per second.
+#[test]
+fn the_status_of_a_set_is_written_once_per_second_at_most() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        let mut ids: Vec<String> = Vec::new();
+        for number in 0..150 {
+            let id = format!("i-more{number}");
+            let instance = json!({"id": id, "securityGroupIds": ["sg-base"], "status": "Running"});
+            world.cloud(json!({"createInstance": instance}));
+            ids.push(id);
+        }
+        world.faults.record_requests();
+        apply(&world, json!({"instanceIDs": ids}));
+        seconds(2.0 * MINUTE).await;
+        assert_eq!(told(&world), ("AllMembers".to_owned(), [150, 150, 150]));
+        for change in 0..100 {
+            let policy = if change % 2 == 0 { "Report" } else { "Repair" };
+            apply(
+                &world,
+                json!({"instanceIDs": ids[..100 - change / 2], "driftPolicy": policy}),
+            );
+            seconds(0.1).await;
+        }
+        seconds(MINUTE).await;
+        assert_eq!(told(&world), ("AllMembers".to_owned(), [51, 51, 51]));
+        let set = world.server.object(SETS, NAMESPACE, "s").unwrap();
+        assert_eq!(
+            set["status"]["observedGeneration"],
+            set["metadata"]["generation"]
+        );
+        let writes: Vec<Instant> = world.faults.recorded(writes_status_of_sets);
+        assert!(writes.len() > 5, "{}", writes.len());
+        for pair in writes.windows(2) {
+            let between = pair[1] - pair[0];
+            assert!(
+                between >= Duration::from_millis(999),
+                "{between:?} between two writes"
+            );
+        }
+    });
+}
+
+#[test]
+fn a_pass_tells_one_event_with_a_count() {
+    in_virtual_time(|| async {
+        let world = three_nodes().await;
+        let told = |reason: &str, note: &str| (reason.to_owned(), note.to_owned());
+        assert_eq!(
+            events_of(&world, "s"),
+            [told("MembershipsCreated", "memberships created: 3")]
+        );
+        for number in 0..2 {
+            node(&world, number, json!({}));
+        }
+        seconds(10.0).await;
+        let deleted = "memberships deleted, targets that are not selected any more: 2";
+        let events = events_of(&world, "s");
+        assert_eq!(
+            events,
+            [
+                told("MembershipsCreated", "memberships created: 3"),
+                told("MembershipsDeleted", deleted),
+            ]
+        );
+    });
+}
+
+#[test]
+fn without_an_account_no_membership_is_created() {
+    in_virtual_time(|| async {
+        // A set whose account is not there, and one whose account has no Secret.
+        let mut world = World::new(SimOptions::default());
+        world.remove_secret(CLUSTER);
+        world.start(None);
+        world.faults.record_requests();
+        seconds(11.0).await;
+        let ids = json!({"instanceIDs": ["i-0", "i-1"]});
+        apply(&world, ids.clone());
+        let mut elsewhere = ids;
+        elsewhere["accountRef"] = json!({"kind": "ClusterCloudAccount", "name": "nowhere"});
+        apply_set(&world, "nowhere", elsewhere);
+        seconds(MINUTE).await;
+        assert_eq!(told(&world), ("AccountNotReady".to_owned(), [2, 0, 0]));
+        assert_eq!(
+            told_of(&world, "nowhere"),
+            ("AccountNotFound".to_owned(), [2, 0, 0])
+        );
+        let message = message_of(&world, "nowhere");
+        assert!(
+            message.contains("nowhere") && message.contains("create it"),
+            "{message}"
+        );
+        assert_eq!(world.faults.recorded(creates_memberships).len(), 0);
+        assert_eq!(members(&world).len(), 0);
+        world.write_secret(CLUSTER, 0);
+        seconds(2.0 * MINUTE).await;
+        assert_eq!(told(&world), ("AllMembers".to_owned(), [2, 2, 2]));
+        assert_no_violations(&world);
+    });
+}
+
+/// The answers to all creations are lost, and the watch shows none of them for a while: each is found by its name.
+#[test]
+fn an_old_view_of_its_own_memberships_makes_no_second_one() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        world.faults.hold_back_events(0, Duration::from_secs(40));
+        world
+            .faults
+            .refuse_calls(creates_memberships, CallFault::LoseAfter);
+        apply(&world, json!({"instanceIDs": ["i-0", "i-1", "i-2"]}));
+        seconds(15.0).await;
+        world.faults.refuse_no_calls();
+        seconds(MINUTE).await;
+        assert_eq!(told(&world), ("AllMembers".to_owned(), [3, 3, 3]));
+        assert_eq!(members(&world).len(), 3);
+        assert_eq!(calls(&world, "JoinSecurityGroup"), 3);
+        assert_no_violations(&world);
+    });
+}
+
+/// Two operators in a row are killed, one before and one after each of its creations.
+#[test]
+fn a_kill_at_every_creation_makes_each_membership_once() {
+    use crate::link::KillPoint;
+    for at in 1..14 {
+        for point in [KillPoint::Before, KillPoint::AfterEffect] {
+            in_virtual_time(move || async move {
+                let mut world = world().await;
+                world.schedule_kill(at, point);
+                apply(&world, json!({"instanceIDs": ["i-0", "i-1", "i-2"]}));
+                for _ in 0..100 {
+                    seconds(0.1).await;
+                    if let Some(dead) = world.dead_incarnation() {
+                        world.restart(dead);
+                    }
+                }
+                seconds(MINUTE).await;
+                assert_eq!(
+                    told(&world),
+                    ("AllMembers".to_owned(), [3, 3, 3]),
+                    "{at} {point:?}"
+                );
+                assert_eq!(members(&world).len(), 3, "{at} {point:?}");
+                assert_no_violations(&world);
+            });
+        }
+    }
+}
+
+fn deletes_memberships(call: &Call) -> bool {
+    call.kind.plural == MEMBERSHIPS && call.verb == Verb::Delete
+}
+
+/// The API server answers so when it has given up after other writes of the object: the membership is still there.
+#[test]
+fn a_deletion_that_meets_a_conflict_is_tried_again() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        apply(&world, json!({"instanceIDs": ["i-0", "i-1"]}));
+        seconds(10.0).await;
+        world
+            .faults
+            .refuse_calls(deletes_memberships, CallFault::Refuse(409));
+        apply(&world, json!({"instanceIDs": ["i-1"]}));
+        seconds(20.0).await;
+        assert_eq!(within(&world), [0, 1]);
+        let (reason, counts) = told(&world);
+        assert_ne!((reason.as_str(), counts[2]), ("AllMembers", 1));
+        world.faults.refuse_no_calls();
+        seconds(5.0 * MINUTE).await;
+        assert_eq!(told(&world), ("AllMembers".to_owned(), [1, 1, 1]));
+        assert_eq!(within(&world), [1]);
+        assert_eq!(members(&world).len(), 1);
+        assert_no_violations(&world);
+    });
+}
+
+/// The answer is on its way for five seconds; the membership is gone long before, and the watch has shown it.
+#[test]
+fn a_late_answer_to_a_deletion_brings_no_membership_back() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        apply(&world, json!({"instanceIDs": ["i-0", "i-1"]}));
+        seconds(10.0).await;
+        let slow = CallFault::Pass(Duration::from_secs(10));
+        world.faults.refuse_calls(deletes_memberships, slow);
+        apply(&world, json!({"instanceIDs": ["i-1"]}));
+        seconds(8.0).await;
+        assert_eq!(members(&world).len(), 1);
+        assert_eq!(within(&world), [1]);
+        seconds(30.0).await;
+        assert_eq!(told(&world), ("AllMembers".to_owned(), [1, 1, 1]));
+        assert_no_violations(&world);
+    });
+}
+
+fn watches_nodes(call: &Call) -> bool {
+    call.kind.plural == "nodes" && call.verb == Verb::Watch
+}
+
+/// How an operator comes to a list of Nodes that does not show one of them.
+#[derive(Clone, Copy, Debug)]
+enum BadList {
+    /// It has just started, and the list leaves the Node out.
+    Cut,
+    /// Its watch has ended with 410, and the list that follows leaves the Node out.
+    CutAfterExpiry,
+    /// It has just started, and the list is of a time at which the Node was not there.
+    Old,
+}
+
+/// Within five minutes the Node is shown again.
+#[test]
+fn a_list_of_nodes_that_lacks_one_removes_nothing() {
+    for bad in [BadList::Cut, BadList::CutAfterExpiry, BadList::Old] {
+        in_virtual_time(move || async move {
+            let mut world = three_nodes().await;
+            let soon = |seconds| Instant::now() + Duration::from_secs(seconds);
+            match bad {
+                BadList::Cut => world.faults.lies.hide_node("n-0".to_owned(), soon(20)),
+                BadList::CutAfterExpiry => {
+                    world.faults.lies.hide_node("n-0".to_owned(), soon(20));
+                    world.faults.lose_events("nodes", 1);
+                    let beat = json!({"status": {"beat": 0}});
+                    world.user(Verb::Merge, "nodes", "", "n-1", beat);
+                }
+                BadList::Old => {
+                    delete_node(&world, 0);
+                    let without = world.server.state().revision;
+                    for beat in 0..20 {
+                        let beat = json!({"status": {"beat": beat}});
+                        world.user(Verb::Merge, "nodes", "", "n-1", beat);
+                    }
+                    seconds(MINUTE).await;
+                    node(&world, 0, web());
+                    seconds(6.0 * MINUTE).await;
+                    let back = world.server.state().revision - without;
+                    world.faults.lies.age_nodes(back, soon(20));
+                    let watch_is_late = CallFault::Refuse(503);
+                    world.faults.refuse_calls(watches_nodes, watch_is_late);
+                }
+            }
+            if !matches!(bad, BadList::CutAfterExpiry) {
+                world.kill(0);
+                world.start(None);
+            }
+            seconds(3.0 * MINUTE).await;
+            assert_eq!(
+                told(&world),
+                ("AllMembers".to_owned(), [2, 2, 3]),
+                "{bad:?}"
+            );
+            world.faults.refuse_no_calls();
+            let beat = json!({"status": {"beat": 1}});
+            world.user(Verb::Merge, "nodes", "", "n-0", beat);
+            seconds(10.0 * MINUTE).await;
+            assert_eq!(
+                told(&world),
+                ("AllMembers".to_owned(), [3, 3, 3]),
+                "{bad:?}"
+            );
+            assert_eq!(calls(&world, "LeaveSecurityGroup"), 0, "{bad:?}");
+            assert_no_violations(&world);
+        });
+    }
+}
+
+#[test]
+fn labels_that_are_taken_off_one_by_one_leave_the_last_node() {
+    in_virtual_time(|| async {
+        let world = three_nodes().await;
+        for (number, left) in [(0, &[1, 2][..]), (1, &[2]), (2, &[2])] {
+            node(&world, number, json!({}));
+            seconds(10.0).await;
+            assert_eq!(within(&world), left);
+        }
+        seconds(30.0 * MINUTE).await;
+        assert_eq!(told(&world), ("NothingSelected".to_owned(), [0, 0, 1]));
+        assert_eq!(calls(&world, "LeaveSecurityGroup"), 2);
+        assert_no_violations(&world);
+    });
+}
+
+/// The instance is picked for as long as one Node of it is.
+#[test]
+fn two_nodes_of_one_instance_count_as_one_target() {
+    in_virtual_time(|| async {
+        let world = three_nodes().await;
+        let twin = json!({
+            "apiVersion": "v1", "kind": "Node", "metadata": {"name": "twin", "labels": web()},
+            "spec": {"providerID": "cn-hangzhou.i-0"},
+        });
+        world.user(Verb::Apply, "nodes", "", "twin", twin);
+        seconds(10.0).await;
+        assert_eq!(told(&world), ("AllMembers".to_owned(), [3, 3, 3]));
+        node(&world, 0, json!({}));
+        seconds(10.0 * MINUTE).await;
+        assert_eq!(told(&world), ("AllMembers".to_owned(), [3, 3, 3]));
+        // The two Nodes swap names: n-0 is i-1 now, and n-1 is i-0.
+        for (name, instance) in [("n-0", "i-1"), ("n-1", "i-0")] {
+            world.user(Verb::Delete, "nodes", "", name, Value::Null);
+            let object = json!({
+                "apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": web()},
+                "spec": {"providerID": format!("cn-hangzhou.{instance}")},
+            });
+            world.user(Verb::Apply, "nodes", "", name, object);
+        }
+        world.user(Verb::Delete, "nodes", "", "twin", Value::Null);
+        seconds(20.0 * MINUTE).await;
+        assert_eq!(told(&world), ("AllMembers".to_owned(), [3, 3, 3]));
+        assert_eq!(calls(&world, "LeaveSecurityGroup"), 0);
+        assert_no_violations(&world);
+    });
+}
+
+/// Its Nodes are skipped and counted, and nothing is joined or left.
+#[test]
+fn a_set_of_nodes_in_the_wrong_region_joins_nothing() {
+    in_virtual_time(|| async {
+        let world = three_nodes().await;
+        let elsewhere = json!({
+            "region": "cn-beijing", "securityGroupID": "sg-c", "nodeSelector": {"matchLabels": web()},
+        });
+        apply_set(&world, "elsewhere", elsewhere);
+        seconds(10.0).await;
+        assert_eq!(
+            told_of(&world, "elsewhere"),
+            ("NoTargets".to_owned(), [0, 0, 0])
+        );
+        let message = message_of(&world, "elsewhere");
+        assert!(
+            message.contains("no ECS instance of the region: 3"),
+            "{message}"
+        );
+        assert_eq!(calls(&world, "JoinSecurityGroup"), 3);
+    });
+}
+
+/// What would be created, changed and deleted waits until the set goes on.
+#[test]
+fn a_suspended_set_writes_no_membership() {
+    in_virtual_time(|| async {
+        let world = three_nodes().await;
+        let selector = json!({"nodeSelector": {"matchLabels": web()}, "suspend": true});
+        apply(&world, selector);
+        seconds(10.0).await;
+        world.faults.record_requests();
+        // What would be created, changed and deleted.
+        node(&world, 0, json!({}));
+        let name = text(&members(&world)[1], "/metadata/name");
+        let policy = json!({"spec": {"driftPolicy": "Report"}});
+        world.user(Verb::Merge, MEMBERSHIPS, NAMESPACE, &name, policy);
+        let more = json!({
+            "apiVersion": "v1", "kind": "Node", "metadata": {"name": "n-9", "labels": web()},
+            "spec": {"providerID": "cn-hangzhou.i-9"},
+        });
+        world.user(Verb::Apply, "nodes", "", "n-9", more);
+        seconds(20.0 * MINUTE).await;
+        let by_set = |call: &Call| {
+            let manager = call.query.get("fieldManager").map(String::as_str);
+            let is_of_set = manager == Some(security_group_operator::api::SET_MANAGER);
+            call.kind.plural == MEMBERSHIPS && (is_of_set || call.verb == Verb::Delete)
+        };
+        assert_eq!(world.faults.recorded(by_set).len(), 0);
+        assert_eq!(members(&world).len(), 3);
+        assert_eq!(within(&world), [0, 1, 2]);
+        let selector = json!({"nodeSelector": {"matchLabels": web()}, "suspend": false});
+        apply(&world, selector);
+        seconds(10.0).await;
+        assert_eq!(within(&world), [1, 2]);
+        assert!(!world.faults.recorded(by_set).is_empty());
+    });
+}
+
+/// The garbage collector of the cluster.
+pub fn collect_garbage(world: &World) {
+    tokio::spawn(garbage::collect(
+        world.user_handle(),
+        Duration::from_millis(200),
+    ));
+}
