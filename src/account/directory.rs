@@ -3,6 +3,8 @@
 mod access;
 mod entry;
 pub mod grants;
+mod limits;
+mod signals;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,13 +17,13 @@ use tokio::time::Instant;
 
 use crate::api::account::GrantedAction;
 use crate::api::membership::AccountKind;
-use crate::ecs::{AccountUid, SecurityGroupId};
+use crate::ecs::{AccountUid, Action, SecurityGroupId};
 
 use self::entry::{CLUSTER_ACCOUNTS_UNREADABLE, Entry, TERMINATING};
 use self::grants::{Granted, Use, granted};
 use super::key::{AccountKey, CloudAccountId};
 use super::session::AccountSession;
-use super::uses::{AccountUse, Uses};
+use super::uses::Uses;
 
 pub use self::access::{Access, AccessRequest};
 pub use self::entry::{AccountKinds, AccountState, LAST_SESSION_GRACE, News};
@@ -48,39 +50,6 @@ impl Directory {
             uses: watch::channel(None).0,
             refusals: watch::channel(0).0,
         }
-    }
-
-    /// Stores who uses each account. Only a process that has listed all memberships knows it.
-    pub fn set_uses(&self, uses: Uses) {
-        self.uses.send_if_modified(|before| {
-            let is_other = before.as_ref() != Some(&uses);
-            *before = Some(uses);
-            is_other
-        });
-    }
-
-    /// Has the accounts whose key the cloud has refused read their Secrets again.
-    pub fn read_secrets_again(&self) {
-        self.refusals
-            .send_modify(|count| *count = count.wrapping_add(1));
-    }
-
-    /// Changes whenever the cloud has refused a key.
-    #[must_use]
-    pub fn refusals(&self) -> watch::Receiver<u64> {
-        self.refusals.subscribe()
-    }
-
-    /// Who uses an account, if it is known.
-    #[must_use]
-    pub fn use_of(&self, account: &AccountKey) -> Option<AccountUse> {
-        self.uses.borrow().as_ref()?.of(account)
-    }
-
-    /// Who uses each account, from now on; `None` until it is known.
-    #[must_use]
-    pub fn uses(&self) -> watch::Receiver<Option<Uses>> {
-        self.uses.subscribe()
     }
 
     /// The same, with the kinds of account that the operator may read.
@@ -197,6 +166,7 @@ impl Directory {
                         state: AccountState::Checking,
                         last_usable: None,
                         grants,
+                        limits: BTreeMap::new(),
                         terminating,
                         unusable_since: None,
                         deleted_at: None,
@@ -204,6 +174,19 @@ impl Directory {
                 );
                 true
             }
+        }
+    }
+
+    /// Stores the limits that the spec of an account sets, in calls per minute and region. They count at once, and are no news to
+    /// objects.
+    pub fn set_limits(&self, key: &AccountKey, wanted: BTreeMap<Action, u32>) {
+        let mut entries = self.lock();
+        let Some(entry) = entries.get_mut(key) else {
+            return;
+        };
+        if entry.limits != wanted {
+            entry.limits = wanted;
+            limits::apply(entries.values());
         }
     }
 
@@ -255,6 +238,8 @@ impl Directory {
             }
         };
         entry.state = state;
+        // Before the first call of a session.
+        limits::apply(entries.values());
         news
     }
 
@@ -280,12 +265,14 @@ impl Directory {
     /// that could not be used for so long.
     pub fn evict_expired(&self) {
         let is_over = |since: Instant| since.elapsed() >= LAST_SESSION_GRACE;
-        self.lock().retain(|_, entry| {
+        let mut entries = self.lock();
+        entries.retain(|_, entry| {
             if entry.unusable_since.is_some_and(is_over) {
                 entry.last_usable = None;
             }
             !entry.deleted_at.is_some_and(is_over)
         });
+        limits::apply(entries.values());
     }
 
     /// Whether the account exists.

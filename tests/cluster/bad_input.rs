@@ -632,6 +632,45 @@ async fn unencrypted_endpoint_must_be_loopback_or_allowed() -> Result<()> {
 }
 
 #[tokio::test]
+async fn limit_names_an_api_that_the_operator_calls_and_a_number_of_calls() -> Result<()> {
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
+    let namespaced = json!({"credentials": {"secretRef": {"name": "aliyun"}}});
+    for (kind, good) in [(CLUSTER, good_account()), ("CloudAccount", namespaced)] {
+        let limited = |limits: Value| with(good.clone(), &json!({"limits": limits}));
+        for api in [
+            "JoinSecurityGroup",
+            "LeaveSecurityGroup",
+            "DescribeInstances",
+            "DescribeNetworkInterfaces",
+        ] {
+            for most in [1, 600, 10_000] {
+                accepted(&env, kind, limited(json!({api: most}))).await?;
+            }
+            for (most, sentence) in [
+                (json!(0), "greater than or equal to 1"),
+                (json!(-1), "greater than or equal to 1"),
+                (json!(10_001), "less than or equal to 10000"),
+                (json!(1.5), "must be of type integer"),
+                (json!("600"), "must be of type integer"),
+            ] {
+                let path = format!("spec.limits.{api}");
+                refused(&env, kind, limited(json!({api: most})), &[&path, sentence]).await?;
+            }
+        }
+        // Nothing that the operator does not call, nor what STS answers, nor another spelling.
+        for api in ["RunInstances", "AssumeRole", "joinSecurityGroup", "*", ""] {
+            let sentence = [
+                "spec.limits",
+                "must name APIs that the operator calls: JoinSecurityGroup, LeaveSecurityGroup,",
+            ];
+            refused(&env, kind, limited(json!({api: 600})), &sentence).await?;
+        }
+        accepted(&env, kind, limited(json!({}))).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn malformed_secret_key_name_is_rejected() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     let with_keys = |keys: Value| {

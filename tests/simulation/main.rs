@@ -9,6 +9,7 @@
 )]
 
 mod account_in_use;
+mod account_limits;
 mod accounts;
 #[path = "../support/api_server/mod.rs"]
 mod api_server;
