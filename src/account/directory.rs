@@ -1,8 +1,10 @@
 //! The directory of accounts for the passes: usability, grants, client. In memory only.
 
 mod access;
+mod all;
 mod entry;
 pub mod grants;
+pub mod group_tags;
 mod limits;
 mod signals;
 
@@ -17,11 +19,12 @@ use tokio::time::Instant;
 
 use crate::api::account::GrantedAction;
 use crate::api::membership::AccountKind;
-use crate::ecs::{AccountUid, Action, SecurityGroupId};
+use crate::ecs::{AccountUid, Action, Region, SecurityGroupId};
 
 use self::entry::{CLUSTER_ACCOUNTS_UNREADABLE, Entry, TERMINATING};
 use self::grants::{Granted, Use, granted};
-use super::key::{AccountKey, CloudAccountId};
+use self::group_tags::{GroupTags, Groups, TagsUnread};
+use super::key::{AccountKey, AccountRegion, CloudAccountId};
 use super::session::AccountSession;
 use super::uses::Uses;
 
@@ -34,6 +37,8 @@ pub struct Directory {
     entries: Mutex<HashMap<AccountKey, Entry>>,
     namespaces: Store<PartialObjectMeta<Namespace>>,
     kinds: AccountKinds,
+    /// The tags of groups, for grants by tags.
+    pub group_tags: Groups,
     uses: watch::Sender<Option<Uses>>,
     /// Changes when the cloud has refused a key.
     refusals: watch::Sender<u64>,
@@ -47,6 +52,7 @@ impl Directory {
             entries: Mutex::default(),
             namespaces,
             kinds: AccountKinds::default(),
+            group_tags: Groups::default(),
             uses: watch::channel(None).0,
             refusals: watch::channel(0).0,
         }
@@ -64,6 +70,7 @@ impl Directory {
         let AccessRequest {
             account,
             namespace,
+            region,
             group,
             claimed_uid,
             action,
@@ -89,7 +96,9 @@ impl Directory {
         };
         // First: an object without a grant learns nothing else of the account.
         let granted = action.map_or(Granted::Yes, |action| {
-            self.granted(&entry.grants, namespace, group, action)
+            self.granted(&entry.grants, (namespace, group, action), || {
+                self.group_tags.ask(&account_region(account, region), group)
+            })
         });
         if granted == Granted::No && entry.grants != Grants::Unknown {
             return Access::NotGranted;
@@ -112,11 +121,7 @@ impl Directory {
                 claimed: claimed.clone(),
             };
         }
-        match granted {
-            Granted::No => Access::NotGranted,
-            Granted::Yes => Access::Usable(Arc::clone(session)),
-            Granted::Tagged(tags) => Access::UsableForTags(Arc::clone(session), tags),
-        }
+        access_to(session, granted)
     }
 
     /// The session of the account, if it can be used now.
@@ -154,6 +159,9 @@ impl Directory {
             Some(entry) => {
                 if entry.deleted_at.take().is_some() {
                     entry.state = AccountState::Checking;
+                }
+                if entry.grants != grants {
+                    self.group_tags.let_go(key);
                 }
                 entry.grants = grants;
                 entry.terminating = terminating;
@@ -228,7 +236,11 @@ impl Directory {
                     last.sign_as(session);
                     *session = Arc::clone(last);
                 }
-                Some(_) | None => entry.last_usable = Some(Arc::clone(session)),
+                Some(_) | None => {
+                    // What is known of the groups is known of those of another cloud account.
+                    self.group_tags.forget(key);
+                    entry.last_usable = Some(Arc::clone(session));
+                }
             }
         }
         entry.unusable_since = match &state {
@@ -282,37 +294,6 @@ impl Directory {
         entries.get(key).is_some_and(|one| one.deleted_at.is_none())
     }
 
-    /// Every account that exists.
-    #[must_use]
-    pub fn keys(&self) -> Vec<AccountKey> {
-        self.lock()
-            .iter()
-            .filter(|(_, entry)| entry.deleted_at.is_none())
-            .map(|(key, _)| key.clone())
-            .collect()
-    }
-
-    /// Every account that exists, and whether it can be used.
-    #[must_use]
-    pub fn readiness(&self) -> Vec<(AccountKey, bool)> {
-        let entries = self.lock();
-        let existing = entries.iter().filter(|(_, one)| one.deleted_at.is_none());
-        let is_ready = |one: &Entry| matches!(one.state, AccountState::Ready(_));
-        existing
-            .map(|(key, one)| (key.clone(), is_ready(one)))
-            .collect()
-    }
-
-    /// The session of each account that is or was usable.
-    #[must_use]
-    pub fn sessions(&self) -> HashMap<AccountKey, Arc<AccountSession>> {
-        let entries = self.lock();
-        let usable = entries.iter().filter_map(|(key, entry)| {
-            Some((key.clone(), Arc::clone(entry.last_usable.as_ref()?)))
-        });
-        usable.collect()
-    }
-
     /// The cloud account and the endpoints of its calls, if the account is or was usable.
     #[must_use]
     pub fn cloud(&self, key: &AccountKey) -> Option<Arc<CloudAccountId>> {
@@ -332,23 +313,26 @@ impl Directory {
     }
 
     /// UID of the cloud account, if the account is or was usable, and a grant lets objects in `namespace` join `group`. `if_tagged`
-    /// is the answer where that depends on the tags of the target.
+    /// is the answer where that depends on the tags of the target, or on unknown ones of the group.
     #[must_use]
     pub fn granted_uid(
         &self,
         key: &AccountKey,
         namespace: &str,
-        group: &SecurityGroupId,
+        (region, group): (&Region, &SecurityGroupId),
         if_tagged: bool,
     ) -> Option<AccountUid> {
         let entries = self.lock();
         let entry = entries.get(key)?;
         let session = entry.last_usable.as_ref()?;
-        let granted = self.granted(&entry.grants, namespace, group, GrantedAction::Join);
+        let wanted = (namespace, group, GrantedAction::Join);
+        let granted = self.granted(&entry.grants, wanted, || {
+            self.group_tags.peek(&account_region(key, region), group)
+        });
         let is_granted = match granted {
             Granted::No => false,
             Granted::Yes => true,
-            Granted::Tagged(_) => if_tagged,
+            Granted::Tagged(_) | Granted::Unread | Granted::Unreadable(_) => if_tagged,
         };
         is_granted.then(|| session.uid.clone())
     }
@@ -356,9 +340,8 @@ impl Directory {
     fn granted(
         &self,
         grants: &Grants,
-        namespace: &str,
-        group: &SecurityGroupId,
-        action: GrantedAction,
+        (namespace, group, action): (&str, &SecurityGroupId, GrantedAction),
+        group_tags: impl FnOnce() -> GroupTags,
     ) -> Granted {
         match grants {
             Grants::OwnNamespace => Granted::Yes,
@@ -375,13 +358,33 @@ impl Directory {
                     group,
                     action,
                 };
-                granted(grants, wanted)
+                granted(grants, wanted, group_tags)
             }
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<AccountKey, Entry>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the grants let an object do with a session.
+fn access_to(session: &Arc<AccountSession>, granted: Granted) -> Access {
+    match granted {
+        Granted::No => Access::NotGranted,
+        Granted::Yes => Access::Usable(Arc::clone(session)),
+        Granted::Tagged(tags) => Access::UsableForTags(Arc::clone(session), tags),
+        Granted::Unread => Access::Checking,
+        Granted::Unreadable(TagsUnread { stalled, message }) => {
+            Access::NotReady { stalled, message }
+        }
+    }
+}
+
+fn account_region(account: &AccountKey, region: &Region) -> AccountRegion {
+    AccountRegion {
+        account: account.clone(),
+        region: region.clone(),
     }
 }
 
@@ -444,6 +447,7 @@ mod tests {
         let request = AccessRequest {
             account: &key(),
             namespace: "web",
+            region: &"cn-hangzhou".parse().unwrap(),
             group: &group("sg-1"),
             claimed_uid: claimed.as_ref(),
             action: Some(GrantedAction::Join),
@@ -491,7 +495,10 @@ mod tests {
         directory.set_state(&key, AccountState::Ready(session("1")));
         let changed = "ClusterCloudAccount default now belongs to cloud account 1, but this membership was created with cloud account 2; restore its credentials";
         told(Some("2"), false, "changed", changed);
-        let granted_uid = || directory.granted_uid(&key, "web", &group("sg-1"), false);
+        let granted_uid = || {
+            let place = (&"cn-hangzhou".parse().unwrap(), &group("sg-1"));
+            directory.granted_uid(&key, "web", place, false)
+        };
         assert_eq!(granted_uid(), Some("1".into()));
         directory.upsert(&key, Grants::Listed(Vec::new()));
         assert_eq!(granted_uid(), None);

@@ -153,6 +153,7 @@ fn by_action(limits: Option<&CallLimits>) -> BTreeMap<Action, u32> {
             LimitedApi::LeaveSecurityGroup => Action::LeaveSecurityGroup,
             LimitedApi::DescribeInstances => Action::DescribeInstances,
             LimitedApi::DescribeNetworkInterfaces => Action::DescribeNetworkInterfaces,
+            LimitedApi::DescribeSecurityGroups => Action::DescribeSecurityGroups,
         };
         (action, *limit)
     });

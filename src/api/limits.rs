@@ -22,6 +22,8 @@ pub enum LimitedApi {
     DescribeInstances,
     /// Reads network interfaces.
     DescribeNetworkInterfaces,
+    /// Reads the tags of security groups, for grants by tags.
+    DescribeSecurityGroups,
 }
 
 /// The most calls per minute that a spec can name. The cloud admits fewer of each API.
@@ -42,6 +44,7 @@ impl JsonSchema for CallLimits {
             LimitedApi::LeaveSecurityGroup,
             LimitedApi::DescribeInstances,
             LimitedApi::DescribeNetworkInterfaces,
+            LimitedApi::DescribeSecurityGroups,
         ]
         .map(|api| format!("{api:?}"));
         let quoted = apis.each_ref().map(|api| format!("'{api}'")).join(", ");

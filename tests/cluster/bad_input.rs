@@ -469,6 +469,39 @@ async fn grant_needs_namespaces_and_groups() -> Result<()> {
 }
 
 #[tokio::test]
+async fn grant_names_groups_by_id_or_by_tags() -> Result<()> {
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
+    let granted = |groups: Value| {
+        let grant =
+            json!({"name": "all", "namespaces": {"names": ["default"]}, "securityGroups": groups});
+        with(good_account(), &json!({"grants": [grant]}))
+    };
+    let by_tags = json!({"tags": {"team": "a", "tier": ""}});
+    accepted(&env, CLUSTER, granted(by_tags)).await?;
+    let field = "spec.grants[0].securityGroups";
+    for (groups, parts) in [
+        (
+            json!({}),
+            [".ids: Required value", "must be set, unless tags is"],
+        ),
+        (
+            json!({"ids": ["*"], "tags": {"team": "a"}}),
+            [".tags: Forbidden", "must not be set when ids is"],
+        ),
+        (json!({"tags": {}}), [".tags", "at least 1"]),
+        (
+            json!({"tags": {"": "a"}}),
+            [".tags", "must have keys of 1 to 128 characters"],
+        ),
+        (json!({"tags": {"team": 1}}), [".tags.team", "string"]),
+    ] {
+        let path = format!("{field}{}", parts[0]);
+        refused(&env, CLUSTER, granted(groups), &[&path, parts[1]]).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn malformed_namespace_selector_is_rejected() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     let (labels, expression) = (
@@ -642,6 +675,7 @@ async fn limit_names_an_api_that_the_operator_calls_and_a_number_of_calls() -> R
             "LeaveSecurityGroup",
             "DescribeInstances",
             "DescribeNetworkInterfaces",
+            "DescribeSecurityGroups",
         ] {
             for most in [1, 600, 10_000] {
                 accepted(&env, kind, limited(json!({api: most}))).await?;

@@ -20,6 +20,7 @@ mod crowds;
 mod foreign_finalizers;
 mod found;
 mod grants;
+mod group_tags;
 mod lease;
 mod lies;
 mod limits;

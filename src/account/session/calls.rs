@@ -1,6 +1,6 @@
 //! The calls of a session: each is admitted by breaker and rate limit, signed with the current key, and counted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +12,8 @@ use tokio::time::Instant;
 use crate::ecs::batch::{self, Split};
 use crate::ecs::limit::{CallSlot, Priority};
 use crate::ecs::{
-    Action, Client, Error, InstanceId, NetworkInterfaceId, Region, TargetDescription, TargetsPage,
+    Action, Client, Error, InstanceId, NetworkInterfaceId, Region, SecurityGroupId, Tags,
+    TargetDescription, TargetsPage,
 };
 use crate::shutdown::Shutdown;
 use crate::telemetry::Telemetry;
@@ -144,6 +145,17 @@ impl Calls {
         };
         let action = Action::DescribeNetworkInterfaces;
         let permit = self.limits.limiter.enter(region, action, priority);
+        self.call(region, action, permit, call).await
+    }
+
+    pub(super) async fn tags_of_groups(
+        &self,
+        region: &Region,
+        groups: &[SecurityGroupId],
+    ) -> Result<HashMap<SecurityGroupId, Tags>, CallError> {
+        let call = async |client: Client| client.tags_of_groups(region, groups).await;
+        let action = Action::DescribeSecurityGroups;
+        let permit = self.limits.limiter.enter(region, action, Priority::Pass);
         self.call(region, action, permit, call).await
     }
 
