@@ -1,5 +1,5 @@
 //! The limiter under any order of calls, any headers and a clock that stands still, jumps ahead or repeats itself: no caller spins,
-//! none waits for ever, and the limit stays a number.
+//! none waits for ever, the limit stays a number, and no minute has more calls than an account sets.
 //!
 //! Input: steps of four bytes: what happens, who, and two for how long or how much.
 
@@ -16,6 +16,8 @@ pub fn hold(bytes: &[u8]) {
     let start = Instant::now();
     let mut now = start;
     let mut limiter = WindowLimiter::new(start);
+    let mut configured = None;
+    let mut begun = Vec::new();
     for step in bytes.chunks_exact(4).take(STEPS) {
         let &[what, who, high, low] = step else {
             return;
@@ -33,8 +35,19 @@ pub fn hold(bytes: &[u8]) {
                     assert!(until <= now + WINDOW, "{:?}: {limiter:?}", until - now);
                 } else if who >= 200 {
                     let window_end = limiter.window_end();
-                    limiter.give_back(now, window_end);
+                    limiter.give_back(now, window_end, now);
+                } else if let Some(most) = configured {
+                    begun.push(now);
+                    let last_minute = begun.iter().filter(|begun| now < **begun + WINDOW);
+                    assert!(last_minute.count() <= most as usize, "{limiter:?}");
                 }
+            }
+            5 if who >= 200 => {
+                if configured.is_none() {
+                    begun.clear();
+                }
+                configured = (who & 1 == 1).then_some(u32::from(much) + 1);
+                limiter.configure(now, configured);
             }
             4 | 5 => limiter.note(now, CallOutcome::Admitted, WINDOW),
             _ => {

@@ -1,10 +1,11 @@
 //! What the accounts report to the memberships. Only types.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use crate::ecs::Region;
+use crate::ecs::{Region, SecurityGroupId};
 
-use super::key::{AccountKey, CloudAccountId};
+use super::key::{AccountKey, AccountRegion, CloudAccountId};
 
 /// What may change whom an object may call as, or whether it is answered.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub enum Change {
         /// The region.
         region: Region,
     },
+    /// The tags of groups, which grants of the account are about.
+    GroupTags(AccountRegion, HashSet<SecurityGroupId>),
     /// The labels of a namespace, which grants select.
     NamespaceLabels(String),
 }

@@ -123,7 +123,9 @@ fn upsert<K: AccountObject>(context: &Context, account: &Watched<K>) {
         Ok(account) => {
             let terminating = account.meta().deletion_timestamp.is_some();
             let directory = &context.directory;
-            if directory.upsert_as(&key, account.grants(), terminating) {
+            let is_news = directory.upsert_as(&key, account.grants(), terminating);
+            directory.set_limits(&key, account.limits());
+            if is_news {
                 context.report_change(&key);
             }
         }

@@ -1,8 +1,12 @@
 //! The directory of accounts for the passes: usability, grants, client. In memory only.
 
 mod access;
+mod all;
 mod entry;
 pub mod grants;
+pub mod group_tags;
+mod limits;
+mod signals;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,13 +19,14 @@ use tokio::time::Instant;
 
 use crate::api::account::GrantedAction;
 use crate::api::membership::AccountKind;
-use crate::ecs::{AccountUid, SecurityGroupId};
+use crate::ecs::{AccountUid, Action, Region, SecurityGroupId};
 
 use self::entry::{CLUSTER_ACCOUNTS_UNREADABLE, Entry, TERMINATING};
 use self::grants::{Granted, Use, granted};
-use super::key::{AccountKey, CloudAccountId};
+use self::group_tags::{GroupTags, Groups, TagsUnread};
+use super::key::{AccountKey, AccountRegion, CloudAccountId};
 use super::session::AccountSession;
-use super::uses::{AccountUse, Uses};
+use super::uses::Uses;
 
 pub use self::access::{Access, AccessRequest};
 pub use self::entry::{AccountKinds, AccountState, LAST_SESSION_GRACE, News};
@@ -32,6 +37,8 @@ pub struct Directory {
     entries: Mutex<HashMap<AccountKey, Entry>>,
     namespaces: Store<PartialObjectMeta<Namespace>>,
     kinds: AccountKinds,
+    /// The tags of groups, for grants by tags.
+    pub group_tags: Groups,
     uses: watch::Sender<Option<Uses>>,
     /// Changes when the cloud has refused a key.
     refusals: watch::Sender<u64>,
@@ -45,42 +52,10 @@ impl Directory {
             entries: Mutex::default(),
             namespaces,
             kinds: AccountKinds::default(),
+            group_tags: Groups::default(),
             uses: watch::channel(None).0,
             refusals: watch::channel(0).0,
         }
-    }
-
-    /// Stores who uses each account. Only a process that has listed all memberships knows it.
-    pub fn set_uses(&self, uses: Uses) {
-        self.uses.send_if_modified(|before| {
-            let is_other = before.as_ref() != Some(&uses);
-            *before = Some(uses);
-            is_other
-        });
-    }
-
-    /// Has the accounts whose key the cloud has refused read their Secrets again.
-    pub fn read_secrets_again(&self) {
-        self.refusals
-            .send_modify(|count| *count = count.wrapping_add(1));
-    }
-
-    /// Changes whenever the cloud has refused a key.
-    #[must_use]
-    pub fn refusals(&self) -> watch::Receiver<u64> {
-        self.refusals.subscribe()
-    }
-
-    /// Who uses an account, if it is known.
-    #[must_use]
-    pub fn use_of(&self, account: &AccountKey) -> Option<AccountUse> {
-        self.uses.borrow().as_ref()?.of(account)
-    }
-
-    /// Who uses each account, from now on; `None` until it is known.
-    #[must_use]
-    pub fn uses(&self) -> watch::Receiver<Option<Uses>> {
-        self.uses.subscribe()
     }
 
     /// The same, with the kinds of account that the operator may read.
@@ -95,6 +70,7 @@ impl Directory {
         let AccessRequest {
             account,
             namespace,
+            region,
             group,
             claimed_uid,
             action,
@@ -120,7 +96,9 @@ impl Directory {
         };
         // First: an object without a grant learns nothing else of the account.
         let granted = action.map_or(Granted::Yes, |action| {
-            self.granted(&entry.grants, namespace, group, action)
+            self.granted(&entry.grants, (namespace, group, action), || {
+                self.group_tags.ask(&account_region(account, region), group)
+            })
         });
         if granted == Granted::No && entry.grants != Grants::Unknown {
             return Access::NotGranted;
@@ -143,11 +121,7 @@ impl Directory {
                 claimed: claimed.clone(),
             };
         }
-        match granted {
-            Granted::No => Access::NotGranted,
-            Granted::Yes => Access::Usable(Arc::clone(session)),
-            Granted::Tagged(tags) => Access::UsableForTags(Arc::clone(session), tags),
-        }
+        access_to(session, granted)
     }
 
     /// The session of the account, if it can be used now.
@@ -186,6 +160,9 @@ impl Directory {
                 if entry.deleted_at.take().is_some() {
                     entry.state = AccountState::Checking;
                 }
+                if entry.grants != grants {
+                    self.group_tags.let_go(key);
+                }
                 entry.grants = grants;
                 entry.terminating = terminating;
                 true
@@ -197,6 +174,7 @@ impl Directory {
                         state: AccountState::Checking,
                         last_usable: None,
                         grants,
+                        limits: BTreeMap::new(),
                         terminating,
                         unusable_since: None,
                         deleted_at: None,
@@ -204,6 +182,19 @@ impl Directory {
                 );
                 true
             }
+        }
+    }
+
+    /// Stores the limits that the spec of an account sets, in calls per minute and region. They count at once, and are no news to
+    /// objects.
+    pub fn set_limits(&self, key: &AccountKey, wanted: BTreeMap<Action, u32>) {
+        let mut entries = self.lock();
+        let Some(entry) = entries.get_mut(key) else {
+            return;
+        };
+        if entry.limits != wanted {
+            entry.limits = wanted;
+            limits::apply(entries.values());
         }
     }
 
@@ -245,7 +236,11 @@ impl Directory {
                     last.sign_as(session);
                     *session = Arc::clone(last);
                 }
-                Some(_) | None => entry.last_usable = Some(Arc::clone(session)),
+                Some(_) | None => {
+                    // What is known of the groups is known of those of another cloud account.
+                    self.group_tags.forget(key);
+                    entry.last_usable = Some(Arc::clone(session));
+                }
             }
         }
         entry.unusable_since = match &state {
@@ -255,6 +250,8 @@ impl Directory {
             }
         };
         entry.state = state;
+        // Before the first call of a session.
+        limits::apply(entries.values());
         news
     }
 
@@ -280,12 +277,14 @@ impl Directory {
     /// that could not be used for so long.
     pub fn evict_expired(&self) {
         let is_over = |since: Instant| since.elapsed() >= LAST_SESSION_GRACE;
-        self.lock().retain(|_, entry| {
+        let mut entries = self.lock();
+        entries.retain(|_, entry| {
             if entry.unusable_since.is_some_and(is_over) {
                 entry.last_usable = None;
             }
             !entry.deleted_at.is_some_and(is_over)
         });
+        limits::apply(entries.values());
     }
 
     /// Whether the account exists.
@@ -293,37 +292,6 @@ impl Directory {
     pub fn knows(&self, key: &AccountKey) -> bool {
         let entries = self.lock();
         entries.get(key).is_some_and(|one| one.deleted_at.is_none())
-    }
-
-    /// Every account that exists.
-    #[must_use]
-    pub fn keys(&self) -> Vec<AccountKey> {
-        self.lock()
-            .iter()
-            .filter(|(_, entry)| entry.deleted_at.is_none())
-            .map(|(key, _)| key.clone())
-            .collect()
-    }
-
-    /// Every account that exists, and whether it can be used.
-    #[must_use]
-    pub fn readiness(&self) -> Vec<(AccountKey, bool)> {
-        let entries = self.lock();
-        let existing = entries.iter().filter(|(_, one)| one.deleted_at.is_none());
-        let is_ready = |one: &Entry| matches!(one.state, AccountState::Ready(_));
-        existing
-            .map(|(key, one)| (key.clone(), is_ready(one)))
-            .collect()
-    }
-
-    /// The session of each account that is or was usable.
-    #[must_use]
-    pub fn sessions(&self) -> HashMap<AccountKey, Arc<AccountSession>> {
-        let entries = self.lock();
-        let usable = entries.iter().filter_map(|(key, entry)| {
-            Some((key.clone(), Arc::clone(entry.last_usable.as_ref()?)))
-        });
-        usable.collect()
     }
 
     /// The cloud account and the endpoints of its calls, if the account is or was usable.
@@ -345,23 +313,26 @@ impl Directory {
     }
 
     /// UID of the cloud account, if the account is or was usable, and a grant lets objects in `namespace` join `group`. `if_tagged`
-    /// is the answer where that depends on the tags of the target.
+    /// is the answer where that depends on the tags of the target, or on unknown ones of the group.
     #[must_use]
     pub fn granted_uid(
         &self,
         key: &AccountKey,
         namespace: &str,
-        group: &SecurityGroupId,
+        (region, group): (&Region, &SecurityGroupId),
         if_tagged: bool,
     ) -> Option<AccountUid> {
         let entries = self.lock();
         let entry = entries.get(key)?;
         let session = entry.last_usable.as_ref()?;
-        let granted = self.granted(&entry.grants, namespace, group, GrantedAction::Join);
+        let wanted = (namespace, group, GrantedAction::Join);
+        let granted = self.granted(&entry.grants, wanted, || {
+            self.group_tags.peek(&account_region(key, region), group)
+        });
         let is_granted = match granted {
             Granted::No => false,
             Granted::Yes => true,
-            Granted::Tagged(_) => if_tagged,
+            Granted::Tagged(_) | Granted::Unread | Granted::Unreadable(_) => if_tagged,
         };
         is_granted.then(|| session.uid.clone())
     }
@@ -369,9 +340,8 @@ impl Directory {
     fn granted(
         &self,
         grants: &Grants,
-        namespace: &str,
-        group: &SecurityGroupId,
-        action: GrantedAction,
+        (namespace, group, action): (&str, &SecurityGroupId, GrantedAction),
+        group_tags: impl FnOnce() -> GroupTags,
     ) -> Granted {
         match grants {
             Grants::OwnNamespace => Granted::Yes,
@@ -388,13 +358,33 @@ impl Directory {
                     group,
                     action,
                 };
-                granted(grants, wanted)
+                granted(grants, wanted, group_tags)
             }
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<AccountKey, Entry>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the grants let an object do with a session.
+fn access_to(session: &Arc<AccountSession>, granted: Granted) -> Access {
+    match granted {
+        Granted::No => Access::NotGranted,
+        Granted::Yes => Access::Usable(Arc::clone(session)),
+        Granted::Tagged(tags) => Access::UsableForTags(Arc::clone(session), tags),
+        Granted::Unread => Access::Checking,
+        Granted::Unreadable(TagsUnread { stalled, message }) => {
+            Access::NotReady { stalled, message }
+        }
+    }
+}
+
+fn account_region(account: &AccountKey, region: &Region) -> AccountRegion {
+    AccountRegion {
+        account: account.clone(),
+        region: region.clone(),
     }
 }
 
@@ -457,6 +447,7 @@ mod tests {
         let request = AccessRequest {
             account: &key(),
             namespace: "web",
+            region: &"cn-hangzhou".parse().unwrap(),
             group: &group("sg-1"),
             claimed_uid: claimed.as_ref(),
             action: Some(GrantedAction::Join),
@@ -504,7 +495,10 @@ mod tests {
         directory.set_state(&key, AccountState::Ready(session("1")));
         let changed = "ClusterCloudAccount default now belongs to cloud account 1, but this membership was created with cloud account 2; restore its credentials";
         told(Some("2"), false, "changed", changed);
-        let granted_uid = || directory.granted_uid(&key, "web", &group("sg-1"), false);
+        let granted_uid = || {
+            let place = (&"cn-hangzhou".parse().unwrap(), &group("sg-1"));
+            directory.granted_uid(&key, "web", place, false)
+        };
         assert_eq!(granted_uid(), Some("1".into()));
         directory.upsert(&key, Grants::Listed(Vec::new()));
         assert_eq!(granted_uid(), None);

@@ -1,13 +1,15 @@
 //! The common trait of `CloudAccount` and `ClusterCloudAccount`, with two impls. Pure: builds API handles but makes no call.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
-use crate::api::account::{CloudAccountStatus, Endpoints};
+use crate::api::account::{CallLimits, CloudAccountStatus, Endpoints, LimitedApi};
 use crate::api::membership::AccountKind;
 use crate::api::{CloudAccount, ClusterCloudAccount};
+use crate::ecs::Action;
 use crate::kubernetes::WatchScope;
 use crate::watched::Watched;
 
@@ -32,6 +34,8 @@ pub trait AccountObject:
     fn endpoints(&self) -> Option<&Endpoints>;
     /// Which objects may use the account.
     fn grants(&self) -> Grants;
+    /// The limits of its calls, in calls per minute and region.
+    fn limits(&self) -> BTreeMap<Action, u32>;
     /// Status of the account.
     fn status(&self) -> Option<&CloudAccountStatus>;
 }
@@ -68,6 +72,10 @@ impl AccountObject for CloudAccount {
 
     fn grants(&self) -> Grants {
         Grants::OwnNamespace
+    }
+
+    fn limits(&self) -> BTreeMap<Action, u32> {
+        by_action(self.spec.limits.as_ref())
     }
 
     fn status(&self) -> Option<&CloudAccountStatus> {
@@ -128,9 +136,28 @@ impl AccountObject for ClusterCloudAccount {
         Grants::Listed(self.spec.grants.clone())
     }
 
+    fn limits(&self) -> BTreeMap<Action, u32> {
+        by_action(self.spec.limits.as_ref())
+    }
+
     fn status(&self) -> Option<&CloudAccountStatus> {
         self.status.as_ref()
     }
+}
+
+fn by_action(limits: Option<&CallLimits>) -> BTreeMap<Action, u32> {
+    let limits = limits.into_iter().flat_map(|limits| &limits.0);
+    let by_action = limits.map(|(api, limit)| {
+        let action = match api {
+            LimitedApi::JoinSecurityGroup => Action::JoinSecurityGroup,
+            LimitedApi::LeaveSecurityGroup => Action::LeaveSecurityGroup,
+            LimitedApi::DescribeInstances => Action::DescribeInstances,
+            LimitedApi::DescribeNetworkInterfaces => Action::DescribeNetworkInterfaces,
+            LimitedApi::DescribeSecurityGroups => Action::DescribeSecurityGroups,
+        };
+        (action, *limit)
+    });
+    by_action.collect()
 }
 
 /// The key of an account object.

@@ -10,6 +10,7 @@ mod context;
 mod controller;
 pub mod credentials;
 pub mod directory;
+pub mod group_tags;
 mod in_use;
 mod issued;
 pub mod key;

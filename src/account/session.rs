@@ -15,7 +15,7 @@ use crate::ecs::batch::{self, Batch, CallSize};
 use crate::ecs::limit::{CallLimiter, Priority, Reservation};
 use crate::ecs::{
     AccountUid, Action, Client, Edge, Error, InstanceId, NetworkInterfaceId, Region, RequestId,
-    Target, TargetDescription, TargetsPage,
+    SecurityGroupId, Tags, Target, TargetDescription, TargetsPage,
 };
 use crate::shutdown::Shutdown;
 use crate::telemetry::Telemetry;
@@ -194,6 +194,19 @@ impl AccountSession {
         token: Option<&str>,
     ) -> Result<TargetsPage<InstanceId>, CallError> {
         self.calls.tagged(region, tags, most, token).await
+    }
+
+    /// Reads the tags of up to [`crate::ecs::MAX_IDS_PER_CALL`] groups. A group that a complete answer does not list is missing from the
+    /// result.
+    ///
+    /// # Errors
+    /// The rate limit admitted no call, or the call failed.
+    pub async fn tags_of_groups(
+        &self,
+        region: &Region,
+        groups: &[SecurityGroupId],
+    ) -> Result<HashMap<SecurityGroupId, Tags>, CallError> {
+        self.calls.tags_of_groups(region, groups).await
     }
 
     /// Waits until a Join or Leave may be sent: the region answers, and there is a place among the calls in flight.

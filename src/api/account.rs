@@ -18,6 +18,7 @@ pub use super::grant::{
     Grant, GrantedAction, GrantedNamespaces, GrantedSecurityGroups, GrantedTargets, LabelOperator,
     LabelRequirement, LabelSelector,
 };
+pub use super::limits::{CallLimits, LimitedApi};
 
 /// An Alibaba Cloud account for the memberships of one namespace.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -73,6 +74,12 @@ pub use super::grant::{
 pub struct CloudAccountSpec {
     /// credentials say how the operator authenticates.
     pub credentials: NamespacedCredentials,
+
+    /// limits are the most calls per minute that the operator begins of an API, in each region, such as `JoinSecurityGroup: 600`. They are
+    /// for the whole cloud account: where several accounts name it, the smallest number counts. The operator learns the limit of an API
+    /// that is absent here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<CallLimits>,
 }
 
 /// An Alibaba Cloud account for the namespaces that its grants name.
@@ -132,6 +139,12 @@ pub struct ClusterCloudAccountSpec {
     /// endpoints are the base URLs of the APIs, for a VPC endpoint or a simulator. Default: the public endpoints of each region.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoints: Option<Endpoints>,
+
+    /// limits are the most calls per minute that the operator begins of an API, in each region, such as `JoinSecurityGroup: 600`. They are
+    /// for the whole cloud account: where several accounts name it, the smallest number counts. The operator learns the limit of an API
+    /// that is absent here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<CallLimits>,
 
     /// grants say which namespaces may use this account for which security groups. Without a grant no namespace may use it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -67,16 +67,32 @@ pub(super) fn tags(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// Security groups by ID.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// Security groups by ID or by their tags at Alibaba Cloud.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[x_kube(
+    validation = Rule::new("has(self.ids) || has(self.tags)")
+        .message("must be set, unless tags is")
+        .reason(Reason::FieldValueRequired)
+        .field_path(".ids"),
+    validation = Rule::new("!(has(self.ids) && has(self.tags))")
+        .message("must not be set when ids is")
+        .reason(Reason::FieldValueForbidden)
+        .field_path(".tags"),
+)]
 pub struct GrantedSecurityGroups {
     /// ids of the security groups; * stands for all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(min = 1, max = 512),
         inner(regex(pattern = r"^(\*|sg-[a-z0-9]+)$"), length(max = 64))
     )]
     #[x_kube(merge_strategy = ListMerge::Set)]
-    pub ids: Vec<String>,
+    pub ids: Option<Vec<String>>,
+    /// tags that a security group must have, all of them, with these values. The operator reads them once per scan period, for which its
+    /// key needs the right to ecs:DescribeSecurityGroups.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "tags")]
+    pub tags: Option<BTreeMap<String, String>>,
 }
 
 /// Namespaces by name or by label.

@@ -3,6 +3,7 @@
 pub mod account;
 pub mod credentials;
 pub mod grant;
+pub mod limits;
 pub mod membership;
 pub mod policy;
 pub mod reason;

@@ -14,6 +14,8 @@ pub enum Action {
     DescribeInstances,
     /// Reads network interfaces with their groups.
     DescribeNetworkInterfaces,
+    /// Reads security groups with their tags.
+    DescribeSecurityGroups,
     /// STS: reads the identity of the credentials.
     GetCallerIdentity,
     /// STS: a key of a role, for another key.
@@ -25,11 +27,12 @@ pub enum Action {
 #[cfg(test)]
 impl Action {
     /// Every action.
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::JoinSecurityGroup,
         Self::LeaveSecurityGroup,
         Self::DescribeInstances,
         Self::DescribeNetworkInterfaces,
+        Self::DescribeSecurityGroups,
         Self::GetCallerIdentity,
         Self::AssumeRole,
         Self::AssumeRoleWithOidc,
@@ -44,6 +47,7 @@ impl Action {
             Self::JoinSecurityGroup | Self::LeaveSecurityGroup => true,
             Self::DescribeInstances
             | Self::DescribeNetworkInterfaces
+            | Self::DescribeSecurityGroups
             | Self::GetCallerIdentity
             | Self::AssumeRole
             | Self::AssumeRoleWithOidc => false,
@@ -58,6 +62,7 @@ impl Action {
             Self::LeaveSecurityGroup => "LeaveSecurityGroup",
             Self::DescribeInstances => "DescribeInstances",
             Self::DescribeNetworkInterfaces => "DescribeNetworkInterfaces",
+            Self::DescribeSecurityGroups => "DescribeSecurityGroups",
             Self::GetCallerIdentity => "GetCallerIdentity",
             Self::AssumeRole => "AssumeRole",
             Self::AssumeRoleWithOidc => "AssumeRoleWithOIDC",
@@ -71,7 +76,8 @@ impl Action {
             Self::JoinSecurityGroup
             | Self::LeaveSecurityGroup
             | Self::DescribeInstances
-            | Self::DescribeNetworkInterfaces => "2014-05-26",
+            | Self::DescribeNetworkInterfaces
+            | Self::DescribeSecurityGroups => "2014-05-26",
             Self::GetCallerIdentity | Self::AssumeRole | Self::AssumeRoleWithOidc => "2015-04-01",
         }
     }
@@ -87,6 +93,7 @@ impl Action {
             | Self::AssumeRole
             | Self::AssumeRoleWithOidc => Duration::from_secs(10),
             Self::DescribeNetworkInterfaces => Duration::from_secs(16),
+            Self::DescribeSecurityGroups => Duration::from_secs(25),
         }
     }
 
@@ -97,6 +104,7 @@ impl Action {
             Self::JoinSecurityGroup | Self::LeaveSecurityGroup => true,
             Self::DescribeInstances
             | Self::DescribeNetworkInterfaces
+            | Self::DescribeSecurityGroups
             | Self::GetCallerIdentity
             | Self::AssumeRole
             | Self::AssumeRoleWithOidc => false,

@@ -12,6 +12,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::action::MAX_IDS_PER_CALL;
+use super::row::{InstanceRow, NetworkInterfaceRow, SecurityGroupRow};
 
 /// What the operator reads of an answer.
 #[derive(Debug, Default)]
@@ -34,6 +35,8 @@ pub(super) struct Body {
     pub instances: Rows<InstanceRow>,
     /// The rows of `DescribeNetworkInterfaces`.
     pub network_interfaces: Rows<NetworkInterfaceRow>,
+    /// The rows of `DescribeSecurityGroups`.
+    pub security_groups: Rows<SecurityGroupRow>,
 }
 
 /// A field that should be a text.
@@ -68,72 +71,6 @@ pub(super) enum Rows<Row> {
     TooMany,
     /// The rows; `None` is one with a missing field or a wrong type.
     Listed(Vec<Option<Row>>),
-}
-
-/// A row of `DescribeInstances`.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub(super) struct InstanceRow {
-    pub instance_id: String,
-    pub status: String,
-    pub vpc_attributes: Option<VpcAttributes>,
-    pub operation_locks: Option<OperationLocks>,
-    pub security_group_ids: SecurityGroupIds,
-    pub tags: Option<TagList>,
-}
-
-/// The tags of an instance or an interface.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub(super) struct TagList {
-    #[serde(default)]
-    pub tag: Vec<Tag>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub(super) struct Tag {
-    pub tag_key: Option<String>,
-    pub tag_value: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub(super) struct VpcAttributes {
-    pub vpc_id: Option<String>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub(super) struct OperationLocks {
-    #[serde(default)]
-    pub lock_reason: Vec<Lock>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub(super) struct Lock {
-    pub lock_reason: String,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub(super) struct SecurityGroupIds {
-    pub security_group_id: Vec<String>,
-}
-
-/// A row of `DescribeNetworkInterfaces`.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub(super) struct NetworkInterfaceRow {
-    pub network_interface_id: String,
-    pub status: String,
-    #[serde(rename = "Type")]
-    pub kind: Option<String>,
-    pub vpc_id: Option<String>,
-    pub security_group_ids: SecurityGroupIds,
-    pub service_managed: Option<bool>,
-    pub tags: Option<TagList>,
 }
 
 /// Reads the bytes of an answer. A field of a wrong type spoils nothing but itself, and a bad row none of the others.
@@ -213,6 +150,8 @@ struct Fields<'a, I, N> {
     arn: Option<&'a RawValue>,
     instances: Option<I>,
     network_interface_sets: Option<N>,
+    #[serde(borrow)]
+    security_groups: Option<&'a RawValue>,
 }
 
 impl<I, N> Fields<'_, I, N> {
@@ -235,6 +174,9 @@ impl<I, N> Fields<'_, I, N> {
             network_interfaces: self
                 .network_interface_sets
                 .map_or(Rows::Absent, network_interfaces),
+            security_groups: self.security_groups.map_or(Rows::Absent, |raw| {
+                one_by_one(raw, |list: SecurityGroupList<_>| list.rows)
+            }),
         }
     }
 }
@@ -278,6 +220,13 @@ struct InstanceList<Row> {
 #[derive(Deserialize)]
 struct NetworkInterfaceList<Row> {
     #[serde(rename = "NetworkInterfaceSet")]
+    rows: List<Row>,
+}
+
+/// The object in which `DescribeSecurityGroups` nests its rows.
+#[derive(Deserialize)]
+struct SecurityGroupList<Row> {
+    #[serde(rename = "SecurityGroup")]
     rows: List<Row>,
 }
 

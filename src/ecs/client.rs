@@ -186,11 +186,7 @@ impl Client {
             region,
             ids,
             description::instances,
-            |ids| {
-                // A JSON array in a string. The IDs hold letters, digits and dashes only: no escapes needed.
-                let quoted: Vec<String> = ids.iter().map(|id| format!("\"{id}\"")).collect();
-                vec![("InstanceIds".to_owned(), format!("[{}]", quoted.join(",")))]
-            },
+            |ids| vec![("InstanceIds".to_owned(), array(ids))],
         )
         .await
     }
@@ -245,14 +241,14 @@ impl Client {
         })
     }
 
-    async fn describe<Id: Clone + Eq + Hash + FromStr>(
+    pub(super) async fn describe<Id: Clone + Eq + Hash + FromStr, Described>(
         &self,
         action: Action,
         region: &Region,
         ids: &[Id],
-        read: fn(&ApiResponse) -> Result<Page<Id>, Error>,
+        read: fn(&ApiResponse) -> Result<Page<Id, Described>, Error>,
         filter: impl Fn(&[Id]) -> Vec<(String, String)>,
-    ) -> Result<HashMap<Id, TargetDescription>, Error> {
+    ) -> Result<HashMap<Id, Described>, Error> {
         let mut found = HashMap::new();
         for batch in ids.chunks(MAX_IDS_PER_CALL) {
             let mut parameters = filter(batch);
@@ -265,14 +261,14 @@ impl Client {
         Ok(found)
     }
 
-    async fn describe_block<Id: Clone + Eq + Hash + FromStr>(
+    async fn describe_block<Id: Clone + Eq + Hash + FromStr, Described>(
         &self,
         action: Action,
         region: &Region,
         ids: &[Id],
-        read: fn(&ApiResponse) -> Result<Page<Id>, Error>,
+        read: fn(&ApiResponse) -> Result<Page<Id, Described>, Error>,
         parameters: Vec<(String, String)>,
-        found: &mut HashMap<Id, TargetDescription>,
+        found: &mut HashMap<Id, Described>,
     ) -> Result<(), Error> {
         let wanted: HashSet<&Id> = ids.iter().collect();
         let endpoint = self.account.endpoints.ecs(region);
@@ -283,7 +279,7 @@ impl Client {
             let left = until.saturating_duration_since(Instant::now());
             let response = self.call(action, &endpoint, &page_parameters, left).await?;
             let page = read(&response)?;
-            let is_wanted = |(id, _): &(Id, TargetDescription)| wanted.contains(id);
+            let is_wanted = |(id, _): &(Id, Described)| wanted.contains(id);
             if !page.rows.iter().all(is_wanted) {
                 let what = "it describes something that was not asked for";
                 // Another ID of the call may have brought it. If no row fits, the filter was ignored, and halves would be too.
@@ -368,6 +364,12 @@ impl Client {
         }
         response
     }
+}
+
+/// A JSON array in a string. The IDs hold letters, digits and dashes only: no escapes needed.
+pub(super) fn array<Id: fmt::Display>(ids: &[Id]) -> String {
+    let quoted: Vec<String> = ids.iter().map(|id| format!("\"{id}\"")).collect();
+    format!("[{}]", quoted.join(","))
 }
 
 /// Shows the endpoints and the start of the access key ID, no secrets.

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
-use super::body::{InstanceRow, NetworkInterfaceRow, TagList, Text};
+use super::body::Text;
 use super::error::Error;
 use super::id::{InstanceId, NetworkInterfaceId, SecurityGroupId};
 use super::response::ApiResponse;
+use super::row::{InstanceRow, NetworkInterfaceRow, SecurityGroupRow, TagList};
 
 /// A target as the cloud describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -177,8 +178,8 @@ impl fmt::Display for TargetState {
 }
 
 /// One page of a Describe action.
-pub(super) struct Page<Id> {
-    pub rows: Vec<(Id, TargetDescription)>,
+pub(super) struct Page<Id, Described = TargetDescription> {
+    pub rows: Vec<(Id, Described)>,
     pub next_token: Option<String>,
 }
 
@@ -248,6 +249,22 @@ pub(super) fn network_interfaces(
     })
 }
 
+pub(super) fn security_groups(
+    response: &ApiResponse,
+) -> Result<Page<SecurityGroupId, Tags>, Error> {
+    let rows = response.rows(
+        &response.body().security_groups,
+        "SecurityGroups.SecurityGroup",
+    )?;
+    page(response, rows, |row: &SecurityGroupRow| {
+        let id = row
+            .security_group_id
+            .parse()
+            .map_err(|_| response.bad_row("a SecurityGroupId is none"))?;
+        Ok((id, tags(row.tags.as_ref())))
+    })
+}
+
 /// The tags of a row. One without a key is none, and one without a value has an empty one.
 fn tags(list: Option<&TagList>) -> Tags {
     let tags = list.into_iter().flat_map(|list| &list.tag);
@@ -260,11 +277,11 @@ fn tags(list: Option<&TagList>) -> Tags {
 
 /// Reads the rows one by one. If some rows are unreadable, the error is [`Error::BadRow`]: the other IDs can be read without
 /// them. If all are unreadable, the answer itself is bad, and halving the batch would not help.
-fn page<Row, Id>(
+fn page<Row, Id, Described>(
     response: &ApiResponse,
     rows: &[Option<Row>],
-    read: impl Fn(&Row) -> Result<(Id, TargetDescription), Error>,
-) -> Result<Page<Id>, Error> {
+    read: impl Fn(&Row) -> Result<(Id, Described), Error>,
+) -> Result<Page<Id, Described>, Error> {
     let mut good = Vec::with_capacity(rows.len());
     let mut first_bad = None;
     for row in rows {

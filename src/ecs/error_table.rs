@@ -46,6 +46,7 @@ pub fn classify(action: Action, status: u16, code: &str, message: &str) -> Class
         Action::LeaveSecurityGroup => row.leave,
         Action::DescribeInstances
         | Action::DescribeNetworkInterfaces
+        | Action::DescribeSecurityGroups
         | Action::GetCallerIdentity
         | Action::AssumeRole
         | Action::AssumeRoleWithOidc => row.read,

@@ -1,11 +1,12 @@
-//! Reads of many targets, a page per call: of a whole group, for tools of users, and of the instances with certain tags, for sets.
+//! Reads of many targets, a page per call: of a whole group, for tools of users, of the instances with certain tags, for sets, and of groups, for
+//! grants.
 //! Memberships are read by ID.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::action::{Action, MAX_IDS_PER_CALL};
-use super::client::Client;
-use super::description::{self, Page, TargetDescription};
+use super::client::{Client, array};
+use super::description::{self, Page, Tags, TargetDescription};
 use super::error::Error;
 use super::id::{InstanceId, NetworkInterfaceId, Region, SecurityGroupId};
 use super::response::ApiResponse;
@@ -51,6 +52,26 @@ impl Client {
             group,
             token,
             description::network_interfaces,
+        )
+        .await
+    }
+
+    /// The tags of groups, 100 per call. A group that is missing from the result does not exist in this region, or the key may not
+    /// see it. Deadline 25 s per 100 IDs.
+    ///
+    /// # Errors
+    /// As [`Client::describe_instances`].
+    pub async fn tags_of_groups(
+        &self,
+        region: &Region,
+        groups: &[SecurityGroupId],
+    ) -> Result<HashMap<SecurityGroupId, Tags>, Error> {
+        self.describe(
+            Action::DescribeSecurityGroups,
+            region,
+            groups,
+            description::security_groups,
+            |ids| vec![("SecurityGroupIds".to_owned(), array(ids))],
         )
         .await
     }

@@ -29,6 +29,7 @@ mod redact;
 pub mod region;
 mod request;
 mod response;
+mod row;
 pub mod sign;
 pub mod transport;
 

@@ -144,6 +144,23 @@ impl Http {
     /// # Errors
     /// TLS cannot be set up, or a variable names no proxy.
     pub fn through(proxies: Proxies) -> Result<Self, TransportError> {
+        Self::with(proxies, |builder| builder)
+    }
+
+    /// The same without proxies, and with another resolver of host names than that of the machine.
+    ///
+    /// # Errors
+    /// TLS cannot be set up.
+    pub fn resolving(resolver: Arc<dyn reqwest::dns::Resolve>) -> Result<Self, TransportError> {
+        Self::with(Proxies::None, |builder| {
+            builder.dns_resolver(Arc::clone(&resolver))
+        })
+    }
+
+    fn with(
+        proxies: Proxies,
+        change: impl Fn(reqwest::ClientBuilder) -> reqwest::ClientBuilder,
+    ) -> Result<Self, TransportError> {
         if rustls::crypto::CryptoProvider::get_default().is_none() {
             // Fails only if another thread installs a provider at the same time, which is fine.
             let _ = rustls::crypto::ring::default_provider().install_default();
@@ -152,7 +169,7 @@ impl Http {
             let client = builder.build();
             client.map_err(|error| root_cause(&error))
         };
-        match built(proxies.client()) {
+        match built(change(proxies.client())) {
             Ok(client) => Ok(Self {
                 client,
                 private: Arc::default(),
@@ -161,7 +178,7 @@ impl Http {
                 proxies,
             }),
             Err(cause) => {
-                let client = built(proxies.client().tls_certs_only([]));
+                let client = built(change(proxies.client()).tls_certs_only([]));
                 Ok(Self {
                     client: client.map_err(|cause| TransportError::Connect { cause })?,
                     private: Arc::default(),

@@ -78,6 +78,7 @@ pub(super) fn access(
     let request = AccessRequest {
         account: &account_key(&object.spec, &namespace),
         namespace: &namespace,
+        region: &edge.region,
         group: &edge.group,
         claimed_uid: claim.and_then(Claim::account_uid),
         action: wanted_action(object, deleting, claim_view),

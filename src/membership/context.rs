@@ -232,7 +232,7 @@ impl Context {
     ) -> Option<AccountUid> {
         let (account, namespace) = (view.account()?, &view.namespace);
         self.directory
-            .granted_uid(account, namespace, &edge.group, if_tagged)
+            .granted_uid(account, namespace, (&edge.region, &edge.group), if_tagged)
     }
 
     fn enqueue_all(&self, objects: &[ObjectRef<SecurityGroupMembership>]) {

@@ -13,6 +13,7 @@ use kube::ResourceExt as _;
 
 use crate::account::directory::TargetTags;
 use crate::account::directory::grants::{Granted, Grants, Use, granted};
+use crate::account::directory::group_tags::GroupTags;
 use crate::account::directory::{Access, AccessRequest};
 use crate::api::membership::{AdoptionPolicy, ManagementPolicy, Origin};
 use crate::api::{SecurityGroupMembership, SecurityGroupMembershipStatus, reason};
@@ -356,6 +357,7 @@ fn access(
     let request = AccessRequest {
         account: &key,
         namespace: &namespace,
+        region: &edge.region,
         group: &edge.group,
         claimed_uid: claimed,
         action: wanted_action(object, deleting, claim),
@@ -423,6 +425,7 @@ fn resolve(
                 group: request.group,
                 action,
             },
+            || GroupTags::Unread,
         ),
     };
     if found == Granted::No {
@@ -440,7 +443,8 @@ fn resolve(
     }
     match found {
         Granted::Tagged(tags) => (None, Some(tags)),
-        Granted::Yes | Granted::No => (None, None),
+        // The plugin does not read the tags of groups: such a grant is taken as one.
+        Granted::Yes | Granted::No | Granted::Unread | Granted::Unreadable(_) => (None, None),
     }
 }
 

@@ -34,6 +34,8 @@ pub async fn run(context: Arc<Context>) {
                 by_account: context.table.account_uses(),
                 of_all_namespaces: context.watches_all(),
             });
+            let group_tags = &context.directory.group_tags;
+            group_tags.retain(|account| context.table.groups_of(account));
         }
         second = second.wrapping_add(1);
         tokio::time::sleep(PERIOD).await;
@@ -55,7 +57,10 @@ pub async fn follow_accounts(
     access_changed: impl Fn(),
 ) {
     while let Some(change) = changes.recv().await {
-        if matches!(change, Change::Account(_) | Change::NamespaceLabels(_)) {
+        if matches!(
+            change,
+            Change::Account(_) | Change::GroupTags(..) | Change::NamespaceLabels(_)
+        ) {
             access_changed();
         }
         let concerned = match change {
@@ -72,6 +77,7 @@ pub async fn follow_accounts(
                     .flat_map(|(key, _)| table.unsettled_of_account(&key, Some(&region)))
                     .collect()
             }
+            Change::GroupTags(place, groups) => table.of_groups(&place, &groups),
             Change::NamespaceLabels(namespace) => table.in_namespace(&namespace),
         };
         for object in concerned {

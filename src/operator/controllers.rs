@@ -89,7 +89,7 @@ pub(super) async fn run_controllers(
                 .map(|scope| sets.tap(scope))
                 .collect();
             let sets = sets.run(settings.scopes.clone());
-            let memberships = run_memberships(&context, queues, taps, settings);
+            let memberships = run_memberships(&context, accounts, queues, taps, settings);
             futures::future::join(memberships, sets).await;
         }
     };
@@ -99,6 +99,7 @@ pub(super) async fn run_controllers(
 /// Runs one controller per scope until all have ended, and what goes on beside them until shutdown has begun.
 async fn run_memberships(
     context: &Arc<membership::Context>,
+    accounts: Arc<account::Context>,
     queues: Vec<impl Stream<Item = ObjectRef<Object>> + Send + 'static>,
     taps: Vec<impl FnMut(&watcher::Event<Object>) + Send + 'static>,
     settings: Settings,
@@ -110,7 +111,9 @@ async fn run_memberships(
     let controllers = scopes.map(|((scope, queue), tap)| {
         membership::run(Arc::clone(context), scope, queue, tap).boxed()
     });
+    let tags_of_groups = account::group_tags::run(accounts);
     let beside = [
+        tags_of_groups.boxed(),
         scans.boxed(),
         housekeeping.boxed(),
         membership::unreleased::run(Arc::clone(context)).boxed(),

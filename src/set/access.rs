@@ -5,11 +5,11 @@ use crate::account::key::AccountKey;
 use crate::api::account::GrantedAction;
 use crate::api::membership::ManagementPolicy;
 use crate::api::{SecurityGroupMembershipSetSpec, reason};
-use crate::ecs::SecurityGroupId;
+use crate::ecs::{Region, SecurityGroupId};
 
 use super::refusal::Refusal;
 
-/// The account has not been checked yet. The end of the check enqueues the set.
+/// The account has not been checked yet, or the tags of the group have not been read. The end of the check enqueues the set.
 #[derive(Clone, Copy, Debug)]
 pub struct NotChecked;
 
@@ -19,11 +19,12 @@ pub const fn request<'a>(
     spec: &SecurityGroupMembershipSetSpec,
     account: &'a AccountKey,
     namespace: &'a str,
-    group: &'a SecurityGroupId,
+    (region, group): (&'a Region, &'a SecurityGroupId),
 ) -> AccessRequest<'a> {
     AccessRequest {
         account,
         namespace,
+        region,
         group,
         claimed_uid: None,
         action: Some(match spec.management_policy {

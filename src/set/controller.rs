@@ -121,7 +121,7 @@ async fn pass(
         Ok(parsed) => parsed,
         Err(message) => return write_invalid(object, uid, &previous, message, context).await,
     };
-    let Ok(account) = access(set, &group, context) else {
+    let Ok(account) = access(set, (&region, &group), context) else {
         return Ok(None);
     };
     let may_read = account.is_none() && !set.spec.suspend;
@@ -230,12 +230,12 @@ fn look(
 /// Whether the set may use its account for its group.
 fn access(
     set: &SecurityGroupMembershipSet,
-    group: &SecurityGroupId,
+    place: (&Region, &SecurityGroupId),
     context: &Context,
 ) -> Result<Option<Refusal>, NotChecked> {
     let namespace = set.namespace().unwrap_or_default();
     let account = AccountKey::of(&set.spec.account_ref, &namespace);
-    let request = access::request(&set.spec, &account, &namespace, group);
+    let request = access::request(&set.spec, &account, &namespace, place);
     access::refusal(&context.directory.resolve(request), request)
 }
 

@@ -245,6 +245,10 @@ impl Cloud {
             instance.resource.tags = tags;
             return Ok(());
         }
+        if let Some(group) = self.group_mut(id, now) {
+            group.resource.tags = tags;
+            return Ok(());
+        }
         self.interface_mut(id, now)
             .ok_or_else(|| no_such("id", id))?
             .resource

@@ -55,7 +55,7 @@ pub enum Change {
     SetManaged(ManagedChange),
     /// Sets the number of rules of a group.
     SetRules(RulesChange),
-    /// Sets all tags of an instance or interface.
+    /// Sets all tags of an instance, interface or group.
     SetTags(TagsChange),
     /// Deletes a virtual switch that still contains objects.
     #[serde(rename = "deleteVSwitch")]
@@ -144,9 +144,9 @@ change! {
     }
 }
 change! {
-    /// The tags of an instance or interface.
+    /// The tags of an instance, interface or group.
     TagsChange {
-        /// ID of the instance or interface.
+        /// ID of the instance, interface or group.
         id: String,
         /// Each value by its key.
         tags: BTreeMap<String, String>,

@@ -31,7 +31,7 @@ pub const PREFIX: &str = "security_group_operator_";
 
 const ACCOUNT: (&str, &str) = (
     "account",
-    "name of a ClusterCloudAccount, of which the first 30 by name have series; `namespaced` for all CloudAccounts together; `other` for every other account",
+    "name of a ClusterCloudAccount, of which the first 29 by name have series; `namespaced` for all CloudAccounts together; `other` for every other account",
 );
 const API: (&str, &str) = ("api", "an action of the cloud, such as `JoinSecurityGroup`");
 const REGION: (&str, &str) = (

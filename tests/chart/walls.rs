@@ -328,6 +328,21 @@ async fn membership_without_a_grant_is_refused_when_it_is_created() -> Result<()
     Ok(())
 }
 
+/// A policy cannot read the tags of a group: the operator refuses what they do not allow.
+#[tokio::test]
+async fn membership_is_created_where_a_grant_selects_groups_by_tags() -> Result<()> {
+    let tenant = Tenant::new().await?;
+    let by_tags = |namespace: &str| json!([{"name": "tags", "namespaces": {"names": [namespace]}, "securityGroups": {"tags": {"team": "a"}}}]);
+    tenant.grant("tags", &by_tags(&tenant.namespace)).await?;
+    tenant.grant("others", &by_tags("elsewhere")).await?;
+    tenant.until_refused("others").await?;
+    let said = tenant.try_membership("tags", "sg-any", json!({})).await?;
+    expect("a group that the grant may select", &said, &[]);
+    let said = tenant.try_membership("others", "sg-any", json!({})).await?;
+    expect("a grant of another namespace", &said, &["no grant of"]);
+    Ok(())
+}
+
 #[tokio::test]
 async fn membership_is_created_where_a_grant_selects_the_labels() -> Result<()> {
     let tenant = Tenant::new().await?;

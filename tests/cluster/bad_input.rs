@@ -469,6 +469,39 @@ async fn grant_needs_namespaces_and_groups() -> Result<()> {
 }
 
 #[tokio::test]
+async fn grant_names_groups_by_id_or_by_tags() -> Result<()> {
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
+    let granted = |groups: Value| {
+        let grant =
+            json!({"name": "all", "namespaces": {"names": ["default"]}, "securityGroups": groups});
+        with(good_account(), &json!({"grants": [grant]}))
+    };
+    let by_tags = json!({"tags": {"team": "a", "tier": ""}});
+    accepted(&env, CLUSTER, granted(by_tags)).await?;
+    let field = "spec.grants[0].securityGroups";
+    for (groups, parts) in [
+        (
+            json!({}),
+            [".ids: Required value", "must be set, unless tags is"],
+        ),
+        (
+            json!({"ids": ["*"], "tags": {"team": "a"}}),
+            [".tags: Forbidden", "must not be set when ids is"],
+        ),
+        (json!({"tags": {}}), [".tags", "at least 1"]),
+        (
+            json!({"tags": {"": "a"}}),
+            [".tags", "must have keys of 1 to 128 characters"],
+        ),
+        (json!({"tags": {"team": 1}}), [".tags.team", "string"]),
+    ] {
+        let path = format!("{field}{}", parts[0]);
+        refused(&env, CLUSTER, granted(groups), &[&path, parts[1]]).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn malformed_namespace_selector_is_rejected() -> Result<()> {
     let env = TestEnv::start(&binaries!(), INVENTORY).await?;
     let (labels, expression) = (
@@ -627,6 +660,46 @@ async fn unencrypted_endpoint_must_be_loopback_or_allowed() -> Result<()> {
             let spec = with(good_account(), &json!({"endpoints": endpoints}));
             accepted(&env, CLUSTER, spec).await?;
         }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn limit_names_an_api_that_the_operator_calls_and_a_number_of_calls() -> Result<()> {
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
+    let namespaced = json!({"credentials": {"secretRef": {"name": "aliyun"}}});
+    for (kind, good) in [(CLUSTER, good_account()), ("CloudAccount", namespaced)] {
+        let limited = |limits: Value| with(good.clone(), &json!({"limits": limits}));
+        for api in [
+            "JoinSecurityGroup",
+            "LeaveSecurityGroup",
+            "DescribeInstances",
+            "DescribeNetworkInterfaces",
+            "DescribeSecurityGroups",
+        ] {
+            for most in [1, 600, 10_000] {
+                accepted(&env, kind, limited(json!({api: most}))).await?;
+            }
+            for (most, sentence) in [
+                (json!(0), "greater than or equal to 1"),
+                (json!(-1), "greater than or equal to 1"),
+                (json!(10_001), "less than or equal to 10000"),
+                (json!(1.5), "must be of type integer"),
+                (json!("600"), "must be of type integer"),
+            ] {
+                let path = format!("spec.limits.{api}");
+                refused(&env, kind, limited(json!({api: most})), &[&path, sentence]).await?;
+            }
+        }
+        // Nothing that the operator does not call, nor what STS answers, nor another spelling.
+        for api in ["RunInstances", "AssumeRole", "joinSecurityGroup", "*", ""] {
+            let sentence = [
+                "spec.limits",
+                "must name APIs that the operator calls: JoinSecurityGroup, LeaveSecurityGroup,",
+            ];
+            refused(&env, kind, limited(json!({api: 600})), &sentence).await?;
+        }
+        accepted(&env, kind, limited(json!({}))).await?;
     }
     Ok(())
 }

@@ -9,6 +9,7 @@
 )]
 
 mod account_in_use;
+mod account_limits;
 mod accounts;
 #[path = "../support/api_server/mod.rs"]
 mod api_server;
@@ -19,6 +20,7 @@ mod crowds;
 mod foreign_finalizers;
 mod found;
 mod grants;
+mod group_tags;
 mod lease;
 mod lies;
 mod limits;

@@ -13,6 +13,7 @@ mod codes;
 mod console;
 mod describe;
 mod gateway;
+mod hosts;
 mod process;
 #[path = "../support/mod.rs"]
 mod support;

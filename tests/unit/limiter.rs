@@ -267,17 +267,17 @@ fn unused_call_is_given_back() {
     burst(&mut limiter, open, 3);
     assert!(limiter.admit(open, Pass).is_err());
     let first = limiter.window_end();
-    limiter.give_back(open, first);
+    limiter.give_back(open, first, open);
     assert_eq!(limiter.next(open, Pass), open);
     burst(&mut limiter, open, 1);
     assert!(limiter.admit(open, Pass).is_err());
     // Not more than were admitted, and none of another window.
     burst(&mut limiter, open + WINDOW, 3);
-    limiter.give_back(open + WINDOW, first);
+    limiter.give_back(open + WINDOW, first, open + WINDOW);
     assert!(limiter.admit(open + WINDOW, Pass).is_err());
     let second = limiter.window_end();
     for _ in 0..9 {
-        limiter.give_back(open + WINDOW, second);
+        limiter.give_back(open + WINDOW, second, open + WINDOW);
     }
     burst(&mut limiter, open + WINDOW, 3);
     assert!(limiter.admit(open + WINDOW, Pass).is_err());
@@ -391,4 +391,113 @@ fn clock_going_back_earns_no_extra_calls() {
     limiter.note(before, throttled(Some(1_000), Some(600)), WINDOW);
     assert!(limiter.admit(before, Pass).unwrap_err() > before);
     assert_eq!(limiter.admit(open + seconds(1.0), Pass), Ok(()));
+}
+
+/// A limiter with a limit that an account sets, and nothing learned.
+fn configured(most: u32) -> (WindowLimiter, Instant) {
+    let now = Instant::now();
+    let mut limiter = WindowLimiter::new(now);
+    limiter.configure(now, Some(most));
+    (limiter, now)
+}
+
+/// Begins calls from `from` to `to`, each as soon as it is admitted; when.
+fn begun(limiter: &mut WindowLimiter, from: Instant, to: Instant) -> Vec<Instant> {
+    let mut calls = Vec::new();
+    let mut now = from;
+    while now < to {
+        match limiter.admit(now, Pass) {
+            Ok(()) => calls.push(now),
+            Err(until) => now = until,
+        }
+    }
+    calls
+}
+
+/// The most calls in any minute, wherever it begins.
+fn most_in_a_minute(calls: &[Instant]) -> usize {
+    let minutes = calls.iter().map(|first| {
+        let minute = calls
+            .iter()
+            .filter(|call| *call >= first && **call < *first + WINDOW);
+        minute.count()
+    });
+    minutes.max().unwrap_or_default()
+}
+
+#[test]
+fn configured_limit_holds_in_every_minute_and_is_used() {
+    for (most, idle) in [(1, 0.0), (7, 59.0), (60, 30.5), (600, 47.0), (600, 0.0)] {
+        let (mut limiter, start) = configured(most);
+        let from = start + seconds(idle);
+        let calls = begun(&mut limiter, from, from + WINDOW * 5);
+        assert_eq!(most_in_a_minute(&calls), most as usize, "{most}, {idle}");
+        let possible = most as usize * 5;
+        assert!(
+            calls.len() * 100 >= possible * 98,
+            "{most}, {idle}: {}",
+            calls.len()
+        );
+        assert_eq!(limiter.limit(), Some(f64::from(most)), "it is never passed");
+    }
+}
+
+#[test]
+fn call_that_waits_after_it_was_admitted_counts_when_it_is_sent() {
+    let (mut limiter, start) = configured(4);
+    burst(&mut limiter, start, 1);
+    for late in [15.0, 30.0, 44.5] {
+        burst(&mut limiter, start + seconds(late), 1);
+    }
+    // All four go out together: none is admitted in the minute after that.
+    let sent = start + seconds(50.0);
+    for late in [0.0, 15.0, 30.0, 44.5] {
+        assert_eq!(limiter.begin(sent, start + seconds(late)), Ok(()));
+    }
+    assert_eq!(begun(&mut limiter, sent, sent + WINDOW), []);
+    // One that waited for longer than a minute is not sent where its place was taken.
+    let (mut limiter, start) = configured(1);
+    burst(&mut limiter, start, 1);
+    burst(&mut limiter, start + WINDOW, 1);
+    let late = start + WINDOW + seconds(1.0);
+    assert_eq!(limiter.begin(late, start), Err(start + WINDOW * 2));
+}
+
+#[test]
+fn lowered_limit_counts_the_calls_of_the_last_minute() {
+    let (mut limiter, start) = configured(100);
+    let before = begun(&mut limiter, start, start + seconds(20.0));
+    let change = start + seconds(20.0);
+    limiter.configure(change, Some(10));
+    let after = begun(&mut limiter, change, change + WINDOW * 4);
+    assert!(before.len() > 10);
+    assert!(after[0] >= before[before.len() - 10] + WINDOW);
+    assert_eq!(most_in_a_minute(&after), 10);
+    // Without the field nothing is known: the cloud has not throttled.
+    limiter.configure(change + WINDOW * 4, None);
+    assert_eq!(limiter.limit(), None);
+    burst(&mut limiter, change + WINDOW * 4, 1_000);
+    // A limit that comes in the middle of a window counts what the window has seen.
+    limiter.configure(change + WINDOW * 4, Some(5));
+    let next = limiter.admit(change + WINDOW * 4, Pass).unwrap_err();
+    assert_at(next, change, 300.0);
+}
+
+#[test]
+fn throttle_below_the_configured_limit_is_learned_and_growth_ends_at_it() {
+    let (mut limiter, start) = configured(700);
+    assert_eq!(limiter.admit(start, Pass), Ok(()));
+    limiter.note(start, throttled(Some(1_000), Some(600)), WINDOW);
+    assert_eq!(limiter.limit(), Some(600.0));
+    let open = start + seconds(1.0);
+    let calls = begun(&mut limiter, open, open + WINDOW * 6);
+    assert_eq!(limiter.limit(), Some(700.0), "and not 750");
+    assert!(most_in_a_minute(&calls) <= 700);
+    // What the cloud names above it changes nothing, nor is anything learned there.
+    let later = open + WINDOW * 6;
+    limiter.note(later, throttled(Some(1_000), Some(900)), WINDOW);
+    assert_eq!(limiter.limit(), Some(700.0));
+    begun(&mut limiter, later + seconds(1.0), later + WINDOW * 6);
+    limiter.configure(later + WINDOW * 6, None);
+    assert_eq!(limiter.limit(), Some(900.0));
 }

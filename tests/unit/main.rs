@@ -6,6 +6,7 @@ mod fuzz_corpus;
 mod karpenter;
 mod limiter;
 mod node_condition;
+mod panic_messages;
 mod set_plan;
 mod set_select;
 mod status;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::api::account::GrantedAction;
-use crate::ecs::{AccountUid, SecurityGroupId};
+use crate::ecs::{AccountUid, Region, SecurityGroupId};
 
 use super::super::key::AccountKey;
 use super::super::session::AccountSession;
@@ -16,6 +16,8 @@ pub struct AccessRequest<'a> {
     pub account: &'a AccountKey,
     /// Namespace of the object.
     pub namespace: &'a str,
+    /// The region of its edge.
+    pub region: &'a Region,
     /// The security group of its edge.
     pub group: &'a SecurityGroupId,
     /// UID of the cloud account in its claim.
@@ -53,7 +55,7 @@ pub enum Access {
     },
     /// No grant of the account covers this namespace and group.
     NotGranted,
-    /// The credential check has not ended yet.
+    /// The credential check has not ended yet, or the tags of the group have not been read.
     Checking,
 }
 
@@ -77,6 +79,7 @@ impl Access {
         let AccessRequest {
             account,
             namespace,
+            region: _,
             group,
             claimed_uid: _,
             action,

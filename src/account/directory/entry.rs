@@ -1,9 +1,12 @@
 //! What the directory knows of one account.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use crate::ecs::Action;
 
 use super::super::session::AccountSession;
 use super::access::Access;
@@ -65,6 +68,8 @@ pub(super) struct Entry {
     pub(super) last_usable: Option<Arc<AccountSession>>,
     /// Which objects may use the account.
     pub(super) grants: Grants,
+    /// Calls per minute and region that the spec sets.
+    pub(super) limits: BTreeMap<Action, u32>,
     /// Whether the account object is being deleted, and a finalizer keeps it: it serves deletions only.
     pub(super) terminating: bool,
     /// Since when the account cannot be used. From then on its last session serves deletions, for [`LAST_SESSION_GRACE`].

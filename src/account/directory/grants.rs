@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use crate::api::account::{Grant, GrantedAction};
 use crate::ecs::SecurityGroupId;
 
+use super::group_tags::{GroupTags, TagsUnread};
+
 /// Which objects may use an account, and for which groups.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Grants {
@@ -25,6 +27,10 @@ pub enum Granted {
     Yes,
     /// It is allowed for targets with certain tags, which only a read of the target shows.
     Tagged(TargetTags),
+    /// That depends on the tags of the group, which have not been read yet.
+    Unread,
+    /// That depends on the tags of the group, which cannot be read.
+    Unreadable(TagsUnread),
 }
 
 /// The tags of which a target must have those of at least one grant.
@@ -35,8 +41,7 @@ impl TargetTags {
     /// Whether a target with these tags is granted.
     #[must_use]
     pub fn allow(&self, tags: &BTreeMap<String, String>) -> bool {
-        let has = |(key, value)| tags.get(key) == Some(value);
-        self.0.iter().any(|wanted| wanted.iter().all(has))
+        self.0.iter().any(|wanted| include(tags, wanted))
     }
 }
 
@@ -53,11 +58,55 @@ pub struct Use<'a> {
     pub action: GrantedAction,
 }
 
-/// What these grants say of a use.
+/// What these grants say of a use. `group_tags` is asked for the tags of the group only if they make a difference: who has no grant by
+/// tags causes no read.
 #[must_use]
-pub fn granted(grants: &[Grant], wanted: Use<'_>) -> Granted {
+pub fn granted(
+    grants: &[Grant],
+    wanted: Use<'_>,
+    group_tags: impl FnOnce() -> GroupTags,
+) -> Granted {
+    let covering: Vec<_> = grants
+        .iter()
+        .filter(|grant| covers(grant, wanted))
+        .collect();
+    let of_group = &wanted.group;
+    let by_id = covering.iter().filter(|grant| {
+        let ids = grant.security_groups.ids.iter().flatten();
+        ids.into_iter()
+            .any(|id| id == "*" || id == of_group.as_str())
+    });
+    let by_id = of_targets(by_id.copied());
+    let by_tags = covering
+        .iter()
+        .filter_map(|grant| Some((*grant, grant.security_groups.tags.as_ref()?)));
+    let by_tags: Vec<_> = by_tags.collect();
+    if by_id == Granted::Yes || by_tags.is_empty() {
+        return by_id;
+    }
+    match group_tags() {
+        GroupTags::Unread => Granted::Unread,
+        GroupTags::Unreadable(_) if by_id != Granted::No => by_id,
+        GroupTags::Unreadable(trouble) => Granted::Unreadable(trouble),
+        GroupTags::Known(tags) => {
+            let tagged = by_tags.iter().filter(|(_, wanted)| include(&tags, wanted));
+            let tagged = of_targets(tagged.map(|(grant, _)| *grant));
+            match (by_id, tagged) {
+                (Granted::Tagged(TargetTags(mut all)), Granted::Tagged(TargetTags(more))) => {
+                    all.extend(more);
+                    Granted::Tagged(TargetTags(all))
+                }
+                (by_id @ Granted::Tagged(_), Granted::No) => by_id,
+                (_, tagged) => tagged,
+            }
+        }
+    }
+}
+
+/// What grants that cover a namespace, an action and a group say of the targets.
+fn of_targets<'a>(grants: impl Iterator<Item = &'a Grant>) -> Granted {
     let mut tags = Vec::new();
-    for grant in grants.iter().filter(|grant| covers(grant, wanted)) {
+    for grant in grants {
         match grant.targets.as_ref() {
             None => return Granted::Yes,
             Some(targets) => tags.push(targets.tags.clone()),
@@ -70,17 +119,20 @@ pub fn granted(grants: &[Grant], wanted: Use<'_>) -> Granted {
     }
 }
 
-/// Whether one grant covers this use, of a target with the right tags.
+fn include(tags: &BTreeMap<String, String>, wanted: &BTreeMap<String, String>) -> bool {
+    let has = |(key, value)| tags.get(key) == Some(value);
+    wanted.iter().all(has)
+}
+
+/// Whether one grant covers the namespace and the action of this use.
 fn covers(grant: &Grant, wanted: Use<'_>) -> bool {
     let Use {
         namespace,
         labels,
-        group,
+        group: _,
         action,
     } = wanted;
-    let ids = &grant.security_groups.ids;
     let namespaces = &grant.namespaces;
-    let group_granted = ids.iter().any(|id| id == "*" || id == group.as_str());
     let named = namespaces
         .names
         .as_ref()
@@ -90,7 +142,7 @@ fn covers(grant: &Grant, wanted: Use<'_>) -> bool {
         .as_ref()
         .zip(labels)
         .is_some_and(|(selector, labels)| selector.matches(labels));
-    group_granted && (named || selected) && grant.allow.contains(&action)
+    (named || selected) && grant.allow.contains(&action)
 }
 
 #[cfg(test)]
@@ -99,6 +151,11 @@ mod tests {
 
     fn grant(yaml: &str) -> Grant {
         serde_saphyr::from_str(yaml).unwrap()
+    }
+
+    /// Asks grants by ID, which need no tags of the group.
+    fn by_id(grants: &[Grant], wanted: Use<'_>) -> Granted {
+        granted(grants, wanted, || panic!("no grant is by tags"))
     }
 
     fn asked(
@@ -113,7 +170,7 @@ mod tests {
             group: &group.parse().unwrap(),
             action: GrantedAction::Join,
         };
-        granted(std::slice::from_ref(grant), wanted) == Granted::Yes
+        by_id(std::slice::from_ref(grant), wanted) == Granted::Yes
     }
 
     fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -204,7 +261,7 @@ mod tests {
                     group: &"sg-1".parse().unwrap(),
                     action,
                 };
-                let is_granted = granted(std::slice::from_ref(&grant), wanted) == Granted::Yes;
+                let is_granted = by_id(std::slice::from_ref(&grant), wanted) == Granted::Yes;
                 assert_eq!(is_granted, allow.contains(&action), "{allow:?}, {action:?}");
                 checked += 1;
             }
@@ -226,7 +283,7 @@ mod tests {
             action: GrantedAction::Join,
         };
         let grants = [tagged("{team: a, tier: web}"), tagged("{team: b}")];
-        let Granted::Tagged(tags) = granted(&grants, wanted) else {
+        let Granted::Tagged(tags) = by_id(&grants, wanted) else {
             panic!("both name tags");
         };
         for (of_target, is_allowed) in [
@@ -244,7 +301,88 @@ mod tests {
         }
         let mut grants = grants.to_vec();
         grants[1].targets = None;
-        assert_eq!(granted(&grants, wanted), Granted::Yes);
-        assert_eq!(granted(&[], wanted), Granted::No);
+        assert_eq!(by_id(&grants, wanted), Granted::Yes);
+        assert_eq!(by_id(&[], wanted), Granted::No);
+    }
+
+    /// Every combination of a grant by ID, a grant by tags, and what is known of the tags of the group.
+    #[test]
+    fn grant_by_group_tags_counts_where_the_tags_are_known_and_adds_to_grants_by_id() {
+        let of = |groups: &str, targets: &str| {
+            grant(&format!(
+                "{{name: a, namespaces: {{names: [a]}}, securityGroups: {groups}{targets}}}"
+            ))
+        };
+        let a = "{tags: {team: a}}";
+        let by_ids = [
+            None,
+            Some(of("{ids: [sg-1]}", "")),
+            Some(of("{ids: [sg-1]}", ", targets: {tags: {by: id}}")),
+            Some(of("{ids: [sg-2]}", "")),
+        ];
+        let by_tags = [
+            None,
+            Some(of(a, "")),
+            Some(of(a, ", targets: {tags: {by: tag}}")),
+            Some(of("{tags: {team: a, tier: web}}", "")),
+        ];
+        let trouble = TagsUnread {
+            stalled: true,
+            message: "no right".to_owned(),
+        };
+        let known = [
+            GroupTags::Unread,
+            GroupTags::Unreadable(trouble.clone()),
+            GroupTags::Known(labels(&[])),
+            GroupTags::Known(labels(&[("team", "b")])),
+            GroupTags::Known(labels(&[("team", "a")])),
+        ];
+        let tagged = |by: &[&str]| {
+            let tags = by.iter().map(|by| labels(&[("by", by)]));
+            Granted::Tagged(TargetTags(tags.collect()))
+        };
+        let mut checked = 0;
+        for (by_id_number, by_id) in by_ids.iter().enumerate() {
+            for (by_tags_number, by_tags) in by_tags.iter().enumerate() {
+                for (known_number, known) in known.iter().enumerate() {
+                    let grants: Vec<_> = by_id.iter().chain(by_tags).cloned().collect();
+                    let wanted = Use {
+                        namespace: "a",
+                        labels: None,
+                        group: &"sg-1".parse().unwrap(),
+                        action: GrantedAction::Join,
+                    };
+                    let mut asks = 0;
+                    let said = granted(&grants, wanted, || {
+                        asks += 1;
+                        known.clone()
+                    });
+                    let expected = match (by_id_number, by_tags_number, known_number) {
+                        (1, _, _) | (_, 1, 4) => Granted::Yes,
+                        (2, 2, 4) => tagged(&["id", "tag"]),
+                        (0 | 3, 2, 4) => tagged(&["tag"]),
+                        (_, 1..=3, 0) => Granted::Unread,
+                        (0 | 3, 1..=3, 1) => Granted::Unreadable(trouble.clone()),
+                        (2, _, _) => tagged(&["id"]),
+                        _ => Granted::No,
+                    };
+                    let case = (by_id_number, by_tags_number, known_number);
+                    assert_eq!(said, expected, "{case:?}");
+                    let needs = by_id_number != 1 && by_tags_number != 0;
+                    assert_eq!(asks, usize::from(needs), "{case:?}");
+                    checked += 1;
+                }
+            }
+        }
+        assert_eq!(checked, 80);
+        // Nor is anything asked for a namespace without a grant.
+        let grants = [of(a, "")];
+        let stranger = Use {
+            namespace: "b",
+            labels: None,
+            group: &"sg-1".parse().unwrap(),
+            action: GrantedAction::Join,
+        };
+        assert_eq!(by_id(&grants, stranger), Granted::No);
     }
 }

@@ -1,18 +1,19 @@
 //! The calls of a session: each is admitted by breaker and rate limit, signed with the current key, and counted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::ecs::batch::{self, Split};
-use crate::ecs::limit::Priority;
+use crate::ecs::limit::{CallSlot, Priority};
 use crate::ecs::{
-    Action, Client, Error, InstanceId, NetworkInterfaceId, Region, TargetDescription, TargetsPage,
+    Action, Client, Error, InstanceId, NetworkInterfaceId, Region, SecurityGroupId, Tags,
+    TargetDescription, TargetsPage,
 };
 use crate::shutdown::Shutdown;
 use crate::telemetry::Telemetry;
@@ -64,7 +65,7 @@ impl CallError {
 #[derive(Debug)]
 pub struct CallPermit {
     turn: Turn,
-    slot: OwnedSemaphorePermit,
+    slot: CallSlot,
 }
 
 /// The limits, the counters and the key behind all calls of a session.
@@ -147,12 +148,23 @@ impl Calls {
         self.call(region, action, permit, call).await
     }
 
+    pub(super) async fn tags_of_groups(
+        &self,
+        region: &Region,
+        groups: &[SecurityGroupId],
+    ) -> Result<HashMap<SecurityGroupId, Tags>, CallError> {
+        let call = async |client: Client| client.tags_of_groups(region, groups).await;
+        let action = Action::DescribeSecurityGroups;
+        let permit = self.limits.limiter.enter(region, action, Priority::Pass);
+        self.call(region, action, permit, call).await
+    }
+
     /// Makes one call if the region answers and the rate limit admits it.
     async fn call<T>(
         &self,
         region: &Region,
         action: Action,
-        slot: impl Future<Output = Result<OwnedSemaphorePermit, Instant>>,
+        slot: impl Future<Output = Result<CallSlot, Instant>>,
         call: impl AsyncFnOnce(Client) -> Result<T, Error>,
     ) -> Result<T, CallError> {
         let permit = self.permit(region, action, slot).await?;
@@ -163,7 +175,7 @@ impl Calls {
         &self,
         region: &Region,
         action: Action,
-        slot: impl Future<Output = Result<OwnedSemaphorePermit, Instant>>,
+        slot: impl Future<Output = Result<CallSlot, Instant>>,
     ) -> Result<CallPermit, CallError> {
         let turn = self.limits.breakers.enter(region, action);
         let turn = self.shutdown.unless_begun(turn).await;
@@ -190,6 +202,8 @@ impl Calls {
         if let Hold::Rereading { until } = self.hold()? {
             return Err(CallError::RateLimited { retry_at: until });
         }
+        let begun = limiter.begin(region, action, &slot);
+        begun.map_err(|retry_at| CallError::RateLimited { retry_at })?;
         let signer = self.signer();
         let started = Instant::now();
         // Boxed to keep futures small while they wait for the limiter.

@@ -1,5 +1,6 @@
 //! A role, assumed at STS with the key of another provider (`AssumeRole`).
 
+use std::fmt;
 use std::sync::Arc;
 
 use futures::FutureExt as _;
@@ -12,7 +13,7 @@ use super::provider::{IssuedKey, Network, Provider, ProviderError};
 use super::sts;
 
 /// A key of a role for the key of another provider. Chains have one step: STS refuses longer sessions of longer ones.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct AssumeRole {
     /// Who assumes the role.
     pub base: Arc<dyn Provider>,
@@ -24,6 +25,16 @@ pub struct AssumeRole {
     pub external_id: Option<String>,
     /// Length of the session in seconds.
     pub duration_seconds: i32,
+}
+
+/// Without the external ID.
+impl fmt::Debug for AssumeRole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AssumeRole")
+            .field("base", &self.base)
+            .field("role_arn", &self.role_arn)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Provider for AssumeRole {

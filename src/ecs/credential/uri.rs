@@ -1,5 +1,7 @@
 //! A local service that hands out keys (`ALIBABA_CLOUD_CREDENTIALS_URI`).
 
+use std::fmt;
+
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use http::Method;
@@ -8,8 +10,20 @@ use url::Url;
 use super::provider::{DEADLINE, HandedOut, IssuedKey, Network, Provider, ProviderError, no_key};
 
 /// A key from a URL of the operator's own environment.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct CredentialsUri(pub Url);
+
+/// Host and port only: the rest may hold a secret of the service.
+impl fmt::Debug for CredentialsUri {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let host = self.0.host_str().unwrap_or_default();
+        write!(
+            f,
+            "CredentialsUri({host}:{:?})",
+            self.0.port_or_known_default()
+        )
+    }
+}
 
 impl Provider for CredentialsUri {
     fn obtain<'a>(

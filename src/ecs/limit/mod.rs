@@ -4,9 +4,10 @@
 //! There are two kinds of waits. A rate limit never blocks: the caller gets the time to ask again. A free slot among the 32
 //! calls in flight is awaited, without a time limit of its own: each call has a deadline and frees its slot.
 
+mod minute;
 pub mod window;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -32,6 +33,8 @@ pub struct CallLimiter {
 #[derive(Debug, Default)]
 struct Inner {
     regions: HashMap<Region, RegionLimits>,
+    /// Calls per minute and region, as the accounts set them.
+    configured: BTreeMap<Action, u32>,
 }
 
 /// The limits of one region.
@@ -52,8 +55,22 @@ impl CallLimiter {
         }
     }
 
-    /// Waits for a slot among the calls in flight to `region`, then asks the rate limit of `action`. Dropping the permit
-    /// frees the slot.
+    /// Sets the limits of the accounts, in calls per minute and region. The limits of the other actions are learned only.
+    pub fn configure(&self, limits: &BTreeMap<Action, u32>) {
+        let mut inner = self.lock();
+        if inner.configured == *limits {
+            return;
+        }
+        let now = Instant::now();
+        for region in inner.regions.values_mut() {
+            for (action, window) in &mut region.windows {
+                window.configure(now, limits.get(action).copied());
+            }
+        }
+        inner.configured.clone_from(limits);
+    }
+
+    /// Waits for a slot among the calls in flight to `region`, then asks the rate limit of `action`.
     ///
     /// # Errors
     /// The rate limit admits no call now: the time to ask again.
@@ -62,7 +79,7 @@ impl CallLimiter {
         region: &Region,
         action: Action,
         priority: Priority,
-    ) -> Result<OwnedSemaphorePermit, Instant> {
+    ) -> Result<CallSlot, Instant> {
         // Checked first, so that no caller waits for a slot while calls are stopped.
         let now = Instant::now();
         {
@@ -74,10 +91,21 @@ impl CallLimiter {
         }
         let permit = self.free_slot(region).await;
         let mut inner = self.lock();
+        let admitted = Instant::now();
+        inner.window(region, action).admit(admitted, priority)?;
+        Ok(CallSlot { permit, admitted })
+    }
+
+    /// Begins a call that has a slot, just before it is sent. A call may have waited since it was admitted, and counts in the minute in
+    /// which it is sent.
+    ///
+    /// # Errors
+    /// The rate limit does not admit it any more: the time to ask again.
+    pub fn begin(&self, region: &Region, action: Action, slot: &CallSlot) -> Result<(), Instant> {
+        let mut inner = self.lock();
         inner
             .window(region, action)
-            .admit(Instant::now(), priority)?;
-        Ok(permit)
+            .begin(Instant::now(), slot.admitted)
     }
 
     /// Admits one call of a pass, to be made soon. Dropping the reservation gives it back.
@@ -91,12 +119,14 @@ impl CallLimiter {
     ) -> Result<Reservation, Instant> {
         let mut inner = self.lock();
         let window = inner.window(region, action);
-        window.admit(Instant::now(), Priority::Pass)?;
+        let admitted = Instant::now();
+        window.admit(admitted, Priority::Pass)?;
         Ok(Reservation {
             limiter: Arc::clone(self),
             region: region.clone(),
             action,
             window_end: window.window_end(),
+            admitted,
             is_used: false,
         })
     }
@@ -175,7 +205,16 @@ pub struct Reservation {
     region: Region,
     action: Action,
     window_end: Instant,
+    admitted: Instant,
     is_used: bool,
+}
+
+/// A slot among the calls in flight, for a call that the rate limit has admitted. Dropping it frees the slot.
+#[derive(Debug)]
+pub struct CallSlot {
+    #[expect(dead_code, reason = "held until the call has ended")]
+    permit: OwnedSemaphorePermit,
+    admitted: Instant,
 }
 
 impl Reservation {
@@ -185,11 +224,11 @@ impl Reservation {
         self.action
     }
 
-    /// Waits for a slot among the calls in flight. Dropping the permit frees the slot.
+    /// Waits for a slot among the calls in flight.
     ///
     /// # Errors
     /// The cloud has throttled the action meanwhile: the time to ask again.
-    pub async fn enter(mut self) -> Result<OwnedSemaphorePermit, Instant> {
+    pub async fn enter(mut self) -> Result<CallSlot, Instant> {
         let permit = self.limiter.free_slot(&self.region).await;
         let mut inner = self.limiter.lock();
         if let Some(until) = inner
@@ -200,7 +239,10 @@ impl Reservation {
         }
         drop(inner);
         self.is_used = true;
-        Ok(permit)
+        Ok(CallSlot {
+            permit,
+            admitted: self.admitted,
+        })
     }
 }
 
@@ -208,9 +250,11 @@ impl Drop for Reservation {
     fn drop(&mut self) {
         if !self.is_used {
             let mut inner = self.limiter.lock();
-            inner
-                .window(&self.region, self.action)
-                .give_back(Instant::now(), self.window_end);
+            inner.window(&self.region, self.action).give_back(
+                Instant::now(),
+                self.window_end,
+                self.admitted,
+            );
         }
     }
 }
@@ -221,10 +265,14 @@ impl Inner {
     }
 
     fn window(&mut self, region: &Region, action: Action) -> &mut WindowLimiter {
-        self.region(region)
-            .windows
-            .entry(action)
-            .or_insert_with(|| WindowLimiter::new(Instant::now()))
+        let configured = self.configured.get(&action).copied();
+        let windows = &mut self.region(region).windows;
+        windows.entry(action).or_insert_with(|| {
+            let now = Instant::now();
+            let mut window = WindowLimiter::new(now);
+            window.configure(now, configured);
+            window
+        })
     }
 
     fn region(&mut self, region: &Region) -> &mut RegionLimits {

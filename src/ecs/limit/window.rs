@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::minute::{LastMinute, MINUTE};
+
 /// The cloud counts calls in fixed windows of one minute.
-pub const WINDOW: Duration = Duration::from_secs(60);
+pub const WINDOW: Duration = MINUTE;
 /// Plausible limits in calls per minute; values outside are ignored.
 const PLAUSIBLE: std::ops::RangeInclusive<u32> = 1..=1_000_000;
 /// Part of the calls per minute that may start in one burst.
@@ -57,8 +59,12 @@ pub enum CallOutcome {
 /// State of one limit.
 #[derive(Debug)]
 pub struct WindowLimiter {
-    /// Calls per minute; `None` until the first throttle.
-    limit: Option<f64>,
+    /// Calls per minute, as learned from throttles; `None` until the first one.
+    learned: Option<f64>,
+    /// Calls per minute, as an account sets them.
+    configured: Option<u32>,
+    /// The calls of the last minute, while an account sets a limit.
+    last_minute: LastMinute,
     /// End of the current window.
     window_end: Instant,
     /// Calls started in this window.
@@ -80,7 +86,9 @@ impl WindowLimiter {
     #[must_use]
     pub fn new(now: Instant) -> Self {
         Self {
-            limit: None,
+            learned: None,
+            configured: None,
+            last_minute: LastMinute::default(),
             window_end: now + WINDOW,
             used: 0.0,
             used_by_scans: 0.0,
@@ -105,6 +113,9 @@ impl WindowLimiter {
         }
         self.used += 1.0;
         self.calls_since_throttle += 1.0;
+        if self.configured.is_some() {
+            self.last_minute.begin(now);
+        }
         match priority {
             Priority::Pass => self.awaited_until = None,
             Priority::Scan => self.used_by_scans += 1.0,
@@ -115,7 +126,7 @@ impl WindowLimiter {
     /// When the next call is admitted: `now`, or at least 10 ms later.
     pub fn next(&mut self, now: Instant, priority: Priority) -> Instant {
         self.roll(now);
-        let Some(limit) = self.limit else {
+        let Some(limit) = self.limit() else {
             return now;
         };
         let next = match (self.stopped_until, priority) {
@@ -123,6 +134,10 @@ impl WindowLimiter {
             (None, Priority::Scan) => self.next_scan(now, limit),
             (None, Priority::Pass) if self.used >= limit => self.window_end,
             (None, Priority::Pass) => self.next_token(limit),
+        };
+        let next = match self.configured {
+            Some(most) => next.max(self.last_minute.next(most, now)),
+            None => next,
         };
         if next <= now {
             return now;
@@ -136,14 +151,47 @@ impl WindowLimiter {
         self.window_end
     }
 
-    /// Takes back a call that was admitted in the window with this end and not made. A call of an earlier window is lost.
-    pub fn give_back(&mut self, now: Instant, window_end: Instant) {
+    /// Takes back a call that was admitted at `admitted`, in the window with this end, and not made. A call of an earlier window is lost.
+    pub fn give_back(&mut self, now: Instant, window_end: Instant, admitted: Instant) {
         self.roll(now);
+        self.last_minute.take_back(admitted, now);
         if window_end != self.window_end {
             return;
         }
         self.used = (self.used - 1.0).max(0.0);
         self.calls_since_throttle = (self.calls_since_throttle - 1.0).max(0.0);
+    }
+
+    /// Sets the limit that an account asks for, in calls per minute; `None` if it asks for none. No minute that ends from now on has more
+    /// calls. Calls of this window, while no limit was set, count as begun now.
+    pub fn configure(&mut self, now: Instant, most: Option<u32>) {
+        self.roll(now);
+        match (self.configured, most) {
+            (None, Some(most)) => self.last_minute.fill(self.used, most, now),
+            (Some(_), None) => self.last_minute = LastMinute::default(),
+            (None, None) | (Some(_), Some(_)) => {}
+        }
+        self.configured = most;
+    }
+
+    /// Begins a call that was admitted at `admitted`: it counts from now on, and not from then.
+    ///
+    /// # Errors
+    /// It is not admitted any more: the time to ask again. The call has been taken back.
+    pub fn begin(&mut self, now: Instant, admitted: Instant) -> Result<(), Instant> {
+        if let Some(until) = self.stopped(now) {
+            return Err(until);
+        }
+        let Some(most) = self.configured else {
+            return Ok(());
+        };
+        self.last_minute.take_back(admitted, now);
+        let next = self.last_minute.next(most, now);
+        if next > now {
+            return Err(next.max(now + SHORTEST_WAIT));
+        }
+        self.last_minute.begin(now);
+        Ok(())
     }
 
     /// Updates the limiter with the result of a call. `to_next_minute` is the wait after a throttle if the cloud names none.
@@ -159,7 +207,7 @@ impl WindowLimiter {
         let until = now + wait.max(Duration::from_millis(1));
         // One window may reject several calls in flight; only the first rejection is new information about the limit.
         if !self.throttled {
-            self.limit = Some(self.learn(limit));
+            self.learned = Some(self.learn(limit));
         }
         self.throttled = true;
         self.calls_since_throttle = 0.0;
@@ -173,17 +221,21 @@ impl WindowLimiter {
         self.stopped_until
     }
 
-    /// The limit in calls per minute, if known.
+    /// The limit in calls per minute, if any is known: the smaller one of what was learned and what an account sets.
     #[must_use]
     pub fn limit(&self) -> Option<f64> {
-        self.limit
+        let configured = self.configured.map(f64::from);
+        match (self.learned, configured) {
+            (Some(learned), Some(configured)) => Some(learned.min(configured)),
+            (learned, configured) => learned.or(configured),
+        }
     }
 
     /// The limit after a throttle: the one that the cloud names, else the calls used in this window. At least half the old
     /// limit, because other clients of the account may have used the rest.
     fn learn(&self, named: Option<u32>) -> f64 {
         let at_least = self
-            .limit
+            .limit()
             .map_or(MIN_FIRST_LIMIT, |believed| (believed / 2.0).max(1.0));
         named
             .filter(|limit| PLAUSIBLE.contains(limit))
@@ -222,11 +274,14 @@ impl WindowLimiter {
         if now < self.window_end {
             return;
         }
-        if let Some(limit) = self.limit {
+        if let (Some(learned), Some(limit)) = (self.learned, self.limit()) {
             let used_up = self.used >= limit.floor();
             let calm = CALLS_BETWEEN_TRIES.min(limit * WINDOWS_BETWEEN_TRIES);
             if used_up && !self.throttled && self.calls_since_throttle >= calm {
-                self.limit = Some((limit * GROWTH).max(limit + 1.0));
+                let grown = (learned * GROWTH).max(learned + 1.0);
+                // Nothing is learned of what lies above the limit that an account sets.
+                let most = self.configured.map_or(f64::INFINITY, f64::from);
+                self.learned = Some(grown.min(most.max(learned)));
                 self.calls_since_throttle = 0.0;
             }
         }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::account::directory::grants::{Granted, Use, granted};
+use crate::account::directory::group_tags::GroupTags;
 use crate::api::account::GrantedAction;
 use crate::api::membership::ManagementPolicy;
 use crate::api::{ClusterCloudAccountSpec, SecurityGroupMembershipSpec};
@@ -94,7 +95,7 @@ fn membership(
         group: &edge.group,
         action,
     };
-    if !is_by_labels && granted(&account.grants, wanted) == Granted::No {
+    if !is_by_labels && granted(&account.grants, wanted, || GroupTags::Unread) == Granted::No {
         let line = node
             .field("securityGroupID")
             .map_or(node.line(), Node::line);

@@ -177,7 +177,12 @@ impl Selected {
     fn refusal(&self, surroundings: &Surroundings) -> Option<Refusal> {
         let namespace = self.set.namespace().unwrap_or_default();
         let account = AccountKey::of(&self.set.spec.account_ref, &namespace);
-        let request = access::request(&self.set.spec, &account, &namespace, &self.group);
+        let request = access::request(
+            &self.set.spec,
+            &account,
+            &namespace,
+            (&self.region, &self.group),
+        );
         let labels = surroundings.labels(&namespace);
         let refused = forecast::refused(request, surroundings.account(&account), labels)?;
         access::refusal(&refused, request).ok().flatten()

@@ -10,7 +10,7 @@ mod scanned;
 mod unreleased;
 mod watched;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use kube::runtime::reflector::ObjectRef;
@@ -19,7 +19,7 @@ use crate::account::key::{AccountKey, AccountRegion};
 use crate::account::uses::AccountUse;
 use crate::api::SecurityGroupMembership;
 use crate::api::membership::ErrorClass;
-use crate::ecs::{Edge, Region};
+use crate::ecs::{Edge, Region, SecurityGroupId};
 use crate::kubernetes::{ObjectUid, WatchScope};
 
 use self::rows::{Row, Rows};
@@ -129,6 +129,32 @@ impl ObjectTable {
             .filter_map(|uid| inner.by_uid.get(uid))
             .filter(|row| concerns(&row.history))
             .map(|row| row.says.reference())
+            .collect()
+    }
+
+    /// The objects of an account and region that name one of these groups.
+    #[must_use]
+    pub fn of_groups(
+        &self,
+        place: &AccountRegion,
+        groups: &HashSet<SecurityGroupId>,
+    ) -> Vec<ObjectRef<SecurityGroupMembership>> {
+        let inner = self.lock();
+        let objects = inner.of_account(&place.account);
+        let concerned = objects.filter(|says| {
+            let edge = says.edge();
+            edge.is_some_and(|edge| edge.region == place.region && groups.contains(&edge.group))
+        });
+        concerned.map(ObjectView::reference).collect()
+    }
+
+    /// The groups that objects of an account name.
+    #[must_use]
+    pub fn groups_of(&self, account: &AccountKey) -> HashSet<(Region, SecurityGroupId)> {
+        let inner = self.lock();
+        let edges = inner.of_account(account).filter_map(ObjectView::edge);
+        edges
+            .map(|edge| (edge.region.clone(), edge.group.clone()))
             .collect()
     }
 

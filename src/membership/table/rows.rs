@@ -134,6 +134,13 @@ impl Rows {
         self.by_account.get(account)?.get(region)
     }
 
+    /// What the objects of an account say.
+    pub(super) fn of_account(&self, account: &AccountKey) -> impl Iterator<Item = &ObjectView> {
+        let regions = self.by_account.get(account).into_iter().flatten();
+        let uids = regions.flat_map(|(_, targets)| targets.values()).flatten();
+        uids.filter_map(|uid| Some(&*self.by_uid.get(uid)?.says))
+    }
+
     /// Calls `look` with the last observation of each object of these targets, and with the object's UID, target and group.
     /// Returns the objects for which it is true.
     pub(super) fn pick(
