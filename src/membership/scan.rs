@@ -642,7 +642,8 @@ mod tests {
                 context
                     .table
                     .history(&format!("u{number}").as_str().into(), |history| {
-                        history.record_observation(Some(Observation::Absent));
+                        let failed = Observation::Unread { scanned: true };
+                        history.record_observation(Some(failed));
                     });
                 Target::Instance(format!("i-{number}").parse().unwrap())
             })

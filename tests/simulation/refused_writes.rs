@@ -5,6 +5,7 @@ use security_group_operator::api::INTENT_ANNOTATION;
 use serde_json::{Value, json};
 
 use crate::in_virtual_time;
+use crate::monitor::MEMBERSHIPS;
 use crate::scenario::{calls, claimed, message, object, ready, seconds, told, world};
 use crate::world::World;
 
@@ -229,4 +230,38 @@ fn conflict_with_another_status_starts_a_new_pass() {
         let intent = object(&world, "m").unwrap();
         assert!(intent["metadata"]["annotations"][INTENT_ANNOTATION].is_string());
     });
+}
+
+/// J2, E13: an older CRD does not store the record, also of an owner whose process was killed before it. Nothing is handed over by it,
+/// and the membership stays until there is a CRD that does.
+#[test]
+fn hand_over_that_an_older_crd_does_not_store_waits() {
+    for restarts in [false, true] {
+        in_virtual_time(|| async move {
+            let mut world = world().await;
+            if restarts {
+                world.server.undeclare(MEMBERSHIPS, Some("origin"));
+            }
+            for name in ["m", "other"] {
+                world.membership(name, 0, 0, json!({}));
+                seconds(11.0).await;
+            }
+            world.server.undeclare(MEMBERSHIPS, Some("origin"));
+            if restarts {
+                world.restart_all();
+                seconds(90.0).await;
+            }
+            world.delete("m");
+            seconds(60.0).await;
+            assert!(object(&world, "m").is_some(), "{restarts}");
+            assert!(world.is_member("i-0", "sg-a"), "{restarts}");
+            world.server.undeclare(MEMBERSHIPS, None);
+            seconds(600.0).await;
+            assert_eq!(object(&world, "m"), None, "{restarts}");
+            assert_eq!(origin(&world, "other"), "Joined", "{restarts}");
+            world.delete("other");
+            seconds(11.0).await;
+            assert!(!world.is_member("i-0", "sg-a"), "{restarts}");
+        });
+    }
 }

@@ -10,7 +10,7 @@ use crate::api_server::Verb;
 use crate::in_virtual_time;
 use crate::link::fault;
 use crate::monitor::{MEMBERSHIPS, condition};
-use crate::scenario::{object, ready, seconds, world};
+use crate::scenario::{add_fault, object, ready, seconds, world};
 use crate::topology::{CLUSTER, NAMESPACE};
 use crate::world::{SimOptions, World};
 use security_group_operator::simulator::faults::{ErrorFault, Fault, Kind};
@@ -501,5 +501,24 @@ fn what_a_pass_has_seen_gone_is_not_the_object_s_that_had_joined_it() {
         seconds(30.0).await;
         assert!(world.is_member("i-0", "sg-a"), "others made it");
         assert_eq!(world.monitor.violations(), [""; 0]);
+    });
+}
+
+/// D7: the Leave is refused with 403 after others have removed the membership. A read that counts tells so at once.
+#[test]
+fn forbidden_leave_of_what_others_have_removed_is_no_obstacle() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        world.membership("m", 0, 0, json!({}));
+        // The next scan comes later.
+        seconds(45.0).await;
+        add_fault(&world, "LeaveSecurityGroup", 1, &json!({"latency": "5s"}));
+        let forbidden = json!({"error": {"code": "Forbidden.RAM", "status": 403}});
+        add_fault(&world, "LeaveSecurityGroup", 1, &forbidden);
+        world.delete("m");
+        seconds(1.0).await;
+        world.foreign(0, 0, false);
+        seconds(5.0).await;
+        assert_eq!(object(&world, "m"), None);
     });
 }
