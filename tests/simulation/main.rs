@@ -19,6 +19,7 @@ mod crowds;
 mod foreign_finalizers;
 mod found;
 mod grants;
+mod interleavings;
 mod lease;
 mod lies;
 mod limits;
