@@ -218,6 +218,7 @@ fn standby_takes_over_when_the_lease_of_a_killed_leader_has_ended() {
     });
 }
 
+/// R1.
 #[test]
 fn nothing_is_removed_until_the_calls_of_the_old_leader_have_ended() {
     // With a note on the Lease, and 70 s after a leader that could write none.

@@ -34,7 +34,7 @@ fn assert_nothing_left(world: &World, told: &str) {
     assert_eq!(world.monitor.violations(), [""; 0], "{told}");
 }
 
-/// C5: others remove what the operator joined, a scan shows it, and others make it again.
+/// C5, C11, C14, C19: others remove what the operator joined, a scan shows it, and others make it again.
 #[test]
 fn membership_that_others_made_again_after_a_scan_is_kept() {
     for (policies, told) in [
@@ -95,7 +95,7 @@ fn membership_made_after_an_intent_without_an_answer_is_kept() {
     });
 }
 
-/// C7: what the operator has just removed is still listed when the next object of the edge comes.
+/// C7, D5: what the operator has just removed is still listed when the next object of the edge comes.
 #[test]
 fn object_made_within_the_read_lag_of_a_deletion_joins() {
     for policies in [
@@ -136,7 +136,7 @@ fn object_made_within_the_read_lag_of_a_deletion_joins() {
     }
 }
 
-/// Q1: a Join without an answer takes effect when the object is being deleted, also one of a killed process.
+/// Q1, D0, D1, D3: a Join without an answer takes effect when the object is being deleted, also one of a killed process.
 #[test]
 fn join_that_takes_effect_after_the_deletion_is_undone() {
     for late in ["1s", "20s", "50s", "65s"] {
@@ -196,7 +196,7 @@ fn join_that_is_refused_for_a_moment_takes_no_membership_from_others() {
     }
 }
 
-/// C4, Q2: the key has lost its rights, and the cloud lists nothing to it instead of refusing.
+/// C4, Q2, C20: the key has lost its rights, and the cloud lists nothing to it instead of refusing.
 #[test]
 fn deletion_waits_while_a_key_without_rights_sees_no_target() {
     for (target, id) in [(0, "i-0"), (FREE_INTERFACE, "eni-1")] {
@@ -330,8 +330,8 @@ fn retained_membership_is_adopted_by_the_next_object() {
     }
 }
 
-/// The key changes to one of another cloud account before the record of a Join is stored, whatever the answer to it was, and whatever
-/// becomes of the intent.
+/// F16: the key changes to one of another cloud account before the record of a Join is stored, whatever the answer to it was, and
+/// whatever becomes of the intent.
 #[test]
 fn join_is_recorded_with_the_cloud_account_that_it_was_made_with() {
     let unanswered =

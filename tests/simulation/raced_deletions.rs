@@ -39,6 +39,7 @@ fn at_every_moment<Scenario: Future<Output = bool>>(scenario: impl Fn(u32) -> Sc
     assert!(met.len() > 3, "{met:?}");
 }
 
+/// F5, F9, F11.
 #[test]
 fn nothing_is_left_of_an_object_deleted_in_the_moment_of_its_claim() {
     for latency in ["0s", "20s"] {
@@ -137,7 +138,7 @@ fn foreign_membership_stays() {
     });
 }
 
-/// What another object holds already is handed on, and what cannot be left now is tried again.
+/// F6: what another object holds already is handed on, and what cannot be left now is tried again.
 #[test]
 fn leave_that_is_refused_is_tried_again() {
     at_every_moment(|moment| async move {

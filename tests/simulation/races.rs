@@ -97,6 +97,7 @@ fn failed_leave_keeps_the_object_until_retried() {
     });
 }
 
+/// B4.
 #[test]
 fn foreign_join_in_between_is_adopted_or_refused() {
     for (adoption, told) in [("Adopt", "Adopted"), ("Refuse", "AdoptionRefused")] {
@@ -332,6 +333,7 @@ fn waiting_pass_of_a_gone_object_hands_nothing_on() {
     }
 }
 
+/// E12.
 #[test]
 fn conflict_on_the_successor_is_retried() {
     in_virtual_time(|| async {
@@ -362,6 +364,7 @@ fn restored(world: &World, finalizers: &Value) {
     );
 }
 
+/// H8.
 #[test]
 fn restored_object_loses_only_our_finalizer() {
     in_virtual_time(|| async {
@@ -393,6 +396,7 @@ fn restored_object_is_deleted_despite_a_conflict() {
     });
 }
 
+/// F10.
 #[test]
 fn force_deleted_object_is_not_recreated() {
     at_every_moment(60, |moment| async move {
@@ -527,6 +531,7 @@ fn second_account(world: &World, grants: &Value) {
     );
 }
 
+/// E7.
 #[test]
 fn only_claiming_or_granted_siblings_keep_the_edge() {
     let everybody = json!([{"name": "all", "namespaces": {"selector": {"matchLabels": {"team": "web"}}}, "securityGroups": {"ids": ["*"]}}]);
@@ -566,6 +571,7 @@ fn only_claiming_or_granted_siblings_keep_the_edge() {
     }
 }
 
+/// E10.
 #[test]
 fn granted_sibling_without_a_claim_keeps_the_edge() {
     in_virtual_time(|| async {

@@ -24,6 +24,7 @@ fn waits(world: &World, name: &str) {
     assert!(!types.contains(&"Stalled"), "{types:?}");
 }
 
+/// J1, J5.
 #[test]
 fn refused_claim_is_told_until_it_is_accepted() {
     for code in [403, 422, 500] {
@@ -187,7 +188,7 @@ fn handed_over_edge_is_left_once_by_its_heir() {
     }
 }
 
-/// F11.
+/// F11, A12.
 #[test]
 fn object_that_is_annotated_all_the_time_is_told_at_once() {
     in_virtual_time(|| async {
@@ -212,7 +213,7 @@ fn object_that_is_annotated_all_the_time_is_told_at_once() {
     });
 }
 
-/// A status that another operator has written meanwhile is not overwritten by one that goes by an older one.
+/// R2: A status that another operator has written meanwhile is not overwritten by one that goes by an older one.
 #[test]
 fn conflict_with_another_status_starts_a_new_pass() {
     in_virtual_time(|| async {

@@ -175,6 +175,7 @@ fn policy_change_during_a_reconcile_is_not_yet_observed() {
     }
 }
 
+/// D7.
 #[test]
 fn forbidden_leave_and_stale_read_keep_the_finalizer() {
     in_virtual_time(|| async {
@@ -245,6 +246,7 @@ fn stale_watch_after_claim_does_not_turn_joined_into_adopted() {
     });
 }
 
+/// R10.
 #[test]
 fn stale_operator_does_not_rejoin_a_left_edge() {
     in_virtual_time(|| async {

@@ -210,6 +210,7 @@ fn leave_that_waits_for_its_place_ends_with_another_holder() {
     });
 }
 
+/// A13.
 #[test]
 fn join_that_waits_for_its_place_is_not_sent_without_a_grant() {
     in_virtual_time(|| async {
@@ -354,7 +355,7 @@ fn join_that_waits_for_its_place_is_held_back_when_the_cloud_throttles_meanwhile
     });
 }
 
-/// S8: a deletion is seen at once, or an earlier release proves that the view is fresh.
+/// S8, G4: a deletion is seen at once, or an earlier release proves that the view is fresh.
 #[test]
 fn many_deletions_cost_no_list() {
     in_virtual_time(|| async {
@@ -388,7 +389,7 @@ fn deletions_that_wait_to_be_written_cost_no_list() {
     });
 }
 
-/// S8 under a limit: between two windows of the limit nothing is released. Then as many lists go out as there are Leaves in flight.
+/// G5: S8 under a limit: between two windows of the limit nothing is released. Then as many lists go out as there are Leaves in flight.
 #[test]
 fn deletions_under_a_limit_cost_a_list_per_second_at_most() {
     in_virtual_time(|| async {
