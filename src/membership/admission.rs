@@ -616,7 +616,7 @@ mod tests {
         let mut slot = fixture.enter(&applicant("a/x1")).unwrap();
         assert!(slot.reserve(join, &fixture.limiter).is_err());
         drop(slot);
-        // The limit admits calls again, and nobody has looked yet.
+        // The limit admits calls again, and the timer has not run yet.
         tokio::time::advance(Duration::from_secs(10)).await;
         let mut newcomer = fixture.enter(&applicant("a/new")).unwrap();
         assert!(newcomer.reserve(join, &fixture.limiter).is_err());
@@ -651,7 +651,7 @@ mod tests {
         assert!(fixture.enter(&applicant("a/x2")).is_some());
     }
 
-    /// Those admitted last must have sent their call before the limit can say what is left.
+    /// Those admitted last must have sent their call before the limit can say how many more it admits.
     #[tokio::test(start_paused = true)]
     async fn reads_are_admitted_in_batches_a_second_apart() {
         let mut fixture = Fixture::new();

@@ -43,7 +43,7 @@ impl Pass {
             Some(desired) if desired != self.desired => return Err(ActError::Changed),
             Some(_) => {}
         }
-        // Whoever takes our finalizer off an object that is being deleted keeps the membership.
+        // A user who takes our finalizer off an object that is being deleted keeps the membership.
         self.observed.finalizer = context.table.has_finalizer(&uid);
         self.renew_claim(context);
         self.renew_access(context);
