@@ -248,7 +248,7 @@ fn leave_that_waits_for_its_place_goes_by_a_list_of_then() {
     });
 }
 
-/// F2, F4: the documented way out. Whoever takes the finalizer off while the Leave waits keeps the membership.
+/// F2, F4: the documented way out. A user who takes the finalizer off while the Leave waits keeps the membership.
 #[test]
 fn leave_that_waits_for_its_place_is_not_sent_for_an_object_that_is_gone() {
     for hold in [None, Some("example.com/hold")] {
@@ -304,7 +304,7 @@ fn leave_that_waits_for_its_place_is_not_sent_for_what_others_made_since() {
     });
 }
 
-/// C21: a user takes finalizer and intent off while the Join waits. Whoever is killed after the Join finds whose it is.
+/// C21: a user takes finalizer and intent off while the Join waits. A process that is killed after the Join leaves an intent to the next one.
 #[test]
 fn join_that_waits_for_its_place_is_not_sent_without_its_intent() {
     in_virtual_time(|| async {
