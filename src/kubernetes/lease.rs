@@ -398,3 +398,47 @@ enum RenewalError {
     Changed(Box<Lease>),
     Failed(Error),
 }
+
+#[cfg(test)]
+mod tests {
+    use kube::client::Body;
+
+    use super::*;
+
+    /// An API server that answers each request after so long: a read finds nothing, a write is accepted.
+    fn slow(latency: Duration) -> kube::Client {
+        let answer = move |request: http::Request<Body>| async move {
+            let method = request.method().clone();
+            let written = request.into_body().collect_bytes().await?;
+            tokio::time::sleep(latency).await;
+            let (code, body) = if method == http::Method::GET {
+                let gone = kube::core::Status::failure("no Lease", "NotFound").with_code(404);
+                (404, serde_json::to_vec(&gone)?)
+            } else {
+                (200, written.to_vec())
+            };
+            let answer = http::Response::builder().status(code);
+            Ok::<_, tower::BoxError>(answer.body(Body::from(body))?)
+        };
+        kube::Client::new(tower::service_fn(answer), "operator")
+    }
+
+    /// The answer of the renewal comes 4 s after it was sent: others count from before that.
+    #[tokio::test(start_paused = true)]
+    async fn holder_counts_from_when_its_renewal_was_sent() {
+        let shutdown = Shutdown::standby();
+        let (latency, duration) = (Duration::from_secs(4), Duration::from_secs(15));
+        let clock = Clock::system();
+        let election = Election::new(slow(latency), "ns", None, duration, shutdown.clone(), clock);
+        let telemetry = Telemetry::default();
+        let mut held = election.acquire(&telemetry).await;
+        election.begin(&held);
+        election.renew(&mut held, false, &telemetry).await.unwrap();
+        let sent = Instant::now() - latency;
+        let end = sent + duration * 2 / 3;
+        tokio::time::sleep_until(end - Duration::from_millis(1)).await;
+        assert!(!shutdown.has_begun());
+        tokio::time::sleep_until(end).await;
+        assert!(shutdown.has_begun(), "{:?}", sent.elapsed());
+    }
+}

@@ -591,6 +591,79 @@ mod tests {
         assert_eq!(fixture.after(60.0).await, ["x3"]);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn object_that_moves_to_another_line_leaves_its_place() {
+        let mut fixture = Fixture::new();
+        let first = fixture.enter(&at_target("a/x1", "i-1")).unwrap();
+        let second = at_target("a/x2", "i-1");
+        assert!(fixture.enter(&second).is_none());
+        let moved = Applicant {
+            line: line("456", None),
+            ..second
+        };
+        let slot = fixture.enter(&moved).unwrap();
+        drop(first);
+        assert_eq!(fixture.enqueued(), [""; 0], "its pass is in flight");
+        drop(slot);
+        assert!(fixture.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn newcomer_takes_no_call_before_those_that_wait_for_it() {
+        let mut fixture = Fixture::new();
+        fixture.limit(60);
+        let join = Action::JoinSecurityGroup;
+        let mut slot = fixture.enter(&applicant("a/x1")).unwrap();
+        assert!(slot.reserve(join, &fixture.limiter).is_err());
+        drop(slot);
+        // The limit admits calls again, and the timer has not run yet.
+        tokio::time::advance(Duration::from_secs(10)).await;
+        let mut newcomer = fixture.enter(&applicant("a/new")).unwrap();
+        assert!(newcomer.reserve(join, &fixture.limiter).is_err());
+        drop(newcomer);
+        assert_eq!(fixture.after(0.1).await, ["x1", "new"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn newcomer_takes_no_slot_before_those_that_wait_for_one() {
+        let mut fixture = Fixture::new();
+        let mut held: Vec<Slot> = (0..PASSES_IN_FLIGHT)
+            .map(|number| fixture.enter(&applicant(&format!("a/n{number}"))).unwrap())
+            .collect();
+        for object in ["a/x1", "a/x2"] {
+            assert!(fixture.enter(&applicant(object)).is_none());
+        }
+        held.pop();
+        assert!(fixture.enter(&applicant("a/new")).is_none());
+        assert_eq!(fixture.after(1.1).await, ["x1"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slot_of_a_deleted_object_is_free_again() {
+        let mut fixture = Fixture::new();
+        let mut held: Vec<Slot> = (0..PASSES_IN_FLIGHT)
+            .map(|number| fixture.enter(&applicant(&format!("a/n{number}"))).unwrap())
+            .collect();
+        assert!(fixture.enter(&applicant("a/x1")).is_none());
+        held.pop();
+        assert_eq!(fixture.enqueued(), ["x1"]);
+        fixture.admission.forget(&"a/x1".into());
+        assert!(fixture.enter(&applicant("a/x2")).is_some());
+    }
+
+    /// Those admitted last must have sent their call before the limit can say how many more it admits.
+    #[tokio::test(start_paused = true)]
+    async fn reads_are_admitted_in_batches_a_second_apart() {
+        let mut fixture = Fixture::new();
+        for number in 0..150 {
+            let mut slot = fixture.enter(&applicant(&format!("a/x{number}"))).unwrap();
+            slot.wait_for(Action::DescribeInstances, &fixture.limiter);
+        }
+        assert_eq!(fixture.after(0.1).await.len(), 100);
+        assert_eq!(fixture.after(0.8).await.len(), 0);
+        assert_eq!(fixture.after(0.2).await.len(), 50);
+    }
+
     /// Simulated seed 90086: a pass that ran when its wait was due for report was lined up behind itself, and the next object of its
     /// target was never admitted.
     #[tokio::test(start_paused = true)]

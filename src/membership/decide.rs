@@ -396,13 +396,18 @@ fn decide_by_target(desired: &Desired, observed: &Observed) -> Step {
     }
 }
 
-/// Whether a user has removed our finalizer from an object that owns its edge: it gets it again.
+/// Whether a user has removed our finalizer from an object that owns its edge: it gets it again. So does one whose record is about
+/// to be written: otherwise its deletion would not wait for the operator.
 fn lacks_finalizer(desired: &Desired, observed: &Observed) -> bool {
     let is_missing = matches!(observed.target, TargetView::Present { member: false, .. });
+    let is_member = matches!(observed.target, TargetView::Present { member: true, .. });
     let owns = match observed.claim {
         ClaimView::Joined { void: false } => !(is_missing && observed.trust == ReadTrust::Settled),
         ClaimView::Adopted => true,
-        ClaimView::None | ClaimView::Intent { .. } | ClaimView::Joined { void: true } => false,
+        ClaimView::Intent { void: false } => is_member,
+        ClaimView::None | ClaimView::Intent { void: true } | ClaimView::Joined { void: true } => {
+            false
+        }
     };
     desired.management == ManagementPolicy::Manage && !observed.finalizer && owns
 }

@@ -451,6 +451,20 @@ mod tests {
         assert_eq!(reads(&ledger), (ReadTrust::Settled, ReadTrust::Settled));
     }
 
+    /// D2: the second Join is answered, and the first one may still arrive.
+    #[tokio::test(start_paused = true)]
+    async fn join_without_an_answer_is_open_although_a_later_one_is_answered() {
+        let mut ledger = Ledger::default();
+        after(10).await;
+        call(&mut ledger, EdgeCall::Join, Effect::Unknown);
+        after(5).await;
+        call(&mut ledger, EdgeCall::Join, Effect::Done);
+        after(70).await;
+        assert!(ledger.join_is_open(&account(), &edge()), "75 s");
+        after(1).await;
+        assert!(!ledger.join_is_open(&account(), &edge()));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn leave_without_an_answer_explains_what_goes_missing_after_a_join() {
         let mut ledger = Ledger::default();

@@ -43,6 +43,8 @@ impl Pass {
             Some(desired) if desired != self.desired => return Err(ActError::Changed),
             Some(_) => {}
         }
+        // A user who takes our finalizer off an object that is being deleted keeps the membership.
+        self.observed.finalizer = context.table.has_finalizer(&uid);
         self.renew_claim(context);
         self.renew_access(context);
         self.renew_others(context);

@@ -606,6 +606,59 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn account_of_another_cloud_account_is_not_scanned_in_its_place() {
+        let cloud = Arc::new(Large {
+            fits: 60,
+            asked: Mutex::default(),
+        });
+        let account = own_account();
+        let context = context(&account, &cloud);
+        let account_region = AccountRegion {
+            account,
+            region: "cn-hangzhou".parse().unwrap(),
+        };
+        let batch = [Target::Instance("i-1".parse().unwrap())];
+        for (cloud_account, calls) in [("456", 0), ("123", 1)] {
+            let id = CloudLimits::of_test(cloud_account).id.clone();
+            let read = scan_batch(&context, &id, &account_region, &batch).await;
+            assert_eq!(read.0.is_some(), calls > 0);
+            assert_eq!(cloud.asked.lock().unwrap().len(), calls, "{cloud_account}");
+        }
+    }
+
+    /// The passes read each target alone: all but the malformed one are found.
+    #[tokio::test(start_paused = true)]
+    async fn call_with_a_malformed_id_makes_every_observation_of_it_stale() {
+        let cloud = Arc::<TestTransport>::default();
+        let body =
+            json!({"Code": "InvalidInstanceId.Malformed", "Message": "No.", "RequestId": "R"});
+        cloud.answers(400, &body);
+        let account = own_account();
+        let context = context(&account, &cloud);
+        let region: Region = "cn-hangzhou".parse().unwrap();
+        let batch: Vec<_> = (0..2)
+            .map(|number| {
+                let _ = context.table.insert(&object(number, &region));
+                context
+                    .table
+                    .history(&format!("u{number}").as_str().into(), |history| {
+                        let failed = Observation::Unread { scanned: true };
+                        history.record_observation(Some(failed));
+                    });
+                Target::Instance(format!("i-{number}").parse().unwrap())
+            })
+            .collect();
+        let account_region = AccountRegion { account, region };
+        let id = CloudLimits::of_test("123").id.clone();
+        let read = scan_batch(&context, &id, &account_region, &batch).await;
+        assert!(read.0.is_none() && read.1, "the scan goes on");
+        for uid in ["u0", "u1"] {
+            let is_stale = |history: &mut History| history.is_stale();
+            assert_eq!(context.table.history(&uid.into(), is_stale), Some(true));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn failed_scan_is_logged_once_per_cause() {
         let (log, _guard) = TestLog::start();
         let account = own_account();

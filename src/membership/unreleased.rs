@@ -18,7 +18,6 @@ use crate::api::SecurityGroupMembership;
 use crate::ecs::Edge;
 use crate::kubernetes::ObjectUid;
 
-use super::act::ActError;
 use super::admission::Urgency;
 use super::context::Context;
 use super::object::{Object, has_finalizer};
@@ -111,13 +110,9 @@ async fn pass_over(object: Arc<Object>, context: &Context) -> (ObjectUid, Instan
             .table
             .history(&uid, |history| history.due())
             .flatten(),
-        Err(ActError::ObjectGone | ActError::Changed | ActError::Stopping) => None,
-        Err(error @ (ActError::Kubernetes { .. } | ActError::RecordNotStored)) => {
+        Err(error) => {
             debug!(uid = ?uid, "{error}");
-            let wait = context
-                .table
-                .history(&uid, |history| history.after_error(&context.clock));
-            wait.map(|wait| Instant::now() + wait)
+            None
         }
     };
     (uid, wait.unwrap_or_else(|| Instant::now() + LOOK_AGAIN))

@@ -370,6 +370,64 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn write_in_one_namespace_proves_nothing_of_another_watch() {
+        let scopes = [one("a"), one("b")];
+        let view = view(&scopes).await;
+        view.listed(&scopes[0], Instant::now());
+        let write = view.write_began("a".into(), "a");
+        view.write_ended(write, Some(Made::Version(7)));
+        view.shown(&scopes[1], &metadata("a", None), Made::Version(7), NOW);
+        assert!(!view.is_fresh());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn list_proves_the_time_at_which_it_began() {
+        let view = view(&[WatchScope::All]).await;
+        let began = Instant::now();
+        after(2_000).await;
+        view.listed(&WatchScope::All, began);
+        assert!(view.is_fresh());
+        after(1).await;
+        assert!(!view.is_fresh(), "2.001 s");
+    }
+
+    fn listed(uid: &str, version: u64, deleting: bool) -> ObjectView {
+        let mut object = serde_json::json!({
+            "apiVersion": "v1", "kind": "SecurityGroupMembership",
+            "metadata": {"name": uid, "namespace": "team", "uid": uid, "resourceVersion": version.to_string()},
+            "spec": {
+                "region": "cn-hangzhou", "instanceID": "i-1", "securityGroupID": "sg-1",
+                "accountRef": {"name": "default"},
+            },
+        });
+        if deleting {
+            object["metadata"]["deletionTimestamp"] = serde_json::json!("2026-01-01T00:00:00Z");
+        }
+        let object = crate::watched::Watched(Ok(serde_json::from_value(object).unwrap()));
+        ObjectView::of_listed(&object).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn list_of_an_edge_counts_for_two_seconds_and_shows_what_memory_does_not_know() {
+        let list = EdgeList::new(vec![
+            listed("a", 5, true),
+            listed("b", 5, true),
+            listed("c", 1, false),
+        ]);
+        after(2_000).await;
+        assert!(list.is_fresh());
+        after(1).await;
+        assert!(!list.is_fresh(), "2.001 s");
+        let mut known = vec![listed("a", 4, false), listed("b", 6, false)];
+        list.add_to(&mut known);
+        let found: Vec<_> = known
+            .iter()
+            .map(|view| (view.uid.as_str(), view.deleting))
+            .collect();
+        assert_eq!(found, [("a", true), ("b", false), ("c", false)]);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn write_that_changes_nothing_is_no_proof() {
         let answered = |version: &str| ObjectMeta {
             resource_version: Some(version.to_owned()),

@@ -131,6 +131,7 @@ fn grant_to_observe_joins_nothing() {
     });
 }
 
+/// F15.
 #[test]
 fn adopted_membership_is_removed_where_a_grant_allows_it() {
     in_virtual_time(|| async {

@@ -46,9 +46,14 @@ impl Elected {
 
     /// Starts one more operator. Returns its number.
     fn start(&mut self) -> usize {
+        self.start_with(LEASE)
+    }
+
+    /// The same, with this `--lease-duration`.
+    fn start_with(&mut self, duration: Duration) -> usize {
         let (stop, stopped) = oneshot::channel();
         let telemetry = Arc::default();
-        self.world.start_elected(LEASE, &telemetry, async {
+        self.world.start_elected(duration, &telemetry, async {
             if stopped.await.is_err() {
                 std::future::pending::<()>().await;
             }
@@ -118,13 +123,18 @@ impl Elected {
     }
 
     async fn metric(&self, incarnation: usize, name: &str) -> String {
-        let body = get(&self.telemetry[incarnation], "/metrics").await.1;
-        let line = body.lines().find(|line| line.starts_with(name));
-        line.and_then(|line| line.rsplit_once(' '))
-            .unwrap()
-            .1
-            .to_owned()
+        metric(&self.telemetry[incarnation], name).await
     }
+}
+
+/// The value of the first series whose name begins so.
+pub async fn metric(telemetry: &Arc<Telemetry>, name: &str) -> String {
+    let body = get(telemetry, "/metrics").await.1;
+    let line = body.lines().find(|line| line.starts_with(name));
+    line.and_then(|line| line.rsplit_once(' '))
+        .unwrap()
+        .1
+        .to_owned()
 }
 
 async fn get(telemetry: &Arc<Telemetry>, path: &str) -> (u16, String) {
@@ -189,6 +199,7 @@ fn standby_takes_over_within_a_second_of_sigterm_and_joins_at_once() {
         assert_eq!(elected.leader(), Some(1));
         assert!(elected.world.has_ended(0));
         assert_eq!(ready(&elected.world, "m").1, "Joined");
+        assert_eq!(elected.lease()["spec"]["leaseTransitions"], 1);
         let annotations = &elected.lease()["metadata"]["annotations"];
         assert_eq!(annotations.get(CALLS_ANNOTATION), None);
         // Nothing of the old leader was under way: what is deleted goes at once.
@@ -213,6 +224,7 @@ fn standby_takes_over_when_the_lease_of_a_killed_leader_has_ended() {
     });
 }
 
+/// R1.
 #[test]
 fn nothing_is_removed_until_the_calls_of_the_old_leader_have_ended() {
     // With a note on the Lease, and 70 s after a leader that could write none.
@@ -349,6 +361,71 @@ fn lease_that_is_deleted_is_written_again_by_its_holder() {
         assert!(!elected.world.has_ended(0));
         assert_eq!(elected.world.monitor.effects_of(1), 0);
     });
+}
+
+/// The Lease says how long its holder counts on it.
+#[test]
+fn standby_with_a_shorter_duration_waits_for_that_of_the_holder() {
+    in_virtual_time(|| async {
+        let mut elected = Elected::new(SimOptions::default());
+        elected.start();
+        seconds(1.0).await;
+        elected.start_with(Duration::from_secs(3));
+        seconds(11.0).await;
+        elected.world.kill(0);
+        seconds(9.0).await;
+        assert_eq!(elected.leader(), Some(0));
+        seconds(7.0).await;
+        assert_eq!(elected.leader(), Some(1));
+    });
+}
+
+/// The API server cannot be reached when the leader is asked to end.
+#[test]
+fn lease_is_given_up_as_soon_as_the_api_server_can_be_reached_again() {
+    in_virtual_time(|| async {
+        let mut elected = two().await;
+        elected.world.faults.cut_off(0, Duration::from_secs(1));
+        elected.terminate(0);
+        seconds(0.9).await;
+        assert_eq!(elected.leader(), Some(0));
+        seconds(2.0).await;
+        assert_eq!(elected.leader(), Some(1));
+    });
+}
+
+/// The note on the Lease that calls of the old leader are under way is gone.
+#[test]
+fn new_leader_learns_within_a_second_that_the_calls_of_the_old_one_have_ended() {
+    for latency in ["20s", "21s", "22s", "23s", "24s"] {
+        in_virtual_time(|| async move {
+            let mut elected = two().await;
+            slow_joins(&elected.world, latency);
+            elected.world.membership("m", 0, 0, json!({}));
+            seconds(1.0).await;
+            elected.terminate(0);
+            seconds(2.0).await;
+            elected.world.membership("n", 1, 0, json!({}));
+            seconds(2.0).await;
+            elected.world.delete("n");
+            let is_noted = || {
+                let lease = elected.lease();
+                let annotations = lease["metadata"]["annotations"].as_object();
+                annotations.is_some_and(|all| all.contains_key(CALLS_ANNOTATION))
+            };
+            assert!(is_noted());
+            while is_noted() {
+                seconds(0.01).await;
+            }
+            let ended = Instant::now();
+            while object(&elected.world, "n").is_some() {
+                seconds(0.01).await;
+            }
+            // Its reads count 10 s later.
+            let waited = ended.elapsed();
+            assert!(waited < Duration::from_millis(11_500), "{waited:?}");
+        });
+    }
 }
 
 /// How leaders are stopped in one world, drawn from a seed. Returns what was wrong, and how many leaders were stopped.

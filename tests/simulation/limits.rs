@@ -192,7 +192,7 @@ fn what_another_operator_removed_seconds_ago_is_adopted() {
     });
 }
 
-/// A copy of etcd has the same objects with the same UIDs: both clusters own what the original joined.
+/// H11: A copy of etcd has the same objects with the same UIDs: both clusters own what the original joined.
 #[test]
 fn clone_of_a_cluster_owns_what_the_original_joined() {
     // What is done in the clone before its operator starts; whether a deletion in it ends there, and removes what the original needs.
@@ -266,7 +266,7 @@ fn operators_of_different_namespaces_take_memberships_from_each_other() {
     });
 }
 
-/// An operator whose `--namespace` has become narrower. What is outside holds nothing, and waits for an operator when it is deleted.
+/// R12: an operator whose `--namespace` has become narrower. What is outside holds nothing, and waits for an operator when it is deleted.
 #[test]
 fn object_outside_the_scope_holds_nothing_and_its_deletion_waits() {
     in_virtual_time(|| async {
@@ -294,7 +294,7 @@ fn object_outside_the_scope_holds_nothing_and_its_deletion_waits() {
     });
 }
 
-/// A cluster is lost with all objects, and a backup brings them back as new ones.
+/// H5, H6: A cluster is lost with all objects, and a backup brings them back as new ones.
 #[test]
 fn restored_object_adopts_what_the_lost_one_joined() {
     for (with_status, policy, kept) in [
@@ -408,7 +408,7 @@ fn membership_that_a_restored_etcd_does_not_know_stays() {
     });
 }
 
-/// A record comes back that was taken off since, because others had removed the membership and made it again.
+/// H10: A record comes back that was taken off since, because others had removed the membership and made it again.
 #[test]
 fn record_that_a_restored_etcd_brings_back_counts_again() {
     in_virtual_time(|| async {
@@ -439,6 +439,7 @@ fn record_that_a_restored_etcd_brings_back_counts_again() {
     });
 }
 
+/// F3.
 #[test]
 fn replace_takes_off_the_finalizer_and_the_operator_puts_it_back() {
     in_virtual_time(|| async {
@@ -584,7 +585,7 @@ fn mixed_drift_policies_on_one_membership_can_end_without_an_owner() {
     }
 }
 
-/// C30: `Retain` hands nothing on. What it keeps is kept for good, unless another object says `Remove`.
+/// C30, E14: `Retain` hands nothing on. What it keeps is kept for good, unless another object says `Remove`.
 #[test]
 fn retain_on_a_shared_edge_hands_nothing_on() {
     for (others_policy, kept) in [("RemoveIfJoined", true), ("Remove", false)] {
@@ -620,7 +621,7 @@ fn retain_on_a_shared_edge_hands_nothing_on() {
     });
 }
 
-/// A3, A9: the operator is killed between its intent and its Join, and another actor makes the membership before the next start.
+/// A3, A9, A10: the operator is killed between its intent and its Join, and another actor makes the membership before the next start.
 #[test]
 fn membership_made_while_the_operator_is_down_with_an_open_intent_counts_as_joined() {
     let mut open = 0;

@@ -21,6 +21,7 @@ mod foreign_finalizers;
 mod found;
 mod grants;
 mod group_tags;
+mod interleavings;
 mod lease;
 mod lies;
 mod limits;

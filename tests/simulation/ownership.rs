@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use crate::api_server::Verb;
 use crate::in_virtual_time;
 use crate::monitor::{MEMBERSHIPS, text};
-use crate::scenario::{calls, claimed, object, ready, seconds, told, world};
-use crate::topology::{CLUSTER, FREE_INTERFACE, KEYS, NAMESPACE};
+use crate::scenario::{add_fault, calls, claimed, object, ready, seconds, told, world};
+use crate::topology::{CLUSTER, FREE_INTERFACE, KEYS, NAMESPACE, TEAMS, name_own_account};
 use crate::world::{SimOptions, World};
 
 /// Longer than a pass over one object without faults.
@@ -34,7 +34,7 @@ fn assert_nothing_left(world: &World, told: &str) {
     assert_eq!(world.monitor.violations(), [""; 0], "{told}");
 }
 
-/// C5: others remove what the operator joined, a scan shows it, and others make it again.
+/// C5, C11, C14, C19: others remove what the operator joined, a scan shows it, and others make it again.
 #[test]
 fn membership_that_others_made_again_after_a_scan_is_kept() {
     for (policies, told) in [
@@ -95,7 +95,7 @@ fn membership_made_after_an_intent_without_an_answer_is_kept() {
     });
 }
 
-/// C7: what the operator has just removed is still listed when the next object of the edge comes.
+/// C7, D5: what the operator has just removed is still listed when the next object of the edge comes.
 #[test]
 fn object_made_within_the_read_lag_of_a_deletion_joins() {
     for policies in [
@@ -136,7 +136,7 @@ fn object_made_within_the_read_lag_of_a_deletion_joins() {
     }
 }
 
-/// Q1: a Join without an answer takes effect when the object is being deleted, also one of a killed process.
+/// Q1, D0, D1, D3: a Join without an answer takes effect when the object is being deleted, also one of a killed process.
 #[test]
 fn join_that_takes_effect_after_the_deletion_is_undone() {
     for late in ["1s", "20s", "50s", "65s"] {
@@ -196,7 +196,7 @@ fn join_that_is_refused_for_a_moment_takes_no_membership_from_others() {
     }
 }
 
-/// C4, Q2: the key has lost its rights, and the cloud lists nothing to it instead of refusing.
+/// C4, Q2, C20: the key has lost its rights, and the cloud lists nothing to it instead of refusing.
 #[test]
 fn deletion_waits_while_a_key_without_rights_sees_no_target() {
     for (target, id) in [(0, "i-0"), (FREE_INTERFACE, "eni-1")] {
@@ -330,8 +330,8 @@ fn retained_membership_is_adopted_by_the_next_object() {
     }
 }
 
-/// The key changes to one of another cloud account before the record of a Join is stored, whatever the answer to it was, and whatever
-/// becomes of the intent.
+/// F16: the key changes to one of another cloud account before the record of a Join is stored, whatever the answer to it was, and
+/// whatever becomes of the intent.
 #[test]
 fn join_is_recorded_with_the_cloud_account_that_it_was_made_with() {
     let unanswered =
@@ -371,6 +371,137 @@ fn join_is_recorded_with_the_cloud_account_that_it_was_made_with() {
             assert_eq!(object(&world, "m"), None, "{told}");
             assert!(!world.is_member("i-0", "sg-a"), "{told}");
             assert_nothing_left(&world, &told);
+        });
+    }
+}
+
+/// B5: the process before has just left the edge, and Describe still lists it. A read counts from when it began.
+#[test]
+fn read_that_began_before_it_counts_adopts_nothing() {
+    in_virtual_time(|| async {
+        let mut world = World::new(SimOptions::default());
+        world.foreign(0, 0, true);
+        world.start(None);
+        seconds(5.0).await;
+        add_fault(&world, "DescribeInstances", 1, &json!({"latency": "8s"}));
+        world.membership("m", 0, 0, json!({}));
+        // It is answered in the 14th second of the process.
+        seconds(9.0).await;
+        assert_eq!(claimed(&object(&world, "m").unwrap()), "");
+        seconds(SETTLED).await;
+        assert_eq!(ready(&world, "m").1, "Adopted");
+    });
+}
+
+/// E5: an object that refuses to take over what it has no record of is no heir.
+#[test]
+fn object_that_refuses_and_has_no_record_is_no_heir() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        world.membership("m", 0, 0, json!({}));
+        seconds(SETTLED).await;
+        world.membership(
+            "other",
+            0,
+            0,
+            json!({"adoptionPolicy": "Refuse", "suspend": true}),
+        );
+        seconds(SETTLED).await;
+        world.delete("m");
+        seconds(AT_ONCE).await;
+        assert_eq!(object(&world, "m"), None);
+        assert_eq!(claimed(&object(&world, "other").unwrap()), "");
+        assert!(!world.is_member("i-0", "sg-a"));
+        assert_eq!(world.monitor.violations(), [""; 0]);
+    });
+}
+
+/// E6: what the operator has joined for an object needs no grant to be held.
+#[test]
+fn recorded_joined_holds_without_a_grant() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        world.membership("owner", 0, 0, json!({}));
+        seconds(SETTLED).await;
+        world.membership("m", 0, 0, json!({"deletionPolicy": "Remove"}));
+        seconds(SETTLED).await;
+        assert_eq!(claimed(&object(&world, "m").unwrap()), "Adopted");
+        world.grant(false);
+        seconds(SETTLED).await;
+        world.delete("m");
+        seconds(AT_ONCE).await;
+        assert_eq!(object(&world, "m"), None, "it waits for no grant");
+        assert_kept(&world, "held by its owner");
+        world.delete("owner");
+        seconds(AT_ONCE).await;
+        assert_eq!(object(&world, "owner"), None);
+        assert!(!world.is_member("i-0", "sg-a"));
+    });
+}
+
+/// E4: both go at once. Neither holds the edge for the other, at any millisecond between the deletions.
+#[test]
+fn objects_that_are_deleted_at_once_leave_nothing() {
+    for (first, second) in [
+        (json!({"deletionPolicy": "Remove"}), json!({})),
+        (json!({}), json!({"deletionPolicy": "Remove"})),
+        (json!({}), json!({})),
+    ] {
+        for moment in 0..20 {
+            let (first, second) = (&first, &second);
+            in_virtual_time(|| async move {
+                let world = world().await;
+                let is_foreign = first != second;
+                world.foreign(0, 0, is_foreign);
+                world.membership("a", 0, 0, first.clone());
+                seconds(SETTLED).await;
+                world.membership("b", 0, 0, second.clone());
+                seconds(SETTLED).await;
+                world.delete("a");
+                seconds(f64::from(moment) / 1_000.0).await;
+                world.delete("b");
+                seconds(SETTLED).await;
+                let told = format!("{first} {second} {moment}");
+                assert_nothing_left(&world, &told);
+                // Where the one that says `Remove` goes first and has time, the other one still holds it.
+                let may_stay = is_foreign && moment > 0 && *second == json!({});
+                assert!(may_stay || !world.is_member("i-0", "sg-a"), "{told}");
+            });
+        }
+    }
+}
+
+/// H1, H2: a tenant with a cloud account of its own names the edge of another one, and writes an intent with that one's UID.
+#[test]
+fn object_of_another_cloud_account_holds_nothing() {
+    for is_forged in [false, true] {
+        in_virtual_time(|| async move {
+            let mut world = World::new(SimOptions {
+                own_accounts: true,
+                ..SimOptions::default()
+            });
+            // A key of another cloud account.
+            world.write_secret(TEAMS, 2);
+            world.start(None);
+            seconds(SETTLED).await;
+            world.membership("m", 0, 0, json!({}));
+            seconds(SETTLED).await;
+            let mut own = json!({"suspend": true});
+            name_own_account(&mut own);
+            world.membership("tenant", 0, 0, own);
+            if is_forged {
+                let uid = object(&world, "tenant").unwrap()["metadata"]["uid"].clone();
+                let ours = object(&world, "m").unwrap()["status"]["accountUID"].clone();
+                let intent = json!({"origin": "Joined", "accountUID": ours, "uid": uid});
+                let annotations = json!({INTENT_ANNOTATION: intent.to_string()});
+                let metadata = json!({"annotations": annotations, "finalizers": [FINALIZER]});
+                world.patch("tenant", json!({"metadata": metadata}));
+            }
+            seconds(SETTLED).await;
+            world.delete("m");
+            seconds(AT_ONCE).await;
+            assert_eq!(object(&world, "m"), None, "{is_forged}");
+            assert!(!world.is_member("i-0", "sg-a"), "{is_forged}");
         });
     }
 }

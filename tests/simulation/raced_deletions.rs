@@ -1,15 +1,17 @@
 //! The API server decides to remove an object without finalizers at once, and carries it out when the operator has written its finalizer
 //! and joined the target. The monitor's rule of what is left behind is the judge.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
 
 use crate::in_virtual_time;
+use crate::lease::metric;
 use crate::monitor::MEMBERSHIPS;
-use crate::scenario::{add_fault, claimed, object, ready, seconds, world};
+use crate::scenario::{add_fault, calls, claimed, object, ready, seconds, world};
 use crate::topology::{INTERFACE, TEAMS, name_own_account};
-use crate::world::World;
+use crate::world::{SimOptions, World};
 
 const SOON: Duration = Duration::from_millis(6);
 /// Until the outcome of any call shows, and some time more.
@@ -38,6 +40,7 @@ fn at_every_moment<Scenario: Future<Output = bool>>(scenario: impl Fn(u32) -> Sc
     assert!(met.len() > 3, "{met:?}");
 }
 
+/// F5, F9, F11.
 #[test]
 fn nothing_is_left_of_an_object_deleted_in_the_moment_of_its_claim() {
     for latency in ["0s", "20s"] {
@@ -49,6 +52,9 @@ fn nothing_is_left_of_an_object_deleted_in_the_moment_of_its_claim() {
             assert_eq!(object(&world, "m"), None, "{moment}");
             assert!(!world.is_member("i-0", "sg-a"), "{moment}");
             assert_nothing_left(&world, &format!("{moment}"));
+            // F9: the list after the event does not show the object.
+            let lists = world.faults.selections();
+            assert!(!was_met || lists > 0, "{moment}: no list before the Leave");
             // And then it is over.
             let effects = world.monitor.effects();
             let looks = world.simulator.stats();
@@ -133,7 +139,7 @@ fn foreign_membership_stays() {
     });
 }
 
-/// What another object holds already is handed on, and what cannot be left now is tried again.
+/// F6: what another object holds already is handed on, and what cannot be left now is tried again.
 #[test]
 fn leave_that_is_refused_is_tried_again() {
     at_every_moment(|moment| async move {
@@ -141,7 +147,11 @@ fn leave_that_is_refused_is_tried_again() {
         let refused = json!({"error": {"code": "InstanceLastSecurityGroup"}});
         add_fault(&world, "LeaveSecurityGroup", 2, &refused);
         let was_met = raced(&world, moment, json!({})).await;
+        seconds(SETTLED).await;
+        let leaves = calls(&world, "LeaveSecurityGroup");
+        assert!(leaves <= 1, "{moment}: {leaves} within 2 minutes");
         seconds(1_500.0).await;
+        assert_eq!(calls(&world, "LeaveSecurityGroup"), 3 * leaves, "{moment}");
         assert!(!world.is_member("i-0", "sg-a"), "{moment}");
         assert_nothing_left(&world, &format!("{moment}"));
         was_met
@@ -181,11 +191,43 @@ fn interface_is_removed_as_well() {
     });
 }
 
+/// A standby has seen the deletion as well. It takes over when others have made the membership again.
+#[test]
+fn standby_removes_nothing_that_others_have_made_since() {
+    at_every_moment(|moment| async move {
+        let mut world = World::new(SimOptions::default());
+        for _ in 0..2 {
+            let (lease, telemetry) = (Duration::from_secs(15), Arc::default());
+            world.start_elected(lease, &telemetry, std::future::pending());
+            seconds(1.0).await;
+        }
+        seconds(11.0).await;
+        let was_met = raced(&world, moment, json!({})).await;
+        if !was_met {
+            return false;
+        }
+        seconds(60.0).await;
+        assert!(!world.is_member("i-0", "sg-a"), "{moment}");
+        let leaves = calls(&world, "LeaveSecurityGroup");
+        world.foreign(0, 0, true);
+        world.kill(0);
+        seconds(SETTLED).await;
+        assert!(world.is_member("i-0", "sg-a"), "{moment}");
+        assert_eq!(calls(&world, "LeaveSecurityGroup"), leaves, "{moment}");
+        true
+    });
+}
+
 /// F8: the event is lost, and the next list no longer shows the object. Another operator may have released it: nothing is removed.
 #[test]
 fn object_that_only_a_list_misses_is_let_be() {
     in_virtual_time(|| async {
-        let world = world().await;
+        let telemetry = Arc::default();
+        let mut world = World::new(SimOptions::default());
+        world.start_counted_until(&telemetry, std::future::pending());
+        seconds(11.0).await;
+        let missed = || metric(&telemetry, "security_group_operator_missed_deletions_total");
+        assert_eq!(missed().await, "0");
         world.membership("m", 0, 0, json!({}));
         seconds(20.0).await;
         assert_eq!(ready(&world, "m").1, "Joined");
@@ -195,5 +237,6 @@ fn object_that_only_a_list_misses_is_let_be() {
         seconds(SETTLED).await;
         assert_eq!(object(&world, "m"), None);
         assert!(world.is_member("i-0", "sg-a"));
+        assert_eq!(missed().await, "1");
     });
 }

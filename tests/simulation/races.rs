@@ -1,17 +1,22 @@
 //! What one pass does when something comes in between: each a small scenario, run for every moment at which it can happen.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use security_group_operator::api::{FINALIZER, INTENT_ANNOTATION};
 use serde_json::{Value, json};
 
 use crate::api_server::Verb;
 use crate::in_virtual_time;
-use crate::monitor::{MEMBERSHIPS, condition};
-use crate::scenario::{add_fault, claimed, object, ready, seconds, world};
+use crate::monitor::{MEMBERSHIPS, condition, is_deleting, text};
+use crate::scenario::{add_fault, calls, claimed, object, ready, seconds, world};
 use crate::topology::{CLUSTER, INTERFACE, NAMESPACE, TEAMS};
-use crate::world::World;
+use crate::world::{SimOptions, World};
 
 /// Longer than a pass over one object without faults, shorter than the first wait after a fault.
 const AT_ONCE: f64 = 0.4;
+/// Longer than what the cloud's reads may lag, and than a process that has just started trusts no read.
+const SETTLED: f64 = 11.0;
 
 /// Runs the scenario for each millisecond up to `last`; the scenario is told how long to wait.
 fn at_every_moment<Scenario: Future<Output = ()>>(
@@ -92,6 +97,7 @@ fn failed_leave_keeps_the_object_until_retried() {
     });
 }
 
+/// B4.
 #[test]
 fn foreign_join_in_between_is_adopted_or_refused() {
     for (adoption, told) in [("Adopt", "Adopted"), ("Refuse", "AdoptionRefused")] {
@@ -109,6 +115,12 @@ fn foreign_join_in_between_is_adopted_or_refused() {
             match reason.as_str() {
                 "AdoptionRefused" => assert_eq!(claimed, "", "{moment}"),
                 reason => assert_eq!(claimed, reason, "{moment}"),
+            }
+            // B4: no intent beside `Adopted`, nor where the adoption was refused.
+            if reason != "Joined" {
+                let object = object(&world, "m").unwrap();
+                let intent = &object["metadata"]["annotations"][INTENT_ANNOTATION];
+                assert_eq!(*intent, Value::Null, "{moment}");
             }
             world.delete("m");
             seconds(AT_ONCE).await;
@@ -162,6 +174,114 @@ fn removed_successor_is_replaced_by_the_next() {
     });
 }
 
+/// What an object has been like, oldest first.
+fn versions(world: &World, name: &str) -> Vec<Arc<Value>> {
+    let state = world.server.state();
+    let of_object = state.log.iter().filter(|entry| {
+        entry.key.0 == MEMBERSHIPS && text(&entry.object, "/metadata/name") == name
+    });
+    of_object.map(|entry| Arc::clone(&entry.object)).collect()
+}
+
+/// E8: a status write succeeds on an object that is going. The successor is read first.
+#[test]
+fn nothing_is_handed_to_an_object_that_is_being_deleted() {
+    at_every_moment(20, |moment| async move {
+        let world = world().await;
+        world.membership("m", 0, 0, json!({}));
+        seconds(2.0).await;
+        world.membership("successor", 0, 0, json!({"deletionPolicy": "Retain"}));
+        seconds(2.0).await;
+        let hold = json!([FINALIZER, "example.com/hold"]);
+        world.patch("successor", json!({"metadata": {"finalizers": hold}}));
+        seconds(2.0).await;
+        world.delete("m");
+        seconds(moment).await;
+        world.delete("successor");
+        seconds(20.0).await;
+        assert_eq!(object(&world, "m"), None, "{moment}");
+        let versions = versions(&world, "successor");
+        let owns = |object: &&Arc<Value>| object["status"]["origin"] == "Joined";
+        match versions.iter().find(owns) {
+            Some(first) => assert!(!is_deleting(first), "{moment}"),
+            None => assert!(!world.is_member("i-0", "sg-a"), "{moment}"),
+        }
+    });
+}
+
+/// E9: the successor has gone, and the watch has not shown it for a quarter of an hour.
+#[test]
+fn successor_that_is_gone_unseen_keeps_nothing() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        for name in ["m", "successor"] {
+            world.membership(name, 0, 0, json!({}));
+            seconds(2.0).await;
+        }
+        seconds(SETTLED).await;
+        world.refuse_status_of(Some("successor"));
+        world.delete("m");
+        seconds(5.0).await;
+        assert!(object(&world, "m").is_some());
+        world.faults.hold_back_events(0, Duration::from_secs(900));
+        tear_away(&world, "successor");
+        world.refuse_status_of(None);
+        seconds(600.0).await;
+        assert_eq!(object(&world, "m"), None);
+        assert!(!world.is_member("i-0", "sg-a"));
+    });
+}
+
+/// E16: the successor becomes unreadable at any moment. It is alive: what it holds is not removed.
+#[test]
+fn successor_that_becomes_unreadable_keeps_the_edge() {
+    at_every_moment(20, |moment| async move {
+        let world = world().await;
+        for name in ["m", "successor"] {
+            world.membership(name, 0, 0, json!({}));
+            seconds(2.0).await;
+        }
+        world.delete("m");
+        seconds(moment).await;
+        world.patch("successor", json!({"spec": {"driftPolicy": "Ask"}}));
+        seconds(60.0).await;
+        assert!(world.is_member("i-0", "sg-a"), "{moment}");
+        let leaves = world.simulator.stats()["calls"]["LeaveSecurityGroup"].clone();
+        assert_eq!(leaves, Value::Null, "{moment}");
+        if object(&world, "m").is_none() {
+            assert_eq!(claim(&world, "successor"), "Joined", "{moment}");
+        }
+    });
+}
+
+/// A13: the user suspends the object, or only observes it, between the read of a pass and its intent.
+#[test]
+fn object_that_is_suspended_before_its_intent_gets_none() {
+    for spec in [
+        json!({"suspend": true}),
+        json!({"managementPolicy": "Observe"}),
+    ] {
+        let spec = &spec;
+        at_every_moment(30, |moment| async move {
+            let world = world().await;
+            world.membership("m", 0, 0, json!({}));
+            seconds(moment).await;
+            world.patch("m", json!({"spec": spec}));
+            seconds(AT_ONCE).await;
+            let versions = versions(&world, "m");
+            let is_marked = |object: &&Arc<Value>| object["metadata"]["finalizers"].is_array();
+            let marked = versions.iter().find(is_marked);
+            let intended_before =
+                marked.is_some_and(|object| object["metadata"]["generation"] == 1);
+            assert!(marked.is_none() || intended_before, "{spec} {moment}");
+            assert!(
+                intended_before || !world.is_member("i-0", "sg-a"),
+                "{spec} {moment}"
+            );
+        });
+    }
+}
+
 #[test]
 fn unclaimed_deleting_successor_blocks_no_deletion() {
     at_every_moment(20, |moment| async move {
@@ -213,6 +333,7 @@ fn waiting_pass_of_a_gone_object_hands_nothing_on() {
     }
 }
 
+/// E12.
 #[test]
 fn conflict_on_the_successor_is_retried() {
     in_virtual_time(|| async {
@@ -243,6 +364,7 @@ fn restored(world: &World, finalizers: &Value) {
     );
 }
 
+/// H8.
 #[test]
 fn restored_object_loses_only_our_finalizer() {
     in_virtual_time(|| async {
@@ -274,6 +396,7 @@ fn restored_object_is_deleted_despite_a_conflict() {
     });
 }
 
+/// F10.
 #[test]
 fn force_deleted_object_is_not_recreated() {
     at_every_moment(60, |moment| async move {
@@ -408,6 +531,7 @@ fn second_account(world: &World, grants: &Value) {
     );
 }
 
+/// E7.
 #[test]
 fn only_claiming_or_granted_siblings_keep_the_edge() {
     let everybody = json!([{"name": "all", "namespaces": {"selector": {"matchLabels": {"team": "web"}}}, "securityGroups": {"ids": ["*"]}}]);
@@ -447,6 +571,7 @@ fn only_claiming_or_granted_siblings_keep_the_edge() {
     }
 }
 
+/// E10.
 #[test]
 fn granted_sibling_without_a_claim_keeps_the_edge() {
     in_virtual_time(|| async {
@@ -546,6 +671,29 @@ fn blocked_deletion_finishes_when_a_successor_appears() {
             assert_eq!(object(&world, "m"), None);
             assert_eq!(claim(&world, "successor"), "Joined");
             assert!(world.is_member("i-0", "sg-a"));
+        });
+    }
+}
+
+/// R3: two operators without an election join one new object. The one whose intent comes later looks again.
+#[test]
+fn later_intent_of_another_operator_joins_nothing() {
+    for millis in 0..40 {
+        in_virtual_time(|| async move {
+            let mut world = World::new(SimOptions {
+                several: true,
+                ..SimOptions::default()
+            });
+            world.start(None);
+            world.start(None);
+            // No intent of a process before them can appear any more.
+            seconds(70.0).await;
+            let lag = Duration::from_millis(millis);
+            world.faults.hold_back_events(1, lag);
+            world.membership("m", 0, 0, json!({}));
+            seconds(SETTLED).await;
+            assert_eq!(claim(&world, "m"), "Joined", "{millis}");
+            assert_eq!(calls(&world, "JoinSecurityGroup"), 1, "{millis}");
         });
     }
 }

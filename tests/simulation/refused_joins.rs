@@ -47,6 +47,7 @@ fn leaves(world: &World) -> bool {
     calls.get("LeaveSecurityGroup").is_some()
 }
 
+/// A7.
 #[test]
 fn foreign_edge_after_a_rejected_join_is_never_left() {
     for code in REFUSALS {

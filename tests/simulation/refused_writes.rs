@@ -5,6 +5,7 @@ use security_group_operator::api::INTENT_ANNOTATION;
 use serde_json::{Value, json};
 
 use crate::in_virtual_time;
+use crate::monitor::MEMBERSHIPS;
 use crate::scenario::{calls, claimed, message, object, ready, seconds, told, world};
 use crate::world::World;
 
@@ -23,6 +24,7 @@ fn waits(world: &World, name: &str) {
     assert!(!types.contains(&"Stalled"), "{types:?}");
 }
 
+/// J1, J5.
 #[test]
 fn refused_claim_is_told_until_it_is_accepted() {
     for code in [403, 422, 500] {
@@ -186,7 +188,7 @@ fn handed_over_edge_is_left_once_by_its_heir() {
     }
 }
 
-/// F11.
+/// F11, A12.
 #[test]
 fn object_that_is_annotated_all_the_time_is_told_at_once() {
     in_virtual_time(|| async {
@@ -211,7 +213,7 @@ fn object_that_is_annotated_all_the_time_is_told_at_once() {
     });
 }
 
-/// A status that another operator has written meanwhile is not overwritten by one that goes by an older one.
+/// R2: A status that another operator has written meanwhile is not overwritten by one that goes by an older one.
 #[test]
 fn conflict_with_another_status_starts_a_new_pass() {
     in_virtual_time(|| async {
@@ -229,4 +231,38 @@ fn conflict_with_another_status_starts_a_new_pass() {
         let intent = object(&world, "m").unwrap();
         assert!(intent["metadata"]["annotations"][INTENT_ANNOTATION].is_string());
     });
+}
+
+/// J2, E13: an older CRD does not store the record, also of an owner whose process was killed before it. Nothing is handed over by it,
+/// and the membership stays until there is a CRD that does.
+#[test]
+fn hand_over_that_an_older_crd_does_not_store_waits() {
+    for restarts in [false, true] {
+        in_virtual_time(|| async move {
+            let mut world = world().await;
+            if restarts {
+                world.server.undeclare(MEMBERSHIPS, Some("origin"));
+            }
+            for name in ["m", "other"] {
+                world.membership(name, 0, 0, json!({}));
+                seconds(11.0).await;
+            }
+            world.server.undeclare(MEMBERSHIPS, Some("origin"));
+            if restarts {
+                world.restart_all();
+                seconds(90.0).await;
+            }
+            world.delete("m");
+            seconds(60.0).await;
+            assert!(object(&world, "m").is_some(), "{restarts}");
+            assert!(world.is_member("i-0", "sg-a"), "{restarts}");
+            world.server.undeclare(MEMBERSHIPS, None);
+            seconds(600.0).await;
+            assert_eq!(object(&world, "m"), None, "{restarts}");
+            assert_eq!(origin(&world, "other"), "Joined", "{restarts}");
+            world.delete("other");
+            seconds(11.0).await;
+            assert!(!world.is_member("i-0", "sg-a"), "{restarts}");
+        });
+    }
 }

@@ -10,7 +10,7 @@ use crate::api_server::Verb;
 use crate::in_virtual_time;
 use crate::link::fault;
 use crate::monitor::{MEMBERSHIPS, condition};
-use crate::scenario::{object, ready, seconds, world};
+use crate::scenario::{add_fault, object, ready, seconds, world};
 use crate::topology::{CLUSTER, NAMESPACE};
 use crate::world::{SimOptions, World};
 use security_group_operator::simulator::faults::{ErrorFault, Fault, Kind};
@@ -175,6 +175,7 @@ fn policy_change_during_a_reconcile_is_not_yet_observed() {
     }
 }
 
+/// D7.
 #[test]
 fn forbidden_leave_and_stale_read_keep_the_finalizer() {
     in_virtual_time(|| async {
@@ -245,6 +246,7 @@ fn stale_watch_after_claim_does_not_turn_joined_into_adopted() {
     });
 }
 
+/// R10.
 #[test]
 fn stale_operator_does_not_rejoin_a_left_edge() {
     in_virtual_time(|| async {
@@ -501,5 +503,24 @@ fn what_a_pass_has_seen_gone_is_not_the_object_s_that_had_joined_it() {
         seconds(30.0).await;
         assert!(world.is_member("i-0", "sg-a"), "others made it");
         assert_eq!(world.monitor.violations(), [""; 0]);
+    });
+}
+
+/// D7: the Leave is refused with 403 after others have removed the membership. A read that counts tells so at once.
+#[test]
+fn forbidden_leave_of_what_others_have_removed_is_no_obstacle() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        world.membership("m", 0, 0, json!({}));
+        // The next scan comes later.
+        seconds(45.0).await;
+        add_fault(&world, "LeaveSecurityGroup", 1, &json!({"latency": "5s"}));
+        let forbidden = json!({"error": {"code": "Forbidden.RAM", "status": 403}});
+        add_fault(&world, "LeaveSecurityGroup", 1, &forbidden);
+        world.delete("m");
+        seconds(1.0).await;
+        world.foreign(0, 0, false);
+        seconds(5.0).await;
+        assert_eq!(object(&world, "m"), None);
     });
 }

@@ -18,6 +18,7 @@ fn clear(world: &World, name: &str) {
     world.patch(name, json!({"spec": {"driftPolicy": "Repair"}}));
 }
 
+/// E16.
 #[test]
 fn unreadable_object_holds_its_edge_and_is_no_heir() {
     for restarted in [false, true] {
@@ -78,6 +79,7 @@ fn deletion_waits_no_longer_for_an_unreadable_object_that_goes() {
     });
 }
 
+/// E17.
 #[test]
 fn unreadable_object_without_a_grant_holds_nothing() {
     in_virtual_time(|| async {

@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
+use security_group_operator::api::{FINALIZER, INTENT_ANNOTATION};
 use serde_json::json;
 
 use crate::in_virtual_time;
 use crate::monitor::{MEMBERSHIPS, condition, text};
-use crate::scenario::{add_fault, claimed, object, ready, seconds, world};
+use crate::scenario::{add_fault, calls, claimed, object, ready, seconds, world};
 use crate::topology::NAMESPACE;
 use crate::world::{SimOptions, World};
 
@@ -209,6 +210,7 @@ fn leave_that_waits_for_its_place_ends_with_another_holder() {
     });
 }
 
+/// A13.
 #[test]
 fn join_that_waits_for_its_place_is_not_sent_without_a_grant() {
     in_virtual_time(|| async {
@@ -225,7 +227,135 @@ fn join_that_waits_for_its_place_is_not_sent_without_a_grant() {
     });
 }
 
-/// S8: a deletion is seen at once, or an earlier release proves that the view is fresh.
+/// G3: what was fresh when the Leave was decided is old when its place is free.
+#[test]
+fn leave_that_waits_for_its_place_goes_by_a_list_of_then() {
+    in_virtual_time(|| async {
+        let (world, ids) = crowd("LeaveSecurityGroup", false).await;
+        for id in &ids {
+            world.delete(id);
+        }
+        seconds(5.0).await;
+        world.faults.hold_back_events(0, Duration::from_secs(600));
+        for id in &ids {
+            let spec =
+                json!({"region": "cn-hangzhou", "instanceID": id, "securityGroupID": "sg-a"});
+            let object = json!({"metadata": {"name": format!("heir-{id}")}, "spec": spec});
+            world.create(MEMBERSHIPS, NAMESPACE, object);
+        }
+        seconds(500.0).await;
+        assert_eq!(members(&world, &ids), ids.len() - 32);
+    });
+}
+
+/// F2, F4: the documented way out. A user who takes the finalizer off while the Leave waits keeps the membership.
+#[test]
+fn leave_that_waits_for_its_place_is_not_sent_for_an_object_that_is_gone() {
+    for hold in [None, Some("example.com/hold")] {
+        in_virtual_time(|| async move {
+            let (world, ids) = crowd("LeaveSecurityGroup", false).await;
+            for id in &ids {
+                if let Some(hold) = hold {
+                    let finalizers = json!([FINALIZER, hold]);
+                    world.patch(id, json!({"metadata": {"finalizers": finalizers}}));
+                }
+                world.delete(id);
+            }
+            seconds(5.0).await;
+            for id in &ids {
+                let finalizers = hold.map_or(json!(null), |hold| json!([hold]));
+                world.patch(id, json!({"metadata": {"finalizers": finalizers}}));
+            }
+            seconds(200.0).await;
+            assert_eq!(members(&world, &ids), ids.len() - 32, "{hold:?}");
+        });
+    }
+}
+
+/// C22, E20: while the Leave waits, a scan finds the membership missing, and others make it again.
+#[test]
+fn leave_that_waits_for_its_place_is_not_sent_for_what_others_made_since() {
+    in_virtual_time(|| async {
+        let (world, ids) = crowd("LeaveSecurityGroup", false).await;
+        let slow = json!({"latency": "30s"});
+        add_fault(&world, "LeaveSecurityGroup", 1_000, &slow);
+        let (first, rest) = ids.split_at(32);
+        let others = |word: &str| {
+            for id in rest {
+                let edge = json!({"target": id, "securityGroupId": "sg-a"});
+                world.cloud(json!({ word: edge }));
+            }
+        };
+        for id in first {
+            world.delete(id);
+        }
+        // Within the minute a scan comes to wait for its place, before the Leaves of the rest.
+        others("leave");
+        seconds(58.0).await;
+        for id in rest {
+            world.delete(id);
+        }
+        seconds(4.0).await;
+        others("join");
+        seconds(400.0).await;
+        assert!(world.objects().is_empty());
+        assert_eq!(calls(&world, "LeaveSecurityGroup"), 32, "the first ones");
+        assert_eq!(members(&world, &ids), rest.len());
+    });
+}
+
+/// C21: a user takes finalizer and intent off while the Join waits. A process that is killed after the Join leaves an intent to the next one.
+#[test]
+fn join_that_waits_for_its_place_is_not_sent_without_its_intent() {
+    in_virtual_time(|| async {
+        let (mut world, ids) = crowd("JoinSecurityGroup", true).await;
+        create(&world, &ids);
+        seconds(5.0).await;
+        for id in &ids {
+            let metadata = json!({"annotations": {INTENT_ANNOTATION: null}});
+            world.patch(id, json!({"metadata": metadata}));
+        }
+        let joined = || members(&world, &ids);
+        let before: Vec<_> = ids
+            .iter()
+            .filter(|id| world.is_member(id, "sg-a"))
+            .collect();
+        seconds(40.0).await;
+        assert!(joined() > before.len(), "the next ones are under way");
+        world.restart_all();
+        seconds(200.0).await;
+        for id in ids.iter().filter(|id| !before.contains(id)) {
+            assert_eq!(ready(&world, id).1, "Joined", "{id}");
+        }
+    });
+}
+
+/// The cloud throttles those that go first. Those that wait are held back, and say nothing for a minute.
+#[test]
+fn join_that_waits_for_its_place_is_held_back_when_the_cloud_throttles_meanwhile() {
+    in_virtual_time(|| async {
+        let (world, ids) = instances(80).await;
+        seconds(60.0).await;
+        let throttled = json!({"error": {"code": "Throttling.User", "status": 400}});
+        add_fault(&world, "JoinSecurityGroup", 32, &json!({"latency": "20s"}));
+        add_fault(&world, "JoinSecurityGroup", 32, &throttled);
+        create(&world, &ids);
+        seconds(50.0).await;
+        let told = |id: &String| {
+            let object = object(&world, id).unwrap();
+            condition(&object, "Ready").map(|ready| text(ready, "/reason"))
+        };
+        let retrying: Vec<_> = ids
+            .iter()
+            .filter(|id| told(id).as_deref() == Some("Retrying"))
+            .collect();
+        assert_eq!(retrying, [""; 0]);
+        seconds(600.0).await;
+        assert_eq!(members(&world, &ids), ids.len());
+    });
+}
+
+/// S8, G4: a deletion is seen at once, or an earlier release proves that the view is fresh.
 #[test]
 fn many_deletions_cost_no_list() {
     in_virtual_time(|| async {
@@ -259,7 +389,7 @@ fn deletions_that_wait_to_be_written_cost_no_list() {
     });
 }
 
-/// S8 under a limit: between two windows of the limit nothing is released. Then as many lists go out as there are Leaves in flight.
+/// G5: S8 under a limit: between two windows of the limit nothing is released. Then as many lists go out as there are Leaves in flight.
 #[test]
 fn deletions_under_a_limit_cost_a_list_per_second_at_most() {
     in_virtual_time(|| async {

@@ -13,8 +13,9 @@ use std::time::Duration;
 use security_group_operator::account::key::{AccountKey, AccountRegion};
 use security_group_operator::api::SecurityGroupMembership;
 use security_group_operator::api::membership::{AccountKind, ErrorClass};
-use security_group_operator::ecs::{Edge, Target, TargetDescription, TargetState};
+use security_group_operator::ecs::{AccountUid, Edge, Target, TargetDescription, TargetState};
 use security_group_operator::kubernetes::ObjectUid;
+use security_group_operator::membership::ledger::{EdgeCall, Effect};
 use security_group_operator::membership::observation::{CLOUD_READ_LAG, Observation};
 use security_group_operator::membership::table::{ObjectTable, ObjectView};
 use security_group_operator::watched::Unreadable;
@@ -646,4 +647,99 @@ fn tally_tells_what_the_statuses_say_and_since_when() {
     table.insert(&told("new", 50, 4, "False", Some("Blocked")));
     let since = table.tally().unready_since;
     assert_eq!(since.get(&blocked), Some(&(start + 110)));
+}
+
+fn account_uid() -> AccountUid {
+    "1000000000000001".into()
+}
+
+/// F6: only what is there, or may be, and what its policies do not keep.
+#[tokio::test(start_paused = true)]
+async fn object_gone_in_the_moment_of_its_claim_is_kept_while_something_of_ours_may_be_there() {
+    let table = ObjectTable::default();
+    let kept = |change: &dyn Fn(&mut SecurityGroupMembership)| {
+        let mut object = object("a", "i-1", 0, 1);
+        hold(&mut object);
+        change(&mut object);
+        table.insert(&object);
+        table.keep_unreleased(&object)
+    };
+    assert!(kept(&|_| {}));
+    table.remove(&uid("a"));
+    assert!(!kept(&|object| object.spec.suspend = true), "suspended");
+    table.remove(&uid("a"));
+    // A read that counts does not show the membership.
+    tokio::time::advance(CLOUD_READ_LAG).await;
+    let mut seen_missing = object("a", "i-1", 0, 1);
+    hold(&mut seen_missing);
+    table.insert(&seen_missing);
+    let now = tokio::time::Instant::now();
+    let _trust = table.read_edge(&account_uid(), &edge("i-1"), now, false);
+    assert!(!kept(&|_| {}), "void");
+    assert!(table.unreleased().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_this_process_joins_with_is_known_until_its_join_is_refused() {
+    for (effect, is_known) in [
+        (Effect::Done, true),
+        (Effect::Unknown, true),
+        (Effect::None, false),
+    ] {
+        let table = ObjectTable::default();
+        table.insert(&object("a", "i-1", 0, 1));
+        let joined_with = || {
+            let joined_with = table.history(&uid("a"), |history| history.joined_with());
+            joined_with.flatten()
+        };
+        let (account, edge) = (account_uid(), edge("i-1"));
+        let begun = table.call_began(&uid("a"), &account, &edge, EdgeCall::Join);
+        assert_eq!(joined_with(), Some(account_uid()), "it may have arrived");
+        table.call_ended(&uid("a"), &account, &edge, begun, effect);
+        assert_eq!(joined_with().is_some(), is_known, "{effect:?}");
+    }
+}
+
+#[test]
+fn own_newer_write_tells_the_claim_while_the_watch_lags() {
+    let table = ObjectTable::default();
+    let watched = object("a", "i-1", 0, 1);
+    table.insert(&watched);
+    let mut written = object("a", "i-1", 0, 2);
+    hold(&mut written);
+    table.written(&written);
+    assert!(table.claim(&watched).is_some());
+    let removed = object("a", "i-1", 0, 3);
+    assert!(table.claim(&removed).is_none(), "newer than our write");
+}
+
+/// A5, R1: the watch shows an intent while calls of the process before may be under way.
+#[tokio::test(start_paused = true)]
+async fn intent_that_is_shown_late_is_of_the_process_before() {
+    for (others_may_call, is_found) in [(true, true), (false, false)] {
+        let table = ObjectTable::default();
+        table.begins_to_act(others_may_call);
+        let mut seen = object("a", "i-1", 0, 1);
+        table.insert(&seen);
+        tokio::time::advance(Duration::from_secs(30)).await;
+        intend(&mut seen);
+        seen.metadata.resource_version = Some("2".to_owned());
+        table.insert(&seen);
+        let found = table.history(&uid("a"), |history| history.found_intent_at());
+        assert_eq!(found.flatten().is_some(), is_found);
+    }
+}
+
+/// Anybody can write an intent.
+#[tokio::test(start_paused = true)]
+async fn only_an_intent_with_a_grant_counts_as_an_open_join() {
+    for is_granted in [false, true] {
+        let table = ObjectTable::default();
+        let mut forged = object("a", "i-1", 0, 1);
+        intend(&mut forged);
+        table.insert(&forged);
+        let (account, edge) = (account_uid(), edge("i-1"));
+        table.count_found_intents(&account, &edge, |_| is_granted);
+        assert_eq!(table.join_is_open(&account, &edge), is_granted);
+    }
 }

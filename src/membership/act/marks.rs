@@ -102,10 +102,6 @@ impl Pass {
         }
         self.observed.attempt = Attempt::Released;
         self.observed.claim = ClaimView::None;
-        // The siblings' status may name this object as an owner: requeue them.
-        for other in &self.others.holders {
-            context.queue.enqueue(&other.reference());
-        }
         Ok(())
     }
 

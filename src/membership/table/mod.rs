@@ -266,6 +266,13 @@ impl ObjectTable {
         self.lock().by_uid.get(uid)?.says.desired
     }
 
+    /// Whether our finalizer is on an object, in its newest known version.
+    #[must_use]
+    pub fn has_finalizer(&self, uid: &ObjectUid) -> bool {
+        let inner = self.lock();
+        inner.by_uid.get(uid).is_some_and(|row| row.says.finalizer)
+    }
+
     /// The newest known version of an object, from the watch or from our own writes; `None` for an unknown object.
     #[must_use]
     pub fn known_version(&self, uid: &ObjectUid) -> Option<u64> {

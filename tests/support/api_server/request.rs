@@ -410,7 +410,7 @@ impl ApiServer {
 
     /// Fills in defaults and drops fields that the schema does not contain.
     fn complete(&self, kind: Kind, object: &mut Value) {
-        let Some(schema) = self.schemas.get(kind.plural) else {
+        let Some(schema) = self.schemas().get(kind.plural) else {
             return;
         };
         for part in ["spec", "status"] {
@@ -428,7 +428,7 @@ impl ApiServer {
 
     /// A server-side apply may name only what the schema declares.
     fn check_declared(&self, config: &Value, request: &Request) -> Result<(), Reply> {
-        let Some(schema) = self.schemas.get(request.kind.plural) else {
+        let Some(schema) = self.schemas().get(request.kind.plural) else {
             return Ok(());
         };
         let mut found = Vec::new();
@@ -466,7 +466,7 @@ impl ApiServer {
     }
 
     fn validate(&self, kind: Kind, object: &Value) -> Result<(), Reply> {
-        match self.schemas.get(kind.plural) {
+        match self.schemas().get(kind.plural) {
             Some(schema) if !is_whole(object, schema) => {
                 Err(failure(422, "Invalid", "a required field is missing"))
             }

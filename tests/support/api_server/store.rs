@@ -142,7 +142,7 @@ pub struct ApiServer {
     state: Mutex<State>,
     /// Wakes every watch of a kind, the oldest first; a tokio `watch` channel would wake them in random order.
     news: BTreeMap<&'static str, Notify>,
-    pub(super) schemas: &'static BTreeMap<String, Value>,
+    schemas: Mutex<&'static BTreeMap<String, Value>>,
     started: Instant,
     epoch: Timestamp,
 }
@@ -161,6 +161,20 @@ pub struct State {
 }
 
 impl ApiServer {
+    pub(super) fn schemas(&self) -> &'static BTreeMap<String, Value> {
+        *self.schemas.lock().unwrap()
+    }
+
+    /// From now on the CRD of a kind is one without this field of the status; `None`: the one of today.
+    pub fn undeclare(&self, plural: &str, field: Option<&str>) {
+        let mut older = schemas().clone();
+        if let Some(field) = field {
+            let status = &mut older.get_mut(plural).unwrap()["properties"]["status"]["properties"];
+            status.as_object_mut().unwrap().remove(field);
+        }
+        *self.schemas.lock().unwrap() = Box::leak(Box::new(older));
+    }
+
     /// An empty server. Its clock starts at `epoch` and advances with tokio's.
     pub fn new(epoch: Timestamp) -> Self {
         Self {
@@ -176,7 +190,7 @@ impl ApiServer {
                 .iter()
                 .map(|kind| (kind.plural, Notify::new()))
                 .collect(),
-            schemas: schemas(),
+            schemas: Mutex::new(schemas()),
             started: Instant::now(),
             epoch,
         }
