@@ -123,10 +123,7 @@ impl Election {
                         match self.take(found).await {
                             Ok(lease) => {
                                 info!(identity = self.identity, "leads: it holds {}", self.name());
-                                return Held {
-                                    lease,
-                                    renewed: asked,
-                                };
+                                return Held::new(lease, asked);
                             }
                             // Another one was faster.
                             Err(error) if error.code() == Some(409) => {}
@@ -170,11 +167,7 @@ impl Election {
             telemetry.went_on("lease");
             let asked = Instant::now();
             if asked >= self.end_of(held) {
-                return Err(Lost::NotRenewed {
-                    lease: self.name(),
-                    after: asked - held.renewed,
-                    error: trouble,
-                });
+                return Err(self.not_renewed(held.renewed, trouble));
             }
             if others_have_ended {
                 set_calls_of(&mut held.lease, None);
@@ -182,20 +175,14 @@ impl Election {
             match self.write_renewal(held).await {
                 Ok(lease) => {
                     let before = held.renewed;
-                    *held = Held {
-                        lease,
-                        renewed: asked,
-                    };
+                    *held = Held::new(lease, asked);
                     self.begin(held);
                     if !self.shutdown.may_have_successor() {
                         return Ok(());
                     }
-                    // The process was frozen in the meantime. What was stopped does not begin again: only another process goes on.
-                    return Err(Lost::NotRenewed {
-                        lease: self.name(),
-                        after: before.elapsed(),
-                        error: "the answer to the renewal came too late".to_owned(),
-                    });
+                    // The process was frozen meanwhile. What has stopped does not begin again.
+                    let late = "the answer to the renewal came too late".to_owned();
+                    return Err(self.not_renewed(before, late));
                 }
                 Err(RenewalError::Taken(holder)) => {
                     self.shutdown.give_up();
@@ -212,6 +199,14 @@ impl Election {
                     tokio::time::sleep_until(again.min(self.end_of(held))).await;
                 }
             }
+        }
+    }
+
+    fn not_renewed(&self, since: Instant, error: String) -> Lost {
+        Lost::NotRenewed {
+            lease: self.name(),
+            after: since.elapsed(),
+            error,
         }
     }
 

@@ -23,6 +23,10 @@ pub struct Held {
 }
 
 impl Held {
+    pub(super) const fn new(lease: Lease, renewed: Instant) -> Self {
+        Self { lease, renewed }
+    }
+
     /// Whether Joins or Leaves of a process that held the Lease before may still be under way.
     #[must_use]
     pub fn others_may_call(&self) -> bool {
