@@ -6,7 +6,8 @@ use security_group_operator::api::RECONCILE_REQUESTED_ANNOTATION;
 use serde_json::json;
 
 use crate::in_virtual_time;
-use crate::scenario::{add_fault, claimed, object, ready, seconds, world};
+use crate::monitor::MEMBERSHIPS;
+use crate::scenario::{add_fault, calls, claimed, object, ready, seconds, world};
 use crate::world::{SimOptions, World};
 
 /// Longer than a pass over one object without faults.
@@ -190,5 +191,48 @@ fn sibling_whose_join_was_refused_becomes_owner() {
         assert_eq!(object(&world, "late"), None);
         assert!(!world.is_member("i-0", "sg-a"));
         assert_eq!(world.monitor.violations(), [""; 0]);
+    });
+}
+
+/// Changes of an object that the API server has stored since it was created.
+fn writes(world: &World, name: &str) -> usize {
+    let state = world.server.state();
+    let of_object = state
+        .log
+        .iter()
+        .filter(|entry| (entry.key.0, entry.key.2.as_str()) == (MEMBERSHIPS, name));
+    of_object.count() - 1
+}
+
+/// What is refused costs the intent, its removal and the status; each further try, every 5 to 30 minutes, the first two.
+#[test]
+fn a_refused_join_costs_three_writes_and_each_further_try_two() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        refuse(&world, 100, "InstanceSecurityGroupLimitExceeded");
+        world.membership("m", 0, 0, json!({}));
+        seconds(60.0).await;
+        assert_eq!(calls(&world, "JoinSecurityGroup"), 1);
+        assert_eq!(writes(&world, "m"), 3);
+        seconds(3.0 * 60.0 * 60.0).await;
+        let tries = usize::try_from(calls(&world, "JoinSecurityGroup")).unwrap();
+        // The wait grows from 5 minutes to 30.
+        assert!((7..=20).contains(&tries), "{tries}");
+        assert_eq!(writes(&world, "m"), 3 + 2 * (tries - 1));
+    });
+}
+
+/// Drift that is told, and not repaired, costs the status and the intent that goes.
+#[test]
+fn told_drift_costs_two_writes() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        world.membership("m", 0, 0, json!({"driftPolicy": "Report"}));
+        seconds(60.0).await;
+        assert_eq!(writes(&world, "m"), 2);
+        world.foreign(0, 0, false);
+        seconds(3.0 * 60.0 * 60.0).await;
+        assert_eq!(ready(&world, "m").1, "DriftReported");
+        assert_eq!(writes(&world, "m"), 2 + 2);
     });
 }
