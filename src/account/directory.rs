@@ -194,7 +194,7 @@ impl Directory {
         };
         if entry.limits != wanted {
             entry.limits = wanted;
-            limits::apply(entries.values());
+            limits::apply(&entries);
         }
     }
 
@@ -251,7 +251,7 @@ impl Directory {
         };
         entry.state = state;
         // Before the first call of a session.
-        limits::apply(entries.values());
+        limits::apply(&entries);
         news
     }
 
@@ -284,7 +284,7 @@ impl Directory {
             }
             !entry.deleted_at.is_some_and(is_over)
         });
-        limits::apply(entries.values());
+        limits::apply(&entries);
     }
 
     /// Whether the account exists.
