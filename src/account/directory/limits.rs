@@ -1,5 +1,5 @@
 //! Which limits count for a cloud account: of each action the smallest one that its account objects set. Where one of them is a
-//! `ClusterCloudAccount`, those of namespaces set none: a tenant slows nobody else down.
+//! `ClusterCloudAccount`, those of namespaces set none: a tenant does not slow down the others.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
