@@ -186,10 +186,22 @@ impl Doer<'_> {
         let fields = self.fields(&member.name, member.uid.as_str(), &version);
         match self.apply(&member.name, &fields).await {
             Ok(()) => Ok(Written::Done),
-            // The watch shows what has changed.
-            Err(error) if matches!(error.code(), Some(404 | 409)) => Ok(Written::Waits),
+            // The watch shows that it is gone.
+            Err(error) if error.code() == Some(404) => Ok(Written::Waits),
+            Err(error) if error.code() == Some(409) => self.look_again_at(member).await,
             Err(error) => refused(error),
         }
+    }
+
+    /// Either the watch has not shown its last version yet, or the API server gave up. The next try goes by what is stored now.
+    async fn look_again_at(&self, member: &Member) -> Result<Written, Error> {
+        let stored = with_deadline(self.api().get_opt(&member.name)).await?;
+        if let Some(stored) = stored {
+            self.context.members.written(&stored);
+        }
+        let namespace = self.set.namespace().unwrap_or_default();
+        self.context.sets.soon(&namespace, &self.set.name_any());
+        Ok(Written::Waits)
     }
 
     async fn create_one(&self, target: &Target) -> Result<Written, Error> {

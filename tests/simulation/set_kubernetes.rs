@@ -1,7 +1,9 @@
 //! Sets in virtual time: what the API server refuses, hides or ends, and what a set says and leaves alone meanwhile.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use security_group_operator::api::SET_MANAGER;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -462,6 +464,35 @@ fn a_deletion_that_meets_a_conflict_is_tried_again() {
         assert_eq!(told(&world), ("AllMembers".to_owned(), [1, 1, 1]));
         assert_eq!(within(&world), [1]);
         assert_eq!(members(&world).len(), 1);
+        assert_no_violations(&world);
+    });
+}
+
+/// A user changes a policy of a membership, and the API server answers 409 to the set, which puts it back.
+#[test]
+fn a_change_that_meets_a_conflict_is_tried_again() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        apply(&world, json!({"instanceIDs": ["i-0", "i-1"]}));
+        seconds(10.0).await;
+        let by_set = |call: &Call| {
+            let manager = call.query.get("fieldManager");
+            call.verb == Verb::Apply && manager.is_some_and(|name| name == SET_MANAGER)
+        };
+        world.faults.refuse_calls(by_set, CallFault::Refuse(409));
+        let name = text(&members(&world)[0], "/metadata/name");
+        world.patch(&name, json!({"spec": {"deletionPolicy": "Remove"}}));
+        seconds(20.0).await;
+        let policies = || {
+            let all = members(&world);
+            let policy = |object: &Arc<Value>| text(object, "/spec/deletionPolicy");
+            all.iter().map(policy).collect::<Vec<_>>()
+        };
+        assert!(policies().contains(&"Remove".to_owned()));
+        world.faults.refuse_no_calls();
+        seconds(MINUTE).await;
+        assert_eq!(policies(), ["RemoveIfJoined"; 2]);
+        assert_eq!(told(&world), ("AllMembers".to_owned(), [2, 2, 2]));
         assert_no_violations(&world);
     });
 }
