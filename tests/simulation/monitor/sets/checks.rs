@@ -15,6 +15,9 @@ use crate::api_server::store::{Change, Entry};
 use crate::monitor::{Edge, MEMBERSHIPS, Monitor, edge_of, is_deleting, target_of, text};
 use crate::topology::OWNER;
 
+/// For how long the answer to a Leave may be unclear, and reads may not show it.
+const JUST: Duration = Duration::from_secs(20);
+
 /// Where a set is, and its UID.
 type Set<'a> = (&'a Place, &'a str);
 
@@ -247,8 +250,14 @@ impl Judge {
         if self.released.contains_key(&new.0) {
             return None;
         }
-        if self.by_operator.get(new) == Some(&false) {
-            return Some(Finding::Exception(SetException::OthersLeftNewGroup));
+        match self.by_operator.get(new) {
+            Some((false, _)) => {
+                return Some(Finding::Exception(SetException::OthersLeftNewGroup));
+            }
+            Some((true, at)) if at.elapsed() < JUST => {
+                return Some(Finding::Exception(SetException::NewGroupJustLeft));
+            }
+            Some(_) | None => {}
         }
         let of_new = |object: &&Arc<Value>| {
             controller(object).as_deref() == Some(set) && edge_of(object).as_ref() == Some(new)

@@ -35,16 +35,20 @@ pub enum SetException {
     LabelsNotShown,
     /// The old group was left after others had removed the target from the new one.
     OthersLeftNewGroup,
+    /// The old group was left seconds after the operator had left the new one for another object: a user had deleted the new membership,
+    /// or that Leave had got no clear answer and the cloud still showed the target there.
+    NewGroupJustLeft,
     /// An object was written of which somebody had taken the set off, and that was not shown yet.
     ReleasedUnseen,
 }
 
 impl SetException {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::PassUnderWay,
         Self::NodeNotShown,
         Self::LabelsNotShown,
         Self::OthersLeftNewGroup,
+        Self::NewGroupJustLeft,
         Self::ReleasedUnseen,
     ];
 
@@ -55,6 +59,7 @@ impl SetException {
             Self::NodeNotShown => "exception NodeNotShown",
             Self::LabelsNotShown => "exception LabelsNotShown",
             Self::OthersLeftNewGroup => "exception OthersLeftNewGroup",
+            Self::NewGroupJustLeft => "exception NewGroupJustLeft",
             Self::ReleasedUnseen => "exception ReleasedUnseen",
         }
     }
@@ -101,7 +106,7 @@ pub struct Judge {
     released: HashMap<String, Instant>,
     replaced: HashMap<Edge, Replaced>,
     /// Who changed each edge last in the cloud: whether it was an operator.
-    by_operator: HashMap<Edge, bool>,
+    by_operator: HashMap<Edge, (bool, Instant)>,
 }
 
 /// What the delays of a schedule allow.
@@ -251,7 +256,8 @@ impl Monitor {
             if !judge.is_on {
                 return;
             }
-            judge.by_operator.insert(edge.clone(), by_operator);
+            let change = (by_operator, Instant::now());
+            judge.by_operator.insert(edge.clone(), change);
             judge.replaced.remove(edge)
         };
         let Some(Replaced { set, group }) = replaced.filter(|_| !joined && by_operator) else {
