@@ -76,8 +76,8 @@ pub struct CloudAccountSpec {
     pub credentials: NamespacedCredentials,
 
     /// limits are the most calls per minute that the operator begins of an API, in each region, such as `JoinSecurityGroup: 600`. They are
-    /// for the whole cloud account: where several accounts name it, the smallest number counts, and a CloudAccount's only where none of
-    /// them is a ClusterCloudAccount. The operator learns the limit of an API that is absent here.
+    /// for the whole cloud account: where several accounts name it, the smallest number counts, and that of a `CloudAccount` only where none
+    /// of them is a `ClusterCloudAccount`. The operator learns the limit of an API that is absent here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<CallLimits>,
 }
@@ -141,8 +141,8 @@ pub struct ClusterCloudAccountSpec {
     pub endpoints: Option<Endpoints>,
 
     /// limits are the most calls per minute that the operator begins of an API, in each region, such as `JoinSecurityGroup: 600`. They are
-    /// for the whole cloud account: where several accounts name it, the smallest number counts, and a CloudAccount's only where none of
-    /// them is a ClusterCloudAccount. The operator learns the limit of an API that is absent here.
+    /// for the whole cloud account: where several accounts name it, the smallest number counts, and that of a `CloudAccount` only where none
+    /// of them is a `ClusterCloudAccount`. The operator learns the limit of an API that is absent here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<CallLimits>,
 
