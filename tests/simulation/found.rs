@@ -55,7 +55,7 @@ const FOUND: [(Draw, u64, &str); 9] = [
 ];
 
 /// The same with sets.
-const FOUND_WITH_SETS: [(u64, &str); 2] = [
+const FOUND_WITH_SETS: [(u64, &str); 6] = [
     (
         435,
         "a conflict that met the deletion of a membership was taken for its absence",
@@ -63,6 +63,19 @@ const FOUND_WITH_SETS: [(u64, &str); 2] = [
     (
         481,
         "a late answer to the deletion of a membership brought it back into memory",
+    ),
+    (
+        820,
+        "a set whose end a broken watch had missed was read by its tags for ever",
+    ),
+    (
+        1_337,
+        "minutes without a Node and minutes without an instance were added up",
+    ),
+    (8_938, "tags that no set selects by any more were read on"),
+    (
+        26_077,
+        "a conflict that met the change of a membership left another policy on it",
     ),
 ];
 
