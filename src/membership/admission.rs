@@ -349,6 +349,12 @@ mod tests {
             self.admission.enter(applicant.clone())
         }
 
+        /// Takes every slot.
+        fn fill(&self) -> Vec<Slot> {
+            let passes = (0..PASSES_IN_FLIGHT).map(|number| applicant(&format!("a/n{number}")));
+            passes.map(|pass| self.enter(&pass).unwrap()).collect()
+        }
+
         /// The objects that were enqueued since the last look.
         fn enqueued(&mut self) -> Vec<String> {
             let next = || self.queue.next().now_or_never()?;
@@ -407,9 +413,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn full_line_delays_no_other_and_namespaces_take_turns() {
         let mut fixture = Fixture::new();
-        let mut held: Vec<Slot> = (0..PASSES_IN_FLIGHT)
-            .map(|number| fixture.enter(&applicant(&format!("a/n{number}"))).unwrap())
-            .collect();
+        let mut held = fixture.fill();
         for object in ["a/x1", "a/x2", "a/x3", "b/y1"] {
             assert!(fixture.enter(&applicant(object)).is_none(), "{object}");
         }
@@ -438,9 +442,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn free_slots_are_given_away_after_a_second() {
         let mut fixture = Fixture::new();
-        let mut held: Vec<Slot> = (0..PASSES_IN_FLIGHT)
-            .map(|number| fixture.enter(&applicant(&format!("a/n{number}"))).unwrap())
-            .collect();
+        let mut held = fixture.fill();
         for object in ["a/x1", "a/x2"] {
             assert!(fixture.enter(&applicant(object)).is_none());
         }
@@ -472,9 +474,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn endpoints_have_slots_of_their_own_and_targets_together() {
         let mut fixture = Fixture::new();
-        let held: Vec<Slot> = (0..PASSES_IN_FLIGHT)
-            .map(|number| fixture.enter(&applicant(&format!("a/n{number}"))).unwrap())
-            .collect();
+        let held = fixture.fill();
         let over = |applicant: Applicant| Applicant {
             line: line("123", Some("https://ecs.example.com")),
             ..applicant
@@ -627,9 +627,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn newcomer_takes_no_slot_before_those_that_wait_for_one() {
         let mut fixture = Fixture::new();
-        let mut held: Vec<Slot> = (0..PASSES_IN_FLIGHT)
-            .map(|number| fixture.enter(&applicant(&format!("a/n{number}"))).unwrap())
-            .collect();
+        let mut held = fixture.fill();
         for object in ["a/x1", "a/x2"] {
             assert!(fixture.enter(&applicant(object)).is_none());
         }
@@ -641,9 +639,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn slot_of_a_deleted_object_is_free_again() {
         let mut fixture = Fixture::new();
-        let mut held: Vec<Slot> = (0..PASSES_IN_FLIGHT)
-            .map(|number| fixture.enter(&applicant(&format!("a/n{number}"))).unwrap())
-            .collect();
+        let mut held = fixture.fill();
         assert!(fixture.enter(&applicant("a/x1")).is_none());
         held.pop();
         assert_eq!(fixture.enqueued(), ["x1"]);

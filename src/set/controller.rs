@@ -100,8 +100,7 @@ async fn reconcile(object: Arc<SetObject>, context: Arc<Context>) -> Result<Acti
 
 /// A pass that ends after its set is gone leaves nothing of it behind.
 fn forget_if_gone(object: &SetObject, uid: &ObjectUid, context: &Context) {
-    let key = (object.namespace().unwrap_or_default(), object.name_any());
-    if !context.sets.is_there(&key, uid) {
+    if !context.sets.is_there(object) {
         context.forget(uid);
     }
 }

@@ -178,12 +178,12 @@ impl Sets {
         }
     }
 
-    /// Whether a set of this namespace, name and UID is there, as far as the watch has shown.
-    pub(super) fn is_there(&self, key: &Key, uid: &ObjectUid) -> bool {
+    /// Whether this set is still there, as far as the watch has shown, and no other one of its name.
+    pub(super) fn is_there(&self, set: &SetObject) -> bool {
         let known = lock(&self.known);
         known
-            .get(key)
-            .is_some_and(|set| set.uid.as_ref() == Some(uid))
+            .get(&key_of(set))
+            .is_some_and(|known| known.uid == ObjectUid::of(set))
     }
 
     /// Takes an event of the watch of sets in one scope; `listing` holds what a list has shown so far. Returns the sets that are gone:
@@ -200,12 +200,11 @@ impl Sets {
                 listing.clear();
                 Vec::new()
             }
-            watcher::Event::InitApply(set) | watcher::Event::Apply(set) => {
+            watcher::Event::InitApply(set) => {
                 listing.insert(key_of(set));
-                let (new, uid) = (Known::of(set), ObjectUid::of(set));
-                let former = known.insert(key_of(set), new);
-                former.into_iter().filter(|set| set.uid != uid).collect()
+                replaced(&mut known, set)
             }
+            watcher::Event::Apply(set) => replaced(&mut known, set),
             watcher::Event::Delete(set) => known.remove(&key_of(set)).into_iter().collect(),
             watcher::Event::InitDone => {
                 lock(&self.unlisted).retain(|unlisted| unlisted != scope);
@@ -229,6 +228,13 @@ impl Sets {
             std::mem::replace(known, any) != any
         });
     }
+}
+
+/// Takes in a set; returns the one of its name that it replaces.
+fn replaced(known: &mut HashMap<Key, Known>, set: &SetObject) -> Vec<Known> {
+    let uid = ObjectUid::of(set);
+    let former = known.insert(key_of(set), Known::of(set));
+    former.into_iter().filter(|set| set.uid != uid).collect()
 }
 
 fn key_of(set: &SetObject) -> Key {

@@ -101,7 +101,7 @@ fn changed_limit_counts_without_a_restart_and_a_removed_one_no_more() {
     });
 }
 
-/// A team that has a key of the platform's cloud account slows nobody down by its number.
+/// A team that has a key of the platform's cloud account does not slow down the others by its number.
 #[test]
 fn limits_of_cluster_accounts_count_before_those_of_namespaces_and_the_smallest_of_them() {
     in_virtual_time(|| async {

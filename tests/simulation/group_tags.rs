@@ -213,7 +213,7 @@ fn known_grant_stays_while_reads_fail_and_ends_where_they_are_refused() {
         world.membership("b", 1, 0, json!({}));
         seconds(A_SCAN).await;
         assert_eq!(calls(&world, JOIN), 3);
-        // What nobody has seen for ten scan periods is not known any more.
+        // What the operator has not read for ten scan periods does not count any more.
         seconds(600.0).await;
         world.membership("late", 2, 0, json!({}));
         seconds(5.0).await;
