@@ -316,11 +316,10 @@ mod tests {
     use super::*;
     use crate::ecs::{AccountUid, ApiError, Endpoints, Error, Region};
     use crate::kubernetes::WatchScope;
-    use crate::membership::object::Object;
 
     struct Fixture {
         admission: Arc<Admission>,
-        queue: std::pin::Pin<Box<dyn Stream<Item = ObjectRef<Object>> + Send>>,
+        queue: std::pin::Pin<Box<dyn Stream<Item = ObjectRef<SecurityGroupMembership>> + Send>>,
         limiter: Arc<CallLimiter>,
     }
 

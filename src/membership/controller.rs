@@ -26,6 +26,7 @@ use super::history::{History, WATCH_LAG};
 use super::invalid_spec;
 use super::object::{Object, forget_recorded_intent, is_unanswered, version_of};
 use super::other_operator;
+use super::packed::Packed;
 use super::pass;
 use super::refusal::log_failure;
 use super::unreleased;
@@ -39,11 +40,11 @@ const AFTER_GONE: Duration = Duration::from_secs(60);
 pub async fn run(
     context: Arc<Context>,
     scope: WatchScope,
-    queue: impl Stream<Item = ObjectRef<Object>> + Send + 'static,
+    queue: impl Stream<Item = ObjectRef<SecurityGroupMembership>> + Send + 'static,
     mut observe: impl FnMut(&watcher::Event<Object>) + Send + 'static,
 ) {
     let api: Api<Object> = scope.api(&context.client);
-    let (reader, writer) = reflector::store();
+    let (reader, mut store) = reflector::store();
     let table_context = Arc::clone(&context);
     let filter_context = Arc::clone(&context);
     let mut scope = Scope {
@@ -57,11 +58,17 @@ pub async fn run(
         .inspect_ok(move |event| {
             scope.keep_table(&table_context, event);
             observe(event);
+            // Before the filter: the store must also have the versions that start no pass.
+            store.apply_watcher_event(&Packed::event(event));
         })
-        // Before the filter: the store must also have the versions that start no pass.
-        .reflect(writer)
         .applied_objects()
-        .try_filter(move |object| std::future::ready(mark_triggered(object, &filter_context)));
+        .try_filter(move |object| std::future::ready(mark_triggered(object, &filter_context)))
+        .map_ok(Packed::from);
+    let queue = queue.map(|object| {
+        let mut reference = ObjectRef::new(&object.name);
+        reference.namespace = object.namespace;
+        reference
+    });
     let log = WatchLog::new("SecurityGroupMembership");
     let ends_unlisted = kubernetes::ends_unlisted(reader.clone(), context.shutdown.clone());
     let controller = Controller::for_stream(objects, reader)
@@ -186,11 +193,12 @@ fn insert(context: &Context, object: &Object) {
 
 /// Its future is small: kube holds one for each object that is due, and few of them are admitted at a time. What an admitted pass
 /// needs is boxed.
-async fn reconcile(object: Arc<Object>, context: Arc<Context>) -> Result<Action, ActError> {
+async fn reconcile(packed: Arc<Packed>, context: Arc<Context>) -> Result<Action, ActError> {
     // A standby only watches. All objects are enqueued when it begins to act.
     if !context.shutdown.has_led() {
         return Ok(Action::await_change());
     }
+    let object = Arc::new(packed.unpack());
     let readable = match &object.0 {
         Ok(readable) => readable,
         Err(invalid) => {
@@ -295,11 +303,11 @@ fn urgency(object: &SecurityGroupMembership, uid: &ObjectUid, context: &Context)
     }
 }
 
-fn on_error(object: Arc<Object>, error: &ActError, context: Arc<Context>) -> Action {
+fn on_error(object: Arc<Packed>, error: &ActError, context: Arc<Context>) -> Action {
     if matches!(error, ActError::Stopping) {
         return Action::await_change();
     }
-    let uid = ObjectUid::of(&*object).unwrap_or_default();
+    let uid = ObjectUid::of(&object.unpack()).unwrap_or_default();
     let Some(wait) = after_error(&uid, &context) else {
         return Action::await_change();
     };

@@ -28,6 +28,7 @@ pub mod observe;
 mod other_operator;
 mod others;
 mod overdue;
+mod packed;
 mod pass;
 mod pass_access;
 mod progress;

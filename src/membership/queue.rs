@@ -8,12 +8,13 @@ use kube::runtime::reflector::ObjectRef;
 use crate::api::SecurityGroupMembership;
 use crate::kubernetes::WatchScope;
 
-use super::object::Object;
-
 /// One queue per controller. A controller watches one namespace or all.
 #[derive(Clone, Debug)]
 pub struct ReconcileQueue {
-    queues: Vec<(WatchScope, UnboundedSender<ObjectRef<Object>>)>,
+    queues: Vec<(
+        WatchScope,
+        UnboundedSender<ObjectRef<SecurityGroupMembership>>,
+    )>,
 }
 
 impl ReconcileQueue {
@@ -23,10 +24,10 @@ impl ReconcileQueue {
         scopes: &[WatchScope],
     ) -> (
         Self,
-        Vec<impl Stream<Item = ObjectRef<Object>> + Send + 'static + use<>>,
+        Vec<impl Stream<Item = ObjectRef<SecurityGroupMembership>> + Send + 'static + use<>>,
     ) {
         let mut queues = Vec::new();
-        let mut receivers: Vec<UnboundedReceiver<ObjectRef<Object>>> = Vec::new();
+        let mut receivers: Vec<UnboundedReceiver<ObjectRef<SecurityGroupMembership>>> = Vec::new();
         for scope in scopes {
             let (sender, receiver) = unbounded();
             queues.push((scope.clone(), sender));
@@ -37,13 +38,11 @@ impl ReconcileQueue {
 
     /// Requests a pass over `object` from every controller that watches its namespace.
     pub fn enqueue(&self, object: &ObjectRef<SecurityGroupMembership>) {
-        let mut reference = ObjectRef::<Object>::new(&object.name);
-        reference.namespace.clone_from(&object.namespace);
         let namespace = object.namespace.as_deref().unwrap_or_default();
         for (scope, queue) in &self.queues {
             if scope.contains(namespace) {
                 // Closed only while the process shuts down.
-                let _ = queue.unbounded_send(reference.clone());
+                let _ = queue.unbounded_send(object.clone());
             }
         }
     }

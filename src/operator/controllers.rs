@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 
 use crate::account;
 use crate::account::directory::AccountKinds;
+use crate::api::SecurityGroupMembership;
 use crate::api::{CloudAccount, ClusterCloudAccount};
 use crate::args::Settings;
 use crate::kubernetes::WatchScope;
@@ -72,7 +73,7 @@ pub(super) async fn run_controllers(
     sets: SetControllers,
     kinds: AccountKinds,
     namespaces: &Store<PartialObjectMeta<Namespace>>,
-    queues: Vec<impl Stream<Item = ObjectRef<Object>> + Send + 'static>,
+    queues: Vec<impl Stream<Item = ObjectRef<SecurityGroupMembership>> + Send + 'static>,
     settings: Settings,
 ) {
     let account_controllers = run_accounts(&accounts, kinds, &settings.scopes);
@@ -100,7 +101,7 @@ pub(super) async fn run_controllers(
 async fn run_memberships(
     context: &Arc<membership::Context>,
     accounts: Arc<account::Context>,
-    queues: Vec<impl Stream<Item = ObjectRef<Object>> + Send + 'static>,
+    queues: Vec<impl Stream<Item = ObjectRef<SecurityGroupMembership>> + Send + 'static>,
     taps: Vec<impl FnMut(&watcher::Event<Object>) + Send + 'static>,
     settings: Settings,
 ) {

@@ -215,9 +215,12 @@ async fn what_keeps_an_operator_from_leading_is_told_once() -> Result<()> {
 /// Freezes in `cargo test`. `PAUSES=1000` for more.
 const FREEZES: usize = 3;
 
-/// The Lease is taken by somebody else while the leader is frozen in the middle of its work. When it goes on, it makes no call.
+/// The Lease is taken by somebody else while the leader is frozen in the middle of its work. When it goes on, it begins no call.
+///
+/// The freeze may fall between its last look at the Lease and the system call that sends the request. No code can look later. The
+/// process has one thread, so that this is one request at most.
 #[tokio::test]
-async fn frozen_leader_makes_no_call_after_its_lease() -> Result<()> {
+async fn frozen_leader_begins_no_call_after_its_lease() -> Result<()> {
     let mut operator = OnlyOperator::start(&SHORT).await?;
     let freezes = std::env::var("PAUSES")
         .ok()
@@ -226,7 +229,7 @@ async fn frozen_leader_makes_no_call_after_its_lease() -> Result<()> {
     let inventory = inventory(freezes * TARGETS)?;
     let env = operator.env(&inventory).await?;
     let leases = leases(&operator).await?;
-    let mut frozen = 0;
+    let (mut frozen, mut late) = (0, 0);
     for freeze in 0..freezes {
         until_leads_at_last(&mut operator).await?;
         let creates = create_all(&env, freeze);
@@ -259,13 +262,15 @@ async fn frozen_leader_makes_no_call_after_its_lease() -> Result<()> {
         let before = calls(&env).await?;
         operator.process().signal("CONT")?;
         assert_eq!(operator.process().wait(FREEZE * 40).await?, 1);
-        assert_eq!(calls(&env).await?, before, "freeze {freeze}");
+        let after = calls(&env).await? - before;
+        assert!(after <= 1, "freeze {freeze}: {after} calls after it");
+        late += after;
         let all = (DeleteParams::default(), ListParams::default());
         env.memberships().delete_collection(&all.0, &all.1).await?;
         operator.respawn()?;
     }
     println!(
-        "{frozen} freezes, {} calls before them, 0 after",
+        "{frozen} freezes, {} calls, {late} of them sent just before a freeze and made after it",
         calls(&env).await?
     );
     Ok(())
