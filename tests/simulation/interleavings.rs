@@ -426,6 +426,7 @@ fn what_others_join_after_a_deletion_has_read_it_missing_is_theirs() {
                 world.delete("m");
                 while calls(&world, "DescribeInstances") == reads {
                     seconds(0.001).await;
+                    assert!(object(&world, "m").is_some(), "gone without a read");
                 }
                 seconds(f64::from(millis) / 1_000.0).await;
                 if is_refused {
@@ -554,6 +555,7 @@ fn repair_without_an_answer_speaks_for_no_other_intent() {
         add_fault(&world, "JoinSecurityGroup", 1, &json!("reset"));
         while calls(&world, "JoinSecurityGroup") < 2 {
             seconds(0.001).await;
+            assert!(!is_member(&world));
         }
         world.foreign(0, 0, true);
         seconds(AT_ONCE).await;
