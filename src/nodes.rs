@@ -3,24 +3,20 @@
 
 mod condition;
 mod node;
+mod watch;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use futures::StreamExt as _;
-use kube::Api;
-use kube::core::Status;
-use kube::runtime::{WatchStreamExt as _, watcher};
-use tokio::sync::watch;
-use tokio::time::Instant;
+use kube::runtime::watcher;
 
 use crate::ecs::{InstanceId, Region};
-use crate::kubernetes::{WatchLog, error_chain, version_of, watch_config};
+use crate::kubernetes::version_of;
 
 pub use self::condition::StoredCondition;
 pub use self::node::Node;
+pub use self::watch::{TROUBLE_AFTER, watch};
 
 /// A Node as sets look at it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,10 +82,22 @@ pub enum Listed {
     Failed(String),
     /// They are all known.
     All,
-    /// They were all known, and the watch has failed since.
-    Interrupted,
+    /// They were all known, and the watch has failed since; with what keeps it from going on, if that has been so for
+    /// [`TROUBLE_AFTER`] or longer.
+    Interrupted(Option<String>),
     /// The operator may not list them; with what the API server answered.
     Forbidden(String),
+}
+
+impl Listed {
+    /// What has kept the watch of Nodes that were all known from going on, for [`TROUBLE_AFTER`] or longer.
+    #[must_use]
+    pub const fn trouble(&self) -> Option<&String> {
+        match self {
+            Self::Interrupted(trouble) => trouble.as_ref(),
+            Self::Not | Self::Failed(_) | Self::All | Self::Forbidden(_) => None,
+        }
+    }
 }
 
 /// All Nodes, by name.
@@ -212,21 +220,6 @@ impl Nodes {
         }
     }
 
-    /// The watch, which began so long ago, has failed. Returns whether that is new.
-    fn fail(&self, error: &watcher::Error, began: Duration) -> bool {
-        let mut inner = self.lock();
-        let next = match (refusal(error), &inner.listed) {
-            (Some(answer), _) => Listed::Forbidden(answer),
-            (None, Listed::All | Listed::Interrupted) => Listed::Interrupted,
-            (None, Listed::Not) if began < TROUBLE_AFTER => return false,
-            (None, Listed::Not | Listed::Failed(_)) => Listed::Failed(cause(error)),
-            (None, Listed::Forbidden(_)) => return false,
-        };
-        let is_new = inner.listed != next;
-        inner.listed = next;
-        is_new
-    }
-
     fn forget(&self) {
         *self.lock() = Inner::default();
     }
@@ -240,7 +233,7 @@ impl Nodes {
 impl Inner {
     /// An event tells that the watch goes on. Returns whether it had failed.
     fn goes_on(&mut self) -> bool {
-        let was_interrupted = self.listed == Listed::Interrupted;
+        let was_interrupted = matches!(self.listed, Listed::Interrupted(_));
         if was_interrupted {
             self.listed = Listed::All;
         }
@@ -321,75 +314,6 @@ fn shared<T: Clone + Eq + Hash>(known: &mut HashSet<T>, new: T) -> T {
     known.insert(new.clone());
     new
 }
-
-/// What the API server said, if it does not let the operator list or watch.
-fn refusal(error: &watcher::Error) -> Option<String> {
-    let status = answer(error).filter(|status| status.code == 403)?;
-    Some(status.message.clone())
-}
-
-/// What a user reads of a failed list.
-fn cause(error: &watcher::Error) -> String {
-    answer(error).map_or_else(|| error_chain(error), |status| status.message.clone())
-}
-
-fn answer(error: &watcher::Error) -> Option<&Status> {
-    match error {
-        watcher::Error::InitialListFailed(kube::Error::Api(status))
-        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
-        | watcher::Error::WatchFailed(kube::Error::Api(status))
-        | watcher::Error::WatchError(status) => Some(status),
-        _ => None,
-    }
-}
-
-/// Watches Nodes while `wanted` is true, and calls `changed` with what has changed. Never ends.
-pub async fn watch(
-    client: kube::Client,
-    nodes: Arc<Nodes>,
-    mut wanted: watch::Receiver<bool>,
-    changed: impl Fn(News),
-) {
-    let log = WatchLog::new("Node");
-    loop {
-        if wanted.wait_for(|wanted| *wanted).await.is_err() {
-            // Only while the process shuts down.
-            return std::future::pending().await;
-        }
-        let api: Api<Node> = Api::all(client.clone());
-        let config = watch_config().page_size(PAGE);
-        let mut events = std::pin::pin!(watcher(api, config).default_backoff());
-        let began = Instant::now();
-        loop {
-            let event = tokio::select! {
-                event = events.next() => event,
-                _ = wanted.wait_for(|wanted| !*wanted) => break,
-            };
-            let news = match event {
-                Some(Ok(event)) => nodes.take(event),
-                Some(Err(error)) => {
-                    log.error(&error);
-                    News {
-                        selection: nodes.fail(&error, began.elapsed()),
-                        condition: false,
-                    }
-                }
-                None => break,
-            };
-            if news != News::default() {
-                changed(news);
-            }
-        }
-        nodes.forget();
-    }
-}
-
-/// For how long the Nodes may be impossible to list before sets say so (10 s): the API server may be starting. Its answer is awaited
-/// for 30 s, and the next try comes within another 30 s.
-const TROUBLE_AFTER: Duration = Duration::from_secs(10);
-
-/// Nodes in one answer to a list. A Node has some 20 KiB, and the client holds an answer more than twice while it reads it.
-const PAGE: u32 = 25;
 
 #[cfg(test)]
 mod tests {

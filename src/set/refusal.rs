@@ -23,6 +23,8 @@ pub enum Refusal {
     Nodes(String),
     /// The Nodes could not be listed; with the error.
     NodesUnread(String),
+    /// The Nodes were all known, and could not be watched since; with the error.
+    NodesUnwatched(String),
     /// The instances with the tags could not all be read; with the error.
     Tags {
         /// What kept them from being read.
@@ -50,9 +52,10 @@ impl Refusal {
         match self {
             Self::Account { reason, .. } => reason,
             Self::Nodes(_) => reason::NODES_FORBIDDEN,
-            Self::NodesUnread(_) | Self::Tags { .. } | Self::ManyTagged => {
-                reason::SELECTION_INCOMPLETE
-            }
+            Self::NodesUnread(_)
+            | Self::NodesUnwatched(_)
+            | Self::Tags { .. }
+            | Self::ManyTagged => reason::SELECTION_INCOMPLETE,
             Self::NameTaken { .. } => reason::NAME_TAKEN,
             Self::Create(_) => reason::CREATE_REFUSED,
             Self::Write(_) => reason::WRITE_REFUSED,
@@ -64,7 +67,7 @@ impl Refusal {
     pub const fn is_stalled(&self) -> bool {
         match self {
             Self::Account { stalled, .. } | Self::Tags { stalled, .. } => *stalled,
-            Self::NodesUnread(_) => false,
+            Self::NodesUnread(_) | Self::NodesUnwatched(_) => false,
             Self::Nodes(_)
             | Self::ManyTagged
             | Self::NameTaken { .. }
@@ -77,7 +80,7 @@ impl Refusal {
     #[must_use]
     pub const fn lets_create(&self) -> bool {
         match self {
-            Self::ManyTagged => true,
+            Self::ManyTagged | Self::NodesUnwatched(_) => true,
             Self::Account { .. }
             | Self::Nodes(_)
             | Self::NodesUnread(_)
@@ -100,6 +103,7 @@ impl Refusal {
         match self {
             Self::Nodes(_) | Self::NodesUnread(_) | Self::Tags { .. } => true,
             Self::Account { .. }
+            | Self::NodesUnwatched(_)
             | Self::ManyTagged
             | Self::NameTaken { .. }
             | Self::Create(_)
@@ -119,6 +123,10 @@ impl fmt::Display for Refusal {
             Self::NodesUnread(error) => write!(
                 f,
                 "the Nodes could not be listed: {error}; the set adds and removes no membership meanwhile; next try within 1m"
+            ),
+            Self::NodesUnwatched(error) => write!(
+                f,
+                "the Nodes could not be watched: {error}; the set goes by the Nodes as the operator last saw them; next try within 90s"
             ),
             Self::Tags { error, .. } => write!(
                 f,

@@ -48,10 +48,11 @@ pub(super) fn select(
         Listed::Not => Selected::NotYet,
         Listed::Failed(cause) => Selected::Unknown(Refusal::NodesUnread(cause.clone())),
         Listed::Forbidden(answer) => Selected::Unknown(Refusal::Nodes(answer.clone())),
-        Listed::All | Listed::Interrupted => {
+        Listed::All | Listed::Interrupted(_) => {
             let nodes = nodes.values();
             let selection = Selection::of_nodes(&set.spec, region, nodes, listed);
-            Selected::Known(selection, None)
+            let trouble = listed.trouble().cloned();
+            Selected::Known(selection, trouble.map(Refusal::NodesUnwatched))
         }
     })
 }

@@ -3,12 +3,15 @@
 
 use std::time::Duration;
 
-use security_group_operator::api::INTENT_ANNOTATION;
+use security_group_operator::api::{INTENT_ANNOTATION, RECONCILE_REQUESTED_ANNOTATION};
 use serde_json::{Value, json};
 
+use crate::api_server::{CallFault, Verb};
 use crate::in_virtual_time;
+use crate::link::CallFilter;
 use crate::monitor::{MEMBERSHIPS, condition};
 use crate::scenario::{add_fault, calls, claimed, object, ready, seconds, told, world};
+use crate::topology::{GUESTS, NAMESPACE};
 use crate::world::{SimOptions, World};
 
 /// Longer than a pass over one object without faults.
@@ -360,6 +363,89 @@ fn what_others_join_after_our_leave_is_adopted() {
     });
 }
 
+/// D4a: the first Join gets no answer, the second is accepted, and the object is deleted: its Leave is accepted while the first Join may
+/// still take effect. Another actor joins then, and users ask for passes. No second Leave is sent before a read counts; if that read
+/// shows a member, one is.
+#[test]
+fn leave_beside_an_open_join_is_repeated_only_after_a_read_that_counts() {
+    for (others_join, effect_after) in [(true, None), (false, Some("50s")), (false, None)] {
+        in_virtual_time(|| async move {
+            let world = world().await;
+            let mut unanswered = json!({
+                "action": "JoinSecurityGroup", "count": 1, "fault": "reset",
+            });
+            if let Some(after) = effect_after {
+                unanswered["effectAfter"] = json!(after);
+            }
+            fault(&world, unanswered);
+            world.membership("m", 0, 0, json!({}));
+            seconds(SETTLED).await;
+            assert_eq!(ready(&world, "m").1, "Joined");
+            assert_eq!(calls(&world, "JoinSecurityGroup"), 2);
+            world.delete("m");
+            seconds(AT_ONCE).await;
+            assert!(!is_member(&world));
+            assert_eq!(calls(&world, "LeaveSecurityGroup"), 1);
+            if others_join {
+                world.foreign(0, 0, true);
+            }
+            for round in 0..15 {
+                let asked = json!({RECONCILE_REQUESTED_ANNOTATION: round.to_string()});
+                world.patch("m", json!({"metadata": {"annotations": asked}}));
+                seconds(4.0).await;
+                let told = format!("{others_join} {effect_after:?} {round}");
+                assert!(object(&world, "m").is_some(), "{told}");
+                assert_eq!(calls(&world, "LeaveSecurityGroup"), 1, "{told}");
+            }
+            assert_eq!(is_member(&world), others_join || effect_after.is_some());
+            seconds(OVER).await;
+            assert_eq!(object(&world, "m"), None);
+            let is_repeated = others_join || effect_after.is_some();
+            let leaves = 1 + u64::from(is_repeated);
+            assert_eq!(calls(&world, "LeaveSecurityGroup"), leaves);
+            assert!(!is_member(&world));
+            assert_eq!(world.monitor.violations(), [""; 0]);
+        });
+    }
+}
+
+/// D8: others have removed what the operator joined, the object is deleted, and its read shows that. Others join at any millisecond after
+/// that read; or later, while an admission policy refuses the removal of the finalizer.
+#[test]
+fn what_others_join_after_a_deletion_has_read_it_missing_is_theirs() {
+    for (is_refused, moments) in [(false, 0..25), (true, 0..1)] {
+        for millis in moments {
+            in_virtual_time(|| async move {
+                let world = world().await;
+                world.membership("m", 0, 0, json!({}));
+                seconds(SETTLED).await;
+                let refusal = is_refused.then_some(("m", 422));
+                world.faults.set_policy(refusal);
+                let reads = calls(&world, "DescribeInstances");
+                world.foreign(0, 0, false);
+                world.delete("m");
+                while calls(&world, "DescribeInstances") == reads {
+                    seconds(0.001).await;
+                    assert!(object(&world, "m").is_some(), "gone without a read");
+                }
+                seconds(f64::from(millis) / 1_000.0).await;
+                if is_refused {
+                    seconds(SETTLED).await;
+                    assert!(object(&world, "m").is_some());
+                }
+                world.foreign(0, 0, true);
+                seconds(SETTLED).await;
+                world.faults.set_policy(None);
+                seconds(OVER).await;
+                assert_eq!(object(&world, "m"), None, "{is_refused} {millis}");
+                assert!(is_member(&world), "{is_refused} {millis}");
+                assert_eq!(calls(&world, "LeaveSecurityGroup"), 0);
+                assert_eq!(world.monitor.violations(), [""; 0]);
+            });
+        }
+    }
+}
+
 /// E1: both are new at once, and the cloud's reads lag.
 #[test]
 fn two_new_objects_of_one_edge_join_once() {
@@ -445,6 +531,95 @@ fn void_claim_is_not_handed_on() {
         assert_eq!(claim(&world, "other"), "Adopted");
         assert!(stays_after_deletion(&world, "other").await);
     });
+}
+
+/// E21: one object has an intent, and its Join was throttled. The repair for another object, which has adopted the membership, gets no
+/// answer. Others make the membership, and both objects are deleted: an unknown outcome speaks for no other claim.
+#[test]
+fn repair_without_an_answer_speaks_for_no_other_intent() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        world.foreign(0, 0, true);
+        world.membership("adopter", 0, 0, json!({}));
+        seconds(SETTLED).await;
+        assert_eq!(claim(&world, "adopter"), "Adopted");
+        world.foreign(0, 0, false);
+        let throttled = json!({"error": {"code": "Throttling.User", "status": 400}});
+        add_fault(&world, "JoinSecurityGroup", 1, &throttled);
+        world.membership("m", 0, 0, json!({}));
+        seconds(AT_ONCE).await;
+        // Its intent stays, and it waits.
+        assert_eq!(calls(&world, "JoinSecurityGroup"), 1);
+        assert_eq!(claim(&world, "m"), "Joined");
+        world.patch("m", json!({"spec": {"suspend": true}}));
+        add_fault(&world, "JoinSecurityGroup", 1, &json!("reset"));
+        while calls(&world, "JoinSecurityGroup") < 2 {
+            seconds(0.001).await;
+            assert!(!is_member(&world));
+        }
+        world.foreign(0, 0, true);
+        seconds(AT_ONCE).await;
+        world.patch("m", json!({"spec": {"suspend": false}}));
+        assert!(stays_after_deletion(&world, "m").await);
+        assert_eq!(claim(&world, "adopter"), "Adopted");
+        assert!(stays_after_deletion(&world, "adopter").await);
+        assert_eq!(calls(&world, "LeaveSecurityGroup"), 0);
+    });
+}
+
+/// F12: the namespace is removed by its subresource `finalize`, and its objects stay. Those count that had been recorded as joined, and
+/// those that a grant still names.
+#[test]
+fn objects_of_a_namespace_that_is_gone_count_as_long_as_they_are_there() {
+    for gone in [NAMESPACE, GUESTS] {
+        in_virtual_time(|| async move {
+            let world = world().await;
+            world.set_grants(&json!([{
+                "name": "both", "namespaces": {"names": [NAMESPACE, GUESTS]}, "securityGroups": {"ids": ["*"]},
+            }]));
+            for name in ["m", "guest/c"] {
+                world.membership(name, 0, 0, json!({}));
+                seconds(SETTLED).await;
+            }
+            world.user(Verb::Delete, "namespaces", "", gone, Value::Null);
+            // The API server creates no event in it any more.
+            let creates: CallFilter = |call| call.verb == Verb::Create;
+            world.faults.refuse_calls(creates, CallFault::Refuse(404));
+            seconds(SCAN).await;
+            world.delete("m");
+            seconds(AT_ONCE).await;
+            assert_eq!(object(&world, "m"), None, "{gone}");
+            assert!(is_member(&world), "{gone}");
+            let left = world.objects();
+            assert_eq!(claimed(&left[0]), "Joined", "{gone}");
+            world.delete("guest/c");
+            seconds(AT_ONCE).await;
+            assert!(world.objects().is_empty(), "{gone}");
+            assert!(!is_member(&world), "{gone}");
+            assert_eq!(world.monitor.violations(), [""; 0]);
+        });
+    }
+    // A grant by labels ends with the namespace. What was joined is removed all the same, and what was adopted holds nothing.
+    for (first, second) in [("m", "guest/c"), ("guest/c", "m")] {
+        in_virtual_time(|| async move {
+            let world = world().await;
+            for name in [first, second] {
+                world.membership(name, 0, 0, json!({}));
+                seconds(SETTLED).await;
+            }
+            world.user(Verb::Delete, "namespaces", "", GUESTS, Value::Null);
+            seconds(SCAN).await;
+            world.delete("m");
+            seconds(AT_ONCE).await;
+            assert_eq!(object(&world, "m"), None);
+            assert_eq!(is_member(&world), first == "guest/c");
+            world.delete("guest/c");
+            seconds(AT_ONCE).await;
+            assert!(world.objects().is_empty(), "{first}");
+            assert!(!is_member(&world), "{first}");
+            assert_eq!(world.monitor.violations(), [""; 0]);
+        });
+    }
 }
 
 /// F13: `Observe` removes nothing, whatever was joined before; `Remove` removes what was adopted.
@@ -572,6 +747,36 @@ fn record_that_an_administrator_has_edited_counts() {
         assert!(is_member(&world));
         assert_eq!(calls(&world, "LeaveSecurityGroup"), 0);
     });
+}
+
+/// J4: another version of the operator names the field of the record otherwise, and this one drops what it does not know. The intent
+/// restores the record; where there is none, the membership was adopted.
+#[test]
+fn record_under_another_name_is_restored_by_the_intent() {
+    for (is_foreign, is_deleted_before) in [(false, false), (false, true), (true, false)] {
+        in_virtual_time(|| async move {
+            let mut world = world().await;
+            world.foreign(0, 0, is_foreign);
+            world.membership("m", 0, 0, json!({}));
+            seconds(SETTLED).await;
+            let expected = claim(&world, "m");
+            world.kill(0);
+            let renamed = json!({"origin": null, "provenance": expected});
+            world.overwrite_status("m", &renamed);
+            let status = &object(&world, "m").unwrap()["status"];
+            assert_eq!(status["origin"], Value::Null);
+            if is_deleted_before {
+                world.delete("m");
+            }
+            world.start(None);
+            seconds(2.0 * SETTLED).await;
+            if !is_deleted_before {
+                let status = &object(&world, "m").unwrap()["status"];
+                assert_eq!(status["origin"], expected);
+            }
+            assert_eq!(stays_after_deletion(&world, "m").await, is_foreign);
+        });
+    }
 }
 
 /// R10: a replica that lags takes the Leave of another one for drift. The object is still there, and its version is another.

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::in_virtual_time;
 use crate::link::KillPoint;
 use crate::monitor::{MEMBERSHIPS, condition, text};
-use crate::scenario::{claimed, object, ready, seconds, told, world};
+use crate::scenario::{calls, claimed, object, ready, seconds, told, world};
 use crate::topology::{CLUSTER, GUESTS, KEYS, NAMESPACE, name_own_account, place};
 use crate::world::{SimOptions, World};
 
@@ -680,6 +680,88 @@ fn membership_made_again_before_the_next_read_still_counts_as_joined() {
                 "the operator left",
             ];
             assert_eq!(journal(&world), expected, "{while_down}");
+        });
+    }
+}
+
+/// C5: a read that lags more than 10 s behind our own Join is taken for the truth: the repair is answered with `AlreadyExists`, and what
+/// the operator joined counts as another actor's. One that lags less is not.
+#[test]
+fn read_that_lags_more_than_ten_seconds_is_taken_for_the_truth() {
+    for (lag, scanned_after, told, is_kept) in
+        [(9, 8.0, "Joined", false), (12, 11.0, "Adopted", true)]
+    {
+        in_virtual_time(|| async move {
+            let mut world = World::new(SimOptions {
+                lag: Duration::from_secs(lag),
+                ..SimOptions::default()
+            });
+            world.start(None);
+            seconds(SETTLED).await;
+            world.membership("other", 1, 0, json!({"deletionPolicy": "Retain"}));
+            seconds(2.0 * SCAN).await;
+            let reads = calls(&world, "DescribeInstances");
+            while calls(&world, "DescribeInstances") == reads {
+                seconds(0.1).await;
+            }
+            // The next scan begins so long after the Join.
+            seconds(60.0 - scanned_after).await;
+            world.membership("m", 0, 0, json!({}));
+            seconds(AT_ONCE).await;
+            assert_eq!(ready(&world, "m").1, "Joined", "{lag}");
+            seconds(2.0 * SCAN).await;
+            assert_eq!(ready(&world, "m").1, told, "{lag}");
+            assert_eq!(claim(&world, "m"), told, "{lag}");
+            world.delete("m");
+            seconds(2.0 * SCAN).await;
+            assert!(!is_there(&world, "m"), "{lag}");
+            assert_eq!(is_member(&world), is_kept, "{lag}");
+            let expected = ["the operator joined", "the operator left"];
+            assert_eq!(journal(&world), expected[..2 - usize::from(is_kept)]);
+        });
+    }
+}
+
+/// C17: the owner is suspended, and another object sees that others have removed the membership. Others make it again. A process knows
+/// of what it has seen; the next one goes by the record of the owner, which stands.
+#[test]
+fn record_of_a_suspended_owner_counts_again_after_a_restart() {
+    for restarts in [false, true] {
+        in_virtual_time(|| async move {
+            let mut world = world().await;
+            for name in ["m", "other"] {
+                world.membership(name, 0, 0, json!({"driftPolicy": "Report"}));
+                seconds(SETTLED).await;
+            }
+            world.patch("m", json!({"spec": {"suspend": true}}));
+            seconds(AT_ONCE).await;
+            world.foreign(0, 0, false);
+            seconds(SCAN).await;
+            assert_eq!(ready(&world, "other").1, "DriftReported");
+            world.foreign(0, 0, true);
+            seconds(SCAN).await;
+            if restarts {
+                world.restart_all();
+                seconds(SETTLED).await;
+            }
+            assert_eq!(claim(&world, "m"), "Joined");
+            world.patch("m", json!({"spec": {"suspend": false}}));
+            world.delete("m");
+            seconds(AT_ONCE).await;
+            assert!(!is_there(&world, "m"));
+            let handed = if restarts { "Joined" } else { "Adopted" };
+            assert_eq!(claim(&world, "other"), handed);
+            world.delete("other");
+            seconds(AT_ONCE).await;
+            assert!(!is_there(&world, "other"));
+            let expected = [
+                "the operator joined",
+                "another actor left",
+                "another actor joined",
+                "the operator left",
+            ];
+            let count = 3 + usize::from(restarts);
+            assert_eq!(journal(&world), expected[..count]);
         });
     }
 }

@@ -1,5 +1,6 @@
 //! Sets in virtual time: what the cloud refuses or says, and what becomes of a set's memberships and of the edges that they made.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use security_group_operator::api::SET_MANAGER;
@@ -15,7 +16,7 @@ use crate::sets::{
     MINUTE, SETS, apply, apply_set, members, message_of, node, tag, three_nodes, three_tagged,
     told, told_of, web, within,
 };
-use crate::topology::{KEYS, NAMESPACE};
+use crate::topology::{CLUSTER, KEYS, NAMESPACE};
 use crate::world::World;
 
 /// Two instances in sg-a by a set.
@@ -417,6 +418,49 @@ fn a_list_of_tags_that_is_throttled_removes_nothing_and_is_told() {
             assert_no_violations(&world);
         });
     }
+}
+
+/// The Secret of the account gets a key of another cloud account, and then the old one again. The other cloud account has an instance with
+/// the tags, and does not list those of the first: that is no evidence against them.
+#[test]
+fn a_key_of_another_cloud_account_is_no_evidence_against_the_members() {
+    in_virtual_time(|| async {
+        let world = three_tagged().await;
+        let theirs = KEYS[2].2;
+        world.cloud(json!({"createGroup": {"id": "sg-theirs", "account": theirs}}));
+        world.cloud(json!({"createInstance": {
+            "id": "i-theirs", "account": theirs, "securityGroupIds": ["sg-theirs"], "tags": web(), "status": "Running",
+        }}));
+        let uids = || {
+            let all = members(&world);
+            let ours = all
+                .iter()
+                .filter(|object| object["spec"]["instanceID"] != "i-theirs");
+            let mut uids: Vec<_> = ours.map(|object| text(object, "/metadata/uid")).collect();
+            uids.sort();
+            uids
+        };
+        let before = uids();
+        world.write_secret(CLUSTER, 2);
+        seconds(30.0 * MINUTE).await;
+        // The list was read with the other key: it shows what that cloud account has.
+        let is_theirs = |object: &&Arc<Value>| object["spec"]["instanceID"] == "i-theirs";
+        assert_eq!(members(&world).iter().filter(is_theirs).count(), 1);
+        assert_eq!(uids(), before);
+        let all = members(&world);
+        let is_going = |object: &Arc<Value>| object["metadata"]["deletionTimestamp"].is_string();
+        assert!(!all.iter().any(is_going), "{all:#?}");
+        world.write_secret(CLUSTER, 0);
+        seconds(30.0 * MINUTE).await;
+        assert_eq!(uids(), before);
+        assert_eq!(within(&world), [0, 1, 2]);
+        assert_eq!(calls(&world, "LeaveSecurityGroup"), 0);
+        for target in ["i-0", "i-1", "i-2"] {
+            assert_eq!(effects(&world, target, "sg-a"), [1, 0], "{target}");
+        }
+        assert_eq!(told(&world), ("AllMembers".to_owned(), [3, 3, 3]));
+        assert_no_violations(&world);
+    });
 }
 
 /// Instance and Node go at the same time: the membership goes after five minutes, and there is nothing to leave.

@@ -173,6 +173,89 @@ fn nodes_that_are_listed_at_the_second_try_are_not_told() {
     });
 }
 
+/// All Nodes were known, and the API server has not let the operator watch them since. The sets say so, go by the Nodes as they were, and
+/// remove nothing. It ends when the watch shows something, or has not failed for two minutes.
+#[test]
+fn a_watch_of_nodes_that_stays_broken_makes_the_selection_incomplete() {
+    let busy = CallFault::RefuseWith(Refusal {
+        code: 500,
+        message: "etcdserver: no leader",
+        cause: None,
+    });
+    for (fault, words, is_quiet) in [
+        (busy, "etcdserver: no leader", false),
+        (CallFault::LoseBefore, "connection was reset", true),
+        (CallFault::Hang, "did not answer within 30 s", false),
+    ] {
+        in_virtual_time(move || async move {
+            let world = three_nodes().await;
+            let group = "sg-b";
+            let ids = json!({"instanceIDs": ["i-1"], "securityGroupID": group});
+            apply_set(&world, "ids", ids);
+            world.faults.refuse_calls(reads_nodes, fault);
+            // A watch ends after four minutes. What happens to the Nodes then is not seen.
+            seconds(5.0 * MINUTE).await;
+            if !is_quiet {
+                delete_node(&world, 0);
+                node(&world, 1, json!({}));
+            }
+            seconds(0.5 * MINUTE).await;
+            assert_eq!(told(&world), ("SelectionIncomplete".to_owned(), [3, 3, 3]));
+            let message = message_of(&world, "s");
+            for words in [words, "could not be watched", "next try"] {
+                assert!(message.contains(words), "{message}");
+            }
+            assert!(!is_stalled(&world), "no user must act yet");
+            assert_eq!(told_of(&world, "ids"), ("AllMembers".to_owned(), [1, 1, 1]));
+            // A new set goes by what is known.
+            let late = json!({"nodeSelector": {"matchLabels": web()}, "securityGroupID": group});
+            apply_set(&world, "late", late);
+            seconds(MINUTE).await;
+            let incomplete = ("SelectionIncomplete".to_owned(), [3, 3, 3]);
+            assert_eq!(told_of(&world, "late"), incomplete);
+            // As long as it lasts, the sets do not write it again and again.
+            world.faults.record_requests();
+            seconds(30.0 * MINUTE).await;
+            let writes = world.faults.recorded(writes_status_of_sets).len();
+            assert_eq!(writes, 0);
+            assert_eq!(within(&world), [0, 1, 2]);
+            assert_eq!(calls(&world, "LeaveSecurityGroup"), 0);
+            world.faults.refuse_no_calls();
+            seconds(3.5 * MINUTE).await;
+            let counts = if is_quiet { [3, 3, 3] } else { [1, 1, 2] };
+            assert_eq!(told(&world), ("AllMembers".to_owned(), counts));
+            let left = if is_quiet { &[0, 1, 2][..] } else { &[0, 2] };
+            assert_eq!(within(&world), left);
+            assert_no_violations(&world);
+        });
+    }
+}
+
+/// The watch ends every four minutes, and cannot begin again for some seconds. The Nodes do not change meanwhile.
+#[test]
+fn a_watch_of_nodes_that_goes_on_within_seconds_writes_no_status() {
+    in_virtual_time(|| async {
+        let world = three_nodes().await;
+        let mut writes = 0;
+        for _ in 0..5 {
+            world.faults.record_requests();
+            world
+                .faults
+                .refuse_calls(watches_nodes, CallFault::LoseBefore);
+            while world.faults.recorded(watches_nodes).is_empty() {
+                seconds(0.1).await;
+            }
+            seconds(6.0).await;
+            assert!(world.faults.recorded(watches_nodes).len() > 2);
+            world.faults.refuse_no_calls();
+            seconds(MINUTE).await;
+            writes += world.faults.recorded(writes_status_of_sets).len();
+        }
+        assert_eq!(writes, 0);
+        assert_eq!(told(&world), ("AllMembers".to_owned(), [3, 3, 3]));
+    });
+}
+
 /// A watch that goes on sends bookmarks or ends; a stopped one asks for nothing.
 #[test]
 fn nodes_are_read_only_while_a_set_selects_nodes() {
@@ -567,11 +650,12 @@ fn a_list_of_nodes_that_lacks_one_removes_nothing() {
                 world.start(None);
             }
             seconds(3.0 * MINUTE).await;
-            assert_eq!(
-                told(&world),
-                ("AllMembers".to_owned(), [2, 2, 3]),
-                "{bad:?}"
-            );
+            // After the old list the watch does not begin.
+            let reason = match bad {
+                BadList::Cut | BadList::CutAfterExpiry => "AllMembers",
+                BadList::Old => "SelectionIncomplete",
+            };
+            assert_eq!(told(&world), (reason.to_owned(), [2, 2, 3]), "{bad:?}");
             world.faults.refuse_no_calls();
             let beat = json!({"status": {"beat": 1}});
             world.user(Verb::Merge, "nodes", "", "n-0", beat);

@@ -120,7 +120,7 @@ fn a_target_without_a_node_is_gone_after_five_minutes() {
             Standing::Missing,
         ),
         (Listed::All, PATIENCE, Standing::Gone),
-        (Listed::Interrupted, PATIENCE, Standing::Unknown),
+        (Listed::Interrupted(None), PATIENCE, Standing::Unknown),
     ] {
         let selection = select(&nodes(), &web, &listed);
         let found = selection.standing(&target, CREATED, || missing_for);
