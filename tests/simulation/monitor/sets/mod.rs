@@ -6,7 +6,7 @@ mod evidence;
 mod selector;
 mod view;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -222,6 +222,7 @@ impl Monitor {
         let asked: BTreeMap<String, String> = asked.collect();
         let answer = Answer {
             at: Instant::now(),
+            region: parameters.get("RegionId").cloned().unwrap_or_default(),
             asked: (!asked.is_empty()).then_some(asked),
             shown: rows
                 .iter()
@@ -230,6 +231,21 @@ impl Monitor {
         };
         let view = judge.views.entry(incarnation).or_default();
         view.answers.push(answer);
+    }
+
+    /// What the last list by these tags in a region has shown to an operator.
+    pub fn last_listed(
+        &self,
+        region: &str,
+        tags: &BTreeMap<String, String>,
+    ) -> Option<BTreeSet<String>> {
+        let judge = self.sets.lock().unwrap();
+        let answers = judge.views.values().flat_map(|view| &view.answers);
+        let lists = answers.filter(|answer| {
+            answer.region == region && answer.asked.as_ref().is_some_and(|asked| asked == tags)
+        });
+        let last = lists.max_by_key(|answer| answer.at)?;
+        Some(last.shown.keys().cloned().collect())
     }
 
     /// An instance is released.
