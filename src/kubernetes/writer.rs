@@ -122,17 +122,22 @@ impl ApiWriter {
         self.write(DEADLINE, || api.create(&params, object)).await
     }
 
-    /// Deletes the object of this name if it has this UID. Returns it as it is stored while finalizers keep it.
+    /// Deletes the object of this name if it has this UID and version. Returns it as it is stored while finalizers keep it.
     ///
     /// # Errors
-    /// 404 if there is no such object, 409 if it has another UID, and every other error of the API server.
-    pub async fn delete<K>(&self, api: &Api<K>, name: &str, uid: &str) -> Result<Option<K>, Error>
+    /// 404 if there is no such object, 409 if it has another UID or version, and every other error of the API server.
+    pub async fn delete<K>(
+        &self,
+        api: &Api<K>,
+        name: &str,
+        (uid, version): (&str, &str),
+    ) -> Result<Option<K>, Error>
     where
         K: Clone + Debug + DeserializeOwned,
     {
         let params = DeleteParams::background().preconditions(Preconditions {
             uid: Some(uid.to_owned()),
-            resource_version: None,
+            resource_version: Some(version.to_owned()),
         });
         let answer = self.write(DEADLINE, || api.delete(name, &params)).await?;
         Ok(answer.left())

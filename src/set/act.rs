@@ -1,4 +1,5 @@
-//! Carries out the plan of a set: creates, changes and deletes memberships. Every write names the UID of the set or of the object.
+//! Carries out the plan of a set: creates, changes and deletes memberships. Every creation names the UID of the set. Every change and
+//! every deletion names UID and version of the object: the set does not touch what a user has released since.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -168,17 +169,31 @@ impl Doer<'_> {
         let Context {
             writer, members, ..
         } = self.context;
-        let answer = writer
-            .delete(&self.api(), &member.name, member.uid.as_str())
-            .await;
-        match answer {
-            Ok(Some(kept)) => members.written(&kept),
-            Ok(None) => members.gone(&member.uid),
-            Err(error) if error.code() == Some(404) => members.gone(&member.uid),
-            // Also for 409: another object may have its name by now, or the API server gave up. The watch tells which, or the next try.
-            Err(error) => return refused(error),
+        let (api, uid) = (self.api(), &member.uid);
+        // The watch has shown since that it is gone or released.
+        let Some(version) = members.version_of(uid) else {
+            return Ok(Written::Waits);
+        };
+        let mut version = version.to_string();
+        for _ in 0..2 {
+            let what = (uid.as_str(), version.as_str());
+            match writer.delete(&api, &member.name, what).await {
+                Ok(Some(kept)) => members.written(&kept),
+                Ok(None) => members.gone(uid),
+                Err(error) if error.code() == Some(404) => members.gone(uid),
+                Err(error) if error.code() == Some(409) => match self.stored(member).await? {
+                    Some(stored) => {
+                        version = stored;
+                        continue;
+                    }
+                    None => break,
+                },
+                Err(error) => return refused(error),
+            }
+            return Ok(Written::Done);
         }
-        Ok(Written::Done)
+        self.soon();
+        Ok(Written::Waits)
     }
 
     async fn change_one(&self, member: &Member) -> Result<Written, Error> {
@@ -195,13 +210,30 @@ impl Doer<'_> {
 
     /// Either the watch has not shown its last version yet, or the API server gave up. The next try goes by what is stored now.
     async fn look_again_at(&self, member: &Member) -> Result<Written, Error> {
+        self.stored(member).await?;
+        self.soon();
+        Ok(Written::Waits)
+    }
+
+    /// Takes in what is stored of a membership. Returns its version if it is still the set's.
+    async fn stored(&self, member: &Member) -> Result<Option<String>, Error> {
+        let members = &self.context.members;
         let stored = with_deadline(self.api().get_opt(&member.name)).await?;
-        if let Some(stored) = stored {
-            self.context.members.written(&stored);
-        }
+        let is_it =
+            |stored: &SecurityGroupMembership| ObjectUid::of(stored).as_ref() == Some(&member.uid);
+        let Some(stored) = stored.filter(is_it) else {
+            members.gone(&member.uid);
+            return Ok(None);
+        };
+        members.written(&stored);
+        let owner = Member::of(&stored).map(|(owner, _)| owner.uid);
+        let is_own = owner.as_ref() == Some(self.uid);
+        Ok(stored.resource_version().filter(|_| is_own))
+    }
+
+    fn soon(&self) {
         let namespace = self.set.namespace().unwrap_or_default();
         self.context.sets.soon(&namespace, &self.set.name_any());
-        Ok(Written::Waits)
     }
 
     async fn create_one(&self, target: &Target) -> Result<Written, Error> {

@@ -11,7 +11,7 @@ use kube::runtime::watcher;
 use tokio::time::Instant;
 
 use crate::api::SecurityGroupMembership;
-use crate::kubernetes::{ObjectUid, WatchScope};
+use crate::kubernetes::{ObjectUid, WatchScope, version_of};
 use crate::membership::object::Object;
 
 use super::known::Sets;
@@ -61,13 +61,25 @@ impl Members {
         members.flat_map(HashMap::values).cloned().collect()
     }
 
-    /// Takes the answer to a write of the set.
+    /// The version of a membership that is known.
+    #[must_use]
+    pub fn version_of(&self, uid: &ObjectUid) -> Option<u64> {
+        self.lock().get(uid).map(|member| member.version)
+    }
+
+    /// Takes the answer of the API server to a set: an object as it is stored.
     pub fn written(&self, object: &SecurityGroupMembership) {
+        let mut inner = self.lock();
         if let Some((owner, member)) = Member::of(object) {
             let namespace = object.namespace().unwrap_or_default();
-            let mut inner = self.lock();
             if !inner.gone.contains_key(&member.uid) {
                 inner.insert(&namespace, &owner, member);
+            }
+        } else if let Some(uid) = ObjectUid::of(object) {
+            let version = version_of(&object.metadata);
+            // A user has released it.
+            if inner.get(&uid).is_some_and(|known| known.version < version) {
+                inner.remove(&uid);
             }
         }
     }
@@ -84,6 +96,10 @@ impl Members {
 }
 
 impl Inner {
+    fn get(&self, uid: &ObjectUid) -> Option<&Arc<Member>> {
+        self.by_set.get(self.sets.get(uid)?)?.get(uid)
+    }
+
     /// Returns whether the set has to look again. An older version than the known one is passed over.
     fn insert(&mut self, namespace: &str, owner: &Owner, member: Member) -> bool {
         if self

@@ -55,7 +55,7 @@ const FOUND: [(Draw, u64, &str); 9] = [
 ];
 
 /// The same with sets.
-const FOUND_WITH_SETS: [(u64, &str); 6] = [
+const FOUND_WITH_SETS: [(u64, &str); 9] = [
     (
         435,
         "a conflict that met the deletion of a membership was taken for its absence",
@@ -77,6 +77,15 @@ const FOUND_WITH_SETS: [(u64, &str); 6] = [
         26_077,
         "a conflict that met the change of a membership left another policy on it",
     ),
+    (
+        43_124,
+        "a membership that a user had just released was deleted by the list of IDs",
+    ),
+    (
+        53_076,
+        "the same, when the set came to list an interface instead",
+    ),
+    (56_000, "the same, by a change of group and back"),
 ];
 
 #[test]

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::api_server::{Call, CallFault, Refusal, Verb};
 use crate::in_virtual_time;
-use crate::monitor::{MEMBERSHIPS, condition, text};
+use crate::monitor::{MEMBERSHIPS, condition, target_of, text};
 use crate::scenario::{calls, seconds, world};
 use crate::set_schedule::garbage;
 use crate::sets::{
@@ -523,6 +523,13 @@ fn a_kill_at_every_creation_makes_each_membership_once() {
     }
 }
 
+/// The name of the membership of an instance.
+fn member_of(world: &World, instance: &str) -> String {
+    let all = members(world);
+    let of = all.iter().find(|object| target_of(object) == instance);
+    text(of.unwrap(), "/metadata/name")
+}
+
 fn deletes_memberships(call: &Call) -> bool {
     call.kind.plural == MEMBERSHIPS && call.verb == Verb::Delete
 }
@@ -547,6 +554,66 @@ fn a_deletion_that_meets_a_conflict_is_tried_again() {
         assert_eq!(told(&world), ("AllMembers".to_owned(), [1, 1, 1]));
         assert_eq!(within(&world), [1]);
         assert_eq!(members(&world).len(), 1);
+        assert_no_violations(&world);
+    });
+}
+
+/// A user takes the set off a membership, and then its target off the list. The watch has shown neither: the membership is not the set's
+/// any more, and stays.
+#[test]
+fn a_membership_that_was_just_released_is_not_deleted() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        apply(&world, json!({"instanceIDs": ["i-0", "i-1"]}));
+        seconds(10.0).await;
+        world.faults.hold_back_events(0, Duration::from_secs(30));
+        let no_owner = json!({"metadata": {"ownerReferences": null}});
+        world.patch(&member_of(&world, "i-0"), no_owner);
+        apply(&world, json!({"instanceIDs": ["i-1"]}));
+        seconds(10.0).await;
+        let all_members = ("AllMembers".to_owned(), [1, 1, 1]);
+        assert_eq!(told(&world), all_members);
+        seconds(MINUTE).await;
+        assert_eq!(told(&world), all_members);
+        assert_eq!(members(&world).len(), 2);
+        assert_eq!(within(&world), [0, 1]);
+        assert_no_violations(&world);
+    });
+}
+
+/// A deletion names the version of the membership: the one that the API server has stored, if the watch lags behind it.
+#[test]
+fn a_membership_that_was_just_changed_is_deleted_at_once() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        apply(&world, json!({"instanceIDs": ["i-0", "i-1", "i-2"]}));
+        seconds(10.0).await;
+        world.faults.record_requests();
+        let mut deletions = 0;
+        let mut assert_deletions = |count: usize, left: &[usize]| {
+            deletions += count;
+            assert_eq!(world.faults.recorded(deletes_memberships).len(), deletions);
+            assert_eq!(within(&world), left);
+        };
+        // The set has changed it itself: it knows the version.
+        let one_less = json!({"instanceIDs": ["i-1", "i-2"], "deletionPolicy": "Remove"});
+        apply(&world, one_less);
+        seconds(5.0).await;
+        assert_deletions(1, &[1, 2]);
+        // A user has.
+        let lag = Duration::from_secs(30);
+        world.faults.hold_back_events(0, lag);
+        let label = json!({"metadata": {"labels": {"team": "web"}}});
+        world.patch(&member_of(&world, "i-1"), label);
+        apply(
+            &world,
+            json!({"instanceIDs": ["i-2"], "deletionPolicy": "Remove"}),
+        );
+        seconds(1.0).await;
+        assert_eq!(world.faults.recorded(deletes_memberships).len(), 3);
+        seconds(MINUTE).await;
+        assert_deletions(2, &[2]);
+        assert_eq!(told(&world), ("AllMembers".to_owned(), [1, 1, 1]));
         assert_no_violations(&world);
     });
 }

@@ -113,8 +113,21 @@ fn unsettled(world: &World) -> Vec<String> {
         if ready["observedGeneration"] != set["metadata"]["generation"] {
             left.push(format!("set {name}: it says nothing of its spec"));
         }
+        if has_untrue_list(world, &set["spec"]) {
+            left.push(format!("set {name}: its last list by tags was not true"));
+        }
     }
     left
+}
+
+/// Whether the last list by the tags of a set lied. The operator may still act on it: it describes by ID what the list lacks, and waits
+/// for its turn before it does.
+fn has_untrue_list(world: &World, spec: &Value) -> bool {
+    let Some(tags) = tags(spec) else {
+        return false;
+    };
+    let last = world.monitor.last_listed(&text(spec, "/region"), &tags);
+    last.is_some_and(|shown| shown != selected(world, spec))
 }
 
 /// In what the memberships of a set are not those that it must have, and what it says is not so.

@@ -9,8 +9,8 @@ use tokio::time::Instant;
 
 use super::evidence::{Case, Evidence};
 use super::selector::{self, FIVE_MINUTES};
-use super::view::{Place, place_of};
-use super::{Finding, Judge, SETS, SetException, controller, is_ready};
+use super::view::Place;
+use super::{Finding, Judge, Replaced, SETS, SetException, controller, is_ready};
 use crate::api_server::store::{Change, Entry};
 use crate::monitor::{Edge, MEMBERSHIPS, Monitor, edge_of, is_deleting, target_of, text};
 use crate::topology::OWNER;
@@ -89,26 +89,9 @@ impl Judge {
     }
 
     /// J4: an object without a controller is not a set's to delete.
-    pub(super) fn check_released(&self, incarnation: usize, object: &Value) -> Finding {
-        if self.was_shown_controlled(incarnation, object) {
-            return Finding::Exception(SetException::ReleasedUnseen);
-        }
+    pub(super) fn check_released(object: &Value) -> Finding {
         let name = text(object, "/metadata/name");
         Finding::Violation(format!("J4: a set wrote {name}, which no set controls"))
-    }
-
-    /// Whether an operator was shown within the slack that a set controls an object.
-    fn was_shown_controlled(&self, incarnation: usize, object: &Value) -> bool {
-        let Some(view) = self.views.get(&incarnation) else {
-            return false;
-        };
-        let since = Instant::now() - self.slack;
-        let states = view.states(&place_of(MEMBERSHIPS, object), since);
-        states.into_iter().any(|(_, shown)| {
-            shown.is_some_and(|shown| {
-                shown["metadata"]["uid"] == object["metadata"]["uid"] && controller(shown).is_some()
-            })
-        })
     }
 
     /// J5: a set that is being deleted, or suspended, writes nothing.
@@ -220,18 +203,38 @@ impl Judge {
         // One that only observes takes its target from no group when it goes.
         let observes = object["spec"]["managementPolicy"] == "Observe";
         let is_change = !observes && news.len() == evidence.len();
+        if news.len() < evidence.len() {
+            self.note_deselected(set.1, target, &group);
+        }
         if let Some(new) = news.first().filter(|_| is_change) {
             let edge = (target.to_owned(), (*new).clone());
             if !monitor.membership(Some(target), Some(new), monitor.server.now()) {
                 findings.extend(self.check_absence_of_new(set.1, &edge, &group));
             }
-            let replaced = super::Replaced {
+            let replaced = Replaced {
                 set: set.1.to_owned(),
                 group: (*new).clone(),
+                deselected: None,
             };
             self.replaced.insert((target.to_owned(), group), replaced);
         }
         findings
+    }
+
+    /// A set has deleted the membership of a group because its target is not selected any more.
+    fn note_deselected(&mut self, set: &str, target: &str, group: &str) {
+        for ((of, _), replaced) in &mut self.replaced {
+            if of == target && replaced.set == set && replaced.group == group {
+                replaced.deselected = Some(Instant::now());
+            }
+        }
+    }
+
+    /// Whether the target was taken off the selector since its change of group, and its new membership has not been Ready since.
+    pub(super) fn is_deselected(&self, replaced: &Replaced, new: &Edge) -> bool {
+        let ready = self.ready.get(&(replaced.set.clone(), new.clone()));
+        let is_before = |at: Instant| ready.is_none_or(|ready| *ready <= at);
+        replaced.deselected.is_some_and(is_before)
     }
 
     /// Whether a membership of a set for an edge is Ready, or was within `age`.
@@ -365,9 +368,6 @@ impl Judge {
                 Some(Finding::Violation(format!(
                     "J4: a set wrote {name}, which another one controls"
                 )))
-            }
-            None if self.was_shown_controlled(incarnation, object) => {
-                Some(Finding::Exception(SetException::ReleasedUnseen))
             }
             None => Some(
                 self.check_creation(monitor, incarnation, set, object)

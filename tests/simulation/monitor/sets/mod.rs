@@ -6,7 +6,7 @@ mod evidence;
 mod selector;
 mod view;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,8 +38,9 @@ pub enum SetException {
     /// The old group was left seconds after the operator had left the new one for another object: a user had deleted the new membership,
     /// or that Leave had got no clear answer and the cloud still showed the target there.
     NewGroupJustLeft,
-    /// An object was written of which somebody had taken the set off, and that was not shown yet.
-    ReleasedUnseen,
+    /// The old group was left, and the set had deleted the membership of the new group before that, because its target was not selected
+    /// any more. It is selected again, and the new membership has not been Ready since.
+    DeselectedBetween,
 }
 
 impl SetException {
@@ -49,7 +50,7 @@ impl SetException {
         Self::LabelsNotShown,
         Self::OthersLeftNewGroup,
         Self::NewGroupJustLeft,
-        Self::ReleasedUnseen,
+        Self::DeselectedBetween,
     ];
 
     /// What it is called in the counts.
@@ -60,7 +61,7 @@ impl SetException {
             Self::LabelsNotShown => "exception LabelsNotShown",
             Self::OthersLeftNewGroup => "exception OthersLeftNewGroup",
             Self::NewGroupJustLeft => "exception NewGroupJustLeft",
-            Self::ReleasedUnseen => "exception ReleasedUnseen",
+            Self::DeselectedBetween => "exception DeselectedBetween",
         }
     }
 }
@@ -76,6 +77,8 @@ enum Finding {
 struct Replaced {
     set: String,
     group: String,
+    /// When the set has deleted the membership of the new group since, because its target was not selected any more.
+    deselected: Option<Instant>,
 }
 
 /// What the judge remembers.
@@ -219,6 +222,7 @@ impl Monitor {
         let asked: BTreeMap<String, String> = asked.collect();
         let answer = Answer {
             at: Instant::now(),
+            region: parameters.get("RegionId").cloned().unwrap_or_default(),
             asked: (!asked.is_empty()).then_some(asked),
             shown: rows
                 .iter()
@@ -227,6 +231,21 @@ impl Monitor {
         };
         let view = judge.views.entry(incarnation).or_default();
         view.answers.push(answer);
+    }
+
+    /// What the last list by these tags in a region has shown to an operator.
+    pub fn last_listed(
+        &self,
+        region: &str,
+        tags: &BTreeMap<String, String>,
+    ) -> Option<BTreeSet<String>> {
+        let judge = self.sets.lock().unwrap();
+        let answers = judge.views.values().flat_map(|view| &view.answers);
+        let lists = answers.filter(|answer| {
+            answer.region == region && answer.asked.as_ref().is_some_and(|asked| asked == tags)
+        });
+        let last = lists.max_by_key(|answer| answer.at)?;
+        Some(last.shown.keys().cloned().collect())
     }
 
     /// An instance is released.
@@ -260,21 +279,26 @@ impl Monitor {
             judge.by_operator.insert(edge.clone(), change);
             judge.replaced.remove(edge)
         };
-        let Some(Replaced { set, group }) = replaced.filter(|_| !joined && by_operator) else {
+        let Some(replaced) = replaced.filter(|_| !joined && by_operator) else {
             return;
         };
-        let finding = self.check_new_group(edge, &set, &group);
+        let finding = self.check_new_group(edge, &replaced);
         self.found(finding);
     }
 
     /// J2: what has left its old group is in the new one.
-    fn check_new_group(&self, (target, old): &Edge, set: &str, group: &str) -> Option<Finding> {
-        if self.membership(Some(target), Some(group), self.server.now()) {
+    fn check_new_group(&self, (target, old): &Edge, replaced: &Replaced) -> Option<Finding> {
+        if self.membership(Some(target), Some(&replaced.group), self.server.now()) {
             return Some(Finding::Counted("change of group without a gap"));
         }
-        let new = (target.clone(), group.to_owned());
+        let new = (target.clone(), replaced.group.clone());
         let judge = self.sets.lock().unwrap();
-        judge.check_absence_of_new(set, &new, old)
+        match judge.check_absence_of_new(&replaced.set, &new, old) {
+            Some(Finding::Violation(_)) if judge.is_deselected(replaced, &new) => {
+                Some(Finding::Exception(SetException::DeselectedBetween))
+            }
+            finding => finding,
+        }
     }
 
     fn found(&self, findings: impl IntoIterator<Item = Finding>) {
@@ -333,7 +357,7 @@ impl Monitor {
         let object = before.as_ref().unwrap_or(&entry.object);
         let known = set.and_then(|uid| Some((judge.places.get(&uid)?.clone(), uid)));
         let Some((place, uid)) = known else {
-            findings.push(judge.check_released(incarnation, object));
+            findings.push(Judge::check_released(object));
             return findings;
         };
         let set = (&place, uid.as_str());

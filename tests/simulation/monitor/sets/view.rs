@@ -39,6 +39,7 @@ pub struct View {
 /// Instances that the cloud has shown to an operator.
 pub struct Answer {
     pub at: Instant,
+    pub region: String,
     /// The tags that were asked for; `None` if it was asked by ID.
     pub asked: Option<BTreeMap<String, String>>,
     /// The tags of each instance that was shown.
