@@ -63,7 +63,7 @@ pub async fn run(
         })
         .applied_objects()
         .try_filter(move |object| std::future::ready(mark_triggered(object, &filter_context)))
-        .map_ok(Packed::from);
+        .map_ok(|object| Packed::name(&object));
     let queue = queue.map(|object| {
         let mut reference = ObjectRef::new(&object.name);
         reference.namespace = object.namespace;

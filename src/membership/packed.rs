@@ -40,11 +40,7 @@ impl Packed {
     /// Packs an object.
     #[must_use]
     pub fn of(object: &Object) -> Self {
-        let metadata = ObjectMeta {
-            name: object.meta().name.clone(),
-            namespace: object.meta().namespace.clone(),
-            ..ObjectMeta::default()
-        };
+        let metadata = name(object);
         let object = match &object.0 {
             Ok(object) => {
                 let parts = (&object.metadata, &object.spec, &object.status);
@@ -55,6 +51,15 @@ impl Packed {
             Err(unreadable) => Err(Box::new(unreadable.clone())),
         };
         Self { metadata, object }
+    }
+
+    /// Only what names the object.
+    #[must_use]
+    pub fn name(object: &Object) -> Self {
+        Self {
+            metadata: name(object),
+            object: Ok(Box::default()),
+        }
     }
 
     /// The object, as it was packed.
@@ -94,6 +99,14 @@ impl Packed {
             Event::InitApply(object) => Event::InitApply(Self::of(object)),
             Event::InitDone => Event::InitDone,
         }
+    }
+}
+
+fn name(object: &Object) -> ObjectMeta {
+    ObjectMeta {
+        name: object.meta().name.clone(),
+        namespace: object.meta().namespace.clone(),
+        ..ObjectMeta::default()
     }
 }
 
