@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 use crate::api_server::Verb;
 use crate::in_virtual_time;
 use crate::monitor::{MEMBERSHIPS, condition, text};
-use crate::scenario::{add_fault, calls, message, ready, seconds, world};
-use crate::topology::{ACCOUNTS, CLUSTER, KEYS, NAMESPACE, TEAMS};
-use crate::world::World;
+use crate::scenario::{add_fault, calls, claimed, message, object, ready, seconds, world};
+use crate::topology::{ACCOUNTS, CLUSTER, KEYS, NAMESPACE, TEAMS, name_own_account};
+use crate::world::{SimOptions, World};
 
 /// The longest that the operator goes without a look at a Secret that it does not watch, and a little.
 const A_LOOK: f64 = 62.0;
@@ -472,4 +472,37 @@ fn account_that_is_being_deleted_serves_deletions_and_refuses_joins() {
             assert_eq!(world.monitor.violations(), [""; 0]);
         });
     }
+}
+
+/// The operator starts, and one of two accounts is accepted some seconds later than the other: its object holds what it has adopted.
+#[test]
+fn object_of_an_account_that_is_checked_for_the_first_time_is_waited_for() {
+    in_virtual_time(|| async {
+        let mut world = World::new(SimOptions {
+            own_accounts: true,
+            ..SimOptions::default()
+        });
+        world.write_secret(CLUSTER, 1);
+        world.start(None);
+        seconds(11.0).await;
+        let mut own = json!({});
+        name_own_account(&mut own);
+        world.membership("m", 0, 0, own);
+        seconds(11.0).await;
+        world.membership("second", 0, 0, json!({}));
+        seconds(11.0).await;
+        world.kill(0);
+        world.delete("m");
+        let slow = json!({
+            "accessKey": KEYS[1].0, "action": "GetCallerIdentity", "fault": {"latency": "4s"},
+        });
+        world
+            .simulator
+            .add_fault(serde_json::from_value(slow).unwrap());
+        world.start(None);
+        seconds(11.0).await;
+        assert_eq!(object(&world, "m"), None);
+        assert_eq!(calls(&world, "LeaveSecurityGroup"), 0);
+        assert_eq!(claimed(&object(&world, "second").unwrap()), "Joined");
+    });
 }
