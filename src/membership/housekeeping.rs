@@ -64,11 +64,7 @@ pub async fn follow_accounts(
             access_changed();
         }
         let concerned = match change {
-            Change::Account(key) => {
-                let mut concerned = table.of_account(&key);
-                concerned.extend(table.deleting_beside(&key));
-                concerned
-            }
+            Change::Account(key) => table.of_account(&key),
             Change::Key(key) => table.unsettled_of_account(&key, None),
             Change::KeyRefused => {
                 directory.read_secrets_again();

@@ -40,9 +40,13 @@ impl Others {
         };
         let sts = |key: &AccountKey| Some(context.directory.cloud(key)?.endpoints.sts());
         let own_sts = sts(account);
-        let is_being_checked = others
-            .iter()
-            .any(|other| is_being_checked(other, edge, own, context));
+        let is_being_checked = others.iter().any(|other| {
+            let is_elsewhere = other.record().is_some() && !other.is_claimed_with(Some(own));
+            other.managed
+                && !other.deleting
+                && !is_elsewhere
+                && is_being_checked(other, edge, context)
+        });
         others.retain(|other| {
             // Whose account it is counts only as the STS says it that this object's account has asked: another endpoint may say
             // what it likes.
@@ -100,22 +104,16 @@ impl Others {
     }
 }
 
-/// Whether an object may hold the edge, and the first check of its account has not ended. Without a record it must name an account of
-/// the cluster: otherwise any tenant could hold up the deletions of others.
-fn is_being_checked(other: &ObjectView, edge: &Edge, own: &AccountUid, context: &Context) -> bool {
-    let Some(account) = other.account() else {
-        return false;
-    };
-    let may_hold = match other.record() {
-        Some(_) => other.is_claimed_with(Some(own)),
-        None => !other.refuses && account.kind == AccountKind::ClusterCloudAccount,
-    };
-    let place = (&edge.region, &edge.group);
+/// Whether an object may turn out to hold the edge when the first check of its account has ended. Without a record it must name an
+/// account of the cluster: otherwise any tenant could hold up the deletions of others.
+fn is_being_checked(other: &ObjectView, edge: &Edge, context: &Context) -> bool {
     let is_recorded = other.record().is_some();
-    other.managed
-        && !other.deleting
-        && may_hold
-        && context
-            .directory
-            .is_checking(account, &other.namespace, place, is_recorded)
+    other.account().is_some_and(|account| {
+        let is_of_cluster = account.kind == AccountKind::ClusterCloudAccount;
+        let place = (&edge.region, &edge.group);
+        (is_recorded || is_of_cluster && !other.refuses)
+            && context
+                .directory
+                .is_checking(account, &other.namespace, place, is_recorded)
+    })
 }

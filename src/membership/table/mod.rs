@@ -18,7 +18,7 @@ use kube::runtime::reflector::ObjectRef;
 use crate::account::key::{AccountKey, AccountRegion};
 use crate::account::uses::AccountUse;
 use crate::api::SecurityGroupMembership;
-use crate::api::membership::{AccountKind, ErrorClass};
+use crate::api::membership::ErrorClass;
 use crate::ecs::{Edge, Region, SecurityGroupId};
 use crate::kubernetes::{ObjectUid, WatchScope};
 
@@ -236,21 +236,6 @@ impl ObjectTable {
     #[must_use]
     pub fn deleting(&self) -> Vec<ObjectRef<SecurityGroupMembership>> {
         self.all_with(|says| says.deleting)
-    }
-
-    /// The objects that are being deleted, on edges that may be held by objects of this account: with a record, or with a grant.
-    #[must_use]
-    pub fn deleting_beside(&self, account: &AccountKey) -> Vec<ObjectRef<SecurityGroupMembership>> {
-        let inner = self.lock();
-        let may_hold = |says: &&ObjectView| {
-            account.kind == AccountKind::ClusterCloudAccount || says.record().is_some()
-        };
-        let holders = inner.of_account(account).filter(may_hold);
-        let on_edge = |edge: &Edge| inner.by_edge.get(edge).into_iter().flatten();
-        let uids = holders.filter_map(ObjectView::edge).flat_map(on_edge);
-        let views = uids.filter_map(|uid| Some(&*inner.by_uid.get(uid)?.says));
-        let deleting = views.filter(|says| says.deleting);
-        deleting.map(ObjectView::reference).collect()
     }
 
     fn all_with(
