@@ -5,6 +5,7 @@ mod all;
 mod entry;
 pub mod grants;
 pub mod group_tags;
+mod holding;
 mod limits;
 mod signals;
 
@@ -310,31 +311,6 @@ impl Directory {
             .last_usable
             .as_ref()
             .map(|account| account.uid.clone())
-    }
-
-    /// UID of the cloud account, if the account is or was usable, and a grant lets objects in `namespace` join `group`. `if_tagged`
-    /// is the answer where that depends on the tags of the target, or on unknown ones of the group.
-    #[must_use]
-    pub fn granted_uid(
-        &self,
-        key: &AccountKey,
-        namespace: &str,
-        (region, group): (&Region, &SecurityGroupId),
-        if_tagged: bool,
-    ) -> Option<AccountUid> {
-        let entries = self.lock();
-        let entry = entries.get(key)?;
-        let session = entry.last_usable.as_ref()?;
-        let wanted = (namespace, group, GrantedAction::Join);
-        let granted = self.granted(&entry.grants, wanted, || {
-            self.group_tags.peek(&account_region(key, region), group)
-        });
-        let is_granted = match granted {
-            Granted::No => false,
-            Granted::Yes => true,
-            Granted::Tagged(_) | Granted::Unread | Granted::Unreadable(_) => if_tagged,
-        };
-        is_granted.then(|| session.uid.clone())
     }
 
     fn granted(

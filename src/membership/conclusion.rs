@@ -134,6 +134,7 @@ fn requeue(
     });
     let due = due(pass, outcome, context);
     let deleting = pass.desired.deleting;
+    let looks_again = deleting && pass.others.is_being_checked;
     let requeue = context.table.history(&pass.uid(), |history| {
         if let Some(origin) = record {
             history.recorded(origin);
@@ -142,8 +143,14 @@ fn requeue(
         history.record_refusal(outcome, deleting);
         history.requeue_after(outcome, pass.failure.as_ref(), due, &context.clock)
     });
-    requeue.unwrap_or_else(Action::await_change)
+    match outcome {
+        ReconcileOutcome::Undecided if looks_again => Action::requeue(CHECKED),
+        _ => requeue.unwrap_or_else(Action::await_change),
+    }
 }
+
+/// When a deletion that waits for the first check of another object's account looks again (1 s). Its passes call nobody.
+const CHECKED: Duration = Duration::from_secs(1);
 
 /// Ends a pass over an object that is gone: there is nothing to write a status to. Its row goes when nothing is left to do.
 pub(super) fn end_unreleased(pass: &Pass, outcome: ReconcileOutcome, context: &Context) -> Action {

@@ -69,7 +69,8 @@ pub struct Observed {
     pub drifted: bool,
     /// Repairs of this edge in the last [`REPAIR_WINDOW_MINUTES`], this pass's own not counted.
     pub repairs: usize,
-    /// Whether every membership and account has been observed since the start: no Leave before.
+    /// Whether every membership and account has been listed since the start, and the account of each object on the edge was checked
+    /// once: no Leave before.
     pub synced: bool,
 }
 
@@ -563,7 +564,7 @@ fn decide_deletion(desired: &Desired, observed: &Observed) -> Step {
             }
         });
     }
-    // The siblings of an edge are known only after every object has been listed once.
+    // The siblings of an edge are known only after every object has been listed once, and the accounts of the siblings were checked.
     if !observed.synced {
         return Step::Finish(ReconcileOutcome::Undecided);
     }

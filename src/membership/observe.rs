@@ -121,6 +121,7 @@ impl Pass {
             join_is_open: own.is_some_and(|account| join_is_open(account, &edge, context)),
             holder: others.holder(),
             elsewhere: others.elsewhere(),
+            synced: context.may_remove() && !others.is_being_checked,
             attempt: ending.map_or(Attempt::None, Ending::attempt),
             repairs: own.map_or(0, |account| repairs(object, account, &edge, context)),
             ..unread(object, context)
@@ -219,6 +220,7 @@ impl Pass {
         };
         self.observed.holder = self.others.holder();
         self.observed.elsewhere = self.others.elsewhere();
+        self.observed.synced = context.may_remove() && !self.others.is_being_checked;
     }
 
     /// Asks the rate limit for the next Join or Leave. If it admits none, the call counts as failed, and the object waits for it.

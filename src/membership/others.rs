@@ -1,7 +1,7 @@
 //! The other objects on an edge: who of them holds it, and who of them has a record. Reads memory only.
 
 use crate::account::key::AccountKey;
-use crate::api::membership::Origin;
+use crate::api::membership::{AccountKind, Origin};
 use crate::ecs::{AccountUid, Edge};
 use crate::kubernetes::ObjectUid;
 
@@ -19,6 +19,8 @@ pub struct Others {
     pub(super) recorded: Vec<ObjectView>,
     /// Whether another holder cannot be read or written now.
     pub out_of_reach: bool,
+    /// Whether another object may turn out to be a holder when the first check of its account has ended.
+    pub is_being_checked: bool,
     /// Those that this pass has found to be gone, or cannot read.
     pub dismissed: Vec<ObjectUid>,
 }
@@ -38,6 +40,13 @@ impl Others {
         };
         let sts = |key: &AccountKey| Some(context.directory.cloud(key)?.endpoints.sts());
         let own_sts = sts(account);
+        let is_being_checked = others.iter().any(|other| {
+            let is_elsewhere = other.record().is_some() && !other.is_claimed_with(Some(own));
+            other.managed
+                && !other.deleting
+                && !is_elsewhere
+                && is_being_checked(other, edge, context)
+        });
         others.retain(|other| {
             // Whose account it is counts only as the STS says it that this object's account has asked: another endpoint may say
             // what it likes.
@@ -69,6 +78,7 @@ impl Others {
         others.retain(|other| other.readable);
         Self {
             out_of_reach: others.len() < all,
+            is_being_checked,
             holders: others,
             recorded,
             ..Self::default()
@@ -92,4 +102,18 @@ impl Others {
             recorded: !self.recorded.is_empty(),
         }
     }
+}
+
+/// Whether an object may turn out to hold the edge when the first check of its account has ended. Without a record it must name an
+/// account of the cluster: otherwise any tenant could hold up the deletions of others.
+fn is_being_checked(other: &ObjectView, edge: &Edge, context: &Context) -> bool {
+    let is_recorded = other.record().is_some();
+    other.account().is_some_and(|account| {
+        let is_of_cluster = account.kind == AccountKind::ClusterCloudAccount;
+        let place = (&edge.region, &edge.group);
+        (is_recorded || is_of_cluster && !other.refuses)
+            && context
+                .directory
+                .is_checking(account, &other.namespace, place, is_recorded)
+    })
 }

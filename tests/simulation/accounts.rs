@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 use crate::api_server::Verb;
 use crate::in_virtual_time;
 use crate::monitor::{MEMBERSHIPS, condition, text};
-use crate::scenario::{add_fault, calls, message, ready, seconds, world};
-use crate::topology::{ACCOUNTS, CLUSTER, KEYS, NAMESPACE, TEAMS};
-use crate::world::World;
+use crate::scenario::{add_fault, calls, claimed, message, object, ready, seconds, world};
+use crate::topology::{ACCOUNTS, CLUSTER, KEYS, NAMESPACE, TEAMS, name_own_account};
+use crate::world::{SimOptions, World};
 
 /// The longest that the operator goes without a look at a Secret that it does not watch, and a little.
 const A_LOOK: f64 = 62.0;
@@ -472,4 +472,64 @@ fn account_that_is_being_deleted_serves_deletions_and_refuses_joins() {
             assert_eq!(world.monitor.violations(), [""; 0]);
         });
     }
+}
+
+/// The operator starts, and one of two accounts is accepted 8 s later than the other. The deletion of `m`, which has joined, waits
+/// for the account of `second`.
+async fn start_with_a_slow_check(adopts: bool) -> World {
+    let mut world = World::new(SimOptions {
+        own_accounts: true,
+        ..SimOptions::default()
+    });
+    world.write_secret(CLUSTER, 1);
+    world.start(None);
+    seconds(11.0).await;
+    let mut own = json!({});
+    name_own_account(&mut own);
+    world.membership("m", 0, 0, own);
+    seconds(11.0).await;
+    if adopts {
+        world.membership("second", 0, 0, json!({}));
+        seconds(11.0).await;
+    }
+    world.kill(0);
+    if !adopts {
+        world.membership("second", 0, 0, json!({}));
+    }
+    world.delete("m");
+    let slow = json!({
+        "accessKey": KEYS[1].0, "action": "GetCallerIdentity", "fault": {"latency": "8s"},
+    });
+    world
+        .simulator
+        .add_fault(serde_json::from_value(slow).unwrap());
+    world.start(None);
+    seconds(2.0).await;
+    assert_eq!(calls(&world, "LeaveSecurityGroup"), 0, "{adopts}");
+    world
+}
+
+#[test]
+fn object_of_an_account_that_is_checked_for_the_first_time_is_waited_for() {
+    for adopts in [false, true] {
+        in_virtual_time(|| async move {
+            let world = start_with_a_slow_check(adopts).await;
+            seconds(11.0).await;
+            assert_eq!(object(&world, "m"), None, "{adopts}");
+            assert_eq!(calls(&world, "LeaveSecurityGroup"), 0, "{adopts}");
+            let second = object(&world, "second").unwrap();
+            assert_eq!(claimed(&second), "Joined", "{adopts}");
+        });
+    }
+}
+
+#[test]
+fn object_that_goes_while_its_account_is_checked_is_waited_for_no_more() {
+    in_virtual_time(|| async {
+        let world = start_with_a_slow_check(false).await;
+        world.delete("second");
+        seconds(4.0).await;
+        assert_eq!(object(&world, "m"), None);
+        assert!(!world.is_member("i-0", "sg-a"));
+    });
 }

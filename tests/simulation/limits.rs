@@ -898,3 +898,59 @@ fn tenant_with_a_read_only_key_of_the_same_cloud_account_holds_what_it_has_adopt
         assert_eq!(journal(&world), ["the operator joined"]);
     });
 }
+
+/// The operator has started, and cannot check an account. It does not know whose that is, and its object holds nothing that it has not
+/// joined.
+#[test]
+fn object_of_an_account_that_was_not_accepted_since_the_start_holds_only_what_it_joined() {
+    for (origin, is_kept) in [("", false), ("Adopted", false), ("Joined", true)] {
+        in_virtual_time(|| async move {
+            let (mut world, own) = with_own_account();
+            world.start(None);
+            seconds(SETTLED).await;
+            world.membership("m", 0, 0, own.clone());
+            seconds(SETTLED).await;
+            if origin == "Joined" {
+                // What is handed over counts as joined by the heir.
+                world.membership("second", 0, 0, json!({}));
+                seconds(SETTLED).await;
+                world.delete("m");
+                seconds(SETTLED).await;
+                world.membership("m", 0, 0, own);
+                seconds(SETTLED).await;
+            } else if origin == "Adopted" {
+                world.membership("second", 0, 0, json!({}));
+                seconds(SETTLED).await;
+            }
+            world.kill(0);
+            world.remove_secret(CLUSTER);
+            if origin.is_empty() {
+                world.membership("second", 0, 0, json!({}));
+            }
+            world.start(None);
+            seconds(SETTLED).await;
+            assert_eq!(claim(&world, "second"), origin);
+            assert_eq!(ready(&world, "second").1, "AccountNotReady");
+            world.delete("m");
+            seconds(AT_ONCE).await;
+            assert!(!is_there(&world, "m"), "{origin}");
+            assert_eq!(is_member(&world), is_kept, "{origin}");
+            // As soon as the account can be used, the target is in the group again.
+            world.write_secret(CLUSTER, 0);
+            seconds(SETTLED).await;
+            assert!(is_member(&world), "{origin}");
+            assert_eq!(world.monitor.violations(), [""; 0], "{origin}");
+        });
+    }
+}
+
+/// A world with accounts of the namespaces, and what names the one of [`NAMESPACE`].
+fn with_own_account() -> (World, Value) {
+    let world = World::new(SimOptions {
+        own_accounts: true,
+        ..SimOptions::default()
+    });
+    let mut own = json!({});
+    name_own_account(&mut own);
+    (world, own)
+}

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use k8s_openapi::jiff::Timestamp;
 use security_group_operator::simulator::SimulatedResponse;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -159,16 +159,27 @@ impl Monitor {
 
     /// Whether a condition has stood for longer than a pass takes: one that runs may not know of it yet.
     fn is_old(&self, condition: &Value) -> bool {
-        let since = condition["lastTransitionTime"].as_str();
-        let since: Option<Timestamp> = since.and_then(|since| since.parse().ok());
-        since.is_some_and(|since| {
-            let age = self.server.now().duration_since(since);
-            age > SignedDuration::try_from(PASS).unwrap() + SignedDuration::from_secs(1)
-        })
+        self.age(condition)
+            .is_some_and(|age| age > PASS + Duration::from_secs(1))
     }
 
-    /// Whether an object has the record `Joined`, or has or may get another claim with a grant: of the account of one of `deleting`,
-    /// or of one that the operator has accepted for the targets' owner. The others do not count: anybody could keep any edge
+    fn age(&self, condition: &Value) -> Option<Duration> {
+        let since = condition["lastTransitionTime"].as_str();
+        let since: Timestamp = since?.parse().ok()?;
+        self.server.now().duration_since(since).try_into().ok()
+    }
+
+    /// Whether the process that acts has never accepted an account: it was refused within a pass of its start, and is refused still.
+    fn is_never_accepted(&self, account: &Value) -> bool {
+        let acts_for = self.state.lock().unwrap().ledger.acts_for();
+        let refused = condition(account, "Ready").filter(|ready| ready["status"] == "False");
+        let refused_for = refused.and_then(|ready| self.age(ready));
+        acts_for > PASS && refused_for.is_some_and(|time| time + PASS > acts_for)
+    }
+
+    /// Whether an object has the record `Joined`, or has or may get another claim with a grant: of an account that the operator has
+    /// accepted for the targets' owner, or of that of all of `deleting`, or of one of them, unless the process has never accepted it:
+    /// then it knows not whose it is, and has sent the Leave with another one. The others do not count: anybody could keep any edge
     /// otherwise.
     fn may_hold(&self, object: &Value, deleting: &[&Arc<Value>]) -> bool {
         if object["status"]["origin"] == "Joined" {
@@ -191,7 +202,12 @@ impl Monitor {
                 && account["status"]["accountUID"] == OWNER
         };
         let granted = |account: &Arc<Value>| account["spec"]["grants"] != json!([]);
-        (deleting.iter().any(of_own) || account.as_ref().is_some_and(accepted))
+        let is_known = !account
+            .as_ref()
+            .is_some_and(|one| self.is_never_accepted(one));
+        let is_of_deleting =
+            deleting.iter().any(of_own) && (is_known || deleting.iter().all(of_own));
+        (is_of_deleting || account.as_ref().is_some_and(accepted))
             && account.as_ref().is_none_or(granted)
     }
 }

@@ -46,7 +46,8 @@ pub enum Exception {
     AdoptedAndRepaired,
     /// Others made it while a claim was open and the outcome of its Join unknown, or so shortly before that no read that counts had shown it.
     MadeWhileOpen,
-    /// A Join of a killed process took effect late, beside a record or after the deletion of an object with one.
+    /// A Join of a killed process took effect late, beside a record, after a later process had taken that record off, or after the
+    /// deletion of an object with one.
     JoinOfAKilledProcess,
     /// Others removed it, and the operator repaired it for one of several objects with different drift policies.
     MixedDriftPolicies,
@@ -202,6 +203,13 @@ fn holds(object: &Arc<Value>) -> bool {
 }
 
 impl Ledger {
+    /// How long the last process has run.
+    pub(super) fn acts_for(&self) -> Duration {
+        self.process_began
+            .map(|began| began.elapsed())
+            .unwrap_or_default()
+    }
+
     fn made(&mut self, edge: &Edge) -> &mut Made {
         self.edges.entry(edge.clone()).or_insert_with(Made::nothing)
     }
@@ -303,7 +311,9 @@ impl Monitor {
         let has_record = objects
             .iter()
             .any(|object| object["status"]["origin"].is_string());
-        let is_found = made.found_intent.is_some_and(|at| at.elapsed() < OPEN);
+        // Only the process that found an intent waits for its Join.
+        let found = made.found_intent.filter(|at| Some(*at) >= process_began);
+        let is_found = found.is_some_and(|at| at.elapsed() < OPEN);
         let was_recorded = has_record || !objects.is_empty() && !is_found;
         if is_late && is_of_killed && was_recorded && made.may_stay.is_none() {
             made.may_stay = Some(Exception::JoinOfAKilledProcess);
@@ -540,8 +550,11 @@ impl Monitor {
         let is_found = state.ledger.found_intents.contains(&uid);
         let is_forgotten =
             taken_off.is_some_and(|at| is_found || Some(at) <= state.ledger.process_began);
+        // Taken for what others have made: adopted, or let be.
+        let is_theirs = object["status"]["origin"] == "Adopted"
+            || is_told && object["spec"]["adoptionPolicy"] == "Refuse";
         if is_forgotten
-            && object["status"]["origin"] == "Adopted"
+            && is_theirs
             && let Some(made) = edge
                 .as_ref()
                 .and_then(|edge| state.ledger.edges.get_mut(edge))
