@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use security_group_operator::api::INTENT_ANNOTATION;
 use security_group_operator::simulator::cloud::Cloud;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -13,6 +14,7 @@ use crate::api_server::Verb;
 use crate::monitor::sets::{SETS, has_tags, instance_of, listed, matches, name_of, tags};
 use crate::monitor::{MEMBERSHIPS, condition, is_deleting, target_of, text};
 use crate::schedule;
+use crate::topology::OWNER;
 use crate::world::World;
 
 /// Sets go on, Nodes are shown as they are, and names are free.
@@ -47,6 +49,24 @@ pub fn heal(world: &World) {
             world.delete(&format!("{}/{name}", metadata("/namespace")));
         }
     }
+    // What is deleted and was claimed with another cloud account waits for that one; docs/user/stuck-deletion.md says so.
+    for object in world.objects() {
+        if is_deleting(&object) && is_claimed_elsewhere(&object) {
+            let metadata = |field| text(&object["metadata"], field);
+            let name = format!("{}/{}", metadata("/namespace"), metadata("/name"));
+            world.patch(&name, json!({"spec": {"deletionPolicy": "Retain"}}));
+        }
+    }
+}
+
+/// Whether a membership says that it was joined, or was to be, with a cloud account that does not own its target.
+fn is_claimed_elsewhere(object: &Value) -> bool {
+    let intent = &object["metadata"]["annotations"][INTENT_ANNOTATION];
+    let intent: Value = serde_json::from_str(intent.as_str().unwrap_or("null")).unwrap_or_default();
+    let claims = [&intent, &object["status"]];
+    claims
+        .iter()
+        .any(|claim| claim["origin"].is_string() && claim["accountUID"] != OWNER)
 }
 
 /// Waits until everything is as it must be, and then a while for what must not happen any more.

@@ -204,7 +204,11 @@ impl Judge {
         let observes = object["spec"]["managementPolicy"] == "Observe";
         let is_change = !observes && news.len() == evidence.len();
         if news.len() < evidence.len() {
-            self.note_deselected(set.1, target, &group);
+            let exception = SetException::DeselectedBetween;
+            self.note_deletion(set.1, (target, &group), exception);
+        }
+        for new in &news {
+            self.forget_change_to(set.1, target, (new, &group));
         }
         if let Some(new) = news.first().filter(|_| is_change) {
             let edge = (target.to_owned(), (*new).clone());
@@ -214,27 +218,51 @@ impl Judge {
             let replaced = Replaced {
                 set: set.1.to_owned(),
                 group: (*new).clone(),
-                deselected: None,
+                deleted: None,
             };
             self.replaced.insert((target.to_owned(), group), replaced);
         }
         findings
     }
 
-    /// A set has deleted the membership of a group because its target is not selected any more.
-    fn note_deselected(&mut self, set: &str, target: &str, group: &str) {
+    /// A set has gone back from `group` to `former`: its change from `former` to `group` is undone.
+    fn forget_change_to(&mut self, set: &str, target: &str, (former, group): (&str, &str)) {
+        let edge = (target.to_owned(), former.to_owned());
+        let is_undone = |replaced: &Replaced| replaced.set == set && replaced.group == group;
+        if self.replaced.get(&edge).is_some_and(is_undone) {
+            self.replaced.remove(&edge);
+        }
+    }
+
+    /// The membership of a set for a group is deleted, and not because of a change of group.
+    fn note_deletion(&mut self, set: &str, (target, group): (&str, &str), exception: SetException) {
         for ((of, _), replaced) in &mut self.replaced {
             if of == target && replaced.set == set && replaced.group == group {
-                replaced.deselected = Some(Instant::now());
+                replaced.deleted = Some((exception, Instant::now()));
             }
         }
     }
 
-    /// Whether the target was taken off the selector since its change of group, and its new membership has not been Ready since.
-    pub(super) fn is_deselected(&self, replaced: &Replaced, new: &Edge) -> bool {
+    /// A user has written a membership of a set: perhaps deleted it.
+    pub(super) fn note_deletion_by_user(&mut self, entry: &Entry, before: Option<&Value>) {
+        let is_going = entry.change == Change::Deleted || is_deleting(&entry.object);
+        let Some(before) = before.filter(|before| is_going && !is_deleting(before)) else {
+            return;
+        };
+        if let Some(set) = controller(before) {
+            let group = text(before, "/spec/securityGroupID");
+            let edge = (target_of(before), group.as_str());
+            self.note_deletion(&set, edge, SetException::DeletedBetween);
+        }
+    }
+
+    /// What allows that the target is not in its new group: its membership was deleted since the change of group, and the next one has
+    /// not been Ready since.
+    pub(super) fn deleted_between(&self, replaced: &Replaced, new: &Edge) -> Option<SetException> {
         let ready = self.ready.get(&(replaced.set.clone(), new.clone()));
         let is_before = |at: Instant| ready.is_none_or(|ready| *ready <= at);
-        replaced.deselected.is_some_and(is_before)
+        let (exception, at) = replaced.deleted?;
+        is_before(at).then_some(exception)
     }
 
     /// Whether a membership of a set for an edge is Ready, or was within `age`.

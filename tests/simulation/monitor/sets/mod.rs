@@ -41,16 +41,20 @@ pub enum SetException {
     /// The old group was left, and the set had deleted the membership of the new group before that, because its target was not selected
     /// any more. It is selected again, and the new membership has not been Ready since.
     DeselectedBetween,
+    /// The old group was left, and a user had deleted the membership of the new group before that. The set has made it again, and it has
+    /// not been Ready since.
+    DeletedBetween,
 }
 
 impl SetException {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::PassUnderWay,
         Self::NodeNotShown,
         Self::LabelsNotShown,
         Self::OthersLeftNewGroup,
         Self::NewGroupJustLeft,
         Self::DeselectedBetween,
+        Self::DeletedBetween,
     ];
 
     /// What it is called in the counts.
@@ -62,6 +66,7 @@ impl SetException {
             Self::OthersLeftNewGroup => "exception OthersLeftNewGroup",
             Self::NewGroupJustLeft => "exception NewGroupJustLeft",
             Self::DeselectedBetween => "exception DeselectedBetween",
+            Self::DeletedBetween => "exception DeletedBetween",
         }
     }
 }
@@ -77,8 +82,8 @@ enum Finding {
 struct Replaced {
     set: String,
     group: String,
-    /// When the set has deleted the membership of the new group since, because its target was not selected any more.
-    deselected: Option<Instant>,
+    /// When the membership of the new group was deleted since, and what allows its absence until the next one is Ready.
+    deleted: Option<(SetException, Instant)>,
 }
 
 /// What the judge remembers.
@@ -294,8 +299,9 @@ impl Monitor {
         let new = (target.clone(), replaced.group.clone());
         let judge = self.sets.lock().unwrap();
         match judge.check_absence_of_new(&replaced.set, &new, old) {
-            Some(Finding::Violation(_)) if judge.is_deselected(replaced, &new) => {
-                Some(Finding::Exception(SetException::DeselectedBetween))
+            Some(Finding::Violation(what)) => {
+                let exception = judge.deleted_between(replaced, &new);
+                Some(exception.map_or(Finding::Violation(what), Finding::Exception))
             }
             finding => finding,
         }
@@ -345,6 +351,7 @@ impl Monitor {
         let before = judge.stored.get(&place).cloned();
         let mut findings = judge.check_edge(entry);
         let Some((incarnation, call)) = judge.author.clone() else {
+            judge.note_deletion_by_user(entry, before.as_deref());
             return findings;
         };
         let manager = call.query.get("fieldManager");
