@@ -149,7 +149,7 @@ fn requeue(
     }
 }
 
-/// When a deletion that waits for the first check of another object's account looks again (1 s). Its passes call nobody.
+/// When a deletion that waits for the first check of another object's account looks again (1 s). Its passes make no call.
 const CHECKED: Duration = Duration::from_secs(1);
 
 /// Ends a pass over an object that is gone: there is nothing to write a status to. Its row goes when nothing is left to do.
