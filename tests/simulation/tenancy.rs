@@ -1,7 +1,11 @@
 //! A namespace without a grant changes nothing for the others: pairs of runs of one seed, with and without it. What becomes of the
 //! others' objects, of their edges and of the Joins and Leaves for them is the same, and they are not read more often.
+//!
+//! One outcome depends on the order of two passes that one scan starts: see [`depends_on_order`]. A scan enqueues them in the same order
+//! in both runs; kube starts passes that are due at the same moment in any order, with and without that namespace. So a pair does not
+//! compare such an edge. It compares all others, and which edges these are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -12,7 +16,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::api_server::Verb;
 use crate::monitor::sets::SETS;
-use crate::monitor::{MEMBERSHIPS, text};
+use crate::monitor::{Edge, MEMBERSHIPS, edge_of, is_deleting, text};
 use crate::schedule::{Act, Schedule};
 use crate::topology::{OWNER, TARGETS};
 use crate::world::{SimOptions, World};
@@ -33,9 +37,11 @@ const HOSTILE_ACTS: f64 = 0.3;
 struct Outcome {
     picture: Vec<String>,
     /// The changes that the operator made, edge by edge.
-    changes: BTreeMap<(String, String), Vec<String>>,
-    /// The number of Joins and Leaves by answer.
-    calls: [Value; 2],
+    changes: BTreeMap<Edge, Vec<String>>,
+    /// The number of Joins and Leaves by answer; `None` beside an edge that is left out, as the cloud does not count them by edge.
+    calls: Option<[Value; 2]>,
+    /// The edges that are left out of the rest.
+    left_out: BTreeSet<Edge>,
 }
 
 /// Reads of one kind more or fewer: jitter moves a scan from one side of an act of the others to the other.
@@ -99,6 +105,7 @@ async fn run(seed: u64, with_hostile: bool) -> (Outcome, [u64; 2]) {
         world.create("namespaces", "", namespace);
     }
     let mut next = begun + PAUSE;
+    let mut left_out = BTreeSet::new();
     let mut acts = acts.into_iter();
     loop {
         let act = acts.next();
@@ -108,13 +115,48 @@ async fn run(seed: u64, with_hostile: bool) -> (Outcome, [u64; 2]) {
         }
         sleep_until(until).await;
         let Some(act) = act else { break };
+        if let Act::Foreign {
+            target,
+            group,
+            joins: false,
+        } = act
+        {
+            let edge = edge(target, group);
+            if depends_on_order(&world, &edge) {
+                left_out.insert(edge);
+            }
+        }
         act.happen(&mut world);
         next += PAUSE;
     }
-    (outcome(&world), reads(&world))
+    (outcome(&world, left_out), reads(&world))
 }
 
-fn outcome(world: &World) -> Outcome {
+fn edge(target: usize, group: usize) -> Edge {
+    let target = &TARGETS[target];
+    (target.id.to_owned(), target.groups[group].to_owned())
+}
+
+/// Whether the order of two passes decides who owns the edge after another actor has removed it now (C16 in `docs/proof.md`): one of the
+/// others' objects has joined it and reports drift, and another one repairs it. If the report comes first, it ends the claim, and no
+/// object owns what the repair joins. If the repair comes first, the object that has joined owns the edge as before.
+fn depends_on_order(world: &World, edge: &Edge) -> bool {
+    let mut objects = world.monitor.naming(&edge.0, &edge.1);
+    objects.retain(|object| {
+        let (namespace, spec) = (&object["metadata"]["namespace"], &object["spec"]);
+        let acts = spec["managementPolicy"] == "Manage" && spec["suspend"] != true;
+        namespace != HOSTILE && acts && !is_deleting(object)
+    });
+    let any = |policy: &str, has_joined: bool| {
+        objects.iter().any(|object| {
+            object["spec"]["driftPolicy"] == policy
+                && (object["status"]["origin"] == "Joined") == has_joined
+        })
+    };
+    world.is_member(&edge.0, &edge.1) && any("Report", true) && any("Repair", false)
+}
+
+fn outcome(world: &World, left_out: BTreeSet<Edge>) -> Outcome {
     let mut changes: BTreeMap<_, Vec<String>> = BTreeMap::new();
     for entry in world.simulator.journal_from(0) {
         if entry["by"] != "admin" {
@@ -123,12 +165,29 @@ fn outcome(world: &World) -> Outcome {
             changes.entry(edge).or_default().push(action);
         }
     }
-    let picture = world.picture().into_iter();
+    changes.retain(|edge, _| !left_out.contains(edge));
+    // How the lines of the picture begin that are not compared.
+    let mut skipped = vec![HOSTILE.to_owned()];
+    skipped.extend(
+        left_out
+            .iter()
+            .map(|(id, group)| format!("{id} is in {group}")),
+    );
+    for object in world.objects() {
+        if edge_of(&object).is_some_and(|edge| left_out.contains(&edge)) {
+            skipped.push(format!("{} ", text(&object, "/metadata/name")));
+        }
+    }
+    let mut picture = world.picture();
+    picture.retain(|line| !skipped.iter().any(|skipped| line.starts_with(skipped)));
     let calls = &world.simulator.stats()["calls"];
+    let by_answer =
+        || ["JoinSecurityGroup", "LeaveSecurityGroup"].map(|action| calls[action].clone());
     Outcome {
-        picture: picture.filter(|line| !line.starts_with(HOSTILE)).collect(),
+        picture,
         changes,
-        calls: ["JoinSecurityGroup", "LeaveSecurityGroup"].map(|action| calls[action].clone()),
+        calls: left_out.is_empty().then(by_answer),
+        left_out,
     }
 }
 
@@ -279,10 +338,15 @@ fn patch(world: &World, name: &str, patch: &Value) {
 
 #[test]
 fn namespace_without_a_grant_changes_nothing_for_the_others() {
+    let first = number("FIRST_SEED").unwrap_or(0);
     let pairs = number("SEEDS").unwrap_or(15).min(5_000);
-    in_threads(pairs, |seed| {
+    in_threads(pairs, |number| {
+        let seed = first + number;
         let [alone, beside] = [false, true].map(|with| in_virtual_time(|| run(seed, with)));
         assert_eq!(alone.0, beside.0, "seed {seed}");
+        if !alone.0.left_out.is_empty() {
+            println!("seed {seed}: not compared: {:?}", alone.0.left_out);
+        }
         for (alone, beside) in alone.1.into_iter().zip(beside.1) {
             assert!(
                 beside <= alone + JITTER,
