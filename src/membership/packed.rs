@@ -18,7 +18,7 @@ use crate::watched::{Unreadable, Watched};
 
 use super::object::Object;
 
-/// A compressed object.
+/// A compressed object. kube's controller wants it deserializable, although nothing reads it from the API server.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(from = "Object")]
 pub struct Packed {
@@ -94,7 +94,8 @@ impl Packed {
     pub fn event(event: &Event<Object>) -> Event<Self> {
         match event {
             Event::Apply(object) => Event::Apply(Self::of(object)),
-            Event::Delete(object) => Event::Delete(Self::of(object)),
+            // The store only looks for its name.
+            Event::Delete(object) => Event::Delete(Self::name(object)),
             Event::Init => Event::Init,
             Event::InitApply(object) => Event::InitApply(Self::of(object)),
             Event::InitDone => Event::InitDone,

@@ -14,8 +14,7 @@ use tokio::sync::oneshot;
 
 use crate::account;
 use crate::account::directory::AccountKinds;
-use crate::api::SecurityGroupMembership;
-use crate::api::{CloudAccount, ClusterCloudAccount};
+use crate::api::{CloudAccount, ClusterCloudAccount, SecurityGroupMembership};
 use crate::args::Settings;
 use crate::kubernetes::WatchScope;
 use crate::membership::object::Object;
