@@ -10,7 +10,9 @@ use crate::api_server::{CallFault, Verb};
 use crate::in_virtual_time;
 use crate::link::CallFilter;
 use crate::monitor::{MEMBERSHIPS, condition};
-use crate::scenario::{add_fault, calls, claimed, object, ready, seconds, told, world};
+use crate::scenario::{
+    add_fault, calls, claimed, lagging_world, object, ready, seconds, told, world,
+};
 use crate::topology::{GUESTS, NAMESPACE};
 use crate::world::{SimOptions, World};
 
@@ -140,12 +142,7 @@ fn two_objects_that_refuse_adopt_nothing_together() {
 #[test]
 fn what_the_process_before_has_just_left_is_joined_and_not_adopted() {
     in_virtual_time(|| async {
-        let mut world = World::new(SimOptions {
-            lag: Duration::from_secs(9),
-            ..SimOptions::default()
-        });
-        world.start(None);
-        seconds(SETTLED).await;
+        let mut world = lagging_world(9).await;
         world.membership("m", 0, 0, json!({}));
         seconds(2.0 * SETTLED).await;
         world.delete("m");
@@ -451,12 +448,7 @@ fn what_others_join_after_a_deletion_has_read_it_missing_is_theirs() {
 fn two_new_objects_of_one_edge_join_once() {
     for lag in [0, 3, 9] {
         in_virtual_time(|| async move {
-            let mut world = World::new(SimOptions {
-                lag: Duration::from_secs(lag),
-                ..SimOptions::default()
-            });
-            world.start(None);
-            seconds(SETTLED).await;
+            let world = lagging_world(lag).await;
             for name in ["a", "b"] {
                 world.membership(name, 0, 0, json!({}));
             }

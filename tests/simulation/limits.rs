@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::in_virtual_time;
 use crate::link::KillPoint;
 use crate::monitor::{MEMBERSHIPS, condition, text};
-use crate::scenario::{calls, claimed, object, ready, seconds, told, world};
+use crate::scenario::{calls, claimed, lagging_world, object, ready, seconds, told, world};
 use crate::topology::{CLUSTER, GUESTS, KEYS, NAMESPACE, name_own_account, place};
 use crate::world::{SimOptions, World};
 
@@ -692,12 +692,7 @@ fn read_that_lags_more_than_ten_seconds_is_taken_for_the_truth() {
         [(9, 8.0, "Joined", false), (12, 11.0, "Adopted", true)]
     {
         in_virtual_time(|| async move {
-            let mut world = World::new(SimOptions {
-                lag: Duration::from_secs(lag),
-                ..SimOptions::default()
-            });
-            world.start(None);
-            seconds(SETTLED).await;
+            let world = lagging_world(lag).await;
             world.membership("other", 1, 0, json!({"deletionPolicy": "Retain"}));
             seconds(2.0 * SCAN).await;
             let reads = calls(&world, "DescribeInstances");

@@ -1,15 +1,15 @@
 //! Whose a membership is after other actors, deletions and late calls: findings that no other file shows. The journal of the cloud
 //! judges.
 
-use std::time::Duration;
-
 use security_group_operator::api::{FINALIZER, INTENT_ANNOTATION};
 use serde_json::{Value, json};
 
 use crate::api_server::Verb;
 use crate::in_virtual_time;
 use crate::monitor::{MEMBERSHIPS, text};
-use crate::scenario::{add_fault, calls, claimed, object, ready, seconds, told, world};
+use crate::scenario::{
+    add_fault, calls, claimed, lagging_world, object, ready, seconds, told, world,
+};
 use crate::topology::{CLUSTER, FREE_INTERFACE, KEYS, NAMESPACE, TEAMS, name_own_account};
 use crate::world::{SimOptions, World};
 
@@ -106,12 +106,7 @@ fn object_made_within_the_read_lag_of_a_deletion_joins() {
         for pause in [0, 1, 5, 20, 40, 60, 100, 500, 1_000, 2_500, 2_990, 3_010] {
             let policies = &policies;
             in_virtual_time(|| async move {
-                let mut world = World::new(SimOptions {
-                    lag: Duration::from_secs(3),
-                    ..SimOptions::default()
-                });
-                world.start(None);
-                seconds(SETTLED).await;
+                let world = lagging_world(3).await;
                 world.membership("m", 0, 0, policies.clone());
                 seconds(2.0 * SETTLED).await;
                 world.delete("m");

@@ -16,7 +16,15 @@ pub async fn seconds(seconds: f64) {
 
 /// A world whose operator has seen the account, and runs for longer than what it reads may be older than its start.
 pub async fn world() -> World {
-    let mut world = World::new(SimOptions::default());
+    lagging_world(0).await
+}
+
+/// The same, with a cloud whose reads lag for so many seconds.
+pub async fn lagging_world(lag: u64) -> World {
+    let mut world = World::new(SimOptions {
+        lag: Duration::from_secs(lag),
+        ..SimOptions::default()
+    });
     world.start(None);
     seconds(11.0).await;
     world
