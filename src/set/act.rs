@@ -7,6 +7,7 @@ use std::sync::Arc;
 use kube::{Api, Resource as _, ResourceExt as _};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
+use tokio::time::Instant;
 
 use crate::api::{
     SET_LABEL, SET_MANAGER, SecurityGroupMembership, SecurityGroupMembershipSet, reason,
@@ -177,8 +178,9 @@ impl Doer<'_> {
         let mut version = version.to_string();
         for _ in 0..2 {
             let what = (uid.as_str(), version.as_str());
+            let began = Instant::now();
             match writer.delete(&api, &member.name, what).await {
-                Ok(Some(kept)) => members.written(&kept),
+                Ok(Some(kept)) => members.answered(&kept, began),
                 Ok(None) => members.gone(uid),
                 Err(error) if error.code() == Some(404) => members.gone(uid),
                 Err(error) if error.code() == Some(409) => match self.stored(member).await? {
@@ -218,6 +220,7 @@ impl Doer<'_> {
     /// Takes in what is stored of a membership. Returns its version if it is still the set's.
     async fn stored(&self, member: &Member) -> Result<Option<String>, Error> {
         let members = &self.context.members;
+        let began = Instant::now();
         let stored = with_deadline(self.api().get_opt(&member.name)).await?;
         let is_it =
             |stored: &SecurityGroupMembership| ObjectUid::of(stored).as_ref() == Some(&member.uid);
@@ -225,7 +228,7 @@ impl Doer<'_> {
             members.gone(&member.uid);
             return Ok(None);
         };
-        members.written(&stored);
+        members.answered(&stored, began);
         let owner = Member::of(&stored).map(|(owner, _)| owner.uid);
         let is_own = owner.as_ref() == Some(self.uid);
         Ok(stored.resource_version().filter(|_| is_own))
@@ -239,9 +242,10 @@ impl Doer<'_> {
     async fn create_one(&self, target: &Target) -> Result<Written, Error> {
         let object = desired::membership(self.set, self.region, self.group, target);
         let writer = &self.context.writer;
+        let began = Instant::now();
         match writer.create_as(&self.api(), &object, SET_MANAGER).await {
             Ok(stored) => {
-                self.context.members.written(&stored);
+                self.context.members.answered(&stored, began);
                 Ok(Written::Done)
             }
             Err(error) => match error.code() {
@@ -260,6 +264,7 @@ impl Doer<'_> {
     async fn take_over(&self, wanted: &SecurityGroupMembership) -> Result<Written, Error> {
         let name = wanted.name_any();
         let api = self.api();
+        let began = Instant::now();
         let stored = match with_deadline(api.get_opt(&name)).await {
             Ok(Some(stored)) => stored,
             Ok(None) => return Ok(Written::Waits),
@@ -271,7 +276,7 @@ impl Doer<'_> {
         };
         match desired::occupant(self.set, &stored, wanted) {
             Occupant::Own => {
-                self.context.members.written(&stored);
+                self.context.members.answered(&stored, began);
                 Ok(Written::Waits)
             }
             Occupant::Goes => Ok(Written::Waits),
@@ -335,8 +340,9 @@ impl Doer<'_> {
     async fn apply(&self, name: &str, fields: &Value) -> Result<(), Error> {
         let turn = self.context.writer.turn().await?;
         let api = self.api();
+        let began = Instant::now();
         let stored: SecurityGroupMembership = turn.apply(&api, name, SET_MANAGER, fields).await?;
-        self.context.members.written(&stored);
+        self.context.members.answered(&stored, began);
         Ok(())
     }
 

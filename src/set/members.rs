@@ -35,6 +35,9 @@ struct Inner {
     namespaces: HashMap<ObjectUid, Arc<str>>,
     /// When the watch has shown that a membership is gone: an answer to a write that comes later does not bring it back.
     gone: HashMap<ObjectUid, Instant>,
+    /// When a list has ended last. What was gone by then is shown by no event: an answer to a request that began before counts no more, and
+    /// what it has changed is shown by the list or by the watch.
+    listed: Option<Instant>,
 }
 
 impl Members {
@@ -67,9 +70,12 @@ impl Members {
         self.lock().get(uid).map(|member| member.version)
     }
 
-    /// Takes the answer of the API server to a set: an object as it is stored.
-    pub fn written(&self, object: &SecurityGroupMembership) {
+    /// Takes the answer of the API server to a request of a set that began at `began`: an object as it is stored.
+    pub fn answered(&self, object: &SecurityGroupMembership, began: Instant) {
         let mut inner = self.lock();
+        if inner.listed.is_some_and(|listed| began <= listed) {
+            return;
+        }
         if let Some((owner, member)) = Member::of(object) {
             let namespace = object.namespace().unwrap_or_default();
             if !inner.gone.contains_key(&member.uid) {
@@ -226,6 +232,7 @@ impl Tap {
         for uid in gone {
             inner.remove(&uid);
         }
+        inner.listed = Some(Instant::now());
         drop(inner);
         if !self.listed {
             self.listed = true;

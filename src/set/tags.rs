@@ -21,6 +21,7 @@ use crate::ecs::{Action, Class, Region, Target};
 use crate::kubernetes::{LogDeduper, ObjectUid};
 
 use super::known::Sets;
+use super::member::Member;
 use super::members::Members;
 use super::refusal::{MOST_LISTED, Refusal};
 use super::select::Tagged;
@@ -168,20 +169,26 @@ impl InstanceTags {
         Ok(Tagged { picked, ..tagged })
     }
 
-    /// The instances that memberships of the sets name, and the interfaces.
+    /// The instances that memberships of the sets name, and the interfaces. Another cloud account lists none of those that a membership is
+    /// of, which is no evidence, also not for the other memberships of the target.
     fn targets(&self, query: &Query) -> (BTreeSet<Target>, BTreeSet<Target>) {
         let queries = self.lock();
         let sets = queries.get(query).into_iter();
         let sets = sets.flat_map(|shared| shared.sets.keys());
         let members = sets.flat_map(|set| self.members.of(set));
-        let of_region = members.filter(|member| member.region == query.region);
-        // Another cloud account lists none of them, which is no evidence.
-        let asked = of_region.filter(|member| {
+        let members: Vec<_> = members
+            .filter(|member| member.region == query.region)
+            .collect();
+        let of_another = |member: &&Arc<Member>| {
             let uid = member.account_uid.as_ref();
-            uid.is_none_or(|uid| *uid == query.cloud.uid)
-        });
-        asked
-            .map(|member| member.target.clone())
+            uid.is_some_and(|uid| *uid != query.cloud.uid)
+        };
+        let foreign = members.iter().filter(of_another);
+        let foreign: HashSet<&Target> = foreign.map(|member| &member.target).collect();
+        let targets = members.iter().map(|member| &member.target);
+        targets
+            .filter(|target| !foreign.contains(target))
+            .cloned()
             .partition(|target| match target {
                 Target::Instance(_) => true,
                 Target::NetworkInterface(_) => false,
@@ -406,7 +413,7 @@ mod tests {
                 "spec": {"region": "cn-hangzhou", "instanceID": format!("i-{number}"), "securityGroupID": "sg-a"},
             }))
             .unwrap();
-            members.written(&object);
+            members.answered(&object, Instant::now());
         }
         let directory = Arc::new(Directory::new(reflector::store().0));
         let sets = Sets::new(&[]).0;

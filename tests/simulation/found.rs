@@ -55,7 +55,7 @@ const FOUND: [(Draw, u64, &str); 9] = [
 ];
 
 /// The same with sets.
-const FOUND_WITH_SETS: [(u64, &str); 9] = [
+const FOUND_WITH_SETS: [(u64, &str); 11] = [
     (
         435,
         "a conflict that met the deletion of a membership was taken for its absence",
@@ -86,6 +86,14 @@ const FOUND_WITH_SETS: [(u64, &str); 9] = [
         "the same, when the set came to list an interface instead",
     ),
     (56_000, "the same, by a change of group and back"),
+    (
+        169_551,
+        "a late answer to a deletion brought a membership back that a list had not shown any more",
+    ),
+    (
+        222_293,
+        "what a key of another cloud account did not list was evidence against other memberships of the target",
+    ),
 ];
 
 #[test]

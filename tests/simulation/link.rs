@@ -864,7 +864,7 @@ impl CloudSide {
             .filter(|_| action == "LeaveSecurityGroup" && is_done(&answer.outcome));
         let answered = || OpenJoin::answered(join.as_mut());
         let answer = self
-            .deliver(&action, answer, answered, started, deadline)
+            .deliver(&parameters, answer, answered, started, deadline)
             .await?;
         if let Some(edge) = leave {
             link.monitor.leave_answered(&edge);
@@ -877,7 +877,7 @@ impl CloudSide {
     /// What of an answer arrives. `answered` is called if the whole of it does.
     async fn deliver(
         &self,
-        action: &str,
+        parameters: &BTreeMap<String, String>,
         answer: SimulatedResponse,
         answered: impl FnOnce(),
         started: Instant,
@@ -894,7 +894,10 @@ impl CloudSide {
                         limit: ANSWER_LIMIT,
                     });
                 }
-                if action.starts_with("Describe") && answer.outcome == "OK" {
+                // A list by tags tells the sets what they select. No membership goes by it.
+                let action = &parameters["Action"];
+                let by_tags = parameters.contains_key("Tag.1.Key");
+                if action.starts_with("Describe") && !by_tags && answer.outcome == "OK" {
                     self.0.monitor.told(action, body, started);
                 }
                 Ok(answer.response)

@@ -426,11 +426,7 @@ fn a_list_of_tags_that_is_throttled_removes_nothing_and_is_told() {
 fn a_key_of_another_cloud_account_is_no_evidence_against_the_members() {
     in_virtual_time(|| async {
         let world = three_tagged().await;
-        let theirs = KEYS[2].2;
-        world.cloud(json!({"createGroup": {"id": "sg-theirs", "account": theirs}}));
-        world.cloud(json!({"createInstance": {
-            "id": "i-theirs", "account": theirs, "securityGroupIds": ["sg-theirs"], "tags": web(), "status": "Running",
-        }}));
+        instance_of_theirs(&world);
         let uids = || {
             let all = members(&world);
             let ours = all
@@ -458,6 +454,45 @@ fn a_key_of_another_cloud_account_is_no_evidence_against_the_members() {
         for target in ["i-0", "i-1", "i-2"] {
             assert_eq!(effects(&world, target, "sg-a"), [1, 0], "{target}");
         }
+        assert_eq!(told(&world), ("AllMembers".to_owned(), [3, 3, 3]));
+        assert_no_violations(&world);
+    });
+}
+
+/// The other cloud account has an instance with the tags as well: the selector picks something.
+fn instance_of_theirs(world: &World) {
+    let theirs = KEYS[2].2;
+    world.cloud(json!({"createGroup": {"id": "sg-theirs", "account": theirs}}));
+    world.cloud(json!({"createInstance": {
+        "id": "i-theirs", "account": theirs, "securityGroupIds": ["sg-theirs"], "tags": web(), "status": "Running",
+    }}));
+}
+
+/// The set has made new memberships with the other key, of which the cloud lists no target either.
+#[test]
+fn a_key_of_another_cloud_account_is_no_evidence_also_beside_a_new_group() {
+    in_virtual_time(|| async {
+        let world = three_tagged().await;
+        let within = |group| {
+            let targets = ["i-0", "i-1", "i-2"];
+            let members = targets.map(|target| world.is_member(target, group));
+            members.into_iter().filter(|is_member| *is_member).count()
+        };
+        instance_of_theirs(&world);
+        world.write_secret(CLUSTER, 2);
+        seconds(2.0 * MINUTE).await;
+        apply(
+            &world,
+            json!({"instanceTags": web(), "securityGroupID": "sg-b"}),
+        );
+        seconds(30.0 * MINUTE).await;
+        assert_eq!((within("sg-a"), within("sg-b")), (3, 0));
+        let all = members(&world);
+        let is_going = |object: &Arc<Value>| object["metadata"]["deletionTimestamp"].is_string();
+        assert!(!all.iter().any(is_going), "{all:#?}");
+        world.write_secret(CLUSTER, 0);
+        seconds(30.0 * MINUTE).await;
+        assert_eq!((within("sg-a"), within("sg-b")), (0, 3));
         assert_eq!(told(&world), ("AllMembers".to_owned(), [3, 3, 3]));
         assert_no_violations(&world);
     });

@@ -666,6 +666,32 @@ fn a_late_answer_to_a_deletion_brings_no_membership_back() {
     });
 }
 
+/// The same, and the watch has ended before it has shown that: the next list does not show the membership.
+#[test]
+fn an_answer_that_is_older_than_a_list_brings_no_membership_back() {
+    for lost in 1..=4 {
+        in_virtual_time(move || async move {
+            let world = world().await;
+            apply(&world, json!({"instanceIDs": ["i-0", "i-1"]}));
+            seconds(10.0).await;
+            let slow = CallFault::Pass(Duration::from_secs(20));
+            world.faults.refuse_calls(deletes_memberships, slow);
+            world.faults.lose_events(MEMBERSHIPS, lost);
+            apply(&world, json!({"instanceIDs": ["i-1"]}));
+            seconds(19.0).await;
+            assert_eq!(members(&world).len(), 1, "{lost} events lost");
+            seconds(30.0).await;
+            let told = told(&world);
+            assert_eq!(
+                told,
+                ("AllMembers".to_owned(), [1, 1, 1]),
+                "{lost} events lost"
+            );
+            assert_no_violations(&world);
+        });
+    }
+}
+
 fn watches_nodes(call: &Call) -> bool {
     call.kind.plural == "nodes" && call.verb == Verb::Watch
 }

@@ -254,7 +254,7 @@ impl WindowLimiter {
     }
 
     fn next_scan(&self, now: Instant, limit: f64) -> Instant {
-        let share = (limit * SCAN_SHARE).max(1.0);
+        let share = scan_share(limit);
         // Reserve the last call of a window for waiting passes; otherwise scans would always win it.
         let awaited = self.awaited_until.is_some_and(|until| now <= until);
         if awaited && self.used + 2.0 > limit {
@@ -286,8 +286,11 @@ impl WindowLimiter {
             return;
         }
         if let (Some(learned), Some(limit)) = (self.learned, self.limit()) {
-            let used_up = self.used >= limit.floor();
-            let calm = CALLS_BETWEEN_TRIES.min(limit * WINDOWS_BETWEEN_TRIES);
+            // Where nothing but scans calls, they use up their share; the last call of it comes when the window ends.
+            let share = scan_share(limit);
+            let by_scans = self.used_by_scans >= (share - 1.0).max(1.0).floor();
+            let used_up = by_scans || self.used >= limit.floor();
+            let calm = CALLS_BETWEEN_TRIES.min(share * WINDOWS_BETWEEN_TRIES);
             if used_up && !self.throttled && self.calls_since_throttle >= calm {
                 let grown = (learned * GROWTH).max(learned + 1.0);
                 // Nothing is learned of what lies above the limit that an account sets.
@@ -315,6 +318,11 @@ impl WindowLimiter {
             .as_secs_f64()
             / WINDOW.as_secs_f64()
     }
+}
+
+/// Calls per minute that scans may use of a limit.
+fn scan_share(limit: f64) -> f64 {
+    (limit * SCAN_SHARE).max(1.0)
 }
 
 #[cfg(test)]
@@ -564,6 +572,30 @@ mod tests {
         }
         let limit = limiter.limit().unwrap();
         assert!(limit > 20.0, "{limit} after an hour that was used up");
+    }
+
+    /// Only scans read, as on a cluster where nothing changes. Another program has used up a minute of the account once.
+    #[test]
+    fn limit_recovers_where_only_scans_call() {
+        let start = Instant::now();
+        for limit in [1, 50] {
+            let mut limiter = WindowLimiter::new(start);
+            let throttled = CallOutcome::Throttled {
+                retry_after: None,
+                limit: Some(limit),
+            };
+            limiter.note(start, throttled, WINDOW);
+            let mut now = start;
+            let day = start + Duration::from_secs(24 * 3_600);
+            while now < day {
+                now = match limiter.admit(now, Priority::Scan) {
+                    Ok(()) => now + SHORTEST_WAIT,
+                    Err(next) => next,
+                };
+            }
+            let limit = limiter.limit().unwrap();
+            assert!(limit > 500.0, "{limit} after a day of scans");
+        }
     }
 
     #[test]
