@@ -1,8 +1,8 @@
-//! Keeps one account's calls within the cloud's limits: a bound on calls in flight and one [`WindowLimiter`] per region and
-//! action. In memory; makes no call.
+//! Keeps one account's calls within the cloud's limits: a bound on calls in flight per region, and one [`WindowLimiter`] per
+//! region and action. In memory; makes no call.
 //!
-//! There are two kinds of waits. A rate limit never blocks: the caller gets the time to ask again. A free slot among the calls in
-//! flight is awaited, without a time limit of its own: each call has a deadline and frees its slot.
+//! There are two kinds of waits. A rate limit never blocks: the caller gets the time to ask again. A free slot among the 32
+//! calls in flight is awaited, without a time limit of its own: each call has a deadline and frees its slot.
 
 mod minute;
 pub mod window;
@@ -20,13 +20,8 @@ use self::window::{CallOutcome, WINDOW, WindowLimiter};
 use super::{Action, Error, Region};
 use crate::clock::Clock;
 
-/// Calls in flight per account, region and action, at first.
-const FEWEST_IN_FLIGHT: usize = 5;
-/// The same, once the cloud has answered many.
-const MOST_IN_FLIGHT: usize = 32;
-/// One more call is in flight for each hundred that were begun in one minute. When calls meet a limit for the first time, the cloud rejects
-/// those in flight: one in a hundred.
-const CALLS_PER_SLOT: usize = 100;
+/// Calls in flight per account and region.
+const MAX_CALLS_IN_FLIGHT: usize = 32;
 
 /// The limiter for all calls of one account.
 #[derive(Debug, Default)]
@@ -45,18 +40,9 @@ struct Inner {
 /// The limits of one region.
 #[derive(Debug)]
 struct RegionLimits {
-    actions: HashMap<Action, ActionLimits>,
-    last_used: Instant,
-}
-
-/// The limits of one action.
-#[derive(Debug)]
-struct ActionLimits {
-    /// Free slots among the calls in flight.
     slots: Arc<Semaphore>,
-    /// Calls that may be in flight. It only grows: a limit that was met is kept by the pace of `window`.
-    in_flight: usize,
-    window: WindowLimiter,
+    windows: HashMap<Action, WindowLimiter>,
+    last_used: Instant,
 }
 
 impl CallLimiter {
@@ -77,14 +63,14 @@ impl CallLimiter {
         }
         let now = Instant::now();
         for region in inner.regions.values_mut() {
-            for (action, state) in &mut region.actions {
-                state.window.configure(now, limits.get(action).copied());
+            for (action, window) in &mut region.windows {
+                window.configure(now, limits.get(action).copied());
             }
         }
         inner.configured.clone_from(limits);
     }
 
-    /// Waits for a slot among the calls of `action` in flight to `region`, then asks its rate limit.
+    /// Waits for a slot among the calls in flight to `region`, then asks the rate limit of `action`.
     ///
     /// # Errors
     /// The rate limit admits no call now: the time to ask again.
@@ -103,12 +89,10 @@ impl CallLimiter {
                 window.admit(now, priority)?;
             }
         }
-        let permit = self.free_slot(region, action).await;
+        let permit = self.free_slot(region).await;
         let mut inner = self.lock();
         let admitted = Instant::now();
-        let state = inner.action(region, action);
-        state.window.admit(admitted, priority)?;
-        state.grow();
+        inner.window(region, action).admit(admitted, priority)?;
         Ok(CallSlot { permit, admitted })
     }
 
@@ -134,15 +118,14 @@ impl CallLimiter {
         action: Action,
     ) -> Result<Reservation, Instant> {
         let mut inner = self.lock();
-        let state = inner.action(region, action);
+        let window = inner.window(region, action);
         let admitted = Instant::now();
-        state.window.admit(admitted, Priority::Pass)?;
-        state.grow();
+        window.admit(admitted, Priority::Pass)?;
         Ok(Reservation {
             limiter: Arc::clone(self),
             region: region.clone(),
             action,
-            window_end: state.window.window_end(),
+            window_end: window.window_end(),
             admitted,
             is_used: false,
         })
@@ -156,8 +139,8 @@ impl CallLimiter {
             .next(Instant::now(), Priority::Pass)
     }
 
-    async fn free_slot(&self, region: &Region, action: Action) -> OwnedSemaphorePermit {
-        let slots = Arc::clone(&self.lock().action(region, action).slots);
+    async fn free_slot(&self, region: &Region) -> OwnedSemaphorePermit {
+        let slots = self.lock().slots(region);
         match slots.acquire_owned().await {
             Ok(permit) => permit,
             Err(_) => unreachable!("the semaphore is never closed"),
@@ -186,7 +169,7 @@ impl CallLimiter {
         let now = Instant::now();
         self.lock().regions.retain(|region, state| {
             keep(region)
-                || state.has_calls_in_flight()
+                || state.slots.available_permits() < MAX_CALLS_IN_FLIGHT
                 || now.saturating_duration_since(state.last_used) < WINDOW
         });
     }
@@ -197,8 +180,8 @@ impl CallLimiter {
         let inner = self.lock();
         let regions = inner.regions.iter();
         let windows = regions.flat_map(|(region, state)| {
-            let actions = state.actions.iter();
-            actions.map(move |(action, state)| (region.clone(), *action, state.window.limit()))
+            let windows = state.windows.iter();
+            windows.map(move |(action, window)| (region.clone(), *action, window.limit()))
         });
         let known = windows.filter_map(|(region, action, limit)| Some((region, action, limit?)));
         known.collect()
@@ -246,7 +229,7 @@ impl Reservation {
     /// # Errors
     /// The cloud has throttled the action meanwhile: the time to ask again.
     pub async fn enter(mut self) -> Result<CallSlot, Instant> {
-        let permit = self.limiter.free_slot(&self.region, self.action).await;
+        let permit = self.limiter.free_slot(&self.region).await;
         let mut inner = self.limiter.lock();
         if let Some(until) = inner
             .window(&self.region, self.action)
@@ -276,48 +259,34 @@ impl Drop for Reservation {
     }
 }
 
-impl RegionLimits {
-    fn has_calls_in_flight(&self) -> bool {
-        let mut actions = self.actions.values();
-        actions.any(|state| state.slots.available_permits() < state.in_flight)
-    }
-}
-
-impl ActionLimits {
-    /// Allows more calls in flight after many in this minute.
-    fn grow(&mut self) {
-        let most = (self.window.used() / CALLS_PER_SLOT).min(MOST_IN_FLIGHT);
-        let more = most.saturating_sub(self.in_flight);
-        self.slots.add_permits(more);
-        self.in_flight += more;
-    }
-}
-
 impl Inner {
-    fn window(&mut self, region: &Region, action: Action) -> &mut WindowLimiter {
-        &mut self.action(region, action).window
+    fn slots(&mut self, region: &Region) -> Arc<Semaphore> {
+        Arc::clone(&self.region(region).slots)
     }
 
-    fn action(&mut self, region: &Region, action: Action) -> &mut ActionLimits {
-        let now = Instant::now();
+    fn window(&mut self, region: &Region, action: Action) -> &mut WindowLimiter {
         let configured = self.configured.get(&action).copied();
+        let windows = &mut self.region(region).windows;
+        windows.entry(action).or_insert_with(|| {
+            let now = Instant::now();
+            let mut window = WindowLimiter::new(now);
+            window.configure(now, configured);
+            window
+        })
+    }
+
+    fn region(&mut self, region: &Region) -> &mut RegionLimits {
+        let now = Instant::now();
         let state = self
             .regions
             .entry(region.clone())
             .or_insert_with(|| RegionLimits {
-                actions: HashMap::new(),
+                slots: Arc::new(Semaphore::new(MAX_CALLS_IN_FLIGHT)),
+                windows: HashMap::new(),
                 last_used: now,
             });
         state.last_used = now;
-        state.actions.entry(action).or_insert_with(|| {
-            let mut window = WindowLimiter::new(now);
-            window.configure(now, configured);
-            ActionLimits {
-                slots: Arc::new(Semaphore::new(FEWEST_IN_FLIGHT)),
-                in_flight: FEWEST_IN_FLIGHT,
-                window,
-            }
-        })
+        state
     }
 }
 
@@ -407,48 +376,24 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn hanging_calls_use_only_the_slots_of_their_region_and_action() {
+    async fn hanging_region_uses_only_its_own_slots() {
         let limiter = CallLimiter::default();
-        let action = Action::JoinSecurityGroup;
-        let held = fill(&limiter, action).await;
-        assert_eq!(held.len(), FEWEST_IN_FLIGHT);
-        assert!(enters(&limiter, "cn-beijing", action).await);
-        assert!(enters(&limiter, "cn-hangzhou", Action::LeaveSecurityGroup).await);
-        tokio::time::advance(WINDOW * 2).await;
-        limiter.retain_regions(|_| false);
-        assert_eq!(limiter.regions(), 1, "its calls still count");
-        drop(held);
-        limiter.retain_regions(|_| false);
-        assert_eq!(limiter.regions(), 0);
-    }
-
-    /// As many calls to a region as may be in flight.
-    async fn fill(limiter: &CallLimiter, action: Action) -> Vec<CallSlot> {
-        let region = region("cn-hangzhou");
+        let silent = region("cn-hangzhou");
         let mut held = Vec::new();
-        loop {
-            let next = limiter.enter(&region, action, Priority::Pass);
-            match tokio::time::timeout(Duration::from_secs(1), next).await {
-                Ok(slot) => held.push(slot.unwrap()),
-                Err(_) => return held,
-            }
+        for _ in 0..MAX_CALLS_IN_FLIGHT {
+            held.push(
+                limiter
+                    .enter(&silent, Action::JoinSecurityGroup, Priority::Pass)
+                    .await
+                    .unwrap(),
+            );
         }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn one_more_call_is_in_flight_for_each_hundred_in_a_minute() {
-        let limiter = CallLimiter::default();
-        let action = Action::LeaveSecurityGroup;
-        let counts = [(1_000, 10), (1_000, 20), (0, 20), (3_000, 32)];
-        for (calls, in_flight) in counts {
-            for _ in 0..calls {
-                assert!(enters(&limiter, "cn-hangzhou", action).await);
-            }
-            let held = fill(&limiter, action).await;
-            assert_eq!(held.len(), in_flight);
-            tokio::time::advance(Duration::from_secs(1)).await;
-        }
-        tokio::time::advance(WINDOW * 3).await;
-        assert_eq!(fill(&limiter, action).await.len(), 32);
+        let waiting = limiter.enter(&silent, Action::JoinSecurityGroup, Priority::Pass);
+        assert!(
+            tokio::time::timeout(Duration::from_secs(1), waiting)
+                .await
+                .is_err()
+        );
+        assert!(enters(&limiter, "cn-beijing", Action::JoinSecurityGroup).await);
     }
 }
