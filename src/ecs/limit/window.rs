@@ -278,9 +278,13 @@ impl WindowLimiter {
             // Where nothing but scans calls, they use up their share; the last call of it comes when the window ends.
             let share = scan_share(limit);
             let by_scans = self.used_by_scans >= (share - 1.0).max(1.0).floor();
-            let used_up = by_scans || self.used >= limit.floor();
-            let calm = CALLS_BETWEEN_TRIES.min(share * WINDOWS_BETWEEN_TRIES);
-            if used_up && !self.throttled && self.calls_since_throttle >= calm {
+            let used_up = match self.used >= limit.floor() {
+                true => Some(limit),
+                false => by_scans.then_some(share),
+            };
+            let calm = |calls: f64| CALLS_BETWEEN_TRIES.min(calls * WINDOWS_BETWEEN_TRIES);
+            let is_due = used_up.is_some_and(|calls| self.calls_since_throttle >= calm(calls));
+            if is_due && !self.throttled {
                 let grown = (learned * GROWTH).max(learned + 1.0);
                 // Nothing is learned of what lies above the limit that an account sets.
                 let most = self.configured.map_or(f64::INFINITY, f64::from);
