@@ -278,9 +278,10 @@ impl WindowLimiter {
             // Where nothing but scans calls, they use up their share; the last call of it comes when the window ends.
             let share = scan_share(limit);
             let by_scans = self.used_by_scans >= (share - 1.0).max(1.0).floor();
-            let used_up = match self.used >= limit.floor() {
-                true => Some(limit),
-                false => by_scans.then_some(share),
+            let used_up = if self.used >= limit.floor() {
+                Some(limit)
+            } else {
+                by_scans.then_some(share)
             };
             let calm = |calls: f64| CALLS_BETWEEN_TRIES.min(calls * WINDOWS_BETWEEN_TRIES);
             let is_due = used_up.is_some_and(|calls| self.calls_since_throttle >= calm(calls));
