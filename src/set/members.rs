@@ -35,8 +35,8 @@ struct Inner {
     namespaces: HashMap<ObjectUid, Arc<str>>,
     /// When the watch has shown that a membership is gone: an answer to a write that comes later does not bring it back.
     gone: HashMap<ObjectUid, Instant>,
-    /// When a list has ended last. What was gone by then is shown by no event: an answer to a request that began before counts no more, and
-    /// what it has changed is shown by the list or by the watch.
+    /// When the last list ended. The watch reports no deletion from before it. So the answer to a request that began earlier is dropped:
+    /// the list or the watch reports what that request changed.
     listed: Option<Instant>,
 }
 

@@ -169,8 +169,8 @@ impl InstanceTags {
         Ok(Tagged { picked, ..tagged })
     }
 
-    /// The instances that memberships of the sets name, and the interfaces. Another cloud account lists none of those that a membership is
-    /// of, which is no evidence, also not for the other memberships of the target.
+    /// The instances and the interfaces that memberships of the sets name. A target is left out if one of its memberships belongs to another
+    /// cloud account: this account does not list the target, and that is no evidence against any of them.
     fn targets(&self, query: &Query) -> (BTreeSet<Target>, BTreeSet<Target>) {
         let queries = self.lock();
         let sets = queries.get(query).into_iter();

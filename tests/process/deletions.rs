@@ -21,6 +21,7 @@ use crate::support::eventually::eventually;
 
 /// Requests of the user in flight.
 const AT_ONCE: usize = 8;
+
 /// Each deletion is seen at once, or an earlier release proves that the view is fresh. The passes that are in flight while the
 /// machine stands still for 2 s need a list each; how often it does is not counted here. In virtual time there is no list at all:
 /// `simulation/views::many_deletions_cost_no_list`.

@@ -443,9 +443,7 @@ fn a_key_of_another_cloud_account_is_no_evidence_against_the_members() {
         let is_theirs = |object: &&Arc<Value>| object["spec"]["instanceID"] == "i-theirs";
         assert_eq!(members(&world).iter().filter(is_theirs).count(), 1);
         assert_eq!(uids(), before);
-        let all = members(&world);
-        let is_going = |object: &Arc<Value>| object["metadata"]["deletionTimestamp"].is_string();
-        assert!(!all.iter().any(is_going), "{all:#?}");
+        assert_none_is_going(&world);
         world.write_secret(CLUSTER, 0);
         seconds(30.0 * MINUTE).await;
         assert_eq!(uids(), before);
@@ -457,6 +455,12 @@ fn a_key_of_another_cloud_account_is_no_evidence_against_the_members() {
         assert_eq!(told(&world), ("AllMembers".to_owned(), [3, 3, 3]));
         assert_no_violations(&world);
     });
+}
+
+fn assert_none_is_going(world: &World) {
+    let all = members(world);
+    let is_going = |object: &Arc<Value>| object["metadata"]["deletionTimestamp"].is_string();
+    assert!(!all.iter().any(is_going), "{all:#?}");
 }
 
 /// The other cloud account has an instance with the tags as well: the selector picks something.
@@ -487,9 +491,7 @@ fn a_key_of_another_cloud_account_is_no_evidence_also_beside_a_new_group() {
         );
         seconds(30.0 * MINUTE).await;
         assert_eq!((within("sg-a"), within("sg-b")), (3, 0));
-        let all = members(&world);
-        let is_going = |object: &Arc<Value>| object["metadata"]["deletionTimestamp"].is_string();
-        assert!(!all.iter().any(is_going), "{all:#?}");
+        assert_none_is_going(&world);
         world.write_secret(CLUSTER, 0);
         seconds(30.0 * MINUTE).await;
         assert_eq!((within("sg-a"), within("sg-b")), (0, 3));

@@ -666,7 +666,7 @@ fn a_late_answer_to_a_deletion_brings_no_membership_back() {
     });
 }
 
-/// The same, and the watch has ended before it has shown that: the next list does not show the membership.
+/// The same, and the watch ends before it reports the deletion. The next list does not show the membership.
 #[test]
 fn an_answer_that_is_older_than_a_list_brings_no_membership_back() {
     for lost in 1..=4 {

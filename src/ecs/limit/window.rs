@@ -275,17 +275,11 @@ impl WindowLimiter {
             return;
         }
         if let (Some(learned), Some(limit)) = (self.learned, self.limit()) {
-            // Where nothing but scans calls, they use up their share; the last call of it comes when the window ends.
-            let share = scan_share(limit);
-            let by_scans = self.used_by_scans >= (share - 1.0).max(1.0).floor();
-            let used_up = if self.used >= limit.floor() {
-                Some(limit)
-            } else {
-                by_scans.then_some(share)
+            let is_calm = |calls: f64| {
+                let enough = CALLS_BETWEEN_TRIES.min(calls * WINDOWS_BETWEEN_TRIES);
+                self.calls_since_throttle >= enough
             };
-            let calm = |calls: f64| CALLS_BETWEEN_TRIES.min(calls * WINDOWS_BETWEEN_TRIES);
-            let is_due = used_up.is_some_and(|calls| self.calls_since_throttle >= calm(calls));
-            if is_due && !self.throttled {
+            if self.used_up(limit).is_some_and(is_calm) && !self.throttled {
                 let grown = (learned * GROWTH).max(learned + 1.0);
                 // Nothing is learned of what lies above the limit that an account sets.
                 let most = self.configured.map_or(f64::INFINITY, f64::from);
@@ -298,6 +292,17 @@ impl WindowLimiter {
         self.used = 0.0;
         self.used_by_scans = 0.0;
         self.throttled = false;
+    }
+
+    /// What this window has used up, in calls per minute: the limit, or the share of the scans where only they call.
+    fn used_up(&self, limit: f64) -> Option<f64> {
+        if self.used >= limit.floor() {
+            return Some(limit);
+        }
+        let share = scan_share(limit);
+        // The last call of the share comes when the window ends.
+        let most = (share - 1.0).max(1.0).floor();
+        (self.used_by_scans >= most).then_some(share)
     }
 
     fn window_start(&self) -> Instant {
