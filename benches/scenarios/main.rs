@@ -265,4 +265,4 @@ async fn growth(arguments: &Arguments) -> Result<Vec<Run>> {
 }
 
 /// Sizes of [`growth`].
-const SIZES: [u32; 3] = [1_000, 10_000, 50_000];
+const SIZES: [u32; 4] = [1_000, 10_000, 50_000, 100_000];

@@ -101,6 +101,33 @@ fn changed_limit_counts_without_a_restart_and_a_removed_one_no_more() {
     });
 }
 
+/// How often the cloud has throttled an action.
+fn throttled(world: &World, action: &str) -> u64 {
+    let counts = &world.simulator.stats()["calls"][action];
+    let codes = counts.as_object().into_iter().flatten();
+    let throttled = codes.filter(|(code, _)| code.starts_with("Throttling"));
+    throttled.filter_map(|(_, count)| count.as_u64()).sum()
+}
+
+/// S2: what is in flight when a limit is met for the first time is rejected, and so is what tries a limit that has fallen.
+#[test]
+fn one_join_in_a_hundred_is_rejected_while_a_limit_is_learned_and_halved() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        world.cloud(json!({"set": {"limits": {JOIN: 333}, "latency": "30ms"}}));
+        memberships(&world, "", 700, &cluster());
+        seconds(60.0).await;
+        world.cloud(json!({"set": {"limits": {JOIN: 166}}}));
+        seconds(120.0).await;
+        let (made, rejected) = (calls(&world, JOIN), throttled(&world, JOIN));
+        assert!(made >= 333 + 166, "{made} Joins");
+        assert!(
+            rejected * 100 <= made,
+            "{rejected} of {made} Joins were rejected"
+        );
+    });
+}
+
 /// A team that has a key of the platform's cloud account does not slow down the others by its number.
 #[test]
 fn limits_of_cluster_accounts_count_before_those_of_namespaces_and_the_smallest_of_them() {

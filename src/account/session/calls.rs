@@ -183,10 +183,10 @@ impl Calls {
             .ok_or(CallError::Stopping)?
             .map_err(CallError::NotAnswering)?;
         let slot = self.shutdown.unless_begun(slot).await;
-        let slot = slot
+        let mut slot = slot
             .ok_or(CallError::Stopping)?
             .map_err(|retry_at| CallError::RateLimited { retry_at })?;
-        self.until_key_may_be_used().await?;
+        slot.hold(self.until_key_may_be_used()).await?;
         Ok(CallPermit { turn, slot })
     }
 
@@ -195,7 +195,7 @@ impl Calls {
         &self,
         region: &Region,
         action: Action,
-        CallPermit { turn, slot }: CallPermit,
+        CallPermit { turn, mut slot }: CallPermit,
         call: impl AsyncFnOnce(Client) -> Result<T, Error>,
     ) -> Result<T, CallError> {
         let limiter = &self.limits.limiter;
@@ -207,7 +207,7 @@ impl Calls {
         let signer = self.signer();
         let started = Instant::now();
         // Boxed to keep futures small while they wait for the limiter.
-        let result = Box::pin(call(signer.client.clone())).await;
+        let result = slot.hold(Box::pin(call(signer.client.clone()))).await;
         drop(slot);
         let error = result.as_ref().err();
         self.telemetry

@@ -1,13 +1,15 @@
-//! Keeps one account's calls within the cloud's limits: a bound on calls in flight per region, and one [`WindowLimiter`] per
-//! region and action. In memory; makes no call.
+//! Keeps one account's calls within the cloud's limits: a bound on calls in flight per region, and a bound on young calls and one
+//! [`WindowLimiter`] per region and action. In memory; makes no call.
 //!
-//! There are two kinds of waits. A rate limit never blocks: the caller gets the time to ask again. A free slot among the 32
-//! calls in flight is awaited, without a time limit of its own: each call has a deadline and frees its slot.
+//! There are two kinds of waits. A rate limit never blocks: the caller gets the time to ask again. A place among the young calls and
+//! a slot among the 32 calls in flight are awaited, without a time limit of their own: a call is soon no longer young, and each call
+//! has a deadline and frees its slot.
 
 mod minute;
 pub mod window;
 
 use std::collections::{BTreeMap, HashMap};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +24,13 @@ use crate::clock::Clock;
 
 /// Calls in flight per account and region.
 const MAX_CALLS_IN_FLIGHT: usize = 32;
+/// How long a call is young. When calls meet a limit for the first time, the cloud rejects those in flight, so few quick ones may be. Slow
+/// ones hold up no others: 5 places for 250 ms each are 1,200 calls a minute.
+const YOUNG: Duration = Duration::from_millis(250);
+/// Young calls per account, region and action, at first.
+const FEWEST_YOUNG: usize = 5;
+/// One more call may be young for each hundred that were begun in one minute: one in a hundred is rejected then.
+const CALLS_PER_YOUNG: usize = 100;
 
 /// The limiter for all calls of one account.
 #[derive(Debug, Default)]
@@ -41,8 +50,18 @@ struct Inner {
 #[derive(Debug)]
 struct RegionLimits {
     slots: Arc<Semaphore>,
-    windows: HashMap<Action, WindowLimiter>,
+    actions: HashMap<Action, ActionLimits>,
     last_used: Instant,
+}
+
+/// The limits of one action.
+#[derive(Debug)]
+struct ActionLimits {
+    /// Free places among the young calls.
+    young: Arc<Semaphore>,
+    /// All of these places. It only grows: a limit that was met is kept by the pace of `window`.
+    places: usize,
+    window: WindowLimiter,
 }
 
 impl CallLimiter {
@@ -63,14 +82,14 @@ impl CallLimiter {
         }
         let now = Instant::now();
         for region in inner.regions.values_mut() {
-            for (action, window) in &mut region.windows {
-                window.configure(now, limits.get(action).copied());
+            for (action, state) in &mut region.actions {
+                state.window.configure(now, limits.get(action).copied());
             }
         }
         inner.configured.clone_from(limits);
     }
 
-    /// Waits for a slot among the calls in flight to `region`, then asks the rate limit of `action`.
+    /// Waits until a call of `action` may be sent to `region` beside those in flight, then asks its rate limit.
     ///
     /// # Errors
     /// The rate limit admits no call now: the time to ask again.
@@ -89,11 +108,13 @@ impl CallLimiter {
                 window.admit(now, priority)?;
             }
         }
-        let permit = self.free_slot(region).await;
+        let mut slot = self.free_slot(region, action).await;
+        slot.admitted = Instant::now();
         let mut inner = self.lock();
-        let admitted = Instant::now();
-        inner.window(region, action).admit(admitted, priority)?;
-        Ok(CallSlot { permit, admitted })
+        inner
+            .action(region, action)
+            .admit(slot.admitted, priority)?;
+        Ok(slot)
     }
 
     /// Begins a call that has a slot, just before it is sent. A call may have waited since it was admitted, and counts in the minute in
@@ -118,14 +139,14 @@ impl CallLimiter {
         action: Action,
     ) -> Result<Reservation, Instant> {
         let mut inner = self.lock();
-        let window = inner.window(region, action);
+        let state = inner.action(region, action);
         let admitted = Instant::now();
-        window.admit(admitted, Priority::Pass)?;
+        state.admit(admitted, Priority::Pass)?;
         Ok(Reservation {
             limiter: Arc::clone(self),
             region: region.clone(),
             action,
-            window_end: window.window_end(),
+            window_end: state.window.window_end(),
             admitted,
             is_used: false,
         })
@@ -139,11 +160,14 @@ impl CallLimiter {
             .next(Instant::now(), Priority::Pass)
     }
 
-    async fn free_slot(&self, region: &Region) -> OwnedSemaphorePermit {
-        let slots = self.lock().slots(region);
-        match slots.acquire_owned().await {
-            Ok(permit) => permit,
-            Err(_) => unreachable!("the semaphore is never closed"),
+    async fn free_slot(&self, region: &Region, action: Action) -> CallSlot {
+        let young = Arc::clone(&self.lock().action(region, action).young);
+        let young = permit(young).await;
+        let slots = Arc::clone(&self.lock().region(region).slots);
+        CallSlot {
+            permit: permit(slots).await,
+            young: Some(young),
+            admitted: Instant::now(),
         }
     }
 
@@ -180,8 +204,8 @@ impl CallLimiter {
         let inner = self.lock();
         let regions = inner.regions.iter();
         let windows = regions.flat_map(|(region, state)| {
-            let windows = state.windows.iter();
-            windows.map(move |(action, window)| (region.clone(), *action, window.limit()))
+            let actions = state.actions.iter();
+            actions.map(move |(action, state)| (region.clone(), *action, state.window.limit()))
         });
         let known = windows.filter_map(|(region, action, limit)| Some((region, action, limit?)));
         known.collect()
@@ -214,7 +238,23 @@ pub struct Reservation {
 pub struct CallSlot {
     #[expect(dead_code, reason = "held until the call has ended")]
     permit: OwnedSemaphorePermit,
+    /// Held while the call is young.
+    young: Option<OwnedSemaphorePermit>,
     admitted: Instant,
+}
+
+impl CallSlot {
+    /// Awaits the call, or what comes before it. The next call of the action may begin as soon as this one has ended or is no longer young.
+    pub async fn hold<T>(&mut self, call: impl Future<Output = T>) -> T {
+        let mut call = pin!(call);
+        if self.young.is_some() {
+            if let Ok(result) = tokio::time::timeout(YOUNG, &mut call).await {
+                return result;
+            }
+            self.young = None;
+        }
+        call.await
+    }
 }
 
 impl Reservation {
@@ -224,12 +264,12 @@ impl Reservation {
         self.action
     }
 
-    /// Waits for a slot among the calls in flight.
+    /// Waits until the call may be sent beside those in flight.
     ///
     /// # Errors
     /// The cloud has throttled the action meanwhile: the time to ask again.
     pub async fn enter(mut self) -> Result<CallSlot, Instant> {
-        let permit = self.limiter.free_slot(&self.region).await;
+        let mut slot = self.limiter.free_slot(&self.region, self.action).await;
         let mut inner = self.limiter.lock();
         if let Some(until) = inner
             .window(&self.region, self.action)
@@ -239,10 +279,8 @@ impl Reservation {
         }
         drop(inner);
         self.is_used = true;
-        Ok(CallSlot {
-            permit,
-            admitted: self.admitted,
-        })
+        slot.admitted = self.admitted;
+        Ok(slot)
     }
 }
 
@@ -259,20 +297,39 @@ impl Drop for Reservation {
     }
 }
 
-impl Inner {
-    fn slots(&mut self, region: &Region) -> Arc<Semaphore> {
-        Arc::clone(&self.region(region).slots)
+impl ActionLimits {
+    fn new(configured: Option<u32>) -> Self {
+        let now = Instant::now();
+        let mut window = WindowLimiter::new(now);
+        window.configure(now, configured);
+        Self {
+            young: Arc::new(Semaphore::new(FEWEST_YOUNG)),
+            places: FEWEST_YOUNG,
+            window,
+        }
     }
 
+    /// Admits a call or returns when to ask again. After many in this minute more calls may be young.
+    fn admit(&mut self, now: Instant, priority: Priority) -> Result<(), Instant> {
+        self.window.admit(now, priority)?;
+        let places = (self.window.used() / CALLS_PER_YOUNG).min(MAX_CALLS_IN_FLIGHT);
+        let more = places.saturating_sub(self.places);
+        self.young.add_permits(more);
+        self.places += more;
+        Ok(())
+    }
+}
+
+impl Inner {
     fn window(&mut self, region: &Region, action: Action) -> &mut WindowLimiter {
+        &mut self.action(region, action).window
+    }
+
+    fn action(&mut self, region: &Region, action: Action) -> &mut ActionLimits {
         let configured = self.configured.get(&action).copied();
-        let windows = &mut self.region(region).windows;
-        windows.entry(action).or_insert_with(|| {
-            let now = Instant::now();
-            let mut window = WindowLimiter::new(now);
-            window.configure(now, configured);
-            window
-        })
+        let actions = &mut self.region(region).actions;
+        let new = || ActionLimits::new(configured);
+        actions.entry(action).or_insert_with(new)
     }
 
     fn region(&mut self, region: &Region) -> &mut RegionLimits {
@@ -282,11 +339,18 @@ impl Inner {
             .entry(region.clone())
             .or_insert_with(|| RegionLimits {
                 slots: Arc::new(Semaphore::new(MAX_CALLS_IN_FLIGHT)),
-                windows: HashMap::new(),
+                actions: HashMap::new(),
                 last_used: now,
             });
         state.last_used = now;
         state
+    }
+}
+
+async fn permit(semaphore: Arc<Semaphore>) -> OwnedSemaphorePermit {
+    match semaphore.acquire_owned().await {
+        Ok(permit) => permit,
+        Err(_) => unreachable!("the semaphore is never closed"),
     }
 }
 
@@ -375,25 +439,79 @@ mod tests {
         assert_eq!((rest(-1), rest(-60)), (1, 60), "a clock before 1970");
     }
 
+    /// `count` calls in flight, each once it may be sent.
+    async fn fill(limiter: &CallLimiter, action: Action, count: usize) -> Vec<CallSlot> {
+        let region = region("cn-hangzhou");
+        let mut held = Vec::new();
+        for _ in 0..count {
+            let slot = limiter.enter(&region, action, Priority::Pass);
+            held.push(slot.await.unwrap());
+        }
+        held
+    }
+
+    /// Whether no call may be sent within a second.
+    async fn waits(limiter: &CallLimiter, text: &str, action: Action) -> bool {
+        let next = enters(limiter, text, action);
+        let second = Duration::from_secs(1);
+        tokio::time::timeout(second, next).await.is_err()
+    }
+
     #[tokio::test(start_paused = true)]
     async fn hanging_region_uses_only_its_own_slots() {
         let limiter = CallLimiter::default();
-        let silent = region("cn-hangzhou");
+        let action = Action::JoinSecurityGroup;
         let mut held = Vec::new();
         for _ in 0..MAX_CALLS_IN_FLIGHT {
-            held.push(
-                limiter
-                    .enter(&silent, Action::JoinSecurityGroup, Priority::Pass)
-                    .await
-                    .unwrap(),
-            );
+            let mut slots = fill(&limiter, action, 1).await;
+            let hangs = slots[0].hold(std::future::pending::<()>());
+            tokio::time::timeout(YOUNG * 2, hangs).await.unwrap_err();
+            held.extend(slots);
         }
-        let waiting = limiter.enter(&silent, Action::JoinSecurityGroup, Priority::Pass);
-        assert!(
-            tokio::time::timeout(Duration::from_secs(1), waiting)
-                .await
-                .is_err()
-        );
-        assert!(enters(&limiter, "cn-beijing", Action::JoinSecurityGroup).await);
+        assert!(waits(&limiter, "cn-hangzhou", action).await);
+        assert!(enters(&limiter, "cn-beijing", action).await);
+        tokio::time::advance(WINDOW * 2).await;
+        limiter.retain_regions(|_| false);
+        assert_eq!(limiter.regions(), 1, "its calls still count");
+        drop(held);
+        limiter.retain_regions(|_| false);
+        assert_eq!(limiter.regions(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn five_calls_are_young_until_they_end_or_250_ms_have_passed() {
+        let limiter = CallLimiter::default();
+        let action = Action::JoinSecurityGroup;
+        let mut held = fill(&limiter, action, 5).await;
+        assert!(waits(&limiter, "cn-hangzhou", action).await);
+        assert!(enters(&limiter, "cn-hangzhou", Action::LeaveSecurityGroup).await);
+        held.pop();
+        assert!(enters(&limiter, "cn-hangzhou", action).await, "one ended");
+        held.extend(fill(&limiter, action, 1).await);
+        let start = Instant::now();
+        let slow = held[0].hold(std::future::pending::<()>());
+        let next = enters(&limiter, "cn-hangzhou", action);
+        tokio::select! {
+            () = slow => unreachable!("it hangs"),
+            entered = next => assert!(entered),
+        }
+        assert_eq!(start.elapsed(), Duration::from_millis(250));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_more_call_is_young_for_each_hundred_in_a_minute() {
+        let limiter = CallLimiter::default();
+        let action = Action::LeaveSecurityGroup;
+        for (calls, young) in [(1_000, 10), (1_000, 20), (0, 20), (3_000, 32)] {
+            for _ in 0..calls {
+                assert!(enters(&limiter, "cn-hangzhou", action).await);
+            }
+            let held = fill(&limiter, action, young).await;
+            assert!(waits(&limiter, "cn-hangzhou", action).await, "{young}");
+            drop(held);
+        }
+        tokio::time::advance(WINDOW * 3).await;
+        let held = fill(&limiter, action, MAX_CALLS_IN_FLIGHT).await;
+        assert_eq!(held.len(), MAX_CALLS_IN_FLIGHT, "the next minutes too");
     }
 }

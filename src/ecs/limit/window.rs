@@ -145,6 +145,17 @@ impl WindowLimiter {
         next.max(now + SHORTEST_WAIT)
     }
 
+    /// Calls begun in this window.
+    #[must_use]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a whole number that is not negative"
+    )]
+    pub fn used(&self) -> usize {
+        self.used as usize
+    }
+
     /// End of the current window, for [`Self::give_back`].
     #[must_use]
     pub fn window_end(&self) -> Instant {
