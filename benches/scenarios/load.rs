@@ -93,21 +93,56 @@ pub async fn create_one(
 
 /// Deletes them in order.
 pub async fn delete(cluster: &BenchCluster, watch: &Watch, names: &[String]) -> Result<()> {
-    let api = cluster.memberships();
     stream::iter(names)
-        .map(|name| {
-            let api = api.clone();
-            async move {
-                watch.ask(name);
-                api.delete(name, &DeleteParams::default())
-                    .await
-                    .context(name)?;
-                Ok(())
-            }
-        })
+        .map(|name| delete_one(&cluster.client, watch, name))
         .buffer_unordered(IN_FLIGHT)
-        .try_for_each(|()| std::future::ready(Ok(())))
+        .try_for_each(|_| std::future::ready(Ok(())))
         .await
+}
+
+/// Deletes one; returns its UID while a finalizer keeps it.
+pub async fn delete_one(client: &Client, watch: &Watch, name: &str) -> Result<Option<String>> {
+    let api: Api<SecurityGroupMembership> = Api::namespaced(client.clone(), NAMESPACE);
+    watch.ask(name);
+    let answer = api
+        .delete(name, &DeleteParams::default())
+        .await
+        .context(name)?;
+    Ok(answer.left().and_then(|object| object.metadata.uid))
+}
+
+/// A user's requests and, after each answer, what the floor writes: each eight at a time.
+pub async fn as_floor<T>(
+    requests: impl Iterator<Item = impl Future<Output = Result<T>>>,
+    write: impl AsyncFn(T) -> Result<()>,
+) -> Result<()> {
+    let (answered, mut to_write) = tokio::sync::mpsc::unbounded_channel();
+    let requesting = async move {
+        let mut answers = stream::iter(requests).buffer_unordered(IN_FLIGHT);
+        while let Some(answer) = answers.next().await {
+            // The receiver is dropped only after a failed write, and that error is reported.
+            let _ = answered.send(answer?);
+        }
+        Ok(())
+    };
+    let writing = stream::poll_fn(|context| to_write.poll_recv(context))
+        .map(|answer| write(answer))
+        .buffer_unordered(IN_FLIGHT)
+        .try_for_each(|()| std::future::ready(Ok(())));
+    futures::future::try_join(requesting, writing).await?;
+    Ok(())
+}
+
+/// The write of a candidate without cloud calls after a deletion: finalizer and intent are taken off, as our operator does it.
+pub async fn floor_release(client: &Client, name: &str, uid: &str) -> Result<()> {
+    let api: Api<SecurityGroupMembership> = Api::namespaced(client.clone(), NAMESPACE);
+    let marks = json!({
+        "apiVersion": "security-group-operator.io/v1alpha1", "kind": "SecurityGroupMembership",
+        "metadata": {"name": name, "uid": uid},
+    });
+    let params = PatchParams::apply(security_group_operator::api::CLAIM_MANAGER).force();
+    api.patch(name, &params, &Patch::Apply(&marks)).await?;
+    Ok(())
 }
 
 /// The writes of a candidate without cloud calls: the ones that our operator sends for one edge, and no others.

@@ -149,7 +149,7 @@ const OURS_ONLY: [&str; 7] = [
 ];
 
 /// The scenarios with the bare client.
-const HAS_FLOOR: [&str; 2] = ["S1", "S10"];
+const HAS_FLOOR: [&str; 3] = ["S1", "S8", "S10"];
 
 fn a_run(
     scenario: &str,

@@ -12,7 +12,7 @@ use crate::bench_run::{BenchRun, Sample, Since, TEXTBOOK_PERIOD};
 use crate::cluster::NAMESPACE;
 use crate::load::{self, IN_FLIGHT, MembershipRequest};
 use crate::outcome::{Outcome, number, quantile};
-use crate::support::error::{Error, Result};
+use crate::support::error::Result;
 
 /// S1. The clock runs from the first request of the user until the last membership is Ready.
 pub async fn apply_all(bench: &mut BenchRun) -> Result<Outcome> {
@@ -45,36 +45,20 @@ async fn make(bench: &BenchRun, requests: &[MembershipRequest]) -> Result<()> {
     Ok(())
 }
 
-/// The user's creates and, after each answer, the two writes of an operator: each eight at a time.
-async fn floor(bench: &BenchRun, requests: &[MembershipRequest]) -> Result<()> {
-    let (made, mut to_write) = tokio::sync::mpsc::unbounded_channel();
-    let creating = async move {
-        let mut creates = futures::stream::iter(requests)
-            .map(|request| async move {
-                let uid = load::create_one(&bench.cluster.client, &bench.watch, request).await?;
-                Ok::<_, Error>((request, uid))
-            })
-            .buffer_unordered(IN_FLIGHT);
-        while let Some(created) = creates.next().await {
-            // The receiver is dropped only after a failed write, and that error is reported.
-            let _ = made.send(created?);
-        }
-        Ok::<_, Error>(())
-    };
-    let writing = async {
-        let arrivals = futures::stream::poll_fn(|context| to_write.poll_recv(context));
-        let mut writes = arrivals
-            .map(|(request, uid)| async move {
-                load::floor_writes(&bench.cluster.client, request, &uid).await
-            })
-            .buffer_unordered(IN_FLIGHT);
-        while let Some(written) = writes.next().await {
-            written?;
-        }
-        Ok(())
-    };
-    futures::future::try_join(creating, writing).await?;
-    Ok(())
+/// The user's creates and, after each answer, the two writes of an operator.
+pub async fn floor(bench: &BenchRun, requests: &[MembershipRequest]) -> Result<()> {
+    let client = &bench.cluster.client;
+    let creates = requests.iter().map(|request| async move {
+        let uid = load::create_one(client, &bench.watch, request).await?;
+        Ok((request, uid))
+    });
+    load::as_floor(
+        creates,
+        async |(request, uid): (&MembershipRequest, String)| {
+            load::floor_writes(client, request, &uid).await
+        },
+    )
+    .await
 }
 
 /// Time until all were Ready, and the time per membership.

@@ -5,21 +5,27 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::apply;
 use super::steady::chosen;
+use crate::arguments::Candidate;
 use crate::bench_run::BenchRun;
 use crate::load::{self, MembershipRequest};
 use crate::outcome::{Outcome, number};
-use crate::support::error::Result;
+use crate::support::error::{Context as _, Result};
 
 /// S8. The clock runs from the first DELETE until the last deletable object is deleted.
 pub async fn delete_all(bench: &mut BenchRun) -> Result<Outcome> {
-    bench.fill().await?;
+    fill(bench).await?;
     let total = bench.filled;
-    let stuck = chosen(
-        bench.arguments.n,
-        bench.arguments.n.div_ceil(100),
-        bench.arguments.seed,
-    );
+    let stuck = match bench.candidate {
+        Candidate::Ours | Candidate::Textbook => chosen(
+            bench.arguments.n,
+            bench.arguments.n.div_ceil(100),
+            bench.arguments.seed,
+        ),
+        // It asks no cloud, so that all can go.
+        Candidate::Floor => Vec::new(),
+    };
     let changes: Vec<Value> = stuck
         .iter()
         .map(|index| {
@@ -34,7 +40,12 @@ pub async fn delete_all(bench: &mut BenchRun) -> Result<Outcome> {
     let before = bench.before().await?;
     let started = Instant::now();
     let work = async {
-        load::delete(&bench.cluster, &bench.watch, &names).await?;
+        match bench.candidate {
+            Candidate::Ours | Candidate::Textbook => {
+                load::delete(&bench.cluster, &bench.watch, &names).await?;
+            }
+            Candidate::Floor => floor(bench, &names).await?,
+        }
         bench
             .watch
             .until("gone", bench.patience(), |watch| {
@@ -64,14 +75,16 @@ pub async fn delete_all(bench: &mut BenchRun) -> Result<Outcome> {
         .count();
     let mut outcome = Outcome::default();
     outcome.figure("all_gone_s", last);
-    outcome.figure(
-        "leaves_per_edge",
-        number(since.calls_with(LEAVE, "OK")) / number(can_go as u64),
-    );
-    outcome.figure(
-        "kept_with_reason_percent",
-        100.0 * number(with_reason as u64) / number(stuck.len() as u64),
-    );
+    if bench.candidate != Candidate::Floor {
+        outcome.figure(
+            "leaves_per_edge",
+            number(since.calls_with(LEAVE, "OK")) / number(can_go as u64),
+        );
+        outcome.figure(
+            "kept_with_reason_percent",
+            100.0 * number(with_reason as u64) / number(stuck.len() as u64),
+        );
+    }
     outcome.figure("writes_per_edge", number(since.writes()) / f64::from(total));
     let line = samples
         .iter()
@@ -80,6 +93,32 @@ pub async fn delete_all(bench: &mut BenchRun) -> Result<Outcome> {
     outcome.lines.insert("gone".to_owned(), line);
     outcome.raw = since.raw();
     Ok(outcome)
+}
+
+async fn fill(bench: &mut BenchRun) -> Result<()> {
+    if bench.candidate != Candidate::Floor || bench.filled > 0 {
+        return bench.fill().await;
+    }
+    let n = bench.arguments.n;
+    let requests: Vec<MembershipRequest> = (0..n).map(MembershipRequest::number).collect();
+    apply::floor(bench, &requests).await?;
+    bench.filled = n;
+    let limit = bench.patience();
+    bench.watch.until_ready(requests.len(), limit).await
+}
+
+/// The user's deletions and, after each answer, the write that lets the object go.
+async fn floor(bench: &BenchRun, names: &[String]) -> Result<()> {
+    let client = &bench.cluster.client;
+    let deletions = names.iter().map(|name| async move {
+        let uid = load::delete_one(client, &bench.watch, name).await?;
+        Ok((name, uid))
+    });
+    load::as_floor(deletions, async |(name, uid): (&String, Option<String>)| {
+        let uid = uid.context("an object was deleted at once: it had no finalizer")?;
+        load::floor_release(client, name, &uid).await
+    })
+    .await
 }
 
 const LEAVE: &str = "LeaveSecurityGroup";
