@@ -120,12 +120,26 @@ impl BenchRun {
             let requests: Vec<MembershipRequest> = (self.filled..self.arguments.n)
                 .map(MembershipRequest::number)
                 .collect();
-            load::create(&self.cluster, &self.watch, &requests).await?;
+            self.make(&requests).await?;
             self.filled = self.arguments.n;
-            let limit = self.patience();
-            self.watch.until_ready(self.filled as usize, limit).await?;
             self.until_quiet().await?;
         }
+        Ok(())
+    }
+
+    /// Creates memberships beside those that there are, and waits until all are Ready.
+    pub async fn make(&self, requests: &[MembershipRequest]) -> Result<()> {
+        let making = async {
+            match self.candidate {
+                Candidate::Ours | Candidate::Textbook => {
+                    load::create(&self.cluster, &self.watch, requests).await
+                }
+                Candidate::Floor => load::floor_create(&self.cluster, &self.watch, requests).await,
+            }
+        };
+        let all = self.filled as usize + requests.len();
+        let seeing = self.watch.until_ready(all, self.patience());
+        futures::future::try_join(making, seeing).await?;
         Ok(())
     }
 

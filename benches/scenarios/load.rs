@@ -101,7 +101,7 @@ pub async fn delete(cluster: &BenchCluster, watch: &Watch, names: &[String]) -> 
 }
 
 /// Deletes one; returns its UID while a finalizer keeps it.
-pub async fn delete_one(client: &Client, watch: &Watch, name: &str) -> Result<Option<String>> {
+async fn delete_one(client: &Client, watch: &Watch, name: &str) -> Result<Option<String>> {
     let api: Api<SecurityGroupMembership> = Api::namespaced(client.clone(), NAMESPACE);
     watch.ask(name);
     let answer = api
@@ -111,8 +111,40 @@ pub async fn delete_one(client: &Client, watch: &Watch, name: &str) -> Result<Op
     Ok(answer.left().and_then(|object| object.metadata.uid))
 }
 
+/// Creates them in order. After each answer, the floor sends the two writes of an operator.
+pub async fn floor_create(
+    cluster: &BenchCluster,
+    watch: &Watch,
+    requests: &[MembershipRequest],
+) -> Result<()> {
+    let client = &cluster.client;
+    let creates = requests
+        .iter()
+        .map(|request| async move { Ok((request, create_one(client, watch, request).await?)) });
+    as_floor(
+        creates,
+        async |(request, uid): (&MembershipRequest, String)| {
+            floor_writes(client, request, &uid).await
+        },
+    )
+    .await
+}
+
+/// Deletes them in order. After each answer, the floor sends the write that lets the object go.
+pub async fn floor_delete(cluster: &BenchCluster, watch: &Watch, names: &[String]) -> Result<()> {
+    let client = &cluster.client;
+    let deletions = names
+        .iter()
+        .map(|name| async move { Ok((name, delete_one(client, watch, name).await?)) });
+    as_floor(deletions, async |(name, uid): (&String, Option<String>)| {
+        let uid = uid.context("an object was deleted at once: it had no finalizer")?;
+        floor_release(client, name, &uid).await
+    })
+    .await
+}
+
 /// A user's requests and, after each answer, what the floor writes: each eight at a time.
-pub async fn as_floor<T>(
+async fn as_floor<T>(
     requests: impl Iterator<Item = impl Future<Output = Result<T>>>,
     write: impl AsyncFn(T) -> Result<()>,
 ) -> Result<()> {
@@ -130,18 +162,6 @@ pub async fn as_floor<T>(
         .buffer_unordered(IN_FLIGHT)
         .try_for_each(|()| std::future::ready(Ok(())));
     futures::future::try_join(requesting, writing).await?;
-    Ok(())
-}
-
-/// The write of a candidate without cloud calls after a deletion: finalizer and intent are taken off, as our operator does it.
-pub async fn floor_release(client: &Client, name: &str, uid: &str) -> Result<()> {
-    let api: Api<SecurityGroupMembership> = Api::namespaced(client.clone(), NAMESPACE);
-    let marks = json!({
-        "apiVersion": "security-group-operator.io/v1alpha1", "kind": "SecurityGroupMembership",
-        "metadata": {"name": name, "uid": uid},
-    });
-    let params = PatchParams::apply(security_group_operator::api::CLAIM_MANAGER).force();
-    api.patch(name, &params, &Patch::Apply(&marks)).await?;
     Ok(())
 }
 
@@ -175,5 +195,17 @@ pub async fn floor_writes(client: &Client, request: &MembershipRequest, uid: &st
     let params = PatchParams::apply(security_group_operator::api::STATUS_MANAGER).force();
     api.patch_status(&request.name, &params, &Patch::Apply(&status))
         .await?;
+    Ok(())
+}
+
+/// The write of a candidate without cloud calls after a deletion: finalizer and intent are taken off, as our operator does it.
+async fn floor_release(client: &Client, name: &str, uid: &str) -> Result<()> {
+    let api: Api<SecurityGroupMembership> = Api::namespaced(client.clone(), NAMESPACE);
+    let marks = json!({
+        "apiVersion": "security-group-operator.io/v1alpha1", "kind": "SecurityGroupMembership",
+        "metadata": {"name": name, "uid": uid},
+    });
+    let params = PatchParams::apply(security_group_operator::api::CLAIM_MANAGER).force();
+    api.patch(name, &params, &Patch::Apply(&marks)).await?;
     Ok(())
 }

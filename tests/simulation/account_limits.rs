@@ -163,15 +163,14 @@ fn cloud_that_throttles_below_the_limit_of_the_account_is_followed() {
         seconds(1.0).await;
         memberships(&world, "", 480, &cluster());
         seconds(120.0).await;
-        let throttled = || {
-            world.simulator.stats()["calls"][JOIN]["Throttling.User"]
-                .as_u64()
-                .unwrap_or_default()
-        };
-        let before = throttled();
+        let before = throttled(&world, JOIN);
         assert!(before > 0);
         let counts = counted(&world, JOIN, 6).await;
-        assert!(throttled() - before <= 3, "{} more", throttled() - before);
+        assert!(
+            throttled(&world, JOIN) - before <= 3,
+            "{} more",
+            throttled(&world, JOIN) - before
+        );
         assert!(total(&counts) >= 170, "{} in three minutes", total(&counts));
         // The cloud admits more again: the limit of the account is the most that is tried.
         world.cloud(json!({"set": {"limits": {JOIN: 100_000}}}));

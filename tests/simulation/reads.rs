@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::in_virtual_time;
 use crate::monitor::{MEMBERSHIPS, condition, text};
 use crate::regions::metrics;
-use crate::scenario::{claimed, object, ready, seconds, world};
+use crate::scenario::{calls, claimed, object, ready, seconds, world};
 use crate::topology::{ACCOUNTS, CLUSTER, KEYS, NAMESPACE};
 use crate::world::{SimOptions, World};
 
@@ -42,16 +42,6 @@ async fn world_of(count: usize, interfaces: usize, addresses: u32) -> (World, Ar
     }
     seconds(20.0).await;
     (world, telemetry)
-}
-
-fn calls(world: &World, action: &str) -> u64 {
-    let stats = world.simulator.stats();
-    let codes = stats["calls"][action].as_object().cloned();
-    codes
-        .into_iter()
-        .flatten()
-        .filter_map(|(_, count)| count.as_u64())
-        .sum()
 }
 
 /// Simulated seed 28540: each new target sorts after those of the scan that runs, and had a whole period of it for itself.

@@ -12,7 +12,7 @@ use tower::ServiceExt as _;
 use crate::api_server::Verb;
 use crate::in_virtual_time;
 use crate::monitor::{MEMBERSHIPS, condition};
-use crate::scenario::{add_fault, claimed, object, ready, seconds};
+use crate::scenario::{add_fault, calls, claimed, object, ready, seconds};
 use crate::topology::{BULK_REGIONS, NAMESPACE, city};
 use crate::world::{SimOptions, World};
 
@@ -84,14 +84,6 @@ async fn passes(telemetry: &Arc<Telemetry>) -> u64 {
         .filter(|line| line.contains("_reconcile_total{"));
     let counts = passes.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
     counts.sum()
-}
-
-/// The calls of one action that have reached the cloud.
-fn calls(world: &World, action: &str) -> u64 {
-    let stats = world.simulator.stats();
-    let outcomes = stats["calls"][action].as_object();
-    let counts = outcomes.into_iter().flat_map(|outcomes| outcomes.values());
-    counts.filter_map(Value::as_u64).sum()
 }
 
 /// The calls of all actions that have reached the cloud.

@@ -21,7 +21,7 @@ pub async fn apply_all(bench: &mut BenchRun) -> Result<Outcome> {
     let requests: Vec<MembershipRequest> = (0..n).map(MembershipRequest::number).collect();
     let before = bench.before().await?;
     let started = Instant::now();
-    let ((), samples) = bench.sampled(make(bench, &requests)).await?;
+    let ((), samples) = bench.sampled(bench.make(&requests)).await?;
     bench.filled = n;
     let since = bench.since(before).await?;
     let mut outcome = Outcome::default();
@@ -29,36 +29,6 @@ pub async fn apply_all(bench: &mut BenchRun) -> Result<Outcome> {
     costs(&since, n, &mut outcome);
     ready_line(&samples, &mut outcome);
     Ok(outcome)
-}
-
-async fn make(bench: &BenchRun, requests: &[MembershipRequest]) -> Result<()> {
-    let making = async {
-        match bench.candidate {
-            Candidate::Ours | Candidate::Textbook => {
-                load::create(&bench.cluster, &bench.watch, requests).await
-            }
-            Candidate::Floor => floor(bench, requests).await,
-        }
-    };
-    let seeing = bench.watch.until_ready(requests.len(), bench.patience());
-    futures::future::try_join(making, seeing).await?;
-    Ok(())
-}
-
-/// The user's creates and, after each answer, the two writes of an operator.
-pub async fn floor(bench: &BenchRun, requests: &[MembershipRequest]) -> Result<()> {
-    let client = &bench.cluster.client;
-    let creates = requests.iter().map(|request| async move {
-        let uid = load::create_one(client, &bench.watch, request).await?;
-        Ok((request, uid))
-    });
-    load::as_floor(
-        creates,
-        async |(request, uid): (&MembershipRequest, String)| {
-            load::floor_writes(client, request, &uid).await
-        },
-    )
-    .await
 }
 
 /// Time until all were Ready, and the time per membership.

@@ -5,17 +5,16 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::apply;
 use super::steady::chosen;
 use crate::arguments::Candidate;
 use crate::bench_run::BenchRun;
 use crate::load::{self, MembershipRequest};
 use crate::outcome::{Outcome, number};
-use crate::support::error::{Context as _, Result};
+use crate::support::error::Result;
 
 /// S8. The clock runs from the first DELETE until the last deletable object is deleted.
 pub async fn delete_all(bench: &mut BenchRun) -> Result<Outcome> {
-    fill(bench).await?;
+    bench.fill().await?;
     let total = bench.filled;
     let stuck = match bench.candidate {
         Candidate::Ours | Candidate::Textbook => chosen(
@@ -44,7 +43,9 @@ pub async fn delete_all(bench: &mut BenchRun) -> Result<Outcome> {
             Candidate::Ours | Candidate::Textbook => {
                 load::delete(&bench.cluster, &bench.watch, &names).await?;
             }
-            Candidate::Floor => floor(bench, &names).await?,
+            Candidate::Floor => {
+                load::floor_delete(&bench.cluster, &bench.watch, &names).await?;
+            }
         }
         bench
             .watch
@@ -93,32 +94,6 @@ pub async fn delete_all(bench: &mut BenchRun) -> Result<Outcome> {
     outcome.lines.insert("gone".to_owned(), line);
     outcome.raw = since.raw();
     Ok(outcome)
-}
-
-async fn fill(bench: &mut BenchRun) -> Result<()> {
-    if bench.candidate != Candidate::Floor || bench.filled > 0 {
-        return bench.fill().await;
-    }
-    let n = bench.arguments.n;
-    let requests: Vec<MembershipRequest> = (0..n).map(MembershipRequest::number).collect();
-    apply::floor(bench, &requests).await?;
-    bench.filled = n;
-    let limit = bench.patience();
-    bench.watch.until_ready(requests.len(), limit).await
-}
-
-/// The user's deletions and, after each answer, the write that lets the object go.
-async fn floor(bench: &BenchRun, names: &[String]) -> Result<()> {
-    let client = &bench.cluster.client;
-    let deletions = names.iter().map(|name| async move {
-        let uid = load::delete_one(client, &bench.watch, name).await?;
-        Ok((name, uid))
-    });
-    load::as_floor(deletions, async |(name, uid): (&String, Option<String>)| {
-        let uid = uid.context("an object was deleted at once: it had no finalizer")?;
-        load::floor_release(client, name, &uid).await
-    })
-    .await
 }
 
 const LEAVE: &str = "LeaveSecurityGroup";

@@ -108,8 +108,7 @@ impl CallLimiter {
                 window.admit(now, priority)?;
             }
         }
-        let mut slot = self.free_slot(region, action).await;
-        slot.admitted = Instant::now();
+        let slot = self.free_slot(region, action).await;
         let mut inner = self.lock();
         inner
             .action(region, action)
