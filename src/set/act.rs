@@ -18,7 +18,7 @@ use crate::kubernetes::{Error, ObjectUid, with_deadline};
 
 use super::context::Context;
 use super::desired::{self, Occupant};
-use super::member::Member;
+use super::member::{Member, Policies};
 use super::plan::{Plan, Why};
 use super::refusal::Refusal;
 
@@ -86,7 +86,6 @@ impl Doer<'_> {
         }
         let change = |member: Arc<Member>| async move { self.change_one(&member).await };
         let mut refused = self.write(&plan.change, change).await.end?;
-        // A membership goes by the policies that the set has now.
         if refused.is_none() {
             refused = self.delete(plan).await?;
         }
@@ -166,17 +165,21 @@ impl Doer<'_> {
         all
     }
 
+    /// Deletes a membership once it has the policies that the set has now: it goes by them.
     async fn delete_one(&self, member: &Member) -> Result<Written, Error> {
         let Context {
             writer, members, ..
         } = self.context;
         let (api, uid) = (self.api(), &member.uid);
         // The watch has shown since that it is gone or released.
-        let Some(version) = members.version_of(uid) else {
+        let Some(mut known) = members.get(uid) else {
             return Ok(Written::Waits);
         };
-        let mut version = version.to_string();
         for _ in 0..2 {
+            if known.policies != Policies::of_set(&self.set.spec) {
+                break;
+            }
+            let version = known.version.to_string();
             let what = (uid.as_str(), version.as_str());
             let began = Instant::now();
             match writer.delete(&api, &member.name, what).await {
@@ -185,7 +188,7 @@ impl Doer<'_> {
                 Err(error) if error.code() == Some(404) => members.gone(uid),
                 Err(error) if error.code() == Some(409) => match self.stored(member).await? {
                     Some(stored) => {
-                        version = stored;
+                        known = stored;
                         continue;
                     }
                     None => break,
@@ -217,8 +220,8 @@ impl Doer<'_> {
         Ok(Written::Waits)
     }
 
-    /// Takes in what is stored of a membership. Returns its version if it is still the set's.
-    async fn stored(&self, member: &Member) -> Result<Option<String>, Error> {
+    /// Takes in what is stored of a membership. Returns it if it is still the set's.
+    async fn stored(&self, member: &Member) -> Result<Option<Arc<Member>>, Error> {
         let members = &self.context.members;
         let began = Instant::now();
         let stored = with_deadline(self.api().get_opt(&member.name)).await?;
@@ -229,9 +232,8 @@ impl Doer<'_> {
             return Ok(None);
         };
         members.answered(&stored, began);
-        let owner = Member::of(&stored).map(|(owner, _)| owner.uid);
-        let is_own = owner.as_ref() == Some(self.uid);
-        Ok(stored.resource_version().filter(|_| is_own))
+        let own = Member::of(&stored).filter(|(owner, _)| owner.uid == *self.uid);
+        Ok(own.map(|(_, member)| Arc::new(member)))
     }
 
     fn soon(&self) {

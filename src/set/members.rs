@@ -64,10 +64,10 @@ impl Members {
         members.flat_map(HashMap::values).cloned().collect()
     }
 
-    /// The version of a membership that is known.
+    /// The last version of a membership that is known.
     #[must_use]
-    pub fn version_of(&self, uid: &ObjectUid) -> Option<u64> {
-        self.lock().get(uid).map(|member| member.version)
+    pub fn get(&self, uid: &ObjectUid) -> Option<Arc<Member>> {
+        self.lock().get(uid).cloned()
     }
 
     /// Takes the answer of the API server to a request of a set that began at `began`: an object as it is stored.

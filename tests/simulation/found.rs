@@ -55,7 +55,11 @@ const FOUND: [(Draw, u64, &str); 9] = [
 ];
 
 /// The same with sets.
-const FOUND_WITH_SETS: [(u64, &str); 11] = [
+const FOUND_WITH_SETS: [(u64, &str); 12] = [
+    (
+        357,
+        "a conflict kept the set's policy from a membership, and the set deleted it with another one",
+    ),
     (
         435,
         "a conflict that met the deletion of a membership was taken for its absence",

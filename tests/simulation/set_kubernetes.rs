@@ -618,6 +618,52 @@ fn a_membership_that_was_just_changed_is_deleted_at_once() {
     });
 }
 
+/// The set drops a target and changes its deletion policy in one edit, while the watch has not shown the last version of the membership.
+/// The API server answers 409 to the new policy. The membership goes by that policy all the same.
+#[test]
+fn a_membership_is_deleted_only_with_the_policies_of_its_set() {
+    for (before, after, left) in [
+        ("Retain", "RemoveIfJoined", &[1][..]),
+        ("RemoveIfJoined", "Retain", &[0, 1]),
+    ] {
+        in_virtual_time(move || async move {
+            let world = world().await;
+            let both = json!({"instanceIDs": ["i-0", "i-1"], "deletionPolicy": before});
+            apply(&world, both);
+            seconds(10.0).await;
+            world.faults.hold_back_events(0, Duration::from_secs(30));
+            let label = json!({"metadata": {"labels": {"team": "web"}}});
+            world.patch(&member_of(&world, "i-0"), label);
+            let one = json!({"instanceIDs": ["i-1"], "deletionPolicy": after});
+            apply(&world, one);
+            seconds(2.0 * MINUTE).await;
+            assert_eq!(members(&world).len(), 1);
+            assert_eq!(within(&world), left, "from {before} to {after}");
+            assert_eq!(told(&world), ("AllMembers".to_owned(), [1, 1, 1]));
+            assert_no_violations(&world);
+        });
+    }
+}
+
+/// The API server answers 409 to the deletion, because a user has just changed a policy of the membership.
+#[test]
+fn a_policy_that_was_changed_by_hand_is_put_back_before_the_deletion() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        let both = json!({"instanceIDs": ["i-0", "i-1"]});
+        apply(&world, both);
+        seconds(10.0).await;
+        world.faults.hold_back_events(0, Duration::from_secs(30));
+        let by_hand = json!({"spec": {"deletionPolicy": "Retain"}});
+        world.patch(&member_of(&world, "i-0"), by_hand);
+        apply(&world, json!({"instanceIDs": ["i-1"]}));
+        seconds(2.0 * MINUTE).await;
+        assert_eq!(members(&world).len(), 1);
+        assert_eq!(within(&world), [1]);
+        assert_no_violations(&world);
+    });
+}
+
 /// A user changes a policy of a membership, and the API server answers 409 to the set, which puts it back.
 #[test]
 fn a_change_that_meets_a_conflict_is_tried_again() {

@@ -11,7 +11,9 @@ use tokio::time::Instant;
 
 use super::acts::{INSTANCES, NODES, heartbeat};
 use crate::api_server::Verb;
-use crate::monitor::sets::{SETS, has_tags, instance_of, listed, matches, name_of, tags};
+use crate::monitor::sets::{
+    SETS, has_policies, has_tags, instance_of, listed, matches, name_of, tags,
+};
 use crate::monitor::{MEMBERSHIPS, condition, is_deleting, target_of, text};
 use crate::schedule;
 use crate::topology::OWNER;
@@ -185,17 +187,8 @@ fn wrong_members(world: &World, set: &Value, reason: &str) -> Vec<String> {
     for object in &members {
         let (target, group) = (target_of(object), text(object, "/spec/securityGroupID"));
         let name = text(object, "/metadata/name");
-        let policies = [
-            "managementPolicy",
-            "adoptionPolicy",
-            "deletionPolicy",
-            "driftPolicy",
-            "accountRef",
-            "region",
-        ];
-        if policies
-            .iter()
-            .any(|policy| object["spec"][*policy] != spec[*policy])
+        let same = |field: &str| object["spec"][field] == spec[field];
+        if !has_policies(object, spec) || !["accountRef", "region"].iter().all(|field| same(field))
         {
             wrong.push(format!("{name} has other policies"));
         }

@@ -192,6 +192,15 @@ impl Judge {
                 "J1: {name} was deleted without evidence against {target}"
             )));
         }
+        let keeps_policies = self.with_case(monitor, incarnation, set, object, |case| {
+            let mut specs = case.specs().into_iter();
+            specs.any(|spec| selector::has_policies(object, spec))
+        });
+        if keeps_policies != Some(true) {
+            findings.push(Finding::Violation(format!(
+                "J1: {name} was deleted with other policies than those of its set"
+            )));
+        }
         findings.extend(self.check_truth(&evidence, set, target));
         let news: Vec<&String> = evidence
             .iter()

@@ -19,7 +19,7 @@ use crate::api_server::store::{Change, Entry};
 use crate::api_server::{Call, Verb};
 use crate::monitor::{Edge, MEMBERSHIPS, Monitor, condition, is_deleting, text};
 
-pub use selector::{has_tags, instance_of, listed, matches, name_of, tags};
+pub use selector::{has_policies, has_tags, instance_of, listed, matches, name_of, tags};
 use view::{Answer, Place, View, place_of};
 
 pub const SETS: &str = "securitygroupmembershipsets";

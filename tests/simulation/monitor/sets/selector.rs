@@ -1,5 +1,5 @@
 //! What the selector of a set says of a target, written again from `docs/user/sets.md`: which instance a Node is, which labels and tags
-//! match, and what a membership is called. Pure.
+//! match, what a membership is called and which policies it has. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -25,6 +25,15 @@ pub fn instance_of(node: &Value) -> Option<(String, String)> {
     let (region, instance) = id.split_once('.')?;
     let is_instance = instance.starts_with("i-");
     is_instance.then(|| (region.to_owned(), instance.to_owned()))
+}
+
+/// Whether a membership has the policies that the spec of its set has.
+pub fn has_policies(membership: &Value, spec: &Value) -> bool {
+    let policies = ["management", "adoption", "deletion", "drift", "karpenter"];
+    policies.iter().all(|policy| {
+        let field = format!("{policy}Policy");
+        membership["spec"][&field] == spec[&field]
+    })
 }
 
 /// Whether a Node has the labels of a selector.
