@@ -1,10 +1,10 @@
 //! Group commit of reads: callers ask for one target each, one call reads up to 100 targets. Reads only.
 //!
 //! The first request is sent at once. Requests that arrive during a call are sent together afterwards, at most
-//! [`MAX_IDS_PER_CALL`] per call, or fewer where an answer was too large ([`CallSize`]). A full batch is sent at once, up to `CALLS` calls in flight. Under load (at least
-//! `BURST_THRESHOLD` requests arrived during one call) a partial batch waits `BATCH_DELAY` for more. Answers are matched
-//! by ID, never by position. The calls run in a task of their own: a cancelled caller does not cancel the call for the
-//! others.
+//! [`MAX_IDS_PER_CALL`] per call, or fewer where an answer was too large ([`CallSize`]). A full batch is sent at once, up to `CALLS`
+//! calls in flight. Under load (at least `BURST_THRESHOLD` requests arrived during one call, or were sent within `AFTER_LOAD`) a partial
+//! batch waits for more: until none has come for `GAP`, but not longer than `LONGEST`. Answers are matched by ID, never by position. The
+//! calls run in a task of their own: a cancelled caller does not cancel the call for the others.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -21,10 +21,14 @@ use super::action::MAX_IDS_PER_CALL;
 /// Calls in flight at most, while there are full batches to send.
 const CALLS: usize = 4;
 
-/// Number of requests that arrive during one call and count as load.
+/// So many IDs in one batch are load.
 const BURST_THRESHOLD: usize = 5;
-/// How long a partial batch waits for more IDs under load (200 ms).
-const BATCH_DELAY: Duration = Duration::from_millis(200);
+/// How long after a batch that was load the next one is, too (500 ms).
+const AFTER_LOAD: Duration = Duration::from_millis(500);
+/// Under load, a partial batch is sent when no further ID has come for this long (100 ms).
+const GAP: Duration = Duration::from_millis(100);
+/// How long a partial batch waits for more IDs under load at most (1 s).
+const LONGEST: Duration = Duration::from_secs(1);
 
 /// How long fewer IDs than [`MAX_IDS_PER_CALL`] are read per call after an answer was too large (1 hour).
 const SMALL_CALLS: Duration = Duration::from_secs(60 * 60);
@@ -89,6 +93,10 @@ struct Queue<Id, Value, Failure> {
     order: VecDeque<Id>,
     waiting: HashMap<Id, Vec<Waiter<Value, Failure>>>,
     in_flight: usize,
+    /// Whether one of those waits for more IDs.
+    gathers: bool,
+    /// When a batch of [`BURST_THRESHOLD`] IDs or more was sent.
+    load: Option<Instant>,
 }
 
 type Waiter<Value, Failure> = oneshot::Sender<Result<Option<Value>, Failure>>;
@@ -118,6 +126,8 @@ where
                     order: VecDeque::new(),
                     waiting: HashMap::new(),
                     in_flight: 0,
+                    gathers: false,
+                    load: None,
                 }),
                 full: Notify::new(),
             }),
@@ -157,7 +167,8 @@ where
                 queue.order.push_back(id);
             }
             let is_full = queue.order.len() >= shared.size.most();
-            let start = queue.in_flight == 0 || (is_full && queue.in_flight < CALLS);
+            let more = is_full && !queue.gathers && queue.in_flight < CALLS;
+            let start = queue.in_flight == 0 || more;
             queue.in_flight += usize::from(start);
             if is_full {
                 shared.full.notify_one();
@@ -174,9 +185,10 @@ where
     /// Calls until there are no waiters left.
     async fn work(&self) {
         loop {
-            if self.is_bursting() {
-                // Ends with a full batch or after the delay.
-                let _ = tokio::time::timeout(BATCH_DELAY, self.full.notified()).await;
+            if self.begins_to_gather() {
+                // Ends in any case.
+                let _ = tokio::time::timeout(LONGEST, self.gather()).await;
+                self.lock().gathers = false;
             }
             let Some(batch) = self.next_batch() else {
                 return;
@@ -191,9 +203,28 @@ where
         }
     }
 
-    fn is_bursting(&self) -> bool {
-        let queue = self.lock();
-        queue.in_flight == 1 && (BURST_THRESHOLD..self.size.most()).contains(&queue.order.len())
+    /// Whether a partial batch waits for more.
+    fn begins_to_gather(&self) -> bool {
+        let mut queue = self.lock();
+        let waiting = queue.order.len();
+        let is_after_load = queue.load.is_some_and(|at| at.elapsed() < AFTER_LOAD);
+        let is_load = waiting >= BURST_THRESHOLD || is_after_load;
+        queue.gathers = queue.in_flight == 1 && is_load && (1..self.size.most()).contains(&waiting);
+        queue.gathers
+    }
+
+    /// Waits until the batch is full, or no further ID has come for [`GAP`].
+    async fn gather(&self) {
+        let mut before = self.lock().order.len();
+        loop {
+            // It may also tell of a batch that was full earlier.
+            let told = tokio::time::timeout(GAP, self.full.notified()).await;
+            let waiting = self.lock().order.len();
+            if waiting >= self.size.most() || (told.is_err() && waiting <= before) {
+                return;
+            }
+            before = waiting;
+        }
     }
 
     /// The next IDs with their waiters; `None`, and one worker less, if no waiter is left.
@@ -214,6 +245,9 @@ where
         if batch.is_empty() {
             queue.in_flight -= 1;
             return None;
+        }
+        if batch.len() >= BURST_THRESHOLD {
+            queue.load = Some(Instant::now());
         }
         Some(batch)
     }
@@ -383,18 +417,62 @@ mod tests {
         assert_eq!(start.elapsed(), Duration::from_millis(80));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn partial_batch_under_load_waits_200_ms() {
+    /// Requests every so many milliseconds, after 20 at once. Returns the calls, and how long the first 20 took.
+    async fn load(requests: u32, every: u64) -> (usize, Duration) {
         let cloud = Cloud::default();
         let batch = cloud.batch();
         let (batch, start) = (&batch, tokio::time::Instant::now());
-        let asks = (0..21).map(|id| async move {
-            tokio::time::sleep_until(start + Duration::from_millis(u64::from(id.min(1)))).await;
+        let ask = |id: u32| async move {
+            let later = u64::from(id.saturating_sub(20)) * every;
+            let at = u64::from(id.min(1)) + later;
+            tokio::time::sleep_until(start + Duration::from_millis(at)).await;
+            let answer = batch.get(id).await;
+            assert!(answer.is_ok());
+            start.elapsed()
+        };
+        let took = join_all((0..requests).map(ask)).await;
+        (
+            cloud.calls(),
+            took[..20].iter().copied().max().unwrap_or_default(),
+        )
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn partial_batch_under_load_is_sent_when_none_has_come_for_100_ms() {
+        let sent = Duration::from_millis(30 + 100 + 30);
+        assert_eq!(load(20, 0).await, (2, sent));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn partial_batch_under_load_waits_one_second_at_most() {
+        let (_, took) = load(60, 90).await;
+        assert_eq!(took, Duration::from_millis(30 + 1_000 + 30));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn load_of_100_per_second_nearly_fills_batches() {
+        let (calls, _) = load(2_000, 10).await;
+        assert!(calls <= 22, "{calls} calls");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_beyond_a_full_batch_wait_for_more() {
+        let cloud = Cloud::default();
+        let batch = cloud.batch();
+        let (batch, start) = (&batch, tokio::time::Instant::now());
+        // 20 wait when another 85 come, and 10 more a little later.
+        let asks = (0..116).map(|id: u32| async move {
+            let at = match id {
+                0..=20 => id.min(1),
+                21..=105 => 50,
+                _ => 60,
+            };
+            tokio::time::sleep_until(start + Duration::from_millis(u64::from(at))).await;
             batch.get(id).await
         });
-        let _ = join_all(asks).await;
-        assert_eq!(cloud.calls(), 2);
-        assert_eq!(start.elapsed(), Duration::from_millis(30 + 200 + 30));
+        let answers = join_all(asks).await;
+        assert!(answers.iter().all(Result::is_ok));
+        assert_eq!(cloud.calls(), 3);
     }
 
     #[tokio::test(start_paused = true)]
