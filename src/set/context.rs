@@ -63,6 +63,8 @@ pub(super) struct Memory {
     pub missing: MissingSince,
     /// The generation that targets have been missing by.
     generation: Option<i64>,
+    /// When the last write of the status began.
+    write_began: Option<Instant>,
     written_at: Option<Instant>,
     /// The version that the last write of the status made.
     written: u64,
@@ -78,10 +80,15 @@ pub struct Passed {
 }
 
 impl Memory {
-    /// How long the next write of the status must wait; `None` if it need not.
-    pub(super) fn status_wait(&self) -> Option<Duration> {
-        let wait = STATUS_PERIOD.saturating_sub(self.written_at?.elapsed());
-        (!wait.is_zero()).then_some(wait)
+    /// How long the next write of the status must wait; `None` if it begins now.
+    pub(super) fn begin_status_write(&mut self) -> Option<Duration> {
+        let since = self.write_began.map(|began| began.elapsed());
+        let wait = since.map_or(Duration::ZERO, |since| STATUS_PERIOD.saturating_sub(since));
+        if wait.is_zero() {
+            self.write_began = Some(Instant::now());
+            return None;
+        }
+        Some(wait)
     }
 
     /// A pass goes by this generation. Another selector is another evidence: what was missing by the former one is so from now on.

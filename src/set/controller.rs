@@ -21,7 +21,7 @@ use crate::watched::Unreadable;
 
 use super::access::{self, NotChecked};
 use super::act::{Acted, Doer};
-use super::context::Context;
+use super::context::{Context, Memory};
 use super::known::SetObject;
 use super::member::Policies;
 use super::plan::{Plan, Wanted, plan};
@@ -32,8 +32,9 @@ use super::status::{self, Found};
 
 /// When a set looks again that the API server or another object refuses, or whose namespace is being deleted (5 minutes).
 const AFTER_REFUSAL: Duration = Duration::from_secs(5 * 60);
-/// When a set that has created memberships looks again: an object of an earlier set may have had the name of one (5 s).
-const AFTER_CREATION: Duration = Duration::from_secs(5);
+/// When a set that has created or changed memberships looks again (5 s): an object of an earlier set may have had the name of one, and the
+/// watch of memberships does not tell the set what it has written itself.
+const AFTER_WRITES: Duration = Duration::from_secs(5);
 /// When a set looks again whose own status the watch has not shown yet (1 s).
 const SOON: Duration = Duration::from_secs(1);
 
@@ -145,8 +146,8 @@ async fn pass(
     let blamed = refused.or(refusal.as_ref());
     context.remember(uid, |memory| memory.passed(blamed));
     let acted = acted?;
-    let created = may_create && !set.spec.suspend && !plan.create.is_empty();
-    wait = earlier(wait, after_deeds(&acted, created));
+    let wrote = may_create && !plan.create.is_empty() || !plan.change.is_empty();
+    wait = earlier(wait, after_deeds(&acted, wrote && !set.spec.suspend));
     refusal = acted.refused.or(refusal);
     let requested = kubernetes::reconcile_requested_at(set);
     let found = Found {
@@ -165,10 +166,10 @@ async fn pass(
 }
 
 /// When a set looks again after what it did.
-fn after_deeds(acted: &Acted, created: bool) -> Option<Duration> {
-    match (acted.refused.is_some() || acted.over, created) {
+fn after_deeds(acted: &Acted, wrote: bool) -> Option<Duration> {
+    match (acted.refused.is_some() || acted.over, wrote) {
         (true, _) => Some(AFTER_REFUSAL),
-        (false, true) => Some(AFTER_CREATION),
+        (false, true) => Some(AFTER_WRITES),
         (false, false) => None,
     }
 }
@@ -279,7 +280,7 @@ async fn write(
     if status::same_meaning(previous, &next) {
         return Ok(None);
     }
-    if let Some(wait) = context.remember(uid, |memory| memory.status_wait()) {
+    if let Some(wait) = context.remember(uid, Memory::begin_status_write) {
         return Ok(Some(wait));
     }
     let namespace = object.namespace().unwrap_or_default();

@@ -163,12 +163,18 @@ fn summarize(found: Found<'_>) -> Summary {
         return summary(Status::False, most, stalled(found), Phase::Stalled);
     }
     let members = format!("{} of {} targets are members", plan.ready, found.targets);
-    if plan.ready + plan.not_found < found.targets || plan.going > 0 {
-        let going = match plan.going {
-            0 => String::new(),
-            going => format!("; memberships to remove: {going}"),
-        };
-        let message = format!("{members}{going}");
+    let changes = plan.change.len();
+    if plan.ready + plan.not_found < found.targets || plan.going > 0 || changes > 0 {
+        let mut message = members;
+        if changes > 0 {
+            let _ = write!(
+                message,
+                "; memberships that get the policies of the set: {changes}"
+            );
+        }
+        if plan.going > 0 {
+            let _ = write!(message, "; memberships to remove: {}", plan.going);
+        }
         return summary(
             Status::False,
             reason::PROGRESSING,

@@ -98,8 +98,9 @@ async fn members(env: &TestEnv) -> Result<Vec<SecurityGroupMembership>> {
 }
 
 async fn until_members(env: &TestEnv, group: &str, wanted: &[&str]) -> Result<()> {
-    eventually(&format!("{wanted:?} are in {group}"), async || {
-        let mut within = BTreeSet::new();
+    let mut within = BTreeSet::new();
+    let found = eventually(&format!("{wanted:?} are in {group}"), async || {
+        within.clear();
         for target in ["i-a", "i-b", "i-c", "eni-a"] {
             if env.is_member(target, group).await? {
                 within.insert(target);
@@ -107,7 +108,8 @@ async fn until_members(env: &TestEnv, group: &str, wanted: &[&str]) -> Result<()
         }
         Ok(within == wanted.iter().copied().collect())
     })
-    .await
+    .await;
+    found.context(format!("{within:?} are there"))
 }
 
 async fn until_no_memberships(env: &TestEnv) -> Result<()> {
@@ -422,6 +424,19 @@ async fn policies_are_kept_and_a_suspended_set_rests() -> Result<()> {
     apply(&env, "web", json!({"instanceIDs": ["i-b"]})).await?;
     until(&env, "web", "AllMembers").await?;
     until_members(&env, "sg-web", &["i-b"]).await
+}
+
+#[tokio::test]
+async fn a_set_that_was_ready_for_retain_leaves_its_targets_in_the_group() -> Result<()> {
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
+    apply(&env, "web", json!({"instanceIDs": ["i-a", "i-b"]})).await?;
+    until(&env, "web", "AllMembers").await?;
+    let retain = json!({"instanceIDs": ["i-a", "i-b"], "deletionPolicy": "Retain"});
+    apply(&env, "web", retain).await?;
+    until(&env, "web", "AllMembers").await?;
+    delete(&env, "web", PropagationPolicy::Background).await?;
+    until_no_memberships(&env).await?;
+    until_members(&env, "sg-web", &["i-a", "i-b"]).await
 }
 
 #[tokio::test]

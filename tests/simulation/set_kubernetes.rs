@@ -664,6 +664,43 @@ fn a_policy_that_was_changed_by_hand_is_put_back_before_the_deletion() {
     });
 }
 
+/// A user changes the deletion policy, waits until the set is Ready, and deletes it. The garbage collector deletes the memberships then,
+/// and they go by the policies that they have.
+#[test]
+fn a_set_is_ready_for_new_policies_when_its_memberships_have_them() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        apply(&world, json!({"instanceIDs": ["i-0", "i-1"]}));
+        seconds(10.0).await;
+        let is_ready = || {
+            let set = world.server.object(SETS, NAMESPACE, "s").unwrap();
+            let ready = condition(&set, "Ready").unwrap();
+            ready["status"] == "True"
+                && ready["observedGeneration"] == set["metadata"]["generation"]
+        };
+        let retaining = || {
+            let all = members(&world);
+            let retains = |object: &&Arc<Value>| object["spec"]["deletionPolicy"] == "Retain";
+            all.iter().filter(retains).count()
+        };
+        assert!(is_ready());
+        let by_set = |call: &Call| {
+            let manager = call.query.get("fieldManager");
+            call.kind.plural == MEMBERSHIPS && manager.is_some_and(|name| name == SET_MANAGER)
+        };
+        world.faults.refuse_calls(by_set, CallFault::Refuse(409));
+        let retain = json!({"instanceIDs": ["i-0", "i-1"], "deletionPolicy": "Retain"});
+        apply(&world, retain);
+        seconds(20.0).await;
+        assert_eq!((retaining(), is_ready()), (0, false));
+        assert_eq!(told(&world).0, "Progressing");
+        world.faults.refuse_no_calls();
+        seconds(10.0).await;
+        assert_eq!((retaining(), is_ready()), (2, true));
+        assert_no_violations(&world);
+    });
+}
+
 /// A user changes a policy of a membership, and the API server answers 409 to the set, which puts it back.
 #[test]
 fn a_change_that_meets_a_conflict_is_tried_again() {
