@@ -127,7 +127,7 @@ impl BenchRun {
         Ok(())
     }
 
-    /// Creates memberships beside those that there are, and waits until all are Ready.
+    /// Creates these memberships. Waits until they, and all that the bench had created before, are Ready.
     pub async fn make(&self, requests: &[MembershipRequest]) -> Result<()> {
         let making = async {
             match self.candidate {

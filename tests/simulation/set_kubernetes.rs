@@ -534,6 +534,11 @@ fn deletes_memberships(call: &Call) -> bool {
     call.kind.plural == MEMBERSHIPS && call.verb == Verb::Delete
 }
 
+fn changed_by_set(call: &Call) -> bool {
+    let manager = call.query.get("fieldManager");
+    call.verb == Verb::Apply && manager.is_some_and(|name| name == SET_MANAGER)
+}
+
 /// The API server answers so when it has given up after other writes of the object: the membership is still there.
 #[test]
 fn a_deletion_that_meets_a_conflict_is_tried_again() {
@@ -684,11 +689,9 @@ fn a_set_is_ready_for_new_policies_when_its_memberships_have_them() {
             all.iter().filter(retains).count()
         };
         assert!(is_ready());
-        let by_set = |call: &Call| {
-            let manager = call.query.get("fieldManager");
-            call.kind.plural == MEMBERSHIPS && manager.is_some_and(|name| name == SET_MANAGER)
-        };
-        world.faults.refuse_calls(by_set, CallFault::Refuse(409));
+        world
+            .faults
+            .refuse_calls(changed_by_set, CallFault::Refuse(409));
         let retain = json!({"instanceIDs": ["i-0", "i-1"], "deletionPolicy": "Retain"});
         apply(&world, retain);
         seconds(20.0).await;
@@ -708,11 +711,9 @@ fn a_change_that_meets_a_conflict_is_tried_again() {
         let world = world().await;
         apply(&world, json!({"instanceIDs": ["i-0", "i-1"]}));
         seconds(10.0).await;
-        let by_set = |call: &Call| {
-            let manager = call.query.get("fieldManager");
-            call.verb == Verb::Apply && manager.is_some_and(|name| name == SET_MANAGER)
-        };
-        world.faults.refuse_calls(by_set, CallFault::Refuse(409));
+        world
+            .faults
+            .refuse_calls(changed_by_set, CallFault::Refuse(409));
         let name = text(&members(&world)[0], "/metadata/name");
         world.patch(&name, json!({"spec": {"deletionPolicy": "Remove"}}));
         seconds(20.0).await;
