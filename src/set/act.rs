@@ -85,14 +85,17 @@ impl Doer<'_> {
             return Ok(Acted::default());
         }
         let change = |member: Arc<Member>| async move { self.change_one(&member).await };
-        let mut refused = self.write(&plan.change, change).await.end?;
-        if refused.is_none() {
-            refused = self.delete(plan).await?;
+        let mut written = self.write(&plan.change, change).await.end;
+        if matches!(written, Ok(None)) {
+            written = self.delete(plan).await;
         }
         if !may_create {
-            let over = false;
-            return Ok(Acted { refused, over });
+            return Ok(Acted {
+                refused: written?,
+                over: false,
+            });
         }
+        // Also after a change or a deletion that failed: new targets do not wait for it.
         let create = |target: Target| async move { self.create_one(&target).await };
         let created = self.write(&plan.create, create).await;
         self.tell(reason::MEMBERSHIPS_CREATED, created.done.len(), |count| {
@@ -100,7 +103,7 @@ impl Doer<'_> {
         });
         Ok(Acted {
             over: created.over,
-            refused: refused.or(created.end?),
+            refused: written?.or(created.end?),
         })
     }
 
@@ -142,7 +145,13 @@ impl Doer<'_> {
             (rest, size) = (later, size * 2);
             let one = |item: T| {
                 let written = write(item.clone());
-                async move { (item, written.await) }
+                async move {
+                    // The next pass goes by what the watch has shown since.
+                    if !self.context.sets.is_as_shown(self.set, self.uid) {
+                        return (item, Ok(Written::Waits));
+                    }
+                    (item, written.await)
+                }
             };
             for (item, outcome) in self.context.writer.each(batch.to_vec(), one).await {
                 match outcome {
@@ -172,7 +181,7 @@ impl Doer<'_> {
         } = self.context;
         let (api, uid) = (self.api(), &member.uid);
         // The watch has shown since that it is gone or released.
-        let Some(mut known) = members.get(uid) else {
+        let Some(mut known) = members.get(self.uid, uid) else {
             return Ok(Written::Waits);
         };
         for _ in 0..2 {
@@ -299,10 +308,7 @@ impl Doer<'_> {
         match self.apply(&name, &fields).await {
             Ok(()) => Ok(Written::Done),
             Err(error) if matches!(error.code(), Some(404 | 409)) => Ok(Written::Waits),
-            Err(error) if error.code() == Some(422) => {
-                Ok(Written::Refused(Refusal::NameTaken { name }))
-            }
-            Err(error) => Err(error),
+            Err(error) => refused(error),
         }
     }
 

@@ -122,8 +122,10 @@ async fn pass(
         Err(message) => return write_invalid(object, uid, &previous, message, context).await,
     };
     let Ok(account) = access(set, (&region, &group), context) else {
-        return Ok(None);
+        return Ok(Some(AFTER_REFUSAL));
     };
+    // What it is refused by may be read only while somebody asks for it: the tags of a group.
+    let again = account.is_some().then_some(AFTER_REFUSAL);
     let may_read = account.is_none() && !set.spec.suspend;
     let (selection, mut refusal) = match select(set, uid, &region, may_read, context) {
         Selected::Known(selection, trouble) => (selection, account.or(trouble)),
@@ -145,7 +147,12 @@ async fn pass(
     let refused = acted.as_ref().ok().and_then(|acted| acted.refused.as_ref());
     let blamed = refused.or(refusal.as_ref());
     context.remember(uid, |memory| memory.passed(blamed));
-    let acted = acted?;
+    let (acted, failure) = match acted {
+        Ok(acted) => (acted, None),
+        Err(Error::Stopping) => return Err(Error::Stopping),
+        Err(error) => (Acted::default(), Some(error)),
+    };
+    let failed = failure.as_ref().map(ToString::to_string);
     let wrote = may_create && !plan.create.is_empty() || !plan.change.is_empty();
     wait = earlier(wait, after_deeds(&acted, wrote && !set.spec.suspend));
     refusal = acted.refused.or(refusal);
@@ -156,13 +163,14 @@ async fn pass(
         skipped: selection.skipped,
         objects: context.members.of(uid).len(),
         refusal: refusal.as_ref(),
+        failure: failed.as_deref(),
         suspended: set.spec.suspend,
         requested: requested.as_deref(),
     };
     let generation = set.metadata.generation;
     let next = status::status(&previous, generation, found, context.clock.now());
     let written = write(object, uid, &previous, next, context).await?;
-    Ok(earlier(wait, written))
+    failure.map_or(Ok(earlier(earlier(wait, again), written)), Err)
 }
 
 /// When a set looks again after what it did.

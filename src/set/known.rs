@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
-use kube::ResourceExt as _;
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
+use kube::{Resource as _, ResourceExt as _};
 use tokio::sync::{Notify, watch};
 
 use crate::api::SecurityGroupMembershipSet;
@@ -31,6 +31,8 @@ type Key = (String, String);
 #[derive(Debug)]
 struct Known {
     uid: Option<ObjectUid>,
+    generation: Option<i64>,
+    deleting: bool,
     /// What it selects, if that is Nodes.
     selects: Option<Arc<NodeSet>>,
 }
@@ -40,6 +42,8 @@ impl Known {
         let readable = set.0.as_ref();
         Self {
             uid: ObjectUid::of(set),
+            generation: set.meta().generation,
+            deleting: set.meta().deletion_timestamp.is_some(),
             selects: readable.ok().and_then(NodeSet::of).map(Arc::new),
         }
     }
@@ -184,6 +188,16 @@ impl Sets {
         known
             .get(&key_of(set))
             .is_some_and(|known| known.uid == ObjectUid::of(set))
+    }
+
+    /// Whether the watch has shown no other spec of this set, and neither its deletion nor its end.
+    pub(super) fn is_as_shown(&self, set: &SecurityGroupMembershipSet, uid: &ObjectUid) -> bool {
+        let key = (set.namespace().unwrap_or_default(), set.name_any());
+        lock(&self.known).get(&key).is_some_and(|known| {
+            known.uid.as_ref() == Some(uid)
+                && known.generation == set.metadata.generation
+                && !known.deleting
+        })
     }
 
     /// Takes an event of the watch of sets in one scope; `listing` holds what a list has shown so far. Returns the sets that are gone:

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use kube::ResourceExt as _;
 use kube::runtime::watcher;
+use kube::{Resource as _, ResourceExt as _};
 use tokio::time::Instant;
 
 use crate::api::SecurityGroupMembership;
@@ -64,10 +64,10 @@ impl Members {
         members.flat_map(HashMap::values).cloned().collect()
     }
 
-    /// The last version of a membership that is known.
+    /// The last version of a membership of a set that is known.
     #[must_use]
-    pub fn get(&self, uid: &ObjectUid) -> Option<Arc<Member>> {
-        self.lock().get(uid).cloned()
+    pub fn get(&self, set: &ObjectUid, uid: &ObjectUid) -> Option<Arc<Member>> {
+        self.lock().by_set.get(set)?.get(uid).cloned()
     }
 
     /// Takes the answer of the API server to a request of a set that began at `began`: an object as it is stored.
@@ -157,6 +157,8 @@ pub struct Tap {
     sets: Arc<Sets>,
     scope: WatchScope,
     listing: HashSet<ObjectUid>,
+    /// What was known when the list began, each with its version.
+    before: HashMap<ObjectUid, u64>,
     listed: bool,
 }
 
@@ -169,6 +171,7 @@ impl Tap {
             sets,
             scope,
             listing: HashSet::new(),
+            before: HashMap::new(),
             listed: false,
         }
     }
@@ -176,14 +179,35 @@ impl Tap {
     /// Takes an event of the watch.
     pub fn take(&mut self, event: &watcher::Event<Object>) {
         match event {
-            watcher::Event::Init => self.listing.clear(),
+            watcher::Event::Init => self.begin_list(),
             watcher::Event::InitApply(object) => {
+                self.forget_if_put_back(object);
                 self.listing.extend(ObjectUid::of(object));
                 self.insert(object);
             }
             watcher::Event::Apply(object) => self.insert(object),
             watcher::Event::Delete(object) => self.delete(object),
             watcher::Event::InitDone => self.end_list(),
+        }
+    }
+
+    fn begin_list(&mut self) {
+        self.listing.clear();
+        let inner = self.members.lock();
+        let members = inner.by_set.values().flatten();
+        let known = members.map(|(uid, member)| (uid.clone(), member.version));
+        self.before = known.collect();
+    }
+
+    /// A list shows what was stored when it began. An older version than was known by then is of a store that was put back to an earlier
+    /// state: what is known is not stored any more.
+    fn forget_if_put_back(&mut self, object: &Object) {
+        let Some(uid) = ObjectUid::of(object) else {
+            return;
+        };
+        let known = self.before.remove(&uid);
+        if known.is_some_and(|known| version_of(object.meta()) < known) {
+            self.members.lock().remove(&uid);
         }
     }
 
@@ -223,6 +247,7 @@ impl Tap {
     /// What a new list does not show is gone.
     fn end_list(&mut self) {
         let listing = std::mem::take(&mut self.listing);
+        self.before = HashMap::new();
         let mut inner = self.members.lock();
         let gone = inner
             .namespaces

@@ -24,6 +24,8 @@ pub struct Found<'a> {
     pub objects: usize,
     /// What keeps the set from its work.
     pub refusal: Option<&'a Refusal>,
+    /// Why a write of the pass failed.
+    pub failure: Option<&'a str>,
     /// Whether the set is suspended.
     pub suspended: bool,
     /// The request to reconcile now that this pass answers.
@@ -174,6 +176,12 @@ fn summarize(found: Found<'_>) -> Summary {
         }
         if plan.going > 0 {
             let _ = write!(message, "; memberships to remove: {}", plan.going);
+        }
+        if let Some(failure) = found.failure {
+            let _ = write!(
+                message,
+                "; the last write failed: {failure}; next try within 5m"
+            );
         }
         return summary(
             Status::False,

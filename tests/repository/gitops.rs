@@ -617,6 +617,7 @@ fn found<'a>(
         objects: targets,
         refusal,
         suspended: false,
+        failure: None,
         requested: None,
     }
 }

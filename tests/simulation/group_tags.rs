@@ -263,3 +263,22 @@ fn set_makes_no_object_for_a_group_without_the_tags_of_a_grant() {
         assert!(world.is_member(TARGETS[0].id, "sg-a"));
     });
 }
+
+/// A set asks again every five minutes: the operator reads the tags of a group only while something asks for it.
+#[test]
+fn set_that_was_refused_for_long_sees_the_tags_of_its_group() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        world.set_grants(&json!([by_tags(NAMESPACE)]));
+        let spec = json!({"region": "cn-hangzhou", "securityGroupID": "sg-a", "instanceIDs": [TARGETS[0].id]});
+        world.create(
+            "securitygroupmembershipsets",
+            NAMESPACE,
+            json!({"metadata": {"name": "s"}, "spec": spec}),
+        );
+        seconds(30.0 * 60.0).await;
+        tag(&world, "sg-a", &json!({"team": "a"}));
+        seconds(5.0 * 60.0 + 2.0 * A_SCAN).await;
+        assert!(world.is_member(TARGETS[0].id, "sg-a"));
+    });
+}

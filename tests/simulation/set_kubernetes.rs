@@ -535,8 +535,9 @@ fn deletes_memberships(call: &Call) -> bool {
 }
 
 fn changed_by_set(call: &Call) -> bool {
+    let is_change = call.kind.plural == MEMBERSHIPS && call.verb == Verb::Apply;
     let manager = call.query.get("fieldManager");
-    call.verb == Verb::Apply && manager.is_some_and(|name| name == SET_MANAGER)
+    is_change && manager.is_some_and(|name| name == SET_MANAGER)
 }
 
 /// The API server answers so when it has given up after other writes of the object: the membership is still there.
@@ -728,6 +729,126 @@ fn a_change_that_meets_a_conflict_is_tried_again() {
         assert_eq!(policies(), ["RemoveIfJoined"; 2]);
         assert_eq!(told(&world), ("AllMembers".to_owned(), [2, 2, 2]));
         assert_no_violations(&world);
+    });
+}
+
+/// A webhook that does not answer, for example: the API server answers 500.
+#[test]
+fn a_write_that_fails_is_told() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        apply(&world, json!({"instanceIDs": ["i-0", "i-1"]}));
+        seconds(10.0).await;
+        world
+            .faults
+            .refuse_calls(creates_memberships, CallFault::Refuse(500));
+        apply(&world, json!({"instanceIDs": ["i-0", "i-1", "i-2"]}));
+        seconds(MINUTE).await;
+        assert_eq!(told(&world), ("Progressing".to_owned(), [3, 2, 2]));
+        let message = message_of(&world, "s");
+        assert!(message.contains("the last write failed"), "{message}");
+        world.faults.refuse_no_calls();
+        seconds(5.0 * MINUTE).await;
+        assert_eq!(told(&world), ("AllMembers".to_owned(), [3, 3, 3]));
+        assert_no_violations(&world);
+    });
+}
+
+#[test]
+fn a_change_that_fails_keeps_no_new_target_waiting() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        apply(&world, json!({"instanceIDs": ["i-0", "i-1"]}));
+        seconds(10.0).await;
+        world.faults.refuse_calls(changed_by_set, CallFault::Refuse(500));
+        let retain = json!({"instanceIDs": ["i-1", "i-2"], "deletionPolicy": "Retain"});
+        apply(&world, retain);
+        seconds(MINUTE).await;
+        // None goes with another policy than the set's.
+        assert_eq!(members(&world).len(), 3);
+        assert_eq!(within(&world), [0, 1, 2]);
+        world.faults.refuse_no_calls();
+        seconds(5.0 * MINUTE).await;
+        assert_eq!(told(&world), ("AllMembers".to_owned(), [2, 2, 2]));
+        assert_eq!(within(&world), [0, 1, 2]);
+        assert_no_violations(&world);
+    });
+}
+
+/// A user takes the set off a membership, and the API server refuses to let the set take it over.
+#[test]
+fn a_refused_take_over_is_told_as_what_it_is() {
+    for code in [403, 422] {
+        in_virtual_time(move || async move {
+            let world = world().await;
+            apply(&world, json!({"instanceIDs": ["i-0", "i-1"]}));
+            seconds(10.0).await;
+            world.faults.refuse_calls(changed_by_set, CallFault::Refuse(code));
+            let no_owner = json!({"metadata": {"ownerReferences": null}});
+            world.patch(&member_of(&world, "i-0"), no_owner);
+            seconds(MINUTE).await;
+            assert_eq!(told(&world).0, "WriteRefused", "{code}");
+            assert!(is_stalled(&world), "{code}");
+            world.faults.refuse_no_calls();
+            seconds(6.0 * MINUTE).await;
+            assert_eq!(told(&world), ("AllMembers".to_owned(), [2, 2, 2]), "{code}");
+            assert_no_violations(&world);
+        });
+    }
+}
+
+/// etcd is put back to a state from before the set and its memberships got another policy, or from between.
+#[test]
+fn a_store_that_was_put_back_keeps_no_policy_from_a_set() {
+    for revisions in 1..=10 {
+        in_virtual_time(move || async move {
+            let world = world().await;
+            apply(&world, json!({"instanceIDs": ["i-0", "i-1"]}));
+            seconds(10.0).await;
+            let retain = json!({"instanceIDs": ["i-0", "i-1"], "deletionPolicy": "Retain"});
+            apply(&world, retain);
+            seconds(10.0).await;
+            world.put_back(revisions);
+            world.faults.record_requests();
+            seconds(2.0 * MINUTE).await;
+            let set = world.server.object(SETS, NAMESPACE, "s").unwrap();
+            for object in members(&world) {
+                let (is, wanted) = (&object["spec"], &set["spec"]);
+                let policy = "deletionPolicy";
+                assert_eq!(is[policy], wanted[policy], "{revisions} revisions");
+            }
+            let changes = world.faults.recorded(changed_by_set).len();
+            assert!(changes <= 6, "{revisions} revisions: {changes} changes");
+            assert_eq!(told(&world).0, "AllMembers", "{revisions} revisions");
+        });
+    }
+}
+
+/// A set is suspended while it deletes many memberships: the others stay.
+#[test]
+fn a_set_that_is_suspended_stops_in_the_middle() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        let mut ids: Vec<String> = Vec::new();
+        for number in 0..200 {
+            let id = format!("i-more{number}");
+            let instance = json!({"id": id, "securityGroupIds": ["sg-base"], "status": "Running"});
+            world.cloud(json!({"createInstance": instance}));
+            ids.push(id);
+        }
+        apply(&world, json!({"instanceIDs": ids}));
+        seconds(2.0 * MINUTE).await;
+        assert_eq!(told(&world), ("AllMembers".to_owned(), [200, 200, 200]));
+        let slow = CallFault::Pass(Duration::from_secs(2));
+        world.faults.refuse_calls(deletes_memberships, slow);
+        apply(&world, json!({"instanceIDs": ids[..1]}));
+        seconds(5.0).await;
+        apply(&world, json!({"instanceIDs": ids, "suspend": true}));
+        seconds(5.0).await;
+        let left = members(&world).len();
+        seconds(2.0 * MINUTE).await;
+        assert_eq!(members(&world).len(), left);
+        assert!(left > 150, "{left} left");
     });
 }
 

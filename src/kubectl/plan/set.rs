@@ -325,6 +325,7 @@ impl Selected {
             skipped: self.selection.skipped,
             objects: surroundings.members(set).len(),
             refusal,
+            failure: None,
             suspended: set.spec.suspend,
             requested: None,
         };
