@@ -25,8 +25,8 @@ const CALLS: usize = 4;
 const BURST_THRESHOLD: usize = 5;
 /// How long after a batch that was load the next one is, too (500 ms).
 const AFTER_LOAD: Duration = Duration::from_millis(500);
-/// Under load, a partial batch is sent when no further ID has come for this long (100 ms).
-const GAP: Duration = Duration::from_millis(100);
+/// Under load, a partial batch is sent when no further ID has come for this long (200 ms).
+const GAP: Duration = Duration::from_millis(200);
 /// How long a partial batch waits for more IDs under load at most (1 s).
 const LONGEST: Duration = Duration::from_secs(1);
 
@@ -438,8 +438,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn partial_batch_under_load_is_sent_when_none_has_come_for_100_ms() {
-        let sent = Duration::from_millis(30 + 100 + 30);
+    async fn partial_batch_under_load_is_sent_when_none_has_come_for_200_ms() {
+        let sent = Duration::from_millis(30 + 200 + 30);
         assert_eq!(load(20, 0).await, (2, sent));
     }
 
