@@ -30,7 +30,8 @@ use super::select::{Selection, Standing};
 use super::selected::{Selected, select};
 use super::status::{self, Found};
 
-/// When a set looks again that the API server or another object refuses, or whose namespace is being deleted (5 minutes).
+/// When a set looks again that the API server or another object refuses, or whose namespace is being deleted (5 minutes). The operator
+/// reads the tags of a group only while somebody asks for them.
 const AFTER_REFUSAL: Duration = Duration::from_secs(5 * 60);
 /// When a set that has created or changed memberships looks again (5 s): an object of an earlier set may have had the name of one, and the
 /// watch of memberships does not tell the set what it has written itself.
@@ -124,7 +125,6 @@ async fn pass(
     let Ok(account) = access(set, (&region, &group), context) else {
         return Ok(Some(AFTER_REFUSAL));
     };
-    // What it is refused by may be read only while somebody asks for it: the tags of a group.
     let again = account.is_some().then_some(AFTER_REFUSAL);
     let may_read = account.is_none() && !set.spec.suspend;
     let (selection, mut refusal) = match select(set, uid, &region, may_read, context) {
@@ -147,11 +147,7 @@ async fn pass(
     let refused = acted.as_ref().ok().and_then(|acted| acted.refused.as_ref());
     let blamed = refused.or(refusal.as_ref());
     context.remember(uid, |memory| memory.passed(blamed));
-    let (acted, failure) = match acted {
-        Ok(acted) => (acted, None),
-        Err(Error::Stopping) => return Err(Error::Stopping),
-        Err(error) => (Acted::default(), Some(error)),
-    };
+    let (acted, failure) = or_failure(acted)?;
     let failed = failure.as_ref().map(ToString::to_string);
     let wrote = may_create && !plan.create.is_empty() || !plan.change.is_empty();
     wait = earlier(wait, after_deeds(&acted, wrote && !set.spec.suspend));
@@ -167,10 +163,23 @@ async fn pass(
         suspended: set.spec.suspend,
         requested: requested.as_deref(),
     };
-    let generation = set.metadata.generation;
-    let next = status::status(&previous, generation, found, context.clock.now());
+    let next = status::status(
+        &previous,
+        set.metadata.generation,
+        found,
+        context.clock.now(),
+    );
     let written = write(object, uid, &previous, next, context).await?;
     failure.map_or(Ok(earlier(earlier(wait, again), written)), Err)
+}
+
+/// What was done, and the error of a write: the status tells it.
+fn or_failure(acted: Result<Acted, Error>) -> Result<(Acted, Option<Error>), Error> {
+    match acted {
+        Ok(acted) => Ok((acted, None)),
+        Err(Error::Stopping) => Err(Error::Stopping),
+        Err(error) => Ok((Acted::default(), Some(error))),
+    }
 }
 
 /// When a set looks again after what it did.
