@@ -126,12 +126,8 @@ async fn pass(
         return Ok(Some(AFTER_REFUSAL));
     };
     let again = account.is_some().then_some(AFTER_REFUSAL);
-    let may_read = account.is_none() && !set.spec.suspend;
-    let (selection, mut refusal) = match select(set, uid, &region, may_read, context) {
-        Selected::Known(selection, trouble) => (selection, account.or(trouble)),
-        Selected::Unknown(refusal) => (Selection::unknown(), account.or(Some(refusal))),
-        Selected::NotYet if may_read => return Ok(None),
-        Selected::NotYet => (Selection::unknown(), account),
+    let Some((selection, mut refusal)) = selection(set, uid, &region, account, context) else {
+        return Ok(None);
     };
     let (plan, mut wait) = look(set, uid, &group, &selection, context);
     let doer = Doer {
@@ -155,7 +151,7 @@ async fn pass(
     let requested = kubernetes::reconcile_requested_at(set);
     let found = Found {
         plan: &plan,
-        targets: selection.picked.len(),
+        targets: selection.targets(),
         skipped: selection.skipped,
         objects: context.members.of(uid).len(),
         refusal: refusal.as_ref(),
@@ -171,6 +167,23 @@ async fn pass(
     );
     let written = write(object, uid, &previous, next, context).await?;
     failure.map_or(Ok(earlier(earlier(wait, again), written)), Err)
+}
+
+/// What a set selects, and what keeps it from its work. `None` until that can be known: a list enqueues the set.
+fn selection(
+    set: &SecurityGroupMembershipSet,
+    uid: &ObjectUid,
+    region: &Region,
+    account: Option<Refusal>,
+    context: &Context,
+) -> Option<(Selection, Option<Refusal>)> {
+    let may_read = account.is_none() && !set.spec.suspend;
+    match select(set, uid, region, may_read, context) {
+        Selected::Known(selection, trouble) => Some((selection, account.or(trouble))),
+        Selected::Unknown(refusal) => Some((Selection::unknown(), account.or(Some(refusal)))),
+        Selected::NotYet if may_read => None,
+        Selected::NotYet => Some((Selection::unknown(), account)),
+    }
 }
 
 /// What was done, and the error of a write: the status tells it.

@@ -96,20 +96,6 @@ impl Refusal {
     pub const fn is_of_one_target(&self) -> bool {
         matches!(self, Self::NameTaken { .. })
     }
-
-    /// Whether what the selector picks is not known now.
-    #[must_use]
-    pub const fn hides_targets(&self) -> bool {
-        match self {
-            Self::Nodes(_) | Self::NodesUnread(_) | Self::Tags { .. } => true,
-            Self::Account { .. }
-            | Self::NodesUnwatched(_)
-            | Self::ManyTagged
-            | Self::NameTaken { .. }
-            | Self::Create(_)
-            | Self::Write(_) => false,
-        }
-    }
 }
 
 impl fmt::Display for Refusal {

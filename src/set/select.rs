@@ -42,6 +42,8 @@ pub struct Selection {
     /// Nodes that it picks and that are no instance of the region.
     pub skipped: usize,
     others: Others,
+    /// Whether `picked` is what the selector picks now.
+    is_known: bool,
 }
 
 /// What is known of the targets that a selector does not pick.
@@ -76,7 +78,14 @@ impl Selection {
             picked: BTreeSet::new(),
             skipped: 0,
             others: Others::Described(HashSet::new(), HashSet::new()),
+            is_known: false,
         }
+    }
+
+    /// Number of targets that the selector picks; `None` while that is not known.
+    #[must_use]
+    pub fn targets(&self) -> Option<usize> {
+        self.is_known.then_some(self.picked.len())
     }
 
     /// What the list of IDs says; `None` for another selector. An ID that does not parse is none: the CRD refuses it.
@@ -92,6 +101,7 @@ impl Selection {
             picked: instances.chain(interfaces).collect(),
             skipped: 0,
             others: Others::NotListed,
+            is_known: true,
         })
     }
 
@@ -103,6 +113,7 @@ impl Selection {
             picked: tagged.picked.clone(),
             skipped: 0,
             others: Others::Described(tagged.other.clone(), tagged.absent.clone()),
+            is_known: !matches!(tagged.trouble, Some(Refusal::Tags { .. })),
         }
     }
 
@@ -114,7 +125,10 @@ impl Selection {
         nodes: impl Iterator<Item = &'a KnownNode>,
         listed: &Listed,
     ) -> Self {
-        let mut selection = Self::unknown();
+        let mut selection = Self {
+            is_known: true,
+            ..Self::unknown()
+        };
         let mut others: HashMap<Target, i64> = HashMap::new();
         let patience = i64::try_from(PATIENCE.as_secs()).unwrap_or(i64::MAX);
         for node in nodes {

@@ -16,8 +16,8 @@ use super::refusal::Refusal;
 pub struct Found<'a> {
     /// What the set does next.
     pub plan: &'a Plan,
-    /// Number of targets that the selector picks.
-    pub targets: usize,
+    /// Number of targets that the selector picks; `None` while that is not known.
+    pub targets: Option<usize>,
     /// Nodes that it picks and that are no instance of the region.
     pub skipped: usize,
     /// Number of memberships of the set.
@@ -55,7 +55,6 @@ pub fn status(
     found: Found<'_>,
     now: Timestamp,
 ) -> SecurityGroupMembershipSetStatus {
-    let count = |number: usize| Some(i64::try_from(number).unwrap_or(i64::MAX));
     let requested = found.requested.map(str::to_owned);
     let last_handled_reconcile_at =
         requested.or_else(|| previous.last_handled_reconcile_at.clone());
@@ -67,31 +66,39 @@ pub fn status(
             ..previous.clone()
         };
     }
-    let summary = summarize(found);
-    if found.refusal.is_some_and(Refusal::hides_targets) {
-        // What was counted before is as true as it was.
-        return SecurityGroupMembershipSetStatus {
-            observed_generation: generation,
-            conditions: condition::merge(
-                &previous.conditions,
-                summary.conditions(),
-                generation,
-                now,
-            ),
-            last_handled_reconcile_at,
-            ..previous.clone()
-        };
-    }
+    let conditions = summarize(found).conditions();
     SecurityGroupMembershipSetStatus {
         observed_generation: generation,
-        conditions: condition::merge(&previous.conditions, summary.conditions(), generation, now),
-        targets: count(found.targets),
-        ready_targets: count(found.plan.ready),
-        stalled_targets: count(found.plan.stalled_targets),
-        skipped_nodes: count(found.skipped),
-        objects: count(found.objects),
+        conditions: condition::merge(&previous.conditions, conditions, generation, now),
+        objects: Some(count(found.objects)),
         last_handled_reconcile_at,
+        ..counts(previous, generation, found)
     }
+}
+
+/// What is counted of targets. While the selection is not known, what was counted for the same generation is as true as it was.
+fn counts(
+    previous: &SecurityGroupMembershipSetStatus,
+    generation: Option<i64>,
+    found: Found<'_>,
+) -> SecurityGroupMembershipSetStatus {
+    if found.targets.is_some() {
+        return SecurityGroupMembershipSetStatus {
+            targets: found.targets.map(count),
+            ready_targets: Some(count(found.plan.ready)),
+            stalled_targets: Some(count(found.plan.stalled_targets)),
+            skipped_nodes: Some(count(found.skipped)),
+            ..SecurityGroupMembershipSetStatus::default()
+        };
+    }
+    if previous.observed_generation == generation {
+        return previous.clone();
+    }
+    SecurityGroupMembershipSetStatus::default()
+}
+
+fn count(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 /// The status of a set that cannot be read or names no region or group.
@@ -134,7 +141,7 @@ impl Summary {
 }
 
 fn summarize(found: Found<'_>) -> Summary {
-    let plan = found.plan;
+    let (plan, targets) = (found.plan, found.targets.unwrap_or_default());
     let summary = |ready, reason: &str, message: String, phase| Summary {
         ready,
         reason: reason.to_owned(),
@@ -164,9 +171,9 @@ fn summarize(found: Found<'_>) -> Summary {
     if let Some((most, _)) = plan.stalled.iter().max_by_key(|(_, count)| **count) {
         return summary(Status::False, most, stalled(found), Phase::Stalled);
     }
-    let members = format!("{} of {} targets are members", plan.ready, found.targets);
+    let members = format!("{} of {targets} targets are members", plan.ready);
     let changes = plan.change.len();
-    if plan.ready + plan.not_found < found.targets || plan.going > 0 || changes > 0 {
+    if plan.ready + plan.not_found < targets || plan.going > 0 || changes > 0 {
         let mut message = members;
         if changes > 0 {
             let _ = write!(
@@ -195,8 +202,8 @@ fn summarize(found: Found<'_>) -> Summary {
 
 /// A set with nothing left to do.
 fn at_rest(found: Found<'_>) -> Summary {
-    let plan = found.plan;
-    let (reason, message) = if found.targets == 0 {
+    let (plan, targets) = (found.plan, found.targets.unwrap_or_default());
+    let (reason, message) = if targets == 0 {
         let skipped = match found.skipped {
             0 => String::new(),
             skipped => format!(
@@ -214,10 +221,7 @@ fn at_rest(found: Found<'_>) -> Summary {
         };
         (
             reason::ALL_MEMBERS,
-            format!(
-                "{} of {} targets are members{absent}",
-                plan.ready, found.targets
-            ),
+            format!("{} of {targets} targets are members{absent}", plan.ready),
         )
     };
     Summary {

@@ -612,7 +612,7 @@ fn found<'a>(
 ) -> set::status::Found<'a> {
     set::status::Found {
         plan,
-        targets,
+        targets: Some(targets),
         skipped: 0,
         objects: targets,
         refusal,

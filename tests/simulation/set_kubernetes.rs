@@ -13,8 +13,8 @@ use crate::monitor::{MEMBERSHIPS, condition, target_of, text};
 use crate::scenario::{calls, seconds, world};
 use crate::set_schedule::garbage;
 use crate::sets::{
-    MINUTE, SETS, apply, apply_set, delete_node, members, message_of, node, tag, three_nodes, told,
-    told_of, web, within,
+    MINUTE, SETS, apply, apply_set, delete_node, members, message_of, node, tag, three_nodes,
+    three_tagged, told, told_of, web, within,
 };
 use crate::topology::{CLUSTER, NAMESPACE};
 use crate::world::{SimOptions, World};
@@ -440,6 +440,28 @@ fn a_pass_tells_one_event_with_a_count() {
     });
 }
 
+/// Without its account a set cannot ask the cloud which instances have the tags. What was counted by another spec says nothing of this one.
+#[test]
+fn targets_that_cannot_be_known_are_not_counted_as_none() {
+    in_virtual_time(|| async {
+        let world = three_tagged().await;
+        world.remove_secret(CLUSTER);
+        seconds(10.0 * MINUTE).await;
+        assert_eq!(told(&world), ("AccountNotReady".to_owned(), [3, 3, 3]));
+        apply(&world, json!({"instanceTags": {"pool": "db"}}));
+        seconds(10.0 * MINUTE).await;
+        let unknown = -1;
+        let counts = [unknown, unknown, 3];
+        assert_eq!(told(&world), ("AccountNotReady".to_owned(), counts));
+        assert_eq!(within(&world), [0, 1, 2]);
+        apply(&world, json!({"instanceTags": web()}));
+        world.write_secret(CLUSTER, 0);
+        seconds(10.0 * MINUTE).await;
+        assert_eq!(told(&world), ("AllMembers".to_owned(), [3, 3, 3]));
+        assert_no_violations(&world);
+    });
+}
+
 #[test]
 fn without_an_account_no_membership_is_created() {
     in_virtual_time(|| async {
@@ -760,7 +782,9 @@ fn a_change_that_fails_keeps_no_new_target_waiting() {
         let world = world().await;
         apply(&world, json!({"instanceIDs": ["i-0", "i-1"]}));
         seconds(10.0).await;
-        world.faults.refuse_calls(changed_by_set, CallFault::Refuse(500));
+        world
+            .faults
+            .refuse_calls(changed_by_set, CallFault::Refuse(500));
         let retain = json!({"instanceIDs": ["i-1", "i-2"], "deletionPolicy": "Retain"});
         apply(&world, retain);
         seconds(MINUTE).await;
@@ -783,7 +807,9 @@ fn a_refused_take_over_is_told_as_what_it_is() {
             let world = world().await;
             apply(&world, json!({"instanceIDs": ["i-0", "i-1"]}));
             seconds(10.0).await;
-            world.faults.refuse_calls(changed_by_set, CallFault::Refuse(code));
+            world
+                .faults
+                .refuse_calls(changed_by_set, CallFault::Refuse(code));
             let no_owner = json!({"metadata": {"ownerReferences": null}});
             world.patch(&member_of(&world, "i-0"), no_owner);
             seconds(MINUTE).await;

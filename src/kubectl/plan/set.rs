@@ -321,7 +321,7 @@ impl Selected {
         let set = &self.set;
         let found = status::Found {
             plan,
-            targets: self.selection.picked.len(),
+            targets: self.selection.targets(),
             skipped: self.selection.skipped,
             objects: surroundings.members(set).len(),
             refusal,
