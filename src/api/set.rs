@@ -197,7 +197,7 @@ pub struct SecurityGroupMembershipSetStatus {
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]), length(max = 16))]
     pub conditions: Vec<Condition>,
 
-    /// targets is the number of targets that the selector picks now.
+    /// targets is the number of targets that the selector picks. While the operator cannot know that, this and the numbers of members, of stalled targets and of skipped Nodes stay as they were, and are not set after another spec.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub targets: Option<i64>,
 

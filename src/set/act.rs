@@ -1,12 +1,10 @@
-//! Carries out the plan of a set: creates, changes and deletes memberships. Every creation names the UID of the set. Every change and
-//! every deletion names UID and version of the object: the set does not touch what a user has released since.
+//! Carries out the plan of a set: creates and changes memberships, and has others deleted (`delete`). Every creation names the UID of the
+//! set. Every change names UID and version of the object: the set does not touch what a user has released since.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kube::{Api, Resource as _, ResourceExt as _};
 use serde_json::{Value, json};
-use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
 use crate::api::{
@@ -18,8 +16,8 @@ use crate::kubernetes::{Error, ObjectUid, with_deadline};
 
 use super::context::Context;
 use super::desired::{self, Occupant};
-use super::member::{Member, Policies};
-use super::plan::{Plan, Why};
+use super::member::Member;
+use super::plan::Plan;
 use super::refusal::Refusal;
 
 /// A set whose plan is carried out.
@@ -29,12 +27,10 @@ pub(super) struct Doer<'a> {
     pub region: &'a Region,
     pub group: &'a SecurityGroupId,
     pub context: &'a Context,
-    /// Whether the stored set is still this one and lives, asked before the first orphan is taken over.
-    pub lives: OnceCell<bool>,
 }
 
 /// How a write of one membership ended.
-enum Written {
+pub(super) enum Written {
     Done,
     /// An object of the name is being deleted.
     Waits,
@@ -53,17 +49,47 @@ pub(super) struct Acted {
 }
 
 /// What has become of many writes.
-struct Batches<T> {
+pub(super) struct Batches<T> {
     /// What the API server has stored or deleted.
-    done: Vec<T>,
-    /// What refused some, or what ended them.
-    end: Result<Option<Refusal>, Error>,
+    pub done: Vec<T>,
+    /// What refused some, or what failed.
+    pub end: Result<Option<Refusal>, Error>,
+    /// Whether the rest is not tried.
+    pub ended: bool,
     over: bool,
 }
 
+impl<T> Default for Batches<T> {
+    fn default() -> Self {
+        Self {
+            done: Vec::new(),
+            end: Ok(None),
+            ended: false,
+            over: false,
+        }
+    }
+}
+
 impl<T> Batches<T> {
-    /// Keeps the first refusal; one of all goes before one of a single target, and an error before both.
+    fn take(&mut self, item: T, outcome: Result<Written, Error>) {
+        match outcome {
+            Ok(Written::Done) => self.done.push(item),
+            Ok(Written::Waits) => {}
+            Ok(Written::Over) => (self.ended, self.over) = (true, true),
+            Ok(Written::Refused(refusal)) => self.refused(refusal),
+            Err(error) => self.failed(error),
+        }
+    }
+
+    /// Keeps the last error. It goes before every refusal.
+    pub fn failed(&mut self, error: Error) {
+        self.ended = true;
+        self.end = Err(error);
+    }
+
+    /// Keeps the first refusal; one of all goes before one of a single target.
     fn refused(&mut self, refusal: Refusal) {
+        self.ended |= !refusal.is_of_one_target();
         let Ok(told) = &mut self.end else {
             return;
         };
@@ -72,6 +98,16 @@ impl<T> Batches<T> {
             *told = Some(refusal);
         }
     }
+}
+
+/// Batches that double from one.
+pub(super) fn batches<T>(items: &[T]) -> impl Iterator<Item = &[T]> {
+    let (mut rest, mut size) = (items, 1);
+    std::iter::from_fn(move || {
+        let (batch, later) = rest.split_at(size.min(rest.len()));
+        (rest, size) = (later, size * 2);
+        (!batch.is_empty()).then_some(batch)
+    })
 }
 
 impl Doer<'_> {
@@ -107,107 +143,43 @@ impl Doer<'_> {
         })
     }
 
-    async fn delete(&self, plan: &Plan) -> Result<Option<Refusal>, Error> {
-        let delete =
-            |(member, _): (Arc<Member>, Why)| async move { self.delete_one(&member).await };
-        let deleted = self.write(&plan.delete, delete).await;
-        let mut counts: BTreeMap<Why, usize> = BTreeMap::new();
-        for (_, why) in &deleted.done {
-            *counts.entry(*why).or_default() += 1;
-        }
-        for (why, count) in counts {
-            let words = match why {
-                Why::NotSelected => "targets that are not selected any more",
-                Why::Gone => "targets that have been gone for 5m",
-                Why::Replaced => "targets that are members of the new group",
-            };
-            self.tell(reason::MEMBERSHIPS_DELETED, count, |count| {
-                format!("memberships deleted, {words}: {count}")
-            });
-        }
-        deleted.end
-    }
-
-    /// Writes in batches that double from one, and ends with the first batch in which a write failed: what refuses one refuses ten
-    /// thousand. A name that is taken refuses one only.
+    /// Writes in batches, and ends with the first one in which a write failed: what refuses one refuses ten thousand. A name that is
+    /// taken refuses one only.
     async fn write<T: Clone, F>(&self, items: &[T], write: impl Fn(T) -> F) -> Batches<T>
     where
         F: Future<Output = Result<Written, Error>>,
     {
-        let (mut rest, mut size) = (items, 1);
-        let mut all = Batches {
-            done: Vec::new(),
-            end: Ok(None),
-            over: false,
-        };
-        while !rest.is_empty() {
-            let (batch, later) = rest.split_at(size.min(rest.len()));
-            (rest, size) = (later, size * 2);
-            let one = |item: T| {
-                let written = write(item.clone());
-                async move {
-                    // The next pass goes by what the watch has shown since.
-                    if !self.context.sets.is_as_shown(self.set, self.uid) {
-                        return (item, Ok(Written::Waits));
-                    }
-                    (item, written.await)
-                }
-            };
-            for (item, outcome) in self.context.writer.each(batch.to_vec(), one).await {
-                match outcome {
-                    Ok(Written::Done) => all.done.push(item),
-                    Ok(Written::Waits) => {}
-                    Ok(Written::Over) => (rest, all.over) = (&[], true),
-                    Ok(Written::Refused(refusal)) => {
-                        if !refusal.is_of_one_target() {
-                            rest = &[];
-                        }
-                        all.refused(refusal);
-                    }
-                    Err(error) => {
-                        rest = &[];
-                        all.end = Err(error);
-                    }
-                }
+        let mut all = Batches::default();
+        for batch in batches(items) {
+            self.write_batch(batch, &write, &mut all).await;
+            if all.ended {
+                break;
             }
         }
         all
     }
 
-    /// Deletes a membership once it has the policies that the set has now: it goes by them.
-    async fn delete_one(&self, member: &Member) -> Result<Written, Error> {
-        let Context {
-            writer, members, ..
-        } = self.context;
-        let (api, uid) = (self.api(), &member.uid);
-        // The watch has shown since that it is gone or released.
-        let Some(mut known) = members.get(self.uid, uid) else {
-            return Ok(Written::Waits);
+    pub(super) async fn write_batch<T: Clone, F>(
+        &self,
+        batch: &[T],
+        write: impl Fn(T) -> F,
+        all: &mut Batches<T>,
+    ) where
+        F: Future<Output = Result<Written, Error>>,
+    {
+        let one = |item: T| {
+            let written = write(item.clone());
+            async move {
+                // The next pass goes by what the watch has shown since.
+                if !self.context.sets.is_as_shown(self.set, self.uid) {
+                    return (item, Ok(Written::Waits));
+                }
+                (item, written.await)
+            }
         };
-        for _ in 0..2 {
-            if known.policies != Policies::of_set(&self.set.spec) {
-                break;
-            }
-            let version = known.version.to_string();
-            let what = (uid.as_str(), version.as_str());
-            let began = Instant::now();
-            match writer.delete(&api, &member.name, what).await {
-                Ok(Some(kept)) => members.answered(&kept, began),
-                Ok(None) => members.gone(uid),
-                Err(error) if error.code() == Some(404) => members.gone(uid),
-                Err(error) if error.code() == Some(409) => match self.stored(member).await? {
-                    Some(stored) => {
-                        known = stored;
-                        continue;
-                    }
-                    None => break,
-                },
-                Err(error) => return refused(error),
-            }
-            return Ok(Written::Done);
+        for (item, outcome) in self.context.writer.each(batch.to_vec(), one).await {
+            all.take(item, outcome);
         }
-        self.soon();
-        Ok(Written::Waits)
     }
 
     async fn change_one(&self, member: &Member) -> Result<Written, Error> {
@@ -229,23 +201,7 @@ impl Doer<'_> {
         Ok(Written::Waits)
     }
 
-    /// Takes in what is stored of a membership. Returns it if it is still the set's.
-    async fn stored(&self, member: &Member) -> Result<Option<Arc<Member>>, Error> {
-        let members = &self.context.members;
-        let began = Instant::now();
-        let stored = with_deadline(self.api().get_opt(&member.name)).await?;
-        let is_it =
-            |stored: &SecurityGroupMembership| ObjectUid::of(stored).as_ref() == Some(&member.uid);
-        let Some(stored) = stored.filter(is_it) else {
-            members.gone(&member.uid);
-            return Ok(None);
-        };
-        members.answered(&stored, began);
-        let own = Member::of(&stored).filter(|(owner, _)| owner.uid == *self.uid);
-        Ok(own.map(|(_, member)| Arc::new(member)))
-    }
-
-    fn soon(&self) {
+    pub(super) fn soon(&self) {
         let namespace = self.set.namespace().unwrap_or_default();
         self.context.sets.soon(&namespace, &self.set.name_any());
     }
@@ -298,8 +254,7 @@ impl Doer<'_> {
 
     async fn adopt(&self, orphan: &SecurityGroupMembership) -> Result<Written, Error> {
         let name = orphan.name_any();
-        let lives = self.lives.get_or_try_init(|| self.ask_whether_it_lives());
-        if !*lives.await? {
+        if !self.is_current().await? {
             return Ok(Written::Over);
         }
         let uid = orphan.uid().unwrap_or_default();
@@ -312,15 +267,17 @@ impl Doer<'_> {
         }
     }
 
-    /// The watch may lag: a set that is being deleted takes nothing over.
-    async fn ask_whether_it_lives(&self) -> Result<bool, Error> {
+    /// Whether the API server still has this set, with this spec and not being deleted. The watch may lag behind it.
+    pub(super) async fn is_current(&self) -> Result<bool, Error> {
         let namespace = self.set.namespace().unwrap_or_default();
         let sets: Api<SecurityGroupMembershipSet> =
             Api::namespaced(self.context.client.clone(), &namespace);
         let stored = with_deadline(sets.get_opt(&self.set.name_any())).await?;
         Ok(stored.is_some_and(|stored| {
-            stored.metadata.uid.as_deref() == Some(self.uid.as_str())
-                && stored.metadata.deletion_timestamp.is_none()
+            let (stored, shown) = (stored.metadata, &self.set.metadata);
+            stored.uid == shown.uid
+                && stored.generation == shown.generation
+                && stored.deletion_timestamp.is_none()
         }))
     }
 
@@ -354,13 +311,13 @@ impl Doer<'_> {
         Ok(())
     }
 
-    fn api(&self) -> Api<SecurityGroupMembership> {
+    pub(super) fn api(&self) -> Api<SecurityGroupMembership> {
         let namespace = self.set.namespace().unwrap_or_default();
         self.context.memberships(&namespace)
     }
 
     /// An event about the set, if anything was done.
-    fn tell(&self, reason: &str, count: usize, text: impl FnOnce(usize) -> String) {
+    pub(super) fn tell(&self, reason: &str, count: usize, text: impl FnOnce(usize) -> String) {
         if count > 0 {
             let event = EventRecord {
                 reason: reason.to_owned(),
@@ -373,7 +330,7 @@ impl Doer<'_> {
 }
 
 /// What an answer to a change or a deletion is that stored nothing.
-fn refused(error: Error) -> Result<Written, Error> {
+pub(super) fn refused(error: Error) -> Result<Written, Error> {
     match error.code() {
         Some(400 | 401 | 403 | 422) => Ok(Written::Refused(Refusal::Write(error.to_string()))),
         Some(_) | None => Err(error),

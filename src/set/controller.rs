@@ -9,7 +9,6 @@ use kube::runtime::controller::Action;
 use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::{Controller, WatchStreamExt as _, watcher};
 use kube::{Api, Resource as _, ResourceExt as _};
-use tokio::sync::OnceCell;
 use tracing::warn;
 
 use crate::account::key::AccountKey;
@@ -136,7 +135,6 @@ async fn pass(
         region: &region,
         group: &group,
         context,
-        lives: OnceCell::new(),
     };
     let may_create = refusal.as_ref().is_none_or(Refusal::lets_create);
     let acted = doer.carry_out(&plan, may_create).await;

@@ -159,6 +159,12 @@ impl Member {
         Some((owner, member))
     }
 
+    /// Whether its target is a member of its group, and stays so.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.state == State::Ready && !self.deleting
+    }
+
     /// Whether a set has to look again when this becomes `other`.
     #[must_use]
     pub fn is_news(&self, other: &Self) -> bool {

@@ -13,6 +13,7 @@ pub mod access;
 mod act;
 mod context;
 mod controller;
+mod delete;
 pub mod desired;
 mod known;
 mod member;

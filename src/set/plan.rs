@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::ecs::{SecurityGroupId, Target};
+use crate::kubernetes::ObjectUid;
 
 use super::member::{Member, Policies, State};
 use super::select::Standing;
@@ -33,6 +34,17 @@ pub enum Why {
     Replaced,
 }
 
+/// A membership that goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deletion {
+    /// The membership.
+    pub member: Arc<Member>,
+    /// Why it goes.
+    pub why: Why,
+    /// The membership that replaces it: it goes only while that one is Ready.
+    pub replaced_by: Option<ObjectUid>,
+}
+
 /// What a set does next, and what it found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
@@ -41,7 +53,7 @@ pub struct Plan {
     /// Memberships whose policies are put back.
     pub change: Vec<Arc<Member>>,
     /// Memberships that go.
-    pub delete: Vec<(Arc<Member>, Why)>,
+    pub delete: Vec<Deletion>,
     /// Whether the selector picks nothing although targets of the set still exist.
     pub nothing_selected: bool,
     /// Picked targets that are members.
@@ -86,10 +98,9 @@ pub fn plan(
             .iter()
             .any(|member| !member.deleting && exists(member));
     for member in members {
-        let is_ready = current
-            .get(&member.target)
-            .is_some_and(|current| current.state == State::Ready && !current.deleting);
-        plan.judge(member, wanted, standing(&member.target), is_ready);
+        let ready = current.get(&member.target);
+        let ready = ready.filter(|current| current.is_ready());
+        plan.judge(member, wanted, standing(&member.target), ready.copied());
     }
     plan
 }
@@ -116,18 +127,18 @@ impl Plan {
         }
     }
 
-    /// What becomes of one membership; `is_ready` tells whether its target is a member of the group of the spec.
+    /// What becomes of one membership; `ready` is that of its target for the group of the spec, if it is Ready.
     fn judge(
         &mut self,
         member: &Arc<Member>,
         wanted: Wanted<'_>,
         standing: Standing,
-        is_ready: bool,
+        ready: Option<&Arc<Member>>,
     ) {
         let is_current = member.group == *wanted.group;
         let why = match standing {
             Standing::Picked if is_current => None,
-            Standing::Picked if is_ready => Some(Why::Replaced),
+            Standing::Picked if ready.is_some() => Some(Why::Replaced),
             Standing::Picked | Standing::New | Standing::Missing | Standing::Unknown => None,
             Standing::NotSelected | Standing::Gone if self.nothing_selected => None,
             Standing::NotSelected => Some(Why::NotSelected),
@@ -145,7 +156,12 @@ impl Plan {
             return;
         }
         if let Some(why) = why {
-            self.delete.push((Arc::clone(member), why));
+            let replaced_by = ready.filter(|_| why == Why::Replaced);
+            self.delete.push(Deletion {
+                member: Arc::clone(member),
+                why,
+                replaced_by: replaced_by.map(|ready| ready.uid.clone()),
+            });
         }
         if member.policies != wanted.policies {
             self.change.push(Arc::clone(member));

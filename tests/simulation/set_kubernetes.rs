@@ -1,5 +1,6 @@
 //! Sets in virtual time: what the API server refuses, hides or ends, and what a set says and leaves alone meanwhile.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -875,6 +876,76 @@ fn a_set_that_is_suspended_stops_in_the_middle() {
         seconds(2.0 * MINUTE).await;
         assert_eq!(members(&world).len(), left);
         assert!(left > 150, "{left} left");
+    });
+}
+
+/// The user puts both targets back while the first deletion is on its way, and the watch does not show it.
+#[test]
+fn a_target_that_is_put_back_stays_although_the_watch_lags() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        let all = json!({"instanceIDs": ["i-0", "i-1", "i-2"]});
+        apply(&world, all.clone());
+        seconds(10.0).await;
+        let slow = CallFault::Pass(Duration::from_secs(2));
+        world.faults.refuse_calls(deletes_memberships, slow);
+        apply(&world, json!({"instanceIDs": ["i-2"]}));
+        seconds(1.0).await;
+        world.faults.hold_back_sets(Duration::from_secs(30));
+        apply(&world, all);
+        seconds(25.0).await;
+        assert_eq!(within(&world).len(), 2, "the second one stays");
+        seconds(MINUTE).await;
+        assert_eq!(told(&world), ("AllMembers".to_owned(), [3, 3, 3]));
+        assert_eq!(calls(&world, "LeaveSecurityGroup"), 1);
+        assert_no_violations(&world);
+    });
+}
+
+/// A user deletes the memberships of the new group while the set deletes those of the old one.
+#[test]
+fn a_membership_stays_when_the_one_that_replaces_it_is_deleted() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        let ids = ["i-0", "i-1"];
+        apply(&world, json!({"instanceIDs": ids}));
+        seconds(10.0).await;
+        // The old ones are kept until both new ones are Ready.
+        let refused = CallFault::Refuse(500);
+        world.faults.refuse_calls(deletes_memberships, refused);
+        apply(
+            &world,
+            json!({"instanceIDs": ids, "securityGroupID": "sg-b"}),
+        );
+        seconds(10.0).await;
+        let is_new = |object: &Arc<Value>| object["spec"]["securityGroupID"] == "sg-b";
+        let new: Vec<_> = members(&world).into_iter().filter(is_new).collect();
+        assert_eq!(new.len(), 2);
+        world.faults.record_requests();
+        let slow = CallFault::Pass(Duration::from_secs(3));
+        world.faults.refuse_no_calls();
+        world.faults.refuse_calls(deletes_memberships, slow);
+        while world.faults.recorded(deletes_memberships).is_empty() {
+            seconds(0.1).await;
+        }
+        for object in new {
+            let name = text(&object, "/metadata/name");
+            world.user(Verb::Delete, MEMBERSHIPS, NAMESPACE, &name, Value::Null);
+        }
+        let mut without: BTreeSet<&str> = BTreeSet::new();
+        for _ in 0..600 {
+            seconds(0.1).await;
+            let is_in = |id: &&str| {
+                ["sg-a", "sg-b"]
+                    .iter()
+                    .any(|group| world.is_member(id, group))
+            };
+            without.extend(ids.iter().filter(|id| !is_in(id)));
+        }
+        // The old one of the first had gone before.
+        assert!(without.len() <= 1, "{without:?}");
+        assert_eq!(told(&world), ("AllMembers".to_owned(), [2, 2, 2]));
+        assert_no_violations(&world);
     });
 }
 

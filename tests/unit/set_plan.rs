@@ -144,8 +144,8 @@ fn a_membership_goes_only_on_evidence() {
             let planned: Vec<_> = plan
                 .delete
                 .iter()
-                .filter(|(deleted, _)| deleted.uid == member.uid)
-                .map(|(_, why)| *why)
+                .filter(|deletion| deletion.member.uid == member.uid)
+                .map(|deletion| deletion.why)
                 .collect();
             let is_current = member.group == group(NEW);
             let is_replaced = !is_current
@@ -161,6 +161,15 @@ fn a_membership_goes_only_on_evidence() {
             let keeps_all = plan.nothing_selected || member.deleting;
             let expected: Vec<_> = evidence.filter(|_| !keeps_all).into_iter().collect();
             assert_eq!(planned, expected, "{member:?} of {:?}", case.members);
+        }
+        for deletion in &plan.delete {
+            let by = deletion.replaced_by.as_ref();
+            assert_eq!(by.is_some(), deletion.why == Why::Replaced);
+            let by = by.map(|by| case.members.iter().find(|other| other.uid == *by).unwrap());
+            let replaces = |by: &Arc<Member>| {
+                by.target == deletion.member.target && by.group == group(NEW) && is_ready(by)
+            };
+            assert!(by.is_none_or(replaces), "{deletion:?}");
         }
     });
     assert_eq!(cases, 36 * 8_usize.pow(4));
@@ -229,13 +238,13 @@ fn a_list_of_tags_is_no_evidence_against_what_it_leaves_out() {
                     picked: &selection.picked,
                 };
                 let plan = plan(wanted, &members, standing);
-                for (member, why) in &plan.delete {
-                    let evidence = match shown_of(&member.target) {
+                for deletion in &plan.delete {
+                    let evidence = match shown_of(&deletion.member.target) {
                         Shown::OtherTags => Some(Why::NotSelected),
                         Shown::Absent(PATIENCE) => Some(Why::Gone),
                         Shown::Tags | Shown::Absent(_) | Shown::Nothing => None,
                     };
-                    assert_eq!(evidence, Some(*why), "{member:?}");
+                    assert_eq!(evidence, Some(deletion.why), "{deletion:?}");
                 }
                 let is_there = |member: &&Arc<Member>| match shown_of(&member.target) {
                     Shown::Tags | Shown::OtherTags | Shown::Nothing => true,
@@ -283,7 +292,7 @@ fn a_picked_target_is_never_left_without_a_group() {
         let plan = case.plan();
         for target in &case.picked {
             let stays = |member: &&Arc<Member>| {
-                let deleted = plan.delete.iter().any(|(gone, _)| gone.uid == member.uid);
+                let deleted = plan.delete.iter().any(|gone| gone.member.uid == member.uid);
                 is_ready(member) && !deleted
             };
             let was_ready = case.of(target).any(|member| is_ready(member));
@@ -332,7 +341,7 @@ fn plans_come_to_rest() {
             let plan = case.plan();
             for member in &mut case.members {
                 let mut next = Member::clone(member);
-                if plan.delete.iter().any(|(gone, _)| gone.uid == member.uid) {
+                if plan.delete.iter().any(|gone| gone.member.uid == member.uid) {
                     next.deleting = true;
                 } else if !next.deleting && next.state == State::Pending {
                     next.state = State::Ready;

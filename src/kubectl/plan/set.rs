@@ -232,13 +232,13 @@ impl Selected {
         now: Timestamp,
         rows: &mut Vec<Planned>,
     ) {
-        for (member, why) in &plan.delete {
-            let Some(mut object) = self.stored(&member.name, surroundings) else {
+        for deletion in &plan.delete {
+            let Some(mut object) = self.stored(&deletion.member.name, surroundings) else {
                 continue;
             };
             object.metadata.deletion_timestamp = Some(Time(now));
             let row = foresee("deleted", object, surroundings, now);
-            let why = match why {
+            let why = match deletion.why {
                 Why::NotSelected => "its target is not selected any more",
                 Why::Gone => "its target is gone",
                 Why::Replaced => "its target is a member of the new group",
