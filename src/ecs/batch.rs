@@ -2,9 +2,9 @@
 //!
 //! The first request is sent at once. Requests that arrive during a call are sent together afterwards, at most
 //! [`MAX_IDS_PER_CALL`] per call, or fewer where an answer was too large ([`CallSize`]). A full batch is sent at once, up to `CALLS`
-//! calls in flight. Under load (at least `BURST_THRESHOLD` requests arrived during one call, or were sent within `AFTER_LOAD`) a partial
-//! batch waits for more: until none has come for `GAP`, but not longer than `LONGEST`. Answers are matched by ID, never by position. The
-//! calls run in a task of their own: a cancelled caller does not cancel the call for the others.
+//! calls in flight; a partial one when no call is in flight. Under load (at least `BURST_THRESHOLD` requests arrived during one call, or
+//! were sent within `AFTER_LOAD`) a partial batch waits for more: until none has come for `GAP`, but not longer than `LONGEST`. Answers are
+//! matched by ID, never by position. The calls run in a task of their own: a cancelled caller does not cancel the call for the others.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -176,24 +176,32 @@ where
             start
         };
         if start {
-            let shared = Arc::clone(shared);
-            tokio::spawn(async move { shared.work().await });
+            Self::start(shared);
         }
         receiver
     }
 
+    fn start(shared: &Arc<Self>) {
+        let shared = Arc::clone(shared);
+        tokio::spawn(async move { Self::work(&shared).await });
+    }
+
     /// Calls until there are no waiters left.
-    async fn work(&self) {
+    async fn work(shared: &Arc<Self>) {
         loop {
-            if self.begins_to_gather() {
+            if shared.begins_to_gather() {
                 // Ends in any case.
-                let _ = tokio::time::timeout(LONGEST, self.gather()).await;
-                self.lock().gathers = false;
+                let _ = tokio::time::timeout(LONGEST, shared.gather()).await;
+                shared.lock().gathers = false;
             }
-            let Some(batch) = self.next_batch() else {
+            let Some(batch) = shared.next_batch() else {
                 return;
             };
-            let answers = self.ask(batch).await;
+            // More than one batch has come while it gathered.
+            if shared.leaves_a_full_batch() {
+                Self::start(shared);
+            }
+            let answers = shared.ask(batch).await;
             for (waiters, answer) in answers {
                 for waiter in waiters {
                     // An error means that the caller was cancelled.
@@ -227,11 +235,23 @@ where
         }
     }
 
-    /// The next IDs with their waiters; `None`, and one worker less, if no waiter is left.
+    /// Whether another batch is full that no call takes; a new call counts as in flight from now on.
+    fn leaves_a_full_batch(&self) -> bool {
+        let mut queue = self.lock();
+        let more = queue.order.len() >= self.size.most() && queue.in_flight < CALLS;
+        queue.in_flight += usize::from(more);
+        more
+    }
+
+    /// The next IDs with their waiters; `None`, and one worker less, if no waiter is left. A partial batch is for the last worker.
     fn next_batch(&self) -> Option<Block<Id, Value, Failure>> {
         let most = self.size.most();
         let mut queue = self.lock();
         let mut batch = Vec::new();
+        if queue.in_flight > 1 && queue.order.len() < most {
+            queue.in_flight -= 1;
+            return None;
+        }
         while batch.len() < most {
             let Some(id) = queue.order.pop_front() else {
                 break;
@@ -473,6 +493,23 @@ mod tests {
         let answers = join_all(asks).await;
         assert!(answers.iter().all(Result::is_ok));
         assert_eq!(cloud.calls(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn full_batches_that_come_while_one_gathers_are_sent_in_parallel() {
+        let cloud = Cloud::default();
+        let batch = cloud.batch();
+        let (batch, start) = (&batch, tokio::time::Instant::now());
+        // 20 wait when another 380 come at once.
+        let asks = (0..401).map(|id: u32| async move {
+            let at = if id > 20 { 50 } else { id.min(1) };
+            tokio::time::sleep_until(start + Duration::from_millis(u64::from(at))).await;
+            batch.get(id).await
+        });
+        let answers = join_all(asks).await;
+        assert!(answers.iter().all(Result::is_ok));
+        assert_eq!(cloud.calls(), 5);
+        assert_eq!(start.elapsed(), Duration::from_millis(80));
     }
 
     #[tokio::test(start_paused = true)]
