@@ -120,11 +120,11 @@ impl Judge {
         )))
     }
 
-    /// What an operator could know of a membership of a set.
+    /// What an operator could know of a membership of a set; whether it `asks_first` for the stored set.
     fn with_case<T>(
         &self,
         monitor: &Monitor,
-        incarnation: usize,
+        (incarnation, asks_first): (usize, bool),
         set: Set<'_>,
         object: &Value,
         ask: impl FnOnce(&Case<'_>) -> T,
@@ -147,6 +147,7 @@ impl Judge {
         let group = text(object, "/spec/securityGroupID");
         let case = Case {
             view: self.views.get(&incarnation)?,
+            stored: asks_first.then_some(&self.truth),
             set,
             target,
             group: &group,
@@ -168,11 +169,12 @@ impl Judge {
         set: Set<'_>,
         object: &Value,
     ) -> Vec<Finding> {
+        let by = (incarnation, true);
         #[expect(
             clippy::redundant_closure_for_method_calls,
             reason = "the method is not one for every lifetime"
         )]
-        let evidence = self.with_case(monitor, incarnation, set, object, |case| case.evidence());
+        let evidence = self.with_case(monitor, by, set, object, |case| case.evidence());
         let mut evidence = evidence.unwrap_or_default();
         let (target, group) = (target_of(object), text(object, "/spec/securityGroupID"));
         let known = self.slack + self.late;
@@ -192,7 +194,7 @@ impl Judge {
                 "J1: {name} was deleted without evidence against {target}"
             )));
         }
-        let keeps_policies = self.with_case(monitor, incarnation, set, object, |case| {
+        let keeps_policies = self.with_case(monitor, by, set, object, |case| {
             let mut specs = case.specs().into_iter();
             specs.any(|spec| selector::has_policies(object, spec))
         });
@@ -380,7 +382,8 @@ impl Judge {
         set: Set<'_>,
         object: &Value,
     ) -> Option<Finding> {
-        let is_picked = self.with_case(monitor, incarnation, set, object, |case| {
+        let by = (incarnation, false);
+        let is_picked = self.with_case(monitor, by, set, object, |case| {
             let group = &object["spec"]["securityGroupID"];
             let mut specs = case.specs().into_iter();
             specs.any(|spec| spec["securityGroupID"] == *group) && case.is_picked()

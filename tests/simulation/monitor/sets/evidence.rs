@@ -9,6 +9,8 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 use tokio::time::Instant;
 
+use crate::monitor::is_deleting;
+
 use super::selector::{self, FIVE_MINUTES};
 use super::view::{Answer, Place, View};
 
@@ -49,6 +51,8 @@ impl Evidence {
 /// A membership that is to be judged, and what an operator could know.
 pub struct Case<'a> {
     pub view: &'a View,
+    /// What is stored, where the operator has to ask for it: before it deletes.
+    pub stored: Option<&'a View>,
     /// Where its set is, and the UID of that.
     pub set: (&'a Place, &'a str),
     pub target: &'a str,
@@ -67,13 +71,24 @@ pub struct Case<'a> {
 }
 
 impl Case<'_> {
-    /// Each spec of the set that was shown within the slack.
+    /// Each spec of the set that was shown within the slack, and was stored within it where the operator has to ask for that.
     pub fn specs(&self) -> Vec<&Value> {
+        let shown = self.set_in(self.view);
+        let mut specs: Vec<&Value> = shown.map(|object| &object["spec"]).collect();
+        if let Some(stored) = self.stored {
+            let lives = self.set_in(stored).filter(|object| !is_deleting(object));
+            let stored: Vec<&Value> = lives.map(|object| &object["spec"]).collect();
+            specs.retain(|spec| stored.contains(spec));
+        }
+        specs
+    }
+
+    /// The set as it was in a view within the slack.
+    fn set_in<'v>(&self, view: &'v View) -> impl Iterator<Item = &'v Arc<Value>> {
         let (place, uid) = self.set;
-        let states = self.view.states(place, Instant::now() - self.slack);
+        let states = view.states(place, Instant::now() - self.slack);
         let objects = states.into_iter().filter_map(|(_, object)| object);
-        let own = objects.filter(|object| object["metadata"]["uid"] == uid);
-        own.map(|object| &object["spec"]).collect()
+        objects.filter(move |object| object["metadata"]["uid"] == uid)
     }
 
     /// All evidence that there is.
