@@ -8,6 +8,7 @@ use kube::runtime::{PredicateConfig, WatchStreamExt as _, predicates, watcher};
 use kube::{Api, ResourceExt as _};
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::kubernetes::changed::stored;
 use crate::kubernetes::{WatchLog, watch_config};
 
 use super::change::Change;
@@ -23,15 +24,18 @@ pub fn watch(
 ) {
     let api: Api<PartialObjectMeta<Namespace>> = Api::all(client.clone());
     let (reader, writer) = reflector::store();
-    let changes = watcher(api, watch_config())
+    let events = watcher(api, watch_config())
         .default_backoff()
         .modify(|namespace| {
             namespace.metadata.managed_fields = None;
             namespace.metadata.annotations = None;
         })
-        .reflect(writer)
-        .applied_objects()
-        .predicate_filter(predicates::labels, PredicateConfig::default());
+        .reflect(writer);
+    let changes = stored(events, |event| match event {
+        watcher::Event::Apply(namespace) | watcher::Event::InitApply(namespace) => Some(namespace),
+        watcher::Event::Init | watcher::Event::InitDone | watcher::Event::Delete(_) => None,
+    })
+    .predicate_filter(predicates::labels, PredicateConfig::default());
     let labels = async move {
         let mut changes = std::pin::pin!(changes);
         let log = WatchLog::new("Namespace");

@@ -1,8 +1,8 @@
-//! Picks the objects of a watch that a user has changed since the watch showed them last. No I/O.
+//! Picks objects of a watch: those that a user has changed since the watch showed them last, each when kube's store has it. No I/O.
 
 use std::collections::HashMap;
 
-use futures::{Stream, TryStreamExt as _};
+use futures::{Stream, TryStreamExt as _, stream};
 use kube::ResourceExt;
 use kube::runtime::watcher::{Error, Event};
 
@@ -16,7 +16,36 @@ pub fn changed<K: ResourceExt>(
     events: impl Stream<Item = Result<Event<K>, Error>>,
 ) -> impl Stream<Item = Result<K, Error>> {
     let mut shown = Shown::default();
-    events.try_filter_map(move |event| std::future::ready(Ok(shown.take(event))))
+    stored(events, move |event| shown.take(event))
+}
+
+/// What `pick` picks of the events of a watch, in the moment in which a store of kube that saw the events has their objects.
+///
+/// Not kube's `applied_objects`: it passes on an object of a list at once, and the store takes a list over at its end. A pass that began
+/// between two pages of a list would go by the version from before the list, or find no object, and none would follow.
+pub fn stored<K, T>(
+    events: impl Stream<Item = Result<Event<K>, Error>>,
+    mut pick: impl FnMut(Event<K>) -> Option<T>,
+) -> impl Stream<Item = Result<T, Error>> {
+    // Also of a list that failed half-way: the next one ends with all of them in the store.
+    let mut listed = Vec::new();
+    let ready = events.map_ok(move |event| {
+        let (is_listed, is_end) = (
+            matches!(event, Event::InitApply(_)),
+            matches!(event, Event::InitDone),
+        );
+        let picked = pick(event);
+        let now = if is_listed {
+            listed.extend(picked);
+            Vec::new()
+        } else if is_end {
+            std::mem::take(&mut listed)
+        } else {
+            picked.into_iter().collect()
+        };
+        stream::iter(now.into_iter().map(Ok))
+    });
+    ready.try_flatten()
 }
 
 /// The hash of each object that the watch has shown, and in which list.
@@ -49,7 +78,10 @@ impl Shown {
 
 #[cfg(test)]
 mod tests {
+    use futures::StreamExt as _;
     use k8s_openapi::api::core::v1::Node;
+    use kube::runtime::WatchStreamExt as _;
+    use kube::runtime::reflector::{self, ObjectRef};
     use serde_json::json;
 
     use super::*;
@@ -78,5 +110,31 @@ mod tests {
         assert!(!take(Event::Init));
         assert!(!take(Event::InitDone));
         assert!(take(Event::Apply(node("u-1", 2))), "not listed, and back");
+    }
+
+    #[tokio::test]
+    async fn object_of_a_list_comes_when_the_store_has_it() {
+        let (reader, writer) = reflector::store();
+        let events = [
+            Event::Init,
+            Event::InitApply(node("u-1", 1)),
+            Event::InitDone,
+            // A list that fails, and the next one.
+            Event::Init,
+            Event::InitApply(node("u-1", 2)),
+            Event::Init,
+            Event::InitApply(node("u-1", 2)),
+            Event::InitDone,
+            Event::Apply(node("u-1", 3)),
+            Event::Apply(node("u-1", 3)),
+        ];
+        let events = stream::iter(events.map(Ok)).reflect(writer);
+        let stored = changed(events).map(|object| {
+            let shown = object.unwrap().metadata.generation;
+            let stored = reader.get(&ObjectRef::new("a"));
+            assert_eq!(stored.unwrap().metadata.generation, shown);
+            shown.unwrap()
+        });
+        assert_eq!(stored.collect::<Vec<_>>().await, [1, 2, 3]);
     }
 }

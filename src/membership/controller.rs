@@ -16,6 +16,7 @@ use crate::api::membership::{DeletionPolicy, ErrorClass};
 use crate::api::{SecurityGroupMembership, reason};
 use crate::condition;
 use crate::ecs::Edge;
+use crate::kubernetes::changed::stored;
 use crate::kubernetes::{self, ObjectUid, WatchLog, WatchScope};
 
 use super::act::ActError;
@@ -60,10 +61,13 @@ pub async fn run(
             observe(event);
             // Before the filter: the store must also have the versions that start no pass.
             store.apply_watcher_event(&Packed::event(event));
-        })
-        .applied_objects()
-        .try_filter(move |object| std::future::ready(mark_triggered(object, &filter_context)))
-        .map_ok(|object| Packed::name(&object));
+        });
+    let objects = stored(objects, move |event| match event {
+        watcher::Event::Apply(object) | watcher::Event::InitApply(object) => {
+            mark_triggered(&object, &filter_context).then(|| Packed::name(&object))
+        }
+        watcher::Event::Init | watcher::Event::InitDone | watcher::Event::Delete(_) => None,
+    });
     let queue = queue.map(|object| {
         let mut reference = ObjectRef::new(&object.name);
         reference.namespace = object.namespace;

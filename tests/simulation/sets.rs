@@ -463,6 +463,31 @@ fn nothing_is_read_for_a_set_whose_end_the_watch_has_missed() {
     });
 }
 
+/// The operator lists anew, page by page: kube's store takes the list over at its end, and the first page shows what has changed.
+#[test]
+fn a_set_that_the_first_page_of_a_list_shows_gets_its_pass() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        for number in 0..120 {
+            let name = format!("n{number}");
+            apply_set(
+                &world,
+                &name,
+                json!({"instanceIDs": ["i-1"], "suspend": true}),
+            );
+        }
+        apply_set(&world, "a1", json!({"instanceIDs": ["i-1"]}));
+        seconds(30.0).await;
+        world.faults.slow_down_api(200);
+        world.faults.lose_events(SETS, 1);
+        apply_set(&world, "a0", json!({"instanceIDs": ["i-0"]}));
+        apply_set(&world, "a1", json!({"instanceIDs": ["i-1", "i-2"]}));
+        seconds(15.0).await;
+        assert_eq!(told_of(&world, "a0"), ("AllMembers".to_owned(), [1, 1, 1]));
+        assert_eq!(told_of(&world, "a1"), ("AllMembers".to_owned(), [2, 2, 2]));
+    });
+}
+
 /// Five minutes without a Node, and five minutes without an instance, are not two and three of each.
 #[test]
 fn another_selector_begins_the_five_minutes_anew() {

@@ -39,6 +39,28 @@ async fn end(world: &World, name: &str) {
     assert_eq!(world.monitor.violations(), [""; 0]);
 }
 
+/// The operator lists anew, page by page: kube's store takes the list over at its end, and the first page shows what has changed.
+#[test]
+fn what_the_first_page_of_a_list_shows_gets_its_pass() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        for number in 0..120 {
+            world.membership(&format!("n{number}"), 1, 0, json!({"suspend": true}));
+        }
+        world.membership("a1", 0, 0, json!({"suspend": true}));
+        seconds(30.0).await;
+        world.faults.slow_down_api(200);
+        world.faults.lose_events(MEMBERSHIPS, 1);
+        world.membership("a0", 0, 1, json!({}));
+        world.patch("a1", json!({"spec": {"suspend": false}}));
+        seconds(15.0).await;
+        for name in ["a0", "a1"] {
+            assert_eq!(ready(&world, name).1, "Joined", "{name}");
+        }
+        assert_eq!(world.monitor.violations(), [""; 0]);
+    });
+}
+
 /// C6, G2: the watch is silent for 200 s, and within them the Leave is due that was refused before.
 #[test]
 fn late_leave_of_a_silent_watch_evicts_nobody() {
