@@ -630,9 +630,17 @@ pub struct Outcome {
     pub counts: BTreeMap<&'static str, u64>,
 }
 
+/// In every fourth schedule a list takes several requests.
+pub fn cut_pages(world: &World, seed: u64) {
+    if seed % 4 == 3 {
+        world.server.cut_pages(2);
+    }
+}
+
 /// Runs one schedule; keeps a trace of it if it is `traced`.
 pub async fn run(schedule: &Schedule, traced: bool) -> Outcome {
     let mut world = World::new(schedule.options);
+    cut_pages(&world, schedule.options.seed);
     world.monitor.keep_trace(traced);
     world.monitor.trace(|| format!("{:?}", schedule.options));
     world.start(None);

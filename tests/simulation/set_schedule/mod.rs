@@ -131,6 +131,7 @@ fn delays(schedule: &Schedule<SetAct>) -> Delays {
 /// Runs one schedule; keeps a trace of it if it is `traced`.
 async fn run(schedule: &Schedule<SetAct>, traced: bool) -> Outcome {
     let mut world = World::new(schedule.options);
+    schedule::cut_pages(&world, schedule.options.seed);
     world.monitor.keep_trace(traced);
     world.monitor.trace(|| format!("{:?}", schedule.options));
     world.monitor.judge_sets(delays(schedule));

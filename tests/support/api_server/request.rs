@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use base64::Engine as _;
 use http::{Method, StatusCode};
@@ -239,7 +240,8 @@ impl ApiServer {
         let page = if limit == 0 {
             rows.len()
         } else {
-            limit.min(rows.len())
+            let most = self.page.load(Ordering::SeqCst);
+            limit.min(most).min(rows.len())
         };
         let mut metadata = json!({"resourceVersion": revision.to_string()});
         if page < rows.len() {

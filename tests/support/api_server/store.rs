@@ -1,6 +1,7 @@
 //! Objects, their revisions and the log of changes. Knows nothing of HTTP.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -143,6 +144,8 @@ pub struct ApiServer {
     /// Wakes every watch of a kind, the oldest first; a tokio `watch` channel would wake them in random order.
     news: BTreeMap<&'static str, Notify>,
     schemas: Mutex<&'static BTreeMap<String, Value>>,
+    /// Most rows of a page, whatever limit was asked for.
+    pub(super) page: AtomicUsize,
     started: Instant,
     epoch: Timestamp,
 }
@@ -163,6 +166,11 @@ pub struct State {
 impl ApiServer {
     pub(super) fn schemas(&self) -> &'static BTreeMap<String, Value> {
         *self.schemas.lock().unwrap()
+    }
+
+    /// From now on a list that asks for pages gets so many rows in each at most.
+    pub fn cut_pages(&self, rows: usize) {
+        self.page.store(rows, Ordering::SeqCst);
     }
 
     /// From now on the CRD of a kind is one without this field of the status; `None`: the one of today.
@@ -191,6 +199,7 @@ impl ApiServer {
                 .map(|kind| (kind.plural, Notify::new()))
                 .collect(),
             schemas: Mutex::new(schemas()),
+            page: AtomicUsize::new(usize::MAX),
             started: Instant::now(),
             epoch,
         }

@@ -103,6 +103,8 @@ pub struct Judge {
     /// Who writes now, and what.
     author: Option<(usize, Call)>,
     views: BTreeMap<usize, View>,
+    /// What the pages of a list have shown that is not at its end: of an operator, a kind and a namespace.
+    lists: BTreeMap<(usize, &'static str, String), Vec<Value>>,
     truth: View,
     /// Memberships as they were stored last.
     stored: BTreeMap<Place, Arc<Value>>,
@@ -170,12 +172,22 @@ impl Monitor {
             return;
         };
         let plural = call.kind.plural;
-        let is_whole = !call.query.contains_key("continue")
-            && !call.query.contains_key("fieldSelector")
-            && reply.body["metadata"]["continue"].is_null();
-        if is_whole && [MEMBERSHIPS, SETS, "nodes"].contains(&plural) {
+        if call.query.contains_key("fieldSelector")
+            || ![MEMBERSHIPS, SETS, "nodes"].contains(&plural)
+        {
+            return;
+        }
+        let list = (incarnation, plural, call.namespace.clone());
+        let mut listed = judge.lists.remove(&list).unwrap_or_default();
+        if !call.query.contains_key("continue") {
+            listed.clear();
+        }
+        listed.extend_from_slice(items);
+        if reply.body["metadata"]["continue"].is_null() {
             let view = judge.views.entry(incarnation).or_default();
-            view.list(plural, &call.namespace, items);
+            view.list(plural, &call.namespace, &listed);
+        } else {
+            judge.lists.insert(list, listed);
         }
     }
 
