@@ -66,7 +66,7 @@ struct Typed {
     #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = lease_duration, env = "SECURITY_GROUP_OPERATOR_LEASE_DURATION")]
     lease_duration: Duration,
 
-    /// How often the operator reads each target, 100 targets per call. The period is longer where the cloud's limit is small.
+    /// How often the operator reads each target, 100 targets per call, from 1s to 1d. The period is longer where the cloud's limit is small.
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = scan_period, env = "SECURITY_GROUP_OPERATOR_SCAN_PERIOD")]
     scan_period: Duration,
 
@@ -146,7 +146,7 @@ struct Typed {
 enum Command {
     /// Print the custom resource definitions as YAML.
     Crds,
-    /// Say whether the operator can work here: the CRDs are of this version, and its rights suffice.
+    /// Say whether the CRDs are of this version, and the operator may list what it watches.
     Check,
     /// Say whether the operator can be uninstalled: no membership is left that needs it.
     CheckUninstall,

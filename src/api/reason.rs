@@ -8,7 +8,7 @@ pub const RECONCILING: &str = "Reconciling";
 pub const STALLED: &str = "Stalled";
 /// Abnormal-true: the cloud differs from the spec, and the operator only reports it or is in a repair loop.
 pub const DRIFTED: &str = "Drifted";
-/// Neutral: `spec.suspend` stops all cloud calls. Present only while it does.
+/// Neutral: `spec.suspend` is true. A membership makes no call to the cloud; a set changes no membership.
 pub const SUSPENDED: &str = "Suspended";
 /// Drifted=False: the operator knows of no drift.
 pub const NO_DRIFT: &str = "NoDrift";
@@ -102,7 +102,7 @@ pub const CLAIM_IGNORED: &str = "ClaimIgnored";
 /// Event: an object that was Stalled or not Ready is Ready again.
 pub const RECOVERED: &str = "Recovered";
 
-/// Set, Ready=True: every target is a member.
+/// Set, Ready=True: every target that the cloud lists is a member.
 pub const ALL_MEMBERS: &str = "AllMembers";
 /// Set, Ready=True: the selector picks nothing, and there is nothing to remove.
 pub const NO_TARGETS: &str = "NoTargets";

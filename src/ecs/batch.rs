@@ -2,9 +2,9 @@
 //!
 //! The first request is sent at once. Requests that arrive during a call are sent together afterwards, at most
 //! [`MAX_IDS_PER_CALL`] per call, or fewer where an answer was too large ([`CallSize`]). A full batch is sent at once, up to `CALLS`
-//! calls in flight; a partial one when no call is in flight. Under load (at least `BURST_THRESHOLD` requests arrived during one call, or
-//! were sent within `AFTER_LOAD`) a partial batch waits for more: until none has come for `GAP`, but not longer than `LONGEST`. Answers are
-//! matched by ID, never by position. The calls run in a task of their own: a cancelled caller does not cancel the call for the others.
+//! calls in flight. Under load (at least `BURST_THRESHOLD` requests arrived during one call, or were sent within `AFTER_LOAD`, or another
+//! call is in flight) a partial batch waits for more: until none has come for `GAP`, but not longer than `LONGEST`. Answers are matched by
+//! ID, never by position. The calls run in a task of their own: a cancelled caller does not cancel the call for the others.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -99,6 +99,16 @@ struct Queue<Id, Value, Failure> {
     load: Option<Instant>,
 }
 
+/// What a worker does next.
+enum Turn {
+    /// Sends what waits, if anything does.
+    Send,
+    /// Waits for more, and then sends it.
+    Gather,
+    /// Leaves it to the worker that waits for more.
+    End,
+}
+
 type Waiter<Value, Failure> = oneshot::Sender<Result<Option<Value>, Failure>>;
 
 impl<Id, Value, Failure> Batch<Id, Value, Failure>
@@ -189,10 +199,14 @@ where
     /// Calls until there are no waiters left.
     async fn work(shared: &Arc<Self>) {
         loop {
-            if shared.begins_to_gather() {
-                // Ends in any case.
-                let _ = tokio::time::timeout(LONGEST, shared.gather()).await;
-                shared.lock().gathers = false;
+            match shared.turn() {
+                Turn::Send => {}
+                Turn::Gather => {
+                    // Ends in any case.
+                    let _ = tokio::time::timeout(LONGEST, shared.gather()).await;
+                    shared.lock().gathers = false;
+                }
+                Turn::End => return,
             }
             let Some(batch) = shared.next_batch() else {
                 return;
@@ -211,14 +225,24 @@ where
         }
     }
 
-    /// Whether a partial batch waits for more.
-    fn begins_to_gather(&self) -> bool {
+    /// What a worker does with what waits. One worker at a time waits for more.
+    fn turn(&self) -> Turn {
         let mut queue = self.lock();
         let waiting = queue.order.len();
+        if !(1..self.size.most()).contains(&waiting) {
+            return Turn::Send;
+        }
+        if queue.gathers {
+            queue.in_flight -= 1;
+            return Turn::End;
+        }
         let is_after_load = queue.load.is_some_and(|at| at.elapsed() < AFTER_LOAD);
-        let is_load = waiting >= BURST_THRESHOLD || is_after_load;
-        queue.gathers = queue.in_flight == 1 && is_load && (1..self.size.most()).contains(&waiting);
-        queue.gathers
+        queue.gathers = waiting >= BURST_THRESHOLD || is_after_load || queue.in_flight > 1;
+        if queue.gathers {
+            Turn::Gather
+        } else {
+            Turn::Send
+        }
     }
 
     /// Waits until the batch is full, or no further ID has come for [`GAP`].
@@ -243,15 +267,11 @@ where
         more
     }
 
-    /// The next IDs with their waiters; `None`, and one worker less, if no waiter is left. A partial batch is for the last worker.
+    /// The next IDs with their waiters; `None`, and one worker less, if no waiter is left.
     fn next_batch(&self) -> Option<Block<Id, Value, Failure>> {
         let most = self.size.most();
         let mut queue = self.lock();
         let mut batch = Vec::new();
-        if queue.in_flight > 1 && queue.order.len() < most {
-            queue.in_flight -= 1;
-            return None;
-        }
         while batch.len() < most {
             let Some(id) = queue.order.pop_front() else {
                 break;
@@ -338,6 +358,8 @@ mod tests {
         in_flight: Arc<AtomicUsize>,
         most_in_flight: Arc<AtomicUsize>,
         bad: Option<u32>,
+        /// The call that names it takes 10 s.
+        slow: Option<u32>,
         failing: bool,
         /// Most IDs of which the answer is not too large.
         fits: Option<usize>,
@@ -359,7 +381,9 @@ mod tests {
                     async move {
                         let in_flight = cloud.in_flight.fetch_add(1, Ordering::SeqCst) + 1;
                         cloud.most_in_flight.fetch_max(in_flight, Ordering::SeqCst);
-                        tokio::time::sleep(Duration::from_millis(30)).await;
+                        let is_slow = cloud.slow.is_some_and(|slow| ids.contains(&slow));
+                        let takes = if is_slow { 10_000 } else { 30 };
+                        tokio::time::sleep(Duration::from_millis(takes)).await;
                         cloud.in_flight.fetch_sub(1, Ordering::SeqCst);
                         cloud.calls.fetch_add(1, Ordering::SeqCst);
                         cloud.largest.fetch_max(ids.len(), Ordering::SeqCst);
@@ -510,6 +534,27 @@ mod tests {
         assert!(answers.iter().all(Result::is_ok));
         assert_eq!(cloud.calls(), 5);
         assert_eq!(start.elapsed(), Duration::from_millis(80));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn call_that_hangs_holds_up_no_request_for_longer_than_a_second() {
+        let cloud = Cloud {
+            slow: Some(150),
+            ..Cloud::default()
+        };
+        let batch = cloud.batch();
+        let (batch, start) = (&batch, tokio::time::Instant::now());
+        // Of two full batches, one hangs. 50 more wait.
+        let asks = (0..251).map(|id: u32| async move {
+            let answer = batch.get(id).await;
+            assert!(answer.is_ok());
+            start.elapsed()
+        });
+        let took = join_all(asks).await;
+        let hung = took.iter().filter(|took| **took >= Duration::from_secs(10));
+        assert_eq!(hung.count(), 100);
+        let others = took.iter().filter(|took| **took < Duration::from_secs(10));
+        assert!(others.max().unwrap() <= &Duration::from_millis(30 + 30 + 1_000 + 30));
     }
 
     #[tokio::test(start_paused = true)]

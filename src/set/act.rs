@@ -16,7 +16,7 @@ use crate::kubernetes::{Error, ObjectUid, with_deadline};
 
 use super::context::Context;
 use super::desired::{self, Occupant};
-use super::member::Member;
+use super::member::{Member, Policies};
 use super::plan::Plan;
 use super::refusal::Refusal;
 
@@ -100,12 +100,12 @@ impl<T> Batches<T> {
     }
 }
 
-/// Batches that double from one.
-pub(super) fn batches<T>(items: &[T]) -> impl Iterator<Item = &[T]> {
+/// Batches that double from one up to `most`.
+pub(super) fn batches<T>(items: &[T], most: usize) -> impl Iterator<Item = &[T]> {
     let (mut rest, mut size) = (items, 1);
     std::iter::from_fn(move || {
         let (batch, later) = rest.split_at(size.min(rest.len()));
-        (rest, size) = (later, size * 2);
+        (rest, size) = (later, most.min(size * 2));
         (!batch.is_empty()).then_some(batch)
     })
 }
@@ -150,7 +150,7 @@ impl Doer<'_> {
         F: Future<Output = Result<Written, Error>>,
     {
         let mut all = Batches::default();
-        for batch in batches(items) {
+        for batch in batches(items, usize::MAX) {
             self.write_batch(batch, &write, &mut all).await;
             if all.ended {
                 break;
@@ -186,7 +186,7 @@ impl Doer<'_> {
         let version = member.version.to_string();
         let fields = self.fields(&member.name, member.uid.as_str(), &version);
         match self.apply(&member.name, &fields).await {
-            Ok(()) => Ok(Written::Done),
+            Ok(written) => Ok(written),
             // The watch shows that it is gone.
             Err(error) if error.code() == Some(404) => Ok(Written::Waits),
             Err(error) if error.code() == Some(409) => self.look_again_at(member).await,
@@ -261,7 +261,7 @@ impl Doer<'_> {
         let version = orphan.resource_version().unwrap_or_default();
         let fields = self.fields(&name, &uid, &version);
         match self.apply(&name, &fields).await {
-            Ok(()) => Ok(Written::Done),
+            Ok(written) => Ok(written),
             Err(error) if matches!(error.code(), Some(404 | 409)) => Ok(Written::Waits),
             Err(error) => refused(error),
         }
@@ -302,13 +302,19 @@ impl Doer<'_> {
         })
     }
 
-    async fn apply(&self, name: &str, fields: &Value) -> Result<(), Error> {
+    async fn apply(&self, name: &str, fields: &Value) -> Result<Written, Error> {
         let turn = self.context.writer.turn().await?;
         let api = self.api();
         let began = Instant::now();
         let stored: SecurityGroupMembership = turn.apply(&api, name, SET_MANAGER, fields).await?;
         self.context.members.answered(&stored, began);
-        Ok(())
+        if Policies::of_membership(&stored.spec) == Policies::of_set(&self.set.spec) {
+            return Ok(Written::Done);
+        }
+        Ok(Written::Refused(Refusal::Write(format!(
+            "it stores {name} with other policies than those of the set: a webhook or an admission policy changes them, or the CRDs are of \
+             an older version"
+        ))))
     }
 
     pub(super) fn api(&self) -> Api<SecurityGroupMembership> {

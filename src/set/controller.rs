@@ -1,6 +1,6 @@
 //! The controller of sets: wires watches, pass and requeue together.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,22 +11,17 @@ use kube::runtime::{Controller, WatchStreamExt as _, watcher};
 use kube::{Api, Resource as _, ResourceExt as _};
 use tracing::warn;
 
-use crate::account::key::AccountKey;
 use crate::api::{SecurityGroupMembershipSet, SecurityGroupMembershipSetStatus};
-use crate::ecs::{Class, ParseIdError, Region, SecurityGroupId, Target};
+use crate::ecs::{Class, ParseIdError, Region, SecurityGroupId};
 use crate::kubernetes::changed::changed;
 use crate::kubernetes::{self, Error, ObjectUid, WatchLog, WatchScope};
 use crate::watched::Unreadable;
 
-use super::access::{self, NotChecked};
 use super::act::{Acted, Doer};
 use super::context::{Context, Memory};
 use super::known::SetObject;
-use super::member::Policies;
-use super::plan::{Plan, Wanted, plan};
+use super::look::{access, earlier, look, selection};
 use super::refusal::Refusal;
-use super::select::{Selection, Standing};
-use super::selected::{Selected, select};
 use super::status::{self, Found};
 
 /// When a set looks again that the API server or another object refuses, or whose namespace is being deleted (5 minutes). The operator
@@ -128,7 +123,7 @@ async fn pass(
     let Some((selection, mut refusal)) = selection(set, uid, &region, account, context) else {
         return Ok(None);
     };
-    let (plan, mut wait) = look(set, uid, &group, &selection, context);
+    let (plan, mut wait) = look(set, uid, (&region, &group), &selection, context);
     let doer = Doer {
         set,
         uid,
@@ -167,23 +162,6 @@ async fn pass(
     failure.map_or(Ok(earlier(earlier(wait, again), written)), Err)
 }
 
-/// What a set selects, and what keeps it from its work. `None` until that can be known: a list enqueues the set.
-fn selection(
-    set: &SecurityGroupMembershipSet,
-    uid: &ObjectUid,
-    region: &Region,
-    account: Option<Refusal>,
-    context: &Context,
-) -> Option<(Selection, Option<Refusal>)> {
-    let may_read = account.is_none() && !set.spec.suspend;
-    match select(set, uid, region, may_read, context) {
-        Selected::Known(selection, trouble) => Some((selection, account.or(trouble))),
-        Selected::Unknown(refusal) => Some((Selection::unknown(), account.or(Some(refusal)))),
-        Selected::NotYet if may_read => None,
-        Selected::NotYet => Some((Selection::unknown(), account)),
-    }
-}
-
 /// What was done, and the error of a write: the status tells it.
 fn or_failure(acted: Result<Acted, Error>) -> Result<(Acted, Option<Error>), Error> {
     match acted {
@@ -202,10 +180,6 @@ fn after_deeds(acted: &Acted, wrote: bool) -> Option<Duration> {
     }
 }
 
-fn earlier(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
-    a.into_iter().chain(b).min()
-}
-
 /// Region and group of a set. The CRD refuses what does not parse.
 fn parse(set: &SecurityGroupMembershipSet) -> Result<(Region, SecurityGroupId), String> {
     let region = set.spec.region.parse();
@@ -213,58 +187,6 @@ fn parse(set: &SecurityGroupMembershipSet) -> Result<(Region, SecurityGroupId), 
     let group = set.spec.security_group_id.parse();
     let group = group.map_err(|error: ParseIdError| format!("spec.securityGroupID: {error}"))?;
     Ok((region, group))
-}
-
-/// The plan of a set, and when more of it will be known without an event.
-fn look(
-    set: &SecurityGroupMembershipSet,
-    uid: &ObjectUid,
-    group: &SecurityGroupId,
-    selection: &Selection,
-    context: &Context,
-) -> (Plan, Option<Duration>) {
-    let members = context.members.of(uid);
-    let now = context.clock.now().as_second();
-    let mut standings: HashMap<&Target, Standing> = HashMap::new();
-    let missing = context.remember(uid, |memory| {
-        memory.begin(set.metadata.generation);
-        for member in &members {
-            let target = &member.target;
-            let missing_for = || memory.missing.missing_for(target);
-            let standing = selection.standing(target, now, missing_for);
-            standings.insert(target, standing);
-        }
-        memory.missing.keep(|target| {
-            let standing = standings.get(target);
-            matches!(standing, Some(Standing::Missing | Standing::Gone))
-        });
-        memory.missing.next()
-    });
-    let new = standings
-        .iter()
-        .filter(|(_, standing)| **standing == Standing::New)
-        .filter_map(|(target, _)| selection.counts_at(target))
-        .min();
-    let new = new.map(|at| Duration::from_secs(u64::try_from(at - now).unwrap_or_default()));
-    let wanted = Wanted {
-        group,
-        policies: Policies::of_set(&set.spec),
-        picked: &selection.picked,
-    };
-    let standing = |target: &Target| standings.get(target).copied().unwrap_or(Standing::Unknown);
-    (plan(wanted, &members, standing), earlier(missing, new))
-}
-
-/// Whether the set may use its account for its group.
-fn access(
-    set: &SecurityGroupMembershipSet,
-    place: (&Region, &SecurityGroupId),
-    context: &Context,
-) -> Result<Option<Refusal>, NotChecked> {
-    let namespace = set.namespace().unwrap_or_default();
-    let account = AccountKey::of(&set.spec.account_ref, &namespace);
-    let request = access::request(&set.spec, &account, &namespace, place);
-    access::refusal(&context.directory.resolve(request), request)
 }
 
 async fn tell_unreadable(
@@ -348,5 +270,6 @@ fn on_error(object: Arc<SetObject>, error: &Error, context: Arc<Context>) -> Act
             namespace, name, retry_seconds, "the set could not be brought about: {error}"
         );
     }
+    forget_if_gone(&object, &uid, &context);
     Action::requeue(wait)
 }

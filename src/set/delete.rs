@@ -1,7 +1,7 @@
 //! Deletes memberships of a set. Every deletion names UID and version of the object: the set does not touch what a user has released
 //! since.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -11,21 +11,29 @@ use crate::kubernetes::{Error, ObjectUid, with_deadline};
 
 use super::act::{Batches, Doer, Written, batches, refused};
 use super::context::Context;
+use super::look::{access, look, selection};
 use super::member::{Member, Policies};
 use super::plan::{Deletion, Plan, Why};
 use super::refusal::Refusal;
 
+/// Memberships of one batch of deletions at most.
+const DELETIONS: usize = 64;
+
 impl Doer<'_> {
-    /// Deletes what goes, and tells how many. Asks before each batch whether the set is still the one that the watch has shown.
+    /// Deletes what goes, and tells how many. Before each batch it asks whether the set is
+    /// still the one that the watch has shown, and looks again at what the set selects.
     ///
     /// # Errors
     /// The API server could not be asked.
     pub(super) async fn delete(&self, plan: &Plan) -> Result<Option<Refusal>, Error> {
         let mut deleted = Batches::default();
         let delete = |deletion: Deletion| async move { self.delete_one(&deletion).await };
-        for batch in batches(&plan.delete) {
+        for batch in batches(&plan.delete, DELETIONS) {
             match self.is_current().await {
-                Ok(true) => self.write_batch(batch, delete, &mut deleted).await,
+                Ok(true) => {
+                    let batch = self.still_planned(batch);
+                    self.write_batch(&batch, delete, &mut deleted).await;
+                }
                 // The watch is about to show what it is now.
                 Ok(false) => break,
                 Err(error) => deleted.failed(error),
@@ -49,6 +57,24 @@ impl Doer<'_> {
             });
         }
         deleted.end
+    }
+
+    /// Those of a batch that the set would still delete, by what it has been shown since.
+    fn still_planned(&self, batch: &[Deletion]) -> Vec<Deletion> {
+        let (set, uid, place) = (self.set, self.uid, (self.region, self.group));
+        let Ok(account) = access(set, place, self.context) else {
+            return Vec::new();
+        };
+        let selection = selection(set, uid, self.region, account, self.context);
+        let Some((selection, _)) = selection else {
+            return Vec::new();
+        };
+        let (plan, _) = look(set, uid, place, &selection, self.context);
+        let batch: HashSet<&ObjectUid> =
+            batch.iter().map(|deletion| &deletion.member.uid).collect();
+        let mut planned = plan.delete;
+        planned.retain(|deletion| batch.contains(&deletion.member.uid));
+        planned
     }
 
     /// Deletes a membership once it has the policies that the set has now: it goes by them.

@@ -54,7 +54,7 @@ impl Policies {
         spec.karpenter_policy = self.karpenter;
     }
 
-    const fn of_membership(spec: &SecurityGroupMembershipSpec) -> Self {
+    pub(super) const fn of_membership(spec: &SecurityGroupMembershipSpec) -> Self {
         Self {
             management: spec.management_policy,
             adoption: spec.adoption_policy,

@@ -70,6 +70,19 @@ impl Members {
         self.lock().by_set.get(set)?.get(uid).cloned()
     }
 
+    /// The names in a namespace of the memberships that other sets control: sets of the same name that are gone have such.
+    pub(super) fn names_of_others(&self, namespace: &str, set: &ObjectUid) -> HashSet<String> {
+        let inner = self.lock();
+        let others = inner.by_set.iter().filter(|(of, _)| *of != set);
+        let others = others.flat_map(|(_, members)| members.values());
+        let is_here = |member: &&Arc<Member>| {
+            let of = inner.namespaces.get(&member.uid);
+            of.is_some_and(|of| **of == *namespace)
+        };
+        let here = others.filter(is_here);
+        here.map(|member| member.name.clone()).collect()
+    }
+
     /// Takes the answer of the API server to a request of a set that began at `began`: an object as it is stored.
     pub fn answered(&self, object: &SecurityGroupMembership, began: Instant) {
         let mut inner = self.lock();

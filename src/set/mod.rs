@@ -16,6 +16,7 @@ mod controller;
 mod delete;
 pub mod desired;
 mod known;
+mod look;
 mod member;
 mod members;
 pub mod node_condition;

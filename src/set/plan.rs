@@ -50,6 +50,8 @@ pub struct Deletion {
 pub struct Plan {
     /// Targets that get a membership of the group of the spec.
     pub create: Vec<Target>,
+    /// Number of targets whose membership cannot be created yet: one of an earlier set has its name.
+    pub held: usize,
     /// Memberships whose policies are put back.
     pub change: Vec<Arc<Member>>,
     /// Memberships that go.
@@ -114,6 +116,13 @@ fn still_exists(member: &Member, standing: Standing) -> bool {
 }
 
 impl Plan {
+    /// Creates no membership whose name is taken. Its end starts the next pass.
+    pub fn set_back(&mut self, is_taken: impl Fn(&Target) -> bool) {
+        let before = self.create.len();
+        self.create.retain(|target| !is_taken(target));
+        self.held = before - self.create.len();
+    }
+
     /// Counts the membership of a picked target.
     fn count(&mut self, member: &Member) {
         match &member.state {

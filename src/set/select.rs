@@ -196,10 +196,10 @@ impl Selection {
 pub struct MissingSince(HashMap<Target, Instant>);
 
 impl MissingSince {
-    /// For how long a target has been missing, counted from the first time that this is asked.
-    pub fn missing_for(&mut self, target: &Target) -> Duration {
+    /// For how long a target has been missing at `now`, counted from the first time that this is asked.
+    pub fn missing_for(&mut self, target: &Target, now: Instant) -> Duration {
         let since = self.0.entry(target.clone());
-        since.or_insert_with(Instant::now).elapsed()
+        now.duration_since(*since.or_insert(now))
     }
 
     /// Forgets the targets that are not missing any more.
@@ -207,13 +207,13 @@ impl MissingSince {
         self.0.retain(|target, _| is_missing(target));
     }
 
-    /// How long it takes until the next target has been missing for [`PATIENCE`].
+    /// How long it takes from `now` until the next target has been missing for [`PATIENCE`].
     #[must_use]
-    pub fn next(&self) -> Option<Duration> {
+    pub fn next(&self, now: Instant) -> Option<Duration> {
         let waits = self
             .0
             .values()
-            .map(|since| PATIENCE.saturating_sub(since.elapsed()));
+            .map(|since| PATIENCE.saturating_sub(now.duration_since(*since)));
         waits.filter(|wait| !wait.is_zero()).min()
     }
 }

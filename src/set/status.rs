@@ -171,33 +171,40 @@ fn summarize(found: Found<'_>) -> Summary {
     if let Some((most, _)) = plan.stalled.iter().max_by_key(|(_, count)| **count) {
         return summary(Status::False, most, stalled(found), Phase::Stalled);
     }
-    let members = format!("{} of {targets} targets are members", plan.ready);
-    let changes = plan.change.len();
-    if plan.ready + plan.not_found < targets || plan.going > 0 || changes > 0 {
-        let mut message = members;
-        if changes > 0 {
-            let _ = write!(
-                message,
-                "; memberships that get the policies of the set: {changes}"
-            );
-        }
-        if plan.going > 0 {
-            let _ = write!(message, "; memberships to remove: {}", plan.going);
-        }
-        if let Some(failure) = found.failure {
-            let _ = write!(
-                message,
-                "; the last write failed: {failure}; next try within 5m"
-            );
-        }
-        return summary(
-            Status::False,
-            reason::PROGRESSING,
-            message,
-            Phase::Reconciling,
-        );
+    let waits = plan.ready + plan.not_found < targets;
+    if waits || plan.going > 0 || !plan.change.is_empty() {
+        let message = progress(found, targets);
+        let reason = reason::PROGRESSING;
+        return summary(Status::False, reason, message, Phase::Reconciling);
     }
     at_rest(found)
+}
+
+/// What a set has still to do, with the numbers.
+fn progress(found: Found<'_>, targets: usize) -> String {
+    let plan = found.plan;
+    let mut message = format!("{} of {targets} targets are members", plan.ready);
+    let rest = [
+        (
+            plan.change.len(),
+            "memberships that get the policies of the set",
+        ),
+        (
+            plan.held,
+            "memberships that wait until one of an earlier set with this name is gone",
+        ),
+        (plan.going, "memberships to remove"),
+    ];
+    for (count, what) in rest.into_iter().filter(|(count, _)| *count > 0) {
+        let _ = write!(message, "; {what}: {count}");
+    }
+    if let Some(failure) = found.failure {
+        let _ = write!(
+            message,
+            "; the last write failed: {failure}; next try within 5m"
+        );
+    }
+    message
 }
 
 /// A set with nothing left to do.

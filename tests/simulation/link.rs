@@ -94,6 +94,8 @@ pub struct FaultInjector {
     /// Lists by field selectors so far.
     selections: AtomicUsize,
     /// Which requests of the operator the API server refuses, and how; the first that fits.
+    /// What a mutating webhook makes of calls.
+    webhook: Mutex<Option<fn(&mut Call)>>,
     refused: Mutex<Vec<(CallFilter, CallFault)>>,
     /// Every request to the API server since [`FaultInjector::record_requests`], with its moment.
     recorded: Mutex<Option<Vec<(Instant, Call)>>>,
@@ -137,11 +139,17 @@ impl FaultInjector {
             cut_off: Mutex::default(),
             refused_selections: Mutex::default(),
             selections: AtomicUsize::new(0),
+            webhook: Mutex::default(),
             refused: Mutex::default(),
             recorded: Mutex::default(),
             keys: Mutex::default(),
             lies: Lies::default(),
         }
+    }
+
+    /// From now on a mutating webhook makes this of every call; `None`: no more.
+    pub fn change_calls(&self, webhook: Option<fn(&mut Call)>) {
+        *self.webhook.lock().unwrap() = webhook;
     }
 
     /// From now on the requests that fit go wrong like this.
@@ -602,6 +610,12 @@ impl FaultPlan for ApiSide {
         CallFault::Pass(Duration::from_millis(
             link.faults.api_millis.load(Ordering::SeqCst),
         ))
+    }
+
+    fn admit(&self, call: &mut Call) {
+        if let Some(webhook) = *self.0.faults.webhook.lock().unwrap() {
+            webhook(call);
+        }
     }
 
     fn event(&self, watch: &Call, event: &Entry) -> WatchFault {

@@ -241,13 +241,13 @@ fn hand_over_that_an_older_crd_does_not_store_waits() {
         in_virtual_time(|| async move {
             let mut world = world().await;
             if restarts {
-                world.server.undeclare(MEMBERSHIPS, Some("origin"));
+                world.server.undeclare(MEMBERSHIPS, Some("status.origin"));
             }
             for name in ["m", "other"] {
                 world.membership(name, 0, 0, json!({}));
                 seconds(11.0).await;
             }
-            world.server.undeclare(MEMBERSHIPS, Some("origin"));
+            world.server.undeclare(MEMBERSHIPS, Some("status.origin"));
             if restarts {
                 world.restart_all();
                 seconds(90.0).await;

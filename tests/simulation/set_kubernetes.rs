@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::api_server::{Call, CallFault, Refusal, Verb};
 use crate::in_virtual_time;
 use crate::monitor::{MEMBERSHIPS, condition, target_of, text};
-use crate::scenario::{calls, seconds, world};
+use crate::scenario::{add_fault, calls, seconds, world};
 use crate::set_schedule::garbage;
 use crate::sets::{
     MINUTE, SETS, apply, apply_set, delete_node, members, message_of, node, tag, three_nodes,
@@ -876,6 +876,101 @@ fn a_set_that_is_suspended_stops_in_the_middle() {
         seconds(2.0 * MINUTE).await;
         assert_eq!(members(&world).len(), left);
         assert!(left > 150, "{left} left");
+    });
+}
+
+/// Somebody takes the labels off many Nodes by mistake, and puts them back while the set deletes the memberships.
+#[test]
+fn nodes_that_get_their_labels_back_keep_their_memberships() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        for number in 0..100 {
+            let id = format!("i-more{number}");
+            let instance = json!({"id": id, "securityGroupIds": ["sg-base"], "status": "Running"});
+            world.cloud(json!({"createInstance": instance}));
+        }
+        let label = |labels: &Value, numbers: std::ops::Range<usize>| {
+            for number in numbers {
+                let name = format!("more-{number}");
+                let node = json!({
+                    "apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels},
+                    "spec": {"providerID": format!("cn-hangzhou.i-more{number}")},
+                });
+                world.user(Verb::Apply, "nodes", "", &name, node);
+            }
+        };
+        label(&web(), 0..100);
+        seconds(6.0 * MINUTE).await;
+        apply(&world, json!({"nodeSelector": {"matchLabels": web()}}));
+        seconds(2.0 * MINUTE).await;
+        assert_eq!(told(&world), ("AllMembers".to_owned(), [100, 100, 100]));
+        let slow = CallFault::Pass(Duration::from_secs(2));
+        world.faults.refuse_calls(deletes_memberships, slow);
+        label(&json!({}), 1..100);
+        seconds(5.0).await;
+        label(&web(), 1..100);
+        seconds(5.0).await;
+        assert!(calls(&world, "LeaveSecurityGroup") < 10);
+        world.faults.refuse_no_calls();
+        seconds(2.0 * MINUTE).await;
+        assert_eq!(told(&world), ("AllMembers".to_owned(), [100, 100, 100]));
+        assert!(calls(&world, "LeaveSecurityGroup") < 10);
+    });
+}
+
+/// A mutating webhook sets the policy back: the API server says 200.
+#[test]
+fn a_policy_that_is_not_stored_is_told_and_asked_for_slowly() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        apply(&world, json!({"instanceIDs": ["i-0", "i-1"]}));
+        seconds(10.0).await;
+        world.faults.change_calls(Some(|call| {
+            if changed_by_set(call) {
+                call.body["spec"]["driftPolicy"] = json!("Repair");
+            }
+        }));
+        world.faults.record_requests();
+        let report = json!({"instanceIDs": ["i-0"], "driftPolicy": "Report"});
+        apply(&world, report.clone());
+        seconds(30.0 * MINUTE).await;
+        assert_eq!(told(&world).0, "WriteRefused");
+        assert!(is_stalled(&world));
+        let message = message_of(&world, "s");
+        assert!(message.contains("with other policies"), "{message}");
+        let asked = world.faults.recorded(changed_by_set).len();
+        assert!((5..=16).contains(&asked), "{asked} requests in 30 min");
+        assert_eq!(members(&world).len(), 2);
+        world.faults.change_calls(None);
+        seconds(6.0 * MINUTE).await;
+        assert_eq!(told(&world), ("AllMembers".to_owned(), [1, 1, 1]));
+        assert_no_violations(&world);
+    });
+}
+
+/// `kubectl replace --force`: the memberships of the former set are still there, and the cloud refuses to let them go.
+#[test]
+fn a_set_that_is_made_again_asks_for_no_name_that_is_taken() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        collect_garbage(&world);
+        let ids = json!({"instanceIDs": ["i-0", "i-1", "i-2"]});
+        apply(&world, ids.clone());
+        seconds(10.0).await;
+        let refused = json!({"error": {"code": "InstanceLastSecurityGroup"}});
+        add_fault(&world, "LeaveSecurityGroup", 3, &refused);
+        world.user(Verb::Delete, SETS, NAMESPACE, "s", Value::Null);
+        world.faults.record_requests();
+        apply(&world, ids);
+        seconds(2.0 * MINUTE).await;
+        let held = "one of an earlier set with this name is gone: 3";
+        let message = message_of(&world, "s");
+        assert!(message.contains(held), "{message}");
+        let asked = world.faults.recorded(creates_memberships).len();
+        assert!(asked <= 3, "{asked} requests");
+        seconds(10.0 * MINUTE).await;
+        assert_eq!(told(&world), ("AllMembers".to_owned(), [3, 3, 3]));
+        assert_no_violations(&world);
     });
 }
 

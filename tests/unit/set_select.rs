@@ -7,6 +7,7 @@
 )]
 
 use std::time::Duration;
+use tokio::time::Instant;
 
 use kube::runtime::watcher::Event;
 use security_group_operator::api::SecurityGroupMembershipSet;
@@ -182,10 +183,13 @@ fn what_no_description_by_id_has_shown_is_not_known() {
 async fn the_time_without_a_node_begins_anew_when_it_was_back() {
     let mut missing = MissingSince::default();
     let target = instance("i-a");
-    assert_eq!(missing.missing_for(&target), Duration::ZERO);
+    assert_eq!(missing.missing_for(&target, Instant::now()), Duration::ZERO);
     tokio::time::advance(Duration::from_secs(200)).await;
-    assert_eq!(missing.missing_for(&target), Duration::from_secs(200));
-    assert_eq!(missing.next(), Some(Duration::from_secs(100)));
+    assert_eq!(
+        missing.missing_for(&target, Instant::now()),
+        Duration::from_secs(200)
+    );
+    assert_eq!(missing.next(Instant::now()), Some(Duration::from_secs(100)));
     missing.keep(|_| false);
-    assert_eq!(missing.missing_for(&target), Duration::ZERO);
+    assert_eq!(missing.missing_for(&target, Instant::now()), Duration::ZERO);
 }

@@ -173,12 +173,12 @@ impl ApiServer {
         self.page.store(rows, Ordering::SeqCst);
     }
 
-    /// From now on the CRD of a kind is one without this field of the status; `None`: the one of today.
+    /// From now on the CRD of a kind is one without this field, for example `status.origin`; `None`: the one of today.
     pub fn undeclare(&self, plural: &str, field: Option<&str>) {
         let mut older = schemas().clone();
-        if let Some(field) = field {
-            let status = &mut older.get_mut(plural).unwrap()["properties"]["status"]["properties"];
-            status.as_object_mut().unwrap().remove(field);
+        if let Some((part, field)) = field.and_then(|field| field.split_once('.')) {
+            let part = &mut older.get_mut(plural).unwrap()["properties"][part]["properties"];
+            part.as_object_mut().unwrap().remove(field).unwrap();
         }
         *self.schemas.lock().unwrap() = Box::leak(Box::new(older));
     }

@@ -66,6 +66,8 @@ pub enum WatchFault {
 pub trait FaultPlan: Send + Sync + 'static {
     /// The fault of a call.
     fn call(&self, call: &Call) -> CallFault;
+    /// What a mutating webhook makes of a call.
+    fn admit(&self, _call: &mut Call) {}
     /// The fault of an event.
     fn event(&self, _watch: &Call, _event: &Entry) -> WatchFault {
         WatchFault::Deliver
@@ -133,7 +135,7 @@ impl Wire {
     async fn exchange(self, request: http::Request<Body>) -> Answered {
         let (parts, body) = request.into_parts();
         let body = body.collect_bytes().await.map_err(std::io::Error::other)?;
-        let call = match Request::read(&parts.method, &parts.uri, &parts.headers, &body) {
+        let mut call = match Request::read(&parts.method, &parts.uri, &parts.headers, &body) {
             Ok(call) => call,
             Err(refusal) => return Ok(response(&refusal)),
         };
@@ -158,6 +160,7 @@ impl Wire {
             let lines = watch::stream(self.server, self.faults, call);
             return Ok(Response::new(StreamBody::new(lines.boxed()).boxed_unsync()));
         }
+        self.faults.admit(&mut call);
         let newest = self.server.state().revision;
         let mut reply = self
             .server
