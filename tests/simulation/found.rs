@@ -6,7 +6,7 @@ use crate::{in_threads, in_virtual_time, set_schedule};
 
 type Draw = fn(u64) -> Schedule;
 
-const FOUND: [(Draw, u64, &str); 9] = [
+const FOUND: [(Draw, u64, &str); 10] = [
     (
         Schedule::draw,
         28_540,
@@ -21,6 +21,11 @@ const FOUND: [(Draw, u64, &str); 9] = [
         Schedule::draw,
         137_517,
         "who was handed ownership took it for void",
+    ),
+    (
+        Schedule::draw,
+        472_212,
+        "an object stayed Ready while the repair of another one on its edge had no answer",
     ),
     (
         Schedule::draw_wide,

@@ -500,3 +500,33 @@ fn object_of_another_cloud_account_holds_nothing() {
         });
     }
 }
+
+/// Another actor removes the target while the operator is not there, and the first Join of the next process gets no answer.
+#[test]
+fn a_shared_membership_is_not_ready_while_the_repair_has_no_answer() {
+    in_virtual_time(|| async {
+        let mut world = world().await;
+        world.membership("m", 0, 0, json!({}));
+        seconds(SETTLED).await;
+        world.membership("sharer", 0, 0, json!({}));
+        seconds(SETTLED).await;
+        assert_eq!(ready(&world, "sharer").1, "Shared");
+        world.kill(0);
+        world.foreign(0, 0, false);
+        world.start(None);
+        add_fault(&world, "JoinSecurityGroup", 1, &json!("reset"));
+        while calls(&world, "JoinSecurityGroup") < 2 {
+            seconds(0.1).await;
+        }
+        seconds(2.0).await;
+        assert!(!world.is_member("i-0", "sg-a"));
+        for name in ["m", "sharer"] {
+            let (status, reason) = ready(&world, name);
+            assert_eq!((&*status, &*reason), ("False", "Retrying"), "{name}");
+        }
+        seconds(OVER).await;
+        assert_eq!(ready(&world, "m").1, "Joined");
+        assert_eq!(ready(&world, "sharer").1, "Shared");
+        assert_eq!(world.monitor.violations(), [""; 0]);
+    });
+}

@@ -92,7 +92,10 @@ fn rate_limit_wait(
 }
 
 /// Whether the previous status has Ready=True for this generation.
-fn was_ready_for(previous: &SecurityGroupMembershipStatus, generation: Option<i64>) -> bool {
+pub(super) fn was_ready_for(
+    previous: &SecurityGroupMembershipStatus,
+    generation: Option<i64>,
+) -> bool {
     previous.observed_generation == generation
         && condition::is_true(&previous.conditions, reason::READY)
 }
@@ -166,7 +169,7 @@ fn is_stuck(
 }
 
 /// Whether the pass has read that the target is not a member.
-fn is_missing(input: &StatusInput<'_>) -> bool {
+pub(super) fn is_missing(input: &StatusInput<'_>) -> bool {
     matches!(
         input.observed.target,
         TargetView::Present { member: false, .. }

@@ -9,7 +9,7 @@ use crate::ecs::{Action, ApiError, Class, Edge, TargetDescription};
 
 use super::super::decide::{AccessView, REPAIR_LIMIT, REPAIR_WINDOW_MINUTES, ReconcileOutcome};
 use super::conditions::{LIST_CAUSE_LIMIT, Phase, Summary, retain_hint};
-use super::failure::{failed, stands, unless_overdue};
+use super::failure::{failed, is_missing, stands, unless_overdue, was_ready_for};
 use super::input::{Held, StatusInput};
 use super::wait::waiting;
 use super::write_refused::write_refused;
@@ -25,7 +25,10 @@ pub(super) fn summarize(
     Some(match outcome {
         // `super::suspended` writes the status of a suspended object.
         ReconcileOutcome::Undecided | ReconcileOutcome::Suspended => return None,
-        ReconcileOutcome::Unsettled if !input.deleting => return None,
+        ReconcileOutcome::Unsettled if !input.deleting => {
+            let is_known = was_ready_for(previous, generation) && is_missing(input);
+            return (is_known && input.observed.join_is_open).then(|| unanswered(edge));
+        }
         ReconcileOutcome::Unsettled => unsettled(edge),
         ReconcileOutcome::SuccessorOutOfReach => successor_out_of_reach(edge),
         ReconcileOutcome::Unlisted => unlisted(input),
@@ -95,6 +98,19 @@ fn unsettled(edge: &Edge) -> Summary {
         format!(
             "a JoinSecurityGroup of the operator for {target} got no answer and may still take effect; the deletion ends when that is certain, within 76s{}",
             retain_hint(true)
+        ),
+        Phase::Reconciling,
+    )
+}
+
+/// The target is not there, and it is not known what a Join has done: perhaps that of another object on the edge.
+fn unanswered(edge: &Edge) -> Summary {
+    let Edge { target, group, .. } = edge;
+    Summary::simple(
+        Status::False,
+        reason::RETRYING,
+        format!(
+            "{target} is not a member of {group}; a JoinSecurityGroup of the operator for it got no answer and may still take effect; next look within 76s"
         ),
         Phase::Reconciling,
     )
