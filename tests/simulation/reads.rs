@@ -254,15 +254,21 @@ fn statuses_of_a_whole_region_are_written_at_a_bounded_pace() {
         let (world, _) = world_of(600, 1, 1).await;
         say_all(&world, 600, &pair("True", "Joined"));
         fail_reads(&world, &json!("reset"));
-        let mut most = 0;
+        let mut writes = Vec::new();
         for _ in 0..800 {
             let before = world.monitor.effects();
             seconds(1.0).await;
-            most = most.max(world.monitor.effects() - before);
+            writes.push(world.monitor.effects() - before);
         }
         say_all(&world, 600, &pair("Unknown", "NotObserved"));
-        // A status each; that they are not Ready any more is no event.
-        assert!(most <= 60, "{most} writes in a second");
+        // A status each; that they are not Ready any more is no event. Those of one read come together.
+        let most = writes.iter().max().unwrap();
+        assert!(*most <= 110, "{most} writes in a second");
+        let most = writes
+            .windows(5)
+            .map(|seconds| seconds.iter().sum::<usize>());
+        let most = most.max().unwrap();
+        assert!(most <= 5 * 60, "{most} writes in 5 s");
     });
 }
 
