@@ -8,7 +8,7 @@ use kube::runtime::{PredicateConfig, WatchStreamExt as _, predicates, watcher};
 use kube::{Api, ResourceExt as _};
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::kubernetes::changed::stored;
+use crate::kubernetes::changed::{applied, stored};
 use crate::kubernetes::{WatchLog, watch_config};
 
 use super::change::Change;
@@ -31,11 +31,8 @@ pub fn watch(
             namespace.metadata.annotations = None;
         })
         .reflect(writer);
-    let changes = stored(events, |event| match event {
-        watcher::Event::Apply(namespace) | watcher::Event::InitApply(namespace) => Some(namespace),
-        watcher::Event::Init | watcher::Event::InitDone | watcher::Event::Delete(_) => None,
-    })
-    .predicate_filter(predicates::labels, PredicateConfig::default());
+    let changes =
+        stored(events, applied).predicate_filter(predicates::labels, PredicateConfig::default());
     let labels = async move {
         let mut changes = std::pin::pin!(changes);
         let log = WatchLog::new("Namespace");

@@ -1,4 +1,5 @@
-//! Picks objects of a watch: those that a user has changed since the watch showed them last, each when kube's store has it. No I/O.
+//! Picks the objects of a watch that a user has changed since the watch showed them last. Emits an object once kube's store has it. No
+//! I/O.
 
 use std::collections::HashMap;
 
@@ -46,6 +47,14 @@ pub fn stored<K, T>(
         stream::iter(now.into_iter().map(Ok))
     });
     ready.try_flatten()
+}
+
+/// The object of an event that shows one as it is stored.
+pub fn applied<K>(event: Event<K>) -> Option<K> {
+    match event {
+        Event::Apply(object) | Event::InitApply(object) => Some(object),
+        Event::Init | Event::InitDone | Event::Delete(_) => None,
+    }
 }
 
 /// The hash of each object that the watch has shown, and in which list.

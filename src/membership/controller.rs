@@ -16,7 +16,7 @@ use crate::api::membership::{DeletionPolicy, ErrorClass};
 use crate::api::{SecurityGroupMembership, reason};
 use crate::condition;
 use crate::ecs::Edge;
-use crate::kubernetes::changed::stored;
+use crate::kubernetes::changed::{applied, stored};
 use crate::kubernetes::{self, ObjectUid, WatchLog, WatchScope};
 
 use super::act::ActError;
@@ -62,11 +62,9 @@ pub async fn run(
             // Before the filter: the store must also have the versions that start no pass.
             store.apply_watcher_event(&Packed::event(event));
         });
-    let objects = stored(objects, move |event| match event {
-        watcher::Event::Apply(object) | watcher::Event::InitApply(object) => {
-            mark_triggered(&object, &filter_context).then(|| Packed::name(&object))
-        }
-        watcher::Event::Init | watcher::Event::InitDone | watcher::Event::Delete(_) => None,
+    let objects = stored(objects, move |event| {
+        let object = applied(event)?;
+        mark_triggered(&object, &filter_context).then(|| Packed::name(&object))
     });
     let queue = queue.map(|object| {
         let mut reference = ObjectRef::new(&object.name);

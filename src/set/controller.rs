@@ -17,16 +17,14 @@ use crate::kubernetes::changed::changed;
 use crate::kubernetes::{self, Error, ObjectUid, WatchLog, WatchScope};
 use crate::watched::Unreadable;
 
+use super::access::NotChecked;
 use super::act::{Acted, Doer};
 use super::context::{Context, Memory};
 use super::known::SetObject;
-use super::look::{access, earlier, look, selection};
+use super::look::{AFTER_REFUSAL, Looked, earlier, look};
 use super::refusal::Refusal;
 use super::status::{self, Found};
 
-/// When a set looks again that the API server or another object refuses, or whose namespace is being deleted (5 minutes). The operator
-/// reads the tags of a group only while somebody asks for them.
-const AFTER_REFUSAL: Duration = Duration::from_secs(5 * 60);
 /// When a set that has created or changed memberships looks again (5 s): an object of an earlier set may have had the name of one, and the
 /// watch of memberships does not tell the set what it has written itself.
 const AFTER_WRITES: Duration = Duration::from_secs(5);
@@ -116,14 +114,14 @@ async fn pass(
         Ok(parsed) => parsed,
         Err(message) => return write_invalid(object, uid, &previous, message, context).await,
     };
-    let Ok(account) = access(set, (&region, &group), context) else {
-        return Ok(Some(AFTER_REFUSAL));
+    let looked = match look(set, uid, (&region, &group), context) {
+        Ok(Some(looked)) => looked,
+        Ok(None) => return Ok(None),
+        Err(NotChecked) => return Ok(Some(AFTER_REFUSAL)),
     };
-    let again = account.is_some().then_some(AFTER_REFUSAL);
-    let Some((selection, mut refusal)) = selection(set, uid, &region, account, context) else {
-        return Ok(None);
-    };
-    let (plan, mut wait) = look(set, uid, (&region, &group), &selection, context);
+    let Looked {
+        plan, selection, ..
+    } = &looked;
     let doer = Doer {
         set,
         uid,
@@ -131,23 +129,23 @@ async fn pass(
         group: &group,
         context,
     };
-    let may_create = refusal.as_ref().is_none_or(Refusal::lets_create);
-    let acted = doer.carry_out(&plan, may_create).await;
+    let may_create = looked.refusal.as_ref().is_none_or(Refusal::lets_create);
+    let acted = doer.carry_out(plan, may_create).await;
     let refused = acted.as_ref().ok().and_then(|acted| acted.refused.as_ref());
-    let blamed = refused.or(refusal.as_ref());
+    let blamed = refused.or(looked.refusal.as_ref());
     context.remember(uid, |memory| memory.passed(blamed));
     let (acted, failure) = or_failure(acted)?;
     let failed = failure.as_ref().map(ToString::to_string);
     let wrote = may_create && !plan.create.is_empty() || !plan.change.is_empty();
-    wait = earlier(wait, after_deeds(&acted, wrote && !set.spec.suspend));
-    refusal = acted.refused.or(refusal);
+    let wait = earlier(looked.wait, after_deeds(&acted, wrote && !set.spec.suspend));
+    let refusal = acted.refused.as_ref().or(looked.refusal.as_ref());
     let requested = kubernetes::reconcile_requested_at(set);
     let found = Found {
-        plan: &plan,
+        plan,
         targets: selection.targets(),
         skipped: selection.skipped,
         objects: context.members.of(uid).len(),
-        refusal: refusal.as_ref(),
+        refusal,
         failure: failed.as_deref(),
         suspended: set.spec.suspend,
         requested: requested.as_deref(),
@@ -159,7 +157,7 @@ async fn pass(
         context.clock.now(),
     );
     let written = write(object, uid, &previous, next, context).await?;
-    failure.map_or(Ok(earlier(earlier(wait, again), written)), Err)
+    failure.map_or(Ok(earlier(wait, written)), Err)
 }
 
 /// What was done, and the error of a write: the status tells it.

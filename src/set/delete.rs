@@ -11,7 +11,7 @@ use crate::kubernetes::{Error, ObjectUid, with_deadline};
 
 use super::act::{Batches, Doer, Written, batches, refused};
 use super::context::Context;
-use super::look::{access, look, selection};
+use super::look::look;
 use super::member::{Member, Policies};
 use super::plan::{Deletion, Plan, Why};
 use super::refusal::Refusal;
@@ -61,18 +61,13 @@ impl Doer<'_> {
 
     /// Those of a batch that the set would still delete, by what it has been shown since.
     fn still_planned(&self, batch: &[Deletion]) -> Vec<Deletion> {
-        let (set, uid, place) = (self.set, self.uid, (self.region, self.group));
-        let Ok(account) = access(set, place, self.context) else {
+        let place = (self.region, self.group);
+        let Ok(Some(looked)) = look(self.set, self.uid, place, self.context) else {
             return Vec::new();
         };
-        let selection = selection(set, uid, self.region, account, self.context);
-        let Some((selection, _)) = selection else {
-            return Vec::new();
-        };
-        let (plan, _) = look(set, uid, place, &selection, self.context);
         let batch: HashSet<&ObjectUid> =
             batch.iter().map(|deletion| &deletion.member.uid).collect();
-        let mut planned = plan.delete;
+        let mut planned = looked.plan.delete;
         planned.retain(|deletion| batch.contains(&deletion.member.uid));
         planned
     }

@@ -19,8 +19,47 @@ use super::refusal::Refusal;
 use super::select::{Selection, Standing};
 use super::selected::{Selected, select};
 
+/// When a set looks again that the API server or another object refuses, or whose namespace is being deleted (5 minutes). The operator
+/// reads the tags of a group only while somebody asks for them.
+pub(super) const AFTER_REFUSAL: Duration = Duration::from_secs(5 * 60);
+
+/// What a set finds.
+pub(super) struct Looked {
+    /// What it does next.
+    pub plan: Plan,
+    pub selection: Selection,
+    /// What keeps it from its work.
+    pub refusal: Option<Refusal>,
+    /// When it looks again if nothing else enqueues it.
+    pub wait: Option<Duration>,
+}
+
+/// What a set finds now. `None` until it can be known what it selects: a list enqueues the set.
+///
+/// # Errors
+/// The account has not been checked yet.
+pub(super) fn look(
+    set: &SecurityGroupMembershipSet,
+    uid: &ObjectUid,
+    place: (&Region, &SecurityGroupId),
+    context: &Context,
+) -> Result<Option<Looked>, NotChecked> {
+    let account = access(set, place, context)?;
+    let again = account.is_some().then_some(AFTER_REFUSAL);
+    let Some((selection, refusal)) = selection(set, uid, place.0, account, context) else {
+        return Ok(None);
+    };
+    let (plan, more) = plan_by(set, uid, place, &selection, context);
+    Ok(Some(Looked {
+        plan,
+        selection,
+        refusal,
+        wait: earlier(again, more),
+    }))
+}
+
 /// Whether the set may use its account for its group.
-pub(super) fn access(
+fn access(
     set: &SecurityGroupMembershipSet,
     place: (&Region, &SecurityGroupId),
     context: &Context,
@@ -32,7 +71,7 @@ pub(super) fn access(
 }
 
 /// What a set selects, and what keeps it from its work. `None` until that can be known: a list enqueues the set.
-pub(super) fn selection(
+fn selection(
     set: &SecurityGroupMembershipSet,
     uid: &ObjectUid,
     region: &Region,
@@ -49,7 +88,7 @@ pub(super) fn selection(
 }
 
 /// The plan of a set, and when more of it will be known without an event.
-pub(super) fn look(
+fn plan_by(
     set: &SecurityGroupMembershipSet,
     uid: &ObjectUid,
     (region, group): (&Region, &SecurityGroupId),
@@ -90,7 +129,7 @@ pub(super) fn look(
         let namespace = set.namespace().unwrap_or_default();
         let names = context.members.names_of_others(&namespace, uid);
         let name = |target: &Target| name_of(&set.name_any(), region, target, group);
-        plan.set_back(|target| names.contains(&name(target)));
+        plan.hold_back(|target| names.contains(&name(target)));
     }
     (plan, earlier(missing, new))
 }

@@ -117,7 +117,7 @@ fn still_exists(member: &Member, standing: Standing) -> bool {
 
 impl Plan {
     /// Creates no membership whose name is taken. Its end starts the next pass.
-    pub fn set_back(&mut self, is_taken: impl Fn(&Target) -> bool) {
+    pub fn hold_back(&mut self, is_taken: impl Fn(&Target) -> bool) {
         let before = self.create.len();
         self.create.retain(|target| !is_taken(target));
         self.held = before - self.create.len();

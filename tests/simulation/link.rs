@@ -93,9 +93,9 @@ pub struct FaultInjector {
     refused_selections: Mutex<(usize, u16)>,
     /// Lists by field selectors so far.
     selections: AtomicUsize,
-    /// Which requests of the operator the API server refuses, and how; the first that fits.
     /// What a mutating webhook makes of calls.
     webhook: Mutex<Option<fn(&mut Call)>>,
+    /// Which requests of the operator the API server refuses, and how; the first that fits.
     refused: Mutex<Vec<(CallFilter, CallFault)>>,
     /// Every request to the API server since [`FaultInjector::record_requests`], with its moment.
     recorded: Mutex<Option<Vec<(Instant, Call)>>>,

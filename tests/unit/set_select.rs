@@ -7,7 +7,6 @@
 )]
 
 use std::time::Duration;
-use tokio::time::Instant;
 
 use kube::runtime::watcher::Event;
 use security_group_operator::api::SecurityGroupMembershipSet;
@@ -15,6 +14,7 @@ use security_group_operator::ecs::{Region, Target};
 use security_group_operator::nodes::{Listed, Node, Nodes};
 use security_group_operator::set::select::{MissingSince, PATIENCE, Selection, Standing, Tagged};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 /// 2026-01-02T03:04:05Z, when every Node of this test was created.
 const CREATED: i64 = 1_767_323_045;
