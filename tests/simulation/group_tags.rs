@@ -236,17 +236,24 @@ fn known_grant_stays_while_reads_fail_and_ends_where_they_are_refused() {
     });
 }
 
+/// A set for a group whose tags no grant allows yet.
+async fn set_by_tags() -> World {
+    let world = world().await;
+    world.set_grants(&json!([by_tags(NAMESPACE)]));
+    let spec =
+        json!({"region": "cn-hangzhou", "securityGroupID": "sg-a", "instanceIDs": [TARGETS[0].id]});
+    world.create(
+        "securitygroupmembershipsets",
+        NAMESPACE,
+        json!({"metadata": {"name": "s"}, "spec": spec}),
+    );
+    world
+}
+
 #[test]
 fn set_makes_no_object_for_a_group_without_the_tags_of_a_grant() {
     in_virtual_time(|| async {
-        let world = world().await;
-        world.set_grants(&json!([by_tags(NAMESPACE)]));
-        let spec = json!({"region": "cn-hangzhou", "securityGroupID": "sg-a", "instanceIDs": [TARGETS[0].id]});
-        world.create(
-            "securitygroupmembershipsets",
-            NAMESPACE,
-            json!({"metadata": {"name": "s"}, "spec": spec}),
-        );
+        let world = set_by_tags().await;
         seconds(A_SCAN).await;
         let set = world
             .server
@@ -268,14 +275,7 @@ fn set_makes_no_object_for_a_group_without_the_tags_of_a_grant() {
 #[test]
 fn set_that_was_refused_for_long_sees_the_tags_of_its_group() {
     in_virtual_time(|| async {
-        let world = world().await;
-        world.set_grants(&json!([by_tags(NAMESPACE)]));
-        let spec = json!({"region": "cn-hangzhou", "securityGroupID": "sg-a", "instanceIDs": [TARGETS[0].id]});
-        world.create(
-            "securitygroupmembershipsets",
-            NAMESPACE,
-            json!({"metadata": {"name": "s"}, "spec": spec}),
-        );
+        let world = set_by_tags().await;
         seconds(30.0 * 60.0).await;
         tag(&world, "sg-a", &json!({"team": "a"}));
         seconds(5.0 * 60.0 + 2.0 * A_SCAN).await;

@@ -20,7 +20,7 @@ use crate::topology::{CLUSTER, KEYS, NAMESPACE};
 use crate::world::World;
 
 /// Two instances in sg-a by a set.
-async fn two_joined(more: &Value) -> World {
+pub async fn two_joined(more: &Value) -> World {
     let world = world().await;
     apply(&world, with(more));
     seconds(10.0).await;

@@ -12,6 +12,7 @@ use crate::api_server::{Call, CallFault, Refusal, Verb};
 use crate::in_virtual_time;
 use crate::monitor::{MEMBERSHIPS, condition, target_of, text};
 use crate::scenario::{add_fault, calls, seconds, world};
+use crate::set_cloud::two_joined;
 use crate::set_schedule::garbage;
 use crate::sets::{
     MINUTE, SETS, apply, apply_set, delete_node, members, message_of, node, tag, three_nodes,
@@ -567,9 +568,7 @@ fn changed_by_set(call: &Call) -> bool {
 #[test]
 fn a_deletion_that_meets_a_conflict_is_tried_again() {
     in_virtual_time(|| async {
-        let world = world().await;
-        apply(&world, json!({"instanceIDs": ["i-0", "i-1"]}));
-        seconds(10.0).await;
+        let world = two_joined(&json!({})).await;
         world
             .faults
             .refuse_calls(deletes_memberships, CallFault::Refuse(409));
@@ -592,9 +591,7 @@ fn a_deletion_that_meets_a_conflict_is_tried_again() {
 #[test]
 fn a_membership_that_was_just_released_is_not_deleted() {
     in_virtual_time(|| async {
-        let world = world().await;
-        apply(&world, json!({"instanceIDs": ["i-0", "i-1"]}));
-        seconds(10.0).await;
+        let world = two_joined(&json!({})).await;
         world.faults.hold_back_events(0, Duration::from_secs(30));
         let no_owner = json!({"metadata": {"ownerReferences": null}});
         world.patch(&member_of(&world, "i-0"), no_owner);
@@ -698,9 +695,7 @@ fn a_policy_that_was_changed_by_hand_is_put_back_before_the_deletion() {
 #[test]
 fn a_set_is_ready_for_new_policies_when_its_memberships_have_them() {
     in_virtual_time(|| async {
-        let world = world().await;
-        apply(&world, json!({"instanceIDs": ["i-0", "i-1"]}));
-        seconds(10.0).await;
+        let world = two_joined(&json!({})).await;
         let is_ready = || {
             let set = world.server.object(SETS, NAMESPACE, "s").unwrap();
             let ready = condition(&set, "Ready").unwrap();
@@ -732,9 +727,7 @@ fn a_set_is_ready_for_new_policies_when_its_memberships_have_them() {
 #[test]
 fn a_change_that_meets_a_conflict_is_tried_again() {
     in_virtual_time(|| async {
-        let world = world().await;
-        apply(&world, json!({"instanceIDs": ["i-0", "i-1"]}));
-        seconds(10.0).await;
+        let world = two_joined(&json!({})).await;
         world
             .faults
             .refuse_calls(changed_by_set, CallFault::Refuse(409));
@@ -759,9 +752,7 @@ fn a_change_that_meets_a_conflict_is_tried_again() {
 #[test]
 fn a_write_that_fails_is_told() {
     in_virtual_time(|| async {
-        let world = world().await;
-        apply(&world, json!({"instanceIDs": ["i-0", "i-1"]}));
-        seconds(10.0).await;
+        let world = two_joined(&json!({})).await;
         world
             .faults
             .refuse_calls(creates_memberships, CallFault::Refuse(500));
@@ -780,9 +771,7 @@ fn a_write_that_fails_is_told() {
 #[test]
 fn a_change_that_fails_keeps_no_new_target_waiting() {
     in_virtual_time(|| async {
-        let world = world().await;
-        apply(&world, json!({"instanceIDs": ["i-0", "i-1"]}));
-        seconds(10.0).await;
+        let world = two_joined(&json!({})).await;
         world
             .faults
             .refuse_calls(changed_by_set, CallFault::Refuse(500));
@@ -805,9 +794,7 @@ fn a_change_that_fails_keeps_no_new_target_waiting() {
 fn a_refused_take_over_is_told_as_what_it_is() {
     for code in [403, 422] {
         in_virtual_time(move || async move {
-            let world = world().await;
-            apply(&world, json!({"instanceIDs": ["i-0", "i-1"]}));
-            seconds(10.0).await;
+            let world = two_joined(&json!({})).await;
             world
                 .faults
                 .refuse_calls(changed_by_set, CallFault::Refuse(code));
@@ -829,9 +816,7 @@ fn a_refused_take_over_is_told_as_what_it_is() {
 fn a_store_that_was_put_back_keeps_no_policy_from_a_set() {
     for revisions in 1..=10 {
         in_virtual_time(move || async move {
-            let world = world().await;
-            apply(&world, json!({"instanceIDs": ["i-0", "i-1"]}));
-            seconds(10.0).await;
+            let world = two_joined(&json!({})).await;
             let retain = json!({"instanceIDs": ["i-0", "i-1"], "deletionPolicy": "Retain"});
             apply(&world, retain);
             seconds(10.0).await;
@@ -851,18 +836,23 @@ fn a_store_that_was_put_back_keeps_no_policy_from_a_set() {
     }
 }
 
+/// Creates so many instances, and returns their IDs.
+fn more_instances(world: &World, count: usize) -> Vec<String> {
+    let create = |number| {
+        let id = format!("i-more{number}");
+        let instance = json!({"id": id, "securityGroupIds": ["sg-base"], "status": "Running"});
+        world.cloud(json!({"createInstance": instance}));
+        id
+    };
+    (0..count).map(create).collect()
+}
+
 /// A set is suspended while it deletes many memberships: the others stay.
 #[test]
 fn a_set_that_is_suspended_stops_in_the_middle() {
     in_virtual_time(|| async {
         let world = world().await;
-        let mut ids: Vec<String> = Vec::new();
-        for number in 0..200 {
-            let id = format!("i-more{number}");
-            let instance = json!({"id": id, "securityGroupIds": ["sg-base"], "status": "Running"});
-            world.cloud(json!({"createInstance": instance}));
-            ids.push(id);
-        }
+        let ids = more_instances(&world, 200);
         apply(&world, json!({"instanceIDs": ids}));
         seconds(2.0 * MINUTE).await;
         assert_eq!(told(&world), ("AllMembers".to_owned(), [200, 200, 200]));
@@ -884,11 +874,7 @@ fn a_set_that_is_suspended_stops_in_the_middle() {
 fn nodes_that_get_their_labels_back_keep_their_memberships() {
     in_virtual_time(|| async {
         let world = world().await;
-        for number in 0..100 {
-            let id = format!("i-more{number}");
-            let instance = json!({"id": id, "securityGroupIds": ["sg-base"], "status": "Running"});
-            world.cloud(json!({"createInstance": instance}));
-        }
+        more_instances(&world, 100);
         let label = |labels: &Value, numbers: std::ops::Range<usize>| {
             for number in numbers {
                 let name = format!("more-{number}");
@@ -922,9 +908,7 @@ fn nodes_that_get_their_labels_back_keep_their_memberships() {
 #[test]
 fn a_policy_that_is_not_stored_is_told_and_asked_for_slowly() {
     in_virtual_time(|| async {
-        let world = world().await;
-        apply(&world, json!({"instanceIDs": ["i-0", "i-1"]}));
-        seconds(10.0).await;
+        let world = two_joined(&json!({})).await;
         world.faults.change_calls(Some(|call| {
             if changed_by_set(call) {
                 call.body["spec"]["driftPolicy"] = json!("Repair");
@@ -1048,9 +1032,7 @@ fn a_membership_stays_when_the_one_that_replaces_it_is_deleted() {
 #[test]
 fn a_late_answer_to_a_deletion_brings_no_membership_back() {
     in_virtual_time(|| async {
-        let world = world().await;
-        apply(&world, json!({"instanceIDs": ["i-0", "i-1"]}));
-        seconds(10.0).await;
+        let world = two_joined(&json!({})).await;
         let slow = CallFault::Pass(Duration::from_secs(10));
         world.faults.refuse_calls(deletes_memberships, slow);
         apply(&world, json!({"instanceIDs": ["i-1"]}));
@@ -1068,9 +1050,7 @@ fn a_late_answer_to_a_deletion_brings_no_membership_back() {
 fn an_answer_that_is_older_than_a_list_brings_no_membership_back() {
     for lost in 1..=4 {
         in_virtual_time(move || async move {
-            let world = world().await;
-            apply(&world, json!({"instanceIDs": ["i-0", "i-1"]}));
-            seconds(10.0).await;
+            let world = two_joined(&json!({})).await;
             let slow = CallFault::Pass(Duration::from_secs(20));
             world.faults.refuse_calls(deletes_memberships, slow);
             world.faults.lose_events(MEMBERSHIPS, lost);
