@@ -251,6 +251,12 @@ impl Telemetry {
         }
     }
 
+    /// Records that this loop has ended as it should: it need not go on.
+    pub fn ended(&self, what: &str) {
+        let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        progress.remove(what);
+    }
+
     /// What has not gone on for `STANDSTILL`.
     fn standing_still(&self) -> Vec<String> {
         let progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);

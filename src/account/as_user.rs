@@ -3,8 +3,6 @@
 
 use std::sync::Arc;
 
-use kube::ResourceExt as _;
-
 use crate::api::account::Endpoints as EndpointSpec;
 use crate::api::{CloudAccount, ClusterCloudAccount, reason};
 use crate::clock::Clock;
@@ -125,7 +123,7 @@ async fn cloud_client<K: AccountObject>(
         environment: &Environment::Nothing,
         network: &network,
         issued: &Issued::default(),
-        account: (account.uid().unwrap_or_default(), 0),
+        spec: account.credential_spec(),
         is_doubted: false,
     };
     let found = match credentials::read(&source, &reading).await {

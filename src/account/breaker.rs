@@ -110,15 +110,17 @@ impl Breakers {
     /// # Errors
     /// The region does not answer: how the last call to it failed. No call may be made now.
     pub async fn enter(self: &Arc<Self>, region: &Region, action: Action) -> Result<Turn, Error> {
+        let mut held = None;
         loop {
-            let verdict = self.ask(region, action, Instant::now());
+            let verdict = self.ask(region, action, held.take(), Instant::now());
             let (probe, is_try) = match verdict {
                 Verdict::Call => (None, false),
                 Verdict::Probe { permit, is_try } => (Some(permit), is_try),
                 Verdict::Refuse(failure) => return Err(failure),
                 Verdict::Wait(probe) => {
-                    // Never closed. The state is asked again, whatever the first call has found.
-                    drop(probe.acquire_owned().await);
+                    // Never closed. The state is asked again, whatever the first call has found. The permit is kept until then: one that
+                    // is given back goes to the next who waits, and nobody would call.
+                    held = probe.acquire_owned().await.ok();
                     continue;
                 }
             };
@@ -157,13 +159,20 @@ impl Breakers {
         self.len() == 0
     }
 
-    fn ask(&self, region: &Region, action: Action, now: Instant) -> Verdict {
+    /// What a caller may do that has waited for the permit to probe, or has not.
+    fn ask(
+        &self,
+        region: &Region,
+        action: Action,
+        held: Option<OwnedSemaphorePermit>,
+        now: Instant,
+    ) -> Verdict {
         let mut inner = self.lock();
         let Inner { regions, unknown } = &mut *inner;
         let one = regions.entry(region.clone()).or_insert_with(|| {
             Answers::new(self.hosts_by_region && region.known_name().is_none(), now)
         });
-        let verdict = one.ask(unknown, region, action, now);
+        let verdict = one.ask(unknown, region, action, held, now);
         one.has_refused |= matches!(verdict, Verdict::Refuse(_));
         verdict
     }
@@ -187,7 +196,14 @@ impl Answers {
         }
     }
 
-    fn ask(&self, unknown: &mut Unknown, region: &Region, action: Action, now: Instant) -> Verdict {
+    fn ask(
+        &self,
+        unknown: &mut Unknown,
+        region: &Region,
+        action: Action,
+        held: Option<OwnedSemaphorePermit>,
+        now: Instant,
+    ) -> Verdict {
         let last_failure = self.last_failure.clone().filter(|_| self.is_open());
         if last_failure.is_none() && !self.unknown {
             return Verdict::Call;
@@ -200,7 +216,7 @@ impl Answers {
                 },
             }))
         };
-        let permit = Arc::clone(&self.probe).try_acquire_owned();
+        let permit = held.map_or_else(|| Arc::clone(&self.probe).try_acquire_owned(), Ok);
         match permit {
             Err(_) if last_failure.is_none() => Verdict::Wait(Arc::clone(&self.probe)),
             Ok(permit) if now >= self.next_probe => {
@@ -390,6 +406,27 @@ mod tests {
                 drop(breakers.enter(&region(unknown), READ).await.unwrap());
             }
         }
+    }
+
+    /// The first call to an unknown region is given up while two others wait for what it finds.
+    #[tokio::test(start_paused = true)]
+    async fn dropped_first_call_lets_one_of_those_go_that_wait() {
+        let breakers = Arc::new(Breakers::new(true));
+        let here = region("xx-1");
+        let first = breakers.enter(&here, READ).await.unwrap();
+        let mut second = std::pin::pin!(breakers.enter(&here, READ));
+        let mut third = std::pin::pin!(breakers.enter(&here, READ));
+        assert!(futures::poll!(&mut second).is_pending());
+        assert!(futures::poll!(&mut third).is_pending());
+        drop(first);
+        for _ in 0..3 {
+            assert!(futures::poll!(&mut third).is_pending(), "after the second");
+        }
+        let second = second.await.unwrap();
+        assert!(!second.is_of_known_region());
+        assert!(futures::poll!(&mut third).is_pending(), "one at a time");
+        drop(second);
+        assert!(!third.await.unwrap().end(None));
     }
 
     #[tokio::test(start_paused = true)]

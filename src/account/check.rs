@@ -10,7 +10,6 @@ use crate::api::membership::AccountKind;
 use crate::api::reason;
 use crate::ecs::credential::Network;
 use crate::ecs::{self, Class, Credential, Endpoints, Identity};
-use crate::kubernetes::ObjectUid;
 use crate::kubernetes::events::{self, EventRecord};
 
 use super::change::Change;
@@ -18,7 +17,7 @@ use super::context::{CheckedVersion, Context, LastCheck};
 use super::credentials::{self, Found, Reading};
 use super::directory::{AccountState, News};
 use super::key::{AccountKey, CloudAccountId};
-use super::kind::AccountObject;
+use super::kind::{AccountObject, key_of};
 use super::reach::Reach;
 use super::session::AccountSession;
 use super::status::{self, CheckResult};
@@ -46,8 +45,7 @@ pub(super) async fn check_credentials<K: AccountObject>(
         Ok(found) => found,
         Err(checked) => return checked,
     };
-    let generation = account.meta().generation;
-    let version = (ObjectUid::of(account), generation, found.version);
+    let version = (account.credential_spec(), found.version);
     let known = is_known(&version, key, context);
     // The cloud accepted the key once and rejected it in a call since: it may be disabled or expired.
     let suspect = context
@@ -63,7 +61,7 @@ pub(super) async fn check_credentials<K: AccountObject>(
     }
     let client = match client(account, found.credential, context) {
         Ok(client) => client,
-        Err(result) => return Checked::Found(record(result, None, key, context)),
+        Err(result) => return Checked::Found(record(result, None, account, context)),
     };
     let reach = context.reach(key);
     if context.shutdown.has_begun() {
@@ -84,10 +82,10 @@ pub(super) async fn check_credentials<K: AccountObject>(
             keep(version, key, context);
             let session = session(client, &identity, reach, context);
             let result = CheckResult::Accepted(identity);
-            Checked::Found(record(result, Some(session), key, context))
+            Checked::Found(record(result, Some(session), account, context))
         }
         (Err(error), _) => {
-            let result = record(CheckResult::Refused(error), None, key, context);
+            let result = record(CheckResult::Refused(error), None, account, context);
             keep(version, key, context);
             Checked::Found(result)
         }
@@ -162,7 +160,7 @@ async fn credentials_of<K: AccountObject>(
     context: &Context,
 ) -> Result<Found, Checked> {
     if let Some(result) = misplaced(key, context) {
-        return Err(Checked::Found(record(result, None, key, context)));
+        return Err(Checked::Found(record(result, None, account, context)));
     }
     if context.shutdown.has_begun() {
         return Err(Checked::Unread);
@@ -175,7 +173,7 @@ async fn credentials_of<K: AccountObject>(
         // A failed read of the Secret does not undo the answer of the cloud.
         Err(CheckResult::Unknown(_)) if context.accepted(account, key) => Err(Checked::Unread),
         Err(result) if is_briefly_gone(&result, account, key, context) => Err(Checked::SecretGone),
-        Err(result) => Err(Checked::Found(record(result, None, key, context))),
+        Err(result) => Err(Checked::Found(record(result, None, account, context))),
     }
 }
 
@@ -201,10 +199,7 @@ async fn read<K: AccountObject>(
         environment: &context.environment,
         network: &network,
         issued: &issued,
-        account: (
-            account.meta().uid.clone().unwrap_or_default(),
-            account.meta().generation.unwrap_or_default(),
-        ),
+        spec: account.credential_spec(),
         is_doubted: is_requested || session.is_some_and(|session| session.is_suspect()),
     };
     credentials::read(&source, &reading).await
@@ -270,12 +265,13 @@ pub(super) fn parse_endpoints(
 }
 
 /// Stores a result in the directory, logs it, and enqueues the memberships if it changed.
-fn record(
+fn record<K: AccountObject>(
     result: CheckResult,
     usable: Option<AccountSession>,
-    key: &AccountKey,
+    account: &K,
     context: &Context,
 ) -> CheckResult {
+    let key = &key_of::<K>(account);
     let state = match usable {
         Some(account) => AccountState::Ready(Arc::new(account)),
         None => AccountState::NotReady {
@@ -292,7 +288,8 @@ fn record(
             .or_default()
             .last_checked = None;
     }
-    let news = context.directory.set_state(key, state);
+    let spec = account.credential_spec();
+    let news = context.directory.set_checked(key, &spec, state);
     hold_calls(&result, key, context);
     match news {
         News::None => {}

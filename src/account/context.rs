@@ -20,7 +20,7 @@ use crate::telemetry::Telemetry;
 use super::change::Change;
 use super::directory::Directory;
 use super::issued::Issued;
-use super::key::AccountKey;
+use super::key::{AccountKey, CredentialSpec};
 use super::kind::AccountObject;
 use super::limiters::Limiters;
 use super::reach::Reach;
@@ -86,6 +86,9 @@ pub struct LastCheck {
     pub(super) failed_write: Option<(Option<u16>, String)>,
     /// Since when the Secret of accepted credentials is gone.
     pub(super) secret_gone: Option<Instant>,
+    /// The version of the account whose finalizer was changed, or could not be because the watch lagged: the watch must show another one
+    /// before the next try.
+    pub(super) held_at: Option<(Option<ObjectUid>, u64)>,
     /// Why the last change of the finalizer failed, as logged.
     pub(super) failed_hold: Option<String>,
     /// When the number of memberships was written last.
@@ -111,8 +114,8 @@ pub(super) struct WrittenStatus {
     pub(super) at: Instant,
 }
 
-/// UID and generation of the account, and version of its Secret.
-pub(super) type CheckedVersion = (Option<ObjectUid>, Option<i64>, String);
+/// What a check was about: the spec of the account, and the version of its credentials.
+pub(super) type CheckedVersion = (CredentialSpec, String);
 
 impl Context {
     pub(super) fn report_change(&self, key: &AccountKey) {
@@ -200,16 +203,14 @@ impl Context {
         SECRET_PERIOD.min(self.scan_period)
     }
 
-    /// Whether the cloud accepted this generation of the account with the last Secret that was read.
+    /// Whether the cloud accepted the account as its spec is with the last Secret that was read.
     pub(super) fn accepted<K: AccountObject>(&self, account: &K, key: &AccountKey) -> bool {
         self.checks().get(key).is_some_and(|check| {
             let last_checked = check
                 .last_checked
                 .as_ref()
                 .filter(|_| check.check_after.is_none());
-            last_checked.is_some_and(|(uid, generation, _)| {
-                *uid == ObjectUid::of(account) && *generation == account.meta().generation
-            })
+            last_checked.is_some_and(|(spec, _)| *spec == account.credential_spec())
         })
     }
 

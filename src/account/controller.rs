@@ -123,7 +123,8 @@ fn upsert<K: AccountObject>(context: &Context, account: &Watched<K>) {
         Ok(account) => {
             let terminating = account.meta().deletion_timestamp.is_some();
             let directory = &context.directory;
-            let is_news = directory.upsert_as(&key, account.grants(), terminating);
+            let spec = account.credential_spec();
+            let is_news = directory.upsert_as(&key, &spec, account.grants(), terminating);
             directory.set_limits(&key, account.limits());
             if is_news {
                 context.report_change(&key);
@@ -249,8 +250,10 @@ async fn check<K: AccountObject>(
         Checked::Unchanged => (None, request),
         Checked::Found(result) => (Some(result), request),
     };
+    let stands = matches!(checked, Checked::Unchanged) || context.accepted(account, &key);
     let observation = Observation {
         result,
+        stands: result.is_none() && stands,
         reachability: context
             .reach(&key)
             .reachability(context.scan_period * SILENT_PERIODS),
@@ -398,10 +401,12 @@ mod tests {
         }
     }
 
+    /// Each generation names another endpoint.
     fn cluster_account(generation: i64) -> Value {
+        let ecs = format!("https://ecs{generation}.test");
         json!({
             "metadata": {"name": "default", "uid": "u-1", "generation": generation},
-            "spec": {"credentials": {"environment": {}}, "grants": []},
+            "spec": {"credentials": {"environment": {}}, "endpoints": {"ecs": ecs}, "grants": []},
         })
     }
 
@@ -459,7 +464,7 @@ mod tests {
         }
         assert_eq!(new_lines(&log, seen), [refused("R-1")]);
         accepts(&fixture.sts);
-        // An edit has it checked again.
+        // Another endpoint has it checked again.
         for generation in [2, 2, 3] {
             let account = cluster_account(generation);
             fixture.check::<ClusterCloudAccount>(account).await;

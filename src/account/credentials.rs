@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
-use kube::ResourceExt as _;
 use secrecy::{ExposeSecret as _, SecretString};
 use zeroize::Zeroize as _;
 
@@ -18,6 +17,7 @@ use crate::ecs::credential::{
 };
 
 use super::issued::{Issued, IssuedFor};
+use super::key::CredentialSpec;
 use super::service_account::RequestedToken;
 use super::status::CheckResult;
 
@@ -95,7 +95,7 @@ impl Source {
 pub struct Found {
     /// The credential.
     pub credential: Credential,
-    /// Version of the Secret; the ID of a key that was issued; empty for a key of the environment, which never changes.
+    /// A digest of the values of the Secret; the ID of a key that was issued; empty for a key of the environment, which never changes.
     pub version: String,
 }
 
@@ -109,8 +109,8 @@ pub struct Reading<'a> {
     pub network: &'a Network,
     /// The key that was issued last for this account.
     pub issued: &'a Issued,
-    /// UID and generation of the account.
-    pub account: (String, i64),
+    /// What the key is for.
+    pub spec: CredentialSpec,
     /// Whether the cloud has refused the key, or somebody asked for another look.
     pub is_doubted: bool,
 }
@@ -144,8 +144,7 @@ pub async fn read(source: &Source, reading: &Reading<'_>) -> Result<Found, Check
         }),
         None => base,
     };
-    let (uid, generation) = reading.account.clone();
-    let made_for: IssuedFor = (uid, generation, version);
+    let made_for: IssuedFor = (reading.spec.clone(), version);
     let now = reading.network.clock.now();
     let obtain = async || provider.obtain(reading.network).await;
     let issued = reading
@@ -307,9 +306,10 @@ fn parse_values(
         value(&keys.security_token)?,
     )
     .map_err(|error| invalid(format!("{secret_name}: {error}")))?;
+    let version = credential.digest();
     Ok(Found {
         credential,
-        version: secret.resource_version().unwrap_or_default(),
+        version,
     })
 }
 

@@ -25,7 +25,7 @@ use crate::ecs::{AccountUid, Action, Region, SecurityGroupId};
 use self::entry::{CLUSTER_ACCOUNTS_UNREADABLE, Entry, TERMINATING};
 use self::grants::{Granted, Use, granted};
 use self::group_tags::{GroupTags, Groups, TagsUnread};
-use super::key::{AccountKey, AccountRegion, CloudAccountId};
+use super::key::{AccountKey, AccountRegion, CloudAccountId, CredentialSpec};
 use super::session::AccountSession;
 use super::uses::Uses;
 
@@ -140,50 +140,56 @@ impl Directory {
         self.lock().get(key)?.last_usable.clone()
     }
 
-    /// Inserts or updates an account. Grants take effect immediately, usability after the credential check. Returns whether
-    /// anything changed.
+    /// Inserts or updates an account that no check is about. Returns whether anything changed.
     pub fn upsert(&self, key: &AccountKey, grants: Grants) -> bool {
-        self.upsert_as(key, grants, false)
+        self.upsert_as(key, &CredentialSpec::default(), grants, false)
     }
 
-    /// The same. `terminating` says whether the account is being deleted.
-    pub fn upsert_as(&self, key: &AccountKey, grants: Grants, terminating: bool) -> bool {
+    /// Inserts or updates an account. Grants take effect immediately, but with other credentials only after their check: what is granted
+    /// with them must not be used with the former ones. `terminating` says whether the account is being deleted. Returns whether
+    /// grants or that have changed: the end of a check is told by itself.
+    pub fn upsert_as(
+        &self,
+        key: &AccountKey,
+        spec: &CredentialSpec,
+        grants: Grants,
+        terminating: bool,
+    ) -> bool {
         let mut entries = self.lock();
-        match entries.get_mut(key) {
-            Some(entry)
-                if entry.grants == grants
-                    && entry.terminating == terminating
-                    && entry.deleted_at.is_none() =>
-            {
-                false
-            }
-            Some(entry) => {
-                if entry.deleted_at.take().is_some() {
-                    entry.state = AccountState::Checking;
-                }
-                if entry.grants != grants {
-                    self.group_tags.let_go(key);
-                }
-                entry.grants = grants;
-                entry.terminating = terminating;
-                true
-            }
-            None => {
-                entries.insert(
-                    key.clone(),
-                    Entry {
-                        state: AccountState::Checking,
-                        last_usable: None,
-                        grants,
-                        limits: BTreeMap::new(),
-                        terminating,
-                        unusable_since: None,
-                        deleted_at: None,
-                    },
-                );
-                true
+        let Some(entry) = entries.get_mut(key) else {
+            let entry = Entry {
+                state: AccountState::Checking,
+                spec: spec.clone(),
+                last_usable: None,
+                grants,
+                limits: BTreeMap::new(),
+                terminating,
+                unusable_since: None,
+                deleted_at: None,
+            };
+            entries.insert(key.clone(), entry);
+            return true;
+        };
+        if entry.spec != *spec {
+            entry.spec = spec.clone();
+            if matches!(entry.state, AccountState::Ready(_)) {
+                entry.state = AccountState::Checking;
+                entry.unusable_since = Some(Instant::now());
             }
         }
+        if entry.grants == grants && entry.terminating == terminating && entry.deleted_at.is_none()
+        {
+            return false;
+        }
+        if entry.deleted_at.take().is_some() {
+            entry.state = AccountState::Checking;
+        }
+        if entry.grants != grants {
+            self.group_tags.let_go(key);
+        }
+        entry.grants = grants;
+        entry.terminating = terminating;
+        true
     }
 
     /// Stores the limits that the spec of an account sets, in calls per minute and region. They count at once, and are no news to
@@ -199,13 +205,24 @@ impl Directory {
         }
     }
 
-    /// Stores the result of a credential check. Returns what has changed. Ignored for an account that was deleted in the
-    /// meantime. The session of an account stays while its cloud account and endpoints do: it only signs with the new key.
-    pub fn set_state(&self, key: &AccountKey, mut state: AccountState) -> News {
+    /// Stores the state of an account that no check is about. Returns what has changed.
+    pub fn set_state(&self, key: &AccountKey, state: AccountState) -> News {
+        self.set_checked(key, &CredentialSpec::default(), state)
+    }
+
+    /// Stores the result of a check about `spec`. Returns what has changed. Ignored for an account that was deleted or got other
+    /// credentials in the meantime. The session of an account stays while its cloud account and endpoints do: it only signs with the
+    /// new key.
+    pub fn set_checked(
+        &self,
+        key: &AccountKey,
+        spec: &CredentialSpec,
+        mut state: AccountState,
+    ) -> News {
         let mut entries = self.lock();
         let Some(entry) = entries
             .get_mut(key)
-            .filter(|entry| entry.deleted_at.is_none())
+            .filter(|entry| entry.deleted_at.is_none() && entry.spec == *spec)
         else {
             return News::None;
         };

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use crate::ecs::batch::Split;
-use crate::ecs::{Class, Error, MAX_IDS_PER_CALL, Region, SecurityGroupId};
+use crate::ecs::{ApiError, Class, Error, MAX_IDS_PER_CALL, Region, SecurityGroupId};
 use crate::kubernetes::LogDeduper;
 
 use super::change::Change;
@@ -112,7 +112,7 @@ fn failed(error: &CallError, place: &AccountRegion, logged: &LogDeduper) -> Opti
     let stalled = matches!(
         error.class(),
         Class::Blocked | Class::Invalid | Class::Absent
-    );
+    ) && !error.is_clock_error();
     if logged.is_first(&format!("{place:?} {error}")) {
         let reference = place.account.reference();
         let (kind, namespace, name) = (reference.kind, reference.namespace, reference.name);
@@ -125,8 +125,13 @@ fn failed(error: &CallError, place: &AccountRegion, logged: &LogDeduper) -> Opti
             message: message(error),
         },
         // A key that was just replaced says nothing about the right.
-        ends: stalled && !error.is_credential_error(),
+        ends: stalled && is_forbidden(error) && !error.is_credential_error(),
     })
+}
+
+/// Whether the cloud has refused the read. Any other answer says nothing of the right.
+const fn is_forbidden(error: &Error) -> bool {
+    matches!(error, Error::Api(ApiError { status: 403, .. }))
 }
 
 /// It names no group: an object learns nothing of groups that no grant lets it use.

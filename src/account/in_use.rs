@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tracing::{debug, warn};
 
 use crate::api::{ACCOUNT_FINALIZER, ACCOUNT_MANAGER};
-use crate::kubernetes;
+use crate::kubernetes::{self, ObjectUid, version_of};
 use crate::watched::Watched;
 
 use super::context::Context;
@@ -35,6 +35,14 @@ pub(super) async fn hold<K: AccountObject>(
     let Some(change) = used.and_then(|used| change(account, used)) else {
         return Held::Unchanged;
     };
+    let seen = Some((ObjectUid::of(account), version_of(account.meta())));
+    if context
+        .checks()
+        .get(key)
+        .is_some_and(|check| check.held_at == seen)
+    {
+        return Held::Unchanged;
+    }
     // Whether a write that is under way has its effect matters little: the next process looks again.
     let written = context
         .shutdown
@@ -43,14 +51,16 @@ pub(super) async fn hold<K: AccountObject>(
         return Held::Unchanged;
     };
     match written {
-        // After a conflict the watch shows the newer version.
-        Ok(()) => Held::Written,
-        Err(error) if matches!(error.code(), Some(404 | 409)) => Held::Written,
+        // The watch shows the newer version, also after a conflict.
+        Ok(()) => {}
+        Err(error) if matches!(error.code(), Some(404 | 409)) => {}
         Err(error) => {
             log_failure(&error, key, context);
-            Held::Unchanged
+            return Held::Unchanged;
         }
     }
+    context.checks().entry(key.clone()).or_default().held_at = seen;
+    Held::Written
 }
 
 /// A change of the finalizer.

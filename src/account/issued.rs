@@ -11,8 +11,10 @@ use tokio::time::Instant;
 use crate::ecs::credential::{IssuedKey, ProviderError};
 use crate::ecs::{Class, Credential};
 
-/// What a key was issued for: the account's UID and generation, and the version of the Secret that it began with.
-pub type IssuedFor = (String, i64, String);
+use super::key::CredentialSpec;
+
+/// What a key was issued for: the spec of the account, and the version of the credentials that it began with.
+pub type IssuedFor = (CredentialSpec, String);
 
 /// The key of one account.
 #[derive(Debug, Default)]
@@ -191,7 +193,7 @@ mod tests {
         async fn ask(&self, generation: i64, is_doubted: bool, works: bool) -> Result<String, ()> {
             let passed = SignedDuration::try_from(self.start.elapsed()).unwrap();
             let now = self.began + passed;
-            let made_for = ("uid".to_owned(), generation, String::new());
+            let made_for = (CredentialSpec::of(None, generation), String::new());
             let obtain = async || {
                 let number = self.asked.fetch_add(1, Ordering::SeqCst) + 1;
                 tokio::time::sleep(Duration::from_secs(1)).await;

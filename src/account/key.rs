@@ -1,11 +1,14 @@
-//! The names of account objects and of cloud accounts. Only types.
+//! The names of account objects and of cloud accounts, and what tells one check of an account from another. Only types.
 
 use std::fmt;
 
 use k8s_openapi::api::core::v1::ObjectReference;
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 
 use crate::api::membership::{AccountKind, AccountRef};
 use crate::ecs::{AccountUid, Endpoints, Region};
+use crate::kubernetes::ObjectUid;
 
 /// The account that an object names: its kind, the namespace for the namespaced kind, its name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -70,6 +73,26 @@ pub struct CloudAccountId {
     pub uid: AccountUid,
     /// Where its calls go.
     pub endpoints: Endpoints,
+}
+
+/// What a check of an account is about: the UID of the object, and the credentials and endpoints of its spec. Grants, limits and labels
+/// are no part of it: an edit of them needs no other check. The default is that of no account.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CredentialSpec {
+    uid: Option<ObjectUid>,
+    /// Of credentials and endpoints, which may hold certificates.
+    digest: [u8; 32],
+}
+
+impl CredentialSpec {
+    /// That of the account with this UID, with these credentials and endpoints.
+    #[must_use]
+    pub fn of(uid: Option<ObjectUid>, spec: impl Serialize) -> Self {
+        // Specs are JSON.
+        let spec = serde_json::to_vec(&spec).unwrap_or_default();
+        let digest = Sha256::digest(spec).into();
+        Self { uid, digest }
+    }
 }
 
 #[cfg(test)]

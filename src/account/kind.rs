@@ -10,12 +10,12 @@ use crate::api::account::{CallLimits, CloudAccountStatus, Endpoints, LimitedApi}
 use crate::api::membership::AccountKind;
 use crate::api::{CloudAccount, ClusterCloudAccount};
 use crate::ecs::Action;
-use crate::kubernetes::WatchScope;
+use crate::kubernetes::{ObjectUid, WatchScope};
 use crate::watched::Watched;
 
 use super::credentials::{Origin, Source};
 use super::directory::Grants;
-use super::key::AccountKey;
+use super::key::{AccountKey, CredentialSpec};
 
 /// The common interface of the two account kinds.
 pub trait AccountObject:
@@ -32,6 +32,8 @@ pub trait AccountObject:
     fn source(&self, operator_namespace: &str) -> Source;
     /// Endpoint overrides of the spec.
     fn endpoints(&self) -> Option<&Endpoints>;
+    /// What a check of the account is about.
+    fn credential_spec(&self) -> CredentialSpec;
     /// Which objects may use the account.
     fn grants(&self) -> Grants;
     /// The limits of its calls, in calls per minute and region.
@@ -68,6 +70,10 @@ impl AccountObject for CloudAccount {
 
     fn endpoints(&self) -> Option<&Endpoints> {
         None
+    }
+
+    fn credential_spec(&self) -> CredentialSpec {
+        CredentialSpec::of(ObjectUid::of(self), &self.spec.credentials)
     }
 
     fn grants(&self) -> Grants {
@@ -130,6 +136,11 @@ impl AccountObject for ClusterCloudAccount {
 
     fn endpoints(&self) -> Option<&Endpoints> {
         self.spec.endpoints.as_ref()
+    }
+
+    fn credential_spec(&self) -> CredentialSpec {
+        let spec = (&self.spec.credentials, &self.spec.endpoints);
+        CredentialSpec::of(ObjectUid::of(self), spec)
     }
 
     fn grants(&self) -> Grants {

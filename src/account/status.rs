@@ -126,6 +126,8 @@ const CLOCK_RETRY: Retry = Retry {
 pub struct Observation<'a> {
     /// What the check found; none where everything is as it was.
     pub result: Option<&'a CheckResult>,
+    /// Whether the last result holds for the spec as it is now, if this check has none.
+    pub stands: bool,
     /// Whether the endpoints answer; none where that is as it was.
     pub reachability: Option<Reachability>,
     /// The request to look now that has been acted on.
@@ -152,6 +154,12 @@ pub fn status(
         || previous.clone(),
         |result| after_result(previous, generation, result, observation.docs_url, now),
     );
+    if observation.stands && next.observed_generation.is_some() {
+        next.observed_generation = generation;
+        for condition in &mut next.conditions {
+            condition.observed_generation = generation;
+        }
+    }
     next.conditions
         .retain(|condition| condition.type_ != reason::REACHABLE);
     next.conditions.extend(reachable(
@@ -327,6 +335,7 @@ mod tests {
     ) -> Observation<'_> {
         Observation {
             result,
+            stands: false,
             reachability,
             handled: None,
             expires: None,

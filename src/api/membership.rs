@@ -151,7 +151,7 @@ pub struct SecurityGroupMembershipSpec {
     #[serde(default)]
     pub management_policy: ManagementPolicy,
 
-    /// adoptionPolicy says what to do with a membership that existed before this object. Adopt (default): take it over, and keep it when this object is deleted. Refuse: leave it alone and report it (Stalled).
+    /// adoptionPolicy says what to do with a membership that existed before this object. Adopt (default): take it over, and keep it when this object is deleted, unless deletionPolicy is Remove. Refuse: leave it alone and report it (Stalled).
     #[serde(default)]
     pub adoption_policy: AdoptionPolicy,
 

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest as _, Sha256};
 
 /// An access key and, if it is temporary, its STS token. Cheap enough to clone. Every copy is zeroized on drop, and so are
 /// the texts made from it to sign a call (not the copies in the buffers of HTTP and TLS).
@@ -47,6 +48,19 @@ impl Credential {
     #[must_use]
     pub fn access_key_id(&self) -> &str {
         &self.access_key_id
+    }
+
+    /// Tells this key from another one, and does not tell the key.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        let mut digest = Sha256::new();
+        let values = [self.access_key_id(), self.access_key_secret()];
+        for value in values.into_iter().chain(self.security_token()) {
+            // No value has a line break.
+            digest.update(value);
+            digest.update("\n");
+        }
+        hex::encode(digest.finalize())
     }
 
     pub(super) fn access_key_secret(&self) -> &str {

@@ -288,9 +288,9 @@ impl ApiError {
     }
 }
 
-/// Codes with which Describe may answer one malformed or unknown ID among 100. The vendor documents none for Describe; these
-/// are the codes of its sibling actions.
-const ONE_ID: [&str; 7] = [
+/// Codes with which Describe may answer one malformed or unknown ID among 100. The vendor documents one for `DescribeSecurityGroups`
+/// (`InvalidSecurityGroupId.Malformed`) and none for targets; the others are the codes of sibling actions.
+const ONE_ID: [&str; 9] = [
     "InvalidInstanceId.Malformed",
     "InvalidInstanceIds.Malformed",
     "InvalidInstanceId.NotFound",
@@ -298,6 +298,8 @@ const ONE_ID: [&str; 7] = [
     "InvalidEniId.Malformed",
     "InvalidParams.EniId",
     "InvalidParam.Malformed",
+    "InvalidSecurityGroupId.Malformed",
+    "InvalidSecurityGroupId.NotFound",
 ];
 
 /// Codes that reject the account's key, for any action.

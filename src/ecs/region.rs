@@ -14,6 +14,7 @@ pub(crate) const KNOWN: &[&str] = &[
     "ap-southeast-5",
     "ap-southeast-6",
     "ap-southeast-7",
+    "ap-southeast-8",
     "cn-beijing",
     "cn-beijing-finance-1",
     "cn-chengdu",
@@ -37,12 +38,15 @@ pub(crate) const KNOWN: &[&str] = &[
     "cn-zhangjiakou",
     "cn-zhangjiakou-na62-a01",
     "cn-zhengzhou-jva",
+    "cn-zhongwei",
     "eu-central-1",
     "eu-west-1",
+    "eu-west-2",
     "me-central-1",
     "me-east-1",
     "na-south-1",
     "us-east-1",
+    "us-southeast-1",
     "us-west-1",
 ];
 

@@ -39,6 +39,17 @@ pub(super) struct Members {
     pub(super) rows: Vec<(Target, TargetDescription)>,
     /// The objects that name the group in this region, by the ID of their target.
     pub(super) objects: BTreeMap<String, Vec<SecurityGroupMembership>>,
+    /// The namespace that the person is in.
+    pub(super) namespace: String,
+}
+
+/// Which objects count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Objects {
+    /// Those of the one namespace that the person asks for, or else all.
+    AskedFor,
+    /// All: what an object of another namespace names is not free.
+    All,
 }
 
 impl Members {
@@ -49,6 +60,7 @@ impl Members {
     pub(super) async fn read(
         group: &str,
         region: Option<&str>,
+        which: Objects,
         common: &Common,
     ) -> Result<Self, Failure> {
         let group: SecurityGroupId = group
@@ -56,7 +68,10 @@ impl Members {
             .map_err(|error: crate::ecs::ParseIdError| Failure::with(2, error.to_string()))?;
         let cluster = Cluster::connect(&common.cluster).await?;
         let fields = format!("spec.securityGroupID={group}");
-        let objects = cluster.memberships(&fields).await?;
+        let objects = match which {
+            Objects::AskedFor => cluster.memberships(&fields).await?,
+            Objects::All => cluster.everywhere(&fields).await?,
+        };
         let region = cloud::region(region, &objects, group.as_str())?;
         let here = objects
             .into_iter()
@@ -82,6 +97,7 @@ impl Members {
             group,
             rows,
             objects: by_target,
+            namespace: cluster.namespace,
         })
     }
 
@@ -126,6 +142,7 @@ pub(super) async fn run(arguments: Arguments, common: &Common) -> Result<Report,
     let members = Members::read(
         &arguments.security_group,
         arguments.region.as_deref(),
+        Objects::AskedFor,
         common,
     )
     .await?;

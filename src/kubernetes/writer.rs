@@ -295,6 +295,24 @@ impl WriteTurn<'_> {
         let patch = Patch::Merge(changes);
         with_deadline(api.patch(name, &params, &patch)).await
     }
+
+    /// Changes the status with a JSON merge patch, which takes out what is null, whichever field manager owns it.
+    ///
+    /// # Errors
+    /// Every error of the API server.
+    pub async fn json_merge_status<K>(
+        self,
+        api: &Api<K>,
+        name: &str,
+        changes: &Value,
+    ) -> Result<K, Error>
+    where
+        K: Clone + Debug + DeserializeOwned,
+    {
+        let params = PatchParams::default();
+        let patch = Patch::Merge(changes);
+        with_deadline(api.patch_status(name, &params, &patch)).await
+    }
 }
 
 #[cfg(test)]

@@ -109,7 +109,18 @@ impl Admission {
         })
     }
 
-    /// Gives up the place of a deleted object.
+    /// Gives back the slot of an object that was admitted and has no pass now. One that waits keeps its place.
+    pub fn give_back(&self, uid: &ObjectUid) {
+        self.change(|state| {
+            if state.is_admitted(uid) {
+                state.forget(uid)
+            } else {
+                Vec::new()
+            }
+        });
+    }
+
+    /// Gives up the place of an object that is gone, or of which no pass can begin.
     pub fn forget(&self, uid: &ObjectUid) {
         self.change(|state| state.forget(uid));
     }
@@ -217,6 +228,13 @@ impl Drop for Slot {
 }
 
 impl State {
+    fn is_admitted(&self, uid: &ObjectUid) -> bool {
+        let line = self.waits_in.get(uid);
+        let lines = line.and_then(|line| Some((line, self.places.get(&line.place())?)));
+        let passes = lines.and_then(|(line, lines)| lines.by_cloud.get(&line.cloud));
+        passes.is_some_and(|passes| passes.is_admitted(uid))
+    }
+
     fn forget(&mut self, uid: &ObjectUid) -> Vec<ObjectRef<SecurityGroupMembership>> {
         let Some(line) = self.waits_in.remove(uid) else {
             return Vec::new();
@@ -435,6 +453,24 @@ mod tests {
         for object in ["a/x1", "a/x2", "a/x3", "a/new"] {
             assert!(fixture.enter(&applicant(object)).is_some(), "{object}");
         }
+        assert!(fixture.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn admitted_object_that_has_no_pass_gives_its_slot_back() {
+        let mut fixture = Fixture::new();
+        let mut held = fixture.fill();
+        for object in ["a/x1", "a/x2"] {
+            let one = at_target(object, "i-one");
+            assert!(fixture.enter(&one).is_none(), "{object}");
+        }
+        // One that waits keeps its place.
+        fixture.admission.give_back(&"a/x1".into());
+        held.clear();
+        assert_eq!(fixture.enqueued(), ["x1"]);
+        fixture.admission.give_back(&"a/x1".into());
+        assert_eq!(fixture.enqueued(), ["x2"], "the target is free");
+        fixture.admission.forget(&"a/x2".into());
         assert!(fixture.is_empty());
     }
 

@@ -16,6 +16,7 @@ use crate::kubernetes::events::EventRecord;
 use super::act::ActError;
 use super::context::Context;
 use super::decide::{AccessView, ReconcileOutcome, TargetView};
+use super::object::own_status;
 use super::observation::Observation;
 use super::observe::Pass;
 use super::status::{self, Held, Refusal, StatusInput};
@@ -32,7 +33,7 @@ pub(super) async fn conclude(
     context: &Context,
 ) -> Result<Action, ActError> {
     let uid = pass.uid();
-    let previous = pass.object().status.clone().unwrap_or_default();
+    let previous = own_status(pass.object()).cloned().unwrap_or_default();
     let next = next_status(pass, outcome, refusal, &previous, context);
     let event = event(pass, outcome, &previous, next.as_ref());
     // Before the write: the watch may show the status before the answer arrives.
@@ -90,6 +91,7 @@ fn next_status(
         outcome,
         observed: &pass.observed,
         deleting: pass.desired.deleting,
+        deletion: pass.desired.deletion,
         description: pass.told_description(),
         failure: pass.failure.as_ref(),
         account_problem: &pass.account_problem,
@@ -292,11 +294,12 @@ fn observation_of(pass: &Pass, outcome: ReconcileOutcome) -> Option<Observation>
     }
 }
 
-/// The edge has a record now: an object that refused to adopt it may share it, and one whose own Join was refused may adopt it.
+/// The edge has another record now: an object that refused to adopt it may share it, one whose own Join was refused may adopt it, and one
+/// that has adopted it says whether another has joined it.
 fn tell_siblings(pass: &Pass, context: &Context) {
     let uid = pass.uid();
     for other in context.table.others(&pass.edge, &uid) {
-        if other.record().is_none() {
+        if other.record() != Some(Origin::Joined) {
             context.queue.enqueue(&other.reference());
         }
     }

@@ -1,11 +1,12 @@
 //! What the passes and tasks over all memberships share. Decides nothing.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use kube::runtime::reflector::ObjectRef;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::account::directory::Directory;
@@ -25,6 +26,10 @@ use super::progress::Progress;
 use super::queue::ReconcileQueue;
 use super::table::{ObjectTable, ObjectView};
 use super::view::View;
+
+/// How long a refused list of all memberships is not tried again (5 minutes): an API server that has just started refuses for a moment
+/// what it allows.
+const ASK_AGAIN: Duration = Duration::from_secs(5 * 60);
 
 /// How long a target may stay unread.
 #[derive(Clone, Copy, Debug)]
@@ -73,8 +78,8 @@ pub struct Context {
     pub docs_url: Option<DocsUrl>,
     /// The namespaces that are watched.
     pub(super) scopes: Vec<WatchScope>,
-    /// Whether the memberships of all namespaces may be listed, as far as it was tried.
-    pub(super) may_list_all: AtomicBool,
+    /// When the API server refused the list of the memberships of all namespaces.
+    pub(super) all_refused_at: Mutex<Option<Instant>>,
     pub(super) logged: LogDeduper,
     scans: Mutex<Vec<Weak<Progress>>>,
     late: Mutex<HashMap<AccountKey, usize>>,
@@ -122,7 +127,7 @@ impl Context {
             view: View::new(scopes),
             docs_url: None,
             scopes: scopes.to_vec(),
-            may_list_all: AtomicBool::new(true),
+            all_refused_at: Mutex::default(),
         }
     }
 
@@ -153,10 +158,11 @@ impl Context {
         self.all_listed.cancelled().await;
     }
 
-    /// The calls of the process before this one have ended: deletions that waited for that go on.
+    /// The calls of the process before this one have ended: what waited for that goes on.
     pub fn others_have_ended(&self) {
         self.table.others_have_ended();
         self.enqueue_deleting();
+        self.enqueue_all(&self.table.unsettled());
     }
 
     /// What the API server will store of a status, as far as it is known.
@@ -169,12 +175,25 @@ impl Context {
 
     /// Whether what memory shows of an edge is new enough for a Leave. What is not watched, and may be listed, it does not show.
     pub(super) fn edge_view(&self) -> EdgeView {
-        let shows_all = self.watches_all() || !self.may_list_all.load(Ordering::Relaxed);
+        let shows_all = self.watches_all() || !self.may_list_all();
         if shows_all && self.view.is_fresh() {
             EdgeView::Fresh
         } else {
             EdgeView::Stale
         }
+    }
+
+    /// Whether the memberships of all namespaces may be listed, as far as it was tried in the last [`ASK_AGAIN`].
+    pub(super) fn may_list_all(&self) -> bool {
+        let refused_at = self.all_refused_at.lock();
+        let refused_at = *refused_at.unwrap_or_else(PoisonError::into_inner);
+        refused_at.is_none_or(|at| at.elapsed() >= ASK_AGAIN)
+    }
+
+    /// The API server refuses the list of the memberships of all namespaces.
+    pub(super) fn all_refused(&self) {
+        let refused_at = self.all_refused_at.lock();
+        *refused_at.unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
     /// Whether the objects of this namespace are watched.

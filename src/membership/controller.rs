@@ -15,7 +15,6 @@ use tracing::warn;
 use crate::api::membership::{DeletionPolicy, ErrorClass};
 use crate::api::{SecurityGroupMembership, reason};
 use crate::condition;
-use crate::ecs::Edge;
 use crate::kubernetes::changed::{applied, stored};
 use crate::kubernetes::{self, ObjectUid, WatchLog, WatchScope};
 
@@ -201,28 +200,22 @@ async fn reconcile(packed: Arc<Packed>, context: Arc<Context>) -> Result<Action,
         return Ok(Action::await_change());
     }
     let object = Arc::new(packed.unpack());
-    let readable = match &object.0 {
-        Ok(readable) => readable,
-        Err(invalid) => {
-            let message = format!(
-                "this version of the operator cannot read the object: {}",
-                invalid.error
-            );
-            let result = invalid_spec::unreadable(&object, &invalid.status, &message, &context);
-            return ended(Box::pin(result).await, &object, &context);
+    let uid = ObjectUid::of(&*object).unwrap_or_default();
+    // The watch has reported its end since kube took it from the store. What enters admission now would stay there.
+    if context.table.known_version(&uid).is_none() {
+        return Ok(Action::await_change());
+    }
+    let (readable, edge) = match invalid_spec::usable(&object) {
+        Ok(usable) => usable,
+        Err(unusable) => {
+            // It may have been admitted as it was before.
+            context.admission.forget(&uid);
+            let result = Box::pin(unusable.report(&object, &context)).await;
+            return ended(result, &object, &context);
         }
     };
-    let edge = match Edge::try_from(&readable.spec) {
-        Ok(edge) => edge,
-        Err(error) => {
-            let previous = readable.status.as_ref();
-            let message = error.to_string();
-            let result = invalid_spec::invalid_spec(&object, previous, &message, &context);
-            return ended(Box::pin(result).await, &object, &context);
-        }
-    };
-    let uid = ObjectUid::of(readable).unwrap_or_default();
     if let Some(wait) = distance(readable, &uid, &context) {
+        context.admission.give_back(&uid);
         return Ok(Action::requeue(wait));
     }
     let urgency = urgency(readable, &uid, &context);
@@ -323,4 +316,34 @@ fn on_error(object: Arc<Packed>, error: &ActError, context: Arc<Context>) -> Act
 fn after_error(uid: &ObjectUid, context: &Context) -> Option<Duration> {
     let wait = |history: &mut History| history.after_error(&context.clock);
     context.table.history(uid, wait)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::account::directory::Directory;
+
+    /// kube takes an object from the store, and the watch reports its end before the pass begins.
+    #[tokio::test]
+    async fn object_that_has_gone_waits_for_nothing() {
+        let directory = Directory::new(reflector::store().0);
+        let context = Arc::new(Context::of_test(directory));
+        let object = |name: &str| {
+            let object = json!({
+                "metadata": {"name": name, "namespace": "team", "uid": name, "resourceVersion": "1"},
+                "spec": {"region": "cn-hangzhou", "instanceID": "i-1", "securityGroupID": "sg-1"},
+            });
+            serde_json::from_value::<Object>(object).unwrap()
+        };
+        let there = object("there");
+        let (readable, edge) = invalid_spec::usable(&there).ok().unwrap();
+        let applicant = pass::applicant(readable, &edge, Urgency::User, &context);
+        let _holds_the_target = context.admission.enter(applicant).unwrap();
+        let gone = Arc::new(Packed::of(&object("gone")));
+        let action = reconcile(gone, Arc::clone(&context)).await.unwrap();
+        assert_eq!(action, Action::await_change());
+        assert_eq!(context.admission.waiting().for_target, 0);
+    }
 }

@@ -1,6 +1,5 @@
 //! Lists the objects on one edge, where what the watches have shown may be too old for a Leave. Reads only.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use kube::Api;
@@ -65,10 +64,10 @@ impl Pass {
 /// The objects on an edge, in all namespaces if the operator may list them, otherwise in the watched ones.
 async fn list(edge: &Edge, context: &Context) -> Result<Vec<ObjectView>, kubernetes::Error> {
     let params = ListParams::default().fields(&selector(edge));
-    if context.may_list_all.load(Ordering::Relaxed) {
+    if context.may_list_all() {
         match list_in(&WatchScope::All, edge, &params, context).await {
             Err(error) if error.code() == Some(403) && !context.watches_all() => {
-                context.may_list_all.store(false, Ordering::Relaxed);
+                context.all_refused();
             }
             listed => return listed,
         }

@@ -294,6 +294,7 @@ impl<'a> World<'a> {
             outcome,
             observed: &self.observed,
             deleting: self.desired.deleting,
+            deletion: self.desired.deletion,
             description: self.target.filter(|_| {
                 // Who has no grant learns nothing of the target.
                 self.observed.account != AccessView::NotGranted

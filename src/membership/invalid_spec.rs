@@ -3,11 +3,13 @@
 use kube::Resource as _;
 use kube::runtime::controller::Action;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::api::membership::SecurityGroupMembershipStatus;
-use crate::api::reason;
+use crate::api::{SecurityGroupMembership, reason};
 use crate::condition::{self, NewCondition, Status};
+use crate::ecs::Edge;
+use crate::watched::Unreadable;
 
 use super::act::{ActError, write_status};
 use super::context::Context;
@@ -15,30 +17,60 @@ use super::decide::ReconcileOutcome;
 use super::object::Object;
 use super::status;
 
-/// Reports a spec that names no edge, once per change. Its next change starts the next pass.
-pub(super) async fn invalid_spec(
-    object: &Object,
-    previous: Option<&SecurityGroupMembershipStatus>,
-    message: &str,
-    context: &Context,
-) -> Result<Action, ActError> {
-    let empty = SecurityGroupMembershipStatus::default();
-    let previous = previous.unwrap_or(&empty);
-    let next = with_invalid_spec(object, previous, message, context);
-    report_invalid_spec(object, previous, &next, &next, context).await
+/// Why no pass over an object can begin.
+pub(super) enum Unusable<'a> {
+    /// This version cannot read it.
+    Unreadable(&'a Unreadable),
+    /// Its spec names no edge; with the status and what is wrong.
+    NoEdge(Option<&'a SecurityGroupMembershipStatus>, String),
 }
 
-/// Reports an object that this version cannot read, once per change. What its status says of the edge stays as it is, also where it
-/// cannot be read.
-pub(super) async fn unreadable(
+/// The object with the edge that its spec names.
+pub(super) fn usable(object: &Object) -> Result<(&SecurityGroupMembership, Edge), Unusable<'_>> {
+    let readable = object.0.as_ref().map_err(Unusable::Unreadable)?;
+    match Edge::try_from(&readable.spec) {
+        Ok(edge) => Ok((readable, edge)),
+        Err(error) => Err(Unusable::NoEdge(
+            readable.status.as_ref(),
+            error.to_string(),
+        )),
+    }
+}
+
+impl Unusable<'_> {
+    /// Reports it, once per change. The next change of the object starts the next pass.
+    pub(super) async fn report(
+        &self,
+        object: &Object,
+        context: &Context,
+    ) -> Result<Action, ActError> {
+        match self {
+            Self::Unreadable(unreadable) => report_unreadable(object, unreadable, context).await,
+            Self::NoEdge(previous, message) => {
+                let empty = SecurityGroupMembershipStatus::default();
+                let previous = previous.unwrap_or(&empty);
+                let next = with_invalid_spec(object, previous, message, context);
+                report_invalid_spec(object, previous, &next, &next, context).await
+            }
+        }
+    }
+}
+
+/// What the status says of the edge stays as it is, also where it cannot be read.
+async fn report_unreadable(
     object: &Object,
-    stored: &Value,
-    message: &str,
+    unreadable: &Unreadable,
     context: &Context,
 ) -> Result<Action, ActError> {
+    let Unreadable {
+        error,
+        status: stored,
+        ..
+    } = unreadable;
+    let message = format!("this version of the operator cannot read the object: {error}");
     // Compared with the previous status, so that an unchanged one is not written again.
     let previous = status::parse_lenient(stored);
-    let next = with_invalid_spec(object, &previous, message, context);
+    let next = with_invalid_spec(object, &previous, &message, context);
     let mut written = stored.as_object().cloned().unwrap_or_default();
     let generation = json!(next.observed_generation);
     written.insert("observedGeneration".to_owned(), generation);

@@ -15,7 +15,7 @@ use super::context::Context;
 const MOST_ACCOUNTS: usize = 29;
 
 /// Series of `last_scan_timestamp_seconds`, without the one of all others.
-const MOST_SCANS: usize = 199;
+const MOST_SCANS: usize = 179;
 
 /// The gauges as of now. `key_ends` tells when temporary keys end, in seconds since 1970.
 #[must_use]
@@ -133,6 +133,8 @@ fn tell_sessions(context: &Context, names: &Names<'_>, samples: &mut Samples) {
 }
 
 fn tell_scans(context: &Context, names: &Names<'_>, samples: &mut Samples) {
+    let period = context.read_periods.scan.as_secs_f64();
+    samples.add("scan_period_seconds", Vec::new(), period);
     let mut scans = BTreeMap::<(&str, &str), i64>::new();
     let running: Vec<_> = context
         .scans()

@@ -230,6 +230,14 @@ pub fn ignored_intent(
         .then_some("it names another cloud account")
 }
 
+/// The status, unless it tells of another object: a backup tool restores it with the object, which has a new UID then.
+#[must_use]
+pub fn own_status(object: &SecurityGroupMembership) -> Option<&SecurityGroupMembershipStatus> {
+    let status = object.status.as_ref()?;
+    let is_own = status.object_uid.is_none() || status.object_uid == object.metadata.uid;
+    is_own.then_some(status)
+}
+
 /// Whether the status says that the deletion has seen to the membership, and only the finalizer, which the API server does not
 /// let go, is left. Its intent is then of no meaning: the pass that removes the record cannot remove the intent.
 fn is_released(object: &SecurityGroupMembership) -> bool {

@@ -18,7 +18,9 @@ use super::context::Context;
 use super::decide::{
     self, AccessView, Attempt, ClaimView, Desired, EdgeView, Elsewhere, Holder, Observed, ReadTrust,
 };
-use super::object::{Claim, Object, account_key, desired, has_finalizer, is_unanswered};
+use super::object::{
+    Claim, Object, account_key, desired, has_finalizer, is_unanswered, own_status,
+};
 use super::others::Others;
 use super::status::Ending;
 use super::view::EdgeList;
@@ -297,9 +299,7 @@ fn unread(object: &SecurityGroupMembership, context: &Context) -> Observed {
         admitted: false,
         view: EdgeView::Stale,
         attempt: Attempt::None,
-        drifted: object
-            .status
-            .as_ref()
+        drifted: own_status(object)
             .is_some_and(|status| condition::is_true(&status.conditions, reason::DRIFTED)),
         repairs: 0,
         synced: context.may_remove(),

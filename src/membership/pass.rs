@@ -126,7 +126,11 @@ async fn run_steps(
             return Err(ActError::Stopping);
         }
         match step {
-            Step::Finish(outcome) => return Ok(outcome),
+            Step::Finish(outcome) => {
+                // A call that is not made any more holds up no other while the status is written.
+                pass.permit = None;
+                return Ok(outcome);
+            }
             Step::Read => pass.read(context).await,
             Step::AwaitTurn => pass.await_turn(),
             Step::Intend => pass.intend(context).await?,

@@ -13,6 +13,7 @@ use tokio::sync::watch::Receiver;
 use tokio::time::Instant;
 
 use crate::kubernetes::{WatchLog, error_chain, watch_config};
+use crate::telemetry::Telemetry;
 
 use super::{Listed, News, Node, Nodes};
 
@@ -30,6 +31,7 @@ const PAGE: u32 = 25;
 pub async fn watch(
     client: kube::Client,
     nodes: Arc<Nodes>,
+    telemetry: Arc<Telemetry>,
     mut wanted: Receiver<bool>,
     changed: impl Fn(News),
 ) {
@@ -41,7 +43,8 @@ pub async fn watch(
         }
         let api: Api<Node> = Api::all(client.clone());
         let config = watch_config().page_size(PAGE);
-        let mut events = std::pin::pin!(watcher(api, config).default_backoff());
+        let path = api.resource_url().to_owned();
+        let mut events = Box::pin(watcher(api, config).default_backoff());
         // Since when each try has failed; before the Nodes are listed, since the first one.
         let mut fails_since = Some(Instant::now());
         loop {
@@ -76,6 +79,9 @@ pub async fn watch(
                 changed(news);
             }
         }
+        // Before `/livez` is told: nothing of the watch may go on after that.
+        drop(events);
+        telemetry.ended(&path);
         nodes.forget();
     }
 }

@@ -19,6 +19,7 @@ use crate::args::Settings;
 use crate::kubernetes::WatchScope;
 use crate::membership::object::Object;
 use crate::membership::{self, housekeeping};
+use crate::telemetry::Telemetry;
 use crate::{nodes, set};
 
 /// What the controllers of sets need.
@@ -36,7 +37,7 @@ impl SetControllers {
     }
 
     /// Runs one controller per scope until all have ended, and what goes on beside them until shutdown has begun.
-    async fn run(self, scopes: Vec<WatchScope>) {
+    async fn run(self, scopes: Vec<WatchScope>, telemetry: Arc<Telemetry>) {
         let Self { context, due } = self;
         let controllers = scopes
             .into_iter()
@@ -46,7 +47,7 @@ impl SetControllers {
         let (sets, gather) = (Arc::clone(&context.sets), Arc::clone(&context.sets));
         let (nodes, wanted) = (Arc::clone(&context.nodes), sets.select_nodes());
         let client = context.client.clone();
-        let nodes = nodes::watch(client, nodes, wanted, move |news| {
+        let nodes = nodes::watch(client, nodes, telemetry, wanted, move |news| {
             if news.selection {
                 sets.of_nodes_now();
             }
@@ -88,7 +89,8 @@ pub(super) async fn run_controllers(
                 .iter()
                 .map(|scope| sets.tap(scope))
                 .collect();
-            let sets = sets.run(settings.scopes.clone());
+            let telemetry = Arc::clone(&context.telemetry);
+            let sets = sets.run(settings.scopes.clone(), telemetry);
             let memberships = run_memberships(&context, accounts, queues, taps, settings);
             futures::future::join(memberships, sets).await;
         }

@@ -26,6 +26,9 @@ pub(super) struct Doer<'a> {
     pub uid: &'a ObjectUid,
     pub region: &'a Region,
     pub group: &'a SecurityGroupId,
+    /// How many passes over the set had a write refused. Each begins with another membership, or one that is refused would keep the
+    /// others waiting.
+    pub refused_passes: u32,
     pub context: &'a Context,
 }
 
@@ -57,6 +60,10 @@ pub(super) struct Batches<T> {
     /// Whether the rest is not tried.
     pub ended: bool,
     over: bool,
+    /// How many writes the next batch has at most.
+    size: usize,
+    /// How many writes were refused for another reason than their one target.
+    refused: usize,
 }
 
 impl<T> Default for Batches<T> {
@@ -66,6 +73,8 @@ impl<T> Default for Batches<T> {
             end: Ok(None),
             ended: false,
             over: false,
+            size: 1,
+            refused: 0,
         }
     }
 }
@@ -87,9 +96,28 @@ impl<T> Batches<T> {
         self.end = Err(error);
     }
 
+    /// The next batch of those that are left: twice as many as the one before, and at most `most`.
+    pub fn next<'a, I>(&self, rest: &mut &'a [I], most: usize) -> Option<&'a [I]> {
+        let (batch, later) = rest.split_at(self.size.min(most).min(rest.len()));
+        *rest = later;
+        (!self.ended && !batch.is_empty()).then_some(batch)
+    }
+
+    /// Takes the outcomes of a batch. After a refusal the next batch is a single write. A batch of which nothing but refusals has come is
+    /// the last one: what refuses these refuses ten thousand.
+    fn take_batch(&mut self, outcomes: Vec<(T, Result<Written, Error>)>) {
+        let (done, refused) = (self.done.len(), self.refused);
+        for (item, outcome) in outcomes {
+            self.take(item, outcome);
+        }
+        let is_refused = self.refused > refused;
+        self.ended |= is_refused && self.done.len() == done;
+        self.size = if is_refused { 1 } else { self.size * 2 };
+    }
+
     /// Keeps the first refusal; one of all goes before one of a single target.
     fn refused(&mut self, refusal: Refusal) {
-        self.ended |= !refusal.is_of_one_target();
+        self.refused += usize::from(!refusal.is_of_one_target());
         let Ok(told) = &mut self.end else {
             return;
         };
@@ -98,16 +126,6 @@ impl<T> Batches<T> {
             *told = Some(refusal);
         }
     }
-}
-
-/// Batches that double from one up to `most`.
-pub(super) fn batches<T>(items: &[T], most: usize) -> impl Iterator<Item = &[T]> {
-    let (mut rest, mut size) = (items, 1);
-    std::iter::from_fn(move || {
-        let (batch, later) = rest.split_at(size.min(rest.len()));
-        (rest, size) = (later, most.min(size * 2));
-        (!batch.is_empty()).then_some(batch)
-    })
 }
 
 impl Doer<'_> {
@@ -122,8 +140,10 @@ impl Doer<'_> {
         }
         let change = |member: Arc<Member>| async move { self.change_one(&member).await };
         let mut written = self.write(&plan.change, change).await.end;
-        if matches!(written, Ok(None)) {
-            written = self.delete(plan).await;
+        // Also after a change that was refused: the other memberships do not wait for it.
+        if let Ok(refused) = &mut written {
+            let refused = refused.take();
+            written = self.delete(plan).await.map(|other| refused.or(other));
         }
         if !may_create {
             return Ok(Acted {
@@ -143,20 +163,26 @@ impl Doer<'_> {
         })
     }
 
-    /// Writes in batches, and ends with the first one in which a write failed: what refuses one refuses ten thousand. A name that is
-    /// taken refuses one only.
+    /// Writes in batches, until one failed or was refused as a whole. A name that is taken refuses one only.
     async fn write<T: Clone, F>(&self, items: &[T], write: impl Fn(T) -> F) -> Batches<T>
     where
         F: Future<Output = Result<Written, Error>>,
     {
         let mut all = Batches::default();
-        for batch in batches(items, usize::MAX) {
+        let items = self.in_turn(items);
+        let mut rest = items.as_slice();
+        while let Some(batch) = all.next(&mut rest, usize::MAX) {
             self.write_batch(batch, &write, &mut all).await;
-            if all.ended {
-                break;
-            }
         }
         all
+    }
+
+    /// The same items, beginning with another one after each pass that had a write refused.
+    pub(super) fn in_turn<T: Clone>(&self, items: &[T]) -> Vec<T> {
+        let mut items = items.to_vec();
+        let begin = begin_at(self.refused_passes, items.len());
+        items.rotate_left(begin);
+        items
     }
 
     pub(super) async fn write_batch<T: Clone, F>(
@@ -177,9 +203,8 @@ impl Doer<'_> {
                 (item, written.await)
             }
         };
-        for (item, outcome) in self.context.writer.each(batch.to_vec(), one).await {
-            all.take(item, outcome);
-        }
+        let outcomes = self.context.writer.each(batch.to_vec(), one).await;
+        all.take_batch(outcomes);
     }
 
     async fn change_one(&self, member: &Member) -> Result<Written, Error> {
@@ -189,14 +214,18 @@ impl Doer<'_> {
             Ok(written) => Ok(written),
             // The watch shows that it is gone.
             Err(error) if error.code() == Some(404) => Ok(Written::Waits),
-            Err(error) if error.code() == Some(409) => self.look_again_at(member).await,
+            Err(error) if error.code() == Some(409) => self.after_conflict(member, error).await,
             Err(error) => refused(error),
         }
     }
 
-    /// Either the watch has not shown its last version yet, or the API server gave up. The next try goes by what is stored now.
-    async fn look_again_at(&self, member: &Member) -> Result<Written, Error> {
-        self.stored(member).await?;
+    /// The next try goes by what is stored now. If that is the version that the set has named, the API server or a webhook means another
+    /// conflict, which is an error.
+    async fn after_conflict(&self, member: &Member, conflict: Error) -> Result<Written, Error> {
+        let stored = self.stored(member).await?;
+        if stored.is_some_and(|stored| stored.version == member.version) {
+            return Err(conflict);
+        }
         self.soon();
         Ok(Written::Waits)
     }
@@ -333,6 +362,14 @@ impl Doer<'_> {
             self.context.events.publish(self.set, event);
         }
     }
+}
+
+/// Where the pass of this number begins in a list. Steps of the golden ratio spread the beginnings evenly over a list of any length.
+fn begin_at(pass: u32, length: usize) -> usize {
+    const GOLDEN_RATIO: u32 = 0x9E37_79B9;
+    let share = u64::from(pass.wrapping_mul(GOLDEN_RATIO));
+    let length = u64::try_from(length).unwrap_or_default();
+    usize::try_from((share * length) >> 32).unwrap_or_default()
 }
 
 /// What an answer to a change or a deletion is that stored nothing.

@@ -69,6 +69,8 @@ pub(super) struct Memory {
     /// The version that the last write of the status made.
     written: u64,
     pub failures: u32,
+    /// How many passes had a write refused.
+    pub refused_passes: u32,
     passed: Option<Passed>,
 }
 
@@ -102,6 +104,9 @@ impl Memory {
     /// A pass has done what it could.
     pub(super) fn passed(&mut self, refusal: Option<&Refusal>) {
         let refusal = refusal.cloned();
+        if matches!(refusal, Some(Refusal::Create(_) | Refusal::Write(_))) {
+            self.refused_passes = self.refused_passes.wrapping_add(1);
+        }
         self.passed = Some(Passed { refusal });
     }
 

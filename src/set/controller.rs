@@ -127,6 +127,7 @@ async fn pass(
         uid,
         region: &region,
         group: &group,
+        refused_passes: context.remember(uid, |memory| memory.refused_passes),
         context,
     };
     let may_create = looked.refusal.as_ref().is_none_or(Refusal::lets_create);
@@ -140,7 +141,9 @@ async fn pass(
     let wait = earlier(looked.wait, after_deeds(&acted, wrote && !set.spec.suspend));
     let refusal = acted.refused.as_ref().or(looked.refusal.as_ref());
     let requested = kubernetes::reconcile_requested_at(set);
+    let (namespace, name) = (set.namespace().unwrap_or_default(), set.name_any());
     let found = Found {
+        set: (&namespace, &name),
         plan,
         targets: selection.targets(),
         skipped: selection.skipped,
@@ -150,13 +153,7 @@ async fn pass(
         suspended: set.spec.suspend,
         requested: requested.as_deref(),
     };
-    let next = status::status(
-        &previous,
-        set.metadata.generation,
-        found,
-        context.clock.now(),
-    );
-    let written = write(object, uid, &previous, next, context).await?;
+    let written = tell(object, uid, &previous, found, context).await?;
     failure.map_or(Ok(earlier(wait, written)), Err)
 }
 
@@ -196,6 +193,18 @@ async fn tell_unreadable(
     let previous = serde_json::from_value(unreadable.status.clone()).unwrap_or_default();
     let message = format!("this version of the operator cannot read the set: {unreadable}");
     write_invalid(object, uid, &previous, message, context).await
+}
+
+async fn tell(
+    object: &SetObject,
+    uid: &ObjectUid,
+    previous: &SecurityGroupMembershipSetStatus,
+    found: Found<'_>,
+    context: &Context,
+) -> Result<Option<Duration>, Error> {
+    let generation = object.meta().generation;
+    let next = status::status(previous, generation, found, context.clock.now());
+    write(object, uid, previous, next, context).await
 }
 
 async fn write_invalid(

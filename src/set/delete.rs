@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::api::{SecurityGroupMembership, reason};
 use crate::kubernetes::{Error, ObjectUid, with_deadline};
 
-use super::act::{Batches, Doer, Written, batches, refused};
+use super::act::{Batches, Doer, Written, refused};
 use super::context::Context;
 use super::look::look;
 use super::member::{Member, Policies};
@@ -28,7 +28,9 @@ impl Doer<'_> {
     pub(super) async fn delete(&self, plan: &Plan) -> Result<Option<Refusal>, Error> {
         let mut deleted = Batches::default();
         let delete = |deletion: Deletion| async move { self.delete_one(&deletion).await };
-        for batch in batches(&plan.delete, DELETIONS) {
+        let deletions = self.in_turn(&self.conforming(plan));
+        let mut rest = deletions.as_slice();
+        while let Some(batch) = deleted.next(&mut rest, DELETIONS) {
             match self.is_current().await {
                 Ok(true) => {
                     let batch = self.still_planned(batch);
@@ -37,9 +39,6 @@ impl Doer<'_> {
                 // The watch is about to show what it is now.
                 Ok(false) => break,
                 Err(error) => deleted.failed(error),
-            }
-            if deleted.ended {
-                break;
             }
         }
         let mut counts: BTreeMap<Why, usize> = BTreeMap::new();
@@ -57,6 +56,16 @@ impl Doer<'_> {
             });
         }
         deleted.end
+    }
+
+    /// The deletions of a plan without those whose policies could not be put back.
+    fn conforming(&self, plan: &Plan) -> Vec<Deletion> {
+        let policies = Policies::of_set(&self.set.spec);
+        let conforms = |deletion: &&Deletion| {
+            let member = self.context.members.get(self.uid, &deletion.member.uid);
+            member.is_some_and(|member| member.policies == policies)
+        };
+        plan.delete.iter().filter(conforms).cloned().collect()
     }
 
     /// Those of a batch that the set would still delete, by what it has been shown since.
@@ -102,6 +111,7 @@ impl Doer<'_> {
                 Ok(None) => members.gone(uid),
                 Err(error) if error.code() == Some(404) => members.gone(uid),
                 Err(error) if error.code() == Some(409) => match self.stored(member).await? {
+                    Some(stored) if stored.version == known.version => return Err(error),
                     Some(stored) => {
                         known = stored;
                         continue;

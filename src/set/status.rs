@@ -14,6 +14,8 @@ use super::refusal::Refusal;
 /// What a pass found.
 #[derive(Clone, Copy, Debug)]
 pub struct Found<'a> {
+    /// Namespace and name of the set.
+    pub set: (&'a str, &'a str),
     /// What the set does next.
     pub plan: &'a Plan,
     /// Number of targets that the selector picks; `None` while that is not known.
@@ -249,8 +251,10 @@ fn stalled(found: Found<'_>) -> String {
         let separator = if at == 0 { "" } else { ", " };
         let _ = write!(text, "{separator}{reason} ({count})");
     }
-    text.push_str(
-        "; see their messages: kubectl get sgm -o wide -l security-group-operator.io/set=NAME",
+    let (namespace, name) = found.set;
+    let _ = write!(
+        text,
+        "; see their messages: kubectl get sgm -n {namespace} -o wide -l security-group-operator.io/set={name}"
     );
     text
 }

@@ -22,7 +22,7 @@ pub struct Fault {
     pub region: Option<String>,
     /// Matches only calls that name this instance or interface.
     pub target: Option<String>,
-    /// Matches only calls that name this group.
+    /// Matches only calls that name this group, alone or among others.
     pub security_group_id: Option<String>,
     /// Matches only calls whose first filter by a tag has this key.
     pub tag: Option<String>,
@@ -136,6 +136,8 @@ pub struct Subject<'a> {
     pub target: Option<&'a str>,
     /// `SecurityGroupId`.
     pub group: Option<&'a str>,
+    /// `SecurityGroupIds`: a list in JSON.
+    pub groups: Option<&'a str>,
     /// `Tag.1.Key`.
     pub tag: Option<&'a str>,
     /// Access key ID.
@@ -257,9 +259,15 @@ impl Fault {
         is(&self.action, Some(subject.action))
             && is(&self.region, subject.region)
             && is(&self.target, subject.target)
-            && is(&self.security_group_id, subject.group)
+            && (is(&self.security_group_id, subject.group) || self.is_of_one_of(subject.groups))
             && is(&self.tag, subject.tag)
             && is(&self.access_key, Some(subject.access_key))
+    }
+
+    fn is_of_one_of(&self, groups: Option<&str>) -> bool {
+        let wanted = self.security_group_id.as_ref();
+        let wanted = wanted.map(|wanted| format!("\"{wanted}\""));
+        wanted.is_some_and(|wanted| groups.is_some_and(|groups| groups.contains(&wanted)))
     }
 }
 
@@ -327,6 +335,7 @@ mod tests {
             region: None,
             target: Some(target),
             group: Some("sg-1"),
+            groups: None,
             tag: None,
             access_key: "key",
         }

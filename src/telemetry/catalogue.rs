@@ -203,7 +203,7 @@ pub const METRICS: &[Description] = &[
         "security_group_operator_last_scan_timestamp_seconds",
         TIMESTAMP,
         &[ACCOUNT, REGION],
-        "End of the last scan that has read all targets, or the start of the scans before there was one; of several scans the earliest. At most 200 series: the earliest of all others is `other`, `other`",
+        "End of the last scan that has read all targets, or the start of the scans before there was one; of several scans the earliest. At most 180 series: the earliest of all others is `other`, `other`",
     ),
     gauge(
         "security_group_operator_leader",
@@ -265,7 +265,13 @@ pub const METRICS: &[Description] = &[
         "security_group_operator_repair_loops",
         None,
         &[],
-        "Edges that other actors remove again and again: each is repaired once per hour only",
+        "Targets that other actors remove from a group again and again: the operator repairs each once per hour only",
+    ),
+    gauge(
+        "security_group_operator_scan_period_seconds",
+        SECONDS,
+        &[],
+        "How often scans read all targets (`--scan-period`)",
     ),
     counter(
         "security_group_operator_status_writes_total",

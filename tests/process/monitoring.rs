@@ -66,6 +66,8 @@ fn impatient(rules: &str) -> String {
     let mut rules = rules.to_owned();
     for (patient, impatient) in [
         ("> 900", "> 1"),
+        ("clamp_min(2.5 *", "clamp_min(0.1 *"),
+        (", 900) or vector(900)", ", 1) or vector(1)"),
         ("> 1800", "> 1"),
         ("- time() < 300", "- time() < 3000"),
         ("[15m]", "[30s]"),

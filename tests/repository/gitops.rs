@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use mlua::{Lua, LuaSerdeExt as _, StdLib};
-use security_group_operator::api::membership::{Origin, SecurityGroupMembershipStatus};
+use security_group_operator::api::membership::{
+    DeletionPolicy, Origin, SecurityGroupMembershipStatus,
+};
 use security_group_operator::api::{GROUP, SecurityGroupMembershipSetStatus, reason};
 use security_group_operator::ecs::{Action, ApiError, Class, Edge, Error, Target};
 use security_group_operator::kubernetes::ObjectUid;
@@ -411,6 +413,7 @@ fn input<'a>(
         outcome,
         observed,
         deleting: false,
+        deletion: DeletionPolicy::RemoveIfJoined,
         description: None,
         failure: None,
         account_problem: "",
@@ -611,6 +614,7 @@ fn found<'a>(
     refusal: Option<&'a set::Refusal>,
 ) -> set::status::Found<'a> {
     set::status::Found {
+        set: ("team-a", "web"),
         plan,
         targets: Some(targets),
         skipped: 0,

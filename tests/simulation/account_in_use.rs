@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::api_server::Verb;
+use crate::api_server::{Call, Verb};
 use crate::in_virtual_time;
 use crate::monitor::{condition, text};
 use crate::scenario::{calls, message, object, ready, seconds, world};
-use crate::topology::{ACCOUNTS, CLUSTER, OPERATOR_NAMESPACE, TEAMS};
+use crate::topology::{ACCOUNTS, CLUSTER, KEYS, OPERATOR_NAMESPACE, TEAMS};
 use crate::world::World;
 
 const FINALIZER: &str = "security-group-operator.io/account-in-use";
@@ -139,5 +139,30 @@ fn account_of_a_tenant_in_the_namespace_of_the_operator_is_refused() {
         let ready = condition(&account, "Ready").unwrap();
         assert_eq!(text(ready, "/reason"), "InvalidSpec");
         assert!(text(ready, "/message").contains("create it in the namespace of the memberships"));
+    });
+}
+
+/// The watch of accounts does not show the finalizer.
+#[test]
+fn finalizer_is_written_once_while_the_watch_lags() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        world.faults.lose_events("clustercloudaccounts", 100);
+        world.faults.record_requests();
+        world.membership("m", 0, 0, json!({}));
+        seconds(60.0).await;
+        assert!(has_finalizer(&world, CLUSTER));
+        let writes = |call: &Call| {
+            call.kind.plural == "clustercloudaccounts" && call.verb == Verb::Apply && !call.status
+        };
+        let writes = world.faults.recorded(writes).len();
+        assert!(writes <= 2, "{writes} writes");
+        // Another key is taken meanwhile.
+        world.write_secret(CLUSTER, 1);
+        seconds(10.0).await;
+        world.cloud(json!({"revokeKey": {"id": KEYS[0].0}}));
+        world.membership("late", 1, 0, json!({}));
+        seconds(10.0).await;
+        assert_eq!(ready(&world, "late").1, "Joined");
     });
 }

@@ -8,7 +8,7 @@ use crate::api_server::Verb;
 use crate::in_virtual_time;
 use crate::monitor::{MEMBERSHIPS, condition, text};
 use crate::scenario::{add_fault, calls, claimed, message, object, ready, seconds, world};
-use crate::topology::{ACCOUNTS, CLUSTER, KEYS, NAMESPACE, TEAMS, name_own_account};
+use crate::topology::{ACCOUNTS, CLUSTER, KEYS, NAMESPACE, TEAMS, name_own_account, secret_data};
 use crate::world::{SimOptions, World};
 
 /// The longest that the operator goes without a look at a Secret that it does not watch, and a little.
@@ -532,4 +532,116 @@ fn object_that_goes_while_its_account_is_checked_is_waited_for_no_more() {
         assert_eq!(object(&world, "m"), None);
         assert!(!world.is_member("i-0", "sg-a"));
     });
+}
+
+/// An administrator gives the account other credentials and other grants in one edit. STS is slow.
+#[test]
+fn what_an_edit_grants_is_used_with_the_credentials_of_that_edit_only() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        world.grant(false);
+        world.membership("m", 0, 0, json!({}));
+        write_second_secret(&world, 2);
+        let slow = json!({"accessKey": KEYS[2].0, "action": "GetCallerIdentity", "fault": {"latency": "8s"}});
+        let slow = serde_json::from_value(slow).unwrap();
+        world.simulator.add_fault(slow);
+        seconds(5.0).await;
+        assert_eq!(ready(&world, "m").1, "NotGranted");
+        let grants = json!([{
+            "name": "all", "namespaces": {"names": [NAMESPACE]}, "securityGroups": {"ids": ["*"]},
+        }]);
+        edit_account(
+            &world,
+            json!({"credentials": {"secretRef": {"name": "second"}}, "grants": grants}),
+        );
+        seconds(60.0).await;
+        // The key is one of another cloud account, which has no such target.
+        assert_eq!(ready(&world, "m").1, "TargetNotFound");
+        assert_eq!(calls(&world, "JoinSecurityGroup"), 0);
+        assert!(!world.is_member("i-0", "sg-a"));
+    });
+}
+
+/// The account gets another key of the same cloud account, in another Secret.
+#[test]
+fn other_credentials_of_the_same_cloud_account_change_nothing_for_ready_objects() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        world.membership("m", 0, 0, json!({}));
+        write_second_secret(&world, 1);
+        seconds(5.0).await;
+        let status = || object(&world, "m").unwrap()["status"].clone();
+        let before = status();
+        world.simulator.reset_stats();
+        edit_account(
+            &world,
+            json!({"credentials": {"secretRef": {"name": "second"}}}),
+        );
+        seconds(30.0).await;
+        world.cloud(json!({"revokeKey": {"id": KEYS[0].0}}));
+        world.membership("late", 1, 0, json!({}));
+        seconds(120.0).await;
+        assert_eq!(status(), before);
+        assert_eq!(ready(&world, "late").1, "Joined");
+        assert_eq!(calls(&world, "GetCallerIdentity"), 1);
+    });
+}
+
+/// Neither grants, limits nor labels are part of the key.
+#[test]
+fn edit_that_leaves_the_key_as_it_is_needs_no_answer_of_sts() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        world.membership("m", 0, 0, json!({}));
+        seconds(5.0).await;
+        world.simulator.reset_stats();
+        world.faults.silence_hosts(&["sts.test"]);
+        let _ = world.faults.take_called_hosts();
+        edit_account(&world, json!({"limits": {"JoinSecurityGroup": 500}}));
+        let secret = &ACCOUNTS[CLUSTER];
+        let label = json!({"metadata": {"labels": {"team": "web"}}});
+        world.user(
+            Verb::Merge,
+            "secrets",
+            secret.secret_namespace,
+            "key",
+            label,
+        );
+        seconds(60.0).await;
+        world.membership("late", 1, 0, json!({}));
+        seconds(60.0).await;
+        assert_eq!(account(&world, CLUSTER).1, "CredentialsAccepted");
+        assert_eq!(ready(&world, "late").1, "Joined");
+        assert!(world.faults.take_called_hosts().get("sts.test").is_none());
+        let account = &ACCOUNTS[CLUSTER];
+        let object = world
+            .server
+            .object(account.plural, account.namespace, account.name);
+        let object = object.unwrap();
+        let generation = &object["metadata"]["generation"];
+        assert_eq!(&object["status"]["observedGeneration"], generation);
+        let ready = condition(&object, "Ready").unwrap();
+        assert_eq!(&ready["observedGeneration"], generation);
+    });
+}
+
+/// A Secret `second` beside that of the cluster's account, with this key.
+fn write_second_secret(world: &World, key: usize) {
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "second"}, "data": secret_data(key),
+    });
+    let namespace = ACCOUNTS[CLUSTER].secret_namespace;
+    world.user(Verb::Apply, "secrets", namespace, "second", secret);
+}
+
+fn edit_account(world: &World, spec: Value) {
+    let account = &ACCOUNTS[CLUSTER];
+    world.user(
+        Verb::Merge,
+        account.plural,
+        account.namespace,
+        account.name,
+        json!({"spec": spec}),
+    );
+    world.monitor.upheaval();
 }

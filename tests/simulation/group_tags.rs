@@ -236,6 +236,58 @@ fn known_grant_stays_while_reads_fail_and_ends_where_they_are_refused() {
     });
 }
 
+/// A tenant names an ID that the cloud takes for none. It refuses each read of tags with that ID.
+#[test]
+fn malformed_group_of_one_namespace_ends_no_grant_of_another() {
+    for code in [
+        "InvalidSecurityGroupId.Malformed",
+        "InvalidSecurityGroupId.NotFound",
+    ] {
+        in_virtual_time(move || async move {
+            let world = world().await;
+            tag(&world, "sg-a", &json!({"team": "a"}));
+            world.set_grants(&json!([by_tags(NAMESPACE), by_tags(GUESTS)]));
+            world.membership("m", 0, 0, json!({}));
+            seconds(5.0).await;
+            let fault = json!({
+                "action": READ, "securityGroupId": "sg-x", "fault": {"error": {"code": code, "status": 400}},
+            });
+            let fault = serde_json::from_value(fault).unwrap();
+            world.simulator.add_fault(fault);
+            world.membership("guest/x", 1, 0, json!({"securityGroupID": "sg-x"}));
+            seconds(2.0 * A_SCAN).await;
+            assert_eq!(reason_of_guest(&world, "x"), "NotGranted", "{code}");
+            assert_eq!(reason(&world, "m"), "Joined", "{code}");
+            world.foreign(0, 0, false);
+            world.membership("late", 2, 0, json!({}));
+            seconds(2.0 * A_SCAN).await;
+            assert_eq!(reason(&world, "late"), "Joined", "{code}");
+            assert!(world.is_member(TARGETS[0].id, "sg-a"), "{code}");
+        });
+    }
+}
+
+/// Neither the clock of the operator nor a code that it does not know says anything of the right to read.
+#[test]
+fn known_grant_outlives_answers_that_are_no_refusal() {
+    for code in ["InvalidTimeStamp.Expired", "InvalidParameter.Invented"] {
+        in_virtual_time(move || async move {
+            let world = world().await;
+            tag(&world, "sg-a", &json!({"team": "a"}));
+            world.set_grants(&json!([by_tags(NAMESPACE)]));
+            world.membership("m", 0, 0, json!({}));
+            seconds(5.0).await;
+            let fault = json!({"error": {"code": code, "status": 400}});
+            add_fault(&world, READ, 1_000, &fault);
+            seconds(3.0 * A_SCAN).await;
+            assert_eq!(reason(&world, "m"), "Joined", "{code}");
+            world.foreign(0, 0, false);
+            seconds(2.0 * A_SCAN).await;
+            assert!(world.is_member(TARGETS[0].id, "sg-a"), "{code}");
+        });
+    }
+}
+
 /// A set for a group whose tags no grant allows yet.
 async fn set_by_tags() -> World {
     let world = world().await;

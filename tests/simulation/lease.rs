@@ -428,6 +428,39 @@ fn new_leader_learns_within_a_second_that_the_calls_of_the_old_one_have_ended() 
     }
 }
 
+/// What others have removed meanwhile is not left until the calls must have ended: they have.
+#[test]
+fn new_leader_repairs_when_the_calls_of_the_old_one_have_ended() {
+    in_virtual_time(|| async move {
+        let mut elected = two().await;
+        elected.world.membership("m", 0, 0, json!({}));
+        seconds(15.0).await;
+        slow_joins(&elected.world, "20s");
+        elected.world.membership("x", 1, 0, json!({}));
+        seconds(1.0).await;
+        elected.world.foreign(0, 0, false);
+        elected.terminate(0);
+        seconds(2.0).await;
+        let is_noted = || {
+            let lease = elected.lease();
+            let annotations = lease["metadata"]["annotations"].as_object();
+            annotations.is_some_and(|all| all.contains_key(CALLS_ANNOTATION))
+        };
+        assert!(is_noted());
+        while is_noted() {
+            seconds(0.01).await;
+        }
+        elected.world.simulator.set_faults(Vec::new());
+        let ended = Instant::now();
+        while !elected.world.is_member("i-0", "sg-a") {
+            seconds(0.01).await;
+            // Its reads count 10 s later.
+            let waited = ended.elapsed();
+            assert!(waited < Duration::from_secs(12), "{waited:?}");
+        }
+    });
+}
+
 /// How leaders are stopped in one world, drawn from a seed. Returns what was wrong, and how many leaders were stopped.
 async fn stop_leaders(seed: u64) -> (Vec<String>, u64) {
     let mut random = StdRng::seed_from_u64(seed);

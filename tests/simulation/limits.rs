@@ -5,11 +5,14 @@ use std::time::Duration;
 use security_group_operator::api::{FINALIZER, INTENT_ANNOTATION};
 use security_group_operator::kubernetes::WatchScope;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::in_virtual_time;
 use crate::link::KillPoint;
 use crate::monitor::{MEMBERSHIPS, condition, text};
-use crate::scenario::{calls, claimed, lagging_world, object, ready, seconds, told, world};
+use crate::scenario::{
+    add_fault, calls, claimed, lagging_world, object, ready, seconds, told, world,
+};
 use crate::topology::{CLUSTER, GUESTS, KEYS, NAMESPACE, name_own_account, place};
 use crate::world::{SimOptions, World};
 
@@ -948,4 +951,102 @@ fn with_own_account() -> (World, Value) {
     let mut own = json!({});
     name_own_account(&mut own);
     (world, own)
+}
+
+/// L27: of two objects on one edge, the one that has adopted it is the first to repair it; others join it in that moment.
+#[test]
+fn what_others_join_while_an_adopter_repairs_is_theirs() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        world.membership("m", 0, 0, json!({}));
+        seconds(SETTLED).await;
+        world.membership("a", 0, 0, json!({}));
+        seconds(SETTLED).await;
+        assert_eq!(
+            (claim(&world, "m"), claim(&world, "a")),
+            ("Joined".to_owned(), "Adopted".to_owned())
+        );
+        // The owner looks on.
+        world.patch("m", json!({"spec": {"suspend": true}}));
+        seconds(1.0).await;
+        let exists = json!({"error": {"code": "InvalidInstanceId.AlreadyExists"}});
+        add_fault(&world, "JoinSecurityGroup", 1, &exists);
+        world.foreign(0, 0, false);
+        let joins = calls(&world, "JoinSecurityGroup");
+        while calls(&world, "JoinSecurityGroup") == joins {
+            seconds(0.01).await;
+        }
+        world.foreign(0, 0, true);
+        seconds(SCAN).await;
+        world.patch("m", json!({"spec": {"suspend": false}}));
+        seconds(SCAN).await;
+        assert_eq!(ready(&world, "m").1, "Adopted");
+        for name in ["m", "a"] {
+            world.delete(name);
+            seconds(SETTLED).await;
+            assert!(!is_there(&world, name));
+        }
+        assert!(is_member(&world), "{:?}", journal(&world));
+        assert_eq!(world.monitor.violations(), [""; 0]);
+    });
+}
+
+/// Others remove what the operator joined. A scan sees it, and the read after that shows an older state.
+#[test]
+fn read_that_goes_back_makes_no_membership_that_of_others() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        world.membership("m", 0, 0, json!({}));
+        seconds(2.0 * SETTLED).await;
+        let reads = calls(&world, "DescribeInstances");
+        // The removal is older than a read may lag when the scan comes, and the next read shows what was before it.
+        world.foreign(0, 0, false);
+        let removed = Instant::now();
+        while calls(&world, "DescribeInstances") == reads {
+            seconds(0.001).await;
+        }
+        let lag = removed.elapsed() + Duration::from_millis(500);
+        let lag = format!("{}ms", lag.as_millis().min(9_900));
+        world.cloud(json!({"set": {"lag": lag}}));
+        seconds(3.0).await;
+        world.cloud(json!({"set": {"lag": "0s"}}));
+        seconds(SCAN).await;
+        assert!(is_member(&world), "{:?}", journal(&world));
+        assert_eq!(claim(&world, "m"), "Joined");
+        world.delete("m");
+        seconds(SETTLED).await;
+        assert!(!is_member(&world), "{:?}", journal(&world));
+    });
+}
+
+/// A backup tool restores the object with its status, and the cloud does not answer.
+#[test]
+fn restored_status_says_nothing_of_the_new_object() {
+    for spec in [json!({}), json!({"suspend": true})] {
+        in_virtual_time(|| async move {
+            let world = world().await;
+            world.membership("m", 0, 0, json!({}));
+            seconds(SETTLED).await;
+            let status = object(&world, "m").unwrap()["status"].clone();
+            assert_eq!(status["origin"], "Joined");
+            world.patch("m", json!({"spec": {"deletionPolicy": "Retain"}}));
+            world.delete("m");
+            seconds(SETTLED).await;
+            assert!(is_member(&world) && !is_there(&world, "m"));
+            let failure = json!({"error": {"code": "ServiceUnavailable", "status": 503}});
+            add_fault(&world, "DescribeInstances", 1_000, &failure);
+            world.membership("m", 0, 0, spec.clone());
+            world.overwrite_status("m", &status);
+            seconds(60.0).await;
+            assert_ne!(ready(&world, "m").0, "True");
+            world.simulator.set_faults(Vec::new());
+            world.patch("m", json!({"spec": {"suspend": false}}));
+            seconds(2.0 * SCAN).await;
+            let said = &object(&world, "m").unwrap();
+            assert_eq!(ready(&world, "m").1, "Adopted", "{spec}: {said}");
+            world.delete("m");
+            seconds(SETTLED).await;
+            assert!(is_member(&world), "{:?}", journal(&world));
+        });
+    }
 }

@@ -7,10 +7,11 @@ use security_group_operator::telemetry::{self, Telemetry};
 use serde_json::json;
 use tower::ServiceExt as _;
 
-use crate::api_server::Verb;
+use crate::api_server::{Call, Verb};
 use crate::in_virtual_time;
 use crate::monitor::MEMBERSHIPS;
 use crate::scenario::{ready, seconds};
+use crate::sets;
 use crate::world::{SimOptions, World};
 use security_group_operator::kubernetes::WatchScope;
 
@@ -136,6 +137,42 @@ fn cloud_that_is_down_makes_no_probe_fail() {
             }
             assert!(!world.faults.take_called_hosts().is_empty());
             assert_ne!(ready(&world, "m").0, "True");
+        });
+    }
+}
+
+/// The operator watches Nodes only while a set selects some, or while it looks for conditions that it has left on them.
+#[test]
+fn watch_of_nodes_that_ends_makes_no_probe_fail() {
+    for node_conditions in [false, true] {
+        in_virtual_time(move || async move {
+            let mut world = World::new(SimOptions::default());
+            let telemetry = Arc::new(Telemetry::default());
+            world.faults.record_requests();
+            if node_conditions {
+                world.start_with_node_conditions(&telemetry);
+            } else {
+                world.start_over(vec![WatchScope::All], &telemetry);
+            }
+            sets::node(&world, 0, sets::web());
+            let by_nodes = json!({"nodeSelector": {"matchLabels": sets::web()}});
+            for spec in [by_nodes, json!({"instanceIDs": ["i-0"]})] {
+                // Without a set that selects Nodes, and with one, for longer than a watch may be silent.
+                for _ in 0..60 {
+                    seconds(10.0).await;
+                    assert!(is_alive(&telemetry).await, "conditions: {node_conditions}");
+                }
+                sets::apply(&world, spec);
+            }
+            for _ in 0..60 {
+                seconds(10.0).await;
+                assert!(is_alive(&telemetry).await, "conditions: {node_conditions}");
+            }
+            let watches = |call: &Call| call.kind.plural == "nodes" && call.verb == Verb::Watch;
+            assert!(
+                !world.faults.recorded(watches).is_empty(),
+                "it has watched Nodes"
+            );
         });
     }
 }

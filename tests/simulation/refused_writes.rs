@@ -213,6 +213,26 @@ fn object_that_is_annotated_all_the_time_is_told_at_once() {
     });
 }
 
+/// So is one that others remove.
+#[test]
+fn membership_that_is_annotated_all_the_time_is_repaired() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        world.membership("m", 0, 0, json!({}));
+        seconds(15.0).await;
+        world.cloud(json!({"set": {"latency": "700ms"}}));
+        world.foreign(0, 0, false);
+        // A scan period, and a pass.
+        for number in 0..250 {
+            let annotation = json!({"example.com/beat": number.to_string()});
+            world.patch("m", json!({"metadata": {"annotations": annotation}}));
+            seconds(0.3).await;
+        }
+        assert!(world.is_member("i-0", "sg-a"));
+        assert_eq!(calls(&world, "JoinSecurityGroup"), 2);
+    });
+}
+
 /// R2: A status that another operator has written meanwhile is not overwritten by one that goes by an older one.
 #[test]
 fn conflict_with_another_status_starts_a_new_pass() {

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::api_server::{Call, CallFault, Refusal, Verb};
 use crate::in_virtual_time;
+use crate::link::CallFilter;
 use crate::monitor::{MEMBERSHIPS, condition, target_of, text};
 use crate::scenario::{add_fault, calls, seconds, world};
 use crate::set_cloud::two_joined;
@@ -586,6 +587,31 @@ fn a_deletion_that_meets_a_conflict_is_tried_again() {
     });
 }
 
+/// A webhook may answer 409, too.
+#[test]
+fn a_conflict_that_stays_is_told_and_asked_for_slowly() {
+    let one_less = json!({"instanceIDs": ["i-1"]});
+    let report = json!({"instanceIDs": ["i-0", "i-1"], "driftPolicy": "Report"});
+    for (fits, spec) in [
+        (deletes_memberships as CallFilter, one_less),
+        (changed_by_set, report),
+    ] {
+        in_virtual_time(move || async move {
+            let world = two_joined(&json!({})).await;
+            world.faults.refuse_calls(fits, CallFault::Refuse(409));
+            world.faults.record_requests();
+            apply(&world, spec);
+            seconds(30.0 * MINUTE).await;
+            let message = message_of(&world, "s");
+            assert!(message.contains("the last write failed"), "{message}");
+            let asked = world.faults.recorded(fits).len();
+            assert!((5..=20).contains(&asked), "{asked} requests in 30 min");
+            assert_eq!(within(&world), [0, 1]);
+            assert_no_violations(&world);
+        });
+    }
+}
+
 /// A user takes the set off a membership, and then its target off the list. The watch has shown neither: the membership is not the set's
 /// any more, and stays.
 #[test]
@@ -717,7 +743,7 @@ fn a_set_is_ready_for_new_policies_when_its_memberships_have_them() {
         assert_eq!((retaining(), is_ready()), (0, false));
         assert_eq!(told(&world).0, "Progressing");
         world.faults.refuse_no_calls();
-        seconds(10.0).await;
+        seconds(MINUTE).await;
         assert_eq!((retaining(), is_ready()), (2, true));
         assert_no_violations(&world);
     });
@@ -834,6 +860,47 @@ fn a_store_that_was_put_back_keeps_no_policy_from_a_set() {
             assert_eq!(told(&world).0, "AllMembers", "{revisions} revisions");
         });
     }
+}
+
+/// Whether a request changes or deletes one of the first three memberships of [`more_instances`].
+fn touches_protected(call: &Call) -> bool {
+    let is_protected = |number| call.name.starts_with(&format!("s-i-more{number}-"));
+    (changed_by_set(call) || deletes_memberships(call)) && (0..3).any(is_protected)
+}
+
+/// An admission policy protects some memberships: the set changes and deletes the others.
+#[test]
+fn protected_memberships_keep_no_others_waiting() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        let ids = more_instances(&world, 12);
+        apply(&world, json!({"instanceIDs": ids}));
+        seconds(MINUTE).await;
+        world
+            .faults
+            .refuse_calls(touches_protected, CallFault::Refuse(422));
+        let retain = json!({"instanceIDs": ids[..8], "deletionPolicy": "Retain"});
+        apply(&world, retain);
+        seconds(30.0 * MINUTE).await;
+        let left = members(&world);
+        let others = left.iter().filter(|object| {
+            let is_protected = ids[..3].iter().any(|id| id == target_of(object));
+            !is_protected && object["spec"]["deletionPolicy"] == "Retain"
+        });
+        assert_eq!((others.count(), left.len()), (5, 8));
+
+        apply(&world, json!({"instanceIDs": ids[7..8]}));
+        world.faults.record_requests();
+        seconds(30.0 * MINUTE).await;
+        assert_eq!(
+            members(&world).len(),
+            4,
+            "three protected, and one selected"
+        );
+        assert_eq!(told(&world).0, "WriteRefused");
+        let asked = world.faults.recorded(touches_protected).len();
+        assert!(asked <= 30, "{asked} requests in 30 min");
+    });
 }
 
 /// Creates so many instances, and returns their IDs.

@@ -219,6 +219,16 @@ impl World {
         );
     }
 
+    /// The same, of one that writes conditions of Nodes.
+    pub fn start_with_node_conditions(&mut self, telemetry: &Arc<Telemetry>) {
+        let settings = Settings {
+            node_conditions: true,
+            ..settings(vec![WatchScope::All])
+        };
+        let telemetry = Arc::clone(telemetry);
+        self.start_as(settings, telemetry, None, std::future::pending());
+    }
+
     /// Starts an operator that acts only while it holds the Lease, for so long, and is asked to end when `shutdown` resolves.
     pub fn start_elected(
         &mut self,

@@ -130,6 +130,7 @@ fn finished(
         outcome,
         observed,
         deleting: false,
+        deletion: DeletionPolicy::RemoveIfJoined,
         description: Some(description),
         failure: None,
         account_problem: "",

@@ -31,7 +31,7 @@ this release itself creates, so that it needs no other right; `helm template` se
 {{- if and $name (or (ne $name $.Release.Name) (ne $namespace $.Release.Namespace)) }}
 {{- $object := printf "%s %s" .kind .metadata.name }}
 {{- with .metadata.namespace }}{{ $object = printf "%s of namespace %s" $object . }}{{ end }}
-{{- fail (printf "release %s in namespace %s already has the %s, and two operators must not work in the same namespaces: upgrade or uninstall that release; or give each of both its own `namespaces`, and set crds.install, userRoles.create and admissionPolicies.create to false in this one (docs/sizing.md)" $name $namespace $object) }}
+{{- fail (printf "release %s in namespace %s already has the %s, and two operators must not work in the same namespaces: upgrade or uninstall that release; or give each its own `namespaces`: first that one, with admissionPolicies.operators={system:serviceaccount:%s:security-group-operator}, then this one, with crds.install, userRoles.create and admissionPolicies.create set to false (docs/sizing.md)" $name $namespace $object $.Release.Namespace) }}
 {{- end }}
 {{- end }}
 {{- end }}

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use crate::ecs::Action;
 
+use super::super::key::CredentialSpec;
 use super::super::session::AccountSession;
 use super::access::Access;
 use super::grants::Grants;
@@ -64,6 +65,8 @@ pub(super) const TERMINATING: &str =
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) state: AccountState,
+    /// What a check of the account must be about for its result to count.
+    pub(super) spec: CredentialSpec,
     /// The last usable session, for deletions after the Secret was deleted: deleting a namespace deletes both at once.
     pub(super) last_usable: Option<Arc<AccountSession>>,
     /// Which objects may use the account.

@@ -15,7 +15,7 @@ use super::cloud::account_of;
 use super::cluster::Cluster;
 use super::common::Common;
 use super::failure::Failure;
-use super::members::Members;
+use super::members::{Members, Objects};
 use super::output::{Format, Report, counted, note};
 
 pub(super) const EXAMPLES: &str = "\
@@ -57,13 +57,16 @@ pub(super) async fn run(arguments: Arguments, common: &Common) -> Result<Report,
         set,
         from_nodes,
     } = arguments;
-    let members = Members::read(&security_group, region.as_deref(), common).await?;
+    let region = region.as_deref();
+    let members = Members::read(&security_group, region, Objects::All, common).await?;
     let named = super::cloud::CloudArguments {
         account: account_ref.or_else(|| common.cloud.account.clone()),
         ..common.cloud.clone()
     };
-    let of_objects = members.objects.values().flatten().next().map(account_of);
-    let account = named.key("")?.or(of_objects).map_or_else(
+    let of_objects = members.objects.values().flatten().map(account_of);
+    let mut of_objects =
+        of_objects.filter(|key| key.namespace.is_empty() || key.namespace == members.namespace);
+    let account = named.key("")?.or_else(|| of_objects.next()).map_or_else(
         || json!({"kind": AccountKind::default().name(), "name": "default"}),
         |key| json!({"kind": key.kind.name(), "name": key.name}),
     );

@@ -319,7 +319,9 @@ impl Selected {
         now: Timestamp,
     ) -> Planned {
         let set = &self.set;
+        let (namespace, name) = (set.namespace().unwrap_or_default(), set.name_any());
         let found = status::Found {
+            set: (&namespace, &name),
             plan,
             targets: self.selection.targets(),
             skipped: self.selection.skipped,
@@ -342,8 +344,8 @@ impl Selected {
         Planned {
             set: None,
             is_set: true,
-            namespace: set.namespace().unwrap_or_default(),
-            name: set.name_any(),
+            namespace,
+            name,
             change: self.change.name(),
             calls: calls(rows),
             ready: ready.map_or("Unknown".to_owned(), |ready| ready.status.clone()),

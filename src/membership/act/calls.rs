@@ -4,7 +4,7 @@ use crate::account::session::CallError;
 use crate::ecs::{Action, Class, Error, RequestId};
 
 use super::super::context::Context;
-use super::super::decide::{Attempt, TargetView};
+use super::super::decide::{Attempt, ClaimView, TargetView};
 use super::super::ledger::{EdgeCall, Effect};
 use super::super::observe::Pass;
 
@@ -15,14 +15,16 @@ impl Pass {
             return;
         };
         let uid = self.uid();
-        let is_void = self.observed.claim.is_void();
+        let claim = self.observed.claim;
         let (table, edge) = (&context.table, self.edge.clone());
         let begun = table.call_began(&uid, &account.uid, &edge, EdgeCall::Join);
         let answer = account.join(&edge, permit).await;
         self.note_answer(&answer);
         let effect = match effect_of(&answer) {
-            // Under a void claim, another actor made the membership that is found.
-            Effect::Done if answer.is_err() && is_void => Effect::None,
+            // Under a claim that is void or tells of others' membership, another actor made the one that is found.
+            Effect::Done if answer.is_err() && (claim.is_void() || claim == ClaimView::Adopted) => {
+                Effect::None
+            }
             effect => effect,
         };
         table.call_ended(&uid, &account.uid, &edge, begun, effect);

@@ -41,32 +41,19 @@ impl Pass {
         Ok(())
     }
 
-    /// Writes the finalizer and the intent of the claim again, under the version that this pass has seen.
+    /// Writes the finalizer and the intent of the claim again.
     ///
     /// # Errors
     /// The stored object differs, or the API server did not answer.
     pub async fn confirm(&mut self, context: &Context) -> Result<(), ActError> {
-        let uid = self.uid();
         let account = self.account_uid.as_ref();
         let intent = match self.observed.claim {
             ClaimView::None | ClaimView::Adopted => None,
             ClaimView::Intent { .. } | ClaimView::Joined { .. } => {
-                account.map(|account| Intent::new(&uid, account))
+                account.map(|account| Intent::new(&self.uid(), account))
             }
         };
-        let object = self.object();
-        let version = object.resource_version();
-        let writer = self.writer(context);
-        let written = write_marks(
-            object,
-            version,
-            Marks::Held(intent.as_ref()),
-            &writer,
-            context,
-        )
-        .await?;
-        self.marked(written);
-        Ok(())
+        self.write_marks(intent.as_ref(), context).await
     }
 
     /// Writes the finalizer alone, if that changes anything: the edge was there before. The status records it after that.
@@ -117,7 +104,7 @@ impl Pass {
 
     /// Writes the finalizer, and the intent or none, under the stored version. A version that differs from the watched one only by
     /// annotations of others is taken as well: otherwise a user who annotates the object all the time would keep it from being
-    /// joined.
+    /// joined or repaired.
     async fn write_marks(
         &mut self,
         intent: Option<&Intent>,

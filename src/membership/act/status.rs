@@ -1,8 +1,9 @@
 //! Writes the status, and the record in it.
 
 use kube::api::ObjectMeta;
-use kube::{Api, ResourceExt as _};
+use kube::{Api, Resource as _, ResourceExt as _};
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::api::SecurityGroupMembership;
 use crate::api::membership::{Origin, SecurityGroupMembershipStatus};
@@ -13,8 +14,9 @@ use crate::watched::Watched;
 use super::super::context::Context;
 use super::super::decide::ClaimView;
 use super::super::history::{History, Standing};
-use super::super::object::{Claim, Object};
+use super::super::object::{Claim, Object, own_status};
 use super::super::observe::Pass;
+use super::super::status::foreign_conditions;
 use super::error::{ActError, ApiRequest};
 use super::stored::{TRIES, in_view};
 
@@ -55,7 +57,10 @@ impl Pass {
         context: &Context,
     ) -> Result<Option<SecurityGroupMembership>, ActError> {
         let writer = self.writer(context);
-        let mut metadata = self.object().metadata.clone();
+        let mut metadata = match foreign_status(self.object()) {
+            Some(foreign) => take_out(self.object(), foreign, &writer, context).await?,
+            None => self.object().metadata.clone(),
+        };
         let mut tries_left = TRIES;
         loop {
             tries_left -= 1;
@@ -83,7 +88,46 @@ pub(super) fn with_joined(
         origin: Some(Origin::Joined),
         object_uid: object.uid(),
         account_uid: account.map(|uid| uid.as_str().to_owned()),
-        ..object.status.clone().unwrap_or_default()
+        ..own_status(object).cloned().unwrap_or_default()
+    }
+}
+
+/// A status that tells of another object, as a backup tool restores it.
+fn foreign_status(object: &SecurityGroupMembership) -> Option<&SecurityGroupMembershipStatus> {
+    let foreign = own_status(object).is_none();
+    object.status.as_ref().filter(|_| foreign)
+}
+
+/// Takes out what an operator has written of another object: a server-side apply would leave what the field manager of the backup tool
+/// owns, and make that record this object's. Returns the metadata after that.
+async fn take_out(
+    object: &SecurityGroupMembership,
+    foreign: &SecurityGroupMembershipStatus,
+    writer: &ApiWriter,
+    context: &Context,
+) -> Result<ObjectMeta, ActError> {
+    let Value::Object(mut status) = json!(foreign) else {
+        return Err(ActError::Changed);
+    };
+    for value in status.values_mut() {
+        *value = Value::Null;
+    }
+    status.insert("conditions".to_owned(), json!(foreign_conditions(foreign)));
+    let metadata = &object.metadata;
+    let namespace = metadata.namespace.clone().unwrap_or_default();
+    let api: Api<Object> = Api::namespaced(context.client.clone(), &namespace);
+    let patch = json!({
+        "metadata": {"uid": metadata.uid, "resourceVersion": metadata.resource_version},
+        "status": status,
+    });
+    let name = object.name_any();
+    let merge = async |turn: WriteTurn<'_>| turn.json_merge_status(&api, &name, &patch).await;
+    let before = metadata.resource_version.as_deref();
+    match in_view(metadata, before, writer, context, merge).await {
+        Ok(written) => Ok(written.meta().clone()),
+        Err(error) if error.code() == Some(404) => Err(ActError::ObjectGone),
+        Err(error) if error.code() == Some(409) => Err(ActError::Changed),
+        Err(source) => Err(ActError::of(ApiRequest::Status, source)),
     }
 }
 

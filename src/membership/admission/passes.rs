@@ -145,6 +145,12 @@ impl Passes {
         Some(entered)
     }
 
+    /// Whether the slot of an object is reserved.
+    pub(super) fn is_admitted(&self, uid: &ObjectUid) -> bool {
+        let one = self.objects.get(uid);
+        one.is_some_and(|one| matches!(one.stage, Stage::Reserved(_)))
+    }
+
     /// A second from now, fewer objects than a batch are admitted too.
     fn plan_partial_batch(&mut self) {
         self.next_partial_batch

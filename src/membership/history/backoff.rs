@@ -103,6 +103,15 @@ impl History {
     }
 }
 
+impl History {
+    /// Whether the last pass waited until a read of the edge counts.
+    #[must_use]
+    pub fn is_unsettled(&self) -> bool {
+        let last = self.rare.as_ref().and_then(|rare| rare.last);
+        last == Some(ReconcileOutcome::Unsettled)
+    }
+}
+
 impl Rare {
     /// Counts a pass that ended like the one before, unless it ran before the wait between them had ended: then the next wait
     /// stays as long.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 
+use crate::api::membership::DeletionPolicy;
 use crate::ecs::{AccountUid, DocsUrl, Edge, Error, TargetDescription};
 use crate::kubernetes::ObjectUid;
 
@@ -21,6 +22,8 @@ pub struct StatusInput<'a> {
     pub observed: &'a Observed,
     /// Whether the object is being deleted.
     pub deleting: bool,
+    /// What its deletion does.
+    pub deletion: DeletionPolicy,
     /// The target as last described.
     pub description: Option<&'a TargetDescription>,
     /// The cloud error that it ended with.

@@ -234,6 +234,13 @@ pub fn our_part(status: &SecurityGroupMembershipStatus) -> SecurityGroupMembersh
     status
 }
 
+/// The conditions of other controllers.
+pub(super) fn foreign_conditions(status: &SecurityGroupMembershipStatus) -> Vec<&Condition> {
+    let conditions = status.conditions.iter();
+    let foreign = conditions.filter(|one| !OUR_CONDITIONS.contains(&one.type_.as_str()));
+    foreign.collect()
+}
+
 /// Longest state in bytes that the schema allows. The cloud may send a longer one that the operator does not know.
 const STATE_LIMIT: usize = 64;
 /// Most lock reasons that the schema allows.

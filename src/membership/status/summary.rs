@@ -2,7 +2,9 @@
 
 use k8s_openapi::jiff::Timestamp;
 
-use crate::api::membership::{ErrorClass, LastError, Origin, SecurityGroupMembershipStatus};
+use crate::api::membership::{
+    DeletionPolicy, ErrorClass, LastError, Origin, SecurityGroupMembershipStatus,
+};
 use crate::api::reason;
 use crate::condition::{self, Status};
 use crate::ecs::{Action, ApiError, Class, Edge, TargetDescription};
@@ -41,7 +43,9 @@ pub(super) fn summarize(
             let held = input.held.filter(|held| !held.finalizers.is_empty());
             return held.map(|held| held_by_others(edge, held));
         }
-        ReconcileOutcome::Ready { origin, shared, .. } => ready(edge, origin, shared),
+        ReconcileOutcome::Ready { origin, shared, .. } => {
+            ready(edge, origin, shared, input.deletion)
+        }
         ReconcileOutcome::Waiting => waiting(previous, input, now),
         ReconcileOutcome::WouldJoin => would_join(edge),
         ReconcileOutcome::AdoptionRefused => adoption_refused(edge),
@@ -62,7 +66,7 @@ pub(super) fn summarize(
     })
 }
 
-fn ready(edge: &Edge, origin: Option<Origin>, shared: bool) -> Summary {
+fn ready(edge: &Edge, origin: Option<Origin>, shared: bool, deletion: DeletionPolicy) -> Summary {
     let Edge { target, group, .. } = edge;
     let (reason, message) = match (origin, shared) {
         (Some(Origin::Joined), _) => (
@@ -78,7 +82,13 @@ fn ready(edge: &Edge, origin: Option<Origin>, shared: bool) -> Summary {
         (Some(Origin::Adopted), false) => (
             reason::ADOPTED,
             format!(
-                "{target} is a member of {group}; it was a member before this object was created and stays one when this object is deleted"
+                "{target} is a member of {group}; it was a member before this object was created{}",
+                match deletion {
+                    DeletionPolicy::Remove =>
+                        ", and is removed when this object is deleted, because deletionPolicy is Remove",
+                    DeletionPolicy::RemoveIfJoined | DeletionPolicy::Retain =>
+                        " and stays one when this object is deleted",
+                }
             ),
         ),
         (None, _) => (

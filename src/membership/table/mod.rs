@@ -132,6 +132,15 @@ impl ObjectTable {
             .collect()
     }
 
+    /// The objects whose last pass waited until a read of their edge counts.
+    #[must_use]
+    pub fn unsettled(&self) -> Vec<ObjectRef<SecurityGroupMembership>> {
+        let inner = self.lock();
+        let rows = inner.by_uid.values();
+        let unsettled = rows.filter(|row| row.history.is_unsettled());
+        unsettled.map(|row| row.says.reference()).collect()
+    }
+
     /// The objects of an account and region that name one of these groups.
     #[must_use]
     pub fn of_groups(

@@ -13,7 +13,9 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
-use security_group_operator::api::membership::{ErrorClass, Origin, SecurityGroupMembershipStatus};
+use security_group_operator::api::membership::{
+    DeletionPolicy, ErrorClass, Origin, SecurityGroupMembershipStatus,
+};
 use security_group_operator::condition::{find, is_true};
 use security_group_operator::ecs::{
     Action, ApiError, Class, Edge, Error, TargetDescription, TargetState, TransportError,
@@ -161,6 +163,7 @@ fn input<'a>(edge: &'a Edge, observed: &'a Observed, outcome: ReconcileOutcome) 
         outcome,
         observed,
         deleting: false,
+        deletion: DeletionPolicy::RemoveIfJoined,
         description: None,
         failure: None,
         account_problem: "",

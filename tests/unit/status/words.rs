@@ -5,7 +5,9 @@ use std::time::Duration;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     JSONSchemaProps, JSONSchemaPropsOrArray,
 };
-use security_group_operator::api::membership::{ErrorClass, SecurityGroupMembershipStatus};
+use security_group_operator::api::membership::{
+    DeletionPolicy, ErrorClass, Origin, SecurityGroupMembershipStatus,
+};
 use security_group_operator::condition::find;
 use security_group_operator::ecs::{
     Action, Class, DocsUrl, Edge, Error, TargetDescription, TargetState, TransportError,
@@ -80,6 +82,41 @@ fn every_outcome_has_its_message() {
         .map(|end| spoken(&say(&nothing, end, false, 0).unwrap()))
         .collect();
     assert_eq!(said, wanted);
+}
+
+#[test]
+fn adopted_membership_says_what_its_deletion_does() {
+    for (deletion, end) in [
+        (
+            DeletionPolicy::RemoveIfJoined,
+            " and stays one when this object is deleted",
+        ),
+        (
+            DeletionPolicy::Retain,
+            " and stays one when this object is deleted",
+        ),
+        (
+            DeletionPolicy::Remove,
+            ", and is removed when this object is deleted, because deletionPolicy is Remove",
+        ),
+    ] {
+        let (edge, observed) = (edge(), observed(AccessView::Usable));
+        let adopted = ReconcileOutcome::Ready {
+            origin: Some(Origin::Adopted),
+            shared: false,
+            repaired: false,
+        };
+        let input = StatusInput {
+            deletion,
+            ..input(&edge, &observed, adopted)
+        };
+        let nothing = SecurityGroupMembershipStatus::default();
+        let said = status(&nothing, Some(1), &input, at(0)).unwrap();
+        let wanted = format!(
+            "True  Adopted: i-1 is a member of sg-1; it was a member before this object was created{end}"
+        );
+        assert_eq!(spoken(&said), wanted);
+    }
 }
 
 #[test]
