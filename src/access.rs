@@ -2,7 +2,7 @@
 //! Looks only.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::fmt::{Debug, Write as _};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Namespace;
@@ -10,8 +10,9 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     JSONSchemaProps, JSONSchemaPropsOrArray,
 };
 use kube::api::ListParams;
-use kube::{Api, Resource as _, ResourceExt as _};
+use kube::{Api, Resource, ResourceExt as _};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use tracing::{debug, info, warn};
 
 use crate::account::directory::AccountKinds;
@@ -83,7 +84,8 @@ pub async fn check(client: &kube::Client, scopes: &[WatchScope]) -> Result<Strin
     })
 }
 
-/// Whether the operator can be uninstalled: no membership waits for it to take its finalizer off.
+/// Whether the operator can be uninstalled: neither a membership nor an account waits for it to take its finalizer off. It takes that of
+/// an account off some seconds after the last membership has gone; so long this waits.
 ///
 /// # Errors
 /// How many are where, and what to do; or why they cannot be listed.
@@ -93,13 +95,64 @@ pub async fn check_uninstall(
 ) -> Result<String, Vec<String>> {
     let mut left: BTreeMap<String, usize> = BTreeMap::new();
     for scope in scopes {
-        count_finalizers(&scope.api(client), &mut left)
+        let memberships: Api<SecurityGroupMembership> = scope.api(client);
+        count_finalizers(&memberships, api::FINALIZER, &mut left)
             .await
             .map_err(|error| vec![unusable(&error)])?;
     }
-    let Some(namespace) = left.keys().next() else {
-        return Ok("no membership needs the operator: it can be uninstalled".to_owned());
-    };
+    if let Some(namespace) = left.keys().next() {
+        let names = counted(&left);
+        return Err(vec![format!(
+            "memberships that need the operator: {} ({names}). Without it their deletion never ends, nor does that of their \
+             namespaces. Delete them first (kubectl delete sgmset,sgm --all -n {namespace}), or uninstall all the same with --no-hooks, and \
+             install the operator again before you delete them",
+            left.values().sum::<usize>()
+        )]);
+    }
+    let mut looks = 1;
+    loop {
+        let accounts = accounts_left(client, scopes).await;
+        let accounts = accounts.map_err(|error| vec![unusable(&error)])?;
+        if accounts.is_empty() {
+            return Ok("nothing needs the operator: it can be uninstalled".to_owned());
+        }
+        if looks == UNINSTALL_LOOKS {
+            return Err(vec![format!(
+                "accounts that still have the operator's finalizer {}: {}. Without the operator their deletion never ends. It takes the \
+                 finalizer off when no membership that it joined needs the account: see that it runs, and try again; or take it off \
+                 by hand (docs/user/uninstall.md)",
+                api::ACCOUNT_FINALIZER,
+                accounts.values().sum::<usize>()
+            )]);
+        }
+        looks += 1;
+        tokio::time::sleep(BETWEEN_LOOKS).await;
+    }
+}
+
+/// How often accounts are looked at until one that has the finalizer counts (20): the operator looks every 5 s.
+const UNINSTALL_LOOKS: u32 = 20;
+
+/// How many accounts have the operator's finalizer, by namespace. An operator that watches some namespaces only has none on a
+/// `ClusterCloudAccount`.
+async fn accounts_left(
+    client: &kube::Client,
+    scopes: &[WatchScope],
+) -> Result<BTreeMap<String, usize>, kubernetes::Error> {
+    let mut left = BTreeMap::new();
+    for scope in scopes {
+        let accounts: Api<CloudAccount> = scope.api(client);
+        count_finalizers(&accounts, api::ACCOUNT_FINALIZER, &mut left).await?;
+    }
+    if scopes.contains(&WatchScope::All) {
+        let accounts: Api<ClusterCloudAccount> = Api::all(client.clone());
+        count_finalizers(&accounts, api::ACCOUNT_FINALIZER, &mut left).await?;
+    }
+    Ok(left)
+}
+
+/// The first namespaces with their numbers.
+fn counted(left: &BTreeMap<String, usize>) -> String {
     let mut names = String::new();
     for (namespace, count) in left.iter().take(NAMESPACES_NAMED) {
         let separator = if names.is_empty() { "" } else { ", " };
@@ -108,39 +161,33 @@ pub async fn check_uninstall(
     if left.len() > NAMESPACES_NAMED {
         let _ = write!(names, ", and {} more", left.len() - NAMESPACES_NAMED);
     }
-    Err(vec![format!(
-        "memberships that need the operator: {} ({names}). Without it their deletion never ends, nor does that of their \
-         namespaces. Delete them first (kubectl delete sgmset,sgm --all -n {namespace}), or uninstall all the same with --no-hooks, and \
-         install the operator again before you delete them",
-        left.values().sum::<usize>()
-    )])
+    names
 }
 
 /// Namespaces that are named before the rest is only counted.
 const NAMESPACES_NAMED: usize = 10;
 
-/// Adds the number of memberships with the operator's finalizer to `left`, by namespace.
-async fn count_finalizers(
-    memberships: &Api<SecurityGroupMembership>,
+/// Adds the number of objects with a finalizer to `left`, by namespace.
+async fn count_finalizers<K>(
+    objects: &Api<K>,
+    finalizer: &str,
     left: &mut BTreeMap<String, usize>,
-) -> Result<(), kubernetes::Error> {
+) -> Result<(), kubernetes::Error>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+{
     let mut page = ListParams::default().limit(500);
     loop {
-        let list = match with_deadline(memberships.list_metadata(&page)).await {
+        let list = match with_deadline(objects.list_metadata(&page)).await {
             Ok(list) => list,
             // Without the kind there is no object of it.
             Err(error) if error.code() == Some(404) => return Ok(()),
             Err(error) => return Err(error),
         };
-        for membership in &list.items {
-            if membership
-                .finalizers()
-                .iter()
-                .any(|name| name == api::FINALIZER)
-            {
-                *left
-                    .entry(membership.namespace().unwrap_or_default())
-                    .or_default() += 1;
+        for object in &list.items {
+            if object.finalizers().iter().any(|name| name == finalizer) {
+                let namespace = object.namespace().unwrap_or_default();
+                *left.entry(namespace).or_default() += 1;
             }
         }
         match list.metadata.continue_ {

@@ -136,7 +136,7 @@ pub struct ClusterCloudAccountSpec {
     /// credentials say how the operator authenticates.
     pub credentials: ClusterCredentials,
 
-    /// endpoints are the base URLs of the APIs, for a VPC endpoint or a simulator. Default: the public endpoints of each region.
+    /// endpoints are the base URLs of the APIs, for a VPC endpoint or a simulator. Default: those of the operator (--ecs-endpoint, --sts-endpoint), or else the public ones of each region.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoints: Option<Endpoints>,
 

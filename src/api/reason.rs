@@ -53,9 +53,9 @@ pub const NOT_GRANTED: &str = "NotGranted";
 pub const TARGET_NOT_FOUND: &str = "TargetNotFound";
 /// Ready=False: the target is a member already and `adoptionPolicy` is `Refuse`.
 pub const ADOPTION_REFUSED: &str = "AdoptionRefused";
-/// Ready=False: the edge is missing and `managementPolicy` is `Observe`.
+/// Ready=False: the target is not in the group, and `managementPolicy` is `Observe`.
 pub const NOT_A_MEMBER: &str = "NotAMember";
-/// Ready=False and Drifted=True: another actor removed the edge and `driftPolicy` is `Report`.
+/// Ready=False and Drifted=True: another actor removed the membership, and `driftPolicy` is `Report`.
 pub const DRIFT_REPORTED: &str = "DriftReported";
 /// Drifted=True: another actor undid 3 repairs within 30 minutes.
 pub const REPAIR_LOOP: &str = "RepairLoop";

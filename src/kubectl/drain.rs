@@ -161,7 +161,8 @@ fn confirm(
     }
 }
 
-/// Suspends sets, so that they create no membership again and put no policy back, and waits until the operator has seen that.
+/// Suspends sets, so that they create no membership again and put no policy back, and waits until the operator has seen that. If that
+/// fails for one, all of them are put back as they were.
 ///
 /// Not `kubectl delete --cascade=orphan`: for half a minute after a CRD is new, the garbage collector does not know who is an orphan,
 /// and deletes the memberships.
@@ -174,34 +175,61 @@ async fn suspend_sets(
     retain: bool,
     until: Instant,
 ) -> Result<(), Failure> {
+    for (number, set) in sets.iter().enumerate() {
+        if let Err(failure) = suspend(cluster, set, retain, until).await {
+            for set in sets.iter().take(number + 1) {
+                put_back(cluster, set).await;
+            }
+            return Err(failure);
+        }
+    }
+    Ok(())
+}
+
+async fn suspend(
+    cluster: &Cluster,
+    set: &SecurityGroupMembershipSet,
+    retain: bool,
+    until: Instant,
+) -> Result<(), Failure> {
     let patch = if retain {
         json!({"spec": {"suspend": true, "deletionPolicy": "Retain"}})
     } else {
         json!({"spec": {"suspend": true}})
     };
-    for set in sets {
-        let object = OneObject::new(cluster, set);
-        let Some(mut seen) = object.patch(&patch).await? else {
-            continue;
-        };
-        while !is_seen(&seen) {
-            if Instant::now() >= until {
-                return Err(Failure::with(
-                    exit::NO,
-                    format!(
-                        "the operator has not seen that the set {} is suspended; does it run? Nothing was deleted",
-                        full_name(set)
-                    ),
-                ));
-            }
-            tokio::time::sleep(BETWEEN_LOOKS).await;
-            match object.get().await? {
-                Some(now) => seen = now,
-                None => break,
-            }
+    let object = OneObject::new(cluster, set);
+    let Some(mut seen) = object.patch(&patch).await? else {
+        return Ok(());
+    };
+    while !is_seen(&seen) {
+        if Instant::now() >= until {
+            return Err(Failure::with(
+                exit::NO,
+                format!(
+                    "the operator has not seen that the set {} is suspended; does it run? Nothing was deleted, and the sets are as before",
+                    full_name(set)
+                ),
+            ));
+        }
+        tokio::time::sleep(BETWEEN_LOOKS).await;
+        match object.get().await? {
+            Some(now) => seen = now,
+            None => break,
         }
     }
     Ok(())
+}
+
+/// Puts a set back as it was before it was suspended.
+async fn put_back(cluster: &Cluster, set: &SecurityGroupMembershipSet) {
+    let spec = &set.spec;
+    let before = json!({"spec": {"suspend": spec.suspend, "deletionPolicy": spec.deletion_policy}});
+    if let Err(Failure { message, .. }) = OneObject::new(cluster, set).patch(&before).await {
+        note(&format!(
+            "the set {} stays suspended: {message}; put spec.suspend and spec.deletionPolicy back by hand",
+            full_name(set)
+        ));
+    }
 }
 
 /// Whether the status is of the spec as it is now.

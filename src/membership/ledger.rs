@@ -174,20 +174,6 @@ impl Ledger {
         }
     }
 
-    /// Records that a read that began at `began` counts, and shows that others have removed what a Join of ours made. A later read may show
-    /// an older state, as after a Leave.
-    pub fn removed_by_others(&mut self, account: &AccountUid, edge: &Edge, began: Instant) {
-        let removed = LastCall {
-            call: EdgeCall::Leave,
-            is_done: true,
-            at: began,
-            join_open_until: None,
-            leave_open_until: None,
-            found_open_until: None,
-        };
-        self.last.insert((account.clone(), edge.clone()), removed);
-    }
-
     /// Records that another process may have sent a Join: an object with an intent appeared at `found_at`.
     pub fn found_intent(&mut self, account: &AccountUid, edge: &Edge, found_at: Instant) {
         let mut may_arrive_until = found_at + CALL_DEADLINE;

@@ -8,7 +8,9 @@ use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Api;
 use kube::api::{DeleteParams, ObjectMeta, PostParams};
-use security_group_operator::api::{FINALIZER, SecurityGroupMembership};
+use security_group_operator::api::{
+    ACCOUNT_FINALIZER, ClusterCloudAccount, FINALIZER, SecurityGroupMembership,
+};
 use serde_json::json;
 
 use crate::helm::{Helm, chart, repository};
@@ -235,8 +237,28 @@ async fn uninstall_with_objects_left(plane: &ControlPlane, helm: &Helm) -> Resul
     })
     .await?;
     operator.check()?;
+    // An account keeps its finalizer for some seconds after the last membership, and for ever without the operator.
+    let accounts: Api<ClusterCloudAccount> = Api::all(client.clone());
+    let account = async |name: &str| {
+        let account = json!({
+            "metadata": {"name": name, "finalizers": [ACCOUNT_FINALIZER]},
+            "spec": {"credentials": {"secretRef": {"name": "aliyun"}}},
+        });
+        let account = serde_json::from_value(account)?;
+        accounts.create(&PostParams::default(), &account).await?;
+        Ok::<_, crate::support::error::Error>(())
+    };
+    account("used").await?;
     let nothing = look(plane, "check-uninstall").await?;
     assert!(nothing.status.success(), "{nothing:?}");
+    drop(operator);
+    account("left").await?;
+    let left = look(plane, "check-uninstall").await?;
+    let said = String::from_utf8_lossy(&left.stderr).into_owned();
+    assert!(
+        !left.status.success() && said.contains("account-in-use: 1."),
+        "{said}"
+    );
     helm.run(&uninstall).await?;
     Ok(())
 }

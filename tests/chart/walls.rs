@@ -484,8 +484,19 @@ async fn metadata_has_bounded_size() -> Result<()> {
         let owner = |index: usize| json!({"apiVersion": "v1", "kind": "ConfigMap", "name": format!("o{index}"), "uid": format!("u{index}")});
         json!({"metadata": {"ownerReferences": (0..count).map(owner).collect::<Vec<_>>()}})
     };
+    let applied = |size: usize| {
+        let key = "kubectl.kubernetes.io/last-applied-configuration";
+        json!({"metadata": {"annotations": {key: "x".repeat(size)}}})
+    };
     for (what, more, parts) in [
-        ("annotations of ours", annotations(ours, 2, 256), &[][..]),
+        // A set of 1,000 IDs is half as long.
+        ("a large manifest", applied(65_536), &[][..]),
+        (
+            "a manifest that is too large",
+            applied(65_537),
+            &["at most 65536"],
+        ),
+        ("annotations of ours", annotations(ours, 2, 256), &[]),
         (
             "long annotation of ours",
             annotations(ours, 2, 257),

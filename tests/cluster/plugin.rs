@@ -104,7 +104,7 @@ async fn why_tells_all_of_a_joined_membership_in_one_screen() -> Result<()> {
     for told in [
         format!("Membership    {}/web", env.name),
         format!(
-            "Edge          i-web in sg-web (cn-hangzhou, ClusterCloudAccount {})",
+            "Spec          i-web in sg-web (cn-hangzhou, ClusterCloudAccount {})",
             env.name
         ),
         format!(

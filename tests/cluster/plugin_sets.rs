@@ -212,6 +212,34 @@ async fn drain_ends_sets_and_retains_what_they_joined() -> Result<()> {
     Ok(())
 }
 
+/// No operator can see within no time that a set is suspended.
+#[tokio::test]
+async fn drain_that_gives_up_leaves_sets_as_they_were() -> Result<()> {
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
+    let spec = json!({"instanceIDs": ["i-a"], "deletionPolicy": "Remove"});
+    apply(&env, "web", spec).await?;
+    until(&env, "web", "AllMembers").await?;
+    let drain = [
+        "drain",
+        "--retain",
+        "--yes",
+        "--timeout=0s",
+        "-n",
+        &env.name,
+    ];
+    let ran = sgm(&drain).await?;
+    assert_eq!(ran.code, 3, "{}{}", ran.out, ran.err);
+    assert!(ran.err.contains("the sets are as before"), "{}", ran.err);
+    let set = until(&env, "web", "AllMembers").await?;
+    let spec = serde_json::to_value(&set.spec)?;
+    assert_eq!(
+        (&spec["suspend"], &spec["deletionPolicy"]),
+        (&json!(false), &json!("Remove"))
+    );
+    assert_eq!(names(&env).await?.len(), 1);
+    Ok(())
+}
+
 /// What `plan` says of a set, and what the operator then does with it.
 async fn plan_then_apply(env: &TestEnv, spec: Value) -> Result<Value> {
     let mut all = json!({

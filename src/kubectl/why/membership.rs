@@ -111,7 +111,7 @@ impl Told<'_> {
             line("Set", &format!("sgmset/{set}"));
         }
         line(
-            "Edge",
+            "Spec",
             &format!(
                 "{} in {} ({}, {})",
                 target.as_deref().unwrap_or("no target"),

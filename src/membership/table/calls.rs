@@ -2,7 +2,6 @@
 
 use tokio::time::Instant;
 
-use crate::api::membership::Origin;
 use crate::ecs::{AccountUid, Edge};
 use crate::kubernetes::ObjectUid;
 
@@ -107,9 +106,6 @@ impl ObjectTable {
         let mut inner = self.lock();
         let trust = inner.ledger.trust(account, edge, began, member);
         if trust == ReadTrust::Settled && !member {
-            if inner.has_record_of_join(account, edge) {
-                inner.ledger.removed_by_others(account, edge, began);
-            }
             inner.void(account, edge);
         }
         trust
@@ -195,17 +191,6 @@ impl Rows {
         self.each_claim(account, edge, |history| {
             history.set_standing(Standing::Void);
         });
-    }
-
-    /// Whether an object on the edge says that a Join of ours made it, and nothing is known to have removed it since.
-    fn has_record_of_join(&self, account: &AccountUid, edge: &Edge) -> bool {
-        let on_edge = self.by_edge.get(edge).into_iter().flatten();
-        let mut rows = on_edge.filter_map(|uid| self.by_uid.get(uid));
-        rows.any(|Row { says, history }| {
-            says.record() == Some(Origin::Joined)
-                && says.claimed_account() == Some(account)
-                && history.standing() != Standing::Void
-        })
     }
 
     /// Calls `change` with the history of each object on the edge that has, or may get, a claim of this cloud account.
