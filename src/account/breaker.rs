@@ -119,7 +119,7 @@ impl Breakers {
                 Verdict::Refuse(failure) => return Err(failure),
                 Verdict::Wait(probe) => {
                     // Never closed. The state is asked again, whatever the first call has found. The permit is kept until then: one that
-                    // is given back goes to the next who waits, and nobody would call.
+                    // is given back goes to the next who waits, and none of them would call.
                     held = probe.acquire_owned().await.ok();
                     continue;
                 }

@@ -27,6 +27,7 @@ use super::in_use::{self, Held};
 use super::key::AccountKey;
 use super::kind::{AccountObject, key_of};
 use super::status::Observation;
+use super::uses::AccountUse;
 use super::write::{on_error, write_status};
 
 /// Scan periods without a usable answer after which an account is reported as not reachable.
@@ -250,19 +251,17 @@ async fn check<K: AccountObject>(
         Checked::Unchanged => (None, request),
         Checked::Found(result) => (Some(result), request),
     };
-    let stands = matches!(checked, Checked::Unchanged) || context.accepted(account, &key);
     let observation = Observation {
         result,
-        stands: result.is_none() && stands,
+        stands: matches!(checked, Checked::Unchanged)
+            || result.is_none() && context.accepted(account, &key),
         reachability: context
             .reach(&key)
             .reachability(context.scan_period * SILENT_PERIODS),
         handled: handled.or_else(|| previous.last_handled_reconcile_at.clone()),
         expires: context.issued(&key).ends(),
         memberships: context.told_memberships(&key, previous.memberships, used),
-        kept_by: used
-            .filter(|_| account.meta().deletion_timestamp.is_some())
-            .map(|used| used.joined),
+        kept_by: kept_by(account, used),
         docs_url: context.docs_url.as_ref(),
     };
     if let Err(error) = write_status(account, &key, &previous, observation, &context).await {
@@ -280,6 +279,12 @@ async fn check<K: AccountObject>(
         (None, Checked::SecretGone) => SECRET_GONE_RETRY,
         (None, _) => unchanged_check(&key, &context),
     }))
+}
+
+/// How many memberships keep an account that is being deleted.
+fn kept_by<K: AccountObject>(account: &K, used: Option<AccountUse>) -> Option<usize> {
+    let is_going = account.meta().deletion_timestamp.is_some();
+    used.filter(|_| is_going).map(|used| used.joined)
 }
 
 #[cfg(test)]

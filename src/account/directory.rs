@@ -147,7 +147,7 @@ impl Directory {
 
     /// Inserts or updates an account. Grants take effect immediately, but with other credentials only after their check: what is granted
     /// with them must not be used with the former ones. `terminating` says whether the account is being deleted. Returns whether
-    /// grants or that have changed: the end of a check is told by itself.
+    /// grants or that have changed: the end of a check tells of the credentials.
     pub fn upsert_as(
         &self,
         key: &AccountKey,

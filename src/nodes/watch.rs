@@ -79,7 +79,7 @@ pub async fn watch(
                 changed(news);
             }
         }
-        // Before `/livez` is told: nothing of the watch may go on after that.
+        // First: nothing of the watch may go on after `ended`.
         drop(events);
         telemetry.ended(&path);
         nodes.forget();

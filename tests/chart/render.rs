@@ -157,7 +157,7 @@ fn compare(path: &str, values: &Value, schema: &Value, paths: &mut BTreeSet<Stri
             paths,
         );
     }
-    let ours = ["global", "matchExpressions"];
+    let ours = ["global", "matchExpressions", "matchLabels"];
     for name in known.keys().filter(|name| !ours.contains(&name.as_str())) {
         assert!(values.contains_key(name), "values.yaml lacks {path}.{name}");
     }

@@ -253,6 +253,16 @@ fn everything_that_can_go_wrong_with_a_set_names_a_test() {
     }
 }
 
+/// Each row of "The last review" names tests, by file and function.
+#[test]
+fn every_fault_of_the_last_review_names_a_test() {
+    let rows = rows_of_proof("The last review");
+    assert!(rows.len() > 10, "{rows:?}");
+    for row in rows {
+        assert!(check_tests_of(&row) > 0, "{row}");
+    }
+}
+
 /// Each finding has one row. It names tests, by file and function, or says that there is none.
 #[test]
 fn every_finding_has_a_row_with_its_tests() {

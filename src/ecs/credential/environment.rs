@@ -47,7 +47,7 @@ impl Environment {
                 .filter(|uri| matches!(uri.scheme(), "http" | "https") && uri.has_host());
             let uri =
                 uri.ok_or("ALIBABA_CLOUD_CREDENTIALS_URI: it is no http:// or https:// URL")?;
-            // The address is told to users when the service fails, and no request would carry them.
+            // Messages name the address when the service fails, and no request would carry them.
             if !uri.username().is_empty() || uri.password().is_some() {
                 return Err("ALIBABA_CLOUD_CREDENTIALS_URI: it must not hold a user name or password; name a service that needs none, or put what it needs into the path".to_owned());
             }

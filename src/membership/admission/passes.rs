@@ -147,8 +147,7 @@ impl Passes {
 
     /// Whether the slot of an object is reserved.
     pub(super) fn is_admitted(&self, uid: &ObjectUid) -> bool {
-        let one = self.objects.get(uid);
-        one.is_some_and(|one| matches!(one.stage, Stage::Reserved(_)))
+        matches!(self.objects.get(uid), Some(one) if matches!(one.stage, Stage::Reserved(_)))
     }
 
     /// A second from now, fewer objects than a batch are admitted too.
