@@ -231,9 +231,10 @@ impl Nodes {
 }
 
 impl Inner {
-    /// An event tells that the watch goes on. Returns whether it had failed.
+    /// An event tells that the watch goes on. Returns whether it had failed, or was forbidden for a time: no such event comes before a
+    /// whole list.
     fn goes_on(&mut self) -> bool {
-        let was_interrupted = matches!(self.listed, Listed::Interrupted(_));
+        let was_interrupted = matches!(self.listed, Listed::Interrupted(_) | Listed::Forbidden(_));
         if was_interrupted {
             self.listed = Listed::All;
         }

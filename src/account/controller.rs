@@ -33,7 +33,7 @@ use super::write::{on_error, write_status};
 /// Scan periods without a usable answer after which an account is reported as not reachable.
 const SILENT_PERIODS: u32 = 3;
 
-/// When an account is checked after its finalizer was changed (100 ms).
+/// When an account is checked after its finalizer was changed (100 ms): the watch shows the version that the next write needs.
 const AFTER_FINALIZER: Duration = Duration::from_millis(100);
 
 /// Runs the controller of one kind until shutdown has begun and its checks have ended. It resolves `synced` when every account
@@ -125,6 +125,14 @@ fn upsert<K: AccountObject>(context: &Context, account: &Watched<K>) {
             let terminating = account.meta().deletion_timestamp.is_some();
             let directory = &context.directory;
             let spec = account.credential_spec();
+            if !directory.has_spec(&key, &spec) {
+                // Also what goes back to credentials that were checked before is checked: its state is `Checking` again.
+                context
+                    .checks()
+                    .entry(key.clone())
+                    .or_default()
+                    .last_checked = None;
+            }
             let is_news = directory.upsert_as(&key, &spec, account.grants(), terminating);
             directory.set_limits(&key, account.limits());
             if is_news {
@@ -234,8 +242,8 @@ async fn check<K: AccountObject>(
     }
     let key = key_of::<K>(account);
     let used = context.directory.use_of(&key);
-    if in_use::hold(account, used, &key, &context).await == Held::Written {
-        // The watch shows the version that the next write needs.
+    let held = in_use::hold(account, used, &key, &context).await;
+    if held == Held::Written {
         return Ok(Action::requeue(AFTER_FINALIZER));
     }
     // A read of the Secret would hold up the end of the process.
@@ -274,11 +282,12 @@ async fn check<K: AccountObject>(
         }
         return Err(error);
     }
-    Ok(Action::requeue(match (result, &checked) {
+    let wait = match (result, &checked) {
         (Some(result), _) => next_check(result, &key, &context),
         (None, Checked::SecretGone) => SECRET_GONE_RETRY,
         (None, _) => unchanged_check(&key, &context),
-    }))
+    };
+    Ok(Action::requeue(held.no_later_than(wait)))
 }
 
 /// How many memberships keep an account that is being deleted.

@@ -192,6 +192,12 @@ impl Directory {
         true
     }
 
+    /// Whether checks of the account are about this.
+    pub(super) fn has_spec(&self, key: &AccountKey, spec: &CredentialSpec) -> bool {
+        let entries = self.lock();
+        entries.get(key).is_some_and(|entry| entry.spec == *spec)
+    }
+
     /// Stores the limits that the spec of an account sets, in calls per minute and region. They count at once, and are no news to
     /// objects.
     pub fn set_limits(&self, key: &AccountKey, wanted: BTreeMap<Action, u32>) {

@@ -1,6 +1,8 @@
 //! Keeps an account that is deleted until no membership needs it any more: by a finalizer, which is there while memberships would
 //! be removed with the account's key.
 
+use std::time::Duration;
+
 use kube::ResourceExt;
 use kube::runtime::reflector::{ObjectRef, Store};
 use serde_json::json;
@@ -23,6 +25,21 @@ pub(super) enum Held {
     Unchanged,
     /// It was added or removed: the account has a new version.
     Written,
+    /// It must change, and the watch has not shown yet what it must change under.
+    Waits,
+}
+
+/// When an account whose finalizer must change is looked at again while the watch lags (5 s).
+const WATCH_LAGS: Duration = Duration::from_secs(5);
+
+impl Held {
+    /// When the account is looked at again that would be after `wait`.
+    pub(super) fn no_later_than(self, wait: Duration) -> Duration {
+        match self {
+            Self::Waits => wait.min(WATCH_LAGS),
+            Self::Unchanged | Self::Written => wait,
+        }
+    }
 }
 
 /// Adds the finalizer to an account that is needed, and removes it from one that is not.
@@ -41,7 +58,7 @@ pub(super) async fn hold<K: AccountObject>(
         .get(key)
         .is_some_and(|check| check.held_at == seen)
     {
-        return Held::Unchanged;
+        return Held::Waits;
     }
     // Whether a write that is under way has its effect matters little: the next process looks again.
     let written = context

@@ -60,7 +60,7 @@ pub(super) async fn run(arguments: Arguments, common: &Common) -> Result<Report,
     } else {
         cluster.namespace.as_str()
     };
-    let sets = match cluster.sets(namespace).await {
+    let mut sets = match cluster.sets(namespace).await {
         // An older version of the CRDs.
         Err(failure) if failure.code == exit::NOT_FOUND => Vec::new(),
         listed => listed?,
@@ -74,14 +74,34 @@ pub(super) async fn run(arguments: Arguments, common: &Common) -> Result<Report,
         confirm(&objects, &sets, arguments.retain, namespace)?;
     }
     let until = Instant::now() + arguments.timeout;
+    // One that is being deleted creates nothing, and the operator writes no status of it.
+    sets.retain(|set| set.metadata.deletion_timestamp.is_none());
     suspend_sets(&cluster, &sets, arguments.retain, until).await?;
+    let drained = drain(&cluster, &sets, arguments.retain, namespace, until).await;
+    if drained.is_err() && !sets.is_empty() {
+        note(&format!(
+            "{} may stay suspended: run this again, or set spec.suspend to false",
+            counted(sets.len(), "set")
+        ));
+    }
+    drained
+}
+
+/// Deletes the memberships of a namespace, and then the sets, which are suspended.
+async fn drain(
+    cluster: &Cluster,
+    sets: &[SecurityGroupMembershipSet],
+    retain: bool,
+    namespace: &str,
+    until: Instant,
+) -> Result<Report, Failure> {
     // A set may have created some in the meantime.
     let objects = cluster.list(namespace, "").await?;
-    let write = |object| drain_one(&cluster, object, arguments.retain);
+    let write = |object| drain_one(cluster, object, retain);
     let written = stream::iter(&objects).map(write).buffered(AT_ONCE);
     let _: Vec<()> = written.try_collect().await?;
-    delete_sets(&cluster, &sets).await?;
-    let left = wait(&cluster, namespace, &objects, until).await?;
+    delete_sets(cluster, sets).await?;
+    let left = wait(cluster, namespace, &objects, until).await?;
     for object in &left {
         let status = object.status.as_ref();
         let ready = status.and_then(|status| condition::find(&status.conditions, reason::READY));
@@ -175,46 +195,61 @@ async fn suspend_sets(
     retain: bool,
     until: Instant,
 ) -> Result<(), Failure> {
-    for (number, set) in sets.iter().enumerate() {
-        if let Err(failure) = suspend(cluster, set, retain, until).await {
-            for set in sets.iter().take(number + 1) {
-                put_back(cluster, set).await;
-            }
-            return Err(failure);
-        }
-    }
-    Ok(())
-}
-
-async fn suspend(
-    cluster: &Cluster,
-    set: &SecurityGroupMembershipSet,
-    retain: bool,
-    until: Instant,
-) -> Result<(), Failure> {
     let patch = if retain {
         json!({"spec": {"suspend": true, "deletionPolicy": "Retain"}})
     } else {
         json!({"spec": {"suspend": true}})
     };
-    let object = OneObject::new(cluster, set);
-    let Some(mut seen) = object.patch(&patch).await? else {
-        return Ok(());
-    };
-    while !is_seen(&seen) {
-        if Instant::now() >= until {
-            return Err(Failure::with(
-                exit::NO,
-                format!(
-                    "the operator has not seen that the set {} is suspended; does it run? Nothing was deleted, and the sets are as before",
-                    full_name(set)
-                ),
-            ));
+    let mut patched = Vec::new();
+    let mut suspended = Ok(());
+    for set in sets {
+        match OneObject::new(cluster, set).patch(&patch).await {
+            Ok(seen) => patched.extend(seen.map(|seen| (set, seen))),
+            Err(failure) => {
+                // Without an answer it may be suspended all the same.
+                if failure.code != exit::NO_RIGHT {
+                    put_back(cluster, set).await;
+                }
+                suspended = Err(failure);
+                break;
+            }
         }
-        tokio::time::sleep(BETWEEN_LOOKS).await;
-        match object.get().await? {
-            Some(now) => seen = now,
-            None => break,
+    }
+    if suspended.is_ok() {
+        suspended = until_seen(cluster, &patched, until).await;
+    }
+    if suspended.is_err() {
+        for (set, _) in patched {
+            put_back(cluster, set).await;
+        }
+    }
+    suspended
+}
+
+/// Waits until the operator has seen that these sets are suspended; each with the version that says so.
+async fn until_seen(
+    cluster: &Cluster,
+    patched: &[(&SecurityGroupMembershipSet, SecurityGroupMembershipSet)],
+    until: Instant,
+) -> Result<(), Failure> {
+    for (set, seen) in patched {
+        let object = OneObject::new(cluster, *set);
+        let mut seen = seen.clone();
+        while !is_seen(&seen) {
+            if Instant::now() >= until {
+                return Err(Failure::with(
+                    exit::NO,
+                    format!(
+                        "the operator has not seen that the set {} is suspended; does it run? Nothing was deleted, and the sets are as before",
+                        full_name(*set)
+                    ),
+                ));
+            }
+            tokio::time::sleep(BETWEEN_LOOKS).await;
+            match object.get().await? {
+                Some(now) => seen = now,
+                None => break,
+            }
         }
     }
     Ok(())

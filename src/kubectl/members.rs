@@ -77,7 +77,17 @@ impl Members {
             .into_iter()
             .filter(|object| object.spec.region == region.as_str());
         let here: Vec<_> = here.collect();
-        let cloud = common.cloud.choose(&cluster, &here).await?;
+        // The objects of the person's own namespace name the account first.
+        let own = here
+            .iter()
+            .filter(|object| object.namespace().as_ref() == Some(&cluster.namespace));
+        let own: Vec<_> = own.cloned().collect();
+        let naming = if which == Objects::All && !own.is_empty() {
+            &own
+        } else {
+            &here
+        };
+        let cloud = common.cloud.choose(&cluster, naming).await?;
         let rows = cloud.members(&region, &group).await?;
         if rows.is_empty() {
             note(&format!(

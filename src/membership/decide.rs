@@ -247,7 +247,7 @@ pub enum Step {
     AwaitTurn,
     /// Write finalizer and intent: from now on a Join may have an effect.
     Intend,
-    /// Write the finalizer and the intent of the claim again, under the version that this pass has seen. It changes nothing,
+    /// Write the finalizer and the intent of the claim again, under the version that this pass has seen, or a newer one that says the same. It changes nothing,
     /// unless another actor has removed the finalizer. It proves that the object is stored as observed: the watch may lag, and
     /// another operator may have called Leave and released the object.
     Confirm,

@@ -115,7 +115,10 @@ impl Nodes {
     /// Nodes are known. Returns whether the sets have to look again.
     fn fail_no_more(&self) -> bool {
         let mut inner = self.lock();
-        let is_told = matches!(inner.listed, Listed::Interrupted(Some(_)));
+        let is_told = matches!(
+            inner.listed,
+            Listed::Interrupted(Some(_)) | Listed::Forbidden(_)
+        );
         if is_told {
             inner.listed = Listed::Interrupted(None);
         }

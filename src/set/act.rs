@@ -26,9 +26,9 @@ pub(super) struct Doer<'a> {
     pub uid: &'a ObjectUid,
     pub region: &'a Region,
     pub group: &'a SecurityGroupId,
-    /// How many passes over the set had a write refused. Each begins with another membership, or one that is refused would keep the
-    /// others waiting.
-    pub refused_passes: u32,
+    /// How many passes over the set had a write that failed or was refused. Each begins with another membership, or that one would keep
+    /// the others waiting.
+    pub stopped_passes: u32,
     pub context: &'a Context,
 }
 
@@ -86,6 +86,11 @@ impl<T> Batches<T> {
             Ok(Written::Waits) => {}
             Ok(Written::Over) => (self.ended, self.over) = (true, true),
             Ok(Written::Refused(refusal)) => self.refused(refusal),
+            // Of one object: the others may be written.
+            Err(error) if error.code() == Some(409) => {
+                self.refused += 1;
+                self.end = Err(error);
+            }
             Err(error) => self.failed(error),
         }
     }
@@ -112,7 +117,11 @@ impl<T> Batches<T> {
         }
         let is_refused = self.refused > refused;
         self.ended |= is_refused && self.done.len() == done;
-        self.size = if is_refused { 1 } else { self.size * 2 };
+        self.size = if is_refused {
+            1
+        } else {
+            self.size.saturating_mul(2)
+        };
     }
 
     /// Keeps the first refusal; one of all goes before one of a single target.
@@ -140,10 +149,10 @@ impl Doer<'_> {
         }
         let change = |member: Arc<Member>| async move { self.change_one(&member).await };
         let mut written = self.write(&plan.change, change).await.end;
-        // Also after a change that was refused: the other memberships do not wait for it.
-        if let Ok(refused) = &mut written {
-            let refused = refused.take();
-            written = self.delete(plan).await.map(|other| refused.or(other));
+        // Also after a change that was refused or failed: the other memberships do not wait for it.
+        if !matches!(written, Err(Error::Stopping)) {
+            let deleted = self.delete(plan).await;
+            written = written.and_then(|refused| Ok(refused.or(deleted?)));
         }
         if !may_create {
             return Ok(Acted {
@@ -177,10 +186,10 @@ impl Doer<'_> {
         all
     }
 
-    /// The same items, beginning with another one after each pass that had a write refused.
+    /// The same items, beginning with another one after each pass that had a write that failed or was refused.
     pub(super) fn in_turn<T: Clone>(&self, items: &[T]) -> Vec<T> {
         let mut items = items.to_vec();
-        let begin = begin_at(self.refused_passes, items.len());
+        let begin = begin_at(self.stopped_passes, items.len());
         items.rotate_left(begin);
         items
     }
@@ -219,8 +228,7 @@ impl Doer<'_> {
         }
     }
 
-    /// The next try goes by what is stored now. If that is the version that the set has named, the API server or a webhook means another
-    /// conflict, which is an error.
+    /// The next try goes by what is stored now. If that is the version that the set has named, a webhook means another conflict.
     async fn after_conflict(&self, member: &Member, conflict: Error) -> Result<Written, Error> {
         let stored = self.stored(member).await?;
         if stored.is_some_and(|stored| stored.version == member.version) {

@@ -69,8 +69,8 @@ pub(super) struct Memory {
     /// The version that the last write of the status made.
     written: u64,
     pub failures: u32,
-    /// How many passes had a write refused.
-    pub refused_passes: u32,
+    /// How many passes had a write that failed or was refused.
+    pub stopped_passes: u32,
     passed: Option<Passed>,
 }
 
@@ -101,12 +101,10 @@ impl Memory {
         }
     }
 
-    /// A pass has done what it could.
-    pub(super) fn passed(&mut self, refusal: Option<&Refusal>) {
+    /// A pass has done what it could; `stopped` is whether a write of it failed or was refused, so that others were not tried.
+    pub(super) fn passed(&mut self, refusal: Option<&Refusal>, stopped: bool) {
         let refusal = refusal.cloned();
-        if matches!(refusal, Some(Refusal::Create(_) | Refusal::Write(_))) {
-            self.refused_passes = self.refused_passes.wrapping_add(1);
-        }
+        self.stopped_passes = self.stopped_passes.wrapping_add(u32::from(stopped));
         self.passed = Some(Passed { refusal });
     }
 

@@ -127,14 +127,15 @@ async fn pass(
         uid,
         region: &region,
         group: &group,
-        refused_passes: context.remember(uid, |memory| memory.refused_passes),
+        stopped_passes: context.remember(uid, |memory| memory.stopped_passes),
         context,
     };
     let may_create = looked.refusal.as_ref().is_none_or(Refusal::lets_create);
     let acted = doer.carry_out(plan, may_create).await;
     let refused = acted.as_ref().ok().and_then(|acted| acted.refused.as_ref());
     let blamed = refused.or(looked.refusal.as_ref());
-    context.remember(uid, |memory| memory.passed(blamed));
+    let stopped = acted.is_err() || refused.is_some();
+    context.remember(uid, |memory| memory.passed(blamed, stopped));
     let (acted, failure) = or_failure(acted)?;
     let failed = failure.as_ref().map(ToString::to_string);
     let wrote = may_create && !plan.create.is_empty() || !plan.change.is_empty();
@@ -147,7 +148,7 @@ async fn pass(
         plan,
         targets: selection.targets(),
         skipped: selection.skipped,
-        objects: context.members.of(uid).len(),
+        objects: context.members.of(&namespace, uid).len(),
         refusal,
         failure: failed.as_deref(),
         suspended: set.spec.suspend,

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
+use kube::ResourceExt as _;
 use tokio::time::Instant;
 
 use crate::api::{SecurityGroupMembership, reason};
@@ -62,7 +63,7 @@ impl Doer<'_> {
     fn conforming(&self, plan: &Plan) -> Vec<Deletion> {
         let policies = Policies::of_set(&self.set.spec);
         let conforms = |deletion: &&Deletion| {
-            let member = self.context.members.get(self.uid, &deletion.member.uid);
+            let member = self.known(&deletion.member.uid);
             member.is_some_and(|member| member.policies == policies)
         };
         plan.delete.iter().filter(conforms).cloned().collect()
@@ -89,14 +90,14 @@ impl Doer<'_> {
         } = self.context;
         let (api, uid) = (self.api(), &member.uid);
         let is_ready = |by: &ObjectUid| {
-            let by = members.get(self.uid, by);
+            let by = self.known(by);
             by.is_some_and(|by| by.is_ready())
         };
         if !deletion.replaced_by.as_ref().is_none_or(is_ready) {
             return Ok(Written::Waits);
         }
         // The watch has shown since that it is gone or released.
-        let Some(mut known) = members.get(self.uid, uid) else {
+        let Some(mut known) = self.known(uid) else {
             return Ok(Written::Waits);
         };
         for _ in 0..2 {
@@ -124,6 +125,12 @@ impl Doer<'_> {
         }
         self.soon();
         Ok(Written::Waits)
+    }
+
+    /// A membership of the set, as the watch and the answers have shown it.
+    fn known(&self, uid: &ObjectUid) -> Option<Arc<Member>> {
+        let namespace = self.set.namespace().unwrap_or_default();
+        self.context.members.get(&namespace, self.uid, uid)
     }
 
     /// Takes in what is stored of a membership. Returns it if it is still the set's.

@@ -95,7 +95,8 @@ fn plan_by(
     selection: &Selection,
     context: &Context,
 ) -> (Plan, Option<Duration>) {
-    let members = context.members.of(uid);
+    let namespace = set.namespace().unwrap_or_default();
+    let members = context.members.of(&namespace, uid);
     let (now, moment) = (context.clock.now().as_second(), Instant::now());
     let mut standings: HashMap<&Target, Standing> = HashMap::new();
     let missing = context.remember(uid, |memory| {
@@ -126,7 +127,6 @@ fn plan_by(
     let standing = |target: &Target| standings.get(target).copied().unwrap_or(Standing::Unknown);
     let mut plan = plan(wanted, &members, standing);
     if !plan.create.is_empty() {
-        let namespace = set.namespace().unwrap_or_default();
         let names = context.members.names_of_others(&namespace, uid);
         let name = |target: &Target| name_of(&set.name_any(), region, target, group);
         plan.hold_back(|target| names.contains(&name(target)));

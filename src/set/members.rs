@@ -56,18 +56,22 @@ impl Members {
         self.unlisted.load(Ordering::SeqCst) == 0
     }
 
-    /// The memberships of a set, in no order.
+    /// The memberships of a set, in no order. An object of another namespace that names it as its owner is none.
     #[must_use]
-    pub fn of(&self, set: &ObjectUid) -> Vec<Arc<Member>> {
+    pub fn of(&self, namespace: &str, set: &ObjectUid) -> Vec<Arc<Member>> {
         let inner = self.lock();
         let members = inner.by_set.get(set).into_iter();
-        members.flat_map(HashMap::values).cloned().collect()
+        let members = members.flat_map(HashMap::values);
+        let here = members.filter(|member| inner.is_in(namespace, &member.uid));
+        here.cloned().collect()
     }
 
     /// The last version of a membership of a set that is known.
     #[must_use]
-    pub fn get(&self, set: &ObjectUid, uid: &ObjectUid) -> Option<Arc<Member>> {
-        self.lock().by_set.get(set)?.get(uid).cloned()
+    pub fn get(&self, namespace: &str, set: &ObjectUid, uid: &ObjectUid) -> Option<Arc<Member>> {
+        let inner = self.lock();
+        let member = inner.by_set.get(set)?.get(uid)?;
+        inner.is_in(namespace, uid).then(|| Arc::clone(member))
     }
 
     /// The names in a namespace of the memberships that other sets control: sets of the same name that are gone have such.
@@ -75,11 +79,7 @@ impl Members {
         let inner = self.lock();
         let others = inner.by_set.iter().filter(|(of, _)| *of != set);
         let others = others.flat_map(|(_, members)| members.values());
-        let is_here = |member: &&Arc<Member>| {
-            let of = inner.namespaces.get(&member.uid);
-            of.is_some_and(|of| **of == *namespace)
-        };
-        let here = others.filter(is_here);
+        let here = others.filter(|member| inner.is_in(namespace, &member.uid));
         here.map(|member| member.name.clone()).collect()
     }
 
@@ -115,6 +115,11 @@ impl Members {
 }
 
 impl Inner {
+    fn is_in(&self, namespace: &str, uid: &ObjectUid) -> bool {
+        let of = self.namespaces.get(uid);
+        of.is_some_and(|of| **of == *namespace)
+    }
+
     fn get(&self, uid: &ObjectUid) -> Option<&Arc<Member>> {
         self.by_set.get(self.sets.get(uid)?)?.get(uid)
     }

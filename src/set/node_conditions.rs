@@ -1,6 +1,6 @@
 //! Writes the condition of each Node that sets select, where that is asked for. Writes only what differs from what the Node has.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -79,7 +79,8 @@ async fn write_all(context: &Context) -> Result<(), Error> {
     let (mut refused, mut failure) = (0, None);
     while !rest.is_empty() && (written > 0 || refused < MOST_REFUSED) {
         let batch = rest.split_off(rest.len().saturating_sub(size));
-        size *= 2;
+        size = MOST_AT_ONCE.min(size * 2);
+        let batch = still_wanted(&batch, context);
         let write = |change: Change| async move { write(&change, context).await };
         for outcome in context.writer.each(batch, write).await {
             match outcome {
@@ -98,6 +99,19 @@ async fn write_all(context: &Context) -> Result<(), Error> {
     }
     context.sets.keep_nodes(some_stay);
     Ok(())
+}
+
+/// Conditions of one batch at most.
+const MOST_AT_ONCE: usize = 64;
+
+/// What still differs of a batch, by what is known now: a Node that is told that it may start must not be in another state by then.
+fn still_wanted(batch: &[Change], context: &Context) -> Vec<Change> {
+    let Some((mut now, _)) = changes(context) else {
+        return Vec::new();
+    };
+    let names: HashSet<&str> = batch.iter().map(|change| change.name.as_str()).collect();
+    now.retain(|change| names.contains(change.name.as_str()));
+    now
 }
 
 /// What differs, and whether any Node has or gets a condition; `None` if not all is known.
@@ -158,7 +172,7 @@ struct View<'a> {
 impl<'a> View<'a> {
     fn of(set: &'a NodeSet, context: &Context) -> Self {
         let mut members: HashMap<Target, Arc<Member>> = HashMap::new();
-        for member in context.members.of(&set.uid) {
+        for member in context.members.of(&set.namespace, &set.uid) {
             if member.group == set.group {
                 let known = members.get(&member.target);
                 // Of two on one edge, the one that stays counts.

@@ -155,13 +155,28 @@ impl InstanceTags {
         let size = session
             .limits()
             .call_size(&query.region, Action::DescribeInstances);
-        for part in missing.chunks(size.most()) {
-            let found = until_admitted(|| session.scan(&query.region, part)).await?;
+        let parts = missing.chunks(size.most()).map(<[_]>::to_vec);
+        let mut left: Vec<Vec<Target>> = parts.collect();
+        while let Some(part) = left.pop() {
+            let found = match until_admitted(|| session.scan(&query.region, &part)).await {
+                Ok(found) => found,
+                Err(error) if error.split() != Split::No && part.len() > 1 => {
+                    if error.split() == Split::TooLarge {
+                        size.was_too_large(part.len());
+                    }
+                    let (first, rest) = part.split_at(part.len() / 2);
+                    left.extend([first.to_vec(), rest.to_vec()]);
+                    continue;
+                }
+                // Nothing is known of an ID that the cloud takes for none.
+                Err(error) if error.split() == Split::OneBadId => continue,
+                Err(error) => return Err(error),
+            };
             for target in part {
-                match found.get(target) {
-                    None => tagged.absent.insert(target.clone()),
-                    Some(found) if found.tags.include(&query.tags) => picked.insert(target.clone()),
-                    Some(_) => tagged.other.insert(target.clone()),
+                match found.get(&target) {
+                    None => tagged.absent.insert(target),
+                    Some(found) if found.tags.include(&query.tags) => picked.insert(target),
+                    Some(_) => tagged.other.insert(target),
                 };
             }
         }
@@ -174,8 +189,8 @@ impl InstanceTags {
     fn targets(&self, query: &Query) -> (BTreeSet<Target>, BTreeSet<Target>) {
         let queries = self.lock();
         let sets = queries.get(query).into_iter();
-        let sets = sets.flat_map(|shared| shared.sets.keys());
-        let members = sets.flat_map(|set| self.members.of(set));
+        let sets = sets.flat_map(|shared| &shared.sets);
+        let members = sets.flat_map(|(set, (namespace, _))| self.members.of(namespace, set));
         let members: Vec<_> = members
             .filter(|member| member.region == query.region)
             .collect();
@@ -368,8 +383,19 @@ mod tests {
                 let ids: Vec<String> = serde_json::from_str(ids).unwrap();
                 self.asked.lock().unwrap().push(ids.join(" "));
                 let truth = self.truth.lock().unwrap();
-                let rows = ids.iter().filter_map(|id| Some(row(id, truth.get(id)?)));
-                page(&rows.collect::<Vec<_>>(), "")
+                if ids
+                    .iter()
+                    .any(|id| truth.get(id) == Some(&json!("malformed")))
+                {
+                    let code = "InvalidInstanceId.Malformed";
+                    (
+                        400,
+                        json!({"Code": code, "Message": "so it is", "RequestId": "R"}),
+                    )
+                } else {
+                    let rows = ids.iter().filter_map(|id| Some(row(id, truth.get(id)?)));
+                    page(&rows.collect::<Vec<_>>(), "")
+                }
             } else {
                 let (key, value) = (&asked["Tag.1.Key"], &asked["Tag.1.Value"]);
                 let token = asked.get("NextToken").map_or("", String::as_str);
@@ -528,6 +554,19 @@ mod tests {
             };
             assert_eq!(stalled, is_stalled, "{bad:?}");
         }
+    }
+
+    /// The target of a membership from before the set selected by tags.
+    #[tokio::test]
+    async fn id_that_the_cloud_takes_for_none_hides_no_other() {
+        let fixture = fixture();
+        let truth = json!({"i-0": {"team": "db"}, "i-1": "malformed"});
+        fixture.cloud(vec![page(&[], "")], &truth);
+        let [picked, other, absent] = fixture.read().await;
+        assert_eq!(
+            (picked, other, absent),
+            (vec![], vec!["i-0".to_owned()], vec!["i-2".to_owned()])
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,5 +1,7 @@
 //! What an account says of its key while key, Secret and API server change: each a small scenario.
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -584,6 +586,31 @@ fn other_credentials_of_the_same_cloud_account_change_nothing_for_ready_objects(
         assert_eq!(status(), before);
         assert_eq!(ready(&world, "late").1, "Joined");
         assert_eq!(calls(&world, "GetCallerIdentity"), 1);
+    });
+}
+
+/// The watch shows two edits at once: other credentials, and the former ones again.
+#[test]
+fn credentials_that_are_put_back_before_their_check_are_checked_again() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        world.membership("m", 0, 0, json!({}));
+        write_second_secret(&world, 1);
+        seconds(5.0).await;
+        world.faults.hold_back_events(0, Duration::from_secs(20));
+        for name in ["second", "key"] {
+            edit_account(
+                &world,
+                json!({"credentials": {"secretRef": {"name": name}}}),
+            );
+        }
+        seconds(60.0).await;
+        world.membership("late", 1, 0, json!({}));
+        seconds(10.0).await;
+        assert_eq!(ready(&world, "late").1, "Joined");
+        world.foreign(0, 0, false);
+        seconds(70.0).await;
+        assert!(world.is_member("i-0", "sg-a"));
     });
 }
 

@@ -19,7 +19,7 @@ use crate::sets::{
     MINUTE, SETS, apply, apply_set, delete_node, members, message_of, node, tag, three_nodes,
     three_tagged, told, told_of, web, within,
 };
-use crate::topology::{CLUSTER, NAMESPACE};
+use crate::topology::{CLUSTER, GUESTS, NAMESPACE};
 use crate::world::{SimOptions, World};
 
 fn reads_nodes(call: &Call) -> bool {
@@ -256,6 +256,53 @@ fn a_watch_of_nodes_that_goes_on_within_seconds_writes_no_status() {
         }
         assert_eq!(writes, 0);
         assert_eq!(told(&world), ("AllMembers".to_owned(), [3, 3, 3]));
+    });
+}
+
+/// An object of another namespace names the set as its controller, and a finalizer keeps it from the garbage collector.
+#[test]
+fn object_of_another_namespace_is_no_membership_of_a_set() {
+    in_virtual_time(|| async {
+        let world = two_joined(&json!({})).await;
+        let set = world.server.object(SETS, NAMESPACE, "s").unwrap();
+        let mut spec = members(&world)[0]["spec"].clone();
+        spec["instanceID"] = json!("i-2");
+        let owner = json!({
+            "apiVersion": set["apiVersion"], "kind": set["kind"], "name": "s",
+            "uid": set["metadata"]["uid"], "controller": true,
+        });
+        let metadata = json!({"name": "forged", "finalizers": ["example.com/kept"], "ownerReferences": [owner]});
+        let forged = json!({"metadata": metadata, "spec": spec});
+        assert_eq!(world.create(MEMBERSHIPS, GUESTS, forged).code, 201);
+        apply(&world, json!({"instanceIDs": ["i-0", "i-1", "i-2"]}));
+        seconds(MINUTE).await;
+        assert_eq!(told(&world), ("AllMembers".to_owned(), [3, 3, 3]));
+        assert_eq!(within(&world), [0, 1, 2]);
+    });
+}
+
+/// The right to watch Nodes is missing for a moment: the watch has ended, and begins again.
+#[test]
+fn right_to_nodes_that_is_missing_for_a_moment_keeps_no_new_node_waiting() {
+    in_virtual_time(|| async {
+        let world = three_nodes().await;
+        seconds(MINUTE).await;
+        world
+            .faults
+            .refuse_calls(reads_nodes, CallFault::Refuse(403));
+        // The watch ends after some four minutes.
+        seconds(6.0 * MINUTE).await;
+        assert_eq!(told(&world).0, "NodesForbidden");
+        world.faults.refuse_no_calls();
+        seconds(2.0 * MINUTE).await;
+        more_instances(&world, 1);
+        let node = json!({
+            "apiVersion": "v1", "kind": "Node", "metadata": {"name": "more", "labels": web()},
+            "spec": {"providerID": "cn-hangzhou.i-more0"},
+        });
+        world.user(Verb::Apply, "nodes", "", "more", node);
+        seconds(3.0 * MINUTE).await;
+        assert_eq!(told(&world), ("AllMembers".to_owned(), [4, 4, 4]));
     });
 }
 
@@ -868,39 +915,40 @@ fn touches_protected(call: &Call) -> bool {
     (changed_by_set(call) || deletes_memberships(call)) && (0..3).any(is_protected)
 }
 
-/// An admission policy protects some memberships: the set changes and deletes the others.
+/// An admission policy protects some memberships, or a webhook fails for them: the set changes and deletes the others.
 #[test]
 fn protected_memberships_keep_no_others_waiting() {
-    in_virtual_time(|| async {
-        let world = world().await;
-        let ids = more_instances(&world, 12);
-        apply(&world, json!({"instanceIDs": ids}));
-        seconds(MINUTE).await;
-        world
-            .faults
-            .refuse_calls(touches_protected, CallFault::Refuse(422));
-        let retain = json!({"instanceIDs": ids[..8], "deletionPolicy": "Retain"});
-        apply(&world, retain);
-        seconds(30.0 * MINUTE).await;
-        let left = members(&world);
-        let others = left.iter().filter(|object| {
-            let is_protected = ids[..3].iter().any(|id| id == target_of(object));
-            !is_protected && object["spec"]["deletionPolicy"] == "Retain"
-        });
-        assert_eq!((others.count(), left.len()), (5, 8));
+    for code in [422, 409, 500] {
+        in_virtual_time(move || async move {
+            let world = world().await;
+            let ids = more_instances(&world, 12);
+            apply(&world, json!({"instanceIDs": ids}));
+            seconds(MINUTE).await;
+            world
+                .faults
+                .refuse_calls(touches_protected, CallFault::Refuse(code));
+            let retain = json!({"instanceIDs": ids[..8], "deletionPolicy": "Retain"});
+            apply(&world, retain);
+            seconds(60.0 * MINUTE).await;
+            let left = members(&world);
+            let others = left.iter().filter(|object| {
+                let is_protected = ids[..3].iter().any(|id| id == target_of(object));
+                !is_protected && object["spec"]["deletionPolicy"] == "Retain"
+            });
+            assert_eq!((others.count(), left.len()), (5, 8), "{code}");
 
-        apply(&world, json!({"instanceIDs": ids[7..8]}));
-        world.faults.record_requests();
-        seconds(30.0 * MINUTE).await;
-        assert_eq!(
-            members(&world).len(),
-            4,
-            "three protected, and one selected"
-        );
-        assert_eq!(told(&world).0, "WriteRefused");
-        let asked = world.faults.recorded(touches_protected).len();
-        assert!(asked <= 30, "{asked} requests in 30 min");
-    });
+            apply(&world, json!({"instanceIDs": ids[7..8]}));
+            world.faults.record_requests();
+            seconds(60.0 * MINUTE).await;
+            let left = members(&world).len();
+            assert_eq!(left, 4, "{code}: three protected, and one selected");
+            if code == 422 {
+                assert_eq!(told(&world).0, "WriteRefused");
+            }
+            let asked = world.faults.recorded(touches_protected).len();
+            assert!(asked <= 100, "{code}: {asked} requests in an hour");
+        });
+    }
 }
 
 /// Creates so many instances, and returns their IDs.

@@ -6,6 +6,7 @@ mod set;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
+use kube::ResourceExt as _;
 use serde_json::{Value, json};
 
 use crate::api::membership::AccountKind;
@@ -63,9 +64,13 @@ pub(super) async fn run(arguments: Arguments, common: &Common) -> Result<Report,
         account: account_ref.or_else(|| common.cloud.account.clone()),
         ..common.cloud.clone()
     };
-    let of_objects = members.objects.values().flatten().map(account_of);
-    let mut of_objects =
-        of_objects.filter(|key| key.namespace.is_empty() || key.namespace == members.namespace);
+    let mut of_objects: Vec<_> = members.objects.values().flatten().collect();
+    // Those of the person's own namespace first.
+    of_objects.sort_by_key(|object| object.namespace().as_ref() != Some(&members.namespace));
+    let mut of_objects = of_objects
+        .into_iter()
+        .map(account_of)
+        .filter(|key| key.namespace.is_empty() || key.namespace == members.namespace);
     let account = named.key("")?.or_else(|| of_objects.next()).map_or_else(
         || json!({"kind": AccountKind::default().name(), "name": "default"}),
         |key| json!({"kind": key.kind.name(), "name": key.name}),

@@ -80,11 +80,13 @@ pub(super) fn by_nodes(
             (of == region).then(|| (name.as_str(), Target::Instance(id.clone()), node))
         })
         .collect();
-    let wanted: Vec<&KnownNode> = here
-        .iter()
-        .filter(|(_, target, _)| free.contains(target))
-        .map(|(_, _, node)| *node)
-        .collect();
+    let of_free = || here.iter().filter(|(_, target, _)| free.contains(target));
+    let wanted: Vec<&KnownNode> = of_free().map(|(_, _, node)| *node).collect();
+    // Two Nodes may be one instance.
+    let selected = of_free()
+        .map(|(_, target, _)| target)
+        .collect::<BTreeSet<_>>()
+        .len();
     let Some((first, others)) = wanted.split_first() else {
         return Err(Failure::with(
             exit::NO,
@@ -116,10 +118,7 @@ pub(super) fn by_nodes(
         (foreign.len(), pool.unwrap_or(POOLS.len()), key.to_owned())
     });
     match candidates.into_iter().next() {
-        Some((foreign, selector)) if foreign.is_empty() => Ok(ByNodes {
-            selector,
-            selected: wanted.len(),
-        }),
+        Some((foreign, selector)) if foreign.is_empty() => Ok(ByNodes { selector, selected }),
         Some((foreign, selector)) => Err(no_label(wanted.len(), Some((&foreign, &selector)))),
         None => Err(no_label(wanted.len(), None)),
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::account::directory::grants::{Granted, Use, granted};
 use crate::account::directory::group_tags::GroupTags;
 use crate::api::account::GrantedAction;
-use crate::api::membership::ManagementPolicy;
+use crate::api::membership::{AccountKind, ManagementPolicy};
 use crate::api::{ClusterCloudAccountSpec, SecurityGroupMembershipSpec};
 use crate::ecs::Edge;
 
@@ -75,6 +75,9 @@ fn membership(
     let Ok(edge) = Edge::try_from(&spec) else {
         return;
     };
+    if spec.account_ref.kind != AccountKind::ClusterCloudAccount {
+        return;
+    }
     let (Some(account), Some(namespace)) = (
         accounts.get(spec.account_ref.name.as_str()),
         object.metadata("namespace"),

@@ -3,7 +3,7 @@
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use kube::api::{Patch, PatchParams, ValidationDirective};
 use kube::{Api, ResourceExt as _};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::api::{SecurityGroupMembership, SecurityGroupMembershipSet};
 use crate::kubernetes::with_deadline;
@@ -143,22 +143,26 @@ async fn apply<K: Kind>(
     Ok((change, stored))
 }
 
-/// The fields of the file, and null for each field of the spec that the last `kubectl apply` wrote and the file has no more.
+/// The fields of the file, and null for each field of the spec, at any depth, that the last `kubectl apply` wrote and the file has no more.
 fn merge_patch<K: Kind>(live: &K, wanted: &Value) -> Value {
     let annotations = live.annotations();
     let last = annotations.get("kubectl.kubernetes.io/last-applied-configuration");
     let last: Value = last
         .and_then(|text| serde_json::from_str(text).ok())
         .unwrap_or_default();
-    let fields = |of: &Value| -> Map<String, Value> {
-        let spec = of.get("spec").and_then(Value::as_object);
-        spec.cloned().unwrap_or_default()
-    };
+    let fields = |of: &Value| of.get("spec").cloned().unwrap_or(json!({}));
     let mut spec = fields(wanted);
-    for (name, _) in fields(&last) {
-        spec.entry(name).or_insert(Value::Null);
-    }
+    take_out_missing(&mut spec, &fields(&last));
     json!({"spec": spec})
+}
+
+fn take_out_missing(wanted: &mut Value, last: &Value) {
+    let (Value::Object(wanted), Value::Object(last)) = (wanted, last) else {
+        return;
+    };
+    for (name, value) in last {
+        take_out_missing(wanted.entry(name.clone()).or_insert(Value::Null), value);
+    }
 }
 
 #[cfg(test)]

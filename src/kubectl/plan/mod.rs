@@ -67,6 +67,12 @@ pub(super) async fn run(arguments: Arguments, common: &Common) -> Result<Report,
     surroundings
         .read(&cluster, &files, &wanted, &common.cloud)
         .await?;
+    for (account, namespace) in sets.iter().filter_map(set::Set::account) {
+        // Also of a set that has and wants no membership.
+        surroundings
+            .read_account(&cluster, &files, account, namespace)
+            .await?;
+    }
     let now = Timestamp::now();
     let mut planned: Vec<Planned> = Vec::new();
     for applied in memberships {

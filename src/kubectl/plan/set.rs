@@ -116,6 +116,13 @@ impl Set {
         objects
     }
 
+    /// The account that the set names, and the namespace of the set.
+    pub(super) fn account(&self) -> Option<(AccountKey, String)> {
+        let set = &self.result.as_ref().ok()?.set;
+        let namespace = set.namespace().unwrap_or_default();
+        Some((AccountKey::of(&set.spec.account_ref, &namespace), namespace))
+    }
+
     /// The row of the set, and one for each membership that would change.
     pub(super) fn plan(self, surroundings: &mut Surroundings, now: Timestamp) -> Vec<Planned> {
         let Self {

@@ -69,18 +69,33 @@ impl Surroundings {
         arguments: &CloudArguments,
     ) -> Result<(), Failure> {
         for object in wanted {
-            let key = account_of(object);
-            if let Entry::Vacant(entry) = self.accounts.entry(key.clone()) {
-                entry.insert(known(cluster, files, &key).await?);
-            }
             let namespace = object.namespace().unwrap_or_default();
-            if !self.labels.contains_key(&namespace)
-                && let Some(labels) = labels(cluster, &namespace).await
-            {
-                self.labels.insert(namespace, labels);
-            }
+            self.read_account(cluster, files, account_of(object), namespace)
+                .await?;
         }
         self.read_targets(cluster, wanted, arguments).await
+    }
+
+    /// Reads an account that an object in this namespace names, and what grants look at in the namespace.
+    ///
+    /// # Errors
+    /// A right is missing, or there is no answer.
+    pub(super) async fn read_account(
+        &mut self,
+        cluster: &Cluster,
+        files: &Objects,
+        key: AccountKey,
+        namespace: String,
+    ) -> Result<(), Failure> {
+        if let Entry::Vacant(entry) = self.accounts.entry(key.clone()) {
+            entry.insert(known(cluster, files, &key).await?);
+        }
+        if !self.labels.contains_key(&namespace)
+            && let Some(labels) = labels(cluster, &namespace).await
+        {
+            self.labels.insert(namespace, labels);
+        }
+        Ok(())
     }
 
     async fn read_targets(
