@@ -29,11 +29,11 @@ pub(super) enum Held {
     Waits,
 }
 
-/// When an account whose finalizer must change is looked at again while the watch lags (5 s).
+/// When an account whose finalizer must change is checked again while the watch lags (5 s).
 const WATCH_LAGS: Duration = Duration::from_secs(5);
 
 impl Held {
-    /// When the account is looked at again that would be after `wait`.
+    /// When the account is checked again that would be after `wait`.
     pub(super) fn no_later_than(self, wait: Duration) -> Duration {
         match self {
             Self::Waits => wait.min(WATCH_LAGS),

@@ -104,7 +104,7 @@ async fn write_all(context: &Context) -> Result<(), Error> {
 /// Conditions of one batch at most.
 const MOST_AT_ONCE: usize = 64;
 
-/// What still differs of a batch, by what is known now: a Node that is told that it may start must not be in another state by then.
+/// What still differs of a batch, by what is known now: a condition that says True must still be so when it is written.
 fn still_wanted(batch: &[Change], context: &Context) -> Vec<Change> {
     let Some((mut now, _)) = changes(context) else {
         return Vec::new();

@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use kube::ResourceExt as _;
 use serde_json::{Value, json};
 
+use crate::account::key::AccountKey;
 use crate::api::membership::AccountKind;
 use crate::ecs::{Target, TargetDescription};
 
@@ -64,13 +65,7 @@ pub(super) async fn run(arguments: Arguments, common: &Common) -> Result<Report,
         account: account_ref.or_else(|| common.cloud.account.clone()),
         ..common.cloud.clone()
     };
-    let mut of_objects: Vec<_> = members.objects.values().flatten().collect();
-    // Those of the person's own namespace first.
-    of_objects.sort_by_key(|object| object.namespace().as_ref() != Some(&members.namespace));
-    let mut of_objects = of_objects
-        .into_iter()
-        .map(account_of)
-        .filter(|key| key.namespace.is_empty() || key.namespace == members.namespace);
+    let mut of_objects = named_accounts(&members).into_iter();
     let account = named.key("")?.or_else(|| of_objects.next()).map_or_else(
         || json!({"kind": AccountKind::default().name(), "name": "default"}),
         |key| json!({"kind": key.kind.name(), "name": key.name}),
@@ -112,6 +107,16 @@ pub(super) async fn run(arguments: Arguments, common: &Common) -> Result<Report,
         value,
         ..Report::default()
     })
+}
+
+/// The accounts that the objects of a group name and that an object in the person's namespace may name, those of that namespace first.
+fn named_accounts(members: &Members) -> Vec<AccountKey> {
+    let mut objects: Vec<_> = members.objects.values().flatten().collect();
+    objects.sort_by_key(|object| object.namespace().as_ref() != Some(&members.namespace));
+    let accounts = objects.into_iter().map(account_of);
+    let may_be_named =
+        |key: &AccountKey| key.namespace.is_empty() || key.namespace == members.namespace;
+    accounts.filter(may_be_named).collect()
 }
 
 /// Longest name that the API server takes for an object.
