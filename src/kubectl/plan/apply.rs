@@ -190,4 +190,28 @@ mod tests {
         assert_eq!(patch["spec"]["deletionPolicy"], Value::Null);
         assert!(patch["spec"].get("suspend").is_none());
     }
+
+    #[test]
+    fn label_that_the_selector_of_the_file_has_no_more_is_removed() {
+        let selecting =
+            |selector: Value| json!({"spec": {"region": "cn-hangzhou", "nodeSelector": selector}});
+        let last = selecting(json!({"matchLabels": {"pool": "a", "zone": "b"}}));
+        let live: SecurityGroupMembership = serde_json::from_value(json!({
+            "metadata": {
+                "name": "web",
+                "annotations": {"kubectl.kubernetes.io/last-applied-configuration": last.to_string()},
+            },
+            "spec": {"region": "cn-hangzhou", "instanceID": "i-web", "securityGroupID": "sg-web"},
+        }))
+        .unwrap();
+        for (file, patch) in [
+            (
+                json!({"matchLabels": {"pool": "a"}}),
+                json!({"matchLabels": {"pool": "a", "zone": null}}),
+            ),
+            (json!({}), json!({"matchLabels": null})),
+        ] {
+            assert_eq!(merge_patch(&live, &selecting(file)), selecting(patch));
+        }
+    }
 }
