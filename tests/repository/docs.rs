@@ -236,31 +236,19 @@ fn missing_tools_are_reported_before_the_build() -> Result<()> {
 /// Each row of "Limits of ownership" names tests, by file and function.
 #[test]
 fn every_limit_of_ownership_names_a_test() {
-    let rows = rows_of_proof("Limits of ownership");
-    assert!(rows.len() > 15, "{rows:?}");
-    for row in rows {
-        assert!(check_tests_of(&row) > 0, "{row}");
-    }
+    each_row_names_a_test("Limits of ownership", 15);
 }
 
 /// Each row of "What can go wrong with a set" names tests, by file and function.
 #[test]
 fn everything_that_can_go_wrong_with_a_set_names_a_test() {
-    let rows = rows_of_proof("What can go wrong with a set");
-    assert!(rows.len() > 20, "{rows:?}");
-    for row in rows {
-        assert!(check_tests_of(&row) > 0, "{row}");
-    }
+    each_row_names_a_test("What can go wrong with a set", 20);
 }
 
 /// Each row of "The last review" names tests, by file and function.
 #[test]
 fn every_fault_of_the_last_review_names_a_test() {
-    let rows = rows_of_proof("The last review");
-    assert!(rows.len() > 10, "{rows:?}");
-    for row in rows {
-        assert!(check_tests_of(&row) > 0, "{row}");
-    }
+    each_row_names_a_test("The last review", 10);
 }
 
 /// Each finding has one row. It names tests, by file and function, or says that there is none.
@@ -283,6 +271,15 @@ fn every_finding_has_a_row_with_its_tests() {
     }
     assert!(numbers.iter().any(|number| number == "U2"));
     assert!(numbers.iter().any(|number| number == "U3"));
+}
+
+/// There are more than `least` rows under the title, and each names tests.
+fn each_row_names_a_test(title: &str, least: usize) {
+    let rows = rows_of_proof(title);
+    assert!(rows.len() > least, "{rows:?}");
+    for row in rows {
+        assert!(check_tests_of(&row) > 0, "{row}");
+    }
 }
 
 /// The rows of the table in a section of docs/proof.md.

@@ -81,6 +81,19 @@ impl Elected {
         lease.unwrap()
     }
 
+    /// Waits until the note on the Lease, which must be there, no longer says that calls of another leader are under way.
+    async fn until_calls_have_ended(&self) {
+        let is_noted = || {
+            let lease = self.lease();
+            let annotations = lease["metadata"]["annotations"].as_object();
+            annotations.is_some_and(|all| all.contains_key(CALLS_ANNOTATION))
+        };
+        assert!(is_noted());
+        while is_noted() {
+            seconds(0.01).await;
+        }
+    }
+
     /// The holder of the Lease, if there is one.
     fn leader(&self) -> Option<usize> {
         incarnation_of(&self.lease())
@@ -408,15 +421,7 @@ fn new_leader_learns_within_a_second_that_the_calls_of_the_old_one_have_ended() 
             elected.world.membership("n", 1, 0, json!({}));
             seconds(2.0).await;
             elected.world.delete("n");
-            let is_noted = || {
-                let lease = elected.lease();
-                let annotations = lease["metadata"]["annotations"].as_object();
-                annotations.is_some_and(|all| all.contains_key(CALLS_ANNOTATION))
-            };
-            assert!(is_noted());
-            while is_noted() {
-                seconds(0.01).await;
-            }
+            elected.until_calls_have_ended().await;
             let ended = Instant::now();
             while object(&elected.world, "n").is_some() {
                 seconds(0.01).await;
@@ -441,15 +446,7 @@ fn new_leader_repairs_when_the_calls_of_the_old_one_have_ended() {
         elected.world.foreign(0, 0, false);
         elected.terminate(0);
         seconds(2.0).await;
-        let is_noted = || {
-            let lease = elected.lease();
-            let annotations = lease["metadata"]["annotations"].as_object();
-            annotations.is_some_and(|all| all.contains_key(CALLS_ANNOTATION))
-        };
-        assert!(is_noted());
-        while is_noted() {
-            seconds(0.01).await;
-        }
+        elected.until_calls_have_ended().await;
         elected.world.simulator.set_faults(Vec::new());
         let ended = Instant::now();
         while !elected.world.is_member("i-0", "sg-a") {

@@ -179,6 +179,13 @@ mod tests {
                 &[("ALIBABA_CLOUD_CREDENTIALS_URI", "file:///etc/passwd")][..],
                 "no http://",
             ),
+            (
+                &[(
+                    "ALIBABA_CLOUD_CREDENTIALS_URI",
+                    "http://a:canary@127.0.0.1:1/key",
+                )][..],
+                "must not hold a user name or password",
+            ),
         ] {
             let error = read(variables).unwrap_err();
             assert!(error.contains(said), "{error}");

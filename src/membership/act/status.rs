@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::api::SecurityGroupMembership;
 use crate::api::membership::{Origin, SecurityGroupMembershipStatus};
 use crate::ecs::AccountUid;
+use crate::kubernetes;
 use crate::kubernetes::writer::{ApiWriter, WriteTurn};
 use crate::watched::Watched;
 
@@ -125,9 +126,16 @@ async fn take_out(
     let before = metadata.resource_version.as_deref();
     match in_view(metadata, before, writer, context, merge).await {
         Ok(written) => Ok(written.meta().clone()),
-        Err(error) if error.code() == Some(404) => Err(ActError::ObjectGone),
-        Err(error) if error.code() == Some(409) => Err(ActError::Changed),
-        Err(source) => Err(ActError::of(ApiRequest::Status, source)),
+        Err(error) => Err(refused(error)),
+    }
+}
+
+/// What an answer to a write of a status is that stored nothing.
+fn refused(error: kubernetes::Error) -> ActError {
+    match error.code() {
+        Some(404) => ActError::ObjectGone,
+        Some(409) => ActError::Changed,
+        Some(_) | None => ActError::of(ApiRequest::Status, error),
     }
 }
 
@@ -149,8 +157,6 @@ pub(in super::super) async fn write_status(
             Ok(Some(written))
         }
         Ok(Watched(Err(_))) => Ok(None),
-        Err(error) if error.code() == Some(404) => Err(ActError::ObjectGone),
-        Err(error) if error.code() == Some(409) => Err(ActError::Changed),
-        Err(source) => Err(ActError::of(ApiRequest::Status, source)),
+        Err(error) => Err(refused(error)),
     }
 }
