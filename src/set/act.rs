@@ -35,8 +35,10 @@ pub(super) struct Doer<'a> {
 /// How a write of one membership ended.
 pub(super) enum Written {
     Done,
-    /// An object of the name is being deleted.
+    /// The next pass goes by what the watch has shown by then.
     Waits,
+    /// An object of the name is about to go.
+    Held,
     Refused(Refusal),
     /// The namespace is being deleted.
     Over,
@@ -49,6 +51,8 @@ pub(super) struct Acted {
     pub refused: Option<Refusal>,
     /// Whether nothing more can be created: the namespace or the set is being deleted.
     pub over: bool,
+    /// Number of targets whose membership cannot be created yet: an object that is about to go has its name.
+    pub held: usize,
 }
 
 /// What has become of many writes.
@@ -60,6 +64,7 @@ pub(super) struct Batches<T> {
     /// Whether the rest is not tried.
     pub ended: bool,
     over: bool,
+    held: usize,
     /// How many writes the next batch has at most.
     size: usize,
     /// How many writes were refused for another reason than their one target.
@@ -73,6 +78,7 @@ impl<T> Default for Batches<T> {
             end: Ok(None),
             ended: false,
             over: false,
+            held: 0,
             size: 1,
             refused: 0,
         }
@@ -84,6 +90,7 @@ impl<T> Batches<T> {
         match outcome {
             Ok(Written::Done) => self.done.push(item),
             Ok(Written::Waits) => {}
+            Ok(Written::Held) => self.held += 1,
             Ok(Written::Over) => (self.ended, self.over) = (true, true),
             Ok(Written::Refused(refusal)) => self.refused(refusal),
             // Of one object: the others may be written.
@@ -157,7 +164,7 @@ impl Doer<'_> {
         if !may_create {
             return Ok(Acted {
                 refused: written?,
-                over: false,
+                ..Acted::default()
             });
         }
         // Also after a change or a deletion that failed: new targets do not wait for it.
@@ -168,6 +175,7 @@ impl Doer<'_> {
         });
         Ok(Acted {
             over: created.over,
+            held: created.held,
             refused: written?.or(created.end?),
         })
     }
@@ -283,7 +291,7 @@ impl Doer<'_> {
                 self.context.members.answered(&stored, began);
                 Ok(Written::Waits)
             }
-            Occupant::Goes => Ok(Written::Waits),
+            Occupant::Goes => Ok(Written::Held),
             Occupant::Orphan => self.adopt(&stored).await,
             Occupant::Foreign => Ok(Written::Refused(Refusal::NameTaken { name })),
         }

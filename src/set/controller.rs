@@ -25,7 +25,7 @@ use super::look::{AFTER_REFUSAL, Looked, earlier, look};
 use super::refusal::Refusal;
 use super::status::{self, Found};
 
-/// When a set that has created or changed memberships looks again (5 s): an object of an earlier set may have had the name of one, and the
+/// When a set that has created or changed memberships looks again (5 s): an object that goes may have had the name of one, and the
 /// watch of memberships does not tell the set what it has written itself.
 const AFTER_WRITES: Duration = Duration::from_secs(5);
 /// When a set looks again whose own status the watch has not shown yet (1 s).
@@ -114,14 +114,11 @@ async fn pass(
         Ok(parsed) => parsed,
         Err(message) => return write_invalid(object, uid, &previous, message, context).await,
     };
-    let looked = match look(set, uid, (&region, &group), context) {
+    let mut looked = match look(set, uid, (&region, &group), context) {
         Ok(Some(looked)) => looked,
         Ok(None) => return Ok(None),
         Err(NotChecked) => return Ok(Some(AFTER_REFUSAL)),
     };
-    let Looked {
-        plan, selection, ..
-    } = &looked;
     let doer = Doer {
         set,
         uid,
@@ -131,12 +128,16 @@ async fn pass(
         context,
     };
     let may_create = looked.refusal.as_ref().is_none_or(Refusal::lets_create);
-    let acted = doer.carry_out(plan, may_create).await;
+    let acted = doer.carry_out(&looked.plan, may_create).await;
     let refused = acted.as_ref().ok().and_then(|acted| acted.refused.as_ref());
     let blamed = refused.or(looked.refusal.as_ref());
     let stopped = acted.is_err() || refused.is_some();
     context.remember(uid, |memory| memory.passed(blamed, stopped));
     let (acted, failure) = or_failure(acted)?;
+    looked.plan.held += acted.held;
+    let Looked {
+        plan, selection, ..
+    } = &looked;
     let failed = failure.as_ref().map(ToString::to_string);
     let wrote = may_create && !plan.create.is_empty() || !plan.change.is_empty();
     let wait = earlier(looked.wait, after_deeds(&acted, wrote && !set.spec.suspend));

@@ -50,7 +50,7 @@ pub struct Deletion {
 pub struct Plan {
     /// Targets that get a membership of the group of the spec.
     pub create: Vec<Target>,
-    /// Number of targets whose membership cannot be created yet: one of an earlier set has its name.
+    /// Number of targets whose membership cannot be created yet: an object that is about to go has its name.
     pub held: usize,
     /// Memberships whose policies are put back.
     pub change: Vec<Arc<Member>>,

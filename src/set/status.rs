@@ -193,7 +193,7 @@ fn progress(found: Found<'_>, targets: usize) -> String {
         ),
         (
             plan.held,
-            "memberships that wait until one of an earlier set with this name is gone",
+            "memberships that wait until an object with their name is gone",
         ),
         (plan.going, "memberships to remove"),
     ];

@@ -24,7 +24,11 @@ use super::known::Sets;
 use super::member::Member;
 use super::members::Members;
 use super::refusal::{MOST_LISTED, Refusal};
-use super::select::Tagged;
+use super::select::{PATIENCE, Tagged};
+
+/// When a list is read again at the latest while a target is missing (a minute less than [`PATIENCE`]): one read alone is not enough to
+/// call a target gone, however long the scan period is.
+const LOOK_AGAIN: Duration = PATIENCE.saturating_sub(Duration::from_secs(60));
 
 /// Fewest rows of a page that the cloud knows.
 const SMALLEST_PAGE: usize = 10;
@@ -131,16 +135,22 @@ impl InstanceTags {
     async fn follow(&self, query: &Query) {
         loop {
             let started = Instant::now();
+            let mut period = self.period;
             let session = self.directory.usable(&query.account);
             // Without a key the sets say what the account lacks.
             if let Some(session) = session.filter(|session| session.limits().id == query.cloud) {
                 match self.read(query, &session).await {
-                    Ok(answer) => self.store(query, answer),
+                    Ok(answer) => {
+                        if !answer.absent.is_empty() {
+                            period = period.min(LOOK_AGAIN);
+                        }
+                        self.store(query, answer);
+                    }
                     Err(CallError::Stopping) => return,
                     Err(error) => self.fail(query, &error),
                 }
             }
-            tokio::time::sleep_until(started + self.period).await;
+            tokio::time::sleep_until(started + period).await;
         }
     }
 
@@ -180,7 +190,13 @@ impl InstanceTags {
                 };
             }
         }
+        let is_instance = |target: &Target| matches!(target, Target::Instance(_));
+        let sees_one = !picked.is_empty() || tagged.other.iter().any(is_instance);
         tagged.trouble = (!is_all).then_some(Refusal::ManyTagged);
+        if !sees_one && !tagged.absent.is_empty() && !sees_any(query, session).await? {
+            tagged.absent.clear();
+            tagged.trouble = Some(sees_nothing(&query.region));
+        }
         Ok(Tagged { picked, ..tagged })
     }
 
@@ -327,6 +343,24 @@ async fn list(query: &Query, session: &AccountSession) -> Result<Listed, CallErr
     })
 }
 
+/// Whether the key sees any instance of the region. The cloud answers some keys without the right with an empty list: what such a key does
+/// not see is not absent.
+async fn sees_any(query: &Query, session: &AccountSession) -> Result<bool, CallError> {
+    let (region, all) = (&query.region, BTreeMap::new());
+    let (rows, _) = until_admitted(|| session.tagged(region, &all, SMALLEST_PAGE, None)).await?;
+    Ok(!rows.is_empty())
+}
+
+fn sees_nothing(region: &Region) -> Refusal {
+    let error = format!(
+        "the cloud lists no instance of {region} to the key of the account, not even one without these tags; grant it ecs:DescribeInstances"
+    );
+    Refusal::Tags {
+        error,
+        stalled: true,
+    }
+}
+
 /// Pages that are read of one list.
 const MOST_PAGES: usize = 200;
 
@@ -337,6 +371,7 @@ mod tests {
     use kube::runtime::reflector;
     use serde_json::{Value, json};
 
+    use crate::account::directory::{AccountState, Grants};
     use crate::account::limiters::CloudLimits;
     use crate::api::SecurityGroupMembership;
     use crate::api::membership::AccountKind;
@@ -567,6 +602,29 @@ mod tests {
             (picked, other, absent),
             (vec![], vec!["i-0".to_owned()], vec!["i-2".to_owned()])
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn missing_target_is_looked_for_again_before_it_counts() {
+        for (there, reads) in [(3, 1), (2, 2)] {
+            let Fixture {
+                cloud,
+                session,
+                mut tags,
+                query,
+            } = fixture();
+            tags.period = Duration::from_secs(3_600);
+            let directory = &tags.directory;
+            directory.upsert(&query.account, Grants::OwnNamespace);
+            directory.set_state(&query.account, AccountState::Ready(Arc::new(session)));
+            let rows: Vec<_> = (0..there)
+                .map(|number| web(&format!("i-{number}")))
+                .collect();
+            *cloud.pages.lock().unwrap() = vec![page(&rows, ""); reads];
+            let followed = tokio::time::timeout(PATIENCE, tags.follow(&query)).await;
+            assert!(followed.is_err());
+            assert!(cloud.pages.lock().unwrap().is_empty(), "{there}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

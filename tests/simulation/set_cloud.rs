@@ -457,6 +457,51 @@ fn a_key_of_another_cloud_account_is_no_evidence_against_the_members() {
     });
 }
 
+/// The cloud lists nothing to the key instead of refusing, and would let it leave.
+#[test]
+fn a_key_that_sees_nothing_is_no_evidence_against_the_members() {
+    in_virtual_time(|| async {
+        let world = three_tagged().await;
+        world.cloud(json!({"set": {"deniedReads": "EmptyList"}}));
+        let key = KEYS[0].0;
+        world.cloud(json!({"deny": {"id": key, "deny": [{"action": "ecs:Describe*"}]}}));
+        seconds(30.0 * MINUTE).await;
+        assert_none_is_going(&world);
+        assert_eq!(within(&world), [0, 1, 2]);
+        assert_eq!(told(&world).0, "SelectionIncomplete");
+        assert!(is_stalled(&world, "s"));
+        let message = message_of(&world, "s");
+        assert!(
+            message.contains("grant it ecs:DescribeInstances"),
+            "{message}"
+        );
+        world.cloud(json!({"allow": {"id": key}}));
+        seconds(5.0 * MINUTE).await;
+        assert_eq!(told(&world), ("AllMembers".to_owned(), [3, 3, 3]));
+        assert_eq!(calls(&world, "LeaveSecurityGroup"), 0);
+        assert_no_violations(&world);
+    });
+}
+
+/// A pool that is scaled to zero. The key sees another instance.
+#[test]
+fn memberships_of_a_pool_that_was_released_as_a_whole_go() {
+    in_virtual_time(|| async {
+        let world = three_tagged().await;
+        world.cloud(json!({"createInstance": {
+            "id": "i-other", "account": KEYS[0].2, "securityGroupIds": ["sg-b"], "status": "Running",
+        }}));
+        for id in ["i-0", "i-1", "i-2"] {
+            world.cloud(json!({"delete": {"id": id}}));
+        }
+        seconds(4.0 * MINUTE).await;
+        assert_eq!(members(&world).len(), 3);
+        seconds(6.0 * MINUTE).await;
+        assert_eq!(told(&world), ("NoTargets".to_owned(), [0, 0, 0]));
+        assert_no_violations(&world);
+    });
+}
+
 fn assert_none_is_going(world: &World) {
     let all = members(world);
     let is_going = |object: &Arc<Value>| object["metadata"]["deletionTimestamp"].is_string();

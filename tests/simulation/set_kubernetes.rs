@@ -1067,11 +1067,41 @@ fn a_set_that_is_made_again_asks_for_no_name_that_is_taken() {
         world.faults.record_requests();
         apply(&world, ids);
         seconds(2.0 * MINUTE).await;
-        let held = "one of an earlier set with this name is gone: 3";
+        let held = "an object with their name is gone: 3";
         let message = message_of(&world, "s");
         assert!(message.contains(held), "{message}");
         let asked = world.faults.recorded(creates_memberships).len();
         assert!(asked <= 3, "{asked} requests");
+        seconds(10.0 * MINUTE).await;
+        assert_eq!(told(&world), ("AllMembers".to_owned(), [3, 3, 3]));
+        assert_no_violations(&world);
+    });
+}
+
+/// `kubectl delete sgmset --cascade=orphan`, and then the deletion of the memberships, which the cloud refuses for their last group.
+#[test]
+fn a_set_that_is_made_again_tells_that_orphans_are_being_deleted() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        collect_garbage(&world);
+        let ids = json!({"instanceIDs": ["i-0", "i-1", "i-2"]});
+        apply(&world, ids.clone());
+        seconds(10.0).await;
+        let orphan = json!({"metadata": {"finalizers": ["orphan"]}});
+        world.user(Verb::Merge, SETS, NAMESPACE, "s", orphan);
+        world.user(Verb::Delete, SETS, NAMESPACE, "s", Value::Null);
+        seconds(10.0).await;
+        let refused = json!({"error": {"code": "InstanceLastSecurityGroup"}});
+        add_fault(&world, "LeaveSecurityGroup", 3, &refused);
+        for object in members(&world) {
+            let name = text(&object, "/metadata/name");
+            world.user(Verb::Delete, MEMBERSHIPS, NAMESPACE, &name, Value::Null);
+        }
+        apply(&world, ids);
+        seconds(MINUTE).await;
+        let held = "an object with their name is gone: 3";
+        let message = message_of(&world, "s");
+        assert!(message.contains(held), "{message}");
         seconds(10.0 * MINUTE).await;
         assert_eq!(told(&world), ("AllMembers".to_owned(), [3, 3, 3]));
         assert_no_violations(&world);
