@@ -9,15 +9,14 @@ use futures::stream::FuturesUnordered;
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::ecs::batch::Split;
-use crate::ecs::{ApiError, Class, Error, MAX_IDS_PER_CALL, Region, SecurityGroupId};
+use crate::ecs::{Action, ApiError, Class, Error, Region, SecurityGroupId};
 use crate::kubernetes::LogDeduper;
 
 use super::change::Change;
 use super::context::Context;
 use super::directory::group_tags::{Failed, TagsUnread};
 use super::key::AccountRegion;
-use super::session::{AccountSession, CallError, until_admitted};
+use super::session::{AccountSession, CallError, read_in_parts};
 
 /// How long the first question about a group waits for others: they share a call.
 const GATHER: Duration = Duration::from_millis(20);
@@ -81,27 +80,15 @@ async fn read_all(
     region: &Region,
     groups: &[SecurityGroupId],
 ) -> Result<Found, CallError> {
-    let mut found = Found::new();
-    let blocks = groups.chunks(MAX_IDS_PER_CALL).map(<[_]>::to_vec);
-    let mut left: Vec<Vec<SecurityGroupId>> = blocks.collect();
-    while let Some(block) = left.pop() {
-        match until_admitted(|| session.tags_of_groups(region, &block)).await {
-            Ok(rows) => {
-                let rows = rows.into_iter();
-                found.extend(rows.map(|(group, tags)| (group, tags.by_key().clone())));
-            }
-            // One ID that the cloud takes for none must not hide the others.
-            Err(error) if error.split() != Split::No => match block.len() {
-                1 => {}
-                most => {
-                    let (first, rest) = block.split_at(most / 2);
-                    left.extend([first.to_vec(), rest.to_vec()]);
-                }
-            },
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(found)
+    let size = session
+        .limits()
+        .call_size(region, Action::DescribeSecurityGroups);
+    let read = |part| session.tags_of_groups(region, part);
+    let answers = read_in_parts(groups, &size, read).await?;
+    let rows = answers.into_iter().flat_map(|(_, rows)| rows);
+    Ok(rows
+        .map(|(group, tags)| (group, tags.by_key().clone()))
+        .collect())
 }
 
 /// What a failed read means; `None` while the process ends.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use tokio::sync::watch;
 
-use crate::ecs::batch::{self, Batch, CallSize};
+use crate::ecs::batch::{self, Batch, CallSize, Split};
 use crate::ecs::limit::{CallLimiter, Priority, Reservation};
 use crate::ecs::{
     AccountUid, Action, Client, Edge, Error, InstanceId, NetworkInterfaceId, Region, RequestId,
@@ -349,4 +349,37 @@ where
             result => return result,
         }
     }
+}
+
+/// Reads by ID, as many per call as fit in an answer. Returns what each call named, and its answer. A call whose answer is too large, or one of
+/// whose IDs the cloud may take for none, is made again in halves. An ID that is refused alone is in no answer: nothing is known of it.
+///
+/// # Errors
+/// A call failed for another reason.
+pub async fn read_in_parts<'a, Id, T, F>(
+    ids: &'a [Id],
+    size: &CallSize,
+    read: impl Fn(&'a [Id]) -> F,
+) -> Result<Vec<(&'a [Id], T)>, CallError>
+where
+    F: Future<Output = Result<T, CallError>>,
+{
+    let mut answers = Vec::new();
+    let mut left: Vec<&[Id]> = ids.chunks(size.most()).collect();
+    while let Some(part) = left.pop() {
+        match until_admitted(|| read(part)).await {
+            Ok(answer) => answers.push((part, answer)),
+            Err(error) if error.split() == Split::No => return Err(error),
+            Err(error) => {
+                if error.split() == Split::TooLarge {
+                    size.was_too_large(part.len());
+                }
+                if part.len() > 1 {
+                    let (first, rest) = part.split_at(part.len() / 2);
+                    left.extend([first, rest]);
+                }
+            }
+        }
+    }
+    Ok(answers)
 }

@@ -10,7 +10,8 @@ use tokio::time::Instant;
 use crate::api::{SecurityGroupMembership, reason};
 use crate::kubernetes::{Error, ObjectUid, with_deadline};
 
-use super::act::{Batches, Doer, Written, refused};
+use super::act::{Doer, refused};
+use super::batches::{Batches, Written};
 use super::context::Context;
 use super::look::look;
 use super::member::{Member, Policies};

@@ -11,6 +11,7 @@
 
 pub mod access;
 mod act;
+mod batches;
 mod context;
 mod controller;
 mod delete;

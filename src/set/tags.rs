@@ -15,7 +15,7 @@ use tracing::warn;
 
 use crate::account::directory::Directory;
 use crate::account::key::{AccountKey, CloudAccountId};
-use crate::account::session::{AccountSession, CallError, until_admitted};
+use crate::account::session::{AccountSession, CallError, read_in_parts, until_admitted};
 use crate::ecs::batch::Split;
 use crate::ecs::{Action, Class, Region, Target};
 use crate::kubernetes::{LogDeduper, ObjectUid};
@@ -165,24 +165,9 @@ impl InstanceTags {
         let size = session
             .limits()
             .call_size(&query.region, Action::DescribeInstances);
-        let parts = missing.chunks(size.most()).map(<[_]>::to_vec);
-        let mut left: Vec<Vec<Target>> = parts.collect();
-        while let Some(part) = left.pop() {
-            let found = match until_admitted(|| session.scan(&query.region, &part)).await {
-                Ok(found) => found,
-                Err(error) if error.split() != Split::No && part.len() > 1 => {
-                    if error.split() == Split::TooLarge {
-                        size.was_too_large(part.len());
-                    }
-                    let (first, rest) = part.split_at(part.len() / 2);
-                    left.extend([first.to_vec(), rest.to_vec()]);
-                    continue;
-                }
-                // Nothing is known of an ID that the cloud takes for none.
-                Err(error) if error.split() == Split::OneBadId => continue,
-                Err(error) => return Err(error),
-            };
-            for target in part {
+        let read = |part| session.scan(&query.region, part);
+        for (part, found) in read_in_parts(&missing, &size, read).await? {
+            for target in part.iter().cloned() {
                 match found.get(&target) {
                     None => tagged.absent.insert(target),
                     Some(found) if found.tags.include(&query.tags) => picked.insert(target),

@@ -224,6 +224,15 @@ mod tests {
     }
 
     #[test]
+    fn two_nodes_of_one_instance_are_one_member() {
+        let found = choose(&[
+            ("a", "i-1", json!({POOL: "np1"})),
+            ("a-again", "i-1", json!({POOL: "np1"})),
+        ]);
+        assert_eq!(found.unwrap().selected, 1);
+    }
+
+    #[test]
     fn label_that_would_join_another_node_is_refused_and_named() {
         let refused = choose(&[
             (

@@ -1,13 +1,15 @@
-//! What is wrong with objects together: two of one name, a membership that the account in the same files does not grant. Pure.
+//! What is wrong with objects together: two of one name, a membership or a set that the account in the same files does not grant. Pure.
 
 use std::collections::BTreeMap;
 
 use crate::account::directory::grants::{Granted, Use, granted};
 use crate::account::directory::group_tags::GroupTags;
 use crate::api::account::GrantedAction;
-use crate::api::membership::{AccountKind, ManagementPolicy};
-use crate::api::{ClusterCloudAccountSpec, SecurityGroupMembershipSpec};
-use crate::ecs::Edge;
+use crate::api::membership::{AccountKind, AccountRef, ManagementPolicy};
+use crate::api::{
+    ClusterCloudAccountSpec, SecurityGroupMembershipSetSpec, SecurityGroupMembershipSpec,
+};
+use crate::ecs::SecurityGroupId;
 
 use super::documents::Node;
 use super::mistake::{Mistake, Object};
@@ -27,9 +29,7 @@ pub(super) fn check(objects: &[Object], mistakes: &mut Vec<Mistake>) {
         })
         .collect();
     for object in objects {
-        if object.kind == "SecurityGroupMembership" {
-            membership(object, &accounts, mistakes);
-        }
+        not_granted(object, &accounts, mistakes);
     }
 }
 
@@ -59,27 +59,47 @@ fn twice(objects: &[Object], mistakes: &mut Vec<Mistake>) {
     }
 }
 
-/// Whether an account of the same files grants what a membership wants. A grant by labels or tags is not judged.
-fn membership(
+/// What a membership or a set wants of an account; `None` for another kind, and for what the schema refuses: that is reported already.
+fn wanted(object: &Object) -> Option<(AccountRef, String, ManagementPolicy)> {
+    let spec = object.root.field("spec")?.json();
+    match object.kind {
+        "SecurityGroupMembership" => {
+            let spec: SecurityGroupMembershipSpec = serde_json::from_value(spec).ok()?;
+            Some((
+                spec.account_ref,
+                spec.security_group_id,
+                spec.management_policy,
+            ))
+        }
+        "SecurityGroupMembershipSet" => {
+            let spec: SecurityGroupMembershipSetSpec = serde_json::from_value(spec).ok()?;
+            Some((
+                spec.account_ref,
+                spec.security_group_id,
+                spec.management_policy,
+            ))
+        }
+        _ => None,
+    }
+}
+
+/// Whether an account of the same files grants what a membership or a set wants. A grant by labels or tags is not judged.
+fn not_granted(
     object: &Object,
     accounts: &BTreeMap<&str, ClusterCloudAccountSpec>,
     mistakes: &mut Vec<Mistake>,
 ) {
-    let Some(node) = object.root.field("spec") else {
+    let Some((account_ref, group, policy)) = wanted(object) else {
         return;
     };
-    // What the schema refuses is reported already.
-    let Ok(spec) = serde_json::from_value::<SecurityGroupMembershipSpec>(node.json()) else {
+    let Ok(group) = group.parse::<SecurityGroupId>() else {
         return;
     };
-    let Ok(edge) = Edge::try_from(&spec) else {
-        return;
-    };
-    if spec.account_ref.kind != AccountKind::ClusterCloudAccount {
+    if account_ref.kind != AccountKind::ClusterCloudAccount {
         return;
     }
     let (Some(account), Some(namespace)) = (
-        accounts.get(spec.account_ref.name.as_str()),
+        accounts.get(account_ref.name.as_str()),
         object.metadata("namespace"),
     ) else {
         return;
@@ -88,23 +108,23 @@ fn membership(
         .grants
         .iter()
         .any(|of| of.namespaces.selector.is_some());
-    let action = match spec.management_policy {
+    let action = match policy {
         ManagementPolicy::Manage => GrantedAction::Join,
         ManagementPolicy::Observe => GrantedAction::Observe,
     };
     let wanted = Use {
         namespace,
         labels: None,
-        group: &edge.group,
+        group: &group,
         action,
     };
     if !is_by_labels && granted(&account.grants, wanted, || GroupTags::Unread) == Granted::No {
-        let line = node
-            .field("securityGroupID")
-            .map_or(node.line(), Node::line);
+        let field = object.root.field("spec");
+        let field = field.and_then(|spec| spec.field("securityGroupID"));
+        let line = field.map_or(0, Node::line);
         let message = format!(
-            "no grant of ClusterCloudAccount {} lets namespace {namespace} use {}; add one to spec.grants of the account",
-            spec.account_ref.name, edge.group
+            "no grant of ClusterCloudAccount {} lets namespace {namespace} use {group}; add one to spec.grants of the account",
+            account_ref.name
         );
         mistakes.push(object.mistake(line, "spec.securityGroupID", message));
     }

@@ -422,9 +422,19 @@ apiVersion: security-group-operator.io/v1alpha1
 kind: SecurityGroupMembership
 metadata: {name: web, namespace: team-a}
 spec: {region: cn-hangzhou, instanceID: i-web, securityGroupID: sg-db}
+---
+apiVersion: security-group-operator.io/v1alpha1
+kind: SecurityGroupMembershipSet
+metadata: {name: web, namespace: team-b}
+spec: {region: cn-hangzhou, instanceIDs: [i-web], securityGroupID: sg-web}
+---
+apiVersion: security-group-operator.io/v1alpha1
+kind: SecurityGroupMembership
+metadata: {name: own, namespace: team-b}
+spec: {region: cn-hangzhou, instanceID: i-web, securityGroupID: sg-web, accountRef: {kind: CloudAccount, name: default}}
 ",
         );
-        assert_eq!(found.len(), 2, "{found:#?}");
+        assert_eq!(found.len(), 3, "{found:#?}");
         assert!(found[0].starts_with(
             "web.yaml:16: metadata.name: there is another SecurityGroupMembership team-a/web"
         ));
@@ -434,6 +444,8 @@ spec: {region: cn-hangzhou, instanceID: i-web, securityGroupID: sg-db}
             ),
             "{found:#?}"
         );
+        let set = "web.yaml:22: spec.securityGroupID: no grant of ClusterCloudAccount default lets namespace team-b";
+        assert!(found[2].starts_with(set), "{found:#?}");
     }
 
     #[test]

@@ -152,6 +152,20 @@ fn has_untrue_list(world: &World, spec: &Value) -> bool {
     last.is_some_and(|shown| shown != selected(world, spec))
 }
 
+/// Whether the cloud has no instance in the region of a set by tags whose memberships name some: a key without the right would see the same.
+fn sees_nothing(world: &World, spec: &Value, members: &[Arc<Value>]) -> bool {
+    let now = world.server.now();
+    let is_there = |id: &&str| {
+        let in_region = crate::topology::home(id) == spec["region"];
+        let exists = |cloud: &Cloud| cloud.member(id, now).is_some();
+        in_region && world.simulator.inspect(exists)
+    };
+    let names_one = members
+        .iter()
+        .any(|object| object["spec"]["instanceID"].is_string());
+    tags(spec).is_some() && names_one && !INSTANCES.iter().any(is_there)
+}
+
 /// In what the memberships of a set are not those that it must have, and what it says is not so.
 fn wrong_members(world: &World, set: &Value, reason: &str) -> Vec<String> {
     let spec = &set["spec"];
@@ -174,7 +188,11 @@ fn wrong_members(world: &World, set: &Value, reason: &str) -> Vec<String> {
         let by_nodes = spec["nodeSelector"].is_object();
         let is_there = |target: &str| exists(target) || (by_nodes && has_node(world, target));
         let any = members.iter().any(|object| is_there(target_of(object)));
-        let right = if any { "NothingSelected" } else { "NoTargets" };
+        let right = match any {
+            _ if sees_nothing(world, spec, &members) => "SelectionIncomplete",
+            true => "NothingSelected",
+            false => "NoTargets",
+        };
         if reason != right {
             wrong.push(format!(
                 "it selects nothing, and {} memberships are left",
