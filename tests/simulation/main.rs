@@ -30,6 +30,7 @@ mod link;
 mod long_running;
 mod monitor;
 mod mute;
+mod node_conditions;
 mod ownership;
 mod raced_deletions;
 mod races;

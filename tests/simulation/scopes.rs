@@ -8,7 +8,7 @@ use security_group_operator::telemetry::{self, Telemetry};
 use serde_json::{Value, json};
 use tower::Service as _;
 
-use crate::api_server::Verb;
+use crate::api_server::{Call, CallFault, Verb};
 use crate::in_virtual_time;
 use crate::monitor::MEMBERSHIPS;
 use crate::scenario::claimed;
@@ -61,6 +61,32 @@ fn operator_is_ready_after_listing_all_its_namespaces() {
             assert!(is_ready(&telemetry).await, "{scopes:?}");
         });
     }
+}
+
+/// The operator watches one namespace. Before a Leave it lists the memberships of all, if it may.
+#[test]
+fn refused_list_of_all_namespaces_is_tried_again_after_five_minutes() {
+    in_virtual_time(|| async {
+        let mut world = World::new(SimOptions::default());
+        let scope = WatchScope::Namespace(NAMESPACE.to_owned());
+        world.start_over(vec![scope], &Arc::default());
+        for (name, target) in [("a", "i-0"), ("b", "i-1"), ("c", "i-2")] {
+            put(&world, NAMESPACE, name, target);
+        }
+        seconds(5.0).await;
+        let lists_all = |call: &Call| {
+            let is_list = call.kind.plural == MEMBERSHIPS && call.verb == Verb::List;
+            is_list && call.namespace.is_empty()
+        };
+        world.faults.refuse_calls(lists_all, CallFault::Refuse(403));
+        world.faults.record_requests();
+        for (name, pause, asked) in [("a", 240.0, 1), ("b", 90.0, 1), ("c", 5.0, 2)] {
+            delete(&world, NAMESPACE, name);
+            seconds(pause).await;
+            assert_eq!(world.faults.recorded(lists_all).len(), asked, "{name}");
+            assert!(world.server.object(MEMBERSHIPS, NAMESPACE, name).is_none());
+        }
+    });
 }
 
 #[test]
