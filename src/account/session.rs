@@ -15,7 +15,7 @@ use crate::ecs::batch::{self, Batch, CallSize, Split};
 use crate::ecs::limit::{CallLimiter, Priority, Reservation};
 use crate::ecs::{
     AccountUid, Action, Client, Edge, Error, InstanceId, NetworkInterfaceId, Region, RequestId,
-    SecurityGroupId, Tags, Target, TargetDescription, TargetsPage,
+    SecurityGroupId, Tags, Target, TargetsPage,
 };
 use crate::shutdown::Shutdown;
 use crate::telemetry::Telemetry;
@@ -24,7 +24,7 @@ use self::calls::{Calls, Hold, Signer};
 use super::limiters::CloudLimits;
 use super::reach::{Reach, Reachability};
 
-pub use self::calls::{CallError, CallPermit};
+pub use self::calls::{CallError, CallPermit, Sighting};
 
 /// An account object whose credentials the cloud accepted. It outlives its key: a new key of the same cloud account signs the
 /// later calls of the same session, and reads that wait for a call go on waiting for it.
@@ -39,8 +39,8 @@ pub struct AccountSession {
 /// The two read queues of a region: one per kind of target.
 #[derive(Clone, Debug)]
 struct DescribeBatchers {
-    instances: Arc<Batch<InstanceId, TargetDescription, CallError>>,
-    interfaces: Arc<Batch<NetworkInterfaceId, TargetDescription, CallError>>,
+    instances: Arc<Batch<InstanceId, Sighting, CallError>>,
+    interfaces: Arc<Batch<NetworkInterfaceId, Sighting, CallError>>,
 }
 
 impl AccountSession {
@@ -125,7 +125,7 @@ impl AccountSession {
         &self,
         region: &Region,
         target: &Target,
-    ) -> Result<Option<TargetDescription>, CallError> {
+    ) -> Result<Option<Sighting>, CallError> {
         let batchers = self.batchers(region);
         match target {
             Target::Instance(id) => batchers.instances.get(id.clone()).await,
@@ -148,7 +148,7 @@ impl AccountSession {
         &self,
         region: &Region,
         targets: &[Target],
-    ) -> Result<HashMap<Target, TargetDescription>, CallError> {
+    ) -> Result<HashMap<Target, Sighting>, CallError> {
         let mut instances = Vec::new();
         let mut interfaces = Vec::new();
         for target in targets {
@@ -324,14 +324,13 @@ impl DescribeBatchers {
 fn batcher<Id: Clone + Eq + Hash + Send + Sync + 'static>(
     ask: impl Fn(
         Vec<Id>,
-    ) -> futures::future::BoxFuture<
-        'static,
-        batch::BatchResult<Id, TargetDescription, CallError>,
-    > + Send
+    )
+        -> futures::future::BoxFuture<'static, batch::BatchResult<Id, Sighting, CallError>>
+    + Send
     + Sync
     + 'static,
     size: Arc<CallSize>,
-) -> Arc<Batch<Id, TargetDescription, CallError>> {
+) -> Arc<Batch<Id, Sighting, CallError>> {
     Arc::new(Batch::new(ask, CallError::split, size))
 }
 

@@ -249,15 +249,15 @@ impl Scan {
     }
 }
 
-/// What one call of a scan found, and when it began.
+/// What one call of a scan found, and when it was sent.
 struct ScanRead {
     found: HashMap<Target, TargetDescription>,
-    began: Instant,
+    sent: Instant,
 }
 
 impl ScanRead {
     fn extend(&mut self, other: Self) {
-        self.began = self.began.min(other.began);
+        self.sent = self.sent.min(other.sent);
         self.found.extend(other.found);
     }
 }
@@ -326,14 +326,17 @@ async fn read_part(
     region: &Region,
     part: &[Target],
 ) -> Result<ScanRead, CallError> {
-    let mut began = Instant::now();
     // Under a small rate limit, its waits make the scan period longer.
-    let found = until_admitted(|| {
-        began = Instant::now();
-        session.scan(region, part)
-    });
-    let found = found.await?;
-    Ok(ScanRead { found, began })
+    let seen = until_admitted(|| session.scan(region, part)).await?;
+    let sent = seen.values().map(|seen| seen.sent).min();
+    let found = seen
+        .into_iter()
+        .map(|(target, seen)| (target, seen.description));
+    Ok(ScanRead {
+        found: found.collect(),
+        // Of a target that is not listed, nothing is concluded from the time.
+        sent: sent.unwrap_or_else(Instant::now),
+    })
 }
 
 /// Enqueues the objects whose status must follow from a failed read, and logs it.
@@ -367,10 +370,10 @@ fn record_read(
     cloud: &CloudAccountId,
     account_region: &AccountRegion,
     targets: &[Target],
-    ScanRead { found, began }: &ScanRead,
+    ScanRead { found, sent }: &ScanRead,
 ) {
     let table = &context.table;
-    table.read_by_scan(account_region, &cloud.uid, found, *began);
+    table.read_by_scan(account_region, &cloud.uid, found, *sent);
     for object in table.changed(account_region, targets, found) {
         context.queue.enqueue(&object);
     }

@@ -6,6 +6,7 @@ use kube::ResourceExt as _;
 use tokio::time::Instant;
 
 use crate::account::key::AccountRegion;
+use crate::account::session::Sighting;
 use crate::api::membership::ManagementPolicy;
 use crate::ecs::{Class, TargetDescription};
 
@@ -31,15 +32,14 @@ impl Pass {
             self.observed.target = decide::TargetView::Unreadable(Class::Transient);
             return;
         };
-        let began = Instant::now();
         self.observed.target = match account.describe(&self.edge.region, &self.edge.target).await {
             Ok(None) => {
                 self.description = None;
                 decide::TargetView::Absent
             }
-            Ok(Some(description)) => {
-                let trust = self.trust(&description, began, context);
-                self.tell_others(&description, began, context);
+            Ok(Some(Sighting { description, sent })) => {
+                let trust = self.trust(&description, sent, context);
+                self.tell_others(&description, sent, context);
                 self.see(description, trust, context);
                 self.check_tags();
                 return;
@@ -52,23 +52,23 @@ impl Pass {
         self.check_tags();
     }
 
-    /// Whether a read that began at `began` counts.
+    /// Whether a read that was sent at `sent` counts.
     fn trust(
         &self,
         description: &TargetDescription,
-        began: Instant,
+        sent: Instant,
         context: &Context,
     ) -> ReadTrust {
         let member = description.security_group_ids.contains(&self.edge.group);
         self.account_uid
             .as_ref()
             .map_or(ReadTrust::AfterStart, |account| {
-                context.table.read_edge(account, &self.edge, began, member)
+                context.table.read_edge(account, &self.edge, sent, member)
             })
     }
 
     /// Enqueues the other objects of the target that say something else of it.
-    fn tell_others(&self, description: &TargetDescription, began: Instant, context: &Context) {
+    fn tell_others(&self, description: &TargetDescription, sent: Instant, context: &Context) {
         let Some(account) = &self.account_uid else {
             return;
         };
@@ -79,7 +79,7 @@ impl Pass {
         };
         let read = (&self.edge.target, description);
         let table = &context.table;
-        for other in table.read_by_pass(&account_region, account, &self.uid(), read, began) {
+        for other in table.read_by_pass(&account_region, account, &self.uid(), read, sent) {
             context.queue.enqueue(&other);
         }
     }

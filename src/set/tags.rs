@@ -170,7 +170,9 @@ impl InstanceTags {
             for target in part.iter().cloned() {
                 match found.get(&target) {
                     None => tagged.absent.insert(target),
-                    Some(found) if found.tags.include(&query.tags) => picked.insert(target),
+                    Some(found) if found.description.tags.include(&query.tags) => {
+                        picked.insert(target)
+                    }
                     Some(_) => tagged.other.insert(target),
                 };
             }
@@ -338,7 +340,7 @@ async fn sees_any(query: &Query, session: &AccountSession) -> Result<bool, CallE
 
 fn sees_nothing(region: &Region) -> Refusal {
     let error = format!(
-        "the cloud lists no instance of {region} to the key of the account, not even one without these tags; grant it ecs:DescribeInstances"
+        "the cloud lists no instance of {region} to the key of the account, not even one without these tags; grant it ecs:DescribeInstances; if there is none in the region, delete the memberships"
     );
     Refusal::Tags {
         error,

@@ -6,7 +6,7 @@ use crate::{in_threads, in_virtual_time, set_schedule};
 
 type Draw = fn(u64) -> Schedule;
 
-const FOUND: [(Draw, u64, &str); 10] = [
+const FOUND: [(Draw, u64, &str); 11] = [
     (
         Schedule::draw,
         28_540,
@@ -26,6 +26,11 @@ const FOUND: [(Draw, u64, &str); 10] = [
         Schedule::draw,
         472_212,
         "an object stayed Ready while the repair of another one on its edge had no answer",
+    ),
+    (
+        Schedule::draw,
+        972_675,
+        "a read that had waited for the key counted from the moment that it was asked for, and what it showed was forgotten",
     ),
     (
         Schedule::draw_wide,

@@ -778,8 +778,8 @@ impl CloudSide {
     ) -> Result<http::Response<Bytes>, TransportError> {
         let link = &self.0;
         let started = Instant::now();
-        self.reach(request.uri().host().unwrap_or_default(), deadline)
-            .await?;
+        let host = request.uri().host().unwrap_or_default();
+        self.reach(host, deadline).await?;
         let interrupted = || TransportError::Interrupted {
             cause: "connection reset".to_owned(),
         };
@@ -878,7 +878,7 @@ impl CloudSide {
             .filter(|_| action == "LeaveSecurityGroup" && is_done(&answer.outcome));
         let answered = || OpenJoin::answered(join.as_mut());
         let answer = self
-            .deliver(&parameters, answer, answered, started, deadline)
+            .deliver(host, &parameters, answer, answered, started, deadline)
             .await?;
         if let Some(edge) = leave {
             link.monitor.leave_answered(&edge);
@@ -891,6 +891,7 @@ impl CloudSide {
     /// What of an answer arrives. `answered` is called if the whole of it does.
     async fn deliver(
         &self,
+        host: &str,
         parameters: &BTreeMap<String, String>,
         answer: SimulatedResponse,
         answered: impl FnOnce(),
@@ -912,7 +913,7 @@ impl CloudSide {
                 let action = &parameters["Action"];
                 let by_tags = parameters.contains_key("Tag.1.Key");
                 if action.starts_with("Describe") && !by_tags && answer.outcome == "OK" {
-                    self.0.monitor.told(action, body, started);
+                    self.0.monitor.told(host, action, body, started);
                 }
                 Ok(answer.response)
             }

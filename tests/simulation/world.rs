@@ -140,6 +140,7 @@ impl World {
         monitor.several = options.several;
         monitor.old_lists = options.rates.old_list > 0.0;
         monitor.lag = options.lag;
+        monitor.ecs_by_default = options.seed.is_multiple_of(2);
         monitor.secrets = KEYS
             .iter()
             .map(|(_, secret, _)| (*secret).to_owned())

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::hash::Hash;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -92,6 +93,25 @@ pub(super) enum Hold {
     Refused(Error),
 }
 
+/// A target as a read has shown it.
+#[derive(Clone, Debug)]
+pub struct Sighting {
+    /// What the read has shown.
+    pub description: TargetDescription,
+    /// When its call was sent: it may have waited for the limit, the region or the key before.
+    pub sent: Instant,
+}
+
+fn sightings<Id: Eq + Hash>(
+    rows: HashMap<Id, TargetDescription>,
+    sent: Instant,
+) -> HashMap<Id, Sighting> {
+    let sighting = |description| Sighting { description, sent };
+    rows.into_iter()
+        .map(|(id, description)| (id, sighting(description)))
+        .collect()
+}
+
 /// How long calls wait for the Secret to be read again (10 s).
 pub(super) const REREAD: Duration = Duration::from_secs(10);
 
@@ -108,10 +128,12 @@ impl Calls {
         region: &Region,
         priority: Priority,
         ids: &[InstanceId],
-    ) -> batch::BatchResult<InstanceId, TargetDescription, CallError> {
+    ) -> batch::BatchResult<InstanceId, Sighting, CallError> {
         let call = async |client: Client| {
             self.telemetry.note_batch(ids.len());
-            client.describe_instances(region, ids).await
+            let sent = Instant::now();
+            let rows = client.describe_instances(region, ids).await?;
+            Ok(sightings(rows, sent))
         };
         let action = Action::DescribeInstances;
         let permit = self.limits.limiter.enter(region, action, priority);
@@ -138,10 +160,12 @@ impl Calls {
         region: &Region,
         priority: Priority,
         ids: &[NetworkInterfaceId],
-    ) -> batch::BatchResult<NetworkInterfaceId, TargetDescription, CallError> {
+    ) -> batch::BatchResult<NetworkInterfaceId, Sighting, CallError> {
         let call = async |client: Client| {
             self.telemetry.note_batch(ids.len());
-            client.describe_network_interfaces(region, ids).await
+            let sent = Instant::now();
+            let rows = client.describe_network_interfaces(region, ids).await?;
+            Ok(sightings(rows, sent))
         };
         let action = Action::DescribeNetworkInterfaces;
         let permit = self.limits.limiter.enter(region, action, priority);
@@ -307,6 +331,24 @@ mod tests {
             Arc::default(),
             Shutdown::default(),
         )
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn read_that_waits_for_the_secret_counts_from_its_sending() {
+        let cloud = Arc::<TestTransport>::default();
+        let row = json!({"InstanceId": "i-1", "Status": "Running", "SecurityGroupIds": {"SecurityGroupId": []}});
+        cloud.answers(
+            200,
+            &json!({"RequestId": "R", "Instances": {"Instance": [row]}}),
+        );
+        let session = session(&cloud);
+        session.await_secret();
+        let began = Instant::now();
+        let region = "cn-hangzhou".parse().unwrap();
+        let target = Target::Instance("i-1".parse().unwrap());
+        let seen = session.describe(&region, &target).await;
+        let seen = seen.unwrap().unwrap();
+        assert!(seen.sent >= began + REREAD, "{:?}", seen.sent - began);
     }
 
     #[tokio::test(start_paused = true)]

@@ -87,10 +87,10 @@ impl Monitor {
         }
     }
 
-    /// The operator has the answer to a Describe.
-    pub fn told(&self, action: &str, body: &[u8], started: Instant) {
+    /// The operator has the answer of this host to a Describe.
+    pub fn told(&self, host: &str, action: &str, body: &[u8], started: Instant) {
         for target in listed(action, body) {
-            self.told_about(&target, started);
+            self.told_about(&target, host, started);
         }
     }
 

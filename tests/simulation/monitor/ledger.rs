@@ -136,8 +136,8 @@ pub struct Ledger {
     process_began: Option<Instant>,
     /// Whether a watch of memberships was broken off, and nothing has shown what happened since.
     misses_events: bool,
-    /// How often an operator was told that an edge is missing, scans apart; and when it was last counted.
-    pub(super) told_missing: HashMap<Edge, (u32, Instant)>,
+    /// How often an operator was told by a host that an edge is missing, scans apart; and when it was last counted.
+    pub(super) told_missing: HashMap<Edge, HashMap<String, (u32, Instant)>>,
 }
 
 #[derive(Default)]
@@ -840,11 +840,26 @@ impl Monitor {
         made.shown |= counts && member;
     }
 
-    /// An operator has been told about a target by a read that began at `started`.
-    pub fn told_about(&self, target: &str, started: Instant) {
+    /// Whether the account of an object is read through this host. What another endpoint says tells the object nothing.
+    fn is_read_through(&self, object: &Value, host: &str) -> bool {
+        let account = topology::account_of(object).and_then(|account| {
+            let server = &self.server;
+            server.object(account.plural, account.namespace, account.name)
+        });
+        account.is_some_and(|account| {
+            let is_elsewhere = host.ends_with(".aliyuncs.com");
+            let names_one = account["spec"]["endpoints"]["ecs"].is_string();
+            is_elsewhere != (names_one || self.ecs_by_default)
+        })
+    }
+
+    /// An operator has been told about a target by a read through this host that began at `started`.
+    pub fn told_about(&self, target: &str, host: &str, started: Instant) {
         let mut missing = Vec::new();
         let mut objects = self.server.objects(super::MEMBERSHIPS);
-        objects.retain(|object| super::target_of(object) == target);
+        objects.retain(|object| {
+            super::target_of(object) == target && self.is_read_through(object, host)
+        });
         let account = |object: &Arc<Value>| topology::account_of(object).map(std::ptr::from_ref);
         let of_several = objects
             .windows(2)
@@ -868,8 +883,8 @@ impl Monitor {
                 if since.is_some_and(|since| started < since + self.lag) {
                     continue;
                 }
-                let told = state.ledger.told_missing.entry(edge.clone());
-                let (times, at) = told.or_insert((0, started));
+                let told = state.ledger.told_missing.entry(edge.clone()).or_default();
+                let (times, at) = told.entry(host.to_owned()).or_insert((0, started));
                 if *times == 0 || started > *at + PASS {
                     (*times, *at) = (*times + 1, started);
                 }

@@ -38,6 +38,8 @@ pub struct Monitor {
     /// How old a Describe may be.
     pub lag: Duration,
     pub secrets: Vec<String>,
+    /// Whether accounts without endpoints call the ECS endpoint of those that name it.
+    pub ecs_by_default: bool,
 }
 
 #[derive(Default)]
@@ -97,6 +99,7 @@ impl Monitor {
             old_lists: false,
             lag: Duration::ZERO,
             secrets: Vec::new(),
+            ecs_by_default: true,
         }
     }
 
