@@ -351,7 +351,7 @@ where
 }
 
 /// Reads by ID, as many per call as fit in an answer. Returns what each call named, and its answer. A call whose answer is too large, or one of
-/// whose IDs the cloud may take for none, is made again in halves. An ID that is refused alone is in no answer: nothing is known of it.
+/// whose IDs the cloud may take for none, is made again in halves. An ID that the cloud takes for none is in no answer.
 ///
 /// # Errors
 /// A call failed for another reason.
@@ -368,16 +368,15 @@ where
     while let Some(part) = left.pop() {
         match until_admitted(|| read(part)).await {
             Ok(answer) => answers.push((part, answer)),
-            Err(error) if error.split() == Split::No => return Err(error),
-            Err(error) => {
+            Err(error) if error.split() != Split::No && part.len() > 1 => {
                 if error.split() == Split::TooLarge {
                     size.was_too_large(part.len());
                 }
-                if part.len() > 1 {
-                    let (first, rest) = part.split_at(part.len() / 2);
-                    left.extend([first, rest]);
-                }
+                let (first, rest) = part.split_at(part.len() / 2);
+                left.extend([first, rest]);
             }
+            Err(error) if error.split() == Split::OneBadId => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(answers)

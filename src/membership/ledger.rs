@@ -23,6 +23,9 @@ const CALL_DEADLINE: Duration = Action::JoinSecurityGroup.deadline();
 /// process may take to end.
 const CALLS_OF_OTHERS: Duration = Duration::from_secs(70);
 
+/// How much longer a call is remembered (16 s): the answer to a read that was sent before may still come.
+const LONGEST_READ: Duration = Action::DescribeNetworkInterfaces.deadline();
+
 /// How much longer an edge is remembered whose Leave got no answer (5 minutes): by then the scan has read it.
 const LATE_READ: Duration = Duration::from_secs(5 * 60);
 
@@ -46,7 +49,7 @@ pub enum Effect {
     Unknown,
 }
 
-/// The calls of the last 76 s, by cloud account and edge.
+/// The calls of the last 92 s, by cloud account and edge.
 #[derive(Debug)]
 pub struct Ledger {
     /// The last moment at which a call of a process before this one can have its effect.
@@ -291,16 +294,13 @@ impl Ledger {
         })
     }
 
-    /// Drops the calls whose effect every read shows. After a Leave without an answer they are kept until a scan has read the edge.
+    /// Drops the calls whose effect every read shows, those under way included. After a Leave without an answer they are kept until a scan
+    /// has read the edge.
     pub fn drop_settled(&mut self) {
         let now = Instant::now();
         self.last.retain(|_, last| {
             let needs_read = last.call == EdgeCall::Join && last.leave_open_until.is_some();
-            let kept_for = if needs_read {
-                LATE_READ
-            } else {
-                Duration::ZERO
-            };
+            let kept_for = if needs_read { LATE_READ } else { LONGEST_READ };
             now < last.settles_at() + kept_for
         });
     }
@@ -327,6 +327,21 @@ mod tests {
     fn call(ledger: &mut Ledger, call: EdgeCall, effect: Effect) {
         let before = ledger.began(&account(), &edge(), call);
         ledger.ended(&account(), &edge(), before, effect);
+    }
+
+    /// The longest read takes 16 s.
+    #[tokio::test(start_paused = true)]
+    async fn a_read_that_was_sent_before_a_join_never_counts() {
+        let mut ledger = Ledger::default();
+        tokio::time::advance(20 * SECOND).await;
+        let sent = Instant::now();
+        call(&mut ledger, EdgeCall::Join, Effect::Done);
+        for _ in 0..16 {
+            tokio::time::advance(SECOND).await;
+            ledger.drop_settled();
+            let trust = ledger.trust(&account(), &edge(), sent, false);
+            assert_eq!(trust, ReadTrust::AfterJoin);
+        }
     }
 
     fn reads(ledger: &Ledger) -> (ReadTrust, ReadTrust) {
@@ -425,6 +440,7 @@ mod tests {
             // A refused call changes nothing.
             call(&mut ledger, EdgeCall::Join, Effect::None);
             assert_eq!(reads(&ledger), (settled, settled));
+            after(16).await;
             ledger.drop_settled();
             assert!(ledger.last.is_empty());
         }

@@ -185,12 +185,10 @@ impl Scan {
                 if batch.is_empty() {
                     break;
                 }
-                let (read, complete) =
+                let (reads, complete) =
                     scan_batch(&self.context, &self.cloud, account_region, &batch).await;
                 all_read &= complete;
-                if let Some(read) = read
-                    && accounts.len() > 1
-                {
+                for read in reads.into_iter().filter(|_| accounts.len() > 1) {
                     let others = accounts.iter().map(|(other, _, _)| other);
                     self.read_for_others(others.filter(|other| *other != account_region), &read);
                     found_before.extend(read.found.into_keys());
@@ -255,13 +253,6 @@ struct ScanRead {
     sent: Instant,
 }
 
-impl ScanRead {
-    fn extend(&mut self, other: Self) {
-        self.sent = self.sent.min(other.sent);
-        self.found.extend(other.found);
-    }
-}
-
 /// Reads one batch in as many calls as it needs, and enqueues the changed objects of the account whose key read it. Returns what
 /// was found, and whether every call was answered. One malformed ID among the targets does not count.
 async fn scan_batch(
@@ -269,22 +260,19 @@ async fn scan_batch(
     cloud: &CloudAccountId,
     account_region: &AccountRegion,
     batch: &[Target],
-) -> (Option<ScanRead>, bool) {
+) -> (Vec<ScanRead>, bool) {
     let session = context.directory.usable(&account_region.account);
     let Some(session) = session.filter(|session| *session.limits().id == *cloud) else {
-        return (None, false);
+        return (Vec::new(), false);
     };
     let mut complete = true;
-    let mut all: Option<ScanRead> = None;
+    let mut all = Vec::new();
     let mut parts = parts(&session, &account_region.region, batch);
     while let Some(part) = parts.pop_front() {
         match read_part(&session, &account_region.region, &part).await {
             Ok(read) => {
                 record_read(context, cloud, account_region, &part, &read);
-                match &mut all {
-                    Some(all) => all.extend(read),
-                    None => all = Some(read),
-                }
+                all.push(read);
             }
             Err(CallError::RateLimited { .. } | CallError::Stopping) => {
                 complete = false;
@@ -593,7 +581,8 @@ mod tests {
         let batch: Vec<Target> = (0..100).map(target).collect();
         for expected in [vec![100, 50, 50], vec![50, 50]] {
             let read = scan_batch(&context, &id, &account_region, &batch).await;
-            assert_eq!((read.0.unwrap().found.len(), read.1), (100, true));
+            let found: usize = read.0.iter().map(|read| read.found.len()).sum();
+            assert_eq!((found, read.1), (100, true));
             let asked = std::mem::take(&mut *cloud.asked.lock().unwrap());
             assert_eq!(asked, expected);
         }
@@ -624,7 +613,7 @@ mod tests {
         for (cloud_account, calls) in [("456", 0), ("123", 1)] {
             let id = CloudLimits::of_test(cloud_account).id.clone();
             let read = scan_batch(&context, &id, &account_region, &batch).await;
-            assert_eq!(read.0.is_some(), calls > 0);
+            assert_eq!(read.0.is_empty(), calls == 0);
             assert_eq!(cloud.asked.lock().unwrap().len(), calls, "{cloud_account}");
         }
     }
@@ -654,7 +643,7 @@ mod tests {
         let account_region = AccountRegion { account, region };
         let id = CloudLimits::of_test("123").id.clone();
         let read = scan_batch(&context, &id, &account_region, &batch).await;
-        assert!(read.0.is_none() && read.1, "the scan goes on");
+        assert!(read.0.is_empty() && read.1, "the scan goes on");
         for uid in ["u0", "u1"] {
             let is_stale = |history: &mut History| history.is_stale();
             assert_eq!(context.table.history(&uid.into(), is_stale), Some(true));
@@ -684,7 +673,7 @@ mod tests {
             let body = json!({"Code": code, "Message": "No.", "RequestId": request_id});
             cloud.answers(status, &body);
             let read = scan_batch(&context, &cloud_account, &account_region, &batch).await;
-            assert!(read.0.is_none() && !read.1);
+            assert!(read.0.is_empty() && !read.1);
         }
         let mut lines = log.lines();
         lines.retain(|line| line["target"] == "security_group_operator::membership::scan");

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::api::reason;
+use crate::ecs::Region;
 
 /// Instances with certain tags that the cloud is known to list (1,000). Whether it lists more is not documented.
 pub const MOST_LISTED: usize = 1_000;
@@ -32,6 +33,8 @@ pub enum Refusal {
         /// Whether somebody must act.
         stalled: bool,
     },
+    /// The cloud lists no instance of the region to the account's key, with the tags or without. It answers some keys without the right so.
+    NothingShown(Region),
     /// More instances have the tags than the cloud is known to list.
     ManyTagged,
     /// An object that is not the set's has the name of one of its memberships.
@@ -55,6 +58,7 @@ impl Refusal {
             Self::NodesUnread(_)
             | Self::NodesUnwatched(_)
             | Self::Tags { .. }
+            | Self::NothingShown(_)
             | Self::ManyTagged => reason::SELECTION_INCOMPLETE,
             Self::NameTaken { .. } => reason::NAME_TAKEN,
             Self::Create(_) => reason::CREATE_REFUSED,
@@ -69,6 +73,7 @@ impl Refusal {
             Self::Account { stalled, .. } | Self::Tags { stalled, .. } => *stalled,
             Self::NodesUnread(_) | Self::NodesUnwatched(_) => false,
             Self::Nodes(_)
+            | Self::NothingShown(_)
             | Self::ManyTagged
             | Self::NameTaken { .. }
             | Self::Create(_)
@@ -85,6 +90,7 @@ impl Refusal {
             | Self::Nodes(_)
             | Self::NodesUnread(_)
             | Self::Tags { .. }
+            | Self::NothingShown(_)
             | Self::NameTaken { .. }
             | Self::Create(_)
             | Self::Write(_) => false,
@@ -117,6 +123,10 @@ impl fmt::Display for Refusal {
             Self::Tags { error, .. } => write!(
                 f,
                 "the instances with these tags could not all be read: {error}; the set adds and removes no membership meanwhile; next try within one scan period"
+            ),
+            Self::NothingShown(region) => write!(
+                f,
+                "the cloud lists no instance of {region} to the key of the account, not even one without these tags; grant it ecs:DescribeInstances; if there is none in the region, delete the memberships; the set removes none meanwhile; next try within one scan period"
             ),
             Self::ManyTagged => write!(
                 f,

@@ -53,8 +53,19 @@ enum Others {
     NotListed,
     /// When a Node that does not match is old enough for that to count, by its instance; and whether all Nodes are known.
     Nodes(HashMap<Target, i64>, bool),
-    /// Instances that the cloud was asked for by ID: those with other tags, and those that it does not list.
-    Described(HashSet<Target>, HashSet<Target>),
+    /// What the cloud has shown of the instances that it was asked for by ID.
+    Described(Described),
+}
+
+/// Instances that the cloud was asked for by ID, and that are not picked.
+#[derive(Clone, Debug, Default)]
+struct Described {
+    /// Those with other tags.
+    other: HashSet<Target>,
+    /// Those that it does not list.
+    absent: HashSet<Target>,
+    /// Those that it did not list the time before either.
+    absent_twice: HashSet<Target>,
 }
 
 /// What the cloud has last shown of the instances with certain tags.
@@ -66,6 +77,8 @@ pub struct Tagged {
     pub other: HashSet<Target>,
     /// Targets of sets that the cloud does not list when it is asked for them by ID.
     pub absent: HashSet<Target>,
+    /// Those of them that it did not list the time before either. One answer alone is not enough to call a target gone.
+    pub absent_twice: HashSet<Target>,
     /// Why that is not all.
     pub trouble: Option<Refusal>,
 }
@@ -77,7 +90,7 @@ impl Selection {
         Self {
             picked: BTreeSet::new(),
             skipped: 0,
-            others: Others::Described(HashSet::new(), HashSet::new()),
+            others: Others::Described(Described::default()),
             is_known: false,
         }
     }
@@ -112,7 +125,11 @@ impl Selection {
         Self {
             picked: tagged.picked.clone(),
             skipped: 0,
-            others: Others::Described(tagged.other.clone(), tagged.absent.clone()),
+            others: Others::Described(Described {
+                other: tagged.other.clone(),
+                absent: tagged.absent.clone(),
+                absent_twice: tagged.absent_twice.clone(),
+            }),
             is_known: !matches!(tagged.trouble, Some(Refusal::Tags { .. })),
         }
     }
@@ -164,19 +181,22 @@ impl Selection {
         if self.picked.contains(target) {
             return Standing::Picked;
         }
-        let is_missing = match &self.others {
+        let (is_missing, is_confirmed) = match &self.others {
             Others::NotListed => return Standing::NotSelected,
             Others::Nodes(others, is_complete) => match others.get(target) {
                 Some(counts) if *counts <= now => return Standing::NotSelected,
                 Some(_) => return Standing::New,
-                None => *is_complete,
+                None => (*is_complete, true),
             },
-            Others::Described(other, _) if other.contains(target) => return Standing::NotSelected,
-            Others::Described(_, absent) => absent.contains(target),
+            Others::Described(seen) if seen.other.contains(target) => return Standing::NotSelected,
+            Others::Described(seen) => {
+                let is_confirmed = seen.absent_twice.contains(target);
+                (seen.absent.contains(target), is_confirmed)
+            }
         };
         match is_missing {
             false => Standing::Unknown,
-            true if missing_for() >= PATIENCE => Standing::Gone,
+            true if missing_for() >= PATIENCE && is_confirmed => Standing::Gone,
             true => Standing::Missing,
         }
     }

@@ -7,7 +7,7 @@ use kube::ResourceExt as _;
 
 use crate::account::key::AccountKey;
 use crate::api::SecurityGroupMembershipSet;
-use crate::ecs::Region;
+use crate::ecs::{Region, Target};
 use crate::kubernetes::ObjectUid;
 use crate::nodes::Listed;
 
@@ -76,8 +76,21 @@ fn select_by_tags(
         region: region.clone(),
         tags: tags.clone(),
     };
-    let tagged = context.tags.select(uid, (namespace, set.name_any()), query);
+    let has_members = || {
+        let members = context.members.of(&namespace, uid);
+        members
+            .iter()
+            .any(|member| matches!(member.target, Target::Instance(_)))
+    };
+    let name = (namespace.clone(), set.name_any());
+    let tagged = context.tags.select(uid, name, query);
     tagged.map_or(Selected::NotYet, |tagged| {
-        Selected::Known(Selection::of_tags(&tagged), tagged.trouble.clone())
+        let trouble = tagged.trouble.clone();
+        // A set without memberships of instances misses none.
+        let concerns = |trouble: &Refusal| match trouble {
+            Refusal::NothingShown(_) => has_members(),
+            _ => true,
+        };
+        Selected::Known(Selection::of_tags(&tagged), trouble.filter(concerns))
     })
 }

@@ -26,8 +26,8 @@ use super::members::Members;
 use super::refusal::{MOST_LISTED, Refusal};
 use super::select::{PATIENCE, Tagged};
 
-/// When a list is read again at the latest while a target is missing (a minute less than [`PATIENCE`]): one read alone is not enough to
-/// call a target gone, however long the scan period is.
+/// When a list is read again at the latest after the first answer without a target (a minute less than [`PATIENCE`]): a second one is
+/// needed to call it gone, however long the scan period is.
 const LOOK_AGAIN: Duration = PATIENCE.saturating_sub(Duration::from_secs(60));
 
 /// Fewest rows of a page that the cloud knows.
@@ -141,7 +141,7 @@ impl InstanceTags {
             if let Some(session) = session.filter(|session| session.limits().id == query.cloud) {
                 match self.read(query, &session).await {
                     Ok(answer) => {
-                        if !answer.absent.is_empty() {
+                        if answer.absent.len() > answer.absent_twice.len() {
                             period = period.min(LOOK_AGAIN);
                         }
                         self.store(query, answer);
@@ -177,12 +177,20 @@ impl InstanceTags {
                 };
             }
         }
+        let before = self
+            .lock()
+            .get(query)
+            .and_then(|shared| shared.answer.clone());
+        if let Some(before) = before {
+            let twice = tagged.absent.intersection(&before.absent).cloned();
+            tagged.absent_twice = twice.collect();
+        }
         let is_instance = |target: &Target| matches!(target, Target::Instance(_));
         let sees_one = !picked.is_empty() || tagged.other.iter().any(is_instance);
         tagged.trouble = (!is_all).then_some(Refusal::ManyTagged);
         if !sees_one && !tagged.absent.is_empty() && !sees_any(query, session).await? {
-            tagged.absent.clear();
-            tagged.trouble = Some(sees_nothing(&query.region));
+            (tagged.absent, tagged.absent_twice) = Default::default();
+            tagged.trouble = Some(Refusal::NothingShown(query.region.clone()));
         }
         Ok(Tagged { picked, ..tagged })
     }
@@ -334,18 +342,8 @@ async fn list(query: &Query, session: &AccountSession) -> Result<Listed, CallErr
 /// not see is not absent.
 async fn sees_any(query: &Query, session: &AccountSession) -> Result<bool, CallError> {
     let (region, all) = (&query.region, BTreeMap::new());
-    let (rows, _) = until_admitted(|| session.tagged(region, &all, SMALLEST_PAGE, None)).await?;
-    Ok(!rows.is_empty())
-}
-
-fn sees_nothing(region: &Region) -> Refusal {
-    let error = format!(
-        "the cloud lists no instance of {region} to the key of the account, not even one without these tags; grant it ecs:DescribeInstances; if there is none in the region, delete the memberships"
-    );
-    Refusal::Tags {
-        error,
-        stalled: true,
-    }
+    let (rows, next) = until_admitted(|| session.tagged(region, &all, SMALLEST_PAGE, None)).await?;
+    Ok(!rows.is_empty() || next.is_some())
 }
 
 /// Pages that are read of one list.
@@ -511,9 +509,17 @@ mod tests {
                 other,
                 absent,
                 trouble,
+                ..
             } = self.tags.read(&self.query, &self.session).await.unwrap();
             assert_eq!(trouble, None);
             [ids(&picked), ids(&other), ids(&absent)]
+        }
+
+        /// What neither of the last two answers has shown.
+        fn absent_twice(&self) -> Vec<String> {
+            let key = ("n".to_owned(), "s".to_owned());
+            let answer = self.tags.select(&"s".into(), key, self.query.clone());
+            answer.map_or_else(Vec::new, |answer| ids(&answer.absent_twice))
         }
 
         fn asked(&self) -> Vec<String> {
@@ -534,6 +540,14 @@ mod tests {
             (vec!["i-1".to_owned()], vec!["i-2".to_owned()])
         );
         assert_eq!(fixture.asked(), ["team=web", "i-0 i-1 i-2"]);
+        assert_eq!(fixture.absent_twice(), [""; 0]);
+        fixture.cloud(vec![page(&[web("i-0")], ""); 2], &truth);
+        for twice in [&[][..], &["i-2"]] {
+            let answer = fixture.tags.read(&fixture.query, &fixture.session).await;
+            fixture.tags.store(&fixture.query, answer.unwrap());
+            assert_eq!(fixture.absent_twice(), twice);
+        }
+        fixture.asked();
         let pages = vec![
             page(&[web("i-0"), web("i-1")], "more"),
             page(&[web("i-2")], ""),

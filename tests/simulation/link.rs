@@ -909,10 +909,11 @@ impl CloudSide {
                         limit: ANSWER_LIMIT,
                     });
                 }
-                // A list by tags tells the sets what they select. No membership goes by it.
+                // A list by tags, or of all, tells the sets what they select. No membership goes by it.
                 let action = &parameters["Action"];
-                let by_tags = parameters.contains_key("Tag.1.Key");
-                if action.starts_with("Describe") && !by_tags && answer.outcome == "OK" {
+                let by_id = ["InstanceIds", "NetworkInterfaceId.1"];
+                let by_id = by_id.iter().any(|id| parameters.contains_key(*id));
+                if action.starts_with("Describe") && by_id && answer.outcome == "OK" {
                     self.0.monitor.told(host, action, body, started);
                 }
                 Ok(answer.response)

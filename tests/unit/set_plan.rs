@@ -210,6 +210,7 @@ fn a_list_of_tags_is_no_evidence_against_what_it_leaves_out() {
             picked: those(|shown| shown == Shown::Tags).collect(),
             other: those(|shown| shown == Shown::OtherTags).collect(),
             absent: those(|shown| matches!(shown, Shown::Absent(_))).collect(),
+            absent_twice: those(|shown| matches!(shown, Shown::Absent(_))).collect(),
             trouble: None,
         };
         let selection = Selection::of_tags(&tagged);

@@ -161,7 +161,8 @@ fn what_no_description_by_id_has_shown_is_not_known() {
     let tagged = Tagged {
         picked: [instance("i-a")].into(),
         other: [instance("i-b")].into(),
-        absent: [instance("i-c")].into(),
+        absent: [instance("i-c"), instance("i-e")].into(),
+        absent_twice: [instance("i-c")].into(),
         trouble: None,
     };
     let selection = Selection::of_tags(&tagged);
@@ -172,6 +173,8 @@ fn what_no_description_by_id_has_shown_is_not_known() {
         ("i-c", Some(brief), Standing::Missing),
         ("i-c", Some(PATIENCE), Standing::Gone),
         ("i-d", None, Standing::Unknown),
+        // One answer alone is not enough, however long it takes until the next.
+        ("i-e", Some(PATIENCE), Standing::Missing),
     ] {
         let missing_for = || missing_for.expect("it is not missing");
         let found = selection.standing(&instance(target), CREATED, missing_for);

@@ -240,7 +240,7 @@ impl Monitor {
         let answer = Answer {
             at: Instant::now(),
             region: parameters.get("RegionId").cloned().unwrap_or_default(),
-            asked: (!asked.is_empty()).then_some(asked),
+            asked: (!parameters.contains_key("InstanceIds")).then_some(asked),
             shown: rows
                 .iter()
                 .map(|row| (text(row, "/InstanceId"), tags_of(row)))
