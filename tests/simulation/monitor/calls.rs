@@ -57,7 +57,11 @@ impl Monitor {
         if answer.outcome.starts_with("Throttling") {
             self.state.lock().unwrap().throttled = Some(Instant::now());
         }
-        if action.starts_with("Describe") && answer.outcome == "OK" {
+        // A set that picks nothing asks whether the key sees any instance at all: that is no look at those that the answer shows.
+        let is_of_some = ["InstanceIds", "NetworkInterfaceId.1", "Tag.1.Key"]
+            .iter()
+            .any(|parameter| parameters.contains_key(*parameter));
+        if action.starts_with("Describe") && is_of_some && answer.outcome == "OK" {
             let mut state = self.state.lock().unwrap();
             for target in listed(action, answer.response.body()) {
                 state.answered(&target, started);
