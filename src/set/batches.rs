@@ -70,7 +70,7 @@ impl<T> Batches<T> {
         self.end = Err(error);
     }
 
-    /// The next batch of those that are left: twice as many as the one before, and at most `most`.
+    /// Takes the next batch from `rest`: twice the size of the one before, and `most` items at most.
     pub fn next<'a, I>(&self, rest: &mut &'a [I], most: usize) -> Option<&'a [I]> {
         let (batch, later) = rest.split_at(self.size.min(most).min(rest.len()));
         *rest = later;

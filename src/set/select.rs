@@ -1,6 +1,7 @@
 //! Which targets a set picks, and what is known of a target that it does not pick. Pure: the time is an argument.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -53,19 +54,8 @@ enum Others {
     NotListed,
     /// When a Node that does not match is old enough for that to count, by its instance; and whether all Nodes are known.
     Nodes(HashMap<Target, i64>, bool),
-    /// What the cloud has shown of the instances that it was asked for by ID.
-    Described(Described),
-}
-
-/// Instances that the cloud was asked for by ID, and that are not picked.
-#[derive(Clone, Debug, Default)]
-struct Described {
-    /// Those with other tags.
-    other: HashSet<Target>,
-    /// Those that it does not list.
-    absent: HashSet<Target>,
-    /// Those that it did not list the time before either.
-    absent_twice: HashSet<Target>,
+    /// What the cloud has shown of the instances that the operator asked for by ID.
+    Described(Arc<Tagged>),
 }
 
 /// What the cloud has last shown of the instances with certain tags.
@@ -90,7 +80,7 @@ impl Selection {
         Self {
             picked: BTreeSet::new(),
             skipped: 0,
-            others: Others::Described(Described::default()),
+            others: Others::Described(Arc::default()),
             is_known: false,
         }
     }
@@ -121,16 +111,12 @@ impl Selection {
     /// What the cloud has shown of the instances with the tags of a set. A list alone is evidence of what it shows, and never of what
     /// it does not show.
     #[must_use]
-    pub fn of_tags(tagged: &Tagged) -> Self {
+    pub fn of_tags(tagged: Arc<Tagged>) -> Self {
         Self {
             picked: tagged.picked.clone(),
             skipped: 0,
-            others: Others::Described(Described {
-                other: tagged.other.clone(),
-                absent: tagged.absent.clone(),
-                absent_twice: tagged.absent_twice.clone(),
-            }),
             is_known: !matches!(tagged.trouble, Some(Refusal::Tags { .. })),
+            others: Others::Described(tagged),
         }
     }
 

@@ -91,6 +91,6 @@ fn select_by_tags(
             Refusal::NothingShown(_) => has_members(),
             _ => true,
         };
-        Selected::Known(Selection::of_tags(&tagged), trouble.filter(concerns))
+        Selected::Known(Selection::of_tags(tagged), trouble.filter(concerns))
     })
 }

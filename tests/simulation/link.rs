@@ -26,7 +26,7 @@ use crate::api_server::store::Entry;
 use crate::api_server::{ApiServer, Call, CallFault, FaultPlan, Verb, WatchFault};
 use crate::lies::Lies;
 use crate::monitor::sets::SETS;
-use crate::monitor::{Edge, MEMBERSHIPS, Monitor};
+use crate::monitor::{Edge, MEMBERSHIPS, Monitor, names_targets};
 
 /// At which side of a request an operator is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -911,8 +911,7 @@ impl CloudSide {
                 }
                 // A list by tags, or of all, tells the sets what they select. No membership goes by it.
                 let action = &parameters["Action"];
-                let by_id = ["InstanceIds", "NetworkInterfaceId.1"];
-                let by_id = by_id.iter().any(|id| parameters.contains_key(*id));
+                let by_id = names_targets(parameters);
                 if action.starts_with("Describe") && by_id && answer.outcome == "OK" {
                     self.0.monitor.told(host, action, body, started);
                 }

@@ -213,7 +213,7 @@ fn a_list_of_tags_is_no_evidence_against_what_it_leaves_out() {
             absent_twice: those(|shown| matches!(shown, Shown::Absent(_))).collect(),
             trouble: None,
         };
-        let selection = Selection::of_tags(&tagged);
+        let selection = Selection::of_tags(tagged.clone().into());
         let shown_of = |of: &Target| if *of == target(0) { one } else { other };
         let standing = |of: &Target| {
             let missing_for = || match shown_of(of) {

@@ -165,7 +165,7 @@ fn what_no_description_by_id_has_shown_is_not_known() {
         absent_twice: [instance("i-c")].into(),
         trouble: None,
     };
-    let selection = Selection::of_tags(&tagged);
+    let selection = Selection::of_tags(tagged.into());
     let brief = PATIENCE - Duration::from_secs(1);
     for (target, missing_for, standing) in [
         ("i-a", None, Standing::Picked),

@@ -57,10 +57,8 @@ impl Monitor {
         if answer.outcome.starts_with("Throttling") {
             self.state.lock().unwrap().throttled = Some(Instant::now());
         }
-        // A set that picks nothing asks whether the key sees any instance at all: that is no look at those that the answer shows.
-        let is_of_some = ["InstanceIds", "NetworkInterfaceId.1", "Tag.1.Key"]
-            .iter()
-            .any(|parameter| parameters.contains_key(*parameter));
+        // A set lists all instances of the region to learn whether the key sees one. That looks at none of them.
+        let is_of_some = names_targets(parameters) || parameters.contains_key("Tag.1.Key");
         if action.starts_with("Describe") && is_of_some && answer.outcome == "OK" {
             let mut state = self.state.lock().unwrap();
             for target in listed(action, answer.response.body()) {
@@ -214,6 +212,12 @@ impl Monitor {
         (is_of_deleting || account.as_ref().is_some_and(accepted))
             && account.as_ref().is_none_or(granted)
     }
+}
+
+/// Whether a call reads targets by ID.
+pub fn names_targets(parameters: &BTreeMap<String, String>) -> bool {
+    let by_id = ["InstanceIds", "NetworkInterfaceId.1"];
+    by_id.iter().any(|id| parameters.contains_key(*id))
 }
 
 /// The targets that an answer to a Describe lists.

@@ -621,14 +621,16 @@ impl Monitor {
             .is_some_and(|(secret, foreign)| secret["data"] == foreign)
     }
 
+    /// The account that an object names, as it is stored.
+    fn stored_account(&self, object: &Value) -> Option<Arc<Value>> {
+        let account = topology::account_of(object)?;
+        let server = &self.server;
+        server.object(account.plural, account.namespace, account.name)
+    }
+
     /// Whether the account of an object can be used.
     fn account_is_ready(&self, object: &Value) -> bool {
-        let account = topology::account_of(object);
-        let account = account.and_then(|account| {
-            let server = &self.server;
-            server.object(account.plural, account.namespace, account.name)
-        });
-        account.is_some_and(|account| {
+        self.stored_account(object).is_some_and(|account| {
             let ready = condition(&account, "Ready");
             ready.is_some_and(|ready| ready["status"] == "True")
                 && account["status"]["accountUID"] == topology::OWNER
@@ -842,11 +844,7 @@ impl Monitor {
 
     /// Whether the account of an object is read through this host. What another endpoint says tells the object nothing.
     fn is_read_through(&self, object: &Value, host: &str) -> bool {
-        let account = topology::account_of(object).and_then(|account| {
-            let server = &self.server;
-            server.object(account.plural, account.namespace, account.name)
-        });
-        account.is_some_and(|account| {
+        self.stored_account(object).is_some_and(|account| {
             let is_elsewhere = host.ends_with(".aliyuncs.com");
             let names_one = account["spec"]["endpoints"]["ecs"].is_string();
             is_elsewhere != (names_one || self.ecs_by_default)

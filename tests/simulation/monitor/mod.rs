@@ -19,6 +19,7 @@ use crate::api_server::store::Entry;
 use crate::api_server::{ApiServer, Call};
 use crate::topology::home;
 
+pub use calls::names_targets;
 use ledger::Ledger;
 pub use ledger::{Edge, Exception};
 
@@ -38,7 +39,7 @@ pub struct Monitor {
     /// How old a Describe may be.
     pub lag: Duration,
     pub secrets: Vec<String>,
-    /// Whether accounts without endpoints call the ECS endpoint of those that name it.
+    /// Whether an account that names no ECS endpoint calls the same one as the account that names its own.
     pub ecs_by_default: bool,
 }
 

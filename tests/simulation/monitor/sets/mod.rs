@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use crate::api_server::request::Reply;
 use crate::api_server::store::{Change, Entry};
 use crate::api_server::{Call, Verb};
-use crate::monitor::{Edge, MEMBERSHIPS, Monitor, condition, is_deleting, text};
+use crate::monitor::{Edge, MEMBERSHIPS, Monitor, condition, is_deleting, names_targets, text};
 
 pub use selector::{has_policies, has_tags, instance_of, listed, matches, name_of, tags};
 use view::{Answer, Place, View, place_of};
@@ -240,7 +240,7 @@ impl Monitor {
         let answer = Answer {
             at: Instant::now(),
             region: parameters.get("RegionId").cloned().unwrap_or_default(),
-            asked: (!parameters.contains_key("InstanceIds")).then_some(asked),
+            asked: (!names_targets(parameters)).then_some(asked),
             shown: rows
                 .iter()
                 .map(|row| (text(row, "/InstanceId"), tags_of(row)))
