@@ -2,9 +2,9 @@
 //!
 //! The first request is sent at once. Requests that arrive during a call are sent together afterwards, at most
 //! [`MAX_IDS_PER_CALL`] per call, or fewer where an answer was too large ([`CallSize`]). A full batch is sent at once, up to `CALLS`
-//! calls in flight. Under load (at least `BURST_THRESHOLD` requests arrived during one call, or were sent within `AFTER_LOAD`, or another
-//! call is in flight) a partial batch waits for more: until none has come for `GAP`, but not longer than `LONGEST`. Answers are matched by
-//! ID, never by position. The calls run in a task of their own: a cancelled caller does not cancel the call for the others.
+//! calls in flight. Under load (at least `BURST_THRESHOLD` requests arrived during one call, or arrived or were sent within
+//! `AFTER_LOAD`, or another call is in flight) a partial batch waits for more: until none has come for `GAP`, but not longer than
+//! `LONGEST`. Answers are matched by ID, never by position. The calls run in a task of their own: a cancelled caller does not cancel the call for the others.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -21,9 +21,10 @@ use super::action::MAX_IDS_PER_CALL;
 /// Calls in flight at most, while there are full batches to send.
 const CALLS: usize = 4;
 
-/// So many IDs in one batch are load.
+/// So many IDs in one batch are load, and so many that follow another one within [`AFTER_LOAD`]: 10 per second, which is more than
+/// an account may read.
 const BURST_THRESHOLD: usize = 5;
-/// How long after a batch that was load the next one is, too (500 ms).
+/// How long after load a batch is under load, too (500 ms).
 const AFTER_LOAD: Duration = Duration::from_millis(500);
 /// Under load, a partial batch is sent when no further ID has come for this long (200 ms).
 const GAP: Duration = Duration::from_millis(200);
@@ -95,8 +96,25 @@ struct Queue<Id, Value, Failure> {
     in_flight: usize,
     /// Whether one of those waits for more IDs.
     gathers: bool,
-    /// When a batch of [`BURST_THRESHOLD`] IDs or more was sent.
+    /// When the last IDs arrived: one more than [`BURST_THRESHOLD`].
+    arrived: VecDeque<Instant>,
+    /// When there was load: a batch of [`BURST_THRESHOLD`] IDs or more was sent, or as many arrived in a short time.
     load: Option<Instant>,
+}
+
+impl<Id, Value, Failure> Queue<Id, Value, Failure> {
+    /// An ID arrives. A short time for many of them is load, even if each call before found few of them waiting.
+    fn arrives(&mut self, now: Instant) {
+        if self.arrived.len() > BURST_THRESHOLD {
+            self.arrived.pop_front();
+        }
+        self.arrived.push_back(now);
+        let many = self.arrived.len() > BURST_THRESHOLD;
+        let first = self.arrived.front().filter(|_| many);
+        if first.is_some_and(|first| now - *first < AFTER_LOAD) {
+            self.load = Some(now);
+        }
+    }
 }
 
 /// What a worker does next.
@@ -137,6 +155,7 @@ where
                     waiting: HashMap::new(),
                     in_flight: 0,
                     gathers: false,
+                    arrived: VecDeque::with_capacity(BURST_THRESHOLD + 1),
                     load: None,
                 }),
                 full: Notify::new(),
@@ -175,6 +194,7 @@ where
             waiters.push(sender);
             if first {
                 queue.order.push_back(id);
+                queue.arrives(Instant::now());
             }
             let is_full = queue.order.len() >= shared.size.most();
             let more = is_full && !queue.gathers && queue.in_flight < CALLS;
@@ -497,6 +517,25 @@ mod tests {
     async fn load_of_100_per_second_nearly_fills_batches() {
         let (calls, _) = load(2_000, 10).await;
         assert!(calls <= 22, "{calls} calls");
+    }
+
+    /// Each call ends before more than two wait: none of them is load on its own.
+    #[tokio::test(start_paused = true)]
+    async fn steady_load_without_a_burst_is_gathered() {
+        for (every, most) in [(10, 22), (25, 56), (80, 180)] {
+            let cloud = Cloud::default();
+            let batch = cloud.batch();
+            let (batch, start) = (&batch, tokio::time::Instant::now());
+            let asks = (0..2_000).map(|id| async move {
+                let at = start + Duration::from_millis(u64::from(id) * every);
+                tokio::time::sleep_until(at).await;
+                batch.get(id).await
+            });
+            let answers = join_all(asks).await;
+            assert!(answers.iter().all(Result::is_ok));
+            let calls = cloud.calls();
+            assert!(calls <= most, "{calls} calls, one ID in {every} ms");
+        }
     }
 
     #[tokio::test(start_paused = true)]
