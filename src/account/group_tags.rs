@@ -1,6 +1,6 @@
 //! Reads the tags of the groups that grants by tags are about, once per scan period, and reports those that have changed. Reads only.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,24 +50,23 @@ async fn read(
 ) {
     let began = Instant::now();
     let directory = &context.directory;
-    let result = match directory.usable(&place.account) {
-        Some(session) => Some(read_all(&session, &place.region, &due).await),
+    let Some(session) = directory.usable(&place.account) else {
         // Without a key the objects say what the account lacks.
-        None => None,
-    };
-    let result = match result {
-        Some(Ok(tags)) => Ok(tags),
-        Some(Err(error)) => match failed(&error, &place, logged) {
-            Some(failed) => Err(failed),
-            None => return,
-        },
-        None => {
-            directory.group_tags.postpone(&place, &due, began + TICK);
-            return;
-        }
+        directory.group_tags.postpone(&place, &due, began + TICK);
+        return;
     };
     let times = (began, context.scan_period);
-    let changed = directory.group_tags.store(&place, &due, times, &result);
+    let mut changed = HashSet::new();
+    for (groups, result) in read_all(&session, &place.region, &due).await {
+        let result = match result {
+            Ok(tags) => Ok(tags),
+            Err(error) => match failed(&error, &place, logged) {
+                Some(failed) => Err(failed),
+                None => return,
+            },
+        };
+        changed.extend(directory.group_tags.store(&place, &groups, times, &result));
+    }
     if !changed.is_empty() {
         context.report(Change::GroupTags(place, changed));
     }
@@ -75,20 +74,34 @@ async fn read(
 
 type Found = HashMap<SecurityGroupId, BTreeMap<String, String>>;
 
+/// What the cloud shows of some of these groups, or why it shows nothing of them. Each group is in one of the results.
 async fn read_all(
     session: &AccountSession,
     region: &Region,
     groups: &[SecurityGroupId],
-) -> Result<Found, CallError> {
+) -> Vec<(Vec<SecurityGroupId>, Result<Found, CallError>)> {
     let size = session
         .limits()
         .call_size(region, Action::DescribeSecurityGroups);
     let read = |part| session.tags_of_groups(region, part);
-    let answers = read_in_parts(groups, &size, read).await?;
-    let rows = answers.into_iter().flat_map(|(_, rows)| rows);
-    Ok(rows
-        .map(|(group, tags)| (group, tags.by_key().clone()))
-        .collect())
+    let parts = match read_in_parts(groups, &size, read).await {
+        Ok(parts) => parts,
+        Err(error) => return vec![(groups.to_vec(), Err(error))],
+    };
+    let answers = parts.answers.into_iter().map(|(part, rows)| {
+        let tags = rows.into_iter();
+        let tags = tags.map(|(group, tags)| (group, tags.by_key().clone()));
+        (part.to_vec(), Ok(tags.collect()))
+    });
+    let failed = parts.failed.into_iter().map(|(group, error)| {
+        let result = match error {
+            // The cloud takes it for none: such a group has no tags.
+            CallError::Failed(Error::Api(_)) => Ok(Found::new()),
+            error => Err(error),
+        };
+        (vec![group.clone()], result)
+    });
+    answers.chain(failed).collect()
 }
 
 /// What a failed read means; `None` while the process ends.
@@ -127,4 +140,104 @@ fn message(error: &Error) -> String {
         "it grants security groups by tags, and the tags cannot be read: {error}; {}; the key needs the right to ecs:DescribeSecurityGroups; next try within one scan period",
         error.hint()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+    use futures::future::BoxFuture;
+    use serde_json::json;
+
+    use crate::account::limiters::CloudLimits;
+    use crate::ecs::{Client, Credential, Endpoints, Transport, TransportError};
+    use crate::shutdown::Shutdown;
+
+    use super::*;
+
+    /// `sg-none` is refused wherever it is asked for, the row of `sg-odd` cannot be read, and the other groups have a tag.
+    #[derive(Debug)]
+    struct Cloud;
+
+    impl Transport for Cloud {
+        fn send(
+            &self,
+            request: http::Request<bytes::Bytes>,
+            _: Duration,
+        ) -> BoxFuture<'_, Result<http::Response<bytes::Bytes>, TransportError>> {
+            let asked: BTreeMap<String, String> = url::form_urlencoded::parse(request.body())
+                .into_owned()
+                .collect();
+            let ids: Vec<String> = serde_json::from_str(&asked["SecurityGroupIds"]).unwrap();
+            let (status, body) = if ids.iter().any(|id| id == "sg-none") {
+                let code = "InvalidSecurityGroupId.Malformed";
+                (
+                    400,
+                    json!({"Code": code, "Message": "so it is", "RequestId": "R"}),
+                )
+            } else {
+                let rows: Vec<_> = ids
+                    .iter()
+                    .map(|id| {
+                        let value = if id == "sg-odd" {
+                            json!(["a"])
+                        } else {
+                            json!("a")
+                        };
+                        let tags = json!({"Tag": [{"TagKey": "team", "TagValue": value}]});
+                        json!({"SecurityGroupId": id, "Tags": tags})
+                    })
+                    .collect();
+                let groups = json!({"SecurityGroup": rows});
+                (200, json!({"RequestId": "R", "SecurityGroups": groups}))
+            };
+            let answer = http::Response::builder().status(status);
+            std::future::ready(Ok(answer.body(body.to_string().into()).unwrap())).boxed()
+        }
+    }
+
+    /// One that cannot be read is not one without tags: what was known of it counts on.
+    #[tokio::test(start_paused = true)]
+    async fn each_group_is_told_by_its_own_read() {
+        let credential = Credential::new("LTAI4", "secret-of-the-key", None).unwrap();
+        let endpoints = Endpoints::parse(None, None, false).unwrap();
+        let session = AccountSession::new(
+            Client::new(Arc::new(Cloud), credential, endpoints),
+            CloudLimits::of_test("1"),
+            Arc::default(),
+            Arc::default(),
+            Shutdown::default(),
+        );
+        let groups = ["sg-a", "sg-none", "sg-b", "sg-odd", "sg-c"];
+        let groups = groups.map(|id| id.parse::<SecurityGroupId>().unwrap());
+        let region = "cn-hangzhou".parse().unwrap();
+        let mut told = BTreeMap::new();
+        for (groups, result) in read_all(&session, &region, &groups).await {
+            for group in groups {
+                let tags = result.as_ref().map(|found| found.get(&group).cloned());
+                let tags = match tags {
+                    Ok(tags) => format!("{:?}", tags.unwrap_or_default()),
+                    Err(CallError::Failed(error @ Error::BadRow { .. })) => {
+                        error.known_code().to_owned()
+                    }
+                    Err(error) => panic!("{group}: {error:?}"),
+                };
+                assert_eq!(told.insert(group.to_string(), tags), None);
+            }
+        }
+        let told: Vec<_> = told
+            .iter()
+            .map(|(group, tags)| (&**group, &**tags))
+            .collect();
+        let of_a = r#"{"team": "a"}"#;
+        assert_eq!(
+            told,
+            [
+                ("sg-a", of_a),
+                ("sg-b", of_a),
+                ("sg-c", of_a),
+                ("sg-none", "{}"),
+                ("sg-odd", "BadAnswer"),
+            ]
+        );
+    }
 }

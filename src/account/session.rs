@@ -350,8 +350,16 @@ where
     }
 }
 
-/// Reads by ID, as many per call as fit in an answer. Returns what each call named, and its answer. A call whose answer is too large, or one of
-/// whose IDs the cloud may take for none, is made again in halves. An ID that the cloud takes for none is in no answer.
+/// What reads by ID have shown.
+pub struct Parts<'a, Id, T> {
+    /// What each call named, and its answer.
+    pub answers: Vec<(&'a [Id], T)>,
+    /// The IDs that failed alone, and why: the cloud takes it for none, or what it shows of it cannot be read.
+    pub failed: Vec<(&'a Id, CallError)>,
+}
+
+/// Reads by ID, as many per call as fit in an answer. A call whose answer is too large, or one of whose IDs may have made it fail, is made again
+/// in halves.
 ///
 /// # Errors
 /// A call failed for another reason.
@@ -359,11 +367,11 @@ pub async fn read_in_parts<'a, Id, T, F>(
     ids: &'a [Id],
     size: &CallSize,
     read: impl Fn(&'a [Id]) -> F,
-) -> Result<Vec<(&'a [Id], T)>, CallError>
+) -> Result<Parts<'a, Id, T>, CallError>
 where
     F: Future<Output = Result<T, CallError>>,
 {
-    let mut answers = Vec::new();
+    let (mut answers, mut failed) = (Vec::new(), Vec::new());
     let mut left: Vec<&[Id]> = ids.chunks(size.most()).collect();
     while let Some(part) = left.pop() {
         match until_admitted(|| read(part)).await {
@@ -375,9 +383,11 @@ where
                 let (first, rest) = part.split_at(part.len() / 2);
                 left.extend([first, rest]);
             }
-            Err(error) if error.split() == Split::OneBadId => {}
+            Err(error) if error.split() == Split::OneBadId => {
+                failed.extend(part.iter().map(|id| (id, error.clone())));
+            }
             Err(error) => return Err(error),
         }
     }
-    Ok(answers)
+    Ok(Parts { answers, failed })
 }

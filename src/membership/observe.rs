@@ -308,10 +308,15 @@ fn unread(object: &SecurityGroupMembership, context: &Context) -> Observed {
 
 /// Whether a Join on the edge may still take effect, of this process or of one that left a granted intent.
 fn join_is_open(account: &AccountUid, edge: &Edge, context: &Context) -> bool {
+    count_found_intents(account, edge, context);
+    context.table.join_is_open(account, edge)
+}
+
+/// Counts the granted intents of other processes on the edge as open Joins.
+pub(super) fn count_found_intents(account: &AccountUid, edge: &Edge, context: &Context) {
     context.table.count_found_intents(account, edge, |view| {
         context.granted_uid_if(view, edge, true).as_ref() == Some(account)
     });
-    context.table.join_is_open(account, edge)
 }
 
 /// Repairs of the edge, for [`Observed::repairs`]. A user who changes the spec or asks for a pass ends a repair loop; a restart of

@@ -14,7 +14,7 @@ use super::context::Context;
 use super::decide::{self, Attempt, Desired, ReadTrust};
 use super::object::account_key;
 use super::observation::Observation;
-use super::observe::Pass;
+use super::observe::{Pass, count_found_intents};
 
 impl Pass {
     /// Reads the target. A failed read makes it unreadable, never "not a member".
@@ -63,6 +63,8 @@ impl Pass {
         self.account_uid
             .as_ref()
             .map_or(ReadTrust::AfterStart, |account| {
+                // Some may have appeared while the read waited for the key.
+                count_found_intents(account, &self.edge, context);
                 context.table.read_edge(account, &self.edge, sent, member)
             })
     }

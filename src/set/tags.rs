@@ -17,7 +17,7 @@ use crate::account::directory::Directory;
 use crate::account::key::{AccountKey, CloudAccountId};
 use crate::account::session::{AccountSession, CallError, read_in_parts, until_admitted};
 use crate::ecs::batch::Split;
-use crate::ecs::{Action, Class, Region, Target};
+use crate::ecs::{Action, Class, Error, Region, Target};
 use crate::kubernetes::{LogDeduper, ObjectUid};
 
 use super::known::Sets;
@@ -166,7 +166,8 @@ impl InstanceTags {
             .limits()
             .call_size(&query.region, Action::DescribeInstances);
         let read = |part| session.scan(&query.region, part);
-        for (part, found) in read_in_parts(&missing, &size, read).await? {
+        // What failed alone is in no answer: no evidence.
+        for (part, found) in read_in_parts(&missing, &size, read).await?.answers {
             for target in part.iter().cloned() {
                 match found.get(&target) {
                     None => tagged.absent.insert(target),
@@ -342,8 +343,12 @@ async fn list(query: &Query, session: &AccountSession) -> Result<Listed, CallErr
 /// not see is not absent.
 async fn sees_any(query: &Query, session: &AccountSession) -> Result<bool, CallError> {
     let (region, all) = (&query.region, BTreeMap::new());
-    let (rows, next) = until_admitted(|| session.tagged(region, &all, SMALLEST_PAGE, None)).await?;
-    Ok(!rows.is_empty() || next.is_some())
+    match until_admitted(|| session.tagged(region, &all, SMALLEST_PAGE, None)).await {
+        Ok((rows, next)) => Ok(!rows.is_empty() || next.is_some()),
+        // An instance of which something cannot be read is one.
+        Err(CallError::Failed(Error::BadRow { .. })) => Ok(true),
+        Err(error) => Err(error),
+    }
 }
 
 /// Pages that are read of one list.
@@ -417,9 +422,10 @@ mod tests {
                     page(&rows.collect::<Vec<_>>(), "")
                 }
             } else {
-                let (key, value) = (&asked["Tag.1.Key"], &asked["Tag.1.Value"]);
-                let token = asked.get("NextToken").map_or("", String::as_str);
-                let asked = format!("{key}={value} {token}").trim_end().to_owned();
+                let field = |name| asked.get(name).map_or("", String::as_str);
+                let (key, value) = (field("Tag.1.Key"), field("Tag.1.Value"));
+                let asked = format!("{key}={value} {}", field("NextToken"));
+                let asked = asked.trim_end().to_owned();
                 self.asked.lock().unwrap().push(asked);
                 self.pages.lock().unwrap().remove(0)
             };
@@ -603,6 +609,33 @@ mod tests {
             (picked, other, absent),
             (vec![], vec!["i-0".to_owned()], vec!["i-2".to_owned()])
         );
+    }
+
+    /// Neither the list nor the reads by ID show anything: whatever the region shows then tells a key with the right from one without it.
+    #[tokio::test]
+    async fn any_instance_of_the_region_tells_that_the_key_sees_some() {
+        let unreadable = page(&[json!({"InstanceId": 7})], "");
+        for (region, is_evidence) in [
+            (page(&[web("i-9")], ""), true),
+            (page(&[], "more"), true),
+            (unreadable, true),
+            (page(&[], ""), false),
+        ] {
+            let fixture = fixture();
+            fixture.cloud(vec![page(&[], ""), region.clone()], &json!({}));
+            let answer = fixture.tags.read(&fixture.query, &fixture.session).await;
+            let Tagged {
+                absent, trouble, ..
+            } = answer.unwrap();
+            let (gone, refusal) = if is_evidence {
+                (3, None)
+            } else {
+                let region = fixture.query.region.clone();
+                (0, Some(Refusal::NothingShown(region)))
+            };
+            assert_eq!((absent.len(), trouble), (gone, refusal), "{region:?}");
+            assert_eq!(fixture.asked(), ["team=web", "i-0 i-1 i-2", "="]);
+        }
     }
 
     #[tokio::test(start_paused = true)]
