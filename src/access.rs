@@ -48,15 +48,15 @@ pub async fn wait_until_listable(client: &kube::Client, scopes: &[WatchScope]) -
     }
 }
 
-const WITHOUT_CLUSTER_ACCOUNTS: &str = "the operator may not list ClusterCloudAccounts: it serves only memberships that name a CloudAccount of their namespace";
+const WITHOUT_CLUSTER_ACCOUNTS: &str = "the operator may not list ClusterCloudAccounts and namespaces: it serves only memberships that name a CloudAccount of their namespace";
 
-/// Returns when `ClusterCloudAccounts` can be listed; never for an operator that lists them already.
+/// Returns when `ClusterCloudAccounts` and namespaces can be listed; never for an operator that lists them already.
 pub async fn until_cluster_accounts_are_listable(client: &kube::Client, kinds: AccountKinds) {
     match kinds {
         AccountKinds::Both => std::future::pending().await,
         AccountKinds::NamespacedOnly => loop {
             tokio::time::sleep(ASK_AGAIN).await;
-            if can_list(&cluster_accounts(client)).await.is_ok() {
+            if can_list_cluster_accounts(client).await.is_ok() {
                 return;
             }
         },
@@ -332,23 +332,25 @@ async fn listable(client: &kube::Client, scopes: &[WatchScope]) -> Result<Accoun
             .map_err(|error| trouble("cloudaccounts", &error))?;
     }
     let is_namespaced = scopes.iter().all(|scope| *scope != WatchScope::All);
-    let cluster_wide = cluster_accounts(client);
-    match can_list(&cluster_wide).await {
-        Ok(()) => {}
-        Err(error) if is_namespaced && error.code() == Some(403) => {
-            return Ok(AccountKinds::NamespacedOnly);
+    match can_list_cluster_accounts(client).await {
+        Ok(()) => Ok(AccountKinds::Both),
+        Err((_, error)) if is_namespaced && error.code() == Some(403) => {
+            Ok(AccountKinds::NamespacedOnly)
         }
-        Err(error) => return Err(trouble("clustercloudaccounts", &error)),
+        Err((plural, error)) => Err(trouble(plural, &error)),
     }
-    let namespaces: Api<Namespace> = Api::all(client.clone());
-    can_list(&namespaces)
-        .await
-        .map_err(|error| trouble("namespaces", &error))?;
-    Ok(AccountKinds::Both)
 }
 
-fn cluster_accounts(client: &kube::Client) -> Api<ClusterCloudAccount> {
-    Api::all(client.clone())
+/// Whether `ClusterCloudAccounts` can be listed, and the namespaces whose labels their grants name; or which of them cannot be, and why.
+async fn can_list_cluster_accounts(
+    client: &kube::Client,
+) -> Result<(), (&'static str, kubernetes::Error)> {
+    let accounts: Api<ClusterCloudAccount> = Api::all(client.clone());
+    let listed = can_list(&accounts).await;
+    listed.map_err(|error| ("clustercloudaccounts", error))?;
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let listed = can_list(&namespaces).await;
+    listed.map_err(|error| ("namespaces", error))
 }
 
 async fn can_list<K>(api: &Api<K>) -> Result<(), kubernetes::Error>

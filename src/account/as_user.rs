@@ -13,7 +13,7 @@ use crate::shutdown::Shutdown;
 use super::check::parse_endpoints;
 use super::credentials::{self, Origin, Reading};
 use super::directory::Grants;
-use super::issued::Issued;
+use super::issued::{Doubt, Issued};
 use super::key::AccountKey;
 use super::kind::{AccountObject, key_of};
 
@@ -29,10 +29,14 @@ pub enum AnyAccount {
 /// Why an account gives a person no client.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoClient {
-    /// The person may not read the Secret.
-    #[error("secrets in namespace {namespace}")]
-    SecretForbidden {
-        /// Namespace of the Secret.
+    /// The person has no right to what the key is made of.
+    #[error("{verb} {resource} in namespace {namespace}")]
+    Forbidden {
+        /// What the person would do with it.
+        verb: &'static str,
+        /// The Secret, or the token of a service account.
+        resource: &'static str,
+        /// Its namespace.
         namespace: String,
     },
     /// The credentials are those of the operator's own process.
@@ -124,20 +128,27 @@ async fn cloud_client<K: AccountObject>(
         network: &network,
         issued: &Issued::default(),
         spec: account.credential_spec(),
-        is_doubted: false,
+        doubt: Doubt::None,
     };
     let found = match credentials::read(&source, &reading).await {
         Ok(found) => found,
-        Err(result) if result.explain(None).0 == reason::SECRET_FORBIDDEN => {
-            let namespace = match source.origin {
-                Origin::Secret { namespace, .. } | Origin::Oidc { namespace, .. } => namespace,
-                Origin::RamRole(_) | Origin::Environment | Origin::Nothing | Origin::Several => {
-                    String::new()
+        Err(result) => {
+            return Err(match (result.explain(None).0.as_str(), source.origin) {
+                (reason::SECRET_FORBIDDEN, Origin::Secret { namespace, .. }) => {
+                    NoClient::Forbidden {
+                        verb: "get",
+                        resource: "secrets",
+                        namespace,
+                    }
                 }
-            };
-            return Err(NoClient::SecretForbidden { namespace });
+                (reason::TOKEN_FORBIDDEN, Origin::Oidc { namespace, .. }) => NoClient::Forbidden {
+                    verb: "create",
+                    resource: "serviceaccounts/token",
+                    namespace,
+                },
+                _ => other(result),
+            });
         }
-        Err(result) => return Err(other(result)),
     };
     Ok(Client::new(transport, found.credential, endpoints))
 }

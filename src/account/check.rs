@@ -16,6 +16,7 @@ use super::change::Change;
 use super::context::{CheckedVersion, Context, LastCheck};
 use super::credentials::{self, Found, Reading};
 use super::directory::{AccountState, News};
+use super::issued::Doubt;
 use super::key::{AccountKey, CloudAccountId};
 use super::kind::{AccountObject, key_of};
 use super::reach::Reach;
@@ -194,13 +195,20 @@ async fn read<K: AccountObject>(
     };
     let issued = context.issued(key);
     let session = context.directory.usable(key);
+    let doubt = if session.is_some_and(|session| session.is_suspect()) {
+        Doubt::Refused
+    } else if is_requested {
+        Doubt::Requested
+    } else {
+        Doubt::None
+    };
     let reading = Reading {
         client: &context.client,
         environment: &context.environment,
         network: &network,
         issued: &issued,
         spec: account.credential_spec(),
-        is_doubted: is_requested || session.is_some_and(|session| session.is_suspect()),
+        doubt,
     };
     credentials::read(&source, &reading).await
 }

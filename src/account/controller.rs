@@ -1,6 +1,7 @@
 //! The controller of an account kind: keeps the directory, watches Secrets, and checks an account when something of it has
 //! changed or its next check is due.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,7 +47,7 @@ pub async fn run<K: AccountObject>(
     let api = K::watched(&context.client, &scope);
     let (reader, writer) = reflector::store();
     let keeper = Arc::clone(&context);
-    let mut listed = Vec::new();
+    let mut listed = HashSet::new();
     let mut synced = Some(synced);
     let accounts = watcher(api, kubernetes::watch_config())
         .inspect_ok(move |event| {
@@ -93,13 +94,13 @@ pub async fn run<K: AccountObject>(
 fn keep_directory<K: AccountObject>(
     context: &Context,
     scope: &WatchScope,
-    listed: &mut Vec<AccountKey>,
+    listed: &mut HashSet<AccountKey>,
     event: &watcher::Event<Watched<K>>,
 ) {
     match event {
         watcher::Event::Init => listed.clear(),
         watcher::Event::InitApply(account) => {
-            listed.push(key_of::<K>(account));
+            listed.insert(key_of::<K>(account));
             upsert(context, account);
         }
         watcher::Event::Apply(account) => upsert(context, account),

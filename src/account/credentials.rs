@@ -16,7 +16,7 @@ use crate::ecs::credential::{
     AssumeRole, Environment, Network, Oidc, Provider, ProviderError, RamRole, StaticKey,
 };
 
-use super::issued::{Issued, IssuedFor};
+use super::issued::{Doubt, Issued, IssuedFor};
 use super::key::CredentialSpec;
 use super::service_account::RequestedToken;
 use super::status::CheckResult;
@@ -111,8 +111,8 @@ pub struct Reading<'a> {
     pub issued: &'a Issued,
     /// What the key is for.
     pub spec: CredentialSpec,
-    /// Whether the cloud has refused the key, or somebody asked for another look.
-    pub is_doubted: bool,
+    /// Whether another key is asked for, although there is one.
+    pub doubt: Doubt,
 }
 
 /// Reads the credential, or has it issued.
@@ -147,9 +147,7 @@ pub async fn read(source: &Source, reading: &Reading<'_>) -> Result<Found, Check
     let made_for: IssuedFor = (reading.spec.clone(), version);
     let now = reading.network.clock.now();
     let obtain = async || provider.obtain(reading.network).await;
-    let issued = reading
-        .issued
-        .key(made_for, reading.is_doubted, now, obtain);
+    let issued = reading.issued.key(made_for, reading.doubt, now, obtain);
     let credential = issued.await.map_err(not_issued)?;
     let version = credential.access_key_id().to_owned();
     Ok(Found {

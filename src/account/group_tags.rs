@@ -1,6 +1,6 @@
 //! Reads the tags of the groups that grants by tags are about, once per scan period, and reports those that have changed. Reads only.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,53 +55,52 @@ async fn read(
         directory.group_tags.postpone(&place, &due, began + TICK);
         return;
     };
-    let times = (began, context.scan_period);
-    let mut changed = HashSet::new();
-    for (groups, result) in read_all(&session, &place.region, &due).await {
-        let result = match result {
-            Ok(tags) => Ok(tags),
+    let take = |groups: &[SecurityGroupId], answer| {
+        let (sent, result) = match answer {
+            Ok((sent, found)) => (sent, Ok(found)),
             Err(error) => match failed(&error, &place, logged) {
-                Some(failed) => Err(failed),
-                None => return,
+                Some(failed) => (Instant::now(), Err(failed)),
+                None => return Err(error),
             },
         };
-        changed.extend(directory.group_tags.store(&place, &groups, times, &result));
-    }
-    if !changed.is_empty() {
-        context.report(Change::GroupTags(place, changed));
-    }
+        let times = (sent, context.scan_period);
+        let changed = directory.group_tags.store(&place, groups, times, &result);
+        if !changed.is_empty() {
+            context.report(Change::GroupTags(place.clone(), changed));
+        }
+        Ok(())
+    };
+    // It ends early only while the process ends.
+    let _ = read_all(&session, &place.region, &due, take).await;
 }
 
-type Found = HashMap<SecurityGroupId, BTreeMap<String, String>>;
+/// The tags of the groups that the cloud shows, and when it was asked.
+type Answer = (Instant, HashMap<SecurityGroupId, BTreeMap<String, String>>);
 
-/// What the cloud shows of some of these groups, or why it shows nothing of them. Each group is in one of the results.
+/// Reads these groups. Each part of them that the cloud has answered for counts at once, also if other parts fail.
 async fn read_all(
     session: &AccountSession,
     region: &Region,
     groups: &[SecurityGroupId],
-) -> Vec<(Vec<SecurityGroupId>, Result<Found, CallError>)> {
-    let size = session
-        .limits()
-        .call_size(region, Action::DescribeSecurityGroups);
-    let read = |part| session.tags_of_groups(region, part);
-    let parts = match read_in_parts(groups, &size, read).await {
-        Ok(parts) => parts,
-        Err(error) => return vec![(groups.to_vec(), Err(error))],
-    };
-    let answers = parts.answers.into_iter().map(|(part, rows)| {
+    mut take: impl FnMut(&[SecurityGroupId], Result<Answer, CallError>) -> Result<(), CallError>,
+) -> Result<(), CallError> {
+    let limits = session.limits();
+    let size = limits.call_size(region, Action::DescribeSecurityGroups);
+    let read = async |part| -> Result<Answer, CallError> {
+        let sent = Instant::now();
+        let rows = session.tags_of_groups(region, part).await?;
         let tags = rows.into_iter();
         let tags = tags.map(|(group, tags)| (group, tags.by_key().clone()));
-        (part.to_vec(), Ok(tags.collect()))
-    });
-    let failed = parts.failed.into_iter().map(|(group, error)| {
-        let result = match error {
-            // The cloud takes it for none: such a group has no tags.
-            CallError::Failed(Error::Api(_)) => Ok(Found::new()),
-            error => Err(error),
-        };
-        (vec![group.clone()], result)
-    });
-    answers.chain(failed).collect()
+        Ok((sent, tags.collect()))
+    };
+    let take = |part: &[SecurityGroupId], answer| match answer {
+        // The cloud takes it for none: such a group has no tags.
+        Err(CallError::Failed(error @ Error::Api(_))) if error.may_be_one_bad_id() => {
+            take(part, Ok((Instant::now(), HashMap::new())))
+        }
+        answer => take(part, answer),
+    };
+    read_in_parts(groups, &size, read, take).await
 }
 
 /// What a failed read means; `None` while the process ends.
@@ -211,19 +210,20 @@ mod tests {
         let groups = groups.map(|id| id.parse::<SecurityGroupId>().unwrap());
         let region = "cn-hangzhou".parse().unwrap();
         let mut told = BTreeMap::new();
-        for (groups, result) in read_all(&session, &region, &groups).await {
+        let read = read_all(&session, &region, &groups, |groups, answer| {
             for group in groups {
-                let tags = result.as_ref().map(|found| found.get(&group).cloned());
-                let tags = match tags {
-                    Ok(tags) => format!("{:?}", tags.unwrap_or_default()),
-                    Err(CallError::Failed(error @ Error::BadRow { .. })) => {
-                        error.known_code().to_owned()
+                let tags = match &answer {
+                    Ok((_, found)) => {
+                        format!("{:?}", found.get(group).cloned().unwrap_or_default())
                     }
+                    Err(CallError::Failed(error)) => error.known_code().to_owned(),
                     Err(error) => panic!("{group}: {error:?}"),
                 };
                 assert_eq!(told.insert(group.to_string(), tags), None);
             }
-        }
+            Ok(())
+        });
+        read.await.unwrap();
         let told: Vec<_> = told
             .iter()
             .map(|(group, tags)| (&**group, &**tags))

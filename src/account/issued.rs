@@ -41,12 +41,31 @@ struct Kept {
     expires: Option<Timestamp>,
 }
 
+impl Kept {
+    /// Whether it was issued long enough ago to be doubted.
+    fn is_old(&self) -> bool {
+        self.since.elapsed() >= LEAST_WAIT
+    }
+}
+
 #[derive(Debug)]
 struct Failure {
     error: ProviderError,
     count: u32,
     since: Instant,
     again: Instant,
+}
+
+/// Whether a key that has not ended is replaced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Doubt {
+    /// It is not.
+    #[default]
+    None,
+    /// A user wants a new one. The old one stays in use while no other can be had.
+    Requested,
+    /// The cloud has refused it.
+    Refused,
 }
 
 /// A new key is asked for so long before the end of the old one, or when a third of its life is left, whichever is later (10
@@ -57,17 +76,17 @@ const RENEWAL: SignedDuration = SignedDuration::from_mins(10);
 const LEAST_WAIT: Duration = Duration::from_secs(5);
 
 impl Issued {
-    /// The key for `made_for`. It is obtained if there is none, if the one that there is ends soon, or if `is_doubted` says that the
-    /// cloud refused it. Concurrent requests wait for each other: the first one obtains it. After a failure the same error is
-    /// returned for a time that grows from 5 seconds to 5 minutes; `is_doubted` ends it after 5 seconds, and another `made_for` at
-    /// once. A key that has not ended stays in use while no other can be had. A key is not doubted within 5 seconds.
+    /// The key for `made_for`. It is obtained if there is none, if the one that there is ends soon, or if there is a doubt about it.
+    /// Concurrent requests wait for each other: the first one obtains it. After a failure the same error is returned for a time that
+    /// grows from 5 seconds to 5 minutes; a doubt ends it after 5 seconds, and another `made_for` at once. A key that has neither ended
+    /// nor been refused stays in use while no other can be had. A key is not doubted within 5 seconds.
     ///
     /// # Errors
     /// Why no key can be had.
     pub async fn key(
         &self,
         made_for: IssuedFor,
-        is_doubted: bool,
+        doubt: Doubt,
         now: Timestamp,
         obtain: impl AsyncFnOnce() -> Result<IssuedKey, ProviderError>,
     ) -> Result<Credential, ProviderError> {
@@ -79,15 +98,11 @@ impl Issued {
             };
             self.ends.store(0, Ordering::Relaxed);
         }
-        let usable = state.usable(is_doubted, now);
-        let is_young = state
-            .key
-            .as_ref()
-            .is_some_and(|key| key.renew_at.is_none_or(|at| now < at));
-        if let Some(credential) = usable.as_ref().filter(|_| is_young) {
+        let usable = state.usable(doubt, now);
+        if let Some(credential) = usable.as_ref().filter(|_| !state.is_due(doubt, now)) {
             return Ok(credential.clone());
         }
-        if let Some(error) = state.recent_failure(is_doubted) {
+        if let Some(error) = state.recent_failure(doubt) {
             return usable.ok_or(error);
         }
         match obtain().await {
@@ -119,19 +134,27 @@ impl Issued {
 }
 
 impl State {
-    fn usable(&self, is_doubted: bool, now: Timestamp) -> Option<Credential> {
-        let is_doubted = |key: &Kept| is_doubted && key.since.elapsed() >= LEAST_WAIT;
-        let key = self.key.as_ref().filter(|key| !is_doubted(key))?;
+    /// The key, if it has neither ended nor been refused.
+    fn usable(&self, doubt: Doubt, now: Timestamp) -> Option<Credential> {
+        let is_refused = |key: &Kept| doubt == Doubt::Refused && key.is_old();
+        let key = self.key.as_ref().filter(|key| !is_refused(key))?;
         let has_ended = key.expires.is_some_and(|end| end <= now);
         (!has_ended).then(|| key.credential.clone())
     }
 
-    fn recent_failure(&self, is_doubted: bool) -> Option<ProviderError> {
+    /// Whether another key is asked for although there is one.
+    fn is_due(&self, doubt: Doubt, now: Timestamp) -> bool {
+        self.key.as_ref().is_none_or(|key| {
+            let ends_soon = key.renew_at.is_some_and(|at| at <= now);
+            ends_soon || doubt != Doubt::None && key.is_old()
+        })
+    }
+
+    fn recent_failure(&self, doubt: Doubt) -> Option<ProviderError> {
         let failure = self.failure.as_ref()?;
-        let again = if is_doubted {
-            failure.since + LEAST_WAIT
-        } else {
-            failure.again
+        let again = match doubt {
+            Doubt::None => failure.again,
+            Doubt::Requested | Doubt::Refused => failure.since + LEAST_WAIT,
         };
         (Instant::now() < again).then(|| failure.error.clone())
     }
@@ -190,7 +213,7 @@ mod tests {
         }
 
         /// Asks for the key; a provider that works issues one for an hour. Returns its number.
-        async fn ask(&self, generation: i64, is_doubted: bool, works: bool) -> Result<String, ()> {
+        async fn ask(&self, generation: i64, doubt: Doubt, works: bool) -> Result<String, ()> {
             let passed = SignedDuration::try_from(self.start.elapsed()).unwrap();
             let now = self.began + passed;
             let made_for = (CredentialSpec::of(None, generation), String::new());
@@ -206,7 +229,7 @@ mod tests {
                     expires: Some(now + SignedDuration::from_hours(1)),
                 })
             };
-            let key = self.issued.key(made_for, is_doubted, now, obtain).await;
+            let key = self.issued.key(made_for, doubt, now, obtain).await;
             key.map(|key| key.access_key_id().to_owned()).map_err(drop)
         }
     }
@@ -220,7 +243,7 @@ mod tests {
         let fixture = Arc::new(Fixture::new());
         let asks = (0..100).map(|_| {
             let fixture = Arc::clone(&fixture);
-            async move { fixture.ask(1, false, true).await }
+            async move { fixture.ask(1, Doubt::None, true).await }
         });
         for key in futures::future::join_all(asks).await {
             assert_eq!(key.as_deref(), Ok("STS.1"));
@@ -231,18 +254,33 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn key_is_renewed_ten_minutes_before_its_end() {
         let fixture = Fixture::new();
-        assert_eq!(fixture.ask(1, false, true).await.as_deref(), Ok("STS.1"));
+        assert_eq!(
+            fixture.ask(1, Doubt::None, true).await.as_deref(),
+            Ok("STS.1")
+        );
         pass(49).await;
-        assert_eq!(fixture.ask(1, false, true).await.as_deref(), Ok("STS.1"));
+        assert_eq!(
+            fixture.ask(1, Doubt::None, true).await.as_deref(),
+            Ok("STS.1")
+        );
         pass(2).await;
         // A failed renewal leaves the old key in use until its end.
-        assert_eq!(fixture.ask(1, false, false).await.as_deref(), Ok("STS.1"));
+        assert_eq!(
+            fixture.ask(1, Doubt::None, false).await.as_deref(),
+            Ok("STS.1")
+        );
         pass(8).await;
-        assert_eq!(fixture.ask(1, false, false).await.as_deref(), Ok("STS.1"));
+        assert_eq!(
+            fixture.ask(1, Doubt::None, false).await.as_deref(),
+            Ok("STS.1")
+        );
         pass(2).await;
-        assert_eq!(fixture.ask(1, false, false).await, Err(()));
+        assert_eq!(fixture.ask(1, Doubt::None, false).await, Err(()));
         pass(6).await;
-        assert_eq!(fixture.ask(1, false, true).await.as_deref(), Ok("STS.5"));
+        assert_eq!(
+            fixture.ask(1, Doubt::None, true).await.as_deref(),
+            Ok("STS.5")
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -250,7 +288,7 @@ mod tests {
         let fixture = Fixture::new();
         // Ten requests a second for an hour, each of which sees an error.
         for _ in 0..36_000 {
-            assert_eq!(fixture.ask(1, false, false).await, Err(()));
+            assert_eq!(fixture.ask(1, Doubt::None, false).await, Err(()));
             tokio::time::advance(Duration::from_millis(100)).await;
         }
         let asked = fixture.asked.load(Ordering::SeqCst);
@@ -260,17 +298,43 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn doubted_key_is_replaced_and_another_spec_waits_for_nothing() {
         let fixture = Fixture::new();
-        assert_eq!(fixture.ask(1, false, true).await.as_deref(), Ok("STS.1"));
-        assert_eq!(fixture.ask(1, true, true).await.as_deref(), Ok("STS.1"));
+        assert_eq!(
+            fixture.ask(1, Doubt::None, true).await.as_deref(),
+            Ok("STS.1")
+        );
+        assert_eq!(
+            fixture.ask(1, Doubt::Refused, true).await.as_deref(),
+            Ok("STS.1")
+        );
         pass(1).await;
-        assert_eq!(fixture.ask(1, true, true).await.as_deref(), Ok("STS.2"));
+        assert_eq!(
+            fixture.ask(1, Doubt::Refused, true).await.as_deref(),
+            Ok("STS.2")
+        );
         pass(1).await;
-        assert_eq!(fixture.ask(1, true, false).await, Err(()));
+        assert_eq!(fixture.ask(1, Doubt::Refused, false).await, Err(()));
         // Not again within 5 seconds, however often somebody asks for it.
         for _ in 0..100 {
-            assert_eq!(fixture.ask(1, true, false).await, Err(()));
+            assert_eq!(fixture.ask(1, Doubt::Refused, false).await, Err(()));
         }
         assert_eq!(fixture.asked.load(Ordering::SeqCst), 3);
-        assert_eq!(fixture.ask(2, false, true).await.as_deref(), Ok("STS.4"));
+        assert_eq!(
+            fixture.ask(2, Doubt::None, true).await.as_deref(),
+            Ok("STS.4")
+        );
+    }
+
+    /// A user asks for a check while the provider does not answer.
+    #[tokio::test(start_paused = true)]
+    async fn key_stays_in_use_while_the_one_that_a_user_asks_for_cannot_be_had() {
+        let fixture = Fixture::new();
+        let first = fixture.ask(1, Doubt::None, true).await;
+        assert_eq!(first.as_deref(), Ok("STS.1"));
+        pass(1).await;
+        for works in [false, true] {
+            let key = fixture.ask(1, Doubt::Requested, works).await;
+            assert_eq!(key.as_deref(), Ok(if works { "STS.3" } else { "STS.1" }));
+            pass(1).await;
+        }
     }
 }

@@ -350,32 +350,23 @@ where
     }
 }
 
-/// What reads by ID have shown.
-pub struct Parts<'a, Id, T> {
-    /// What each call named, and its answer.
-    pub answers: Vec<(&'a [Id], T)>,
-    /// The IDs that failed alone, and why: the cloud takes it for none, or what it shows of it cannot be read.
-    pub failed: Vec<(&'a Id, CallError)>,
-}
-
 /// Reads by ID, as many per call as fit in an answer. A call whose answer is too large, or one of whose IDs may have made it fail, is made again
-/// in halves.
+/// in halves. `take` gets each answer or error, with the IDs that the call named, and tells whether to go on.
 ///
 /// # Errors
-/// A call failed for another reason.
+/// What `take` returns.
 pub async fn read_in_parts<'a, Id, T, F>(
     ids: &'a [Id],
     size: &CallSize,
     read: impl Fn(&'a [Id]) -> F,
-) -> Result<Parts<'a, Id, T>, CallError>
+    mut take: impl FnMut(&'a [Id], Result<T, CallError>) -> Result<(), CallError>,
+) -> Result<(), CallError>
 where
     F: Future<Output = Result<T, CallError>>,
 {
-    let (mut answers, mut failed) = (Vec::new(), Vec::new());
     let mut left: Vec<&[Id]> = ids.chunks(size.most()).collect();
     while let Some(part) = left.pop() {
         match until_admitted(|| read(part)).await {
-            Ok(answer) => answers.push((part, answer)),
             Err(error) if error.split() != Split::No && part.len() > 1 => {
                 if error.split() == Split::TooLarge {
                     size.was_too_large(part.len());
@@ -383,11 +374,8 @@ where
                 let (first, rest) = part.split_at(part.len() / 2);
                 left.extend([first, rest]);
             }
-            Err(error) if error.split() == Split::OneBadId => {
-                failed.extend(part.iter().map(|id| (id, error.clone())));
-            }
-            Err(error) => return Err(error),
+            result => take(part, result)?,
         }
     }
-    Ok(Parts { answers, failed })
+    Ok(())
 }

@@ -126,10 +126,14 @@ impl CloudArguments {
             &defaults,
         );
         let client = found.await.map_err(|error| match error {
-            NoClient::SecretForbidden { namespace } => Failure::with(
+            NoClient::Forbidden {
+                verb,
+                resource,
+                namespace,
+            } => Failure::with(
                 exit::NO_RIGHT,
                 format!(
-                    "you may not get secrets in namespace {namespace}, where the key of {key} is; set your own key in ALIBABA_CLOUD_ACCESS_KEY_ID and ALIBABA_CLOUD_ACCESS_KEY_SECRET"
+                    "you may not {verb} {resource} in namespace {namespace}, which the key of {key} needs; set your own key in ALIBABA_CLOUD_ACCESS_KEY_ID and ALIBABA_CLOUD_ACCESS_KEY_SECRET"
                 ),
             ),
             NoClient::OperatorsOwn(key) => Failure::with(

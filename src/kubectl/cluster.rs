@@ -1,5 +1,6 @@
 //! The cluster, with the person's own kubeconfig and rights. Reads, but for what a verb says it writes.
 
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -139,14 +140,31 @@ impl Cluster {
     /// # Errors
     /// A right is missing, or the API server does not answer.
     pub async fn everywhere(&self, fields: &str) -> Result<Vec<SecurityGroupMembership>, Failure> {
+        let own = BTreeSet::from([self.namespace.as_str()]);
+        self.everywhere_or_in(&own, fields).await
+    }
+
+    /// The memberships of all namespaces. Who may not list the cluster's gets a note, and those of these namespaces.
+    ///
+    /// # Errors
+    /// A right is missing, or the API server does not answer.
+    pub async fn everywhere_or_in(
+        &self,
+        namespaces: &BTreeSet<&str>,
+        fields: &str,
+    ) -> Result<Vec<SecurityGroupMembership>, Failure> {
         match self.list("", fields).await {
             Err(failure) if failure.code == exit::NO_RIGHT => {
-                let own = self.list(&self.namespace, fields).await?;
+                let mut found = Vec::new();
+                for namespace in namespaces {
+                    found.extend(self.list(namespace, fields).await?);
+                }
+                let names: Vec<&str> = namespaces.iter().copied().collect();
                 note(&format!(
                     "only the objects of namespace {} are known: you may not list {MEMBERSHIPS} in the cluster",
-                    self.namespace
+                    names.join(" and ")
                 ));
-                Ok(own)
+                Ok(found)
             }
             listed => listed,
         }
@@ -302,10 +320,13 @@ pub fn full_name(object: &impl ResourceExt) -> String {
     )
 }
 
-/// Without a kubeconfig: the pod's own service account, as kubectl does it.
+/// Without a kubeconfig: the pod's own service account. One that cannot be used is an error, as for kubectl: the person means another cluster.
 fn in_pod(error: &KubeconfigError, arguments: &ClusterArguments) -> Result<kube::Config, Failure> {
     let is_chosen = arguments.kubeconfig.is_some() || arguments.context.is_some();
-    if !is_chosen && let Ok(config) = kube::Config::incluster() {
+    if !is_chosen
+        && is_missing(error)
+        && let Ok(config) = kube::Config::incluster()
+    {
         return Ok(config);
     }
     let cause = match error {
@@ -315,4 +336,34 @@ fn in_pod(error: &KubeconfigError, arguments: &ClusterArguments) -> Result<kube:
     Err(Failure::new(format!(
         "no cluster: {cause}; name a kubeconfig with --kubeconfig or KUBECONFIG, and a context of it with --context"
     )))
+}
+
+/// Whether there is no kubeconfig, or one that chooses no context.
+fn is_missing(error: &KubeconfigError) -> bool {
+    match error {
+        KubeconfigError::FindPath | KubeconfigError::CurrentContextNotSet => true,
+        KubeconfigError::ReadConfig(cause, _) => cause.kind() == std::io::ErrorKind::NotFound,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A pod of a CI has a service account of its own cluster, and a kubeconfig of another one.
+    #[tokio::test]
+    async fn kubeconfig_that_cannot_be_used_is_no_missing_one() {
+        let none = Kubeconfig::read_from("no/such/kubeconfig").unwrap_err();
+        assert!(is_missing(&none));
+        assert!(!is_missing(
+            &Kubeconfig::from_yaml("clusters: [").unwrap_err()
+        ));
+        for (config, expected) in [("{}", true), ("current-context: prod", false)] {
+            let config = Kubeconfig::from_yaml(config).unwrap();
+            let options = KubeConfigOptions::default();
+            let read = kube::Config::from_custom_kubeconfig(config, &options).await;
+            assert_eq!(is_missing(&read.unwrap_err()), expected);
+        }
+    }
 }

@@ -17,7 +17,7 @@ use super::act::ActError;
 use super::context::Context;
 use super::decide::{AccessView, ReconcileOutcome, TargetView};
 use super::object::own_status;
-use super::observation::Observation;
+use super::observation::{Observation, Unread};
 use super::observe::Pass;
 use super::status::{self, Held, Refusal, StatusInput};
 use super::table::Told;
@@ -273,15 +273,13 @@ fn observation_of(pass: &Pass, outcome: ReconcileOutcome) -> Option<Observation>
         TargetView::Unread => {
             let is_account_down = outcome == ReconcileOutcome::AccountUnusable
                 && pass.observed.account == (AccessView::NotReady { stalled: false });
-            is_account_down.then_some(Observation::Unread { scanned: true })
+            is_account_down.then_some(Observation::Unread(Unread::Failed))
         }
-        TargetView::Unreadable(_) => Some(Observation::Unread {
-            // One that waits for the rate limit is read when its turn has come.
-            scanned: pass
-                .failure
-                .as_ref()
-                .is_some_and(|failure| !failure.may_be_one_bad_id()),
-        }),
+        TargetView::Unreadable(_) => Some(Observation::Unread(match &pass.failure {
+            None => Unread::Waiting,
+            Some(failure) if failure.may_be_one_bad_id() => Unread::BadId,
+            Some(_) => Unread::Failed,
+        })),
         TargetView::Absent => Some(Observation::Absent),
         TargetView::Unsuitable => Some(Observation::of(pass.description.as_ref(), |seen| {
             seen.security_group_ids.contains(&pass.edge.group)

@@ -2,18 +2,20 @@
 //! only, lost with the process. No I/O.
 
 mod backoff;
+mod standing;
 
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use tokio::time::Instant;
 
-use crate::api::membership::Origin;
 use crate::ecs::{AccountUid, Class, Error, TargetDescription};
 
 use super::decide::{ReadTrust, ReconcileOutcome};
 use super::observation::{LastObservation, Observation};
 use super::status::Ending;
+
+pub use self::standing::Standing;
 
 /// How long a pass waits for the watch to show our own last write. A longer lag means that the API server has lost the write
 /// (a restored backup); then the watched object counts.
@@ -41,6 +43,8 @@ pub struct History {
     deletes: bool,
     /// Whether this process has written an intent, or tried to.
     intends: bool,
+    /// Whether a pass writes the record `Joined` of its own object, or has written it without an answer.
+    writes_record: bool,
     /// Whether a pass waits for the watch to show our own last write.
     awaits_watch: bool,
     /// Hash of the status that the last pass wrote or found correct.
@@ -51,18 +55,6 @@ pub struct History {
     observation: Option<LastObservation>,
     /// What most objects do not have.
     rare: Option<Box<Rare>>,
-}
-
-/// What this process knows of the claim of an object, beyond what the object says. A new process knows nothing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Standing {
-    /// Nothing more.
-    #[default]
-    Unknown,
-    /// Nothing of ours is there: the claim is void.
-    Void,
-    /// A Join of this process was accepted, and no record tells of it yet.
-    Joined,
 }
 
 /// When the cloud refused a call with class blocked or invalid, and for which purpose.
@@ -184,7 +176,7 @@ impl History {
         let now = Instant::now();
         let before = self.observation;
         self.observation = observation.map(|observation| {
-            let before = before.filter(|_| matches!(observation, Observation::Unread { .. }));
+            let before = before.filter(|_| matches!(observation, Observation::Unread(_)));
             LastObservation {
                 observation,
                 observed_at: now,
@@ -210,7 +202,7 @@ impl History {
     #[must_use]
     pub fn is_scanned(&self) -> bool {
         let observation = self.observation.map(|last| last.observation);
-        observation.is_some_and(|observation| observation != Observation::Unread { scanned: false })
+        observation.is_some_and(Observation::is_scanned)
     }
 
     /// Whether the target was a member of the group when it was last read, and no scan has found it changed since.
@@ -250,24 +242,6 @@ impl History {
 
 /// What passes did.
 impl History {
-    /// What this process knows of the object's claim.
-    #[must_use]
-    pub fn standing(&self) -> Standing {
-        self.rare
-            .as_ref()
-            .map_or(Standing::Unknown, |rare| rare.standing)
-    }
-
-    /// Records what this process knows of the object's claim.
-    pub fn set_standing(&mut self, standing: Standing) {
-        if standing == Standing::Void {
-            self.no_join_is_open();
-        }
-        if self.standing() != standing {
-            self.rare().standing = standing;
-        }
-    }
-
     /// Records that this process sends a Join with this cloud account, or has joined with it.
     pub fn joins_with(&mut self, account: &AccountUid) {
         self.rare().joined_with = Some(account.clone());
@@ -311,22 +285,6 @@ impl History {
     #[must_use]
     pub fn found_intent_at(&self) -> Option<Instant> {
         self.rare.as_ref()?.found_intent_at
-    }
-
-    /// A Join of ours on the edge was accepted through another object, or ownership was handed to this one: a void claim is none
-    /// any more.
-    pub fn revive(&mut self) {
-        if self.standing() == Standing::Void {
-            self.set_standing(Standing::Unknown);
-        }
-    }
-
-    /// The status has this record: it tells what this process has joined. A record `Adopted` says all there is to know.
-    pub fn recorded(&mut self, origin: Origin) {
-        self.no_join_is_open();
-        if origin == Origin::Adopted || self.standing() == Standing::Joined {
-            self.set_standing(Standing::Unknown);
-        }
     }
 
     /// Stores what the deletion of an object has made of its membership, until our finalizer is off and the status says so.
@@ -397,6 +355,8 @@ impl History {
 
 #[cfg(test)]
 mod tests {
+    use crate::api::membership::Origin;
+
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -460,9 +420,12 @@ mod tests {
         let mut history = History::default();
         assert_eq!(history.standing(), Standing::Unknown);
         history.set_standing(Standing::Void);
+        history.set_writes_record(true);
+        history.record_appears();
         history.recorded(Origin::Joined);
         assert_eq!(history.standing(), Standing::Void);
-        history.revive();
+        history.set_writes_record(false);
+        history.record_appears();
         assert_eq!(history.standing(), Standing::Unknown);
         history.set_standing(Standing::Joined);
         history.revive();

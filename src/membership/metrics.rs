@@ -143,12 +143,11 @@ fn tell_scans(context: &Context, names: &Names<'_>, samples: &mut Samples) {
         .collect();
     for scan in &running {
         let region = region_label(&scan.region);
-        for account in &*scan.accounts() {
-            let completed = scan.completed();
+        for (account, completed) in &*scan.accounts() {
             let oldest = scans
                 .entry((names.of(account), region))
-                .or_insert(completed);
-            *oldest = completed.min(*oldest);
+                .or_insert(*completed);
+            *oldest = (*oldest).min(*completed);
         }
     }
     for (number, ((account, region), completed)) in scans.into_iter().enumerate() {

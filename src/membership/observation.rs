@@ -14,10 +14,7 @@ pub const CLOUD_READ_LAG: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Observation {
     /// The last pass could not read the target.
-    Unread {
-        /// Whether scans go on reading it: a malformed ID would fail the call for the others.
-        scanned: bool,
-    },
+    Unread(Unread),
     /// A complete answer does not list the target.
     Absent,
     /// The answer lists the target.
@@ -31,7 +28,24 @@ pub enum Observation {
     },
 }
 
+/// Why a pass could not read a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unread {
+    /// The call failed, or could not be made. Scans go on reading the target.
+    Failed,
+    /// The pass waits for the rate limit. The target is read when its turn has come.
+    Waiting,
+    /// The cloud takes its ID for none, or shows what cannot be read. In a scan it would fail the call for the others.
+    BadId,
+}
+
 impl Observation {
+    /// Whether scans read the target.
+    #[must_use]
+    pub fn is_scanned(self) -> bool {
+        !matches!(self, Self::Unread(Unread::Waiting | Unread::BadId))
+    }
+
     /// The observation of a description. `member` tells whether the target is a member of the object's group.
     #[must_use]
     pub fn of(
@@ -89,9 +103,15 @@ impl LastObservation {
 
     /// A scan was refused the read. Returns whether the object must be requeued: its status tells of no such failure yet.
     pub fn mark_refused(&mut self) -> bool {
-        let is_told = self.stale || matches!(self.observation, Observation::Unread { .. });
+        let is_told = self.stale || matches!(self.observation, Observation::Unread(_));
         self.stale |= !is_told;
         !is_told
+    }
+
+    /// Whether no read has shown the target for `limit`, although the account could read it. A wrong ID says nothing of the account.
+    #[must_use]
+    pub fn is_late(&self, limit: Duration) -> bool {
+        self.observation != Observation::Unread(Unread::BadId) && self.age() >= limit
     }
 
     /// How long no read has shown the target.

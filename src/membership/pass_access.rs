@@ -1,11 +1,14 @@
 //! Whether the object of a pass may use its account, and with its target. Reads memory only.
 
+use std::sync::Arc;
+
 use kube::ResourceExt as _;
 
 use crate::account::key::AccountKey;
 use crate::ecs::{Edge, TargetDescription};
 
 use super::access::{access, access_view, claim};
+use super::act::ActError;
 use super::context::Context;
 use super::decide::{AccessView, TargetView};
 use super::object::account_key;
@@ -13,7 +16,10 @@ use super::observe::Pass;
 
 impl Pass {
     /// Sees whether the object may use its account by now, and, where the grants ask for tags, with its target.
-    pub(super) fn renew_access(&mut self, context: &Context) {
+    ///
+    /// # Errors
+    /// The account is one of another cloud, or has other endpoints: the pass would call the former ones.
+    pub(super) fn renew_access(&mut self, context: &Context) -> Result<(), ActError> {
         let claim = claim(self.object(), context);
         let (access, problem) = access(
             self.object(),
@@ -26,6 +32,10 @@ impl Pass {
         self.account_problem = problem;
         self.target_tags = access.target_tags().cloned();
         self.check_tags();
+        match (access.session(), &self.account) {
+            (Some(session), Some(own)) if !Arc::ptr_eq(&session, own) => Err(ActError::Changed),
+            _ => Ok(()),
+        }
     }
 
     /// A target that has the tags of no grant, and one that is not listed, are not granted: the message does not say which of both it is.

@@ -1,7 +1,6 @@
 //! How far the scans have come, for the metrics. In memory only.
 
-use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use k8s_openapi::jiff::Timestamp;
@@ -14,35 +13,42 @@ use crate::ecs::Region;
 pub struct Progress {
     /// The region.
     pub region: Region,
-    accounts: Mutex<BTreeSet<AccountKey>>,
-    /// When all targets had been read last, in seconds since 1970.
-    completed: AtomicI64,
+    accounts: Mutex<BTreeMap<AccountKey, i64>>,
 }
 
 impl Progress {
     /// Of a scan that begins now.
     #[must_use]
     pub fn new(region: Region, accounts: BTreeSet<AccountKey>, now: Timestamp) -> Self {
-        Self {
+        let progress = Self {
             region,
-            accounts: Mutex::new(accounts),
-            completed: AtomicI64::new(now.as_second()),
-        }
+            accounts: Mutex::default(),
+        };
+        progress.set_accounts(accounts, now);
+        progress
     }
 
-    /// The accounts that it is for.
-    pub fn accounts(&self) -> MutexGuard<'_, BTreeSet<AccountKey>> {
+    /// The accounts that it is for from now on.
+    pub fn set_accounts(&self, accounts: BTreeSet<AccountKey>, now: Timestamp) {
+        let mut known = self.accounts();
+        let completed = |account: &AccountKey| known.get(account).copied();
+        let accounts = accounts.into_iter().map(|account| {
+            let completed = completed(&account).unwrap_or(now.as_second());
+            (account, completed)
+        });
+        let accounts = accounts.collect();
+        *known = accounts;
+    }
+
+    /// The accounts that it is for, and when all targets of each had been read last, or its scans began: in seconds since 1970.
+    pub fn accounts(&self) -> MutexGuard<'_, BTreeMap<AccountKey, i64>> {
         self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// All targets have been read.
-    pub fn complete(&self, now: Timestamp) {
-        self.completed.store(now.as_second(), Ordering::Relaxed);
-    }
-
-    /// When all targets had been read last, or the scans began: in seconds since 1970.
-    #[must_use]
-    pub fn completed(&self) -> i64 {
-        self.completed.load(Ordering::Relaxed)
+    /// All targets of this account have been read.
+    pub fn complete(&self, account: &AccountKey, now: Timestamp) {
+        if let Some(completed) = self.accounts().get_mut(account) {
+            *completed = now.as_second();
+        }
     }
 }

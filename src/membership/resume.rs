@@ -45,8 +45,10 @@ impl Pass {
         }
         // A user who takes our finalizer off an object that is being deleted keeps the membership.
         self.observed.finalizer = context.table.has_finalizer(&uid);
+        // Nor is a membership repaired that its deletion would leave behind.
+        self.observed.confirmed &= self.observed.finalizer;
         self.renew_claim(context);
-        self.renew_access(context);
+        self.renew_access(context)?;
         self.renew_others(context);
         self.renew_view(context);
         Ok(())

@@ -57,7 +57,7 @@ impl Tasks {
         self.0.retain(|place, _| named.contains_key(place));
         for (place, accounts) in named {
             if let Some(task) = self.0.get(&place) {
-                *task.progress.accounts() = accounts;
+                task.progress.set_accounts(accounts, context.clock.now());
                 continue;
             }
             let (cloud, region) = &place;
@@ -151,16 +151,16 @@ impl Scan {
         tokio::time::sleep(start).await;
         loop {
             let started = Instant::now();
-            if self.read_all().await {
-                self.progress.complete(self.context.clock.now());
+            for account in self.read_all().await {
+                self.progress.complete(&account, self.context.clock.now());
             }
             tokio::time::sleep_until(started + self.period).await;
         }
     }
 
-    /// Reads each target once, spread evenly over the period. Returns whether every call was answered. Targets that appear meanwhile
-    /// are for the next scan: it must not be late because of them.
-    async fn read_all(&self) -> bool {
+    /// Reads each target once, spread evenly over the period. Returns the accounts of which every call was answered. Targets that appear
+    /// meanwhile are for the next scan: it must not be late because of them.
+    async fn read_all(&self) -> BTreeSet<AccountKey> {
         let table = &self.context.table;
         let with_last = |account_region: AccountRegion| {
             let (total, last) = table.last_target(&account_region)?;
@@ -174,7 +174,8 @@ impl Scan {
         let pause = self.period / blocks.max(1);
         // What one account's key has found is not read with the next one's.
         let mut found_before = HashSet::new();
-        let mut all_read = true;
+        // One whose targets are all read with the keys of others needs no call of its own.
+        let mut all_read: BTreeSet<_> = self.progress.accounts().keys().cloned().collect();
         for (account_region, _, last) in &accounts {
             let mut after = None;
             loop {
@@ -187,7 +188,9 @@ impl Scan {
                 }
                 let (reads, complete) =
                     scan_batch(&self.context, &self.cloud, account_region, &batch).await;
-                all_read &= complete;
+                if !complete {
+                    all_read.remove(&account_region.account);
+                }
                 for read in reads.into_iter().filter(|_| accounts.len() > 1) {
                     let others = accounts.iter().map(|(other, _, _)| other);
                     self.read_for_others(others.filter(|other| *other != account_region), &read);
@@ -200,7 +203,7 @@ impl Scan {
     }
 
     fn account_regions(&self) -> impl Iterator<Item = AccountRegion> + use<'_> {
-        let accounts = self.progress.accounts().clone();
+        let accounts: Vec<_> = self.progress.accounts().keys().cloned().collect();
         accounts.into_iter().map(|account| AccountRegion {
             account,
             region: self.region.clone(),
@@ -397,7 +400,7 @@ mod tests {
     use crate::api::membership::AccountKind;
     use crate::ecs::{Client, Credential, Endpoints, TestTransport, Transport, TransportError};
     use crate::membership::history::{History, Standing};
-    use crate::membership::observation::{CLOUD_READ_LAG, Observation};
+    use crate::membership::observation::{CLOUD_READ_LAG, Observation, Unread};
     use crate::shutdown::Shutdown;
     use crate::telemetry::TestLog;
 
@@ -510,6 +513,7 @@ mod tests {
             let standing = |history: &mut History| history.standing();
             context.table.history(&"other".into(), standing)
         };
+        let alone_in = region.clone();
         let second = AccountKey {
             name: "second".to_owned(),
             ..own_account()
@@ -526,12 +530,20 @@ mod tests {
             period: Duration::from_secs(60),
         };
         let started = Instant::now();
-        assert!(scan.read_all().await);
+        assert_eq!(scan.read_all().await.len(), 2);
         let early = "a read in the first 10 s of the process does not count";
         assert_eq!(standing(), Some(Standing::Unknown), "{early}");
         tokio::time::sleep_until(started + CLOUD_READ_LAG).await;
-        assert!(scan.read_all().await);
+        assert_eq!(scan.read_all().await.len(), 2);
         assert_eq!(standing(), Some(Standing::Void));
+        // The second account has no usable key, and a target that the first one does not name.
+        let mut alone = object(1, &alone_in);
+        alone.spec.account_ref.name = "second".to_owned();
+        let _ = context.table.insert(&alone);
+        context.table.history(&"u1".into(), |history| {
+            history.record_observation(Some(Observation::Absent));
+        });
+        assert_eq!(scan.read_all().await, BTreeSet::from([own_account()]));
     }
 
     /// A cloud whose answers about more than `fits` instances are too large. Keeps how many each call asked for.
@@ -634,7 +646,7 @@ mod tests {
                 context
                     .table
                     .history(&format!("u{number}").as_str().into(), |history| {
-                        let failed = Observation::Unread { scanned: true };
+                        let failed = Observation::Unread(Unread::Failed);
                         history.record_observation(Some(failed));
                     });
                 Target::Instance(format!("i-{number}").parse().unwrap())

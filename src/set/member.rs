@@ -184,6 +184,10 @@ fn state(object: &SecurityGroupMembership) -> State {
     let ready = condition::find(&status.conditions, reason::READY);
     let ready = ready.filter(|ready| ready.observed_generation == generation);
     let is_deleting = object.metadata.deletion_timestamp.is_some();
+    if condition::is_true(&status.conditions, reason::SUSPENDED) {
+        // Its Ready is of an older generation, and nothing changes it until somebody ends that.
+        return State::Stalled(reason::SUSPENDED.into());
+    }
     match ready {
         Some(ready) if ready.status == "True" && !is_deleting => State::Ready,
         Some(ready) if ready.reason == reason::TARGET_NOT_FOUND => State::TargetNotFound,

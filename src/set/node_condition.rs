@@ -116,6 +116,10 @@ impl Part<'_> {
         let (reason, what) = match &member.state {
             State::Ready if !member.deleting => return Verdict::Joined,
             State::Ready | State::Pending => return self.not_yet(),
+            State::Stalled(reason) if **reason == *reason::SUSPENDED => (
+                reason::SUSPENDED,
+                format!("the operator does not look whether {target} is a member of {place}"),
+            ),
             State::Stalled(reason) => (&**reason, format!("{target} is no member of {place}")),
             State::TargetNotFound => (
                 reason::TARGET_NOT_FOUND,

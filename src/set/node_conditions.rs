@@ -214,10 +214,12 @@ async fn write(change: &Change, context: &Context) -> Result<(), Error> {
     }
 }
 
-/// Whether the Node is gone, or another one has its name: then the UID cannot be changed to that of the patch.
+/// Whether the Node is gone, or another one has its name: then the UID cannot be changed to that of the patch. Any other 409 is a lost race,
+/// or a webhook's.
 fn is_of_another(error: &Error) -> bool {
     match error.code() {
-        Some(404 | 409) => true,
+        Some(404) => true,
+        Some(409) => error.to_string().contains("UID in precondition"),
         Some(422) => error.to_string().contains("metadata.uid"),
         Some(_) | None => false,
     }

@@ -15,7 +15,7 @@ use tracing::warn;
 
 use crate::account::directory::Directory;
 use crate::account::key::{AccountKey, CloudAccountId};
-use crate::account::session::{AccountSession, CallError, read_in_parts, until_admitted};
+use crate::account::session::{AccountSession, CallError, Sighting, read_in_parts, until_admitted};
 use crate::ecs::batch::Split;
 use crate::ecs::{Action, Class, Error, Region, Target};
 use crate::kubernetes::{LogDeduper, ObjectUid};
@@ -166,8 +166,13 @@ impl InstanceTags {
             .limits()
             .call_size(&query.region, Action::DescribeInstances);
         let read = |part| session.scan(&query.region, part);
-        // What failed alone is in no answer: no evidence.
-        for (part, found) in read_in_parts(&missing, &size, read).await?.answers {
+        let take = |part: &[Target], answer: Result<HashMap<Target, Sighting>, CallError>| {
+            let found = match answer {
+                Ok(found) => found,
+                // It failed alone: that is no evidence.
+                Err(error) if error.split() == Split::OneBadId => return Ok(()),
+                Err(error) => return Err(error),
+            };
             for target in part.iter().cloned() {
                 match found.get(&target) {
                     None => tagged.absent.insert(target),
@@ -177,7 +182,9 @@ impl InstanceTags {
                     Some(_) => tagged.other.insert(target),
                 };
             }
-        }
+            Ok(())
+        };
+        read_in_parts(&missing, &size, read, take).await?;
         let before = self
             .lock()
             .get(query)

@@ -134,6 +134,8 @@ pub struct Subject<'a> {
     pub region: Option<&'a str>,
     /// `InstanceId` or `NetworkInterfaceId`.
     pub target: Option<&'a str>,
+    /// `InstanceIds`: a list in JSON.
+    pub targets: Option<&'a str>,
     /// `SecurityGroupId`.
     pub group: Option<&'a str>,
     /// `SecurityGroupIds`: a list in JSON.
@@ -256,18 +258,17 @@ impl Fault {
         let is = |wanted: &Option<String>, given: Option<&str>| {
             wanted.as_deref().is_none_or(|wanted| given == Some(wanted))
         };
+        let is_or_one_of = |wanted: &Option<String>, given, list: Option<&str>| {
+            let quoted = wanted.as_ref().map(|wanted| format!("\"{wanted}\""));
+            let is_listed = |quoted| list.is_some_and(|list| list.contains(&quoted));
+            is(wanted, given) || quoted.is_some_and(is_listed)
+        };
         is(&self.action, Some(subject.action))
             && is(&self.region, subject.region)
-            && is(&self.target, subject.target)
-            && (is(&self.security_group_id, subject.group) || self.is_of_one_of(subject.groups))
+            && is_or_one_of(&self.target, subject.target, subject.targets)
+            && is_or_one_of(&self.security_group_id, subject.group, subject.groups)
             && is(&self.tag, subject.tag)
             && is(&self.access_key, Some(subject.access_key))
-    }
-
-    fn is_of_one_of(&self, groups: Option<&str>) -> bool {
-        let wanted = self.security_group_id.as_ref();
-        let wanted = wanted.map(|wanted| format!("\"{wanted}\""));
-        wanted.is_some_and(|wanted| groups.is_some_and(|groups| groups.contains(&wanted)))
     }
 }
 
@@ -334,6 +335,7 @@ mod tests {
             action: "JoinSecurityGroup",
             region: None,
             target: Some(target),
+            targets: None,
             group: Some("sg-1"),
             groups: None,
             tag: None,

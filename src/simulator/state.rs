@@ -151,6 +151,7 @@ impl State {
             region,
             target: parameters.target(),
             group: parameters.peek("SecurityGroupId"),
+            targets: parameters.peek("InstanceIds"),
             groups: parameters.peek("SecurityGroupIds"),
             tag: parameters.peek("Tag.1.Key"),
             access_key: &caller.access_key,

@@ -1,12 +1,13 @@
 //! A release with `namespaces`: the operator works there with Roles only, and uses no right that it lacks.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use k8s_openapi::api::core::v1::{Namespace, Secret};
-use k8s_openapi::api::rbac::v1::RoleBinding;
-use kube::api::{ObjectMeta, PostParams};
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, RoleBinding};
+use kube::api::{ListParams, ObjectMeta, PostParams};
 use kube::{Api, Client};
-use security_group_operator::api::{CloudAccount, SecurityGroupMembership};
+use security_group_operator::api::{CloudAccount, ClusterCloudAccount, SecurityGroupMembership};
 use serde_json::{Value, json};
 
 use crate::helm::{Helm, chart};
@@ -138,7 +139,47 @@ async fn operator_with_roles_only_serves_cloud_accounts() -> Result<()> {
     sets::exercise(&client, "team-a", &account).await?;
     every_right_is_used(&plane).await?;
     another_release_works_in_another_namespace(&helm).await?;
+    half_of_the_right_ends_nothing(&plane, &client).await?;
     right_to_cluster_accounts_is_noticed(&helm, &mut process).await
+}
+
+/// Without the namespaces, whose labels grants name, the accounts are of no use. The operator starts as without both.
+async fn half_of_the_right_ends_nothing(plane: &ControlPlane, client: &Client) -> Result<()> {
+    let roles: Api<ClusterRole> = Api::all(client.clone());
+    let role = serde_json::from_value(json!({
+        "metadata": {"name": "half"},
+        "rules": [{
+            "apiGroups": ["security-group-operator.io"], "resources": ["clustercloudaccounts"],
+            "verbs": ["get", "list", "watch"],
+        }],
+    }))?;
+    roles.create(&PostParams::default(), &role).await?;
+    let bindings: Api<ClusterRoleBinding> = Api::all(client.clone());
+    let binding = serde_json::from_value(json!({
+        "metadata": {"name": "half"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "half"},
+        "subjects": [{"kind": "ServiceAccount", "name": NAME, "namespace": NAME}],
+    }))?;
+    bindings.create(&PostParams::default(), &binding).await?;
+    let user = format!("system:serviceaccount:{NAME}:{NAME}");
+    let of_operator = plane.client_as(&user).await?;
+    let accounts: Api<ClusterCloudAccount> = Api::all(of_operator);
+    eventually("the accounts can be listed", async || {
+        Ok(accounts.list(&ListParams::default()).await.is_ok())
+    })
+    .await?;
+    check(&plane.kubeconfig_for_service_account(NAME, NAME).await?).await
+}
+
+/// `security-group-operator check` finds nothing that keeps the operator from its work.
+async fn check(kubeconfig: &Path) -> Result<()> {
+    let check = tokio::process::Command::new(BINARY)
+        .args(["--namespace=team-a", "--leader-elect", "check"])
+        .env("KUBECONFIG", kubeconfig)
+        .output()
+        .await?;
+    assert!(check.status.success(), "{check:?}");
+    Ok(())
 }
 
 /// An operator that gets the right later ends, and its next start serves `ClusterCloudAccounts`.
@@ -212,12 +253,7 @@ async fn start(plane: &ControlPlane, endpoint: &str) -> Result<(String, Child)> 
         .lines()
         .filter(|line| line.contains("may not list ClusterCloudAccounts"));
     assert_eq!(told.count(), 1, "{said}");
-    let check = tokio::process::Command::new(BINARY)
-        .args(["--namespace=team-a", "--leader-elect", "check"])
-        .env("KUBECONFIG", &kubeconfig)
-        .output()
-        .await?;
-    assert!(check.status.success(), "{check:?}");
+    check(&kubeconfig).await?;
     Ok((url, child))
 }
 

@@ -293,16 +293,22 @@ async fn each_switch_changes_what_it_says() -> Result<()> {
 
 #[tokio::test]
 async fn topology_spread_selects_the_operator() -> Result<()> {
-    let constraint = "topologySpreadConstraints=[{\"maxSkew\":1,\"topologyKey\":\"zone\",\"whenUnsatisfiable\":\"DoNotSchedule\"}]";
+    let own = json!({"matchLabels": {"app": "infra"}});
+    let zone = json!({"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"});
+    let mut host = zone.clone();
+    host["topologyKey"] = json!("host");
+    host["labelSelector"] = own.clone();
+    let constraint = format!("topologySpreadConstraints={}", json!([zone, host]));
     let objects = Helm::alone()
         .await?
-        .objects(&["--set-json", constraint])
+        .objects(&["--set-json", &constraint])
         .await?;
     let deployment = find(&objects, "Deployment", NAME).context("a Deployment")?;
     let spec = &deployment["spec"];
     let constraints = &spec["template"]["spec"]["topologySpreadConstraints"];
     assert_eq!(constraints[0]["labelSelector"], spec["selector"]);
     assert_eq!(constraints[0]["topologyKey"], "zone");
+    assert_eq!(constraints[1]["labelSelector"], own);
     Ok(())
 }
 

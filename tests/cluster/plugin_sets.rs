@@ -370,3 +370,66 @@ async fn plan_of_a_set_is_what_the_operator_then_does() -> Result<()> {
     );
     Ok(())
 }
+
+/// The file names another namespace than the context. What the person may not list in the cluster is listed there.
+#[tokio::test]
+async fn plan_of_a_person_with_rights_in_one_namespace_tells_what_goes() -> Result<()> {
+    const GROUP: &str = "security-group-operator.io";
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
+    let three = json!({"instanceIDs": ["i-a", "i-b", "i-gone"]});
+    plan_then_apply(&env, three).await?;
+    let person = format!("planner-{}", env.name);
+    let rbac = "rbac.authorization.k8s.io/v1";
+    let subjects =
+        json!([{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": person}]);
+    let role_of =
+        |kind: &str| json!({"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": person});
+    let metadata = json!({"name": person});
+    let own = json!({"name": person, "namespace": env.name});
+    let everything = json!([{"apiGroups": [GROUP], "resources": ["*"], "verbs": ["*"]}]);
+    let read = json!([
+        {"apiGroups": [GROUP], "resources": ["clustercloudaccounts"], "verbs": ["get"]},
+        {"apiGroups": [""], "resources": ["secrets", "namespaces"], "verbs": ["get"]},
+    ]);
+    for object in [
+        json!({"apiVersion": rbac, "kind": "Role", "metadata": own, "rules": everything}),
+        json!({"apiVersion": rbac, "kind": "RoleBinding", "metadata": own, "roleRef": role_of("Role"), "subjects": subjects}),
+        json!({"apiVersion": rbac, "kind": "ClusterRole", "metadata": metadata, "rules": read}),
+        json!({"apiVersion": rbac, "kind": "ClusterRoleBinding", "metadata": metadata, "roleRef": role_of("ClusterRole"), "subjects": subjects}),
+    ] {
+        crate::plugin::apply(&object.to_string()).await?;
+    }
+    let set = json!({
+        "apiVersion": format!("{GROUP}/v1alpha1"), "kind": "SecurityGroupMembershipSet",
+        "metadata": {"name": "web", "namespace": env.name},
+        "spec": {
+            "region": "cn-hangzhou", "securityGroupID": "sg-web", "accountRef": {"name": env.name},
+            "instanceIDs": ["i-a", "i-gone"],
+        },
+    });
+    let plane = ControlPlane::shared().await?;
+    let file = plane.directory().join(format!("{}-one.json", env.name));
+    std::fs::write(&file, set.to_string())?;
+    let file = file.to_string_lossy().into_owned();
+    let plan = [
+        "plan", "-o", "json", "-f", &file, "-n", "default", "--as", &person,
+    ];
+    eventually("the person has the rights", async || {
+        Ok(sgm(&plan).await?.code == 0)
+    })
+    .await?;
+    let ran = sgm(&plan).await?;
+    let planned: Value = serde_json::from_str(&ran.out).context(ran.err.clone())?;
+    let rows = planned["memberships"].as_array().context("rows")?;
+    let changes: Vec<&str> = rows
+        .iter()
+        .filter_map(|row| row["change"].as_str())
+        .collect();
+    assert_eq!(changes, ["deleted"], "{planned:#}");
+    assert!(
+        ran.err.contains(&format!("namespace {}", env.name)),
+        "{}",
+        ran.err
+    );
+    Ok(())
+}

@@ -6,6 +6,7 @@ use security_group_operator::api::{FINALIZER, INTENT_ANNOTATION};
 use security_group_operator::kubernetes::WatchScope;
 use serde_json::{Value, json};
 
+use crate::api_server::CallFault;
 use crate::in_virtual_time;
 use crate::link::KillPoint;
 use crate::monitor::{MEMBERSHIPS, condition, text};
@@ -991,6 +992,36 @@ fn what_others_join_while_an_adopter_repairs_is_theirs() {
 }
 
 /// A backup tool restores the object with its status, and the cloud does not answer.
+/// The first object hands its membership over to one that a backup tool has restored with the status of a third.
+#[test]
+fn restored_status_says_nothing_of_an_object_that_a_membership_is_handed_over_to() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        world.membership("m", 0, 0, json!({}));
+        seconds(SETTLED).await;
+        let mut status = object(&world, "m").unwrap()["status"].clone();
+        status["objectUID"] = json!("of-a-lost-object");
+        status["conditions"].as_array_mut().unwrap().push(json!({
+            "type": "Stalled", "status": "True", "reason": "NotGranted", "message": "",
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+        }));
+        let slow = CallFault::Pass(Duration::from_secs(3));
+        world
+            .faults
+            .refuse_calls(|call| call.status && call.verb.writes(), slow);
+        world.membership("c", 0, 0, json!({}));
+        world.overwrite_status("c", &status);
+        world.delete("m");
+        seconds(60.0).await;
+        world.faults.refuse_no_calls();
+        seconds(2.0 * SCAN).await;
+        assert!(!is_there(&world, "m") && is_member(&world));
+        let object = object(&world, "c").unwrap();
+        assert_eq!(ready(&world, "c").1, "Joined", "{object}");
+        assert!(condition(&object, "Stalled").is_none(), "{object}");
+    });
+}
+
 #[test]
 fn restored_status_says_nothing_of_the_new_object() {
     for spec in [json!({}), json!({"suspend": true})] {

@@ -28,6 +28,9 @@ use crate::lies::Lies;
 use crate::monitor::sets::SETS;
 use crate::monitor::{Edge, MEMBERSHIPS, Monitor, names_targets};
 
+/// How long the slowest read of a target may take: the deadline of a read of interfaces.
+const LONGEST_READ: Duration = Duration::from_secs(16);
+
 /// At which side of a request an operator is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KillPoint {
@@ -808,7 +811,7 @@ impl CloudSide {
             .zip(group.clone())
             .filter(|_| action == "JoinSecurityGroup")
             .map(|edge| OpenJoin::send(&link.monitor, edge));
-        let mut lost = false;
+        let (mut lost, mut slow) = (false, Duration::ZERO);
         if end.is_none() && group.is_some() && link.faults.strikes(|rates| rates.late) {
             let after = Duration::from_millis(link.faults.roll(100..60_000));
             link.take_effect_late(&action, after);
@@ -825,7 +828,19 @@ impl CloudSide {
                 }
                 1 => return Err(interrupted()),
                 2 | 3 => lost = true,
-                4 => tokio::time::sleep(Duration::from_millis(link.faults.roll(100..5_000))).await,
+                // On its way there, or its answer on the way back: what it shows is old when it arrives.
+                4 => {
+                    let most = deadline
+                        .min(LONGEST_READ)
+                        .saturating_sub(Duration::from_secs(1));
+                    let most = u64::try_from(most.as_millis()).unwrap();
+                    let took = Duration::from_millis(link.faults.roll(100..most.max(200)));
+                    if link.faults.roll(0..2) == 0 {
+                        tokio::time::sleep(took).await;
+                    } else {
+                        slow = took;
+                    }
+                }
                 roll => link
                     .simulator
                     .add_fault(fault(refusal(roll), group.is_some())),
@@ -864,7 +879,7 @@ impl CloudSide {
         if end.is_some() {
             return std::future::pending().await;
         }
-        tokio::time::sleep(Duration::from_millis(10) + answer.delay).await;
+        tokio::time::sleep(Duration::from_millis(10) + answer.delay + slow).await;
         if link.dead.load(Ordering::SeqCst) {
             return std::future::pending().await;
         }

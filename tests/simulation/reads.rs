@@ -168,6 +168,29 @@ fn refused_read_makes_its_objects_not_ready_at_once_and_ends_by_itself() {
     });
 }
 
+/// One object names an ID that the cloud takes for none, and says so. It says nothing of the account.
+#[test]
+fn wrong_id_makes_no_account_unreachable() {
+    in_virtual_time(|| async {
+        let (world, telemetry) = world_of(2, 1, 1).await;
+        let fault = json!({
+            "action": "DescribeInstances", "target": "i-wrong",
+            "fault": {"error": {"code": "InvalidInstanceId.Malformed", "status": 400}},
+        });
+        let fault = serde_json::from_value(fault).unwrap();
+        world.simulator.add_fault(fault);
+        let spec =
+            json!({"region": "cn-hangzhou", "instanceID": "i-wrong", "securityGroupID": "sg-a"});
+        let object = json!({"metadata": {"name": "wrong"}, "spec": spec});
+        world.create(MEMBERSHIPS, NAMESPACE, object);
+        seconds(500.0).await;
+        let wrong = pair("False", "InvalidInstanceIdMalformed");
+        assert_eq!(ready(&world, "wrong"), wrong);
+        assert_eq!(unread_targets(&telemetry).await, "0");
+        assert_eq!(account(&world, "Reachable"), pair("True", "Answering"));
+    });
+}
+
 #[test]
 fn reads_that_fail_for_ten_periods_make_ready_unknown_and_end_by_themselves() {
     for fault in [

@@ -956,6 +956,30 @@ fn protected_memberships_keep_no_others_waiting() {
     }
 }
 
+/// Nobody looks after it: a set that only said `Progressing` would have its users wait for ever.
+#[test]
+fn membership_that_is_suspended_is_told() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        apply(&world, json!({"instanceIDs": more_instances(&world, 3)}));
+        seconds(MINUTE).await;
+        assert_eq!(told(&world), ("AllMembers".to_owned(), [3; 3]));
+        let name = members(&world)[0]["metadata"]["name"].clone();
+        let suspend = |suspends| {
+            let spec = json!({"spec": {"suspend": suspends}});
+            world.patch(name.as_str().unwrap(), spec);
+        };
+        suspend(true);
+        seconds(MINUTE).await;
+        assert_eq!(told(&world), ("Suspended".to_owned(), [3, 2, 3]));
+        let said = message_of(&world, "s");
+        assert!(said.contains("Suspended (1)"), "{said}");
+        suspend(false);
+        seconds(MINUTE).await;
+        assert_eq!(told(&world), ("AllMembers".to_owned(), [3; 3]));
+    });
+}
+
 /// Creates so many instances, and returns their IDs.
 fn more_instances(world: &World, count: usize) -> Vec<String> {
     let create = |number| {

@@ -352,6 +352,62 @@ fn join_that_waits_for_its_place_is_not_sent_without_its_intent() {
     });
 }
 
+/// Somebody takes the finalizers off while the repairs wait: without them a deletion would leave behind what a repair joins.
+#[test]
+fn repair_that_waits_for_its_place_is_not_sent_without_the_finalizer() {
+    in_virtual_time(|| async {
+        let (world, ids) = crowd("JoinSecurityGroup", false).await;
+        let is_held = |id: &String| {
+            let finalizers = object(&world, id).unwrap()["metadata"]["finalizers"].clone();
+            finalizers.as_array().is_some_and(|all| !all.is_empty())
+        };
+        for id in &ids {
+            world.cloud(json!({"leave": {"target": id, "securityGroupId": "sg-a"}}));
+        }
+        // The scan finds them missing, and all but 32 repairs wait.
+        let before = calls(&world, "JoinSecurityGroup");
+        for _ in 0..750 {
+            if calls(&world, "JoinSecurityGroup") == before {
+                seconds(0.1).await;
+            }
+        }
+        seconds(5.0).await;
+        for id in &ids {
+            world.patch(id, json!({"metadata": {"finalizers": null}}));
+        }
+        for _ in 0..3_000 {
+            seconds(0.1).await;
+            let is_left = |id: &&String| !is_held(id) && world.is_member(id, "sg-a");
+            let left = ids.iter().filter(is_left).count();
+            // Those under way, in the moment in which they lost it.
+            assert!(left <= 32, "{left}");
+        }
+        assert_eq!(members(&world, &ids), ids.len());
+    });
+}
+
+/// New objects of one namespace take turns with the repairs of another one.
+#[test]
+fn new_objects_of_one_namespace_keep_no_repair_of_another_waiting() {
+    in_virtual_time(|| async {
+        let (world, ids) = instances(300).await;
+        world.cloud(json!({"set": {"limits": {"JoinSecurityGroup": 20}}}));
+        world.membership("guest/x", 0, 0, json!({}));
+        seconds(70.0).await;
+        assert!(world.is_member("i-0", "sg-a"));
+        create(&world, &ids);
+        world.foreign(0, 0, false);
+        // A scan period, and two minutes of the limit.
+        seconds(190.0).await;
+        assert!(world.is_member("i-0", "sg-a"));
+        let joined = members(&world, &ids);
+        assert!(
+            joined < ids.len() / 2,
+            "{joined} joined: the crowd still waits"
+        );
+    });
+}
+
 /// The cloud throttles those that go first. Those that wait are held back, and say nothing for a minute.
 #[test]
 fn join_that_waits_for_its_place_is_held_back_when_the_cloud_throttles_meanwhile() {

@@ -115,7 +115,8 @@ impl Groups {
         self.lock().is_empty()
     }
 
-    /// The groups that are due, and those that will be within half a period, so that they share calls. They count as being read.
+    /// The groups that are due, and those that will be within half a period, so that they share calls. They count as being read. Those of
+    /// which nothing is known share no call with others: the cloud may refuse the key such a group, and with it the whole call.
     pub fn take_due(&self, period: Duration) -> Vec<(AccountRegion, Vec<SecurityGroupId>)> {
         let now = Instant::now();
         let mut due = Vec::new();
@@ -126,14 +127,20 @@ impl Groups {
             if !groups.values().any(|seen| is_due(seen, now)) {
                 continue;
             }
-            let mut of_place = Vec::new();
+            let (mut known, mut unknown) = (Vec::new(), Vec::new());
             for (group, seen) in groups.iter_mut() {
                 if is_due(seen, now + period / 2) {
                     seen.next_read = None;
-                    of_place.push(group.clone());
+                    let list = if seen.tags.is_some() {
+                        &mut known
+                    } else {
+                        &mut unknown
+                    };
+                    list.push(group.clone());
                 }
             }
-            due.push((place.clone(), of_place));
+            let lists = [known, unknown].into_iter().filter(|list| !list.is_empty());
+            due.extend(lists.map(|list| (place.clone(), list)));
         }
         due
     }
@@ -230,4 +237,40 @@ pub struct Failed {
     pub trouble: TagsUnread,
     /// Whether it ends what was known: the cloud has refused the read.
     pub ends: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::api::membership::AccountKind;
+
+    use super::*;
+
+    /// The cloud may refuse the key a group, and with it the whole call.
+    #[tokio::test(start_paused = true)]
+    async fn groups_of_which_nothing_is_known_share_no_call_with_others() {
+        let period = Duration::from_secs(60);
+        let groups = Groups::default();
+        let place = AccountRegion {
+            account: AccountKey {
+                kind: AccountKind::CloudAccount,
+                namespace: "team".to_owned(),
+                name: "own".to_owned(),
+            },
+            region: "cn-hangzhou".parse().unwrap(),
+        };
+        let [known, unknown] = ["sg-known", "sg-new"].map(|id| id.parse().unwrap());
+        let due = || {
+            let lists = groups.take_due(period).into_iter();
+            lists.map(|(_, list)| list).collect::<Vec<_>>()
+        };
+        assert_eq!(groups.ask(&place, &known), GroupTags::Unread);
+        assert_eq!(due(), [vec![known.clone()]]);
+        let times = (Instant::now(), period);
+        let shown = Ok(HashMap::new());
+        groups.store(&place, std::slice::from_ref(&known), times, &shown);
+        tokio::time::advance(period).await;
+        assert_eq!(groups.ask(&place, &unknown), GroupTags::Unread);
+        assert_eq!(due(), [vec![known], vec![unknown]]);
+        assert!(due().is_empty(), "they are being read");
+    }
 }

@@ -201,16 +201,17 @@ impl Calls {
         action: Action,
         slot: impl Future<Output = Result<CallSlot, Instant>>,
     ) -> Result<CallPermit, CallError> {
+        // Before there is a turn or a slot, which are shared with other keys. `send` looks once more.
+        self.until_key_may_be_used().await?;
         let turn = self.limits.breakers.enter(region, action);
         let turn = self.shutdown.unless_begun(turn).await;
         let turn = turn
             .ok_or(CallError::Stopping)?
             .map_err(CallError::NotAnswering)?;
         let slot = self.shutdown.unless_begun(slot).await;
-        let mut slot = slot
+        let slot = slot
             .ok_or(CallError::Stopping)?
             .map_err(|retry_at| CallError::RateLimited { retry_at })?;
-        slot.hold(self.until_key_may_be_used()).await?;
         Ok(CallPermit { turn, slot })
     }
 
@@ -321,12 +322,16 @@ mod tests {
     use super::*;
 
     fn session(cloud: &Arc<TestTransport>) -> AccountSession {
+        session_of(cloud, CloudLimits::of_test("1"))
+    }
+
+    fn session_of(cloud: &Arc<TestTransport>, limits: Arc<CloudLimits>) -> AccountSession {
         let credential = Credential::new("LTAI4", "secret-of-the-key", None).unwrap();
         let endpoints = Endpoints::parse(None, None, false).unwrap();
         let transport = Arc::clone(cloud) as Arc<dyn crate::ecs::Transport>;
         AccountSession::new(
             Client::new(transport, credential, endpoints),
-            CloudLimits::of_test("1"),
+            limits,
             Arc::default(),
             Arc::default(),
             Shutdown::default(),
@@ -378,5 +383,31 @@ mod tests {
         let permit = permit().await.unwrap();
         assert_eq!(began.elapsed(), REREAD);
         assert!(session.leave(&edge, permit).await.is_ok());
+    }
+    /// All keys of a cloud account share the turns and the slots.
+    #[tokio::test(start_paused = true)]
+    async fn calls_that_wait_for_their_key_keep_those_of_other_keys_from_nothing() {
+        let cloud = Arc::<TestTransport>::default();
+        cloud.answers(200, &json!({"RequestId": "R"}));
+        let limits = CloudLimits::of_test("1");
+        let held = session_of(&cloud, Arc::clone(&limits));
+        let other = session_of(&cloud, limits);
+        let region = "cn-hangzhou".parse().unwrap();
+        let permit = async |session: &AccountSession| {
+            let reserved = session.limiter();
+            let reserved = reserved.reserve(&region, Action::LeaveSecurityGroup);
+            session.permit(&region, reserved.unwrap()).await.map(drop)
+        };
+        held.await_secret();
+        let began = Instant::now();
+        let waiting = futures::future::join_all((0..100).map(|_| permit(&held)));
+        let call = async {
+            tokio::time::sleep(REREAD / 2).await;
+            permit(&other).await.unwrap();
+            began.elapsed()
+        };
+        let (waited, took) = tokio::join!(waiting, call);
+        assert!(waited.iter().all(Result::is_ok));
+        assert_eq!((took, began.elapsed() >= REREAD), (REREAD / 2, true));
     }
 }

@@ -74,7 +74,8 @@ pub(super) async fn run(arguments: Arguments, common: &Common) -> Result<Report,
         .rows
         .iter()
         .filter(|(target, _)| members.named_by(&target.to_string()).is_empty());
-    let free: Vec<&(Target, TargetDescription)> = free.collect();
+    // The operator refuses an object for an interface that a service of the cloud manages.
+    let (free, managed): (Vec<_>, Vec<_>) = free.partition(|(_, row)| row.refusal().is_none());
     let printed = Printed {
         members: &members,
         account: &account,
@@ -93,7 +94,7 @@ pub(super) async fn run(arguments: Arguments, common: &Common) -> Result<Report,
         }
         (Some(name), true) => printed.set_of_nodes(&name, &free, common).await?,
     };
-    note(&told(&members, free.len()));
+    note(&told(&members, free.len(), managed.len()));
     let value = match (common.format, objects.as_slice()) {
         // kubectl takes both.
         (Format::Json | Format::Yaml, objects) => {
@@ -202,7 +203,7 @@ fn stream(objects: &[Value]) -> Result<String, Failure> {
 }
 
 /// What to know of the members, for standard error.
-fn told(members: &Members, free: usize) -> String {
+fn told(members: &Members, free: usize, managed: usize) -> String {
     let is_instance = |target: &Target| match target {
         Target::Instance(_) => true,
         Target::NetworkInterface(_) => false,
@@ -228,8 +229,14 @@ fn told(members: &Members, free: usize) -> String {
         members.region,
         counted(instances, "instance"),
         counted(interfaces, "network interface"),
-        members.rows.len() - free,
+        members.rows.len() - free - managed,
     );
+    if managed > 0 {
+        let _ = write!(
+            text,
+            "; {managed} left out: the operator may not change their groups"
+        );
+    }
     for (pool, count) in pools {
         let _ = write!(
             text,

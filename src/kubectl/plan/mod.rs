@@ -56,7 +56,10 @@ pub(super) async fn run(arguments: Arguments, common: &Common) -> Result<Report,
         apply::dry_run(&cluster, &files.sets).await?;
     let memberships: Vec<Applied<SecurityGroupMembership>> =
         apply::dry_run(&cluster, &files.memberships).await?;
-    let mut surroundings = Surroundings::list(&cluster).await?;
+    let of_sets = sets.iter().map(|applied| applied.namespace.as_str());
+    let of_memberships = memberships.iter().map(|applied| applied.namespace.as_str());
+    let namespaces = of_sets.chain(of_memberships).collect();
+    let mut surroundings = Surroundings::list(&cluster, &namespaces).await?;
     let sets = set::select(&cluster, sets).await?;
     let stored = memberships
         .iter()

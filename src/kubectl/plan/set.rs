@@ -34,7 +34,8 @@ const PASSES: usize = 6;
 pub(super) struct Set {
     namespace: String,
     name: String,
-    result: Result<Selected, Failure>,
+    /// Or what `kubectl apply` would do with it, and why no more is known.
+    result: Result<Selected, (&'static str, Failure)>,
 }
 
 /// A set that the API server would store.
@@ -66,9 +67,12 @@ pub(super) async fn select(
     let selected = sets.into_iter().map(|applied| Set {
         namespace: applied.namespace,
         name: applied.name,
-        result: applied
-            .result
-            .and_then(|(change, set)| selected(change, set, &nodes)),
+        result: match applied.result {
+            Ok((change, set)) => {
+                selected(change, set, &nodes).map_err(|failure| (change.name(), failure))
+            }
+            Err(failure) => Err(("refused", failure)),
+        },
     });
     Ok(selected.collect())
 }
@@ -132,11 +136,11 @@ impl Set {
         } = self;
         let rows = match result {
             Ok(selected) => selected.plan(surroundings, now),
-            Err(failure) => {
-                let refused = Planned::unknown((&namespace, &name), "refused", "<none>", failure);
+            Err((apply, failure)) => {
+                let unknown = Planned::unknown((&namespace, &name), apply, "<none>", failure);
                 vec![Planned {
                     is_set: true,
-                    ..refused
+                    ..unknown
                 }]
             }
         };

@@ -40,18 +40,21 @@ pub(super) struct Surroundings {
 }
 
 impl Surroundings {
-    /// The memberships of the cluster.
+    /// The memberships of the cluster, or at least those of these namespaces.
     ///
     /// # Errors
     /// They cannot be listed.
-    pub(super) async fn list(cluster: &Cluster) -> Result<Self, Failure> {
+    pub(super) async fn list(
+        cluster: &Cluster,
+        namespaces: &BTreeSet<&str>,
+    ) -> Result<Self, Failure> {
         let mut all = Self {
             accounts: BTreeMap::new(),
             labels: BTreeMap::new(),
             targets: BTreeMap::new(),
             objects: BTreeMap::new(),
         };
-        for object in cluster.everywhere("").await? {
+        for object in cluster.everywhere_or_in(namespaces, "").await? {
             all.objects.insert(key_of(&object), object);
         }
         Ok(all)

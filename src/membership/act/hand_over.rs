@@ -13,7 +13,7 @@ use super::super::object::has_finalizer;
 use super::super::observe::Pass;
 use super::error::ActError;
 use super::marks::{Marks, write_marks};
-use super::status::{is_recorded_as_joined, with_joined, write_status};
+use super::status::{is_recorded_as_joined, with_joined, without_foreign_status, write_status};
 use super::stored::{Stored, read_stored};
 
 impl Pass {
@@ -84,7 +84,8 @@ async fn give(
         }
     };
     let status = with_joined(&successor, account);
-    match write_status(&successor.metadata, &status, writer, context).await {
+    let metadata = without_foreign_status(&successor, writer, context).await?;
+    match write_status(&metadata, &status, writer, context).await {
         Ok(Some(written)) if is_recorded_as_joined(&written) => Ok(true),
         Ok(Some(_)) => Err(ActError::RecordNotStored),
         // A user has made it unreadable in the meantime.

@@ -57,11 +57,31 @@ impl Pass {
         status: &SecurityGroupMembershipStatus,
         context: &Context,
     ) -> Result<Option<SecurityGroupMembership>, ActError> {
-        let writer = self.writer(context);
-        let mut metadata = match foreign_status(self.object()) {
-            Some(foreign) => take_out(self.object(), foreign, &writer, context).await?,
-            None => self.object().metadata.clone(),
+        let uid = self.uid();
+        let set_writes_record = |writes| {
+            let set = |history: &mut History| history.set_writes_record(writes);
+            context.table.history(&uid, set);
         };
+        set_writes_record(status.origin == Some(Origin::Joined));
+        let answered = self.try_write_status(status, context).await;
+        let has_answer = match &answered {
+            Err(ActError::Kubernetes { source, .. }) => source.code().is_some(),
+            Ok(_) | Err(_) => true,
+        };
+        // One without an answer may still show.
+        if has_answer {
+            set_writes_record(false);
+        }
+        answered
+    }
+
+    async fn try_write_status(
+        &self,
+        status: &SecurityGroupMembershipStatus,
+        context: &Context,
+    ) -> Result<Option<SecurityGroupMembership>, ActError> {
+        let writer = self.writer(context);
+        let mut metadata = without_foreign_status(self.object(), &writer, context).await?;
         let mut tries_left = TRIES;
         loop {
             tries_left -= 1;
@@ -97,6 +117,18 @@ pub(super) fn with_joined(
 fn foreign_status(object: &SecurityGroupMembership) -> Option<&SecurityGroupMembershipStatus> {
     let foreign = own_status(object).is_none();
     object.status.as_ref().filter(|_| foreign)
+}
+
+/// Takes a status out that tells of another object. Returns the metadata after that.
+pub(super) async fn without_foreign_status(
+    object: &SecurityGroupMembership,
+    writer: &ApiWriter,
+    context: &Context,
+) -> Result<ObjectMeta, ActError> {
+    match foreign_status(object) {
+        Some(foreign) => take_out(object, foreign, writer, context).await,
+        None => Ok(object.metadata.clone()),
+    }
 }
 
 /// Takes out what an operator has written of another object: a server-side apply would leave what the field manager of the backup tool

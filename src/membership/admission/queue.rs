@@ -1,4 +1,5 @@
-//! The order of objects that wait: by urgency, then one namespace after the other, then first come, first served. Pure.
+//! The order of objects that wait: one namespace after the other, in each by urgency, then first come, first served. What is settled or was
+//! refused waits for all others. Pure.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -20,6 +21,17 @@ pub enum Urgency {
     Refused,
 }
 
+impl Urgency {
+    /// Which objects of all namespaces go before which. New objects of one namespace keep no repair of another one waiting.
+    const fn rank(self) -> u8 {
+        match self {
+            Self::User | Self::Repair => 0,
+            Self::Settled => 1,
+            Self::Refused => 2,
+        }
+    }
+}
+
 /// The place of one object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Order {
@@ -38,12 +50,13 @@ pub struct Order {
 /// Objects that wait for a slot, or for a call.
 #[derive(Debug, Default)]
 pub struct WaitingObjects {
-    queues: BTreeMap<(Option<Action>, Urgency), RoundRobin>,
+    /// By call and rank.
+    queues: BTreeMap<(Option<Action>, u8), RoundRobin>,
 }
 
 #[derive(Debug, Default)]
 struct RoundRobin {
-    namespaces: BTreeMap<Arc<str>, BTreeMap<u64, ObjectUid>>,
+    namespaces: BTreeMap<Arc<str>, BTreeMap<(Urgency, u64), ObjectUid>>,
     /// The namespace that was served last.
     last: Option<Arc<str>>,
     len: usize,
@@ -52,18 +65,20 @@ struct RoundRobin {
 impl WaitingObjects {
     /// Adds an object.
     pub fn insert(&mut self, order: Order) {
-        let queue = self.queues.entry((order.needs, order.urgency)).or_default();
+        let key = (order.needs, order.urgency.rank());
+        let queue = self.queues.entry(key).or_default();
         let namespace = queue.namespaces.entry(order.namespace).or_default();
-        queue.len += usize::from(namespace.insert(order.number, order.uid).is_none());
+        let place = (order.urgency, order.number);
+        queue.len += usize::from(namespace.insert(place, order.uid).is_none());
     }
 
     /// Removes an object, if it is there.
     pub fn remove(&mut self, order: &Order) {
-        let key = (order.needs, order.urgency);
+        let key = (order.needs, order.urgency.rank());
         let Some(queue) = self.queues.get_mut(&key) else {
             return;
         };
-        queue.remove(&order.namespace, order.number);
+        queue.remove(&order.namespace, (order.urgency, order.number));
         if queue.len == 0 {
             self.queues.remove(&key);
         }
@@ -71,13 +86,14 @@ impl WaitingObjects {
 
     /// Removes and returns the next object that needs this call.
     pub fn pop(&mut self, needs: Option<Action>) -> Option<Order> {
-        let (key, queue) = self.of_mut(needs).next()?;
-        let (needs, urgency) = *key;
+        let mut queues = self.queues.range_mut((needs, 0)..=(needs, u8::MAX));
+        let (_, queue) = queues.next()?;
         let namespace = queue.next_namespace()?;
-        let (number, uid) = queue.namespaces.get(&namespace)?.first_key_value()?;
+        let (place, uid) = queue.namespaces.get(&namespace)?.first_key_value()?;
+        let (urgency, number) = *place;
         let order = Order {
             urgency,
-            number: *number,
+            number,
             needs,
             namespace: Arc::clone(&namespace),
             uid: uid.clone(),
@@ -106,14 +122,6 @@ impl WaitingObjects {
         actions.dedup();
         actions
     }
-
-    fn of_mut(
-        &mut self,
-        needs: Option<Action>,
-    ) -> impl Iterator<Item = (&(Option<Action>, Urgency), &mut RoundRobin)> {
-        self.queues
-            .range_mut((needs, Urgency::User)..=(needs, Urgency::Refused))
-    }
 }
 
 impl RoundRobin {
@@ -127,11 +135,11 @@ impl RoundRobin {
         next.map(|(namespace, _)| Arc::clone(namespace))
     }
 
-    fn remove(&mut self, namespace: &Arc<str>, number: u64) {
+    fn remove(&mut self, namespace: &Arc<str>, place: (Urgency, u64)) {
         let Some(objects) = self.namespaces.get_mut(namespace) else {
             return;
         };
-        self.len -= usize::from(objects.remove(&number).is_some());
+        self.len -= usize::from(objects.remove(&place).is_some());
         if objects.is_empty() {
             self.namespaces.remove(namespace);
         }
@@ -159,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn namespaces_take_turns_and_urgent_objects_go_first() {
+    fn namespaces_take_turns_and_urgent_objects_of_each_go_first() {
         let mut waiting = WaitingObjects::default();
         for number in 1..=3 {
             waiting.insert(order("a", number, Urgency::User));
@@ -167,12 +175,14 @@ mod tests {
         waiting.insert(order("b", 4, Urgency::User));
         waiting.insert(order("c", 5, Urgency::Refused));
         waiting.insert(order("c", 6, Urgency::Repair));
+        waiting.insert(order("c", 7, Urgency::User));
         waiting.remove(&order("a", 2, Urgency::User));
         // Not there.
         waiting.remove(&order("a", 2, Urgency::User));
         waiting.remove(&order("z", 9, Urgency::Settled));
-        assert_eq!(waiting.len_for(None), 5);
-        assert_eq!(popped(&mut waiting), ["a-1", "b-4", "a-3", "c-6", "c-5"]);
+        assert_eq!(waiting.len_for(None), 6);
+        let served = ["a-1", "b-4", "c-7", "a-3", "c-6", "c-5"];
+        assert_eq!(popped(&mut waiting), served);
         assert_eq!(waiting.len_for(None), 0);
         assert!(waiting.queues.is_empty());
     }

@@ -54,7 +54,7 @@ impl Rows {
             return None;
         }
         if says.record() != Some(Origin::Joined) && view.record() == Some(Origin::Joined) {
-            history.revive();
+            history.record_appears();
         }
         if says.names == view.names {
             // The names stay, shared with the index.

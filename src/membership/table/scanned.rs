@@ -203,7 +203,7 @@ impl ObjectTable {
                     if let Some(Row { says, history }) = by_uid.get_mut(uid)
                         && let Some(last) = history.observation()
                     {
-                        is_late |= last.age() >= late;
+                        is_late |= last.is_late(late);
                         if last.take_overdue(limit) {
                             found.objects.push(says.reference());
                         }
