@@ -15,8 +15,6 @@ pub struct Reach(Mutex<State>);
 struct State {
     answered: bool,
     failing: Option<Failing>,
-    /// When the first usable answer came after no call had got one for long.
-    recovered: Option<Instant>,
     /// Whether some targets of the account have not been read for three scan periods.
     unread: bool,
 }
@@ -27,8 +25,6 @@ struct Failing {
     first: Instant,
     last: Instant,
     message: String,
-    /// Whether they have gone on for long.
-    is_told: bool,
 }
 
 /// What an account can say of its endpoints.
@@ -51,15 +47,11 @@ impl Reach {
         let mut state = self.lock();
         let Some(error) = error.filter(|error| !error.is_usable_answer()) else {
             state.answered = true;
-            if state.failing.take().is_some_and(|failing| failing.is_told) {
-                state.recovered = Some(Instant::now());
-            }
+            state.failing = None;
             return;
         };
         let now = Instant::now();
-        let before = state.failing.as_ref();
-        let first = before.map_or(now, |failing| failing.first);
-        let is_told = before.is_some_and(|failing| failing.is_told);
+        let first = state.failing.as_ref().map_or(now, |failing| failing.first);
         let message = format!(
             "no usable answer from {}: {}; {}",
             host(),
@@ -70,7 +62,6 @@ impl Reach {
             first,
             last: now,
             message,
-            is_told,
         });
     }
 
@@ -80,18 +71,14 @@ impl Reach {
     }
 
     /// What is known now: nothing before the first call, and nothing new while calls have failed for less than `limit`. Two
-    /// failures that far apart with no answer between them are needed: an account that makes no calls stays as it is. So does one that
-    /// has answered again for less than `limit`, until its targets are read.
+    /// failures that far apart with no answer between them are needed: an account that makes no calls stays as it is.
     #[must_use]
     pub fn reachability(&self, limit: Duration) -> Option<Reachability> {
-        let mut state = self.lock();
-        let has_just_recovered = state.recovered.is_some_and(|at| at.elapsed() < limit);
-        let (answered, unread) = (state.answered, state.unread);
-        match &mut state.failing {
-            None if unread => (!has_just_recovered).then_some(Reachability::NotObserved),
-            None => answered.then_some(Reachability::Answering),
+        let state = self.lock();
+        match &state.failing {
+            None if state.unread => Some(Reachability::NotObserved),
+            None => state.answered.then_some(Reachability::Answering),
             Some(failing) if failing.last.duration_since(failing.first) >= limit => {
-                failing.is_told = true;
                 let message = failing.message.clone();
                 Some(Reachability::NoAnswer { message })
             }
@@ -155,33 +142,5 @@ mod tests {
                 "{message}"
             );
         }
-    }
-    /// Its endpoints answer again, and the next scan reads its targets. If it does not, they are what is wrong.
-    #[tokio::test(start_paused = true)]
-    async fn targets_are_told_when_the_endpoints_have_answered_for_long() {
-        let reach = Reach::default();
-        let silence = Error::Transport {
-            action: Action::DescribeInstances,
-            source: TransportError::Timeout {
-                after: Duration::from_secs(10),
-            },
-        };
-        let fail = || reach.note(Some(&silence), String::new);
-        let answer = || reach.note(None, String::new);
-        reach.note_unread(true);
-        // One failure is no outage.
-        fail();
-        answer();
-        let unread = Some(Reachability::NotObserved);
-        assert_eq!(reach.reachability(LIMIT), unread);
-        fail();
-        tokio::time::advance(LIMIT).await;
-        fail();
-        let told = reach.reachability(LIMIT);
-        assert!(matches!(told, Some(Reachability::NoAnswer { .. })));
-        answer();
-        assert_eq!(reach.reachability(LIMIT), None);
-        tokio::time::advance(LIMIT).await;
-        assert_eq!(reach.reachability(LIMIT), unread);
     }
 }

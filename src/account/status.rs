@@ -263,6 +263,10 @@ fn reachable(
     let (status, reason, message) = match reachability {
         None => return before.cloned(),
         Some(Reachability::NoAnswer { .. }) if stands.is_some() => return stands.cloned(),
+        // Endpoints that answer again: the next scan reads the targets.
+        Some(Reachability::NotObserved) if before.as_ref().is_some_and(is_false) => {
+            return before.cloned();
+        }
         Some(Reachability::Answering) => (
             Status::True,
             reason::ANSWERING,
