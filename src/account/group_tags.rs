@@ -48,11 +48,12 @@ async fn read(
     due: Vec<SecurityGroupId>,
     logged: &LogDeduper,
 ) {
-    let began = Instant::now();
     let directory = &context.directory;
     let Some(session) = directory.usable(&place.account) else {
         // Without a key the objects say what the account lacks.
-        directory.group_tags.postpone(&place, &due, began + TICK);
+        directory
+            .group_tags
+            .postpone(&place, &due, Instant::now() + TICK);
         return;
     };
     let take = |groups: &[SecurityGroupId], answer| {
@@ -143,12 +144,13 @@ fn message(error: &Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use futures::FutureExt as _;
     use futures::future::BoxFuture;
     use serde_json::json;
 
     use crate::account::limiters::CloudLimits;
-    use crate::ecs::{Client, Credential, Endpoints, Transport, TransportError};
+    use crate::ecs::{
+        Client, Credential, Endpoints, Transport, TransportError, test_answer, test_parameters,
+    };
     use crate::shutdown::Shutdown;
 
     use super::*;
@@ -163,9 +165,7 @@ mod tests {
             request: http::Request<bytes::Bytes>,
             _: Duration,
         ) -> BoxFuture<'_, Result<http::Response<bytes::Bytes>, TransportError>> {
-            let asked: BTreeMap<String, String> = url::form_urlencoded::parse(request.body())
-                .into_owned()
-                .collect();
+            let asked = test_parameters(&request);
             let ids: Vec<String> = serde_json::from_str(&asked["SecurityGroupIds"]).unwrap();
             let (status, body) = if ids.iter().any(|id| id == "sg-none") {
                 let code = "InvalidSecurityGroupId.Malformed";
@@ -189,8 +189,7 @@ mod tests {
                 let groups = json!({"SecurityGroup": rows});
                 (200, json!({"RequestId": "R", "SecurityGroups": groups}))
             };
-            let answer = http::Response::builder().status(status);
-            std::future::ready(Ok(answer.body(body.to_string().into()).unwrap())).boxed()
+            test_answer(status, body.to_string())
         }
     }
 

@@ -4,7 +4,8 @@
 //! [`MAX_IDS_PER_CALL`] per call, or fewer where an answer was too large ([`CallSize`]). A full batch is sent at once, up to `CALLS`
 //! calls in flight. Under load (at least `BURST_THRESHOLD` requests arrived during one call, or arrived or were sent within
 //! `AFTER_LOAD`, or another call is in flight) a partial batch waits for more: until none has come for `GAP`, but not longer than
-//! `LONGEST`. Answers are matched by ID, never by position. The calls run in a task of their own: a cancelled caller does not cancel the call for the others.
+//! `LONGEST`. Answers are matched by ID, never by position. The calls run in a task of their own: a cancelled caller does not cancel the
+//! call for the others.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -21,8 +22,7 @@ use super::action::MAX_IDS_PER_CALL;
 /// Calls in flight at most, while there are full batches to send.
 const CALLS: usize = 4;
 
-/// So many IDs in one batch are load, and so many that follow another one within [`AFTER_LOAD`]: 10 per second, which is more than
-/// an account may read.
+/// So many IDs in one batch are load, and so many that follow another one within [`AFTER_LOAD`]: more than 10 per second.
 const BURST_THRESHOLD: usize = 5;
 /// How long after load a batch is under load, too (500 ms).
 const AFTER_LOAD: Duration = Duration::from_millis(500);
@@ -96,7 +96,7 @@ struct Queue<Id, Value, Failure> {
     in_flight: usize,
     /// Whether one of those waits for more IDs.
     gathers: bool,
-    /// When the last IDs arrived: one more than [`BURST_THRESHOLD`].
+    /// When the last IDs arrived, [`BURST_THRESHOLD`] at most.
     arrived: VecDeque<Instant>,
     /// When there was load: a batch of [`BURST_THRESHOLD`] IDs or more was sent, or as many arrived in a short time.
     load: Option<Instant>,
@@ -105,13 +105,11 @@ struct Queue<Id, Value, Failure> {
 impl<Id, Value, Failure> Queue<Id, Value, Failure> {
     /// An ID arrives. A short time for many of them is load, even if each call before found few of them waiting.
     fn arrives(&mut self, now: Instant) {
-        if self.arrived.len() > BURST_THRESHOLD {
-            self.arrived.pop_front();
-        }
         self.arrived.push_back(now);
-        let many = self.arrived.len() > BURST_THRESHOLD;
-        let first = self.arrived.front().filter(|_| many);
-        if first.is_some_and(|first| now - *first < AFTER_LOAD) {
+        if self.arrived.len() > BURST_THRESHOLD
+            && let Some(first) = self.arrived.pop_front()
+            && now - first < AFTER_LOAD
+        {
             self.load = Some(now);
         }
     }

@@ -50,6 +50,6 @@ pub use id::{
 };
 pub use members::TargetsPage;
 pub use proxies::Proxies;
-#[cfg(test)]
-pub(crate) use transport::TestTransport;
 pub use transport::{Http, Transport, TransportError};
+#[cfg(test)]
+pub(crate) use transport::{TestTransport, test_answer, test_parameters};

@@ -394,7 +394,26 @@ impl Transport for TestTransport {
         _: Duration,
     ) -> BoxFuture<'_, Result<http::Response<Bytes>, TransportError>> {
         let (status, body) = self.0.lock().unwrap().clone();
-        let answer = http::Response::builder().status(status);
-        std::future::ready(Ok(answer.body(body.into()).unwrap())).boxed()
+        test_answer(status, body)
     }
+}
+
+/// What a request asks a cloud of a test for.
+#[cfg(test)]
+pub(crate) fn test_parameters(
+    request: &http::Request<Bytes>,
+) -> std::collections::BTreeMap<String, String> {
+    url::form_urlencoded::parse(request.body())
+        .into_owned()
+        .collect()
+}
+
+/// An answer of a cloud of a test, which comes at once.
+#[cfg(test)]
+pub(crate) fn test_answer(
+    status: u16,
+    body: String,
+) -> BoxFuture<'static, Result<http::Response<Bytes>, TransportError>> {
+    let answer = http::Response::builder().status(status);
+    std::future::ready(Ok(answer.body(body.into()).unwrap())).boxed()
 }

@@ -31,13 +31,10 @@ impl Progress {
     /// The accounts that it is for from now on.
     pub fn set_accounts(&self, accounts: BTreeSet<AccountKey>, now: Timestamp) {
         let mut known = self.accounts();
-        let completed = |account: &AccountKey| known.get(account).copied();
-        let accounts = accounts.into_iter().map(|account| {
-            let completed = completed(&account).unwrap_or(now.as_second());
-            (account, completed)
-        });
-        let accounts = accounts.collect();
-        *known = accounts;
+        known.retain(|account, _| accounts.contains(account));
+        for account in accounts {
+            known.entry(account).or_insert(now.as_second());
+        }
     }
 
     /// The accounts that it is for, and when all targets of each had been read last, or its scans began: in seconds since 1970.

@@ -363,7 +363,6 @@ const MOST_PAGES: usize = 200;
 
 #[cfg(test)]
 mod tests {
-    use futures::FutureExt as _;
     use futures::future::BoxFuture;
     use kube::runtime::reflector;
     use serde_json::{Value, json};
@@ -372,7 +371,9 @@ mod tests {
     use crate::account::limiters::CloudLimits;
     use crate::api::SecurityGroupMembership;
     use crate::api::membership::AccountKind;
-    use crate::ecs::{Client, Credential, Endpoints, Transport, TransportError};
+    use crate::ecs::{
+        Client, Credential, Endpoints, Transport, TransportError, test_answer, test_parameters,
+    };
     use crate::shutdown::Shutdown;
 
     use super::*;
@@ -408,9 +409,7 @@ mod tests {
             request: http::Request<bytes::Bytes>,
             _: Duration,
         ) -> BoxFuture<'_, Result<http::Response<bytes::Bytes>, TransportError>> {
-            let asked: BTreeMap<String, String> = url::form_urlencoded::parse(request.body())
-                .into_owned()
-                .collect();
+            let asked = test_parameters(&request);
             let (status, body) = if let Some(ids) = asked.get("InstanceIds") {
                 let ids: Vec<String> = serde_json::from_str(ids).unwrap();
                 self.asked.lock().unwrap().push(ids.join(" "));
@@ -436,8 +435,7 @@ mod tests {
                 self.asked.lock().unwrap().push(asked);
                 self.pages.lock().unwrap().remove(0)
             };
-            let answer = http::Response::builder().status(status);
-            std::future::ready(Ok(answer.body(body.to_string().into()).unwrap())).boxed()
+            test_answer(status, body.to_string())
         }
     }
 

@@ -259,9 +259,11 @@ impl Fault {
             wanted.as_deref().is_none_or(|wanted| given == Some(wanted))
         };
         let is_or_one_of = |wanted: &Option<String>, given, list: Option<&str>| {
-            let quoted = wanted.as_ref().map(|wanted| format!("\"{wanted}\""));
-            let is_listed = |quoted| list.is_some_and(|list| list.contains(&quoted));
-            is(wanted, given) || quoted.is_some_and(is_listed)
+            let lists = |list: &str| {
+                let wanted = wanted.as_ref().map(|wanted| format!("\"{wanted}\""));
+                wanted.is_some_and(|wanted| list.contains(&wanted))
+            };
+            is(wanted, given) || list.is_some_and(lists)
         };
         is(&self.action, Some(subject.action))
             && is(&self.region, subject.region)

@@ -956,7 +956,7 @@ fn protected_memberships_keep_no_others_waiting() {
     }
 }
 
-/// Nobody looks after it: a set that only said `Progressing` would have its users wait for ever.
+/// The operator does nothing for a suspended membership. A set that only said `Progressing` would never tell its users why.
 #[test]
 fn membership_that_is_suspended_is_told() {
     in_virtual_time(|| async {

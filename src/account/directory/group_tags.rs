@@ -115,8 +115,9 @@ impl Groups {
         self.lock().is_empty()
     }
 
-    /// The groups that are due, and those that will be within half a period, so that they share calls. They count as being read. Those of
-    /// which nothing is known share no call with others: the cloud may refuse the key such a group, and with it the whole call.
+    /// The groups that are due, and those that will be within half a period, so that they share calls. The next call of this
+    /// function leaves them out until their read is stored or postponed. A group of which nothing is known shares no call with the others: the cloud
+    /// may refuse the key that group, and it refuses the whole call then.
     pub fn take_due(&self, period: Duration) -> Vec<(AccountRegion, Vec<SecurityGroupId>)> {
         let now = Instant::now();
         let mut due = Vec::new();

@@ -384,6 +384,7 @@ mod tests {
         assert_eq!(began.elapsed(), REREAD);
         assert!(session.leave(&edge, permit).await.is_ok());
     }
+
     /// All keys of a cloud account share the turns and the slots.
     #[tokio::test(start_paused = true)]
     async fn calls_that_wait_for_their_key_keep_those_of_other_keys_from_nothing() {
