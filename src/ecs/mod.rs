@@ -31,6 +31,8 @@ mod request;
 mod response;
 mod row;
 pub mod sign;
+#[cfg(test)]
+mod test_transport;
 pub mod transport;
 
 pub use access_key::{Credential, CredentialError};
@@ -50,6 +52,6 @@ pub use id::{
 };
 pub use members::TargetsPage;
 pub use proxies::Proxies;
-pub use transport::{Http, Transport, TransportError};
 #[cfg(test)]
-pub(crate) use transport::{TestTransport, test_answer, test_parameters};
+pub(crate) use test_transport::{TestTransport, test_answer, test_parameters};
+pub use transport::{Http, Transport, TransportError};
