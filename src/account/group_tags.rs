@@ -155,7 +155,8 @@ mod tests {
 
     use super::*;
 
-    /// `sg-none` is refused wherever it is asked for, the row of `sg-odd` cannot be read, and the other groups have a tag.
+    /// `sg-none` is refused wherever it is asked for, the row of `sg-odd` cannot be read, a call with `sg-busy` gets no rows, and the
+    /// other groups have a tag.
     #[derive(Debug)]
     struct Cloud;
 
@@ -167,12 +168,12 @@ mod tests {
         ) -> BoxFuture<'_, Result<http::Response<bytes::Bytes>, TransportError>> {
             let asked = test_parameters(&request);
             let ids: Vec<String> = serde_json::from_str(&asked["SecurityGroupIds"]).unwrap();
-            let (status, body) = if ids.iter().any(|id| id == "sg-none") {
-                let code = "InvalidSecurityGroupId.Malformed";
-                (
-                    400,
-                    json!({"Code": code, "Message": "so it is", "RequestId": "R"}),
-                )
+            let asks_for = |group: &str| ids.iter().any(|id| id == group);
+            let refusal = |code| json!({"Code": code, "Message": "so it is", "RequestId": "R"});
+            let (status, body) = if asks_for("sg-none") {
+                (400, refusal("InvalidSecurityGroupId.Malformed"))
+            } else if asks_for("sg-busy") {
+                (503, refusal("ServiceUnavailable"))
             } else {
                 let rows: Vec<_> = ids
                     .iter()
@@ -205,7 +206,7 @@ mod tests {
             Arc::default(),
             Shutdown::default(),
         );
-        let groups = ["sg-a", "sg-none", "sg-b", "sg-odd", "sg-c"];
+        let groups = ["sg-a", "sg-none", "sg-odd", "sg-b", "sg-busy", "sg-c"];
         let groups = groups.map(|id| id.parse::<SecurityGroupId>().unwrap());
         let region = "cn-hangzhou".parse().unwrap();
         let mut told = BTreeMap::new();
@@ -232,8 +233,10 @@ mod tests {
             told,
             [
                 ("sg-a", of_a),
-                ("sg-b", of_a),
-                ("sg-c", of_a),
+                // They shared a call that failed.
+                ("sg-b", "ServiceUnavailable"),
+                ("sg-busy", "ServiceUnavailable"),
+                ("sg-c", "ServiceUnavailable"),
                 ("sg-none", "{}"),
                 ("sg-odd", "BadAnswer"),
             ]

@@ -1,6 +1,8 @@
 //! Every kind of credentials against the real API server, STS and metadata service of the simulator: each makes a membership Ready,
 //! and what is wrong with one is a condition with the field and the fix.
 
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use k8s_openapi::jiff::Timestamp;
@@ -313,6 +315,55 @@ async fn status_and_metric_tell_when_an_issued_key_ends() -> Result<()> {
     fixture.works("assumed", &secret, "user/simulator").await?;
     assert_eq!(expiry().await?, None);
     eventually("no metric tells of an end", async || Ok(!metric().await?)).await
+}
+
+/// STS refuses to issue another key meanwhile.
+#[tokio::test]
+async fn requested_check_takes_no_key_away_that_works() -> Result<()> {
+    let fixture = Fixture::start().await?;
+    let trusts = json!({"RAM": [fixture.arn("user/simulator")]});
+    fixture.role("assumed", trusts, json!({})).await?;
+    let key = json!({"accessKeyID": "testid", "accessKeySecret": "testsecret"});
+    let mut assumed = fixture.secret("assumed", key).await?;
+    assumed["assumeRole"] = json!({"roleARN": fixture.arn("role/assumed")});
+    fixture.works("assumed", &assumed, "assumed-role/").await?;
+    // A younger key is not replaced.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    let refusal = json!({"error": {"code": "NoPermission", "status": 403}});
+    let refused = json!({"action": "AssumeRole", "fault": refusal});
+    fixture.env.simulator.faults(&json!([refused])).await?;
+
+    let name = fixture.name("assumed");
+    let accepted_since = async || {
+        let status = fixture.accounts().get(&name).await?.status;
+        let mut conditions = status.unwrap_or_default().conditions.into_iter();
+        let ready = conditions.find(|condition| condition.type_ == "Ready");
+        let ready = ready.filter(|ready| ready.status == "True");
+        Ok::<_, Error>(ready.context("Ready")?.last_transition_time)
+    };
+    let before = accepted_since().await?;
+    let request = json!({"metadata": {"annotations": {"security-group-operator.io/reconcile-requested-at": "now"}}});
+    let parameters = PatchParams::default();
+    fixture
+        .accounts()
+        .patch(&name, &parameters, &Patch::Merge(&request))
+        .await?;
+    eventually("the operator asked for another key", async || {
+        let refused = fixture.env.simulator.calls("AssumeRole", "NoPermission");
+        Ok(refused.await? > 0)
+    })
+    .await?;
+    eventually("the request was handled", async || {
+        let status = fixture.accounts().get(&name).await?.status;
+        let handled = status.unwrap_or_default().last_handled_reconcile_at;
+        Ok(handled.as_deref() == Some("now"))
+    })
+    .await?;
+    assert_eq!(accepted_since().await?, before);
+    fixture.env.delete("assumed").await?;
+    fixture.env.until_deleted("assumed").await?;
+    assert!(!fixture.env.is_member("i-assumed", "sg-web").await?);
+    Ok(())
 }
 
 #[tokio::test]

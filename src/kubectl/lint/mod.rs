@@ -432,6 +432,11 @@ apiVersion: security-group-operator.io/v1alpha1
 kind: SecurityGroupMembership
 metadata: {name: own, namespace: team-b}
 spec: {region: cn-hangzhou, instanceID: i-web, securityGroupID: sg-web, accountRef: {kind: CloudAccount, name: default}}
+---
+apiVersion: security-group-operator.io/v1alpha1
+kind: SecurityGroupMembershipSet
+metadata: {name: own, namespace: team-b}
+spec: {region: cn-hangzhou, instanceIDs: [i-web], securityGroupID: sg-web, accountRef: {kind: CloudAccount, name: default}}
 ",
         );
         assert_eq!(found.len(), 3, "{found:#?}");
