@@ -78,6 +78,8 @@ pub struct LastCheck {
     pub(super) last_checked: Option<CheckedVersion>,
     /// When STS is called again for the same version; `None` after it accepted the credentials.
     pub(super) check_after: Option<Instant>,
+    /// When a check began last that a user had caused.
+    pub(super) caused: Option<Instant>,
     /// Failed checks in a row.
     pub(super) failures: u32,
     /// Failed writes of the status in a row. Not counted as checks: a conflict only means that the watch lags.

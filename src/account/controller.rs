@@ -13,6 +13,7 @@ use kube::runtime::controller::Action;
 use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::{Controller, WatchStreamExt as _, watcher};
 use kube::{Api, ResourceExt as _};
+use tokio::time::Instant;
 
 use crate::api::membership::AccountKind;
 use crate::api::reason;
@@ -22,7 +23,7 @@ use crate::kubernetes::{self, WatchLog, WatchScope};
 use crate::watched::Watched;
 
 use super::check::{Checked, SECRET_GONE_RETRY, check_credentials, next_check, unchanged_check};
-use super::context::Context;
+use super::context::{CheckedVersion, Context};
 use super::directory::{AccountState, Grants, News};
 use super::in_use::{self, Held};
 use super::key::AccountKey;
@@ -36,6 +37,9 @@ const SILENT_PERIODS: u32 = 3;
 
 /// When an account is checked after its finalizer was changed (100 ms): the watch shows the version that the next write needs.
 const AFTER_FINALIZER: Duration = Duration::from_millis(100);
+
+/// Shortest time between two checks of one account that a user has caused (1 s).
+const DISTANCE: Duration = Duration::from_secs(1);
 
 /// Runs the controller of one kind until shutdown has begun and its checks have ended. It resolves `synced` when every account
 /// has been listed once.
@@ -254,6 +258,9 @@ async fn check<K: AccountObject>(
     let previous = context.status(account, &key);
     let request = kubernetes::reconcile_requested_at(account);
     let is_requested = request.is_some() && request != previous.last_handled_reconcile_at;
+    if let Some(wait) = distance(account, &key, is_requested, &context) {
+        return Ok(Action::requeue(wait));
+    }
     let checked = check_credentials(account, &key, is_requested, &context).await;
     let (result, handled) = match &checked {
         Checked::Unread | Checked::SecretGone => (None, None),
@@ -289,6 +296,29 @@ async fn check<K: AccountObject>(
         (None, _) => unchanged_check(&key, &context),
     };
     Ok(Action::requeue(held.no_later_than(wait)))
+}
+
+/// How long a check must still wait that a user has caused, by a request or other credentials.
+fn distance<K: AccountObject>(
+    account: &K,
+    key: &AccountKey,
+    is_requested: bool,
+    context: &Context,
+) -> Option<Duration> {
+    let spec = account.credential_spec();
+    let mut checks = context.checks();
+    let last = checks.entry(key.clone()).or_default();
+    let is_known = |(checked, _): &CheckedVersion| *checked == spec;
+    if !is_requested && last.last_checked.as_ref().is_some_and(is_known) {
+        return None;
+    }
+    let now = Instant::now();
+    let free_at = last.caused.map(|caused| caused + DISTANCE);
+    if let Some(free_at) = free_at.filter(|free_at| now < *free_at) {
+        return Some(free_at - now);
+    }
+    last.caused = Some(now);
+    None
 }
 
 /// How many memberships keep an account that is being deleted.

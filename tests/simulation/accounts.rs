@@ -10,7 +10,9 @@ use crate::api_server::Verb;
 use crate::in_virtual_time;
 use crate::monitor::{MEMBERSHIPS, condition, text};
 use crate::scenario::{add_fault, calls, claimed, message, object, ready, seconds, world};
-use crate::topology::{ACCOUNTS, CLUSTER, KEYS, NAMESPACE, TEAMS, name_own_account, secret_data};
+use crate::topology::{
+    self, ACCOUNTS, CLUSTER, KEYS, NAMESPACE, TEAMS, name_own_account, secret_data,
+};
 use crate::world::{SimOptions, World};
 
 /// The longest that the operator goes without a look at a Secret that it does not watch, and a little.
@@ -671,4 +673,49 @@ fn edit_account(world: &World, spec: Value) {
         json!({"spec": spec}),
     );
     world.monitor.upheaval();
+}
+
+/// A request ten times a second for half a minute, or another Secret each 700 ms. The last change counts.
+#[test]
+fn user_who_changes_an_account_all_the_time_causes_one_question_to_sts_per_second() {
+    let request = |moment: u32| {
+        let asked =
+            json!({"security-group-operator.io/reconcile-requested-at": moment.to_string()});
+        json!({"metadata": {"annotations": asked}})
+    };
+    let credentials = |moment: u32| {
+        let name = ["key", "other"][moment as usize / 7 % 2];
+        json!({"spec": {"credentials": {"secretRef": {"name": name}}}})
+    };
+    for change in [request as fn(u32) -> Value, credentials] {
+        in_virtual_time(|| async move {
+            let world = world().await;
+            world.membership("m", 0, 0, json!({}));
+            seconds(5.0).await;
+            let topology::AccountObject {
+                plural,
+                namespace,
+                name,
+                secret_namespace,
+            } = ACCOUNTS[CLUSTER];
+            let secret = json!({
+                "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "other"}, "data": secret_data(0),
+            });
+            world.user(Verb::Apply, "secrets", secret_namespace, "other", secret);
+            let before = calls(&world, "GetCallerIdentity");
+            for moment in 0..=300 {
+                world.user(Verb::Merge, plural, namespace, name, change(moment));
+                seconds(0.1).await;
+            }
+            let asked = calls(&world, "GetCallerIdentity") - before;
+            assert!((10..=32).contains(&asked), "{asked} questions in 30 s");
+            seconds(5.0).await;
+            let object = world.server.object(plural, namespace, name).unwrap();
+            let handled = &object["status"]["lastHandledReconcileAt"];
+            assert!(handled.is_null() || handled == "300", "{handled}");
+            assert_eq!(account(&world, CLUSTER).1, "CredentialsAccepted");
+            seconds(70.0).await;
+            assert_eq!(ready(&world, "m").1, "Joined");
+        });
+    }
 }
