@@ -290,12 +290,17 @@ async fn check<K: AccountObject>(
         }
         return Err(error);
     }
-    let wait = match (result, &checked) {
-        (Some(result), _) => next_check(result, &key, &context),
-        (None, Checked::SecretGone) => SECRET_GONE_RETRY,
-        (None, _) => unchanged_check(&key, &context),
-    };
+    let wait = wait_after(&checked, &key, &context);
     Ok(Action::requeue(held.no_later_than(wait)))
+}
+
+/// How long after a check the next one begins.
+fn wait_after(checked: &Checked, key: &AccountKey, context: &Context) -> Duration {
+    match checked {
+        Checked::Found(result) => next_check(result, key, context),
+        Checked::SecretGone => SECRET_GONE_RETRY,
+        Checked::Unread | Checked::Unchanged => unchanged_check(key, context),
+    }
 }
 
 /// How long a check must still wait that a user has caused, by a request or other credentials.

@@ -1,4 +1,5 @@
-//! The only way to write to the API server: at most so many writes at a time, each with a deadline. Decides nothing.
+//! The only way to write objects to the API server, but for the Lease: at most so many writes at a time, each with a deadline. Decides
+//! nothing.
 
 use std::fmt::Debug;
 use std::sync::Arc;

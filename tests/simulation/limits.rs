@@ -991,7 +991,6 @@ fn what_others_join_while_an_adopter_repairs_is_theirs() {
     });
 }
 
-/// A backup tool restores the object with its status, and the cloud does not answer.
 /// The first object hands its membership over to one that a backup tool has restored with the status of a third.
 #[test]
 fn restored_status_says_nothing_of_an_object_that_a_membership_is_handed_over_to() {
@@ -1022,6 +1021,7 @@ fn restored_status_says_nothing_of_an_object_that_a_membership_is_handed_over_to
     });
 }
 
+/// A backup tool restores the object with its status, and the cloud does not answer.
 #[test]
 fn restored_status_says_nothing_of_the_new_object() {
     for spec in [json!({}), json!({"suspend": true})] {
