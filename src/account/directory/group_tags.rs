@@ -115,8 +115,8 @@ impl Groups {
         self.lock().is_empty()
     }
 
-    /// The groups that are due, and those that will be within half a period, so that they share calls. The next call of this
-    /// function leaves them out until their read is stored or postponed. A group of which nothing is known shares no call with the others: the cloud
+    /// Returns the groups that are due, and those that become due within half a period: they share calls. It returns a group again only
+    /// after the read of the group was stored or postponed. A group of which nothing is known shares no call with the others: the cloud
     /// may refuse the key that group, and it refuses the whole call then.
     pub fn take_due(&self, period: Duration) -> Vec<(AccountRegion, Vec<SecurityGroupId>)> {
         let now = Instant::now();
