@@ -69,8 +69,8 @@ fn edge_lists(operator: &OnlyOperator) -> Result<usize> {
 }
 
 /// How often an object is created and deleted, until enough of them went in the moment of their claim.
-const TRIES: usize = 1_000;
-const ENOUGH: usize = 1;
+const TRIES: usize = 2_400;
+const ENOUGH: usize = 3;
 /// From one try to the next. A read soon after another one waits for more, and the claim would come after the deletion.
 const PACE: Duration = Duration::from_millis(300);
 
