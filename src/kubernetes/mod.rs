@@ -185,8 +185,9 @@ async fn send(
 ) -> kube::Result<http::Response<impl http_body::Body<Data = Bytes, Error = kube::Error> + Send>> {
     let expired = |_| kube::Error::Service(no_answer(DEADLINE).into());
     let watches = asks_for(request.uri(), "watch");
-    // A single Secret is not read again and again.
-    let goes_on = watches || asks_for(request.uri(), "limit");
+    // A single Secret is not read again and again, nor are the objects that some fields select.
+    let lists = asks_for(request.uri(), "limit") && !asks_for(request.uri(), "fieldSelector");
+    let goes_on = watches || lists;
     let path = goes_on.then(|| request.uri().path().to_owned());
     let went_on = move || {
         if let Some(path) = &path {
@@ -314,13 +315,13 @@ pub fn watch_config() -> kube::runtime::watcher::Config {
 }
 
 const WATCH_SECONDS: u32 = 230;
-/// Objects in one answer to a list. The client holds an answer more than twice while it reads it, and an object may have the
+/// Most objects in one answer to a list (50). The client holds an answer more than twice while it reads it, and an object may have the
 /// 1.5 MiB that etcd takes. With kube's 500, a user who created 500 large objects had the process killed for its memory, at each
 /// start anew.
 ///
 /// Not streaming lists, which need no pages: kube 5.0.0 asks for them with `resourceVersion=0`, and an API server may answer that from
 /// an old cache; nor does it fall back to pages where the server has none. They are hardly faster (`docs/benchmarks.md`).
-const PAGE: u32 = 50;
+pub const PAGE: u32 = 50;
 
 /// Tells a new error from a repeated one, so that each is logged once.
 #[derive(Debug, Default)]

@@ -17,7 +17,7 @@ use super::observe::Pass;
 use super::table::ObjectView;
 use super::view::EdgeList;
 
-/// Longest wait for one list (10 s).
+/// Longest wait for all pages of one list (10 s).
 const LIST_DEADLINE: Duration = Duration::from_secs(10);
 
 impl Pass {
@@ -86,9 +86,22 @@ async fn list_in(
     context: &Context,
 ) -> Result<Vec<ObjectView>, kubernetes::Error> {
     let api: Api<Object> = scope.api(&context.client);
-    let list: ObjectList<Object> = kubernetes::within(LIST_DEADLINE, api.list(params)).await?;
-    let views = list.items.iter().filter_map(ObjectView::of_listed);
-    Ok(views.filter(|view| view.edge() == Some(edge)).collect())
+    let on_edge =
+        |object: &Object| ObjectView::of_listed(object).filter(|view| view.edge() == Some(edge));
+    let pages = async {
+        let mut page = params.clone().limit(kubernetes::PAGE);
+        let mut found = Vec::new();
+        loop {
+            let list: ObjectList<Object> = api.list(&page).await?;
+            found.extend(list.items.iter().filter_map(on_edge));
+            // An empty token is none.
+            match list.metadata.continue_.as_deref() {
+                None | Some("") => return Ok(found),
+                Some(token) => page = page.continue_token(token),
+            }
+        }
+    };
+    kubernetes::within(LIST_DEADLINE, pages).await
 }
 
 /// Selects the objects that name the target and the group.

@@ -81,6 +81,42 @@ fn late_leave_of_a_silent_watch_evicts_nobody() {
     });
 }
 
+/// The same with a crowd that names the membership: an answer to a list has 50 objects at most, and the last one counts.
+#[test]
+fn list_of_a_crowd_comes_in_pages_of_which_the_last_counts() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        world.membership("m", 0, 0, json!({}));
+        seconds(2.0).await;
+        block_deletion(&world, "m").await;
+        seconds(200.0).await;
+        world.faults.hold_back_events(0, Duration::from_secs(200));
+        world.faults.record_requests();
+        seconds(50.0).await;
+        for number in 0..120 {
+            let observes = json!({"managementPolicy": "Observe"});
+            world.membership(&format!("crowd-{number}"), 0, 0, observes);
+        }
+        world.membership("heir", 0, 0, json!({}));
+        assert_member_for(&world, 200).await;
+        assert_eq!(object(&world, "m"), None);
+        assert_eq!(ready(&world, "heir").1, "Joined");
+        let lists = world
+            .faults
+            .recorded(|call| call.verb == Verb::List && call.query.contains_key("fieldSelector"));
+        let pages = world.faults.recorded(|call| {
+            let limit = call.query.get("limit").map(String::as_str);
+            limit == Some("50") && call.query.contains_key("fieldSelector")
+        });
+        assert!(
+            !lists.is_empty() && lists.len().is_multiple_of(3),
+            "{lists:?}"
+        );
+        assert_eq!(lists, pages);
+        end(&world, "heir").await;
+    });
+}
+
 /// G1: the deletion is seen when it is 200 s old.
 #[test]
 fn deletion_that_is_shown_late_is_followed_by_a_list() {
