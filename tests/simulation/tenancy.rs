@@ -232,7 +232,11 @@ impl Hostile {
             }
             5 => delete(world, &name),
             6 => patch(world, &name, &json!({"metadata": {"finalizers": null}})),
-            7 => patch(world, &name, &json!({"metadata": self.forged()})),
+            7 => {
+                let stored = world.server.object(MEMBERSHIPS, HOSTILE, &name);
+                let metadata = self.forged(stored.as_deref());
+                patch(world, &name, &json!({"metadata": metadata}));
+            }
             8 => patch(world, &name, &json!({"spec": self.policies()})),
             9 => {
                 let suspend = self.random.random_bool(0.5);
@@ -256,7 +260,7 @@ impl Hostile {
         spec["region"] = json!(target.region);
         spec[target.field()] = json!(target.id);
         spec["securityGroupID"] = json!(group);
-        let mut metadata = self.forged();
+        let mut metadata = self.forged(None);
         metadata["name"] = json!(name);
         let object = json!({"metadata": metadata, "spec": spec});
         world.create(MEMBERSHIPS, HOSTILE, object);
@@ -267,7 +271,7 @@ impl Hostile {
         let Some(stored) = world.server.object(MEMBERSHIPS, HOSTILE, name) else {
             return;
         };
-        let mut metadata = self.forged();
+        let mut metadata = self.forged(Some(&stored));
         metadata["name"] = json!(name);
         metadata["resourceVersion"] = stored["metadata"]["resourceVersion"].clone();
         let object = json!({"metadata": metadata, "spec": stored["spec"]});
@@ -313,14 +317,21 @@ impl Hostile {
         })
     }
 
-    /// Our finalizer, and an intent that names the owner of the edges and an object of the others.
-    fn forged(&mut self) -> Value {
-        let uid = match self.uids.len() {
+    /// Our finalizer, and an intent that names the owner of the edges, and either the object itself or one of the others; or one of
+    /// the two.
+    fn forged(&mut self, stored: Option<&Value>) -> Value {
+        let of_others = match self.uids.len() {
             0 => String::new(),
             count => self.uids[self.random.random_range(0..count)].clone(),
         };
+        let is_own = self.random.random_bool(0.5);
+        let own = stored.filter(|_| is_own);
+        let uid = own.map_or(of_others, |own| text(own, "/metadata/uid"));
         let intent = json!({"origin": "Joined", "accountUID": OWNER, "uid": uid}).to_string();
-        let mut metadata = json!({"annotations": {INTENT_ANNOTATION: intent}});
+        let mut metadata = json!({});
+        if self.random.random_bool(0.8) {
+            metadata["annotations"] = json!({INTENT_ANNOTATION: intent});
+        }
         if self.random.random_bool(0.7) {
             metadata["finalizers"] = json!([FINALIZER]);
         }
