@@ -578,6 +578,21 @@ fn refused_sets() -> Vec<Case> {
             IN_PROGRESS,
             "Progressing",
         ),
+        (
+            set::Refusal::NodesUnread("no answer".to_owned()),
+            IN_PROGRESS,
+            "Progressing",
+        ),
+        (
+            set::Refusal::NodesUnwatched("no answer".to_owned()),
+            IN_PROGRESS,
+            "Progressing",
+        ),
+        (
+            set::Refusal::NothingShown("cn-hangzhou".parse().unwrap()),
+            FAILED,
+            "Degraded",
+        ),
         (set::Refusal::ManyTagged, FAILED, "Degraded"),
         (
             set::Refusal::NameTaken {
@@ -946,7 +961,7 @@ async fn examples_that_are_applied_twice_change_nothing() -> Result<()> {
     ] {
         run(&format!("apply {way}{files}")).await?;
         let versions =
-            "get sgm,clustercloudaccounts -A -o jsonpath={.items[*].metadata.resourceVersion}";
+            "get sgm,sgmset,clustercloudaccounts -A -o jsonpath={.items[*].metadata.resourceVersion}";
         // The API server stores the default of `status` with the second write, whoever makes it.
         run(&format!("apply {way}{files}")).await?;
         let first = run(versions).await?;
