@@ -458,6 +458,17 @@ async fn unreachable_api_server_is_waited_for() -> Result<()> {
 
 #[tokio::test]
 async fn list_that_is_never_answered_is_made_anew() -> Result<()> {
+    until_answered(FIRST_LISTS, |request| request.contains("limit=1 ")).await
+}
+
+/// What the operator asks before it watches anything: whether the API server has its kinds, and lets it list them.
+#[tokio::test]
+async fn first_look_that_is_never_answered_is_made_anew() -> Result<()> {
+    until_answered(1, |_| false).await
+}
+
+/// An API server that answers only these requests, until the operator waits for the answers to so many others.
+async fn until_answered(others: usize, answers: fn(&str) -> bool) -> Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let tempdir = TempDir::new("start")?;
     let kubeconfig = tempdir.path().join("kubeconfig");
@@ -469,17 +480,15 @@ async fn list_that_is_never_answered_is_made_anew() -> Result<()> {
         let (is_mute, unanswered) = (Arc::clone(&is_mute), Arc::clone(&unanswered));
         async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(empty_cluster(
-                    stream,
-                    Arc::clone(&is_mute),
-                    Arc::clone(&unanswered),
-                ));
+                let is_mute = Arc::clone(&is_mute);
+                let unanswered = Arc::clone(&unanswered);
+                tokio::spawn(empty_cluster(stream, is_mute, unanswered, answers));
             }
         }
     });
     let mut operator = Started::in_directory(tempdir.path(), &kubeconfig)?;
-    eventually("every first list waits for an answer", async || {
-        Ok(unanswered.load(Ordering::SeqCst) >= FIRST_LISTS)
+    eventually("every first request waits for an answer", async || {
+        Ok(unanswered.load(Ordering::SeqCst) >= others)
     })
     .await?;
     is_mute.store(false, Ordering::SeqCst);
@@ -489,11 +498,12 @@ async fn list_that_is_never_answered_is_made_anew() -> Result<()> {
 /// Of both kinds of accounts, of namespaces and of Secrets; memberships are listed after them.
 const FIRST_LISTS: usize = 4;
 
-/// Answers requests as an API server without objects. While it is mute it answers only what the operator asks before it begins.
+/// Answers requests as an API server without objects. While it is mute it answers only these.
 async fn empty_cluster(
     stream: TcpStream,
     is_mute: Arc<AtomicBool>,
     unanswered: Arc<AtomicUsize>,
+    answers: fn(&str) -> bool,
 ) -> std::io::Result<()> {
     let mut stream = BufReader::new(stream);
     loop {
@@ -504,7 +514,7 @@ async fn empty_cluster(
             }
         }
         let is_watch = request.contains("watch=true");
-        if is_watch || is_mute.load(Ordering::SeqCst) && !request.contains("limit=1 ") {
+        if is_watch || is_mute.load(Ordering::SeqCst) && !answers(&request) {
             unanswered.fetch_add(usize::from(!is_watch), Ordering::SeqCst);
             std::future::pending::<()>().await;
         }
