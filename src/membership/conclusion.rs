@@ -16,6 +16,7 @@ use crate::kubernetes::events::EventRecord;
 use super::act::ActError;
 use super::context::Context;
 use super::decide::{AccessView, ReconcileOutcome, TargetView};
+use super::history::ClaimEvent;
 use super::object::own_status;
 use super::observation::{Observation, Unread};
 use super::observe::Pass;
@@ -139,7 +140,7 @@ fn requeue(
     let looks_again = deleting && pass.others.is_being_checked;
     let requeue = context.table.history(&pass.uid(), |history| {
         if let Some(origin) = record {
-            history.recorded(origin);
+            history.learns(ClaimEvent::Recorded(origin));
         }
         history.keep_pending_description(pending);
         history.record_refusal(outcome, deleting);

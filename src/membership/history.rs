@@ -15,7 +15,7 @@ use super::decide::{ReadTrust, ReconcileOutcome};
 use super::observation::{LastObservation, Observation};
 use super::status::Ending;
 
-pub use self::standing::Standing;
+pub use self::standing::{ClaimEvent, Standing};
 
 /// How long a pass waits for the watch to show our own last write. A longer lag means that the API server has lost the write
 /// (a restored backup); then the watched object counts.
@@ -419,21 +419,13 @@ mod tests {
     fn standing_changes_only_from_the_state_that_it_corrects() {
         let mut history = History::default();
         assert_eq!(history.standing(), Standing::Unknown);
-        history.set_standing(Standing::Void);
+        history.learns(ClaimEvent::Intended);
         history.set_writes_record(true);
         history.record_appears();
-        history.recorded(Origin::Joined);
+        history.learns(ClaimEvent::Recorded(Origin::Joined));
         assert_eq!(history.standing(), Standing::Void);
         history.set_writes_record(false);
         history.record_appears();
-        assert_eq!(history.standing(), Standing::Unknown);
-        history.set_standing(Standing::Joined);
-        history.revive();
-        assert_eq!(history.standing(), Standing::Joined, "not recorded yet");
-        history.recorded(Origin::Joined);
-        assert_eq!(history.standing(), Standing::Unknown);
-        history.set_standing(Standing::Void);
-        history.recorded(Origin::Adopted);
         assert_eq!(history.standing(), Standing::Unknown);
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use security_group_operator::api::{FINALIZER, INTENT_ANNOTATION};
 use serde_json::json;
 
+use crate::api_server::Verb;
 use crate::in_virtual_time;
 use crate::monitor::{MEMBERSHIPS, condition, text};
 use crate::scenario::{add_fault, calls, claimed, object, ready, seconds, world};

@@ -8,7 +8,7 @@ use crate::kubernetes::writer::ApiWriter;
 
 use super::super::context::Context;
 use super::super::decide::Attempt;
-use super::super::history::History;
+use super::super::history::{ClaimEvent, History};
 use super::super::object::has_finalizer;
 use super::super::observe::Pass;
 use super::error::ActError;
@@ -55,7 +55,11 @@ impl Pass {
         };
         if handed_over {
             // What this object has joined may be there although an earlier read did not show it.
-            context.table.history(&successor.uid, History::revive);
+            context
+                .table
+                .history(&successor.uid, |history: &mut History| {
+                    history.learns(ClaimEvent::HandedOver);
+                });
             self.observed.attempt = Attempt::HandedOver;
             context.queue.enqueue(&reference);
         } else {

@@ -10,7 +10,7 @@ use crate::watched::Watched;
 
 use super::super::context::Context;
 use super::super::decide::{Attempt, ClaimView};
-use super::super::history::{History, Standing};
+use super::super::history::{ClaimEvent, History};
 use super::super::object::{Intent, Object, has_finalizer, may_have_intent};
 use super::super::observe::Pass;
 use super::super::other_operator;
@@ -28,7 +28,7 @@ impl Pass {
         };
         let uid = self.uid();
         let intent = Intent::new(&uid, &account);
-        let void = |history: &mut History| history.set_standing(Standing::Void);
+        let void = |history: &mut History| history.learns(ClaimEvent::Intended);
         // If no answer comes, the intent that appears is this one, unless a process before this one may have written another.
         if self.observed.claim == ClaimView::None && context.table.acts_alone() {
             context.table.history(&uid, void);

@@ -14,7 +14,7 @@ use crate::watched::Watched;
 
 use super::super::context::Context;
 use super::super::decide::ClaimView;
-use super::super::history::{History, Standing};
+use super::super::history::{ClaimEvent, History};
 use super::super::object::{Claim, Object, own_status};
 use super::super::observe::Pass;
 use super::super::status::foreign_conditions;
@@ -31,7 +31,7 @@ impl Pass {
             let uid = self.uid();
             if let Some(account) = &self.account_uid {
                 context.table.history(&uid, |history: &mut History| {
-                    history.set_standing(Standing::Joined);
+                    history.learns(ClaimEvent::Joined);
                     history.joins_with(account);
                 });
             }

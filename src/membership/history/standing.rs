@@ -16,6 +16,63 @@ pub enum Standing {
     Joined,
 }
 
+/// What changes what is known of a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClaimEvent {
+    /// A new intent is written. No Join was sent under it.
+    Intended,
+    /// A Join for the object begins: from now on it may have had its effect.
+    JoinBegins,
+    /// The Join for the object was accepted.
+    Joined,
+    /// A Join for another object on the edge was accepted.
+    JoinedForAnother,
+    /// Another object hands its membership over to this one.
+    HandedOver,
+    /// The Join for the object had no effect. Before it this was known.
+    JoinRefused(Standing),
+    /// Nothing of ours is there: a read that counts has shown it, or a Leave was answered for good.
+    NothingOurs,
+    /// The object has the record `Joined`, which it had not. `own` says that a pass of this process writes it; otherwise another object may
+    /// have handed its membership over.
+    RecordAppears {
+        /// Whether a pass of this process writes it.
+        own: bool,
+    },
+    /// The status has this record: it tells what this process has joined. A record `Adopted` says all there is to know.
+    Recorded(Origin),
+}
+
+impl Standing {
+    /// What is known after an event: whether a Join under the claim may have had an effect.
+    #[must_use]
+    pub const fn after(self, event: ClaimEvent) -> Self {
+        use ClaimEvent as Event;
+        match (event, self) {
+            (Event::Intended | Event::NothingOurs, _) => Self::Void,
+            (Event::Joined, _) => Self::Joined,
+            (Event::JoinRefused(before), _) => before,
+            (
+                Event::JoinBegins
+                | Event::JoinedForAnother
+                | Event::HandedOver
+                | Event::RecordAppears { own: false },
+                Self::Void,
+            )
+            | (Event::Recorded(Origin::Adopted), _)
+            | (Event::Recorded(Origin::Joined), Self::Joined) => Self::Unknown,
+            (
+                Event::JoinBegins
+                | Event::JoinedForAnother
+                | Event::HandedOver
+                | Event::RecordAppears { .. }
+                | Event::Recorded(Origin::Joined),
+                known,
+            ) => known,
+        }
+    }
+}
+
 impl History {
     /// What this process knows of the object's claim.
     #[must_use]
@@ -25,21 +82,24 @@ impl History {
             .map_or(Standing::Unknown, |rare| rare.standing)
     }
 
-    /// Records what this process knows of the object's claim.
-    pub fn set_standing(&mut self, standing: Standing) {
-        if standing == Standing::Void {
-            self.no_join_is_open();
+    /// Records what an event tells of the object's claim.
+    pub fn learns(&mut self, event: ClaimEvent) {
+        use ClaimEvent as Event;
+        match event {
+            Event::Intended
+            | Event::NothingOurs
+            | Event::JoinRefused(Standing::Void)
+            | Event::Recorded(_) => self.no_join_is_open(),
+            Event::JoinBegins
+            | Event::Joined
+            | Event::JoinedForAnother
+            | Event::HandedOver
+            | Event::JoinRefused(Standing::Unknown | Standing::Joined)
+            | Event::RecordAppears { .. } => {}
         }
+        let standing = self.standing().after(event);
         if self.standing() != standing {
             self.rare().standing = standing;
-        }
-    }
-
-    /// A Join of ours on the edge was accepted through another object, or ownership was handed to this one: a void claim is none
-    /// any more.
-    pub fn revive(&mut self) {
-        if self.standing() == Standing::Void {
-            self.set_standing(Standing::Unknown);
         }
     }
 
@@ -48,19 +108,46 @@ impl History {
         self.writes_record = writes;
     }
 
-    /// The object has the record `Joined`, which it had not. Another object may have handed its membership over; a void claim stays void
-    /// if the record is our own late one.
+    /// The object has the record `Joined`, which it had not.
     pub fn record_appears(&mut self) {
-        if !self.writes_record {
-            self.revive();
-        }
+        self.learns(ClaimEvent::RecordAppears {
+            own: self.writes_record,
+        });
     }
+}
 
-    /// The status has this record: it tells what this process has joined. A record `Adopted` says all there is to know.
-    pub fn recorded(&mut self, origin: Origin) {
-        self.no_join_is_open();
-        if origin == Origin::Adopted || self.standing() == Standing::Joined {
-            self.set_standing(Standing::Unknown);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each event on each state; what is not in the table stays.
+    #[test]
+    fn each_event_tells_of_each_claim_what_the_table_says() {
+        use ClaimEvent as Event;
+        use Standing::{Joined, Unknown, Void};
+        for (event, from_unknown, from_void, from_joined) in [
+            (Event::Intended, Void, Void, Void),
+            (Event::JoinBegins, Unknown, Unknown, Joined),
+            (Event::Joined, Joined, Joined, Joined),
+            (Event::JoinedForAnother, Unknown, Unknown, Joined),
+            (Event::HandedOver, Unknown, Unknown, Joined),
+            (Event::JoinRefused(Unknown), Unknown, Unknown, Unknown),
+            (Event::JoinRefused(Void), Void, Void, Void),
+            (Event::JoinRefused(Joined), Joined, Joined, Joined),
+            (Event::NothingOurs, Void, Void, Void),
+            // A void claim stays void if the record is our own late one.
+            (Event::RecordAppears { own: true }, Unknown, Void, Joined),
+            (
+                Event::RecordAppears { own: false },
+                Unknown,
+                Unknown,
+                Joined,
+            ),
+            (Event::Recorded(Origin::Joined), Unknown, Void, Unknown),
+            (Event::Recorded(Origin::Adopted), Unknown, Unknown, Unknown),
+        ] {
+            let after = [Unknown, Void, Joined].map(|standing| standing.after(event));
+            assert_eq!(after, [from_unknown, from_void, from_joined], "{event:?}");
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::ecs::{AccountUid, Edge};
 use crate::kubernetes::ObjectUid;
 
 use super::super::decide::ReadTrust;
-use super::super::history::{History, Standing};
+use super::super::history::{ClaimEvent, Standing};
 use super::super::ledger::{EdgeCall, Effect, LastCall};
 use super::super::object::Claim;
 use super::ObjectTable;
@@ -37,7 +37,7 @@ impl ObjectTable {
         let standing = history.map_or(Standing::Unknown, |history| {
             let standing = history.standing();
             if call == EdgeCall::Join {
-                history.revive();
+                history.learns(ClaimEvent::JoinBegins);
                 history.joins_with(account);
             }
             standing
@@ -64,11 +64,11 @@ impl ObjectTable {
         let is_open = inner.ledger.join_is_open(account, edge);
         match (begun.call, effect) {
             (EdgeCall::Join, Effect::Done) => {
-                inner.each_claim(account, edge, History::revive);
-                inner.set_standing(uid, Standing::Joined);
+                inner.each_claim(account, edge, ClaimEvent::JoinedForAnother);
+                inner.learns(uid, ClaimEvent::Joined);
             }
             (EdgeCall::Join, Effect::None) => {
-                inner.set_standing(uid, begun.standing);
+                inner.learns(uid, ClaimEvent::JoinRefused(begun.standing));
                 if let Some(row) = inner.by_uid.get_mut(uid).filter(|_| !is_open) {
                     row.history.no_join_is_open();
                 }
@@ -180,26 +180,24 @@ impl ObjectTable {
 }
 
 impl Rows {
-    fn set_standing(&mut self, uid: &ObjectUid, standing: Standing) {
+    fn learns(&mut self, uid: &ObjectUid, event: ClaimEvent) {
         if let Some(row) = self.by_uid.get_mut(uid) {
-            row.history.set_standing(standing);
+            row.history.learns(event);
         }
     }
 
     /// Nothing of ours is on the edge any more.
     pub(super) fn void(&mut self, account: &AccountUid, edge: &Edge) {
-        self.each_claim(account, edge, |history| {
-            history.set_standing(Standing::Void);
-        });
+        self.each_claim(account, edge, ClaimEvent::NothingOurs);
     }
 
-    /// Calls `change` with the history of each object on the edge that has, or may get, a claim of this cloud account.
-    fn each_claim(&mut self, account: &AccountUid, edge: &Edge, change: impl Fn(&mut History)) {
+    /// Records an event for each object on the edge that has, or may get, a claim of this cloud account.
+    fn each_claim(&mut self, account: &AccountUid, edge: &Edge, event: ClaimEvent) {
         for uid in self.by_edge.get(edge).into_iter().flatten() {
             if let Some(Row { says, history }) = self.by_uid.get_mut(uid)
                 && says.claimed_account().is_none_or(|uid| uid == account)
             {
-                change(history);
+                history.learns(event);
             }
         }
     }
