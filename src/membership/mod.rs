@@ -46,3 +46,4 @@ pub mod view;
 
 pub use self::context::{Context, ReadPeriods};
 pub use self::controller::run;
+pub use self::history::{ClaimEvent, Standing};

@@ -12,6 +12,7 @@ use security_group_operator::membership::decide::{
     AccessView, Attempt, ClaimView, Desired, EdgeView, Elsewhere, Holder, Observed, REPAIR_LIMIT,
     ReadTrust, ReconcileOutcome, Release, Step, TargetView, decide,
 };
+use security_group_operator::membership::{ClaimEvent, Standing};
 
 const CLASSES: [Class; 7] = [
     Class::Done,
@@ -2985,15 +2986,20 @@ mod model {
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
     struct Memory {
         up: bool,
-        void: bool,
-        /// A Join was accepted and is not recorded.
-        joined: bool,
+        /// What is known of the claim: the operator's own function says what follows.
+        standing: Standing,
         change: Change,
         join_is_open: bool,
         /// A Leave was answered while a Join was open.
         left_while_open: bool,
         /// What the claim says is known to be wrong, and no status has told it: a kill now loses that.
         untold: bool,
+    }
+
+    impl Memory {
+        fn learns(&mut self, event: ClaimEvent) {
+            self.standing = self.standing.after(event);
+        }
     }
 
     /// How much more may go wrong.
@@ -3042,8 +3048,7 @@ mod model {
 
     const FORGOTTEN: Memory = Memory {
         up: false,
-        void: false,
-        joined: false,
+        standing: Standing::Unknown,
         change: Change::None,
         join_is_open: false,
         left_while_open: false,
@@ -3120,11 +3125,11 @@ mod model {
         }
 
         fn stored_claim(&self) -> ClaimView {
-            let void = self.memory.void;
+            let void = self.memory.standing == Standing::Void;
             match self.object.record {
                 Some(Origin::Adopted) => ADOPTED,
                 Some(Origin::Joined) => ClaimView::Joined { void },
-                None if self.memory.joined && !void => JOINED,
+                None if self.memory.standing == Standing::Joined => JOINED,
                 None if self.has_intent() => ClaimView::Intent { void },
                 None => NO_CLAIM,
             }
@@ -3147,8 +3152,7 @@ mod model {
                 self.stored_claim(),
                 ClaimView::Intent { .. } | ClaimView::Joined { .. }
             ) {
-                self.memory.void = true;
-                self.memory.joined = false;
+                self.memory.learns(ClaimEvent::NothingOurs);
                 self.memory.untold = true;
             }
         }
@@ -3341,9 +3345,9 @@ mod model {
             } else {
                 let accepted = effect.with(|next| {
                     next.memory.change = Change::Join;
-                    next.memory.void = false;
+                    next.memory.learns(ClaimEvent::JoinBegins);
+                    next.memory.learns(ClaimEvent::Joined);
                     next.memory.left_while_open = false;
-                    next.memory.joined = !is_adopted;
                     next.documented.lossy = false;
                 });
                 events.push(("Join: OK", accepted.answer(Call::Joined)));
@@ -3357,8 +3361,8 @@ mod model {
                 let lost = |world: World| {
                     world.with(|next| {
                         next.limits.lost_answers -= 1;
-                        next.documented.lossy |= next.memory.void;
-                        next.memory.void = false;
+                        next.documented.lossy |= next.memory.standing == Standing::Void;
+                        next.memory.learns(ClaimEvent::JoinBegins);
                         next.memory.join_is_open = true;
                         next.memory.change = Change::Join;
                     })
@@ -3564,7 +3568,8 @@ mod model {
 
     fn kill(world: &World) -> World {
         let claims = world.object.record == Some(Origin::Joined) || world.has_intent();
-        let loses = world.memory.void && world.memory.untold && claims && world.exists();
+        let is_void = world.memory.standing == Standing::Void;
+        let loses = is_void && world.memory.untold && claims && world.exists();
         world.with(|next| {
             next.limits.kills -= 1;
             next.documented.lossy |= loses || next.memory.left_while_open;
@@ -3652,8 +3657,7 @@ mod model {
         let written = world.with(|next| {
             next.object.finalizer = true;
             next.object.intent = true;
-            next.memory.void = true;
-            next.memory.joined = false;
+            next.memory.learns(ClaimEvent::Intended);
             next.memory.untold = true;
             if let Some(pass) = &mut next.pass {
                 pass.confirmed = true;
@@ -3759,15 +3763,8 @@ mod model {
             next.object.drifted &= !matches!(outcome, ReconcileOutcome::Ready { .. });
             next.object.record = recorded;
             match recorded {
-                Some(Origin::Joined) => next.memory.joined = false,
-                Some(Origin::Adopted) => {
-                    next.memory.joined = false;
-                    next.memory.void = false;
-                }
-                None if claim == NO_CLAIM => {
-                    next.memory.joined = false;
-                    next.memory.void = false;
-                }
+                Some(origin) => next.memory.learns(ClaimEvent::Recorded(origin)),
+                None if claim == NO_CLAIM => next.memory.standing = Standing::Unknown,
                 None => {}
             }
         });

@@ -5,7 +5,7 @@ use crate::api::membership::Origin;
 use super::History;
 
 /// What this process knows of the claim of an object, beyond what the object says. A new process knows nothing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Standing {
     /// Nothing more.
     #[default]
