@@ -7,7 +7,9 @@ use kube::api::{Patch, PatchParams, PostParams};
 use security_group_operator::api::SecurityGroupMembership;
 use serde_json::{Value, json};
 
+use crate::binaries;
 use crate::support::control_plane::{ControlPlane, Controllers};
+use crate::support::env::TestEnv;
 use crate::support::error::{Context as _, Result};
 use crate::support::eventually::eventually;
 use crate::support::operator::{Operator, Options};
@@ -30,10 +32,7 @@ async fn large_objects_fit_into_the_memory_limit() -> Result<()> {
     let mut operator = Operator::start(&plane, options).await?;
     let memberships: Api<SecurityGroupMembership> =
         Api::namespaced(plane.admin_client().await?, "default");
-    stream::iter((0..OBJECTS).map(|number| create(&memberships, number)))
-        .buffer_unordered(8)
-        .try_collect::<Vec<()>>()
-        .await?;
+    create_all(&memberships, |number| format!("i-{number}")).await?;
     all_answered(&operator).await?;
     let while_made = peak(&mut operator)?;
     assert!(while_made < MEMORY_LIMIT, "{while_made} bytes");
@@ -69,13 +68,59 @@ async fn large_objects_fit_into_the_memory_limit() -> Result<()> {
     .await
 }
 
+/// They name the membership of somebody else, in a namespace that the operator does not watch. Before a Leave it asks who else holds the
+/// membership.
+#[tokio::test]
+async fn large_objects_on_one_membership_fit_into_the_memory_limit() -> Result<()> {
+    let plane = ControlPlane::start_with(Controllers::Absent).await?;
+    let inventory = "
+securityGroups: [{id: sg-base}, {id: sg-web}]
+instances: [{id: i-0, securityGroupIds: [sg-base]}]
+";
+    let env = TestEnv::start_on(&plane, &binaries!(), inventory).await?;
+    let options = Options {
+        binary: env!("CARGO_BIN_EXE_security-group-operator").into(),
+        arguments: vec![format!("--namespace={}", env.name)],
+        ..Options::default()
+    };
+    let mut operator = Operator::start(&plane, options).await?;
+    env.apply("web", "i-0", "sg-web", json!({})).await?;
+    env.until_ready("web").await?;
+    let elsewhere: Api<SecurityGroupMembership> =
+        Api::namespaced(plane.admin_client().await?, "default");
+    create_all(&elsewhere, |_| "i-0".to_owned()).await?;
+    env.delete("web").await?;
+    env.until_deleted("web").await?;
+    assert!(!env.is_member("i-0", "sg-web").await?);
+    let peak = peak(&mut operator)?;
+    assert!(peak < MEMORY_LIMIT, "{peak} bytes");
+    println!("peak: {} MiB", peak >> 20);
+    Ok(())
+}
+
+/// Objects on these targets.
+async fn create_all(
+    memberships: &Api<SecurityGroupMembership>,
+    target: impl Fn(usize) -> String,
+) -> Result<()> {
+    stream::iter((0..OBJECTS).map(|number| create(memberships, number, target(number))))
+        .buffer_unordered(8)
+        .try_collect::<Vec<()>>()
+        .await?;
+    Ok(())
+}
+
 /// The account does not exist, and the operator says so.
-async fn create(memberships: &Api<SecurityGroupMembership>, number: usize) -> Result<()> {
+async fn create(
+    memberships: &Api<SecurityGroupMembership>,
+    number: usize,
+    target: String,
+) -> Result<()> {
     let (field, value) = junk(number);
     let metadata = json!({"name": format!("large-{number}"), field: value});
     let membership = serde_json::from_value(json!({
         "metadata": metadata,
-        "spec": {"region": "cn-hangzhou", "instanceID": format!("i-{number}"), "securityGroupID": "sg-web"},
+        "spec": {"region": "cn-hangzhou", "instanceID": target, "securityGroupID": "sg-web"},
     }))?;
     memberships
         .create(&PostParams::default(), &membership)
