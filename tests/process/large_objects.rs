@@ -1,6 +1,8 @@
 //! Any user of a namespace may make objects as large as the API server takes them, and many: the operator stays within the
 //! memory of `deploy/install.yaml`, also when it lists all of them at its start, and its probes answer.
 
+use std::path::Path;
+
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
@@ -12,7 +14,7 @@ use crate::support::control_plane::{ControlPlane, Controllers};
 use crate::support::env::TestEnv;
 use crate::support::error::{Context as _, Result};
 use crate::support::eventually::eventually;
-use crate::support::operator::{Operator, Options};
+use crate::support::operator::{self, Operator, Options};
 use crate::support::simulator::probe;
 
 const OBJECTS: usize = 500;
@@ -73,6 +75,11 @@ async fn large_objects_fit_into_the_memory_limit() -> Result<()> {
 #[tokio::test]
 async fn large_objects_on_one_membership_fit_into_the_memory_limit() -> Result<()> {
     let plane = ControlPlane::start_with(Controllers::Absent).await?;
+    operator::install(
+        &plane,
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy"),
+    )
+    .await?;
     let inventory = "
 securityGroups: [{id: sg-base}, {id: sg-web}]
 instances: [{id: i-0, securityGroupIds: [sg-base]}]

@@ -960,8 +960,7 @@ async fn examples_that_are_applied_twice_change_nothing() -> Result<()> {
         ("--server-side --force-conflicts ", "-f examples/simulator"),
     ] {
         run(&format!("apply {way}{files}")).await?;
-        let versions =
-            "get sgm,sgmset,clustercloudaccounts -A -o jsonpath={.items[*].metadata.resourceVersion}";
+        let versions = "get sgm,sgmset,clustercloudaccounts -A -o jsonpath={.items[*].metadata.resourceVersion}";
         // The API server stores the default of `status` with the second write, whoever makes it.
         run(&format!("apply {way}{files}")).await?;
         let first = run(versions).await?;
