@@ -91,6 +91,17 @@ pub enum Act {
         object: usize,
         policies: Policies,
     },
+    /// `kubectl get -o yaml | sed | kubectl apply`: made with the annotations and finalizers of another.
+    Copy {
+        object: usize,
+        policies: Policies,
+        from: usize,
+    },
+    /// `kubectl replace` with a manifest without annotations and finalizers.
+    Replace {
+        object: usize,
+        policies: Policies,
+    },
     Respecify {
         object: usize,
         policies: Policies,
@@ -129,6 +140,12 @@ impl fmt::Display for Act {
             Self::Remake { object, policies } => {
                 write!(f, "delete and make again n{object} {policies:?}")
             }
+            Self::Copy {
+                object,
+                policies,
+                from,
+            } => write!(f, "create n{object} from n{from} {policies:?}"),
+            Self::Replace { object, policies } => write!(f, "replace n{object} {policies:?}"),
             Self::Respecify { object, policies } => write!(f, "change n{object} {policies:?}"),
             Self::Suspend {
                 object,
@@ -215,7 +232,11 @@ impl Acts {
             };
         }
         if !self.wanted[object] {
-            return self.create(object);
+            return if self.random.random_bool(0.25) {
+                self.copy(object)
+            } else {
+                self.create(object)
+            };
         }
         match self.random.random_range(0..100) {
             0..45 => {
@@ -227,9 +248,13 @@ impl Acts {
                 let policies = self.policies();
                 Act::Remake { object, policies }
             }
-            60..90 => {
+            60..82 => {
                 let policies = self.policies();
                 Act::Respecify { object, policies }
+            }
+            82..90 => {
+                let policies = self.policies();
+                Act::Replace { object, policies }
             }
             _ => {
                 self.suspended[object] = true;
@@ -246,6 +271,20 @@ impl Acts {
         self.suspended[object] = false;
         let policies = self.policies();
         Act::Create { object, policies }
+    }
+
+    fn copy(&mut self, object: usize) -> Act {
+        let (edge, slot) = edge_of(object);
+        let sharer = object_of(edge, 1 - slot).filter(|_| self.random.random_bool(0.7));
+        let from = sharer.unwrap_or_else(|| self.random.random_range(0..OBJECTS));
+        self.wanted[object] = true;
+        self.suspended[object] = false;
+        let policies = self.policies();
+        Act::Copy {
+            object,
+            policies,
+            from,
+        }
     }
 
     fn policies(&mut self) -> Policies {

@@ -15,6 +15,8 @@ use serde_json::{Value, json};
 
 use crate::act::{self, EDGES};
 use crate::fixture::{ApiOutcome, Fixture, Holder, PATIENCE, answered, name};
+use crate::kill::LATE;
+use crate::ledger::{Change, Settled};
 use crate::model::{Object, SHARERS};
 use crate::support::env::{phase, ready};
 use crate::support::error::{Context as _, Result};
@@ -35,14 +37,21 @@ pub async fn compare(fixture: &mut Fixture, incarnation: u64) -> Result<Vec<Stri
         .simulator
         .change(&json!({"set": {"lag": "0s"}}))
         .await?;
+    if std::mem::take(&mut fixture.late) {
+        tokio::time::sleep(LATE * 2).await;
+    }
     fixture.log("=== all is well, and compared when it has settled");
     let observation = match settled(fixture, incarnation).await? {
         Ok(observation) => observation,
         Err(unsettled) => return Ok(unsettled),
     };
-    let mut violations = leaves_without_cause(fixture).await?;
+    let journal = fixture.env.simulator.journal().await?;
+    fixture.env.simulator.reset_stats().await?;
+    let mut violations = leaves_without_cause(fixture, &journal)?;
+    violations.extend(read_by_ledger(fixture, &journal)?);
     for edge in 0..EDGES {
         violations.extend(check(fixture, &observation, edge));
+        violations.extend(settle_ledger(fixture, &observation, edge));
     }
     let created: Vec<&str> = fixture
         .created
@@ -155,7 +164,10 @@ fn untrue(object: &SecurityGroupMembership, member: bool, looping: bool) -> Opti
     let claim = claim(object);
     let is_true = ready.status == "True";
     let origin = object.status.as_ref().and_then(|status| status.origin);
-    let holds = |wanted| is_true && member && claim == Some(wanted) && origin == Some(wanted);
+    // `kubectl replace` takes the finalizer off: without it, a deletion would not wait for the operator.
+    let guarded = has_finalizer(object);
+    let holds =
+        |wanted| is_true && member && guarded && claim == Some(wanted) && origin == Some(wanted);
     let fine = match ready.reason.as_str() {
         _ if suspended => phase(object) != "Reconciling",
         "Joined" => holds(Origin::Joined) && phase(object) == "Settled",
@@ -173,11 +185,13 @@ fn untrue(object: &SecurityGroupMembership, member: bool, looping: bool) -> Opti
     (!fine).then(|| format!("{name} is {} {}", ready.status, ready.reason))
 }
 
+fn has_finalizer(object: &SecurityGroupMembership) -> bool {
+    let mut finalizers = object.finalizers().iter();
+    finalizers.any(|finalizer| finalizer == FINALIZER)
+}
+
 fn claim(object: &SecurityGroupMembership) -> Option<Origin> {
-    let held = object
-        .finalizers()
-        .iter()
-        .any(|finalizer| finalizer == FINALIZER);
+    let held = has_finalizer(object);
     let status = object.status.as_ref();
     let own = status.filter(|status| status.object_uid == object.uid());
     let intent = object.annotations().get(INTENT_ANNOTATION);
@@ -190,7 +204,7 @@ fn claim(object: &SecurityGroupMembership) -> Option<Origin> {
 /// Whether the model allows what an edge has come to.
 fn check(fixture: &mut Fixture, observation: &Observation, edge: usize) -> Option<String> {
     let mut objects = [Object::Absent; SHARERS];
-    let mut was_ready = [false; SHARERS];
+    let mut were_ready = [false; SHARERS];
     for slot in 0..SHARERS {
         let Some(of) = act::object_of(edge, slot) else {
             continue;
@@ -207,9 +221,7 @@ fn check(fixture: &mut Fixture, observation: &Observation, edge: usize) -> Optio
             (true, None) => return Some(format!("{} is held without a claim", yaml(object))),
             (false, claim) => Object::Live(claim),
         };
-        was_ready[slot] = object.status.as_ref().is_some_and(|status| {
-            status.origin.is_some() || is_true(&status.conditions, "Drifted")
-        });
+        were_ready[slot] = was_ready(object);
         let live = object.metadata.deletion_timestamp.is_none();
         fixture.holders[of] = if live && claim.is_some() {
             Holder::Holds
@@ -221,7 +233,7 @@ fn check(fixture: &mut Fixture, observation: &Observation, edge: usize) -> Optio
         }
     }
     let allowed = fixture.edges[edge].states.clone();
-    if fixture.edges[edge].compare(observation.is_member(edge), objects, was_ready) {
+    if fixture.edges[edge].compare(observation.is_member(edge), objects, were_ready) {
         return None;
     }
     let mut allowed: Vec<String> = allowed
@@ -237,20 +249,63 @@ fn check(fixture: &mut Fixture, observation: &Observation, edge: usize) -> Optio
     ))
 }
 
+fn edge_of(entry: &Value) -> Option<usize> {
+    (0..EDGES).find(|edge| {
+        let (target, group) = act::ends(*edge);
+        entry["target"] == target && entry["securityGroupId"] == group
+    })
+}
+
+/// Who made each edge since the last comparison, and whether the operator left what it may not.
+fn read_by_ledger(fixture: &mut Fixture, journal: &Value) -> Result<Vec<String>> {
+    let mut violations = Vec::new();
+    for entry in journal.as_array().context("a journal is a list")? {
+        let Some(edge) = edge_of(entry) else {
+            continue;
+        };
+        let change = Change {
+            at: entry["at"].as_str().unwrap_or_default().parse()?,
+            by_operator: entry["by"] != "admin",
+            joins: entry["action"] == "JoinSecurityGroup",
+        };
+        if let Some(why) = fixture.ledger.changed(edge, change) {
+            violations.push(format!("{entry}: {why}"));
+        }
+    }
+    Ok(violations)
+}
+
+/// Whether something of the operator's own is left.
+fn settle_ledger(fixture: &mut Fixture, observation: &Observation, edge: usize) -> Option<String> {
+    let mut objects = [None; SHARERS];
+    for (slot, found) in objects.iter_mut().enumerate() {
+        let object = observation.object(edge, slot);
+        *found = object.map(|object| Settled {
+            claimed: claim(object).is_some(),
+            was_ready: was_ready(object),
+            finalizer: has_finalizer(object),
+        });
+    }
+    let member = observation.is_member(edge);
+    let why = fixture.ledger.settled(edge, member, objects)?;
+    Some(format!("{why}\n{}", describe(fixture, observation, edge)))
+}
+
+/// Whether a missing edge is drift to an object.
+fn was_ready(object: &SecurityGroupMembership) -> bool {
+    let status = object.status.as_ref();
+    status.is_some_and(|status| status.origin.is_some() || is_true(&status.conditions, "Drifted"))
+}
+
 /// I1: each Leave since the last comparison was for an object whose deletion had been asked for, and no other object that
 /// had a claim by then, and so was known to every operator from its first list, was left without its edge.
-async fn leaves_without_cause(fixture: &mut Fixture) -> Result<Vec<String>> {
-    let journal = fixture.env.simulator.journal().await?;
-    fixture.env.simulator.reset_stats().await?;
+fn leaves_without_cause(fixture: &Fixture, journal: &Value) -> Result<Vec<String>> {
     let mut violations = Vec::new();
     for entry in journal.as_array().context("a journal is a list")? {
         if entry["action"] != "LeaveSecurityGroup" || entry["by"] == "admin" {
             continue;
         }
-        let edge = (0..EDGES).find(|edge| {
-            let (target, group) = act::ends(*edge);
-            entry["target"] == target && entry["securityGroupId"] == group
-        });
+        let edge = edge_of(entry);
         let at: Timestamp = entry["at"].as_str().unwrap_or_default().parse()?;
         let Some(edge) = edge else {
             violations.push(format!("I1: a Leave of an edge of nobody: {entry}"));

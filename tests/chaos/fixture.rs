@@ -11,6 +11,7 @@ use security_group_operator::api::SecurityGroupMembership;
 use serde_json::{Value, json};
 
 use crate::act::{self, Act, EDGES, OBJECTS};
+use crate::ledger::Ledger;
 use crate::model::{Edge, Policies};
 use crate::support::env::TestEnv;
 use crate::support::error::{Error, Result};
@@ -21,6 +22,7 @@ pub const PATIENCE: Duration = Duration::from_secs(300);
 pub struct Fixture {
     pub env: TestEnv,
     pub edges: Vec<Edge>,
+    pub ledger: Ledger,
     pub created: [Option<CreatedObject>; OBJECTS],
     /// When the deletion of objects of this name was asked for that were not gone at the last comparison.
     pub deletions: [Vec<Timestamp>; OBJECTS],
@@ -30,8 +32,10 @@ pub struct Fixture {
     /// How often somebody left an edge behind the operator's back, and in which of its incarnations.
     pub undone: [(u64, usize); EDGES],
     pub acts: usize,
+    /// Whether calls without an answer may take effect late, since the last comparison.
+    pub late: bool,
     /// To be made as soon as the name is free.
-    waiting: BTreeMap<usize, Policies>,
+    waiting: BTreeMap<usize, (Policies, Option<usize>)>,
     started: Instant,
 }
 
@@ -43,6 +47,8 @@ pub struct CreatedObject {
     pub suspended: bool,
     /// Whether its deletion was asked for.
     pub deleted: bool,
+    /// Whether it was made with the finalizers of another.
+    copied: bool,
 }
 
 /// Whether an object of this name was live and had a claim at the last comparison: every operator knows it from its first
@@ -62,14 +68,24 @@ impl Fixture {
             edges: (0..EDGES)
                 .map(|edge| Edge::new(act::was_there(edge)))
                 .collect(),
+            ledger: Ledger::new(),
             created: [const { None }; OBJECTS],
             deletions: [const { Vec::new() }; OBJECTS],
             holders: [Holder::None; OBJECTS],
             history: Vec::new(),
             undone: [(0, 0); EDGES],
             acts: 0,
+            late: false,
             waiting: BTreeMap::new(),
             started: Instant::now(),
+        }
+    }
+
+    /// From here on some calls without an answer take effect late.
+    pub fn expect_late_effects(&mut self) {
+        self.late = true;
+        for edge in &mut self.edges {
+            edge.expect_late_effects();
         }
     }
 
@@ -97,8 +113,8 @@ impl Fixture {
     }
 
     async fn make_the_waiting(&mut self) -> Result<()> {
-        for (object, policies) in self.waiting.clone() {
-            self.create(object, policies).await?;
+        for (object, (policies, from)) in self.waiting.clone() {
+            self.create(object, policies, from).await?;
         }
         Ok(())
     }
@@ -107,13 +123,22 @@ impl Fixture {
         match act {
             Act::Create { object, policies } => {
                 self.free_the_name(object).await?;
-                self.create(object, policies).await
+                self.create(object, policies, None).await
             }
+            Act::Copy {
+                object,
+                policies,
+                from,
+            } => {
+                self.free_the_name(object).await?;
+                self.create(object, policies, Some(from)).await
+            }
+            Act::Replace { object, policies } => self.replace(object, policies).await,
             Act::Delete { object } => self.delete(object).await,
             Act::Remake { object, policies } => {
                 self.delete(object).await?;
                 self.free_the_name(object).await?;
-                self.create(object, policies).await
+                self.create(object, policies, None).await
             }
             Act::Respecify { object, policies } => self.respecify(object, policies).await,
             Act::Suspend { object, suspended } => self.pause(object, suspended).await,
@@ -148,14 +173,29 @@ impl Fixture {
         Ok(())
     }
 
-    async fn create(&mut self, object: usize, policies: Policies) -> Result<()> {
+    /// Makes an object, with the annotations and finalizers of another that is there.
+    async fn create(
+        &mut self,
+        object: usize,
+        policies: Policies,
+        from: Option<usize>,
+    ) -> Result<()> {
         let (edge, slot) = act::edge_of(object);
         let name = name(object);
         let held = self.created[object]
             .as_ref()
             .map(|created| created.uid.clone());
-        let new: SecurityGroupMembership = serde_json::from_value(self.manifest(object, policies))?;
+        let mut new: SecurityGroupMembership =
+            serde_json::from_value(self.manifest(object, policies))?;
         let api = self.env.memberships();
+        if let Some(from) = from
+            && let ApiOutcome::Yes(other) =
+                answered(async || api.get(&crate::fixture::name(from)).await).await?
+        {
+            new.metadata.annotations = other.metadata.annotations;
+            new.metadata.finalizers = other.metadata.finalizers;
+        }
+        let asked = Timestamp::now();
         let made = loop {
             let params = PostParams::default();
             match answered(async || api.create(&params, &new).await).await? {
@@ -170,7 +210,7 @@ impl Fixture {
             }
         };
         let Some(made) = made else {
-            self.waiting.insert(object, policies);
+            self.waiting.insert(object, (policies, from));
             return Ok(());
         };
         self.waiting.remove(&object);
@@ -183,8 +223,10 @@ impl Fixture {
             policies,
             suspended: false,
             deleted: false,
+            copied: new.metadata.finalizers.is_some(),
         });
         self.edges[edge].created(slot, policies);
+        self.ledger.created(edge, slot, policies, asked);
         Ok(())
     }
 
@@ -198,6 +240,7 @@ impl Fixture {
             return Ok(());
         };
         created.deleted = true;
+        self.ledger.deleted(edge, slot);
         let now = Timestamp::now();
         self.deletions[object].push(now);
         if let Holder::Holds = self.holders[object] {
@@ -225,7 +268,41 @@ impl Fixture {
         };
         created.policies = policies;
         self.edges[edge].respecified(slot, policies);
+        self.ledger.respecified(edge, slot, policies);
         self.patch(object, json!({"spec": spec(policies)})).await
+    }
+
+    async fn replace(&mut self, object: usize, policies: Policies) -> Result<()> {
+        let (edge, slot) = act::edge_of(object);
+        let Some(created) = self.created[object].clone() else {
+            return Ok(());
+        };
+        let (api, name) = (self.env.memberships(), name(object));
+        let mut new: SecurityGroupMembership =
+            serde_json::from_value(self.manifest(object, policies))?;
+        new.spec.suspend = created.suspended;
+        let params = PostParams::default();
+        loop {
+            let found = match answered(async || api.get(&name).await).await? {
+                ApiOutcome::Yes(found) if found.uid() == Some(created.uid.clone()) => found,
+                ApiOutcome::Yes(_) | ApiOutcome::NotFound | ApiOutcome::Conflict => return Ok(()),
+            };
+            new.metadata.uid = found.metadata.uid;
+            new.metadata.resource_version = found.metadata.resource_version;
+            // Whether or not its answer comes, it may have been done.
+            self.ledger.replaced(edge, slot);
+            self.ledger.respecified(edge, slot, policies);
+            match answered(async || api.replace(&name, &params, &new).await).await? {
+                ApiOutcome::Conflict => {}
+                ApiOutcome::NotFound => return Ok(()),
+                ApiOutcome::Yes(_) => break,
+            }
+        }
+        if let Some(created) = &mut self.created[object] {
+            created.policies = policies;
+        }
+        self.edges[edge].replaced(slot, policies);
+        Ok(())
     }
 
     async fn pause(&mut self, object: usize, suspended: bool) -> Result<()> {
@@ -233,6 +310,8 @@ impl Fixture {
         let Some(created) = &mut self.created[object] else {
             return Ok(());
         };
+        // One without a claim that has a copied finalizer, and is deleted while it is suspended, stays as it is.
+        let suspended = suspended && !created.copied;
         created.suspended = suspended;
         let patch = json!({"spec": {"suspend": suspended}});
         // Before and after: in between both may hold.

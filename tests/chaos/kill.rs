@@ -43,6 +43,8 @@ pub struct KillPlan {
 #[derive(Clone, Debug)]
 pub struct CloudFaults {
     pub faults: Value,
+    /// Whether some calls without an answer take effect late.
+    pub late: bool,
     /// Whether Describe shows what was two seconds ago.
     pub lags: bool,
 }
@@ -72,10 +74,7 @@ impl KillPlan {
             dead,
             together: random.random_bool(0.5),
             waits: random.random_bool(0.7),
-            cloud: CloudFaults {
-                faults: faults(random),
-                lags: random.random_bool(0.3),
-            },
+            cloud: CloudFaults::draw(random),
         }
     }
 
@@ -90,6 +89,7 @@ impl KillPlan {
             waits: false,
             cloud: CloudFaults {
                 faults: json!([]),
+                late: false,
                 lags: false,
             },
         }
@@ -176,6 +176,25 @@ impl fmt::Display for KillPlan {
         write!(f, "; faults {}", self.cloud.faults)
     }
 }
+
+impl CloudFaults {
+    fn draw(random: &mut StdRng) -> Self {
+        let mut faults = faults(random);
+        let lags = random.random_bool(0.3);
+        let mut late = false;
+        for fault in faults.as_array_mut().into_iter().flatten() {
+            if fault["effect"] == true && random.random_bool(0.3) {
+                fault["effect"] = json!(false);
+                fault["effectAfter"] = json!(format!("{}s", LATE.as_secs()));
+                late = true;
+            }
+        }
+        Self { faults, late, lags }
+    }
+}
+
+/// How late.
+pub const LATE: Duration = Duration::from_secs(4);
 
 /// What goes wrong in the cloud meanwhile: nothing in most rounds.
 fn faults(random: &mut StdRng) -> Value {

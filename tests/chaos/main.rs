@@ -13,6 +13,7 @@ mod act;
 mod compare;
 mod fixture;
 mod kill;
+mod ledger;
 mod model;
 mod sets;
 #[path = "../support/mod.rs"]
@@ -150,12 +151,15 @@ impl Chaos {
         Ok(())
     }
 
-    async fn set_cloud_faults(&self, plan: &KillPlan) -> Result<()> {
-        let simulator = &self.fixture.env.simulator;
-        simulator.faults(&plan.cloud.faults).await?;
+    async fn set_cloud_faults(&mut self, plan: &KillPlan) -> Result<()> {
         // What Describe shows is never from before the last comparison: the model would not know of it.
+        if plan.cloud.late {
+            self.fixture.expect_late_effects();
+        }
         let lags = plan.cloud.lags && self.compared.elapsed() > Duration::from_secs(3);
         let lag = if lags { "2s" } else { "0s" };
+        let simulator = &self.fixture.env.simulator;
+        simulator.faults(&plan.cloud.faults).await?;
         simulator
             .change(&serde_json::json!({"set": {"lag": lag}}))
             .await
@@ -202,12 +206,13 @@ impl Chaos {
     #[expect(clippy::cast_precision_loss, reason = "a rate")]
     fn progress(&self) -> String {
         format!(
-            "{}, {} acts, {} comparisons, violations {}, {:.1} s a kill",
+            "{}, {} acts, {} comparisons, violations {}, {:.1} s a kill\n{}",
             self.kill_counts,
             self.fixture.acts,
             self.comparisons,
             self.violations,
-            self.begun.elapsed().as_secs_f64() / self.kill_counts.kills().max(1) as f64
+            self.begun.elapsed().as_secs_f64() / self.kill_counts.kills().max(1) as f64,
+            self.fixture.ledger,
         )
     }
 

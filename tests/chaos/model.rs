@@ -22,6 +22,8 @@ pub struct State {
     owed: bool,
     /// Whether a read of the cloud since the last comparison may have shown a member, and whether one may have shown none.
     shown: Shown,
+    /// Whether a Leave was sent since the last comparison that may take effect once more, and late.
+    left: bool,
     pub objects: [Object; SHARERS],
 }
 
@@ -55,6 +57,8 @@ pub struct DesiredObject {
     claimed: bool,
     /// Whether it has a record, or its status says that it drifted, by the last comparison: a missing edge is then drift.
     was_ready: bool,
+    /// Whether its finalizer may be off: `kubectl replace` took it.
+    stripped: bool,
     born: u32,
     deleted: Option<u32>,
 }
@@ -72,6 +76,8 @@ pub struct Policies {
 pub struct Edge {
     pub states: HashSet<State>,
     desired: [Option<DesiredObject>; SHARERS],
+    /// Whether calls without an answer may take effect late, since the last comparison.
+    late: bool,
     now: u32,
 }
 
@@ -84,11 +90,13 @@ impl Edge {
                 member,
                 missing: !member,
             },
+            left: false,
             objects: [Object::Absent; SHARERS],
         };
         Self {
             states: HashSet::from([state]),
             desired: [None, None],
+            late: false,
             now: 0,
         }
     }
@@ -106,6 +114,7 @@ impl Edge {
             frozen: false,
             claimed: false,
             was_ready: false,
+            stripped: false,
             born: self.now,
             deleted: None,
         });
@@ -121,6 +130,14 @@ impl Edge {
         {
             desired.deleted = Some(now);
             desired.deletion.drain(..desired.deletion.len() - 1);
+        }
+        if self.desired[slot].as_ref().is_some_and(|one| one.stripped) {
+            let gone = self
+                .states
+                .iter()
+                .map(|state| with(*state, slot, Object::Absent));
+            let gone: Vec<State> = gone.collect();
+            self.states.extend(gone);
         }
         self.happens(|state| {
             let object = &mut state.objects[slot];
@@ -141,11 +158,36 @@ impl Edge {
         self.happens(|_| {});
     }
 
+    /// `kubectl replace` took finalizer and intent off; an object that is being deleted goes with them.
+    pub fn replaced(&mut self, slot: usize, policies: Policies) {
+        let without_claim = |state: &State| {
+            let object = match state.objects[slot] {
+                Object::Live(_) => Object::Live(None),
+                Object::Going(..) | Object::Absent => Object::Absent,
+            };
+            with(*state, slot, object)
+        };
+        let without: Vec<State> = self.states.iter().map(without_claim).collect();
+        self.states
+            .retain(|state| !matches!(state.objects[slot], Object::Going(..)));
+        self.states.extend(without);
+        if let Some(desired) = &mut self.desired[slot] {
+            desired.stripped = true;
+        }
+        self.respecified(slot, policies);
+    }
+
     pub fn suspended(&mut self, slot: usize, suspended: bool) {
         if let Some(desired) = &mut self.desired[slot] {
             desired.suspended = suspended;
             desired.frozen &= suspended;
         }
+        self.happens(|_| {});
+    }
+
+    /// From here on calls without an answer may take effect late.
+    pub fn expect_late_effects(&mut self) {
+        self.late = true;
         self.happens(|_| {});
     }
 
@@ -185,6 +227,7 @@ impl Edge {
                     member,
                     missing: !member,
                 },
+                left: false,
                 ..state
             })
             .collect();
@@ -195,6 +238,7 @@ impl Edge {
                 Object::Going(..) => self.settle(slot, true, ready[slot]),
             }
         }
+        self.late = false;
         let allowed = !self.states.is_empty();
         // What has settled may still go on: one whose adoption was refused may find the edge shared at its next look.
         self.happens(|_| {});
@@ -209,6 +253,7 @@ impl Edge {
         desired.deletion.drain(..desired.deletion.len() - 1);
         desired.drift.drain(..desired.drift.len() - 1);
         desired.frozen = desired.suspended;
+        desired.stripped &= desired.suspended;
         desired.claimed = claimed;
         desired.was_ready = was_ready;
     }
@@ -223,6 +268,9 @@ impl Edge {
             if self.states.insert(state) {
                 for slot in 0..SHARERS {
                     open.extend(self.steps(state, slot));
+                }
+                if self.late && state.left && state.member {
+                    open.push(removed(state));
                 }
             }
         }
@@ -297,8 +345,8 @@ impl Edge {
             next.push(with(state, slot, Object::Absent));
         }
         if !surely && (has(DeletionPolicy::Remove) || by_origin && origin == Origin::Joined) {
-            let mut gone = with(state, slot, Object::Going(origin, true));
-            (gone.member, gone.owed, gone.shown.missing) = (false, false, true);
+            let mut gone = removed(with(state, slot, Object::Going(origin, true)));
+            gone.left = true;
             next.push(gone);
         }
         // A read showed that nothing of ours is there.
@@ -370,6 +418,11 @@ fn may_adopt(state: State, slot: usize, desired: &DesiredObject) -> bool {
     desired.adoption.contains(&AdoptionPolicy::Adopt) || claimed_elsewhere
 }
 
+const fn removed(mut state: State) -> State {
+    (state.member, state.owed, state.shown.missing) = (false, false, true);
+    state
+}
+
 fn with(mut state: State, slot: usize, object: Object) -> State {
     state.objects[slot] = object;
     state
@@ -393,6 +446,7 @@ mod tests {
         Edge {
             states,
             desired: edge.desired.clone(),
+            late: edge.late,
             now: edge.now,
         }
         .compare(member, objects, [true; SHARERS])

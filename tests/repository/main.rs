@@ -1,5 +1,6 @@
 //! What the repository says of itself: documents, manifests, generated files, and the layers and sizes of the source.
 
+mod architecture;
 mod book;
 mod commands;
 mod deployment;

@@ -470,28 +470,35 @@ fn replace_takes_off_the_finalizer_and_the_operator_puts_it_back() {
     });
 }
 
-/// H7: also while the operator runs, if the deletion comes before it has put the finalizer back.
+/// H7: also while the operator runs, if the deletion comes before it has put the finalizer back; and while the object is suspended.
 #[test]
 fn object_that_is_replaced_and_deleted_before_the_operator_acts_leaves_its_membership() {
-    for is_down in [true, false] {
-        in_virtual_time(|| async move {
+    for why in ["down", "too late", "suspended"] {
+        in_virtual_time(move || async move {
             let mut world = world().await;
             world.membership("m", 0, 0, json!({}));
             world.membership("applied", 1, 0, json!({}));
             seconds(SETTLED).await;
-            if is_down {
+            if why == "down" {
                 world.kill(0);
             }
+            if why == "suspended" {
+                world.patch("m", json!({"spec": {"suspend": true}}));
+                seconds(SETTLED).await;
+            }
             world.replace("m");
+            if why == "suspended" {
+                seconds(SETTLED).await;
+            }
             for name in ["m", "applied"] {
                 world.delete(name);
             }
-            assert!(!is_there(&world, "m"));
-            if is_down {
+            assert!(!is_there(&world, "m"), "{why}");
+            if why == "down" {
                 world.start(None);
             }
             seconds(2.0 * SCAN).await;
-            assert_eq!(journal(&world), ["the operator joined"]);
+            assert_eq!(journal(&world), ["the operator joined"], "{why}");
             assert!(is_member(&world));
             // Without `replace` the deletion has waited.
             assert!(!is_there(&world, "applied"));
