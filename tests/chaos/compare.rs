@@ -282,6 +282,7 @@ fn settle_ledger(fixture: &mut Fixture, observation: &Observation, edge: usize) 
         let object = observation.object(edge, slot);
         *found = object.map(|object| Settled {
             claimed: claim(object).is_some(),
+            joined: claim(object) == Some(Origin::Joined),
             was_ready: was_ready(object),
             finalizer: has_finalizer(object),
         });

@@ -86,6 +86,8 @@ struct Made {
     by: Maker,
     /// Why it may stay when no object names it.
     may_stay: Option<Exception>,
+    /// Why the operator may take for its own what others have made.
+    mistaken: Option<Exception>,
     /// Others removed what others had made, and an object has named it since.
     theirs_removed: bool,
     objects: [Option<Named>; SHARERS],
@@ -135,6 +137,8 @@ struct Named {
 #[derive(Clone, Copy, Debug)]
 pub struct Settled {
     pub claimed: bool,
+    /// Whether it says that the operator joined. That alone excuses nothing.
+    pub joined: bool,
     pub was_ready: bool,
     pub finalizer: bool,
 }
@@ -148,6 +152,7 @@ impl Ledger {
                 Maker::Nobody
             },
             may_stay: None,
+            mistaken: None,
             theirs_removed: false,
             objects: [None, None],
             births: Vec::new(),
@@ -207,16 +212,18 @@ impl Ledger {
         match (change.joins, change.by_operator) {
             (true, true) => {
                 made.may_stay = made.repaired_for();
+                made.mistaken = None;
                 made.by = Maker::Operator;
             }
             (true, false) => {
-                made.may_stay = None;
+                (made.may_stay, made.mistaken) = (None, None);
                 made.by = Maker::Others { lately: true };
             }
             (false, false) => {
+                let taken = made.by == Maker::Operator || made.mistaken.take().is_some();
                 let is_ours = made.by == Maker::Operator && made.may_stay.is_none();
                 made.lately.removed = true;
-                made.lately.ours_removed |= made.by == Maker::Operator;
+                made.lately.ours_removed |= taken;
                 let is_named = made.births.iter().any(|born| *born <= change.at);
                 made.theirs_removed |= !is_ours && is_named;
                 made.by = Maker::Nobody;
@@ -229,9 +236,11 @@ impl Ledger {
     fn left(&mut self, edge: usize) -> Option<String> {
         let made = &mut self.edges[edge];
         let lately = made.lately;
+        let mistaken = made.mistaken_for_its_own();
+        made.mistaken = None;
         let by = std::mem::replace(&mut made.by, Maker::Nobody);
         made.lately.left = true;
-        let Maker::Others { lately: is_new } = by else {
+        let Maker::Others { .. } = by else {
             self.own += 1;
             return None;
         };
@@ -239,16 +248,7 @@ impl Ledger {
             self.under_remove += 1;
             return None;
         }
-        let why = if !is_new {
-            None
-        } else if lately.ours_removed {
-            Some(Exception::RemadeUnseen)
-        } else if lately.left {
-            Some(Exception::LeaveUnanswered)
-        } else {
-            lately.open.then_some(Exception::MadeWhileOpen)
-        };
-        if let Some(why) = why {
+        if let Some(why) = mistaken {
             self.excepted(why);
             return None;
         }
@@ -278,6 +278,15 @@ impl Ledger {
         }
         if made.by == Maker::Operator {
             made.may_stay = made.may_stay.or(lately.let_go());
+        } else if objects.iter().flatten().any(|object| object.joined) {
+            made.mistaken = made.mistaken_for_its_own();
+            if made.mistaken.is_none() {
+                return Some(format!(
+                    "an object says that the operator joined what others have made: {lately:?}"
+                ));
+            }
+        } else {
+            made.mistaken = None;
         }
         let is_last = objects.iter().all(Option::is_none);
         let by = made.by;
@@ -334,6 +343,17 @@ impl Made {
         }
     }
 
+    /// Why the operator may take for its own what others have made.
+    const fn mistaken_for_its_own(&self) -> Option<Exception> {
+        let lately = self.lately;
+        match self.by {
+            Maker::Others { lately: true } if lately.ours_removed => Some(Exception::RemadeUnseen),
+            Maker::Others { lately: true } if lately.left => Some(Exception::LeaveUnanswered),
+            Maker::Others { lately: true } if lately.open => Some(Exception::MadeWhileOpen),
+            Maker::Others { .. } | Maker::Operator | Maker::Nobody => self.mistaken,
+        }
+    }
+
     /// From one comparison to the next.
     fn rest(&mut self, objects: [Option<Settled>; SHARERS]) {
         for (object, found) in self.objects.iter_mut().zip(objects) {
@@ -353,7 +373,13 @@ impl Made {
         if let Maker::Others { lately } = &mut self.by {
             *lately = false;
         }
-        self.lately = Lately::default();
+        // The operator looks at no suspended object, and has not seen yet that its own is missing.
+        let unseen = self.by == Maker::Nobody && objects.iter().flatten().any(|one| one.joined);
+        self.lately = Lately {
+            removed: unseen && self.lately.removed,
+            ours_removed: unseen && self.lately.ours_removed,
+            ..Lately::default()
+        };
         self.note();
     }
 }
@@ -403,6 +429,7 @@ mod tests {
     const CLAIMED: [Option<Settled>; SHARERS] = [
         Some(Settled {
             claimed: true,
+            joined: false,
             was_ready: true,
             finalizer: true,
         }),
@@ -488,6 +515,23 @@ mod tests {
         assert_eq!(ledger.settled(EDGE, true, CLAIMED), None);
         ledger.deleted(EDGE, 0);
         assert!(change(&mut ledger, "operator", "leave").is_some());
+    }
+
+    #[test]
+    fn what_others_made_while_a_claim_was_open_may_be_taken_for_the_operators_own() {
+        let mut joined = CLAIMED;
+        joined[0].as_mut().unwrap().joined = true;
+        let mut ledger = Ledger::new();
+        ledger.created(EDGE, 0, DEFAULTS, Timestamp::MIN);
+        change(&mut ledger, "admin", "join");
+        assert_eq!(ledger.settled(EDGE, true, joined), None);
+        assert_eq!(ledger.settled(EDGE, true, joined), None);
+        ledger.deleted(EDGE, 0);
+        assert_eq!(change(&mut ledger, "operator", "leave"), None);
+        assert_eq!(ledger.exceptions.get(&Exception::MadeWhileOpen), Some(&1));
+        // What was there before the claim is no such thing.
+        let mut others = held("admin");
+        assert!(others.settled(EDGE, true, joined).is_some());
     }
 
     #[test]
