@@ -278,7 +278,7 @@ impl Ledger {
         }
         if made.by == Maker::Operator {
             made.may_stay = made.may_stay.or(lately.let_go());
-        } else if objects.iter().flatten().any(|object| object.joined) {
+        } else if made.by != Maker::Nobody && objects.iter().flatten().any(|one| one.joined) {
             made.mistaken = made.mistaken_for_its_own();
             if made.mistaken.is_none() {
                 return Some(format!(
