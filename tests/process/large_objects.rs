@@ -36,7 +36,7 @@ async fn large_objects_fit_into_the_memory_limit() -> Result<()> {
         Api::namespaced(plane.admin_client().await?, "default");
     create_all(&memberships, |number| format!("i-{number}")).await?;
     all_answered(&operator).await?;
-    let while_made = peak(&mut operator)?;
+    let while_made = operator.peak_memory()?;
     assert!(while_made < MEMORY_LIMIT, "{while_made} bytes");
 
     operator.respawn()?;
@@ -49,7 +49,7 @@ async fn large_objects_fit_into_the_memory_limit() -> Result<()> {
         Ok(probe(&readyz).await.is_ok())
     })
     .await?;
-    let at_start = peak(&mut operator)?;
+    let at_start = operator.peak_memory()?;
     assert!(at_start < MEMORY_LIMIT, "{at_start} bytes");
     println!(
         "peak: {} MiB while the objects were made, {} MiB at a start",
@@ -99,7 +99,7 @@ instances: [{id: i-0, securityGroupIds: [sg-base]}]
     env.delete("web").await?;
     env.until_deleted("web").await?;
     assert!(!env.is_member("i-0", "sg-web").await?);
-    let peak = peak(&mut operator)?;
+    let peak = operator.peak_memory()?;
     assert!(peak < MEMORY_LIMIT, "{peak} bytes");
     println!("peak: {} MiB", peak >> 20);
     Ok(())
@@ -169,13 +169,4 @@ async fn all_answered(operator: &Operator) -> Result<()> {
         Ok(count.unwrap_or("0").parse::<usize>()? >= OBJECTS)
     })
     .await
-}
-
-/// The most memory that the operator has used, in bytes.
-fn peak(operator: &mut Operator) -> Result<u64> {
-    let status = format!("/proc/{}/status", operator.process().pid());
-    let status = std::fs::read_to_string(status)?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = line.and_then(|line| line.split_whitespace().next());
-    Ok(kib.context("no VmHWM")?.parse::<u64>()? << 10)
 }

@@ -12,6 +12,7 @@ mod crash;
 mod credentials;
 mod deletions;
 mod first_status;
+mod floods;
 mod large_objects;
 mod monitoring;
 mod node_conditions;

@@ -82,6 +82,15 @@ impl Operator {
         &mut self.child
     }
 
+    /// The most memory that the process has used, in bytes.
+    pub fn peak_memory(&self) -> Result<u64> {
+        let status = format!("/proc/{}/status", self.child.pid());
+        let status = std::fs::read_to_string(status)?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.split_whitespace().next());
+        Ok(kib.context("no VmHWM")?.parse::<u64>()? << 10)
+    }
+
     /// Its log file; a new file after each restart.
     pub fn log(&self) -> &Path {
         self.child.log()
