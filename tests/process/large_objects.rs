@@ -90,7 +90,7 @@ instances: [{id: i-0, securityGroupIds: [sg-base]}]
         arguments: vec![format!("--namespace={}", env.name)],
         ..Options::default()
     };
-    let mut operator = Operator::start(&plane, options).await?;
+    let operator = Operator::start(&plane, options).await?;
     env.apply("web", "i-0", "sg-web", json!({})).await?;
     env.until_ready("web").await?;
     let elsewhere: Api<SecurityGroupMembership> =
