@@ -319,8 +319,12 @@ impl Edge {
         // Who was there before the deletion is known; who came later may be, and who went later may be thought to be there.
         let (surely, perhaps) = match state.objects[other] {
             Object::Absent => (false, false),
-            Object::Live(_) => (
-                other_desired.is_some_and(|other| other.born < deleted),
+            // Who has no claim and refuses to adopt takes nothing over.
+            Object::Live(claim) => (
+                other_desired.is_some_and(|other| {
+                    let refuses = other.adoption.contains(&AdoptionPolicy::Refuse);
+                    other.born < deleted && (claim.is_some() || !refuses)
+                }),
                 true,
             ),
             Object::Going(..) => (
