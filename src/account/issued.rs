@@ -9,7 +9,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::ecs::credential::{IssuedKey, ProviderError};
-use crate::ecs::{Class, Credential};
+use crate::ecs::{Credential, Retry};
 
 use super::key::CredentialSpec;
 
@@ -74,6 +74,14 @@ const RENEWAL: SignedDuration = SignedDuration::from_mins(10);
 
 /// Shortest time between two requests for one account (5 seconds).
 const LEAST_WAIT: Duration = Duration::from_secs(5);
+
+/// When another key is asked for after a failure, whatever it was: a role that is corrected must not wait long, and one request per
+/// account costs little.
+pub const RETRY: Retry = Retry {
+    first: LEAST_WAIT,
+    factor: 2.0,
+    cap: Duration::from_secs(5 * 60),
+};
 
 impl Issued {
     /// The key for `made_for`. It is obtained if there is none, if the one that there is ends soon, or if there is a doubt about it.
@@ -177,13 +185,12 @@ impl State {
     fn fail(&mut self, error: ProviderError) {
         let count = self.failure.as_ref().map_or(0, |failure| failure.count);
         let count = count.saturating_add(1);
-        let wait = Class::Transient.retry().delay(count).max(LEAST_WAIT);
         let since = Instant::now();
         self.failure = Some(Failure {
             error,
             count,
             since,
-            again: since + wait,
+            again: since + RETRY.delay(count),
         });
     }
 }

@@ -10,6 +10,7 @@ use crate::api::reason;
 use crate::condition::{self, NewCondition, Status};
 use crate::ecs::{Class, DocsUrl, Error, Identity, Retry};
 
+use super::issued;
 use super::reach::Reachability;
 
 /// The result of a check.
@@ -59,7 +60,12 @@ impl CheckResult {
         }
     }
 
-    fn explain_refusal(&self, error: &Error, docs: Option<&DocsUrl>) -> (String, String) {
+    fn explain_refusal(
+        &self,
+        error: &Error,
+        retry: Retry,
+        docs: Option<&DocsUrl>,
+    ) -> (String, String) {
         let reason = if self.is_stalled() || error.is_clock_error() {
             error.reason()
         } else {
@@ -70,7 +76,7 @@ impl CheckResult {
             // The cloud's sentence goes on here.
             error.to_string().trim_end_matches('.'),
             error.hint(),
-            retry(error),
+            retry,
             docs.map(|docs| docs.end_for(error, error.class()))
                 .unwrap_or_default()
         );
@@ -86,9 +92,9 @@ impl CheckResult {
                 format!("authenticated as {}", identity.arn),
             ),
             Self::NoCredentials { reason, message } => ((*reason).to_owned(), message.clone()),
-            Self::Refused(error) => self.explain_refusal(error, docs),
+            Self::Refused(error) => self.explain_refusal(error, retry(error), docs),
             Self::NotIssued { field, error } => {
-                let (reason, message) = self.explain_refusal(error, docs);
+                let (reason, message) = self.explain_refusal(error, issued::RETRY, docs);
                 (reason, format!("{field}: {message}"))
             }
             Self::Unknown(message) => (reason::RETRYING.to_owned(), message.clone()),
@@ -423,6 +429,18 @@ mod tests {
         assert!(unknown_key.ends_with(end), "{unknown_key}");
         let waits = message("Throttling.User");
         assert!(!waits.contains("docs.example.com"), "{waits}");
+    }
+
+    #[test]
+    fn key_that_is_not_issued_says_when_it_is_asked_for_again() {
+        let code = "NoPermission";
+        let error = crate::ecs::ApiError::of(crate::ecs::Action::AssumeRole, 403, code);
+        let field = "spec.credentials.assumeRole";
+        let error = Box::new(Error::Api(error));
+        let (_, message) = CheckResult::NotIssued { field, error }.explain(None);
+        assert!(message.starts_with(field), "{message}");
+        let end = "; next try in 5s (backs off to 5m)";
+        assert!(message.ends_with(end), "{message}");
     }
 
     #[test]

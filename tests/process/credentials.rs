@@ -366,6 +366,33 @@ async fn requested_check_takes_no_key_away_that_works() -> Result<()> {
     Ok(())
 }
 
+/// A refusal of STS, not of a key: whoever corrects the role does not wait as long as after a wrong key.
+#[tokio::test]
+async fn role_that_refuses_is_asked_again_as_soon_as_the_account_says() -> Result<()> {
+    let fixture = Fixture::start().await?;
+    let trusts = json!({"RAM": [fixture.arn("user/simulator")]});
+    fixture.role("assumed", trusts, json!({})).await?;
+    let refusal = json!({"error": {"code": "NoPermission", "status": 403}});
+    let refused = json!({"action": "AssumeRole", "fault": refusal});
+    fixture.env.simulator.faults(&json!([refused])).await?;
+    let key = json!({"accessKeyID": "testid", "accessKeySecret": "testsecret"});
+    let mut assumed = fixture.secret("assumed", key).await?;
+    assumed["assumeRole"] = json!({"roleARN": fixture.arn("role/assumed")});
+    fixture.account("assumed", &assumed).await?;
+    let told = ["next try in 5s (backs off to 5m)"];
+    fixture.until("assumed", "NoPermission", &told).await?;
+    eventually("the role was asked for three times", async || {
+        let refused = fixture.env.simulator.calls("AssumeRole", "NoPermission");
+        Ok(refused.await? >= 3)
+    })
+    .await?;
+    fixture.env.simulator.faults(&json!([])).await?;
+    let accepted = ["assumed-role/"];
+    fixture
+        .until("assumed", "CredentialsAccepted", &accepted)
+        .await
+}
+
 #[tokio::test]
 async fn key_of_the_instance_role_is_renewed_before_it_ends() -> Result<()> {
     let fixture = Fixture::start().await?;

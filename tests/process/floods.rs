@@ -102,11 +102,11 @@ async fn join(env: &TestEnv, name: &str, target: &str) -> Result<()> {
     Ok(())
 }
 
+/// A name that can be a region's: letters alone.
 fn invented(number: usize) -> String {
-    let letters = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
-    let digits = [number / 100, number / 10 % 10, number % 10];
-    let name: String = digits.iter().map(|digit| letters[*digit]).collect();
-    format!("xx-{name}")
+    let digits = format!("{number:03}");
+    let letter = |digit: char| char::from(b'a' + u8::try_from(digit).unwrap_or_default() - b'0');
+    format!("xx-{}", digits.chars().map(letter).collect::<String>())
 }
 
 fn is_refused(object: &SecurityGroupMembership) -> bool {

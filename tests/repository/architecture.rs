@@ -49,7 +49,7 @@ fn all_state_that_tasks_share_is_in_the_state_table() -> Result<()> {
     let owners: BTreeSet<String> = state_rows()?
         .iter()
         .flat_map(|row| row.iter().flat_map(|cell| quoted(cell)))
-        .filter(|name| name.contains('/') || name.ends_with(".rs"))
+        .filter(|name| name.contains('/') || is_rust(name))
         .map(|name| {
             name.trim_end_matches(".rs")
                 .trim_end_matches('/')
@@ -106,9 +106,13 @@ fn files_that_the_pages_for_developers_name_exist() -> Result<()> {
     Ok(())
 }
 
+fn is_rust(name: &str) -> bool {
+    Path::new(name).extension().is_some_and(|kind| kind == "rs")
+}
+
 /// Whether this is a file of Rust in a folder: `membership/decide.rs`.
 fn is_path(name: &str) -> bool {
-    name.ends_with(".rs") && name.contains('/') && !name.contains(['*', ' ', '<', '{', '…'])
+    is_rust(name) && name.contains('/') && !name.contains(['*', ' ', '<', '{', '…'])
 }
 
 fn root() -> PathBuf {
