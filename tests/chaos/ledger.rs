@@ -122,6 +122,7 @@ struct Lately {
 }
 
 /// An object that names an edge.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Clone, Debug)]
 struct Named {
     policies: Policies,
@@ -134,6 +135,7 @@ struct Named {
 }
 
 /// What an object has when all has settled.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Clone, Copy, Debug)]
 pub struct Settled {
     pub claimed: bool,
