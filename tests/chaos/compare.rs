@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::jiff::Timestamp;
@@ -18,6 +19,7 @@ use crate::fixture::{ApiOutcome, Fixture, Holder, PATIENCE, answered, name};
 use crate::kill::LATE;
 use crate::ledger::{Change, Settled};
 use crate::model::{Object, SHARERS};
+use crate::races;
 use crate::support::env::{phase, ready};
 use crate::support::error::{Context as _, Result};
 
@@ -29,7 +31,7 @@ struct Observation {
 
 /// Ends the churn and the faults, waits until everything has settled, and compares. What does not fit is said, each with its
 /// edge and its objects; from what does fit the model goes on.
-pub async fn compare(fixture: &mut Fixture, incarnation: u64) -> Result<Vec<String>> {
+pub async fn compare(fixture: &mut Fixture, incarnation: u64, audit: &Path) -> Result<Vec<String>> {
     fixture.wait_no_more();
     fixture.env.simulator.faults(&json!([])).await?;
     fixture
@@ -48,6 +50,9 @@ pub async fn compare(fixture: &mut Fixture, incarnation: u64) -> Result<Vec<Stri
     let journal = fixture.env.simulator.journal().await?;
     fixture.env.simulator.reset_stats().await?;
     let mut violations = leaves_without_cause(fixture, &journal)?;
+    for object in races::removed_in_the_moment_of_their_claim(audit)? {
+        fixture.ledger.raced(act::edge_of(object).0);
+    }
     violations.extend(read_by_ledger(fixture, &journal)?);
     for edge in 0..EDGES {
         violations.extend(check(fixture, &observation, edge));

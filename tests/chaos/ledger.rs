@@ -37,10 +37,12 @@ pub enum Exception {
     RemadeUnseen,
     /// Others made again what the operator had left, perhaps before the answer to its Leave.
     LeaveUnanswered,
+    /// The API server removed an object in the moment of its claim, and a kill hid that.
+    RaceUnseen,
 }
 
 impl Exception {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Retained,
         Self::FinalizerTakenOff,
         Self::AdoptedAndRepaired,
@@ -50,6 +52,7 @@ impl Exception {
         Self::RepairedForAnAdopter,
         Self::RemadeUnseen,
         Self::LeaveUnanswered,
+        Self::RaceUnseen,
     ];
 }
 
@@ -112,6 +115,8 @@ struct Lately {
     /// `kubectl replace` took a finalizer off, and the object had no record by the last comparison, or was deleted before the
     /// finalizer was back.
     claim_taken_off: bool,
+    /// An object of it was removed in the moment of its claim.
+    raced: bool,
     /// An object without a claim named it that may join.
     open: bool,
     /// Two objects named it at a time, or one after the other.
@@ -206,6 +211,11 @@ impl Ledger {
             object.stripped = true;
             made.lately.claim_taken_off |= object.deleted || !object.claimed;
         }
+    }
+
+    /// The API server has removed an object in the moment of its claim.
+    pub fn raced(&mut self, edge: usize) {
+        self.edges[edge].lately.raced = true;
     }
 
     /// What the journal says next of an edge; a sentence if the rule forbids it.
@@ -393,6 +403,8 @@ impl Lately {
             Some(Exception::Retained)
         } else if self.claim_taken_off {
             Some(Exception::FinalizerTakenOff)
+        } else if self.raced {
+            Some(Exception::RaceUnseen)
         } else if self.removed && self.deleted {
             Some(Exception::JoinOfAKilledProcess)
         } else {

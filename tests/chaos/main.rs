@@ -15,6 +15,7 @@ mod fixture;
 mod kill;
 mod ledger;
 mod model;
+mod races;
 mod sets;
 #[path = "../support/mod.rs"]
 mod support;
@@ -167,7 +168,8 @@ impl Chaos {
 
     async fn compare(&mut self) -> Result<()> {
         let incarnation = self.incarnation.load(Ordering::Relaxed);
-        let violations = compare::compare(&mut self.fixture, incarnation).await?;
+        let audit = self.plane.audit_log();
+        let violations = compare::compare(&mut self.fixture, incarnation, &audit).await?;
         self.violations += violations.len();
         if !violations.is_empty() {
             return Err(Error::new(violations.join("\n\n")));
