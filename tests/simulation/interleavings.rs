@@ -3,15 +3,17 @@
 
 use std::time::Duration;
 
-use security_group_operator::api::{INTENT_ANNOTATION, RECONCILE_REQUESTED_ANNOTATION};
+use security_group_operator::api::{
+    FINALIZER, INTENT_ANNOTATION, RECONCILE_REQUESTED_ANNOTATION,
+};
 use serde_json::{Value, json};
 
 use crate::api_server::{CallFault, Verb};
 use crate::in_virtual_time;
-use crate::link::CallFilter;
+use crate::link::{CallFilter, KillPoint};
 use crate::monitor::{MEMBERSHIPS, condition};
 use crate::scenario::{
-    add_fault, calls, claimed, lagging_world, object, ready, seconds, told, world,
+    add_fault, calls, claimed, journal, lagging_world, object, ready, seconds, told, world,
 };
 use crate::topology::{GUESTS, NAMESPACE};
 use crate::world::{SimOptions, World};
@@ -202,7 +204,7 @@ fn repair_without_an_answer_is_still_ours() {
     });
 }
 
-/// C7, C9: the repair is refused and told; others make the membership again, over a restart or not.
+/// C7: the repair is refused and told; others make the membership again, over a restart or not.
 #[test]
 fn what_others_make_after_a_refused_repair_is_theirs() {
     for restarts in [false, true] {
@@ -225,6 +227,57 @@ fn what_others_make_after_a_refused_repair_is_theirs() {
             assert!(stays_after_deletion(&world, "m").await, "{restarts}");
         });
     }
+}
+
+/// C9: the repair is refused, and the process is killed after it has taken the intent off and before it takes the record off. The next one
+/// writes the finalizer again, reads, and ends the claim anew. The other order would leave an intent that counts.
+#[test]
+fn claim_that_a_killed_process_has_half_ended_is_ended_anew() {
+    let mut met = 0;
+    for request in 1..6 {
+        met += u32::from(in_virtual_time(|| async move {
+            let mut world = world().await;
+            world.membership("m", 0, 0, json!({}));
+            seconds(SETTLED).await;
+            let refused = json!({"error": {"code": "QuotaExceeded", "status": 400}});
+            add_fault(&world, "JoinSecurityGroup", 20, &refused);
+            world.foreign(0, 0, false);
+            let joins = calls(&world, "JoinSecurityGroup");
+            while calls(&world, "JoinSecurityGroup") == joins {
+                seconds(0.001).await;
+            }
+            world.schedule_kill(request, KillPoint::AfterEffect);
+            seconds(AT_ONCE).await;
+            if world.dead_incarnation().is_none() || !is_half_ended(&world) {
+                return false;
+            }
+            world.restart_all();
+            seconds(AT_ONCE).await;
+            let again = object(&world, "m").unwrap();
+            assert_eq!(again["metadata"]["finalizers"], json!([FINALIZER]));
+            seconds(2.0 * SETTLED).await;
+            assert_eq!(claim(&world, "m"), "");
+            let ended = object(&world, "m").unwrap();
+            assert_eq!(ended["metadata"].get("finalizers"), None);
+            // Whoever looks next finds no intent that would count.
+            world.restart_all();
+            seconds(SETTLED).await;
+            world.foreign(0, 0, true);
+            seconds(SCAN).await;
+            assert!(stays_after_deletion(&world, "m").await, "{request}");
+            assert_eq!(calls(&world, "LeaveSecurityGroup"), 0, "{request}");
+            true
+        }));
+    }
+    assert_eq!(met, 1, "one request, the write that takes the intent off");
+}
+
+/// Whether the object has its record, and neither finalizer nor intent.
+fn is_half_ended(world: &World) -> bool {
+    let object = object(world, "m").unwrap();
+    let metadata = &object["metadata"];
+    let marks = [&metadata["finalizers"], &metadata["annotations"][INTENT_ANNOTATION]];
+    object["status"]["origin"] == "Joined" && marks.iter().all(|mark| mark.is_null())
 }
 
 /// C8: the repair waits for the target for longer than any call takes; others make the membership again.
@@ -458,6 +511,43 @@ fn two_new_objects_of_one_edge_join_once() {
             assert_eq!(claims, ["Adopted", "Joined"], "{lag}");
             assert!(stays_after_deletion(&world, "a").await, "{lag}");
             assert!(!stays_after_deletion(&world, "b").await, "{lag}");
+        });
+    }
+}
+
+/// E2: the process is killed between the Join of one object and its record. Another object comes meanwhile, has its pass before the first
+/// one and adopts. The intent of the first is recorded as joined.
+#[test]
+fn intent_of_a_killed_process_is_recorded_after_another_object_has_adopted() {
+    for (first, second) in [("m", "other"), ("other", "m")] {
+        in_virtual_time(|| async move {
+            let mut world = world().await;
+            world.membership("m", 0, 0, json!({}));
+            while !is_member(&world) {
+                seconds(0.001).await;
+            }
+            world.kill(0);
+            assert!(object(&world, "m").unwrap().get("status").is_none());
+            world.membership("other", 0, 0, json!({}));
+            // The first one cannot end its pass before the other one has.
+            world.refuse_status_of(Some("m"));
+            world.start(None);
+            let mut waited = 0;
+            while claim(&world, "other") != "Adopted" {
+                seconds(0.1).await;
+                waited += 1;
+                assert!(waited < 1_000);
+            }
+            assert!(object(&world, "m").unwrap().get("status").is_none());
+            world.refuse_status_of(None);
+            seconds(SCAN).await;
+            let record = object(&world, "m").unwrap()["status"]["origin"].clone();
+            assert_eq!(record, "Joined");
+            assert_eq!(claim(&world, "other"), "Adopted");
+            assert!(stays_after_deletion(&world, first).await, "{first}");
+            assert!(!stays_after_deletion(&world, second).await, "{second}");
+            let once = ["the operator joined", "the operator left"];
+            assert_eq!(journal(&world), once, "{first}");
         });
     }
 }
@@ -719,6 +809,58 @@ fn join_counts_although_its_claim_is_stripped_meanwhile() {
             seconds(OVER).await;
             assert_eq!(claim(&world, "m"), "Joined", "{effect}");
             assert!(!stays_after_deletion(&world, "m").await, "{effect}");
+        });
+    }
+}
+
+/// H8: somebody applies the exported object with its intent again and again, without the admission policy. The intent has another owner
+/// then, and is not taken off by what the operator's own apply leaves out. The claim ends all the same.
+#[test]
+fn exported_intent_that_is_applied_again_and_again_revives_no_claim() {
+    for with_finalizer in [false, true] {
+        in_virtual_time(|| async move {
+            let world = world().await;
+            world.membership("m", 0, 0, json!({}));
+            seconds(SETTLED).await;
+            let stored = object(&world, "m").unwrap();
+            let mut exported = json!({"apiVersion": stored["apiVersion"], "kind": stored["kind"]});
+            exported["metadata"] =
+                json!({"name": "m", "annotations": stored["metadata"]["annotations"]});
+            exported["spec"] = stored["spec"].clone();
+            if with_finalizer {
+                exported["metadata"]["finalizers"] = json!([FINALIZER]);
+            }
+            assert!(exported["metadata"]["annotations"][INTENT_ANNOTATION].is_string());
+            let again = || {
+                let exported = exported.clone();
+                let reply = world.user(Verb::Apply, MEMBERSHIPS, NAMESPACE, "m", exported);
+                assert_eq!(reply.code, 200, "{}", reply.body);
+            };
+            again();
+            let refused = json!({"error": {"code": "QuotaExceeded", "status": 400}});
+            add_fault(&world, "JoinSecurityGroup", 1_000, &refused);
+            world.foreign(0, 0, false);
+            let joins = calls(&world, "JoinSecurityGroup");
+            while calls(&world, "JoinSecurityGroup") == joins {
+                seconds(0.1).await;
+            }
+            seconds(AT_ONCE).await;
+            let metadata = object(&world, "m").unwrap()["metadata"].clone();
+            let intent = &metadata["annotations"][INTENT_ANNOTATION];
+            assert!(intent.is_null(), "{metadata}");
+            assert!(metadata.get("finalizers").is_none(), "{metadata}");
+            for _ in 0..10 {
+                again();
+                seconds(20.0).await;
+            }
+            assert!(!is_member(&world));
+            world.foreign(0, 0, true);
+            for _ in 0..10 {
+                again();
+                seconds(20.0).await;
+            }
+            assert!(stays_after_deletion(&world, "m").await, "{with_finalizer}");
+            assert_eq!(calls(&world, "LeaveSecurityGroup"), 0, "{with_finalizer}");
         });
     }
 }

@@ -11,7 +11,7 @@ use crate::in_virtual_time;
 use crate::link::KillPoint;
 use crate::monitor::{MEMBERSHIPS, condition, text};
 use crate::scenario::{
-    add_fault, calls, claimed, lagging_world, object, ready, seconds, told, world,
+    add_fault, calls, claimed, exceptions, journal, lagging_world, object, ready, seconds, told, world,
 };
 use crate::topology::{CLUSTER, GUESTS, KEYS, NAMESPACE, name_own_account, place};
 use crate::world::{SimOptions, World};
@@ -22,30 +22,6 @@ const AT_ONCE: f64 = 0.4;
 const SETTLED: f64 = 11.0;
 /// The scan period of 60 s, and a pass.
 const SCAN: f64 = 66.0;
-
-/// The changes of the membership of i-0 in sg-a, as the cloud's journal has them.
-fn journal(world: &World) -> Vec<String> {
-    world.monitor.read_journal();
-    let entries = world.simulator.journal_from(0).into_iter();
-    let of_edge =
-        entries.filter(|entry| entry["target"] == "i-0" && entry["securityGroupId"] == "sg-a");
-    of_edge
-        .map(|entry| {
-            let key = KEYS.iter().position(|(id, _, _)| entry["by"] == *id);
-            let who = match key {
-                Some(0) => "the operator",
-                Some(_) => "the second operator",
-                None => "another actor",
-            };
-            let what = if entry["action"] == "JoinSecurityGroup" {
-                "joined"
-            } else {
-                "left"
-            };
-            format!("{who} {what}")
-        })
-        .collect()
-}
 
 fn is_member(world: &World) -> bool {
     world.monitor.read_journal();
@@ -1056,6 +1032,173 @@ fn restored_status_says_nothing_of_the_new_object() {
             world.delete("m");
             seconds(SETTLED).await;
             assert!(is_member(&world), "{:?}", journal(&world));
+        });
+    }
+}
+
+/// The monitor has counted these exceptions, and nothing else is wrong.
+fn assert_counted(world: &World, counted: &[(&'static str, u64)], told: &str) {
+    world.monitor.check_all_left_behind();
+    assert_eq!(world.monitor.violations(), [""; 0], "{told}");
+    assert_eq!(exceptions(world), counted, "{told}");
+}
+
+/// `LeaveUnanswered`: the Leave gets no answer, and others make the membership before the operator can know what became of it. The Leave
+/// takes effect at once and the next one removes what they made, or the next process does; or it takes effect after they have made it.
+/// What they make later stays.
+#[test]
+fn what_others_join_while_a_leave_has_no_answer_is_removed() {
+    for (takes_effect, is_killed, others_join_after, stays) in [
+        (None, false, 0.0, false),
+        (None, true, 30.0, false),
+        (Some("20s"), false, 10.0, false),
+        (Some("60s"), false, 50.0, false),
+        (None, false, 30.0, true),
+        (None, true, 30.0, true),
+        (Some("20s"), false, 30.0, true),
+    ] {
+        in_virtual_time(|| async move {
+            let mut world = world().await;
+            world.membership("m", 0, 0, json!({}));
+            seconds(SETTLED).await;
+            let mut unanswered = json!({
+                "action": "LeaveSecurityGroup", "count": 1, "effect": true, "fault": "reset",
+            });
+            if let Some(after) = takes_effect {
+                unanswered["effectAfter"] = json!(after);
+            }
+            let unanswered = serde_json::from_value(unanswered).unwrap();
+            world.simulator.add_fault(unanswered);
+            world.delete("m");
+            while calls(&world, "LeaveSecurityGroup") == 0 {
+                seconds(0.001).await;
+            }
+            if is_killed {
+                world.kill(0);
+            }
+            // The next process knows what it has read itself.
+            if is_killed && stays {
+                world.start(None);
+            }
+            seconds(others_join_after).await;
+            world.foreign(0, 0, true);
+            if is_killed && !stays {
+                world.start(None);
+            }
+            seconds(2.0 * SCAN).await;
+            let told = format!("{takes_effect:?} {is_killed} {others_join_after}");
+            assert!(!is_there(&world, "m"), "{told}");
+            assert_eq!(is_member(&world), stays, "{told}");
+            let one = [("LeaveUnanswered", 1)];
+            assert_counted(&world, &one[..usize::from(!stays)], &told);
+        });
+    }
+}
+
+/// `AccountChangedWhileOpen`: the process is killed in its first Join, the key changes to one of another cloud account, and the object is
+/// deleted. The deletion does not wait for the Join, which takes effect after it. With the key as it was it waits.
+#[test]
+fn first_join_of_a_killed_process_stays_if_the_account_has_changed() {
+    for is_changed in [true, false] {
+        in_virtual_time(|| async move {
+            let mut world = world().await;
+            let late = json!({
+                "action": "JoinSecurityGroup", "count": 1, "effectAfter": "60s", "fault": "reset",
+            });
+            world
+                .simulator
+                .add_fault(serde_json::from_value(late).unwrap());
+            world.membership("m", 0, 0, json!({}));
+            while calls(&world, "JoinSecurityGroup") == 0 {
+                seconds(0.001).await;
+            }
+            world.kill(0);
+            if is_changed {
+                world.write_secret(CLUSTER, 2);
+            }
+            world.start(None);
+            seconds(1.0).await;
+            world.delete("m");
+            seconds(SETTLED).await;
+            assert_eq!(is_there(&world, "m"), !is_changed);
+            seconds(2.0 * SCAN).await;
+            assert!(!is_there(&world, "m"));
+            assert_eq!(is_member(&world), is_changed);
+            let one = [("AccountChangedWhileOpen", 1)];
+            let told = format!("{is_changed}");
+            assert_counted(&world, &one[..usize::from(is_changed)], &told);
+        });
+    }
+}
+
+/// `IntentUnanswered`: the write of the first intent gets no answer, and others make the membership before the next try. In its first
+/// minute a process cannot tell its own intent from one of the process before it: it counts as joined. Later it does not.
+#[test]
+fn membership_made_after_a_lost_intent_of_a_new_process_counts_as_joined() {
+    for (age, counts) in [(20.0, true), (70.0, false)] {
+        in_virtual_time(|| async move {
+            let world = world().await;
+            seconds(age - SETTLED).await;
+            world.faults.lose_answers_to_claim_writes(1);
+            world.membership("m", 0, 0, json!({}));
+            while claim(&world, "m") != "Joined" {
+                seconds(0.001).await;
+            }
+            world.foreign(0, 0, true);
+            seconds(SETTLED).await;
+            let told = format!("{age}");
+            assert_eq!(calls(&world, "JoinSecurityGroup"), 0, "{told}");
+            world.delete("m");
+            seconds(2.0 * SCAN).await;
+            assert!(!is_there(&world, "m"), "{told}");
+            let expected = ["another actor joined", "the operator left"];
+            let changes = 1 + usize::from(counts);
+            assert_eq!(journal(&world), expected[..changes], "{told}");
+            let one = [("IntentUnanswered", 1)];
+            assert_counted(&world, &one[..usize::from(counts)], &told);
+        });
+    }
+}
+
+/// H1: no admission policy, and a tenant whom a grant names writes the intent of its own object by hand. What others had made counts as
+/// joined, is handed on to the object of another namespace that had adopted it, and is removed with that one. The monitor calls it what
+/// it is. Without the grant nothing of it happens.
+#[test]
+fn intent_that_a_granted_tenant_forges_counts_for_the_others_of_the_membership() {
+    for is_granted in [true, false] {
+        in_virtual_time(|| async move {
+            let world = world().await;
+            if !is_granted {
+                world.set_grants(&json!([{
+                    "name": "team", "namespaces": {"names": [NAMESPACE]}, "securityGroups": {"ids": ["*"]},
+                }]));
+            }
+            world.foreign(0, 0, true);
+            world.membership("m", 0, 0, json!({}));
+            seconds(SETTLED).await;
+            assert_eq!(claim(&world, "m"), "Adopted");
+            world.membership("guest/c", 0, 0, json!({"suspend": true}));
+            let tenants = world.server.object(MEMBERSHIPS, GUESTS, "c").unwrap();
+            let uid = text(&tenants, "/metadata/uid");
+            let own = json!({"origin": "Joined", "accountUID": KEYS[0].2, "uid": uid}).to_string();
+            let forged =
+                json!({"finalizers": [FINALIZER], "annotations": {INTENT_ANNOTATION: own}});
+            world.patch("guest/c", json!({"metadata": forged}));
+            world.patch("guest/c", json!({"spec": {"suspend": false}}));
+            seconds(SETTLED).await;
+            world.delete("guest/c");
+            seconds(2.0 * SCAN).await;
+            assert!(is_member(&world), "another object still holds it");
+            let handed_on = if is_granted { "Joined" } else { "Adopted" };
+            assert_eq!(claim(&world, "m"), handed_on);
+            world.delete("m");
+            seconds(2.0 * SCAN).await;
+            assert!(!is_there(&world, "m"));
+            let changes = ["another actor joined", "the operator left"];
+            assert_eq!(journal(&world), changes[..1 + usize::from(is_granted)]);
+            let broken = "Leave: the operator removed i-0 from sg-a, which others had made before any Join of the operator";
+            assert_eq!(world.monitor.violations(), [broken][..usize::from(is_granted)]);
+            assert_eq!(exceptions(&world), []);
         });
     }
 }

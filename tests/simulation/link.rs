@@ -67,6 +67,12 @@ pub struct FaultInjector {
     refused_claims: AtomicUsize,
     /// Writes of claim and finalizer that are still to be performed without an answer.
     unanswered_claims: AtomicUsize,
+    /// How late the next write of claim and finalizer arrives.
+    late_claim: Mutex<Option<Duration>>,
+    /// What such writes were answered with, in the order in which they arrived.
+    late_answers: Mutex<Vec<u16>>,
+    /// The membership whose next event shows it as deleted.
+    unselected: Mutex<Option<&'static str>>,
     /// The object whose finalizer and intent nobody may write, and the status of the refusal.
     policy: Mutex<Option<(&'static str, u16)>>,
     /// The object whose status nobody may write.
@@ -127,6 +133,9 @@ impl FaultInjector {
             refused_status: AtomicUsize::new(0),
             refused_claims: AtomicUsize::new(0),
             unanswered_claims: AtomicUsize::new(0),
+            late_claim: Mutex::default(),
+            late_answers: Mutex::default(),
+            unselected: Mutex::default(),
             policy: Mutex::default(),
             refused_status_of: Mutex::default(),
             refused_secrets: AtomicUsize::new(0),
@@ -343,6 +352,26 @@ impl FaultInjector {
         self.unanswered_claims.store(count, Ordering::SeqCst);
     }
 
+    /// The next write of claim and finalizer arrives so late that nobody waits for its answer.
+    pub fn delay_claim_write(&self, after: Duration) {
+        *self.late_claim.lock().unwrap() = Some(after);
+    }
+
+    /// What such writes were answered with, in the order in which they arrived.
+    pub fn late_answers(&self) -> Vec<u16> {
+        self.late_answers.lock().unwrap().clone()
+    }
+
+    /// The next event of this membership shows it as deleted, as a watch with a selector shows what no longer fits.
+    pub fn unselect(&self, name: &'static str) {
+        *self.unselected.lock().unwrap() = Some(name);
+    }
+
+    fn unselects(&self, name: &str) -> bool {
+        let mut unselected = self.unselected.lock().unwrap();
+        unselected.take_if(|unselected| *unselected == name).is_some()
+    }
+
     /// From now on every write of this object but of its status is refused with this code, as by an admission policy; `None`:
     /// no more.
     pub fn set_policy(&self, policy: Option<(&'static str, u16)>) {
@@ -377,6 +406,9 @@ impl FaultInjector {
         }
         if of_metadata && is_one_left(&self.unanswered_claims) {
             return Some(CallFault::LoseAfter);
+        }
+        if of_metadata && let Some(after) = self.late_claim.lock().unwrap().take() {
+            return Some(CallFault::Late(after));
         }
         let (left, code) = match call.verb {
             Verb::Apply | Verb::Merge if call.status => (&self.refused_status, 409),
@@ -534,11 +566,12 @@ impl ApiSide {
     /// Whoever writes an intent and gets no answer cannot tell it from that of a process before it.
     fn note_lost_intent(&self, call: &Call) {
         let writes = call.body["metadata"]["annotations"][INTENT_ANNOTATION].is_string();
+        let is_intent = writes && call.kind.plural == MEMBERSHIPS && !call.status;
         let object = self
             .0
             .server
             .object(MEMBERSHIPS, &call.namespace, &call.name);
-        if let Some(object) = object.filter(|_| writes) {
+        if let Some(object) = object.filter(|_| is_intent) {
             self.0.monitor.intent_unanswered(&object);
         }
     }
@@ -585,6 +618,9 @@ impl FaultPlan for ApiSide {
                     "write refused by a policy"
                 });
             }
+            if fault == CallFault::LoseAfter {
+                self.note_lost_intent(call);
+            }
             return fault;
         }
         if let Some(delay) = link.faults.list_delay(call) {
@@ -605,7 +641,7 @@ impl FaultPlan for ApiSide {
                 _ => CallFault::Pass(Duration::from_millis(link.faults.roll(100..4_000))),
             };
             link.monitor.trace(|| format!("  fault: {fault:?}"));
-            if fault == CallFault::LoseAfter && call.kind.plural == MEMBERSHIPS && !call.status {
+            if fault == CallFault::LoseAfter {
                 self.note_lost_intent(call);
             }
             return fault;
@@ -638,6 +674,9 @@ impl FaultPlan for ApiSide {
         }
         if link.faults.loses_event(watch.kind.plural) {
             return WatchFault::Expire;
+        }
+        if watch.kind.plural == MEMBERSHIPS && link.faults.unselects(&event.key.2) {
+            return WatchFault::Unselect;
         }
         if link.faults.strikes(|rates| rates.event) {
             let fault = match link.faults.roll(0..5) {
@@ -695,6 +734,11 @@ impl FaultPlan for ApiSide {
 
     fn done(&self, call: &Call, reply: &Reply) {
         self.0.monitor.written(self.0.incarnation, call, reply);
+    }
+
+    fn arrived_late(&self, reply: &Reply) {
+        let mut answers = self.0.faults.late_answers.lock().unwrap();
+        answers.push(reply.code);
     }
 
     fn delivered(&self, watch: &Call, event: &Entry) {

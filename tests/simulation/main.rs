@@ -122,40 +122,33 @@ const KILL_POINTS: [KillPoint; 2] = [KillPoint::Before, KillPoint::AfterEffect];
 /// Which path, where the operator is killed on it, and how it ends without that.
 type Point = (usize, Vec<(usize, KillPoint)>, Vec<String>);
 
+/// Every point of a path at which the operator can be killed. What the path does without that must be what it says.
+fn points_of(at: usize, path: &crash::Path) -> Vec<Point> {
+    let wanted = in_virtual_time(|| crash::run(path, &[], true));
+    let problems = crash::problems(path, &wanted);
+    let trace = || wanted.trace.join("\n");
+    assert_eq!(problems, [""; 0], "{}:\n{}", path.name, trace());
+    let all = (1..=wanted.requests[0])
+        .flat_map(|request| KILL_POINTS.map(|point| vec![(request, point)]));
+    all.map(|crashes| (at, crashes, wanted.picture.clone()))
+        .collect()
+}
+
 #[test]
 fn a_crash_at_any_request_changes_nothing_in_the_end() {
-    let points: Vec<Point> = crash::PATHS
-        .iter()
-        .enumerate()
-        .flat_map(|(at, path)| {
-            let wanted = in_virtual_time(|| crash::run(path, &[], true));
-            assert_eq!(
-                wanted.violations,
-                [""; 0],
-                "{}:\n{}",
-                path.name,
-                wanted.trace.join("\n")
-            );
-            let member = wanted
-                .picture
-                .iter()
-                .any(|line| line.ends_with(" is in sg-a"));
-            assert_eq!(member, path.member, "{}: {:#?}", path.name, wanted.picture);
-            let all = (1..=wanted.requests[0])
-                .flat_map(|request| KILL_POINTS.map(|point| vec![(request, point)]));
-            all.map(move |crashes| (at, crashes, wanted.picture.clone()))
-                .collect::<Vec<_>>()
-        })
-        .collect();
+    let paths = crash::PATHS.iter().enumerate();
+    let points: Vec<Point> = paths.flat_map(|(at, path)| points_of(at, path)).collect();
     let pairs = AtomicU64::new(0);
+    let costs: Vec<_> = crash::PATHS.iter().map(|_| AtomicU64::new(0)).collect();
     // Every pair in a long run; a few of them in a short one.
     let all_pairs = number("PAIRS").is_some();
     in_threads(points.len() as u64, |number| {
         let (at, crashes, wanted) = &points[usize::try_from(number).unwrap()];
         let path = &crash::PATHS[*at];
-        let requests = check(path, crashes, wanted);
+        let end = check(path, crashes, wanted);
+        costs[*at].fetch_add(u64::from(end.costs(path.cost.as_ref())), Ordering::Relaxed);
         for (second, point) in
-            (1..=requests).flat_map(|second| KILL_POINTS.map(|point| (second, point)))
+            (1..=end.requests[1]).flat_map(|second| KILL_POINTS.map(|point| (second, point)))
         {
             let chosen = (number.wrapping_mul(7919) + second as u64 * 104_729).is_multiple_of(97);
             if all_pairs || chosen && point == KILL_POINTS[second % 2] {
@@ -164,6 +157,11 @@ fn a_crash_at_any_request_changes_nothing_in_the_end() {
             }
         }
     });
+    for (path, costs) in crash::PATHS.iter().zip(costs) {
+        // What the design grants must be what happens.
+        let costs = costs.into_inner();
+        assert_eq!(costs > 0, path.cost.is_some(), "{}: {costs}", path.name);
+    }
     println!(
         "{} paths, {} crash points, {} pairs of them, violations 0",
         crash::PATHS.len(),
@@ -172,16 +170,17 @@ fn a_crash_at_any_request_changes_nothing_in_the_end() {
     );
 }
 
-/// Runs one path with these crashes, and says how many requests the incarnation after the first crash made.
-fn check(path: &crash::Path, crashes: &[(usize, KillPoint)], wanted: &[String]) -> usize {
+/// Runs one path with these crashes. The operator must have been killed at each of them.
+fn check(path: &crash::Path, crashes: &[(usize, KillPoint)], wanted: &[String]) -> crash::End {
     let mut end = in_virtual_time(|| crash::run(path, crashes, false));
-    if !end.is_as(wanted) {
+    if !end.is_as(wanted, path.cost.as_ref()) {
         end = in_virtual_time(|| crash::run(path, crashes, true));
     }
     if let Some(text) = crash::describe(path, crashes, wanted, &end) {
         panic!("{text}");
     }
-    end.requests.get(1).copied().unwrap_or_default()
+    assert_eq!(end.requests.len(), crashes.len() + 1, "{}", path.name);
+    end
 }
 
 /// Schedules of each kind in `cargo test`, which is not optimized. `make simulate` runs as many as it is told.

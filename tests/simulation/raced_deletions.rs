@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::in_virtual_time;
 use crate::lease::metric;
 use crate::monitor::MEMBERSHIPS;
-use crate::scenario::{add_fault, calls, claimed, object, ready, seconds, world};
+use crate::scenario::{add_fault, calls, claimed, journal, object, ready, seconds, world};
 use crate::topology::{INTERFACE, TEAMS, name_own_account};
 use crate::world::{SimOptions, World};
 
@@ -40,7 +40,7 @@ fn at_every_moment<Scenario: Future<Output = bool>>(scenario: impl Fn(u32) -> Sc
     assert!(met.len() > 3, "{met:?}");
 }
 
-/// F5, F9, F11.
+/// F5.
 #[test]
 fn nothing_is_left_of_an_object_deleted_in_the_moment_of_its_claim() {
     for latency in ["0s", "20s"] {
@@ -52,7 +52,7 @@ fn nothing_is_left_of_an_object_deleted_in_the_moment_of_its_claim() {
             assert_eq!(object(&world, "m"), None, "{moment}");
             assert!(!world.is_member("i-0", "sg-a"), "{moment}");
             assert_nothing_left(&world, &format!("{moment}"));
-            // F9: the list after the event does not show the object.
+            // The list after the event does not show the object.
             let lists = world.faults.selections();
             assert!(!was_met || lists > 0, "{moment}: no list before the Leave");
             // And then it is over.
@@ -64,6 +64,73 @@ fn nothing_is_left_of_an_object_deleted_in_the_moment_of_its_claim() {
             was_met
         });
     }
+}
+
+/// F11: an admission webhook holds the deletion up for seconds, after the API server has seen no finalizer. When the object goes, it has
+/// its record. Another object may have adopted the membership by then.
+#[test]
+fn nothing_is_left_of_an_object_whose_deletion_a_webhook_holds_up() {
+    for (hold, is_shared) in [(1.0, false), (5.0, false), (5.0, true), (30.0, true)] {
+        at_every_moment(|moment| async move {
+            let world = world().await;
+            world.membership("m", 0, 0, json!({}));
+            seconds(f64::from(moment) / 1_000.0).await;
+            world.delete_slowly("m", Duration::from_secs_f64(hold));
+            seconds(hold / 2.0).await;
+            if is_shared {
+                world.membership("other", 0, 0, json!({}));
+            }
+            seconds(hold / 2.0 - 0.001).await;
+            // What goes is an object that is being deleted if the finalizer was there first.
+            let last = object(&world, "m");
+            let is_recorded = last.is_some_and(|last| last["status"]["origin"] == "Joined");
+            seconds(0.002).await;
+            let was_met = world.monitor.is_unreleased("i-0", "sg-a");
+            assert!(is_recorded || !was_met, "{hold} {moment}");
+            seconds(SETTLED).await;
+            assert_eq!(object(&world, "m"), None, "{moment}");
+            assert_eq!(world.is_member("i-0", "sg-a"), is_shared, "{hold} {moment}");
+            if is_shared {
+                assert_eq!(calls(&world, "LeaveSecurityGroup"), u64::from(!was_met));
+                world.delete("other");
+                seconds(SETTLED).await;
+            }
+            assert!(!world.is_member("i-0", "sg-a"), "{hold} {moment}");
+            assert_nothing_left(&world, &format!("{hold} {moment}"));
+            was_met
+        });
+    }
+}
+
+/// F9: a watch with a selector shows an object that no longer fits as one that has gone: with its finalizer, and without a
+/// `deletionTimestamp`. It lives. The list before the Leave shows it.
+#[test]
+fn object_that_no_longer_fits_a_selector_keeps_its_membership() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        world.membership("m", 0, 0, json!({}));
+        seconds(20.0).await;
+        assert_eq!(ready(&world, "m").1, "Joined");
+        world.faults.unselect("m");
+        let shard = |name: &str| json!({"metadata": {"labels": {"shard": name}}});
+        world.patch("m", shard("another"));
+        for second in 0..300 {
+            seconds(1.0).await;
+            assert!(world.is_member("i-0", "sg-a"), "{second}");
+        }
+        assert!(world.faults.selections() > 0, "no list");
+        assert_eq!(journal(&world), ["the operator joined"]);
+        assert_nothing_left(&world, "unselected");
+        // It fits again, and is deleted.
+        world.patch("m", shard("own"));
+        seconds(20.0).await;
+        world.delete("m");
+        seconds(SETTLED).await;
+        assert_eq!(object(&world, "m"), None);
+        let both = ["the operator joined", "the operator left"];
+        assert_eq!(journal(&world), both);
+        assert_nothing_left(&world, "selected again");
+    });
 }
 
 /// F7: `kubectl replace --force` makes the object again at once.

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::api_server::Verb;
 use crate::in_virtual_time;
 use crate::monitor::{MEMBERSHIPS, condition, is_deleting, text};
-use crate::scenario::{add_fault, calls, claimed, object, ready, seconds, world};
+use crate::scenario::{add_fault, calls, claimed, journal, object, ready, seconds, world};
 use crate::topology::{CLUSTER, INTERFACE, NAMESPACE, TEAMS};
 use crate::world::{SimOptions, World};
 
@@ -364,7 +364,6 @@ fn restored(world: &World, finalizers: &Value) {
     );
 }
 
-/// H8.
 #[test]
 fn restored_object_loses_only_our_finalizer() {
     in_virtual_time(|| async {
@@ -695,5 +694,40 @@ fn later_intent_of_another_operator_joins_nothing() {
             assert_eq!(claim(&world, "m"), "Joined", "{millis}");
             assert_eq!(calls(&world, "JoinSecurityGroup"), 1, "{millis}");
         });
+    }
+}
+
+/// Q7: the write of an intent gets no answer for 30 s, and is given up. It arrives later, when the object has adopted what others made
+/// meanwhile, or lets it be. It meets another version: no intent appears, and the next process finds none.
+#[test]
+fn intent_that_arrives_after_it_was_given_up_changes_nothing() {
+    for (adoption, told) in [("Adopt", "Adopted"), ("Refuse", "AdoptionRefused")] {
+        for late in [40, 50] {
+            in_virtual_time(|| async move {
+                let mut world = world().await;
+                let late = Duration::from_secs(late);
+                world.faults.delay_claim_write(late);
+                world.membership("m", 0, 0, json!({"adoptionPolicy": adoption}));
+                seconds(2.0).await;
+                assert_eq!(claim(&world, "m"), "", "it is on its way");
+                world.foreign(0, 0, true);
+                seconds(36.0).await;
+                assert_eq!(ready(&world, "m").1, told);
+                assert_eq!(world.faults.late_answers(), [0; 0]);
+                seconds(20.0).await;
+                assert_eq!(world.faults.late_answers(), [409]);
+                for version in versions(&world, "m") {
+                    let intent = &version["metadata"]["annotations"][INTENT_ANNOTATION];
+                    assert!(intent.is_null(), "{version}");
+                }
+                world.restart_all();
+                seconds(2.0 * SETTLED).await;
+                world.delete("m");
+                seconds(120.0).await;
+                assert_eq!(object(&world, "m"), None);
+                assert_eq!(journal(&world), ["another actor joined"]);
+                assert_eq!(world.monitor.violations(), [""; 0]);
+            });
+        }
     }
 }

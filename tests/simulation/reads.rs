@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::in_virtual_time;
 use crate::monitor::{MEMBERSHIPS, condition, text};
 use crate::regions::metrics;
-use crate::scenario::{calls, claimed, object, ready, seconds, world};
+use crate::scenario::{calls, claimed, journal, object, ready, seconds, world};
 use crate::topology::{ACCOUNTS, CLUSTER, KEYS, NAMESPACE};
 use crate::world::{SimOptions, World};
 
@@ -295,42 +295,75 @@ fn statuses_of_a_whole_region_are_written_at_a_bounded_pace() {
     });
 }
 
-/// The primary interface of an instance has the groups of its instance: a membership of the interface would be a second name for the
-/// same membership.
+/// C14, T14 of the findings: the primary interface of an instance has the groups of its instance. A membership of the interface would be a
+/// second name for the same membership, and the deletion of one would take it from the other. It is refused in any order, before any claim,
+/// also where others have made the membership.
 #[test]
 fn primary_interface_is_refused_before_any_claim() {
     for order in [["instance", "interface"], ["interface", "instance"]] {
-        in_virtual_time(move || async move {
-            let world = world().await;
-            for name in order {
-                let spec = if name == "instance" {
-                    json!({"region": "cn-hangzhou", "instanceID": "i-0", "securityGroupID": "sg-a"})
+        for (is_foreign, policy) in [(false, "RemoveIfJoined"), (false, "Remove"), (true, "Remove")] {
+            in_virtual_time(move || async move {
+                let world = world().await;
+                world.foreign(0, 0, is_foreign);
+                for name in order {
+                    create_one_of_two_names(&world, name, policy);
+                    seconds(20.0).await;
+                }
+                let told = if is_foreign { "Adopted" } else { "Joined" };
+                assert_eq!(ready(&world, "instance"), pair("True", told));
+                assert_interface_is_refused(&world);
+                // Whichever goes first.
+                for name in order {
+                    world.delete(name);
+                    seconds(70.0).await;
+                    assert!(object(&world, name).is_none());
+                    let is_held = name == "interface" && order[0] == name;
+                    assert_eq!(world.is_member("i-0", "sg-a"), is_held, "{order:?} {policy}");
+                }
+                let changes = if is_foreign {
+                    ["another actor joined", "the operator left"]
                 } else {
-                    json!({"region": "cn-hangzhou", "networkInterfaceID": "eni-primary0", "securityGroupID": "sg-a"})
+                    ["the operator joined", "the operator left"]
                 };
-                let object = json!({"metadata": {"name": name}, "spec": spec});
-                world.create(MEMBERSHIPS, NAMESPACE, object);
-                seconds(20.0).await;
-            }
-            assert_eq!(ready(&world, "instance"), pair("True", "Joined"));
-            let refused = pair("False", "InvalidOperationInvalidEniType");
-            assert_eq!(ready(&world, "interface"), refused);
-            let interface = object(&world, "interface").unwrap();
-            let message = text(condition(&interface, "Ready").unwrap(), "/message");
-            assert!(message.contains("set spec.instanceID instead"), "{message}");
-            assert_eq!(text(&interface, "/status/lastError/class"), "Invalid");
-            assert_eq!(claimed(&interface), "");
-            assert!(
-                interface["metadata"].get("finalizers").is_none(),
-                "{interface}"
-            );
-            world.delete("interface");
-            seconds(70.0).await;
-            assert!(object(&world, "interface").is_none());
-            assert!(world.is_member("i-0", "sg-a"));
-            assert_eq!(ready(&world, "instance"), pair("True", "Joined"));
-            assert_eq!(world.monitor.violations(), Vec::<String>::new());
-        });
+                assert_eq!(journal(&world), changes, "{order:?} {policy}");
+                let calls = ["JoinSecurityGroup", "LeaveSecurityGroup"].map(|action| calls(&world, action));
+                assert_eq!(calls, [u64::from(!is_foreign), 1]);
+                assert_eq!(world.monitor.violations(), Vec::<String>::new());
+            });
+        }
+    }
+}
+
+/// Creates the object `instance` or `interface`: both name what i-0 is a member of.
+fn create_one_of_two_names(world: &World, name: &str, policy: &str) {
+    let (field, id) = if name == "instance" {
+        ("instanceID", "i-0")
+    } else {
+        ("networkInterfaceID", "eni-primary0")
+    };
+    let spec = json!({
+        "region": "cn-hangzhou", (field): id, "securityGroupID": "sg-a", "deletionPolicy": policy,
+    });
+    let object = json!({"metadata": {"name": name}, "spec": spec});
+    world.create(MEMBERSHIPS, NAMESPACE, object);
+}
+
+/// No version of the object `interface` has ever had a finalizer, an intent or a record.
+fn assert_interface_is_refused(world: &World) {
+    let refused = pair("False", "InvalidOperationInvalidEniType");
+    assert_eq!(ready(world, "interface"), refused);
+    let interface = object(world, "interface").unwrap();
+    let message = text(condition(&interface, "Ready").unwrap(), "/message");
+    assert!(message.contains("set spec.instanceID instead"), "{message}");
+    assert_eq!(text(&interface, "/status/lastError/class"), "Invalid");
+    let state = world.server.state();
+    let is_version = |object: &Value| {
+        object["kind"] == "SecurityGroupMembership" && text(object, "/metadata/name") == "interface"
+    };
+    for entry in state.log.iter().filter(|entry| is_version(&entry.object)) {
+        assert_eq!(claimed(&entry.object), "");
+        let metadata = &entry.object["metadata"];
+        assert!(metadata.get("finalizers").is_none(), "{metadata}");
     }
 }
 

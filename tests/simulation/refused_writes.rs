@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::in_virtual_time;
 use crate::monitor::MEMBERSHIPS;
-use crate::scenario::{calls, claimed, message, object, ready, seconds, told, world};
+use crate::scenario::{calls, claimed, journal, message, object, ready, seconds, told, world};
 use crate::world::World;
 
 fn origin(world: &World, name: &str) -> Value {
@@ -24,7 +24,7 @@ fn waits(world: &World, name: &str) {
     assert!(!types.contains(&"Stalled"), "{types:?}");
 }
 
-/// J1, J5.
+/// J5.
 #[test]
 fn refused_claim_is_told_until_it_is_accepted() {
     for code in [403, 422, 500] {
@@ -55,6 +55,72 @@ fn refused_claim_is_told_until_it_is_accepted() {
             seconds(10.0).await;
             assert_eq!(object(&world, "m"), None);
             assert!(!world.is_member("i-0", "sg-a"));
+        });
+    }
+}
+
+/// J1: an admission policy refuses every status of an object for hours, so that it never gets a record. The intent stands in for it, also
+/// for the next process: nothing is joined twice, and the deletion removes what was joined.
+#[test]
+fn intent_stands_in_for_a_record_that_is_refused_for_hours() {
+    for restarted in [false, true] {
+        in_virtual_time(|| async move {
+            let mut world = world().await;
+            world.refuse_status_of(Some("m"));
+            world.membership("m", 0, 0, json!({}));
+            seconds(3.0 * 3_600.0).await;
+            if restarted {
+                world.restart_all();
+                seconds(3_600.0).await;
+            }
+            let stored = object(&world, "m").unwrap();
+            assert!(stored.get("status").is_none(), "{stored}");
+            assert!(stored["metadata"]["annotations"][INTENT_ANNOTATION].is_string());
+            assert_eq!(journal(&world), ["the operator joined"]);
+            world.delete("m");
+            seconds(400.0).await;
+            assert_eq!(object(&world, "m"), None, "{restarted}");
+            let both = ["the operator joined", "the operator left"];
+            assert_eq!(journal(&world), both, "{restarted}");
+            world.monitor.check_all_left_behind();
+            assert_eq!(world.monitor.violations(), [""; 0]);
+        });
+    }
+}
+
+/// J1: the hand-over waits for hours where the record of the successor is refused, or that of the owner after a restart. The membership
+/// stays, and goes with the last object.
+#[test]
+fn hand_over_waits_while_a_record_is_refused_for_hours() {
+    for (refused, restarted) in [("heir", false), ("heir", true), ("m", true)] {
+        in_virtual_time(|| async move {
+            let mut world = world().await;
+            world.refuse_status_of(Some(refused));
+            world.membership("m", 0, 0, json!({}));
+            seconds(20.0).await;
+            world.membership("heir", 0, 0, json!({}));
+            seconds(20.0).await;
+            if restarted {
+                world.restart_all();
+            }
+            world.delete("m");
+            seconds(3.0 * 3_600.0).await;
+            let told = format!("{refused} {restarted}");
+            assert!(object(&world, "m").is_some(), "{told}");
+            assert_eq!(journal(&world), ["the operator joined"], "{told}");
+            if refused == "heir" {
+                assert_eq!(ready(&world, "m").1, "WriteRefused", "{told}");
+            }
+            world.refuse_status_of(None);
+            seconds(400.0).await;
+            assert_eq!(object(&world, "m"), None, "{told}");
+            assert_eq!(journal(&world), ["the operator joined"], "{told}");
+            world.delete("heir");
+            seconds(100.0).await;
+            assert_eq!(object(&world, "heir"), None, "{told}");
+            let both = ["the operator joined", "the operator left"];
+            assert_eq!(journal(&world), both, "{told}");
+            assert_eq!(world.monitor.violations(), [""; 0], "{told}");
         });
     }
 }

@@ -7,7 +7,7 @@ use security_group_operator::api::INTENT_ANNOTATION;
 use serde_json::{Value, json};
 
 use crate::monitor::{MEMBERSHIPS, condition, text};
-use crate::topology::NAMESPACE;
+use crate::topology::{KEYS, NAMESPACE};
 use crate::world::{SimOptions, World};
 
 pub async fn seconds(seconds: f64) {
@@ -89,4 +89,38 @@ pub fn add_fault(world: &World, action: &str, count: u32, how: &Value) {
     world
         .simulator
         .add_fault(serde_json::from_value(fault).unwrap());
+}
+
+/// The changes of the membership of i-0 in sg-a, as the cloud's journal has them.
+pub fn journal(world: &World) -> Vec<String> {
+    world.monitor.read_journal();
+    let entries = world.simulator.journal_from(0).into_iter();
+    let of_edge =
+        entries.filter(|entry| entry["target"] == "i-0" && entry["securityGroupId"] == "sg-a");
+    of_edge
+        .map(|entry| {
+            let key = KEYS.iter().position(|(id, _, _)| entry["by"] == *id);
+            let who = match key {
+                Some(0) => "the operator",
+                Some(_) => "the second operator",
+                None => "another actor",
+            };
+            let what = if entry["action"] == "JoinSecurityGroup" {
+                "joined"
+            } else {
+                "left"
+            };
+            format!("{who} {what}")
+        })
+        .collect()
+}
+
+/// The exceptions from the rules of ownership that the monitor has counted.
+pub fn exceptions(world: &World) -> Vec<(&'static str, u64)> {
+    let counts = world.monitor.counts().into_iter();
+    let of_exceptions = counts.filter_map(|(word, count)| {
+        let name = word.strip_prefix("exception ")?;
+        Some((name, count))
+    });
+    of_exceptions.collect()
 }

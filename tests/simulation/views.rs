@@ -269,21 +269,61 @@ fn leave_that_waits_for_its_place_ends_with_another_holder() {
     });
 }
 
-/// A13.
+/// A13: what becomes of an object while its Join waits for its place, or for the limit of calls: its grant goes, a user suspends it, only
+/// observes it, or deletes it. No Join is sent for it any more.
 #[test]
-fn join_that_waits_for_its_place_is_not_sent_without_a_grant() {
-    in_virtual_time(|| async {
-        let (world, ids) = crowd("JoinSecurityGroup", true).await;
-        create(&world, &ids);
-        seconds(5.0).await;
-        world.grant(false);
-        seconds(200.0).await;
-        assert_eq!(members(&world, &ids), 32);
-        for id in &ids {
-            let expected = "NotGranted";
-            assert_eq!(ready(&world, id).1, expected, "{id}");
+fn join_that_waits_for_its_place_is_not_sent_for_what_has_changed_since() {
+    type Change = fn(&World, &[String]);
+    let changes: [(&str, Change); 4] = [
+        ("grant", |world, _| world.grant(false)),
+        ("suspend", |world, ids| {
+            for id in ids {
+                world.patch(id, json!({"spec": {"suspend": true}}));
+            }
+        }),
+        ("observe", |world, ids| {
+            for id in ids {
+                world.patch(id, json!({"spec": {"managementPolicy": "Observe"}}));
+            }
+        }),
+        ("delete", |world, ids| {
+            for id in ids {
+                world.delete(id);
+            }
+        }),
+    ];
+    for (name, change) in changes {
+        for limit in [None, Some(20)] {
+            in_virtual_time(|| async move {
+                let (world, ids) = crowd("JoinSecurityGroup", true).await;
+                if let Some(limit) = limit {
+                    world.simulator.set_faults(Vec::new());
+                    world.cloud(json!({"set": {"limits": {"JoinSecurityGroup": limit}}}));
+                }
+                create(&world, &ids);
+                seconds(5.0).await;
+                change(&world, &ids);
+                // Those under way.
+                let sent = joins_sent(&world);
+                let most = limit.unwrap_or(32);
+                assert!((1..=most).contains(&sent), "{name} {limit:?}: {sent}");
+                seconds(600.0).await;
+                assert_eq!(joins_sent(&world), sent, "{name} {limit:?}");
+                let left = if name == "delete" { 0 } else { sent };
+                assert_eq!(members(&world, &ids), left, "{name} {limit:?}");
+                assert_eq!(world.objects().is_empty(), name == "delete");
+                assert_eq!(world.monitor.violations(), [""; 0]);
+            });
         }
-    });
+    }
+}
+
+/// Joins that the cloud has accepted or has still to answer: the changes in its journal, at once or later.
+fn joins_sent(world: &World) -> usize {
+    world.monitor.read_journal();
+    let journal = world.simulator.journal_from(0);
+    let joins = journal.iter().filter(|entry| entry["action"] == "JoinSecurityGroup");
+    joins.count()
 }
 
 /// G3: what was fresh when the Leave was decided is old when its place is free.

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::request::{Request, failure, metadata_of};
-use super::store::{ApiServer, Entry};
+use super::store::{ApiServer, Change, Entry};
 use super::wire::{FaultPlan, WatchFault};
 
 type Line = Result<Frame<Bytes>, std::io::Error>;
@@ -95,6 +95,13 @@ impl Watch {
                     }
                     WatchFault::Break => return None,
                     WatchFault::Never => std::future::pending().await,
+                    WatchFault::Unselect => {
+                        let gone = Entry {
+                            change: Change::Deleted,
+                            ..entry
+                        };
+                        return Some(Ok(Frame::data(self.line(&gone))));
+                    }
                 }
                 self.faults.delivered(&self.request, &entry);
                 return Some(Ok(Frame::data(self.line(&entry))));

@@ -37,6 +37,8 @@ pub enum CallFault {
     Hang,
     /// The server performs the call, but the caller was killed before the answer.
     HangAfter,
+    /// The call is on its way for so long, and nobody waits for its answer any more.
+    Late(Duration),
 }
 
 /// What the server says when it does nothing.
@@ -60,6 +62,8 @@ pub enum WatchFault {
     Break,
     /// The watcher was killed: the event is never delivered.
     Never,
+    /// The object is shown as deleted and lives: a watch with a selector shows so what no longer fits.
+    Unselect,
 }
 
 /// Decides which calls and events fail, and how.
@@ -80,6 +84,8 @@ pub trait FaultPlan: Send + Sync + 'static {
     fn cut(&self, _call: &Call, _reply: &mut Reply) {}
     /// The server has performed a call.
     fn done(&self, _call: &Call, _reply: &Reply) {}
+    /// The server has performed a call of [`CallFault::Late`].
+    fn arrived_late(&self, _reply: &Reply) {}
     /// The client has received an event.
     fn delivered(&self, _watch: &Call, _event: &Entry) {}
     /// Whether the caller was killed.
@@ -145,6 +151,10 @@ impl Wire {
             CallFault::LoseBefore => return Err(broken()),
             CallFault::Refuse(code) => return Ok(response(&refusal(code))),
             CallFault::RefuseWith(refusal) => return Ok(response(&refusal.reply())),
+            CallFault::Late(after) => {
+                tokio::spawn(self.arrive_late(call, after));
+                return std::future::pending().await;
+            }
             CallFault::Pass(_) | CallFault::LoseAfter | CallFault::HangAfter => {}
         }
         if let CallFault::Pass(takes) = fault
@@ -179,9 +189,17 @@ impl Wire {
             CallFault::Pass(_)
             | CallFault::Refuse(_)
             | CallFault::RefuseWith(_)
+            | CallFault::Late(_)
             | CallFault::LoseBefore => {}
         }
         Ok(response(&reply))
+    }
+
+    async fn arrive_late(self, call: Call, after: Duration) {
+        tokio::time::sleep(after).await;
+        let reply = self.server.answer(&call, None);
+        self.faults.done(&call, &reply);
+        self.faults.arrived_late(&reply);
     }
 }
 
