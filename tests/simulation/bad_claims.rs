@@ -33,6 +33,41 @@ fn write(world: &World, intent: Option<&str>, finalizer: bool) {
     world.patch("m", json!({"metadata": metadata}));
 }
 
+/// A new line, the escape character of a terminal, and the mark that turns the direction of writing.
+const HOSTILE: &str = "1\n2\u{1b}[2J\u{202e}3";
+
+/// Nothing that the operator says of any object repeats a letter of [`HOSTILE`] that is no number.
+fn assert_nothing_hostile_is_said(world: &World) {
+    let is_hostile = |said: &str| said.contains(['\n', '\u{1b}', '\u{202e}']);
+    for event in world.server.objects("events") {
+        assert!(!is_hostile(&text(&event, "/note")), "{event}");
+    }
+    for object in world.objects() {
+        for condition in object["status"]["conditions"].as_array().into_iter().flatten() {
+            assert!(!is_hostile(&text(condition, "/message")), "{condition}");
+        }
+    }
+}
+
+/// T19: an administrator, or whoever has the right to it, writes into a record an account that is no number.
+#[test]
+fn account_of_a_record_that_is_no_number_is_shown_nowhere() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        world.membership("m", 0, 0, json!({}));
+        seconds(20.0).await;
+        assert_eq!(ready(&world, "m").1, "Joined");
+        world.overwrite_status("m", &json!({"accountUID": HOSTILE}));
+        seconds(200.0).await;
+        assert_nothing_hostile_is_said(&world);
+        world.delete("m");
+        seconds(200.0).await;
+        assert_nothing_hostile_is_said(&world);
+        assert_eq!(object(&world, "m"), None);
+        assert!(!world.is_member("i-0", "sg-a"));
+    });
+}
+
 /// Intents that are none, for the object with this UID.
 fn bad_intents(uid: &str) -> Vec<String> {
     let intent = |origin: &str, account: &str, uid: &str| {
@@ -52,6 +87,7 @@ fn bad_intents(uid: &str) -> Vec<String> {
         intent("Joined", "1000000000000009", uid),
         "節".repeat(33_000),
         intent("Joined", own, &format!("{uid}{}", " ".repeat(100_000))),
+        intent("Joined", HOSTILE, uid),
     ]
 }
 
@@ -72,6 +108,7 @@ fn bad_intent_is_no_claim_and_said_once() {
                 assert_eq!(ready(&world, "m").1, "Adopted", "{shown}");
                 seconds(200.0).await;
                 assert_eq!(told(&world, "m"), ["Adopted", "ClaimIgnored"], "{shown}");
+                assert_nothing_hostile_is_said(&world);
                 world.delete("m");
                 seconds(20.0).await;
                 assert_eq!(object(&world, "m"), None, "{shown}");

@@ -411,8 +411,8 @@ pub const PATHS: &[Path] = &[
     },
 ];
 
-/// When the first pass over an object of the first second writes its finalizer.
-const RACE: f64 = 1.025;
+/// A few milliseconds before the first pass over an object of the first second writes its finalizer.
+const RACE: f64 = 1.017;
 
 fn create(world: &World) {
     world.membership("m", 0, 0, json!({}));

@@ -126,6 +126,7 @@ type Point = (usize, Vec<(usize, KillPoint)>, Vec<String>);
 fn points_of(at: usize, path: &crash::Path) -> Vec<Point> {
     let wanted = in_virtual_time(|| crash::run(path, &[], true));
     let problems = crash::problems(path, &wanted);
+    println!("{}: {} requests", path.name, wanted.requests[0]);
     let trace = || wanted.trace.join("\n");
     assert_eq!(problems, [""; 0], "{}:\n{}", path.name, trace());
     let all = (1..=wanted.requests[0])

@@ -232,6 +232,43 @@ fn successor_that_is_gone_unseen_keeps_nothing() {
     });
 }
 
+/// Q8: the successor has gone, and another object has its name, for another target. The watch has not shown that for a quarter of an hour.
+#[test]
+fn nothing_is_handed_to_another_object_of_the_name() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        for name in ["m", "successor"] {
+            world.membership(name, 0, 0, json!({}));
+            seconds(2.0).await;
+        }
+        seconds(SETTLED).await;
+        // What the next object of the name finds is others'.
+        world.foreign(1, 0, true);
+        world.refuse_status_of(Some("successor"));
+        world.delete("m");
+        seconds(5.0).await;
+        assert!(object(&world, "m").is_some());
+        world.faults.hold_back_events(0, Duration::from_secs(900));
+        tear_away(&world, "successor");
+        world.membership("successor", 1, 0, json!({}));
+        world.refuse_status_of(None);
+        seconds(600.0).await;
+        assert_eq!(object(&world, "m"), None);
+        assert_eq!(journal(&world), ["the operator joined", "the operator left"]);
+        seconds(600.0).await;
+        let uid = object(&world, "successor").unwrap()["metadata"]["uid"].clone();
+        let mut versions = versions(&world, "successor");
+        versions.retain(|version| version["metadata"]["uid"] == uid);
+        for version in versions {
+            assert_ne!(version["status"]["origin"], "Joined");
+        }
+        world.delete("successor");
+        seconds(60.0).await;
+        assert_eq!(object(&world, "successor"), None);
+        assert!(world.is_member("i-1", "sg-a"));
+    });
+}
+
 /// E16: the successor becomes unreadable at any moment. It is alive: what it holds is not removed.
 #[test]
 fn successor_that_becomes_unreadable_keeps_the_edge() {

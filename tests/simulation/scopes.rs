@@ -11,8 +11,7 @@ use tower::Service as _;
 use crate::api_server::{Call, CallFault, Verb};
 use crate::in_virtual_time;
 use crate::monitor::MEMBERSHIPS;
-use crate::scenario::claimed;
-use crate::scenario::seconds;
+use crate::scenario::{claimed, journal, seconds};
 use crate::topology::{GUESTS, NAMESPACE};
 use crate::world::{SimOptions, World};
 
@@ -87,6 +86,38 @@ fn refused_list_of_all_namespaces_is_tried_again_after_five_minutes() {
             assert!(world.server.object(MEMBERSHIPS, NAMESPACE, name).is_none());
         }
     });
+}
+
+/// T12: an operator of one namespace, which may list the memberships of all. An object there wants to have removed what was joined for an
+/// object of another namespace. It goes, and the membership stays, as long as the other one has its record. Without that right it is as with
+/// two clusters.
+#[test]
+fn membership_that_was_joined_for_another_namespace_stays_where_its_objects_may_be_listed() {
+    for may_list in [true, false] {
+        in_virtual_time(|| async move {
+            let mut world = World::new(SimOptions::default());
+            world.start(None);
+            seconds(11.0).await;
+            put(&world, GUESTS, "owner", "i-0");
+            seconds(11.0).await;
+            assert_eq!(claim(&world, GUESTS, "owner").as_deref(), Some("Joined"));
+            world.kill(0);
+            if may_list {
+                world.faults.allow_list_of_all();
+            }
+            let scope = WatchScope::Namespace(NAMESPACE.to_owned());
+            world.start_over(vec![scope], &Arc::default());
+            seconds(11.0).await;
+            world.membership("m", 0, 0, json!({"deletionPolicy": "Remove"}));
+            seconds(11.0).await;
+            assert_eq!(claim(&world, NAMESPACE, "m").as_deref(), Some("Adopted"));
+            delete(&world, NAMESPACE, "m");
+            seconds(11.0).await;
+            assert_eq!(claim(&world, NAMESPACE, "m"), None);
+            let changes = ["the operator joined", "the operator left"];
+            assert_eq!(journal(&world), changes[..2 - usize::from(may_list)]);
+        });
+    }
 }
 
 #[test]
