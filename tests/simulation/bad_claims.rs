@@ -43,7 +43,11 @@ fn assert_nothing_hostile_is_said(world: &World) {
         assert!(!is_hostile(&text(&event, "/note")), "{event}");
     }
     for object in world.objects() {
-        for condition in object["status"]["conditions"].as_array().into_iter().flatten() {
+        for condition in object["status"]["conditions"]
+            .as_array()
+            .into_iter()
+            .flatten()
+        {
             assert!(!is_hostile(&text(condition, "/message")), "{condition}");
         }
     }

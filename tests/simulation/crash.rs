@@ -66,7 +66,7 @@ pub const PATHS: &[Path] = &[
         end: 20,
         member: true,
         calls: (1, 0),
-        requests: 0,
+        requests: 27,
         ..PLAIN
     },
     Path {
@@ -76,7 +76,7 @@ pub const PATHS: &[Path] = &[
         end: 20,
         member: true,
         calls: (0, 0),
-        requests: 0,
+        requests: 25,
         ..PLAIN
     },
     Path {
@@ -88,7 +88,7 @@ pub const PATHS: &[Path] = &[
         end: 20,
         member: true,
         calls: (0, 0),
-        requests: 0,
+        requests: 25,
         ..PLAIN
     },
     Path {
@@ -100,7 +100,7 @@ pub const PATHS: &[Path] = &[
         end: 50,
         member: true,
         calls: (1, 0),
-        requests: 0,
+        requests: 32,
         ..PLAIN
     },
     Path {
@@ -109,7 +109,7 @@ pub const PATHS: &[Path] = &[
         end: 150,
         member: true,
         calls: (2, 0),
-        requests: 0,
+        requests: 36,
         ..PLAIN
     },
     Path {
@@ -123,7 +123,7 @@ pub const PATHS: &[Path] = &[
         end: 150,
         member: false,
         calls: (1, 0),
-        requests: 0,
+        requests: 37,
         ..PLAIN
     },
     Path {
@@ -132,7 +132,7 @@ pub const PATHS: &[Path] = &[
         end: 40,
         member: false,
         calls: (1, 1),
-        requests: 0,
+        requests: 32,
         ..PLAIN
     },
     Path {
@@ -141,7 +141,7 @@ pub const PATHS: &[Path] = &[
         end: 40,
         member: false,
         calls: (1, 1),
-        requests: 0,
+        requests: 27,
         ..PLAIN
     },
     Path {
@@ -151,7 +151,7 @@ pub const PATHS: &[Path] = &[
         end: 40,
         member: true,
         calls: (0, 0),
-        requests: 0,
+        requests: 25,
         ..PLAIN
     },
     Path {
@@ -166,7 +166,7 @@ pub const PATHS: &[Path] = &[
         end: 60,
         member: false,
         calls: (0, 1),
-        requests: 0,
+        requests: 29,
         ..PLAIN
     },
     Path {
@@ -180,7 +180,7 @@ pub const PATHS: &[Path] = &[
         end: 40,
         member: true,
         calls: (1, 0),
-        requests: 0,
+        requests: 25,
         ..PLAIN
     },
     Path {
@@ -193,7 +193,7 @@ pub const PATHS: &[Path] = &[
         end: 40,
         member: false,
         calls: (1, 0),
-        requests: 0,
+        requests: 31,
         ..PLAIN
     },
     Path {
@@ -207,7 +207,7 @@ pub const PATHS: &[Path] = &[
         end: 60,
         member: false,
         calls: (1, 1),
-        requests: 0,
+        requests: 44,
         ..PLAIN
     },
     Path {
@@ -221,7 +221,7 @@ pub const PATHS: &[Path] = &[
         end: 60,
         member: false,
         calls: (1, 1),
-        requests: 0,
+        requests: 40,
         ..PLAIN
     },
     Path {
@@ -237,7 +237,7 @@ pub const PATHS: &[Path] = &[
         end: 60,
         member: false,
         calls: (1, 1),
-        requests: 0,
+        requests: 39,
         ..PLAIN
     },
     Path {
@@ -253,7 +253,7 @@ pub const PATHS: &[Path] = &[
         end: 130,
         member: true,
         calls: (2, 1),
-        requests: 0,
+        requests: 43,
         ..PLAIN
     },
     Path {
@@ -262,7 +262,7 @@ pub const PATHS: &[Path] = &[
         end: 20,
         member: true,
         calls: (1, 0),
-        requests: 0,
+        requests: 27,
         ..PLAIN
     },
     Path {
@@ -271,7 +271,7 @@ pub const PATHS: &[Path] = &[
         end: 40,
         member: false,
         calls: (1, 1),
-        requests: 0,
+        requests: 32,
         ..PLAIN
     },
     Path {
@@ -289,7 +289,7 @@ pub const PATHS: &[Path] = &[
         end: 60,
         member: false,
         calls: (1, 1),
-        requests: 0,
+        requests: 55,
         ..PLAIN
     },
     // The row of a Join that was refused: the claim goes, the status tells it. What others make then is theirs (A7).
@@ -305,7 +305,7 @@ pub const PATHS: &[Path] = &[
         end: 295,
         member: true,
         calls: (0, 0),
-        requests: 0,
+        requests: 47,
         ..PLAIN
     },
     // The same of a repair: the record goes as well (C7, C9).
@@ -323,7 +323,7 @@ pub const PATHS: &[Path] = &[
         end: 250,
         member: true,
         calls: (1, 0),
-        requests: 0,
+        requests: 55,
         ..PLAIN
     },
     // Three repairs are undone, and the next removal is a repair loop. A process that begins before that is told repairs anew.
@@ -340,7 +340,7 @@ pub const PATHS: &[Path] = &[
         end: 320,
         member: false,
         calls: (4, 0),
-        requests: 0,
+        requests: 63,
         ..PLAIN
     },
     // The read lags behind others' Join: the operator's own is answered with `AlreadyExists`. A process that is killed before it has taken
@@ -358,7 +358,7 @@ pub const PATHS: &[Path] = &[
         end: 130,
         member: true,
         calls: (0, 0),
-        requests: 0,
+        requests: 31,
         cost: Some(Cost {
             exceptions: &["MadeWhileOpen"],
             member: false,
@@ -384,7 +384,7 @@ pub const PATHS: &[Path] = &[
         end: 500,
         member: true,
         calls: (1, 1),
-        requests: 0,
+        requests: 62,
         meets: Some("write refused by a policy"),
         ..PLAIN
     },
@@ -401,7 +401,7 @@ pub const PATHS: &[Path] = &[
         end: 40,
         member: false,
         calls: (1, 1),
-        requests: 0,
+        requests: 25,
         meets: Some("finalizer written while the object is removed"),
         cost: Some(Cost {
             exceptions: &["RaceUnseen"],

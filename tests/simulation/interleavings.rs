@@ -3,9 +3,7 @@
 
 use std::time::Duration;
 
-use security_group_operator::api::{
-    FINALIZER, INTENT_ANNOTATION, RECONCILE_REQUESTED_ANNOTATION,
-};
+use security_group_operator::api::{FINALIZER, INTENT_ANNOTATION, RECONCILE_REQUESTED_ANNOTATION};
 use serde_json::{Value, json};
 
 use crate::api_server::{CallFault, Verb};
@@ -276,7 +274,10 @@ fn claim_that_a_killed_process_has_half_ended_is_ended_anew() {
 fn is_half_ended(world: &World) -> bool {
     let object = object(world, "m").unwrap();
     let metadata = &object["metadata"];
-    let marks = [&metadata["finalizers"], &metadata["annotations"][INTENT_ANNOTATION]];
+    let marks = [
+        &metadata["finalizers"],
+        &metadata["annotations"][INTENT_ANNOTATION],
+    ];
     object["status"]["origin"] == "Joined" && marks.iter().all(|mark| mark.is_null())
 }
 
@@ -523,8 +524,11 @@ fn intent_of_a_killed_process_is_recorded_after_another_object_has_adopted() {
         in_virtual_time(|| async move {
             let mut world = world().await;
             world.membership("m", 0, 0, json!({}));
+            let mut waited = 0;
             while !is_member(&world) {
                 seconds(0.001).await;
+                waited += 1;
+                assert!(waited < 1_000, "not joined");
             }
             world.kill(0);
             assert!(object(&world, "m").unwrap()["status"]["origin"].is_null());

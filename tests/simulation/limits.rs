@@ -11,7 +11,8 @@ use crate::in_virtual_time;
 use crate::link::KillPoint;
 use crate::monitor::{MEMBERSHIPS, condition, text};
 use crate::scenario::{
-    add_fault, calls, claimed, exceptions, journal, lagging_world, object, ready, seconds, told, world,
+    add_fault, calls, claimed, exceptions, journal, lagging_world, object, ready, seconds, told,
+    world,
 };
 use crate::topology::{CLUSTER, GUESTS, KEYS, NAMESPACE, name_own_account, place};
 use crate::world::{SimOptions, World};
@@ -1213,7 +1214,10 @@ fn intent_that_a_granted_tenant_forges_counts_for_the_others_of_the_membership()
             let changes = ["another actor joined", "the operator left"];
             assert_eq!(journal(&world), changes[..1 + usize::from(is_granted)]);
             let broken = "Leave: the operator removed i-0 from sg-a, which others had made before any Join of the operator";
-            assert_eq!(world.monitor.violations(), [broken][..usize::from(is_granted)]);
+            assert_eq!(
+                world.monitor.violations(),
+                [broken][..usize::from(is_granted)]
+            );
             assert_eq!(exceptions(&world), []);
         });
     }

@@ -377,7 +377,9 @@ impl FaultInjector {
 
     fn unselects(&self, name: &str) -> bool {
         let mut unselected = self.unselected.lock().unwrap();
-        unselected.take_if(|unselected| *unselected == name).is_some()
+        unselected
+            .take_if(|unselected| *unselected == name)
+            .is_some()
     }
 
     /// From now on every write of this object but of its status is refused with this code, as by an admission policy; `None`:
@@ -508,9 +510,7 @@ impl Link {
         let lists_all = call.verb == Verb::List
             && call.kind.plural == MEMBERSHIPS
             && self.faults.may_list_all.load(Ordering::SeqCst);
-        lists_all
-            || !by_namespace.contains(&call.kind.plural)
-            || self.scopes.iter().any(serves)
+        lists_all || !by_namespace.contains(&call.kind.plural) || self.scopes.iter().any(serves)
     }
 
     /// Counts a request; whether it is still sent, and whether anybody will hear of it.

@@ -126,7 +126,6 @@ type Point = (usize, Vec<(usize, KillPoint)>, Vec<String>);
 fn points_of(at: usize, path: &crash::Path) -> Vec<Point> {
     let wanted = in_virtual_time(|| crash::run(path, &[], true));
     let problems = crash::problems(path, &wanted);
-    println!("{}: {} requests", path.name, wanted.requests[0]);
     let trace = || wanted.trace.join("\n");
     assert_eq!(problems, [""; 0], "{}:\n{}", path.name, trace());
     let all = (1..=wanted.requests[0])
@@ -139,7 +138,7 @@ fn points_of(at: usize, path: &crash::Path) -> Vec<Point> {
 fn a_crash_at_any_request_changes_nothing_in_the_end() {
     let paths = crash::PATHS.iter().enumerate();
     let points: Vec<Point> = paths.flat_map(|(at, path)| points_of(at, path)).collect();
-    let pairs = AtomicU64::new(0);
+    let (pairs, run) = (AtomicU64::new(0), AtomicU64::new(0));
     let costs: Vec<_> = crash::PATHS.iter().map(|_| AtomicU64::new(0)).collect();
     // Every pair in a long run; a few of them in a short one.
     let all_pairs = number("PAIRS").is_some();
@@ -151,10 +150,11 @@ fn a_crash_at_any_request_changes_nothing_in_the_end() {
         for (second, point) in
             (1..=end.requests[1]).flat_map(|second| KILL_POINTS.map(|point| (second, point)))
         {
+            pairs.fetch_add(1, Ordering::Relaxed);
             let chosen = (number.wrapping_mul(7919) + second as u64 * 104_729).is_multiple_of(97);
             if all_pairs || chosen && point == KILL_POINTS[second % 2] {
                 check(path, &[crashes[0], (second, point)], wanted);
-                pairs.fetch_add(1, Ordering::Relaxed);
+                run.fetch_add(1, Ordering::Relaxed);
             }
         }
     });
@@ -164,9 +164,10 @@ fn a_crash_at_any_request_changes_nothing_in_the_end() {
         assert_eq!(costs > 0, path.cost.is_some(), "{}: {costs}", path.name);
     }
     println!(
-        "{} paths, {} crash points, {} pairs of them, violations 0",
+        "{} paths, {} crash points, {} of {} pairs of them, violations 0",
         crash::PATHS.len(),
         points.len(),
+        run.into_inner(),
         pairs.into_inner()
     );
 }

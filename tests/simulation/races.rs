@@ -254,7 +254,10 @@ fn nothing_is_handed_to_another_object_of_the_name() {
         world.refuse_status_of(None);
         seconds(600.0).await;
         assert_eq!(object(&world, "m"), None);
-        assert_eq!(journal(&world), ["the operator joined", "the operator left"]);
+        assert_eq!(
+            journal(&world),
+            ["the operator joined", "the operator left"]
+        );
         seconds(600.0).await;
         let uid = object(&world, "successor").unwrap()["metadata"]["uid"].clone();
         let mut versions = versions(&world, "successor");

@@ -301,7 +301,11 @@ fn statuses_of_a_whole_region_are_written_at_a_bounded_pace() {
 #[test]
 fn primary_interface_is_refused_before_any_claim() {
     for order in [["instance", "interface"], ["interface", "instance"]] {
-        for (is_foreign, policy) in [(false, "RemoveIfJoined"), (false, "Remove"), (true, "Remove")] {
+        for (is_foreign, policy) in [
+            (false, "RemoveIfJoined"),
+            (false, "Remove"),
+            (true, "Remove"),
+        ] {
             in_virtual_time(move || async move {
                 let world = world().await;
                 world.foreign(0, 0, is_foreign);
@@ -318,7 +322,11 @@ fn primary_interface_is_refused_before_any_claim() {
                     seconds(70.0).await;
                     assert!(object(&world, name).is_none());
                     let is_held = name == "interface" && order[0] == name;
-                    assert_eq!(world.is_member("i-0", "sg-a"), is_held, "{order:?} {policy}");
+                    assert_eq!(
+                        world.is_member("i-0", "sg-a"),
+                        is_held,
+                        "{order:?} {policy}"
+                    );
                 }
                 let changes = if is_foreign {
                     ["another actor joined", "the operator left"]
@@ -326,7 +334,8 @@ fn primary_interface_is_refused_before_any_claim() {
                     ["the operator joined", "the operator left"]
                 };
                 assert_eq!(journal(&world), changes, "{order:?} {policy}");
-                let calls = ["JoinSecurityGroup", "LeaveSecurityGroup"].map(|action| calls(&world, action));
+                let calls =
+                    ["JoinSecurityGroup", "LeaveSecurityGroup"].map(|action| calls(&world, action));
                 assert_eq!(calls, [u64::from(!is_foreign), 1]);
                 assert_eq!(world.monitor.violations(), Vec::<String>::new());
             });

@@ -322,7 +322,9 @@ fn join_that_waits_for_its_place_is_not_sent_for_what_has_changed_since() {
 fn joins_sent(world: &World) -> usize {
     world.monitor.read_journal();
     let journal = world.simulator.journal_from(0);
-    let joins = journal.iter().filter(|entry| entry["action"] == "JoinSecurityGroup");
+    let joins = journal
+        .iter()
+        .filter(|entry| entry["action"] == "JoinSecurityGroup");
     joins.count()
 }
 
