@@ -1,29 +1,15 @@
 //! Changes of group that the monitor of sets must not take for a gap.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
 use crate::api_server::Verb;
 use crate::in_virtual_time;
-use crate::monitor::sets::{Delays, name_of};
+use crate::judged::world;
+use crate::monitor::sets::name_of;
 use crate::scenario::{ready, seconds};
 use crate::sets::{SETS, apply, apply_set};
 use crate::topology::NAMESPACE;
-use crate::world::{SimOptions, World};
-
-async fn judged_world() -> World {
-    let mut world = World::new(SimOptions::default());
-    world.monitor.judge_sets(Delays {
-        slack: Duration::from_secs(3),
-        late: Duration::from_secs(1),
-        tags_age: Duration::from_secs(153),
-        has_bad_lists: false,
-    });
-    world.start(None);
-    seconds(11.0).await;
-    world
-}
+use crate::world::World;
 
 /// The name of the membership of a set for i-1.
 fn member(set: &str, group: &str) -> String {
@@ -43,7 +29,7 @@ fn assert_no_violations(world: &World) {
 #[test]
 fn set_that_went_back_to_its_former_group_has_ended_its_change() {
     in_virtual_time(|| async {
-        let world = judged_world().await;
+        let world = world().await;
         apply_set(&world, "t", json!({"instanceIDs": ["i-1"]}));
         seconds(10.0).await;
         for group in ["sg-a", "sg-b", "sg-a"] {
@@ -70,7 +56,7 @@ fn set_that_went_back_to_its_former_group_has_ended_its_change() {
 #[test]
 fn user_may_delete_the_new_membership_while_the_old_one_waits() {
     in_virtual_time(|| async {
-        let world = judged_world().await;
+        let world = world().await;
         apply(&world, json!({"instanceIDs": ["i-1"]}));
         seconds(10.0).await;
         let old = path(&member("s", "sg-a"));

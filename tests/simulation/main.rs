@@ -22,6 +22,7 @@ mod found;
 mod grants;
 mod group_tags;
 mod interleavings;
+mod judged;
 mod judged_sets;
 mod lease;
 mod lies;

@@ -9,6 +9,7 @@ use tower::ServiceExt as _;
 
 use crate::api_server::{Call, Verb};
 use crate::in_virtual_time;
+use crate::judged::Judged;
 use crate::monitor::MEMBERSHIPS;
 use crate::scenario::{ready, seconds};
 use crate::sets;
@@ -146,7 +147,7 @@ fn cloud_that_is_down_makes_no_probe_fail() {
 fn watch_of_nodes_that_ends_makes_no_probe_fail() {
     for node_conditions in [false, true] {
         in_virtual_time(move || async move {
-            let mut world = World::new(SimOptions::default());
+            let mut world = Judged::new();
             let telemetry = Arc::new(Telemetry::default());
             world.faults.record_requests();
             if node_conditions {

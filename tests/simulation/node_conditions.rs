@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use crate::api_server::{Call, CallFault, Verb};
 use crate::in_virtual_time;
-use crate::scenario::{seconds, world};
+use crate::judged::world;
+use crate::scenario::seconds;
 use crate::sets::{apply_set, told_of, web};
 use crate::topology::NAMESPACE;
 use crate::world::World;

@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 
 use crate::api_server::{Call, Verb};
 use crate::in_virtual_time;
+use crate::judged::{Judged, world};
 use crate::monitor::{MEMBERSHIPS, condition, text};
-use crate::scenario::{calls, seconds, world};
+use crate::scenario::{calls, seconds};
 use crate::set_kubernetes::collect_garbage;
 use crate::set_schedule::garbage::Cascade;
 use crate::sets::{
@@ -20,7 +21,7 @@ use crate::topology::{CLUSTER, KEYS, NAMESPACE};
 use crate::world::World;
 
 /// Two instances in sg-a by a set.
-pub async fn two_joined(more: &Value) -> World {
+pub async fn two_joined(more: &Value) -> Judged {
     let world = world().await;
     apply(&world, with(more));
     seconds(10.0).await;

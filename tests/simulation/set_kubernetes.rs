@@ -10,9 +10,10 @@ use tokio::time::Instant;
 
 use crate::api_server::{Call, CallFault, Refusal, Verb};
 use crate::in_virtual_time;
+use crate::judged::{Judged, world};
 use crate::link::CallFilter;
 use crate::monitor::{MEMBERSHIPS, condition, target_of, text};
-use crate::scenario::{add_fault, calls, seconds, world};
+use crate::scenario::{add_fault, calls, seconds};
 use crate::set_cloud::two_joined;
 use crate::set_schedule::garbage;
 use crate::sets::{
@@ -20,7 +21,7 @@ use crate::sets::{
     three_tagged, told, told_of, web, within,
 };
 use crate::topology::{CLUSTER, GUESTS, NAMESPACE};
-use crate::world::{SimOptions, World};
+use crate::world::World;
 
 fn reads_nodes(call: &Call) -> bool {
     call.kind.plural == "nodes" && matches!(call.verb, Verb::List | Verb::Watch)
@@ -303,7 +304,7 @@ fn right_to_nodes_that_is_missing_for_a_moment_keeps_no_new_node_waiting() {
         more_instances(&world, 1);
         let node = json!({
             "apiVersion": "v1", "kind": "Node", "metadata": {"name": "more", "labels": web()},
-            "spec": {"providerID": "cn-hangzhou.i-more0"},
+            "spec": {"providerID": "cn-hangzhou.i-bulk0"},
         });
         world.user(Verb::Apply, "nodes", "", "more", node);
         seconds(3.0 * MINUTE).await;
@@ -434,7 +435,7 @@ fn the_status_of_a_set_is_written_once_per_second_at_most() {
         let world = world().await;
         let mut ids: Vec<String> = Vec::new();
         for number in 0..150 {
-            let id = format!("i-more{number}");
+            let id = format!("i-bulk{number}");
             let instance = json!({"id": id, "securityGroupIds": ["sg-base"], "status": "Running"});
             world.cloud(json!({"createInstance": instance}));
             ids.push(id);
@@ -521,7 +522,7 @@ fn targets_that_cannot_be_known_are_not_counted_as_none() {
 fn without_an_account_no_membership_is_created() {
     in_virtual_time(|| async {
         // A set whose account is not there, and one whose account has no Secret.
-        let mut world = World::new(SimOptions::default());
+        let mut world = Judged::new();
         world.remove_secret(CLUSTER);
         world.start(None);
         world.faults.record_requests();
@@ -916,7 +917,7 @@ fn a_store_that_was_put_back_keeps_no_policy_from_a_set() {
 
 /// Whether a request changes or deletes one of the first three memberships of [`more_instances`].
 fn touches_protected(call: &Call) -> bool {
-    let is_protected = |number| call.name.starts_with(&format!("s-i-more{number}-"));
+    let is_protected = |number| call.name.starts_with(&format!("s-i-bulk{number}-"));
     (changed_by_set(call) || deletes_memberships(call)) && (0..3).any(is_protected)
 }
 
@@ -983,7 +984,7 @@ fn membership_that_is_suspended_is_told() {
 /// Creates so many instances, and returns their IDs.
 fn more_instances(world: &World, count: usize) -> Vec<String> {
     let create = |number| {
-        let id = format!("i-more{number}");
+        let id = format!("i-bulk{number}");
         let instance = json!({"id": id, "securityGroupIds": ["sg-base"], "status": "Running"});
         world.cloud(json!({"createInstance": instance}));
         id
@@ -1024,7 +1025,7 @@ fn nodes_that_get_their_labels_back_keep_their_memberships() {
                 let name = format!("more-{number}");
                 let node = json!({
                     "apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels},
-                    "spec": {"providerID": format!("cn-hangzhou.i-more{number}")},
+                    "spec": {"providerID": format!("cn-hangzhou.i-bulk{number}")},
                 });
                 world.user(Verb::Apply, "nodes", "", &name, node);
             }

@@ -7,11 +7,12 @@ use serde_json::{Value, json};
 
 use crate::api_server::Verb;
 use crate::in_virtual_time;
+use crate::judged::{Judged, world};
 use crate::link::KillPoint;
 use crate::monitor::{MEMBERSHIPS, condition, text};
-use crate::scenario::{calls, seconds, world};
+use crate::scenario::{calls, seconds};
 use crate::topology::{KEYS, NAMESPACE};
-use crate::world::{SimOptions, World};
+use crate::world::World;
 
 pub const SETS: &str = "securitygroupmembershipsets";
 pub const MINUTE: f64 = 60.0;
@@ -88,7 +89,7 @@ pub fn web() -> Value {
 }
 
 /// Three old Nodes that are joined.
-pub async fn three_nodes() -> World {
+pub async fn three_nodes() -> Judged {
     let world = world().await;
     for number in 0..3 {
         node(&world, number, web());
@@ -229,7 +230,7 @@ fn a_change_of_group_survives_a_kill_at_every_request() {
     for at in 1..60 {
         for point in [KillPoint::Before, KillPoint::AfterEffect] {
             in_virtual_time(move || async move {
-                let mut world = World::new(SimOptions::default());
+                let mut world = Judged::new();
                 world.start(None);
                 seconds(11.0).await;
                 apply(&world, json!({"instanceIDs": ["i-0", "i-1"]}));
@@ -269,7 +270,7 @@ pub fn tag(world: &World, number: usize, tags: Value) {
 }
 
 /// Three instances that are joined by their tags.
-pub async fn three_tagged() -> World {
+pub async fn three_tagged() -> Judged {
     let world = world().await;
     for number in 0..3 {
         tag(&world, number, web());
@@ -327,7 +328,7 @@ fn a_list_of_tags_that_fails_for_an_hour_changes_nothing() {
             // A page has ten rows or more: with these there are two.
             for number in 0..120 {
                 let instance = json!({
-                    "id": format!("i-more{number}"), "securityGroupIds": ["sg-base"],
+                    "id": format!("i-bulk{number}"), "securityGroupIds": ["sg-base"],
                     "status": "Running", "tags": {"pool": "db"},
                 });
                 world.cloud(json!({"createInstance": instance}));
@@ -365,7 +366,7 @@ fn two_hundred_instances_take_two_calls_a_minute_for_all_sets_with_their_tags() 
         let world = world().await;
         for number in 0..200 {
             let instance = json!({
-                "id": format!("i-more{number}"), "securityGroupIds": ["sg-base"],
+                "id": format!("i-bulk{number}"), "securityGroupIds": ["sg-base"],
                 "status": "Running", "tags": web(),
             });
             world.cloud(json!({"createInstance": instance}));
@@ -620,7 +621,7 @@ fn a_watch_that_lags_behind_the_status_of_a_set_leaves_no_wrong_one() {
 #[test]
 fn sets_of_other_namespaces_are_let_be() {
     in_virtual_time(|| async {
-        let mut world = World::new(SimOptions::default());
+        let mut world = Judged::new();
         let guests = WatchScope::Namespace(crate::topology::GUESTS.to_owned());
         world.start_over(vec![guests], &Arc::default());
         seconds(11.0).await;

@@ -637,6 +637,7 @@ impl World {
     /// Changes the cloud behind the operator's back; see the manual of the simulator.
     pub fn cloud(&self, change: Value) {
         self.monitor.trace(|| format!("cloud: {change}"));
+        self.monitor.cloud_changes(&change);
         // One that does not fit (a target that is gone) changes nothing.
         let _ = self
             .simulator

@@ -308,7 +308,6 @@ impl SetAct {
             }
             Self::Tags { instance, tags } => {
                 world.monitor.count("tags");
-                world.monitor.instance_tagged(INSTANCES[*instance], tags);
                 world.cloud(json!({"setTags": {"id": INSTANCES[*instance], "tags": tags}}));
             }
             Self::Lie {
@@ -351,12 +350,7 @@ impl SetAct {
                     region_of(*set),
                 );
             }
-            Self::Other(act) => {
-                if let Act::Release { target } = act {
-                    world.monitor.instance_released(TARGETS[*target].id);
-                }
-                act.happen(world);
-            }
+            Self::Other(act) => act.happen(world),
         }
     }
 }

@@ -67,8 +67,10 @@ impl Judge {
                 field("/spec/region"),
             )
         };
+        // An object of another namespace is no membership of the set, whatever it names as its controller.
         let is_twin = |other: &&Arc<Value>| {
             other["metadata"]["uid"] != object["metadata"]["uid"]
+                && other["metadata"]["namespace"] == object["metadata"]["namespace"]
                 && controller(other).as_ref() == Some(&set)
                 && edge(other) == edge(object)
         };
@@ -130,12 +132,18 @@ impl Judge {
         ask: impl FnOnce(&Case<'_>) -> T,
     ) -> Option<T> {
         let now = monitor.server.now();
+        let (_, place) = set.0;
+        let in_namespace = |object: &Value| {
+            let namespace = text(object, "/metadata/namespace");
+            place.starts_with(&format!("{namespace}/"))
+        };
         let is_of_set = |object: &&Arc<Value>| {
-            controller(object).as_deref() == Some(set.1) && !is_deleting(object)
+            let controls = controller(object).as_deref() == Some(set.1);
+            controls && in_namespace(object) && !is_deleting(object)
         };
         let targets = self.stored.values().filter(is_of_set);
         let existing: BTreeSet<String> = targets
-            .filter(|object| !is_elsewhere(object))
+            .filter(|object| !self.is_elsewhere(object))
             .map(|object| target_of(object).to_owned())
             .filter(|target| {
                 monitor
@@ -155,10 +163,18 @@ impl Judge {
             tags_age: self.tags_age,
             existing: &existing,
             released_for: self.released.get(target).map(Instant::elapsed),
-            is_elsewhere: is_elsewhere(object),
+            is_elsewhere: self.is_elsewhere(object),
             now,
         };
         Some(ask(&case))
+    }
+
+    /// Whether the last account that a membership was looked at with does not own its target, and no record says more.
+    fn is_elsewhere(&self, object: &Value) -> bool {
+        let status = &object["status"];
+        let told = &status["accountUID"];
+        let owner = self.owners.get(target_of(object)).map(String::as_str);
+        told.is_string() && told != owner.unwrap_or(OWNER) && status["origin"].is_null()
     }
 
     /// J1: whether there is evidence against a membership that a set has deleted; and J2.
@@ -415,11 +431,4 @@ impl Judge {
             ),
         }
     }
-}
-
-/// Whether the last account that a membership was looked at with does not own its target, and no record says more.
-fn is_elsewhere(object: &Value) -> bool {
-    let status = &object["status"];
-    let told = &status["accountUID"];
-    told.is_string() && told != OWNER && status["origin"].is_null()
 }

@@ -112,6 +112,8 @@ pub struct Judge {
     ready: HashMap<(String, Edge), Instant>,
     /// The tags of instances.
     tags: HashMap<String, BTreeMap<String, String>>,
+    /// The cloud account of each instance that is of another one than [`OWNER`](crate::topology::OWNER).
+    owners: HashMap<String, String>,
     /// When each instance was released.
     released: HashMap<String, Instant>,
     replaced: HashMap<Edge, Replaced>,
@@ -265,18 +267,22 @@ impl Monitor {
         Some(last.shown.keys().cloned().collect())
     }
 
-    /// An instance is released.
-    pub fn instance_released(&self, id: &str) {
+    /// The cloud is changed behind the operator's back.
+    pub fn cloud_changes(&self, change: &Value) {
         let mut judge = self.sets.lock().unwrap();
-        let released = judge.released.entry(id.to_owned());
-        released.or_insert_with(Instant::now);
-    }
-
-    /// An instance has these tags from now on.
-    pub fn instance_tagged(&self, id: &str, tags: &Value) {
-        let tags = selector::tags(&serde_json::json!({"instanceTags": tags}));
-        let mut judge = self.sets.lock().unwrap();
-        judge.tags.insert(id.to_owned(), tags.unwrap_or_default());
+        if let Some(id) = change["delete"]["id"].as_str() {
+            let released = judge.released.entry(id.to_owned());
+            released.or_insert_with(Instant::now);
+        }
+        if let Some(id) = change["setTags"]["id"].as_str() {
+            let tags = &change["setTags"]["tags"];
+            let tags = selector::tags(&serde_json::json!({"instanceTags": tags}));
+            judge.tags.insert(id.to_owned(), tags.unwrap_or_default());
+        }
+        let created = &change["createInstance"];
+        if let (Some(id), Some(account)) = (created["id"].as_str(), created["account"].as_str()) {
+            judge.owners.insert(id.to_owned(), account.to_owned());
+        }
     }
 
     /// The tags of an instance.
