@@ -25,7 +25,7 @@ use crate::api_server::request::{Reply, Request};
 use crate::api_server::store::{Kind, State};
 use crate::api_server::{self, ApiServer, Verb};
 use crate::link::{ApiSide, CloudSide, FaultInjector, FaultRates, KillPoint, Link};
-use crate::monitor::{MEMBERSHIPS, Monitor, condition, edge_of, is_deleting, text};
+use crate::monitor::{MEMBERSHIPS, Monitor, condition, edge_of, is_deleting, target_of, text};
 use crate::scenario::claimed;
 use crate::topology::{
     self, ACCOUNTS, CLUSTER, GUESTS, KEYS, MISPLACED, NAMESPACE, OPERATOR_NAMESPACE, SimTarget,
@@ -724,6 +724,10 @@ impl World {
                     "AdoptionRefused" => object["spec"]["adoptionPolicy"] == "Refuse" && member,
                     "DriftReported" => object["spec"]["driftPolicy"] == "Report" && !member,
                     "NotAMember" => observed && !member,
+                    "KarpenterNode" => {
+                        let refuses = object["spec"]["karpenterPolicy"] == "Refuse";
+                        refuses && !member && self.monitor.is_karpenters(target_of(&object))
+                    }
                     "TargetNotFound" => !exists,
                     "AccountChanged" => object["status"]["accountUID"] != topology::OWNER,
                     _ => false,

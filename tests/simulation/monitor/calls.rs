@@ -73,6 +73,9 @@ impl Monitor {
             .unwrap()
             .sent
             .push((incarnation, Instant::now()));
+        if action == "JoinSecurityGroup" {
+            self.set_joins(incarnation, target, group);
+        }
         if action == "JoinSecurityGroup"
             && (answer.outcome == "OK" || answer.outcome == "InvalidInstanceId.AlreadyExists")
         {

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::garbage::Cascade;
+use super::karpenter::{self, KarpenterAct};
 use crate::api_server::Verb;
 use crate::lies::TagLie;
 use crate::link::KillPoint;
@@ -85,6 +86,7 @@ pub enum SetAct {
         group: usize,
         same_edge: bool,
     },
+    Karpenter(KarpenterAct),
     /// As in schedules without sets.
     Other(Act),
 }
@@ -308,7 +310,9 @@ impl SetAct {
             }
             Self::Tags { instance, tags } => {
                 world.monitor.count("tags");
-                world.cloud(json!({"setTags": {"id": INSTANCES[*instance], "tags": tags}}));
+                let id = INSTANCES[*instance];
+                let tags = karpenter::with_kept_tags(world, id, tags);
+                world.cloud(json!({"setTags": {"id": id, "tags": tags}}));
             }
             Self::Lie {
                 omits,
@@ -350,6 +354,7 @@ impl SetAct {
                     region_of(*set),
                 );
             }
+            Self::Karpenter(act) => act.happen(world),
             Self::Other(act) => act.happen(world),
         }
     }
@@ -458,7 +463,7 @@ impl MemberAct {
     }
 }
 
-fn put_set(world: &World, name: &str, spec: &Value, create: bool) {
+pub fn put_set(world: &World, name: &str, spec: &Value, create: bool) {
     let (namespace, name) = place(name);
     let stored = world.server.object(SETS, namespace, name);
     match stored {

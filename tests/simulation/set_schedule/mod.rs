@@ -3,6 +3,7 @@
 
 mod acts;
 pub mod garbage;
+mod karpenter;
 mod rest;
 
 use std::time::Duration;
@@ -60,6 +61,7 @@ pub fn draw(seed: u64) -> Schedule<SetAct> {
         acts.push((at, act));
     }
     acts.sort_by_key(|(at, _)| *at);
+    karpenter::add(&mut acts, seed, sets);
     let options = SimOptions {
         seed,
         rates,
@@ -89,6 +91,7 @@ impl Happens for SetAct {
         let exceptions = SetException::ALL.map(SetException::word);
         [
             &acts::WORDS[..],
+            &karpenter::WORDS,
             &Act::words("plain"),
             &EVIDENCE,
             &exceptions,

@@ -1,8 +1,9 @@
-//! Judges what operators do as sets (J1 to J5 of `docs/proof.md`): by the journal of the cloud, what the API server holds, and what
+//! Judges what operators do as sets (J1 to J5 and J7 of `docs/proof.md`): by the journal of the cloud, what the API server holds, and what
 //! the API server and the cloud have shown to each operator. Never by what an operator has written of its plan.
 
 mod checks;
 mod evidence;
+mod karpenter;
 mod selector;
 mod view;
 
@@ -19,7 +20,9 @@ use crate::api_server::store::{Change, Entry};
 use crate::api_server::{Call, Verb};
 use crate::monitor::{Edge, MEMBERSHIPS, Monitor, condition, is_deleting, names_targets, text};
 
-pub use selector::{has_policies, has_tags, instance_of, listed, matches, name_of, tags};
+pub use selector::{
+    KARPENTER_TAGS, has_policies, has_tags, instance_of, listed, matches, name_of, tags,
+};
 use view::{Answer, Place, View, place_of};
 
 pub const SETS: &str = "securitygroupmembershipsets";
@@ -347,7 +350,7 @@ impl Monitor {
         if ![MEMBERSHIPS, SETS, "nodes"].contains(&plural) {
             return;
         }
-        let findings = if plural == MEMBERSHIPS {
+        let mut findings = if plural == MEMBERSHIPS {
             self.judge_membership(entry)
         } else {
             Vec::new()
@@ -356,6 +359,7 @@ impl Monitor {
             let mut judge = self.sets.lock().unwrap();
             let place = place_of(plural, &entry.object);
             let object = (entry.change != Change::Deleted).then(|| Arc::clone(&entry.object));
+            findings.extend(judge.count_refusal(&place, &entry.object));
             judge.truth.show(place.clone(), object.clone());
             judge.remember(place, object);
         }

@@ -78,6 +78,18 @@ pub fn tags(spec: &Value) -> Option<BTreeMap<String, String>> {
     Some(tags.iter().filter_map(text).collect())
 }
 
+/// The tags by which an instance is Karpenter's.
+pub const KARPENTER_TAGS: [&str; 3] = [
+    "karpenter.sh/nodepool",
+    "karpenter.sh/nodeclaim",
+    "karpenter.sh/managed-by",
+];
+
+/// Whether an instance with these tags is Karpenter's.
+pub fn is_karpenters(tags: &BTreeMap<String, String>) -> bool {
+    KARPENTER_TAGS.iter().any(|tag| tags.contains_key(*tag))
+}
+
 /// Whether an instance with `own` tags has those that are `wanted`.
 pub fn has_tags(own: &BTreeMap<String, String>, wanted: &BTreeMap<String, String>) -> bool {
     wanted

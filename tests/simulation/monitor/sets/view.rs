@@ -109,6 +109,13 @@ impl View {
             .collect()
     }
 
+    /// The states of all objects of a kind that were shown at `since` or later, with those that were shown before.
+    pub fn states_of(&self, plural: &str, since: Instant) -> impl Iterator<Item = &Arc<Value>> {
+        let of_kind = self.objects.keys().filter(move |(of, _)| *of == plural);
+        let states = of_kind.flat_map(move |place| self.states(place, since));
+        states.filter_map(|(_, object)| object)
+    }
+
     /// The answers that came within `age`.
     pub fn answers_within(&self, age: Duration) -> impl Iterator<Item = &Answer> {
         self.answers
