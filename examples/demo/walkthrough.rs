@@ -287,11 +287,22 @@ impl Walkthrough {
         self.apply(&["node-set"]).await?;
         self.wait_for_set().await?;
         self.show_set().await?;
-        say("A label taken off counts when the Node is five minutes old.");
+        self.check_cloud("i-demonodeb", "Running", &["sg-base"])
+            .await?;
+        say("demo-node-b has no label yet. It gets one:");
+        self.kubectl(&["label", "node", "demo-node-b", "demo-pool=web"])
+            .await?;
+        // Of the old count the set is Ready until it has seen the label.
+        let both = "--for=jsonpath={.status.readyTargets}=2";
+        self.kubectl(&["wait", both, SET, "--timeout=120s"]).await?;
+        self.show_set().await?;
         for instance in ["i-demonodea", "i-demonodeb"] {
             self.check_cloud(instance, "Running", &["sg-base", "sg-demoweb"])
                 .await?;
         }
+        say(
+            "A label that is taken off counts when the Node is five minutes old. Until then the instance stays in the group.",
+        );
         Ok(())
     }
 
@@ -344,7 +355,9 @@ impl Walkthrough {
             joined.is_some() && joined < left,
             "i-demonodea should join sg-demoapi before it leaves sg-demoweb",
         )?;
-        say("the cloud's journal: i-demonodea joined sg-demoapi first, and left sg-demoweb then");
+        say(
+            "the cloud's journal: i-demonodea joined sg-demoapi first, and left sg-demoweb then: it was never without one of them",
+        );
         Ok(())
     }
 

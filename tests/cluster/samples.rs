@@ -57,11 +57,16 @@ async fn every_sample_behaves_as_its_comment_states() -> Result<()> {
     }
     let sets: Api<SecurityGroupMembershipSet> =
         Api::namespaced(plane.admin_client().await?, "default");
-    eventually("the set has two members", async || {
-        let status = sets.get("demo-nodes").await?.status;
-        Ok(status.is_some_and(|status| status.ready_targets == Some(2)))
-    })
-    .await?;
+    let members = async |count| {
+        eventually(&format!("the set has {count} members"), async || {
+            let status = sets.get("demo-nodes").await?.status;
+            Ok(status.is_some_and(|status| status.ready_targets == Some(count)))
+        })
+        .await
+    };
+    members(1).await?;
+    kubectl(plane, &["label", "node", "demo-node-b", "demo-pool=web"]).await?;
+    members(2).await?;
     let all = objects.list(&kube::api::ListParams::default()).await?;
     let names = all
         .items
