@@ -26,7 +26,7 @@ pub fn router(simulator: Arc<Simulator>) -> Router {
         .route("/stats", get(stats))
         .route("/stats/reset", post(reset_stats))
         .route("/journal", get(journal))
-        .route("/faults", post(set_faults).delete(clear_faults))
+        .route("/faults", get(faults).post(set_faults).delete(clear_faults))
         .route("/change", post(change))
         .with_state(simulator)
 }
@@ -62,6 +62,10 @@ async fn journal(State(simulator): State<Arc<Simulator>>) -> Json<Value> {
 async fn reset_stats(State(simulator): State<Arc<Simulator>>) -> StatusCode {
     simulator.reset_stats();
     StatusCode::NO_CONTENT
+}
+
+async fn faults(State(simulator): State<Arc<Simulator>>) -> Json<Value> {
+    Json(simulator.faults())
 }
 
 async fn set_faults(

@@ -214,6 +214,12 @@ impl Faults {
         self.list.len()
     }
 
+    /// The faults that are set and not used up.
+    #[must_use]
+    pub fn list(&self) -> &[Fault] {
+        &self.list
+    }
+
     /// The faults that hit this call. Counts them as used.
     pub fn strike(&mut self, subject: Subject<'_>) -> Hit {
         let mut hit = Hit::default();
@@ -275,6 +281,19 @@ impl Fault {
 }
 
 impl Kind {
+    /// Its name, as it is set.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Latency(_) => "latency",
+            Self::Throttle(_) => "throttle",
+            Self::Error(_) => "error",
+            Self::Reset => "reset",
+            Self::Silence => "silence",
+            Self::Malformed(_) => "malformed",
+        }
+    }
+
     fn harm(&self) -> Option<Harm> {
         Some(match self {
             Self::Latency(_) => return None,

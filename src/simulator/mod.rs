@@ -131,6 +131,13 @@ impl Simulator {
         self.state().faults.add(fault);
     }
 
+    /// The faults that are left: `[{"action", "region", "target", "securityGroupId", "tag", "accessKey", "skip", "count",
+    /// "probability", "fault"}]`. What a fault does not say is `null`; `fault` is the name of its effect.
+    #[must_use]
+    pub fn faults(&self) -> Value {
+        snapshot::faults(self.state().faults.list())
+    }
+
     /// Reads the cloud itself, without lag.
     pub fn inspect<T>(&self, read: impl FnOnce(&Cloud) -> T) -> T {
         read(&self.state().cloud)

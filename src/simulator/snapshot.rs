@@ -6,6 +6,7 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::cloud::{Cloud, InterfaceKind, Membership};
+use super::faults::Fault;
 
 pub(super) fn snapshot(cloud: &Cloud, now: Timestamp) -> Value {
     let instances: BTreeMap<&str, Value> = cloud
@@ -44,6 +45,19 @@ pub(super) fn snapshot(cloud: &Cloud, now: Timestamp) -> Value {
         })
         .collect();
     json!({"instances": instances, "networkInterfaces": interfaces, "securityGroups": groups})
+}
+
+/// The conditions of each fault, how many calls it lets through and hits, and what it is.
+pub(super) fn faults(list: &[Fault]) -> Value {
+    let shown = list.iter().map(|fault| {
+        json!({
+            "action": fault.action, "region": fault.region, "target": fault.target,
+            "securityGroupId": fault.security_group_id, "tag": fault.tag, "accessKey": fault.access_key,
+            "skip": fault.skip, "count": fault.count, "probability": fault.probability,
+            "fault": fault.fault.word(),
+        })
+    });
+    shown.collect()
 }
 
 /// An instance or a network interface.

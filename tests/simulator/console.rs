@@ -95,7 +95,7 @@ async fn every_url_of_the_page_exists_on_the_admin_port() {
     let used = page.split(['"', '\'', '`']);
     let used: BTreeSet<&str> = used.filter(|text| text.starts_with('/')).collect();
     assert_eq!(used, listed, "the script takes its URLs from the list");
-    for name in ["state", "stats", "journal"] {
+    for name in ["state", "stats", "journal", "faults"] {
         let path = requests[name].as_str().unwrap();
         let answer = send(&simulator, "GET", path).await;
         assert_eq!(answer.status(), 200, "{path}");
@@ -107,7 +107,7 @@ async fn every_url_of_the_page_exists_on_the_admin_port() {
     let path = requests["change"].as_str().unwrap();
     let answer = send(&simulator, "POST", path).await;
     assert_eq!(answer.status(), 400, "{path} without a body");
-    assert_eq!(listed.len(), 4, "{listed:?}: each was asked");
+    assert_eq!(listed.len(), 5, "{listed:?}: each was asked");
 }
 
 #[tokio::test]
@@ -149,6 +149,86 @@ async fn click_changes_the_cloud_and_the_journal_calls_it_by_hand() {
             expected("LeaveSecurityGroup")
         ]
     );
+}
+
+#[tokio::test]
+async fn faults_that_are_left_are_told_with_their_conditions() {
+    let simulator = start().await;
+    let left = async || -> Value {
+        let answer = send(&simulator, "GET", "/faults").await;
+        serde_json::from_str(&answer.text().await.unwrap()).unwrap()
+    };
+    assert_eq!(left().await, json!([]));
+    let faults = json!([
+        {"action": "JoinSecurityGroup", "target": "i-sim000000", "count": 2, "fault": "reset"},
+        {"securityGroupId": "sg-base", "skip": 1, "fault": {"throttle": {}}},
+    ]);
+    simulator.faults(&faults).await.unwrap();
+    let nothing = json!({
+        "action": null, "region": null, "target": null, "securityGroupId": null, "tag": null,
+        "accessKey": null, "skip": 0, "count": null, "probability": null,
+    });
+    let told = |more: Value| {
+        let mut all = nothing.clone();
+        let more = more.as_object().unwrap().clone();
+        all.as_object_mut().unwrap().extend(more);
+        all
+    };
+    let expected = json!([
+        told(
+            json!({"action": "JoinSecurityGroup", "target": "i-sim000000", "count": 2, "fault": "reset"})
+        ),
+        told(json!({"securityGroupId": "sg-base", "skip": 1, "fault": "throttle"})),
+    ]);
+    assert_eq!(left().await, expected);
+    simulator.faults(&json!([])).await.unwrap();
+    assert_eq!(left().await, json!([]));
+}
+
+/// The page's own function is asked, with what the admin port says of each fault.
+#[tokio::test]
+async fn page_marks_the_cells_whose_next_call_a_fault_may_hit() {
+    let simulator = start().await;
+    let page = page(&simulator).await;
+    let function = between(&page, "const mayHit =", ".every(Boolean);");
+    let cases = [
+        (json!({"fault": "reset"}), true),
+        (
+            json!({"action": "JoinSecurityGroup", "fault": {"throttle": {}}}),
+            true,
+        ),
+        (
+            json!({"action": "LeaveSecurityGroup", "target": "i-1", "securityGroupId": "sg-1", "fault": "silence"}),
+            true,
+        ),
+        (json!({"target": "i-2", "fault": "reset"}), false),
+        (json!({"securityGroupId": "sg-2", "fault": "reset"}), false),
+        (
+            json!({"action": "DescribeInstances", "fault": "reset"}),
+            false,
+        ),
+        (json!({"tag": "team", "fault": "reset"}), false),
+    ];
+    for (fault, expected) in cases {
+        simulator.faults(&json!([fault])).await.unwrap();
+        let left = send(&simulator, "GET", "/faults").await;
+        let left = left.text().await.unwrap();
+        let script = format!(
+            "const mayHit ={function}.every(Boolean);
+            console.log({left}.some(fault => mayHit(fault, 'i-1', 'sg-1')))"
+        );
+        let mut node = Command::new("node");
+        let output = match node.args(["--eval", &script]).stdin(Stdio::null()).output() {
+            Ok(output) => output,
+            Err(error) => {
+                assert!(std::env::var_os("CI").is_none(), "node is needed: {error}");
+                eprintln!("SKIPPED: the page's script was not run: node is needed: {error}");
+                return;
+            }
+        };
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(said.trim(), expected.to_string(), "{fault}");
+    }
 }
 
 #[tokio::test]
