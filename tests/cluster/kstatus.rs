@@ -1,8 +1,12 @@
 //! The library that Flux, Argo CD and kpt users go by reads our conditions as they are meant.
 
+use kube::Api;
+use kube::api::{DeleteParams, PropagationPolicy};
+use security_group_operator::api::SecurityGroupMembershipSet;
 use serde_json::json;
 
 use crate::binaries;
+use crate::sets;
 use crate::support;
 use crate::support::env::TestEnv;
 use crate::support::error::{Context, Result};
@@ -84,6 +88,52 @@ async fn account_is_current_until_its_key_is_rejected() -> Result<()> {
         Ok(account_word(&env).await? == "Failed")
     })
     .await
+}
+
+#[tokio::test]
+async fn set_is_in_progress_until_all_are_members_and_terminating_while_they_leave() -> Result<()> {
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
+    let both = json!({"instanceIDs": ["i-web", "i-starting"]});
+    sets::apply(&env, "both", both).await?;
+    sets::until(&env, "both", "Progressing").await?;
+    assert_eq!(set_word(&env, "both").await?, "InProgress");
+    let status = |status| json!({"setStatus": {"id": "i-starting", "status": status}});
+    env.simulator.change(&status("Running")).await?;
+    sets::until(&env, "both", "AllMembers").await?;
+    assert_eq!(set_word(&env, "both").await?, "Current");
+    // It starts again, and until that is over it cannot leave: a set that is deleted in the foreground waits for it.
+    env.simulator.change(&status("Starting")).await?;
+    let foreground = DeleteParams {
+        propagation_policy: Some(PropagationPolicy::Foreground),
+        ..DeleteParams::default()
+    };
+    all_sets(&env).delete("both", &foreground).await?;
+    assert_eq!(set_word(&env, "both").await?, "Terminating");
+    env.simulator.change(&status("Running")).await?;
+    support::eventually::eventually("the set is gone", async || {
+        Ok(all_sets(&env).get_opt("both").await?.is_none())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn set_that_the_cloud_refuses_has_failed() -> Result<()> {
+    let env = TestEnv::start(&binaries!(), INVENTORY).await?;
+    let nowhere = json!({"instanceIDs": ["i-web"], "securityGroupID": "sg-nowhere"});
+    sets::apply(&env, "web", nowhere).await?;
+    sets::until(&env, "web", "InvalidSecurityGroupIdNotFound").await?;
+    assert_eq!(set_word(&env, "web").await?, "Failed");
+    Ok(())
+}
+
+fn all_sets(env: &TestEnv) -> Api<SecurityGroupMembershipSet> {
+    Api::namespaced(env.client.clone(), &env.name)
+}
+
+async fn set_word(env: &TestEnv, name: &str) -> Result<String> {
+    let object = serde_json::to_value(all_sets(env).get(name).await?)?;
+    let results = kstatus::compute(&[object]).await?;
+    Ok(results.into_iter().next().context("a result")?.status)
 }
 
 async fn account_word(env: &TestEnv) -> Result<String> {
