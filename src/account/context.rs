@@ -24,6 +24,7 @@ use super::key::{AccountKey, CredentialSpec};
 use super::kind::AccountObject;
 use super::limiters::Limiters;
 use super::reach::Reach;
+use super::status;
 use super::uses::AccountUse;
 
 /// Longest time between two reads of a Secret (1 minute). The operator cannot watch the Secrets of the namespaced kind.
@@ -143,8 +144,8 @@ impl Context {
         }
     }
 
-    /// Whether the watch shows another status than the one that this process wrote last, in a newer version: another process wrote it;
-    /// or for a minute in an older one: the API server's store was put back.
+    /// Whether the watch shows a status that says something else than the one that this process wrote last, in a newer version: another
+    /// process wrote it; or for a minute in an older one: the API server's store was put back.
     pub(super) fn has_foreign_status<K: AccountObject>(
         &self,
         account: &K,
@@ -154,7 +155,9 @@ impl Context {
         let written = checks.get(key).and_then(|check| check.written.as_ref());
         written.is_some_and(|written| {
             written.account == ObjectUid::of(account)
-                && account.status() != Some(&written.stored)
+                && !account
+                    .status()
+                    .is_some_and(|shown| status::same_meaning(shown, &written.stored))
                 && (written.version < version_of(account.meta())
                     || written.at.elapsed() >= APPEARS_WITHIN)
         })

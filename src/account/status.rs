@@ -127,6 +127,20 @@ const CLOCK_RETRY: Retry = Retry {
     cap: Duration::from_secs(60),
 };
 
+/// Whether two statuses say the same, since whenever and with whichever issued key: two operators that share an account have each their
+/// own, and would write them in turn for ever.
+pub(super) fn same_meaning(one: &CloudAccountStatus, other: &CloudAccountStatus) -> bool {
+    let timeless = |status: &CloudAccountStatus| {
+        let mut status = status.clone();
+        for condition in &mut status.conditions {
+            condition.last_transition_time = Time(Timestamp::UNIX_EPOCH);
+        }
+        status.credential_expiry = None;
+        status
+    };
+    timeless(one) == timeless(other)
+}
+
 /// What a check adds to what an account says.
 #[derive(Debug)]
 pub struct Observation<'a> {

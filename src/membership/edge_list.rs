@@ -21,8 +21,8 @@ use super::view::EdgeList;
 const LIST_DEADLINE: Duration = Duration::from_secs(10);
 
 impl Pass {
-    /// Lists the objects on the edge. The object itself must still be there, and being deleted; an unreleased one must not
-    /// be there.
+    /// Lists the objects on the edge. The object itself must still be there, and be as this pass knows it: a user may have changed its
+    /// spec, or have removed our finalizer, and the watch may be silent. An unreleased one must not be there.
     ///
     /// # Errors
     /// It is not so.
@@ -37,7 +37,7 @@ impl Pass {
         };
         let uid = self.uid();
         let own = objects.iter().find(|listed| listed.uid == uid);
-        match own.map(|own| own.deleting) {
+        match own.map(|own| self.is_as_listed(own)) {
             None if self.is_unreleased => {}
             // Whatever the watch has shown, it is there.
             Some(_) if self.is_unreleased => {
@@ -58,6 +58,12 @@ impl Pass {
         self.observed.view = EdgeView::Fresh;
         self.renew_others(context);
         Ok(())
+    }
+
+    /// Whether the object asks for the same as when this pass began, and has our finalizer if it had it then.
+    fn is_as_listed(&self, own: &ObjectView) -> bool {
+        let asks_the_same = own.readable && own.desired() == Some(self.desired);
+        asks_the_same && own.finalizer == self.observed.finalizer
     }
 }
 

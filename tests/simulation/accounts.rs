@@ -599,7 +599,7 @@ fn credentials_that_are_put_back_before_their_check_are_checked_again() {
         world.membership("m", 0, 0, json!({}));
         write_second_secret(&world, 1);
         seconds(5.0).await;
-        world.faults.hold_back_events(0, Duration::from_secs(20));
+        world.hold_back_events(0, Duration::from_secs(20));
         for name in ["second", "key"] {
             edit_account(
                 &world,

@@ -184,7 +184,7 @@ fn reconcile_waits_for_a_watch_behind_our_writes() {
         let world = world().await;
         world.membership("m", 0, 0, json!({}));
         seconds(0.001).await;
-        world.faults.hold_back_events(0, Duration::from_secs(4));
+        world.hold_back_events(0, Duration::from_secs(4));
         seconds(1.0).await;
         assert_eq!(reason(&world, "m", "Ready"), "Joined");
         assert_eq!(looks(&world), 1);

@@ -33,32 +33,32 @@ const FOUND: [(Draw, u64, &str); 11] = [
         "a read that had waited for the key counted from the moment that it was asked for, and what it showed was forgotten",
     ),
     (
-        Schedule::draw_wide,
+        Schedule::draw_known_wide,
         2_156,
         "an account that etcd brought back was never looked at",
     ),
     (
-        Schedule::draw_wide,
+        Schedule::draw_known_wide,
         15_317,
         "an object that was gone for its pass, and not for the watch, was never looked at again",
     ),
     (
-        Schedule::draw_wide,
+        Schedule::draw_known_wide,
         22_188,
         "the check of an account that had gone answered for the one that came back",
     ),
     (
-        Schedule::draw_wide,
+        Schedule::draw_known_wide,
         35_391,
         "the status of an account that etcd had put back was not written again",
     ),
     (
-        Schedule::draw_wide,
+        Schedule::draw_known_wide,
         49_062,
         "a membership that a pass had seen gone was still the object's that had joined it",
     ),
     (
-        Schedule::draw_wide,
+        Schedule::draw_known_wide,
         75_691,
         "a check that ran while etcd was put back kept the status as it was",
     ),

@@ -930,7 +930,7 @@ fn lagging_replica_repairs_nothing_for_an_object_that_is_going() {
         seconds(SETTLED).await;
         world.start(None);
         seconds(SETTLED).await;
-        world.faults.hold_back_events(1, Duration::from_secs(300));
+        world.hold_back_events(1, Duration::from_secs(300));
         world.delete("m");
         while is_member(&world) {
             seconds(0.001).await;

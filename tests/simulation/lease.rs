@@ -464,6 +464,7 @@ async fn stop_leaders(seed: u64) -> (Vec<String>, u64) {
     let lag = Duration::from_millis(random.random_range(0..3) * 1_000);
     let rates = FaultRates {
         late: if random.random_bool(0.3) { 0.2 } else { 0.0 },
+        latest: Duration::from_secs(60),
         ..FaultRates::default()
     };
     let mut elected = Elected::new(SimOptions {

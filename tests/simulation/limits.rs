@@ -246,6 +246,24 @@ fn operators_of_different_namespaces_take_memberships_from_each_other() {
     });
 }
 
+/// Each of two operators remembers when it was accepted itself. None of them writes its own time over that of the other one for ever.
+#[test]
+fn operators_that_share_an_account_do_not_write_its_status_in_turn() {
+    in_virtual_time(|| async {
+        let mut world = World::new(SimOptions::default());
+        world.start_over(only(NAMESPACE), &std::sync::Arc::default());
+        seconds(SETTLED).await;
+        // STS does not answer the second one at first.
+        let failed = json!({"error": {"code": "InternalError"}});
+        add_fault(&world, "GetCallerIdentity", 1, &failed);
+        world.start_over(only(GUESTS), &std::sync::Arc::default());
+        seconds(200.0).await;
+        let revision = world.server.state().revision;
+        seconds(600.0).await;
+        assert_eq!(world.server.state().revision, revision);
+    });
+}
+
 /// R12: an operator whose `--namespace` has become narrower. What is outside holds nothing, and waits for an operator when it is deleted.
 #[test]
 fn object_outside_the_scope_holds_nothing_and_its_deletion_waits() {

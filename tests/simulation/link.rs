@@ -23,13 +23,17 @@ use tokio::time::Instant;
 
 use crate::api_server::request::Reply;
 use crate::api_server::store::Entry;
-use crate::api_server::{ApiServer, Call, CallFault, FaultPlan, Verb, WatchFault};
+use crate::api_server::{ApiServer, Call, CallFault, FaultPlan, Silence, Verb, WatchFault};
 use crate::lies::Lies;
 use crate::monitor::sets::SETS;
 use crate::monitor::{Edge, MEMBERSHIPS, Monitor, names_targets};
 
 /// How long the slowest read of a target may take: the deadline of a read of interfaces.
 const LONGEST_READ: Duration = Duration::from_secs(16);
+
+/// A minute, and how long a call is on its way to the cloud, in milliseconds.
+const MINUTE: u64 = 60_000;
+const WAY: u64 = 10;
 
 /// At which side of a request an operator is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,8 +55,10 @@ pub struct FaultRates {
     pub event: f64,
     /// A list shows an old revision.
     pub old_list: f64,
-    /// The answer to a Join or Leave is lost, and the call takes effect within the minute after.
+    /// The answer to a Join or Leave is lost, and the call takes effect later.
     pub late: f64,
+    /// How long after it was sent such a call has its effect at the latest.
+    pub latest: Duration,
 }
 
 /// Picks requests to the API server.
@@ -85,6 +91,8 @@ pub struct FaultInjector {
     lost_events: Mutex<HashMap<&'static str, usize>>,
     /// Until when no event of a membership reaches an incarnation.
     lagging: Mutex<BTreeMap<usize, Instant>>,
+    /// The watches that show nothing.
+    silent: Mutex<Vec<SilentWatch>>,
     /// Until when no event of a set reaches anybody.
     lagging_sets: Mutex<Option<Instant>>,
     api_millis: AtomicU64,
@@ -116,6 +124,15 @@ pub struct FaultInjector {
     pub lies: Lies,
 }
 
+/// The watches of one kind that an incarnation has when they fall silent.
+#[derive(Clone, Copy, Debug)]
+struct SilentWatch {
+    incarnation: usize,
+    plural: &'static str,
+    from: Instant,
+    silence: Silence,
+}
+
 /// The use of access keys, as the operator's end of the wire sees it.
 #[derive(Clone, Debug, Default)]
 pub struct KeyUse {
@@ -144,6 +161,7 @@ impl FaultInjector {
             refused_secrets: AtomicUsize::new(0),
             lost_events: Mutex::default(),
             lagging: Mutex::default(),
+            silent: Mutex::default(),
             lagging_sets: Mutex::default(),
             api_millis: AtomicU64::new(2),
             hosts: Mutex::default(),
@@ -322,6 +340,55 @@ impl FaultInjector {
             .lock()
             .unwrap()
             .insert(incarnation, Instant::now() + lag);
+    }
+
+    /// For so long, the watches of a kind that an incarnation has now stay open and show nothing. Then they go on, or break.
+    pub fn silence(
+        &self,
+        incarnation: usize,
+        plural: &'static str,
+        period: Duration,
+        breaks: bool,
+    ) {
+        let from = Instant::now();
+        let until = from + period;
+        self.silent.lock().unwrap().push(SilentWatch {
+            incarnation,
+            plural,
+            from,
+            silence: Silence { until, breaks },
+        });
+    }
+
+    fn is_silent(&self, incarnation: usize, watch: &Call, since: Instant) -> Option<Silence> {
+        let silent = self.silent.lock().unwrap();
+        let fits = |one: &&SilentWatch| {
+            one.incarnation == incarnation
+                && one.plural == watch.kind.plural
+                && since <= one.from
+                && Instant::now() < one.silence.until
+        };
+        silent.iter().find(fits).map(|one| one.silence)
+    }
+
+    /// Whether a watch of memberships of an incarnation is silent.
+    fn is_silent_now(&self, incarnation: usize) -> bool {
+        let silent = self.silent.lock().unwrap();
+        silent.iter().any(|one| {
+            one.incarnation == incarnation
+                && one.plural == MEMBERSHIPS
+                && Instant::now() < one.silence.until
+        })
+    }
+
+    /// How long after its arrival a call of a lost answer has its effect: within a minute, and often at the very last where that is later.
+    fn late_effect(&self) -> Duration {
+        let latest = self.rates.lock().unwrap().latest;
+        let latest = u64::try_from(latest.as_millis()).unwrap_or(60_000);
+        if latest > MINUTE && self.roll(0..3) == 0 {
+            return Duration::from_millis(self.roll(MINUTE..latest - WAY));
+        }
+        Duration::from_millis(self.roll(100..MINUTE))
     }
 
     fn lag(&self, incarnation: usize) -> Option<Duration> {
@@ -670,6 +737,11 @@ impl FaultPlan for ApiSide {
         }
     }
 
+    fn silence(&self, watch: &Call, since: Instant) -> Option<Silence> {
+        let link = &self.0;
+        link.faults.is_silent(link.incarnation, watch, since)
+    }
+
     fn event(&self, watch: &Call, event: &Entry) -> WatchFault {
         let link = &self.0;
         if self.is_dead() {
@@ -870,7 +942,10 @@ impl CloudSide {
             .map(|edge| OpenJoin::send(&link.monitor, edge));
         let (mut lost, mut slow) = (false, Duration::ZERO);
         if end.is_none() && group.is_some() && link.faults.strikes(|rates| rates.late) {
-            let after = Duration::from_millis(link.faults.roll(100..60_000));
+            let after = link.faults.late_effect();
+            if after > Duration::from_millis(MINUTE) {
+                link.monitor.count("effect more than 60 s late");
+            }
             link.take_effect_late(&action, after);
         } else if end.is_none() && link.faults.strikes(|rates| rates.cloud) {
             let roll = link.faults.roll(0..9);
@@ -930,8 +1005,12 @@ impl CloudSide {
                 link.incarnation, answer.outcome
             )
         });
+        let by = (link.incarnation, host);
         link.monitor
-            .called(link.incarnation, &parameters, &answer, before, started);
+            .called(by, &parameters, &answer, before, started);
+        if action == "LeaveSecurityGroup" && link.faults.is_silent_now(link.incarnation) {
+            link.monitor.count("Leave beside a silent watch");
+        }
         link.monitor.arrives(None);
         if end.is_some() {
             return std::future::pending().await;

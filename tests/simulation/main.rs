@@ -55,6 +55,7 @@ mod tenancy;
 mod topology;
 mod unreadable;
 mod views;
+mod wide;
 mod world;
 
 use std::future::Future;

@@ -223,7 +223,7 @@ fn successor_that_is_gone_unseen_keeps_nothing() {
         world.delete("m");
         seconds(5.0).await;
         assert!(object(&world, "m").is_some());
-        world.faults.hold_back_events(0, Duration::from_secs(900));
+        world.hold_back_events(0, Duration::from_secs(900));
         tear_away(&world, "successor");
         world.refuse_status_of(None);
         seconds(600.0).await;
@@ -728,7 +728,7 @@ fn later_intent_of_another_operator_joins_nothing() {
             // No intent of a process before them can appear any more.
             seconds(70.0).await;
             let lag = Duration::from_millis(millis);
-            world.faults.hold_back_events(1, lag);
+            world.hold_back_events(1, lag);
             world.membership("m", 0, 0, json!({}));
             seconds(SETTLED).await;
             assert_eq!(claim(&world, "m"), "Joined", "{millis}");

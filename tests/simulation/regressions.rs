@@ -214,7 +214,7 @@ fn wrong_status_is_corrected_after_watch_lag() {
         world.start(None);
         world.membership("m", 0, 0, json!({}));
         seconds(20.0).await;
-        world.faults.hold_back_events(0, Duration::from_secs(40));
+        world.hold_back_events(0, Duration::from_secs(40));
         world.grant(false);
         seconds(10.0).await;
         assert_eq!(ready(&world, "m").1, "NotGranted");
@@ -231,7 +231,7 @@ fn stale_watch_after_claim_does_not_turn_joined_into_adopted() {
         let world = world().await;
         world.membership("m", 0, 0, json!({}));
         seconds(0.001).await;
-        world.faults.hold_back_events(0, Duration::from_secs(60));
+        world.hold_back_events(0, Duration::from_secs(60));
         seconds(1.0).await;
         assert_eq!(ready(&world, "m").1, "Joined");
         // Asks for a pass, which sees an object without a claim for as long as it waits.
@@ -260,7 +260,7 @@ fn stale_operator_does_not_rejoin_a_left_edge() {
         world.start(None);
         seconds(10.0).await;
         assert!(world.is_member("i-0", "sg-a"));
-        world.faults.hold_back_events(1, Duration::from_secs(300));
+        world.hold_back_events(1, Duration::from_secs(300));
         world.delete("m");
         for _ in 0..400 {
             seconds(1.0).await;

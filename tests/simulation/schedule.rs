@@ -12,9 +12,10 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::link::{FaultRates, KillPoint};
-use crate::monitor::{Exception, MEMBERSHIPS, PASS, condition, text};
-use crate::topology::{self, ACCOUNTS, CLUSTER, KEYS, NAMES, NAMESPACE, TARGETS};
-use crate::world::{SimOptions, World};
+use crate::monitor::{Exception, MEMBERSHIPS, PASS, Tolerance, condition, text};
+use crate::topology::{self, ACCOUNTS, CLUSTER, DRAWN, KEYS, NAMES, NAMESPACE, TARGETS};
+use crate::wide::{self, WideAct};
+use crate::world::{Scopes, SimOptions, World};
 
 /// One thing that happens.
 #[derive(Clone, Debug)]
@@ -109,6 +110,7 @@ pub enum Act {
     PutBack {
         revisions: u64,
     },
+    Wide(WideAct),
 }
 
 /// How often each act happened, what became of some, and how often the monitor made each exception, in all schedules of a run.
@@ -128,8 +130,9 @@ impl Counts {
     pub fn lines(&self, words: &[&'static str]) -> String {
         let counts = self.0.lock().unwrap();
         let exceptions = Exception::ALL.map(Exception::word);
+        let tolerances = Tolerance::ALL.map(Tolerance::word);
         let mut lines = String::new();
-        for what in words.iter().chain(&exceptions) {
+        for what in words.iter().chain(&exceptions).chain(&tolerances) {
             let times = counts.get(what).copied().unwrap_or_default();
             let never = if times == 0 { ": never happened" } else { "" };
             writeln!(lines, "{what}: {times}{never}").unwrap();
@@ -187,8 +190,11 @@ impl Happens for Act {
     }
 
     fn words(kind: &str) -> Vec<&'static str> {
-        let of_wide = if kind == "wide" { &WIDE[..] } else { &[] };
-        [&PLAIN, of_wide].concat()
+        let (changes, wide) = match kind {
+            "wide" => (&WIDE[..], &wide::WORDS[..]),
+            _ => (&[][..], &[][..]),
+        };
+        [&PLAIN, changes, wide].concat()
     }
 
     async fn run(schedule: &Schedule, traced: bool) -> Outcome {
@@ -244,18 +250,21 @@ impl Schedule {
                 lag,
                 several,
                 own_accounts: cast.accounts > 1,
+                scopes: Scopes::All,
             },
             acts,
         }
     }
 
     /// The schedule of a seed with what the plain ones have not: effects that come late, a Describe that lags more often, and
-    /// objects that are copied, replaced, created again, and stripped of their finalizers.
-    pub fn draw_wide(seed: u64) -> Self {
+    /// objects that are copied, replaced, created again, and stripped of their finalizers. The seeds that have found a fault before
+    /// [`Schedule::draw_wide`] came are those of these.
+    pub fn draw_known_wide(seed: u64) -> Self {
         let mut schedule = Self::draw(seed);
         let mut random = StdRng::seed_from_u64(!seed);
         let random = &mut random;
         schedule.options.rates.late = [0.0, 0.1, 0.5][random.random_range(0..3)];
+        schedule.options.rates.latest = Duration::from_secs(60);
         if random.random_bool(0.5) {
             schedule.options.lag = Duration::from_millis(random.random_range(100..5_000));
         }
@@ -355,6 +364,7 @@ impl<A> Schedule<A> {
             rates,
             lag,
             several,
+            scopes,
             ..
         } = self.options;
         let FaultRates {
@@ -363,12 +373,14 @@ impl<A> Schedule<A> {
             event,
             old_list,
             late,
+            latest: _,
         } = rates;
         let faults = [api, cloud, event, old_list, late];
         self.acts.len()
             + faults.into_iter().filter(|rate| *rate > 0.0).count()
             + usize::from(!lag.is_zero())
             + usize::from(several)
+            + usize::from(scopes != Scopes::All)
     }
 }
 
@@ -381,6 +393,7 @@ pub fn rates(random: &mut StdRng) -> FaultRates {
         event: rates(&[0.0, 0.0, 0.05, 0.3]),
         old_list: rates(&[0.0, 0.0, 0.0, 0.3]),
         late: 0.0,
+        latest: Duration::ZERO,
     }
 }
 
@@ -397,7 +410,7 @@ impl Cast {
         let targets = random.random_range(1..=4);
         Self {
             targets: (0..targets)
-                .map(|_| random.random_range(0..TARGETS.len()))
+                .map(|_| random.random_range(0..DRAWN))
                 .collect(),
             groups: random.random_range(1..=2),
             accounts: if random.random_bool(0.4) {
@@ -510,6 +523,7 @@ impl Act {
             Self::DeleteSlowly { .. } => "delete slowly",
             Self::Policy { .. } => "policy",
             Self::PutBack { .. } => "put back",
+            Self::Wide(act) => act.word(),
         }
     }
 
@@ -588,6 +602,7 @@ impl Act {
                 world.refuse_status_of(status.then_some(name));
             }
             Self::PutBack { revisions } => world.put_back(*revisions),
+            Self::Wide(act) => act.happen(world),
         }
     }
 }
@@ -643,6 +658,7 @@ pub async fn run(schedule: &Schedule, traced: bool) -> Outcome {
     cut_pages(&world, schedule.options.seed);
     world.monitor.keep_trace(traced);
     world.monitor.trace(|| format!("{:?}", schedule.options));
+    wide::count_options(&world, &schedule.options);
     world.start(None);
     let started = Instant::now();
     let mut rested = started;
@@ -721,6 +737,7 @@ pub fn heal(world: &mut World) {
     }
     world.cloud(json!({"activateKey": {"id": "LTAI5tFirst"}}));
     world.cloud(json!({"set": {"limits": limits(None)}}));
+    wide::heal(world);
     world.restore_accounts();
     world.grant(true);
     for object in world.objects() {
@@ -744,9 +761,12 @@ pub async fn delete_all(world: &mut World) -> Vec<String> {
     for name in names(world) {
         world.delete(&name);
     }
-    // What was joined with another cloud account waits for it for ever; docs/user/stuck-deletion.md says so.
+    // What was joined with another cloud account waits for it for ever; docs/user/stuck-deletion.md says so. So does what no operator
+    // watches for an operator.
     for object in world.objects() {
-        if condition(&object, "Ready").is_some_and(|ready| ready["reason"] == "AccountChanged") {
+        let is_elsewhere =
+            condition(&object, "Ready").is_some_and(|ready| ready["reason"] == "AccountChanged");
+        if is_elsewhere || !world.monitor.serves(&object) {
             let metadata = |field| text(&object["metadata"], field);
             let name = format!("{}/{}", metadata("/namespace"), metadata("/name"));
             world.patch(&name, json!({"metadata": {"finalizers": null}}));

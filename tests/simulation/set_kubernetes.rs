@@ -557,7 +557,7 @@ fn without_an_account_no_membership_is_created() {
 fn an_old_view_of_its_own_memberships_makes_no_second_one() {
     in_virtual_time(|| async {
         let world = world().await;
-        world.faults.hold_back_events(0, Duration::from_secs(40));
+        world.hold_back_events(0, Duration::from_secs(40));
         world
             .faults
             .refuse_calls(creates_memberships, CallFault::LoseAfter);
@@ -671,7 +671,7 @@ fn a_conflict_that_stays_is_told_and_asked_for_slowly() {
 fn a_membership_that_was_just_released_is_not_deleted() {
     in_virtual_time(|| async {
         let world = two_joined(&json!({})).await;
-        world.faults.hold_back_events(0, Duration::from_secs(30));
+        world.hold_back_events(0, Duration::from_secs(30));
         let no_owner = json!({"metadata": {"ownerReferences": null}});
         world.patch(&member_of(&world, "i-0"), no_owner);
         apply(&world, json!({"instanceIDs": ["i-1"]}));
@@ -707,7 +707,7 @@ fn a_membership_that_was_just_changed_is_deleted_at_once() {
         assert_deletions(1, &[1, 2]);
         // A user has.
         let lag = Duration::from_secs(30);
-        world.faults.hold_back_events(0, lag);
+        world.hold_back_events(0, lag);
         let label = json!({"metadata": {"labels": {"team": "web"}}});
         world.patch(&member_of(&world, "i-1"), label);
         apply(
@@ -736,7 +736,7 @@ fn a_membership_is_deleted_only_with_the_policies_of_its_set() {
             let both = json!({"instanceIDs": ["i-0", "i-1"], "deletionPolicy": before});
             apply(&world, both);
             seconds(10.0).await;
-            world.faults.hold_back_events(0, Duration::from_secs(30));
+            world.hold_back_events(0, Duration::from_secs(30));
             let label = json!({"metadata": {"labels": {"team": "web"}}});
             world.patch(&member_of(&world, "i-0"), label);
             let one = json!({"instanceIDs": ["i-1"], "deletionPolicy": after});
@@ -758,7 +758,7 @@ fn a_policy_that_was_changed_by_hand_is_put_back_before_the_deletion() {
         let both = json!({"instanceIDs": ["i-0", "i-1"]});
         apply(&world, both);
         seconds(10.0).await;
-        world.faults.hold_back_events(0, Duration::from_secs(30));
+        world.hold_back_events(0, Duration::from_secs(30));
         let by_hand = json!({"spec": {"deletionPolicy": "Retain"}});
         world.patch(&member_of(&world, "i-0"), by_hand);
         apply(&world, json!({"instanceIDs": ["i-1"]}));

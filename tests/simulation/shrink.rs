@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crate::schedule::{Happens, Schedule};
+use crate::world::Scopes;
 
 /// The smallest schedule that is found to fail as well. Replay is exact, so that one run an attempt is enough.
 pub fn shrink<A: Happens>(
@@ -23,7 +24,7 @@ pub fn shrink<A: Happens>(
 
 /// Turns off each kind of fault that is not needed.
 fn calm<A: Happens>(smallest: &mut Schedule<A>, fails: &mut impl FnMut(&Schedule<A>) -> bool) {
-    let without: [fn(&mut Schedule<A>); 7] = [
+    let without: [fn(&mut Schedule<A>); 8] = [
         |schedule| schedule.options.rates.api = 0.0,
         |schedule| schedule.options.rates.cloud = 0.0,
         |schedule| schedule.options.rates.event = 0.0,
@@ -34,6 +35,7 @@ fn calm<A: Happens>(smallest: &mut Schedule<A>, fails: &mut impl FnMut(&Schedule
             schedule.options.several = false;
             schedule.acts.retain(|(_, act)| !act.is_second());
         },
+        |schedule| schedule.options.scopes = Scopes::All,
     ];
     for calm in without {
         let mut attempt = smallest.clone();

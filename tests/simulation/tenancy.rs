@@ -18,7 +18,7 @@ use crate::api_server::Verb;
 use crate::monitor::sets::SETS;
 use crate::monitor::{Edge, MEMBERSHIPS, edge_of, is_deleting, text};
 use crate::schedule::{Act, Schedule};
-use crate::topology::{OWNER, TARGETS};
+use crate::topology::{DRAWN, OWNER, TARGETS};
 use crate::world::{SimOptions, World};
 use crate::{in_threads, in_virtual_time, number};
 
@@ -59,7 +59,7 @@ fn reads(world: &World) -> [u64; 2] {
 
 /// What the others do: no crash and no fault, which would strike another request in the second run.
 fn acts_of_others(seed: u64) -> Vec<Act> {
-    let acts = Schedule::draw_wide(seed).acts.into_iter();
+    let acts = Schedule::draw_known_wide(seed).acts.into_iter();
     let is_theirs = |act: &Act| match act {
         Act::Create { .. }
         | Act::Policies { .. }
@@ -82,7 +82,8 @@ fn acts_of_others(seed: u64) -> Vec<Act> {
         | Act::Second
         | Act::DeleteSlowly { .. }
         | Act::Policy { .. }
-        | Act::PutBack { .. } => false,
+        | Act::PutBack { .. }
+        | Act::Wide(_) => false,
     };
     acts.map(|(_, act)| act).filter(is_theirs).collect()
 }
@@ -254,7 +255,7 @@ impl Hostile {
 
     /// An object that names an edge of the others, with whatever may make it count.
     fn create(&mut self, world: &World, name: &str) {
-        let target = &TARGETS[self.random.random_range(0..TARGETS.len())];
+        let target = &TARGETS[self.random.random_range(0..DRAWN)];
         let group = target.groups[self.random.random_range(0..target.groups.len())];
         let mut spec = self.policies();
         spec["region"] = json!(target.region);
@@ -291,7 +292,7 @@ impl Hostile {
             }
             return;
         }
-        let target = &TARGETS[self.random.random_range(0..TARGETS.len())];
+        let target = &TARGETS[self.random.random_range(0..DRAWN)];
         let mut spec = self.policies();
         let (field, selector) = match self.random.random_range(0..3) {
             0 => ("nodeSelector", json!({})),

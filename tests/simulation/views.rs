@@ -71,7 +71,7 @@ fn late_leave_of_a_silent_watch_evicts_nobody() {
         seconds(2.0).await;
         block_deletion(&world, "m").await;
         seconds(200.0).await;
-        world.faults.hold_back_events(0, Duration::from_secs(200));
+        world.hold_back_events(0, Duration::from_secs(200));
         seconds(50.0).await;
         world.membership("heir", 0, 0, json!({}));
         assert_member_for(&world, 200).await;
@@ -80,6 +80,74 @@ fn late_leave_of_a_silent_watch_evicts_nobody() {
         assert_eq!(claimed(&object(&world, "heir").unwrap()), "Joined");
         end(&world, "heir").await;
     });
+}
+
+/// The same, and meanwhile a user keeps the membership, suspends the object, or takes the operator's finalizer off: the list before the
+/// Leave shows it.
+#[test]
+fn late_leave_of_a_silent_watch_goes_by_what_a_user_has_said_since() {
+    const FOREIGN: &str = "example.com/hold";
+    for change in [
+        json!({"spec": {"deletionPolicy": "Retain"}}),
+        json!({"spec": {"suspend": true}}),
+        json!({"spec": {"managementPolicy": "Observe"}}),
+        json!({"metadata": {"finalizers": [FOREIGN]}}),
+    ] {
+        in_virtual_time(|| async move {
+            let world = world().await;
+            world.membership("m", 0, 0, json!({}));
+            seconds(2.0).await;
+            let held = json!({"metadata": {"finalizers": [FINALIZER, FOREIGN]}});
+            world.patch("m", held);
+            seconds(2.0).await;
+            block_deletion(&world, "m").await;
+            seconds(200.0).await;
+            world.hold_back_events(0, Duration::from_secs(200));
+            seconds(50.0).await;
+            world.patch("m", change.clone());
+            assert_member_for(&world, 400).await;
+            let stored = object(&world, "m").unwrap();
+            let finalizers = stored["metadata"]["finalizers"].as_array().unwrap();
+            let has_ours = finalizers.iter().any(|one| one == FINALIZER);
+            assert_eq!(has_ours, change["spec"]["suspend"] == true, "{change}");
+            assert_eq!(world.monitor.violations(), [""; 0], "{change}");
+        });
+    }
+}
+
+/// The watch is silent, and meanwhile the only other holder has come to observe, or to refuse what others made: it inherits nothing, and
+/// nobody needs the membership.
+#[test]
+fn silent_watch_hands_nothing_to_who_does_not_hold_any_more() {
+    for change in [
+        json!({"spec": {"managementPolicy": "Observe"}}),
+        json!({"spec": {"managementPolicy": "Observe", "adoptionPolicy": "Refuse"}}),
+    ] {
+        in_virtual_time(|| async move {
+            let world = world().await;
+            world.membership("m", 0, 0, json!({}));
+            seconds(2.0).await;
+            world.membership("heir", 0, 0, json!({}));
+            seconds(2.0).await;
+            // The hand-over is refused, and tried again.
+            world.refuse_status_of(Some("heir"));
+            world.delete("m");
+            seconds(2.0).await;
+            assert!(object(&world, "m").is_some());
+            world.hold_back_events(0, Duration::from_secs(1_000));
+            seconds(5.0).await;
+            world.patch("heir", change.clone());
+            world.refuse_status_of(None);
+            seconds(900.0).await;
+            let heir = object(&world, "heir").unwrap();
+            assert_eq!(claimed(&heir), "Adopted", "{change}");
+            assert_eq!(object(&world, "m"), None, "{change}");
+            assert!(!world.is_member("i-0", "sg-a"), "{change}");
+            seconds(200.0).await;
+            assert_eq!(ready(&world, "heir").1, "NotAMember", "{change}");
+            assert_eq!(world.monitor.violations(), [""; 0], "{change}");
+        });
+    }
 }
 
 /// The same with a crowd that names the membership: an answer to a list has 50 objects at most, and the last one counts.
@@ -91,7 +159,7 @@ fn list_of_a_crowd_comes_in_pages_of_which_the_last_counts() {
         seconds(2.0).await;
         block_deletion(&world, "m").await;
         seconds(200.0).await;
-        world.faults.hold_back_events(0, Duration::from_secs(200));
+        world.hold_back_events(0, Duration::from_secs(200));
         world.faults.record_requests();
         seconds(50.0).await;
         for number in 0..120 {
@@ -125,7 +193,7 @@ fn deletion_that_is_shown_late_is_followed_by_a_list() {
         let world = world().await;
         world.membership("m", 0, 0, json!({}));
         seconds(2.0).await;
-        world.faults.hold_back_events(0, Duration::from_secs(200));
+        world.hold_back_events(0, Duration::from_secs(200));
         seconds(1.0).await;
         world.delete("m");
         seconds(220.0).await;
@@ -174,7 +242,7 @@ fn list_that_fails_holds_the_leave_up() {
             world.faults.refuse_selections(1_000_000, code);
             // Otherwise the watch shows the status that says so, which proves that the view is fresh.
             seconds(200.0).await;
-            world.faults.hold_back_events(0, Duration::from_secs(1_000));
+            world.hold_back_events(0, Duration::from_secs(1_000));
             assert_member_for(&world, 1_000).await;
             assert_eq!(ready(&world, "m").1, "Retrying");
             let stored = object(&world, "m").unwrap();
@@ -337,7 +405,7 @@ fn leave_that_waits_for_its_place_goes_by_a_list_of_then() {
             world.delete(id);
         }
         seconds(5.0).await;
-        world.faults.hold_back_events(0, Duration::from_secs(600));
+        world.hold_back_events(0, Duration::from_secs(600));
         for id in &ids {
             let spec =
                 json!({"region": "cn-hangzhou", "instanceID": id, "securityGroupID": "sg-a"});

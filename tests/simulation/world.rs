@@ -96,6 +96,38 @@ pub struct SimOptions {
     pub several: bool,
     /// Whether namespaces have accounts of their own.
     pub own_accounts: bool,
+    pub scopes: Scopes,
+}
+
+/// What operators watch. Who watches namespaces has no right to what is in others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scopes {
+    #[default]
+    All,
+    /// One operator watches both namespaces, each by a watch of its own.
+    Each,
+    /// One operator watches [`NAMESPACE`], and nobody the other one.
+    One,
+    /// Each namespace has an operator, and none of the two sees what the other one does.
+    Apart,
+}
+
+impl Scopes {
+    /// What each operator watches.
+    fn of_operators(self) -> Vec<Vec<WatchScope>> {
+        let only = |name: &str| WatchScope::Namespace(name.to_owned());
+        match self {
+            Self::All => vec![vec![WatchScope::All]],
+            Self::Each => vec![vec![only(NAMESPACE), only(GUESTS)]],
+            Self::One => vec![vec![only(NAMESPACE)]],
+            Self::Apart => vec![vec![only(NAMESPACE)], vec![only(GUESTS)]],
+        }
+    }
+
+    /// Whether an operator watches a namespace. What is in none is everybody's.
+    pub fn serve(self, namespace: &str) -> bool {
+        self != Self::One || namespace != GUESTS
+    }
 }
 
 impl World {
@@ -137,7 +169,8 @@ impl World {
 
     fn of(server: Arc<ApiServer>, simulator: Arc<Simulator>, options: SimOptions) -> Self {
         let mut monitor = Monitor::new(Arc::clone(&server), Arc::clone(&simulator));
-        monitor.several = options.several;
+        monitor.several = options.several || options.scopes == Scopes::Apart;
+        monitor.scopes = options.scopes;
         monitor.old_lists = options.rates.old_list > 0.0;
         monitor.lag = options.lag;
         monitor.ecs_by_default = options.seed.is_multiple_of(2);
@@ -181,9 +214,12 @@ impl World {
         }
     }
 
-    /// Starts an operator; `kill_at` is the request at which it is killed.
+    /// Starts an operator, or one for each namespace; `kill_at` is the request at which it is killed.
     pub fn start(&mut self, kill_at: Option<(usize, KillPoint)>) {
-        self.start_until(kill_at, std::future::pending());
+        for scopes in self.options.scopes.of_operators() {
+            let settings = settings(scopes);
+            self.start_as(settings, Arc::default(), kill_at, std::future::pending());
+        }
     }
 
     /// Starts an operator that is asked to end when `shutdown` resolves.
@@ -251,7 +287,7 @@ impl World {
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) {
         let incarnation = self.incarnations.len();
-        self.monitor.process_started();
+        self.monitor.process_started(&settings.scopes);
         let link = Arc::new(Link {
             incarnation,
             scopes: settings.scopes.clone(),
@@ -327,8 +363,26 @@ impl World {
         }
     }
 
+    /// The watches of a kind that the last incarnation has stay open and show nothing for so long; then they go on, or break.
+    pub fn silence(&self, plural: &'static str, period: Duration, breaks: bool) {
+        let last = self.incarnations.len().saturating_sub(1);
+        self.faults.silence(last, plural, period, breaks);
+        if plural == MEMBERSHIPS {
+            self.monitor.drawn_silent_for(period);
+        } else {
+            self.monitor.upheaval_for(period);
+        }
+    }
+
+    /// Keeps every event of a membership from an incarnation for so long, whatever watch it opens.
+    pub fn hold_back_events(&self, incarnation: usize, period: Duration) {
+        self.faults.hold_back_events(incarnation, period);
+        self.monitor.silent_for(period);
+    }
+
     /// SIGSTOP and SIGCONT: nothing is sent or heard meanwhile.
     pub fn pause(&self, paused: bool) {
+        self.monitor.paused(paused);
         for process in &self.incarnations {
             process.link.pause(paused);
         }
@@ -369,7 +423,8 @@ impl World {
 
     pub fn restart(&mut self, incarnation: usize) {
         self.incarnations[incarnation].cleared = true;
-        self.start(None);
+        let scopes = self.incarnations[incarnation].link.scopes.clone();
+        self.start_over(scopes, &Arc::default());
     }
 
     /// Kills all operators and starts another.
@@ -660,7 +715,9 @@ impl World {
     pub fn needless_looks(&self, age: Duration) -> Vec<&'static str> {
         let objects = self.objects();
         let is_named = |target: &SimTarget| {
-            let names = |object: &Arc<Value>| object["spec"][target.field()] == target.id;
+            let names = |object: &Arc<Value>| {
+                object["spec"][target.field()] == target.id && self.monitor.serves(object)
+            };
             objects.iter().any(names)
         };
         let looked_at = |target: &&SimTarget| self.monitor.was_described(target.id, age);
@@ -703,7 +760,9 @@ impl World {
     /// Whether nothing is left to do: what is deleted is gone, what can be Ready is, and what is not says why for good.
     pub fn unsettled(&self) -> Vec<String> {
         let mut left = Vec::new();
-        for object in self.objects() {
+        let mut objects = self.objects();
+        objects.retain(|object| self.monitor.serves(object));
+        for object in objects {
             let name = text(&object, "/metadata/name");
             let ready = condition(&object, "Ready").cloned().unwrap_or_default();
             let (status, reason) = (text(&ready, "/status"), text(&ready, "/reason"));
@@ -712,10 +771,13 @@ impl World {
             let member = edge
                 .as_ref()
                 .is_some_and(|(target, group)| self.is_member(target, group));
+            let is_primary = edge
+                .as_ref()
+                .is_some_and(|(target, _)| topology::member_of(target) != target);
             let exists = edge.is_some_and(|(target, _)| {
-                let now = self.server.now();
+                let (now, target) = (self.server.now(), topology::member_of(&target));
                 self.simulator
-                    .inspect(|cloud| cloud.member(&target, now).is_some())
+                    .inspect(|cloud| cloud.member(target, now).is_some())
             });
             let observed = object["spec"]["managementPolicy"] == "Observe";
             let fine = current
@@ -729,6 +791,7 @@ impl World {
                         refuses && !member && self.monitor.is_karpenters(target_of(&object))
                     }
                     "TargetNotFound" => !exists,
+                    "InvalidOperationInvalidEniType" => is_primary && exists && !observed,
                     "AccountChanged" => object["status"]["accountUID"] != topology::OWNER,
                     _ => false,
                 };
@@ -745,7 +808,10 @@ impl World {
     /// Accounts that cannot be used. What an object leaves behind may wait for its account.
     pub fn unusable_accounts(&self) -> Vec<String> {
         let mut left = Vec::new();
-        for account in &ACCOUNTS {
+        let served = ACCOUNTS
+            .iter()
+            .filter(|account| self.options.scopes.serve(account.namespace));
+        for account in served {
             let namespace = account.namespace;
             let object = self.server.object(account.plural, namespace, account.name);
             let ready = object.and_then(|object| condition(&object, "Ready").cloned());

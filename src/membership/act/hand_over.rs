@@ -3,13 +3,14 @@
 use kube::ResourceExt as _;
 
 use crate::api::SecurityGroupMembership;
+use crate::api::membership::{AdoptionPolicy, ManagementPolicy};
 use crate::ecs::AccountUid;
 use crate::kubernetes::writer::ApiWriter;
 
 use super::super::context::Context;
 use super::super::decide::Attempt;
 use super::super::history::{ClaimEvent, History};
-use super::super::object::has_finalizer;
+use super::super::object::{Claim, has_finalizer};
 use super::super::observe::Pass;
 use super::error::ActError;
 use super::marks::{Marks, write_marks};
@@ -37,7 +38,7 @@ impl Pass {
         )
         .await
         {
-            Ok(Stored::Found(object)) if object.metadata.deletion_timestamp.is_none() => {
+            Ok(Stored::Found(object)) if may_own(&object) => {
                 let writer = self.writer(context);
                 let given = give(*object, self.account_uid.as_ref(), &writer, context).await;
                 given.map_err(|error| error.of_successor(same_namespace))?
@@ -68,6 +69,15 @@ impl Pass {
         }
         Ok(())
     }
+}
+
+/// Whether an object, as it is stored now, may own a membership: it lives, manages, and takes over what others have joined. The watch may
+/// be silent since a user changed it.
+fn may_own(object: &SecurityGroupMembership) -> bool {
+    let is_recorded = Claim::of(object).is_some_and(|claim| claim.record().is_some());
+    let takes_over = object.spec.adoption_policy != AdoptionPolicy::Refuse || is_recorded;
+    let is_managed = object.spec.management_policy == ManagementPolicy::Manage;
+    object.metadata.deletion_timestamp.is_none() && is_managed && takes_over
 }
 
 /// Gives ownership to a live object. Returns whether it has it now: an object that is being deleted takes no finalizer.

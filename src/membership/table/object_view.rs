@@ -126,6 +126,11 @@ impl ObjectView {
         })
     }
 
+    /// What the spec asks for; `None` if the object was never readable.
+    pub(in crate::membership) const fn desired(&self) -> Option<Desired> {
+        self.desired
+    }
+
     /// Whether its deletion removes what the operator joined with its account.
     pub(super) fn needs_account(&self) -> bool {
         let retains = |desired: Desired| desired.deletion == DeletionPolicy::Retain;

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use security_group_operator::simulator::SimulatedResponse;
+use security_group_operator::simulator::cloud::Cloud;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::topology::{self, OWNER};
 
-use super::{Monitor, PASS, condition, is_deleting, text};
+use super::{Monitor, PASS, Tolerance, condition, is_deleting, text};
 
 impl Monitor {
     /// Whether an object of the edge went with the operator's finalizer on it and without a deletion timestamp.
@@ -31,7 +32,7 @@ impl Monitor {
     /// An operator's call has been answered by the cloud (if perhaps not to the operator).
     pub fn called(
         &self,
-        incarnation: usize,
+        (incarnation, host): (usize, &str),
         parameters: &BTreeMap<String, String>,
         answer: &SimulatedResponse,
         before: bool,
@@ -55,13 +56,21 @@ impl Monitor {
             .or_else(|| parameters.get("NetworkInterfaceId"));
         let group = parameters.get("SecurityGroupId");
         if answer.outcome.starts_with("Throttling") {
-            self.state.lock().unwrap().throttled = Some(Instant::now());
+            let region = parameters.get("RegionId").cloned().unwrap_or_default();
+            self.throttled((host.to_owned(), region, action.to_owned()), answer);
+        }
+        if answer.outcome == "Forbidden.RAM" {
+            self.count("call refused for want of a right");
         }
         // A set lists all instances of the region to learn whether the key sees one. That looks at none of them.
         let is_of_some = names_targets(parameters) || parameters.contains_key("Tag.1.Key");
         if action.starts_with("Describe") && is_of_some && answer.outcome == "OK" {
+            let found = listed(action, answer.response.body());
+            if found.is_empty() && self.is_any_there(parameters) {
+                self.count("read that lists nothing of what is there");
+            }
             let mut state = self.state.lock().unwrap();
-            for target in listed(action, answer.response.body()) {
+            for target in found {
                 state.answered(&target, started);
             }
         }
@@ -99,22 +108,47 @@ impl Monitor {
         }
     }
 
+    /// Whether one of the targets that a call reads by ID has been there for longer than a read lags.
+    fn is_any_there(&self, parameters: &BTreeMap<String, String>) -> bool {
+        let asked = parameters
+            .iter()
+            .filter(|(name, _)| *name == "InstanceIds" || name.starts_with("NetworkInterfaceId."));
+        let asked: Vec<&String> = asked.map(|(_, ids)| ids).collect();
+        let region = parameters.get("RegionId").map(String::as_str);
+        let now = self.server.now();
+        let is_there = |target: &topology::SimTarget| {
+            let is_asked = asked
+                .iter()
+                .any(|ids| **ids == target.id || ids.contains(&format!("\"{}\"", target.id)));
+            let is_member = |cloud: &Cloud| cloud.member(target.id, now).is_some();
+            is_asked && Some(target.region) == region && self.simulator.inspect(is_member)
+        };
+        topology::TARGETS
+            .iter()
+            .filter(|target| topology::home(target.id) == target.region)
+            .any(is_there)
+    }
+
     fn check_join(&self, target: &str, group: &str) {
+        let objects = self.naming(target, group);
         // One that is being deleted may have asked for it before.
-        let live = self
-            .naming(target, group)
-            .iter()
-            .any(|object| !is_deleting(object) || self.is_just_deleted(object));
-        let touched = self
-            .naming(target, group)
-            .iter()
-            .any(|object| self.is_recent(&text(object, "/metadata/uid")));
-        let gone = self.recently_gone(target, group);
-        if !live && !touched && !gone && !self.old_lists {
+        let is_live = objects.iter().any(|object| !is_deleting(object));
+        let uid = |object: &Arc<Value>| text(object, "/metadata/uid");
+        let tolerance = if is_live || self.old_lists {
+            return;
+        } else if objects.iter().any(|object| self.is_just_deleted(object)) {
+            Tolerance::JustDeleted
+        } else if objects.iter().any(|object| self.is_recent(&uid(object))) {
+            Tolerance::JustTouched
+        } else if self.recently_gone(target, group) {
+            Tolerance::JustGone
+        } else {
             self.violated(format!(
                 "a Join of {target} to {group} that no object asks for"
             ));
-        }
+            return;
+        };
+        self.tolerated(tolerance);
     }
 
     /// I1.
@@ -126,39 +160,68 @@ impl Monitor {
             .collect();
         let edge = (target.to_owned(), group.to_owned());
         let is_unreleased = self.state.lock().unwrap().unreleased.contains(&edge);
-        if deleting.is_empty() && !is_unreleased && !self.recently_gone(target, group) {
-            self.violated(format!(
-                "I1: {target} left {group}, and no object of it is deleted"
-            ));
+        if deleting.is_empty() && !is_unreleased {
+            if self.recently_gone(target, group) {
+                self.tolerated(Tolerance::JustGone);
+            } else {
+                self.violated(format!(
+                    "I1: {target} left {group}, and no object of it is deleted"
+                ));
+            }
         }
+        if !is_unreleased && !deleting.is_empty() {
+            self.check_kept(&deleting, target, group);
+        }
+        let is_upheaval = {
+            let state = self.state.lock().unwrap();
+            state.upheaval.is_some_and(|at| at.elapsed() < PASS * 3)
+        };
         for object in objects.iter().filter(|object| !is_deleting(object)) {
-            let uid = text(object, "/metadata/uid");
-            let known = {
-                let state = self.state.lock().unwrap();
-                state
-                    .shown
-                    .get(&(incarnation, uid.clone()))
-                    .is_some_and(|at| at.elapsed() > PASS)
-            };
-            let upheaval = self
-                .state
-                .lock()
-                .unwrap()
-                .upheaval
-                .is_some_and(|at| at.elapsed() < PASS * 3);
             let managed = object["spec"]["managementPolicy"] == "Manage";
-            if managed
-                && self.may_hold(object, &deleting)
-                && known
-                && !upheaval
-                && !self.is_recent(&uid)
-                && !self.old_lists
-            {
+            if !managed || self.old_lists || !self.may_hold(object, &deleting) {
+                continue;
+            }
+            let uid = text(object, "/metadata/uid");
+            let tolerance = if !self.may_see(incarnation, &text(object, "/metadata/namespace")) {
+                Tolerance::OtherScope
+            } else if self.has_just_appeared(&uid) {
+                Tolerance::JustCreated
+            } else if self.is_recent(&uid) {
+                Tolerance::JustTouched
+            } else if is_upheaval {
+                Tolerance::Upheaval
+            } else {
                 self.violated(format!(
                     "I1: {target} left {group}, and {} still names it",
                     text(object, "/metadata/name")
                 ));
-            }
+                continue;
+            };
+            self.tolerated(tolerance);
+        }
+    }
+
+    /// Whoever says of every deleted object that the membership is to be kept, keeps it.
+    fn check_kept(&self, deleting: &[&Arc<Value>], target: &str, group: &str) {
+        let keeps = |object: &&Arc<Value>| {
+            let spec = &object["spec"];
+            spec["deletionPolicy"] == "Retain"
+                || spec["managementPolicy"] == "Observe"
+                || spec["suspend"] == true
+        };
+        if !deleting.iter().all(keeps) {
+            return;
+        }
+        let is_new =
+            |object: &&Arc<Value>| self.is_just_respecified(&text(object, "/metadata/uid"));
+        if deleting.iter().any(is_new) {
+            self.tolerated(Tolerance::JustRespecified);
+        } else if self.recently_gone(target, group) {
+            self.tolerated(Tolerance::JustGone);
+        } else {
+            self.violated(format!(
+                "Kept: {target} left {group}, and every deleted object of it keeps it"
+            ));
         }
     }
 

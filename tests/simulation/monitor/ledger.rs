@@ -2,7 +2,8 @@
 //!
 //! - **Leave**: the operator removes an edge only if its own Join made it and nobody has removed it since, or under `Remove`.
 //! - **Left behind**: no such edge stays when its last object has gone.
-//! - **Ready**: no object is Ready beside an edge that three reads, a scan apart, have shown to be missing.
+//! - **Ready**: no object is Ready beside an edge that three reads, a scan apart, have shown to be missing; nor for long after one read
+//!   that counts has shown it (`ready`).
 //!
 //! The exceptions are [`Exception`]; each is counted, and printed with every run.
 
@@ -11,13 +12,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use security_group_operator::api::{FINALIZER, INTENT_ANNOTATION};
+use security_group_operator::kubernetes::WatchScope;
 use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::scenario::claimed;
 use crate::topology::{self, KEYS};
 
-use super::{Monitor, PASS, condition, edge_of, is_deleting, text};
+use super::{Monitor, PASS, Tolerance, condition, edge_of, is_deleting, text};
 
 pub type Edge = (String, String);
 
@@ -27,10 +29,6 @@ const OPEN: Duration = Duration::from_secs(76);
 
 /// How long after its start a process takes an intent that it finds for one of a process before it.
 const ALONE: Duration = Duration::from_secs(61);
-
-/// How long a pass may wait for its call after the cloud has refused one for the rate of calls: the limit that the operator learns from
-/// it may be one call a minute.
-const THROTTLED: Duration = Duration::from_secs(15 * 60);
 
 /// How long the operator takes a read for one that may be older than its own call.
 const LAG: Duration = Duration::from_secs(10);
@@ -71,10 +69,12 @@ pub enum Exception {
     IntentUnanswered,
     /// etcd was put back to a day on which its objects were others.
     StorePutBack,
+    /// An object of it went, and a pass that had begun before a change of its spec may have gone by the policies of before.
+    Respecified,
 }
 
 impl Exception {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Retained,
         Self::FinalizerTakenOff,
         Self::AdoptedAndRepaired,
@@ -89,6 +89,7 @@ impl Exception {
         Self::AccountChangedWhileOpen,
         Self::IntentUnanswered,
         Self::StorePutBack,
+        Self::Respecified,
     ];
 
     /// What it is called in the counts.
@@ -108,6 +109,7 @@ impl Exception {
             Self::AccountChangedWhileOpen => "exception AccountChangedWhileOpen",
             Self::IntentUnanswered => "exception IntentUnanswered",
             Self::StorePutBack => "exception StorePutBack",
+            Self::Respecified => "exception Respecified",
         }
     }
 }
@@ -210,6 +212,15 @@ impl Ledger {
             .unwrap_or_default()
     }
 
+    /// The targets that are not in a group in which they were.
+    pub(super) fn removed_targets(&self) -> HashSet<String> {
+        let removed = self
+            .edges
+            .iter()
+            .filter(|(_, made)| made.by == Maker::Nobody);
+        removed.map(|((target, _), _)| target.clone()).collect()
+    }
+
     fn made(&mut self, edge: &Edge) -> &mut Made {
         self.edges.entry(edge.clone()).or_insert_with(Made::nothing)
     }
@@ -247,6 +258,7 @@ impl Monitor {
             state.ledger.read += new.len();
             new
         };
+        let is_changed = !new.is_empty();
         for entry in new {
             let edge = (text(&entry, "/target"), text(&entry, "/securityGroupId"));
             let by_operator = KEYS.iter().any(|(id, _, _)| entry["by"] == *id);
@@ -259,6 +271,9 @@ impl Monitor {
                 (false, false) => self.others_left(&edge),
             }
             self.set_edge_changed(&edge, joined, by_operator);
+        }
+        if is_changed {
+            self.judge_ready();
         }
     }
 
@@ -358,7 +373,7 @@ impl Monitor {
     }
 
     fn operator_left(&self, edge: &Edge) {
-        let (by, ours_removed, put_back, unseen) = {
+        let (by, ours_removed, put_back, unseen, told) = {
             let mut state = self.state.lock().unwrap();
             let is_late = state.ledger.arriving.as_ref() != Some(edge);
             let made = state.ledger.made(edge);
@@ -367,15 +382,14 @@ impl Monitor {
                 .intent_unanswered
                 .then_some(Exception::IntentUnanswered);
             let unseen = late.or(intent).or(made.unseen.filter(|_| !made.seen));
-            let was = (made.by, made.ours_removed, made.put_back, unseen);
+            // A pass that had begun before.
+            let told = made.told.take();
+            let told = told.is_some_and(|at| at.elapsed() < PASS);
+            let was = (made.by, made.ours_removed, made.put_back, unseen, told);
             (made.unseen, made.seen) = (Some(Exception::LeaveUnanswered), false);
             made.by = Maker::Nobody;
             made.since = Instant::now();
             made.left = Some(made.since);
-            // A pass that had begun before.
-            if made.told.take().is_some_and(|at| at.elapsed() < PASS) {
-                return;
-            }
             was
         };
         let while_open = match by {
@@ -384,12 +398,16 @@ impl Monitor {
             Maker::Others { while_open } => while_open,
         };
         let (target, group) = edge;
-        let removes = self.naming(target, group).iter().any(|object| {
-            is_deleting(object)
-                && (object["spec"]["deletionPolicy"] == "Remove"
-                    || self.is_just_respecified(&text(object, "/metadata/uid")))
-        });
-        if removes {
+        let mut objects = self.naming(target, group);
+        objects.retain(|object| is_deleting(object));
+        if objects
+            .iter()
+            .any(|object| object["spec"]["deletionPolicy"] == "Remove")
+        {
+            return;
+        }
+        if told {
+            self.tolerated(Tolerance::PassBegunBefore);
             return;
         }
         let exception = match (while_open, put_back) {
@@ -399,6 +417,14 @@ impl Monitor {
         };
         if let Some(exception) = exception {
             self.excepted(exception);
+            return;
+        }
+        let uid = |object: &Arc<Value>| text(object, "/metadata/uid");
+        if objects
+            .iter()
+            .any(|object| self.is_just_respecified(&uid(object)))
+        {
+            self.tolerated(Tolerance::JustRespecified);
             return;
         }
         let why = if ours_removed {
@@ -574,6 +600,7 @@ impl Monitor {
         self.read_journal();
         self.upheaval();
         self.event_missed();
+        self.read_anew(Tolerance::PutBack);
         let mut state = self.state.lock().unwrap();
         state.ledger.told_missing.clear();
         for object in lost.iter().chain(others) {
@@ -659,9 +686,8 @@ impl Monitor {
         self.read_journal();
         let spec = &object["spec"];
         let uid = text(object, "/metadata/uid");
-        let retained = spec["deletionPolicy"] == "Retain"
-            || spec["managementPolicy"] == "Observe"
-            || self.is_just_respecified(&uid);
+        let retained = spec["deletionPolicy"] == "Retain" || spec["managementPolicy"] == "Observe";
+        let respecified = self.is_just_respecified(&uid);
         let left = self.naming(&edge.0, &edge.1);
         let last = left.is_empty();
         let told = &object["status"]["accountUID"];
@@ -682,7 +708,9 @@ impl Monitor {
             let why = match (retained, stripped) {
                 (true, _) => Some(Exception::Retained),
                 (false, true) => Some(Exception::FinalizerTakenOff),
-                (false, false) => elsewhere.then_some(Exception::AccountChangedWhileOpen),
+                (false, false) => elsewhere
+                    .then_some(Exception::AccountChangedWhileOpen)
+                    .or(respecified.then_some(Exception::Respecified)),
             };
             made.may_stay = made.may_stay.or(why);
             if why.is_some() || object["status"]["origin"].is_string() {
@@ -775,8 +803,16 @@ impl Monitor {
     }
 
     /// A new process knows nothing of what another one was told.
-    pub fn process_started(&self) {
+    pub fn process_started(&self, scopes: &[WatchScope]) {
         self.read_journal();
+        self.read_anew(Tolerance::NewProcess);
+        {
+            let mut state = self.state.lock().unwrap();
+            state.scopes.push(scopes.to_vec());
+            if !self.several {
+                state.limits.clear();
+            }
+        }
         let objects = self.server.objects(super::MEMBERSHIPS);
         let with_record: Vec<Edge> = objects
             .iter()
@@ -828,7 +864,7 @@ impl Monitor {
 
     /// An operator has read whether an edge is there. Whether that counts: the read began later than every effect of its calls, and
     /// than its start, may lag.
-    fn seen(&self, edge: &Edge, started: Instant, member: bool) {
+    fn seen(&self, edge: &Edge, started: Instant, member: bool) -> bool {
         let is_open = self.is_open(edge);
         let mut state = self.state.lock().unwrap();
         let process_began = state.ledger.process_began;
@@ -840,10 +876,11 @@ impl Monitor {
         let counts = is_settled && !is_open && !self.several;
         made.seen |= counts && !member;
         made.shown |= counts && member;
+        is_settled && !is_open
     }
 
     /// Whether the account of an object is read through this host. What another endpoint says tells the object nothing.
-    fn is_read_through(&self, object: &Value, host: &str) -> bool {
+    pub(super) fn is_read_through(&self, object: &Value, host: &str) -> bool {
         self.stored_account(object).is_some_and(|account| {
             let is_elsewhere = host.ends_with(".aliyuncs.com");
             let names_one = account["spec"]["endpoints"]["ecs"].is_string();
@@ -871,7 +908,7 @@ impl Monitor {
             let ready = self.account_is_ready(&object);
             if member {
                 if ready && !of_several {
-                    self.seen(&edge, started, true);
+                    let _ = self.seen(&edge, started, true);
                 }
                 continue;
             }
@@ -888,19 +925,11 @@ impl Monitor {
                 }
                 *times
             };
-            if ready && (!of_several || times > 1) {
-                self.seen(&edge, started, false);
+            if ready && (!of_several || times > 1) && self.seen(&edge, started, false) {
+                self.missing_shown(&text(&object, "/metadata/uid"));
             }
-            let ready = condition(&object, "Ready").is_some_and(|ready| ready["status"] == "True");
-            let suspended = object["spec"]["suspend"] == true;
-            let name = text(&object, "/metadata/name");
-            let is_refused = {
-                let state = self.state.lock().unwrap();
-                let is_throttled = state.throttled.is_some_and(|at| at.elapsed() < THROTTLED);
-                is_throttled || state.status_refused == Some(name.as_str())
-            };
-            if times > 2 && ready && !suspended && !is_refused && !is_deleting(&object) {
-                missing.push((name, edge));
+            if times > 2 && self.is_ready_too_long(&object) {
+                missing.push((text(&object, "/metadata/name"), edge));
             }
         }
         for (name, (target, group)) in missing {

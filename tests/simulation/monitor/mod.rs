@@ -3,7 +3,9 @@
 
 mod calls;
 mod ledger;
+mod ready;
 pub mod sets;
+mod tolerance;
 mod writes;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -11,17 +13,20 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
+use security_group_operator::kubernetes::WatchScope;
 use security_group_operator::simulator::Simulator;
 use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::api_server::store::Entry;
 use crate::api_server::{ApiServer, Call};
-use crate::topology::home;
+use crate::topology::{home, member_of};
+use crate::world::Scopes;
 
 pub use calls::names_targets;
 use ledger::Ledger;
 pub use ledger::{Edge, Exception};
+pub use tolerance::Tolerance;
 
 /// A pass that began before an object was shown does not know it. No call and no wait of a pass is longer.
 pub const PASS: Duration = Duration::from_secs(40);
@@ -39,6 +44,8 @@ pub struct Monitor {
     /// How old a Describe may be.
     pub lag: Duration,
     pub secrets: Vec<String>,
+    /// What the operators watch.
+    pub scopes: Scopes,
     /// Whether an account that names no ECS endpoint calls the same one as the account that names its own.
     pub ecs_by_default: bool,
 }
@@ -46,16 +53,26 @@ pub struct Monitor {
 #[derive(Default)]
 struct State {
     trace: Option<Vec<String>>,
-    /// When the cloud last refused a call for the rate of calls.
-    throttled: Option<Instant>,
+    /// The limits of calls of which the cloud has told.
+    limits: HashMap<ready::Lane, ready::Limit>,
+    /// The objects that are Ready beside a missing edge.
+    stands: HashMap<String, ready::Stands>,
+    /// Until when a watch of memberships may be silent.
+    silent_until: Option<Instant>,
+    /// The same, as a schedule has it.
+    drawn_silent_until: Option<Instant>,
+    /// Whether all operators are stopped.
+    paused: bool,
+    /// What each incarnation watches.
+    scopes: Vec<Vec<WatchScope>>,
     violations: Vec<String>,
     ledger: Ledger,
     /// When an object of this UID first had this generation.
     births: HashMap<(String, i64), Instant>,
     /// Since when each object has been being deleted.
     deleted: HashMap<String, Instant>,
-    /// When each object was last shown to each incarnation.
-    shown: HashMap<(usize, String), Instant>,
+    /// When each object appeared.
+    appeared: HashMap<String, Instant>,
     /// When anything about each object was last changed by its user.
     touched: HashMap<String, Instant>,
     /// When the spec of each object was last changed.
@@ -100,6 +117,7 @@ impl Monitor {
             old_lists: false,
             lag: Duration::ZERO,
             secrets: Vec::new(),
+            scopes: Scopes::All,
             ecs_by_default: true,
         }
     }
@@ -128,6 +146,7 @@ impl Monitor {
     }
 
     pub fn violations(&self) -> Vec<String> {
+        self.judge_ready();
         self.state.lock().unwrap().violations.clone()
     }
 
@@ -172,6 +191,7 @@ impl Monitor {
         let (Some(target), Some(group)) = (target, group) else {
             return false;
         };
+        let target = member_of(target);
         self.simulator.inspect(|cloud| {
             cloud.member(target, now).is_some_and(|member| {
                 cloud
@@ -212,26 +232,46 @@ impl Monitor {
 
     /// Whose status nobody may write from now on.
     pub fn status_refused(&self, name: Option<&'static str>) {
+        self.read_anew(Tolerance::StatusRefused);
         let mut state = self.state.lock().unwrap();
         state.ledger.told_missing.clear();
         state.status_refused = name;
     }
 
     pub fn upheaval(&self) {
-        self.state.lock().unwrap().upheaval = Some(Instant::now());
+        self.upheaval_for(Duration::ZERO);
+    }
+
+    /// The operator may not see for so long what becomes of grants, accounts or credentials.
+    pub fn upheaval_for(&self, period: Duration) {
+        let mut state = self.state.lock().unwrap();
+        state.upheaval = state.upheaval.max(Some(Instant::now() + period));
+    }
+
+    /// Whether an operator watches the namespace of an object. To whom nobody does it is nothing.
+    pub fn serves(&self, object: &Value) -> bool {
+        let namespace = object["metadata"]["namespace"].as_str();
+        self.scopes.serve(namespace.unwrap_or_default())
     }
 
     pub fn shown(&self, incarnation: usize, watch: &Call, event: &Entry) {
         self.set_shown(incarnation, event);
         if watch.kind.plural == MEMBERSHIPS {
             self.event_shown();
-            self.state
-                .lock()
-                .unwrap()
-                .shown
-                .entry((incarnation, text(&event.object, "/metadata/uid")))
-                .or_insert_with(Instant::now);
         }
+    }
+
+    /// Whether an incarnation may see a namespace.
+    fn may_see(&self, incarnation: usize, namespace: &str) -> bool {
+        let state = self.state.lock().unwrap();
+        let scopes = state.scopes.get(incarnation);
+        scopes.is_none_or(|scopes| scopes.iter().any(|scope| scope.contains(namespace)))
+    }
+
+    fn has_just_appeared(&self, uid: &str) -> bool {
+        let state = self.state.lock().unwrap();
+        let at = state.appeared.get(uid);
+        at.is_none_or(|at| at.elapsed() < PASS)
     }
 
     fn recently_gone(&self, target: &str, group: &str) -> bool {
@@ -265,6 +305,7 @@ impl Monitor {
             target_of(object) == target
                 && spec["securityGroupID"] == group
                 && spec["region"] == region
+                && self.serves(object)
         });
         objects
     }

@@ -20,16 +20,6 @@ impl Monitor {
         if call.kind.plural == MEMBERSHIPS && reply.body["items"].is_array() {
             self.event_shown();
         }
-        for item in reply.body["items"].as_array().into_iter().flatten() {
-            if call.kind.plural == MEMBERSHIPS {
-                self.state
-                    .lock()
-                    .unwrap()
-                    .shown
-                    .entry((incarnation, text(item, "/metadata/uid")))
-                    .or_insert_with(Instant::now);
-            }
-        }
         // A Lease is renewed for ever, and says nothing of a membership.
         if !call.verb.writes() || call.kind.plural == "leases" {
             return;
@@ -104,6 +94,8 @@ impl Monitor {
                 .unwrap_or_default();
             {
                 let mut state = self.state.lock().unwrap();
+                let appeared = state.appeared.entry(uid.clone());
+                appeared.or_insert_with(Instant::now);
                 let born = state.births.entry((uid.clone(), generation));
                 born.or_insert_with(Instant::now);
                 if is_deleting(&entry.object) {
@@ -127,5 +119,8 @@ impl Monitor {
             }
         }
         self.state.lock().unwrap().read += entries.len();
+        if entries.iter().any(|entry| entry.key.0 == MEMBERSHIPS) {
+            self.judge_ready();
+        }
     }
 }

@@ -68,6 +68,7 @@ pub fn draw(seed: u64) -> Schedule<SetAct> {
         lag,
         several,
         own_accounts: false,
+        ..SimOptions::default()
     };
     Schedule { options, acts }
 }

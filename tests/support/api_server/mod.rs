@@ -26,4 +26,4 @@ pub mod wire;
 
 pub use request::{Reply, Verb};
 pub use store::{ApiServer, Stored};
-pub use wire::{Call, CallFault, FaultPlan, NoFaults, Refusal, WatchFault, client};
+pub use wire::{Call, CallFault, FaultPlan, NoFaults, Refusal, Silence, WatchFault, client};

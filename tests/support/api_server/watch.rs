@@ -25,6 +25,7 @@ struct Watch {
     revision: u64,
     /// Next position in the log.
     at: usize,
+    since: Instant,
     until: Instant,
     next_bookmark: Option<Instant>,
     ended: bool,
@@ -52,6 +53,7 @@ pub fn stream(
     let watch = Watch {
         revision,
         at,
+        since: now,
         until: now + Duration::from_secs(number("timeoutSeconds").unwrap_or(1800)),
         next_bookmark: request
             .flag("allowWatchBookmarks")
@@ -76,6 +78,13 @@ impl Watch {
             return None;
         }
         loop {
+            if let Some(silence) = self.faults.silence(&self.request, self.since) {
+                tokio::time::sleep_until(silence.until).await;
+                if silence.breaks {
+                    return None;
+                }
+                continue;
+            }
             let server = Arc::clone(&self.server);
             let mut news = pin!(server.news(self.request.kind.plural).notified());
             // Registered before the read, so that no change between the two is missed.
@@ -115,6 +124,9 @@ impl Watch {
                 () = tokio::time::sleep_until(wake) => {
                     if self.faults.is_dead() {
                         std::future::pending::<()>().await;
+                    }
+                    if self.faults.silence(&self.request, self.since).is_some() {
+                        continue;
                     }
                     self.ended = Instant::now() >= self.until;
                     self.next_bookmark = self.next_bookmark.map(|_| Instant::now() + BOOKMARKS);

@@ -12,6 +12,7 @@ use http::{Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, StreamBody, combinators::UnsyncBoxBody};
 use kube::client::Body;
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::request::{Reply, Request, Verb, failure};
 use super::store::{ApiServer, Entry};
@@ -66,6 +67,14 @@ pub enum WatchFault {
     Unselect,
 }
 
+/// A watch that stays open and shows nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Silence {
+    pub until: Instant,
+    /// Whether its connection breaks then, and what it has not shown is lost with it.
+    pub breaks: bool,
+}
+
 /// Decides which calls and events fail, and how.
 pub trait FaultPlan: Send + Sync + 'static {
     /// The fault of a call.
@@ -75,6 +84,10 @@ pub trait FaultPlan: Send + Sync + 'static {
     /// The fault of an event.
     fn event(&self, _watch: &Call, _event: &Entry) -> WatchFault {
         WatchFault::Deliver
+    }
+    /// Whether a watch that began at `since` shows nothing now.
+    fn silence(&self, _watch: &Call, _since: Instant) -> Option<Silence> {
+        None
     }
     /// The revision that a list shows; `None` for the newest.
     fn list_at(&self, _call: &Call, _newest: u64) -> Option<u64> {
