@@ -214,10 +214,11 @@ impl Ledger {
 
     /// The targets that are not in a group in which they were.
     pub(super) fn removed_targets(&self) -> HashSet<String> {
-        let removed = self
-            .edges
-            .iter()
-            .filter(|(_, made)| made.by == Maker::Nobody);
+        let is_removed = |made: &Made| {
+            let was_there = made.left.is_some() || made.ours_removed || made.theirs_removed;
+            made.by == Maker::Nobody && was_there
+        };
+        let removed = self.edges.iter().filter(|(_, made)| is_removed(made));
         removed.map(|((target, _), _)| target.clone()).collect()
     }
 

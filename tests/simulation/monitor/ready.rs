@@ -270,3 +270,66 @@ impl Stands {
         is_first.then_some(Ok(why))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    fn read_now() -> Stands {
+        let now = Some(Instant::now());
+        Stands {
+            first_read: now,
+            read: now,
+            ..Stands::new("m".to_owned())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn ready_beside_a_missing_edge_is_judged_once_by_the_time_since_a_read() {
+        let mut stands = read_now();
+        advance(LONGEST).await;
+        assert_eq!(stands.judge(Instant::now()), None);
+        advance(Duration::from_millis(1)).await;
+        let found = stands.judge(Instant::now());
+        assert!(matches!(found, Some(Err(_))), "{found:?}");
+        assert_eq!(stands.judge(Instant::now()), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn limit_of_calls_prolongs_the_time_and_is_told() {
+        let mut stands = read_now();
+        stands.held = 3 * MINUTE;
+        advance(LONGEST + Duration::from_millis(1)).await;
+        let found = stands.judge(Instant::now());
+        assert_eq!(found, Some(Ok(Tolerance::Limited)));
+        assert_eq!(stands.judge(Instant::now()), None);
+        advance(3 * MINUTE).await;
+        let found = stands.judge(Instant::now());
+        assert!(matches!(found, Some(Err(_))), "{found:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn excuse_stops_the_time_and_is_told_when_it_was_needed() {
+        let mut stands = read_now();
+        stands.excuse = Some(Tolerance::Suspended);
+        advance(LONGEST).await;
+        assert_eq!(stands.judge(Instant::now()), None);
+        stands.excuse = None;
+        advance(MINUTE).await;
+        let found = stands.judge(Instant::now());
+        assert_eq!(found, Some(Ok(Tolerance::Suspended)));
+        advance(LONGEST).await;
+        let found = stands.judge(Instant::now());
+        assert!(matches!(found, Some(Err(_))), "{found:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn time_without_a_read_that_counts_is_told() {
+        let mut stands = Stands::new("m".to_owned());
+        advance(LONGEST + Duration::from_millis(1)).await;
+        let found = stands.judge(Instant::now());
+        assert_eq!(found, Some(Ok(Tolerance::NotRead)));
+    }
+}
