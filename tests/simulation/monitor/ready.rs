@@ -252,8 +252,11 @@ impl Stands {
         if let Some(excuse) = self.excuse {
             (self.read, self.why) = (self.read.map(|_| now), Some(excuse));
         }
+        if self.is_judged {
+            return None;
+        }
         let since = |at: Option<Instant>| at.map(|at| now - at).unwrap_or_default();
-        if since(self.read) > LONGEST + self.held && !self.is_judged {
+        if since(self.read) > LONGEST + self.held {
             self.is_judged = true;
             return Some(Err(since(self.read)));
         }
