@@ -7,11 +7,13 @@ use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
-use crate::OnlyOperator;
+use crate::support::control_plane::{ControlPlane, Controllers};
 use crate::support::env::{TestEnv, ready};
 use crate::support::error::{Context as _, Result};
 use crate::support::eventually::eventually;
+use crate::support::operator::Operator;
 use crate::support::simulator::probe;
+use crate::{binaries, options};
 
 const INVENTORY: &str = "
 securityGroups:
@@ -34,8 +36,9 @@ const COST_OF_REGIONS: u64 = 16 << 20;
 
 #[tokio::test]
 async fn connections_with_half_a_header_cost_little_memory_and_no_probe_fails() -> Result<()> {
-    let operator = OnlyOperator::start(&[]).await?;
-    let env = operator.env(INVENTORY).await?;
+    let plane = ControlPlane::start_with(Controllers::Absent).await?;
+    let operator = Operator::start(&plane, options(&[])).await?;
+    let env = TestEnv::start_on(&plane, &binaries!(), INVENTORY).await?;
     join(&env, "before", "i-0").await?;
     let before = operator.peak_memory()?;
     let mut open = Vec::new();
@@ -66,8 +69,9 @@ async fn half_a_header(url: &str) -> Result<TcpStream> {
 
 #[tokio::test]
 async fn invented_regions_cost_little_memory_and_hold_up_nobody() -> Result<()> {
-    let operator = OnlyOperator::start(&[]).await?;
-    let env = operator.env(INVENTORY).await?;
+    let plane = ControlPlane::start_with(Controllers::Absent).await?;
+    let operator = Operator::start(&plane, options(&[])).await?;
+    let env = TestEnv::start_on(&plane, &binaries!(), INVENTORY).await?;
     join(&env, "before", "i-0").await?;
     let before = operator.peak_memory()?;
     let create = |number: usize| {
