@@ -9,14 +9,14 @@ use crate::api::account::Endpoints as EndpointSpec;
 use crate::api::membership::AccountKind;
 use crate::api::reason;
 use crate::ecs::credential::Network;
-use crate::ecs::{self, Class, Credential, Endpoints, Identity, Retry};
+use crate::ecs::{self, Credential, Endpoints, Identity};
 use crate::kubernetes::events::{self, EventRecord};
 
 use super::change::Change;
-use super::context::{CheckedVersion, Context, LastCheck};
+use super::context::{CheckedVersion, Context};
 use super::credentials::{self, Found, Reading};
 use super::directory::{AccountState, News};
-use super::issued::{self, Doubt};
+use super::issued::Doubt;
 use super::key::{AccountKey, CloudAccountId};
 use super::kind::{AccountObject, key_of};
 use super::reach::Reach;
@@ -347,27 +347,19 @@ pub(super) fn next_check(result: &CheckResult, key: &AccountKey, context: &Conte
     let check = checks.entry(key.clone()).or_default();
     check.failures = check.failures.saturating_add(1);
     check.check_after = None;
-    let wait = match result {
-        CheckResult::Accepted(_) => {
-            check.failures = 0;
-            context.period()
-        }
-        CheckResult::NoCredentials { .. } | CheckResult::Unknown(_) => {
-            Class::Transient.retry().delay(check.failures)
-        }
-        CheckResult::Refused(error) => wait_after(error, status::retry(error), check),
-        CheckResult::NotIssued { error, .. } => wait_after(error, issued::RETRY, check),
+    let mut wait = if let CheckResult::Accepted(_) = result {
+        check.failures = 0;
+        context.period()
+    } else {
+        result.retry().delay(check.failures)
     };
+    // STS is not called again for the same version before this is over.
+    if let Some(error) = result.error() {
+        wait = error.retry_after().map_or(wait, |least| least.max(wait));
+        check.check_after = Some(Instant::now() + wait);
+    }
     // The Secret may be corrected sooner.
     wait.min(context.period())
-}
-
-/// The wait after an error of STS, which is not called again for the same version before it is over.
-fn wait_after(error: &ecs::Error, retry: Retry, check: &mut LastCheck) -> Duration {
-    let wait = retry.delay(check.failures);
-    let wait = error.retry_after().map_or(wait, |least| least.max(wait));
-    check.check_after = Some(Instant::now() + wait);
-    wait
 }
 
 /// The wait until the next check of an unchanged account.

@@ -60,12 +60,19 @@ impl CheckResult {
         }
     }
 
-    fn explain_refusal(
-        &self,
-        error: &Error,
-        retry: Retry,
-        docs: Option<&DocsUrl>,
-    ) -> (String, String) {
+    /// When it is tried again, unless the credentials were accepted.
+    pub(super) fn retry(&self) -> Retry {
+        match self {
+            Self::Refused(error) if error.is_clock_error() => CLOCK_RETRY,
+            Self::Refused(error) => error.class().retry(),
+            Self::NotIssued { .. } => issued::RETRY,
+            Self::Accepted(_) | Self::NoCredentials { .. } | Self::Unknown(_) => {
+                Class::Transient.retry()
+            }
+        }
+    }
+
+    fn explain_refusal(&self, error: &Error, docs: Option<&DocsUrl>) -> (String, String) {
         let reason = if self.is_stalled() || error.is_clock_error() {
             error.reason()
         } else {
@@ -76,7 +83,7 @@ impl CheckResult {
             // The cloud's sentence goes on here.
             error.to_string().trim_end_matches('.'),
             error.hint(),
-            retry,
+            self.retry(),
             docs.map(|docs| docs.end_for(error, error.class()))
                 .unwrap_or_default()
         );
@@ -92,9 +99,9 @@ impl CheckResult {
                 format!("authenticated as {}", identity.arn),
             ),
             Self::NoCredentials { reason, message } => ((*reason).to_owned(), message.clone()),
-            Self::Refused(error) => self.explain_refusal(error, retry(error), docs),
+            Self::Refused(error) => self.explain_refusal(error, docs),
             Self::NotIssued { field, error } => {
-                let (reason, message) = self.explain_refusal(error, issued::RETRY, docs);
+                let (reason, message) = self.explain_refusal(error, docs);
                 (reason, format!("{field}: {message}"))
             }
             Self::Unknown(message) => (reason::RETRYING.to_owned(), message.clone()),
@@ -108,15 +115,6 @@ pub(super) fn is_stalled(error: &Error) -> bool {
     match error.class() {
         Class::Blocked | Class::Invalid | Class::Absent => !error.is_clock_error(),
         Class::Done | Class::Transitional | Class::Transient | Class::Throttled => false,
-    }
-}
-
-/// When the cloud is asked again.
-pub(super) fn retry(error: &Error) -> Retry {
-    if error.is_clock_error() {
-        CLOCK_RETRY
-    } else {
-        error.class().retry()
     }
 }
 
