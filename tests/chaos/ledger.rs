@@ -1,6 +1,6 @@
 //! Who made each edge: by the journal of the simulated cloud, never by what is written on an object. And what follows from it:
 //!
-//! - **Leave**: the operator removes an edge only if its own Join made it and nobody has removed it since, or under `Remove`.
+//! - **Leave**: the operator removes an edge only if its own Join made it and it was not removed since, or under `Remove`.
 //! - **Left behind**: no such edge stays when its last object has gone.
 //!
 //! At a comparison everything has settled: no claim is open, and no call is on its way. What the processes between two
@@ -273,7 +273,8 @@ impl Ledger {
         *self.exceptions.entry(why).or_default() += 1;
     }
 
-    /// All has settled, and an edge is as the cloud says. A sentence if the operator has left something behind, or if the journal tells otherwise.
+    /// All has settled, and an edge is as the cloud says. A sentence if the operator has left something behind, or if the journal
+    /// tells otherwise.
     pub fn settled(
         &mut self,
         edge: usize,

@@ -153,10 +153,10 @@ impl Chaos {
     }
 
     async fn set_cloud_faults(&mut self, plan: &KillPlan) -> Result<()> {
-        // What Describe shows is never from before the last comparison: the model would not know of it.
         if plan.cloud.late {
             self.fixture.expect_late_effects();
         }
+        // What Describe shows is never from before the last comparison: the model would not know of it.
         let lags = plan.cloud.lags && self.compared.elapsed() > Duration::from_secs(3);
         let lag = if lags { "2s" } else { "0s" };
         let simulator = &self.fixture.env.simulator;
