@@ -37,7 +37,7 @@ impl Pass {
         };
         let uid = self.uid();
         let own = objects.iter().find(|listed| listed.uid == uid);
-        match own.map(|own| self.is_as_listed(own)) {
+        match own.map(|own| self.is_known_as(own)) {
             None if self.is_unreleased => {}
             // Whatever the watch has shown, it is there.
             Some(_) if self.is_unreleased => {
@@ -61,7 +61,7 @@ impl Pass {
     }
 
     /// Whether the object asks for the same as when this pass began, and has our finalizer if it had it then.
-    fn is_as_listed(&self, own: &ObjectView) -> bool {
+    pub(super) fn is_known_as(&self, own: &ObjectView) -> bool {
         let asks_the_same = own.readable && own.desired() == Some(self.desired);
         asks_the_same && own.finalizer == self.observed.finalizer
     }

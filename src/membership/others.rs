@@ -42,10 +42,7 @@ impl Others {
         let own_sts = sts(account);
         let is_being_checked = others.iter().any(|other| {
             let is_elsewhere = other.record().is_some() && !other.is_claimed_with(Some(own));
-            other.managed
-                && !other.deleting
-                && !is_elsewhere
-                && is_being_checked(other, edge, context)
+            other.may_own() && !is_elsewhere && is_being_checked(other, edge, context)
         });
         others.retain(|other| {
             // Whose account it is counts only as the STS says it that this object's account has asked: another endpoint may say
@@ -61,7 +58,7 @@ impl Others {
                 .and_then(Claim::account_uid)
                 .cloned()
                 .or_else(|| context.directory.uid(other.account()?));
-            other.managed && !other.deleting && is_same_sts && uid.as_ref() == Some(own)
+            other.may_own() && is_same_sts && uid.as_ref() == Some(own)
         });
         let is_granted = |other: &ObjectView| context.granted_uid(other, edge).is_some();
         let recorded: Vec<_> = others
@@ -69,11 +66,7 @@ impl Others {
             .filter(|other| other.record().is_some())
             .cloned()
             .collect();
-        others.retain(|other| match other.record() {
-            Some(Origin::Joined) => true,
-            Some(Origin::Adopted) => is_granted(other),
-            None => !other.refuses && is_granted(other),
-        });
+        others.retain(|other| other.record() == Some(Origin::Joined) || is_granted(other));
         let all = others.len();
         others.retain(|other| other.readable);
         Self {
@@ -111,7 +104,7 @@ fn is_being_checked(other: &ObjectView, edge: &Edge, context: &Context) -> bool 
     other.account().is_some_and(|account| {
         let is_of_cluster = account.kind == AccountKind::ClusterCloudAccount;
         let place = (&edge.region, &edge.group);
-        (is_recorded || is_of_cluster && !other.refuses)
+        (is_recorded || is_of_cluster)
             && context
                 .directory
                 .is_checking(account, &other.namespace, place, is_recorded)

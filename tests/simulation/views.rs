@@ -150,6 +150,40 @@ fn silent_watch_hands_nothing_to_who_does_not_hold_any_more() {
     }
 }
 
+/// The watch is silent, and meanwhile a user keeps the membership of the owner, or suspends it: it hands nothing on (E14).
+#[test]
+fn owner_hands_nothing_on_that_a_user_keeps_while_the_watch_is_silent() {
+    for change in [
+        json!({"spec": {"deletionPolicy": "Retain"}}),
+        json!({"spec": {"suspend": true}}),
+    ] {
+        in_virtual_time(|| async move {
+            let world = world().await;
+            world.membership("m", 0, 0, json!({}));
+            seconds(2.0).await;
+            world.membership("heir", 0, 0, json!({}));
+            seconds(2.0).await;
+            // The hand-over is refused, and tried again.
+            world.refuse_status_of(Some("heir"));
+            world.delete("m");
+            seconds(2.0).await;
+            world.hold_back_events(0, Duration::from_secs(900));
+            seconds(5.0).await;
+            world.patch("m", change.clone());
+            world.refuse_status_of(None);
+            seconds(800.0).await;
+            let heir = object(&world, "heir").unwrap();
+            assert_eq!(claimed(&heir), "Adopted", "{change}");
+            seconds(400.0).await;
+            let is_suspended = change["spec"]["suspend"] == true;
+            assert_eq!(object(&world, "m").is_some(), is_suspended, "{change}");
+            assert_eq!(claimed(&object(&world, "heir").unwrap()), "Adopted");
+            assert!(world.is_member("i-0", "sg-a"), "{change}");
+            assert_eq!(world.monitor.violations(), [""; 0], "{change}");
+        });
+    }
+}
+
 /// The same with a crowd that names the membership: an answer to a list has 50 objects at most, and the last one counts.
 #[test]
 fn list_of_a_crowd_comes_in_pages_of_which_the_last_counts() {

@@ -3,15 +3,15 @@
 use kube::ResourceExt as _;
 
 use crate::api::SecurityGroupMembership;
-use crate::api::membership::{AdoptionPolicy, ManagementPolicy};
 use crate::ecs::AccountUid;
 use crate::kubernetes::writer::ApiWriter;
 
 use super::super::context::Context;
-use super::super::decide::Attempt;
+use super::super::decide::{Attempt, EdgeView};
 use super::super::history::{ClaimEvent, History};
-use super::super::object::{Claim, has_finalizer};
+use super::super::object::has_finalizer;
 use super::super::observe::Pass;
+use super::super::table::ObjectView;
 use super::error::ActError;
 use super::marks::{Marks, write_marks};
 use super::status::{is_recorded_as_joined, with_joined, without_foreign_status, write_status};
@@ -20,7 +20,7 @@ use super::stored::{Stored, read_stored};
 impl Pass {
     /// Writes the record `Joined` to the oldest other holder: from record to record. The holder is read first, gets our finalizer
     /// where it has none, and then its own status with the record, under the version that was read. That proves that it is there
-    /// and is not being deleted.
+    /// and is not being deleted. The object itself is read before that, if the watch may be silent.
     ///
     /// # Errors
     /// The API server did not accept the write.
@@ -28,6 +28,9 @@ impl Pass {
         let Some(successor) = self.others.holders.first().cloned() else {
             return Ok(());
         };
+        if self.observed.view != EdgeView::Fresh && !self.is_unreleased {
+            self.still_asks_the_same(context).await?;
+        }
         let reference = successor.reference();
         let same_namespace = self.object().namespace().as_deref() == Some(&*successor.namespace);
         let handed_over = match read_stored(
@@ -69,15 +72,24 @@ impl Pass {
         }
         Ok(())
     }
+
+    /// The object as it is stored must ask for what this pass knows: a user may have said since that the membership stays.
+    async fn still_asks_the_same(&self, context: &Context) -> Result<(), ActError> {
+        let object = self.object();
+        let namespace = object.namespace().unwrap_or_default();
+        let stored = read_stored(&self.uid(), &namespace, &object.name_any(), context).await?;
+        let is_known = |own: ObjectView| self.is_known_as(&own);
+        match stored {
+            Stored::Found(stored) if ObjectView::of(&stored).is_some_and(is_known) => Ok(()),
+            Stored::Found(_) | Stored::Unreadable => Err(ActError::Changed),
+            Stored::Gone => Err(ActError::ObjectGone),
+        }
+    }
 }
 
-/// Whether an object, as it is stored now, may own a membership: it lives, manages, and takes over what others have joined. The watch may
-/// be silent since a user changed it.
+/// Whether an object, as it is stored now, may own a membership. The watch may be silent since a user changed it.
 fn may_own(object: &SecurityGroupMembership) -> bool {
-    let is_recorded = Claim::of(object).is_some_and(|claim| claim.record().is_some());
-    let takes_over = object.spec.adoption_policy != AdoptionPolicy::Refuse || is_recorded;
-    let is_managed = object.spec.management_policy == ManagementPolicy::Manage;
-    object.metadata.deletion_timestamp.is_none() && is_managed && takes_over
+    ObjectView::of(object).is_some_and(|view| view.may_own())
 }
 
 /// Gives ownership to a live object. Returns whether it has it now: an object that is being deleted takes no finalizer.

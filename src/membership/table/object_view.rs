@@ -107,7 +107,7 @@ pub(super) struct Names {
 
 impl ObjectView {
     /// The view of a readable object; `None` if its spec names no valid edge.
-    pub(super) fn of(object: &SecurityGroupMembership) -> Option<Self> {
+    pub(in crate::membership) fn of(object: &SecurityGroupMembership) -> Option<Self> {
         let view = Self::of_metadata(&object.metadata)?;
         let names = Names {
             edge: Edge::try_from(&object.spec).ok()?,
@@ -208,6 +208,13 @@ impl ObjectView {
     #[must_use]
     pub fn record(&self) -> Option<Origin> {
         self.claim.as_ref()?.record()
+    }
+
+    /// Whether it may own a membership: it lives, manages, and takes over what others have joined. What has a record has done so.
+    #[must_use]
+    pub fn may_own(&self) -> bool {
+        let takes_over = !self.refuses || self.record().is_some();
+        self.managed && !self.deleting && takes_over
     }
 
     pub(super) fn claimed_account(&self) -> Option<&AccountUid> {
