@@ -86,7 +86,7 @@ async fn read_all(
     mut take: impl FnMut(&[SecurityGroupId], Result<Answer, CallError>) -> Result<(), CallError>,
 ) -> Result<(), CallError> {
     let limits = session.limits();
-    let size = limits.call_size(region, Action::DescribeSecurityGroups);
+    let pace = limits.pace(region, Action::DescribeSecurityGroups);
     let read = async |part| -> Result<Answer, CallError> {
         let sent = Instant::now();
         let rows = session.tags_of_groups(region, part).await?;
@@ -101,7 +101,7 @@ async fn read_all(
         }
         answer => take(part, answer),
     };
-    read_in_parts(groups, &size, read, take).await
+    read_in_parts(groups, &pace, read, take).await
 }
 
 /// What a failed read means; `None` while the process ends.

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::clock::Clock;
-use crate::ecs::batch::CallSize;
+use crate::ecs::batch::Pace;
 use crate::ecs::limit::CallLimiter;
 use crate::ecs::{Action, Region};
 
@@ -25,8 +25,8 @@ pub struct CloudLimits {
     pub limiter: Arc<CallLimiter>,
     /// Which regions answer.
     pub breakers: Arc<Breakers>,
-    /// How many IDs a call of each API may name in each region.
-    call_sizes: Mutex<HashMap<(Region, Action), Arc<CallSize>>>,
+    /// How the reads go through each API in each region.
+    paces: Mutex<HashMap<(Region, Action), Arc<Pace>>>,
     changes: UnboundedSender<Change>,
 }
 
@@ -38,22 +38,20 @@ impl CloudLimits {
             limiter: Arc::new(CallLimiter::new(clock.clone())),
             breakers: Arc::new(Breakers::new(id.endpoints.differ_by_region())),
             id: Arc::new(id),
-            call_sizes: Mutex::default(),
+            paces: Mutex::default(),
             changes,
         }
     }
 
-    /// How many IDs a call of this API may name in this region.
+    /// How the reads go through this API in this region.
     #[must_use]
-    pub fn call_size(&self, region: &Region, action: Action) -> Arc<CallSize> {
-        let mut sizes = self.lock_sizes();
-        Arc::clone(sizes.entry((region.clone(), action)).or_default())
+    pub fn pace(&self, region: &Region, action: Action) -> Arc<Pace> {
+        let mut paces = self.lock_paces();
+        Arc::clone(paces.entry((region.clone(), action)).or_default())
     }
 
-    fn lock_sizes(&self) -> MutexGuard<'_, HashMap<(Region, Action), Arc<CallSize>>> {
-        self.call_sizes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn lock_paces(&self) -> MutexGuard<'_, HashMap<(Region, Action), Arc<Pace>>> {
+        self.paces.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reports that a region answers again, so that the objects which were refused a call try again.
@@ -75,7 +73,7 @@ impl CloudLimits {
     pub fn retain_regions(&self, keep: impl Fn(&Region) -> bool) {
         self.limiter.retain_regions(&keep);
         self.breakers.retain_regions(&keep);
-        self.lock_sizes().retain(|(region, _), _| keep(region));
+        self.lock_paces().retain(|(region, _), _| keep(region));
     }
 }
 

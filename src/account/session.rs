@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use tokio::sync::watch;
 
-use crate::ecs::batch::{self, Batch, CallSize, Split};
+use crate::ecs::batch::{self, Batch, Pace, Split};
 use crate::ecs::limit::{CallLimiter, Priority, Reservation};
 use crate::ecs::{
     AccountUid, Action, Client, Edge, Error, InstanceId, NetworkInterfaceId, Region, RequestId,
@@ -133,10 +133,10 @@ impl AccountSession {
         }
     }
 
-    /// How many targets of this kind one call may read in this region.
+    /// How the reads of targets of this kind go in this region.
     #[must_use]
-    pub fn call_size(&self, region: &Region, target: &Target) -> Arc<CallSize> {
-        self.limits().call_size(region, target.describe_action())
+    pub fn pace(&self, region: &Region, target: &Target) -> Arc<Pace> {
+        self.limits().pace(region, target.describe_action())
     }
 
     /// Reads up to [`crate::ecs::MAX_IDS_PER_CALL`] targets with the lowest priority. A target that a complete answer does
@@ -306,16 +306,14 @@ impl DescribeBatchers {
                     let (calls, region) = (Arc::clone(&instances), here.clone());
                     async move { calls.instances(&region, Priority::Pass, &ids).await }.boxed()
                 },
-                calls.limits.call_size(region, Action::DescribeInstances),
+                calls.limits.pace(region, Action::DescribeInstances),
             ),
             interfaces: batcher(
                 move |ids| {
                     let (calls, region) = (Arc::clone(&interfaces), there.clone());
                     async move { calls.interfaces(&region, Priority::Pass, &ids).await }.boxed()
                 },
-                calls
-                    .limits
-                    .call_size(region, Action::DescribeNetworkInterfaces),
+                calls.limits.pace(region, Action::DescribeNetworkInterfaces),
             ),
         }
     }
@@ -329,9 +327,9 @@ fn batcher<Id: Clone + Eq + Hash + Send + Sync + 'static>(
     + Send
     + Sync
     + 'static,
-    size: Arc<CallSize>,
+    pace: Arc<Pace>,
 ) -> Arc<Batch<Id, Sighting, CallError>> {
-    Arc::new(Batch::new(ask, CallError::split, size))
+    Arc::new(Batch::new(ask, CallError::split, pace))
 }
 
 /// Calls again whenever the rate limit admits it, until the call was made.
@@ -357,19 +355,19 @@ where
 /// What `take` returns.
 pub async fn read_in_parts<'a, Id, T, F>(
     ids: &'a [Id],
-    size: &CallSize,
+    pace: &Pace,
     read: impl Fn(&'a [Id]) -> F,
     mut take: impl FnMut(&'a [Id], Result<T, CallError>) -> Result<(), CallError>,
 ) -> Result<(), CallError>
 where
     F: Future<Output = Result<T, CallError>>,
 {
-    let mut left: Vec<&[Id]> = ids.chunks(size.most()).collect();
+    let mut left: Vec<&[Id]> = ids.chunks(pace.most()).collect();
     while let Some(part) = left.pop() {
         match until_admitted(|| read(part)).await {
             Err(error) if error.split() != Split::No && part.len() > 1 => {
                 if error.split() == Split::TooLarge {
-                    size.was_too_large(part.len());
+                    pace.was_too_large(part.len());
                 }
                 let (first, rest) = part.split_at(part.len() / 2);
                 left.extend([first, rest]);

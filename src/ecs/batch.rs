@@ -1,7 +1,7 @@
 //! Group commit of reads: callers ask for one target each, one call reads up to 100 targets. Reads only.
 //!
 //! The first request is sent at once. Requests that arrive during a call are sent together afterwards, at most
-//! [`MAX_IDS_PER_CALL`] per call, or fewer where an answer was too large ([`CallSize`]). A full batch is sent at once, up to `CALLS`
+//! [`MAX_IDS_PER_CALL`] per call, or fewer where an answer was too large ([`Pace`]). A full batch is sent at once, up to `CALLS`
 //! calls in flight. Under load (at least `BURST_THRESHOLD` requests arrived during one call, or arrived or were sent within
 //! `AFTER_LOAD`, or another call is in flight) a partial batch waits for more: until none has come for `GAP`, but not longer than
 //! `LONGEST`. Answers are matched by ID, never by position. The calls run in a task of their own: a cancelled caller does not cancel the
@@ -34,15 +34,26 @@ const LONGEST: Duration = Duration::from_secs(1);
 /// How long fewer IDs than [`MAX_IDS_PER_CALL`] are read per call after an answer was too large (1 hour).
 const SMALL_CALLS: Duration = Duration::from_secs(60 * 60);
 
-/// How many IDs a call may name: as many as the last answer that was not too large had, for an hour.
+/// How a cloud account reads through one API in a region, whichever of its account objects asks: how many IDs a call may name, and
+/// when there was load.
 #[derive(Debug, Default)]
-pub struct CallSize(Mutex<Option<(usize, Instant)>>);
+pub struct Pace(Mutex<PaceState>);
 
-impl CallSize {
+#[derive(Debug, Default)]
+struct PaceState {
+    /// How many IDs the last answer had that was not too large, and since when that counts.
+    fits: Option<(usize, Instant)>,
+    /// When the last IDs arrived, [`BURST_THRESHOLD`] at most.
+    arrived: VecDeque<Instant>,
+    /// When there was load: a batch of [`BURST_THRESHOLD`] IDs or more was sent, or as many arrived in a short time.
+    load: Option<Instant>,
+}
+
+impl Pace {
     /// Most IDs of a call.
     #[must_use]
     pub fn most(&self) -> usize {
-        let fits = self.lock();
+        let fits = self.lock().fits;
         fits.filter(|(_, since)| since.elapsed() < SMALL_CALLS)
             .map_or(MAX_IDS_PER_CALL, |(fits, _)| fits)
     }
@@ -50,10 +61,35 @@ impl CallSize {
     /// The answer for so many IDs was too large: from now on a call has half as many at most.
     pub fn was_too_large(&self, ids: usize) {
         let most = self.most().min((ids / 2).max(1));
-        *self.lock() = Some((most, Instant::now()));
+        self.lock().fits = Some((most, Instant::now()));
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<(usize, Instant)>> {
+    /// An ID arrives. A short time for many of them is load, even if each call before found few of them waiting.
+    fn arrives(&self) {
+        let now = Instant::now();
+        let mut state = self.lock();
+        state.arrived.push_back(now);
+        if state.arrived.len() > BURST_THRESHOLD
+            && let Some(first) = state.arrived.pop_front()
+            && now - first < AFTER_LOAD
+        {
+            state.load = Some(now);
+        }
+    }
+
+    /// A batch of so many IDs is sent.
+    fn sends(&self, ids: usize) {
+        if ids >= BURST_THRESHOLD {
+            self.lock().load = Some(Instant::now());
+        }
+    }
+
+    fn is_under_load(&self) -> bool {
+        let load = self.lock().load;
+        load.is_some_and(|at| at.elapsed() < AFTER_LOAD)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, PaceState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -84,7 +120,7 @@ pub struct Batch<Id, Value, Failure> {
 struct Shared<Id, Value, Failure> {
     ask: Box<Ask<Id, Value, Failure>>,
     split: fn(&Failure) -> Split,
-    size: Arc<CallSize>,
+    pace: Arc<Pace>,
     queue: Mutex<Queue<Id, Value, Failure>>,
     full: Notify,
 }
@@ -96,23 +132,6 @@ struct Queue<Id, Value, Failure> {
     in_flight: usize,
     /// Whether one of those waits for more IDs.
     gathers: bool,
-    /// When the last IDs arrived, [`BURST_THRESHOLD`] at most.
-    arrived: VecDeque<Instant>,
-    /// When there was load: a batch of [`BURST_THRESHOLD`] IDs or more was sent, or as many arrived in a short time.
-    load: Option<Instant>,
-}
-
-impl<Id, Value, Failure> Queue<Id, Value, Failure> {
-    /// An ID arrives. A short time for many of them is load, even if each call before found few of them waiting.
-    fn arrives(&mut self, now: Instant) {
-        self.arrived.push_back(now);
-        if self.arrived.len() > BURST_THRESHOLD
-            && let Some(first) = self.arrived.pop_front()
-            && now - first < AFTER_LOAD
-        {
-            self.load = Some(now);
-        }
-    }
 }
 
 /// What a worker does next.
@@ -133,28 +152,26 @@ where
     Value: Clone + Send + 'static,
     Failure: Clone + Send + 'static,
 {
-    /// A queue that calls `ask`. `split` tells after which failures the halves of a batch are read. `size` remembers how many IDs
-    /// a call may have; other callers of the same API share it.
+    /// A queue that calls `ask`. `split` tells after which failures the halves of a batch are read. `pace` is shared with
+    /// other callers of the same API.
     pub fn new(
         ask: impl Fn(Vec<Id>) -> BoxFuture<'static, BatchResult<Id, Value, Failure>>
         + Send
         + Sync
         + 'static,
         split: fn(&Failure) -> Split,
-        size: Arc<CallSize>,
+        pace: Arc<Pace>,
     ) -> Self {
         Self {
             shared: Arc::new(Shared {
                 ask: Box::new(ask),
                 split,
-                size,
+                pace,
                 queue: Mutex::new(Queue {
                     order: VecDeque::new(),
                     waiting: HashMap::new(),
                     in_flight: 0,
                     gathers: false,
-                    arrived: VecDeque::with_capacity(BURST_THRESHOLD + 1),
-                    load: None,
                 }),
                 full: Notify::new(),
             }),
@@ -192,9 +209,9 @@ where
             waiters.push(sender);
             if first {
                 queue.order.push_back(id);
-                queue.arrives(Instant::now());
+                shared.pace.arrives();
             }
-            let is_full = queue.order.len() >= shared.size.most();
+            let is_full = queue.order.len() >= shared.pace.most();
             let more = is_full && !queue.gathers && queue.in_flight < CALLS;
             let start = queue.in_flight == 0 || more;
             queue.in_flight += usize::from(start);
@@ -247,14 +264,14 @@ where
     fn turn(&self) -> Turn {
         let mut queue = self.lock();
         let waiting = queue.order.len();
-        if !(1..self.size.most()).contains(&waiting) {
+        if !(1..self.pace.most()).contains(&waiting) {
             return Turn::Send;
         }
         if queue.gathers {
             queue.in_flight -= 1;
             return Turn::End;
         }
-        let is_after_load = queue.load.is_some_and(|at| at.elapsed() < AFTER_LOAD);
+        let is_after_load = self.pace.is_under_load();
         queue.gathers = waiting >= BURST_THRESHOLD || is_after_load || queue.in_flight > 1;
         if queue.gathers {
             Turn::Gather
@@ -270,7 +287,7 @@ where
             // It may also tell of a batch that was full earlier.
             let told = tokio::time::timeout(GAP, self.full.notified()).await;
             let waiting = self.lock().order.len();
-            if waiting >= self.size.most() || (told.is_err() && waiting <= before) {
+            if waiting >= self.pace.most() || (told.is_err() && waiting <= before) {
                 return;
             }
             before = waiting;
@@ -280,14 +297,14 @@ where
     /// Whether another batch is full that no call takes; a new call counts as in flight from now on.
     fn leaves_a_full_batch(&self) -> bool {
         let mut queue = self.lock();
-        let more = queue.order.len() >= self.size.most() && queue.in_flight < CALLS;
+        let more = queue.order.len() >= self.pace.most() && queue.in_flight < CALLS;
         queue.in_flight += usize::from(more);
         more
     }
 
     /// The next IDs with their waiters; `None`, and one worker less, if no waiter is left.
     fn next_batch(&self) -> Option<Block<Id, Value, Failure>> {
-        let most = self.size.most();
+        let most = self.pace.most();
         let mut queue = self.lock();
         let mut batch = Vec::new();
         while batch.len() < most {
@@ -304,9 +321,7 @@ where
             queue.in_flight -= 1;
             return None;
         }
-        if batch.len() >= BURST_THRESHOLD {
-            queue.load = Some(Instant::now());
-        }
+        self.pace.sends(batch.len());
         Some(batch)
     }
 
@@ -329,7 +344,7 @@ where
                 }
                 Err(failure) if batch.len() > 1 && (self.split)(&failure) != Split::No => {
                     if (self.split)(&failure) == Split::TooLarge {
-                        self.size.was_too_large(batch.len());
+                        self.pace.was_too_large(batch.len());
                     }
                     let other = batch.split_off(batch.len() / 2);
                     batches.push(other);
@@ -392,6 +407,10 @@ mod tests {
 
     impl Cloud {
         fn batch(&self) -> Batch<u32, u32, Failure> {
+            self.batch_with(Arc::default())
+        }
+
+        fn batch_with(&self, pace: Arc<Pace>) -> Batch<u32, u32, Failure> {
             let cloud = self.clone();
             Batch::new(
                 move |ids: Vec<u32>| {
@@ -427,7 +446,7 @@ mod tests {
                     Failure::Throttled => Split::No,
                     Failure::TooLarge => Split::TooLarge,
                 },
-                Arc::default(),
+                pace,
             )
         }
 
@@ -534,6 +553,22 @@ mod tests {
             let calls = cloud.calls();
             assert!(calls <= most, "{calls} calls, one ID in {every} ms");
         }
+    }
+
+    /// Two account objects of one cloud account, of which each alone has no load.
+    #[tokio::test(start_paused = true)]
+    async fn load_of_two_account_objects_is_gathered() {
+        let (cloud, pace) = (Cloud::default(), Arc::default());
+        let batches = [0, 1].map(|_| cloud.batch_with(Arc::clone(&pace)));
+        let (batches, start) = (&batches, tokio::time::Instant::now());
+        let asks = (0..2_000).map(|id| async move {
+            let at = start + Duration::from_millis(u64::from(id) * 80);
+            tokio::time::sleep_until(at).await;
+            batches[id as usize % 2].get(id).await
+        });
+        assert!(join_all(asks).await.iter().all(Result::is_ok));
+        let calls = cloud.calls();
+        assert!(calls <= 400, "{calls} calls");
     }
 
     #[tokio::test(start_paused = true)]
@@ -663,7 +698,7 @@ mod tests {
         tokio::time::advance(Duration::from_secs(50 * 60)).await;
         assert_eq!(read(&batch).await, 16, "25 each");
         tokio::time::advance(Duration::from_secs(10 * 60)).await;
-        assert_eq!(batch.shared.size.most(), MAX_IDS_PER_CALL);
+        assert_eq!(batch.shared.pace.most(), MAX_IDS_PER_CALL);
     }
 
     #[tokio::test(start_paused = true)]
@@ -675,7 +710,7 @@ mod tests {
         let batch = cloud.batch();
         let answers = join_all((0..4).map(|id| batch.get(id))).await;
         assert_eq!(answers, [Err(Failure::TooLarge); 4]);
-        assert_eq!(batch.shared.size.most(), 1);
+        assert_eq!(batch.shared.pace.most(), 1);
     }
 
     #[tokio::test(start_paused = true)]

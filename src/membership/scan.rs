@@ -283,8 +283,8 @@ async fn scan_batch(
             }
             Err(error) if error.split() == Split::TooLarge && part.len() > 1 => {
                 if let Some(first) = part.first() {
-                    let size = session.call_size(&account_region.region, first);
-                    size.was_too_large(part.len());
+                    let pace = session.pace(&account_region.region, first);
+                    pace.was_too_large(part.len());
                 }
                 let (left, right) = part.split_at(part.len() / 2);
                 parts.push_front(right.to_vec());
@@ -304,7 +304,7 @@ fn parts(session: &AccountSession, region: &Region, batch: &[Target]) -> VecDequ
     let by_kind = batch.chunk_by(|a, b| a.describe_action() == b.describe_action());
     let parts = by_kind.flat_map(|kind| {
         let most = kind.first().map_or(MAX_IDS_PER_CALL, |target| {
-            session.call_size(region, target).most()
+            session.pace(region, target).most()
         });
         kind.chunks(most).map(<[Target]>::to_vec)
     });
@@ -598,7 +598,7 @@ mod tests {
             let asked = std::mem::take(&mut *cloud.asked.lock().unwrap());
             assert_eq!(asked, expected);
         }
-        // Passes share the size.
+        // Passes share the pace.
         let session = context.directory.usable(&account_region.account).unwrap();
         let reads = batch
             .iter()

@@ -162,9 +162,9 @@ impl InstanceTags {
         // Tags select instances: the spec is the evidence against an interface of an earlier selector.
         tagged.other.extend(interfaces);
         let missing: Vec<Target> = instances.difference(&picked).cloned().collect();
-        let size = session
+        let pace = session
             .limits()
-            .call_size(&query.region, Action::DescribeInstances);
+            .pace(&query.region, Action::DescribeInstances);
         let read = |part| session.scan(&query.region, part);
         let take = |part: &[Target], answer: Result<HashMap<Target, Sighting>, CallError>| {
             let found = match answer {
@@ -184,7 +184,7 @@ impl InstanceTags {
             }
             Ok(())
         };
-        read_in_parts(&missing, &size, read, take).await?;
+        read_in_parts(&missing, &pace, read, take).await?;
         let before = self
             .lock()
             .get(query)
@@ -315,14 +315,12 @@ struct Listed {
 /// Reads the pages of a list, as many rows on each as an answer can have. A page that fails makes the whole list fail.
 async fn list(query: &Query, session: &AccountSession) -> Result<Listed, CallError> {
     let Query { region, tags, .. } = query;
-    let size = session
-        .limits()
-        .call_size(region, Action::DescribeInstances);
+    let pace = session.limits().pace(region, Action::DescribeInstances);
     let mut picked = BTreeSet::new();
     let mut token: Option<String> = None;
     // A cloud whose pages never end is not followed for ever.
     for _ in 0..MOST_PAGES {
-        let most = size.most().max(SMALLEST_PAGE);
+        let most = pace.most().max(SMALLEST_PAGE);
         match until_admitted(|| session.tagged(region, tags, most, token.as_deref())).await {
             Ok((rows, next)) => {
                 picked.extend(rows.into_iter().map(|(id, _)| Target::Instance(id)));
@@ -333,7 +331,7 @@ async fn list(query: &Query, session: &AccountSession) -> Result<Listed, CallErr
                 }
             }
             Err(error) if error.split() == Split::TooLarge && most > SMALLEST_PAGE => {
-                size.was_too_large(most);
+                pace.was_too_large(most);
                 // From the beginning: what a token means for pages of another size is not documented.
                 (picked, token) = (BTreeSet::new(), None);
             }
