@@ -218,14 +218,15 @@ impl Fixture {
             "{name} is made, {}",
             made.uid().unwrap_or_default()
         ));
+        let copied = new.metadata.finalizers.is_some();
         self.created[object] = Some(CreatedObject {
             uid: made.uid().unwrap_or_default(),
             policies,
             suspended: false,
             deleted: false,
-            copied: new.metadata.finalizers.is_some(),
+            copied,
         });
-        self.edges[edge].created(slot, policies);
+        self.edges[edge].created(slot, policies, copied);
         self.ledger.created(edge, slot, policies, asked);
         Ok(())
     }

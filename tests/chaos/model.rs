@@ -59,6 +59,8 @@ pub struct DesiredObject {
     was_ready: bool,
     /// Whether its finalizer may be off: `kubectl replace` took it.
     stripped: bool,
+    /// Whether it may have the finalizer of the object that it was copied from, and no claim.
+    copied: bool,
     born: u32,
     deleted: Option<u32>,
 }
@@ -101,8 +103,8 @@ impl Edge {
         }
     }
 
-    /// A new object is there: whatever had its name has gone.
-    pub fn created(&mut self, slot: usize, policies: Policies) {
+    /// A new object is there: whatever had its name has gone. A copy has the finalizer of another object.
+    pub fn created(&mut self, slot: usize, policies: Policies, copied: bool) {
         self.now += 1;
         let absent = |state: &State| state.objects[slot] == Object::Absent;
         self.states.retain(absent);
@@ -115,13 +117,14 @@ impl Edge {
             claimed: false,
             was_ready: false,
             stripped: false,
+            copied,
             born: self.now,
             deleted: None,
         });
         self.happens(|state| state.objects[slot] = Object::Live(None));
     }
 
-    /// The deletion of an object was asked for. One without a claim has no finalizer.
+    /// The deletion of an object was asked for. One without a claim has no finalizer, unless it is a copy.
     pub fn deleted(&mut self, slot: usize) {
         self.now += 1;
         let now = self.now;
@@ -138,6 +141,15 @@ impl Edge {
                 .map(|state| with(*state, slot, Object::Absent));
             let gone: Vec<State> = gone.collect();
             self.states.extend(gone);
+        }
+        // What has a finalizer and no claim goes like one that has adopted: `Remove` removes whatever is there.
+        if self.desired[slot].as_ref().is_some_and(|one| one.copied) {
+            let held = self.states.iter().filter_map(|state| {
+                let is_unclaimed = state.objects[slot] == Object::Live(None);
+                is_unclaimed.then(|| with(*state, slot, Object::Going(Origin::Adopted, false)))
+            });
+            let held: Vec<State> = held.collect();
+            self.states.extend(held);
         }
         self.happens(|state| {
             let object = &mut state.objects[slot];
@@ -459,7 +471,7 @@ mod tests {
     #[test]
     fn joined_edge_must_be_left_with_its_object() {
         let mut edge = Edge::new(false);
-        edge.created(0, DEFAULTS);
+        edge.created(0, DEFAULTS, false);
         assert!(allows(&edge, true, [JOINED, Object::Absent]));
         assert!(!allows(&edge, true, [ADOPTED, Object::Absent]));
         edge.deleted(0);
@@ -470,7 +482,7 @@ mod tests {
     #[test]
     fn adopted_edge_must_stay_unless_policy_removes_it() {
         let mut edge = Edge::new(true);
-        edge.created(0, DEFAULTS);
+        edge.created(0, DEFAULTS, false);
         assert!(!allows(&edge, true, [JOINED, Object::Absent]));
         assert!(edge.compare(true, [ADOPTED, Object::Absent], [true, false]));
         edge.deleted(0);
@@ -482,6 +494,7 @@ mod tests {
                 deletion: DeletionPolicy::Remove,
                 ..DEFAULTS
             },
+            false,
         );
         edge.deleted(0);
         assert!(allows(&edge, false, ABSENT));
@@ -490,9 +503,9 @@ mod tests {
     #[test]
     fn shared_edge_is_left_with_its_last_object() {
         let mut edge = Edge::new(false);
-        edge.created(0, DEFAULTS);
+        edge.created(0, DEFAULTS, false);
         assert!(edge.compare(true, [JOINED, Object::Absent], [true, false]));
-        edge.created(1, DEFAULTS);
+        edge.created(1, DEFAULTS, false);
         assert!(edge.compare(true, [JOINED, ADOPTED], [true; SHARERS]));
         edge.deleted(0);
         assert!(!allows(&edge, true, [Object::Absent, ADOPTED]));
@@ -505,18 +518,44 @@ mod tests {
     #[test]
     fn refused_adoption_may_later_become_shared() {
         let mut edge = Edge::new(true);
-        edge.created(0, DEFAULTS);
+        edge.created(0, DEFAULTS, false);
         edge.created(
             1,
             Policies {
                 adoption: AdoptionPolicy::Refuse,
                 ..DEFAULTS
             },
+            false,
         );
         let refused = [ADOPTED, Object::Live(None)];
         assert!(edge.compare(true, refused, [true, false]));
         assert!(allows(&edge, true, refused));
         assert!(allows(&edge, true, [ADOPTED, ADOPTED]));
+    }
+
+    /// Others join after a copy with another object's finalizer was deleted, and before the operator lets it go.
+    #[test]
+    fn copy_that_goes_removes_others_only_if_it_says_so() {
+        for (deletion, copied, may_be_removed) in [
+            (DeletionPolicy::Remove, true, true),
+            (DeletionPolicy::Remove, false, false),
+            (DeletionPolicy::RemoveIfJoined, true, false),
+        ] {
+            let policies = Policies {
+                adoption: AdoptionPolicy::Refuse,
+                deletion,
+                ..DEFAULTS
+            };
+            let mut edge = Edge::new(true);
+            edge.created(0, policies, copied);
+            edge.deleted(0);
+            assert!(allows(&edge, true, ABSENT), "{deletion:?} {copied}");
+            assert_eq!(
+                allows(&edge, false, ABSENT),
+                may_be_removed,
+                "{deletion:?} {copied}"
+            );
+        }
     }
 
     #[test]
@@ -526,7 +565,7 @@ mod tests {
             drift: DriftPolicy::Report,
             ..DEFAULTS
         };
-        edge.created(0, report);
+        edge.created(0, report, false);
         assert!(edge.compare(true, [JOINED, Object::Absent], [true, false]));
         edge.foreign_change(false);
         let told = [Object::Live(None), Object::Absent];
@@ -549,6 +588,7 @@ mod tests {
                 drift: DriftPolicy::Report,
                 ..DEFAULTS
             },
+            false,
         );
         assert!(edge.compare(true, [JOINED, Object::Absent], [true, false]));
         edge.foreign_change(false);
