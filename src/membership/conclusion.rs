@@ -10,12 +10,13 @@ use tokio::time::Instant;
 use crate::api::membership::{Origin, SecurityGroupMembershipStatus};
 use crate::api::reason;
 use crate::condition;
+use crate::ecs::Error;
 use crate::kubernetes::ObjectUid;
 use crate::kubernetes::events::EventRecord;
 
 use super::act::ActError;
 use super::context::Context;
-use super::decide::{AccessView, ReconcileOutcome, TargetView};
+use super::decide::{AccessView, Attempt, ReconcileOutcome, TargetView};
 use super::history::ClaimEvent;
 use super::object::own_status;
 use super::observation::{Observation, Unread};
@@ -136,6 +137,7 @@ fn requeue(
         (description, pass.observed.trust)
     });
     let due = due(pass, outcome, context);
+    let counts_at = counts_at(pass, context);
     let deleting = pass.desired.deleting;
     let looks_again = deleting && pass.others.is_being_checked;
     let requeue = context.table.history(&pass.uid(), |history| {
@@ -144,7 +146,8 @@ fn requeue(
         }
         history.keep_pending_description(pending);
         history.record_refusal(outcome, deleting);
-        history.requeue_after(outcome, pass.failure.as_ref(), due, &context.clock)
+        let failure = pass.failure.as_ref();
+        history.requeue_after(outcome, failure, due, counts_at, &context.clock)
     });
     match outcome {
         ReconcileOutcome::Undecided if looks_again => Action::requeue(CHECKED),
@@ -164,7 +167,7 @@ pub(super) fn end_unreleased(pass: &Pass, outcome: ReconcileOutcome, context: &C
     }
     let due = due(pass, outcome, context);
     let requeue = context.table.history(&uid, |history| {
-        history.requeue_after(outcome, pass.failure.as_ref(), due, &context.clock)
+        history.requeue_after(outcome, pass.failure.as_ref(), due, None, &context.clock)
     });
     requeue.unwrap_or_else(Action::await_change)
 }
@@ -223,6 +226,22 @@ fn due(pass: &Pass, outcome: ReconcileOutcome, context: &Context) -> Instant {
         | ReconcileOutcome::WriteRefused
         | ReconcileOutcome::Failed(_) => context.table.settles_at(account, &pass.edge),
     }
+}
+
+/// When a read will tell whether the missing edge may still come from a Join of a process before this one; `None` if none can, or if the
+/// cloud has asked not to be called before a time. An unknown outcome of our own is looked at with the next try.
+fn counts_at(pass: &Pass, context: &Context) -> Option<Instant> {
+    let account = pass.account_uid.as_ref()?;
+    let asks_to_wait = pass.failure.as_ref().and_then(Error::retry_after);
+    let is_missing = matches!(
+        (pass.observed.target, pass.observed.attempt),
+        (
+            TargetView::Present { member: false, .. },
+            Attempt::None | Attempt::Failed { unknown: false, .. }
+        )
+    );
+    (is_missing && pass.observed.claim.is_ours() && asks_to_wait.is_none())
+        .then(|| context.table.settles_at(account, &pass.edge))
 }
 
 /// Writes the status. Returns it as the API server shows it: an older CRD drops fields, and what it drops is not recorded.

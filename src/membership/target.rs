@@ -106,13 +106,21 @@ impl Pass {
 
     /// The description from the last pass and whether it counted then, if that pass ended in a rate-limit wait and no scan has found
     /// a change since. It says nothing of what other objects have joined meanwhile. Good enough for a Join under a claim: its answer
-    /// tells whether the target is a member by now.
+    /// tells whether the target is a member by now. Not if that Join may be preceded by one of ours that is open: then a read that counts
+    /// tells first whose the membership is.
     fn pending_description(&self, context: &Context) -> Option<(TargetDescription, ReadTrust)> {
         let uid = self.uid();
         let ((description, trust), fresh) = context.table.history(&uid, |history| {
             let fresh = history.fresh_observation(OBSERVATION_AGE);
             Some((history.pending_description()?, fresh?))
         })??;
+        let counts_now = |account| context.table.settles_at(account, &self.edge) <= Instant::now();
+        let read_tells = trust != ReadTrust::Settled
+            && self.observed.claim.is_ours()
+            && self.account_uid.as_ref().is_some_and(counts_now);
+        if read_tells {
+            return None;
+        }
         let member = |seen: &TargetDescription| seen.security_group_ids.contains(&self.edge.group);
         (fresh == Observation::of(Some(&description), member) && !member(&description))
             .then_some((description, trust))

@@ -43,6 +43,9 @@ pub struct Cost {
     exceptions: &'static [&'static str],
     /// Whether the target is in sg-a then.
     member: bool,
+    /// At how many points at most a kill has this cost: before and after each request while the next process cannot know. With 0 only a
+    /// second kill has it.
+    pub points: u64,
 }
 
 /// A path on which nothing is before the first step, and on which no kill costs anything.
@@ -298,7 +301,7 @@ pub const PATHS: &[Path] = &[
         before: refuse_joins,
         steps: &[
             (1.0, create),
-            // After two crashes the last process waits for 76 s for a Join of the one before.
+            // After two crashes the last process waits for 76 s for a Join of the one before. It may wait still.
             (180.0, there),
             (285.0, delete),
         ],
@@ -306,6 +309,11 @@ pub const PATHS: &[Path] = &[
         member: true,
         calls: (0, 0),
         requests: 47,
+        cost: Some(Cost {
+            exceptions: &["MadeWhileOpen"],
+            member: false,
+            points: 0,
+        }),
         ..PLAIN
     },
     // The same of a repair: the record goes as well (C7, C9).
@@ -324,6 +332,11 @@ pub const PATHS: &[Path] = &[
         member: true,
         calls: (1, 0),
         requests: 55,
+        cost: Some(Cost {
+            exceptions: &["MadeWhileOpen"],
+            member: false,
+            points: 0,
+        }),
         ..PLAIN
     },
     // Three repairs are undone, and the next removal is a repair loop. A process that begins before that is told repairs anew.
@@ -362,6 +375,7 @@ pub const PATHS: &[Path] = &[
         cost: Some(Cost {
             exceptions: &["MadeWhileOpen"],
             member: false,
+            points: 6,
         }),
         ..PLAIN
     },
@@ -406,6 +420,7 @@ pub const PATHS: &[Path] = &[
         cost: Some(Cost {
             exceptions: &["RaceUnseen"],
             member: true,
+            points: 12,
         }),
         ..PLAIN
     },

@@ -138,15 +138,19 @@ fn points_of(at: usize, path: &crash::Path) -> Vec<Point> {
 
 #[test]
 fn a_crash_at_any_request_changes_nothing_in_the_end() {
-    let paths = crash::PATHS.iter().enumerate();
-    let points: Vec<Point> = paths.flat_map(|(at, path)| points_of(at, path)).collect();
-    let (pairs, run) = (AtomicU64::new(0), AtomicU64::new(0));
-    let costs: Vec<_> = crash::PATHS.iter().map(|_| AtomicU64::new(0)).collect();
+    // A long run may be of some paths only.
+    let part = std::env::var("CRASH_PATHS").unwrap_or_default();
+    let paths = crash::PATHS.iter();
+    let paths: Vec<_> = paths.filter(|path| path.name.contains(&part)).collect();
+    let points = paths.iter().enumerate();
+    let points: Vec<Point> = points.flat_map(|(at, path)| points_of(at, path)).collect();
+    let (pairs, run, missed) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let costs: Vec<_> = paths.iter().map(|_| AtomicU64::new(0)).collect();
     // Every pair in a long run; a few of them in a short one.
     let all_pairs = number("PAIRS").is_some();
     in_threads(points.len() as u64, |number| {
         let (at, crashes, wanted) = &points[usize::try_from(number).unwrap()];
-        let path = &crash::PATHS[*at];
+        let path = paths[*at];
         let end = check(path, crashes, wanted);
         costs[*at].fetch_add(u64::from(end.costs(path.cost.as_ref())), Ordering::Relaxed);
         for (second, point) in
@@ -155,26 +159,34 @@ fn a_crash_at_any_request_changes_nothing_in_the_end() {
             pairs.fetch_add(1, Ordering::Relaxed);
             let chosen = (number.wrapping_mul(7919) + second as u64 * 104_729).is_multiple_of(97);
             if all_pairs || chosen && point == KILL_POINTS[second % 2] {
-                check(path, &[crashes[0], (second, point)], wanted);
+                let end = check(path, &[crashes[0], (second, point)], wanted);
+                // Two kills leave three processes, unless all was over before the second.
+                missed.fetch_add(u64::from(end.requests.len() < 3), Ordering::Relaxed);
                 run.fetch_add(1, Ordering::Relaxed);
             }
         }
     });
-    for (path, costs) in crash::PATHS.iter().zip(costs) {
-        // What the design grants must be what happens.
+    for (path, costs) in paths.iter().zip(costs) {
+        // What the design grants must be what happens, and no more.
         let costs = costs.into_inner();
-        assert_eq!(costs > 0, path.cost.is_some(), "{}: {costs}", path.name);
+        let most = path.cost.as_ref().map_or(0, |cost| cost.points);
+        let granted = most.min(1)..=most;
+        assert!(granted.contains(&costs), "{}: {costs}", path.name);
     }
+    let (run, missed) = (run.into_inner(), missed.into_inner());
     println!(
-        "{} paths, {} crash points, {} of {} pairs of them, violations 0",
-        crash::PATHS.len(),
+        "{} paths, {} crash points, {run} of {} pairs of them, in {missed} of which all was over before the second; violations 0",
+        paths.len(),
         points.len(),
-        run.into_inner(),
         pairs.into_inner()
+    );
+    assert!(
+        missed * 1_000 <= run,
+        "{missed} of {run} pairs were no pairs"
     );
 }
 
-/// Runs one path with these crashes. The operator must have been killed at each of them.
+/// Runs one path with these crashes. The operator must have been killed at the first of them.
 fn check(path: &crash::Path, crashes: &[(usize, KillPoint)], wanted: &[String]) -> crash::End {
     let mut end = in_virtual_time(|| crash::run(path, crashes, false));
     if !end.is_as(wanted, path.cost.as_ref()) {
@@ -183,7 +195,7 @@ fn check(path: &crash::Path, crashes: &[(usize, KillPoint)], wanted: &[String]) 
     if let Some(text) = crash::describe(path, crashes, wanted, &end) {
         panic!("{text}");
     }
-    assert_eq!(end.requests.len(), crashes.len() + 1, "{}", path.name);
+    assert!(end.requests.len() > 1, "{} {crashes:?}", path.name);
     end
 }
 

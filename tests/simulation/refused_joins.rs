@@ -194,6 +194,87 @@ fn sibling_whose_join_was_refused_becomes_owner() {
     });
 }
 
+/// The process is killed in its Join, and the Join of the next one is refused: that says nothing of the first. What others make before a
+/// read tells what became of the first counts as joined (`MadeWhileOpen`). The operator looks as soon as a read can tell, and not when the
+/// refused Join is due again (5 minutes) or at the next scan. What others make after that look is theirs (A8, C7).
+#[test]
+fn what_others_make_after_the_read_that_tells_of_a_killed_process_is_theirs() {
+    // The first Join is killed, which may take 66 s, or a repair, which is not waited for. A read lags 10 s at most.
+    for (is_repair, others_join_after, told) in [
+        (false, 70.0, "Joined"),
+        (false, 80.0, "Adopted"),
+        (true, 5.0, "Joined"),
+        (true, 14.0, "Adopted"),
+    ] {
+        in_virtual_time(|| async move {
+            let mut world = world().await;
+            if is_repair {
+                world.membership("m", 0, 0, json!({}));
+                seconds(20.0).await;
+                world.foreign(0, 0, false);
+            }
+            let before = calls(&world, "JoinSecurityGroup");
+            add_fault(&world, "JoinSecurityGroup", 1, &json!("reset"));
+            if !is_repair {
+                world.membership("m", 0, 0, json!({}));
+            }
+            while calls(&world, "JoinSecurityGroup") == before {
+                seconds(0.001).await;
+            }
+            world.kill(0);
+            refuse(&world, 20, "InstanceSecurityGroupLimitExceeded");
+            world.start(None);
+            seconds(others_join_after).await;
+            let is_over = told == "Adopted";
+            let case = format!("{is_repair} {others_join_after}");
+            assert_eq!(claim(&world, "m").is_empty(), is_over, "{case}");
+            world.foreign(0, 0, true);
+            seconds(120.0).await;
+            assert_eq!(ready(&world, "m").1, told, "{case}");
+            world.delete("m");
+            seconds(AT_ONCE).await;
+            assert_eq!(object(&world, "m"), None, "{case}");
+            assert_eq!(world.is_member("i-0", "sg-a"), is_over, "{case}");
+            world.monitor.check_all_left_behind();
+            assert_eq!(world.monitor.violations(), [""; 0], "{case}");
+        });
+    }
+}
+
+/// The same where the cloud throttles the Join of the next process for minutes: the read that tells of the first one comes all the same.
+#[test]
+fn what_others_make_while_the_join_of_the_next_process_is_throttled_is_theirs() {
+    // Each seed has its scans at other times.
+    for seed in 0..6 {
+        in_virtual_time(|| async move {
+            let mut world = World::new(SimOptions {
+                seed,
+                ..SimOptions::default()
+            });
+            world.start(None);
+            seconds(1.0).await;
+            add_fault(&world, "JoinSecurityGroup", 1, &json!("reset"));
+            world.membership("m", 0, 0, json!({}));
+            while calls(&world, "JoinSecurityGroup") == 0 {
+                seconds(0.001).await;
+            }
+            world.kill(0);
+            refuse(&world, 2, "Throttling.User");
+            world.start(None);
+            seconds(80.0).await;
+            assert_eq!(calls(&world, "JoinSecurityGroup"), 3, "the fourth waits");
+            world.foreign(0, 0, true);
+            seconds(180.0).await;
+            assert_eq!(ready(&world, "m").1, "Adopted", "{seed}");
+            world.delete("m");
+            seconds(AT_ONCE).await;
+            assert_eq!(object(&world, "m"), None, "{seed}");
+            assert!(world.is_member("i-0", "sg-a"), "{seed}");
+            assert_eq!(world.monitor.violations(), [""; 0], "{seed}");
+        });
+    }
+}
+
 /// Changes of an object that the API server has stored since it was created.
 fn writes(world: &World, name: &str) -> usize {
     let state = world.server.state();

@@ -49,56 +49,82 @@ impl History {
     ///
     /// `failure` is the cloud's error, which may name the shortest wait (`x-acs-retry-after`). It counts up to the longest wait
     /// of the error's class. `due` is when a read of the edge will count, and in a repair loop when the next repair is allowed.
+    /// `counts_at` is when a read will tell whether a Join of ours has made the missing edge: it is requeued then at the latest, for what
+    /// others make until that read is taken for ours.
     pub fn requeue_after(
         &mut self,
         outcome: ReconcileOutcome,
         failure: Option<&Error>,
         due: Instant,
+        counts_at: Option<Instant>,
         clock: &Clock,
     ) -> Action {
+        let next = self.next_after(outcome, failure, due, counts_at, clock);
+        next.map_or_else(Action::await_change, Action::requeue)
+    }
+
+    fn next_after(
+        &mut self,
+        outcome: ReconcileOutcome,
+        failure: Option<&Error>,
+        due: Instant,
+        counts_at: Option<Instant>,
+        clock: &Clock,
+    ) -> Option<Duration> {
+        let wait = self.wait_after(outcome, failure, due, clock);
+        let counts_in = counts_at.map(|at| at.saturating_duration_since(Instant::now()));
+        let counts_in = counts_in.filter(|wait| !wait.is_zero());
+        let look = counts_in.map(|wait| a_little_after(wait, clock));
+        wait.into_iter().chain(look).min()
+    }
+
+    fn wait_after(
+        &mut self,
+        outcome: ReconcileOutcome,
+        failure: Option<&Error>,
+        due: Instant,
+        clock: &Clock,
+    ) -> Option<Duration> {
         if outcome == ReconcileOutcome::Gone {
             self.rare = None;
-            return Action::await_change();
+            return None;
         }
         let rare = self.rare();
         rare.count(outcome);
+        let until_due = due.saturating_duration_since(Instant::now());
         match outcome {
             ReconcileOutcome::Undecided
             | ReconcileOutcome::Gone
             | ReconcileOutcome::Suspended
             | ReconcileOutcome::AccountUnusable
             // `Admission` enqueues it when the rate limit admits its call.
-            | ReconcileOutcome::Failed(Class::Throttled) => Action::await_change(),
+            | ReconcileOutcome::Failed(Class::Throttled) => None,
             // The periodic scan requeues ready objects that change.
             ReconcileOutcome::Ready { .. } => {
                 rare.drift_reported = false;
                 if rare.is_of_no_use() {
                     self.rare = None;
                 }
-                Action::await_change()
+                None
             }
-            ReconcileOutcome::WouldJoin | ReconcileOutcome::DriftReported => {
-                Action::await_change()
-            }
-            ReconcileOutcome::Unsettled => {
-                let wait = due.saturating_duration_since(Instant::now());
-                Action::requeue(a_little_after(wait, clock))
-            }
+            ReconcileOutcome::WouldJoin | ReconcileOutcome::DriftReported => None,
+            ReconcileOutcome::Unsettled => Some(a_little_after(until_due, clock)),
             ReconcileOutcome::SuccessorOutOfReach
             | ReconcileOutcome::Unlisted
             | ReconcileOutcome::WriteRefused => {
-                rare.again(Class::Transient, failure, clock)
+                Some(rare.again(Class::Transient, failure, clock))
             }
             ReconcileOutcome::RepairLoop => {
-                let wait = due.saturating_duration_since(Instant::now());
-                Action::requeue(wait + clock.jittered(Duration::from_secs(60), 0.9))
+                Some(until_due + clock.jittered(Duration::from_secs(60), 0.9))
             }
-            ReconcileOutcome::Waiting => rare.again(Class::Transitional, failure, clock),
-            ReconcileOutcome::Unsuitable | ReconcileOutcome::KarpenterNode => rare.again(Class::Invalid, failure, clock),
+            ReconcileOutcome::Waiting => Some(rare.again(Class::Transitional, failure, clock)),
+            ReconcileOutcome::Unsuitable | ReconcileOutcome::KarpenterNode => {
+                Some(rare.again(Class::Invalid, failure, clock))
+            }
             ReconcileOutcome::Absent | ReconcileOutcome::AdoptionRefused => {
-                rare.again(Class::Absent, failure, clock)
+                Some(rare.again(Class::Absent, failure, clock))
             }
-            ReconcileOutcome::Failed(class) => rare.again(class, failure, clock),
+            ReconcileOutcome::Failed(class) => Some(rare.again(class, failure, clock)),
         }
     }
 }
@@ -127,13 +153,13 @@ impl Rare {
         self.last = Some(outcome);
     }
 
-    fn again(&mut self, class: Class, failure: Option<&Error>, clock: &Clock) -> Action {
+    fn again(&mut self, class: Class, failure: Option<&Error>, clock: &Clock) -> Duration {
         let asked = failure.and_then(Error::retry_after);
         let asked = asked.map(|asked| a_little_after(asked.min(class.retry().cap), clock));
         let wait = wait(self.repeats, class, clock);
         let wait = asked.map_or(wait, |asked| wait.max(asked));
         self.due = Some(Instant::now() + wait);
-        Action::requeue(wait)
+        wait
     }
 
     /// Whether this part of a ready object can be dropped.
@@ -176,12 +202,14 @@ mod tests {
             ReconcileOutcome::Gone,
             None,
             Instant::now(),
+            None,
             &Clock::default(),
         );
         let _ = b.requeue_after(
             ReconcileOutcome::Suspended,
             None,
             Instant::now(),
+            None,
             &Clock::default(),
         );
         assert!(a.first_report_of_drift() && !b.first_report_of_drift());
@@ -192,7 +220,7 @@ mod tests {
         let mut history = History::default();
         let failed = ReconcileOutcome::Failed(Class::Blocked);
         let mut wait = |outcome| {
-            let _ = history.requeue_after(outcome, None, Instant::now(), &Clock::default());
+            let _ = history.requeue_after(outcome, None, Instant::now(), None, &Clock::default());
             let repeats = history.rare().repeats;
             super::wait(repeats, Class::Blocked, &Clock::default())
         };
@@ -237,9 +265,42 @@ mod tests {
             ReconcileOutcome::Suspended,
             None,
             Instant::now(),
+            None,
             &Clock::default(),
         );
         assert!(history.after_error(&Clock::default()) <= retry.first.mul_f64(1.5));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn look_at_a_read_that_counts_comes_before_a_longer_wait_only() {
+        let seconds = Duration::from_secs;
+        for (outcome, counts_in, least, most) in [
+            (ReconcileOutcome::Failed(Class::Blocked), Some(76), 76, 78),
+            (
+                ReconcileOutcome::Failed(Class::Blocked),
+                Some(900),
+                270,
+                330,
+            ),
+            (ReconcileOutcome::Failed(Class::Blocked), Some(0), 270, 330),
+            (ReconcileOutcome::WouldJoin, Some(76), 76, 78),
+        ] {
+            let mut history = History::default();
+            let now = Instant::now();
+            let counts_at = counts_in.map(|after| now + seconds(after));
+            let next = history.next_after(outcome, None, now, counts_at, &Clock::default());
+            let next = next.unwrap();
+            let told = format!("{outcome:?} {counts_in:?}: {next:?}");
+            assert!((seconds(least)..=seconds(most)).contains(&next), "{told}");
+        }
+        let none = History::default().next_after(
+            ReconcileOutcome::WouldJoin,
+            None,
+            Instant::now(),
+            None,
+            &Clock::default(),
+        );
+        assert_eq!(none, None);
     }
 
     #[tokio::test(start_paused = true)]
@@ -261,7 +322,13 @@ mod tests {
         ] {
             let mut history = History::default();
             let error = unavailable(asked);
-            let _ = history.requeue_after(outcome, Some(&error), Instant::now(), &Clock::default());
+            let _ = history.requeue_after(
+                outcome,
+                Some(&error),
+                Instant::now(),
+                None,
+                &Clock::default(),
+            );
             let due = history.rare().due.unwrap();
             let wait = due.duration_since(Instant::now());
             assert!((least..=most).contains(&wait), "{asked:?}: {wait:?}");
