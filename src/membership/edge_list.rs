@@ -39,9 +39,11 @@ impl Pass {
         let own = objects.iter().find(|listed| listed.uid == uid);
         match own.map(|own| self.is_known_as(own)) {
             None if self.is_unreleased => {}
-            // Whatever the watch has shown, it is there.
+            // It is there. If the watch shows that already, the row is of the object as it is there.
             Some(_) if self.is_unreleased => {
-                context.forget(&uid);
+                if context.table.is_unreleased(&uid) == Some(true) {
+                    context.forget(&uid);
+                }
                 return Err(ActError::ObjectGone);
             }
             Some(true) => {}

@@ -6,7 +6,7 @@ use crate::{in_threads, in_virtual_time, set_schedule};
 
 type Draw = fn(u64) -> Schedule;
 
-const FOUND: [(Draw, u64, &str); 11] = [
+const FOUND: [(Draw, u64, &str); 12] = [
     (
         Schedule::draw,
         28_540,
@@ -61,6 +61,11 @@ const FOUND: [(Draw, u64, &str); 11] = [
         Schedule::draw_known_wide,
         75_691,
         "a check that ran while etcd was put back kept the status as it was",
+    ),
+    (
+        Schedule::draw_wide,
+        17_007,
+        "the pass over an object that had gone without a release forgot it when etcd had brought it back",
     ),
 ];
 

@@ -679,6 +679,22 @@ async fn object_gone_in_the_moment_of_its_claim_is_kept_while_something_of_ours_
     assert!(table.unreleased().is_empty());
 }
 
+/// The store was put back to before an object went without a release.
+#[test]
+fn object_that_is_there_again_is_met_anew() {
+    let table = ObjectTable::default();
+    let mut object = object("a", "i-1", 0, 1);
+    hold(&mut object);
+    table.insert(&object);
+    assert!(table.keep_unreleased(&object));
+    assert_eq!(table.is_unreleased(&uid("a")), Some(true));
+    assert!(table.mark_triggered(&uid("a"), 1, 1));
+    table.insert(&object);
+    assert_eq!(table.is_unreleased(&uid("a")), Some(false));
+    assert!(table.unreleased().is_empty());
+    assert!(table.mark_triggered(&uid("a"), 1, 1), "a pass follows");
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_this_process_joins_with_is_known_until_its_join_is_refused() {
     for (effect, is_known) in [

@@ -71,6 +71,10 @@ impl ObjectTable {
     fn insert_view(&self, view: ObjectView) -> Vec<ObjectRef<SecurityGroupMembership>> {
         let uid = view.uid.clone();
         let mut inner = self.lock();
+        // It was gone without a release, and is there: the store was put back. It is met like one of an earlier process.
+        if inner.unreleased.contains_key(&uid) {
+            inner.remove(&uid);
+        }
         let before = inner.by_uid.get(&uid).map(|row| row.says.hold());
         inner.note_late_intent(&view);
         if let Some(new) = inner.renew(view) {

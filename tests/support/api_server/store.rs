@@ -362,24 +362,11 @@ impl State {
                 .map(|(key, stored)| (key.clone(), Arc::clone(&stored.object)))
                 .collect();
         }
-        let mut objects = BTreeMap::new();
-        for entry in &self.log {
-            if entry.revision > revision {
-                break;
-            }
-            if entry.key.0 != plural {
-                continue;
-            }
-            match entry.change {
-                Change::Added | Change::Modified => {
-                    objects.insert(entry.key.clone(), Arc::clone(&entry.object));
-                }
-                Change::Deleted => {
-                    objects.remove(&entry.key);
-                }
-            }
-        }
+        let objects = self.stored_at(revision).into_iter();
         objects
+            .filter(|(key, _)| key.0 == plural)
+            .map(|(key, stored)| (key, stored.object))
+            .collect()
     }
 }
 
