@@ -229,7 +229,7 @@ fn due(pass: &Pass, outcome: ReconcileOutcome, context: &Context) -> Instant {
 }
 
 /// When a read will tell whether the missing edge may still come from a Join of a process before this one; `None` if none can, or if the
-/// cloud has asked not to be called before a time. An unknown outcome of our own is looked at with the next try.
+/// cloud has asked not to be called before a time. The next try reads what became of an unknown outcome of our own.
 fn counts_at(pass: &Pass, context: &Context) -> Option<Instant> {
     let account = pass.account_uid.as_ref()?;
     let asks_to_wait = pass.failure.as_ref().and_then(Error::retry_after);
