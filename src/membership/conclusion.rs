@@ -151,7 +151,9 @@ fn requeue(
     });
     match outcome {
         ReconcileOutcome::Undecided if looks_again => Action::requeue(CHECKED),
-        _ => requeue.unwrap_or_else(Action::await_change),
+        _ => requeue
+            .flatten()
+            .map_or_else(Action::await_change, Action::requeue),
     }
 }
 
@@ -169,7 +171,9 @@ pub(super) fn end_unreleased(pass: &Pass, outcome: ReconcileOutcome, context: &C
     let requeue = context.table.history(&uid, |history| {
         history.requeue_after(outcome, pass.failure.as_ref(), due, None, &context.clock)
     });
-    requeue.unwrap_or_else(Action::await_change)
+    requeue
+        .flatten()
+        .map_or_else(Action::await_change, Action::requeue)
 }
 
 /// The event that the end of a pass is worth.

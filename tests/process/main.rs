@@ -3,7 +3,7 @@
 //! The tests share [`PLANES`] control planes. One operator at a time serves all of one: a test waits until one is free
 //! ([`OnlyOperator`]). What another operator or another test would falsify has a control plane of its own: `rbac` counts every
 //! request of the operator, `start` and `stricter_crd` stop the API server or change CRDs, `large_objects` and `floods` fill it, and
-//! the throttling of `cost` takes minutes for which nobody should wait.
+//! the throttling of `cost` takes minutes, which would hold up every other test.
 //! `user_roles` gives the operator one more right, which `tests/cluster` must not have.
 
 mod canaries;

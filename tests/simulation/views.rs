@@ -115,6 +115,22 @@ fn late_leave_of_a_silent_watch_goes_by_what_a_user_has_said_since() {
     }
 }
 
+/// The owner `m` is deleted. Its hand-over to `heir` is refused, and tried again. The watch shows nothing for so many seconds.
+async fn refused_hand_over_and_silence(silence: u64) -> World {
+    let world = world().await;
+    world.membership("m", 0, 0, json!({}));
+    seconds(2.0).await;
+    world.membership("heir", 0, 0, json!({}));
+    seconds(2.0).await;
+    world.refuse_status_of(Some("heir"));
+    world.delete("m");
+    seconds(2.0).await;
+    assert!(object(&world, "m").is_some());
+    world.hold_back_events(0, Duration::from_secs(silence));
+    seconds(5.0).await;
+    world
+}
+
 /// The watch is silent, and meanwhile the only other holder has come to observe, or to refuse what others made: it inherits nothing, and
 /// nobody needs the membership.
 #[test]
@@ -124,18 +140,7 @@ fn silent_watch_hands_nothing_to_who_does_not_hold_any_more() {
         json!({"spec": {"managementPolicy": "Observe", "adoptionPolicy": "Refuse"}}),
     ] {
         in_virtual_time(|| async move {
-            let world = world().await;
-            world.membership("m", 0, 0, json!({}));
-            seconds(2.0).await;
-            world.membership("heir", 0, 0, json!({}));
-            seconds(2.0).await;
-            // The hand-over is refused, and tried again.
-            world.refuse_status_of(Some("heir"));
-            world.delete("m");
-            seconds(2.0).await;
-            assert!(object(&world, "m").is_some());
-            world.hold_back_events(0, Duration::from_secs(1_000));
-            seconds(5.0).await;
+            let world = refused_hand_over_and_silence(1_000).await;
             world.patch("heir", change.clone());
             world.refuse_status_of(None);
             seconds(900.0).await;
@@ -158,17 +163,7 @@ fn owner_hands_nothing_on_that_a_user_keeps_while_the_watch_is_silent() {
         json!({"spec": {"suspend": true}}),
     ] {
         in_virtual_time(|| async move {
-            let world = world().await;
-            world.membership("m", 0, 0, json!({}));
-            seconds(2.0).await;
-            world.membership("heir", 0, 0, json!({}));
-            seconds(2.0).await;
-            // The hand-over is refused, and tried again.
-            world.refuse_status_of(Some("heir"));
-            world.delete("m");
-            seconds(2.0).await;
-            world.hold_back_events(0, Duration::from_secs(900));
-            seconds(5.0).await;
+            let world = refused_hand_over_and_silence(900).await;
             world.patch("m", change.clone());
             world.refuse_status_of(None);
             seconds(800.0).await;

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use kube::runtime::controller::Action;
 use tokio::time::Instant;
 
 use crate::clock::Clock;
@@ -52,18 +51,6 @@ impl History {
     /// `counts_at` is when a read will tell whether a Join of ours has made the missing edge: it is requeued then at the latest, for what
     /// others make until that read is taken for ours.
     pub fn requeue_after(
-        &mut self,
-        outcome: ReconcileOutcome,
-        failure: Option<&Error>,
-        due: Instant,
-        counts_at: Option<Instant>,
-        clock: &Clock,
-    ) -> Action {
-        let next = self.next_after(outcome, failure, due, counts_at, clock);
-        next.map_or_else(Action::await_change, Action::requeue)
-    }
-
-    fn next_after(
         &mut self,
         outcome: ReconcileOutcome,
         failure: Option<&Error>,
@@ -288,12 +275,12 @@ mod tests {
             let mut history = History::default();
             let now = Instant::now();
             let counts_at = counts_in.map(|after| now + seconds(after));
-            let next = history.next_after(outcome, None, now, counts_at, &Clock::default());
+            let next = history.requeue_after(outcome, None, now, counts_at, &Clock::default());
             let next = next.unwrap();
             let told = format!("{outcome:?} {counts_in:?}: {next:?}");
             assert!((seconds(least)..=seconds(most)).contains(&next), "{told}");
         }
-        let none = History::default().next_after(
+        let none = History::default().requeue_after(
             ReconcileOutcome::WouldJoin,
             None,
             Instant::now(),
