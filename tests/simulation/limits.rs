@@ -856,6 +856,53 @@ fn repair_of_a_killed_process_that_arrives_after_the_deletion_stays() {
     });
 }
 
+/// E21, simulated wide seed 48305: others remove what `m` has joined, and the repair for another object, which has adopted it, gets no
+/// answer. That object goes before the call takes effect: it speaks for the object that it was sent for, and `m` adopts what it finds.
+#[test]
+fn repair_for_an_adopter_that_has_gone_speaks_for_no_other_object() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        for name in ["m", "adopter"] {
+            world.membership(name, 0, 0, json!({}));
+            seconds(SETTLED).await;
+        }
+        assert_eq!(claim(&world, "adopter"), "Adopted");
+        world.patch("m", json!({"spec": {"suspend": true}}));
+        let late = json!({
+            "action": "JoinSecurityGroup", "count": 1, "effectAfter": "50s", "fault": "reset",
+        });
+        world
+            .simulator
+            .add_fault(serde_json::from_value(late).unwrap());
+        world.foreign(0, 0, false);
+        let mut waited = 0;
+        while calls(&world, "JoinSecurityGroup") < 2 {
+            seconds(0.1).await;
+            waited += 1;
+            assert!(waited < 1_000, "{}", world.simulator.stats());
+        }
+        world.delete("adopter");
+        seconds(AT_ONCE).await;
+        assert!(!is_there(&world, "adopter"));
+        assert!(!is_member(&world));
+        seconds(50.0).await;
+        world.patch("m", json!({"spec": {"suspend": false}}));
+        seconds(SCAN).await;
+        assert_eq!(claim(&world, "m"), "Adopted");
+        world.delete("m");
+        seconds(SCAN).await;
+        assert!(!is_there(&world, "m"));
+        let expected = [
+            "the operator joined",
+            "another actor left",
+            "the operator joined",
+        ];
+        assert_eq!(journal(&world), expected);
+        assert_eq!(exceptions(&world), [("RepairedForAnAdopter", 1)]);
+        assert_eq!(world.monitor.violations(), [""; 0]);
+    });
+}
+
 /// H12: a tenant whose own key may only read. It adopts, and so it holds the membership after the owner has gone.
 #[test]
 fn tenant_with_a_read_only_key_of_the_same_cloud_account_holds_what_it_has_adopted() {

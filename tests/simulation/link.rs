@@ -29,7 +29,7 @@ use crate::monitor::sets::SETS;
 use crate::monitor::{Edge, MEMBERSHIPS, Monitor, names_targets};
 
 /// How long the slowest read of a target may take: the deadline of a read of interfaces.
-const LONGEST_READ: Duration = Duration::from_secs(16);
+pub const LONGEST_READ: Duration = Duration::from_secs(16);
 
 /// A minute, and how long a call is on its way to the cloud, in milliseconds.
 const MINUTE: u64 = 60_000;
@@ -911,13 +911,14 @@ impl CloudSide {
         let link = &self.0;
         let started = Instant::now();
         let host = request.uri().host().unwrap_or_default();
+        let parameters: BTreeMap<String, String> = url::form_urlencoded::parse(request.body())
+            .into_owned()
+            .collect();
+        link.monitor.asks(host, &parameters);
         self.reach(host, deadline).await?;
         let interrupted = || TransportError::Interrupted {
             cause: "connection reset".to_owned(),
         };
-        let parameters: BTreeMap<String, String> = url::form_urlencoded::parse(request.body())
-            .into_owned()
-            .collect();
         let begins_after_refusal = link.faults.key_call_begins(parameters.get("AccessKeyId"));
         let action = parameters.get("Action").cloned().unwrap_or_default();
         let target = parameters

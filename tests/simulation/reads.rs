@@ -425,3 +425,21 @@ fn unknown_refusal_is_stalled_after_half_an_hour() {
         assert_eq!(ready(&world, "a"), pair("True", "Joined"));
     });
 }
+
+/// The rule of the monitor that every schedule is judged by: here nobody is left who reads.
+#[test]
+fn ready_object_of_whose_target_nobody_asks_is_found() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        world.membership("a", 0, 0, json!({}));
+        seconds(11.0).await;
+        assert_eq!(ready(&world, "a"), pair("True", "Joined"));
+        world.kill(0);
+        world.foreign(0, 0, false);
+        seconds(160.0).await;
+        assert_eq!(world.monitor.violations(), [""; 0]);
+        seconds(1.0).await;
+        let told = "Ready: a is Ready beside a missing edge, 161s after the cloud was asked last about its target";
+        assert_eq!(world.monitor.violations(), [told]);
+    });
+}

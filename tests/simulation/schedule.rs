@@ -11,7 +11,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::link::{FaultRates, KillPoint};
+use crate::link::{FaultRates, KillPoint, LONGEST_READ};
 use crate::monitor::{Exception, MEMBERSHIPS, PASS, Tolerance, condition, text};
 use crate::topology::{self, ACCOUNTS, CLUSTER, DRAWN, KEYS, NAMES, NAMESPACE, TARGETS};
 use crate::wide::{self, WideAct};
@@ -774,7 +774,7 @@ pub async fn delete_all(world: &mut World) -> Vec<String> {
     }
     let begun = Instant::now();
     while begun.elapsed() < PATIENCE {
-        if names(world).is_empty() {
+        if names(world).is_empty() && !world.monitor.owes_a_leave() {
             return Vec::new();
         }
         sleep_until(world, Instant::now() + Duration::from_secs(5)).await;
@@ -798,7 +798,8 @@ pub async fn settle_down_with(
     more_left: fn(&World) -> Vec<String>,
 ) -> Vec<String> {
     let begun = Instant::now();
-    let mut pause = Duration::from_secs(5);
+    // By then the answer to every call from before has come.
+    let mut pause = LONGEST_READ;
     loop {
         sleep_until(world, Instant::now() + pause).await;
         pause = (pause * 2).min(Duration::from_secs(65));

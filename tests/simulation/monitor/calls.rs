@@ -110,16 +110,11 @@ impl Monitor {
 
     /// Whether one of the targets that a call reads by ID has been there for longer than a read lags.
     fn is_any_there(&self, parameters: &BTreeMap<String, String>) -> bool {
-        let asked = parameters
-            .iter()
-            .filter(|(name, _)| *name == "InstanceIds" || name.starts_with("NetworkInterfaceId."));
-        let asked: Vec<&String> = asked.map(|(_, ids)| ids).collect();
+        let asked = named_targets(parameters);
         let region = parameters.get("RegionId").map(String::as_str);
         let now = self.server.now();
         let is_there = |target: &topology::SimTarget| {
-            let is_asked = asked
-                .iter()
-                .any(|ids| **ids == target.id || ids.contains(&format!("\"{}\"", target.id)));
+            let is_asked = asked.iter().any(|id| id == target.id);
             let is_member = |cloud: &Cloud| cloud.member(target.id, now).is_some();
             is_asked && Some(target.region) == region && self.simulator.inspect(is_member)
         };
@@ -284,6 +279,18 @@ impl Monitor {
 pub fn names_targets(parameters: &BTreeMap<String, String>) -> bool {
     let by_id = ["InstanceIds", "NetworkInterfaceId.1"];
     by_id.iter().any(|id| parameters.contains_key(*id))
+}
+
+/// The targets that a call reads by ID.
+pub(super) fn named_targets(parameters: &BTreeMap<String, String>) -> Vec<String> {
+    let instances = parameters.get("InstanceIds");
+    let instances: Vec<String> = instances
+        .and_then(|ids| serde_json::from_str(ids).ok())
+        .unwrap_or_default();
+    let interfaces = parameters.iter();
+    let interfaces = interfaces.filter(|(name, _)| name.starts_with("NetworkInterfaceId."));
+    let interfaces = interfaces.map(|(_, id)| id.clone());
+    instances.into_iter().chain(interfaces).collect()
 }
 
 /// The targets that an answer to a Describe lists.

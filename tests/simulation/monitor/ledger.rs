@@ -49,8 +49,8 @@ pub enum Exception {
     JoinOfAKilledProcess,
     /// Others removed it, and the operator repaired it for one of several objects with different drift policies.
     MixedDriftPolicies,
-    /// Others removed it, and the operator's repair for an object that had adopted it got no answer: an unknown outcome speaks for the
-    /// claim that it was sent under, and not for the object that had joined.
+    /// Others removed it, and the operator's repair for an object that had adopted it, and may have gone since, got no answer: an unknown
+    /// outcome speaks for the claim that it was sent under, and not for the object that had joined.
     RepairedForAnAdopter,
     /// Others removed and made again what the operator had joined, and no read that counts came between.
     RemadeUnseen,
@@ -307,7 +307,17 @@ impl Monitor {
         let process_began = state.ledger.process_began;
         let is_late = state.ledger.arriving.as_ref() != Some(edge);
         let unanswered = state.ledger.open.get(edge).and_then(|open| open.unanswered);
+        // The Join was sent under the claim of an object that was there then.
+        let was_there = |object: &Arc<Value>| {
+            let appeared = state.appeared.get(&text(object, "/metadata/uid"));
+            appeared.is_none_or(|at| !is_late || unanswered.is_none_or(|sent| *at <= sent))
+        };
+        let is_claimed = objects
+            .iter()
+            .any(|object| holds(object) && was_there(object));
         let made = state.ledger.made(edge);
+        let last_gone = made.last_gone.filter(|(_, at)| at.elapsed() < OPEN);
+        let adopter_gone = matches!(last_gone, Some((Some(Exception::AdoptedAndRepaired), _)));
         made.by = Maker::Operator;
         made.since = Instant::now();
         (made.unseen, made.seen) = (None, false);
@@ -317,7 +327,7 @@ impl Monitor {
             Some(Exception::AdoptedAndRepaired)
         } else if was_removed && policies.len() > 1 {
             Some(Exception::MixedDriftPolicies)
-        } else if was_removed && is_adopted {
+        } else if was_removed && (is_adopted || is_late && adopter_gone) {
             Some(Exception::RepairedForAnAdopter)
         } else {
             None
@@ -335,8 +345,8 @@ impl Monitor {
             made.may_stay = Some(Exception::JoinOfAKilledProcess);
         }
         // The Join takes effect after its object.
-        if let Some((why, _)) = made.last_gone.filter(|(_, at)| at.elapsed() < OPEN) {
-            let why = why.filter(|_| !objects.iter().any(holds));
+        if let Some((why, _)) = last_gone {
+            let why = why.filter(|_| !is_claimed);
             let of_killed = (is_late && is_of_killed).then_some(Exception::JoinOfAKilledProcess);
             made.may_stay = made.may_stay.or(why).or(of_killed);
         }
@@ -736,6 +746,23 @@ impl Monitor {
                 made.theirs_removed = false;
             }
         }
+    }
+
+    /// Whether what the operator joined for an object that nobody had released is still to be removed. A refused Leave is called again as
+    /// late as that of an object.
+    pub fn owes_a_leave(&self) -> bool {
+        self.read_journal();
+        let owed: Vec<Edge> = {
+            let state = self.state.lock().unwrap();
+            let is_owed = |made: &Made| {
+                made.by == Maker::Operator && made.may_stay.is_none() && made.race == Some(false)
+            };
+            let edges = state.ledger.edges.iter();
+            let edges = edges.filter(|(_, made)| is_owed(made));
+            edges.map(|(edge, _)| edge.clone()).collect()
+        };
+        owed.iter()
+            .any(|(target, group)| self.naming(target, group).is_empty())
     }
 
     /// At the end: every edge without an object.

@@ -57,6 +57,8 @@ struct State {
     limits: HashMap<ready::Lane, ready::Limit>,
     /// The objects that are Ready beside a missing edge.
     stands: HashMap<String, ready::Stands>,
+    /// When each host was asked last about each target.
+    asked: HashMap<String, HashMap<String, Instant>>,
     /// Until when a watch of memberships may be silent.
     silent_until: Option<Instant>,
     /// The same, as a schedule has it.

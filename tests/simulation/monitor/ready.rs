@@ -1,7 +1,8 @@
 //! **Ready**, by time: no object is Ready beside a missing edge for longer than two scans and a pass after a read that counts has shown
-//! it. Whatever makes that longer is a [`Tolerance`], and counted.
+//! it. Nor is one Ready beside a missing edge for so long while no call asks the cloud about its target. Whatever makes that longer is a
+//! [`Tolerance`], and counted.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::topology::member_of;
 
+use super::calls::named_targets;
 use super::tolerance::Tolerance;
 use super::{MEMBERSHIPS, Monitor, PASS, condition, edge_of, is_deleting, target_of, text};
 
@@ -33,6 +35,8 @@ pub(super) struct Stands {
     read: Option<Instant>,
     /// That reason.
     why: Option<Tolerance>,
+    /// Since when a call that asks about the target is waited for: the last one, or the last reason to wait for longer.
+    asked: Instant,
     /// The reason that holds now.
     excuse: Option<Tolerance>,
     /// How long the limits of calls may hold the pass back.
@@ -128,9 +132,12 @@ impl Monitor {
                 standing.insert(text(&object, "/metadata/uid"), object);
             }
         }
-        let excuses: HashMap<&String, (Option<Tolerance>, Duration)> = standing
+        let excuses: HashMap<&String, (Option<Tolerance>, Duration, Option<Instant>)> = standing
             .iter()
-            .map(|(uid, object)| (uid, (self.excuse(object), self.held(object))))
+            .map(|(uid, object)| {
+                let asked = self.asked_last(object);
+                (uid, (self.excuse(object), self.held(object), asked))
+            })
             .collect();
         let (mut tolerated, mut violated) = (Vec::new(), Vec::new());
         let now = Instant::now();
@@ -138,24 +145,27 @@ impl Monitor {
         for stands in state.stands.values_mut() {
             match stands.judge(now) {
                 Some(Ok(tolerance)) => tolerated.push(tolerance),
-                Some(Err(took)) => violated.push((stands.name.clone(), took)),
+                Some(Err(TooLong(took, since))) => {
+                    violated.push((stands.name.clone(), took, since));
+                }
                 None => {}
             }
         }
         state.stands.retain(|uid, _| standing.contains_key(uid));
         for (uid, object) in &standing {
-            let (excuse, held) = excuses[uid];
+            let (excuse, held, asked) = excuses[uid];
             let stands = state.stands.entry(uid.clone());
             let stands = stands.or_insert_with(|| Stands::new(text(object, "/metadata/name")));
             (stands.excuse, stands.held) = (excuse, held);
+            stands.asked = asked.map_or(stands.asked, |asked| stands.asked.max(asked));
         }
         drop(state);
         for tolerance in tolerated {
             self.tolerated(tolerance);
         }
-        for (name, took) in violated {
+        for (name, took, since) in violated {
             self.violated(format!(
-                "Ready: {name} is Ready beside a missing edge, {took:?} after a read that counts has shown it"
+                "Ready: {name} is Ready beside a missing edge, {took:?} after {since}"
             ));
         }
     }
@@ -203,7 +213,41 @@ impl Monitor {
         let mut state = self.state.lock().unwrap();
         for stands in state.stands.values_mut() {
             (stands.read, stands.why) = (None, Some(why));
+            stands.asked = Instant::now();
         }
+    }
+
+    /// An operator asks this host about targets. Whether the call arrives, and what comes back, does not matter.
+    pub fn asks(&self, host: &str, parameters: &BTreeMap<String, String>) {
+        let targets = named_targets(parameters);
+        if targets.is_empty() {
+            return;
+        }
+        self.judge_ready();
+        let mut state = self.state.lock().unwrap();
+        let asked = state.asked.entry(host.to_owned()).or_default();
+        for target in targets {
+            asked.insert(target, Instant::now());
+        }
+        drop(state);
+        self.judge_ready();
+    }
+
+    /// When the cloud was asked last about the target of an object, through a host at which its account reads.
+    fn asked_last(&self, object: &Value) -> Option<Instant> {
+        let hosts: Vec<(String, Instant)> = {
+            let state = self.state.lock().unwrap();
+            let at = |targets: &HashMap<String, Instant>| targets.get(target_of(object)).copied();
+            let hosts = state.asked.iter();
+            hosts
+                .filter_map(|(host, targets)| Some((host.clone(), at(targets)?)))
+                .collect()
+        };
+        let hosts = hosts.into_iter();
+        hosts
+            .filter(|(host, _)| self.is_read_through(object, host))
+            .map(|(_, at)| at)
+            .max()
     }
 
     /// A watch of memberships shows nothing for so long. What a pass has begun before the next event takes its time.
@@ -232,6 +276,10 @@ impl Monitor {
     }
 }
 
+/// For how long an object has been Ready that must not be, and since what.
+#[derive(Debug, PartialEq, Eq)]
+struct TooLong(Duration, &'static str);
+
 impl Stands {
     fn new(name: String) -> Self {
         Self {
@@ -240,6 +288,7 @@ impl Stands {
             first_read: None,
             read: None,
             why: None,
+            asked: Instant::now(),
             excuse: None,
             held: Duration::ZERO,
             is_judged: false,
@@ -248,9 +297,10 @@ impl Stands {
     }
 
     /// What the time until now is: tolerated, or too long.
-    fn judge(&mut self, now: Instant) -> Option<Result<Tolerance, Duration>> {
+    fn judge(&mut self, now: Instant) -> Option<Result<Tolerance, TooLong>> {
         if let Some(excuse) = self.excuse {
             (self.read, self.why) = (self.read.map(|_| now), Some(excuse));
+            self.asked = now;
         }
         if self.is_judged {
             return None;
@@ -258,7 +308,13 @@ impl Stands {
         let since = |at: Option<Instant>| at.map(|at| now - at).unwrap_or_default();
         if since(self.read) > LONGEST + self.held {
             self.is_judged = true;
-            return Some(Err(since(self.read)));
+            let shown = "a read that counts has shown it";
+            return Some(Err(TooLong(since(self.read), shown)));
+        }
+        if now - self.asked > LONGEST + self.held {
+            self.is_judged = true;
+            let asked = "the cloud was asked last about its target";
+            return Some(Err(TooLong(now - self.asked, asked)));
         }
         let why = if since(self.read) > LONGEST {
             Tolerance::Limited
@@ -329,9 +385,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn object_of_whose_target_the_cloud_is_not_asked_is_judged() {
+        let mut stands = Stands::new("m".to_owned());
+        advance(LONGEST).await;
+        assert_eq!(stands.judge(Instant::now()), None);
+        advance(Duration::from_millis(1)).await;
+        let found = stands.judge(Instant::now());
+        assert!(matches!(found, Some(Err(_))), "{found:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn time_without_a_read_that_counts_is_told() {
         let mut stands = Stands::new("m".to_owned());
         advance(LONGEST + Duration::from_millis(1)).await;
+        stands.asked = Instant::now();
         let found = stands.judge(Instant::now());
         assert_eq!(found, Some(Ok(Tolerance::NotRead)));
     }
