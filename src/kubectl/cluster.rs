@@ -356,6 +356,8 @@ mod tests {
     async fn kubeconfig_that_cannot_be_used_is_no_missing_one() {
         let none = Kubeconfig::read_from("no/such/kubeconfig").unwrap_err();
         assert!(is_missing(&none));
+        let directory = Kubeconfig::read_from(".").unwrap_err();
+        assert!(!is_missing(&directory), "{directory}");
         assert!(!is_missing(
             &Kubeconfig::from_yaml("clusters: [").unwrap_err()
         ));

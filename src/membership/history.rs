@@ -43,8 +43,8 @@ pub struct History {
     deletes: bool,
     /// Whether this process has written an intent, or tried to.
     intends: bool,
-    /// Whether a pass writes the record `Joined` of its own object, or has written it without an answer.
-    writes_record: bool,
+    /// Whether a record `Joined` that a pass writes, or has written without an answer, may appear.
+    record_may_appear: bool,
     /// Whether a pass waits for the watch to show our own last write.
     awaits_watch: bool,
     /// Hash of the status that the last pass wrote or found correct.
@@ -420,11 +420,11 @@ mod tests {
         let mut history = History::default();
         assert_eq!(history.standing(), Standing::Unknown);
         history.learns(ClaimEvent::Intended);
-        history.set_writes_record(true);
+        history.record_is_sent();
         history.record_appears();
         history.learns(ClaimEvent::Recorded(Origin::Joined));
         assert_eq!(history.standing(), Standing::Void);
-        history.set_writes_record(false);
+        history.status_is_stored();
         history.record_appears();
         assert_eq!(history.standing(), Standing::Unknown);
     }

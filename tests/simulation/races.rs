@@ -6,7 +6,7 @@ use std::time::Duration;
 use security_group_operator::api::{FINALIZER, INTENT_ANNOTATION};
 use serde_json::{Value, json};
 
-use crate::api_server::Verb;
+use crate::api_server::{Call, CallFault, Verb};
 use crate::in_virtual_time;
 use crate::monitor::{MEMBERSHIPS, condition, is_deleting, text};
 use crate::scenario::{add_fault, calls, claimed, journal, object, ready, seconds, world};
@@ -770,4 +770,38 @@ fn intent_that_arrives_after_it_was_given_up_changes_nothing() {
             });
         }
     }
+}
+
+/// The write of the first record is on its way for long. Before it arrives, others remove what the operator joined, a read shows that, and
+/// the repair waits for the limit. The record, which is there then, revives nothing: what others make after it is theirs.
+#[test]
+fn record_that_arrives_late_revives_no_claim_that_a_read_has_shown_to_be_void() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        world.cloud(json!({"set": {"limits": {"JoinSecurityGroup": 1}}}));
+        let late = CallFault::Late(Duration::from_secs(45));
+        let writes = |call: &Call| call.status && call.verb.writes() && call.name == "m";
+        world.faults.refuse_calls(writes, late);
+        world.membership("m", 0, 0, json!({}));
+        seconds(1.0).await;
+        assert!(world.is_member("i-0", "sg-a"));
+        world.foreign(0, 0, false);
+        let mut waited = 0;
+        while object(&world, "m").unwrap()["status"]["origin"].is_null() {
+            seconds(0.1).await;
+            waited += 1;
+            assert!(waited < 500, "the record is there");
+        }
+        assert!(!world.is_member("i-0", "sg-a"), "it waits for the limit");
+        assert!(waited > 400, "{waited}");
+        world.faults.refuse_no_calls();
+        world.foreign(0, 0, true);
+        seconds(120.0).await;
+        assert_eq!(claim(&world, "m"), "Adopted");
+        world.delete("m");
+        seconds(2.0 * SETTLED).await;
+        assert_eq!(object(&world, "m"), None);
+        assert!(world.is_member("i-0", "sg-a"));
+        assert_eq!(world.monitor.violations(), [""; 0]);
+    });
 }

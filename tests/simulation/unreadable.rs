@@ -119,3 +119,26 @@ fn record_that_this_version_does_not_know_is_kept() {
         assert_eq!(status["accountUID"], KEYS[0].2);
     });
 }
+
+/// It waits for its Join, and gives up its place: the next one of its target has its turn.
+#[test]
+fn object_that_becomes_unreadable_while_it_waits_keeps_nobody_waiting() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        world.cloud(json!({"set": {"limits": {"JoinSecurityGroup": 1}}}));
+        for (name, target, group) in [("first", 1, 0), ("second", 1, 1), ("m", 0, 0), ("n", 0, 1)] {
+            world.membership(name, target, group, json!({}));
+            seconds(3.0).await;
+        }
+        assert!(world.is_member("i-1", "sg-a"));
+        blur(&world, "m");
+        seconds(240.0).await;
+        assert_eq!(ready(&world, "m").1, "InvalidSpec");
+        assert_eq!(ready(&world, "second").1, "Joined");
+        assert_eq!(ready(&world, "n").1, "Joined");
+        clear(&world, "m");
+        seconds(240.0).await;
+        assert_eq!(ready(&world, "m").1, "Joined");
+        assert_eq!(world.monitor.violations(), [""; 0]);
+    });
+}

@@ -58,21 +58,12 @@ impl Pass {
         context: &Context,
     ) -> Result<Option<SecurityGroupMembership>, ActError> {
         let uid = self.uid();
-        let set_writes_record = |writes| {
-            let set = |history: &mut History| history.set_writes_record(writes);
-            context.table.history(&uid, set);
-        };
-        set_writes_record(status.origin == Some(Origin::Joined));
-        let answered = self.try_write_status(status, context).await;
-        let has_answer = match &answered {
-            Err(ActError::Kubernetes { source, .. }) => source.code().is_some(),
-            Ok(_) | Err(_) => true,
-        };
-        // One without an answer may still show.
-        if has_answer {
-            set_writes_record(false);
+        if status.origin == Some(Origin::Joined) {
+            context.table.history(&uid, History::record_is_sent);
         }
-        answered
+        let written = self.try_write_status(status, context).await?;
+        context.table.history(&uid, History::status_is_stored);
+        Ok(written)
     }
 
     async fn try_write_status(

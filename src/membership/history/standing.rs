@@ -103,15 +103,21 @@ impl History {
         }
     }
 
-    /// Records whether a pass writes the record `Joined` of its own object now.
-    pub fn set_writes_record(&mut self, writes: bool) {
-        self.writes_record = writes;
+    /// Records that a pass writes the record `Joined` of its own object now. Without an answer it may appear late.
+    pub fn record_is_sent(&mut self) {
+        self.record_may_appear = true;
+    }
+
+    /// Records that the API server has stored a status of this process, and shown it: no earlier write appears any more, because it names
+    /// an older version.
+    pub fn status_is_stored(&mut self) {
+        self.record_may_appear = false;
     }
 
     /// The object has the record `Joined`, which it had not.
     pub fn record_appears(&mut self) {
         self.learns(ClaimEvent::RecordAppears {
-            own: self.writes_record,
+            own: self.record_may_appear,
         });
     }
 }
