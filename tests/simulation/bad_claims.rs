@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::in_virtual_time;
 use crate::monitor::{MEMBERSHIPS, text};
 use crate::scenario::{calls, claimed, object, ready, seconds, told, world};
-use crate::topology::{KEYS, NAMESPACE};
+use crate::topology::{GUESTS, KEYS, NAMESPACE};
 use crate::world::World;
 
 /// An object that is suspended until its metadata is as a user wants it.
@@ -199,5 +199,40 @@ fn half_a_claim_is_made_whole_or_let_go() {
                 });
             }
         }
+    }
+}
+
+/// Without a grant nobody's intent is a Join that may be on its way, also for a process that has just begun: others wait for nothing.
+#[test]
+fn forged_intent_without_a_grant_delays_no_deletion_of_others() {
+    for is_granted in [false, true] {
+        in_virtual_time(|| async move {
+            let mut world = world().await;
+            if !is_granted {
+                world.set_grants(&json!([{
+                    "name": "team", "namespaces": {"names": [NAMESPACE]}, "securityGroups": {"ids": ["*"]},
+                }]));
+            }
+            world.membership("m", 0, 0, json!({}));
+            seconds(20.0).await;
+            world.membership("guest/c", 0, 0, json!({"suspend": true}));
+            let tenants = world.server.object(MEMBERSHIPS, GUESTS, "c").unwrap();
+            let uid = text(&tenants, "/metadata/uid");
+            let intent = json!({"origin": "Joined", "accountUID": KEYS[0].2, "uid": uid});
+            let annotations = json!({INTENT_ANNOTATION: intent.to_string()});
+            let metadata = json!({"finalizers": [FINALIZER], "annotations": annotations});
+            world.patch("guest/c", json!({"metadata": metadata}));
+            world.restart_all();
+            seconds(15.0).await;
+            // What observes holds nothing.
+            world.patch("guest/c", json!({"spec": {"managementPolicy": "Observe"}}));
+            seconds(1.0).await;
+            world.delete("m");
+            seconds(2.0).await;
+            assert!(!world.is_member("i-0", "sg-a"), "{is_granted}");
+            assert_eq!(object(&world, "m").is_some(), is_granted);
+            seconds(100.0).await;
+            assert_eq!(object(&world, "m"), None, "{is_granted}");
+        });
     }
 }
