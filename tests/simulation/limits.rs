@@ -903,6 +903,36 @@ fn repair_for_an_adopter_that_has_gone_speaks_for_no_other_object() {
     });
 }
 
+/// Simulated wide seed 140076, cut to five acts: the process is stopped for half a minute between its note that it sends a Join and the sending. The call gets
+/// no answer and takes effect 80 s after the note. The deletion waits for 76 s.
+#[test]
+fn join_of_a_process_that_is_stopped_while_it_sends_stays_after_a_deletion() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        let late = json!({
+            "action": "JoinSecurityGroup", "count": 1, "effectAfter": "50s", "fault": "reset",
+        });
+        world
+            .simulator
+            .add_fault(serde_json::from_value(late).unwrap());
+        world.membership("m", 0, 0, json!({}));
+        // The target was read, and the intent is on its way.
+        seconds(0.021).await;
+        world.pause(true);
+        seconds(30.0).await;
+        assert_eq!(claim(&world, "m"), "Joined");
+        assert_eq!(calls(&world, "JoinSecurityGroup"), 0);
+        world.pause(false);
+        seconds(AT_ONCE).await;
+        assert_eq!(calls(&world, "JoinSecurityGroup"), 1);
+        world.delete("m");
+        seconds(SCAN).await;
+        assert!(!is_there(&world, "m"));
+        assert_eq!(journal(&world), ["the operator joined"]);
+        assert!(is_member(&world));
+    });
+}
+
 /// H12: a tenant whose own key may only read. It adopts, and so it holds the membership after the owner has gone.
 #[test]
 fn tenant_with_a_read_only_key_of_the_same_cloud_account_holds_what_it_has_adopted() {

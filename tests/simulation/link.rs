@@ -35,6 +35,9 @@ pub const LONGEST_READ: Duration = Duration::from_secs(16);
 const MINUTE: u64 = 60_000;
 const WAY: u64 = 10;
 
+/// How long after it was sent a call takes effect at the latest.
+const LATEST_EFFECT: Duration = Duration::from_secs(66);
+
 /// At which side of a request an operator is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KillPoint {
@@ -941,13 +944,13 @@ impl CloudSide {
             .zip(group.clone())
             .filter(|_| action == "JoinSecurityGroup")
             .map(|edge| OpenJoin::send(&link.monitor, edge));
-        let (mut lost, mut slow) = (false, Duration::ZERO);
+        let (mut lost, mut slow, mut late) = (false, Duration::ZERO, None);
         if end.is_none() && group.is_some() && link.faults.strikes(|rates| rates.late) {
             let after = link.faults.late_effect();
             if after > Duration::from_millis(MINUTE) {
                 link.monitor.count("effect more than 60 s late");
             }
-            link.take_effect_late(&action, after);
+            late = Some(after);
         } else if end.is_none() && link.faults.strikes(|rates| rates.cloud) {
             let roll = link.faults.roll(0..9);
             link.monitor
@@ -983,6 +986,11 @@ impl CloudSide {
         link.wait_until_running().await;
         if end.is_none() && link.dead.load(Ordering::SeqCst) {
             return std::future::pending().await;
+        }
+        if let Some(after) = late {
+            // Also after the call of a process that was stopped in this moment.
+            let left = LATEST_EFFECT.saturating_sub(started.elapsed());
+            link.take_effect_late(&action, after.min(left));
         }
         let shutdown = request.extensions().get::<Shutdown>();
         if shutdown.is_some_and(Shutdown::may_have_successor) {

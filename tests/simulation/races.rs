@@ -805,3 +805,44 @@ fn record_that_arrives_late_revives_no_claim_that_a_read_has_shown_to_be_void() 
         assert_eq!(world.monitor.violations(), [""; 0]);
     });
 }
+
+/// Simulated wide seed 140076: an object has waited for the limit with what it had read. Its Join gets no answer, and it is deleted in that
+/// moment: what it had read before the Join does not end the deletion.
+#[test]
+fn deletion_does_not_go_by_what_was_read_before_an_open_join() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        world.cloud(json!({"set": {"limits": {"JoinSecurityGroup": 1}}}));
+        for (name, target, group) in [("first", 1, 0), ("second", 1, 1)] {
+            world.membership(name, target, group, json!({}));
+            seconds(2.0).await;
+        }
+        while ready(&world, "second").1 != "Joined" {
+            seconds(0.1).await;
+        }
+        // The limit is known, and its next minute begins soon.
+        seconds(57.0).await;
+        world.membership("m", 0, 0, json!({}));
+        seconds(1.0).await;
+        let late = json!({
+            "action": "JoinSecurityGroup", "count": 1, "effectAfter": "30s", "fault": "reset",
+        });
+        world
+            .simulator
+            .add_fault(serde_json::from_value(late).unwrap());
+        let before = calls(&world, "JoinSecurityGroup");
+        let mut waited = 0;
+        while calls(&world, "JoinSecurityGroup") == before {
+            seconds(0.001).await;
+            waited += 1;
+            assert!(waited < 100_000, "its turn comes");
+        }
+        world.delete("m");
+        seconds(1.0).await;
+        assert!(object(&world, "m").is_some(), "its Join is open");
+        seconds(200.0).await;
+        assert_eq!(object(&world, "m"), None);
+        assert!(!world.is_member("i-0", "sg-a"));
+        assert_eq!(world.monitor.violations(), [""; 0]);
+    });
+}

@@ -33,6 +33,7 @@ impl ObjectTable {
     ) -> BegunCall {
         let mut inner = self.lock();
         let last = inner.ledger.began(account, edge, call);
+        inner.forget_pending(edge);
         let history = inner.by_uid.get_mut(uid).map(|row| &mut row.history);
         let standing = history.map_or(Standing::Unknown, |history| {
             let standing = history.standing();

@@ -45,6 +45,15 @@ pub(super) struct Rows {
 pub(super) type Uids = SmallVec<[ObjectUid; 1]>;
 
 impl Rows {
+    /// What was read of the edge before a call tells nothing after it.
+    pub(super) fn forget_pending(&mut self, edge: &Edge) {
+        for uid in self.by_edge.get(edge).into_iter().flatten() {
+            if let Some(Row { history, .. }) = self.by_uid.get_mut(uid) {
+                history.keep_pending_description(None);
+            }
+        }
+    }
+
     /// Updates a known object unless `view` is older. Returns the view of an unknown object.
     pub(super) fn renew(&mut self, view: ObjectView) -> Option<ObjectView> {
         let Some(Row { says, history }) = self.by_uid.get_mut(&view.uid) else {
