@@ -206,6 +206,31 @@ fn foreign_membership_stays() {
     });
 }
 
+/// Others make the membership in the same moment, so that the cloud answers that it is there. Of such an object `Remove` removes it, too.
+#[test]
+fn what_others_make_in_the_moment_of_the_claim_goes_under_remove_only() {
+    for (policy, stays) in [("RemoveIfJoined", true), ("Remove", false)] {
+        at_every_moment(|moment| async move {
+            let world = world().await;
+            let rest = json!({"deletionPolicy": policy});
+            world.membership("m", 0, 0, rest);
+            seconds(f64::from(moment) / 1_000.0).await;
+            world.foreign(0, 0, true);
+            world.delete_slowly("m", SOON);
+            seconds(SETTLED).await;
+            let was_met = world.monitor.is_unreleased("i-0", "sg-a");
+            let joined = calls(&world, "JoinSecurityGroup") > 0;
+            let is_member = world.is_member("i-0", "sg-a");
+            assert!(
+                !was_met || !joined || is_member == stays,
+                "{policy} {moment}"
+            );
+            assert_nothing_left(&world, &format!("{policy} {moment}"));
+            was_met && joined
+        });
+    }
+}
+
 /// F6: what another object holds already is handed on, and what cannot be left now is tried again.
 #[test]
 fn leave_that_is_refused_is_tried_again() {

@@ -49,8 +49,8 @@ pub enum Exception {
     JoinOfAKilledProcess,
     /// Others removed it, and the operator repaired it for one of several objects with different drift policies.
     MixedDriftPolicies,
-    /// Others removed it, and the operator's repair for an object that had adopted it, and may have gone since, got no answer: an unknown
-    /// outcome speaks for the claim that it was sent under, and not for the object that had joined.
+    /// Others or a late Leave of the operator removed it, and the operator's repair for an object that had adopted it, and may have gone
+    /// since, got no answer: an unknown outcome speaks for the claim that it was sent under, and not for the object that had joined.
     RepairedForAnAdopter,
     /// Others removed and made again what the operator had joined, and no read that counts came between.
     RemadeUnseen,
@@ -181,6 +181,8 @@ struct Made {
     found_intent: Option<Instant>,
     /// Whether an object of it was removed in the moment of its claim; and whether the event may have been missed.
     race: Option<bool>,
+    /// Whether such an object had `deletionPolicy: Remove`, and no Leave of the operator has come since.
+    removal: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -245,6 +247,7 @@ impl Made {
             last_gone: None,
             found_intent: None,
             race: None,
+            removal: false,
         }
     }
 }
@@ -318,11 +321,12 @@ impl Monitor {
         let made = state.ledger.made(edge);
         let last_gone = made.last_gone.filter(|(_, at)| at.elapsed() < OPEN);
         let adopter_gone = matches!(last_gone, Some((Some(Exception::AdoptedAndRepaired), _)));
+        let left_late = made.unseen == Some(Exception::LeaveUnanswered);
         made.by = Maker::Operator;
         made.since = Instant::now();
         (made.unseen, made.seen) = (None, false);
         made.intent_unanswered = false;
-        let was_removed = made.ours_removed || made.theirs_removed;
+        let was_removed = made.ours_removed || made.theirs_removed || left_late && is_late;
         made.may_stay = if made.theirs_removed || adopted_only {
             Some(Exception::AdoptedAndRepaired)
         } else if was_removed && policies.len() > 1 {
@@ -384,7 +388,7 @@ impl Monitor {
     }
 
     fn operator_left(&self, edge: &Edge) {
-        let (by, ours_removed, put_back, unseen, told) = {
+        let (by, ours_removed, put_back, unseen, told, removal) = {
             let mut state = self.state.lock().unwrap();
             let is_late = state.ledger.arriving.as_ref() != Some(edge);
             let made = state.ledger.made(edge);
@@ -396,7 +400,15 @@ impl Monitor {
             // A pass that had begun before.
             let told = made.told.take();
             let told = told.is_some_and(|at| at.elapsed() < PASS);
-            let was = (made.by, made.ours_removed, made.put_back, unseen, told);
+            let removal = std::mem::take(&mut made.removal);
+            let was = (
+                made.by,
+                made.ours_removed,
+                made.put_back,
+                unseen,
+                told,
+                removal,
+            );
             (made.unseen, made.seen) = (Some(Exception::LeaveUnanswered), false);
             made.by = Maker::Nobody;
             made.since = Instant::now();
@@ -411,10 +423,8 @@ impl Monitor {
         let (target, group) = edge;
         let mut objects = self.naming(target, group);
         objects.retain(|object| is_deleting(object));
-        if objects
-            .iter()
-            .any(|object| object["spec"]["deletionPolicy"] == "Remove")
-        {
+        let removes = |object: &Arc<Value>| object["spec"]["deletionPolicy"] == "Remove";
+        if removal || objects.iter().any(removes) {
             return;
         }
         if told {
@@ -731,6 +741,7 @@ impl Monitor {
             }
             if is_unreleased {
                 made.race = Some(misses_events);
+                made.removal |= spec["deletionPolicy"] == "Remove" && !retained;
             }
         }
         let is_raced = {
