@@ -29,6 +29,7 @@ use super::other_operator;
 use super::packed::Packed;
 use super::pass;
 use super::refusal::log_failure;
+use super::table::Known;
 use super::unreleased;
 use super::view::Made;
 
@@ -101,8 +102,8 @@ fn mark_triggered(object: &Object, context: &Context) -> bool {
 /// Keeps the rows of one scope in step with its watch.
 struct Scope {
     watched: WatchScope,
-    /// The objects that were known when the list began and that it has not shown yet, each with its version.
-    unlisted: HashMap<ObjectUid, u64>,
+    /// The objects that were known when the list began and that it has not shown yet.
+    unlisted: HashMap<ObjectUid, Known>,
     list_began: Instant,
     listed: bool,
 }
@@ -111,7 +112,7 @@ impl Scope {
     fn keep_table(&mut self, context: &Context, event: &watcher::Event<Object>) {
         match event {
             watcher::Event::Init => {
-                self.unlisted = context.table.known_versions(&self.watched);
+                self.unlisted = context.table.known_in(&self.watched);
                 self.list_began = Instant::now();
             }
             watcher::Event::InitApply(object) => {
@@ -149,7 +150,7 @@ impl Scope {
 }
 
 impl Scope {
-    /// A list shows an object at least as it was stored when the list began. If it shows an older version than was known by then, the
+    /// A list shows an object at least as it was stored when the list began. If it shows an older one than was known by then, the
     /// store was put back to an earlier state, for example from a backup. What this process knows of the object is no longer true then:
     /// it is met like one of an earlier process.
     fn forget_if_put_back(&mut self, context: &Context, object: &Object) {
@@ -157,7 +158,7 @@ impl Scope {
             return;
         };
         let known = self.unlisted.remove(&uid);
-        if known.is_some_and(|known| version_of(object.meta()) < known) {
+        if known.is_some_and(|known| known.is_newer_than(object.meta())) {
             if context.logged.is_first("store put back") {
                 warn!(
                     namespace = object.namespace(),

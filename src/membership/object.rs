@@ -1,5 +1,6 @@
 //! What an object says: the edge and the account that its spec names, and its claim. Pure.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt as _;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -297,8 +298,12 @@ pub fn is_unanswered(object: &SecurityGroupMembership) -> bool {
 /// Whether the object carries our finalizer.
 #[must_use]
 pub fn has_finalizer(object: &SecurityGroupMembership) -> bool {
-    object
-        .finalizers()
-        .iter()
-        .any(|finalizer| finalizer == FINALIZER)
+    carries_finalizer(&object.metadata)
+}
+
+/// Whether the object of this metadata carries our finalizer.
+#[must_use]
+pub fn carries_finalizer(metadata: &ObjectMeta) -> bool {
+    let mut finalizers = metadata.finalizers.iter().flatten();
+    finalizers.any(|finalizer| finalizer == FINALIZER)
 }

@@ -456,6 +456,37 @@ async fn repaired_after_put_back(later: &Value, revisions: u64) -> bool {
     true
 }
 
+/// Simulated wide seed 216466: the watch is silent while the operator releases the object, and the store is put back to the moment before.
+/// The object has the version that this process knows.
+#[test]
+fn object_that_was_released_in_silence_and_is_put_back_is_released_again() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        world.membership("m", 0, 0, json!({}));
+        seconds(30.0).await;
+        add_fault(
+            &world,
+            "LeaveSecurityGroup",
+            1,
+            &json!({"error": {"code": "InternalError"}}),
+        );
+        world.delete("m");
+        seconds(0.1).await;
+        world.silence(MEMBERSHIPS, Duration::from_secs(100), false);
+        let before_release = world.server.state().revision;
+        seconds(10.0).await;
+        assert_eq!(object(&world, "m"), None);
+        let newest = world.server.state().revision;
+        world.put_back(newest - before_release);
+        let before = object(&world, "m").expect("the store was put back to before the release");
+        assert!(before["metadata"]["deletionTimestamp"].is_string());
+        assert!(!world.is_member("i-0", "sg-a"));
+        seconds(170.0).await;
+        assert_eq!(object(&world, "m"), None);
+        assert_eq!(world.monitor.violations(), [""; 0]);
+    });
+}
+
 /// The store is put back to before an account was deleted: it is the very same account to the API server.
 #[test]
 fn account_that_an_older_store_brings_back_is_used_again() {

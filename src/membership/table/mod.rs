@@ -29,7 +29,7 @@ use super::object::{Claim, version_of};
 use super::repairs::Repairs;
 
 pub use self::calls::BegunCall;
-pub use self::object_view::{ObjectView, Told};
+pub use self::object_view::{Known, ObjectView, Told};
 pub use self::scanned::Overdue;
 
 /// The account that objects name, whether they are Ready, and the class of their last error.
@@ -289,14 +289,14 @@ impl ObjectTable {
         Some(inner.by_uid.get(uid)?.says.resource_version)
     }
 
-    /// The newest known version of each object in this scope.
+    /// What is known of each object in this scope.
     #[must_use]
-    pub fn known_versions(&self, scope: &WatchScope) -> HashMap<ObjectUid, u64> {
+    pub fn known_in(&self, scope: &WatchScope) -> HashMap<ObjectUid, Known> {
         let inner = self.lock();
         let rows = inner.by_uid.iter();
         let in_scope = rows.filter(|(_, row)| scope.contains(&row.says.namespace));
         in_scope
-            .map(|(uid, row)| (uid.clone(), row.says.resource_version))
+            .map(|(uid, row)| (uid.clone(), row.says.known()))
             .collect()
     }
 

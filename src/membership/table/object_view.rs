@@ -18,7 +18,7 @@ use crate::watched::Unreadable;
 
 use super::super::decide::Desired;
 use super::super::object::{
-    Claim, Object, account_key, desired, has_finalizer, legible, version_of,
+    Claim, Object, account_key, carries_finalizer, desired, has_finalizer, legible, version_of,
 };
 
 /// What an object says, as far as the passes of other objects need it.
@@ -54,6 +54,22 @@ pub struct ObjectView {
     pub(super) created: i64,
     /// Version of the object that this view was read from, or that our last write returned.
     pub resource_version: u64,
+}
+
+/// How new the view of an object is.
+#[derive(Clone, Copy, Debug)]
+pub struct Known {
+    version: u64,
+    is_released: bool,
+}
+
+impl Known {
+    /// Whether the view is newer than what is stored now. The API server puts no finalizer on an object that is being deleted: one that
+    /// was released, and has ours, is an older one.
+    #[must_use]
+    pub fn is_newer_than(self, stored: &ObjectMeta) -> bool {
+        version_of(stored) < self.version || self.is_released && carries_finalizer(stored)
+    }
 }
 
 /// What a status tells of its object.
@@ -184,6 +200,18 @@ impl ObjectView {
             created,
             resource_version: version_of(metadata),
         })
+    }
+
+    pub(super) fn known(&self) -> Known {
+        Known {
+            version: self.resource_version,
+            is_released: self.is_released(),
+        }
+    }
+
+    /// Whether our finalizer has been taken off the object, or never was on it, while it is being deleted.
+    pub(super) fn is_released(&self) -> bool {
+        self.names.is_some() && self.deleting && !self.finalizer
     }
 
     /// The edge that the spec names.

@@ -54,12 +54,16 @@ impl Rows {
         }
     }
 
-    /// Updates a known object unless `view` is older. Returns the view of an unknown object.
+    /// Updates a known object unless `view` is older. A release keeps the version of the object: of two views of that version, the one
+    /// without our finalizer is the newer one. Returns the view of an unknown object.
     pub(super) fn renew(&mut self, view: ObjectView) -> Option<ObjectView> {
         let Some(Row { says, history }) = self.by_uid.get_mut(&view.uid) else {
             return Some(view);
         };
-        if says.resource_version > view.resource_version {
+        let is_before_release = says.is_released() && view.finalizer;
+        if says.resource_version > view.resource_version
+            || says.resource_version == view.resource_version && is_before_release
+        {
             return None;
         }
         if says.record() != Some(Origin::Joined) && view.record() == Some(Origin::Joined) {
