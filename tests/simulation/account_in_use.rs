@@ -1,6 +1,7 @@
 //! An account that is deleted while memberships need it, and where an account may be.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -164,5 +165,32 @@ fn finalizer_is_written_once_while_the_watch_lags() {
         world.membership("late", 1, 0, json!({}));
         seconds(10.0).await;
         assert_eq!(ready(&world, "late").1, "Joined");
+    });
+}
+
+/// The watch of accounts is silent while the finalizer is taken off, and the store is put back to the moment before. The account has the
+/// version that this process knows.
+#[test]
+fn account_that_was_let_go_in_silence_and_is_put_back_is_let_go_again() {
+    in_virtual_time(|| async {
+        let world = world().await;
+        world.membership("m", 0, 0, json!({}));
+        seconds(A_COUNT).await;
+        world.account(CLUSTER, false);
+        seconds(A_COUNT).await;
+        assert!(has_finalizer(&world, CLUSTER));
+        world.silence(ACCOUNTS[CLUSTER].plural, Duration::from_secs(100), false);
+        world.delete("m");
+        let mut before_the_end = 0;
+        while account(&world, CLUSTER).is_some() {
+            before_the_end = world.server.state().revision;
+            seconds(0.01).await;
+        }
+        assert!(object(&world, "m").is_none());
+        let newest = world.server.state().revision;
+        world.put_back(newest - before_the_end);
+        assert!(has_finalizer(&world, CLUSTER), "as it was before");
+        seconds(300.0).await;
+        assert!(account(&world, CLUSTER).is_none(), "gone");
     });
 }
