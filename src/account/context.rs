@@ -89,9 +89,9 @@ pub struct LastCheck {
     pub(super) failed_write: Option<(Option<u16>, String)>,
     /// Since when the Secret of accepted credentials is gone.
     pub(super) secret_gone: Option<Instant>,
-    /// The version of the account whose finalizer was changed, or could not be because the watch lagged, and when: the watch must show
-    /// another one before the next try.
-    pub(super) held: Option<((Option<ObjectUid>, u64), Instant)>,
+    /// The version of the account whose finalizer was changed, or could not be because the watch lagged: the watch must show another one
+    /// before the next try.
+    pub(super) held_at: Option<(Option<ObjectUid>, u64)>,
     /// Why the last change of the finalizer failed, as logged.
     pub(super) failed_hold: Option<String>,
     /// When the number of memberships was written last.

@@ -7,7 +7,6 @@ use kube::ResourceExt;
 use kube::runtime::reflector::{ObjectRef, Store};
 use serde_json::json;
 use tokio::sync::watch;
-use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use crate::api::{ACCOUNT_FINALIZER, ACCOUNT_MANAGER};
@@ -33,10 +32,6 @@ pub(super) enum Held {
 /// When an account whose finalizer must change is checked again while the watch lags (5 s).
 const WATCH_LAGS: Duration = Duration::from_secs(5);
 
-/// How long the watch may take to show another version before the change is tried again (60 s). If etcd was put back to the version from
-/// before the change, the watch shows no other one. A try under a version that is not the stored one changes nothing.
-const TRIES_AGAIN: Duration = Duration::from_secs(60);
-
 impl Held {
     /// When the account is checked again that would be after `wait`.
     pub(super) fn no_later_than(self, wait: Duration) -> Duration {
@@ -57,12 +52,12 @@ pub(super) async fn hold<K: AccountObject>(
     let Some(change) = used.and_then(|used| change(account, used)) else {
         return Held::Unchanged;
     };
-    let seen = (ObjectUid::of(account), version_of(account.meta()));
-    let last = context
+    let seen = Some((ObjectUid::of(account), version_of(account.meta())));
+    if context
         .checks()
         .get(key)
-        .and_then(|check| check.held.clone());
-    if last.is_some_and(|(version, at)| version == seen && at.elapsed() < TRIES_AGAIN) {
+        .is_some_and(|check| check.held_at == seen)
+    {
         return Held::Waits;
     }
     // Whether a write that is under way has its effect matters little: the next process looks again.
@@ -81,7 +76,7 @@ pub(super) async fn hold<K: AccountObject>(
             return Held::Unchanged;
         }
     }
-    context.checks().entry(key.clone()).or_default().held = Some((seen, Instant::now()));
+    context.checks().entry(key.clone()).or_default().held_at = seen;
     Held::Written
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::api_server::{Call, Verb};
 use crate::in_virtual_time;
@@ -178,14 +179,19 @@ fn account_that_was_let_go_in_silence_and_is_put_back_is_let_go_again() {
         seconds(A_COUNT).await;
         world.account(CLUSTER, false);
         seconds(A_COUNT).await;
+        // Its status tells who keeps it, and changes no more.
+        seconds(120.0).await;
         assert!(has_finalizer(&world, CLUSTER));
-        world.silence(ACCOUNTS[CLUSTER].plural, Duration::from_secs(100), false);
+        let silence = Duration::from_secs(100);
+        let began = Instant::now();
+        world.silence(ACCOUNTS[CLUSTER].plural, silence, false);
         world.delete("m");
         let mut before_the_end = 0;
         while account(&world, CLUSTER).is_some() {
             before_the_end = world.server.state().revision;
             seconds(0.01).await;
         }
+        assert!(began.elapsed() < silence, "{:?}", began.elapsed());
         assert!(object(&world, "m").is_none());
         let newest = world.server.state().revision;
         world.put_back(newest - before_the_end);
